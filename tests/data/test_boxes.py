@@ -1,0 +1,156 @@
+"""Overlaps, tables of boxes, and weighted boxes fusion held against the ensemble-boxes package."""
+
+import numpy as np
+import pytest
+from ensemble_boxes import weighted_boxes_fusion as reference_fusion
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xray.command import InputError
+from xray.data.boxes import (
+    FUSED_SCORES,
+    BoxTable,
+    box_iou,
+    weighted_boxes_fusion,
+    xywh_to_xyxy,
+    xyxy_to_xywh,
+)
+
+
+def test_iou_by_hand():
+    first = [[0, 0, 10, 10], [5, 5, 5, 9]]
+    second = [[5, 0, 15, 10], [0, 0, 10, 10], [10, 0, 20, 10], [2, 2, 4, 4], [5, 5, 5, 9]]
+    # 50 of 150 pixels shared; the same; touching; 4 within 100; a box without area shares nothing, itself included.
+    np.testing.assert_allclose(box_iou(first, second), [[1 / 3, 1, 0, 0.04, 0], [0, 0, 0, 0, 0]])
+
+
+def test_iou_of_nothing_has_the_right_shape():
+    assert box_iou([], [[0, 0, 1, 1]]).shape == (0, 1)
+    assert box_iou([[0, 0, 1, 1]], []).shape == (1, 0)
+
+
+def test_xywh_is_not_xyxy():
+    np.testing.assert_array_equal(xywh_to_xyxy([[10, 20, 5, 6]]), [[10, 20, 15, 26]])
+    np.testing.assert_array_equal(xyxy_to_xywh([[10, 20, 15, 26]]), [[10, 20, 5, 6]])
+    assert xywh_to_xyxy([]).shape == (0, 4)
+
+
+def test_table_columns_must_be_of_one_length():
+    with pytest.raises(ValueError, match="columns differ in length: 2, 1, 1, 2"):
+        BoxTable.of([0, 1], [1], [[0, 0, 1, 1]])
+
+
+def test_tables_concatenate_and_select():
+    first = BoxTable.of([0, 1], [1, 2], [[0, 0, 1, 1], [0, 0, 2, 2]], [0.1, 0.2])
+    both = BoxTable.concatenate([first, BoxTable.empty(), first])
+    assert len(both) == 4
+    chosen = both.select(both.labels == 2)
+    np.testing.assert_array_equal(chosen.scores, [0.2, 0.2])
+    assert len(BoxTable.concatenate([])) == 0
+
+
+def test_best_per_image_keeps_the_highest_scores_of_each():
+    images, scores = [1, 0, 1, 1, 0], [0.1, 0.5, 0.9, 0.3, 0.7]
+    table = BoxTable.of(images, [1] * 5, [[0, 0, row + 1, 1] for row in range(5)], scores)
+    best = table.best_per_image(2)
+    np.testing.assert_array_equal(best.images, [0, 0, 1, 1])
+    np.testing.assert_array_equal(best.scores, [0.7, 0.5, 0.9, 0.3])
+
+
+def test_fusion_by_hand():
+    # IoU 80 / 120; the fused box leans towards the score of 0.6: x1 = (0.6 * 0 + 0.3 * 2) / 0.9.
+    table = BoxTable.of([0, 0, 0], [1, 1, 2], [[0, 0, 10, 10], [2, 0, 12, 10], [0, 0, 10, 10]], [0.6, 0.3, 0.5])
+    fused = weighted_boxes_fusion(table, [0, 1, 1], [1, 1], iou_threshold=0.5)
+    np.testing.assert_array_equal(fused.table.labels, [1, 2])
+    np.testing.assert_allclose(fused.table.boxes, [[2 / 3, 0, 32 / 3, 10], [0, 0, 10, 10]])
+    # Two models agree on the first: its mean score stands; one of two saw the second: its score is halved.
+    np.testing.assert_allclose(fused.table.scores, [0.45, 0.25])
+    np.testing.assert_array_equal(fused.counts, [2, 1])
+    np.testing.assert_array_equal(fused.cluster, [0, 0, 1])
+
+
+def test_fusion_never_crosses_images():
+    box = [[0.0, 0, 10, 10]]
+    fused = weighted_boxes_fusion(BoxTable.of([0, 1], [1, 1], box * 2, [0.5, 0.5]), [0, 1], [1, 1])
+    np.testing.assert_array_equal(fused.table.images, [0, 1])
+
+
+def test_boxes_below_the_threshold_or_without_area_belong_to_no_cluster():
+    table = BoxTable.of([0] * 3, [1] * 3, [[0, 0, 10, 10], [0, 0, 10, 10], [5, 5, 5, 9]], [0.5, 0.01, 0.9])
+    fused = weighted_boxes_fusion(table, [0, 0, 0], [1], skip_threshold=0.05)
+    np.testing.assert_array_equal(fused.cluster, [0, -1, -1])
+    assert len(fused.table) == 1
+
+
+@st.composite
+def detections(draw):
+    """Boxes of 1–3 models on up to three images, crowded enough that most of them overlap."""
+    n_models = draw(st.integers(1, 3))
+    n = draw(st.integers(1, 24))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    corner = random.uniform(0, 0.5, (n, 2))
+    boxes = np.concatenate([corner, corner + random.uniform(0.05, 0.5, (n, 2))], axis=1)
+    # Distinct scores, so that the order in which boxes join clusters is the same in both programs.
+    scores = (random.permutation(n) + random.uniform(0.2, 0.8, n)) / (n + 1)
+    table = BoxTable.of(random.integers(0, 3, n), random.integers(1, 4, n), boxes, scores)
+    weights = draw(st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0]), min_size=n_models, max_size=n_models))
+    return table, random.integers(0, n_models, n), weights
+
+
+@settings(max_examples=150, deadline=None)
+@given(detections(), st.sampled_from(FUSED_SCORES), st.sampled_from([0.33, 0.4, 0.55]), st.sampled_from([0.0, 0.3]))
+def test_fusion_agrees_with_ensemble_boxes(case, score, iou_threshold, skip_threshold):
+    table, models, weights = case
+    ours = weighted_boxes_fusion(table, models, weights, iou_threshold, skip_threshold, score).table
+    for image in range(3):
+        rows = [np.flatnonzero((table.images == image) & (models == model)) for model in range(len(weights))]
+        boxes, scores, labels = reference_fusion(
+            [table.boxes[of_model] for of_model in rows],
+            [table.scores[of_model] for of_model in rows],
+            [table.labels[of_model] for of_model in rows],
+            weights=weights,
+            iou_thr=iou_threshold,
+            skip_box_thr=skip_threshold,
+            conf_type=score,
+        )
+        mine = ours.select(ours.images == image)
+        assert len(mine) == len(boxes)
+        found = np.column_stack([mine.labels, mine.boxes, mine.scores])
+        expected = np.column_stack([labels, boxes, scores]).reshape(-1, 6)
+        by_place = [np.lexsort((rows_of[:, 1], rows_of[:, 2], rows_of[:, 0])) for rows_of in (found, expected)]
+        np.testing.assert_allclose(found[by_place[0]], expected[by_place[1]], atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(detections())
+def test_a_fused_box_lies_within_the_hull_of_its_boxes(case):
+    table, models, weights = case
+    fused = weighted_boxes_fusion(table, models, weights, 0.4)
+    np.testing.assert_array_equal(np.bincount(fused.cluster), fused.counts)
+    for row in range(len(fused.table)):
+        members = table.select(fused.cluster == row)
+        assert set(members.labels) == {fused.table.labels[row]}
+        assert set(members.images) == {fused.table.images[row]}
+        assert (fused.table.boxes[row] >= members.boxes.min(axis=0) - 1e-9).all()
+        assert (fused.table.boxes[row] <= members.boxes.max(axis=0) + 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": [1.0, 0.0]}, "weights must be positive"),
+        ({"weights": []}, "weights must be positive"),
+        ({"weights": [1.0]}, "only 1 weights"),
+        ({"models": [0]}, "2 boxes but 1 model numbers"),
+        ({"score": "mean"}, "unknown fused score 'mean'"),
+        ({"boxes": [[0, 0, np.nan, 1], [0, 0, 1, 1]]}, "finite"),
+        ({"boxes": [[2, 0, 1, 1], [0, 0, 1, 1]]}, "finite"),
+        ({"scores": [1.5, 0.5]}, "between 0 and 1"),
+    ],
+)
+def test_unusable_input_is_refused(change, message):
+    given_ = {"boxes": [[0, 0, 1, 1], [0, 0, 1, 1]], "scores": [0.5, 0.5], "models": [0, 1], "weights": [1.0, 1.0]}
+    given_ |= {"score": "avg"} | change
+    table = BoxTable.of([0, 0], [1, 1], given_["boxes"], given_["scores"])
+    with pytest.raises(InputError, match=message):
+        weighted_boxes_fusion(table, given_["models"], given_["weights"], score=given_["score"])

@@ -1,0 +1,290 @@
+"""Anyone's COCO file: whatever its categories, ids, folders and faults."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from source_cases import write_picture
+
+from xray.command import InputError
+from xray.data.coco import convert_coco, read_coco
+from xray.data.masks import decode_mask
+from xray.data.store import open_store
+
+
+def image(number, **changes):
+    return {"id": number, "file_name": f"{number}.png", "width": 60, "height": 40} | changes
+
+
+def box(number, image_id, bbox=(10, 10, 20, 20), category=7, **changes):
+    return {"id": number, "image_id": image_id, "category_id": category, "bbox": list(bbox), **changes}
+
+
+CATEGORIES = [{"id": 7, "name": "nodule"}, {"id": 0, "name": "tube", "supercategory": "device"}]
+
+
+def write(folder, images, annotations, categories=CATEGORIES, name="annotations.json"):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return folder
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """Four pictures of 60 x 40 under images/; boxes on 1 and 2."""
+    for number in range(1, 5):
+        write_picture(tmp_path / "raw" / "images" / f"{number}.png", offset=number)
+    images = [image(number) for number in range(1, 5)]
+    return write(tmp_path / "raw", images, [box(1, 1), box(2, 2, (0, 0, 60, 40), 0)])
+
+
+def account(source):
+    return [(drop.where, drop.reason) for drop in source.dropped]
+
+
+def convert(raw, path, **flags):
+    return convert_coco(raw, path, **{"image_size": 32, "n_folds": 2, "n_workers": 0} | flags)
+
+
+def test_categories_are_renumbered_in_the_order_of_their_ids(raw, tmp_path):
+    convert(raw, tmp_path / "data")
+    store = open_store(tmp_path / "data")
+    assert store.categories == {1: "tube", 2: "nodule"}
+    assert store.boxes.labels.tolist() == [2, 1]
+    assert store.boxes.boxes.tolist() == [[10, 10, 30, 30], [0, 0, 60, 40]]
+    categories = json.loads((tmp_path / "data" / "annotations.json").read_text())["categories"]
+    assert categories == [
+        {"id": 1, "name": "tube", "source_category_id": 0},
+        {"id": 2, "name": "nodule", "source_category_id": 7},
+    ]
+    # Its own ids find the images again where a predictions file uses them.
+    assert store.resolve(["4", "2"]).tolist() == [3, 1]
+    assert [record["coco_id"] for record in store.records] == [1, 2, 3, 4]
+
+
+def test_what_is_known_of_an_image_is_kept_but_nothing_that_might_name_somebody(raw, tmp_path):
+    known = {"patient": 17, "view": "PA", "sex": "F", "age": 61, "manufacturer": "X"}
+    images = [image(1, **known, patient_name="Jane", url="https://x"), image(2, patient="b"), image(3), image(4)]
+    write(raw, images, [box(1, 1, readers=["R1", "R2"])])
+    convert(raw, tmp_path / "data")
+    store = open_store(tmp_path / "data")
+    assert {key: store.records[0][key] for key in known} == known | {"patient": "17"}
+    assert not {"patient_name", "url"} & store.records[0].keys()
+    assert store.readers == [["R1", "R2"]]
+
+
+def test_a_patients_images_share_a_fold(raw, tmp_path):
+    for number in range(5, 21):
+        write_picture(raw / "images" / f"{number}.png")
+    images = [image(number, patient=number % 5) for number in range(1, 21)]
+    write(raw, images, [box(number, number) for number in range(1, 9)])
+    convert(raw, tmp_path / "data")
+    store = open_store(tmp_path / "data")
+    folds = {(record["patient"], record["fold"]) for record in store.records}
+    assert len(folds) == 5
+
+
+def test_polygons_and_run_lengths_become_run_lengths(raw, tmp_path):
+    polygon = [[10, 10, 30, 10, 30, 30, 10, 30]]
+    runs = {"size": [40, 60], "counts": [0, 400, 2000]}
+    annotations = [
+        box(1, 1, segmentation=polygon),
+        box(2, 2, (0, 0, 10, 40), segmentation=runs),
+        box(3, 3, segmentation=[[1, 2, 3]]),
+        {"id": 4, "image_id": 4, "category_id": 7, "segmentation": polygon},
+    ]
+    write(raw, [image(number) for number in range(1, 5)], annotations)
+    result = convert(raw, tmp_path / "data")
+    store = open_store(tmp_path / "data")
+    assert sorted(store.masks) == [0, 1, 3]
+    expected = np.zeros((40, 60), dtype=np.uint8)
+    expected[10:30, 10:30] = 1
+    np.testing.assert_array_equal(decode_mask(store.masks[0]), expected)
+    assert decode_mask(store.masks[1])[:, :10].all()
+    # The fourth had no bbox: it is the mask's.
+    assert store.boxes.boxes[3].tolist() == [10, 10, 30, 30]
+    assert result["dropped"]["counts"] == {"unusable mask": 1}
+    coco = COCO(str(tmp_path / "data" / "annotations.json"))
+    np.testing.assert_array_equal(coco.annToMask(coco.anns[1]), expected)
+    assert coco.anns[1]["area"] == 400
+
+
+def test_masks_and_boxes_stay_in_the_files_own_units(raw, tmp_path):
+    # The table speaks of radiographs ten times as large as the pictures.
+    images = [image(number, width=600, height=400) for number in range(1, 5)]
+    write(raw, images, [box(1, 1, (100, 100, 200, 200), segmentation=[[100, 100, 300, 100, 300, 300, 100, 300]])])
+    convert(raw, tmp_path / "data")
+    store = open_store(tmp_path / "data")
+    assert store.masks[0]["size"] == [400, 600]
+    assert store.boxes.boxes.tolist() == [[100, 100, 300, 300]]
+    write(raw, [image(number, height=60 if number == 3 else 40) for number in range(1, 5)], [])
+    result = convert(raw, tmp_path / "data", overwrite=True)
+    assert result["dropped"]["counts"] == {"file and table disagree on the size": 1}
+
+
+def test_images_of_unknown_size_take_that_of_their_file(raw, tmp_path):
+    images = [{"id": number, "file_name": f"{number}.png"} for number in range(1, 5)]
+    write(raw, images, [box(1, 1, (50, 30, 20, 20), segmentation=[[50, 30, 60, 30, 60, 40, 50, 40]])])
+    convert(raw, tmp_path / "data")
+    store = open_store(tmp_path / "data")
+    assert (store.records[0]["width"], store.records[0]["height"]) == (60, 40)
+    assert store.boxes.boxes.tolist() == [[50, 30, 60, 40]]
+    assert decode_mask(store.masks[0]).sum() == 100
+
+
+def test_files_may_stand_in_folders_and_share_names(raw):
+    for name in ("images/x/1.png", "images/y/1.png", "z/only.png"):
+        write_picture(raw / name)
+    names = ["x/1.png", "y\\1.png", "z/only.png", "./2.png"]
+    write(raw, [image(number, file_name=name) for number, name in enumerate(names)], [])
+    source = read_coco(raw)
+    assert [found.file_name for found in source.images] == ["images/x/1.png", "images/y/1.png", "z/only.png", "images/2.png"]
+    assert [found.source_id for found in source.images] == ["images/x/1", "images/y/1", "only", "2"]
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "x/../../secret.png", "..", "C:\\x.png", "..\\secret.png"])
+def test_no_file_outside_is_opened(raw, name):
+    write_picture(raw.parent / "secret.png")
+    write(raw, [image(1), image(2, file_name=name)], [box(1, 2)])
+    source = read_coco(raw)
+    assert account(source) == [("annotations.json image 1", "file name leads out of the data path")]
+    assert len(source.images) == 1
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        (box(9, 1, (10, 10, 0, 5)), "empty box"),
+        (box(9, 1, (10, 10, -5, 5)), "inverted box"),
+        (box(9, 1, (10, 10, 5)), "coordinates not numbers"),
+        (box(9, 1, ("a", 10, 5, 5)), "coordinates not numbers"),
+        (box(9, 1, (10, 10, 5, None)), "coordinates not numbers"),
+        (box(9, 1, (10, 10, 5, float("nan"))), "coordinates not numbers"),
+        (box(9, 1, ()), "coordinates not numbers"),
+        (box(9, 1, category=8), "unknown category"),
+        (box(9, 1, category="7"), "unknown category"),
+        (box(9, 99), "annotation of an unknown image"),
+        (box(9, 1, iscrowd=1), "crowd region"),
+        (box(9, 1), "duplicate row"),
+        ({"id": 9}, "malformed entry"),
+        ("box", "malformed entry"),
+    ],
+)
+def test_a_faulty_annotation_is_left_out_and_told(raw, annotation, reason):
+    write(raw, [image(number) for number in range(1, 5)], [box(1, 1), annotation])
+    source = read_coco(raw)
+    assert account(source) == [("annotations.json annotation 1", reason)]
+    assert len(source.boxes) == 1
+    assert len(source.images) == 4
+
+
+def test_a_faulty_image_is_left_out_with_its_boxes(raw, tmp_path):
+    images = [image(1), image(1, file_name="2.png"), image(5), {"id": 6}, "image", image(7, file_name="1.png"), image(3)]
+    write(raw, images, [box(1, 1), box(2, 5), box(3, 7), box(4, 3, (10, 10, 0, 0))])
+    source = read_coco(raw)
+    assert account(source) == [
+        ("annotations.json image 1", "repeated image"),
+        ("5.png", "missing file"),
+        ("annotations.json image 3", "malformed entry"),
+        ("annotations.json image 4", "malformed entry"),
+        ("annotations.json image 5", "repeated image"),
+        ("annotations.json annotation 3", "empty box"),
+        # All that was known of it is gone: it must not pass for normal.
+        ("images/3.png", "image without a usable box"),
+    ]
+    assert [found.source_id for found in source.images] == ["1"]
+    assert source.boxes.images.tolist() == [0]
+
+
+def test_boxes_follow_their_image_when_an_earlier_one_is_left_out(raw, tmp_path):
+    write(raw, [image(number) for number in range(1, 5)], [box(1, 2, (0, 0, 0, 0)), box(2, 3, (1, 2, 3, 4))])
+    convert(raw, tmp_path / "data")
+    store = open_store(tmp_path / "data")
+    assert [store.records[row]["source_id"] for row in store.boxes.images] == ["3"]
+
+
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-5, 70), st.floats(), st.text(max_size=5)),
+    lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=8,
+)
+annotation = st.fixed_dictionaries(
+    {},
+    optional={
+        "image_id": st.one_of(st.integers(0, 5), json_values),
+        "category_id": st.one_of(st.sampled_from([0, 7, 8]), json_values),
+        "bbox": st.one_of(st.lists(st.integers(-20, 80), min_size=4, max_size=4), json_values),
+        "segmentation": json_values,
+        "iscrowd": json_values,
+        "readers": json_values,
+    },
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(annotations=st.lists(st.one_of(annotation, json_values), max_size=6), extra=json_values)
+def test_whatever_the_entries_the_rest_is_converted(raw, tmp_path, annotations, extra):
+    fields = {"patient": extra, "view": extra, "width": extra, "readers": extra}
+    write(raw, [image(1), image(2), image(3), {**image(4), **fields}, extra], annotations)
+    convert(raw, tmp_path / "data", overwrite=True)
+    store = open_store(tmp_path / "data")
+    assert len(store) >= 1
+    assert ((store.boxes.boxes >= 0) & (store.boxes.boxes[:, [2, 3, 2, 3]] >= store.boxes.boxes)).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not a COCO file"),
+        ('{"images": [], "annotations": []}', "is not a COCO file"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "category without id or name"),
+        ('{"images": [], "annotations": [], "categories": []}', "0 categories"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "2 categ"),
+    ],
+)
+def test_files_that_are_not_coco(raw, content, message):
+    (raw / "annotations.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_coco(raw)
+
+
+def test_which_file_is_read(raw, tmp_path):
+    with pytest.raises(InputError, match="no data at"):
+        read_coco(tmp_path / "none")
+    with pytest.raises(InputError, match=r"there is no other\.json"):
+        read_coco(raw, "other.json")
+    write(raw, [image(1)], [], name="annotations/instances_val.json")
+    assert len(read_coco(raw).images) == 4
+    assert len(read_coco(raw, "annotations/instances_val.json").images) == 1
+    (raw / "annotations.json").unlink()
+    assert len(read_coco(raw).images) == 1
+    write(raw, [image(1)], [], name="annotations/instances_train.json")
+    with pytest.raises(InputError, match=r"several JSON files \(annotations/instances_train\.json, .*--annotations"):
+        read_coco(raw)
+    for file in (raw / "annotations").iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match="holds no COCO file"):
+        read_coco(raw)
+
+
+def test_real_radiographs(shared_data, tmp_path):
+    result = convert(shared_data / "chest-open", tmp_path / "data", image_size=64, n_folds=5, n_workers=2)
+    assert result["dropped"] == {"counts": {}, "rows": []}
+    store = open_store(tmp_path / "data")
+    truth = json.loads((shared_data / "chest-open" / "annotations.json").read_text())
+    assert len(store) == len(truth["images"]) == 113
+    assert store.categories == {1: "Right Lung", 2: "Left Lung"}
+    patients = {(record["patient"], record["fold"]) for record in store.records}
+    assert len(patients) == len({entry["patient"] for entry in truth["images"]}) == 63
+    assert np.ptp(np.bincount(store.folds)) <= 1
+    boxes = np.array([row["bbox"] for row in truth["annotations"]])
+    found = np.column_stack([store.boxes.boxes[:, :2], store.boxes.boxes[:, 2:] - store.boxes.boxes[:, :2]])
+    np.testing.assert_allclose(found, boxes, atol=0.02)
+    assert len(store.masks) == sum(bool(row.get("segmentation")) for row in truth["annotations"])
+    coco = COCO(str(shared_data / "chest-open" / "annotations.json"))
+    for row in (0, 1, 100):
+        np.testing.assert_array_equal(decode_mask(store.masks[row]), coco.annToMask(truth["annotations"][row]))

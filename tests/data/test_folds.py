@@ -1,0 +1,95 @@
+"""Folds: no patient in two, every finding in all."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from xray.command import InputError
+from xray.data.folds import assign_folds
+
+
+def counts_of(folds, present, n_folds):
+    """(K, n_folds) positives of each finding in each fold."""
+    return np.stack([np.bincount(folds[column], minlength=n_folds) for column in present.T])
+
+
+@st.composite
+def image_sets(draw):
+    n_folds = draw(st.integers(2, 8))
+    n_images = draw(st.integers(n_folds * 4, 300))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    share = random.uniform(0.01, 0.35, draw(st.integers(0, 14)))
+    present = (random.random((n_images, len(share))) < share) & (random.random(n_images) < 0.6)[:, None]
+    return present, n_folds, random
+
+
+@settings(max_examples=60, deadline=None)
+@given(image_sets(), st.integers(0, 5))
+def test_single_images_are_spread_evenly(case, seed):
+    present, n_folds, _ = case
+    folds = assign_folds(present, list(range(len(present))), n_folds, seed)
+    assert folds.dtype == np.int64
+    sizes = np.bincount(folds, minlength=n_folds)
+    assert len(sizes) == n_folds
+    assert np.abs(sizes - len(present) / n_folds).max() <= 2
+    if present.shape[1]:
+        counts = counts_of(folds, present, n_folds)
+        assert np.abs(counts - counts.mean(axis=1, keepdims=True)).max() <= 2
+        assert (counts[counts.sum(axis=1) >= 2 * n_folds] > 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(image_sets())
+def test_no_patient_is_in_two_folds(case):
+    present, n_folds, random = case
+    patients = random.integers(0, max(n_folds, len(present) // 3), len(present)).tolist()
+    assume(len(set(patients)) >= n_folds)
+    folds = assign_folds(present, patients, n_folds, 0)
+    assert len(set(zip(patients, folds.tolist(), strict=True))) == len(set(patients))
+    assert set(folds.tolist()) == set(range(n_folds))
+
+
+def test_the_rarest_finding_is_in_every_fold_although_its_patients_have_others_too():
+    # Five patients with the rare finding, each also one of the ten with another: dealt blindly, folds would lack one.
+    present = np.zeros((100, 2), dtype=bool)
+    present[:5, 0] = True
+    present[:10, 1] = True
+    counts = counts_of(assign_folds(present, list(range(100)), 5, 0), present, 5)
+    np.testing.assert_array_equal(counts, [[1] * 5, [2] * 5])
+
+
+def test_equal_arguments_give_equal_folds_and_another_seed_others():
+    present = np.random.default_rng(0).random((200, 3)) < 0.1
+    groups = list(range(200))
+    first, second, other = (assign_folds(present, groups, 5, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
+
+
+def test_patients_of_many_images_do_not_unbalance_the_folds():
+    # One patient with 20 images, and 80 with one each: the ideal is 20 a fold.
+    groups = [0] * 20 + list(range(1, 81))
+    folds = assign_folds(np.zeros((100, 1), dtype=bool), groups, 5, 0)
+    np.testing.assert_array_equal(np.bincount(folds), [20] * 5)
+
+
+def test_too_few_patients_are_refused():
+    with pytest.raises(InputError, match="2 patients cannot fill 3 folds: use --n-folds 2"):
+        assign_folds(np.zeros((6, 1), dtype=bool), ["a", "a", "a", "b", "b", "b"], 3, 0)
+
+
+def test_a_dataset_of_vinbigs_size_is_quick():
+    random = np.random.default_rng(0)
+    share = np.array([7162, 5427, 4842, 4655, 2580, 2483, 2476, 2203, 1247, 1000, 960, 556, 279, 226]) / 3 / 4394
+    present = np.zeros((15_000, 14), dtype=bool)
+    present[random.permutation(15_000)[:4394]] = random.random((4394, 14)) < share
+    # Processor time: another program on the machine must not fail this.
+    start = time.process_time()
+    folds = assign_folds(present, list(range(15_000)), 5, 0)
+    assert time.process_time() - start < 3
+    counts = counts_of(folds, present, 5)
+    assert np.ptp(counts, axis=1).max() <= 2
+    assert np.ptp(np.bincount(folds)) <= 2

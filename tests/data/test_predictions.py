@@ -1,0 +1,87 @@
+"""Predictions as COCO results JSON: there and back, and rows that are none."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xray.command import InputError
+from xray.data.boxes import BoxTable
+from xray.data.predictions import NO_FINDING_CATEGORY, Predictions, read_predictions, write_predictions
+
+
+def write(path, content):
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_a_file_is_what_coco_says(tmp_path):
+    table = BoxTable.of([1, 0], [3, NO_FINDING_CATEGORY], [[10, 20, 30, 60], [0, 0, 1, 1]], [0.25, 0.875])
+    mask = {"size": [100, 100], "counts": "abc"}
+    write_predictions(tmp_path / "p.json", Predictions(("a", "b"), table, {0: mask}))
+    assert json.loads((tmp_path / "p.json").read_text()) == [
+        {"image_id": "b", "category_id": 3, "bbox": [10.0, 20.0, 20.0, 40.0], "score": 0.25, "segmentation": mask},
+        {"image_id": "a", "category_id": 15, "bbox": [0.0, 0.0, 1.0, 1.0], "score": 0.875},
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["p.json"]
+
+
+boxes = st.tuples(st.floats(0, 3000), st.floats(0, 3000), st.floats(0, 3000), st.floats(0, 3000))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 15), boxes, st.floats(0, 1)), max_size=12))
+def test_round_trip(tmp_path, rows):
+    corners = [(x, y, x + width, y + height) for _, _, (x, y, width, height), _ in rows]
+    table = BoxTable.of([row[0] for row in rows], [row[1] for row in rows], corners, [row[3] for row in rows])
+    names = ("w", "x", "y", "z")
+    write_predictions(tmp_path / "p.json", Predictions(names, table))
+    back = read_predictions(tmp_path / "p.json")
+    assert [back.image_ids[image] for image in back.table.images] == [names[image] for image in table.images]
+    np.testing.assert_array_equal(back.table.labels, table.labels)
+    np.testing.assert_allclose(back.table.boxes, table.boxes, atol=0.011)
+    np.testing.assert_allclose(back.table.scores, table.scores, atol=1e-6)
+
+
+def test_other_programs_files_have_numbers_as_ids(tmp_path):
+    row = {"image_id": 7, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 1, "area": 25}
+    back = read_predictions(write(tmp_path / "p.json", [row, row | {"image_id": 3}, row]))
+    assert back.image_ids == ("7", "3")
+    np.testing.assert_array_equal(back.table.images, [0, 1, 0])
+
+
+def test_no_predictions_are_predictions(tmp_path):
+    back = read_predictions(write(tmp_path / "p.json", []))
+    assert back.image_ids == ()
+    assert back.table.boxes.shape == (0, 4)
+
+
+GOOD = {"image_id": "a", "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ({"images": []}, "holds a dict, not a list"),
+        ([GOOD, {**GOOD, "bbox": [0, 0, 5]}], "row 1 is not a COCO result"),
+        ([{**GOOD, "bbox": None}], "row 0 is not a COCO result"),
+        ([{key: GOOD[key] for key in ("image_id", "bbox", "score")}], "row 0 .*category_id"),
+        ([{**GOOD, "score": "high"}], "row 0 is not a COCO result"),
+        ([GOOD, "a"], "row 1 is not a COCO result"),
+        ([{**GOOD, "bbox": [0, 0, -1, 5]}], "row 0 has bbox"),
+        ('[{"image_id": "a", "category_id": 1, "bbox": [0, 0, NaN, 5], "score": 0.5}]', "row 0 has bbox"),
+        ([{**GOOD, "score": 1.01}], "row 0 has score 1.01"),
+        ('[{"image_id": "a", "category_id": 1, "bbox": [0, 0, 5, 5], "score": NaN}]', "row 0 has score nan"),
+    ],
+)
+def test_bad_files_are_named_with_their_row(tmp_path, content, message):
+    with pytest.raises(InputError, match=message):
+        read_predictions(write(tmp_path / "p.json", content))
+
+
+def test_a_missing_file_says_what_to_give(tmp_path):
+    with pytest.raises(InputError, match=r"no predictions at .*give a predictions\.json"):
+        read_predictions(tmp_path / "p.json")

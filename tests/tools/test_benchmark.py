@@ -1,0 +1,143 @@
+"""Benchmarks: the arithmetic of timings by hand, and a small conversion benchmark end to end."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from tools.benchmark import Convert, main
+from tools.benchmarks import conversion
+from tools.benchmarks.timing import Spread, Timing, alternate, ratio, timed, timed_stream
+from xray.command import FlagError, InputError
+
+SMALL = {"n_images": 2, "repeats": 2, "width": 400, "height": 520, "image_size": 128}
+
+
+def test_rates_and_ratios_by_hand():
+    timings = {
+        "ours": [Timing(12, 2.0, 0.0), Timing(12, 4.0, 0.0), Timing(12, 3.0, 0.0)],  # 6, 3, 4 a second
+        "usual": [Timing(12, 6.0, 0.0), Timing(12, 24.0, 0.0), Timing(6, 6.0, 0.0)],  # 2, 0.5, 1 a second
+    }
+    # Round by round 3, 6 and 4; the medians' quotient would be 4 as well, the means' 3.7.
+    assert ratio(timings, "ours", "usual") == Spread(4.0, 3.0, 6.0)
+    assert Spread.of([5.0]) == Spread(5.0, 5.0, 5.0)
+
+
+def test_alternates_and_drops_the_first_round():
+    calls, steps = [], []
+
+    def fake(name: str) -> Timing:
+        calls.append(name)
+        return Timing(1, len(calls), 0.0)
+
+    timings = alternate({"a": lambda: fake("a"), "b": lambda: fake("b")}, 3, lambda: steps.append(1))
+    assert calls == ["b", "a", "a", "b", "b", "a", "a", "b"]
+    assert len(steps) == 8
+    assert [run.seconds for run in timings["a"]] == [3, 6, 7]
+    assert [run.seconds for run in timings["b"]] == [4, 5, 8]
+
+
+def test_times_wall_clock_and_processor():
+    def sleep() -> int:
+        time.sleep(0.1)
+        return 3
+
+    timing = timed(sleep)
+    assert timing.n == 3
+    assert 0.1 <= timing.seconds < 1
+    assert timing.cpu_seconds < 0.05
+
+
+def test_a_streams_start_does_not_count():
+    def stream():
+        time.sleep(0.3)
+        yield from range(2)
+        for number in range(4):
+            time.sleep(0.02)
+            yield number
+
+    timing = timed_stream(stream(), 2)
+    assert timing.n == 4
+    assert 0.08 <= timing.seconds < 0.25
+    with pytest.raises(ValueError, match="ended after 2 results, 2 of them"):
+        timed_stream(iter("ab"), 2)
+
+
+def test_files_are_what_the_table_says(tmp_path):
+    paths = conversion.write_files(tmp_path, 2, 300, 400)
+    first, second = (pydicom.dcmread(path) for path in paths)
+    assert first.pixel_array.shape == (400, 300)
+    assert first.BitsStored == 12
+    assert first.BitsAllocated == 16
+    assert not first.file_meta.TransferSyntaxUID.is_compressed
+    assert (first.PhotometricInterpretation, second.PhotometricInterpretation) == ("MONOCHROME2", "MONOCHROME1")
+    for dataset in (first, second):
+        low, high = conversion.WINDOW
+        assert dataset.pixel_array.min() <= low
+        assert high <= dataset.pixel_array.max() <= 4095
+        assert (dataset.WindowCenter, dataset.WindowWidth) == (2000, 3200)
+
+
+def test_both_ways_make_the_same_picture(tmp_path):
+    paths = conversion.write_files(tmp_path, 2, 1200, 1500)
+    assert max(conversion.differences(paths, 512)) < 1.5
+
+
+def test_writes_its_numbers(tmp_path, capsys):
+    main(Convert(**SMALL, n_workers=1, save_path=tmp_path / "convert.json"))
+    report = json.loads((tmp_path / "convert.json").read_text())
+    [entry] = report["results"]
+    assert entry["cores"] == 1
+    assert entry["images"] == 2
+    for name in ("ours", "usual"):
+        assert len(entry[name]["seconds"]) == len(entry[name]["cpu_seconds"]) == 2
+        rates = sorted(2 / seconds for seconds in entry[name]["seconds"])
+        spread = entry[name]["images_per_second"]
+        np.testing.assert_allclose(
+            [spread["low"], spread["median"], spread["high"]], [rates[0], np.mean(rates), rates[1]]
+        )
+    assert entry["ratio"]["low"] <= entry["ratio"]["median"] <= entry["ratio"]["high"]
+    assert report["machine"]["cores"] >= 1
+    assert report["versions"]["pydicom"] == pydicom.__version__
+    assert "ratio" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_measures_several_processes():
+    script = Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    run = [sys.executable, str(script), "convert", *flags, "--repeats=1", "--n-workers=2"]
+    result = subprocess.run(run, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("│")] == ["1", "2"]
+
+
+def test_refuses_to_compare_different_pictures(monkeypatch):
+    right = conversion.usual_recipe
+    monkeypatch.setattr(conversion, "usual_recipe", lambda path, size: 255 - right(path, size))
+    with pytest.raises(InputError, match="nothing to compare"):
+        main(Convert(**SMALL, n_workers=1))
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "message"),
+    [
+        ({"repeats": 0}, FlagError, "--repeats is 0"),
+        ({"data_path": Path("nowhere")}, InputError, "no folder nowhere"),
+        ({"save_path": Path("nowhere/x.json")}, InputError, "no folder nowhere"),
+    ],
+)
+def test_refuses_unusable_flags(flags, error, message):
+    with pytest.raises(error, match=message):
+        main(Convert(**{**SMALL, "n_workers": 1, **flags}))
+
+
+def test_refuses_a_folder_without_dicom(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(InputError, match="no DICOM file"):
+        main(Convert(**SMALL, n_workers=1, data_path=tmp_path))

@@ -1,0 +1,210 @@
+"""Finds abnormalities in radiographs: python tools/infer.py --weights RUN --data-path DIR --save-path OUT."""
+
+import csv
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__":
+    # The repository's root in place of tools/, whose file names would shadow packages.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+from rich.console import Console
+
+from xray.command import InputError, command
+from xray.config import require
+from xray.findings import NO_FINDING, NO_FINDING_BOX
+
+if TYPE_CHECKING:
+    from xray.data.boxes import BoxTable
+    from xray.data.inputs import Inputs
+    from xray.pipeline import Pipeline
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InferConfig:
+    """Run trained models over radiographs; writes OUT/submission.csv, OUT/predictions.json and what else is asked for.
+
+    A file that cannot be read costs that file only: it is listed in OUT/failures.csv, its row in the submission says
+    "No finding", and the exit status is 1.
+    """
+
+    weights: tuple[str, ...]
+    """Run directories of trained models; the boxes of several are fused."""
+    data_path: str
+    """A folder of DICOM, PNG or JPEG files (searched through), one such file, or a dataset directory."""
+    save_path: str
+    """Folder to write into."""
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu or cuda."""
+    tta: bool = True
+    """Look at the mirrored radiograph too and fuse both (test-time augmentation)."""
+    overlays: bool = False
+    """Draw the findings of each radiograph into OUT/overlays."""
+    overlay_threshold: float = 0.3
+    """Lowest confidence that overlays show, in [0, 1]."""
+    sample_submission: str = ""
+    """CSV whose image_id column gives the submission's rows; default: sample_submission.csv in or above the data."""
+    split: str = ""
+    """Of a dataset directory: only this split, train or test."""
+    fold: int = -1
+    """Of a dataset directory: only this fold; -1 is all."""
+    batch_size: int = 0
+    """Radiographs per pass; 0 chooses 2 on a CPU and 16 on a GPU."""
+    n_workers: int = os.cpu_count() or 1
+    """Processes that decode files while the model works; 0 decodes in the main process."""
+    timeout: float = 60.0
+    """Seconds that one file may take to decode."""
+    overwrite: bool = False
+    """Replace the predictions that OUT holds."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(config: InferConfig) -> int:
+    """Exit status 0, or 1 if a radiograph could not be read."""
+    check(config)
+    out = Path(config.save_path)
+    if (out / "predictions.json").exists() and not config.overwrite:
+        raise InputError(f"{out} holds predictions already: give another --save-path, or --overwrite")
+
+    from xray.data.inputs import open_inputs
+
+    data = Path(config.data_path)
+    inputs = open_inputs(data, config.split or None, None if config.fold < 0 else config.fold)
+    order = rows_of_submission(data, inputs.ids, config.sample_submission)
+    if skipped := len(inputs) - len(set(inputs.ids).intersection(order)):
+        print(f"{skipped} radiographs are not in the sample submission and are left alone", file=sys.stderr)
+        inputs = inputs.only(set(order))
+
+    # torch last: what is wrong with the input has been said by now.
+    from xray.pipeline import load_pipeline
+    from xray.training.device import resolve_device
+
+    device = resolve_device(config.device)
+    pipeline = load_pipeline([Path(run) for run in config.weights], device, config.tta)
+    batch_size = config.batch_size or (16 if device.type == "cuda" else 2)
+    out.mkdir(parents=True, exist_ok=True)
+    table, failures = find_all(pipeline, inputs, batch_size, config)
+    absent = set(order).difference(inputs.ids)
+    failures += [(name, "", "no such file") for name in order if name in absent]
+    write_results(out, inputs, order, table, failures, pipeline.categories)
+    if config.overlays:
+        draw_overlays(out / "overlays", inputs, table, {name for name, _, _ in failures}, pipeline.categories, config)
+    n_boxes = int((table.boxes != NO_FINDING_BOX).any(axis=1).sum())
+    print(f"{len(order) - len(failures)} radiographs, {n_boxes} boxes: {out / 'predictions.json'}")
+    if failures:
+        print(
+            f"error: {len(failures)} of {len(order)} radiographs could not be read (first {failures[0][0]}: "
+            f"{failures[0][2]}): see {out / 'failures.csv'}",
+            file=sys.stderr,
+        )
+    return 1 if failures else 0
+
+
+def check(config: InferConfig) -> None:
+    """Raises FlagError if a value is out of range."""
+    require(config.batch_size >= 0, "batch_size", config.batch_size, "at least 0")
+    require(config.n_workers >= 0, "n_workers", config.n_workers, "at least 0")
+    require(config.timeout > 0, "timeout", config.timeout, "above 0")
+    require(0 <= config.overlay_threshold <= 1, "overlay_threshold", config.overlay_threshold, "in [0, 1]")
+    require(config.split in ("", "train", "test"), "split", config.split, "train or test")
+
+
+def rows_of_submission(data: Path, ids: tuple[str, ...], sample: str) -> list[str]:
+    """Image ids in the order of the sample submission; in that of the files where there is none that speaks of them."""
+    from xray.outputs.submission import submission_order
+
+    if sample:
+        return submission_order(Path(sample))
+    folder = data if data.is_dir() else data.parent
+    for candidate in (folder / "sample_submission.csv", folder.absolute().parent / "sample_submission.csv"):
+        # Beside train/ there is one too, and it speaks of test/ alone.
+        if candidate.is_file() and not set(ids).isdisjoint(order := submission_order(candidate)):
+            return order
+    return list(ids)
+
+
+def find_all(pipeline: "Pipeline", inputs: "Inputs", batch_size: int, config: InferConfig) -> tuple["BoxTable", list]:
+    """All findings (`images` index `inputs`), and (id, file name, reason) of each radiograph that cannot be read."""
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from xray.data.boxes import BoxTable
+    from xray.data.decoding import Undecodable
+
+    tables, failures, batch = [], [], []
+
+    def flush() -> None:
+        if batch:
+            found = pipeline.find(np.stack([item.canvas for item in batch]), [(i.width, i.height) for i in batch])
+            indices = np.array([item.index for item in batch])
+            tables.append(BoxTable.of(indices[found.images], found.labels, found.boxes, found.scores))
+            batch.clear()
+
+    columns = (
+        *Progress.get_default_columns()[:3],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.speed}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        stream = inputs.canvases(pipeline.canvas_size, config.n_workers, config.timeout)
+        for item in progress.track(stream, total=len(inputs), description="radiographs"):
+            if isinstance(item, Undecodable):
+                failures.append((inputs.ids[item.index], item.path.name, item.reason))
+                continue
+            batch.append(item)
+            if len(batch) == batch_size:
+                flush()
+        flush()
+    return BoxTable.concatenate(tables), failures
+
+
+def write_results(
+    out: Path, inputs: "Inputs", order: list[str], table: "BoxTable", failures: list, categories: dict[int, str]
+) -> None:
+    """predictions.json, submission.csv, and failures.csv where there are any."""
+    from xray.data.predictions import Predictions, write_predictions
+    from xray.outputs.submission import write_submission
+
+    predictions = Predictions(inputs.ids, table)
+    if max(categories) < NO_FINDING + 1:
+        write_submission(out / "submission.csv", predictions, order, categories)
+    else:
+        print(f"no submission.csv: it has room for {NO_FINDING} categories, this model has {max(categories)}")
+    failed = out / "failures.csv"
+    failed.unlink(missing_ok=True)
+    if failures:
+        with failed.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image_id", "file", "reason"])
+            writer.writerows(failures)
+    # Last, since its presence means that OUT is complete.
+    write_predictions(out / "predictions.json", predictions)
+
+
+def draw_overlays(
+    folder: Path, inputs: "Inputs", table: "BoxTable", failed: set[str], categories: dict, config: InferConfig
+) -> None:
+    """One picture a radiograph, of its original pixels."""
+    from rich.progress import track
+
+    from xray.outputs.overlays import draw_overlay, marks_of, save_picture
+
+    for index, name in track(list(enumerate(inputs.ids)), "overlays", console=Console(stderr=True)):
+        if name in failed:
+            continue
+        marks, normal = marks_of(table.select(table.images == index), categories)
+        picture = draw_overlay(
+            inputs.pixels(index), marks, title=name, normal=normal, threshold=config.overlay_threshold
+        )
+        target = folder / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_picture(target, picture)
+
+
+if __name__ == "__main__":
+    sys.exit(command(InferConfig, main))

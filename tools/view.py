@@ -1,0 +1,152 @@
+"""Pictures of a dataset's ground truth: radiographs with their boxes, named, and how many readers drew each."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # The repository's root in place of tools/, so that tools/fuse.py and others shadow nothing.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from xray.command import FlagError, InputError, command
+from xray.data.masks import decode_mask
+from xray.data.store import Store, open_store
+from xray.findings import NO_FINDING_NAME, colour_of
+from xray.outputs.overlays import Mark, Region, draw_contact_sheet, draw_overlay, save_picture
+
+CONTACT_SHEET = "contact_sheet.png"
+MOST_ON_A_SHEET = 48
+THUMBNAIL = 420
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Draws the ground truth of a dataset."""
+
+    data_path: Path = Path("data/vinbig")
+    """Dataset directory written by tools/convert.py."""
+
+    save_path: Path = Path("runs/view")
+    """Folder for the pictures, one PNG an image, named after it; pictures of the same name are replaced."""
+
+    n: int = 24
+    """Number of radiographs, drawn by chance."""
+
+    all: bool = False
+    """Draw every radiograph instead of --n of them."""
+
+    split: Literal["train", "test"] | None = None
+    """Only radiographs of this split."""
+
+    fold: int | None = None
+    """Only radiographs of this fold."""
+
+    finding: str | None = None
+    """Only radiographs with this finding, e.g. "Nodule/Mass"; "No finding" means those without any box."""
+
+    seed: int = 0
+    """Of the drawing by chance."""
+
+    contact_sheet: bool = True
+    """Also put up to 48 of the radiographs together into contact_sheet.png."""
+
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(config: Config) -> None:
+    """Draws the pictures and says on stdout where they are."""
+    if config.n < 1:
+        raise FlagError(f"--n is {config.n}: give at least 1")
+    store = open_store(config.data_path)
+    rows = choose_rows(store, config)
+    names = file_names([store.records[row]["source_id"] for row in rows])
+    if config.save_path.exists() and not config.save_path.is_dir():
+        raise InputError(f"{config.save_path} is a file: give --save-path a folder")
+    config.save_path.mkdir(parents=True, exist_ok=True)
+    # On the sheet, radiographs stand evenly spread over those drawn.
+    on_sheet = set(np.linspace(0, len(rows) - 1, min(len(rows), MOST_ON_A_SHEET)).round().astype(int).tolist())
+
+    def draw(number: int) -> np.ndarray | None:
+        save_picture(config.save_path / names[number], draw_truth(store, rows[number]))
+        is_wanted = config.contact_sheet and number in on_sheet
+        return draw_truth(store, rows[number], THUMBNAIL, THUMBNAIL) if is_wanted else None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # resizing and PNG coding run outside Python's lock
+        drawn = pool.map(draw, range(len(rows)))
+        console = Console(stderr=True)
+        thumbnails = [picture for picture in track(drawn, "drawing", len(rows), console=console) if picture is not None]
+    print(f"{len(rows)} pictures in {config.save_path}")
+    if config.contact_sheet:
+        columns = max(1, round((len(thumbnails) * 1.5) ** 0.5))
+        save_picture(config.save_path / CONTACT_SHEET, draw_contact_sheet(thumbnails, columns))
+        print(f"{len(thumbnails)} of them together in {config.save_path / CONTACT_SHEET}")
+
+
+def choose_rows(store: Store, config: Config) -> list[int]:
+    """The rows to draw, ascending. Raises InputError where none is left, or a split, fold or finding is not there."""
+    rows = store.rows(config.split, config.fold)
+    if config.finding is not None:
+        if config.finding.casefold() == NO_FINDING_NAME.casefold():
+            rows = np.setdiff1d(rows, store.boxes.images)
+        else:
+            wanted = [label for label, name in store.categories.items() if name.casefold() == config.finding.casefold()]
+            if not wanted:
+                known = ", ".join([*store.categories.values(), NO_FINDING_NAME])
+                raise InputError(f"{store.path} has no finding named {config.finding!r}: it has {known}")
+            rows = np.intersect1d(rows, store.boxes.images[np.isin(store.boxes.labels, wanted)])
+    if len(rows) == 0:
+        raise InputError(f"{store.path} has no radiograph that fits the flags: drop --split, --fold or --finding")
+    if not config.all and len(rows) > config.n:
+        rows = np.random.default_rng(config.seed).choice(rows, config.n, replace=False)
+    return sorted(rows.tolist())
+
+
+def draw_truth(store: Store, row: int, min_side: int = 768, max_side: int = 1600) -> np.ndarray:
+    """One radiograph in its original aspect with its true boxes and masks → (h, w, 3) uint8 RGB.
+
+    min_side, max_side: the longer side of the radiograph in the picture, in pixels.
+    """
+    record, canvas = store.records[row], store.canvas(row)
+    left, top, right, bottom = canvas.content
+    marks, regions = [], []
+    for box in np.flatnonzero(store.boxes.images == row).tolist():
+        label = int(store.boxes.labels[box])
+        corners = canvas.to_canvas(store.boxes.boxes[box])[0] - (left, top, left, top)
+        readers = f"{len(store.readers[box])}/{len(record['readers'])}" if record.get("readers") else ""
+        marks.append(Mark(tuple(corners.tolist()), store.categories[label], colour_of(label), note=readers))
+        if box in store.masks:
+            mask = canvas.letterbox(decode_mask(store.masks[box]), is_mask=True)
+            regions.append(Region(mask[top:bottom, left:right] > 0, colour_of(label)))
+    place = record["split"] if record["fold"] < 0 else f"{record['split']}, fold {record['fold']}"
+    title = f"{record['source_id']} · {place} · {canvas.width} x {canvas.height}"
+    pixels = np.ascontiguousarray(store.images[row, top:bottom, left:right])
+    return draw_overlay(pixels, marks, regions, title, min_side=min_side, max_side=max_side)
+
+
+def file_names(source_ids: list[str]) -> list[str]:
+    """PNG names after the images' ids, safe on any file system, each different from the others."""
+    names: list[str] = []
+    taken = {Path(CONTACT_SHEET).stem}
+    for source_id in source_ids:
+        plain = re.sub(r"[^\w.-]+", "_", source_id, flags=re.ASCII).strip(".")[:120] or "image"
+        name, number = plain, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{plain}-{number}"
+        taken.add(name.casefold())
+        names.append(f"{name}.png")
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(command(Config, main))

@@ -1,0 +1,242 @@
+"""One frozen dataclass per task: flags, YAML recipes and a run's saved config all come from it."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from xray.command import FlagError, InputError, parse_flags
+
+CONFIG_FILE = "config.yaml"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What every task's training needs."""
+
+    data_path: str = "data/vinbig"
+    """Dataset directory of tools/convert.py, or a raw VinBig directory (converted once into SAVE_PATH/dataset)."""
+    save_path: str = ""
+    """Run directory to write; empty means runs/<task>."""
+    resume: bool = False
+    """Continue the run in SAVE_PATH from its last checkpoint; flags not given keep the values it was started with."""
+    n_epochs: int = 100
+    """Passes over the training fold(s); with --resume the total, not what is added."""
+    batch_size: int = 8
+    """Radiographs per step and device."""
+    lr: float = 0.005
+    """Learning rate after warm-up, per optimizer step."""
+    momentum: float = 0.9
+    """Momentum of SGD, in [0, 1)."""
+    weight_decay: float = 0.0005
+    """L2 weight decay."""
+    step_size: int = 30
+    """Epochs between reductions of the learning rate."""
+    gamma: float = 0.1
+    """Factor of each reduction of the learning rate, in (0, 1]."""
+    warmup_steps: int = 500
+    """Optimizer steps over which the learning rate rises linearly; never more than the first epoch."""
+    clip_grad: float = 0.0
+    """Largest gradient norm; 0 leaves gradients as they are."""
+    accumulate: int = 1
+    """Batches whose gradients are added up for one optimizer step."""
+    ema: bool = False
+    """Validate and deploy an exponential moving average of the weights."""
+    ema_decay: float = 0.999
+    """Decay of that average per optimizer step, in (0, 1)."""
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu or cuda."""
+    devices: int = 1
+    """Devices per node; more than 1 trains with DDP."""
+    num_nodes: int = 1
+    """Nodes of a DDP training."""
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    """Arithmetic of the forward pass: auto is bf16 on a GPU that has it, otherwise 32."""
+    n_workers: int = 4
+    """Processes that load and augment radiographs; 0 loads in the main process."""
+    fold: int = 0
+    """Fold held back for validation; the others train."""
+    seed: int = 0
+    """Seed of weights, order, augmentation and sampling."""
+    augment: Literal["none", "light", "strong"] = "light"
+    """Random flips, shifts, contrast and noise of the training radiographs."""
+    log_step: int = 10
+    """Training steps between entries of the log."""
+    early_stop: int = 0
+    """Epochs without a better validation score after which training stops; 0 never stops early."""
+    val_every: int = 1
+    """Epochs between validations."""
+    n_pictures: int = 4
+    """Validation radiographs drawn into TensorBoard after each validation."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def check(self) -> None:
+        """Raises FlagError if a value is out of range."""
+        at_least = {
+            "n_epochs": 1, "batch_size": 1, "step_size": 1, "warmup_steps": 0, "accumulate": 1, "devices": 1,
+            "num_nodes": 1, "n_workers": 0, "fold": 0, "seed": 0, "log_step": 1, "early_stop": 0, "val_every": 1,
+            "n_pictures": 0, "clip_grad": 0, "weight_decay": 0, "lr": 0,
+        }  # fmt: skip
+        for name, low in at_least.items():
+            require(getattr(self, name) >= low, name, getattr(self, name), f"at least {low}")
+        require(self.lr > 0, "lr", self.lr, "above 0")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        require(0 < self.gamma <= 1, "gamma", self.gamma, "in (0, 1]")
+        require(0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "in (0, 1)")
+        device_kinds = ("auto", "cpu", "cuda")
+        require(self.device in device_kinds, "device", self.device, f"one of {', '.join(device_kinds)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectionConfig(TrainingConfig):
+    """Train torchvision's Faster R-CNN with a feature pyramid on the boxes of a dataset directory."""
+
+    save_path: str = "runs/detection"
+    """Run directory to write."""
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
+    """Trunk of the detector."""
+    head: Literal["v1", "v2"] = "v1"
+    """Faster R-CNN's original heads, or torchvision's v2: four convolutions in the box head, two in the RPN."""
+    weights: str = "imagenet"
+    """Initial weights: imagenet (trunk), coco (whole detector; resnet50 only), none, or a .pth / .safetensors FILE."""
+    norm: Literal["auto", "frozen", "batch"] = "auto"
+    """Batch norm of the trunk: frozen keeps the initial weights' statistics; auto freezes unless weights is none."""
+    trainable_layers: int = 5
+    """Stages of the trunk that train, from the last, 0–5; all train when weights is none."""
+    fpn_channels: int = 256
+    """Channels of the feature pyramid; weights of coco need 256."""
+    anchor_scale: float = 1.0
+    """Anchor sides are this times 32, 64, 128, 256 and 512 pixels on a canvas of 1024, and shrink with the canvas."""
+    repeat_threshold: float = 0.02
+    """Repeat-factor sampling: findings on a smaller share of the images than this are shown more often; 0 is off."""
+    normals: float = 0.25
+    """Share of the radiographs without boxes that each epoch shows, in [0, 1]."""
+    rpn_samples: int = 256
+    """Anchors per radiograph in the loss of the region proposals."""
+    roi_samples: int = 512
+    """Proposals per radiograph in the loss of the box head."""
+    score_threshold: float = 0.001
+    """Lowest score of a detection; mAP gains from low ones."""
+    max_detections: int = 100
+    """Most detections per radiograph."""
+
+    def check(self) -> None:
+        """Raises FlagError if a value is out of range."""
+        super().check()
+        require(0 <= self.trainable_layers <= 5, "trainable_layers", self.trainable_layers, "0 to 5")
+        require(self.fpn_channels >= 8, "fpn_channels", self.fpn_channels, "at least 8")
+        require(self.anchor_scale > 0, "anchor_scale", self.anchor_scale, "above 0")
+        require(0 <= self.repeat_threshold <= 1, "repeat_threshold", self.repeat_threshold, "in [0, 1]")
+        require(0 <= self.normals <= 1, "normals", self.normals, "in [0, 1]")
+        require(self.rpn_samples >= 1, "rpn_samples", self.rpn_samples, "at least 1")
+        require(self.roi_samples >= 1, "roi_samples", self.roi_samples, "at least 1")
+        require(0 <= self.score_threshold < 1, "score_threshold", self.score_threshold, "in [0, 1)")
+        require(self.max_detections >= 1, "max_detections", self.max_detections, "at least 1")
+        if self.weights == "coco":
+            fits = self.backbone == "resnet50" and self.fpn_channels == 256
+            require(fits, "weights", "coco", "used with --backbone resnet50 and --fpn-channels 256")
+
+
+TASKS: dict[str, type[TrainingConfig]] = {"detection": DetectionConfig}
+
+
+def require(holds: bool, name: str, value: object, wanted: str) -> None:
+    """Raises a FlagError that names the flag, its value and what it must be, unless `holds`."""
+    if not holds:
+        raise FlagError(f"--{name.replace('_', '-')} is {value}: it must be {wanted}")
+
+
+def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
+    """`--task`, `--config` and the task's own flags → the task's name and its config, checked.
+
+    Values come, later ones winning, from the defaults, the saved config of a run that is resumed, the YAML of
+    `--config`, and the flags. Raises InputError or FlagError; wrong flags end the process with status 2.
+    """
+    args = list(args)
+    task = _take(args, "--task")
+    yaml_path = _take(args, "--config")
+    recipe = read_yaml(Path(yaml_path)) if yaml_path else {}
+    task = str(task or recipe.get("task") or "detection")
+    if task not in TASKS:
+        raise FlagError(f"--task {task} is unknown: use one of {', '.join(TASKS)}")
+    description = (
+        f"{TASKS[task].__doc__}\n\n--task {'|'.join(TASKS)} chooses what is trained (default: detection; this help is "
+        "that of the chosen task). --config FILE.yaml reads flags from a recipe; flags given beside it win."
+    )
+    flags = yaml_flags(recipe) + args
+    config = parse_flags(TASKS[task], flags, description=description)
+    if config.resume:
+        saved = Path(config.save_path) / CONFIG_FILE
+        if not saved.is_file():
+            raise InputError(
+                f"nothing to resume in {config.save_path}: it has no {CONFIG_FILE}; start without --resume"
+            )
+        previous = read_yaml(saved)
+        if previous.get("task", task) != task:
+            raise InputError(
+                f"{config.save_path} is a run of task {previous['task']}: resume it with --task {previous['task']}"
+            )
+        config = parse_flags(TASKS[task], yaml_flags(previous) + flags, description=description)
+    config.check()
+    return task, config
+
+
+def _take(args: list[str], flag: str) -> str | None:
+    """Removes `flag VALUE` or `flag=VALUE` from `args` and returns VALUE."""
+    for position, arg in enumerate(args):
+        if arg == flag:
+            if position + 1 == len(args):
+                raise FlagError(f"{flag} needs a value")
+            value = args[position + 1]
+            del args[position : position + 2]
+            return value
+        if arg.startswith(flag + "="):
+            del args[position]
+            return arg.partition("=")[2]
+    return None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of flags, names with dashes or underscores. Raises InputError if it is missing or not a mapping."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"no config at {path} ({error.strerror}): the recipes are in configs/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InputError(f"{path} must hold one `flag: value` a line")
+    return {key.replace("-", "_"): value for key, value in content.items()}
+
+
+def yaml_flags(recipe: dict[str, Any]) -> list[str]:
+    """A recipe as command-line flags, so that both are checked by the same parser.
+
+    It also reads `lr: 1e-3`, which YAML 1.1 takes for a text.
+    """
+    flags: list[str] = []
+    for key, value in recipe.items():
+        if key == "task":
+            continue
+        name = "--" + key.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(name if value else "--no-" + key.replace("_", "-"))
+        elif isinstance(value, list):
+            flags += [name, *(str(item) for item in value)]
+        else:
+            flags += [name, "" if value is None else str(value)]
+    return flags
+
+
+def save_config(path: Path, task: str, config: TrainingConfig) -> None:
+    """Writes a run's config.yaml, which `--config` reads back."""
+    values = {"task": task, **dataclasses.asdict(config)}
+    # How this process was started is no property of the run.
+    for name in ("resume", "debug"):
+        values.pop(name)
+    path.write_text(yaml.safe_dump(values, sort_keys=False))

@@ -1,0 +1,90 @@
+"""Random changes of training canvases. The only file that knows albumentations."""
+
+import os
+from typing import Any
+
+import cv2
+import numpy as np
+
+# Its import would otherwise ask the package index for news.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations
+
+AUGMENTATIONS = ("none", "light", "strong")
+
+
+class Augmentation:
+    """Flips, shifts, contrast, noise and blur of one canvas with its boxes and mask.
+
+    strength: "none", "light" or "strong".
+    mirror: {label: label on a flipped radiograph}, from `xray.findings.mirrored`.
+    """
+
+    def __init__(self, strength: str, mirror: dict[int, int]) -> None:
+        if strength not in AUGMENTATIONS:
+            raise ValueError(f"unknown augmentation {strength!r}: use one of {', '.join(AUGMENTATIONS)}")
+        self.flips = strength != "none"
+        self._mirror = mirror
+        self._pipeline = albumentations.Compose(
+            _transforms(strength),
+            bbox_params=albumentations.BboxParams(
+                format="pascal_voc",
+                label_fields=["labels"],
+                # A finding of which less than a third is still in view cannot be recognised any more.
+                min_visibility=0.33,
+                min_width=1,
+                min_height=1,
+                clip=True,
+            ),
+        )
+
+    def __call__(
+        self, seed: int, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        """The same `seed` always gives the same result.
+
+        image: (S, S) uint8. boxes: (N, 4) xyxy in canvas pixels. labels: (N,) int. mask: (S, S) uint8 or None.
+        Returns the four of them changed; boxes pushed out of view are gone.
+        """
+        size = image.shape[0]
+        if self.flips and np.random.default_rng(seed).random() < 0.5:
+            image = image[:, ::-1]
+            mask = None if mask is None else mask[:, ::-1]
+            boxes = boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [size, 0, size, 0]
+            labels = np.array([self._mirror.get(label, label) for label in labels.tolist()], dtype=np.int64)
+        self._pipeline.set_random_seed(seed)
+        data: dict[str, Any] = {"image": np.ascontiguousarray(image)[..., None]}
+        if mask is not None:
+            data["mask"] = np.ascontiguousarray(mask)
+        changed = self._pipeline(bboxes=boxes.clip(0, size), labels=labels, **data)
+        boxes = np.asarray(changed["bboxes"], dtype=np.float64).reshape(-1, 4)
+        labels = np.asarray(changed["labels"], dtype=np.int64).reshape(-1)
+        return changed["image"][..., 0], boxes, labels, changed.get("mask")
+
+
+def _transforms(strength: str) -> list[Any]:
+    if strength == "none":
+        return []
+    strong = strength == "strong"
+    a = albumentations
+    # No rotation beyond a few degrees: a box around a turned box is loose, and patients do not stand that crooked.
+    place = a.Affine(
+        scale=(0.8, 1.2) if strong else (0.9, 1.1),
+        translate_percent=(-0.08, 0.08) if strong else (-0.05, 0.05),
+        rotate=(-8, 8) if strong else (-4, 4),
+        interpolation=cv2.INTER_LINEAR,
+        fill=0,
+        p=0.8,
+    )
+    light = a.OneOf([a.RandomBrightnessContrast(0.2, 0.2), a.RandomGamma((70, 140))], p=0.7)
+    grain = a.OneOf([a.GaussNoise(std_range=(0.01, 0.04)), a.GaussianBlur(blur_limit=(3, 5))], p=0.2)
+    if not strong:
+        return [place, light, grain]
+    return [
+        place,
+        light,
+        a.CLAHE(p=0.15),
+        grain,
+        a.CoarseDropout(num_holes_range=(1, 4), hole_height_range=(0.03, 0.08), hole_width_range=(0.03, 0.08), p=0.2),
+    ]

@@ -1,0 +1,78 @@
+"""Original pixels ↔ the square canvas that every model sees.
+
+A radiograph is letterboxed: scaled by one factor until its longer side fills the canvas, centred, and padded with
+black. Boxes and masks go both ways through the same geometry, so a detection's error from the round trip stays far
+below a pixel.
+"""
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Canvas:
+    """The place of one radiograph on its canvas.
+
+    width, height: of the radiograph, in original pixels.
+    size: side of the square canvas, in canvas pixels.
+    """
+
+    width: int
+    height: int
+    size: int
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height, self.size) < 1:
+            raise ValueError(f"a canvas needs sides of at least 1 pixel, not {self}")
+
+    @property
+    def content(self) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of the radiograph on the canvas, in whole canvas pixels."""
+        scale = self.size / max(self.width, self.height)
+        width = min(self.size, max(1, round(self.width * scale)))
+        height = min(self.size, max(1, round(self.height * scale)))
+        left, top = (self.size - width) // 2, (self.size - height) // 2
+        return left, top, left + width, top + height
+
+    def _transform(self) -> tuple[np.ndarray, np.ndarray]:
+        # The content has whole pixels, so the two axes may differ by a fraction of a percent: scale each by its own.
+        left, top, right, bottom = self.content
+        scale = np.array([(right - left) / self.width, (bottom - top) / self.height])
+        return np.tile(scale, 2), np.array([left, top, left, top], dtype=np.float64)
+
+    def to_canvas(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (N, 4) xyxy in original pixels → (N, 4) float64 in canvas pixels."""
+        scale, offset = self._transform()
+        return np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * scale + offset
+
+    def to_original(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (N, 4) xyxy in canvas pixels → (N, 4) float64 in original pixels, clipped to the radiograph."""
+        scale, offset = self._transform()
+        boxes = (np.asarray(boxes, dtype=np.float64).reshape(-1, 4) - offset) / scale
+        return boxes.clip(0, [self.width, self.height, self.width, self.height])
+
+    def letterbox(self, pixels: np.ndarray, fill: int = 0, is_mask: bool = False) -> np.ndarray:
+        """(height, width) pixels → (size, size) of the same dtype; masks keep their values (nearest neighbour)."""
+        if pixels.shape != (self.height, self.width):
+            raise ValueError(f"pixels are {pixels.shape}, the canvas was made for {(self.height, self.width)}")
+        left, top, right, bottom = self.content
+        if is_mask:
+            interpolation = cv2.INTER_NEAREST_EXACT
+        else:
+            # Area averaging keeps fine structures free of aliasing when shrinking; enlarging it is nearest neighbour.
+            shrinks = right - left <= self.width and bottom - top <= self.height
+            interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        canvas = np.full((self.size, self.size), fill, dtype=pixels.dtype)
+        canvas[top:bottom, left:right] = cv2.resize(pixels, (right - left, bottom - top), interpolation=interpolation)
+        return canvas
+
+    def unletterbox(self, canvas: np.ndarray, is_mask: bool = False) -> np.ndarray:
+        """(size, size) values on the canvas → (height, width) in original pixels; masks keep their values."""
+        if canvas.shape != (self.size, self.size):
+            raise ValueError(f"the canvas is {canvas.shape}, expected {(self.size, self.size)}")
+        left, top, right, bottom = self.content
+        content = np.ascontiguousarray(canvas[top:bottom, left:right])
+        interpolation = cv2.INTER_NEAREST_EXACT if is_mask else cv2.INTER_LINEAR
+        return cv2.resize(content, (self.width, self.height), interpolation=interpolation)

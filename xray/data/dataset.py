@@ -1,0 +1,146 @@
+"""torch Datasets and loaders over a dataset directory.
+
+Everything random is a function of (seed, epoch, sample), never of which worker runs or what ran before: so one seed
+gives the same batches with any number of workers, and a resumed training sees what an undisturbed one would.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from xray.data.augment import Augmentation
+from xray.data.store import Store
+
+
+class BoxDataset(Dataset[dict[str, Any]]):
+    """Canvases with their boxes.
+
+    An item is `image` (1, S, S) uint8, `boxes` (N, 4) float32 xyxy in canvas pixels, `labels` (N,) int64 category
+    ids, and `row`, the radiograph's row in the store. Without boxes they have the shapes (0, 4) and (0,).
+    """
+
+    def __init__(self, store: Store, rows: np.ndarray, augmentation: Augmentation | None = None, seed: int = 0) -> None:
+        self.store = store
+        self.rows = np.asarray(rows)
+        self.augmentation = augmentation
+        self.seed = seed
+        order = np.argsort(store.boxes.images, kind="stable")
+        images = store.boxes.images[order]
+        starts, ends = np.searchsorted(images, self.rows, "left"), np.searchsorted(images, self.rows, "right")
+        self._boxes_of = [order[start:end] for start, end in zip(starts, ends, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def labels_of(self) -> list[np.ndarray]:
+        """Category ids of the boxes of each radiograph."""
+        return [self.store.boxes.labels[mine] for mine in self._boxes_of]
+
+    def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
+        """key: the position in `rows`, or (epoch, draw, position) from EpochSampler, which decides the augmentation."""
+        epoch, draw, position = key if isinstance(key, tuple) else (0, 0, key)
+        row = int(self.rows[position])
+        mine = self._boxes_of[position]
+        image = np.asarray(self.store.images[row])
+        boxes = self.store.canvas(row).to_canvas(self.store.boxes.boxes[mine])
+        labels = self.store.boxes.labels[mine]
+        if self.augmentation is not None:
+            image, boxes, labels, _ = self.augmentation(sample_seed(self.seed, epoch, draw), image, boxes, labels)
+        # Below one pixel a box has no anchor and its regression target overflows.
+        visible = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(image))[None],
+            "boxes": torch.from_numpy(boxes[visible].astype(np.float32)),
+            "labels": torch.from_numpy(labels[visible].astype(np.int64)),
+            "row": row,
+        }
+
+
+def collate_boxes(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Items of a BoxDataset → `images` (B, 1, S, S) uint8, `targets` list of {boxes, labels}, `rows` (B,) int64."""
+    return {
+        "images": torch.stack([item["image"] for item in items]),
+        "targets": [{"boxes": item["boxes"], "labels": item["labels"]} for item in items],
+        "rows": torch.tensor([item["row"] for item in items]),
+    }
+
+
+class EpochSampler(Sampler[tuple[int, int, int]]):
+    """Draws (epoch, draw, position) keys: position i about `repeats[i]` times an epoch, in a random order.
+
+    Every epoch has the same length, and each position comes floor or ceil of its repeats times (systematic
+    sampling), so that schedules by step stay in line with epochs. `rank` of `world` processes takes its share.
+    """
+
+    def __init__(self, repeats: np.ndarray, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.repeats = np.asarray(repeats, dtype=np.float64)
+        self.seed, self.rank, self.world = seed, rank, world
+        self.epoch = 0
+        self.total = max(world, round(self.repeats.sum()))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.total // self.world)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        # The cumulated repeats are stretched by a hair to end at the whole number `total`; their order is shuffled
+        # first, since neighbours in a fixed order would never be drawn together.
+        order = rng.permutation(len(self.repeats))
+        edges = np.cumsum(self.repeats[order])
+        points = (np.arange(self.total) + rng.random()) * (edges[-1] / self.total)
+        positions = rng.permutation(order[np.searchsorted(edges, points, side="right").clip(max=len(edges) - 1)])
+        padded = np.resize(positions, len(self) * self.world)
+        for draw in range(self.rank, len(padded), self.world):
+            yield self.epoch, draw, int(padded[draw])
+
+
+def repeat_factors(labels_of: Sequence[np.ndarray], threshold: float, normals: float = 1.0) -> np.ndarray:
+    """How often an epoch shows each radiograph: (N,) float64.
+
+    Repeat-factor sampling (Gupta, Dollár, Girshick 2019, LVIS, arXiv:1908.03195): a category on the share f of the
+    radiographs has r = max(1, sqrt(threshold / f)), a radiograph the largest r of its categories. Those without
+    boxes have `normals`.
+
+    labels_of: category ids of each radiograph's boxes.
+    """
+    n = len(labels_of)
+    present = [np.unique(labels) for labels in labels_of]
+    categories, counts = np.unique(np.concatenate([*present, np.zeros(0, dtype=np.int64)]), return_counts=True)
+    factor = dict(zip(categories.tolist(), np.maximum(1.0, np.sqrt(threshold * n / counts)).tolist(), strict=True))
+    return np.array([max((factor[label] for label in labels.tolist()), default=normals) for labels in present])
+
+
+def sample_seed(seed: int, epoch: int, draw: int) -> int:
+    """A 32-bit seed that differs for every drawn sample of every epoch."""
+    return int(np.random.SeedSequence([seed, epoch, draw]).generate_state(1)[0])
+
+
+def make_loader(dataset: Dataset[Any], batch_size: int, n_workers: int, collate: Any, sampler: Any = None) -> Any:
+    """A DataLoader of pinned batches whose workers live as long as it does."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=n_workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=n_workers > 0,
+        prefetch_factor=4 if n_workers else None,
+        # Its own generator: drawing the workers' base seed must not advance the generator that the losses sample from.
+        generator=torch.Generator().manual_seed(0),
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    # Workers are as many as there are cores to spare: threads within them would only fight over these.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)

@@ -1,0 +1,165 @@
+"""Stored DICOM values → display grey, through one lookup table.
+
+The steps of the DICOM grayscale pipeline (PS3.3 C.11, PS3.4 N.2) are composed for every value that a pixel can store,
+at most 65,536 of them, and the resulting table is applied to the pixels once. The arithmetic is float64 and costs the
+same for any size of radiograph.
+"""
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class LookupTable:
+    """A DICOM lookup table (PS3.3 C.11.1.1.1, C.11.2.1.1).
+
+    first: the input value that the first entry belongs to.
+    entries: (N,) uint16; inputs below the table get its first entry, inputs above it the last one.
+    bits: bits per entry, as its descriptor says.
+    """
+
+    first: int
+    entries: np.ndarray
+    bits: int
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Input values, float64 of any shape → the entries they point at, float64."""
+        # The index is held inside the table here, in float64: no integer type can wrap around on the way.
+        index = np.clip(np.rint(values - self.first), 0, len(self.entries) - 1).astype(np.int64)
+        return self.entries[index].astype(np.float64)
+
+    @property
+    def white(self) -> int:
+        """The entry that means white.
+
+        By the standard this is 2^bits - 1 (tables that fill it, as a 16-bit one from 0 to 65535 does, come out
+        unchanged). Some devices announce 16 bits and write entries of 10 or 12: read by the letter, the radiograph
+        would be nearly black. A table that leaves at least three quarters of its range unused is taken for one of
+        those; one that exceeds its announced range is taken at its true width.
+        """
+        return white_level(int(self.entries.max()), self.bits)
+
+
+def white_level(maximum: int, bits: int) -> int:
+    """The largest value of the range that values up to `maximum` were made for, stored in `bits` bits.
+
+    That is 2^bits - 1, unless all values fit into 8, 10, 12 or 14 bits and into a quarter of the range.
+    """
+    bits = max(bits, maximum.bit_length())
+    for fewer in (8, 10, 12, 14):
+        if maximum < 2**fewer and fewer <= bits - 2:
+            return 2**fewer - 1
+    return 2**bits - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class GreyMeaning:
+    """What a DICOM header says about the meaning of its stored values.
+
+    bits_stored, high_bit: which bits of a word hold the value (PS3.5 8.1.1); the others are ignored.
+    is_signed: the value is in two's complement.
+    is_inverted: the largest value is the darkest one.
+    slope, intercept: of the linear modality transformation.
+    modality_lut: takes the place of slope and intercept.
+    voi_lut: takes the place of the windows.
+    windows: (center, width) in modality units, the first usable one counts.
+    voi_function: LINEAR, LINEAR_EXACT or SIGMOID.
+    padding: first and last stored value, both included, that lie outside the radiograph (PS3.3 C.7.5.1.1.2).
+    """
+
+    bits_stored: int
+    high_bit: int
+    is_signed: bool = False
+    is_inverted: bool = False
+    slope: float = 1.0
+    intercept: float = 0.0
+    modality_lut: LookupTable | None = None
+    voi_lut: LookupTable | None = None
+    windows: tuple[tuple[float, float], ...] = ()
+    voi_function: str = "LINEAR"
+    padding: tuple[int, int] | None = None
+
+
+def display_grey(words: np.ndarray, meaning: GreyMeaning, bits: int = 8) -> np.ndarray:
+    """Stored words, (H, W) uint8 or uint16 → display grey, (H, W) uint8 (bits 8) or uint16 (bits 16), 0 is black."""
+    words = np.ascontiguousarray(words)
+    table = grey_table(words, meaning, bits)
+    # OpenCV applies a table of 256 or 65,536 entries several times faster than numpy's indexing.
+    return cv2.LUT(words, table).reshape(words.shape)
+
+
+def grey_table(words: np.ndarray, meaning: GreyMeaning, bits: int = 8) -> np.ndarray:
+    """The table from each possible word, 256 or 65,536 of them, to its display grey: uint8 or uint16.
+
+    words: (H, W) uint8 or uint16; its values are looked at only where the header gives no usable window.
+    """
+    stored = np.arange(2**meaning.bits_stored, dtype=np.float64)
+    if meaning.is_signed:
+        stored[len(stored) // 2 :] -= len(stored)
+    if meaning.padding is None:
+        padded = np.zeros(len(stored), dtype=bool)
+    else:
+        padded = (stored >= meaning.padding[0]) & (stored <= meaning.padding[1])
+
+    modality = _modality(stored, meaning)
+    with np.errstate(over="ignore"):  # a window of next to no width is a threshold: infinity clips to black or white
+        grey = _voi(modality, meaning)
+    if grey is None:
+        grey = _min_max(modality, _occurring(words, meaning) & ~padded)
+    if meaning.is_inverted:
+        grey = 1 - grey
+    table = np.rint(grey * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+    # Padding is black on the display, whatever value it has and whichever way the grey scale runs.
+    table[padded] = 0
+    # Every word that holds the same value in its stored bits gets that value's grey: this masks overlay bits.
+    return np.ascontiguousarray(np.broadcast_to(table[:, None], _word_shape(words.dtype, meaning))).ravel()
+
+
+def _modality(stored: np.ndarray, meaning: GreyMeaning) -> np.ndarray:
+    """PS3.3 C.11.1: a lookup table, or a line."""
+    if meaning.modality_lut is not None:
+        return meaning.modality_lut.apply(stored)
+    return stored * meaning.slope + meaning.intercept
+
+
+def _voi(values: np.ndarray, meaning: GreyMeaning) -> np.ndarray | None:
+    """PS3.3 C.11.2: modality values → 0 (lower edge of the window) to 1; None where the header has nothing usable."""
+    if meaning.voi_lut is not None:
+        return meaning.voi_lut.apply(values) / meaning.voi_lut.white
+    for center, width in meaning.windows:
+        if meaning.voi_function == "SIGMOID" and width > 0:
+            # C.11.2.1.3.1; beyond +-700 float64's exp overflows, and the grey level no longer changes.
+            return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+        if meaning.voi_function == "LINEAR_EXACT" and width > 0:
+            # C.11.2.1.3.2
+            return np.clip((values - center) / width + 0.5, 0, 1)
+        if meaning.voi_function == "LINEAR" and width >= 1:
+            # C.11.2.1.2.1; a width of 1 is a threshold.
+            if width == 1:
+                return (values > center - 0.5).astype(np.float64)
+            return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
+    return None
+
+
+def _min_max(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """The darkest of the values that are `seen` → 0, the brightest → 1."""
+    if not seen.any():
+        return np.zeros_like(values)
+    low, high = values[seen].min(), values[seen].max()
+    return np.clip((values - low) / (high - low or 1), 0, 1)
+
+
+def _occurring(words: np.ndarray, meaning: GreyMeaning) -> np.ndarray:
+    """Which stored values the pixels have: bool, one for each of the 2^bits_stored."""
+    n_words = 256**words.dtype.itemsize
+    counts = cv2.calcHist([np.ascontiguousarray(words)], [0], None, [n_words], [0, n_words])
+    return (counts.reshape(_word_shape(words.dtype, meaning)) > 0).any(axis=(0, 2))
+
+
+def _word_shape(dtype: np.dtype, meaning: GreyMeaning) -> tuple[int, int, int]:
+    """All words of a dtype as (bits above the stored ones, stored bits, bits below)."""
+    below = meaning.high_bit + 1 - meaning.bits_stored
+    above = 8 * dtype.itemsize - meaning.high_bit - 1
+    return 2**above, 2**meaning.bits_stored, 2**below

@@ -1,0 +1,99 @@
+"""Predictions as COCO results JSON: what infer writes, and fuse, evaluate and every other detector's output share.
+
+A file is a list of `{"image_id": source id, "category_id", "bbox": [x, y, width, height], "score"}`, with a
+`segmentation` (COCO RLE at original size) where there is a mask. For VinBig, category 15 is "No finding" with bbox
+[0, 0, 1, 1] and the probability that the radiograph is normal.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xray.command import InputError
+from xray.data.boxes import BoxTable, xywh_to_xyxy, xyxy_to_xywh
+from xray.findings import NO_FINDING
+
+NO_FINDING_CATEGORY = NO_FINDING + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Predicted boxes of a set of radiographs.
+
+    image_ids: source ids; `table.images` are indices into it.
+    table: the boxes, "No finding" rows (category 15) among them where there are any.
+    masks: row of the table → COCO RLE {"size": [height, width], "counts": str}, for the rows that have a mask.
+    """
+
+    image_ids: tuple[str, ...]
+    table: BoxTable
+    masks: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+def read_predictions(path: Path | str) -> Predictions:
+    """Reads a COCO results file; images are numbered in order of first appearance.
+
+    Raises InputError if the file is missing, not JSON, or a row lacks a field or holds a value out of range
+    (boxes finite with sides ≥ 0, scores in [0, 1]); the message names the row.
+    """
+    path = Path(path)
+    try:
+        rows = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(
+            f"no predictions at {path} ({error.strerror}): give a predictions.json written by infer"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{path.name} is not JSON ({error}): give a predictions.json written by infer") from None
+    if not isinstance(rows, list):
+        raise InputError(f"{path.name} holds a {type(rows).__name__}, not a list: COCO results are a list of boxes")
+    return _parse(rows, path.name)
+
+
+def _parse(rows: list[Any], name: str) -> Predictions:
+    index: dict[str, int] = {}
+    images, labels, boxes, scores = [], [], [], []
+    masks: dict[int, dict[str, Any]] = {}
+    for number, row in enumerate(rows):
+        try:
+            x, y, width, height = (float(value) for value in row["bbox"])
+            label, score = int(row["category_id"]), float(row["score"])
+            image_id = str(row["image_id"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise InputError(
+                f"{name}, row {number} is not a COCO result ({type(error).__name__}: {error}): it needs image_id, "
+                "category_id, bbox [x, y, width, height] and score"
+            ) from None
+        if not (np.isfinite([x, y, width, height]).all() and width >= 0 and height >= 0):
+            raise InputError(f"{name}, row {number} has bbox {row['bbox']}: it must be finite with sides of at least 0")
+        if not 0 <= score <= 1:
+            raise InputError(f"{name}, row {number} has score {score}: it must lie between 0 and 1")
+        images.append(index.setdefault(image_id, len(index)))
+        labels.append(label)
+        boxes.append((x, y, width, height))
+        scores.append(score)
+        if row.get("segmentation"):
+            masks[number] = row["segmentation"]
+    return Predictions(tuple(index), BoxTable.of(images, labels, xywh_to_xyxy(np.array(boxes)), scores), masks)
+
+
+def write_predictions(path: Path | str, predictions: Predictions) -> None:
+    """Writes a COCO results file, complete or not at all; coordinates to 0.01 pixel, scores to 6 decimals."""
+    path = Path(path)
+    table = predictions.table
+    boxes = xyxy_to_xywh(table.boxes).round(2).tolist()
+    rows = []
+    for row, (image, label, box, score) in enumerate(
+        zip(table.images.tolist(), table.labels.tolist(), boxes, table.scores.round(6).tolist(), strict=True)
+    ):
+        result = {"image_id": predictions.image_ids[image], "category_id": label, "bbox": box, "score": score}
+        if row in predictions.masks:
+            result["segmentation"] = predictions.masks[row]
+        rows.append(result)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    os.replace(temporary, path)

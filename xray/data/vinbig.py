@@ -1,0 +1,316 @@
+"""VinBigData's files (the Kaggle challenge of 2020) → a source to convert.
+
+Two layouts: the original, `train.csv`, `train/<image_id>.dicom`; and the 1024-pixel pictures made from it,
+`train/<image_id>.png` with a table of the original sizes, in whose pixels the boxes stay. Where a `test_truth.csv`
+stands beside `test/` (as with phantoms), the test images come along as the split "test".
+"""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xray.command import InputError
+from xray.data import source as reasons
+from xray.data.boxes import BoxTable
+from xray.data.conversion import write_store
+from xray.data.source import Dropped, Source, SourceImage, has_area, natural, snap
+from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
+
+DICOM_SUFFIXES = (".dicom", ".dcm")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+COORDINATES = ["x_min", "y_min", "x_max", "y_max"]
+NEEDED = ["image_id", "class_id", *COORDINATES]
+
+CONTRADICTORY = "contradictory row"
+BOX_WITHOUT_FINDING = "box on a No finding row"
+NAME_DISAGREES = "class name and id disagree"
+NOT_IN_TABLE = "file without a row in the table"
+SIZE_UNKNOWN = "original size unknown"
+
+_NAMES = np.array([*FINDINGS, NO_FINDING_NAME])
+
+
+def is_raw_vinbig(path: Path | str) -> bool:
+    """Whether `path` looks like VinBigData's own directory: train.csv beside train/."""
+    path = Path(path)
+    return (path / "train.csv").is_file() and (path / "train").is_dir()
+
+
+def convert_vinbig(
+    data_path: Path | str,
+    save_path: Path | str,
+    *,
+    image_size: int = 1024,
+    n_folds: int = 5,
+    readers: str = "fuse",
+    seed: int = 0,
+    n_workers: int = 1,
+    overwrite: bool = False,
+    table_only: bool = False,
+) -> dict[str, Any]:
+    """Converts a VinBigData directory into a dataset directory; returns the content of its conversion.json.
+
+    The arguments are those of `xray.data.conversion.write_store`; `table_only` writes no images.npy and opens no
+    radiograph. Raises InputError as `read_vinbig` and `write_store` do.
+    """
+    source = read_vinbig(data_path, table_only=table_only)
+    return write_store(
+        source,
+        save_path,
+        image_size=image_size,
+        n_folds=n_folds,
+        readers=readers,
+        seed=seed,
+        n_workers=n_workers,
+        overwrite=overwrite,
+        pixels=not table_only,
+    )
+
+
+def read_vinbig(data_path: Path | str, table_only: bool = False) -> Source:
+    """Reads and cleans the tables of a VinBigData directory; looks at no pixel.
+
+    table_only: the files of train/ are not looked for, and need not exist.
+
+    Raises InputError for a missing directory or train.csv, a table that lacks a column, and pictures without a table
+    of their original sizes.
+    """
+    root = Path(data_path)
+    if not root.is_dir():
+        raise InputError(
+            f"no data at {root}: put VinBigData's train.csv and train/ there (kaggle competitions download -c "
+            "vinbigdata-chest-xray-abnormalities-detection), or make a stand-in with python tools/phantoms.py"
+        )
+    if not (root / "train.csv").is_file():
+        raise InputError(f"{root} has no train.csv: give the directory that holds VinBigData's train.csv and train/")
+    if not table_only and not (root / "train").is_dir():
+        raise InputError(f"{root} has no folder train/: put the radiographs of train.csv there")
+    parts = [_read_split(root, "train", "train.csv", table_only)]
+    if (root / "test_truth.csv").is_file() and (table_only or (root / "test").is_dir()):
+        parts.append(_read_split(root, "test", "test_truth.csv", table_only))
+    return _join(parts)
+
+
+def _join(parts: list[Source]) -> Source:
+    first, *others = parts
+    for other in others:
+        boxes = dataclasses.replace(other.boxes, images=other.boxes.images + len(first.images))
+        first = dataclasses.replace(
+            first,
+            images=first.images + other.images,
+            boxes=BoxTable.concatenate([first.boxes, boxes]),
+            readers=first.readers + other.readers,
+            places=first.places + other.places,
+            dropped=first.dropped + other.dropped,
+            fingerprint=hashlib.sha256((first.fingerprint + other.fingerprint).encode()).hexdigest(),
+        )
+    return first
+
+
+def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> Source:
+    table, content = _read_table(root / table_name, NEEDED)
+    table["line"] = np.arange(len(table)) + 2
+    table = table[table["image_id"] != ""].reset_index(drop=True)
+    dropped: list[Dropped] = []
+    rows = _clean(table, table_name, dropped)
+
+    ids, image_of = _factorize(table["image_id"])
+    sizes, size_content = _read_sizes(root, split, table)
+    layout, suffixes = ("table", {}) if table_only else _list_files(root / split)
+    if layout == "pictures" and sizes is None:
+        raise InputError(
+            f"{root / split} holds pictures, but nothing tells the size of the original radiographs, in whose pixels "
+            f"the boxes are: put {split}_meta.csv (columns image_id,dim0,dim1) there, or width,height into {table_name}"
+        )
+    usable = _usable_images(image_of, rows, len(ids))
+    images, number_of = [], np.full(len(ids), -1, dtype=np.int64)
+    read_by = _readers_of_images(table, image_of, len(ids))
+    for number, image_id in enumerate(ids):
+        place = f"{split}/{image_id}"
+        suffix = "" if table_only else suffixes.get(image_id)
+        size = (sizes or {}).get(image_id) if layout != "dicom" else None
+        if suffix is None:
+            dropped.append(Dropped(place, reasons.MISSING_FILE))
+        elif layout == "pictures" and size is None:
+            dropped.append(Dropped(place, SIZE_UNKNOWN))
+        elif not usable[number]:
+            dropped.append(Dropped(place, reasons.NO_BOX_LEFT))
+        else:
+            number_of[number] = len(images)
+            width, height = size or (None, None)
+            name = f"{split}/{image_id}{suffix}"
+            images.append(SourceImage(root / name, name, image_id, None, split, width, height, readers=read_by[number]))
+    known = set(ids)
+    dropped += [
+        Dropped(f"{split}/{stem}{suffix}", NOT_IN_TABLE)
+        for stem, suffix in sorted(suffixes.items())
+        if stem not in known
+    ]
+    kept = np.flatnonzero(rows["is_box"] & (number_of[image_of] >= 0))
+    return Source(
+        kind="vinbig",
+        layout=layout,
+        images=images,
+        boxes=BoxTable.of(number_of[image_of[kept]], rows["class"][kept] + 1, rows["boxes"][kept]),
+        readers=[(name,) if name else () for name in table["rad_id"].iloc[kept].tolist()],
+        places=[f"{table_name} line {line}" for line in table["line"].iloc[kept].tolist()],
+        categories=[dict(category) for category in CATEGORIES],
+        fingerprint=hashlib.sha256(content + size_content).hexdigest(),
+        dropped=dropped,
+        squashed=layout == "pictures",
+    )
+
+
+def _read_table(path: Path, needed: list[str]) -> tuple[pd.DataFrame, bytes]:
+    """A CSV as text ("" where empty), and its bytes. Raises InputError if a column is missing."""
+    try:
+        content = path.read_bytes()
+        # Everything as text: what is not a number must be told from what is empty. Blank lines count, so that the
+        # line numbers in the account are the file's own.
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False, encoding="utf-8"
+        )
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"{path} is not a CSV table ({error}): download it again") from None
+    table.columns = [str(name).strip() for name in table.columns]
+    missing = [name for name in needed if name not in table.columns]
+    if missing:
+        raise InputError(
+            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}: "
+            f"it needs {', '.join(needed)} (found {', '.join(table.columns) or 'none'})"
+        )
+    for name in ("image_id", "rad_id", "class_name"):
+        # Each distinct text is stripped once: 15,000 image ids instead of 67,914 rows.
+        codes, texts = pd.factorize(table[name]) if name in table.columns else (np.zeros(len(table), dtype=int), [""])
+        table[name] = np.array([*(str(text).strip() for text in texts), ""], dtype=object)[codes]
+    return table, content
+
+
+def _numbers(column: pd.Series) -> np.ndarray:
+    """Text → float64; NaN for what is empty or not a finite number."""
+    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _clean(table: pd.DataFrame, table_name: str, dropped: list[Dropped]) -> dict[str, np.ndarray]:
+    """Judges every row by itself and against the rows of the same image; each is left out for its first fault.
+
+    Returns columns of the table's length: "class" (int64), "boxes" (N, 4) float64, "is_box" and "is_lost"
+    (a finding's row that had to be left out).
+    """
+    boxes = snap(np.stack([_numbers(table[name]) for name in COORDINATES], axis=1))
+    class_id = _numbers(table["class_id"])
+    is_known = (class_id == np.floor(class_id)) & (class_id >= 0) & (class_id <= NO_FINDING)
+    class_id = np.where(is_known, class_id, -1).astype(np.int64)
+    name = table["class_name"].to_numpy(dtype=object)
+    is_finding = is_known & (class_id != NO_FINDING)
+    good = np.ones(len(table), dtype=bool)
+    lines = table["line"].to_numpy()
+
+    def leave_out(where: np.ndarray, reason: str) -> None:
+        faulty = np.flatnonzero(good & where)
+        dropped.extend(Dropped(f"{table_name} line {line}", reason) for line in lines[faulty].tolist())
+        good[faulty] = False
+
+    leave_out(~is_known, reasons.UNKNOWN_CLASS)
+    leave_out((name != "") & (name != _NAMES[class_id]), NAME_DISAGREES)
+    leave_out(is_finding & ~np.isfinite(boxes).all(axis=1), reasons.NOT_A_NUMBER)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    leave_out(is_finding & (sides < 0).any(axis=1), reasons.INVERTED)
+    leave_out(is_finding & ~has_area(boxes), reasons.EMPTY)
+    is_lost = ~good & ~((class_id == NO_FINDING) & np.isin(name, ["", NO_FINDING_NAME]))
+
+    # A row equals another by what it says, not by how its numbers are spelt.
+    image_of, reader_of = (_factorize(table[column])[1] for column in ("image_id", "rad_id"))
+    said = np.where(is_finding[:, None], boxes, 0.0)
+    keys = pd.DataFrame(np.column_stack([image_of, reader_of, class_id, said]))
+    repeated = np.zeros(len(table), dtype=bool)
+    repeated[good] = keys[good].duplicated().to_numpy()
+    leave_out(repeated, reasons.DUPLICATE)
+
+    # Readers may disagree with each other, but nobody sees nothing and something in the same radiograph.
+    by = image_of * (int(reader_of.max(initial=0)) + 1) + reader_of
+    leave_out((class_id == NO_FINDING) & np.isin(by, by[good & is_finding]), CONTRADICTORY)
+
+    boxed = good & (class_id == NO_FINDING) & np.isfinite(boxes).any(axis=1) & (boxes != NO_FINDING_BOX).any(axis=1)
+    dropped.extend(
+        Dropped(f"{table_name} line {line}", BOX_WITHOUT_FINDING, "box ignored") for line in lines[boxed].tolist()
+    )
+    return {
+        "class": class_id,
+        "boxes": boxes,
+        "is_box": good & is_finding,
+        "is_lost": is_lost,
+    }
+
+
+def _usable_images(image_of: np.ndarray, rows: dict[str, np.ndarray], n_images: int) -> np.ndarray:
+    """An image all of whose boxes were left out is not normal: nothing is known about it."""
+    has_box = np.bincount(image_of[rows["is_box"]], minlength=n_images) > 0
+    has_lost = np.bincount(image_of[rows["is_lost"]], minlength=n_images) > 0
+    return has_box | ~has_lost
+
+
+def _readers_of_images(table: pd.DataFrame, image_of: np.ndarray, n_images: int) -> list[tuple[str, ...]]:
+    """Everybody with a row on the image, be the row good or not; R9 before R10."""
+    names, reader_of = _factorize(table["rad_id"])
+    ordered = sorted(names, key=natural)
+    rank = np.array([ordered.index(name) for name in names], dtype=np.int64)
+    pairs = np.unique(np.stack([image_of, rank[reader_of]], axis=1), axis=0)
+    readers: list[list[str]] = [[] for _ in range(n_images)]
+    for image, reader in pairs.tolist():
+        if ordered[reader]:
+            readers[image].append(ordered[reader])
+    return [tuple(of_image) for of_image in readers]
+
+
+def _factorize(column: pd.Series) -> tuple[list[str], np.ndarray]:
+    """Distinct texts in order of appearance, and the number of each row's."""
+    codes, names = pd.factorize(column)
+    return [str(name) for name in names], np.asarray(codes, dtype=np.int64)
+
+
+def _read_sizes(root: Path, split: str, table: pd.DataFrame) -> tuple[dict[str, tuple[int, int]] | None, bytes]:
+    """image_id → original (width, height), and the bytes of the table it was read from; None without such a table."""
+    if _size_columns(table):
+        return _sizes_in(table), b""
+    for name in (f"{split}_meta.csv", "train_meta.csv", f"{split}.csv"):
+        if (root / name).is_file():
+            table, content = _read_table(root / name, ["image_id"])
+            if _size_columns(table):
+                return _sizes_in(table), content
+    return None, b""
+
+
+def _size_columns(table: pd.DataFrame) -> tuple[str, str] | None:
+    """The columns of width and height; dim0 is an array's first axis, the height."""
+    pairs = (("width", "height"), ("dim1", "dim0"))
+    return next((pair for pair in pairs if set(pair) <= set(table.columns)), None)
+
+
+def _sizes_in(table: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    widths, heights = (_numbers(table[name]) for name in _size_columns(table) or ())
+    valid = (widths >= 1) & (heights >= 1)
+    pairs = zip(widths[valid].astype(int).tolist(), heights[valid].astype(int).tolist(), strict=True)
+    return dict(zip(table["image_id"][valid].tolist(), pairs, strict=True))
+
+
+def _list_files(folder: Path) -> tuple[str, dict[str, str]]:
+    """The layout of a folder of radiographs, "dicom" or "pictures", and stem → suffix of its files, read once.
+
+    Where there are DICOM files, pictures beside them are not looked at: the boxes are in the pixels of the former.
+    """
+    with os.scandir(folder) as entries:
+        names = sorted(os.path.splitext(entry.name) for entry in entries)
+    for layout, suffixes in (("dicom", DICOM_SUFFIXES), ("pictures", PICTURE_SUFFIXES)):
+        found = {stem: suffix for stem, suffix in names if suffix.lower() in suffixes}
+        if found:
+            return layout, found
+    raise InputError(f"{folder} holds no .dicom, .dcm, .png or .jpg file: put the radiographs of the table there")

@@ -1,0 +1,258 @@
+"""How good boxes are: VOC 2010 average precision at IoU > 0.4, per finding and over Kaggle's 15 classes; COCO AP.
+
+Everything works on `BoxTable`s whose `images` number the same n_images radiographs. Boxes are continuous
+(x1, y1, x2, y2): a box from 0 to 10 is 10 pixels wide, without the devkit's "+ 1".
+"""
+
+import contextlib
+import dataclasses
+import io
+import math
+from typing import Any
+
+import numba
+import numpy as np
+
+from xray.data.boxes import BoxTable, xyxy_to_xywh
+from xray.data.predictions import NO_FINDING_CATEGORY
+from xray.detection.froc import FP_PER_IMAGE, froc_curve, sensitivity_at
+from xray.findings import CATEGORIES, NO_FINDING_BOX, NO_FINDING_NAME
+
+IOU_THRESHOLD = 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """Which of N predictions is right, and which of M truth boxes is found.
+
+    order: (N,) int64, the predictions from the highest score down; equal scores keep their order in the table.
+    is_true: (N,) bool, the prediction is a true positive.
+    truth: (N,) int64, row of the truth box that the prediction overlaps most; -1 where it overlaps none.
+    iou: (N,) float64, that overlap, in [0, 1].
+    found_by: (M,) int64, row of the prediction that found the truth box; -1 where it is missed.
+    """
+
+    order: np.ndarray
+    is_true: np.ndarray
+    truth: np.ndarray
+    iou: np.ndarray
+    found_by: np.ndarray
+
+
+def match_boxes(truth: BoxTable, predictions: BoxTable, iou_threshold: float = IOU_THRESHOLD) -> Matches:
+    """Matches predictions to the truth as the VOC 2010 development kit does.
+
+    From the highest score down, each prediction is held against the truth box of its image and category that it
+    overlaps most (the first of equals). It is a true positive if that IoU is *greater* than `iou_threshold` and no
+    earlier prediction took that truth box; otherwise it is a false positive, even if it overlaps another, free box.
+    """
+    # One number an (image, category) pair, so that a sorted array finds the truth boxes of a prediction.
+    n_labels = 1 + max(truth.labels.max(initial=0), predictions.labels.max(initial=0))
+    truth_keys = truth.images * n_labels + truth.labels
+    truth_order = np.argsort(truth_keys, kind="stable")
+    sorted_keys = truth_keys[truth_order]
+    keys = predictions.images * n_labels + predictions.labels
+    starts = np.searchsorted(sorted_keys, keys, side="left")
+    stops = np.searchsorted(sorted_keys, keys, side="right")
+    order = np.argsort(-predictions.scores, kind="stable")
+    is_true, best, iou, taken = _match(
+        order, starts, stops, predictions.boxes, truth.boxes[truth_order], float(iou_threshold)
+    )
+    found_by = np.full(len(truth), -1, dtype=np.int64)
+    found_by[truth_order] = taken
+    overlapped = best >= 0
+    best[overlapped] = truth_order[best[overlapped]]
+    return Matches(order, is_true, best, iou, found_by)
+
+
+@numba.njit(cache=True, nogil=True)
+def _match(order, starts, stops, boxes, truth, threshold):  # type: ignore[no-untyped-def]
+    n = len(boxes)
+    is_true = np.zeros(n, dtype=np.bool_)
+    best = np.full(n, -1, dtype=np.int64)
+    best_iou = np.zeros(n)
+    taken = np.full(len(truth), -1, dtype=np.int64)
+    for row in order:
+        area = (boxes[row, 2] - boxes[row, 0]) * (boxes[row, 3] - boxes[row, 1])
+        for k in range(starts[row], stops[row]):
+            width = min(boxes[row, 2], truth[k, 2]) - max(boxes[row, 0], truth[k, 0])
+            height = min(boxes[row, 3], truth[k, 3]) - max(boxes[row, 1], truth[k, 1])
+            if width <= 0 or height <= 0:
+                continue
+            overlap = width * height
+            iou = overlap / (area + (truth[k, 2] - truth[k, 0]) * (truth[k, 3] - truth[k, 1]) - overlap)
+            if iou > best_iou[row]:
+                best[row], best_iou[row] = k, iou
+        if best_iou[row] > threshold and taken[best[row]] < 0:
+            is_true[row] = True
+            taken[best[row]] = row
+    return is_true, best, best_iou, taken
+
+
+def precision_recall(is_true: np.ndarray, n_truth: int) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall after each prediction, highest score first: (N,) bool → (N,), (N,) float64 in [0, 1]."""
+    found = np.cumsum(is_true)
+    return found / np.arange(1, len(found) + 1), found / max(n_truth, 1)
+
+
+def average_precision(is_true: np.ndarray, n_truth: int) -> float:
+    """Area under the interpolated precision–recall curve, all points (VOC 2010 development kit, VOCap.m).
+
+    is_true: (N,) bool, predictions of one category, highest score first.
+    n_truth: truth boxes of that category. NaN when it is 0: recall, and with it AP, is not defined.
+    """
+    if n_truth == 0:
+        return math.nan
+    precision, _ = precision_recall(is_true, n_truth)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    # Recall rises by 1 / n_truth at each true positive and nowhere else; fsum makes the sum exact in any order.
+    return math.fsum(envelope[np.asarray(is_true, dtype=bool)]) / n_truth
+
+
+def has_vinbig_categories(categories: dict[int, str]) -> bool:
+    """Whether a dataset's categories are VinBig's 14 findings, so that Kaggle's 15-class score has a meaning."""
+    return categories == {category["id"]: category["name"] for category in CATEGORIES}
+
+
+def add_no_finding(truth: BoxTable, n_images: int) -> BoxTable:
+    """The truth as Kaggle scores it: category 15 with the unit box for each image that has no box, appended."""
+    normal = np.setdiff1d(np.arange(n_images), truth.images)
+    labels = np.full(len(normal), NO_FINDING_CATEGORY)
+    return BoxTable.concatenate([truth, BoxTable.of(normal, labels, np.tile(NO_FINDING_BOX, (len(normal), 1)))])
+
+
+def detection_metrics(
+    truth: BoxTable, predictions: BoxTable, n_images: int, categories: dict[int, str], with_coco: bool = True
+) -> dict[str, Any]:
+    """The numbers of metrics.json for boxes.
+
+    truth, predictions: `images` in [0, n_images); predictions of categories outside `categories` (and, with VinBig's
+    categories, outside "No finding", 15) are ignored.
+    categories: category id → name.
+    with_coco: also COCO's AP, which takes most of the time.
+
+    Returns n_images; n_truth {name: boxes}; ap40 {name: AP} for the findings present in the truth; map40, their mean;
+    with VinBig's categories ap40_no_finding and map40_kaggle; sensitivity_at_fp {name: {"0.125": …, "8": …}}, the
+    share of truth boxes found at that many false positives an image; with_coco: coco_ap, coco_ap50, coco_ap75.
+    A mean over nothing is NaN.
+
+    A class without truth boxes has no AP (recall is 0 / 0) and is left out of the means, whether or not it was
+    predicted; where all 15 classes occur, as in the whole of VinBig, map40_kaggle is the mean over 15.
+    """
+    truth = truth.select(np.isin(truth.labels, list(categories)))
+    names = dict(categories)
+    is_vinbig = has_vinbig_categories(categories)
+    scored = truth
+    if is_vinbig:
+        names[NO_FINDING_CATEGORY] = NO_FINDING_NAME
+        scored = add_no_finding(truth, n_images)
+    predictions = predictions.select(np.isin(predictions.labels, list(names)))
+    matches = match_boxes(scored, predictions)
+    labels = predictions.labels[matches.order]
+    is_true, scores = matches.is_true[matches.order], predictions.scores[matches.order]
+
+    ap: dict[int, float] = {}
+    sensitivity: dict[str, dict[str, float]] = {}
+    for label, name in sorted(names.items()):
+        n_truth = int((scored.labels == label).sum())
+        if n_truth == 0:
+            continue
+        mine = labels == label
+        ap[label] = average_precision(is_true[mine], n_truth)
+        if label in categories:
+            curve = froc_curve(is_true[mine], scores[mine], n_truth, n_images)
+            sensitivity[name] = {f"{rate:g}": sensitivity_at(curve, rate) for rate in FP_PER_IMAGE}
+
+    metrics: dict[str, Any] = {
+        "n_images": n_images,
+        "n_truth": {name: int((truth.labels == label).sum()) for label, name in sorted(categories.items())},
+        "map40": _mean([ap[label] for label in ap if label in categories]),
+        "ap40": {names[label]: ap[label] for label in ap if label in categories},
+        "sensitivity_at_fp": sensitivity,
+    }
+    if is_vinbig:
+        metrics["map40_kaggle"] = _mean(list(ap.values()))
+        metrics["ap40_no_finding"] = ap.get(NO_FINDING_CATEGORY, math.nan)
+    if with_coco:
+        metrics.update(coco_metrics(truth, predictions, n_images, categories))
+    return metrics
+
+
+def coco_metrics(truth: BoxTable, predictions: BoxTable, n_images: int, categories: dict[int, str]) -> dict[str, float]:
+    """COCO's AP (mean over IoU 0.50:0.05:0.95), AP50 and AP75 over `categories`, by pycocotools.
+
+    All predictions count where an image has more than COCO's 100 a category. NaN where there is no truth.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    names = ("coco_ap", "coco_ap50", "coco_ap75")
+    truth = truth.select(np.isin(truth.labels, list(categories)))
+    predictions = predictions.select(np.isin(predictions.labels, list(categories)))
+    if len(truth) == 0:
+        return dict.fromkeys(names, math.nan)
+    if len(predictions) == 0:  # COCO.loadRes raises on an empty list
+        return dict.fromkeys(names, 0.0)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports each step on stdout
+        truth_set, prediction_set = COCO(), COCO()
+        for dataset, table in ((truth_set, truth), (prediction_set, predictions)):
+            dataset.dataset = {
+                "images": [{"id": image} for image in range(n_images)],
+                "categories": [{"id": label, "name": name} for label, name in sorted(categories.items())],
+                "annotations": _annotations(table),
+            }
+            dataset.createIndex()
+        evaluation = COCOeval(truth_set, prediction_set, "bbox")
+        _, per_cell = np.unique(np.stack([predictions.images, predictions.labels]), axis=1, return_counts=True)
+        evaluation.params.maxDets = [max(100, int(per_cell.max()))]
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    # summarize() gives -1 for any other maxDets than the default: average (IoU, recall, category) ourselves.
+    precision = evaluation.eval["precision"][..., 0, 0]
+    thresholds = evaluation.params.iouThrs
+    picks = (slice(None), np.isclose(thresholds, 0.5), np.isclose(thresholds, 0.75))
+    return {name: float(precision[pick][precision[pick] > -1].mean()) for name, pick in zip(names, picks, strict=True)}
+
+
+def _annotations(table: BoxTable) -> list[dict[str, Any]]:
+    boxes = xyxy_to_xywh(table.boxes)
+    columns = (table.images.tolist(), table.labels.tolist(), boxes.tolist(), boxes[:, 2:].prod(1).tolist())
+    # Ids from 1: COCOeval reads a match with id 0 as no match.
+    return [
+        {"id": row, "image_id": image, "category_id": label, "bbox": box, "area": area, "score": score, "iscrowd": 0}
+        for row, (image, label, box, area, score) in enumerate(zip(*columns, table.scores.tolist(), strict=True), 1)
+    ]
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def mean_box_baseline(
+    truth: BoxTable, train_sizes: np.ndarray, test_sizes: np.ndarray, no_finding: bool = False
+) -> BoxTable:
+    """What a detector that never looks at the radiograph predicts: each category's mean box, on every image.
+
+    truth: boxes of the training images, `images` in [0, N).
+    train_sizes, test_sizes: (N, 2) and (M, 2), width and height in original pixels.
+    no_finding: also predict category 15 with the share of training images without boxes.
+
+    The mean is over boxes relative to their image's width and height, and the score is the share of training images
+    that have the category. `images` of the result are in [0, M).
+    """
+    train_sizes = np.asarray(train_sizes, dtype=np.float64).reshape(-1, 2)
+    test_sizes = np.asarray(test_sizes, dtype=np.float64).reshape(-1, 2)
+    relative = truth.boxes / np.tile(train_sizes[truth.images], 2)
+    rows = np.arange(len(test_sizes))
+    tables = []
+    for label in np.unique(truth.labels):
+        mine = truth.labels == label
+        score = len(np.unique(truth.images[mine])) / len(train_sizes)
+        boxes = relative[mine].mean(axis=0) * np.tile(test_sizes, 2)
+        tables.append(BoxTable.of(rows, np.full(len(rows), label), boxes, np.full(len(rows), score)))
+    if no_finding and len(train_sizes):
+        score = 1 - len(np.unique(truth.images)) / len(train_sizes)
+        boxes = np.tile(NO_FINDING_BOX, (len(rows), 1))
+        tables.append(BoxTable.of(rows, np.full(len(rows), NO_FINDING_CATEGORY), boxes, np.full(len(rows), score)))
+    return BoxTable.concatenate(tables)

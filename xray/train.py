@@ -1,0 +1,138 @@
+"""Trains a detector: python xray/train.py --data-path DATA --save-path RUN.
+
+Reads the config, opens the dataset directory, builds the task and hands it to Lightning's Trainer. The run directory
+it writes is what every later command takes as --weights.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":
+    # Run as a script, Python looks for modules in this folder first: xray/data would shadow any package named `data`.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from xray.command import InputError, run_command
+from xray.config import CONFIG_FILE, TrainingConfig, read_training_flags, save_config
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from xray.data.store import Store
+
+# What a run directory may hold before training starts: a conversion, finished or interrupted.
+BEFORE_TRAINING = {"dataset"}
+
+
+def main(task_name: str, config: TrainingConfig) -> None:
+    """Trains until `config.n_epochs`. A run that exists is continued with `resume` or left alone."""
+    run = Path(config.save_path)
+    last = run / "last.ckpt"
+    check_run_directory(run, config.resume, last)
+    check_data(Path(config.data_path))
+
+    # Heavy imports wait until the flags are known to be right, so that --help and mistakes answer at once.
+    from xray.data.store import open_store
+    from xray.training.device import lightning_precision, resolve_device
+    from xray.training.trainer import build_trainer
+
+    device = resolve_device(config.device)
+    precision = lightning_precision(config.precision, device)
+    store = open_store(dataset_directory(config, run))
+    task = build_task(task_name, config, store)
+    print(f"{len(task.train_rows)} radiographs train, {len(task.val_rows)} validate (fold {config.fold})")
+    if not config.resume:
+        print(task.load_initial_weights())
+    run.mkdir(parents=True, exist_ok=True)
+    save_config(run / CONFIG_FILE, task_name, config)
+    trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation)
+    trainer.fit(task, ckpt_path=last if config.resume else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    best = trainer.checkpoint_callback.best_model_score
+    print(f"\nbest {task.monitored}: {float(best):.4f}. The run is in {run}; go on with" if best is not None else "")
+    print(f"  python tools/infer.py --weights {run} --data-path RADIOGRAPHS --save-path OUT")
+    print(f"  tensorboard --logdir {run}")
+
+
+def build_task(name: str, config: TrainingConfig, store: "Store") -> Any:
+    """The LightningModule of a task; initial weights are not loaded yet."""
+    from xray.detection.task import DetectionTask
+
+    return {"detection": DetectionTask}[name](config, store)
+
+
+def draw_validation(task: Any, row: int) -> "np.ndarray":
+    """Truth and prediction of one validation radiograph side by side, (H, W, 3) uint8."""
+    from xray.outputs.overlays import draw_overlay, draw_side_by_side, marks_of
+
+    store = task.store
+    record = store.records[row]
+    left, top, right, bottom = store.canvas(row).content
+    pixels = store.images[row][top:bottom, left:right]
+    scale = [(right - left) / record["width"], (bottom - top) / record["height"]] * 2
+    number = task.validated.image_ids.index(record["source_id"])
+    pictures = []
+    for table, scored in (
+        (store.boxes.select(store.boxes.images == row), False),
+        (task.validated.table.select(task.validated.table.images == number), True),
+    ):
+        marks, normal = marks_of(dataclasses.replace(table, boxes=table.boxes * scale), store.categories, scored)
+        pictures.append(draw_overlay(pixels, marks, normal=normal, max_side=640))
+    return draw_side_by_side(*pictures)
+
+
+def check_run_directory(run: Path, resume: bool, last: Path) -> None:
+    """Raises InputError unless `run` can be started, or resumed."""
+    if resume:
+        if not last.is_file():
+            raise InputError(
+                f"nothing to resume in {run}: it has no {last.name}, no epoch was finished; start without --resume"
+            )
+        return
+    if run.exists() and not run.is_dir():
+        raise InputError(f"{run} is a file: give a directory as --save-path")
+    if run.is_dir() and {entry.name for entry in run.iterdir()} - BEFORE_TRAINING:
+        raise InputError(f"{run} exists already: continue it with --resume, or give another --save-path")
+
+
+def check_data(data: Path) -> None:
+    """Raises InputError unless `data` is a dataset directory or a raw VinBig directory."""
+    from xray.data.store import is_store
+    from xray.data.vinbig import is_raw_vinbig
+
+    if not data.exists():
+        raise InputError(
+            f"no data at {data}: download the VinBigData competition's data from Kaggle and unpack it there, or make a "
+            "stand-in with python tools/phantoms.py --save-path raw and give --data-path raw/vinbig"
+        )
+    if not is_store(data) and not is_raw_vinbig(data):
+        raise InputError(
+            f"{data} is neither a dataset directory (annotations.json, images.npy) nor a raw VinBig directory "
+            "(train.csv, train/): convert it with python tools/convert.py"
+        )
+
+
+def dataset_directory(config: TrainingConfig, run: Path) -> Path:
+    """The dataset directory to train on; a raw VinBig directory is converted into the run first."""
+    from xray.data.store import is_store
+    from xray.data.vinbig import convert_vinbig
+
+    data = Path(config.data_path)
+    if is_store(data):
+        return data
+    dataset = run / "dataset"
+    if not (dataset / "conversion.json").is_file():
+        print(f"{data} is a raw VinBig directory: converting it once into {dataset}")
+        convert_vinbig(data, dataset, n_workers=config.n_workers)
+    return dataset
+
+
+if __name__ == "__main__":
+
+    def start() -> None:
+        """Flags first: mistakes in them count as failures of the command too."""
+        main(*read_training_flags(sys.argv[1:]))
+
+    sys.exit(run_command(start, debug="--debug" in sys.argv))

@@ -1,0 +1,161 @@
+"""What every training does beside training: speed, pictures, a table of epochs, and the model to deploy."""
+
+import csv
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from rich.console import Console
+
+from xray.data.predictions import write_predictions
+from xray.training.deploy import save_deployed
+
+
+class Throughput(Callback):
+    """Logs images/s, the share of time spent waiting for data, and peak memory.
+
+    Only clocks of this process are read: nothing waits for the GPU, whose work shows up as the time until it takes the
+    next batch.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """The first batch of an epoch includes starting the workers: counting begins after it."""
+        self._images, self._waited, self._start = 0, 0.0, None
+
+    def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, index: int) -> None:
+        if self._start is not None:
+            self._waited += time.perf_counter() - self._last
+
+    def on_train_batch_end(self, trainer: L.Trainer, task: L.LightningModule, out: Any, batch: Any, index: int) -> None:
+        self._last = time.perf_counter()
+        if self._start is None:
+            self._start = self._last
+            return
+        self._images += len(batch["images"])
+        if (index + 1) % self.every == 0 or index + 1 == trainer.num_training_batches:
+            elapsed = self._last - self._start
+            task.log("speed/images_per_second", self._images * trainer.world_size / elapsed, batch_size=1)
+            task.log("speed/data_wait_share", self._waited / elapsed, batch_size=1)
+            task.log("speed/peak_memory_gib", peak_memory() / 2**30, batch_size=1)
+
+
+def peak_memory() -> int:
+    """Most memory held so far in bytes: of the GPU where one is in use, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes * (1 if sys.platform == "darwin" else 1024)
+
+
+class Pictures(Callback):
+    """Puts pictures of validation radiographs, truth and prediction side by side, into TensorBoard.
+
+    draw: (task, row of the store) → (H, W, 3) uint8.
+    count: how many; the same radiographs after every epoch, so that progress shows.
+    """
+
+    def __init__(self, draw: Callable[[Any, int], np.ndarray], count: int) -> None:
+        self.draw, self.count = draw, count
+
+    def on_validation_end(self, trainer: L.Trainer, task: Any) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero or task.validated is None:
+            return
+        for number, row in enumerate(task.rows_to_show(self.count)):
+            picture = self.draw(task, row)
+            task.logger.experiment.add_image(f"validation/{number}", picture, trainer.global_step, dataformats="HWC")
+
+
+class EpochTable(Callback):
+    """Appends one row an epoch to metrics.csv and prints the essentials.
+
+    Lightning's own CSV logger starts its file anew when a run is resumed; this one drops the rows of epochs that are
+    being repeated and goes on.
+    """
+
+    def __init__(self, path: Path, monitored: str, n_epochs: int) -> None:
+        self.path, self.monitored, self.n_epochs = path, monitored, n_epochs
+        self._console = Console()
+
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self._rows = []
+        if self.path.is_file():
+            with self.path.open(newline="") as file:
+                self._rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+
+    def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        self._began = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if trainer.current_epoch % trainer.check_val_every_n_epoch != trainer.check_val_every_n_epoch - 1:
+            # Callback metrics keep the last validation's values; this epoch had none.
+            metrics = {name: value for name, value in metrics.items() if name.startswith(("train/", "speed/"))}
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        seconds = time.perf_counter() - self._began
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": lr, "seconds": round(seconds, 2)}
+        self._rows.append({**row, **metrics})
+        names = list(dict.fromkeys(name for row in self._rows for name in row))
+        temporary = self.path.with_name(self.path.name + ".part")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self._rows)
+        os.replace(temporary, self.path)
+        self._console.print(self._line(trainer.current_epoch, lr, seconds, metrics), highlight=False)
+
+    def _line(self, epoch: int, lr: float, seconds: float, metrics: dict[str, float]) -> str:
+        parts = [f"epoch {epoch + 1}/{self.n_epochs}", f"loss {metrics.get('train/loss_epoch', float('nan')):.4f}"]
+        if self.monitored in metrics:
+            parts.append(f"{self.monitored} {metrics[self.monitored]:.4f}")
+        if "speed/images_per_second" in metrics:
+            parts.append(f"{metrics['speed/images_per_second']:.1f} images/s")
+            parts.append(f"waiting for data {metrics['speed/data_wait_share']:.1%}")
+        return "  ".join([*parts, f"lr {lr:.2g}", f"{seconds:.0f} s"])
+
+
+class DeployBest(Callback):
+    """Keeps model.safetensors, model.json and validation/predictions.json in step with best.ckpt.
+
+    The weights are read back from the checkpoint: there, Lightning has put the moving average where one is kept.
+    """
+
+    def __init__(self, run: Path, best: ModelCheckpoint) -> None:
+        self.run, self.best = run, best
+        self._deployed: float | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The score of the deployed model, so that a resumed run deploys only what is better."""
+        return {"deployed": self._deployed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._deployed = state["deployed"]
+
+    def on_train_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
+        score = self.best.best_model_score
+        if not trainer.is_global_zero or score is None or float(score) == self._deployed:
+            return
+        checkpoint = torch.load(self.best.best_model_path, map_location="cpu", weights_only=True)
+        prefix = "model."
+        state = {
+            name.removeprefix(prefix): value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith(prefix)
+        }
+        description = {**task.describe(), "epoch": checkpoint["epoch"]}
+        save_deployed(self.run, state, description)
+        (self.run / "validation").mkdir(exist_ok=True)
+        write_predictions(self.run / "validation" / "predictions.json", task.validated)
+        self._deployed = float(score)

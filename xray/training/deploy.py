@@ -1,0 +1,84 @@
+"""The deployable half of a run directory: model.safetensors and model.json."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from xray.command import InputError
+
+WEIGHTS_FILE = "model.safetensors"
+MODEL_FILE = "model.json"
+
+
+def save_deployed(run: Path, state: dict[str, Tensor], description: dict[str, Any]) -> None:
+    """Writes a model that `load_deployed` reads; each file is complete or not there.
+
+    description: JSON-able; `task`, `architecture`, `categories`, `canvas_size`, `thresholds` and what the task adds.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    temporary = run / (WEIGHTS_FILE + ".part")
+    safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+    os.replace(temporary, run / WEIGHTS_FILE)
+    temporary = run / (MODEL_FILE + ".part")
+    temporary.write_text(json.dumps(description, indent=1) + "\n")
+    os.replace(temporary, run / MODEL_FILE)
+
+
+def load_deployed(run: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A run directory → (description, state dict on the CPU). Raises InputError if it is no finished run."""
+    run = Path(run)
+    if not run.is_dir():
+        raise InputError(f"no run directory at {run}: give the --save-path of a training")
+    missing = [name for name in (MODEL_FILE, WEIGHTS_FILE) if not (run / name).is_file()]
+    if missing:
+        raise InputError(f"{run} holds no trained model (no {missing[0]}): it appears after the first validated epoch")
+    try:
+        description = json.loads((run / MODEL_FILE).read_text())
+        task = description["task"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{run / MODEL_FILE} is damaged ({error}): train again or restore it") from None
+    if not isinstance(task, str):
+        raise InputError(f"{run / MODEL_FILE} names no task: train again or restore it")
+    return description, read_weights(run / WEIGHTS_FILE)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors file, a run directory, or a .pth/.pt/.ckpt file (unpickled with `weights_only`).
+
+    Looks through the usual wrappers ("state_dict", "model"). Raises InputError if it is missing or holds no tensors.
+    """
+    if path.is_dir():
+        path = path / WEIGHTS_FILE
+    if not path.is_file():
+        raise InputError(f"no weights at {path}: give imagenet, coco, none, a weights file or a run directory")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise InputError(
+            f"{path} is not a readable weights file ({type(error).__name__}): it may be cut short"
+        ) from None
+    except Exception as error:
+        # pickle.UnpicklingError and what damaged pickles raise besides it: never load these with weights_only=False.
+        raise InputError(
+            f"{path} holds more than tensors or is damaged ({type(error).__name__}); it was not loaded"
+        ) from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    tensors = (
+        {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, dict)
+        else {}
+    )
+    if not tensors:
+        raise InputError(f"{path} holds no tensors: give a state dict")
+    # Lightning prefixes the module's name, DistributedDataParallel its wrapper's.
+    return {name.removeprefix("module.").removeprefix("model."): value for name, value in tensors.items()}

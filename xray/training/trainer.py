@@ -1,0 +1,96 @@
+"""Lightning's Trainer as every task uses it."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+)
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from xray.config import TrainingConfig
+from xray.training.callbacks import DeployBest, EpochTable, Pictures, Throughput
+
+LAST, BEST = "last", "best"
+
+
+def build_trainer(
+    config: TrainingConfig,
+    run: Path,
+    monitored: str,
+    device: torch.device,
+    precision: str,
+    draw: Callable[[Any, int], np.ndarray],
+) -> L.Trainer:
+    """A Trainer that writes the run directory: last.ckpt, best.ckpt, events, metrics.csv and the deployable model.
+
+    monitored: the validation metric that decides what is best; higher is better.
+    draw: (task, row of the store) → (H, W, 3) uint8, for TensorBoard.
+    """
+    _quiet()
+    # Best is decided right after a validation, last is written when the epoch is complete: that is where it resumes.
+    best = ModelCheckpoint(
+        run, BEST, monitor=monitored, mode="max", save_on_train_epoch_end=False, enable_version_counter=False
+    )
+    last = ModelCheckpoint(run, LAST, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks: list[Callback] = [
+        Throughput(config.log_step),
+        LearningRateMonitor("step"),
+        Pictures(draw, config.n_pictures),
+        DeployBest(run, best),
+        EpochTable(run / "metrics.csv", monitored, config.n_epochs),
+        best,
+        last,
+    ]
+    if config.ema:
+        callbacks.insert(0, EMAWeightAveraging(decay=config.ema_decay))
+    if config.early_stop:
+        callbacks.append(EarlyStopping(monitored, mode="max", patience=config.early_stop, check_finite=False))
+    if sys.stderr.isatty():
+        callbacks.append(RichProgressBar())
+    return L.Trainer(
+        max_epochs=config.n_epochs,
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        precision=precision,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip_grad or None,
+        check_val_every_n_epoch=config.val_every,
+        log_every_n_steps=config.log_step,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(run, name="", version=""),
+        default_root_dir=run,
+        enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        # The task's own samplers share the work among processes, so that what is drawn depends on the seed alone.
+        use_distributed_sampler=False,
+    )
+
+
+def _quiet() -> None:
+    # What these say is either printed by us or meant for people who write Trainers.
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*smaller than the logging interval.*",
+        ".*lr_scheduler.step.*before.*optimizer.step.*",
+        ".*Trying to infer the `batch_size`.*",
+        ".*isinstance.treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", text)
