@@ -82,10 +82,9 @@ def save(path: Path, ds: Dataset, syntax: str = uid.ExplicitVRLittleEndian) -> P
         stream = io.BytesIO()
         PIL.Image.fromarray(pixels).save(stream, "JPEG", quality=95)
         encapsulated(path, ds, syntax, [stream.getvalue()])
-    elif syntax in (uid.RLELossless, uid.JPEGLSLossless):
+    elif syntax == uid.RLELossless:
         # GDCM aborts on run lengths of odd sizes.
-        plugin = "pydicom" if syntax == uid.RLELossless else "pyjpegls"
-        ds.compress(syntax, encoding_plugin=plugin, generate_instance_uid=False)
+        ds.compress(syntax, encoding_plugin="pydicom", generate_instance_uid=False)
         ds.save_as(path, enforce_file_format=True)
     else:
         plain = path.with_suffix(".plain")

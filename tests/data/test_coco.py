@@ -141,11 +141,18 @@ def test_files_may_stand_in_folders_and_share_names(raw):
     names = ["x/1.png", "y\\1.png", "z/only.png", "./2.png"]
     write(raw, [image(number, file_name=name) for number, name in enumerate(names)], [])
     source = read_coco(raw)
-    assert [found.file_name for found in source.images] == ["images/x/1.png", "images/y/1.png", "z/only.png", "images/2.png"]
+    assert [found.file_name for found in source.images] == [
+        "images/x/1.png",
+        "images/y/1.png",
+        "z/only.png",
+        "images/2.png",
+    ]
     assert [found.source_id for found in source.images] == ["images/x/1", "images/y/1", "only", "2"]
 
 
-@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "x/../../secret.png", "..", "C:\\x.png", "..\\secret.png"])
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "/etc/passwd", "x/../../secret.png", "..", "C:\\x.png", "..\\secret.png"]
+)
 def test_no_file_outside_is_opened(raw, name):
     write_picture(raw.parent / "secret.png")
     write(raw, [image(1), image(2, file_name=name)], [box(1, 2)])
@@ -182,7 +189,15 @@ def test_a_faulty_annotation_is_left_out_and_told(raw, annotation, reason):
 
 
 def test_a_faulty_image_is_left_out_with_its_boxes(raw, tmp_path):
-    images = [image(1), image(1, file_name="2.png"), image(5), {"id": 6}, "image", image(7, file_name="1.png"), image(3)]
+    images = [
+        image(1),
+        image(1, file_name="2.png"),
+        image(5),
+        {"id": 6},
+        "image",
+        image(7, file_name="1.png"),
+        image(3),
+    ]
     write(raw, images, [box(1, 1), box(2, 5), box(3, 7), box(4, 3, (10, 10, 0, 0))])
     source = read_coco(raw)
     assert account(source) == [
@@ -227,11 +242,13 @@ annotation = st.fixed_dictionaries(
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(annotations=st.lists(st.one_of(annotation, json_values), max_size=6), extra=json_values)
 def test_whatever_the_entries_the_rest_is_converted(raw, tmp_path, annotations, extra):
-    fields = {"patient": extra, "view": extra, "width": extra, "readers": extra}
+    # Not-a-number passes Python's JSON reader, and nobody else's.
+    fields = {"age": float("nan"), "patient": extra, "view": extra, "width": extra, "readers": extra}
     write(raw, [image(1), image(2), image(3), {**image(4), **fields}, extra], annotations)
     convert(raw, tmp_path / "data", overwrite=True)
     store = open_store(tmp_path / "data")
     assert len(store) >= 1
+    assert not any("age" in record for record in store.records)
     assert ((store.boxes.boxes >= 0) & (store.boxes.boxes[:, [2, 3, 2, 3]] >= store.boxes.boxes)).all()
 
 
@@ -243,7 +260,10 @@ def test_whatever_the_entries_the_rest_is_converted(raw, tmp_path, annotations, 
         ('{"images": [], "annotations": []}', "is not a COCO file"),
         ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "category without id or name"),
         ('{"images": [], "annotations": [], "categories": []}', "0 categories"),
-        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "2 categ"),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
+            "2 categ",
+        ),
     ],
 )
 def test_files_that_are_not_coco(raw, content, message):
@@ -286,5 +306,5 @@ def test_real_radiographs(shared_data, tmp_path):
     np.testing.assert_allclose(found, boxes, atol=0.02)
     assert len(store.masks) == sum(bool(row.get("segmentation")) for row in truth["annotations"])
     coco = COCO(str(shared_data / "chest-open" / "annotations.json"))
-    for row in (0, 1, 100):
+    for row in list(store.masks)[::50]:
         np.testing.assert_array_equal(decode_mask(store.masks[row]), coco.annToMask(truth["annotations"][row]))

@@ -362,6 +362,14 @@ def test_clipping_comes_before_fusion(tmp_path):
     assert store.readers == [["R1", "R2"]]
 
 
+def test_without_pixels_an_image_that_loses_all_its_boxes_is_left_out_as_well(tmp_path):
+    source = picture_source(tmp_path / "raw", 3, BoxTable.of([1, 2], [1, 1], [[70, 0, 80, 9], [0, 0, 9, 9]]))
+    source.images[:] = [resized(image, 60, 40) for image in source.images]
+    tables = convert(source, tmp_path / "tables", pixels=False)
+    pixels = convert(source, tmp_path / "pixels")
+    assert (tables["dropped"], tables["counts"]) == (pixels["dropped"], pixels["counts"])
+
+
 def test_without_pixels_only_the_tables_are_written(source, tmp_path):
     result = convert(source, tmp_path / "data", pixels=False)
     assert sorted(file.name for file in (tmp_path / "data").iterdir()) == ["annotations.json", "conversion.json"]

@@ -183,7 +183,7 @@ def _read_images(
 def _image(root: Path, path: str, entry: dict[str, Any], is_unique: bool) -> SourceImage:
     sides = [entry.get("width"), entry.get("height")]
     is_sized = all(isinstance(side, int) and side > 0 for side in sides)
-    own = {key: entry[key] for key in KEPT_KEYS if isinstance(entry.get(key), str | int | float)}
+    own = {key: entry[key] for key in KEPT_KEYS if _is_plain(entry.get(key))}
     patient = entry.get("patient")
     readers = entry.get("readers")
     return SourceImage(
@@ -197,6 +197,10 @@ def _image(root: Path, path: str, entry: dict[str, Any], is_unique: bool) -> Sou
         readers=_names(readers),
         extra={"coco_id": entry["id"], **own},
     )
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _read_boxes(

@@ -26,7 +26,7 @@ from xray.data import source as reasons
 from xray.data.boxes import BoxTable, xyxy_to_xywh
 from xray.data.canvas import Canvas
 from xray.data.decoding import Decoded, decode_canvases
-from xray.data.folds import assign_folds
+from xray.data.folds import assign_folds, check_folds
 from xray.data.journal import Journal
 from xray.data.masks import encode_mask
 from xray.data.source import Dropped, Source, SourceImage, clip_boxes, fuse_readers, has_area, snap
@@ -62,8 +62,15 @@ def write_store(
     save_path = Path(save_path)
     if not source.images:
         raise InputError(f"no radiograph of the source can be used ({_summary(source.dropped)}): check --data-path")
+    train = [image for image in source.images if image.split == "train"]
+    if train:
+        # After decoding there may be fewer, and it will be checked again; but hours of work should not precede this.
+        check_folds(len(set(_patients(train))), n_folds)
     _check_target(save_path, overwrite)
-    save_path.mkdir(parents=True, exist_ok=True)
+    try:
+        save_path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{save_path} cannot be made ({error.strerror}): choose another --save-path") from None
     if not pixels:
         outcomes = _table_outcomes(source)
         annotations, dropped = _annotate(source, outcomes, n_folds, readers, seed)
@@ -193,7 +200,19 @@ def _reshape(canvas: np.ndarray, found: Canvas, wanted: Canvas) -> np.ndarray:
 
 def _table_outcomes(source: Source) -> list[dict[str, Any]]:
     """What decoding would have found, as far as the tables alone tell."""
-    return [{"width": image.width, "height": image.height} for image in source.images]
+    sizes = np.array([(image.width or np.inf, image.height or np.inf) for image in source.images])
+    widths, heights = sizes[source.boxes.images].T
+    remains = has_area(snap(clip_boxes(source.boxes.boxes, widths, heights)))
+    n_boxes, n_left = (
+        np.bincount(source.boxes.images[chosen], minlength=len(source.images)).tolist()
+        for chosen in (np.ones(len(remains), dtype=bool), remains)
+    )
+    return [
+        {"reason": reasons.NO_BOX_LEFT, "detail": f"{before} beyond {image.width} x {image.height}"}
+        if before and not left
+        else {"width": image.width, "height": image.height}
+        for image, before, left in zip(source.images, n_boxes, n_left, strict=True)
+    ]
 
 
 def _left_out(source: Source, outcomes: list[dict[str, Any]]) -> list[Dropped]:
@@ -271,11 +290,14 @@ def _folds(images: list[SourceImage], boxes: BoxTable, n_folds: int, seed: int) 
     if len(train):
         present = np.zeros((len(images), int(boxes.labels.max(initial=0)) + 1), dtype=bool)
         present[boxes.images, boxes.labels] = True
-        # An image without a known patient is a patient of its own.
-        patients = [images[row].patient for row in train.tolist()]
-        groups = [f"patient {name}" if name is not None else row for row, name in enumerate(patients)]
+        groups = _patients([images[row] for row in train.tolist()])
         folds[train] = assign_folds(present[train], groups, n_folds, seed)
     return folds
+
+
+def _patients(images: list[SourceImage]) -> list[str | int]:
+    """The patient of each image; one without a known patient is a patient of its own."""
+    return [image.patient if image.patient is not None else number for number, image in enumerate(images)]
 
 
 def _image_record(row: int, image: SourceImage, size: list[float], fold: int) -> dict[str, Any]:

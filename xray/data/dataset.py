@@ -53,7 +53,8 @@ class BoxDataset(Dataset[dict[str, Any]]):
         # Below one pixel a box has no anchor and its regression target overflows.
         visible = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
         return {
-            "image": torch.from_numpy(np.ascontiguousarray(image))[None],
+            # A copy: the store is mapped read-only, and tensors are expected to be writable.
+            "image": torch.from_numpy(np.array(image))[None],
             "boxes": torch.from_numpy(boxes[visible].astype(np.float32)),
             "labels": torch.from_numpy(labels[visible].astype(np.int64)),
             "row": row,

@@ -323,15 +323,18 @@ def _single_frame(header: _Header) -> bytes:
         raise RadiographError(f"its pixels are not encapsulated, as {syntax_name(header.syntax)} needs them to be")
     fragments: list[bytes] = []
     is_offset_table = True
+    end = header.file.seek(0, io.SEEK_END)
+    header.file.seek(header.start)
     while len(item := header.file.read(8)) == 8:
         group, element, n_bytes = struct.unpack("<HHL", item)
         if (group, element) == (0xFFFE, 0xE0DD):
             break
         if (group, element) != (0xFFFE, 0xE000):
             raise RadiographError("damaged: something stands between the fragments of its pixel data")
+        n_left = end - header.file.tell()
+        if n_bytes > n_left:
+            raise RadiographError(f"truncated: {n_bytes} bytes of its pixel data are announced, {n_left} are left")
         fragment = header.file.read(n_bytes)
-        if len(fragment) < n_bytes:
-            raise RadiographError(f"truncated: a fragment of {n_bytes} bytes ends after {len(fragment)}")
         if not is_offset_table:
             fragments.append(fragment)
         is_offset_table = False

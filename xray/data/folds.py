@@ -30,15 +30,20 @@ def assign_folds(present: np.ndarray, groups: Sequence[Hashable], n_folds: int, 
     numbers: dict[Hashable, int] = {}
     group = np.array([numbers.setdefault(value, len(numbers)) for value in groups], dtype=np.int64)
     n_groups = len(numbers)
-    if n_groups < n_folds:
-        raise InputError(
-            f"{n_groups} patients cannot fill {n_folds} folds: use --n-folds {n_groups} or fewer, or more data"
-        )
+    check_folds(n_groups, n_folds)
     counts = np.zeros((n_groups, present.shape[1]), dtype=np.int64)
     np.add.at(counts, group, present)
     sizes = np.bincount(group, minlength=n_groups)
     fold_of_group = _deal(counts, sizes, n_folds, np.random.default_rng(seed))
     return _exchange(counts, sizes, fold_of_group, n_folds)[group]
+
+
+def check_folds(n_groups: int, n_folds: int) -> None:
+    """Raises InputError if there are fewer groups than folds."""
+    if n_groups < n_folds:
+        raise InputError(
+            f"{n_groups} patients cannot fill {n_folds} folds: use --n-folds {n_groups} or fewer, or more data"
+        )
 
 
 def _deal(counts: np.ndarray, sizes: np.ndarray, n_folds: int, random: np.random.Generator) -> np.ndarray:
@@ -47,8 +52,9 @@ def _deal(counts: np.ndarray, sizes: np.ndarray, n_folds: int, random: np.random
     fold = np.full(n_groups, -1, dtype=np.int64)
     # Large groups first, while there is still room to balance them; chance decides among equals.
     order = np.lexsort((random.permutation(n_groups), -sizes))
-    lacking = np.tile(counts.sum(axis=0) / n_folds, (n_folds, 1))
-    room = np.full(n_folds, sizes.sum() / n_folds)
+    # Plain lists from here on: NumPy's calls on five numbers would take longer than all the arithmetic.
+    lacking = [(counts.sum(axis=0) / n_folds).tolist() for _ in range(n_folds)]
+    room = [float(sizes.sum() / n_folds)] * n_folds
     open_groups = np.ones(n_groups, dtype=bool)
     holders = [order[counts[order, finding] > 0] for finding in range(n_findings)]
     while True:
@@ -60,17 +66,22 @@ def _deal(counts: np.ndarray, sizes: np.ndarray, n_folds: int, random: np.random
         # Among a finding's groups those with most of it go first.
         of_finding = of_finding[np.argsort(-counts[of_finding, rarest], kind="stable")]
         for number in of_finding.tolist():
-            also = counts[number] > 0
-            others = lacking[:, also].sum(axis=1)
-            chosen = int(np.lexsort((-room, -others, -lacking[:, rarest]))[0])
+            own = [(finding, count) for finding, count in enumerate(counts[number].tolist()) if count]
+            needs = [
+                (of_fold[rarest], sum(of_fold[finding] for finding, _ in own), free)
+                for of_fold, free in zip(lacking, room, strict=True)
+            ]
+            chosen = needs.index(max(needs))
             fold[number] = chosen
-            lacking[chosen] -= counts[number]
-            room[chosen] -= sizes[number]
+            for finding, count in own:
+                lacking[chosen][finding] -= count
+            room[chosen] -= float(sizes[number])
         open_groups[of_finding] = False
-    for number in order[open_groups[order]].tolist():
-        chosen = int(np.argmax(room))
+    rest = order[open_groups[order]]
+    for number, size in zip(rest.tolist(), sizes[rest].tolist(), strict=True):
+        chosen = room.index(max(room))
         fold[number] = chosen
-        room[chosen] -= sizes[number]
+        room[chosen] -= size
     return fold
 
 
@@ -89,16 +100,17 @@ def _exchange(counts: np.ndarray, sizes: np.ndarray, fold: np.ndarray, n_folds: 
     squares = (scaled**2).sum(axis=1)
     fold = fold.copy()
     for _ in range(MAX_EXCHANGES):
-        best, chosen = -1e-9, None
+        best, chosen = 0.0, None
         totals = np.stack([scaled[kind[fold == number]].sum(axis=0) for number in range(n_folds)])
         kinds = [_lightest(np.union1d(kind[fold == number], nothing), squares) for number in range(n_folds)]
         for first in range(n_folds):
             for second in range(first + 1, n_folds):
                 ours, theirs = kinds[first], kinds[second]
-                # With d = what the first fold gains, its counts a and the other's b, the sum changes by 2d(a - b) + 2d².
+                # The first fold (counts a) gains d, the second (b) loses it: the sum changes by 2d(a - b) + 2d².
                 pull = scaled @ (totals[first] - totals[second])
                 apart = squares[ours, None] + squares[theirs] - 2 * scaled[ours] @ scaled[theirs].T
-                change = 2 * (pull[theirs] - pull[ours, None]) + 2 * apart
+                # Rounded, so that float noise decides between equal swaps on no machine.
+                change = (2 * (pull[theirs] - pull[ours, None]) + 2 * apart).round(9)
                 row, column = np.unravel_index(np.argmin(change), change.shape)
                 if change[row, column] < best:
                     best, chosen = change[row, column], (first, second, ours[row], theirs[column])

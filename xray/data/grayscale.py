@@ -10,6 +10,9 @@ import dataclasses
 import cv2
 import numpy as np
 
+_WIDE_TABLES = int(cv2.__version__.split(".")[0]) >= 5
+"""Whether OpenCV applies tables to 16-bit words."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LookupTable:
@@ -85,9 +88,15 @@ class GreyMeaning:
 def display_grey(words: np.ndarray, meaning: GreyMeaning, bits: int = 8) -> np.ndarray:
     """Stored words, (H, W) uint8 or uint16 → display grey, (H, W) uint8 (bits 8) or uint16 (bits 16), 0 is black."""
     words = np.ascontiguousarray(words)
-    table = grey_table(words, meaning, bits)
-    # OpenCV applies a table of 256 or 65,536 entries several times faster than numpy's indexing.
-    return cv2.LUT(words, table).reshape(words.shape)
+    return look_up(words, grey_table(words, meaning, bits))
+
+
+def look_up(words: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 or uint16 words → their entries in a table of 256 or 65,536: (H, W) of the table's type."""
+    if words.dtype == np.uint8 or _WIDE_TABLES:
+        # Six times faster than numpy's indexing.
+        return cv2.LUT(words, table).reshape(words.shape)
+    return np.take(table, words)
 
 
 def grey_table(words: np.ndarray, meaning: GreyMeaning, bits: int = 8) -> np.ndarray:

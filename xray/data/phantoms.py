@@ -175,11 +175,8 @@ def _path_of(job: _Job) -> Path:
 
 def _draw(job: _Job) -> dict:
     """Draws and writes one file; returns its truth as it goes to phantoms.jsonl."""
-    import cv2
-
     from xray.data.phantom.dicom import dicom_of, sample_storage, save_dicom
 
-    cv2.setNumThreads(1)  # the work is shared out by processes already
     rng = np.random.default_rng([job.seed, 2 + _SPLITS.index(job.split), job.index])
     height = rng.uniform(1900, 3000) if job.size is None else job.size * rng.uniform(0.94, 1.0)
     # Detectors have even sides; a few pictures are wider than high.
@@ -202,6 +199,12 @@ def _draw(job: _Job) -> dict:
     }
 
 
+def _one_thread() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)  # the work is shared out by processes already
+
+
 def _run(jobs: list[_Job], n_workers: int) -> Iterator[dict]:
     """The truth of each job in the order in which they finish."""
     if n_workers <= 1 or len(jobs) <= 1:
@@ -209,7 +212,9 @@ def _run(jobs: list[_Job], n_workers: int) -> Iterator[dict]:
         return
     # A fresh interpreter for each worker: forking a process in which other libraries run threads can hang.
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(min(n_workers, len(jobs)), mp_context=context)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(n_workers, len(jobs)), mp_context=context, initializer=_one_thread
+    )
     try:
         futures = [pool.submit(_draw, job) for job in jobs]
         for future in concurrent.futures.as_completed(futures):

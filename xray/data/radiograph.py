@@ -5,13 +5,12 @@ import os
 import warnings
 from pathlib import Path
 
-import cv2
 import numpy as np
 import PIL.Image
 
 from xray.command import InputError
 from xray.data.dicom import MAX_PIXELS, RadiographError, is_dicom, read_dicom
-from xray.data.grayscale import display_grey, white_level
+from xray.data.grayscale import display_grey, look_up, white_level
 
 __all__ = ["Radiograph", "RadiographError", "find_radiographs", "read_radiograph", "source_id"]
 
@@ -128,9 +127,7 @@ def _grey(picture: PIL.Image.Image, bits: int) -> np.ndarray:
         if bits == 8:
             return values
         table = np.arange(256) * (white // 255)
-    return cv2.LUT(np.ascontiguousarray(values), table.astype(np.uint8 if bits == 8 else np.uint16)).reshape(
-        values.shape
-    )
+    return look_up(np.ascontiguousarray(values), table.astype(np.uint8 if bits == 8 else np.uint16))
 
 
 def source_id(path: str | Path) -> str:

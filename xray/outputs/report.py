@@ -103,7 +103,7 @@ def _findings_section(evaluation: Evaluation) -> str:
         row += [_number(ap), *([_interval(interval) or DASH] if intervals else []), _bar(ap, interval, baseline)]
         row += [_number(baseline)] if baselines else []
         rows.append(row + [_number(rate.get(at, math.nan), 2) for at in ("0.5", "2", "8")])
-    mean = ["Mean over the findings in the truth", "", f"{len(truth):,}", _number(metrics["map40"])]
+    mean = ['<span class="name">Mean of the findings</span>', "", f"{len(truth):,}", _number(metrics["map40"])]
     mean += [_interval(metrics.get("map40_ci95")) or DASH] if intervals else []
     mean += [_bar(metrics["map40"], metrics.get("map40_ci95"), metrics.get("baseline_map40", math.nan))]
     mean += [_number(metrics["baseline_map40"])] if baselines else []
@@ -252,7 +252,7 @@ def _dataset_section(evaluation: Evaluation, store: Store) -> str:
         "Radiographs": f"{(per_image == 0).sum():,} without findings, {(per_image > 0).sum():,} with "
         f"{len(truth):,} boxes, at most {per_image.max(initial=0)} in one",
         "Sizes": f"width {_range(sizes[:, 0])}, height {_range(sizes[:, 1])} pixels (least, median, most)",
-        "Box area": f"median {share[1]:.1f} % of the radiograph, 5th to 95th percentile {share[0]:.2f} to {share[2]:.1f} %"
+        "Box area": f"median {share[1]:.1f} % of the radiograph; 5th to 95th percentile {share[0]:.2f}–{share[2]:.1f} %"
         if share is not None
         else "no boxes",
         "Conversion": ", ".join(f"{name} {value}" for name, value in conversion.get("parameters", {}).items())

@@ -84,7 +84,7 @@ def precision_recall_figure(evaluation: Evaluation, theme: Theme) -> bytes:
         axes.fill_between(x, y, step="pre", color=theme.blue, alpha=0.18, linewidth=0)
         axes.plot(recall, precision, color=theme.blue, linewidth=1.3)
         axes.set(xlim=(0, 1), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        axes.set_title(f"AP {aps[panel.name]:.2f}", loc="right", color=theme.faint, fontsize=8.5)
+        axes.text(0.05, 0.07, f"AP {aps[panel.name]:.2f}", fontsize=8.5)
 
     return _grid(shown, theme, "recall", "precision", draw)
 
@@ -167,6 +167,7 @@ def _grid(
         # At least two panels wide, so that the name of a lone finding fits.
         size = (PANEL[0] * max(2, columns), PANEL[1] * n_rows + 0.3)
         figure, grid = plt.subplots(n_rows, columns, figsize=size, layout="constrained", squeeze=False)
+        figure.get_layout_engine().set(hspace=0.07, h_pad=0.05)
         for number, axes in enumerate(grid.flat):
             if number >= len(shown):
                 axes.set_axis_off()

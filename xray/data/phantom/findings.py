@@ -197,7 +197,7 @@ def _pneumothorax(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> 
     free = cavity & (inset > 0) & (width > 0.15)
     line = np.exp(-((inset / 0.07) ** 2)) * (width > 0.3) * cavity
     chest.free_air = np.maximum(chest.free_air, view.blur(free.astype(np.float32), 0.03))
-    chest.lines += (1.5 * view.blur(line.astype(np.float32), 0.02)).astype(np.float32)
+    chest.lines += 1.5 * view.blur((line * (1 - chest.mediastinum)).astype(np.float32), 0.02)
     # The lung that lost air is a little denser.
     opacities.fill(chest, (0.05 + 0.02 * gap) * (cavity & ~free).astype(np.float32))
     chest.pneumothorax = chest.pneumothorax | (free & (chest.mediastinum < 0.45) & (chest.abdomen < 0.5))

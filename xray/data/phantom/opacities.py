@@ -105,7 +105,7 @@ def atelectasis(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> li
     across = np.array([-away[1], away[0]]) / max(float(np.linalg.norm(away)), 1e-6)
     wedge = closed_curve([hilum, centre + spread * across, centre + 0.45 * away * 0.8, centre - spread * across])
     share = view.blur(view.fill(wedge).astype(np.float32), 0.2) * rng.uniform(0.6, 0.8)
-    share *= 1 + 0.12 * smooth_noise(rng, view.shape, 0.8 * view.scale)
+    share *= 1 + 0.04 * smooth_noise(rng, view.shape, 1.0 * view.scale)
     share = np.clip(share, 0, 0.9)
     fill(chest, share)
     return [seen(share, lung, 0.4)]

@@ -1,0 +1,218 @@
+"""The convert command from outside: its output, its exit status, and what interruptions leave behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from xray.data.store import open_store
+from xray.findings import FINDINGS
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "convert.py"
+
+ROWS = {
+    "Aortic enlargement": 7162, "Cardiomegaly": 5427, "Pleural thickening": 4842, "Pulmonary fibrosis": 4655,
+    "Nodule/Mass": 2580, "Lung Opacity": 2483, "Pleural effusion": 2476, "Other lesion": 2203, "Infiltration": 1247,
+    "ILD": 1000, "Calcification": 960, "Consolidation": 556, "Atelectasis": 279, "Pneumothorax": 226,
+}  # fmt: skip
+"""How often each finding was drawn in VinBigData's train.csv."""
+
+
+def run(*args, **options):
+    command = [sys.executable, str(TOOL), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def write_raw(folder, n, side=40):
+    """n radiographs as a COCO directory; one with a box."""
+    (folder / "images").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for number in range(n):
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), random.integers(0, 255, (side, side), dtype=np.uint8))
+    images = [{"id": number, "file_name": f"{number}.png"} for number in range(n)]
+    boxes = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [0, 0, 20, 50]}]
+    coco = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "nodule"}]}
+    (folder / "annotations.json").write_text(json.dumps(coco))
+    return folder
+
+
+def test_a_conversion_and_its_summary(tmp_path):
+    raw = write_raw(tmp_path / "raw", 6)
+    # From anywhere else than the repository.
+    done = run("coco", "--data-path", raw, "--save-path", "data", "--image-size", 32, "--n-folds", 2, cwd=tmp_path)
+    assert (done.returncode, "error" in done.stderr) == (0, False)
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert lines == [
+        "radiographs 6", "for training, by fold 3, 3", "without a box 5", "boxes 1", "nodule 1",
+        "left out or changed 1", "box beyond the edge 1",
+        "each with its reason in data/conversion.json", "next: python xray/train.py --data-path data",
+    ]  # fmt: skip
+    assert len(open_store(tmp_path / "data")) == 6
+
+
+def test_help_names_the_subcommands_and_the_flags():
+    assert all(word in run("--help").stdout for word in ("vinbig", "coco"))
+    done = run("vinbig", "--help")
+    flags = (
+        "--data-path",
+        "--save-path",
+        "--image-size",
+        "--n-folds",
+        "--readers",
+        "--n-workers",
+        "--overwrite",
+        "--seed",
+    )
+    assert done.returncode == 0
+    assert all(flag in done.stdout for flag in flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (["vinbig", "--data-path", "none", "--save-path", "data"], 1, "error: no data at none: put VinBigData's"),
+        (["coco", "--data-path", "none", "--save-path", "data"], 1, "error: no data at none: give the directory"),
+        (["coco", "--data-path", "empty", "--save-path", "data"], 1, "error: empty holds no COCO file"),
+        (["coco", "--data-path", "raw", "--save-path", "raw"], 1, "error: --save-path and --data-path are both raw"),
+        (["coco", "--data-path", "raw", "--save-path", "data", "--n-folds", "9"], 1, "6 patients cannot fill 9 folds"),
+        (["coco", "--data-path", "raw", "--save-path", "data", "--n-folds", "1"], 2, "--n-folds is 1: give 2 to 100"),
+        (["coco", "--data-path", "raw", "--save-path", "data", "--image-size", "9"], 2, "--image-size is 9: give 32"),
+        (["coco", "--data-path", "raw", "--save-path", "data", "--image-size", "big"], 2, "--image-size"),
+        (["coco", "--data-path", "raw"], 2, "--save-path"),
+        (["siim", "--data-path", "raw", "--save-path", "data"], 2, "siim"),
+    ],
+)
+def test_bad_input_gives_one_line_and_loses_nothing(tmp_path, flags, status, message):
+    write_raw(tmp_path / "raw", 6)
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    done = run(*flags, cwd=tmp_path)
+    assert done.returncode == status
+    assert message in " ".join((done.stderr + done.stdout).split())
+    assert "Traceback" not in done.stderr
+    if status == 1:
+        assert done.stderr.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_finished_dataset_is_only_replaced_when_asked(tmp_path):
+    flags = ["coco", "--data-path", write_raw(tmp_path / "raw", 4), "--save-path", tmp_path / "data", "--n-folds", 2]
+    assert run(*flags, "--image-size", 32).returncode == 0
+    done = run(*flags, "--image-size", 64)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "add --overwrite" in done.stderr
+    assert open_store(tmp_path / "data").canvas_size == 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_command_goes_on_when_run_again(tmp_path, how):
+    raw = write_raw(tmp_path / "raw", 150, side=600)
+    flags = ["coco", "--data-path", raw, "--image-size", 512, "--n-workers", 1]
+    whole = run(*flags, "--save-path", tmp_path / "whole")
+    assert whole.returncode == 0
+    command = [sys.executable, str(TOOL), *map(str, flags), "--save-path", str(tmp_path / "data")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    part = tmp_path / "data" / "images.npy.part"
+    deadline = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size > 3 * 512 * 512) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert not (tmp_path / "data" / "conversion.json").exists(), "it was too fast to be interrupted"
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "run the same command again to go on" in errors
+        assert "Traceback" not in errors
+    again = run(*flags, "--save-path", tmp_path / "data")
+    assert again.returncode == 0
+    for name in ("images.npy", "annotations.json", "conversion.json"):
+        assert (tmp_path / "data" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def big_table(tmp_path_factory):
+    """A train.csv with the rows, images and frequencies of VinBigData's."""
+    random = np.random.default_rng(0)
+    ids = np.array([f"{number:032x}" for number in range(15_000)])
+    readers = np.stack([random.permutation(17)[:3] + 1 for _ in ids])
+    parts = [
+        pd.DataFrame(
+            {"image_id": ids[:10_606].repeat(3), "class_name": "No finding", "class_id": 14,
+             "rad_id": [f"R{number}" for number in readers[:10_606].ravel()]}
+        )
+    ]  # fmt: skip
+    for name, n in ROWS.items():
+        images = random.integers(10_606, 15_000, n)
+        drawn_by = readers[images, random.integers(0, 3, n)]
+        corner, sides = random.integers(0, 1500, (2, n)), random.integers(20, 700, (2, n))
+        parts.append(
+            pd.DataFrame(
+                {"image_id": ids[images], "class_name": name, "class_id": FINDINGS.index(name),
+                 "rad_id": [f"R{number}" for number in drawn_by], "x_min": corner[0], "y_min": corner[1],
+                 "x_max": corner[0] + sides[0], "y_max": corner[1] + sides[1]}
+            )
+        )  # fmt: skip
+    folder = tmp_path_factory.mktemp("big")
+    table = pd.concat(parts).sample(frac=1, random_state=0)
+    assert len(table) == 67_914
+    table.to_csv(folder / "train.csv", index=False)
+    return folder
+
+
+@pytest.mark.slow
+def test_vinbigs_table_takes_under_5_seconds_and_1_gib(big_table, tmp_path):
+    def convert(name):
+        process = subprocess.Popen(
+            [sys.executable, str(TOOL), "vinbig", "--data-path", str(big_table), "--save-path", str(tmp_path / name),
+             "--table-only"],
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return process.returncode, usage
+
+    # The very first run on a machine also compiles the fusion, which stays compiled.
+    convert("first")
+    status, usage = convert("data")
+    assert status == 0
+    # Processor time: what others do on the machine at the same time does not count.
+    assert usage.ru_utime + usage.ru_stime < 5
+    kilobytes = usage.ru_maxrss if sys.platform != "darwin" else usage.ru_maxrss / 1024
+    assert kilobytes < 2**20
+    counts = json.loads((tmp_path / "data" / "conversion.json").read_text())["counts"]
+    assert (counts["images"], counts["images_without_boxes"] >= 10_606) == (15_000, True)
+    # Random boxes overlap sometimes.
+    assert 30_000 < counts["annotations"] <= 67_914 - 31_818
+    assert set(counts["images_per_fold"].values()) == {3000}
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_radiographs(tmp_path):
+    # 300 canvases of 1024 pixels are 315 MB: a conversion that held or mapped them would show.
+    raw = tmp_path / "raw"
+    write_raw(raw, 1)
+    coco = json.loads((raw / "annotations.json").read_text())
+    usage = {}
+    for n in (10, 300):
+        for number in range(n):
+            link = raw / "images" / f"{number}.png"
+            if not link.exists():
+                os.link(raw / "images" / "0.png", link)
+        coco["images"] = [{"id": number, "file_name": f"{number}.png"} for number in range(n)]
+        (raw / "annotations.json").write_text(json.dumps(coco))
+        command = [sys.executable, str(TOOL), "coco", "--data-path", str(raw), "--save-path", str(tmp_path / str(n))]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, spent = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        usage[n] = spent.ru_maxrss
+    assert usage[300] - usage[10] < 100_000
