@@ -1,10 +1,24 @@
-"""Fixtures that several rooms share."""
+"""Fixtures that several rooms share: real radiographs where they are, small datasets, and a small trained run."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+CANVAS = 64
+SIDES = [{"id": 1, "name": "Left shadow"}, {"id": 2, "name": "Right shadow"}, {"id": 3, "name": "Nodule"}]
+
+TINY_FLAGS = (
+    "--backbone", "resnet18", "--weights", "none", "--fpn-channels", "16", "--rpn-samples", "32", "--roi-samples", "16",
+    "--device", "cpu", "--n-workers", "0", "--n-epochs", "1", "--batch-size", "4", "--n-pictures", "1", "--lr", "0.01",
+    "--warmup-steps", "2", "--log-step", "1", "--normals", "1", "--max-detections", "20",
+)  # fmt: skip
+"""A training of a few seconds on two cores."""
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +28,82 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real radiographs are not here (no folder {folder})")
     return folder
+
+
+def write_bright_store(
+    folder: Path, categories: list[dict[str, Any]], labels: tuple[int, ...], n_test: int = 2, size: int = CANVAS
+) -> Path:
+    """A dataset of 14 training and `n_test` test radiographs of about 90 x 70, in two folds.
+
+    Two of three training radiographs have one bright rectangle, the box of a finding from `labels` in turn; the others
+    are normal. The rectangle's grey level tells the finding.
+    """
+    from xray.data.boxes import BoxTable
+    from xray.data.conversion import write_store
+    from xray.data.source import Source, SourceImage
+
+    random = np.random.default_rng(5)
+    source_folder = folder / "source"
+    images, rows, kinds, boxes = [], [], [], []
+    for number in range(14 + n_test):
+        split = "train" if number < 14 else "test"
+        pixels = random.integers(20, 60, (70 + number % 3 * 10, 90), dtype=np.uint8)
+        if split == "train" and number % 3:
+            kind = number % len(labels)
+            width, height = random.integers(18, 36, 2).tolist()
+            x, y = random.integers(0, 90 - width), random.integers(0, pixels.shape[0] - height)
+            pixels[y : y + height, x : x + width] = 150 + 30 * kind
+            rows.append(number)
+            kinds.append(labels[kind])
+            boxes.append([x, y, x + width, y + height])
+        path = source_folder / split / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), pixels)
+        images.append(SourceImage(path, f"{split}/{path.name}", path.stem, split=split))
+    table = BoxTable.of(rows, kinds, boxes)
+    source = Source(
+        "test", "pictures", images, table, [("R1",)] * len(table), [f"line {row}" for row in rows], categories, "f"
+    )
+    write_store(source, folder / "data", image_size=size, n_folds=2, n_workers=0)
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def side_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset whose categories have sides: "Left shadow", "Right shadow", "Nodule"; sources in ../source."""
+    return write_bright_store(tmp_path_factory.mktemp("sides"), SIDES, (1, 2, 3))
+
+
+@pytest.fixture(scope="session")
+def vinbig_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset with the 14 categories of VinBigData, of which it shows three; sources in ../source."""
+    from xray.findings import CATEGORIES
+
+    return write_bright_store(tmp_path_factory.mktemp("vinbig"), CATEGORIES, (1, 4, 9))
+
+
+@pytest.fixture(scope="session")
+def train_tiny() -> Callable[..., Path]:
+    """(data, run, *flags) → run: trains with TINY_FLAGS and these, in this process."""
+
+    def train(data: Path, run: Path, *flags: object) -> Path:
+        from xray.config import read_training_flags
+        from xray.train import main
+
+        places = ["--data-path", str(data), "--save-path", str(run)]
+        main(*read_training_flags([*TINY_FLAGS, *places, *map(str, flags)]))
+        return run
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def vinbig_run(vinbig_store: Path, train_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three epochs on `vinbig_store`, with an average of the weights. Not to be changed."""
+    return train_tiny(vinbig_store, tmp_path_factory.mktemp("runs") / "vinbig", "--n-epochs", 3, "--ema")
+
+
+@pytest.fixture(scope="session")
+def side_run(side_store: Path, train_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One epoch on `side_store`. Not to be changed."""
+    return train_tiny(side_store, tmp_path_factory.mktemp("runs") / "sides")

@@ -59,7 +59,8 @@ def bootstrap_intervals(
             samples[label] = _resampled_ap(is_true[mine], patients[ordered.images[mine]], of_truth, times)
 
     findings = [label for label in samples if label in categories]
-    intervals: dict[str, Any] = {"ap40_ci95": {names[label]: _interval(samples[label]) for label in findings}}
+    varying = [label for label in findings if len(np.unique(patients[truth.images[truth.labels == label]])) > 1]
+    intervals: dict[str, Any] = {"ap40_ci95": {names[label]: _interval(samples[label]) for label in varying}}
     if findings:
         intervals["map40_ci95"] = _interval(_mean_of_present([samples[label] for label in findings]))
     if NO_FINDING_CATEGORY in names and NO_FINDING_CATEGORY not in categories and samples:

@@ -65,7 +65,7 @@ def evaluate(
     Raises InputError if the predictions have no radiograph in common with those to score, name categories that the
     dataset does not have, or no radiograph is left for the baseline.
     """
-    _check_categories(store, predictions)
+    check_categories(store, predictions)
     found = np.asarray(store.resolve(predictions.image_ids), dtype=np.int64)
     known = found[found >= 0]
     if len(known) == 0:
@@ -122,6 +122,18 @@ def patient_numbers(records: list[dict[str, Any]]) -> np.ndarray:
     return np.array([index.setdefault(key, len(index)) for key in keys], dtype=np.int64)
 
 
+def check_categories(store: Store, predictions: Predictions, name: str = "the predictions") -> None:
+    """Raises InputError if predictions, called `name`, are of categories that the dataset does not have."""
+    labels = set(np.unique(predictions.table.labels).tolist())
+    unknown = sorted(labels - store.categories.keys() - {NO_FINDING_CATEGORY})
+    if unknown:
+        ids = sorted(store.categories)
+        raise InputError(
+            f"{name} has boxes of category {', '.join(map(str, unknown))}, {store.path} has {ids[0]} to {ids[-1]}: give "
+            "the dataset that the model was trained for (a category id is Kaggle's class id + 1)"
+        )
+
+
 def plain_numbers(metrics: dict[str, Any]) -> dict[str, Any]:
     """The metrics with None in place of NaN, which JSON does not have."""
     if isinstance(metrics, dict):
@@ -136,17 +148,6 @@ def _in_order(table: BoxTable, position: np.ndarray) -> BoxTable:
     images = position[table.images]
     kept = images >= 0
     return BoxTable(images[kept], table.labels[kept], table.boxes[kept], table.scores[kept])
-
-
-def _check_categories(store: Store, predictions: Predictions) -> None:
-    labels = set(np.unique(predictions.table.labels).tolist())
-    unknown = sorted(labels - store.categories.keys() - {NO_FINDING_CATEGORY})
-    if unknown:
-        ids = sorted(store.categories)
-        raise InputError(
-            f"the predictions have category {', '.join(map(str, unknown))}, {store.path} has {ids[0]} to {ids[-1]}: "
-            "give the dataset that the model was trained for (a category id is Kaggle's class id + 1)"
-        )
 
 
 def _baseline(store: Store, rows: np.ndarray, truth: BoxTable) -> dict[str, Any]:

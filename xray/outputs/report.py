@@ -117,7 +117,7 @@ def _findings_section(evaluation: Evaluation) -> str:
         rows.append(normal)
     hint = "AP is the average precision at IoU &gt; 0.4; FP are false positives per image."
     if intervals:
-        hint += " The dark line in a bar is its 95 % interval."
+        hint += " The thin line on a bar is its 95 % interval."
     if baselines:
         hint += " The mark is the AP of predicting every finding's mean box on every radiograph."
     mean_row = len(evaluation.categories)
@@ -148,8 +148,8 @@ def _picture(draw: object, evaluation: Evaluation, title: str) -> str:
     width = int.from_bytes(light[16:20], "big") // 2
     data = [f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (light, dark)]
     return (
-        f'<picture><source srcset="{data[1]}" media="(prefers-color-scheme: dark)">'
-        f'<img src="{data[0]}" width="{width}" alt="{_text(title)}, one panel for each finding"></picture>'
+        f'<div class="scroll"><picture><source srcset="{data[1]}" media="(prefers-color-scheme: dark)">'
+        f'<img src="{data[0]}" width="{width}" alt="{_text(title)}, one panel for each finding"></picture></div>'
     )
 
 

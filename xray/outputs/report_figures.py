@@ -84,7 +84,10 @@ def precision_recall_figure(evaluation: Evaluation, theme: Theme) -> bytes:
         axes.fill_between(x, y, step="pre", color=theme.blue, alpha=0.18, linewidth=0)
         axes.plot(recall, precision, color=theme.blue, linewidth=1.3)
         axes.set(xlim=(0, 1), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        axes.text(0.05, 0.07, f"AP {aps[panel.name]:.2f}", fontsize=8.5)
+        # Where the curve is not: a good one leaves its lower left corner free, a poor one the upper right.
+        ap = aps[panel.name]
+        x, y, side = (0.05, 0.07, "left") if ap > 0.5 else (0.97, 0.88, "right")
+        axes.text(x, y, f"AP {ap:.2f}", fontsize=8.5, ha=side)
 
     return _grid(shown, theme, "recall", "precision", draw)
 

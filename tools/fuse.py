@@ -1,0 +1,103 @@
+"""Fuses the predictions of several models into one predictions.json and one submission.csv."""
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    # The repository's root in place of tools/, so that no tool here shadows a package.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from xray.command import InputError, command
+
+if TYPE_CHECKING:
+    from xray.data.predictions import Predictions
+    from xray.data.store import Store
+
+PREDICTIONS = "predictions.json"
+SUBMISSION = "submission.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Fuses several models' predictions, image by image and finding by finding."""
+
+    predictions: tuple[Path, ...]
+    """Two or more predictions.json, or submission.csv, one a model."""
+    data_path: Path = Path("data/vinbig")
+    """Dataset directory written by tools/convert.py that the predictions are of."""
+    save_path: Path = Path("runs/fused")
+    """Folder for predictions.json and submission.csv."""
+    weights: tuple[float, ...] = ()
+    """Weight of each file, in the same order, each positive; equal by default."""
+    iou: float = 0.4
+    """Boxes of one finding that overlap by more than this IoU, in (0, 1), are taken for one."""
+    skip: float = 0.0
+    """Boxes with a lower score, in [0, 1], are left out."""
+    method: Literal["wbf", "nms", "soft_nms", "nmw"] = "wbf"
+    """wbf averages overlapping boxes; nms keeps the strongest; soft_nms lowers the others; nmw averages by overlap."""
+    score: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"] = "avg"
+    """How wbf scores a fused box. With unequal --weights, box_and_model_avg never needs to be cut to 1."""
+    overwrite: bool = False
+    """Replace the files at --save-path."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(config: Config) -> None:
+    """Fuses, writes both files and says what went in and came out."""
+    for path in (config.save_path / PREDICTIONS, config.save_path / SUBMISSION):
+        if path.exists() and not config.overwrite:
+            raise InputError(f"{path} exists: give --overwrite, or another --save-path")
+    if config.save_path.exists() and not config.save_path.is_dir():
+        raise InputError(f"{config.save_path} is a file: give --save-path a folder")
+
+    from rich.console import Console
+
+    from xray.data.predictions import read_predictions, write_predictions
+    from xray.data.store import open_store
+    from xray.detection.evaluation import check_categories
+    from xray.detection.fusion import fuse
+    from xray.outputs.submission import read_submission, write_submission
+
+    store = open_store(config.data_path, pixels=False)
+    models = [(read_submission if path.suffix == ".csv" else read_predictions)(path) for path in config.predictions]
+    for path, model in zip(config.predictions, models, strict=True):
+        check_categories(store, model, path.name)
+    with Console(stderr=True).status("fusing"):
+        fused = fuse(models, config.weights or None, config.iou, config.skip, config.method, config.score)
+    image_ids, n_unknown = images_to_submit(store, fused)
+    if n_unknown:
+        print(f"warning: {n_unknown} images are not in {store.path}; their boxes are kept", file=sys.stderr)
+    config.save_path.mkdir(parents=True, exist_ok=True)
+    write_predictions(config.save_path / PREDICTIONS, fused)
+    print(f"{sum(len(model.table) for model in models)} boxes of {len(models)} files → {len(fused.table)} boxes")
+    print(f"predictions: {config.save_path / PREDICTIONS}")
+    if max(store.categories) < 15:
+        write_submission(config.save_path / SUBMISSION, fused, image_ids, store.categories)
+        print(f"submission: {config.save_path / SUBMISSION}")
+    else:
+        print(f"no {SUBMISSION}: it has room for 14 categories, {store.path} has {len(store.categories)}")
+
+
+def images_to_submit(store: "Store", fused: "Predictions") -> tuple[list[str], int]:
+    """The ids a submission needs a row for, and how many of them the dataset does not know.
+
+    These are all images of each split and fold that the predictions touch, in the dataset's order, then those that
+    the dataset does not know.
+    """
+    from xray.detection.evaluation import whole_groups
+
+    rows = store.resolve(fused.image_ids)
+    name = dict(zip(rows.tolist(), fused.image_ids, strict=True))
+    known = [name.get(row, store.records[row]["source_id"]) for row in whole_groups(store, rows[rows >= 0]).tolist()]
+    unknown = [image_id for image_id, row in zip(fused.image_ids, rows.tolist(), strict=True) if row < 0]
+    return known + unknown, len(unknown)
+
+
+if __name__ == "__main__":
+    sys.exit(command(Config, main))
