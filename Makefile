@@ -1,12 +1,46 @@
-# Everything from nothing: each target makes .venv and installs what it needs first.
+# Everything from nothing: each target first makes .venv and installs what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := demo
 
 .PHONY: demo test test-slow lint clean
 
-demo: $(VENV)/installed
-	$(BIN)/python tools/demo.py
+# Phantoms → dataset → detector → submission → report. Each file below marks a finished step, so that an interrupted
+# demo goes on where it stopped; `make clean` forgets it.
+demo: $(DEMO)/report/report.html $(DEMO)/truth/contact_sheet.png
+	@echo
+	@echo "submission   $(DEMO)/predictions/submission.csv"
+	@echo "overlays     $(DEMO)/predictions/overlays/   (truth beside them in $(DEMO)/truth/)"
+	@echo "report       $(DEMO)/report/report.html   (numbers in metrics.json)"
+	@echo "training     $(BIN)/tensorboard --logdir $(DEMO)/run"
+
+$(DEMO)/raw/vinbig/phantoms.json: | $(VENV)/installed
+	$(BIN)/python tools/phantoms.py --save-path $(DEMO)/raw --trees vinbig --n-train 500 --n-test 100 --size 512 \
+		--normal-fraction 0.3
+	@touch $@
+
+$(DEMO)/data/conversion.json: $(DEMO)/raw/vinbig/phantoms.json
+	$(BIN)/python tools/convert.py vinbig --data-path $(DEMO)/raw/vinbig --save-path $(DEMO)/data --image-size 256
+	@touch $@
+
+$(DEMO)/truth/contact_sheet.png: $(DEMO)/data/conversion.json
+	$(BIN)/python tools/view.py --data-path $(DEMO)/data --save-path $(DEMO)/truth --split test --n 12
+	@touch $@
+
+$(DEMO)/run/trained: $(DEMO)/data/conversion.json
+	$(BIN)/python xray/train.py --config configs/demo.yaml $$(test -f $(DEMO)/run/last.ckpt && echo --resume)
+	@touch $@
+
+$(DEMO)/predictions/predictions.json: $(DEMO)/run/trained
+	$(BIN)/python tools/infer.py --weights $(DEMO)/run --data-path $(DEMO)/raw/vinbig/test \
+		--save-path $(DEMO)/predictions --overlays --overwrite
+	@touch $@
+
+$(DEMO)/report/report.html: $(DEMO)/predictions/predictions.json
+	$(BIN)/python tools/evaluate.py --predictions $(DEMO)/predictions/predictions.json --data-path $(DEMO)/data \
+		--save-path $(DEMO)/report --baseline --overwrite
+	@touch $@
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow"
@@ -19,13 +53,13 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-# Written last, so that an installation that was interrupted starts again.
+# Touched last, so that an installation that was interrupted starts again.
 $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "xray needs Python 3.11 or newer; $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
+		{ echo "xray needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	touch $@
+	@touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(DEMO)

@@ -1,5 +1,6 @@
 """Fixtures that several rooms share: real radiographs where they are, small datasets, and a small trained run."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,17 @@ import cv2
 import numpy as np
 import pytest
 
+# Read when torch is first imported, here and in the commands that tests start. On tensors this small a second thread
+# gains nothing, and where the cores are busy its threads wait for each other: 50 times longer was seen.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 ROOT = Path(__file__).resolve().parents[1]
 
 CANVAS = 64
 SIDES = [{"id": 1, "name": "Left shadow"}, {"id": 2, "name": "Right shadow"}, {"id": 3, "name": "Nodule"}]
 
 TINY_FLAGS = (
-    "--backbone", "resnet18", "--weights", "none", "--fpn-channels", "16", "--rpn-samples", "32", "--roi-samples", "16",
+    "--backbone", "mobilenet_v2", "--weights", "none", "--fpn-channels", "16", "--rpn-samples", "32", "--roi-samples", "16",
     "--device", "cpu", "--n-workers", "0", "--n-epochs", "1", "--batch-size", "4", "--n-pictures", "1", "--lr", "0.01",
     "--warmup-steps", "2", "--log-step", "1", "--normals", "1", "--max-detections", "20",
 )  # fmt: skip
@@ -107,3 +112,41 @@ def vinbig_run(vinbig_store: Path, train_tiny: Callable[..., Path], tmp_path_fac
 def side_run(side_store: Path, train_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One epoch on `side_store`. Not to be changed."""
     return train_tiny(side_store, tmp_path_factory.mktemp("runs") / "sides")
+
+
+@pytest.fixture
+def write_table_store() -> Callable[..., Path]:
+    """(folder, images, boxes, categories=VinBig's) → folder: a dataset without pixels, written by hand.
+
+    images: (source_id, split, fold, patient or None), each 1000 wide and 2000 high.
+    boxes: (row, category_id, (x1, y1, x2, y2)).
+    """
+    import json
+
+    from xray.findings import CATEGORIES
+
+    def write(folder: Path, images: list, boxes: list, categories: list | None = None) -> Path:
+        folder.mkdir(parents=True)
+        records = [
+            {
+                "id": row,
+                "file_name": name,
+                "source_id": name,
+                "width": 1000,
+                "height": 2000,
+                "split": split,
+                "fold": fold,
+            }
+            | ({} if patient is None else {"patient": patient})
+            for row, (name, split, fold, patient) in enumerate(images)
+        ]
+        annotations = [
+            {"id": number, "image_id": row, "category_id": label, "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0}
+            for number, (row, label, (x1, y1, x2, y2)) in enumerate(boxes, 1)
+        ]
+        content = {"images": records, "annotations": annotations, "categories": categories or CATEGORIES}
+        (folder / "annotations.json").write_text(json.dumps(content))
+        (folder / "conversion.json").write_text(json.dumps({"source": "test", "parameters": {"image_size": 64}}))
+        return folder
+
+    return write

@@ -58,7 +58,7 @@ def main(config: Config) -> None:
 
     from rich.console import Console
 
-    from xray.data.predictions import read_predictions, write_predictions
+    from xray.data.predictions import NO_FINDING_CATEGORY, read_predictions, write_predictions
     from xray.data.store import open_store
     from xray.detection.evaluation import check_categories
     from xray.detection.fusion import fuse
@@ -74,11 +74,13 @@ def main(config: Config) -> None:
     if n_unknown:
         print(f"warning: {n_unknown} images are not in {store.path}; their boxes are kept", file=sys.stderr)
     config.save_path.mkdir(parents=True, exist_ok=True)
+    with_submission = max(store.categories) < NO_FINDING_CATEGORY
+    if with_submission:
+        write_submission(config.save_path / SUBMISSION, fused, image_ids, store.categories)
     write_predictions(config.save_path / PREDICTIONS, fused)
     print(f"{sum(len(model.table) for model in models)} boxes of {len(models)} files → {len(fused.table)} boxes")
     print(f"predictions: {config.save_path / PREDICTIONS}")
-    if max(store.categories) < 15:
-        write_submission(config.save_path / SUBMISSION, fused, image_ids, store.categories)
+    if with_submission:
         print(f"submission: {config.save_path / SUBMISSION}")
     else:
         print(f"no {SUBMISSION}: it has room for 14 categories, {store.path} has {len(store.categories)}")

@@ -118,6 +118,8 @@ class DetectionConfig(TrainingConfig):
     """Anchors per radiograph in the loss of the region proposals."""
     roi_samples: int = 512
     """Proposals per radiograph in the loss of the box head."""
+    proposals: int = 2000
+    """Proposals per radiograph that training keeps, also per pyramid level before suppression; inference keeps half."""
     score_threshold: float = 0.001
     """Lowest score of a detection; mAP gains from low ones."""
     max_detections: int = 100
@@ -133,6 +135,7 @@ class DetectionConfig(TrainingConfig):
         require(0 <= self.normals <= 1, "normals", self.normals, "in [0, 1]")
         require(self.rpn_samples >= 1, "rpn_samples", self.rpn_samples, "at least 1")
         require(self.roi_samples >= 1, "roi_samples", self.roi_samples, "at least 1")
+        require(self.proposals >= 2, "proposals", self.proposals, "at least 2")
         require(0 <= self.score_threshold < 1, "score_threshold", self.score_threshold, "in [0, 1)")
         require(self.max_detections >= 1, "max_detections", self.max_detections, "at least 1")
         if self.weights == "coco":
@@ -141,6 +144,9 @@ class DetectionConfig(TrainingConfig):
 
 
 TASKS: dict[str, type[TrainingConfig]] = {"detection": DetectionConfig}
+
+KEPT = ("backbone", "head", "weights", "norm", "trainable_layers", "fpn_channels", "anchor_scale", "ema")
+"""What a resumed run cannot change: its checkpoint holds another model or optimizer then."""
 
 
 def require(holds: bool, name: str, value: object, wanted: str) -> None:
@@ -179,7 +185,13 @@ def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
             raise InputError(
                 f"{config.save_path} is a run of task {previous['task']}: resume it with --task {previous['task']}"
             )
+        # The run may have been moved since.
+        previous["save_path"] = config.save_path
+        before = parse_flags(TASKS[task], yaml_flags(previous))
         config = parse_flags(TASKS[task], yaml_flags(previous) + flags, description=description)
+        for name in KEPT:
+            value, old = getattr(config, name, None), getattr(before, name, None)
+            require(value == old, name, value, f"{old}, the run was started with it; or start another run")
     config.check()
     return task, config
 

@@ -47,9 +47,13 @@ def main(task_name: str, config: TrainingConfig) -> None:
     run.mkdir(parents=True, exist_ok=True)
     save_config(run / CONFIG_FILE, task_name, config)
     trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation)
-    trainer.fit(task, ckpt_path=last if config.resume else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(task, ckpt_path=last if config.resume else None, weights_only=True)
+    except SystemExit:
+        # What Lightning makes of Ctrl-C.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
     best = trainer.checkpoint_callback.best_model_score
     print(f"\nbest {task.monitored}: {float(best):.4f}. The run is in {run}; go on with" if best is not None else "")
     print(f"  python tools/infer.py --weights {run} --data-path RADIOGRAPHS --save-path OUT")

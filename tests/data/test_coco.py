@@ -112,6 +112,22 @@ def test_polygons_and_run_lengths_become_run_lengths(raw, tmp_path):
     assert coco.anns[1]["area"] == 400
 
 
+def test_boxes_with_masks_are_not_fused(raw, tmp_path):
+    boxes = [
+        box(
+            number, 1, readers=[f"R{number}"], segmentation=[[10, 10, 30, 10, 30, 10 + 5 * number, 10, 10 + 5 * number]]
+        )
+        for number in (1, 2)
+    ]
+    plain = [box(number, 1, (40, 10, 9 + number, 20), readers=[f"R{number}"]) for number in (1, 2)]
+    write(raw, [image(number) for number in range(1, 5)], boxes + plain)
+    convert(raw, tmp_path / "data")
+    store = open_store(tmp_path / "data")
+    assert sorted(store.readers) == [["R1"], ["R1", "R2"], ["R2"]]
+    areas = {store.readers[row][0]: int(decode_mask(mask).sum()) for row, mask in store.masks.items()}
+    assert areas == {"R1": 100, "R2": 200}
+
+
 def test_masks_and_boxes_stay_in_the_files_own_units(raw, tmp_path):
     # The table speaks of radiographs ten times as large as the pictures.
     images = [image(number, width=600, height=400) for number in range(1, 5)]

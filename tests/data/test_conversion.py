@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from source_cases import gradient, picture_source, write_picture
 
 from xray.command import InputError
-from xray.data import conversion, journal
+from xray.data import conversion, decoding, journal
 from xray.data.boxes import BoxTable, box_iou
 from xray.data.canvas import Canvas
 from xray.data.conversion import write_store
@@ -40,7 +40,7 @@ class Killed(BaseException):
 
 def stop_after(monkeypatch, n, error=Killed):
     """Lets decoding end after n radiographs."""
-    decode = conversion.decode_canvases
+    decode = decoding.decode_canvases
 
     def decode_some(*args):
         for number, item in enumerate(decode(*args)):
@@ -48,7 +48,7 @@ def stop_after(monkeypatch, n, error=Killed):
                 raise error
             yield item
 
-    monkeypatch.setattr(conversion, "decode_canvases", decode_some)
+    monkeypatch.setattr(decoding, "decode_canvases", decode_some)
 
 
 def kill(monkeypatch):
@@ -147,8 +147,9 @@ def test_an_unfinished_conversion_goes_on_only_with_its_own_parameters(source, t
         convert(dataclasses.replace(source, fingerprint="g"), tmp_path / "data")
     with pytest.raises(InputError, match="files was"):
         convert(dataclasses.replace(source, images=source.images[:-1]), tmp_path / "data")
-    convert(source, tmp_path / "data", image_size=64, overwrite=True)
-    assert open_store(tmp_path / "data").images.shape == (8, 64, 64)
+    convert(source, tmp_path / "data", image_size=16, overwrite=True)
+    convert(source, tmp_path / "whole", image_size=16)
+    assert content(tmp_path / "data") == content(tmp_path / "whole")
 
 
 def test_what_does_not_touch_the_pixels_may_change_on_the_way(source, tmp_path, monkeypatch):

@@ -260,12 +260,14 @@ def test_pictures_beside_dicom_files_are_not_looked_at(raw):
 # ---- test images
 
 
-def test_hidden_truth_becomes_the_test_split_and_no_fold(raw, tmp_path):
+@pytest.mark.parametrize("named", [False, True])
+def test_hidden_truth_becomes_the_test_split_and_no_fold(raw, tmp_path, named):
     for image_id in "xy":
         write_dicom(raw / "test" / f"{image_id}.dicom")
     assert len(read_vinbig(raw).images) == 3
-    header = [name for name in HEADER if name != "rad_id"]
-    rows = [("x", *HEART, 10, 10, 30, 30), ("x", *HEART, 11, 10, 31, 30), ("y", *NORMAL, "", "", "", "")]
+    header = [name for name in HEADER if name != "rad_id" or named]
+    who = ["R1"] * named
+    rows = [("x", *HEART, *who, 10, 10, 30, 30), ("x", *HEART, *who, 11, 10, 31, 30), ("y", *NORMAL, *who, *[""] * 4)]
     write_table(raw / "test_truth.csv", rows, header)
     result = convert(raw, tmp_path / "data")
     store = open_store(tmp_path / "data")

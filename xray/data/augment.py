@@ -26,18 +26,7 @@ class Augmentation:
             raise ValueError(f"unknown augmentation {strength!r}: use one of {', '.join(AUGMENTATIONS)}")
         self.flips = strength != "none"
         self._mirror = mirror
-        self._pipeline = albumentations.Compose(
-            _transforms(strength),
-            bbox_params=albumentations.BboxParams(
-                format="pascal_voc",
-                label_fields=["labels"],
-                # A finding of which less than a third is still in view cannot be recognised any more.
-                min_visibility=0.33,
-                min_width=1,
-                min_height=1,
-                clip=True,
-            ),
-        )
+        self._pipeline = _pipeline(strength)
 
     def __call__(
         self, seed: int, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, mask: np.ndarray | None = None
@@ -53,20 +42,40 @@ class Augmentation:
             mask = None if mask is None else mask[:, ::-1]
             boxes = boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [size, 0, size, 0]
             labels = np.array([self._mirror.get(label, label) for label in labels.tolist()], dtype=np.int64)
+        boxes = boxes.clip(0, size)
+        # albumentations refuses boxes without area; one at the edge may have lost its own to rounding.
+        has_area = ((boxes[:, 2:] - boxes[:, :2]) > 1e-3).all(axis=1)
+        boxes, labels = boxes[has_area], labels[has_area]
+        if self._pipeline is None:
+            return image, boxes, labels, mask
         self._pipeline.set_random_seed(seed)
         data: dict[str, Any] = {"image": np.ascontiguousarray(image)[..., None]}
         if mask is not None:
             data["mask"] = np.ascontiguousarray(mask)
-        changed = self._pipeline(bboxes=boxes.clip(0, size), labels=labels, **data)
+        changed = self._pipeline(bboxes=boxes, labels=labels, **data)
         boxes = np.asarray(changed["bboxes"], dtype=np.float64).reshape(-1, 4)
         labels = np.asarray(changed["labels"], dtype=np.int64).reshape(-1)
         return changed["image"][..., 0], boxes, labels, changed.get("mask")
 
 
-def _transforms(strength: str) -> list[Any]:
+def _pipeline(strength: str) -> Any:
     if strength == "none":
-        return []
-    strong = strength == "strong"
+        return None  # an empty Compose would warn that it has nothing to do
+    return albumentations.Compose(
+        _transforms(strong=strength == "strong"),
+        bbox_params=albumentations.BboxParams(
+            format="pascal_voc",
+            label_fields=["labels"],
+            # A finding of which less than a third is still in view cannot be recognised any more.
+            min_visibility=0.33,
+            min_width=1,
+            min_height=1,
+            clip=True,
+        ),
+    )
+
+
+def _transforms(strong: bool) -> list[Any]:
     a = albumentations
     # No rotation beyond a few degrees: a box around a turned box is loose, and patients do not stand that crooked.
     place = a.Affine(

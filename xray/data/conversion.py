@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -25,12 +25,14 @@ from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.boxes import BoxTable, xyxy_to_xywh
 from xray.data.canvas import Canvas
-from xray.data.decoding import Decoded, decode_canvases
 from xray.data.folds import assign_folds, check_folds
 from xray.data.journal import Journal
 from xray.data.masks import encode_mask
 from xray.data.source import Dropped, Source, SourceImage, clip_boxes, fuse_readers, has_area, snap
 from xray.data.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
+
+if TYPE_CHECKING:
+    from xray.data.decoding import Decoded
 
 ASPECT_TOLERANCE = 0.02
 """A file's aspect may differ from its table's by this share, as rounding to whole pixels makes it."""
@@ -137,6 +139,9 @@ def _check_space(save_path: Path, n_images: int, image_size: int) -> None:
 
 def _decode(source: Source, journal: Journal, image_size: int, n_workers: int) -> None:
     """Brings the journal up to the last image of the source."""
+    # Tables alone need none of the DICOM libraries, whose import takes as long as reading them.
+    from xray.data import decoding
+
     done, total = len(journal.outcomes), len(source.images)
     if done == total:
         return
@@ -153,10 +158,15 @@ def _decode(source: Source, journal: Journal, image_size: int, n_workers: int) -
     try:
         with Progress(*columns, console=Console(stderr=True)) as progress:
             bar = progress.add_task("decoding", total=total, completed=done, speed="")
-            for item in decode_canvases([image.path for image in source.images[done:]], image_size, n_workers):
+            for item in decoding.decode_canvases([image.path for image in source.images[done:]], image_size, n_workers):
                 image = source.images[len(journal.outcomes)]
                 own = boxes[starts[len(journal.outcomes)] : starts[len(journal.outcomes) + 1]]
-                _record(journal, image, item, own, image_size, source.squashed)
+                if isinstance(item, decoding.Decoded):
+                    _record(journal, image, item, own, image_size, source.squashed)
+                else:
+                    # The account must not tell where on whose machine the file lay.
+                    detail = item.reason.replace(str(image.path), image.file_name)
+                    journal.leave_out(reasons.UNREADABLE, detail.replace(str(image.path.parent), "…"))
                 progress.advance(bar)
                 speed = progress.tasks[0].speed
                 progress.update(bar, speed=f"{speed:.1f} images/s" if speed else "")
@@ -166,12 +176,9 @@ def _decode(source: Source, journal: Journal, image_size: int, n_workers: int) -
         raise
 
 
-def _record(journal: Journal, image: SourceImage, item: object, boxes: np.ndarray, size: int, squashed: bool) -> None:
-    if not isinstance(item, Decoded):
-        # The account must not tell where on whose machine the file lay.
-        detail = item.reason.replace(str(image.path), image.file_name).replace(str(image.path.parent), "…")
-        journal.leave_out(reasons.UNREADABLE, detail)
-        return
+def _record(
+    journal: Journal, image: SourceImage, item: "Decoded", boxes: np.ndarray, size: int, squashed: bool
+) -> None:
     width, height = image.width or item.width, image.height or item.height
     ratio = (width / height) / (item.width / item.height)
     is_square = squashed and item.width == item.height

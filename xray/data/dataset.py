@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from xray.command import InputError
 from xray.data.augment import Augmentation
 from xray.data.store import Store
 
@@ -81,7 +82,9 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         self.repeats = np.asarray(repeats, dtype=np.float64)
         self.seed, self.rank, self.world = seed, rank, world
         self.epoch = 0
-        self.total = max(world, round(self.repeats.sum()))
+        if not self.repeats.sum() > 0:
+            raise InputError("no radiograph would be shown: none that trains has a box, and --normals is 0")
+        self.total = max(1, round(self.repeats.sum()))
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before each epoch."""
@@ -92,11 +95,12 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        # The cumulated repeats are stretched by a hair to end at the whole number `total`; their order is shuffled
-        # first, since neighbours in a fixed order would never be drawn together.
+        # Points one apart hit each stretch of the cumulated repeats floor or ceil of its length times. The first point
+        # lies where just `total` of them fit; the order is shuffled, as neighbours would never be drawn together.
         order = rng.permutation(len(self.repeats))
         edges = np.cumsum(self.repeats[order])
-        points = (np.arange(self.total) + rng.random()) * (edges[-1] / self.total)
+        over = edges[-1] - self.total
+        points = np.arange(self.total) + rng.uniform(max(0.0, over), min(1.0, 1.0 + over))
         positions = rng.permutation(order[np.searchsorted(edges, points, side="right").clip(max=len(edges) - 1)])
         padded = np.resize(positions, len(self) * self.world)
         for draw in range(self.rank, len(padded), self.world):

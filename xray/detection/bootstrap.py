@@ -29,7 +29,8 @@ def bootstrap_intervals(
 
     Patients are drawn with replacement, and all radiographs of a patient come along, since they resemble one another
     (Efron and Tibshirani 1993, ch. 8). A drawn radiograph counts with its boxes as often as it was drawn. A finding
-    that a resample does not contain has no AP there; its interval is over the resamples that do.
+    that a resample does not contain has no AP there; its interval is over the resamples that do. A finding of one
+    patient alone has no interval.
 
     Returns map40_ci95 [low, high] and ap40_ci95 {name: [low, high]}; with VinBig's categories also map40_kaggle_ci95
     and ap40_no_finding_ci95. Empty when there are fewer than two patients.

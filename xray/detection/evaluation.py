@@ -129,8 +129,8 @@ def check_categories(store: Store, predictions: Predictions, name: str = "the pr
     if unknown:
         ids = sorted(store.categories)
         raise InputError(
-            f"{name} has boxes of category {', '.join(map(str, unknown))}, {store.path} has {ids[0]} to {ids[-1]}: give "
-            "the dataset that the model was trained for (a category id is Kaggle's class id + 1)"
+            f"{name} has boxes of category {', '.join(map(str, unknown))}, {store.path} has {ids[0]} to {ids[-1]}: "
+            "give the dataset that the model was trained for (a category id is Kaggle's class id + 1)"
         )
 
 

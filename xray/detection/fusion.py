@@ -179,7 +179,11 @@ def _nmw(
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     shift, scale = np.tile(low, 2), np.tile(high - low, 2)
     normalised = ((boxes - shift) / scale).clip(0, 1)
-    fused, fused_scores, _ = non_maximum_weighted([normalised], [scores], [np.zeros(len(boxes))], iou_thr=iou_threshold)
+    # A group whose scores are all 0 would be averaged with weights 0, which gives NaN.
+    positive = np.maximum(scores, np.finfo(np.float32).eps)
+    fused, fused_scores, _ = non_maximum_weighted(
+        [normalised], [positive], [np.zeros(len(boxes))], iou_thr=iou_threshold
+    )
     fused = np.asarray(fused, dtype=np.float64) * scale + shift
     # Which boxes went into which is not returned: the nearest are those that overlap it enough.
     members = [np.flatnonzero(overlaps > iou_threshold) for overlaps in box_iou(fused, boxes)]

@@ -39,6 +39,7 @@ class DetectionTask(L.LightningModule):
             "norm": norm,
             "fpn_channels": config.fpn_channels,
             "anchor_scale": config.anchor_scale,
+            "proposals": config.proposals,
             "score_threshold": config.score_threshold,
             "max_detections": config.max_detections,
         }

@@ -18,8 +18,8 @@ from xray.detection.froc import FP_PER_IMAGE, froc_curve, sensitivity_at
 from xray.detection.metrics import add_no_finding, match_boxes, precision_recall
 from xray.findings import NO_FINDING_NAME
 
-PANEL = (2.05, 1.75)
-"""Width and height of a panel, in inches."""
+PANEL, LARGE_PANEL = (2.05, 1.75), (2.7, 2.1)
+"""Width and height of a panel, in inches: of many, and of at most three."""
 PIXELS_PER_INCH = 96
 MOST_COLUMNS = 5
 SCORE_BINS = np.linspace(0, 1, 26)
@@ -167,8 +167,8 @@ def _grid(
         "axes.spines.right": False,
     }
     with plt.rc_context(style):
-        # At least two panels wide, so that the name of a lone finding fits.
-        size = (PANEL[0] * max(2, columns), PANEL[1] * n_rows + 0.3)
+        width, height = PANEL if columns > 3 else LARGE_PANEL
+        size = (width * columns + 0.2, height * n_rows + 0.3)
         figure, grid = plt.subplots(n_rows, columns, figsize=size, layout="constrained", squeeze=False)
         figure.get_layout_engine().set(hspace=0.07, h_pad=0.05)
         for number, axes in enumerate(grid.flat):
@@ -183,7 +183,8 @@ def _grid(
         figure.supxlabel(x_label, fontsize=9, color=theme.faint)
         figure.supylabel(y_label, fontsize=9, color=theme.faint)
         if legend and shown:
-            grid.flat[0].legend(frameon=False, fontsize=7.5, loc="upper right", handlelength=1.2, labelcolor=theme.ink)
+            handles, labels = grid.flat[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False, handlelength=1.2)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=2 * PIXELS_PER_INCH, transparent=True)
         plt.close(figure)

@@ -41,7 +41,7 @@ def build_trainer(
     """
     _quiet()
     # Best is decided right after a validation, last is written when the epoch is complete: that is where it resumes.
-    best = ModelCheckpoint(
+    best = BestCheckpoint(
         run, BEST, monitor=monitored, mode="max", save_on_train_epoch_end=False, enable_version_counter=False
     )
     last = ModelCheckpoint(run, LAST, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
@@ -79,6 +79,21 @@ def build_trainer(
         # The task's own samplers share the work among processes, so that what is drawn depends on the seed alone.
         use_distributed_sampler=False,
     )
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint that remembers the best score when its run directory was moved, too."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning forgets the score, and a resumed run would replace best.ckpt by its next epoch, if the path changed."""
+        file = str(Path(self.dirpath) / Path(state_dict["best_model_path"]).name)
+        moved = {
+            "dirpath": self.dirpath,
+            "best_model_path": file,
+            "kth_best_model_path": file,
+            "best_k_models": {file: score for score in state_dict["best_k_models"].values()},
+        }
+        super().load_state_dict({**state_dict, **moved})
 
 
 def _quiet() -> None:

@@ -1,0 +1,176 @@
+"""Fusion of several models' predictions, against cases worked by hand and the ensemble-boxes package."""
+
+import math
+
+import ensemble_boxes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xray.command import FlagError
+from xray.data.boxes import BoxTable
+from xray.data.predictions import Predictions
+from xray.detection.fusion import METHODS, fuse
+
+UNIT = (0, 0, 1, 1)
+
+
+def model(*rows: tuple, masks: dict | None = None) -> Predictions:
+    """Rows of (image_id, category, box, score)."""
+    names = list(dict.fromkeys(row[0] for row in rows))
+    table = BoxTable.of(
+        [names.index(r[0]) for r in rows], [r[1] for r in rows], [r[2] for r in rows], [r[3] for r in rows]
+    )
+    return Predictions(tuple(names), table, masks or {})
+
+
+def rows_of(predictions: Predictions) -> list[tuple]:
+    table = predictions.table
+    return [
+        (predictions.image_ids[image], label, tuple(np.round(box, 6).tolist()), round(score, 6))
+        for image, label, box, score in zip(
+            table.images.tolist(), table.labels.tolist(), table.boxes, table.scores.tolist(), strict=True
+        )
+    ]
+
+
+def test_wbf_averages_by_score_and_counts_the_models() -> None:
+    # Widths 100 and 110, scores 0.6 and 0.2: the mean is (0.6 · 100 + 0.2 · 110) / 0.8 = 102.5 wide, its score
+    # (0.6 + 0.2) / 2 = 0.4. A box that only one model of two has keeps its place and half its score.
+    a = model(("x", 1, (0, 0, 100, 100), 0.6), ("x", 2, (0, 0, 50, 50), 0.8))
+    b = model(("x", 1, (0, 0, 110, 100), 0.2))
+    expected = [("x", 1, (0.0, 0.0, 102.5, 100.0), 0.4), ("x", 2, (0.0, 0.0, 50.0, 50.0), 0.4)]
+    assert sorted(rows_of(fuse([a, b]))) == expected
+
+
+def test_weights_shift_the_mean() -> None:
+    # Weights 3 and 1: (3 · 0.5 · 100 + 1 · 0.5 · 120) / (3 · 0.5 + 0.5) = 105.
+    a, b = model(("x", 1, (0, 0, 100, 100), 0.5)), model(("x", 1, (0, 0, 120, 100), 0.5))
+    fused = fuse([a, b], weights=[3, 1])
+    assert rows_of(fused) == [("x", 1, (0.0, 0.0, 105.0, 100.0), 0.5)]
+
+
+def test_images_that_one_model_does_not_know_come_along() -> None:
+    a = model(("x", 1, (0, 0, 10, 10), 0.6))
+    b = model(("y", 1, (0, 0, 10, 10), 0.8), ("x", 1, (0, 0, 10, 10), 0.4))
+    fused = fuse([a, b])
+    assert fused.image_ids == ("x", "y")
+    assert rows_of(fused) == [("x", 1, (0.0, 0.0, 10.0, 10.0), 0.5), ("y", 1, (0.0, 0.0, 10.0, 10.0), 0.4)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_finding_is_a_probability_not_a_box(method: str) -> None:
+    # x: (1 · 0.9 + 3 · 0.5) / 4 = 0.6. y: only the second model says. A box of another category at the same place,
+    # and a low skip threshold's victim, change nothing about it.
+    a = model(("x", 15, UNIT, 0.9), ("x", 1, UNIT, 0.3))
+    b = model(("x", 15, UNIT, 0.5), ("y", 15, UNIT, 0.2))
+    fused = fuse([a, b], weights=[1, 3], method=method, skip_threshold=0.31)
+    assert rows_of(fused) == [("x", 15, (0.0, 0.0, 1.0, 1.0), 0.6), ("y", 15, (0.0, 0.0, 1.0, 1.0), 0.2)]
+
+
+def test_a_mask_follows_its_box() -> None:
+    weak, strong = {"size": [1, 1], "counts": "weak"}, {"size": [1, 1], "counts": "strong"}
+    a = model(("x", 13, (0, 0, 100, 100), 0.6), ("x", 1, (0, 0, 9, 9), 0.9), masks={0: weak})
+    b = model(("x", 13, (0, 0, 105, 100), 0.8), masks={0: strong})
+    c = model(("x", 13, (0, 0, 100, 105), 0.95))
+    for method in ("wbf", "nmw"):
+        fused = fuse([a, b, c], method=method)
+        row = fused.table.labels.tolist().index(13)
+        assert fused.masks == {row: strong}, method
+    assert fuse([a, c], method="nms").masks == {}  # the strongest box has none
+    soft = fuse([a, b], method="soft_nms")
+    assert [soft.masks.get(row, {}).get("counts") for row in np.flatnonzero(soft.table.labels == 13)] == [
+        "strong",
+        "weak",
+    ]
+
+
+def test_nms_keeps_the_strongest() -> None:
+    # IoU 100 / 110 = 0.91 of the first two; the third lies apart. Model weights 1 and 2 make the second 0.35 of 0.7.
+    a = model(("x", 1, (0, 0, 100, 100), 0.7))
+    b = model(("x", 1, (0, 0, 110, 100), 0.6), ("x", 1, (500, 0, 600, 100), 0.1))
+    apart = ("x", 1, (500.0, 0.0, 600.0, 100.0), 0.1)
+    assert rows_of(fuse([a, b], method="nms")) == [("x", 1, (0.0, 0.0, 100.0, 100.0), 0.7), apart]
+    assert rows_of(fuse([a, b], [1, 2], method="nms")) == [("x", 1, (0.0, 0.0, 110.0, 100.0), 0.6), apart]
+
+
+def test_soft_nms_lowers_the_weaker() -> None:
+    # IoU 100 / 125 = 0.8: the weaker score becomes 0.6 · exp(-0.8² / 0.5).
+    a, b = model(("x", 1, (0, 0, 100, 100), 0.9)), model(("x", 1, (0, 0, 125, 100), 0.6))
+    fused = rows_of(fuse([a, b], method="soft_nms"))
+    lowered = round(0.6 * math.exp(-(0.8**2) / 0.5), 6)
+    assert fused == [("x", 1, (0.0, 0.0, 100.0, 100.0), 0.9), ("x", 1, (0.0, 0.0, 125.0, 100.0), lowered)]
+
+
+def test_nmw_averages_by_overlap() -> None:
+    # Weights score × IoU with the strongest: 0.8 · 1 and 0.5 · 0.8 = 0.4: width (0.8 · 100 + 0.4 · 125) / 1.2.
+    a, b = model(("x", 1, (0, 0, 100, 100), 0.8)), model(("x", 1, (0, 0, 125, 100), 0.5))
+    (image, label, box, score), *others = rows_of(fuse([a, b], method="nmw"))
+    assert (image, label, score, others) == ("x", 1, 0.8, [])
+    np.testing.assert_allclose(box, (0, 0, (80 + 50) / 1.2, 100), atol=1e-3)
+
+
+box = st.tuples(*[st.integers(0, 20)] * 4).map(
+    lambda c: (min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3]))
+)
+row = st.tuples(st.sampled_from("xy"), st.integers(1, 2), box, st.integers(0, 100).map(lambda n: n / 100))
+files = st.lists(st.lists(row, max_size=12), min_size=1, max_size=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(files, st.sampled_from(METHODS), st.data())
+def test_any_input_gives_sound_output(rows: list, method: str, data: st.DataObject) -> None:
+    weights = data.draw(st.lists(st.floats(0.1, 10), min_size=len(rows), max_size=len(rows)))
+    fused = fuse([model(*some) for some in rows], weights, method=method)
+    table = fused.table
+    assert set(fused.image_ids) == {entry[0] for some in rows for entry in some}
+    assert np.isfinite(table.boxes).all()
+    assert (table.boxes[:, 2:] >= table.boxes[:, :2]).all()
+    assert ((table.scores >= 0) & (table.scores <= 1)).all()
+    assert (np.diff(table.images) >= 0).all()
+    same = np.diff(table.images) == 0
+    assert (np.diff(table.scores)[same] <= 0).all()
+
+
+@pytest.mark.parametrize("method", ["wbf", "nms", "nmw"])
+def test_agrees_with_the_package_on_one_image(method: str) -> None:
+    rng = np.random.default_rng(4)
+    models, boxes, scores, labels = [], [], [], []
+    scores_left = rng.permutation(np.arange(1, 41)) / 41  # all different, for their order to be determined
+    for number in range(2):
+        corner = rng.uniform(0, 700, (20, 2))
+        some = np.concatenate([corner, corner + rng.uniform(50, 300, (20, 2))], axis=1)
+        kinds, mine = rng.integers(1, 4, 20), scores_left[20 * number : 20 * number + 20]
+        models.append(Predictions(("x",), BoxTable.of(np.zeros(20), kinds, some, mine)))
+        boxes.append(some / 1000)
+        scores.append(mine)
+        labels.append(kinds)
+    call = {
+        "wbf": ensemble_boxes.weighted_boxes_fusion,
+        "nms": ensemble_boxes.nms,
+        "nmw": ensemble_boxes.non_maximum_weighted,
+    }[method]
+    theirs, their_scores, their_labels = call(boxes, scores, labels, iou_thr=0.4)
+    ours = fuse(models, iou_threshold=0.4, method=method).table
+    order = np.argsort(-np.asarray(their_scores), kind="stable")
+    np.testing.assert_allclose(ours.scores, np.asarray(their_scores)[order], atol=1e-6)
+    np.testing.assert_array_equal(ours.labels, np.asarray(their_labels)[order])
+    np.testing.assert_allclose(ours.boxes / 1000, np.asarray(theirs)[order], atol=1e-5)
+
+
+def test_wrong_settings_are_refused() -> None:
+    a = model(("x", 1, (0, 0, 10, 10), 0.6))
+    for settings_, words in (
+        ({"weights": [1]}, "1 weights for 2"),
+        ({"weights": [1, 0]}, "positive"),
+        ({"weights": [1, math.nan]}, "positive"),
+        ({"iou_threshold": 1.0}, "IoU threshold"),
+        ({"skip_threshold": -0.1}, "skip threshold"),
+        ({"method": "mean"}, "mean"),
+        ({"score": "sum"}, "sum"),
+    ):
+        with pytest.raises(FlagError, match=words):
+            fuse([a, a], **settings_)
+    with pytest.raises(FlagError, match="nothing"):
+        fuse([])

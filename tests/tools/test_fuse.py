@@ -1,0 +1,119 @@
+"""tools/fuse.py from the command line."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tools.fuse import Config, main
+from xray.command import FlagError, InputError
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "fuse.py"
+UNIT = [0, 0, 1, 1]
+
+
+@pytest.fixture
+def data(tmp_path: Path, write_table_store: Callable[..., Path]) -> Path:
+    images = [
+        ("one", "test", -1, None),
+        ("two", "test", -1, None),
+        ("three", "test", -1, None),
+        ("t", "train", 0, None),
+    ]
+    return write_table_store(tmp_path / "data", images, [])
+
+
+def write(path: Path, *rows: tuple) -> Path:
+    """Rows of (image_id, category, [x, y, width, height], score)."""
+    names = ("image_id", "category_id", "bbox", "score")
+    path.write_text(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    first = write(tmp_path / "a.json", ("one", 4, [0, 0, 100, 100], 0.6), ("one", 15, UNIT, 0.25))
+    second = write(
+        tmp_path / "b.json",
+        ("stranger", 1, [0, 0, 10, 10], 0.8),
+        ("one", 4, [0, 0, 110, 100], 0.2),
+        ("one", 15, UNIT, 0.75),
+        ("two", 15, UNIT, 0.5),
+    )
+    return first, second
+
+
+def test_fuses_and_writes_both_files(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:
+    flags = ["--predictions", *files, "--data-path", data, "--save-path", "out"]
+    done = subprocess.run(
+        [sys.executable, TOOL, *flags], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning: 1 images are not in" in done.stderr
+    assert "6 boxes of 2 files → 4 boxes" in done.stdout
+    # The mean of widths 100 and 110 by score, 102.5, with score 0.4; probabilities are averaged; the stranger's box
+    # has half its score, since one model of two saw it.
+    assert json.loads((tmp_path / "out/predictions.json").read_text()) == [
+        {"image_id": "one", "category_id": 15, "bbox": UNIT, "score": 0.5},
+        {"image_id": "one", "category_id": 4, "bbox": [0, 0, 102.5, 100], "score": 0.4},
+        {"image_id": "stranger", "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.4},
+        {"image_id": "two", "category_id": 15, "bbox": UNIT, "score": 0.5},
+    ]
+    # All test images have a row, in the dataset's order; the stranger comes last; the training image has none.
+    assert (tmp_path / "out/submission.csv").read_text().splitlines() == [
+        "image_id,PredictionString",
+        "one,14 0.5 0 0 1 1 3 0.4 0 0 102.5 100",
+        "two,14 0.5 0 0 1 1",
+        "three,14 1 0 0 1 1",
+        "stranger,0 0.4 0 0 10 10",
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predictions.json", "submission.csv"]
+
+
+def test_settings_reach_the_fusion(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:
+    main(Config(files, data, tmp_path / "out", weights=(1, 3), iou=0.95, skip=0.3))
+    rows = json.loads((tmp_path / "out/predictions.json").read_text())
+    # 0.2 is skipped; "No finding" is (1 · 0.25 + 3 · 0.75) / 4; the lone box has 0.6 · 1 / 4 of its score.
+    assert [(row["category_id"], row["score"]) for row in rows if row["image_id"] == "one"] == [(15, 0.625), (4, 0.15)]
+
+
+def test_a_submission_can_be_fused(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:
+    csv = tmp_path / "c.csv"
+    csv.write_text("image_id,PredictionString\none,3 0.4 0 0 100 100\n")
+    main(Config((files[0], csv), data, tmp_path / "out"))
+    rows = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert [(row["category_id"], row["score"]) for row in rows] == [(4, 0.5), (15, 0.25)]
+
+
+def test_more_categories_than_a_submission_holds(
+    tmp_path: Path, write_table_store: Callable[..., Path], capsys: pytest.CaptureFixture
+) -> None:
+    categories = [{"id": number, "name": f"finding {number}"} for number in range(1, 21)]
+    data = write_table_store(tmp_path / "many", [("one", "test", -1, None)], [], categories)
+    main(Config((write(tmp_path / "p.json", ("one", 20, [0, 0, 9, 9], 0.5)),), data, tmp_path / "out"))
+    assert "no submission.csv" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
+
+
+def test_bad_input_is_refused_and_nothing_written(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:
+    strange = write(tmp_path / "s.json", ("one", 44, [0, 0, 9, 9], 0.5))
+    out = tmp_path / "out"
+    for config, words in (
+        (Config((files[0], tmp_path / "none.json"), data, out), "no predictions at"),
+        (Config((files[0], strange), data, out), r"s\.json has boxes of category 44"),
+        (Config(files, tmp_path / "nowhere", out), "no dataset at"),
+        (Config(files, data, files[0]), "is a file"),
+    ):
+        with pytest.raises(InputError, match=words):
+            main(config)
+    with pytest.raises(FlagError, match="1 weights for 2"):
+        main(Config(files, data, out, weights=(1,)))
+    assert not out.exists()
+    main(Config(files, data, out))
+    before = (out / "predictions.json").read_text()
+    with pytest.raises(InputError, match="--overwrite"):
+        main(Config(files, data, out, iou=0.9))
+    assert (out / "predictions.json").read_text() == before
