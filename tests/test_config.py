@@ -166,16 +166,16 @@ OUT_OF_RANGE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in OUT_OF_RANGE.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in OUT_OF_RANGE.items() for value in values]
+)
 def test_a_value_out_of_range_is_refused_and_named(name, value):
     with pytest.raises(FlagError, match=rf"^--{name.replace('_', '-')} is {value}: it must be "):
         DetectionConfig(**{name: value}).check()
 
 
 def test_every_number_has_a_range():
-    numbers = {
-        field.name for field in dataclasses.fields(DetectionConfig) if type(field.default) in (int, float)
-    }
+    numbers = {field.name for field in dataclasses.fields(DetectionConfig) if type(field.default) in (int, float)}
     assert numbers <= OUT_OF_RANGE.keys()
 
 

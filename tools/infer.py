@@ -68,6 +68,8 @@ def main(config: InferConfig) -> int:
     """Exit status 0, or 1 if a radiograph could not be read."""
     check(config)
     out = Path(config.save_path)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder as --save-path")
     if (out / "predictions.json").exists() and not config.overwrite:
         raise InputError(f"{out} holds predictions already: give another --save-path, or --overwrite")
 
@@ -115,13 +117,17 @@ def check(config: InferConfig) -> None:
 
 
 def rows_of_submission(data: Path, ids: tuple[str, ...], sample: str) -> list[str]:
-    """Image ids in the order of the sample submission; in that of the files where there is none that speaks of them."""
+    """Image ids in the order of the sample submission.
+
+    In that of the files where there is none that speaks of them, or where one file was asked for.
+    """
     from xray.outputs.submission import submission_order
 
     if sample:
         return submission_order(Path(sample))
-    folder = data if data.is_dir() else data.parent
-    for candidate in (folder / "sample_submission.csv", folder.absolute().parent / "sample_submission.csv"):
+    if data.is_file():
+        return list(ids)
+    for candidate in (data / "sample_submission.csv", data.absolute().parent / "sample_submission.csv"):
         # Beside train/ there is one too, and it speaks of test/ alone.
         if candidate.is_file() and not set(ids).isdisjoint(order := submission_order(candidate)):
             return order
@@ -144,12 +150,7 @@ def find_all(pipeline: "Pipeline", inputs: "Inputs", batch_size: int, config: In
             tables.append(BoxTable.of(indices[found.images], found.labels, found.boxes, found.scores))
             batch.clear()
 
-    columns = (
-        *Progress.get_default_columns()[:3],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.speed}"),
-    )
+    columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         stream = inputs.canvases(pipeline.canvas_size, config.n_workers, config.timeout)
         for item in progress.track(stream, total=len(inputs), description="radiographs"):

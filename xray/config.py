@@ -28,17 +28,21 @@ class TrainingConfig:
     """Radiographs per step and device."""
     lr: float = 0.005
     """Learning rate after warm-up, per optimizer step."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """What applies the gradients."""
     momentum: float = 0.9
     """Momentum of SGD, in [0, 1)."""
     weight_decay: float = 0.0005
     """L2 weight decay."""
+    schedule: Literal["step", "cosine", "onecycle", "plateau"] = "step"
+    """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
     step_size: int = 30
-    """Epochs between reductions of the learning rate."""
+    """Epochs between reductions of the learning rate; with plateau, validations without a better one before it."""
     gamma: float = 0.1
     """Factor of each reduction of the learning rate, in (0, 1]."""
     warmup_steps: int = 500
     """Optimizer steps over which the learning rate rises linearly; never more than the first epoch."""
-    clip_grad: float = 0.0
+    clip_grad: float = 10.0
     """Largest gradient norm; 0 leaves gradients as they are."""
     accumulate: int = 1
     """Batches whose gradients are added up for one optimizer step."""
@@ -61,7 +65,9 @@ class TrainingConfig:
     seed: int = 0
     """Seed of weights, order, augmentation and sampling."""
     augment: Literal["none", "light", "strong"] = "light"
-    """Random flips, shifts, contrast and noise of the training radiographs."""
+    """Random shifts, contrast, noise and flips of the training radiographs."""
+    flip: float = 0.5
+    """Share of the training radiographs that are mirrored, in [0, 1]; at 0, inference does not mirror either."""
     log_step: int = 10
     """Training steps between entries of the log."""
     early_stop: int = 0
@@ -84,6 +90,7 @@ class TrainingConfig:
             require(getattr(self, name) >= low, name, getattr(self, name), f"at least {low}")
         require(self.lr > 0, "lr", self.lr, "above 0")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        require(0 <= self.flip <= 1, "flip", self.flip, "in [0, 1]")
         require(0 < self.gamma <= 1, "gamma", self.gamma, "in (0, 1]")
         require(0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "in (0, 1)")
         device_kinds = ("auto", "cpu", "cuda")
@@ -104,7 +111,7 @@ class DetectionConfig(TrainingConfig):
     """Initial weights: imagenet (trunk), coco (whole detector; resnet50 only), none, or a .pth / .safetensors FILE."""
     norm: Literal["auto", "frozen", "batch"] = "auto"
     """Batch norm of the trunk: frozen keeps the initial weights' statistics; auto freezes unless weights is none."""
-    trainable_layers: int = 5
+    trainable_layers: int = 3
     """Stages of the trunk that train, from the last, 0–5; all train when weights is none."""
     fpn_channels: int = 256
     """Channels of the feature pyramid; weights of coco need 256."""
@@ -145,7 +152,10 @@ class DetectionConfig(TrainingConfig):
 
 TASKS: dict[str, type[TrainingConfig]] = {"detection": DetectionConfig}
 
-KEPT = ("backbone", "head", "weights", "norm", "trainable_layers", "fpn_channels", "anchor_scale", "ema")
+KEPT = (
+    "backbone", "head", "weights", "norm", "trainable_layers", "fpn_channels", "anchor_scale", "ema", "optimizer",
+    "schedule",
+)  # fmt: skip
 """What a resumed run cannot change: its checkpoint holds another model or optimizer then."""
 
 

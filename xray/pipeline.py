@@ -27,13 +27,15 @@ VINBIG_CATEGORIES = {category["id"]: category["name"] for category in CATEGORIES
 class LoadedDetector:
     """A detector of a run directory, ready to run.
 
-    canvas_size: pixels a side. mirror: {category: category on a flipped radiograph}.
+    canvas_size: pixels a side. mirror: {category: category on a flipped radiograph}. flips: whether it was trained on
+    mirrored radiographs; one that was not knows the heart on one side only and is not shown them.
     """
 
     model: Detector
     canvas_size: int
     categories: dict[int, str]
     mirror: dict[int, int]
+    flips: bool = True
 
     @torch.inference_mode()
     def detect(self, canvases: np.ndarray, flip: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -87,7 +89,7 @@ class Pipeline:
         tables, sources, weights = [], [], []
         for detector in self.detectors:
             scaled = [_rescaled(canvas, detector.canvas_size) for canvas in canvases]
-            for flip in (False, True) if self.flips else (False,):
+            for flip in (False, True) if self.flips and detector.flips else (False,):
                 for image, (boxes, labels, scores) in enumerate(detector.detect(np.stack(scaled), flip)):
                     boxes = Canvas(*sizes[image], detector.canvas_size).to_original(boxes)
                     tables.append(BoxTable.of(np.full(len(boxes), image), labels, boxes, scores))
@@ -136,8 +138,11 @@ def _load_detector(
         model = build_detector(max(categories), size, **description["architecture"])
         model.load_state_dict(state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{run} does not hold the model that its model.json describes: {error}") from None
-    return LoadedDetector(model.eval().to(device), size, categories, mirrored(categories))
+        # PyTorch lists every tensor that differs.
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{run} does not hold the model that its model.json describes: {reason}") from None
+    flips = bool(description.get("flips", True))
+    return LoadedDetector(model.eval().to(device), size, categories, mirrored(categories), flips)
 
 
 def _rescaled(canvas: np.ndarray, size: int) -> np.ndarray:

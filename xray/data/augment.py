@@ -19,12 +19,13 @@ class Augmentation:
 
     strength: "none", "light" or "strong".
     mirror: {label: label on a flipped radiograph}, from `xray.findings.mirrored`.
+    flip: share of the canvases that are mirrored; none is at strength "none".
     """
 
-    def __init__(self, strength: str, mirror: dict[int, int]) -> None:
+    def __init__(self, strength: str, mirror: dict[int, int], flip: float = 0.5) -> None:
         if strength not in AUGMENTATIONS:
             raise ValueError(f"unknown augmentation {strength!r}: use one of {', '.join(AUGMENTATIONS)}")
-        self.flips = strength != "none"
+        self.flip = flip if strength != "none" else 0.0
         self._mirror = mirror
         self._pipeline = _pipeline(strength)
 
@@ -37,7 +38,7 @@ class Augmentation:
         Returns the four of them changed; boxes pushed out of view are gone.
         """
         size = image.shape[0]
-        if self.flips and np.random.default_rng(seed).random() < 0.5:
+        if np.random.default_rng(seed).random() < self.flip:
             image = image[:, ::-1]
             mask = None if mask is None else mask[:, ::-1]
             boxes = boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [size, 0, size, 0]

@@ -178,7 +178,8 @@ def _check_fusion(table: BoxTable, models: np.ndarray, weights: np.ndarray, scor
         raise InputError("scores to fuse must lie between 0 and 1: check the predictions' score values")
 
 
-@numba.njit(cache=True, nogil=True)
+# error_model: no test for a division by zero, none of which can happen; it also halves the time to compile.
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _fuse_groups(starts, boxes, scores, models, weights, iou_threshold, score_kind):  # type: ignore[no-untyped-def]
     """Clusters each group (one image and category, sorted by weighted score); a cluster lives at its first box's row.
 

@@ -130,6 +130,9 @@ def sample_seed(seed: int, epoch: int, draw: int) -> int:
 
 def make_loader(dataset: Dataset[Any], batch_size: int, n_workers: int, collate: Any, sampler: Any = None) -> Any:
     """A DataLoader of pinned batches whose workers live as long as it does."""
+    if n_workers:
+        # A forked worker inherits OpenCV's thread pool without its threads and would wait for them for ever.
+        cv2.setNumThreads(1)
     return DataLoader(
         dataset,
         batch_size=batch_size,

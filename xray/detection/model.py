@@ -200,10 +200,17 @@ def _load_matching(target: nn.Module, state: dict[str, Tensor], source: str, kin
     optional = [name for name in own if "box_predictor" in name or name.endswith("num_batches_tracked")]
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     missing = [name for name in own if name not in fitting and name not in optional]
+    # ResNet-34 holds all of ResNet-18's tensors, and more. A classifier's head (fc, classifier) is no part of the trunk.
+    parts = {name.split(".")[0] for name in own}
+    missing += [
+        name
+        for name in state
+        if name.split(".")[0] in parts and name not in own and not name.endswith("num_batches_tracked")
+    ]
     if missing:
         raise InputError(
-            f"{source} does not hold the weights of this {kind} ({backbone}): {len(missing)} of {len(own)} tensors are "
-            f"missing or of another shape, {missing[0]} first; check --backbone, --head and --fpn-channels"
+            f"{source} does not hold the weights of this {kind} ({backbone}): {len(missing)} tensors are "
+            f"missing, of another shape or too many, {missing[0]} first; check --backbone, --head and --fpn-channels"
         )
     target.load_state_dict({**own, **fitting})
     new = [name for name in own if "box_predictor" in name and name not in fitting]

@@ -16,7 +16,7 @@ from xray.data.store import Store
 from xray.detection.metrics import detection_metrics
 from xray.detection.model import Detector, build_detector, load_initial_weights
 from xray.findings import mirrored
-from xray.training.optimizers import every_step, sgd, step_decay
+from xray.training.optimizers import configure
 from xray.training.rows import training_rows
 
 MONITORED = "map40"
@@ -66,6 +66,7 @@ class DetectionTask(L.LightningModule):
             "architecture": self.architecture,
             "categories": {str(category_id): name for category_id, name in self.store.categories.items()},
             "canvas_size": self.store.canvas_size,
+            "flips": self.config.flip > 0 and self.config.augment != "none",
             "thresholds": {"detection": self.config.score_threshold},
             "metrics": self.metrics,
         }
@@ -74,7 +75,7 @@ class DetectionTask(L.LightningModule):
 
     def train_dataloader(self) -> Any:
         config = self.config
-        augmentation = Augmentation(config.augment, mirrored(self.store.categories))
+        augmentation = Augmentation(config.augment, mirrored(self.store.categories), config.flip)
         dataset = BoxDataset(self.store, self.train_rows, augmentation, config.seed)
         repeats = repeat_factors(dataset.labels_of(), config.repeat_threshold, config.normals)
         sampler = EpochSampler(repeats, config.seed, self.global_rank, self.trainer.world_size)
@@ -87,12 +88,7 @@ class DetectionTask(L.LightningModule):
     # Training
 
     def configure_optimizers(self) -> Any:
-        config = self.config
-        optimizer = sgd(self.model, config.lr, config.momentum, config.weight_decay)
-        steps_per_epoch = max(1, self.trainer.estimated_stepping_batches // self.trainer.max_epochs)
-        return every_step(
-            optimizer, step_decay(optimizer, steps_per_epoch, config.step_size, config.gamma, config.warmup_steps)
-        )
+        return configure(self.model, self.config, self.trainer.estimated_stepping_batches, self.monitored)
 
     def on_train_epoch_start(self) -> None:
         # The losses sample anchors and proposals at random: their draws depend on nothing but seed, epoch and process.

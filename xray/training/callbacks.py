@@ -45,9 +45,16 @@ class Throughput(Callback):
         self._images += len(batch["images"])
         if (index + 1) % self.every == 0 or index + 1 == trainer.num_training_batches:
             elapsed = self._last - self._start
-            task.log("speed/images_per_second", self._images * trainer.world_size / elapsed, batch_size=1)
-            task.log("speed/data_wait_share", self._waited / elapsed, batch_size=1)
-            task.log("speed/peak_memory_gib", peak_memory() / 2**30, batch_size=1)
+            values = {
+                "speed/images_per_second": self._images * trainer.world_size / elapsed,
+                "speed/data_wait_share": self._waited / elapsed,
+                "speed/peak_memory_gib": peak_memory() / 2**30,
+            }
+            for name, value in values.items():
+                task.log(name, value, batch_size=1, logger=False)
+            # Lightning's own interval counts from the start of the training and would pass over an epoch's last step.
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
 
 
 def peak_memory() -> int:

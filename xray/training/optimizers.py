@@ -1,37 +1,61 @@
 """Optimizers and learning-rate schedules."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+
+from xray.config import TrainingConfig
 
 
-def sgd(model: nn.Module, lr: float, momentum: float, weight_decay: float) -> SGD:
-    """SGD with momentum over the parameters that train; biases and norms do not decay."""
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
+    """SGD with momentum, Adam or AdamW over the parameters that train; biases and norms do not decay."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return SGD([group for group in groups if group["params"]], lr=lr, momentum=momentum)
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "sgd":
+        return SGD(groups, lr=config.lr, momentum=config.momentum)
+    return {"adam": Adam, "adamw": AdamW}[config.optimizer](groups, lr=config.lr)
 
 
-def step_decay(optimizer: Optimizer, steps_per_epoch: int, step_size: int, gamma: float, warmup_steps: int) -> LambdaLR:
-    """StepLR by epochs (lr × gamma every `step_size` epochs) with a linear warm-up over the first steps.
+def configure(model: nn.Module, config: TrainingConfig, n_steps: int, monitored: str) -> dict[str, Any]:
+    """What a LightningModule's `configure_optimizers` returns.
 
-    It counts optimizer steps and knows nothing of the number of epochs, so a longer training continues a shorter one.
-    The warm-up lasts at most one epoch: on a small dataset 500 steps might otherwise be all of it.
+    n_steps: optimizer steps of the whole training. monitored: the validation metric that "plateau" watches.
     """
-    warmup = min(warmup_steps, steps_per_epoch)
-
-    def factor(step: int) -> float:
-        decay = gamma ** (step // steps_per_epoch // step_size)
-        return decay * min(1.0, (step + 1) / (warmup + 1))
-
-    return LambdaLR(optimizer, factor)
-
-
-def every_step(optimizer: Optimizer, scheduler: LambdaLR) -> dict[str, Any]:
-    """What `configure_optimizers` returns for a schedule that advances with every optimizer step."""
+    optimizer = build_optimizer(model, config)
+    steps_per_epoch = max(1, n_steps // config.n_epochs)
+    # On a small dataset 500 steps might be all of the training: the warm-up lasts at most one epoch.
+    warmup = min(config.warmup_steps, steps_per_epoch)
+    if config.schedule == "plateau":
+        plateau = ReduceLROnPlateau(optimizer, mode="max", factor=config.gamma, patience=config.step_size)
+        watch = {"scheduler": plateau, "monitor": monitored, "frequency": config.val_every}
+        return {"optimizer": optimizer, "lr_scheduler": watch}
+    if config.schedule == "onecycle":
+        scheduler: Any = OneCycleLR(optimizer, max_lr=config.lr, total_steps=n_steps)
+    else:
+        decay = {
+            "step": step_decay(steps_per_epoch, config.step_size, config.gamma),
+            "cosine": cosine_decay(n_steps),
+        }[config.schedule]
+        scheduler = LambdaLR(optimizer, lambda step: decay(step) * min(1.0, (step + 1) / (warmup + 1)))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def step_decay(steps_per_epoch: int, step_size: int, gamma: float) -> Callable[[int], float]:
+    """The learning rate falls by `gamma` every `step_size` epochs (StepLR), counted in optimizer steps.
+
+    It knows nothing of the number of epochs, so a longer training continues a shorter one exactly.
+    """
+    return lambda step: gamma ** (step // steps_per_epoch // step_size)
+
+
+def cosine_decay(n_steps: int) -> Callable[[int], float]:
+    """From 1 to 0 along half a cosine over the training (Loshchilov and Hutter 2017, arXiv:1608.03983, no restarts)."""
+    return lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step / n_steps)))

@@ -1,0 +1,102 @@
+"""Kaggle's two run-length texts ↔ masks.
+
+A text lists pairs of whole numbers, one pair a run of mask pixels, counted down the columns from the upper left pixel:
+
+- "relative" (SIIM-ACR Pneumothorax): `gap length`, the gap counted from the end of the run before, the first from
+  pixel 0;
+- "absolute" (Kaggle's other challenges): `start length`, the start counted from pixel 1.
+
+No mask is `-1`, or nothing at all.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from xray.command import InputError
+
+Dialect = Literal["relative", "absolute"]
+
+_NO_MASK = ("", "-1")
+
+
+def decode(text: str, height: int, width: int, dialect: Dialect) -> np.ndarray:
+    """A run-length text → (height, width) bool.
+
+    Raises InputError as `read_runs` does.
+    """
+    starts, ends = read_runs(text, height, width, dialect)
+    counts = coco_counts(starts, ends, height * width)
+    # Runs and the gaps between them alternate, beginning with a gap, be it empty.
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+
+
+def encode(mask: np.ndarray, dialect: Dialect) -> str:
+    """A (height, width) mask, nonzero where it is → its text; without a pixel "-1", or "" in the absolute dialect."""
+    starts, ends = runs_of(mask)
+    if len(starts) == 0:
+        return "-1" if dialect == "relative" else ""
+    if dialect == "relative":
+        firsts = np.concatenate([starts[:1], starts[1:] - ends[:-1]])
+    else:
+        firsts = starts + 1
+    return " ".join(map(str, np.stack([firsts, ends - starts], axis=1).ravel().tolist()))
+
+
+def read_runs(text: str, height: int, width: int, dialect: Dialect) -> tuple[np.ndarray, np.ndarray]:
+    """A run-length text → starts and ends (exclusive) of its runs, two (N,) int64, counted from 0 down the columns.
+
+    Runs are in ascending order and do not overlap; two may touch.
+
+    Raises InputError for what is not pairs of whole numbers, runs without a pixel, runs that overlap or stand in no
+    order (a negative gap in the relative dialect), and runs beyond the last pixel; the message names the run.
+    """
+    n_pixels = height * width
+    words = text.split()
+    if " ".join(words) in _NO_MASK:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    try:
+        values = np.array([int(word) for word in words], dtype=np.int64)
+    except (ValueError, OverflowError):
+        faulty = next((word for word in words if not word.lstrip("-").isdecimal() or len(word) > 18), words[0])
+        raise InputError(f"the run lengths hold {faulty[:20]!r}, which is no whole number of pixels") from None
+    if len(values) % 2:
+        raise InputError(f"the run lengths are {len(values)} numbers: runs are pairs, so one is missing or too many")
+    firsts, lengths = values[0::2], values[1::2]
+    _refuse(lengths < 1, values, "has no pixel")
+    # Before anything is summed: larger numbers might overflow.
+    beyond = f"reaches beyond the {width} x {height} pixels"
+    _refuse((lengths > n_pixels) | (firsts > n_pixels), values, beyond)
+    if dialect == "relative":
+        _refuse(firsts < 0, values, "begins before the run in front of it ends")
+        ends = np.cumsum(firsts + lengths)
+        starts = ends - lengths
+    else:
+        _refuse(firsts < 1, values, "begins before the first pixel, which is 1")
+        starts = firsts - 1
+        ends = starts + lengths
+        _refuse(np.concatenate([[False], starts[1:] < starts[:-1]]), values, "begins before the run in front of it")
+        _refuse(np.concatenate([[False], starts[1:] < ends[:-1]]), values, "overlaps the run in front of it")
+    _refuse(ends > n_pixels, values, beyond)
+    return starts, ends
+
+
+def runs_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A (height, width) mask → starts and ends (exclusive) of its runs, two (N,) int64, counted down the columns."""
+    # A pixel outside before the first and after the last lets runs touch both ends.
+    flat = np.zeros(mask.size + 2, dtype=bool)
+    flat[1:-1] = np.asarray(mask).T.reshape(-1) != 0
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    return changes[0::2], changes[1::2]
+
+
+def coco_counts(starts: np.ndarray, ends: np.ndarray, n_pixels: int) -> np.ndarray:
+    """Ascending runs → COCO's counts of alternately clear and set pixels, (2N + 1,) int64 with the sum `n_pixels`."""
+    edges = np.stack([starts, ends], axis=1).ravel()
+    return np.diff(edges, prepend=0, append=n_pixels)
+
+
+def _refuse(faulty: np.ndarray, values: np.ndarray, what: str) -> None:
+    if faulty.any():
+        run = int(np.argmax(faulty))
+        raise InputError(f"run {run + 1} of the mask ({values[2 * run]} {values[2 * run + 1]}) {what}")

@@ -1,0 +1,183 @@
+"""Trunks that others trained: how canvases are fed to them, where they come from, and how their tensors are named."""
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import huggingface_hub.constants
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from xray.command import InputError
+
+# ImageNet's statistics, in units of the full grey scale: what the pretrained trunks were fed with.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+GREY_MEAN = sum(MEAN) / 3
+GREY_STD = sum(STD) / 3
+
+PREFIXES = ("", "encoder.", "network.", "backbone.body.", "backbone.")
+"""Where a trunk sits in a weights file: alone, in a segmenter, in a classifier, in a detector."""
+
+
+class Normalise(nn.Module):
+    """Canvases → what a trunk reads: (B, 1, S, S) uint8 → (B, C, S, S) float32 with ImageNet's mean and deviation.
+
+    in_channels: 3 repeats the grey value under each colour's statistics; 1 uses the mean of the three.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        if in_channels not in (1, 3):
+            raise ValueError(f"in_channels is {in_channels}: it must be 1 or 3")
+        mean, std = (MEAN, STD) if in_channels == 3 else ((GREY_MEAN,), (GREY_STD,))
+        # Not in the state dict, so that it stays that of the network alone.
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+def download(fetch: Callable[[], nn.Module], name: str) -> dict[str, Tensor]:
+    """The state dict of the network that `fetch` downloads or finds in the local cache.
+
+    Raises InputError where that is impossible.
+    """
+    try:
+        with _without_retries_offline():
+            return dict(fetch().state_dict())
+    except Exception as error:
+        # The hub's client, its HTTP library, timm and the operating system each raise exceptions of their own.
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(
+            f"the ImageNet weights of {name} could not be downloaded ({reason}): on a machine without internet, fetch "
+            "them elsewhere and give the file as --weights FILE, or train from --weights none"
+        ) from None
+
+
+@contextmanager
+def _without_retries_offline() -> Iterator[None]:
+    """Where the hub's name does not resolve, its client reads the cache or fails at once.
+
+    Otherwise it retries for 20 to 50 seconds before it says that there is no network.
+    """
+    constants = huggingface_hub.constants
+    before = constants.HF_HUB_OFFLINE
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except OSError:
+        # A proxy resolves names itself.
+        constants.HF_HUB_OFFLINE = before or not getproxies()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def load_trunk(trunk: nn.Module, state: dict[str, Tensor], source: str, what: str, optional: str = "") -> bool:
+    """Loads a trunk from a file's tensors, whichever of its usual names they go by.
+
+    They may lie under a prefix (PREFIXES), be named as torchvision or as timm names MobileNetV2 and DenseNet, and be of
+    three input channels where the trunk has one, or the other way round.
+
+    source, what: the file and the trunk, for the error. optional: start of the names of a last layer, which is left as
+    it is where the file's has another shape. Returns whether that layer was loaded too (True without one).
+    Raises InputError if a tensor of the trunk is missing or of another shape.
+    """
+    own = trunk.state_dict()
+    found = _by_own_names(own, state)
+    _fit_first_convolution(trunk, found)
+    fitting = {name: value for name, value in found.items() if value.shape == own[name].shape}
+    missing = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
+    last = [name for name in missing if optional and name.startswith(optional)]
+    if len(missing) > len(last):
+        first = next(name for name in missing if name not in last)
+        raise InputError(
+            f"{source} does not hold the weights of {what}: {len(missing)} of {len(own)} tensors are missing or of "
+            f"another shape, {first} first"
+        )
+    # Some encoders override load_state_dict to drop names that have been dropped here already.
+    nn.Module.load_state_dict(trunk, {**own, **fitting})
+    return not last
+
+
+def _by_own_names(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    best: dict[str, Tensor] = {}
+    for renamed in _mobilenet_spellings(state):
+        for prefix in PREFIXES:
+            spelled = {_spelling(name[len(prefix) :]): v for name, v in renamed.items() if name.startswith(prefix)}
+            found = {name: spelled[_spelling(name)] for name in own if _spelling(name) in spelled}
+            if len(found) > len(best):
+                best = found
+    return best
+
+
+def _spelling(name: str) -> str:
+    """One spelling for the names that libraries give the same tensor.
+
+    torchvision's old DenseNet files say `denselayer1.norm.1.weight`; timm joins nested names with "_" where it
+    extracts features; MobileNetV2's stages are `features.0`, or `0` where the trunk is the features alone.
+    """
+    name = re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", name)
+    return name.replace(".", "_").removeprefix("model_").removeprefix("features_")
+
+
+def _mobilenet_spellings(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The state as it is and, where it may be a MobileNetV2, under the other library's names.
+
+    torchvision and timm register the same tensors in the same order, under names that have nothing in common.
+    """
+    if not any("conv_stem" in name or "features.0.0." in name for name in state):
+        return [state]
+    with torch.device("meta"):
+        timms = list(timm.create_model("mobilenetv2_100").state_dict())
+        torchvisions = list(torchvision.models.mobilenet_v2().state_dict())
+    spellings = [state]
+    for here, there in ((timms, torchvisions), (torchvisions, timms)):
+        names = dict(zip(here, there, strict=True))
+        for prefix in PREFIXES:
+            renamed = {
+                names[name[len(prefix) :]]: value
+                for name, value in state.items()
+                if name.startswith(prefix) and name[len(prefix) :] in names
+            }
+            if renamed:
+                spellings.append(renamed)
+    return spellings
+
+
+def _fit_first_convolution(trunk: nn.Module, found: dict[str, Tensor]) -> None:
+    """Turns the first convolution's weights of three channels into those of one, or the other way round.
+
+    On a grey radiograph x, three channels compute Σ w_c (x − m_c) / s_c, one channel w (x − m) / s. They agree with
+    w = s Σ w_c / s_c up to the constant Σ w_c (m − m_c) / s_c, which goes into the bias or the norm that follows (exact
+    but for the frame of pixels that see the zero padding). From one to three, w_c = w s_c / 3s is exact.
+    """
+    modules = list(trunk.named_modules())
+    position = next(i for i, (_, module) in enumerate(modules) if isinstance(module, nn.Conv2d))
+    name, convolution = modules[position]
+    weight = found.get(f"{name}.weight")
+    if weight is None or weight.ndim != 4:
+        return
+    std = torch.tensor(STD, dtype=torch.float64).view(1, 3, 1, 1)
+    if weight.shape[1] == 1 and convolution.in_channels == 3:
+        found[f"{name}.weight"] = (weight * std / (3 * GREY_STD)).to(weight.dtype)
+    if weight.shape[1] != 3 or convolution.in_channels != 1:
+        return
+    scaled = weight / std
+    found[f"{name}.weight"] = (GREY_STD * scaled.sum(1, keepdim=True)).to(weight.dtype)
+    distance = GREY_MEAN - torch.tensor(MEAN, dtype=torch.float64).view(1, 3, 1, 1)
+    constant = (scaled * distance).sum((1, 2, 3))
+    if f"{name}.bias" in found:
+        found[f"{name}.bias"] = (found[f"{name}.bias"] + constant).to(weight.dtype)
+        return
+    after = next((key for key, module in modules[position + 1 :] if list(module.parameters(recurse=False))), "")
+    mean = found.get(f"{after}.running_mean")
+    if mean is not None and mean.shape == constant.shape:
+        found[f"{after}.running_mean"] = (mean - constant).to(mean.dtype)
