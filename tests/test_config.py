@@ -137,9 +137,19 @@ def test_a_run_that_was_moved_is_resumed_where_it_is(tmp_path, monkeypatch):
 
 def test_a_resumed_run_keeps_its_model(tmp_path):
     run = started_run(tmp_path / "run", backbone="resnet18")
-    for flags in (["--backbone", "resnet34"], ["--fpn-channels", "64"], ["--head", "v2"], ["--ema"]):
+    for flags in (
+        ["--backbone", "resnet34"],
+        ["--fpn-channels", "64"],
+        ["--head", "v2"],
+        ["--optimizer", "adam"],
+        ["--ema"],
+    ):
         with pytest.raises(FlagError, match=f"{flags[0]} is .* the run was started with it"):
             read_training_flags(["--save-path", str(run), "--resume", *flags])
+    # One cycle is laid out over the whole training; the other schedules can be continued.
+    cycle = started_run(tmp_path / "cycle", schedule="onecycle", n_epochs=5)
+    with pytest.raises(FlagError, match="--n-epochs is 9: it must be 5"):
+        read_training_flags(["--save-path", str(cycle), "--resume", "--n-epochs", "9"])
     # The same value is no change.
     assert read_training_flags(["--save-path", str(run), "--resume", "--backbone", "resnet18"])[1].head == "v1"
 
@@ -156,7 +166,7 @@ def test_a_run_of_another_task_is_not_resumed(tmp_path):
 
 
 OUT_OF_RANGE = {
-    "n_epochs": [0, -3], "batch_size": [0], "lr": [0, -1, float("nan")], "momentum": [-0.1, 1],
+    "n_epochs": [0, -3], "batch_size": [0], "lr": [0, -1, float("nan")], "momentum": [-0.1, 1], "flip": [-0.1, 1.1],
     "weight_decay": [-1e-9], "step_size": [0], "gamma": [0, 1.5], "warmup_steps": [-1], "clip_grad": [-1],
     "accumulate": [0], "ema_decay": [0, 1], "device": ["gpu", "cuda:0"], "devices": [0], "num_nodes": [0],
     "n_workers": [-1], "fold": [-1], "seed": [-1], "log_step": [0], "early_stop": [-1], "val_every": [0],

@@ -136,7 +136,7 @@ def rows_of_submission(data: Path, ids: tuple[str, ...], sample: str) -> list[st
 
 def find_all(pipeline: "Pipeline", inputs: "Inputs", batch_size: int, config: InferConfig) -> tuple["BoxTable", list]:
     """All findings (`images` index `inputs`), and (id, file name, reason) of each radiograph that cannot be read."""
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from xray.data.boxes import BoxTable
     from xray.data.decoding import Undecodable

@@ -150,7 +150,96 @@ class DetectionConfig(TrainingConfig):
             require(fits, "weights", "coco", "used with --backbone resnet50 and --fpn-channels 256")
 
 
-TASKS: dict[str, type[TrainingConfig]] = {"detection": DetectionConfig}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmentationConfig(TrainingConfig):
+    """Train a U-Net or U-Net++ on the masks of a dataset directory."""
+
+    data_path: str = "data/siim"
+    """Dataset directory of tools/convert.py with masks."""
+    save_path: str = "runs/segmentation"
+    """Run directory to write."""
+    n_epochs: int = 20
+    """Passes over the training fold(s); with --resume the total, not what is added."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    """What applies the gradients."""
+    schedule: Literal["step", "cosine", "onecycle", "plateau"] = "cosine"
+    """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
+    lr: float = 0.0005
+    """Learning rate after warm-up, per optimizer step."""
+    architecture: Literal["unet", "unetplusplus"] = "unet"
+    """Decoder."""
+    encoder: str = "resnet34"
+    """Trunk: any encoder of segmentation-models-pytorch; tu-NAME for any of timm's."""
+    weights: str = "imagenet"
+    """Initial weights of the encoder: imagenet, none, or a .pth / .safetensors FILE."""
+    encoder_from: str = ""
+    """Run directory whose trunk becomes the encoder, instead of --weights: of a detector or a classifier."""
+    freeze_encoder: bool = False
+    """Train the decoder alone."""
+    in_channels: Literal[1, 3] = 3
+    """Channels of the encoder: one grey, or three that repeat it."""
+    depth: int = 5
+    """How often the encoder halves the resolution, 3 to 5."""
+    deep_supervision: bool = False
+    """Of unetplusplus: train an output for every nested U-Net, so that inference may use a smaller one."""
+    loss: Literal[
+        "dice", "bce", "weighted_bce", "focal", "combined", "mixed", "bce_dice_focal", "lovasz", "tversky"
+    ] = "bce_dice_focal"
+    """What is minimised; the formulas are in xray/segmentation/losses.py."""
+    beta: float = 0.0
+    """Share of positive pixels for weighted_bce and combined; 0 computes it from the training masks."""
+    positives: float = 0.0
+    """Share of the radiographs shown in the first epoch that have a mask, in [0, 1]; 0 shows them as they are."""
+    positives_end: float = 0.0
+    """That share in the last epoch; 0 keeps --positives."""
+    threshold: float = 0.5
+    """Probability above which a pixel belongs to a mask, in (0, 1)."""
+
+    def check(self) -> None:
+        """Raises FlagError if a value is out of range."""
+        super().check()
+        require(3 <= self.depth <= 5, "depth", self.depth, "3 to 5")
+        require(0 <= self.beta <= 1, "beta", self.beta, "in [0, 1]")
+        require(0 <= self.positives <= 1, "positives", self.positives, "in [0, 1]")
+        require(0 <= self.positives_end <= 1, "positives_end", self.positives_end, "in [0, 1]")
+        require(0 < self.threshold < 1, "threshold", self.threshold, "in (0, 1)")
+        fits = not self.deep_supervision or self.architecture == "unetplusplus"
+        require(fits, "deep_supervision", "given", "used with --architecture unetplusplus")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassificationConfig(TrainingConfig):
+    """Train a classifier of whole radiographs on the labels of a dataset directory."""
+
+    save_path: str = "runs/classification"
+    """Run directory to write."""
+    n_epochs: int = 20
+    """Passes over the training fold(s); with --resume the total, not what is added."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    """What applies the gradients."""
+    schedule: Literal["step", "cosine", "onecycle", "plateau"] = "cosine"
+    """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
+    lr: float = 0.0001
+    """Learning rate after warm-up, per optimizer step."""
+    network: str = "densenet121"
+    """Any of timm's networks, e.g. densenet121, densenet169, densenet201, resnet34."""
+    weights: str = "imagenet"
+    """Initial weights: imagenet, none, a .pth / .safetensors FILE, or a run directory."""
+    in_channels: Literal[1, 3] = 3
+    """Channels of the network: one grey, or three that repeat it."""
+    target: Literal["findings", "abnormal"] = "findings"
+    """One output for each category of the dataset, or a single one: abnormal, which any box makes."""
+    loss: Literal["bce", "focal"] = "bce"
+    """What is minimised."""
+    balance: bool = True
+    """Of bce: let the positives of each label weigh as much as its negatives."""
+
+
+TASKS: dict[str, type[TrainingConfig]] = {
+    "detection": DetectionConfig,
+    "segmentation": SegmentationConfig,
+    "classification": ClassificationConfig,
+}
 
 KEPT = (
     "backbone", "head", "weights", "norm", "trainable_layers", "fpn_channels", "anchor_scale", "ema", "optimizer",
@@ -199,7 +288,8 @@ def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
         previous["save_path"] = config.save_path
         before = parse_flags(TASKS[task], yaml_flags(previous))
         config = parse_flags(TASKS[task], yaml_flags(previous) + flags, description=description)
-        for name in KEPT:
+        # One cycle is laid out over the whole training.
+        for name in (*KEPT, "n_epochs") if before.schedule == "onecycle" else KEPT:
             value, old = getattr(config, name, None), getattr(before, name, None)
             require(value == old, name, value, f"{old}, the run was started with it; or start another run")
     config.check()

@@ -62,9 +62,15 @@ def main(task_name: str, config: TrainingConfig) -> None:
 
 def build_task(name: str, config: TrainingConfig, store: "Store") -> Any:
     """The LightningModule of a task; initial weights are not loaded yet."""
-    from xray.detection.task import DetectionTask
-
-    return {"detection": DetectionTask}[name](config, store)
+    # Each brings libraries of its own: only the one that is asked for is imported.
+    match name:
+        case "detection":
+            from xray.detection.task import DetectionTask as TaskType
+        case "segmentation":
+            from xray.segmentation.task import SegmentationTask as TaskType
+        case "classification":
+            from xray.classification.task import ClassificationTask as TaskType
+    return TaskType(config, store)
 
 
 def draw_validation(task: Any, row: int) -> "np.ndarray":

@@ -84,7 +84,7 @@ def test_flipping_mirrors_pixels_boxes_masks_and_sides():
     np.testing.assert_array_equal(unchanged[3], image)
 
     # The flip alone, without what else "light" does.
-    plain.flips = True
+    plain.flip = 0.5
     flipped = 0
     for seed in range(40):
         found, new_boxes, new_labels, mask = plain(seed, image, boxes, np.array([1]), image)
@@ -99,6 +99,13 @@ def test_flipping_mirrors_pixels_boxes_masks_and_sides():
         assert plain(seed, image, boxes, np.array([2]))[2].tolist() == [1]
         assert plain(seed, image, boxes, np.array([3]))[2].tolist() == [3]
     assert 10 < flipped < 30
+
+
+@pytest.mark.parametrize(("strength", "flip", "share"), [("light", 1, 1), ("strong", 0, 0), ("none", 1, 0)])
+def test_the_share_of_canvases_that_are_mirrored(strength, flip, share):
+    augmentation = Augmentation(strength, MIRROR, flip)
+    sides = [augmentation(seed, *_centred(1))[2].tolist() for seed in range(12)]
+    assert sides == [[2] if share else [1]] * 12
 
 
 @pytest.mark.parametrize("strength", AUGMENTATIONS)

@@ -115,8 +115,7 @@ def test_runs_come_back_or_reach_beyond_the_radiograph(height, width, pairs):
 def test_whatever_the_text_a_mask_or_an_input_error(text, dialect):
     try:
         mask = decode(text, 6, 8, dialect)
-    except InputError as error:
-        assert 0 < len(str(error)) < 200
+    except InputError:
         return
     assert mask.shape == (6, 8)
     numbers = [int(word) for word in text.split()]

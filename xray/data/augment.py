@@ -27,6 +27,8 @@ class Augmentation:
             raise ValueError(f"unknown augmentation {strength!r}: use one of {', '.join(AUGMENTATIONS)}")
         self.flip = flip if strength != "none" else 0.0
         self._mirror = mirror
+        order = sorted(mirror)
+        self._mirrored_channels = [order.index(mirror[label]) for label in order]
         self._pipeline = _pipeline(strength)
 
     def __call__(
@@ -34,13 +36,14 @@ class Augmentation:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
         """The same `seed` always gives the same result.
 
-        image: (S, S) uint8. boxes: (N, 4) xyxy in canvas pixels. labels: (N,) int. mask: (S, S) uint8 or None.
+        image: (S, S) uint8. boxes: (N, 4) xyxy in canvas pixels. labels: (N,) int. mask: None, or (K, S, S) uint8 with
+        a channel for each label of `mirror`, ascending.
         Returns the four of them changed; boxes pushed out of view are gone.
         """
         size = image.shape[0]
         if np.random.default_rng(seed).random() < self.flip:
             image = image[:, ::-1]
-            mask = None if mask is None else mask[:, ::-1]
+            mask = None if mask is None else mask[self._mirrored_channels, :, ::-1]
             boxes = boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [size, 0, size, 0]
             labels = np.array([self._mirror.get(label, label) for label in labels.tolist()], dtype=np.int64)
         boxes = boxes.clip(0, size)
@@ -52,11 +55,12 @@ class Augmentation:
         self._pipeline.set_random_seed(seed)
         data: dict[str, Any] = {"image": np.ascontiguousarray(image)[..., None]}
         if mask is not None:
-            data["mask"] = np.ascontiguousarray(mask)
+            data["mask"] = np.ascontiguousarray(mask.transpose(1, 2, 0))
         changed = self._pipeline(bboxes=boxes, labels=labels, **data)
         boxes = np.asarray(changed["bboxes"], dtype=np.float64).reshape(-1, 4)
         labels = np.asarray(changed["labels"], dtype=np.int64).reshape(-1)
-        return changed["image"][..., 0], boxes, labels, changed.get("mask")
+        mask = np.ascontiguousarray(changed["mask"].transpose(2, 0, 1)) if mask is not None else None
+        return changed["image"][..., 0], boxes, labels, mask
 
 
 def _pipeline(strength: str) -> Any:

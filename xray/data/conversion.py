@@ -256,10 +256,13 @@ def _annotate(
         fusable[list(masks)] = False
         boxes, boxes_readers, origin = fuse_readers(boxes, boxes_readers, fusable)
         masks = {row: masks[start] for row, start in enumerate(origin.tolist()) if start in masks}
-    folds = _folds(images, boxes, n_folds, seed)
+    present = _present(images, boxes, len(source.categories))
+    folds = _folds(images, present, n_folds, seed)
     records = [
-        _image_record(row, image, size, fold)
-        for row, (image, size, fold) in enumerate(zip(images, sizes.tolist(), folds.tolist(), strict=True))
+        _image_record(row, image, size, fold, labels)
+        for row, (image, size, fold, labels) in enumerate(
+            zip(images, sizes.tolist(), folds.tolist(), present, strict=True)
+        )
     ]
     annotations, bad_masks = _annotation_records(boxes, boxes_readers, masks, records)
     return {"images": records, "annotations": annotations, "categories": source.categories}, dropped + bad_masks
@@ -290,13 +293,21 @@ def _clip(
     return table, [source.readers[row] for row in chosen.tolist()], masks, dropped
 
 
-def _folds(images: list[SourceImage], boxes: BoxTable, n_folds: int, seed: int) -> np.ndarray:
+def _present(images: list[SourceImage], boxes: BoxTable, n_categories: int) -> np.ndarray:
+    """(N, K + 1) bool, which category ids each image shows, by its boxes or by what the source says of the whole."""
+    present = np.zeros((len(images), n_categories + 1), dtype=bool)
+    present[boxes.images, boxes.labels] = True
+    for row, image in enumerate(images):
+        if image.labels is not None:
+            present[row, list(image.labels)] = True
+    return present
+
+
+def _folds(images: list[SourceImage], present: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     """(N,) folds; test images get -1."""
     train = np.flatnonzero([image.split == "train" for image in images])
     folds = np.full(len(images), -1, dtype=np.int64)
     if len(train):
-        present = np.zeros((len(images), int(boxes.labels.max(initial=0)) + 1), dtype=bool)
-        present[boxes.images, boxes.labels] = True
         groups = _patients([images[row] for row in train.tolist()])
         folds[train] = assign_folds(present[train], groups, n_folds, seed)
     return folds
@@ -307,11 +318,11 @@ def _patients(images: list[SourceImage]) -> list[str | int]:
     return [image.patient if image.patient is not None else number for number, image in enumerate(images)]
 
 
-def _image_record(row: int, image: SourceImage, size: list[float], fold: int) -> dict[str, Any]:
+def _image_record(row: int, image: SourceImage, size: list[float], fold: int, present: np.ndarray) -> dict[str, Any]:
     record: dict[str, Any] = {"id": row, "file_name": image.file_name, "source_id": image.source_id}
     if np.isfinite(size).all():
         record |= {"width": int(size[0]), "height": int(size[1])}
-    record |= {"split": image.split, "fold": fold}
+    record |= {"split": image.split, "fold": fold, "labels": np.flatnonzero(present).tolist()}
     if image.patient is not None:
         record["patient"] = image.patient
     if image.readers:
@@ -355,6 +366,7 @@ def _describe(source: Source, annotations: dict, dropped: list[Dropped], paramet
     per_category = Counter(row["category_id"] for row in rows)
     per_fold = Counter(image["fold"] for image in images if image["fold"] >= 0)
     with_boxes = {row["image_id"] for row in rows}
+    with_label = Counter(label for image in images for label in image["labels"])
     return {
         "source": source.kind,
         "layout": source.layout,
@@ -369,7 +381,9 @@ def _describe(source: Source, annotations: dict, dropped: list[Dropped], paramet
             "train_images": sum(image["split"] == "train" for image in images),
             "test_images": sum(image["split"] == "test" for image in images),
             "images_without_boxes": len(images) - len(with_boxes),
+            "images_per_label": {name: with_label[number] for number, name in names.items()},
             "annotations": len(rows),
+            "masks": sum("segmentation" in row for row in rows),
             "annotations_per_category": {name: per_category[number] for number, name in names.items()},
             "images_per_fold": {str(fold): per_fold[fold] for fold in sorted(per_fold)},
         },

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from xray.command import InputError
 from xray.data.augment import Augmentation
+from xray.data.masks import mask_canvas
 from xray.data.store import Store
 
 
@@ -62,6 +63,74 @@ class BoxDataset(Dataset[dict[str, Any]]):
         }
 
 
+class MaskDataset(Dataset[dict[str, Any]]):
+    """Canvases with their masks.
+
+    An item is `image` (1, S, S) uint8, `mask` (K, S, S) uint8 of 0 and 1 with a channel for each category in the order
+    of their ids, and `row`, the radiograph's row in the store.
+    """
+
+    def __init__(self, store: Store, rows: np.ndarray, augmentation: Augmentation | None = None, seed: int = 0) -> None:
+        self.store, self.rows, self.augmentation, self.seed = store, np.asarray(rows), augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
+        """key: as for BoxDataset."""
+        epoch, draw, position = key if isinstance(key, tuple) else (0, 0, key)
+        row = int(self.rows[position])
+        image, mask = np.array(self.store.images[row]), mask_canvas(self.store, row)
+        if self.augmentation is not None:
+            seed = sample_seed(self.seed, epoch, draw)
+            image, _, _, mask = self.augmentation(seed, image, np.zeros((0, 4)), np.zeros(0, dtype=np.int64), mask)
+        return {"image": torch.from_numpy(np.array(image))[None], "mask": torch.from_numpy(np.array(mask)), "row": row}
+
+
+class LabelDataset(Dataset[dict[str, Any]]):
+    """Canvases with labels of the whole radiograph.
+
+    labels: (len(store), K) of 0 and 1. An item is `image` (1, S, S) uint8, `labels` (K,) float32, and `row`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.store, self.rows, self.labels = store, np.asarray(rows), labels.astype(np.float32)
+        self.augmentation, self.seed = augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
+        """key: as for BoxDataset."""
+        epoch, draw, position = key if isinstance(key, tuple) else (0, 0, key)
+        row = int(self.rows[position])
+        image = np.array(self.store.images[row])
+        if self.augmentation is not None:
+            seed = sample_seed(self.seed, epoch, draw)
+            image = self.augmentation(seed, image, np.zeros((0, 4)), np.zeros(0, dtype=np.int64))[0]
+        return {
+            "image": torch.from_numpy(np.array(image))[None],
+            "labels": torch.from_numpy(self.labels[row].copy()),
+            "row": row,
+        }
+
+
+def collate_images(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Items of a MaskDataset or LabelDataset → `images` (B, 1, S, S) uint8, `rows` (B,), `masks` or `labels`."""
+    batch = {"images": torch.stack([item["image"] for item in items]), "rows": torch.tensor([i["row"] for i in items])}
+    for name, plural in (("mask", "masks"), ("labels", "labels")):
+        if name in items[0]:
+            batch[plural] = torch.stack([item[name] for item in items])
+    return batch
+
+
 def collate_boxes(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Items of a BoxDataset → `images` (B, 1, S, S) uint8, `targets` list of {boxes, labels}, `rows` (B,) int64."""
     return {
@@ -105,6 +174,30 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         padded = np.resize(positions, len(self) * self.world)
         for draw in range(self.rank, len(padded), self.world):
             yield self.epoch, draw, int(padded[draw])
+
+
+class PositiveSampler(EpochSampler):
+    """An EpochSampler in which a share of the radiographs shown is positive; it goes from `start` to `end` linearly.
+
+    positive: (N,) bool. start, end: that share in the first and the last of `n_epochs`, in (0, 1].
+    Every epoch shows N radiographs. If all or none are positive, each is shown once.
+    """
+
+    def __init__(
+        self, positive: np.ndarray, start: float, end: float, n_epochs: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.positive = np.asarray(positive, dtype=bool)
+        self.start, self.end, self.n_epochs = start, end, n_epochs
+        super().__init__(np.ones(len(self.positive)), seed, rank, world)
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        super().set_epoch(epoch)
+        n, n_positive = len(self.positive), int(np.count_nonzero(self.positive))
+        if 0 < n_positive < n:
+            share = self.start + (self.end - self.start) * min(1.0, epoch / max(1, self.n_epochs - 1))
+            self.repeats = np.where(self.positive, share * n / n_positive, (1 - share) * n / (n - n_positive))
 
 
 def repeat_factors(labels_of: Sequence[np.ndarray], threshold: float, normals: float = 1.0) -> np.ndarray:

@@ -11,8 +11,9 @@ import math
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from pydicom import uid
@@ -38,6 +39,8 @@ NATIVE = (
     uid.ExplicitVRBigEndian,
     uid.DeflatedExplicitVRLittleEndian,
 )
+
+_T = TypeVar("_T")
 
 _TRANSFER_SYNTAX = 0x00020010
 _PIXEL_DATA = 0x7FE00010
@@ -79,11 +82,22 @@ def read_dicom(path: Path) -> StoredRadiograph:
 
     Raises RadiographError where the file is something else, is damaged, or exceeds the limits of this module.
     """
+    return _open(path, _read)
+
+
+def dicom_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a single-frame grey DICOM file, from its header alone. Raises as `read_dicom` does."""
+    layout = _open(path, lambda file: _layout(_read_header(file)))
+    return layout.columns, layout.rows
+
+
+def _open(path: Path, read: Callable[[BinaryIO], _T]) -> _T:
+    """What `read` makes of the file; every error names it."""
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             # pydicom warns about each deviation from the standard; what matters is checked here.
             warnings.simplefilter("ignore")
-            return _read(file)
+            return read(file)
     except RadiographError as error:
         raise RadiographError(f"{path.name}: {error}") from None
     except OSError as error:

@@ -1,9 +1,17 @@
-"""COCO segmentations (polygons, plain or compressed run lengths) → compressed RLE at the radiograph's original size."""
+"""COCO segmentations (polygons, plain or compressed run lengths) → compressed RLE at the radiograph's original size,
+and from there onto the canvas."""
 
+import functools
 from typing import Any
 
+import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from xray.data.store import Store
+
+MAX_CHARACTERS = 8
+"""Of one number of compressed run lengths: 40 bits, far more than a radiograph's pixels need."""
 
 
 def encode_mask(segmentation: Any, width: int, height: int) -> tuple[dict[str, Any], int]:
@@ -35,6 +43,49 @@ def decode_mask(rle: dict[str, Any]) -> np.ndarray:
     return coco_mask.decode(rle)
 
 
+def mask_canvas(store: Store, row: int) -> np.ndarray:
+    """The true masks of one radiograph on its canvas → (K, S, S) uint8 of 0 and 1, nearest neighbour.
+
+    K: the store's categories in the order of their ids. Masks of one category are joined; a box without a mask leaves
+    nothing. The same as letterboxing the decoded masks, in a time that does not depend on the radiograph's size.
+    Raises ValueError for run lengths that do not fill the radiograph.
+    """
+    place = {category: number for number, category in enumerate(store.categories)}
+    canvas, size = store.canvas(row), store.canvas_size
+    left, top, right, bottom = canvas.content
+    result = np.zeros((len(place), size, size), dtype=np.uint8)
+    for box in np.flatnonzero(store.boxes.images == row).tolist():
+        if box in store.masks:
+            seen = _shrink(store.masks[box], canvas.width, canvas.height, right - left, bottom - top)
+            result[place[int(store.boxes.labels[box])], top:bottom, left:right] |= seen
+    return result
+
+
+def _shrink(rle: dict[str, Any], width: int, height: int, new_width: int, new_height: int) -> np.ndarray:
+    """A compressed COCO RLE → (new_height, new_width) uint8 of 0 and 1 by nearest neighbour, without decoding it."""
+    if rle["size"] != [height, width]:
+        raise ValueError(f"run lengths for [height, width] {rle['size']}, the radiograph is {[height, width]}")
+    edges = np.cumsum(_decompress(rle["counts"]))
+    if len(edges) == 0 or edges[-1] != width * height or (np.diff(edges) < 0).any():
+        raise ValueError(f"run lengths do not cover the {width * height} pixels")
+    # Nearest neighbour looks at some columns and some rows only. An edge of a run, counted in pixels down the columns
+    # of the radiograph, lies behind so many of the pixels looked at.
+    columns, rows = _nearest(width, new_width), _nearest(height, new_height)
+    x, y = np.divmod(edges, height)
+    before = np.searchsorted(columns, x)
+    is_seen = columns[before.clip(max=new_width - 1)] == x
+    sampled = before * new_height + np.where(is_seen, np.searchsorted(rows, y), 0)
+    counts = np.diff(sampled, prepend=0)
+    return np.repeat((np.arange(len(counts)) % 2).astype(np.uint8), counts).reshape(new_width, new_height).T
+
+
+@functools.lru_cache(maxsize=1024)
+def _nearest(n: int, n_new: int) -> np.ndarray:
+    """Which of n pixels in a line each of n_new shows, by OpenCV's own rule: (n_new,) int64, ascending."""
+    line = np.arange(n, dtype=np.float32)[None]
+    return cv2.resize(line, (n_new, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0].astype(np.int64)
+
+
 def _check_polygon(polygon: Any) -> list[float]:
     try:
         points = np.asarray(polygon, dtype=np.float64)
@@ -54,7 +105,7 @@ def _check_rle(rle: dict[str, Any], width: int, height: int) -> dict[str, Any]:
         raise ValueError(f"run lengths for [height, width] {size}, the radiograph is {[height, width]}")
     if isinstance(counts, bytes):
         counts = counts.decode("ascii", "replace")
-    runs = _decompress(counts) if isinstance(counts, str) else counts
+    runs = _decompress(counts).tolist() if isinstance(counts, str) else counts
     # The C code behind pycocotools trusts its input: what does not fill the image exactly never reaches it.
     if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
         raise ValueError("run lengths must be whole numbers of at least 0")
@@ -63,23 +114,23 @@ def _check_rle(rle: dict[str, Any], width: int, height: int) -> dict[str, Any]:
     return coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
 
 
-def _decompress(text: str) -> list[int]:
-    """COCO's compressed counts: five bits a character from "0" on, bit 6 for "goes on", from the third run on as the
+def _decompress(text: str) -> np.ndarray:
+    """COCO's compressed counts: five bits a character from "0" on, bit 6 for "goes on", from the fourth run on as the
     difference to the last run but one (the LEB128-like code of pycocotools' maskApi)."""
-    runs: list[int] = []
-    value, shift = 0, 0
-    for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64 or shift > 60:
-            raise ValueError("compressed run lengths hold a character that is none of COCO's")
-        value |= (code & 0x1F) << shift
-        shift += 5
-        if code & 0x20:
-            continue
-        if code & 0x10:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value, shift = 0, 0
-    if shift:
+    codes = np.frombuffer(text.encode("latin-1", "replace"), dtype=np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(codes & 0x20 == 0)
+    starts = np.concatenate([[0], last + 1])
+    lengths = np.diff(starts, append=len(codes))
+    if ((codes < 0) | (codes >= 64)).any() or not text.isascii() or (lengths > MAX_CHARACTERS).any():
+        raise ValueError("compressed run lengths hold a character that is none of COCO's")
+    if lengths[-1]:
         raise ValueError("compressed run lengths end in the middle of a number")
+    if len(last) == 0:
+        return last
+    starts, lengths = starts[:-1], lengths[:-1]
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((codes & 0x1F) << shifts, starts)
+    runs -= np.where(codes[last] & 0x10, 1 << (5 * lengths), 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
     return runs

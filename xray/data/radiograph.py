@@ -9,10 +9,10 @@ import numpy as np
 import PIL.Image
 
 from xray.command import InputError
-from xray.data.dicom import MAX_PIXELS, RadiographError, is_dicom, read_dicom
+from xray.data.dicom import MAX_PIXELS, RadiographError, dicom_size, is_dicom, read_dicom
 from xray.data.grayscale import display_grey, look_up, white_level
 
-__all__ = ["Radiograph", "RadiographError", "find_radiographs", "read_radiograph", "source_id"]
+__all__ = ["Radiograph", "RadiographError", "find_radiographs", "radiograph_size", "read_radiograph", "source_id"]
 
 MAX_FILE_BYTES = 2**30
 SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
@@ -68,6 +68,23 @@ def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:
         raise RadiographError(f"{path.name}: cannot be read ({error.strerror or error})") from error
     except MemoryError:
         raise RadiographError(f"{path.name}: reading it needs more memory than there is") from None
+
+
+def radiograph_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) in pixels as the file's header has them, no pixel being decoded. Raises RadiographError."""
+    path = Path(path)
+    try:
+        kind = _kind(path)
+        if kind == "DICOM":
+            return dicom_size(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with PIL.Image.open(path, formats=[kind]) as picture:
+                return picture.size
+    except RadiographError:
+        raise
+    except Exception as error:  # whatever Pillow raises on damaged bytes
+        raise RadiographError(f"{path.name}: its size cannot be read ({type(error).__name__})") from None
 
 
 def _kind(path: Path) -> str:

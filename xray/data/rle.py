@@ -11,6 +11,7 @@ No mask is `-1`, or nothing at all.
 
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from xray.command import InputError
@@ -36,10 +37,9 @@ def encode(mask: np.ndarray, dialect: Dialect) -> str:
     starts, ends = runs_of(mask)
     if len(starts) == 0:
         return "-1" if dialect == "relative" else ""
+    firsts = starts + 1
     if dialect == "relative":
-        firsts = np.concatenate([starts[:1], starts[1:] - ends[:-1]])
-    else:
-        firsts = starts + 1
+        firsts = starts - np.concatenate([[0], ends[:-1]])
     return " ".join(map(str, np.stack([firsts, ends - starts], axis=1).ravel().tolist()))
 
 
@@ -84,16 +84,18 @@ def read_runs(text: str, height: int, width: int, dialect: Dialect) -> tuple[np.
 def runs_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A (height, width) mask → starts and ends (exclusive) of its runs, two (N,) int64, counted down the columns."""
     # A pixel outside before the first and after the last lets runs touch both ends.
-    flat = np.zeros(mask.size + 2, dtype=bool)
-    flat[1:-1] = np.asarray(mask).T.reshape(-1) != 0
+    flat = np.zeros(mask.size + 2, dtype=np.uint8)
+    # OpenCV turns large masks around several times faster than NumPy.
+    flat[1:-1] = cv2.transpose((np.asarray(mask) != 0).view(np.uint8)).reshape(-1)
     changes = np.flatnonzero(flat[1:] != flat[:-1])
     return changes[0::2], changes[1::2]
 
 
 def coco_counts(starts: np.ndarray, ends: np.ndarray, n_pixels: int) -> np.ndarray:
-    """Ascending runs → COCO's counts of alternately clear and set pixels, (2N + 1,) int64 with the sum `n_pixels`."""
-    edges = np.stack([starts, ends], axis=1).ravel()
-    return np.diff(edges, prepend=0, append=n_pixels)
+    """Ascending runs → COCO's counts of alternately clear and set pixels, int64 with the sum `n_pixels`."""
+    counts = np.diff(np.stack([starts, ends], axis=1).ravel(), prepend=0, append=n_pixels)
+    # As COCO has it, the first count may be 0, the last may not.
+    return counts[:-1] if counts[-1] == 0 else counts
 
 
 def _refuse(faulty: np.ndarray, values: np.ndarray, what: str) -> None:

@@ -31,6 +31,10 @@ EMPTY = "empty box"
 INVERTED = "inverted box"
 NOT_A_NUMBER = "coordinates not numbers"
 DUPLICATE = "duplicate row"
+MASK_SIZE = "mask and image differ in size"
+MASK_WITHOUT_IMAGE = "mask without an image"
+IMAGE_WITHOUT_MASK = "image without a mask"
+SPECK = "speck of a mask"
 UNKNOWN_CLASS = "unknown class"
 
 
@@ -60,6 +64,7 @@ class SourceImage:
     split: "train" or "test"; test images belong to no fold.
     width, height: original pixels where a table gives them: boxes are in these units even if the file is smaller.
     readers: who read the image, where known.
+    labels: category ids that the image as a whole shows, where the source says so; None leaves that to its boxes.
     extra: further keys for its entry in annotations.json.
     """
 
@@ -71,6 +76,7 @@ class SourceImage:
     width: int | None = None
     height: int | None = None
     readers: tuple[str, ...] = ()
+    labels: tuple[int, ...] | None = None
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

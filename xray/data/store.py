@@ -1,9 +1,10 @@
 """The dataset directory that every converter writes and all training reads.
 
 - annotations.json: COCO. `images`: `id` (= row in images.npy), `file_name` relative to the source, `source_id`,
-  `width`, `height` (original pixels), `split` ("train" or "test"), `fold` (-1 for test), `patient` and `readers` where
-  known. `annotations`: `bbox` (x, y, width, height in original pixels), `category_id` from 1, `area`, `iscrowd` 0,
-  `readers` (who drew it), `segmentation` (COCO RLE at original size) where there is a mask.
+  `width`, `height` (original pixels), `split` ("train" or "test"), `fold` (-1 for test), `labels` (category ids that
+  the image shows, be they boxed or not), `patient` and `readers` where known. `annotations`: `bbox` (x, y, width,
+  height in original pixels), `category_id` from 1, `area`, `iscrowd` 0, `readers` (who drew it), `segmentation` (COCO
+  RLE at original size) where there is a mask.
 - images.npy: uint8, (N, S, S), letterboxed as `xray.data.canvas` does.
 - conversion.json: source, versions, parameters, counts, and what was left out; written last, so its presence means
   that the directory is complete.
@@ -76,6 +77,16 @@ class Store:
     def splits(self) -> np.ndarray:
         """(N,) str, "train" or "test"."""
         return np.array([record["split"] for record in self.records], dtype=str)
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """(N, K) bool, which categories each radiograph shows, in the order of their ids; by its boxes at least."""
+        column = {category: number for number, category in enumerate(self.categories)}
+        shown = np.zeros((len(self), len(column)), dtype=bool)
+        for row, record in enumerate(self.records):
+            shown[row, [column[label] for label in record.get("labels", ())]] = True
+        shown[self.boxes.images, [column[label] for label in self.boxes.labels.tolist()]] = True
+        return shown
 
     @functools.cached_property
     def index_of(self) -> dict[str, int]:
@@ -185,6 +196,8 @@ def _assemble(path: Path, conversion: dict, annotations: dict, images: np.ndarra
         raise _damaged(path, "an annotation names an image that is not there")
     if not set(np.unique(boxes.labels).tolist()) <= categories.keys():
         raise _damaged(path, "an annotation names a category that is not there")
+    if not {label for record in records for label in record.get("labels", ())} <= categories.keys():
+        raise _damaged(path, "an image's labels name a category that is not there")
     if not np.isfinite(boxes.boxes).all():
         raise _damaged(path, "an annotation's bbox is not finite")
     return Store(

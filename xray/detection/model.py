@@ -200,7 +200,7 @@ def _load_matching(target: nn.Module, state: dict[str, Tensor], source: str, kin
     optional = [name for name in own if "box_predictor" in name or name.endswith("num_batches_tracked")]
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     missing = [name for name in own if name not in fitting and name not in optional]
-    # ResNet-34 holds all of ResNet-18's tensors, and more. A classifier's head (fc, classifier) is no part of the trunk.
+    # ResNet-34 holds all of ResNet-18's tensors, and more. A classifier's head (fc, classifier) is not of the trunk.
     parts = {name.split(".")[0] for name in own}
     missing += [
         name

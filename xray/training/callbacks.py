@@ -65,6 +65,20 @@ def peak_memory() -> int:
     return kilobytes * (1 if sys.platform == "darwin" else 1024)
 
 
+class Plateau(Callback):
+    """Steps a "plateau" schedule after each epoch that was validated, before last.ckpt is written.
+
+    Lightning steps it after that, so that a resumed run would lack the last step.
+    """
+
+    def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        if (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch:
+            return
+        for config in trainer.lr_scheduler_configs:
+            if config.reduce_on_plateau:
+                config.scheduler.step(float(trainer.callback_metrics[config.monitor]))
+
+
 class Pictures(Callback):
     """Puts pictures of validation radiographs, truth and prediction side by side, into TensorBoard.
 

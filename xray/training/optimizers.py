@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules."""
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,8 @@ def configure(model: nn.Module, config: TrainingConfig, n_steps: int, monitored:
     warmup = min(config.warmup_steps, steps_per_epoch)
     if config.schedule == "plateau":
         plateau = ReduceLROnPlateau(optimizer, mode="max", factor=config.gamma, patience=config.step_size)
-        watch = {"scheduler": plateau, "monitor": monitored, "frequency": config.val_every}
+        # Lightning's turn never comes: xray.training.callbacks.Plateau steps it.
+        watch = {"scheduler": plateau, "monitor": monitored, "frequency": sys.maxsize}
         return {"optimizer": optimizer, "lr_scheduler": watch}
     if config.schedule == "onecycle":
         scheduler: Any = OneCycleLR(optimizer, max_lr=config.lr, total_steps=n_steps)

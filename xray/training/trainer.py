@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from xray.config import TrainingConfig
-from xray.training.callbacks import DeployBest, EpochTable, Pictures, Throughput
+from xray.training.callbacks import DeployBest, EpochTable, Pictures, Plateau, Throughput
 
 LAST, BEST = "last", "best"
 
@@ -48,6 +48,7 @@ def build_trainer(
     callbacks: list[Callback] = [
         Throughput(config.log_step),
         LearningRateMonitor("step"),
+        Plateau(),
         Pictures(draw, config.n_pictures),
         DeployBest(run, best),
         EpochTable(run / "metrics.csv", monitored, config.n_epochs),
@@ -85,13 +86,13 @@ class BestCheckpoint(ModelCheckpoint):
     """A ModelCheckpoint that remembers the best score when its run directory was moved, too."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Lightning forgets the score, and a resumed run would replace best.ckpt by its next epoch, if the path changed."""
+        """Lightning forgets the score if the path changed, and the next epoch would replace best.ckpt, worse or not."""
         file = str(Path(self.dirpath) / Path(state_dict["best_model_path"]).name)
         moved = {
             "dirpath": self.dirpath,
             "best_model_path": file,
             "kth_best_model_path": file,
-            "best_k_models": {file: score for score in state_dict["best_k_models"].values()},
+            "best_k_models": dict.fromkeys([file], state_dict["best_model_score"]),
         }
         super().load_state_dict({**state_dict, **moved})
 

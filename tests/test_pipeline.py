@@ -1,0 +1,209 @@
+"""From canvases to findings in original pixels: flips, ensembles, "No finding", and runs that do not fit together."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from xray.command import InputError
+from xray.data.boxes import BoxTable
+from xray.data.canvas import Canvas
+from xray.data.predictions import NO_FINDING_CATEGORY
+from xray.data.store import open_store
+from xray.findings import CATEGORIES, mirrored
+from xray.pipeline import LoadedDetector, Pipeline, load_pipeline, no_finding_rows
+
+SIDES = {1: "Left lung", 2: "Right lung", 3: "Nodule"}
+CPU = torch.device("cpu")
+
+
+class BrightRectangle(nn.Module):
+    """A detector that finds the bright pixels; on the canvas's left half they are category 1, on its right 2."""
+
+    def __init__(self, score=0.8):
+        super().__init__()
+        self.score = nn.Parameter(torch.tensor(score))
+        self.seen = []
+
+    def forward(self, images):
+        assert images.dtype == torch.uint8
+        assert images.ndim == 4
+        assert images.shape[1] == 1
+        self.seen.append(images.clone())
+        results = []
+        for image in images[:, 0]:
+            rows, columns = torch.nonzero((image > 128).any(1))[:, 0], torch.nonzero((image > 128).any(0))[:, 0]
+            if len(rows) == 0:
+                results.append(
+                    {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=int), "scores": torch.zeros(0)}
+                )
+                continue
+            box = torch.tensor([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], dtype=torch.float32)
+            side = 1 if columns.float().mean() < image.shape[1] / 2 else 2
+            results.append({"boxes": box, "labels": torch.tensor([side]), "scores": self.score.detach()[None]})
+        return results
+
+
+def detector(size=64, score=0.8, categories=None, **options):
+    categories = categories or SIDES
+    return LoadedDetector(BrightRectangle(score), size, categories, mirrored(categories), **options)
+
+
+def radiograph(width, height, box, size):
+    pixels = np.full((height, width), 30, dtype=np.uint8)
+    x1, y1, x2, y2 = box
+    pixels[y1:y2, x1:x2] = 230
+    return Canvas(width, height, size).letterbox(pixels)
+
+
+@pytest.mark.parametrize("box", [(10, 20, 60, 80), (120, 0, 200, 30), (0, 60, 100, 100)])
+def test_a_flipped_radiograph_gives_the_same_boxes_and_sides(box):
+    canvases = radiograph(200, 100, box, 64)[None]
+    model = detector()
+    (straight,), (flipped,) = model.detect(canvases, flip=False), model.detect(canvases, flip=True)
+    for one, other in zip(straight, flipped, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert torch.equal(model.model.seen[1], model.model.seen[0].flip(-1))
+
+
+def test_boxes_come_back_in_original_pixels():
+    boxes = [(10, 20, 60, 80), (120, 40, 200, 100)]
+    sizes = [(200, 100), (200, 160)]
+    canvases = np.stack([radiograph(*size, box, 64) for size, box in zip(sizes, boxes, strict=True)])
+    for flips in (False, True):
+        found = Pipeline((detector(),), SIDES, flips).find(canvases, sizes)
+        assert found.images.tolist() == [0, 1]
+        assert found.labels.tolist() == [1, 2]
+        # A pixel of the canvas is 200 / 64 of the original's.
+        np.testing.assert_allclose(found.boxes, boxes, atol=200 / 64)
+        np.testing.assert_allclose(found.scores, 0.8)
+
+
+def test_a_model_that_was_trained_without_flips_is_shown_none():
+    model = detector(flips=False)
+    Pipeline((model,), SIDES, flips=True).find(radiograph(100, 100, (5, 5, 50, 50), 64)[None], [(100, 100)])
+    assert len(model.model.seen) == 1
+
+
+def test_two_models_are_fused_on_canvases_of_their_own_size():
+    models = detector(64, 0.9), detector(32, 0.5)
+    pipeline = Pipeline(models, SIDES, flips=False)
+    assert pipeline.canvas_size == 64
+    found = pipeline.find(radiograph(128, 128, (20, 20, 60, 100), 64)[None], [(128, 128)])
+    assert [tuple(model.model.seen[0].shape) for model in models] == [(1, 1, 64, 64), (1, 1, 32, 32)]
+    assert len(found) == 1
+    np.testing.assert_allclose(found.boxes, [[20, 20, 60, 100]], atol=4)
+    np.testing.assert_allclose(found.scores, [0.7])
+
+
+def test_a_box_that_one_of_two_models_finds_counts_half():
+    class Blind(BrightRectangle):
+        def forward(self, images):
+            return super().forward(images * 0)
+
+    models = detector(64, 0.9), LoadedDetector(Blind(), 64, SIDES, mirrored(SIDES))
+    found = Pipeline(models, SIDES, flips=False).find(radiograph(64, 64, (5, 5, 30, 30), 64)[None], [(64, 64)])
+    np.testing.assert_allclose(found.scores, [0.45])
+
+
+def test_vinbig_radiographs_get_the_probability_of_no_finding():
+    categories = {category["id"]: category["name"] for category in CATEGORIES}
+    pipeline = Pipeline((detector(categories=categories, score=0.75),), categories)
+    canvases = np.stack([radiograph(64, 64, (5, 5, 30, 30), 64), np.full((64, 64), 30, dtype=np.uint8)])
+    found = pipeline.find(canvases, [(64, 64)] * 2)
+    normal = found.select(found.labels == NO_FINDING_CATEGORY)
+    assert normal.images.tolist() == [0, 1]
+    np.testing.assert_allclose(normal.scores, [0.25, 1.0])
+    np.testing.assert_array_equal(normal.boxes, [[0, 0, 1, 1]] * 2)
+    # Other categories have no such row.
+    assert NO_FINDING_CATEGORY not in Pipeline((detector(),), SIDES).find(canvases, [(64, 64)] * 2).labels
+
+
+def test_no_finding_is_one_minus_the_surest_finding():
+    table = BoxTable.of([2, 0, 2], [1, 2, 3], [[0, 0, 9, 9]] * 3, [0.3, 0.6, 0.9])
+    found = no_finding_rows(table, 3)
+    assert found.images.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(found.scores, [0.4, 1.0, 0.1])
+
+
+def test_at_most_so_many_boxes_and_the_highest_first():
+    class Many(BrightRectangle):
+        def forward(self, images):
+            n = 30
+            start = torch.arange(n)[:, None] * 2.0
+            return [
+                {"boxes": start + torch.tensor([0, 0, 1, 1.0]), "labels": torch.full((n,), 3),
+                 "scores": torch.linspace(0.1, 0.9, n)}
+                for _ in images
+            ]  # fmt: skip
+
+    model = LoadedDetector(Many(), 64, SIDES, mirrored(SIDES))
+    found = Pipeline((model,), SIDES, False, max_detections=10).find(np.zeros((2, 64, 64), np.uint8), [(64, 64)] * 2)
+    assert np.bincount(found.images).tolist() == [10, 10]
+    assert (np.diff(found.scores[:10]) <= 0).all()
+    assert found.scores[0] == pytest.approx(0.9)
+
+
+# Run directories
+
+
+def test_a_trained_run_is_loaded_and_its_batches_do_not_matter(vinbig_run, vinbig_store):
+    pipeline = load_pipeline([vinbig_run], CPU)
+    assert pipeline.is_vinbig
+    assert pipeline.canvas_size == 64
+    assert not pipeline.detectors[0].model.training
+    store = open_store(vinbig_store)
+    sizes = [(record["width"], record["height"]) for record in store.records[:4]]
+    together = pipeline.find(store.images[:4], sizes)
+    for image in range(4):
+        alone = pipeline.find(store.images[image : image + 1], sizes[image : image + 1])
+        mine = together.select(together.images == image)
+        np.testing.assert_allclose(mine.scores, alone.scores, atol=1e-5)
+    for image, (width, height) in enumerate(sizes):
+        boxes = together.boxes[together.images == image]
+        assert (boxes >= 0).all()
+        assert (boxes <= [width, height, width, height]).all()
+
+
+def test_the_same_run_twice_is_that_run(side_run, side_store):
+    store = open_store(side_store)
+    sizes = [(record["width"], record["height"]) for record in store.records[:2]]
+    one = load_pipeline([side_run], CPU).find(store.images[:2], sizes)
+    two = load_pipeline([side_run, side_run], CPU).find(store.images[:2], sizes)
+    assert not load_pipeline([side_run], CPU).is_vinbig
+    assert two.scores.max() == pytest.approx(one.scores.max(), abs=1e-6)
+
+
+def test_runs_that_disagree_on_categories_are_refused(vinbig_run, side_run):
+    with pytest.raises(InputError, match="sides finds other categories than .*vinbig"):
+        load_pipeline([vinbig_run, side_run], CPU)
+    with pytest.raises(InputError, match="no run directory given"):
+        load_pipeline([], CPU)
+
+
+def changed(run, folder, **changes):
+    copy = folder / "changed"
+    copy.mkdir()
+    shutil.copy(run / "model.safetensors", copy)
+    description = json.loads((run / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps({**description, **changes}))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "segmentation"}, "is a run of task segmentation: detection needs one of task detection"),
+        ({"architecture": {"backbone": "resnet18"}}, "does not hold the model that its model.json describes"),
+        ({"architecture": {"stages": 3}}, "does not hold the model that its model.json describes"),
+        ({"categories": {}}, "does not hold the model that its model.json describes"),
+        ({"canvas_size": "large"}, "does not hold the model that its model.json describes"),
+    ],
+)
+def test_a_run_that_is_not_what_it_says_is_refused_in_one_line(side_run, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message) as raised:
+        load_pipeline([changed(side_run, tmp_path, **changes)], CPU)
+    assert len(str(raised.value)) < 500

@@ -1,0 +1,105 @@
+"""Training and validation of the classifier of whole radiographs."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from xray.classification.losses import balancing_weights, classification_loss
+from xray.classification.metrics import classification_metrics
+from xray.classification.model import Classifier, build_classifier, load_initial_weights
+from xray.config import ClassificationConfig
+from xray.data.boxes import BoxTable
+from xray.data.dataset import EpochSampler, LabelDataset, collate_images
+from xray.data.predictions import Predictions
+from xray.data.store import Store
+from xray.training.task import Task
+
+ABNORMAL = "abnormal"
+
+
+class ClassificationTask(Task):
+    """A classifier trained on the labels of whole radiographs and validated by AUROC on the fold held back."""
+
+    monitored = "mean_auroc"
+    config: ClassificationConfig
+
+    def __init__(self, config: ClassificationConfig, store: Store) -> None:
+        super().__init__(config, store)
+        self.labels = image_labels(store, config.target)
+        self.names = [ABNORMAL] if config.target == ABNORMAL else list(store.categories.values())
+        self.architecture = {"name": config.network, "n_outputs": len(self.names), "in_channels": config.in_channels}
+        self.model: Classifier = build_classifier(canvas=store.canvas_size, **self.architecture)
+        weights = None
+        if config.loss == "bce" and config.balance:
+            weights = balancing_weights(self.labels[self.train_rows].sum(axis=0), len(self.train_rows))
+        self.loss = classification_loss(config.loss, weights)
+        self._batches: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def load_initial_weights(self) -> str:
+        """Loads the config's initial weights; a resumed run has its own. Returns what was loaded, in words."""
+        return load_initial_weights(self.model, self.config.weights)
+
+    def describe(self) -> dict[str, Any]:
+        """What model.json says of this model."""
+        return {
+            "task": "classification",
+            "architecture": self.architecture,
+            "labels": self.names,
+            "target": self.config.target,
+            "thresholds": {"label": 0.5},
+            **super().describe(),
+        }
+
+    def train_dataloader(self) -> Any:
+        dataset = LabelDataset(self.store, self.train_rows, self.labels, self.augmentation(), self.config.seed)
+        sampler = EpochSampler(np.ones(len(dataset)), self.config.seed, self.global_rank, self.trainer.world_size)
+        return self.loader(dataset, collate_images, sampler)
+
+    def val_dataloader(self) -> Any:
+        return self.loader(LabelDataset(self.store, self.my_val_rows(), self.labels), collate_images)
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        loss = self.loss(self.model(batch["images"]), batch["labels"])
+        size = len(batch["images"])
+        self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._batches = []
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        probability = self.model(batch["images"]).sigmoid()
+        self._batches.append((batch["rows"].cpu().numpy(), probability.float().cpu().numpy()))
+
+    def on_validation_epoch_end(self) -> None:
+        parts = [part for process in self.gathered(self._batches) for part in process]
+        self._batches = []
+        rows, probability = (np.concatenate(column) for column in zip(*parts, strict=True))
+        self.metrics = classification_metrics(probability, self.labels[rows], self.names)
+        # A label of a whole radiograph has no box; COCO results need one: that of the radiograph.
+        ids = tuple(self.store.records[row]["source_id"] for row in rows.tolist())
+        n, k = probability.shape
+        whole = np.array([(0, 0, self.store.records[row]["width"], self.store.records[row]["height"]) for row in rows])
+        table = BoxTable.of(
+            np.repeat(np.arange(n), k), np.tile(self._label_ids(), n), np.repeat(whole, k, axis=0), probability.ravel()
+        )
+        self.validated = Predictions(ids, table)
+        self.log_metrics(self.metrics)
+
+    def _label_ids(self) -> list[int]:
+        return [1] if self.config.target == ABNORMAL else list(self.store.categories)
+
+
+def image_labels(store: Store, target: str) -> np.ndarray:
+    """(len(store), K) bool: which radiographs show each category, or, for the target "abnormal", (len(store), 1) any.
+
+    A record's `labels`, where a converter wrote them, count beside its boxes: some sources know labels alone.
+    """
+    place = {category_id: k for k, category_id in enumerate(store.categories)}
+    labels = np.zeros((len(store), len(place)), dtype=bool)
+    labels[store.boxes.images, [place[label] for label in store.boxes.labels.tolist()]] = True
+    for row, record in enumerate(store.records):
+        for label in record.get("labels", ()):
+            labels[row, place[int(label)]] = True
+    return labels.any(axis=1, keepdims=True) if target == ABNORMAL else labels

@@ -1,0 +1,133 @@
+"""Training and validation of the segmenter."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from xray.config import SegmentationConfig
+from xray.data.boxes import BoxTable
+from xray.data.dataset import EpochSampler, MaskDataset, PositiveSampler, collate_images
+from xray.data.masks import mask_canvas
+from xray.data.predictions import Predictions
+from xray.data.store import Store
+from xray.segmentation.components import mask_findings
+from xray.segmentation.losses import loss_of_levels, segmentation_loss
+from xray.segmentation.metrics import mask_sums, segmentation_metrics
+from xray.segmentation.model import Segmenter, build_segmenter, freeze_encoder, load_encoder_weights
+from xray.training.task import Task
+
+
+class SegmentationTask(Task):
+    """U-Net or U-Net++ trained on a store's masks and validated by Dice on the fold held back."""
+
+    monitored = "dice"
+    config: SegmentationConfig
+
+    def __init__(self, config: SegmentationConfig, store: Store) -> None:
+        super().__init__(config, store)
+        self.architecture = {
+            "architecture": config.architecture,
+            "encoder": config.encoder,
+            "in_channels": config.in_channels,
+            "depth": config.depth,
+            "deep_supervision": config.deep_supervision,
+        }
+        self.model: Segmenter = build_segmenter(n_classes=len(store.categories), **self.architecture)
+        self.positive = np.isin(np.arange(len(store)), store.boxes.images[sorted(store.masks)])
+        self.loss = self._build_loss()
+        self._batches: list[tuple[np.ndarray, ...]] = []
+        self._found: list[tuple[BoxTable, dict[int, Any]]] = []
+
+    def _build_loss(self) -> Any:
+        config = self.config
+        options = {}
+        if config.loss in ("weighted_bce", "combined"):
+            options["beta"] = config.beta or self._share_of_positive_pixels()
+        return segmentation_loss(config.loss, **options)
+
+    def _share_of_positive_pixels(self) -> float:
+        rows = self.train_rows[self.positive[self.train_rows]]
+        area = sum(float(mask_canvas(self.store, row).mean()) for row in rows.tolist())
+        return max(area / len(self.train_rows), 1e-6)
+
+    def load_initial_weights(self) -> str:
+        """Loads the encoder's initial weights; a resumed run has its own. Returns what was loaded, in words."""
+        said = load_encoder_weights(self.model, self.config.encoder_from or self.config.weights)
+        if self.config.freeze_encoder:
+            freeze_encoder(self.model)
+        return said
+
+    def describe(self) -> dict[str, Any]:
+        """What model.json says of this model."""
+        return {
+            "task": "segmentation",
+            "architecture": self.architecture,
+            "thresholds": {"mask": self.config.threshold},
+            **super().describe(),
+        }
+
+    def train_dataloader(self) -> Any:
+        config = self.config
+        dataset = MaskDataset(self.store, self.train_rows, self.augmentation(), config.seed)
+        processes = (self.global_rank, self.trainer.world_size)
+        if config.positives:
+            end = config.positives_end or config.positives
+            positive = self.positive[self.train_rows]
+            sampler: EpochSampler = PositiveSampler(
+                positive, config.positives, end, config.n_epochs, config.seed, *processes
+            )
+        else:
+            sampler = EpochSampler(np.ones(len(dataset)), config.seed, *processes)
+        return self.loader(dataset, collate_images, sampler)
+
+    def val_dataloader(self) -> Any:
+        return self.loader(MaskDataset(self.store, self.my_val_rows()), collate_images)
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        loss = loss_of_levels(self.loss, self.model(batch["images"]), batch["masks"])
+        size = len(batch["images"])
+        self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._batches, self._found = [], []
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        probability = self.model(batch["images"]).float().sigmoid()
+        found, truth = probability > self.config.threshold, batch["masks"].bool()
+        sums = mask_sums(found, truth)
+        # The union of all categories beside each: for the lungs, both together.
+        whole = mask_sums(found.any(1, keepdim=True), truth.any(1, keepdim=True))
+        rows = batch["rows"].cpu().numpy()
+        self._batches.append((rows, *(x.cpu().numpy() for x in (*sums, *whole))))
+        for row, canvas in zip(rows.tolist(), probability.cpu().numpy(), strict=True):
+            self._found.append(
+                mask_findings(canvas, self.store.canvas(row), list(self.store.categories), self.config.threshold, row)
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        parts = [part for process in self.gathered(self._batches) for part in process]
+        found = [item for process in self.gathered(self._found) for item in process]
+        self._batches, self._found = [], []
+        _, *sums = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        self.metrics = segmentation_metrics(*sums[:3])
+        if len(self.store.categories) > 1:
+            names = self.store.categories.values()
+            scores = [segmentation_metrics(*(column[:, k] for column in sums[:3])) for k in range(len(names))]
+            self.metrics["dice_by_category"] = {name: score["dice"] for name, score in zip(names, scores, strict=True)}
+            self.metrics["dice_union"] = segmentation_metrics(*sums[3:])["dice"]
+        self.validated = self._predictions(found)
+        self.log_metrics(self.metrics)
+
+    def _predictions(self, found: list[tuple[BoxTable, dict[int, Any]]]) -> Predictions:
+        place = {row: number for number, row in enumerate(self.val_rows.tolist())}
+        tables, masks, n = [], {}, 0
+        for table, own in found:
+            tables.append(
+                BoxTable.of([place[r] for r in table.images.tolist()], table.labels, table.boxes, table.scores)
+            )
+            masks |= {n + number: mask for number, mask in own.items()}
+            n += len(table)
+        ids = tuple(self.store.records[row]["source_id"] for row in self.val_rows.tolist())
+        return Predictions(ids, BoxTable.concatenate(tables), masks)
