@@ -19,9 +19,10 @@ CANVAS = 64
 SIDES = [{"id": 1, "name": "Left shadow"}, {"id": 2, "name": "Right shadow"}, {"id": 3, "name": "Nodule"}]
 
 TINY_FLAGS = (
-    "--backbone", "mobilenet_v2", "--weights", "none", "--fpn-channels", "16", "--rpn-samples", "32", "--roi-samples", "16",
-    "--device", "cpu", "--n-workers", "0", "--n-epochs", "1", "--batch-size", "4", "--n-pictures", "1", "--lr", "0.01",
-    "--warmup-steps", "2", "--log-step", "1", "--normals", "1", "--max-detections", "20",
+    "--backbone", "mobilenet_v2", "--weights", "none", "--fpn-channels", "16", "--rpn-samples", "32",
+    "--roi-samples", "16", "--device", "cpu", "--n-workers", "0", "--n-epochs", "1", "--batch-size", "4",
+    "--n-pictures", "1", "--lr", "0.01", "--warmup-steps", "2", "--log-step", "1", "--normals", "1",
+    "--max-detections", "20",
 )  # fmt: skip
 """A training of a few seconds on two cores."""
 

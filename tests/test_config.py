@@ -171,7 +171,7 @@ OUT_OF_RANGE = {
     "accumulate": [0], "ema_decay": [0, 1], "device": ["gpu", "cuda:0"], "devices": [0], "num_nodes": [0],
     "n_workers": [-1], "fold": [-1], "seed": [-1], "log_step": [0], "early_stop": [-1], "val_every": [0],
     "n_pictures": [-1], "trainable_layers": [-1, 6], "fpn_channels": [7], "anchor_scale": [0],
-    "repeat_threshold": [-0.1, 1.1], "normals": [-0.1, 1.1], "rpn_samples": [0], "roi_samples": [0],
+    "repeat_threshold": [-0.1, 1.1], "normals": [-0.1, 1.1], "rpn_samples": [0], "proposals": [1], "roi_samples": [0],
     "score_threshold": [-0.1, 1], "max_detections": [0],
 }  # fmt: skip
 

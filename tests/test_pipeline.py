@@ -21,10 +21,14 @@ CPU = torch.device("cpu")
 
 
 class BrightRectangle(nn.Module):
-    """A detector that finds the bright pixels; on the canvas's left half they are category 1, on its right 2."""
+    """A detector that finds the bright pixels; on the canvas's left half they are category 1, on its right 2.
 
-    def __init__(self, score=0.8):
+    label: a category to give in place of these.
+    """
+
+    def __init__(self, score=0.8, label=None):
         super().__init__()
+        self.label = label
         self.score = nn.Parameter(torch.tensor(score))
         self.seen = []
 
@@ -43,7 +47,9 @@ class BrightRectangle(nn.Module):
                 continue
             box = torch.tensor([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], dtype=torch.float32)
             side = 1 if columns.float().mean() < image.shape[1] / 2 else 2
-            results.append({"boxes": box, "labels": torch.tensor([side]), "scores": self.score.detach()[None]})
+            results.append(
+                {"boxes": box, "labels": torch.tensor([self.label or side]), "scores": self.score.detach()[None]}
+            )
         return results
 
 
@@ -111,7 +117,8 @@ def test_a_box_that_one_of_two_models_finds_counts_half():
 
 def test_vinbig_radiographs_get_the_probability_of_no_finding():
     categories = {category["id"]: category["name"] for category in CATEGORIES}
-    pipeline = Pipeline((detector(categories=categories, score=0.75),), categories)
+    model = LoadedDetector(BrightRectangle(0.75, label=4), 64, categories, mirrored(categories))
+    pipeline = Pipeline((model,), categories)
     canvases = np.stack([radiograph(64, 64, (5, 5, 30, 30), 64), np.full((64, 64), 30, dtype=np.uint8)])
     found = pipeline.find(canvases, [(64, 64)] * 2)
     normal = found.select(found.labels == NO_FINDING_CATEGORY)
@@ -178,7 +185,7 @@ def test_the_same_run_twice_is_that_run(side_run, side_store):
 
 
 def test_runs_that_disagree_on_categories_are_refused(vinbig_run, side_run):
-    with pytest.raises(InputError, match="sides finds other categories than .*vinbig"):
+    with pytest.raises(InputError, match=r"sides finds other categories than .*vinbig"):
         load_pipeline([vinbig_run, side_run], CPU)
     with pytest.raises(InputError, match="no run directory given"):
         load_pipeline([], CPU)

@@ -75,7 +75,7 @@ def test_fitting_finds_what_helps_and_never_ends_below_the_start():
         box = np.array([x, y, x + 30, y + 30])
         truths.append((image, PNEUMOTHORAX_CATEGORY, box, 1.0))
         # The detector's boxes are shifted by half a side (IoU about 0.33), the masks by a pixel.
-        found.append((image, PNEUMOTHORAX_CATEGORY, box + [15, 0, 15, 0], rng.uniform(0.2, 0.9)))
+        found.append((image, PNEUMOTHORAX_CATEGORY, box + np.array([15, 0, 15, 0]), rng.uniform(0.2, 0.9)))
         components.append((image, 1, box + 1, 0.95))
     setting, before, after = fit_refinement(table(*truths), table(*found), table(*components))
     assert before == 0
@@ -83,7 +83,7 @@ def test_fitting_finds_what_helps_and_never_ends_below_the_start():
     assert setting.pull > 0
     # With masks that only mislead, the best is to leave everything as it is.
     good = table(*[(image, label, box, 0.9) for image, label, box, _ in truths])
-    misleading = table(*[(image, 1, box + [20, 0, 20, 0], 0.3) for image, _, box, _ in truths])
+    misleading = table(*[(image, 1, box + np.array([20, 0, 20, 0]), 0.3) for image, _, box, _ in truths])
     setting, before, after = fit_refinement(table(*truths), good, misleading)
     assert (before, after) == (1, 1)
     assert setting == GRID[0]

@@ -10,8 +10,9 @@ if __name__ == "__main__":
 import dataclasses
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -28,8 +29,6 @@ class _Common:
     """Side of the square canvas every radiograph is letterboxed onto, in pixels (32 to 8192)."""
     n_folds: int = 5
     """Number of folds (2 to 100), stratified by finding; no patient is in two."""
-    readers: Literal["fuse", "all"] = "fuse"
-    """fuse: one box of those that an image's readers drew around the same finding; all: every reader's box."""
     n_workers: int = 0
     """Processes that decode; 0 is one a CPU."""
     seed: int = 0
@@ -41,7 +40,13 @@ class _Common:
 
 
 @dataclasses.dataclass
-class VinBig(_Common):
+class _Read(_Common):
+    readers: Literal["fuse", "all"] = "fuse"
+    """fuse: one box of those that an image's readers drew around the same finding; all: every reader's box."""
+
+
+@dataclasses.dataclass
+class VinBig(_Read):
     """VinBigData: train.csv and train/ with DICOM files, or with the 1024-pixel pictures and their train_meta.csv."""
 
     table_only: bool = False
@@ -49,34 +54,81 @@ class VinBig(_Common):
 
 
 @dataclasses.dataclass
-class Coco(_Common):
+class Coco(_Read):
     """Anyone's own radiographs, under images/ or as their COCO file says; boxes or masks of any categories."""
 
     annotations: str | None = None
     """The COCO file, relative to --data-path; needed only where there are several."""
 
 
-Config = Annotated[VinBig, tyro.conf.subcommand("vinbig")] | Annotated[Coco, tyro.conf.subcommand("coco")]
+@dataclasses.dataclass
+class Siim(_Common):
+    """SIIM-ACR Pneumothorax: DICOM files with train-rle.csv, png_images/ and png_masks/, or a table ImageId,Class."""
+
+    table: str | None = None
+    """The table, relative to --data-path; needed only where there are several."""
+    dialect: Literal["relative", "absolute"] = "relative"
+    """Run lengths count from the end of the run before (as SIIM's do), or, from 1, from the first pixel."""
+    mask_size: int | None = None
+    """Side in pixels of the squares in which the run lengths count (1024 in SIIM's table), where the radiographs have
+    been resized since; the radiographs' own size if not given."""
 
 
-def main(config: VinBig | Coco) -> None:
+@dataclasses.dataclass
+class Lungs(_Common):
+    """Lung masks of Montgomery (ManualMask/) or Shenzhen (mask/), or any folder of radiographs and one of masks."""
+
+    lungs: Literal["joined", "apart"] = "joined"
+    """Montgomery's two masks as one category "Lung", or apart as "Right lung" and "Left lung"."""
+    images: str | None = None
+    """Folder of radiographs, relative to --data-path, in place of a known layout; needs --masks."""
+    masks: str | None = None
+    """Folder of their masks, named like them, with or without _mask; needs --images."""
+    category: str = "Lung"
+    """What the masks show, in layouts with one mask a radiograph."""
+    patients: Path | None = None
+    """CSV (file_name,patient) or COCO file that names each radiograph's patient, so that folds keep them together."""
+
+
+Config = (
+    Annotated[VinBig, tyro.conf.subcommand("vinbig")]
+    | Annotated[Coco, tyro.conf.subcommand("coco")]
+    | Annotated[Siim, tyro.conf.subcommand("siim")]
+    | Annotated[Lungs, tyro.conf.subcommand("lungs")]
+)
+
+
+def main(config: VinBig | Coco | Siim | Lungs) -> None:
     """Converts, then prints what was taken, what was left out, and the next command."""
     for name, low, high in (("image_size", 32, 8192), ("n_folds", 2, 100), ("n_workers", 0, 512)):
         if not low <= getattr(config, name) <= high:
             raise FlagError(f"--{name.replace('_', '-')} is {getattr(config, name)}: give {low} to {high}")
     if config.save_path.resolve() == config.data_path.resolve():
         raise InputError(f"--save-path and --data-path are both {config.data_path}: choose another --save-path")
-    flags = {name: getattr(config, name) for name in ("image_size", "n_folds", "readers", "seed", "overwrite")}
+    flags = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "debug"}
     flags["n_workers"] = config.n_workers or len(os.sched_getaffinity(0))
+    show(_converter(config)(**flags), config.save_path)
+
+
+def _converter(config: VinBig | Coco | Siim | Lungs) -> Callable[..., dict[str, Any]]:
+    """The function that takes this source's flags."""
     if isinstance(config, VinBig):
         from xray.data.vinbig import convert_vinbig
 
-        result = convert_vinbig(config.data_path, config.save_path, table_only=config.table_only, **flags)
-    else:
+        return convert_vinbig
+    if isinstance(config, Coco):
         from xray.data.coco import convert_coco
 
-        result = convert_coco(config.data_path, config.save_path, annotations=config.annotations, **flags)
-    show(result, config.save_path)
+        return convert_coco
+    if isinstance(config, Siim):
+        if config.mask_size is not None and not 1 <= config.mask_size <= 10_000:
+            raise FlagError(f"--mask-size is {config.mask_size}: give 1 to 10000")
+        from xray.data.siim import convert_siim
+
+        return convert_siim
+    from xray.data.lungs import convert_lungs
+
+    return convert_lungs
 
 
 def show(conversion: dict, save_path: Path) -> None:
@@ -94,7 +146,12 @@ def show(conversion: dict, save_path: Path) -> None:
     if counts["test_images"]:
         table.add_row("  for testing", str(counts["test_images"]))
     table.add_row("  without a box", str(counts["images_without_boxes"]))
+    if counts["masks"] or not counts["annotations"]:
+        for name, count in counts["images_per_label"].items():
+            table.add_row(f"  with {name}", str(count))
     table.add_row("[bold]boxes", str(counts["annotations"]))
+    if counts["masks"]:
+        table.add_row("  with a mask", str(counts["masks"]))
     for name, count in counts["annotations_per_category"].items():
         table.add_row(f"  {name}", str(count))
     table.add_row("[bold]left out or changed", str(sum(dropped.values())))
@@ -105,7 +162,9 @@ def show(conversion: dict, save_path: Path) -> None:
     if dropped:
         console.print(f"each with its reason in {save_path / 'conversion.json'}", soft_wrap=True)
     if conversion["parameters"]["pixels"]:
-        console.print(f"next: python xray/train.py --data-path {save_path}", soft_wrap=True)
+        task = "segmentation" if counts["masks"] else "classification"
+        flags = f" --task {task}" if conversion["source"] in ("siim", "lungs") else ""
+        console.print(f"next: python xray/train.py{flags} --data-path {save_path}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draws chest radiographs with findings and writes them in VinBigData's layout, to try everything without the data."""
+"""Draws chest radiographs with findings and writes them in the sources' own layouts, to try everything without data."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import os
+from typing import Literal
 
 from xray.command import command
 
@@ -18,17 +19,21 @@ class Config:
     """Flags of tools/phantoms.py."""
 
     save_path: Path
-    """Folder to write to; the phantoms go to its subfolder vinbig."""
+    """Folder to write to; each tree of phantoms is a subfolder."""
+    trees: tuple[Literal["vinbig", "siim", "lungs"], ...] = ("vinbig", "siim", "lungs")
+    """vinbig: boxes of 14 findings by three readers; siim: pneumothorax masks as run lengths, JPEG in DICOM; lungs: PNG
+    with a mask of each lung, as in the Montgomery set."""
     n_train: int = 200
-    """Number of training radiographs, read by three readers each."""
+    """Number of training radiographs in each tree."""
     n_test: int = 50
-    """Number of test radiographs, whose truth goes to test_truth.csv."""
+    """Number of test radiographs in each tree, their truth kept apart (test_truth.csv, test-rle-truth.csv, test/)."""
     seed: int = 0
     """The same seed and numbers give the same files."""
     size: int | None = None
-    """Longer side of the radiographs in pixels, about (96 to 6000); 1900 to 3000 if not given."""
+    """Longer side of the radiographs in pixels, about (96 to 6000); if not given, 1900 to 3000, in siim 1024 and
+    in lungs 1400 to 2000."""
     normal_fraction: float = 0.7
-    """Share of radiographs without findings, 0 to 1."""
+    """Share of radiographs without findings, 0 to 1; in siim, pneumothorax aside, which a quarter of them show."""
     n_workers: int = os.cpu_count() or 1
     """Processes that draw; 0 draws in the main one. The files do not depend on it."""
     overwrite: bool = False
@@ -39,25 +44,31 @@ class Config:
 
 def main(config: Config) -> None:
     """Writes the phantoms and says what to do with them."""
+    from xray.data.phantom_trees import write_lungs, write_siim
     from xray.data.phantoms import write_vinbig
 
-    written = write_vinbig(
-        config.save_path,
-        config.n_train,
-        config.n_test,
-        seed=config.seed,
-        size=config.size,
-        normal_fraction=config.normal_fraction,
-        n_workers=config.n_workers,
-        overwrite=config.overwrite,
-    )
-    kept = written.n_train + written.n_test - written.n_drawn
-    print(f"{written.n_train} training and {written.n_test} test phantoms in {written.folder}", end="")
-    print(f" ({kept} of them were there already)" if kept else "")
-    for name, count in sorted(written.images_with.items(), key=lambda item: -item[1]):
-        print(f"  {name:20s} in {count}")
+    writers = {"vinbig": write_vinbig, "siim": write_siim, "lungs": write_lungs}
+    folders = []
+    for tree in dict.fromkeys(config.trees):
+        written = writers[tree](
+            config.save_path,
+            config.n_train,
+            config.n_test,
+            seed=config.seed,
+            size=config.size,
+            normal_fraction=config.normal_fraction,
+            n_workers=config.n_workers,
+            overwrite=config.overwrite,
+        )
+        kept = written.n_train + written.n_test - written.n_drawn
+        print(f"{written.n_train} training and {written.n_test} test phantoms in {written.folder}", end="")
+        print(f" ({kept} of them were there already)" if kept else "")
+        for name, count in sorted(written.images_with.items(), key=lambda item: -item[1]):
+            print(f"  {name:20s} in {count}")
+        folders.append((tree, written.folder))
     print("Next:")
-    print(f"  python tools/convert.py vinbig --data-path {written.folder} --save-path DATA")
+    for tree, folder in folders:
+        print(f"  python tools/convert.py {tree} --data-path {folder} --save-path DATA")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ it writes is what every later command takes as --weights.
 
 import dataclasses
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,10 @@ def check_run_directory(run: Path, resume: bool, last: Path) -> None:
         if not last.is_file():
             raise InputError(
                 f"nothing to resume in {run}: it has no {last.name}, no epoch was finished; start without --resume"
+            )
+        if not zipfile.is_zipfile(last):
+            raise InputError(
+                f"{last} is damaged: start another run, with --weights {run} from what this one had reached"
             )
         return
     if run.exists() and not run.is_dir():

@@ -22,6 +22,11 @@ def bright_rectangle(box, level=230, noise=True):
     return image
 
 
+def channels(mask, place):
+    """The mask as one of three channels, the other two empty."""
+    return np.stack([mask if channel == place else np.zeros_like(mask) for channel in range(3)])
+
+
 def extent(mask):
     """xyxy of the true pixels."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -58,9 +63,12 @@ def test_strong_augmentation_keeps_bright_pixels_inside_their_box():
     changed = 0
     for seed in range(80):
         image, boxes, _, mask = augmentation(
-            seed, *_centred(3), mask=bright_rectangle((32, 32, 64, 64), 255, noise=False)
+            seed, *_centred(3), mask=channels(bright_rectangle((32, 32, 64, 64), 255, noise=False), 2)
         )
-        assert image.shape == mask.shape == (SIZE, SIZE)
+        assert mask.shape == (3, SIZE, SIZE)
+        assert image.shape == (SIZE, SIZE)
+        assert not mask[:2].any()
+        mask = mask[2]
         assert len(boxes) == 1
         x1, y1, x2, y2 = boxes[0]
         assert np.abs(extent(mask > 0) - boxes[0]).max() < 2
@@ -76,29 +84,25 @@ def test_strong_augmentation_keeps_bright_pixels_inside_their_box():
 
 def test_flipping_mirrors_pixels_boxes_masks_and_sides():
     image, boxes, labels = bright_rectangle((10, 30, 40, 60)), np.array([[10.0, 30, 40, 60]]), np.array([1])
+    mask = channels(bright_rectangle((10, 30, 40, 60), 1, noise=False), 0)
     plain = Augmentation("none", MIRROR)
-    unchanged = plain(3, image, boxes, labels, image)
-    np.testing.assert_array_equal(unchanged[0], image)
-    np.testing.assert_allclose(unchanged[1], boxes, atol=1e-4)
-    assert unchanged[2].tolist() == [1]
-    np.testing.assert_array_equal(unchanged[3], image)
+    unchanged = plain(3, image, boxes, labels, mask)
+    for one, other in zip(unchanged, (image, boxes, labels, mask), strict=True):
+        np.testing.assert_array_equal(one, other)
 
     # The flip alone, without what else "light" does.
-    plain.flip = 0.5
-    flipped = 0
-    for seed in range(40):
-        found, new_boxes, new_labels, mask = plain(seed, image, boxes, np.array([1]), image)
-        if np.array_equal(found, image):
-            assert new_labels.tolist() == [1]
-            continue
-        flipped += 1
-        np.testing.assert_array_equal(found, np.fliplr(image))
-        np.testing.assert_array_equal(mask, np.fliplr(image))
-        np.testing.assert_allclose(new_boxes, [[SIZE - 40, 30, SIZE - 10, 60]], atol=1e-4)
-        assert new_labels.tolist() == [2]
-        assert plain(seed, image, boxes, np.array([2]))[2].tolist() == [1]
-        assert plain(seed, image, boxes, np.array([3]))[2].tolist() == [3]
-    assert 10 < flipped < 30
+    plain.flip = 1
+    found, new_boxes, new_labels, new_mask = plain(0, image, boxes, labels, mask)
+    np.testing.assert_array_equal(found, np.fliplr(image))
+    np.testing.assert_array_equal(new_boxes, [[SIZE - 40, 30, SIZE - 10, 60]])
+    assert new_labels.tolist() == [2]
+    # What was on the left lung's channel is on the right one's.
+    np.testing.assert_array_equal(new_mask, channels(np.fliplr(mask[0]), 1))
+    assert plain(0, image, boxes, np.array([2]))[2].tolist() == [1]
+    assert plain(0, image, boxes, np.array([3]))[2].tolist() == [3]
+    assert sum(Augmentation("light", MIRROR)(seed, *_centred(1))[2].tolist() == [2] for seed in range(40)) in range(
+        10, 31
+    )
 
 
 @pytest.mark.parametrize(("strength", "flip", "share"), [("light", 1, 1), ("strong", 0, 0), ("none", 1, 0)])

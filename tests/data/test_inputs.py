@@ -123,6 +123,6 @@ def test_what_cannot_be_opened(side_store, tmp_path):
         open_inputs(tmp_path)
     write(tmp_path / "a.png")
     for part in ({"fold": 0}, {"split": "test"}):
-        with pytest.raises(InputError, match="choose a part of a dataset directory, and .* is none"):
+        with pytest.raises(InputError, match=r"choose a part of a dataset directory, and .* is none"):
             open_inputs(tmp_path, **part)
     assert open_inputs(Path(tmp_path)).store is None

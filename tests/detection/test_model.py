@@ -43,7 +43,7 @@ def test_the_contract_of_every_detector(backbone, head):
     detector.train()
     optimizer = torch.optim.SGD(detector.parameters(), lr=0.002, momentum=0.5)
     seen = []
-    for step in range(4):
+    for step in range(3):
         torch.manual_seed(1)  # the same anchors and proposals are sampled each time
         losses = detector(images, targets)
         assert losses.keys() == names
@@ -87,7 +87,7 @@ def test_training_needs_targets():
 @pytest.fixture(scope="module")
 def references():
     """torchvision's own Faster R-CNNs of 5 classes, which do not resize, on a canvas on which anchors are theirs."""
-    size = 256
+    size = 128
     models = {}
     for head, build in (("v1", fasterrcnn_resnet50_fpn), ("v2", fasterrcnn_resnet50_fpn_v2)):
         torch.manual_seed(3)
@@ -105,7 +105,7 @@ def references():
 def test_weights_go_to_torchvision_and_back_and_detect_the_same(references, head):
     size, models = references
     reference = models[head]
-    # On this canvas xray's anchors are a quarter of torchvision's: ask for theirs.
+    # On this canvas xray's anchors are an eighth of torchvision's: ask for theirs.
     detector = build_detector(4, size, "resnet50", head, norm="batch", anchor_scale=1024 / size).eval()
     state = reference.state_dict()
     # torchvision freezes the norms of the first model's trunk only when it comes with weights.
@@ -226,9 +226,7 @@ def test_a_detector_starts_from_a_detector_of_other_categories(tmp_path):
     assert torch.equal(detector.rpn.head.cls_logits.weight, donor.rpn.head.cls_logits.weight)
     same = build_detector(5, CANVAS, "mobilenet_v2", **SMALL)
     assert load_initial_weights(same, path, "mobilenet_v2", "v1") == "detector starts from lightning.ckpt"
-    assert torch.equal(
-        same.roi_heads.box_predictor.cls_score.weight, donor.roi_heads.box_predictor.cls_score.weight
-    )
+    assert torch.equal(same.roi_heads.box_predictor.cls_score.weight, donor.roi_heads.box_predictor.cls_score.weight)
 
 
 @pytest.mark.parametrize(

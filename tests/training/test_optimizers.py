@@ -58,7 +58,8 @@ def test_a_step_of_sgd_worked_by_hand():
         optimizer.zero_grad()
         model(torch.ones(1)).sum().backward()  # both gradients are 1
         optimizer.step()
-    # weight: v = 1 + 0.5 * 2 = 2, w = 1.8; v = 0.9 * 2 + 1 + 0.5 * 1.8 = 3.7, w = 1.43. bias: v = 1, 0.9; v = 1.9, 0.71.
+    # weight: v = 1 + 0.5 * 2 = 2, w = 1.8; v = 0.9 * 2 + 1 + 0.5 * 1.8 = 3.7, w = 1.43.
+    # bias: v = 1, b = 0.9; v = 0.9 * 1 + 1 = 1.9, b = 0.71.
     assert model.weight.item() == pytest.approx(1.43)
     assert model.bias.item() == pytest.approx(0.71)
 

@@ -68,7 +68,8 @@ def load_initial_weights(classifier: Classifier, weights: str) -> str:
         source = f"{weights} (a {description['task']} run)"
     else:
         state, source = read_weights(Path(weights)), weights
-    whole = load_trunk(classifier.network, state, source, f"the network {name}", _last_layer(classifier.network))
+    mismatch = f"{source} does not hold the weights of the network {name}"
+    whole = load_trunk(classifier.network, state, mismatch, _last_layer(classifier.network))
     return f"{name} starts from {source}" + ("" if whole else ", its last layer from random")
 
 

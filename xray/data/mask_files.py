@@ -1,14 +1,36 @@
-"""Masks as sources keep them, in pictures of their own → connected components with boxes and run lengths."""
+"""What the sources with masks share: masks in pictures of their own, their components, and the source they make."""
 
-from collections.abc import Sequence
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
+from xray.data.boxes import BoxTable
 from xray.data.radiograph import read_radiograph
 from xray.data.rle import coco_counts, runs_of
+from xray.data.source import Dropped, Source, SourceImage
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A part of a mask that becomes one annotation.
+
+    box: (4,) float64 xyxy around its pixels, edges included.
+    rle: its plain COCO RLE.
+    """
+
+    box: np.ndarray
+    rle: dict[str, Any]
+    category: int = 1
 
 
 def read_mask(path: Path | str) -> np.ndarray:
@@ -21,34 +43,76 @@ def read_mask(path: Path | str) -> np.ndarray:
     return grey > (127 if grey.max() > 127 else 0)
 
 
-def components(mask: np.ndarray, min_pixels: int = 1) -> tuple[np.ndarray, list[dict[str, Any]], int]:
+def regions(mask: np.ndarray, category: int = 1, min_pixels: int = 1, joined: bool = False) -> tuple[list[Region], int]:
     """The 8-connected components of a (height, width) bool mask that have at least `min_pixels` pixels.
 
-    Returns their boxes (N, 4) float64 xyxy around the pixels, edges included, from the left to the right; a plain COCO
-    RLE of each; and the number of smaller ones, which are left out.
+    joined: all of them as one region.
+    Returns them from the left to the right, and the number of smaller components, which are left out.
     """
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    kept = np.flatnonzero(areas >= min_pixels) + 1
+    is_large = stats[:, cv2.CC_STAT_AREA] >= min_pixels
+    is_large[0] = False  # the background
+    n_small = len(is_large) - 1 - int(is_large.sum())
+    kept = np.flatnonzero(is_large)
     kept = kept[np.lexsort((stats[kept, cv2.CC_STAT_TOP], stats[kept, cv2.CC_STAT_LEFT]))]
-    corners = stats[kept][:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]].astype(np.float64)
-    sides = stats[kept][:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].astype(np.float64)
-    boxes = np.concatenate([corners, corners + sides], axis=1)
-    rles = []
-    for label, (left, _, right, _) in zip(kept.tolist(), boxes.astype(int).tolist(), strict=True):
-        # Its own columns suffice; those to the left only move the runs.
-        starts, ends = runs_of(labels[:, left:right] == label)
-        offset = left * mask.shape[0]
-        rles.append(_plain_rle(starts + offset, ends + offset, mask.shape))
-    return boxes, rles, int((areas < min_pixels).sum())
+    corners = stats[kept][:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]]
+    far = corners + stats[kept][:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]]
+    if joined and len(kept):
+        box = np.concatenate([corners.min(axis=0), far.max(axis=0)])
+        return [_region(is_large[labels], box, category)], n_small
+    boxes = np.concatenate([corners, far], axis=1)
+    return [_region(labels == label, box, category) for label, box in zip(kept.tolist(), boxes, strict=True)], n_small
 
 
-def whole_mask(mask: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """A (height, width) bool mask with a pixel → the box (4,) float64 xyxy around all of it, and its plain COCO RLE."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)
-    return box, _plain_rle(*runs_of(mask), mask.shape)
+def _region(mask: np.ndarray, box: np.ndarray, category: int) -> Region:
+    starts, ends = runs_of(mask)
+    rle = {"size": list(mask.shape), "counts": coco_counts(starts, ends, mask.size).tolist()}
+    return Region(box.astype(np.float64), rle, category)
 
 
-def _plain_rle(starts: np.ndarray, ends: np.ndarray, shape: Sequence[int]) -> dict[str, Any]:
-    return {"size": list(shape), "counts": coco_counts(starts, ends, shape[0] * shape[1]).tolist()}
+@dataclasses.dataclass
+class MaskedImages:
+    """Radiographs with their regions, as they are gathered for a source."""
+
+    images: list[SourceImage] = dataclasses.field(default_factory=list)
+    dropped: list[Dropped] = dataclasses.field(default_factory=list)
+    _found: list[tuple[int, Region, str]] = dataclasses.field(default_factory=list)
+
+    def add(self, image: SourceImage, found: Iterable[Region], place: str) -> None:
+        """Takes an image; `place` is where its masks were read."""
+        self._found += [(len(self.images), region, place) for region in found]
+        self.images.append(image)
+
+    def source(self, kind: str, layout: str, categories: Sequence[str], fingerprint: str) -> Source:
+        """All of them; the categories become 1 … K."""
+        boxes = [region.box for _, region, _ in self._found]
+        return Source(
+            kind=kind,
+            layout=layout,
+            images=self.images,
+            boxes=BoxTable.of(
+                [image for image, _, _ in self._found], [region.category for _, region, _ in self._found], boxes
+            ),
+            readers=[()] * len(boxes),
+            places=[place for _, _, place in self._found],
+            categories=[{"id": number, "name": name} for number, name in enumerate(categories, start=1)],
+            fingerprint=fingerprint,
+            masks={row: region.rle for row, (_, region, _) in enumerate(self._found)},
+            dropped=self.dropped,
+        )
+
+
+def in_threads(
+    read: Callable[[_Item], _Result], items: Sequence[_Item], n_threads: int, what: str
+) -> Iterator[_Result]:
+    """`read(item)` of all items in their order, under a progress bar on stderr.
+
+    n_threads: most of the work happens in libraries that let other threads run meanwhile.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(max(1, n_threads))
+    try:
+        results = pool.map(read, items)
+        yield from track(results, what, total=len(items), console=Console(stderr=True), transient=True)
+    finally:
+        # Whoever interrupts the command does not want to wait for the rest.
+        pool.shutdown(cancel_futures=True)

@@ -18,13 +18,25 @@ from xray.command import InputError
 
 Dialect = Literal["relative", "absolute"]
 
+BEYOND = "runs beyond the image"
+DISORDER = "overlapping or unsorted runs"
+MALFORMED = "malformed run lengths"
+
 _NO_MASK = ("", "-1")
+
+
+class RunLengthError(InputError):
+    """Run lengths that are no mask of the image; `reason` is one of this module's three texts."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def decode(text: str, height: int, width: int, dialect: Dialect) -> np.ndarray:
     """A run-length text → (height, width) bool.
 
-    Raises InputError as `read_runs` does.
+    Raises RunLengthError as `read_runs` does.
     """
     starts, ends = read_runs(text, height, width, dialect)
     counts = coco_counts(starts, ends, height * width)
@@ -43,41 +55,50 @@ def encode(mask: np.ndarray, dialect: Dialect) -> str:
     return " ".join(map(str, np.stack([firsts, ends - starts], axis=1).ravel().tolist()))
 
 
+def is_empty(text: str) -> bool:
+    """Whether a text says that there is no mask."""
+    return text.strip() in _NO_MASK
+
+
 def read_runs(text: str, height: int, width: int, dialect: Dialect) -> tuple[np.ndarray, np.ndarray]:
     """A run-length text → starts and ends (exclusive) of its runs, two (N,) int64, counted from 0 down the columns.
 
     Runs are in ascending order and do not overlap; two may touch.
 
-    Raises InputError for what is not pairs of whole numbers, runs without a pixel, runs that overlap or stand in no
+    Raises RunLengthError for what is not pairs of whole numbers, runs without a pixel, runs that overlap or stand in no
     order (a negative gap in the relative dialect), and runs beyond the last pixel; the message names the run.
     """
     n_pixels = height * width
-    words = text.split()
-    if " ".join(words) in _NO_MASK:
+    if is_empty(text):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    words = text.split()
     try:
         values = np.array([int(word) for word in words], dtype=np.int64)
     except (ValueError, OverflowError):
         faulty = next((word for word in words if not word.lstrip("-").isdecimal() or len(word) > 18), words[0])
-        raise InputError(f"the run lengths hold {faulty[:20]!r}, which is no whole number of pixels") from None
+        message = f"the run lengths hold {faulty[:20]!r}, which is no whole number of pixels"
+        raise RunLengthError(MALFORMED, message) from None
     if len(values) % 2:
-        raise InputError(f"the run lengths are {len(values)} numbers: runs are pairs, so one is missing or too many")
+        message = f"the run lengths are {len(values)} numbers: runs are pairs, so one is missing or too many"
+        raise RunLengthError(MALFORMED, message)
     firsts, lengths = values[0::2], values[1::2]
-    _refuse(lengths < 1, values, "has no pixel")
+    _refuse(MALFORMED, lengths < 1, values, "has no pixel")
     # Before anything is summed: larger numbers might overflow.
     beyond = f"reaches beyond the {width} x {height} pixels"
-    _refuse((lengths > n_pixels) | (firsts > n_pixels), values, beyond)
+    _refuse(BEYOND, (lengths > n_pixels) | (firsts > n_pixels), values, beyond)
     if dialect == "relative":
-        _refuse(firsts < 0, values, "begins before the run in front of it ends")
+        _refuse(DISORDER, firsts < 0, values, "begins before the run in front of it ends")
         ends = np.cumsum(firsts + lengths)
         starts = ends - lengths
     else:
-        _refuse(firsts < 1, values, "begins before the first pixel, which is 1")
+        _refuse(BEYOND, firsts < 1, values, "begins before the first pixel, which is 1")
         starts = firsts - 1
         ends = starts + lengths
-        _refuse(np.concatenate([[False], starts[1:] < starts[:-1]]), values, "begins before the run in front of it")
-        _refuse(np.concatenate([[False], starts[1:] < ends[:-1]]), values, "overlaps the run in front of it")
-    _refuse(ends > n_pixels, values, beyond)
+        backwards = np.concatenate([[False], starts[1:] < starts[:-1]])
+        _refuse(DISORDER, backwards, values, "begins before the run in front of it")
+        overlaps = np.concatenate([[False], starts[1:] < ends[:-1]])
+        _refuse(DISORDER, overlaps, values, "overlaps the run in front of it")
+    _refuse(BEYOND, ends > n_pixels, values, beyond)
     return starts, ends
 
 
@@ -98,7 +119,7 @@ def coco_counts(starts: np.ndarray, ends: np.ndarray, n_pixels: int) -> np.ndarr
     return counts[:-1] if counts[-1] == 0 else counts
 
 
-def _refuse(faulty: np.ndarray, values: np.ndarray, what: str) -> None:
+def _refuse(reason: str, faulty: np.ndarray, values: np.ndarray, what: str) -> None:
     if faulty.any():
         run = int(np.argmax(faulty))
-        raise InputError(f"run {run + 1} of the mask ({values[2 * run]} {values[2 * run + 1]}) {what}")
+        raise RunLengthError(reason, f"run {run + 1} of the mask ({values[2 * run]} {values[2 * run + 1]}) {what}")

@@ -34,7 +34,9 @@ DUPLICATE = "duplicate row"
 MASK_SIZE = "mask and image differ in size"
 MASK_WITHOUT_IMAGE = "mask without an image"
 IMAGE_WITHOUT_MASK = "image without a mask"
+UNREADABLE_MASK = "unreadable mask"
 SPECK = "speck of a mask"
+REPEATED_NAME = "second file of the same name"
 UNKNOWN_CLASS = "unknown class"
 
 

@@ -122,7 +122,8 @@ class Segmenter(nn.Module):
             device = next(self.encoder.parameters()).device
             trains = any(parameter.requires_grad for parameter in self.encoder.parameters())
             self.depth = level + 1
-            encoder = get_encoder(self.encoder_name, in_channels=self.in_channels, depth=self.depth, weights=None)
+            # Built anew rather than cut, because each family of encoders decides by its own depth what it computes.
+            encoder = _encoder(self.encoder_name, self.in_channels, self.depth)
             _drop_idle_stages(encoder, self.in_channels)
             nn.Module.load_state_dict(encoder, {name: whole[name] for name in encoder.state_dict()})
             self.encoder = encoder.to(device).train(self.encoder.training).requires_grad_(trains)
@@ -229,6 +230,13 @@ def build_segmenter(
     return Segmenter(network, encoder, in_channels, depth, deep_supervision)
 
 
+def _encoder(name: str, in_channels: int, depth: int, weights: str | None = None) -> nn.Module:
+    with warnings.catch_warnings():
+        # It calls "timm-" names deprecated, and says that "tu-" ones take any text for weights.
+        warnings.simplefilter("ignore")
+        return get_encoder(name, in_channels=in_channels, depth=depth, weights=weights)
+
+
 def _check_encoder(name: str) -> None:
     if name in smp_encoders or name.startswith("timm-"):
         return
@@ -250,7 +258,7 @@ def _drop_idle_stages(encoder: nn.Module, in_channels: int) -> None:
     """Replaces the modules of an encoder that none of its features depends on.
 
     At a depth under 5 the library keeps the deeper stages, and computes one of them in some encoders. Such parameters
-    never get a gradient, which stops a training on several devices. timm's own feature extractors leave them out.
+    never get a gradient, which stops a training on several devices. timm's own feature extractors leave most out.
     """
     if not isinstance(encoder, EncoderMixin):
         return
@@ -286,20 +294,24 @@ def load_encoder_weights(segmenter: Segmenter, weights: str) -> str:
     name = segmenter.encoder_name
     if weights == "none":
         return "encoder starts at random"
+    advice = "give --encoder the name of the trunk in that file"
     if weights == "imagenet":
-        load_trunk(segmenter.encoder, _imagenet(name, segmenter.depth), "the download", f"the encoder {name}")
-        return f"encoder {name} starts from ImageNet"
-    path = Path(weights)
-    what = f"the encoder {name}"
-    if path.is_dir():
-        description, state = load_deployed(path)
+        state, source = _imagenet(name, segmenter.depth), "ImageNet"
+    elif Path(weights).is_dir():
+        description, state = load_deployed(weights)
         trunk = _trunk_name(description)
-        source = f"{path} (a {description['task']} run{f' with {trunk}' if trunk else ''})"
-        what += f"; give --encoder the name of that run's trunk{f', {trunk} or tu-{trunk}' if trunk else ''}"
+        source = f"{weights} (a {description['task']} run{f' with {trunk}' if trunk else ''})"
+        advice = "give --encoder the name of that run's trunk" + (f", {trunk} or tu-{trunk}" if trunk else "")
     else:
-        state, source = read_weights(path), str(path)
-    load_trunk(segmenter.encoder, state, source, what)
-    return f"encoder {name} starts from {source if path.is_dir() else path.name}"
+        state, source = read_weights(Path(weights)), weights
+    mismatch = f"{source} does not hold the weights of the encoder {name}; {advice}"
+    load_trunk(segmenter.encoder, state, mismatch, left_out=_names_of_all_depths(segmenter))
+    return f"encoder {name} starts from {source}"
+
+
+def _names_of_all_depths(segmenter: Segmenter) -> list[str]:
+    with torch.device("meta"):
+        return list(_encoder(segmenter.encoder_name, segmenter.in_channels, 5).state_dict())
 
 
 def _trunk_name(description: dict[str, Any]) -> str:
@@ -313,12 +325,7 @@ def _imagenet(name: str, depth: int) -> dict[str, Tensor]:
     if name in smp_encoders and "imagenet" not in smp_encoders[name]["pretrained_settings"]:
         raise InputError(f"no ImageNet weights are known for the encoder {name}: use another one or --weights none")
 
-    def fetch() -> nn.Module:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return get_encoder(name, in_channels=3, depth=depth, weights="imagenet")
-
-    return download(fetch, f"the encoder {name}")
+    return download(lambda: _encoder(name, 3, depth, "imagenet"), f"the encoder {name}")
 
 
 def freeze_encoder(segmenter: Segmenter) -> None:

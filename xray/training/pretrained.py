@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -80,42 +80,67 @@ def _without_retries_offline() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def load_trunk(trunk: nn.Module, state: dict[str, Tensor], source: str, what: str, optional: str = "") -> bool:
+def load_trunk(
+    trunk: nn.Module,
+    state: dict[str, Tensor],
+    mismatch: str,
+    last_layer: str = "",
+    left_out: Collection[str] = (),
+) -> bool:
     """Loads a trunk from a file's tensors, whichever of its usual names they go by.
 
     They may lie under a prefix (PREFIXES), be named as torchvision or as timm names MobileNetV2 and DenseNet, and be of
     three input channels where the trunk has one, or the other way round.
 
-    source, what: the file and the trunk, for the error. optional: start of the names of a last layer, which is left as
-    it is where the file's has another shape. Returns whether that layer was loaded too (True without one).
-    Raises InputError if a tensor of the trunk is missing or of another shape.
+    mismatch: the error's beginning, which says what does not fit what. last_layer: start of the names of a last layer,
+    which is left as it is where the file's has another shape. left_out: tensors of the same network that this trunk
+    has no use for. Returns whether the last layer was loaded too (True without one).
+    Raises InputError if a tensor of the trunk is missing or of another shape, or the file's network is a larger one.
     """
     own = trunk.state_dict()
-    found = _by_own_names(own, state)
+    found, spare = _by_own_names(own, state)
     _fit_first_convolution(trunk, found)
     fitting = {name: value for name, value in found.items() if value.shape == own[name].shape}
     missing = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
-    last = [name for name in missing if optional and name.startswith(optional)]
+    last = [name for name in missing if last_layer and name.startswith(last_layer)]
     if len(missing) > len(last):
         first = next(name for name in missing if name not in last)
         raise InputError(
-            f"{source} does not hold the weights of {what}: {len(missing)} of {len(own)} tensors are missing or of "
-            f"another shape, {first} first"
+            f"{mismatch}: {len(missing)} of {len(own)} tensors are missing or of another shape, {first} first"
         )
+    larger = _of_more_layers(own, spare - {_spelling(name) for name in left_out})
+    if larger:
+        raise InputError(f"{mismatch}: it has {len(larger)} tensors more, {min(larger)} among them")
     # Some encoders override load_state_dict to drop names that have been dropped here already.
     nn.Module.load_state_dict(trunk, {**own, **fitting})
     return not last
 
 
-def _by_own_names(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _by_own_names(own: dict[str, Tensor], state: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
+    """The tensors that go by the trunk's names, and the spellings of the others beside them."""
     best: dict[str, Tensor] = {}
+    spare: set[str] = set()
     for renamed in _mobilenet_spellings(state):
         for prefix in PREFIXES:
             spelled = {_spelling(name[len(prefix) :]): v for name, v in renamed.items() if name.startswith(prefix)}
             found = {name: spelled[_spelling(name)] for name in own if _spelling(name) in spelled}
             if len(found) > len(best):
-                best = found
-    return best
+                best, spare = found, spelled.keys() - {_spelling(name) for name in found}
+    return best, spare
+
+
+def _of_more_layers(own: Iterable[str], spare: set[str]) -> set[str]:
+    """Those of the spare tensors that continue a numbered row of the trunk's, as a ResNet-34's do a ResNet-18's.
+
+    All names of the smaller network are in the larger one's file, with equal shapes. A classifying layer, or a norm
+    that only stands before one, continues no row: its name has a single number or none.
+    """
+
+    def row(name: str) -> str:
+        return re.sub(r"\d+", "#", name)
+
+    rows = {row(_spelling(name)) for name in own}
+    return {name for name in spare if row(name) in rows and row(name).count("#") > 1}
 
 
 def _spelling(name: str) -> str:

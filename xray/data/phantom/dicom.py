@@ -5,6 +5,7 @@ import hashlib
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -16,6 +17,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -29,7 +31,9 @@ TRANSFER_SYNTAXES = {
     JPEGLSLossless: 0.06,
     JPEGLosslessSV1: 0.08,
 }
-"""Transfer syntaxes of the phantoms' files and how often each occurs."""
+"""Transfer syntaxes of VinBig phantoms' files and how often each occurs."""
+
+JPEG_QUALITY = 90
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,15 +82,15 @@ def dicom_of(
     file_meta = FileMetaDataset()
     file_meta.FileMetaInformationVersion = b"\x00\x01"
     file_meta.MediaStorageSOPClassUID = sop_class
-    file_meta.MediaStorageSOPInstanceUID = _uid(image_id, "instance")
+    file_meta.MediaStorageSOPInstanceUID = uid_of(image_id, "instance")
     file_meta.TransferSyntaxUID = pydicom.uid.UID(storage.transfer_syntax)
     file_meta.ImplementationClassUID = pydicom.uid.PYDICOM_IMPLEMENTATION_UID
     dataset = Dataset()
     dataset.file_meta = file_meta
     dataset.SOPClassUID = sop_class
     dataset.SOPInstanceUID = file_meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID = _uid(image_id, "study")
-    dataset.SeriesInstanceUID = _uid(image_id, "series")
+    dataset.StudyInstanceUID = uid_of(image_id, "study")
+    dataset.SeriesInstanceUID = uid_of(image_id, "series")
     dataset.Modality = "CR" if storage.computed else "DX"
     dataset.ConversionType = "SYN"
     dataset.PatientName = ""
@@ -101,7 +105,7 @@ def dicom_of(
     dataset.ViewPosition = view_position
     dataset.PatientOrientation = ["L", "F"]
     dataset.BurnedInAnnotation = "NO"
-    dataset.LossyImageCompression = "00"
+    dataset.LossyImageCompression = "01" if storage.transfer_syntax == JPEGBaseline8Bit else "00"
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME1" if storage.monochrome1 else "MONOCHROME2"
     dataset.Rows, dataset.Columns = stored.shape
@@ -143,12 +147,18 @@ def save_dicom(dataset: Dataset, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _uid(image_id: str, level: str) -> str:
+def uid_of(image_id: str, level: str) -> str:
+    """The UID of a radiograph's "study", "series" or "instance"."""
     return f"2.25.{int(hashlib.sha256(f'{image_id} {level}'.encode()).hexdigest()[:32], 16)}"
 
 
 def _encoded(stored: np.ndarray, bits: int, transfer_syntax: str) -> bytes:
-    """One frame of unsigned pixels, losslessly compressed."""
+    """One frame of unsigned pixels, compressed; without loss but by JPEG baseline, which takes 8 bits."""
+    if transfer_syntax == JPEGBaseline8Bit:
+        encoded, stream = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not encoded or bits != 8:
+            raise RuntimeError(f"{stored.shape} pixels of {bits} bits are nothing for JPEG baseline")
+        return stream.tobytes()
     if transfer_syntax == RLELossless:
         # GDCM ends the process on some picture sizes; pydicom's own encoder is slow but sound.
         return get_encoder(RLELossless).encode(

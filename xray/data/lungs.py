@@ -1,0 +1,271 @@
+"""Lung outlines, and any folder of radiographs beside a folder of masks → a source to convert.
+
+Layouts: Montgomery (`CXR_png/`, `ManualMask/leftMask/`, `ManualMask/rightMask/` with equal names), Shenzhen
+(`CXR_png/`, `mask/<stem>_mask.png`), or two folders of one's own, in which a mask has its radiograph's stem, with or
+without `_mask`. A folder `test/` in the same layout, as with phantoms, becomes the split "test".
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from xray.command import InputError
+from xray.data import source as reasons
+from xray.data.conversion import write_store
+from xray.data.mask_files import MaskedImages, Region, in_threads, read_mask, regions
+from xray.data.radiograph import SUFFIXES, RadiographError, radiograph_size, source_id
+from xray.data.source import Dropped, SourceImage
+from xray.data.tables import read_table
+
+SPECK_SHARE = 1e-4
+"""Components of a mask that cover less of the image are slips of the pen."""
+
+PATIENT_UNKNOWN = "patient unknown"
+
+_NAME_COLUMNS = ("file_name", "image_id", "ImageId", "filename", "image", "id")
+_MASK = "_mask"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pair:
+    """A radiograph and its masks: (category, file) each."""
+
+    image: SourceImage
+    masks: tuple[tuple[int, Path], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """Where the files are. masks: the folders of the masks, with the category and, for messages, the name of each.
+
+    joined: each mask is one region, whatever its components.
+    """
+
+    kind: str
+    images: Path
+    masks: tuple[tuple[Path, int, str], ...]
+    categories: tuple[str, ...]
+    joined: bool
+
+
+def convert_lungs(
+    data_path: Path | str,
+    save_path: Path | str,
+    *,
+    lungs: Literal["joined", "apart"] = "joined",
+    images: str | None = None,
+    masks: str | None = None,
+    category: str = "Lung",
+    patients: Path | str | None = None,
+    image_size: int = 1024,
+    n_folds: int = 5,
+    seed: int = 0,
+    n_workers: int = 1,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Converts radiographs with masks into a dataset directory; returns the content of its conversion.json.
+
+    The arguments are those of `read_lungs` and of `xray.data.conversion.write_store`. Raises InputError as they do.
+    """
+    source = read_lungs(
+        data_path, lungs=lungs, images=images, masks=masks, category=category, patients=patients, n_threads=n_workers
+    )
+    return write_store(
+        source,
+        save_path,
+        image_size=image_size,
+        n_folds=n_folds,
+        seed=seed,
+        n_workers=n_workers,
+        overwrite=overwrite,
+    )
+
+
+def read_lungs(
+    data_path: Path | str,
+    *,
+    lungs: Literal["joined", "apart"] = "joined",
+    images: str | None = None,
+    masks: str | None = None,
+    category: str = "Lung",
+    patients: Path | str | None = None,
+    n_threads: int = 1,
+) -> reasons.Source:
+    """Pairs radiographs with masks by name and reads the masks.
+
+    lungs: with Montgomery's two masks, "joined" makes both the category "Lung", "apart" makes them "Right lung" and
+        "Left lung". Either way each lung is one annotation; elsewhere each 8-connected component is one.
+    images, masks: two folders, relative to `data_path`, in place of a known layout.
+    category: what the masks of the layouts with one mask an image show.
+    patients: a table with the columns file_name and patient, or a COCO file whose images have both, so that all of a
+        patient's images get into one fold. Names are compared without folder and suffix.
+
+    Masks without an image, images without a mask, and pairs whose sizes differ are left out; so are components that
+    cover less than 0.01 % of the image. An empty mask is a radiograph without findings.
+
+    Raises InputError for a missing directory or an unknown layout, for "apart" where sides are not known, and for
+    patients of which none is found among the images.
+    """
+    root = Path(data_path)
+    if not root.is_dir():
+        raise InputError(f"no data at {root}: give the directory that holds the radiographs and their masks")
+    layout = _find_layout(root, lungs, images, masks, category)
+    gathered = MaskedImages()
+    pairs = _pair(root, layout, "train", set(), gathered.dropped)
+    taken = {pair.image.source_id for pair in pairs}
+    if images is None and (root / "test" / layout.images.name).is_dir():
+        test = _find_layout(root / "test", lungs, images, masks, category)
+        pairs += _pair(root, test, "test", taken, gathered.dropped)
+    digest = hashlib.sha256(json.dumps([[pair.image.file_name for pair in pairs], layout.categories]).encode())
+    if patients is not None:
+        known, content = _read_patients(Path(patients))
+        digest.update(content)
+        pairs = _with_patients(pairs, known, Path(patients), gathered.dropped)
+    read = in_threads(lambda pair: _read_pair(root, pair, layout.joined), pairs, n_threads, "reading masks")
+    for pair, (found, dropped) in zip(pairs, read, strict=True):
+        gathered.dropped += dropped
+        if found is not None:
+            gathered.add(pair.image, found, pair.image.file_name)
+    return gathered.source("lungs", layout.kind, layout.categories, digest.hexdigest())
+
+
+def _find_layout(root: Path, lungs: str, images: str | None, masks: str | None, category: str) -> _Layout:
+    if (images is None) != (masks is None):
+        raise InputError("--images and --masks are two folders of one's own: give both, or neither for a known layout")
+    if images is not None and masks is not None:
+        layout = _Layout("pair", root / images, ((root / masks, 1, "mask"),), (category,), False)
+    elif (root / "ManualMask").is_dir():
+        sides = ("Right lung", "Left lung") if lungs == "apart" else ("Lung",)
+        right, left = root / "ManualMask" / "rightMask", root / "ManualMask" / "leftMask"
+        folders = ((right, 1, "right mask"), (left, len(sides), "left mask"))
+        layout = _Layout("montgomery", root / "CXR_png", folders, sides, True)
+    else:
+        folder = next((root / name for name in ("mask", "masks") if (root / name).is_dir()), root / "mask")
+        layout = _Layout("shenzhen", root / "CXR_png", ((folder, 1, "mask"),), (category,), False)
+    for folder in (layout.images, *(folder for folder, _, _ in layout.masks)):
+        if not folder.is_dir():
+            raise InputError(
+                f"there is no folder {folder}: --data-path needs CXR_png/ with ManualMask/leftMask/ and rightMask/ "
+                "(Montgomery) or with mask/ (Shenzhen), or two folders named by --images and --masks"
+            )
+    if lungs == "apart" and layout.kind != "montgomery":
+        raise InputError(f"{root} has no ManualMask/ with a left and a right mask: leave out --lungs apart")
+    return layout
+
+
+def _pair(root: Path, layout: _Layout, split: str, taken: set[str], dropped: list[Dropped]) -> list[_Pair]:
+    """The radiographs that have all their masks, sorted by name."""
+    images = _list_pictures(layout.images, root, dropped)
+    folders = [
+        images if folder == layout.images else _list_pictures(folder, root, dropped) for folder, _, _ in layout.masks
+    ]
+    if any(folder == layout.images for folder, _, _ in layout.masks):
+        images = {stem: path for stem, path in images.items() if not stem.endswith(_MASK)}
+    pairs, used = [], set()
+    for stem, path in images.items():
+        file_name = _relative(path, root)
+        found, missing = [], []
+        for (_, category, what), files in zip(layout.masks, folders, strict=True):
+            names = [stem + _MASK] if files.get(stem) == path else [stem, stem + _MASK]
+            mask = next((files[name] for name in names if name in files), None)
+            if mask is None:
+                missing.append(what)
+            else:
+                used.add(mask)
+                found.append((category, mask))
+        if missing:
+            dropped.append(Dropped(file_name, reasons.IMAGE_WITHOUT_MASK, detail=f"no {' and no '.join(missing)}"))
+        else:
+            name = stem if stem not in taken else f"{split}/{stem}"
+            pairs.append(_Pair(SourceImage(path, file_name, name, split=split), tuple(found)))
+    unused = {path for files in folders for path in files.values()} - used - set(images.values())
+    dropped += [Dropped(_relative(path, root), reasons.MASK_WITHOUT_IMAGE) for path in sorted(unused)]
+    return pairs
+
+
+def _list_pictures(folder: Path, root: Path, dropped: list[Dropped]) -> dict[str, Path]:
+    """Stem → file of the radiographs or masks that stand in a folder itself, sorted by name."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+            continue
+        if source_id(path) in found:
+            dropped.append(Dropped(_relative(path, root), reasons.REPEATED_NAME, detail=found[source_id(path)].name))
+        else:
+            found[source_id(path)] = path
+    return found
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
+
+
+def _read_pair(root: Path, pair: _Pair, joined: bool) -> tuple[list[Region] | None, list[Dropped]]:
+    """The regions of one radiograph's masks, None if it has to be left out, and the account of it."""
+    found, specks = [], []
+    try:
+        width, height = radiograph_size(pair.image.path)
+    except RadiographError as error:
+        return None, [Dropped(pair.image.file_name, reasons.UNREADABLE, detail=str(error))]
+    for category, path in pair.masks:
+        name = _relative(path, root)
+        try:
+            mask = read_mask(path)
+        except RadiographError as error:
+            return None, [Dropped(name, reasons.UNREADABLE_MASK, "left out with its image", str(error))]
+        if mask.shape != (height, width):
+            detail = f"the mask is {mask.shape[1]} x {mask.shape[0]}, the image {width} x {height}"
+            return None, [Dropped(name, reasons.MASK_SIZE, "left out with its image", detail)]
+        smallest = math.ceil(SPECK_SHARE * mask.size)
+        of_mask, n_specks = regions(mask, category, smallest, joined)
+        found += of_mask
+        if n_specks:
+            specks.append(Dropped(name, reasons.SPECK, detail=f"{n_specks} of fewer than {smallest} pixels"))
+    if specks and not found:
+        # Something was marked, so the radiograph is not without findings: nothing is known about it.
+        return None, [*specks, Dropped(pair.image.file_name, reasons.NO_BOX_LEFT)]
+    return found, specks
+
+
+def _read_patients(path: Path) -> tuple[dict[str, str], bytes]:
+    """Stem → patient from a CSV table or a COCO file, and the file's bytes."""
+    if path.suffix.lower() == ".json":
+        try:
+            content = path.read_bytes()
+            entries = json.loads(content)["images"]
+            rows = [(str(entry["file_name"]), entry.get("patient")) for entry in entries]
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}): check --patients") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise InputError(f"{path} is not a COCO file: its images need file_name and patient") from None
+        return {_stem(name): str(patient) for name, patient in rows if isinstance(patient, str | int)}, content
+    table, content = read_table(path)
+    column = next((name for name in _NAME_COLUMNS if name in table.columns), None)
+    if column is None or "patient" not in table.columns:
+        found = ", ".join(name for name in table.columns if name != "line")
+        raise InputError(f"{path} needs the columns file_name and patient (found {found})")
+    rows = zip(table[column].tolist(), table["patient"].tolist(), strict=True)
+    return {_stem(name): patient for name, patient in rows if name and patient}, content
+
+
+def _stem(name: str) -> str:
+    return source_id(name.replace("\\", "/").rsplit("/", 1)[-1])
+
+
+def _with_patients(pairs: list[_Pair], known: Mapping[str, str], path: Path, dropped: list[Dropped]) -> list[_Pair]:
+    stems = [_stem(pair.image.file_name) for pair in pairs]
+    if not any(stem in known for stem in stems):
+        raise InputError(f"{path} names the patient of none of the {len(pairs)} images: its file names must be theirs")
+    dropped += [
+        Dropped(pair.image.file_name, PATIENT_UNKNOWN, "kept as a patient of its own")
+        for pair, stem in zip(pairs, stems, strict=True)
+        if stem not in known
+    ]
+    return [
+        dataclasses.replace(pair, image=dataclasses.replace(pair.image, patient=known.get(stem)))
+        for pair, stem in zip(pairs, stems, strict=True)
+    ]

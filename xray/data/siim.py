@@ -1,0 +1,373 @@
+"""SIIM-ACR Pneumothorax (the Kaggle challenge of 2019) → a source to convert; one category, "Pneumothorax".
+
+Three kinds of table, told apart by their columns:
+
+- `ImageId,EncodedPixels` with run lengths (train-rle.csv, stage_2_train.csv), the radiographs anywhere below the
+  directory, named `<ImageId>.dcm`; test-rle-truth.csv, where it is (as with phantoms), makes the split "test";
+- `new_filename,ImageId,has_pneumo` (stage_1_train_images.csv, stage_1_test_images.csv) with png_images/ and
+  png_masks/ of equal names;
+- `ImageId,Class` with 0 or 1, for classification alone.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xray.command import InputError
+from xray.data import rle
+from xray.data import source as reasons
+from xray.data.conversion import write_store
+from xray.data.mask_files import MaskedImages, Region, in_threads, read_mask, regions
+from xray.data.radiograph import SUFFIXES, RadiographError, find_radiographs, radiograph_size, source_id
+from xray.data.source import Dropped, Source, SourceImage
+from xray.data.tables import read_table
+from xray.findings import FINDINGS, PNEUMOTHORAX
+
+CATEGORY = FINDINGS[PNEUMOTHORAX]
+
+OTHER_DIALECT = "run lengths in the other dialect"
+CONTRADICTORY = "contradictory rows"
+NO_ID = "row without an image id"
+NOT_IN_TABLE = "file without a row in the table"
+UNKNOWN_LABEL = "label neither 0 nor 1"
+LABEL_DISAGREES = "label and mask disagree"
+
+_COLUMNS = {
+    "runs": ("ImageId", "EncodedPixels"),
+    "pictures": ("new_filename", "has_pneumo"),
+    "labels": ("ImageId", "Class"),
+}
+"""Kinds of table, by the columns of the image's id and of what is known about it."""
+_TRAIN_TABLES = ("train-rle.csv", "stage_2_train.csv", "stage_1_train.csv", "stage_1_train_images.csv")
+_TEST_TABLES = {"runs": "test-rle-truth.csv", "pictures": "stage_1_test_images.csv", "labels": ""}
+_WITH_IMAGE = "left out with its image"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    name: str
+    split: str
+    rows: pd.DataFrame
+    content: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Item:
+    """A radiograph and what its table says of it.
+
+    place: the first of its rows. values: the texts of all of them.
+    mask: the picture of its mask, in the layout that has them.
+    """
+
+    image: SourceImage
+    place: str
+    values: tuple[str, ...]
+    mask: Path | None = None
+
+
+_Outcome = tuple[list[Region] | None, list[Dropped]]
+"""The regions of a radiograph's mask, None if it is left out; and the account of it."""
+
+
+def convert_siim(
+    data_path: Path | str,
+    save_path: Path | str,
+    *,
+    table: str | None = None,
+    dialect: rle.Dialect = "relative",
+    mask_size: int | None = None,
+    image_size: int = 1024,
+    n_folds: int = 5,
+    seed: int = 0,
+    n_workers: int = 1,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Converts SIIM-ACR Pneumothorax into a dataset directory; returns the content of its conversion.json.
+
+    The arguments are those of `read_siim` and of `xray.data.conversion.write_store`. Raises InputError as they do.
+    """
+    return write_store(
+        read_siim(data_path, table=table, dialect=dialect, mask_size=mask_size, n_threads=n_workers),
+        save_path,
+        image_size=image_size,
+        n_folds=n_folds,
+        seed=seed,
+        n_workers=n_workers,
+        overwrite=overwrite,
+    )
+
+
+def read_siim(
+    data_path: Path | str,
+    *,
+    table: str | None = None,
+    dialect: rle.Dialect = "relative",
+    mask_size: int | None = None,
+    n_threads: int = 1,
+) -> Source:
+    """Reads the table and the masks; of the radiographs, the headers of those with run lengths.
+
+    table: the table, relative to `data_path`; found by itself where there is one, or one with a usual name.
+    dialect: of the run lengths; SIIM's own are "relative".
+    mask_size: side in pixels of the squares in which run lengths count, where the radiographs have been resized since.
+
+    The rows of an image are joined, and each 8-connected component of its mask becomes one annotation. What is wrong
+    with an image's rows or mask costs that image only.
+
+    Raises InputError for a missing directory or table, and for a table most of whose masks fit the radiographs only in
+    the other dialect, or not at all.
+    """
+    root = Path(data_path)
+    if not root.is_dir():
+        raise InputError(
+            f"no data at {root}: put SIIM-ACR Pneumothorax there (train-rle.csv and dicom-images-train/), or make a "
+            "stand-in with python tools/phantoms.py"
+        )
+    kind, tables = _find_tables(root, table)
+    gathered = MaskedImages()
+    collect = _picture_items if kind == "pictures" else _table_items
+    items = collect(root, kind, tables, gathered.dropped)
+
+    def read(item: _Item) -> _Outcome:
+        if kind == "runs":
+            return _read_runs(item, dialect, mask_size)
+        return ([], []) if item.mask is None else _read_picture(root, item)
+
+    if mask_size is not None and kind == "runs":
+        square = {"width": mask_size, "height": mask_size}
+        items = [dataclasses.replace(item, image=dataclasses.replace(item.image, **square)) for item in items]
+    outcomes = list(in_threads(read, items, n_threads, "reading masks"))
+    if kind == "runs":
+        _check_dialect(root / tables[0].name, outcomes, dialect, mask_size)
+    for item, (found, dropped) in zip(items, outcomes, strict=True):
+        gathered.dropped += dropped
+        if found is not None:
+            gathered.add(item.image, found, item.place)
+    fingerprint = hashlib.sha256(b"".join(table.content for table in tables)).hexdigest()
+    return gathered.source("siim", kind, [CATEGORY], fingerprint)
+
+
+def _find_tables(root: Path, chosen: str | None) -> tuple[str, list[_Table]]:
+    """The kind of the training table, itself, and that of the test images where there is one."""
+    if chosen is not None and not (root / chosen).is_file():
+        raise InputError(f"there is no {chosen} in {root}: give --table relative to --data-path")
+    path = _search_table(root) if chosen is None else root / chosen
+    kind = _kind(path)
+    if kind is None:
+        wanted = " or ".join(",".join(columns) for columns in _COLUMNS.values())
+        raise InputError(f"{path} is no table of SIIM-ACR Pneumothorax: it needs the columns {wanted}")
+    tables = [_Table(path.name, "train", *read_table(path))]
+    test = root / _TEST_TABLES[kind]
+    if test != path and test.is_file() and _kind(test) == kind:
+        tables.append(_Table(test.name, "test", *read_table(test)))
+    return kind, tables
+
+
+def _search_table(root: Path) -> Path:
+    known = next((root / name for name in _TRAIN_TABLES if (root / name).is_file()), None)
+    if known is not None:
+        return known
+    usable = [
+        path
+        for path in sorted(root.glob("*.csv"))
+        if "submission" not in path.name and path.name not in _TEST_TABLES.values() and _kind(path)
+    ]
+    if len(usable) > 1:
+        names = ", ".join(path.name for path in usable[:5])
+        raise InputError(f"{root} holds several tables ({names}): choose one with --table")
+    if not usable:
+        raise InputError(
+            f"{root} holds no table of SIIM-ACR Pneumothorax: put train-rle.csv, stage_2_train.csv or "
+            "stage_1_train_images.csv there, or a table with the columns ImageId,Class"
+        )
+    return usable[0]
+
+
+def _kind(path: Path) -> str | None:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            columns = {name.strip(' \t\r\n"') for name in file.readline(10_000).split(",")}
+    except (OSError, UnicodeDecodeError):
+        return None
+    return next((kind for kind, needed in _COLUMNS.items() if set(needed) <= columns), None)
+
+
+def _grouped(table: _Table, kind: str, dropped: list[Dropped]) -> dict[str, tuple[str, list[str]]]:
+    """Image id → the place of its first row and the values of all, equal ones once, in the order of the table."""
+    groups: dict[str, tuple[str, list[str]]] = {}
+    columns = (table.rows[name].tolist() for name in (*_COLUMNS[kind], "line"))
+    for image_id, value, line in zip(*columns, strict=True):
+        place = f"{table.name} line {line}"
+        values = groups.setdefault(image_id, (place, []))[1] if image_id else []
+        if not image_id:
+            if value:
+                dropped.append(Dropped(place, NO_ID))
+        elif value in values:
+            dropped.append(Dropped(place, reasons.DUPLICATE))
+        else:
+            values.append(value)
+    return groups
+
+
+def _fault(kind: str, values: Sequence[str]) -> str | None:
+    """What is wrong with the rows of one image, taken together."""
+    if kind == "runs":
+        return CONTRADICTORY if len({rle.is_empty(value) for value in values}) > 1 else None
+    if not set(values) <= {"0", "1"}:
+        return UNKNOWN_LABEL
+    return CONTRADICTORY if len(values) > 1 else None
+
+
+def _table_items(root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped]) -> list[_Item]:
+    """The radiographs of tables with run lengths or labels, as far as their rows agree with each other."""
+    files, unlisted = _list_radiographs(root, dropped)
+    items: dict[str, _Item] = {}
+    for table in tables:
+        for image_id, (place, values) in _grouped(table, kind, dropped).items():
+            unlisted.discard(image_id)
+            fault = reasons.DUPLICATE if image_id in items else _fault(kind, values)
+            if image_id not in files:
+                has_mask = kind == "runs" and not all(map(rle.is_empty, values))
+                reason = reasons.MASK_WITHOUT_IMAGE if has_mask else reasons.MISSING_FILE
+                dropped.append(Dropped(place, reason, detail=image_id))
+            elif fault is not None:
+                dropped.append(Dropped(place, fault, _WITH_IMAGE, image_id))
+            else:
+                labels = None if kind == "runs" else (1,) * int(values[0])
+                path = files[image_id]
+                name = path.relative_to(root).as_posix()
+                image = SourceImage(path, name, image_id, split=table.split, labels=labels)
+                items[image_id] = _Item(image, place, tuple(values))
+    reason = NOT_IN_TABLE if kind == "labels" else reasons.IMAGE_WITHOUT_MASK
+    dropped += [Dropped(files[image_id].relative_to(root).as_posix(), reason) for image_id in sorted(unlisted)]
+    return list(items.values())
+
+
+def _list_radiographs(root: Path, dropped: list[Dropped]) -> tuple[dict[str, Path], set[str]]:
+    """Stem → file of all radiographs below a directory, and the stems that a training table should know."""
+    files: dict[str, Path] = {}
+    expected = set()
+    for entry in sorted(root.iterdir()):
+        if entry.name.startswith(".") or "mask" in entry.name.lower():
+            continue
+        if entry.is_dir():
+            try:
+                found = find_radiographs(entry)
+            except InputError:
+                continue
+        else:
+            found = [entry] if entry.suffix.lower() in SUFFIXES else []
+        # Stage 2 made a training set of both folders of stage 1, and kept its own radiographs to itself.
+        is_test = "test" in entry.name.lower() or entry.name == "stage_2_images"
+        for path in found:
+            stem = source_id(path)
+            if stem in files:
+                detail = files[stem].relative_to(root).as_posix()
+                dropped.append(Dropped(path.relative_to(root).as_posix(), reasons.REPEATED_NAME, detail=detail))
+                continue
+            files[stem] = path
+            if not is_test:
+                expected.add(stem)
+    return files, expected
+
+
+def _picture_items(root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped]) -> list[_Item]:
+    """The radiographs of png_images/ that the tables know, with their masks."""
+    images, masks = (_list_names(root, folder) for folder in ("png_images", "png_masks"))
+    items: dict[str, _Item] = {}
+    known: set[str] = set()
+    for table in tables:
+        own_id = dict(
+            zip(table.rows["new_filename"], table.rows.get("ImageId", table.rows["new_filename"]), strict=True)
+        )
+        for name, (place, values) in _grouped(table, kind, dropped).items():
+            known.add(name)
+            fault = reasons.DUPLICATE if name in items else _fault(kind, values)
+            if name not in images:
+                reason = reasons.MASK_WITHOUT_IMAGE if name in masks else reasons.MISSING_FILE
+                dropped.append(Dropped(place, reason, detail=name))
+            elif fault is not None:
+                dropped.append(Dropped(place, fault, _WITH_IMAGE, name))
+            elif name not in masks and values == ["1"]:
+                dropped.append(Dropped(f"png_images/{name}", reasons.IMAGE_WITHOUT_MASK))
+            else:
+                extra = {"siim_id": own_id[name]}
+                path = images[name]
+                image = SourceImage(path, f"png_images/{name}", source_id(name), split=table.split, extra=extra)
+                items[name] = _Item(image, place, tuple(values), masks.get(name))
+    for folder, names in (("png_images", images), ("png_masks", masks)):
+        dropped += [Dropped(f"{folder}/{name}", NOT_IN_TABLE) for name in sorted(names.keys() - known)]
+    return list(items.values())
+
+
+def _list_names(root: Path, folder: str) -> Mapping[str, Path]:
+    if not (root / folder).is_dir():
+        raise InputError(f"there is no folder {root / folder}: stage_1_train_images.csv needs png_images/, png_masks/")
+    return {path.name: path for path in (root / folder).iterdir() if path.suffix.lower() in SUFFIXES}
+
+
+def _read_runs(item: _Item, dialect: rle.Dialect, mask_size: int | None) -> _Outcome:
+    if all(map(rle.is_empty, item.values)):
+        return [], []
+    try:
+        width, height = (mask_size, mask_size) if mask_size else radiograph_size(item.image.path)
+    except RadiographError as error:
+        return None, [Dropped(item.image.file_name, reasons.UNREADABLE, detail=str(error))]
+    mask = np.zeros((height, width), dtype=bool)
+    for text in item.values:
+        try:
+            mask |= rle.decode(text, height, width, dialect)
+        except rle.RunLengthError as error:
+            reason = OTHER_DIALECT if _fits(text, height, width, _other(dialect)) else error.reason
+            return None, [Dropped(item.place, reason, _WITH_IMAGE, f"{item.image.source_id}: {error}")]
+    return regions(mask)[0], []
+
+
+def _other(dialect: rle.Dialect) -> rle.Dialect:
+    return "absolute" if dialect == "relative" else "relative"
+
+
+def _fits(text: str, height: int, width: int, dialect: rle.Dialect) -> bool:
+    try:
+        rle.read_runs(text, height, width, dialect)
+    except rle.RunLengthError:
+        return False
+    return True
+
+
+def _check_dialect(table: Path, outcomes: Sequence[_Outcome], dialect: rle.Dialect, mask_size: int | None) -> None:
+    """Raises InputError if more masks are refused for one reason that concerns the whole table than can be used."""
+    n_usable = sum(bool(found) for found, _ in outcomes)
+    refused = [drop.reason for _, dropped in outcomes for drop in dropped]
+    n_other, n_beyond = refused.count(OTHER_DIALECT), refused.count(rle.BEYOND)
+    if n_other > n_usable:
+        raise InputError(
+            f"{table}: {n_other} masks are run lengths of the {_other(dialect)} dialect, {n_usable} of the {dialect} "
+            f"one: add --dialect {_other(dialect)}"
+        )
+    if n_beyond > n_usable:
+        advice = f"--mask-size is {mask_size}" if mask_size else "have they been resized? Give --mask-size 1024"
+        raise InputError(f"{table}: {n_beyond} masks run beyond their radiographs, {n_usable} lie within: {advice}")
+
+
+def _read_picture(root: Path, item: _Item) -> _Outcome:
+    name = item.mask.relative_to(root).as_posix()
+    try:
+        width, height = radiograph_size(item.image.path)
+    except RadiographError as error:
+        return None, [Dropped(item.image.file_name, reasons.UNREADABLE, detail=str(error))]
+    try:
+        mask = read_mask(item.mask)
+    except RadiographError as error:
+        return None, [Dropped(name, reasons.UNREADABLE_MASK, _WITH_IMAGE, str(error))]
+    if mask.shape != (height, width):
+        detail = f"the mask is {mask.shape[1]} x {mask.shape[0]}, the image {width} x {height}"
+        return None, [Dropped(name, reasons.MASK_SIZE, _WITH_IMAGE, detail)]
+    if mask.any() != (item.values == ("1",)):
+        return None, [Dropped(name, LABEL_DISAGREES, _WITH_IMAGE, f"has_pneumo is {item.values[0]}")]
+    return regions(mask)[0], []
