@@ -6,7 +6,7 @@ DEMO := demo
 
 .PHONY: demo test test-slow lint clean
 
-# Phantoms → dataset → detector → submission → report. Each file below marks a finished step, so that an interrupted
+# Phantoms → dataset → detector → submission → report. Each file named below marks a finished step, so that an interrupted
 # demo goes on where it stopped; `make clean` forgets it.
 demo: $(DEMO)/report/report.html $(DEMO)/truth/contact_sheet.png
 	@echo
@@ -15,12 +15,12 @@ demo: $(DEMO)/report/report.html $(DEMO)/truth/contact_sheet.png
 	@echo "report       $(DEMO)/report/report.html   (numbers in metrics.json)"
 	@echo "training     $(BIN)/tensorboard --logdir $(DEMO)/run"
 
-$(DEMO)/raw/vinbig/phantoms.json: | $(VENV)/installed
+$(DEMO)/raw/drawn: | $(VENV)/installed
 	$(BIN)/python tools/phantoms.py --save-path $(DEMO)/raw --trees vinbig --n-train 500 --n-test 100 --size 512 \
 		--normal-fraction 0.3
 	@touch $@
 
-$(DEMO)/data/conversion.json: $(DEMO)/raw/vinbig/phantoms.json
+$(DEMO)/data/conversion.json: $(DEMO)/raw/drawn
 	$(BIN)/python tools/convert.py vinbig --data-path $(DEMO)/raw/vinbig --save-path $(DEMO)/data --image-size 256
 	@touch $@
 

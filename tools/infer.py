@@ -179,10 +179,12 @@ def write_results(
     failed = out / "failures.csv"
     failed.unlink(missing_ok=True)
     if failures:
-        with failed.open("w", newline="") as file:
+        temporary = out / "failures.csv.part"
+        with temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["image_id", "file", "reason"])
             writer.writerows(failures)
+        os.replace(temporary, failed)
     # Last, since its presence means that OUT is complete.
     write_predictions(out / "predictions.json", predictions)
 

@@ -88,6 +88,7 @@ class TrainingConfig:
         }  # fmt: skip
         for name, low in at_least.items():
             require(getattr(self, name) >= low, name, getattr(self, name), f"at least {low}")
+        require(self.val_every <= self.n_epochs, "val_every", self.val_every, f"at most --n-epochs, {self.n_epochs}")
         require(self.lr > 0, "lr", self.lr, "above 0")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         require(0 <= self.flip <= 1, "flip", self.flip, "in [0, 1]")
@@ -242,8 +243,10 @@ TASKS: dict[str, type[TrainingConfig]] = {
 }
 
 KEPT = (
-    "backbone", "head", "weights", "norm", "trainable_layers", "fpn_channels", "anchor_scale", "ema", "optimizer",
-    "schedule",
+    "ema", "optimizer", "schedule", "weights",
+    "backbone", "head", "norm", "trainable_layers", "fpn_channels", "anchor_scale",
+    "architecture", "encoder", "freeze_encoder", "in_channels", "depth", "deep_supervision",
+    "network", "target",
 )  # fmt: skip
 """What a resumed run cannot change: its checkpoint holds another model or optimizer then."""
 

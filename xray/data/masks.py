@@ -70,20 +70,23 @@ def _shrink(rle: dict[str, Any], width: int, height: int, new_width: int, new_he
         raise ValueError(f"run lengths do not cover the {width * height} pixels")
     # Nearest neighbour looks at some columns and some rows only. An edge of a run, counted in pixels down the columns
     # of the radiograph, lies behind so many of the pixels looked at.
-    columns, rows = _nearest(width, new_width), _nearest(height, new_height)
+    columns, repeats = _nearest(width, new_width)
+    rows = np.repeat(*_nearest(height, new_height))
     x, y = np.divmod(edges, height)
     before = np.searchsorted(columns, x)
-    is_seen = columns[before.clip(max=new_width - 1)] == x
+    is_seen = columns[before.clip(max=len(columns) - 1)] == x
     sampled = before * new_height + np.where(is_seen, np.searchsorted(rows, y), 0)
     counts = np.diff(sampled, prepend=0)
-    return np.repeat((np.arange(len(counts)) % 2).astype(np.uint8), counts).reshape(new_width, new_height).T
+    transposed = np.repeat((np.arange(len(counts)) % 2).astype(np.uint8), counts).reshape(len(columns), new_height)
+    return (transposed if len(columns) == new_width else np.repeat(transposed, repeats, axis=0)).T
 
 
 @functools.lru_cache(maxsize=1024)
-def _nearest(n: int, n_new: int) -> np.ndarray:
-    """Which of n pixels in a line each of n_new shows, by OpenCV's own rule: (n_new,) int64, ascending."""
+def _nearest(n: int, n_new: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of n pixels in a line n_new show, by OpenCV's own rule, and how many of these show each: ascending int64."""
     line = np.arange(n, dtype=np.float32)[None]
-    return cv2.resize(line, (n_new, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0].astype(np.int64)
+    shown = cv2.resize(line, (n_new, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0].astype(np.int64)
+    return np.unique(shown, return_counts=True)
 
 
 def _check_polygon(polygon: Any) -> list[float]:
