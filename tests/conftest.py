@@ -21,7 +21,8 @@ SIDES = [{"id": 1, "name": "Left shadow"}, {"id": 2, "name": "Right shadow"}, {"
 TINY_FLAGS = (
     "--backbone", "mobilenet_v2", "--weights", "none", "--fpn-channels", "16", "--rpn-samples", "32",
     "--roi-samples", "16", "--device", "cpu", "--n-workers", "0", "--n-epochs", "1", "--batch-size", "4",
-    "--n-pictures", "1", "--lr", "0.01", "--warmup-steps", "2", "--log-step", "1", "--normals", "1",
+    "--n-pictures", "1", "--lr", "0.01", "--monitor", "map40", "--warmup-steps", "2", "--log-step", "1",
+    "--normals", "1",
     "--max-detections", "20",
 )  # fmt: skip
 """A training of a few seconds on two cores."""

@@ -80,7 +80,7 @@ def test_boxes_come_back_in_original_pixels():
     sizes = [(200, 100), (200, 160)]
     canvases = np.stack([radiograph(*size, box, 64) for size, box in zip(sizes, boxes, strict=True)])
     for flips in (False, True):
-        found = Pipeline((detector(),), SIDES, flips).find(canvases, sizes)
+        found = Pipeline((detector(),), SIDES, flips).find(canvases, sizes).table
         assert found.images.tolist() == [0, 1]
         assert found.labels.tolist() == [1, 2]
         # A pixel of the canvas is 200 / 64 of the original's.
@@ -98,7 +98,7 @@ def test_two_models_are_fused_on_canvases_of_their_own_size():
     models = detector(64, 0.9), detector(32, 0.5)
     pipeline = Pipeline(models, SIDES, flips=False)
     assert pipeline.canvas_size == 64
-    found = pipeline.find(radiograph(128, 128, (20, 20, 60, 100), 64)[None], [(128, 128)])
+    found = pipeline.find(radiograph(128, 128, (20, 20, 60, 100), 64)[None], [(128, 128)]).table
     assert [tuple(model.model.seen[0].shape) for model in models] == [(1, 1, 64, 64), (1, 1, 32, 32)]
     assert len(found) == 1
     np.testing.assert_allclose(found.boxes, [[20, 20, 60, 100]], atol=4)
@@ -111,7 +111,7 @@ def test_a_box_that_one_of_two_models_finds_counts_half():
             return super().forward(images * 0)
 
     models = detector(64, 0.9), LoadedDetector(Blind(), 64, SIDES, mirrored(SIDES))
-    found = Pipeline(models, SIDES, flips=False).find(radiograph(64, 64, (5, 5, 30, 30), 64)[None], [(64, 64)])
+    found = Pipeline(models, SIDES, flips=False).find(radiograph(64, 64, (5, 5, 30, 30), 64)[None], [(64, 64)]).table
     np.testing.assert_allclose(found.scores, [0.45])
 
 
@@ -120,13 +120,13 @@ def test_vinbig_radiographs_get_the_probability_of_no_finding():
     model = LoadedDetector(BrightRectangle(0.75, label=4), 64, categories, mirrored(categories))
     pipeline = Pipeline((model,), categories)
     canvases = np.stack([radiograph(64, 64, (5, 5, 30, 30), 64), np.full((64, 64), 30, dtype=np.uint8)])
-    found = pipeline.find(canvases, [(64, 64)] * 2)
+    found = pipeline.find(canvases, [(64, 64)] * 2).table
     normal = found.select(found.labels == NO_FINDING_CATEGORY)
     assert normal.images.tolist() == [0, 1]
     np.testing.assert_allclose(normal.scores, [0.25, 1.0])
     np.testing.assert_array_equal(normal.boxes, [[0, 0, 1, 1]] * 2)
     # Other categories have no such row.
-    assert NO_FINDING_CATEGORY not in Pipeline((detector(),), SIDES).find(canvases, [(64, 64)] * 2).labels
+    assert NO_FINDING_CATEGORY not in Pipeline((detector(),), SIDES).find(canvases, [(64, 64)] * 2).table.labels
 
 
 def test_no_finding_is_one_minus_the_surest_finding():
@@ -148,7 +148,9 @@ def test_at_most_so_many_boxes_and_the_highest_first():
             ]  # fmt: skip
 
     model = LoadedDetector(Many(), 64, SIDES, mirrored(SIDES))
-    found = Pipeline((model,), SIDES, False, max_detections=10).find(np.zeros((2, 64, 64), np.uint8), [(64, 64)] * 2)
+    found = (
+        Pipeline((model,), SIDES, False, max_detections=10).find(np.zeros((2, 64, 64), np.uint8), [(64, 64)] * 2).table
+    )
     assert np.bincount(found.images).tolist() == [10, 10]
     assert (np.diff(found.scores[:10]) <= 0).all()
     assert found.scores[0] == pytest.approx(0.9)
@@ -164,9 +166,9 @@ def test_a_trained_run_is_loaded_and_its_batches_do_not_matter(vinbig_run, vinbi
     assert not pipeline.detectors[0].model.training
     store = open_store(vinbig_store)
     sizes = [(record["width"], record["height"]) for record in store.records[:4]]
-    together = pipeline.find(store.images[:4], sizes)
+    together = pipeline.find(store.images[:4], sizes).table
     for image in range(4):
-        alone = pipeline.find(store.images[image : image + 1], sizes[image : image + 1])
+        alone = pipeline.find(store.images[image : image + 1], sizes[image : image + 1]).table
         mine = together.select(together.images == image)
         np.testing.assert_allclose(mine.scores, alone.scores, atol=1e-5)
     for image, (width, height) in enumerate(sizes):
@@ -178,8 +180,8 @@ def test_a_trained_run_is_loaded_and_its_batches_do_not_matter(vinbig_run, vinbi
 def test_the_same_run_twice_is_that_run(side_run, side_store):
     store = open_store(side_store)
     sizes = [(record["width"], record["height"]) for record in store.records[:2]]
-    one = load_pipeline([side_run], CPU).find(store.images[:2], sizes)
-    two = load_pipeline([side_run, side_run], CPU).find(store.images[:2], sizes)
+    one = load_pipeline([side_run], CPU).find(store.images[:2], sizes).table
+    two = load_pipeline([side_run, side_run], CPU).find(store.images[:2], sizes).table
     assert not load_pipeline([side_run], CPU).is_vinbig
     assert two.scores.max() == pytest.approx(one.scores.max(), abs=1e-6)
 
@@ -203,7 +205,8 @@ def changed(run, folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "segmentation"}, "is a run of task segmentation: detection needs one of task detection"),
+        ({"task": "segmentation"}, "does not hold the model that its model.json describes"),
+        ({"task": "juggling"}, "is a run of the unknown task juggling"),
         ({"architecture": {"backbone": "resnet18"}}, "does not hold the model that its model.json describes"),
         ({"architecture": {"stages": 3}}, "does not hold the model that its model.json describes"),
         ({"categories": {}}, "does not hold the model that its model.json describes"),

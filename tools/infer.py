@@ -5,7 +5,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if __name__ == "__main__":
     # The repository's root in place of tools/, whose file names would shadow packages.
@@ -16,11 +16,11 @@ from rich.console import Console
 
 from xray.command import InputError, command
 from xray.config import require
-from xray.findings import NO_FINDING, NO_FINDING_BOX
+from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_BOX, PNEUMOTHORAX, colour_of
 
 if TYPE_CHECKING:
-    from xray.data.boxes import BoxTable
     from xray.data.inputs import Inputs
+    from xray.data.predictions import Predictions
     from xray.pipeline import Pipeline
 
 
@@ -33,7 +33,7 @@ class InferConfig:
     """
 
     weights: tuple[str, ...]
-    """Run directories of trained models; the boxes of several are fused."""
+    """Run directories of trained models of any task; several detectors are fused, a segmenter refines pneumothorax."""
     data_path: str
     """A folder of DICOM, PNG or JPEG files (searched through), one such file, or a dataset directory."""
     save_path: str
@@ -42,6 +42,10 @@ class InferConfig:
     """auto (CUDA where there is one), cpu or cuda."""
     tta: bool = True
     """Look at the mirrored radiograph too and fuse both (test-time augmentation)."""
+    gate: Literal["soft", "hard"] = "soft"
+    """What a classifier's pneumothorax probability does to masks: soft weighs their scores, hard leaves some out."""
+    gate_threshold: float = 0.5
+    """Probability below which --gate hard leaves a radiograph's masks out, in [0, 1]."""
     overlays: bool = False
     """Draw the findings of each radiograph into OUT/overlays."""
     overlay_threshold: float = 0.3
@@ -87,16 +91,18 @@ def main(config: InferConfig) -> int:
     from xray.training.device import resolve_device
 
     device = resolve_device(config.device)
-    pipeline = load_pipeline([Path(run) for run in config.weights], device, config.tta)
+    runs = [Path(run) for run in config.weights]
+    pipeline = load_pipeline(runs, device, config.tta, config.gate, config.gate_threshold)
     batch_size = config.batch_size or (16 if device.type == "cuda" else 2)
     out.mkdir(parents=True, exist_ok=True)
-    table, failures = find_all(pipeline, inputs, batch_size, config)
+    predictions, failures = find_all(pipeline, inputs, batch_size, config)
     absent = set(order).difference(inputs.ids)
     failures += [(name, "", "no such file") for name in order if name in absent]
-    write_results(out, inputs, order, table, failures, pipeline.categories)
+    write_results(out, pipeline, order, predictions, failures)
     if config.overlays:
-        draw_overlays(out / "overlays", inputs, table, {name for name, _, _ in failures}, pipeline.categories, config)
-    n_boxes = int((table.boxes != NO_FINDING_BOX).any(axis=1).sum())
+        failed = {name for name, _, _ in failures}
+        draw_overlays(out / "overlays", inputs, predictions, failed, pipeline.categories, config)
+    n_boxes = int((predictions.table.boxes != NO_FINDING_BOX).any(axis=1).sum())
     print(f"{len(order) - len(failures)} radiographs, {n_boxes} boxes: {out / 'predictions.json'}")
     if failures:
         print(
@@ -113,6 +119,7 @@ def check(config: InferConfig) -> None:
     require(config.n_workers >= 0, "n_workers", config.n_workers, "at least 0")
     require(config.timeout > 0, "timeout", config.timeout, "above 0")
     require(0 <= config.overlay_threshold <= 1, "overlay_threshold", config.overlay_threshold, "in [0, 1]")
+    require(0 <= config.gate_threshold <= 1, "gate_threshold", config.gate_threshold, "in [0, 1]")
     require(config.split in ("", "train", "test"), "split", config.split, "train or test")
 
 
@@ -134,20 +141,24 @@ def rows_of_submission(data: Path, ids: tuple[str, ...], sample: str) -> list[st
     return list(ids)
 
 
-def find_all(pipeline: "Pipeline", inputs: "Inputs", batch_size: int, config: InferConfig) -> tuple["BoxTable", list]:
-    """All findings (`images` index `inputs`), and (id, file name, reason) of each radiograph that cannot be read."""
+def find_all(
+    pipeline: "Pipeline", inputs: "Inputs", batch_size: int, config: InferConfig
+) -> tuple["Predictions", list[tuple[str, str, str]]]:
+    """All findings, and (id, file name, reason) of each radiograph that cannot be read."""
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from xray.data.boxes import BoxTable
     from xray.data.decoding import Undecodable
+    from xray.data.predictions import Predictions
 
-    tables, failures, batch = [], [], []
+    tables, masks, failures, batch = [], {}, [], []
 
     def flush() -> None:
         if batch:
             found = pipeline.find(np.stack([item.canvas for item in batch]), [(i.width, i.height) for i in batch])
+            masks.update({sum(map(len, tables)) + row: mask for row, mask in found.masks.items()})
             indices = np.array([item.index for item in batch])
-            tables.append(BoxTable.of(indices[found.images], found.labels, found.boxes, found.scores))
+            tables.append(dataclasses.replace(found.table, images=indices[found.table.images]))
             batch.clear()
 
     columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn())
@@ -161,21 +172,23 @@ def find_all(pipeline: "Pipeline", inputs: "Inputs", batch_size: int, config: In
             if len(batch) == batch_size:
                 flush()
         flush()
-    return BoxTable.concatenate(tables), failures
+    return Predictions(inputs.ids, BoxTable.concatenate(tables), masks), failures
 
 
 def write_results(
-    out: Path, inputs: "Inputs", order: list[str], table: "BoxTable", failures: list, categories: dict[int, str]
+    out: Path, pipeline: "Pipeline", order: list[str], predictions: "Predictions", failures: list[tuple[str, str, str]]
 ) -> None:
     """predictions.json, submission.csv, and failures.csv where there are any."""
-    from xray.data.predictions import Predictions, write_predictions
-    from xray.outputs.submission import write_submission
+    from xray.data.predictions import write_predictions
+    from xray.outputs.submission import write_mask_submission, write_submission
 
-    predictions = Predictions(inputs.ids, table)
-    if max(categories) < NO_FINDING + 1:
-        write_submission(out / "submission.csv", predictions, order, categories)
-    else:
+    categories = pipeline.categories
+    if not pipeline.detectors and list(categories.values()) == [FINDINGS[PNEUMOTHORAX]] and pipeline.segmenters:
+        write_mask_submission(out / "submission.csv", predictions, order)
+    elif max(categories) > NO_FINDING:
         print(f"no submission.csv: it has room for {NO_FINDING} categories, this model has {max(categories)}")
+    else:
+        write_submission(out / "submission.csv", predictions, order, categories)
     failed = out / "failures.csv"
     failed.unlink(missing_ok=True)
     if failures:
@@ -190,19 +203,33 @@ def write_results(
 
 
 def draw_overlays(
-    folder: Path, inputs: "Inputs", table: "BoxTable", failed: set[str], categories: dict, config: InferConfig
+    folder: Path,
+    inputs: "Inputs",
+    predictions: "Predictions",
+    failed: set[str],
+    categories: dict[int, str],
+    config: InferConfig,
 ) -> None:
     """One picture a radiograph, of its original pixels."""
     from rich.progress import track
 
-    from xray.outputs.overlays import draw_overlay, marks_of, save_picture
+    from xray.data.masks import decode_mask
+    from xray.outputs.overlays import Region, draw_overlay, marks_of, save_picture
+
+    table = predictions.table
 
     for index, name in track(list(enumerate(inputs.ids)), "overlays", console=Console(stderr=True)):
         if name in failed:
             continue
         marks, normal = marks_of(table.select(table.images == index), categories)
+        rows = np.flatnonzero((table.images == index) & (table.scores >= config.overlay_threshold))
+        regions = [
+            Region(decode_mask(predictions.masks[row]), colour_of(table.labels[row]))
+            for row in rows.tolist()
+            if row in predictions.masks
+        ]
         picture = draw_overlay(
-            inputs.pixels(index), marks, title=name, normal=normal, threshold=config.overlay_threshold
+            inputs.pixels(index), marks, regions, title=name, normal=normal, threshold=config.overlay_threshold
         )
         target = folder / f"{name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)

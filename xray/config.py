@@ -128,6 +128,8 @@ class DetectionConfig(TrainingConfig):
     """Proposals per radiograph in the loss of the box head."""
     proposals: int = 2000
     """Proposals per radiograph that training keeps, also per pyramid level before suppression; inference keeps half."""
+    monitor: Literal["auto", "map40", "map40_kaggle", "coco_ap"] = "auto"
+    """Validation metric that decides what is best: auto is map40 for the 14 findings, coco_ap for other categories."""
     score_threshold: float = 0.001
     """Lowest score of a detection; mAP gains from low ones."""
     max_detections: int = 100

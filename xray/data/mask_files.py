@@ -109,10 +109,13 @@ def in_threads(
 
     n_threads: most of the work happens in libraries that let other threads run meanwhile.
     """
+    console = Console(stderr=True)
     pool = concurrent.futures.ThreadPoolExecutor(max(1, n_threads))
     try:
         results = pool.map(read, items)
-        yield from track(results, what, total=len(items), console=Console(stderr=True), transient=True)
+        yield from track(
+            results, what, total=len(items), console=console, transient=True, disable=not console.is_terminal
+        )
     finally:
         # Whoever interrupts the command does not want to wait for the rest.
         pool.shutdown(cancel_futures=True)

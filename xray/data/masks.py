@@ -83,7 +83,7 @@ def _shrink(rle: dict[str, Any], width: int, height: int, new_width: int, new_he
 
 @functools.lru_cache(maxsize=1024)
 def _nearest(n: int, n_new: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of n pixels in a line n_new show, by OpenCV's own rule, and how many of these show each: ascending int64."""
+    """Which of n pixels in a line n_new show, by OpenCV's own rule, and how many show each; int64, ascending."""
     line = np.arange(n, dtype=np.float32)[None]
     shown = cv2.resize(line, (n_new, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0].astype(np.int64)
     return np.unique(shown, return_counts=True)

@@ -11,7 +11,7 @@ from xray.data.boxes import BoxTable
 from xray.data.dataset import BoxDataset, EpochSampler, collate_boxes, repeat_factors
 from xray.data.predictions import Predictions
 from xray.data.store import Store
-from xray.detection.metrics import detection_metrics
+from xray.detection.metrics import detection_metrics, has_vinbig_categories
 from xray.detection.model import Detector, build_detector, load_initial_weights
 from xray.training.task import Task
 
@@ -19,11 +19,13 @@ from xray.training.task import Task
 class DetectionTask(Task):
     """Faster R-CNN trained on a store's boxes and validated with the true metric on the fold held back."""
 
-    monitored = "map40"
     config: DetectionConfig
 
     def __init__(self, config: DetectionConfig, store: Store) -> None:
         super().__init__(config, store)
+        # Few large objects soon have a perfect map40, which then tells one epoch from another no more.
+        auto = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
+        self.monitored = auto if config.monitor == "auto" else config.monitor
         norm = config.norm if config.norm != "auto" else ("batch" if config.weights == "none" else "frozen")
         self.architecture = {
             "backbone": config.backbone,

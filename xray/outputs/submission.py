@@ -15,7 +15,9 @@ import numpy as np
 
 from xray.command import InputError
 from xray.data.boxes import BoxTable
+from xray.data.masks import decode_mask
 from xray.data.predictions import NO_FINDING_CATEGORY, Predictions
+from xray.data.rle import encode
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_BOX
 
 HEADER = ["image_id", "PredictionString"]
@@ -78,6 +80,34 @@ def write_submission(
     with temporary.open("w", newline="", **ENCODING) as file:
         file.write(",".join(HEADER) + "\n")
         file.writelines(f"{_cell(image_id)},{' '.join(parts) or EMPTY}\n" for image_id, parts in strings.items())
+    os.replace(temporary, path)
+
+
+def write_mask_submission(path: Path | str, predictions: Predictions, image_ids: Sequence[str]) -> None:
+    """Writes a SIIM-ACR pneumothorax submission, complete or not at all: `ImageId,EncodedPixels`, one row an image.
+
+    The masks of an image are joined into one, written as relative run lengths; an image without any has `-1`.
+    Raises InputError if an id is empty or appears twice, or masks of one image differ in size.
+    """
+    path = Path(path)
+    _check_ids(image_ids, "the images to submit")
+    texts = dict.fromkeys(image_ids, "-1")
+    joined: dict[str, np.ndarray] = {}
+    for row, rle in predictions.masks.items():
+        image_id = predictions.image_ids[predictions.table.images[row]]
+        mask = decode_mask(rle)
+        if image_id in joined and joined[image_id].shape != mask.shape:
+            raise InputError(
+                f"masks of {image_id} are {mask.shape} and {joined[image_id].shape}: they must be of one size"
+            )
+        joined[image_id] = joined[image_id] | mask if image_id in joined else mask
+    for image_id, mask in joined.items():
+        if image_id in texts:
+            texts[image_id] = encode(mask, "relative")
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", newline="", **ENCODING) as file:
+        file.write("ImageId,EncodedPixels\n")
+        file.writelines(f"{_cell(image_id)},{text}\n" for image_id, text in texts.items())
     os.replace(temporary, path)
 
 
