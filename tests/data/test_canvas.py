@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from xray.data.boxes import box_iou
@@ -53,6 +53,8 @@ def test_boxes_come_back_to_a_millionth_of_a_pixel(canvas, corners):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(20, 300), st.integers(20, 300), st.integers(16, 400), st.integers(0, 2**32 - 1))
 def test_a_mask_comes_back_where_it_was(width, height, size, seed):
+    # A mask thinner than a canvas pixel may fall between two of them.
+    assume(min(width, height) // 3 > max(width, height) / size)
     canvas = Canvas(width, height, size)
     random = np.random.default_rng(seed)
     x, y = int(random.integers(0, width // 2)), int(random.integers(0, height // 2))

@@ -462,7 +462,7 @@ def test_damaged_files_give_a_picture_or_a_radiograph_error(
     name = data.draw(st.sampled_from(sorted(originals)))
     path = tmp_path / "a.dcm"
     path.write_bytes(mutate(originals[name], data.draw(mutations())))
-    start = time.perf_counter()
+    start, held = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         radiograph = read_radiograph(path, data.draw(st.sampled_from([8, 16])))
     except RadiographError:
@@ -471,7 +471,8 @@ def test_damaged_files_give_a_picture_or_a_radiograph_error(
         assert radiograph.pixels.ndim == 2
         assert radiograph.pixels.size <= MAX_PIXELS
     assert time.perf_counter() - start < 5
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2**20, "under 1 GiB"
+    # Growth, as whatever ran before in this process counts towards its peak.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 2**18, "one small file takes less than 256 MiB"
 
 
 # --- PNG and JPEG ----------------------------------------------------------------------------------------------------
