@@ -92,14 +92,5 @@ class ClassificationTask(Task):
 
 
 def image_labels(store: Store, target: str) -> np.ndarray:
-    """(len(store), K) bool: which radiographs show each category, or, for the target "abnormal", (len(store), 1) any.
-
-    A record's `labels`, where a converter wrote them, count beside its boxes: some sources know labels alone.
-    """
-    place = {category_id: k for k, category_id in enumerate(store.categories)}
-    labels = np.zeros((len(store), len(place)), dtype=bool)
-    labels[store.boxes.images, [place[label] for label in store.boxes.labels.tolist()]] = True
-    for row, record in enumerate(store.records):
-        for label in record.get("labels", ()):
-            labels[row, place[int(label)]] = True
-    return labels.any(axis=1, keepdims=True) if target == ABNORMAL else labels
+    """(N, K) bool: which radiographs show each category; for the target "abnormal" (N, 1), which show any."""
+    return store.labels.any(axis=1, keepdims=True) if target == ABNORMAL else store.labels

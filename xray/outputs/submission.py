@@ -95,7 +95,7 @@ def write_mask_submission(path: Path | str, predictions: Predictions, image_ids:
     joined: dict[str, np.ndarray] = {}
     for row, rle in predictions.masks.items():
         image_id = predictions.image_ids[predictions.table.images[row]]
-        mask = decode_mask(rle)
+        mask = decode_mask(rle).astype(bool)
         if image_id in joined and joined[image_id].shape != mask.shape:
             raise InputError(
                 f"masks of {image_id} are {mask.shape} and {joined[image_id].shape}: they must be of one size"

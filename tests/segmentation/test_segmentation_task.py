@@ -1,0 +1,169 @@
+"""Segmentation and classification from masks to a submission, on a few small radiographs."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tools.infer import InferConfig
+from tools.infer import main as infer
+from xray.config import read_training_flags
+from xray.data import rle
+from xray.data.predictions import read_predictions
+from xray.data.store import open_store
+from xray.training.deploy import load_deployed
+
+COMMON = (
+    "--device", "cpu", "--n-workers", "0", "--n-epochs", "1", "--batch-size", "4", "--n-pictures", "1",
+    "--log-step", "1", "--warmup-steps", "2", "--weights", "none",
+)  # fmt: skip
+SEGMENTATION = ("--task", "segmentation", "--encoder", "resnet18", "--depth", "3", *COMMON)
+CLASSIFICATION = ("--task", "classification", "--network", "resnet10t", *COMMON)
+
+
+@pytest.fixture(scope="session")
+def mask_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 radiographs of 80 x 72 in SIIM's PNG edition, every second with a bright rectangle as its mask."""
+    root = tmp_path_factory.mktemp("siim")
+    random = np.random.default_rng(1)
+    rows = ["new_filename,ImageId,has_pneumo"]
+    for number in range(16):
+        pixels, mask = random.integers(20, 60, (72, 80), dtype=np.uint8), np.zeros((72, 80), dtype=np.uint8)
+        if number % 2:
+            x, y = random.integers(0, 50, 2)
+            mask[y : y + 20, x : x + 28] = 255
+            pixels[mask > 0] = 210
+        for folder, content in (("png_images", pixels), ("png_masks", mask)):
+            (root / folder).mkdir(exist_ok=True)
+            assert cv2.imwrite(str(root / folder / f"{number}_train.png"), content)
+        rows.append(f"{number}_train.png,1.2.{number},{number % 2}")
+    (root / "stage_1_train_images.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def mask_store(mask_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from xray.data.siim import convert_siim
+
+    target = tmp_path_factory.mktemp("masks") / "data"
+    convert_siim(mask_source, target, image_size=64, n_folds=2, n_workers=0)
+    return target
+
+
+def train(data, run, *flags):
+    from xray.train import main
+
+    main(*read_training_flags([*flags, "--data-path", str(data), "--save-path", str(run)]))
+    return run
+
+
+@pytest.fixture(scope="session")
+def segmentation_run(mask_store, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "masks"
+    flags = ("--n-epochs", "12", "--lr", "0.003", "--flip", "0", "--augment", "none", "--val-every", "4")
+    return train(mask_store, run, *SEGMENTATION, *flags)
+
+
+@pytest.fixture(scope="session")
+def classification_run(mask_store, tmp_path_factory):
+    return train(mask_store, tmp_path_factory.mktemp("runs") / "labels", *CLASSIFICATION, "--n-epochs", "2")
+
+
+def test_a_segmenter_learns_bright_rectangles(segmentation_run, mask_store):
+    description, _ = load_deployed(segmentation_run)
+    assert description["task"] == "segmentation"
+    assert description["metrics"]["dice_positive"] > 0.5
+    # The validation predictions hold a mask at original size for each row, inside its own box.
+    predictions = read_predictions(segmentation_run / "validation" / "predictions.json")
+    store = open_store(mask_store)
+    assert set(predictions.image_ids) <= set(store.index_of)
+    assert len(predictions.masks) == len(predictions.table) > 0
+    for mask in predictions.masks.values():
+        assert mask["size"] == [72, 80]
+
+
+def test_resuming_a_segmentation_is_exact(mask_store, tmp_path):
+    flags = (*SEGMENTATION, "--schedule", "step", "--positives", "0.7", "--ema", "--n-workers", "1")
+    whole = train(mask_store, tmp_path / "whole", *flags, "--n-epochs", "2")
+    parts = train(mask_store, tmp_path / "parts", *flags, "--n-epochs", "1")
+    train(mask_store, parts, "--task", "segmentation", "--resume", "--n-epochs", "2")
+    first, second = (torch.load(run / "last.ckpt", weights_only=True)["current_model_state"] for run in (whole, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_inference_writes_masks_and_the_submission_of_siim(segmentation_run, mask_source, tmp_path):
+    config = InferConfig(
+        weights=(str(segmentation_run),),
+        data_path=str(mask_source / "png_images"),
+        save_path=str(tmp_path / "out"),
+        n_workers=0,
+        overlays=True,
+    )
+    assert infer(config) == 0
+    lines = (tmp_path / "out" / "submission.csv").read_text().splitlines()
+    assert lines[0] == "ImageId,EncodedPixels"
+    assert len(lines) == 17
+    found = dict(line.split(",") for line in lines[1:])
+    dice = []
+    for number in range(1, 16, 2):
+        truth = cv2.imread(str(mask_source / "png_masks" / f"{number}_train.png"), cv2.IMREAD_GRAYSCALE) > 0
+        mask = rle.decode(found[f"{number}_train"], 72, 80, "relative")
+        dice.append(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+    assert np.mean(dice) > 0.5
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 16
+
+
+def test_a_classifier_of_whole_radiographs(classification_run, mask_source, tmp_path):
+    description, _ = load_deployed(classification_run)
+    assert description["labels"] == ["Pneumothorax"]
+    assert 0 <= description["metrics"]["auroc"]["Pneumothorax"] <= 1
+    config = InferConfig(
+        weights=(str(classification_run),),
+        data_path=str(mask_source / "png_images"),
+        save_path=str(tmp_path / "out"),
+        n_workers=0,
+    )
+    assert infer(config) == 0
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(rows) == 16
+    assert all(row["bbox"] == [0, 0, 80, 72] for row in rows)
+
+
+def test_the_cascade_weighs_masks_softly_or_leaves_them_out(
+    segmentation_run, classification_run, mask_source, tmp_path
+):
+    def rows(gate, threshold=0.5, runs=(segmentation_run, classification_run)):
+        out = tmp_path / f"{gate}{threshold}{len(runs)}"
+        config = InferConfig(
+            weights=tuple(map(str, runs)),
+            data_path=str(mask_source / "png_images"),
+            save_path=str(out),
+            n_workers=0,
+            gate=gate,
+            gate_threshold=threshold,
+        )
+        assert infer(config) == 0
+        return json.loads((out / "predictions.json").read_text())
+
+    alone = rows("soft", runs=(segmentation_run,))
+    soft = rows("soft")
+    assert [row["bbox"] for row in soft] == [row["bbox"] for row in alone]
+    assert all(weighed["score"] < plain["score"] for weighed, plain in zip(soft, alone, strict=True))
+    assert rows("hard", 0.0) == alone
+    assert rows("hard", 1.0) == []
+
+
+@pytest.mark.parametrize("target", ["findings", "abnormal"])
+def test_labels_come_from_boxes_and_from_records(side_store, target):
+    from xray.classification.task import image_labels
+
+    store = open_store(side_store)
+    labels = image_labels(store, target)
+    present = [set(store.boxes.labels[store.boxes.images == row].tolist()) for row in range(len(store))]
+    if target == "abnormal":
+        assert labels[:, 0].tolist() == [bool(kinds) for kinds in present]
+    else:
+        assert [{k + 1 for k in np.flatnonzero(row).tolist()} for row in labels] == present
