@@ -205,7 +205,7 @@ def test_validation_predictions_are_those_of_the_deployed_weights(side_run, side
     rows = store.rows(fold=0)
     found = pipeline.find(
         store.images[rows], [(store.records[row]["width"], store.records[row]["height"]) for row in rows]
-    )
+    ).table
     saved = read_predictions(side_run / "validation" / "predictions.json")
     ids = [store.records[row]["source_id"] for row in rows]
     assert set(saved.image_ids) <= set(ids)
