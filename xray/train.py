@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from xray.data.boxes import BoxTable
     from xray.data.store import Store
 
-# What a run directory may hold before training starts: a conversion, finished or interrupted.
-BEFORE_TRAINING = {"dataset"}
+# What a run directory may hold before training starts: a conversion, finished or interrupted, and a sweep of lr_find.
+BEFORE_TRAINING = {"dataset", "lr_find.png"}
 
 
 def main(task_name: str, config: TrainingConfig) -> None:

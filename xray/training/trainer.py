@@ -39,7 +39,7 @@ def build_trainer(
     monitored: the validation metric that decides what is best; higher is better.
     draw: (task, row of the store) → (H, W, 3) uint8, for TensorBoard.
     """
-    _quiet()
+    quiet()
     # Best is decided right after a validation, last is written when the epoch is complete: that is where it resumes.
     best = BestCheckpoint(
         run, BEST, monitor=monitored, mode="max", save_on_train_epoch_end=False, enable_version_counter=False
@@ -97,8 +97,8 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, **moved})
 
 
-def _quiet() -> None:
-    # What these say is either printed by us or meant for people who write Trainers.
+def quiet() -> None:
+    """Keeps Lightning from saying what we print ourselves, or what is meant for people who write Trainers."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
