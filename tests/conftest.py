@@ -1,6 +1,7 @@
 """Fixtures that several rooms share: real radiographs where they are, small datasets, and a small trained run."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 # Read when torch is first imported, here and in the commands that tests start. On tensors this small a second thread
 # gains nothing, and where the cores are busy its threads wait for each other: 50 times longer was seen.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell that runs tests in the background has them ignore Ctrl-C, and so would every command that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 
