@@ -206,7 +206,7 @@ def test_closing_stops_the_workers(radiographs: list[Path]) -> None:
     assert workers()
     start = time.perf_counter()
     outcomes.close()
-    assert time.perf_counter() - start < 15
+    assert time.perf_counter() - start < 1.5
     assert not workers()
 
 
@@ -266,11 +266,10 @@ def test_no_orphans_are_left(how: signal.Signals, decode: str, radiographs: list
         process.kill()
     start = time.perf_counter()
     try:
-        process.wait(timeout=30)
-        # Two seconds on an idle machine; a decoder that was waited for would take thousands.
-        assert time.perf_counter() - start < 15
+        process.wait(timeout=5)
+        assert time.perf_counter() - start < 2
         # Where the command is killed while a decoder hangs, that one ends when its own time is up.
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + (6 if (how, decode) == (signal.SIGKILL, "hang") else 2)
         while session_of(process.pid) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not session_of(process.pid)

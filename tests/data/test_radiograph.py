@@ -320,12 +320,12 @@ from pathlib import Path
 from xray.data.radiograph import RadiographError, read_radiograph
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
-before, start = peak(), time.process_time()
+before, start = peak(), time.perf_counter()
 try:
     read_radiograph(sys.argv[1])
     print("read")
 except RadiographError as error:
-    print(time.process_time() - start, peak() - before, str(error))
+    print(time.perf_counter() - start, peak() - before, str(error))
 """
 
 
