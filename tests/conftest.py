@@ -120,6 +120,79 @@ def side_run(side_store: Path, train_tiny: Callable[..., Path], tmp_path_factory
     return train_tiny(side_store, tmp_path_factory.mktemp("runs") / "sides")
 
 
+MASK_FLAGS = (
+    "--device", "cpu", "--n-workers", "0", "--n-epochs", "1", "--batch-size", "4", "--n-pictures", "1",
+    "--log-step", "1", "--warmup-steps", "2", "--weights", "none",
+)  # fmt: skip
+SEGMENTATION_FLAGS = ("--task", "segmentation", "--encoder", "resnet18", "--depth", "3", *MASK_FLAGS)
+CLASSIFICATION_FLAGS = ("--task", "classification", "--network", "resnet10t", *MASK_FLAGS)
+
+
+@pytest.fixture(scope="session")
+def mask_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 radiographs of 80 x 72 in SIIM's PNG edition, every second with a bright rectangle as its mask."""
+    root = tmp_path_factory.mktemp("siim")
+    random = np.random.default_rng(1)
+    rows = ["new_filename,ImageId,has_pneumo"]
+    for number in range(16):
+        pixels, mask = random.integers(20, 60, (72, 80), dtype=np.uint8), np.zeros((72, 80), dtype=np.uint8)
+        if number % 2:
+            x, y = random.integers(0, 50, 2)
+            mask[y : y + 20, x : x + 28] = 255
+            pixels[mask > 0] = 210
+        for folder, content in (("png_images", pixels), ("png_masks", mask)):
+            (root / folder).mkdir(exist_ok=True)
+            assert cv2.imwrite(str(root / folder / f"{number}_train.png"), content)
+        rows.append(f"{number}_train.png,1.2.{number},{number % 2}")
+    (root / "stage_1_train_images.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def mask_store(mask_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`mask_source` converted, in two folds. Not to be changed."""
+    from xray.data.siim import convert_siim
+
+    target = tmp_path_factory.mktemp("masks") / "data"
+    convert_siim(mask_source, target, image_size=64, n_folds=2, n_workers=0)
+    return target
+
+
+@pytest.fixture(scope="session")
+def train_masks() -> Callable[..., Path]:
+    """(data, run, *flags) → run: trains a small segmenter, in this process; later flags win."""
+
+    def train(data: Path, run: Path, *flags: object) -> Path:
+        from xray.config import read_training_flags
+        from xray.train import main
+
+        places = ["--data-path", str(data), "--save-path", str(run)]
+        first = ["--task", "segmentation"] if "--resume" in flags else SEGMENTATION_FLAGS
+        main(*read_training_flags([*first, *places, *map(str, flags)]))
+        return run
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def segmentation_run(mask_store: Path, train_masks: Callable[..., Path], tmp_path_factory: Any) -> Path:
+    """A U-Net that finds the bright rectangles of `mask_store`. Not to be changed."""
+    flags = ("--n-epochs", "12", "--lr", "0.003", "--flip", "0", "--augment", "none", "--val-every", "4")
+    return train_masks(mask_store, tmp_path_factory.mktemp("runs") / "masks", *flags)
+
+
+@pytest.fixture(scope="session")
+def classification_run(mask_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of `mask_store` that has learned next to nothing. Not to be changed."""
+    from xray.config import read_training_flags
+    from xray.train import main
+
+    run = tmp_path_factory.mktemp("runs") / "labels"
+    places = ["--data-path", str(mask_store), "--save-path", str(run)]
+    main(*read_training_flags([*CLASSIFICATION_FLAGS, "--n-epochs", "2", *places]))
+    return run
+
+
 @pytest.fixture
 def write_table_store() -> Callable[..., Path]:
     """(folder, images, boxes, categories=VinBig's) → folder: a dataset without pixels, written by hand.

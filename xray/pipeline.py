@@ -12,107 +12,24 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
-from torch import nn
 
 from xray.command import InputError
 from xray.data.boxes import BoxTable, weighted_boxes_fusion
 from xray.data.canvas import Canvas
 from xray.data.predictions import NO_FINDING_CATEGORY
-from xray.detection.model import Detector, build_detector
-from xray.findings import CATEGORIES, FINDINGS, NO_FINDING_BOX, PNEUMOTHORAX, mirrored
-from xray.refine import PNEUMOTHORAX_CATEGORY, Refinement, refine
+from xray.findings import CATEGORIES, FINDINGS, NO_FINDING_BOX, PNEUMOTHORAX
+from xray.loaded import ABNORMAL, HALF, LoadedClassifier, LoadedDetector, LoadedSegmenter, load_run
+from xray.refine import refine
 from xray.segmentation.components import mask_findings
-from xray.training.deploy import load_deployed
+from xray.segmentation.triplet import Triplet
 
 FUSION_IOU = 0.4
 """Winning VinBigData solutions fused models at IoU 0.33 to 0.5."""
 
 VINBIG_CATEGORIES = {category["id"]: category["name"] for category in CATEGORIES}
 
-
-UNCHANGED = Refinement()
-
-ABNORMAL = "abnormal"
-"""The label of a classifier that tells abnormal from normal radiographs."""
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedDetector:
-    """A detector of a run directory, ready to run.
-
-    canvas_size: pixels a side. mirror: {category: category on a flipped radiograph}. flips: whether it was trained on
-    mirrored radiographs; one that was not knows the heart on one side only and is not shown them.
-    """
-
-    model: Detector
-    canvas_size: int
-    categories: dict[int, str]
-    mirror: dict[int, int]
-    flips: bool = True
-
-    @torch.inference_mode()
-    def detect(self, canvases: np.ndarray, flip: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(B, S, S) uint8 → per radiograph boxes (M, 4) on the canvas, category ids (M,), scores (M,).
-
-        flip: looks at the mirrored radiographs and mirrors boxes and sides back.
-        """
-        device = next(self.model.parameters()).device
-        images = torch.from_numpy(canvases)[:, None].to(device)
-        found = self.model(images.flip(-1) if flip else images)
-        results = []
-        for detections in found:
-            boxes = detections["boxes"].float().cpu().numpy().astype(np.float64)
-            labels = detections["labels"].cpu().numpy()
-            if flip:
-                boxes = self.canvas_size * np.array([1, 0, 1, 0]) + boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1]
-                labels = np.array([self.mirror[label] for label in labels.tolist()], dtype=np.int64)
-            results.append((boxes, labels, detections["scores"].float().cpu().numpy().astype(np.float64)))
-        return results
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedSegmenter:
-    """A segmenter of a run directory, ready to run.
-
-    threshold: probability above which a pixel belongs to a mask. The others as for LoadedDetector.
-    """
-
-    model: nn.Module
-    canvas_size: int
-    categories: dict[int, str]
-    mirror: dict[int, int]
-    flips: bool = True
-    threshold: float = 0.5
-    refinement: Refinement = UNCHANGED
-
-    @torch.inference_mode()
-    def probability(self, canvases: np.ndarray, flip: bool) -> np.ndarray:
-        """(B, S, S) uint8 → (B, K, S, S) float32 in [0, 1], a channel for each category; flips as `detect` does."""
-        images = torch.from_numpy(canvases)[:, None].to(next(self.model.parameters()).device)
-        found = self.model(images.flip(-1) if flip else images).float().sigmoid()
-        if flip:
-            order = list(self.categories)
-            found = found.flip(-1)[:, [order.index(self.mirror[category]) for category in order]]
-        return found.cpu().numpy()
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedClassifier:
-    """A classifier of a run directory, ready to run.
-
-    labels: names of its outputs, ["abnormal"] for one that tells abnormal from normal radiographs.
-    """
-
-    model: nn.Module
-    canvas_size: int
-    labels: tuple[str, ...]
-    flips: bool = True
-
-    @torch.inference_mode()
-    def probability(self, canvases: np.ndarray, flip: bool) -> np.ndarray:
-        """(B, S, S) uint8 → (B, K) float32 in [0, 1]; labels that name a side are not looked at mirrored."""
-        images = torch.from_numpy(canvases)[:, None].to(next(self.model.parameters()).device)
-        return self.model(images.flip(-1) if flip else images).float().sigmoid().cpu().numpy()
+GATE = 0.5
+"""The source projects' threshold of a classifier before a segmenter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,10 +38,14 @@ class Findings:
 
     table: boxes in original pixels; `images` 0 … B-1.
     masks: row of the table → COCO RLE at original size.
+    maps: (B, K, S, S) float32, the segmenters' mean probability on the canvas in whole 255ths; None without segmenters.
+    labels: label → (B,) the classifiers' mean probability that a radiograph has it.
     """
 
     table: BoxTable
     masks: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    maps: np.ndarray | None = None
+    labels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +53,8 @@ class Pipeline:
     """All models of an ensemble, and what becomes of their outputs.
 
     categories: of the rows that `find` returns. flips: adds the mirrored radiograph (test-time augmentation).
-    gate: what a classifier's pneumothorax probability does to the masks: "soft" multiplies their scores, "hard" leaves
-    those out where it is below `gate_threshold`.
+    triplet: decides which pixels are a mask. gate: what a classifier's pneumothorax probability does to the masks:
+    "soft" multiplies their scores, "hard" leaves those out where it is below `gate_threshold`.
     """
 
     detectors: tuple[LoadedDetector, ...]
@@ -142,8 +63,9 @@ class Pipeline:
     max_detections: int = 100
     segmenters: tuple[LoadedSegmenter, ...] = ()
     classifiers: tuple[LoadedClassifier, ...] = ()
+    triplet: Triplet = HALF
     gate: Literal["soft", "hard"] = "soft"
-    gate_threshold: float = 0.5
+    gate_threshold: float = GATE
 
     @property
     def canvas_size(self) -> int:
@@ -166,17 +88,26 @@ class Pipeline:
         of its masks is a row. Classifiers alone give a row with the radiograph's own box for each label.
         """
         labels = self._label_probabilities(canvases)
-        components, masks = self._components(canvases, sizes, labels)
+        maps = self._maps(canvases)
+        if maps is None:
+            components, masks = BoxTable.empty(), {}
+        else:
+            components, masks = self._components(maps, sizes, labels)
         if self.detectors:
-            table, masks = self._boxes(canvases, sizes), masks if self.segmenters else {}
+            table = self._boxes(canvases, sizes)
             if self.segmenters:
-                table, masks = refine(table, components, masks, self.segmenters[0].refinement)
-            if self.is_vinbig:
-                table = BoxTable.concatenate([table, no_finding_rows(table, len(canvases), labels.get(ABNORMAL))])
-            return Findings(table, masks)
-        if self.segmenters:
-            return Findings(components, masks)
-        return Findings(self._label_rows(labels, sizes))
+                table, masks = refine(table, components, masks, self.segmenters[0].refinement, self._pneumothorax)
+        elif self.segmenters:
+            table = components
+        else:
+            table = self._label_rows(labels, sizes)
+        if self.is_vinbig or (ABNORMAL in labels and NO_FINDING_CATEGORY not in self.categories):
+            table = BoxTable.concatenate([table, no_finding_rows(table, len(canvases), labels.get(ABNORMAL))])
+        return Findings(table, masks, maps, labels)
+
+    @property
+    def _pneumothorax(self) -> int:
+        return next(number for number, name in self.categories.items() if name == FINDINGS[PNEUMOTHORAX])
 
     def _boxes(self, canvases: np.ndarray, sizes: Sequence[tuple[int, int]]) -> BoxTable:
         tables, sources, weights = [], [], []
@@ -193,28 +124,33 @@ class Pipeline:
             table = weighted_boxes_fusion(table, source, weights, FUSION_IOU).table
         return table.best_per_image(self.max_detections)
 
-    def _components(
-        self, canvases: np.ndarray, sizes: Sequence[tuple[int, int]], labels: dict[str, np.ndarray]
-    ) -> tuple[BoxTable, dict[int, dict[str, Any]]]:
-        """Connected components of the models' mean probability, as rows with masks."""
+    def _maps(self, canvases: np.ndarray) -> np.ndarray | None:
+        """Mean probability of the segmenters and views, (B, K, S, S), on the largest of their canvases."""
         if not self.segmenters:
-            return BoxTable.empty(), {}
+            return None
         size = max(segmenter.canvas_size for segmenter in self.segmenters)
-        views = []
+        total, n_views = 0.0, 0
         for segmenter in self.segmenters:
             scaled = np.stack([_rescaled(canvas, segmenter.canvas_size) for canvas in canvases])
             for flip in self._views(segmenter.flips):
                 found = segmenter.probability(scaled, flip)
-                views.append(np.stack([[_rescaled(channel, size) for channel in channels] for channels in found]))
-        probability = np.mean(views, axis=0)
-        first = self.segmenters[0]
+                total = total + np.stack([[_rescaled(channel, size) for channel in channels] for channels in found])
+                n_views += 1
+        # In the steps in which they are kept, so that masks drawn now and thresholds searched later see the same.
+        return np.rint(total / n_views * 255).astype(np.float32) / 255
+
+    def _components(
+        self, maps: np.ndarray, sizes: Sequence[tuple[int, int]], labels: dict[str, np.ndarray]
+    ) -> tuple[BoxTable, dict[int, dict[str, Any]]]:
+        """Connected components of the masks, as rows."""
         gate = labels.get(FINDINGS[PNEUMOTHORAX])
+        categories = list(self.segmenters[0].categories)
         tables, masks, n = [], {}, 0
-        for image, channels in enumerate(probability):
+        for image, channels in enumerate(maps):
             if gate is not None and self.gate == "hard" and gate[image] < self.gate_threshold:
                 continue
-            canvas = Canvas(*sizes[image], size)
-            table, own = mask_findings(channels, canvas, list(first.categories), first.threshold, image)
+            canvas = Canvas(*sizes[image], channels.shape[-1])
+            table, own = mask_findings(channels, canvas, categories, self.triplet, image)
             if gate is not None and self.gate == "soft":
                 table = dataclasses.replace(table, scores=table.scores * gate[image])
             tables.append(table)
@@ -237,7 +173,7 @@ class Pipeline:
         for category, name in self.categories.items():
             boxes = [(0, 0, width, height) for width, height in sizes]
             tables.append(BoxTable.of(np.arange(len(sizes)), np.full(len(sizes), category), boxes, labels[name]))
-        table = BoxTable.concatenate(tables)
+        table = BoxTable.concatenate(tables) if tables else BoxTable.empty()
         return table.select(np.lexsort((-table.scores, table.images)))
 
     def _views(self, flips: bool) -> tuple[bool, ...]:
@@ -264,83 +200,61 @@ def load_pipeline(
     device: torch.device,
     flips: bool = True,
     gate: Literal["soft", "hard"] = "soft",
-    gate_threshold: float = 0.5,
+    gate_threshold: float | None = None,
+    triplet: Triplet | None = None,
+    prune: int = 0,
 ) -> Pipeline:
     """Loads run directories of any tasks onto a device.
 
+    gate_threshold, triplet: None for what the first segmenter's run was fitted to, 0.5 where it was not.
+    prune: level to which U-Net++ are cut; 0 leaves them whole.
     Raises InputError if one is no run, or models of one task disagree on what they find.
     """
     if not runs:
         raise InputError("no run directory given: name at least one after --weights")
     loaded: dict[str, list[Any]] = {"detection": [], "segmentation": [], "classification": []}
     for run in runs:
-        description, state = load_deployed(run)
-        task = description["task"]
-        if task not in loaded:
-            raise InputError(f"{run} is a run of the unknown task {task}: it must be one of {', '.join(loaded)}")
-        same = loaded[task]
-        same.append(_load(run, description, state, device))
-        if task != "classification" and same[-1].categories != same[0].categories:
+        task, model = load_run(run, device, prune)
+        loaded[task].append(model)
+        if task != "classification" and model.categories != loaded[task][0].categories:
             raise InputError(f"{run} finds other categories than {runs[0]}: models of one ensemble must agree on them")
     detectors, segmenters, classifiers = (tuple(models) for models in loaded.values())
     if detectors and segmenters and not _finds_pneumothorax(detectors[0], segmenters[0]):
         raise InputError(
-            "a segmenter beside a detector refines its pneumothorax boxes: both must know Pneumothorax alone"
+            "a segmenter beside a detector refines its pneumothorax boxes: the detector must know Pneumothorax, the "
+            "segmenter nothing else"
         )
-    if detectors or segmenters:
-        categories = (detectors or segmenters)[0].categories
-    else:
-        names = dict.fromkeys(label for classifier in classifiers for label in classifier.labels)
-        known = {name: number for number, name in VINBIG_CATEGORIES.items()}
-        in_vinbig = set(names) <= set(known)
-        categories = {known[name]: name for name in names} if in_vinbig else dict(enumerate(names, 1))
+    categories = (detectors or segmenters)[0].categories if detectors or segmenters else _label_categories(classifiers)
+    fitted = segmenters[0] if segmenters else None
+    if gate_threshold is None:
+        gate_threshold = fitted.gate if fitted and fitted.gate is not None else GATE
     return Pipeline(
         detectors,
         categories,
         flips,
         segmenters=segmenters,
         classifiers=classifiers,
+        triplet=triplet or (fitted.triplet if fitted else HALF),
         gate=gate,
         gate_threshold=gate_threshold,
     )
 
 
+def _label_categories(classifiers: Sequence[LoadedClassifier]) -> dict[int, str]:
+    categories: dict[int, str] = {}
+    for classifier in classifiers:
+        for number, name in classifier.categories.items():
+            if categories.setdefault(number, name) != name:
+                raise InputError(
+                    f"category {number} is {categories[number]} to one classifier and {name} to another: models of one "
+                    "ensemble must agree on them"
+                )
+    return dict(sorted(categories.items()))
+
+
 def _finds_pneumothorax(detector: LoadedDetector, segmenter: LoadedSegmenter) -> bool:
     name = FINDINGS[PNEUMOTHORAX]
-    return detector.categories.get(PNEUMOTHORAX_CATEGORY) == name and list(segmenter.categories.values()) == [name]
-
-
-def _load(run: Path, description: dict[str, Any], state: dict[str, Any], device: torch.device) -> Any:
-    try:
-        categories = {int(category_id): str(name) for category_id, name in description["categories"].items()}
-        size, architecture = int(description["canvas_size"]), description["architecture"]
-        flips = bool(description.get("flips", True))
-        # Each task brings libraries of its own: only those that are needed are imported.
-        if description["task"] == "detection":
-            model: nn.Module = build_detector(max(categories), size, **architecture)
-        elif description["task"] == "segmentation":
-            from xray.segmentation.model import build_segmenter
-
-            model = build_segmenter(n_classes=len(categories), **architecture)
-        else:
-            from xray.classification.model import build_classifier
-
-            model = build_classifier(canvas=size, **architecture)
-        model.load_state_dict(state)
-        model = model.eval().to(device)
-        if description["task"] == "detection":
-            return LoadedDetector(model, size, categories, mirrored(categories), flips)
-        if description["task"] == "segmentation":
-            threshold = float(description["thresholds"]["mask"])
-            setting = Refinement(**description.get("refinement", {}))
-            return LoadedSegmenter(model, size, categories, mirrored(categories), flips, threshold, setting)
-        labels = tuple(str(label) for label in description["labels"])
-        one_sided = any(mirrored(categories)[category] != category for category in categories)
-        return LoadedClassifier(model, size, labels, flips and not one_sided)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        # PyTorch lists every tensor that differs.
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{run} does not hold the model that its model.json describes: {reason}") from None
+    return name in detector.categories.values() and list(segmenter.categories.values()) == [name]
 
 
 def _rescaled(canvas: np.ndarray, size: int) -> np.ndarray:

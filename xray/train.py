@@ -20,7 +20,6 @@ from xray.config import CONFIG_FILE, TrainingConfig, read_training_flags, save_c
 if TYPE_CHECKING:
     import numpy as np
 
-    from xray.data.boxes import BoxTable
     from xray.data.store import Store
 
 # What a run directory may hold before training starts: a conversion, finished or interrupted, and a sweep of lr_find.
@@ -77,36 +76,22 @@ def build_task(name: str, config: TrainingConfig, store: "Store") -> Any:
 
 def draw_validation(task: Any, row: int) -> "np.ndarray":
     """Truth and prediction of one validation radiograph side by side, (H, W, 3) uint8."""
-    from xray.outputs.overlays import draw_side_by_side
+    from xray.outputs.pictures import draw_findings, draw_with_truth, in_words, rows_of
 
     store, validated = task.store, task.validated
-    number = validated.image_ids.index(store.records[row]["source_id"])
-    truth = draw_canvas(store, row, store.boxes, store.masks, row, scored=False)
-    return draw_side_by_side(truth, draw_canvas(store, row, validated.table, validated.masks, number, scored=True))
-
-
-def draw_canvas(
-    store: "Store", row: int, table: "BoxTable", masks: dict[int, Any], image: int, scored: bool
-) -> "np.ndarray":
-    """The radiograph on a row's canvas with the boxes and masks that `table` has of `image`, (H, W, 3) uint8."""
-    import numpy as np
-
-    from xray.data.masks import decode_mask
-    from xray.findings import colour_of
-    from xray.outputs.overlays import Region, draw_overlay, marks_of
-
-    record, canvas = store.records[row], store.canvas(row)
+    record, canvas, categories = store.records[row], store.canvas(row), store.categories
     left, top, right, bottom = canvas.content
     scale = [(right - left) / record["width"], (bottom - top) / record["height"]] * 2
-    rows = np.flatnonzero(table.images == image)
-    mine = table.select(rows)
-    marks, normal = marks_of(dataclasses.replace(mine, boxes=mine.boxes * scale), store.categories, scored)
-    regions = [
-        Region(canvas.letterbox(decode_mask(masks[r]), is_mask=True)[top:bottom, left:right], colour_of(label))
-        for r, label in zip(rows.tolist(), mine.labels.tolist(), strict=True)
-        if r in masks
-    ]
-    return draw_overlay(store.images[row][top:bottom, left:right], marks, regions, normal=normal, max_side=640)
+    pictures, tables = [], []
+    number = validated.image_ids.index(record["source_id"])
+    for source, image, scored in ((store, row, False), (validated, number, True)):
+        table, masks = rows_of(source.boxes if source is store else source.table, source.masks, image)
+        tables.append(table)
+        table = dataclasses.replace(table, boxes=table.boxes * scale)
+        pixels = store.images[row][top:bottom, left:right]
+        pictures.append(draw_findings(pixels, table, masks, categories, scored=scored, max_side=640))
+    truth, found = tables
+    return draw_with_truth(*pictures, truth, in_words(found, categories), categories)
 
 
 def check_run_directory(run: Path, resume: bool, last: Path) -> None:

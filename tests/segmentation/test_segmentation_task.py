@@ -1,7 +1,6 @@
 """Segmentation and classification from masks to a submission, on a few small radiographs."""
 
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,66 +9,10 @@ import torch
 
 from tools.infer import InferConfig
 from tools.infer import main as infer
-from xray.config import read_training_flags
 from xray.data import rle
 from xray.data.predictions import read_predictions
 from xray.data.store import open_store
 from xray.training.deploy import load_deployed
-
-COMMON = (
-    "--device", "cpu", "--n-workers", "0", "--n-epochs", "1", "--batch-size", "4", "--n-pictures", "1",
-    "--log-step", "1", "--warmup-steps", "2", "--weights", "none",
-)  # fmt: skip
-SEGMENTATION = ("--task", "segmentation", "--encoder", "resnet18", "--depth", "3", *COMMON)
-CLASSIFICATION = ("--task", "classification", "--network", "resnet10t", *COMMON)
-
-
-@pytest.fixture(scope="session")
-def mask_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """16 radiographs of 80 x 72 in SIIM's PNG edition, every second with a bright rectangle as its mask."""
-    root = tmp_path_factory.mktemp("siim")
-    random = np.random.default_rng(1)
-    rows = ["new_filename,ImageId,has_pneumo"]
-    for number in range(16):
-        pixels, mask = random.integers(20, 60, (72, 80), dtype=np.uint8), np.zeros((72, 80), dtype=np.uint8)
-        if number % 2:
-            x, y = random.integers(0, 50, 2)
-            mask[y : y + 20, x : x + 28] = 255
-            pixels[mask > 0] = 210
-        for folder, content in (("png_images", pixels), ("png_masks", mask)):
-            (root / folder).mkdir(exist_ok=True)
-            assert cv2.imwrite(str(root / folder / f"{number}_train.png"), content)
-        rows.append(f"{number}_train.png,1.2.{number},{number % 2}")
-    (root / "stage_1_train_images.csv").write_text("\n".join(rows) + "\n")
-    return root
-
-
-@pytest.fixture(scope="session")
-def mask_store(mask_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from xray.data.siim import convert_siim
-
-    target = tmp_path_factory.mktemp("masks") / "data"
-    convert_siim(mask_source, target, image_size=64, n_folds=2, n_workers=0)
-    return target
-
-
-def train(data, run, *flags):
-    from xray.train import main
-
-    main(*read_training_flags([*flags, "--data-path", str(data), "--save-path", str(run)]))
-    return run
-
-
-@pytest.fixture(scope="session")
-def segmentation_run(mask_store, tmp_path_factory):
-    run = tmp_path_factory.mktemp("runs") / "masks"
-    flags = ("--n-epochs", "12", "--lr", "0.003", "--flip", "0", "--augment", "none", "--val-every", "4")
-    return train(mask_store, run, *SEGMENTATION, *flags)
-
-
-@pytest.fixture(scope="session")
-def classification_run(mask_store, tmp_path_factory):
-    return train(mask_store, tmp_path_factory.mktemp("runs") / "labels", *CLASSIFICATION, "--n-epochs", "2")
 
 
 def test_a_segmenter_learns_bright_rectangles(segmentation_run, mask_store):
@@ -85,11 +28,11 @@ def test_a_segmenter_learns_bright_rectangles(segmentation_run, mask_store):
         assert mask["size"] == [72, 80]
 
 
-def test_resuming_a_segmentation_is_exact(mask_store, tmp_path):
-    flags = (*SEGMENTATION, "--schedule", "step", "--positives", "0.7", "--ema", "--n-workers", "1")
-    whole = train(mask_store, tmp_path / "whole", *flags, "--n-epochs", "2")
-    parts = train(mask_store, tmp_path / "parts", *flags, "--n-epochs", "1")
-    train(mask_store, parts, "--task", "segmentation", "--resume", "--n-epochs", "2")
+def test_resuming_a_segmentation_is_exact(mask_store, tmp_path, train_masks):
+    flags = ("--schedule", "step", "--positives", "0.7", "--ema", "--n-workers", "1")
+    whole = train_masks(mask_store, tmp_path / "whole", *flags, "--n-epochs", "2")
+    parts = train_masks(mask_store, tmp_path / "parts", *flags, "--n-epochs", "1")
+    train_masks(mask_store, parts, "--resume", "--n-epochs", "2")
     first, second = (torch.load(run / "last.ckpt", weights_only=True)["current_model_state"] for run in (whole, parts))
     assert all(torch.equal(first[name], second[name]) for name in first)
 

@@ -11,8 +11,9 @@ from xray.classification.model import Classifier, build_classifier, load_initial
 from xray.config import ClassificationConfig
 from xray.data.boxes import BoxTable
 from xray.data.dataset import EpochSampler, LabelDataset, collate_images
-from xray.data.predictions import Predictions
+from xray.data.predictions import NO_FINDING_CATEGORY, Predictions
 from xray.data.store import Store
+from xray.findings import NO_FINDING_BOX
 from xray.training.task import Task
 
 ABNORMAL = "abnormal"
@@ -77,18 +78,22 @@ class ClassificationTask(Task):
         self._batches = []
         rows, probability = (np.concatenate(column) for column in zip(*parts, strict=True))
         self.metrics = classification_metrics(probability, self.labels[rows], self.names)
-        # A label of a whole radiograph has no box; COCO results need one: that of the radiograph.
-        ids = tuple(self.store.records[row]["source_id"] for row in rows.tolist())
-        n, k = probability.shape
-        whole = np.array([(0, 0, self.store.records[row]["width"], self.store.records[row]["height"]) for row in rows])
-        table = BoxTable.of(
-            np.repeat(np.arange(n), k), np.tile(self._label_ids(), n), np.repeat(whole, k, axis=0), probability.ravel()
-        )
-        self.validated = Predictions(ids, table)
+        self.validated = self._predictions(rows, probability.astype(np.float64))
         self.log_metrics(self.metrics)
 
-    def _label_ids(self) -> list[int]:
-        return [1] if self.config.target == ABNORMAL else list(self.store.categories)
+    def _predictions(self, rows: np.ndarray, probability: np.ndarray) -> Predictions:
+        """A label of a whole radiograph has no box; COCO results need one: that of the radiograph."""
+        records = [self.store.records[row] for row in rows.tolist()]
+        ids = tuple(record["source_id"] for record in records)
+        n, k = probability.shape
+        if self.config.target == ABNORMAL:
+            boxes = np.tile(np.array(NO_FINDING_BOX, dtype=np.float64), (n, 1))
+            return Predictions(ids, BoxTable.of(np.arange(n), [NO_FINDING_CATEGORY] * n, boxes, 1 - probability[:, 0]))
+        whole = np.array([(0, 0, record["width"], record["height"]) for record in records], dtype=np.float64)
+        labels = np.tile(list(self.store.categories), n)
+        return Predictions(
+            ids, BoxTable.of(np.repeat(np.arange(n), k), labels, np.repeat(whole, k, axis=0), probability.ravel())
+        )
 
 
 def image_labels(store: Store, target: str) -> np.ndarray:

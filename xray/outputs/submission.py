@@ -21,6 +21,7 @@ from xray.data.rle import encode
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_BOX
 
 HEADER = ["image_id", "PredictionString"]
+MASK_HEADER = ["ImageId", "EncodedPixels"]
 EMPTY = f"{NO_FINDING} 1 0 0 1 1"
 """The PredictionString of an image without any prediction."""
 
@@ -106,7 +107,7 @@ def write_mask_submission(path: Path | str, predictions: Predictions, image_ids:
             texts[image_id] = encode(mask, "relative")
     temporary = path.with_name(path.name + ".part")
     with temporary.open("w", newline="", **ENCODING) as file:
-        file.write("ImageId,EncodedPixels\n")
+        file.write(",".join(MASK_HEADER) + "\n")
         file.writelines(f"{_cell(image_id)},{text}\n" for image_id, text in texts.items())
     os.replace(temporary, path)
 
@@ -152,23 +153,27 @@ def read_submission(path: Path | str) -> Predictions:
 def submission_order(path: Path | str) -> list[str]:
     """The image ids of a `sample_submission.csv`, in the order in which Kaggle wants them.
 
-    Raises InputError if the file is missing, has no `image_id` column, no rows, or an image twice.
+    Raises InputError if the file is missing, begins with neither `image_id` (VinBigData) nor `ImageId` (SIIM-ACR), has
+    no rows, or an image twice.
     """
     path = Path(path)
-    image_ids = [row[0] for row in _rows(path, HEADER[:1])]
+    image_ids = [row[0] for row in _rows(path, HEADER[:1], MASK_HEADER[:1])]
     if not image_ids:
         raise InputError(f"{path} lists no images: take sample_submission.csv from the competition")
     return image_ids
 
 
-def _rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
-    """The given columns of a CSV file, which must be its first ones, of every row; ids are checked."""
+def _rows(path: Path, columns: list[str], *alternatives: list[str]) -> list[list[str]]:
+    """The given columns of a CSV file, which must be its first ones, of every row; ids are checked.
+
+    alternatives: other names of these columns.
+    """
     limit = csv.field_size_limit(sys.maxsize)  # thousands of boxes in one cell are legitimate
     try:
         with path.open(newline="", encoding="utf-8-sig", errors=ENCODING["errors"]) as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
-            if header[: len(columns)] != list(columns):
+            if [name.strip() for name in header[: len(columns)]] not in (columns, *alternatives):
                 raise InputError(
                     f"{path.name} begins with {','.join(header)[:80]!r}: its header must be {','.join(HEADER)}"
                 )

@@ -9,27 +9,30 @@ from pycocotools import mask as coco_mask
 
 from xray.data.boxes import BoxTable
 from xray.data.canvas import Canvas
+from xray.segmentation.triplet import Triplet, apply_triplet
 
 SMALLEST = 1e-4
 """Components under this share of the radiograph are specks, not findings."""
 
 
 def mask_findings(
-    probability: np.ndarray, canvas: Canvas, categories: Sequence[int], threshold: float, image: int = 0
+    probability: np.ndarray, canvas: Canvas, categories: Sequence[int], triplet: Triplet, image: int = 0
 ) -> tuple[BoxTable, dict[int, dict[str, Any]]]:
-    """Each 8-connected component of the pixels above `threshold` becomes a box with a mask.
+    """Each 8-connected component of a mask becomes a box.
 
     probability: (K, S, S) float in [0, 1], a channel for each of `categories`.
+    triplet: decides, at original size, which pixels are the mask; Triplet(t, 0, t) is a plain threshold.
     image: what the table's `images` say.
     Returns the boxes in original pixels (scores: mean probability inside), and the COCO RLE at original size of each
     row. Specks below SMALLEST of the radiograph's area are left out, unless a channel has nothing larger.
     """
     boxes, labels, scores, masks = [], [], [], {}
     for label, channel in zip(categories, probability, strict=True):
-        if not (channel > threshold).any():
+        if not (channel > triplet.bottom).any():
             continue
         original = canvas.unletterbox(np.ascontiguousarray(channel, dtype=np.float32))
-        n, numbers, stats, _ = cv2.connectedComponentsWithStats((original > threshold).astype(np.uint8), connectivity=8)
+        mask = apply_triplet(original, triplet).astype(np.uint8)
+        n, numbers, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
         if n == 1:
             continue
         areas = stats[1:, cv2.CC_STAT_AREA]

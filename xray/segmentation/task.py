@@ -15,6 +15,7 @@ from xray.segmentation.components import mask_findings
 from xray.segmentation.losses import loss_of_levels, segmentation_loss
 from xray.segmentation.metrics import mask_sums, segmentation_metrics
 from xray.segmentation.model import Segmenter, build_segmenter, freeze_encoder, load_encoder_weights
+from xray.segmentation.triplet import Triplet
 from xray.training.task import Task
 
 
@@ -100,11 +101,10 @@ class SegmentationTask(Task):
         # The union of all categories beside each: for the lungs, both together.
         whole = mask_sums(found.any(1, keepdim=True), truth.any(1, keepdim=True))
         rows = batch["rows"].cpu().numpy()
+        triplet = Triplet(self.config.threshold, 0.0, self.config.threshold)
         self._batches.append((rows, *(x.cpu().numpy() for x in (*sums, *whole))))
         for row, canvas in zip(rows.tolist(), probability.cpu().numpy(), strict=True):
-            self._found.append(
-                mask_findings(canvas, self.store.canvas(row), list(self.store.categories), self.config.threshold, row)
-            )
+            self._found.append(mask_findings(canvas, self.store.canvas(row), list(self.store.categories), triplet, row))
 
     def on_validation_epoch_end(self) -> None:
         parts = [part for process in self.gathered(self._batches) for part in process]
