@@ -1,12 +1,13 @@
 """Models of run directories, ready to run: canvases in, boxes, mask probabilities or label probabilities out."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xray.command import InputError
 from xray.detection.model import Detector, build_detector
@@ -43,9 +44,10 @@ class LoadedDetector:
 
         flip: looks at the mirrored radiographs and mirrors boxes and sides back.
         """
-        device = next(self.model.parameters()).device
-        images = torch.from_numpy(canvases)[:, None].to(device)
-        found = self.model(images.flip(-1) if flip else images)
+        return self.results(self.model(_view(canvases, flip, self.model)), flip)
+
+    def results(self, found: list[dict[str, Tensor]], flip: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """What `detect` returns, from the model's own output."""
         results = []
         for detections in found:
             boxes = detections["boxes"].float().cpu().numpy().astype(np.float64)
@@ -78,8 +80,11 @@ class LoadedSegmenter:
     @torch.inference_mode()
     def probability(self, canvases: np.ndarray, flip: bool) -> np.ndarray:
         """(B, S, S) uint8 → (B, K, S, S) float32 in [0, 1], a channel for each category; flips as `detect` does."""
-        images = torch.from_numpy(canvases)[:, None].to(next(self.model.parameters()).device)
-        found = self.model(images.flip(-1) if flip else images).float().sigmoid()
+        return self.results(self.model(_view(canvases, flip, self.model)), flip)
+
+    def results(self, logits: Tensor, flip: bool) -> np.ndarray:
+        """What `probability` returns, from the model's own output."""
+        found = logits.float().sigmoid()
         if flip:
             order = list(self.categories)
             found = found.flip(-1)[:, [order.index(self.mirror[category]) for category in order]]
@@ -103,38 +108,91 @@ class LoadedClassifier:
     @torch.inference_mode()
     def probability(self, canvases: np.ndarray, flip: bool) -> np.ndarray:
         """(B, S, S) uint8 → (B, K) float32 in [0, 1]; labels that name a side are not looked at mirrored."""
-        images = torch.from_numpy(canvases)[:, None].to(next(self.model.parameters()).device)
-        return self.model(images.flip(-1) if flip else images).float().sigmoid().cpu().numpy()
+        return self.model(_view(canvases, flip, self.model)).float().sigmoid().cpu().numpy()
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedPair:
+    """A detector and a segmenter on its trunk, and both as one model (`xray.heads`)."""
+
+    detector: LoadedDetector
+    segmenter: LoadedSegmenter
+    model: nn.Module
+
+    @property
+    def flips(self) -> bool:
+        """Whether both are shown mirrored radiographs; where one alone is, it sees them by itself."""
+        return self.detector.flips and self.segmenter.flips
+
+    @torch.inference_mode()
+    def find(
+        self, canvases: np.ndarray, flip: bool
+    ) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray]], np.ndarray]:
+        """What the detector's `detect` and the segmenter's `probability` return, from one pass of the trunk."""
+        detections, logits = self.model(_view(canvases, flip, self.model))
+        return self.detector.results(detections, flip), self.segmenter.results(logits, flip)
+
+
+def pairs_on_one_trunk(
+    detectors: Sequence[LoadedDetector], segmenters: Sequence[LoadedSegmenter]
+) -> tuple[LoadedPair, ...]:
+    """Those that can run in one pass: each segmenter with a detector of its canvas and trunk, each detector once."""
+    if not (detectors and segmenters):
+        return ()
+    from xray.heads import DetectorWithMask, same_trunk, shares_canvas
+
+    pairs: list[LoadedPair] = []
+    for segmenter in segmenters:
+        size = segmenter.canvas_size
+        free = [d for d in detectors if d.canvas_size == size and all(d is not pair.detector for pair in pairs)]
+        fitting = [d for d in free if shares_canvas(segmenter.model, size) and same_trunk(d.model, segmenter.model)]
+        if fitting:
+            model = DetectorWithMask(fitting[0].model, segmenter.model).eval()
+            pairs.append(LoadedPair(fitting[0], segmenter, model))
+    return tuple(pairs)
+
+
+def _view(canvases: np.ndarray, flip: bool, model: nn.Module) -> Tensor:
+    """(B, S, S) uint8 → (B, 1, S, S) on the model's device, mirrored or not."""
+    images = torch.from_numpy(canvases)[:, None].to(next(model.parameters()).device)
+    return images.flip(-1) if flip else images
 
 
 Loaded = LoadedDetector | LoadedSegmenter | LoadedClassifier
 
 
-def load_run(run: Path, device: torch.device, prune: int = 0) -> tuple[str, Loaded]:
-    """Loads one run directory onto a device → (its task, the model).
+def load_run(run: Path, device: torch.device, prune: int = 0) -> list[tuple[str, Loaded]]:
+    """Loads one run directory onto a device → (task, model) of each of its models: two for detection+segmentation.
 
     prune: level to which a U-Net++ trained with deep supervision is cut; 0 leaves segmenters whole.
     Raises InputError if it is no run, of an unknown task, damaged, or cannot be pruned so.
     """
     description, state = load_deployed(run)
     task = description["task"]
-    if task not in ("detection", "segmentation", "classification"):
+    parts = [(description, state)]
+    if task == "detection+segmentation":
+        from xray.heads import load_detector_with_mask
+
+        detector, detection, segmenter, segmentation = load_detector_with_mask(run)
+        parts = [(detection, detector.state_dict()), (segmentation, segmenter.state_dict())]
+    elif task not in ("detection", "segmentation", "classification"):
         raise InputError(
             f"{run} is a run of the unknown task {task}: it must be detection, segmentation or classification"
         )
     try:
-        loaded = _load(description, state)
+        loaded = [(part["task"], _load(part, tensors)) for part, tensors in parts]
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         # PyTorch lists every tensor that differs.
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{run} does not hold the model that its model.json describes: {reason}") from None
-    if prune and task == "segmentation":
-        try:
-            loaded.model.prune(prune)
-        except ValueError as error:
-            raise InputError(f"--prune {prune} cannot be applied to {run}: {error}") from None
-    loaded.model.eval().to(device)
-    return task, loaded
+    for task, model in loaded:
+        if prune and task == "segmentation":
+            try:
+                model.model.prune(prune)
+            except ValueError as error:
+                raise InputError(f"--prune {prune} cannot be applied to {run}: {error}") from None
+        model.model.eval().to(device)
+    return loaded
 
 
 def _load(description: dict[str, Any], state: dict[str, Any]) -> Loaded:

@@ -18,7 +18,16 @@ from xray.data.boxes import BoxTable, weighted_boxes_fusion
 from xray.data.canvas import Canvas
 from xray.data.predictions import NO_FINDING_CATEGORY
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING_BOX, PNEUMOTHORAX
-from xray.loaded import ABNORMAL, HALF, LoadedClassifier, LoadedDetector, LoadedSegmenter, load_run
+from xray.loaded import (
+    ABNORMAL,
+    HALF,
+    LoadedClassifier,
+    LoadedDetector,
+    LoadedPair,
+    LoadedSegmenter,
+    load_run,
+    pairs_on_one_trunk,
+)
 from xray.refine import refine
 from xray.segmentation.components import mask_findings
 from xray.segmentation.triplet import Triplet
@@ -55,6 +64,7 @@ class Pipeline:
     categories: of the rows that `find` returns. flips: adds the mirrored radiograph (test-time augmentation).
     triplet: decides which pixels are a mask. gate: what a classifier's pneumothorax probability does to the masks:
     "soft" multiplies their scores, "hard" leaves those out where it is below `gate_threshold`.
+    pairs: of the detectors and segmenters those on one trunk, which is then passed once.
     """
 
     detectors: tuple[LoadedDetector, ...]
@@ -66,6 +76,7 @@ class Pipeline:
     triplet: Triplet = HALF
     gate: Literal["soft", "hard"] = "soft"
     gate_threshold: float = GATE
+    pairs: tuple[LoadedPair, ...] = ()
 
     @property
     def canvas_size(self) -> int:
@@ -88,13 +99,14 @@ class Pipeline:
         of its masks is a row. Classifiers alone give a row with the radiograph's own box for each label.
         """
         labels = self._label_probabilities(canvases)
-        maps = self._maps(canvases)
+        paired = self._paired(canvases)
+        maps = self._maps(canvases, paired)
         if maps is None:
             components, masks = BoxTable.empty(), {}
         else:
             components, masks = self._components(maps, sizes, labels)
         if self.detectors:
-            table = self._boxes(canvases, sizes)
+            table = self._boxes(canvases, sizes, paired)
             if self.segmenters:
                 table, masks = refine(table, components, masks, self.segmenters[0].refinement, self._pneumothorax)
         elif self.segmenters:
@@ -109,12 +121,24 @@ class Pipeline:
     def _pneumothorax(self) -> int:
         return next(number for number, name in self.categories.items() if name == FINDINGS[PNEUMOTHORAX])
 
-    def _boxes(self, canvases: np.ndarray, sizes: Sequence[tuple[int, int]]) -> BoxTable:
+    def _paired(self, canvases: np.ndarray) -> dict[tuple[int, bool], Any]:
+        """(id of the detector or segmenter, view) → what it finds, of the pairs on one trunk."""
+        found: dict[tuple[int, bool], Any] = {}
+        for pair in self.pairs:
+            scaled = np.stack([_rescaled(canvas, pair.detector.canvas_size) for canvas in canvases])
+            for flip in self._views(pair.flips):
+                found[id(pair.detector), flip], found[id(pair.segmenter), flip] = pair.find(scaled, flip)
+        return found
+
+    def _boxes(
+        self, canvases: np.ndarray, sizes: Sequence[tuple[int, int]], paired: dict[tuple[int, bool], Any]
+    ) -> BoxTable:
         tables, sources, weights = [], [], []
         for detector in self.detectors:
             scaled = np.stack([_rescaled(canvas, detector.canvas_size) for canvas in canvases])
             for flip in self._views(detector.flips):
-                for image, (boxes, labels, scores) in enumerate(detector.detect(scaled, flip)):
+                found = paired.get((id(detector), flip)) or detector.detect(scaled, flip)
+                for image, (boxes, labels, scores) in enumerate(found):
                     boxes = Canvas(*sizes[image], detector.canvas_size).to_original(boxes)
                     tables.append(BoxTable.of(np.full(len(boxes), image), labels, boxes, scores))
                     sources.append(np.full(len(boxes), len(weights)))
@@ -124,7 +148,7 @@ class Pipeline:
             table = weighted_boxes_fusion(table, source, weights, FUSION_IOU).table
         return table.best_per_image(self.max_detections)
 
-    def _maps(self, canvases: np.ndarray) -> np.ndarray | None:
+    def _maps(self, canvases: np.ndarray, paired: dict[tuple[int, bool], Any]) -> np.ndarray | None:
         """Mean probability of the segmenters and views, (B, K, S, S), on the largest of their canvases."""
         if not self.segmenters:
             return None
@@ -133,7 +157,9 @@ class Pipeline:
         for segmenter in self.segmenters:
             scaled = np.stack([_rescaled(canvas, segmenter.canvas_size) for canvas in canvases])
             for flip in self._views(segmenter.flips):
-                found = segmenter.probability(scaled, flip)
+                found = paired.get((id(segmenter), flip))
+                if found is None:
+                    found = segmenter.probability(scaled, flip)
                 total = total + np.stack([[_rescaled(channel, size) for channel in channels] for channels in found])
                 n_views += 1
         # In the steps in which they are kept, so that masks drawn now and thresholds searched later see the same.
@@ -214,10 +240,12 @@ def load_pipeline(
         raise InputError("no run directory given: name at least one after --weights")
     loaded: dict[str, list[Any]] = {"detection": [], "segmentation": [], "classification": []}
     for run in runs:
-        task, model = load_run(run, device, prune)
-        loaded[task].append(model)
-        if task != "classification" and model.categories != loaded[task][0].categories:
-            raise InputError(f"{run} finds other categories than {runs[0]}: models of one ensemble must agree on them")
+        for task, model in load_run(run, device, prune):
+            loaded[task].append(model)
+            if task != "classification" and model.categories != loaded[task][0].categories:
+                raise InputError(
+                    f"{run} finds other categories than {runs[0]}: models of one ensemble must agree on them"
+                )
     detectors, segmenters, classifiers = (tuple(models) for models in loaded.values())
     if detectors and segmenters and not _finds_pneumothorax(detectors[0], segmenters[0]):
         raise InputError(
@@ -237,6 +265,7 @@ def load_pipeline(
         triplet=triplet or (fitted.triplet if fitted else HALF),
         gate=gate,
         gate_threshold=gate_threshold,
+        pairs=pairs_on_one_trunk(detectors, segmenters),
     )
 
 

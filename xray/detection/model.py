@@ -74,12 +74,21 @@ class Detector(nn.Module):
         """
         if self.training and targets is None:
             raise ValueError("training needs targets")
-        size = images.shape[-1]
         pixels = (images - self.mean) / self.std  # (B, 3, S, S): the grey canvas in each of the trunk's three channels
-        features: OrderedDict[str, Tensor] = self.backbone(pixels)
-        canvases = ImageList(pixels, [(size, size)] * len(images))
-        proposals, rpn_losses = self.rpn(canvases, features, targets)
-        detections, roi_losses = self.roi_heads(features, proposals, canvases.image_sizes, targets)
+        return self.detect(self.backbone.body(pixels), images, targets)
+
+    def detect(
+        self, features: OrderedDict[str, Tensor], images: Tensor, targets: list[dict[str, Tensor]] | None = None
+    ) -> Any:
+        """The second half of `forward`, for a pipeline in which a segmenter reads the same trunk.
+
+        features: of strides 4, 8, 16 and 32, as the trunk gives them. images: the canvases; only their number and size
+        are read.
+        """
+        pyramid = self.backbone.fpn(features)
+        canvases = ImageList(images, [(images.shape[-1], images.shape[-1])] * len(images))
+        proposals, rpn_losses = self.rpn(canvases, pyramid, targets)
+        detections, roi_losses = self.roi_heads(pyramid, proposals, canvases.image_sizes, targets)
         return {**rpn_losses, **roi_losses} if self.training else detections
 
 

@@ -13,12 +13,13 @@ import torch
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
-    EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
     RichProgressBar,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from xray.config import TrainingConfig
 from xray.training.callbacks import DeployBest, EpochTable, Pictures, Plateau, Throughput
@@ -56,7 +57,9 @@ def build_trainer(
         last,
     ]
     if config.ema:
-        callbacks.insert(0, EMAWeightAveraging(decay=config.ema_decay))
+        # Unlike Lightning's EMAWeightAveraging, whose sum of two products rounds, it leaves weights that stand still (a
+        # frozen encoder's) as they are to the last bit.
+        callbacks.insert(0, WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)))
     if config.early_stop:
         callbacks.append(EarlyStopping(monitored, mode="max", patience=config.early_stop, check_finite=False))
     if sys.stderr.isatty():
@@ -109,5 +112,6 @@ def quiet() -> None:
         ".*lr_scheduler.step.*before.*optimizer.step.*",
         ".*Trying to infer the `batch_size`.*",
         ".*isinstance.treespec, LeafSpec.*",
+        ".*in eval mode at the start of training.*",
     ):
         warnings.filterwarnings("ignore", text)
