@@ -143,6 +143,9 @@ def test_a_resumed_run_keeps_its_model(tmp_path):
         ["--head", "v2"],
         ["--optimizer", "adam"],
         ["--ema"],
+        # Scores by another metric, or of radiographs trained on, cannot be compared with the best so far.
+        ["--monitor", "coco_ap"],
+        ["--fold", "1"],
     ):
         with pytest.raises(FlagError, match=f"{flags[0]} is .* the run was started with it"):
             read_training_flags(["--save-path", str(run), "--resume", *flags])

@@ -90,15 +90,31 @@ class Lungs(_Common):
     """CSV (file_name,patient) or COCO file that names each radiograph's patient, so that folds keep them together."""
 
 
+@dataclasses.dataclass
+class Folders(_Common):
+    """Image folders: CLASS/, or train/CLASS/, val/CLASS/ and test/CLASS/, for classification and for pretraining.
+
+    train/ and val/ are dealt into folds together; test/ stays for testing.
+    """
+
+    normal: str | None = None
+    """Class folder of the radiographs that show nothing, which get no label; "" makes every class a category. If not
+    given, the one named NORMAL, healthy, negative, No finding or no_…, in upper or lower case."""
+    patients: Path | None = None
+    """CSV (file_name,patient) or COCO file that names each radiograph's patient, so that folds keep them together;
+    without it every radiograph is a patient of its own: nothing is guessed from file names."""
+
+
 Config = (
     Annotated[VinBig, tyro.conf.subcommand("vinbig")]
     | Annotated[Coco, tyro.conf.subcommand("coco")]
     | Annotated[Siim, tyro.conf.subcommand("siim")]
     | Annotated[Lungs, tyro.conf.subcommand("lungs")]
+    | Annotated[Folders, tyro.conf.subcommand("folders")]
 )
 
 
-def main(config: VinBig | Coco | Siim | Lungs) -> None:
+def main(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
     """Converts, then prints what was taken, what was left out, and the next command."""
     for name, low, high in (("image_size", 32, 8192), ("n_folds", 2, 100), ("n_workers", 0, 512)):
         if not low <= getattr(config, name) <= high:
@@ -110,7 +126,7 @@ def main(config: VinBig | Coco | Siim | Lungs) -> None:
     show(_converter(config)(**flags), config.save_path)
 
 
-def _converter(config: VinBig | Coco | Siim | Lungs) -> Callable[..., dict[str, Any]]:
+def _converter(config: VinBig | Coco | Siim | Lungs | Folders) -> Callable[..., dict[str, Any]]:
     """The function that takes this source's flags."""
     if isinstance(config, VinBig):
         from xray.data.vinbig import convert_vinbig
@@ -126,9 +142,13 @@ def _converter(config: VinBig | Coco | Siim | Lungs) -> Callable[..., dict[str, 
         from xray.data.siim import convert_siim
 
         return convert_siim
-    from xray.data.lungs import convert_lungs
+    if isinstance(config, Lungs):
+        from xray.data.lungs import convert_lungs
 
-    return convert_lungs
+        return convert_lungs
+    from xray.data.folders import convert_folders
+
+    return convert_folders
 
 
 def show(conversion: dict, save_path: Path) -> None:
@@ -145,15 +165,21 @@ def show(conversion: dict, save_path: Path) -> None:
     table.add_row("  for training, by fold", folds)
     if counts["test_images"]:
         table.add_row("  for testing", str(counts["test_images"]))
-    table.add_row("  without a box", str(counts["images_without_boxes"]))
+    has_labels_alone = conversion["source"] == "folders" or conversion["layout"] == "labels"
+    if not has_labels_alone:
+        table.add_row("  without a box", str(counts["images_without_boxes"]))
     if counts["masks"] or not counts["annotations"]:
         for name, count in counts["images_per_label"].items():
             table.add_row(f"  with {name}", str(count))
-    table.add_row("[bold]boxes", str(counts["annotations"]))
-    if counts["masks"]:
-        table.add_row("  with a mask", str(counts["masks"]))
-    for name, count in counts["annotations_per_category"].items():
-        table.add_row(f"  {name}", str(count))
+    if has_labels_alone:
+        # Such a source has one label for a radiograph at most.
+        table.add_row("  without a label", str(counts["images"] - sum(counts["images_per_label"].values())))
+    else:
+        table.add_row("[bold]boxes", str(counts["annotations"]))
+        if counts["masks"]:
+            table.add_row("  with a mask", str(counts["masks"]))
+        for name, count in counts["annotations_per_category"].items():
+            table.add_row(f"  {name}", str(count))
     table.add_row("[bold]left out or changed", str(sum(dropped.values())))
     for reason, count in dropped.items():
         table.add_row(f"  {reason}", str(count))
@@ -163,7 +189,7 @@ def show(conversion: dict, save_path: Path) -> None:
         console.print(f"each with its reason in {save_path / 'conversion.json'}", soft_wrap=True)
     if conversion["parameters"]["pixels"]:
         task = "segmentation" if counts["masks"] else "classification"
-        flags = f" --task {task}" if conversion["source"] in ("siim", "lungs") else ""
+        flags = f" --task {task}" if conversion["source"] in ("siim", "lungs", "folders") else ""
         console.print(f"next: python xray/train.py{flags} --data-path {save_path}", soft_wrap=True)
 
 

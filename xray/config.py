@@ -248,9 +248,11 @@ KEPT = (
     "ema", "optimizer", "schedule", "weights",
     "backbone", "head", "norm", "trainable_layers", "fpn_channels", "anchor_scale",
     "architecture", "encoder", "freeze_encoder", "in_channels", "depth", "deep_supervision",
-    "network", "target",
+    "network", "target", "monitor", "fold",
 )  # fmt: skip
-"""What a resumed run cannot change: its checkpoint holds another model or optimizer then."""
+"""What a resumed run cannot change. Its checkpoint would hold another model or optimizer; or the scores that decide
+what is best could not be compared any more: by another metric they would start anew, and replace a better model by a
+worse one, and on another fold they would come from radiographs that the model was trained on."""
 
 
 def require(holds: bool, name: str, value: object, wanted: str) -> None:

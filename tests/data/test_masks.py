@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from xray.data.masks import decode_mask, encode_mask
+from xray.data.masks import MaskError, decode_mask, encode_mask
 
 
 def test_a_polygon_by_hand():
@@ -91,3 +91,21 @@ def test_damaged_run_lengths_are_refused_or_fill_the_radiograph(counts):
 def test_unusable_masks(segmentation, message):
     with pytest.raises(ValueError, match=message):
         encode_mask(segmentation, 60, 40)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "reason"),
+    [
+        ({"size": [40, 61], "counts": [2440]}, "mask and image differ in size"),
+        ({"size": [40, 60], "counts": [10, 20, 2371]}, "runs beyond the image"),
+        ({"size": [40, 60], "counts": [10, -1, 2391]}, "overlapping or unsorted runs"),
+        ({"size": [40, 60], "counts": [10, 20]}, "malformed run lengths"),
+        ({"size": [40, 60], "counts": [10, 2.5, 2387.5]}, "malformed run lengths"),
+        ({"size": [40, 60], "counts": "o"}, "malformed run lengths"),
+        ([[1, 2, 3]], "unusable mask"),
+    ],
+)
+def test_what_is_wrong_is_named_by_a_text_to_count_by(segmentation, reason):
+    with pytest.raises(MaskError) as error:
+        encode_mask(segmentation, 60, 40)
+    assert error.value.reason == reason

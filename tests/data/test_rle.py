@@ -1,5 +1,6 @@
 """Run lengths: both of Kaggle's dialects, by hand, against SIIM's own slow loops, and damaged."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from xray.command import InputError
-from xray.data.rle import coco_counts, decode, encode, read_runs, runs_of
+from xray.data.rle import coco_counts, decode, encode, fits, is_telling, other, read_runs, runs_of
 
 DIALECTS = ("relative", "absolute")
 
@@ -148,3 +149,28 @@ def test_whatever_the_text_a_mask_or_an_input_error(text, dialect):
 def test_damaged_run_lengths_are_refused(text, dialect, message):
     with pytest.raises(InputError, match=message):
         decode(text, 3, 4, dialect)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(DIALECTS), st.integers(30, 170), st.integers(30, 170), st.integers(3, 25), st.integers(3, 25),
+    st.integers(0, 180),
+)  # fmt: skip
+def test_an_ellipse_in_the_other_dialect_is_told_from_a_damaged_one(dialect, x, y, width, height, angle):
+    mask = np.zeros((200, 200), dtype=np.uint8)
+    cv2.ellipse(mask, (x, y), (width, height), angle, 0, 360, 1, -1)
+    text = encode(mask, other(dialect))
+    assert fits(text, 200, 200, other(dialect))
+    # It has a run for each of at least seven columns: only those near the left edge may fit either dialect by chance.
+    assert not fits(text, 200, 200, dialect) or x < 60
+    assert is_telling(text, dialect)
+
+
+def test_damaged_texts_are_not_taken_for_the_other_dialect():
+    rows = [f"{start} 20" for start in range(1000, 3000, 200)]
+    unsorted = " ".join([*rows[:4], rows[5], rows[4], *rows[6:]])
+    assert not fits(unsorted, 200, 200, "absolute")
+    assert fits(unsorted, 200, 200, "relative")
+    assert not is_telling(unsorted, "absolute")
+    for dialect in DIALECTS:
+        assert not is_telling("100 10 50 10", dialect)

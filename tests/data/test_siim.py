@@ -215,6 +215,19 @@ def test_a_table_in_the_other_dialect_is_refused_as_a_whole(raw, tmp_path, wrong
         np.testing.assert_array_equal(masks[f"1.{number}"], blob(10 + number))
 
 
+def test_short_masks_tell_the_dialect_together(raw, tmp_path):
+    # Two runs each, of which a single one might as well be out of order.
+    rows = [(f"1.{number}", encode(blob(10 + number, right=12 + number), "relative")) for number in range(1, 5)]
+    write_runs(raw, [*rows, ("1.5", "-1"), ("1.6", "-1")])
+    with pytest.raises(InputError, match="4 masks are run lengths of the relative dialect, 0 of the absolute one"):
+        convert(raw, tmp_path / "data", dialect="absolute")
+    write_runs(raw, [("1.1", "100 10 50 10"), *((f"1.{number}", "5 5") for number in (2, 3)), ("1.4", "")])
+    source = read_siim(raw, dialect="absolute")
+    assert [(drop.where, drop.reason) for drop in source.dropped][-1:] == [
+        ("train-rle.csv line 2", "overlapping or unsorted runs")
+    ]
+
+
 def test_resized_radiographs_need_the_size_their_masks_were_drawn_at(tmp_path):
     raw = tmp_path / "raw"
     mask = np.zeros((200, 200), dtype=bool)

@@ -428,8 +428,8 @@ def test_one_channel_sees_what_three_saw(encoder, tmp_path):
         )
 
 
-@pytest.mark.parametrize("trunk", ["resnet18", "mobilenet_v2"])
-def test_the_detector_s_trunk(trunk, tmp_path):
+@pytest.mark.parametrize(("trunk", "timms"), [("resnet18", "resnet18"), ("mobilenet_v2", "mobilenetv2_100")])
+def test_the_detector_s_trunk(trunk, timms, tmp_path):
     torch.manual_seed(0)
     detector = build_detector(2, SIZE, trunk, fpn_channels=16).eval()
     for name, value in detector.backbone.body.state_dict().items():
@@ -449,25 +449,64 @@ def test_the_detector_s_trunk(trunk, tmp_path):
 
     other = build_segmenter(encoder="resnet34")
     with pytest.raises(
-        InputError, match=rf"a detection run with {trunk}.*encoder resnet34; give --encoder .*{trunk} or"
+        InputError,
+        match=rf"a detection run with {trunk}.*encoder resnet34; give --encoder {trunk} or tu-{timms}, the trunk of",
     ):
         load_encoder_weights(other, str(tmp_path))
 
 
-def test_classification_and_segmentation_runs(tmp_path):
-    classifier = build_classifier("resnet18", 3, 1)
-    save_deployed(tmp_path, classifier.state_dict(), {"task": "classification", "architecture": {"name": "resnet18"}})
-    segmenter = build_segmenter("unetplusplus", "resnet18", 1, 1)
-    assert load_encoder_weights(segmenter, str(tmp_path)).endswith("(a classification run with resnet18)")
-    own = classifier.network.state_dict()
-    assert all(torch.equal(value, own[name]) for name, value in segmenter.encoder.state_dict().items())
+@pytest.mark.parametrize("architecture", ["unet", "unetplusplus"])
+@pytest.mark.parametrize(
+    ("network", "encoder"),
+    [
+        ("resnet18", "resnet18"),
+        ("densenet121", "densenet121"),
+        ("densenet121", "tu-densenet121"),
+        ("mobilenetv2_100", "mobilenet_v2"),
+    ],
+)
+def test_classification_runs(network, encoder, architecture, tmp_path):
+    torch.manual_seed(0)
+    classifier = build_classifier(network, 3, 1, SIZE).eval()
+    randomise_norms(classifier)
+    save_deployed(tmp_path, classifier.state_dict(), {"task": "classification", "architecture": {"name": network}})
+    segmenter = build_segmenter(architecture, encoder, 1, 1).eval()
+    assert load_encoder_weights(segmenter, str(tmp_path)).endswith(f"(a classification run with {network})")
+    # Each tensor of the encoder is one of the classifier's, whatever its name, and none is taken twice.
+    left = [value for value in classifier.network.state_dict().values() if value.ndim]
+    for value in segmenter.encoder.state_dict().values():
+        if value.ndim:
+            left.pop(
+                next(n for n, other in enumerate(left) if other.shape == value.shape and torch.equal(value, other))
+            )
+    # Only the last layer is left over, its weight and its bias.
+    assert [value.shape[0] for value in left] == [3, 3]
+    with torch.no_grad():
+        pixels = classifier.normalise(canvases())
+        ours, theirs = segmenter.encoder(pixels)[-1].relu(), classifier.network.forward_features(pixels).relu()
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
-    run = tmp_path / "segmentation"
-    run.mkdir()
-    save_deployed(run, segmenter.state_dict(), {"task": "segmentation", "architecture": {"encoder": "resnet18"}})
+
+def test_segmentation_runs(tmp_path):
+    segmenter = build_segmenter("unetplusplus", "resnet18", 1, 1)
+    save_deployed(tmp_path, segmenter.state_dict(), {"task": "segmentation", "architecture": {"encoder": "resnet18"}})
     other = build_segmenter("unet", "resnet18", 2, 1)
-    load_encoder_weights(other, str(run))
+    load_encoder_weights(other, str(tmp_path))
+    own = segmenter.encoder.state_dict()
     assert all(torch.equal(value, own[name]) for name, value in other.encoder.state_dict().items())
+
+
+def test_runs_whose_trunk_is_another_one(tmp_path):
+    classifier = build_classifier("efficientnet_b0")
+    save_deployed(
+        tmp_path, classifier.state_dict(), {"task": "classification", "architecture": {"name": "efficientnet_b0"}}
+    )
+    # segmentation-models-pytorch has an EfficientNet of its own, with other names and paddings.
+    with pytest.raises(InputError, match=r"encoder efficientnet-b0; give --encoder tu-efficientnet_b0, the trunk of"):
+        load_encoder_weights(build_segmenter(encoder="efficientnet-b0"), str(tmp_path))
+    save_deployed(tmp_path, classifier.state_dict(), {"task": "classification", "architecture": {"name": "mine"}})
+    with pytest.raises(InputError, match=r"encoder resnet18; its trunk is none of the encoders: "):
+        load_encoder_weights(build_segmenter(encoder="resnet18"), str(tmp_path))
 
 
 def test_weights_that_cannot_be_had(tmp_path, monkeypatch):

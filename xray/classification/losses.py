@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from xray.training.losses import focal as binary_focal
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -51,17 +52,8 @@ def bce(logits: Tensor, truth: Tensor, positive_weights: Sequence[float] | None 
 
 
 def focal(logits: Tensor, truth: Tensor, gamma: float = 2.0, alpha: float | None = None) -> Tensor:
-    """−mean[a (1 − q)^γ log q] with q = p where y is 1, otherwise 1 − p (Lin et al. 2017, arXiv:1708.02002).
-
-    gamma: 0 gives binary cross entropy. alpha: a is alpha where y is 1 and 1 − alpha elsewhere; None: a is 1.
-    """
-    x, y = _float(logits, truth)
-    signed = torch.where(y > 0.5, x, -x)
-    # log q and log(1 − q), each from the logit: neither overflows nor loses its gradient.
-    loss = -torch.exp(gamma * F.logsigmoid(-signed)) * F.logsigmoid(signed)
-    if alpha is not None:
-        loss = loss * torch.where(y > 0.5, alpha, 1 - alpha)
-    return loss.mean()
+    """−mean[a (1 − q)^γ log q] (Lin et al. 2017, arXiv:1708.02002): see `xray.training.losses.focal`."""
+    return binary_focal(*_float(logits, truth), gamma, alpha)
 
 
 def _float(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from xray.data.boxes import BoxTable, xyxy_to_xywh
 from xray.data.canvas import Canvas
 from xray.data.folds import assign_folds, check_folds
 from xray.data.journal import Journal
-from xray.data.masks import encode_mask
+from xray.data.masks import UNUSABLE, MaskError, encode_mask
 from xray.data.source import Dropped, Source, SourceImage, clip_boxes, fuse_readers, has_area, snap
 from xray.data.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
 
@@ -355,7 +355,8 @@ def _annotation_records(
                 annotation |= {"segmentation": rle, "area": n_pixels}
             except (ValueError, KeyError) as error:
                 place = f"{records[image]['file_name']} annotation {number + 1}"
-                dropped.append(Dropped(place, "unusable mask", "mask left out, box kept", str(error)))
+                reason = error.reason if isinstance(error, MaskError) else UNUSABLE
+                dropped.append(Dropped(place, reason, "mask left out, box kept", str(error)))
         annotations.append(annotation)
     return annotations, dropped
 

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,16 +16,13 @@ from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.conversion import write_store
 from xray.data.mask_files import MaskedImages, Region, in_threads, read_mask, regions
+from xray.data.patients import name_patients
 from xray.data.radiograph import SUFFIXES, RadiographError, radiograph_size, source_id
 from xray.data.source import Dropped, SourceImage
-from xray.data.tables import read_table
 
 SPECK_SHARE = 1e-4
 """Components of a mask that cover less of the image are slips of the pen."""
 
-PATIENT_UNKNOWN = "patient unknown"
-
-_NAME_COLUMNS = ("file_name", "image_id", "ImageId", "filename", "image", "id")
 _MASK = "_mask"
 
 
@@ -102,7 +98,7 @@ def read_lungs(
     images, masks: two folders, relative to `data_path`, in place of a known layout.
     category: what the masks of the layouts with one mask an image show.
     patients: a table with the columns file_name and patient, or a COCO file whose images have both, so that all of a
-        patient's images get into one fold. Names are compared without folder and suffix.
+        patient's images get into one fold. Names are compared without suffix, and at need without folder.
 
     Masks without an image, images without a mask, and pairs whose sizes differ are left out; so are components that
     cover less than 0.01 % of the image. An empty mask is a radiograph without findings.
@@ -122,9 +118,9 @@ def read_lungs(
         pairs += _pair(root, test, "test", taken, gathered.dropped)
     digest = hashlib.sha256(json.dumps([[pair.image.file_name for pair in pairs], layout.categories]).encode())
     if patients is not None:
-        known, content = _read_patients(Path(patients))
+        named, content = name_patients([pair.image for pair in pairs], Path(patients), gathered.dropped)
         digest.update(content)
-        pairs = _with_patients(pairs, known, Path(patients), gathered.dropped)
+        pairs = [dataclasses.replace(pair, image=image) for pair, image in zip(pairs, named, strict=True)]
     read = in_threads(lambda pair: _read_pair(root, pair, layout.joined), pairs, n_threads, "reading masks")
     for pair, (found, dropped) in zip(pairs, read, strict=True):
         gathered.dropped += dropped
@@ -229,43 +225,3 @@ def _read_pair(root: Path, pair: _Pair, joined: bool) -> tuple[list[Region] | No
         # Something was marked, so the radiograph is not without findings: nothing is known about it.
         return None, [*specks, Dropped(pair.image.file_name, reasons.NO_BOX_LEFT)]
     return found, specks
-
-
-def _read_patients(path: Path) -> tuple[dict[str, str], bytes]:
-    """Stem → patient from a CSV table or a COCO file, and the file's bytes."""
-    if path.suffix.lower() == ".json":
-        try:
-            content = path.read_bytes()
-            entries = json.loads(content)["images"]
-            rows = [(str(entry["file_name"]), entry.get("patient")) for entry in entries]
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}): check --patients") from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise InputError(f"{path} is not a COCO file: its images need file_name and patient") from None
-        return {_stem(name): str(patient) for name, patient in rows if isinstance(patient, str | int)}, content
-    table, content = read_table(path)
-    column = next((name for name in _NAME_COLUMNS if name in table.columns), None)
-    if column is None or "patient" not in table.columns:
-        found = ", ".join(name for name in table.columns if name != "line")
-        raise InputError(f"{path} needs the columns file_name and patient (found {found})")
-    rows = zip(table[column].tolist(), table["patient"].tolist(), strict=True)
-    return {_stem(name): patient for name, patient in rows if name and patient}, content
-
-
-def _stem(name: str) -> str:
-    return source_id(name.replace("\\", "/").rsplit("/", 1)[-1])
-
-
-def _with_patients(pairs: list[_Pair], known: Mapping[str, str], path: Path, dropped: list[Dropped]) -> list[_Pair]:
-    stems = [_stem(pair.image.file_name) for pair in pairs]
-    if not any(stem in known for stem in stems):
-        raise InputError(f"{path} names the patient of none of the {len(pairs)} images: its file names must be theirs")
-    dropped += [
-        Dropped(pair.image.file_name, PATIENT_UNKNOWN, "kept as a patient of its own")
-        for pair, stem in zip(pairs, stems, strict=True)
-        if stem not in known
-    ]
-    return [
-        dataclasses.replace(pair, image=dataclasses.replace(pair.image, patient=known.get(stem)))
-        for pair, stem in zip(pairs, stems, strict=True)
-    ]

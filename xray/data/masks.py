@@ -8,10 +8,23 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from xray.data import source as reasons
+from xray.data.rle import BEYOND, DISORDER, MALFORMED
 from xray.data.store import Store
 
 MAX_CHARACTERS = 8
 """Of one number of compressed run lengths: 40 bits, far more than a radiograph's pixels need."""
+
+
+UNUSABLE = "unusable mask"
+
+
+class MaskError(ValueError):
+    """A segmentation that is no mask of the radiograph; `reason` is one of a few fixed texts, to count by."""
+
+    def __init__(self, message: str, reason: str = UNUSABLE) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def encode_mask(segmentation: Any, width: int, height: int) -> tuple[dict[str, Any], int]:
@@ -20,7 +33,7 @@ def encode_mask(segmentation: Any, width: int, height: int) -> tuple[dict[str, A
     segmentation: a list of polygons [x1, y1, x2, y2, …] in original pixels, or an RLE whose counts are a list or a
     string.
 
-    Raises ValueError for a polygon with fewer than three points or coordinates that are not finite, for run lengths
+    Raises MaskError for a polygon with fewer than three points or coordinates that are not finite, for run lengths
     that do not fill the radiograph exactly, for another size, and for a mask without a pixel.
     """
     width, height = int(width), int(height)
@@ -30,10 +43,10 @@ def encode_mask(segmentation: Any, width: int, height: int) -> tuple[dict[str, A
         polygons = [_check_polygon(polygon) for polygon in segmentation]
         rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
     else:
-        raise ValueError("neither polygons nor run lengths")
+        raise MaskError("neither polygons nor run lengths")
     n_pixels = int(coco_mask.area(rle))
     if n_pixels == 0:
-        raise ValueError("the mask has no pixel")
+        raise MaskError("the mask has no pixel")
     counts = rle["counts"]
     return {"size": [height, width], "counts": counts.decode() if isinstance(counts, bytes) else counts}, n_pixels
 
@@ -93,27 +106,32 @@ def _check_polygon(polygon: Any) -> list[float]:
     try:
         points = np.asarray(polygon, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError("a polygon's coordinates are not numbers") from None
+        raise MaskError("a polygon's coordinates are not numbers") from None
     if points.ndim != 1 or len(points) < 6 or len(points) % 2 or not np.isfinite(points).all():
-        raise ValueError("a polygon needs at least three points with finite coordinates")
+        raise MaskError("a polygon needs at least three points with finite coordinates")
     # pycocotools draws the outline point by point: coordinates far outside would cost time and memory without end.
     if np.abs(points).max() > 1e6:
-        raise ValueError("a polygon lies far outside the radiograph")
+        raise MaskError("a polygon lies far outside the radiograph")
     return points.tolist()
 
 
 def _check_rle(rle: dict[str, Any], width: int, height: int) -> dict[str, Any]:
     size, counts = rle.get("size"), rle.get("counts")
     if size != [height, width]:
-        raise ValueError(f"run lengths for [height, width] {size}, the radiograph is {[height, width]}")
+        raise MaskError(
+            f"run lengths for [height, width] {size}, the radiograph is {[height, width]}", reasons.MASK_SIZE
+        )
     if isinstance(counts, bytes):
         counts = counts.decode("ascii", "replace")
     runs = _decompress(counts).tolist() if isinstance(counts, str) else counts
     # The C code behind pycocotools trusts its input: what does not fill the image exactly never reaches it.
-    if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
-        raise ValueError("run lengths must be whole numbers of at least 0")
+    if not isinstance(runs, list) or not all(isinstance(run, int) for run in runs):
+        raise MaskError("run lengths must be whole numbers of at least 0", MALFORMED)
+    if any(run < 0 for run in runs):
+        raise MaskError(f"run lengths must be whole numbers of at least 0, and one is {min(runs)}", DISORDER)
     if sum(runs) != width * height:
-        raise ValueError(f"run lengths cover {sum(runs)} of {width * height} pixels")
+        reason = BEYOND if sum(runs) > width * height else MALFORMED
+        raise MaskError(f"run lengths cover {sum(runs)} of {width * height} pixels", reason)
     return coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
 
 
@@ -125,9 +143,9 @@ def _decompress(text: str) -> np.ndarray:
     starts = np.concatenate([[0], last + 1])
     lengths = np.diff(starts, append=len(codes))
     if ((codes < 0) | (codes >= 64)).any() or not text.isascii() or (lengths > MAX_CHARACTERS).any():
-        raise ValueError("compressed run lengths hold a character that is none of COCO's")
+        raise MaskError("compressed run lengths hold a character that is none of COCO's", MALFORMED)
     if lengths[-1]:
-        raise ValueError("compressed run lengths end in the middle of a number")
+        raise MaskError("compressed run lengths end in the middle of a number", MALFORMED)
     if len(last) == 0:
         return last
     starts, lengths = starts[:-1], lengths[:-1]

@@ -102,6 +102,33 @@ def read_runs(text: str, height: int, width: int, dialect: Dialect) -> tuple[np.
     return starts, ends
 
 
+def other(dialect: Dialect) -> Dialect:
+    """The dialect that a text may have been written in by mistake."""
+    return "absolute" if dialect == "relative" else "relative"
+
+
+def fits(text: str, height: int, width: int, dialect: Dialect) -> bool:
+    """Whether a text is a mask in a dialect."""
+    try:
+        read_runs(text, height, width, dialect)
+    except RunLengthError:
+        return False
+    return True
+
+
+def is_telling(text: str, dialect: Dialect) -> bool:
+    """Whether a text that is a mask only in the other dialect was written in it, and is not a damaged one of `dialect`.
+
+    One or two runs fit by chance. Of relative run lengths read as absolute, nearly every run begins before the end of
+    the one in front of it, as each column of a mask begins about a column's height after the end of the last.
+    """
+    values = np.array(text.split(), dtype=np.int64)
+    starts, ends = values[0::2], values[0::2] + values[1::2]
+    if len(starts) < 3:
+        return False
+    return dialect == "relative" or bool(np.mean(starts[1:] < ends[:-1]) > 0.5)
+
+
 def runs_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A (height, width) mask → starts and ends (exclusive) of its runs, two (N,) int64, counted down the columns."""
     # A pixel outside before the first and after the last lets runs touch both ends.

@@ -70,8 +70,17 @@ class _Item:
     mask: Path | None = None
 
 
-_Outcome = tuple[list[Region] | None, list[Dropped]]
-"""The regions of a radiograph's mask, None if it is left out; and the account of it."""
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """What was read of one radiograph's mask.
+
+    regions: None if the radiograph is left out. dropped: the account of it.
+    fits_other: its run lengths are no mask in the table's dialect, but are one in the other.
+    """
+
+    regions: list[Region] | None
+    dropped: tuple[Dropped, ...] = ()
+    fits_other: bool = False
 
 
 def convert_siim(
@@ -136,7 +145,7 @@ def read_siim(
     def read(item: _Item) -> _Outcome:
         if kind == "runs":
             return _read_runs(item, dialect, mask_size)
-        return ([], []) if item.mask is None else _read_picture(root, item)
+        return _Outcome([]) if item.mask is None else _read_picture(root, item)
 
     if mask_size is not None and kind == "runs":
         square = {"width": mask_size, "height": mask_size}
@@ -144,10 +153,10 @@ def read_siim(
     outcomes = list(in_threads(read, items, n_threads, "reading masks"))
     if kind == "runs":
         _check_dialect(root / tables[0].name, outcomes, dialect, mask_size)
-    for item, (found, dropped) in zip(items, outcomes, strict=True):
-        gathered.dropped += dropped
-        if found is not None:
-            gathered.add(item.image, found, item.place)
+    for item, outcome in zip(items, outcomes, strict=True):
+        gathered.dropped += outcome.dropped
+        if outcome.regions is not None:
+            gathered.add(item.image, outcome.regions, item.place)
     fingerprint = hashlib.sha256(b"".join(table.content for table in tables)).hexdigest()
     return gathered.source("siim", kind, [CATEGORY], fingerprint)
 
@@ -313,42 +322,39 @@ def _list_names(root: Path, folder: str) -> Mapping[str, Path]:
 
 def _read_runs(item: _Item, dialect: rle.Dialect, mask_size: int | None) -> _Outcome:
     if all(map(rle.is_empty, item.values)):
-        return [], []
+        return _Outcome([])
     try:
         width, height = (mask_size, mask_size) if mask_size else radiograph_size(item.image.path)
     except RadiographError as error:
-        return None, [Dropped(item.image.file_name, reasons.UNREADABLE, detail=str(error))]
+        return _left_out(item.image.file_name, reasons.UNREADABLE, str(error), "left out")
     mask = np.zeros((height, width), dtype=bool)
     for text in item.values:
         try:
             mask |= rle.decode(text, height, width, dialect)
         except rle.RunLengthError as error:
-            reason = OTHER_DIALECT if _fits(text, height, width, _other(dialect)) else error.reason
-            return None, [Dropped(item.place, reason, _WITH_IMAGE, f"{item.image.source_id}: {error}")]
-    return regions(mask)[0], []
+            fits_other = rle.fits(text, height, width, rle.other(dialect))
+            is_other = fits_other and rle.is_telling(text, dialect)
+            hint = f"; it would be a mask in the {rle.other(dialect)} dialect" if fits_other and not is_other else ""
+            reason = OTHER_DIALECT if is_other else error.reason
+            return _left_out(item.place, reason, f"{item.image.source_id}: {error}{hint}", fits_other=fits_other)
+    return _Outcome(regions(mask)[0])
 
 
-def _other(dialect: rle.Dialect) -> rle.Dialect:
-    return "absolute" if dialect == "relative" else "relative"
-
-
-def _fits(text: str, height: int, width: int, dialect: rle.Dialect) -> bool:
-    try:
-        rle.read_runs(text, height, width, dialect)
-    except rle.RunLengthError:
-        return False
-    return True
+def _left_out(where: str, reason: str, detail: str, action: str = _WITH_IMAGE, fits_other: bool = False) -> _Outcome:
+    return _Outcome(None, (Dropped(where, reason, action, detail),), fits_other)
 
 
 def _check_dialect(table: Path, outcomes: Sequence[_Outcome], dialect: rle.Dialect, mask_size: int | None) -> None:
     """Raises InputError if more masks are refused for one reason that concerns the whole table than can be used."""
-    n_usable = sum(bool(found) for found, _ in outcomes)
-    refused = [drop.reason for _, dropped in outcomes for drop in dropped]
-    n_other, n_beyond = refused.count(OTHER_DIALECT), refused.count(rle.BEYOND)
+    n_usable = sum(bool(outcome.regions) for outcome in outcomes)
+    n_other = sum(outcome.fits_other for outcome in outcomes)
+    refused = [drop.reason for outcome in outcomes for drop in outcome.dropped]
+    n_beyond = refused.count(rle.BEYOND)
     if n_other > n_usable:
+        other = rle.other(dialect)
         raise InputError(
-            f"{table}: {n_other} masks are run lengths of the {_other(dialect)} dialect, {n_usable} of the {dialect} "
-            f"one: add --dialect {_other(dialect)}"
+            f"{table}: {n_other} masks are run lengths of the {other} dialect, {n_usable} of the {dialect} one: "
+            f"add --dialect {other}"
         )
     if n_beyond > n_usable:
         advice = f"--mask-size is {mask_size}" if mask_size else "have they been resized? Give --mask-size 1024"
@@ -360,14 +366,14 @@ def _read_picture(root: Path, item: _Item) -> _Outcome:
     try:
         width, height = radiograph_size(item.image.path)
     except RadiographError as error:
-        return None, [Dropped(item.image.file_name, reasons.UNREADABLE, detail=str(error))]
+        return _left_out(item.image.file_name, reasons.UNREADABLE, str(error), "left out")
     try:
         mask = read_mask(item.mask)
     except RadiographError as error:
-        return None, [Dropped(name, reasons.UNREADABLE_MASK, _WITH_IMAGE, str(error))]
+        return _left_out(name, reasons.UNREADABLE_MASK, str(error))
     if mask.shape != (height, width):
         detail = f"the mask is {mask.shape[1]} x {mask.shape[0]}, the image {width} x {height}"
-        return None, [Dropped(name, reasons.MASK_SIZE, _WITH_IMAGE, detail)]
+        return _left_out(name, reasons.MASK_SIZE, detail)
     if mask.any() != (item.values == ("1",)):
-        return None, [Dropped(name, LABEL_DISAGREES, _WITH_IMAGE, f"has_pneumo is {item.values[0]}")]
-    return regions(mask)[0], []
+        return _left_out(name, LABEL_DISAGREES, f"has_pneumo is {item.values[0]}")
+    return _Outcome(regions(mask)[0])

@@ -1,29 +1,46 @@
 """Reading someone's CSV table as the text that it is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from xray.command import InputError
 
 
-def read_table(path: Path) -> tuple[pd.DataFrame, bytes]:
+def read_table(path: Path, needed: Sequence[str] = ()) -> tuple[pd.DataFrame, bytes]:
     """A CSV file → its cells as text, stripped like the names of its columns, "" where empty; and its bytes.
 
-    A column `line` has each row's line in the file. Raises InputError for a file that cannot be read or is no table.
+    needed: columns that it must have. A column `line` has each row's line in the file.
+    Raises InputError for a file that cannot be read or is no table, for two columns of one name, and for a column that
+    is missing.
     """
     try:
         content = path.read_bytes()
-        # Everything as text, as ids may look like numbers. Blank lines count, so that line numbers are the file's own.
+        # Everything as text: ids may look like numbers, and what is no number must be told from what is empty. Blank
+        # lines count, so that line numbers are the file's own.
         table = pd.read_csv(
             path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False, encoding="utf-8-sig"
         )
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path} is not a CSV table ({error}): download it again") from None
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a CSV table ({reason}): download it again") from None
     table.columns = [str(name).strip() for name in table.columns]
+    found = ", ".join(table.columns) or "none"
+    if not table.columns.is_unique:
+        raise InputError(f"{path} has two columns of one name (found {found}): rename one of them")
+    missing = [name for name in needed if name not in table.columns]
+    if missing:
+        raise InputError(
+            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}: "
+            f"it needs {', '.join(needed)} (found {found})"
+        )
     for name in table.columns:
-        table[name] = table[name].fillna("").str.strip()
+        # Each distinct text is stripped once: 15,000 image ids instead of VinBigData's 67,914 rows.
+        codes, texts = pd.factorize(table[name])
+        table[name] = np.array([*(text.strip() for text in texts), ""], dtype=object)[codes]
     table["line"] = range(2, len(table) + 2)
     return table, content

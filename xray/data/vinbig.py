@@ -19,6 +19,7 @@ from xray.data import source as reasons
 from xray.data.boxes import BoxTable
 from xray.data.conversion import write_store
 from xray.data.source import Dropped, Source, SourceImage, has_area, natural, snap
+from xray.data.tables import read_table
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
 
 DICOM_SUFFIXES = (".dicom", ".dcm")
@@ -113,8 +114,9 @@ def _join(parts: list[Source]) -> Source:
 
 
 def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> Source:
-    table, content = _read_table(root / table_name, NEEDED)
-    table["line"] = np.arange(len(table)) + 2
+    table, content = read_table(root / table_name, NEEDED)
+    for name in ("rad_id", "class_name"):
+        table[name] = table.get(name, "")
     table = table[table["image_id"] != ""].reset_index(drop=True)
     dropped: list[Dropped] = []
     rows = _clean(table, table_name, dropped)
@@ -164,33 +166,6 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
         dropped=dropped,
         squashed=layout == "pictures",
     )
-
-
-def _read_table(path: Path, needed: list[str]) -> tuple[pd.DataFrame, bytes]:
-    """A CSV as text ("" where empty), and its bytes. Raises InputError if a column is missing."""
-    try:
-        content = path.read_bytes()
-        # Everything as text: what is not a number must be told from what is empty. Blank lines count, so that the
-        # line numbers in the account are the file's own.
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False, encoding="utf-8"
-        )
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path} is not a CSV table ({error}): download it again") from None
-    table.columns = [str(name).strip() for name in table.columns]
-    missing = [name for name in needed if name not in table.columns]
-    if missing:
-        raise InputError(
-            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}: "
-            f"it needs {', '.join(needed)} (found {', '.join(table.columns) or 'none'})"
-        )
-    for name in ("image_id", "rad_id", "class_name"):
-        # Each distinct text is stripped once: 15,000 image ids instead of 67,914 rows.
-        codes, texts = pd.factorize(table[name]) if name in table.columns else (np.zeros(len(table), dtype=int), [""])
-        table[name] = np.array([*(str(text).strip() for text in texts), ""], dtype=object)[codes]
-    return table, content
 
 
 def _numbers(column: pd.Series) -> np.ndarray:
@@ -283,7 +258,7 @@ def _read_sizes(root: Path, split: str, table: pd.DataFrame) -> tuple[dict[str, 
         return _sizes_in(table), b""
     for name in (f"{split}_meta.csv", "train_meta.csv", f"{split}.csv"):
         if (root / name).is_file():
-            table, content = _read_table(root / name, ["image_id"])
+            table, content = read_table(root / name, ["image_id"])
             if _size_columns(table):
                 return _sizes_in(table), content
     return None, b""

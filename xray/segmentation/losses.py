@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xray.training.losses import focal as binary_focal
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 SMOOTH = 1.0
@@ -74,17 +76,8 @@ def weighted_bce(logits: Tensor, truth: Tensor, beta: float) -> Tensor:
 
 
 def focal(logits: Tensor, truth: Tensor, gamma: float = 2.0, alpha: float | None = None) -> Tensor:
-    """−mean[a (1 − q)^γ log q] with q = p where y is 1, otherwise 1 − p (Lin et al. 2017, arXiv:1708.02002).
-
-    gamma: 0 gives binary cross entropy. alpha: a is alpha where y is 1 and 1 − alpha elsewhere; None: a is 1.
-    """
-    x, y = _float(logits, truth)
-    signed = torch.where(y > 0.5, x, -x)
-    # log q and log(1 − q), each from the logit: neither overflows nor loses its gradient.
-    loss = -torch.exp(gamma * F.logsigmoid(-signed)) * F.logsigmoid(signed)
-    if alpha is not None:
-        loss = loss * torch.where(y > 0.5, alpha, 1 - alpha)
-    return loss.mean()
+    """−mean[a (1 − q)^γ log q] (Lin et al. 2017, arXiv:1708.02002): see `xray.training.losses.focal`."""
+    return binary_focal(*_float(logits, truth), gamma, alpha)
 
 
 def combined(logits: Tensor, truth: Tensor, beta: float) -> Tensor:

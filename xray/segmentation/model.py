@@ -237,10 +237,20 @@ def _encoder(name: str, in_channels: int, depth: int, weights: str | None = None
         return get_encoder(name, in_channels=in_channels, depth=depth, weights=weights)
 
 
-def _check_encoder(name: str) -> None:
+def _is_encoder(name: str) -> bool:
     if name in smp_encoders or name.startswith("timm-"):
-        return
-    if name.startswith("tu-") and timm.is_model(name.removeprefix("tu-").partition(".")[0]):
+        return True
+    return name.startswith("tu-") and timm.is_model(name.removeprefix("tu-").partition(".")[0])
+
+
+def _encoders_of(trunk: str) -> list[str]:
+    """The encoders that a trunk of torchvision's, timm's or an encoder's name fits."""
+    other = {"mobilenet_v2": "mobilenetv2_100", "mobilenetv2_100": "mobilenet_v2"}.get(trunk, trunk)
+    return [name for name in dict.fromkeys((trunk, other, f"tu-{trunk}", f"tu-{other}")) if _is_encoder(name)]
+
+
+def _check_encoder(name: str) -> None:
+    if _is_encoder(name):
         return
     known = [*smp_encoders, *(f"tu-{model}" for model in timm.list_models())]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or ["resnet34"]
@@ -301,7 +311,8 @@ def load_encoder_weights(segmenter: Segmenter, weights: str) -> str:
         description, state = load_deployed(weights)
         trunk = _trunk_name(description)
         source = f"{weights} (a {description['task']} run{f' with {trunk}' if trunk else ''})"
-        advice = "give --encoder the name of that run's trunk" + (f", {trunk} or tu-{trunk}" if trunk else "")
+        fitting = " or ".join(_encoders_of(trunk))
+        advice = f"give --encoder {fitting}, the trunk of that run" if fitting else "its trunk is none of the encoders"
     else:
         state, source = read_weights(Path(weights)), weights
     mismatch = f"{source} does not hold the weights of the encoder {name}; {advice}"

@@ -1,0 +1,62 @@
+"""Tables as text: what stays of the file's own lines, blanks and marks, and what is no table."""
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from xray.command import InputError
+from xray.data.tables import read_table
+
+
+def write(folder, text, encoding="utf-8"):
+    path = folder / "table.csv"
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_cells_are_text_without_blanks_and_lines_are_the_files_own(tmp_path, encoding):
+    path = write(tmp_path, "id, size ,note\n 007,1.50 , NA\n\nb,,x\nc\n", encoding)
+    table, content = read_table(path)
+    assert content == path.read_bytes()
+    assert table.to_dict("list") == {
+        "id": ["007", "", "b", "c"],
+        "size": ["1.50", "", "", ""],
+        "note": ["NA", "", "x", ""],
+        "line": [2, 3, 4, 5],
+    }
+
+
+CELL = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=8)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=8))
+def test_every_cell_comes_back_stripped(tmp_path_factory, rows):
+    quoted = "\n".join(",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows)
+    table, _ = read_table(write(tmp_path_factory.mktemp("tables"), f"a,b\n{quoted}\n"))
+    assert list(zip(table["a"], table["b"], strict=True)) == [(a.strip(), b.strip()) for a, b in rows]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"is not a CSV table \(No columns to parse from file\): download it again"),
+        ('a,b\n"1,2\n', "is not a CSV table"),
+        ("a,b\n1,2\n", r"lacks the columns c, d: it needs a, c, d \(found a, b\)"),
+        ("a,b,c\n1,2,3\n", r"lacks the column d: it needs a, c, d \(found a, b, c\)"),
+        ("a,c, a,d\n1,2,3,4\n", r"has two columns of one name \(found a, c, a, d\): rename one of them"),
+    ],
+)
+def test_what_is_no_table(tmp_path, text, message):
+    with pytest.raises(InputError, match=message) as error:
+        read_table(write(tmp_path, text), ["a", "c", "d"])
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match=r"none\.csv cannot be read \(No such file"):
+        read_table(tmp_path / "none.csv")
+    (tmp_path / "bytes.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
+    with pytest.raises(InputError, match=r"bytes\.csv is not a CSV table"):
+        read_table(tmp_path / "bytes.csv")
