@@ -1,12 +1,16 @@
-"""Refinement of pneumothorax boxes by masks, against cases worked by hand."""
+"""Refinement of pneumothorax boxes by masks, against cases worked by hand and against plain loops."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 
 from xray.data.boxes import BoxTable
-from xray.refine import GRID, PNEUMOTHORAX_CATEGORY, Refinement, fit_refinement, refine
+from xray.detection.metrics import average_precision, match_boxes
+from xray.refine import GRID, INDIFFERENT, PNEUMOTHORAX_CATEGORY, Refinement, cross_validate, fit_refinement, refine
 
-RLE = {"size": [100, 100], "counts": "x"}
+PTX = PNEUMOTHORAX_CATEGORY
 
 
 def table(*rows):
@@ -15,26 +19,40 @@ def table(*rows):
     return BoxTable.of(images, labels, boxes, scores)
 
 
+def rle(mask):
+    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}
+
+
+def filled(x1, y1, x2, y2, size=100):
+    mask = np.zeros((size, size), dtype=bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
 BOXES = table(
-    (0, PNEUMOTHORAX_CATEGORY, (0, 0, 40, 40), 0.8),
+    (0, PTX, (0, 0, 40, 40), 0.8),
     (0, 4, (10, 10, 50, 50), 0.9),
-    (1, PNEUMOTHORAX_CATEGORY, (0, 0, 10, 10), 0.6),
+    (1, PTX, (0, 0, 10, 10), 0.6),
 )
 COMPONENTS = table((0, 1, (10, 10, 30, 50), 0.9), (1, 1, (60, 60, 80, 80), 0.5))
+MASKS = {0: rle(filled(10, 10, 30, 50)), 1: rle(filled(60, 60, 80, 80))}
 
 
 def test_the_default_changes_nothing_but_attaches_masks():
-    refined, masks = refine(BOXES, COMPONENTS, {0: RLE}, Refinement())
+    refined, masks = refine(BOXES, COMPONENTS, MASKS, Refinement())
     np.testing.assert_array_equal(refined.boxes, BOXES.boxes)
     np.testing.assert_array_equal(refined.scores, BOXES.scores)
-    assert masks == {0: RLE}
+    assert masks == {0: MASKS[0]}
 
 
-def test_a_box_moves_its_share_towards_its_component_and_its_score_follows_the_evidence():
-    refined, _ = refine(BOXES, COMPONENTS, {}, Refinement(pull=0.5, doubt=0.4))
-    # Half way from (0, 0, 40, 40) to (10, 10, 30, 50); evidence 0.9: 0.8 × (1 − 0.4 × 0.1) = 0.768.
-    np.testing.assert_allclose(refined.boxes[0], (5, 5, 35, 45))
-    assert refined.scores[0] == pytest.approx(0.768)
+@pytest.mark.parametrize("masks", [{}, MASKS])
+def test_a_box_moves_and_keeps_its_score_as_far_as_the_evidence_goes(masks):
+    refined, _ = refine(BOXES, COMPONENTS, masks, Refinement(dilation=0, pull=0.5, doubt=0.4))
+    # Of the component's 40 rows 30 lie inside: the evidence is 0.9 × 0.75 = 0.675. The box goes 0.3375 of the way from
+    # (0, 0, 40, 40) to (10, 10, 30, 50), the score becomes 0.8 × (1 − 0.4 × 0.325) = 0.696.
+    np.testing.assert_allclose(refined.boxes[0], (3.375, 3.375, 36.625, 43.375))
+    assert refined.scores[0] == pytest.approx(0.696)
     # Nothing near the box of radiograph 1: it stays where it is, 0.6 × (1 − 0.4) = 0.36.
     np.testing.assert_allclose(refined.boxes[2], (0, 0, 10, 10))
     assert refined.scores[2] == pytest.approx(0.36)
@@ -43,20 +61,66 @@ def test_a_box_moves_its_share_towards_its_component_and_its_score_follows_the_e
     assert refined.scores[1] == 0.9
 
 
-def test_a_component_without_a_box_becomes_a_low_scored_box_with_its_mask():
-    refined, masks = refine(BOXES, COMPONENTS, {0: RLE, 1: RLE}, Refinement(orphan=0.2))
-    assert len(refined) == 4
-    np.testing.assert_array_equal(refined.boxes[3], (60, 60, 80, 80))
-    assert (refined.images[3], refined.labels[3]) == (1, PNEUMOTHORAX_CATEGORY)
-    assert refined.scores[3] == pytest.approx(0.1)
-    assert masks == {0: RLE, 3: RLE}
+def test_the_mask_counts_and_not_its_box():
+    # An L: 80 pixels down from (10, 10), 36 along the bottom. Its box is that of COMPONENTS' first.
+    ell = {0: rle(filled(10, 10, 12, 50) | filled(12, 48, 30, 50))}
+    boxes = table((0, PTX, (0, 0, 40, 40), 0.8), (0, PTX, (14, 14, 28, 44), 0.8))
+    refined, attached = refine(boxes, COMPONENTS.select([0]), ell, Refinement(dilation=0, pull=1, doubt=1))
+    assert refined.scores[0] == pytest.approx(0.8 * 0.9 * 60 / 116)
+    # The second box lies in the component's box, where the mask is not: no evidence, no mask.
+    assert refined.scores[1] == 0
+    np.testing.assert_array_equal(refined.boxes[1], boxes.boxes[1])
+    assert set(attached) == {0}
 
 
 def test_the_dilated_box_reaches_a_component_beside_it():
     beside = table((0, 1, (41, 0, 60, 40), 0.9))
     alone = BOXES.select(np.array([0]))
     assert refine(alone, beside, {}, Refinement(dilation=0.0, doubt=1.0))[0].scores[0] == 0
-    assert refine(alone, beside, {}, Refinement(dilation=0.1, doubt=1.0))[0].scores[0] == pytest.approx(0.72)
+    # Grown by 4 pixels, the box covers 3 of the component's 19 columns.
+    grown = refine(alone, beside, {0: rle(filled(41, 0, 60, 40))}, Refinement(dilation=0.1, doubt=1.0))[0]
+    assert grown.scores[0] == pytest.approx(0.8 * 0.9 * 3 / 19)
+
+
+def test_of_two_components_a_box_follows_the_one_that_it_overlaps_more():
+    speck, own = (1, 1, 5, 5), (5, 5, 45, 35)
+    two = table((0, 1, speck, 0.99), (0, 1, own, 0.6))
+    refined, attached = refine(
+        BOXES.select([0]), two, {0: rle(filled(*speck)), 1: rle(filled(*own))}, Refinement(dilation=0.25, pull=1.0)
+    )
+    # All of it lies inside: 0.6 of the way from (0, 0, 40, 40).
+    np.testing.assert_allclose(refined.boxes[0], (3, 3, 43, 37))
+    assert attached[0]["counts"] == rle(filled(*own))["counts"]
+
+
+def test_a_component_without_a_box_becomes_a_low_scored_box_with_its_mask():
+    refined, masks = refine(BOXES, COMPONENTS, MASKS, Refinement(orphan=0.2))
+    assert len(refined) == 4
+    np.testing.assert_array_equal(refined.boxes[3], (60, 60, 80, 80))
+    assert (refined.images[3], refined.labels[3]) == (1, PTX)
+    assert refined.scores[3] == pytest.approx(0.1)
+    assert masks == {0: MASKS[0], 3: MASKS[1]}
+
+
+@pytest.mark.parametrize(("score", "box", "n"), [(0.3, (60, 60, 80, 80), 1), (0.01, (60, 60, 80, 80), 2)])
+def test_a_box_that_hardly_counts_does_not_stand_for_its_component(score, box, n):
+    boxes = table((1, PTX, box, score))
+    refined, _ = refine(boxes, COMPONENTS.select([1]), {}, Refinement(orphan=0.2))
+    # The component's own box would have 0.2 × 0.5 = 0.1.
+    assert len(refined) == n
+
+
+def test_a_sure_box_that_holds_little_of_a_component_does_not_stand_for_it():
+    # 2 of 20 columns: 0.1 of the component × 0.8 is less than 0.2 × 0.5.
+    boxes = table((1, PTX, (42, 60, 62, 80), 0.8))
+    refined, _ = refine(boxes, COMPONENTS.select([1]), {}, Refinement(dilation=0, orphan=0.2))
+    np.testing.assert_array_equal(refined.boxes, [(42, 60, 62, 80), (60, 60, 80, 80)])
+
+
+def test_any_category_can_be_refined():
+    boxes = table((0, 1, (0, 0, 40, 40), 0.8), (0, PTX, (0, 0, 40, 40), 0.8))
+    refined, _ = refine(boxes, COMPONENTS.select([0]), {}, Refinement(dilation=0, doubt=1), category=1)
+    np.testing.assert_allclose(refined.scores, [0.8 * 0.675, 0.8])
 
 
 def test_without_components_and_without_boxes():
@@ -65,28 +129,70 @@ def test_without_components_and_without_boxes():
     assert masks == {}
     refined, _ = refine(BoxTable.empty(), COMPONENTS, {}, Refinement(orphan=1.0))
     np.testing.assert_array_equal(refined.boxes, COMPONENTS.boxes)
+    assert refined.labels.tolist() == [PTX, PTX]
+
+
+SIDE = st.integers(0, 12)
+
+
+@given(
+    st.lists(st.booleans(), min_size=120, max_size=120).filter(any),
+    st.lists(st.tuples(SIDE, SIDE, SIDE, SIDE), min_size=1, max_size=6),
+)
+def test_the_evidence_is_the_share_of_pixels_inside(pixels, corners):
+    mask = np.array(pixels).reshape(10, 12)
+    x, y, width, height = coco_mask.toBbox(rle(mask)).astype(int)
+    component = table((0, 1, (x, y, x + width, y + height), 1.0))
+    boxes = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in corners]
+    refined, _ = refine(
+        table(*((0, PTX, box, 1.0) for box in boxes)), component, {0: rle(mask)}, Refinement(dilation=0, doubt=1)
+    )
+    expected = [mask[y1:y2, x1:x2].sum() / mask.sum() for x1, y1, x2, y2 in boxes]
+    np.testing.assert_allclose(refined.scores, expected, atol=1e-12)
+
+
+def shifted(images, dx, mask_dx, p):
+    """True boxes of 30 pixels, found `dx` to the right, and components `mask_dx` to the right."""
+    rng = np.random.default_rng(0)
+    truths, found, components = [], [], []
+    for image in images:
+        x, y = rng.uniform(0, 50, 2)
+        box = np.array([x, y, x + 30, y + 30])
+        truths.append((image, PTX, box, 1.0))
+        found.append((image, PTX, box + np.array([dx, 0, dx, 0]), rng.uniform(0.2, 0.9)))
+        components.append((image, 1, box + np.array([mask_dx, 0, mask_dx, 0]), p))
+    return table(*truths), table(*found), table(*components)
 
 
 def test_fitting_finds_what_helps_and_never_ends_below_the_start():
-    rng = np.random.default_rng(0)
-    truths, found, components = [], [], []
-    for image in range(10):
-        x, y = rng.uniform(0, 50, 2)
-        box = np.array([x, y, x + 30, y + 30])
-        truths.append((image, PNEUMOTHORAX_CATEGORY, box, 1.0))
-        # The detector's boxes are shifted by half a side (IoU about 0.33), the masks by a pixel.
-        found.append((image, PNEUMOTHORAX_CATEGORY, box + np.array([15, 0, 15, 0]), rng.uniform(0.2, 0.9)))
-        components.append((image, 1, box + 1, 0.95))
-    setting, before, after = fit_refinement(table(*truths), table(*found), table(*components))
-    assert before == 0
-    assert after == 1
+    # The detector's boxes are shifted by half a side (IoU 1 / 3), the masks by a pixel.
+    setting, before, after = fit_refinement(*shifted(range(10), 15, 1, 0.95))
+    assert (before, after) == (0, 1)
     assert setting.pull > 0
     # With masks that only mislead, the best is to leave everything as it is.
-    good = table(*[(image, label, box, 0.9) for image, label, box, _ in truths])
-    misleading = table(*[(image, 1, box + np.array([20, 0, 20, 0]), 0.3) for image, _, box, _ in truths])
-    setting, before, after = fit_refinement(table(*truths), good, misleading)
+    setting, before, after = fit_refinement(*shifted(range(10), 0, 20, 0.3))
     assert (before, after) == (1, 1)
     assert setting == GRID[0]
+
+
+def test_fitting_agrees_with_a_plain_search():
+    rng = np.random.default_rng(1)
+    xy, sides = rng.uniform(0, 70, (400, 2)), rng.uniform(10, 40, (400, 2))
+    boxes = np.hstack([xy, xy + sides])
+    images = rng.integers(0, 30, 400)
+    truth = BoxTable.of(images[:20], [PTX] * 20, boxes[:20])
+    components = BoxTable.of(images[:25], [1] * 25, boxes[:25] + rng.normal(0, 3, (25, 4)), rng.uniform(0.5, 1, 25))
+    noisy = boxes + np.where(np.arange(400) < 40, rng.normal(0, 6, (4, 400)), 0).T
+    found = BoxTable.of(images, [PTX] * 400, np.sort(noisy.reshape(400, 2, 2), axis=1).reshape(400, 4), rng.random(400))
+    settings = GRID[::7]
+    plain = []
+    for setting in settings:
+        refined, _ = refine(found, components, {}, setting)
+        matches = match_boxes(truth, refined)
+        plain.append(average_precision(matches.is_true[matches.order], len(truth)))
+    best = next(n for n, ap in enumerate(plain) if ap >= max(plain) - INDIFFERENT / 20)
+    assert best > 0
+    assert fit_refinement(truth, found, components, settings=settings) == (settings[best], plain[0], plain[best])
 
 
 def test_fitting_without_truth_changes_nothing():
@@ -94,3 +200,15 @@ def test_fitting_without_truth_changes_nothing():
     assert setting == GRID[0]
     assert np.isnan(before)
     assert np.isnan(after)
+
+
+def test_cross_validation_scores_patients_that_were_not_fitted_on():
+    helpful, misleading = shifted(range(10), 15, 1, 0.95), shifted(range(10, 20), 0, 20, 0.95)
+    parts = [BoxTable.concatenate(pair) for pair in zip(helpful, misleading, strict=True)]
+    assert fit_refinement(*parts)[2] == 1
+    # One patient alone learns to follow the masks, the other not to: what either learnt is of no use to the other.
+    assert cross_validate(*parts, {}, np.repeat([0, 1], 10)) == (0.5, 0.5)
+    # Patients of both kinds in both halves are alike.
+    before, after = cross_validate(*helpful, {}, np.arange(10))
+    assert (before, after) == (0, 1)
+    assert np.isnan(cross_validate(*helpful, {}, np.zeros(10, dtype=int))[1])

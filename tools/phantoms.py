@@ -33,7 +33,9 @@ class Config:
     """Longer side of the radiographs in pixels, about (96 to 6000); if not given, 1900 to 3000, in siim 1024 and
     in lungs 1400 to 2000."""
     normal_fraction: float = 0.7
-    """Share of radiographs without findings, 0 to 1; in siim, pneumothorax aside, which a quarter of them show."""
+    """Share of radiographs without findings, 0 to 1; in siim, pneumothorax aside."""
+    pneumothorax_fraction: float = 0.25
+    """Share of the radiographs of siim that show a pneumothorax, 0 to 1."""
     n_workers: int = os.cpu_count() or 1
     """Processes that draw; 0 draws in the main one. The files do not depend on it."""
     overwrite: bool = False
@@ -50,6 +52,7 @@ def main(config: Config) -> None:
     writers = {"vinbig": write_vinbig, "siim": write_siim, "lungs": write_lungs}
     folders = []
     for tree in dict.fromkeys(config.trees):
+        own = {"positives": config.pneumothorax_fraction} if tree == "siim" else {}
         written = writers[tree](
             config.save_path,
             config.n_train,
@@ -59,6 +62,7 @@ def main(config: Config) -> None:
             normal_fraction=config.normal_fraction,
             n_workers=config.n_workers,
             overwrite=config.overwrite,
+            **own,
         )
         kept = written.n_train + written.n_test - written.n_drawn
         print(f"{written.n_train} training and {written.n_test} test phantoms in {written.folder}", end="")

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from pydicom.uid import JPEGBaseline8Bit
 
+from xray.command import InputError
 from xray.data.phantom.dicom import Storage, dicom_of, save_dicom, uid_of
 from xray.data.phantom.drawing import draw_phantom, random_findings
 from xray.data.phantom.tree import draw_tree, write_csv, write_text
@@ -48,26 +49,33 @@ def write_siim(
     n_workers: int = 1,
     overwrite: bool = False,
     progress: bool = True,
+    positives: float = PNEUMOTHORAX_SHARE,
 ) -> PhantomSet:
     """Writes `<save_path>/siim`: dicom-images-train/ and -test/ (JPEG files, two folders deep) and train-rle.csv.
 
     Beside them stand sample_submission.csv and the hidden truth of the test set (test-rle-truth.csv). Every component
-    of a mask has a row of its own. A quarter of the radiographs show a pneumothorax.
+    of a mask has a row of its own.
 
     size: side in pixels; None for 1024.
     normal_fraction: share (0–1) of the radiographs that show nothing but, in some, a pneumothorax.
+    positives: share (0–1) of the radiographs, in each split, that show a pneumothorax.
     The other arguments are those of `xray.data.phantoms.write_vinbig`. Raises InputError as it does.
     """
     check_numbers(n_train, n_test, seed, size, normal_fraction)
+    if not 0 <= positives <= 1:
+        raise InputError(f"the share of phantoms with a pneumothorax is {positives}: choose one from 0 to 1")
     folder = Path(save_path) / "siim"
     parameters = {
         "edition": _EDITION, "n_train": n_train, "n_test": n_test, "seed": seed, "size": size,
         "normal_fraction": normal_fraction,
     }  # fmt: skip
+    # Only where it differs, so that trees which were begun before there was a choice are still continued.
+    if positives != PNEUMOTHORAX_SHARE:
+        parameters["positives"] = positives
     jobs = []
     for number, (split, n) in enumerate(zip(_SPLITS, (n_train, n_test), strict=True)):
         rng = np.random.default_rng([seed, 10 + number])
-        is_positive = rng.permutation(n) < round(PNEUMOTHORAX_SHARE * n)
+        is_positive = rng.permutation(n) < round(positives * n)
         for index in range(n):
             others = set(random_findings(rng, normal_fraction)) - {PNEUMOTHORAX}
             findings = tuple(sorted(others | ({PNEUMOTHORAX} if is_positive[index] else set())))
