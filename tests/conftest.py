@@ -229,3 +229,44 @@ def write_table_store() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture
+def mask_row() -> Callable[..., dict[str, Any]]:
+    """(image_id, category_id, mask, score=1.0) → a COCO result with box and RLE; mask: (H, W) of 0 and 1."""
+    from pycocotools import mask as coco_mask
+
+    def row(image_id: object, category_id: int, mask: np.ndarray, score: float = 1.0) -> dict[str, Any]:
+        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        rle = {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()}
+        bbox = coco_mask.toBbox(rle).tolist()
+        return {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": score, "segmentation": rle}
+
+    return row
+
+
+@pytest.fixture
+def write_mask_store(mask_row: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
+    """(folder, images, masks, names=("Pneumothorax",)) → folder: a dataset with masks and without pixels, by hand.
+
+    images: (source_id, width, height, fold, patient or None), fold -1 being the test split.
+    masks: (row, category_id, (H, W) of 0 and 1), each an annotation.
+    """
+    import json
+
+    def write(folder: Path, images: list, masks: list, names: tuple[str, ...] = ("Pneumothorax",)) -> Path:
+        folder.mkdir(parents=True)
+        records = [
+            {"id": row, "file_name": name, "source_id": name, "width": width, "height": height, "fold": fold}
+            | {"split": "test" if fold < 0 else "train"}
+            | ({} if patient is None else {"patient": patient})
+            for row, (name, width, height, fold, patient) in enumerate(images)
+        ]
+        annotations = [{"id": number, **mask_row(*mask)} for number, mask in enumerate(masks, 1)]
+        categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+        content = {"images": records, "annotations": annotations, "categories": categories}
+        (folder / "annotations.json").write_text(json.dumps(content))
+        (folder / "conversion.json").write_text(json.dumps({"source": "test", "parameters": {"image_size": 64}}))
+        return folder
+
+    return write

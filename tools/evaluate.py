@@ -13,28 +13,33 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from xray.command import FlagError, InputError, command
 
 if TYPE_CHECKING:
     from xray.data.store import Store
-    from xray.detection.evaluation import Evaluation
+    from xray.evaluation import Evaluation
+    from xray.segmentation.evaluation import MaskEvaluation
 
 METRICS = "metrics.json"
 REPORT = "report.html"
+SEARCH, GATE = "search.csv", "gate.csv"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Scores predictions: mAP at IoU > 0.4 per finding and over Kaggle's 15 classes, COCO AP, FROC."""
+    """Scores predictions by whatever their truth allows: boxes by mAP, FROC and COCO AP, masks by Dice, labels by ROC.
+
+    Where tools/infer.py --probabilities left its maps beside the predictions, the thresholds of masks are searched too.
+    """
 
     predictions: Path
-    """predictions.json of tools/infer.py or tools/fuse.py, COCO results of another detector, or a submission.csv."""
+    """predictions.json of tools/infer.py or tools/fuse.py, COCO results of another model, or a submission.csv."""
     data_path: Path = Path("data/vinbig")
     """Dataset directory written by tools/convert.py, with the truth."""
     save_path: Path = Path("runs/evaluation")
-    """Folder for metrics.json and report.html."""
+    """Folder for metrics.json, report.html, its figures as PNG, and the settings that were searched."""
     split: Literal["train", "test"] | None = None
     """Score the images of this split; by default all images of each split and fold that the predictions touch."""
     fold: int | None = None
@@ -43,6 +48,12 @@ class Config:
     """Also score each finding's mean box, taken from the training images that are not scored."""
     resamples: int = 1000
     """Resamples of the patients for the 95 % intervals; 0 leaves the intervals out."""
+    threshold: float = 0.5
+    """Score in [0, 1] from which a radiograph is called positive, marked on the curves of whole radiographs."""
+    triplet: tuple[float, float, float] | None = None
+    """Top, min area (share of the radiograph) and bottom to measure, in [0, 1]; by default the best of the search."""
+    fit: Path | None = None
+    """Segmentation run whose model.json gets the best triplet and gate, for tools/infer.py to use."""
     overwrite: bool = False
     """Replace a report at --save-path."""
     debug: bool = False
@@ -50,11 +61,8 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Scores, writes both files and prints the table; what may mislead goes to stderr and into the report."""
-    if not 0 <= config.resamples <= 100_000:
-        raise FlagError(f"--resamples is {config.resamples}: give 0 to 100000")
-    if config.split == "test" and config.fold is not None:
-        raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
+    """Scores, writes the files and prints the table; what may mislead goes to stderr and into the report."""
+    check(config)
     existing = [name for name in (METRICS, REPORT) if (config.save_path / name).exists()]
     if existing and not config.overwrite:
         raise InputError(f"{config.save_path / existing[0]} exists: give --overwrite, or another --save-path")
@@ -64,14 +72,32 @@ def main(config: Config) -> None:
     from rich.console import Console
 
     from xray.data.predictions import read_predictions
+    from xray.data.probabilities import read_maps
     from xray.data.store import open_store
-    from xray.detection.evaluation import evaluate, plain_numbers
+    from xray.evaluation import evaluate, plain_numbers
     from xray.outputs.submission import read_submission
+    from xray.segmentation.triplet import Triplet
 
     store = open_store(config.data_path, pixels=False)
     predictions = (read_submission if config.predictions.suffix == ".csv" else read_predictions)(config.predictions)
-    with Console(stderr=True).status("scoring"):
-        result = evaluate(store, predictions, config.split, config.fold, config.baseline, config.resamples)
+    maps = read_maps(config.predictions.parent)
+    if config.fit:
+        from xray.segmentation.fit import check_fit
+
+        if maps is None or not store.masks:
+            what = "no true masks" if maps else f"no probability maps beside {config.predictions}"
+            raise InputError(f"--fit: {what}: run tools/infer.py with --probabilities on a dataset with masks")
+        check_fit(config.fit, list(maps.categories.values()))
+    with Console(stderr=True).status("scoring") as status:
+        result = evaluate(
+            store, predictions, maps, config.split, config.fold, config.baseline, config.resamples, config.threshold,
+            Triplet(*config.triplet) if config.triplet else None, say=status.update,
+        )  # fmt: skip
+    if config.fit and not (result.masks and result.masks.search):
+        raise InputError(
+            f"--fit: the probability maps are of {', '.join(result.unused_maps)}, of which {store.path} has no masks: "
+            "give the dataset that the model was trained for"
+        )
     warnings = warn(result, store)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -79,26 +105,52 @@ def main(config: Config) -> None:
     with Console(stderr=True).status("drawing the report"):
         from xray.outputs.report import write_report
 
+        write_searches(config.save_path, result.masks)
         write_report(config.save_path / REPORT, result, store, str(config.predictions), warnings)
     temporary = config.save_path / (METRICS + ".part")
     temporary.write_text(json.dumps(plain_numbers(result.metrics), indent=1, allow_nan=False) + "\n")
     os.replace(temporary, config.save_path / METRICS)
-    show(result.metrics)
+    show(result)
+    if config.fit and result.masks and result.masks.search:
+        fit(config.fit, result.masks)
     print(f"report: {config.save_path / REPORT}")
+
+
+def check(config: Config) -> None:
+    """Raises FlagError if a value is out of range or two flags contradict each other."""
+    if not 0 <= config.resamples <= 100_000:
+        raise FlagError(f"--resamples is {config.resamples}: give 0 to 100000")
+    if config.split == "test" and config.fold is not None:
+        raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
+    if not 0 <= config.threshold <= 1:
+        raise FlagError(f"--threshold is {config.threshold}: give a score in [0, 1]")
+    if config.triplet and not (
+        all(0 <= value <= 1 for value in config.triplet) and config.triplet[2] <= config.triplet[0]
+    ):
+        given = " ".join(f"{value:g}" for value in config.triplet)
+        raise FlagError(f"--triplet is {given}: give top, min area and bottom in [0, 1], bottom not over top")
+    if config.triplet and config.fit:
+        raise FlagError("--triplet and --fit: the best triplet is fitted, leave one of the two out")
 
 
 def warn(result: "Evaluation", store: "Store") -> list[str]:
     """What the reader should know before believing the numbers."""
-    warnings = []
-    if result.n_without_prediction:
+    warnings, alignment = [], result.alignment
+    if alignment.n_without_prediction:
+        as_what = "images with empty masks" if result.masks else "images without detections"
         warnings.append(
-            f"{result.n_without_prediction} of {len(result.rows)} scored images have no prediction at all: they count "
-            "as images without detections"
+            f"{alignment.n_without_prediction} of {len(alignment)} scored images have no prediction at all: they count "
+            f"as {as_what}"
         )
-    if result.unknown_ids:
+    if alignment.unknown_ids:
         warnings.append(
-            f"{len(result.unknown_ids)} images in the predictions are not in {store.path} and are left out "
-            f"(the first is {result.unknown_ids[0]!r})"
+            f"{len(alignment.unknown_ids)} images in the predictions are not in {store.path} and are left out "
+            f"(the first is {alignment.unknown_ids[0]!r})"
+        )
+    if result.unused_maps:
+        warnings.append(
+            f"the probability maps of {', '.join(result.unused_maps)} beside the predictions are not used, since "
+            f"{store.path} has no truth of them"
         )
     if store.conversion.get("parameters", {}).get("readers") == "all":
         warnings.append(
@@ -107,7 +159,93 @@ def warn(result: "Evaluation", store: "Store") -> list[str]:
     return warnings
 
 
-def show(metrics: dict) -> None:
+def write_searches(folder: Path, masks: "MaskEvaluation | None") -> None:
+    """Every setting that was searched, as tables; those of an earlier search that was not made now are removed."""
+    search = masks.search if masks else None
+    tables = {SEARCH: search and search.triplet, GATE: search and search.gate}
+    for name, found in tables.items():
+        if not found:
+            (folder / name).unlink(missing_ok=True)
+            continue
+        temporary = folder / (name + ".part")
+        found.table.round(6).to_csv(temporary, index=False)
+        os.replace(temporary, folder / name)
+
+
+def fit(run: Path, masks: "MaskEvaluation") -> None:
+    """Writes the best settings into a run."""
+    from xray.segmentation.fit import write_fit
+
+    if masks.search:
+        write_fit(run, masks.search.setting, masks.search.gate.best["gate"] if masks.search.gate else None)
+        print(f"fitted: {run / 'model.json'} now has the best triplet{' and gate' if masks.search.gate else ''}")
+
+
+def show(result: "Evaluation") -> None:
+    """Prints what there is of masks, labels and boxes; of secondary boxes the mean only."""
+    metrics = result.metrics
+    if result.masks:
+        show_masks(result.masks)
+    if result.boxes and not result.masks:
+        show_boxes(metrics)
+    elif result.boxes:
+        print(f"boxes: mAP@0.4 {number(metrics['map40'])} {interval(metrics.get('map40_ci95'))}".rstrip())
+    if result.labels:
+        show_labels(result)
+
+
+def show_masks(masks: "MaskEvaluation") -> None:
+    """Prints the Dice of each mask, what stands beside it, and the search."""
+    from xray.outputs.report_masks import setting_text
+
+    metrics, n_positive = masks.metrics, int((masks.true > 0).any(axis=1).sum())
+    for name, value in metrics.get("dice_by_category", {}).items():
+        print(f"Dice {value:.4f} {interval(metrics.get('dice_by_category_ci95', {}).get(name))} {name}")
+    rows = [
+        ("dice", "Dice", f"over {metrics['n_images']} images, two empty masks counting 1"),
+        ("dice_union", "Dice", "of all masks joined"),
+        ("dice_positive", "Dice", f"over positives ({n_positive} images have a true mask)"),
+        ("false_positive_rate", "false-positive rate", "over negatives"),
+        ("sensitivity", "sensitivity", "of any pixel over positives"),
+    ]
+    for key, name, what in rows:
+        # Where every image has the mask, the positives are all of them.
+        if key in metrics and (key not in ("dice_positive", "sensitivity") or "false_positive_rate" in metrics):
+            ends = interval(metrics.get(f"{key}_ci95"))
+            print(" ".join(part for part in (name, f"{metrics[key]:.4f}", ends, what) if part))
+    if masks.search:
+        best = masks.search.triplet.best
+        print(f"Dice {best['dice']:.4f} with the best triplet: {setting_text(best)}")
+        if masks.search.scores != best:
+            print(f"Dice {masks.search.scores['dice']:.4f} with the triplet asked for")
+        if masks.search.gate:
+            gate = masks.search.gate.best
+            print(f"Dice {gate['dice']:.4f} with that triplet behind the best gate: {gate['gate']:g}")
+        print("  (chosen on these very images, which flatters their own Dice: measure a setting on others)")
+
+
+def show_labels(result: "Evaluation") -> None:
+    """Prints a row for each label of whole radiographs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("whole radiograph")
+    for name in ("n", "AUROC", "95 % interval", "AP", "at", "sens.", "spec."):
+        table.add_column(name, justify="right", no_wrap=True)
+    metrics = result.metrics
+    for found in result.labels.curves if result.labels else ():
+        name, is_classifier = found.label.name, found.label.origin == "classifier"
+        ends = metrics.get("auroc_classifier_ci95" if is_classifier else "auroc_ci95", {}).get(name)
+        table.add_row(
+            f"{name} (classifier)" if is_classifier else name, f"{found.label.truth.sum()}",
+            number(found.curve.auroc), interval(ends), number(found.curve.average_precision),
+            f"{found.point['threshold']:g}", number(found.point["sensitivity"]), number(found.point["specificity"]),
+        )  # fmt: skip
+    Console(highlight=False).print(table)
+
+
+def show_boxes(metrics: dict[str, Any]) -> None:
     """Prints the AP of each finding, then the means."""
     from rich.console import Console
     from rich.table import Table

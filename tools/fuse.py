@@ -58,9 +58,9 @@ def main(config: Config) -> None:
 
     from rich.console import Console
 
+    from xray.data.alignment import check_categories
     from xray.data.predictions import NO_FINDING_CATEGORY, read_predictions, write_predictions
     from xray.data.store import open_store
-    from xray.detection.evaluation import check_categories
     from xray.detection.fusion import fuse
     from xray.outputs.submission import read_submission, write_submission
 
@@ -92,7 +92,7 @@ def images_to_submit(store: "Store", fused: "Predictions") -> tuple[list[str], i
     These are all images of each split and fold that the predictions touch, in the dataset's order, then those that
     the dataset does not know.
     """
-    from xray.detection.evaluation import whole_groups
+    from xray.data.alignment import whole_groups
 
     rows = store.resolve(fused.image_ids)
     name = dict(zip(rows.tolist(), fused.image_ids, strict=True))

@@ -1,16 +1,17 @@
-"""Which radiographs of a dataset are scored against which predictions."""
+"""What is scored as boxes, its baseline and its intervals."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from xray.command import InputError
+from xray.data.alignment import align
 from xray.data.boxes import BoxTable
 from xray.data.predictions import Predictions
 from xray.data.store import Store, open_store
-from xray.detection.evaluation import evaluate, patient_numbers, plain_numbers, whole_groups
+from xray.detection.evaluation import has_boxes
+from xray.evaluation import evaluate
 
 SQUARE, OTHER = (100, 100, 500, 500), (500, 1000, 900, 1800)
 IMAGES = [
@@ -38,53 +39,29 @@ def predicted(*rows: tuple) -> Predictions:
     )
 
 
-def test_whole_groups_are_scored_by_default(store: Store) -> None:
+def test_boxes_that_are_scored(store: Store) -> None:
     # One image of fold 1 is predicted; the other one's box counts as missed: one of two found.
     result = evaluate(store, predicted(("c", 4, SQUARE, 0.9)))
-    np.testing.assert_array_equal(result.rows, [2, 3])
     assert result.metrics["map40"] == 0.5
     assert result.metrics["n_images"] == 2
-    assert result.n_without_prediction == 1
-    np.testing.assert_array_equal(whole_groups(store, np.array([5, 0])), [0, 1, 4, 5])
-
-
-def test_split_and_fold_narrow_what_is_scored(store: Store) -> None:
-    predictions = predicted(("a", 4, SQUARE, 0.9), ("e", 4, SQUARE, 0.8), ("zz", 4, SQUARE, 0.7))
-    everything = evaluate(store, predictions)
-    np.testing.assert_array_equal(everything.rows, [0, 1, 4, 5])
-    assert everything.unknown_ids == ("zz",)
-    assert everything.n_left_out == 0
-    fold = evaluate(store, predictions, fold=0)
-    np.testing.assert_array_equal(fold.rows, [0, 1])
-    assert fold.n_left_out == 1
-    assert fold.metrics["map40"] == 1.0
-    # Of the test split's two findings, cardiomegaly is found and the aorta is not.
-    assert evaluate(store, predictions, split="test").metrics["map40"] == 0.5
-    np.testing.assert_array_equal(evaluate(store, predictions, split="train").rows, [0, 1, 2, 3])
-
-
-def test_predictions_may_come_in_any_order(store: Store) -> None:
     # e's box is right, f's is wrong with a lower score: AP 1 for cardiomegaly, 0 for the aorta.
     result = evaluate(store, predicted(("f", 4, SQUARE, 0.1), ("e", 4, SQUARE, 0.8)))
     assert result.metrics["ap40"] == {"Aortic enlargement": 0.0, "Cardiomegaly": 1.0}
-    np.testing.assert_array_equal(result.predictions.images, [1, 0])
-    assert [record["source_id"] for record in result.records] == ["e", "f"]
+    assert result.boxes.names()[15] == "No finding"
 
 
-def test_no_image_in_common(store: Store) -> None:
-    with pytest.raises(InputError, match=r"none of the 1 images.*'zz'.*named like 'a'"):
-        evaluate(store, predicted(("zz", 4, SQUARE, 0.9)))
-    with pytest.raises(InputError, match="none of the 0 images"):
-        evaluate(store, Predictions((), BoxTable.empty()))
-    with pytest.raises(InputError, match="split test"):
-        evaluate(store, predicted(("a", 4, SQUARE, 0.9)), split="test")
-    with pytest.raises(InputError, match="no fold 7"):
-        evaluate(store, predicted(("a", 4, SQUARE, 0.9)), fold=7)
-
-
-def test_unknown_categories(store: Store) -> None:
-    with pytest.raises(InputError, match=r"category 16, 90, .* has 1 to 14"):
-        evaluate(store, predicted(("a", 90, SQUARE, 0.9), ("a", 16, SQUARE, 0.9), ("a", 15, (0, 0, 1, 1), 0.5)))
+def test_labels_of_whole_radiographs_are_no_boxes(store: Store) -> None:
+    whole, unit = (0, 0, 1000, 2000), (0, 0, 1, 1)
+    labels = [("e", 4, whole, 0.9), ("e", 1, (0, 0, 999.996, 2000), 0.2), ("f", 15, unit, 0.7)]
+    assert not has_boxes(align(store, predicted(*labels)))
+    assert evaluate(store, predicted(*labels)).boxes is None
+    assert has_boxes(align(store, predicted(*labels, ("f", 4, SQUARE, 0.1))))
+    with pytest.raises(InputError, match="--baseline"):
+        evaluate(store, predicted(*labels), baseline=True)
+    # Where nothing else is defined either (both of fold 0 show something), the boxes are at least counted.
+    only = evaluate(store, predicted(("d", 15, unit, 0.7), ("c", 15, unit, 0.7)))
+    assert only.labels is None
+    assert only.metrics["n_truth"]["Cardiomegaly"] == 2
 
 
 def test_baseline_is_drawn_from_what_is_not_scored(store: Store) -> None:
@@ -104,12 +81,3 @@ def test_intervals_are_left_out_unless_asked_for(store: Store) -> None:
     predictions = predicted(("a", 4, SQUARE, 0.9), ("c", 4, SQUARE, 0.9))
     assert not any("ci95" in name for name in evaluate(store, predictions).metrics)
     assert len(evaluate(store, predictions, n_resamples=50).metrics["map40_ci95"]) == 2
-
-
-def test_patients_are_numbered(store: Store) -> None:
-    np.testing.assert_array_equal(patient_numbers(store.records), [0, 0, 1, 2, 3, 4])
-
-
-def test_plain_numbers() -> None:
-    nan = float("nan")
-    assert plain_numbers({"a": nan, "b": {"c": [nan, 1.0]}, "n": 3}) == {"a": None, "b": {"c": [None, 1.0]}, "n": 3}

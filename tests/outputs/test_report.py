@@ -2,21 +2,28 @@
 
 import html.parser
 import io
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure as Drawing
 from PIL import Image
 
 from xray.data.boxes import BoxTable
-from xray.data.predictions import Predictions
+from xray.data.predictions import Predictions, read_predictions
+from xray.data.probabilities import MapWriter, read_maps
 from xray.data.store import Store, open_store
-from xray.detection.evaluation import Evaluation, evaluate
 from xray.detection.metrics import match_boxes
-from xray.outputs import report
-from xray.outputs.report_figures import DARK, LIGHT, froc_figure, panels, precision_recall_figure, score_figure
+from xray.evaluation import Evaluation, evaluate
+from xray.outputs import report, report_figures, report_mask_figures
+from xray.outputs.report_box_figures import froc_figure, panels, precision_recall_figure, score_figure
+from xray.outputs.report_figures import DARK, LIGHT
+from xray.outputs.report_label_figures import label_precision_recall_figure, roc_figure
+from xray.outputs.report_mask_figures import area_figure, dice_figure, gate_figure, triplet_figure
 
 SQUARE, WIDER, FAR = (100, 100, 500, 500), (100, 100, 540, 500), (500, 1000, 900, 1800)
 UNIT = (0, 0, 1, 1)
@@ -61,6 +68,20 @@ def evaluated(store: Store, rows: list, **options: object) -> Evaluation:
 
 
 @pytest.fixture
+def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are put together but not rendered, which takes most of a report's time."""
+
+    def dot(figure: Drawing) -> bytes:
+        plt.close(figure)
+        file = io.BytesIO()
+        Image.new("RGBA", (2, 2)).save(file, "PNG")
+        return file.getvalue()
+
+    for module in (report_figures, report_mask_figures):
+        monkeypatch.setattr(module, "png_of", dot)
+
+
+@pytest.fixture
 def store(tmp_path: Path, write_table_store: Callable[..., Path]) -> Store:
     images = [("one", "test", -1, "p"), ("two", "test", -1, "p"), ("three", "test", -1, "q"), ("t", "train", 0, "r")]
     boxes = [(0, 4, SQUARE), (0, 1, FAR), (1, 4, SQUARE), (3, 4, SQUARE)]
@@ -79,6 +100,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.usefixtures("sketched")
 def test_the_page_says_what_was_found(tmp_path: Path, store: Store) -> None:
     result = evaluated(store, ROWS, baseline=True, n_resamples=50)
     path = tmp_path / "report.html"
@@ -106,19 +128,37 @@ def test_the_page_says_what_was_found(tmp_path: Path, store: Store) -> None:
     ):
         assert words in page.text, words
     assert page.text.index("one Cardiomegaly 0.850") < page.text.index("one Nodule/Mass 0.800")
+    for words in (
+        "AUROC 0.750 mean over 2 labels",
+        # Cardiomegaly: 0.9 and 0.7 in the two that show it, 0.5 in the one that does not. One of two from 0.5 up.
+        "Cardiomegaly highest score of its rows 2 1.000",
+        "Aortic enlargement highest score of its rows 1 0.500",
+        "abnormal 1 − “No finding” 2 1.000",
+        "Cardiomegaly highest score of its rows 0.5 1.000",
+    ):
+        assert words in page.text.replace("– ", ""), words
     assert list(tmp_path.glob("*.part")) == []
 
 
 def test_the_page_needs_nothing_else(tmp_path: Path, store: Store) -> None:
-    report.write_report(tmp_path / "report.html", evaluated(store, ROWS), store, "p.json")
+    (tmp_path / "triplet.png").write_bytes(b"of an earlier report")
+    figures = report.write_report(tmp_path / "report.html", evaluated(store, ROWS), store, "p.json")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     loads = Page(text).loads
-    assert len(loads) == 6  # three figures, light and dark
+    assert len(loads) == 10  # five figures, light and dark
+    names = ["froc.png", "precision_recall.png", "precision_recall_labels.png", "roc.png", "scores.png"]
+    assert sorted(path.name for path in figures) == names == sorted(path.name for path in tmp_path.glob("*.png"))
+    for path in figures:
+        pixels = np.asarray(Image.open(path))
+        assert pixels.shape[2] == 3
+        assert pixels[0, 0].tolist() == [255, 255, 255]
+        assert pixels.std() > 10
     assert all(load.startswith("data:image/png;base64,") for load in loads)
     without_data = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", text)
     assert not re.search(r"https?:|url\(|@import", without_data)
 
 
+@pytest.mark.usefixtures("sketched")
 def test_names_cannot_break_the_page(tmp_path: Path, write_table_store: Callable[..., Path]) -> None:
     evil = '<script>alert("x")</script>'
     categories = [{"id": 1, "name": evil}, {"id": 2, "name": "a & b $title"}]
@@ -134,13 +174,17 @@ def test_names_cannot_break_the_page(tmp_path: Path, write_table_store: Callable
 
 
 @pytest.mark.parametrize("n_boxes", [0, 3])
+@pytest.mark.usefixtures("sketched")
 def test_predictions_that_find_nothing(tmp_path: Path, store: Store, n_boxes: int) -> None:
     rows = [("one", 4, SQUARE, 0.5)] * n_boxes + [("three", 15, UNIT, 0.5)]
     empty = evaluated(store, rows, n_resamples=20)
     report.write_report(tmp_path / "report.html", empty, store, "p.json")
-    assert "Strongest false positives" in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    # "No finding" alone is a label of whole radiographs.
+    assert ("Strongest false positives" if n_boxes else "Classification report") in text
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_truth_without_boxes(tmp_path: Path, write_table_store: Callable[..., Path]) -> None:
     store = open_store(write_table_store(tmp_path / "d", [("n", "test", -1, None)] * 1, []), pixels=False)
     result = evaluated(store, [("n", 4, SQUARE, 0.5)], n_resamples=20)
@@ -152,22 +196,124 @@ def test_a_truth_without_boxes(tmp_path: Path, write_table_store: Callable[..., 
 
 def test_panels_hold_the_same_matches_as_the_metric(store: Store) -> None:
     result = evaluated(store, ROWS)
-    shown = {panel.name: panel for panel in panels(result)}
+    shown = {panel.name: panel for panel in panels(result.boxes)}
     assert list(shown) == ["Aortic enlargement", "Atelectasis", "Cardiomegaly", "Nodule/Mass", "No finding"]
     np.testing.assert_array_equal(shown["Cardiomegaly"].is_true, [True, False, False, False, True])
     np.testing.assert_array_equal(shown["Cardiomegaly"].scores, [0.9, 0.85, 0.7, 0.5, 0.25])
     assert [panel.n_truth for panel in shown.values()] == [1, 0, 2, 0, 1]
-    matches = match_boxes(result.truth, result.predictions)
+    matches = match_boxes(result.alignment.truth, result.alignment.predictions)
     assert sum(panel.is_true.sum() for panel in shown.values()) == matches.is_true.sum() + 1  # "No finding"
 
 
 @pytest.mark.parametrize("draw", [precision_recall_figure, froc_figure, score_figure])
 def test_figures_are_transparent_pngs_of_both_themes(store: Store, draw: Callable) -> None:
-    result = evaluated(store, ROWS)
-    light, dark = (Image.open(io.BytesIO(draw(result, theme))) for theme in (LIGHT, DARK))
+    assert_pictures(lambda theme: draw(evaluated(store, ROWS).boxes, theme))
+
+
+def assert_pictures(draw: Callable) -> None:
+    light, dark = (Image.open(io.BytesIO(draw(theme))) for theme in (LIGHT, DARK))
     assert light.size == dark.size
     assert light.mode == "RGBA"
     light, dark = np.asarray(light).astype(int), np.asarray(dark).astype(int)
     assert light[0, 0, 3] == 0
     # Opaque pixels are ink: dark on a light page, light on a dark one.
     assert light[light[..., 3] == 255][:, :3].mean() < 140 < dark[dark[..., 3] == 255][:, :3].mean()
+
+
+@pytest.fixture
+def pneumothorax(tmp_path: Path, write_mask_store: Callable[..., Path], mask_row: Callable) -> tuple[Evaluation, Store]:
+    """Four radiographs of 40 x 30: a mask half met, one missed, one false, one rightly empty; maps and a classifier."""
+    full = np.zeros((30, 40), dtype=np.uint8)
+    full[5:15, 4:24] = 1
+    half = np.zeros_like(full)
+    half[5:15, 4:14] = 1
+    images = [("<half>", 40, 30, 0, None), ("missed", 40, 30, 0, None), ("false", 40, 30, 0, None)]
+    images.append(("empty", 40, 30, 0, None))
+    store = open_store(write_mask_store(tmp_path / "d", images, [(0, 1, full), (1, 1, full)]), pixels=False)
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    rows = [mask_row("<half>", 1, half, 0.9), mask_row("false", 1, half, 0.6)]
+    (folder / "predictions.json").write_text(json.dumps(rows))
+    writer = MapWriter(folder, [name for name, *_ in images], {1: "Pneumothorax"}, 20)
+    for index in range(4):
+        canvas = np.full((1, 20, 20), 0.05)
+        canvas[0, 5:10, 2:12] = (0.95, 0.4, 0.7, 0.1)[index]
+        writer.add(index, 40, 30, canvas, {"Pneumothorax": (0.9, 0.8, 0.3, 0.2)[index]})
+    writer.close()
+    predictions = read_predictions(folder / "predictions.json")
+    return evaluate(store, predictions, read_maps(folder), n_resamples=20), store
+
+
+@pytest.mark.usefixtures("sketched")
+def test_a_report_on_masks(tmp_path: Path, pneumothorax: tuple[Evaluation, Store]) -> None:
+    result, store = pneumothorax
+    figures = report.write_report(tmp_path / "report.html", result, store, "p.json")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    # Half of 200 pixels: Dice 2·100 / 300; missed 0, false 0, empty 1.
+    for words in (
+        "Segmentation report",
+        "Dice 0.417",
+        "False-positive rate 0.500",
+        "missed 0.000 16.67 % 0.00 % 16.67 %",
+        "<half> 0.667 16.67 % 8.33 % 8.33 %",
+        "1 of 2 masks that should be empty are not",
+        "false 100 8.33 %",
+        "flatters their own Dice",
+        "Predictions as they are 0.4167 0.3333 0.5000 0.5000",
+        "The marked triplet behind a gate",
+        "Pneumothorax probability map 2",
+        "Pneumothorax classifier 2 1.000",
+        "Precision and recall of the boxes",
+        "Mask area median 16.7 %",
+    ):
+        assert words in page.text, words
+    assert page.text.index("missed 0.000") < page.text.index("<half> 0.667")
+    assert "Strongest false positives" not in page.text
+    assert {path.name for path in figures} == set(report.FIGURE_FILES)
+    assert len(page.loads) == 2 * len(report.FIGURE_FILES)
+
+
+def test_figures_of_masks_and_labels(pneumothorax: tuple[Evaluation, Store]) -> None:
+    result, _ = pneumothorax
+    for draw, part in (
+        (dice_figure, result.masks),
+        (area_figure, result.masks),
+        (triplet_figure, result.masks.search),
+        (gate_figure, result.masks.search),
+        (roc_figure, result.labels),
+        (label_precision_recall_figure, result.labels),
+    ):
+        pictures = [Image.open(io.BytesIO(draw(part, theme))) for theme in (LIGHT, DARK)]
+        assert pictures[0].size == pictures[1].size
+        assert np.abs(np.asarray(pictures[0]).astype(int) - np.asarray(pictures[1])).max() > 50
+
+
+@pytest.mark.usefixtures("sketched")
+def test_masks_that_are_all_empty(tmp_path: Path, write_mask_store: Callable[..., Path], mask_row: Callable) -> None:
+    spot = np.eye(6, dtype=np.uint8)
+    images = [("a", 6, 6, 0, None), ("b", 6, 6, 1, None)]
+    store = open_store(write_mask_store(tmp_path / "d", images, [(1, 1, spot)]), pixels=False)
+    (tmp_path / "p.json").write_text(json.dumps([mask_row("a", 1, spot, 0.5)]))
+    result = evaluate(store, read_predictions(tmp_path / "p.json"), n_resamples=5)
+    report.write_report(tmp_path / "report.html", result, store, "p.json")
+    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert "nan" not in text.casefold()
+    assert "All 0 true masks" in text
+
+
+@pytest.mark.usefixtures("sketched")
+def test_a_report_on_labels(tmp_path: Path, write_table_store: Callable[..., Path]) -> None:
+    whole = (0, 0, 1000, 2000)
+    images = [(name, "test", -1, None) for name in ("one", "two", "three")]
+    store = open_store(write_table_store(tmp_path / "d", images, [(0, 4, SQUARE), (1, 4, SQUARE)]), pixels=False)
+    result = evaluated(store, [("one", 4, whole, 0.8), ("two", 4, whole, 0.4), ("three", 4, whole, 0.7)])
+    report.write_report(tmp_path / "report.html", result, store, "p.json")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    for words in (
+        "Classification report",
+        "AUROC 0.500 Cardiomegaly",
+        "Sensitivity 0.500 at 0.5",
+        "All 1 from the highest score down. Radiograph Label Score three Cardiomegaly 0.700",
+        "All 1 from the lowest score up. Radiograph Label Score two Cardiomegaly 0.400",
+    ):
+        assert words in page.text, words

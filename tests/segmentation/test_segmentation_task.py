@@ -1,6 +1,7 @@
 """Segmentation and classification from masks to a submission, on a few small radiographs."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from tools.infer import InferConfig
 from tools.infer import main as infer
+from xray.command import InputError
 from xray.data import rle
 from xray.data.predictions import read_predictions
 from xray.data.store import open_store
@@ -110,3 +112,25 @@ def test_labels_come_from_boxes_and_from_records(side_store, target):
         assert labels[:, 0].tolist() == [bool(kinds) for kinds in present]
     else:
         assert [{k + 1 for k in np.flatnonzero(row).tolist()} for row in labels] == present
+
+
+def test_boxes_without_masks_are_no_negatives(mask_store, tmp_path, capsys):
+    from xray.config import SegmentationConfig
+    from xray.segmentation.task import SegmentationTask
+
+    changed = tmp_path / "data"
+    shutil.copytree(mask_store, changed)
+    content = json.loads((changed / "annotations.json").read_text())
+    row = content["annotations"][0].pop("segmentation") and content["annotations"][0]["image_id"]
+    (changed / "annotations.json").write_text(json.dumps(content))
+    options = {"encoder": "resnet18", "weights": "none", "depth": 3}
+    task = SegmentationTask(SegmentationConfig(**options), open_store(changed))
+    assert "1 radiographs have boxes without masks" in capsys.readouterr().out
+    rows = [*task.train_rows.tolist(), *task.val_rows.tolist()]
+    assert sorted([*rows, row]) == list(range(16))
+    content["annotations"] = [{**a, "image_id": n} for n, a in enumerate(content["annotations"] * 2)]
+    for annotation in content["annotations"]:
+        annotation.pop("segmentation", None)
+    (changed / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="boxes without masks in 16 radiographs, which leaves none"):
+        SegmentationTask(SegmentationConfig(**options), open_store(changed))

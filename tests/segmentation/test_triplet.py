@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from xray.command import InputError
 from xray.segmentation.metrics import segmentation_metrics
 from xray.segmentation.triplet import (
+    LEVELS,
     ProbabilityCache,
     Triplet,
     apply_triplet,
@@ -144,6 +145,24 @@ def test_search_gate_is_the_cascade_applied_to_every_pixel():
     assert len(cached(pairs).search_gate(probabilities).table) == 101
     with pytest.raises(InputError, match=r"\(8,\) probabilities for 9 radiographs"):
         cached(pairs).search_gate(probabilities[:8])
+
+
+def test_certainty_by_hand():
+    # 10 pixels: one at 0.8, two at 0.6, the others at 0.2, 0.1 and 0.
+    probability = np.array([[204, 153, 153, 51, 51], [26, 26, 0, 0, 0]], dtype=np.uint8)
+    cache = cached([(probability, np.zeros((2, 5), dtype=bool))])
+    for min_area, level in ((0, 204), (0.1, 204), (0.11, 153), (0.3, 153), (0.31, 51), (0.7, 26), (0.71, 0), (1, 0)):
+        assert cache.certainty(min_area).tolist() == [level / 255], min_area
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 1000), st.floats(0, 1), st.floats(0.001, 1), st.floats(0, 1))
+def test_certainty_over_top_is_what_the_rule_calls_positive(seed, top, min_area, bottom):
+    pairs = make_radiographs(6, seed, side=5)
+    triplet = Triplet(top, min_area, min(top, bottom))
+    level = first_level_over(top)
+    called = cached(pairs).certainty(min_area) >= (LEVELS[level] if level < 256 else np.inf)
+    assert called.tolist() == [bool(apply_triplet(p, triplet).any()) for p, _ in pairs]
 
 
 def test_saved_and_loaded(tmp_path):

@@ -6,10 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from tools.evaluate import Config, main
 from xray.command import FlagError, InputError
+from xray.data.probabilities import MapWriter
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
 SQUARE, FAR = (100, 100, 500, 500), (500, 1000, 900, 1800)
@@ -57,7 +60,9 @@ def test_scores_and_writes_both_files(tmp_path: Path, data: Path) -> None:
     assert metrics["n_images"] == 2
     assert "map40_ci95" in metrics
     assert (tmp_path / "out/deep/report.html").read_text().startswith("<!doctype html>")
-    assert sorted(path.name for path in (tmp_path / "out/deep").iterdir()) == ["metrics.json", "report.html"]
+    figures = {"froc.png", "precision_recall.png", "precision_recall_labels.png", "roc.png", "scores.png"}
+    names = {path.name for path in (tmp_path / "out/deep").iterdir()}
+    assert names == {"metrics.json", "report.html", *figures}
 
 
 def test_a_submission_scores_like_its_predictions(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture) -> None:
@@ -115,6 +120,107 @@ def test_bad_input_gives_one_line_and_writes_nothing(tmp_path: Path, data: Path)
             main(Config(**{"save_path": tmp_path / "out", **named}))
     with pytest.raises(FlagError, match="test images are in no fold"):
         main(Config(good, data, tmp_path / "out", split="test", fold=0))
-    with pytest.raises(FlagError, match="--resamples"):
-        main(Config(good, data, tmp_path / "out", resamples=-1))
+    for wrong, words in (
+        ({"resamples": -1}, "--resamples"),
+        ({"threshold": 1.5}, "--threshold"),
+        ({"triplet": (0.5, 0.1, 0.6)}, "bottom not over top"),
+        ({"triplet": (0.5, 0.1, 0.3), "fit": tmp_path}, "--triplet and --fit"),
+    ):
+        with pytest.raises(FlagError, match=words):
+            main(Config(good, data, tmp_path / "out", **wrong))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def masks(tmp_path: Path, write_mask_store: Callable[..., Path], mask_row: Callable) -> Path:
+    """pred/ with predictions and maps of six radiographs, data/ with their masks, run/ with a model to fit."""
+    images, true, rows = [(f"i{number}", 40, 30, 0, None) for number in range(6)], [], []
+    folder = tmp_path / "pred"
+    folder.mkdir()
+    writer = MapWriter(folder, [name for name, *_ in images], {1: "Pneumothorax"}, 20)
+    for number in range(6):
+        mask = np.zeros((30, 40), dtype=np.uint8)
+        mask[6:16, 10:20] = 1
+        # Maps say 0.9 in the mask and, in the radiographs that have none, 0.6 on a smaller spot.
+        canvas = np.full((1, 20, 20), 0.02)
+        if number % 2:
+            true.append((number, 1, mask))
+            canvas[0, 5:10, 5:10] = 0.9
+        else:
+            canvas[0, 5:8, 5:7] = 0.6
+        rows.append(mask_row(f"i{number}", 1, mask, 0.8))
+        writer.add(number, 40, 30, canvas, {"Pneumothorax": 0.7 if number % 2 else 0.2})
+    writer.close()
+    (folder / "predictions.json").write_text(json.dumps(rows))
+    (tmp_path / "run").mkdir()
+    model = {"task": "segmentation", "categories": {"1": "Pneumothorax"}, "thresholds": {"mask": 0.5}}
+    (tmp_path / "run/model.json").write_text(json.dumps(model))
+    write_mask_store(tmp_path / "data", images, true)
+    return tmp_path
+
+
+def test_masks_are_scored_searched_and_fitted_in_one_command(masks: Path) -> None:
+    flags = ("--predictions", "pred/predictions.json", "--data-path", "data", "--save-path", "out", "--fit", "run")
+    done = run(*flags, "--resamples", "20", cwd=masks)
+    assert done.returncode == 0, done.stderr
+    # Every radiograph is predicted to have the same mask, which three of six have.
+    assert "Dice 0.5000 [" in done.stdout
+    assert "false-positive rate 1.0000" in done.stdout
+    assert "flatters their own Dice" in done.stdout
+    metrics = json.loads((masks / "out/metrics.json").read_text())
+    assert metrics["dice"] == 0.5
+    assert metrics["dice_positive"] == 1.0
+    assert metrics["auroc"] == metrics["auroc_classifier"] == {"Pneumothorax": 1.0}
+    assert metrics["best_triplet"]["dice"] > 0.9
+    search, gate = pd.read_csv(masks / "out/search.csv"), pd.read_csv(masks / "out/gate.csv")
+    assert len(search) == 1000
+    assert search["dice"].max() == pytest.approx(metrics["best_triplet"]["dice"], abs=1e-6)
+    assert list(gate.columns[:2]) == ["gate", "dice"]
+    assert {"triplet.png", "gate.png", "roc.png", "dice_histogram.png"} <= {p.name for p in (masks / "out").iterdir()}
+    thresholds = json.loads((masks / "run/model.json").read_text())["thresholds"]
+    best = metrics["best_triplet"]
+    fitted = {"mask": 0.5, **{name: best[name] for name in ("top", "min_area", "bottom")}}
+    assert thresholds == {**fitted, "gate": metrics["best_gate"]["gate"]}
+    assert f"fitted: {Path('run/model.json')}" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_setting_is_measured_and_an_earlier_search_removed(masks: Path, capsys: pytest.CaptureFixture) -> None:
+    config = {"data_path": masks / "data", "save_path": masks / "out", "resamples": 0, "overwrite": True}
+    main(Config(masks / "pred/predictions.json", triplet=(0.5, 0.0, 0.5), **config))
+    # The spots of the negatives are over 0.5, and with no least area they are masks.
+    assert "with the triplet asked for" in capsys.readouterr().out
+    point = json.loads((masks / "out/metrics.json").read_text())["operating_points"]["Pneumothorax"]
+    assert (point["sensitivity"], point["specificity"]) == (1.0, 0.0)
+    assert (masks / "out/search.csv").exists()
+    (masks / "elsewhere.json").write_text((masks / "pred/predictions.json").read_text())
+    main(Config(masks / "elsewhere.json", **config))
+    names = {path.name for path in (masks / "out").iterdir()}
+    assert names.isdisjoint({"search.csv", "gate.csv", "triplet.png", "gate.png"})
+    assert "dice_histogram.png" in names
+
+
+def test_fits_that_cannot_be_had(masks: Path) -> None:
+    good, elsewhere = masks / "pred/predictions.json", masks / "elsewhere.json"
+    elsewhere.write_text(good.read_text())
+    before = (masks / "run/model.json").read_bytes()
+    config = {"data_path": masks / "data", "save_path": masks / "out"}
+    with pytest.raises(InputError, match=r"no probability maps beside .*elsewhere.json"):
+        main(Config(elsewhere, fit=masks / "run", **config))
+    with pytest.raises(InputError, match="no trained run"):
+        main(Config(good, fit=masks / "data", **config))
+    model = {"task": "classification", "categories": {"1": "Pneumothorax"}, "thresholds": {"label": 0.5}}
+    (masks / "other").mkdir()
+    (masks / "other/model.json").write_text(json.dumps(model))
+    with pytest.raises(InputError, match="the task classification"):
+        main(Config(good, fit=masks / "other", **config))
+    assert not (masks / "out").exists()
+    assert (masks / "run/model.json").read_bytes() == before
+
+
+def test_a_mask_of_another_size_writes_nothing(masks: Path, mask_row: Callable) -> None:
+    path = masks / "small.json"
+    path.write_text(json.dumps([mask_row("i2", 1, np.ones((20, 20), np.uint8), 0.5)]))
+    with pytest.raises(InputError, match="a predicted mask of i2"):
+        main(Config(path, masks / "data", masks / "out"))
+    assert not (masks / "out").exists()

@@ -8,10 +8,8 @@ import numpy as np
 
 from xray.data.boxes import BoxTable
 from xray.data.predictions import NO_FINDING_CATEGORY
+from xray.data.resampling import N_RESAMPLES, draw_patients, percentile_interval
 from xray.detection.metrics import add_no_finding, has_vinbig_categories, match_boxes
-
-CONFIDENCE = 0.95
-N_RESAMPLES = 1000
 
 
 def bootstrap_intervals(
@@ -24,26 +22,18 @@ def bootstrap_intervals(
 ) -> dict[str, Any]:
     """95 % intervals of the numbers that `detection_metrics` gives for the same tables.
 
-    patients: (n_images,) int, the patient of each radiograph, numbered from 0; where patients are not known, a
-        number of its own for each radiograph.
+    patients: (n_images,) int, the patient of each radiograph, as `draw_patients` takes them.
 
-    Patients are drawn with replacement, and all radiographs of a patient come along, since they resemble one another
-    (Efron and Tibshirani 1993, ch. 8). A drawn radiograph counts with its boxes as often as it was drawn. A finding
-    that a resample does not contain has no AP there; its interval is over the resamples that do. A finding of one
-    patient alone has no interval.
+    A drawn radiograph counts with its boxes as often as it was drawn. A finding that a resample does not contain has
+    no AP there; its interval is over the resamples that do. A finding of one patient alone has no interval.
 
     Returns map40_ci95 [low, high] and ap40_ci95 {name: [low, high]}; with VinBig's categories also map40_kaggle_ci95
     and ap40_no_finding_ci95. Empty when there are fewer than two patients.
     """
     patients = np.asarray(patients, dtype=np.int64)
-    n_patients = int(patients.max(initial=-1)) + 1
-    if n_patients < 2:
+    times = draw_patients(patients, n_resamples, seed)
+    if times is None:
         return {}
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(0, n_patients, (n_resamples, n_patients))
-    # A resample is how often each patient was drawn: (n_resamples, n_patients).
-    times = np.stack([np.bincount(draw, minlength=n_patients) for draw in draws])
-
     names = dict(sorted(categories.items()))
     truth = truth.select(np.isin(truth.labels, list(categories)))
     if has_vinbig_categories(categories):
@@ -61,13 +51,13 @@ def bootstrap_intervals(
 
     findings = [label for label in samples if label in categories]
     varying = [label for label in findings if len(np.unique(patients[truth.images[truth.labels == label]])) > 1]
-    intervals: dict[str, Any] = {"ap40_ci95": {names[label]: _interval(samples[label]) for label in varying}}
+    intervals: dict[str, Any] = {"ap40_ci95": {names[label]: percentile_interval(samples[label]) for label in varying}}
     if findings:
-        intervals["map40_ci95"] = _interval(_mean_of_present([samples[label] for label in findings]))
+        intervals["map40_ci95"] = percentile_interval(_mean_of_present([samples[label] for label in findings]))
     if NO_FINDING_CATEGORY in names and NO_FINDING_CATEGORY not in categories and samples:
-        intervals["map40_kaggle_ci95"] = _interval(_mean_of_present(list(samples.values())))
+        intervals["map40_kaggle_ci95"] = percentile_interval(_mean_of_present(list(samples.values())))
         if NO_FINDING_CATEGORY in samples:
-            intervals["ap40_no_finding_ci95"] = _interval(samples[NO_FINDING_CATEGORY])
+            intervals["ap40_no_finding_ci95"] = percentile_interval(samples[NO_FINDING_CATEGORY])
     return intervals
 
 
@@ -108,9 +98,3 @@ def _mean_of_present(samples: list[np.ndarray]) -> np.ndarray:
     return np.divide(
         np.where(present, stacked, 0).sum(axis=0), counts, out=np.full(len(counts), math.nan), where=counts > 0
     )
-
-
-def _interval(sample: np.ndarray) -> list[float]:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.nanquantile(sample, [tail, 1 - tail]) if not np.isnan(sample).all() else (math.nan, math.nan)
-    return [float(low), float(high)]

@@ -1,28 +1,24 @@
-"""The report's figures: a panel for each finding, drawn once for light pages and once for dark ones."""
+"""What the report's figures share: colours of light and dark pages, the grid of panels, PNG."""
 
 import dataclasses
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
-import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.figure import Figure as Drawing
+from PIL import Image
 
-from xray.detection.evaluation import Evaluation
-from xray.detection.froc import FP_PER_IMAGE, froc_curve, sensitivity_at
-from xray.detection.metrics import add_no_finding, match_boxes, precision_recall
-from xray.findings import NO_FINDING_NAME
-
-PANEL, LARGE_PANEL = (2.05, 1.75), (2.7, 2.1)
-"""Width and height of a panel, in inches: of many, and of at most three."""
+PANELS = {1: (4.4, 3.1), 2: (3.6, 2.7), 3: (2.7, 2.1)}
+"""Width and height of a panel in inches by the number of columns."""
+SMALL_PANEL = (2.05, 1.75)
 PIXELS_PER_INCH = 96
 MOST_COLUMNS = 5
-SCORE_BINS = np.linspace(0, 1, 26)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,128 +30,26 @@ class Theme:
     grid: str
     blue: str
     orange: str
+    on_blue: str
 
 
-LIGHT = Theme(ink="#1b1f24", faint="#5f6b76", grid="#dde2e7", blue="#0072B2", orange="#D55E00")
-DARK = Theme(ink="#e8eaec", faint="#9aa4ae", grid="#343a41", blue="#56B4E9", orange="#EE9C66")
+LIGHT = Theme(ink="#1b1f24", faint="#5f6b76", grid="#dde2e7", blue="#0072B2", orange="#D55E00", on_blue="#ffffff")
+DARK = Theme(ink="#e8eaec", faint="#9aa4ae", grid="#343a41", blue="#56B4E9", orange="#EE9C66", on_blue="#101214")
 
 
 @dataclasses.dataclass(frozen=True)
-class Panel:
-    """One finding's predictions, from the highest score down.
+class Figure:
+    """One figure of the report. file: its name beside the report. draw: (theme) → transparent PNG."""
 
-    is_true: (N,) bool. scores: (N,) float64. n_truth: boxes in the truth.
-    """
-
-    name: str
-    is_true: np.ndarray
-    scores: np.ndarray
-    n_truth: int
+    file: str
+    title: str
+    hint: str
+    draw: Callable[[Theme], bytes]
 
 
-def panels(evaluation: Evaluation) -> list[Panel]:
-    """The findings that occur in the truth or in the predictions, "No finding" last where it is scored."""
-    names = evaluation.names()
-    truth = evaluation.truth
-    if NO_FINDING_NAME in set(names.values()) - set(evaluation.categories.values()):
-        truth = add_no_finding(truth, len(evaluation.rows))
-    matches = match_boxes(truth, evaluation.predictions)
-    ordered = evaluation.predictions.select(matches.order)
-    is_true = matches.is_true[matches.order]
-    result = []
-    for label, name in names.items():
-        mine, n_truth = ordered.labels == label, int((truth.labels == label).sum())
-        if mine.any() or n_truth:
-            result.append(Panel(name, is_true[mine], ordered.scores[mine], n_truth))
-    return result
-
-
-def precision_recall_figure(evaluation: Evaluation, theme: Theme) -> bytes:
-    """Precision over recall for each finding in the truth, with the envelope whose area is the AP → PNG."""
-    shown = [panel for panel in panels(evaluation) if panel.n_truth]
-    aps = {**evaluation.metrics["ap40"], NO_FINDING_NAME: evaluation.metrics.get("ap40_no_finding", math.nan)}
-
-    def draw(axes: Axes, panel: Panel) -> None:
-        precision, recall = precision_recall(panel.is_true, panel.n_truth)
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        # The envelope is 0 beyond the highest recall reached.
-        x = np.concatenate([[0], recall, recall[-1:], [1]])
-        y = np.concatenate([envelope[:1], envelope, [0], [0]]) if len(envelope) else np.zeros(len(x))
-        axes.fill_between(x, y, step="pre", color=theme.blue, alpha=0.18, linewidth=0)
-        axes.plot(recall, precision, color=theme.blue, linewidth=1.3)
-        axes.set(xlim=(0, 1), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        # Where the curve is not: a good one leaves its lower left corner free, a poor one the upper right.
-        ap = aps[panel.name]
-        x, y, side = (0.05, 0.07, "left") if ap > 0.5 else (0.97, 0.88, "right")
-        axes.text(x, y, f"AP {ap:.2f}", fontsize=8.5, ha=side)
-
-    return _grid(shown, theme, "recall", "precision", draw)
-
-
-def froc_figure(evaluation: Evaluation, theme: Theme) -> bytes:
-    """Sensitivity over false positives an image for each finding in the truth, all of them pooled first → PNG."""
-    n_images = len(evaluation.rows)
-    shown = [panel for panel in panels(evaluation) if panel.n_truth and panel.name in evaluation.metrics["ap40"]]
-    pooled = _pool(shown)
-    pooled_curve = froc_curve(pooled.is_true, pooled.scores, pooled.n_truth, n_images)
-
-    def draw(axes: Axes, panel: Panel) -> None:
-        curve = froc_curve(panel.is_true, panel.scores, panel.n_truth, n_images)
-        if panel is not pooled:
-            _step(axes, pooled_curve, theme.faint, 0.9, "all findings")
-        _step(axes, curve, theme.blue, 1.5, panel.name)
-        at = [sensitivity_at(curve, rate) for rate in FP_PER_IMAGE]
-        axes.plot(FP_PER_IMAGE, at, "o", color=theme.blue, markersize=2.8)
-        axes.set_xscale("log", base=2)
-        axes.set(xlim=(0.1, 9), ylim=(0, 1.03), yticks=(0, 0.5, 1))
-        axes.xaxis.set_major_locator(FixedLocator([0.125, 0.5, 2, 8]))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticklabels(["⅛", "½", "2", "8"])
-
-    return _grid([pooled, *shown], theme, "false positives per image", "sensitivity", draw)
-
-
-def score_figure(evaluation: Evaluation, theme: Theme) -> bytes:
-    """How many true and false positives have which score, for each finding; counts on a logarithmic axis → PNG."""
-
-    def draw(axes: Axes, panel: Panel) -> None:
-        for chosen, colour, label in ((~panel.is_true, theme.orange, "false"), (panel.is_true, theme.blue, "true")):
-            counts, _ = np.histogram(panel.scores[chosen], SCORE_BINS)
-            axes.stairs(counts, SCORE_BINS, color=colour, linewidth=1.3, label=label, baseline=0.7)
-            axes.stairs(counts, SCORE_BINS, color=colour, alpha=0.15, fill=True, baseline=0.7)
-        axes.set_yscale("log")
-        axes.set(xlim=(0, 1), xticks=(0, 0.5, 1))
-        axes.set_ylim(0.7, max(12, 2 * axes.get_ylim()[1]))
-        axes.yaxis.set_minor_locator(NullLocator())
-
-    return _grid(panels(evaluation), theme, "score", "boxes", draw, legend=True)
-
-
-def _step(axes: Axes, curve: object, colour: str, width: float, label: str) -> None:
-    x = np.concatenate([[1e-9], curve.fp_per_image, [1e9]]).clip(1e-9)
-    y = np.concatenate([[0], curve.sensitivity, curve.sensitivity[-1:] if len(curve.sensitivity) else [0]])
-    axes.step(x, y, where="post", color=colour, linewidth=width, label=label)
-
-
-def _pool(shown: list[Panel]) -> Panel:
-    """All findings as one: a false positive of any finding counts."""
-    scores = np.concatenate([panel.scores for panel in shown] or [np.zeros(0)])
-    is_true = np.concatenate([panel.is_true for panel in shown] or [np.zeros(0, dtype=bool)])
-    order = np.argsort(-scores, kind="stable")
-    return Panel("All findings", is_true[order], scores[order], sum(panel.n_truth for panel in shown))
-
-
-def _grid(
-    shown: list[Panel],
-    theme: Theme,
-    x_label: str,
-    y_label: str,
-    draw: Callable[[Axes, Panel], None],
-    legend: bool = False,
-) -> bytes:
-    columns = min(MOST_COLUMNS, max(1, len(shown)))
-    n_rows = max(1, math.ceil(len(shown) / columns))
-    style = {
+def style(theme: Theme) -> dict[str, Any]:
+    """matplotlib's settings for a theme."""
+    return {
         "font.size": 8,
         "text.color": theme.ink,
         "axes.edgecolor": theme.faint,
@@ -166,8 +60,21 @@ def _grid(
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
-    with plt.rc_context(style):
-        width, height = PANEL if columns > 3 else LARGE_PANEL
+
+
+def panel_grid(
+    shown: Sequence[tuple[str, Any]],
+    theme: Theme,
+    x_label: str,
+    y_label: str,
+    draw: Callable[[Axes, Any], None],
+    legend: bool = False,
+) -> bytes:
+    """A panel for each (title, item), drawn by `draw(axes, item)` → PNG. legend: that of the first panel, for all."""
+    columns = min(MOST_COLUMNS, max(1, len(shown)))
+    n_rows = max(1, math.ceil(len(shown) / columns))
+    with plt.rc_context(style(theme)):
+        width, height = PANELS.get(columns, SMALL_PANEL)
         size = (width * columns + 0.2, height * n_rows + 0.3)
         figure, grid = plt.subplots(n_rows, columns, figsize=size, layout="constrained", squeeze=False)
         figure.get_layout_engine().set(hspace=0.07, h_pad=0.05)
@@ -177,15 +84,29 @@ def _grid(
                 continue
             axes.grid(True, linewidth=0.6)
             axes.set_axisbelow(True)
-            draw(axes, shown[number])
-            axes.set_title(shown[number].name, loc="left", fontsize=8.5, fontweight="bold")
+            title, item = shown[number]
+            draw(axes, item)
+            axes.set_title(title, loc="left", fontsize=8.5, fontweight="bold")
             axes.tick_params(length=0)
         figure.supxlabel(x_label, fontsize=9, color=theme.faint)
         figure.supylabel(y_label, fontsize=9, color=theme.faint)
         if legend and shown:
             handles, labels = grid.flat[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False, handlelength=1.2)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=2 * PIXELS_PER_INCH, transparent=True)
-        plt.close(figure)
+            figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, handlelength=1.2)
+        return png_of(figure)
+
+
+def png_of(figure: Drawing) -> bytes:
+    """Closes a figure → transparent PNG, two pixels for one of the page."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=2 * PIXELS_PER_INCH, transparent=True)
+    plt.close(figure)
+    return file.getvalue()
+
+
+def on_white(png: bytes) -> bytes:
+    """A transparent PNG on white, for a file that any viewer may show."""
+    picture = Image.open(io.BytesIO(png)).convert("RGBA")
+    file = io.BytesIO()
+    Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB").save(file, "PNG")
     return file.getvalue()

@@ -1,12 +1,17 @@
 """How well masks agree, from three sums per mask: no image needs to stay in memory."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def mask_sums(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def mask_sums(predicted: "Tensor", truth: "Tensor") -> tuple["Tensor", "Tensor", "Tensor"]:
     """Masks (B, K, H, W) of 0 and 1 → intersections, predicted areas, true areas, each (B, K) int64 in pixels."""
+    import torch  # here, since scoring files needs none of it and it takes seconds to load
+
     if predicted.shape != truth.shape:
         raise ValueError(f"predicted masks {tuple(predicted.shape)} and truth {tuple(truth.shape)} differ in shape")
     predicted, truth = predicted.bool(), truth.bool()

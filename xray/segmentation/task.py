@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from xray.command import InputError
 from xray.config import SegmentationConfig
 from xray.data.boxes import BoxTable
 from xray.data.dataset import EpochSampler, MaskDataset, PositiveSampler, collate_images
@@ -27,6 +28,7 @@ class SegmentationTask(Task):
 
     def __init__(self, config: SegmentationConfig, store: Store) -> None:
         super().__init__(config, store)
+        self._leave_out_boxes_without_masks()
         self.architecture = {
             "architecture": config.architecture,
             "encoder": config.encoder,
@@ -35,10 +37,27 @@ class SegmentationTask(Task):
             "deep_supervision": config.deep_supervision,
         }
         self.model: Segmenter = build_segmenter(n_classes=len(store.categories), **self.architecture)
+        if config.freeze_encoder:
+            freeze_encoder(self.model)
         self.positive = np.isin(np.arange(len(store)), store.boxes.images[sorted(store.masks)])
         self.loss = self._build_loss()
         self._batches: list[tuple[np.ndarray, ...]] = []
         self._found: list[tuple[BoxTable, dict[int, Any]]] = []
+
+    def _leave_out_boxes_without_masks(self) -> None:
+        """A radiograph with a box that has no mask is not one without the finding: it can teach nothing here."""
+        boxed = np.setdiff1d(np.arange(len(self.store.boxes)), list(self.store.masks))
+        unmasked = np.unique(self.store.boxes.images[boxed])
+        if not len(unmasked):
+            return
+        kept = [np.setdiff1d(rows, unmasked) for rows in (self.train_rows, self.val_rows)]
+        if not all(len(rows) for rows in kept):
+            raise InputError(
+                f"{self.store.path} has boxes without masks in {len(unmasked)} radiographs, which leaves none to train "
+                "or to validate on: give a dataset with masks, or --task detection"
+            )
+        print(f"{len(unmasked)} radiographs have boxes without masks and are left out")
+        self.train_rows, self.val_rows = kept
 
     def _build_loss(self) -> Any:
         config = self.config
@@ -54,10 +73,7 @@ class SegmentationTask(Task):
 
     def load_initial_weights(self) -> str:
         """Loads the encoder's initial weights; a resumed run has its own. Returns what was loaded, in words."""
-        said = load_encoder_weights(self.model, self.config.encoder_from or self.config.weights)
-        if self.config.freeze_encoder:
-            freeze_encoder(self.model)
-        return said
+        return load_encoder_weights(self.model, self.config.encoder_from or self.config.weights)
 
     def describe(self) -> dict[str, Any]:
         """What model.json says of this model."""

@@ -81,6 +81,23 @@ class Search:
     table: pd.DataFrame
 
 
+def level_counts(probability: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """One radiograph → (2, 257) int32, its pixels and its true pixels at or over level 0 … 256.
+
+    probability: (H, W), floats in [0, 1] or uint8. mask: (H, W), the truth.
+    Raises ValueError for shapes that differ and for values outside [0, 1].
+    """
+    if probability.shape != mask.shape or not probability.size:
+        raise ValueError(f"probabilities {probability.shape} and mask {mask.shape} must have one shape, not empty")
+    levels = quantise(probability)
+    histograms = np.stack(
+        [np.bincount(values, minlength=256) for values in (levels.ravel(), levels[mask.astype(bool)])]
+    )
+    counts = np.zeros((2, 257), dtype=np.int32)
+    counts[:, :256] = histograms[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return counts
+
+
 class ProbabilityCache:
     """What a search needs of each radiograph: how many pixels, and true ones, lie at or over each of 256 levels.
 
@@ -88,7 +105,6 @@ class ProbabilityCache:
     """
 
     def __init__(self) -> None:
-        # (2, 257) each: pixels and true pixels at or over level 0 … 256.
         self._counts: list[np.ndarray] = []
 
     def __len__(self) -> int:
@@ -99,15 +115,22 @@ class ProbabilityCache:
 
         Raises ValueError for shapes that differ and for values outside [0, 1].
         """
-        if probability.shape != mask.shape or not probability.size:
-            raise ValueError(f"probabilities {probability.shape} and mask {mask.shape} must have one shape, not empty")
-        levels = quantise(probability)
-        histograms = np.stack(
-            [np.bincount(values, minlength=256) for values in (levels.ravel(), levels[mask.astype(bool)])]
-        )
-        counts = np.zeros((2, 257), dtype=np.int32)
-        counts[:, :256] = histograms[:, ::-1].cumsum(axis=1)[:, ::-1]
-        self._counts.append(counts)
+        self._counts.append(level_counts(probability, mask))
+
+    def extend(self, counts: Sequence[np.ndarray]) -> None:
+        """Adds radiographs by what `level_counts` gives of each."""
+        self._counts.extend(counts)
+
+    def certainty(self, min_area: float) -> np.ndarray:
+        """(N,) float64, the highest of the 256 levels in [0, 1] that at least `min_area` of each radiograph reaches.
+
+        The triplet rule calls a radiograph positive exactly if this is at least the first level over `top`. With
+        min_area 0 it asks for a single pixel, since a mask without a pixel is none.
+        """
+        areas, _ = self._stacked()
+        least = np.maximum(1, min_area * areas[:, :1])
+        # Areas fall from level to level, and at level 0 lies the whole radiograph.
+        return LEVELS[np.count_nonzero(areas[:, :256] >= least, axis=1) - 1]
 
     def search(
         self,

@@ -1,0 +1,143 @@
+"""Predictions held against a dataset's truth: which radiographs are scored, and what there is of each."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from xray.command import InputError
+from xray.data.boxes import BoxTable
+from xray.data.predictions import NO_FINDING_CATEGORY, Predictions
+from xray.data.store import Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+    """n radiographs that are scored, their truth and their predictions.
+
+    rows: (n,) int64, their rows in the store. records: their n entries in annotations.json.
+    truth, predictions: `images` in [0, n).
+    truth_masks, masks: row of `truth` and of `predictions` → COCO RLE, for the rows that have a mask.
+    categories: category id → name; "No finding" (15) may occur in `predictions` only.
+    n_without_prediction: of the n radiographs, those without any row in the predictions (and without a map).
+    unknown_ids: radiographs in the predictions that the dataset does not have.
+    n_left_out: radiographs in the predictions that were not asked for.
+    """
+
+    rows: np.ndarray
+    records: list[dict[str, Any]]
+    truth: BoxTable
+    predictions: BoxTable
+    truth_masks: dict[int, dict[str, Any]]
+    masks: dict[int, dict[str, Any]]
+    categories: dict[int, str]
+    n_without_prediction: int
+    unknown_ids: tuple[str, ...]
+    n_left_out: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(n, 2) int64, width and height of each radiograph in pixels."""
+        sizes = [(record["width"], record["height"]) for record in self.records]
+        return np.array(sizes, dtype=np.int64).reshape(-1, 2)
+
+    @property
+    def patients(self) -> np.ndarray:
+        """(n,) int64, the patient of each radiograph, by `patient_numbers`."""
+        return patient_numbers(self.records)
+
+
+def align(
+    store: Store,
+    predictions: Predictions,
+    split: str | None = None,
+    fold: int | None = None,
+    mapped_ids: Sequence[str] = (),
+) -> Alignment:
+    """Finds the radiographs to score and numbers truth and predictions alike.
+
+    split, fold: the radiographs to score. Where neither is given, these are all radiographs of every split and fold
+        that the predictions touch, so that a radiograph without a prediction counts too.
+    mapped_ids: radiographs with a probability map beside the predictions; a model has seen them, row or none.
+
+    Raises InputError if the predictions have no radiograph in common with those to score, or name categories that the
+    dataset does not have.
+    """
+    check_categories(store, predictions)
+    ids = tuple(dict.fromkeys([*predictions.image_ids, *mapped_ids]))
+    found = np.asarray(store.resolve(ids), dtype=np.int64)
+    known = found[found >= 0]
+    if len(known) == 0:
+        examples = ", ".join(repr(name) for name in ids[:2]) or "none"
+        raise InputError(
+            f"none of the {len(ids)} images in the predictions (such as {examples}) is in {store.path}, whose images "
+            f"are named like {store.records[0]['source_id']!r}: give the dataset they are of"
+        )
+    rows = whole_groups(store, known) if split is None and fold is None else store.rows(split=split, fold=fold)
+    position = np.full(len(store), -1, dtype=np.int64)
+    position[rows] = np.arange(len(rows))
+    place = np.where(found >= 0, position[found], -1)
+    if not (place >= 0).any():
+        where = " ".join(f"{name} {value}" for name, value in (("split", split), ("fold", fold)) if value is not None)
+        raise InputError(
+            f"no prediction is of an image of {where}: leave out --split and --fold, or predict those images"
+        )
+    truth, truth_masks = in_order(store.boxes, position, store.masks)
+    table, masks = in_order(predictions.table, place, predictions.masks)
+    mapped = set(mapped_ids)
+    seen = np.append(table.images, [spot for name, spot in zip(ids, place.tolist(), strict=True) if name in mapped])
+    return Alignment(
+        rows=rows,
+        records=[store.records[row] for row in rows.tolist()],
+        truth=truth,
+        predictions=table,
+        truth_masks=truth_masks,
+        masks=masks,
+        categories=store.categories,
+        n_without_prediction=len(rows) - len(np.unique(seen[seen >= 0])),
+        unknown_ids=tuple(name for name, row in zip(ids, found.tolist(), strict=True) if row < 0),
+        n_left_out=int(((found >= 0) & (place < 0)).sum()),
+    )
+
+
+def whole_groups(store: Store, rows: np.ndarray) -> np.ndarray:
+    """All rows, ascending, of every (split, fold) of the store that `rows` touch."""
+    groups = list(zip(store.splits.tolist(), store.folds.tolist(), strict=True))
+    touched = {groups[row] for row in np.asarray(rows).tolist()}
+    return np.array([row for row, group in enumerate(groups) if group in touched], dtype=np.int64)
+
+
+def patient_numbers(records: list[dict[str, Any]]) -> np.ndarray:
+    """(n,) int64, a number for each patient from 0; a radiograph whose patient is not known has one of its own."""
+    index: dict[tuple[str, object], int] = {}
+    keys = [
+        ("patient", record["patient"]) if record.get("patient") is not None else ("image", number)
+        for number, record in enumerate(records)
+    ]
+    return np.array([index.setdefault(key, len(index)) for key in keys], dtype=np.int64)
+
+
+def check_categories(store: Store, predictions: Predictions, name: str = "the predictions") -> None:
+    """Raises InputError if predictions, called `name`, are of categories that the dataset does not have."""
+    labels = set(np.unique(predictions.table.labels).tolist())
+    unknown = sorted(labels - store.categories.keys() - {NO_FINDING_CATEGORY})
+    if unknown:
+        ids = sorted(store.categories)
+        raise InputError(
+            f"{name} has boxes of category {', '.join(map(str, unknown))}, {store.path} has {ids[0]} to {ids[-1]}: "
+            "give the dataset that the model was trained for (a category id is Kaggle's class id + 1)"
+        )
+
+
+def in_order(
+    table: BoxTable, position: np.ndarray, masks: dict[int, dict[str, Any]] | None = None
+) -> tuple[BoxTable, dict[int, dict[str, Any]]]:
+    """The rows of a table, with their masks, whose image has a position of at least 0, renumbered to it."""
+    images = position[table.images]
+    kept = np.flatnonzero(images >= 0)
+    held = {number: masks[row] for number, row in enumerate(kept.tolist()) if row in masks} if masks else {}
+    return BoxTable(images[kept], table.labels[kept], table.boxes[kept], table.scores[kept]), held

@@ -1,0 +1,48 @@
+"""How far a number would vary with other patients: percentile intervals of the bootstrap.
+
+Patients are drawn with replacement, and all radiographs of a patient come along, since they resemble one another
+(Efron and Tibshirani 1993, ch. 8).
+"""
+
+import math
+
+import numpy as np
+
+CONFIDENCE = 0.95
+N_RESAMPLES = 1000
+
+
+def draw_patients(patients: np.ndarray, n_resamples: int, seed: int = 0) -> np.ndarray | None:
+    """How often each patient is drawn in each resample → (n_resamples, n_patients) int64.
+
+    patients: (n,) int, the patient of each radiograph, numbered from 0; where patients are not known, a number of its
+        own for each radiograph.
+    None where there are fewer than two patients.
+    """
+    n_patients = int(np.asarray(patients).max(initial=-1)) + 1
+    if n_patients < 2:
+        return None
+    draws = np.random.default_rng(seed).integers(0, n_patients, (n_resamples, n_patients))
+    return np.stack([np.bincount(draw, minlength=n_patients) for draw in draws])
+
+
+def percentile_interval(sample: np.ndarray) -> list[float]:
+    """[low, high] that hold the middle 95 % of a number's values over the resamples; those that are NaN are left out.
+
+    Both are NaN where none is left.
+    """
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.nanquantile(sample, [tail, 1 - tail]) if not np.isnan(sample).all() else (math.nan, math.nan)
+    return [float(low), float(high)]
+
+
+def mean_interval(values: np.ndarray, counted: np.ndarray, patients: np.ndarray, times: np.ndarray) -> list[float]:
+    """The interval of a mean over those radiographs that count, whose number varies from resample to resample.
+
+    values, counted: (n,) or (n, K), the latter bool. patients: (n,). times: of `draw_patients`.
+    """
+    n_patients = times.shape[1]
+    of_image = [np.where(counted, part, 0).reshape(len(patients), -1).sum(axis=1) for part in (values, 1)]
+    total, number = (times @ np.bincount(patients, part, minlength=n_patients) for part in of_image)
+    mean = np.divide(total, number, out=np.full(len(times), math.nan), where=number > 0)
+    return percentile_interval(mean)
