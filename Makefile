@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+PNEUMOTHORAX := demo-pneumothorax
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo pneumothorax test test-slow lint clean
 
 # Phantoms → dataset → detector → submission → report. Each file named below marks a finished step, so that an interrupted
 # demo goes on where it stopped; `make clean` forgets it.
@@ -42,6 +43,35 @@ $(DEMO)/report/report.html: $(DEMO)/predictions/predictions.json
 		--save-path $(DEMO)/report --baseline --overwrite
 	@touch $@
 
+# Phantoms with masks → U-Net → SIIM submission → report: prints Dice over positives and the AUROC of whole radiographs.
+pneumothorax: $(PNEUMOTHORAX)/report/report.html
+	@echo
+	@echo "submission   $(PNEUMOTHORAX)/predictions/submission.csv"
+	@echo "pictures     $(PNEUMOTHORAX)/predictions/overlays/   (truth on the left)"
+	@echo "report       $(PNEUMOTHORAX)/report/report.html   (numbers in metrics.json)"
+
+$(PNEUMOTHORAX)/raw/drawn: | $(VENV)/installed
+	$(BIN)/python tools/phantoms.py --save-path $(PNEUMOTHORAX)/raw --trees siim --n-train 400 --n-test 100 --size 512 \
+		--normal-fraction 0.3
+	@touch $@
+
+$(PNEUMOTHORAX)/data/conversion.json: $(PNEUMOTHORAX)/raw/drawn
+	$(BIN)/python tools/convert.py siim --data-path $(PNEUMOTHORAX)/raw/siim --save-path $(PNEUMOTHORAX)/data --image-size 192
+	@touch $@
+
+$(PNEUMOTHORAX)/run/trained: $(PNEUMOTHORAX)/data/conversion.json
+	$(BIN)/python xray/train.py --config configs/phantom-pneumothorax.yaml \
+		$$(test -f $(PNEUMOTHORAX)/run/last.ckpt && echo --resume)
+	@touch $@
+
+$(PNEUMOTHORAX)/predictions/predictions.json: $(PNEUMOTHORAX)/run/trained
+	$(BIN)/python tools/infer.py --weights $(PNEUMOTHORAX)/run --data-path $(PNEUMOTHORAX)/raw/siim/dicom-images-test \
+		--save-path $(PNEUMOTHORAX)/predictions --probabilities --overlays --truth $(PNEUMOTHORAX)/data --overwrite
+
+$(PNEUMOTHORAX)/report/report.html: $(PNEUMOTHORAX)/predictions/predictions.json
+	$(BIN)/python tools/evaluate.py --predictions $(PNEUMOTHORAX)/predictions/predictions.json \
+		--data-path $(PNEUMOTHORAX)/data --save-path $(PNEUMOTHORAX)/report --overwrite
+
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -62,4 +92,4 @@ $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) $(PNEUMOTHORAX)

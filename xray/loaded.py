@@ -191,7 +191,8 @@ def load_run(run: Path, device: torch.device, prune: int = 0) -> list[tuple[str,
                 model.model.prune(prune)
             except ValueError as error:
                 raise InputError(f"--prune {prune} cannot be applied to {run}: {error}") from None
-        model.model.eval().to(device)
+        # Convolutions are faster on it than on PyTorch's own order, on CPUs as on GPUs.
+        model.model.eval().to(device, memory_format=torch.channels_last)
     return loaded
 
 

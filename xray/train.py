@@ -34,6 +34,8 @@ def main(task_name: str, config: TrainingConfig) -> None:
     check_data(Path(config.data_path))
 
     # Heavy imports wait until the flags are known to be right, so that --help and mistakes answer at once.
+    import torch
+
     from xray.data.store import open_store
     from xray.training.device import lightning_precision, resolve_device
     from xray.training.trainer import build_trainer
@@ -45,6 +47,8 @@ def main(task_name: str, config: TrainingConfig) -> None:
     print(f"{len(task.train_rows)} radiographs train, {len(task.val_rows)} validate (fold {config.fold})")
     if not config.resume:
         print(task.load_initial_weights())
+    # Convolutions are faster on it than on PyTorch's own order, on CPUs as on GPUs.
+    task.model.to(memory_format=torch.channels_last)
     run.mkdir(parents=True, exist_ok=True)
     save_config(run / CONFIG_FILE, task_name, config)
     trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation)

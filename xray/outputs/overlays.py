@@ -87,6 +87,7 @@ def draw_overlay(
     top_k: int = 12,
     max_side: int = 1600,
     min_side: int = 512,
+    nothing: str = NO_FINDING_NAME,
 ) -> np.ndarray:
     """Draws findings on a radiograph: (height, width) uint8 → (h, w, 3) uint8 RGB with a legend strip below.
 
@@ -94,7 +95,8 @@ def draw_overlay(
     Marks without a score are all drawn; of the others, at most `top_k` with a score of at least `threshold`, and the
     margin says how many were left out.
 
-    normal: the probability that the radiograph is normal, written into the legend.
+    normal: the probability that the radiograph is normal, written into the legend. nothing: what the legend says where
+    there is no mark at all.
 
     Raises ValueError for pixels that are not (height, width) uint8 and for masks of another size.
     """
@@ -115,7 +117,7 @@ def draw_overlay(
         _draw_box(ImageDraw.Draw(image), box, mark, max(width, height))
     _draw_tags(image, shown, boxes, font_size)
 
-    strip = _legend(shown, left_out, normal, width, font_size)
+    strip = _legend(shown, left_out, normal, nothing, width, font_size)
     parts = [_header(title, width, font_size)] if title else []
     return np.concatenate([*parts, np.asarray(image), strip])
 
@@ -246,7 +248,7 @@ def _draw_tags(image: Image.Image, marks: Sequence[Mark], boxes: list[Rectangle]
 
 
 def _legend(
-    marks: Sequence[Mark], left_out: Sequence[str], normal: float | None, width: int, font_size: int
+    marks: Sequence[Mark], left_out: Sequence[str], normal: float | None, nothing: str, width: int, font_size: int
 ) -> np.ndarray:
     """The strip below the picture: findings with their colour, the rest in words, and the standing footer."""
     font, small = _font(font_size), _font(max(9, round(font_size * 0.85)))
@@ -257,7 +259,7 @@ def _legend(
     if normal is not None:
         items.append((f"{NO_FINDING_NAME} p={normal:.2f}", "", INK))
     elif not marks and not left_out:
-        items.append((NO_FINDING_NAME, "", INK))
+        items.append((nothing, "", INK))
     items += [(note, "", FAINT_INK) for note in left_out]
     pad, row = round(font_size * 0.7), round(_text_height(font) * 1.25)
 

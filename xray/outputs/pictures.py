@@ -65,7 +65,13 @@ def draw_findings(
         if mask.shape != pixels.shape:
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
         regions.append(Region(mask, colour_of(int(table.labels[row]))))
-    return draw_overlay(pixels, marks, regions, title, normal=normal, threshold=threshold, max_side=max_side)
+    options = {"normal": normal, "threshold": threshold, "max_side": max_side, "nothing": nothing_of(categories)}
+    return draw_overlay(pixels, marks, regions, title, **options)
+
+
+def nothing_of(categories: Mapping[int, str]) -> str:
+    """What a radiograph without any of the categories is: one without the only one may well have other findings."""
+    return f"no {next(iter(categories.values()))}" if len(categories) == 1 else NO_FINDING_NAME
 
 
 def draw_with_truth(truth: np.ndarray, found: np.ndarray, shown: BoxTable, words: str, categories: Any) -> np.ndarray:
@@ -74,7 +80,9 @@ def draw_with_truth(truth: np.ndarray, found: np.ndarray, shown: BoxTable, words
     shown: the truth's rows. categories: id → name.
     """
     names = list(dict.fromkeys(categories[label] for label in sorted(shown.labels.tolist()) if label in categories))
-    return draw_side_by_side(truth, found, (f"truth: {', '.join(names) or NO_FINDING_NAME}", f"prediction: {words}"))
+    return draw_side_by_side(
+        truth, found, (f"truth: {', '.join(names) or nothing_of(categories)}", f"prediction: {words}")
+    )
 
 
 def rows_of(table: BoxTable, masks: Mapping[int, Any], image: int) -> tuple[BoxTable, dict[int, Any]]:
