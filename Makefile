@@ -7,18 +7,18 @@ PNEUMOTHORAX := demo-pneumothorax
 
 .PHONY: demo pneumothorax test test-slow lint clean
 
-# Phantoms → dataset → detector → submission → report. Each file named below marks a finished step, so that an interrupted
-# demo goes on where it stopped; `make clean` forgets it.
+# Phantoms → dataset → detector, and a mask head on its trunk → submission → report. Each file named below marks a finished
+# step, so that an interrupted demo goes on where it stopped; `make clean` forgets it.
 demo: $(DEMO)/report/report.html $(DEMO)/truth/contact_sheet.png
 	@echo
 	@echo "submission   $(DEMO)/predictions/submission.csv"
 	@echo "overlays     $(DEMO)/predictions/overlays/   (truth beside them in $(DEMO)/truth/)"
 	@echo "report       $(DEMO)/report/report.html   (numbers in metrics.json)"
-	@echo "training     $(BIN)/tensorboard --logdir $(DEMO)/run"
+	@echo "training     $(BIN)/tensorboard --logdir $(DEMO)"
 
 $(DEMO)/raw/drawn: | $(VENV)/installed
 	$(BIN)/python tools/phantoms.py --save-path $(DEMO)/raw --trees vinbig --n-train 500 --n-test 100 --size 512 \
-		--normal-fraction 0.3
+		--normal-fraction 0.3 --pneumothorax-fraction 0.1
 	@touch $@
 
 $(DEMO)/data/conversion.json: $(DEMO)/raw/drawn
@@ -33,9 +33,26 @@ $(DEMO)/run/trained: $(DEMO)/data/conversion.json
 	$(BIN)/python xray/train.py --config configs/demo.yaml $$(test -f $(DEMO)/run/last.ckpt && echo --resume)
 	@touch $@
 
-$(DEMO)/predictions/predictions.json: $(DEMO)/run/trained
-	$(BIN)/python tools/infer.py --weights $(DEMO)/run --data-path $(DEMO)/raw/vinbig/test \
-		--save-path $(DEMO)/predictions --overlays --overwrite
+# VinBigData has no masks: the head learns from others.
+$(DEMO)/masks/conversion.json: | $(VENV)/installed
+	$(BIN)/python tools/phantoms.py --save-path $(DEMO)/raw --trees siim --n-train 240 --n-test 0 --size 512 \
+		--normal-fraction 0.3 --pneumothorax-fraction 0.5
+	$(BIN)/python tools/convert.py siim --data-path $(DEMO)/raw/siim --save-path $(DEMO)/masks --image-size 256 --overwrite
+	@touch $@
+
+$(DEMO)/head/trained: $(DEMO)/masks/conversion.json $(DEMO)/run/trained
+	$(BIN)/python xray/train.py --config configs/demo-head.yaml $$(test -f $(DEMO)/head/last.ckpt && echo --resume)
+	@touch $@
+
+# How far boxes follow the masks is fitted on the fold that the detector was not trained on.
+$(DEMO)/refined/predictions.json: $(DEMO)/head/trained
+	$(BIN)/python tools/infer.py --weights $(DEMO)/head --data-path $(DEMO)/data --fold 0 --save-path $(DEMO)/fold0 --overwrite
+	$(BIN)/python tools/refine.py --predictions $(DEMO)/run/validation/predictions.json --fold 0 --fit --overwrite \
+		--masks $(DEMO)/fold0/predictions.json --weights $(DEMO)/head --data-path $(DEMO)/data --save-path $(DEMO)/refined
+
+$(DEMO)/predictions/predictions.json: $(DEMO)/refined/predictions.json
+	$(BIN)/python tools/infer.py --weights $(DEMO)/run $(DEMO)/head --data-path $(DEMO)/raw/vinbig/test \
+		--save-path $(DEMO)/predictions --overlays --truth $(DEMO)/data --overwrite
 	@touch $@
 
 $(DEMO)/report/report.html: $(DEMO)/predictions/predictions.json

@@ -34,8 +34,9 @@ class Config:
     in lungs 1400 to 2000."""
     normal_fraction: float = 0.7
     """Share of radiographs without findings, 0 to 1; in siim, pneumothorax aside."""
-    pneumothorax_fraction: float = 0.25
-    """Share of the radiographs of siim that show a pneumothorax, 0 to 1."""
+    pneumothorax_fraction: float | None = None
+    """Share of the radiographs of vinbig and siim with a pneumothorax, 0 to 1; if not given, a quarter in siim and as
+    few as in VinBigData in vinbig."""
     n_workers: int = os.cpu_count() or 1
     """Processes that draw; 0 draws in the main one. The files do not depend on it."""
     overwrite: bool = False
@@ -52,7 +53,7 @@ def main(config: Config) -> None:
     writers = {"vinbig": write_vinbig, "siim": write_siim, "lungs": write_lungs}
     folders = []
     for tree in dict.fromkeys(config.trees):
-        own = {"positives": config.pneumothorax_fraction} if tree == "siim" else {}
+        own = {} if tree == "lungs" else {"pneumothorax": config.pneumothorax_fraction}
         written = writers[tree](
             config.save_path,
             config.n_train,

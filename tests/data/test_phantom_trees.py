@@ -13,10 +13,12 @@ from xray.data.lungs import convert_lungs
 from xray.data.masks import decode_mask
 from xray.data.phantom.drawing import draw_phantom
 from xray.data.phantom_trees import write_lungs, write_siim
+from xray.data.phantoms import plan_findings, write_vinbig
 from xray.data.radiograph import read_radiograph
 from xray.data.rle import decode, is_empty
 from xray.data.siim import convert_siim
 from xray.data.store import open_store
+from xray.findings import PNEUMOTHORAX
 
 WRITERS = {"siim": write_siim, "lungs": write_lungs}
 NUMBERS = {"siim": (13, 4), "lungs": (5, 3)}
@@ -146,3 +148,17 @@ def test_masks_are_what_was_drawn(raw):
     for side, expected in (("leftMask", left), ("rightMask", right)):
         found = read_radiograph(next((raw / "lungs" / "ManualMask" / side).glob("MCUCXR_0001*"))).pixels > 127
         assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.9
+
+
+def test_the_share_of_pneumothorax_can_be_chosen(tmp_path):
+    options = {"size": 96, "n_workers": 0, "progress": False}
+    siim = write_siim(tmp_path, 4, 4, pneumothorax=0.5, **options)
+    assert siim.images_with == {"Pneumothorax": 4}
+    rng = np.random.default_rng(0)
+    plan = plan_findings(100, 0.4, rng, pneumothorax=0.2)
+    assert sum(PNEUMOTHORAX in ids for ids in plan) == 20
+    assert sum(not ids for ids in plan) == 40
+    with pytest.raises(InputError, match=r"pneumothorax is 1.5"):
+        write_siim(tmp_path / "b", 1, 1, pneumothorax=1.5, **options)
+    with pytest.raises(InputError, match=r"pneumothorax is -0.1"):
+        write_vinbig(tmp_path / "b", 1, 1, pneumothorax=-0.1, **options)

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 from pydicom.uid import JPEGBaseline8Bit
 
-from xray.command import InputError
 from xray.data.phantom.dicom import Storage, dicom_of, save_dicom, uid_of
 from xray.data.phantom.drawing import draw_phantom, random_findings
 from xray.data.phantom.tree import draw_tree, write_csv, write_text
@@ -49,7 +48,7 @@ def write_siim(
     n_workers: int = 1,
     overwrite: bool = False,
     progress: bool = True,
-    positives: float = PNEUMOTHORAX_SHARE,
+    pneumothorax: float | None = None,
 ) -> PhantomSet:
     """Writes `<save_path>/siim`: dicom-images-train/ and -test/ (JPEG files, two folders deep) and train-rle.csv.
 
@@ -58,12 +57,11 @@ def write_siim(
 
     size: side in pixels; None for 1024.
     normal_fraction: share (0–1) of the radiographs that show nothing but, in some, a pneumothorax.
-    positives: share (0–1) of the radiographs, in each split, that show a pneumothorax.
+    pneumothorax: share (0–1) of the radiographs, in each split, that show one; None for a quarter.
     The other arguments are those of `xray.data.phantoms.write_vinbig`. Raises InputError as it does.
     """
-    check_numbers(n_train, n_test, seed, size, normal_fraction)
-    if not 0 <= positives <= 1:
-        raise InputError(f"the share of phantoms with a pneumothorax is {positives}: choose one from 0 to 1")
+    check_numbers(n_train, n_test, seed, size, normal_fraction, pneumothorax)
+    positives = PNEUMOTHORAX_SHARE if pneumothorax is None else pneumothorax
     folder = Path(save_path) / "siim"
     parameters = {
         "edition": _EDITION, "n_train": n_train, "n_test": n_test, "seed": seed, "size": size,

@@ -13,7 +13,7 @@ from xray.command import InputError
 from xray.data.phantom.drawing import FINDING_RATES, Phantom, draw_phantom
 from xray.data.phantom.readers import read_by_three
 from xray.data.phantom.tree import draw_tree, write_csv
-from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_NAME
+from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_NAME, PNEUMOTHORAX
 
 __all__ = ["Phantom", "PhantomSet", "draw_phantom", "image_id", "plan_findings", "write_vinbig"]
 
@@ -55,15 +55,21 @@ class _Job:
         return self.folder / self.split / f"{self.image_id}.dicom"
 
 
-def plan_findings(n: int, normal_fraction: float, rng: np.random.Generator) -> list[tuple[int, ...]]:
+def plan_findings(
+    n: int, normal_fraction: float, rng: np.random.Generator, pneumothorax: float | None = None
+) -> list[tuple[int, ...]]:
     """Which findings each of n radiographs shows: class ids, () for none.
 
     The share of normal radiographs is met exactly, and among the others each finding occurs as often as its rate says
     (`FINDING_RATES`), but at least once, so that a small set has them all.
+
+    pneumothorax: share (0–1) of the n radiographs with one, as far as there are abnormal ones; None for its rate.
     """
     n_abnormal = n - round(n * normal_fraction)
     shown: list[list[int]] = [[] for _ in range(n_abnormal)]
     quotas = np.maximum(1, np.round(FINDING_RATES * n_abnormal)).astype(int)
+    if pneumothorax is not None:
+        quotas[PNEUMOTHORAX] = round(pneumothorax * n)
     for class_id in np.argsort(quotas, kind="stable"):
         # Radiographs with few findings so far come first: nobody has everything and none of them has nothing.
         order = np.argsort([len(ids) + 1.5 * rng.random() for ids in shown], kind="stable")
@@ -83,6 +89,7 @@ def write_vinbig(
     n_workers: int = 1,
     overwrite: bool = False,
     progress: bool = True,
+    pneumothorax: float | None = None,
 ) -> PhantomSet:
     """Writes `<save_path>/vinbig` with train.csv, sample_submission.csv, train/*.dicom and test/*.dicom.
 
@@ -96,18 +103,22 @@ def write_vinbig(
     overwrite: delete phantoms made with other parameters. Without it, files already there are kept if the parameters
         are the same, so that an interrupted run goes on.
     progress: show a progress bar on stderr.
+    pneumothorax: share (0–1) of radiographs with one; None for as few as in VinBigData.
 
     Raises InputError where a number makes no sense, or the folder holds something else.
     """
-    check_numbers(n_train, n_test, seed, size, normal_fraction)
+    check_numbers(n_train, n_test, seed, size, normal_fraction, pneumothorax)
     folder = Path(save_path) / "vinbig"
     parameters = {
         "edition": _EDITION, "n_train": n_train, "n_test": n_test, "seed": seed, "size": size,
         "normal_fraction": normal_fraction,
     }  # fmt: skip
+    # Only where it is given, so that trees which were begun before there was a choice are still continued.
+    if pneumothorax is not None:
+        parameters["pneumothorax"] = pneumothorax
     jobs = []
     for split, n in zip(_SPLITS, (n_train, n_test), strict=True):
-        plan = plan_findings(n, normal_fraction, np.random.default_rng([seed, _SPLITS.index(split)]))
+        plan = plan_findings(n, normal_fraction, np.random.default_rng([seed, _SPLITS.index(split)]), pneumothorax)
         jobs += [_Job(split, k, image_id(seed, split, k), ids, seed, size, folder) for k, ids in enumerate(plan)]
     made = ("train.csv", "sample_submission.csv", "test_truth.csv", *_SPLITS)
     ordered, n_drawn = draw_tree(
@@ -126,7 +137,9 @@ def image_id(seed: int, split: str, index: int) -> str:
     return hashlib.sha256(f"xray phantom {seed} {split} {index}".encode()).hexdigest()[:32]
 
 
-def check_numbers(n_train: int, n_test: int, seed: int, size: int | None, normal_fraction: float) -> None:
+def check_numbers(
+    n_train: int, n_test: int, seed: int, size: int | None, normal_fraction: float, pneumothorax: float | None = None
+) -> None:
     """Raises InputError where a number makes no sense."""
     if n_train < 0 or n_test < 0 or n_train + n_test == 0:
         raise InputError(f"{n_train} training and {n_test} test phantoms were asked for: ask for at least one")
@@ -136,6 +149,8 @@ def check_numbers(n_train: int, n_test: int, seed: int, size: int | None, normal
         raise InputError(f"the size is {size} pixels: choose one from 96 to 6000, or none for 1900 to 3000")
     if not 0 <= normal_fraction <= 1:
         raise InputError(f"the share of normal phantoms is {normal_fraction}: choose one from 0 to 1")
+    if pneumothorax is not None and not 0 <= pneumothorax <= 1:
+        raise InputError(f"the share of phantoms with a pneumothorax is {pneumothorax}: choose one from 0 to 1")
 
 
 def _draw(job: _Job) -> dict:
