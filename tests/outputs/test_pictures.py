@@ -12,7 +12,7 @@ NAMES = {1: "Nodule", 2: "Pneumothorax", 3: "Effusion", 4: "Cardiomegaly"}
 
 @pytest.mark.parametrize(
     ("probability", "term"),
-    [(1.0, "consistent with"), (0.9, "consistent with"), (0.75, "suspicious for"), (0.5, "possible"),
+    [(1.0, "consistent with"), (0.9, "consistent with"), (0.75, "probable"), (0.5, "possible"),
      (0.25, "less likely"), (0.0999, "unlikely"), (0.0, "unlikely")],
 )  # fmt: skip
 def test_the_terms_of_the_lexicon(probability, term):

@@ -11,7 +11,7 @@ from xray.data.masks import decode_mask
 from xray.findings import NO_FINDING_NAME, colour_of
 from xray.outputs.overlays import Region, draw_overlay, draw_side_by_side, marks_of
 
-CERTAINTY = ((0.9, "consistent with"), (0.625, "suspicious for"), (0.375, "possible"), (0.1, "less likely"))
+CERTAINTY = ((0.9, "consistent with"), (0.625, "probable"), (0.375, "possible"), (0.1, "less likely"))
 """Lowest probability of each term of the lexicon that radiologists were proposed for their reports, whose terms mean
 more than 90, about 75, about 50, about 25, and less than 10 % (Panicek and Hricak 2016, doi:10.2214/AJR.15.15895)."""
 UNLIKELY = "unlikely"
