@@ -98,10 +98,13 @@ def test_resuming_a_finished_training_changes_nothing(vinbig_store, vinbig_run, 
         assert (run / name).read_bytes() == (vinbig_run / name).read_bytes()
 
 
-def test_an_epoch_that_was_cut_short_is_repeated(side_store, train_tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("val_every", [1, 2])
+def test_an_epoch_that_was_cut_short_is_repeated(side_store, train_tiny, tmp_path, monkeypatch, val_every):
+    """With a validation every second epoch, nothing has been validated when the training goes on."""
     from xray.detection.task import DetectionTask
 
-    whole = train_tiny(side_store, tmp_path / "whole", "--n-epochs", 2)
+    flags = ("--n-epochs", 2, "--val-every", val_every)
+    whole = train_tiny(side_store, tmp_path / "whole", *flags)
     step = DetectionTask.training_step
 
     def failing(task, batch, index):
@@ -111,7 +114,7 @@ def test_an_epoch_that_was_cut_short_is_repeated(side_store, train_tiny, tmp_pat
 
     monkeypatch.setattr(DetectionTask, "training_step", failing)
     with pytest.raises(RuntimeError, match="went away"):
-        train_tiny(side_store, tmp_path / "cut", "--n-epochs", 2)
+        train_tiny(side_store, tmp_path / "cut", *flags)
     assert checkpoint(tmp_path / "cut")["epoch"] == 0
     assert len(rows_of(tmp_path / "cut")) == 1
     monkeypatch.undo()

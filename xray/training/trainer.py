@@ -15,14 +15,13 @@ from lightning.pytorch.callbacks import (
     EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
-    RichProgressBar,
     WeightAveraging,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from xray.config import TrainingConfig
-from xray.training.callbacks import DeployBest, EpochTable, Pictures, Plateau, Throughput
+from xray.training.callbacks import DeployBest, EpochTable, Pictures, Plateau, ProgressBar, Throughput
 
 LAST, BEST = "last", "best"
 
@@ -63,7 +62,7 @@ def build_trainer(
     if config.early_stop:
         callbacks.append(EarlyStopping(monitored, mode="max", patience=config.early_stop, check_finite=False))
     if sys.stderr.isatty():
-        callbacks.append(RichProgressBar())
+        callbacks.append(ProgressBar(config.log_step))
     return L.Trainer(
         max_epochs=config.n_epochs,
         accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -90,6 +89,9 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning forgets the score if the path changed, and the next epoch would replace best.ckpt, worse or not."""
+        if state_dict["best_model_score"] is None:
+            # Nothing was validated yet.
+            return
         file = str(Path(self.dirpath) / Path(state_dict["best_model_path"]).name)
         moved = {
             "dirpath": self.dirpath,
