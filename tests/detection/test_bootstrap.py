@@ -32,7 +32,8 @@ def test_a_resample_equals_scoring_the_copies() -> None:
         matches = match_boxes(truth, predictions)
         order = matches.order
         patient_of_box = patients[predictions.images[order]]
-        ours = _resampled_ap(matches.is_true[order], patient_of_box, patients[truth.images], times[None])[0]
+        true_rows = np.flatnonzero(matches.is_true[order])
+        ours = _resampled_ap(true_rows, patient_of_box, patients[truth.images], times[None])[0]
 
         copies = np.repeat(np.arange(12), times[patients])
         rows_of = [np.flatnonzero(truth.images == image) for image in copies]

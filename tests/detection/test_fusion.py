@@ -86,6 +86,33 @@ def test_a_mask_follows_its_box() -> None:
     ]
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_masks_follow_the_strongest_member_that_has_one(seed: int) -> None:
+    # Masks are named after the row they come from; a box is told by its width, which no other has.
+    rng = np.random.default_rng(seed)
+    models, rows = [], []
+    for _ in range(3):
+        some = []
+        for _ in range(rng.integers(0, 15)):
+            width = 100 + len(rows)
+            box, score = (0, 0, width, 100), rng.integers(1, 5) / 4
+            some.append((str(rng.integers(2)), 1 + 14 * int(rng.integers(2)), box, score))
+            rows.append((*some[-1][:2], score, bool(rng.integers(2))))
+        first = len(rows) - len(some)
+        models.append(model(*some, masks={k: {"row": first + k} for k in range(len(some)) if rows[first + k][3]}))
+    # Widths of 100 to 145 overlap by more than 0.6: one box an image and category.
+    fused = fuse(models, iou_threshold=0.5)
+    expected = {}
+    for row, (image, label, score, has_mask) in enumerate(rows):
+        if has_mask and ((image, label) not in expected or score > rows[expected[image, label]][2]):
+            expected[image, label] = row
+    table = fused.table
+    found = {(fused.image_ids[table.images[k]], int(table.labels[k])): mask["row"] for k, mask in fused.masks.items()}
+    assert found == expected
+    assert list(fused.masks) == sorted(fused.masks)
+
+
 def test_nms_keeps_the_strongest() -> None:
     # IoU 100 / 110 = 0.91 of the first two; the third lies apart. Model weights 1 and 2 make the second 0.35 of 0.7.
     a = model(("x", 1, (0, 0, 100, 100), 0.7))

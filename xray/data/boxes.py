@@ -5,7 +5,9 @@ Python loop.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numba
 import numpy as np
@@ -13,6 +15,10 @@ import numpy as np
 from xray.command import InputError
 
 FUSED_SCORES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
+ROWS_A_PART = 50_000
+"""Boxes that one thread fuses at a time: enough to outweigh its start, few enough to sort in the cache."""
+
+Part, Result = TypeVar("Part"), TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,32 +139,57 @@ def weighted_boxes_fusion(
     _check_fusion(table, models, weights, score)
     has_area = ((table.boxes[:, 2:] - table.boxes[:, :2]) > 0).all(axis=1)
     kept = np.flatnonzero((table.scores >= skip_threshold) & has_area)
-    weighted = table.scores[kept] * weights[models[kept]]
-    order = kept[np.lexsort((-weighted, table.labels[kept], table.images[kept]))]
-    cluster = np.full(len(table), -1, dtype=np.int64)
-    if len(order) == 0:
-        return Fused(BoxTable.empty(), np.zeros(0, dtype=np.int64), cluster)
+    by_image = kept[np.argsort(table.images[kept], kind="stable")]
 
-    images, labels = table.images[order], table.labels[order]
+    def fuse_images(rows: np.ndarray) -> tuple[BoxTable, np.ndarray, np.ndarray, np.ndarray]:
+        return _fuse_rows(table, rows, models[rows], weights, iou_threshold, FUSED_SCORES.index(score))
+
+    parts = _in_threads(fuse_images, _split_at_images(by_image, table.images))
+    cluster, n_fused = np.full(len(table), -1, dtype=np.int64), 0
+    for fused, _, rows, number in parts:
+        cluster[rows] = n_fused + number
+        n_fused += len(fused)
+    counts = np.concatenate([np.zeros(0, dtype=np.int64), *(counts for _, counts, _, _ in parts)])
+    return Fused(BoxTable.concatenate([fused for fused, _, _, _ in parts]), counts, cluster)
+
+
+def _split_at_images(rows: np.ndarray, images: np.ndarray) -> list[np.ndarray]:
+    """Rows ordered by image → parts of about ROWS_A_PART of them, no image in two."""
+    starts = np.append(0, np.flatnonzero(np.diff(images[rows])) + 1)
+    bounds = starts[np.unique(np.searchsorted(starts, np.arange(ROWS_A_PART, len(rows), ROWS_A_PART), "right") - 1)]
+    return [part for part in np.split(rows, bounds) if len(part)]
+
+
+def _in_threads(function: Callable[[Part], Result], parts: list[Part]) -> list[Result]:
+    """`function` of each part, in order. It has to leave the interpreter free most of the time to gain anything."""
+    if len(parts) < 2 or numba.config.NUMBA_NUM_THREADS < 2:
+        return [function(part) for part in parts]
+    # Plain threads rather than numba's own: those abort the process when two threads start them, or after a fork.
+    with ThreadPoolExecutor(min(numba.config.NUMBA_NUM_THREADS, len(parts))) as pool:
+        return list(pool.map(function, parts))
+
+
+def _fuse_rows(
+    table: BoxTable, rows: np.ndarray, models: np.ndarray, weights: np.ndarray, iou_threshold: float, score_kind: int
+) -> tuple[BoxTable, np.ndarray, np.ndarray, np.ndarray]:
+    """Fuses some of the table's rows → fused boxes, their counts, and for `rows` in another order the box they went in.
+
+    models: of these rows.
+    """
+    order = np.lexsort((-(table.scores[rows] * weights[models]), table.labels[rows], table.images[rows]))
+    rows, models = rows[order], models[order]
+    images, labels = table.images[rows], table.labels[rows]
     changes = np.flatnonzero((np.diff(images) != 0) | (np.diff(labels) != 0)) + 1
-    starts = np.concatenate([[0], changes, [len(order)]]).astype(np.int64)
-    owner, boxes, scores, counts = _fuse_groups(
-        starts,
-        table.boxes[order],
-        table.scores[order],
-        models[order],
-        weights,
-        iou_threshold,
-        FUSED_SCORES.index(score),
+    starts = np.concatenate([[0], changes, [len(rows)]]).astype(np.int64)
+    owner, first, boxes, scores, counts = _fuse_groups(
+        starts, table.boxes[rows], table.scores[rows], models, weights, float(iou_threshold), score_kind
     )
-    # A cluster's row is that of its first box: compact those rows, then order them by image and score.
-    first = np.flatnonzero(counts > 0)
-    by_score = first[np.lexsort((-scores[first], images[first]))]
-    row_of_first = np.empty(len(order), dtype=np.int64)
-    row_of_first[by_score] = np.arange(len(by_score))
-    cluster[order] = row_of_first[owner]
+    images, labels = images[first], labels[first]
+    by_score = np.lexsort((-scores, images))
+    number = np.empty(len(first), dtype=np.int64)
+    number[by_score] = np.arange(len(first))
     fused = BoxTable(images[by_score], labels[by_score], boxes[by_score], scores[by_score])
-    return Fused(fused, counts[by_score], cluster)
+    return fused, counts[by_score], rows, number[owner]
 
 
 def _check_fusion(table: BoxTable, models: np.ndarray, weights: np.ndarray, score: str) -> None:
@@ -181,38 +212,39 @@ def _check_fusion(table: BoxTable, models: np.ndarray, weights: np.ndarray, scor
 # error_model: no test for a division by zero, none of which can happen; it also halves the time to compile.
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _fuse_groups(starts, boxes, scores, models, weights, iou_threshold, score_kind):  # type: ignore[no-untyped-def]
-    """Clusters each group (one image and category, sorted by weighted score); a cluster lives at its first box's row.
+    """Clusters each group: one image and category, sorted by weighted score. Clusters are numbered as they arise.
 
-    Returns owner (N,): first row of the box's cluster; and, valid at those first rows: boxes, scores, counts.
+    Returns owner (N,), each box's cluster; and of each cluster first, the row of its first box, boxes, scores, counts.
     """
     n = len(boxes)
     owner = np.empty(n, dtype=np.int64)
-    fused = np.zeros((n, 4))
+    first = np.empty(n, dtype=np.int64)
+    fused = np.empty((n, 4))
+    areas = np.empty(n)
     sums = np.zeros((n, 4))
     confidence = np.zeros(n)
     highest = np.zeros(n)
     weight_sum = np.zeros(n)
     counts = np.zeros(n, dtype=np.int64)
-    clusters = np.empty(n, dtype=np.int64)
+    n_clusters = 0
     for group in range(len(starts) - 1):
-        n_clusters = 0
+        group_clusters = n_clusters
         for j in range(starts[group], starts[group + 1]):
-            area = (boxes[j, 2] - boxes[j, 0]) * (boxes[j, 3] - boxes[j, 1])
+            x1, y1, x2, y2 = boxes[j, 0], boxes[j, 1], boxes[j, 2], boxes[j, 3]
+            area = (x2 - x1) * (y2 - y1)
             best, best_iou = -1, iou_threshold
-            for c in range(n_clusters):
-                k = clusters[c]
-                width = min(fused[k, 2], boxes[j, 2]) - max(fused[k, 0], boxes[j, 0])
-                height = min(fused[k, 3], boxes[j, 3]) - max(fused[k, 1], boxes[j, 1])
+            for k in range(group_clusters, n_clusters):
+                width = min(fused[k, 2], x2) - max(fused[k, 0], x1)
+                height = min(fused[k, 3], y2) - max(fused[k, 1], y1)
                 if width <= 0 or height <= 0:
                     continue
                 overlap = width * height
-                area_k = (fused[k, 2] - fused[k, 0]) * (fused[k, 3] - fused[k, 1])
-                iou = overlap / (area + area_k - overlap)
+                iou = overlap / (area + areas[k] - overlap)
                 if iou > best_iou:
                     best, best_iou = k, iou
             if best < 0:
-                best = j
-                clusters[n_clusters] = j
+                best = n_clusters
+                first[best] = j
                 n_clusters += 1
             weighted = scores[j] * weights[models[j]]
             owner[j] = best
@@ -224,18 +256,19 @@ def _fuse_groups(starts, boxes, scores, models, weights, iou_threshold, score_ki
                 sums[best, d] += weighted * boxes[j, d]
                 # A lone box stays exactly what it was, whatever its score, zero included.
                 fused[best, d] = (
-                    sums[best, d] / confidence[best] if counts[best] > 1 and confidence[best] > 0 else boxes[best, d]
+                    sums[best, d] / confidence[best]
+                    if counts[best] > 1 and confidence[best] > 0
+                    else boxes[first[best], d]
                 )
+            areas[best] = (fused[best, 2] - fused[best, 0]) * (fused[best, 3] - fused[best, 1])
 
     total = weights.sum()
-    present = np.zeros((n, len(weights)) if score_kind >= 2 else (1, 1), dtype=np.bool_)
+    present = np.zeros((n_clusters, len(weights)) if score_kind >= 2 else (1, 1), dtype=np.bool_)
     if score_kind >= 2:
         for j in range(n):
             present[owner[j], models[j]] = True
-    result = np.zeros(n)
-    for k in range(n):
-        if counts[k] == 0:
-            continue
+    result = np.zeros(n_clusters)
+    for k in range(n_clusters):
         if score_kind == 0:
             result[k] = confidence[k] / counts[k] * min(len(weights), counts[k]) / total
         elif score_kind == 1:
@@ -249,4 +282,4 @@ def _fuse_groups(starts, boxes, scores, models, weights, iou_threshold, score_ki
                 result[k] = confidence[k] / weight_sum[k] * seen / total
             else:
                 result[k] = confidence[k] / (weight_sum[k] + total - seen)
-    return owner, fused, result, counts
+    return owner, first[:n_clusters].copy(), fused[:n_clusters].copy(), result, counts[:n_clusters].copy()

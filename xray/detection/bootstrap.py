@@ -47,7 +47,8 @@ def bootstrap_intervals(
         mine = ordered.labels == label
         of_truth = patients[truth.images[truth.labels == label]]
         if len(of_truth):
-            samples[label] = _resampled_ap(is_true[mine], patients[ordered.images[mine]], of_truth, times)
+            true_rows = np.flatnonzero(is_true[mine])
+            samples[label] = _resampled_ap(true_rows, patients[ordered.images[mine]], of_truth, times)
 
     findings = [label for label in samples if label in categories]
     varying = [label for label in findings if len(np.unique(patients[truth.images[truth.labels == label]])) > 1]
@@ -61,32 +62,35 @@ def bootstrap_intervals(
     return intervals
 
 
-@numba.njit(cache=True, nogil=True)
-def _resampled_ap(is_true, patients, truth_patients, times):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _resampled_ap(true_rows, patients, truth_patients, times):  # type: ignore[no-untyped-def]
     """AP of one category in each resample: predictions sorted, weighted by how often their patient was drawn.
 
+    true_rows: the predictions that are right, ascending; patients: of all predictions.
+
     Repeated copies of a prediction stand side by side; the highest precision from a true copy on is that after its
-    last copy, so one step of weight w gives exactly what w steps would.
+    last copy, so one step of weight w gives exactly what w steps would. Precision falls at each false one, so its
+    highest values are found at the true ones.
     """
-    n_resamples, n = len(times), len(is_true)
+    n_resamples, n_true = len(times), len(true_rows)
     result = np.empty(n_resamples)
-    precision = np.empty(n)
+    precision = np.empty(n_true)
     for sample in range(n_resamples):
         n_truth = 0
         for patient in truth_patients:
             n_truth += times[sample, patient]
-        found, seen = 0, 0
-        for row in range(n):
-            weight = times[sample, patients[row]]
-            seen += weight
-            if is_true[row]:
-                found += weight
-            precision[row] = found / seen if seen else 0.0
+        found, seen, start = 0, 0, 0
+        for number in range(n_true):
+            stop = true_rows[number]
+            for row in range(start, stop + 1):
+                seen += times[sample, patients[row]]
+            start = stop + 1
+            found += times[sample, patients[stop]]
+            precision[number] = found / seen if seen else 0.0
         highest, area = 0.0, 0.0
-        for row in range(n - 1, -1, -1):
-            highest = max(highest, precision[row])
-            if is_true[row]:
-                area += highest * times[sample, patients[row]]
+        for number in range(n_true - 1, -1, -1):
+            highest = max(highest, precision[number])
+            area += highest * times[sample, patients[true_rows[number]]]
         result[sample] = area / n_truth if n_truth else np.nan
     return result
 

@@ -71,9 +71,11 @@ def fuse(
     merged = BoxTable.concatenate([fused, normal])
     order = np.lexsort((-merged.scores, merged.images))
     merged = merged.select(order)
-    kept = {new: source[old] for new, old in enumerate(order.tolist()) if old in source}
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    kept = sorted((int(place[old]), row) for old, row in source.items())
     table = BoxTable(merged.images, merged.labels, merged.boxes, merged.scores.clip(0, 1))
-    return Predictions(tuple(index), table, {row: masks[old] for row, old in kept.items()})
+    return Predictions(tuple(index), table, {new: masks[row] for new, row in kept})
 
 
 def _check(
@@ -112,9 +114,12 @@ def _strongest_with_mask(
     rows: np.ndarray, cluster: np.ndarray, scores: np.ndarray, masks: dict[int, object]
 ) -> dict[int, int]:
     """Fused row → the row of its highest-scored member with a mask, where it has one."""
+    went_into = np.full(len(scores), -1, dtype=np.int64)
+    went_into[rows] = cluster
     source: dict[int, int] = {}
-    for row, fused in zip(rows.tolist(), cluster.tolist(), strict=True):
-        if fused >= 0 and row in masks and (fused not in source or scores[row] > scores[source[fused]]):
+    for row in sorted(masks):
+        fused = int(went_into[row])
+        if fused >= 0 and (fused not in source or scores[row] > scores[source[fused]]):
             source[fused] = row
     return source
 

@@ -4,10 +4,9 @@ Everything works on `BoxTable`s whose `images` number the same n_images radiogra
 (x1, y1, x2, y2): a box from 0 to 10 is 10 pixels wide, without the devkit's "+ 1".
 """
 
-import contextlib
 import dataclasses
-import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -19,6 +18,7 @@ from xray.detection.froc import FP_PER_IMAGE, froc_curve, sensitivity_at
 from xray.findings import CATEGORIES, NO_FINDING_BOX, NO_FINDING_NAME
 
 IOU_THRESHOLD = 0.4
+COCO_IOUS, COCO_RECALLS = np.linspace(0.5, 0.95, 10), np.linspace(0, 1, 101)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +46,7 @@ def match_boxes(truth: BoxTable, predictions: BoxTable, iou_threshold: float = I
     overlaps most (the first of equals). It is a true positive if that IoU is *greater* than `iou_threshold` and no
     earlier prediction took that truth box; otherwise it is a false positive, even if it overlaps another, free box.
     """
-    # One number an (image, category) pair, so that a sorted array finds the truth boxes of a prediction.
-    n_labels = 1 + max(truth.labels.max(initial=0), predictions.labels.max(initial=0))
-    truth_keys = truth.images * n_labels + truth.labels
-    truth_order = np.argsort(truth_keys, kind="stable")
-    sorted_keys = truth_keys[truth_order]
-    keys = predictions.images * n_labels + predictions.labels
-    starts = np.searchsorted(sorted_keys, keys, side="left")
-    stops = np.searchsorted(sorted_keys, keys, side="right")
+    truth_order, starts, stops = _candidates(truth, predictions)
     order = np.argsort(-predictions.scores, kind="stable")
     is_true, best, iou, taken = _match(
         order, starts, stops, predictions.boxes, truth.boxes[truth_order], float(iou_threshold)
@@ -63,6 +56,18 @@ def match_boxes(truth: BoxTable, predictions: BoxTable, iou_threshold: float = I
     overlapped = best >= 0
     best[overlapped] = truth_order[best[overlapped]]
     return Matches(order, is_true, best, iou, found_by)
+
+
+def _candidates(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An order of the M truth boxes, and where in it those of each prediction's image and category start and stop."""
+    # One number an (image, category) pair, so that a sorted array finds the truth boxes of a prediction.
+    n_labels = 1 + max(truth.labels.max(initial=0), predictions.labels.max(initial=0))
+    truth_keys = truth.images * n_labels + truth.labels
+    truth_order = np.argsort(truth_keys, kind="stable")
+    sorted_keys = truth_keys[truth_order]
+    keys = predictions.images * n_labels + predictions.labels
+    starts = np.searchsorted(sorted_keys, keys, side="left")
+    return truth_order, starts, np.searchsorted(sorted_keys, keys, side="right")
 
 
 @numba.njit(cache=True, nogil=True)
@@ -129,7 +134,7 @@ def detection_metrics(
     truth, predictions: `images` in [0, n_images); predictions of categories outside `categories` (and, with VinBig's
     categories, outside "No finding", 15) are ignored.
     categories: category id → name.
-    with_coco: also COCO's AP, which takes most of the time.
+    with_coco: also COCO's AP.
 
     Returns n_images; n_truth {name: boxes}; ap40 {name: AP} for the findings present in the truth; map40, their mean;
     with VinBig's categories ap40_no_finding and map40_kaggle; sensitivity_at_fp {name: {"0.125": …, "8": …}}, the
@@ -174,55 +179,106 @@ def detection_metrics(
         metrics["map40_kaggle"] = _mean(list(ap.values()))
         metrics["ap40_no_finding"] = ap.get(NO_FINDING_CATEGORY, math.nan)
     if with_coco:
-        metrics.update(coco_metrics(truth, predictions, n_images, categories))
+        metrics.update(coco_metrics(truth, predictions, categories))
     return metrics
 
 
-def coco_metrics(truth: BoxTable, predictions: BoxTable, n_images: int, categories: dict[int, str]) -> dict[str, float]:
-    """COCO's AP (mean over IoU 0.50:0.05:0.95), AP50 and AP75 over `categories`, by pycocotools.
+def coco_metrics(truth: BoxTable, predictions: BoxTable, categories: dict[int, str]) -> dict[str, float]:
+    """COCO's AP (mean over IoU 0.50:0.05:0.95), AP50 and AP75 over `categories`, as pycocotools gives them.
 
-    All predictions count where an image has more than COCO's 100 a category. NaN where there is no truth.
+    All predictions count where an image has more than COCO's 100 a category, and boxes of any size (COCO's area "all"
+    ends at 100,000 x 100,000 pixels). NaN where there is no truth.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     names = ("coco_ap", "coco_ap50", "coco_ap75")
-    truth = truth.select(np.isin(truth.labels, list(categories)))
-    predictions = predictions.select(np.isin(predictions.labels, list(categories)))
-    if len(truth) == 0:
-        return dict.fromkeys(names, math.nan)
-    if len(predictions) == 0:  # COCO.loadRes raises on an empty list
-        return dict.fromkeys(names, 0.0)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports each step on stdout
-        truth_set, prediction_set = COCO(), COCO()
-        for dataset, table in ((truth_set, truth), (prediction_set, predictions)):
-            dataset.dataset = {
-                "images": [{"id": image} for image in range(n_images)],
-                "categories": [{"id": label, "name": name} for label, name in sorted(categories.items())],
-                "annotations": _annotations(table),
-            }
-            dataset.createIndex()
-        evaluation = COCOeval(truth_set, prediction_set, "bbox")
-        _, per_cell = np.unique(np.stack([predictions.images, predictions.labels]), axis=1, return_counts=True)
-        evaluation.params.maxDets = [max(100, int(per_cell.max()))]
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    # summarize() gives -1 for any other maxDets than the default: average (IoU, recall, category) ourselves.
-    precision = evaluation.eval["precision"][..., 0, 0]
-    thresholds = evaluation.params.iouThrs
-    picks = (slice(None), np.isclose(thresholds, 0.5), np.isclose(thresholds, 0.75))
-    return {name: float(precision[pick][precision[pick] > -1].mean()) for name, pick in zip(names, picks, strict=True)}
+    precision = coco_precision(truth, predictions, sorted(categories))
+    picks = (slice(None), np.isclose(COCO_IOUS, 0.5), np.isclose(COCO_IOUS, 0.75))
+    present = (precision > -1).any()
+    return {
+        name: float(precision[pick][precision[pick] > -1].mean()) if present else math.nan
+        for name, pick in zip(names, picks, strict=True)
+    }
 
 
-def _annotations(table: BoxTable) -> list[dict[str, Any]]:
-    boxes = xyxy_to_xywh(table.boxes)
-    columns = (table.images.tolist(), table.labels.tolist(), boxes.tolist(), boxes[:, 2:].prod(1).tolist())
-    # Ids from 1: COCOeval reads a match with id 0 as no match.
-    return [
-        {"id": row, "image_id": image, "category_id": label, "bbox": box, "area": area, "score": score, "iscrowd": 0}
-        for row, (image, label, box, area, score) in enumerate(zip(*columns, table.scores.tolist(), strict=True), 1)
-    ]
+def coco_precision(truth: BoxTable, predictions: BoxTable, labels: Sequence[int]) -> np.ndarray:
+    """Interpolated precision at COCO_IOUS, COCO_RECALLS and each label → (10, 101, K) in [0, 1]; -1 without truth.
+
+    The `precision` of COCOeval.accumulate (Lin et al. 2014, arXiv:1405.0312) without crowds, size classes and a limit
+    to the predictions of an image. From the highest score down, equal ones by image and then by row, each prediction
+    takes the *free* truth box of its image and category that it overlaps most, the last of equals, if that IoU is at
+    least the threshold.
+    """
+    truth_order, starts, stops = _candidates(truth, predictions)
+    order = np.lexsort((predictions.images, -predictions.scores))
+    # Through x, y, width, height as in COCO's files, since that rounds.
+    boxes, truth_boxes = (xyxy_to_xywh(part) for part in (predictions.boxes, truth.boxes[truth_order]))
+    is_true = _match_coco(order, starts, stops, boxes, truth_boxes, COCO_IOUS)
+    precision = np.full((len(COCO_IOUS), len(COCO_RECALLS), len(labels)), -1.0)
+    for number, label in enumerate(labels):
+        n_truth = np.count_nonzero(truth.labels == label)
+        if n_truth:
+            mine = order[predictions.labels[order] == label]
+            precision[..., number] = _interpolate_coco(is_true[mine], n_truth, COCO_RECALLS)
+    return precision
+
+
+# error_model: no test for a division by zero, none of which can happen.
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _match_coco(order, starts, stops, boxes, truth, thresholds):  # type: ignore[no-untyped-def]
+    """(N, T) bool, whether a prediction is a true positive at a threshold; boxes and truth: x, y, width, height."""
+    n_thresholds = len(thresholds)
+    is_true = np.zeros((len(boxes), n_thresholds), dtype=np.bool_)
+    taken = np.zeros((len(truth), n_thresholds), dtype=np.bool_)
+    best = np.empty(n_thresholds, dtype=np.int64)
+    best_iou = np.empty(n_thresholds)
+    for row in order:
+        if starts[row] == stops[row]:
+            continue
+        for t in range(n_thresholds):
+            best[t], best_iou[t] = -1, thresholds[t]
+        x, y, area = boxes[row, 0], boxes[row, 1], boxes[row, 2] * boxes[row, 3]
+        for k in range(starts[row], stops[row]):
+            width = min(boxes[row, 2] + x, truth[k, 2] + truth[k, 0]) - max(x, truth[k, 0])
+            height = min(boxes[row, 3] + y, truth[k, 3] + truth[k, 1]) - max(y, truth[k, 1])
+            if width <= 0 or height <= 0:
+                continue
+            overlap = width * height
+            iou = overlap / (area + truth[k, 2] * truth[k, 3] - overlap)
+            for t in range(n_thresholds):
+                if iou < thresholds[t]:
+                    break
+                if iou >= best_iou[t] and not taken[k, t]:
+                    best[t], best_iou[t] = k, iou
+        for t in range(n_thresholds):
+            if best[t] >= 0:
+                is_true[row, t] = taken[best[t], t] = True
+    return is_true
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _interpolate_coco(is_true, n_truth, recalls):  # type: ignore[no-untyped-def]
+    """(T, R): the highest precision from each recall on; is_true: (N, T), highest score first."""
+    n, n_thresholds = is_true.shape
+    result = np.zeros((n_thresholds, len(recalls)))
+    precision = np.empty(n)
+    recall = np.empty(n)
+    for t in range(n_thresholds):
+        found = 0.0
+        for row in range(n):
+            if is_true[row, t]:
+                found += 1.0
+            recall[row] = found / n_truth
+            # COCO's guard against 0 / 0, which lowers the precision of the very first prediction by 2e-16.
+            precision[row] = found / (row + 1.0 + 2.0**-52)
+        for row in range(n - 1, 0, -1):
+            precision[row - 1] = max(precision[row - 1], precision[row])
+        row = 0
+        for r in range(len(recalls)):
+            while row < n and recall[row] < recalls[r]:
+                row += 1
+            if row == n:
+                break
+            result[t, r] = precision[row]
+    return result
 
 
 def _mean(values: list[float]) -> float:

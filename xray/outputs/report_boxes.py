@@ -56,7 +56,7 @@ def box_method(boxes: BoxEvaluation) -> str:
             "the unit box as the truth of each radiograph without findings.</p>"
         )
     if "coco_ap" in boxes.metrics:
-        said += "<p>COCO AP is the mean over IoU 0.50 to 0.95, by pycocotools, with all predictions of an image.</p>"
+        said += "<p>COCO AP is the mean over IoU 0.50 to 0.95, as in pycocotools, with all predictions of an image.</p>"
     return said
 
 
