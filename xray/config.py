@@ -58,6 +58,8 @@ class TrainingConfig:
     """Nodes of a DDP training."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     """Arithmetic of the forward pass: auto is bf16 on a GPU that has it, otherwise 32."""
+    compile: bool = False
+    """GPU: compile the network (of a detector trunk, pyramid and proposals' head); the first steps take minutes."""
     n_workers: int = 4
     """Processes that load and augment radiographs; 0 loads in the main process."""
     fold: int = 0

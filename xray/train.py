@@ -49,6 +49,9 @@ def main(task_name: str, config: TrainingConfig) -> None:
         print(task.load_initial_weights())
     # Convolutions are faster on it than on PyTorch's own order, on CPUs as on GPUs.
     task.model.to(memory_format=torch.channels_last)
+    if config.compile:
+        # In place, so that the state dict keeps its names. Every shape stands still, but for an epoch's last batch.
+        task.model.compile(dynamic=False)
     run.mkdir(parents=True, exist_ok=True)
     save_config(run / CONFIG_FILE, task_name, config)
     trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation)

@@ -93,10 +93,10 @@ def references():
         torch.manual_seed(3)
         options = {"min_size": size, "max_size": size, "box_score_thresh": 0.001, "image_mean": MEAN, "image_std": STD}
         reference = build(weights=None, weights_backbone=None, num_classes=5, **options)
-        # Random weights score everything alike; larger ones let detections differ.
+        # Random weights score everything alike; larger ones let detections differ, too large ones are all certain.
         for name, value in reference.named_parameters():
             if "cls_logits" in name or "cls_score" in name:
-                torch.nn.init.normal_(value, std=0.3)
+                torch.nn.init.normal_(value, std={"v1": 0.02, "v2": 0.05}[head])
         models[head] = reference.eval()
     return size, models
 
@@ -117,9 +117,13 @@ def test_weights_go_to_torchvision_and_back_and_detect_the_same(references, head
         found = detector(images)[0]
     assert len(expected["boxes"]) > 10
     assert found["boxes"].shape == expected["boxes"].shape
-    torch.testing.assert_close(found["scores"], expected["scores"], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found["boxes"], expected["boxes"], atol=1e-3, rtol=1e-4)
-    assert torch.equal(found["labels"], expected["labels"])
+    # Where scores are this close to each other, rounding decides which comes first.
+    one, other = (
+        {key: value[each["boxes"].sum(1).argsort()] for key, value in each.items()} for each in (found, expected)
+    )
+    torch.testing.assert_close(one["scores"], other["scores"], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(one["boxes"], other["boxes"], atol=1e-3, rtol=1e-4)
+    assert torch.equal(one["labels"], other["labels"])
     # And back, the names and shapes being equal.
     reference.load_state_dict(detector.state_dict(), strict=True)
 

@@ -5,9 +5,10 @@ import types
 
 import numpy as np
 import pytest
+from lightning.pytorch.callbacks import RichProgressBar
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from xray.training.callbacks import Throughput
+from xray.training.callbacks import ProgressBar, Throughput
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +106,15 @@ def test_throughput_worked_by_hand(monkeypatch):
     # Four batches of 4 images on each of two devices in 16 s, of which 4 s were spent waiting.
     assert logged["speed/images_per_second"] == pytest.approx(2.0)
     assert logged["speed/data_wait_share"] == pytest.approx(0.25)
+
+
+def test_the_progress_bar_reads_losses_every_few_steps(monkeypatch):
+    """Each reading waits for the GPU."""
+    read = []
+    monkeypatch.setattr(
+        RichProgressBar, "get_metrics", lambda bar, trainer, task: read.append(trainer.global_step) or {"loss": 1.0}
+    )
+    bar = ProgressBar(5)
+    for step in range(3, 13):
+        assert bar.get_metrics(types.SimpleNamespace(global_step=step), None) == {"loss": 1.0}
+    assert read == [3, 5, 10]

@@ -1,10 +1,12 @@
 """Parameter groups and learning-rate schedules against the formulas they implement."""
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.plugins.precision.amp import _optimizer_handles_unscaling
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
@@ -62,6 +64,30 @@ def test_a_step_of_sgd_worked_by_hand():
     # bias: v = 1, b = 0.9; v = 0.9 * 1 + 1 = 1.9, b = 0.71.
     assert model.weight.item() == pytest.approx(1.43)
     assert model.bias.item() == pytest.approx(0.71)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_fused_steps_are_the_plain_ones(name):
+    torch.manual_seed(0)
+    # Without a norm, before which a bias has no gradient but rounding, in which Adam would make steps.
+    layers = [nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)]
+    models = [nn.Sequential(*layers).to(memory_format=torch.channels_last)]
+    models.append(copy.deepcopy(models[0]))
+    config = DetectionConfig(optimizer=name, lr=0.01)
+    fused, plain = (build_optimizer(model, config) for model in models)
+    assert all(group["fused"] for group in fused.param_groups)
+    # Lightning would refuse to clip gradients.
+    assert not _optimizer_handles_unscaling(fused)
+    for group in plain.param_groups:
+        group["fused"] = False
+    for _ in range(4):
+        images = torch.randn(2, 2, 8, 8)
+        for model, optimizer in zip(models, (fused, plain), strict=True):
+            optimizer.zero_grad()
+            model(images).square().mean().backward()
+            optimizer.step()
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_steps_are_those_of_pytorchs_step_lr_by_epochs():

@@ -9,16 +9,18 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
-from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
-from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from xray.command import InputError
+from xray.detection.matching import pad_truth
+from xray.detection.pooling import BINS, pyramid_rows
+from xray.detection.proposals import ProposalNetwork
+from xray.detection.regions import RegionHeads
 from xray.training.deploy import read_weights
 
 ANCHOR_SIDES = (32, 64, 128, 256, 512)
@@ -52,14 +54,13 @@ IMAGENET_WEIGHTS = {
 class Detector(nn.Module):
     """Faster R-CNN that takes canvases as they are: no second resize, one byte per pixel until it runs.
 
-    Its state dict has the names of torchvision's `FasterRCNN` (backbone., rpn., roi_heads.), so each loads the other's.
+    Its state dict has the names of torchvision's `FasterRCNN` (backbone., rpn., roi_heads.), so each loads the other's,
+    and with the same weights and samples it computes the same numbers.
     """
 
-    def __init__(self, faster_rcnn: FasterRCNN) -> None:
+    def __init__(self, backbone: BackboneWithFPN, rpn: ProposalNetwork, roi_heads: RegionHeads) -> None:
         super().__init__()
-        self.backbone = faster_rcnn.backbone
-        self.rpn = faster_rcnn.rpn
-        self.roi_heads = faster_rcnn.roi_heads
+        self.backbone, self.rpn, self.roi_heads = backbone, rpn, roi_heads
         # Not in the state dict, so that it stays torchvision's.
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
@@ -75,7 +76,7 @@ class Detector(nn.Module):
         if self.training and targets is None:
             raise ValueError("training needs targets")
         pixels = (images - self.mean) / self.std  # (B, 3, S, S): the grey canvas in each of the trunk's three channels
-        return self.detect(self.backbone.body(pixels), images, targets)
+        return self._find(self.backbone(pixels), images, targets)
 
     def detect(
         self, features: OrderedDict[str, Tensor], images: Tensor, targets: list[dict[str, Tensor]] | None = None
@@ -85,11 +86,25 @@ class Detector(nn.Module):
         features: of strides 4, 8, 16 and 32, as the trunk gives them. images: the canvases; only their number and size
         are read.
         """
-        pyramid = self.backbone.fpn(features)
-        canvases = ImageList(images, [(images.shape[-1], images.shape[-1])] * len(images))
-        proposals, rpn_losses = self.rpn(canvases, pyramid, targets)
-        detections, roi_losses = self.roi_heads(pyramid, proposals, canvases.image_sizes, targets)
-        return {**rpn_losses, **roi_losses} if self.training else detections
+        return self._find(self.backbone.fpn(features), images, targets)
+
+    def _find(self, maps: OrderedDict[str, Tensor], images: Tensor, targets: list[dict[str, Tensor]] | None) -> Any:
+        pyramid = list(maps.values())
+        layout = self.rpn.layout(pyramid, images.shape[-1])
+        proposals = self.rpn(pyramid, layout)
+        rows = pyramid_rows(pyramid)
+        if not self.training:
+            return self.roi_heads(rows, layout, proposals)
+        truth = pad_truth(targets)
+        return {
+            **self.rpn.losses(rows, layout, truth),
+            **self.roi_heads.losses(rows, layout, proposals, truth),
+        }
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles what always has the same shapes, trunk with pyramid and the proposals' head, as nn.Module does."""
+        self.backbone.compile(*args, **kwargs)
+        self.rpn.head.compile(*args, **kwargs)
 
 
 def build_detector(
@@ -117,28 +132,21 @@ def build_detector(
     trunk = _trunk(backbone, norm, trainable_layers, fpn_channels, pyramid_norm)
     shrink = anchor_scale * canvas_size / ANCHOR_CANVAS
     sides = tuple((side * shrink,) for side in ANCHOR_SIDES)
-    options: dict[str, Any] = {}
+    # Made in torchvision's order, so that a seed gives the weights that it gives there.
     if head == "v2":
-        options["rpn_head"] = RPNHead(fpn_channels, len(ANCHOR_RATIOS), conv_depth=2)
-        options["box_head"] = FastRCNNConvFCHead(
-            (fpn_channels, 7, 7), [fpn_channels] * 4, [1024], norm_layer=nn.BatchNorm2d
+        rpn_head = RPNHead(fpn_channels, len(ANCHOR_RATIOS), conv_depth=2)
+        box_head: nn.Module = FastRCNNConvFCHead(
+            (fpn_channels, BINS, BINS), [fpn_channels] * 4, [1024], norm_layer=nn.BatchNorm2d
         )
-    faster_rcnn = FasterRCNN(
+    else:
+        rpn_head = RPNHead(fpn_channels, len(ANCHOR_RATIOS))
+        box_head = TwoMLPHead(fpn_channels * BINS**2, 1024)
+    anchor_generator = AnchorGenerator(sides, (ANCHOR_RATIOS,) * len(sides))
+    return Detector(
         trunk,
-        num_classes=n_categories + 1,
-        rpn_anchor_generator=AnchorGenerator(sides, (ANCHOR_RATIOS,) * len(sides)),
-        rpn_batch_size_per_image=rpn_samples,
-        box_batch_size_per_image=roi_samples,
-        rpn_pre_nms_top_n_train=proposals,
-        rpn_post_nms_top_n_train=proposals,
-        rpn_pre_nms_top_n_test=proposals // 2,
-        rpn_post_nms_top_n_test=proposals // 2,
-        # torchvision's 0.05 cuts detections that mean average precision gains from.
-        box_score_thresh=score_threshold,
-        box_detections_per_img=max_detections,
-        **options,
+        ProposalNetwork(rpn_head, anchor_generator, rpn_samples, proposals, proposals // 2),
+        RegionHeads(box_head, FastRCNNPredictor(1024, n_categories + 1), roi_samples, score_threshold, max_detections),
     )
-    return Detector(faster_rcnn)
 
 
 def _trunk(

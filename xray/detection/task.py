@@ -11,8 +11,10 @@ from xray.data.boxes import BoxTable
 from xray.data.dataset import BoxDataset, EpochSampler, collate_boxes, repeat_factors
 from xray.data.predictions import Predictions
 from xray.data.store import Store
+from xray.detection.convolutions import quicken_convolutions
 from xray.detection.metrics import detection_metrics, has_vinbig_categories
 from xray.detection.model import Detector, build_detector, load_initial_weights
+from xray.detection.norms import apply_norms_in_convolutions
 from xray.training.task import Task
 
 
@@ -45,6 +47,8 @@ class DetectionTask(Task):
             roi_samples=config.roi_samples,
             **self.architecture,
         )
+        apply_norms_in_convolutions(self.model)
+        quicken_convolutions(self.model)
         self._batches: list[BoxTable] = []
 
     def load_initial_weights(self) -> str:

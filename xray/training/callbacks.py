@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from rich.console import Console
 
 from xray.data.predictions import write_predictions
@@ -55,6 +55,21 @@ class Throughput(Callback):
             # Lightning's own interval counts from the start of the training and would pass over an epoch's last step.
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's, but it reads the losses only every few steps, as each reading waits until the GPU is done."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.every = every
+        self._read: dict[str, Any] = {}
+
+    def get_metrics(self, trainer: L.Trainer, task: L.LightningModule) -> dict[str, Any]:
+        """What stands beside the bar."""
+        if not self._read or trainer.global_step % self.every == 0:
+            self._read = super().get_metrics(trainer, task)
+        return self._read
 
 
 def peak_memory() -> int:

@@ -1,0 +1,77 @@
+"""Anchors of a canvas, and where the cells of a feature pyramid lie; both computed once per canvas size and device."""
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+
+PER_CELL = 3
+"""Anchors of each cell: one for each aspect ratio."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A pyramid over a canvas of `size` pixels a side: L levels of square maps, A anchors in all.
+
+    Everything here is the same for each radiograph of a batch. Anchors are ordered by level, row, column and ratio.
+
+    size: pixels. sides: cells a side of each level. anchors: (A, 4) float32 xyxy in canvas pixels.
+    side: (L,) int64, `sides` on the device. first: (L,) int64, cells of the levels before each.
+    stride: (L,) float32, canvas pixels from one cell to the next, a power of 2.
+    """
+
+    size: int
+    sides: tuple[int, ...]
+    anchors: Tensor
+    side: Tensor
+    first: Tensor
+    stride: Tensor
+
+    @property
+    def anchors_of_level(self) -> list[int]:
+        """How many anchors each level has."""
+        return [PER_CELL * side * side for side in self.sides]
+
+    def cells(self, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Numbers of anchors, any shape, int64 → level, row, column and ratio of each, all of that shape."""
+        level = (anchors[..., None] >= PER_CELL * self.first[1:]).sum(-1)
+        within = anchors - PER_CELL * self.first[level]
+        cell, side = within // PER_CELL, self.side[level]
+        return level, cell // side, cell % side, within % PER_CELL
+
+
+class Layouts:
+    """The layouts of a detector's canvases, each made when its size is first seen."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, tuple[int, ...], torch.device], Layout] = {}
+
+    def of(self, generator: AnchorGenerator, pyramid: list[Tensor], size: int) -> Layout:
+        """The layout of `pyramid`, L feature maps (B, C, H, W) with H = W, over a canvas of `size` pixels a side."""
+        sides = tuple(level.shape[-1] for level in pyramid)
+        key = (size, sides, pyramid[0].device)
+        if key not in self._known:
+            # Made during a validation, its tensors must serve training too.
+            with torch.inference_mode(False), torch.no_grad():
+                self._known[key] = _make(generator, size, sides, pyramid[0].device)
+        return self._known[key]
+
+
+def _make(generator: AnchorGenerator, size: int, sides: tuple[int, ...], device: torch.device) -> Layout:
+    # The generator reads nothing but shapes, type and device.
+    maps = [torch.empty((1, 1, side, side), device=device) for side in sides]
+    (anchors,) = generator(ImageList(torch.empty((1, 1, size, size), device=device), [(size, size)]), maps)
+    first = [sum(side * side for side in sides[:level]) for level in range(len(sides))]
+    # As torchvision infers it, also where the canvas is no multiple of the stride.
+    stride = [2.0 ** round(math.log2(size / side)) for side in sides]
+    return Layout(
+        size,
+        sides,
+        anchors,
+        torch.tensor(sides, device=device),
+        torch.tensor(first, device=device),
+        torch.tensor(stride, device=device),
+    )
