@@ -14,7 +14,8 @@ from xray.data.canvas import Canvas
 from xray.data.predictions import NO_FINDING_CATEGORY
 from xray.data.store import open_store
 from xray.findings import CATEGORIES, mirrored
-from xray.pipeline import LoadedDetector, Pipeline, load_pipeline, no_finding_rows
+from xray.loaded import LoadedClassifier, LoadedDetector
+from xray.pipeline import Pipeline, load_pipeline, no_finding_rows
 
 SIDES = {1: "Left lung", 2: "Right lung", 3: "Nodule"}
 CPU = torch.device("cpu")
@@ -217,3 +218,37 @@ def test_a_run_that_is_not_what_it_says_is_refused_in_one_line(side_run, tmp_pat
     with pytest.raises(InputError, match=message) as raised:
         load_pipeline([changed(side_run, tmp_path, **changes)], CPU)
     assert len(str(raised.value)) < 500
+
+
+class SaysAbnormal(nn.Module):
+    """A classifier for which bright radiographs are abnormal."""
+
+    def __init__(self):
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        return torch.where(images.float().amax((1, 2, 3)) > 128, 2.0, -2.0)[:, None]
+
+
+@pytest.mark.parametrize("gate", ["soft", "hard"])
+def test_an_abnormal_classifier_gives_the_class_14_confidence(gate):
+    categories = {category["id"]: category["name"] for category in CATEGORIES}
+
+    class Sees(BrightRectangle):
+        def forward(self, images):
+            label = torch.tensor([4])
+            faint = {"boxes": torch.tensor([[1.0, 1, 9, 9]]), "labels": label, "scores": torch.tensor([0.4])}
+            return [found if len(found["boxes"]) else faint for found in super().forward(images)]
+
+    model = LoadedDetector(Sees(0.75, label=4), 64, categories, mirrored(categories))
+    classifier = LoadedClassifier(SaysAbnormal(), 64, ("abnormal",), {})
+    pipeline = Pipeline((model,), categories, flips=False, classifiers=(classifier,), gate=gate)
+    canvases = np.stack([radiograph(64, 64, (5, 5, 30, 30), 64), np.full((64, 64), 30, dtype=np.uint8)])
+    found = pipeline.find(canvases, [(64, 64)] * 2).table
+    normal = found.select(found.labels == NO_FINDING_CATEGORY)
+    boxes = found.select(found.labels != NO_FINDING_CATEGORY)
+    sure = 1 / (1 + np.exp(-2.0))
+    # Softly, nothing is deleted; hard, the radiograph that is called normal is that and nothing else.
+    np.testing.assert_allclose(normal.scores, [1 - sure, sure if gate == "soft" else 1.0], atol=1e-6)
+    assert boxes.images.tolist() == ([0, 1] if gate == "soft" else [0])

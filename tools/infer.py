@@ -1,10 +1,11 @@
 """Finds abnormalities in radiographs: python tools/infer.py --weights RUN --data-path DIR --save-path OUT."""
 
-import csv
+import contextlib
 import dataclasses
+import hashlib
+import itertools
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,18 +13,21 @@ if __name__ == "__main__":
     # The repository's root in place of tools/, whose file names would shadow packages.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np
 from rich.console import Console
 
 from xray.command import InputError, command
 from xray.config import require
-from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_BOX, PNEUMOTHORAX
+from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
 
 if TYPE_CHECKING:
     from xray.data.inputs import Inputs
-    from xray.data.predictions import Predictions
+    from xray.data.prediction_journal import PredictionJournal
+    from xray.data.probabilities import MapWriter
     from xray.data.store import Store
     from xray.pipeline import Pipeline
+
+UNFINISHED = "predictions.part"
+"""What was found so far, in OUT, until all is."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,8 @@ class InferConfig:
 
     A file that cannot be read costs that file only: it is listed in OUT/failures.csv, its row in the submission says
     "No finding", and the exit status is 1.
+
+    Interrupted, the command goes on where it stopped when it is run again.
     """
 
     weights: tuple[str, ...]
@@ -48,9 +54,10 @@ class InferConfig:
     tta: bool = True
     """Look at the mirrored radiograph too and fuse both (test-time augmentation)."""
     gate: Literal["soft", "hard"] = "soft"
-    """What a classifier's pneumothorax probability does to masks: soft weighs their scores, hard leaves some out."""
+    """What a classifier does to the others' findings: soft weighs masks by its pneumothorax probability and gives "No
+    finding" its confidence; hard leaves out the masks, or all that was found, where it is below --gate-threshold."""
     gate_threshold: float | None = None
-    """Probability below which --gate hard leaves a radiograph's masks out, in [0, 1]; default: the run's own or 0.5."""
+    """Probability below which --gate hard leaves findings out, in [0, 1]; default: what the run was fitted to, or 0.5."""
     triplet: tuple[float, float, float] | None = None
     """TOP MIN_AREA BOTTOM: a radiograph has a mask if MIN_AREA of its pixels, a share, exceed TOP; it is made of those
     above BOTTOM. Default: what tools/evaluate.py --fit stored in the run, else the threshold it was trained with."""
@@ -70,8 +77,11 @@ class InferConfig:
     """Of a dataset directory: only this split, train or test."""
     fold: int = -1
     """Of a dataset directory: only this fold; -1 is all."""
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    """What convolutions are computed in. auto: bf16 on GPUs that have it, and on CPUs where a trial on the first
+    radiographs finds that it is faster and gives the same; else 32."""
     batch_size: int = 0
-    """Radiographs per pass; 0 chooses 2 on a CPU and 16 on a GPU."""
+    """Radiographs per pass; 0 chooses 2 on a CPU and as many as its memory allows on a GPU."""
     n_workers: int = os.cpu_count() or 1
     """Processes that decode files while the model works; 0 decodes in the main process."""
     timeout: float = 60.0
@@ -102,28 +112,36 @@ def main(config: InferConfig) -> int:
         inputs = inputs.only(set(order))
 
     # torch last: what is wrong with the input has been said by now.
+    from xray.data.prediction_journal import PredictionJournal
+    from xray.data.probabilities import INDEX
+    from xray.outputs.results import write_results
     from xray.pipeline import load_pipeline
     from xray.segmentation.triplet import Triplet
-    from xray.training.device import resolve_device
+    from xray.training.device import inference_precision, keep_freed_memory, resolve_device
 
     device = resolve_device(config.device)
+    inference_precision(config.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     runs = [Path(run) for run in config.weights]
     triplet = Triplet(*config.triplet) if config.triplet else None
     pipeline = load_pipeline(runs, device, config.tta, config.gate, config.gate_threshold, triplet, config.prune)
     if config.probabilities and not pipeline.segmenters:
         raise InputError("--probabilities keeps the maps of segmenters, and --weights names none")
-    batch_size = config.batch_size or (16 if device.type == "cuda" else 2)
     out.mkdir(parents=True, exist_ok=True)
-    predictions, labels, failures = find_all(pipeline, inputs, batch_size, config)
-    absent = set(order).difference(inputs.ids)
-    failures += [(name, "", "no such file") for name in order if name in absent]
-    write_results(out, pipeline, order, predictions, labels, failures)
-    if config.overlays:
-        failed = {name for name, _, _ in failures}
-        draw_overlays(
-            out / "overlays", inputs, predictions, failed, pipeline.categories, truth, config.overlay_threshold
-        )
-    n_boxes = int((predictions.table.boxes != NO_FINDING_BOX).any(axis=1).sum())
+    with PredictionJournal(out / UNFINISHED, claims_of(config, inputs), inputs.ids, config.overwrite) as journal:
+        if journal.done:
+            print(f"going on after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
+        find_all(pipeline, inputs, journal, truth, config)
+        failures = [(inputs.ids[position], *rest) for p in journal.portions() for position, *rest in p.failures]
+        absent = set(order).difference(inputs.ids)
+        failures += [(name, "", "no such file") for name in order if name in absent]
+        if not config.probabilities:
+            # Maps of an earlier command would be taken for these predictions'.
+            (out / INDEX).unlink(missing_ok=True)
+        kind = kind_of_submission(pipeline)
+        n_boxes = write_results(out, journal, order, pipeline.categories, kind, failures)
+        journal.remove()
     print(f"{len(order) - len(failures)} radiographs, {n_boxes} boxes: {out / 'predictions.json'}")
     if failures:
         print(
@@ -182,126 +200,88 @@ def rows_of_submission(data: Path, ids: tuple[str, ...], sample: str) -> list[st
 
 
 def find_all(
-    pipeline: "Pipeline", inputs: "Inputs", batch_size: int, config: InferConfig
-) -> tuple["Predictions", dict[str, dict[str, float]], list[tuple[str, str, str]]]:
-    """All findings; {id: {label: probability}} of the classifiers; (id, file name, reason) of what is unreadable."""
+    pipeline: "Pipeline", inputs: "Inputs", journal: "PredictionJournal", truth: "Store | None", config: InferConfig
+) -> None:
+    """Puts the findings of all radiographs that are not in the journal yet into it, and their maps and pictures out."""
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from xray.data.boxes import BoxTable
-    from xray.data.decoding import Undecodable
-    from xray.data.predictions import Predictions
-    from xray.data.probabilities import INDEX, MapWriter
+    from xray.outputs.pictures import rows_of
+    from xray.outputs.results import save_overlay
+    from xray.precision import settle, settle_by_trial
+    from xray.streaming import Batch, batches, portion_of, radiographs, run
 
-    tables, masks, n_rows, labels, failures, batch = [], {}, 0, {}, [], []
-    maps = None
-    # Maps of an earlier command would be taken for these predictions'.
-    (Path(config.save_path) / INDEX).unlink(missing_ok=True)
-    if config.probabilities:
-        size = max(segmenter.canvas_size for segmenter in pipeline.segmenters)
-        maps = MapWriter(Path(config.save_path), inputs.ids, pipeline.segmenters[0].categories, size)
-
-    def flush() -> None:
-        nonlocal n_rows
-        if not batch:
-            return
-        found = pipeline.find(np.stack([item.canvas for item in batch]), [(i.width, i.height) for i in batch])
-        masks.update({n_rows + row: mask for row, mask in found.masks.items()})
-        n_rows += len(found.table)
-        indices = np.array([item.index for item in batch])
-        tables.append(dataclasses.replace(found.table, images=indices[found.table.images]))
-        for number, item in enumerate(batch):
-            own = {label: float(column[number]) for label, column in found.labels.items()}
-            labels[inputs.ids[item.index]] = own
-            if maps is not None:
-                maps.add(item.index, item.width, item.height, found.maps[number], own)
-        batch.clear()
-
+    out, begin = Path(config.save_path), journal.done
+    rest = inputs.only(set(inputs.ids[begin:]))
+    pipeline, batch_size, undecided = settle(pipeline, journal, config.precision, config.batch_size)
+    maps = map_writer(out, pipeline, journal) if config.probabilities else None
     columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        stream = inputs.canvases(pipeline.canvas_size, config.n_workers, config.timeout)
-        for item in progress.track(stream, total=len(inputs), description="radiographs"):
-            if isinstance(item, Undecodable):
-                failures.append((inputs.ids[item.index], item.path.name, item.reason))
-                continue
-            batch.append(item)
-            if len(batch) == batch_size:
-                flush()
-        flush()
+
+    def write(batch: "Batch") -> None:
+        portion = portion_of(batch, begin)
+        for number, item in enumerate(batch.decoded):
+            position = begin + item.index
+            if maps is not None:
+                maps.add(position, item.width, item.height, batch.found.maps[number], portion.labels[position])
+            if config.overlays:
+                name, pixels = inputs.ids[position], getattr(item, "pixels", None)
+                pixels = inputs.pixels(position) if pixels is None else pixels
+                own = rows_of(batch.found.table, batch.found.masks, number)
+                path = out / "overlays" / f"{name}.png"
+                save_overlay(path, name, pixels, *own, pipeline.categories, truth, config.overlay_threshold)
+        # Last, since it says that the radiographs are done.
+        journal.add(portion)
+        progress.update(task, completed=portion.stop)
+
+    items = radiographs(rest, pipeline.canvas_size, config.n_workers, config.timeout, config.overlays)
+    with contextlib.closing(items), Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("radiographs", total=len(inputs), completed=begin)
+        stream = batches(items, batch_size)
+        if undecided:
+            first = next(stream, [])
+            stream = itertools.chain([first], stream) if first else stream
+            pipeline = settle_by_trial(pipeline, journal, first, batch_size, len(inputs))
+        run(pipeline, stream, write)
     if maps is not None:
         maps.close()
-    return Predictions(inputs.ids, BoxTable.concatenate(tables), masks), labels, failures
 
 
-def write_results(
-    out: Path,
-    pipeline: "Pipeline",
-    order: list[str],
-    predictions: "Predictions",
-    labels: dict[str, dict[str, float]],
-    failures: list[tuple[str, str, str]],
-) -> None:
-    """predictions.json, submission.csv, labels.csv of classifiers, and failures.csv where there are any."""
-    from xray.data.predictions import write_predictions
-    from xray.outputs.submission import write_mask_submission, write_submission
+def map_writer(out: Path, pipeline: "Pipeline", journal: "PredictionJournal") -> "MapWriter":
+    """The probability maps of all radiographs, those that an interrupted command wrote among them."""
+    from xray.data.probabilities import MapWriter
 
+    size = max(segmenter.canvas_size for segmenter in pipeline.segmenters)
+    maps = MapWriter(out, journal.image_ids, pipeline.segmenters[0].categories, size, resume=journal.done > 0)
+    for portion in journal.portions():
+        for position, (width, height) in portion.sizes.items():
+            maps.restore(position, width, height, portion.labels.get(position, {}))
+    return maps
+
+
+def kind_of_submission(pipeline: "Pipeline") -> str:
+    """What submission.csv holds: "boxes", "masks", or "" where it has no room for the categories."""
     categories = pipeline.categories
     if not pipeline.detectors and list(categories.values()) == [FINDINGS[PNEUMOTHORAX]] and pipeline.segmenters:
-        write_mask_submission(out / "submission.csv", predictions, order)
-    elif max(categories, default=0) > NO_FINDING:
+        return "masks"
+    if max(categories, default=0) > NO_FINDING:
         print(f"no submission.csv: it has room for {NO_FINDING} categories, this model has {max(categories)}")
-    else:
-        write_submission(out / "submission.csv", predictions, order, categories)
-    names = list(dict.fromkeys(name for own in labels.values() for name in own))
-    probabilities = [[name, *(f"{labels[name][label]:.6g}" for label in names)] for name in order if name in labels]
-    _write_table(out / "labels.csv", ["image_id", *names], probabilities if names else [])
-    _write_table(out / "failures.csv", ["image_id", "file", "reason"], failures)
-    # Last, since its presence means that OUT is complete.
-    write_predictions(out / "predictions.json", predictions)
+        return ""
+    return "boxes"
 
 
-def _write_table(path: Path, header: list[str], rows: Sequence[Sequence[str]]) -> None:
-    """Writes a CSV file; without rows there is none, nor one of an earlier command."""
-    path.unlink(missing_ok=True)
-    if rows:
-        temporary = path.with_name(path.name + ".part")
-        with temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([header, *rows])
-        os.replace(temporary, path)
+def claims_of(config: InferConfig, inputs: "Inputs") -> dict[str, object]:
+    """All that decides what is found: a command may go on with the journal of another only if these are equal."""
+    from xray.data.prediction_journal import stamp
 
-
-def draw_overlays(
-    folder: Path,
-    inputs: "Inputs",
-    predictions: "Predictions",
-    failed: set[str],
-    categories: dict[int, str],
-    truth: "Store | None",
-    threshold: float,
-) -> None:
-    """One picture a radiograph, of its original pixels; where the truth is known, it stands on the left."""
-    from rich.progress import track
-
-    from xray.outputs.overlays import save_picture
-    from xray.outputs.pictures import draw_findings, draw_with_truth, in_words, rows_of
-
-    for index, name in track(list(enumerate(inputs.ids)), "overlays", console=Console(stderr=True)):
-        if name in failed:
-            continue
-        pixels = inputs.pixels(index)
-        table, masks = rows_of(predictions.table, predictions.masks, index)
-        words = in_words(table, categories)
-        if truth is None or name not in truth.index_of:
-            picture = draw_findings(pixels, table, masks, categories, f"{name}: {words}", threshold=threshold)
-        else:
-            true, true_masks = rows_of(truth.boxes, truth.masks, truth.index_of[name])
-            pictures = (
-                draw_findings(pixels, true, true_masks, truth.categories, name, scored=False, max_side=1024),
-                draw_findings(pixels, table, masks, categories, name, threshold=threshold, max_side=1024),
-            )
-            picture = draw_with_truth(*pictures, true, words, truth.categories)
-        target = folder / f"{name}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save_picture(target, picture)
+    free = ("weights", "data_path", "save_path", "sample_submission", "n_workers", "timeout", "overwrite", "debug")
+    claims = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
+    files = [Path(run) / name for run in config.weights for name in ("model.json", "model.safetensors")]
+    claims["weights"] = [(str(path.absolute()), stamp(path)) for path in files]
+    digest = hashlib.sha256()
+    for number, name in enumerate(inputs.ids):
+        digest.update(repr((name, stamp(inputs.paths[number]) if inputs.paths else int(inputs.rows[number]))).encode())
+    of_store = [stamp(Path(config.data_path) / name) for name in ("annotations.json", "images.npy")]
+    claims["data_path"] = (of_store if inputs.store is not None else [], digest.hexdigest())
+    return claims
 
 
 if __name__ == "__main__":

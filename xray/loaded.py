@@ -14,7 +14,9 @@ from xray.detection.model import Detector, build_detector
 from xray.findings import mirrored
 from xray.refine import Refinement
 from xray.segmentation.triplet import Triplet
+from xray.training.convolutions import quicken
 from xray.training.deploy import load_deployed
+from xray.training.folding import fold_batch_norms
 
 UNCHANGED = Refinement()
 HALF = Triplet(0.5, 0.0, 0.5)
@@ -194,6 +196,19 @@ def load_run(run: Path, device: torch.device, prune: int = 0) -> list[tuple[str,
         # Convolutions are faster on it than on PyTorch's own order, on CPUs as on GPUs.
         model.model.eval().to(device, memory_format=torch.channels_last)
     return loaded
+
+
+def prepare(loaded: Loaded, device: torch.device) -> None:
+    """Makes a model fast in inference, in place: norms folded, and on a CPU faster convolutions.
+
+    Comes after `pairs_on_one_trunk`, which compares tensors that this changes. A pair runs the modules of its detector
+    and its segmenter, so what is done to them is done to it.
+    """
+    # Only a classifier may be bound to one size of canvas; for the others a small one shows how they are built.
+    size = loaded.canvas_size if isinstance(loaded, LoadedClassifier) else min(loaded.canvas_size, 256)
+    fold_batch_norms(loaded.model, torch.zeros((1, 1, size, size), dtype=torch.uint8, device=device))
+    if device.type == "cpu":
+        quicken(loaded.model)
 
 
 def _load(description: dict[str, Any], state: dict[str, Any]) -> Loaded:

@@ -27,6 +27,7 @@ from xray.loaded import (
     LoadedSegmenter,
     load_run,
     pairs_on_one_trunk,
+    prepare,
 )
 from xray.refine import refine
 from xray.segmentation.components import mask_findings
@@ -58,13 +59,30 @@ class Findings:
 
 
 @dataclasses.dataclass(frozen=True)
+class Seen:
+    """What each model says of a batch, a view at a time, before anything is combined.
+
+    boxes: detector → per radiograph boxes on its canvas, category ids, scores. masks: (B, K, S, S) float32 in [0, 1] of
+    each segmenter. labels: classifier → (B, K) in [0, 1].
+    """
+
+    boxes: list[tuple[LoadedDetector, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]] = dataclasses.field(
+        default_factory=list
+    )
+    masks: list[np.ndarray] = dataclasses.field(default_factory=list)
+    labels: list[tuple[LoadedClassifier, np.ndarray]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
 class Pipeline:
     """All models of an ensemble, and what becomes of their outputs.
 
     categories: of the rows that `find` returns. flips: adds the mirrored radiograph (test-time augmentation).
     triplet: decides which pixels are a mask. gate: what a classifier's pneumothorax probability does to the masks:
-    "soft" multiplies their scores, "hard" leaves those out where it is below `gate_threshold`.
-    pairs: of the detectors and segmenters those on one trunk, which is then passed once.
+    "soft" multiplies their scores, "hard" leaves those out where it is below `gate_threshold`, and all that the other
+    models find where an abnormal/normal classifier's probability is: mean average precision loses by that.
+    pairs: of the detectors and segmenters those on one trunk, which is then passed once. precision: what convolutions
+    and matrix products are computed in; boxes, suppression and probabilities are float32 in any case.
     """
 
     detectors: tuple[LoadedDetector, ...]
@@ -77,11 +95,22 @@ class Pipeline:
     gate: Literal["soft", "hard"] = "soft"
     gate_threshold: float = GATE
     pairs: tuple[LoadedPair, ...] = ()
+    precision: torch.dtype = torch.float32
+
+    @property
+    def models(self) -> tuple[LoadedDetector | LoadedSegmenter | LoadedClassifier, ...]:
+        """All of them."""
+        return (*self.detectors, *self.segmenters, *self.classifiers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return next(self.models[0].model.parameters()).device
 
     @property
     def canvas_size(self) -> int:
         """Side of the canvases to hand to `find`: that of the largest model."""
-        return max(model.canvas_size for model in (*self.detectors, *self.segmenters, *self.classifiers))
+        return max(model.canvas_size for model in self.models)
 
     @property
     def is_vinbig(self) -> bool:
@@ -89,32 +118,61 @@ class Pipeline:
         return bool(self.detectors) and self.categories == VINBIG_CATEGORIES
 
     def find(self, canvases: np.ndarray, sizes: Sequence[tuple[int, int]]) -> Findings:
-        """The findings of a batch of radiographs.
+        """The findings of a batch of radiographs: `combine` of what `look` saw.
 
         canvases: (B, S, S) uint8 with S = `canvas_size`. sizes: (width, height) of each in original pixels.
+        """
+        return self.combine(self.look(canvases), sizes)
+
+    def look(self, canvases: np.ndarray) -> Seen:
+        """All models and views over a batch of canvases (B, S, S) uint8; the half of `find` for the GPU, if any."""
+        seen = Seen()
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            for classifier in self.classifiers:
+                scaled = _all_rescaled(canvases, classifier.canvas_size)
+                for flip in self._views(classifier.flips):
+                    seen.labels.append((classifier, classifier.probability(scaled, flip)))
+            paired = self._paired(canvases)
+            for segmenter in self.segmenters:
+                scaled = _all_rescaled(canvases, segmenter.canvas_size)
+                for flip in self._views(segmenter.flips):
+                    found = paired.get((id(segmenter), flip))
+                    seen.masks.append(segmenter.probability(scaled, flip) if found is None else found)
+            for detector in self.detectors:
+                scaled = _all_rescaled(canvases, detector.canvas_size)
+                for flip in self._views(detector.flips):
+                    seen.boxes.append((detector, paired.get((id(detector), flip)) or detector.detect(scaled, flip)))
+        return seen
+
+    def combine(self, seen: Seen, sizes: Sequence[tuple[int, int]]) -> Findings:
+        """The findings of the radiographs that `look` saw; needs no model.
 
         Detectors give boxes, at most `max_detections` a radiograph, highest score first; for the 14 findings there is
         one "No finding" row a radiograph, whose probability is that of an abnormal/normal classifier where there is
         one. A segmenter refines the detectors' pneumothorax boxes (`xray.refine`); without detectors, each component
         of its masks is a row. Classifiers alone give a row with the radiograph's own box for each label.
         """
-        labels = self._label_probabilities(canvases)
-        paired = self._paired(canvases)
-        maps = self._maps(canvases, paired)
+        labels = _label_probabilities(seen)
+        maps = self._maps(seen)
         if maps is None:
             components, masks = BoxTable.empty(), {}
         else:
             components, masks = self._components(maps, sizes, labels)
         if self.detectors:
-            table = self._boxes(canvases, sizes, paired)
+            table = self._boxes(seen, sizes)
             if self.segmenters:
                 table, masks = refine(table, components, masks, self.segmenters[0].refinement, self._pneumothorax)
         elif self.segmenters:
             table = components
         else:
             table = self._label_rows(labels, sizes)
-        if self.is_vinbig or (ABNORMAL in labels and NO_FINDING_CATEGORY not in self.categories):
-            table = BoxTable.concatenate([table, no_finding_rows(table, len(canvases), labels.get(ABNORMAL))])
+        abnormal = labels.get(ABNORMAL)
+        if abnormal is not None and self.gate == "hard":
+            is_normal = abnormal < self.gate_threshold
+            table, masks = _left_out(table, masks, is_normal)
+            abnormal = np.where(is_normal, 0.0, abnormal)
+        if self.is_vinbig or (abnormal is not None and NO_FINDING_CATEGORY not in self.categories):
+            table = BoxTable.concatenate([table, no_finding_rows(table, len(sizes), abnormal)])
         return Findings(table, masks, maps, labels)
 
     @property
@@ -125,45 +183,34 @@ class Pipeline:
         """(id of the detector or segmenter, view) → what it finds, of the pairs on one trunk."""
         found: dict[tuple[int, bool], Any] = {}
         for pair in self.pairs:
-            scaled = np.stack([_rescaled(canvas, pair.detector.canvas_size) for canvas in canvases])
+            scaled = _all_rescaled(canvases, pair.detector.canvas_size)
             for flip in self._views(pair.flips):
                 found[id(pair.detector), flip], found[id(pair.segmenter), flip] = pair.find(scaled, flip)
         return found
 
-    def _boxes(
-        self, canvases: np.ndarray, sizes: Sequence[tuple[int, int]], paired: dict[tuple[int, bool], Any]
-    ) -> BoxTable:
-        tables, sources, weights = [], [], []
-        for detector in self.detectors:
-            scaled = np.stack([_rescaled(canvas, detector.canvas_size) for canvas in canvases])
-            for flip in self._views(detector.flips):
-                found = paired.get((id(detector), flip)) or detector.detect(scaled, flip)
-                for image, (boxes, labels, scores) in enumerate(found):
-                    boxes = Canvas(*sizes[image], detector.canvas_size).to_original(boxes)
-                    tables.append(BoxTable.of(np.full(len(boxes), image), labels, boxes, scores))
-                    sources.append(np.full(len(boxes), len(weights)))
-                weights.append(1.0)
-        table, source = BoxTable.concatenate(tables), np.concatenate(sources)
-        if len(weights) > 1:
-            table = weighted_boxes_fusion(table, source, weights, FUSION_IOU).table
+    def _boxes(self, seen: Seen, sizes: Sequence[tuple[int, int]]) -> BoxTable:
+        tables, sources = [], []
+        for source, (detector, found) in enumerate(seen.boxes):
+            for image, (boxes, labels, scores) in enumerate(found):
+                boxes = Canvas(*sizes[image], detector.canvas_size).to_original(boxes)
+                tables.append(BoxTable.of(np.full(len(boxes), image), labels, boxes, scores))
+                sources.append(np.full(len(boxes), source))
+        table = BoxTable.concatenate(tables)
+        if len(seen.boxes) > 1:
+            weights = [1.0] * len(seen.boxes)
+            table = weighted_boxes_fusion(table, np.concatenate(sources), weights, FUSION_IOU).table
         return table.best_per_image(self.max_detections)
 
-    def _maps(self, canvases: np.ndarray, paired: dict[tuple[int, bool], Any]) -> np.ndarray | None:
+    def _maps(self, seen: Seen) -> np.ndarray | None:
         """Mean probability of the segmenters and views, (B, K, S, S), on the largest of their canvases."""
-        if not self.segmenters:
+        if not seen.masks:
             return None
         size = max(segmenter.canvas_size for segmenter in self.segmenters)
-        total, n_views = 0.0, 0
-        for segmenter in self.segmenters:
-            scaled = np.stack([_rescaled(canvas, segmenter.canvas_size) for canvas in canvases])
-            for flip in self._views(segmenter.flips):
-                found = paired.get((id(segmenter), flip))
-                if found is None:
-                    found = segmenter.probability(scaled, flip)
-                total = total + np.stack([[_rescaled(channel, size) for channel in channels] for channels in found])
-                n_views += 1
+        total = 0.0
+        for found in seen.masks:
+            total = total + np.stack([[_rescaled(channel, size) for channel in channels] for channels in found])
         # In the steps in which they are kept, so that masks drawn now and thresholds searched later see the same.
-        return np.rint(total / n_views * 255).astype(np.float32) / 255
+        return np.rint(total / len(seen.masks) * 255).astype(np.float32) / 255
 
     def _components(
         self, maps: np.ndarray, sizes: Sequence[tuple[int, int]], labels: dict[str, np.ndarray]
@@ -183,16 +230,6 @@ class Pipeline:
             masks |= {n + row: mask for row, mask in own.items()}
             n += len(table)
         return BoxTable.concatenate(tables), masks
-
-    def _label_probabilities(self, canvases: np.ndarray) -> dict[str, np.ndarray]:
-        """Name of each label → (B,) mean probability over the models and views that know it."""
-        found: dict[str, list[np.ndarray]] = {}
-        for classifier in self.classifiers:
-            scaled = np.stack([_rescaled(canvas, classifier.canvas_size) for canvas in canvases])
-            for flip in self._views(classifier.flips):
-                for label, column in zip(classifier.labels, classifier.probability(scaled, flip).T, strict=True):
-                    found.setdefault(label, []).append(column)
-        return {label: np.mean(columns, axis=0) for label, columns in found.items()}
 
     def _label_rows(self, labels: dict[str, np.ndarray], sizes: Sequence[tuple[int, int]]) -> BoxTable:
         tables = []
@@ -256,6 +293,9 @@ def load_pipeline(
     fitted = segmenters[0] if segmenters else None
     if gate_threshold is None:
         gate_threshold = fitted.gate if fitted and fitted.gate is not None else GATE
+    pairs = pairs_on_one_trunk(detectors, segmenters)  # before their tensors change
+    for model in (*detectors, *segmenters, *classifiers):
+        prepare(model, device)
     return Pipeline(
         detectors,
         categories,
@@ -265,7 +305,7 @@ def load_pipeline(
         triplet=triplet or (fitted.triplet if fitted else HALF),
         gate=gate,
         gate_threshold=gate_threshold,
-        pairs=pairs_on_one_trunk(detectors, segmenters),
+        pairs=pairs,
     )
 
 
@@ -284,6 +324,25 @@ def _label_categories(classifiers: Sequence[LoadedClassifier]) -> dict[int, str]
 def _finds_pneumothorax(detector: LoadedDetector, segmenter: LoadedSegmenter) -> bool:
     name = FINDINGS[PNEUMOTHORAX]
     return name in detector.categories.values() and list(segmenter.categories.values()) == [name]
+
+
+def _left_out(table: BoxTable, masks: dict[int, Any], images: np.ndarray) -> tuple[BoxTable, dict[int, Any]]:
+    """Without the rows of the images for which `images`, (B,) bool, holds; masks keep their rows."""
+    kept = np.flatnonzero(~images[table.images])
+    return table.select(kept), {number: masks[row] for number, row in enumerate(kept.tolist()) if row in masks}
+
+
+def _label_probabilities(seen: Seen) -> dict[str, np.ndarray]:
+    """Name of each label → (B,) mean probability over the models and views that know it."""
+    found: dict[str, list[np.ndarray]] = {}
+    for classifier, probabilities in seen.labels:
+        for label, column in zip(classifier.labels, probabilities.T, strict=True):
+            found.setdefault(label, []).append(column)
+    return {label: np.mean(columns, axis=0) for label, columns in found.items()}
+
+
+def _all_rescaled(canvases: np.ndarray, size: int) -> np.ndarray:
+    return canvases if canvases.shape[-1] == size else np.stack([_rescaled(canvas, size) for canvas in canvases])
 
 
 def _rescaled(canvas: np.ndarray, size: int) -> np.ndarray:

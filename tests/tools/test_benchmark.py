@@ -10,8 +10,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from tools.benchmark import Convert, main
+from tools.benchmark import main
 from tools.benchmarks import conversion
+from tools.benchmarks.convert import Convert
 from tools.benchmarks.timing import Spread, Timing, alternate, ratio, timed, timed_stream
 from xray.command import FlagError, InputError
 

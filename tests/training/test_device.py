@@ -1,10 +1,19 @@
 """Which device and precision a command runs with, and what is said where they are not there."""
 
+import resource
+
 import pytest
 import torch
 
 from xray.command import InputError
-from xray.training.device import lightning_precision, resolve_device
+from xray.training.device import (
+    bfloat16_gain,
+    inference_precision,
+    keep_freed_memory,
+    largest_batch,
+    lightning_precision,
+    resolve_device,
+)
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -57,5 +66,55 @@ def test_precision(monkeypatch, precision, device, has_bf16, expected):
 
 
 def test_half_precision_needs_a_gpu():
-    with pytest.raises(InputError, match="--precision 16 needs a GPU"):
-        lightning_precision("16", CPU)
+    for choose in (lightning_precision, inference_precision):
+        with pytest.raises(InputError, match="--precision 16 needs a GPU"):
+            choose("16", CPU)
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "has_bf16", "expected"),
+    [
+        ("auto", CPU, True, None),
+        ("auto", CPU, False, torch.float32),
+        ("auto", GPU, True, torch.bfloat16),
+        ("auto", GPU, False, torch.float32),
+        ("bf16", CPU, False, torch.bfloat16),
+        ("16", GPU, True, torch.float16),
+        ("32", GPU, True, torch.float32),
+    ],
+)
+def test_precision_of_inference(monkeypatch, precision, device, has_bf16, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bf16)
+    monkeypatch.setattr("xray.training.device.has_bfloat16", lambda: has_bf16)
+    assert inference_precision(precision, device) == expected
+
+
+def test_the_gain_of_bfloat16_is_a_ratio_of_times():
+    assert 0.05 < bfloat16_gain(2) < 20
+
+
+@pytest.mark.parametrize(("room", "expected"), [(0, 1), (1, 1), (2, 2), (3, 2), (16, 16), (50, 32), (1000, 64)])
+def test_the_largest_batch_that_fits(room, expected):
+    tried = []
+
+    def attempt(size):
+        tried.append(size)
+        if size > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert largest_batch(attempt) == expected
+    assert sum(size > room for size in tried) <= 1
+    with pytest.raises(ZeroDivisionError):
+        largest_batch(lambda size: 1 / 0)
+
+
+def test_freed_memory_is_kept():
+    if not keep_freed_memory():
+        pytest.skip("the C library of this system has no such setting")
+    faults = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(16 * 2**20)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    # 64 MiB are 16,384 pages of 4 KiB; only the first time they are new.
+    assert faults[-1] < 1000

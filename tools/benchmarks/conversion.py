@@ -32,7 +32,7 @@ def write_files(folder: Path, n_images: int, width: int, height: int, seed: int 
     for number in range(n_images):
         pixels = draw_pixels(width, height, np.random.default_rng((seed, number)))
         path = folder / f"{number:03d}.dicom"
-        _write_dicom(path, pixels, "MONOCHROME1" if number % 2 else "MONOCHROME2")
+        write_dicom(path, pixels, "MONOCHROME1" if number % 2 else "MONOCHROME2")
         paths.append(path)
     return paths
 
@@ -49,7 +49,8 @@ def draw_pixels(width: int, height: int, rng: np.random.Generator) -> np.ndarray
     return shade.clip(0, 4095).astype(np.uint16)
 
 
-def _write_dicom(path: Path, pixels: np.ndarray, photometric: str) -> None:
+def write_dicom(path: Path, pixels: np.ndarray, photometric: str) -> None:
+    """Writes an uncompressed DICOM file. pixels: (height, width) uint16 of 12 bits. They end the file."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = generate_uid()

@@ -8,6 +8,7 @@ A file is a list of `{"image_id": source id, "category_id", "bbox": [x, y, width
 import dataclasses
 import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,19 +82,31 @@ def _parse(rows: list[Any], name: str) -> Predictions:
     return Predictions(tuple(index), BoxTable.of(images, labels, xywh_to_xyxy(np.array(boxes)), scores), masks)
 
 
-def write_predictions(path: Path | str, predictions: Predictions) -> None:
-    """Writes a COCO results file, complete or not at all; coordinates to 0.01 pixel, scores to 6 decimals."""
+def write_predictions(path: Path | str, predictions: Predictions | Iterable[Predictions]) -> None:
+    """Writes a COCO results file, complete or not at all; coordinates to 0.01 pixel, scores to 6 decimals.
+
+    predictions: all of them, or portions one after the other, of which one is held at a time.
+    """
     path = Path(path)
+    portions = [predictions] if isinstance(predictions, Predictions) else predictions
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w") as file:
+        before = "[\n"
+        for portion in portions:
+            for result in _results(portion):
+                file.write(before + json.dumps(result))
+                before = ",\n"
+        file.write(("\n" if before == ",\n" else "[\n\n") + "]\n")
+    os.replace(temporary, path)
+
+
+def _results(predictions: Predictions) -> Iterator[dict[str, Any]]:
     table = predictions.table
     boxes = xyxy_to_xywh(table.boxes).round(2).tolist()
-    rows = []
     for row, (image, label, box, score) in enumerate(
         zip(table.images.tolist(), table.labels.tolist(), boxes, table.scores.round(6).tolist(), strict=True)
     ):
         result = {"image_id": predictions.image_ids[image], "category_id": label, "bbox": box, "score": score}
         if row in predictions.masks:
             result["segmentation"] = predictions.masks[row]
-        rows.append(result)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
-    os.replace(temporary, path)
+        yield result

@@ -48,20 +48,33 @@ class ProbabilityMaps:
 
 
 class MapWriter:
-    """Writes the maps of `n` radiographs into a folder, in any order; those never added count as not read."""
+    """Writes the maps of `n` radiographs into a folder, in any order; those never added count as not read.
 
-    def __init__(self, folder: Path, image_ids: Sequence[str], categories: Mapping[int, str], size: int) -> None:
+    resume: goes on with the maps that an interrupted command left, as far as `restore` says which they are.
+    """
+
+    def __init__(
+        self, folder: Path, image_ids: Sequence[str], categories: Mapping[int, str], size: int, resume: bool = False
+    ) -> None:
         self.folder, self.image_ids, self.categories = folder, list(image_ids), dict(categories)
         (folder / INDEX).unlink(missing_ok=True)
         self._part = folder / (MAPS + ".part")
         shape = (len(self.image_ids), len(self.categories), size, size)
-        self._maps = np.lib.format.open_memmap(self._part, mode="w+", dtype=np.uint8, shape=shape)
+        if resume and not self._part.exists() and (folder / MAPS).exists():
+            # It ended between giving the maps their name and writing the rest.
+            os.replace(folder / MAPS, self._part)
+        mode = "r+" if resume and self._part.exists() else "w+"
+        self._maps = np.lib.format.open_memmap(self._part, mode=mode, dtype=np.uint8, shape=shape)
         self._sizes: list[list[int] | None] = [None] * len(self.image_ids)
         self._labels: dict[str, list[float | None]] = {}
 
     def add(self, index: int, width: int, height: int, maps: np.ndarray, labels: Mapping[str, float]) -> None:
         """The maps of radiograph `index`, (K, S, S) floats in [0, 1], and its probabilities of whole-image labels."""
         self._maps[index] = np.rint(maps * 255)
+        self.restore(index, width, height, labels)
+
+    def restore(self, index: int, width: int, height: int, labels: Mapping[str, float]) -> None:
+        """Notes that the maps of radiograph `index` are there."""
         self._sizes[index] = [int(width), int(height)]
         for name, probability in labels.items():
             column = self._labels.setdefault(name, [None] * len(self.image_ids))

@@ -1,6 +1,13 @@
-"""Which device and which arithmetic a command runs with."""
+"""Which device and which arithmetic a command runs with, how large its batches are, and what it does with memory."""
+
+import ctypes
+import sys
+import time
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from xray.command import InputError
 
@@ -32,3 +39,90 @@ def lightning_precision(precision: str, device: torch.device) -> str:
     if precision == "16" and device.type == "cpu":
         raise InputError("--precision 16 needs a GPU: use bf16 or 32 on the CPU")
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
+
+
+def inference_precision(precision: str, device: torch.device) -> torch.dtype | None:
+    """What convolutions are computed in, for the config's "auto", "32", "bf16" or "16".
+
+    None for auto on a CPU that has bfloat16, which a trial must decide. Raises InputError if the device cannot.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        return None if has_bfloat16() else torch.float32
+    if precision == "16" and device.type == "cpu":
+        raise InputError("--precision 16 needs a GPU: use bf16 or 32 on the CPU")
+    return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[precision]
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16: AMX or AVX-512 BF16 on x86, BF16 on Arm."""
+    x86 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return x86 or bool(torch.backends.cpu.get_cpu_capability().startswith("SVE") and _flag("bf16"))
+
+
+def _flag(name: str) -> bool:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return any(line.startswith("Features") and name in line.split() for line in file)
+    except OSError:
+        return False
+
+
+@torch.inference_mode()
+def bfloat16_gain(repeats: int = 5) -> float:
+    """How many times faster than float32 one convolution is in bfloat16, on this CPU: below 1, slower.
+
+    Some processors have the instruction at half the rate of float32's.
+    """
+    times = []
+    for dtype in (torch.float32, torch.bfloat16):
+        features = torch.zeros((1, 128, 64, 64), dtype=dtype).contiguous(memory_format=torch.channels_last)
+        weight = torch.zeros((128, 128, 3, 3), dtype=dtype).contiguous(memory_format=torch.channels_last)
+        runs = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            F.conv2d(features, weight, padding=1)
+            runs.append(time.perf_counter() - start)
+        times.append(min(runs))  # the others were disturbed
+    return times[0] / times[1]
+
+
+def lower(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Keeps the weights of convolutions and linear layers in `dtype`, in place; to be run under `torch.autocast`."""
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.ndim >= 2 and not isinstance(module, nn.Embedding):
+            weight.data = weight.data.to(dtype)
+            if module.bias is not None:
+                module.bias.data = module.bias.data.to(dtype)
+    return model
+
+
+def largest_batch(attempt: Callable[[int], None], most: int = 64) -> int:
+    """The number of radiographs, a power of two up to `most`, that `attempt` runs without running out of GPU memory."""
+    size = 1
+    while size < most:
+        try:
+            attempt(size * 2)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        size *= 2
+    return size
+
+
+def keep_freed_memory() -> bool:
+    """Has this process keep the memory that tensors leave, for the next ones; returns whether that was possible.
+
+    The allocator of GNU's C library gives large blocks back to the system at once. Getting them anew, a page at a time
+    and zeroed, took a quarter of the time of a detector on a CPU.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    trim_threshold, mmap_max, arena_max = -1, -4, -8
+    return all(mallopt(*option) == 1 for option in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (arena_max, 1)))

@@ -1,0 +1,200 @@
+"""Steps that work at the same time: order, errors, bounds; batches, and what too little GPU memory does to them."""
+
+import itertools
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xray.command import InputError
+from xray.data.boxes import BoxTable
+from xray.data.decoding import Decoded, Undecodable
+from xray.pipeline import Findings
+from xray.streaming import Step, ahead, batches, portion_of, run
+
+
+def items(pattern):
+    """ "ddu" → two decoded radiographs and one that is not."""
+    return [
+        Decoded(n, Path(f"{n}.png"), np.full((4, 4), n % 256, dtype=np.uint8), 8, 6, None)
+        if kind == "d"
+        else Undecodable(n, Path(f"{n}.png"), "broken")
+        for n, kind in enumerate(pattern)
+    ]
+
+
+def test_batches_hold_so_many_decoded_ones():
+    found = [[item.index for item in batch] for batch in batches(items("dduduudd"), 2)]
+    assert found == [[0, 1], [2, 3, 4, 5, 6], [7]]
+    assert list(batches([], 2)) == []
+    assert [len(batch) for batch in batches(items("uu"), 2)] == [2]
+
+
+def test_steps_keep_the_order_and_overlap():
+    got, active, most = [], 0, 0
+    lock = threading.Lock()
+
+    def slow(value):
+        nonlocal active, most
+        with lock:
+            active += 1
+            most = max(most, active)
+        time.sleep(0.01)
+        with lock:
+            active -= 1
+        return value + 1
+
+    with Step(slow, got.append) as second, Step(slow, second.put) as first:
+        for value in range(20):
+            first.put(value)
+    assert got == list(range(2, 22))
+    assert most == 2
+
+
+def test_no_more_wait_than_there_is_room_for():
+    may_go, n_put = threading.Event(), 0
+
+    def producer():
+        nonlocal n_put
+        with Step(lambda _: may_go.wait(), depth=3) as step:
+            for value in range(10):
+                step.put(value)
+                n_put += 1
+
+    thread = threading.Thread(target=producer)
+    thread.start()
+    time.sleep(0.4)
+    assert n_put == 4  # three wait, one is worked on
+    may_go.set()
+    thread.join()
+    assert n_put == 10
+
+
+@pytest.mark.parametrize("where", ["first", "second", "last item"])
+def test_what_a_step_raises_is_raised(where):
+    def fail_at(place):
+        def work(value):
+            if (where, value) in ((place, 5), ("last item", 9)):
+                raise ZeroDivisionError(f"in {place}")
+            return value
+
+        return work
+
+    got = []
+
+    def put_all():
+        with Step(fail_at("second"), got.append) as second, Step(fail_at("first"), second.put) as first:
+            for value in range(10):
+                first.put(value)
+                time.sleep(0.01)
+
+    with pytest.raises(ZeroDivisionError):
+        put_all()
+    assert got == list(range(9 if where == "last item" else 5))
+
+
+def test_an_interruption_drops_what_waits():
+    done = []
+
+    def work(value):
+        time.sleep(0.05)
+        done.append(value)
+
+    def interrupted():
+        with Step(work, depth=100) as step:
+            for value in range(100):
+                step.put(value)
+            raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - start < 1
+    assert len(done) < 10
+
+
+def test_reading_ahead():
+    assert list(ahead(range(50), 3)) == list(range(50))
+    taken = []
+    reader = ahead((taken.append(n) or n for n in itertools.count()), 3)
+    assert [next(reader), next(reader)] == [0, 1]
+    time.sleep(0.1)
+    assert len(taken) <= 6
+    reader.close()
+
+    def broken():
+        yield 1
+        raise OSError("gone")
+
+    reader = ahead(broken(), 3)
+    assert next(reader) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(reader)
+
+
+class Fake:
+    """A pipeline that finds the grey value of each canvas, and has memory for `most` of them."""
+
+    def __init__(self, most=100):
+        self.most, self.sizes = most, []
+
+    def look(self, canvases):
+        if len(canvases) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.sizes.append(len(canvases))
+        return canvases[:, 0, 0]
+
+    def combine(self, seen, sizes):
+        assert len(seen) == len(sizes)
+        n = len(seen)
+        return Findings(BoxTable.of(range(n), seen, [[0, 0, 1, 1]] * n, [0.5] * n), labels={"x": seen / 10})
+
+
+def collect(pipeline, pattern, size):
+    written = []
+    run(pipeline, batches(items(pattern), size), written.append)
+    return written
+
+
+def test_everything_is_written_once_and_in_order():
+    written = collect(Fake(), "dduuddudud", 3)
+    assert [item.index for batch in written for item in batch.items] == list(range(10))
+    portions = [portion_of(batch, begin=100) for batch in written]
+    assert portions[-1].stop == 110
+    found = np.concatenate([portion.table.images for portion in portions])
+    assert found.tolist() == [100, 101, 104, 105, 107, 109]
+    assert np.concatenate([portion.table.labels for portion in portions]).tolist() == [0, 1, 4, 5, 7, 9]
+    assert [n for portion in portions for n, _, _ in portion.failures] == [102, 103, 106, 108]
+    assert portions[0].labels == {100: {"x": 0.0}, 101: {"x": 0.1}, 104: {"x": 0.4}}
+    assert portions[0].sizes[104] == (8, 6)
+
+
+def test_only_broken_files(capsys):
+    assert [portion_of(batch, 0).stop for batch in collect(Fake(), "uuu", 2)] == [3]
+
+
+def test_too_little_gpu_memory_halves_the_batches(capsys):
+    pipeline = Fake(most=3)
+    written = collect(pipeline, "ddduddddddddddddu", 8)
+    assert [item.index for batch in written for item in batch.items] == list(range(17))
+    assert pipeline.sizes == [2] * 7 + [1]
+    assert capsys.readouterr().err.splitlines() == [
+        "8 radiographs do not fit into the GPU's memory: going on with 4",
+        "4 radiographs do not fit into the GPU's memory: going on with 2",
+    ]
+    with pytest.raises(InputError, match="too little memory for one radiograph"):
+        collect(Fake(most=0), "dd", 2)
+
+
+def test_a_failing_writer_stops_the_models():
+    pipeline = Fake()
+
+    def write(batch):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        run(pipeline, batches(items("d" * 500), 1), write)
+    assert len(pipeline.sizes) < 100

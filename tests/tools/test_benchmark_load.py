@@ -1,0 +1,128 @@
+"""The loading benchmark: what the peer loads, what is counted, and that different pixels or boxes are refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tools.benchmark import main
+from tools.benchmarks.load import Load
+from tools.benchmarks.loading import Ways
+from tools.benchmarks.material import open_material, write_pngs
+from tools.benchmarks.peers import PngDataset, as_float_images, collate_lists
+from xray.command import FlagError, InputError
+from xray.data.dataset import BoxDataset
+from xray.data.store import open_store
+
+SMALL = {"n_images": 6, "repeats": 2, "image_size": 64, "batch_size": 4, "device": "cpu"}
+
+
+@pytest.fixture
+def ways(vinbig_store, tmp_path):
+    store = open_store(vinbig_store)
+    rows = np.arange(6)
+    return Ways(store, rows, write_pngs(store, rows, tmp_path), 4, torch.device("cpu"))
+
+
+def test_the_peer_loads_what_the_file_shows(vinbig_store, tmp_path):
+    store = open_store(vinbig_store)
+    rows = np.arange(2, 5)
+    paths = write_pngs(store, rows, tmp_path)
+    truth = BoxDataset(store, rows)
+    for flip in (0.0, 1.0):
+        images, targets = collate_lists([PngDataset(paths, truth, flip)[position] for position in range(3)])
+        for position, (image, target) in enumerate(zip(images, targets, strict=True)):
+            pixels = np.asarray(Image.open(paths[position]))
+            boxes = truth[position]["boxes"].numpy()
+            if flip:
+                pixels, boxes = pixels[:, ::-1], np.array([64, 0, 64, 0]) + boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1]
+            assert image.dtype == torch.float32
+            assert image.shape == (3, 64, 64)
+            np.testing.assert_allclose(image.numpy(), np.broadcast_to(pixels / 255, (3, 64, 64)), atol=1e-7)
+            np.testing.assert_allclose(target["boxes"].numpy(), boxes, atol=1e-4)
+            assert target["labels"].tolist() == truth[position]["labels"].tolist()
+    canvases = torch.from_numpy(store.images[rows])[:, None]
+    assert all(
+        torch.allclose(a, b[0]) for a, b in zip(as_float_images(canvases), PngDataset(paths, truth, 0.0), strict=True)
+    )
+
+
+@pytest.mark.parametrize(("workers", "n"), [(0, 6), (1, 32)])
+@pytest.mark.parametrize("way", ["ours", "augmented", "png"])
+def test_counts_what_is_timed(ways, way, workers, n):
+    # With a process, eight batches of four beside the one that is not counted.
+    assert ways.time(way, workers).n == n
+
+
+def test_both_ways_are_equal_until_one_is_changed(ways, monkeypatch):
+    ways.check()
+    right = PngDataset.__getitem__
+
+    def brighter(dataset, position):
+        image, target = right(dataset, position)
+        image[0, 3, 4] += 1 / 255
+        return image, target
+
+    monkeypatch.setattr(PngDataset, "__getitem__", brighter)
+    with pytest.raises(InputError, match="pixels of radiograph 0 differ"):
+        ways.check()
+
+    def moved(dataset, position):
+        image, target = right(dataset, position)
+        return image, {**target, "boxes": target["boxes"] + 0.5}
+
+    monkeypatch.setattr(PngDataset, "__getitem__", moved)
+    with pytest.raises(InputError, match="boxes of radiograph 1 differ"):
+        ways.check()
+
+
+def test_writes_its_numbers(tmp_path, capsys):
+    main(Load(**SMALL, n_workers=1, save_path=tmp_path / "load.json"))
+    report = json.loads((tmp_path / "load.json").read_text())
+    assert report["bytes_per_image"] == {"ours": 64 * 64, "png": 3 * 4 * 64 * 64}
+    [entry] = report["results"]
+    assert entry["processes"] == 1
+    for name in ("ours", "augmented"):
+        quotients = sorted(b / a for a, b in zip(entry[name]["seconds"], entry["png"]["seconds"], strict=True))
+        ratio = entry[name]["ratio"]
+        np.testing.assert_allclose(
+            [ratio["low"], ratio["median"], ratio["high"]], [quotients[0], np.mean(quotients), quotients[1]]
+        )
+    assert "PNG files" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_measures_several_processes():
+    script = Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    run = [sys.executable, str(script), "load", *flags, "--repeats=1", "--n-workers=2"]
+    result = subprocess.run(run, capture_output=True, text=True, timeout=180)
+    assert result.returncode == 0, result.stderr
+    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("│")] == ["1"] * 3 + ["2"] * 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "message"),
+    [
+        ({"n_images": 3}, FlagError, "--n-images is 3"),
+        ({"batch_size": 0}, FlagError, "--batch-size is 0"),
+        ({"data_path": Path("nowhere")}, InputError, "no dataset at nowhere"),
+        ({"device": "tpu"}, InputError, "--device tpu"),
+        ({"save_path": Path("nowhere/x.json")}, InputError, "no folder nowhere"),
+    ],
+)
+def test_refuses_unusable_flags(flags, error, message):
+    with pytest.raises(error, match=message):
+        main(Load(**{**SMALL, "n_workers": 1, **flags}))
+
+
+def test_a_dataset_must_have_as_many(vinbig_store, tmp_path):
+    store, rows = open_material(vinbig_store, tmp_path, 16, 999, 0)
+    assert (store.canvas_size, len(rows)) == (64, 16)
+    with pytest.raises(InputError, match="has 16 radiographs, 17 were asked for"):
+        open_material(vinbig_store, tmp_path, 17, 999, 0)

@@ -1,0 +1,123 @@
+"""Faster convolutions: the numbers of plain ones, wherever they are put."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from xray.classification.model import build_classifier
+from xray.detection.model import build_detector
+from xray.segmentation.model import build_segmenter
+from xray.training.convolutions import (
+    NOTHING,
+    RELU,
+    RELU6,
+    QuickBlock,
+    QuickConv2d,
+    _matrices,
+    _weights_of_products,
+    quicken,
+    winograd,
+)
+from xray.training.folding import fold_batch_norms
+
+ACTIVATIONS = {NOTHING[0]: (NOTHING, lambda x: x), RELU[0]: (RELU, F.relu), RELU6[0]: (RELU6, F.relu6)}
+
+
+def random(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def test_the_matrices_convolve():
+    to_output, kernel, to_products = _matrices()
+    row, weights = np.array([3.0, -1, 4, 1, -5, 9]), np.array([2.0, 7, -1])
+    expected = [row[start : start + 3] @ weights for start in range(4)]
+    np.testing.assert_allclose(to_output @ ((kernel @ weights) * (to_products @ row)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("summed", [False, True])
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 4, 4), (2, 8, 12), (1, 68, 4), (1, 4, 300), (2, 36, 40)])
+def test_winograd_is_the_convolution(batch, height, width, summed, activation):
+    own, expected = ACTIVATIONS[activation]
+    features, weight, bias = random(batch, 5, height, width), random(7, 5, 3, 3), random(7)
+    addend = random(batch, 7, height, width) if summed else None
+    exact = F.conv2d(features.double(), weight.double(), bias.double(), padding=1)
+    exact = expected(exact + addend.double() if summed else exact)
+    for used in (features, features.contiguous(memory_format=torch.channels_last)):
+        given = addend.clone(memory_format=torch.channels_last) if summed else None
+        found = winograd(used, _weights_of_products(weight), bias, own, given)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        assert (found - exact).abs().max() < 1e-5 * exact.abs().max()
+        assert given is None or given.data_ptr() == found.data_ptr()
+
+
+@pytest.mark.parametrize("size", [32, 33, 36, 8])
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"groups": 4}, {"dilation": 2}, {"bias": False}])
+def test_a_quick_convolution_is_a_convolution(size, options):
+    conv = nn.Conv2d(128, 128, 3, padding=1, **options).to(memory_format=torch.channels_last)
+    features = random(1, 128, size, size)
+    with torch.inference_mode():
+        expected = conv(features)
+        addend = random(*expected.shape).contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(QuickConv2d(conv)(features), expected, rtol=0, atol=2e-5)
+        summed = F.relu(expected + addend)
+        torch.testing.assert_close(QuickConv2d(conv, RELU)(features, addend), summed, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("block", [BasicBlock(128, 128), Bottleneck(128, 32)])
+def test_a_block_leaves_what_others_read(block):
+    block = block.eval()
+    features = random(1, 128, 32, 32).contiguous(memory_format=torch.channels_last)
+    before = features.clone()
+    with torch.inference_mode():
+        expected = block(features)
+        stage = nn.Sequential(block, copy.deepcopy(block))
+        assert fold_batch_norms(stage, features) in (4, 6)
+        quicken(stage)
+        assert [stage[0].overwrites, stage[1].overwrites] == [False, True]
+        torch.testing.assert_close(stage[0](features), expected, rtol=0, atol=1e-4)
+    assert torch.equal(features, before)
+
+
+NETWORKS = {
+    "resnet18 detector": (lambda: build_detector(3, 256, "resnet18", fpn_channels=128), 8),
+    "resnet50 detector": (lambda: build_detector(3, 256, "resnet50", fpn_channels=128), 16),
+    "mobilenet_v2 detector": (lambda: build_detector(3, 256, "mobilenet_v2", fpn_channels=128), 0),
+    "unet resnet34": (lambda: build_segmenter("unet", "resnet34"), 16),
+    "unetplusplus resnet18": (lambda: build_segmenter("unetplusplus", "resnet18"), 8),
+    "densenet121": (lambda: build_classifier("densenet121", 2), 0),
+    "timm resnet18": (lambda: build_classifier("resnet18", 2), 0),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_quickened_network_gives_the_same(name):
+    build, n_blocks = NETWORKS[name]
+    torch.manual_seed(0)
+    model = build().eval().to(memory_format=torch.channels_last)
+    images = torch.randint(0, 256, (1, 1, 256, 256), dtype=torch.uint8)
+    is_detector = hasattr(model, "backbone")
+
+    def look():
+        if not is_detector:
+            return [model(images)]
+        pyramid = list(model.backbone((images - model.mean) / model.std).values())
+        logits, offsets = model.rpn.head(pyramid)
+        return [*pyramid, *logits, *offsets]
+
+    with torch.inference_mode():
+        before = look()
+        fold_batch_norms(model, images)
+        quicken(model)
+        after = look()
+    assert sum(isinstance(module, QuickBlock) for module in model.modules()) == n_blocks
+    assert not any(type(module) is nn.Conv2d for module in model.modules())
+    for one, other in zip(before, after, strict=True):
+        assert (one - other).abs().max() <= 1e-4 * one.abs().max()
+        # Nothing converts back to PyTorch's own order, which convolutions would have to undo.
+        assert other.ndim < 4 or other.shape[1] == 1 or other.is_contiguous(memory_format=torch.channels_last)

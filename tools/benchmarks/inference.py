@@ -1,0 +1,264 @@
+"""Inference with our pipeline and with torchvision's detector, and whether both find the same."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN
+from torchvision.transforms.functional import to_tensor
+
+from tools.benchmarks.infer import Infer
+from tools.benchmarks.material import open_material, write_pngs
+from tools.benchmarks.peers import Agreement, as_float_images, compare, settle_weights, table_of, torchvision_detector
+from tools.benchmarks.reports import refuse
+from tools.benchmarks.timing import Timing, n_cores
+from tools.infer import InferConfig
+from tools.infer import main as infer
+from xray.command import InputError
+from xray.config import DetectionConfig
+from xray.data.boxes import BoxTable
+from xray.data.predictions import read_predictions
+from xray.data.store import Store
+from xray.detection.task import DetectionTask
+from xray.findings import NO_FINDING
+from xray.pipeline import load_pipeline
+from xray.precision import CPU_BATCH, NAMES, faster_precision, lowered
+from xray.training.deploy import load_deployed, save_deployed
+from xray.training.device import inference_precision, keep_freed_memory, largest_batch
+
+FLOOR = 0.05
+"""Score from which detections are held against each other."""
+IOU, PIXELS, SCORE = 0.99, 0.02, 1e-3
+"""How far those of both sides must agree in float32: predictions.json has two decimals, which costs tiny boxes IoU."""
+MATCHED_ROUGHLY = 0.9
+"""Share that must be found by both where ours does not compute in float32: rounding moves scores across the floor."""
+PYRAMID_CHANNELS = 256
+"""Of torchvision's detectors."""
+
+
+def prepare(config: Infer, folder: Path) -> int:
+    """Writes what both sides read into `folder`: canvases.npy, the same as PNG files in files/, and run/.
+
+    Returns the side of the canvas. Raises InputError if there is no dataset or run, torchvision has no detector like
+    the run's, or the two have canvases of other sizes.
+    """
+    given = None if config.weights is None else _deployed(config.weights)
+    size = config.image_size if given is None else int(given[0]["canvas_size"])
+    n_processes = min(n_cores(), max(1, config.n_workers))
+    store, rows = open_material(config.data_path, folder, config.n_images, size, n_processes)
+    if given is not None and store.canvas_size != size:
+        raise InputError(
+            f"{config.weights} was trained on canvases of {size} pixels, those of {config.data_path} have "
+            f"{store.canvas_size}: convert the data with --image-size {size}"
+        )
+    canvases = np.stack([np.asarray(store.images[row]) for row in rows.tolist()])
+    np.save(folder / "canvases.npy", canvases)
+    files = folder / "files"
+    files.mkdir()
+    paths = write_pngs(store, rows, folder / "png")
+    for number in range(config.passes * len(paths)):
+        os.link(paths[number % len(paths)], files / f"{number:06d}.png")
+    description, state = given or _made(store, config, as_float_images(torch.from_numpy(canvases[:2, None])))
+    description["architecture"] |= {"score_threshold": config.score_threshold, "proposals": 2 * config.proposals}
+    (folder / "run").mkdir()
+    save_deployed(folder / "run", state, description)
+    return store.canvas_size
+
+
+class Ours:
+    """Our pipeline as tools/infer.py sets it up; from files, the command itself, its weights and outputs included."""
+
+    def __init__(self, config: Infer, device: str, folder: Path) -> None:
+        self.config, self.device, self.folder = config, torch.device(device), folder
+        self.canvases = np.load(folder / "canvases.npy")
+        self.size = (self.canvases.shape[2], self.canvases.shape[1])
+        dtype = inference_precision(config.precision, self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        pipeline = load_pipeline([folder / "run"], self.device, flips=False)
+        if dtype is None:
+            first = self.canvases[: config.batch_size or CPU_BATCH]
+            pipeline, _ = faster_precision(pipeline, first, [self.size] * len(first))
+        else:
+            pipeline = lowered(pipeline, dtype)
+        self.pipeline, self.batch_size = pipeline, config.batch_size
+        if not self.batch_size and self.device.type == "cuda":
+            self.batch_size = largest_batch(lambda n: pipeline.look(np.zeros((n, *self.size), dtype=np.uint8)))
+        self.batch_size = self.batch_size or CPU_BATCH
+
+    def describe(self) -> dict[str, Any]:
+        """What was chosen for the flags left to us."""
+        return {"precision": NAMES[self.pipeline.precision], "batch_size": self.batch_size}
+
+    def find(self, source: str, passes: int = 1) -> BoxTable:
+        """What it finds on the canvases in memory, or in the files: there, of all passes."""
+        table = self._find_in_files() if source == "files" else self._find_on_canvases(passes)
+        return table.select(table.labels <= NO_FINDING)
+
+    def time(self, source: str) -> Timing:
+        """All passes over all radiographs."""
+        return _timed(lambda: self.find(source, self.config.passes), self.config.passes * len(self.canvases))
+
+    def _find_on_canvases(self, passes: int) -> BoxTable:
+        tables, n = [], len(self.canvases)
+        for start in range(0, n * passes, self.batch_size):
+            chosen = np.arange(start, min(start + self.batch_size, n * passes)) % n
+            table = self.pipeline.find(self.canvases[chosen], [self.size] * len(chosen)).table
+            tables.append(dataclasses.replace(table, images=table.images + start))
+        return BoxTable.concatenate(tables)
+
+    def _find_in_files(self) -> BoxTable:
+        out = self.folder / "found"
+        config = InferConfig(
+            weights=(str(self.folder / "run"),),
+            data_path=str(self.folder / "files"),
+            save_path=str(out),
+            device=self.device.type,
+            precision=self.config.precision,
+            tta=False,
+            batch_size=self.config.batch_size,
+            n_workers=self.config.n_workers,
+            overwrite=True,
+        )
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            status = infer(config)
+        if status:
+            raise refuse(f"tools/infer.py ended with status {status}: {said.getvalue().strip().splitlines()[-1]}")
+        predictions = read_predictions(out / "predictions.json")
+        number = np.array([int(name) for name in predictions.image_ids])
+        return dataclasses.replace(predictions.table, images=number[predictions.table.images])
+
+
+class Theirs:
+    """torchvision's own detector with the same weights: eager, float32, one radiograph at a time."""
+
+    def __init__(self, config: Infer, device: str, folder: Path) -> None:
+        self.config, self.device, self.folder = config, torch.device(device), folder
+        self.canvases = np.load(folder / "canvases.npy")
+        description, state = load_deployed(folder / "run")
+        self.model = _torchvision(description)
+        self.model.load_state_dict(state, strict=False)
+        self.model.eval().to(self.device)
+
+    def shift(self, by: float) -> None:
+        """Changes the background's logit, to see that a difference is found."""
+        with torch.no_grad():
+            self.model.roi_heads.box_predictor.cls_score.bias[0] += by
+
+    def exact(self, on: bool) -> None:
+        """Whether a GPU computes convolutions in all of float32; by PyTorch's default it does not."""
+        torch.backends.cudnn.allow_tf32 = not on
+
+    @torch.no_grad()
+    def find(self, source: str, passes: int = 1) -> BoxTable:
+        """What it finds on the canvases in memory, or in the files: there, of all passes."""
+        return table_of([self.model([image.to(self.device)])[0] for image in self._images(source, passes)])
+
+    def time(self, source: str) -> Timing:
+        """All passes over all radiographs."""
+        return _timed(lambda: self.find(source, self.config.passes), self.config.passes * len(self.canvases))
+
+    def _images(self, source: str, passes: int) -> Iterator[Tensor]:
+        if source == "files":
+            for path in sorted((self.folder / "files").iterdir()):
+                yield to_tensor(Image.open(path).convert("RGB"))
+            return
+        for _ in range(passes):
+            for canvas in self.canvases:
+                yield as_float_images(torch.from_numpy(canvas)[None, None])[0]
+
+
+def check(found: dict[str, BoxTable], theirs: BoxTable, n_images: int, exact: bool, limit: int = 100) -> Agreement:
+    """Raises InputError unless both found the same, from canvases and from files; returns how far they differ.
+
+    found: what ours did from each source, of which the first `n_images` radiographs count. exact: whether ours computed
+    in float32. limit: detections a radiograph at most.
+    """
+    agreements = []
+    for source, ours in found.items():
+        ours = ours.select(ours.images < n_images)
+        # At the limit of detections, another order of equals would be a difference.
+        floor = max(FLOOR, lowest_kept(theirs, limit), lowest_kept(ours, limit)) + SCORE
+        agreement = compare(ours, theirs, floor, SCORE)
+        same = agreement.matched >= 1 and (agreement.iou > IOU or agreement.pixels < PIXELS) and agreement.score < SCORE
+        if not (same if exact else agreement.matched >= MATCHED_ROUGHLY):
+            raise refuse(
+                f"from {source}, of {agreement.boxes} detections {agreement.matched:.1%} were found by both, with IoUs "
+                f"down to {agreement.iou:.3f} and scores that differ by up to {agreement.score:.2g}"
+            )
+        agreements.append(agreement)
+    return min(agreements, key=lambda agreement: agreement.matched)
+
+
+def lowest_kept(table: BoxTable, limit: int) -> float:
+    """The highest of the lowest scores of radiographs with `limit` boxes, which may have had more; 0 without one."""
+    counts = np.bincount(table.images, minlength=1)
+    return max(
+        (float(table.scores[table.images == image].min()) for image in np.flatnonzero(counts >= limit)), default=0.0
+    )
+
+
+def _timed(work: Callable[[], Any], n: int) -> Timing:
+    """Of the processor time, that of worker processes which have ended is counted, too."""
+    wall, cpu = time.perf_counter(), _processor_seconds()
+    work()
+    return Timing(n, time.perf_counter() - wall, _processor_seconds() - cpu)
+
+
+def _processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + usage.ru_utime + usage.ru_stime
+
+
+def _deployed(run: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A run that torchvision can run too."""
+    description, state = load_deployed(run)
+    architecture = description.get("architecture", {})
+    fits = (
+        description["task"] == "detection"
+        and str(architecture.get("backbone")).startswith("resnet")
+        and architecture.get("head") == "v1"
+        and architecture.get("fpn_channels") == PYRAMID_CHANNELS
+    )
+    if not fits:
+        raise InputError(
+            f"{run} is not the run of a detector that torchvision builds: give one with a resnet, --head v1 and "
+            f"--fpn-channels {PYRAMID_CHANNELS}, or leave --weights out"
+        )
+    return description, state
+
+
+def _made(store: Store, config: Infer, images: list[Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a training would have deployed, of weights that find about as much as trained ones."""
+    description = DetectionTask(DetectionConfig(backbone=config.backbone, norm="frozen"), store).describe()
+    torch.manual_seed(0)
+    detector = _torchvision(description)
+    settle_weights(detector, images)
+    return description, detector.state_dict()
+
+
+def _torchvision(description: dict[str, Any]) -> FasterRCNN:
+    """torchvision's own detector of a run's architecture, untrained."""
+    architecture = description["architecture"]
+    return torchvision_detector(
+        max(int(category) for category in description["categories"]),
+        description["canvas_size"],
+        architecture["backbone"],
+        architecture["norm"],
+        architecture["anchor_scale"],
+        rpn_pre_nms_top_n_test=architecture["proposals"] // 2,
+        rpn_post_nms_top_n_test=architecture["proposals"] // 2,
+        box_score_thresh=architecture["score_threshold"],
+        box_detections_per_img=architecture["max_detections"],
+    )

@@ -1,0 +1,264 @@
+"""torchvision's detector, its data and its training loop as its own references/detection sets them up.
+
+And `compare`, which tells whether two detectors found the same.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.transforms import v2
+
+from xray.data.boxes import BoxTable, box_iou
+from xray.data.dataset import BoxDataset
+from xray.detection.model import ANCHOR_CANVAS, ANCHOR_RATIOS, ANCHOR_SIDES
+
+SPREAD, BACKGROUND = 2.0, 8.0
+"""Of the logits of settled weights: their standard deviation, and by how much that of the background is higher."""
+
+
+class PngDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """PNG files with their boxes, through the transforms of torchvision's references/detection ("hflip").
+
+    An item is a (3, S, S) float32 image in [0, 1] and its target: `boxes` (N, 4) xyxy and `labels` (N,).
+
+    paths: a file for each radiograph of `truth`, in its order. flip: share of them that are mirrored.
+    """
+
+    def __init__(self, paths: Sequence[Path], truth: BoxDataset, flip: float) -> None:
+        self.paths = list(paths)
+        items = [truth[position] for position in range(len(truth))]
+        self.targets = [{"boxes": item["boxes"], "labels": item["labels"]} for item in items]
+        self.transforms = v2.Compose(
+            [
+                v2.ToImage(),
+                v2.RandomHorizontalFlip(p=flip),
+                v2.ToDtype(torch.float, scale=True),
+                v2.SanitizeBoundingBoxes(),
+                v2.ToPureTensor(),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, dict[str, Tensor]]:
+        image = Image.open(self.paths[position]).convert("RGB")
+        target = dict(self.targets[position])
+        size = (image.height, image.width)
+        target["boxes"] = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)
+        return self.transforms(image, target)
+
+
+def collate_lists(batch: Sequence[tuple[Any, Any]]) -> tuple[Any, ...]:
+    """Items → (images, targets), as in torchvision's references: its detectors take lists."""
+    return tuple(zip(*batch, strict=True))
+
+
+def as_float_images(canvases: Tensor) -> list[Tensor]:
+    """(B, 1, S, S) uint8 → B of (3, S, S) float32 in [0, 1], what the PNG files of these canvases would load as."""
+    return [canvas.expand(3, -1, -1).float() / 255 for canvas in canvases]
+
+
+def torchvision_detector(
+    n_categories: int,
+    canvas_size: int,
+    backbone: str = "resnet50",
+    norm: str = "frozen",
+    anchor_scale: float = 1.0,
+    **options: Any,
+) -> FasterRCNN:
+    """torchvision's own Faster R-CNN with a feature pyramid, as fasterrcnn_resnet50_fpn builds it for training.
+
+    That is: FrozenBatchNorm2d, the last three stages of the trunk training. Only what must be ours for both to do the
+    same work is: the canvas is not resized, and the anchors shrink with it.
+
+    options: for FasterRCNN. The result depends on torch's random state.
+    """
+    norm_layer = FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d
+    trunk = resnet_fpn_backbone(backbone_name=backbone, weights=None, norm_layer=norm_layer, trainable_layers=3)
+    sides = tuple((side * anchor_scale * canvas_size / ANCHOR_CANVAS,) for side in ANCHOR_SIDES)
+    anchors = AnchorGenerator(sides, (ANCHOR_RATIOS,) * len(sides))
+    return FasterRCNN(
+        trunk,
+        num_classes=n_categories + 1,
+        min_size=canvas_size,
+        max_size=canvas_size,
+        rpn_anchor_generator=anchors,
+        **options,
+    )
+
+
+@torch.no_grad()
+def settle_weights(detector: FasterRCNN, images: list[Tensor]) -> None:
+    """Makes a detector of random weights behave like a trained one, as far as the amount of work is concerned.
+
+    The frozen norms get the statistics of `images`, so that nothing overflows; objectness spreads, and the classes'
+    scores do around a strong background, so that some hundred boxes and not all of them exceed a low threshold.
+    """
+    hooks = []
+
+    def measure(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
+        norm.running_var.copy_(inputs[0].var((0, 2, 3)))
+
+    for module in detector.backbone.body.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            hooks.append(module.register_forward_pre_hook(measure))
+    detector.eval()
+    detector(images)
+    for hook in hooks:
+        hook.remove()
+    # One after the other: what the second sees depends on the first.
+    for layer in (detector.rpn.head.cls_logits, detector.roi_heads.box_predictor.cls_score):
+        seen: list[Tensor] = []
+        hook = layer.register_forward_hook(
+            lambda _, __, output, seen=seen: seen.append(output.movedim(1, -1).reshape(-1, output.shape[1]))
+        )
+        detector(images)
+        hook.remove()
+        logits = torch.cat(seen)
+        factor = SPREAD / (logits - logits.mean(0)).std()
+        layer.weight.mul_(factor)
+        layer.bias.copy_(factor * (layer.bias - logits.mean(0)))
+    detector.roi_heads.box_predictor.cls_score.bias[0] += BACKGROUND
+
+
+class TorchvisionLoop:
+    """The training step of torchvision's references/detection: SGD, optionally its AMP, the loss read at every step.
+
+    lr: so small that the weights, and with them the work, stay what they are.
+    """
+
+    def __init__(self, model: FasterRCNN, device: torch.device, amp: bool, lr: float) -> None:
+        self.model, self.device, self.amp = model.train(), device, amp
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=1e-4)
+        # On a CPU autocast computes in bfloat16, whose gradients need no scaling.
+        self.scaler = torch.amp.GradScaler(device.type) if amp and device.type == "cuda" else None
+
+    def step(self, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]) -> float:
+        """One step on a batch in the CPU's memory; returns its loss."""
+        images = [image.to(self.device) for image in images]
+        targets = [{name: value.to(self.device) for name, value in target.items()} for target in targets]
+        with torch.amp.autocast(self.device.type, enabled=self.amp):
+            losses = sum(self.model(images, targets).values())
+        value = losses.item()
+        if not math.isfinite(value):
+            raise ArithmeticError(f"torchvision's loss is {value}")
+        self.optimizer.zero_grad()
+        if self.scaler is None:
+            losses.backward()
+            self.optimizer.step()
+        else:
+            self.scaler.scale(losses).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """How far two detectors found the same.
+
+    boxes: detections held against each other. matched: share of them that have a partner.
+    score, pixels: largest difference of the scores and of the coordinates of partners. iou: lowest of partners.
+    """
+
+    boxes: int
+    matched: float
+    score: float
+    pixels: float
+    iou: float
+
+
+def compare(first: BoxTable, second: BoxTable, floor: float, slack: float) -> Agreement:
+    """Looks for the partner of every box of each table in the other one: same image, same label, highest IoU.
+
+    floor: scores from which a box counts. slack: scores this far below it may still be partners, since what lies at
+    the floor may have fallen below it on the other side.
+    """
+    pairs = [_partners(*tables, floor, slack) for tables in ((first, second), (second, first))]
+    score, pixels, iou = np.concatenate(pairs, axis=1)
+    found = iou > 0.5
+    return Agreement(
+        boxes=len(iou),
+        matched=float(found.mean()) if len(iou) else 1.0,
+        score=float(score[found].max(initial=0.0)),
+        pixels=float(pixels[found].max(initial=0.0)),
+        iou=float(iou[found].min(initial=1.0)),
+    )
+
+
+def _partners(table: BoxTable, other: BoxTable, floor: float, slack: float) -> np.ndarray:
+    """(3, N): differences of score and coordinates and the IoU with the partner of each box above `floor`."""
+    table, other = table.select(table.scores >= floor), other.select(other.scores >= floor - slack)
+    found = np.zeros((3, len(table)))
+    for row in range(len(table)):
+        candidates = np.flatnonzero((other.images == table.images[row]) & (other.labels == table.labels[row]))
+        if not len(candidates):
+            continue
+        overlaps = box_iou(table.boxes[row : row + 1], other.boxes[candidates])[0]
+        best = candidates[overlaps.argmax()]
+        found[0, row] = abs(table.scores[row] - other.scores[best])
+        found[1, row] = np.abs(table.boxes[row] - other.boxes[best]).max()
+        found[2, row] = overlaps.max()
+    return found
+
+
+def table_of(detections: Sequence[dict[str, Tensor]]) -> BoxTable:
+    """What a detector returns for a list of images → one table, in canvas pixels."""
+    tables = [
+        BoxTable.of(
+            np.full(len(found["boxes"]), image),
+            *(found[name].float().cpu().numpy() for name in ("labels", "boxes", "scores")),
+        )
+        for image, found in enumerate(detections)
+    ]
+    return BoxTable.concatenate(tables)
+
+
+def ultralytics_step(n_categories: int, canvas_size: int, device: torch.device) -> Any:
+    """A function (images, targets) → loss that does a training step of YOLOv8-L, where Ultralytics is installed.
+
+    Raises ImportError where it is not. Another network that does other work: only images/s can be compared.
+    """
+    from ultralytics.cfg import get_cfg
+    from ultralytics.nn.tasks import DetectionModel
+
+    model = DetectionModel("yolov8l.yaml", ch=3, nc=n_categories, verbose=False).to(device).train()
+    model.args = get_cfg()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, nesterov=True)
+    amp = device.type == "cuda"
+    scaler = torch.amp.GradScaler(device.type, enabled=amp)
+
+    def step(images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]) -> float:
+        boxes = torch.cat([target["boxes"] for target in targets]) / canvas_size
+        batch = {
+            "img": torch.stack(list(images)).to(device),
+            "cls": (torch.cat([target["labels"] for target in targets]) - 1).float()[:, None].to(device),
+            "bboxes": torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1).to(device),
+            "batch_idx": torch.cat([torch.full((len(t["boxes"]),), float(i)) for i, t in enumerate(targets)]),
+        }  # fmt: skip
+        batch["batch_idx"] = batch["batch_idx"].to(device)
+        with torch.amp.autocast(device.type, enabled=amp):
+            loss = model(batch)[0].sum()
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.item()
+
+    return step

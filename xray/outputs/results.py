@@ -1,0 +1,128 @@
+"""What inference leaves in its folder, put together from the journal of what was found, a portion at a time."""
+
+import contextlib
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from xray.data.boxes import BoxTable
+from xray.data.prediction_journal import PredictionJournal
+from xray.data.predictions import Predictions, write_predictions
+from xray.data.store import Store
+from xray.findings import NO_FINDING_BOX
+from xray.outputs.overlays import save_picture
+from xray.outputs.pictures import draw_findings, draw_with_truth, in_words, rows_of
+from xray.outputs.submission import write_mask_submission, write_submission
+
+PORTION = 256
+"""Radiographs of which the rows are put together at a time."""
+
+
+def write_results(
+    out: Path,
+    journal: PredictionJournal,
+    order: Sequence[str],
+    categories: dict[int, str],
+    submission: str,
+    failures: Sequence[tuple[str, str, str]],
+) -> int:
+    """predictions.json, submission.csv, labels.csv of classifiers, and failures.csv where there are any.
+
+    order: ids in the order of the submission's rows. submission: "boxes", "masks", or "" for none. failures: (id, file
+    name, reason). Returns the number of boxes, "No finding" left aside.
+    """
+    numbers = {name: number for number, name in enumerate(journal.image_ids)}
+    names = list(dict.fromkeys(label for p in journal.portions() for own in p.labels.values() for label in own))
+    with contextlib.ExitStack() as files:
+        labels = files.enter_context(_table(out / "labels.csv", ["image_id", *names], bool(names)))
+        rows = files.enter_context(_complete(out / "submission.csv")) if submission else None
+        for start in range(0, len(order), PORTION):
+            ids = order[start : start + PORTION]
+            found, own = journal.predictions([numbers[name] for name in ids if name in numbers])
+            if rows is not None:
+                _append_submission(rows, out / "portion.csv", found, ids, categories, submission, start == 0)
+            for name in ids:
+                if names and (probabilities := own.get(numbers.get(name, -1))):
+                    labels.writerow([name, *(f"{probabilities[label]:.6g}" for label in names)])
+    with _table(out / "failures.csv", ["image_id", "file", "reason"], bool(failures)) as table:
+        if failures:
+            table.writerows(failures)
+    # Last, since its presence means that OUT is complete.
+    counts: list[int] = []
+    write_predictions(out / "predictions.json", _counted(journal, counts))
+    return sum(counts)
+
+
+def _counted(journal: PredictionJournal, counts: list[int]) -> Iterator[Predictions]:
+    for portion in journal.portions():
+        counts.append(int((portion.table.boxes != NO_FINDING_BOX).any(axis=1).sum()))
+        yield Predictions(journal.image_ids, portion.table, portion.masks)
+
+
+def _append_submission(
+    rows: BinaryIO, temporary: Path, found: Predictions, ids: Sequence[str], categories: Any, kind: str, first: bool
+) -> None:
+    if kind == "masks":
+        write_mask_submission(temporary, found, ids)
+    else:
+        write_submission(temporary, found, ids, categories)
+    with temporary.open("rb") as portion:
+        header = portion.readline()
+        rows.write((header if first else b"") + portion.read())
+    temporary.unlink()
+
+
+@contextlib.contextmanager
+def _complete(path: Path) -> Iterator[BinaryIO]:
+    """A file that gets its name once it is whole."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        yield file
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _table(path: Path, header: Sequence[str], wanted: bool) -> Iterator[Any]:
+    """A CSV file under its header; not wanted, there is none, nor one of an earlier command."""
+    if not wanted:
+        path.unlink(missing_ok=True)
+        yield None
+        return
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        yield writer
+    os.replace(temporary, path)
+
+
+def save_overlay(
+    path: Path,
+    name: str,
+    pixels: np.ndarray,
+    table: BoxTable,
+    masks: Mapping[int, Any],
+    categories: Mapping[int, str],
+    truth: Store | None,
+    threshold: float,
+) -> None:
+    """A picture of one radiograph with its findings; where the truth knows it, that stands on the left.
+
+    pixels: (height, width) uint8. table, masks: its rows and their masks.
+    """
+    words = in_words(table, categories)
+    if truth is None or name not in truth.index_of:
+        picture = draw_findings(pixels, table, masks, categories, f"{name}: {words}", threshold=threshold)
+    else:
+        true, true_masks = rows_of(truth.boxes, truth.masks, truth.index_of[name])
+        pictures = (
+            draw_findings(pixels, true, true_masks, truth.categories, name, scored=False, max_side=1024),
+            draw_findings(pixels, table, masks, categories, name, threshold=threshold, max_side=1024),
+        )
+        picture = draw_with_truth(*pictures, true, words, truth.categories)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_picture(path, picture)
