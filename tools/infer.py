@@ -57,7 +57,7 @@ class InferConfig:
     """What a classifier does to the others' findings: soft weighs masks by its pneumothorax probability and gives "No
     finding" its confidence; hard leaves out the masks, or all that was found, where it is below --gate-threshold."""
     gate_threshold: float | None = None
-    """Probability below which --gate hard leaves findings out, in [0, 1]; default: what the run was fitted to or 0.5."""
+    """Probability below which --gate hard leaves findings out, in [0, 1]; default: what was fitted, or 0.5."""
     triplet: tuple[float, float, float] | None = None
     """TOP MIN_AREA BOTTOM: a radiograph has a mask if MIN_AREA of its pixels, a share, exceed TOP; it is made of those
     above BOTTOM. Default: what tools/evaluate.py --fit stored in the run, else the threshold it was trained with."""
