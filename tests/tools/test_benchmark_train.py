@@ -61,7 +61,8 @@ def test_losses_must_agree_beyond_chance():
         return lambda: {name: torch.normal(torch.tensor(mean), spread)}
 
     close = training.compare_losses(losses(1.0, 0.01), losses(1.02, 0.01))
-    assert 0 < close["loss"] < 0.05
+    assert 0 < close["loss"]["difference"] < 0.05
+    assert 0.001 < close["loss"]["standard_error"] < 0.01
     # Within three standard errors, though 20 % apart.
     training.compare_losses(losses(1.0, 0.5), losses(1.2, 0.5))
     with pytest.raises(InputError, match=r"loss is .* for ours and 1\."):

@@ -138,7 +138,10 @@ def show_training(report: dict[str, Any]) -> None:
     console = reports.printer()
     console.print(table)
     loaded, agreement = report["with_loader"], report["agreement"]
-    losses = ", ".join(f"{name} {value:.1%}" for name, value in agreement["losses"].items())
+    losses = ", ".join(
+        f"{name} {found['difference']:.1%} ± {found['standard_error']:.1%}"
+        for name, found in agreement["losses"].items()
+    )
     for line in (
         f"{parameters['backbone']}, {parameters['image_size']} pixels, batches of {parameters['batch_size']}, "
         f"{parameters['n_steps']} steps a round, on {parameters['device']}",

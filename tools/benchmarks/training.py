@@ -39,7 +39,7 @@ from xray.training.trainer import build_trainer
 
 LEARNING_RATE = 1e-6
 """Of all sides: so small that the weights, and with them the work, stay those of the start."""
-DRAWS = 6
+DRAWS = 8
 """Passes whose losses are averaged: each samples other anchors and proposals."""
 LOSS_TOLERANCE = 0.05
 """Share by which the mean losses may differ, beside three standard errors of that difference."""
@@ -298,8 +298,10 @@ def synchronize(device: torch.device) -> None:
 
 def compare_losses(
     ours: Callable[[], Mapping[str, Tensor]], theirs: Callable[[], Mapping[str, Tensor]]
-) -> dict[str, float]:
-    """Name of each loss → share by which the mean over `DRAWS` passes of the one differs from that of the other.
+) -> dict[str, dict[str, float]]:
+    """Name of each loss → by how much the means over `DRAWS` passes of both differ, and the standard error of that.
+
+    Both are shares of the other side's mean.
 
     Raises InputError where that is more than chance explains, or the losses have other names.
     """
@@ -309,14 +311,15 @@ def compare_losses(
         for _ in range(DRAWS):
             for name, value in function().items():
                 draws.setdefault(name, [[], []])[side == "theirs"].append(float(value.detach()))
-    differences = {}
+    differences: dict[str, dict[str, float]] = {}
     for name, (mine, other) in draws.items():
         if len(mine) != len(other):
             raise refuse(f"{name} is a loss of one of them alone")
         first, second = np.array(mine), np.array(other)
         difference = abs(first.mean() - second.mean())
-        noise = 3 * np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / DRAWS)
-        if not difference <= LOSS_TOLERANCE * abs(second.mean()) + noise:
+        error = np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / DRAWS)
+        if not difference <= LOSS_TOLERANCE * abs(second.mean()) + 3 * error:
             raise refuse(f"{name} is {first.mean():.4g} for ours and {second.mean():.4g} for torchvision")
-        differences[name] = float(difference / abs(second.mean())) if second.mean() else 0.0
+        scale = abs(second.mean()) or 1.0
+        differences[name] = {"difference": float(difference / scale), "standard_error": float(error / scale)}
     return differences
