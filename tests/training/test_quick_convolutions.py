@@ -121,3 +121,19 @@ def test_a_quickened_network_gives_the_same(name):
         assert (one - other).abs().max() <= 1e-4 * one.abs().max()
         # Nothing converts back to PyTorch's own order, which convolutions would have to undo.
         assert other.ndim < 4 or other.shape[1] == 1 or other.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_threads_do_not_change_a_bit():
+    features, products = random(2, 128, 64, 32), _weights_of_products(random(128, 128, 3, 3))
+    n_threads = torch.get_num_threads()
+    found = []
+    try:
+        for n in (1, 3, 3):
+            torch.set_num_threads(n)
+            with torch.inference_mode():
+                found.append(winograd(features, products, random(128), RELU, None))
+            assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(n_threads)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

@@ -7,6 +7,9 @@ the convolution is a product (Bᵀ d B), the product of the channels there, and 
 
 import functools
 import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,46 +121,92 @@ def winograd(
 
     products: (36, C, K), the weights where they are multiplied. addend: as in `QuickConv2d`.
     """
-    batch, channels, height, width = features.shape
-    n_out, across = products.shape[-1], width // 4
-    # Whole rows of tiles, an equal number each time.
-    down = max(n for n in range(1, height // 4 + 1) if height // 4 % n == 0 and (n == 1 or n * across <= TILES))
-    tiles = down * across
-    there, back = _transforms()
+    batch, _, height, width = features.shape
     pixels = features.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
     if addend is None:
-        out = torch.empty((batch, height, width, n_out))
+        out = torch.empty((batch, height, width, products.shape[-1]))
     else:
         out = addend.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-    padded = _buffer("padded", 4 * down + 2, width + 2, channels).zero_()
-    windows = _buffer("windows", 6, 6, down, across, channels)
-    inside = _buffer("inside", 36, tiles * channels)
-    multiplied = _buffer("multiplied", 36, tiles, n_out)
-    result = _buffer("result", 16, tiles * n_out)
-    row, column, _ = padded.stride()
-    overlapping = padded.as_strided(windows.shape, (row, column, 4 * row, 4 * column, 1))
-    for image in range(batch):
-        for top in range(0, height, 4 * down):
-            start, stop = max(top - 1, 0), min(top + 4 * down + 1, height)
-            first = start - (top - 1)
-            padded[0].zero_()
-            padded[-1].zero_()
-            padded[first : first + stop - start, 1:-1] = pixels[image, start:stop]
-            windows.copy_(overlapping)
-            torch.mm(there, windows.view(36, -1), out=inside)
-            torch.bmm(inside.view(36, tiles, channels), products, out=multiplied)
-            torch.mm(back, multiplied.view(36, -1), out=result)
-            if bias is not None:
-                result.view(-1, n_out).add_(bias)
-            rows = out[image, top : top + 4 * down]
-            places = rows.view(down, 4, across, 4, n_out).permute(1, 3, 0, 2, 4)
-            found = result.view(4, 4, down, across, n_out)
-            places.copy_(found) if addend is None else places.add_(found)
-            if activation == RELU:
-                rows.relu_()
-            elif activation == RELU6:
-                F.relu6(rows, inplace=True)
+    # Whole rows of tiles, an equal number each time.
+    across = width // 4
+    down = max(n for n in range(1, height // 4 + 1) if height // 4 % n == 0 and (n == 1 or n * across <= TILES))
+    places = [(image, top) for image in range(batch) for top in range(0, height, 4 * down)]
+
+    def convolve(place: tuple[int, int]) -> None:
+        image, top = place
+        rows = out[image, top : top + 4 * down]
+        _convolve_rows(pixels[image], top, rows, products, bias, addend is not None)
+        if activation == RELU:
+            rows.relu_()
+        elif activation == RELU6:
+            F.relu6(rows, inplace=True)
+
+    _in_threads(convolve, places)
     return out.permute(0, 3, 1, 2)
+
+
+def _convolve_rows(pixels: Tensor, top: int, out: Tensor, products: Tensor, bias: Tensor | None, summed: bool) -> None:
+    """Rows of an image (H, W, C) from `top` on, convolved into `out` (h, W, K), or added to it."""
+    height, width, channels = pixels.shape
+    down, across, n_out = len(out) // 4, width // 4, out.shape[-1]
+    tiles = down * across
+    there, back = _transforms()
+    padded = _buffer("padded", 4 * down + 2, width + 2, channels)
+    start, stop = max(top - 1, 0), min(top + 4 * down + 1, height)
+    first = start - (top - 1)
+    for border in (padded[:first], padded[first + stop - start :], padded[:, :1], padded[:, -1:]):
+        border.zero_()
+    padded[first : first + stop - start, 1:-1] = pixels[start:stop]
+    row, column, _ = padded.stride()
+    windows = _buffer("windows", 6, 6, down, across, channels)
+    windows.copy_(padded.as_strided(windows.shape, (row, column, 4 * row, 4 * column, 1)))
+    inside = torch.mm(there, windows.view(36, -1), out=_buffer("inside", 36, tiles * channels))
+    multiplied = torch.bmm(inside.view(36, tiles, channels), products, out=_buffer("multiplied", 36, tiles, n_out))
+    result = torch.mm(back, multiplied.view(36, -1), out=_buffer("result", 16, tiles * n_out))
+    if bias is not None:
+        result.view(-1, n_out).add_(bias)
+    found = result.view(4, 4, down, across, n_out)
+    places = out.view(down, 4, across, 4, n_out).permute(1, 3, 0, 2, 4)
+    places.add_(found) if summed else places.copy_(found)
+
+
+def _in_threads(work: Callable[[Any], None], things: Sequence[Any]) -> None:
+    """`work` for each thing, in as many threads as PyTorch uses, each of which takes the next one when it is free.
+
+    PyTorch's own threads would wait for each other after every small operation, which costs more than it saves where
+    something else runs on a core.
+    """
+    n_threads = min(torch.get_num_threads(), len(things))
+    if n_threads == 1:
+        for thing in things:
+            work(thing)
+        return
+    left = iter(things)
+    inference = torch.is_inference_mode_enabled()
+
+    def take() -> None:
+        with torch.inference_mode(inference), torch.set_grad_enabled(False):
+            for thing in left:
+                work(thing)
+
+    for future in [_pool(torch.get_num_threads()).submit(take) for _ in range(n_threads)]:
+        future.result()
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    def alone() -> None:
+        # A thread takes over the process's number when it first asks for it, and keeps what it is then told.
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    pool = ThreadPoolExecutor(n_threads, "convolution", initializer=alone)
+    together = threading.Barrier(n_threads)
+    for future in [pool.submit(together.wait) for _ in range(n_threads)]:
+        future.result()
+    # What those threads set for themselves is also what others start with.
+    torch.set_num_threads(n_threads)
+    return pool
 
 
 def _buffer(name: str, *shape: int) -> Tensor:
