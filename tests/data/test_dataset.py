@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from xray.command import InputError
 from xray.data.augment import Augmentation
+from xray.data.changes import change_images
 from xray.data.dataset import (
     BoxDataset,
     EpochSampler,
@@ -74,8 +75,8 @@ def test_the_key_of_the_sampler_decides_the_augmentation(store):
         assert dataset[other]["row"] == 5
 
 
-def _batches(store, n_workers, epochs=(0, 1), seed=0):
-    dataset = BoxDataset(store, np.arange(14), Augmentation("light", mirrored(store.categories)), seed)
+def _batches(store, n_workers, epochs=(0, 1), seed=0, **options):
+    dataset = BoxDataset(store, np.arange(14), Augmentation("light", mirrored(store.categories)), seed, **options)
     repeats = repeat_factors(dataset.labels_of(), 0.5, normals=0.5)
     sampler = EpochSampler(repeats, seed)
     loader = make_loader(dataset, 4, n_workers, collate_boxes, sampler)
@@ -99,6 +100,27 @@ def test_any_number_of_workers_gives_the_same_batches(store):
             for target, again in zip(one["targets"], other["targets"], strict=True):
                 assert torch.equal(target["boxes"], again["boxes"])
                 assert torch.equal(target["labels"], again["labels"])
+
+
+def test_any_number_of_workers_gives_the_same_batches_on_the_device(store):
+    by_workers = _batches(store, 0)
+    stored = torch.from_numpy(np.array(store.images))[:, None]
+    for options in ({"later": True}, {"pixels": False}):
+        results = []
+        for n_workers in (0, 2):
+            batches = _batches(store, n_workers, **options)
+            images = [batch.get("images", stored[batch["rows"]]) for batch in batches]
+            results.append([change_images(*pair) for pair in zip(images, (b["changes"] for b in batches), strict=True)])
+            for batch, expected in zip(batches, by_workers, strict=True):
+                assert ("images" in batch) == (options == {"later": True})
+                assert torch.equal(batch["rows"], expected["rows"])
+                for target, again in zip(batch["targets"], expected["targets"], strict=True):
+                    assert torch.equal(target["boxes"], again["boxes"])
+                    assert torch.equal(target["labels"], again["labels"])
+        for one, other in zip(*results, strict=True):
+            assert torch.equal(one, other)
+        differences = [(one.float() - b["images"].float()).abs() for one, b in zip(results[0], by_workers, strict=True)]
+        assert torch.cat(differences).flatten(1).mean(1).median() < 0.5
 
 
 def test_epochs_and_seeds_give_other_batches_and_an_epoch_does_not_need_those_before_it(store):

@@ -14,6 +14,7 @@ from xray.detection.convolutions import QuickConv2d, convolve, quicken_convoluti
 from xray.detection.model import build_detector
 from xray.detection.norms import AppliedNorm2d, NormedConv2d, apply_norms_in_convolutions
 from xray.segmentation.model import build_segmenter
+from xray.training.device import compile_options
 
 
 def off(found, expected):
@@ -183,6 +184,15 @@ def test_other_compiled_networks_are_compiled_once(build, no_recompilation):
         images = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
         model(images).float().square().mean().backward()
     assert list(model.state_dict()) == names
+
+
+def test_cuda_graphs_are_of_the_trunk_alone(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **options: compiled.append((module, options)))
+    detector = build_detector(3, 64, "resnet18", fpn_channels=16)
+    detector.compile(**compile_options(torch.device("cuda"), 1, 1))
+    assert [module for module, _ in compiled] == [detector.backbone, detector.rpn.head]
+    assert [options for _, options in compiled] == [{"dynamic": False, "mode": "reduce-overhead"}, {"dynamic": False}]
 
 
 def test_a_run_with_compile_is_like_any_other(side_store, train_tiny, tmp_path, monkeypatch):

@@ -8,14 +8,22 @@ from typing import Any
 
 from tools.benchmarks import reports
 
-TITLES = {"png": "PNG files", "ours": "ours", "augmented": "ours, --augment light"}
+TITLES = {
+    "png": "PNG files",
+    "ours": "ours",
+    "augmented": "ours, --augment light",
+    "device": "ours, light, on the device",
+    "stored": "ours, light and stored on the device",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Load:
     """Radiographs per second from disk to batches: ours against PNG files, a DataLoader and torchvision's transforms.
 
-    Ours are batches of one byte a pixel; theirs lists of three float32 a pixel, as its detectors take them.
+    Ours are batches of one byte a pixel; theirs lists of three float32 a pixel, as its detectors take them. Ours are
+    also augmented, by the workers or a batch at a time on --device (xray/train.py --augment-on), and there with the
+    canvases kept on it (--store-device).
     """
 
     data_path: Path | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -15,23 +16,36 @@ from tools.benchmarks.peers import PngDataset, collate_lists
 from tools.benchmarks.reports import refuse
 from tools.benchmarks.timing import Timing
 from xray.data.augment import Augmentation
+from xray.data.changes import change_images
 from xray.data.dataset import BoxDataset, EpochSampler, collate_boxes, make_loader
 from xray.data.store import Store
 from xray.findings import mirrored
+from xray.training.device_store import DeviceStore
 
 FEWEST_BATCHES = 8
 """A process's share of a measured run at least, so that starting and ending do not weigh."""
 
 
 class Ways:
-    """The ways to load the same radiographs: "ours" as they are, "augmented" ours, and "png", mirrored at random."""
+    """The ways to load the same radiographs.
+
+    "png", mirrored at random; "ours" as they are; ours augmented by the workers, "augmented", or a batch at a time on
+    the device, "device"; and that with the canvases on the device already, "stored".
+    """
 
     def __init__(
         self, store: Store, rows: np.ndarray, paths: Sequence[Path], batch_size: int, device: torch.device
     ) -> None:
         self.batch_size, self.device = batch_size, device
         self.plain = BoxDataset(store, rows)
-        self.augmented = BoxDataset(store, rows, Augmentation("light", mirrored(store.categories)))
+        augmentation = Augmentation("light", mirrored(store.categories))
+        self.datasets = {
+            "ours": self.plain,
+            "augmented": BoxDataset(store, rows, augmentation),
+            "device": BoxDataset(store, rows, augmentation, later=True),
+            "stored": BoxDataset(store, rows, augmentation, pixels=False),
+        }
+        self.on_device = DeviceStore(store, rows, device)
         self.pngs = PngDataset(paths, self.plain, flip=0.5)
         self.exact = PngDataset(paths, self.plain, flip=0.0)
 
@@ -68,31 +82,29 @@ class Ways:
                 worker_init_fn=_one_thread,
             )
         else:
-            dataset = self.plain if way == "ours" else self.augmented
-            loader = make_loader(dataset, self.batch_size, n_workers, collate_boxes, EpochSampler(repeats, seed=0))
+            sampler = EpochSampler(repeats, seed=0)
+            loader = make_loader(self.datasets[way], self.batch_size, n_workers, collate_boxes, sampler)
         return self._consume(loader, skipped)
 
     def _consume(self, loader: Any, skipped: int) -> Timing:
         wall, cpu, n = time.perf_counter(), time.process_time(), -skipped
         for batch in loader:
-            images = batch["images"] if isinstance(batch, dict) else batch[0]
-            n += len(images)
-            self._hand_over(images)
+            n += len(self._complete(batch) if isinstance(batch, dict) else self._hand_over(batch[0]))
             if skipped and n >= 0:
                 wall, cpu, n, skipped = time.perf_counter(), time.process_time(), 0, 0
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return Timing(n, time.perf_counter() - wall, time.process_time() - cpu)
 
-    def _hand_over(self, images: Tensor | Sequence[Tensor]) -> None:
-        if self.device.type == "cpu":
-            return
-        if isinstance(images, Tensor):
-            images.to(self.device, non_blocking=True)
-        else:
-            # As in torchvision's references.
-            for image in images:
-                image.to(self.device)
+    def _complete(self, batch: dict[str, Any]) -> Tensor:
+        """A batch of ours on the device, (B, 1, S, S) uint8, as `xray.training.task` makes it."""
+        batch = move_data_to_device(batch, self.device)
+        images = batch["images"] if "images" in batch else self.on_device.images(batch["rows"])
+        return change_images(images, batch["changes"]) if "changes" in batch else images
+
+    def _hand_over(self, images: Sequence[Tensor]) -> Sequence[Tensor]:
+        # As in torchvision's references.
+        return [image.to(self.device) for image in images]
 
 
 def one_thread() -> None:

@@ -34,7 +34,8 @@ from xray.data.dataset import BoxDataset, EpochSampler, collate_boxes
 from xray.detection.task import DetectionTask
 from xray.train import draw_validation
 from xray.training.callbacks import Throughput
-from xray.training.device import lightning_precision
+from xray.training.device import compile_options, lightning_precision
+from xray.training.guard import Guard
 from xray.training.trainer import build_trainer
 
 LEARNING_RATE = 1e-6
@@ -168,7 +169,7 @@ class Training:
         config = self.config
         if config.compile:
             # As xray/train.py does, and only now: what was run for the checks need not be compiled.
-            self.task.model.compile(dynamic=False)
+            self.task.model.compile(**compile_options(self.device, 1, 1))
         n_warmup = 4 if self.device.type == "cuda" else 1
         theirs: dict[str, list[Round]] = {name: [] for name in self.steps}
 
@@ -191,13 +192,13 @@ class Training:
         precision = lightning_precision(self.config.precision, self.device)
         trainer = build_trainer(config, run, self.task.monitored, self.device, precision, draw_validation)
         # Of what accompanies a training the steps alone are measured, not the end of an epoch.
-        kept = [callback for callback in trainer.callbacks if isinstance(callback, Throughput | LearningRateMonitor)]
+        kept = [callback for callback in trainer.callbacks if isinstance(callback, Throughput | LearningRateMonitor | Guard)]
         trainer.callbacks = [*kept, rounds]
         trainer.limit_val_batches = 0
         trainer.fit(self.task, loader)
 
     def _loader(self, n_steps: int) -> Any:
-        dataset = BoxDataset(self.store, self.rows, self.task.augmentation())
+        dataset = BoxDataset(self.store, self.rows, self.task.augmentation(), **self.task.training_options())
         repeats = np.full(len(dataset), n_steps * self.config.batch_size / len(dataset))
         return self.task.loader(dataset, collate_boxes, EpochSampler(repeats, seed=0))
 

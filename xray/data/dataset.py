@@ -14,117 +14,130 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from xray.command import InputError
 from xray.data.augment import Augmentation
+from xray.data.changes import stack_changes
 from xray.data.masks import mask_canvas
 from xray.data.store import Store
 
 
-class BoxDataset(Dataset[dict[str, Any]]):
-    """Canvases with their boxes.
+class CanvasDataset(Dataset[dict[str, Any]]):
+    """What the datasets of all tasks share: canvases, augmented or not.
 
-    An item is `image` (1, S, S) uint8, `boxes` (N, 4) float32 xyxy in canvas pixels, `labels` (N,) int64 category
-    ids, and `row`, the radiograph's row in the store. Without boxes they have the shapes (0, 4) and (0,).
-    """
-
-    def __init__(self, store: Store, rows: np.ndarray, augmentation: Augmentation | None = None, seed: int = 0) -> None:
-        self.store = store
-        self.rows = np.asarray(rows)
-        self.augmentation = augmentation
-        self.seed = seed
-        order = np.argsort(store.boxes.images, kind="stable")
-        images = store.boxes.images[order]
-        starts, ends = np.searchsorted(images, self.rows, "left"), np.searchsorted(images, self.rows, "right")
-        self._boxes_of = [order[start:end] for start, end in zip(starts, ends, strict=True)]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def labels_of(self) -> list[np.ndarray]:
-        """Category ids of the boxes of each radiograph."""
-        return [self.store.boxes.labels[mine] for mine in self._boxes_of]
-
-    def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
-        """key: the position in `rows`, or (epoch, draw, position) from EpochSampler, which decides the augmentation."""
-        epoch, draw, position = key if isinstance(key, tuple) else (0, 0, key)
-        row = int(self.rows[position])
-        mine = self._boxes_of[position]
-        image = np.asarray(self.store.images[row])
-        boxes = self.store.canvas(row).to_canvas(self.store.boxes.boxes[mine])
-        labels = self.store.boxes.labels[mine]
-        if self.augmentation is not None:
-            image, boxes, labels, _ = self.augmentation(sample_seed(self.seed, epoch, draw), image, boxes, labels)
-        # Below one pixel a box has no anchor and its regression target overflows.
-        visible = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
-        return {
-            # A copy: the store is mapped read-only, and tensors are expected to be writable.
-            "image": torch.from_numpy(np.array(image))[None],
-            "boxes": torch.from_numpy(boxes[visible].astype(np.float32)),
-            "labels": torch.from_numpy(labels[visible].astype(np.int64)),
-            "row": row,
-        }
-
-
-class MaskDataset(Dataset[dict[str, Any]]):
-    """Canvases with their masks.
-
-    An item is `image` (1, S, S) uint8, `mask` (K, S, S) uint8 of 0 and 1 with a channel for each category in the order
-    of their ids, and `row`, the radiograph's row in the store.
-    """
-
-    def __init__(self, store: Store, rows: np.ndarray, augmentation: Augmentation | None = None, seed: int = 0) -> None:
-        self.store, self.rows, self.augmentation, self.seed = store, np.asarray(rows), augmentation, seed
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
-        """key: as for BoxDataset."""
-        epoch, draw, position = key if isinstance(key, tuple) else (0, 0, key)
-        row = int(self.rows[position])
-        image, mask = np.array(self.store.images[row]), mask_canvas(self.store, row)
-        if self.augmentation is not None:
-            seed = sample_seed(self.seed, epoch, draw)
-            image, _, _, mask = self.augmentation(seed, image, np.zeros((0, 4)), np.zeros(0, dtype=np.int64), mask)
-        return {"image": torch.from_numpy(np.array(image))[None], "mask": torch.from_numpy(np.array(mask)), "row": row}
-
-
-class LabelDataset(Dataset[dict[str, Any]]):
-    """Canvases with labels of the whole radiograph.
-
-    labels: (len(store), K) of 0 and 1. An item is `image` (1, S, S) uint8, `labels` (K,) float32, and `row`.
+    later: the canvas stays as it is stored, and the item's `change` says what is to become of it; a batch of them goes
+    to `xray.data.changes`. Boxes are where they will be then.
+    pixels: False leaves canvases and masks out, which the device has already (`xray.training.device_store`); whatever
+    is augmented is then augmented `later`.
     """
 
     def __init__(
         self,
         store: Store,
         rows: np.ndarray,
-        labels: np.ndarray,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        later: bool = False,
+        pixels: bool = True,
     ) -> None:
-        self.store, self.rows, self.labels = store, np.asarray(rows), labels.astype(np.float32)
-        self.augmentation, self.seed = augmentation, seed
+        self.store, self.rows, self.augmentation, self.seed = store, np.asarray(rows), augmentation, seed
+        self.later, self.pixels = later or not pixels, pixels
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
-        """key: as for BoxDataset."""
+    def draw(
+        self, key: int | tuple[int, int, int], boxes: np.ndarray, labels: np.ndarray, mask: np.ndarray | None = None
+    ) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+        """The item of one key, with `row`, `image`, `mask` and `change`, and the boxes and labels that belong to it.
+
+        key: the position in `rows`, or (epoch, draw, position) from EpochSampler, which decides the augmentation.
+        boxes: (N, 4) xyxy in canvas pixels. labels: (N,). mask: (K, S, S) uint8.
+        """
         epoch, draw, position = key if isinstance(key, tuple) else (0, 0, key)
-        row = int(self.rows[position])
-        image = np.array(self.store.images[row])
-        if self.augmentation is not None:
-            seed = sample_seed(self.seed, epoch, draw)
-            image = self.augmentation(seed, image, np.zeros((0, 4)), np.zeros(0, dtype=np.int64))[0]
-        return {
-            "image": torch.from_numpy(np.array(image))[None],
-            "labels": torch.from_numpy(self.labels[row].copy()),
-            "row": row,
-        }
+        row, seed = int(self.rows[position]), sample_seed(self.seed, epoch, draw)
+        item: dict[str, Any] = {"row": row}
+        image = self.store.images[row] if self.pixels else None
+        if self.augmentation is not None and self.later:
+            boxes, labels, change = self.augmentation.draw(seed, self.store.canvas_size, boxes, labels)
+            if change is not None:
+                item["change"] = change
+        elif self.augmentation is not None:
+            image, boxes, labels, mask = self.augmentation(seed, np.asarray(image), boxes, labels, mask)
+        if image is not None:
+            # A copy: the store is mapped read-only, and tensors are expected to be writable.
+            item["image"] = torch.from_numpy(np.array(image))[None]
+        if mask is not None:
+            item["mask"] = torch.from_numpy(np.array(mask))
+        return item, boxes, labels
+
+
+NO_BOXES = np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
+
+
+class BoxDataset(CanvasDataset):
+    """Canvases with their boxes.
+
+    An item is `image` (1, S, S) uint8, `boxes` (N, 4) float32 xyxy in canvas pixels, `labels` (N,) int64 category
+    ids, and `row`, the radiograph's row in the store. Without boxes they have the shapes (0, 4) and (0,).
+    """
+
+    def __init__(self, store: Store, rows: np.ndarray, *args: Any, **kwargs: Any) -> None:
+        super().__init__(store, rows, *args, **kwargs)
+        order = np.argsort(store.boxes.images, kind="stable")
+        images = store.boxes.images[order]
+        starts, ends = np.searchsorted(images, self.rows, "left"), np.searchsorted(images, self.rows, "right")
+        self._boxes_of = [order[start:end] for start, end in zip(starts, ends, strict=True)]
+
+    def labels_of(self) -> list[np.ndarray]:
+        """Category ids of the boxes of each radiograph."""
+        return [self.store.boxes.labels[mine] for mine in self._boxes_of]
+
+    def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
+        """key: as for `draw`."""
+        position = key[-1] if isinstance(key, tuple) else key
+        mine = self._boxes_of[position]
+        boxes = self.store.canvas(int(self.rows[position])).to_canvas(self.store.boxes.boxes[mine])
+        item, boxes, labels = self.draw(key, boxes, self.store.boxes.labels[mine])
+        # Below one pixel a box has no anchor and its regression target overflows.
+        visible = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
+        item["boxes"] = torch.from_numpy(boxes[visible].astype(np.float32))
+        item["labels"] = torch.from_numpy(labels[visible].astype(np.int64))
+        return item
+
+
+class MaskDataset(CanvasDataset):
+    """Canvases with their masks.
+
+    An item is `image` (1, S, S) uint8, `mask` (K, S, S) uint8 of 0 and 1 with a channel for each category in the order
+    of their ids, and `row`, the radiograph's row in the store.
+    """
+
+    def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
+        """key: as for `draw`."""
+        row = int(self.rows[key[-1] if isinstance(key, tuple) else key])
+        return self.draw(key, *NO_BOXES, mask_canvas(self.store, row) if self.pixels else None)[0]
+
+
+class LabelDataset(CanvasDataset):
+    """Canvases with labels of the whole radiograph.
+
+    labels: (len(store), K) of 0 and 1. An item is `image` (1, S, S) uint8, `labels` (K,) float32, and `row`.
+    """
+
+    def __init__(self, store: Store, rows: np.ndarray, labels: np.ndarray, *args: Any, **kwargs: Any) -> None:
+        super().__init__(store, rows, *args, **kwargs)
+        self.labels = labels.astype(np.float32)
+
+    def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
+        """key: as for `draw`."""
+        item = self.draw(key, *NO_BOXES)[0]
+        return {**item, "labels": torch.from_numpy(self.labels[item["row"]].copy())}
 
 
 def collate_images(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Items of a MaskDataset or LabelDataset → `images` (B, 1, S, S) uint8, `rows` (B,), `masks` or `labels`."""
-    batch = {"images": torch.stack([item["image"] for item in items]), "rows": torch.tensor([i["row"] for i in items])}
+    """Items of a MaskDataset or LabelDataset → `images` (B, 1, S, S) uint8, `rows` (B,), `masks` or `labels`.
+
+    With `changes` where the canvases are augmented later, and without pixels where the dataset has none.
+    """
+    batch = _collate(items)
     for name, plural in (("mask", "masks"), ("labels", "labels")):
         if name in items[0]:
             batch[plural] = torch.stack([item[name] for item in items])
@@ -132,12 +145,20 @@ def collate_images(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def collate_boxes(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Items of a BoxDataset → `images` (B, 1, S, S) uint8, `targets` list of {boxes, labels}, `rows` (B,) int64."""
-    return {
-        "images": torch.stack([item["image"] for item in items]),
-        "targets": [{"boxes": item["boxes"], "labels": item["labels"]} for item in items],
-        "rows": torch.tensor([item["row"] for item in items]),
-    }
+    """Items of a BoxDataset → `images` (B, 1, S, S) uint8, `targets` list of {boxes, labels}, `rows` (B,) int64.
+
+    With `changes` and without pixels as `collate_images`.
+    """
+    return {**_collate(items), "targets": [{"boxes": item["boxes"], "labels": item["labels"]} for item in items]}
+
+
+def _collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    batch: dict[str, Any] = {"rows": torch.tensor([item["row"] for item in items])}
+    if "image" in items[0]:
+        batch["images"] = torch.stack([item["image"] for item in items])
+    if "change" in items[0]:
+        batch["changes"] = stack_changes([item["change"] for item in items])
+    return batch
 
 
 class EpochSampler(Sampler[tuple[int, int, int]]):
@@ -145,12 +166,16 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
 
     Every epoch has the same length, and each position comes floor or ceil of its repeats times (systematic
     sampling), so that schedules by step stay in line with epochs. `rank` of `world` processes takes its share.
+
+    first: (epoch, draw): the pass of that epoch begins with that draw of this process, as the ones before it were used
+    before the training was interrupted.
     """
 
     def __init__(self, repeats: np.ndarray, seed: int, rank: int = 0, world: int = 1) -> None:
         self.repeats = np.asarray(repeats, dtype=np.float64)
         self.seed, self.rank, self.world = seed, rank, world
         self.epoch = 0
+        self.first = (0, 0)
         if not self.repeats.sum() > 0:
             raise InputError("no radiograph would be shown: none that trains has a box, and --normals is 0")
         self.total = max(1, round(self.repeats.sum()))
@@ -172,7 +197,8 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         points = np.arange(self.total) + rng.uniform(max(0.0, over), min(1.0, 1.0 + over))
         positions = rng.permutation(order[np.searchsorted(edges, points, side="right").clip(max=len(edges) - 1)])
         padded = np.resize(positions, len(self) * self.world)
-        for draw in range(self.rank, len(padded), self.world):
+        begin = self.first[1] if self.epoch == self.first[0] else 0
+        for draw in range(self.rank + begin * self.world, len(padded), self.world):
             yield self.epoch, draw, int(padded[draw])
 
 
@@ -221,8 +247,15 @@ def sample_seed(seed: int, epoch: int, draw: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, draw]).generate_state(1)[0])
 
 
+LOADER_TIMEOUT = 600.0
+"""Seconds without a batch after which workers count as hanging: an archive may need minutes to wake up."""
+
+
 def make_loader(dataset: Dataset[Any], batch_size: int, n_workers: int, collate: Any, sampler: Any = None) -> Any:
-    """A DataLoader of pinned batches whose workers live as long as it does."""
+    """A DataLoader of pinned batches whose workers live as long as it does.
+
+    Its iterator raises RuntimeError where a worker ended, or none gave a batch for LOADER_TIMEOUT.
+    """
     if n_workers:
         # A forked worker inherits OpenCV's thread pool without its threads and would wait for them for ever.
         cv2.setNumThreads(1)
@@ -235,6 +268,7 @@ def make_loader(dataset: Dataset[Any], batch_size: int, n_workers: int, collate:
         pin_memory=torch.cuda.is_available(),
         persistent_workers=n_workers > 0,
         prefetch_factor=4 if n_workers else None,
+        timeout=LOADER_TIMEOUT if n_workers else 0,
         # Its own generator: drawing the workers' base seed must not advance the generator that the losses sample from.
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=_one_thread,

@@ -102,9 +102,13 @@ class Detector(nn.Module):
         }
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles what always has the same shapes, trunk with pyramid and the proposals' head, as nn.Module does."""
+        """Compiles what always has the same shapes, trunk with pyramid and the proposals' head, as nn.Module does.
+
+        A `mode` is that of trunk with pyramid alone. Where it asks for CUDA graphs, a second graph in the same step
+        would take back the memory of the pyramid, which the box head reads after it.
+        """
         self.backbone.compile(*args, **kwargs)
-        self.rpn.head.compile(*args, **kwargs)
+        self.rpn.head.compile(*args, **{name: value for name, value in kwargs.items() if name != "mode"})
 
 
 def build_detector(

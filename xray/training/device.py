@@ -4,6 +4,7 @@ import ctypes
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,6 +87,20 @@ def bfloat16_gain(repeats: int = 5) -> float:
             runs.append(time.perf_counter() - start)
         times.append(min(runs))  # the others were disturbed
     return times[0] / times[1]
+
+
+def compile_options(device: torch.device, accumulate: int, n_processes: int) -> dict[str, Any]:
+    """How a network that trains is compiled: keyword arguments of `torch.compile`.
+
+    On one GPU as CUDA graphs, which are started as a whole. What the graph of a backward pass leaves as gradients is
+    overwritten when it runs again, so that they cannot be accumulated (pytorch issue 169545); of graphs with DDP,
+    crashes in the validation (128218) and slow steps (139207) are known.
+    """
+    # Every shape stands still, but for an epoch's last batch.
+    options: dict[str, Any] = {"dynamic": False}
+    if device.type == "cuda" and accumulate == 1 and n_processes == 1:
+        options["mode"] = "reduce-overhead"
+    return options
 
 
 def lower(model: nn.Module, dtype: torch.dtype) -> nn.Module:

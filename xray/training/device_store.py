@@ -1,0 +1,143 @@
+"""The canvases of a dataset directory on the device that trains, where batches are gathered (`--store-device`)."""
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from xray.command import InputError
+from xray.data.masks import mask_canvas
+from xray.data.store import Store
+
+KEPT_FOR_THE_MODEL = 0.5
+"""Share of a GPU's memory that canvases leave to weights, features and gradients."""
+AT_A_TIME = 64 * 2**20
+"""Bytes of canvases that are read before they are sent to the device."""
+SHOWN = 256 * 2**20
+"""Bytes from which on the progress is shown."""
+
+
+def where_to_store(store_device: str, device: torch.device) -> torch.device | None:
+    """The config's `store_device` → the device that canvases are put on, None for those that stay in their file.
+
+    device: the one that trains. Raises InputError for "cuda" where that is no GPU.
+    """
+    if store_device == "cpu":
+        return None
+    if device.type != "cuda":
+        raise InputError(
+            f"--store-device {store_device}, but training runs on the {device.type}: use --store-device cpu"
+        )
+    return device
+
+
+class DeviceStore:
+    """Canvases, and masks, of some rows of a store, gathered by row on their device without waiting for it.
+
+    rows: those whose canvases are kept; asking for others is an error. masks: whether their masks are kept too; eight
+    pixels a byte, and only of radiographs that have any.
+    Raises InputError where the device is a GPU and they take more of its memory than may be used.
+    """
+
+    def __init__(self, store: Store, rows: np.ndarray, device: torch.device, masks: bool = False) -> None:
+        rows = np.unique(rows)
+        check_memory(store, rows, device, masks)
+        image_shape, mask_shape = _shapes(store, rows, masks)
+        masked = _with_masks(store, rows) if masks else rows[:0]
+        self._size = store.canvas_size
+        self._images = torch.empty(image_shape, dtype=torch.uint8, device=device)
+        self._place = _places(len(store), rows, device)
+        self._masks: Tensor | None = None
+        hidden = self._images.nbytes < SHOWN or not sys.stderr.isatty()
+        with Progress(console=Console(stderr=True), transient=True, disable=hidden) as progress:
+            task = progress.add_task("canvases onto the device", total=len(rows) + len(masked))
+            _fill(self._images, lambda number: store.images[rows[number]], lambda n: progress.advance(task, n))
+            if masks:
+                # Canvases without a mask share the first one, which is empty.
+                self._masks = torch.zeros(mask_shape, dtype=torch.uint8, device=device)
+                self._mask_place = _places(len(store), masked, device) + 1
+                _fill(
+                    self._masks[1:],
+                    lambda number: np.packbits(mask_canvas(store, int(masked[number])), axis=-1),
+                    lambda n: progress.advance(task, n),
+                )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "DeviceStore":
+        # Averaging the weights copies the whole task: these never change, and there is no room for them twice.
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        """Of the device's memory."""
+        return self._images.nbytes + (0 if self._masks is None else self._masks.nbytes)
+
+    def images(self, rows: Tensor) -> Tensor:
+        """(B,) int64 rows of the store, on the device → (B, 1, S, S) uint8."""
+        return self._images.index_select(0, self._place.index_select(0, rows))[:, None]
+
+    def masks(self, rows: Tensor) -> Tensor:
+        """(B,) int64 rows of the store, on the device → (B, K, S, S) uint8 of 0 and 1."""
+        packed = self._masks.index_select(0, self._mask_place.index_select(0, rows))
+        # numpy's packbits: the first pixel is the highest bit.
+        shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+        return ((packed[..., None] >> shifts) & 1).flatten(-2)[..., : self._size]
+
+
+def check_memory(store: Store, rows: np.ndarray, device: torch.device, masks: bool) -> None:
+    """Raises InputError where the device is a GPU and a DeviceStore would take more of its memory than may be used."""
+    if device.type == "cpu":
+        return
+    free, total = torch.cuda.mem_get_info(device)
+    needed, kept = sum(math.prod(shape) for shape in _shapes(store, rows, masks)), KEPT_FOR_THE_MODEL * total
+    if needed > free - kept:
+        raise InputError(
+            f"--store-device cuda: {len(rows)} canvases of {store.canvas_size} pixels take {needed / 2**30:.1f} GiB; "
+            f"of the GPU's {total / 2**30:.1f} GiB {free / 2**30:.1f} are free and {kept / 2**30:.1f} are kept for the "
+            "model: use --store-device cpu, or convert with a smaller --image-size"
+        )
+
+
+def _shapes(store: Store, rows: np.ndarray, masks: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of canvases and masks, in bytes."""
+    size = store.canvas_size
+    n_masks = 1 + len(_with_masks(store, rows)) if masks else 0
+    return (len(rows), size, size), (n_masks, len(store.categories), size, -(-size // 8))
+
+
+def _with_masks(store: Store, rows: np.ndarray) -> np.ndarray:
+    return np.intersect1d(rows, store.boxes.images[sorted(store.masks)])
+
+
+def _places(n: int, rows: np.ndarray, device: torch.device) -> Tensor:
+    """(n,) int64: where each row lies among `rows`, -1 for the others."""
+    places = np.full(n, -1, dtype=np.int64)
+    places[rows] = np.arange(len(rows))
+    return torch.from_numpy(places).to(device)
+
+
+def _fill(target: Tensor, read: Callable[[int], np.ndarray], advance: Callable[[int], None]) -> None:
+    """Puts `read(0)`, `read(1)` … into `target` (N, …) uint8; a GPU takes one part while the next is read."""
+    n = len(target)
+    per_part = max(1, AT_A_TIME // max(1, target[:1].nbytes))
+    on_gpu = target.is_cuda
+    shape = (min(n, per_part), *target.shape[1:])
+    buffers = [torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu) for _ in range(2)]
+    taken = [torch.cuda.Event() for _ in buffers] if on_gpu else []
+    for part, start in enumerate(range(0, n, per_part)):
+        buffer = buffers[part % 2][: min(per_part, n - start)]
+        if on_gpu:
+            taken[part % 2].synchronize()
+        for place, row in enumerate(buffer.numpy()):
+            row[...] = read(start + place)
+        target[start : start + len(buffer)].copy_(buffer, non_blocking=True)
+        if on_gpu:
+            taken[part % 2].record()
+        advance(len(buffer))
+    if on_gpu:
+        torch.cuda.current_stream(target.device).synchronize()
