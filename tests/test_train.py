@@ -183,12 +183,30 @@ def test_nothing_to_resume(fails, side_store, side_run, tmp_path):
     assert status == 1
     assert "nothing to resume in" in line
     assert not (tmp_path / "run").exists()
-    # A run that ended within its first epoch.
-    (tmp_path / "cut").mkdir()
-    shutil.copy(side_run / "config.yaml", tmp_path / "cut")
-    status, line = fails("--data-path", side_store, "--save-path", tmp_path / "cut", "--resume")
+    # A run that has lost its checkpoint.
+    cut = shutil.copytree(side_run, tmp_path / "cut")
+    (cut / "last.ckpt").unlink()
+    (cut / "metrics.csv").write_text("epoch,step\n0,2\n1,4\n")
+    before = contents(cut)
+    status, line = fails("--data-path", side_store, "--save-path", cut, "--resume")
     assert status == 1
-    assert "it has no last.ckpt, no epoch was finished; start without --resume" in line
+    assert "has no last.ckpt, though 2 epochs were finished: restore it, or start another run" in line
+    assert contents(cut) == before
+
+
+def test_what_was_ended_before_its_first_checkpoint_starts(side_store, train_tiny, tmp_path, capsys):
+    """Within the writing of its config, or after it."""
+    (tmp_path / "early").mkdir()
+    (tmp_path / "early" / "config.yaml.part").write_text("task: detec")
+    assert (train_tiny(side_store, tmp_path / "early", "--n-pictures", 0) / "last.ckpt").is_file()
+    (tmp_path / "late").mkdir()
+    shutil.copy(tmp_path / "early" / "config.yaml", tmp_path / "late")
+    capsys.readouterr()
+    late = train_tiny(side_store, tmp_path / "late", "--resume", "--n-pictures", 0)
+    said = capsys.readouterr().out
+    assert "was ended before its first checkpoint: it starts from the beginning" in said
+    assert "weights start at random" in said
+    assert (late / "model.safetensors").read_bytes() == (tmp_path / "early" / "model.safetensors").read_bytes()
 
 
 def test_a_run_of_another_task_is_not_resumed(fails, side_store, side_run, tmp_path):
@@ -216,7 +234,8 @@ def test_a_damaged_checkpoint(fails, side_store, side_run, tmp_path):
     before = contents(run)
     status, line = fails("--data-path", side_store, "--save-path", run, "--resume", "--n-epochs", 2)
     assert status == 1
-    assert "last.ckpt is damaged: start another run" in line
+    assert "last.ckpt is damaged or foreign" in line
+    assert f"start another run, with --weights {run} from what this one had reached" in line
     assert contents(run) == before
 
 

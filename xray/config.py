@@ -1,15 +1,22 @@
 """One frozen dataclass per task: flags, YAML recipes and a run's saved config all come from it."""
 
 import dataclasses
+import datetime
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from xray.command import FlagError, InputError, parse_flags
+from xray.command import MAX_SEED, FlagError, InputError, parse_flags
 
 CONFIG_FILE = "config.yaml"
+MAX_CHARACTERS = 2**17
+"""Of a recipe; PyYAML needs a second or two for as many."""
+
+_PLAIN = (str, int, float, bool, datetime.date, type(None))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +66,8 @@ class TrainingConfig:
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     """Arithmetic of the forward pass: auto is bf16 on a GPU that has it, otherwise 32."""
     compile: bool = False
-    """GPU: compile the network (of a detector trunk, pyramid and proposals' head); the first steps take minutes."""
+    """GPU: compile the network (of a detector trunk, pyramid and proposals' head); the first steps take minutes. On one
+    GPU without --accumulate it is also replayed as a CUDA graph (of a detector trunk and pyramid; not measured yet)."""
     n_workers: int = 4
     """Processes that load and augment radiographs; 0 loads in the main process."""
     fold: int = 0
@@ -70,6 +78,12 @@ class TrainingConfig:
     """Random shifts, contrast, noise and flips of the training radiographs."""
     flip: float = 0.5
     """Share of the training radiographs that are mirrored, in [0, 1]; at 0, inference does not mirror either."""
+    augment_on: Literal["auto", "workers", "device"] = "auto"
+    """Where they are changed: by the workers one at a time, or a batch at a time on the device that trains, the same
+    way for the same seed but for rounding and noise; auto is device on a GPU, otherwise workers."""
+    store_device: Literal["cpu", "cuda"] = "cpu"
+    """Where canvases lie: cpu maps their file; cuda keeps all that train and validate in the memory of each GPU (a byte
+    a pixel, at most half of it), and workers cannot change them."""
     log_step: int = 10
     """Training steps between entries of the log."""
     early_stop: int = 0
@@ -78,6 +92,13 @@ class TrainingConfig:
     """Epochs between validations."""
     n_pictures: int = 4
     """Validation radiographs drawn into TensorBoard after each validation."""
+    save_every_n_steps: int = 0
+    """Optimizer steps between checkpoints within an epoch; 0 saves at its end, and when SIGTERM ends the training."""
+    skip_bad_steps: int = 0
+    """Steps whose loss or gradients are not finite that are left out before training stops; 0 stops at the first."""
+    deterministic: bool = False
+    """Use only operations whose result is the same every time. Trainings on a CPU are so without it, and as fast with it;
+    on a GPU it costs speed (not measured) and refuses what has no such form."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -86,15 +107,26 @@ class TrainingConfig:
         at_least = {
             "n_epochs": 1, "batch_size": 1, "step_size": 1, "warmup_steps": 0, "accumulate": 1, "devices": 1,
             "num_nodes": 1, "n_workers": 0, "fold": 0, "seed": 0, "log_step": 1, "early_stop": 0, "val_every": 1,
-            "n_pictures": 0, "clip_grad": 0, "weight_decay": 0, "lr": 0,
+            "n_pictures": 0, "clip_grad": 0, "weight_decay": 0, "lr": 0, "save_every_n_steps": 0, "skip_bad_steps": 0,
         }  # fmt: skip
         for name, low in at_least.items():
             require(getattr(self, name) >= low, name, getattr(self, name), f"at least {low}")
+        for name, high in {"seed": MAX_SEED, "n_workers": 512, "devices": 1024, "num_nodes": 1024}.items():
+            require(getattr(self, name) <= high, name, getattr(self, name), f"at most {high}")
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, float):
+                require(math.isfinite(value), name, value, "a finite number")
+            elif isinstance(value, int):
+                require(value <= MAX_SEED, name, value, f"at most {MAX_SEED}")
+            elif name in ("data_path", "save_path", "weights", "encoder", "network"):
+                require(value != "", name, "empty", "given, or left out")
         require(self.val_every <= self.n_epochs, "val_every", self.val_every, f"at most --n-epochs, {self.n_epochs}")
         require(self.lr > 0, "lr", self.lr, "above 0")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         require(0 <= self.flip <= 1, "flip", self.flip, "in [0, 1]")
         require(0 < self.gamma <= 1, "gamma", self.gamma, "in (0, 1]")
+        fits = self.store_device == "cpu" or self.augment_on != "workers"
+        require(fits, "augment_on", self.augment_on, "auto or device with --store-device cuda")
         require(0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "in (0, 1)")
         device_kinds = ("auto", "cpu", "cuda")
         require(self.device in device_kinds, "device", self.device, f"one of {', '.join(device_kinds)}")
@@ -172,7 +204,7 @@ class SegmentationConfig(TrainingConfig):
     lr: float = 0.0005
     """Learning rate after warm-up, per optimizer step."""
     architecture: Literal["unet", "unetplusplus"] = "unet"
-    """Decoder."""
+    """Decoder: a U-Net's, or U-Net++'s nested ones."""
     encoder: str = "resnet34"
     """Trunk: any encoder of segmentation-models-pytorch; tu-NAME for any of timm's."""
     weights: str = "imagenet"
@@ -313,25 +345,40 @@ def _take(args: list[str], flag: str) -> str | None:
                 raise FlagError(f"{flag} needs a value")
             value = args[position + 1]
             del args[position : position + 2]
-            return value
-        if arg.startswith(flag + "="):
+        elif arg.startswith(flag + "="):
             del args[position]
-            return arg.partition("=")[2]
+            value = arg.partition("=")[2]
+        else:
+            continue
+        if not value:
+            raise FlagError(f"{flag} is empty: give a value, or leave it out")
+        return value
     return None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of flags, names with dashes or underscores. Raises InputError if it is missing or not a mapping."""
     try:
-        content = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        if len(text) > MAX_CHARACTERS:
+            raise InputError(f"{path} has {len(text)} characters: a recipe of flags needs no more than {MAX_CHARACTERS}")
+        content = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"no config at {path} ({error.strerror}): the recipes are in configs/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # PyYAML's own, and whatever it stumbles over
         raise InputError(f"{path} is not YAML: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InputError(f"{path} must hold one `flag: value` a line")
+    if "help" in content:
+        raise InputError(f"{path}: help is no flag of a recipe")
+    for key, value in content.items():
+        # Lists in lists, which may refer to each other, are small in the file and without end as text.
+        if not all(isinstance(item, _PLAIN) for item in (value if isinstance(value, list) else [value])):
+            raise InputError(f"{path}: {key[:80]} must be one value, or a list of values")
     return {key.replace("-", "_"): value for key, value in content.items()}
 
 
@@ -360,4 +407,10 @@ def save_config(path: Path, task: str, config: TrainingConfig) -> None:
     # How this process was started is no property of the run.
     for name in ("resume", "debug"):
         values.pop(name)
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    # Killed while it is written, a run would be resumed with other flags.
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w") as file:
+        yaml.safe_dump(values, file, sort_keys=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -5,14 +5,18 @@ it writes is what every later command takes as --weights.
 """
 
 import dataclasses
+import signal
 import sys
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     # Run as a script, Python looks for modules in this folder first: xray/data would shadow any package named `data`.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from xray import interrupts
+
+    # Of SIGTERM the training itself makes something: it saves what it has reached.
+    interrupts.watch(signal.SIGINT)
 
 from xray.command import InputError, run_command
 from xray.config import CONFIG_FILE, TrainingConfig, read_training_flags, save_config
@@ -21,51 +25,83 @@ if TYPE_CHECKING:
     import numpy as np
 
     from xray.data.store import Store
+    from xray.training.checkpoints import Progress
+
+EXIT_TERMINATED = 143
 
 # What a run directory may hold before training starts: a conversion, finished or interrupted, and a sweep of lr_find.
 BEFORE_TRAINING = {"dataset", "lr_find.png"}
 
 
-def main(task_name: str, config: TrainingConfig) -> None:
-    """Trains until `config.n_epochs`. A run that exists is continued with `resume` or left alone."""
+def main(task_name: str, config: TrainingConfig) -> int:
+    """Trains until `config.n_epochs`. A run that exists is continued with `resume` or left alone.
+
+    Returns the exit status: 143 where SIGTERM stopped it, after saving what it had reached.
+    """
     run = Path(config.save_path)
-    last = run / "last.ckpt"
-    check_run_directory(run, config.resume, last)
+    check_run_directory(run, config.resume)
     check_data(Path(config.data_path))
 
     # Heavy imports wait until the flags are known to be right, so that --help and mistakes answer at once.
     import torch
 
     from xray.data.store import open_store
-    from xray.training.device import lightning_precision, resolve_device
+    from xray.training.checkpoints import LAST, LastCheckpoint, Stopped, check_resumable, clear_leftovers
+    from xray.training.determinism import deterministic
+    from xray.training.device import compile_options, lightning_precision, resolve_device
+    from xray.training.failures import explain, is_lost_worker, quiet_threads
     from xray.training.trainer import build_trainer
 
     device = resolve_device(config.device)
     precision = lightning_precision(config.precision, device)
+    progress = check_resumable(run, config) if config.resume else None
     store = open_store(dataset_directory(config, run))
     task = build_task(task_name, config, store)
+    task.check_store_device(device)
     print(f"{len(task.train_rows)} radiographs train, {len(task.val_rows)} validate (fold {config.fold})")
-    if not config.resume:
+    if config.resume:
+        clear_leftovers(run)
+        print(where_it_goes_on(progress, run))
+    if progress is None:
         print(task.load_initial_weights())
     # Convolutions are faster on it than on PyTorch's own order, on CPUs as on GPUs.
     task.model.to(memory_format=torch.channels_last)
     if config.compile:
-        # In place, so that the state dict keeps its names. Every shape stands still, but for an epoch's last batch.
-        task.model.compile(dynamic=False)
+        # In place, so that the state dict keeps its names.
+        task.model.compile(**compile_options(device, config.accumulate, config.devices * config.num_nodes))
     run.mkdir(parents=True, exist_ok=True)
     save_config(run / CONFIG_FILE, task_name, config)
-    trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation)
+    # What curves show of a run that was killed before its first checkpoint is drawn anew, too.
+    steps_done = progress.steps if progress else 0 if config.resume else None
+    trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation, steps_done)
+    last = next(callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint))
+    go_on = f"python xray/train.py --task {task_name} --save-path {run} --resume"
     try:
-        trainer.fit(task, ckpt_path=last if config.resume else None, weights_only=True)
+        with deterministic(config.deterministic), quiet_threads():
+            trainer.fit(task, ckpt_path=run / LAST if progress else None, weights_only=True)
     except SystemExit:
         # What Lightning makes of Ctrl-C.
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
+    except Stopped as stopped:
+        if trainer.is_global_zero:
+            print(f"stopped by SIGTERM and saved: {stopped}; go on with {go_on}", file=sys.stderr)
+        return EXIT_TERMINATED
+    except Exception as error:
+        told = explain(error, config, last.was_validating)
+        if last.is_asked and is_lost_worker(error):
+            # Whoever ends all processes of a job ends the loaders', too.
+            print(f"stopped by SIGTERM; go on from the last checkpoint with {go_on}", file=sys.stderr)
+            return EXIT_TERMINATED
+        if told is None or config.debug:
+            raise
+        raise InputError(told) from error
     best = trainer.checkpoint_callback.best_model_score
     print(f"\nbest {task.monitored}: {float(best):.4f}. The run is in {run}; go on with" if best is not None else "")
     print(f"  python tools/infer.py --weights {run} --data-path RADIOGRAPHS --save-path OUT")
     print(f"  tensorboard --logdir {run}")
+    return 0
 
 
 def build_task(name: str, config: TrainingConfig, store: "Store") -> Any:
@@ -101,21 +137,23 @@ def draw_validation(task: Any, row: int) -> "np.ndarray":
     return draw_with_truth(*pictures, truth, in_words(found, categories), categories)
 
 
-def check_run_directory(run: Path, resume: bool, last: Path) -> None:
-    """Raises InputError unless `run` can be started, or resumed."""
+def where_it_goes_on(progress: "Progress | None", run: Path) -> str:
+    """Where a run goes on."""
+    if progress is None:
+        return f"{run} was ended before its first checkpoint: it starts from the beginning"
+    batches = f" and {progress.batches} steps" if progress.batches else ""
+    return f"goes on after {progress.epochs} epochs{batches}"
+
+
+def check_run_directory(run: Path, resume: bool) -> None:
+    """Raises InputError unless `run` can be started; whether it can be resumed its checkpoint must say."""
     if resume:
-        if not last.is_file():
-            raise InputError(
-                f"nothing to resume in {run}: it has no {last.name}, no epoch was finished; start without --resume"
-            )
-        if not zipfile.is_zipfile(last):
-            raise InputError(
-                f"{last} is damaged: start another run, with --weights {run} from what this one had reached"
-            )
         return
     if run.exists() and not run.is_dir():
         raise InputError(f"{run} is a file: give a directory as --save-path")
-    if run.is_dir() and {entry.name for entry in run.iterdir()} - BEFORE_TRAINING:
+    held = {entry.name for entry in run.iterdir()} if run.is_dir() else set()
+    # Killed in its first moment, a run leaves a config that was not complete yet.
+    if held - BEFORE_TRAINING - {CONFIG_FILE + ".part"}:
         raise InputError(f"{run} exists already: continue it with --resume, or give another --save-path")
 
 
@@ -153,8 +191,8 @@ def dataset_directory(config: TrainingConfig, run: Path) -> Path:
 
 if __name__ == "__main__":
 
-    def start() -> None:
+    def start() -> int:
         """Flags first: mistakes in them count as failures of the command too."""
-        main(*read_training_flags(sys.argv[1:]))
+        return main(*read_training_flags(sys.argv[1:]))
 
     sys.exit(run_command(start, debug="--debug" in sys.argv))

@@ -48,6 +48,7 @@ def assert_same(one, other, where=""):
     ("epochs", "flags"),
     [
         (1, ["--ema", "--n-workers", "2"]),
+        (1, ["--augment-on", "device", "--augment", "strong", "--n-workers", "2"]),
         pytest.param(
             1,
             ["--accumulate", "2", "--clip-grad", "1", "--head", "v2", "--backbone", "resnet18"],

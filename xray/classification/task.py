@@ -53,18 +53,18 @@ class ClassificationTask(Task):
         }
 
     def train_dataloader(self) -> Any:
-        dataset = LabelDataset(self.store, self.train_rows, self.labels, self.augmentation(), self.config.seed)
+        augmentation, options = self.augmentation(), self.training_options()
+        dataset = LabelDataset(self.store, self.train_rows, self.labels, augmentation, self.config.seed, **options)
         sampler = EpochSampler(np.ones(len(dataset)), self.config.seed, self.global_rank, self.trainer.world_size)
         return self.loader(dataset, collate_images, sampler)
 
     def val_dataloader(self) -> Any:
-        return self.loader(LabelDataset(self.store, self.my_val_rows(), self.labels), collate_images)
+        dataset = LabelDataset(self.store, self.my_val_rows(), self.labels, **self.validation_options())
+        return self.loader(dataset, collate_images)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         loss = self.loss(self.model(batch["images"]), batch["labels"])
-        size = len(batch["images"])
-        self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
-        return loss
+        return self.total({f"loss_{self.config.loss}": loss})
 
     def on_validation_epoch_start(self) -> None:
         self._batches = []

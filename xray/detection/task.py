@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from xray.config import DetectionConfig
@@ -66,21 +65,17 @@ class DetectionTask(Task):
 
     def train_dataloader(self) -> Any:
         config = self.config
-        dataset = BoxDataset(self.store, self.train_rows, self.augmentation(), config.seed)
+        options = self.training_options()
+        dataset = BoxDataset(self.store, self.train_rows, self.augmentation(), config.seed, **options)
         repeats = repeat_factors(dataset.labels_of(), config.repeat_threshold, config.normals)
         sampler = EpochSampler(repeats, config.seed, self.global_rank, self.trainer.world_size)
         return self.loader(dataset, collate_boxes, sampler)
 
     def val_dataloader(self) -> Any:
-        return self.loader(BoxDataset(self.store, self.my_val_rows()), collate_boxes)
+        return self.loader(BoxDataset(self.store, self.my_val_rows(), **self.validation_options()), collate_boxes)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        losses = self.model(batch["images"], batch["targets"])
-        loss = torch.stack(list(losses.values())).sum()
-        size = len(batch["images"])
-        self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=size)
-        return loss
+        return self.total(self.model(batch["images"], batch["targets"]))
 
     def on_validation_epoch_start(self) -> None:
         self._batches = []

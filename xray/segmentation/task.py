@@ -24,6 +24,7 @@ class SegmentationTask(Task):
     """U-Net or U-Net++ trained on a store's masks and validated by Dice on the fold held back."""
 
     monitored = "dice"
+    needs_masks = True
     config: SegmentationConfig
 
     def __init__(self, config: SegmentationConfig, store: Store) -> None:
@@ -86,7 +87,8 @@ class SegmentationTask(Task):
 
     def train_dataloader(self) -> Any:
         config = self.config
-        dataset = MaskDataset(self.store, self.train_rows, self.augmentation(), config.seed)
+        options = self.training_options()
+        dataset = MaskDataset(self.store, self.train_rows, self.augmentation(), config.seed, **options)
         processes = (self.global_rank, self.trainer.world_size)
         if config.positives:
             end = config.positives_end or config.positives
@@ -99,13 +101,11 @@ class SegmentationTask(Task):
         return self.loader(dataset, collate_images, sampler)
 
     def val_dataloader(self) -> Any:
-        return self.loader(MaskDataset(self.store, self.my_val_rows()), collate_images)
+        return self.loader(MaskDataset(self.store, self.my_val_rows(), **self.validation_options()), collate_images)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         loss = loss_of_levels(self.loss, self.model(batch["images"]), batch["masks"])
-        size = len(batch["images"])
-        self.log("train/loss", loss.detach(), prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
-        return loss
+        return self.total({f"loss_{self.config.loss}": loss})
 
     def on_validation_epoch_start(self) -> None:
         self._batches, self._found = [], []

@@ -1,7 +1,6 @@
 """What every training does beside training: speed, pictures, a table of epochs, and the model to deploy."""
 
 import csv
-import os
 import resource
 import sys
 import time
@@ -15,8 +14,11 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from rich.console import Console
 
+from xray.command import InputError
 from xray.data.predictions import write_predictions
 from xray.training.deploy import save_deployed
+from xray.training.files import load_tensors, replacing
+from xray.training.guard import last_step
 
 
 class Throughput(Callback):
@@ -28,6 +30,10 @@ class Throughput(Callback):
 
     def __init__(self, every: int) -> None:
         self.every = every
+
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        # A run that goes on within an epoch does not start it.
+        self.on_train_epoch_start(trainer, task)
 
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """The first batch of an epoch includes starting the workers: counting begins after it."""
@@ -54,7 +60,7 @@ class Throughput(Callback):
                 task.log(name, value, batch_size=1, logger=False)
             # Lightning's own interval counts from the start of the training and would pass over an epoch's last step.
             for logger in trainer.loggers:
-                logger.log_metrics(values, step=trainer.global_step)
+                logger.log_metrics(values, step=last_step(trainer))
 
 
 class ProgressBar(RichProgressBar):
@@ -109,7 +115,7 @@ class Pictures(Callback):
             return
         for number, row in enumerate(task.rows_to_show(self.count)):
             picture = self.draw(task, row)
-            task.logger.experiment.add_image(f"validation/{number}", picture, trainer.global_step, dataformats="HWC")
+            task.logger.experiment.add_image(f"validation/{number}", picture, last_step(trainer), dataformats="HWC")
 
 
 class EpochTable(Callback):
@@ -122,12 +128,25 @@ class EpochTable(Callback):
     def __init__(self, path: Path, monitored: str, n_epochs: int) -> None:
         self.path, self.monitored, self.n_epochs = path, monitored, n_epochs
         self._console = Console()
+        self._began = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seconds that an epoch has taken so far."""
+        return {"seconds": time.perf_counter() - self._began}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._began = time.perf_counter() - state["seconds"]
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self._rows = []
         if self.path.is_file():
-            with self.path.open(newline="") as file:
-                self._rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+            try:
+                with self.path.open(newline="") as file:
+                    self._rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+            except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+                raise InputError(
+                    f"{self.path} is damaged ({type(error).__name__}): restore it, or move it away"
+                ) from None
 
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self._began = time.perf_counter()
@@ -144,12 +163,10 @@ class EpochTable(Callback):
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": lr, "seconds": round(seconds, 2)}
         self._rows.append({**row, **metrics})
         names = list(dict.fromkeys(name for row in self._rows for name in row))
-        temporary = self.path.with_name(self.path.name + ".part")
-        with temporary.open("w", newline="") as file:
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self._rows)
-        os.replace(temporary, self.path)
         self._console.print(self._line(trainer.current_epoch, lr, seconds, metrics), highlight=False)
 
     def _line(self, epoch: int, lr: float, seconds: float, metrics: dict[str, float]) -> str:
@@ -183,7 +200,7 @@ class DeployBest(Callback):
         score = self.best.best_model_score
         if not trainer.is_global_zero or score is None or float(score) == self._deployed:
             return
-        checkpoint = torch.load(self.best.best_model_path, map_location="cpu", weights_only=True)
+        checkpoint = load_tensors(Path(self.best.best_model_path))
         prefix = "model."
         state = {
             name.removeprefix(prefix): value

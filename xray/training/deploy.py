@@ -1,33 +1,42 @@
-"""The deployable half of a run directory: model.safetensors and model.json."""
+"""The deployable half of a run directory: model.safetensors and model.json.
 
+Two files cannot be replaced at once. So the weights carry the description that they were saved with, and both carry its
+fingerprint: where a training was killed between the two, the fingerprints differ, and the weights' own description is
+read in place of model.json.
+"""
+
+import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from xray.command import InputError
+from xray.training.files import load_tensors, replacing
 
 WEIGHTS_FILE = "model.safetensors"
 MODEL_FILE = "model.json"
+FINGERPRINT = "fingerprint"
+"""In both files: SHA-256 of the description when the weights were saved. Whoever edits model.json leaves it alone."""
 
 
 def save_deployed(run: Path, state: dict[str, Tensor], description: dict[str, Any]) -> None:
-    """Writes a model that `load_deployed` reads; each file is complete or not there.
+    """Writes a model that `load_deployed` reads; each file is complete or not there, and together they are one model.
 
     description: JSON-able; `task`, `architecture`, `categories`, `canvas_size`, `thresholds` and what the task adds.
+    Raises OSError or SafetensorError where the disk is full.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    temporary = run / (WEIGHTS_FILE + ".part")
-    safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
-    os.replace(temporary, run / WEIGHTS_FILE)
-    temporary = run / (MODEL_FILE + ".part")
-    temporary.write_text(json.dumps(description, indent=1) + "\n")
-    os.replace(temporary, run / MODEL_FILE)
+    text = json.dumps({name: value for name, value in description.items() if name != FINGERPRINT})
+    described = {**json.loads(text), FINGERPRINT: hashlib.sha256(text.encode()).hexdigest()}
+    with replacing(run / WEIGHTS_FILE) as temporary:
+        # One entry alone: safetensors writes several in an order that is another one each time.
+        safetensors.torch.save_file(tensors, temporary, metadata={"description": json.dumps(described)})
+    with replacing(run / MODEL_FILE) as temporary:
+        temporary.write_text(json.dumps(described, indent=1) + "\n")
 
 
 def load_deployed(run: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -41,11 +50,27 @@ def load_deployed(run: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         description = json.loads((run / MODEL_FILE).read_text())
         task = description["task"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{run / MODEL_FILE} is damaged ({error}): train again or restore it") from None
     if not isinstance(task, str):
         raise InputError(f"{run / MODEL_FILE} names no task: train again or restore it")
-    return description, read_weights(run / WEIGHTS_FILE)
+    weights = read_weights(run / WEIGHTS_FILE)
+    own = _saved_with(run / WEIGHTS_FILE)
+    if own is not None and description.get(FINGERPRINT, own[FINGERPRINT]) != own[FINGERPRINT]:
+        description = own
+    description.pop(FINGERPRINT, None)
+    return description, weights
+
+
+def _saved_with(path: Path) -> dict[str, Any] | None:
+    """The description that weights were saved with, its fingerprint among it; None for foreign and older ones."""
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    try:
+        own = json.loads(metadata["description"])
+        return own if isinstance(own["task"], str) and isinstance(own[FINGERPRINT], str) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -60,7 +85,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise InputError(
             f"{path} is not a readable weights file ({type(error).__name__}): it may be cut short"

@@ -6,13 +6,18 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from torch import Tensor
 
+from xray.command import InputError
 from xray.config import TrainingConfig
 from xray.data.augment import Augmentation
+from xray.data.changes import change_images, change_masks
 from xray.data.dataset import EpochSampler, make_loader, sample_seed
 from xray.data.predictions import Predictions
 from xray.data.store import Store
 from xray.findings import mirrored
+from xray.training.checkpoints import progress_of
+from xray.training.device_store import DeviceStore, check_memory, where_to_store
 from xray.training.optimizers import configure
 from xray.training.rows import training_rows
 
@@ -21,10 +26,14 @@ class Task(L.LightningModule):
     """A task's model, `self.model`, with its data; subclasses add the losses and the validation.
 
     monitored: the validation metric that decides what is best; higher is better.
+    needs_masks: whether its batches hold masks.
     validated: what the last validation predicted, None before it. metrics: its numbers.
+    terms: names and values (T,) of the last step's losses.
+    on_device: the canvases on the device that trains, None where they stay in their file.
     """
 
     monitored = ""
+    needs_masks = False
 
     def __init__(self, config: TrainingConfig, store: Store) -> None:
         super().__init__()
@@ -32,13 +41,21 @@ class Task(L.LightningModule):
         self.train_rows, self.val_rows = training_rows(store, config.fold)
         self.validated: Predictions | None = None
         self.metrics: dict[str, Any] = {}
-        self.first_epoch = 0
+        self.first_epoch = self.first_batch = 0
+        self.terms: tuple[tuple[str, ...], Tensor] = ((), torch.zeros(0))
+        self.on_device: DeviceStore | None = None
+        self.mirrored_channels = self.augmentation().mirrored_channels
         # Whoever builds the model does it next.
         torch.manual_seed(config.seed)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning tells the sampler which epoch a resumed training is in after workers fetched their first batches.
-        self.first_epoch = checkpoint["epoch"] + 1
+        progress = progress_of(checkpoint)
+        self.first_epoch, self.first_batch = progress.epochs, progress.batches
+        own, found = self.state_dict(), checkpoint["state_dict"]
+        for name in [*own, *found]:
+            if name not in own or name not in found or own[name].shape != found[name].shape:
+                raise InputError(f"the checkpoint holds another model ({name}) than the flags of this run describe")
 
     def describe(self) -> dict[str, Any]:
         """What model.json says of this model; subclasses add their architecture and thresholds."""
@@ -58,22 +75,75 @@ class Task(L.LightningModule):
         """The random changes that the config asks for."""
         return Augmentation(self.config.augment, mirrored(self.store.categories), self.config.flip)
 
+    @property
+    def augments_on_device(self) -> bool:
+        """Whether a batch is augmented as a whole, on the device that trains, and not by the workers."""
+        if self.config.augment_on == "workers":
+            return False
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        return self.config.augment_on == "device" or on_gpu or self.on_device is not None
+
+    def training_options(self) -> dict[str, Any]:
+        """What of a training radiograph its dataset leaves to the device."""
+        return {"later": self.augments_on_device, "pixels": self.on_device is None}
+
+    def validation_options(self) -> dict[str, Any]:
+        """What of a validation radiograph its dataset leaves to the device."""
+        return {"pixels": self.on_device is None}
+
     def loader(self, dataset: Any, collate: Any, sampler: EpochSampler | None = None) -> Any:
         """A loader with the config's batch size and workers."""
         if sampler is not None:
             sampler.set_epoch(self.first_epoch)
+            sampler.first = (self.first_epoch, self.first_batch * self.config.batch_size)
         return make_loader(dataset, self.config.batch_size, self.config.n_workers, collate, sampler)
 
     def my_val_rows(self) -> np.ndarray:
         """The share of the validation rows that this process looks at."""
         return self.val_rows[self.global_rank :: self.trainer.world_size]
 
+    def check_store_device(self, device: torch.device) -> None:
+        """Raises InputError where the config's `store_device` cannot be had with `device`."""
+        if (device := where_to_store(self.config.store_device, device)) is not None:
+            check_memory(self.store, np.union1d(self.train_rows, self.val_rows), device, self.needs_masks)
+
+    def setup(self, stage: str) -> None:
+        device = where_to_store(self.config.store_device, self.trainer.strategy.root_device)
+        if device is not None and self.on_device is None:
+            rows = np.union1d(self.train_rows, self.val_rows)
+            self.on_device = DeviceStore(self.store, rows, device, self.needs_masks)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Completes a batch on its device: canvases that lie there already, and what augmentation makes of them."""
+        batch = dict(batch)
+        if "images" not in batch:
+            batch["images"] = self.on_device.images(batch["rows"])
+            if self.needs_masks:
+                batch["masks"] = self.on_device.masks(batch["rows"])
+        changes = batch.pop("changes", None)
+        if changes is not None:
+            batch["images"] = change_images(batch["images"], changes)
+            if "masks" in batch:
+                batch["masks"] = change_masks(batch["masks"], changes, self.mirrored_channels)
+        return batch
+
     def configure_optimizers(self) -> Any:
         return configure(self.model, self.config, self.trainer.estimated_stepping_batches, self.monitored)
 
-    def on_train_epoch_start(self) -> None:
-        # Whatever a step draws at random depends on nothing but seed, epoch and process: so a resumed run repeats it.
-        torch.manual_seed(sample_seed(self.config.seed, self.current_epoch, self.global_rank))
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        # Whatever a step draws at random depends on seed, epoch, step and process alone: so a resumed run repeats it.
+        number = batch_index * self.trainer.world_size + self.global_rank
+        torch.manual_seed(sample_seed(self.config.seed, self.current_epoch, number))
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The sum of a step's losses, by name, scalars; `terms` keeps them for the guard, which logs them too."""
+        values = torch.stack(list(losses.values()))
+        loss = values.sum()
+        self.terms = (tuple(losses), values.detach())
+        self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=1)
+        for name, value in losses.items():
+            self.log(f"train/{name}", value.detach(), logger=False, batch_size=1)
+        return loss
 
     def gathered(self, mine: Any) -> Sequence[Any]:
         """`mine` of every process, in the order of their ranks."""

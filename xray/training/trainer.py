@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
     LearningRateMonitor,
-    ModelCheckpoint,
     WeightAveraging,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -22,8 +21,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from xray.config import TrainingConfig
 from xray.training.callbacks import DeployBest, EpochTable, Pictures, Plateau, ProgressBar, Throughput
-
-LAST, BEST = "last", "best"
+from xray.training.checkpoints import BEST, TABLE, BestCheckpoint, LastCheckpoint, WholeCheckpoints
+from xray.training.guard import Guard
 
 
 def build_trainer(
@@ -33,27 +32,30 @@ def build_trainer(
     device: torch.device,
     precision: str,
     draw: Callable[[Any, int], np.ndarray],
+    steps_done: int | None = None,
 ) -> L.Trainer:
     """A Trainer that writes the run directory: last.ckpt, best.ckpt, events, metrics.csv and the deployable model.
 
     monitored: the validation metric that decides what is best; higher is better.
     draw: (task, row of the store) → (H, W, 3) uint8, for TensorBoard.
+    steps_done: of a run that goes on, the optimizer steps behind it; what its curves show after them is drawn anew.
     """
     quiet()
     # Best is decided right after a validation, last is written when the epoch is complete: that is where it resumes.
+    name = BEST.removesuffix(".ckpt")
     best = BestCheckpoint(
-        run, BEST, monitor=monitored, mode="max", save_on_train_epoch_end=False, enable_version_counter=False
+        run, name, monitor=monitored, mode="max", save_on_train_epoch_end=False, enable_version_counter=False
     )
-    last = ModelCheckpoint(run, LAST, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[Callback] = [
+        Guard(config.clip_grad, config.log_step, config.skip_bad_steps, precision == "16-mixed"),
         Throughput(config.log_step),
         LearningRateMonitor("step"),
         Plateau(),
         Pictures(draw, config.n_pictures),
         DeployBest(run, best),
-        EpochTable(run / "metrics.csv", monitored, config.n_epochs),
+        EpochTable(run / TABLE, monitored, config.n_epochs),
         best,
-        last,
+        LastCheckpoint(run, config.save_every_n_steps),
     ]
     if config.ema:
         # Unlike Lightning's EMAWeightAveraging, whose sum of two products rounds, it leaves weights that stand still (a
@@ -70,11 +72,11 @@ def build_trainer(
         num_nodes=config.num_nodes,
         precision=precision,
         accumulate_grad_batches=config.accumulate,
-        gradient_clip_val=config.clip_grad or None,
         check_val_every_n_epoch=config.val_every,
         log_every_n_steps=config.log_step,
         callbacks=callbacks,
-        logger=TensorBoardLogger(run, name="", version=""),
+        plugins=[WholeCheckpoints()],
+        logger=TensorBoardLogger(run, name="", version="", purge_step=steps_done),
         default_root_dir=run,
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
@@ -82,24 +84,6 @@ def build_trainer(
         # The task's own samplers share the work among processes, so that what is drawn depends on the seed alone.
         use_distributed_sampler=False,
     )
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint that remembers the best score when its run directory was moved, too."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Lightning forgets the score if the path changed, and the next epoch would replace best.ckpt, worse or not."""
-        if state_dict["best_model_score"] is None:
-            # Nothing was validated yet.
-            return
-        file = str(Path(self.dirpath) / Path(state_dict["best_model_path"]).name)
-        moved = {
-            "dirpath": self.dirpath,
-            "best_model_path": file,
-            "kth_best_model_path": file,
-            "best_k_models": dict.fromkeys([file], state_dict["best_model_score"]),
-        }
-        super().load_state_dict({**state_dict, **moved})
 
 
 def quiet() -> None:
@@ -115,5 +99,7 @@ def quiet() -> None:
         ".*Trying to infer the `batch_size`.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*in eval mode at the start of training.*",
+        # The sampler knows where an epoch was cut.
+        ".*your dataloader is not resumable.*",
     ):
         warnings.filterwarnings("ignore", text)

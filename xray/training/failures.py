@@ -1,0 +1,116 @@
+"""What a training that fails says: one line with what happened and which flag helps."""
+
+import errno
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from xray.config import ClassificationConfig, DetectionConfig, TrainingConfig
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
+
+LOST_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (exited|is killed by signal: (\w+))")
+
+
+def explain(error: BaseException, config: TrainingConfig, validating: bool) -> str | None:
+    """The line for an exception of a training, None for one that is not known here.
+
+    validating: whether it came from a validation.
+    """
+    for one in _chain(error):
+        text = " ".join(str(one).split())
+        if is_disk_full(one):
+            return (
+                f"the disk of {config.save_path} is full: free some of it and go on with --resume; the last checkpoint "
+                "is whole"
+            )
+        if isinstance(one, torch.OutOfMemoryError) or re.search(
+            r"CUDA out of memory|(CUDNN|CUBLAS)_STATUS_ALLOC", text
+        ):
+            where = "the validation" if validating else "a training step"
+            return f"the GPU ran out of memory in {where}: {_less_memory(config, validating)}"
+        if isinstance(one, MemoryError) or re.search(r"DefaultCPUAllocator: .*memory", text):
+            return f"this machine ran out of memory: {_less_memory(config, validating)}, or lower --n-workers"
+        if found := LOST_WORKER.search(text):
+            return _lost_worker(found[1], found[3] or "", config)
+        if found := re.search(r"DataLoader timed out after ([\d.]+) seconds", text):
+            return (
+                f"no batch came from the {config.n_workers} loader processes for {float(found[1]):.0f} s: see whether "
+                "the drive with --data-path still answers, or try --n-workers 0; go on with --resume"
+            )
+        if found := re.search(r"(\S+) does not have a deterministic implementation", text):
+            return f"{found[1]} has no deterministic form on this device: train without --deterministic"
+        if "DataLoader worker process" in text and "Original Traceback" in text:
+            return f"a loader process failed with {str(one).strip().splitlines()[-1].strip()}"
+    return None
+
+
+def is_lost_worker(error: BaseException) -> bool:
+    """Whether a loader process ended before its time."""
+    return any(LOST_WORKER.search(" ".join(str(one).split())) for one in _chain(error))
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the system refused to write because there is no space; Rust's and C++'s writers only say so in words."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    return any(words in str(error) for words in FULL_WORDS)
+
+
+@contextmanager
+def quiet_threads() -> Iterator[None]:
+    """TensorBoard writes in a thread, whose traceback of a full disk would come before our line."""
+    before = threading.excepthook
+    threading.excepthook = lambda found: None if found.exc_value and is_disk_full(found.exc_value) else before(found)
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _less_memory(config: TrainingConfig, validating: bool) -> str:
+    half = max(1, config.batch_size // 2)
+    advice: list[str] = []
+    if config.batch_size > 1:
+        again = "" if validating else f" (with --accumulate {2 * config.accumulate} it learns the same)"
+        advice.append(f"lower --batch-size from {config.batch_size} to {half}{again}")
+    if config.precision == "32":
+        advice.append("use --precision bf16")
+    if isinstance(config, DetectionConfig):
+        if validating:
+            advice.append(f"lower --proposals from {config.proposals}")
+        else:
+            advice.append(f"lower --roi-samples from {config.roi_samples} or --proposals from {config.proposals}")
+    if getattr(config, "store_device", "cpu") != "cpu":
+        advice.append("use --store-device cpu")
+    if isinstance(config, ClassificationConfig) and config.batch_size == 1:
+        advice.append("use a smaller --network")
+    advice.append("convert with a smaller --image-size")
+    return ", or ".join(advice)
+
+
+def _lost_worker(pids: str, signal: str, config: TrainingConfig) -> str:
+    many = "," in pids
+    who = f"loader processes {pids} have" if many else f"loader process {pids} has"
+    if signal == "Bus":
+        return (
+            f"{who} found no more shared memory: enlarge /dev/shm (docker: --shm-size), or lower --n-workers from "
+            f"{config.n_workers}; go on with --resume"
+        )
+    how = f"been ended by the signal {signal}" if signal else "ended"
+    return (
+        f"{who} {how}, most often by the system when memory runs out: lower --n-workers from {config.n_workers}, or "
+        "free memory; go on with --resume"
+    )

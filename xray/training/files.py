@@ -1,0 +1,104 @@
+"""Files of a run directory: complete on the disk or not there, and read without trusting what is in them."""
+
+import contextlib
+import os
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+PART = ".part"
+"""What a file's name ends in while it is being written."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; on leaving, it takes the place of `path`.
+
+    File and folder are synced, so that after a power failure, too, there is either the old file or the whole new one.
+    Where writing fails nothing of it is left. A process that is killed leaves PATH.part.
+    """
+    temporary = path.with_name(path.name + PART)
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        # Some network drives do not sync folders.
+        with contextlib.suppress(OSError):
+            _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_tensors(content: Any, path: Path) -> None:
+    """`torch.save`, complete or not at all. Raises OSError where the disk is full."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        writer = _Writer(file)
+        torch.save(content, writer)
+        if writer.error is not None:
+            raise writer.error
+
+
+class _Writer:
+    """A file to hand to torch.save, whose C++ ends the process where writing to it raises an exception.
+
+    error: what the first failed write raised; what came after it was not written.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: BaseException | None = None
+
+    def write(self, data: Any) -> int:
+        self._try(lambda: self._file.write(data))
+        return len(data)
+
+    def flush(self) -> None:
+        self._try(self._file.flush)
+
+    def _try(self, act: Callable[[], Any]) -> None:
+        if self.error is None:
+            try:
+                act()
+            except BaseException as error:  # Ctrl-C among them
+                self.error = error
+
+
+def load_tensors(path: Path) -> Any:
+    """`torch.load` on the CPU with `weights_only`: numbers, texts, lists, dicts and tensors, and nothing else.
+
+    Raises OSError, or any other exception where the file is foreign, cut short, changed, or holds anything else.
+    """
+    if zipfile.is_zipfile(path):
+        _check_archive(path)
+    with warnings.catch_warnings():
+        # Of foreign pickles, which are refused in one line.
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_archive(path: Path) -> None:
+    """Raises ValueError unless the archive is as torch.save writes them: uncompressed, nothing twice, sums right."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        # A small file must not unfold to more than there is memory for.
+        stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+        if not stored or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("its parts are compressed or overlap")
+        # PyTorch itself reads over changed bytes.
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} has changed")
