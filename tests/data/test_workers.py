@@ -1,0 +1,78 @@
+"""Workers that stay: what becomes of work that raises, crashes, hangs or is cancelled, and that the others go on."""
+
+import os
+import signal
+import time
+from concurrent.futures import wait
+from pathlib import Path
+
+import pytest
+
+from xray.data.decoding import Failed, Workers
+from xray.data.radiograph import RadiographError
+
+
+def work(item: str) -> object:
+    """Does what it is told, in the worker."""
+    match item:
+        case "raise":
+            raise RadiographError("raise: no radiograph")
+        case "fail":
+            raise ValueError("oops")
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            time.sleep(60)
+        case "eat":
+            return len(bytearray(2**31))
+        case _:
+            time.sleep(0.1 if item == "slow" else 0)
+            return item, os.getpid()
+
+
+@pytest.fixture(scope="module")
+def workers():
+    with Workers(2, __name__) as pool:
+        yield pool
+
+
+def test_works_in_other_processes(workers):
+    results = [workers.submit(work, str(number), "name").result(30) for number in range(8)]
+    assert [item for item, _ in results] == list("01234567")
+    assert os.getpid() not in {process for _, process in results}
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        ("raise", "raise: no radiograph"),
+        ("fail", "name: ValueError: oops"),
+        ("die", "name: its decoder crashed (SIGKILL)"),
+        ("hang", "name: decoding it took longer than 0.5 s"),
+        ("eat", "name: decoding it needs more memory than allowed"),
+    ],
+)
+def test_a_fault_costs_its_item_alone(workers, item, reason):
+    faulty = workers.submit(work, item, "name", timeout=0.5)
+    others = [workers.submit(work, str(number), "name") for number in range(4)]
+    assert faulty.result(30) == Failed(reason)
+    assert [other.result(30)[0] for other in others] == list("0123")
+
+
+def test_cancelled_work_never_starts(workers):
+    busy = [workers.submit(work, "slow", "name") for _ in range(2)]
+    left = workers.submit(work, "die", "name")
+    assert left.cancel()
+    assert not wait(busy, 30).not_done
+    assert workers.submit(work, "on", "name").result(30)[0] == "on"
+
+
+def test_leaving_ends_the_processes():
+    with Workers(1, __name__) as pool:
+        _, process = pool.submit(work, "first", "name").result(30)
+        waiting = [pool.submit(work, "hang", "name") for _ in range(2)]
+    assert all(future.cancelled() or isinstance(future.result(5), Failed) for future in waiting)
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{process}").exists()

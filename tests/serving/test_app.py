@@ -1,0 +1,431 @@
+"""The HTTP API: what it answers, what it refuses, and that nothing of a request stays behind."""
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+import torch
+from serving_cases import TWELVE_BITS, Oracle, rle_of, serving, write_phantom
+from starlette.testclient import TestClient
+
+from xray.data.decoding import decode_canvas
+from xray.data.masks import decode_mask
+from xray.data.predictions import NO_FINDING_CATEGORY
+from xray.findings import FINDINGS, PNEUMOTHORAX
+from xray.outputs.dicom_objects import Algorithm
+from xray.pipeline import load_pipeline
+from xray.serving.app import PAGE, create_app
+from xray.serving.service import Limits, Service
+
+ROOT = Path(__file__).resolve().parents[2]
+SCORES = (0.93, 0.71, 0.55, 0.12)
+SECRET = "Doe^Jane"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("radiographs")
+
+
+@pytest.fixture(scope="module")
+def phantom(folder):
+    """A file with a pneumothorax, and its truth."""
+    path = folder / f"{SECRET}.dcm"
+    return path, write_phantom(path, 3, (0, 3, 10, 12), (256, 300), TWELVE_BITS)
+
+
+@pytest.fixture(scope="module")
+def oracle(phantom):
+    oracle = Oracle()
+    oracle.learn(*phantom, SCORES)
+    return oracle
+
+
+@pytest.fixture(scope="module")
+def service(oracle):
+    with Service(oracle, ["fold0", "masks"], Limits(places=4, max_bytes=2**20, stall_seconds=1.0)) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def app(service):
+    return create_app(service, Algorithm("xray", "1", {"model 1": "sha256:0"}))
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def address(app):
+    with serving(app) as address:
+        yield address
+
+
+@pytest.fixture
+def gate(oracle):
+    """Closed, the models wait; it is opened in the end."""
+    oracle.seen.clear()
+    oracle.gate_open.clear()
+    yield oracle.gate_open
+    oracle.gate_open.set()
+
+
+def until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def post(address: str, path: str, body: bytes, **headers: str) -> tuple[int, dict, dict]:
+    """Status, headers and JSON of a request of its own connection."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+    with contextlib.closing(connection):
+        connection.request("POST", path, body, {"Content-Type": "application/octet-stream", **headers})
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), json.loads(response.read())
+
+
+@pytest.mark.parametrize("way", ["body", "form", "/invocations"])
+def test_finds_what_is_there(client, phantom, way):
+    path, truth = phantom
+    content = path.read_bytes()
+    if way == "form":
+        response = client.post("/predict", files={"file": (f"../../{SECRET}.dcm", content, "application/dicom")})
+    else:
+        kind = "application/dicom" if way == "/invocations" else "application/octet-stream"
+        response = client.post(way if way[0] == "/" else "/predict", content=content, headers={"content-type": kind})
+    assert response.status_code == 200
+    answer = response.json()
+    assert (answer["width"], answer["height"]) == (256, 300)
+    assert [finding["score"] for finding in answer["findings"]] == sorted(SCORES[: len(truth.boxes)], reverse=True)
+    for finding, box, class_id in zip(answer["findings"], truth.boxes, truth.class_ids, strict=True):
+        assert (finding["category"], finding["category_id"]) == (FINDINGS[class_id], class_id + 1)
+        np.testing.assert_allclose(finding["box"], box, atol=0.01)
+        if class_id == PNEUMOTHORAX:
+            np.testing.assert_array_equal(decode_mask(finding["mask"]), truth.pneumothorax_mask)
+        else:
+            assert finding["mask"] is None
+    assert any(finding["mask"] for finding in answer["findings"])
+    assert answer["normal"] == pytest.approx(1 - 0.93)
+    assert answer["models"] == ["fold0", "masks"]
+    assert answer["thresholds"]["mask_top"] == 0.75
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_takes_pictures(client, suffix):
+    _, picture = cv2.imencode(f".{suffix}", np.zeros((40, 50), dtype=np.uint8))
+    kind = {"png": "image/png", "jpg": "image/jpeg"}[suffix]
+    response = client.post("/invocations", content=picture.tobytes(), headers={"content-type": kind})
+    assert response.status_code == 200
+    assert (response.json()["width"], response.json()["height"]) == (50, 40)
+    assert response.json()["findings"] == []
+
+
+def test_answers_as_the_pipeline_finds(vinbig_run, vinbig_store):
+    pipeline = load_pipeline([vinbig_run], torch.device("cpu"))
+    path = sorted((vinbig_store.parent / "source" / "train").iterdir())[1]
+    decoded = decode_canvas(0, path, pipeline.canvas_size)
+    found = pipeline.find(decoded.canvas[None], [(decoded.width, decoded.height)])
+    with Service(pipeline, ["run"]) as service, TestClient(create_app(service)) as client:
+        answer = client.post("/predict", content=path.read_bytes()).json()
+        assert client.get("/about").json()["exports"] == []
+        assert client.post("/dicom/sr").status_code == 404
+    rows = found.table.labels != NO_FINDING_CATEGORY
+    table = found.table.select(rows)
+    assert len(table) > 0
+    assert [finding["category_id"] for finding in answer["findings"]] == table.labels.tolist()
+    np.testing.assert_allclose([finding["score"] for finding in answer["findings"]], table.scores, atol=2e-6)
+    np.testing.assert_allclose([finding["box"] for finding in answer["findings"]], table.boxes, atol=0.006)
+    assert answer["normal"] == pytest.approx(found.table.scores[~rows][0], abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "line"),
+    [
+        (b"", "application/dicom", 400, "the body is empty"),
+        (b"hello", "application/dicom", 415, "neither DICOM nor PNG nor JPEG"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "image/png", 422, "damaged PNG file"),
+        (b"{}", "application/json", 415, "this is 'application/json'"),
+        (b"hello", "multipart/form-data", 400, "damaged form"),
+        (b"--y\r\nnonsense", "multipart/form-data; boundary=x", 400, "damaged form"),
+        (b"--x--\r\n", "multipart/form-data; boundary=x", 400, "no file"),
+    ],
+)
+def test_refuses_with_one_clear_line(client, service, content, kind, status, line):
+    response = client.post("/predict", content=content, headers={"content-type": kind})
+    assert response.status_code == status
+    assert line in response.json()["detail"]
+    assert "\n" not in response.json()["detail"]
+    assert not re.search("[0-9a-f]{32}", response.text)
+    assert list(service.folder.iterdir()) == []
+
+
+def test_a_damaged_file_is_named_by_what_is_wrong_alone(client, phantom, service):
+    content = phantom[0].read_bytes()
+    response = client.post("/predict", files={"file": (f"{SECRET}.dcm", content[:-5000])})
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith("truncated: 256 x 300 pixels of 16 bits need")
+    assert SECRET not in response.text
+    two = client.post("/predict", files=[("file", content), ("file", content)])
+    assert two.status_code == 400
+    compressed = client.post("/predict", content=b"x", headers={"content-encoding": "gzip"})
+    assert compressed.status_code == 415
+    assert list(service.folder.iterdir()) == []
+    assert service.model.load["taken"] == 0
+
+
+@pytest.mark.parametrize("path", ["/predict", "/pixels", "/dicom/sr"])
+def test_counts_bytes_whatever_the_headers_say(address, path):
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' if "sr" in path else b""
+    kind = "multipart/form-data; boundary=x" if head else "application/dicom"
+
+    def chunks():
+        yield head
+        for _ in range(17):
+            yield bytes(2**16)
+
+    status, _, answer = post(address, path, chunks(), **{"Content-Type": kind})
+    assert (status, answer["detail"]) == (413, "the request has more than the 1 MiB allowed")
+    status, _, answer = post(address, path, bytes(2**20 + 1), **{"Content-Type": kind})
+    assert status == 413
+
+
+def test_a_file_that_stops_coming_is_given_up(address, service):
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+    with contextlib.closing(connection):
+        connection.putrequest("POST", "/predict")
+        connection.putheader("Content-Length", "1000")
+        connection.endheaders()
+        connection.send(b"x")
+        response = connection.getresponse()
+        assert response.status == 408
+        assert "slowly" in response.read().decode()
+    assert list(service.folder.iterdir()) == []
+
+
+def test_a_full_house_says_when_to_come_back(address, service, phantom, gate):
+    content = phantom[0].read_bytes()
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(post(address, "/predict", content))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: service.model.load["waiting"] == 3)
+    status, headers, answer = post(address, "/predict", content)
+    assert status == 429
+    assert 1 <= int(headers["retry-after"]) <= 30
+    assert headers["retry-after"] in answer["detail"]
+    # What needs no model is still answered.
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+    with contextlib.closing(connection):
+        connection.request("POST", "/pixels", content)
+        assert connection.getresponse().status == 200
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert [status for status, *_ in results] == [200] * 4
+    assert post(address, "/predict", content)[0] == 200
+
+
+def test_whoever_hangs_up_leaves_the_queue(address, client, service, oracle, phantom, gate):
+    content = phantom[0].read_bytes()
+    connections = []
+    for number in range(3):
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+        connection.request("POST", "/predict", content, {"X-Ticket": f"ticket-{number}"})
+        connections.append(connection)
+        until(lambda n=number: service.model.load["running"] + service.model.load["waiting"] == n + 1)
+    assert [client.get(f"/queue/ticket-{n}").json() for n in range(3)] == [
+        {"state": "running", "before": 0},
+        {"state": "waiting", "before": 0},
+        {"state": "waiting", "before": 1},
+    ]
+    assert client.post("/predict", content=content, headers={"X-Ticket": "ticket-0"}).status_code == 400
+    assert client.post("/predict", content=content, headers={"X-Ticket": "a/b"}).status_code == 400
+    connections[1].close()
+    until(lambda: client.get("/queue/ticket-1").status_code == 404)
+    assert client.get("/queue/ticket-2").json() == {"state": "waiting", "before": 0}
+    gate.set()
+    for connection in (connections[0], connections[2]):
+        assert connection.getresponse().status == 200
+        connection.close()
+    assert sum(oracle.seen) == 2
+    until(lambda: service.model.load["taken"] == 0)
+
+
+def test_models_that_fail_cost_one_answer(client, oracle, phantom, monkeypatch):
+    content = phantom[0].read_bytes()
+
+    def fail(canvases, sizes):
+        raise RuntimeError(SECRET)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(oracle, "find", fail)
+        response = client.post("/predict", content=content)
+        assert response.status_code == 500
+        assert response.json() == {"detail": "the models failed on this radiograph (RuntimeError)"}
+    assert client.post("/predict", content=content).status_code == 200
+
+
+def test_says_how_it_is():
+    service = Service(Oracle(), ["run"])
+    client = TestClient(create_app(service))
+    with service:
+        assert client.get("/ping").status_code == 200
+        assert client.get("/health").json() == {"status": "ok", "places": 32, "taken": 0, "waiting": 0, "running": 0}
+        folder = service.folder
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert not folder.exists()
+    assert client.get("/ping").status_code == 503
+    assert client.get("/health").status_code == 503
+    assert client.get("/health").json()["status"] == "stopped"
+
+
+def test_describes_itself(client):
+    about = client.get("/about").json()
+    assert [category["name"] for category in about["categories"]] == list(FINDINGS)
+    assert (about["max_bytes"], about["exports"], about["is_vinbig"]) == (2**20, ["sr", "seg"], True)
+    api = client.get("/openapi.json").json()
+    for path in ("/predict", "/invocations", "/pixels", "/dicom/sr"):
+        assert "multipart/form-data" in api["paths"][path]["post"]["requestBody"]["content"]
+    statuses = {int(status) for status in api["paths"]["/predict"]["post"]["responses"]}
+    assert statuses == {200, 400, 408, 413, 415, 422, 429, 500}
+
+
+def test_every_answer_carries_the_security_headers(client):
+    for path in ("/", "/docs", "/page/main.js", "/about", "/health", "/nowhere", "/openapi.json"):
+        headers = client.get(path).headers
+        assert "default-src 'self'" in headers["content-security-policy"], path
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+    assert client.get("/page/../app.py").status_code == 404
+    assert client.get("/page/%2e%2e/app.py").status_code == 404
+
+
+def test_other_sites_pages_get_nothing(client):
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 400), ("none", 400)):
+        assert client.post("/predict", content=b"", headers={"sec-fetch-site": site}).status_code == status
+
+
+def test_the_page_fetches_nothing_from_elsewhere():
+    files = [path for path in PAGE.iterdir() if path.is_file()]
+    assert {path.suffix for path in files} == {".html", ".css", ".js", ".svg"}
+    for path in files:
+        text = path.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"(https?:)?//[a-z]", re.sub(r"(^|\s)//.*", "", text)), path.name
+        assert not re.search(r"\son\w+=|style=|javascript:|eval\(|innerHTML", text), path.name
+        if path.suffix == ".js":
+            assert len(text.splitlines()) < 300, path.name
+
+
+class TestDicomObjects:
+    """SR and SEG by way of the API."""
+
+    def test_refer_to_the_file_and_hold_what_was_sent(self, client, phantom):
+        path, truth = phantom
+        content, source = path.read_bytes(), pydicom.dcmread(path)
+        answer = client.post("/predict", content=content).json()
+        answer["findings"] = [finding for finding in answer["findings"] if finding["score"] > 0.5]
+        form = {"files": {"file": content}, "data": {"findings": json.dumps(answer)}}
+        response = client.post("/dicom/sr", **form)
+        assert response.headers["content-type"] == "application/dicom"
+        report = pydicom.dcmread(io.BytesIO(response.content))
+        assert report.StudyInstanceUID == source.StudyInstanceUID
+        names = {FINDINGS[class_id] for class_id in truth.class_ids[:3]}
+        text = str(report)
+        assert len(answer["findings"]) == len(names) == 3
+        assert source.SOPInstanceUID in text
+        assert sum(name in text for name in names) >= 1
+        answer["findings"] = [{**answer["findings"][0], "category_id": 13, "mask": rle_of(truth.pneumothorax_mask)}]
+        form["data"]["findings"] = json.dumps(answer)
+        segments = pydicom.dcmread(io.BytesIO(client.post("/dicom/seg", **form).content))
+        np.testing.assert_array_equal(segments.pixel_array.reshape(300, 256), truth.pneumothorax_mask)
+
+    def test_refuse_what_cannot_be_one(self, client, phantom):
+        content = phantom[0].read_bytes()
+        answer = client.post("/predict", content=content).json()
+        _, picture = cv2.imencode(".png", np.zeros((300, 256), dtype=np.uint8))
+
+        def status(kind, file, findings):
+            response = client.post(f"/dicom/{kind}", files={"file": file}, data={"findings": json.dumps(findings)})
+            return response.status_code, response.json()["detail"]
+
+        assert status("sr", picture.tobytes(), answer) == (422, "the file is no DICOM file: SR and SEG refer to one")
+        assert status("seg", content, {**answer, "findings": []})[0] == 422
+        mask = {"size": [300, 256], "counts": "0" * 40}
+        faulty = {**answer["findings"][0], "mask": mask}
+        assert status("seg", content, {**answer, "findings": [faulty]})[0] == 422
+        for change in (
+            {"findings": 1},
+            {"normal": 2},
+            {"labels": {"a": "b"}},
+            {"findings": [{**faulty, "box": [-1, 0, 1, 1]}]},
+        ):
+            code, line = status("sr", content, {**answer, **change})
+            assert code == 400
+            assert "no answer of /predict" in line
+        assert client.post("/dicom/sr", files={"file": content}).status_code == 400
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_the_command(vinbig_run, vinbig_store, tmp_path, which):
+    """Serves at a free port, says nothing of files, and ends in order."""
+    command = [sys.executable, str(ROOT / "tools" / "serve.py"), "--weights", str(vinbig_run), "--port", "0"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [*command, "--n-workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        address = re.search(r"http://\S+", process.stdout.readline())[0]
+        path = sorted((vinbig_store.parent / "source" / "train").iterdir())[1]
+        assert post(address, "/predict", path.read_bytes())[0] == 200
+        assert post(address, f"/predict?name={SECRET}", b"no radiograph")[0] == 415
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert children
+        start = time.monotonic()
+        process.send_signal(which)
+        output, errors = process.communicate(timeout=10)
+        assert time.monotonic() - start < 2
+        assert process.returncode == 128 + which
+        assert errors.strip() == {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[which]
+        assert SECRET not in output + errors
+        until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+        assert not list(tmp_path.glob("xray-uploads-*"))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_command_says_what_is_wrong(tmp_path):
+    import socket
+
+    from tools.serve import ServeConfig, main
+    from xray.command import FlagError, InputError
+
+    with pytest.raises(InputError, match="no run directory at"):
+        main(ServeConfig(weights=(str(tmp_path / "nowhere"),), port=0))
+    with pytest.raises(FlagError, match="--places"):
+        main(ServeConfig(weights=("run",), places=0))
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match="cannot listen at"):
+        main(ServeConfig(weights=("run",), port=taken.getsockname()[1]))
+    with pytest.raises(InputError, match="cannot listen at"):
+        main(ServeConfig(weights=("run",), host="no.such.host.invalid"))

@@ -1,0 +1,203 @@
+"""The DICOM node between programs that people use: dcmtk's storescu and storescp, and the PACS Orthanc."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+pytest.importorskip("pynetdicom")
+pytest.importorskip("highdicom")
+
+from pycocotools import mask as coco_mask
+from pydicom.uid import ExplicitVRLittleEndian
+
+from xray.data.boxes import BoxTable
+from xray.data.phantom.dicom import Storage, dicom_of, save_dicom
+from xray.outputs.dicom_objects import Algorithm
+from xray.outputs.dicom_results import DicomResults
+from xray.serving.dicom_node import DicomNode, Limits
+from xray.serving.dicom_peers import Peer
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = DicomResults({1: "Pneumothorax"}, Algorithm("xray", "0.1.0"))
+LIMITS = Limits(seconds=10.0, first_wait=0.1, attempts=100)
+MASK = np.zeros((64, 80), np.uint8)
+MASK[10:30, 20:50] = 1
+
+
+def program(name, package):
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        pytest.skip(f"{name} is not here (Debian's package {package})")
+    return found
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_for(what, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return found
+
+
+def listens(port):
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def end(process):
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(10)
+
+
+@pytest.fixture
+def radiograph(tmp_path):
+    """A CR file of 80 x 64."""
+    rng = np.random.default_rng(4)
+    pixels = rng.random((64, 80), dtype=np.float32)
+    dataset = dicom_of(pixels, Storage(12, True, True, ExplicitVRLittleEndian, True), "peer", 0.14, "F", 40, "PA", rng)
+    save_dicom(dataset, tmp_path / "radiograph.dcm")
+    return tmp_path / "radiograph.dcm"
+
+
+def found_in(path):
+    """The same box and mask in every radiograph."""
+    counts = coco_mask.encode(np.asfortranarray(MASK))["counts"].decode()
+    table = BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9])
+    return RESULTS.of(path, table, {0: {"size": [64, 80], "counts": counts}}).values()
+
+
+def test_dcmtk_sends_and_dcmtk_receives(radiograph, tmp_path):
+    storescu, storescp = program("storescu", "dcmtk"), program("storescp", "dcmtk")
+    inbox, port = tmp_path / "inbox", free_port()
+    inbox.mkdir()
+    receiver = subprocess.Popen(
+        [storescp, "-od", inbox, "-aet", "PACS", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: listens(port))
+        with DicomNode(found_in, Peer("PACS", "127.0.0.1", port), 0, limits=LIMITS) as node:
+            echo = [program("echoscu", "dcmtk"), "-aec", "XRAY", "127.0.0.1", str(node.port)]
+            assert subprocess.run(echo, timeout=30).returncode == 0
+            command = [storescu, "-v", "-aec", "XRAY", "127.0.0.1", str(node.port), radiograph]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+            assert done.returncode == 0, done.stderr
+            wait_for(lambda: node.counts.returned == 2)
+    finally:
+        end(receiver)
+    kept = {dataset.Modality: dataset for dataset in map(pydicom.dcmread, inbox.iterdir())}
+    assert set(kept) == {"SR", "SEG"}
+    sent = pydicom.dcmread(radiograph)
+    assert {dataset.StudyInstanceUID for dataset in kept.values()} == {sent.StudyInstanceUID}
+    np.testing.assert_array_equal(kept["SEG"].pixel_array, MASK)
+
+
+class Orthanc:
+    """A running Orthanc that knows the node XRAY; a context manager."""
+
+    def __init__(self, folder, node_port):
+        self.port, self.http = free_port(), free_port()
+        configuration = {
+            "Name": "test",
+            "StorageDirectory": str(folder / "storage"),
+            "IndexDirectory": str(folder / "index"),
+            "HttpPort": self.http,
+            "DicomPort": self.port,
+            "DicomAet": "ORTHANC",
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "DicomModalities": {"xray": ["XRAY", "127.0.0.1", node_port]},
+            "Plugins": [],
+        }
+        folder.mkdir()
+        (folder / "orthanc.json").write_text(json.dumps(configuration))
+        command = [program("Orthanc", "orthanc"), str(folder / "orthanc.json")]
+        with (folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+
+    def __enter__(self):
+        try:
+            wait_for(lambda: listens(self.http) and listens(self.port))
+        except BaseException:
+            end(self.process)
+            raise
+        return self
+
+    def __exit__(self, *exception):
+        end(self.process)
+
+    def ask(self, path, data=None):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", data)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            content = answer.read()
+        return content if path.endswith("/file") else json.loads(content)
+
+    def series_of(self, study):
+        """Modality → its series, of one study."""
+        return {series["MainDicomTags"]["Modality"]: series for series in self.ask(f"/studies/{study}/series")}
+
+
+def through(orthanc, radiograph):
+    """Stores a radiograph in Orthanc, has it sent to the node, and waits for what comes back → modality → series."""
+    stored = orthanc.ask("/instances", radiograph.read_bytes())
+    orthanc.ask("/modalities/xray/store", json.dumps([stored["ID"]]).encode())
+    study = stored["ParentStudy"]
+    return wait_for(lambda: len(found := orthanc.series_of(study)) > 1 and "SR" in found and found), study
+
+
+def test_orthanc_sends_a_study_and_gets_report_and_segmentation_into_it(radiograph, tmp_path):
+    program("Orthanc", "orthanc")
+    port = free_port()
+    with (
+        Orthanc(tmp_path / "orthanc", port) as orthanc,
+        DicomNode(found_in, Peer("ORTHANC", "127.0.0.1", orthanc.port), port, limits=LIMITS) as node,
+    ):
+        _, study = through(orthanc, radiograph)
+        series = wait_for(lambda: len(found := orthanc.series_of(study)) == 3 and found)
+        assert set(series) == {"CR", "SR", "SEG"}
+        assert node.counts.lost == 0
+        assert len(orthanc.ask("/studies")) == len(orthanc.ask("/patients")) == 1
+        (instance,) = series["SEG"]["Instances"]
+        (tmp_path / "seg.dcm").write_bytes(orthanc.ask(f"/instances/{instance}/file"))
+        np.testing.assert_array_equal(pydicom.dcmread(tmp_path / "seg.dcm").pixel_array, MASK)
+
+
+@pytest.mark.slow
+def test_the_whole_way_with_a_trained_model(radiograph, vinbig_run, tmp_path):
+    program("Orthanc", "orthanc")
+    port = free_port()
+    with Orthanc(tmp_path / "orthanc", port) as orthanc, (tmp_path / "log").open("w+") as log:
+        flags = ["--weights", vinbig_run, "--port", "0", "--device", "cpu", "--no-tta", "--n-workers", "1"]
+        flags += ["--dicom-port", port, "--dicom-return", f"ORTHANC@127.0.0.1:{orthanc.port}"]
+        command = [sys.executable, ROOT / "tools" / "serve.py", *flags]
+        server = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+        try:
+            wait_for(lambda: server.poll() is not None or "DICOM node XRAY" in (tmp_path / "log").read_text(), 120)
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            series, _ = through(orthanc, radiograph)
+            assert set(series) == {"CR", "SR"}
+            start = time.monotonic()
+            server.send_signal(signal.SIGINT)
+            server.wait(10)
+            assert time.monotonic() - start < 3
+        finally:
+            end(server)

@@ -1,0 +1,111 @@
+"""The infer command's SR and SEG: which files get one, what is said of the others, and after an interruption."""
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian
+
+from tools.infer import InferConfig, main
+from xray.command import InputError
+from xray.data.phantom.dicom import Storage, dicom_of, save_dicom
+from xray.data.prediction_journal import PredictionJournal
+from xray.data.predictions import read_predictions
+
+pytest.importorskip("highdicom")
+
+
+def write_bright(path, has_mask, **elements):
+    """A radiograph with or without a bright rectangle, which the segmenter takes for a pneumothorax."""
+    rng = np.random.default_rng(2)
+    pixels = rng.uniform(0.08, 0.23, (72, 80)).astype(np.float32)
+    if has_mask:
+        pixels[20:44, 30:60] = 0.82
+    # Its window is the whole range, so that dark radiographs stay dark.
+    storage = Storage(8, False, True, ExplicitVRLittleEndian, True)
+    dataset = dicom_of(pixels, storage, path.stem, 0.14, "M", 50, "PA", rng)
+    for keyword, value in elements.items():
+        delattr(dataset, keyword) if value is None else setattr(dataset, keyword, value)
+    path.parent.mkdir(exist_ok=True)
+    save_dicom(dataset, path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two radiographs with a mask and one without, one that says not which study it is of, and a PNG."""
+    import cv2
+
+    raw = tmp_path / "raw"
+    write_bright(raw / "a.dcm", True)
+    write_bright(raw / "b.dcm", False)
+    write_bright(raw / "c.dcm", True)
+    write_bright(raw / "lost.dcm", True, StudyInstanceUID=None)
+    assert cv2.imwrite(str(raw / "picture.png"), np.full((72, 80), 40, np.uint8))
+    return raw
+
+
+def infer(data, run, out, **changes):
+    options = {"device": "cpu", "n_workers": 0, "batch_size": 1, "tta": False, **changes}
+    return main(InferConfig(weights=(str(run),), data_path=str(data), save_path=str(out), **options))
+
+
+def test_dicom_files_get_a_report_and_where_there_is_a_mask_a_segmentation(folder, segmentation_run, tmp_path, capsys):
+    assert infer(folder, segmentation_run, tmp_path / "out", sr=True, seg=True, report_threshold=0.0) == 0
+    assert sorted(path.name for path in (tmp_path / "out" / "sr").iterdir()) == ["a.dcm", "b.dcm", "c.dcm"]
+    assert sorted(path.name for path in (tmp_path / "out" / "seg").iterdir()) == ["a.dcm", "c.dcm"]
+    said = capsys.readouterr().out
+    assert f"3 SR: {tmp_path / 'out' / 'sr'}\n" in said
+    assert f"2 SEG: {tmp_path / 'out' / 'seg'} (radiographs without a mask: 1)\n" in said
+    assert "left out by SR and SEG: 1 (not said which image of which study it is), 1 (no DICOM file)\n" in said
+
+    found = read_predictions(tmp_path / "out" / "predictions.json")
+    rows = np.flatnonzero(found.table.images == found.image_ids.index("a"))
+    from xray.data.masks import decode_mask
+
+    mask = np.max([decode_mask(found.masks[row]) for row in rows.tolist()], axis=0)
+    seg = pydicom.dcmread(tmp_path / "out" / "seg" / "a.dcm")
+    np.testing.assert_array_equal(seg.pixel_array, mask)
+    assert seg.PatientID == "a"
+    parameters = str(seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters)
+    assert "segmentation sha256:" in parameters
+
+
+def test_an_interrupted_command_leaves_whole_reports_and_makes_the_others(
+    folder, segmentation_run, tmp_path, monkeypatch
+):
+    add, done = PredictionJournal.add, []
+
+    def add_two(self, portion):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        add(self, portion)
+        done.append(portion.stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictionJournal, "add", add_two)
+        with pytest.raises(KeyboardInterrupt):
+            infer(folder, segmentation_run, tmp_path / "out", sr=True)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out" / "sr").glob("[ab].dcm")}
+    assert len(before) == 2
+    assert infer(folder, segmentation_run, tmp_path / "out", sr=True) == 0
+    reports = {path.name: path for path in (tmp_path / "out" / "sr").iterdir()}
+    assert sorted(reports) == ["a.dcm", "b.dcm", "c.dcm"]
+    for name, content in before.items():
+        assert reports[name].read_bytes() == content
+    assert all(pydicom.dcmread(path).Modality == "SR" for path in reports.values())
+
+
+def test_reports_of_earlier_findings_do_not_stay(folder, segmentation_run, tmp_path):
+    assert infer(folder, segmentation_run, tmp_path / "out", sr=True) == 0
+    first = (tmp_path / "out" / "sr" / "a.dcm").read_bytes()
+    (folder / "c.dcm").write_bytes(b"\0" * 128 + b"DICM damaged")
+    assert infer(folder, segmentation_run, tmp_path / "out", sr=True, overwrite=True) == 1
+    assert sorted(path.name for path in (tmp_path / "out" / "sr").iterdir()) == ["a.dcm", "b.dcm"]
+    assert (tmp_path / "out" / "sr" / "a.dcm").read_bytes() != first
+
+
+def test_what_cannot_be_is_said_before_anything_is_done(folder, segmentation_run, vinbig_run, mask_store, tmp_path):
+    with pytest.raises(InputError, match="is a dataset directory: give the files"):
+        infer(mask_store, segmentation_run, tmp_path / "out", sr=True)
+    with pytest.raises(InputError, match="--seg writes the masks of segmenters"):
+        infer(folder, vinbig_run, tmp_path / "out", seg=True)
+    assert not (tmp_path / "out").exists()

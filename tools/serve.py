@@ -1,0 +1,194 @@
+"""Serves trained models: a page to look at, and an HTTP API. python tools/serve.py --weights RUN --port 8080."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if __name__ == "__main__":
+    # The repository's root in place of tools/, whose file names would shadow packages.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from xray import interrupts
+
+    interrupts.watch()
+
+from xray.command import FlagError, InputError, check_range, command
+
+if TYPE_CHECKING:
+    from xray.outputs.dicom_objects import Algorithm
+    from xray.serving.dicom_node import DicomNode
+    from xray.serving.service import Service
+
+GRACE = 0.3
+"""Seconds that answers under way may take once the server is interrupted."""
+GPU_BATCH = 8
+"""Radiographs that wait together and go through a GPU in one pass: more would only make the first wait."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Answer requests with what trained models find: a page at /, the API's documentation at /docs. Ctrl-C ends it.
+
+    Several detectors are fused, several segmenters or classifiers averaged, as in tools/infer.py. Nothing is kept of a
+    radiograph once it is answered. There are no accounts: let nobody reach the port who may not use it.
+    """
+
+    weights: tuple[str, ...]
+    """Run directories of trained models of any task."""
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 is all of this machine's, so that others can reach it."""
+    port: int = 8080
+    """Port to listen at; 0 takes a free one, which is printed."""
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu or cuda."""
+    tta: bool = True
+    """Look at the mirrored radiograph too and fuse both (test-time augmentation)."""
+    gate: Literal["soft", "hard"] = "soft"
+    """What a classifier does to the others' findings, as in tools/infer.py."""
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    """What convolutions are computed in; auto is bf16 on GPUs that have it, else 32."""
+    batch_size: int = 0
+    """Most radiographs per pass, of those that wait; 0 chooses 2 on a CPU and 8 on a GPU."""
+    places: int = 32
+    """Requests that may be under way at a time; more are answered 429 and told when to come back."""
+    max_megabytes: float = 100.0
+    """Largest request, and largest object that the DICOM node takes, in MiB."""
+    n_workers: int = min(4, os.cpu_count() or 1)
+    """Processes that decode files."""
+    timeout: float = 60.0
+    """Seconds that one file may take to decode."""
+    dicom_port: int | None = None
+    """Port of a DICOM node that takes radiographs (CR, DX, SC) by C-STORE and returns SR and SEG; 0 takes a free one.
+    None where it is not given. It listens at --host; DICOM knows no passwords either."""
+    dicom_return: str = ""
+    """AET@HOST:PORT of the node that gets SR and SEG; needed with --dicom-port."""
+    dicom_aet: str = "XRAY"
+    """Title of the DICOM node."""
+    dicom_callers: tuple[str, ...] = ()
+    """Titles of the nodes that may send; all may where none is given."""
+    report_threshold: float = 0.3
+    """Lowest confidence of the findings in reports that the DICOM node returns, in [0, 1]."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(config: ServeConfig) -> None:
+    """Serves until it is interrupted."""
+    check_range(
+        config, port=(0, 65535), batch_size=(0, 1024), places=(1, 10000), max_megabytes=(0.01, 1024),
+        n_workers=(1, 256), timeout=(0.1, 3600), dicom_port=(0, 65535), report_threshold=(0, 1),
+    )  # fmt: skip
+    check_dicom(config)
+    # Before the models are loaded: that takes seconds, and a port that is taken is known at once.
+    with listening(config.host, config.port) as door:
+        # What is wrong with the flags has been said by now: the rest imports torch.
+        import numpy as np
+        import uvicorn
+
+        from xray.outputs.dicom_objects import algorithm_of
+        from xray.pipeline import load_pipeline
+        from xray.precision import CPU_BATCH, lowered
+        from xray.serving.app import create_app
+        from xray.serving.service import Limits, Service
+        from xray.training.device import inference_precision, keep_freed_memory, resolve_device
+
+        device = resolve_device(config.device)
+        precision = inference_precision(config.precision, device)
+        if device.type == "cpu":
+            keep_freed_memory()
+        runs = [Path(run) for run in config.weights]
+        pipeline = load_pipeline(runs, device, config.tta, config.gate)
+        if precision is not None:
+            pipeline = lowered(pipeline, precision)
+        limits = Limits(
+            config.places,
+            int(config.max_megabytes * 2**20),
+            config.n_workers,
+            config.timeout,
+            batch_size=config.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH),
+        )
+        # The first pass prepares weights and compiles; nobody shall wait for it.
+        size = pipeline.canvas_size
+        pipeline.find(np.zeros((1, size, size), dtype=np.uint8), [(size, size)])
+        algorithm = algorithm_of(runs, gate=config.gate, tta=config.tta)
+        with (
+            Service(pipeline, [run.resolve().name for run in runs], limits) as service,
+            dicom_node(config, service, algorithm) as node,
+        ):
+            app = create_app(service, algorithm)
+            # No access log: addresses and names of files are nobody's business.
+            options = {"log_level": "warning", "access_log": False, "server_header": False}
+            protocols = {"loop": "asyncio", "http": "h11", "ws": "none", "lifespan": "off"}
+            server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=GRACE, **protocols, **options))
+            # Whoever still waits when it is interrupted is cut off, which needs no telling.
+            logging.getLogger("uvicorn.error").addFilter(lambda record: "graceful shutdown" not in str(record.msg))
+            door.listen(1024)
+            host, port = door.getsockname()[:2]
+            print(f"xray is at http://{f'[{host}]' if ':' in host else host}:{port}/ (Ctrl-C ends it)", flush=True)
+            if node is not None:
+                print(f"DICOM node {config.dicom_aet} is at {config.host}:{node.port}", flush=True)
+            server.run(sockets=[door])
+
+
+def check_dicom(config: ServeConfig) -> None:
+    """Raises FlagError if the flags of the DICOM node are none, or not all there."""
+    if config.dicom_port is None:
+        if config.dicom_return:
+            raise FlagError("--dicom-return is for --dicom-port: add that, or leave it out")
+        return
+    if importlib.util.find_spec("pynetdicom") is None or importlib.util.find_spec("highdicom") is None:
+        raise InputError("--dicom-port needs pynetdicom and highdicom: install xray's extras serve and dicom-out")
+    from xray.serving.dicom_peers import check_aet, parse_peer
+
+    parse_peer("--dicom-return", config.dicom_return)
+    check_aet("--dicom-aet", config.dicom_aet)
+    for title in config.dicom_callers:
+        check_aet("--dicom-callers", title)
+
+
+@contextlib.contextmanager
+def dicom_node(config: ServeConfig, service: "Service", algorithm: "Algorithm") -> Iterator["DicomNode | None"]:
+    """The running DICOM node, None where none is wanted."""
+    if config.dicom_port is None:
+        yield None
+        return
+    from xray.outputs.dicom_results import DicomResults
+    from xray.serving.dicom_node import DicomNode, Limits, answering
+    from xray.serving.dicom_peers import parse_peer
+
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("xray.dicom").setLevel(logging.INFO)
+    results = DicomResults(service.pipeline.categories, algorithm, config.report_threshold)
+    peer = parse_peer("--dicom-return", config.dicom_return)
+    answer = answering(service, results)
+    limits = Limits(n_bytes=int(config.max_megabytes * 2**20))
+    place = (config.dicom_port, config.dicom_aet, config.host)
+    with DicomNode(answer, peer, *place, config.dicom_callers, limits) as node:
+        yield node
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket at an address. Raises InputError if it cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        door = socket.socket(family, kind, protocol)
+        try:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            door.bind(address)
+        except OSError:
+            door.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot listen at {host}, port {port} ({reason}): give another --host or --port") from None
+    return door
+
+
+if __name__ == "__main__":
+    sys.exit(command(ServeConfig, main))

@@ -1,0 +1,165 @@
+"""What the API answers, as its documentation shows it, and how findings become such an answer."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+import xray
+from xray.data.boxes import BoxTable
+from xray.data.predictions import NO_FINDING_CATEGORY
+from xray.findings import NO_FINDING_BOX, colour_of
+from xray.pipeline import Findings, Pipeline
+
+SHOWN_FROM = 0.3
+"""Confidence from which the page shows findings at first, as `tools/infer.py --overlays` does."""
+
+
+Pixel = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Mask(BaseModel):
+    """A mask of the whole radiograph as COCO's compressed run lengths."""
+
+    size: tuple[int, int] = Field(description="height and width, in original pixels")
+    counts: str = Field(description="run lengths down the columns, in COCO's compressed text")
+
+
+class Finding(BaseModel):
+    """One finding."""
+
+    category_id: int
+    category: str
+    score: Share = Field(description="confidence")
+    box: tuple[Pixel, Pixel, Pixel, Pixel] = Field(description="x1, y1, x2, y2 in original pixels")
+    mask: Mask | None = None
+
+
+class Answer(BaseModel):
+    """What was found in one radiograph. For research, not for clinical use."""
+
+    width: int = Field(description="of the radiograph, in original pixels")
+    height: int = Field(description="of the radiograph, in original pixels")
+    findings: list[Finding] = Field(description="surest first; faint ones are not cut off")
+    normal: Share | None = Field(description="probability that there is none of the 14 findings; null if not known")
+    labels: dict[str, Share] = Field(description="probabilities of whole radiographs, where a classifier is loaded")
+    models: list[str] = Field(description="names of the runs that were used")
+    thresholds: dict[str, float | str] = Field(description="what decided on masks, and the page's first confidence")
+    seconds: float = Field(description="from the end of the upload to this answer")
+    version: str = Field(description="of xray")
+
+
+class Category(BaseModel):
+    """Something that can be found."""
+
+    id: int
+    name: str
+    colour: str = Field(description="in which pictures draw it, #RRGGBB")
+
+
+class About(BaseModel):
+    """What this server runs, and its limits."""
+
+    models: list[str]
+    categories: list[Category]
+    has_boxes: bool = Field(description="false where only whole radiographs are judged")
+    is_vinbig: bool = Field(description="whether the categories are the 14 findings of Kaggle's submission")
+    shown_from: float = Field(description="confidence from which the page shows findings at first")
+    max_bytes: int = Field(description="most bytes of a request")
+    exports: list[str] = Field(description='what POST /dicom/… can make: "sr", "seg"')
+    version: str
+
+
+class Health(BaseModel):
+    """How busy the server is."""
+
+    status: str
+    places: int
+    taken: int
+    waiting: int
+    running: int
+
+
+class Progress(BaseModel):
+    """Where a request is that is being answered."""
+
+    state: str = Field(description="receiving, waiting, running or done")
+    before: int = Field(description="radiographs before it in the queue")
+
+
+class Problem(BaseModel):
+    """Why there is no answer."""
+
+    detail: str = Field(description="one line")
+
+
+def about(pipeline: Pipeline, models: Sequence[str], max_bytes: int, exports: Sequence[str]) -> About:
+    """Describes what is loaded."""
+    return About(
+        models=list(models),
+        categories=[
+            Category(id=number, name=name, colour=colour_of(number)) for number, name in pipeline.categories.items()
+        ],
+        has_boxes=bool(pipeline.detectors or pipeline.segmenters),
+        is_vinbig=pipeline.is_vinbig,
+        shown_from=SHOWN_FROM,
+        max_bytes=max_bytes,
+        exports=list(exports),
+        version=xray.__version__,
+    )
+
+
+def answer(found: Findings, size: tuple[int, int], pipeline: Pipeline, models: Sequence[str], seconds: float) -> Answer:
+    """The answer for the findings of one radiograph; size: its width and height."""
+    table, findings, normal = found.table, [], None
+    for row in (-table.scores).argsort(kind="stable").tolist():
+        label, score = int(table.labels[row]), round(float(table.scores[row]), 6)
+        if label == NO_FINDING_CATEGORY and label not in pipeline.categories:
+            normal = score
+        # The rows of classifiers have the whole radiograph as their box: what they say stands in the labels.
+        elif pipeline.detectors or pipeline.segmenters:
+            box = [round(value, 2) for value in table.boxes[row].tolist()]
+            name = pipeline.categories.get(label, f"category {label}")
+            mask = found.masks.get(row)
+            findings.append(Finding(category_id=label, category=name, score=score, box=box, mask=mask))
+    labels = {name: round(float(column[0]), 6) for name, column in found.labels.items()}
+    return Answer(
+        width=size[0],
+        height=size[1],
+        findings=findings,
+        normal=normal,
+        labels=labels,
+        models=list(models),
+        thresholds=thresholds(pipeline),
+        seconds=round(seconds, 3),
+        version=xray.__version__,
+    )
+
+
+def findings_of(given: Answer) -> Findings:
+    """The way back: an answer → findings of one radiograph, their rows in its order, "No finding" last."""
+    rows = given.findings
+    columns = [[f.category_id for f in rows], [f.box for f in rows], [f.score for f in rows]]
+    if given.normal is not None:
+        for column, value in zip(columns, (NO_FINDING_CATEGORY, NO_FINDING_BOX, given.normal), strict=True):
+            column.append(value)
+    table = BoxTable.of([0] * len(columns[0]), *columns)
+    masks: dict[int, Any] = {
+        row: {"size": list(finding.mask.size), "counts": finding.mask.counts}
+        for row, finding in enumerate(rows)
+        if finding.mask is not None
+    }
+    return Findings(table, masks, None, {name: np.array([value]) for name, value in given.labels.items()})
+
+
+def thresholds(pipeline: Pipeline) -> dict[str, float | str]:
+    """What decides on masks, as far as there are any."""
+    found: dict[str, float | str] = {"shown_from": SHOWN_FROM}
+    if pipeline.segmenters:
+        found |= {f"mask_{name}": float(value) for name, value in dataclasses.asdict(pipeline.triplet).items()}
+    if pipeline.classifiers:
+        found |= {"gate": pipeline.gate, "gate_threshold": float(pipeline.gate_threshold)}
+    return found

@@ -1,0 +1,339 @@
+"""A DICOM node: takes radiographs by C-STORE and returns what is made of them, SR and SEG, to another node.
+
+A radiograph is accepted once it lies on the disk and its header says that it can be worked on. One thread then makes
+the answers, another sends them, trying again for a while where the other node is away. What waits is bounded: when
+there is no room, a sender is told so (status A700) and comes back. The folder in which things wait goes with the node.
+
+Log lines count; they hold no identifiers and nothing of what stands in a file.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import queue
+import select
+import shutil
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydicom import dcmread, uid
+from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+
+from xray.command import InputError
+from xray.data.codestream import COMPRESSED
+from xray.data.dicom import NATIVE, dicom_size, read_elements
+from xray.outputs.dicom_objects import save_object
+from xray.serving.dicom_peers import Peer
+
+if TYPE_CHECKING:
+    from xray.outputs.dicom_results import DicomResults
+    from xray.serving.service import Service
+
+log = logging.getLogger("xray.dicom")
+
+ACCEPTED = (
+    uid.ComputedRadiographyImageStorage,
+    uid.DigitalXRayImageStorageForPresentation,
+    uid.SecondaryCaptureImageStorage,
+)
+"""What radiographs come as. Raw DX images, for processing, are none that anyone has looked at, or a model was shown."""
+VERIFICATION = "1.2.840.10008.1.1"
+RETURNED = (uid.ComprehensiveSRStorage, uid.SegmentationStorage)
+
+SUCCESS, NO_RESOURCES, NOT_MATCHING, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
+"""Status of a C-STORE response (PS3.4 B.2.3)."""
+_TAKEN = (0x0000, 0xB000, 0xB006, 0xB007)
+"""Success and the warnings under which the other node has stored what it was sent."""
+_FULL = range(0xA700, 0xA800)
+
+MAX_PDU = 2**17
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a node gives its peers.
+
+    n_bytes: of one object. associations: at the same time. seconds: that a message may take to come in.
+    waiting: radiographs that wait for the model, and answers that wait to be sent. attempts: to send an answer; from
+    the second on, each waits twice as long as the one before it, `first_wait` seconds at first and 60 at most.
+    """
+
+    n_bytes: int = 100 * 2**20
+    associations: int = 4
+    seconds: float = 30.0
+    waiting: int = 16
+    attempts: int = 12
+    first_wait: float = 1.0
+
+
+@dataclasses.dataclass
+class Counts:
+    """What became of the radiographs since the start."""
+
+    received: int = 0
+    refused: int = 0
+    unusable: int = 0
+    returned: int = 0
+    lost: int = 0
+
+
+def answering(service: "Service", results: "DicomResults") -> Callable[[Path], Iterable[Dataset]]:
+    """What a node calls for each radiograph: it waits for its turn at the service, as every request does."""
+    from xray.serving.service import UnreadableError
+    from xray.serving.worker import BusyError, ModelError
+
+    def answer(path: Path) -> Iterable[Dataset]:
+        while True:
+            try:
+                found = service.find(path)[0]
+                break
+            except BusyError as busy:
+                time.sleep(busy.retry_after)
+            except (UnreadableError, ModelError) as error:
+                raise InputError(str(error)) from None
+        labels = {label: float(column[0]) for label, column in found.labels.items()}
+        return results.of(path, found.table, found.masks, labels).values()
+
+    return answer
+
+
+class DicomNode:
+    """A running node; a context manager that ends it.
+
+    port: that it listens on. folder: where things wait. counts: what became of the radiographs.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Path], Iterable[Dataset]],
+        peer: Peer,
+        port: int,
+        aet: str = "XRAY",
+        host: str = "127.0.0.1",
+        callers: Sequence[str] = (),
+        limits: Limits | None = None,
+    ) -> None:
+        """Starts listening.
+
+        answer: the SR and SEG for the DICOM file of a radiograph; called from one thread. It raises InputError, whose
+            message names nobody, for a radiograph that cannot be used.
+        peer: where they go. port: 0 chooses one. callers: titles of the nodes that may send; none for all.
+
+        Raises InputError if the port cannot be had.
+        """
+        self.counts, self._answer, self._peer, self._limits = Counts(), answer, peer, limits or Limits()
+        self._aet = aet
+        self._stopping, self._counting = threading.Event(), threading.Lock()
+        self._numbers = itertools.count(1)
+        self._receivers: weakref.WeakKeyDictionary[Any, _Receiver] = weakref.WeakKeyDictionary()
+        self._inbox: queue.Queue[Path] = queue.Queue(self._limits.waiting)
+        self._outbox: queue.Queue[Path] = queue.Queue(self._limits.waiting)
+        # pynetdicom tells its logger what stands in the messages.
+        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+        self._ae = AE(ae_title=aet)
+        self._ae.require_called_aet = True
+        self._ae.require_calling_aet = list(callers)
+        self._ae.maximum_associations = self._limits.associations
+        self._ae.maximum_pdu_size = MAX_PDU
+        self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = self._limits.seconds
+        self._ae.add_supported_context(VERIFICATION)
+        for storage in ACCEPTED:
+            self._ae.add_supported_context(storage, [*NATIVE, *COMPRESSED])
+        self.folder = Path(tempfile.mkdtemp(prefix="xray-dicom-"))
+        try:
+            handlers = [(evt.EVT_CONN_OPEN, self._limit), (evt.EVT_C_STORE, self._store), (evt.EVT_C_ECHO, self._echo)]
+            self._server = self._ae.start_server((host, port), block=False, evt_handlers=handlers)
+        except OSError as error:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise InputError(f"no DICOM node at {host}:{port} ({error.strerror or error}): give another port") from None
+        self.port = self._server.server_address[1]
+        self._threads = [
+            threading.Thread(target=work, name=f"dicom {work.__name__.strip('_')}", daemon=True)
+            for work in (self._answer_all, self._return_all)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> "DicomNode":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self, patience: float = 0.6) -> None:
+        """Ends the node: within `patience` seconds what is under way is finished, all else is dropped and counted."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        # First: should the rest be cut short, no radiograph stays behind.
+        shutil.rmtree(self.folder, ignore_errors=True)
+        # Shutting down waits for peers that may not answer.
+        closing = threading.Thread(target=self._close_connections, daemon=True)
+        closing.start()
+        deadline = time.monotonic() + patience
+        for thread in (*self._threads, closing):
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if dropped := self._inbox.qsize() + self._outbox.qsize():
+            log.warning("ended with %d radiographs or answers that nobody will get", dropped)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _close_connections(self) -> None:
+        with contextlib.suppress(Exception):
+            self._ae.shutdown()
+
+    def _limit(self, event: Any) -> None:
+        """Has a connection read no more, and no longer, than the limits allow."""
+        connection = event.assoc.dul.socket
+        self._receivers[event.assoc] = receiver = _Receiver(connection, self._limits)
+        connection.recv = receiver.read
+
+    def _echo(self, event: Any) -> int:
+        self._receivers[event.assoc].n_left = self._limits.n_bytes
+        return SUCCESS
+
+    def _store(self, event: Any) -> int:
+        """Answers a C-STORE request: the status."""
+        self._receivers[event.assoc].n_left = self._limits.n_bytes
+        status = self._keep(event)
+        # Several connections count at a time.
+        with self._counting:
+            self.counts.received += status == SUCCESS
+            self.counts.refused += status != SUCCESS
+        if status != SUCCESS:
+            log.info("refused an object (status %04X)", status)
+        return status
+
+    def _keep(self, event: Any) -> int:
+        if self._inbox.full() or self._outbox.full() or self._stopping.is_set():
+            return NO_RESOURCES
+        path = self.folder / f"{next(self._numbers)}.dcm"
+        try:
+            path.write_bytes(event.encoded_dataset())
+            status = status_of(path, str(event.request.AffectedSOPClassUID))
+            if status == SUCCESS:
+                self._inbox.put_nowait(path)
+                return SUCCESS
+        except (OSError, queue.Full):
+            status = NO_RESOURCES
+        path.unlink(missing_ok=True)
+        return status
+
+    def _answer_all(self) -> None:
+        while (path := self._next(self._inbox)) is not None:
+            try:
+                for number, dataset in enumerate(self._answer(path)):
+                    if self._stopping.is_set():
+                        return
+                    answer = path.with_name(f"{path.stem}-{number}.dcm")
+                    save_object(answer, dataset)
+                    self._offer(answer)
+            except InputError as error:
+                self.counts.unusable += 1
+                log.warning("radiograph %s cannot be used (%s)", path.stem, error)
+            except Exception as error:
+                self.counts.unusable += 1
+                log.error("radiograph %s gave no answer (%s)", path.stem, type(error).__name__)
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _return_all(self) -> None:
+        while (path := self._next(self._outbox)) is not None:
+            try:
+                self._return(path)
+            except Exception as error:
+                self.counts.lost += 1
+                log.error("answer %s cannot be sent (%s)", path.stem, type(error).__name__)
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _return(self, path: Path) -> None:
+        wait = self._limits.first_wait
+        for attempt in range(self._limits.attempts):
+            if attempt:
+                log.warning("answer %s: %s does not take it, again in %.0f s", path.stem, self._peer.aet, wait)
+                if self._stopping.wait(wait):
+                    return
+                wait = min(2 * wait, 60.0)
+            status = self._send(path)
+            if status in _TAKEN:
+                self.counts.returned += 1
+                log.info("answer %s is at %s", path.stem, self._peer.aet)
+                return
+            if status is not None and status not in _FULL:
+                break
+        self.counts.lost += 1
+        log.error("answer %s is lost: %s does not take it", path.stem, self._peer.aet)
+
+    def _send(self, path: Path) -> int | None:
+        """The other node's status, None where it is not there or falls silent."""
+        ae = AE(ae_title=self._aet)
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = self._limits.seconds
+        ae.connection_timeout = min(10.0, self._limits.seconds)
+        for storage in RETURNED:
+            ae.add_requested_context(storage, [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian])
+        link = ae.associate(self._peer.host, self._peer.port, ae_title=self._peer.aet)
+        if not link.is_established:
+            return None
+        try:
+            status = link.send_c_store(dcmread(path))
+        finally:
+            link.release()
+        return int(status.Status) if "Status" in status else None
+
+    def _next(self, box: "queue.Queue[Path]") -> Path | None:
+        while not self._stopping.is_set():
+            with contextlib.suppress(queue.Empty):
+                return box.get(timeout=0.1)
+        return None
+
+    def _offer(self, answer: Path) -> None:
+        while not self._stopping.is_set():
+            with contextlib.suppress(queue.Full):
+                return self._outbox.put(answer, timeout=0.1)
+
+
+class _Receiver:
+    """Reads from a connection as pynetdicom does, within limits: it would believe any length, and wait for ever.
+
+    n_left: bytes that may still come until an object is whole.
+    """
+
+    def __init__(self, connection: Any, limits: Limits) -> None:
+        self.n_left = limits.n_bytes
+        self._connection, self._seconds = connection, limits.seconds
+
+    def read(self, n_bytes: int) -> bytearray:
+        """So many bytes, fewer where the connection ends. Raises OSError beyond the limits, which ends it."""
+        self.n_left -= n_bytes
+        if n_bytes > MAX_PDU + 6 or self.n_left < 0:
+            raise OSError("a peer sends more than is allowed")
+        data, deadline = bytearray(), time.monotonic() + self._seconds
+        while len(data) < n_bytes:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._connection.socket], [], [], left)[0]:
+                raise TimeoutError("a peer sends too slowly")
+            received = self._connection.socket.recv(min(2**16, n_bytes - len(data)))
+            if not received:
+                break
+            data += received
+        return data
+
+
+def status_of(path: Path, storage: str) -> int:
+    """Whether a file is a radiograph of the storage class that it came as, and can be referred to."""
+    try:
+        dicom_size(path)
+        found = read_elements(path, ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"))
+        values = [found.get(keyword) for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")]
+        if str(found.get("SOPClassUID", "")) != storage:
+            return NOT_MATCHING
+    except Exception:  # whatever pydicom raises on an element that is none of its type
+        return NOT_UNDERSTOOD
+    return SUCCESS if all(values) else NOT_UNDERSTOOD

@@ -1,0 +1,119 @@
+"""The body of a request → a file, its bytes counted as they come in, whatever its headers say."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from fastapi import HTTPException, Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from xray.serving.service import Limits
+
+RAW = ("application/dicom", "image/png", "image/jpeg", "application/octet-stream")
+"""Content types of a body that is the file itself; what it really is, its content tells."""
+FORM = "multipart/form-data"
+CHUNK = 2**20
+POLITENESS = 10.0
+"""Seconds for which the rest of a refused request is read and thrown away."""
+GONE = 499
+"""Status for a client that hung up; nobody reads it."""
+
+
+async def save_upload(request: Request, path: Path, limits: Limits, with_fields: bool = False) -> Mapping[str, str]:
+    """Writes the file that a request carries to `path` → the form's other fields, where it is a form.
+
+    with_fields: whether there may be any. Raises HTTPException: 400 for a body without a file or a damaged form, 408
+    for one that comes too slowly, 413 for one that is too large, 415 for another content type.
+    """
+    kind = request.headers.get("content-type", RAW[-1]).partition(";")[0].strip().lower()
+    if kind not in (*RAW, FORM):
+        raise await refusal(request, limits, 415, f"this is {kind[:60]!r}: send {', '.join(RAW)} or {FORM}")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise await refusal(request, limits, 415, "the body is compressed: send it as it is")
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced) > limits.max_bytes:
+        raise await refusal(request, limits, 413, too_large(limits))
+    try:
+        async with asyncio.timeout(limits.upload_seconds):
+            if kind == FORM:
+                return await _save_form(request, path, limits, with_fields)
+            with path.open("wb") as file:
+                n_bytes = 0
+                async for chunk in counted(request, limits):
+                    file.write(chunk)
+                    n_bytes += len(chunk)
+    except TimeoutError:
+        raise HTTPException(408, "the file came too slowly", {"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise HTTPException(GONE, "the client hung up") from None
+    if not n_bytes:
+        raise HTTPException(400, "the body is empty: send one DICOM, PNG or JPEG file")
+    return {}
+
+
+async def counted(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+    """The chunks of a body, as long as they are no more than allowed, and come."""
+    n_bytes = 0
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(limits.stall_seconds):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        n_bytes += len(chunk)
+        if n_bytes > limits.max_bytes:
+            raise await refusal(request, limits, 413, too_large(limits))
+        yield chunk
+
+
+async def refusal(request: Request, limits: Limits, status: int, line: str, **headers: str) -> HTTPException:
+    """The exception to raise for a request whose body is not wanted.
+
+    Most clients read the answer only once they have sent all of it, so a modest rest is taken off them.
+    """
+    if "expect" not in request.headers:
+        n_bytes = 0
+        with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
+            async with asyncio.timeout(POLITENESS):
+                async for chunk in request.stream():
+                    n_bytes += len(chunk)
+                    if n_bytes > limits.max_bytes:
+                        break
+    return HTTPException(status, line, {"Connection": "close", **headers})
+
+
+def too_large(limits: Limits) -> str:
+    """What a client is told."""
+    return f"the request has more than the {limits.max_bytes / 2**20:g} MiB allowed"
+
+
+async def _save_form(request: Request, path: Path, limits: Limits, with_fields: bool) -> dict[str, str]:
+    stream = counted(request, limits)
+    try:
+        parser = MultiPartParser(
+            request.headers, stream, max_files=1, max_fields=int(with_fields), max_part_size=limits.max_bytes
+        )
+        form = await parser.parse()
+    except (MultiPartException, KeyError, UnicodeDecodeError) as error:
+        what = getattr(error, "message", None) or type(error).__name__
+        raise HTTPException(400, f"damaged form: {' '.join(str(what).split())[:200]}") from None
+    finally:
+        await stream.aclose()
+    try:
+        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        if not files:
+            raise HTTPException(400, 'the form holds no file: send one, such as curl -F "file=@radiograph.dcm"')
+        with path.open("wb") as file:
+            n_bytes = 0
+            while chunk := await files[0].read(CHUNK):
+                file.write(chunk)
+                n_bytes += len(chunk)
+        if not n_bytes:
+            raise HTTPException(400, "the file is empty: send one DICOM, PNG or JPEG file")
+        return {name: value for name, value in form.multi_items() if isinstance(value, str)}
+    finally:
+        await form.close()
