@@ -270,3 +270,23 @@ def write_mask_store(mask_row: Callable[..., dict[str, Any]]) -> Callable[..., P
         return folder
 
     return write
+
+
+@pytest.fixture
+def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports' figures are put together but not rendered, which takes most of a report's time."""
+    import io
+
+    from matplotlib import pyplot as plt
+    from PIL import Image
+
+    from xray.outputs import report_comparison, report_figures, report_groups, report_mask_figures
+
+    def dot(figure: Any) -> bytes:
+        plt.close(figure)
+        file = io.BytesIO()
+        Image.new("RGBA", (2, 2)).quantize(2, Image.Quantize.FASTOCTREE).save(file, "PNG")
+        return file.getvalue()
+
+    for module in (report_comparison, report_figures, report_groups, report_mask_figures):
+        monkeypatch.setattr(module, "png_of", dot)

@@ -1,4 +1,4 @@
-"""Scores predictions against the truth of a dataset: metrics.json, report.html, and a table on the screen."""
+"""Scores predictions against a dataset's truth, or compares two: metrics.json, report.html, a table on the screen."""
 
 if __name__ == "__main__":
     import sys
@@ -6,8 +6,12 @@ if __name__ == "__main__":
 
     # The repository's root in place of tools/, so that no tool here shadows a package.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from xray import interrupts
+
+    interrupts.watch()
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -15,9 +19,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from xray.command import FlagError, InputError, command
+from xray.command import FlagError, InputError, check_range, command
 
 if TYPE_CHECKING:
+    from xray.assessment.assess import Assessment
     from xray.data.store import Store
     from xray.evaluation import Evaluation
     from xray.segmentation.evaluation import MaskEvaluation
@@ -32,26 +37,37 @@ class Config:
     """Scores predictions by whatever their truth allows: boxes by mAP, FROC and COCO AP, masks by Dice, labels by ROC.
 
     Where tools/infer.py --probabilities left its maps beside the predictions, the thresholds of masks are searched too.
+    With --compare in place of --predictions, two of them are put side by side.
     """
 
-    predictions: Path
+    predictions: Path | None = None
     """predictions.json of tools/infer.py or tools/fuse.py, COCO results of another model, or a submission.csv."""
     data_path: Path = Path("data/vinbig")
     """Dataset directory written by tools/convert.py, with the truth."""
     save_path: Path = Path("runs/evaluation")
-    """Folder for metrics.json, report.html, its figures as PNG, and the settings that were searched."""
+    """Folder for metrics.json, report.html, report.md, its figures as PNG, and the settings that were searched."""
     split: Literal["train", "test"] | None = None
     """Score the images of this split; by default all images of each split and fold that the predictions touch."""
     fold: int | None = None
-    """Score the images of this fold of the train split."""
+    """Score the images of this fold of the train split, from 0."""
     baseline: bool = False
     """Also score each finding's mean box, taken from the training images that are not scored."""
     resamples: int = 1000
-    """Resamples of the patients for the 95 % intervals; 0 leaves the intervals out."""
+    """Resamples of the patients for the 95 % intervals (0 to 100000); 0 leaves the intervals out."""
     threshold: float = 0.5
     """Score in [0, 1] from which a radiograph is called positive, marked on the curves of whole radiographs."""
     triplet: tuple[float, float, float] | None = None
     """Top, min area (share of the radiograph) and bottom to measure, in [0, 1]; by default the best of the search."""
+    box_threshold: float = 0.3
+    """Score in [0, 1] from which a box counts in the confusion between findings."""
+    run: Path | None = None
+    """Run directory of the training whose curves the report shows; found by itself for RUN/validation/."""
+    radiographs: Path | None = None
+    """Folder of the original files, for pictures of single errors at full resolution; default: the dataset's own."""
+    compare: tuple[Path, Path] | None = None
+    """A B: predictions files, or folders that this command wrote; the difference B − A, by a paired bootstrap."""
+    names: tuple[str, str] | None = None
+    """What the report calls A and B of --compare; default: their file names with a hash."""
     fit: Path | None = None
     """Segmentation run whose model.json gets the best triplet and gate, for tools/infer.py to use."""
     overwrite: bool = False
@@ -64,23 +80,35 @@ def main(config: Config) -> None:
     """Scores, writes the files and prints the table; what may mislead goes to stderr and into the report."""
     check(config)
     existing = [name for name in (METRICS, REPORT) if (config.save_path / name).exists()]
-    if existing and not config.overwrite:
+    from xray.outputs.unfinished import finishing, is_unfinished
+
+    if existing and not config.overwrite and not is_unfinished(config.save_path, "evaluation"):
         raise InputError(f"{config.save_path / existing[0]} exists: give --overwrite, or another --save-path")
     if config.save_path.exists() and not config.save_path.is_dir():
         raise InputError(f"{config.save_path} is a file: give --save-path a folder")
 
     from rich.console import Console
 
+    if config.compare:
+        compare_two(config, config.compare)
+        return
+
+    from xray.assessment.assess import assess
+    from xray.assessment.scored import SCORED, scored_of, write_scored
     from xray.data.predictions import read_predictions
     from xray.data.probabilities import read_maps
     from xray.data.store import open_store
-    from xray.evaluation import evaluate, plain_numbers
+    from xray.evaluation import evaluate
+    from xray.outputs.comparing import pixels_of
+    from xray.outputs.report_training import read_curves, run_of
     from xray.outputs.submission import read_submission
     from xray.segmentation.triplet import Triplet
 
     store = open_store(config.data_path, pixels=False)
     predictions = (read_submission if config.predictions.suffix == ".csv" else read_predictions)(config.predictions)
     maps = read_maps(config.predictions.parent)
+    run = config.run or run_of(config.predictions)
+    curves, pixels = read_curves(run) if run else None, pixels_of(store, config.radiographs)
     if config.fit:
         from xray.segmentation.fit import check_fit
 
@@ -93,6 +121,8 @@ def main(config: Config) -> None:
             store, predictions, maps, config.split, config.fold, config.baseline, config.resamples, config.threshold,
             Triplet(*config.triplet) if config.triplet else None, say=status.update,
         )  # fmt: skip
+        status.update("calibration, confusion, groups")
+        assessment = assess(store, result, config.resamples, config.box_threshold)
     if config.fit and not (result.masks and result.masks.search):
         raise InputError(
             f"--fit: the probability maps are of {', '.join(result.unused_maps)}, of which {store.path} has no masks: "
@@ -101,29 +131,34 @@ def main(config: Config) -> None:
     warnings = warn(result, store)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    config.save_path.mkdir(parents=True, exist_ok=True)
-    with Console(stderr=True).status("drawing the report"):
-        from xray.outputs.report import write_report
+    with finishing(config.save_path, "evaluation"):
+        with Console(stderr=True).status("drawing the report"):
+            from xray.outputs.report import write_report
 
-        write_searches(config.save_path, result.masks)
-        write_report(config.save_path / REPORT, result, store, str(config.predictions), warnings)
-    temporary = config.save_path / (METRICS + ".part")
-    temporary.write_text(json.dumps(plain_numbers(result.metrics), indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, config.save_path / METRICS)
-    show(result)
-    if config.fit and result.masks and result.masks.search:
-        fit(config.fit, result.masks)
+            write_searches(config.save_path, result.masks)
+            name = identity(config.predictions)
+            write_report(config.save_path / REPORT, result, store, name, warnings, assessment, curves, pixels)
+        write_scored(config.save_path / SCORED, scored_of(result, assessment.scored["annotations_sha256"]))
+        training = {"training": curves.metrics} if curves else {}
+        write_metrics(config.save_path, result.metrics | assessment.metrics | training)
+        show(result)
+        show_calibration(assessment)
+        if config.fit and result.masks and result.masks.search:
+            fit(config.fit, result.masks)
     print(f"report: {config.save_path / REPORT}")
 
 
 def check(config: Config) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
-    if not 0 <= config.resamples <= 100_000:
-        raise FlagError(f"--resamples is {config.resamples}: give 0 to 100000")
+    check_range(config, resamples=(0, 100_000), fold=(0, 99), threshold=(0, 1), box_threshold=(0, 1))
+    if (config.predictions is None) == (config.compare is None):
+        raise FlagError("give either --predictions FILE, to score it, or --compare A B")
+    if config.compare and (config.fit or config.baseline or config.run or config.radiographs or config.triplet):
+        raise FlagError("--compare: leave out --baseline, --fit, --run, --radiographs and --triplet")
+    if config.names and not config.compare:
+        raise FlagError("--names are those of --compare: give that too")
     if config.split == "test" and config.fold is not None:
         raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
-    if not 0 <= config.threshold <= 1:
-        raise FlagError(f"--threshold is {config.threshold}: give a score in [0, 1]")
     if config.triplet and not (
         all(0 <= value <= 1 for value in config.triplet) and config.triplet[2] <= config.triplet[0]
     ):
@@ -131,6 +166,56 @@ def check(config: Config) -> None:
         raise FlagError(f"--triplet is {given}: give top, min area and bottom in [0, 1], bottom not over top")
     if config.triplet and config.fit:
         raise FlagError("--triplet and --fit: the best triplet is fitted, leave one of the two out")
+
+
+def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
+    """Puts two sets of predictions side by side: writes the files and prints the table."""
+    from rich.console import Console
+
+    from xray.assessment.comparison import compare
+    from xray.assessment.scored import SCORED
+    from xray.data.store import open_store
+    from xray.outputs.comparing import read_side, show_comparison
+    from xray.outputs.report_comparison import write_comparison
+    from xray.outputs.unfinished import finishing
+
+    store = open_store(config.data_path, pixels=False)
+    with Console(stderr=True).status("comparing"):
+        first, second = (read_side(side, store, config.split, config.fold, config.threshold) for side in sides)
+        comparison = compare(store, first, second, config.resamples)
+    names = config.names
+    if names is None:
+        files = [next((file for file in (side / SCORED, side / "predictions.json", side) if file.is_file()), side)
+                 for side in sides]  # fmt: skip
+        names = (identity(files[0]), identity(files[1]))
+    warnings = []
+    if comparison.left_out:
+        warnings.append(f"{', '.join(comparison.left_out)}: only one of the two has them, they are not compared")
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    with finishing(config.save_path, "evaluation"):
+        for name in (SCORED, SEARCH, GATE):
+            # Of an earlier report there, which this one takes the place of.
+            (config.save_path / name).unlink(missing_ok=True)
+        write_comparison(config.save_path / REPORT, comparison, names, store.path.absolute().name, warnings)
+        write_metrics(config.save_path, {"names": list(names), **comparison.metrics})
+    show_comparison(comparison)
+    print(f"report: {config.save_path / REPORT}")
+
+
+def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """metrics.json, complete or not at all."""
+    from xray.evaluation import plain_numbers
+
+    temporary = folder / (METRICS + ".part")
+    temporary.write_text(json.dumps(plain_numbers(metrics), indent=1, allow_nan=False) + "\n")
+    os.replace(temporary, folder / METRICS)
+
+
+def identity(predictions: Path) -> str:
+    """What a report calls a predictions file: reports are handed on, and folders may be named after a patient."""
+    with predictions.open("rb") as file:
+        return f"{predictions.name} (SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()[:12]}…)"
 
 
 def warn(result: "Evaluation", store: "Store") -> list[str]:
@@ -144,13 +229,13 @@ def warn(result: "Evaluation", store: "Store") -> list[str]:
         )
     if alignment.unknown_ids:
         warnings.append(
-            f"{len(alignment.unknown_ids)} images in the predictions are not in {store.path} and are left out "
+            f"{len(alignment.unknown_ids)} images in the predictions are not in the dataset and are left out "
             f"(the first is {alignment.unknown_ids[0]!r})"
         )
     if result.unused_maps:
         warnings.append(
             f"the probability maps of {', '.join(result.unused_maps)} beside the predictions are not used, since "
-            f"{store.path} has no truth of them"
+            "the dataset has no truth of them"
         )
     if store.conversion.get("parameters", {}).get("readers") == "all":
         warnings.append(
@@ -192,6 +277,14 @@ def show(result: "Evaluation") -> None:
         print(f"boxes: mAP@0.4 {number(metrics['map40'])} {interval(metrics.get('map40_ci95'))}".rstrip())
     if result.labels:
         show_labels(result)
+
+
+def show_calibration(assessment: "Assessment") -> None:
+    """Prints the first calibration of boxes, of labels and of pixels."""
+    for kind in ("boxes", "labels", "pixels"):
+        for one in getattr(assessment, kind)[:1]:
+            scaled = f", {one.after.ece:.4f} after temperature scaling (cross-fitted)" if one.after else ""
+            print(f"calibration error of {kind}, {one.name}: {one.before.ece:.4f}{scaled}")
 
 
 def show_masks(masks: "MaskEvaluation") -> None:
@@ -270,7 +363,9 @@ def show_boxes(metrics: dict[str, Any]) -> None:
         print(
             f"mAP@0.4 {metrics['map40_kaggle']:.4f} {interval(metrics.get('map40_kaggle_ci95'))} over Kaggle's classes"
         )
-    print(f"COCO AP {metrics['coco_ap']:.4f}, AP50 {metrics['coco_ap50']:.4f}, AP75 {metrics['coco_ap75']:.4f}")
+    ends = interval(metrics.get("coco_ap_ci95"))
+    at_ious = f"AP50 {metrics['coco_ap50']:.4f}, AP75 {metrics['coco_ap75']:.4f}"
+    print(f"COCO AP {metrics['coco_ap']:.4f} {ends}".rstrip() + f", {at_ious}")
     if "baseline_map40" in metrics:
         baseline = metrics["baseline_map40"]
         ratio = f": the detector reaches {metrics['map40'] / baseline:.1f} times that" if baseline > 0 else ""

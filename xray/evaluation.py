@@ -32,6 +32,8 @@ class Evaluation:
     """What is scored, and of its boxes, masks and labels the parts that are defined.
 
     unused_maps: names of categories in the probability maps of which the dataset has no truth.
+    cache, mapped: where there are maps, what is counted in them, an entry for each radiograph and, fastest, category,
+    and these categories, id → name.
     """
 
     alignment: Alignment
@@ -39,6 +41,8 @@ class Evaluation:
     masks: MaskEvaluation | None
     labels: LabelEvaluation | None
     unused_maps: tuple[str, ...] = ()
+    cache: ProbabilityCache | None = None
+    mapped: dict[int, str] = dataclasses.field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -109,7 +113,7 @@ def evaluate(
         boxes = evaluate_boxes(store, alignment, baseline, n_resamples, with_coco)
     elif baseline:
         raise InputError("--baseline is the AP of mean boxes, and these predictions are no boxes: leave it out")
-    return Evaluation(alignment, boxes, masks, labels, tuple(sorted(known - set(mapped.values()))))
+    return Evaluation(alignment, boxes, masks, labels, tuple(sorted(known - set(mapped.values()))), cache, mapped)
 
 
 def _places(alignment: Alignment, maps: ProbabilityMaps) -> np.ndarray:

@@ -14,6 +14,8 @@ from tools.evaluate import Config, main
 from xray.command import FlagError, InputError
 from xray.data.probabilities import MapWriter
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
 SQUARE, FAR = (100, 100, 500, 500), (500, 1000, 900, 1800)
 
@@ -61,8 +63,14 @@ def test_scores_and_writes_both_files(tmp_path: Path, data: Path) -> None:
     assert "map40_ci95" in metrics
     assert (tmp_path / "out/deep/report.html").read_text().startswith("<!doctype html>")
     figures = {"froc.png", "precision_recall.png", "precision_recall_labels.png", "roc.png", "scores.png"}
+    figures |= {"calibration_boxes.png", "calibration_labels.png", "confusion.png"}
     names = {path.name for path in (tmp_path / "out/deep").iterdir()}
-    assert names == {"metrics.json", "report.html", *figures}
+    assert names == {"metrics.json", "report.html", "report.md", "scored.npz", *figures}
+    # Of the two images the aorta is missed, cardiomegaly found.
+    assert metrics["calibration"]["boxes"]["All findings"]["brier"] == pytest.approx(0.01)
+    assert metrics["confusion"]["counts"][3][3] == metrics["confusion"]["counts"][0][14] == 1
+    assert metrics["fingerprint"]["scored"]["n_images"] == 2
+    assert metrics["subgroups"]["Box size"]["over 5 %"]["map40"] == 0.5
 
 
 def test_a_submission_scores_like_its_predictions(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture) -> None:
@@ -224,3 +232,61 @@ def test_a_mask_of_another_size_writes_nothing(masks: Path, mask_row: Callable) 
     with pytest.raises(InputError, match="a predicted mask of i2"):
         main(Config(path, masks / "data", masks / "out"))
     assert not (masks / "out").exists()
+
+
+def test_two_reports_or_files_are_compared(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture) -> None:
+    first = write(tmp_path / "a.json", ("one", 4, (100, 100, 400, 400), 0.9), ("two", 15, (0, 0, 1, 1), 0.9))
+    second = write(tmp_path / "b.json", ("one", 1, (500, 1000, 400, 800), 0.9), ("one", 4, (100, 100, 400, 400), 0.8))
+    main(Config(first, data, tmp_path / "first", resamples=20))
+    capsys.readouterr()
+    flags = {"data_path": data, "resamples": 50, "names": ("one", "two")}
+    main(Config(compare=(first, second), save_path=tmp_path / "files", **flags))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "AP@0.4, mean 0.5000 1.0000 +0.5000" in said
+    assert "2 radiographs, patients not known" in said
+    # What the first report kept is as good as its file.
+    main(Config(compare=(tmp_path / "first", second), save_path=tmp_path / "folders", **flags))
+    metrics, same = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("files", "folders"))
+    assert metrics == same
+    found = metrics["comparison"]
+    assert (found["map40"]["total"]["first"], found["map40"]["total"]["second"]) == (0.5, 1.0)
+    assert found["map40"]["Aortic enlargement"]["difference"] == 1.0
+    assert found["auroc"]["Aortic enlargement"]["difference"] == 0.5
+    assert metrics["names"] == ["one", "two"]
+    names = {path.name for path in (tmp_path / "files").iterdir()}
+    assert names == {"metrics.json", "report.html", "report.md", "compare_values.png", "compare_differences.png"}
+    # In the place of a report nothing of it stays.
+    main(Config(compare=(first, second), save_path=tmp_path / "first", overwrite=True, **flags))
+    assert {path.name for path in (tmp_path / "first").iterdir()} == names
+
+
+def test_comparisons_that_cannot_be_had(tmp_path: Path, data: Path) -> None:
+    good = write(tmp_path / "a.json", ("one", 4, (100, 100, 400, 400), 0.9))
+    train = write(tmp_path / "b.json", ("t", 4, (100, 100, 400, 400), 0.9))
+    both = {"data_path": data, "save_path": tmp_path / "out", "compare": (good, train)}
+    with pytest.raises(InputError, match=r"of 2 radiographs, the second of 1.*--split or --fold"):
+        main(Config(**both))
+    with pytest.raises(FlagError, match="either --predictions FILE"):
+        main(Config(good, **both))
+    with pytest.raises(FlagError, match="either --predictions FILE"):
+        main(Config())
+    with pytest.raises(FlagError, match="leave out --baseline"):
+        main(Config(baseline=True, **both))
+    with pytest.raises(FlagError, match="--names"):
+        main(Config(good, names=("a", "b")))
+    with pytest.raises(InputError, match=r"neither scored\.npz"):
+        main(Config(**{**both, "compare": (good, tmp_path)}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_curves_of_the_run_come_along(tmp_path: Path, data: Path) -> None:
+    folder = tmp_path / "run/validation"
+    folder.mkdir(parents=True)
+    (tmp_path / "run/metrics.csv").write_text("epoch,train/loss,map40\n0,2.0,\n1,1.5,0.25\n")
+    predictions = write(folder / "predictions.json", ("one", 4, (100, 100, 400, 400), 0.9))
+    main(Config(predictions, data, tmp_path / "out", resamples=0))
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["training"] == {"epochs": [1, 2], "loss": [2.0, 1.5], "map40": [None, 0.25]}
+    assert "Training curves" in (tmp_path / "out/report.md").read_text()
+    with pytest.raises(InputError, match=r"no metrics\.csv"):
+        main(Config(predictions, data, tmp_path / "other", run=data))

@@ -100,12 +100,19 @@ def _point(label: LabelScores, curve: Curve) -> dict[str, Any]:
 
 def _intervals(label: LabelScores, patients: np.ndarray, times: np.ndarray) -> list[list[float]]:
     """Of AUROC, average precision, sensitivity and specificity."""
+    return [percentile_interval(column) for column in resample_label(label, patients, times).T]
+
+
+def resample_label(label: LabelScores, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """AUROC, average precision, sensitivity and specificity in each resample → (n_resamples, 4).
+
+    patients: (n,) int. times: of `draw_patients`. NaN where all radiographs that are drawn are positive, or none is.
+    """
     order = np.argsort(-label.scores, kind="stable")
     scores = label.scores[order]
     is_last = np.append(scores[1:] != scores[:-1], True)
     n_called = int((scores >= label.lowest).sum())
-    samples = _resampled(label.truth[order], is_last, patients[order], n_called, times)
-    return [percentile_interval(column) for column in samples.T]
+    return _resampled(label.truth[order], is_last, patients[order], n_called, times)
 
 
 @numba.njit(cache=True, nogil=True)

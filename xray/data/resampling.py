@@ -37,12 +37,16 @@ def percentile_interval(sample: np.ndarray) -> list[float]:
 
 
 def mean_interval(values: np.ndarray, counted: np.ndarray, patients: np.ndarray, times: np.ndarray) -> list[float]:
-    """The interval of a mean over those radiographs that count, whose number varies from resample to resample.
+    """The interval of a mean over those radiographs that count, as `resampled_mean` takes them."""
+    return percentile_interval(resampled_mean(values, counted, patients, times))
+
+
+def resampled_mean(values: np.ndarray, counted: np.ndarray, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """A mean over those radiographs that count, in each resample → (n_resamples,); NaN where none does.
 
     values, counted: (n,) or (n, K), the latter bool. patients: (n,). times: of `draw_patients`.
     """
     n_patients = times.shape[1]
     of_image = [np.where(counted, part, 0).reshape(len(patients), -1).sum(axis=1) for part in (values, 1)]
     total, number = (times @ np.bincount(patients, part, minlength=n_patients) for part in of_image)
-    mean = np.divide(total, number, out=np.full(len(times), math.nan), where=number > 0)
-    return percentile_interval(mean)
+    return np.divide(total, number, out=np.full(len(times), math.nan), where=number > 0)

@@ -34,32 +34,51 @@ def bootstrap_intervals(
     times = draw_patients(patients, n_resamples, seed)
     if times is None:
         return {}
-    names = dict(sorted(categories.items()))
+    samples = resample_findings(truth, predictions, patients, categories, times)
+    findings = [label for label in samples if label in categories]
+    varying = [label for label in findings if len(np.unique(patients[truth.images[truth.labels == label]])) > 1]
+    of_each = {categories[label]: percentile_interval(samples[label]) for label in varying}
+    intervals: dict[str, Any] = {"ap40_ci95": of_each}
+    if findings:
+        intervals["map40_ci95"] = percentile_interval(mean_of_present([samples[label] for label in findings]))
+    if has_vinbig_categories(categories) and samples:
+        intervals["map40_kaggle_ci95"] = percentile_interval(mean_of_present(list(samples.values())))
+        if NO_FINDING_CATEGORY in samples:
+            intervals["ap40_no_finding_ci95"] = percentile_interval(samples[NO_FINDING_CATEGORY])
+    return intervals
+
+
+def resample_findings(
+    truth: BoxTable, predictions: BoxTable, patients: np.ndarray, categories: dict[int, str], times: np.ndarray
+) -> dict[int, np.ndarray]:
+    """AP at IoU 0.4 of each category that the truth has, in each resample: category id → (n_resamples,).
+
+    patients: (n_images,) int. times: of `draw_patients`. With VinBig's categories "No finding" (15) is one more. NaN
+    where a resample does not contain the category.
+    """
     truth = truth.select(np.isin(truth.labels, list(categories)))
+    labels = sorted(categories)
     if has_vinbig_categories(categories):
         truth = add_no_finding(truth, len(patients))
-        names[NO_FINDING_CATEGORY] = ""
+        labels.append(NO_FINDING_CATEGORY)
     matches = match_boxes(truth, predictions)
     ordered = predictions.select(matches.order)
     is_true = matches.is_true[matches.order]
     samples = {}
-    for label in names:
+    for label in labels:
         mine = ordered.labels == label
         of_truth = patients[truth.images[truth.labels == label]]
         if len(of_truth):
-            true_rows = np.flatnonzero(is_true[mine])
-            samples[label] = _resampled_ap(true_rows, patients[ordered.images[mine]], of_truth, times)
+            samples[label] = resample_ap(is_true[mine], patients[ordered.images[mine]], of_truth, times)
+    return samples
 
-    findings = [label for label in samples if label in categories]
-    varying = [label for label in findings if len(np.unique(patients[truth.images[truth.labels == label]])) > 1]
-    intervals: dict[str, Any] = {"ap40_ci95": {names[label]: percentile_interval(samples[label]) for label in varying}}
-    if findings:
-        intervals["map40_ci95"] = percentile_interval(_mean_of_present([samples[label] for label in findings]))
-    if NO_FINDING_CATEGORY in names and NO_FINDING_CATEGORY not in categories and samples:
-        intervals["map40_kaggle_ci95"] = percentile_interval(_mean_of_present(list(samples.values())))
-        if NO_FINDING_CATEGORY in samples:
-            intervals["ap40_no_finding_ci95"] = percentile_interval(samples[NO_FINDING_CATEGORY])
-    return intervals
+
+def resample_ap(is_true: np.ndarray, patients: np.ndarray, truth_patients: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """AP of one category in each resample → (n_resamples,) float64; NaN where none of its truth boxes is drawn.
+
+    is_true, patients: (N,) of its predictions, from the highest score down. truth_patients: (M,) of its truth boxes.
+    """
+    return _resampled_ap(np.flatnonzero(is_true), patients, truth_patients, times)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -95,7 +114,8 @@ def _resampled_ap(true_rows, patients, truth_patients, times):  # type: ignore[n
     return result
 
 
-def _mean_of_present(samples: list[np.ndarray]) -> np.ndarray:
+def mean_of_present(samples: list[np.ndarray]) -> np.ndarray:
+    """Mean over those of several numbers that a resample has: a list of (n_resamples,) → (n_resamples,)."""
     stacked = np.stack(samples)
     present = ~np.isnan(stacked)
     counts = present.sum(axis=0)

@@ -10,6 +10,7 @@ from xray.data.alignment import Alignment, in_order
 from xray.data.predictions import NO_FINDING_CATEGORY
 from xray.data.store import Store
 from xray.detection.bootstrap import bootstrap_intervals
+from xray.detection.coco_bootstrap import coco_interval
 from xray.detection.metrics import detection_metrics, has_vinbig_categories, mean_box_baseline
 from xray.findings import NO_FINDING_NAME
 
@@ -65,6 +66,9 @@ def evaluate_boxes(
         metrics.update(_baseline(store, alignment))
     if n_resamples:
         metrics.update(bootstrap_intervals(truth, table, alignment.patients, categories, n_resamples))
+        ends = coco_interval(truth, table, alignment.patients, sorted(categories), n_resamples) if with_coco else None
+        if ends:
+            metrics["coco_ap_ci95"] = ends
     return BoxEvaluation(alignment, metrics)
 
 

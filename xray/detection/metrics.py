@@ -207,11 +207,7 @@ def coco_precision(truth: BoxTable, predictions: BoxTable, labels: Sequence[int]
     takes the *free* truth box of its image and category that it overlaps most, the last of equals, if that IoU is at
     least the threshold.
     """
-    truth_order, starts, stops = _candidates(truth, predictions)
-    order = np.lexsort((predictions.images, -predictions.scores))
-    # Through x, y, width, height as in COCO's files, since that rounds.
-    boxes, truth_boxes = (xyxy_to_xywh(part) for part in (predictions.boxes, truth.boxes[truth_order]))
-    is_true = _match_coco(order, starts, stops, boxes, truth_boxes, COCO_IOUS)
+    order, is_true = match_coco(truth, predictions)
     precision = np.full((len(COCO_IOUS), len(COCO_RECALLS), len(labels)), -1.0)
     for number, label in enumerate(labels):
         n_truth = np.count_nonzero(truth.labels == label)
@@ -219,6 +215,18 @@ def coco_precision(truth: BoxTable, predictions: BoxTable, labels: Sequence[int]
             mine = order[predictions.labels[order] == label]
             precision[..., number] = _interpolate_coco(is_true[mine], n_truth, COCO_RECALLS)
     return precision
+
+
+def match_coco(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np.ndarray]:
+    """COCO's matching: the order of the predictions, (N,) int64, and which are right at each of COCO_IOUS, (N, 10).
+
+    The latter's rows are those of the table, not of the order.
+    """
+    truth_order, starts, stops = _candidates(truth, predictions)
+    order = np.lexsort((predictions.images, -predictions.scores))
+    # Through x, y, width, height as in COCO's files, since that rounds.
+    boxes, truth_boxes = (xyxy_to_xywh(part) for part in (predictions.boxes, truth.boxes[truth_order]))
+    return order, _match_coco(order, starts, stops, boxes, truth_boxes, COCO_IOUS)
 
 
 # error_model: no test for a division by zero, none of which can happen.

@@ -1,88 +1,89 @@
 """A page on how good predictions are: one HTML file that needs nothing else, readable on light and dark screens.
 
-Its figures also stand beside it as PNG files.
+The same stands beside it as Markdown, and its figures as PNG files.
 """
 
-import datetime
-import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 
 import numpy as np
 
-from xray import __version__
-from xray.data.store import ANNOTATIONS, Store
+from xray.assessment.assess import Assessment, assess
+from xray.data.store import Store
 from xray.evaluation import Evaluation
 from xray.outputs import report_parts as parts
 from xray.outputs.report_boxes import box_method, box_sections, box_tiles
-from xray.outputs.report_figures import DARK, LIGHT, Figure, on_white
+from xray.outputs.report_calibration import calibration_method, calibration_sections
+from xray.outputs.report_figures import Figure
+from xray.outputs.report_groups import confusion_sections, group_facts, group_sections
 from xray.outputs.report_labels import label_method, label_sections, label_tiles
 from xray.outputs.report_masks import mask_method, mask_sections, mask_tiles
-from xray.outputs.report_parts import section, text
-
-TEMPLATE = Path(__file__).with_name("report.html")
-FIGURE_FILES = (
-    "precision_recall.png", "froc.png", "scores.png", "dice_histogram.png", "mask_areas.png", "triplet.png", "gate.png",
-    "roc.png", "precision_recall_labels.png",
-)  # fmt: skip
+from xray.outputs.report_page import Page, write_page
+from xray.outputs.report_parts import section
+from xray.outputs.report_pictures import Gallery, Pixels, galleries
+from xray.outputs.report_training import TrainingCurves, training_sections
 
 
 def write_report(
-    path: Path | str, evaluation: Evaluation, store: Store, predictions_name: str, warnings: Sequence[str] = ()
+    path: Path | str,
+    evaluation: Evaluation,
+    store: Store,
+    predictions_name: str,
+    warnings: Sequence[str] = (),
+    assessment: Assessment | None = None,
+    curves: TrainingCurves | None = None,
+    pixels: Pixels | None = None,
 ) -> list[Path]:
-    """Writes the report, complete or not at all, and its figures beside it; returns the figures' paths.
+    """Writes the report, as HTML and as Markdown, and its figures beside it; returns the figures' paths.
 
-    Figures of an earlier report there that this one does not have are removed.
+    Each file is complete or not there. Figures of an earlier report there that this one does not have are removed.
 
     predictions_name: where the predictions came from, as the reader of the report would name it.
     warnings: what the reader should know before believing the numbers, one sentence each.
+    assessment: of the evaluation; made here, without intervals, where it is not given.
+    curves: of the run that the predictions are of. pixels: the radiographs, for pictures of single errors.
     """
-    path = Path(path)
-    title, tiles, sections = _contents(evaluation)
-    pages, figures = [], {}
-    for part in sections:
-        if isinstance(part, Figure):
-            light = part.draw(LIGHT)
-            figures[part.file] = on_white(light)
-            part = parts.figure_section(part, light, part.draw(DARK))
-        pages.append(part)
-    now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=title,
-        subtitle=f"{text(predictions_name)} against {text(store.path)} · {now}",
-        warnings="\n".join(f'<p class="warning">{text(warning)}</p>' for warning in warnings),
-        tiles="\n".join([*tiles, _radiographs_tile(evaluation)]),
-        sections="\n".join([*pages, _dataset_section(evaluation, store), _method_section(evaluation)]),
-        footer=f"Written by xray {__version__}; every number is in metrics.json beside this page.",
+    assessment = assessment or assess(store, evaluation)
+    title, tiles, sections = _contents(evaluation, assessment, pixels)
+    page = Page(
+        title,
+        f"{predictions_name} against {store.path.absolute().name}",
+        warnings,
+        [*tiles, _radiographs_tile(evaluation)],
+        [
+            *sections,
+            *training_sections(curves),
+            _dataset_section(evaluation, store, assessment),
+            _method_section(evaluation, assessment),
+        ],
     )
-    for name in FIGURE_FILES:
-        if name in figures:
-            _write(path.with_name(name), figures[name])
-        else:
-            path.with_name(name).unlink(missing_ok=True)
-    _write(path, page.encode())
-    return [path.with_name(name) for name in figures]
+    return write_page(Path(path), page)
 
 
-def _contents(evaluation: Evaluation) -> tuple[str, list[str], list[str | Figure]]:
+def _contents(
+    evaluation: Evaluation, assessment: Assessment, pixels: Pixels | None
+) -> tuple[str, list[str], list[str | Figure | Gallery]]:
     """Title, tiles and sections; first what the predictions are about: masks, otherwise boxes, otherwise labels."""
     boxes, masks, labels = evaluation.boxes, evaluation.masks, evaluation.labels
     tiles: list[str] = []
-    sections: list[str | Figure] = []
+    sections: list[str | Figure | Gallery] = []
     if masks:
         tiles += mask_tiles(masks)
         sections += mask_sections(masks)
     elif boxes:
         tiles += box_tiles(boxes, main=True)
         sections += box_sections(boxes, main=True)
+    sections += galleries(evaluation, pixels) if pixels and (masks or boxes) else []
     if labels:
         is_main = not (masks or boxes)
         tiles += label_tiles(labels, is_main)
         sections += label_sections(labels, is_main)
+        sections += galleries(evaluation, pixels) if pixels and is_main else []
     if masks and boxes:
         sections += box_sections(boxes, main=False)
+    sections += confusion_sections(assessment.confusion)
+    sections += calibration_sections(assessment)
+    sections += group_sections(assessment.groups)
     title = "Segmentation report" if masks else "Detection report" if boxes else "Classification report"
     return title, tiles, sections
 
@@ -100,18 +101,27 @@ def _radiographs_tile(evaluation: Evaluation) -> str:
     return parts.tile("Radiographs", f"{n:,}", None, note)
 
 
-def _dataset_section(evaluation: Evaluation, store: Store) -> str:
+def _dataset_section(evaluation: Evaluation, store: Store, assessment: Assessment) -> str:
     alignment = evaluation.alignment
     records, truth, sizes = alignment.records, alignment.truth, alignment.sizes
     patients = {str(record["patient"]) for record in records if record.get("patient") is not None}
     groups = sorted({(record["split"], record["fold"]) for record in records})
     places = ", ".join(split if fold < 0 else f"{split} fold {fold}" for split, fold in groups)
-    conversion = store.conversion
+    conversion, whole = store.conversion, assessment.dataset
+    n_unknown = assessment.scored["n_without_patient"]
+    of_patients = f"{len(patients):,}" if patients else "not known; each radiograph counts as a patient"
+    if patients and n_unknown:
+        of_patients += f"; {n_unknown:,} radiographs of unknown ones, which count as patients of their own"
+    in_all = f"{whole['n_images']:,} radiographs, {whole['n_boxes']:,} boxes"
+    in_all += f", {whole['n_masks']:,} masks" if whole["n_masks"] else ""
+    in_all += f", {whole['n_patients']:,} patients" if whole["n_patients"] else ""
     facts = {
-        "Dataset": f"{store.path} ({conversion.get('source', 'source not known')})",
-        "Fingerprint": f"SHA-256 of {ANNOTATIONS}: {_sha256(store.path / ANNOTATIONS)}",
+        "Dataset": f"{store.path.absolute().name} ({conversion.get('source', 'source not known')}): {in_all}",
+        "Annotations": f"SHA-256 {whole['annotations_sha256']}",
+        "Split": f"SHA-256 {whole['split_sha256']}",
         "Scored": f"{places}: {len(records):,} of {len(store):,} radiographs",
-        "Patients": f"{len(patients):,}" if patients else "not known; each radiograph counts as a patient",
+        "Their annotations": f"SHA-256 {assessment.scored['annotations_sha256']}",
+        "Patients": of_patients,
     }
     if evaluation.boxes or len(truth):
         per_image = np.bincount(truth.images, minlength=len(records))
@@ -132,8 +142,8 @@ def _dataset_section(evaluation: Evaluation, store: Store) -> str:
     )
     dropped = conversion.get("dropped", {}).get("counts", {})
     facts["Left out there"] = ", ".join(f"{count:,} × {reason}" for reason, count in dropped.items()) or "nothing"
-    rows = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in facts.items())
-    return section("Dataset", "", f"<dl>{rows}</dl>")
+    hint = "The hashes are over what is annotated and how it is split, not over files: they are the same anywhere."
+    return section("Dataset", hint, parts.facts({**facts, **group_facts(assessment.groups)}))
 
 
 def _areas(shares: np.ndarray) -> str:
@@ -143,7 +153,7 @@ def _areas(shares: np.ndarray) -> str:
     return f"median {median:.1f} % of the radiograph; 5th to 95th percentile {low:.2f}–{high:.1f} %"
 
 
-def _method_section(evaluation: Evaluation) -> str:
+def _method_section(evaluation: Evaluation, assessment: Assessment) -> str:
     said = ""
     if evaluation.masks:
         said += mask_method(evaluation.masks)
@@ -151,17 +161,17 @@ def _method_section(evaluation: Evaluation) -> str:
         said += label_method(evaluation.labels)
     if evaluation.boxes:
         said += box_method(evaluation.boxes)
+    if assessment.boxes or assessment.labels or assessment.pixels:
+        said += calibration_method()
     if any("_ci95" in name for name in evaluation.metrics):
-        said += "<p>Intervals are percentiles of a bootstrap that draws patients, with all their radiographs.</p>"
+        who = "patients, with all their radiographs"
+        if assessment.scored["n_patients"] is None:
+            who = "radiographs: their patients are not known, and radiographs of one patient would make it wider"
+        said += f"<p>Intervals are percentiles of a bootstrap that draws {who}."
+        if evaluation.boxes:
+            said += (
+                " A resample repeats radiographs and may lack a rare finding, which makes its mean AP rather higher: "
+                "where there are few radiographs, the intervals of means lie towards the upper side."
+            )
+        said += "</p>"
     return section("How this is computed", "", said)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -30,7 +30,8 @@ def box_tiles(boxes: BoxEvaluation, main: bool) -> list[str]:
         tiles.append(parts.tile("Mean-box baseline", baseline, None, note))
     if "coco_ap" in metrics and main:
         note = f"AP50 {metrics['coco_ap50']:.3f} · AP75 {metrics['coco_ap75']:.3f}"
-        tiles.append(parts.tile("COCO AP", metrics["coco_ap"], None, note if metrics["coco_ap"] >= 0 else ""))
+        ends = metrics.get("coco_ap_ci95")
+        tiles.append(parts.tile("COCO AP", metrics["coco_ap"], ends, note if metrics["coco_ap"] >= 0 else ""))
     return tiles
 
 

@@ -3,7 +3,8 @@
 import base64
 import html
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,9 +21,16 @@ def text(value: object) -> str:
 
 
 def section(title: str, hint: str, body: str) -> str:
-    """hint, body: HTML."""
+    """hint, body: HTML. The page's navigation leads to it by an anchor made from the title."""
     hint = f'<p class="hint">{hint}</p>' if hint else ""
-    return f"<section>\n<h2>{text(title)}</h2>\n{hint}\n{body}\n</section>"
+    anchor = "-".join(re.findall(r"[a-z0-9]+", title.casefold()))
+    return f'<section id="{anchor}">\n<h2>{text(title)}</h2>\n{hint}\n{body}\n</section>'
+
+
+def facts(values: Mapping[str, object]) -> str:
+    """Names and what there is to say of each, as plain text."""
+    rows = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in values.items())
+    return f"<dl>{rows}</dl>"
 
 
 def table(head: list[str], rows: list[list[str]], mean_row: int = -1) -> str:
@@ -68,10 +76,20 @@ def figure_section(figure: Figure, light: bytes, dark: bytes) -> str:
     width = int.from_bytes(light[16:20], "big") // 2
     data = [f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (light, dark)]
     picture = (
-        f'<div class="scroll"><picture><source srcset="{data[1]}" media="(prefers-color-scheme: dark)">'
-        f'<img src="{data[0]}" width="{width}" alt="{text(figure.title)}"></picture></div>'
+        f'<div class="scroll"><picture><source srcset="{data[1]}" media="screen and (prefers-color-scheme: dark)">'
+        f'<img src="{data[0]}" width="{width}" alt="{text(figure.title)}" data-file="{figure.file}"></picture></div>'
     )
     return section(figure.title, figure.hint, picture)
+
+
+def gallery_section(title: str, hint: str, pictures: Sequence[tuple[bytes, str]], file: str) -> str:
+    """A section with JPEG pictures and their captions; file: the sheet of all of them beside the page."""
+    shown = "\n".join(
+        f'<figure><img src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" alt="{text(caption)}">'
+        f"<figcaption>{text(caption)}</figcaption></figure>"
+        for jpeg, caption in pictures
+    )
+    return section(title, hint, f'<div class="gallery" data-file="{file}" data-title="{text(title)}">{shown}</div>')
 
 
 def image(alignment: Alignment, place: int) -> str:

@@ -121,6 +121,10 @@ class ProbabilityCache:
         """Adds radiographs by what `level_counts` gives of each."""
         self._counts.extend(counts)
 
+    def counts(self) -> np.ndarray:
+        """(N, 2, 257) int32, `level_counts` of each radiograph."""
+        return np.stack(self._counts) if self._counts else np.zeros((0, 2, 257), dtype=np.int32)
+
     def certainty(self, min_area: float) -> np.ndarray:
         """(N,) float64, the highest of the 256 levels in [0, 1] that at least `min_area` of each radiograph reaches.
 

@@ -1,0 +1,231 @@
+"""The report's newer parts: Markdown of the same content, pictures, training curves, comparison, dark figures."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from xray.assessment.comparison import compare
+from xray.assessment.scored import scored_of
+from xray.command import InputError
+from xray.data.boxes import BoxTable
+from xray.data.fingerprint import fingerprint
+from xray.data.predictions import Predictions, read_predictions
+from xray.data.store import Store, open_store
+from xray.evaluation import evaluate
+from xray.outputs import report
+from xray.outputs.comparing import pixels_of, read_side
+from xray.outputs.report_comparison import p_text, write_comparison
+from xray.outputs.report_figures import DARK, LIGHT, for_dark, png_of
+from xray.outputs.report_markdown import to_markdown
+from xray.outputs.report_parts import section, table, tile
+from xray.outputs.report_pictures import galleries
+from xray.outputs.report_training import draw_training, read_curves, run_of, training_sections
+
+
+def content(sections: str, **others: str) -> dict[str, str]:
+    return {"title": "T", "subtitle": "s", "warnings": "", "tiles": "", "footer": "f", **others, "sections": sections}
+
+
+def test_a_table_in_markdown() -> None:
+    cells = [
+        ["a | b", "1,234", '<span class="bar" aria-hidden="true"><i style="width:3%"></i></span>'],
+        ["<i>", "2", ""],
+    ]
+    cells = [[cell if cell != "<i>" else "&lt;i&gt; *x*" for cell in row] for row in cells]
+    found = to_markdown(content(section("Findings", "hint_1", table(["Name", "#Number", ""], cells, mean_row=1))))
+    assert found == (
+        "# T\n\ns\n\n**Not for clinical use**\n\n## Findings\n\nhint\\_1\n\n"
+        "| Name | Number |\n| --- | ---: |\n| a \\| b | 1,234 |\n| **&lt;i&gt; \\*x\\*** | **2** |\n\nf\n"
+    )
+
+
+def test_tiles_warnings_and_facts_in_markdown() -> None:
+    found = to_markdown(
+        content(
+            "<dl><dt>Patients</dt><dd>3</dd><dt>Size</dt><dd>9 x 9</dd></dl>",
+            tiles=tile("mAP", 0.5, [0.4, 0.6], "a note", True) + tile("n", "12", None, ""),
+            warnings='<p class="warning">careful</p>',
+        )
+    )
+    for line in ("- mAP: **0.500** (0.400–0.600 · a note)", "- n: **12**", "careful", "- **Patients**: 3"):
+        assert line in found.splitlines(), line
+
+
+@pytest.fixture
+def pictured(tmp_path: Path, write_table_store: Callable[..., Path]) -> Store:
+    """Four radiographs of 1000 x 2000 as canvases of 64: a lit rectangle where the finding is."""
+    images = [(name, "test", -1, None) for name in ("one", "two", "three", "four")]
+    box = (100, 100, 500, 700)
+    folder = write_table_store(tmp_path / "data", images, [(0, 4, box), (1, 1, box)])
+    pixels = np.full((4, 64, 64), 40, dtype=np.uint8)
+    np.save(folder / "images.npy", pixels)
+    return open_store(folder, pixels=False)
+
+
+def predicted(*rows: tuple) -> Predictions:
+    names = list(dict.fromkeys(row[0] for row in rows))
+    columns = list(zip(*rows, strict=True))
+    return Predictions(tuple(names), BoxTable.of([names.index(row[0]) for row in rows], *columns[1:]))
+
+
+ROWS = (("one", 4, (100, 100, 500, 700), 0.9), ("three", 4, (600, 900, 900, 1400), 0.8),
+        ("four", 1, (100, 900, 400, 1400), 0.3))  # fmt: skip
+
+
+def test_errors_are_pictured_strongest_first(tmp_path: Path, pictured: Store) -> None:
+    result = evaluate(pictured, predicted(*ROWS))
+    false, missed = galleries(result, pixels_of(pictured, None))
+    assert [caption for _, caption in false.pictures] == ["Cardiomegaly 0.800", "Aortic enlargement 0.300"]
+    assert [caption for _, caption in missed.pictures] == ["Aortic enlargement, never found"]
+    picture = np.asarray(Image.open(io.BytesIO(false.pictures[0][0])).convert("RGB")).astype(int)
+    assert 420 <= max(picture.shape[:2]) < 500
+    # Cardiomegaly's colour, #D55E00, on a grey radiograph.
+    reddish = (picture[..., 0] > 150) & (picture[..., 2] < 60)
+    assert 200 < reddish.sum() < 0.2 * reddish.size
+    report.write_report(tmp_path / "report.html", result, pictured, "p", pixels=pixels_of(pictured, None))
+    text, markdown = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
+    assert text.count("data:image/jpeg;base64,") == 3
+    assert "![Misses, pictured](misses.png)" in markdown
+    for name, n_pictures in (("false_positives.png", 2), ("misses.png", 1)):
+        assert Image.open(tmp_path / name).width > 250 * n_pictures
+    for word in ("Cardiomegaly", "Confusion between findings", "Calibration of boxes", "Dataset"):
+        assert word in markdown
+    # Every picture that Markdown shows stands beside it.
+    links = [part.split(")")[0] for part in markdown.split("](")[1:]]
+    assert len(links) == 10
+    assert all((tmp_path / link).is_file() for link in links)
+
+
+def test_pictures_come_from_a_folder_too(tmp_path: Path, pictured: Store) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    assert cv2.imwrite(str(folder / "three.png"), np.full((400, 200), 90, dtype=np.uint8))
+    result = evaluate(pictured, predicted(*ROWS))
+    # The others are not there, and "three" is a fifth as large as the table says.
+    (false,) = galleries(result, pixels_of(pictured, folder))  # no miss among them
+    assert [caption for _, caption in false.pictures] == ["Cardiomegaly 0.800"]
+    picture = np.asarray(Image.open(io.BytesIO(false.pictures[0][0])).convert("L"))
+    assert np.median(picture) == 90
+    (folder / "three.png").rename(folder / "other.png")
+    with pytest.raises(InputError, match="none of the radiographs"):
+        pixels_of(pictured, folder)
+    (pictured.path / "images.npy").unlink()
+    assert pixels_of(pictured, None) is None
+
+
+def test_masks_and_labels_are_pictured_whole(tmp_path: Path, write_mask_store: Callable, mask_row: Callable) -> None:
+    mask = np.zeros((30, 40), dtype=np.uint8)
+    mask[5:15, 4:24] = 1
+    images = [(name, 40, 30, 0, None) for name in ("half", "missed", "false")]
+    folder = write_mask_store(tmp_path / "d", images, [(0, 1, mask), (1, 1, mask)])
+    np.save(folder / "images.npy", np.full((3, 64, 64), 100, dtype=np.uint8))
+    store = open_store(folder, pixels=False)
+    half = mask.copy()
+    half[:, 14:] = 0
+    (tmp_path / "p.json").write_text(json.dumps([mask_row("half", 1, half, 0.9), mask_row("false", 1, half, 0.6)]))
+    worst, false = galleries(evaluate(store, read_predictions(tmp_path / "p.json")), pixels_of(store, None))
+    assert [caption for _, caption in worst.pictures] == ["Pneumothorax, Dice 0.000", "Pneumothorax, Dice 0.667"]
+    assert [caption for _, caption in false.pictures] == ["Pneumothorax, 8.33 % of the radiograph"]
+    # A classifier's boxes are whole radiographs.
+    whole = (0, 0, 40, 30)
+    labels = predicted(("half", 1, whole, 0.9), ("missed", 1, whole, 0.2), ("false", 1, whole, 0.7))
+    false, missed = galleries(evaluate(store, labels), pixels_of(store, None))
+    assert [caption for _, caption in false.pictures] == ["Pneumothorax 0.700"]
+    assert [caption for _, caption in missed.pictures] == ["Pneumothorax 0.200"]
+
+
+METRICS_CSV = """epoch,step,lr,train/loss,train/loss_step,train/loss_box_reg,train/loss_epoch,map40,lr-SGD/pg1
+0,10,0.02,2.0,2.5,1.0,2.0,,
+1,20,0.02,1.5,1.5,0.5,1.5,0.1,0.02
+1,20,0.02,1.4,1.5,0.5,1.4,0.3,0.02
+2,30,0.002,1.2,1.5,0.4,1.2,0.2,0.002
+"""
+
+
+def test_training_curves(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(METRICS_CSV)
+    curves = read_curves(tmp_path)
+    # An epoch that was begun twice counts once, as it was measured last.
+    assert curves.metrics["epochs"] == [1, 2, 3]
+    assert curves.metrics["loss"] == [2.0, 1.4, 1.2]
+    np.testing.assert_array_equal(curves.columns["map40"], [np.nan, 0.3, 0.2])
+    table_section, figure = training_sections(curves)
+    assert "mAP@0.4" in table_section
+    assert to_markdown(content(table_section)).count("| 0.200 | 0.300 | 2 |") == 1
+    assert Image.open(io.BytesIO(draw_training(curves, LIGHT))).mode == "P"
+    assert figure.file == "training.png"
+    assert training_sections(None) == []
+    (tmp_path / "validation").mkdir()
+    assert run_of(tmp_path / "validation" / "predictions.json") == tmp_path
+    assert run_of(tmp_path / "elsewhere" / "predictions.json") is None
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "epoch,x\n", "epoch,x\nnine,1\n", "\0\0\n"])
+def test_tables_of_no_training(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match=r"no metrics\.csv"):
+        read_curves(tmp_path)
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(InputError, match=r"metrics\.csv"):
+        read_curves(tmp_path)
+
+
+def test_a_dark_figure_is_the_light_one_in_other_colours() -> None:
+    def draw(theme: object) -> bytes:
+        figure, axes = plt.subplots(figsize=(2, 1.5))
+        for number, colour in enumerate((theme.ink, theme.faint, theme.grid, theme.blue, theme.orange)):
+            axes.barh(number, 1, color=colour)
+        axes.barh(5, 1, color=theme.blue, alpha=0.3)
+        axes.set_axis_off()
+        return png_of(figure)
+
+    quick, drawn = (np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")).astype(int)
+                    for png in (for_dark(draw(LIGHT)), draw(DARK)))  # fmt: skip
+    np.testing.assert_allclose(quick[..., 3], drawn[..., 3], atol=12)
+    seen = drawn[..., 3] > 40
+    difference = np.abs(quick - drawn).max(axis=2)[seen]
+    assert np.quantile(difference, 0.97) <= 12
+    file = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(file, "PNG")
+    with pytest.raises(ValueError, match="palette"):
+        for_dark(file.getvalue())
+
+
+def test_a_comparison_in_both_formats(tmp_path: Path, pictured: Store) -> None:
+    sides = []
+    for rows in (ROWS[:2], ROWS):
+        result = evaluate(pictured, predicted(*rows))
+        sides.append(scored_of(result, fingerprint(pictured, result.alignment.rows)["annotations_sha256"]))
+    comparison = compare(pictured, *sides, 40)
+    figures = write_comparison(tmp_path / "report.html", comparison, ("<first>", "second"), "data", ["careful"])
+    assert sorted(path.name for path in figures) == ["compare_differences.png", "compare_values.png"]
+    page, markdown = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
+    for text in (page, markdown):
+        for words in ("Comparison report", "&lt;first&gt;", "careful", "paired bootstrap", "not adjusted", "COCO AP"):
+            assert words in text, words
+    assert "| Cardiomegaly | 1.000 | 1.000 | 0 | 0 to 0 | 1.000 |" in markdown
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_p_values_are_as_fine_as_the_resamples() -> None:
+    assert p_text(2 / 1001, 1000) == "≤ 0.002"
+    assert p_text(0.5, 1000) == "0.500"
+    assert p_text(4 / 1001, 1000) == "0.0040"
+    assert "–" in p_text(None, 0)
+
+
+def test_sides_are_files_or_folders(tmp_path: Path, pictured: Store) -> None:
+    rows = [{"image_id": "one", "category_id": 4, "bbox": [100, 100, 400, 600], "score": 0.9}]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/predictions.json").write_text(json.dumps(rows))
+    of_file, of_folder = (read_side(tmp_path / name, pictured, None, None, 0.5) for name in ("a/predictions.json", "a"))
+    assert of_file.image_ids == of_folder.image_ids == ("one", "two", "three", "four")
+    (tmp_path / "a/predictions.json").unlink()
+    with pytest.raises(InputError, match=r"neither scored\.npz nor predictions\.json"):
+        read_side(tmp_path / "a", pictured, None, None, 0.5)
