@@ -97,8 +97,8 @@ class TrainingConfig:
     skip_bad_steps: int = 0
     """Steps whose loss or gradients are not finite that are left out before training stops; 0 stops at the first."""
     deterministic: bool = False
-    """Use only operations whose result is the same every time. Trainings on a CPU are so without it, and as fast with it;
-    on a GPU it costs speed (not measured) and refuses what has no such form."""
+    """Use only operations whose result is the same every time. Trainings on a CPU are so without it, and as fast with
+    it; on a GPU it costs speed (not measured) and refuses what has no such form."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -361,7 +361,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text()
         if len(text) > MAX_CHARACTERS:
-            raise InputError(f"{path} has {len(text)} characters: a recipe of flags needs no more than {MAX_CHARACTERS}")
+            raise InputError(f"{path} has {len(text)} characters: a recipe needs no more than {MAX_CHARACTERS}")
         content = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"no config at {path} ({error.strerror}): the recipes are in configs/") from None

@@ -183,7 +183,7 @@ def load_run(run: Path, device: torch.device, prune: int = 0) -> list[tuple[str,
         )
     try:
         loaded = [(part["task"], _load(part, tensors)) for part, tensors in parts]
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RuntimeError) as error:
         # PyTorch lists every tensor that differs.
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{run} does not hold the model that its model.json describes: {reason}") from None

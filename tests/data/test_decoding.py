@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from pydicom import uid
 
+from xray.command import InputError
 from xray.data import decoding
 from xray.data.canvas import Canvas
 from xray.data.decoding import Decoded, Undecodable, decode_canvas, decode_canvases
@@ -97,6 +98,12 @@ def raise_unpicklable(index: int, path: Path, size: int) -> Decoded:
     return decode_canvas(index, path, size)
 
 
+def return_unpicklable_always(index: int, path: Path, size: int) -> object:
+    decoded = decode_canvas(index, path, size)
+    decoded.canvas = BreaksTheReader()
+    return decoded
+
+
 def return_unpicklable(index: int, path: Path, size: int) -> Decoded:
     decoded = decode_canvas(index, path, size)
     if index == 6:
@@ -178,6 +185,17 @@ def test_a_broken_pool_is_replaced(radiographs: list[Path], monkeypatch: pytest.
     monkeypatch.setattr(decoding, "GRACE", 1.0)
     outcomes = list(decode_canvases(radiographs, 32, 2, timeout=1, decode=return_unpicklable))
     check(outcomes, radiographs, {6: "disappeared"})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_pools_that_never_live_are_not_tried_for_ever(radiographs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "GRACE", 0.5)
+    monkeypatch.setattr(decoding, "MAX_BROKEN", 4)
+    outcomes = decode_canvases(radiographs, 32, 1, timeout=0.5, decode=return_unpicklable_always)
+    assert "disappeared" in next(outcomes).reason
+    with pytest.raises(InputError, match="ended 4 times in a row"):
+        next(outcomes)
+    assert not workers()
 
 
 def test_workers_killed_from_outside(radiographs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from xray.data.mask_files import read_mask, regions
+from xray.data.mask_reading import read_mask, regions
 from xray.data.masks import decode_mask, encode_mask
 from xray.data.radiograph import RadiographError
 

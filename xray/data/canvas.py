@@ -10,6 +10,9 @@ import dataclasses
 import cv2
 import numpy as np
 
+MAX_PIXELS = 100_000_000
+"""Pixels of the largest radiograph that is read; 50 µm detectors of 43 x 43 cm have 74 million."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Canvas:

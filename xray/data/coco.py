@@ -13,13 +13,13 @@ import numpy as np
 
 from xray.command import InputError
 from xray.data import source as reasons
+from xray.data.attributes import ATTRIBUTES, age_band
 from xray.data.boxes import BoxTable, xywh_to_xyxy
+from xray.data.canvas import MAX_PIXELS
 from xray.data.conversion import write_store
+from xray.data.names import LINK_OUT, check_inside, fault_of, leads_out
 from xray.data.radiograph import source_id
 from xray.data.source import Dropped, Source, SourceImage, has_area, snap
-
-KEPT_KEYS = ("view", "sex", "age", "manufacturer")
-"""Further keys of an image's entry that are kept: useful to compare groups, and naming nobody."""
 
 OUTSIDE_FOLDER = "file name leads out of the data path"
 NO_SUCH_IMAGE = "annotation of an unknown image"
@@ -107,11 +107,11 @@ def _find_annotations(root: Path, chosen: str | None) -> Path:
             return root / chosen
         raise InputError(f"there is no {chosen} in {root}: give --annotations relative to --data-path")
     if (root / "annotations.json").is_file():
-        return root / "annotations.json"
+        return check_inside(root / "annotations.json", root)
     for pattern in ("instances*.json", "*.json", "annotations/instances*.json", "annotations/*.json"):
-        found = sorted(root.glob(pattern))
+        found = sorted(file for file in root.glob(pattern) if file.is_file())
         if len(found) == 1:
-            return found[0]
+            return check_inside(found[0], root)
         if found:
             names = ", ".join(file.relative_to(root).as_posix() for file in found[:5])
             raise InputError(f"{root} holds several JSON files ({names}): choose one with --annotations")
@@ -130,7 +130,7 @@ def _parse(content: bytes, file: Path) -> tuple[list[Any], list[Any], list[dict[
     images, rows, found = lists
     try:
         names = {int(category["id"]): str(category["name"]) for category in found}
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError):
         raise InputError(f"{file} has a category without id or name: each needs both") from None
     if len(names) < len(found) or not names:
         raise InputError(
@@ -163,12 +163,14 @@ def _read_images(
             continue
         number_of[own_id] = -1
         name = posixpath.normpath(file_name.replace("\\", "/"))
-        if name.startswith(("/", "../")) or name == ".." or name[1:2] == ":":
+        if fault_of(name) is not None:
             dropped.append(Dropped(place, OUTSIDE_FOLDER))
             continue
         path = next((path for path in (f"images/{name}", name) if path in files), None)
         if path is None:
             dropped.append(Dropped(name, reasons.MISSING_FILE))
+        elif leads_out(root / path, root):
+            dropped.append(Dropped(path, LINK_OUT))
         elif path in taken:
             dropped.append(Dropped(place, REPEATED_IMAGE, detail=path))
         else:
@@ -182,8 +184,11 @@ def _read_images(
 
 def _image(root: Path, path: str, entry: dict[str, Any], is_unique: bool) -> SourceImage:
     sides = [entry.get("width"), entry.get("height")]
-    is_sized = all(isinstance(side, int) and side > 0 for side in sides)
-    own = {key: entry[key] for key in KEPT_KEYS if _is_plain(entry.get(key))}
+    is_sized = all(type(side) is int and side > 0 for side in sides) and sides[0] * sides[1] <= MAX_PIXELS
+    own = {key: entry[key] for key in ATTRIBUTES if _is_plain(entry.get(key))}
+    if "age" in own:
+        # A table may have years; so exact, and over 89 in particular, they could tell who it is.
+        own["age"] = age_band(own["age"])
     patient = entry.get("patient")
     readers = entry.get("readers")
     return SourceImage(
@@ -195,7 +200,7 @@ def _image(root: Path, path: str, entry: dict[str, Any], is_unique: bool) -> Sou
         width=sides[0] if is_sized else None,
         height=sides[1] if is_sized else None,
         readers=_names(readers),
-        extra={"coco_id": entry["id"], **own},
+        extra={"coco_id": entry["id"], **{key: value for key, value in own.items() if value is not None}},
     )
 
 
@@ -257,8 +262,9 @@ def _judge(
         return CROWD, image, label, none
     box = row.get("bbox") or _bounds(row.get("segmentation"))
     try:
-        xyxy = snap(xywh_to_xyxy(np.array(box, dtype=np.float64).reshape(1, 4)))[0]
-    except (TypeError, ValueError):
+        with np.errstate(over="ignore", invalid="ignore"):
+            xyxy = snap(xywh_to_xyxy(np.array(box, dtype=np.float64).reshape(1, 4)))[0]
+    except (TypeError, ValueError, OverflowError):
         return reasons.NOT_A_NUMBER, image, label, none
     if not np.isfinite(xyxy).all():
         return reasons.NOT_A_NUMBER, image, label, none
@@ -273,9 +279,9 @@ def _bounds(segmentation: Any) -> list[float] | None:
     """x, y, width, height around polygons, for annotations that have only these."""
     try:
         points = np.concatenate([np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation])
-    except (TypeError, ValueError):
+        low, high = points.min(axis=0), points.max(axis=0)
+    except (TypeError, ValueError, OverflowError):
         return None
-    low, high = points.min(axis=0), points.max(axis=0)
     return [*low.tolist(), *(high - low).tolist()]
 
 

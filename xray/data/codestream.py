@@ -1,6 +1,7 @@
 """Compressed pixel data of one DICOM frame → its stored words."""
 
 import io
+import re
 import struct
 
 import gdcm
@@ -27,8 +28,10 @@ class RadiographError(InputError):
 
 
 def syntax_name(syntax: str) -> str:
-    """A transfer syntax for people; the file's own text may be anything of any length."""
-    return uid.UID_dictionary[syntax][0] if syntax in uid.UID_dictionary else repr(syntax[:64])
+    """A transfer syntax for people; the file's own text, which may be anything, is repeated only where it is a UID."""
+    if syntax in uid.UID_dictionary:
+        return uid.UID_dictionary[syntax][0]
+    return syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "that is no UID"
 
 
 def decode_codestream(

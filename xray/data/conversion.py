@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import sys
 from collections import Counter
@@ -34,6 +35,8 @@ from xray.data.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
 if TYPE_CHECKING:
     from xray.data.decoding import Decoded
 
+_KNOWN_FOLDER = re.compile(r"^(?i:.*(dicom|image|mask|train|test|stage).*)$|^(2\.25\.\d{20,}|\d+(\.\d+){3,})$")
+"""Folders of SIIM-ACR Pneumothorax in all its editions, and UIDs."""
 ASPECT_TOLERANCE = 0.02
 """A file's aspect may differ from its table's by this share, as rounding to whole pixels makes it."""
 
@@ -100,6 +103,7 @@ def write_store(
                 f"{failed[0].reason} {failed[0].detail}"
             )
     parameters = {"image_size": image_size, "n_folds": n_folds, "readers": readers, "seed": seed, "pixels": pixels}
+    _hide_folders(source, annotations, dropped)
     conversion = _describe(source, annotations, dropped, parameters)
     # Until its conversion.json is back the directory counts as unfinished: a crash in between is noticed and repaired.
     _remove(save_path / CONVERSION)
@@ -118,6 +122,9 @@ def _check_target(save_path: Path, overwrite: bool) -> None:
         raise InputError(f"{save_path} is a file: give --save-path a directory")
     if (save_path / CONVERSION).is_file():
         if not overwrite:
+            if not (save_path / f"{IMAGES}.part").exists():
+                # All that the last run had left to do.
+                _remove(save_path / JOURNAL)
             raise InputError(
                 f"{save_path} holds a finished dataset: add --overwrite to replace it, or choose another --save-path"
             )
@@ -190,7 +197,7 @@ def _record(
         journal.leave_out(reasons.NO_BOX_LEFT, f"{len(boxes)} beyond {width} x {height}")
         return
     canvas = _reshape(item.canvas, Canvas(item.width, item.height, size), Canvas(width, height, size))
-    journal.add(canvas, item.width, item.height)
+    journal.add(canvas, item.width, item.height, item.attributes)
 
 
 def _reshape(canvas: np.ndarray, found: Canvas, wanted: Canvas) -> np.ndarray:
@@ -259,7 +266,7 @@ def _annotate(
     present = _present(images, boxes, len(source.categories))
     folds = _folds(images, present, n_folds, seed)
     records = [
-        _image_record(row, image, size, fold, labels)
+        _image_record(row, image, size, fold, labels, outcomes[kept[row]].get("attributes", {}))
         for row, (image, size, fold, labels) in enumerate(
             zip(images, sizes.tolist(), folds.tolist(), present, strict=True)
         )
@@ -318,7 +325,9 @@ def _patients(images: list[SourceImage]) -> list[str | int]:
     return [image.patient if image.patient is not None else number for number, image in enumerate(images)]
 
 
-def _image_record(row: int, image: SourceImage, size: list[float], fold: int, present: np.ndarray) -> dict[str, Any]:
+def _image_record(
+    row: int, image: SourceImage, size: list[float], fold: int, present: np.ndarray, attributes: dict[str, str]
+) -> dict[str, Any]:
     record: dict[str, Any] = {"id": row, "file_name": image.file_name, "source_id": image.source_id}
     if np.isfinite(size).all():
         record |= {"width": int(size[0]), "height": int(size[1])}
@@ -327,7 +336,8 @@ def _image_record(row: int, image: SourceImage, size: list[float], fold: int, pr
         record["patient"] = image.patient
     if image.readers:
         record["readers"] = list(image.readers)
-    return record | image.extra
+    # What a table says of a radiograph goes before its file's header.
+    return record | attributes | image.extra
 
 
 def _annotation_records(
@@ -359,6 +369,26 @@ def _annotation_records(
                 dropped.append(Dropped(place, reason, "mask left out, box kept", str(error)))
         annotations.append(annotation)
     return annotations, dropped
+
+
+def _hide_folders(source: Source, annotations: dict[str, Any], dropped: list[Dropped]) -> None:
+    """Puts "…" in place of folders that no layout knows: whoever sorted the files may have named them after patients.
+
+    UIDs stay, as SIIM's folders are. A COCO file's own names do too, since it was written to be handed on.
+    """
+    if source.kind not in ("siim", "folders"):
+        return
+    names = [image.file_name for image in source.images] + [drop.where for drop in dropped]
+    n_known = {"siim": 0, "folders": 2 if source.layout == "splits" else 1}[source.kind]
+    unknown = {part for name in names for part in name.split("/")[:-1][n_known:] if not _KNOWN_FOLDER.search(part)}
+
+    def hide(text: str) -> str:
+        *folders, name = text.split("/")
+        return "/".join([*("…" if part in unknown else part for part in folders), name])
+
+    for record in annotations["images"]:
+        record["file_name"] = hide(record["file_name"])
+    dropped[:] = [dataclasses.replace(drop, where=hide(drop.where), detail=hide(drop.detail)) for drop in dropped]
 
 
 def _describe(source: Source, annotations: dict, dropped: list[Dropped], parameters: dict[str, Any]) -> dict[str, Any]:
@@ -423,7 +453,8 @@ def _write_json(path: Path, content: dict[str, Any], rows: bool = False) -> None
     else:
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     temporary = path.with_name(path.name + ".part")
-    with open(temporary, "w", encoding="utf-8") as file:
+    # A file name need not be valid Unicode, and JSON can hold what is not.
+    with open(temporary, "w", encoding="utf-8", errors="surrogatepass") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

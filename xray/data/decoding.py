@@ -1,25 +1,42 @@
 """Radiographs → canvases in worker processes, so that a broken file costs that file only."""
 
 import collections
+import contextlib
 import dataclasses
+import functools
 import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
 import pebble
 
+from xray import interrupts
+from xray.command import InputError
 from xray.data.canvas import Canvas
 from xray.data.radiograph import RadiographError, read_radiograph
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+TIMEOUT = 60.0
+"""Seconds that one file may take."""
+MEMORY_LIMIT = 768 * 2**20
+"""Bytes that a worker may allocate; with its libraries, which take 150 to 200 MiB, it stays below 1 GiB."""
 GRACE = 30.0
 """Seconds that a pool may take, beyond a file's own, to start workers and to say what became of the file."""
 MAX_ATTEMPTS = 3
 """Times that a file is tried when its pool breaks down without saying why."""
+MAX_BROKEN = 5 * MAX_ATTEMPTS
+"""Pools in a row that may break down so, before it is the machine's fault and not the files'."""
 
 
 @dataclasses.dataclass
@@ -30,6 +47,7 @@ class Decoded:
     canvas: (S, S) uint8, letterboxed.
     width, height: of the radiograph, in original pixels.
     spacing: (row, column) distance of pixel centres in mm, None where unknown.
+    attributes: view, sex, age and manufacturer, as far as the file has them.
     """
 
     index: int
@@ -38,6 +56,7 @@ class Decoded:
     width: int
     height: int
     spacing: tuple[float, float] | None
+    attributes: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -53,66 +72,177 @@ def decode_canvas(index: int, path: Path, size: int) -> Decoded:
     """Reads one radiograph and letterboxes it onto a (size, size) canvas. Raises RadiographError."""
     radiograph = read_radiograph(path)
     canvas = Canvas(radiograph.width, radiograph.height, size).letterbox(radiograph.pixels)
-    return Decoded(index, path, canvas, radiograph.width, radiograph.height, radiograph.spacing)
+    width, height = radiograph.width, radiograph.height
+    return Decoded(index, path, canvas, width, height, radiograph.spacing, radiograph.attributes)
+
+
+@dataclasses.dataclass
+class DecodedWhole(Decoded):
+    """A radiograph on its canvas, and its own pixels, (height, width) uint8."""
+
+    pixels: np.ndarray = dataclasses.field(kw_only=True)
+
+
+def decode_whole(index: int, path: Path, size: int) -> DecodedWhole:
+    """`decode_canvas` that keeps the pixels. Raises RadiographError."""
+    # Here, beside it: workers would have to import whatever module it stood in.
+    radiograph = read_radiograph(path)
+    canvas = Canvas(radiograph.width, radiograph.height, size).letterbox(radiograph.pixels)
+    places = (index, path, canvas, radiograph.width, radiograph.height, radiograph.spacing, radiograph.attributes)
+    return DecodedWhole(*places, pixels=radiograph.pixels)
 
 
 def decode_canvases(
     paths: Sequence[Path],
     size: int,
     n_workers: int,
-    timeout: float = 60.0,
-    memory_limit: int = 2 * 2**30,
+    timeout: float = TIMEOUT,
+    memory_limit: int = MEMORY_LIMIT,
     decode: Callable[[int, Path, int], Decoded] = decode_canvas,
 ) -> Iterator[Decoded | Undecodable]:
     """Decodes radiographs in worker processes and yields them in the order of `paths`.
 
     size: side of the canvases, in pixels.
-    n_workers: number of processes; 0 decodes in this one, without limits of time and memory.
-    timeout: seconds that one file may take.
-    memory_limit: bytes that a worker may allocate.
+    n_workers, timeout, memory_limit: as for `in_workers`.
     decode: what a worker calls for (index, path, size); it must be importable there.
 
-    A file that cannot be read, or whose worker hangs, crashes or is killed, gives an Undecodable. Only a few files per
-    worker are under way, so memory does not grow with the number of paths. Closing the iterator stops the workers.
+    A file that cannot be read, or whose worker hangs, crashes or is killed, gives an Undecodable. Closing the iterator
+    stops the workers.
+    """
+    work = functools.partial(_decode, decode, size)
+    outcomes = in_workers(work, list(enumerate(paths)), n_workers, _file_name, timeout, memory_limit)
+    with contextlib.closing(outcomes):
+        for index, outcome in enumerate(outcomes):
+            yield Undecodable(index, paths[index], outcome.reason) if isinstance(outcome, Failed) else outcome
+
+
+def _decode(decode: Callable[[int, Path, int], Decoded], size: int, item: tuple[int, Path]) -> Decoded:
+    return decode(*item, size)
+
+
+def _file_name(item: tuple[int, Path]) -> str:
+    return item[1].name
+
+
+@dataclasses.dataclass
+class Failed:
+    """What comes of an item that gave no result. reason: with its name."""
+
+    reason: str
+
+
+def in_workers(
+    work: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+    n_workers: int,
+    name: Callable[[_Item], str],
+    timeout: float = TIMEOUT,
+    memory_limit: int = MEMORY_LIMIT,
+) -> Generator[_Result | Failed, None, None]:
+    """`work(item)` of all items, in their order, in worker processes.
+
+    work: importable by the workers; it raises RadiographError, whose message holds the item's name, for what it cannot
+        read.
+    n_workers: number of processes; 0 works in this one, without limits of time and memory.
+    name: of an item, for messages.
+    timeout: seconds that one item may take.
+    memory_limit: bytes that a worker may allocate.
+
+    An item that cannot be read, or whose worker hangs, crashes or is killed, gives a Failed. Only a few items per
+    worker are under way, so memory does not grow with their number. Closing the iterator stops the workers.
+    Raises InputError if the workers as such cannot live, whatever the item.
     """
     if n_workers == 0:
-        for index, path in enumerate(paths):
-            yield _attempt(decode, index, path, size)
+        for item in items:
+            yield _attempt(work, item, name(item))
         return
 
-    waiting = collections.deque(enumerate(paths))
+    waiting = collections.deque(enumerate(items))
     under_way: collections.deque[_Job] = collections.deque()
     attempts: collections.Counter[int] = collections.Counter()
-    pool = _start_pool(n_workers, memory_limit)
+    module = getattr(work, "func", work).__module__
+    pool, broken = _start_pool(n_workers, memory_limit, module), 0
     try:
         while waiting or under_way:
             try:
                 while waiting and len(under_way) <= 2 * n_workers:
-                    under_way.append(_schedule(pool, decode, *waiting[0], size, timeout))
+                    index, item = waiting[0]
+                    under_way.append(_schedule(pool, work, index, item, name(item), timeout))
                     waiting.popleft()
                 outcome = _outcome(under_way[0], pool, timeout)
             except _PoolBrokenError:
-                # Which of its files broke the pool is unknown: all are tried again, but the oldest not for ever.
+                # Which of its items broke the pool is unknown: all are tried again, but the oldest not for ever.
                 _stop_pool(pool)
-                pool = _start_pool(n_workers, memory_limit)
-                waiting.extendleft((job.index, job.path) for job in reversed(under_way))
+                pool = _start_pool(n_workers, memory_limit, module)
+                waiting.extendleft((job.index, job.item) for job in reversed(under_way))
                 under_way.clear()
-                index, path = waiting[0]
+                index, item = waiting[0]
                 attempts[index] += 1
+                broken += 1
+                if broken == MAX_BROKEN:
+                    raise InputError(
+                        f"the processes that read files ended {broken} times in a row without a word, last at "
+                        f"{name(item)}: check that memory is left, then start the command again"
+                    ) from None
                 if attempts[index] == MAX_ATTEMPTS:
                     waiting.popleft()
-                    yield Undecodable(index, path, f"{path.name}: its decoder disappeared without a word")
+                    yield Failed(f"{name(item)}: its decoder disappeared without a word")
             else:
                 under_way.popleft()
+                broken = 0
                 yield outcome
     finally:
         _stop_pool(pool)
 
 
+class Workers:
+    """Worker processes that stay, for files that come one at a time; a context manager that ends them.
+
+    n_workers, memory_limit: as for `in_workers`. module: what the workers import beforehand.
+    """
+
+    def __init__(self, n_workers: int, module: str, memory_limit: int = MEMORY_LIMIT) -> None:
+        self._arguments = (n_workers, memory_limit, module)
+        self._lock, self._is_ended = threading.Lock(), False
+        self._pool = _start_pool(*self._arguments)
+        # As many as there are workers, so that what a thread waits for is running.
+        self._threads = ThreadPoolExecutor(n_workers, thread_name_prefix="decoding")
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._is_ended = True
+            _stop_pool(self._pool)
+
+    def submit(
+        self, work: Callable[[_Item], _Result], item: _Item, name: str, timeout: float = TIMEOUT
+    ) -> "Future[_Result | Failed]":
+        """Does `work(item)` as `in_workers` does; any thread may ask. Cancelled while it waits, it never starts."""
+        return self._threads.submit(self._do, work, item, name, timeout)
+
+    def _do(self, work: Callable[[_Item], _Result], item: _Item, name: str, timeout: float) -> _Result | Failed:
+        for _ in range(MAX_ATTEMPTS):
+            pool = self._pool
+            try:
+                return _outcome(_schedule(pool, work, 0, item, name, timeout), pool, timeout)
+            except _PoolBrokenError:
+                with self._lock:
+                    if self._is_ended:
+                        break
+                    if self._pool is pool:
+                        _stop_pool(pool)
+                        self._pool = _start_pool(*self._arguments)
+        return Failed(f"{name}: its decoder disappeared without a word")
+
+
 @dataclasses.dataclass
-class _Job:
+class _Job(Generic[_Item]):
     index: int
-    path: Path
+    item: _Item
+    name: str
     future: pebble.ProcessFuture
 
 
@@ -120,35 +250,37 @@ class _PoolBrokenError(Exception):
     """The pool as a whole no longer works; pools break where a worker is killed while it talks to its parent."""
 
 
-def _schedule(pool: pebble.ProcessPool, decode: Callable, index: int, path: Path, size: int, timeout: float) -> _Job:
+def _schedule(pool: pebble.ProcessPool, work: Callable, index: int, item: Any, name: str, timeout: float) -> _Job:
     try:
-        return _Job(index, path, pool.schedule(_work, (decode, index, path, size, timeout), timeout=timeout))
+        return _Job(index, item, name, pool.schedule(_work, (work, item, name, timeout), timeout=timeout))
     except RuntimeError as error:
         raise _PoolBrokenError from error
 
 
-def _attempt(decode: Callable[[int, Path, int], Decoded], index: int, path: Path, size: int) -> Decoded | Undecodable:
+def _attempt(work: Callable[[_Item], _Result], item: _Item, name: str) -> _Result | Failed:
     # Run by the worker: not every exception can be pickled, and one that cannot would break the pool.
     try:
-        return decode(index, path, size)
+        return work(item)
     except RadiographError as error:
-        return Undecodable(index, path, str(error))
+        return Failed(str(error))
     except MemoryError:
-        return Undecodable(index, path, f"{path.name}: decoding it needs more memory than allowed")
+        return Failed(f"{name}: decoding it needs more memory than allowed")
     except Exception as error:
-        return Undecodable(index, path, f"{path.name}: {type(error).__name__}: {error}")
+        if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
+            return Failed(f"{name}: decoding it needs more memory than allowed")
+        return Failed(f"{name}: {type(error).__name__}: {error}")
 
 
-def _work(decode: Callable, index: int, path: Path, size: int, timeout: float) -> Decoded | Undecodable:
+def _work(work: Callable, item: Any, name: str, timeout: float) -> Any:
     # The pool ends a worker that takes too long. If the whole command was killed, only the kernel is left to do so.
     signal.alarm(math.ceil(timeout) + 2)
     try:
-        return _attempt(decode, index, path, size)
+        return _attempt(work, item, name)
     finally:
         signal.alarm(0)
 
 
-def _outcome(job: _Job, pool: pebble.ProcessPool, timeout: float) -> Decoded | Undecodable:
+def _outcome(job: _Job, pool: pebble.ProcessPool, timeout: float) -> Any:
     """Waits for the oldest job, which therefore is running or about to."""
     try:
         return job.future.result(timeout + GRACE)
@@ -165,14 +297,16 @@ def _outcome(job: _Job, pool: pebble.ProcessPool, timeout: float) -> Decoded | U
             reason = f"its decoder crashed ({how})"
         else:
             reason = f"{type(error).__name__}: {error}"
-        return Undecodable(job.index, job.path, f"{job.path.name}: {reason}")
+        return Failed(f"{job.name}: {reason}")
 
 
-def _start_pool(n_workers: int, memory_limit: int) -> pebble.ProcessPool:
+def _start_pool(n_workers: int, memory_limit: int, module: str) -> pebble.ProcessPool:
     # Workers are forked from a small server process: it carries no threads, no open CUDA device and no torch, and
-    # having imported this module beforehand it replaces a dead worker in milliseconds.
+    # having imported what they need beforehand it replaces a dead worker in milliseconds.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__])
+    context.set_forkserver_preload(["__main__", __name__, module])
+    with interrupts.shielded():
+        forkserver.ensure_running()
     return pebble.ProcessPool(n_workers, initializer=_prepare_worker, initargs=(memory_limit,), context=context)
 
 

@@ -11,7 +11,7 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -21,15 +21,24 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
+from xray.data.attributes import plain_attributes
+from xray.data.canvas import MAX_PIXELS
 from xray.data.codestream import COMPRESSED, RadiographError, decode_codestream, syntax_name
 from xray.data.grayscale import GreyMeaning, LookupTable
 
-MAX_PIXELS = 100_000_000
-"""Pixels of the largest radiograph that is read; 50 µm detectors of 43 x 43 cm have 74 million."""
+COLOURS = (
+    "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT",
+    "HSV", "ARGB", "CMYK",
+)  # fmt: skip
+"""Photometric interpretations of PS3.3 C.7.6.3 that are not grey. Others are not repeated: they may be any text."""
 MAX_HEADER_BYTES = 4 * 2**20
 """Header bytes that are parsed; elements that are skipped do not count."""
 MAX_HEADER_READS = 40_000
 """Steps in which they are parsed, one or two for each element or item."""
+MAX_FRAGMENTS = 65_536
+"""Pieces that the compressed pixels may come in."""
+MAX_RATIO = 1024
+"""How many times smaller than its pixels a compressed frame of more than 16 MiB may be; radiographs are 2 to 100."""
 MAX_INFLATED_BYTES = 64 * 2**20
 """Size of a Deflated file's data set."""
 
@@ -54,6 +63,7 @@ _TAGS = [
         *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
         *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape"),
         *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
+        *("ViewPosition", "PatientSex", "PatientAge", "Manufacturer"),
     )
 ]
 
@@ -65,11 +75,14 @@ class StoredRadiograph:
     words: (H, W) uint8 or uint16.
     meaning: how they become grey.
     spacing: (row, column) distance of pixel centres in mm, None where unknown.
+    attributes: view, sex, age and manufacturer, as far as they are known, by `plain_attributes`; nothing that names
+        the patient is read.
     """
 
     words: np.ndarray
     meaning: GreyMeaning
     spacing: tuple[float, float] | None
+    attributes: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def is_dicom(head: bytes) -> bool:
@@ -91,6 +104,14 @@ def dicom_size(path: Path) -> tuple[int, int]:
     return layout.columns, layout.rows
 
 
+def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:
+    """The named elements of a DICOM file that stand before its pixels; pydicom converts each when it is looked at.
+
+    Raises RadiographError where the file is something else, is damaged, or its header exceeds the limits.
+    """
+    return _open(path, lambda file: _read_header(file, [tag_for_keyword(keyword) for keyword in keywords]).elements)
+
+
 def _open(path: Path, read: Callable[[BinaryIO], _T]) -> _T:
     """What `read` makes of the file; every error names it."""
     try:
@@ -105,7 +126,8 @@ def _open(path: Path, read: Callable[[BinaryIO], _T]) -> _T:
     except MemoryError:
         raise RadiographError(f"{path.name}: reading it needs more memory than there is") from None
     except Exception as error:  # whatever pydicom and the decoders raise on damaged bytes
-        raise RadiographError(f"{path.name}: damaged DICOM file ({type(error).__name__}: {error})") from error
+        # Not what they say: that may be a piece of the file, and so the patient's name.
+        raise RadiographError(f"{path.name}: damaged DICOM file ({type(error).__name__})") from error
 
 
 def _read(file: BinaryIO) -> StoredRadiograph:
@@ -114,11 +136,17 @@ def _read(file: BinaryIO) -> StoredRadiograph:
     if header.syntax in NATIVE:
         words = _native_words(header, layout)
     else:
+        codestream = _single_frame(header)
+        if layout.n_bytes > max(2**24, MAX_RATIO * len(codestream)):
+            raise RadiographError(
+                f"truncated: {layout.n_bytes} bytes of pixels cannot be in {len(codestream)} bytes of "
+                f"{syntax_name(header.syntax)}"
+            )
         words, precision = decode_codestream(
-            _single_frame(header), header.syntax, layout.rows, layout.columns, layout.bits_allocated, layout.is_signed
+            codestream, header.syntax, layout.rows, layout.columns, layout.bits_allocated, layout.is_signed
         )
         layout = layout.at_precision(precision)
-    return StoredRadiograph(words, _meaning(header, layout), _spacing(header))
+    return StoredRadiograph(words, _meaning(header, layout), _spacing(header), _attributes(header))
 
 
 class _HeaderFile:
@@ -206,8 +234,8 @@ def _starts_with_element(head: bytes) -> bool:
     return False
 
 
-def _read_header(file: BinaryIO) -> _Header:
-    """Reads the elements that matter, up to the pixel data, where the file then stands."""
+def _read_header(file: BinaryIO, tags: Sequence[int] = _TAGS) -> _Header:
+    """Reads the elements with these tags, up to the pixel data, where the file then stands."""
     limited = _HeaderFile(file)
     head = limited.read(132)
     file.seek(132 if head[128:] == b"DICM" else 0)
@@ -231,7 +259,7 @@ def _read_header(file: BinaryIO) -> _Header:
         return True
 
     is_implicit, is_little = syntax == uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian
-    header.elements = read_dataset(limited, is_implicit, is_little, stop_when=at_pixels, specific_tags=_TAGS)
+    header.elements = read_dataset(limited, is_implicit, is_little, stop_when=at_pixels, specific_tags=list(tags))
     file.seek(header.start)
     return header
 
@@ -297,7 +325,8 @@ def _layout(header: _Header) -> _Layout:
     samples = header.number("SamplesPerPixel", default=1)
     photometric = header.texts("PhotometricInterpretation")[0].upper() or "MONOCHROME2"
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise RadiographError(f"its pixels are colour ({photometric[:20]!r}, {samples} samples), a radiograph is grey")
+        kind = photometric if photometric in COLOURS else "of an unknown kind"
+        raise RadiographError(f"its pixels are colour ({kind}, {samples} samples), a radiograph is grey")
     allocated = header.number("BitsAllocated", default=16)
     if allocated not in (8, 16):
         raise RadiographError(f"{allocated} bits per pixel are not supported (8 or 16)")
@@ -351,6 +380,8 @@ def _single_frame(header: _Header) -> bytes:
         fragment = header.file.read(n_bytes)
         if not is_offset_table:
             fragments.append(fragment)
+            if len(fragments) > MAX_FRAGMENTS:
+                raise RadiographError(f"its pixel data comes in more than {MAX_FRAGMENTS} pieces")
         is_offset_table = False
     if not any(fragments):
         raise RadiographError("truncated: its pixel data is empty")
@@ -417,6 +448,11 @@ def _padding(header: _Header, layout: _Layout) -> tuple[int, int] | None:
         return None
     edges = (int(first[0]), int(limit[0]) if len(limit) else int(first[0]))
     return min(edges), max(edges)
+
+
+def _attributes(header: _Header) -> dict[str, str]:
+    keywords = {"view": "ViewPosition", "sex": "PatientSex", "age": "PatientAge", "manufacturer": "Manufacturer"}
+    return plain_attributes({name: header.texts(keyword)[0] for name, keyword in keywords.items()})
 
 
 def _spacing(header: _Header) -> tuple[float, float] | None:

@@ -20,6 +20,7 @@ from xray.data import source as reasons
 from xray.data.boxes import BoxTable
 from xray.data.conversion import write_store
 from xray.data.mask_files import in_threads
+from xray.data.names import LINK_OUT, leads_out
 from xray.data.patients import name_patients
 from xray.data.radiograph import SUFFIXES, find_radiographs, source_id
 from xray.data.source import Dropped, Source, SourceImage
@@ -134,10 +135,13 @@ def read_folders(
 
 def _find_parts(root: Path, dropped: list[Dropped]) -> tuple[str, list[tuple[str, Path]]]:
     """The layout, "splits" or "classes", and the folders that hold class folders with the split of each."""
-    folders = _folders(root)
+    folders = _folders(root, root, dropped)
     parts = [(SPLITS[folder.name.casefold()], folder) for folder in folders if folder.name.casefold() in SPLITS]
     if not parts:
-        inside = {folder: [sub.name for sub in _folders(folder) if sub.name.casefold() in SPLITS] for folder in folders}
+        inside = {
+            folder: [sub.name for sub in _folders(folder, root, []) if sub.name.casefold() in SPLITS]
+            for folder in folders
+        }
         divided = [folder for folder, splits in inside.items() if splits]
         if divided:
             what = f"{divided[0]} holds {' and '.join(f'{name}/' for name in inside[divided[0]])}"
@@ -152,7 +156,7 @@ def _find_parts(root: Path, dropped: list[Dropped]) -> tuple[str, list[tuple[str
         )
     for folder in folders:
         if folder.name.casefold() not in SPLITS:
-            n = len(_radiographs(folder))
+            n = len(_radiographs(folder, root))
             if n:
                 dropped.append(Dropped(folder.name, NO_SPLIT, detail=f"{n} radiograph{'s' * (n > 1)}"))
     dropped += [Dropped(path.name, NO_CLASS) for path in _strays(root)]
@@ -168,8 +172,8 @@ def _list_files(
     names: dict[str, str] = {}
     for split, part in parts:
         dropped += [Dropped(path.relative_to(root).as_posix(), NO_CLASS) for path in _strays(part)]
-        for folder in _folders(part):
-            found = _radiographs(folder)
+        for folder in _folders(part, root, dropped if part != root else []):
+            found = _radiographs(folder, root)
             if not found:
                 dropped.append(Dropped(folder.relative_to(root).as_posix(), EMPTY_FOLDER))
                 continue
@@ -180,15 +184,22 @@ def _list_files(
     return files, names
 
 
-def _folders(folder: Path) -> list[Path]:
-    """Folders inside, sorted; not the hidden ones, nor what macOS adds to archives."""
-    inside = sorted(folder.iterdir())
-    return [path for path in inside if path.is_dir() and not path.name.startswith(".") and path.name != "__MACOSX"]
+def _folders(folder: Path, root: Path, dropped: list[Dropped]) -> list[Path]:
+    """Folders inside, sorted; not the hidden ones, what macOS adds to archives, or links that lead out of the root."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name == "__MACOSX" or not path.is_dir():
+            continue
+        if leads_out(path, root):
+            dropped.append(Dropped(path.relative_to(root).as_posix(), LINK_OUT))
+        else:
+            found.append(path)
+    return found
 
 
-def _radiographs(folder: Path) -> list[Path]:
+def _radiographs(folder: Path, root: Path) -> list[Path]:
     try:
-        return find_radiographs(folder)
+        return find_radiographs(folder, root)
     except InputError:
         return []
 

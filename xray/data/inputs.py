@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from xray.command import InputError
-from xray.data.decoding import Decoded, Undecodable, decode_canvases
-from xray.data.radiograph import find_radiographs, read_radiograph, source_id
+from xray.data.decoding import Decoded, Failed, Undecodable, decode_canvases, in_workers
+from xray.data.radiograph import RadiographError, find_radiographs, read_radiograph, source_id
 from xray.data.store import Store, is_store, open_store
 
 
@@ -52,11 +52,25 @@ class Inputs:
             yield Decoded(index, Path(record["file_name"]), canvas, record["width"], record["height"], None)
 
     def pixels(self, index: int) -> np.ndarray:
-        """(height, width) uint8 in original pixels, as far as they are still there: a canvas is scaled back up."""
+        """(height, width) uint8 in original pixels, as far as they are still there: a canvas is scaled back up.
+
+        Raises RadiographError for a file that cannot be read.
+        """
         if self.store is None:
-            return read_radiograph(self.paths[index]).pixels
+            (pixels,) = in_workers(_read_pixels, [self.paths[index]], 1, _file_name)
+            if isinstance(pixels, Failed):
+                raise RadiographError(pixels.reason)
+            return pixels
         row = int(self.rows[index])
         return self.store.canvas(row).unletterbox(np.asarray(self.store.images[row]))
+
+
+def _read_pixels(path: Path) -> np.ndarray:
+    return read_radiograph(path).pixels
+
+
+def _file_name(path: Path) -> str:
+    return path.name
 
 
 def open_inputs(data_path: Path, split: str | None = None, fold: int | None = None) -> Inputs:

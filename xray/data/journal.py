@@ -5,10 +5,12 @@ memory of the process); every few seconds the file is synced and only then does 
 stands beyond the journal's claim after a crash is cut off and decoded again.
 """
 
+import contextlib
 import io
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,6 +44,7 @@ class Journal:
         self.outcomes: list[dict[str, Any]] = []
         self._pending: list[dict[str, Any]] = []
         self._checked = time.monotonic()
+        self._is_torn = False
         self._part = folder / f"{IMAGES}.part"
         self._log = self._open_locked(folder / JOURNAL)
         try:
@@ -64,20 +67,25 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.checkpoint()
-        self._rows.close()
-        self._log.close()
+    def __exit__(self, kind: Any, *exception: object) -> None:
+        try:
+            self.checkpoint()
+        finally:
+            for file in (self._rows, self._log):
+                # What a full disk did not take once, it would refuse again.
+                with contextlib.suppress(OSError):
+                    file.close()
 
     @property
     def n_rows(self) -> int:
         """Rows written so far, the ones not yet claimed among them."""
         return sum("width" in outcome for outcome in self.outcomes)
 
-    def add(self, canvas: np.ndarray, width: int, height: int) -> None:
-        """Appends one (S, S) uint8 canvas of a file with these sides."""
+    def add(self, canvas: np.ndarray, width: int, height: int, attributes: Mapping[str, str] | None = None) -> None:
+        """Appends one (S, S) uint8 canvas of a file with these sides and attributes."""
         self._rows.write(np.ascontiguousarray(canvas, dtype=np.uint8).data)
-        self._note({"width": int(width), "height": int(height)})
+        found = {"attributes": dict(attributes)} if attributes else {}
+        self._note({"width": int(width), "height": int(height), **found})
 
     def leave_out(self, reason: str, detail: str = "") -> None:
         """Notes an image that gets no row."""
@@ -85,6 +93,11 @@ class Journal:
 
     def checkpoint(self) -> None:
         """Makes everything so far survive a crash."""
+        if self._is_torn:
+            return
+        # Ctrl-C or a full disk in between leaves it unknown what the log holds. Written a second time, an outcome would
+        # shift all rows after it: the next run reads what there is.
+        self._is_torn = True
         self._rows.flush()
         os.fsync(self._rows.fileno())
         self._log.write(b"".join(map(_line, self._pending)))
@@ -92,6 +105,7 @@ class Journal:
         os.fsync(self._log.fileno())
         self._pending.clear()
         self._checked = time.monotonic()
+        self._is_torn = False
 
     def complete(self) -> Path:
         """Writes the array's header over its place at the front; returns the finished but not yet renamed file."""

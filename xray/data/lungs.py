@@ -8,16 +8,18 @@ without `_mask`. A folder `test/` in the same layout, as with phantoms, becomes 
 import dataclasses
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Any, Literal
 
 from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.conversion import write_store
-from xray.data.mask_files import MaskedImages, Region, in_threads, read_mask, regions
+from xray.data.decoding import Failed
+from xray.data.mask_files import MaskedImages, in_processes
+from xray.data.mask_reading import PictureRegions, Pictures, Region, read_pictures
+from xray.data.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
 from xray.data.patients import name_patients
-from xray.data.radiograph import SUFFIXES, RadiographError, radiograph_size, source_id
+from xray.data.radiograph import SUFFIXES, source_id
 from xray.data.source import Dropped, SourceImage
 
 SPECK_SHARE = 1e-4
@@ -68,7 +70,7 @@ def convert_lungs(
     The arguments are those of `read_lungs` and of `xray.data.conversion.write_store`. Raises InputError as they do.
     """
     source = read_lungs(
-        data_path, lungs=lungs, images=images, masks=masks, category=category, patients=patients, n_threads=n_workers
+        data_path, lungs=lungs, images=images, masks=masks, category=category, patients=patients, n_workers=n_workers
     )
     return write_store(
         source,
@@ -89,7 +91,7 @@ def read_lungs(
     masks: str | None = None,
     category: str = "Lung",
     patients: Path | str | None = None,
-    n_threads: int = 1,
+    n_workers: int = 1,
 ) -> reasons.Source:
     """Pairs radiographs with masks by name and reads the masks.
 
@@ -99,6 +101,7 @@ def read_lungs(
     category: what the masks of the layouts with one mask an image show.
     patients: a table with the columns file_name and patient, or a COCO file whose images have both, so that all of a
         patient's images get into one fold. Names are compared without suffix, and at need without folder.
+    n_workers: processes that read masks; 0 reads them in this one.
 
     Masks without an image, images without a mask, and pairs whose sizes differ are left out; so are components that
     cover less than 0.01 % of the image. An empty mask is a radiograph without findings.
@@ -113,7 +116,7 @@ def read_lungs(
     gathered = MaskedImages()
     pairs = _pair(root, layout, "train", set(), gathered.dropped)
     taken = {pair.image.source_id for pair in pairs}
-    if images is None and (root / "test" / layout.images.name).is_dir():
+    if images is None and (check_inside(root / "test", root) / layout.images.name).is_dir():
         test = _find_layout(root / "test", lungs, images, masks, category)
         pairs += _pair(root, test, "test", taken, gathered.dropped)
     digest = hashlib.sha256(json.dumps([[pair.image.file_name for pair in pairs], layout.categories]).encode())
@@ -121,8 +124,10 @@ def read_lungs(
         named, content = name_patients([pair.image for pair in pairs], Path(patients), gathered.dropped)
         digest.update(content)
         pairs = [dataclasses.replace(pair, image=image) for pair, image in zip(pairs, named, strict=True)]
-    read = in_threads(lambda pair: _read_pair(root, pair, layout.joined), pairs, n_threads, "reading masks")
-    for pair, (found, dropped) in zip(pairs, read, strict=True):
+    items = [Pictures(pair.image.path, pair.masks, SPECK_SHARE, layout.joined) for pair in pairs]
+    read = in_processes(read_pictures, items, n_workers, lambda item: item.image.name, "reading masks")
+    for pair, outcome in zip(pairs, read, strict=True):
+        found, dropped = _judge(root, pair, outcome)
         gathered.dropped += dropped
         if found is not None:
             gathered.add(pair.image, found, pair.image.file_name)
@@ -148,6 +153,9 @@ def _find_layout(root: Path, lungs: str, images: str | None, masks: str | None, 
                 f"there is no folder {folder}: --data-path needs CXR_png/ with ManualMask/leftMask/ and rightMask/ "
                 "(Montgomery) or with mask/ (Shenzhen), or two folders named by --images and --masks"
             )
+        # Folders named by flags are the user's own choice.
+        if layout.kind != "pair" and not is_inside(folder, root):
+            raise UnsafeNameError(f"{folder} leads out of {root}: put the files themselves there")
     if lungs == "apart" and layout.kind != "montgomery":
         raise InputError(f"{root} has no ManualMask/ with a left and a right mask: leave out --lungs apart")
     return layout
@@ -187,7 +195,12 @@ def _list_pictures(folder: Path, root: Path, dropped: list[Dropped]) -> dict[str
     """Stem → file of the radiographs or masks that stand in a folder itself, sorted by name."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        if leads_out(path, root) and leads_out(path, folder):
+            dropped.append(Dropped(_relative(path, root), LINK_OUT))
+            continue
+        if not path.is_file():
             continue
         if source_id(path) in found:
             dropped.append(Dropped(_relative(path, root), reasons.REPEATED_NAME, detail=found[source_id(path)].name))
@@ -200,27 +213,24 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
 
 
-def _read_pair(root: Path, pair: _Pair, joined: bool) -> tuple[list[Region] | None, list[Dropped]]:
+def _judge(
+    root: Path, pair: _Pair, outcome: tuple[tuple[int, int], list[PictureRegions]] | Failed
+) -> tuple[list[Region] | None, list[Dropped]]:
     """The regions of one radiograph's masks, None if it has to be left out, and the account of it."""
+    if isinstance(outcome, Failed):
+        return None, [Dropped(pair.image.file_name, reasons.UNREADABLE, detail=outcome.reason)]
+    (width, height), masks = outcome
     found, specks = [], []
-    try:
-        width, height = radiograph_size(pair.image.path)
-    except RadiographError as error:
-        return None, [Dropped(pair.image.file_name, reasons.UNREADABLE, detail=str(error))]
-    for category, path in pair.masks:
+    for (_, path), mask in zip(pair.masks, masks, strict=True):
         name = _relative(path, root)
-        try:
-            mask = read_mask(path)
-        except RadiographError as error:
-            return None, [Dropped(name, reasons.UNREADABLE_MASK, "left out with its image", str(error))]
-        if mask.shape != (height, width):
-            detail = f"the mask is {mask.shape[1]} x {mask.shape[0]}, the image {width} x {height}"
+        if mask.size is None:
+            return None, [Dropped(name, reasons.UNREADABLE_MASK, "left out with its image", mask.error)]
+        if mask.size != (width, height):
+            detail = f"the mask is {mask.size[0]} x {mask.size[1]}, the image {width} x {height}"
             return None, [Dropped(name, reasons.MASK_SIZE, "left out with its image", detail)]
-        smallest = math.ceil(SPECK_SHARE * mask.size)
-        of_mask, n_specks = regions(mask, category, smallest, joined)
-        found += of_mask
-        if n_specks:
-            specks.append(Dropped(name, reasons.SPECK, detail=f"{n_specks} of fewer than {smallest} pixels"))
+        found += mask.regions
+        if mask.n_small:
+            specks.append(Dropped(name, reasons.SPECK, detail=f"{mask.n_small} of fewer than {mask.smallest} pixels"))
     if specks and not found:
         # Something was marked, so the radiograph is not without findings: nothing is known about it.
         return None, [*specks, Dropped(pair.image.file_name, reasons.NO_BOX_LEFT)]

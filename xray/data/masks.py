@@ -8,18 +8,21 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from xray.command import InputError
 from xray.data import source as reasons
+from xray.data.canvas import MAX_PIXELS
 from xray.data.rle import BEYOND, DISORDER, MALFORMED
 from xray.data.store import Store
 
 MAX_CHARACTERS = 8
 """Of one number of compressed run lengths: 40 bits, far more than a radiograph's pixels need."""
-
+MAX_OUTLINE = 2_000_000
+"""Pixels along all polygons of a mask; around a radiograph of 74 million they are 34,000."""
 
 UNUSABLE = "unusable mask"
 
 
-class MaskError(ValueError):
+class MaskError(InputError, ValueError):
     """A segmentation that is no mask of the radiograph; `reason` is one of a few fixed texts, to count by."""
 
     def __init__(self, message: str, reason: str = UNUSABLE) -> None:
@@ -37,10 +40,12 @@ def encode_mask(segmentation: Any, width: int, height: int) -> tuple[dict[str, A
     that do not fill the radiograph exactly, for another size, and for a mask without a pixel.
     """
     width, height = int(width), int(height)
+    if width * height > MAX_PIXELS:
+        raise MaskError(f"{width} x {height} pixels are more than {MAX_PIXELS // 10**6} million")
     if isinstance(segmentation, dict):
         rle = _check_rle(segmentation, width, height)
     elif isinstance(segmentation, list) and segmentation:
-        polygons = [_check_polygon(polygon) for polygon in segmentation]
+        polygons = _check_polygons(segmentation)
         rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
     else:
         raise MaskError("neither polygons nor run lengths")
@@ -52,8 +57,16 @@ def encode_mask(segmentation: Any, width: int, height: int) -> tuple[dict[str, A
 
 
 def decode_mask(rle: dict[str, Any]) -> np.ndarray:
-    """A compressed COCO RLE → (height, width) uint8 of 0 and 1. Raises ValueError where its counts do not fit."""
-    return coco_mask.decode(rle)
+    """A COCO RLE → (height, width) uint8 of 0 and 1. Raises MaskError where its counts do not fit its size."""
+    return coco_mask.decode(_check_rle(rle, *_size_of(rle)))
+
+
+def check_segmentation(segmentation: Any) -> None:
+    """Raises MaskError unless a COCO segmentation is polygons, or an RLE whose counts fill a size within limits."""
+    if isinstance(segmentation, list) and segmentation:
+        _check_polygons(segmentation)
+    else:
+        _check_rle(segmentation, *_size_of(segmentation))
 
 
 def mask_canvas(store: Store, row: int) -> np.ndarray:
@@ -61,7 +74,7 @@ def mask_canvas(store: Store, row: int) -> np.ndarray:
 
     K: the store's categories in the order of their ids. Masks of one category are joined; a box without a mask leaves
     nothing. The same as letterboxing the decoded masks, in a time that does not depend on the radiograph's size.
-    Raises ValueError for run lengths that do not fill the radiograph.
+    Raises MaskError for run lengths that do not fill the radiograph.
     """
     place = {category: number for number, category in enumerate(store.categories)}
     canvas, size = store.canvas(row), store.canvas_size
@@ -77,10 +90,10 @@ def mask_canvas(store: Store, row: int) -> np.ndarray:
 def _shrink(rle: dict[str, Any], width: int, height: int, new_width: int, new_height: int) -> np.ndarray:
     """A compressed COCO RLE → (new_height, new_width) uint8 of 0 and 1 by nearest neighbour, without decoding it."""
     if rle["size"] != [height, width]:
-        raise ValueError(f"run lengths for [height, width] {rle['size']}, the radiograph is {[height, width]}")
+        raise MaskError(f"run lengths for [height, width] {rle['size']}, the radiograph is {[height, width]}")
     edges = np.cumsum(_decompress(rle["counts"]))
     if len(edges) == 0 or edges[-1] != width * height or (np.diff(edges) < 0).any():
-        raise ValueError(f"run lengths do not cover the {width * height} pixels")
+        raise MaskError(f"run lengths do not cover the {width * height} pixels")
     # Nearest neighbour looks at some columns and some rows only. An edge of a run, counted in pixels down the columns
     # of the radiograph, lies behind so many of the pixels looked at.
     columns, repeats = _nearest(width, new_width)
@@ -102,37 +115,63 @@ def _nearest(n: int, n_new: int) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(shown, return_counts=True)
 
 
-def _check_polygon(polygon: Any) -> list[float]:
-    try:
-        points = np.asarray(polygon, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise MaskError("a polygon's coordinates are not numbers") from None
-    if points.ndim != 1 or len(points) < 6 or len(points) % 2 or not np.isfinite(points).all():
-        raise MaskError("a polygon needs at least three points with finite coordinates")
-    # pycocotools draws the outline point by point: coordinates far outside would cost time and memory without end.
-    if np.abs(points).max() > 1e6:
-        raise MaskError("a polygon lies far outside the radiograph")
-    return points.tolist()
+def _check_polygons(polygons: list[Any]) -> list[list[float]]:
+    checked, outline = [], 0.0
+    for polygon in polygons:
+        try:
+            points = np.asarray(polygon, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            raise MaskError("a polygon's coordinates are not numbers") from None
+        if points.ndim != 1 or len(points) < 6 or len(points) % 2 or not np.isfinite(points).all():
+            raise MaskError("a polygon needs at least three points with finite coordinates")
+        # pycocotools draws the outline point by point, several to the pixel: one that is far outside or goes to and fro
+        # would cost time and memory without end.
+        if np.abs(points).max() > 1e6:
+            raise MaskError("a polygon lies far outside the radiograph")
+        corners = points.reshape(-1, 2)
+        outline += float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
+        if outline > MAX_OUTLINE:
+            raise MaskError(f"the outline of its polygons is longer than {MAX_OUTLINE} pixels")
+        checked.append(points.tolist())
+    return checked
+
+
+def _size_of(rle: Any) -> tuple[int, int]:
+    """Width and height of an RLE."""
+    size = rle.get("size") if isinstance(rle, dict) else None
+    if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
+        raise MaskError(f"run lengths need a size [height, width], not {str(size)[:40]}")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise MaskError(f"{size[1]} x {size[0]} pixels are more than {MAX_PIXELS // 10**6} million")
+    return size[1], size[0]
 
 
 def _check_rle(rle: dict[str, Any], width: int, height: int) -> dict[str, Any]:
+    """The same RLE, compressed: the C code behind pycocotools trusts what it gets."""
     size, counts = rle.get("size"), rle.get("counts")
     if size != [height, width]:
         raise MaskError(
-            f"run lengths for [height, width] {size}, the radiograph is {[height, width]}", reasons.MASK_SIZE
+            f"run lengths for [height, width] {str(size)[:40]}, the radiograph is {[height, width]}", reasons.MASK_SIZE
         )
     if isinstance(counts, bytes):
         counts = counts.decode("ascii", "replace")
-    runs = _decompress(counts).tolist() if isinstance(counts, str) else counts
-    # The C code behind pycocotools trusts its input: what does not fill the image exactly never reaches it.
-    if not isinstance(runs, list) or not all(isinstance(run, int) for run in runs):
+    if isinstance(counts, str):
+        runs = _decompress(counts)
+        # The largest first: a sum of larger ones might overflow into the right one.
+        lowest, highest = (int(runs.min()), int(runs.max())) if len(runs) else (0, 0)
+        total = highest if highest > width * height else int(runs.sum())
+    elif isinstance(counts, list) and all(type(run) is int for run in counts):
+        lowest, total = min(counts, default=0), sum(counts)
+    else:
         raise MaskError("run lengths must be whole numbers of at least 0", MALFORMED)
-    if any(run < 0 for run in runs):
-        raise MaskError(f"run lengths must be whole numbers of at least 0, and one is {min(runs)}", DISORDER)
-    if sum(runs) != width * height:
-        reason = BEYOND if sum(runs) > width * height else MALFORMED
-        raise MaskError(f"run lengths cover {sum(runs)} of {width * height} pixels", reason)
-    return coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    if lowest < 0:
+        raise MaskError(f"run lengths must be whole numbers of at least 0, and one is {lowest}", DISORDER)
+    if total != width * height:
+        reason = BEYOND if total > width * height else MALFORMED
+        raise MaskError(f"run lengths cover {total} of {width * height} pixels", reason)
+    if isinstance(counts, str):
+        return {"size": [height, width], "counts": counts}
+    return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
 
 
 def _decompress(text: str) -> np.ndarray:

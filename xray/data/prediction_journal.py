@@ -69,7 +69,9 @@ class PredictionJournal:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        # Where the disk is full, the end of a line is still waiting to be written.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     @property
     def done(self) -> int:

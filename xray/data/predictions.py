@@ -16,6 +16,7 @@ import numpy as np
 
 from xray.command import InputError
 from xray.data.boxes import BoxTable, xywh_to_xyxy, xyxy_to_xywh
+from xray.data.masks import MaskError, check_segmentation
 from xray.findings import NO_FINDING
 
 NO_FINDING_CATEGORY = NO_FINDING + 1
@@ -48,7 +49,7 @@ def read_predictions(path: Path | str) -> Predictions:
         raise InputError(
             f"no predictions at {path} ({error.strerror}): give a predictions.json written by infer"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path.name} is not JSON ({error}): give a predictions.json written by infer") from None
     if not isinstance(rows, list):
         raise InputError(f"{path.name} holds a {type(rows).__name__}, not a list: COCO results are a list of boxes")
@@ -63,14 +64,21 @@ def _parse(rows: list[Any], name: str) -> Predictions:
         try:
             x, y, width, height = (float(value) for value in row["bbox"])
             label, score = int(row["category_id"]), float(row["score"])
-            image_id = str(row["image_id"])
-        except (TypeError, KeyError, ValueError) as error:
+            image_id = row["image_id"]
+            if not isinstance(image_id, str | int):
+                raise TypeError(f"image_id is a {type(image_id).__name__}")
+            image_id = str(image_id)
+            # What no file name can be; it could not be written into any table either.
+            image_id.encode("utf-8", "surrogateescape")
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise InputError(
                 f"{name}, row {number} is not a COCO result ({type(error).__name__}: {error}): it needs image_id, "
                 "category_id, bbox [x, y, width, height] and score"
             ) from None
-        if not (np.isfinite([x, y, width, height]).all() and width >= 0 and height >= 0):
+        if not (np.isfinite([x, y, x + width, y + height]).all() and width >= 0 and height >= 0):
             raise InputError(f"{name}, row {number} has bbox {row['bbox']}: it must be finite with sides of at least 0")
+        if not 0 < label < 2**31:
+            raise InputError(f"{name}, row {number} has category_id {str(label)[:20]}: categories are counted from 1")
         if not 0 <= score <= 1:
             raise InputError(f"{name}, row {number} has score {score}: it must lie between 0 and 1")
         images.append(index.setdefault(image_id, len(index)))
@@ -78,6 +86,10 @@ def _parse(rows: list[Any], name: str) -> Predictions:
         boxes.append((x, y, width, height))
         scores.append(score)
         if row.get("segmentation"):
+            try:
+                check_segmentation(row["segmentation"])
+            except MaskError as error:
+                raise InputError(f"{name}, row {number} has a mask that is none: {error}") from None
             masks[number] = row["segmentation"]
     return Predictions(tuple(index), BoxTable.of(images, labels, xywh_to_xyxy(np.array(boxes)), scores), masks)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from xray.command import InputError
-from xray.data.canvas import Canvas
+from xray.data.canvas import MAX_PIXELS, Canvas
 
 MAPS, INDEX = "probabilities.npy", "probabilities.json"
 
@@ -65,6 +65,10 @@ class MapWriter:
             os.replace(folder / MAPS, self._part)
         mode = "r+" if resume and self._part.exists() else "w+"
         self._maps = np.lib.format.open_memmap(self._part, mode=mode, dtype=np.uint8, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            # The file has holes, and one that a full disk cannot fill ends the process by SIGBUS: better say so now.
+            with self._part.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, self._part.stat().st_size)
         self._sizes: list[list[int] | None] = [None] * len(self.image_ids)
         self._labels: dict[str, list[float | None]] = {}
 
@@ -107,6 +111,9 @@ def read_maps(folder: Path) -> ProbabilityMaps | None:
         fits = maps.dtype == np.uint8 and maps.ndim == 4 and maps.shape[:2] == (len(ids), len(categories))
         if not fits or len(content["sizes"]) != len(ids) or any(len(c) != len(ids) for c in content["labels"].values()):
             raise ValueError(f"{maps.dtype} maps {maps.shape} for {len(ids)} radiographs, {len(categories)} categories")
+        for width, height in filter(None, content["sizes"]):
+            if not (type(width) is type(height) is int and min(width, height) > 0 and width * height <= MAX_PIXELS):
+                raise ValueError(f"a radiograph of {str(width)[:20]} x {str(height)[:20]} pixels")
         rows = np.array([row for row, size in enumerate(content["sizes"]) if size is not None], dtype=np.int64)
         return ProbabilityMaps(
             tuple(str(ids[row]) for row in rows.tolist()),
@@ -119,7 +126,7 @@ def read_maps(folder: Path) -> ProbabilityMaps | None:
                 for name, column in content["labels"].items()
             },
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except Exception as error:  # whatever JSON and NumPy raise on damaged files
         raise InputError(
             f"{folder} holds damaged probability maps ({error}): run tools/infer.py with --probabilities again"
         ) from None

@@ -9,12 +9,17 @@ import numpy as np
 import PIL.Image
 
 from xray.command import InputError
-from xray.data.dicom import MAX_PIXELS, RadiographError, dicom_size, is_dicom, read_dicom
+from xray.data.canvas import MAX_PIXELS
+from xray.data.dicom import RadiographError, dicom_size, is_dicom, read_dicom
 from xray.data.grayscale import display_grey, look_up, white_level
+from xray.data.names import leads_out
 
 __all__ = ["Radiograph", "RadiographError", "find_radiographs", "radiograph_size", "read_radiograph", "source_id"]
 
 MAX_FILE_BYTES = 2**30
+MOST_PER_BYTE = {"PNG": 8 * 1100, "JPEG": 1024, "MPO": 1024}
+"""Pixels that a byte of a file can stand for: deflate packs 1,032 bytes of 8 pixels into one, and JPEG has at least a
+bit for a block of 64. What is missing would be filled in, and take the time and memory of a whole picture."""
 SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -28,11 +33,13 @@ class Radiograph:
     pixels: (H, W) uint8 or uint16 over the full range of the type, 0 is black.
     spacing: (row, column) distance of pixel centres in mm, None where unknown.
     source: name of the file it was read from, without its folder.
+    attributes: view, sex, age and manufacturer, as far as the file has them, see `xray.data.attributes`.
     """
 
     pixels: np.ndarray
     spacing: tuple[float, float] | None
     source: str
+    attributes: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -62,7 +69,8 @@ def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:
         kind = _kind(path)
         if kind == "DICOM":
             stored = read_dicom(path)
-            return Radiograph(display_grey(stored.words, stored.meaning, bits), stored.spacing, path.name)
+            pixels = display_grey(stored.words, stored.meaning, bits)
+            return Radiograph(pixels, stored.spacing, path.name, stored.attributes)
         return Radiograph(_read_picture(path, kind, bits), None, path.name)
     except OSError as error:
         raise RadiographError(f"{path.name}: cannot be read ({error.strerror or error})") from error
@@ -80,9 +88,11 @@ def radiograph_size(path: str | Path) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with PIL.Image.open(path, formats=[kind]) as picture:
-                return picture.size
+                return _checked_size(picture, path)
     except RadiographError:
         raise
+    except PIL.Image.DecompressionBombError:
+        raise RadiographError(f"{path.name}: its pixels are more than {MAX_PIXELS // 10**6} million") from None
     except Exception as error:  # whatever Pillow raises on damaged bytes
         raise RadiographError(f"{path.name}: its size cannot be read ({type(error).__name__})") from None
 
@@ -115,18 +125,26 @@ def _read_picture(path: Path, kind: str, bits: int) -> np.ndarray:
             warnings.simplefilter("ignore")
             # Opening reads the header alone.
             with PIL.Image.open(path, formats=[kind]) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    raise RadiographError(
-                        f"{path.name}: {width} x {height} pixels are more than {MAX_PIXELS // 10**6} million"
-                    )
+                _checked_size(picture, path)
                 return _grey(picture, bits)
-    except RadiographError:
+    except (RadiographError, MemoryError):
         raise
+    except PIL.Image.DecompressionBombError:
+        raise RadiographError(f"{path.name}: its pixels are more than {MAX_PIXELS // 10**6} million") from None
     except Exception as error:  # whatever Pillow raises on damaged bytes
         # Pillow names the file with its folder, which may name a patient.
         what = str(error).replace(str(path), path.name)
         raise RadiographError(f"{path.name}: damaged {kind} file ({type(error).__name__}: {what})") from None
+
+
+def _checked_size(picture: PIL.Image.Image, path: Path) -> tuple[int, int]:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise RadiographError(f"{path.name}: {width} x {height} pixels are more than {MAX_PIXELS // 10**6} million")
+    n_bytes = path.stat().st_size
+    if width * height > MOST_PER_BYTE[str(picture.format)] * n_bytes:
+        raise RadiographError(f"{path.name}: truncated: {width} x {height} pixels cannot be in {n_bytes} bytes")
+    return width, height
 
 
 def _grey(picture: PIL.Image.Image, bits: int) -> np.ndarray:
@@ -154,11 +172,13 @@ def source_id(path: str | Path) -> str:
     return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
 
-def find_radiographs(folder: str | Path) -> list[Path]:
+def find_radiographs(folder: str | Path, root: str | Path | None = None) -> list[Path]:
     """All radiographs under a folder, sorted by file name.
 
+    root: the data path that the folder is a part of; the folder itself if not given.
+
     These are the files with one of SUFFIXES in any case, and files without a suffix that carry DICOM's preamble.
-    Hidden files and folders are left out, and so are links that lead out of the folder. A single file gives itself.
+    Hidden files and folders are left out, and so are links that lead out of the data path. A single file gives itself.
     Raises InputError where the folder is missing or holds no radiograph.
     """
     folder = Path(folder)
@@ -166,7 +186,7 @@ def find_radiographs(folder: str | Path) -> list[Path]:
         return [folder]
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: give the folder that holds the radiographs")
-    root = folder.resolve()
+    root = folder if root is None else Path(root)
     found, n_links = [], 0
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -174,7 +194,7 @@ def find_radiographs(folder: str | Path) -> list[Path]:
             path = Path(parent, name)
             if name.startswith(".") or not _may_be_radiograph(path):
                 continue
-            if path.is_symlink() and not (path.is_file() and path.resolve().is_relative_to(root)):
+            if leads_out(path, root):
                 n_links += 1
                 continue
             found.append(path)

@@ -15,15 +15,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from xray.command import InputError
 from xray.data import rle
 from xray.data import source as reasons
 from xray.data.conversion import write_store
-from xray.data.mask_files import MaskedImages, Region, in_threads, read_mask, regions
-from xray.data.radiograph import SUFFIXES, RadiographError, find_radiographs, radiograph_size, source_id
+from xray.data.decoding import Failed
+from xray.data.mask_files import MaskedImages, in_processes
+from xray.data.mask_reading import PictureRegions, Pictures, Region, RunRegions, Runs, read_pictures, read_runs
+from xray.data.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
+from xray.data.radiograph import SUFFIXES, find_radiographs, source_id
 from xray.data.source import Dropped, Source, SourceImage
 from xray.data.tables import read_table
 from xray.findings import FINDINGS, PNEUMOTHORAX
@@ -101,7 +103,7 @@ def convert_siim(
     The arguments are those of `read_siim` and of `xray.data.conversion.write_store`. Raises InputError as they do.
     """
     return write_store(
-        read_siim(data_path, table=table, dialect=dialect, mask_size=mask_size, n_threads=n_workers),
+        read_siim(data_path, table=table, dialect=dialect, mask_size=mask_size, n_workers=n_workers),
         save_path,
         image_size=image_size,
         n_folds=n_folds,
@@ -117,13 +119,14 @@ def read_siim(
     table: str | None = None,
     dialect: rle.Dialect = "relative",
     mask_size: int | None = None,
-    n_threads: int = 1,
+    n_workers: int = 1,
 ) -> Source:
     """Reads the table and the masks; of the radiographs, the headers of those with run lengths.
 
     table: the table, relative to `data_path`; found by itself where there is one, or one with a usual name.
     dialect: of the run lengths; SIIM's own are "relative".
     mask_size: side in pixels of the squares in which run lengths count, where the radiographs have been resized since.
+    n_workers: processes that read masks; 0 reads them in this one.
 
     The rows of an image are joined, and each 8-connected component of its mask becomes one annotation. What is wrong
     with an image's rows or mask costs that image only.
@@ -141,16 +144,10 @@ def read_siim(
     gathered = MaskedImages()
     collect = _picture_items if kind == "pictures" else _table_items
     items = collect(root, kind, tables, gathered.dropped)
-
-    def read(item: _Item) -> _Outcome:
-        if kind == "runs":
-            return _read_runs(item, dialect, mask_size)
-        return _Outcome([]) if item.mask is None else _read_picture(root, item)
-
     if mask_size is not None and kind == "runs":
         square = {"width": mask_size, "height": mask_size}
         items = [dataclasses.replace(item, image=dataclasses.replace(item.image, **square)) for item in items]
-    outcomes = list(in_threads(read, items, n_threads, "reading masks"))
+    outcomes = _outcomes(root, kind, items, dialect, mask_size, n_workers)
     if kind == "runs":
         _check_dialect(root / tables[0].name, outcomes, dialect, mask_size)
     for item, outcome in zip(items, outcomes, strict=True):
@@ -161,19 +158,45 @@ def read_siim(
     return gathered.source("siim", kind, [CATEGORY], fingerprint)
 
 
+def _outcomes(
+    root: Path, kind: str, items: Sequence[_Item], dialect: rle.Dialect, mask_size: int | None, n_workers: int
+) -> list[_Outcome]:
+    """What was read of the mask of each item, in worker processes; nothing is read where there is no mask."""
+    with_mask = [item for item in items if (item.mask if kind == "pictures" else not _is_negative(kind, item))]
+    if kind == "pictures":
+        pictures = [Pictures(item.image.path, ((1, item.mask),)) for item in with_mask if item.mask]
+        read = in_processes(read_pictures, pictures, n_workers, _file_name, "reading masks")
+        judged = [_judge_picture(root, item, outcome) for item, outcome in zip(with_mask, read, strict=True)]
+    else:
+        size = (mask_size, mask_size) if mask_size else None
+        runs = [Runs(item.image.path, item.values, dialect, size) for item in with_mask]
+        read = in_processes(read_runs, runs, n_workers, _file_name, "reading masks")
+        judged = [_judge_runs(item, dialect, outcome) for item, outcome in zip(with_mask, read, strict=True)]
+    of_item = {id(item): outcome for item, outcome in zip(with_mask, judged, strict=True)}
+    return [of_item.get(id(item), _Outcome([])) for item in items]
+
+
+def _is_negative(kind: str, item: _Item) -> bool:
+    return kind == "labels" or all(map(rle.is_empty, item.values))
+
+
+def _file_name(item: Pictures | Runs) -> str:
+    return item.image.name
+
+
 def _find_tables(root: Path, chosen: str | None) -> tuple[str, list[_Table]]:
     """The kind of the training table, itself, and that of the test images where there is one."""
     if chosen is not None and not (root / chosen).is_file():
         raise InputError(f"there is no {chosen} in {root}: give --table relative to --data-path")
-    path = _search_table(root) if chosen is None else root / chosen
+    path = check_inside(_search_table(root), root) if chosen is None else root / chosen
     kind = _kind(path)
     if kind is None:
         wanted = " or ".join(",".join(columns) for columns in _COLUMNS.values())
         raise InputError(f"{path} is no table of SIIM-ACR Pneumothorax: it needs the columns {wanted}")
-    tables = [_Table(path.name, "train", *read_table(path))]
+    tables = [_Table(path.name, "train", *read_table(path, _COLUMNS[kind]))]
     test = root / _TEST_TABLES[kind]
-    if test != path and test.is_file() and _kind(test) == kind:
-        tables.append(_Table(test.name, "test", *read_table(test)))
+    if test != path and check_inside(test, root).is_file() and _kind(test) == kind:
+        tables.append(_Table(test.name, "test", *read_table(test, _COLUMNS[kind])))
     return kind, tables
 
 
@@ -184,7 +207,7 @@ def _search_table(root: Path) -> Path:
     usable = [
         path
         for path in sorted(root.glob("*.csv"))
-        if "submission" not in path.name and path.name not in _TEST_TABLES.values() and _kind(path)
+        if path.is_file() and "submission" not in path.name and path.name not in _TEST_TABLES.values() and _kind(path)
     ]
     if len(usable) > 1:
         names = ", ".join(path.name for path in usable[:5])
@@ -264,9 +287,12 @@ def _list_radiographs(root: Path, dropped: list[Dropped]) -> tuple[dict[str, Pat
     for entry in sorted(root.iterdir()):
         if entry.name.startswith(".") or "mask" in entry.name.lower():
             continue
+        if leads_out(entry, root):
+            dropped.append(Dropped(entry.name, LINK_OUT))
+            continue
         if entry.is_dir():
             try:
-                found = find_radiographs(entry)
+                found = find_radiographs(entry, root)
             except InputError:
                 continue
         else:
@@ -287,7 +313,7 @@ def _list_radiographs(root: Path, dropped: list[Dropped]) -> tuple[dict[str, Pat
 
 def _picture_items(root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped]) -> list[_Item]:
     """The radiographs of png_images/ that the tables know, with their masks."""
-    images, masks = (_list_names(root, folder) for folder in ("png_images", "png_masks"))
+    images, masks = (_list_names(root, folder, dropped) for folder in ("png_images", "png_masks"))
     items: dict[str, _Item] = {}
     known: set[str] = set()
     for table in tables:
@@ -314,30 +340,29 @@ def _picture_items(root: Path, kind: str, tables: Sequence[_Table], dropped: lis
     return list(items.values())
 
 
-def _list_names(root: Path, folder: str) -> Mapping[str, Path]:
-    if not (root / folder).is_dir():
-        raise InputError(f"there is no folder {root / folder}: stage_1_train_images.csv needs png_images/, png_masks/")
-    return {path.name: path for path in (root / folder).iterdir() if path.suffix.lower() in SUFFIXES}
+def _list_names(root: Path, name: str, dropped: list[Dropped]) -> Mapping[str, Path]:
+    folder = root / name
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}: stage_1_train_images.csv needs png_images/, png_masks/")
+    if not is_inside(folder, root):
+        raise UnsafeNameError(f"{folder} leads out of {root}: put the files themselves there")
+    found = {path.name: path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
+    out = sorted(own for own, path in found.items() if leads_out(path, root))
+    dropped += [Dropped(f"{name}/{own}", LINK_OUT) for own in out]
+    return {own: path for own, path in found.items() if own not in set(out)}
 
 
-def _read_runs(item: _Item, dialect: rle.Dialect, mask_size: int | None) -> _Outcome:
-    if all(map(rle.is_empty, item.values)):
-        return _Outcome([])
-    try:
-        width, height = (mask_size, mask_size) if mask_size else radiograph_size(item.image.path)
-    except RadiographError as error:
-        return _left_out(item.image.file_name, reasons.UNREADABLE, str(error), "left out")
-    mask = np.zeros((height, width), dtype=bool)
-    for text in item.values:
-        try:
-            mask |= rle.decode(text, height, width, dialect)
-        except rle.RunLengthError as error:
-            fits_other = rle.fits(text, height, width, rle.other(dialect))
-            is_other = fits_other and rle.is_telling(text, dialect)
-            hint = f"; it would be a mask in the {rle.other(dialect)} dialect" if fits_other and not is_other else ""
-            reason = OTHER_DIALECT if is_other else error.reason
-            return _left_out(item.place, reason, f"{item.image.source_id}: {error}{hint}", fits_other=fits_other)
-    return _Outcome(regions(mask)[0])
+def _judge_runs(item: _Item, dialect: rle.Dialect, found: RunRegions | Failed) -> _Outcome:
+    if isinstance(found, Failed):
+        return _left_out(item.image.file_name, reasons.UNREADABLE, found.reason, "left out")
+    if found.regions is not None:
+        return _Outcome(list(found.regions))
+    hint = ""
+    if found.fits_other and not found.is_other:
+        hint = f"; it would be a mask in the {rle.other(dialect)} dialect"
+    reason = OTHER_DIALECT if found.is_other else found.reason
+    detail = f"{item.image.source_id}: {found.error}{hint}"
+    return _left_out(item.place, reason, detail, fits_other=found.fits_other)
 
 
 def _left_out(where: str, reason: str, detail: str, action: str = _WITH_IMAGE, fits_other: bool = False) -> _Outcome:
@@ -361,19 +386,16 @@ def _check_dialect(table: Path, outcomes: Sequence[_Outcome], dialect: rle.Diale
         raise InputError(f"{table}: {n_beyond} masks run beyond their radiographs, {n_usable} lie within: {advice}")
 
 
-def _read_picture(root: Path, item: _Item) -> _Outcome:
+def _judge_picture(root: Path, item: _Item, found: tuple[tuple[int, int], list[PictureRegions]] | Failed) -> _Outcome:
     name = item.mask.relative_to(root).as_posix()
-    try:
-        width, height = radiograph_size(item.image.path)
-    except RadiographError as error:
-        return _left_out(item.image.file_name, reasons.UNREADABLE, str(error), "left out")
-    try:
-        mask = read_mask(item.mask)
-    except RadiographError as error:
-        return _left_out(name, reasons.UNREADABLE_MASK, str(error))
-    if mask.shape != (height, width):
-        detail = f"the mask is {mask.shape[1]} x {mask.shape[0]}, the image {width} x {height}"
+    if isinstance(found, Failed):
+        return _left_out(item.image.file_name, reasons.UNREADABLE, found.reason, "left out")
+    (width, height), (mask,) = found
+    if mask.size is None:
+        return _left_out(name, reasons.UNREADABLE_MASK, mask.error)
+    if mask.size != (width, height):
+        detail = f"the mask is {mask.size[0]} x {mask.size[1]}, the image {width} x {height}"
         return _left_out(name, reasons.MASK_SIZE, detail)
-    if mask.any() != (item.values == ("1",)):
+    if bool(mask.regions) != (item.values == ("1",)):
         return _left_out(name, LABEL_DISAGREES, f"has_pneumo is {item.values[0]}")
-    return _Outcome(regions(mask)[0])
+    return _Outcome(list(mask.regions))

@@ -127,7 +127,9 @@ def has_area(boxes: np.ndarray) -> np.ndarray:
 
 def natural(name: str) -> tuple[Any, ...]:
     """A sort key that puts R9 before R10."""
-    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part)
+    parts = [part for part in re.split(r"(\d{1,18})", name) if part]
+    # What is a digit to Python need not be a number to it: ².
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
 
 
 def fuse_readers(

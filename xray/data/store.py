@@ -2,7 +2,8 @@
 
 - annotations.json: COCO. `images`: `id` (= row in images.npy), `file_name` relative to the source, `source_id`,
   `width`, `height` (original pixels), `split` ("train" or "test"), `fold` (-1 for test), `labels` (category ids that
-  the image shows, be they boxed or not), `patient` and `readers` where known. `annotations`: `bbox` (x, y, width,
+  the image shows, be they boxed or not), `patient`, `readers`, `view`, `sex`, `age` (a decade such as "60-69", or
+  "90+") and `manufacturer` where known. `annotations`: `bbox` (x, y, width,
   height in original pixels), `category_id` from 1, `area`, `iscrowd` 0, `readers` (who drew it), `segmentation` (COCO
   RLE at original size) where there is a mask.
 - images.npy: uint8, (N, S, S), letterboxed as `xray.data.canvas` does.
@@ -21,7 +22,7 @@ import numpy as np
 
 from xray.command import InputError
 from xray.data.boxes import BoxTable, xywh_to_xyxy
-from xray.data.canvas import Canvas
+from xray.data.canvas import MAX_PIXELS, Canvas
 
 ANNOTATIONS = "annotations.json"
 IMAGES = "images.npy"
@@ -56,7 +57,7 @@ class Store:
         return len(self.records)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_store, (self.path, self.images is not None)
+        return open_store, (self.path.absolute(), self.images is not None)
 
     @property
     def canvas_size(self) -> int:
@@ -167,7 +168,7 @@ def open_store(path: Path | str, pixels: bool = True) -> Store:
     try:
         size = int(conversion["parameters"]["image_size"])
         return _assemble(path, conversion, annotations, _map_images(path, size) if pixels else None)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
 
 
@@ -177,9 +178,8 @@ def _assemble(path: Path, conversion: dict, annotations: dict, images: np.ndarra
         raise _damaged(path, f"{IMAGES} has {len(images)} rows, {ANNOTATIONS} {len(records)} images")
     if [record["id"] for record in records] != list(range(len(records))):
         raise _damaged(path, f"the image ids in {ANNOTATIONS} are not the rows 0 to {len(records) - 1}")
-    if images is not None and not all(record["width"] > 0 and record["height"] > 0 for record in records):
-        raise _damaged(path, "an image's width or height is not positive")
     for record in records:
+        _check_record(path, record, needs_size=images is not None)
         record["source_id"], record["fold"], record["split"] = (
             str(record["source_id"]),
             int(record["fold"]),
@@ -194,6 +194,12 @@ def _assemble(path: Path, conversion: dict, annotations: dict, images: np.ndarra
     )
     if len(boxes) and not (boxes.images.min() >= 0 and boxes.images.max() < len(records)):
         raise _damaged(path, "an annotation names an image that is not there")
+    if not all(0 < number < 2**31 for number in categories):
+        raise _damaged(path, "a category's id is not counted from 1")
+    masks = {number: row["segmentation"] for number, row in enumerate(rows) if row.get("segmentation")}
+    kinds = {(type(mask.get("size")), type(mask.get("counts"))) for mask in masks.values() if isinstance(mask, dict)}
+    if not (kinds <= {(list, str)} and all(isinstance(mask, dict) for mask in masks.values())):
+        raise _damaged(path, "a segmentation is no compressed RLE")
     if not set(np.unique(boxes.labels).tolist()) <= categories.keys():
         raise _damaged(path, "an annotation names a category that is not there")
     if not {label for record in records for label in record.get("labels", ())} <= categories.keys():
@@ -201,15 +207,28 @@ def _assemble(path: Path, conversion: dict, annotations: dict, images: np.ndarra
     if not np.isfinite(boxes.boxes).all():
         raise _damaged(path, "an annotation's bbox is not finite")
     return Store(
-        path=path.resolve(),
+        path=path,
         images=images,
         records=records,
         boxes=boxes,
         readers=[[str(name) for name in row.get("readers", ())] for row in rows],
-        masks={number: row["segmentation"] for number, row in enumerate(rows) if row.get("segmentation")},
+        masks=masks,
         categories=dict(sorted(categories.items())),
         conversion=conversion,
     )
+
+
+def _check_record(path: Path, record: dict[str, Any], needs_size: bool) -> None:
+    sides = [record.get("width"), record.get("height")]
+    if needs_size or sides != [None, None]:
+        if any(type(side) is not int or side < 1 for side in sides):
+            raise _damaged(path, "an image's width or height is not positive")
+        if sides[0] * sides[1] > MAX_PIXELS:
+            raise _damaged(path, f"an image has more than {MAX_PIXELS // 10**6} million pixels")
+    if not isinstance(record.get("patient"), str | int | None) or not isinstance(record.get("readers", []), list):
+        raise _damaged(path, "an image's patient is no text, or its readers no list")
+    if not -1 <= int(record["fold"]) < 2**31:
+        raise _damaged(path, "an image's fold is not counted from 0")
 
 
 def _map_images(path: Path, size: int) -> np.ndarray:
@@ -218,7 +237,7 @@ def _map_images(path: Path, size: int) -> np.ndarray:
         raise InputError(f"{path} holds annotations but no {IMAGES}: convert it again, without --table-only")
     try:
         images = np.load(file, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # whatever NumPy raises on a damaged header
         raise _damaged(path, f"{IMAGES} cannot be mapped: {error}") from None
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (size, size):
         raise _damaged(path, f"{IMAGES} is {images.dtype} {images.shape}, not uint8 (N, {size}, {size})")
@@ -228,7 +247,7 @@ def _map_images(path: Path, size: int) -> np.ndarray:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(file.parent, f"{file.name} cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise _damaged(file.parent, f"{file.name} holds a {type(content).__name__}, not an object")

@@ -17,7 +17,9 @@ import pandas as pd
 from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.boxes import BoxTable
+from xray.data.canvas import MAX_PIXELS
 from xray.data.conversion import write_store
+from xray.data.names import LINK_OUT, UNSAFE_NAME, UnsafeNameError, check_inside, fault_of, is_inside, leads_out
 from xray.data.source import Dropped, Source, SourceImage, has_area, natural, snap
 from xray.data.tables import read_table
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
@@ -114,7 +116,7 @@ def _join(parts: list[Source]) -> Source:
 
 
 def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> Source:
-    table, content = read_table(root / table_name, NEEDED)
+    table, content = read_table(check_inside(root / table_name, root), NEEDED)
     for name in ("rad_id", "class_name"):
         table[name] = table.get(name, "")
     table = table[table["image_id"] != ""].reset_index(drop=True)
@@ -123,7 +125,7 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
 
     ids, image_of = _factorize(table["image_id"])
     sizes, size_content = _read_sizes(root, split, table)
-    layout, suffixes = ("table", {}) if table_only else _list_files(root / split)
+    layout, suffixes = ("table", {}) if table_only else _list_files(root, split, dropped)
     if layout == "pictures" and sizes is None:
         raise InputError(
             f"{root / split} holds pictures, but nothing tells the size of the original radiographs, in whose pixels "
@@ -136,7 +138,9 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
         place = f"{split}/{image_id}"
         suffix = "" if table_only else suffixes.get(image_id)
         size = (sizes or {}).get(image_id) if layout != "dicom" else None
-        if suffix is None:
+        if fault := fault_of(image_id):
+            dropped.append(Dropped(f"{table_name}, {image_id[:80]!r}", UNSAFE_NAME, detail=fault))
+        elif suffix is None:
             dropped.append(Dropped(place, reasons.MISSING_FILE))
         elif layout == "pictures" and size is None:
             dropped.append(Dropped(place, SIZE_UNKNOWN))
@@ -258,7 +262,7 @@ def _read_sizes(root: Path, split: str, table: pd.DataFrame) -> tuple[dict[str, 
         return _sizes_in(table), b""
     for name in (f"{split}_meta.csv", "train_meta.csv", f"{split}.csv"):
         if (root / name).is_file():
-            table, content = read_table(root / name, ["image_id"])
+            table, content = read_table(check_inside(root / name, root), ["image_id"])
             if _size_columns(table):
                 return _sizes_in(table), content
     return None, b""
@@ -272,20 +276,30 @@ def _size_columns(table: pd.DataFrame) -> tuple[str, str] | None:
 
 def _sizes_in(table: pd.DataFrame) -> dict[str, tuple[int, int]]:
     widths, heights = (_numbers(table[name]) for name in _size_columns(table) or ())
-    valid = (widths >= 1) & (heights >= 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        valid = (widths >= 1) & (heights >= 1) & (widths * heights <= MAX_PIXELS)
     pairs = zip(widths[valid].astype(int).tolist(), heights[valid].astype(int).tolist(), strict=True)
     return dict(zip(table["image_id"][valid].tolist(), pairs, strict=True))
 
 
-def _list_files(folder: Path) -> tuple[str, dict[str, str]]:
+def _list_files(root: Path, split: str, dropped: list[Dropped]) -> tuple[str, dict[str, str]]:
     """The layout of a folder of radiographs, "dicom" or "pictures", and stem → suffix of its files, read once.
 
     Where there are DICOM files, pictures beside them are not looked at: the boxes are in the pixels of the former.
     """
+    folder = root / split
+    if not is_inside(folder, root):
+        raise UnsafeNameError(f"{folder} is a link that leads out of {root}: put the radiographs themselves there")
     with os.scandir(folder) as entries:
-        names = sorted(os.path.splitext(entry.name) for entry in entries)
+        listed = sorted((entry.name, entry.is_symlink()) for entry in entries)
     for layout, suffixes in (("dicom", DICOM_SUFFIXES), ("pictures", PICTURE_SUFFIXES)):
-        found = {stem: suffix for stem, suffix in names if suffix.lower() in suffixes}
+        found = {}
+        for name, is_link in listed:
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in suffixes and is_link and leads_out(folder / name, root):
+                dropped.append(Dropped(f"{split}/{name}", LINK_OUT))
+            elif suffix.lower() in suffixes:
+                found[stem] = suffix
         if found:
             return layout, found
     raise InputError(f"{folder} holds no .dicom, .dcm, .png or .jpg file: put the radiographs of the table there")

@@ -121,7 +121,7 @@ def lovasz(logits: Tensor, truth: Tensor) -> Tensor:
     errors, order = torch.sort(1 - (2 * y - 1) * x, dim=1, descending=True)
     ranked = y.gather(1, order)
     n_positive = ranked.sum(1, keepdim=True)
-    # Of whole numbers, whose running sums PyTorch's strict mode allows on a GPU; exact in float32 up to 16 million pixels.
+    # Of whole numbers, whose running sums PyTorch's strict mode allows on a GPU; exact up to 16 million pixels.
     left = n_positive - ranked.cumsum(1, dtype=torch.int32)
     union = n_positive + (1 - ranked).cumsum(1, dtype=torch.int32)
     jaccard = 1 - left / union

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from xray import interrupts
 from xray.command import InputError
 
 PARAMETERS, TRUTH = "phantoms.json", "phantoms.jsonl"
@@ -46,9 +47,10 @@ def draw_tree(
     holds something else, or phantoms of other parameters and not `overwrite`.
     """
     _prepare(folder, parameters, overwrite, made)
-    records = _read_records(folder / TRUTH)
+    unfinished = folder / f"{TRUTH}.part"
+    records = _read_records(folder / TRUTH) | _read_records(unfinished)
     todo = [job for job in jobs if job.image_id not in records or not job.path.is_file()]
-    with (folder / TRUTH).open("a", encoding="utf-8") as journal:
+    with unfinished.open("a", encoding="utf-8") as journal:
         for record in _with_progress(_run(todo, draw, n_workers), len(jobs), len(jobs) - len(todo), progress):
             records[record["image_id"]] = record
             journal.write(json.dumps(record) + "\n")
@@ -56,6 +58,7 @@ def draw_tree(
     # The journal is in the order in which the workers finished: write it again in the order of the files.
     ordered = [records[job.image_id] for job in jobs]
     write_text(folder / TRUTH, "".join(json.dumps(record) + "\n" for record in ordered))
+    unfinished.unlink()
     return ordered, len(todo)
 
 
@@ -72,10 +75,13 @@ def _prepare(folder: Path, parameters: dict[str, Any], overwrite: bool, made: Se
                     f"{folder} holds phantoms made with other parameters (see {stamp.name} there): give another "
                     "--save-path, or --overwrite to replace them"
                 )
-            for name in (*made, TRUTH, PARAMETERS):
+            for name in (*made, TRUTH, f"{TRUTH}.part", PARAMETERS):
                 path = folder / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    # What a killed run was writing; its processes are gone.
+    for path in folder.rglob(".*.part"):
+        path.unlink()
     write_text(stamp, json.dumps(parameters, indent=2) + "\n")
 
 
@@ -96,11 +102,14 @@ def _run(jobs: list[Any], draw: Callable[[Any], dict[str, Any]], n_workers: int)
         min(n_workers, len(jobs)), mp_context=context, initializer=_one_thread
     )
     try:
-        futures = [pool.submit(draw, job) for job in jobs]
+        with interrupts.shielded():
+            futures = [pool.submit(draw, job) for job in jobs]
         for future in concurrent.futures.as_completed(futures):
             yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _with_progress(records: Iterator[dict], total: int, done: int, show: bool) -> Iterator[dict]:
