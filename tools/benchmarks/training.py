@@ -192,7 +192,9 @@ class Training:
         precision = lightning_precision(self.config.precision, self.device)
         trainer = build_trainer(config, run, self.task.monitored, self.device, precision, draw_validation)
         # Of what accompanies a training the steps alone are measured, not the end of an epoch.
-        kept = [callback for callback in trainer.callbacks if isinstance(callback, Throughput | LearningRateMonitor | Guard)]
+        kept = [
+            callback for callback in trainer.callbacks if isinstance(callback, Throughput | LearningRateMonitor | Guard)
+        ]
         trainer.callbacks = [*kept, rounds]
         trainer.limit_val_batches = 0
         trainer.fit(self.task, loader)
