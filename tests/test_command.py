@@ -2,10 +2,12 @@
 
 import dataclasses
 import sys
+from pathlib import Path
 
 import pytest
 
-from xray.command import FlagError, InputError, command, parse_flags, run_command
+from xray.command import DISK_FULL, FlagError, InputError, check_range, command, parse_flags, run_command
+from xray.interrupts import Terminated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,14 @@ def test_wrong_flags_end_with_status_2_and_are_named(args, named, capsys):
         ),
         (ValueError(), 1, "error: unexpected ValueError: ValueError (run again with --debug for the traceback)\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (Terminated(), 143, "terminated\n"),
+        (OSError(28, "No space left on device"), 1, f"error: {DISK_FULL}\n"),
+        (RuntimeError("write failed: No space left on device (os error 28)"), 1, f"error: {DISK_FULL}\n"),
+        # The folders may name a patient.
+        (
+            PermissionError(13, "Permission denied", "/data/Doe/1.dcm"), 1,
+            "error: unexpected PermissionError: Permission denied: 1.dcm (run again with --debug for the traceback)\n",
+        ),
     ],
 )  # fmt: skip
 def test_an_exception_becomes_one_line_and_a_status(error, status, line, capsys):
@@ -97,3 +107,48 @@ def test_command_reads_the_arguments_of_the_process(monkeypatch):
         command(Config, fail)
     monkeypatch.setattr(sys, "argv", ["tool.py", "--data-path", "d"])
     assert command(Config, fail) == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Paths:
+    """A command with paths."""
+
+    weights: tuple[Path, ...]
+    """Where."""
+    save_path: Path | None = None
+    """Where to."""
+    name: str = ""
+    """A name."""
+    share: float | None = None
+    """A share."""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--weights", ""],
+        ["--weights="],
+        ["--weights", "a", ""],
+        ["--weights", "a", "--save-path", ""],
+        ["--save_path="],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(args, monkeypatch, capsys):
+    with pytest.raises(FlagError, match=r"--(weights|save.path) is empty: give a path"):
+        parse_flags(Paths, args)
+    monkeypatch.setattr(sys, "argv", ["tool.py", *args])
+    assert command(Paths, lambda config: None) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert parse_flags(Paths, ["--weights", ".", "--name", ""]) == Paths((Path("."),))
+
+
+@pytest.mark.parametrize(
+    ("share", "fits"), [(None, True), (0.0, True), (1.0, True), (1.1, False), (float("nan"), False)]
+)
+def test_ranges(share, fits):
+    config = Paths((), share=share)
+    if fits:
+        check_range(config, share=(0, 1))
+    else:
+        with pytest.raises(FlagError, match=r"^--share is (1\.1|nan): give 0 to 1$"):
+            check_range(config, share=(0, 1))

@@ -6,17 +6,22 @@ from pathlib import Path
 if __name__ == "__main__":
     # The repository's root in place of tools/, so that no tool here shadows a package.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from xray import interrupts
+
+    interrupts.watch()
 
 from typing import Annotated
 
 from tyro.conf import subcommand
 
+from tools.benchmarks.ceiling import Ceiling, benchmark_ceiling
 from tools.benchmarks.convert import Convert, benchmark_conversion
 from tools.benchmarks.evaluate import Evaluate, benchmark_evaluation
 from tools.benchmarks.fuse import Fuse, benchmark_fusion
 from tools.benchmarks.infer import Infer, benchmark_inference
 from tools.benchmarks.load import Load, benchmark_loading
 from tools.benchmarks.memory import Memory, benchmark_growth
+from tools.benchmarks.serve import Serve, benchmark_serving
 from tools.benchmarks.train import Train, benchmark_training
 from xray.command import command
 
@@ -29,6 +34,8 @@ Config = (
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Fuse, subcommand("fuse")]
     | Annotated[Memory, subcommand("memory")]
+    | Annotated[Serve, subcommand("serve")]
+    | Annotated[Ceiling, subcommand("ceiling")]
 )  # fmt: skip
 
 
@@ -49,6 +56,10 @@ def main(config: Config) -> None:
             benchmark_fusion(config)
         case Memory():
             benchmark_growth(config)
+        case Serve():
+            benchmark_serving(config)
+        case Ceiling():
+            benchmark_ceiling(config)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ if __name__ == "__main__":
 
     # The repository's root in place of tools/, so that no tool here shadows a package.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from xray import interrupts
+
+    interrupts.watch()
 
 import dataclasses
 import os
@@ -16,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from xray.command import FlagError, InputError, command
+from xray.command import MAX_SEED, FlagError, InputError, check_range, command
 
 
 @dataclasses.dataclass
@@ -30,9 +33,9 @@ class _Common:
     n_folds: int = 5
     """Number of folds (2 to 100), stratified by finding; no patient is in two."""
     n_workers: int = 0
-    """Processes that decode; 0 is one a CPU."""
+    """Processes that decode (0 to 512); 0 is one a CPU."""
     seed: int = 0
-    """Decides between patients that are alike when the folds are dealt."""
+    """Decides between patients that are alike when the folds are dealt (0 to 4294967295)."""
     overwrite: bool = False
     """Replace the dataset at --save-path; the old one stays until the new one is complete."""
     debug: bool = False
@@ -70,8 +73,8 @@ class Siim(_Common):
     dialect: Literal["relative", "absolute"] = "relative"
     """Run lengths count from the end of the run before (as SIIM's do), or, from 1, from the first pixel."""
     mask_size: int | None = None
-    """Side in pixels of the squares in which the run lengths count (1024 in SIIM's table), where the radiographs have
-    been resized since; the radiographs' own size if not given."""
+    """Side in pixels (1 to 10000) of the squares in which the run lengths count (1024 in SIIM's table), where the
+    radiographs have been resized since; the radiographs' own size if not given."""
 
 
 @dataclasses.dataclass
@@ -116,14 +119,24 @@ Config = (
 
 def main(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
     """Converts, then prints what was taken, what was left out, and the next command."""
-    for name, low, high in (("image_size", 32, 8192), ("n_folds", 2, 100), ("n_workers", 0, 512)):
-        if not low <= getattr(config, name) <= high:
-            raise FlagError(f"--{name.replace('_', '-')} is {getattr(config, name)}: give {low} to {high}")
+    check(config)
     if config.save_path.resolve() == config.data_path.resolve():
         raise InputError(f"--save-path and --data-path are both {config.data_path}: choose another --save-path")
     flags = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "debug"}
     flags["n_workers"] = config.n_workers or len(os.sched_getaffinity(0))
     show(_converter(config)(**flags), config.save_path)
+
+
+def check(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
+    """Raises FlagError if a value is out of range or two flags contradict each other."""
+    check_range(config, image_size=(32, 8192), n_folds=(2, 100), n_workers=(0, 512), seed=(0, MAX_SEED))
+    for name in ("annotations", "table", "images", "masks", "category"):
+        if getattr(config, name, None) == "":
+            raise FlagError(f"--{name} is empty: give a name, or leave the flag out")
+    if isinstance(config, Siim):
+        check_range(config, mask_size=(1, 10_000))
+    if isinstance(config, Lungs) and (config.images is None) != (config.masks is None):
+        raise FlagError("--images and --masks are two folders of one's own: give both, or neither for a known layout")
 
 
 def _converter(config: VinBig | Coco | Siim | Lungs | Folders) -> Callable[..., dict[str, Any]]:
@@ -137,8 +150,6 @@ def _converter(config: VinBig | Coco | Siim | Lungs | Folders) -> Callable[..., 
 
         return convert_coco
     if isinstance(config, Siim):
-        if config.mask_size is not None and not 1 <= config.mask_size <= 10_000:
-            raise FlagError(f"--mask-size is {config.mask_size}: give 1 to 10000")
         from xray.data.siim import convert_siim
 
         return convert_siim

@@ -9,6 +9,9 @@ from typing import Any, Literal
 if __name__ == "__main__":
     # The repository's root in place of tools/, whose file names would shadow packages.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from xray import interrupts
+
+    interrupts.watch()
 
 from xray.command import FlagError, InputError, command
 
@@ -56,16 +59,18 @@ def export_run(config: Config) -> None:
         raise InputError(f"{out} is one of the runs to join: give another --save-path")
 
     from xray.heads import join_runs
+    from xray.outputs.unfinished import finishing, is_unfinished
     from xray.training.deploy import MODEL_FILE, WEIGHTS_FILE, save_deployed
 
-    held = {entry.name.removesuffix(".part") for entry in out.iterdir()} if out.is_dir() else set()
+    may_write = config.overwrite or is_unfinished(out, "export")
+    held = {entry.name.removesuffix(".part") for entry in out.iterdir()} - {"export"} if out.is_dir() else set()
     if others := held - {MODEL_FILE, WEIGHTS_FILE}:
         raise InputError(f"{out} holds other things than an export ({min(others)}): give another --save-path")
-    if held and not config.overwrite:
+    if held and not may_write:
         raise InputError(f"{out} holds an export already: give --overwrite, or another --save-path")
     description, state = join_runs(*config.weights)
-    out.mkdir(parents=True, exist_ok=True)
-    save_deployed(out, state, description)
+    with finishing(out, "export"):
+        save_deployed(out, state, description)
     print(f"detector and segmenter on one trunk: {out}; go on with")
     print(f"  python tools/infer.py --weights {out} --data-path RADIOGRAPHS --save-path OUT")
 

@@ -6,13 +6,17 @@ if __name__ == "__main__":
 
     # The repository's root in place of tools/, so that no tool here shadows a package.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from xray import interrupts
+
+    interrupts.watch()
 
 import dataclasses
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from xray.command import InputError, command
+from xray.command import FlagError, InputError, check_range, command
 
 if TYPE_CHECKING:
     from xray.data.predictions import Predictions
@@ -50,8 +54,13 @@ class Config:
 
 def main(config: Config) -> None:
     """Fuses, writes both files and says what went in and came out."""
+    check(config)
+
+    from xray.outputs.unfinished import finishing, is_unfinished
+
+    may_write = config.overwrite or is_unfinished(config.save_path, "fusion")
     for path in (config.save_path / PREDICTIONS, config.save_path / SUBMISSION):
-        if path.exists() and not config.overwrite:
+        if path.exists() and not may_write:
             raise InputError(f"{path} exists: give --overwrite, or another --save-path")
     if config.save_path.exists() and not config.save_path.is_dir():
         raise InputError(f"{config.save_path} is a file: give --save-path a folder")
@@ -73,17 +82,31 @@ def main(config: Config) -> None:
     image_ids, n_unknown = images_to_submit(store, fused)
     if n_unknown:
         print(f"warning: {n_unknown} images are not in {store.path}; their boxes are kept", file=sys.stderr)
-    config.save_path.mkdir(parents=True, exist_ok=True)
     with_submission = max(store.categories) < NO_FINDING_CATEGORY
-    if with_submission:
-        write_submission(config.save_path / SUBMISSION, fused, image_ids, store.categories)
-    write_predictions(config.save_path / PREDICTIONS, fused)
+    with finishing(config.save_path, "fusion"):
+        if with_submission:
+            write_submission(config.save_path / SUBMISSION, fused, image_ids, store.categories)
+        write_predictions(config.save_path / PREDICTIONS, fused)
     print(f"{sum(len(model.table) for model in models)} boxes of {len(models)} files → {len(fused.table)} boxes")
     print(f"predictions: {config.save_path / PREDICTIONS}")
     if with_submission:
         print(f"submission: {config.save_path / SUBMISSION}")
     else:
         print(f"no {SUBMISSION}: it has room for 14 categories, {store.path} has {len(store.categories)}")
+
+
+def check(config: Config) -> None:
+    """Raises FlagError if a value is out of range."""
+    if not config.predictions:
+        raise FlagError("--predictions names no file: give two or more")
+    if not 0 < config.iou < 1:
+        raise FlagError(f"--iou is {config.iou}: give a number between 0 and 1")
+    check_range(config, skip=(0, 1))
+    given = " ".join(f"{weight:g}" for weight in config.weights)
+    if config.weights and len(config.weights) != len(config.predictions):
+        raise FlagError(f"--weights is {given}: give one for each of the {len(config.predictions)} files")
+    if not all(0 < weight < math.inf for weight in config.weights):
+        raise FlagError(f"--weights is {given}: give positive numbers, and leave out a model that counts nothing")
 
 
 def images_to_submit(store: "Store", fused: "Predictions") -> tuple[list[str], int]:

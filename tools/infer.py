@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import itertools
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,10 +14,13 @@ from typing import TYPE_CHECKING, Literal
 if __name__ == "__main__":
     # The repository's root in place of tools/, whose file names would shadow packages.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from xray import interrupts
+
+    interrupts.watch()
 
 from rich.console import Console
 
-from xray.command import InputError, command
+from xray.command import FlagError, InputError, check_range, command
 from xray.config import require
 from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
 
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from xray.data.prediction_journal import PredictionJournal
     from xray.data.probabilities import MapWriter
     from xray.data.store import Store
+    from xray.outputs.dicom_results import DicomResults
     from xray.pipeline import Pipeline
 
 UNFINISHED = "predictions.part"
@@ -71,21 +77,27 @@ class InferConfig:
     """Dataset directory with the truth to draw; default: --data-path where that is one."""
     overlay_threshold: float = 0.3
     """Lowest confidence that overlays show, in [0, 1]."""
+    sr: bool = False
+    """Write the findings in each DICOM file as a structured report, OUT/sr/<id>.dcm (TID 1500)."""
+    seg: bool = False
+    """Write the masks in each DICOM file as a segmentation, OUT/seg/<id>.dcm; there is none without a mask."""
+    report_threshold: float = 0.3
+    """Lowest confidence of the findings in structured reports, in [0, 1]."""
     sample_submission: str = ""
     """CSV whose image_id column gives the submission's rows; default: sample_submission.csv in or above the data."""
     split: str = ""
     """Of a dataset directory: only this split, train or test."""
     fold: int = -1
-    """Of a dataset directory: only this fold; -1 is all."""
+    """Of a dataset directory: only this fold, from 0; -1 is all."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     """What convolutions are computed in. auto: bf16 on GPUs that have it, and on CPUs where a trial on the first
     radiographs finds that it is faster and gives the same; else 32."""
     batch_size: int = 0
-    """Radiographs per pass; 0 chooses 2 on a CPU and as many as its memory allows on a GPU."""
+    """Radiographs per pass (0 to 4096); 0 chooses 2 on a CPU and as many as its memory allows on a GPU."""
     n_workers: int = os.cpu_count() or 1
-    """Processes that decode files while the model works; 0 decodes in the main process."""
+    """Processes that decode files while the model works (0 to 512); 0 decodes in the main process."""
     timeout: float = 60.0
-    """Seconds that one file may take to decode."""
+    """Seconds that one file may take to decode, above 0 and up to 86400."""
     overwrite: bool = False
     """Replace the predictions that OUT holds."""
     debug: bool = False
@@ -98,7 +110,7 @@ def main(config: InferConfig) -> int:
     out = Path(config.save_path)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give a folder as --save-path")
-    if (out / "predictions.json").exists() and not config.overwrite:
+    if (out / "predictions.json").exists() and not config.overwrite and not (out / UNFINISHED).exists():
         raise InputError(f"{out} holds predictions already: give another --save-path, or --overwrite")
 
     from xray.data.inputs import open_inputs
@@ -128,11 +140,14 @@ def main(config: InferConfig) -> int:
     pipeline = load_pipeline(runs, device, config.tta, config.gate, config.gate_threshold, triplet, config.prune)
     if config.probabilities and not pipeline.segmenters:
         raise InputError("--probabilities keeps the maps of segmenters, and --weights names none")
+    if config.seg and not pipeline.segmenters:
+        raise InputError("--seg writes the masks of segmenters, and --weights names none")
+    objects = dicom_results(config, inputs, pipeline)
     out.mkdir(parents=True, exist_ok=True)
     with PredictionJournal(out / UNFINISHED, claims_of(config, inputs), inputs.ids, config.overwrite) as journal:
         if journal.done:
             print(f"going on after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
-        find_all(pipeline, inputs, journal, truth, config)
+        find_all(pipeline, inputs, journal, truth, config, objects)
         failures = [(inputs.ids[position], *rest) for p in journal.portions() for position, *rest in p.failures]
         absent = set(order).difference(inputs.ids)
         failures += [(name, "", "no such file") for name in order if name in absent]
@@ -142,6 +157,10 @@ def main(config: InferConfig) -> int:
         kind = kind_of_submission(pipeline)
         n_boxes = write_results(out, journal, order, pipeline.categories, kind, failures)
         journal.remove()
+    if objects is not None:
+        failed = {name for name, *_ in failures}
+        read = [(n, path) for n, path in zip(inputs.ids, inputs.paths, strict=True) if n not in failed]
+        print(*objects.summary(out, read), sep="\n")
     print(f"{len(order) - len(failures)} radiographs, {n_boxes} boxes: {out / 'predictions.json'}")
     if failures:
         print(
@@ -154,16 +173,27 @@ def main(config: InferConfig) -> int:
 
 def check(config: InferConfig) -> None:
     """Raises FlagError if a value is out of range."""
-    require(config.batch_size >= 0, "batch_size", config.batch_size, "at least 0")
-    require(config.n_workers >= 0, "n_workers", config.n_workers, "at least 0")
-    require(config.timeout > 0, "timeout", config.timeout, "above 0")
-    require(0 <= config.overlay_threshold <= 1, "overlay_threshold", config.overlay_threshold, "in [0, 1]")
-    threshold = config.gate_threshold
-    require(threshold is None or 0 <= threshold <= 1, "gate_threshold", threshold, "in [0, 1]")
-    fits = all(0 <= value <= 1 for value in config.triplet or ())
-    require(fits, "triplet", " ".join(map(str, config.triplet or ())), "three numbers in [0, 1], MIN_AREA a share")
-    require(0 <= config.prune <= 4, "prune", config.prune, "0 to 4")
+    for name in ("weights", "data_path", "save_path"):
+        value = getattr(config, name)
+        if not value or "" in (value if name == "weights" else [value]):
+            raise FlagError(f"--{name.replace('_', '-')} is empty: give a path")
+    check_range(
+        config, batch_size=(0, 4096), n_workers=(0, 512), overlay_threshold=(0, 1), gate_threshold=(0, 1),
+        prune=(0, 4), fold=(-1, 99), report_threshold=(0, 1),
+    )  # fmt: skip
+    device = re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", config.device)
+    require(device is not None, "device", repr(config.device), "auto, cpu or cuda")
+    require(0 < config.timeout <= 86_400, "timeout", config.timeout, "above 0, and 86400 s (a day) at most")
+    top, _, bottom = triplet = config.triplet or (0.0, 0.0, 0.0)
+    fits = all(0 <= value <= 1 for value in triplet) and bottom <= top
+    require(fits, "triplet", " ".join(map(str, triplet)), "three numbers in [0, 1], MIN_AREA a share, BOTTOM up to TOP")
     require(config.split in ("", "train", "test"), "split", config.split, "train or test")
+    if config.split == "test" and config.fold >= 0:
+        raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
+    if config.truth and not config.overlays:
+        raise FlagError("--truth is drawn by --overlays: add that, or leave --truth out")
+    if config.gate_threshold is not None and config.gate == "soft":
+        raise FlagError("--gate-threshold is for --gate hard: add that, or leave the threshold out")
 
 
 def truth_of(config: InferConfig, inputs: "Inputs") -> "Store | None":
@@ -199,12 +229,38 @@ def rows_of_submission(data: Path, ids: tuple[str, ...], sample: str) -> list[st
     return list(ids)
 
 
+def dicom_results(config: InferConfig, inputs: "Inputs", pipeline: "Pipeline") -> "DicomResults | None":
+    """What makes SR and SEG, None where none are wanted. Raises InputError where there are no files to speak of."""
+    if not (config.sr or config.seg):
+        return None
+    if inputs.store is not None:
+        raise InputError(
+            f"--sr and --seg refer to DICOM files, and {config.data_path} is a dataset directory: give the files"
+        )
+    if importlib.util.find_spec("highdicom") is None:
+        raise InputError("--sr and --seg need highdicom: install it, or all of xray with its extra dicom-out")
+    from xray.outputs.dicom_objects import algorithm_of
+    from xray.outputs.dicom_results import DicomResults
+
+    settings = {"threshold": config.report_threshold, "mirrored": config.tta, "gate": config.gate}
+    if pipeline.segmenters:
+        settings["triplet"] = " ".join(f"{value:g}" for value in dataclasses.astuple(pipeline.triplet))
+    algorithm = algorithm_of([Path(run) for run in config.weights], **settings)
+    return DicomResults(pipeline.categories, algorithm, config.report_threshold, config.sr, config.seg)
+
+
 def find_all(
-    pipeline: "Pipeline", inputs: "Inputs", journal: "PredictionJournal", truth: "Store | None", config: InferConfig
+    pipeline: "Pipeline",
+    inputs: "Inputs",
+    journal: "PredictionJournal",
+    truth: "Store | None",
+    config: InferConfig,
+    objects: "DicomResults | None",
 ) -> None:
     """Puts the findings of all radiographs that are not in the journal yet into it, and their maps and pictures out."""
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from xray.data.names import inside, safe_path
     from xray.outputs.pictures import rows_of
     from xray.outputs.results import save_overlay
     from xray.precision import settle, settle_by_trial
@@ -226,8 +282,14 @@ def find_all(
                 name, pixels = inputs.ids[position], getattr(item, "pixels", None)
                 pixels = inputs.pixels(position) if pixels is None else pixels
                 own = rows_of(batch.found.table, batch.found.masks, number)
-                path = out / "overlays" / f"{name}.png"
+                path = inside(out, f"overlays/{safe_path(name)}.png")
                 save_overlay(path, name, pixels, *own, pipeline.categories, truth, config.overlay_threshold)
+            if objects is not None:
+                own = rows_of(batch.found.table, batch.found.masks, number)
+                objects.write(out, inputs.ids[position], inputs.paths[position], *own, portion.labels[position])
+        if objects is not None:
+            for position, *_ in portion.failures:
+                objects.discard(out, inputs.ids[position])
         # Last, since it says that the radiographs are done.
         journal.add(portion)
         progress.update(task, completed=portion.stop)
@@ -275,7 +337,8 @@ def claims_of(config: InferConfig, inputs: "Inputs") -> dict[str, object]:
     free = ("weights", "data_path", "save_path", "sample_submission", "n_workers", "timeout", "overwrite", "debug")
     claims = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
     files = [Path(run) / name for run in config.weights for name in ("model.json", "model.safetensors")]
-    claims["weights"] = [(str(path.absolute()), stamp(path)) for path in files]
+    # As a hash: what an interrupted command leaves must not tell where on whose machine it ran.
+    claims["weights"] = [(hashlib.sha256(os.fsencode(path.absolute())).hexdigest(), stamp(path)) for path in files]
     digest = hashlib.sha256()
     for number, name in enumerate(inputs.ids):
         digest.update(repr((name, stamp(inputs.paths[number]) if inputs.paths else int(inputs.rows[number]))).encode())

@@ -10,14 +10,20 @@ from pathlib import Path
 if __name__ == "__main__":
     # The repository's root in place of tools/, whose file names would shadow packages.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from xray import interrupts
+
+    interrupts.watch()
 
 import argparse
+import dataclasses
 import math
 import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from xray.command import InputError, run_command
+import tyro
+
+from xray.command import FlagError, InputError, run_command
 from xray.config import TrainingConfig, read_training_flags, require
 
 PICTURE = "lr_find.png"
@@ -25,10 +31,23 @@ FEWEST = 10
 """Steps before the loss diverges that a suggestion needs at least."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """The sweep's own flags; all others are those of xray/train.py, below."""
+
+    min_lr: float = 1e-7
+    """First learning rate, above 0."""
+    max_lr: float = 1.0
+    """Last learning rate, above --min-lr and up to 1000."""
+    n_steps: int = 100
+    """Optimizer steps between them (20 to 100000)."""
+
+
 def main(task_name: str, config: TrainingConfig, min_lr: float, max_lr: float, n_steps: int) -> None:
     """Sweeps, writes SAVE_PATH/lr_find.png and prints the suggestion."""
+    require(0 < max_lr <= 1000, "max_lr", max_lr, "above 0, and 1000 at most")
     require(0 < min_lr < max_lr, "min_lr", min_lr, "above 0 and below --max-lr")
-    require(n_steps >= 2 * FEWEST, "n_steps", n_steps, f"at least {2 * FEWEST}")
+    require(2 * FEWEST <= n_steps <= 100_000, "n_steps", n_steps, f"{2 * FEWEST} to 100000")
     from xray.train import build_task, check_data
 
     check_data(Path(config.data_path))
@@ -123,18 +142,29 @@ def draw(path: Path, rates: Sequence[float], losses: Sequence[float], suggestion
     os.replace(temporary, path)
 
 
+def read_sweep(args: Sequence[str]) -> tuple[Sweep, list[str]]:
+    """The sweep's own flags, and all others, which are those of a training. Prints the former's help where asked."""
+    if {"-h", "--help"} & set(args):
+        print(tyro.extras.get_parser(Sweep).format_help())
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.error = _refuse  # type: ignore[method-assign]
+    for field in dataclasses.fields(Sweep):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    values, others = parser.parse_known_args(args)
+    if "--resume" in others:
+        raise FlagError("--resume is for xray/train.py: leave it out, the sweep starts from the weights of --weights")
+    return Sweep(**vars(values)), others
+
+
+def _refuse(message: str) -> None:
+    raise FlagError(message)
+
+
 if __name__ == "__main__":
 
     def start() -> None:
-        """The sweep's own flags first; all others are those of a training."""
-        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        parser.add_argument("--min-lr", type=float, default=1e-7)
-        parser.add_argument("--max-lr", type=float, default=1.0)
-        parser.add_argument("--n-steps", type=int, default=100)
-        own, others = parser.parse_known_args()
-        if {"-h", "--help"} & set(others):
-            print("--min-lr 1e-7  first learning rate of the sweep\n--max-lr 1.0   last one")
-            print("--n-steps 100  optimizer steps between them\n\nand the flags of xray/train.py:\n")
-        main(*read_training_flags(others), own.min_lr, own.max_lr, own.n_steps)
+        """Flags first: mistakes in them count as failures of the command too."""
+        own, others = read_sweep(sys.argv[1:])
+        main(*read_training_flags(others), *dataclasses.astuple(own))
 
     sys.exit(run_command(start, debug="--debug" in sys.argv))

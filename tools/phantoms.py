@@ -6,12 +6,15 @@ from pathlib import Path
 if __name__ == "__main__":
     # The repository's root in place of tools/, so that `tools/fuse.py` and its like shadow nothing.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from xray import interrupts
+
+    interrupts.watch()
 
 import dataclasses
 import os
 from typing import Literal
 
-from xray.command import command
+from xray.command import MAX_SEED, FlagError, check_range, command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +27,12 @@ class Config:
     """vinbig: boxes of 14 findings by three readers; siim: pneumothorax masks as run lengths, JPEG in DICOM; lungs: PNG
     with a mask of each lung, as in the Montgomery set."""
     n_train: int = 200
-    """Number of training radiographs in each tree."""
+    """Number of training radiographs in each tree (0 to 1000000)."""
     n_test: int = 50
-    """Number of test radiographs in each tree, their truth kept apart (test_truth.csv, test-rle-truth.csv, test/)."""
+    """Number of test radiographs in each tree (0 to 1000000), their truth kept apart (test_truth.csv,
+    test-rle-truth.csv, test/)."""
     seed: int = 0
-    """The same seed and numbers give the same files."""
+    """The same seed (0 to 4294967295) and numbers give the same files."""
     size: int | None = None
     """Longer side of the radiographs in pixels, about (96 to 6000); if not given, 1900 to 3000, in siim 1024 and
     in lungs 1400 to 2000."""
@@ -38,7 +42,7 @@ class Config:
     """Share of the radiographs of vinbig and siim with a pneumothorax, 0 to 1; if not given, a quarter in siim and as
     few as in VinBigData in vinbig."""
     n_workers: int = os.cpu_count() or 1
-    """Processes that draw; 0 draws in the main one. The files do not depend on it."""
+    """Processes that draw (0 to 512); 0 draws in the main one. The files do not depend on it."""
     overwrite: bool = False
     """Replace phantoms that were made with other parameters."""
     debug: bool = False
@@ -47,6 +51,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Writes the phantoms and says what to do with them."""
+    check(config)
+
     from xray.data.phantom_trees import write_lungs, write_siim
     from xray.data.phantoms import write_vinbig
 
@@ -74,6 +80,20 @@ def main(config: Config) -> None:
     print("Next:")
     for tree, folder in folders:
         print(f"  python tools/convert.py {tree} --data-path {folder} --save-path DATA")
+
+
+def check(config: Config) -> None:
+    """Raises FlagError if a value is out of range or two flags contradict each other."""
+    check_range(
+        config, n_train=(0, 1_000_000), n_test=(0, 1_000_000), seed=(0, MAX_SEED), size=(96, 6000),
+        normal_fraction=(0, 1), pneumothorax_fraction=(0, 1), n_workers=(0, 512),
+    )  # fmt: skip
+    if config.n_train + config.n_test == 0:
+        raise FlagError("--n-train and --n-test are both 0: ask for one phantom at least")
+    if not config.trees:
+        raise FlagError("--trees names none: give vinbig, siim or lungs")
+    if config.pneumothorax_fraction is not None and set(config.trees) == {"lungs"}:
+        raise FlagError("--pneumothorax-fraction is for vinbig and siim, and --trees is lungs: leave it out")
 
 
 if __name__ == "__main__":

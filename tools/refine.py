@@ -6,6 +6,9 @@ if __name__ == "__main__":
 
     # The repository's root in place of tools/, so that no tool here shadows a package.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from xray import interrupts
+
+    interrupts.watch()
 
 import dataclasses
 import json
@@ -15,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from xray.command import FlagError, InputError, command
+from xray.command import FlagError, InputError, check_range, command
 from xray.findings import FINDINGS, PNEUMOTHORAX
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ class Config:
     split: Literal["train", "test"] | None = None
     """Fit and score on this split; by default on every split and fold that both predictions touch."""
     fold: int | None = None
-    """Fit and score on this fold of the train split, which neither model should have been trained on."""
+    """Fit and score on this fold of the train split, from 0, which neither model should have been trained on."""
     overwrite: bool = False
     """Replace the predictions at --save-path and, with --fit, the setting that --weights has."""
     debug: bool = False
@@ -68,6 +71,7 @@ def main(config: Config) -> None:
     from xray.data.alignment import check_categories
     from xray.data.predictions import Predictions, read_predictions, write_predictions
     from xray.data.store import open_store
+    from xray.outputs.unfinished import finishing
     from xray.refine import Refinement, refine
 
     store = open_store(config.data_path, pixels=False)
@@ -75,7 +79,7 @@ def main(config: Config) -> None:
     if category is None:
         raise InputError(f"{store.path} has no category {NAME}: give the dataset that the detector was trained for")
     description = read_run(config.weights) if config.weights else None
-    if config.fit and description and "refinement" in description and not config.overwrite:
+    if config.fit and description and "refinement" in description and not may_write(config):
         raise InputError(f"{config.weights} has a fitted refinement already: give --overwrite to replace it")
     boxes, masks = read_predictions(config.predictions), read_predictions(config.masks)
     check_categories(store, boxes, config.predictions.name)
@@ -92,12 +96,12 @@ def main(config: Config) -> None:
         print(said)
     print(f"setting: {in_words(setting)}")
     refined, attached = refine(table, components, segmentations, setting, category)
-    config.save_path.mkdir(parents=True, exist_ok=True)
     kept = {row: mask for row, mask in boxes.masks.items() if row not in attached}
-    write_predictions(config.save_path / PREDICTIONS, Predictions(ids, refined, {**kept, **attached}))
-    if config.fit and config.weights:
-        store_setting(config.weights, {**description, "refinement": dataclasses.asdict(setting)})
-        print(f"kept in {config.weights / 'model.json'}")
+    with finishing(config.save_path, "refinement"):
+        write_predictions(config.save_path / PREDICTIONS, Predictions(ids, refined, {**kept, **attached}))
+        if config.fit and config.weights:
+            store_setting(config.weights, {**description, "refinement": dataclasses.asdict(setting)})
+            print(f"kept in {config.weights / 'model.json'}")
     print(f"{len(refined) - len(table)} boxes added, {len(attached)} with a mask: {config.save_path / PREDICTIONS}")
 
 
@@ -105,12 +109,20 @@ def check(config: Config) -> None:
     """Raises FlagError or InputError for what can be said without reading anything."""
     if not config.fit and config.weights is None:
         raise FlagError("neither --fit nor --weights: the setting must be fitted, or come from a segmenter's run")
+    check_range(config, fold=(0, 99))
     if config.split == "test" and config.fold is not None:
         raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
     if config.save_path.exists() and not config.save_path.is_dir():
         raise InputError(f"{config.save_path} is a file: give --save-path a folder")
-    if (config.save_path / PREDICTIONS).exists() and not config.overwrite:
+    if (config.save_path / PREDICTIONS).exists() and not may_write(config):
         raise InputError(f"{config.save_path / PREDICTIONS} exists: give --overwrite, or another --save-path")
+
+
+def may_write(config: Config) -> bool:
+    """Whether to replace what is there: when asked to, and where this command was cut off."""
+    from xray.outputs.unfinished import is_unfinished
+
+    return config.overwrite or is_unfinished(config.save_path, "refinement")
 
 
 def read_run(run: Path) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from pathlib import Path
 if __name__ == "__main__":
     # The repository's root in place of tools/, so that tools/fuse.py and others shadow nothing.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from xray import interrupts
+
+    interrupts.watch()
 
 import os
 import re
@@ -17,8 +20,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from xray.command import FlagError, InputError, command
+from xray.command import MAX_SEED, FlagError, InputError, check_range, command
 from xray.data.masks import decode_mask
+from xray.data.names import safe_name
 from xray.data.store import Store, open_store
 from xray.findings import NO_FINDING_NAME, colour_of
 from xray.outputs.overlays import Mark, Region, draw_contact_sheet, draw_overlay, save_picture
@@ -39,7 +43,7 @@ class Config:
     """Folder for the pictures, one PNG an image, named after it; pictures of the same name are replaced."""
 
     n: int = 24
-    """Number of radiographs, drawn by chance."""
+    """Number of radiographs, drawn by chance (1 to 1000000)."""
 
     all: bool = False
     """Draw every radiograph instead of --n of them."""
@@ -48,13 +52,13 @@ class Config:
     """Only radiographs of this split."""
 
     fold: int | None = None
-    """Only radiographs of this fold."""
+    """Only radiographs of this fold of the train split, from 0."""
 
     finding: str | None = None
     """Only radiographs with this finding, e.g. "Nodule/Mass"; "No finding" means those without any box."""
 
     seed: int = 0
-    """Of the drawing by chance."""
+    """Of the drawing by chance (0 to 4294967295)."""
 
     contact_sheet: bool = True
     """Also put up to 48 of the radiographs together into contact_sheet.png."""
@@ -65,8 +69,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Draws the pictures and says on stdout where they are."""
-    if config.n < 1:
-        raise FlagError(f"--n is {config.n}: give at least 1")
+    check(config)
     store = open_store(config.data_path)
     rows = choose_rows(store, config)
     names = file_names([store.records[row]["source_id"] for row in rows])
@@ -84,12 +87,26 @@ def main(config: Config) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # resizing and PNG coding run outside Python's lock
         drawn = pool.map(draw, range(len(rows)))
         console = Console(stderr=True)
-        thumbnails = [picture for picture in track(drawn, "drawing", len(rows), console=console) if picture is not None]
+        try:
+            shown = track(drawn, "drawing", len(rows), console=console)
+            thumbnails = [picture for picture in shown if picture is not None]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     print(f"{len(rows)} pictures in {config.save_path}")
     if config.contact_sheet:
         columns = max(1, round((len(thumbnails) * 1.5) ** 0.5))
         save_picture(config.save_path / CONTACT_SHEET, draw_contact_sheet(thumbnails, columns))
         print(f"{len(thumbnails)} of them together in {config.save_path / CONTACT_SHEET}")
+
+
+def check(config: Config) -> None:
+    """Raises FlagError if a value is out of range or two flags contradict each other."""
+    check_range(config, n=(1, 1_000_000), fold=(0, 99), seed=(0, MAX_SEED))
+    if config.split == "test" and config.fold is not None:
+        raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
+    if config.finding == "":
+        raise FlagError("--finding is empty: give a name, or leave the flag out")
 
 
 def choose_rows(store: Store, config: Config) -> list[int]:
@@ -138,7 +155,7 @@ def file_names(source_ids: list[str]) -> list[str]:
     names: list[str] = []
     taken = {Path(CONTACT_SHEET).stem}
     for source_id in source_ids:
-        plain = re.sub(r"[^\w.-]+", "_", source_id, flags=re.ASCII).strip(".")[:120] or "image"
+        plain = safe_name(re.sub(r"[^\w.-]+", "_", source_id, flags=re.ASCII).strip(".")[:120] or "image")
         name, number = plain, 1
         while name.casefold() in taken:
             number += 1

@@ -1,16 +1,24 @@
 """What every command shares: flags from a dataclass, and one clear line instead of a traceback."""
 
 import dataclasses
+import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import tyro
 
+from xray import interrupts
+
 EXIT_FAILED = 1
 EXIT_WRONG_FLAGS = 2
-EXIT_INTERRUPTED = 130
+
+MAX_SEED = 2**32 - 1
+"""The largest that NumPy, PyTorch and Lightning all take."""
+DISK_FULL = "the disk is full: make room there, then give the same command again"
 
 
 class InputError(Exception):
@@ -31,6 +39,7 @@ def parse_flags(config_type: Any, args: Sequence[str] | None = None, default: An
     """
     if default is not None:
         tyro_options["default"] = default
+    _refuse_empty_paths(config_type, sys.argv[1:] if args is None else args)
     # `--n-epochs`, never `--config.n-epochs`; a flag that is on or off reads `--tta / --no-tta`.
     return tyro.cli(config_type, args=args, config=(tyro.conf.OmitArgPrefixes,), **tyro_options)
 
@@ -39,32 +48,23 @@ def run_command(main: Callable[..., int | None], *args: Any, debug: bool = False
     """Calls `main(*args)` and returns the exit status of the process.
 
     An InputError becomes one line on stderr and status 1 (a FlagError 2); so does any other exception, named by its
-    type. With `debug` they propagate with their traceback. Ctrl-C gives 130.
+    type. With `debug` they propagate with their traceback. Ctrl-C gives 130, SIGTERM 143: a command that began with
+    `interrupts.watch` ends right here, with what it had started.
     """
     # Read when torch is first imported. Threads that wait for each other give their core away: on a machine with other
     # work, where one of them is kept waiting, spinning made training steps 2 to 8 times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return int(main(*args) or 0)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except FlagError as error:
-        if debug:
+        with interrupts.gently():
+            return int(main(*args) or 0)
+    except BaseException as error:
+        # Libraries make other exceptions of an interruption, and some exit by themselves.
+        if (which := interrupts.ending(error)) is not None:
+            return interrupts.end(which)
+        if debug or not isinstance(error, Exception):
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return EXIT_WRONG_FLAGS
-    except InputError as error:
-        if debug:
-            raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return EXIT_FAILED
-    except Exception as error:
-        if debug:
-            raise
-        where = f"{type(error).__name__}: {_one_line(error)}"
-        print(f"error: unexpected {where} (run again with --debug for the traceback)", file=sys.stderr)
-        return EXIT_FAILED
+        print(f"error: {_told(error)}", file=sys.stderr)
+        return EXIT_WRONG_FLAGS if isinstance(error, FlagError) else EXIT_FAILED
 
 
 def command(config_type: Any, main: Callable[[Any], int | None], **tyro_options: Any) -> int:
@@ -72,12 +72,64 @@ def command(config_type: Any, main: Callable[[Any], int | None], **tyro_options:
 
     A `debug: bool` field in the config, where there is one, keeps tracebacks.
     """
-    config = parse_flags(config_type, **tyro_options)
+    try:
+        config = parse_flags(config_type, **tyro_options)
+    except FlagError as error:
+        print(f"error: {_told(error)}", file=sys.stderr)
+        return EXIT_WRONG_FLAGS
     return run_command(main, config, debug=_debug_flag(config))
+
+
+def check_range(config: Any, **ranges: tuple[float, float]) -> None:
+    """Raises FlagError for the first flag of `config` outside its range (lowest, highest), NaN among them.
+
+    A flag that is None has not been given.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
+            raise FlagError(f"--{name.replace('_', '-')} is {value}: give {low} to {high}")
+
+
+def _refuse_empty_paths(config_type: Any, args: Sequence[str]) -> None:
+    """Raises FlagError for `--some-path ""`, which pathlib takes for the current directory.
+
+    It is what a shell makes of a variable that is not set.
+    """
+    names = {field.replace("_", "-") for field, kind in _fields(config_type) if Path in (kind, *typing.get_args(kind))}
+    current = ""
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        current = flag if flag.startswith("--") else current
+        if not (value if equals else arg) and current.removeprefix("--").replace("_", "-") in names:
+            raise FlagError(f"{current} is empty: give a path")
+
+
+def _fields(config_type: Any) -> Iterator[tuple[str, Any]]:
+    """Name and type of all fields of a dataclass, or of those that a union has."""
+    if isinstance(config_type, type) and dataclasses.is_dataclass(config_type):
+        hints = typing.get_type_hints(config_type)
+        yield from ((field.name, hints[field.name]) for field in dataclasses.fields(config_type))
+    for part in typing.get_args(config_type):
+        yield from _fields(part)
 
 
 def _debug_flag(config: Any) -> bool:
     return dataclasses.is_dataclass(config) and bool(getattr(config, "debug", False))
+
+
+def _told(error: Exception) -> str:
+    """What an exception says, in one line."""
+    if isinstance(error, InputError):
+        return _one_line(error)
+    # Rust's and C++'s writers have exceptions of their own.
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+        return DISK_FULL
+    said = _one_line(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        # The folders of a file inside the data may name a patient.
+        said = f"{error.strerror}: {Path(os.fsdecode(error.filename)).name}"
+    return f"unexpected {type(error).__name__}: {said} (run again with --debug for the traceback)"
 
 
 def _one_line(error: BaseException) -> str:

@@ -17,25 +17,16 @@ import torch
 
 from xray.command import InputError
 from xray.data.boxes import BoxTable
-from xray.data.canvas import Canvas
-from xray.data.decoding import Decoded, Undecodable, decode_canvases
+from xray.data.decoding import Decoded, Undecodable, decode_canvases, decode_whole
 from xray.data.inputs import Inputs
 from xray.data.prediction_journal import Portion
-from xray.data.radiograph import read_radiograph
 from xray.pipeline import Findings, Pipeline, Seen
 
 T = TypeVar("T")
 Item = Decoded | Undecodable
 
-PATIENCE = 1.5
+PATIENCE = 0.4
 """Seconds that a thread may take to stop once something went wrong."""
-
-
-@dataclasses.dataclass
-class DecodedWhole(Decoded):
-    """A radiograph on its canvas, and its own pixels, (height, width) uint8."""
-
-    pixels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +70,6 @@ def radiographs(inputs: Inputs, size: int, n_workers: int, timeout: float, pixel
         yield from decode_canvases(inputs.paths, size, n_workers, timeout, decode=decode_whole)
     else:
         yield from inputs.canvases(size, n_workers, timeout)
-
-
-def decode_whole(index: int, path: Any, size: int) -> DecodedWhole:
-    """`decode_canvas` that keeps the pixels. Raises RadiographError."""
-    radiograph = read_radiograph(path)
-    canvas = Canvas(radiograph.width, radiograph.height, size).letterbox(radiograph.pixels)
-    return DecodedWhole(index, path, canvas, radiograph.width, radiograph.height, radiograph.spacing, radiograph.pixels)
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

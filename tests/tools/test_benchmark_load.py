@@ -53,10 +53,24 @@ def test_the_peer_loads_what_the_file_shows(vinbig_store, tmp_path):
 
 
 @pytest.mark.parametrize(("workers", "n"), [(0, 6), (1, 32)])
-@pytest.mark.parametrize("way", ["ours", "augmented", "png"])
+@pytest.mark.parametrize("way", ["ours", "augmented", "device", "stored", "png"])
 def test_counts_what_is_timed(ways, way, workers, n):
     # With a process, eight batches of four beside the one that is not counted.
     assert ways.time(way, workers).n == n
+
+
+def test_what_is_completed_on_the_device_is_what_training_gets(ways):
+    from xray.data.dataset import collate_boxes
+
+    keys = [(0, draw, draw) for draw in range(6)]
+    found = {
+        way: ways._complete(collate_boxes([dataset[key] for key in keys])) for way, dataset in ways.datasets.items()
+    }
+    assert torch.equal(found["device"], found["stored"])
+    assert not torch.equal(found["device"], found["ours"])
+    difference = (found["device"].float() - found["augmented"].float()).abs()
+    assert difference.mean() < 1
+    assert torch.equal(found["ours"][:, 0], torch.from_numpy(np.array(ways.plain.store.images[:6])))
 
 
 def test_both_ways_are_equal_until_one_is_changed(ways, monkeypatch):
@@ -87,7 +101,7 @@ def test_writes_its_numbers(tmp_path, capsys):
     assert report["bytes_per_image"] == {"ours": 64 * 64, "png": 3 * 4 * 64 * 64}
     [entry] = report["results"]
     assert entry["processes"] == 1
-    for name in ("ours", "augmented"):
+    for name in ("ours", "augmented", "device", "stored"):
         quotients = sorted(b / a for a, b in zip(entry[name]["seconds"], entry["png"]["seconds"], strict=True))
         ratio = entry[name]["ratio"]
         np.testing.assert_allclose(
@@ -103,7 +117,7 @@ def test_measures_several_processes():
     run = [sys.executable, str(script), "load", *flags, "--repeats=1", "--n-workers=2"]
     result = subprocess.run(run, capture_output=True, text=True, timeout=180)
     assert result.returncode == 0, result.stderr
-    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("│")] == ["1"] * 3 + ["2"] * 3
+    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("│")] == ["1"] * 5 + ["2"] * 5
 
 
 @pytest.mark.parametrize(

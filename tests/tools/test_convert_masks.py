@@ -87,7 +87,7 @@ def test_labels_alone_lead_to_classification(raw, tmp_path):
         (["siim", "--data-path", "siim", "--readers", "all"], 2, "--readers"),
         (["lungs", "--data-path", "none"], 1, "no data at none"),
         (["lungs", "--data-path", "empty"], 1, "there is no folder empty/CXR_png"),
-        (["lungs", "--data-path", "lungs", "--images", "CXR_png"], 1, "give both, or neither"),
+        (["lungs", "--data-path", "lungs", "--images", "CXR_png"], 2, "give both, or neither"),
         (["lungs", "--data-path", "lungs", "--patients", "none.csv"], 1, "none.csv cannot be read"),
         (["lungs", "--data-path", "lungs", "--lungs", "both"], 2, "--lungs"),
         (["folders", "--data-path", "none"], 1, "no data at none: give the directory that holds a folder"),

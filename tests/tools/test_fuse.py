@@ -109,7 +109,7 @@ def test_bad_input_is_refused_and_nothing_written(tmp_path: Path, data: Path, fi
     ):
         with pytest.raises(InputError, match=words):
             main(config)
-    with pytest.raises(FlagError, match="1 weights for 2"):
+    with pytest.raises(FlagError, match="--weights is 1: give one for each of the 2 files"):
         main(Config(files, data, out, weights=(1,)))
     assert not out.exists()
     main(Config(files, data, out))

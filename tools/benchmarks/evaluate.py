@@ -30,7 +30,7 @@ class Evaluate:
     """
 
     n_images: int = 3000
-    """Radiographs."""
+    """Number of radiographs."""
     n_boxes: int = 100
     """Predicted boxes of each, at most the 100 that COCO takes."""
     repeats: int = 5

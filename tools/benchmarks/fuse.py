@@ -17,7 +17,7 @@ class Fuse:
     """
 
     n_images: int = 3000
-    """Radiographs."""
+    """Number of radiographs."""
     n_models: int = 10
     """Models, or views of them (5 models and their mirrored views are 10)."""
     n_boxes: int = 100

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -40,12 +39,7 @@ class Memory:
 def benchmark_growth(config: Memory) -> None:
     """Measures, prints a table, and writes the JSON file and the figure."""
     check(config)
-    # Ended by `kill` or a time limit it must not leave the stage that is running behind, as Ctrl-C does not.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        report = measure_growth(config)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    report = measure_growth(config)
     show_growth(report)
     reports.save_report(config.save_path, report)
     if config.save_path is not None:

@@ -9,12 +9,18 @@ from typing import Any
 from tools.benchmarks import timing
 from xray.command import FlagError, InputError
 
+MOST = {"n_workers": 512, "batch_size": 4096, "image_size": 8192, "width": 20_000, "height": 20_000}
+"""Highest values of flags; of all others 10 million."""
+
 
 def check_at_least(config: Any, **lowest: float) -> None:
-    """Raises FlagError for the first flag of `config` below its lowest value."""
+    """Raises FlagError for the first flag of `config` below its lowest value, or above what makes sense."""
     for name, low in lowest.items():
-        if getattr(config, name) < low:
-            raise FlagError(f"--{name.replace('_', '-')} is {getattr(config, name)}: give at least {low}")
+        value, high = getattr(config, name), MOST.get(name, 10_000_000)
+        if not low <= value:
+            raise FlagError(f"--{name.replace('_', '-')} is {value}: give at least {low}")
+        if value > high:
+            raise FlagError(f"--{name.replace('_', '-')} is {value}: give at most {high}")
 
 
 def check_save_path(path: Path | None) -> None:

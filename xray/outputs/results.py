@@ -16,7 +16,7 @@ from xray.data.store import Store
 from xray.findings import NO_FINDING_BOX
 from xray.outputs.overlays import save_picture
 from xray.outputs.pictures import draw_findings, draw_with_truth, in_words, rows_of
-from xray.outputs.submission import write_mask_submission, write_submission
+from xray.outputs.submission import ENCODING, write_mask_submission, write_submission
 
 PORTION = 256
 """Radiographs of which the rows are put together at a time."""
@@ -44,7 +44,7 @@ def write_results(
             ids = order[start : start + PORTION]
             found, own = journal.predictions([numbers[name] for name in ids if name in numbers])
             if rows is not None:
-                _append_submission(rows, out / "portion.csv", found, ids, categories, submission, start == 0)
+                _append_submission(rows, out / "portion.part", found, ids, categories, submission, start == 0)
             for name in ids:
                 if names and (probabilities := own.get(numbers.get(name, -1))):
                     labels.writerow([name, *(f"{probabilities[label]:.6g}" for label in names)])
@@ -93,7 +93,7 @@ def _table(path: Path, header: Sequence[str], wanted: bool) -> Iterator[Any]:
         yield None
         return
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="") as file:
+    with temporary.open("w", newline="", **ENCODING) as file:
         writer = csv.writer(file)
         writer.writerow(header)
         yield writer

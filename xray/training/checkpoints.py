@@ -222,6 +222,13 @@ def _layout(config: TrainingConfig) -> dict[str, int]:
 class BestCheckpoint(ModelCheckpoint):
     """best.ckpt. A ModelCheckpoint that remembers the best score when its run directory was moved, too."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's without the folder: runs are handed on, and it would tell where on whose machine they were."""
+        state = super().state_dict()
+        names = {key: Path(state[key]).name for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        best = {Path(path).name: score for path, score in state["best_k_models"].items()}
+        return {**state, **names, "dirpath": "", "best_k_models": best}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning forgets the score if the path changed, and the next epoch would replace best.ckpt, worse or not."""
         if state_dict["best_model_score"] is None:

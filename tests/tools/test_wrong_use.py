@@ -1,0 +1,317 @@
+"""Wrong flags of every command: one line, status 2, nothing done. And its help: complete, at once, without torch."""
+
+import ast
+import dataclasses
+import importlib
+import math
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xray.command import FlagError
+from xray.config import TASKS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+NAN, INF = math.nan, math.inf
+CONVERT = ["--data-path", "none", "--save-path", "out"]
+INFER = ["--weights", "none", "--data-path", "none", "--save-path", "out"]
+
+# Command and its necessary flags → the wrong ones, each with the flag that must be named.
+WRONG = {
+    ("tools/convert.py", "vinbig", *CONVERT): [
+        ("--image-size -1", "--image-size"), ("--image-size 0", "--image-size"), ("--image-size 31", "--image-size"),
+        ("--image-size 100000", "--image-size"), ("--n-folds 1", "--n-folds"), ("--n-folds -5", "--n-folds"),
+        ("--n-folds 1000", "--n-folds"), ("--n-workers -1", "--n-workers"), ("--n-workers 100000", "--n-workers"),
+        ("--seed -1", "--seed"), ("--seed 4294967296", "--seed"), ("--data-path ", "--data-path"),
+        ("--save-path ", "--save-path"), ("--save-path=", "--save-path"),
+    ],
+    ("tools/convert.py", "coco", *CONVERT): [("--annotations ", "--annotations"), ("--n-folds 0", "--n-folds")],
+    ("tools/convert.py", "siim", *CONVERT): [
+        ("--mask-size 0", "--mask-size"), ("--mask-size -3", "--mask-size"), ("--mask-size 100000", "--mask-size"),
+        ("--table ", "--table"),
+    ],
+    ("tools/convert.py", "lungs", *CONVERT): [
+        ("--images a", "--images"), ("--masks a", "--masks"), ("--images  --masks b", "--images"),
+        ("--category ", "--category"), ("--patients ", "--patients"),
+    ],
+    ("tools/convert.py", "folders", *CONVERT): [("--patients ", "--patients"), ("--n-workers 513", "--n-workers")],
+    ("tools/phantoms.py", "--save-path", "out"): [
+        ("--n-train -1", "--n-train"), ("--n-test -1", "--n-test"), ("--n-train 0 --n-test 0", "--n-train"),
+        ("--n-train 100000000", "--n-train"), ("--seed -1", "--seed"), ("--size 0", "--size"), ("--size 95", "--size"),
+        ("--size 100000", "--size"), ("--normal-fraction -0.1", "--normal-fraction"),
+        ("--normal-fraction nan", "--normal-fraction"), ("--normal-fraction 1.1", "--normal-fraction"),
+        ("--pneumothorax-fraction 2", "--pneumothorax-fraction"),
+        ("--pneumothorax-fraction inf", "--pneumothorax-fraction"), ("--n-workers -1", "--n-workers"),
+        ("--trees lungs --pneumothorax-fraction 0.5", "--pneumothorax-fraction"), ("--trees", "--trees"),
+        ("--save-path ", "--save-path"),
+    ],
+    ("tools/view.py", "--data-path", "none", "--save-path", "out"): [
+        ("--n 0", "--n"), ("--n -3", "--n"), ("--n 10000000", "--n"), ("--fold -1", "--fold"),
+        ("--fold 1000", "--fold"), ("--seed -1", "--seed"), ("--finding ", "--finding"),
+        ("--split test --fold 0", "--split"), ("--data-path ", "--data-path"), ("--save-path ", "--save-path"),
+    ],
+    ("tools/infer.py", *INFER): [
+        ("--batch-size -1", "--batch-size"), ("--batch-size 100000", "--batch-size"), ("--n-workers -1", "--n-workers"),
+        ("--n-workers 100000", "--n-workers"), ("--timeout 0", "--timeout"), ("--timeout -1", "--timeout"),
+        ("--timeout nan", "--timeout"), ("--timeout inf", "--timeout"),
+        ("--report-threshold 2", "--report-threshold"), ("--overlay-threshold 2", "--overlay-threshold"),
+        ("--overlay-threshold nan", "--overlay-threshold"), ("--gate hard --gate-threshold -1", "--gate-threshold"),
+        ("--gate hard --gate-threshold nan", "--gate-threshold"), ("--gate-threshold 0.5", "--gate-threshold"),
+        ("--triplet 0.5 0.1 0.7", "--triplet"), ("--triplet 2 0 0", "--triplet"), ("--triplet nan 0 0", "--triplet"),
+        ("--prune 5", "--prune"), ("--prune -1", "--prune"), ("--fold -2", "--fold"), ("--fold 1000", "--fold"),
+        ("--split other", "--split"), ("--split test --fold 0", "--split"), ("--device gpu", "--device"),
+        ("--device ", "--device"), ("--truth there", "--truth"), ("--weights ", "--weights"),
+        ("--weights", "--weights"),
+        ("--data-path ", "--data-path"), ("--save-path ", "--save-path"),
+    ],
+    ("tools/evaluate.py", "--predictions", "none.json", "--data-path", "none", "--save-path", "out"): [
+        ("--resamples -1", "--resamples"), ("--resamples 1000000", "--resamples"), ("--fold -1", "--fold"),
+        ("--fold 100", "--fold"), ("--threshold -0.1", "--threshold"), ("--threshold nan", "--threshold"),
+        ("--triplet 0.5 0.1 0.7", "--triplet"), ("--triplet 0.5 nan 0.1", "--triplet"),
+        ("--triplet 0.5 0.1 0.1 --fit run", "--triplet"), ("--split test --fold 1", "--split"), ("--fit ", "--fit"),
+        ("--predictions ", "--predictions"), ("--data-path ", "--data-path"), ("--save-path ", "--save-path"),
+    ],
+    ("tools/fuse.py", "--predictions", "a.json", "b.json", "--data-path", "none", "--save-path", "out"): [
+        ("--iou 0", "--iou"), ("--iou 1", "--iou"), ("--iou nan", "--iou"), ("--iou -1", "--iou"),
+        ("--skip -1", "--skip"),
+        ("--skip nan", "--skip"), ("--weights 1", "--weights"), ("--weights 1 0", "--weights"),
+        ("--weights 1 nan", "--weights"), ("--weights 1 inf", "--weights"), ("--weights 1 -1", "--weights"),
+        ("--predictions ", "--predictions"), ("--predictions", "--predictions"), ("--save-path ", "--save-path"),
+    ],
+    ("tools/refine.py", "--predictions", "a.json", "--masks", "b.json", "--data-path", "none", "--save-path", "out"): [
+        ("", "--fit"), ("--fit --fold -1", "--fold"), ("--fit --fold 100", "--fold"),
+        ("--fit --split test --fold 1", "--split"), ("--weights ", "--weights"), ("--masks ", "--masks"),
+    ],
+    ("tools/export.py", "--weights", "none", "--save-path", "out"): [
+        ("--format run", "--weights"), ("--format torchvision", "--save-path"),
+        ("--format torchvision --weights a b", "--weights"), ("--format run --weights ", "--weights"),
+        ("--format run --save-path ", "--save-path"),
+    ],
+    ("tools/lr_find.py", "--data-path", "none", "--save-path", "out"): [
+        ("--min-lr 0", "--min-lr"), ("--min-lr nan", "--min-lr"), ("--min-lr 2", "--min-lr"),
+        ("--max-lr inf", "--max-lr"),
+        ("--max-lr -1", "--max-lr"), ("--n-steps 19", "--n-steps"), ("--n-steps 10000000", "--n-steps"),
+        ("--n-steps many", "--n-steps"), ("--resume", "--resume"), ("--batch-size 0", "--batch-size"),
+    ],
+    ("xray/train.py", "--data-path", "none", "--save-path", "out"): [
+        ("--lr nan", "--lr"), ("--batch-size -1", "--batch-size"), ("--weights coco --backbone resnet18", "--weights"),
+        ("--data-path ", "--data-path"), ("--save-path ", "--save-path"), ("--weights ", "--weights"),
+        ("--task ", "--task"), ("--config ", "--config"), ("--task ear", "--task"), ("--task", "--task"),
+        ("--device ", "--device"), ("--task segmentation --deep-supervision", "--deep-supervision"),
+        ("--task segmentation --depth 2", "--depth"), ("--task segmentation --encoder ", "--encoder"),
+        ("--task classification --network ", "--network"),
+    ],
+    ("tools/serve.py", "--weights", "none"): [
+        ("--port -1", "--port"), ("--port 70000", "--port"), ("--batch-size -1", "--batch-size"),
+        ("--places 0", "--places"),
+        ("--max-megabytes nan", "--max-megabytes"), ("--n-workers 0", "--n-workers"), ("--timeout 0", "--timeout"),
+        ("--dicom-port 70000", "--dicom-port"), ("--report-threshold 2", "--report-threshold"),
+        ("--dicom-return A@b:1", "--dicom-return"),
+    ],
+    ("tools/benchmark.py", "convert"): [
+        ("--n-images 0", "--n-images"), ("--repeats 0", "--repeats"), ("--width 1", "--width"),
+        ("--height 1000000", "--height"), ("--image-size 1", "--image-size"), ("--n-workers -1", "--n-workers"),
+        ("--n-workers 10000", "--n-workers"), ("--data-path ", "--data-path"), ("--save-path ", "--save-path"),
+    ],
+    ("tools/benchmark.py", "load"): [("--n-images 1", "--n-images"), ("--batch-size 0", "--batch-size")],
+    ("tools/benchmark.py", "train"): [
+        ("--n-images 1", "--n-images"), ("--n-steps 0", "--n-steps"), ("--batch-size 0", "--batch-size"),
+        ("--n-images 4 --batch-size 8", "--n-images"), ("--roi-samples 0", "--roi-samples"),
+    ],
+    ("tools/benchmark.py", "infer"): [
+        ("--n-images 1", "--n-images"), ("--passes 0", "--passes"), ("--score-threshold nan", "--score-threshold"),
+        ("--score-threshold 1", "--score-threshold"), ("--proposals 0", "--proposals"),
+    ],
+    ("tools/benchmark.py", "evaluate"): [("--n-boxes 101", "--n-boxes"), ("--n-boxes 0", "--n-boxes")],
+    ("tools/benchmark.py", "fuse"): [("--iou nan", "--iou"), ("--iou 1", "--iou"), ("--n-models 0", "--n-models")],
+    ("tools/benchmark.py", "memory"): [
+        ("--n-images 100", "--n-images"), ("--n-images 100 50", "--n-images"), ("--stages train", "--stages"),
+        ("--image-size 1", "--image-size"), ("--batch-size 0", "--batch-size"),
+    ],
+}  # fmt: skip
+
+# The same flags of training by their values: reading all its flags takes a tenth of a second.
+OUT_OF_RANGE = {
+    "detection": {
+        "n_epochs": (0, -1, 10**11), "batch_size": (0, -1, 10**11), "lr": (0.0, -1.0, NAN, INF),
+        "momentum": (-0.1, 1.0, NAN, INF), "weight_decay": (-1.0, NAN, INF), "step_size": (0, -1),
+        "gamma": (0.0, 1.1, NAN), "warmup_steps": (-1,), "clip_grad": (-1.0, NAN, INF), "accumulate": (0,),
+        "ema_decay": (0.0, 1.0, NAN), "devices": (0, 10**5), "num_nodes": (0, 10**5), "n_workers": (-1, 10**5),
+        "fold": (-1,), "seed": (-1, 2**32), "flip": (-0.1, 1.1, NAN), "log_step": (0,), "early_stop": (-1,),
+        "val_every": (0, 101), "n_pictures": (-1,), "device": ("gpu", ""), "trainable_layers": (-1, 6),
+        "fpn_channels": (0,), "anchor_scale": (0.0, -1.0, NAN, INF), "repeat_threshold": (-1.0, 2.0, NAN),
+        "normals": (-1.0, 2.0, NAN), "rpn_samples": (0,), "roi_samples": (0,), "proposals": (1,),
+        "score_threshold": (-1.0, 1.0, NAN), "max_detections": (0,), "data_path": ("",), "weights": ("",),
+    },
+    "segmentation": {
+        "depth": (2, 6), "beta": (-1.0, 2.0, NAN), "positives": (-1.0, 2.0, NAN), "positives_end": (-1.0, 2.0, NAN),
+        "threshold": (0.0, 1.0, NAN), "encoder": ("",),
+    },
+    "classification": {"network": ("",), "lr": (INF,), "save_path": ("",)},
+}  # fmt: skip
+
+
+def run(command, monkeypatch, capsys):
+    """Status and stderr of a command that runs in this process."""
+    monkeypatch.setattr(sys, "argv", [str(ROOT / command[0]), *command[1:]])
+    # As a module, so that it neither watches for signals nor changes where modules are looked for.
+    module = importlib.import_module(command[0].removesuffix(".py").replace("/", "."))
+    start = START.get(command[0], lambda module: module.command(module.Config, module.main))
+    try:
+        status = start(module)
+    except SystemExit as ended:
+        status = ended.code
+    return status, capsys.readouterr()
+
+
+def start_training(module):
+    return module.run_command(lambda: module.main(*module.read_training_flags(sys.argv[1:])))
+
+
+def start_sweep(module):
+    def start():
+        own, others = module.read_sweep(sys.argv[1:])
+        module.main(*module.read_training_flags(others), own.min_lr, own.max_lr, own.n_steps)
+
+    return module.run_command(start)
+
+
+START = {
+    "tools/infer.py": lambda module: module.command(module.InferConfig, module.main),
+    "tools/serve.py": lambda module: module.command(module.ServeConfig, module.main),
+    "xray/train.py": start_training,
+    "tools/lr_find.py": start_sweep,
+}
+
+
+def words(text):
+    """A line of flags; after a blank that nothing follows, or a second one, the value is empty."""
+    return text.split(" ") if text else []
+
+
+@pytest.mark.parametrize("command", WRONG, ids=[" ".join(part for part in c[:2]) for c in WRONG])
+def test_wrong_flags(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for wrong, named in WRONG[command]:
+        status, said = run((*command, *words(wrong)), monkeypatch, capsys)
+        assert status == 2, (wrong, said)
+        assert said.err.startswith("error: "), wrong
+        assert said.err.count("\n") == 1, wrong
+        assert re.search(rf"{named}\b", said.err), (wrong, said.err)
+        assert said.out == ""
+        assert not list(tmp_path.iterdir()), wrong
+
+
+@pytest.mark.parametrize("task", OUT_OF_RANGE)
+def test_values_of_training_out_of_range(task):
+    for name, values in OUT_OF_RANGE[task].items():
+        for value in values:
+            with pytest.raises(FlagError, match=f"^--{name.replace('_', '-')} is "):
+                TASKS[task](**{name: value}).check()
+    # All numbers that must be finite are among them.
+    config = TASKS[task]()
+    for field in dataclasses.fields(config):
+        if isinstance(getattr(config, field.name), float):
+            with pytest.raises(FlagError, match=f"^--{field.name.replace('_', '-')} is nan"):
+                dataclasses.replace(config, **{field.name: NAN}).check()
+
+
+def test_unknown_flags(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for command in WRONG:
+        needed = ["--format", "run"] if command[0] == "tools/export.py" else []
+        status, said = run((*command, *needed, "--no-such-flag", "1"), monkeypatch, capsys)
+        assert status == 2, command
+        assert "--no-such-flag" in said.err
+    assert not list(tmp_path.iterdir())
+
+
+# ---- help
+
+SUBCOMMANDS = {
+    "tools/convert.py": ("vinbig", "coco", "siim", "lungs", "folders"),
+    "tools/benchmark.py": ("convert", "load", "train", "infer", "evaluate", "fuse", "memory"),
+}
+TOOLS = ["xray/train.py", *sorted(f"tools/{path.name}" for path in (ROOT / "tools").glob("[a-z]*.py"))]
+
+
+def dataclasses_in(path):
+    """Name → (field, its docstring or None) of the dataclasses in a file."""
+    found = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(mark) for mark in node.decorator_list):
+            fields = []
+            for place, line in enumerate(node.body):
+                if isinstance(line, ast.AnnAssign):
+                    after = node.body[place + 1] if place + 1 < len(node.body) else None
+                    is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                    fields.append((line.target.id, after.value.value if is_text else None))
+            found[node.name] = fields
+    return found
+
+
+def test_every_flag_has_a_help_text():
+    files = [*(ROOT / "tools").glob("*.py"), ROOT / "xray" / "config.py"]
+    files += [ROOT / "tools" / "benchmarks" / f"{name}.py" for name in SUBCOMMANDS["tools/benchmark.py"]]
+    n_flags = 0
+    for path in files:
+        for name, fields in dataclasses_in(path).items():
+            for field, text in fields:
+                assert text, f"{path.name}: {name}.{field} has no help"
+                assert len(text.split()) >= 2, f"{path.name}: {name}.{field}: {text!r}"
+                n_flags += 1
+    assert n_flags > 150
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_help_is_complete_and_comes_at_once(tool, tmp_path):
+    """Every flag with its default or "required". It is processor time that counts: the machine may be busy."""
+    before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+    command = [sys.executable, "-X", "importtime", ROOT / tool, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    seconds = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "lightning", "matplotlib", "pandas", "albumentations"}
+    print(f"{tool} --help: {seconds:.2f} s")
+    assert seconds < 1.5
+    check_help(done.stdout, tool in SUBCOMMANDS)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *((tool, name) for tool, names in SUBCOMMANDS.items() for name in names),
+        ("xray/train.py", "--task", "segmentation"),
+        ("xray/train.py", "--task", "classification"),
+    ],
+)
+def test_help_of_subcommands(command, monkeypatch, capsys):
+    status, said = run((*command, "--help"), monkeypatch, capsys)
+    assert status == 0
+    check_help(said.out, False)
+
+
+def check_help(text, has_subcommands):
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    if has_subcommands:
+        assert "subcommands" in plain
+        return
+    flags = re.findall(r"^[ │|]*(?:-h, )?(--[a-z0-9-]+)", plain, flags=re.MULTILINE)
+    assert len(flags) > 3
+    said = plain.count("(default:") + plain.count("(required)") + plain.count("(repeatable)") + plain.count("show this")
+    # `--debug | --no-debug` are one flag.
+    assert said >= len({flag for flag in flags if not flag.startswith("--no-")}) - 1, plain
+
+
+def test_the_wrong_flags_cover_every_command():
+    assert {command[0] for command in WRONG} == set(TOOLS)
+    assert {command[1] for command in WRONG if command[0] in SUBCOMMANDS} == {
+        name for names in SUBCOMMANDS.values() for name in names
+    }

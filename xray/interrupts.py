@@ -1,0 +1,180 @@
+"""Ctrl-C and SIGTERM: a command ends within two seconds, says so in one line, and leaves no process behind.
+
+Python runs a signal's handler between two steps of the main thread: not while that computes in C. And the exception
+that a handler raises may be swallowed, or printed with a traceback, by whatever it hits. Hence three parts:
+
+- before `gently` nothing has been started yet, and the process ends at once;
+- inside it KeyboardInterrupt unwinds the main thread, so that files and pools are closed;
+- and a thread of its own, which the signal itself wakes, ends the process after DEADLINE seconds, come what may. That
+  is like being killed, at any moment of which everything under its final name is whole.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+DEADLINE = 1.2
+"""Seconds from the signal until the process is ended without further ado."""
+
+_came: int | None = None
+"""The signal that is ending this command."""
+_is_watching = False
+_is_gentle = False
+_said = threading.Lock()
+"""Held by whoever says that the command was interrupted, which is said once."""
+_is_said = threading.Event()
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: it ends a command as Ctrl-C does, but for the exit status."""
+
+
+def watch(*signals: signal.Signals) -> None:
+    """Lets these signals (by default SIGINT and SIGTERM) end this process in order; for a command's first lines.
+
+    One that the process was started to ignore, as with `nohup`, stays ignored.
+    """
+    global _is_watching
+    signals = tuple(
+        which for which in signals or (signal.SIGINT, signal.SIGTERM) if signal.getsignal(which) is not signal.SIG_IGN
+    )
+    if os.name != "posix" or _is_watching or not signals:
+        return
+    _is_watching = True
+    awakened, awakens = os.pipe()
+    os.set_blocking(awakens, False)
+    signal.set_wakeup_fd(awakens, warn_on_full_buffer=False)
+    for which in signals:
+        signal.signal(which, _handle)
+    threading.Thread(target=_guard, args=(awakened, signals), name="interrupts", daemon=True).start()
+    os.register_at_fork(after_in_child=lambda: _forget(signals))
+    unraisable, in_thread = sys.unraisablehook, threading.excepthook
+    # Of a command that is ending, what threads and finalizers meet is of no interest.
+    sys.unraisablehook = lambda found: unraisable(found) if _came is None else None
+    threading.excepthook = lambda found: in_thread(found) if _came is None else None
+    # multiprocessing's tracker tidies up behind a process that had to be ended, and need not complain of it.
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+
+
+@contextlib.contextmanager
+def gently() -> Iterator[None]:
+    """Work to be unwound by KeyboardInterrupt, or Terminated, rather than cut off."""
+    global _is_gentle
+    _is_gentle = True
+    try:
+        yield
+    finally:
+        _is_gentle = False
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Processes that are started inside never see Ctrl-C, which the terminal sends to all: their parent ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    # Started on the way, it would let the signal through to those after it.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ending(error: BaseException) -> int | None:
+    """The signal that an exception comes from, be it by way of a library's own; None where there was none."""
+    if _came is not None:
+        return _came
+    if isinstance(error, Terminated):
+        return signal.SIGTERM
+    return signal.SIGINT if isinstance(error, KeyboardInterrupt) else None
+
+
+def end(which: int) -> int:
+    """Says that the command was interrupted and ends it; without `watch`, returns the exit status instead."""
+    if _said.acquire(blocking=False):
+        with contextlib.suppress(OSError, ValueError):
+            print(_words(which), file=sys.stderr)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        _is_said.set()
+    if _is_watching:
+        # Not by way of the interpreter's own end, which would wait for threads.
+        _end_now(which)
+    else:
+        _is_said.clear()
+        _said.release()
+    return 128 + which
+
+
+def _handle(which: int, frame: Any) -> None:
+    global _came
+    if not _is_gentle:
+        _end_now(which)
+    # Pressed once more, it must not disturb the tidying up.
+    if _came is None:
+        _came = which
+        raise Terminated if which == signal.SIGTERM else KeyboardInterrupt
+
+
+def _guard(awakened: int, signals: tuple[signal.Signals, ...]) -> None:
+    while True:
+        which = os.read(awakened, 1)[0]
+        if which in signals:
+            if _is_gentle:
+                time.sleep(DEADLINE)
+            _end_now(which)
+
+
+def _end_now(which: int) -> None:
+    for process in _descendants():
+        with contextlib.suppress(OSError):
+            os.kill(process, signal.SIGKILL)
+    if _said.acquire(blocking=False):
+        # A progress bar may stand on the last line, and hide the cursor.
+        before = "\x1b[?25h\n" if os.isatty(2) else ""
+        with contextlib.suppress(OSError):
+            os.write(2, f"{before}{_words(which)}\n".encode())
+        _is_said.set()
+    # The main thread and the guard may come here at once: the first to leave must not cut the other's word off.
+    _is_said.wait(0.2)
+    os._exit(128 + which)
+
+
+def _words(which: int) -> str:
+    return "terminated" if which == signal.SIGTERM else "interrupted"
+
+
+def _forget(signals: tuple[signal.Signals, ...]) -> None:
+    """In a forked worker: it ends by its parent's doing."""
+    signal.set_wakeup_fd(-1)
+    for which in signals:
+        signal.signal(which, signal.SIG_IGN if which == signal.SIGINT else signal.SIG_DFL)
+
+
+def _descendants() -> list[int]:
+    """Processes that this one has started, and those that they have; not multiprocessing's tracker, which ends last."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # The name in parentheses may hold anything, parentheses too.
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(entry.name))
+    found, waiting = [], [os.getpid()]
+    while waiting:
+        for process in children.get(waiting.pop(), ()):
+            waiting.append(process)
+            with contextlib.suppress(OSError):
+                if b"multiprocessing.resource_tracker import" not in Path(f"/proc/{process}/cmdline").read_bytes():
+                    found.append(process)
+    return found
