@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
+AUDIT := .venv-audit
 DEMO := demo
 PNEUMOTHORAX := demo-pneumothorax
 
-.PHONY: demo pneumothorax test test-slow lint clean
+.PHONY: demo pneumothorax test test-slow fuzz lint clean test-lowest audit constraints
 
 # Phantoms → dataset → detector, and a mask head on its trunk → submission → report. Each file named below marks a finished
 # step, so that an interrupted demo goes on where it stopped; `make clean` forgets it.
@@ -30,7 +32,7 @@ $(DEMO)/truth/contact_sheet.png: $(DEMO)/data/conversion.json
 	@touch $@
 
 $(DEMO)/run/trained: $(DEMO)/data/conversion.json
-	$(BIN)/python xray/train.py --config configs/demo.yaml $$(test -f $(DEMO)/run/last.ckpt && echo --resume)
+	$(BIN)/python xray/train.py --config configs/demo.yaml $$(test -f $(DEMO)/run/config.yaml && echo --resume)
 	@touch $@
 
 # VinBigData has no masks: the head learns from others.
@@ -41,7 +43,7 @@ $(DEMO)/masks/conversion.json: | $(VENV)/installed
 	@touch $@
 
 $(DEMO)/head/trained: $(DEMO)/masks/conversion.json $(DEMO)/run/trained
-	$(BIN)/python xray/train.py --config configs/demo-head.yaml $$(test -f $(DEMO)/head/last.ckpt && echo --resume)
+	$(BIN)/python xray/train.py --config configs/demo-head.yaml $$(test -f $(DEMO)/head/config.yaml && echo --resume)
 	@touch $@
 
 # How far boxes follow the masks is fitted on the fold that the detector was not trained on.
@@ -78,7 +80,7 @@ $(PNEUMOTHORAX)/data/conversion.json: $(PNEUMOTHORAX)/raw/drawn
 
 $(PNEUMOTHORAX)/run/trained: $(PNEUMOTHORAX)/data/conversion.json
 	$(BIN)/python xray/train.py --config configs/phantom-pneumothorax.yaml \
-		$$(test -f $(PNEUMOTHORAX)/run/last.ckpt && echo --resume)
+		$$(test -f $(PNEUMOTHORAX)/run/config.yaml && echo --resume)
 	@touch $@
 
 $(PNEUMOTHORAX)/predictions/predictions.json: $(PNEUMOTHORAX)/run/trained
@@ -89,11 +91,35 @@ $(PNEUMOTHORAX)/report/report.html: $(PNEUMOTHORAX)/predictions/predictions.json
 	$(BIN)/python tools/evaluate.py --predictions $(PNEUMOTHORAX)/predictions/predictions.json \
 		--data-path $(PNEUMOTHORAX)/data --save-path $(PNEUMOTHORAX)/report --overwrite
 
+# A process for each core; the tests of one file stay together, as they share what they set up.
+PROCESSES := -n auto --maxprocesses 4 --dist loadfile
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PROCESSES)
 
 test-slow: $(VENV)/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(PROCESSES)
+
+# The suite with the lowest versions that setup.cfg allows. Those named in KEEP stay at the version of requirements.txt:
+# a second build of torch is a large download. `make test-lowest KEEP=` tries its floor as well.
+KEEP := torch torchvision
+test-lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/python -m pytest -m "not slow" $(PROCESSES)
+
+# Known holes in the versions that are pinned. Each exception is explained in SECURITY.md.
+ACCEPTED :=
+audit: $(AUDIT)/installed
+	grep -hE "^[A-Za-z0-9._-]+==" requirements.txt constraints.txt > $(AUDIT)/pins.txt
+	$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps -r $(AUDIT)/pins.txt $(ACCEPTED:%=--ignore-vuln %)
+
+# Resolves what comes along with the pins of requirements.txt anew; `make test` then tests it.
+constraints:
+	$(PYTHON) scripts/constraints.py
+
+# Mutated radiographs, tables, run lengths, JSON and YAML through the readers of every command: a table of what became of
+# them, and status 1 on a breach, whose input is kept. `make fuzz FUZZ="--images 1000 --seed 7"` tries fewer, or others.
+FUZZ :=
+fuzz: $(VENV)/installed
+	$(BIN)/python tests/fuzz/run.py $(FUZZ)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -101,12 +127,23 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 
 # Touched last, so that an installation that was interrupted starts again.
-$(VENV)/installed: requirements.txt setup.cfg pyproject.toml
+$(VENV)/installed: requirements.txt constraints.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "xray needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
+$(LOWEST)/installed: setup.cfg requirements.txt scripts/lowest.py
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python scripts/lowest.py --keep $(KEEP) > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOWEST)/lowest.txt -e .
+	@touch $@
+
+$(AUDIT)/installed:
+	$(PYTHON) -m venv --clear $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(DEMO) $(PNEUMOTHORAX)
+	rm -rf $(VENV) $(LOWEST) $(AUDIT) $(DEMO) $(PNEUMOTHORAX)

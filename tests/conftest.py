@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +290,12 @@ def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (report_comparison, report_figures, report_groups, report_mask_figures):
         monkeypatch.setattr(module, "png_of", dot)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Any]:
+    """A process that forks commands (tests/tools/forking.py); it takes seconds to start, so that all tests share it."""
+    from forking import Forks
+
+    with Forks() as started:
+        yield started

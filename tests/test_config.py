@@ -175,7 +175,7 @@ OUT_OF_RANGE = {
     "n_workers": [-1], "fold": [-1], "seed": [-1], "log_step": [0], "early_stop": [-1], "val_every": [0],
     "n_pictures": [-1], "trainable_layers": [-1, 6], "fpn_channels": [7], "anchor_scale": [0],
     "repeat_threshold": [-0.1, 1.1], "normals": [-0.1, 1.1], "rpn_samples": [0], "proposals": [1], "roi_samples": [0],
-    "score_threshold": [-0.1, 1], "max_detections": [0],
+    "score_threshold": [-0.1, 1], "max_detections": [0], "save_every_n_steps": [-1], "skip_bad_steps": [-1],
 }  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def test_a_classifier_of_whole_radiographs(classification_run, mask_source, tmp_
 def test_the_cascade_weighs_masks_softly_or_leaves_them_out(
     segmentation_run, classification_run, mask_source, tmp_path
 ):
-    def rows(gate, threshold=0.5, runs=(segmentation_run, classification_run)):
+    def rows(gate, threshold=None, runs=(segmentation_run, classification_run)):
         out = tmp_path / f"{gate}{threshold}{len(runs)}"
         config = InferConfig(
             weights=tuple(map(str, runs)),

@@ -263,7 +263,7 @@ def test_values_out_of_range(folder, infer, changes, message):
         ({"weights": ("nowhere",)}, "no run directory at nowhere"),
         ({"fold": 0}, "choose a part of a dataset directory"),
         ({"sample_submission": "none.csv"}, "cannot read a submission at none.csv"),
-        ({"device": "tpu"}, "--device tpu"),
+        ({"device": "tpu"}, "--device is 'tpu'"),
     ],
 )
 def test_bad_input_leaves_nothing_behind(folder, infer, tmp_path, changes, message):

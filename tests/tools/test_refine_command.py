@@ -152,7 +152,7 @@ def test_what_is_refused_leaves_everything_as_it_was(tmp_path, data, files, writ
         (Config(boxes, masks, data, out, fit=True, weights=fitted), "give --overwrite to replace it"),
         (Config(boxes, masks, data, out, fit=True, split="test"), "no Pneumothorax in the truth"),
         (Config(boxes, masks, lungs, out, fit=True), "has no category Pneumothorax"),
-        (Config(boxes, small, data, out, fit=True), r"small\.json, row 0: no mask of p0 \(run lengths for"),
+        (Config(boxes, small, data, out, fit=True), r"small\.json, row 0 has a mask that is none: run lengths cover"),
         (Config(boxes, mixed, data, out, fit=True), r"holds masks of categories \[1, 2\]"),
         (Config(boxes, tmp_path / "none.json", data, out, fit=True), "no predictions at"),
         (Config(boxes, masks, tmp_path / "nowhere", out, fit=True), "no dataset at"),
