@@ -156,7 +156,7 @@ def pairs_on_one_trunk(
 
 def _view(canvases: np.ndarray, flip: bool, model: nn.Module) -> Tensor:
     """(B, S, S) uint8 → (B, 1, S, S) on the model's device, mirrored or not."""
-    images = torch.from_numpy(canvases)[:, None].to(next(model.parameters()).device)
+    images = torch.from_numpy(np.require(canvases, requirements="W"))[:, None].to(next(model.parameters()).device)
     return images.flip(-1) if flip else images
 
 
