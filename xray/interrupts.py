@@ -9,6 +9,7 @@ that a handler raises may be swallowed, or printed with a traceback, by whatever
   is like being killed, at any moment of which everything under its final name is whole.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -53,6 +54,8 @@ def watch(*signals: signal.Signals) -> None:
     for which in signals:
         signal.signal(which, _handle)
     threading.Thread(target=_guard, args=(awakened, signals), name="interrupts", daemon=True).start()
+    # The interpreter's end puts the system's own handlers back, which would cut off a command that has done its work.
+    atexit.register(_finish, os.getpid(), signals)
     os.register_at_fork(after_in_child=lambda: _forget(signals))
     unraisable, in_thread = sys.unraisablehook, threading.excepthook
     # Of a command that is ending, what threads and finalizers meet is of no interest.
@@ -153,6 +156,12 @@ def _end_now(which: int) -> None:
 
 def _words(which: int) -> str:
     return "terminated" if which == signal.SIGTERM else "interrupted"
+
+
+def _finish(process: int, signals: tuple[signal.Signals, ...]) -> None:
+    if os.getpid() == process:
+        for which in signals:
+            signal.signal(which, signal.SIG_IGN)
 
 
 def _forget(signals: tuple[signal.Signals, ...]) -> None:
