@@ -198,6 +198,8 @@ def test_every_row_is_taken_or_told(raw, tmp_path, rows):
     source = read_vinbig(raw)
     lines = {drop.where for drop in source.dropped if drop.action == "left out"} | set(source.places)
     gone = {drop.where.removeprefix("train/") for drop in source.dropped}
+    # An id that is no path inside the data path is named once, with its table.
+    gone |= {name for name in ("../a", "a/b") if f"train.csv, {name!r}" in lines}
     for number, row in enumerate(rows, start=2):
         is_normal = row[2] == "14" and row[1] in ("No finding", "")
         if not is_normal and row[0] and row[0] not in gone:
