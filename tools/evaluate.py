@@ -14,12 +14,12 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xray.command import FlagError, InputError, check_range, command
+from xray.files import complete
 
 if TYPE_CHECKING:
     from xray.assessment.assess import Assessment
@@ -207,9 +207,8 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """metrics.json, complete or not at all."""
     from xray.evaluation import plain_numbers
 
-    temporary = folder / (METRICS + ".part")
-    temporary.write_text(json.dumps(plain_numbers(metrics), indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, folder / METRICS)
+    with complete(folder / METRICS) as temporary:
+        temporary.write_text(json.dumps(plain_numbers(metrics), indent=1, allow_nan=False) + "\n")
 
 
 def identity(predictions: Path) -> str:
@@ -252,9 +251,8 @@ def write_searches(folder: Path, masks: "MaskEvaluation | None") -> None:
         if not found:
             (folder / name).unlink(missing_ok=True)
             continue
-        temporary = folder / (name + ".part")
-        found.table.round(6).to_csv(temporary, index=False)
-        os.replace(temporary, folder / name)
+        with complete(folder / name) as temporary:
+            found.table.round(6).to_csv(temporary, index=False)
 
 
 def fit(run: Path, masks: "MaskEvaluation") -> None:

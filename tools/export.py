@@ -1,7 +1,6 @@
 """Trained runs in other shapes: python tools/export.py --weights RUN [RUN] --format run|torchvision --save-path OUT."""
 
 import dataclasses
-import os
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ if __name__ == "__main__":
     interrupts.watch()
 
 from xray.command import FlagError, InputError, command
+from xray.files import complete
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,9 +95,8 @@ def export_torchvision(config: Config) -> None:
         raise InputError(f"{run} is a run of the task {description['task']}: torchvision has a place for detectors")
     code = torchvision_code(run, description, out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".part")
-    torch.save(state, temporary)
-    os.replace(temporary, out)
+    with complete(out) as temporary:
+        torch.save(state, temporary)
     print(f"# {out} is the state dict of\n{code}")
 
 

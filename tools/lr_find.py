@@ -25,6 +25,7 @@ import tyro
 
 from xray.command import FlagError, InputError, run_command
 from xray.config import TrainingConfig, read_training_flags, require
+from xray.files import complete
 
 PICTURE = "lr_find.png"
 FEWEST = 10
@@ -118,7 +119,6 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
 
 def draw(path: Path, rates: Sequence[float], losses: Sequence[float], suggestion: float) -> None:
     """Loss over learning rate as PNG, the suggestion marked."""
-    import os
 
     from matplotlib.figure import Figure
 
@@ -137,9 +137,8 @@ def draw(path: Path, rates: Sequence[float], losses: Sequence[float], suggestion
     axes.set_xlabel("learning rate")
     axes.set_ylabel("smoothed training loss")
     axes.grid(alpha=0.25)
-    temporary = path.with_name(path.name + ".part")
-    figure.savefig(temporary, format="png", dpi=120)
-    os.replace(temporary, path)
+    with complete(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def read_sweep(args: Sequence[str]) -> tuple[Sweep, list[str]]:

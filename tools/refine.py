@@ -11,9 +11,7 @@ if __name__ == "__main__":
     interrupts.watch()
 
 import dataclasses
-import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,6 +71,7 @@ def main(config: Config) -> None:
     from xray.data.store import open_store
     from xray.outputs.unfinished import finishing
     from xray.refine import Refinement, refine
+    from xray.training.deploy import rewrite_description
 
     store = open_store(config.data_path, pixels=False)
     category = next((number for number, name in store.categories.items() if name == NAME), None)
@@ -100,7 +99,7 @@ def main(config: Config) -> None:
     with finishing(config.save_path, "refinement"):
         write_predictions(config.save_path / PREDICTIONS, Predictions(ids, refined, {**kept, **attached}))
         if config.fit and config.weights:
-            store_setting(config.weights, {**description, "refinement": dataclasses.asdict(setting)})
+            rewrite_description(config.weights, {**description, "refinement": dataclasses.asdict(setting)})
             print(f"kept in {config.weights / 'model.json'}")
     print(f"{len(refined) - len(table)} boxes added, {len(attached)} with a mask: {config.save_path / PREDICTIONS}")
 
@@ -145,13 +144,6 @@ def read_setting(run: Path, description: dict[str, Any]) -> "Refinement":
         return Refinement(**{name: float(value) for name, value in description["refinement"].items()})
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{run / 'model.json'} has a damaged refinement ({error}): fit it again") from None
-
-
-def store_setting(run: Path, description: dict[str, Any]) -> None:
-    """Replaces model.json, complete or not at all."""
-    temporary = run / "model.json.part"
-    temporary.write_text(json.dumps(description, indent=1) + "\n")
-    os.replace(temporary, run / "model.json")
 
 
 def together(

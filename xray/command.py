@@ -18,6 +18,7 @@ EXIT_WRONG_FLAGS = 2
 
 MAX_SEED = 2**32 - 1
 """The largest that NumPy, PyTorch and Lightning all take."""
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK_FULL = "the disk is full: make room there, then give the same command again"
 
 
@@ -91,6 +92,13 @@ def check_range(config: Any, **ranges: tuple[float, float]) -> None:
             raise FlagError(f"--{name.replace('_', '-')} is {value}: give {low} to {high}")
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the system refused to write because there is no space; Rust's and C++'s writers only say so in words."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return True
+    return any(os.strerror(number) in str(error) for number in NO_SPACE)
+
+
 def _refuse_empty_paths(config_type: Any, args: Sequence[str]) -> None:
     """Raises FlagError for `--some-path ""`, which pathlib takes for the current directory.
 
@@ -122,8 +130,7 @@ def _told(error: Exception) -> str:
     """What an exception says, in one line."""
     if isinstance(error, InputError):
         return _one_line(error)
-    # Rust's and C++'s writers have exceptions of their own.
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+    if is_disk_full(error):
         return DISK_FULL
     said = _one_line(error)
     if isinstance(error, OSError) and error.filename is not None:

@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from xray.command import MAX_SEED, FlagError, InputError, parse_flags
+from xray.files import replacing
 
 CONFIG_FILE = "config.yaml"
 MAX_CHARACTERS = 2**17
@@ -408,9 +408,5 @@ def save_config(path: Path, task: str, config: TrainingConfig) -> None:
     for name in ("resume", "debug"):
         values.pop(name)
     # Killed while it is written, a run would be resumed with other flags.
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w") as file:
-        yaml.safe_dump(values, file, sort_keys=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump(values, sort_keys=False))

@@ -20,6 +20,7 @@ if __name__ == "__main__":
 
 from xray.command import InputError, run_command
 from xray.config import CONFIG_FILE, TrainingConfig, read_training_flags, save_config
+from xray.files import PART
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,7 +154,7 @@ def check_run_directory(run: Path, resume: bool) -> None:
         raise InputError(f"{run} is a file: give a directory as --save-path")
     held = {entry.name for entry in run.iterdir()} if run.is_dir() else set()
     # Killed in its first moment, a run leaves a config that was not complete yet.
-    if held - BEFORE_TRAINING - {CONFIG_FILE + ".part"}:
+    if held - BEFORE_TRAINING - {CONFIG_FILE + PART}:
         raise InputError(f"{run} exists already: continue it with --resume, or give another --save-path")
 
 

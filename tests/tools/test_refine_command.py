@@ -75,6 +75,7 @@ def files(tmp_path):
 
 def test_a_setting_is_fitted_kept_and_used_again(tmp_path, data, files, capsys):
     run = run_of(tmp_path / "run", extra=1)
+    before = description_of(run)
     main(Config(*files, data, tmp_path / "out", fit=True, fold=0, weights=run))
     said = capsys.readouterr().out
     assert "Pneumothorax in 6 radiographs with 6 findings" in said
@@ -82,12 +83,7 @@ def test_a_setting_is_fitted_kept_and_used_again(tmp_path, data, files, capsys):
     assert "before 0.0000, after 1.0000, on the half of the patients not fitted on" in said
     kept = description_of(run)
     setting = kept.pop("refinement")
-    assert kept == {
-        "task": "segmentation",
-        "categories": {"1": "Pneumothorax"},
-        "thresholds": {"mask": 0.5},
-        "extra": 1,
-    }
+    assert kept == before and kept["extra"] == 1
     assert setting["pull"] > 0
     assert setting["orphan"] == 0
 

@@ -19,11 +19,12 @@ from conftest import CLASSIFICATION_FLAGS
 
 from xray.command import InputError, run_command
 from xray.config import ClassificationConfig, read_training_flags
+from xray.files import replacing
 from xray.train import main
 from xray.training import files
 from xray.training.checkpoints import WholeCheckpoints, check_resumable, progress_of, read_checkpoint
 from xray.training.deploy import read_weights
-from xray.training.files import load_tensors, replacing, save_tensors
+from xray.training.files import load_tensors, save_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (

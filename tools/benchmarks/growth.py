@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xray.command import InputError
+from xray.files import complete
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_NAME
 
 if TYPE_CHECKING:
@@ -221,6 +222,5 @@ def draw(report: dict[str, Any], path: Path) -> None:
     panels[0].plot([least, most], [high * least / most, high], color="#9aa4ae", linestyle=":", label="linear")
     panels[0].set_ylim(low, high)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    temporary = path.with_name(path.name + ".part")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    with complete(path) as temporary:
+        figure.savefig(temporary, format="png")

@@ -1,13 +1,13 @@
 """What every benchmark shares beside its timings: flags in range, cells of a table, the JSON file."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tools.benchmarks import timing
 from xray.command import FlagError, InputError
+from xray.files import complete
 
 MOST = {"n_workers": 512, "batch_size": 4096, "image_size": 8192, "width": 20_000, "height": 20_000}
 """Highest values of flags; of all others 10 million."""
@@ -36,9 +36,8 @@ def save_report(path: Path | None, report: dict[str, Any]) -> None:
     """Writes the numbers as JSON; None writes nothing."""
     if path is None:
         return
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(temporary, path)
+    with complete(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def spread_text(values: Mapping[str, float], digits: int = 1) -> str:

@@ -5,7 +5,6 @@ truth, and the scores of labels. The truth stays in the dataset directory.
 """
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.store import Store
 from xray.evaluation import Evaluation
+from xray.files import complete
 
 SCORED = "scored.npz"
 VERSION = 1
@@ -74,10 +74,8 @@ def write_scored(path: Path, scored: Scored) -> None:
         table = scored.boxes
         columns |= {"box_images": table.images.astype(np.int32), "box_labels": table.labels.astype(np.int32)}
         columns |= {"box_scores": table.scores, "boxes": _compact(table.boxes)}
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
+    with complete(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **columns)
-    os.replace(temporary, path)
 
 
 def _compact(boxes: np.ndarray) -> np.ndarray:

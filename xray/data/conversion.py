@@ -31,6 +31,7 @@ from xray.data.journal import Journal
 from xray.data.masks import UNUSABLE, MaskError, encode_mask
 from xray.data.source import Dropped, Source, SourceImage, clip_boxes, fuse_readers, has_area, snap
 from xray.data.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
+from xray.files import replacing
 
 if TYPE_CHECKING:
     from xray.data.decoding import Decoded
@@ -452,13 +453,9 @@ def _write_json(path: Path, content: dict[str, Any], rows: bool = False) -> None
         text = "{\n" + ",\n".join(lists) + "\n}\n"
     else:
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    temporary = path.with_name(path.name + ".part")
     # A file name need not be valid Unicode, and JSON can hold what is not.
-    with open(temporary, "w", encoding="utf-8", errors="surrogatepass") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogatepass")
 
 
 def _remove(*paths: Path) -> None:

@@ -7,7 +7,6 @@ A file is a list of `{"image_id": source id, "category_id", "bbox": [x, y, width
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from xray.command import InputError
 from xray.data.boxes import BoxTable, xywh_to_xyxy, xyxy_to_xywh
 from xray.data.masks import MaskError, check_segmentation
+from xray.files import complete
 from xray.findings import NO_FINDING
 
 NO_FINDING_CATEGORY = NO_FINDING + 1
@@ -101,15 +101,13 @@ def write_predictions(path: Path | str, predictions: Predictions | Iterable[Pred
     """
     path = Path(path)
     portions = [predictions] if isinstance(predictions, Predictions) else predictions
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w") as file:
+    with complete(path) as temporary, temporary.open("w") as file:
         before = "[\n"
         for portion in portions:
             for result in _results(portion):
                 file.write(before + json.dumps(result))
                 before = ",\n"
         file.write(("\n" if before == ",\n" else "[\n\n") + "]\n")
-    os.replace(temporary, path)
 
 
 def _results(predictions: Predictions) -> Iterator[dict[str, Any]]:

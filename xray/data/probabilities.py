@@ -17,6 +17,7 @@ import numpy as np
 
 from xray.command import InputError
 from xray.data.canvas import MAX_PIXELS, Canvas
+from xray.files import complete
 
 MAPS, INDEX = "probabilities.npy", "probabilities.json"
 
@@ -95,9 +96,8 @@ class MapWriter:
             "categories": [[number, name] for number, name in self.categories.items()],
             "labels": self._labels,
         }
-        temporary = self.folder / (INDEX + ".part")
-        temporary.write_text(json.dumps(content) + "\n")
-        os.replace(temporary, self.folder / INDEX)
+        with complete(self.folder / INDEX) as temporary:
+            temporary.write_text(json.dumps(content) + "\n")
 
 
 def read_maps(folder: Path) -> ProbabilityMaps | None:

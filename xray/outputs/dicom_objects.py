@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import re
 import uuid
 import warnings
@@ -26,6 +25,7 @@ from pydicom.valuerep import DA, TM, DSfloat
 from xray import __version__
 from xray.command import InputError
 from xray.data.dicom import read_elements
+from xray.files import complete
 
 MANUFACTURER = MODEL_NAME = "xray"
 NOT_FOR_CLINICAL_USE = "not for clinical use"
@@ -164,10 +164,8 @@ def new_uid() -> str:
 def save_object(path: Path, dataset: Dataset) -> None:
     """Writes a DICOM file, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with quietly():
+    with complete(path) as temporary, quietly():
         dataset.save_as(temporary, enforce_file_format=True)
-    os.replace(temporary, path)
 
 
 def _uid(number: uuid.UUID) -> str:

@@ -7,7 +7,6 @@ Box edges are snapped to whole pixels, which keeps them crisp; contours and text
 import dataclasses
 import functools
 import importlib.util
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xray.data.boxes import BoxTable
 from xray.data.predictions import NO_FINDING_CATEGORY
+from xray.files import complete
 from xray.findings import NO_FINDING_NAME, colour_of
 from xray.outputs.tags import Rectangle, nearest, place_tag, touch
 
@@ -161,9 +161,8 @@ def save_picture(path: Path | str, picture: np.ndarray) -> None:
     encoded, data = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
     if not encoded:
         raise ValueError(f"cannot encode a picture of shape {picture.shape} as PNG")
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(data.tobytes())
-    os.replace(temporary, path)
+    with complete(path) as temporary:
+        temporary.write_bytes(data.tobytes())
 
 
 def _scaled(pixels: np.ndarray, min_side: int, max_side: int) -> np.ndarray:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import datetime
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
 from xray import __version__
+from xray.files import complete
 from xray.outputs import report_parts as parts
 from xray.outputs.overlays import save_picture
 from xray.outputs.report_figures import LIGHT, Figure, for_dark, on_white
@@ -74,6 +74,5 @@ def write_page(path: Path, page: Page) -> list[Path]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with complete(path) as temporary:
+        temporary.write_bytes(content)

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +12,7 @@ from xray.data.boxes import BoxTable
 from xray.data.prediction_journal import PredictionJournal
 from xray.data.predictions import Predictions, write_predictions
 from xray.data.store import Store
+from xray.files import complete
 from xray.findings import NO_FINDING_BOX
 from xray.outputs.overlays import save_picture
 from xray.outputs.pictures import draw_findings, draw_with_truth, in_words, rows_of
@@ -79,10 +79,8 @@ def _append_submission(
 @contextlib.contextmanager
 def _complete(path: Path) -> Iterator[BinaryIO]:
     """A file that gets its name once it is whole."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
+    with complete(path) as temporary, temporary.open("wb") as file:
         yield file
-    os.replace(temporary, path)
 
 
 @contextlib.contextmanager
@@ -92,12 +90,10 @@ def _table(path: Path, header: Sequence[str], wanted: bool) -> Iterator[Any]:
         path.unlink(missing_ok=True)
         yield None
         return
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="", **ENCODING) as file:
+    with complete(path) as temporary, temporary.open("w", newline="", **ENCODING) as file:
         writer = csv.writer(file)
         writer.writerow(header)
         yield writer
-    os.replace(temporary, path)
 
 
 def save_overlay(

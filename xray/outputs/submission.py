@@ -6,7 +6,6 @@ string, joined by spaces. "No finding" is class 14 with the unit box, and an ima
 """
 
 import csv
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from xray.data.boxes import BoxTable
 from xray.data.masks import decode_mask
 from xray.data.predictions import NO_FINDING_CATEGORY, Predictions
 from xray.data.rle import encode
+from xray.files import complete
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_BOX
 
 HEADER = ["image_id", "PredictionString"]
@@ -77,11 +77,9 @@ def write_submission(
         box = " ".join(_coordinate(value) for value in corners[row])
         strings[predictions.image_ids[images[row]]].append(f"{labels[row] - 1} {_confidence(scores[row])} {box}")
 
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="", **ENCODING) as file:
+    with complete(path) as temporary, temporary.open("w", newline="", **ENCODING) as file:
         file.write(",".join(HEADER) + "\n")
         file.writelines(f"{_cell(image_id)},{' '.join(parts) or EMPTY}\n" for image_id, parts in strings.items())
-    os.replace(temporary, path)
 
 
 def write_mask_submission(path: Path | str, predictions: Predictions, image_ids: Sequence[str]) -> None:
@@ -105,11 +103,9 @@ def write_mask_submission(path: Path | str, predictions: Predictions, image_ids:
     for image_id, mask in joined.items():
         if image_id in texts:
             texts[image_id] = encode(mask, "relative")
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="", **ENCODING) as file:
+    with complete(path) as temporary, temporary.open("w", newline="", **ENCODING) as file:
         file.write(",".join(MASK_HEADER) + "\n")
         file.writelines(f"{_cell(image_id)},{text}\n" for image_id, text in texts.items())
-    os.replace(temporary, path)
 
 
 def read_submission(path: Path | str) -> Predictions:

@@ -1,14 +1,13 @@
 """Thresholds that a search found, written into a trained run for the pipeline to use."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from xray.command import InputError
 from xray.segmentation.triplet import Triplet
-from xray.training.deploy import MODEL_FILE
+from xray.training.deploy import MODEL_FILE, rewrite_description
 
 
 def check_fit(run: Path, names: Sequence[str] = ()) -> dict[str, Any]:
@@ -45,6 +44,4 @@ def write_fit(run: Path, triplet: Triplet, gate: float | None) -> None:
     description = check_fit(run)
     fitted = {"top": triplet.top, "min_area": triplet.min_area, "bottom": triplet.bottom}
     description["thresholds"] |= fitted | ({} if gate is None else {"gate": gate})
-    temporary = run / (MODEL_FILE + ".part")
-    temporary.write_text(json.dumps(description, indent=1) + "\n")
-    os.replace(temporary, run / MODEL_FILE)
+    rewrite_description(run, description)

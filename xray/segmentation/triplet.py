@@ -1,7 +1,6 @@
 """The triplet rule of SIIM-ACR's first place, and searches of its settings over cached probabilities."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xray.command import InputError
+from xray.files import complete
 from xray.segmentation.metrics import dice_scores
 
 LEVELS = np.arange(256) / 255
@@ -186,12 +186,10 @@ class ProbabilityCache:
 
     def save(self, path: Path) -> None:
         """Writes the cache as an .npz file, complete or not at all."""
-        temporary = path.with_name(path.name + ".part")
-        with temporary.open("wb") as file:
+        with complete(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file, counts=np.stack(self._counts) if self._counts else np.zeros((0, 2, 257), np.int32)
             )
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> "ProbabilityCache":

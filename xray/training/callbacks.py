@@ -16,8 +16,9 @@ from rich.console import Console
 
 from xray.command import InputError
 from xray.data.predictions import write_predictions
+from xray.files import replacing
 from xray.training.deploy import save_deployed
-from xray.training.files import load_tensors, replacing
+from xray.training.files import load_tensors
 from xray.training.guard import last_step
 
 

@@ -20,7 +20,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from xray.command import InputError
 from xray.config import TrainingConfig
-from xray.training.files import PART, load_tensors, save_tensors
+from xray.files import PART
+from xray.training.files import load_tensors, save_tensors
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 TABLE = "metrics.csv"

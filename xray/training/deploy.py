@@ -15,7 +15,8 @@ import safetensors.torch
 from torch import Tensor
 
 from xray.command import InputError
-from xray.training.files import load_tensors, replacing
+from xray.files import replacing
+from xray.training.files import load_tensors
 
 WEIGHTS_FILE = "model.safetensors"
 MODEL_FILE = "model.json"
@@ -35,8 +36,21 @@ def save_deployed(run: Path, state: dict[str, Tensor], description: dict[str, An
     with replacing(run / WEIGHTS_FILE) as temporary:
         # One entry alone: safetensors writes several in an order that is another one each time.
         safetensors.torch.save_file(tensors, temporary, metadata={"description": json.dumps(described)})
+    _write_description(run, described)
+
+
+def rewrite_description(run: Path, description: dict[str, Any]) -> None:
+    """Replaces the model.json of a trained run, complete or not at all.
+
+    One without a fingerprint, as `load_deployed` returns it, gets that of the run's weights, to which it belongs.
+    """
+    own = _saved_with(run / WEIGHTS_FILE) if (run / WEIGHTS_FILE).is_file() else None
+    _write_description(run, ({FINGERPRINT: own[FINGERPRINT]} if own else {}) | description)
+
+
+def _write_description(run: Path, description: dict[str, Any]) -> None:
     with replacing(run / MODEL_FILE) as temporary:
-        temporary.write_text(json.dumps(described, indent=1) + "\n")
+        temporary.write_text(json.dumps(description, indent=1) + "\n")
 
 
 def load_deployed(run: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:

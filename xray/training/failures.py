@@ -1,6 +1,5 @@
 """What a training that fails says: one line with what happened and which flag helps."""
 
-import errno
 import re
 import threading
 from collections.abc import Iterator
@@ -8,10 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from xray.command import is_disk_full
 from xray.config import ClassificationConfig, DetectionConfig, TrainingConfig
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
 
 LOST_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (exited|is killed by signal: (\w+))")
 
@@ -52,13 +49,6 @@ def explain(error: BaseException, config: TrainingConfig, validating: bool) -> s
 def is_lost_worker(error: BaseException) -> bool:
     """Whether a loader process ended before its time."""
     return any(LOST_WORKER.search(" ".join(str(one).split())) for one in _chain(error))
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether the system refused to write because there is no space; Rust's and C++'s writers only say so in words."""
-    if isinstance(error, OSError) and error.errno in FULL:
-        return True
-    return any(words in str(error) for words in FULL_WORDS)
 
 
 @contextmanager

@@ -1,47 +1,14 @@
-"""Files of a run directory: complete on the disk or not there, and read without trusting what is in them."""
+"""Tensors of a run directory: complete on the disk or not there, and read without trusting what is in them."""
 
-import contextlib
-import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-PART = ".part"
-"""What a file's name ends in while it is being written."""
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; on leaving, it takes the place of `path`.
-
-    File and folder are synced, so that after a power failure, too, there is either the old file or the whole new one.
-    Where writing fails nothing of it is left. A process that is killed leaves PATH.part.
-    """
-    temporary = path.with_name(path.name + PART)
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        # Some network drives do not sync folders.
-        with contextlib.suppress(OSError):
-            _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from xray.files import replacing
 
 
 def save_tensors(content: Any, path: Path) -> None:
