@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xray.command import DISK_FULL, FlagError, InputError, check_range, command, parse_flags, run_command
+from xray.command import DISK_FULL, FlagError, InputError, check_range, command, need, parse_flags, run_command
 from xray.interrupts import Terminated
 
 
@@ -152,3 +152,9 @@ def test_ranges(share, fits):
     else:
         with pytest.raises(FlagError, match=r"^--share is (1\.1|nan): give 0 to 1$"):
             check_range(config, share=(0, 1))
+
+
+def test_a_missing_extra_is_named_with_its_installation():
+    need("--this", "remote", "json", "os")
+    with pytest.raises(InputError, match=r'^--this needs no_such: pip install -e "\.\[remote\]" in the folder of xray$'):
+        need("--this", "remote", "json", "no_such")

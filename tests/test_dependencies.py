@@ -21,10 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 USED_WITHOUT_IMPORT = {
     "httpx2": "Starlette's TestClient asks with it",
     "tensorboard": "Lightning's TensorBoardLogger writes with it; people look at runs with it",
+    "flask": "moto's server is made of it",
+    "flask-cors": "moto's server is made of it",
     "import-linter": "make lint",
+    "ipykernel": "the notebook runs in it",
     "pytest-timeout": "its marker",
     "pytest-xdist": "the Makefile's -n",
     "python-multipart": "Starlette reads uploaded forms with it",
+    "pyarrow": "Ray Data's tables",
     "ruff": "make lint",
 }
 OPTIONAL_PEERS = {"ultralytics": "AGPL-3.0: tools/benchmark.py measures it only where somebody has installed it"}

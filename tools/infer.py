@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import importlib.util
 import itertools
 import os
 import re
@@ -20,7 +19,7 @@ if __name__ == "__main__":
 
 from rich.console import Console
 
-from xray.command import FlagError, InputError, check_range, command
+from xray.command import FlagError, InputError, check_range, command, need
 from xray.config import require
 from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
 
@@ -237,8 +236,7 @@ def dicom_results(config: InferConfig, inputs: "Inputs", pipeline: "Pipeline") -
         raise InputError(
             f"--sr and --seg refer to DICOM files, and {config.data_path} is a dataset directory: give the files"
         )
-    if importlib.util.find_spec("highdicom") is None:
-        raise InputError("--sr and --seg need highdicom: install it, or all of xray with its extra dicom-out")
+    need("--sr or --seg", "dicom-out", "highdicom")
     from xray.outputs.dicom_objects import algorithm_of
     from xray.outputs.dicom_results import DicomResults
 

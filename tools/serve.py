@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import logging
 import os
 import socket
@@ -18,7 +17,7 @@ if __name__ == "__main__":
 
     interrupts.watch()
 
-from xray.command import FlagError, InputError, check_range, command
+from xray.command import FlagError, InputError, check_range, command, need
 
 if TYPE_CHECKING:
     from xray.outputs.dicom_objects import Algorithm
@@ -142,8 +141,7 @@ def check_dicom(config: ServeConfig) -> None:
         if config.dicom_return:
             raise FlagError("--dicom-return is for --dicom-port: add that, or leave it out")
         return
-    if importlib.util.find_spec("pynetdicom") is None or importlib.util.find_spec("highdicom") is None:
-        raise InputError("--dicom-port needs pynetdicom and highdicom: install xray's extras serve and dicom-out")
+    need("--dicom-port", "serve,dicom-out", "pynetdicom", "highdicom")
     from xray.serving.dicom_peers import check_aet, parse_peer
 
     parse_peer("--dicom-return", config.dicom_return)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import importlib.util
 import os
 import sys
 import typing
@@ -90,6 +91,16 @@ def check_range(config: Any, **ranges: tuple[float, float]) -> None:
         value = getattr(config, name)
         if value is not None and not low <= value <= high:
             raise FlagError(f"--{name.replace('_', '-')} is {value}: give {low} to {high}")
+
+
+def need(what: str, extra: str, *modules: str) -> None:
+    """Raises InputError, naming the pip install, if a module of an extra of setup.cfg is not there.
+
+    what: who needs it, e.g. "--sr".
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f'{what} needs {module}: pip install -e ".[{extra}]" in the folder of xray')
 
 
 def is_disk_full(error: BaseException) -> bool:
