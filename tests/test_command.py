@@ -156,5 +156,7 @@ def test_ranges(share, fits):
 
 def test_a_missing_extra_is_named_with_its_installation():
     need("--this", "remote", "json", "os")
-    with pytest.raises(InputError, match=r'^--this needs no_such: pip install -e "\.\[remote\]" in the folder of xray$'):
+    with pytest.raises(
+        InputError, match=r'^--this needs no_such: pip install -e "\.\[remote\]" in the folder of xray$'
+    ):
         need("--this", "remote", "json", "no_such")

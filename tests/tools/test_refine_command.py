@@ -83,7 +83,8 @@ def test_a_setting_is_fitted_kept_and_used_again(tmp_path, data, files, capsys):
     assert "before 0.0000, after 1.0000, on the half of the patients not fitted on" in said
     kept = description_of(run)
     setting = kept.pop("refinement")
-    assert kept == before and kept["extra"] == 1
+    assert kept == before
+    assert kept["extra"] == 1
     assert setting["pull"] > 0
     assert setting["orphan"] == 0
 
