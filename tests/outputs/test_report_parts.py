@@ -22,7 +22,7 @@ from xray.evaluation import evaluate
 from xray.outputs import report
 from xray.outputs.comparing import pixels_of, read_side
 from xray.outputs.report_comparison import p_text, write_comparison
-from xray.outputs.report_figures import DARK, LIGHT, for_dark, png_of
+from xray.outputs.report_figures import DARK, DRAWN, LIGHT, for_dark, png_of, thinned
 from xray.outputs.report_markdown import to_markdown
 from xray.outputs.report_parts import section, table, tile
 from xray.outputs.report_pictures import galleries
@@ -229,3 +229,34 @@ def test_sides_are_files_or_folders(tmp_path: Path, pictured: Store) -> None:
     (tmp_path / "a/predictions.json").unlink()
     with pytest.raises(InputError, match=r"neither scored\.npz nor predictions\.json"):
         read_side(tmp_path / "a", pictured, None, None, 0.5)
+
+
+def test_a_long_curve_is_drawn_with_fewer_points_at_the_same_places() -> None:
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.random(200_000))
+    y = rng.normal(size=len(x))
+    y[123_456] = 40.0
+    some_x, some_y, some_z = thinned(x, y, -y)
+    assert len(some_x) <= 6 * (DRAWN + 1)
+    assert (np.diff(some_x) >= 0).all()
+    np.testing.assert_array_equal(some_y, -some_z)
+    assert (some_x[0], some_x[-1]) == (x[0], x[-1])
+    # In every column of pixels the line reaches as far up and down as before.
+    column, some_column = (np.floor(values * DRAWN).astype(int) for values in (x, some_x))
+    for number in np.unique(column):
+        every, some = y[column == number], some_y[some_column == number]
+        assert (every.min(), every.max(), every[0], every[-1]) == (some.min(), some.max(), some[0], some[-1])
+
+
+def test_a_curve_on_a_logarithmic_axis_keeps_its_steep_beginning() -> None:
+    x = np.arange(1, 100_001) / 10_000
+    some_x, _ = thinned(x, x, along=(np.log2(x) + 14) / 18)
+    assert (some_x < 0.01).sum() > 50
+    assert len(some_x) < 2000
+
+
+def test_a_short_curve_stays_as_it_is() -> None:
+    x, y = np.linspace(0, 1, 30), np.arange(30.0)
+    for kept, given in zip(thinned(x, y), (x, y), strict=True):
+        np.testing.assert_array_equal(kept, given)
+    assert [len(part) for part in thinned(np.zeros(0), np.zeros(0))] == [0, 0]

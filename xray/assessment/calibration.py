@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, log_expit, logit
 
-from xray.data.resampling import percentile_interval
+from xray.data.resampling import percentile_interval, resampled_sums
 
 N_BINS = 15
 EPSILON = 1e-6
@@ -249,7 +249,7 @@ def _intervals(outcomes: Outcomes, times: np.ndarray) -> tuple[list[float], np.n
         np.bincount(places, outcomes.weights * values, n_patients * N_BINS).reshape(n_patients, N_BINS)
         for values in (1.0, outcomes.truth, brier_terms(outcomes))
     )
-    sums = times @ np.concatenate([weights, right, squares.sum(axis=1, keepdims=True)], axis=1)
+    sums = resampled_sums(times, np.concatenate([weights, right, squares.sum(axis=1, keepdims=True)], axis=1))
     drawn, right_drawn, squares_drawn = sums[:, :N_BINS], sums[:, N_BINS:-1], sums[:, -1]
     with np.errstate(invalid="ignore"):
         brier, frequency = squares_drawn / drawn.sum(axis=1), right_drawn / drawn

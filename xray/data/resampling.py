@@ -13,7 +13,7 @@ N_RESAMPLES = 1000
 
 
 def draw_patients(patients: np.ndarray, n_resamples: int, seed: int = 0) -> np.ndarray | None:
-    """How often each patient is drawn in each resample → (n_resamples, n_patients) int64.
+    """How often each patient is drawn in each resample → (n_resamples, n_patients), of the smallest unsigned type.
 
     patients: (n,) int, the patient of each radiograph, numbered from 0; where patients are not known, a number of its
         own for each radiograph.
@@ -22,8 +22,22 @@ def draw_patients(patients: np.ndarray, n_resamples: int, seed: int = 0) -> np.n
     n_patients = int(np.asarray(patients).max(initial=-1)) + 1
     if n_patients < 2:
         return None
-    draws = np.random.default_rng(seed).integers(0, n_patients, (n_resamples, n_patients))
-    return np.stack([np.bincount(draw, minlength=n_patients) for draw in draws])
+    generator = np.random.default_rng(seed)
+    # Nobody is drawn more than a few times: a byte each holds it, but for an accident or a very small set.
+    times = np.empty((n_resamples, n_patients), dtype=np.uint8)
+    for sample in range(n_resamples):
+        drawn = np.bincount(generator.integers(0, n_patients, n_patients), minlength=n_patients)
+        if drawn.max() > np.iinfo(times.dtype).max:
+            times = times.astype(np.uint32)
+        times[sample] = drawn
+    return times
+
+
+def resampled_sums(times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sums over patients in each resample: times (R, P) of `draw_patients`, values (P,) or (P, K) → (R,) or (R, K)."""
+    # A few rows at a time: the product needs them as float64.
+    parts = [times[start : start + 64] @ values for start in range(0, len(times), 64)]
+    return np.concatenate(parts)
 
 
 def percentile_interval(sample: np.ndarray) -> list[float]:
@@ -48,5 +62,5 @@ def resampled_mean(values: np.ndarray, counted: np.ndarray, patients: np.ndarray
     """
     n_patients = times.shape[1]
     of_image = [np.where(counted, part, 0).reshape(len(patients), -1).sum(axis=1) for part in (values, 1)]
-    total, number = (times @ np.bincount(patients, part, minlength=n_patients) for part in of_image)
+    total, number = (resampled_sums(times, np.bincount(patients, part, minlength=n_patients)) for part in of_image)
     return np.divide(total, number, out=np.full(len(times), math.nan), where=number > 0)

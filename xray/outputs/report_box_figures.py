@@ -11,7 +11,7 @@ from xray.detection.evaluation import BoxEvaluation
 from xray.detection.froc import FP_PER_IMAGE, froc_curve, sensitivity_at
 from xray.detection.metrics import add_no_finding, match_boxes, precision_recall
 from xray.findings import NO_FINDING_NAME
-from xray.outputs.report_figures import Theme, panel_grid
+from xray.outputs.report_figures import Theme, panel_grid, thinned
 
 SCORE_BINS = np.linspace(0, 1, 26)
 
@@ -54,6 +54,7 @@ def precision_recall_figure(boxes: BoxEvaluation, theme: Theme) -> bytes:
     def draw(axes: Axes, panel: Panel) -> None:
         precision, recall = precision_recall(panel.is_true, panel.n_truth)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        recall, precision, envelope = thinned(recall, precision, envelope)
         # The envelope is 0 beyond the highest recall reached.
         x = np.concatenate([[0], recall, recall[-1:], [1]])
         y = np.concatenate([envelope[:1], envelope, [0], [0]]) if len(envelope) else np.zeros(len(x))
@@ -110,8 +111,10 @@ def score_figure(boxes: BoxEvaluation, theme: Theme) -> bytes:
 
 
 def _step(axes: Axes, curve: object, colour: str, width: float, label: str) -> None:
-    x = np.concatenate([[1e-9], curve.fp_per_image, [1e9]]).clip(1e-9)
-    y = np.concatenate([[0], curve.sensitivity, curve.sensitivity[-1:] if len(curve.sensitivity) else [0]])
+    rate, sensitivity = curve.fp_per_image.clip(1e-9), curve.sensitivity
+    rate, sensitivity = thinned(rate, sensitivity, along=(np.log2(rate) + 4) / 8)
+    x = np.concatenate([[1e-9], rate, [1e9]])
+    y = np.concatenate([[0], sensitivity, sensitivity[-1:] if len(sensitivity) else [0]])
     axes.step(x, y, where="post", color=colour, linewidth=width, label=label)
 
 

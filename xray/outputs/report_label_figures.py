@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from xray.classification.evaluation import LabelCurve, LabelEvaluation
-from xray.outputs.report_figures import Theme, panel_grid
+from xray.outputs.report_figures import Theme, panel_grid, thinned
 
 
 def roc_figure(labels: LabelEvaluation, theme: Theme) -> bytes:
@@ -14,7 +14,7 @@ def roc_figure(labels: LabelEvaluation, theme: Theme) -> bytes:
 
     def draw_one(axes: Axes, found: LabelCurve, colour: str) -> tuple[float, float, str]:
         curve, point = found.curve, found.point
-        axes.plot(curve.false_positive_rate, curve.sensitivity, color=colour, linewidth=1.5)
+        axes.plot(*thinned(curve.false_positive_rate, curve.sensitivity), color=colour, linewidth=1.5)
         numbers = f"sens. {point['sensitivity']:.2f}, spec. {point['specificity']:.2f}"
         said = f"AUROC {curve.auroc:.3f}\n● {point['threshold']:g}: {numbers}"
         return 1 - point["specificity"], point["sensitivity"], said
@@ -32,7 +32,7 @@ def label_precision_recall_figure(labels: LabelEvaluation, theme: Theme) -> byte
     def draw_one(axes: Axes, found: LabelCurve, colour: str) -> tuple[float, float, str]:
         curve, point = found.curve, found.point
         # The average precision is the area under these steps.
-        axes.step(curve.sensitivity, curve.precision, where="pre", color=colour, linewidth=1.5)
+        axes.step(*thinned(curve.sensitivity, curve.precision), where="pre", color=colour, linewidth=1.5)
         said = f"AP {curve.average_precision:.3f}\n● {point['threshold']:g}: recall {point['sensitivity']:.2f}, prec. "
         said += f"{point['precision']:.2f}" if np.isfinite(point["precision"]) else "–"
         return point["sensitivity"], point["precision"], said
