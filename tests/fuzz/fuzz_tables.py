@@ -4,7 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import importlib
 import io
 import json
 import os
@@ -537,9 +536,6 @@ def try_table(item: tuple[Path, str]) -> Tried:
     folder = root / f"input {os.getpid()}"
     folder.mkdir(parents=True)
     data, tried = made(name), Tried()
-    if kind.startswith("model"):
-        # Most readers do without torch; its import is not the input's cost.
-        importlib.import_module("xray.loaded")
     reset_peak()
     start = time.process_time()
     try:
@@ -558,7 +554,11 @@ def try_table(item: tuple[Path, str]) -> Tried:
 def run_tables(folder: Path, names: Sequence[str], n_workers: int) -> Iterator[tuple[str, Tried | Failed]]:
     """Every input's outcome, in order; `folder` is where workers work."""
     items = [(folder, name) for name in names]
-    outcomes = in_workers(try_table, items, n_workers, lambda item: item[1], TIMEOUT, MEMORY)
+    attempt = try_table
+    if any(name.startswith("model") for name in names):
+        # Most readers do without torch.
+        from fuzz_models import try_model as attempt
+    outcomes = in_workers(attempt, items, n_workers, lambda item: item[1], TIMEOUT, MEMORY)
     yield from zip(names, outcomes, strict=True)
 
 
