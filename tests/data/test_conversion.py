@@ -92,8 +92,8 @@ def test_an_interrupted_conversion_goes_on_where_it_stopped(source, tmp_path, mo
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(n=st.integers(0, 8), log_cut=st.integers(0, 400), rows_cut=st.integers(0, 5000))
-def test_a_crash_at_any_byte_loses_nothing(source, tmp_path, n, log_cut, rows_cut):
+@given(n=st.integers(0, 8), log_cut=st.integers(0, 400), rows_cut=st.integers(0, 5000), changed=st.integers(0, 2000))
+def test_a_crash_at_any_byte_loses_nothing(source, tmp_path, n, log_cut, rows_cut, changed):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     if not whole.exists():
         convert(source, whole)
@@ -108,6 +108,11 @@ def test_a_crash_at_any_byte_loses_nothing(source, tmp_path, n, log_cut, rows_cu
     for name, cut in (("conversion.part", log_cut), ("images.npy.part", rows_cut)):
         data = (parts / name).read_bytes()
         (parts / name).write_bytes(data[: max(0, len(data) - cut)])
+    # Or it has kept the journal otherwise than it was written.
+    data = bytearray((parts / "conversion.part").read_bytes())
+    if changed < len(data):
+        data[changed] ^= 3
+        (parts / "conversion.part").write_bytes(data)
     convert(source, parts)
     assert content(parts) == content(whole)
 

@@ -1,12 +1,13 @@
 """The journal of predictions: what was added is there again, whole or not at all, after any end of the process."""
 
-import json
-
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from xray.command import InputError
 from xray.data.boxes import BoxTable
+from xray.data.checked_lines import from_line
 from xray.data.prediction_journal import Portion, PredictionJournal
 
 IDS = ("a", "b", "c", "d", "e")
@@ -82,7 +83,7 @@ def test_another_command_does_not_go_on_with_it(filled):
         assert journal.done == 0
         assert journal.settled is None
         journal.settle({})
-    assert json.loads(filled.read_text())["claims"]["tta"] is False
+    assert from_line(filled.read_bytes(), 0)["claims"]["tta"] is False
 
 
 def test_of_two_commands_at_once_the_second_is_refused(filled):
@@ -91,3 +92,30 @@ def test_of_two_commands_at_once_the_second_is_refused(filled):
         pytest.raises(InputError, match="another command is writing into"),
     ):
         PredictionJournal(filled, CLAIMS, IDS)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_becomes_of_the_file_what_is_read_is_what_was_added(filled, tmp_path, data):
+    """Bytes changed, taken out, put in and doubled: the portions are the first few of those added, or it is refused."""
+    whole = bytearray(filled.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(whole)))
+        stop = data.draw(st.integers(start, min(len(whole), start + 300)))
+        piece = bytes(whole[start:stop])
+        whole[start:stop] = data.draw(st.sampled_from([b"", piece * 2, piece.swapcase()]) | st.binary(max_size=40))
+    damaged = tmp_path / "damaged.part"
+    damaged.write_bytes(whole)
+    with PredictionJournal(damaged, CLAIMS, IDS) as journal:
+        found = list(journal.portions())
+        assert journal.done == (found[-1].stop if found else 0)
+    for one, expected in zip(found, portions(), strict=False):
+        same(one, expected)
+
+
+def test_a_line_that_is_missing_or_doubled_ends_it(filled):
+    first, second, third, fourth = filled.read_bytes().splitlines(keepends=True)
+    for lines, done in (([first, third, fourth], 0), ([first, second, second, third], 2), ([second, third], 0)):
+        filled.write_bytes(b"".join(lines))
+        with PredictionJournal(filled, CLAIMS, IDS) as journal:
+            assert journal.done == done

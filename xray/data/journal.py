@@ -7,7 +7,6 @@ stands beyond the journal's claim after a crash is cut off and decoded again.
 
 import contextlib
 import io
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from xray.command import InputError
+from xray.data.checked_lines import from_line, to_line
 from xray.data.store import CONVERSION, IMAGES, JOURNAL
 
 try:
@@ -55,7 +55,7 @@ class Journal:
             self._log.truncate(n_valid)
             self._log.seek(n_valid)
             if n_valid == 0:
-                self._log.write(_line(claims))
+                self._log.write(to_line(claims, 0))
                 self._log.flush()
             self._rows = open(self._part, "r+b" if self._part.exists() else "w+b")  # noqa: SIM115 (closed on exit)
             self._rows.truncate(self._bytes(self.n_rows))
@@ -100,7 +100,8 @@ class Journal:
         self._is_torn = True
         self._rows.flush()
         os.fsync(self._rows.fileno())
-        self._log.write(b"".join(map(_line, self._pending)))
+        first = len(self.outcomes) - len(self._pending) + 1
+        self._log.write(b"".join(to_line(outcome, first + place) for place, outcome in enumerate(self._pending)))
         self._log.flush()
         os.fsync(self._log.fileno())
         self._pending.clear()
@@ -136,7 +137,7 @@ class Journal:
     def _read(self, claims: dict[str, Any], discard: bool) -> int:
         """Fills `outcomes` from the journal; returns how many of its bytes are good."""
         lines = self._log.read().splitlines(keepends=True)
-        found = _parse(lines[0]) if lines else None
+        found = from_line(lines[0], 0) if lines else None
         if found is None:
             return 0
         if len(lines) == 1:
@@ -154,8 +155,8 @@ class Journal:
             )
         n_bytes = self._part.stat().st_size if self._part.exists() else 0
         n_valid, n_rows = len(lines[0]), 0
-        for line in lines[1:]:
-            outcome = _parse(line)
+        for number, line in enumerate(lines[1:], start=1):
+            outcome = from_line(line, number)
             n_rows += outcome is not None and "width" in outcome
             if outcome is None or self._bytes(n_rows) > n_bytes:
                 break
@@ -172,19 +173,6 @@ class Journal:
 
     def _bytes(self, n_rows: int) -> int:
         return len(self._header(0)) + n_rows * self.size * self.size
-
-
-def _line(content: dict[str, Any]) -> bytes:
-    return json.dumps(content).encode() + b"\n"
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """One line of a journal, or None for one cut short by a crash."""
-    try:
-        content = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _short(value: object) -> str:

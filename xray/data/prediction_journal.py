@@ -1,7 +1,8 @@
 """Predictions on disk while they are made: memory stays flat, and what an interruption left is gone on with.
 
-A file of JSON lines. The first says what was claimed (models, flags, radiographs) and settled; each other holds what
-was found in the radiographs after those of the line before. A line cut short by a crash is cut off.
+A file of checked JSON lines. The first says what was claimed (models, flags, radiographs) and settled; each other holds
+what was found in the radiographs after those of the line before. From a line on that a crash cut short, or that was
+damaged since, all is cut off.
 """
 
 import bisect
@@ -16,6 +17,7 @@ import numpy as np
 
 from xray.command import InputError
 from xray.data.boxes import BoxTable
+from xray.data.checked_lines import from_line, to_line
 from xray.data.predictions import Predictions
 
 try:
@@ -83,12 +85,12 @@ class PredictionJournal:
         if self.settled is None:
             self._file.truncate(0)
             self.settled = json.loads(json.dumps(choices))
-            self._append({"claims": self._claims, "settled": self.settled})
+            self._append({"claims": self._claims, "settled": self.settled}, 0)
         return self.settled
 
     def add(self, portion: Portion) -> None:
         """Appends the next portion; from then on it survives the end of this process."""
-        start = self._append(_content(portion))
+        start = self._append(_content(portion), len(self._starts) + 1)
         self._starts.append(start)
         self._stops.append(portion.stop)
 
@@ -117,11 +119,11 @@ class PredictionJournal:
 
     def _portion(self, number: int) -> Portion:
         self._file.seek(self._starts[number])
-        return _parsed(json.loads(self._file.readline()))
+        return _parsed(from_line(self._file.readline(), number + 1))
 
-    def _append(self, content: dict[str, Any]) -> int:
+    def _append(self, content: dict[str, Any], number: int) -> int:
         start = self._file.seek(0, 2)
-        self._file.write(json.dumps(content).encode() + b"\n")
+        self._file.write(to_line(content, number))
         self._file.flush()
         return start
 
@@ -140,12 +142,12 @@ class PredictionJournal:
     def _read(self, discard: bool) -> int:
         """Learns from the file what is done; returns how many of its bytes are good."""
         self._file.seek(0)
-        first = _whole(self._file.readline())
+        first = from_line(self._file.readline(), 0)
         if first is None:
             return 0
         end = self._file.tell()
         claims = first.get("claims", {})
-        while (content := _whole(line := self._file.readline())) is not None:
+        while (content := from_line(line := self._file.readline(), len(self._starts) + 1)) is not None:
             self._starts.append(end)
             self._stops.append(content["stop"])
             end += len(line)
@@ -169,14 +171,6 @@ def stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns
-
-
-def _whole(line: bytes) -> dict[str, Any] | None:
-    """One line of a journal, or None for the end or one cut short."""
-    with contextlib.suppress(ValueError):
-        content = json.loads(line) if line.endswith(b"\n") else None
-        return content if isinstance(content, dict) else None
-    return None
 
 
 def _content(portion: Portion) -> dict[str, Any]:
