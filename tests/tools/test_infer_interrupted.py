@@ -46,7 +46,7 @@ def start(weights, data, out, *flags):
 
 def wait_for(journal, n_lines, process):
     """Waits until the journal has so many lines."""
-    for _ in range(1200):
+    for _ in range(6000):
         if journal.exists() and journal.read_bytes().count(b"\n") >= n_lines:
             return
         assert process.poll() is None, process.communicate()
