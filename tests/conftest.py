@@ -299,3 +299,12 @@ def forks() -> Iterator[Any]:
 
     with Forks() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Any]:
+    """An S3 server on loopback (tests/s3_server.py)."""
+    from s3_server import S3
+
+    with S3() as server:
+        yield server

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -14,14 +15,16 @@ from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import xray
 from xray.outputs.dicom_objects import Algorithm
-from xray.serving import exports, pixels
+from xray.serving import exports, invocations, pixels
 from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer, findings_of
-from xray.serving.service import Service, UnreadableError, readable
-from xray.serving.uploads import FORM, GONE, RAW, refusal, save_upload
+from xray.serving.invocations import Address, RefusedError
+from xray.serving.service import Limits, Service, UnreadableError, readable
+from xray.serving.uploads import FORM, GONE, RAW, counted, refusal, save_upload
 from xray.serving.worker import BusyError, ModelError, Place
 
 T = TypeVar("T")
@@ -46,6 +49,12 @@ _BODY = {
         "required": True,
         "content": {kind: {"schema": _FILE} for kind in RAW}
         | {FORM: {"schema": {"type": "object", "properties": {"file": _FILE}, "required": ["file"]}}},
+    }
+}
+_BODY_OR_ADDRESS = {
+    "requestBody": {
+        "required": True,
+        "content": _BODY["requestBody"]["content"] | {invocations.JSON: {"schema": Address.model_json_schema()}},
     }
 }
 _BODY_WITH_FINDINGS = {
@@ -74,6 +83,14 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     429: {"model": Problem, "description": "all places are taken; Retry-After says when to come back, in seconds"},
     500: {"model": Problem, "description": "the models failed on this radiograph"},
 }
+_INVOCATIONS: dict[int | str, dict[str, Any]] = {
+    **_PROBLEMS,
+    200: {"content": {invocations.CSV: {"schema": {"type": "string"}}, invocations.DICOM: {"schema": _FILE}}},
+    403: {"model": Problem, "description": "an address in a bucket that this server does not read from"},
+    406: {"model": Problem, "description": "findings cannot be had in what Accept asks for"},
+    502: {"model": Problem, "description": "S3 does not answer, or not as it should"},
+    504: {"model": Problem, "description": "S3 is too slow"},
+}
 
 
 def create_app(service: Service, algorithm: Algorithm | None = None) -> FastAPI:
@@ -93,6 +110,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None) -> FastAPI:
     app.add_middleware(Guard)
     app.exception_handler(UnreadableError)(_unreadable)
     app.exception_handler(ModelError)(_failed)
+    app.exception_handler(RefusedError)(_refused)
     limits, pipeline = service.limits, service.pipeline
     tickets: dict[str, Place] = {}
     n_others = 0
@@ -113,18 +131,28 @@ def create_app(service: Service, algorithm: Algorithm | None = None) -> FastAPI:
         line = f"all places are taken: try again in {retry_after} s"
         return await refusal(request, limits, 429, line, **{"Retry-After": str(retry_after)})
 
-    async def find(request: Request, ticket: str | None) -> Answer:
+    async def find(
+        request: Request,
+        ticket: str | None,
+        save: Callable[[Request, Path, Limits], Awaitable[object]] = save_upload,
+        kind: str = invocations.JSON,
+    ) -> Answer | Response:
         try:
             place = service.model.enter()
         except BusyError as error:
             raise await busy(request, error.retry_after) from None
         with place, service.upload() as path, _noted(tickets, ticket, place):
-            await save_upload(request, path, limits)
+            await save(request, path, limits)
             start = time.perf_counter()
             decoded = readable(await unless_gone(request, service.canvas(path)), path)
             size = (decoded.width, decoded.height)
             found = await unless_gone(request, place.submit(decoded.canvas, size))
-        return answer(found, size, pipeline, service.models, time.perf_counter() - start)
+            told = answer(found, size, pipeline, service.models, time.perf_counter() - start)
+            if kind == invocations.DICOM:
+                work = invocations.report_of(found, told, pipeline.categories, algorithm)
+                content = readable(await unless_gone(request, service.in_worker(work, path)), path)
+                return Response(content, media_type=kind)
+        return Response(invocations.csv_of(told), media_type=kind) if kind == invocations.CSV else told
 
     @app.post("/predict", responses=_PROBLEMS, openapi_extra=_BODY, tags=["findings"])
     async def predict(request: Request, x_ticket: Annotated[str | None, Header()] = None) -> Answer:
@@ -135,10 +163,25 @@ def create_app(service: Service, algorithm: Algorithm | None = None) -> FastAPI:
         """
         return await find(request, x_ticket)
 
-    @app.post("/invocations", responses=_PROBLEMS, openapi_extra=_BODY, tags=["SageMaker"])
-    async def invocations(request: Request) -> Answer:
-        """The same as /predict, under the name that SageMaker asks of a container."""
-        return await find(request, None)
+    @app.post("/invocations", responses=_INVOCATIONS, openapi_extra=_BODY_OR_ADDRESS, tags=["SageMaker"])
+    async def invoke(request: Request) -> Answer:
+        """The same as /predict, under the name that SageMaker asks of a container.
+
+        What is sent may also be the s3:// address of a file, in JSON; what is answered is JSON, CSV, or a DICOM SR of
+        findings from the confidence with which the page begins, as Accept asks for it.
+        """
+        try:
+            kind = invocations.choose(",".join(request.headers.getlist("accept")), invocations.offered(algorithm))
+        except RefusedError as error:
+            raise await refusal(request, limits, error.status, error.line) from None
+        return await find(request, None, _save_object_or_upload, kind)
+
+    @app.get("/execution-parameters", tags=["SageMaker"])
+    async def execution_parameters() -> dict[str, int | str]:
+        """How a batch transform should ask: one radiograph a request, as many at a time as decoding workers."""
+        n_megabytes = max(1, min(100, limits.max_bytes // 2**20))
+        n = limits.n_workers
+        return {"MaxConcurrentTransforms": n, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": n_megabytes}
 
     @app.get("/ping", tags=["SageMaker"])
     async def ping() -> Response:
@@ -273,9 +316,30 @@ def _given(fields: Mapping[str, str]) -> Answer:
         raise HTTPException(400, f"the findings are no answer of /predict ({where}: {first['msg']})"[:300]) from None
 
 
+async def _save_object_or_upload(request: Request, path: Path, limits: Limits) -> None:
+    """`save_upload`, or the S3 object that the request names in JSON."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != invocations.JSON:
+        await save_upload(request, path, limits)
+        return
+    small = dataclasses.replace(limits, max_bytes=invocations.MAX_ADDRESS)
+    try:
+        async with asyncio.timeout(limits.upload_seconds):
+            body = b"".join([chunk async for chunk in counted(request, small)])
+    except TimeoutError:
+        raise HTTPException(408, "the address came too slowly", {"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise HTTPException(GONE, "the client hung up") from None
+    wanted = invocations.object_of(body)
+    with path.open("wb") as file:
+        await asyncio.to_thread(invocations.fetch, wanted, file, limits.max_bytes)
+
+
 async def _unreadable(request: Request, error: UnreadableError) -> JSONResponse:
-    status = 415 if "neither DICOM nor PNG nor JPEG" in str(error) else 422
-    return JSONResponse({"detail": str(error)}, status)
+    return JSONResponse({"detail": str(error)}, invocations.status_of(error))
+
+
+async def _refused(request: Request, error: RefusedError) -> JSONResponse:
+    return JSONResponse({"detail": error.line}, error.status)
 
 
 async def _failed(request: Request, error: ModelError) -> JSONResponse:

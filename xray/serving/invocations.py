@@ -1,0 +1,174 @@
+"""What SageMaker's callers may ask for and send beyond a file: media types of answers, and s3:// addresses."""
+
+import csv
+import dataclasses
+import functools
+import importlib.util
+import io
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError
+
+from xray.data.predictions import NO_FINDING_CATEGORY
+from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
+from xray.outputs.dicom_objects import Algorithm
+from xray.pipeline import Findings
+from xray.serving import exports
+from xray.serving.answers import SHOWN_FROM, Answer
+from xray.serving.service import UnreadableError
+
+JSON, CSV, DICOM = "application/json", "text/csv", "application/dicom"
+CSV_HEADER = ("category_id", "category", "score", "x1", "y1", "x2", "y2")
+
+BUCKETS = "XRAY_S3_BUCKETS"
+"""Environment variable: names of the buckets that requests may name objects of; none where it is not set.
+
+Whoever may ask the server would otherwise read, by its rights and as findings, whatever its role can read.
+"""
+MAX_ADDRESS = 64 * 2**10
+"""Most bytes of a JSON request."""
+S3_SECONDS = 30.0
+"""For one object to come, and half of the minute that SageMaker gives a request."""
+CHUNK = 4 * 2**20
+
+
+class RefusedError(Exception):
+    """A request that cannot be answered. status: of HTTP. line: why, in one line that names no file."""
+
+    def __init__(self, status: int, line: str) -> None:
+        super().__init__(line)
+        self.status, self.line = status, line
+
+
+def offered(algorithm: Algorithm | None) -> tuple[str, ...]:
+    """The media types in which findings can be had; algorithm: what a DICOM SR would name as its maker."""
+    has_reports = algorithm is not None and importlib.util.find_spec("highdicom") is not None
+    return (JSON, CSV, DICOM) if has_reports else (JSON, CSV)
+
+
+def choose(accept: str | None, kinds: Sequence[str]) -> str:
+    """The media type to answer in.
+
+    accept: an Accept header (RFC 9110, 12.5.1), its values in any order, with or without weights; of equal weights the
+    first counts. kinds: what can be had, the default first. Raises RefusedError (406) if none of them is accepted.
+    """
+    ranges = []
+    for place, item in enumerate((accept or "*/*").lower().split(",")):
+        name, *parameters = (part.strip() for part in item.split(";"))
+        weights = [parameter[2:].strip() for parameter in parameters if parameter.startswith("q=")]
+        weight = float(weights[0]) if weights and re.fullmatch(r"[01](\.\d{0,3})?", weights[0]) else float(not weights)
+        ranges.append((name, weight, place))
+    wanted = []
+    for number, kind in enumerate(kinds):
+        patterns = (kind, f"{kind.partition('/')[0]}/*", "*/*")
+        # What is said of a type itself counts before what is said of all.
+        found = next((of for pattern in patterns for of in ranges if of[0] == pattern), None)
+        if found is not None and found[1] > 0:
+            wanted.append((-found[1], found[2], number, kind))
+    if not wanted:
+        raise RefusedError(406, f"findings cannot be had as {accept or ''!r:.80}: accept {', '.join(kinds)}")
+    return min(wanted)[-1]
+
+
+def csv_of(answer: Answer) -> str:
+    """A header and a line for each finding, surest first; boxes in original pixels.
+
+    "No finding" has its probability and the unit box, as in predictions.json; labels of whole radiographs no box.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_HEADER)
+    writer.writerows((f.category_id, f.category, f.score, *f.box) for f in answer.findings)
+    if answer.normal is not None:
+        writer.writerow((NO_FINDING_CATEGORY, NO_FINDING_NAME, answer.normal, *NO_FINDING_BOX))
+    writer.writerows(("", name, value, "", "", "", "") for name, value in answer.labels.items())
+    return text.getvalue()
+
+
+def report_of(
+    found: Findings, answer: Answer, categories: dict[int, str], algorithm: Algorithm
+) -> Callable[[Path], bytes]:
+    """What a worker does to make the DICOM SR of one radiograph; it holds what `tools/infer.py --sr` reports."""
+    table = found.table
+    kept = table.select(np.flatnonzero((table.scores >= SHOWN_FROM) | (table.labels == NO_FINDING_CATEGORY)))
+    return functools.partial(exports.structured_report_of, kept, answer.labels, categories, algorithm)
+
+
+def status_of(error: UnreadableError) -> int:
+    """415 for a file that is no picture, 422 for a damaged one."""
+    return 415 if "neither DICOM nor PNG nor JPEG" in str(error) else 422
+
+
+class Address(BaseModel):
+    """A request that names an object in place of a file."""
+
+    s3_uri: str = Field(description="s3://bucket/key of one DICOM, PNG or JPEG file, in a bucket the server reads from")
+
+
+@dataclasses.dataclass(frozen=True)
+class S3Object:
+    """An object that a request names, in a bucket that it may name."""
+
+    bucket: str
+    key: str
+
+
+def object_of(body: bytes | str) -> S3Object:
+    """The object of a request {"s3_uri": "s3://bucket/key"}. Raises RefusedError: 400, 403 or 413."""
+    wanted = '{"s3_uri": "s3://bucket/key"}'
+    if len(body) > MAX_ADDRESS:
+        raise RefusedError(413, f"the JSON is larger than an address can be: send {wanted}")
+    try:
+        address = Address.model_validate_json(body).s3_uri
+    except ValidationError:
+        raise RefusedError(400, f"this is not the JSON of an address: send {wanted}") from None
+    match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.{1,1024})", address)
+    # HTTP clients take such segments out of an address, which would lead to another bucket.
+    if match is None or not {".", ".."}.isdisjoint(match[2].split("/")) or not match[2].isprintable():
+        raise RefusedError(400, f"the JSON holds no address of an object: send {wanted}")
+    allowed = os.environ.get(BUCKETS, "").replace(",", " ").split()
+    if match[1] not in allowed:
+        todo = f"have it named in {BUCKETS}" if allowed else f"there are none ({BUCKETS} is not set): send the file"
+        raise RefusedError(403, f"the bucket is not among those that this server reads from: {todo}")
+    return S3Object(match[1], match[2])
+
+
+def fetch(wanted: S3Object, file: BinaryIO, max_bytes: int, seconds: float = S3_SECONDS) -> None:
+    """Writes an object to a file. Raises RefusedError: 413, 422 for one that cannot be had, 502, 504."""
+    if importlib.util.find_spec("s3fs") is None:
+        raise RefusedError(501, "this server was installed without s3fs (the extra remote): send the file itself")
+    import s3fs
+
+    # Silence counts for less than the whole, so that what is asked in the last moment ends within SageMaker's minute.
+    deadline = time.monotonic() + seconds
+    options = {"connect_timeout": 5, "read_timeout": max(1, seconds / 6), "retries": {"total_max_attempts": 2}}
+    try:
+        system = s3fs.S3FileSystem(config_kwargs=options, use_listings_cache=False)
+        system.retries = 1
+        with system.open(f"{wanted.bucket}/{wanted.key}", "rb", block_size=CHUNK, cache_type="none") as source:
+            if source.details.get("type") != "file":
+                raise FileNotFoundError
+            if source.size > max_bytes:
+                raise RefusedError(413, f"the object has more than the {max_bytes / 2**20:g} MiB allowed")
+            if not source.size:
+                raise RefusedError(422, "the object is empty: name one DICOM, PNG or JPEG file")
+            # A read of nothing would ask S3 for the bytes behind the last one.
+            while source.tell() < source.size:
+                file.write(source.read(CHUNK))
+                if time.monotonic() > deadline:
+                    raise RefusedError(504, f"S3 did not give the object within {seconds:g} s")
+    except RefusedError:
+        raise
+    except (FileNotFoundError, IsADirectoryError):
+        raise RefusedError(422, "there is no such object in the bucket") from None
+    except PermissionError:
+        raise RefusedError(422, "the server's role may not read that object: give it s3:GetObject") from None
+    except Exception as error:
+        # botocore and aiohttp have many; their messages hold addresses.
+        raise RefusedError(502, f"S3 did not give the object ({type(error).__name__})") from None

@@ -1,0 +1,22 @@
+"""The runs that a model directory holds, as SageMaker unpacks one."""
+
+from pathlib import Path
+
+from xray.command import InputError
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run directories of a model directory: itself, or those in it, in the order of their names.
+
+    Raises InputError if it holds none.
+    """
+    # xray.training.deploy knows this name too, and needs torch.
+    name = "model.json"
+    if (folder / name).is_file():
+        return [folder]
+    runs = sorted(path.parent for path in folder.glob(f"*/{name}")) if folder.is_dir() else []
+    if not runs:
+        raise InputError(
+            f"no model in {folder}: it must hold model.json and model.safetensors of a run, or folders that do"
+        )
+    return runs
