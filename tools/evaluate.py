@@ -79,15 +79,11 @@ class Config:
 def main(config: Config) -> None:
     """Scores, writes the files and prints the table; what may mislead goes to stderr and into the report."""
     check(config)
-    existing = [name for name in (METRICS, REPORT) if (config.save_path / name).exists()]
-    from xray.outputs.unfinished import finishing, is_unfinished
-
-    if existing and not config.overwrite and not is_unfinished(config.save_path, "evaluation"):
-        raise InputError(f"{config.save_path / existing[0]} exists: give --overwrite, or another --save-path")
-    if config.save_path.exists() and not config.save_path.is_dir():
-        raise InputError(f"{config.save_path} is a file: give --save-path a folder")
+    check_out(config)
 
     from rich.console import Console
+
+    from xray.outputs.unfinished import finishing
 
     if config.compare:
         compare_two(config, config.compare)
@@ -166,6 +162,17 @@ def check(config: Config) -> None:
         raise FlagError(f"--triplet is {given}: give top, min area and bottom in [0, 1], bottom not over top")
     if config.triplet and config.fit:
         raise FlagError("--triplet and --fit: the best triplet is fitted, leave one of the two out")
+
+
+def check_out(config: Config) -> None:
+    """Raises InputError if --save-path cannot be written to, or holds a report that is to stay."""
+    from xray.outputs.unfinished import is_unfinished
+
+    existing = [name for name in (METRICS, REPORT) if (config.save_path / name).exists()]
+    if existing and not config.overwrite and not is_unfinished(config.save_path, "evaluation"):
+        raise InputError(f"{config.save_path / existing[0]} exists: give --overwrite, or another --save-path")
+    if config.save_path.exists() and not config.save_path.is_dir():
+        raise InputError(f"{config.save_path} is a file: give --save-path a folder")
 
 
 def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
@@ -381,4 +388,4 @@ def interval(ends: list[float] | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(command(Config, main))
+    sys.exit(command(Config, main, check, check_out))

@@ -26,6 +26,7 @@ import tyro
 from xray.command import FlagError, InputError, run_command
 from xray.config import TrainingConfig, read_training_flags, require
 from xray.files import complete
+from xray.storage.places import run_training
 
 PICTURE = "lr_find.png"
 FEWEST = 10
@@ -161,9 +162,12 @@ def _refuse(message: str) -> None:
 
 if __name__ == "__main__":
 
+    def read(args: Sequence[str]) -> tuple[Any, ...]:
+        own, others = read_sweep(args)
+        return *read_training_flags(others), *dataclasses.astuple(own)
+
     def start() -> None:
         """Flags first: mistakes in them count as failures of the command too."""
-        own, others = read_sweep(sys.argv[1:])
-        main(*read_training_flags(others), *dataclasses.astuple(own))
+        run_training(read, main)
 
     sys.exit(run_command(start, debug="--debug" in sys.argv))

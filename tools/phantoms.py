@@ -97,4 +97,4 @@ def check(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command(Config, main, description=__doc__))
+    sys.exit(command(Config, main, check, description=__doc__))

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +69,31 @@ def run_command(main: Callable[..., int | None], *args: Any, debug: bool = False
         return EXIT_WRONG_FLAGS if isinstance(error, FlagError) else EXIT_FAILED
 
 
-def command(config_type: Any, main: Callable[[Any], int | None], **tyro_options: Any) -> int:
+def command(
+    config_type: Any,
+    main: Callable[[Any], int | None],
+    check: Callable[[Any], object] | None = None,
+    check_out: Callable[[Any], object] | None = None,
+    stay_remote: Callable[[Any], Collection[str]] | None = None,
+    **tyro_options: Any,
+) -> int:
     """Parses `sys.argv` into `config_type` and runs `main(config)`; for `sys.exit(command(Config, main))`.
 
-    A `debug: bool` field in the config, where there is one, keeps tracebacks.
+    A `debug: bool` field in the config, where there is one, keeps tracebacks. Flags that are s3:// addresses reach
+    `main` as folders of this machine; see xray/storage/places.py for that, and for `check` and `check_out`, called
+    before anything is downloaded. stay_remote: config → names of the fields that keep their address.
     """
     try:
         config = parse_flags(config_type, **tyro_options)
     except FlagError as error:
         print(f"error: {_told(error)}", file=sys.stderr)
         return EXIT_WRONG_FLAGS
-    return run_command(main, config, debug=_debug_flag(config))
+    from xray.storage.places import run_here
+
+    def run() -> int | None:
+        return run_here(main, config, check, check_out, stay_remote(config) if stay_remote else ())
+
+    return run_command(run, debug=_debug_flag(config))
 
 
 def check_range(config: Any, **ranges: tuple[float, float]) -> None:

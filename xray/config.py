@@ -11,6 +11,7 @@ import yaml
 
 from xray.command import MAX_SEED, FlagError, InputError, parse_flags
 from xray.files import replacing
+from xray.storage.places import as_given
 
 CONFIG_FILE = "config.yaml"
 MAX_CHARACTERS = 2**17
@@ -407,6 +408,8 @@ def save_config(path: Path, task: str, config: TrainingConfig) -> None:
     # How this process was started is no property of the run.
     for name in ("resume", "debug"):
         values.pop(name)
+    # Nor is the folder that stands for an s3:// address here: another machine has another.
+    values |= {name: as_given(value) for name, value in values.items() if isinstance(value, str)}
     # Killed while it is written, a run would be resumed with other flags.
     with replacing(path) as temporary:
         temporary.write_text(yaml.safe_dump(values, sort_keys=False))

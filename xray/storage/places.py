@@ -1,0 +1,254 @@
+"""The flags of a command that name s3:// addresses, made into folders and files of this machine while it runs.
+
+A command never sees an address, but for flags that it asks to keep; what it prints names addresses all the same.
+"""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any, TextIO
+
+from xray.command import InputError
+from xray.storage.addresses import address_of, is_remote
+
+STORE = ("annotations.json", "images.npy", "conversion.json")
+BESIDE_PREDICTIONS = ["probabilities.npy", "probabilities.json"]
+BESIDE_VALIDATION = ["../metrics.csv", "../model.json"]
+
+_addresses: dict[str, str] = {}
+"""Folder or file of this machine → the address it stands for."""
+
+
+def remote_fields(config: Any, stay: Collection[str] = ()) -> list[str]:
+    """Names of a config's fields that hold an address, but for those that `stay` so. Raises FlagError for a bad one."""
+    return [
+        field.name
+        for field in (dataclasses.fields(config) if dataclasses.is_dataclass(config) else ())
+        if field.name not in stay and any(map(is_remote, _values(getattr(config, field.name))))
+    ]
+
+
+def as_given(path: str | PurePath) -> str:
+    """A path as the user gave it: an address where the path stands for one, or lies below one that does."""
+    text = str(path)
+    for local, address in _addresses.items():
+        if text == local or text.startswith(local + "/"):
+            return address + text[len(local) :]
+    return text
+
+
+def run_here(
+    main: Callable[[Any], int | None],
+    config: Any,
+    check: Callable[[Any], object] | None = None,
+    check_out: Callable[[Any], object] | None = None,
+    stay: Collection[str] = (),
+) -> int | None:
+    """`main(config)` with folders of this machine in place of addresses; what it wrote is uploaded.
+
+    check: raises InputError for flags that cannot be used, before anything is downloaded. check_out: the same for what
+    `config.save_path` holds, before any input is. stay: names of fields that keep their address.
+    Raises InputError where something cannot be had, or not be uploaded.
+    """
+    if not (names := remote_fields(config, stay)):
+        return main(config)
+    if check is not None:
+        check(config)
+    with Places() as places, told_as_given():
+        outputs = [name for name in names if is_written(name, config)]
+        config = places.localized(config, outputs)
+        if (status := places.left_over()) is not None:
+            return status
+        if check_out is not None:
+            check_out(config)
+        config = places.localized(config, [name for name in names if name not in outputs])
+        return places.run(main, config)
+
+
+def run_training(
+    read: Callable[[Sequence[str]], tuple[Any, ...]],
+    main: Callable[..., int | None],
+    check_out: Callable[[Any], object] | None = None,
+) -> int | None:
+    """`main(*read(flags))`, of which the second is the config, like `run_here`.
+
+    A run that is resumed is brought here before `read` looks for its config.yaml.
+    """
+    args = sys.argv[1:]
+    position = next((n for n, arg in enumerate(args) if arg.replace("_", "-").startswith("--save-path")), None)
+    if "--resume" not in args or position is None:
+        return _run_read(read(args), main, check_out)
+    flag, equals, value = args[position].partition("=")
+    value = value if equals else next(iter(args[position + 1 :]), "")
+    if not is_remote(value):
+        return _run_read(read(args), main, check_out)
+    # Flags that do not exist are told before anything is downloaded; what fits the run's own is known afterwards.
+    with contextlib.suppress(InputError):
+        read([arg for arg in args if arg != "--resume"])
+    with Places() as places, told_as_given():
+        local = places.output(value)
+        args[position : position + (1 if equals else 2)] = [flag, str(local)]
+        if (status := places.left_over()) is not None:
+            return status
+        first, config, *rest = read(args)
+        config = places.localized(config, remote_fields(config))
+        return places.run(lambda config: main(first, config, *rest), config)
+
+
+def _run_read(
+    flags: tuple[Any, ...], main: Callable[..., int | None], check_out: Callable[[Any], object] | None
+) -> int | None:
+    first, config, *rest = flags
+    return run_here(lambda config: main(first, config, *rest), config, check_out=check_out)
+
+
+class Places:
+    """What stands on this machine for the addresses of one command; a context manager that lets go of it."""
+
+    def __init__(self) -> None:
+        self._mirrors: dict[str, Any] = {}
+        self._outputs: list[Any] = []
+
+    def __enter__(self) -> "Places":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for mirror in (*self._outputs, *self._mirrors.values()):
+            _addresses.pop(str(mirror.path), None)
+            mirror.close()
+
+    def output(self, value: str | PurePath) -> Path:
+        """The folder here for an address that is written to."""
+        from xray.storage.staging import Staging
+
+        staging = Staging(address_of(value))
+        self._outputs.append(staging)
+        staging.bring_down()
+        _addresses[str(staging.path)] = staging.address
+        return staging.path
+
+    def input(self, value: str | PurePath, field: str) -> Path:
+        """The folder or file here for an address that is read by the flag of this name."""
+        from xray.storage.mirror import Mirror, bring_input
+
+        address = address_of(value)
+        mirror = self._mirrors.setdefault(address, Mirror(address, "in"))
+        bring_input(mirror, lambda name, names: is_wanted(field, name, names), lambda one: beside(field, address, one))
+        _addresses[str(mirror.path)] = address
+        return mirror.path
+
+    def localized(self, config: Any, names: Sequence[str]) -> Any:
+        """The config with folders and files of this machine in these fields."""
+
+        def local(value: Any, name: str) -> Any:
+            if isinstance(value, tuple | list):
+                return type(value)(local(one, name) for one in value)
+            if not is_remote(value):
+                return value
+            return type(value)(self.output(value) if is_written(name, config) else self.input(value, name))
+
+        return dataclasses.replace(config, **{name: local(getattr(config, name), name) for name in names})
+
+    def left_over(self) -> int | None:
+        """Uploads what a command before had not; its status where it was this very one."""
+        statuses = [staging.left_over() for staging in self._outputs]
+        found = [status for status in statuses if status is not None]
+        return found[0] if found else None
+
+    def run(self, main: Callable[[Any], int | None], config: Any) -> int:
+        """Runs a command, uploading meanwhile and at its end."""
+        for staging in self._outputs:
+            staging.start()
+        try:
+            status = int(main(config) or 0)
+        except BaseException as error:
+            self._ended(error)
+            raise
+        try:
+            for staging in self._outputs:
+                staging.finish(status)
+        except KeyboardInterrupt as error:
+            self._ended(error)
+            raise
+        return status
+
+    def _ended(self, error: BaseException) -> None:
+        """Uploads what a command that failed had done; of one that is to end at once, says what is missing."""
+        for staging in self._outputs:
+            staging.stop()
+            if isinstance(error, Exception):
+                with contextlib.suppress(InputError):
+                    staging.push(is_last=True)
+            if staging.lacks():
+                print(
+                    f"{staging.address} lacks what was done last: the same command goes on from here, and uploads it",
+                    file=sys.stderr,
+                )
+
+
+def is_written(field: str, config: Any) -> bool:
+    """Whether a command writes to what this flag names."""
+    # tools/refine.py, which takes --masks, puts what it has fitted into the run, and an export may go there, too.
+    into_run = hasattr(config, "masks") or (hasattr(config, "format") and config.save_path is None)
+    return field in ("save_path", "fit") or (field == "weights" and into_run)
+
+
+def is_wanted(field: str, name: str, names: Collection[str]) -> bool:
+    """Whether a command reads this one of the files at the address of a flag. field: the flag's name in the config."""
+    if name == "":
+        return True
+    suffix = PurePath(name).suffix
+    if field == "weights":
+        return "/" not in name and suffix in (".json", ".safetensors", ".onnx", ".data")
+    if field in ("run", "compare", "predictions", "masks"):
+        return suffix in (".json", ".csv", ".npy") and not name.startswith("dataset/")
+    if {"annotations.json", "images.npy"} <= set(names):
+        return name in STORE
+    return True
+
+
+def beside(field: str, address: str, is_file: bool) -> list[str]:
+    """What commands look for around what a flag names, relative to its folder."""
+    if field in ("predictions", "compare", "masks") and is_file:
+        return BESIDE_PREDICTIONS + (BESIDE_VALIDATION if address.split("/")[-2] == "validation" else [])
+    return ["sample_submission.csv"] if field == "data_path" and not is_file else []
+
+
+@contextlib.contextmanager
+def told_as_given() -> Iterator[None]:
+    """Has what is printed, and what InputErrors say, name addresses in place of the folders that stand for them."""
+    with contextlib.redirect_stdout(_Renaming(sys.stdout)), contextlib.redirect_stderr(_Renaming(sys.stderr)):
+        try:
+            yield
+        except InputError as error:
+            raise type(error)(_renamed(str(error))) from error
+
+
+class _Renaming:
+    """A stream that writes addresses in place of the folders that stand for them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(_renamed(text))
+        return len(text)
+
+    def writelines(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _renamed(text: str) -> str:
+    for local, address in _addresses.items():
+        text = text.replace(local, address)
+    return text
+
+
+def _values(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, tuple | list) else [value]
