@@ -13,7 +13,7 @@ from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.decoding import Decoded, Undecodable
 from xray.pipeline import Findings
-from xray.streaming import Step, ahead, batches, portion_of, run
+from xray.streaming import Step, ahead, batches, consecutive, portion_of, run
 
 
 def items(pattern):
@@ -31,6 +31,13 @@ def test_batches_hold_so_many_decoded_ones():
     assert found == [[0, 1], [2, 3, 4, 5, 6], [7]]
     assert list(batches([], 2)) == []
     assert [len(batch) for batch in batches(items("uu"), 2)] == [2]
+
+
+def test_what_stands_together_depends_on_places_alone():
+    assert list(consecutive(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    # Gone on with after a whole number of batches, the rest is the same.
+    assert list(consecutive(range(3, 7), 3)) == [[3, 4, 5], [6]]
+    assert list(consecutive([], 3)) == []
 
 
 def test_steps_keep_the_order_and_overlap():

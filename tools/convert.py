@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
     interrupts.watch()
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -19,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from xray.command import MAX_SEED, FlagError, InputError, check_range, command
+from xray.command import MAX_SEED, FlagError, InputError, check_range, command, need
 
 
 @dataclasses.dataclass
@@ -38,6 +39,13 @@ class _Common:
     """Decides between patients that are alike when the folds are dealt (0 to 4294967295)."""
     overwrite: bool = False
     """Replace the dataset at --save-path; the old one stays until the new one is complete."""
+    engine: Literal["local", "ray"] = "local"
+    """Who decodes: local, this machine's processes; ray, the nodes of a Ray cluster. Both write the same bytes."""
+    address: str = ""
+    """HOST:PORT of the Ray cluster's head node, or auto for the one that this machine belongs to; by default Ray is
+    started on this machine."""
+    cores_per_actor: int = 0
+    """Cores of each Ray actor (1 to 512), which decodes with as many processes; 0 is 1."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -122,14 +130,31 @@ def main(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
     check(config)
     if config.save_path.resolve() == config.data_path.resolve():
         raise InputError(f"--save-path and --data-path are both {config.data_path}: choose another --save-path")
-    flags = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "debug"}
+    own = ("debug", "engine", "address", "cores_per_actor")
+    flags = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in own}
     flags["n_workers"] = config.n_workers or len(os.sched_getaffinity(0))
-    show(_converter(config)(**flags), config.save_path)
+    with contextlib.ExitStack() as stack:
+        if config.engine == "ray":
+            need("--engine ray", "ray", "ray", "pyarrow")
+            from xray.cluster import connected, decoder
+
+            flags["decode"] = decoder(stack.enter_context(connected(config.address, config.cores_per_actor)))
+        conversion = _converter(config)(**flags)
+    show(conversion, config.save_path)
 
 
 def check(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
-    check_range(config, image_size=(32, 8192), n_folds=(2, 100), n_workers=(0, 512), seed=(0, MAX_SEED))
+    check_range(
+        config, image_size=(32, 8192), n_folds=(2, 100), n_workers=(0, 512), seed=(0, MAX_SEED),
+        cores_per_actor=(0, 512),
+    )  # fmt: skip
+    if config.engine == "ray" or config.address or config.cores_per_actor:
+        from xray.cluster import check_flags
+
+        check_flags(config.engine, config.address, config.cores_per_actor)
+    if config.engine == "ray" and getattr(config, "table_only", False):
+        raise FlagError("--engine ray decodes radiographs, and --table-only opens none: leave one of the two out")
     for name in ("annotations", "table", "images", "masks", "category"):
         if getattr(config, name, None) == "":
             raise FlagError(f"--{name} is empty: give a name, or leave the flag out")
@@ -205,4 +230,4 @@ def show(conversion: dict, save_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command(Config, main))
+    sys.exit(command(Config, main, check))

@@ -140,7 +140,8 @@ def _guard(awakened: int, signals: tuple[signal.Signals, ...]) -> None:
 
 
 def _end_now(which: int) -> None:
-    for process in _descendants():
+    # Children's children first: Ray ends a process, with a status of its own, whose child it no longer finds.
+    for process in reversed(_descendants()):
         with contextlib.suppress(OSError):
             os.kill(process, signal.SIGKILL)
     if _said.acquire(blocking=False):

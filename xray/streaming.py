@@ -6,6 +6,7 @@ writes. Between them wait a few batches at most, so memory does not grow with th
 
 import contextlib
 import dataclasses
+import itertools
 import queue
 import sys
 import threading
@@ -72,6 +73,17 @@ def radiographs(inputs: Inputs, size: int, n_workers: int, timeout: float, pixel
         yield from inputs.canvases(size, n_workers, timeout)
 
 
+def consecutive(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` radiographs in a row, decoded or not, the last one fewer.
+
+    What stands together, on which the last bits of a result may depend, so depends on the places of radiographs alone:
+    not on which files can be read, nor on where a command went on, nor on which node of a cluster looks at them.
+    """
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists with `size` decoded radiographs each, the last one fewer, and the undecodable ones where they stood."""
     batch: list[Item] = []
@@ -85,7 +97,7 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def run(pipeline: Pipeline, stream: Iterable[list[Item]], write: Callable[[Batch], None]) -> None:
-    """Finds all of a stream of `batches` and hands them, in order, to `write`, which a thread of its own calls.
+    """Finds all of a stream of batches and hands them, in order, to `write`, which a thread of its own calls.
 
     A batch for which the GPU has too little memory is halved, and so are those after it. What any step raises is raised
     here, and no further batch is written then.

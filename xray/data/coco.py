@@ -7,7 +7,7 @@ import os
 import posixpath
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from xray.data.conversion import write_store
 from xray.data.names import LINK_OUT, check_inside, fault_of, leads_out
 from xray.data.radiograph import source_id
 from xray.data.source import Dropped, Source, SourceImage, has_area, snap
+
+if TYPE_CHECKING:
+    from xray.data.decoding import Decode
 
 OUTSIDE_FOLDER = "file name leads out of the data path"
 NO_SUCH_IMAGE = "annotation of an unknown image"
@@ -40,6 +43,7 @@ def convert_coco(
     seed: int = 0,
     n_workers: int = 1,
     overwrite: bool = False,
+    decode: "Decode | None" = None,
 ) -> dict[str, Any]:
     """Converts a directory with a COCO file into a dataset directory; returns the content of its conversion.json.
 
@@ -54,6 +58,7 @@ def convert_coco(
         seed=seed,
         n_workers=n_workers,
         overwrite=overwrite,
+        decode=decode,
     )
 
 

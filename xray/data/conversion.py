@@ -34,7 +34,7 @@ from xray.data.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
 from xray.files import replacing
 
 if TYPE_CHECKING:
-    from xray.data.decoding import Decoded
+    from xray.data.decoding import Decode, Decoded
 
 _KNOWN_FOLDER = re.compile(r"^(?i:.*(dicom|image|mask|train|test|stage).*)$|^(2\.25\.\d{20,}|\d+(\.\d+){3,})$")
 """Folders of SIIM-ACR Pneumothorax in all its editions, and UIDs."""
@@ -53,6 +53,7 @@ def write_store(
     n_workers: int = 1,
     overwrite: bool = False,
     pixels: bool = True,
+    decode: "Decode | None" = None,
 ) -> dict[str, Any]:
     """Writes a dataset directory, or goes on with an unfinished one; returns the content of conversion.json.
 
@@ -61,6 +62,7 @@ def write_store(
     n_workers: processes that decode.
     overwrite: replace a finished dataset (it stays until the new one is complete) or a differing unfinished one.
     pixels: without them only the two JSON files are written, and no file of the source is opened.
+    decode: decodes in place of `xray.data.decoding.decode_canvases`, such as on other machines.
 
     Raises InputError where `save_path` holds a finished dataset, an unfinished one made otherwise, or files that are
     not a dataset's; where there is too little space on the disk; and where no radiograph can be read.
@@ -91,7 +93,7 @@ def write_store(
         }
         with Journal(save_path, image_size, claims, discard=overwrite) as journal:
             _check_space(save_path, len(source.images) - len(journal.outcomes), image_size)
-            _decode(source, journal, image_size, n_workers)
+            _decode(source, journal, image_size, n_workers, decode)
             outcomes = journal.outcomes
             if journal.n_rows:
                 annotations, dropped = _annotate(source, outcomes, n_folds, readers, seed)
@@ -145,7 +147,7 @@ def _check_space(save_path: Path, n_images: int, image_size: int) -> None:
         )
 
 
-def _decode(source: Source, journal: Journal, image_size: int, n_workers: int) -> None:
+def _decode(source: Source, journal: Journal, image_size: int, n_workers: int, decode: "Decode | None" = None) -> None:
     """Brings the journal up to the last image of the source."""
     # Tables alone need none of the DICOM libraries, whose import takes as long as reading them.
     from xray.data import decoding
@@ -166,7 +168,8 @@ def _decode(source: Source, journal: Journal, image_size: int, n_workers: int) -
     try:
         with Progress(*columns, console=Console(stderr=True)) as progress:
             bar = progress.add_task("decoding", total=total, completed=done, speed="")
-            for item in decoding.decode_canvases([image.path for image in source.images[done:]], image_size, n_workers):
+            items = (decode or decoding.decode_canvases)([i.path for i in source.images[done:]], image_size, n_workers)
+            for item in items:
                 image = source.images[len(journal.outcomes)]
                 own = boxes[starts[len(journal.outcomes)] : starts[len(journal.outcomes) + 1]]
                 if isinstance(item, decoding.Decoded):

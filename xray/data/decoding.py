@@ -68,6 +68,10 @@ class Undecodable:
     reason: str
 
 
+Decode = Callable[[Sequence[Path], int, int], Iterator[Decoded | Undecodable]]
+"""`decode_canvases` or what stands in for it: paths, side of the canvases, processes → items in the order of paths."""
+
+
 def decode_canvas(index: int, path: Path, size: int) -> Decoded:
     """Reads one radiograph and letterboxes it onto a (size, size) canvas. Raises RadiographError."""
     radiograph = read_radiograph(path)

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xray.command import InputError
 from xray.data import source as reasons
@@ -24,6 +24,9 @@ from xray.data.names import LINK_OUT, leads_out
 from xray.data.patients import name_patients
 from xray.data.radiograph import SUFFIXES, find_radiographs, source_id
 from xray.data.source import Dropped, Source, SourceImage
+
+if TYPE_CHECKING:
+    from xray.data.decoding import Decode
 
 SPLITS = {
     "train": "train", "training": "train", "val": "train", "valid": "train", "validation": "train",
@@ -63,6 +66,7 @@ def convert_folders(
     seed: int = 0,
     n_workers: int = 1,
     overwrite: bool = False,
+    decode: "Decode | None" = None,
 ) -> dict[str, Any]:
     """Converts class folders into a dataset directory; returns the content of its conversion.json.
 
@@ -76,6 +80,7 @@ def convert_folders(
         seed=seed,
         n_workers=n_workers,
         overwrite=overwrite,
+        decode=decode,
     )
 
 

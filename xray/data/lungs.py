@@ -14,7 +14,7 @@ from typing import Any, Literal
 from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.conversion import write_store
-from xray.data.decoding import Failed
+from xray.data.decoding import Decode, Failed
 from xray.data.mask_files import MaskedImages, in_processes
 from xray.data.mask_reading import PictureRegions, Pictures, Region, read_pictures
 from xray.data.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
@@ -64,6 +64,7 @@ def convert_lungs(
     seed: int = 0,
     n_workers: int = 1,
     overwrite: bool = False,
+    decode: Decode | None = None,
 ) -> dict[str, Any]:
     """Converts radiographs with masks into a dataset directory; returns the content of its conversion.json.
 
@@ -80,6 +81,7 @@ def convert_lungs(
         seed=seed,
         n_workers=n_workers,
         overwrite=overwrite,
+        decode=decode,
     )
 
 

@@ -21,7 +21,7 @@ from xray.command import InputError
 from xray.data import rle
 from xray.data import source as reasons
 from xray.data.conversion import write_store
-from xray.data.decoding import Failed
+from xray.data.decoding import Decode, Failed
 from xray.data.mask_files import MaskedImages, in_processes
 from xray.data.mask_reading import PictureRegions, Pictures, Region, RunRegions, Runs, read_pictures, read_runs
 from xray.data.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
@@ -97,6 +97,7 @@ def convert_siim(
     seed: int = 0,
     n_workers: int = 1,
     overwrite: bool = False,
+    decode: Decode | None = None,
 ) -> dict[str, Any]:
     """Converts SIIM-ACR Pneumothorax into a dataset directory; returns the content of its conversion.json.
 
@@ -110,6 +111,7 @@ def convert_siim(
         seed=seed,
         n_workers=n_workers,
         overwrite=overwrite,
+        decode=decode,
     )
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,9 @@ from xray.data.names import LINK_OUT, UNSAFE_NAME, UnsafeNameError, check_inside
 from xray.data.source import Dropped, Source, SourceImage, has_area, natural, snap
 from xray.data.tables import read_table
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
+
+if TYPE_CHECKING:
+    from xray.data.decoding import Decode
 
 DICOM_SUFFIXES = (".dicom", ".dcm")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -55,6 +58,7 @@ def convert_vinbig(
     n_workers: int = 1,
     overwrite: bool = False,
     table_only: bool = False,
+    decode: "Decode | None" = None,
 ) -> dict[str, Any]:
     """Converts a VinBigData directory into a dataset directory; returns the content of its conversion.json.
 
@@ -71,6 +75,7 @@ def convert_vinbig(
         seed=seed,
         n_workers=n_workers,
         overwrite=overwrite,
+        decode=decode,
         pixels=not table_only,
     )
 
