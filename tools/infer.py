@@ -22,14 +22,19 @@ from rich.console import Console
 from xray.command import FlagError, InputError, check_range, command, need
 from xray.config import require
 from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
+from xray.storage.places import as_given
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xray.cluster import Cluster
     from xray.data.inputs import Inputs
     from xray.data.prediction_journal import PredictionJournal
     from xray.data.probabilities import MapWriter
     from xray.data.store import Store
     from xray.outputs.dicom_results import DicomResults
     from xray.pipeline import Pipeline
+    from xray.streaming import Batch
 
 UNFINISHED = "predictions.part"
 """What was found so far, in OUT, until all is."""
@@ -49,7 +54,7 @@ class InferConfig:
     """
 
     weights: tuple[str, ...]
-    """Run directories of trained models of any task."""
+    """Run directories of trained models of any task; with --runtime onnx also .onnx files."""
     data_path: str
     """A folder of DICOM, PNG or JPEG files (searched through), one such file, or a dataset directory."""
     save_path: str
@@ -99,6 +104,17 @@ class InferConfig:
     """Seconds that one file may take to decode, above 0 and up to 86400."""
     overwrite: bool = False
     """Replace the predictions that OUT holds."""
+    runtime: Literal["torch", "onnx"] = "torch"
+    """What runs the models: PyTorch, or onnxruntime the files that tools/export.py --format onnx wrote."""
+    engine: Literal["local", "ray"] = "local"
+    """Who decodes and runs the models: local, this machine; ray, the nodes of a Ray cluster. Both write the same bytes;
+    pictures, reports and tables are written by this machine in any case."""
+    address: str = ""
+    """HOST:PORT of the Ray cluster's head node, or auto for the one that this machine belongs to; by default Ray is
+    started on this machine."""
+    cores_per_actor: int = 0
+    """Cores of each Ray actor (1 to 512), which decodes with as many processes; 0 chooses 1, and where nodes have GPUs,
+    of which each actor gets one, a GPU's share of the cores."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -106,11 +122,10 @@ class InferConfig:
 def main(config: InferConfig) -> int:
     """Exit status 0, or 1 if a radiograph could not be read."""
     check(config)
+    if config.runtime == "onnx":
+        need("--runtime onnx", "export", "onnx", "onnxruntime")
     out = Path(config.save_path)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give a folder as --save-path")
-    if (out / "predictions.json").exists() and not config.overwrite and not (out / UNFINISHED).exists():
-        raise InputError(f"{out} holds predictions already: give another --save-path, or --overwrite")
+    check_out(config)
 
     from xray.data.inputs import open_inputs
 
@@ -130,23 +145,33 @@ def main(config: InferConfig) -> int:
     from xray.segmentation.triplet import Triplet
     from xray.training.device import inference_precision, keep_freed_memory, resolve_device
 
-    device = resolve_device(config.device)
-    inference_precision(config.precision, device)
+    # The cluster's nodes have devices of their own; here the models are but loaded, to see that they can be.
+    device = resolve_device(config.device if config.engine == "local" and config.runtime == "torch" else "cpu")
+    if config.runtime == "onnx":
+        from xray.onnx_runtime import onnx_device
+
+        device, config = onnx_device(config.device), dataclasses.replace(config, precision="32")
+    elif config.engine == "local":
+        inference_precision(config.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
     runs = [Path(run) for run in config.weights]
     triplet = Triplet(*config.triplet) if config.triplet else None
-    pipeline = load_pipeline(runs, device, config.tta, config.gate, config.gate_threshold, triplet, config.prune)
+    options = (config.tta, config.gate, config.gate_threshold, triplet, config.prune, config.runtime)
+    pipeline = load_pipeline(runs, device, *options)
     if config.probabilities and not pipeline.segmenters:
         raise InputError("--probabilities keeps the maps of segmenters, and --weights names none")
     if config.seg and not pipeline.segmenters:
         raise InputError("--seg writes the masks of segmenters, and --weights names none")
     objects = dicom_results(config, inputs, pipeline)
-    out.mkdir(parents=True, exist_ok=True)
-    with PredictionJournal(out / UNFINISHED, claims_of(config, inputs), inputs.ids, config.overwrite) as journal:
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(cluster_of(config)) if config.engine == "ray" else None
+        out.mkdir(parents=True, exist_ok=True)
+        journal = PredictionJournal(out / UNFINISHED, claims_of(config, inputs), inputs.ids, config.overwrite)
+        stack.enter_context(journal)
         if journal.done:
             print(f"going on after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
-        find_all(pipeline, inputs, journal, truth, config, objects)
+        find_all(pipeline, inputs, journal, truth, config, objects, cluster)
         failures = [(inputs.ids[position], *rest) for p in journal.portions() for position, *rest in p.failures]
         absent = set(order).difference(inputs.ids)
         failures += [(name, "", "no such file") for name in order if name in absent]
@@ -178,10 +203,21 @@ def check(config: InferConfig) -> None:
             raise FlagError(f"--{name.replace('_', '-')} is empty: give a path")
     check_range(
         config, batch_size=(0, 4096), n_workers=(0, 512), overlay_threshold=(0, 1), gate_threshold=(0, 1),
-        prune=(0, 4), fold=(-1, 99), report_threshold=(0, 1),
+        prune=(0, 4), fold=(-1, 99), report_threshold=(0, 1), cores_per_actor=(0, 512),
     )  # fmt: skip
+    if config.engine == "ray" or config.address or config.cores_per_actor:
+        from xray.cluster import check_flags
+
+        check_flags(config.engine, config.address, config.cores_per_actor)
+    if config.runtime == "onnx":
+        for name, value, wanted in (("precision", config.precision, "auto or 32"), ("prune", config.prune, "0")):
+            fits = value in ("auto", "32", 0)
+            require(fits, name, value, f"{wanted} with --runtime onnx: what is in the file has been settled")
+        require(config.engine == "local", "engine", config.engine, "local with --runtime onnx")
     device = re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", config.device)
     require(device is not None, "device", repr(config.device), "auto, cpu or cuda")
+    if config.engine == "ray":
+        require(":" not in config.device, "device", config.device, "auto, cpu or cuda: nodes number their own GPUs")
     require(0 < config.timeout <= 86_400, "timeout", config.timeout, "above 0, and 86400 s (a day) at most")
     top, _, bottom = triplet = config.triplet or (0.0, 0.0, 0.0)
     fits = all(0 <= value <= 1 for value in triplet) and bottom <= top
@@ -193,6 +229,15 @@ def check(config: InferConfig) -> None:
         raise FlagError("--truth is drawn by --overlays: add that, or leave --truth out")
     if config.gate_threshold is not None and config.gate == "soft":
         raise FlagError("--gate-threshold is for --gate hard: add that, or leave the threshold out")
+
+
+def check_out(config: InferConfig) -> None:
+    """Raises InputError if --save-path cannot be written to, or holds predictions that are to stay."""
+    out = Path(config.save_path)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder as --save-path")
+    if (out / "predictions.json").exists() and not config.overwrite and not (out / UNFINISHED).exists():
+        raise InputError(f"{out} holds predictions already: give another --save-path, or --overwrite")
 
 
 def truth_of(config: InferConfig, inputs: "Inputs") -> "Store | None":
@@ -243,7 +288,12 @@ def dicom_results(config: InferConfig, inputs: "Inputs", pipeline: "Pipeline") -
     settings = {"threshold": config.report_threshold, "mirrored": config.tta, "gate": config.gate}
     if pipeline.segmenters:
         settings["triplet"] = " ".join(f"{value:g}" for value in dataclasses.astuple(pipeline.triplet))
-    algorithm = algorithm_of([Path(run) for run in config.weights], **settings)
+    runs = [Path(run) for run in config.weights]
+    if config.runtime == "onnx":
+        from xray.onnx_runtime import onnx_file
+
+        runs = [onnx_file(run) for run in runs]
+    algorithm = algorithm_of(runs, **settings)
     return DicomResults(pipeline.categories, algorithm, config.report_threshold, config.sr, config.seg)
 
 
@@ -254,6 +304,7 @@ def find_all(
     truth: "Store | None",
     config: InferConfig,
     objects: "DicomResults | None",
+    cluster: "Cluster | None" = None,
 ) -> None:
     """Puts the findings of all radiographs that are not in the journal yet into it, and their maps and pictures out."""
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -262,11 +313,12 @@ def find_all(
     from xray.outputs.pictures import rows_of
     from xray.outputs.results import save_overlay
     from xray.precision import settle, settle_by_trial
-    from xray.streaming import Batch, batches, portion_of, radiographs, run
+    from xray.streaming import consecutive, portion_of, radiographs, run
 
     out, begin = Path(config.save_path), journal.done
     rest = inputs.only(set(inputs.ids[begin:]))
-    pipeline, batch_size, undecided = settle(pipeline, journal, config.precision, config.batch_size)
+    if cluster is None:
+        pipeline, batch_size, undecided = settle(pipeline, journal, config.precision, config.batch_size)
     maps = map_writer(out, pipeline, journal) if config.probabilities else None
     columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn())
 
@@ -295,14 +347,50 @@ def find_all(
     items = radiographs(rest, pipeline.canvas_size, config.n_workers, config.timeout, config.overlays)
     with contextlib.closing(items), Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("radiographs", total=len(inputs), completed=begin)
-        stream = batches(items, batch_size)
-        if undecided:
-            first = next(stream, [])
-            stream = itertools.chain([first], stream) if first else stream
-            pipeline = settle_by_trial(pipeline, journal, first, batch_size, len(inputs))
-        run(pipeline, stream, write)
+        if cluster is not None:
+            for batch in batches_of_cluster(cluster, config, rest, journal):
+                write(batch)
+        else:
+            stream = consecutive(items, batch_size)
+            if undecided:
+                first = next(stream, [])
+                stream = itertools.chain([first], stream) if first else stream
+                pipeline = settle_by_trial(pipeline, journal, first, batch_size, len(inputs))
+            run(pipeline, stream, write)
     if maps is not None:
         maps.close()
+
+
+def cluster_of(config: InferConfig) -> "contextlib.AbstractContextManager[Cluster]":
+    """The connection to the Ray cluster that --address names."""
+    need("--engine ray", "ray", "ray", "pyarrow")
+    from xray.cluster import connected
+
+    return connected(config.address, config.cores_per_actor)
+
+
+def batches_of_cluster(
+    cluster: "Cluster", config: InferConfig, inputs: "Inputs", journal: "PredictionJournal"
+) -> "Iterator[Batch]":
+    """What the nodes find in the radiographs that are left, in order."""
+    from xray.cluster_inference import Plan, device_for, find, settle_for_all
+    from xray.segmentation.triplet import Triplet
+
+    plan = Plan(
+        runs=tuple(Path(run).absolute() for run in config.weights),
+        device=device_for(cluster, config.device),
+        flips=config.tta,
+        gate=config.gate,
+        gate_threshold=config.gate_threshold,
+        triplet=Triplet(*config.triplet) if config.triplet else None,
+        prune=config.prune,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        timeout=config.timeout,
+        store=None if inputs.store is None else Path(config.data_path).absolute(),
+        maps=config.probabilities,
+    )
+    return find(settle_for_all(plan, cluster, inputs, journal, len(journal.image_ids)), cluster, inputs)
 
 
 def map_writer(out: Path, pipeline: "Pipeline", journal: "PredictionJournal") -> "MapWriter":
@@ -333,10 +421,14 @@ def claims_of(config: InferConfig, inputs: "Inputs") -> dict[str, object]:
     from xray.data.prediction_journal import stamp
 
     free = ("weights", "data_path", "save_path", "sample_submission", "n_workers", "timeout", "overwrite", "debug")
+    free += ("engine", "address", "cores_per_actor")
     claims = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
-    files = [Path(run) / name for run in config.weights for name in ("model.json", "model.safetensors")]
+    names = ("model.json", "model.safetensors" if config.runtime == "torch" else "model.onnx")
+    runs = [Path(run) for run in config.weights]
+    files = [file for run in runs for file in ([run] if run.is_file() else [run / name for name in names])]
     # As a hash: what an interrupted command leaves must not tell where on whose machine it ran.
-    claims["weights"] = [(hashlib.sha256(os.fsencode(path.absolute())).hexdigest(), stamp(path)) for path in files]
+    places = [hashlib.sha256(os.fsencode(as_given(path.absolute()))).hexdigest() for path in files]
+    claims["weights"] = [(place, stamp(path)) for place, path in zip(places, files, strict=True)]
     digest = hashlib.sha256()
     for number, name in enumerate(inputs.ids):
         digest.update(repr((name, stamp(inputs.paths[number]) if inputs.paths else int(inputs.rows[number]))).encode())
@@ -346,4 +438,4 @@ def claims_of(config: InferConfig, inputs: "Inputs") -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(command(InferConfig, main))
+    sys.exit(command(InferConfig, main, check, check_out))

@@ -204,28 +204,46 @@ def prepare(loaded: Loaded, device: torch.device) -> None:
     Comes after `pairs_on_one_trunk`, which compares tensors that this changes. A pair runs the modules of its detector
     and its segmenter, so what is done to them is done to it.
     """
-    # Only a classifier may be bound to one size of canvas; for the others a small one shows how they are built.
-    size = loaded.canvas_size if isinstance(loaded, LoadedClassifier) else min(loaded.canvas_size, 256)
-    fold_batch_norms(loaded.model, torch.zeros((1, 1, size, size), dtype=torch.uint8, device=device))
+    fold(loaded, device)
     if device.type == "cpu":
         quicken(loaded.model)
 
 
+def fold(loaded: Loaded, device: torch.device) -> None:
+    """Folds the norms of a model, in place."""
+    # Only a classifier may be bound to one size of canvas; for the others a small one shows how they are built.
+    size = loaded.canvas_size if isinstance(loaded, LoadedClassifier) else min(loaded.canvas_size, 256)
+    fold_batch_norms(loaded.model, torch.zeros((1, 1, size, size), dtype=torch.uint8, device=device))
+
+
 def _load(description: dict[str, Any], state: dict[str, Any]) -> Loaded:
-    categories = {int(category_id): str(name) for category_id, name in description["categories"].items()}
-    size, architecture = int(description["canvas_size"]), description["architecture"]
-    flips = bool(description.get("flips", True))
-    sides = mirrored(categories)
+    categories, size = _categories(description), int(description["canvas_size"])
     # Each task brings libraries of its own: only those that are needed are imported.
     if description["task"] == "detection":
-        detector = build_detector(max(categories), size, **architecture)
-        detector.load_state_dict(state)
-        return LoadedDetector(detector, size, categories, sides, flips)
-    if description["task"] == "segmentation":
+        network: nn.Module = build_detector(max(categories), size, **description["architecture"])
+    elif description["task"] == "segmentation":
         from xray.segmentation.model import build_segmenter
 
-        segmenter = build_segmenter(n_classes=len(categories), **architecture)
-        segmenter.load_state_dict(state)
+        network = build_segmenter(n_classes=len(categories), **description["architecture"])
+    else:
+        from xray.classification.model import build_classifier
+
+        network = build_classifier(canvas=size, **description["architecture"])
+    network.load_state_dict(state)
+    return loaded_of(description, network)
+
+
+def loaded_of(description: dict[str, Any], network: nn.Module) -> Loaded:
+    """A model as its description in model.json tells of it: detection, segmentation or classification.
+
+    Raises KeyError, TypeError, ValueError, OverflowError or AttributeError for a damaged description.
+    """
+    categories, size = _categories(description), int(description["canvas_size"])
+    flips = bool(description.get("flips", True))
+    sides = mirrored(categories)
+    if description["task"] == "detection":
+        return LoadedDetector(network, size, categories, sides, flips)
+    if description["task"] == "segmentation":
         thresholds = description["thresholds"]
         mask = float(thresholds["mask"])
         triplet = Triplet(
@@ -235,12 +253,12 @@ def _load(description: dict[str, Any], state: dict[str, Any]) -> Loaded:
         )
         refinement = Refinement(**description.get("refinement", {}))
         gate = float(thresholds["gate"]) if "gate" in thresholds else None
-        return LoadedSegmenter(segmenter, size, categories, sides, flips, triplet, refinement, gate)
-    from xray.classification.model import build_classifier
-
-    classifier = build_classifier(canvas=size, **architecture)
-    classifier.load_state_dict(state)
+        return LoadedSegmenter(network, size, categories, sides, flips, triplet, refinement, gate)
     labels = tuple(str(label) for label in description["labels"])
     one_sided = any(sides[category] != category for category in categories)
     own = {} if labels == (ABNORMAL,) else categories
-    return LoadedClassifier(classifier, size, labels, own, flips and not one_sided)
+    return LoadedClassifier(network, size, labels, own, flips and not one_sided)
+
+
+def _categories(description: dict[str, Any]) -> dict[int, str]:
+    return {int(category_id): str(name) for category_id, name in description["categories"].items()}

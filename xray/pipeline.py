@@ -266,18 +266,30 @@ def load_pipeline(
     gate_threshold: float | None = None,
     triplet: Triplet | None = None,
     prune: int = 0,
+    runtime: Literal["torch", "onnx"] = "torch",
 ) -> Pipeline:
     """Loads run directories of any tasks onto a device.
 
     gate_threshold, triplet: None for what the first segmenter's run was fitted to, 0.5 where it was not.
-    prune: level to which U-Net++ are cut; 0 leaves them whole.
+    prune: level to which U-Net++ are cut; 0 leaves them whole. runtime: what runs the models; onnx takes ONNX files,
+    too, and looks for one in each run directory.
     Raises InputError if one is no run, or models of one task disagree on what they find.
     """
     if not runs:
         raise InputError("no run directory given: name at least one after --weights")
     loaded: dict[str, list[Any]] = {"detection": [], "segmentation": [], "classification": []}
+    pairs: tuple[LoadedPair, ...] = ()
     for run in runs:
-        for task, model in load_run(run, device, prune):
+        if runtime == "onnx":
+            from xray.onnx_runtime import load_onnx
+
+            found, own = load_onnx(run, device)
+            pairs += own
+        elif run.suffix == ".onnx":
+            raise InputError(f"{run} is an ONNX file: add --runtime onnx, or give the run directory it was made from")
+        else:
+            found = load_run(run, device, prune)
+        for task, model in found:
             loaded[task].append(model)
             if task != "classification" and model.categories != loaded[task][0].categories:
                 raise InputError(
@@ -293,9 +305,10 @@ def load_pipeline(
     fitted = segmenters[0] if segmenters else None
     if gate_threshold is None:
         gate_threshold = fitted.gate if fitted and fitted.gate is not None else GATE
-    pairs = pairs_on_one_trunk(detectors, segmenters)  # before their tensors change
-    for model in (*detectors, *segmenters, *classifiers):
-        prepare(model, device)
+    if runtime == "torch":
+        pairs = pairs_on_one_trunk(detectors, segmenters)  # before their tensors change
+        for model in (*detectors, *segmenters, *classifiers):
+            prepare(model, device)
     return Pipeline(
         detectors,
         categories,

@@ -70,11 +70,11 @@ class Algorithm:
 
 
 def algorithm_of(runs: Sequence[Path], **settings: object) -> Algorithm:
-    """The models of run directories, by the hashes of their files, and the settings they are used with."""
+    """The models of run directories or ONNX files, by the hashes of these, and the settings they are used with."""
     parameters = {}
     for number, run in enumerate(runs, 1):
-        task = json.loads((run / "model.json").read_text())["task"]
-        with (run / "model.safetensors").open("rb") as file:
+        task = "ONNX" if run.is_file() else json.loads((run / "model.json").read_text())["task"]
+        with (run if run.is_file() else run / "model.safetensors").open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         parameters[f"model {number}"] = f"{task} sha256:{digest}"
     return Algorithm(MODEL_NAME, __version__, parameters | {name: str(value) for name, value in settings.items()})
