@@ -4,7 +4,9 @@ Reads the config, opens the dataset directory, builds the task and hands it to L
 it writes is what every later command takes as --weights.
 """
 
+import contextlib
 import dataclasses
+import os
 import signal
 import sys
 from pathlib import Path
@@ -21,12 +23,16 @@ if __name__ == "__main__":
 from xray.command import InputError, run_command
 from xray.config import CONFIG_FILE, TrainingConfig, read_training_flags, save_config
 from xray.files import PART
+from xray.launch import Launch, find_launch, follow_the_first, linger, with_launch
+from xray.sagemaker_env import failure_told, is_sagemaker, publish, sagemaker_flags
+from xray.storage.places import run_training
 
 if TYPE_CHECKING:
     import numpy as np
 
     from xray.data.store import Store
     from xray.training.checkpoints import Progress
+    from xray.training.meeting import Meeting
 
 EXIT_TERMINATED = 143
 
@@ -39,8 +45,10 @@ def main(task_name: str, config: TrainingConfig) -> int:
 
     Returns the exit status: 143 where SIGTERM stopped it, after saving what it had reached.
     """
-    run = Path(config.save_path)
-    check_run_directory(run, config.resume)
+    run, launch = Path(config.save_path), find_launch()
+    is_first = launch.rank == 0
+    if is_first:
+        check_run_directory(run, config.resume)
     check_data(Path(config.data_path))
 
     # Heavy imports wait until the flags are known to be right, so that --help and mistakes answer at once.
@@ -51,16 +59,18 @@ def main(task_name: str, config: TrainingConfig) -> int:
     from xray.training.determinism import deterministic
     from xray.training.device import compile_options, lightning_precision, resolve_device
     from xray.training.failures import explain, is_lost_worker, quiet_threads
+    from xray.training.meeting import Meeting
     from xray.training.trainer import build_trainer
 
     device = resolve_device(config.device)
     precision = lightning_precision(config.precision, device)
     progress = check_resumable(run, config) if config.resume else None
-    store = open_store(dataset_directory(config, run))
+    meeting = Meeting(launch, device.type == "cuda") if launch.is_met else None
+    store = open_store(dataset_directory(config, run, launch, meeting))
     task = build_task(task_name, config, store)
     task.check_store_device(device)
     print(f"{len(task.train_rows)} radiographs train, {len(task.val_rows)} validate (fold {config.fold})")
-    if config.resume:
+    if config.resume and is_first:
         clear_leftovers(run)
         print(where_it_goes_on(progress, run))
     if progress is None:
@@ -71,7 +81,8 @@ def main(task_name: str, config: TrainingConfig) -> int:
         # In place, so that the state dict keeps its names.
         task.model.compile(**compile_options(device, config.accumulate, config.devices * config.num_nodes))
     run.mkdir(parents=True, exist_ok=True)
-    save_config(run / CONFIG_FILE, task_name, config)
+    if is_first:
+        save_config(run / CONFIG_FILE, task_name, config)
     # What curves show of a run that was killed before its first checkpoint is drawn anew, too.
     steps_done = progress.steps if progress else 0 if config.resume else None
     trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation, steps_done)
@@ -88,10 +99,11 @@ def main(task_name: str, config: TrainingConfig) -> int:
     except Stopped as stopped:
         if trainer.is_global_zero:
             print(f"stopped by SIGTERM and saved: {stopped}; go on with {go_on}", file=sys.stderr)
-        return EXIT_TERMINATED
+        # Of processes that it started itself, the first one's status is what counts.
+        return 0 if launch.by == "lightning" else EXIT_TERMINATED
     except Exception as error:
         told = explain(error, config, last.was_validating)
-        if last.is_asked and is_lost_worker(error):
+        if last.is_asked and is_lost_worker(error) and is_first:
             # Whoever ends all processes of a job ends the loaders', too.
             print(f"stopped by SIGTERM; go on from the last checkpoint with {go_on}", file=sys.stderr)
             return EXIT_TERMINATED
@@ -175,8 +187,10 @@ def check_data(data: Path) -> None:
         )
 
 
-def dataset_directory(config: TrainingConfig, run: Path) -> Path:
-    """The dataset directory to train on; a raw VinBig directory is converted into the run first."""
+def dataset_directory(
+    config: TrainingConfig, run: Path, launch: Launch | None = None, meeting: "Meeting | None" = None
+) -> Path:
+    """The dataset directory to train on; a raw VinBig directory is converted into the run first, by one process."""
     from xray.data.store import is_store
     from xray.data.vinbig import convert_vinbig
 
@@ -184,9 +198,25 @@ def dataset_directory(config: TrainingConfig, run: Path) -> Path:
     if is_store(data):
         return data
     dataset = run / "dataset"
-    if not (dataset / "conversion.json").is_file():
+
+    def is_there() -> bool:
+        return (dataset / "conversion.json").is_file()
+
+    def convert() -> None:
         print(f"{data} is a raw VinBig directory: converting it once into {dataset}")
         convert_vinbig(data, dataset, n_workers=config.n_workers)
+
+    if meeting is not None:
+        from xray.training.meeting import convert_once
+
+        convert_once(meeting, is_there, convert)
+    elif not is_there():
+        if launch is not None and launch.rank and not is_sagemaker():
+            raise InputError(
+                f"{data} is a raw VinBig directory, which one node alone would have to convert: give all of them what "
+                "python tools/convert.py makes of it, or start them with torchrun"
+            )
+        convert()
     return dataset
 
 
@@ -194,6 +224,40 @@ if __name__ == "__main__":
 
     def start() -> int:
         """Flags first: mistakes in them count as failures of the command too."""
-        return main(*read_training_flags(sys.argv[1:]))
+        for_sagemaker = is_sagemaker() and not {"--help", "-h"} & set(sys.argv)
+        with failure_told() if for_sagemaker else contextlib.nullcontext():
+            args, launch = sys.argv[1:], find_launch()
+            # Processes that another one started have its flags.
+            if for_sagemaker and launch.by != "lightning":
+                args = sagemaker_flags(args, os.environ)
+                # Which host this is, the environment says now.
+                launch = find_launch()
+            follow_the_first(launch)
+            try:
+                return train(args, launch, for_sagemaker)
+            except Exception:
+                if launch.rank:
+                    linger()
+                raise
+
+    def train(args: list[str], launch: Launch, for_sagemaker: bool) -> int:
+        """Trains with flags, and what the environment adds to them; returns the exit status."""
+        sys.argv[1:] = args = with_launch(args, launch)
+
+        def main_and_publish(task: str, config: TrainingConfig) -> int:
+            status = main(task, config)
+            if for_sagemaker and launch.rank == 0:
+                publish(Path(config.save_path))
+            return status
+
+        def check_out(config: TrainingConfig) -> None:
+            if launch.rank == 0:
+                check_run_directory(Path(config.save_path), config.resume)
+
+        status = run_training(read_training_flags, main_and_publish, check_out) or 0
+        if status and launch.rank:
+            # The first one tells it, and its end would be cut off by this one's.
+            linger()
+        return status
 
     sys.exit(run_command(start, debug="--debug" in sys.argv))

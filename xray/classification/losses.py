@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xray.training.losses import focal as binary_focal
+from xray.training.processes import averaged
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -48,7 +49,7 @@ def bce(logits: Tensor, truth: Tensor, positive_weights: Sequence[float] | None 
     """
     x, y = _float(logits, truth)
     weights = None if positive_weights is None else x.new_tensor(positive_weights)
-    return F.binary_cross_entropy_with_logits(x, y, pos_weight=weights)
+    return averaged(F.binary_cross_entropy_with_logits(x, y, pos_weight=weights))
 
 
 def focal(logits: Tensor, truth: Tensor, gamma: float = 2.0, alpha: float | None = None) -> Tensor:

@@ -77,6 +77,9 @@ class ClassificationTask(Task):
         parts = [part for process in self.gathered(self._batches) for part in process]
         self._batches = []
         rows, probability = (np.concatenate(column) for column in zip(*parts, strict=True))
+        # In the order of the radiographs, however many processes there are.
+        order = np.argsort(rows, kind="stable")
+        rows, probability = rows[order], probability[order]
         self.metrics = classification_metrics(probability, self.labels[rows], self.names)
         self.validated = self._predictions(rows, probability.astype(np.float64))
         self.log_metrics(self.metrics)

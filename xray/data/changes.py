@@ -58,13 +58,13 @@ class Changes(NamedTuple):
     values: (B, 286) float32, see the columns above.
     chosen: (n,) int64, the places in the batch that CLAHE, blur, noise and holes change, one after the other.
     counts: how many each of these four changes; n together.
-    seed: of the noise of the batch.
+    seeds: of the noise of each canvas that has some.
     """
 
     values: Tensor
     chosen: Tensor
     counts: tuple[int, int, int, int]
-    seed: int
+    seeds: tuple[int, ...]
 
 
 def stack_changes(changes: Sequence[Change]) -> Changes:
@@ -86,23 +86,22 @@ def stack_changes(changes: Sequence[Change]) -> Changes:
                 places.append(place)
     flat = torch.tensor([place for places in chosen for place in places], dtype=torch.int64)
     counts = tuple(len(places) for places in chosen)
-    return Changes(torch.from_numpy(values), flat, counts, changes[0].seed)
+    return Changes(torch.from_numpy(values), flat, counts, tuple(changes[place].seed for place in chosen[2]))
 
 
 @torch.no_grad()
 def change_images(images: Tensor, changes: Changes) -> Tensor:
     """(B, 1, S, S) uint8 canvases as stored → (B, 1, S, S) uint8 as changed, on their device.
 
-    The same noise for the same batch on the same kind of device.
+    The same noise for the same canvas on the same kind of device.
     """
     values = changes.values
     parts = zip(images.split(AT_A_TIME), values.split(AT_A_TIME), strict=True)
     result = torch.cat([_look_up(_place(part, own[:, SOURCE], "bilinear"), own[:, TABLE]) for part, own in parts])
-    noise = torch.Generator(images.device).manual_seed(changes.seed)
     steps = (
         lambda part, own: equalize(part, own[:, CLIP_LIMIT]),
         lambda part, own: _blur(part, own[:, KERNEL]),
-        lambda part, own: _add_noise(part, own[:, NOISE], noise),
+        lambda part, own: _add_noise(part, own[:, NOISE], changes.seeds),
         lambda part, own: _pierce(part, own[:, HOLES]),
     )
     for step, places in zip(steps, changes.chosen.split(list(changes.counts)), strict=True):
@@ -156,8 +155,11 @@ def _blur(images: Tensor, kernels: Tensor) -> Tensor:
     return values.round().clamp(0, 255).to(torch.uint8)
 
 
-def _add_noise(images: Tensor, deviations: Tensor, generator: torch.Generator) -> Tensor:
-    noise = torch.randn(images.shape, generator=generator, device=images.device)
+def _add_noise(images: Tensor, deviations: Tensor, seeds: Sequence[int]) -> Tensor:
+    # One canvas at a time, so that none depends on the others of its batch.
+    noise = torch.empty(images.shape, device=images.device)
+    for canvas, seed in zip(noise, seeds, strict=True):
+        canvas.normal_(generator=torch.Generator(images.device).manual_seed(seed))
     # Fractions are cut off, as albumentations does.
     return (images + deviations.view(-1, 1, 1, 1) * noise).clamp(0, 255).to(torch.uint8)
 

@@ -4,6 +4,7 @@ Everything random is a function of (seed, epoch, sample), never of which worker 
 gives the same batches with any number of workers, and a resumed training sees what an undisturbed one would.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -169,6 +170,8 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
 
     first: (epoch, draw): the pass of that epoch begins with that draw of this process, as the ones before it were used
     before the training was interrupted.
+    batch_size: of this process. The last batches of an epoch may be of different sizes; a process that would have none
+    gets one radiograph again, as a draw from `total` up, which must not count.
     """
 
     def __init__(self, repeats: np.ndarray, seed: int, rank: int = 0, world: int = 1) -> None:
@@ -176,6 +179,7 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         self.seed, self.rank, self.world = seed, rank, world
         self.epoch = 0
         self.first = (0, 0)
+        self.batch_size = 1
         if not self.repeats.sum() > 0:
             raise InputError("no radiograph would be shown: none that trains has a box, and --normals is 0")
         self.total = max(1, round(self.repeats.sum()))
@@ -185,9 +189,12 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.total // self.world)
+        mine = len(range(self.rank, self.total, self.world))
+        n_batches = -(-self.total // (self.world * self.batch_size))
+        return max(mine, (n_batches - 1) * self.batch_size + 1)
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+    def positions(self) -> np.ndarray:
+        """(total,) the positions of this epoch's draws, of all processes."""
         rng = np.random.default_rng([self.seed, self.epoch])
         # Points one apart hit each stretch of the cumulated repeats floor or ceil of its length times. The first point
         # lies where just `total` of them fit; the order is shuffled, as neighbours would never be drawn together.
@@ -195,11 +202,14 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         edges = np.cumsum(self.repeats[order])
         over = edges[-1] - self.total
         points = np.arange(self.total) + rng.uniform(max(0.0, over), min(1.0, 1.0 + over))
-        positions = rng.permutation(order[np.searchsorted(edges, points, side="right").clip(max=len(edges) - 1)])
-        padded = np.resize(positions, len(self) * self.world)
+        return rng.permutation(order[np.searchsorted(edges, points, side="right").clip(max=len(edges) - 1)])
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        positions = self.positions()
         begin = self.first[1] if self.epoch == self.first[0] else 0
-        for draw in range(self.rank + begin * self.world, len(padded), self.world):
-            yield self.epoch, draw, int(padded[draw])
+        for number in range(begin, len(self)):
+            draw = self.rank + number * self.world
+            yield self.epoch, draw, int(positions[draw % self.total])
 
 
 class PositiveSampler(EpochSampler):
@@ -276,6 +286,9 @@ def make_loader(dataset: Dataset[Any], batch_size: int, n_workers: int, collate:
 
 
 def _one_thread(worker: int) -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # torchrun sends SIGTERM to all that a process has started, which still needs its batches until it has saved.
+        os.setpgid(0, 0)
     # Workers are as many as there are cores to spare: threads within them would only fight over these.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

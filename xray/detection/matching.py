@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from xray.training.processes import draw_seeds
+
 LARGEST_GROWTH = math.log(1000 / 16)
 """Of a box's log width and height beyond its anchor's, as in torchvision: exp() of more would overflow."""
 
@@ -79,7 +81,7 @@ def sample(labels: Tensor, count: int, positives: float) -> tuple[Tensor, Tensor
     """
     total = labels.shape[1]
     slots, most = min(count, total), min(int(count * positives), total)
-    keys = torch.rand(labels.shape, device=labels.device)
+    keys = _random_keys(draw_seeds(len(labels), labels.device), total)
     is_positive, is_negative = labels > 0, labels == 0
     # The largest of random keys are a random subset.
     positive = torch.where(is_positive, keys, -1).topk(most).indices
@@ -90,6 +92,19 @@ def sample(labels: Tensor, count: int, positives: float) -> tuple[Tensor, Tensor
     source = slot % n.clamp(min=1)
     place = torch.where(source < n_positive, source, most + source - n_positive)
     return torch.cat([positive, negative], 1).gather(1, place), slot < n
+
+
+def _random_keys(seeds: Tensor, count: int) -> Tensor:
+    """(B, count) int32 of at least 0, each a hash of its row's seed and its place.
+
+    So they do not depend on the other radiographs of the batch, nor on how many boxes these have.
+    """
+    place = torch.arange(count, device=seeds.device)
+    keys = (seeds[:, None] + place * 0x61C88647).bitwise_and_(0xFFFFFFFF)
+    # Two multiplications, by a constant below 2³¹ so that int64 holds the products; each bit depends on all.
+    for _ in range(2):
+        keys.bitwise_xor_(keys >> 16).mul_(0x45D9F3B).bitwise_and_(0xFFFFFFFF)
+    return keys.bitwise_xor_(keys >> 16).bitwise_right_shift_(1).to(torch.int32)
 
 
 def encode(boxes: Tensor, anchors: Tensor, weights: tuple[float, float, float, float]) -> Tensor:

@@ -11,6 +11,7 @@ from torchvision.models.detection.rpn import RPNHead
 from xray.detection.anchors import Layout, Layouts
 from xray.detection.matching import Truth, decode, encode, large_enough, match, overlaps, sample
 from xray.detection.suppression import suppress
+from xray.training.processes import normaliser
 
 WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 """Of the box offsets."""
@@ -92,7 +93,7 @@ class ProposalNetwork(nn.Module):
         learns = (positive & real)[..., None]
         wanted = torch.where(learns, encode(boxes, layout.anchors[chosen], WEIGHTS), 0)
         box_loss = F.smooth_l1_loss(torch.where(learns, offsets, 0), wanted, beta=BETA, reduction="sum")
-        n = real.sum().clamp(min=1)
+        n = normaliser(real.sum())
         objectness = F.binary_cross_entropy_with_logits(logits, positive.to(logits), real.to(logits), reduction="sum")
         return {"loss_objectness": objectness / n, "loss_rpn_box_reg": box_loss / n}
 

@@ -11,6 +11,7 @@ from xray.detection.matching import Truth, decode, encode, large_enough, match, 
 from xray.detection.pooling import pool_regions
 from xray.detection.proposals import BETA, Proposals
 from xray.detection.suppression import suppress
+from xray.training.processes import normaliser
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 """Of the box offsets."""
@@ -71,7 +72,7 @@ class RegionHeads(nn.Module):
         present = _present(samples.real)
         boxes, real, labels, wanted = (part.flatten(0, 1)[present] for part in samples)
         logits, offsets = self._predict(rows, layout, boxes, present, samples.real.shape)
-        n = real.sum().clamp(min=1)
+        n = normaliser(real.sum())
         classifier = F.cross_entropy(logits, torch.where(real, labels, -1), ignore_index=-1, reduction="sum") / n
         learns = (real & (labels > 0))[:, None]
         own = offsets.gather(1, labels.clamp(min=0)[:, None, None].expand(-1, -1, 4)).squeeze(1)

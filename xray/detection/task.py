@@ -91,6 +91,8 @@ class DetectionTask(Task):
 
     def on_validation_epoch_end(self) -> None:
         found = BoxTable.concatenate(self.gathered(BoxTable.concatenate(self._batches)))
+        # In the order of the radiographs, however many processes there are: equal scores keep theirs.
+        found = found.select(np.argsort(found.images, kind="stable"))
         self._batches = []
         # Images are numbered anew: the metric speaks of the fold alone.
         place = np.full(len(self.store.records), -1)

@@ -2,7 +2,8 @@
 
 All take logits (B, K, H, W) of any float type and truth (B, K, H, W) of 0 and 1, compute in float32, which 16-bit
 training needs for sums over a million pixels, and return a scalar. p is the logits' sigmoid, y the truth. Overlap
-losses sum over the pixels of the whole batch, class by class, and average the classes.
+losses sum over the pixels of the whole batch, class by class, and average the classes. The batch is that of all
+processes that train together.
 """
 
 import inspect
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xray.training.losses import focal as binary_focal
+from xray.training.processes import averaged, summed
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -60,7 +62,7 @@ def dice(logits: Tensor, truth: Tensor, smooth: float = SMOOTH) -> Tensor:
 def bce(logits: Tensor, truth: Tensor) -> Tensor:
     """Binary cross entropy, −mean[y log p + (1 − y) log(1 − p)]."""
     x, y = _float(logits, truth)
-    return F.binary_cross_entropy_with_logits(x, y)
+    return averaged(F.binary_cross_entropy_with_logits(x, y))
 
 
 def weighted_bce(logits: Tensor, truth: Tensor, beta: float) -> Tensor:
@@ -72,7 +74,7 @@ def weighted_bce(logits: Tensor, truth: Tensor, beta: float) -> Tensor:
     if not 0 < beta <= 1:
         raise ValueError(f"beta is {beta}: the share of positive pixels must be in (0, 1]")
     x, y = _float(logits, truth)
-    return F.binary_cross_entropy_with_logits(x, y, pos_weight=x.new_tensor(1 / beta))
+    return averaged(F.binary_cross_entropy_with_logits(x, y, pos_weight=x.new_tensor(1 / beta)))
 
 
 def focal(logits: Tensor, truth: Tensor, gamma: float = 2.0, alpha: float | None = None) -> Tensor:
@@ -126,7 +128,7 @@ def lovasz(logits: Tensor, truth: Tensor) -> Tensor:
     union = n_positive + (1 - ranked).cumsum(1, dtype=torch.int32)
     jaccard = 1 - left / union
     growth = torch.diff(jaccard, dim=1, prepend=torch.zeros_like(n_positive))
-    return (F.relu(errors) * growth).sum(1).mean()
+    return averaged((F.relu(errors) * growth).sum(1).mean())
 
 
 def tversky(logits: Tensor, truth: Tensor, alpha: float = 0.3, beta: float = 0.7, smooth: float = SMOOTH) -> Tensor:
@@ -165,4 +167,4 @@ def _probabilities(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _class_sums(values: Tensor) -> Tensor:
-    return values.sum((0, 2, 3))
+    return summed(values.sum((0, 2, 3)))

@@ -126,7 +126,10 @@ class SegmentationTask(Task):
         parts = [part for process in self.gathered(self._batches) for part in process]
         found = [item for process in self.gathered(self._found) for item in process]
         self._batches, self._found = [], []
-        _, *sums = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        rows, *sums = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        # In the order of the radiographs, however many processes there are.
+        order = np.argsort(rows, kind="stable")
+        sums, found = [column[order] for column in sums], [found[number] for number in order.tolist()]
         self.metrics = segmentation_metrics(*sums[:3])
         if len(self.store.categories) > 1:
             names = self.store.categories.values()

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ TABLE = "metrics.csv"
 
 NEEDED = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step")
 """What a checkpoint holds that a training can go on from."""
+
+TWICE = 1.0
+"""Seconds in which a second SIGTERM is the first one's echo: torchrun hands on what its processes got as well."""
 
 ASK_EVERY = 10
 """Batches after which several processes ask each other whether one of them has been told to stop."""
@@ -82,12 +86,8 @@ def check_resumable(run: Path, config: TrainingConfig) -> Progress | None:
     if path.is_file():
         checkpoint = read_checkpoint(path)
         progress, own = progress_of(checkpoint), _layout(config)
-        for flag, value in checkpoint.get("layout", {}).items() if progress.batches else ():
-            if own.get(flag) != value:
-                raise InputError(
-                    f"--{flag} is {own.get(flag)}, and the run was stopped within an epoch with {value}: give --{flag} "
-                    f"{value} until that epoch is over"
-                )
+        if progress.batches:
+            _check_layout(own, {**own, **checkpoint.get("layout", {})})
         return progress
     epochs = epochs_in_table(run / TABLE)
     # Between an epoch's row and its checkpoint a run may be killed; of later ones there was a checkpoint.
@@ -146,6 +146,7 @@ class LastCheckpoint(Checkpoint):
         self.path, self.every_n_steps = run / LAST, every_n_steps
         self.is_asked = self.was_validating = False
         self._before: Any = None
+        self._asked_at = 0.0
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         # Lightning has set a handler of its own by now, which would stop within the steps that make up one update.
@@ -153,9 +154,13 @@ class LastCheckpoint(Checkpoint):
             self._before = signal.signal(signal.SIGTERM, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
-        self.is_asked = True
-        # A second one ends the process at once.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.is_asked:
+            if time.monotonic() - self._asked_at > TWICE:
+                # A second one ends the process at once.
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return
+        self.is_asked, self._asked_at = True, time.monotonic()
         # Where all processes of a job get the signal, the loaders' end: they need not be missed any more.
         if hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -183,7 +188,9 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: L.Trainer, task: L.LightningModule, exception: BaseException) -> None:
         self.was_validating = trainer.validating
         self._restore()
-        if self.is_asked and trainer.training and not isinstance(exception, Stopped):
+        # Several processes are not at the same step when one of them fails.
+        is_alone = trainer.world_size == 1
+        if self.is_asked and is_alone and trainer.training and not isinstance(exception, Stopped):
             # The loaders' processes got the signal as well. Between two batches all is as at the end of one.
             batches = trainer.fit_loop.epoch_loop.batch_progress.current
             is_between = batches.ready == batches.completed < trainer.num_training_batches
@@ -214,8 +221,32 @@ class LastCheckpoint(Checkpoint):
             self._before = None
 
 
+def _check_layout(own: dict[str, int], before: dict[str, int]) -> None:
+    """Raises InputError where an epoch that was cut would go on with other batches than it began with.
+
+    What counts is how many radiographs all processes see together: two with 4 each go on where one with 8 was.
+    """
+    stopped = "and the run was stopped within an epoch with"
+    if own["devices"] != before["devices"]:
+        together, wanted = (layout["batch-size"] * layout["devices"] for layout in (own, before))
+        if together != wanted:
+            sizes = f"{own['devices']} processes of --batch-size {own['batch-size']} see {together} radiographs a step"
+            fits = f"--batch-size {wanted // own['devices']}, or " if wanted % own["devices"] == 0 else ""
+            raise InputError(
+                f"{sizes}, {stopped} {before['devices']} processes and {wanted}: give {fits}"
+                f"{before['devices']} processes until that epoch is over"
+            )
+        own = {**own, "batch-size": before["batch-size"]}
+    for flag in ("batch-size", "accumulate"):
+        if own[flag] != before[flag]:
+            raise InputError(
+                f"--{flag} is {own[flag]}, {stopped} {before[flag]}: give --{flag} {before[flag]} until that epoch is "
+                "over"
+            )
+
+
 def _layout(config: TrainingConfig) -> dict[str, int]:
-    """The flags that decide which radiographs are in which batch."""
+    """The flags that decide which radiographs are in which batch; `devices` counts the processes of all nodes."""
     processes = config.devices * config.num_nodes
     return {"batch-size": config.batch_size, "accumulate": config.accumulate, "devices": processes}
 

@@ -12,6 +12,8 @@ from xray.config import ClassificationConfig, DetectionConfig, TrainingConfig
 
 LOST_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (exited|is killed by signal: (\w+))")
 
+LOST_PROCESS = re.compile(r"gloo.*(Connection|[Tt]imed out|Broken pipe)|NCCL (error|operation)|Socket Timeout")
+
 
 def explain(error: BaseException, config: TrainingConfig, validating: bool) -> str | None:
     """The line for an exception of a training, None for one that is not known here.
@@ -41,6 +43,11 @@ def explain(error: BaseException, config: TrainingConfig, validating: bool) -> s
             )
         if found := re.search(r"(\S+) does not have a deterministic implementation", text):
             return f"{found[1]} has no deterministic form on this device: train without --deterministic"
+        if LOST_PROCESS.search(text) or type(one).__name__.startswith("Dist"):
+            return (
+                "another process of this training has ended, or cannot be reached any more: its own message, or the "
+                "log of its machine, says why; go on with --resume"
+            )
         if "DataLoader worker process" in text and "Original Traceback" in text:
             return f"a loader process failed with {str(one).strip().splitlines()[-1].strip()}"
     return None

@@ -19,6 +19,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import SGD, Optimizer
 
 from xray.command import InputError
+from xray.training.processes import n_together
 
 MOST_PENDING = 64
 """Steps whose flags may be on their way; the oldest is waited for then."""
@@ -98,7 +99,7 @@ class Guard(Callback):
         self._terms.append((names, terms))
         self._rows.append(self._batch_rows)
         total = terms.sum().double()
-        weight = torch.where(total.isfinite(), len(self._batch_rows), 0)
+        weight = torch.where(total.isfinite(), n_together(len(self._batch_rows)), 0)
         part = torch.stack([torch.where(weight > 0, total, 0) * weight, weight.double()])
         self._epoch = part if self._epoch is None else self._epoch.to(part.device) + part
 
@@ -189,8 +190,13 @@ class Guard(Callback):
     def _found(self, step: Step) -> None:
         self.skipped += 1
         records = self._task.store.records
-        words = step.words([str(records[row]["source_id"]) for rows in step.rows for row in rows.tolist()])
+        rows = [row for rows in step.rows for row in rows.tolist()]
+        if self._task.trainer.world_size > 1:
+            rows = self._task.rows_of_batches(step.number - len(step.rows), step.number)
+        words = step.words([str(records[row]["source_id"]) for row in rows])
         if self.skipped <= self.allowed:
+            if not self._task.trainer.is_global_zero:
+                return
             print(f"step left out, {self.skipped} of at most {self.allowed}: {words}", file=sys.stderr)
             return
         self._pending.clear()

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xray.training.processes import averaged
+
 
 def focal(logits: Tensor, truth: Tensor, gamma: float = 2.0, alpha: float | None = None) -> Tensor:
     """−mean[a (1 − q)^γ log q] with q = p where y is 1, otherwise 1 − p (Lin et al. 2017, arXiv:1708.02002).
@@ -17,4 +19,4 @@ def focal(logits: Tensor, truth: Tensor, gamma: float = 2.0, alpha: float | None
     loss = -torch.exp(gamma * F.logsigmoid(-signed)) * F.logsigmoid(signed)
     if alpha is not None:
         loss = loss * torch.where(truth > 0.5, alpha, 1 - alpha)
-    return loss.mean()
+    return averaged(loss.mean())

@@ -19,7 +19,9 @@ from xray.findings import mirrored
 from xray.training.checkpoints import progress_of
 from xray.training.device_store import DeviceStore, check_memory, where_to_store
 from xray.training.optimizers import configure
+from xray.training.processes import Share, begin_step, end_step, mean_of_processes
 from xray.training.rows import training_rows
+from xray.training.synced_norms import synchronise_norms
 
 
 class Task(L.LightningModule):
@@ -44,6 +46,7 @@ class Task(L.LightningModule):
         self.first_epoch = self.first_batch = 0
         self.terms: tuple[tuple[str, ...], Tensor] = ((), torch.zeros(0))
         self.on_device: DeviceStore | None = None
+        self.sampler: EpochSampler | None = None
         self.mirrored_channels = self.augmentation().mirrored_channels
         # Whoever builds the model does it next.
         torch.manual_seed(config.seed)
@@ -68,7 +71,8 @@ class Task(L.LightningModule):
 
     def rows_to_show(self, count: int) -> list[int]:
         """Rows of up to `count` validation radiographs for pictures: those with the most kinds of findings first."""
-        kinds = [len(np.unique(self.store.boxes.labels[self.store.boxes.images == row])) for row in self.val_rows]
+        pairs = np.unique(np.stack([self.store.boxes.images, self.store.boxes.labels]), axis=1)
+        kinds = np.bincount(pairs[0], minlength=len(self.store))[self.val_rows]
         return self.val_rows[np.argsort(kinds, kind="stable")[::-1][:count]].tolist()
 
     def augmentation(self) -> Augmentation:
@@ -96,11 +100,32 @@ class Task(L.LightningModule):
         if sampler is not None:
             sampler.set_epoch(self.first_epoch)
             sampler.first = (self.first_epoch, self.first_batch * self.config.batch_size)
+            sampler.batch_size = self.config.batch_size
+            self.sampler = sampler
         return make_loader(dataset, self.config.batch_size, self.config.n_workers, collate, sampler)
 
     def my_val_rows(self) -> np.ndarray:
-        """The share of the validation rows that this process looks at."""
-        return self.val_rows[self.global_rank :: self.trainer.world_size]
+        """The share of the validation rows that this process looks at; `gathered` leaves out what is there twice."""
+        rows = self.val_rows[self.global_rank :: self.trainer.world_size]
+        # Lightning passes over a validation without batches, and the other processes would wait for this one.
+        return rows if len(rows) else self.val_rows[:1]
+
+    def share(self, batch_index: int) -> Share | None:
+        """This process's part of a batch; None where it trains alone."""
+        world, rank = self.trainer.world_size, self.global_rank
+        if world == 1 or self.sampler is None:
+            return None
+        draws = self.draws(batch_index, batch_index + 1)
+        return Share(len(draws[rank::world]), len(draws), rank, world)
+
+    def draws(self, first: int, last: int) -> range:
+        """Numbers of the radiographs that all processes see in the batches from `first` to before `last`."""
+        size, total = self.config.batch_size * self.trainer.world_size, self.sampler.total
+        return range(min(first * size, total), min(last * size, total))
+
+    def rows_of_batches(self, first: int, last: int) -> list[int]:
+        """Rows of the store that all processes see in these batches of this epoch."""
+        return self.train_rows[self.sampler.positions()[self.draws(first, last)]].tolist()
 
     def check_store_device(self, device: torch.device) -> None:
         """Raises InputError where the config's `store_device` cannot be had with `device`."""
@@ -108,6 +133,8 @@ class Task(L.LightningModule):
             check_memory(self.store, np.union1d(self.train_rows, self.val_rows), device, self.needs_masks)
 
     def setup(self, stage: str) -> None:
+        if self.trainer.world_size > 1:
+            synchronise_norms(self.model)
         device = where_to_store(self.config.store_device, self.trainer.strategy.root_device)
         if device is not None and self.on_device is None:
             rows = np.union1d(self.train_rows, self.val_rows)
@@ -131,27 +158,33 @@ class Task(L.LightningModule):
         return configure(self.model, self.config, self.trainer.estimated_stepping_batches, self.monitored)
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
-        # Whatever a step draws at random depends on seed, epoch, step and process alone: so a resumed run repeats it.
-        number = batch_index * self.trainer.world_size + self.global_rank
-        torch.manual_seed(sample_seed(self.config.seed, self.current_epoch, number))
+        # Whatever a step draws at random depends on seed, epoch, step and the place in the batch of all processes: so a
+        # resumed run repeats it, and any number of processes draws the same.
+        torch.manual_seed(sample_seed(self.config.seed, self.current_epoch, batch_index))
+        begin_step(self.share(batch_index))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+        end_step()
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """The sum of a step's losses, by name, scalars; `terms` keeps them for the guard, which logs them too."""
+        """The sum of a step's losses, by name, scalars; `terms` keeps those of all processes for the guard, which logs
+        them too."""
         values = torch.stack(list(losses.values()))
         loss = values.sum()
-        self.terms = (tuple(losses), values.detach())
-        self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=1)
-        for name, value in losses.items():
-            self.log(f"train/{name}", value.detach(), logger=False, batch_size=1)
+        terms = mean_of_processes(values.detach())
+        self.terms = (tuple(losses), terms)
+        self.log("train/loss", terms.sum(), prog_bar=True, logger=False, batch_size=1)
+        for name, value in zip(losses, terms, strict=True):
+            self.log(f"train/{name}", value, logger=False, batch_size=1)
         return loss
 
     def gathered(self, mine: Any) -> Sequence[Any]:
-        """`mine` of every process, in the order of their ranks."""
+        """`mine` of every process that has validation rows of its own, in the order of their ranks."""
         if self.trainer.world_size == 1:
             return [mine]
         everyone: list[Any] = [None] * self.trainer.world_size
         torch.distributed.all_gather_object(everyone, mine)
-        return everyone
+        return everyone[: len(self.val_rows)]
 
     def log_metrics(self, values: dict[str, Any]) -> None:
         """Logs numbers, and a dict of them as name/key."""
@@ -161,7 +194,8 @@ class Task(L.LightningModule):
                 flat |= {f"{name}/{key}": float(number) for key, number in value.items() if _is_number(number)}
             elif _is_number(value) and name != "n_images":
                 flat[name] = float(value)
-        self.log_dict(flat, rank_zero_only=True)
+        # All processes have the same: each decides by them what is best, and whether to go on.
+        self.log_dict(flat)
 
 
 def _is_number(value: Any) -> bool:

@@ -17,12 +17,15 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import subprocess_script
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from xray.config import TrainingConfig
 from xray.training.callbacks import DeployBest, EpochTable, Pictures, Plateau, ProgressBar, Throughput
 from xray.training.checkpoints import BEST, TABLE, BestCheckpoint, LastCheckpoint, WholeCheckpoints
 from xray.training.guard import Guard
+from xray.training.meeting import PROCESSES_TIMEOUT, watch_children
 
 
 def build_trainer(
@@ -65,7 +68,13 @@ def build_trainer(
         callbacks.append(EarlyStopping(monitored, mode="max", patience=config.early_stop, check_finite=False))
     if sys.stderr.isatty():
         callbacks.append(ProgressBar(config.log_step))
+    strategy: Any = "auto"
+    if config.devices * config.num_nodes > 1:
+        # Buffers stay the same in all processes by themselves: batch norms are computed over all of them.
+        subprocess_script._launch_process_observer = watch_children
+        strategy = DDPStrategy(forward_sync_buffers=False, gradient_as_bucket_view=True, timeout=PROCESSES_TIMEOUT)
     return L.Trainer(
+        strategy=strategy,
         max_epochs=config.n_epochs,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=config.devices,
@@ -101,5 +110,9 @@ def quiet() -> None:
         ".*in eval mode at the start of training.*",
         # The sampler knows where an epoch was cut.
         ".*your dataloader is not resumable.*",
+        # Of convolutions of one pixel, whose layouts are the same.
+        ".*Grad strides do not match bucket view strides.*",
+        # All processes compute a metric from what all of them found.
+        ".*It is recommended to use `self.log.*sync_dist=True.*",
     ):
         warnings.filterwarnings("ignore", text)
