@@ -256,6 +256,7 @@ def inference(weights, data, out, **changes):
     return InferConfig(weights=tuple(map(str, weights)), data_path=str(data), save_path=str(out), **values)
 
 
+@pytest.mark.slow
 def test_a_cluster_finds_the_same_bytes(nodes, pictures, vinbig_run, tmp_path, capfd):
     ill = pictures / "ill"
     assert infer(inference([vinbig_run], ill, tmp_path / "here")) == 1

@@ -270,6 +270,7 @@ def check(run, file, canvases, prune=0):
     return content, found
 
 
+@pytest.mark.slow
 def test_two_heads_on_one_trunk(exported, real):
     canvases = np.concatenate([real(64), phantom_canvases(64, 2)])
     content = (exported / "both" / "model.onnx").read_bytes()

@@ -45,6 +45,7 @@ def train(environ, *flags):
     return subprocess.run(command, capture_output=True, text=True, timeout=170, env=environ)
 
 
+@pytest.mark.slow
 def test_a_job_leaves_its_best_model_and_its_curves_and_goes_on_where_it_was_cut(container, tmp_path):
     from xray.training.deploy import load_deployed
 
