@@ -140,8 +140,15 @@ def _guard(awakened: int, signals: tuple[signal.Signals, ...]) -> None:
 
 
 def _end_now(which: int) -> None:
+    # All are stopped before any is ended, so that none starts another meanwhile: Ray replaces what it loses.
+    found: list[int] = []
+    while fresh := [process for process in _descendants() if process not in found]:
+        found += fresh
+        for process in fresh:
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGSTOP)
     # Children's children first: Ray ends a process, with a status of its own, whose child it no longer finds.
-    for process in reversed(_descendants()):
+    for process in reversed(found):
         with contextlib.suppress(OSError):
             os.kill(process, signal.SIGKILL)
     if _said.acquire(blocking=False):
