@@ -254,7 +254,7 @@ if __name__ == "__main__":
             if launch.rank == 0:
                 check_run_directory(Path(config.save_path), config.resume)
 
-        status = run_training(read_training_flags, main_and_publish, check_out) or 0
+        status = run_training(read_training_flags, main_and_publish, check_out, launch.rank == 0) or 0
         if status and launch.rank:
             # The first one tells it, and its end would be cut off by this one's.
             linger()

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from s3_server import DUMMY, Wire
 
-from xray.command import FlagError, InputError, command
+from xray.command import FlagError, InputError, command, parse_flags, run_command
 from xray.storage import mirror, places, staging
 from xray.storage import objects as remote
 from xray.storage.addresses import address_of, is_file_name, is_remote, split_address
@@ -85,6 +85,17 @@ def run(monkeypatch):
     def run(main, *flags, **options):
         monkeypatch.setattr(sys, "argv", ["tool.py", *map(str, flags)])
         return command(Config, main, **options)
+
+    return run
+
+
+@pytest.fixture
+def run_another():
+    """`run`, as another process of a training than the first."""
+
+    def run(main, *flags):
+        config = parse_flags(Config, list(map(str, flags)))
+        return run_command(lambda: places.run_here(main, config, is_first=False))
 
     return run
 
@@ -585,16 +596,14 @@ def test_a_killed_command_has_left_what_was_complete_and_goes_on_here(run, bucke
     assert sorted(s3.objects(f"{bucket}/out")) == ["0.csv", "1.csv", "2.csv", "late.csv"]
 
 
-def test_two_commands_do_not_write_to_one_address(run, bucket, capsys, monkeypatch):
+def test_two_commands_do_not_write_to_one_address(run, run_another, bucket, capsys):
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     args = [sys.executable, "-c", SLOW, "--save-path", f"{bucket}/out"]
     with subprocess.Popen(args, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as other:
         assert other.stdout.readline() == "written\n"
         assert run(lambda config: pytest.fail("it ran"), "--save-path", f"{bucket}/out") == 1
-        with monkeypatch.context() as patch:
-            # Of one training they may be several, of which the first uploads.
-            patch.setenv("RANK", "1")
-            assert run(lambda config: len(contents(config.save_path)), "--save-path", f"{bucket}/out") >= 3
+        # Of one training they may be several, of which the first uploads.
+        assert run_another(lambda config: len(contents(config.save_path)), "--save-path", f"{bucket}/out") >= 3
         other.kill()
     assert capsys.readouterr().err == f"error: another command is writing to {bucket}/out: wait for it, or stop it\n"
 
@@ -642,12 +651,17 @@ def test_a_bucket_that_may_only_be_read_is_told_before_the_work(run, bucket, mon
     assert capsys.readouterr().err.startswith(f"error: no permission to write {bucket}/out (denied)")
 
 
-def test_only_the_first_process_of_a_training_uploads(run, bucket, s3, monkeypatch):
+def test_only_the_first_process_of_a_training_uploads(run, run_another, bucket, s3):
     assert run(writer({"config.yaml": b"1"}), "--save-path", f"{bucket}/out") == 0
-    monkeypatch.setenv("RANK", "8")
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    assert run(writer({"config.yaml": b"other", "more": b"2"}), "--save-path", f"{bucket}/out") == 0
+    assert run_another(writer({"config.yaml": b"other", "more": b"2"}), "--save-path", f"{bucket}/out") == 0
     assert s3.objects(f"{bucket}/out") == {"config.yaml": b"1"}
+
+
+def test_the_tasks_of_a_job_each_upload_their_own(run, bucket, s3, monkeypatch):
+    """`srun --ntasks 4 python tools/infer.py …` starts commands that know nothing of each other."""
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert run(writer({"predictions.json": b"3"}), "--save-path", f"{bucket}/3") == 0
+    assert s3.objects(f"{bucket}/3") == {"predictions.json": b"3"}
 
 
 @given(st.sampled_from([*staging.COMPLETE, "last.ckpt", "conversion.part", "x.csv", "images.npy", "model.safetensors"]))

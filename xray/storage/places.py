@@ -45,18 +45,20 @@ def run_here(
     check: Callable[[Any], object] | None = None,
     check_out: Callable[[Any], object] | None = None,
     stay: Collection[str] = (),
+    is_first: bool = True,
 ) -> int | None:
     """`main(config)` with folders of this machine in place of addresses; what it wrote is uploaded.
 
     check: raises InputError for flags that cannot be used, before anything is downloaded. check_out: the same for what
-    `config.save_path` holds, before any input is. stay: names of fields that keep their address.
+    `config.save_path` holds, before any input is. stay: names of fields that keep their address. is_first: False for
+    the other processes of a training over several, of which the first uploads.
     Raises InputError where something cannot be had, or not be uploaded.
     """
     if not (names := remote_fields(config, stay)):
         return main(config)
     if check is not None:
         check(config)
-    with Places() as places, told_as_given():
+    with Places(is_first) as places, told_as_given():
         outputs = [name for name in names if is_written(name, config)]
         config = places.localized(config, outputs)
         if (status := places.left_over()) is not None:
@@ -71,6 +73,7 @@ def run_training(
     read: Callable[[Sequence[str]], tuple[Any, ...]],
     main: Callable[..., int | None],
     check_out: Callable[[Any], object] | None = None,
+    is_first: bool = True,
 ) -> int | None:
     """`main(*read(flags))`, of which the second is the config, like `run_here`.
 
@@ -79,15 +82,15 @@ def run_training(
     args = sys.argv[1:]
     position = next((n for n, arg in enumerate(args) if arg.replace("_", "-").startswith("--save-path")), None)
     if "--resume" not in args or position is None:
-        return _run_read(read(args), main, check_out)
+        return _run_read(read(args), main, check_out, is_first)
     flag, equals, value = args[position].partition("=")
     value = value if equals else next(iter(args[position + 1 :]), "")
     if not is_remote(value):
-        return _run_read(read(args), main, check_out)
+        return _run_read(read(args), main, check_out, is_first)
     # Flags that do not exist are told before anything is downloaded; what fits the run's own is known afterwards.
     with contextlib.suppress(InputError):
         read([arg for arg in args if arg != "--resume"])
-    with Places() as places, told_as_given():
+    with Places(is_first) as places, told_as_given():
         local = places.output(value)
         args[position : position + (1 if equals else 2)] = [flag, str(local)]
         if (status := places.left_over()) is not None:
@@ -98,16 +101,20 @@ def run_training(
 
 
 def _run_read(
-    flags: tuple[Any, ...], main: Callable[..., int | None], check_out: Callable[[Any], object] | None
+    flags: tuple[Any, ...],
+    main: Callable[..., int | None],
+    check_out: Callable[[Any], object] | None,
+    is_first: bool,
 ) -> int | None:
     first, config, *rest = flags
-    return run_here(lambda config: main(first, config, *rest), config, check_out=check_out)
+    return run_here(lambda config: main(first, config, *rest), config, check_out=check_out, is_first=is_first)
 
 
 class Places:
     """What stands on this machine for the addresses of one command; a context manager that lets go of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_first: bool = True) -> None:
+        self._is_first = is_first
         self._mirrors: dict[str, Any] = {}
         self._outputs: list[Any] = []
 
@@ -123,7 +130,7 @@ class Places:
         """The folder here for an address that is written to."""
         from xray.storage.staging import Staging
 
-        staging = Staging(address_of(value))
+        staging = Staging(address_of(value), self._is_first)
         self._outputs.append(staging)
         staging.bring_down()
         _addresses[str(staging.path)] = staging.address

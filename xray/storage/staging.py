@@ -41,17 +41,15 @@ GROWTH = 1.5
 """How much of its size when it was last uploaded the former must have before it is uploaded again meanwhile."""
 
 
-def is_first_process() -> bool:
-    """Whether this is the first process of a training over several, the one that uploads, or the only one."""
-    ranks = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") in ("", "0") for name in ranks)
-
-
 class Staging(Mirror):
-    """The folder here of an address that is written to."""
+    """The folder here of an address that is written to.
 
-    def __init__(self, address: str) -> None:
+    is_first: whether this process uploads. Of a training over several only the first does; the others use its folder.
+    """
+
+    def __init__(self, address: str, is_first: bool = True) -> None:
         super().__init__(address, "out")
+        self.is_first = is_first
         self._stopping = threading.Event()
         self._pushing = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -64,7 +62,7 @@ class Staging(Mirror):
         self.make()
         with self.syncing():
             if not self.hold(alone=True):
-                if is_first_process():
+                if self.is_first:
                     raise InputError(f"another command is writing to {self.address}: wait for it, or stop it")
                 # The first process of this training, which has brought down what there is.
                 return
@@ -82,7 +80,7 @@ class Staging(Mirror):
                 for name in list(self.known):
                     self.note(name, None)
             self._take(found)
-            if not is_first_process():
+            if not self.is_first:
                 self.close()
                 return
             # Hours of work should not precede a refusal.
@@ -115,7 +113,7 @@ class Staging(Mirror):
 
     def _tidy(self, found: dict[str, RemoteFile]) -> None:
         """Ends what a killed command was about."""
-        for name, (size, upload_id) in list(self.begun.items()) if is_first_process() else ():
+        for name, (size, upload_id) in list(self.begun.items()) if self.is_first else ():
             if upload_id:
                 abort(self.address, name, upload_id)
             file, known = found.get(name), self.known.get(name)
@@ -127,12 +125,7 @@ class Staging(Mirror):
             self.begun.pop(name)
             self.note(name, known)
         for name in self.notes.get("deleting", ()):
-            if (
-                is_first_process()
-                and name in found
-                and name in self.known
-                and found[name].etag == self.known[name].etag
-            ):
+            if self.is_first and name in found and name in self.known and found[name].etag == self.known[name].etag:
                 with clearly(self.address, "write"):
                     self._remove(name)
                 del found[name]
@@ -151,7 +144,7 @@ class Staging(Mirror):
 
     def start(self) -> None:
         """Begins to upload every few seconds what has changed."""
-        if is_first_process():
+        if self.is_first:
             self._thread = threading.Thread(target=self._keep_pushing, name="upload", daemon=True)
             self._thread.start()
 
@@ -180,7 +173,7 @@ class Staging(Mirror):
 
         Raises InputError where that fails; what has arrived has.
         """
-        if not is_first_process():
+        if not self.is_first:
             return
         with self._pushing, contextlib.ExitStack() as stack, clearly(self.address, "write"):
             files = self._changed(is_last)
@@ -208,7 +201,7 @@ class Staging(Mirror):
     def finish(self, status: int) -> None:
         """The last upload of a command that has come to its end; if it fails, the same command given again does it."""
         self.stop()
-        if not is_first_process():
+        if not self.is_first:
             return
         gone = [name for name in self.known if not self.local(name).exists()]
         finished = {"command": command_line(), "status": status}
@@ -226,7 +219,7 @@ class Staging(Mirror):
     def left_over(self) -> int | None:
         """The status of the command before, if it was this very one and had come to its end but for the upload."""
         finished = self.notes.get("finished")
-        if not finished or not is_first_process():
+        if not finished or not self.is_first:
             return None
         print(f"{self.address}: uploading what the command before had not", file=sys.stderr)
         self.finish(finished["status"])
@@ -237,7 +230,7 @@ class Staging(Mirror):
 
     def lacks(self) -> bool:
         """Whether something here was not uploaded yet."""
-        if not is_first_process():
+        if not self.is_first:
             return False
         with contextlib.suppress(OSError):
             return bool(self._changed(True)) or any(not self.local(name).exists() for name in self.known)
