@@ -308,3 +308,23 @@ def s3() -> Iterator[Any]:
 
     with S3() as server:
         yield server
+
+
+@pytest.fixture
+def raw_vinbig(tmp_path: Path) -> Callable[[Callable[[int], bool]], Path]:
+    """has_box → VinBig's raw layout of ten PNG files, all three readers with Cardiomegaly where `has_box(number)`."""
+
+    def write(has_box: Callable[[int], bool]) -> Path:
+        raw = tmp_path / "raw"
+        (raw / "train").mkdir(parents=True)
+        rows = ["image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"]
+        for number in range(10):
+            pixels = np.random.default_rng(number).integers(0, 255, (60, 50), dtype=np.uint8)
+            cv2.imwrite(str(raw / "train" / f"{number}.png"), pixels)
+            found, box = ("Cardiomegaly,3", "10,20,40,50") if has_box(number) else ("No finding,14", ",,,")
+            rows += [f"{number},{found},{reader},{box}" for reader in ("R1", "R2", "R3")]
+        (raw / "train.csv").write_text("\n".join(rows) + "\n")
+        (raw / "train_meta.csv").write_text("image_id,dim0,dim1\n" + "".join(f"{n},60,50\n" for n in range(10)))
+        return raw
+
+    return write

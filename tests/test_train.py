@@ -285,21 +285,8 @@ def test_training_starts_from_a_run_on_other_categories(side_run, vinbig_store, 
     assert len(json.loads((run / "model.json").read_text())["categories"]) == 14
 
 
-def test_a_raw_vinbig_directory_is_converted_once_into_the_run(tmp_path, train_tiny, capsys):
-    import cv2
-    import numpy as np
-
-    raw = tmp_path / "raw"
-    (raw / "train").mkdir(parents=True)
-    rows = ["image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"]
-    for number in range(10):
-        pixels = np.random.default_rng(number).integers(0, 255, (60, 50), dtype=np.uint8)
-        cv2.imwrite(str(raw / "train" / f"{number}.png"), pixels)
-        for reader in ("R1", "R2", "R3"):
-            finding = "Cardiomegaly,3" if number % 2 else "No finding,14"
-            rows.append(f"{number},{finding},{reader}," + ("10,20,40,50" if number % 2 else ",,,"))
-    (raw / "train.csv").write_text("\n".join(rows) + "\n")
-    (raw / "train_meta.csv").write_text("image_id,dim0,dim1\n" + "".join(f"{n},60,50\n" for n in range(10)))
+def test_a_raw_vinbig_directory_is_converted_once_into_the_run(tmp_path, train_tiny, raw_vinbig, capsys):
+    raw = raw_vinbig(lambda number: number % 2 == 1)
     flags = ["--batch-size", 8, "--rpn-samples", 8, "--n-pictures", 0]
     # The canvas is 1024 pixels a side here: the smallest of trainings, cut off after the conversion.
     from xray.detection.task import DetectionTask

@@ -393,20 +393,9 @@ def test_a_job_of_one_task_under_slurm(mask_store, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_process_converts_and_one_tells_what_is_wrong(tmp_path):
+def test_one_process_converts_and_one_tells_what_is_wrong(tmp_path, raw_vinbig):
     """The fold does not exist, so that the training ends after the conversion."""
-    import cv2
-    import numpy as np
-
-    raw = tmp_path / "raw"
-    (raw / "train").mkdir(parents=True)
-    rows = ["image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"]
-    for number in range(10):
-        pixels = np.random.default_rng(number).integers(0, 255, (60, 50), dtype=np.uint8)
-        cv2.imwrite(str(raw / "train" / f"{number}.png"), pixels)
-        rows += [f"{number},Cardiomegaly,3,{reader},10,20,40,50" for reader in ("R1", "R2", "R3")]
-    (raw / "train.csv").write_text("\n".join(rows) + "\n")
-    (raw / "train_meta.csv").write_text("image_id,dim0,dim1\n" + "".join(f"{n},60,50\n" for n in range(10)))
+    raw = raw_vinbig(lambda number: True)
     flags = [*TINY_FLAGS, "--fold", 9, "--data-path", raw, "--save-path", tmp_path / "run"]
     done = torchrun(flags)
     assert done.returncode == 1
