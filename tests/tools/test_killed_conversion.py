@@ -113,7 +113,8 @@ def test_killed_it_goes_on(forks, raw, tmp_path):
 def test_killed_at_many_moments_it_goes_on(forks, raw, tmp_path, kind):
     n_hit = kill_and_go_on(forks, kind, raw, tmp_path / kind, 8, seed=1)
     print(f"{kind}: {n_hit} conversions killed")
-    assert n_hit >= 7
+    # All whose first death is at a file operation; others may be done before their moment comes.
+    assert n_hit >= 6
 
 
 @pytest.mark.slow
