@@ -54,6 +54,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
     # Heavy imports wait until the flags are known to be right, so that --help and mistakes answer at once.
     import torch
 
+    from xray.data.dataset import shared_with_workers
     from xray.data.store import open_store
     from xray.training.checkpoints import LAST, LastCheckpoint, Stopped, check_resumable, clear_leftovers
     from xray.training.determinism import deterministic
@@ -89,7 +90,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
     last = next(callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint))
     go_on = f"python xray/train.py --task {task_name} --save-path {run} --resume"
     try:
-        with deterministic(config.deterministic), quiet_threads():
+        with deterministic(config.deterministic), quiet_threads(), shared_with_workers():
             trainer.fit(task, ckpt_path=run / LAST if progress else None, weights_only=True)
     except SystemExit:
         # What Lightning makes of Ctrl-C.

@@ -1,5 +1,9 @@
 """Batches of a dataset directory: what they hold, how often each radiograph comes, and that only the seed decides."""
 
+import gc
+from contextlib import nullcontext
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +20,7 @@ from xray.data.dataset import (
     make_loader,
     repeat_factors,
     sample_seed,
+    shared_with_workers,
 )
 from xray.data.store import open_store
 from xray.findings import mirrored
@@ -85,6 +90,34 @@ def _batches(store, n_workers, epochs=(0, 1), seed=0, **options):
         sampler.set_epoch(epoch)
         batches += list(loader)
     return batches
+
+
+class Collected(torch.utils.data.Dataset):
+    """How many MB a worker has for itself after it has looked for garbage."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, _):
+        gc.collect()
+        pages = dict(line.split()[:2] for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
+        return int(pages["Private_Dirty:"]) / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("shared", [False, True])
+def test_workers_share_what_there_was_before_them(shared):
+    many = [{"number": number} for number in range(400_000)]
+    with shared_with_workers() if shared else nullcontext():
+        # Both ways, the worker leaves alone what it begins with; the collector of this process does so only once told.
+        loader = make_loader(Collected(), 1, 1, lambda items: items)
+        batches = iter(loader)
+        gc.collect()
+        (own,) = next(batches)
+        mine = Path("/proc/self/smaps_rollup").read_text()
+    copied = int(mine.partition("Private_Dirty:")[2].split()[0]) / 1024
+    print(f"worker {own:.0f} MB, this process {copied:.0f} MB")
+    assert len(many) == 400_000
 
 
 def test_any_number_of_workers_gives_the_same_batches(store):

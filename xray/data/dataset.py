@@ -4,8 +4,10 @@ Everything random is a function of (seed, epoch, sample), never of which worker 
 gives the same batches with any number of workers, and a resumed training sees what an undisturbed one would.
 """
 
+import gc
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -281,11 +283,27 @@ def make_loader(dataset: Dataset[Any], batch_size: int, n_workers: int, collate:
         timeout=LOADER_TIMEOUT if n_workers else 0,
         # Its own generator: drawing the workers' base seed must not advance the generator that the losses sample from.
         generator=torch.Generator().manual_seed(0),
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
     )
 
 
-def _one_thread(worker: int) -> None:
+@contextmanager
+def shared_with_workers() -> Iterator[None]:
+    """What there is now stays where it is while this lasts, so that workers forked meanwhile share its memory.
+
+    The collector writes to every object that it looks at, and a page that one of the processes writes to is copied:
+    150 MB for each of them, of libraries alone.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _begin_worker(worker: int) -> None:
+    gc.freeze()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         # torchrun sends SIGTERM to all that a process has started, which still needs its batches until it has saved.
         os.setpgid(0, 0)
