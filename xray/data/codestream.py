@@ -17,6 +17,12 @@ JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
 COMPRESSED = (*JPEG, *JPEG_LS, *JPEG_2000, uid.RLELossless)
 
+SIZ, SOT = 0x51, 0x90
+KEPT = {SIZ: "SIZ", 0x52: "COD", 0x53: "COC", 0x5C: "QCD", 0x5D: "QCC", 0x5E: "RGN", 0x5F: "POC", 0x60: "PPM"}
+"""Marker segments of the main header of JPEG 2000 that say how to decode (second bytes; T.800 A.2)."""
+LEFT_OUT = {0x55: "TLM", 0x57: "PLM", 0x63: "CRG", 0x64: "COM"}
+"""Those that help to find tiles, or speak to people."""
+
 # Messages of the decoder about damaged data would stand unordered between the lines of a command.
 gdcm.Trace.DebugOff()
 gdcm.Trace.WarningOff()
@@ -59,6 +65,8 @@ def decode_codestream(
             raise RadiographError("damaged: its run lengths do not fit its size") from None
         return np.frombuffer(data, f"<u{bits_allocated // 8}").reshape(rows, columns), bits_allocated
 
+    if syntax in JPEG_2000:
+        codestream = plain_jpeg_2000(codestream)
     # The decoders allocate what the codestream announces, so it must announce what was checked in the header.
     height, width, samples, precision = (_jpeg_2000_size if syntax in JPEG_2000 else _jpeg_size)(codestream)
     if (height, width) != (rows, columns):
@@ -88,14 +96,35 @@ def _jpeg_size(codestream: bytes) -> tuple[int, int, int, int]:
     raise RadiographError("damaged: its JPEG data has no frame header")
 
 
+def plain_jpeg_2000(data: bytes) -> bytes:
+    """JPEG 2000 data → its codestream, with nothing in the main header but what decoding needs.
+
+    Some writers leave the boxes of a JP2 file around the codestream; they go. So do the lengths of tiles (TLM), by
+    which OpenJPEG 2.5.3 and 2.5.4 can be made to write beyond their memory (OSV-2025-219), as GDCM 3.2.6 has it.
+    Raises RadiographError where there is no codestream, or its main header holds anything that Part 1 of the standard
+    does not know: decoders look for the next marker in such a place, each in its own way.
+    """
+    begin = data.find(b"\xff\x4f\xff\x51", 0, 4096)
+    if begin < 0:
+        raise RadiographError("damaged: its JPEG 2000 data has no size marker")
+    at, parts = begin + 2, [data[begin : begin + 2]]
+    while True:
+        marker, length = data[at : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
+        if len(marker) < 2 or marker[0] != 0xFF or length < 2 or at + 2 + length > len(data):
+            raise RadiographError("damaged: the main header of its JPEG 2000 data does not come to an end")
+        if marker[1] == SOT:
+            return b"".join([*parts, data[at:]])
+        if marker[1] in KEPT and (marker[1] == SIZ) == (len(parts) == 1):
+            parts.append(data[at : at + 2 + length])
+        elif marker[1] not in LEFT_OUT:
+            raise RadiographError(f"the main header of its JPEG 2000 data has a misplaced marker, 0x{marker.hex()}")
+        at += 2 + length
+
+
 def _jpeg_2000_size(codestream: bytes) -> tuple[int, int, int, int]:
     """(rows, columns, samples per pixel, bits per sample) from the SIZ marker of JPEG 2000 (T.800 A.5.1)."""
-    # Some writers leave the boxes of a JP2 file around the codestream.
-    at = codestream.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if at < 0:
-        raise RadiographError("damaged: its JPEG 2000 data has no size marker")
-    right, bottom, left, top = struct.unpack_from(">4L", codestream, at + 8)
-    samples, precision = struct.unpack_from(">HB", codestream, at + 40)
+    right, bottom, left, top = struct.unpack_from(">4L", codestream, 8)
+    samples, precision = struct.unpack_from(">HB", codestream, 40)
     return bottom - top, right - left, samples, (precision & 0x7F) + 1
 
 
