@@ -81,6 +81,11 @@ class Command:
             time.sleep(0.005)
         return self.status
 
+    def said(self):
+        """What it has written to stdout so far."""
+        path = Path(f"{self._said}.out")
+        return path.read_text() if path.exists() else ""
+
     def kill(self):
         """SIGKILL to it and all that it has started."""
         with contextlib.suppress(ProcessLookupError):

@@ -1,10 +1,12 @@
 """Commands from s3:// to s3://: the same files as on the disk, and whoever dies goes on, here or on another machine."""
 
 import csv
+import json
 import os
 import re
 import signal
 import time
+import urllib.request
 
 import cv2
 import numpy as np
@@ -232,3 +234,19 @@ def test_interrupted_it_ends_at_once_and_goes_on_on_another_machine(start, run, 
     assert done.status == 0, done.err
     assert "going on after" in done.err
     assert sorted(s3.objects(out)) == ["predictions.json", "submission.csv"]
+
+
+def test_a_server_takes_its_model_from_s3(start, s3, vinbig_run, pictures):
+    bucket = s3.bucket()
+    s3.put(f"s3://{bucket}/runs/vinbig", vinbig_run)
+    flags = ("--port", 0, "--device", "cpu", "--n-workers", 1)
+    command = start("tools/serve.py", "--weights", f"s3://{bucket}/runs/vinbig", *flags)
+    wait_until(lambda: "Ctrl-C ends it" in command.said(), command)
+    address = re.search(r"http://\S+", command.said())[0]
+    radiograph = next(pictures.rglob("*.png")).read_bytes()
+    request = urllib.request.Request(f"{address}predict", radiograph, {"Content-Type": "image/png"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        found = json.load(answer)
+    assert found["models"] == ["vinbig"]
+    os.kill(command.pid, signal.SIGINT)
+    assert command.wait() == 130
