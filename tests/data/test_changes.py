@@ -72,8 +72,9 @@ def test_the_same_seed_gives_the_same_picture_boxes_and_masks_as_by_the_workers(
             assert difference[inside].std() == pytest.approx(np.sqrt(2) * change.noise, rel=0.15)
         else:
             # OpenCV before 5 rounds where a pixel comes from to a 32nd, which shows where shades are steep.
-            assert np.abs(difference).mean() < (0.3 if cv2.__version__ >= "5" else 1.0)
-            assert (np.abs(difference) > 3).mean() < 0.02
+            mean, share = (0.3, 0.02) if cv2.__version__ >= "5" else (1.0, 0.05)
+            assert np.abs(difference).mean() < mean
+            assert (np.abs(difference) > 3).mean() < share
         assert (own != expected_mask).mean() < 0.002
     assert masks[[change.flipped for change in changes]][:, 2].sum() == 0
 

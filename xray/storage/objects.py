@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import sys
 import time
@@ -261,8 +262,7 @@ def _code(error: BaseException) -> str:
 
 def _is_passing(error: Exception) -> bool:
     """Whether it may be over when it is tried again: silence, a line that was cut, a server that is overwhelmed."""
-    is_cut = isinstance(error, ConnectionError | TimeoutError) or not _kinds(error).isdisjoint(_NETWORK)
-    return is_cut or _code(error) in _OVERWHELMED
+    return isinstance(error, ConnectionError | TimeoutError) or _is_cut(error) or _code(error) in _OVERWHELMED
 
 
 def _kinds(error: Exception) -> set[str]:
@@ -329,4 +329,10 @@ def _made_system(process: int) -> Any:
     )
     # botocore tries again already.
     system.retries = 1
+    # Of a line that is cut, aiohttp leaves tasks behind. Whoever waited has been told.
+    logging.getLogger("asyncio").addFilter(lambda record: not _is_cut(record.exc_info and record.exc_info[1]))
     return system
+
+
+def _is_cut(error: Any) -> bool:
+    return isinstance(error, Exception) and not _kinds(error).isdisjoint(_NETWORK)
