@@ -65,8 +65,8 @@ def test_the_same_seed_gives_the_same_picture_boxes_and_masks_as_by_the_workers(
     assert len({change.flipped for change in changes}) == 2
     for image, own, change, (expected, _, _, expected_mask) in zip(images, masks, changes, by_workers, strict=True):
         difference = image.astype(float) - expected
-        # OpenCV before 5 rounds where a pixel comes from to a 32nd, which shows where shades are steep.
-        mean, share, rel = (0.3, 0.02, 0.15) if cv2.__version__ >= "5" else (1.0, 0.05, 0.25)
+        # OpenCV before 5 rounds where a pixel comes from to a 32nd; local contrast makes more of that.
+        mean, share, rel = (0.02, 0.001, 0.15) if cv2.__version__ >= "5" else (2.5, 0.15, 0.25)
         if change.noise:
             # Other noise of the same strength; black stays black on half of its pixels.
             inside = (expected > 60) & (expected < 190)
