@@ -12,18 +12,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from xray.classification.model import build_classifier
 from xray.detection.model import build_detector
 from xray.segmentation.model import build_segmenter
-from xray.training.convolutions import (
-    NOTHING,
-    RELU,
-    RELU6,
-    QuickBlock,
-    QuickConv2d,
-    _matrices,
-    _weights_of_products,
-    quicken,
-    winograd,
-)
+from xray.training.convolutions import QuickBlock, QuickConv2d, quicken
 from xray.training.folding import fold_batch_norms
+from xray.training.winograd import NOTHING, RELU, RELU6, matrices, weights_of_products, winograd
 
 ACTIVATIONS = {NOTHING[0]: (NOTHING, lambda x: x), RELU[0]: (RELU, F.relu), RELU6[0]: (RELU6, F.relu6)}
 
@@ -33,7 +24,7 @@ def random(*shape):
 
 
 def test_the_matrices_convolve():
-    to_output, kernel, to_products = _matrices()
+    to_output, kernel, to_products = matrices()
     row, weights = np.array([3.0, -1, 4, 1, -5, 9]), np.array([2.0, 7, -1])
     expected = [row[start : start + 3] @ weights for start in range(4)]
     np.testing.assert_allclose(to_output @ ((kernel @ weights) * (to_products @ row)), expected, rtol=1e-12)
@@ -50,7 +41,7 @@ def test_winograd_is_the_convolution(batch, height, width, summed, activation):
     exact = expected(exact + addend.double() if summed else exact)
     for used in (features, features.contiguous(memory_format=torch.channels_last)):
         given = addend.clone(memory_format=torch.channels_last) if summed else None
-        found = winograd(used, _weights_of_products(weight), bias, own, given)
+        found = winograd(used, weights_of_products(weight), bias, own, given)
         assert found.is_contiguous(memory_format=torch.channels_last)
         assert (found - exact).abs().max() < 1e-5 * exact.abs().max()
         assert given is None or given.data_ptr() == found.data_ptr()
@@ -124,7 +115,7 @@ def test_a_quickened_network_gives_the_same(name):
 
 
 def test_threads_do_not_change_a_bit():
-    features, products = random(2, 128, 64, 32), _weights_of_products(random(128, 128, 3, 3))
+    features, products = random(2, 128, 64, 32), weights_of_products(random(128, 128, 3, 3))
     n_threads = torch.get_num_threads()
     found = []
     try:

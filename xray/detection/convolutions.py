@@ -1,7 +1,7 @@
 """Training wide 3 × 3 convolutions on a CPU with a quarter of the products, forward and backward.
 
 In the pyramid and the proposals' head alone they are a third of a training step. Winograd's F(4 × 4, 3 × 3) of
-`xray.training.convolutions` serves all three: the output, the gradient of the input, which is a convolution too, and
+`xray.training.winograd` serves all three: the output, the gradient of the input, which is a convolution too, and
 the gradient of the weights, whose products run over tiles in place of pixels (Lavin and Gray 2016, arXiv:1509.09308).
 """
 
@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xray.training import convolutions
-from xray.training.convolutions import NOTHING, winograd
+from xray.training.winograd import NOTHING, matrices, winograd
 
 WIDE = 128
 """Channels from which on the products saved are worth the way there and back."""
@@ -96,7 +95,7 @@ def weight_gradient(features: Tensor, gradient: Tensor) -> Tensor:
     """
     batch, channels, height, width = features.shape
     n_out, across = gradient.shape[1], width // 4
-    to_output, kernel, to_products = convolutions._matrices()
+    to_output, kernel, to_products = matrices()
     there = _square(to_products)  # (36, 36)
     back = _square(to_output).T.contiguous()  # (36, 16)
     down = max(n for n in range(1, height // 4 + 1) if height // 4 % n == 0 and (n == 1 or n * across <= TILES))
@@ -130,7 +129,7 @@ def _products(weight: Tensor) -> Tensor:
     """(K, C, 3, 3) → (36, C, K): the weights where they are multiplied."""
     n_out, channels = weight.shape[:2]
     taps = weight.detach().permute(2, 3, 1, 0).reshape(9, -1)
-    return torch.mm(_square(convolutions._matrices()[1]), taps).view(36, channels, n_out)
+    return torch.mm(_square(matrices()[1]), taps).view(36, channels, n_out)
 
 
 def _square(matrix: np.ndarray) -> Tensor:
