@@ -92,16 +92,21 @@ def _batches(store, n_workers, epochs=(0, 1), seed=0, **options):
     return batches
 
 
+def own_megabytes():
+    """Of this process's memory, what no other has too."""
+    pages = Path("/proc/self/smaps_rollup").read_text()
+    return int(pages.partition("Private_Dirty:")[2].split()[0]) / 1024
+
+
 class Collected(torch.utils.data.Dataset):
-    """How many MB a worker has for itself after it has looked for garbage."""
+    """What a worker has for itself after it has looked for garbage."""
 
     def __len__(self):
         return 1
 
     def __getitem__(self, _):
         gc.collect()
-        pages = dict(line.split()[:2] for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
-        return int(pages["Private_Dirty:"]) / 1024
+        return own_megabytes()
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
@@ -112,8 +117,7 @@ def test_workers_share_what_there_was_before_them(shared):
         batches = iter(make_loader(Collected(), 1, 1, lambda items: items))
         gc.collect()
         (own,) = next(batches)
-        mine = Path("/proc/self/smaps_rollup").read_text()
-    copied = int(mine.partition("Private_Dirty:")[2].split()[0]) / 1024
+        copied = own_megabytes()
     # The dictionaries alone are more than 60 MB.
     assert len(many) == 400_000
     if shared:

@@ -45,6 +45,21 @@ class Forks:
         command.wait(timeout)
         return command
 
+    def kill_after(self, seconds, out, tool, *flags, **orders):
+        """Kills a command that writes the folder `out` after so many seconds → the ended Command.
+
+        Where it was done by then and had begun anew, it does so again, and is killed in half the time.
+        """
+        is_new = not out.exists()
+        while True:
+            command = self.start(tool, *flags, **orders)
+            time.sleep(seconds)
+            command.kill()
+            if command.wait() == -signal.SIGKILL or not is_new:
+                return command
+            shutil.rmtree(out)
+            seconds /= 2
+
     def _ask(self, order):
         self._server.stdin.write(json.dumps(order) + "\n")
         self._server.stdin.flush()

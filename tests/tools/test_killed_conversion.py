@@ -88,10 +88,7 @@ def kill_and_go_on(forks, kind, raw, folder, n_kills, seed):
         # Some are killed again while they go on.
         for _ in range(1 + number % 2):
             if number % 4 == 0:
-                command = forks.start(*flags(kind, raw, out), **orders)
-                time.sleep(chance.random() * seconds)
-                command.kill()
-                command.wait()
+                command = forks.kill_after(chance.random() * seconds, out, *flags(kind, raw, out), **orders)
             else:
                 die_at = chance.randint(1, done.n_operations)
                 command = forks.run(*flags(kind, raw, out), **orders, under=str(out), die_at=die_at)
@@ -113,8 +110,7 @@ def test_killed_it_goes_on(forks, raw, tmp_path):
 def test_killed_at_many_moments_it_goes_on(forks, raw, tmp_path, kind):
     n_hit = kill_and_go_on(forks, kind, raw, tmp_path / kind, 8, seed=1)
     print(f"{kind}: {n_hit} conversions killed")
-    # All whose first death is at a file operation; others may be done before their moment comes.
-    assert n_hit >= 6
+    assert n_hit >= 7
 
 
 @pytest.mark.slow

@@ -44,10 +44,7 @@ def kill_and_go_on(forks, command_flags, folder, n_kills, seed):
         out = folder / str(number)
         for _ in range(1 + number % 2):
             if number % 4 == 3:
-                command = forks.start(*command_flags(out))
-                time.sleep(seconds * (0.3 + 0.7 * chance.random()))
-                command.kill()
-                command.wait()
+                command = forks.kill_after(seconds * (0.3 + 0.7 * chance.random()), out, *command_flags(out))
             else:
                 die_at = chance.randint(1, done.n_operations)
                 command = forks.run(*command_flags(out), under=str(out), die_at=die_at)
@@ -79,8 +76,7 @@ def test_killed_at_many_moments_it_goes_on(
         weights, more = [segmentation_run, classification_run], ["--probabilities", "--overlays"]
     n_hit, n_went_on = kill_and_go_on(forks, lambda out: flags(weights, pngs, out, *more), tmp_path / "out", 8, 2)
     print(f"{what}: {n_hit} commands killed, {n_went_on} of 8 went on after radiographs found before")
-    # All whose first death is at a file operation; others may be done before their moment comes.
-    assert n_hit >= 6
+    assert n_hit >= 8
     assert n_went_on >= 2
 
 

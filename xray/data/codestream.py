@@ -18,10 +18,11 @@ JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
 COMPRESSED = (*JPEG, *JPEG_LS, *JPEG_2000, uid.RLELossless)
 
 SIZ, SOT = 0x51, 0x90
-KEPT = {SIZ: "SIZ", 0x52: "COD", 0x53: "COC", 0x5C: "QCD", 0x5D: "QCC", 0x5E: "RGN", 0x5F: "POC", 0x60: "PPM"}
-"""Marker segments of the main header of JPEG 2000 that say how to decode (second bytes; T.800 A.2)."""
-LEFT_OUT = {0x55: "TLM", 0x57: "PLM", 0x63: "CRG", 0x64: "COM"}
-"""Those that help to find tiles, or speak to people."""
+KEPT = (SIZ, 0x52, 0x53, 0x5C, 0x5D, 0x5E, 0x5F, 0x60)
+"""Second bytes of the markers in JPEG 2000's main header that say how to decode: SIZ, COD, COC, QCD, QCC, RGN, POC and
+PPM (T.800 A.2)."""
+LEFT_OUT = (0x55, 0x57, 0x63, 0x64)
+"""Of those that help to find tiles, or speak to people: TLM, PLM, CRG and COM."""
 
 # Messages of the decoder about damaged data would stand unordered between the lines of a command.
 gdcm.Trace.DebugOff()
@@ -65,10 +66,12 @@ def decode_codestream(
             raise RadiographError("damaged: its run lengths do not fit its size") from None
         return np.frombuffer(data, f"<u{bits_allocated // 8}").reshape(rows, columns), bits_allocated
 
+    # The decoders allocate what the codestream announces, so it must announce what was checked in the header.
     if syntax in JPEG_2000:
         codestream = plain_jpeg_2000(codestream)
-    # The decoders allocate what the codestream announces, so it must announce what was checked in the header.
-    height, width, samples, precision = (_jpeg_2000_size if syntax in JPEG_2000 else _jpeg_size)(codestream)
+        height, width, samples, precision = _jpeg_2000_size(codestream)
+    else:
+        height, width, samples, precision = _jpeg_size(codestream)
     if (height, width) != (rows, columns):
         raise RadiographError(f"its header announces {columns} x {rows} pixels, its compressed data {width} x {height}")
     if samples != 1 or not 2 <= precision <= bits_allocated:

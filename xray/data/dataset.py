@@ -303,6 +303,7 @@ def shared_with_workers() -> Iterator[None]:
 
 
 def _begin_worker(worker: int) -> None:
+    # What it begins with is shared: see `shared_with_workers`.
     gc.freeze()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         # torchrun sends SIGTERM to all that a process has started, which still needs its batches until it has saved.

@@ -265,6 +265,10 @@ def _is_passing(error: Exception) -> bool:
     return isinstance(error, ConnectionError | TimeoutError) or _is_cut(error) or _code(error) in _OVERWHELMED
 
 
+def _is_cut(error: Exception) -> bool:
+    return not _kinds(error).isdisjoint(_NETWORK)
+
+
 def _kinds(error: Exception) -> set[str]:
     """The classes of an error, as package.name: those of what s3fs is made of need not be imported for it."""
     return {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
@@ -330,9 +334,10 @@ def _made_system(process: int) -> Any:
     # botocore tries again already.
     system.retries = 1
     # Of a line that is cut, aiohttp leaves tasks behind. Whoever waited has been told.
-    logging.getLogger("asyncio").addFilter(lambda record: not _is_cut(record.exc_info and record.exc_info[1]))
+    logging.getLogger("asyncio").addFilter(_is_news)
     return system
 
 
-def _is_cut(error: Any) -> bool:
-    return isinstance(error, Exception) and not _kinds(error).isdisjoint(_NETWORK)
+def _is_news(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, Exception) and _is_cut(error))
