@@ -79,12 +79,13 @@ def identity(value: Any) -> int | str | None:
 
 
 def text_of(value: Any) -> str | None:
-    """An id or a name as text: its own where it is text, "3" for 3 and 3.0; None where it is missing.
+    """An id or a name as text: its own where it is text ("003"), "3" for 3, 3.0 and "3.0"; None where it is missing.
 
     Raises ValueError for what is neither number nor text.
     """
     if isinstance(value, str):
-        return value.strip() or None
+        text = value.strip()
+        return (text.partition(".")[0] if _WHOLE.fullmatch(text) else text) or None
     found = identity(value)
     return None if found is None else str(found)
 
