@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from xray.data.boxes import BoxTable, weighted_boxes_fusion
+from xray.data.run_warnings import RunWarning
 
 READER_IOU = 0.4
 """Two readers mean the same lesion from this overlap on, as the metric of the VinBigData challenge has it."""
@@ -24,6 +25,8 @@ GRID = 64.0
 UNREADABLE = "unreadable file"
 MISSING_FILE = "missing file"
 NO_BOX_LEFT = "image without a usable box"
+LOST_ANNOTATION = "radiograph with an annotation that could not be used"
+"""What is known of it is not whole: what was left out would be learned as background."""
 SIZE_MISMATCH = "file and table disagree on the size"
 CLIPPED = "box beyond the edge"
 OUTSIDE = "box outside the image"
@@ -93,6 +96,7 @@ class Source:
     masks: row of `boxes` → COCO polygons or RLE in original pixels.
     categories: COCO categories, ids 1 … K.
     dropped: what was left out so far.
+    warnings: what is to be said of files that are used, or were passed over.
     fingerprint: hash of the tables read, so that an interrupted conversion goes on only with the same ones.
     squashed: square files are whole radiographs squeezed without keeping their aspect, and are stretched back.
     """
@@ -107,6 +111,7 @@ class Source:
     fingerprint: str
     masks: dict[int, Any] = dataclasses.field(default_factory=dict)
     dropped: list[Dropped] = dataclasses.field(default_factory=list)
+    warnings: list[RunWarning] = dataclasses.field(default_factory=list)
     squashed: bool = False
 
 
