@@ -22,7 +22,7 @@ import pebble
 from xray import interrupts
 from xray.command import InputError
 from xray.data.canvas import Canvas
-from xray.data.radiograph import RadiographError, read_radiograph
+from xray.data.radiograph import Radiograph, RadiographError, read_radiograph
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -48,6 +48,7 @@ class Decoded:
     width, height: of the radiograph, in original pixels.
     spacing: (row, column) distance of pixel centres in mm, None where unknown.
     attributes: view, sex, age and manufacturer, as far as the file has them.
+    warnings: what its user should know although it is read; a few fixed texts, to count by.
     """
 
     index: int
@@ -57,6 +58,7 @@ class Decoded:
     height: int
     spacing: tuple[float, float] | None
     attributes: dict[str, str] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -74,10 +76,7 @@ Decode = Callable[[Sequence[Path], int, int], Iterator[Decoded | Undecodable]]
 
 def decode_canvas(index: int, path: Path, size: int) -> Decoded:
     """Reads one radiograph and letterboxes it onto a (size, size) canvas. Raises RadiographError."""
-    radiograph = read_radiograph(path)
-    canvas = Canvas(radiograph.width, radiograph.height, size).letterbox(radiograph.pixels)
-    width, height = radiograph.width, radiograph.height
-    return Decoded(index, path, canvas, width, height, radiograph.spacing, radiograph.attributes)
+    return Decoded(*_letterboxed(index, path, size, read_radiograph(path)))
 
 
 @dataclasses.dataclass
@@ -91,9 +90,14 @@ def decode_whole(index: int, path: Path, size: int) -> DecodedWhole:
     """`decode_canvas` that keeps the pixels. Raises RadiographError."""
     # Here, beside it: workers would have to import whatever module it stood in.
     radiograph = read_radiograph(path)
+    return DecodedWhole(*_letterboxed(index, path, size, radiograph), pixels=radiograph.pixels)
+
+
+def _letterboxed(index: int, path: Path, size: int, radiograph: Radiograph) -> tuple[Any, ...]:
+    """The fields of Decoded."""
     canvas = Canvas(radiograph.width, radiograph.height, size).letterbox(radiograph.pixels)
-    places = (index, path, canvas, radiograph.width, radiograph.height, radiograph.spacing, radiograph.attributes)
-    return DecodedWhole(*places, pixels=radiograph.pixels)
+    found = (radiograph.spacing, radiograph.attributes, radiograph.warnings)
+    return index, path, canvas, radiograph.width, radiograph.height, *found
 
 
 def decode_canvases(

@@ -34,12 +34,14 @@ class Radiograph:
     spacing: (row, column) distance of pixel centres in mm, None where unknown.
     source: name of the file it was read from, without its folder.
     attributes: view, sex, age and manufacturer, as far as the file has them, see `xray.data.attributes`.
+    warnings: what its user should know although it is read; a few fixed texts, to count by.
     """
 
     pixels: np.ndarray
     spacing: tuple[float, float] | None
     source: str
     attributes: dict[str, str] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
