@@ -14,6 +14,10 @@ MAX_PIXELS = 100_000_000
 """Pixels of the largest radiograph that is read; 50 µm detectors of 43 x 43 cm have 74 million."""
 
 
+ASPECT_TOLERANCE = 0.02
+"""A resized file's aspect may differ from the original's by this share, as rounding to whole pixels makes it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Canvas:
     """The place of one radiograph on its canvas.
@@ -79,3 +83,27 @@ class Canvas:
         content = np.ascontiguousarray(canvas[top:bottom, left:right])
         interpolation = cv2.INTER_NEAREST_EXACT if is_mask else cv2.INTER_LINEAR
         return cv2.resize(content, (self.width, self.height), interpolation=interpolation)
+
+
+def is_resized(file: tuple[int, int], original: tuple[int, int], squashed: bool) -> bool:
+    """Whether a file of one (width, height) can be the whole radiograph of another.
+
+    squashed: whether a square file may be a radiograph whose aspect was not kept.
+    """
+    ratio = (original[0] / original[1]) / (file[0] / file[1])
+    return abs(ratio - 1) <= ASPECT_TOLERANCE or (squashed and file[0] == file[1])
+
+
+def reshaped(canvas: np.ndarray, found: Canvas, wanted: Canvas) -> np.ndarray:
+    """The (S, S) canvas of a file, stretched to what the canvas of the original radiograph holds.
+
+    found: the place of the file on it, wanted: that of the radiograph, whose aspect the file may not have kept.
+    """
+    if found.content == wanted.content:
+        return canvas
+    left, top, right, bottom = found.content
+    content = np.ascontiguousarray(canvas[top:bottom, left:right])
+    left, top, right, bottom = wanted.content
+    result = np.zeros_like(canvas)
+    result[top:bottom, left:right] = cv2.resize(content, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+    return result

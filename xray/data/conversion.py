@@ -16,7 +16,6 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -25,7 +24,7 @@ from xray import __version__
 from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.boxes import BoxTable, xyxy_to_xywh
-from xray.data.canvas import Canvas
+from xray.data.canvas import Canvas, is_resized, reshaped
 from xray.data.folds import assign_folds, check_folds
 from xray.data.journal import Journal
 from xray.data.masks import UNUSABLE, MaskError, encode_mask
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
 _KNOWN_FOLDER = re.compile(r"^(?i:.*(dicom|image|mask|train|test|stage).*)$|^(2\.25\.\d{20,}|\d+(\.\d+){3,})$")
 """Folders of SIIM-ACR Pneumothorax in all its editions, and UIDs."""
-ASPECT_TOLERANCE = 0.02
-"""A file's aspect may differ from its table's by this share, as rounding to whole pixels makes it."""
 
 
 def write_store(
@@ -191,29 +188,15 @@ def _record(
     journal: Journal, image: SourceImage, item: "Decoded", boxes: np.ndarray, size: int, squashed: bool
 ) -> None:
     width, height = image.width or item.width, image.height or item.height
-    ratio = (width / height) / (item.width / item.height)
-    is_square = squashed and item.width == item.height
-    if abs(ratio - 1) > ASPECT_TOLERANCE and not is_square:
+    if not is_resized((item.width, item.height), (width, height), squashed):
         detail = f"the file is {item.width} x {item.height}, the table says {width} x {height}"
         journal.leave_out(reasons.SIZE_MISMATCH, detail)
         return
     if len(boxes) and not has_area(snap(clip_boxes(boxes, width, height))).any():
         journal.leave_out(reasons.NO_BOX_LEFT, f"{len(boxes)} beyond {width} x {height}")
         return
-    canvas = _reshape(item.canvas, Canvas(item.width, item.height, size), Canvas(width, height, size))
+    canvas = reshaped(item.canvas, Canvas(item.width, item.height, size), Canvas(width, height, size))
     journal.add(canvas, item.width, item.height, item.attributes)
-
-
-def _reshape(canvas: np.ndarray, found: Canvas, wanted: Canvas) -> np.ndarray:
-    """A file whose aspect was not kept, stretched back to that of the original radiograph."""
-    if found.content == wanted.content:
-        return canvas
-    left, top, right, bottom = found.content
-    content = np.ascontiguousarray(canvas[top:bottom, left:right])
-    left, top, right, bottom = wanted.content
-    result = np.zeros_like(canvas)
-    result[top:bottom, left:right] = cv2.resize(content, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
-    return result
 
 
 def _table_outcomes(source: Source) -> list[dict[str, Any]]:
