@@ -17,9 +17,9 @@ import pandas as pd
 from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.boxes import BoxTable
-from xray.data.canvas import MAX_PIXELS
 from xray.data.conversion import write_store
 from xray.data.names import LINK_OUT, UNSAFE_NAME, UnsafeNameError, check_inside, fault_of, is_inside, leads_out
+from xray.data.sizes import find_sizes, original_sizes, size_table
 from xray.data.source import Dropped, Source, SourceImage, has_area, natural, snap
 from xray.data.tables import read_table
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
@@ -129,7 +129,7 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
     rows = _clean(table, table_name, dropped)
 
     ids, image_of = _factorize(table["image_id"])
-    sizes, size_content = _read_sizes(root, split, table)
+    sizes, size_content = _read_sizes(root, split, table, ids)
     layout, suffixes = ("table", {}) if table_only else _list_files(root, split, dropped)
     if layout == "pictures" and sizes is None:
         raise InputError(
@@ -261,30 +261,15 @@ def _factorize(column: pd.Series) -> tuple[list[str], np.ndarray]:
     return [str(name) for name in names], np.asarray(codes, dtype=np.int64)
 
 
-def _read_sizes(root: Path, split: str, table: pd.DataFrame) -> tuple[dict[str, tuple[int, int]] | None, bytes]:
-    """image_id → original (width, height), and the bytes of the table it was read from; None without such a table."""
-    if _size_columns(table):
-        return _sizes_in(table), b""
-    for name in (f"{split}_meta.csv", "train_meta.csv", f"{split}.csv"):
-        if (root / name).is_file():
-            table, content = read_table(check_inside(root / name, root), ["image_id"])
-            if _size_columns(table):
-                return _sizes_in(table), content
-    return None, b""
-
-
-def _size_columns(table: pd.DataFrame) -> tuple[str, str] | None:
-    """The columns of width and height; dim0 is an array's first axis, the height."""
-    pairs = (("width", "height"), ("dim1", "dim0"))
-    return next((pair for pair in pairs if set(pair) <= set(table.columns)), None)
-
-
-def _sizes_in(table: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    widths, heights = (_numbers(table[name]) for name in _size_columns(table) or ())
-    with np.errstate(over="ignore", invalid="ignore"):
-        valid = (widths >= 1) & (heights >= 1) & (widths * heights <= MAX_PIXELS)
-    pairs = zip(widths[valid].astype(int).tolist(), heights[valid].astype(int).tolist(), strict=True)
-    return dict(zip(table["image_id"][valid].tolist(), pairs, strict=True))
+def _read_sizes(
+    root: Path, split: str, table: pd.DataFrame, ids: list[str]
+) -> tuple[dict[str, tuple[int, int]] | None, bytes]:
+    """image_id → original (width, height), and the bytes of the tables it was read from; None without such a table."""
+    own = size_table(root / f"{split}.csv", table, b"")
+    tables = [own] if own is not None else find_sizes([root, root / split], [split])[0]
+    found = original_sizes(tables, [(f"{split}/{image_id}", image_id) for image_id in ids])
+    sizes = {name: size for name, size in zip(ids, found, strict=True) if isinstance(size, tuple)}
+    return sizes if tables else None, b"".join(table.content for table in tables)
 
 
 def _list_files(root: Path, split: str, dropped: list[Dropped]) -> tuple[str, dict[str, str]]:
