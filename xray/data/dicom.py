@@ -104,6 +104,24 @@ def dicom_size(path: Path) -> tuple[int, int]:
     return layout.columns, layout.rows
 
 
+def check_dicom(path: Path) -> str:
+    """Whether a single-frame grey DICOM file has all of its pixel data → its transfer syntax; nothing is decoded.
+
+    Raises as `read_dicom` does.
+    """
+
+    def check(file: BinaryIO) -> str:
+        header = _read_header(file)
+        layout = _layout(header)
+        if header.syntax in NATIVE:
+            _native_words(header, layout)
+        else:
+            _single_frame(header)
+        return header.syntax
+
+    return _open(path, check)
+
+
 def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:
     """The named elements of a DICOM file that stand before its pixels; pydicom converts each when it is looked at.
 
