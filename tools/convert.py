@@ -70,6 +70,13 @@ class Coco(_Read):
 
     annotations: str | None = None
     """The COCO file, relative to --data-path; needed only where there are several."""
+    crowds: Literal["auto", "keep", "ignore"] = "auto"
+    """Run lengths with iscrowd 1. keep: each is one object, as CVAT's brush and supervision mean it; ignore: they are
+    regions of many objects, as in the COCO set, and radiographs that have one are left out; auto: keep, unless the file
+    has crowds that can be no single object."""
+    unplaced: Literal["refuse", "ignore"] = "refuse"
+    """Annotations of images that the file does not list. refuse: nothing is converted, as radiographs without
+    annotations may not be normal; ignore: those images are only not here."""
 
 
 @dataclasses.dataclass
@@ -192,6 +199,9 @@ def show(conversion: dict, save_path: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from xray.data.run_warnings import RunWarning, tell
+    from xray.data.source import LOST_ANNOTATION, NO_BOX_LEFT
+
     counts, dropped = conversion["counts"], conversion["dropped"]["counts"]
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
@@ -223,6 +233,11 @@ def show(conversion: dict, save_path: Path) -> None:
     console.print(table)
     if dropped:
         console.print(f"each with its reason in {save_path / 'conversion.json'}", soft_wrap=True)
+    n_lost = dropped.get(LOST_ANNOTATION, 0) + dropped.get(NO_BOX_LEFT, 0)
+    if n_lost:
+        which = "1 radiograph left out: its" if n_lost == 1 else f"{n_lost} radiographs left out: their"
+        console.print(f"{which} annotations could not be used", soft_wrap=True)
+    tell([RunWarning(**row) for row in conversion["warnings"]["rows"]], f"all in {save_path / 'conversion.json'}")
     if conversion["parameters"]["pixels"]:
         task = "segmentation" if counts["masks"] else "classification"
         flags = f" --task {task}" if conversion["source"] in ("siim", "lungs", "folders") else ""

@@ -28,6 +28,7 @@ from xray.data.canvas import Canvas, is_resized, reshaped
 from xray.data.folds import assign_folds, check_folds
 from xray.data.journal import Journal
 from xray.data.masks import UNUSABLE, MaskError, encode_mask
+from xray.data.run_warnings import RunWarning
 from xray.data.source import Dropped, Source, SourceImage, clip_boxes, fuse_readers, has_area, snap
 from xray.data.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
 from xray.files import replacing
@@ -103,8 +104,10 @@ def write_store(
                 f"{failed[0].reason} {failed[0].detail}"
             )
     parameters = {"image_size": image_size, "n_folds": n_folds, "readers": readers, "seed": seed, "pixels": pixels}
-    _hide_folders(source, annotations, dropped)
+    warnings = source.warnings + _decoding_warnings(source, outcomes)
+    _hide_folders(source, annotations, dropped, warnings)
     conversion = _describe(source, annotations, dropped, parameters)
+    conversion["warnings"] = _account([(warning.kind, warning) for warning in warnings])
     # Until its conversion.json is back the directory counts as unfinished: a crash in between is noticed and repaired.
     _remove(save_path / CONVERSION)
     if part is not None:
@@ -192,11 +195,19 @@ def _record(
         detail = f"the file is {item.width} x {item.height}, the table says {width} x {height}"
         journal.leave_out(reasons.SIZE_MISMATCH, detail)
         return
-    if len(boxes) and not has_area(snap(clip_boxes(boxes, width, height))).any():
-        journal.leave_out(reasons.NO_BOX_LEFT, f"{len(boxes)} beyond {width} x {height}")
+    n_lost = len(boxes) - int(has_area(snap(clip_boxes(boxes, width, height))).sum())
+    if n_lost:
+        # Without them the radiograph would be learned as one that does not show them.
+        journal.leave_out(*_lost(n_lost, len(boxes), width, height))
         return
     canvas = reshaped(item.canvas, Canvas(item.width, item.height, size), Canvas(width, height, size))
-    journal.add(canvas, item.width, item.height, item.attributes)
+    journal.add(canvas, item.width, item.height, item.attributes, item.warnings)
+
+
+def _lost(n_lost: int, n_boxes: int, width: int | None, height: int | None) -> tuple[str, str]:
+    """Reason and detail for a radiograph some of whose boxes lie wholly beyond its edges."""
+    reason = reasons.NO_BOX_LEFT if n_lost == n_boxes else reasons.LOST_ANNOTATION
+    return reason, f"{n_lost} of {n_boxes} boxes beyond {width} x {height}"
 
 
 def _table_outcomes(source: Source) -> list[dict[str, Any]]:
@@ -209,10 +220,19 @@ def _table_outcomes(source: Source) -> list[dict[str, Any]]:
         for chosen in (np.ones(len(remains), dtype=bool), remains)
     )
     return [
-        {"reason": reasons.NO_BOX_LEFT, "detail": f"{before} beyond {image.width} x {image.height}"}
-        if before and not left
+        dict(zip(("reason", "detail"), _lost(before - left, before, image.width, image.height), strict=True))
+        if left < before
         else {"width": image.width, "height": image.height}
         for image, before, left in zip(source.images, n_boxes, n_left, strict=True)
+    ]
+
+
+def _decoding_warnings(source: Source, outcomes: list[dict[str, Any]]) -> list[RunWarning]:
+    """What reading the files found that their user should know."""
+    return [
+        RunWarning(kind, image.file_name)
+        for image, outcome in zip(source.images, outcomes, strict=True)
+        for kind in outcome.get("warnings", ())
     ]
 
 
@@ -358,14 +378,16 @@ def _annotation_records(
     return annotations, dropped
 
 
-def _hide_folders(source: Source, annotations: dict[str, Any], dropped: list[Dropped]) -> None:
+def _hide_folders(
+    source: Source, annotations: dict[str, Any], dropped: list[Dropped], warnings: list[RunWarning]
+) -> None:
     """Puts "…" in place of folders that no layout knows: whoever sorted the files may have named them after patients.
 
     UIDs stay, as SIIM's folders are. A COCO file's own names do too, since it was written to be handed on.
     """
     if source.kind not in ("siim", "folders"):
         return
-    names = [image.file_name for image in source.images] + [drop.where for drop in dropped]
+    names = [image.file_name for image in source.images] + [one.where for one in (*dropped, *warnings)]
     n_known = {"siim": 0, "folders": 2 if source.layout == "splits" else 1}[source.kind]
     unknown = {part for name in names for part in name.split("/")[:-1][n_known:] if not _KNOWN_FOLDER.search(part)}
 
@@ -376,6 +398,7 @@ def _hide_folders(source: Source, annotations: dict[str, Any], dropped: list[Dro
     for record in annotations["images"]:
         record["file_name"] = hide(record["file_name"])
     dropped[:] = [dataclasses.replace(drop, where=hide(drop.where), detail=hide(drop.detail)) for drop in dropped]
+    warnings[:] = [dataclasses.replace(one, where=hide(one.where), detail=hide(one.detail)) for one in warnings]
 
 
 def _describe(source: Source, annotations: dict, dropped: list[Dropped], parameters: dict[str, Any]) -> dict[str, Any]:
@@ -405,10 +428,15 @@ def _describe(source: Source, annotations: dict, dropped: list[Dropped], paramet
             "annotations_per_category": {name: per_category[number] for number, name in names.items()},
             "images_per_fold": {str(fold): per_fold[fold] for fold in sorted(per_fold)},
         },
-        "dropped": {
-            "counts": dict(sorted(Counter(drop.reason for drop in dropped).items())),
-            "rows": [{key: value for key, value in dataclasses.asdict(drop).items() if value} for drop in dropped],
-        },
+        "dropped": _account([(drop.reason, drop) for drop in dropped]),
+    }
+
+
+def _account(told: list[tuple[str, Dropped | RunWarning]]) -> dict[str, Any]:
+    """How often what was said, and each time."""
+    return {
+        "counts": dict(sorted(Counter(kind for kind, _ in told).items())),
+        "rows": [{key: value for key, value in dataclasses.asdict(one).items() if value} for _, one in told],
     }
 
 

@@ -40,10 +40,14 @@ def assign_folds(present: np.ndarray, groups: Sequence[Hashable], n_folds: int, 
 
 def check_folds(n_groups: int, n_folds: int) -> None:
     """Raises InputError if there are fewer groups than folds."""
-    if n_groups < n_folds:
+    if n_groups == 1:
         raise InputError(
-            f"{n_groups} patients cannot fill {n_folds} folds: use --n-folds {n_groups} or fewer, or more data"
+            "all radiographs to train on are of one patient, whom folds keep together, so none would be left to validate "
+            "on: add radiographs of other patients, or take the patient out of the table if it is not one person"
         )
+    if n_groups < n_folds:
+        fewer = f"--n-folds {n_groups}" + (" or fewer" if n_groups > 2 else "")
+        raise InputError(f"{n_groups} patients cannot fill {n_folds} folds: use {fewer}, or more data")
 
 
 def _deal(counts: np.ndarray, sizes: np.ndarray, n_folds: int, random: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,7 +31,7 @@ class Journal:
     """An open images.npy.part with its journal. Use as a context manager: leaving it claims all rows written.
 
     outcomes: one dict an image done so far, in the source's order: {"width", "height"} for a row written (the file's
-    own size), {"reason", "detail"} for an image left out.
+    own size; "attributes" and "warnings" where there are any), {"reason", "detail"} for an image left out.
     """
 
     def __init__(self, folder: Path, size: int, claims: dict[str, Any], discard: bool = False) -> None:
@@ -81,10 +81,19 @@ class Journal:
         """Rows written so far, the ones not yet claimed among them."""
         return sum("width" in outcome for outcome in self.outcomes)
 
-    def add(self, canvas: np.ndarray, width: int, height: int, attributes: Mapping[str, str] | None = None) -> None:
-        """Appends one (S, S) uint8 canvas of a file with these sides and attributes."""
+    def add(
+        self,
+        canvas: np.ndarray,
+        width: int,
+        height: int,
+        attributes: Mapping[str, str] | None = None,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        """Appends one (S, S) uint8 canvas of a file with these sides, attributes and kinds of warning."""
         self._rows.write(np.ascontiguousarray(canvas, dtype=np.uint8).data)
-        found = {"attributes": dict(attributes)} if attributes else {}
+        found: dict[str, Any] = {"attributes": dict(attributes)} if attributes else {}
+        if warnings:
+            found["warnings"] = list(warnings)
         self._note({"width": int(width), "height": int(height), **found})
 
     def leave_out(self, reason: str, detail: str = "") -> None:

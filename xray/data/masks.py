@@ -43,7 +43,7 @@ def encode_mask(segmentation: Any, width: int, height: int) -> tuple[dict[str, A
     if width * height > MAX_PIXELS:
         raise MaskError(f"{width} x {height} pixels are more than {MAX_PIXELS // 10**6} million")
     if isinstance(segmentation, dict):
-        rle = _check_rle(segmentation, width, height)
+        rle = check_run_lengths(segmentation, width, height)
     elif isinstance(segmentation, list) and segmentation:
         polygons = _check_polygons(segmentation)
         rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
@@ -58,7 +58,7 @@ def encode_mask(segmentation: Any, width: int, height: int) -> tuple[dict[str, A
 
 def decode_mask(rle: dict[str, Any]) -> np.ndarray:
     """A COCO RLE → (height, width) uint8 of 0 and 1. Raises MaskError where its counts do not fit its size."""
-    return coco_mask.decode(_check_rle(rle, *_size_of(rle)))
+    return coco_mask.decode(check_run_lengths(rle, *_size_of(rle)))
 
 
 def check_segmentation(segmentation: Any) -> None:
@@ -66,7 +66,7 @@ def check_segmentation(segmentation: Any) -> None:
     if isinstance(segmentation, list) and segmentation:
         _check_polygons(segmentation)
     else:
-        _check_rle(segmentation, *_size_of(segmentation))
+        check_run_lengths(segmentation, *_size_of(segmentation))
 
 
 def mask_canvas(store: Store, row: int) -> np.ndarray:
@@ -146,8 +146,11 @@ def _size_of(rle: Any) -> tuple[int, int]:
     return size[1], size[0]
 
 
-def _check_rle(rle: dict[str, Any], width: int, height: int) -> dict[str, Any]:
-    """The same RLE, compressed: the C code behind pycocotools trusts what it gets."""
+def check_run_lengths(rle: dict[str, Any], width: int, height: int) -> dict[str, Any]:
+    """The same RLE, compressed. Raises MaskError unless it fills a radiograph of that size: the C code behind
+    pycocotools trusts what it gets."""
+    if width * height > MAX_PIXELS:
+        raise MaskError(f"{width} x {height} pixels are more than {MAX_PIXELS // 10**6} million")
     size, counts = rle.get("size"), rle.get("counts")
     if size != [height, width]:
         raise MaskError(
