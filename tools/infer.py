@@ -87,6 +87,11 @@ class InferConfig:
     """Write the masks in each DICOM file as a segmentation, OUT/seg/<id>.dcm; there is none without a mask."""
     report_threshold: float = 0.3
     """Lowest confidence of the findings in structured reports, in [0, 1]."""
+    sizes: str = ""
+    """Original sizes of PNG and JPEG files that were made smaller, so that boxes and masks are in original pixels: a
+    CSV file of any name (a column of ids or file names; width,height or dim1,dim0 or columns,rows), WIDTHxHEIGHT for
+    all of them, or none where they are the originals. Default: test_meta.csv, train_meta.csv, or such columns of
+    test.csv, train.csv or sample_submission.csv, in or above the data."""
     sample_submission: str = ""
     """CSV whose image_id column gives the submission's rows; default: sample_submission.csv in or above the data."""
     split: str = ""
@@ -130,7 +135,9 @@ def main(config: InferConfig) -> int:
     from xray.data.inputs import open_inputs
 
     data = Path(config.data_path)
-    inputs = open_inputs(data, config.split or None, None if config.fold < 0 else config.fold)
+    beside = [Path(config.sample_submission)] if config.sample_submission else []
+    part = (config.split or None, None if config.fold < 0 else config.fold)
+    inputs = open_inputs(data, *part, config.sizes, beside)
     order = rows_of_submission(data, inputs.ids, config.sample_submission)
     truth = truth_of(config, inputs)
     if skipped := len(inputs) - len(set(inputs.ids).intersection(order)):
@@ -140,7 +147,8 @@ def main(config: InferConfig) -> int:
     # torch last: what is wrong with the input has been said by now.
     from xray.data.prediction_journal import PredictionJournal
     from xray.data.probabilities import INDEX
-    from xray.outputs.results import write_results
+    from xray.data.run_warnings import tell
+    from xray.outputs.results import WARNINGS, warnings_of, write_results
     from xray.pipeline import load_pipeline
     from xray.segmentation.triplet import Triplet
     from xray.training.device import inference_precision, keep_freed_memory, resolve_device
@@ -179,12 +187,14 @@ def main(config: InferConfig) -> int:
             # Maps of an earlier command would be taken for these predictions'.
             (out / INDEX).unlink(missing_ok=True)
         kind = kind_of_submission(pipeline)
-        n_boxes = write_results(out, journal, order, pipeline.categories, kind, failures)
+        warnings = warnings_of(inputs, journal)
+        n_boxes = write_results(out, journal, order, pipeline.categories, kind, failures, warnings)
         journal.remove()
     if objects is not None:
         failed = {name for name, *_ in failures}
         read = [(n, path) for n, path in zip(inputs.ids, inputs.paths, strict=True) if n not in failed]
         print(*objects.summary(out, read), sep="\n")
+    tell([warning for _, warning in warnings], str(out / WARNINGS))
     print(f"{len(order) - len(failures)} radiographs, {n_boxes} boxes: {out / 'predictions.json'}")
     if failures:
         print(
@@ -310,6 +320,7 @@ def find_all(
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from xray.data.names import inside, safe_path
+    from xray.data.originals import enlarged
     from xray.outputs.pictures import rows_of
     from xray.outputs.results import save_overlay
     from xray.precision import settle, settle_by_trial
@@ -330,7 +341,7 @@ def find_all(
                 maps.add(position, item.width, item.height, batch.found.maps[number], portion.labels[position])
             if config.overlays:
                 name, pixels = inputs.ids[position], getattr(item, "pixels", None)
-                pixels = inputs.pixels(position) if pixels is None else pixels
+                pixels = inputs.pixels(position) if pixels is None else enlarged(pixels, item.width, item.height)
                 own = rows_of(batch.found.table, batch.found.masks, number)
                 path = inside(out, f"overlays/{safe_path(name)}.png")
                 save_overlay(path, name, pixels, *own, pipeline.categories, truth, config.overlay_threshold)
@@ -421,7 +432,7 @@ def claims_of(config: InferConfig, inputs: "Inputs") -> dict[str, object]:
     from xray.data.prediction_journal import stamp
 
     free = ("weights", "data_path", "save_path", "sample_submission", "n_workers", "timeout", "overwrite", "debug")
-    free += ("engine", "address", "cores_per_actor")
+    free += ("engine", "address", "cores_per_actor", "sizes")
     claims = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
     names = ("model.json", "model.safetensors" if config.runtime == "torch" else "model.onnx")
     runs = [Path(run) for run in config.weights]
@@ -433,6 +444,8 @@ def claims_of(config: InferConfig, inputs: "Inputs") -> dict[str, object]:
     for number, name in enumerate(inputs.ids):
         digest.update(repr((name, stamp(inputs.paths[number]) if inputs.paths else int(inputs.rows[number]))).encode())
     of_store = [stamp(Path(config.data_path) / name) for name in ("annotations.json", "images.npy")]
+    if inputs.originals:
+        claims["sizes"] = hashlib.sha256(repr(inputs.originals).encode()).hexdigest()
     claims["data_path"] = (of_store if inputs.store is not None else [], digest.hexdigest())
     return claims
 

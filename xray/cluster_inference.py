@@ -20,6 +20,7 @@ from xray.cluster import Cluster, Decoders, Item, check_seen, here, unseen_files
 from xray.command import InputError
 from xray.data.decoding import Decoded
 from xray.data.inputs import Inputs
+from xray.data.originals import Original, in_original_pixels
 from xray.data.prediction_journal import PredictionJournal
 from xray.data.store import open_store
 from xray.pipeline import Pipeline, load_pipeline
@@ -65,11 +66,12 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """Radiographs from place `start` on: their files or, of a store, their rows."""
+    """Radiographs from place `start` on: their files, with `originals` as `Inputs` has them, or rows of a store."""
 
     start: int
     paths: tuple[Path, ...] = ()
     rows: np.ndarray | None = None
+    originals: tuple[Original, ...] = ()
 
 
 def device_for(cluster: Cluster, device: str) -> Literal["cpu", "cuda"]:
@@ -160,7 +162,7 @@ class _Reader:
 
     def __call__(self, part: _Part, size: int) -> Iterator[Item]:
         if self._decode is not None:
-            return self._decode(part.paths, size, self._timeout)
+            return in_original_pixels(self._decode(part.paths, size, self._timeout), part.originals)
         # Their names are of no interest here.
         inputs = Inputs(("",) * len(part.rows), store=self._store, rows=part.rows)
         return radiographs(inputs, size, 0, self._timeout)
@@ -169,7 +171,8 @@ class _Reader:
 def _part(inputs: Inputs, start: int, length: int) -> _Part:
     if inputs.store is not None:
         return _Part(start, rows=inputs.rows[start : start + length])
-    return _Part(start, tuple(path.absolute() for path in inputs.paths[start : start + length]))
+    paths = tuple(path.absolute() for path in inputs.paths[start : start + length])
+    return _Part(start, paths, originals=inputs.originals[start : start + length])
 
 
 def _light(batch: Batch, maps: bool) -> Batch:

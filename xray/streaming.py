@@ -20,6 +20,7 @@ from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.decoding import Decoded, Undecodable, decode_canvases, decode_whole
 from xray.data.inputs import Inputs
+from xray.data.originals import in_original_pixels
 from xray.data.prediction_journal import Portion
 from xray.pipeline import Findings, Pipeline, Seen
 
@@ -58,6 +59,7 @@ def portion_of(batch: Batch, begin: int) -> Portion:
             for number, position in enumerate(positions)
         },
         [(begin + i.index, i.path.name, i.reason) for i in batch.items if isinstance(i, Undecodable)],
+        [(begin + item.index, kind) for item in decoded for kind in item.warnings],
     )
 
 
@@ -68,7 +70,8 @@ def radiographs(inputs: Inputs, size: int, n_workers: int, timeout: float, pixel
         rows = (dataclasses.replace(item, canvas=item.canvas.copy()) for item in inputs.canvases(size, 0, timeout))
         yield from ahead(rows, 64)
     elif pixels:
-        yield from decode_canvases(inputs.paths, size, n_workers, timeout, decode=decode_whole)
+        items = decode_canvases(inputs.paths, size, n_workers, timeout, decode=decode_whole)
+        yield from in_original_pixels(items, inputs.originals)
     else:
         yield from inputs.canvases(size, n_workers, timeout)
 

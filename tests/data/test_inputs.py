@@ -51,11 +51,12 @@ def test_equal_names_in_two_folders_are_told_apart_by_their_path(tmp_path):
         assert path == tmp_path / f"{name}.png"
 
 
-def test_equal_names_in_one_folder_are_refused(tmp_path):
-    write(tmp_path / "a.png")
-    write(tmp_path / "a.jpg")
-    with pytest.raises(InputError, match="two files named a with different suffixes"):
-        open_inputs(tmp_path)
+def test_equal_stems_in_one_folder_keep_their_suffixes(tmp_path):
+    for name in ("a.png", "a.jpg", "b.png"):
+        write(tmp_path / name)
+    inputs = open_inputs(tmp_path)
+    assert dict(zip(inputs.names, inputs.ids, strict=True)) == {"a.jpg": "a.jpg", "a.png": "a.png", "b.png": "b"}
+    assert [inputs.file_name(number) for number in range(3)] == list(inputs.names)
 
 
 def test_only_some(tmp_path):

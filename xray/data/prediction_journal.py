@@ -32,7 +32,8 @@ class Portion:
 
     stop: position after the last of them, in the order of the whole. table: boxes; `images` are positions. masks: row
     of the table → COCO RLE. sizes: position → width and height of each that could be read. labels: position → {label:
-    probability}. failures: (position, file name, reason) of those that could not.
+    probability}. failures: (position, file name, reason) of those that could not. warnings: (position, kind) of those
+    whose user should know something.
     """
 
     stop: int
@@ -41,6 +42,7 @@ class Portion:
     sizes: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
     labels: dict[int, dict[str, float]] = dataclasses.field(default_factory=dict)
     failures: list[tuple[int, str, str]] = dataclasses.field(default_factory=list)
+    warnings: list[tuple[int, str]] = dataclasses.field(default_factory=list)
 
 
 class PredictionJournal:
@@ -186,6 +188,7 @@ def _content(portion: Portion) -> dict[str, Any]:
         "sizes": list(portion.sizes.items()),
         "probabilities": list(portion.labels.items()),
         "failures": portion.failures,
+        "warnings": portion.warnings,
     }
 
 
@@ -197,4 +200,6 @@ def _parsed(content: dict[str, Any]) -> Portion:
         {position: tuple(size) for position, size in content["sizes"]},
         dict(content["probabilities"]),
         [tuple(failure) for failure in content["failures"]],
+        # A journal of an older version has none.
+        [tuple(warning) for warning in content.get("warnings", [])],
     )

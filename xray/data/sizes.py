@@ -50,6 +50,8 @@ KNOWN_NAMES += ("sample_submission.csv", "meta.csv", "sizes.csv", "image_sizes.c
 MOST_TABLES = 200
 """CSV files of a folder whose header is looked at."""
 
+SPLITS = ("train", "test", "val", "valid", "validation")
+"""Folders that may hold other pictures of the same names."""
 TWO_SIZES = "it gives two sizes"
 
 _SUFFIX = re.compile(r"\.(dicom|dcm|png|jpe?g|tiff?|bmp)$", re.IGNORECASE)
@@ -130,7 +132,7 @@ def find_sizes(folders: Sequence[Path], known_as: Sequence[str]) -> tuple[list[S
     for folder in dict.fromkeys(folders):
         present = _tables_in(folder)
         for name in dict.fromkeys(wanted):
-            if name in present and size_columns(_header(folder / name)):
+            if name in present and size_columns(header_of(folder / name)):
                 table, content = read_table(check_inside(folder / name, folder))
                 if (sizes := size_table(folder / name, table, content)) is not None:
                     found.append(sizes)
@@ -149,8 +151,11 @@ def original_sizes(tables: Sequence[SizeTable], pictures: Sequence[Sequence[str]
     for number, names in enumerate(pictures):
         folder = PurePosixPath(names[0]).parent.name
         said = [(name, own[number]) for name, own in answers if own[number] is not None]
-        if folder:
-            said = [(name, size) for name, size in said if re.split(r"[_.]", name)[0] == folder] or said
+        own_said = [(name, size) for name, size in said if folder and _first_word(name) == folder.lower()]
+        if folder.lower() in SPLITS and not own_said and _stem(names[0]).isdecimal():
+            # The first picture of test/ and that of train/ may both be called 1.png.
+            said = [(name, size) for name, size in said if _first_word(name) not in SPLITS]
+        said = own_said or said
         sizes = {size: name for name, size in reversed(said) if not isinstance(size, str)}
         if len(sizes) > 1:
             (one, first), (other, second) = list(sizes.items())[::-1][:2]
@@ -160,6 +165,10 @@ def original_sizes(tables: Sequence[SizeTable], pictures: Sequence[Sequence[str]
         else:
             result.append(f"{said[0][0]}: {said[0][1]}" if said else None)
     return result
+
+
+def _first_word(name: str) -> str:
+    return re.split(r"[_.\- ]", name.lower())[0]
 
 
 def _plain(name: str) -> str:
@@ -223,15 +232,15 @@ def _tables_in(folder: Path) -> list[str]:
     return names[:MOST_TABLES]
 
 
-def _header(path: Path) -> list[str]:
-    """The names of a table's columns; none where it cannot be read."""
+def header_of(path: Path) -> list[str]:
+    """The names of a CSV file's columns, stripped; none where it cannot be read."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            return next(csv.reader([file.readline(2**16)]), [])
+            return [name.strip() for name in next(csv.reader([file.readline(2**16)]), [])]
     except (OSError, csv.Error):
         return []
 
 
 def _seems_of_sizes(path: Path) -> bool:
-    columns = _header(path)
+    columns = header_of(path)
     return size_columns(columns) is not None and any(_plain(name) in IDS for name in columns)

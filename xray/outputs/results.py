@@ -9,8 +9,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from xray.data.boxes import BoxTable
+from xray.data.inputs import Inputs
 from xray.data.prediction_journal import PredictionJournal
 from xray.data.predictions import Predictions, write_predictions
+from xray.data.run_warnings import RunWarning
 from xray.data.store import Store
 from xray.files import complete
 from xray.findings import NO_FINDING_BOX
@@ -18,6 +20,7 @@ from xray.outputs.overlays import save_picture
 from xray.outputs.pictures import draw_findings, draw_with_truth, in_words, rows_of
 from xray.outputs.submission import ENCODING, write_mask_submission, write_submission
 
+WARNINGS = "warnings.csv"
 PORTION = 256
 """Radiographs of which the rows are put together at a time."""
 
@@ -29,11 +32,12 @@ def write_results(
     categories: dict[int, str],
     submission: str,
     failures: Sequence[tuple[str, str, str]],
+    warnings: Sequence[tuple[str, RunWarning]] = (),
 ) -> int:
-    """predictions.json, submission.csv, labels.csv of classifiers, and failures.csv where there are any.
+    """predictions.json, submission.csv, labels.csv of classifiers; failures.csv and warnings.csv where there are any.
 
     order: ids in the order of the submission's rows. submission: "boxes", "masks", or "" for none. failures: (id, file
-    name, reason). Returns the number of boxes, "No finding" left aside.
+    name, reason). warnings: of each the id, or "". Returns the number of boxes, "No finding" left aside.
     """
     numbers = {name: number for number, name in enumerate(journal.image_ids)}
     names = list(dict.fromkeys(label for p in journal.portions() for own in p.labels.values() for label in own))
@@ -51,10 +55,22 @@ def write_results(
     with _table(out / "failures.csv", ["image_id", "file", "reason"], bool(failures)) as table:
         if failures:
             table.writerows(failures)
+    with _table(out / WARNINGS, ["image_id", "file", "warning", "detail"], bool(warnings)) as table:
+        if warnings:
+            table.writerows((name, one.where, one.kind, one.detail) for name, one in warnings)
     # Last, since its presence means that OUT is complete.
     counts: list[int] = []
     write_predictions(out / "predictions.json", _counted(journal, counts))
     return sum(counts)
+
+
+def warnings_of(inputs: Inputs, journal: PredictionJournal) -> list[tuple[str, RunWarning]]:
+    """What is to be said about files, with the id of each: those found before decoding first."""
+    ids = dict(zip(inputs.names, inputs.ids, strict=True)) if inputs.names else {}
+    found = [(ids.get(warning.where, ""), warning) for warning in inputs.warnings]
+    for portion in journal.portions():
+        found += [(inputs.ids[at], RunWarning(kind, inputs.file_name(at))) for at, kind in portion.warnings]
+    return found
 
 
 def _counted(journal: PredictionJournal, counts: list[int]) -> Iterator[Predictions]:
