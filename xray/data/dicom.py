@@ -380,13 +380,17 @@ def _native_words(header: _Header, layout: _Layout) -> np.ndarray:
 
 def _single_frame(header: _Header) -> bytes:
     """The codestream of encapsulated pixel data (PS3.5 A.4): all fragments behind the offset table, joined."""
-    if header.n_bytes != _UNDEFINED_LENGTH:
+    header.file.seek(header.start)
+    # The length must be undefined; but what lies there as items was met with one, and is no less clear.
+    if header.n_bytes != _UNDEFINED_LENGTH and header.file.read(4) != b"\xfe\xff\x00\xe0":
         raise RadiographError(f"its pixels are not encapsulated, as {syntax_name(header.syntax)} needs them to be")
     fragments: list[bytes] = []
     is_offset_table = True
     end = header.file.seek(0, io.SEEK_END)
+    if header.n_bytes != _UNDEFINED_LENGTH:
+        end = min(end, header.start + header.n_bytes)
     header.file.seek(header.start)
-    while len(item := header.file.read(8)) == 8:
+    while header.file.tell() < end and len(item := header.file.read(8)) == 8:
         group, element, n_bytes = struct.unpack("<HHL", item)
         if (group, element) == (0xFFFE, 0xE0DD):
             break
