@@ -3,8 +3,10 @@
 import io
 import re
 import struct
+from typing import NamedTuple
 
 import gdcm
+import jpeg_ls
 import numpy as np
 import PIL.Image
 import rle
@@ -12,17 +14,37 @@ from pydicom import uid
 
 from xray.command import InputError
 
-JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
+JPEG = (
+    uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1,
+    # Spectral selection and full progression, retired: pydicom has no names for them.
+    uid.UID("1.2.840.10008.1.2.4.53"), uid.UID("1.2.840.10008.1.2.4.55"),
+)  # fmt: skip
 JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
-JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
+JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 COMPRESSED = (*JPEG, *JPEG_LS, *JPEG_2000, uid.RLELossless)
+LOSSLESS = (
+    uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.HTJ2KLossless,
+    uid.HTJ2KLosslessRPCL, uid.RLELossless,
+)  # fmt: skip
 
-SIZ, SOT = 0x51, 0x90
+NEWER_SYNTAXES = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+    "1.2.840.113619.5.2": "Implicit VR Big Endian (GE, private)",
+}
+"""Transfer syntaxes that pydicom has no name for."""
+
+SIZ, CAP, SOT, EOC = 0x51, 0x50, 0x90, b"\xff\xd9"
 KEPT = (SIZ, 0x52, 0x53, 0x5C, 0x5D, 0x5E, 0x5F, 0x60)
 """Second bytes of the markers in JPEG 2000's main header that say how to decode: SIZ, COD, COC, QCD, QCC, RGN, POC and
 PPM (T.800 A.2)."""
-LEFT_OUT = (0x55, 0x57, 0x63, 0x64)
-"""Of those that help to find tiles, or speak to people: TLM, PLM, CRG and COM."""
+LEFT_OUT = (0x55, 0x56, 0x57, 0x59, 0x63, 0x64)
+"""Of those that help to find tiles, name profiles, or speak to people: TLM, PRF, PLM, CPF, CRG and COM."""
+PART_15 = 0x00020000
+"""The bit of CAP that says High Throughput (T.814 A.3); other bits are of other parts of the standard."""
+MAX_TILE_PARTS = 2**20
 
 # Messages of the decoder about damaged data would stand unordered between the lines of a command.
 gdcm.Trace.DebugOff()
@@ -38,54 +60,95 @@ def syntax_name(syntax: str) -> str:
     """A transfer syntax for people; the file's own text, which may be anything, is repeated only where it is a UID."""
     if syntax in uid.UID_dictionary:
         return uid.UID_dictionary[syntax][0]
+    if syntax in NEWER_SYNTAXES:
+        return NEWER_SYNTAXES[syntax]
     return syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "that is no UID"
 
 
-def decode_codestream(
-    codestream: bytes, syntax: str, rows: int, columns: int, bits_allocated: int, is_signed: bool
-) -> tuple[np.ndarray, int]:
-    """One compressed frame → its words, (rows, columns) uint8 or uint16, and how many of their low bits it stores.
+class Frame(NamedTuple):
+    """A decoded frame.
 
-    syntax: one of COMPRESSED. The other arguments are those of the DICOM header; rows x columns must be within limits.
-    Raises RadiographError where the codestream is truncated, damaged, in colour or of another size; on damaged data
-    the decoders may raise anything else, too.
+    words: (H, W), or (H, W, 3) of three samples, uint8 or uint16. Of colour JPEG, they are as stored: luma and chroma
+        where that is what it stores.
+    precision: how many of their low bits the codestream stores.
+    is_signed: they are in two's complement.
+    """
+
+    words: np.ndarray
+    precision: int
+    is_signed: bool
+
+
+def decode_codestream(
+    codestream: bytes, syntax: str, rows: int, columns: int, bits_allocated: int, is_signed: bool, samples: int = 1
+) -> Frame:
+    """Decodes one compressed frame.
+
+    syntax: one of COMPRESSED. The other arguments are those of the DICOM header; rows x columns x samples must be
+    within limits. A codestream of one sample is taken for grey where the header has three.
+    Raises RadiographError where the codestream is truncated, damaged, or of another size or number of samples; on
+    damaged data the decoders may raise anything else, too.
     """
     if syntax == uid.RLELossless:
-        # Two bytes of PackBits stand for 128 at most: whoever claims more wants memory, not a picture.
-        n_bytes = rows * columns * bits_allocated // 8
-        if n_bytes > 64 * len(codestream):
-            raise RadiographError(f"truncated: {n_bytes} bytes of pixels cannot be in {len(codestream)} bytes of RLE")
-        try:
-            data = rle.decode_pixel_data(
-                codestream, version=2, rows=rows, columns=columns, bits_allocated=bits_allocated
-            )
-        except BaseException as error:
-            # A panic of the decoder, written in Rust, is no Exception, and cannot be pickled out of a worker either.
-            if type(error).__name__ != "PanicException":
-                raise
-            raise RadiographError("damaged: its run lengths do not fit its size") from None
-        return np.frombuffer(data, f"<u{bits_allocated // 8}").reshape(rows, columns), bits_allocated
-
+        words = _run_length_words(codestream, rows, columns, bits_allocated, samples)
+        return Frame(words, bits_allocated, is_signed)
     # The decoders allocate what the codestream announces, so it must announce what was checked in the header.
     if syntax in JPEG_2000:
         codestream = plain_jpeg_2000(codestream)
-        height, width, samples, precision = _jpeg_2000_size(codestream)
+        size = _jpeg_2000_size(codestream)
+        # Some writers' headers say otherwise (Toshiba): who believes them takes dark for bright.
+        is_signed = is_signed or size.is_signed
     else:
-        height, width, samples, precision = _jpeg_size(codestream)
-    if (height, width) != (rows, columns):
-        raise RadiographError(f"its header announces {columns} x {rows} pixels, its compressed data {width} x {height}")
-    if samples != 1 or not 2 <= precision <= bits_allocated:
-        raise RadiographError(f"its compressed data has {samples} samples of {precision} bits per pixel")
-    if syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit) and precision == 8:
+        size = jpeg_size(codestream)
+    if (size.rows, size.columns) != (rows, columns):
+        raise RadiographError(
+            f"its header announces {columns} x {rows} pixels, its compressed data {size.columns} x {size.rows}"
+        )
+    if size.samples not in (1, samples) or not 2 <= size.precision <= max(8, bits_allocated):
+        raise RadiographError(f"its compressed data has {size.samples} samples of {size.precision} bits per pixel")
+    if syntax in JPEG_LS:
+        words = _jpeg_ls_words(codestream, size)
+    elif syntax in JPEG and size.is_sequential and size.precision == 8 and size.samples == 1:
         with PIL.Image.open(io.BytesIO(codestream), formats=["JPEG"]) as picture:
             words = np.asarray(picture)
     else:
-        words = _gdcm_words(codestream, syntax, rows, columns, precision, is_signed)
-    return words.reshape(rows, columns), precision
+        words = _gdcm_words(codestream, syntax, size, is_signed)
+    words = words.reshape((rows, columns) if size.samples == 1 else (rows, columns, size.samples))
+    return Frame(words, size.precision, is_signed)
 
 
-def _jpeg_size(codestream: bytes) -> tuple[int, int, int, int]:
-    """(rows, columns, samples per pixel, bits per sample) from the frame header of JPEG or JPEG-LS (T.81 B.2.2)."""
+def _run_length_words(codestream: bytes, rows: int, columns: int, bits_allocated: int, samples: int) -> np.ndarray:
+    n_bytes = rows * columns * bits_allocated // 8 * samples
+    # Two bytes of PackBits stand for 128 at most: whoever claims more wants memory, not a picture.
+    if n_bytes > 64 * len(codestream):
+        raise RadiographError(f"truncated: {n_bytes} bytes of pixels cannot be in {len(codestream)} bytes of RLE")
+    try:
+        data = rle.decode_pixel_data(codestream, version=2, rows=rows, columns=columns, bits_allocated=bits_allocated)
+    except BaseException as error:
+        # A panic of the decoder, written in Rust, is no Exception, and cannot be pickled out of a worker either.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RadiographError("damaged: its run lengths do not fit its size") from None
+    words = np.frombuffer(data, f"<u{bits_allocated // 8}")
+    if samples == 1:
+        return words.reshape(rows, columns)
+    # Run lengths are always by plane (PS3.5 G.2).
+    return np.ascontiguousarray(words.reshape(samples, rows, columns).transpose(1, 2, 0))
+
+
+class StreamSize(NamedTuple):
+    """What a codestream announces. is_sequential: it is JPEG with the discrete cosine transform."""
+
+    rows: int
+    columns: int
+    samples: int
+    precision: int
+    is_signed: bool = False
+    is_sequential: bool = False
+
+
+def jpeg_size(codestream: bytes) -> StreamSize:
+    """What the frame header of JPEG or JPEG-LS announces (T.81 B.2.2, T.87 C.2.2). Raises RadiographError."""
     at = 2
     while codestream[at : at + 1] == b"\xff":
         marker = codestream[at + 1]
@@ -93,19 +156,36 @@ def _jpeg_size(codestream: bytes) -> tuple[int, int, int, int]:
             at += 1
         elif (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
             precision, rows, columns, samples = struct.unpack_from(">BHHB", codestream, at + 4)
-            return rows, columns, samples, precision
+            is_sequential = marker not in (0xC3, 0xC7, 0xCB, 0xCF, 0xF7)
+            return StreamSize(rows, columns, samples, precision, is_sequential=is_sequential)
         else:
             at += 2 + struct.unpack_from(">H", codestream, at + 2)[0]
     raise RadiographError("damaged: its JPEG data has no frame header")
 
 
+def _jpeg_ls_words(codestream: bytes, size: StreamSize) -> np.ndarray:
+    # GDCM 3.2.6 gives nothing for 6 and 7 bits, nor for parameters other than the default ones.
+    try:
+        data, found = jpeg_ls.decode_buffer(codestream)
+    except RuntimeError:
+        raise RadiographError("its JPEG-LS data is damaged or truncated") from None
+    words = np.frombuffer(data, np.uint8 if size.precision <= 8 else "<u2")
+    if size.samples == 1:
+        return words.reshape(size.rows, size.columns)
+    if found["interleave_mode"] == 0:
+        by_plane = words.reshape(size.samples, size.rows, size.columns)
+        return np.ascontiguousarray(by_plane.transpose(1, 2, 0))
+    return words.reshape(size.rows, size.columns, size.samples)
+
+
 def plain_jpeg_2000(data: bytes) -> bytes:
-    """JPEG 2000 data → its codestream, with nothing in the main header but what decoding needs.
+    """JPEG 2000 data → its codestream, with nothing in the main header but what decoding needs, nor behind the tiles.
 
     Some writers leave the boxes of a JP2 file around the codestream; they go. So do the lengths of tiles (TLM), by
-    which OpenJPEG 2.5.3 and 2.5.4 can be made to write beyond their memory (OSV-2025-219), as GDCM 3.2.6 has it.
-    Raises RadiographError where there is no codestream, or its main header holds anything that Part 1 of the standard
-    does not know: decoders look for the next marker in such a place, each in its own way.
+    which OpenJPEG 2.5.3 and 2.5.4 can be made to write beyond their memory (OSV-2025-219), as GDCM 3.2.6 has it; and
+    comments behind the last tile, for which it refuses the whole.
+    Raises RadiographError where there is no codestream, or its main header holds anything that neither Part 1 nor Part
+    15 (High Throughput) of the standard knows: decoders look for the next marker in such a place, each in its own way.
     """
     begin = data.find(b"\xff\x4f\xff\x51", 0, 4096)
     if begin < 0:
@@ -116,22 +196,57 @@ def plain_jpeg_2000(data: bytes) -> bytes:
         if len(marker) < 2 or marker[0] != 0xFF or length < 2 or at + 2 + length > len(data):
             raise RadiographError("damaged: the main header of its JPEG 2000 data does not come to an end")
         if marker[1] == SOT:
-            return b"".join([*parts, data[at:]])
-        if marker[1] in KEPT and (marker[1] == SIZ) == (len(parts) == 1):
+            return b"".join([*parts, *_tile_parts(data, at)])
+        content = data[at + 4 : at + 2 + length]
+        is_high_throughput = marker[1] == CAP and len(content) == 6 and int.from_bytes(content[:4], "big") == PART_15
+        if (marker[1] in KEPT or is_high_throughput) and (marker[1] == SIZ) == (len(parts) == 1):
             parts.append(data[at : at + 2 + length])
         elif marker[1] not in LEFT_OUT:
             raise RadiographError(f"the main header of its JPEG 2000 data has a misplaced marker, 0x{marker.hex()}")
         at += 2 + length
 
 
-def _jpeg_2000_size(codestream: bytes) -> tuple[int, int, int, int]:
-    """(rows, columns, samples per pixel, bits per sample) from the SIZ marker of JPEG 2000 (T.800 A.5.1)."""
+def _tile_parts(data: bytes, start: int) -> tuple[bytes, ...]:
+    """The tile-parts from `start` on and the end marker, where what stands between them is only for people."""
+    at = start
+    for _ in range(MAX_TILE_PARTS):
+        if data[at : at + 2] != bytes([0xFF, SOT]):
+            return (data[start:at], EOC) if _is_idle(data, at) else (data[start:],)
+        length = int.from_bytes(data[at + 6 : at + 10], "big")
+        # A last part of length 0 goes on to the end (T.800 A.4.2); others are damaged, which decoders tell best.
+        if length < 14 or at + length > len(data):
+            break
+        at += length
+    return (data[start:],)
+
+
+def _is_idle(data: bytes, at: int) -> bool:
+    """Whether nothing stands from here to the end marker but comments, reserved markers (T.800 A.1) and zeros."""
+    for _ in range(1000):
+        at = _ZEROS.match(data, at).end()
+        marker = data[at : at + 2]
+        if not marker or marker == EOC:
+            return True
+        if len(marker) == 2 and marker[0] == 0xFF and 0x30 <= marker[1] <= 0x3F:
+            at += 2
+        elif marker in (b"\xff\x64", b"\xff\x63") and (length := int.from_bytes(data[at + 2 : at + 4], "big")) >= 2:
+            at += 2 + length
+        else:
+            return False
+    return False
+
+
+_ZEROS = re.compile(rb"\0*", re.DOTALL)
+
+
+def _jpeg_2000_size(codestream: bytes) -> StreamSize:
+    """What the SIZ marker of JPEG 2000 announces (T.800 A.5.1)."""
     right, bottom, left, top = struct.unpack_from(">4L", codestream, 8)
     samples, precision = struct.unpack_from(">HB", codestream, 40)
-    return bottom - top, right - left, samples, (precision & 0x7F) + 1
+    return StreamSize(bottom - top, right - left, samples, (precision & 0x7F) + 1, is_signed=precision > 0x7F)
 
 
-def _gdcm_words(codestream: bytes, syntax: str, rows: int, columns: int, precision: int, is_signed: bool) -> np.ndarray:
+def _gdcm_words(codestream: bytes, syntax: str, size: StreamSize, is_signed: bool) -> np.ndarray:
     # pydicom's own way to GDCM refuses 12-bit JPEG, which GDCM reads.
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(codestream)
@@ -141,14 +256,23 @@ def _gdcm_words(codestream: bytes, syntax: str, rows: int, columns: int, precisi
     element.SetValue(fragments.__ref__())
     image = gdcm.Image()
     image.SetNumberOfDimensions(2)
-    image.SetDimensions((columns, rows, 1))
+    image.SetDimensions((size.columns, size.rows, 1))
     image.SetDataElement(element)
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(syntax))))
-    dtype = np.dtype(np.uint8 if precision <= 8 else np.uint16)
-    image.SetPixelFormat(gdcm.PixelFormat(1, 8 * dtype.itemsize, precision, precision - 1, int(is_signed)))
+    # Three samples called RGB come out as they are stored, by pixel.
+    colours = gdcm.PhotometricInterpretation.MONOCHROME2 if size.samples == 1 else gdcm.PhotometricInterpretation.RGB
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(colours))
+    image.SetPlanarConfiguration(0)
+    # GDCM knows High Throughput and progressive JPEG by other names only.
+    asked = uid.JPEG2000 if syntax in JPEG_2000 else syntax
+    if syntax in JPEG and size.is_sequential:
+        asked = uid.JPEGExtended12Bit
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(asked))))
+    dtype = np.dtype(np.uint8 if size.precision <= 8 else np.uint16)
+    bits = 8 * dtype.itemsize
+    image.SetPixelFormat(gdcm.PixelFormat(size.samples, bits, size.precision, size.precision - 1, int(is_signed)))
     decoded = image.GetBuffer()
     if decoded is None:
         raise RadiographError(f"its {syntax_name(syntax)} data is damaged or truncated")
     # GDCM's wrapper hands its bytes over as text.
-    return np.frombuffer(decoded.encode("utf-8", "surrogateescape"), dtype)
+    words = np.frombuffer(decoded.encode("utf-8", "surrogateescape"), dtype)
+    return words.reshape(size.rows, size.columns, size.samples)

@@ -160,7 +160,7 @@ def _read(file: BinaryIO) -> StoredRadiograph:
                 f"truncated: {layout.n_bytes} bytes of pixels cannot be in {len(codestream)} bytes of "
                 f"{syntax_name(header.syntax)}"
             )
-        words, precision = decode_codestream(
+        words, precision, _ = decode_codestream(
             codestream, header.syntax, layout.rows, layout.columns, layout.bits_allocated, layout.is_signed
         )
         layout = layout.at_precision(precision)
