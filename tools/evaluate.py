@@ -46,6 +46,13 @@ class Config:
     """Dataset directory written by tools/convert.py, with the truth."""
     save_path: Path = Path("runs/evaluation")
     """Folder for metrics.json, report.html, report.md, its figures as PNG, and the settings that were searched."""
+    ids: Literal["auto", "source", "coco", "rows"] = "auto"
+    """What image_id means in --predictions and --compare. source: the radiograph's own id, as tools/infer.py writes
+    it, or its file; coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto:
+    numbers are coco's, texts source's, and what could be read in two ways is refused."""
+    category_ids: Literal["auto", "source", "dataset"] = "auto"
+    """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
+    of --data-path; auto: what image_id, or the category's name in the file, says."""
     split: Literal["train", "test"] | None = None
     """Score the images of this split; by default all images of each split and fold that the predictions touch."""
     fold: int | None = None
@@ -91,17 +98,16 @@ def main(config: Config) -> None:
 
     from xray.assessment.assess import assess
     from xray.assessment.scored import SCORED, scored_of, write_scored
-    from xray.data.predictions import read_predictions
     from xray.data.probabilities import read_maps
     from xray.data.store import open_store
     from xray.evaluation import evaluate
     from xray.outputs.comparing import pixels_of
     from xray.outputs.report_training import read_curves, run_of
-    from xray.outputs.submission import read_submission
+    from xray.outputs.submission import read_any_predictions
     from xray.segmentation.triplet import Triplet
 
     store = open_store(config.data_path, pixels=False)
-    predictions = (read_submission if config.predictions.suffix == ".csv" else read_predictions)(config.predictions)
+    predictions = read_any_predictions(config.predictions, store, config.ids, config.category_ids)
     maps = read_maps(config.predictions.parent)
     run = config.run or run_of(config.predictions)
     curves, pixels = read_curves(run) if run else None, pixels_of(store, config.radiographs)
@@ -188,7 +194,10 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
 
     store = open_store(config.data_path, pixels=False)
     with Console(stderr=True).status("comparing"):
-        first, second = (read_side(side, store, config.split, config.fold, config.threshold) for side in sides)
+        first, second = (
+            read_side(side, store, config.split, config.fold, config.threshold, config.ids, config.category_ids)
+            for side in sides
+        )
         comparison = compare(store, first, second, config.resamples)
     names = config.names
     if names is None:

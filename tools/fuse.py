@@ -36,6 +36,13 @@ class Config:
     """Dataset directory written by tools/convert.py that the predictions are of."""
     save_path: Path = Path("runs/fused")
     """Folder for predictions.json and submission.csv."""
+    ids: Literal["auto", "source", "coco", "rows"] = "auto"
+    """What image_id means in the files. source: the radiograph's own id, as tools/infer.py writes
+    it, or its file; coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto:
+    numbers are coco's, texts source's, and what could be read in two ways is refused."""
+    category_ids: Literal["auto", "source", "dataset"] = "auto"
+    """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
+    of --data-path; auto: what image_id, or the category's name in the file, says."""
     weights: tuple[float, ...] = ()
     """Weight of each file, in the same order, each positive; equal by default."""
     iou: float = 0.4
@@ -68,13 +75,14 @@ def main(config: Config) -> None:
     from rich.console import Console
 
     from xray.data.alignment import check_categories
-    from xray.data.predictions import NO_FINDING_CATEGORY, read_predictions, write_predictions
+    from xray.data.predictions import NO_FINDING_CATEGORY, write_predictions
     from xray.data.store import open_store
     from xray.detection.fusion import fuse
-    from xray.outputs.submission import read_submission, write_submission
+    from xray.outputs.submission import read_any_predictions, write_submission
 
     store = open_store(config.data_path, pixels=False)
-    models = [(read_submission if path.suffix == ".csv" else read_predictions)(path) for path in config.predictions]
+    # Each by itself and before anything is fused: two files may name one radiograph in two ways.
+    models = [read_any_predictions(path, store, config.ids, config.category_ids) for path in config.predictions]
     for path, model in zip(config.predictions, models, strict=True):
         check_categories(store, model, path.name)
     with Console(stderr=True).status("fusing"):
@@ -86,7 +94,7 @@ def main(config: Config) -> None:
     with finishing(config.save_path, "fusion"):
         if with_submission:
             write_submission(config.save_path / SUBMISSION, fused, image_ids, store.categories)
-        write_predictions(config.save_path / PREDICTIONS, fused)
+        write_predictions(config.save_path / PREDICTIONS, fused, store.categories)
     print(f"{sum(len(model.table) for model in models)} boxes of {len(models)} files → {len(fused.table)} boxes")
     print(f"predictions: {config.save_path / PREDICTIONS}")
     if with_submission:

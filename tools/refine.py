@@ -46,6 +46,13 @@ class Config:
     """Dataset directory written by tools/convert.py that the predictions are of."""
     save_path: Path = Path("runs/refined")
     """Folder for predictions.json with the refined boxes and their masks."""
+    ids: Literal["auto", "source", "coco", "rows"] = "auto"
+    """What image_id means in --predictions. source: the radiograph's own id, as tools/infer.py writes
+    it, or its file; coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto:
+    numbers are coco's, texts source's, and what could be read in two ways is refused."""
+    category_ids: Literal["auto", "source", "dataset"] = "auto"
+    """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
+    of --data-path; auto: what image_id, or the category's name in the file, says."""
     fit: bool = False
     """Fit the setting on the truth; without it, --weights has one."""
     weights: Path | None = None
@@ -67,8 +74,10 @@ def main(config: Config) -> None:
     from rich.console import Console
 
     from xray.data.alignment import check_categories
+    from xray.data.prediction_ids import resolve_images
     from xray.data.predictions import Predictions, read_predictions, write_predictions
     from xray.data.store import open_store
+    from xray.outputs.submission import read_any_predictions
     from xray.outputs.unfinished import finishing
     from xray.refine import Refinement, refine
     from xray.training.deploy import rewrite_description
@@ -80,7 +89,8 @@ def main(config: Config) -> None:
     description = read_run(config.weights) if config.weights else None
     if config.fit and description and "refinement" in description and not may_write(config):
         raise InputError(f"{config.weights} has a fitted refinement already: give --overwrite to replace it")
-    boxes, masks = read_predictions(config.predictions), read_predictions(config.masks)
+    boxes = read_any_predictions(config.predictions, store, config.ids, config.category_ids)
+    masks = resolve_images(store, read_predictions(config.masks), config.masks.name, config.ids)
     check_categories(store, boxes, config.predictions.name)
     ids, table, components, segmentations = together(store, boxes, masks, config, description)
     scored = rows_to_score(store, table, components, config)
@@ -97,7 +107,9 @@ def main(config: Config) -> None:
     refined, attached = refine(table, components, segmentations, setting, category)
     kept = {row: mask for row, mask in boxes.masks.items() if row not in attached}
     with finishing(config.save_path, "refinement"):
-        write_predictions(config.save_path / PREDICTIONS, Predictions(ids, refined, {**kept, **attached}))
+        write_predictions(
+            config.save_path / PREDICTIONS, Predictions(ids, refined, {**kept, **attached}), store.categories
+        )
         if config.fit and config.weights:
             rewrite_description(config.weights, {**description, "refinement": dataclasses.asdict(setting)})
             print(f"kept in {config.weights / 'model.json'}")

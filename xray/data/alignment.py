@@ -8,6 +8,7 @@ import numpy as np
 
 from xray.command import InputError
 from xray.data.boxes import BoxTable
+from xray.data.prediction_ids import resolve
 from xray.data.predictions import NO_FINDING_CATEGORY, Predictions
 from xray.data.store import Store
 
@@ -63,10 +64,12 @@ def align(
     split, fold: the radiographs to score. Where neither is given, these are all radiographs of every split and fold
         that the predictions touch, so that a radiograph without a prediction counts too.
     mapped_ids: radiographs with a probability map beside the predictions; a model has seen them, row or none.
+    predictions: where they are foreign, their ids are read as `xray.data.prediction_ids.resolve` does by default.
 
     Raises InputError if the predictions have no radiograph in common with those to score, or name categories that the
     dataset does not have.
     """
+    predictions = resolve(store, predictions)
     check_categories(store, predictions)
     ids = tuple(dict.fromkeys([*predictions.image_ids, *mapped_ids]))
     found = np.asarray(store.resolve(ids), dtype=np.int64)

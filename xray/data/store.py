@@ -42,6 +42,7 @@ class Store:
     masks: row of `boxes` → COCO RLE at original size, for the boxes that have a mask.
     categories: id → name, ids 1 … K ascending.
     conversion: conversion.json.
+    source_category_ids: id → the id in the source's own COCO file; empty where there was none.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Store:
     masks: dict[int, dict[str, Any]]
     categories: dict[int, str]
     conversion: dict[str, Any]
+    source_category_ids: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -129,16 +131,11 @@ class Store:
         return np.flatnonzero(chosen)
 
     def resolve(self, image_ids: Sequence[str]) -> np.ndarray:
-        """Image ids of a predictions file → (M,) int64 rows; -1 for an id that is not in the dataset.
+        """Source ids → (M,) int64 rows; -1 for an id that is not in the dataset.
 
-        Ids are source ids; a file in which none matches may use the ids of the source's own COCO file instead.
+        Ids of a foreign predictions file mean other things: see `xray.data.prediction_ids.resolve`.
         """
-        names = [str(image_id) for image_id in image_ids]
-        rows = np.array([self.index_of.get(name, -1) for name in names], dtype=np.int64)
-        if len(rows) and (rows < 0).all():
-            own = {str(record["coco_id"]): row for row, record in enumerate(self.records) if "coco_id" in record}
-            rows = np.array([own.get(name, -1) for name in names], dtype=np.int64)
-        return rows
+        return np.array([self.index_of.get(name, -1) for name in image_ids], dtype=np.int64)
 
 
 def is_store(path: Path | str) -> bool:
@@ -215,6 +212,11 @@ def _assemble(path: Path, conversion: dict, annotations: dict, images: np.ndarra
         masks=masks,
         categories=dict(sorted(categories.items())),
         conversion=conversion,
+        source_category_ids={
+            int(row["id"]): int(row["source_category_id"])
+            for row in annotations["categories"]
+            if "source_category_id" in row
+        },
     )
 
 

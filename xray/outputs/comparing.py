@@ -9,20 +9,29 @@ from xray.assessment.scored import SCORED, Scored, read_scored, scored_of
 from xray.command import InputError
 from xray.data.fingerprint import fingerprint
 from xray.data.inputs import Inputs, open_inputs
-from xray.data.predictions import read_predictions
+from xray.data.prediction_ids import CategoryIds, ImageIds
 from xray.data.probabilities import read_maps
 from xray.data.radiograph import RadiographError
 from xray.data.store import IMAGES, Store, open_store
 from xray.evaluation import evaluate
 from xray.outputs.report_comparison import title_of
 from xray.outputs.report_pictures import Pixels
-from xray.outputs.submission import read_submission
+from xray.outputs.submission import read_any_predictions
 
 
-def read_side(path: Path, store: Store, split: str | None, fold: int | None, threshold: float) -> Scored:
+def read_side(
+    path: Path,
+    store: Store,
+    split: str | None,
+    fold: int | None,
+    threshold: float,
+    ids: ImageIds = "auto",
+    category_ids: CategoryIds = "auto",
+) -> Scored:
     """A predictions file, a folder with one, or one that tools/evaluate.py wrote.
 
-    split, fold: the radiographs to score of a file. Raises InputError if nothing of the kind is there.
+    split, fold: the radiographs to score of a file. ids, category_ids: what its ids mean.
+    Raises InputError if nothing of the kind is there.
     """
     if path.is_dir() and (path / SCORED).is_file():
         if split is not None or fold is not None:
@@ -31,7 +40,7 @@ def read_side(path: Path, store: Store, split: str | None, fold: int | None, thr
     file = path / "predictions.json" if path.is_dir() else path
     if path.is_dir() and not file.is_file():
         raise InputError(f"{path} holds neither {SCORED} nor predictions.json: give what tools/evaluate.py wrote")
-    predictions = (read_submission if file.suffix == ".csv" else read_predictions)(file)
+    predictions = read_any_predictions(file, store, ids, category_ids)
     maps = read_maps(file.parent)
     result = evaluate(store, predictions, maps, split, fold, threshold=threshold, with_coco=False)
     return scored_of(result, fingerprint(store, result.alignment.rows)["annotations_sha256"])

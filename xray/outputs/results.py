@@ -60,7 +60,7 @@ def write_results(
             table.writerows((name, one.where, one.kind, one.detail) for name, one in warnings)
     # Last, since its presence means that OUT is complete.
     counts: list[int] = []
-    write_predictions(out / "predictions.json", _counted(journal, counts))
+    write_predictions(out / "predictions.json", _counted(journal, counts), categories)
     return sum(counts)
 
 

@@ -211,5 +211,5 @@ class DeployBest(Callback):
         description = {**task.describe(), "epoch": checkpoint["epoch"]}
         save_deployed(self.run, state, description)
         (self.run / "validation").mkdir(exist_ok=True)
-        write_predictions(self.run / "validation" / "predictions.json", task.validated)
+        write_predictions(self.run / "validation" / "predictions.json", task.validated, task.store.categories)
         self._deployed = float(score)
