@@ -361,7 +361,8 @@ def test_a_busy_service_is_asked_again_and_its_words_are_passed_on(tmp_path):
     outcomes = [BusyError(0), BusyError(0), UnreadableError("it is damaged"), ModelError("the models failed"), None]
 
     class Service:
-        def find(self, path):
+        def find(self, path, is_node=False):
+            assert is_node
             if (outcome := outcomes.pop(0)) is not None:
                 raise outcome
             table = BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9])

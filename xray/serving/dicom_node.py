@@ -12,25 +12,32 @@ import dataclasses
 import itertools
 import logging
 import queue
-import select
 import shutil
+import socketserver
 import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydicom import dcmread, uid
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
 from xray.command import InputError
 from xray.data.codestream import COMPRESSED
-from xray.data.dicom import NATIVE, dicom_size, read_elements
-from xray.outputs.dicom_objects import save_object
+from xray.data.decoding import TIMEOUT, Failed, Workers
+from xray.data.dicom import check_dicom, read_elements
+from xray.outputs.dicom_objects import read_source, save_object
+from xray.serving import pixels
+from xray.serving.contexts import let_sender_choose, offer, support
+from xray.serving.dicom_connections import MAX_PDU, Gate, Receiver, Server
+from xray.serving.dicom_limits import Limits
 from xray.serving.dicom_peers import Peer
+from xray.serving.quiet import silence_libraries
 
 if TYPE_CHECKING:
     from xray.outputs.dicom_results import DicomResults
@@ -38,39 +45,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("xray.dicom")
 
-ACCEPTED = (
-    uid.ComputedRadiographyImageStorage,
-    uid.DigitalXRayImageStorageForPresentation,
-    uid.SecondaryCaptureImageStorage,
-)
-"""What radiographs come as. Raw DX images, for processing, are none that anyone has looked at, or a model was shown."""
-VERIFICATION = "1.2.840.10008.1.1"
-RETURNED = (uid.ComprehensiveSRStorage, uid.SegmentationStorage)
-
 SUCCESS, NO_RESOURCES, NOT_MATCHING, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 """Status of a C-STORE response (PS3.4 B.2.3)."""
 _TAKEN = (0x0000, 0xB000, 0xB006, 0xB007)
 """Success and the warnings under which the other node has stored what it was sent."""
 _FULL = range(0xA700, 0xA800)
-
-MAX_PDU = 2**17
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What a node gives its peers.
-
-    n_bytes: of one object. associations: at the same time. seconds: that a message may take to come in.
-    waiting: radiographs that wait for the model, and answers that wait to be sent. attempts: to send an answer; from
-    the second on, each waits twice as long as the one before it, `first_wait` seconds at first and 60 at most.
-    """
-
-    n_bytes: int = 100 * 2**20
-    associations: int = 4
-    seconds: float = 30.0
-    waiting: int = 16
-    attempts: int = 12
-    first_wait: float = 1.0
 
 
 @dataclasses.dataclass
@@ -92,7 +71,7 @@ def answering(service: "Service", results: "DicomResults") -> Callable[[Path], I
     def answer(path: Path) -> Iterable[Dataset]:
         while True:
             try:
-                found = service.find(path)[0]
+                found = service.find(path, is_node=True)[0]
                 break
             except BusyError as busy:
                 time.sleep(busy.retry_after)
@@ -107,7 +86,7 @@ def answering(service: "Service", results: "DicomResults") -> Callable[[Path], I
 class DicomNode:
     """A running node; a context manager that ends it.
 
-    port: that it listens on. folder: where things wait. counts: what became of the radiographs.
+    port: that it listens on. folder: where things wait. counts: what became of the radiographs. gate: who is connected.
     """
 
     def __init__(
@@ -119,12 +98,15 @@ class DicomNode:
         host: str = "127.0.0.1",
         callers: Sequence[str] = (),
         limits: Limits | None = None,
+        workers: Workers | None = None,
     ) -> None:
         """Starts listening.
 
         answer: the SR and SEG for the DICOM file of a radiograph; called from one thread. It raises InputError, whose
             message names nobody, for a radiograph that cannot be used.
         peer: where they go. port: 0 chooses one. callers: titles of the nodes that may send; none for all.
+        workers: decode what is compressed, before it is accepted; without any the node has one of its own, once it is
+            needed.
 
         Raises InputError if the port cannot be had.
         """
@@ -132,24 +114,32 @@ class DicomNode:
         self._aet = aet
         self._stopping, self._counting = threading.Event(), threading.Lock()
         self._numbers = itertools.count(1)
-        self._receivers: weakref.WeakKeyDictionary[Any, _Receiver] = weakref.WeakKeyDictionary()
+        self._receivers: weakref.WeakKeyDictionary[Any, Receiver] = weakref.WeakKeyDictionary()
+        self._workers, self._own_workers, self._starting = workers, contextlib.ExitStack(), threading.Lock()
         self._inbox: queue.Queue[Path] = queue.Queue(self._limits.waiting)
         self._outbox: queue.Queue[Path] = queue.Queue(self._limits.waiting)
-        # pynetdicom tells its logger what stands in the messages.
-        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+        silence_libraries()
         self._ae = AE(ae_title=aet)
         self._ae.require_called_aet = True
         self._ae.require_calling_aet = list(callers)
-        self._ae.maximum_associations = self._limits.associations
+        # Those that still say goodbye are counted by pynetdicom, too: the gate counts better.
+        self._ae.maximum_associations = 2 * self._limits.associations
         self._ae.maximum_pdu_size = MAX_PDU
         self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = self._limits.seconds
-        self._ae.add_supported_context(VERIFICATION)
-        for storage in ACCEPTED:
-            self._ae.add_supported_context(storage, [*NATIVE, *COMPRESSED])
+        support(self._ae)
         self.folder = Path(tempfile.mkdtemp(prefix="xray-dicom-"))
         try:
-            handlers = [(evt.EVT_CONN_OPEN, self._limit), (evt.EVT_C_STORE, self._store), (evt.EVT_C_ECHO, self._echo)]
-            self._server = self._ae.start_server((host, port), block=False, evt_handlers=handlers)
+            handlers = [
+                (evt.EVT_CONN_OPEN, self._limit),
+                (evt.EVT_REQUESTED, lambda event: let_sender_choose(event.assoc)),
+                (evt.EVT_C_STORE, self._store),
+                (evt.EVT_C_ECHO, self._echo),
+            ]
+            self.gate = Gate(self._limits)
+            self._server = self._ae.make_server(
+                (host, port), evt_handlers=handlers, server_class=Server, gate=self.gate
+            )
+            self._server.serve()
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise InputError(f"no DICOM node at {host}:{port} ({error.strerror or error}): give another port") from None
@@ -186,21 +176,29 @@ class DicomNode:
 
     def _close_connections(self) -> None:
         with contextlib.suppress(Exception):
+            socketserver.BaseServer.shutdown(self._server)
+            self._server.server_close()
+        with contextlib.suppress(Exception):
             self._ae.shutdown()
+        with self._starting:
+            self._own_workers.close()
 
     def _limit(self, event: Any) -> None:
         """Has a connection read no more, and no longer, than the limits allow."""
         connection = event.assoc.dul.socket
-        self._receivers[event.assoc] = receiver = _Receiver(connection, self._limits)
+        self._receivers[event.assoc] = receiver = Receiver(connection, self._limits)
         connection.recv = receiver.read
 
     def _echo(self, event: Any) -> int:
-        self._receivers[event.assoc].n_left = self._limits.n_bytes
+        receiver = self._receivers[event.assoc]
+        receiver.begin(has_stored=False)
+        if receiver.is_useless:
+            event.assoc.abort(block=False)
         return SUCCESS
 
     def _store(self, event: Any) -> int:
         """Answers a C-STORE request: the status."""
-        self._receivers[event.assoc].n_left = self._limits.n_bytes
+        self._receivers[event.assoc].begin()
         status = self._keep(event)
         # Several connections count at a time.
         with self._counting:
@@ -216,7 +214,10 @@ class DicomNode:
         path = self.folder / f"{next(self._numbers)}.dcm"
         try:
             path.write_bytes(event.encoded_dataset())
-            status = status_of(path, str(event.request.AffectedSOPClassUID))
+            request = event.request
+            status = status_of(path, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
+            if status == SUCCESS and event.context.transfer_syntax in COMPRESSED and not self._decodes(path):
+                status = NOT_UNDERSTOOD
             if status == SUCCESS:
                 self._inbox.put_nowait(path)
                 return SUCCESS
@@ -224,6 +225,18 @@ class DicomNode:
             status = NO_RESOURCES
         path.unlink(missing_ok=True)
         return status
+
+    def _decodes(self, path: Path) -> bool:
+        """Whether compressed pixel data can be read; where nobody comes to it in time, it is believed."""
+        with self._starting:
+            if self._workers is None:
+                self._workers = self._own_workers.enter_context(Workers(1, pixels.__name__))
+        found = self._workers.submit(pixels.size_of, path, path.name, TIMEOUT)
+        try:
+            return not isinstance(found.result(self._limits.check_seconds), Failed)
+        except (TimeoutError, CancelledError):
+            found.cancel()
+            return True
 
     def _answer_all(self) -> None:
         while (path := self._next(self._inbox)) is not None:
@@ -276,13 +289,13 @@ class DicomNode:
         ae = AE(ae_title=self._aet)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = self._limits.seconds
         ae.connection_timeout = min(10.0, self._limits.seconds)
-        for storage in RETURNED:
-            ae.add_requested_context(storage, [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian])
+        dataset = dcmread(path)
+        offer(ae, dataset)
         link = ae.associate(self._peer.host, self._peer.port, ae_title=self._peer.aet)
         if not link.is_established:
             return None
         try:
-            status = link.send_c_store(dcmread(path))
+            status = link.send_c_store(dataset)
         finally:
             link.release()
         return int(status.Status) if "Status" in status else None
@@ -299,41 +312,17 @@ class DicomNode:
                 return self._outbox.put(answer, timeout=0.1)
 
 
-class _Receiver:
-    """Reads from a connection as pynetdicom does, within limits: it would believe any length, and wait for ever.
+def status_of(path: Path, storage: str, instance: str | None = None) -> int:
+    """Whether a file is a radiograph of the class and the instance that it came as, is whole, and can be referred to.
 
-    n_left: bytes that may still come until an object is whole.
+    storage, instance: SOP Class UID and SOP Instance UID of the request; None does not ask.
     """
-
-    def __init__(self, connection: Any, limits: Limits) -> None:
-        self.n_left = limits.n_bytes
-        self._connection, self._seconds = connection, limits.seconds
-
-    def read(self, n_bytes: int) -> bytearray:
-        """So many bytes, fewer where the connection ends. Raises OSError beyond the limits, which ends it."""
-        self.n_left -= n_bytes
-        if n_bytes > MAX_PDU + 6 or self.n_left < 0:
-            raise OSError("a peer sends more than is allowed")
-        data, deadline = bytearray(), time.monotonic() + self._seconds
-        while len(data) < n_bytes:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._connection.socket], [], [], left)[0]:
-                raise TimeoutError("a peer sends too slowly")
-            received = self._connection.socket.recv(min(2**16, n_bytes - len(data)))
-            if not received:
-                break
-            data += received
-        return data
-
-
-def status_of(path: Path, storage: str) -> int:
-    """Whether a file is a radiograph of the storage class that it came as, and can be referred to."""
     try:
-        dicom_size(path)
-        found = read_elements(path, ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"))
-        values = [found.get(keyword) for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")]
-        if str(found.get("SOPClassUID", "")) != storage:
-            return NOT_MATCHING
+        found = read_elements(path, ("SOPClassUID", "SOPInstanceUID"))
+        named = [str(found.get(keyword, "")) for keyword in ("SOPClassUID", "SOPInstanceUID")]
+        check_dicom(path)
+        # Identifiers that are none cannot stand in a report: to take the radiograph would be to lose it.
+        read_source(path)
     except Exception:  # whatever pydicom raises on an element that is none of its type
         return NOT_UNDERSTOOD
-    return SUCCESS if all(values) else NOT_UNDERSTOOD
+    return SUCCESS if named[0] == storage and instance in (None, named[1]) else NOT_MATCHING

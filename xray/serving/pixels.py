@@ -35,6 +35,12 @@ def canvas_of(size: int, path: Path) -> Decoded:
     return decode_canvas(0, path, size)
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) of a radiograph whose pixels can be decoded. Raises RadiographError."""
+    height, width = read_radiograph(path).pixels.shape
+    return width, height
+
+
 def pixels_of(path: Path) -> bytes:
     """The radiograph's samples and what they mean, laid out as FORMAT says. Raises RadiographError."""
     with path.open("rb") as file:

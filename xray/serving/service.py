@@ -86,13 +86,14 @@ class Service:
         """The radiograph of a file, for the models."""
         return self.in_worker(functools.partial(pixels.canvas_of, self.pipeline.canvas_size), path)
 
-    def find(self, path: Path) -> tuple[Findings, tuple[int, int], float]:
+    def find(self, path: Path, is_node: bool = False) -> tuple[Findings, tuple[int, int], float]:
         """The findings of one file, its (width, height), and the seconds it took; waits for them.
 
-        Raises worker.BusyError if all places are taken, UnreadableError, or worker.ModelError. Any thread may call it.
+        is_node: as for `ModelThread.enter`. Any thread may call it. Raises worker.BusyError if all places are taken,
+        UnreadableError, or worker.ModelError.
         """
         start = time.perf_counter()
-        with self.model.enter() as place:
+        with self.model.enter(is_node) as place:
             decoded = readable(self.canvas(path).result(), path)
             size = (decoded.width, decoded.height)
             found = place.submit(decoded.canvas, size).result()

@@ -130,10 +130,13 @@ class ModelThread:
                 "running": self._n_running,
             }
 
-    def enter(self) -> Place:
-        """A place. Raises BusyError if all are taken."""
+    def enter(self, is_node: bool = False) -> Place:
+        """A place. Raises BusyError if all are taken.
+
+        is_node: for the DICOM node, whose place nobody else can take: it asks for one at a time.
+        """
         with self._changed:
-            if len(self._places) >= self.capacity:
+            if not is_node and len(self._places) >= self.capacity:
                 # Those who are turned away come back one by one, as places become free.
                 raise BusyError(min(30, max(1, math.ceil(self._seconds * self.batch_size))))
             place = Place(self)

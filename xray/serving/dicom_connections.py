@@ -1,0 +1,198 @@
+"""TCP connections of the DICOM node: how many, from whom, and how slow they may be, before pynetdicom sees them.
+
+pynetdicom gives every connection three threads that look a thousand times a second whether something has come, counts
+silent ones as associations, and believes every length. So a connection waits for its association request in one
+sleeping thread, and gets a place for an association only once the request lies there whole.
+"""
+
+import contextlib
+import logging
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from xray.serving.accepting import Spare
+from xray.serving.dicom_limits import Limits
+from xray.serving.places import Places, Waiting
+
+log = logging.getLogger("xray.dicom")
+
+MAX_PDU = 2**17
+"""Bytes of a message (PDU) that a peer may send in one piece, its head of six bytes not counted."""
+ASSOCIATE_RQ = 0x01
+ENOUGH = 2**14
+"""Bytes of an association request after which it is no longer waited for here; the system may not keep more."""
+POLL = 0.02
+"""Seconds between two looks at a request of which a part has come."""
+ABORT = bytes((7, 0, 0, 0, 0, 4, 0, 0, 2, 2))
+"""A-ABORT of the service provider: unexpected message (PS3.8 9.3.8)."""
+REJECT = bytes((3, 0, 0, 0, 0, 4, 0, 2, 3, 2))
+"""A-ASSOCIATE-RJ: for now, by the service provider, as the local limit is exceeded (PS3.8 9.3.4)."""
+LINGER = 1.0
+"""Seconds for a peer that was turned away to read why."""
+
+
+class Gate:
+    """What all connections of a node share: the places of those that wait, and those of associations."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.waiting = Waiting(limits.handshakes, limits.handshakes_each)
+        self.associations = Places(limits.associations, limits.associations_each)
+
+
+class Handler(RequestHandler):
+    """One connection, in a thread of its own, from its acceptance to its end."""
+
+    _association: Any = None
+
+    def handle(self) -> None:
+        """Waits for the association request, then has pynetdicom go on, for as long as there is a place."""
+        gate: Gate = self.server.gate
+        address = str(self.client_address[0])
+        try:
+            if not self._asks(gate.limits.handshake_seconds):
+                return
+            with gate.associations.taken(address) as has_place:
+                if not has_place:
+                    log.info("an association was refused: all places are taken")
+                    self._turn_away()
+                    return
+                gate.waiting.remove(self.request)
+                super().handle()
+                if self._association is not None:
+                    self._association.join()
+                    self._association.dul.join()
+        finally:
+            gate.waiting.remove(self.request)
+            self._association = None
+            with contextlib.suppress(OSError):
+                self.request.close()
+
+    def _create_association(self) -> Any:
+        self._association = super()._create_association()
+        return self._association
+
+    def _asks(self, seconds: float) -> bool:
+        """Whether an association request comes within so many seconds; it stays unread."""
+        connection, deadline = self.request, time.monotonic() + seconds
+        with contextlib.suppress(OSError):
+            while (left := deadline - time.monotonic()) > 0:
+                connection.settimeout(left)
+                head = connection.recv(ENOUGH, socket.MSG_PEEK)
+                if not head:
+                    return False
+                if head[0] != ASSOCIATE_RQ or int.from_bytes(head[2:6], "big") > MAX_PDU:
+                    connection.sendall(ABORT)
+                    return False
+                if len(head) >= 6 and len(head) >= min(ENOUGH, 6 + int.from_bytes(head[2:6], "big")):
+                    connection.settimeout(seconds)
+                    return True
+                # Until there is more, `recv` would come back at once, again and again.
+                time.sleep(min(POLL, left))
+        return False
+
+    def _turn_away(self) -> None:
+        """Says that there is no place. What was not read of the request would keep the answer from arriving."""
+        deadline = time.monotonic() + LINGER
+        with contextlib.suppress(OSError):
+            self.request.settimeout(LINGER)
+            self.request.sendall(REJECT)
+            self.request.shutdown(socket.SHUT_WR)
+            while self.request.recv(2**16) and time.monotonic() < deadline:
+                pass
+
+
+class Server(ThreadedAssociationServer):
+    """pynetdicom's server, behind the gate."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, *arguments: Any, gate: Gate, **options: Any) -> None:
+        self.gate, self._spare = gate, Spare()
+        super().__init__(*arguments, request_handler=Handler, **options)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """As socketserver asks for the next connection."""
+        return self._spare.accept(super().get_request)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Lets a connection in; where too many wait, the oldest of them goes."""
+        self.gate.waiting.add(request, str(client_address[0]), lambda: _end(request))
+        return True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """One line in place of a traceback with the peer's address."""
+        self.gate.waiting.remove(request)
+        log.error("a connection failed")
+
+    def server_close(self) -> None:
+        """Closes the listening socket."""
+        super().server_close()
+        self._spare.close()
+
+    def serve(self) -> threading.Thread:
+        """Accepts connections in a thread of its own, until `shutdown`."""
+        thread = threading.Thread(target=self.serve_forever, name="dicom accepting", daemon=True)
+        thread.start()
+        return thread
+
+
+def _end(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class Receiver:
+    """Reads from a connection as pynetdicom does, within limits: it would believe any length, and wait for ever.
+
+    clock: seconds.
+    """
+
+    def __init__(self, connection: Any, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._connection, self._limits, self._clock = connection, limits, clock
+        self._stored = clock()
+        self.begin()
+
+    def begin(self, has_stored: bool = True) -> None:
+        """A request is over: what comes now is the next one. has_stored: whether it was an object."""
+        self._n_bytes, self._began = 0, None
+        if has_stored:
+            self._stored = self._clock()
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether the association has brought no object for so long that others should have its place."""
+        return self._clock() - self._stored > self._limits.useless_seconds
+
+    def read(self, n_bytes: int) -> bytearray:
+        """So many bytes, fewer where the connection ends. Raises OSError beyond the limits, which ends it."""
+        now = self._clock()
+        self._began = now if self._began is None else self._began
+        self._n_bytes += n_bytes
+        if n_bytes > MAX_PDU + 6 or self._n_bytes > self._limits.n_bytes:
+            raise OSError("a peer sends more than is allowed")
+        data, deadline = bytearray(), now + self._limits.seconds
+        while len(data) < n_bytes:
+            self._check_pace(self._n_bytes - n_bytes + len(data))
+            left = deadline - self._clock()
+            if left <= 0 or not select.select([self._connection.socket], [], [], left)[0]:
+                raise TimeoutError("a peer sends too slowly")
+            received = self._connection.socket.recv(min(2**16, n_bytes - len(data)))
+            if not received:
+                break
+            data += received
+        return data
+
+    def _check_pace(self, n_bytes: int) -> None:
+        elapsed = self._clock() - (self._began or 0.0)
+        late = elapsed - self._limits.seconds
+        if elapsed > self._limits.object_seconds or n_bytes < late * self._limits.bytes_per_second:
+            raise TimeoutError("a peer sends too slowly")
