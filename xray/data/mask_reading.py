@@ -12,8 +12,12 @@ import cv2
 import numpy as np
 
 from xray.data import rle
-from xray.data.radiograph import RadiographError, radiograph_size, read_radiograph
+from xray.data.mask_values import MaskValues, read_values
+from xray.data.radiograph import RadiographError, radiograph_size
+from xray.data.stored_values import look_up
 
+MAX_VALUES = 256
+"""Values of a mask that are told of."""
 MAX_REGIONS = 10_000
 """Parts of the mask of one radiograph; more are noise, and would fill the dataset with it."""
 
@@ -36,13 +40,15 @@ class Pictures:
     """A radiograph and the pictures of its masks, to be read.
 
     masks: (category, file) each. smallest: share of the radiograph that a component must cover. joined: all components
-    of a picture are one region.
+    of a picture are one region. values: (value of a mask, in lower case, its category) each; where there are any, the
+    categories of `masks` do not count, and other values are background.
     """
 
     image: Path
     masks: tuple[tuple[int, Path], ...]
     smallest: float = 0.0
     joined: bool = False
+    values: tuple[tuple[str, int], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +56,9 @@ class PictureRegions:
     """What one picture of a mask holds.
 
     size: its width and height, None if it cannot be read, which `error` explains. regions: empty where the size is not
-    the radiograph's. n_small: components left out, of fewer than `smallest` pixels.
+    the radiograph's. n_small: components left out, of fewer than `smallest` pixels. values: those that were drawn, up
+    to MAX_VALUES of them. unnamed: those among them that were to be categories and are none. on_white, is_full,
+    has_void: as for `xray.data.mask_values.MaskValues`.
     """
 
     size: tuple[int, int] | None
@@ -58,6 +66,11 @@ class PictureRegions:
     n_small: int = 0
     smallest: int = 1
     error: str = ""
+    values: tuple[str, ...] = ()
+    unnamed: tuple[str, ...] = ()
+    on_white: bool = False
+    is_full: bool = False
+    has_void: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,19 +107,50 @@ def read_pictures(item: Pictures) -> tuple[tuple[int, int], list[PictureRegions]
     found = []
     for category, path in item.masks:
         try:
-            mask = read_mask(path)
+            found.append(_read_picture(item, category, path, size))
         except RadiographError as error:
             found.append(PictureRegions(None, error=str(error)))
-            continue
-        own = (mask.shape[1], mask.shape[0])
-        smallest = max(1, math.ceil(item.smallest * mask.size))
-        try:
-            components, n_small = regions(mask, category, smallest, item.joined) if own == size else ([], 0)
-        except RadiographError as error:
-            found.append(PictureRegions(None, error=f"{path.name}: {error}"))
-            continue
-        found.append(PictureRegions(own, tuple(components), n_small, smallest))
     return size, found
+
+
+def _read_picture(item: Pictures, category: int, path: Path, size: tuple[int, int]) -> PictureRegions:
+    mask = read_values(path)
+    height, width = mask.labels.shape
+    smallest = max(1, math.ceil(item.smallest * mask.labels.size))
+    layers, unnamed = _layers(mask, dict(item.values), category)
+    components: list[Region] = []
+    n_small = 0
+    if (width, height) == size:
+        try:
+            for number, drawn in layers:
+                own, small = regions(drawn, number, smallest, item.joined)
+                components += own
+                n_small += small
+        except RadiographError as error:
+            raise RadiographError(f"{path.name}: {error}") from None
+    return PictureRegions(
+        (width, height),
+        tuple(components),
+        n_small,
+        smallest,
+        values=mask.names[:MAX_VALUES],
+        unnamed=unnamed[:MAX_VALUES],
+        on_white=mask.on_white,
+        is_full=mask.is_full,
+        has_void=mask.has_void,
+    )
+
+
+def _layers(
+    mask: MaskValues, category_of: dict[str, int], category: int
+) -> tuple[list[tuple[int, np.ndarray]], tuple[str, ...]]:
+    """(category, (height, width) bool) each, and the values that `category_of` does not name."""
+    if not category_of:
+        return [(category, mask.labels > 0)], ()
+    numbers = [next((category_of[key] for key in sorted(keys) if key in category_of), 0) for keys in mask.keys]
+    unnamed = tuple(name for name, number in zip(mask.names, numbers, strict=True) if not number)
+    numbered = look_up(np.array([0, *numbers], dtype=np.uint16), mask.labels)
+    return [(number, numbered == number) for number in sorted(set(numbers) - {0})], unnamed
 
 
 def read_runs(item: Runs) -> RunRegions:
@@ -128,13 +172,8 @@ def read_runs(item: Runs) -> RunRegions:
 
 
 def read_mask(path: Path | str) -> np.ndarray:
-    """A picture of a mask → (height, width) bool.
-
-    Where its brightest grey is at least half white, the mask is what is brighter than half white, which leaves out the
-    fringes of a lossy picture; otherwise (classes numbered 1, 2, …) all that is not black. Raises RadiographError.
-    """
-    grey = read_radiograph(path).pixels
-    return grey > (127 if grey.max() > 127 else 0)
+    """A picture of a mask → (height, width) bool, all that `read_values` says was drawn. Raises RadiographError."""
+    return read_values(path).labels > 0
 
 
 def regions(mask: np.ndarray, category: int = 1, min_pixels: int = 1, joined: bool = False) -> tuple[list[Region], int]:
