@@ -211,7 +211,7 @@ LOSSY = {
 }
 
 
-@pytest.mark.parametrize("quality", [60, 75, 95])
+@pytest.mark.parametrize("quality", [75, 85, 95])
 @pytest.mark.parametrize("kind", LOSSY)
 def test_jpeg(tmp_path, kind, quality):
     picture, n = LOSSY[kind]
