@@ -18,7 +18,14 @@ pytest.importorskip("pynetdicom")
 pytest.importorskip("highdicom")
 
 from pycocotools import mask as coco_mask
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    JPEGLosslessSV1,
+    RLELossless,
+)
 
 from xray.data.boxes import BoxTable
 from xray.data.phantom.dicom import Storage, dicom_of, save_dicom
@@ -72,11 +79,15 @@ def end(process):
 @pytest.fixture
 def radiograph(tmp_path):
     """A CR file of 80 x 64."""
+    return written(tmp_path / "radiograph.dcm", ExplicitVRLittleEndian)
+
+
+def written(path, syntax):
     rng = np.random.default_rng(4)
     pixels = rng.random((64, 80), dtype=np.float32)
-    dataset = dicom_of(pixels, Storage(12, True, True, ExplicitVRLittleEndian, True), "peer", 0.14, "F", 40, "PA", rng)
-    save_dicom(dataset, tmp_path / "radiograph.dcm")
-    return tmp_path / "radiograph.dcm"
+    dataset = dicom_of(pixels, Storage(12, True, True, syntax, True), "peer", 0.14, "F", 40, "PA", rng)
+    save_dicom(dataset, path)
+    return path
 
 
 def found_in(path):
@@ -109,6 +120,86 @@ def test_dcmtk_sends_and_dcmtk_receives(radiograph, tmp_path):
     sent = pydicom.dcmread(radiograph)
     assert {dataset.StudyInstanceUID for dataset in kept.values()} == {sent.StudyInstanceUID}
     np.testing.assert_array_equal(kept["SEG"].pixel_array, MASK)
+
+
+@pytest.fixture(scope="module")
+def listener():
+    """A node that notes the transfer syntax in which each radiograph came."""
+    syntaxes = []
+
+    def note(path):
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        syntaxes.append(header.file_meta.TransferSyntaxUID)
+        return []
+
+    # A worker that starts on a busy machine shall not decide what is taken.
+    limits = Limits(seconds=60.0, check_seconds=120.0)
+    with DicomNode(note, Peer("PACS", "127.0.0.1", 9), 0, limits=limits) as node:
+        yield node, syntaxes
+
+
+def compressed(radiograph, syntax, folder):
+    """A copy in another transfer syntax, made by dcmtk where it can."""
+    made = folder / "compressed.dcm"
+    if syntax == JPEG2000Lossless:
+        return written(made, syntax)
+    name = {JPEGLSLossless: "dcmcjpls", RLELossless: "dcmcrle", JPEGLosslessSV1: "dcmcjpeg"}.get(syntax)
+    command = [program(name, "dcmtk")] if name else [program("dcmconv", "dcmtk"), "+ti"]
+    subprocess.run([*command, str(radiograph), str(made)], check=True, timeout=60)
+    assert pydicom.dcmread(made).file_meta.TransferSyntaxUID == syntax
+    return made
+
+
+@pytest.mark.parametrize(
+    ("flags", "syntax"),
+    [
+        (["-xv"], JPEG2000Lossless),
+        (["-xv", "+C"], JPEG2000Lossless),
+        (["-xt"], JPEGLSLossless),
+        (["-xt", "+C"], JPEGLSLossless),
+        (["-xr", "+C"], RLELossless),
+        (["-xs", "+C"], JPEGLosslessSV1),
+        ([], ExplicitVRLittleEndian),
+        (["+C"], ExplicitVRLittleEndian),
+        (["-xi"], ImplicitVRLittleEndian),
+    ],
+)
+def test_storescu_sends_what_it_has(listener, radiograph, tmp_path, flags, syntax):
+    node, syntaxes = listener
+    syntaxes.clear()
+    path = radiograph if syntax == ExplicitVRLittleEndian else compressed(radiograph, syntax, tmp_path)
+    command = [program("storescu", "dcmtk"), "-v", *flags, "-aec", "XRAY", "127.0.0.1", str(node.port), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: len(syntaxes) == 1, 60)
+    assert syntaxes == [syntax]
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, RLELossless, JPEGLosslessSV1, ExplicitVRLittleEndian])
+def test_dcmsend_sends_what_it_has(listener, radiograph, tmp_path, syntax):
+    node, syntaxes = listener
+    syntaxes.clear()
+    path = radiograph if syntax == ExplicitVRLittleEndian else compressed(radiograph, syntax, tmp_path)
+    command = [program("dcmsend", "dcmtk"), "-v", "-dn", "-aec", "XRAY", "127.0.0.1", str(node.port), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: len(syntaxes) == 1, 60)
+    assert syntaxes == [syntax]
+
+
+def test_what_a_refusal_looks_like_to_dcmtk(radiograph):
+    """As README has it: storescu ends with the status's high byte, and dcmsend as if nothing were."""
+    storescu, dcmsend = program("storescu", "dcmtk"), program("dcmsend", "dcmtk")
+    with DicomNode(lambda path: [], Peer("PACS", "127.0.0.1", 9), 0, limits=LIMITS) as node:
+        to = ["-aec", "XRAY", "127.0.0.1", str(node.port), str(radiograph)]
+        node._stopping.set()
+        done = subprocess.run([storescu, *to], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0xA700 >> 8
+        done = subprocess.run([dcmsend, "-v", *to], capture_output=True, text=True, timeout=60)
+        # Later releases may say it by their status, too.
+        assert done.returncode == 0 or "a700" in (done.stdout + done.stderr).lower()
+        node._stopping.clear()
+        assert node.counts.refused == 2
 
 
 class Orthanc:
