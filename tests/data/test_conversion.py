@@ -16,6 +16,7 @@ from xray.data import conversion, decoding, journal
 from xray.data.boxes import BoxTable, box_iou
 from xray.data.canvas import Canvas
 from xray.data.conversion import write_store
+from xray.data.run_warnings import RunWarning
 from xray.data.source import SourceImage, fuse_readers
 from xray.data.store import is_store, open_store
 
@@ -232,18 +233,56 @@ def test_an_unreadable_file_costs_that_file_only(source, tmp_path):
 
 
 def test_boxes_are_cut_at_the_edge_of_the_radiograph(tmp_path):
-    corners = [[-5, -5, 10, 10], [50, 30, 70, 50], [60, 0, 80, 20], [0, 0, 60, 40], [59.999, 0, 80, 20]]
-    source = picture_source(tmp_path / "raw", 3, BoxTable.of([0] * 5, [1] * 5, corners))
+    corners = [[-5, -5, 10, 10], [50, 30, 70, 50], [0, 0, 60, 40]]
+    source = picture_source(tmp_path / "raw", 3, BoxTable.of([0] * 3, [1] * 3, corners))
     result = convert(source, tmp_path / "data")
     expected = [[0, 0, 10, 10], [50, 30, 60, 40], [0, 0, 60, 40]]
     np.testing.assert_array_equal(open_store(tmp_path / "data").boxes.boxes, expected)
     assert dropped(result) == [
         ("line 0", "box beyond the edge", "clipped"),
         ("line 1", "box beyond the edge", "clipped"),
-        ("line 2", "box outside the image", "left out"),
-        # What is left of it is thinner than the 1/64 pixel to which coordinates are kept.
-        ("line 4", "box outside the image", "left out"),
     ]
+
+
+# What is left of the second is thinner than the 1/64 pixel to which coordinates are kept.
+@pytest.mark.parametrize("beyond", [[60, 0, 80, 20], [59.999, 0, 80, 20]])
+@pytest.mark.parametrize("pixels", [True, False])
+def test_an_image_that_loses_one_of_its_boxes_does_not_train(tmp_path, beyond, pixels):
+    boxes = BoxTable.of([0, 0, 1], [1, 2, 1], [[0, 0, 9, 9], beyond, [0, 0, 9, 9]])
+    source = picture_source(tmp_path / "raw", 4, boxes)
+    if not pixels:
+        images = [dataclasses.replace(image, width=60, height=40) for image in source.images]
+        source = dataclasses.replace(source, images=images)
+    result = convert(source, tmp_path / "data", pixels=pixels)
+    store = open_store(tmp_path / "data", pixels=pixels)
+    assert [record["source_id"] for record in store.records] == ["id1", "id2", "id3"]
+    assert dropped(result) == [("0.png", "radiograph with an annotation that could not be used", "left out")]
+    assert result["dropped"]["rows"][0]["detail"] == "1 of 2 boxes beyond 60 x 40"
+
+
+def test_warnings_of_the_source_and_of_reading_stand_in_the_account(tmp_path, monkeypatch):
+    source = picture_source(tmp_path / "raw", 4, warnings=[RunWarning("listed twice", "1.png", "a, b")])
+    decode = decoding.decode_canvases
+
+    def with_warnings(*args):
+        for item in decode(*args):
+            yield dataclasses.replace(item, warnings=("one grey",) if item.path.name in ("0.png", "2.png") else ())
+
+    monkeypatch.setattr(decoding, "decode_canvases", with_warnings)
+    with monkeypatch.context() as killed:
+        stop_after(killed, 3)
+        with pytest.raises(Killed):
+            convert(source, tmp_path / "data")
+    # What was warned of before an interruption is not forgotten.
+    result = convert(source, tmp_path / "data")
+    assert result["warnings"] == {
+        "counts": {"listed twice": 1, "one grey": 2},
+        "rows": [
+            {"kind": "listed twice", "where": "1.png", "detail": "a, b"},
+            {"kind": "one grey", "where": "0.png"},
+            {"kind": "one grey", "where": "2.png"},
+        ],
+    }
 
 
 def test_an_image_that_loses_all_its_boxes_does_not_pass_for_normal(tmp_path):

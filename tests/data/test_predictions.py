@@ -48,8 +48,33 @@ def test_round_trip(tmp_path, rows):
 def test_other_programs_files_have_numbers_as_ids(tmp_path):
     row = {"image_id": 7, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 1, "area": 25}
     back = read_predictions(write(tmp_path / "p.json", [row, row | {"image_id": 3}, row]))
-    assert back.image_ids == ("7", "3")
+    assert back.image_ids == (7, 3)
+    assert back.is_foreign
     np.testing.assert_array_equal(back.table.images, [0, 1, 0])
+
+
+def test_numbers_in_any_spelling(tmp_path):
+    row = {"image_id": 7.0, "category_id": "1", "bbox": ["0", 0.0, "5.5", 5], "score": "0.5"}
+    back = read_predictions(write(tmp_path / "p.json", [row, {**row, "image_id": 7, "category_id": 1.0}]))
+    assert back.image_ids == (7,)
+    assert back.table.labels.tolist() == [1, 1]
+    assert back.table.boxes.tolist() == [[0, 0, 5.5, 5]] * 2
+    assert back.table.scores.tolist() == [0.5, 0.5]
+    # A text stays one: it is a name, and only what it is held against can say more.
+    assert read_predictions(write(tmp_path / "p.json", [{**row, "image_id": "7"}])).image_ids == ("7",)
+
+
+def test_rows_say_by_name_what_they_found(tmp_path):
+    table = BoxTable.of([0, 0], [2, 15], [[0, 0, 5, 5], [0, 0, 1, 1]], [0.5, 0.25])
+    write_predictions(tmp_path / "p.json", Predictions(("a",), table), {1: "Nodule", 2: "Mass"})
+    assert [row["category_name"] for row in json.loads((tmp_path / "p.json").read_text())] == ["Mass", "No finding"]
+    assert read_predictions(tmp_path / "p.json").names == {2: "Mass", 15: "No finding"}
+
+
+def test_one_category_with_two_names_is_two_models(tmp_path):
+    rows = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 1, "category_name": n} for n in "ab"]
+    with pytest.raises(InputError, match=r"p\.json, row 1 calls category 1 'b', an earlier row 'a'"):
+        read_predictions(write(tmp_path / "p.json", rows))
 
 
 def test_no_predictions_are_predictions(tmp_path):

@@ -26,6 +26,9 @@ def data(tmp_path: Path, write_table_store: Callable[..., Path]) -> Path:
     return write_table_store(tmp_path / "data", images, [])
 
 
+AORTIC = {"category_name": "Aortic enlargement"}
+
+
 def write(path: Path, *rows: tuple) -> Path:
     """Rows of (image_id, category, [x, y, width, height], score)."""
     names = ("image_id", "category_id", "bbox", "score")
@@ -57,10 +60,16 @@ def test_fuses_and_writes_both_files(tmp_path: Path, data: Path, files: tuple[Pa
     # The mean of widths 100 and 110 by score, 102.5, with score 0.4; probabilities are averaged; the stranger's box
     # has half its score, since one model of two saw it.
     assert json.loads((tmp_path / "out/predictions.json").read_text()) == [
-        {"image_id": "one", "category_id": 15, "bbox": UNIT, "score": 0.5},
-        {"image_id": "one", "category_id": 4, "bbox": [0, 0, 102.5, 100], "score": 0.4},
-        {"image_id": "stranger", "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.4},
-        {"image_id": "two", "category_id": 15, "bbox": UNIT, "score": 0.5},
+        {"image_id": "one", "category_id": 15, "bbox": UNIT, "score": 0.5, "category_name": "No finding"},
+        {
+            "image_id": "one",
+            "category_id": 4,
+            "bbox": [0, 0, 102.5, 100],
+            "score": 0.4,
+            "category_name": "Cardiomegaly",
+        },
+        {"image_id": "stranger", "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.4} | AORTIC,
+        {"image_id": "two", "category_id": 15, "bbox": UNIT, "score": 0.5, "category_name": "No finding"},
     ]
     # All test images have a row, in the dataset's order; the stranger comes last; the training image has none.
     assert (tmp_path / "out/submission.csv").read_text().splitlines() == [
