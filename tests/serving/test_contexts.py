@@ -6,6 +6,7 @@ pytest.importorskip("pynetdicom")
 pytest.importorskip("highdicom")
 
 from pydicom.uid import (
+    MPEG2MPML,
     ComputedRadiographyImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -13,7 +14,6 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
-    MPEG2MPML,
     RLELossless,
 )
 from pynetdicom import AE, evt
@@ -88,11 +88,11 @@ def test_all_that_the_reader_decodes_is_taken_and_nothing_else(node):
 
 def test_a_request_without_contexts_changes_nothing():
     class Association:
-        class acceptor:  # noqa: N801
+        class acceptor:
             supported_contexts = ()
 
-        class requestor:  # noqa: N801
-            class primitive:  # noqa: N801
+        class requestor:
+            class primitive:
                 presentation_context_definition_list = ()
 
     let_sender_choose(Association)
