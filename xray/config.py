@@ -11,6 +11,7 @@ import yaml
 
 from xray.command import MAX_SEED, FlagError, InputError, parse_flags
 from xray.files import replacing
+from xray.sides import AUTO, NONE
 from xray.storage.places import as_given
 
 CONFIG_FILE = "config.yaml"
@@ -79,6 +80,10 @@ class TrainingConfig:
     """Random shifts, contrast, noise and flips of the training radiographs."""
     flip: float = 0.5
     """Share of the training radiographs that are mirrored, in [0, 1]; at 0, inference does not mirror either."""
+    swap: tuple[str, ...] = ("auto",)
+    """Which categories swap names on a mirrored radiograph: auto, those whose names tell (Left lung, Right lung), or by
+    hand "LEFT NAME=RIGHT NAME", one or more, beside these; "A=A" leaves one as it is. --no-swap (the same as --swap
+    none) swaps none but those named. A name that tells a side without its opposite switches mirroring off."""
     augment_on: Literal["auto", "workers", "device"] = "auto"
     """Where they are changed: by the workers one at a time, or a batch at a time on the device that trains, the same
     way for the same seed but for rounding and noise; auto is device on a GPU, otherwise workers."""
@@ -114,6 +119,9 @@ class TrainingConfig:
             require(getattr(self, name) >= low, name, getattr(self, name), f"at least {low}")
         for name, high in {"seed": MAX_SEED, "n_workers": 512, "devices": 1024, "num_nodes": 1024}.items():
             require(getattr(self, name) <= high, name, getattr(self, name), f"at most {high}")
+        for said in self.swap or ("",):
+            fits = said in (AUTO, NONE) or "=" in said.strip("= ")
+            require(fits, "swap", repr(said), 'auto, none or "A=B" with the names of two categories')
         for name, value in dataclasses.asdict(self).items():
             if isinstance(value, float):
                 require(math.isfinite(value), name, value, "a finite number")
@@ -283,7 +291,7 @@ KEPT = (
     "ema", "optimizer", "schedule", "weights",
     "backbone", "head", "norm", "trainable_layers", "fpn_channels", "anchor_scale",
     "architecture", "encoder", "freeze_encoder", "in_channels", "depth", "deep_supervision",
-    "network", "target", "monitor", "fold",
+    "network", "target", "monitor", "fold", "swap",
 )  # fmt: skip
 """What a resumed run cannot change. Its checkpoint would hold another model or optimizer; or the scores that decide
 what is best could not be compared any more: by another metric they would start anew, and replace a better model by a
@@ -313,7 +321,7 @@ def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
         f"{TASKS[task].__doc__}\n\n--task {'|'.join(TASKS)} chooses what is trained (default: detection; this help is "
         "that of the chosen task). --config FILE.yaml reads flags from a recipe; flags given beside it win."
     )
-    flags = yaml_flags(recipe) + args
+    flags = joined_swaps(yaml_flags(recipe)) + joined_swaps(args)
     config = parse_flags(TASKS[task], flags, description=description)
     if config.resume:
         saved = Path(config.save_path) / CONFIG_FILE
@@ -336,6 +344,29 @@ def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
             require(value == old, name, value, f"{old}, the run was started with it; or start another run")
     config.check()
     return task, config
+
+
+def joined_swaps(flags: Sequence[str]) -> list[str]:
+    """Flags with what all of `--swap A=B`, `--swap=A=B` and `--no-swap` among them say as one `--swap`, at the end."""
+    rest: list[str] = []
+    said: list[str] = []
+    open_ended = False
+    for flag in flags:
+        if flag.startswith("--"):
+            open_ended = flag == "--swap"
+            if flag == "--no-swap" or flag == "--no_swap":
+                said.append(NONE)
+            elif flag.startswith("--swap="):
+                said.append(flag.removeprefix("--swap="))
+            elif not open_ended:
+                rest.append(flag)
+        elif open_ended:
+            said.append(flag)
+        else:
+            rest.append(flag)
+    if "--swap" in flags and not said:
+        return [*rest, "--swap", ""]
+    return [*rest, "--swap", *dict.fromkeys(said)] if said else rest
 
 
 def _take(args: list[str], flag: str) -> str | None:

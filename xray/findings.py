@@ -4,7 +4,12 @@ A *class id* (0–13, 14 for "No finding") is what Kaggle's files use; a *catego
 COCO files and in torchvision, where 0 means background.
 """
 
-import re
+from xray.sides import mirrored
+
+__all__ = [
+    "CATEGORIES", "COLOURS", "FINDINGS", "NO_FINDING", "NO_FINDING_BOX", "NO_FINDING_NAME", "PNEUMOTHORAX", "colour_of",
+    "mirrored",
+]  # fmt: skip
 
 FINDINGS = (
     "Aortic enlargement",
@@ -59,17 +64,3 @@ COLOURS = (
 def colour_of(category_id: int) -> str:
     """The `#RRGGBB` colour of a category (ids from 1, as in COCO files); it repeats after 14 categories."""
     return COLOURS[(category_id - 1) % len(COLOURS)]
-
-
-def mirrored(categories: dict[int, str]) -> dict[int, int]:
-    """What each category becomes when the radiograph is flipped: "Left lung" ↔ "Right lung", all others themselves.
-
-    categories: {category id: name}. A side without its opposite among the names stays itself.
-    """
-    by_name = {name.casefold(): category_id for category_id, name in categories.items()}
-    other_side = {"left": "right", "right": "left"}
-    result = {}
-    for category_id, name in categories.items():
-        flipped = re.sub(r"\b(left|right)\b", lambda side: other_side[side.group()], name.casefold())
-        result[category_id] = by_name.get(flipped, category_id)
-    return result

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from xray.command import InputError
 from xray.detection.model import Detector, build_detector
-from xray.findings import mirrored
 from xray.refine import Refinement
 from xray.segmentation.triplet import Triplet
+from xray.sides import from_pairs, mirrored
 from xray.training.convolutions import quicken
 from xray.training.deploy import load_deployed
 from xray.training.folding import fold_batch_norms
@@ -98,7 +98,8 @@ class LoadedClassifier:
     """A classifier of a run directory, ready to run.
 
     labels: names of its outputs, ["abnormal"] for one that tells abnormal from normal radiographs.
-    categories: id → name of those that are categories: none for abnormal.
+    categories: id → name of those that are categories: none for abnormal. order: of its outputs that which the labels
+    have on a mirrored radiograph; empty where none of them tells a side.
     """
 
     model: nn.Module
@@ -106,11 +107,13 @@ class LoadedClassifier:
     labels: tuple[str, ...]
     categories: dict[int, str]
     flips: bool = True
+    order: tuple[int, ...] = ()
 
     @torch.inference_mode()
     def probability(self, canvases: np.ndarray, flip: bool) -> np.ndarray:
-        """(B, S, S) uint8 → (B, K) float32 in [0, 1]; labels that name a side are not looked at mirrored."""
-        return self.model(_view(canvases, flip, self.model)).float().sigmoid().cpu().numpy()
+        """(B, S, S) uint8 → (B, K) float32 in [0, 1]; flip: looks at the mirrored ones, and swaps sides back."""
+        found = self.model(_view(canvases, flip, self.model)).float().sigmoid().cpu().numpy()
+        return found[:, list(self.order)] if flip and self.order else found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +243,9 @@ def loaded_of(description: dict[str, Any], network: nn.Module) -> Loaded:
     """
     categories, size = _categories(description), int(description["canvas_size"])
     flips = bool(description.get("flips", True))
-    sides = mirrored(categories)
+    # Runs of earlier versions swap what names tell, and their classifiers learned labels that were not swapped.
+    is_early = "swap" not in description
+    sides = mirrored(categories) if is_early else from_pairs(categories, description["swap"])
     if description["task"] == "detection":
         return LoadedDetector(network, size, categories, sides, flips)
     if description["task"] == "segmentation":
@@ -255,9 +260,12 @@ def loaded_of(description: dict[str, Any], network: nn.Module) -> Loaded:
         gate = float(thresholds["gate"]) if "gate" in thresholds else None
         return LoadedSegmenter(network, size, categories, sides, flips, triplet, refinement, gate)
     labels = tuple(str(label) for label in description["labels"])
-    one_sided = any(sides[category] != category for category in categories)
     own = {} if labels == (ABNORMAL,) else categories
-    return LoadedClassifier(network, size, labels, own, flips and not one_sided)
+    if is_early:
+        one_sided = any(sides[category] != category for category in categories)
+        return LoadedClassifier(network, size, labels, own, flips and not one_sided)
+    order = tuple(list(own).index(sides[category]) for category in own)
+    return LoadedClassifier(network, size, labels, own, flips, order)
 
 
 def _categories(description: dict[str, Any]) -> dict[int, str]:

@@ -56,6 +56,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
 
     from xray.data.dataset import shared_with_workers
     from xray.data.store import open_store
+    from xray.sides import told
     from xray.training.checkpoints import LAST, LastCheckpoint, Stopped, check_resumable, clear_leftovers
     from xray.training.determinism import deterministic
     from xray.training.device import compile_options, lightning_precision, resolve_device
@@ -71,6 +72,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
     task = build_task(task_name, config, store)
     task.check_store_device(device)
     print(f"{len(task.train_rows)} radiographs train, {len(task.val_rows)} validate (fold {config.fold})")
+    print(told(task.swap, store.categories, task.flip > 0, task.names_sides))
     if config.resume and is_first:
         clear_leftovers(run)
         print(where_it_goes_on(progress, run))

@@ -26,6 +26,8 @@ class ClassificationTask(Task):
     config: ClassificationConfig
 
     def __init__(self, config: ClassificationConfig, store: Store) -> None:
+        # Abnormal is the same from both sides.
+        self.names_sides = config.target != ABNORMAL
         super().__init__(config, store)
         self.labels = image_labels(store, config.target)
         self.names = [ABNORMAL] if config.target == ABNORMAL else list(store.categories.values())
@@ -54,7 +56,9 @@ class ClassificationTask(Task):
 
     def train_dataloader(self) -> Any:
         augmentation, options = self.augmentation(), self.training_options()
-        dataset = LabelDataset(self.store, self.train_rows, self.labels, augmentation, self.config.seed, **options)
+        order = self.mirrored_channels if self.names_sides else [0]
+        data = (self.store, self.train_rows, self.labels)
+        dataset = LabelDataset(*data, augmentation, self.config.seed, **options, mirrored_labels=order)
         sampler = EpochSampler(np.ones(len(dataset)), self.config.seed, self.global_rank, self.trainer.world_size)
         return self.loader(dataset, collate_images, sampler)
 

@@ -28,7 +28,7 @@ class Augmentation:
     """Flips, shifts, contrast, noise and blur of one canvas with its boxes and mask.
 
     strength: "none", "light" or "strong".
-    mirror: {label: label on a flipped radiograph}, from `xray.findings.mirrored`.
+    mirror: {label: label on a flipped radiograph}, its own inverse, from `xray.sides`.
     flip: share of the canvases that are mirrored; none is at strength "none".
     mirrored_channels: of a mask with a channel for each label of `mirror`, ascending, their order when flipped.
     """
@@ -84,6 +84,10 @@ class Augmentation:
             self._blank = np.zeros((size, size, 1), dtype=np.uint8)
         changed = _run(self._drawing, seed, generator, bboxes=boxes, labels=labels, image=self._blank)
         return changed["bboxes"], changed["labels"], _change(seed, size, flipped, changed["applied_transforms"])
+
+    def mirrors(self, seed: int) -> bool:
+        """Whether a call with this seed mirrors the canvas."""
+        return bool(np.random.default_rng(seed).random() < self.flip)
 
     def _flipped(
         self, generator: np.random.Generator, size: int, boxes: np.ndarray, labels: np.ndarray

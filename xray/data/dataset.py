@@ -54,8 +54,8 @@ class CanvasDataset(Dataset[dict[str, Any]]):
         key: the position in `rows`, or (epoch, draw, position) from EpochSampler, which decides the augmentation.
         boxes: (N, 4) xyxy in canvas pixels. labels: (N,). mask: (K, S, S) uint8.
         """
-        epoch, draw, position = key if isinstance(key, tuple) else (0, 0, key)
-        row, seed = int(self.rows[position]), sample_seed(self.seed, epoch, draw)
+        position = key[-1] if isinstance(key, tuple) else key
+        row, seed = int(self.rows[position]), self.seed_of(key)
         item: dict[str, Any] = {"row": row}
         image = self.store.images[row] if self.pixels else None
         if self.augmentation is not None and self.later:
@@ -70,6 +70,11 @@ class CanvasDataset(Dataset[dict[str, Any]]):
         if mask is not None:
             item["mask"] = torch.from_numpy(np.array(mask))
         return item, boxes, labels
+
+    def seed_of(self, key: int | tuple[int, int, int]) -> int:
+        """The seed of the change that a key draws."""
+        epoch, draw, _ = key if isinstance(key, tuple) else (0, 0, key)
+        return sample_seed(self.seed, epoch, draw)
 
 
 NO_BOXES = np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
@@ -122,17 +127,29 @@ class MaskDataset(CanvasDataset):
 class LabelDataset(CanvasDataset):
     """Canvases with labels of the whole radiograph.
 
-    labels: (len(store), K) of 0 and 1. An item is `image` (1, S, S) uint8, `labels` (K,) float32, and `row`.
+    labels: (len(store), K) of 0 and 1. mirrored_labels: their order on a mirrored radiograph, on which left has become
+    right; as they are, if not given. An item is `image` (1, S, S) uint8, `labels` (K,) float32, and `row`.
     """
 
-    def __init__(self, store: Store, rows: np.ndarray, labels: np.ndarray, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        store: Store,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        *args: Any,
+        mirrored_labels: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(store, rows, *args, **kwargs)
         self.labels = labels.astype(np.float32)
+        self.mirrored_labels = list(range(labels.shape[1])) if mirrored_labels is None else list(mirrored_labels)
 
     def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
         """key: as for `draw`."""
         item = self.draw(key, *NO_BOXES)[0]
-        return {**item, "labels": torch.from_numpy(self.labels[item["row"]].copy())}
+        labels = self.labels[item["row"]]
+        is_mirrored = self.augmentation is not None and self.augmentation.mirrors(self.seed_of(key))
+        return {**item, "labels": torch.from_numpy(labels[self.mirrored_labels] if is_mirrored else labels.copy())}
 
 
 def collate_images(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from xray.data.changes import change_images, change_masks
 from xray.data.dataset import EpochSampler, make_loader, sample_seed
 from xray.data.predictions import Predictions
 from xray.data.store import Store
-from xray.findings import mirrored
+from xray.sides import chosen
 from xray.training.checkpoints import progress_of
 from xray.training.device_store import DeviceStore, check_memory, where_to_store
 from xray.training.optimizers import configure
@@ -28,18 +28,24 @@ class Task(L.LightningModule):
     """A task's model, `self.model`, with its data; subclasses add the losses and the validation.
 
     monitored: the validation metric that decides what is best; higher is better.
-    needs_masks: whether its batches hold masks.
+    needs_masks: whether its batches hold masks. names_sides: whether it learns categories, which may tell a side.
     validated: what the last validation predicted, None before it. metrics: its numbers.
     terms: names and values (T,) of the last step's losses.
+    swap: which categories swap names on a mirrored radiograph. flip: share of the radiographs that are mirrored: none
+    where a category would become one that has no name.
     on_device: the canvases on the device that trains, None where they stay in their file.
     """
 
     monitored = ""
     needs_masks = False
+    names_sides = True
 
     def __init__(self, config: TrainingConfig, store: Store) -> None:
         super().__init__()
         self.config, self.store = config, store
+        self.swap = chosen(store.categories, config.swap)
+        is_nameless = bool(self.swap.alone) and self.names_sides
+        self.flip = 0.0 if is_nameless or config.augment == "none" else config.flip
         self.train_rows, self.val_rows = training_rows(store, config.fold)
         self.validated: Predictions | None = None
         self.metrics: dict[str, Any] = {}
@@ -65,7 +71,8 @@ class Task(L.LightningModule):
         return {
             "categories": {str(category_id): name for category_id, name in self.store.categories.items()},
             "canvas_size": self.store.canvas_size,
-            "flips": self.config.flip > 0 and self.config.augment != "none",
+            "flips": self.flip > 0,
+            "swap": self.swap.pairs,
             "metrics": self.metrics,
         }
 
@@ -77,7 +84,7 @@ class Task(L.LightningModule):
 
     def augmentation(self) -> Augmentation:
         """The random changes that the config asks for."""
-        return Augmentation(self.config.augment, mirrored(self.store.categories), self.config.flip)
+        return Augmentation(self.config.augment, self.swap.of, self.flip)
 
     @property
     def augments_on_device(self) -> bool:
