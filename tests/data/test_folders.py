@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from source_cases import write_dicom, write_picture
@@ -130,11 +131,45 @@ def test_spelling_of_splits_and_classes(tmp_path):
 def test_equal_names_in_two_classes_are_two_radiographs(tmp_path):
     write(tmp_path, "A/1.png", "B/1.png", "B/2.png")
     source = read_folders(tmp_path)
-    assert [image.source_id for image in source.images] == ["A/1", "B/1", "B/2"]
+    assert [image.source_id for image in source.images] == ["A/1", "B/1", "2"]
     assert (labels(source), source.dropped) == ({"A/1.png": (1,), "B/1.png": (2,), "B/2.png": (2,)}, [])
-    # In one folder they would be one to whoever names them without suffix.
-    write(tmp_path, "A/1.jpg")
-    assert account(read_folders(tmp_path)) == [("A/1.png", "second file of the same name")]
+    # In one folder they are told apart by their suffixes.
+    write(tmp_path, "A/1.jpg", "A/2.PNG", "A/2.png")
+    source = read_folders(tmp_path)
+    assert {image.source_id for image in source.images} == {"A/1.jpg", "A/1.png", "B/1", "A/2.PNG", "A/2.png", "B/2"}
+    assert source.dropped == []
+
+
+def write_mask(path, left=10):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = np.zeros((30, 40), dtype=np.uint8)
+    drawn[5:25, left:20] = 255
+    assert cv2.imwrite(str(path), drawn)
+
+
+def test_masks_beside_the_radiographs_are_left_out(tmp_path):
+    # As the COVID-19 Radiography Database is laid out; and masks in folders of their own, and beside each radiograph.
+    for label in ("COVID", "Normal"):
+        write(tmp_path, *(f"{label}/images/{label}-{number}.png" for number in range(3)))
+        for number in range(3):
+            write_mask(tmp_path / label / "masks" / f"{label}-{number}.png", number)
+            write_mask(tmp_path / "lung masks" / label / f"{label}-{number}.png", number)
+            write_mask(tmp_path / label / "images" / f"{label}-{number}_mask.png", number)
+    write(tmp_path, "Mask wearers/1.png")
+    source = read_folders(tmp_path)
+    assert names(source) == ["COVID", "Mask wearers"]
+    assert len(source.images) == 7
+    assert not any("mask" in image.file_name for image in source.images)
+    assert source.dropped == []
+    assert sorted((warning.where, warning.kind) for warning in source.warnings) == [
+        ("COVID/images/", "masks beside radiographs, left out"),
+        ("COVID/masks/", "masks beside radiographs, left out"),
+        ("Mask wearers/", "named like masks, kept as radiographs"),
+        ("Normal/images/", "masks beside radiographs, left out"),
+        ("Normal/masks/", "masks beside radiographs, left out"),
+        ("lung masks/COVID/", "masks beside radiographs, left out"),
+        ("lung masks/Normal/", "masks beside radiographs, left out"),
+    ]
 
 
 def test_a_file_in_two_classes_is_left_out_of_both(kaggle, tmp_path):

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xray.command import InputError
-from xray.data import source as reasons
 from xray.data.boxes import BoxTable
 from xray.data.conversion import write_store
 from xray.data.mask_files import in_threads
+from xray.data.mask_folders import without_masks
 from xray.data.names import LINK_OUT, leads_out
+from xray.data.naming import source_ids
 from xray.data.patients import name_patients
-from xray.data.radiograph import SUFFIXES, find_radiographs, source_id
+from xray.data.radiograph import SUFFIXES, find_radiographs
+from xray.data.run_warnings import RunWarning
 from xray.data.source import Dropped, Source, SourceImage
 
 if TYPE_CHECKING:
@@ -94,8 +96,9 @@ def read_folders(
         case make no difference to class names.
     patients: as `xray.data.patients.name_patients` reads it; nothing is guessed from file names.
 
-    A file that stands, byte for byte, in two classes is left out of both; of copies within a class one is kept, that
-    in the test split if there is one.
+    Folders of masks beside the radiographs are left out, see `xray.data.mask_folders.without_masks`. A file that
+    stands, byte for byte, in two classes is left out of both; of copies within a class one is kept, that in the test
+    split if there is one. Ids are those of `xray.data.naming.source_ids`.
 
     Raises InputError for a missing directory, for one without class folders, with a test split alone, with the splits
     inside the class folders, with a single class to train on, or where it is not clear which class is normal.
@@ -105,7 +108,7 @@ def read_folders(
         raise InputError(f"no data at {root}: give the directory that holds a folder of radiographs for each class")
     dropped: list[Dropped] = []
     layout, parts = _find_parts(root, dropped)
-    files, names = _list_files(root, parts, dropped)
+    files, names, warnings = _list_files(root, parts, dropped)
     _check_classes(root, files, names)
     files = _without_copies(files, n_threads, dropped)
     without = _normal_class(root, names, normal)
@@ -119,7 +122,7 @@ def read_folders(
             split=file.split,
             labels=() if file.label == without else (number[file.label],),
         )
-        for file, own_id in _with_ids(files, dropped)
+        for file, own_id in zip(files, source_ids([file.name for file in files]), strict=True)
     ]
     digest = hashlib.sha256(json.dumps([classes, [[image.file_name, image.labels] for image in images]]).encode())
     if patients is not None:
@@ -135,6 +138,7 @@ def read_folders(
         categories=[{"id": place, "name": name} for place, name in enumerate(classes, start=1)],
         fingerprint=digest.hexdigest(),
         dropped=dropped,
+        warnings=warnings,
     )
 
 
@@ -171,22 +175,28 @@ def _find_parts(root: Path, dropped: list[Dropped]) -> tuple[str, list[tuple[str
 
 def _list_files(
     root: Path, parts: Iterable[tuple[str, Path]], dropped: list[Dropped]
-) -> tuple[list[_File], dict[str, str]]:
-    """The radiographs below the class folders, and the classes: name in lower case → name as first met."""
-    files: list[_File] = []
-    names: dict[str, str] = {}
+) -> tuple[list[_File], dict[str, str], list[RunWarning]]:
+    """The radiographs below the class folders, the classes, name in lower case → name as first met, and what masks
+    were passed over."""
+    found: list[tuple[str, Path, list[Path]]] = []
     for split, part in parts:
         dropped += [Dropped(path.relative_to(root).as_posix(), NO_CLASS) for path in _strays(part)]
         for folder in _folders(part, root, dropped if part != root else []):
-            found = _radiographs(folder, root)
-            if not found:
+            inside = sorted(_radiographs(folder, root))
+            if not inside:
                 dropped.append(Dropped(folder.relative_to(root).as_posix(), EMPTY_FOLDER))
-                continue
-            names.setdefault(folder.name.casefold(), folder.name)
-            files += [
-                _File(path, path.relative_to(root).as_posix(), split, folder.name.casefold()) for path in sorted(found)
-            ]
-    return files, names
+            found.append((split, folder, inside))
+    kept, warnings = without_masks([path for _, _, inside in found for path in inside], root)
+    is_radiograph = set(kept)
+    files: list[_File] = []
+    names: dict[str, str] = {}
+    for split, folder, inside in found:
+        label = folder.name.casefold()
+        own = [_File(path, path.relative_to(root).as_posix(), split, label) for path in inside if path in is_radiograph]
+        if own:
+            names.setdefault(label, folder.name)
+        files += own
+    return files, names, warnings
 
 
 def _folders(folder: Path, root: Path, dropped: list[Dropped]) -> list[Path]:
@@ -296,17 +306,3 @@ def _key(path: Path, n_bytes: int | None) -> tuple[int, bytes] | None:
             return size, hashlib.sha256(file.read(n_bytes)).digest()
     except OSError:
         return None
-
-
-def _with_ids(files: list[_File], dropped: list[Dropped]) -> list[tuple[_File, str]]:
-    """Each file with its id: the stem, or the path without suffix of all where two share a stem (as for inference)."""
-    taken: dict[str, _File] = {}
-    for file in files:
-        own_path = Path(file.name).with_name(source_id(file.path)).as_posix()
-        if own_path in taken:
-            dropped.append(Dropped(file.name, reasons.REPEATED_NAME, detail=taken[own_path].name))
-        else:
-            taken[own_path] = file
-    stems = Counter(source_id(file.path) for file in taken.values())
-    is_unique = len(stems) == len(taken)
-    return [(file, source_id(file.path) if is_unique else own_path) for own_path, file in taken.items()]
