@@ -89,20 +89,26 @@ def read_coco(
     for number in sorted(found.lost):
         reason = reasons.LOST_ANNOTATION if has_box[number] else reasons.NO_BOX_LEFT
         dropped.append(Dropped(images.images[number].file_name, reason))
-    is_whole = ~np.isin(np.arange(len(images.images)), list(found.lost))
-    new_number = np.cumsum(is_whole) - 1
-    rows_kept = np.flatnonzero(is_whole[found.boxes.images])
-    boxes = found.boxes.select(rows_kept)
+    # The order of a file's entries says nothing: the same entries in any order are the same dataset.
+    order = sorted(set(range(len(images.images))) - found.lost, key=lambda number: images.images[number].file_name)
+    new_number = np.full(len(images.images), -1, dtype=np.int64)
+    new_number[order] = np.arange(len(order))
+    numbers, labels, corners = new_number[found.boxes.images].tolist(), found.boxes.labels, found.boxes.boxes.tolist()
+    rows_kept = sorted(
+        (row for row, number in enumerate(numbers) if number >= 0),
+        key=lambda row: (numbers[row], labels[row], corners[row], found.readers[row]),
+    )
+    boxes = found.boxes.select(np.array(rows_kept, dtype=np.int64))
     return Source(
         kind="coco",
         layout=posixpath.basename(file.name),
-        images=[image for image, whole in zip(images.images, is_whole.tolist(), strict=True) if whole],
+        images=[images.images[number] for number in order],
         boxes=BoxTable(new_number[boxes.images], boxes.labels, boxes.boxes, boxes.scores),
-        readers=[found.readers[row] for row in rows_kept.tolist()],
-        places=[found.places[row] for row in rows_kept.tolist()],
+        readers=[found.readers[row] for row in rows_kept],
+        places=[found.places[row] for row in rows_kept],
         categories=categories,
         fingerprint=hashlib.sha256(content + f"{crowds} {unplaced}".encode()).hexdigest(),
-        masks={new: found.masks[old] for new, old in enumerate(rows_kept.tolist()) if old in found.masks},
+        masks={new: found.masks[old] for new, old in enumerate(rows_kept) if old in found.masks},
         dropped=dropped,
         warnings=images.warnings + found.warnings,
     )

@@ -181,9 +181,10 @@ def _labels(store: Store, predictions: Predictions, name: str, category_ids: Cat
         chosen = _named(store, predictions, used, name) or _numbered(store, numberings, used, name, meaning)
     unknown = [label for label in used if label not in chosen]
     if unknown:
+        known = sorted(number for number, category in chosen.items() if category in store.categories)
         raise InputError(
             f"{name} has boxes of category {', '.join(map(str, unknown))}, {store.path} knows "
-            f"{', '.join(map(str, sorted(chosen)[:20]))}: give the dataset that the model was trained for, or say with "
+            f"{', '.join(map(str, known[:20]))}: give the dataset that the model was trained for, or say with "
             "--category-ids source or dataset whose numbers they are"
         )
     lookup = np.array([chosen[label] for label in used], dtype=np.int64)

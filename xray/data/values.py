@@ -73,7 +73,7 @@ def identity(value: Any) -> int | str | None:
             return None
         # "nan" and "NA" may be somebody's names here; pandas writes them as empty cells.
         return whole_number(text) if _WHOLE.fullmatch(text) else text
-    if isinstance(value, float) and not math.isnan(value) and not value.is_integer():
+    if isinstance(value, float) and math.isfinite(value) and not value.is_integer():
         return repr(value)
     return whole_number(value)
 

@@ -1,0 +1,225 @@
+"""What the numbers in other detectors' files mean: pycocotools on the original file is the judge."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from source_cases import write_picture
+
+from xray.command import InputError
+from xray.data.coco import convert_coco
+from xray.data.prediction_ids import resolve, resolve_images
+from xray.data.predictions import read_predictions
+from xray.data.store import open_store
+from xray.evaluation import evaluate
+
+TWO = ({"id": 1, "name": "Nodule"}, {"id": 2, "name": "Mass"})
+N = 8
+
+
+class Case:
+    """A COCO file of eight radiographs, one box each, its dataset, and results that name them by the file's ids."""
+
+    def __init__(self, folder, names=None, ids=None, categories=TWO, used=None):
+        names = names or [f"r{number}.png" for number in range(N)]
+        ids = list(ids or range(1, N + 1))
+        used = used or [category["id"] for category in categories]
+        random = np.random.default_rng(0)
+        self.folder = folder
+        self.truth = {"images": [], "annotations": [], "categories": list(categories)}
+        self.results = []
+        for number, (name, own_id) in enumerate(zip(names, ids, strict=True)):
+            write_picture(folder / "raw" / name, offset=number)
+            bbox = [*random.integers(0, 20, 2).tolist(), 30, 15]
+            self.truth["images"].append({"id": own_id, "file_name": name, "width": 60, "height": 40})
+            category = used[number % len(used)]
+            self.truth["annotations"].append(
+                {"id": number + 1, "image_id": own_id, "category_id": category, "bbox": bbox, "area": 450, "iscrowd": 0}
+            )
+            # Not perfect: the wrong thing must not score the same by chance.
+            moved = [bbox[0] + number % 4, bbox[1], bbox[2], bbox[3]]
+            score = 0.9 - number / 20
+            self.results.append({"image_id": own_id, "category_id": category, "bbox": moved, "score": score})
+        (folder / "raw" / "annotations.json").write_text(json.dumps(self.truth))
+        convert_coco(folder / "raw", folder / "data", image_size=32, n_folds=2, n_workers=0)
+        self.store = open_store(folder / "data", pixels=False)
+
+    def read(self, results=None):
+        (self.folder / "p.json").write_text(json.dumps(self.results if results is None else results))
+        return read_predictions(self.folder / "p.json")
+
+    def ours(self, results=None, **flags):
+        found = evaluate(self.store, resolve(self.store, self.read(results), **flags)).metrics
+        return [found["coco_ap"], found["coco_ap50"], found["coco_ap75"]]
+
+    def theirs(self):
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = COCO(str(self.folder / "raw" / "annotations.json"))
+            scored = COCOeval(truth, truth.loadRes(self.results), "bbox")
+            scored.evaluate()
+            scored.accumulate()
+            scored.summarize()
+        return scored.stats[:3].tolist()
+
+
+PLAIN = [f"{number}.png" for number in range(1, N + 1)]
+CHEST = ({"id": 0, "name": "chest"}, {"id": 1, "name": "Nodule"}, {"id": 2, "name": "Mass"})
+CASES = {
+    "names that are no numbers": {},
+    "numbers as names, in the order of the text": {"names": sorted(PLAIN, key=lambda name: name[::-1])},
+    "numbers as names, ids from 0": {"names": PLAIN, "ids": range(N)},
+    "ids far away": {"ids": range(700_000, 700_000 + N)},
+    "categories from 0": {"categories": ({"id": 0, "name": "Nodule"}, {"id": 1, "name": "Mass"})},
+    "a category never used": {"categories": CHEST, "used": [1, 2]},
+    "categories with a gap": {"categories": ({"id": 1, "name": "Nodule"}, {"id": 3, "name": "Mass"})},
+    "categories in another order": {"categories": ({"id": 9, "name": "Nodule"}, {"id": 4, "name": "Mass"})},
+    "more than fifteen categories": {
+        "categories": [{"id": n, "name": f"c{n}"} for n in range(20)],
+        "used": [15, 0, 14],
+    },
+}
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_the_files_own_numbers_score_what_pycocotools_says(tmp_path, what):
+    case = Case(tmp_path, **CASES[what])
+    expected = case.theirs()
+    assert 0.2 < expected[0] < 1
+    np.testing.assert_allclose(case.ours(), expected, atol=1e-9)
+    # As pandas and web tools write them.
+    spelt = [
+        {**row, "image_id": float(row["image_id"]), "category_id": str(row["category_id"])} for row in case.results
+    ]
+    np.testing.assert_allclose(case.ours(spelt), expected, atol=1e-9)
+    np.testing.assert_allclose(case.ours(ids="coco", category_ids="source"), expected, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def gap(tmp_path_factory):
+    """Categories 2 and 3, which the dataset numbers 1 and 2."""
+    categories = ({"id": 2, "name": "Nodule"}, {"id": 3, "name": "Mass"})
+    return Case(tmp_path_factory.mktemp("gap"), names=PLAIN, ids=range(11, 11 + N), categories=categories)
+
+
+def row(image_id, category, **changes):
+    return {"image_id": image_id, "category_id": category, "bbox": [0, 0, 5, 5], "score": 0.5, **changes}
+
+
+def labels(case, *rows, **flags):
+    found = resolve(case.store, case.read(list(rows)), **flags)
+    return [
+        (found.image_ids[image], label) for image, label in zip(found.table.images, found.table.labels, strict=True)
+    ]
+
+
+def test_names_are_source_ids_and_numbers_the_files_own(gap):
+    assert labels(gap, row(11, 2), row(12, 3)) == [("1", 1), ("2", 2)]
+    assert labels(gap, row("1", 3), row("2.png", 3), row("./3.png", 3)) == [("1", 2), ("2", 2), ("3", 2)]
+    # 1 fits only the dataset's own numbers, 3 only the source's.
+    assert labels(gap, row("1", 1)) == [("1", 1)]
+    # What the dataset does not have keeps its name.
+    assert labels(gap, row(11, 2), row(99, 2)) == [("1", 1), ("99", 1)]
+    assert labels(gap, row("1", 3), row("elsewhere", 3)) == [("1", 2), ("elsewhere", 2)]
+
+
+def test_a_category_that_is_named_needs_no_number(gap):
+    rows = [row("1", 2, category_name="Mass"), row("2", 1, category_name=" nodule")]
+    assert labels(gap, *rows) == [("1", 2), ("2", 1)]
+    normal = row("2", 15, bbox=[0, 0, 1, 1], category_name="No finding")
+    assert labels(gap, *rows, normal)[2] == ("2", 15)
+    with pytest.raises(InputError, match=r"boxes of Nipple, which are no categories of"):
+        labels(gap, *rows, row("1", 7, category_name="Nipple"))
+
+
+def test_a_number_with_two_meanings_is_refused_until_it_is_said(gap):
+    with pytest.raises(
+        InputError, match=r"category 2, which is 'Mass' in .* and 'Nodule' in its source: .*category-ids"
+    ):
+        labels(gap, row("1", 2))
+    assert labels(gap, row("1", 2), category_ids="dataset") == [("1", 2)]
+    assert labels(gap, row("1", 2), category_ids="source") == [("1", 1)]
+
+
+def test_a_number_without_a_meaning_is_refused(gap):
+    with pytest.raises(InputError, match=r"boxes of category 1, .* knows 2, 3: .*--category-ids"):
+        labels(gap, row(11, 1))
+    with pytest.raises(InputError, match=r"none of the 1 images .* \(such as 99\).*--ids"):
+        labels(gap, row(99, 2))
+    # Rows of annotations.json, counted from 0: none of them is an id of the source's file.
+    with pytest.raises(InputError, match=r"numbers 2 images, of which the source's own COCO file has 0 .*--ids"):
+        labels(gap, row(0, 2), row(1, 2))
+    assert labels(gap, row(0, 2), row(1, 2), ids="rows") == [("1", 2), ("2", 2)]
+    assert labels(gap, row(1, 2), row(2, 3), ids="source", category_ids="source") == [("1", 1), ("2", 2)]
+
+
+def test_texts_that_may_be_names_or_ids(tmp_path):
+    case = Case(tmp_path, names=["11.png", *(f"r{n}.png" for n in range(N - 1))], ids=range(10, 10 + N))
+    # 11 is a radiograph's name, and the id of another.
+    assert labels(case, row("11", 1)) == [("11", 1)]
+    assert labels(case, row(11, 1)) == [("r0", 1)]
+    # None of these is a name.
+    assert labels(case, row("12", 1), row("13", 1)) == [("r1", 1), ("r2", 1)]
+    with pytest.raises(InputError, match=r"names images like '12', .*--ids coco or --ids source"):
+        labels(case, row("12", 1), row("r3.png", 1))
+
+
+def test_a_segmenters_own_categories_are_let_alone(gap):
+    found = resolve_images(gap.store, gap.read([row(12, 7)]), "masks.json")
+    assert (found.image_ids, found.table.labels.tolist()) == (("2",), [7])
+
+
+def test_two_ids_of_one_radiograph(tmp_path):
+    for number in range(3):
+        write_picture(tmp_path / "raw" / f"r{number}.png", offset=number)
+    images = [{"id": number, "file_name": f"r{number % 3}.png", "width": 60, "height": 40} for number in range(4)]
+    truth = {"images": images, "annotations": [], "categories": list(TWO)}
+    (tmp_path / "raw" / "annotations.json").write_text(json.dumps(truth))
+    convert_coco(tmp_path / "raw", tmp_path / "data", image_size=32, n_folds=2, n_workers=0)
+    store = open_store(tmp_path / "data", pixels=False)
+    (tmp_path / "p.json").write_text(json.dumps([row(0, 1), row(3, 2)]))
+    found = resolve(store, read_predictions(tmp_path / "p.json"))
+    assert (found.image_ids, found.table.images.tolist()) == (("r0",), [0, 0])
+
+
+@pytest.fixture
+def vinbig(tmp_path):
+    """A dataset that comes from no COCO file: radiographs "5", "0" and "b"."""
+    images = [
+        {
+            "id": number,
+            "file_name": f"{name}.png",
+            "source_id": name,
+            "width": 60,
+            "height": 40,
+            "split": "test",
+            "fold": -1,
+        }
+        for number, name in enumerate(("5", "0", "b"))
+    ]
+    content = {"images": images, "annotations": [], "categories": list(TWO)}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    (tmp_path / "conversion.json").write_text(json.dumps({"parameters": {"image_size": 32}}))
+    return tmp_path
+
+
+def test_numbers_beside_a_dataset_without_a_coco_file(vinbig):
+    store = open_store(vinbig, pixels=False)
+
+    def read(*ids, **flags):
+        (vinbig / "p.json").write_text(json.dumps([row(image_id, 1) for image_id in ids]))
+        return resolve(store, read_predictions(vinbig / "p.json"), **flags).image_ids
+
+    assert read(5) == ("5",)
+    assert read(1, 2) == ("0", "b")
+    # 0 is a name, and the row of another.
+    with pytest.raises(InputError, match=r"may be names or rows of .*--ids source or --ids rows"):
+        read(0)
+    assert (read(0, ids="source"), read(0, ids="rows")) == (("0",), ("5",))
+    with pytest.raises(InputError, match=r"--ids coco: .* does not come from a COCO file"):
+        read(0, ids="coco")
+    with pytest.raises(InputError, match=r"--category-ids source: .* has no category ids of its source"):
+        read(5, category_ids="source")
