@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import forkserver
@@ -213,6 +214,7 @@ class Workers:
         self._arguments = (n_workers, memory_limit, module)
         self._lock, self._is_ended = threading.Lock(), False
         self._pool = _start_pool(*self._arguments)
+        self._under_way: weakref.WeakKeyDictionary[Future, _UnderWay] = weakref.WeakKeyDictionary()
         # As many as there are workers, so that what a thread waits for is running.
         self._threads = ThreadPoolExecutor(n_workers, thread_name_prefix="decoding")
 
@@ -228,14 +230,37 @@ class Workers:
     def submit(
         self, work: Callable[[_Item], _Result], item: _Item, name: str, timeout: float = TIMEOUT
     ) -> "Future[_Result | Failed]":
-        """Does `work(item)` as `in_workers` does; any thread may ask. Cancelled while it waits, it never starts."""
-        return self._threads.submit(self._do, work, item, name, timeout)
+        """Does `work(item)` as `in_workers` does; any thread may ask.
 
-    def _do(self, work: Callable[[_Item], _Result], item: _Item, name: str, timeout: float) -> _Result | Failed:
+        Cancelled while it waits, it never starts; `abandon` ends it while it runs.
+        """
+        under_way = _UnderWay()
+        future = self._threads.submit(self._do, work, item, name, timeout, under_way)
+        self._under_way[future] = under_way
+        return future
+
+    def abandon(self, future: "Future[Any]") -> None:
+        """Ends the worker that is at a submitted item, whose result nobody wants any more: it comes out as Failed."""
+        under_way = self._under_way.get(future)
+        if under_way is None or future.done():
+            return
+        under_way.is_abandoned = True
+        if under_way.job is not None:
+            # The pool ends the process of a job that is cancelled while it runs.
+            under_way.job.future.cancel()
+
+    def _do(
+        self, work: Callable[[_Item], _Result], item: _Item, name: str, timeout: float, under_way: "_UnderWay"
+    ) -> _Result | Failed:
         for _ in range(MAX_ATTEMPTS):
+            if under_way.is_abandoned:
+                break
             pool = self._pool
             try:
-                return _outcome(_schedule(pool, work, 0, item, name, timeout), pool, timeout)
+                under_way.job = job = _schedule(pool, work, 0, item, name, timeout)
+                if under_way.is_abandoned:
+                    job.future.cancel()
+                return _outcome(job, pool, timeout)
             except _PoolBrokenError:
                 with self._lock:
                     if self._is_ended:
@@ -244,6 +269,14 @@ class Workers:
                         _stop_pool(pool)
                         self._pool = _start_pool(*self._arguments)
         return Failed(f"{name}: its decoder disappeared without a word")
+
+
+@dataclasses.dataclass
+class _UnderWay:
+    """What is known of a submitted item while a thread waits for it."""
+
+    job: "_Job | None" = None
+    is_abandoned: bool = False
 
 
 @dataclasses.dataclass
