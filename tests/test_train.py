@@ -58,6 +58,7 @@ def test_it_works_from_another_folder_with_relative_paths(side_store, tmp_path):
     done = script(*TINY_FLAGS, "--data-path", "data", "--save-path", "runs/one", "--n-pictures", 0, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "7 radiographs train, 7 validate (fold 0)" in done.stdout
+    assert "\nmirrored radiographs swap Left shadow ↔ Right shadow\n" in done.stdout
     assert "python tools/infer.py --weights runs/one" in done.stdout
     expected = {"config.yaml", "metrics.csv", "last.ckpt", "best.ckpt", "model.safetensors", "model.json"}
     assert expected | {"validation/predictions.json"} <= contents(tmp_path / "runs" / "one").keys()

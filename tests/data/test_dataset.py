@@ -16,6 +16,7 @@ from xray.data.changes import change_images
 from xray.data.dataset import (
     BoxDataset,
     EpochSampler,
+    LabelDataset,
     collate_boxes,
     make_loader,
     repeat_factors,
@@ -249,3 +250,24 @@ def test_seeds_of_samples_differ():
     seeds = {sample_seed(seed, epoch, draw) for seed in range(3) for epoch in range(10) for draw in range(100)}
     assert len(seeds) == 3000
     assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_labels_of_sides_swap_on_mirrored_radiographs(side_store):
+    store = open_store(side_store)
+    rows, augmentation = np.arange(14), Augmentation("light", mirrored(store.categories), flip=0.5)
+    order = augmentation.mirrored_channels
+    assert order == [1, 0, 2]
+    for later in (False, True):
+        dataset = LabelDataset(store, rows, store.labels, augmentation, later=later, mirrored_labels=order)
+        n_mirrored = 0
+        for draw in range(14):
+            item = dataset[0, draw, draw]
+            is_mirrored = augmentation.mirrors(sample_seed(0, 0, draw))
+            n_mirrored += is_mirrored
+            expected = store.labels[draw][order] if is_mirrored else store.labels[draw]
+            assert item["labels"].tolist() == expected.tolist()
+            if later:
+                assert item["change"].flipped == is_mirrored
+        assert 0 < n_mirrored < 14
+    plain = LabelDataset(store, rows, store.labels)
+    assert plain[3]["labels"].tolist() == store.labels[3].tolist()
