@@ -167,6 +167,28 @@ def test_texts_that_may_be_names_or_ids(tmp_path):
         labels(case, row("12", 1), row("r3.png", 1))
 
 
+def test_files_in_rows_are_held_against_their_ids(tmp_path):
+    case = Case(tmp_path, names=PLAIN, ids=range(2, N + 2))
+    # As Ultralytics writes: the number in the file's name, categories from 1. Image 2 of the COCO file is 1.png.
+    rows = [row(number, 1, file_name=f"{number}.png") for number in (2, 3)]
+    with pytest.raises(InputError, match=r"image 2 is 2\.png, which is 1\.png by its id: .*--ids source .*--ids coco"):
+        labels(case, *rows)
+    assert labels(case, *rows, ids="source") == [("2", 1), ("3", 1)]
+    assert labels(case, *rows, ids="coco") == [("1", 1), ("2", 1)]
+    # Where both say the same, or the id alone says nothing, there is nothing to ask.
+    assert labels(case, row(2, 1, file_name="1.png"), row("some", 2, file_name="4.png")) == [("1", 1), ("4", 2)]
+    with pytest.raises(InputError, match=r"row 1 is of 2\.png, an earlier row of image 2 of 1\.png"):
+        case.read([row(2, 1, file_name="1.png"), row(2, 1, file_name="2.png")])
+
+
+def test_categories_beside_file_names_may_be_numbered_from_1(gap):
+    # The source's Nodule is 2, its Mass 3; counted from 1 they are 1 and 2.
+    assert labels(gap, row(11, 1, file_name="1.png"), row(12, 2, file_name="2.png")) == [("1", 1), ("2", 2)]
+    assert labels(gap, row(11, 3, file_name="1.png")) == [("1", 2)]
+    with pytest.raises(InputError, match="category 2, which is"):
+        labels(gap, row(11, 2, file_name="1.png"))
+
+
 def test_a_segmenters_own_categories_are_let_alone(gap):
     found = resolve_images(gap.store, gap.read([row(12, 7)]), "masks.json")
     assert (found.image_ids, found.table.labels.tolist()) == (("2",), [7])

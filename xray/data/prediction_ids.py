@@ -9,7 +9,7 @@ none, is refused; --ids and --category-ids say what is meant.
 import dataclasses
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -63,7 +63,7 @@ def resolve_images(store: Store, predictions: Predictions, name: str, ids: Image
 
 def _renamed(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[Predictions, str]:
     """Predictions with source ids in place of the file's own, and what those were: "source", "coco" or "rows"."""
-    rows, meaning = _rows(store, predictions.image_ids, name, ids)
+    rows, meaning = _rows(store, predictions, name, ids)
     number: dict[str, int] = {}
     places = [
         number.setdefault(store.records[row]["source_id"] if row >= 0 else str(image_id), len(number))
@@ -71,12 +71,13 @@ def _renamed(store: Store, predictions: Predictions, name: str, ids: ImageIds) -
     ]
     images = np.array(places, dtype=np.int64)[predictions.table.images]
     table = dataclasses.replace(predictions.table, images=images)
-    return dataclasses.replace(predictions, image_ids=tuple(number), table=table, is_foreign=False), meaning
+    renamed = dataclasses.replace(predictions, image_ids=tuple(number), table=table, is_foreign=False, files={})
+    return renamed, meaning
 
 
-def _rows(store: Store, image_ids: Sequence[str | int], name: str, ids: ImageIds) -> tuple[list[int], str]:
-    """(row of each id, -1 for none; what numbers among them are, "source", "coco" or "rows")."""
-    readings = _readings(store)
+def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[list[int], str]:
+    """(row of each id, -1 for none; what the ids are, "source", "coco" or "rows")."""
+    image_ids, readings = predictions.image_ids, _readings(store)
     if ids == "coco" and "coco" not in readings:
         raise InputError(f"--ids coco: {store.path} does not come from a COCO file: give --ids source or rows")
     texts = [image_id for image_id in image_ids if isinstance(image_id, str)]
@@ -85,17 +86,35 @@ def _rows(store: Store, image_ids: Sequence[str | int], name: str, ids: ImageIds
     if ids == "auto":
         of_number = _reading_of_numbers(store, numbers, name, readings) if numbers else "source"
         of_text = _reading_of_texts(store, texts, name, readings) if texts else "source"
-    rows = []
-    for image_id in image_ids:
-        row = readings[of_text if isinstance(image_id, str) else of_number](image_id)
-        rows.append(-1 if row is None else row)
-    if image_ids and max(rows) < 0:
+    rows = [readings[of_text if isinstance(image_id, str) else of_number](image_id) for image_id in image_ids]
+    if ids == "auto":
+        rows = _by_files(store, predictions, rows, name, readings["source"])
+    if image_ids and all(row is None for row in rows):
         raise InputError(
             f"none of the {len(image_ids)} images in {name} (such as {image_ids[0]!r}) is in {store.path}, whose "
             f"images are named like {store.records[0]['source_id']!r}: give the dataset they are of, or say with --ids "
             "what image_id means"
         )
-    return rows, of_number if numbers else of_text
+    # Who names files may number categories in his own way.
+    meaning = "source" if predictions.files and ids == "auto" else of_number if numbers else of_text
+    return [-1 if row is None else row for row in rows], meaning
+
+
+def _by_files(
+    store: Store, predictions: Predictions, rows: list[int | None], name: str, read: _Reading
+) -> list[int | None]:
+    """The rows with those that only the file's name finds; refused where it contradicts the id."""
+    result = []
+    for image_id, row in zip(predictions.image_ids, rows, strict=True):
+        file = predictions.files.get(image_id)
+        by_file = read(file) if file is not None else None
+        if None not in (row, by_file) and row != by_file:
+            raise InputError(
+                f"{name} says that image {image_id!r} is {file}, which is {store.records[row]['file_name']} by its id: "
+                "say with --ids source (names of files) or --ids coco which is meant"
+            )
+        result.append(by_file if row is None else row)
+    return result
 
 
 def _readings(store: Store) -> dict[str, _Reading]:

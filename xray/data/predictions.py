@@ -33,7 +33,7 @@ class Predictions:
     masks: row of the table → COCO RLE {"size": [height, width], "counts": str}, for the rows that have a mask.
     is_foreign: ids are those of a file, of which nobody has said yet what they mean: image ids may be numbers, and
         categories numbered otherwise than the dataset's. `xray.data.prediction_ids.resolve` makes them the dataset's.
-    names: category id → name, as a foreign file has it.
+    names, files: category id → name, and image id → file name, as far as a foreign file has them.
     """
 
     image_ids: tuple[str | int, ...]
@@ -41,6 +41,7 @@ class Predictions:
     masks: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
     is_foreign: bool = False
     names: dict[int, str] = dataclasses.field(default_factory=dict)
+    files: dict[str | int, str] = dataclasses.field(default_factory=dict)
 
 
 def read_predictions(path: Path | str) -> Predictions:
@@ -68,6 +69,7 @@ def _parse(rows: list[Any], name: str) -> Predictions:
     images, labels, boxes, scores = [], [], [], []
     masks: dict[int, dict[str, Any]] = {}
     names: dict[int, str] = {}
+    files: dict[str | int, str] = {}
     for number, row in enumerate(rows):
         try:
             x, y, width, height = (_number(value) for value in row["bbox"])
@@ -102,6 +104,12 @@ def _parse(rows: list[Any], name: str) -> Predictions:
                 f"{name}, row {number} calls category {label} {said!r}, an earlier row {names[label]!r}: it holds the "
                 "results of two models with different categories, give them one by one"
             )
+        file = row.get("file_name")
+        if isinstance(file, str) and file.strip() and files.setdefault(image_id, file) != file:
+            raise InputError(
+                f"{name}, row {number} is of {file}, an earlier row of image {image_id!r} of {files[image_id]}: give "
+                "each file an id of its own"
+            )
         if row.get("segmentation"):
             try:
                 check_segmentation(row["segmentation"])
@@ -109,7 +117,7 @@ def _parse(rows: list[Any], name: str) -> Predictions:
                 raise InputError(f"{name}, row {number} has a mask that is none: {error}") from None
             masks[number] = row["segmentation"]
     table = BoxTable.of(images, labels, xywh_to_xyxy(np.array(boxes)), scores)
-    return Predictions(tuple(index), table, masks, is_foreign=True, names=names)
+    return Predictions(tuple(index), table, masks, is_foreign=True, names=names, files=files)
 
 
 def _number(value: Any) -> float:
