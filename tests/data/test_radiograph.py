@@ -202,14 +202,12 @@ def test_multi_frame_is_refused(tmp_path: Path) -> None:
     assert "3 frames" in refusal(cases.save(tmp_path / "a.dcm", ds))
 
 
-@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL", "PALETTE COLOR"])
-def test_colour_dicom_is_refused(photometric: str, tmp_path: Path) -> None:
-    ds = cases.dataset(
-        cases.chest_values(bits=8), 8, PhotometricInterpretation=photometric,
-        SamplesPerPixel=1 if photometric == "PALETTE COLOR" else 3,
-    )  # fmt: skip
-    ds.PlanarConfiguration = 0
-    assert "colour" in refusal(cases.save(tmp_path / "a.dcm", ds))
+@pytest.mark.parametrize("element", ["Rows", "Columns"])
+def test_a_header_without_a_size(element: str, tmp_path: Path) -> None:
+    ds = cases.dataset(cases.chest_values(), 12)
+    delattr(ds, element)
+    message = refusal(cases.save_header(tmp_path / "a.dcm", ds))
+    assert f"how large its image is ({element} missing or 0)" in message
 
 
 def test_truncated_pixels_are_counted(tmp_path: Path) -> None:
@@ -253,10 +251,9 @@ def test_a_header_that_claims_another_size(syntax: uid.UID, rows: int, columns: 
     assert refusal(path)
 
 
-@pytest.mark.parametrize("element", ["Rows", "Columns", "PixelData"])
-def test_without_an_image(element: str, tmp_path: Path) -> None:
+def test_without_an_image(tmp_path: Path) -> None:
     ds = cases.dataset(cases.chest_values(), 12)
-    delattr(ds, element)
+    del ds.PixelData
     assert "no pixel data" in refusal(cases.save_header(tmp_path / "a.dcm", ds))
 
 

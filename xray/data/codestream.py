@@ -108,7 +108,7 @@ def decode_codestream(
         raise RadiographError(f"its compressed data has {size.samples} samples of {size.precision} bits per pixel")
     if syntax in JPEG_LS:
         words = _jpeg_ls_words(codestream, size)
-    elif syntax in JPEG and size.is_sequential and size.precision == 8 and size.samples == 1:
+    elif syntax in JPEG and size.is_cosine and size.precision == 8 and size.samples == 1:
         with PIL.Image.open(io.BytesIO(codestream), formats=["JPEG"]) as picture:
             words = np.asarray(picture)
     else:
@@ -137,14 +137,19 @@ def _run_length_words(codestream: bytes, rows: int, columns: int, bits_allocated
 
 
 class StreamSize(NamedTuple):
-    """What a codestream announces. is_sequential: it is JPEG with the discrete cosine transform."""
+    """What a codestream announces. marker: second byte of the marker that begins JPEG's frame header."""
 
     rows: int
     columns: int
     samples: int
     precision: int
     is_signed: bool = False
-    is_sequential: bool = False
+    marker: int = 0
+
+    @property
+    def is_cosine(self) -> bool:
+        """It is JPEG by the discrete cosine transform, neither lossless nor JPEG-LS."""
+        return 0xC0 <= self.marker <= 0xCF and self.marker & 3 != 3
 
 
 def jpeg_size(codestream: bytes) -> StreamSize:
@@ -156,8 +161,7 @@ def jpeg_size(codestream: bytes) -> StreamSize:
             at += 1
         elif (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
             precision, rows, columns, samples = struct.unpack_from(">BHHB", codestream, at + 4)
-            is_sequential = marker not in (0xC3, 0xC7, 0xCB, 0xCF, 0xF7)
-            return StreamSize(rows, columns, samples, precision, is_sequential=is_sequential)
+            return StreamSize(rows, columns, samples, precision, marker=marker)
         else:
             at += 2 + struct.unpack_from(">H", codestream, at + 2)[0]
     raise RadiographError("damaged: its JPEG data has no frame header")
@@ -264,7 +268,7 @@ def _gdcm_words(codestream: bytes, syntax: str, size: StreamSize, is_signed: boo
     image.SetPlanarConfiguration(0)
     # GDCM knows High Throughput and progressive JPEG by other names only.
     asked = uid.JPEG2000 if syntax in JPEG_2000 else syntax
-    if syntax in JPEG and size.is_sequential:
+    if syntax in JPEG and size.is_cosine:
         asked = uid.JPEGExtended12Bit
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(asked))))
     dtype = np.dtype(np.uint8 if size.precision <= 8 else np.uint16)

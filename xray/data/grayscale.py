@@ -104,19 +104,13 @@ def grey_table(words: np.ndarray, meaning: GreyMeaning, bits: int = 8) -> np.nda
 
     words: (H, W) uint8 or uint16; its values are looked at only where the header gives no usable window.
     """
-    stored = np.arange(2**meaning.bits_stored, dtype=np.float64)
-    if meaning.is_signed:
-        stored[len(stored) // 2 :] -= len(stored)
-    if meaning.padding is None:
-        padded = np.zeros(len(stored), dtype=bool)
-    else:
-        padded = (stored >= meaning.padding[0]) & (stored <= meaning.padding[1])
-
+    stored = _stored_values(meaning)
+    padded = _padded(stored, meaning)
     modality = _modality(stored, meaning)
     with np.errstate(over="ignore"):  # a window of next to no width is a threshold: infinity clips to black or white
         grey = _voi(modality, meaning)
     if grey is None:
-        grey = _min_max(modality, _occurring(words, meaning) & ~padded)
+        grey = _min_max(modality, (occurrences(words, meaning) > 0) & ~padded)
     if meaning.is_inverted:
         grey = 1 - grey
     table = np.rint(grey * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
@@ -124,6 +118,65 @@ def grey_table(words: np.ndarray, meaning: GreyMeaning, bits: int = 8) -> np.nda
     table[padded] = 0
     # Every word that holds the same value in its stored bits gets that value's grey: this masks overlay bits.
     return np.ascontiguousarray(np.broadcast_to(table[:, None], _word_shape(words.dtype, meaning))).ravel()
+
+
+def _stored_values(meaning: GreyMeaning) -> np.ndarray:
+    """The value of each code in the stored bits, (2^bits,) float64."""
+    stored = np.arange(2**meaning.bits_stored, dtype=np.float64)
+    if meaning.is_signed:
+        stored[len(stored) // 2 :] -= len(stored)
+    return stored
+
+
+def _padded(stored: np.ndarray, meaning: GreyMeaning) -> np.ndarray:
+    """Which of the values lie outside the radiograph."""
+    if meaning.padding is None:
+        return np.zeros(len(stored), dtype=bool)
+    return (stored >= meaning.padding[0]) & (stored <= meaning.padding[1])
+
+
+def with_window_that_shows(words: np.ndarray, meaning: GreyMeaning) -> tuple[GreyMeaning, bool]:
+    """The meaning, without its windows and VOI LUT where they show all pixels as one grey; and whether that is so.
+
+    Such a window lies beside all of the pixels' values, as after a faulty encoder, or is far too wide for them. By the
+    letter the radiograph would be a single grey: from its darkest to its brightest value it can be seen.
+    """
+    if meaning.voi_lut is None and not meaning.windows:
+        return meaning, False
+    # A few pixels that differ tell that the window shows something, at no cost.
+    step = max(1, int((words.size / 1024) ** 0.5))
+    below = meaning.high_bit + 1 - meaning.bits_stored
+    seen = (words[::step, ::step].astype(np.int64) >> below) & (2**meaning.bits_stored - 1)
+    if not _is_one_grey(np.unique(seen), meaning):
+        return meaning, False
+    occurring = np.flatnonzero(occurrences(words, meaning))
+    if not _is_one_grey(occurring, meaning):
+        return meaning, False
+    stored = _stored_values(meaning)
+    values = np.unique(
+        _modality(stored[~_padded(stored, meaning) & np.isin(np.arange(len(stored)), occurring)], meaning)
+    )
+    if len(values) < 2:
+        return meaning, False
+    return dataclasses.replace(meaning, windows=(), voi_lut=None), True
+
+
+def _is_one_grey(codes: np.ndarray, meaning: GreyMeaning) -> bool:
+    """Whether these codes, but for padding, have one display grey of 256; no window has none."""
+    stored = _stored_values(meaning)[codes]
+    with np.errstate(over="ignore"):
+        grey = _voi(_modality(stored[~_padded(stored, meaning)], meaning), meaning)
+    return grey is not None and len(np.unique(np.rint(255 * grey))) < 2
+
+
+def is_one_grey(pixels: np.ndarray) -> bool:
+    """Whether next to all, 999 of 1000, of the (H, W) uint8 or uint16 display grey is one of 256 levels."""
+    shift = 8 * (pixels.dtype.itemsize - 1)
+    step = max(1, int((pixels.size / 1024) ** 0.5))
+    sample = pixels[::step, ::step] >> shift
+    if np.bincount(sample.ravel()).max() < 0.98 * sample.size:
+        return False
+    return bool(np.bincount((pixels >> shift).ravel(), minlength=256).max() >= 0.999 * pixels.size)
 
 
 def _modality(stored: np.ndarray, meaning: GreyMeaning) -> np.ndarray:
@@ -160,11 +213,11 @@ def _min_max(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
     return np.clip((values - low) / (high - low or 1), 0, 1)
 
 
-def _occurring(words: np.ndarray, meaning: GreyMeaning) -> np.ndarray:
-    """Which stored values the pixels have: bool, one for each of the 2^bits_stored."""
+def occurrences(words: np.ndarray, meaning: GreyMeaning) -> np.ndarray:
+    """How many pixels have each code in their stored bits: (2^bits_stored,) float64."""
     n_words = 256**words.dtype.itemsize
     counts = cv2.calcHist([np.ascontiguousarray(words)], [0], None, [n_words], [0, n_words])
-    return (counts.reshape(_word_shape(words.dtype, meaning)) > 0).any(axis=(0, 2))
+    return counts.astype(np.float64).reshape(_word_shape(words.dtype, meaning)).sum(axis=(0, 2))
 
 
 def _word_shape(dtype: np.dtype, meaning: GreyMeaning) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import struct
 import warnings
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import PIL.Image
 
 from xray.command import InputError
 from xray.data.canvas import MAX_PIXELS
+from xray.data.codestream import jpeg_size
 from xray.data.dicom import RadiographError, dicom_size, is_dicom, read_dicom
-from xray.data.grayscale import display_grey, look_up, white_level
+from xray.data.grayscale import display_grey, is_one_grey, look_up, white_level
 from xray.data.names import leads_out
+from xray.data.passing_over import LINK, WHY, Content, content_of
+from xray.data.run_warnings import RunWarning
 
 __all__ = ["Radiograph", "RadiographError", "find_radiographs", "radiograph_size", "read_radiograph", "source_id"]
 
@@ -21,6 +25,8 @@ MOST_PER_BYTE = {"PNG": 8 * 1100, "JPEG": 1024, "MPO": 1024}
 """Pixels that a byte of a file can stand for: deflate packs 1,032 bytes of 8 pixels into one, and JPEG has at least a
 bit for a block of 64. What is missing would be filled in, and take the time and memory of a whole picture."""
 SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
+
+ONE_GREY = "nearly all of its pixels are of one grey"
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -72,12 +78,18 @@ def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:
         if kind == "DICOM":
             stored = read_dicom(path)
             pixels = display_grey(stored.words, stored.meaning, bits)
-            return Radiograph(pixels, stored.spacing, path.name, stored.attributes)
-        return Radiograph(_read_picture(path, kind, bits), None, path.name)
+            found = (*stored.warnings, *_blank(pixels))
+            return Radiograph(pixels, stored.spacing, path.name, stored.attributes, found)
+        pixels = _read_picture(path, kind, bits)
+        return Radiograph(pixels, None, path.name, warnings=_blank(pixels))
     except OSError as error:
         raise RadiographError(f"{path.name}: cannot be read ({error.strerror or error})") from error
     except MemoryError:
         raise RadiographError(f"{path.name}: reading it needs more memory than there is") from None
+
+
+def _blank(pixels: np.ndarray) -> tuple[str, ...]:
+    return (ONE_GREY,) if is_one_grey(pixels) else ()
 
 
 def radiograph_size(path: str | Path) -> tuple[int, int]:
@@ -96,6 +108,7 @@ def radiograph_size(path: str | Path) -> tuple[int, int]:
     except PIL.Image.DecompressionBombError:
         raise RadiographError(f"{path.name}: its pixels are more than {MAX_PIXELS // 10**6} million") from None
     except Exception as error:  # whatever Pillow raises on damaged bytes
+        _refuse_other_jpeg(path, kind)
         raise RadiographError(f"{path.name}: its size cannot be read ({type(error).__name__})") from None
 
 
@@ -134,9 +147,30 @@ def _read_picture(path: Path, kind: str, bits: int) -> np.ndarray:
     except PIL.Image.DecompressionBombError:
         raise RadiographError(f"{path.name}: its pixels are more than {MAX_PIXELS // 10**6} million") from None
     except Exception as error:  # whatever Pillow raises on damaged bytes
+        _refuse_other_jpeg(path, kind)
         # Pillow names the file with its folder, which may name a patient.
         what = str(error).replace(str(path), path.name)
         raise RadiographError(f"{path.name}: damaged {kind} file ({type(error).__name__}: {what})") from None
+
+
+def _refuse_other_jpeg(path: Path, kind: str) -> None:
+    """Raises RadiographError for JPEG that is not damaged, but of a kind that is read inside DICOM only."""
+    if kind != "JPEG":
+        return
+    try:
+        with open(path, "rb") as file:
+            size = jpeg_size(file.read(2**20))
+    except (OSError, RadiographError, struct.error, IndexError):
+        return
+    if size.marker == 0xF7:
+        what = "JPEG-LS"
+    elif size.marker & 3 == 3:
+        what = f"lossless JPEG of {size.precision} bits"
+    elif size.precision != 8:
+        what = f"JPEG of {size.precision} bits"
+    else:
+        return
+    raise RadiographError(f"{path.name}: {what}, which is read inside of DICOM files only: convert it to PNG")
 
 
 def _checked_size(picture: PIL.Image.Image, path: Path) -> tuple[int, int]:
@@ -174,13 +208,18 @@ def source_id(path: str | Path) -> str:
     return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
 
-def find_radiographs(folder: str | Path, root: str | Path | None = None) -> list[Path]:
+def find_radiographs(
+    folder: str | Path, root: str | Path | None = None, passed_over: list[RunWarning] | None = None
+) -> list[Path]:
     """All radiographs under a folder, sorted by file name.
 
     root: the data path that the folder is a part of; the folder itself if not given.
+    passed_over: gets what may have been meant as a radiograph and is none: pictures and data in formats that are not
+        read, DICOMDIR, links that lead out of the data path; `where` is relative to `root`.
 
-    These are the files with one of SUFFIXES in any case, and files without a suffix that carry DICOM's preamble.
-    Hidden files and folders are left out, and so are links that lead out of the data path. A single file gives itself.
+    These are the files with one of SUFFIXES in any case, and those with any other suffix or none whose first bytes are
+    DICOM's; files of other well-known kinds, and text, are not looked into. Hidden files and folders are left out, and
+    so are links that lead out of the data path. A single file gives itself.
     Raises InputError where the folder is missing or holds no radiograph.
     """
     folder = Path(folder)
@@ -189,33 +228,37 @@ def find_radiographs(folder: str | Path, root: str | Path | None = None) -> list
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: give the folder that holds the radiographs")
     root = folder if root is None else Path(root)
-    found, n_links = [], 0
+    found, others = [], []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
+            if name.startswith("."):
+                continue
             path = Path(parent, name)
-            if name.startswith(".") or not _may_be_radiograph(path):
+            content = content_of(path, SUFFIXES)
+            if content == Content.NOTHING:
                 continue
             if leads_out(path, root):
-                n_links += 1
-                continue
-            found.append(path)
+                others.append(RunWarning(LINK, _below(path, root)))
+            elif content == Content.RADIOGRAPH:
+                found.append(path)
+            else:
+                others.append(RunWarning(WHY[content], _below(path, root)))
     if not found:
-        links = f" ({n_links} links that lead nowhere or out of it are left out)" if n_links else ""
-        raise InputError(f"no radiograph in {folder}{links}: it needs files named {', '.join(SUFFIXES)}")
+        raise InputError(f"no radiograph in {folder}{_said(others)}: it needs DICOM, PNG or JPEG files")
+    if passed_over is not None:
+        passed_over += sorted(others)
     return sorted(found, key=lambda path: (path.name, path))
 
 
-def _may_be_radiograph(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
-        return True
-    if suffix and not suffix[1:].isdigit():
-        return False
-    try:
-        if not path.is_file():
-            return False
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def _said(others: list[RunWarning]) -> str:
+    n_links = sum(other.kind == LINK for other in others)
+    parts = [f"{n_links} links that lead nowhere or out of it are left out"] if n_links else []
+    if n_links < len(others):
+        first = min(other.where for other in others if other.kind != LINK)
+        parts.append(f"{len(others) - n_links} other files, such as {first}, are no radiographs that can be read")
+    return f" ({'; '.join(parts)})" if parts else ""

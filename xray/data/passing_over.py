@@ -1,0 +1,104 @@
+"""Which files of a folder are radiographs, which could have been meant as such, and which are of no interest.
+
+The suffix decides where it is a well-known one; else the first bytes of the file are read, and no more.
+"""
+
+import enum
+import struct
+from collections.abc import Collection
+from pathlib import Path
+
+HEAD_BYTES = 512
+
+OTHER_PICTURES = (
+    ".avif", ".bmp", ".dng", ".exr", ".gif", ".hdr", ".heic", ".j2k", ".jfif", ".jls", ".jp2", ".jpe", ".jpf",
+    ".jph", ".jxl", ".mha", ".mhd", ".mrxs", ".nef", ".nii", ".nrrd", ".pgm", ".ppm", ".svs", ".tga", ".tif",
+    ".tiff", ".webp",
+)  # fmt: skip
+NO_PICTURES = (
+    ".7z", ".avi", ".bat", ".bz2", ".c", ".cfg", ".ckpt", ".conf", ".cpp", ".css", ".csv", ".db", ".doc",
+    ".docx", ".eps", ".feather", ".gz", ".h", ".h5", ".hdf5", ".htm", ".html", ".ini", ".ipynb", ".joblib",
+    ".js", ".json", ".jsonl", ".lock", ".log", ".lst", ".mat", ".md", ".mkv", ".mov", ".mp4", ".mpg",
+    ".msgpack", ".npy", ".npz", ".odt", ".onnx", ".parquet", ".pb", ".pdf", ".pickle", ".pkl", ".ppt", ".pptx",
+    ".ps", ".pt", ".pth", ".py", ".pyc", ".r", ".rar", ".rst", ".rtf", ".safetensors", ".sh", ".sqlite", ".svg",
+    ".tar", ".tex", ".tfrecord", ".tgz", ".toml", ".tsv", ".txt", ".wav", ".xls", ".xlsx", ".xml", ".xz",
+    ".yaml", ".yml", ".zip", ".zst",
+)  # fmt: skip
+"""Suffixes of files that no one means as a radiograph: they are not opened."""
+
+_DIRECTORY = b"1.2.840.10008.1.3.10\0"[:20]
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+
+
+class Content(enum.Enum):
+    """What a file is to whoever looks for radiographs."""
+
+    RADIOGRAPH = enum.auto()
+    DIRECTORY = enum.auto()
+    NAMED_OTHERWISE = enum.auto()
+    UNREAD = enum.auto()
+    NOTHING = enum.auto()
+
+
+WHY = {
+    Content.DIRECTORY: "DICOMDIR, a list of files, was passed over",
+    Content.NAMED_OTHERWISE: "a PNG or JPEG file under another suffix was passed over: rename it to .png or .jpg",
+    Content.UNREAD: "neither DICOM nor PNG nor JPEG, passed over",
+}
+"""Kinds of warnings about what is passed over."""
+LINK = "a link that leads nowhere or out of the data path was left out"
+
+
+def content_of(path: Path, suffixes: Collection[str]) -> Content:
+    """What the file is. suffixes: those of radiographs, in lower case, which are trusted."""
+    suffix = path.suffix.lower()
+    if path.stem.upper() == "DICOMDIR" and suffix in ("", *suffixes):
+        return Content.DIRECTORY
+    if suffix in suffixes:
+        return Content.RADIOGRAPH
+    is_packed = suffix == ".gz" and Path(path.stem).suffix.lower() in (*suffixes, ".nii")
+    if suffix in NO_PICTURES and not is_packed:
+        return Content.NOTHING
+    if suffix in OTHER_PICTURES or is_packed:
+        return Content.UNREAD
+    try:
+        if not path.is_file():
+            return Content.NOTHING
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError:
+        return Content.NOTHING
+    if head[128:132] == b"DICM" or begins_with_elements(head):
+        return Content.DIRECTORY if _DIRECTORY in head else Content.RADIOGRAPH
+    if head.startswith(_PICTURES):
+        return Content.NAMED_OTHERWISE
+    # Text has no zeros. Whoever keeps a README beside radiographs need not hear of it.
+    return Content.UNREAD if b"\0" in head else Content.NOTHING
+
+
+def begins_with_elements(head: bytes) -> bool:
+    """Whether the first bytes of a file are a data set's without preamble: two elements of group 2 or 8, in order."""
+    return any(_elements(head, order) for order in "<>")
+
+
+def _elements(head: bytes, order: str) -> bool:
+    at, last = 0, 0
+    for number in range(2):
+        if at + 8 > len(head):
+            # Behind a long first value.
+            return number == 1 and at > len(head)
+        group, element = struct.unpack_from(order + "HH", head, at)
+        kind = head[at + 4 : at + 6]
+        if group not in (0x0002, 0x0008) or (number and (group << 16 | element) <= last):
+            return False
+        last = group << 16 | element
+        if not (kind.isalpha() and kind.isupper()):
+            length, value = struct.unpack_from(order + "L", head, at + 4)[0], at + 8
+        elif kind in (b"OB", b"SQ", b"UN", b"UT"):
+            length, value = struct.unpack_from(order + "L", head.ljust(at + 12, b"\0"), at + 8)[0], at + 12
+        else:
+            length, value = struct.unpack_from(order + "H", head, at + 6)[0], at + 8
+        if length % 2 or length > 4096:
+            return False
+        at = value + length
+    return True
