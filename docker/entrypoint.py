@@ -52,7 +52,7 @@ def serve() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     port = os.environ.get("SAGEMAKER_BIND_TO_PORT") or "8080"
-    flags = ["--weights", *map(str, runs), "--host", "0.0.0.0", "--port", port]
+    flags = ["--weights", *map(str, runs), "--host", "0.0.0.0", "--port", port, "--sagemaker"]
     flags += shlex.split(os.environ.get("XRAY_SERVE_FLAGS", ""))
     os.execv(sys.executable, [sys.executable, str(ROOT / "tools" / "serve.py"), *flags])
 

@@ -17,7 +17,12 @@ if __name__ == "__main__":
 
     interrupts.watch()
 
+import tyro
+
 from xray.command import FlagError, InputError, check_range, command, need
+from xray.serving.accepting import Door
+from xray.serving.host_names import host_names
+from xray.serving.quiet import silence_libraries, telling
 
 if TYPE_CHECKING:
     from xray.outputs.dicom_objects import Algorithm
@@ -44,6 +49,12 @@ class ServeConfig:
     """Address to listen at; 0.0.0.0 is all of this machine's, so that others can reach it."""
     port: int = 8080
     """Port to listen at; 0 takes a free one, which is printed."""
+    host_name: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME or NAME:PORT by which the server may be asked too, such as the name that a proxy in front of it passes on in
+    Host; may be repeated. localhost, 127.0.0.1, [::1] and --host are allowed, with --port; nothing else is answered."""
+    sagemaker: bool = False
+    """Answer /ping, /invocations and /execution-parameters by whatever name SageMaker asks; other sites' pages are
+    refused there, too. The container sets it."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu or cuda."""
     tta: bool = True
@@ -55,7 +66,8 @@ class ServeConfig:
     batch_size: int = 0
     """Most radiographs per pass, of those that wait; 0 chooses 2 on a CPU and 8 on a GPU."""
     places: int = 32
-    """Requests that may be under way at a time; more are answered 429 and told when to come back."""
+    """Requests that may be worked on at a time, once they have come in whole; more are answered 429 and told when to
+    come back. Twice as many may be coming in, half of these from one address. The DICOM node has places of its own."""
     max_megabytes: float = 100.0
     """Largest request, and largest object that the DICOM node takes, in MiB."""
     n_workers: int = min(4, os.cpu_count() or 1)
@@ -84,19 +96,22 @@ def main(config: ServeConfig) -> None:
         n_workers=(1, 256), timeout=(0.1, 3600), dicom_port=(0, 65535), report_threshold=(0, 1),
     )  # fmt: skip
     check_dicom(config)
+    host_names(config.host, config.port, config.host_name)
     # Before the models are loaded: that takes seconds, and a port that is taken is known at once.
-    with listening(config.host, config.port) as door:
+    level = logging.DEBUG if config.debug else logging.WARNING
+    with listening(config.host, config.port) as door, telling(level):
         # What is wrong with the flags has been said by now: the rest imports torch.
         import numpy as np
-        import uvicorn
 
         from xray.outputs.dicom_objects import algorithm_of
         from xray.pipeline import load_pipeline
         from xray.precision import CPU_BATCH, lowered
         from xray.serving.app import create_app
+        from xray.serving.connections import server_of
         from xray.serving.service import Limits, Service
         from xray.training.device import inference_precision, keep_freed_memory, resolve_device
 
+        silence_libraries()
         device = resolve_device(config.device)
         precision = inference_precision(config.precision, device)
         if device.type == "cpu":
@@ -120,15 +135,10 @@ def main(config: ServeConfig) -> None:
             Service(pipeline, [run.resolve().name for run in runs], limits) as service,
             dicom_node(config, service, algorithm) as node,
         ):
-            app = create_app(service, algorithm)
-            # No access log: addresses and names of files are nobody's business.
-            options = {"log_level": "warning", "access_log": False, "server_header": False}
-            protocols = {"loop": "asyncio", "http": "h11", "ws": "none", "lifespan": "off"}
-            server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=GRACE, **protocols, **options))
-            # Whoever still waits when it is interrupted is cut off, which needs no telling.
-            logging.getLogger("uvicorn.error").addFilter(lambda record: "graceful shutdown" not in str(record.msg))
-            door.listen(1024)
             host, port = door.getsockname()[:2]
+            names = host_names(config.host, port, config.host_name, config.sagemaker)
+            server = server_of(create_app(service, algorithm, names), GRACE)
+            door.listen(1024)
             print(f"xray is at http://{f'[{host}]' if ':' in host else host}:{port}/ (Ctrl-C ends it)", flush=True)
             if node is not None:
                 print(f"DICOM node {config.dicom_aet} is at {config.host}:{node.port}", flush=True)
@@ -160,22 +170,21 @@ def dicom_node(config: ServeConfig, service: "Service", algorithm: "Algorithm") 
     from xray.serving.dicom_node import DicomNode, Limits, answering
     from xray.serving.dicom_peers import parse_peer
 
-    logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("xray.dicom").setLevel(logging.INFO)
     results = DicomResults(service.pipeline.categories, algorithm, config.report_threshold)
     peer = parse_peer("--dicom-return", config.dicom_return)
     answer = answering(service, results)
     limits = Limits(n_bytes=int(config.max_megabytes * 2**20))
     place = (config.dicom_port, config.dicom_aet, config.host)
-    with DicomNode(answer, peer, *place, config.dicom_callers, limits) as node:
+    with DicomNode(answer, peer, *place, config.dicom_callers, limits, service.workers) as node:
         yield node
 
 
-def listening(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int) -> Door:
     """A socket at an address. Raises InputError if it cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        door = socket.socket(family, kind, protocol)
+        door = Door(family, kind, protocol)
         try:
             door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             door.bind(address)

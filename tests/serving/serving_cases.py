@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -97,14 +96,14 @@ class Oracle:
 
 
 @contextlib.contextmanager
-def serving(app: object) -> Iterator[str]:
-    """Runs an application at a free port in a thread → its address."""
-    import uvicorn
+def serving(app: object, limits: object = None) -> Iterator[str]:
+    """Runs an application at a free port in a thread → its address. limits: of its connections."""
+    from xray.serving.accepting import Door
+    from xray.serving.connections import server_of
 
-    with socket.socket() as door:
+    with Door() as door:
         door.bind(("127.0.0.1", 0))
-        options = {"log_level": "error", "access_log": False, "lifespan": "off", "timeout_graceful_shutdown": 1}
-        server = uvicorn.Server(uvicorn.Config(app, loop="asyncio", http="h11", ws="none", **options))
+        server = server_of(app, 1, limits)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
         thread.start()
         deadline = time.monotonic() + 10

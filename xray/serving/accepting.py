@@ -19,6 +19,19 @@ QUIET = 60.0
 """Seconds without a failure after which the next one is told again."""
 
 
+class Told:
+    """Whether something that happens again and again has been told lately."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+
+    def is_news(self, now: float) -> bool:
+        """Whether it has not happened for QUIET seconds; it happens now."""
+        is_news = self._last is None or now - self._last > QUIET
+        self._last = now
+        return is_news
+
+
 class Spare:
     """A descriptor in reserve, by which a connection that cannot be had is taken and closed at once.
 
@@ -29,7 +42,7 @@ class Spare:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
         self._descriptor: int | None = os.open(os.devnull, os.O_RDONLY)
-        self._last: float | None = None
+        self._told = Told()
 
     def accept(self, accept: Callable[[], Any]) -> Any:
         """`accept()`. Raises BlockingIOError where there was a connection, but nothing to hold it by."""
@@ -38,7 +51,9 @@ class Spare:
         except OSError as error:
             if error.errno not in EXHAUSTED:
                 raise
-            self._tell(error)
+            if self._told.is_news(self._clock()):
+                reason = os.strerror(error.errno)
+                log.error("connections are closed unheard: %s (raise the limit, ulimit -n)", reason)
         with self._lock:
             if self._descriptor is not None:
                 os.close(self._descriptor)
@@ -57,12 +72,6 @@ class Spare:
             if self._descriptor is not None:
                 os.close(self._descriptor)
                 self._descriptor = None
-
-    def _tell(self, error: OSError) -> None:
-        now = self._clock()
-        if self._last is None or now - self._last > QUIET:
-            log.error("connections are closed unheard: %s (raise the limit, ulimit -n)", os.strerror(error.errno or 0))
-        self._last = now
 
 
 class Door(socket.socket):

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -14,15 +14,17 @@ from typing import Annotated, Any, TypeVar
 from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
-from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import xray
 from xray.outputs.dicom_objects import Algorithm
 from xray.serving import exports, invocations, pixels
-from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer, findings_of
+from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer
+from xray.serving.given import given_findings
+from xray.serving.guard import Guard
+from xray.serving.host_names import HostNames
 from xray.serving.invocations import Address, RefusedError
+from xray.serving.places import Places
 from xray.serving.service import Limits, Service, UnreadableError, readable
 from xray.serving.uploads import FORM, GONE, RAW, counted, refusal, save_upload
 from xray.serving.worker import BusyError, ModelError, Place
@@ -30,17 +32,6 @@ from xray.serving.worker import BusyError, ModelError, Place
 T = TypeVar("T")
 
 PAGE = Path(__file__).parent / "page"
-HEADERS = {
-    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), microphone=(), geolocation=()",
-    "cache-control": "no-store",
-}
 TICKET = r"[A-Za-z0-9-]{8,64}"
 
 _FILE = {"type": "string", "format": "binary"}
@@ -93,10 +84,11 @@ _INVOCATIONS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(service: Service, algorithm: Algorithm | None = None) -> FastAPI:
+def create_app(service: Service, algorithm: Algorithm | None = None, names: HostNames | None = None) -> FastAPI:
     """The application; the service must be entered before the first request.
 
-    algorithm: what DICOM objects name as their maker; without one there are none.
+    algorithm: what DICOM objects name as their maker; without one there are none. names: under which the server may be
+    asked; None allows any.
     """
     app = FastAPI(
         title="xray",
@@ -107,12 +99,13 @@ def create_app(service: Service, algorithm: Algorithm | None = None) -> FastAPI:
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, names=names)
     app.exception_handler(UnreadableError)(_unreadable)
     app.exception_handler(ModelError)(_failed)
     app.exception_handler(RefusedError)(_refused)
     limits, pipeline = service.limits, service.pipeline
-    tickets: dict[str, Place] = {}
+    tickets: dict[str, Place | None] = {}
+    uploads = Places(*limits.uploads)
     n_others = 0
 
     @contextlib.asynccontextmanager
@@ -127,6 +120,21 @@ def create_app(service: Service, algorithm: Algorithm | None = None) -> FastAPI:
         finally:
             n_others -= 1
 
+    @contextlib.asynccontextmanager
+    async def coming_in(request: Request) -> AsyncIterator[None]:
+        # Places are for work: who sends slowly, or nothing, has none of them, and but a share of these.
+        with uploads.taken(request.client.host if request.client else "") as has_room:
+            if not has_room:
+                raise await busy(request, 1)
+            yield
+
+    async def unless_gone(request: Request, future: "Future[T]") -> T:
+        """The result of a future; where the client hangs up first, the work on it ends."""
+        try:
+            return await until_gone(request, future)
+        finally:
+            service.drop(future)
+
     async def busy(request: Request, retry_after: int) -> HTTPException:
         line = f"all places are taken: try again in {retry_after} s"
         return await refusal(request, limits, 429, line, **{"Retry-After": str(retry_after)})
@@ -137,21 +145,27 @@ def create_app(service: Service, algorithm: Algorithm | None = None) -> FastAPI:
         save: Callable[[Request, Path, Limits], Awaitable[object]] = save_upload,
         kind: str = invocations.JSON,
     ) -> Answer | Response:
-        try:
-            place = service.model.enter()
-        except BusyError as error:
-            raise await busy(request, error.retry_after) from None
-        with place, service.upload() as path, _noted(tickets, ticket, place):
-            await save(request, path, limits)
-            start = time.perf_counter()
-            decoded = readable(await unless_gone(request, service.canvas(path)), path)
-            size = (decoded.width, decoded.height)
-            found = await unless_gone(request, place.submit(decoded.canvas, size))
-            told = answer(found, size, pipeline, service.models, time.perf_counter() - start)
-            if kind == invocations.DICOM:
-                work = invocations.report_of(found, told, pipeline.categories, algorithm)
-                content = readable(await unless_gone(request, service.in_worker(work, path)), path)
-                return Response(content, media_type=kind)
+        with _noted(tickets, ticket), service.upload() as path:
+            try:
+                # Who could not be answered need not send it all.
+                service.model.check_room()
+                async with coming_in(request):
+                    await save(request, path, limits)
+                place = service.model.enter()
+            except BusyError as error:
+                raise await busy(request, error.retry_after) from None
+            with place:
+                if ticket is not None:
+                    tickets[ticket] = place
+                start = time.perf_counter()
+                decoded = readable(await unless_gone(request, service.canvas(path)), path)
+                size = (decoded.width, decoded.height)
+                found = await unless_gone(request, place.submit(decoded.canvas, size))
+                told = answer(found, size, pipeline, service.models, time.perf_counter() - start)
+                if kind == invocations.DICOM:
+                    work = invocations.report_of(found, told, pipeline.categories, algorithm)
+                    content = readable(await unless_gone(request, service.in_worker(work, path)), path)
+                    return Response(content, media_type=kind)
         return Response(invocations.csv_of(told), media_type=kind) if kind == invocations.CSV else told
 
     @app.post("/predict", responses=_PROBLEMS, openapi_extra=_BODY, tags=["findings"])
@@ -203,9 +217,10 @@ def create_app(service: Service, algorithm: Algorithm | None = None) -> FastAPI:
     @app.get("/queue/{ticket}", tags=["findings"], responses={404: {"model": Problem}})
     async def queue(ticket: str) -> Progress:
         """Where a request is that is being answered."""
-        if (place := tickets.get(ticket)) is None:
+        if ticket not in tickets:
             raise HTTPException(404, "no request with this ticket is being answered")
-        state, before = place.state
+        place = tickets[ticket]
+        state, before = ("receiving", service.model.load["waiting"]) if place is None else place.state
         return Progress(state=state, before=before)
 
     @app.post(
@@ -217,18 +232,20 @@ def create_app(service: Service, algorithm: Algorithm | None = None) -> FastAPI:
         description=pixels.FORMAT,
     )
     async def samples(request: Request) -> Response:
-        async with beside_the_models(request):
-            with service.upload() as path:
+        with service.upload() as path:
+            async with coming_in(request):
                 await save_upload(request, path, limits)
+            async with beside_the_models(request):
                 content = readable(await unless_gone(request, service.in_worker(pixels.pixels_of, path)), path)
         return Response(content, media_type=pixels.MEDIA_TYPE)
 
     async def export(request: Request, kind: str) -> Response:
-        async with beside_the_models(request):
-            with service.upload() as path:
+        with service.upload() as path:
+            async with coming_in(request):
                 fields = await save_upload(request, path, limits, with_fields=True)
-                given = _given(fields)
-                found = findings_of(given)
+            async with beside_the_models(request):
+                # Megabytes of JSON take a while: the others go on meanwhile.
+                given, found = await asyncio.to_thread(given_findings, fields)
                 if kind == "seg":
                     work = functools.partial(
                         exports.segmentation_of, found.table, found.masks, pipeline.categories, algorithm
@@ -270,8 +287,8 @@ def create_app(service: Service, algorithm: Algorithm | None = None) -> FastAPI:
     return app
 
 
-async def unless_gone(request: Request, future: "Future[T]") -> T:
-    """The result of a future; where the client hangs up first, the future is cancelled."""
+async def until_gone(request: Request, future: "Future[T]") -> T:
+    """The result of a future, for as long as the client waits for it."""
     result = asyncio.ensure_future(asyncio.wrap_future(future))
     gone = asyncio.ensure_future(_hung_up(request))
     try:
@@ -290,30 +307,18 @@ async def _hung_up(request: Request) -> None:
 
 
 @contextlib.contextmanager
-def _noted(tickets: dict[str, Place], ticket: str | None, place: Place) -> Iterator[None]:
-    """Has a place found by its ticket."""
+def _noted(tickets: dict[str, Place | None], ticket: str | None) -> Iterator[None]:
+    """Has a request found by its ticket."""
     if ticket is None:
         yield
         return
     if not re.fullmatch(TICKET, ticket) or ticket in tickets:
         raise HTTPException(400, "X-Ticket must be 8 to 64 letters, digits and dashes, and not be in use")
-    tickets[ticket] = place
+    tickets[ticket] = None
     try:
         yield
     finally:
         del tickets[ticket]
-
-
-def _given(fields: Mapping[str, str]) -> Answer:
-    """The findings that came with a file."""
-    if "findings" not in fields:
-        raise HTTPException(400, "the form has no field findings: send the answer of /predict in it")
-    try:
-        return Answer.model_validate_json(fields["findings"])
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "JSON"
-        raise HTTPException(400, f"the findings are no answer of /predict ({where}: {first['msg']})"[:300]) from None
 
 
 async def _save_object_or_upload(request: Request, path: Path, limits: Limits) -> None:
@@ -344,31 +349,3 @@ async def _refused(request: Request, error: RefusedError) -> JSONResponse:
 
 async def _failed(request: Request, error: ModelError) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 500)
-
-
-class Guard:
-    """Security headers on every answer, and no work for other sites' pages."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                present = {name.lower() for name, _ in message["headers"]}
-                own = ((name.encode(), value.encode()) for name, value in HEADERS.items())
-                message["headers"] = [*message["headers"], *(pair for pair in own if pair[0] not in present)]
-            await send(message)
-
-        # Browsers say where a request comes from: another site's page shall not spend this server's time.
-        site = dict(scope["headers"]).get(b"sec-fetch-site", b"same-origin")
-        if scope["method"] == "POST" and site not in (b"same-origin", b"none"):
-            refused = JSONResponse({"detail": "requests from other sites' pages are not answered"}, 403)
-            await refused(scope, receive, send_with_headers)
-            return
-        await self.app(scope, receive, send_with_headers)

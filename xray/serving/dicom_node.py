@@ -235,7 +235,8 @@ class DicomNode:
         try:
             return not isinstance(found.result(self._limits.check_seconds), Failed)
         except (TimeoutError, CancelledError):
-            found.cancel()
+            if not found.cancel():
+                self._workers.abandon(found)
             return True
 
     def _answer_all(self) -> None:

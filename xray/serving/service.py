@@ -28,9 +28,10 @@ class UnreadableError(Exception):
 class Limits:
     """What strangers may ask of a server.
 
-    places: requests at a time, from their first byte to their answer; more are told to come back. max_bytes: of a
-    request. n_workers: processes that decode files. decode_seconds: for one file. upload_seconds: for one request to
-    arrive; stall_seconds: between two parts of it. batch_size: most radiographs that a pass of the models takes.
+    places: requests at a time, from when they have come in whole to their answer; more are told to come back.
+    max_bytes: of a request. n_workers: processes that decode files. decode_seconds: for one file. upload_seconds: for
+    one request to arrive; stall_seconds: between two parts of it; bytes_per_second: at which it has to come.
+    batch_size: most radiographs that a pass of the models takes.
     """
 
     places: int = 32
@@ -40,6 +41,12 @@ class Limits:
     upload_seconds: float = 600.0
     stall_seconds: float = 20.0
     batch_size: int = 1
+    bytes_per_second: int = 16 * 2**10
+
+    @property
+    def uploads(self) -> tuple[int, int]:
+        """Requests that may be coming in at a time, in all and from one address."""
+        return 2 * self.places, self.places
 
 
 class Service:
@@ -77,6 +84,11 @@ class Service:
             yield path
         finally:
             path.unlink(missing_ok=True)
+
+    def drop(self, future: "Future[Any]") -> None:
+        """Gives up what nobody waits for any more: what has not begun never does, and a worker at it is ended."""
+        if not future.cancel():
+            self.workers.abandon(future)
 
     def in_worker(self, work: Callable[[Path], T], path: Path) -> "Future[T | Failed]":
         """`work(path)` in a decoding worker; see `readable` for what comes of it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -34,7 +35,7 @@ async def save_upload(request: Request, path: Path, limits: Limits, with_fields:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise await refusal(request, limits, 415, "the body is compressed: send it as it is")
     announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > limits.max_bytes:
+    if announced.isdecimal() and (len(announced) > 18 or int(announced) > limits.max_bytes):
         raise await refusal(request, limits, 413, too_large(limits))
     try:
         async with asyncio.timeout(limits.upload_seconds):
@@ -57,17 +58,41 @@ async def save_upload(request: Request, path: Path, limits: Limits, with_fields:
 async def counted(request: Request, limits: Limits) -> AsyncIterator[bytes]:
     """The chunks of a body, as long as they are no more than allowed, and come."""
     n_bytes = 0
+    pace = Pace(limits.bytes_per_second, limits.stall_seconds)
     stream = request.stream()
     while True:
+        start = time.monotonic()
         try:
             async with asyncio.timeout(limits.stall_seconds):
                 chunk = await anext(stream)
         except StopAsyncIteration:
             return
+        pace.note(len(chunk), time.monotonic() - start)
         n_bytes += len(chunk)
         if n_bytes > limits.max_bytes:
             raise await refusal(request, limits, 413, too_large(limits))
         yield chunk
+
+
+class Pace:
+    """Whether a client sends as fast as it has to; what the server itself takes does not count.
+
+    bytes_per_second: that it has to send on average, in every `seconds` of waiting for it.
+    """
+
+    def __init__(self, bytes_per_second: float, seconds: float) -> None:
+        self._bytes_per_second, self._seconds = bytes_per_second, seconds
+        self._n_bytes, self._waited = 0, 0.0
+
+    def note(self, n_bytes: int, waited: float) -> None:
+        """So many bytes came after so many seconds. Raises TimeoutError where they come too slowly."""
+        self._n_bytes += n_bytes
+        self._waited += waited
+        if self._waited < self._seconds:
+            return
+        if self._n_bytes < self._waited * self._bytes_per_second:
+            raise TimeoutError("a client sends too slowly")
+        self._n_bytes, self._waited = 0, 0.0
 
 
 async def refusal(request: Request, limits: Limits, status: int, line: str, **headers: str) -> HTTPException:

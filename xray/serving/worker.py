@@ -136,12 +136,21 @@ class ModelThread:
         is_node: for the DICOM node, whose place nobody else can take: it asks for one at a time.
         """
         with self._changed:
-            if not is_node and len(self._places) >= self.capacity:
-                # Those who are turned away come back one by one, as places become free.
-                raise BusyError(min(30, max(1, math.ceil(self._seconds * self.batch_size))))
+            if not is_node:
+                self._check_room()
             place = Place(self)
             self._places.add(place)
             return place
+
+    def check_room(self) -> None:
+        """Raises BusyError if all places are taken."""
+        with self._changed:
+            self._check_room()
+
+    def _check_room(self) -> None:
+        if len(self._places) >= self.capacity:
+            # Those who are turned away come back one by one, as places become free.
+            raise BusyError(min(30, max(1, math.ceil(self._seconds * self.batch_size))))
 
     def submit(self, place: Place, canvas: np.ndarray, size: tuple[int, int]) -> "Future[Findings]":
         """As `Place.submit`."""
