@@ -1,4 +1,7 @@
-"""Pictures of a dataset's ground truth: radiographs with their boxes, named, and how many readers drew each."""
+"""Pictures of a dataset's ground truth: radiographs with their boxes, named, and how many readers drew each.
+
+With --predictions, what a model found stands beside it.
+"""
 
 import dataclasses
 import sys
@@ -23,9 +26,12 @@ from rich.progress import track
 from xray.command import MAX_SEED, FlagError, InputError, check_range, command
 from xray.data.masks import decode_mask
 from xray.data.names import safe_name
+from xray.data.predictions import Predictions
 from xray.data.store import Store, open_store
 from xray.findings import NO_FINDING_NAME, colour_of
 from xray.outputs.overlays import Mark, Region, draw_contact_sheet, draw_overlay, save_picture
+from xray.outputs.pictures import draw_findings, draw_with_truth, in_words, rows_of
+from xray.outputs.submission import read_any_predictions
 
 CONTACT_SHEET = "contact_sheet.png"
 MOST_ON_A_SHEET = 48
@@ -60,6 +66,22 @@ class Config:
     seed: int = 0
     """Of the drawing by chance (0 to 4294967295)."""
 
+    predictions: Path | None = None
+    """predictions.json or submission.csv of any detector, to be drawn beside the truth. Without --all, only radiographs
+    that it names are drawn."""
+
+    ids: Literal["auto", "source", "coco", "rows"] = "auto"
+    """What image_id means in --predictions. source: the radiograph's own id, as tools/infer.py writes it, or its file;
+    coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto: numbers are
+    coco's, texts source's, and what could be read in two ways is refused."""
+
+    category_ids: Literal["auto", "source", "dataset"] = "auto"
+    """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
+    of --data-path; auto: what image_id, or the category's name in the file, says."""
+
+    threshold: float = 0.3
+    """Lowest confidence of predictions that are drawn, in [0, 1]."""
+
     contact_sheet: bool = True
     """Also put up to 48 of the radiographs together into contact_sheet.png."""
 
@@ -71,7 +93,10 @@ def main(config: Config) -> None:
     """Draws the pictures and says on stdout where they are."""
     check(config)
     store = open_store(config.data_path)
-    rows = choose_rows(store, config)
+    predictions = None
+    if config.predictions is not None:
+        predictions = read_any_predictions(config.predictions, store, config.ids, config.category_ids)
+    rows = choose_rows(store, config, predictions)
     names = file_names([store.records[row]["source_id"] for row in rows])
     if config.save_path.exists() and not config.save_path.is_dir():
         raise InputError(f"{config.save_path} is a file: give --save-path a folder")
@@ -80,9 +105,12 @@ def main(config: Config) -> None:
     on_sheet = set(np.linspace(0, len(rows) - 1, min(len(rows), MOST_ON_A_SHEET)).round().astype(int).tolist())
 
     def draw(number: int) -> np.ndarray | None:
-        save_picture(config.save_path / names[number], draw_truth(store, rows[number]))
-        is_wanted = config.contact_sheet and number in on_sheet
-        return draw_truth(store, rows[number], THUMBNAIL, THUMBNAIL) if is_wanted else None
+        for_sheet = config.contact_sheet and number in on_sheet
+        if predictions is None:
+            save_picture(config.save_path / names[number], draw_truth(store, rows[number]))
+            return draw_truth(store, rows[number], THUMBNAIL, THUMBNAIL) if for_sheet else None
+        save_picture(config.save_path / names[number], draw_both(store, rows[number], predictions, config.threshold))
+        return draw_both(store, rows[number], predictions, config.threshold, THUMBNAIL) if for_sheet else None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # resizing and PNG coding run outside Python's lock
         drawn = pool.map(draw, range(len(rows)))
@@ -102,16 +130,18 @@ def main(config: Config) -> None:
 
 def check(config: Config) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
-    check_range(config, n=(1, 1_000_000), fold=(0, 99), seed=(0, MAX_SEED))
+    check_range(config, n=(1, 1_000_000), fold=(0, 99), seed=(0, MAX_SEED), threshold=(0, 1))
     if config.split == "test" and config.fold is not None:
         raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
     if config.finding == "":
         raise FlagError("--finding is empty: give a name, or leave the flag out")
 
 
-def choose_rows(store: Store, config: Config) -> list[int]:
+def choose_rows(store: Store, config: Config, predictions: Predictions | None = None) -> list[int]:
     """The rows to draw, ascending. Raises InputError where none is left, or a split, fold or finding is not there."""
     rows = store.rows(config.split, config.fold)
+    if predictions is not None and not config.all:
+        rows = np.intersect1d(rows, store.resolve(predictions.image_ids))
     if config.finding is not None:
         if config.finding.casefold() == NO_FINDING_NAME.casefold():
             rows = np.setdiff1d(rows, store.boxes.images)
@@ -148,6 +178,28 @@ def draw_truth(store: Store, row: int, min_side: int = 768, max_side: int = 1600
     title = f"{record['source_id']} · {place} · {canvas.width} x {canvas.height}"
     pixels = np.ascontiguousarray(store.images[row, top:bottom, left:right])
     return draw_overlay(pixels, marks, regions, title, min_side=min_side, max_side=max_side)
+
+
+def draw_both(
+    store: Store, row: int, predictions: Predictions, threshold: float, side: int | None = None
+) -> np.ndarray:
+    """The truth of a radiograph, and what was found in it from `threshold` on → (h, w, 3) uint8 RGB, side by side.
+
+    side: the longer side of each radiograph, in pixels; what suits a picture of its own if not given.
+    """
+    canvas, name = store.canvas(row), store.records[row]["source_id"]
+    left, top, right, bottom = canvas.content
+    place = predictions.image_ids.index(name) if name in predictions.image_ids else -1
+    table, masks = rows_of(predictions.table, predictions.masks, place)
+    words = in_words(table, store.categories)
+    table = dataclasses.replace(table, boxes=canvas.to_canvas(table.boxes) - (left, top, left, top))
+    least, most = (side, side) if side else (768, 1024)
+    found = draw_findings(
+        np.ascontiguousarray(store.images[row, top:bottom, left:right]), table, masks, store.categories, name,
+        threshold=threshold, max_side=most, min_side=least,
+    )  # fmt: skip
+    truth, _ = rows_of(store.boxes, {}, row)
+    return draw_with_truth(draw_truth(store, row, least, most), found, truth, words, store.categories)
 
 
 def file_names(source_ids: list[str]) -> list[str]:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from tools.view import Config, choose_rows, draw_truth, file_names, main
+from tools.view import Config, choose_rows, draw_both, draw_truth, file_names, main
 from xray.command import FlagError, InputError
 from xray.data.store import open_store
 from xray.findings import colour_of
+from xray.outputs.submission import read_any_predictions
 
 SIZE = 128
 
@@ -143,3 +144,22 @@ def test_one_line_of_error_from_any_folder(tmp_path):
     assert result.stderr.startswith("error: no dataset at nowhere")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "pictures").exists()
+
+
+def test_predictions_stand_beside_the_truth(dataset, tmp_path, capsys):
+    store = open_store(dataset)
+    rows = [{"image_id": f"id/{row}", "category_id": 2, "bbox": [0, 0, 40, 40], "score": 0.8 - row} for row in (0,)]
+    faint = {"image_id": "id/1", "category_id": 1, "bbox": [150, 50, 40, 40], "score": 0.2}
+    (tmp_path / "p.json").write_text(json.dumps([*rows, faint]))
+    main(Config(dataset, tmp_path / "out", predictions=tmp_path / "p.json"))
+    # Only what the predictions name.
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["contact_sheet.png", "id_0.png", "id_1.png"]
+    for row, (ours, theirs) in enumerate((((2,), (0, 0, 40, 40)), ((), (150, 50, 40, 40)))):
+        predictions = read_any_predictions(tmp_path / "p.json", store)
+        picture = draw_both(store, row, predictions, threshold=0.3)
+        truth, found = np.split(picture, [picture.shape[1] // 2], axis=1)
+        # The true box on the left, in its colour; on the right what was found, unless it is too faint.
+        assert (truth == rgb(colour_of(1 + row % 2))).all(axis=2).any()
+        assert [label for label in (1, 2) if (found == rgb(colour_of(label))).all(axis=2).any()] == list(ours), theirs
+    every = choose_rows(store, Config(dataset, all=True, predictions=tmp_path / "p.json"), predictions)
+    assert len(every) == 6

@@ -48,12 +48,13 @@ def draw_findings(
     scored: bool = True,
     threshold: float = 0.3,
     max_side: int = 1600,
+    min_side: int = 512,
 ) -> np.ndarray:
     """Boxes and masks of one radiograph on its pixels → (h, w, 3) uint8 RGB.
 
     pixels: (height, width) uint8. table: its rows, boxes in these pixels. masks: row of the table → COCO RLE of the
     whole radiograph, at whatever size. scored: False for the truth, which is drawn whole; otherwise what scores less
-    than `threshold` is left out.
+    than `threshold` is left out. max_side, min_side: as for `draw_overlay`.
     """
     height, width = pixels.shape
     marks, normal = marks_of(table, categories, scored)
@@ -65,8 +66,9 @@ def draw_findings(
         if mask.shape != pixels.shape:
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
         regions.append(Region(mask, colour_of(int(table.labels[row]))))
-    options = {"normal": normal, "threshold": threshold, "max_side": max_side, "nothing": nothing_of(categories)}
-    return draw_overlay(pixels, marks, regions, title, **options)
+    sides = {"max_side": max_side, "min_side": min_side}
+    nothing = nothing_of(categories)
+    return draw_overlay(pixels, marks, regions, title, normal=normal, threshold=threshold, nothing=nothing, **sides)
 
 
 def nothing_of(categories: Mapping[int, str]) -> str:
