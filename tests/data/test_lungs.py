@@ -168,10 +168,144 @@ def test_masks_beside_their_images(tmp_path):
     assert account(source) == {("y.png", "image without a mask"), ("w_mask.png", "mask without an image")}
 
 
-def test_a_second_file_of_the_same_name(montgomery):
+def test_radiographs_that_differ_in_their_suffix_alone(montgomery):
+    # Whose masks these are is not known.
     write_picture(montgomery / "CXR_png" / "MCUCXR_0001_0.jpg", WIDTH, HEIGHT)
     source = read_lungs(montgomery)
-    assert account(source) == {("CXR_png/MCUCXR_0001_0.png", "second file of the same name")}
+    assert ids(source) == ["MCUCXR_0002_1", "MCUCXR_0003_0"]
+    assert account(source) == {
+        ("CXR_png/MCUCXR_0001_0.png", "mask of several images of its name"),
+        ("CXR_png/MCUCXR_0001_0.jpg", "mask of several images of its name"),
+    }
+    # It is where each has its own.
+    for side, left in (("right", 10), ("left", 120)):
+        write_mask(montgomery / "ManualMask" / f"{side}Mask" / "MCUCXR_0001_0.jpg", lung(left + 5))
+    source = read_lungs(montgomery)
+    assert ids(source)[:2] == ["MCUCXR_0001_0.jpg", "MCUCXR_0001_0.png"]
+    assert source.dropped == []
+    np.testing.assert_allclose(source.boxes.boxes[:4, 0], [15, 125, 10, 120], atol=1)
+
+
+def test_masks_with_the_whole_names_of_their_radiographs(tmp_path):
+    for name in ("a.png", "a.jpg", "b.png", "B.png"):
+        write_picture(tmp_path / "img" / name, WIDTH, HEIGHT)
+    for left, name in ((10, "a"), (20, "a.jpg_mask"), (30, "b"), (40, "B_mask")):
+        write_mask(tmp_path / "msk" / f"{name}.png", lung(left))
+    assert ids(read_lungs(tmp_path, images="img", masks="msk")) == ["B", "a.jpg", "a.png", "b"]
+    # Without a mask that can be its own, neither can be told from the other.
+    (tmp_path / "msk" / "a.png").rename(tmp_path / "msk" / "a.gif.png")
+    assert ids(read_lungs(tmp_path, images="img", masks="msk")) == ["B", "b"]
+    (tmp_path / "msk" / "a.gif.png").rename(tmp_path / "msk" / "a.png.png")
+    source = read_lungs(tmp_path, images="img", masks="msk")
+    assert ids(source) == ["B", "a.jpg", "a.png", "b"]
+    assert source.boxes.boxes[:, 0].tolist() == [40, 20, 10, 30]
+    assert source.dropped == []
+
+
+def test_two_masks_of_one_radiograph(tmp_path):
+    for name in ("a", "b"):
+        write_picture(tmp_path / "img" / f"{name}.png", WIDTH, HEIGHT)
+    for name in ("a.png", "a_mask.png", "b.jpg"):
+        write_mask(tmp_path / "msk" / name, lung(10))
+    source = read_lungs(tmp_path, images="img", masks="msk")
+    assert ids(source) == ["b"]
+    assert [(drop.where, drop.reason, drop.detail) for drop in source.dropped] == [
+        ("img/a.png", "image with several masks of its name", "msk/a.png, msk/a_mask.png")
+    ]
+
+
+def two_lungs(right, left, shape=()):
+    mask = np.zeros((HEIGHT, WIDTH, *shape), dtype=np.uint8)
+    mask[lung(10) > 0], mask[lung(120) > 0] = right, left
+    return mask
+
+
+def write_pairs(folder, *masks):
+    for number, mask in enumerate(masks):
+        write_picture(folder / "img" / f"{number}.png", WIDTH, HEIGHT)
+        write_mask(folder / "msk" / f"{number}.png", mask)
+    return folder
+
+
+def told(source):
+    return [(warning.kind, warning.where, warning.detail) for warning in source.warnings]
+
+
+def test_values_of_masks_are_joined_and_told(tmp_path):
+    raw = write_pairs(tmp_path, two_lungs(85, 170), two_lungs(255, 255), two_lungs(1, 170))
+    source = read_lungs(raw, images="img", masks="msk")
+    assert source.boxes.labels.tolist() == [1] * 6
+    assert told(source) == [
+        (
+            "mask with several values, all taken as mask", "msk/0.png",
+            "2 of 3 masks, values 1, 85, 170; --values 1=NAME 85=NAME 170=NAME makes them categories of their own",
+        )
+    ]  # fmt: skip
+
+
+def test_values_of_masks_can_be_categories(tmp_path):
+    raw = write_pairs(tmp_path / "raw", two_lungs(1, 2), two_lungs(3, 2), two_lungs(0, 0), two_lungs(0, 3))
+    result = convert(
+        raw, tmp_path / "data", images="img", masks="msk", values=["1=Right lung", "2.0 = Left lung", "7=Heart"]
+    )
+    store = open_store(tmp_path / "data")
+    assert store.categories == {1: "Right lung", 2: "Left lung", 3: "Heart"}
+    assert [record["labels"] for record in store.records] == [[1, 2], [2], [], []]
+    assert store.boxes.boxes[:, 0].tolist() == [10, 120, 120]
+    assert [(row["kind"], row["where"], row["detail"]) for row in result["warnings"]["rows"]] == [
+        ("mask with a value that --values does not name, taken as background", "msk/1.png", "2 of 4 masks, values 3"),
+        ("value of --values that no mask holds", "7", "named Heart"),
+    ]
+
+
+def test_colours_can_be_categories_that_share_a_name(tmp_path):
+    # OpenCV writes blue, green, red.
+    raw = write_pairs(tmp_path, two_lungs((83, 50, 250), (255, 221, 51), (3,)))
+    source = read_lungs(raw, images="img", masks="msk", values=["#fa3253=Right", "#33DDFF=Left"])
+    assert [category["name"] for category in source.categories] == ["Right", "Left"]
+    assert (source.boxes.labels.tolist(), source.boxes.boxes[:, 0].tolist()) == ([1, 2], [10, 120])
+    source = read_lungs(raw, images="img", masks="msk", values=["#fa3253=Lung", "#33DDFF=Lung"])
+    assert (source.boxes.labels.tolist(), source.warnings) == ([1, 1], [])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["3=Right"], "--values names 3, and the masks hold 1, 2: name some of these"),
+        (["1"], "--values 1 is no VALUE=NAME"),
+        (["1="], "is no VALUE=NAME"),
+        (["x=Right"], "is no VALUE=NAME"),
+        (["#12=Right"], "is no VALUE=NAME"),
+        (["-1=Right"], "is no VALUE=NAME"),
+        (["1=Right", "1.0=Left"], "--values names 1 twice: Right and Left"),
+    ],
+)
+def test_unusable_values(tmp_path, values, message):
+    raw = write_pairs(tmp_path, two_lungs(1, 2))
+    with pytest.raises(InputError, match=message):
+        read_lungs(raw, images="img", masks="msk", values=values)
+
+
+def test_values_of_montgomery_are_sides_already(montgomery):
+    with pytest.raises(InputError, match="--lungs apart in place of --values"):
+        read_lungs(montgomery, values=["1=Right"])
+
+
+def test_masks_black_on_white(tmp_path):
+    normal, inverted = two_lungs(255, 255), 255 - two_lungs(255, 255)
+    white, black = np.full_like(normal, 255), np.zeros_like(normal)
+    # Where most are so, one drawn the other way round may be anything, and so may one of a single tone.
+    source = read_lungs(
+        write_pairs(tmp_path / "a", inverted, inverted, normal, white, black), images="img", masks="msk"
+    )
+    assert ids(source) == ["0", "1"]
+    assert source.boxes.boxes[:, 0].tolist() == [10, 120] * 2
+    assert account(source) == {(f"msk/{n}.png", "mask whose background cannot be told") for n in (2, 3, 4)}
+    assert told(source) == [("mask drawn black on white, taken so", "msk/0.png", "2 of 2 masks")]
+    source = read_lungs(write_pairs(tmp_path / "b", normal, normal, inverted, white, black), images="img", masks="msk")
+    assert ids(source) == ["0", "1", "3", "4"]
+    assert account(source) == {("msk/2.png", "mask whose background cannot be told")}
+    assert told(source) == [("mask that covers all of its radiograph", "msk/3.png", "1 of 4 masks")]
 
 
 def test_a_test_folder_becomes_the_test_split(montgomery, tmp_path):

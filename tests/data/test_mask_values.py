@@ -93,6 +93,11 @@ LOSSLESS = {
 }  # fmt: skip
 
 
+TONES = {
+    "one grey": "white on black", "1 bit": "white on black", "black on white": "black on white",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", LOSSLESS)
 def test_all_that_is_not_background_is_mask(tmp_path, kind):
     picture, names = LOSSLESS[kind]
@@ -102,8 +107,7 @@ def test_all_that_is_not_background_is_mask(tmp_path, kind):
     assert sorted(found.names) == sorted(names)
     # Each value is where it was drawn: as many pairs of drawn and found as there are values drawn.
     assert len(set(zip(DRAWN[IS_MASK].tolist(), found.labels[IS_MASK].tolist(), strict=True))) == 3
-    assert found.on_white == ("on white" in kind)
-    assert not found.is_full
+    assert found.tones == TONES.get(kind, "")
     assert not found.has_void
     assert looks_like_mask(tmp_path / "mask.png")
 
@@ -144,22 +148,22 @@ def test_values_of_few_bits_are_called_as_they_are_stored(tmp_path, bits):
 
 
 @pytest.mark.parametrize(
-    ("picture", "is_full", "on_white"),
+    ("picture", "is_full", "tones"),
     [
-        (PIL.Image.new("L", (9, 7), 0), False, False),
-        (PIL.Image.new("L", (9, 7), 255), True, False),
-        (PIL.Image.new("L", (9, 7), 1), True, False),
-        (PIL.Image.new("RGBA", (9, 7), (255, 0, 0, 255)), True, False),
-        (PIL.Image.new("RGBA", (9, 7), (0, 0, 0, 0)), False, False),
-        (PIL.Image.new("P", (9, 7), 0), False, False),
+        (PIL.Image.new("L", (9, 7), 0), False, "black"),
+        (PIL.Image.new("L", (9, 7), 255), True, "white"),
+        (PIL.Image.new("L", (9, 7), 1), True, ""),
+        (PIL.Image.new("RGBA", (9, 7), (255, 0, 0, 255)), True, ""),
+        (PIL.Image.new("RGBA", (9, 7), (0, 0, 0, 0)), False, "black"),
+        (PIL.Image.new("P", (9, 7), 0), False, ""),
     ],
 )
-def test_pictures_of_one_value(tmp_path, picture, is_full, on_white):
+def test_pictures_of_one_value(tmp_path, picture, is_full, tones):
     if picture.mode == "P":
         picture.putpalette([120, 120, 120, 255, 0, 0])
     picture.save(tmp_path / "mask.png")
     found = read_values(tmp_path / "mask.png")
-    assert (bool(found.labels.all()), found.is_full, found.on_white) == (is_full, is_full, on_white)
+    assert (bool(found.labels.all()), found.labels.any(), found.tones) == (is_full, is_full, tones)
     assert found.labels.shape == (7, 9)
 
 

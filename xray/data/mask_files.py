@@ -12,6 +12,7 @@ from rich.progress import track
 from xray.data.boxes import BoxTable
 from xray.data.decoding import Failed, in_workers
 from xray.data.mask_reading import Region
+from xray.data.run_warnings import RunWarning
 from xray.data.source import Dropped, Source, SourceImage
 
 _Item = TypeVar("_Item")
@@ -24,6 +25,7 @@ class MaskedImages:
 
     images: list[SourceImage] = dataclasses.field(default_factory=list)
     dropped: list[Dropped] = dataclasses.field(default_factory=list)
+    warnings: list[RunWarning] = dataclasses.field(default_factory=list)
     _found: list[tuple[int, Region, str]] = dataclasses.field(default_factory=list)
 
     def add(self, image: SourceImage, found: Iterable[Region], place: str) -> None:
@@ -47,6 +49,7 @@ class MaskedImages:
             fingerprint=fingerprint,
             masks={row: region.rle for row, (_, region, _) in enumerate(self._found)},
             dropped=self.dropped,
+            warnings=self.warnings,
         )
 
 

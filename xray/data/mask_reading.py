@@ -57,8 +57,8 @@ class PictureRegions:
 
     size: its width and height, None if it cannot be read, which `error` explains. regions: empty where the size is not
     the radiograph's. n_small: components left out, of fewer than `smallest` pixels. values: those that were drawn, up
-    to MAX_VALUES of them. unnamed: those among them that were to be categories and are none. on_white, is_full,
-    has_void: as for `xray.data.mask_values.MaskValues`.
+    to MAX_VALUES of them. named, unnamed: those among them that `Pictures.values` names, and not. tones, has_void: as
+    for `xray.data.mask_values.MaskValues`.
     """
 
     size: tuple[int, int] | None
@@ -67,9 +67,9 @@ class PictureRegions:
     smallest: int = 1
     error: str = ""
     values: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
     unnamed: tuple[str, ...] = ()
-    on_white: bool = False
-    is_full: bool = False
+    tones: str = ""
     has_void: bool = False
 
 
@@ -117,7 +117,7 @@ def _read_picture(item: Pictures, category: int, path: Path, size: tuple[int, in
     mask = read_values(path)
     height, width = mask.labels.shape
     smallest = max(1, math.ceil(item.smallest * mask.labels.size))
-    layers, unnamed = _layers(mask, dict(item.values), category)
+    layers, named = _layers(mask, dict(item.values), category)
     components: list[Region] = []
     n_small = 0
     if (width, height) == size:
@@ -134,9 +134,9 @@ def _read_picture(item: Pictures, category: int, path: Path, size: tuple[int, in
         n_small,
         smallest,
         values=mask.names[:MAX_VALUES],
-        unnamed=unnamed[:MAX_VALUES],
-        on_white=mask.on_white,
-        is_full=mask.is_full,
+        named=tuple(key for key in named if key)[:MAX_VALUES],
+        unnamed=tuple(name for name, key in zip(mask.names, named, strict=True) if not key)[:MAX_VALUES],
+        tones=mask.tones,
         has_void=mask.has_void,
     )
 
@@ -144,13 +144,13 @@ def _read_picture(item: Pictures, category: int, path: Path, size: tuple[int, in
 def _layers(
     mask: MaskValues, category_of: dict[str, int], category: int
 ) -> tuple[list[tuple[int, np.ndarray]], tuple[str, ...]]:
-    """(category, (height, width) bool) each, and the values that `category_of` does not name."""
+    """(category, (height, width) bool) each, and for each value what `category_of` calls it, "" where it does not."""
     if not category_of:
-        return [(category, mask.labels > 0)], ()
-    numbers = [next((category_of[key] for key in sorted(keys) if key in category_of), 0) for keys in mask.keys]
-    unnamed = tuple(name for name, number in zip(mask.names, numbers, strict=True) if not number)
+        return [(category, mask.labels > 0)], ("",) * len(mask.names)
+    named = tuple(next((key for key in sorted(keys) if key in category_of), "") for keys in mask.keys)
+    numbers = [category_of.get(key, 0) for key in named]
     numbered = look_up(np.array([0, *numbers], dtype=np.uint16), mask.labels)
-    return [(number, numbered == number) for number in sorted(set(numbers) - {0})], unnamed
+    return [(number, numbered == number) for number in sorted(set(numbers) - {0})], named
 
 
 def read_runs(item: Runs) -> RunRegions:

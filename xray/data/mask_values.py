@@ -19,6 +19,8 @@ MANY = 4096
 VOID = (224, 224, 192)
 """The colour of PASCAL VOC's borders, which are neither object nor background."""
 
+BLACK_ON_WHITE, WHITE_ON_BLACK, BLACK, WHITE = "black on white", "white on black", "black", "white"
+
 _NEAR = 12
 """Levels of 255 by which what stands for black may differ from it."""
 _FLAT = 16
@@ -34,15 +36,14 @@ class MaskValues:
     labels: (height, width) uint8 or uint16; 0 is the background, k is `names[k - 1]`.
     names: the values that were drawn, as stored: "1", "#FA3253", or "1 (#800000)" for the index of a palette.
     keys: what each may be called by, in lower case.
-    on_white: its background is white. is_full: it has one value only, which is no background. has_void: it has PASCAL
-    VOC's borders, which count as background.
+    tones: BLACK_ON_WHITE, WHITE_ON_BLACK, or the only tone, BLACK or WHITE, of a picture that has no other value; ""
+    for all others. has_void: it has PASCAL VOC's borders, which count as background.
     """
 
     labels: np.ndarray
     names: tuple[str, ...]
     keys: tuple[frozenset[str], ...]
-    on_white: bool = False
-    is_full: bool = False
+    tones: str = ""
     has_void: bool = False
 
 
@@ -62,8 +63,11 @@ def read_values(path: Path | str) -> MaskValues:
     if n == 1:
         is_mask = _is_drawn(stored)
         labels = np.full(shape, int(is_mask), dtype=np.uint8)
+        tones = (
+            {0: BLACK, 255: WHITE}.get(int(stored.levels[0]), "") if (stored.colours == stored.levels[0]).all() else ""
+        )
         own = (tuple(stored.names), tuple(stored.keys)) if is_mask else ((), ())
-        return MaskValues(labels, *own, is_full=is_mask)
+        return MaskValues(labels, *own, tones)
     edges = [stored.places[[0, -1]].ravel(), stored.places[:, [0, -1]].ravel()]
     border = np.bincount(np.concatenate(edges), minlength=n) / (2 * sum(shape))
     is_chosen = np.ones(2, dtype=bool) if n == 2 and not stored.is_lossy else _chosen(stored)
@@ -86,7 +90,8 @@ def read_values(path: Path | str) -> MaskValues:
     shades = np.flatnonzero(~is_drawn & ~is_background)
     labels[shades] = labels[_nearest(stored, shades, np.flatnonzero(is_drawn | (is_chosen & is_background)))]
     names, keys = ([given[place] for place in drawn.tolist()] for given in (stored.names, stored.keys))
-    return MaskValues(look_up(labels, stored.places), tuple(names), tuple(keys), on_white, has_void=has_void)
+    tones = _tones(stored, drawn, on_white)
+    return MaskValues(look_up(labels, stored.places), tuple(names), tuple(keys), tones, has_void)
 
 
 def looks_like_mask(path: Path) -> bool:
@@ -136,6 +141,16 @@ def _background(stored: StoredValues, is_chosen: np.ndarray, border: np.ndarray)
     if border[commonest] >= _BACKGROUND:
         return np.arange(len(border)) == commonest, False
     return None
+
+
+def _tones(stored: StoredValues, drawn: np.ndarray, on_white: bool) -> str:
+    """Whether one tone was drawn on the opposite one."""
+    if len(drawn) != 1 or stored.is_clear.any():
+        return ""
+    near = _NEAR if stored.is_lossy else 0
+    if on_white:
+        return BLACK_ON_WHITE if (stored.colours[drawn] <= near).all() else ""
+    return WHITE_ON_BLACK if (stored.colours[drawn] >= 255 - near).all() else ""
 
 
 def _chosen(stored: StoredValues) -> np.ndarray | None:
@@ -203,7 +218,8 @@ def _brighter_than_half(stored: StoredValues, border: np.ndarray) -> MaskValues:
     # Where nothing reaches half of white, it is half of the brightest.
     is_mask = levels > (127 if top > 127 else top / 2)
     labels = look_up(is_mask.astype(np.uint8), stored.places)
-    return MaskValues(labels, ("brighter than half",), (frozenset(),), on_white)
+    names = ("darker than half" if on_white else "brighter than half",)
+    return MaskValues(labels, names, (frozenset(),), BLACK_ON_WHITE if on_white else WHITE_ON_BLACK)
 
 
 def _nearest(stored: StoredValues, of: np.ndarray, among: np.ndarray) -> np.ndarray:
