@@ -9,6 +9,7 @@ import numpy as np
 
 from xray.command import FlagError, InputError
 from xray.data.decoding import Decoded, Failed, Undecodable, decode_canvases, in_workers
+from xray.data.mask_folders import without_masks
 from xray.data.naming import source_ids
 from xray.data.originals import Original, enlarged, find_originals, in_original_pixels, misfit
 from xray.data.radiograph import RadiographError, find_radiographs, read_radiograph
@@ -112,10 +113,15 @@ def open_inputs(
     if split is not None or fold is not None:
         raise InputError(f"--split and --fold choose a part of a dataset directory, and {data_path} is none")
     paths = find_radiographs(data_path)
+    masks: list[RunWarning] = []
+    if data_path.is_dir():
+        paths, masks = without_masks(paths, data_path)
+        if not paths:
+            raise InputError(f"{data_path} holds masks alone: give the folder of the radiographs")
     names = tuple(_relative(path, data_path) for path in paths)
     ids = tuple(source_ids(names))
     originals, warnings = find_originals(data_path, paths, names, ids, sizes, beside)
-    return Inputs(ids, tuple(paths), names=names, originals=originals, warnings=tuple(warnings))
+    return Inputs(ids, tuple(paths), names=names, originals=originals, warnings=(*masks, *warnings))
 
 
 def _relative(path: Path, root: Path) -> str:
