@@ -247,6 +247,11 @@ def warn(result: "Evaluation", store: "Store") -> list[str]:
             f"{len(alignment.unknown_ids)} images in the predictions are not in the dataset and are left out "
             f"(the first is {alignment.unknown_ids[0]!r})"
         )
+    if alignment.n_unmasked:
+        warnings.append(
+            f"{alignment.n_unmasked} images are left out: they have true boxes without a mask, so that their masks are "
+            "not known"
+        )
     if result.unused_maps:
         warnings.append(
             f"the probability maps of {', '.join(result.unused_maps)} beside the predictions are not used, since "

@@ -9,7 +9,7 @@ import numpy as np
 
 from xray.classification.evaluation import LabelEvaluation, LabelScores, evaluate_labels
 from xray.command import InputError
-from xray.data.alignment import Alignment, align
+from xray.data.alignment import Alignment, align, with_known_masks
 from xray.data.predictions import NO_FINDING_CATEGORY, Predictions
 from xray.data.probabilities import ProbabilityMaps
 from xray.data.store import Store
@@ -67,8 +67,9 @@ def evaluate(
     """Scores predictions against the truth of a dataset.
 
     - Boxes: where the truth has boxes and the predictions are not labels of whole radiographs alone.
-    - Masks: where the dataset has masks, and the predictions have, or there are probability maps. With maps the best
-      triplet is searched, and with a classifier's probabilities among them the best gate.
+    - Masks: where the dataset has masks, and the predictions have, or there are probability maps. Radiographs with a
+      true box that has no mask are then left out of everything: their true mask is not empty, but unknown. With maps
+      the best triplet is searched, and with a classifier's probabilities among them the best gate.
     - Labels: each category that some of the radiographs have and some have not. The score of a radiograph is the
       highest of the category's rows, 0 without one. With a probability map it is instead the probability that
       `min_area` of its pixels reach: it is then over `top` exactly if the triplet rule calls the radiograph positive,
@@ -89,7 +90,10 @@ def evaluate(
     # By name: a pneumothorax segmenter numbers its one category 1, VinBig's category 1 is another.
     known = set(maps.categories.values()) if maps else set()
     mapped = {label: name for label, name in (categories or store.categories).items() if name in known}
-    masks = evaluate_masks(alignment, categories, n_resamples) if categories and (alignment.masks or mapped) else None
+    masks = None
+    if categories and (alignment.masks or mapped) and (with_masks := with_known_masks(alignment, categories)):
+        alignment = with_masks
+        masks = evaluate_masks(alignment, categories, n_resamples)
 
     place, cache = np.full(len(alignment), -1, dtype=np.int64), None
     if maps:

@@ -14,7 +14,7 @@ NOBODY = BoxTable.empty()
 
 
 def alignment_of(n: int) -> Alignment:
-    return Alignment(np.arange(n), [{}] * n, NOBODY, NOBODY, {}, {}, {1: "Nodule"}, 0, (), 0)
+    return Alignment(np.arange(n), [{}] * n, NOBODY, NOBODY, {}, {}, {1: "Nodule"}, np.ones(n, dtype=bool), (), 0)
 
 
 def label(scores: list, truth: list, name: str = "Nodule", origin: str = "rows", lowest: float = 0.5) -> LabelScores:

@@ -1,5 +1,6 @@
 """Which radiographs of a dataset are scored against which predictions."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from xray.command import InputError
-from xray.data.alignment import align, patient_numbers, whole_groups
+from xray.data.alignment import align, patient_numbers, whole_groups, with_known_masks
 from xray.data.boxes import BoxTable
 from xray.data.predictions import Predictions
 from xray.data.store import Store, open_store
@@ -68,6 +69,24 @@ def test_predictions_may_come_in_any_order(store: Store) -> None:
     # The mask stays with f's box, which is the first that is left.
     assert aligned.masks == {0: mask}
     assert [record["source_id"] for record in aligned.records] == ["e", "f"]
+
+
+def test_a_true_box_without_a_mask_is_not_an_empty_mask(store: Store) -> None:
+    mask = {"size": [2000, 1000], "counts": "x"}
+    # Of the masked category 4, "a" has a mask and "c" has none; "d" is not among the predictions.
+    store = dataclasses.replace(store, masks={0: mask})
+    mixed = predicted(("a", 4, SQUARE, 0.9), ("c", 4, SQUARE, 0.8))
+    predictions = Predictions(mixed.image_ids, mixed.table, {0: mask, 1: mask})
+    aligned = align(store, predictions)
+    assert [record["source_id"] for record in aligned.records] == ["a", "b", "c", "d"]
+    known = with_known_masks(aligned, [4])
+    assert [record["source_id"] for record in known.records] == ["a", "b"]
+    assert (known.n_unmasked, known.n_without_prediction) == (2, 1)
+    assert (known.masks, known.truth_masks) == ({0: mask}, {0: mask})
+    np.testing.assert_array_equal(known.rows, [0, 1])
+    # A category that is only ever boxed takes nothing away; and where nothing is known, nothing is scored.
+    assert with_known_masks(aligned, [1]) is aligned
+    assert with_known_masks(align(store, predictions, fold=1), [4]) is None
 
 
 def test_a_radiograph_with_a_map_was_seen(store: Store) -> None:

@@ -1,7 +1,7 @@
 """Predictions held against a dataset's truth: which radiographs are scored, and what there is of each."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,10 @@ class Alignment:
     truth, predictions: `images` in [0, n).
     truth_masks, masks: row of `truth` and of `predictions` → COCO RLE, for the rows that have a mask.
     categories: category id → name; "No finding" (15) may occur in `predictions` only.
-    n_without_prediction: of the n radiographs, those without any row in the predictions (and without a map).
+    is_predicted: (n,) bool, whether the predictions have a row of the radiograph, or a map.
     unknown_ids: radiographs in the predictions that the dataset does not have.
     n_left_out: radiographs in the predictions that were not asked for.
+    n_unmasked: radiographs left out by `with_known_masks`.
     """
 
     rows: np.ndarray
@@ -33,12 +34,18 @@ class Alignment:
     truth_masks: dict[int, dict[str, Any]]
     masks: dict[int, dict[str, Any]]
     categories: dict[int, str]
-    n_without_prediction: int
+    is_predicted: np.ndarray
     unknown_ids: tuple[str, ...]
     n_left_out: int
+    n_unmasked: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def n_without_prediction(self) -> int:
+        """Of the n radiographs, those without any row in the predictions (and without a map)."""
+        return int((~self.is_predicted).sum())
 
     @property
     def sizes(self) -> np.ndarray:
@@ -101,9 +108,40 @@ def align(
         truth_masks=truth_masks,
         masks=masks,
         categories=store.categories,
-        n_without_prediction=len(rows) - len(np.unique(seen[seen >= 0])),
+        is_predicted=np.isin(np.arange(len(rows)), seen),
         unknown_ids=tuple(name for name, row in zip(ids, found.tolist(), strict=True) if row < 0),
         n_left_out=int(((found >= 0) & (place < 0)).sum()),
+    )
+
+
+def with_known_masks(alignment: Alignment, categories: Collection[int]) -> Alignment | None:
+    """The radiographs whose true masks are all known: one with a box of these categories but no mask is not empty.
+
+    None if there is none.
+    """
+    truth = alignment.truth
+    boxed = np.isin(truth.labels, list(categories))
+    boxed[list(alignment.truth_masks)] = False
+    unknown = np.unique(truth.images[boxed])
+    if not len(unknown):
+        return alignment
+    kept = np.setdiff1d(np.arange(len(alignment)), unknown)
+    if not len(kept):
+        return None
+    position = np.full(len(alignment), -1, dtype=np.int64)
+    position[kept] = np.arange(len(kept))
+    truth, truth_masks = in_order(truth, position, alignment.truth_masks)
+    predictions, masks = in_order(alignment.predictions, position, alignment.masks)
+    return dataclasses.replace(
+        alignment,
+        rows=alignment.rows[kept],
+        records=[alignment.records[place] for place in kept.tolist()],
+        truth=truth,
+        predictions=predictions,
+        truth_masks=truth_masks,
+        masks=masks,
+        is_predicted=alignment.is_predicted[kept],
+        n_unmasked=len(unknown),
     )
 
 
