@@ -103,7 +103,10 @@ class Lungs(_Common):
     masks: str | None = None
     """Folder of their masks, named like them, with or without _mask; needs --images."""
     category: str = "Lung"
-    """What the masks show, in layouts with one mask a radiograph."""
+    """What the masks show, in layouts with one mask a radiograph, whatever values they are drawn in."""
+    values: tuple[str, ...] = ()
+    """Values of these masks that are categories of their own, VALUE=NAME each, such as 1="Right lung" 2="Left lung" or
+    "#FA3253=Right lung" (a number as it is stored, the index of a palette, or a colour); all others are background."""
     patients: Path | None = None
     """CSV (file_name,patient) or COCO file that names each radiograph's patient, so that folds keep them together."""
 
@@ -169,6 +172,15 @@ def check(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
         check_range(config, mask_size=(1, 10_000))
     if isinstance(config, Lungs) and (config.images is None) != (config.masks is None):
         raise FlagError("--images and --masks are two folders of one's own: give both, or neither for a known layout")
+    if isinstance(config, Lungs) and config.values:
+        from xray.data.mask_account import read_named_values
+
+        if config.category != "Lung":
+            raise FlagError("--category names all that masks show, --values each of their values: give one of the two")
+        try:
+            read_named_values(config.values)
+        except InputError as error:
+            raise FlagError(str(error)) from None
 
 
 def _converter(config: VinBig | Coco | Siim | Lungs | Folders) -> Callable[..., dict[str, Any]]:
@@ -199,8 +211,7 @@ def show(conversion: dict, save_path: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from xray.data.run_warnings import RunWarning, tell
-    from xray.data.source import LOST_ANNOTATION, NO_BOX_LEFT
+    from xray.data.conversion import print_account
 
     counts, dropped = conversion["counts"], conversion["dropped"]["counts"]
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -231,13 +242,7 @@ def show(conversion: dict, save_path: Path) -> None:
         table.add_row(f"  {reason}", str(count))
     console = Console(highlight=False)
     console.print(table)
-    if dropped:
-        console.print(f"each with its reason in {save_path / 'conversion.json'}", soft_wrap=True)
-    n_lost = dropped.get(LOST_ANNOTATION, 0) + dropped.get(NO_BOX_LEFT, 0)
-    if n_lost:
-        which = "1 radiograph left out: its" if n_lost == 1 else f"{n_lost} radiographs left out: their"
-        console.print(f"{which} annotations could not be used", soft_wrap=True)
-    tell([RunWarning(**row) for row in conversion["warnings"]["rows"]], f"all in {save_path / 'conversion.json'}")
+    print_account(conversion, save_path)
     if conversion["parameters"]["pixels"]:
         task = "segmentation" if counts["masks"] else "classification"
         flags = f" --task {task}" if conversion["source"] in ("siim", "lungs", "folders") else ""

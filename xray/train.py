@@ -194,6 +194,7 @@ def dataset_directory(
     config: TrainingConfig, run: Path, launch: Launch | None = None, meeting: "Meeting | None" = None
 ) -> Path:
     """The dataset directory to train on; a raw VinBig directory is converted into the run first, by one process."""
+    from xray.data.conversion import print_account
     from xray.data.store import is_store
     from xray.data.vinbig import convert_vinbig
 
@@ -207,7 +208,10 @@ def dataset_directory(
 
     def convert() -> None:
         print(f"{data} is a raw VinBig directory: converting it once into {dataset}")
-        convert_vinbig(data, dataset, n_workers=config.n_workers)
+        conversion = convert_vinbig(data, dataset, n_workers=config.n_workers)
+        for reason, count in conversion["dropped"]["counts"].items():
+            print(f"left out or changed, {reason}: {count}")
+        print_account(conversion, dataset)
 
     if meeting is not None:
         from xray.training.meeting import convert_once

@@ -28,7 +28,7 @@ from xray.data.canvas import Canvas, is_resized, reshaped
 from xray.data.folds import assign_folds, check_folds
 from xray.data.journal import Journal
 from xray.data.masks import UNUSABLE, MaskError, encode_mask
-from xray.data.run_warnings import RunWarning
+from xray.data.run_warnings import RunWarning, tell
 from xray.data.source import Dropped, Source, SourceImage, clip_boxes, fuse_readers, has_area, snap
 from xray.data.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
 from xray.files import replacing
@@ -118,6 +118,18 @@ def write_store(
     _write_json(save_path / CONVERSION, conversion)
     _remove(save_path / JOURNAL)
     return conversion
+
+
+def print_account(conversion: dict[str, Any], save_path: Path) -> None:
+    """What conversion left out, in words, on stdout, and what it warns of, on stderr."""
+    dropped = conversion["dropped"]["counts"]
+    n_lost = dropped.get(reasons.LOST_ANNOTATION, 0) + dropped.get(reasons.NO_BOX_LEFT, 0)
+    if dropped:
+        print(f"each with its reason in {save_path / CONVERSION}")
+    if n_lost:
+        which = "1 radiograph left out: its" if n_lost == 1 else f"{n_lost} radiographs left out: their"
+        print(f"{which} annotations could not be used", flush=True)
+    tell([RunWarning(**row) for row in conversion["warnings"]["rows"]], str(save_path / CONVERSION))
 
 
 def _check_target(save_path: Path, overwrite: bool) -> None:
