@@ -23,7 +23,7 @@ from xray.data.values import finite_number, flag_of, identity, shown, whole_numb
 NO_SUCH_IMAGE = "annotation of an unknown image"
 UNKNOWN_CATEGORY = "unknown category"
 CROWD = "crowd region"
-CROWD_TAKEN = "run lengths with iscrowd 1 taken as one object (--crowds ignore leaves their radiographs out)"
+CROWD_TAKEN = "run lengths with iscrowd 1 taken as one object each; --crowds ignore leaves their radiographs out"
 UNUSABLE_MASK = "unusable mask"
 
 Crowds = Literal["auto", "keep", "ignore"]
