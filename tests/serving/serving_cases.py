@@ -96,17 +96,22 @@ class Oracle:
 
 
 @contextlib.contextmanager
-def serving(app: object, limits: object = None) -> Iterator[str]:
-    """Runs an application at a free port in a thread → its address. limits: of its connections."""
+def serving(app: object, limits: object = None, started: list | None = None) -> Iterator[str]:
+    """Runs an application at a free port in a thread → its address.
+
+    limits: of its connections. started: gets the server itself.
+    """
     from xray.serving.accepting import Door
     from xray.serving.connections import server_of
 
     with Door() as door:
         door.bind(("127.0.0.1", 0))
         server = server_of(app, 1, limits)
+        if started is not None:
+            started.append(server)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
         thread.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not server.started and time.monotonic() < deadline:
             time.sleep(0.01)
         assert server.started

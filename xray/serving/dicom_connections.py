@@ -81,8 +81,10 @@ class Handler(RequestHandler):
     def _asks(self, seconds: float) -> bool:
         """Whether an association request comes within so many seconds; it stays unread."""
         connection, deadline = self.request, time.monotonic() + seconds
+        waiting = self.server.gate.waiting
         with contextlib.suppress(OSError):
-            while (left := deadline - time.monotonic()) > 0:
+            # What came before a connection was ended for another can still be read.
+            while (left := deadline - time.monotonic()) > 0 and connection in waiting:
                 connection.settimeout(left)
                 head = connection.recv(ENOUGH, socket.MSG_PEEK)
                 if not head:

@@ -63,6 +63,11 @@ class Waiting:
         with self._lock:
             return len(self._of)
 
+    def __contains__(self, connection: object) -> bool:
+        """Whether a connection still waits, and was not ended for another."""
+        with self._lock:
+            return connection in self._of
+
     def add(self, connection: object, address: str, end: Callable[[], None]) -> None:
         """Notes a connection; `end` ends it, and is called by whoever makes it one too many."""
         with self._lock:
