@@ -104,9 +104,10 @@ def reduced(source: Dataset) -> Dataset:
 def _reduced(source: Dataset) -> Dataset:
     kept = Dataset()
     for keyword in _UIDS:
-        identifier = _text(source, keyword, 64)
+        # Whole: what was cut, or one of several, would refer to something else.
+        identifier = str(_value(source, keyword) or "").strip(" \0")
         # Components with leading zeros are wrong but met, and the reference must be to the very same.
-        if not re.fullmatch(r"[0-9]+(\.[0-9]+)+", identifier):
+        if len(identifier) > 64 or not re.fullmatch(r"[0-9]+(\.[0-9]+)+", identifier, re.ASCII):
             raise InputError(f"no SR or SEG can refer to it, as its {keyword} is missing or no identifier")
         setattr(kept, keyword, identifier)
     if "Image Storage" not in UID(kept.SOPClassUID).name:

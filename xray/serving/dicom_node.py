@@ -30,7 +30,7 @@ from pynetdicom import AE, evt
 from xray.command import InputError
 from xray.data.codestream import COMPRESSED
 from xray.data.decoding import TIMEOUT, Failed, Workers
-from xray.data.dicom import check_dicom, read_elements
+from xray.data.dicom import check_dicom
 from xray.outputs.dicom_objects import read_source, save_object
 from xray.serving import pixels
 from xray.serving.contexts import let_sender_choose, offer, support
@@ -319,11 +319,9 @@ def status_of(path: Path, storage: str, instance: str | None = None) -> int:
     storage, instance: SOP Class UID and SOP Instance UID of the request; None does not ask.
     """
     try:
-        found = read_elements(path, ("SOPClassUID", "SOPInstanceUID"))
-        named = [str(found.get(keyword, "")) for keyword in ("SOPClassUID", "SOPInstanceUID")]
         check_dicom(path)
         # Identifiers that are none cannot stand in a report: to take the radiograph would be to lose it.
-        read_source(path)
+        found = read_source(path)
     except Exception:  # whatever pydicom raises on an element that is none of its type
         return NOT_UNDERSTOOD
-    return SUCCESS if named[0] == storage and instance in (None, named[1]) else NOT_MATCHING
+    return SUCCESS if found.SOPClassUID == storage and instance in (None, found.SOPInstanceUID) else NOT_MATCHING
