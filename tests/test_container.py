@@ -262,6 +262,11 @@ def test_an_endpoint_as_sagemaker_runs_it(tmp_path, vinbig_run):
             assert time.monotonic() - start < 2
         status, kind, _ = ask(port, "POST", "/invocations", body, Accept="text/csv")
         assert (status, kind.partition(";")[0]) == (200, "text/csv")
+        # SageMaker has names of its own, and no pages.
+        assert ask(port, "GET", "/ping", Host="model.internal")[0] == 200
+        assert ask(port, "POST", "/invocations", body, Host="model.internal")[0] == 200
+        assert ask(port, "POST", "/invocations", body, Host="model.internal", Origin="http://model.internal")[0] == 403
+        assert ask(port, "GET", "/about", Host="model.internal")[0] == 421
         status, _, text = ask(port, "POST", "/invocations", b"{}", **{"Content-Type": "application/json"})
         assert status == 400
         start = time.monotonic()

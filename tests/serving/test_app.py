@@ -415,6 +415,9 @@ def test_the_command(vinbig_run, vinbig_store, tmp_path, which):
         path = sorted((vinbig_store.parent / "source" / "train").iterdir())[1]
         assert post(address, "/predict", path.read_bytes())[0] == 200
         assert post(address, f"/predict?name={SECRET}", b"no radiograph")[0] == 415
+        for path in ("/predict", "/invocations", "/ping", "/"):
+            assert post(address, path, b"", Host="rebound.example", **{"X-Forwarded-Host": "localhost"})[0] == 421
+        assert post(address, "/predict", b"", Origin="null")[0] == 403
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         assert children
         start = time.monotonic()
