@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 import pytest
@@ -76,3 +76,20 @@ def test_leaving_ends_the_processes():
     while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{process}").exists()
+
+
+def test_abandoned_work_is_ended_and_its_worker_replaced():
+    with Workers(1, __name__) as pool:
+        _, process = pool.submit(work, "first", "name").result(60)
+        hanging = pool.submit(work, "hang", "name")
+        after = pool.submit(work, "after", "name")
+        deadline = time.monotonic() + 60
+        while not any(one.job and one.job.future.running() for one in pool._under_way.values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        pool.abandon(hanging)
+        assert isinstance(hanging.result(60), Failed)
+        assert after.result(60)[1] != process
+        # What is done, or unknown, is no matter.
+        pool.abandon(after)
+        pool.abandon(Future())
