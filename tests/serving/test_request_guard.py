@@ -8,8 +8,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from xray.serving.request_guard import Guard
 from xray.serving.host_names import host_names
+from xray.serving.request_guard import Guard
 
 PLANTED = "Planted^Name"
 OWN = {"host": "localhost:8080"}

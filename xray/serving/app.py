@@ -21,10 +21,10 @@ from xray.outputs.dicom_objects import Algorithm
 from xray.serving import exports, invocations, pixels
 from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer
 from xray.serving.given import given_findings
-from xray.serving.request_guard import Guard
 from xray.serving.host_names import HostNames
 from xray.serving.invocations import Address, RefusedError
 from xray.serving.places import Places
+from xray.serving.request_guard import Guard
 from xray.serving.service import Limits, Service, UnreadableError, readable
 from xray.serving.uploads import FORM, GONE, RAW, counted, refusal, save_upload
 from xray.serving.worker import BusyError, ModelError, Place
