@@ -329,6 +329,10 @@ def _pixel_data(header: _Header, layout: Layout) -> tuple[bytes, bool]:
     """
     syntax, place = header.syntax, header.place
     is_native, is_encapsulated = syntax in (*NATIVE, *OTHER_NATIVE), place.n_bytes == UNDEFINED_LENGTH
+    if not is_native and not is_encapsulated:
+        # Senders were met that tell the length of encapsulated data, which must be undefined: items are items.
+        header.file.seek(place.start)
+        is_encapsulated = header.file.read(4) == b"\xfe\xff\x00\xe0"
     if is_encapsulated:
         data = _fragments(header)
         if not is_native:
@@ -358,8 +362,10 @@ def _fragments(header: _Header) -> bytes:
     fragments: list[bytes] = []
     is_offset_table = True
     end = header.file.seek(0, io.SEEK_END)
+    if header.place.n_bytes != UNDEFINED_LENGTH:
+        end = min(end, header.place.start + header.place.n_bytes)
     header.file.seek(header.place.start)
-    while len(item := header.file.read(8)) == 8:
+    while header.file.tell() < end and len(item := header.file.read(8)) == 8:
         group, element, n_bytes = struct.unpack("<HHL", item)
         if (group, element) == (0xFFFE, 0xE0DD):
             break
