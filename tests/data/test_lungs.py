@@ -237,7 +237,7 @@ def test_values_of_masks_are_joined_and_told(tmp_path):
     assert source.boxes.labels.tolist() == [1] * 6
     assert told(source) == [
         (
-            "mask with several values, all taken as mask", "msk/0.png",
+            "masks with several values, all taken as mask", "msk/0.png",
             "2 of 3 masks, values 1, 85, 170; --values 1=NAME 85=NAME 170=NAME makes them categories of their own",
         )
     ]  # fmt: skip
@@ -253,7 +253,7 @@ def test_values_of_masks_can_be_categories(tmp_path):
     assert [record["labels"] for record in store.records] == [[1, 2], [2], [], []]
     assert store.boxes.boxes[:, 0].tolist() == [10, 120, 120]
     assert [(row["kind"], row["where"], row["detail"]) for row in result["warnings"]["rows"]] == [
-        ("mask with a value that --values does not name, taken as background", "msk/1.png", "2 of 4 masks, values 3"),
+        ("masks with a value that --values does not name, taken as background", "msk/1.png", "2 of 4 masks, values 3"),
         ("value of --values that no mask holds", "7", "named Heart"),
     ]
 
@@ -301,11 +301,11 @@ def test_masks_black_on_white(tmp_path):
     assert ids(source) == ["0", "1"]
     assert source.boxes.boxes[:, 0].tolist() == [10, 120] * 2
     assert account(source) == {(f"msk/{n}.png", "mask whose background cannot be told") for n in (2, 3, 4)}
-    assert told(source) == [("mask drawn black on white, taken so", "msk/0.png", "2 of 2 masks")]
+    assert told(source) == [("masks drawn black on white, taken so", "msk/0.png", "2 of 2 masks")]
     source = read_lungs(write_pairs(tmp_path / "b", normal, normal, inverted, white, black), images="img", masks="msk")
     assert ids(source) == ["0", "1", "3", "4"]
     assert account(source) == {("msk/2.png", "mask whose background cannot be told")}
-    assert told(source) == [("mask that covers all of its radiograph", "msk/3.png", "1 of 4 masks")]
+    assert told(source) == [("masks that cover all of their radiograph", "msk/3.png", "1 of 4 masks")]
 
 
 def test_a_test_folder_becomes_the_test_split(montgomery, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tools.convert import Coco, main
 from xray.data.store import open_store
 from xray.findings import FINDINGS
 
@@ -56,6 +57,34 @@ def test_a_conversion_and_its_summary(tmp_path):
         "each with its reason in data/conversion.json", "next: python xray/train.py --data-path data",
     ]  # fmt: skip
     assert len(open_store(tmp_path / "data")) == 6
+
+
+def test_what_could_not_be_used_is_said_in_words(tmp_path, capsys):
+    raw = write_raw(tmp_path / "raw", 8)
+    coco = json.loads((raw / "annotations.json").read_text())
+    inside = {"category_id": 1, "bbox": [0, 0, 20, 20]}
+    lost = [{"image_id": number, **inside, **fault} for number, fault in enumerate(({"category_id": 9}, {"bbox": []}))]
+    # Beyond the edge, which only the file itself shows.
+    lost.append({"image_id": 2, **inside, "bbox": [50, 50, 9, 9]})
+    brush = {"image_id": 3, **inside, "segmentation": {"size": [40, 40], "counts": [0, 80, 1520]}, "iscrowd": 1}
+    coco["annotations"] = [*lost, {"image_id": 2, **inside}, brush]
+    (raw / "annotations.json").write_text(json.dumps(coco))
+    main(Coco(raw, tmp_path / "data", image_size=32, n_folds=2, n_workers=1))
+    said = capsys.readouterr()
+    assert "3 radiographs left out: their annotations could not be used\n" in said.out
+    assert [line for line in said.err.splitlines() if line.startswith("warning")] == [
+        "warning: 1 × run lengths with iscrowd 1 taken as one object each; --crowds ignore leaves their radiographs "
+        "out (annotations.json annotation 4)",
+        f"warnings: {tmp_path / 'data' / 'conversion.json'}",
+    ]
+    store = open_store(tmp_path / "data")
+    assert [record["source_id"] for record in store.records] == ["3", "4", "5", "6", "7"]
+    assert store.conversion["dropped"]["counts"] == {
+        "coordinates not numbers": 1,
+        "image without a usable box": 2,
+        "radiograph with an annotation that could not be used": 1,
+        "unknown category": 1,
+    }
 
 
 def test_help_names_the_subcommands_and_the_flags():

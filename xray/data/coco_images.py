@@ -44,8 +44,8 @@ def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
         key = " ".join(name.casefold().split())
         if key in by_name:
             raise InputError(
-                f"{file} has two categories named {name!r} (ids {by_name[key]} and {number}), which no result could tell "
-                "apart: rename one, or give its annotations the other's id and remove it"
+                f"{file} has two categories named {name!r} (ids {by_name[key]} and {number}), which no result could "
+                "tell apart: rename one, or give its annotations the other's id and remove it"
             )
         found[number], by_name[key] = name, number
     if not found:

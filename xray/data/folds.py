@@ -42,8 +42,8 @@ def check_folds(n_groups: int, n_folds: int) -> None:
     """Raises InputError if there are fewer groups than folds."""
     if n_groups == 1:
         raise InputError(
-            "all radiographs to train on are of one patient, and folds keep a patient together, so none would be left to "
-            "validate on: add radiographs of others, or take the patient out of the table if it is not one person"
+            "all radiographs to train on are of one patient, and folds keep a patient together, so none would be left "
+            "to validate on: add radiographs of others, or take the patient out of the table if it is not one person"
         )
     if n_groups < n_folds:
         fewer = f"--n-folds {n_groups}" + (" or fewer" if n_groups > 2 else "")

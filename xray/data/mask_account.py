@@ -13,12 +13,12 @@ from xray.data.values import whole_number
 
 UNCLEAR = "mask whose background cannot be told"
 
-JOINED = "mask with several values, all taken as mask"
-NOT_NAMED = "mask with a value that --values does not name, taken as background"
+JOINED = "masks with several values, all taken as mask"
+NOT_NAMED = "masks with a value that --values does not name, taken as background"
 NOT_FOUND = "value of --values that no mask holds"
-ON_WHITE = "mask drawn black on white, taken so"
-FULL = "mask that covers all of its radiograph"
-VOID = "mask with the borders of PASCAL VOC, taken as background"
+ON_WHITE = "masks drawn black on white, taken so"
+FULL = "masks that cover all of their radiograph"
+VOID = "masks with the borders of PASCAL VOC, taken as background"
 
 _MOST_SHOWN = 12
 

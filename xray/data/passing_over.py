@@ -26,7 +26,7 @@ NO_PICTURES = (
 )  # fmt: skip
 """Suffixes of files that no one means as a radiograph: they are not opened."""
 
-_DIRECTORY = b"1.2.840.10008.1.3.10\0"[:20]
+_DIRECTORY = b"1.2.840.10008.1.3.10"
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
