@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from source_cases import write_picture
@@ -96,6 +97,61 @@ def test_the_files_own_numbers_score_what_pycocotools_says(tmp_path, what):
     ]
     np.testing.assert_allclose(case.ours(spelt), expected, atol=1e-9)
     np.testing.assert_allclose(case.ours(ids="coco", category_ids="source"), expected, atol=1e-9)
+
+
+def with_masks(rows):
+    """Mask R-CNN's rows hold a mask beside the box, its counts as text."""
+    mask = {"size": [40, 60], "counts": mask_api.encode(np.ones((40, 60), np.uint8, order="F"))["counts"].decode()}
+    return [{**row, "segmentation": mask} for row in rows]
+
+
+def by_file_name(case):
+    """Ultralytics': an image's id is its name, as a number where it is one; categories are counted from 1."""
+    files = {image["id"]: image["file_name"] for image in case.truth["images"]}
+    order = [category["id"] for category in case.truth["categories"]]
+    return [
+        {
+            "image_id": int(stem) if (stem := files[row["image_id"]][:-4]).isdecimal() else stem,
+            "file_name": files[row["image_id"]],
+            "category_id": order.index(row["category_id"]) + 1,
+            "bbox": [round(side, 3) for side in row["bbox"]],
+            "score": round(row["score"], 5),
+        }
+        for row in case.results
+    ]
+
+
+WRITERS = {
+    "Detectron2": lambda case: with_masks(case.results),
+    "MMDetection": lambda case: [dict(sorted(row.items())) for row in case.results],
+    "RF-DETR": lambda case: [{**row, "bbox": [float(side) for side in row["bbox"]]} for row in case.results],
+    "torchvision": lambda case: sorted(case.results, key=lambda row: (-row["image_id"], row["score"])),
+    "pycocotools": lambda case: [
+        {**row, "id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
+        for number, row in enumerate(case.results, 1)
+    ],
+    "Ultralytics": by_file_name,
+}
+
+
+@pytest.fixture(scope="module")
+def written_cases(tmp_path_factory):
+    names = ("categories from 0", "categories with a gap", "numbers as names, ids from 0")
+    return [Case(tmp_path_factory.mktemp("written"), **CASES[name]) for name in names]
+
+
+@pytest.mark.parametrize("tool", WRITERS)
+def test_results_as_other_tools_write_them(written_cases, tool):
+    for case in written_cases:
+        rows = WRITERS[tool](case)
+        if tool == "Ultralytics" and case is written_cases[-1]:
+            # 2 is both the id of one image and the name of another: nobody can tell but who ran it.
+            with pytest.raises(InputError, match=r"--ids source .*--ids coco"):
+                case.ours(rows)
+            found = case.ours(rows, ids="source")
+        else:
+            found = case.ours(rows)
+        np.testing.assert_allclose(found, case.theirs(), atol=1e-9)
 
 
 @pytest.fixture(scope="module")

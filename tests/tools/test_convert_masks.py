@@ -246,7 +246,7 @@ def test_bad_masks_of_a_coco_file(tmp_path):
         runs(405, 20, n_pixels),
         runs(405, 20, n_pixels - 365, size=(HEIGHT, WIDTH + 1)),
         runs(405, -20, n_pixels - 385),
-        runs(405, "20", n_pixels - 425),
+        runs(405, "twenty", n_pixels - 425),
         [[1, 2, 3]],
         runs(405, 20, n_pixels - 425),
     ]

@@ -172,4 +172,4 @@ def _seem_resized(data_path: Path, paths: Sequence[Path], ids: Sequence[str], be
             sides.add(max(radiograph_size(path)))
         except RadiographError:
             continue  # it is told when it is decoded
-    return len(sides) == 1 and sides < set(USUAL_SIDES) and not (is_siim and sides == {SIIM_SIDE})
+    return len(sides) == 1 and sides <= set(USUAL_SIDES) and not (is_siim and sides == {SIIM_SIDE})
