@@ -1,5 +1,7 @@
 """VinBigData's tables: both layouts, every fault that a row can have, and what the readers drew."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from source_cases import HEADER, write_dicom, write_picture, write_table
 
 from xray.command import InputError
+from xray.data.conversion import print_account
 from xray.data.store import open_store
 from xray.data.vinbig import convert_vinbig, is_raw_vinbig, read_vinbig
 
@@ -104,12 +107,31 @@ def test_no_patient_and_no_path_in_what_is_written(raw, tmp_path):
         (("a", "Cardiomegaly", 3.5, "R9", 10, 10, 20, 20), "unknown class"),
         (("a", "Cardiomegaly", "", "R9", 10, 10, 20, 20), "unknown class"),
         (("a", "Cardiomegaly", 4, "R9", 10, 10, 20, 20), "class name and id disagree"),
+    ],
+)
+def test_a_radiograph_with_a_finding_that_cannot_be_used_is_left_out(raw, tmp_path, capsys, row, reason):
+    # What was left out would be learned as background.
+    add_rows(raw, row)
+    lost = "radiograph with an annotation that could not be used"
+    source = read_vinbig(raw)
+    assert account(source) == [("train.csv line 8", reason, "left out"), ("train/a", lost, "left out")]
+    assert [image.source_id for image in source.images] == ["b", "c"]
+    result = convert(raw, tmp_path / "data")
+    assert result["dropped"]["counts"] == {reason: 1, lost: 1}
+    print_account(result, tmp_path / "data")
+    assert "1 radiograph left out: its annotations could not be used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
         (("a", *HEART, "R8", "10.0", 10, 30, 30), "duplicate row"),
         (("c", *NORMAL, "R9", "", "", "", ""), "duplicate row"),
         (("a", *NORMAL, "R9", "", "", "", ""), "contradictory row"),
+        ((" ", *NORMAL, "R9", "", "", "", ""), "row without an image id"),
     ],
 )
-def test_a_faulty_row_is_left_out_and_told(raw, tmp_path, row, reason):
+def test_a_row_that_says_nothing_new_is_left_out_and_told(raw, tmp_path, row, reason):
     expected = read_vinbig(raw)
     add_rows(raw, row)
     source = read_vinbig(raw)
@@ -120,20 +142,100 @@ def test_a_faulty_row_is_left_out_and_told(raw, tmp_path, row, reason):
     assert counts == {reason: 1}
 
 
-def test_rows_beyond_the_radiograph_are_clipped_or_left_out(raw, tmp_path):
-    add_rows(
-        raw, ("a", *AORTA, "R8", 50, 30, 90, 90), ("a", *AORTA, "R8", 61, 0, 90, 9), ("a", *HEART, "R9", -9, 0, 5, 5)
-    )
+def test_rows_beyond_the_edge_are_clipped(raw, tmp_path):
+    add_rows(raw, ("a", *AORTA, "R8", 50, 30, 90, 90), ("a", *HEART, "R9", -9, 0, 5, 5))
     result = convert(raw, tmp_path / "data", readers="all")
     assert result["dropped"]["rows"] == [
         {"where": "train.csv line 8", "reason": "box beyond the edge", "action": "clipped"},
-        {"where": "train.csv line 9", "reason": "box outside the image", "action": "left out"},
-        {"where": "train.csv line 10", "reason": "box beyond the edge", "action": "clipped"},
+        {"where": "train.csv line 9", "reason": "box beyond the edge", "action": "clipped"},
     ]
     boxes = open_store(tmp_path / "data").boxes.boxes.tolist()
     assert [50, 30, 60, 40] in boxes
     assert [0, 0, 5, 5] in boxes
     assert len(boxes) == 6
+
+
+def test_a_radiograph_with_a_box_wholly_beyond_its_edge_is_left_out(raw, tmp_path):
+    add_rows(raw, ("a", *AORTA, "R8", 61, 0, 90, 9))
+    (dropped,) = convert(raw, tmp_path / "data", readers="all")["dropped"]["rows"]
+    assert dropped == {
+        "where": "train/a.dicom",
+        "reason": "radiograph with an annotation that could not be used",
+        "action": "left out",
+        "detail": "1 of 4 boxes beyond 60 x 40",
+    }
+    assert open_store(tmp_path / "data").boxes.boxes.tolist() == [[0, 0, 60, 40]]
+
+
+# ---- ids
+
+
+@pytest.mark.parametrize("blank", ["", " ", "nan"])
+def test_a_finding_without_an_image_id_is_refused(raw, blank):
+    # It may be that of c, which would pass for normal.
+    add_rows(raw, (blank, *HEART, "R9", 10, 10, 20, 20), ("", "", "", "", "", "", "", ""))
+    with pytest.raises(
+        InputError, match=r"1 findings without an image_id \(the first: train.csv line 8\), so its 1 rad"
+    ):
+        read_vinbig(raw)
+
+
+def test_numbers_in_every_spelling(tmp_path):
+    for name in ("7.dicom", "008.DCM", "9.dicom"):
+        write_dicom(tmp_path / "train" / name)
+    rows = [
+        ("7.0", "cardiomegaly", "3.0", "1", " 10.0", "1e1", "+30", "30."),
+        # The same reader once more, and another one.
+        (" 7", *HEART, "1.0", 10, 10, 30, 30),
+        ("7.00", *AORTA, 2, 40, 5, 50, 15),
+        ("8", *HEART, "1", 0, 0, 60, 40),
+        ("9.0", *NORMAL[:1], "14.0", "2.0", "nan", "NaN", "", ""),
+    ]
+    write_table(tmp_path / "train.csv", rows)
+    source = read_vinbig(tmp_path)
+    assert [(image.source_id, image.file_name, image.readers) for image in source.images] == [
+        ("7", "train/7.dicom", ("1", "2")),
+        ("008", "train/008.DCM", ("1",)),
+        ("9", "train/9.dicom", ("2",)),
+    ]
+    assert account(source) == [("train.csv line 3", "duplicate row", "left out")]
+    assert source.boxes.images.tolist() == [0, 0, 1]
+    assert source.boxes.boxes.tolist() == [[10, 10, 30, 30], [40, 5, 50, 15], [0, 0, 60, 40]]
+    assert source.boxes.labels.tolist() == [4, 1, 4]
+    alone = read_vinbig(tmp_path, table_only=True)
+    assert [image.source_id for image in alone.images] == ["7", "8", "9"]
+
+
+def test_one_id_for_two_files(raw):
+    write_dicom(raw / "train" / "a.dcm", 30, 20)
+    (raw / "train" / "b.DCM").write_bytes((raw / "train" / "b.dicom").read_bytes())
+    write_dicom(raw / "train" / "1.dcm")
+    write_dicom(raw / "train" / "01.dcm", 30, 20)
+    add_rows(raw, normal("01", "R9"), ("1.0", *HEART, "R9", 0, 0, 9, 9))
+    source = read_vinbig(raw)
+    # The files of b are copies. Of a and 1 it cannot be told whose the boxes are, and 01 may have that of 1.0.
+    assert [(image.source_id, len(image.readers)) for image in source.images] == [("b", 2), ("c", 1)]
+    assert [(drop.where, drop.reason, drop.detail) for drop in source.dropped] == [
+        ("train/b.dicom", "second copy of a file", "the same as train/b.DCM"),
+        ("train/a", "several files of one id", "a may be a.dcm or a.dicom"),
+        ("train/01", "several files of one id", "1.0 may be 01.dcm or 1.dcm"),
+        ("train/1", "several files of one id", "1.0 may be 01.dcm or 1.dcm"),
+    ]
+
+
+def test_a_table_may_tell_files_by_their_suffix(raw):
+    write_dicom(raw / "train" / "a.dcm", 30, 20)
+    text = (raw / "train.csv").read_text()
+    (raw / "train.csv").write_text(text.replace("a,", "a.dicom,") + ",".join(map(str, normal("a.dcm", "R9"))) + "\n")
+    source = read_vinbig(raw)
+    assert [(image.source_id, image.file_name) for image in source.images] == [
+        ("a.dicom", "train/a.dicom"), ("b", "train/b.dicom"), ("c", "train/c.dicom"), ("a.dcm", "train/a.dcm"),
+    ]  # fmt: skip
+    assert source.boxes.images.tolist() == [0, 0, 0, 1]
+    assert source.dropped == []
+
+
+# ---- rows without a finding
 
 
 def test_a_box_on_a_no_finding_row_is_ignored_but_kaggles_unit_box_is_not_worth_a_word(raw):
@@ -195,7 +297,13 @@ def test_missing_and_unlisted_and_broken_files(raw, tmp_path):
 def test_every_row_is_taken_or_told(raw, tmp_path, rows):
     text = ",".join(HEADER) + "\n" + "".join(",".join(row) + "\n" for row in rows)
     (raw / "train.csv").write_text(text)
-    source = read_vinbig(raw)
+    source = None
+    with contextlib.suppress(InputError):
+        source = read_vinbig(raw)
+    if source is None:
+        # A finding, but of nobody's radiograph.
+        assert not all(row[0] for row in rows)
+        return
     lines = {drop.where for drop in source.dropped if drop.action == "left out"} | set(source.places)
     gone = {drop.where.removeprefix("train/") for drop in source.dropped}
     # An id that is no path inside the data path is named once, with its table.

@@ -25,7 +25,7 @@ from xray.data.naming import source_ids
 from xray.data.patients import name_patients
 from xray.data.radiograph import SUFFIXES, find_radiographs
 from xray.data.run_warnings import RunWarning
-from xray.data.source import Dropped, Source, SourceImage
+from xray.data.source import COPY, Dropped, Source, SourceImage
 
 if TYPE_CHECKING:
     from xray.data.decoding import Decode
@@ -40,7 +40,6 @@ NO_CLASS = "file outside the class folders"
 NO_SPLIT = "folder beside the splits"
 EMPTY_FOLDER = "folder without radiographs"
 TWO_CLASSES = "file in two classes"
-COPY = "second copy of a file"
 
 _NORMAL = {"normal", "normals", "healthy", "negative", "control", "nofinding", "nofindings"}
 _HEAD = 1 << 16

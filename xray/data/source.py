@@ -39,7 +39,8 @@ MASK_WITHOUT_IMAGE = "mask without an image"
 IMAGE_WITHOUT_MASK = "image without a mask"
 UNREADABLE_MASK = "unreadable mask"
 SPECK = "speck of a mask"
-REPEATED_NAME = "second file of the same name"
+REPEATED_NAME = "several files of one id"
+COPY = "second copy of a file"
 UNKNOWN_CLASS = "unknown class"
 
 

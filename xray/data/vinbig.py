@@ -8,6 +8,7 @@ stands beside `test/` (as with phantoms), the test images come along as the spli
 import dataclasses
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,12 @@ from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.boxes import BoxTable
 from xray.data.conversion import write_store
+from xray.data.named_files import NamedFiles, resolve_ids, without_copies
 from xray.data.names import LINK_OUT, UNSAFE_NAME, UnsafeNameError, check_inside, fault_of, is_inside, leads_out
 from xray.data.sizes import find_sizes, original_sizes, size_table
 from xray.data.source import Dropped, Source, SourceImage, has_area, natural, snap
 from xray.data.tables import read_table
+from xray.data.values import is_missing, one_spelling
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
 
 if TYPE_CHECKING:
@@ -35,10 +38,12 @@ NEEDED = ["image_id", "class_id", *COORDINATES]
 CONTRADICTORY = "contradictory row"
 BOX_WITHOUT_FINDING = "box on a No finding row"
 NAME_DISAGREES = "class name and id disagree"
+NO_ID = "row without an image id"
 NOT_IN_TABLE = "file without a row in the table"
 SIZE_UNKNOWN = "original size unknown"
 
 _NAMES = np.array([*FINDINGS, NO_FINDING_NAME])
+_AS_WRITTEN = {name.casefold(): name for name in _NAMES.tolist()}
 
 
 def is_raw_vinbig(path: Path | str) -> bool:
@@ -124,44 +129,52 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
     table, content = read_table(check_inside(root / table_name, root), NEEDED)
     for name in ("rad_id", "class_name"):
         table[name] = table.get(name, "")
-    table = table[table["image_id"] != ""].reset_index(drop=True)
+    table["class_name"] = _each(table["class_name"], lambda name: _AS_WRITTEN.get(name.casefold(), name))
     dropped: list[Dropped] = []
+    layout, names = ("table", []) if table_only else _list_files(root, split, dropped)
+    files = None if table_only else NamedFiles(names)
+    table, strays = _without_nameless(table, table_name, files, dropped)
+    spelt, _ = _factorize(table["image_id"])
+    resolved = resolve_ids(spelt, files)
+    table["image_id"] = _each(table["image_id"], resolved.ids.__getitem__)
+    readers, _ = _factorize(table["rad_id"])
+    reader_of = dict(zip(readers, one_spelling(readers), strict=True))
+    table["rad_id"] = _each(table["rad_id"], lambda name: reader_of[name] or "")
     rows = _clean(table, table_name, dropped)
 
     ids, image_of = _factorize(table["image_id"])
     sizes, size_content = _read_sizes(root, split, table, ids)
-    layout, suffixes = ("table", {}) if table_only else _list_files(root, split, dropped)
     if layout == "pictures" and sizes is None:
         raise InputError(
             f"{root / split} holds pictures, but nothing tells the size of the original radiographs, in whose pixels "
             f"the boxes are: put {split}_meta.csv (columns image_id,dim0,dim1) there, or width,height into {table_name}"
         )
-    usable = _usable_images(image_of, rows, len(ids))
+    has_box, has_lost = (np.bincount(image_of[rows[name]], minlength=len(ids)) > 0 for name in ("is_box", "is_lost"))
     images, number_of = [], np.full(len(ids), -1, dtype=np.int64)
     read_by = _readers_of_images(table, image_of, len(ids))
     for number, image_id in enumerate(ids):
+        name = image_id if table_only else resolved.names.get(image_id)
         place = f"{split}/{image_id}"
-        suffix = "" if table_only else suffixes.get(image_id)
         size = (sizes or {}).get(image_id) if layout != "dicom" else None
         if fault := fault_of(image_id):
             dropped.append(Dropped(f"{table_name}, {image_id[:80]!r}", UNSAFE_NAME, detail=fault))
-        elif suffix is None:
+        elif image_id in resolved.unclear:
+            dropped.append(Dropped(place, reasons.REPEATED_NAME, detail=resolved.unclear[image_id]))
+        elif name is None:
             dropped.append(Dropped(place, reasons.MISSING_FILE))
         elif layout == "pictures" and size is None:
             dropped.append(Dropped(place, SIZE_UNKNOWN))
-        elif not usable[number]:
-            dropped.append(Dropped(place, reasons.NO_BOX_LEFT))
+        elif has_lost[number]:
+            # What is known of it is not whole: what was left out would be learned as background.
+            dropped.append(Dropped(place, reasons.LOST_ANNOTATION if has_box[number] else reasons.NO_BOX_LEFT))
         else:
             number_of[number] = len(images)
             width, height = size or (None, None)
-            name = f"{split}/{image_id}{suffix}"
-            images.append(SourceImage(root / name, name, image_id, None, split, width, height, readers=read_by[number]))
-    known = set(ids)
-    dropped += [
-        Dropped(f"{split}/{stem}{suffix}", NOT_IN_TABLE)
-        for stem, suffix in sorted(suffixes.items())
-        if stem not in known
-    ]
+            path = root / split / name
+            by = read_by[number]
+            images.append(SourceImage(path, f"{split}/{name}", image_id, None, split, width, height, readers=by))
+    _check_strays(root / table_name, strays, len(images) - int(has_box[number_of >= 0].sum()))
+    dropped += [Dropped(f"{split}/{name}", NOT_IN_TABLE) for name in sorted(_unlisted(files, spelt))]
     kept = np.flatnonzero(rows["is_box"] & (number_of[image_of] >= 0))
     return Source(
         kind="vinbig",
@@ -235,11 +248,35 @@ def _clean(table: pd.DataFrame, table_name: str, dropped: list[Dropped]) -> dict
     }
 
 
-def _usable_images(image_of: np.ndarray, rows: dict[str, np.ndarray], n_images: int) -> np.ndarray:
-    """An image all of whose boxes were left out is not normal: nothing is known about it."""
-    has_box = np.bincount(image_of[rows["is_box"]], minlength=n_images) > 0
-    has_lost = np.bincount(image_of[rows["is_lost"]], minlength=n_images) > 0
-    return has_box | ~has_lost
+def _without_nameless(
+    table: pd.DataFrame, table_name: str, files: NamedFiles | None, dropped: list[Dropped]
+) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that name a radiograph, and the places of those that name none although they have a finding."""
+    texts, row_of = _factorize(table["image_id"])
+    is_empty = [is_missing(text) and not (files and files.meant_by(text)) for text in texts]
+    is_nameless = np.array([*is_empty, False], dtype=bool)[row_of]
+    said = table[["class_id", "class_name", "rad_id", *COORDINATES]].to_numpy(dtype=object)
+    is_blank = np.array([all(is_missing(cell) for cell in row) for row in said[is_nameless].tolist()], dtype=bool)
+    nameless = table[is_nameless][~is_blank]
+    places = [f"{table_name} line {line}" for line in nameless["line"].tolist()]
+    dropped += [Dropped(place, NO_ID) for place in places]
+    is_normal = (_numbers(nameless["class_id"]) == NO_FINDING) & nameless["class_name"].isin(["", NO_FINDING_NAME])
+    strays = [place for place, normal in zip(places, is_normal.tolist(), strict=True) if not normal]
+    return table[~is_nameless].reset_index(drop=True), strays
+
+
+def _check_strays(file: Path, strays: list[str], n_normal: int) -> None:
+    """Raises InputError where a finding without an image id may be that of a radiograph that would pass for normal."""
+    if strays and n_normal:
+        raise InputError(
+            f"{file} has {len(strays)} findings without an image_id (the first: {strays[0]}), so its {n_normal} "
+            "radiographs without a box may not be normal: write the image_id there, or take such rows out"
+        )
+
+
+def _unlisted(files: NamedFiles | None, spelt: list[str]) -> set[str]:
+    """The files that no row may mean."""
+    return set(files.names).difference(*map(files.meant_by, spelt)) if files else set()
 
 
 def _readers_of_images(table: pd.DataFrame, image_of: np.ndarray, n_images: int) -> list[tuple[str, ...]]:
@@ -253,6 +290,12 @@ def _readers_of_images(table: pd.DataFrame, image_of: np.ndarray, n_images: int)
         if ordered[reader]:
             readers[image].append(ordered[reader])
     return [tuple(of_image) for of_image in readers]
+
+
+def _each(column: pd.Series, change: Callable[[str], str]) -> np.ndarray:
+    """A column with each of its texts changed, once for all rows that have it."""
+    texts, row_of = _factorize(column)
+    return np.array([*map(change, texts), ""], dtype=object)[row_of]
 
 
 def _factorize(column: pd.Series) -> tuple[list[str], np.ndarray]:
@@ -272,8 +315,8 @@ def _read_sizes(
     return sizes if tables else None, b"".join(table.content for table in tables)
 
 
-def _list_files(root: Path, split: str, dropped: list[Dropped]) -> tuple[str, dict[str, str]]:
-    """The layout of a folder of radiographs, "dicom" or "pictures", and stem → suffix of its files, read once.
+def _list_files(root: Path, split: str, dropped: list[Dropped]) -> tuple[str, list[str]]:
+    """The layout of a folder of radiographs, "dicom" or "pictures", and the names of its files, read once.
 
     Where there are DICOM files, pictures beside them are not looked at: the boxes are in the pixels of the former.
     """
@@ -281,15 +324,16 @@ def _list_files(root: Path, split: str, dropped: list[Dropped]) -> tuple[str, di
     if not is_inside(folder, root):
         raise UnsafeNameError(f"{folder} is a link that leads out of {root}: put the radiographs themselves there")
     with os.scandir(folder) as entries:
-        listed = sorted((entry.name, entry.is_symlink()) for entry in entries)
+        listed = sorted((entry.name, entry.is_symlink()) for entry in entries if not entry.name.startswith("."))
     for layout, suffixes in (("dicom", DICOM_SUFFIXES), ("pictures", PICTURE_SUFFIXES)):
         found = {}
         for name, is_link in listed:
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in suffixes and is_link and leads_out(folder / name, root):
+            if not name.lower().endswith(suffixes):
+                continue
+            if is_link and leads_out(folder / name, root):
                 dropped.append(Dropped(f"{split}/{name}", LINK_OUT))
-            elif suffix.lower() in suffixes:
-                found[stem] = suffix
+            else:
+                found[f"{split}/{name}"] = folder / name
         if found:
-            return layout, found
+            return layout, [name.removeprefix(f"{split}/") for name in without_copies(found, dropped)]
     raise InputError(f"{folder} holds no .dicom, .dcm, .png or .jpg file: put the radiographs of the table there")
