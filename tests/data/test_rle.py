@@ -21,6 +21,7 @@ def test_a_mask_by_hand(dialect, text):
     assert encode(MASK, dialect) == text
     np.testing.assert_array_equal(decode(text, 3, 4, dialect), MASK)
     np.testing.assert_array_equal(decode(f"  {text} \n", 3, 4, dialect), MASK)
+    np.testing.assert_array_equal(decode(text.replace(" ", ".0 ") + ".", 3, 4, dialect), MASK)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_first_and_last_pixel_empty_and_full(pixels, relative, absolute):
         np.testing.assert_array_equal(decode(text, 3, 4, dialect), mask)
 
 
-@pytest.mark.parametrize("text", ["", " ", "-1", " -1", "-1 \n"])
+@pytest.mark.parametrize("text", ["", " ", "-1", " -1", "-1 \n", "-1.0", "nan"])
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_no_mask(text, dialect):
     mask = decode(text, 5, 7, dialect)
@@ -131,6 +132,7 @@ def test_whatever_the_text_a_mask_or_an_input_error(text, dialect):
         ("1 two", "relative", "'two', which is no whole number"),
         ("1 2.5", "absolute", "'2.5', which is no whole number"),
         ("1 nan", "absolute", "'nan'"),
+        ("1.0 two", "absolute", "'two'"),
         (f"1 {'9' * 30}", "absolute", "'99999999999999999999', which is no whole"),
         ("3 0", "relative", r"run 1 of the mask \(3 0\) has no pixel"),
         ("3 2 1 -2", "relative", r"run 2 of the mask \(1 -2\) has no pixel"),

@@ -170,7 +170,8 @@ def test_run_lengths_that_are_no_mask_cost_their_image_only(raw, tmp_path, text,
         ([("1.1", "5 5"), ("9.9", "-1")], ("train-rle.csv line 3", "missing file")),
         ([("1.1", "5 5"), ("1.1", "5 5")], ("train-rle.csv line 3", "duplicate row")),
         ([("1.2", "5 5"), ("1.1", "5 5"), ("1.1", "-1")], ("train-rle.csv line 3", "contradictory rows")),
-        ([("1.1", "5 5"), ("", "5 5")], ("train-rle.csv line 3", "row without an image id")),
+        ([("1.1", "5 5"), ("", "-1")], ("train-rle.csv line 3", "row without an image id")),
+        ([("1.1", "5.0 5"), ("1.2", "-1.0"), ("1.2", "nan")], ("train-rle.csv line 4", "duplicate row")),
         ([("1.1", "5 5"), ("", "")], None),
     ],
 )
@@ -283,7 +284,7 @@ def test_faults_of_the_png_edition_cost_one_image_each(pictures, tmp_path):
         cv2.imwrite(str(pictures / "png_masks" / f"{number}.png"), blob(number).astype(np.uint8) * 255)
     table = (pictures / "stage_1_train_images.csv").read_text()
     extra = "".join(f"{number}.png,2.{number},1\n" for number in range(4, 10))
-    (pictures / "stage_1_train_images.csv").write_text(table + extra + "10.png,2.10,yes\n12.png,2.12,1\n")
+    (pictures / "stage_1_train_images.csv").write_text(table + extra + "10.png,2.10,maybe\n12.png,2.12,1\n")
     (pictures / "png_images" / "4.png").unlink()
     (pictures / "png_masks" / "5.png").unlink()
     cv2.imwrite(str(pictures / "png_masks" / "6.png"), np.full((HEIGHT, WIDTH + 1), 255, dtype=np.uint8))
@@ -312,7 +313,7 @@ def test_labels_alone(tmp_path):
     raw = tmp_path / "raw"
     for number in range(8):
         write_picture(raw / "images" / f"{number}.png")
-    rows = [(0, 1), (1, 0), (2, 1), (3, 0), (4, "yes"), (5, 0), (5, 1), (6, 0), (6, 0), (9, 1)]
+    rows = [(0, 1), (1, 0), (2, 1), (3, 0), (4, "maybe"), (5, 0), (5, 1), (6, 0), (6, 0), (9, 1)]
     (raw / "labels.csv").write_text("ImageId,Class\n" + "".join(f"{image},{label}\n" for image, label in rows))
     result = convert(raw, tmp_path / "data")
     store = open_store(tmp_path / "data")
@@ -331,10 +332,73 @@ def test_labels_alone(tmp_path):
     }
 
 
-def test_two_files_of_one_name(raw):
-    write_picture(raw / "png" / "1.1.png")
+def test_a_mask_without_an_id_is_refused(raw):
+    # It may be a part of any radiograph's.
+    write_runs(raw, [("1.1", "5 5"), ("nan", "5 5"), *((f"1.{number}", "-1") for number in range(2, 7))])
+    with pytest.raises(InputError, match=r"train-rle.csv line 3 has a mask and no ImageId: write whose it is, or take"):
+        read_siim(raw)
+
+
+def test_two_files_of_one_id(raw):
+    folder = raw / "dicom-images-train"
+    # Of 1.1 there is another file, of 1.2 a copy.
+    write_dicom(folder / "other" / "1.1.dcm", WIDTH + 1, HEIGHT)
+    (folder / "copy").mkdir()
+    (folder / "copy" / "1.2.dcm").write_bytes((folder / "study1.2" / "series1.2" / "1.2.dcm").read_bytes())
+    write_picture(raw / "png" / "1.3.png", WIDTH, HEIGHT)
     source = read_siim(raw)
-    assert account(source) == [("png/1.1.png", "second file of the same name")]
+    assert ids(source) == ["1.2", "1.4", "1.5", "1.6"]
+    assert [(drop.where, drop.reason, drop.detail) for drop in source.dropped] == [
+        ("dicom-images-train/study1.2/series1.2/1.2.dcm", "second copy of a file",
+         "the same as dicom-images-train/copy/1.2.dcm"),
+        ("train-rle.csv line 2", "several files of one id",
+         "1.1 may be dicom-images-train/other/1.1.dcm or dicom-images-train/study1.1/series1.1/1.1.dcm"),
+        ("train-rle.csv line 5", "several files of one id",
+         "1.3 may be dicom-images-train/study1.3/series1.3/1.3.dcm or png/1.3.png"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "header", ["image_id,encoded_pixels", "Image Id, EncodedPixels ", '"ImageID","Encoded Pixels"']
+)
+def test_numbers_and_columns_in_every_spelling(tmp_path, header):
+    write_dicoms(tmp_path / "images", "007", "8", "9")
+    text = encode(blob(), "relative")
+    rows = [("7.0", text), (" 7", encode(blob(30, 5, 40, 15), "relative")), ("8.dcm", "-1"), (" 009 ", "-1.0")]
+    write_runs(tmp_path, rows, header=header, separator=",")
+    source = read_siim(tmp_path)
+    assert ids(source) == ["007", "8", "9"]
+    assert source.boxes.boxes.tolist() == [[10, 5, 20, 25], [30, 5, 40, 15]]
+    assert source.dropped == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [(["1.0", "0.0", "True", "false"], [(1,), (), (1,), ()]), (["1", "", "2", "nan"], [(1,), None, None, None])],
+)
+def test_labels_in_every_spelling(tmp_path, labels, expected):
+    for number in range(4):
+        write_picture(tmp_path / "images" / f"{number}.png")
+    rows = [f"{number}.0,{label}\n" for number, label in enumerate(labels)]
+    (tmp_path / "labels.csv").write_text("image_id,class\n" + "".join(rows))
+    source = read_siim(tmp_path)
+    known = {image.source_id: image.labels for image in source.images}
+    assert [known.get(str(number)) for number in range(4)] == expected
+    assert [drop.reason for drop in source.dropped] == ["label neither 0 nor 1"] * expected.count(None)
+
+
+def test_pictures_whose_names_differ_in_their_suffix_alone(tmp_path):
+    for name in ("1.png", "1.jpg", "002.jpg"):
+        write_picture(tmp_path / "png_images" / name, WIDTH, HEIGHT)
+    (tmp_path / "png_masks").mkdir()
+    for name in ("1.png", "002.png"):
+        cv2.imwrite(str(tmp_path / "png_masks" / name), blob().astype(np.uint8) * 255)
+    # 1.jpg has no mask of its own; 002 has one.
+    write_edition(tmp_path, [("1.png", "a", "1.0"), ("1.jpg", "b", 1), ("2.0", "c", "true")])
+    source = read_siim(tmp_path)
+    assert [(image.source_id, image.extra["siim_id"]) for image in source.images] == [("1.png", "a"), ("002", "c")]
+    assert source.boxes.boxes.tolist() == [[10, 5, 20, 25]] * 2
+    assert account(source) == [("png_images/1.jpg", "image without a mask")]
 
 
 def test_which_table_is_taken(raw):

@@ -60,3 +60,15 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "bytes.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
     with pytest.raises(InputError, match=r"bytes\.csv is not a CSV table"):
         read_table(tmp_path / "bytes.csv")
+
+
+def test_names_of_columns_in_every_spelling(tmp_path):
+    (tmp_path / "a.csv").write_text("Image ID,EncodedPixels,encoded pixels,Class\n1,2,3,4\n")
+    table, _ = read_table(tmp_path / "a.csv", ["ImageId", "EncodedPixels"], ["class", "none"])
+    assert table.drop(columns="line").to_dict("records") == [
+        {"ImageId": "1", "EncodedPixels": "2", "encoded pixels": "3", "class": "4"}
+    ]
+    # Which of two columns is meant cannot be told.
+    (tmp_path / "a.csv").write_text("image_id,Image ID\n1,2\n")
+    with pytest.raises(InputError, match="lacks the column ImageId"):
+        read_table(tmp_path / "a.csv", ["ImageId"])

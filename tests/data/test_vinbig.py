@@ -1,6 +1,7 @@
 """VinBigData's tables: both layouts, every fault that a row can have, and what the readers drew."""
 
 import contextlib
+import dataclasses
 
 import numpy as np
 import pytest
@@ -364,7 +365,12 @@ def test_pictures_without_sizes(pictures):
 
 def test_pictures_beside_dicom_files_are_not_looked_at(raw):
     write_picture(raw / "train" / "a.png")
-    assert [image.file_name for image in read_vinbig(raw).images] == ["train/a.dicom", "train/b.dicom", "train/c.dicom"]
+    source = read_vinbig(raw)
+    assert [image.file_name for image in source.images] == ["train/a.dicom", "train/b.dicom", "train/c.dicom"]
+    (warning,) = source.warnings
+    assert dataclasses.astuple(warning) == (
+        "pictures beside DICOM files, not looked at", "train/", "1 files, such as a.png"
+    )  # fmt: skip
 
 
 # ---- test images

@@ -6,7 +6,7 @@ A text lists pairs of whole numbers, one pair a run of mask pixels, counted down
   pixel 0;
 - "absolute" (Kaggle's other challenges): `start length`, the start counted from pixel 1.
 
-No mask is `-1`, or nothing at all.
+No mask is `-1`, or nothing at all. Whole numbers may be spelt as floating point, as pandas does beside an empty cell.
 """
 
 from typing import Literal
@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from xray.command import InputError
+from xray.data.values import is_missing, whole_number
 
 Dialect = Literal["relative", "absolute"]
 
@@ -22,7 +23,7 @@ BEYOND = "runs beyond the image"
 DISORDER = "overlapping or unsorted runs"
 MALFORMED = "malformed run lengths"
 
-_NO_MASK = ("", "-1")
+_NO_MASK = ("-1", "-1.0")
 
 
 class RunLengthError(InputError):
@@ -57,7 +58,7 @@ def encode(mask: np.ndarray, dialect: Dialect) -> str:
 
 def is_empty(text: str) -> bool:
     """Whether a text says that there is no mask."""
-    return text.strip() in _NO_MASK
+    return is_missing(text) or text.strip() in _NO_MASK
 
 
 def read_runs(text: str, height: int, width: int, dialect: Dialect) -> tuple[np.ndarray, np.ndarray]:
@@ -73,9 +74,9 @@ def read_runs(text: str, height: int, width: int, dialect: Dialect) -> tuple[np.
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     words = text.split()
     try:
-        values = np.array([int(word) for word in words], dtype=np.int64)
+        values = _numbers(words)
     except (ValueError, OverflowError):
-        faulty = next((word for word in words if not word.lstrip("-").isdecimal() or len(word) > 18), words[0])
+        faulty = next((word for word in words if not _is_number(word)), words[0])
         message = f"the run lengths hold {faulty[:20]!r}, which is no whole number of pixels"
         raise RunLengthError(MALFORMED, message) from None
     if len(values) % 2:
@@ -122,7 +123,7 @@ def is_telling(text: str, dialect: Dialect) -> bool:
     One or two runs fit by chance. Of relative run lengths read as absolute, nearly every run begins before the end of
     the one in front of it, as each column of a mask begins about a column's height after the end of the last.
     """
-    values = np.array(text.split(), dtype=np.int64)
+    values = _numbers(text.split())
     starts, ends = values[0::2], values[0::2] + values[1::2]
     if len(starts) < 3:
         return False
@@ -144,6 +145,25 @@ def coco_counts(starts: np.ndarray, ends: np.ndarray, n_pixels: int) -> np.ndarr
     counts = np.diff(np.stack([starts, ends], axis=1).ravel(), prepend=0, append=n_pixels)
     # As COCO has it, the first count may be 0, the last may not.
     return counts[:-1] if counts[-1] == 0 else counts
+
+
+def _numbers(words: list[str]) -> np.ndarray:
+    """(N,) int64. Raises ValueError or OverflowError for what is no whole number."""
+    try:
+        return np.array([int(word) for word in words], dtype=np.int64)
+    except ValueError:
+        found = [whole_number(word) for word in words]
+        if None in found:
+            raise ValueError("a number is missing") from None
+        return np.array(found, dtype=np.int64)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        _numbers([word])
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def _refuse(reason: str, faulty: np.ndarray, values: np.ndarray, what: str) -> None:

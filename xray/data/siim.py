@@ -7,6 +7,8 @@ Three kinds of table, told apart by their columns:
 - `new_filename,ImageId,has_pneumo` (stage_1_train_images.csv, stage_1_test_images.csv) with png_images/ and
   png_masks/ of equal names;
 - `ImageId,Class` with 0 or 1, for classification alone.
+
+Names of columns may be spelt in other letters' case and punctuation, ids and labels as any number is.
 """
 
 import dataclasses
@@ -24,10 +26,13 @@ from xray.data.conversion import write_store
 from xray.data.decoding import Decode, Failed
 from xray.data.mask_files import MaskedImages, in_processes
 from xray.data.mask_reading import PictureRegions, Pictures, Region, RunRegions, Runs, read_pictures, read_runs
+from xray.data.named_files import NamedFiles, Resolved, resolve_ids, without_copies
 from xray.data.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
 from xray.data.radiograph import SUFFIXES, find_radiographs, source_id
+from xray.data.sizes import header_of
 from xray.data.source import Dropped, Source, SourceImage
-from xray.data.tables import read_table
+from xray.data.tables import plain_name, read_table
+from xray.data.values import flag_of, is_missing
 from xray.findings import FINDINGS, PNEUMOTHORAX
 
 CATEGORY = FINDINGS[PNEUMOTHORAX]
@@ -195,10 +200,10 @@ def _find_tables(root: Path, chosen: str | None) -> tuple[str, list[_Table]]:
     if kind is None:
         wanted = " or ".join(",".join(columns) for columns in _COLUMNS.values())
         raise InputError(f"{path} is no table of SIIM-ACR Pneumothorax: it needs the columns {wanted}")
-    tables = [_Table(path.name, "train", *read_table(path, _COLUMNS[kind]))]
+    tables = [_Table(path.name, "train", *read_table(path, _COLUMNS[kind], ("ImageId",)))]
     test = root / _TEST_TABLES[kind]
     if test != path and check_inside(test, root).is_file() and _kind(test) == kind:
-        tables.append(_Table(test.name, "test", *read_table(test, _COLUMNS[kind])))
+        tables.append(_Table(test.name, "test", *read_table(test, _COLUMNS[kind], ("ImageId",))))
     return kind, tables
 
 
@@ -223,29 +228,53 @@ def _search_table(root: Path) -> Path:
 
 
 def _kind(path: Path) -> str | None:
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            columns = {name.strip(' \t\r\n"') for name in file.readline(10_000).split(",")}
-    except (OSError, UnicodeDecodeError):
-        return None
-    return next((kind for kind, needed in _COLUMNS.items() if set(needed) <= columns), None)
+    columns = set(map(plain_name, header_of(path)))
+    return next((kind for kind, needed in _COLUMNS.items() if set(map(plain_name, needed)) <= columns), None)
 
 
-def _grouped(table: _Table, kind: str, dropped: list[Dropped]) -> dict[str, tuple[str, list[str]]]:
-    """Image id → the place of its first row and the values of all, equal ones once, in the order of the table."""
+def _named(tables: Sequence[_Table], kind: str, files: NamedFiles) -> tuple[Resolved, set[str]]:
+    """The radiographs that tables mean, and the files that a row may mean."""
+    texts = dict.fromkeys(text for table in tables for text in table.rows[_COLUMNS[kind][0]].tolist() if text)
+    return resolve_ids(texts, files), {name for text in texts for name in files.meant_by(text)}
+
+
+def _grouped(
+    table: _Table, kind: str, root: Path, resolved: Resolved, dropped: list[Dropped]
+) -> dict[str, tuple[str, list[str]]]:
+    """Image id → the place of its first row and the values of all, equal ones once, in the order of the table.
+
+    Raises InputError for a mask without an id: a part of some radiograph's would be missing.
+    """
     groups: dict[str, tuple[str, list[str]]] = {}
     columns = (table.rows[name].tolist() for name in (*_COLUMNS[kind], "line"))
-    for image_id, value, line in zip(*columns, strict=True):
+    for said, text, line in zip(*columns, strict=True):
         place = f"{table.name} line {line}"
-        values = groups.setdefault(image_id, (place, []))[1] if image_id else []
-        if not image_id:
-            if value:
+        value = _value(kind, text)
+        if not said or (is_missing(said) and resolved.ids[said] not in resolved.names):
+            if kind == "runs" and not rle.is_empty(value):
+                raise InputError(
+                    f"{root / table.name} line {line} has a mask and no ImageId: write whose it is, or take the row out"
+                )
+            if text:
                 dropped.append(Dropped(place, NO_ID))
-        elif value in values:
+            continue
+        values = groups.setdefault(resolved.ids[said], (place, []))[1]
+        if value in values:
             dropped.append(Dropped(place, reasons.DUPLICATE))
         else:
             values.append(value)
     return groups
+
+
+def _value(kind: str, text: str) -> str:
+    """A cell in one spelling: "1" or "0" for a label, "-1" for no mask; what is neither stays as it is."""
+    if kind == "runs":
+        return "-1" if rle.is_empty(text) else text
+    try:
+        label = flag_of(text)
+    except ValueError:
+        return text
+    return text if label is None else str(int(label))
 
 
 def _fault(kind: str, values: Sequence[str]) -> str | None:
@@ -259,13 +288,16 @@ def _fault(kind: str, values: Sequence[str]) -> str | None:
 
 def _table_items(root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped]) -> list[_Item]:
     """The radiographs of tables with run lengths or labels, as far as their rows agree with each other."""
-    files, unlisted = _list_radiographs(root, dropped)
+    paths, expected = _list_radiographs(root, dropped)
+    files = NamedFiles(paths)
+    resolved, meant = _named(tables, kind, files)
     items: dict[str, _Item] = {}
     for table in tables:
-        for image_id, (place, values) in _grouped(table, kind, dropped).items():
-            unlisted.discard(image_id)
+        for image_id, (place, values) in _grouped(table, kind, root, resolved, dropped).items():
             fault = reasons.DUPLICATE if image_id in items else _fault(kind, values)
-            if image_id not in files:
+            if image_id in resolved.unclear:
+                dropped.append(Dropped(place, reasons.REPEATED_NAME, _WITH_IMAGE, resolved.unclear[image_id]))
+            elif image_id not in resolved.names:
                 has_mask = kind == "runs" and not all(map(rle.is_empty, values))
                 reason = reasons.MASK_WITHOUT_IMAGE if has_mask else reasons.MISSING_FILE
                 dropped.append(Dropped(place, reason, detail=image_id))
@@ -273,17 +305,17 @@ def _table_items(root: Path, kind: str, tables: Sequence[_Table], dropped: list[
                 dropped.append(Dropped(place, fault, _WITH_IMAGE, image_id))
             else:
                 labels = None if kind == "runs" else (1,) * int(values[0])
-                path = files[image_id]
-                name = path.relative_to(root).as_posix()
-                image = SourceImage(path, name, image_id, split=table.split, labels=labels)
+                name = resolved.names[image_id]
+                image = SourceImage(paths[name], name, image_id, split=table.split, labels=labels)
                 items[image_id] = _Item(image, place, tuple(values))
     reason = NOT_IN_TABLE if kind == "labels" else reasons.IMAGE_WITHOUT_MASK
-    dropped += [Dropped(files[image_id].relative_to(root).as_posix(), reason) for image_id in sorted(unlisted)]
+    unlisted = (expected & paths.keys()) - meant
+    dropped += [Dropped(name, reason) for name in sorted(unlisted, key=lambda name: (source_id(name), name))]
     return list(items.values())
 
 
 def _list_radiographs(root: Path, dropped: list[Dropped]) -> tuple[dict[str, Path], set[str]]:
-    """Stem → file of all radiographs below a directory, and the stems that a training table should know."""
+    """Name → file of all radiographs below a directory, and the names that a training table should know."""
     files: dict[str, Path] = {}
     expected = set()
     for entry in sorted(root.iterdir()):
@@ -301,45 +333,51 @@ def _list_radiographs(root: Path, dropped: list[Dropped]) -> tuple[dict[str, Pat
             found = [entry] if entry.suffix.lower() in SUFFIXES else []
         # Stage 2 made a training set of both folders of stage 1, and kept its own radiographs to itself.
         is_test = "test" in entry.name.lower() or entry.name == "stage_2_images"
-        for path in found:
-            stem = source_id(path)
-            if stem in files:
-                detail = files[stem].relative_to(root).as_posix()
-                dropped.append(Dropped(path.relative_to(root).as_posix(), reasons.REPEATED_NAME, detail=detail))
-                continue
-            files[stem] = path
-            if not is_test:
-                expected.add(stem)
-    return files, expected
+        names = [path.relative_to(root).as_posix() for path in found]
+        files |= zip(names, found, strict=True)
+        expected |= set() if is_test else set(names)
+    return without_copies(files, dropped), expected
 
 
 def _picture_items(root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped]) -> list[_Item]:
     """The radiographs of png_images/ that the tables know, with their masks."""
     images, masks = (_list_names(root, folder, dropped) for folder in ("png_images", "png_masks"))
+    files, mask_files = NamedFiles(images), NamedFiles(masks)
+    resolved, meant = _named(tables, kind, files)
     items: dict[str, _Item] = {}
-    known: set[str] = set()
+    used: set[str] = set()
     for table in tables:
-        own_id = dict(
-            zip(table.rows["new_filename"], table.rows.get("ImageId", table.rows["new_filename"]), strict=True)
-        )
-        for name, (place, values) in _grouped(table, kind, dropped).items():
-            known.add(name)
-            fault = reasons.DUPLICATE if name in items else _fault(kind, values)
-            if name not in images:
-                reason = reasons.MASK_WITHOUT_IMAGE if name in masks else reasons.MISSING_FILE
-                dropped.append(Dropped(place, reason, detail=name))
+        said = zip(table.rows["new_filename"], table.rows.get("ImageId", table.rows["new_filename"]), strict=True)
+        own_id = {resolved.ids[name]: own for name, own in said if name}
+        for image_id, (place, values) in _grouped(table, kind, root, resolved, dropped).items():
+            name = resolved.names.get(image_id)
+            mask = _mask_of(name or image_id, image_id, masks, mask_files)
+            used |= {mask} if mask else set()
+            fault = reasons.DUPLICATE if image_id in items else _fault(kind, values)
+            if image_id in resolved.unclear:
+                dropped.append(Dropped(place, reasons.REPEATED_NAME, _WITH_IMAGE, resolved.unclear[image_id]))
+            elif name is None:
+                reason = reasons.MASK_WITHOUT_IMAGE if mask else reasons.MISSING_FILE
+                dropped.append(Dropped(place, reason, detail=image_id))
             elif fault is not None:
                 dropped.append(Dropped(place, fault, _WITH_IMAGE, name))
-            elif name not in masks and values == ["1"]:
+            elif mask is None and values == ["1"]:
                 dropped.append(Dropped(f"png_images/{name}", reasons.IMAGE_WITHOUT_MASK))
             else:
-                extra = {"siim_id": own_id[name]}
-                path = images[name]
-                image = SourceImage(path, f"png_images/{name}", source_id(name), split=table.split, extra=extra)
-                items[name] = _Item(image, place, tuple(values), masks.get(name))
-    for folder, names in (("png_images", images), ("png_masks", masks)):
+                extra = {"siim_id": own_id[image_id]}
+                image = SourceImage(images[name], f"png_images/{name}", image_id, split=table.split, extra=extra)
+                items[image_id] = _Item(image, place, tuple(values), masks[mask] if mask else None)
+    for folder, names, known in (("png_images", images, meant), ("png_masks", masks, used)):
         dropped += [Dropped(f"{folder}/{name}", NOT_IN_TABLE) for name in sorted(names.keys() - known)]
     return list(items.values())
+
+
+def _mask_of(name: str, image_id: str, masks: Mapping[str, Path], files: NamedFiles) -> str | None:
+    """The mask of an image's name; of its stem alone only where no other image has that."""
+    if name in masks:
+        return name
+    found = files.meant_by(name) if image_id == source_id(name) else []
+    return found[0] if len(found) == 1 else None
 
 
 def _list_names(root: Path, name: str, dropped: list[Dropped]) -> Mapping[str, Path]:

@@ -17,7 +17,7 @@ import pandas as pd
 from xray.command import InputError
 from xray.data.canvas import MAX_PIXELS
 from xray.data.names import check_inside
-from xray.data.tables import read_table
+from xray.data.tables import plain_name, read_table
 from xray.data.values import Names, finite_number, shown
 
 Size = tuple[int, int]
@@ -85,7 +85,7 @@ class SizeTable:
 
 def size_columns(columns: Iterable[str]) -> tuple[str, str] | None:
     """Of the names of a table's columns those of width and height; None where it has none, or they are of boxes."""
-    plain = {_plain(name): name for name in reversed(list(columns))}
+    plain = {plain_name(name): name for name in reversed(list(columns))}
     for width, height in SIDES:
         if width in plain and height in plain:
             has_corners = any(x in plain and y in plain for x, y in CORNERS)
@@ -97,7 +97,7 @@ def size_columns(columns: Iterable[str]) -> tuple[str, str] | None:
 def size_table(path: Path, table: pd.DataFrame, content: bytes) -> SizeTable | None:
     """A table as `read_table` reads it → its sizes; None where it has no columns of them, or none that names."""
     sides = size_columns(table.columns)
-    own = {_plain(name): name for name in reversed(list(table.columns)) if name != "line"}
+    own = {plain_name(name): name for name in reversed(list(table.columns)) if name != "line"}
     columns = [own[name] for name in IDS if name in own]
     if sides is None or not columns:
         return None
@@ -171,11 +171,6 @@ def _first_word(name: str) -> str:
     return re.split(r"[_.\- ]", name.lower())[0]
 
 
-def _plain(name: str) -> str:
-    """A column's name without case, blanks and punctuation."""
-    return "".join(mark for mark in str(name).casefold() if mark.isalnum())
-
-
 def _size(width: str, height: str) -> Size | str:
     try:
         sides = finite_number(width), finite_number(height)
@@ -243,4 +238,4 @@ def header_of(path: Path) -> list[str]:
 
 def _seems_of_sizes(path: Path) -> bool:
     columns = header_of(path)
-    return size_columns(columns) is not None and any(_plain(name) in IDS for name in columns)
+    return size_columns(columns) is not None and any(plain_name(name) in IDS for name in columns)

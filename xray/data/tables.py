@@ -9,10 +9,16 @@ import pandas as pd
 from xray.command import InputError
 
 
-def read_table(path: Path, needed: Sequence[str] = ()) -> tuple[pd.DataFrame, bytes]:
+def plain_name(name: str) -> str:
+    """A column's name without case, blanks and punctuation: image_id, ImageId and "Image ID" are one."""
+    return "".join(mark for mark in str(name).casefold() if mark.isalnum())
+
+
+def read_table(path: Path, needed: Sequence[str] = (), known: Sequence[str] = ()) -> tuple[pd.DataFrame, bytes]:
     """A CSV file → its cells as text, stripped like the names of its columns, "" where empty; and its bytes.
 
-    needed: columns that it must have. A column `line` has each row's line in the file.
+    needed: columns that it must have. known: further ones that it may have. Both get the names given here where they
+    are spelt otherwise, see `plain_name`. A column `line` has each row's line in the file.
     Raises InputError for a file that cannot be read or is no table, for two columns of one name, and for a column that
     is missing.
     """
@@ -32,6 +38,10 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> tuple[pd.DataFrame, by
     found = ", ".join(table.columns) or "none"
     if not table.columns.is_unique:
         raise InputError(f"{path} has two columns of one name (found {found}): rename one of them")
+    for name in (*needed, *known):
+        alike = [column for column in table.columns if plain_name(column) == plain_name(name)]
+        if name not in table.columns and len(alike) == 1:
+            table = table.rename(columns={alike[0]: name})
     missing = [name for name in needed if name not in table.columns]
     if missing:
         raise InputError(

@@ -21,6 +21,7 @@ from xray.data.boxes import BoxTable
 from xray.data.conversion import write_store
 from xray.data.named_files import NamedFiles, resolve_ids, without_copies
 from xray.data.names import LINK_OUT, UNSAFE_NAME, UnsafeNameError, check_inside, fault_of, is_inside, leads_out
+from xray.data.run_warnings import RunWarning
 from xray.data.sizes import find_sizes, original_sizes, size_table
 from xray.data.source import Dropped, Source, SourceImage, has_area, natural, snap
 from xray.data.tables import read_table
@@ -40,6 +41,7 @@ BOX_WITHOUT_FINDING = "box on a No finding row"
 NAME_DISAGREES = "class name and id disagree"
 NO_ID = "row without an image id"
 NOT_IN_TABLE = "file without a row in the table"
+NOT_LOOKED_AT = "pictures beside DICOM files, not looked at"
 SIZE_UNKNOWN = "original size unknown"
 
 _NAMES = np.array([*FINDINGS, NO_FINDING_NAME])
@@ -120,18 +122,20 @@ def _join(parts: list[Source]) -> Source:
             readers=first.readers + other.readers,
             places=first.places + other.places,
             dropped=first.dropped + other.dropped,
+            warnings=first.warnings + other.warnings,
             fingerprint=hashlib.sha256((first.fingerprint + other.fingerprint).encode()).hexdigest(),
         )
     return first
 
 
 def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> Source:
-    table, content = read_table(check_inside(root / table_name, root), NEEDED)
+    table, content = read_table(check_inside(root / table_name, root), NEEDED, ("rad_id", "class_name"))
     for name in ("rad_id", "class_name"):
         table[name] = table.get(name, "")
     table["class_name"] = _each(table["class_name"], lambda name: _AS_WRITTEN.get(name.casefold(), name))
     dropped: list[Dropped] = []
-    layout, names = ("table", []) if table_only else _list_files(root, split, dropped)
+    warnings: list[RunWarning] = []
+    layout, names = ("table", []) if table_only else _list_files(root, split, dropped, warnings)
     files = None if table_only else NamedFiles(names)
     table, strays = _without_nameless(table, table_name, files, dropped)
     spelt, _ = _factorize(table["image_id"])
@@ -186,6 +190,7 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
         categories=[dict(category) for category in CATEGORIES],
         fingerprint=hashlib.sha256(content + size_content).hexdigest(),
         dropped=dropped,
+        warnings=warnings,
         squashed=layout == "pictures",
     )
 
@@ -315,10 +320,11 @@ def _read_sizes(
     return sizes if tables else None, b"".join(table.content for table in tables)
 
 
-def _list_files(root: Path, split: str, dropped: list[Dropped]) -> tuple[str, list[str]]:
+def _list_files(root: Path, split: str, dropped: list[Dropped], warnings: list[RunWarning]) -> tuple[str, list[str]]:
     """The layout of a folder of radiographs, "dicom" or "pictures", and the names of its files, read once.
 
-    Where there are DICOM files, pictures beside them are not looked at: the boxes are in the pixels of the former.
+    Where there are DICOM files, pictures beside them are not looked at, which `warnings` is told: the boxes are in the
+    pixels of the former.
     """
     folder = root / split
     if not is_inside(folder, root):
@@ -334,6 +340,10 @@ def _list_files(root: Path, split: str, dropped: list[Dropped]) -> tuple[str, li
                 dropped.append(Dropped(f"{split}/{name}", LINK_OUT))
             else:
                 found[f"{split}/{name}"] = folder / name
+        if layout == "dicom" and found:
+            pictures = [name for name, _ in listed if name.lower().endswith(PICTURE_SUFFIXES)]
+            if pictures:
+                warnings.append(RunWarning(NOT_LOOKED_AT, f"{split}/", f"{len(pictures)} files, such as {pictures[0]}"))
         if found:
             return layout, [name.removeprefix(f"{split}/") for name in without_copies(found, dropped)]
     raise InputError(f"{folder} holds no .dicom, .dcm, .png or .jpg file: put the radiographs of the table there")
