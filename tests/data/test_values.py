@@ -106,4 +106,5 @@ def test_names_are_found_as_spelt_or_by_their_number():
 
 
 def test_one_patient_in_several_spellings_is_one():
-    assert one_spelling(["17", 17, 17.0, "017", "a", None, "", "b "]) == ["17", "17", "17", "17", "a", None, None, "b"]
+    said = ["17", 17, 17.0, "017", " 17.00 ", "a", None, "", "b ", "nan", math.nan, "NA"]
+    assert one_spelling(said) == [*["17"] * 5, "a", None, None, "b", None, None, None]

@@ -147,11 +147,12 @@ class Names(Generic[_Value]):
 def one_spelling(texts: Iterable[Any]) -> list[str | None]:
     """Names of one column as text, where those that spell one whole number all get the spelling of the first.
 
-    So patient 17, 17.0 and "17" are one patient. None where the name is missing. Raises ValueError as `identity` does.
+    So patient 17, 17.0 and "17" are one patient. None where the name is missing, or is what tables write for that: NaN
+    is nobody. Raises ValueError as `identity` does.
     """
     first: dict[int | str, str] = {}
     result: list[str | None] = []
     for said in texts:
-        key = identity(said)
+        key = None if is_missing(said) else identity(said)
         result.append(None if key is None else first.setdefault(key, text_of(said) or str(key)))
     return result
