@@ -345,7 +345,7 @@ def _start_pool(n_workers: int, memory_limit: int, module: str) -> pebble.Proces
     # Workers are forked from a small server process: it carries no threads, no open CUDA device and no torch, and
     # having imported what they need beforehand it replaces a dead worker in milliseconds.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__, module])
+    context.set_forkserver_preload(["__main__", __name__, module, "xray.data.worker_birth"])
     with interrupts.shielded():
         forkserver.ensure_running()
     return pebble.ProcessPool(n_workers, initializer=_prepare_worker, initargs=(memory_limit,), context=context)
