@@ -231,6 +231,15 @@ def test_pooling_by_hand(pooling):
 # ---- whole models
 
 
+def partners(boxes, scores, found):
+    """For each box that was found the number of another's nearest one, of those whose score is the same."""
+    far = torch.cdist(found["boxes"], boxes, p=float("inf"))
+    far[(found["scores"][:, None] - scores).abs() > 2e-6] = torch.inf
+    order = far.argmin(dim=1)
+    assert sorted(order.tolist()) == list(range(len(order)))
+    return order
+
+
 @pytest.mark.parametrize(
     ("size", "options"),
     [
@@ -252,9 +261,11 @@ def test_a_detector_of_fixed_shapes_finds_the_same(tmp_path, size, options):
         n = len(found["boxes"])
         assert n > 10
         assert (scores[image] > 0).sum() == n
-        torch.testing.assert_close(boxes[image, :n], found["boxes"], rtol=0, atol=1e-3)
         torch.testing.assert_close(scores[image, :n], found["scores"], rtol=0, atol=1e-6)
-        assert torch.equal(labels[image, :n], found["labels"])
+        # Which of two nearly equal scores comes first depends on the processor.
+        order = partners(boxes[image, :n], scores[image, :n], found)
+        torch.testing.assert_close(boxes[image, order], found["boxes"], rtol=0, atol=1e-3)
+        assert torch.equal(labels[image, order], found["labels"])
         assert not boxes[image, n:].any()
         assert not labels[image, n:].any()
 

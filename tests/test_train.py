@@ -69,7 +69,7 @@ def test_it_works_from_another_folder_with_relative_paths(side_store, tmp_path):
 
 def test_no_room_shadows_a_package(tmp_path):
     """xray/data must not be importable as `data`, nor tools/ or the folder it runs in be searched."""
-    look = "import sys, importlib.util as u; print('PATH', sys.path); print('FOUND', u.find_spec('findings'))\n"
+    look = "import sys, importlib.util as u; print('PATH', sys.path); print('FOUND', u.find_spec('interrupts'))\n"
     done = script("--help", python=["-i"], input=look, cwd=tmp_path)
     shown = done.stdout[done.stdout.index("PATH") :]
     assert repr(str(SCRIPT.parents[1])) in shown

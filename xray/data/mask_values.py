@@ -71,7 +71,7 @@ def read_values(path: Path | str) -> MaskValues:
     edges = [stored.places[[0, -1]].ravel(), stored.places[:, [0, -1]].ravel()]
     border = np.bincount(np.concatenate(edges), minlength=n) / (2 * sum(shape))
     is_chosen = np.ones(2, dtype=bool) if n == 2 and not stored.is_lossy else _chosen(stored)
-    if is_chosen is None:
+    if is_chosen is None or not is_chosen.any():
         return _brighter_than_half(stored, border)
     background = _background(stored, is_chosen, border)
     if background is None:
