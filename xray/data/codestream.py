@@ -36,8 +36,8 @@ NEWER_SYNTAXES = {
 }
 """Transfer syntaxes that pydicom has no name for."""
 
-SIZ, CAP, SOT, EOC = 0x51, 0x50, 0x90, b"\xff\xd9"
-KEPT = (SIZ, 0x52, 0x53, 0x5C, 0x5D, 0x5E, 0x5F, 0x60)
+SIZ, CAP, COD, SOT, EOC = 0x51, 0x50, 0x52, 0x90, b"\xff\xd9"
+KEPT = (SIZ, COD, 0x53, 0x5C, 0x5D, 0x5E, 0x5F, 0x60)
 """Second bytes of the markers in JPEG 2000's main header that say how to decode: SIZ, COD, COC, QCD, QCC, RGN, POC and
 PPM (T.800 A.2)."""
 LEFT_OUT = (0x55, 0x56, 0x57, 0x59, 0x63, 0x64)
@@ -72,11 +72,13 @@ class Frame(NamedTuple):
         where that is what it stores.
     precision: how many of their low bits the codestream stores.
     is_signed: they are in two's complement.
+    is_lossy: they need not be what was encoded, as the transfer syntax or the codestream itself says.
     """
 
     words: np.ndarray
     precision: int
     is_signed: bool
+    is_lossy: bool
 
 
 def decode_codestream(
@@ -91,15 +93,18 @@ def decode_codestream(
     """
     if syntax == uid.RLELossless:
         words = _run_length_words(codestream, rows, columns, bits_allocated, samples)
-        return Frame(words, bits_allocated, is_signed)
+        return Frame(words, bits_allocated, is_signed, is_lossy=False)
     # The decoders allocate what the codestream announces, so it must announce what was checked in the header.
+    is_lossy = syntax not in LOSSLESS
     if syntax in JPEG_2000:
         codestream = plain_jpeg_2000(codestream)
+        is_lossy = is_lossy or _is_irreversible(codestream)
         size = _jpeg_2000_size(codestream)
         # Some writers' headers say otherwise (Toshiba): who believes them takes dark for bright.
         is_signed = is_signed or size.is_signed
     else:
         size = jpeg_size(codestream)
+        is_lossy = is_lossy or size.is_cosine
     if (size.rows, size.columns) != (rows, columns):
         raise RadiographError(
             f"its header announces {columns} x {rows} pixels, its compressed data {size.columns} x {size.rows}"
@@ -114,7 +119,7 @@ def decode_codestream(
     else:
         words = _gdcm_words(codestream, syntax, size, is_signed)
     words = words.reshape((rows, columns) if size.samples == 1 else (rows, columns, size.samples))
-    return Frame(words, size.precision, is_signed)
+    return Frame(words, size.precision, is_signed, is_lossy)
 
 
 def _run_length_words(codestream: bytes, rows: int, columns: int, bits_allocated: int, samples: int) -> np.ndarray:
@@ -248,6 +253,16 @@ def _jpeg_2000_size(codestream: bytes) -> StreamSize:
     right, bottom, left, top = struct.unpack_from(">4L", codestream, 8)
     samples, precision = struct.unpack_from(">HB", codestream, 40)
     return StreamSize(bottom - top, right - left, samples, (precision & 0x7F) + 1, is_signed=precision > 0x7F)
+
+
+def _is_irreversible(codestream: bytes) -> bool:
+    """Whether a plain codestream says that its wavelets do not give back what went in (COD, T.800 A.6.1)."""
+    at = 2
+    while (marker := codestream[at + 1]) != SOT:
+        if marker == COD:
+            return codestream[at + 13] == 0
+        at += 2 + int.from_bytes(codestream[at + 2 : at + 4], "big")
+    return False
 
 
 def _gdcm_words(codestream: bytes, syntax: str, size: StreamSize, is_signed: bool) -> np.ndarray:

@@ -151,7 +151,8 @@ def _palette(elements: Elements, colour: str, signed: bool) -> LookupTable:
 def expanded(segments: list[int]) -> np.ndarray:
     """Segmented palette data (PS3.3 C.7.9.2) → its entries, int64, 65,536 at most.
 
-    segments: bytes or 16-bit words; indirect segments, which no known writer uses, are not followed.
+    segments: bytes or 16-bit words. Raises RadiographError where they are damaged, or indirect, as no known writer has
+    them.
     """
     entries: list[float] = []
     at = 0
@@ -163,6 +164,10 @@ def expanded(segments: list[int]) -> np.ndarray:
         elif kind == 1 and entries:
             entries += np.rint(np.linspace(entries[-1], segments[at + 2], n + 1)[1:]).tolist()
             at += 3
+        elif kind == 2:
+            raise RadiographError(
+                "its palette repeats parts of itself, which is not supported: export it as MONOCHROME2"
+            )
         else:
             raise RadiographError("its palette is missing or damaged")
     return np.array(entries[:65536], dtype=np.int64)

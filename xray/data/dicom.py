@@ -21,14 +21,13 @@ from pydicom.filereader import read_dataset
 
 from xray.data.attributes import plain_attributes
 from xray.data.canvas import MAX_PIXELS
-from xray.data.codestream import COMPRESSED, JPEG, LOSSLESS, RadiographError, decode_codestream, syntax_name
+from xray.data.codestream import COMPRESSED, JPEG, RadiographError, decode_codestream, syntax_name
 from xray.data.colour import PALETTE_KEYWORDS, grey_of_palette, grey_of_samples
 from xray.data.elements import (
     MAX_HEADER_BYTES,
     MAX_HEADER_READS,
     UNDEFINED_LENGTH,
     Elements,
-    HeaderTooLargeError,
     LimitedFile,
     Place,
     Walker,
@@ -237,8 +236,8 @@ def _read_header(file: BinaryIO, tags: frozenset[int]) -> _Header:
     is_implicit = syntax in (uid.ImplicitVRLittleEndian, GE_PRIVATE)
     try:
         place = walker.walk(is_implicit, ">" if syntax == uid.ExplicitVRBigEndian else "<")
-    except HeaderTooLargeError:
-        # What is said of every frame is what makes it large.
+    except RadiographError:
+        # What is said of every frame is what makes it large, and where it was cut.
         refuse_frames(walker.elements)
         raise
     return _Header(file, syntax, walker.elements, place)
@@ -298,7 +297,7 @@ def _words(header: _Header, layout: Layout) -> tuple[np.ndarray, Layout]:
             f"truncated: {layout.n_bytes} bytes of pixels cannot be in {len(data)} bytes of "
             f"{syntax_name(header.syntax)}"
         )
-    words, precision, is_signed = decode_codestream(
+    words, precision, is_signed, is_lossy = decode_codestream(
         data, header.syntax, layout.rows, layout.columns, layout.word_bits, layout.is_signed, layout.samples
     )
     layout = dataclasses.replace(layout, is_signed=is_signed and layout.samples == 1)
@@ -306,7 +305,7 @@ def _words(header: _Header, layout: Layout) -> tuple[np.ndarray, Layout]:
         return narrowed(words, layout)
     # 16 bits are none that lossy JPEG knows: GDCM writes 12 so, an offset in those above.
     is_odd = header.syntax in JPEG and precision > 12
-    if precision > layout.bits_stored == layout.high_bit + 1 and header.syntax not in LOSSLESS and not is_odd:
+    if precision > layout.bits_stored == layout.high_bit + 1 and is_lossy and not is_odd:
         words = _clipped(words, precision, layout)
     return words, layout.at_precision(precision)
 

@@ -22,6 +22,7 @@ from xray.data.mask_files import in_threads
 from xray.data.mask_folders import without_masks
 from xray.data.names import LINK_OUT, leads_out
 from xray.data.naming import source_ids
+from xray.data.passing_over import Content, content_of
 from xray.data.patients import name_patients
 from xray.data.radiograph import SUFFIXES, find_radiographs
 from xray.data.run_warnings import RunWarning
@@ -164,7 +165,7 @@ def _find_parts(root: Path, dropped: list[Dropped]) -> tuple[str, list[tuple[str
         )
     for folder in folders:
         if folder.name.casefold() not in SPLITS:
-            n = len(_radiographs(folder, root))
+            n = len(_radiographs(folder, root, []))
             if n:
                 dropped.append(Dropped(folder.name, NO_SPLIT, detail=f"{n} radiograph{'s' * (n > 1)}"))
     dropped += [Dropped(path.name, NO_CLASS) for path in _strays(root)]
@@ -175,13 +176,14 @@ def _find_parts(root: Path, dropped: list[Dropped]) -> tuple[str, list[tuple[str
 def _list_files(
     root: Path, parts: Iterable[tuple[str, Path]], dropped: list[Dropped]
 ) -> tuple[list[_File], dict[str, str], list[RunWarning]]:
-    """The radiographs below the class folders, the classes, name in lower case → name as first met, and what masks
-    were passed over."""
+    """The radiographs below the class folders, the classes, name in lower case → name as first met, and what was
+    passed over: masks, and what is no radiograph that can be read."""
     found: list[tuple[str, Path, list[Path]]] = []
+    passed_over: list[RunWarning] = []
     for split, part in parts:
         dropped += [Dropped(path.relative_to(root).as_posix(), NO_CLASS) for path in _strays(part)]
         for folder in _folders(part, root, dropped if part != root else []):
-            inside = sorted(_radiographs(folder, root))
+            inside = sorted(_radiographs(folder, root, passed_over))
             if not inside:
                 dropped.append(Dropped(folder.relative_to(root).as_posix(), EMPTY_FOLDER))
             found.append((split, folder, inside))
@@ -195,7 +197,7 @@ def _list_files(
         if own:
             names.setdefault(label, folder.name)
         files += own
-    return files, names, warnings
+    return files, names, [*passed_over, *warnings]
 
 
 def _folders(folder: Path, root: Path, dropped: list[Dropped]) -> list[Path]:
@@ -211,9 +213,9 @@ def _folders(folder: Path, root: Path, dropped: list[Dropped]) -> list[Path]:
     return found
 
 
-def _radiographs(folder: Path, root: Path) -> list[Path]:
+def _radiographs(folder: Path, root: Path, passed_over: list[RunWarning]) -> list[Path]:
     try:
-        return find_radiographs(folder, root)
+        return find_radiographs(folder, root, passed_over)
     except InputError:
         return []
 
@@ -221,7 +223,11 @@ def _radiographs(folder: Path, root: Path) -> list[Path]:
 def _strays(folder: Path) -> list[Path]:
     """Radiographs that stand in a folder itself."""
     inside = sorted(folder.iterdir())
-    return [path for path in inside if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()]
+    return [
+        path
+        for path in inside
+        if path.name[0] != "." and path.is_file() and content_of(path, SUFFIXES) == Content.RADIOGRAPH
+    ]
 
 
 def _check_classes(root: Path, files: Sequence[_File], names: dict[str, str]) -> None:

@@ -112,7 +112,8 @@ def open_inputs(
         return Inputs(tuple(store.records[row]["source_id"] for row in rows.tolist()), store=store, rows=rows)
     if split is not None or fold is not None:
         raise InputError(f"--split and --fold choose a part of a dataset directory, and {data_path} is none")
-    paths = find_radiographs(data_path)
+    passed_over: list[RunWarning] = []
+    paths = find_radiographs(data_path, passed_over=passed_over)
     masks: list[RunWarning] = []
     if data_path.is_dir():
         paths, masks = without_masks(paths, data_path)
@@ -121,7 +122,7 @@ def open_inputs(
     names = tuple(_relative(path, data_path) for path in paths)
     ids = tuple(source_ids(names))
     originals, warnings = find_originals(data_path, paths, names, ids, sizes, beside)
-    return Inputs(ids, tuple(paths), names=names, originals=originals, warnings=(*masks, *warnings))
+    return Inputs(ids, tuple(paths), names=names, originals=originals, warnings=(*passed_over, *masks, *warnings))
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -22,6 +22,7 @@ from xray.data.mask_files import MaskedImages, in_processes
 from xray.data.mask_reading import PictureRegions, Pictures, Region, read_pictures
 from xray.data.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
 from xray.data.naming import source_ids
+from xray.data.passing_over import Content, content_of
 from xray.data.patients import name_patients
 from xray.data.radiograph import SUFFIXES, source_id
 from xray.data.source import Dropped, SourceImage
@@ -267,7 +268,7 @@ def _list_pictures(folder: Path, root: Path, dropped: list[Dropped]) -> list[Pat
     """The radiographs or masks that stand in a folder itself, sorted by name."""
     found = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+        if path.name.startswith(".") or content_of(path, SUFFIXES) != Content.RADIOGRAPH:
             continue
         if leads_out(path, root) and leads_out(path, folder):
             dropped.append(Dropped(_relative(path, root), LINK_OUT))

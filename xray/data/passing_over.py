@@ -27,6 +27,17 @@ NO_PICTURES = (
 """Suffixes of files that no one means as a radiograph: they are not opened."""
 
 _DIRECTORY = b"1.2.840.10008.1.3.10"
+_OTHER_FORMATS = (
+    ("JPEG 2000", 0, b"\xff\x4f\xff\x51"),
+    ("JPEG 2000", 4, b"jP  \r\n\x87\n"),
+    ("JPEG XL", 0, b"\xff\x0a"),
+    ("JPEG XL", 4, b"JXL \r\n\x87\n"),
+    ("TIFF", 0, b"II*\0"),
+    ("TIFF", 0, b"MM\0*"),
+    ("GIF", 0, b"GIF8"),
+    ("WebP", 8, b"WEBP"),
+)
+"""Name, place and first bytes of formats that are not read."""
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
@@ -74,6 +85,11 @@ def content_of(path: Path, suffixes: Collection[str]) -> Content:
         return Content.NAMED_OTHERWISE
     # Text has no zeros. Whoever keeps a README beside radiographs need not hear of it.
     return Content.UNREAD if b"\0" in head else Content.NOTHING
+
+
+def other_format(head: bytes) -> str | None:
+    """The name of a format of pictures that is not read, by a file's first bytes; None where they are of no known."""
+    return next((name for name, at, start in _OTHER_FORMATS if head[at:].startswith(start)), None)
 
 
 def begins_with_elements(head: bytes) -> bool:

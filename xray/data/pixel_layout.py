@@ -77,8 +77,12 @@ def layout_of(elements: Elements, has_pixels: bool, are_floats: bool) -> Layout:
     missing = [name for name, value in (("Rows", rows), ("Columns", columns)) if not value]
     if missing:
         raise RadiographError(f"its header does not say how large its image is ({' and '.join(missing)} missing or 0)")
-    photometric = elements.texts("PhotometricInterpretation")[0].upper() or "MONOCHROME2"
+    photometric = elements.texts("PhotometricInterpretation")[0].upper()
     samples = elements.number("SamplesPerPixel", default=3 if photometric in THREE_SAMPLES else 1)
+    # Three samples of one grey are met under the name of what they show, too.
+    if samples == 3 and photometric in ("", "MONOCHROME2"):
+        photometric = "RGB"
+    photometric = photometric or "MONOCHROME2"
     if rows * columns * samples > MAX_PIXELS:
         of = f" of {samples} samples" if samples > 1 else ""
         raise RadiographError(f"{columns} x {rows} pixels{of} are more than {MAX_PIXELS // 10**6} million")

@@ -15,7 +15,7 @@ from xray.data.codestream import jpeg_size
 from xray.data.dicom import RadiographError, dicom_size, is_dicom, read_dicom
 from xray.data.grayscale import display_grey, is_one_grey, look_up, white_level
 from xray.data.names import leads_out
-from xray.data.passing_over import LINK, WHY, Content, content_of
+from xray.data.passing_over import LINK, WHY, Content, content_of, other_format
 from xray.data.run_warnings import RunWarning
 
 __all__ = ["Radiograph", "RadiographError", "find_radiographs", "radiograph_size", "read_radiograph", "source_id"]
@@ -130,6 +130,8 @@ def _kind(path: Path) -> str:
         return "JPEG"
     if is_dicom(head):
         return "DICOM"
+    if name := other_format(head):
+        raise RadiographError(f"{path.name}: {name}, which is not read: convert it to PNG")
     raise RadiographError(f"{path.name}: neither DICOM nor PNG nor JPEG")
 
 
@@ -244,10 +246,10 @@ def find_radiographs(
                 found.append(path)
             else:
                 others.append(RunWarning(WHY[content], _below(path, root)))
-    if not found:
-        raise InputError(f"no radiograph in {folder}{_said(others)}: it needs DICOM, PNG or JPEG files")
     if passed_over is not None:
         passed_over += sorted(others)
+    if not found:
+        raise InputError(f"no radiograph in {folder}{_said(others)}: it needs DICOM, PNG or JPEG files")
     return sorted(found, key=lambda path: (path.name, path))
 
 

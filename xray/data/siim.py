@@ -28,7 +28,9 @@ from xray.data.mask_files import MaskedImages, in_processes
 from xray.data.mask_reading import PictureRegions, Pictures, Region, RunRegions, Runs, read_pictures, read_runs
 from xray.data.named_files import NamedFiles, Resolved, resolve_ids, without_copies
 from xray.data.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
+from xray.data.passing_over import Content, content_of
 from xray.data.radiograph import SUFFIXES, find_radiographs, source_id
+from xray.data.run_warnings import RunWarning
 from xray.data.sizes import header_of
 from xray.data.source import Dropped, Source, SourceImage
 from xray.data.tables import plain_name, read_table
@@ -149,8 +151,10 @@ def read_siim(
         )
     kind, tables = _find_tables(root, table)
     gathered = MaskedImages()
-    collect = _picture_items if kind == "pictures" else _table_items
-    items = collect(root, kind, tables, gathered.dropped)
+    if kind == "pictures":
+        items = _picture_items(root, kind, tables, gathered.dropped)
+    else:
+        items = _table_items(root, kind, tables, gathered.dropped, gathered.warnings)
     if mask_size is not None and kind == "runs":
         square = {"width": mask_size, "height": mask_size}
         items = [dataclasses.replace(item, image=dataclasses.replace(item.image, **square)) for item in items]
@@ -286,9 +290,11 @@ def _fault(kind: str, values: Sequence[str]) -> str | None:
     return CONTRADICTORY if len(values) > 1 else None
 
 
-def _table_items(root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped]) -> list[_Item]:
+def _table_items(
+    root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped], warnings: list[RunWarning]
+) -> list[_Item]:
     """The radiographs of tables with run lengths or labels, as far as their rows agree with each other."""
-    paths, expected = _list_radiographs(root, dropped)
+    paths, expected = _list_radiographs(root, dropped, warnings)
     files = NamedFiles(paths)
     resolved, meant = _named(tables, kind, files)
     items: dict[str, _Item] = {}
@@ -314,7 +320,9 @@ def _table_items(root: Path, kind: str, tables: Sequence[_Table], dropped: list[
     return list(items.values())
 
 
-def _list_radiographs(root: Path, dropped: list[Dropped]) -> tuple[dict[str, Path], set[str]]:
+def _list_radiographs(
+    root: Path, dropped: list[Dropped], warnings: list[RunWarning]
+) -> tuple[dict[str, Path], set[str]]:
     """Name → file of all radiographs below a directory, and the names that a training table should know."""
     files: dict[str, Path] = {}
     expected = set()
@@ -326,11 +334,11 @@ def _list_radiographs(root: Path, dropped: list[Dropped]) -> tuple[dict[str, Pat
             continue
         if entry.is_dir():
             try:
-                found = find_radiographs(entry, root)
+                found = find_radiographs(entry, root, warnings)
             except InputError:
                 continue
         else:
-            found = [entry] if entry.suffix.lower() in SUFFIXES else []
+            found = [entry] if content_of(entry, SUFFIXES) == Content.RADIOGRAPH else []
         # Stage 2 made a training set of both folders of stage 1, and kept its own radiographs to itself.
         is_test = "test" in entry.name.lower() or entry.name == "stage_2_images"
         names = [path.relative_to(root).as_posix() for path in found]
