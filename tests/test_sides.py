@@ -22,6 +22,7 @@ OPPOSITES = [
     ("left lung ", "Right lung"),
     ("Left  lung", "right\tlung"),
     ("leftlung", "rightlung"),
+    ("leftmask", "rightmask"),
     ("left", "right"),
     ("Left lung", "lung right"),
     ("Left_Lung_Nodule", "Right_Lung_Nodule"),
@@ -72,6 +73,8 @@ def test_opposites_swap(left, right):
     ("one", "other"),
     [
         ("copyright", "copyleft"),
+        ("leftover", "rightover"),
+        ("leftmask", "rightward"),
         ("Left lung", "Right heart"),
         ("Left lung", "Right lung nodule"),
         ("light", "right"),

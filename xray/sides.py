@@ -243,9 +243,9 @@ def _sides_of(word: str, is_romance: bool) -> tuple[tuple[str, ...] | None, str]
         return (_INITIALS[plain[0]], plain[1:]), "" if word.isupper() else "l r"
     if plain[:1] in _INITIALS and plain[1:] in _KNOWN_ORGANS:
         return (_INITIALS[plain[0]], plain[1:]), "l r"
-    for start, side in (("links", LEFT), ("rechts", RIGHT)):
-        # linksbasal
-        if plain.startswith(start):
+    for start, side in (("links", LEFT), ("rechts", RIGHT), ("left", LEFT), ("right", RIGHT)):
+        # linksbasal, leftmask; but no leftover
+        if plain.startswith(start) and plain != f"{start}over":
             return (side, plain.removeprefix(start)), start
     if plain in _SHORT:
         return _SHORT[plain]

@@ -66,6 +66,11 @@ def test_categories_are_renumbered_in_the_order_of_their_ids(raw, tmp_path):
     assert [record["coco_id"] for record in store.records] == [1, 2, 3, 4]
 
 
+def test_names_of_categories_stay_as_they_are_spelt(raw):
+    write(raw, [image(1)], [box(1, 1)], [{"id": 7, "name": "left lung "}, {"id": 8, "name": 12.0}])
+    assert [category["name"] for category in read_coco(raw).categories] == ["left lung ", "12"]
+
+
 def test_what_is_known_of_an_image_is_kept_but_nothing_that_might_name_somebody(raw, tmp_path):
     known = {"patient": 17, "view": "PA", "sex": "F", "age": 61, "manufacturer": "X"}
     images = [image(1, **known, patient_name="Jane", url="https://x"), image(2, patient="b"), image(3), image(4)]

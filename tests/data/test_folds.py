@@ -1,12 +1,15 @@
 """Folds: no patient in two, every finding in all."""
 
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tools.convert import Coco, check
 from xray.command import InputError
 from xray.data.folds import assign_folds
 
@@ -87,6 +90,24 @@ def test_patients_of_many_images_do_not_unbalance_the_folds():
 def test_too_few_patients_are_refused():
     with pytest.raises(InputError, match="2 patients cannot fill 3 folds: use --n-folds 2"):
         assign_folds(np.zeros((6, 1), dtype=bool), ["a", "a", "a", "b", "b", "b"], 3, 0)
+
+
+@pytest.mark.parametrize("n_patients", [2, 3, 7])
+def test_what_is_advised_works(n_patients):
+    present, groups = np.zeros((20, 1), dtype=bool), [number % n_patients for number in range(20)]
+    with pytest.raises(InputError) as error:
+        assign_folds(present, groups, 8, 0)
+    advised = int(re.search(r"--n-folds (\d+)", str(error.value)).group(1))
+    assert set(assign_folds(present, groups, advised, 0).tolist()) == set(range(advised))
+    check(Coco(Path("a"), Path("b"), n_folds=advised))
+
+
+def test_radiographs_of_one_patient_cannot_be_dealt():
+    # Fewer folds would not help: no number that --n-folds takes does.
+    with pytest.raises(InputError, match=r"are of one patient, .*: add radiographs of others, or take the patient out"):
+        assign_folds(np.zeros((3, 1), dtype=bool), ["a"] * 3, 2, 0)
+    # What is advised works: without a patient each is one of its own.
+    assert sorted(assign_folds(np.zeros((3, 1), dtype=bool), range(3), 2, 0).tolist()) in ([0, 0, 1], [0, 1, 1])
 
 
 def test_a_dataset_of_vinbigs_size_is_quick():

@@ -47,7 +47,8 @@ def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
                 f"{file} has two categories named {name!r} (ids {by_name[key]} and {number}), which no result could "
                 "tell apart: rename one, or give its annotations the other's id and remove it"
             )
-        found[number], by_name[key] = name, number
+        # As it is spelt: whoever looks a category up by its name knows it so.
+        found[number], by_name[key] = entry["name"] if isinstance(entry["name"], str) else name, number
     if not found:
         raise InputError(f"{file} has 0 categories: it needs at least one")
     return [
