@@ -15,6 +15,8 @@ from conftest import TINY_FLAGS
 
 from xray.command import run_command
 from xray.config import read_training_flags
+from xray.data.store import open_store
+from xray.data.vinbig import convert_vinbig
 from xray.detection.model import build_detector
 from xray.train import main
 
@@ -284,6 +286,20 @@ def test_training_starts_from_a_run_on_other_categories(side_run, vinbig_store, 
     run = train_tiny(vinbig_store, tmp_path / "run", "--weights", side_run, "--norm", "batch")
     assert f"detector starts from {side_run.name}, its box predictor from random" in capsys.readouterr().out
     assert len(json.loads((run / "model.json").read_text())["categories"]) == 14
+
+
+def test_advice_on_converting_a_raw_vinbig_directory_works(fails, raw_vinbig, tmp_path):
+    raw = raw_vinbig(lambda number: number % 2 == 1)
+    table = (raw / "train.csv").read_text().splitlines(keepends=True)
+    ids = sorted({line.partition(",")[0] for line in table[1:]})[:3]
+    (raw / "train.csv").write_text("".join(line for line in table if line.partition(",")[0] in ("image_id", *ids)))
+    status, line = fails("--data-path", raw, "--save-path", tmp_path / "run", "--weights", "none")
+    assert status == 1
+    # It has no --n-folds itself.
+    assert "3 patients cannot fill 5 folds: use --n-folds 3 or fewer" in line
+    assert f"such flags are those of python tools/convert.py vinbig --data-path {raw}" in line
+    convert_vinbig(raw, tmp_path / "data", n_folds=3, image_size=32, n_workers=0)
+    assert set(open_store(tmp_path / "data").folds.tolist()) == {0, 1, 2}
 
 
 def test_a_raw_vinbig_directory_is_converted_once_into_the_run(tmp_path, train_tiny, raw_vinbig, capsys):

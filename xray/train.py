@@ -208,7 +208,16 @@ def dataset_directory(
 
     def convert() -> None:
         print(f"{data} is a raw VinBig directory: converting it once into {dataset}")
-        conversion = convert_vinbig(data, dataset, n_workers=config.n_workers)
+        try:
+            conversion = convert_vinbig(data, dataset, n_workers=config.n_workers)
+        except InputError as error:
+            if not any(flag in str(error) for flag in ("--n-folds", "--image-size", "--overwrite")):
+                raise
+            # Training has no such flags itself.
+            raise InputError(
+                f"{error}; such flags are those of python tools/convert.py vinbig --data-path {data}: convert with "
+                "them, then train on what it writes"
+            ) from None
         for reason, count in conversion["dropped"]["counts"].items():
             print(f"left out or changed, {reason}: {count}")
         print_account(conversion, dataset)

@@ -236,7 +236,9 @@ def _check_record(path: Path, record: dict[str, Any], needs_size: bool) -> None:
 def _map_images(path: Path, size: int) -> np.ndarray:
     file = path / IMAGES
     if not file.is_file():
-        raise InputError(f"{path} holds annotations but no {IMAGES}: convert it again, without --table-only")
+        raise InputError(
+            f"{path} holds annotations but no {IMAGES}: convert it again with --overwrite, without --table-only"
+        )
     try:
         images = np.load(file, mmap_mode="r")
     except Exception as error:  # whatever NumPy raises on a damaged header
