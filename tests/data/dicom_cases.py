@@ -14,6 +14,23 @@ from pydicom.encaps import encapsulate
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 
+HIGH_THROUGHPUT_VALUES = np.add.outer(np.arange(6) * 5, np.arange(7) * 11) * 4095 // 91
+HIGH_THROUGHPUT = bytes.fromhex(
+    "ff4fff5100294000000000070000000600000000000000000000000700000006000000000000000000010f0101ff50000800020000000aff"
+    "52000c00020001000504044001ff5c00132088909090909090909090909090888888ff64001700014f70656e4a50482056657220302e3236"
+    "2e332eff90000a00000000004e0001ff93c00026abf3050774000000c000134000128066f1038774007602877400c00013c0001300baebfe"
+    "02827400f7fd00023400a0001560c0810307fec03181beb600ffd9"
+)
+"""The 6 x 7 values above as OpenJPH 0.26.3 encodes them without loss, in 16 bits: no encoder is among our packages."""
+HIGH_THROUGHPUT_COLOUR_VALUES = np.add.outer(np.arange(6) * 5, np.arange(7) * 11) * 255 // 91
+HIGH_THROUGHPUT_COLOUR = bytes.fromhex(
+    "ff4fff51002f400000000007000000060000000000000000000000070000000600000000000000000003070101070101070101ff50000800"
+    "0200000003ff52000c00020001010504044001ff5c00132050585858585858585858585858505050ff64001700014f70656e4a5048205665"
+    "7220302e32362e332eff90000a0000000000520001ff93c01280f9000774000000000000000000c0096004a01401877400f6008774000000"
+    "c009a00460bafe008274000633000000c012401500f89513005a6bfec1c9beb5000000ffd9"
+)
+"""The same as three equal samples of 8 bits, with the reversible colour transform."""
+
 
 def chest_values(height: int = 96, width: int = 80, bits: int = 12, signed: bool = False, seed: int = 0) -> np.ndarray:
     """Stored values that use the whole range of `bits`, smooth with some noise: (H, W) int64."""
@@ -107,6 +124,48 @@ def encapsulated(path: Path, ds: Dataset, syntax: str, frames: list[bytes]) -> P
     ds["PixelData"].VR = "OB"
     ds["PixelData"].is_undefined_length = True
     ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+def with_comment(codestream: bytes, text: bytes = b"PADDING") -> bytes:
+    """JPEG 2000 with a comment between its last tile-part and its end, as a maker's radiographs have it."""
+    code = codestream[: codestream.rindex(b"\xff\xd9")]
+    return code + b"\xff\x64" + (4 + len(text)).to_bytes(2, "big") + b"\0\1" + text + b"\xff\xd9"
+
+
+def packed(values: np.ndarray, bits: int) -> bytes:
+    """Values one behind another, `bits` each, the lowest bit first."""
+    flat = values.ravel() & (2**bits - 1)
+    return np.packbits((flat[:, None] >> np.arange(bits)) & 1, bitorder="little").tobytes()
+
+
+def in_functional_groups(ds: Dataset, shared: dict | None = None, first: dict | None = None) -> Dataset:
+    """Adds functional groups for all frames and for the first: {macro's keyword: {keyword: value}}."""
+    for keyword, macros in (("SharedFunctionalGroupsSequence", shared), ("PerFrameFunctionalGroupsSequence", first)):
+        if macros is not None:
+            group = Dataset()
+            for macro, elements in macros.items():
+                item = Dataset()
+                for name, value in elements.items():
+                    setattr(item, name, value)
+                setattr(group, macro, [item])
+            setattr(ds, keyword, [group])
+    return ds
+
+
+def renamed(path: Path, syntax: str) -> Path:
+    """Writes another transfer syntax into a file's meta information, and leaves all else as it is."""
+    data = path.read_bytes()
+    end = 144 + int.from_bytes(data[140:144], "little")
+    meta, old = data[144:end], pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID
+
+    def element(text: str) -> bytes:
+        value = text.encode() + b"\0" * (len(text) % 2)
+        return b"\x02\0\x10\0UI" + len(value).to_bytes(2, "little") + value
+
+    assert element(old) in meta
+    meta = meta.replace(element(old), element(syntax))
+    path.write_bytes(data[:140] + len(meta).to_bytes(4, "little") + meta + data[end:])
     return path
 
 

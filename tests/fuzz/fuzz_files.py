@@ -6,6 +6,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import jpeg_ls
 import numpy as np
 import PIL.Image
 from pydicom import uid
@@ -49,9 +50,87 @@ def write_originals(folder: Path) -> list[str]:
     for name, (syntax, bits, special) in DICOM.items():
         path = folder / f"dicom {name}"
         cases.save(path, dicom(bits, **special), syntax)
+    write_rarer_dicom(folder)
     for name, data in pictures().items():
         (folder / name).write_bytes(data)
     return sorted(path.name for path in folder.iterdir())
+
+
+def write_rarer_dicom(folder: Path) -> None:
+    """Grey in colour's clothes, functional groups, packed bits, and codestreams that have ways of their own."""
+    grey, deep = cases.chest_values(25, 21, 8).astype(np.uint8), cases.chest_values(25, 21, 12)
+    three = np.repeat(grey[:, :, None], 3, axis=2)
+
+    def colour(photometric: str = "RGB", **elements: object) -> Dataset:
+        elements = {
+            "SamplesPerPixel": 3,
+            "PhotometricInterpretation": photometric,
+            "PlanarConfiguration": 0,
+            **elements,
+        }
+        ds = cases.dataset(grey, 8, **elements)
+        ds.PixelData = three.tobytes() + b"\0"
+        return ds
+
+    def coded(name: str, ds: Dataset, syntax: str, code: bytes) -> None:
+        cases.encapsulated(folder / f"dicom {name}", ds, syntax, [code])
+
+    cases.save(folder / "dicom colour", colour())
+    planes, pairs = colour(PlanarConfiguration=1), colour("YBR_FULL_422")
+    planes.PixelData = three.transpose(2, 0, 1).tobytes() + b"\0"
+    cases.save(folder / "dicom colour planes", planes)
+    # Y1 Y2 Cb Cr; of the last pair only the first half.
+    shared = np.full(2 * grey.size, 128, np.uint8)
+    shared[: 2 * grey.size - 2].reshape(-1, 4)[:, :2] = grey.ravel()[:-1].reshape(-1, 2)
+    shared[-2] = grey.ravel()[-1]
+    pairs.PixelData = shared.tobytes()
+    cases.save(folder / "dicom colour pairs", pairs)
+    cases.save(folder / "dicom colour rle", colour(), uid.RLELossless)
+    coded("colour jpeg", colour("YBR_FULL_422"), uid.JPEGBaseline8Bit, saved(PIL.Image.fromarray(three), "JPEG"))
+    coded("colour jpeg-ls", colour(), uid.JPEGLSLossless, bytes(jpeg_ls.encode_array(three, interleave_mode=1)))
+    coded(
+        "colour jpeg 2000",
+        colour("YBR_RCT"),
+        uid.JPEG2000Lossless,
+        saved(PIL.Image.fromarray(three), "JPEG2000", no_jp2=True, num_resolutions=3),
+    )
+    palette, segmented = (cases.dataset(grey, 8, PhotometricInterpretation="PALETTE COLOR") for _ in range(2))
+    for place in (1, 2, 3):
+        for ds in (palette, segmented):
+            ds.add_new(0x00281100 | place, "US", [256, 0, 16])
+        palette.add_new(0x00281200 | place, "OW", (np.arange(256) * 257).astype("<u2").tobytes())
+        segmented.add_new(0x00281220 | place, "OW", np.array([0, 1, 0, 1, 255, 65535], "<u2").tobytes())
+    cases.save(folder / "dicom palette", palette)
+    cases.save(folder / "dicom palette segmented", segmented)
+    enhanced = cases.in_functional_groups(
+        dicom(12),
+        {"PixelValueTransformationSequence": {"RescaleSlope": "2", "RescaleIntercept": "-3"}},
+        {"FrameVOILUTSequence": {"WindowCenter": "400", "WindowWidth": "900"}},
+    )
+    cases.save(folder / "dicom functional groups", enhanced)
+    cases.save(folder / "dicom functional groups implicit", enhanced, uid.ImplicitVRLittleEndian)
+    packed = dicom(12, BitsAllocated=16)
+    packed.BitsAllocated, packed.PixelData = 12, cases.packed(deep, 12)
+    cases.save(folder / "dicom packed", packed)
+    cases.renamed(cases.save(folder / "dicom private", dicom(12), uid.ImplicitVRLittleEndian), "1.2.840.113619.5.2")
+    coded("encapsulated", dicom(12), "1.2.840.10008.1.2.1.98", deep.astype("<u2").tobytes())
+    cases.renamed(cases.save(folder / "dicom misnamed", dicom(12)), uid.JPEG2000Lossless)
+    progressive = saved(PIL.Image.fromarray(grey), "JPEG", progressive=True)
+    coded("jpeg progressive", dicom(8), "1.2.840.10008.1.2.4.55", progressive)
+    for bits, near in ((6, 0), (7, 2)):
+        code = bytes(jpeg_ls.encode_array(grey >> 8 - bits, lossy_error=near))
+        coded(f"jpeg-ls {bits}", dicom(bits), uid.JPEGLSNearLossless if near else uid.JPEGLSLossless, code)
+    plain = saved(PIL.Image.fromarray(deep.astype(np.uint16)), "JPEG2000", no_jp2=True, num_resolutions=3)
+    coded("jpeg 2000 comment", dicom(12), uid.JPEG2000Lossless, cases.with_comment(plain))
+    tiles = saved(PIL.Image.fromarray(grey), "JPEG2000", tile_size=(16, 16), num_resolutions=3)
+    coded("jpeg 2000 tiles", dicom(8), uid.JPEG2000Lossless, tiles)
+    small = cases.dataset(cases.HIGH_THROUGHPUT_VALUES, 12)
+    coded("high throughput", small, uid.HTJ2KLossless, cases.with_comment(cases.HIGH_THROUGHPUT))
+    small = cases.dataset(
+        cases.HIGH_THROUGHPUT_COLOUR_VALUES, 8, SamplesPerPixel=3, PhotometricInterpretation="YBR_RCT",
+        PlanarConfiguration=0,
+    )  # fmt: skip
+    coded("high throughput colour", small, uid.HTJ2K, cases.HIGH_THROUGHPUT_COLOUR)
 
 
 def dicom(bits: int, signed: bool = False, tables: bool = False, overlay: bool = False, **elements: object) -> Dataset:
