@@ -291,6 +291,16 @@ def test_values_of_montgomery_are_sides_already(montgomery):
         read_lungs(montgomery, values=["1=Right"])
 
 
+def test_what_is_told_of_montgomerys_masks_advises_no_flag_that_is_refused(montgomery):
+    path = montgomery / "ManualMask" / "leftMask" / "MCUCXR_0001_0.png"
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    half = len(pixels) // 2
+    pixels[half:] = pixels[half:] // 255 * 128
+    cv2.imwrite(str(path), pixels)
+    ((kind, _, detail),) = told(read_lungs(montgomery))
+    assert (kind, detail) == ("masks with several values, all taken as mask", "1 of 6 masks, values 128, 255")
+
+
 def test_masks_black_on_white(tmp_path):
     normal, inverted = two_lungs(255, 255), 255 - two_lungs(255, 255)
     white, black = np.full_like(normal, 255), np.zeros_like(normal)

@@ -309,6 +309,17 @@ def test_faults_of_the_png_edition_cost_one_image_each(pictures, tmp_path):
     ]  # fmt: skip
 
 
+def test_values_of_pictures_are_joined_and_told(pictures):
+    mask = blob(10).astype(np.uint8) * 85
+    mask[:10] *= 2
+    cv2.imwrite(str(pictures / "png_masks" / "0_train_1_.png"), mask)
+    source = read_siim(pictures)
+    assert source.boxes.boxes[0].tolist() == [10, 5, 20, 25]
+    assert [(warning.kind, warning.where, warning.detail) for warning in source.warnings] == [
+        ("masks with several values, all taken as mask", "png_masks/0_train_1_.png", "1 of 5 masks, values 85, 170")
+    ]
+
+
 def test_labels_alone(tmp_path):
     raw = tmp_path / "raw"
     for number in range(8):

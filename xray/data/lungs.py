@@ -167,7 +167,7 @@ def read_lungs(
         if found is not None and not isinstance(outcome, Failed):
             gathered.add(pair.image, found, pair.image.file_name)
             used += [(_relative(path, root), mask) for (_, path), mask in zip(pair.masks, outcome[1], strict=True)]
-    gathered.warnings += account_of(used, named)
+    gathered.warnings += account_of(used, named, offers=layout.kind != "montgomery")
     return gathered.source("lungs", layout.kind, layout.categories, digest.hexdigest())
 
 

@@ -68,9 +68,12 @@ def unclear_tones(masks: Iterable[PictureRegions]) -> frozenset[str]:
     return frozenset((BLACK_ON_WHITE,)) if counts[WHITE_ON_BLACK] else frozenset()
 
 
-def account_of(masks: Sequence[tuple[str, PictureRegions]], named: Sequence[NamedValue]) -> list[RunWarning]:
+def account_of(
+    masks: Sequence[tuple[str, PictureRegions]], named: Sequence[NamedValue], offers: bool = True
+) -> list[RunWarning]:
     """What is to be said of (file, mask) that are used: one warning of each kind.
 
+    offers: whether the command takes --values, which is then advised.
     Raises InputError where none of the named values is in any mask.
     """
     values = _Tally()
@@ -88,7 +91,7 @@ def account_of(masks: Sequence[tuple[str, PictureRegions]], named: Sequence[Name
         if mask.has_void:
             by_kind[VOID].add(file)
     warnings = [
-        RunWarning(kind, tally.first, tally.detail(len(masks), kind == JOINED))
+        RunWarning(kind, tally.first, tally.detail(len(masks), offers and kind == JOINED))
         for kind, tally in by_kind.items()
         if tally.n_files
     ]

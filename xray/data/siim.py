@@ -24,8 +24,10 @@ from xray.data import rle
 from xray.data import source as reasons
 from xray.data.conversion import write_store
 from xray.data.decoding import Decode, Failed
+from xray.data.mask_account import UNCLEAR, account_of, unclear_tones
 from xray.data.mask_files import MaskedImages, in_processes
 from xray.data.mask_reading import PictureRegions, Pictures, Region, RunRegions, Runs, read_pictures, read_runs
+from xray.data.mask_values import BLACK
 from xray.data.named_files import NamedFiles, Resolved, resolve_ids, without_copies
 from xray.data.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
 from xray.data.passing_over import Content, content_of
@@ -85,11 +87,13 @@ class _Outcome:
 
     regions: None if the radiograph is left out. dropped: the account of it.
     fits_other: its run lengths are no mask in the table's dialect, but are one in the other.
+    picture: its mask, where that is a picture.
     """
 
     regions: list[Region] | None
     dropped: tuple[Dropped, ...] = ()
     fits_other: bool = False
+    picture: PictureRegions | None = None
 
 
 def convert_siim(
@@ -161,10 +165,13 @@ def read_siim(
     outcomes = _outcomes(root, kind, items, dialect, mask_size, n_workers)
     if kind == "runs":
         _check_dialect(root / tables[0].name, outcomes, dialect, mask_size)
+    used: list[tuple[str, PictureRegions]] = []
     for item, outcome in zip(items, outcomes, strict=True):
         gathered.dropped += outcome.dropped
         if outcome.regions is not None:
             gathered.add(item.image, outcome.regions, item.place)
+            used += [(_mask_name(root, item), outcome.picture)] if outcome.picture else []
+    gathered.warnings += account_of(used, (), offers=False)
     fingerprint = hashlib.sha256(b"".join(table.content for table in tables)).hexdigest()
     return gathered.source("siim", kind, [CATEGORY], fingerprint)
 
@@ -177,7 +184,9 @@ def _outcomes(
     if kind == "pictures":
         pictures = [Pictures(item.image.path, ((1, item.mask),)) for item in with_mask if item.mask]
         read = in_processes(read_pictures, pictures, n_workers, _file_name, "reading masks")
-        judged = [_judge_picture(root, item, outcome) for item, outcome in zip(with_mask, read, strict=True)]
+        outcomes = list(read)
+        unclear = unclear_tones(mask for one in outcomes if not isinstance(one, Failed) for mask in one[1])
+        judged = [_judge_picture(root, item, one, unclear) for item, one in zip(with_mask, outcomes, strict=True)]
     else:
         size = (mask_size, mask_size) if mask_size else None
         runs = [Runs(item.image.path, item.values, dialect, size) for item in with_mask]
@@ -434,8 +443,13 @@ def _check_dialect(table: Path, outcomes: Sequence[_Outcome], dialect: rle.Diale
         raise InputError(f"{table}: {n_beyond} masks run beyond their radiographs, {n_usable} lie within: {advice}")
 
 
-def _judge_picture(root: Path, item: _Item, found: tuple[tuple[int, int], list[PictureRegions]] | Failed) -> _Outcome:
-    name = item.mask.relative_to(root).as_posix()
+def _judge_picture(
+    root: Path,
+    item: _Item,
+    found: tuple[tuple[int, int], list[PictureRegions]] | Failed,
+    unclear: frozenset[str],
+) -> _Outcome:
+    name = _mask_name(root, item)
     if isinstance(found, Failed):
         return _left_out(item.image.file_name, reasons.UNREADABLE, found.reason, "left out")
     (width, height), (mask,) = found
@@ -444,6 +458,12 @@ def _judge_picture(root: Path, item: _Item, found: tuple[tuple[int, int], list[P
     if mask.size != (width, height):
         detail = f"the mask is {mask.size[0]} x {mask.size[1]}, the image {width} x {height}"
         return _left_out(name, reasons.MASK_SIZE, detail)
+    if mask.tones in unclear and not (mask.tones == BLACK and item.values == ("0",)):
+        return _left_out(name, UNCLEAR, f"{mask.tones}, and others are not")
     if bool(mask.regions) != (item.values == ("1",)):
         return _left_out(name, LABEL_DISAGREES, f"has_pneumo is {item.values[0]}")
-    return _Outcome(list(mask.regions))
+    return _Outcome(list(mask.regions), picture=mask)
+
+
+def _mask_name(root: Path, item: _Item) -> str:
+    return item.mask.relative_to(root).as_posix() if item.mask else ""
