@@ -51,6 +51,13 @@ TREES = {
     "side by side": (["1.png", "2.jpg"], ["1_mask.png", "2_mask.png"]),
     "in front": (["1.png", "2.png"], ["mask_1.png", "Mask-2.png"]),
     "whole names": (["1.png"], ["1.png_mask.png"]),
+    "words run together": (["p1.png", "p2.png"], ["p1Mask.png", "p2Mask.png"]),
+    "a folder each": (["p1/image.png", "p2/image.png"], ["p1/mask.png", "p2/mask.png"]),
+    "one folder": (["p1/image.png"], ["p1/lung_mask.png"]),
+    "a folder each, unnamed": (
+        ["p1/cxr.png", "p2/cxr.png", "p1/lateral.png", "p2/lateral.png"],
+        ["p1/lung.png", "p2/lung.png", "p1/heart.png", "p2/heart.png"],
+    ),
     "segmentations": (["scans/1.png"], ["scans/1-seg.png"]),
     "sides": (["1.png"], ["1_left_mask.png", "1_mask_right.png", "1_mask2.png"]),
     "labels": (["images/train/1.png"], ["labels/train/1.png"]),
@@ -80,6 +87,8 @@ FILMS = {
     "classes": ["NORMAL/1.png", "NORMAL/2.png", "PNEUMONIA/1.png", "PNEUMONIA/2.png"],
     "copies": ["small/1.png", "large/1.png", "1.jpg", "1.png"],
     "one film": ["1.png"],
+    "views of patients": ["p1/frontal.png", "p1/lateral.png", "p2/frontal.png", "p2/lateral.png"],
+    "one file in a folder": ["p1/mask.png"],
     "named so": ["1.png", "1_label.png"],
 }
 

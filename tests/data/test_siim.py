@@ -343,6 +343,22 @@ def test_labels_alone(tmp_path):
     }
 
 
+def test_masks_beside_the_radiographs_are_left_out(tmp_path):
+    for number in range(4):
+        write_picture(tmp_path / "train" / "images" / f"{number}.png", WIDTH, HEIGHT, number)
+        for folder in (tmp_path / "train" / "masks", tmp_path / "all_masks"):
+            folder.mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / f"{number}.png"), blob(10 + number).astype(np.uint8) * 255)
+    write_runs(tmp_path, [(number, encode(blob(10 + number), "relative")) for number in range(4)])
+    source = read_siim(tmp_path)
+    assert [image.file_name for image in source.images] == [f"train/images/{number}.png" for number in range(4)]
+    assert source.boxes.boxes[:, 0].tolist() == [10, 11, 12, 13]
+    assert source.dropped == []
+    assert [(warning.kind, warning.where) for warning in source.warnings] == [
+        ("masks beside radiographs, left out", "all_masks/"), ("masks beside radiographs, left out", "train/masks/"),
+    ]  # fmt: skip
+
+
 def test_a_mask_without_an_id_is_refused(raw):
     # It may be a part of any radiograph's.
     write_runs(raw, [("1.1", "5 5"), ("nan", "5 5"), *((f"1.{number}", "-1") for number in range(2, 7))])

@@ -6,6 +6,7 @@ alone decide nothing, the pictures are looked at: a folder masks/ may hold radio
 
 import contextlib
 import dataclasses
+import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -29,11 +30,17 @@ _WORD = (
     "masks?|maske|segs?|segmentations?|segmented|labels?|labelmaps?|annotations?|gts?|ground[ _-]?truth|contours?|rois?"
 )
 _FOLDER = re.compile(rf"(^|[\W_\d])({_WORD})($|[\W_\d])|mask|segmentation|annotation|contour", re.IGNORECASE)
-_FILE_END = re.compile(rf"[\W_]+((left|right|lungs?)[\W_]*)?({_WORD})([\W_]*(left|right|\d{{1,3}}))?$", re.IGNORECASE)
+_FILE_END = re.compile(
+    rf"([\W_]+|(?-i:(?<=[a-z0-9])(?=[A-Z])))((left|right|lungs?)[\W_]*)?({_WORD})([\W_]*(left|right|\d{{1,3}}))?$",
+    re.IGNORECASE,
+)
 _FILE_START = re.compile(rf"^({_WORD})[\W_]+", re.IGNORECASE)
+_FILE_WHOLE = re.compile(rf"((left|right|lungs?)[\W_]*)?({_WORD})([\W_]*(left|right|lungs?|\d{{1,3}}))?", re.IGNORECASE)
 _PICTURES = (".png", ".jpg", ".jpeg")
 _MOST_FOLDERS = 8
 """Folders with a file of one name, beyond which the name tells nothing: every patient may have a frontal.png."""
+_MOST_NAMES = 8
+"""Pictures of a patient's folder, whose names are those of all other patients' as well."""
 
 
 @dataclasses.dataclass
@@ -60,7 +67,7 @@ def without_masks(paths: Sequence[Path], root: Path) -> tuple[list[Path], list[R
     """
     root = Path(root)
     named = [*_named_folders(paths, root), *_named_files(paths)]
-    twins = _twins(paths, root)
+    twins = [*_twins(paths, root), *_repeated(paths)]
     looks = _Looks()
     looks.read([*named, *twins])
     # Folders of one name may hold masks here and radiographs there.
@@ -104,8 +111,12 @@ def _named_folders(paths: Sequence[Path], root: Path) -> list[_Group]:
 
 
 def _named_files(paths: Sequence[Path]) -> list[_Group]:
-    """Pictures called like masks of another file in the same tree: a group for each word in their names."""
+    """Pictures called like masks of another file in the same tree: a group for each word in their names.
+
+    Or called so and nothing else, beside other files, such as mask.png in the folder of a patient.
+    """
     stems = {source_id(path) for path in paths} | {path.name for path in paths}
+    n_in = Counter(path.parent for path in paths)
     groups: dict[Hashable, _Group] = defaultdict(_Group)
     for path in filter(_is_picture, paths):
         stem = source_id(path)
@@ -114,6 +125,9 @@ def _named_files(paths: Sequence[Path]) -> list[_Group]:
             if word and (stem[: word.start()] + stem[word.end() :]) in stems:
                 groups[word.group().casefold()].pictures.append(path)
                 break
+        else:
+            if _FILE_WHOLE.fullmatch(stem) and n_in[path.parent] > 1:
+                groups[stem.casefold()].pictures.append(path)
     return list(groups.values())
 
 
@@ -141,6 +155,26 @@ def _twins(paths: Sequence[Path], root: Path) -> list[_Group]:
             group.pictures += files[one].values()
             group.others += [files[other][stem] for stem in sorted(files[one].keys() & files[other].keys())]
     return list(groups.values())
+
+
+def _repeated(paths: Sequence[Path]) -> list[_Group]:
+    """Pictures of one name in the folders of several patients, each of which holds the same few others."""
+    inside: dict[Path, list[Path]] = defaultdict(list)
+    for path in paths:
+        inside[path.parent].append(path)
+    alike: dict[tuple[str, ...], list[list[Path]]] = defaultdict(list)
+    for own in inside.values():
+        if 1 < len(own) <= _MOST_NAMES:
+            alike[tuple(sorted(path.name.casefold() for path in own))].append(own)
+    groups = []
+    for all_names, folders in alike.items():
+        of_name = {
+            name: [path for folder in folders for path in folder if path.name.casefold() == name] for name in all_names
+        }
+        for one, other in itertools.permutations(of_name, 2) if len(folders) > 1 else ():
+            if _is_picture(of_name[one][0]):
+                groups.append(_Group(of_name[one], of_name[other], is_named=False))
+    return groups
 
 
 def _difference(one: Sequence[str], other: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

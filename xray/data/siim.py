@@ -26,6 +26,7 @@ from xray.data.conversion import write_store
 from xray.data.decoding import Decode, Failed
 from xray.data.mask_account import UNCLEAR, account_of, unclear_tones
 from xray.data.mask_files import MaskedImages, in_processes
+from xray.data.mask_folders import LEFT_OUT, without_masks
 from xray.data.mask_reading import PictureRegions, Pictures, Region, RunRegions, Runs, read_pictures, read_runs
 from xray.data.mask_values import BLACK
 from xray.data.named_files import NamedFiles, Resolved, resolve_ids, without_copies
@@ -336,7 +337,11 @@ def _list_radiographs(
     files: dict[str, Path] = {}
     expected = set()
     for entry in sorted(root.iterdir()):
-        if entry.name.startswith(".") or "mask" in entry.name.lower():
+        if entry.name.startswith("."):
+            continue
+        if "mask" in entry.name.lower():
+            if entry.is_dir():
+                warnings.append(RunWarning(LEFT_OUT, f"{entry.name}/"))
             continue
         if leads_out(entry, root):
             dropped.append(Dropped(entry.name, LINK_OUT))
@@ -353,7 +358,10 @@ def _list_radiographs(
         names = [path.relative_to(root).as_posix() for path in found]
         files |= zip(names, found, strict=True)
         expected |= set() if is_test else set(names)
-    return without_copies(files, dropped), expected
+    kept, masks = without_masks(list(files.values()), root)
+    warnings += masks
+    is_kept = set(kept)
+    return without_copies({name: path for name, path in files.items() if path in is_kept}, dropped), expected
 
 
 def _picture_items(root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped]) -> list[_Item]:
