@@ -1,8 +1,11 @@
 """JPEG 2000 as the decoder gets it: what decodes, and nothing that it could stumble over."""
 
+import contextlib
 import io
 import struct
 
+import dicom_cases as cases
+import jpeg_ls
 import numpy as np
 import PIL.Image
 import pytest
@@ -115,6 +118,80 @@ def test_no_codestream():
         decode(b"\xff\x4f\xff\x52" + bytes(5000))
     with pytest.raises(RadiographError, match="does not come to an end"):
         decode(put_together(SEGMENTS, [])[:-2])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        cases.with_comment,
+        lambda data: cases.with_comment(cases.with_comment(data, b"one"), b"x" * 3000),
+        lambda data: cases.with_comment(data) + bytes(64),
+        lambda data: cases.with_comment(data)[:-2],
+        lambda data: data[:-2] + bytes(20) + b"\xff\xd9",
+        lambda data: data[:-2] + b"\xff\x30\xff\x3f\xff\xd9",
+    ],
+    ids=["one", "two", "zeros behind", "no end", "zeros before the end", "reserved markers"],
+)
+@pytest.mark.parametrize("original", [TILED, encode(no_jp2=True)], ids=["tiles", "one tile"])
+def test_comments_behind_the_last_tile_part_do_not_reach_the_decoder(change, original, handed):
+    np.testing.assert_array_equal(decode(change(original)), PIXELS)
+    assert take_apart(handed[0])[1] == take_apart(original)[1]
+
+
+def test_what_stands_behind_the_last_tile_part_and_is_no_comment_is_left_to_the_decoder(handed):
+    for more in (b"words", b"\xff\x52\0\x05\0\0\0", b"\xff\x64\0\1", b"\xff\x30" * 2000):
+        data = TILED[:-2] + more + b"\xff\xd9"
+        with contextlib.suppress(RadiographError):
+            decode(data)
+        assert handed.pop().endswith(more + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("syntax", [uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K])
+@pytest.mark.parametrize("change", [bytes, cases.with_comment])
+def test_high_throughput(syntax, change):
+    frame = decode_codestream(change(cases.HIGH_THROUGHPUT), syntax, 6, 7, 16, False)
+    np.testing.assert_array_equal(frame.words, cases.HIGH_THROUGHPUT_VALUES)
+    assert frame[1:] == (16, False, syntax == uid.HTJ2K)
+    colour = decode_codestream(change(cases.HIGH_THROUGHPUT_COLOUR), syntax, 6, 7, 8, False, samples=3)
+    np.testing.assert_array_equal(colour.words, np.dstack([cases.HIGH_THROUGHPUT_COLOUR_VALUES] * 3))
+
+
+@pytest.mark.parametrize(("rows", "columns", "samples"), [(7, 7, 1), (6, 700, 1), (6, 7, 3)])
+def test_high_throughput_of_another_size_is_refused(rows, columns, samples, handed):
+    code = cases.HIGH_THROUGHPUT_COLOUR if samples == 3 else cases.HIGH_THROUGHPUT
+    with pytest.raises(RadiographError, match=r"its header announces|its compressed data has 3 samples"):
+        decode_codestream(code, uid.HTJ2K, rows, columns, 16, False)
+    assert not handed
+
+
+def test_high_throughput_with_capabilities_of_other_parts_is_refused():
+    data = cases.HIGH_THROUGHPUT.replace(b"\xff\x50\0\x08\0\2\0\0", b"\xff\x50\0\x08\0\3\0\0")
+    with pytest.raises(RadiographError, match="misplaced marker, 0xff50"):
+        decode_codestream(data, uid.HTJ2K, 6, 7, 16, False)
+
+
+@pytest.mark.parametrize("near", [0, 1])
+@pytest.mark.parametrize("bits", range(2, 17))
+def test_jpeg_ls_of_any_depth(bits, near):
+    top = 2**bits - 1
+    values = np.add.outer(np.arange(40), np.arange(30)) * top // 68
+    code = bytes(jpeg_ls.encode_array(values.astype(np.uint8 if bits <= 8 else np.uint16), lossy_error=near))
+    frame = decode_codestream(code, uid.JPEGLSNearLossless, 40, 30, 8 if bits <= 8 else 16, False)
+    assert frame.precision == bits
+    assert np.abs(frame.words.astype(int) - values).max() <= near
+
+
+@pytest.mark.parametrize("bits", [6, 12])
+def test_jpeg_ls_that_is_cut_is_ended_for_its_decoder(bits, monkeypatch):
+    """Without a marker behind what is cut, CharLS 2 counts bits that are not there for seconds."""
+    values = np.random.default_rng(0).integers(0, 2**bits, (40, 30)).astype(np.uint8 if bits <= 8 else np.uint16)
+    code = bytes(jpeg_ls.encode_array(values))
+    handed, decode_buffer = [], jpeg_ls.decode_buffer
+    monkeypatch.setattr(jpeg_ls, "decode_buffer", lambda data: handed.append(data) or decode_buffer(data))
+    for kept in (30, len(code) // 2, len(code) - 20):
+        with pytest.raises(RadiographError, match="its JPEG-LS data is damaged or truncated"):
+            decode_codestream(code[:kept], uid.JPEGLSLossless, 40, 30, 16, False)
+        assert handed.pop() == code[:kept] + b"\xff\xd9"
 
 
 @settings(max_examples=300, deadline=None)

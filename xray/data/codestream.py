@@ -37,6 +37,8 @@ NEWER_SYNTAXES = {
 """Transfer syntaxes that pydicom has no name for."""
 
 SIZ, CAP, COD, SOT, EOC = 0x51, 0x50, 0x52, 0x90, b"\xff\xd9"
+EOI = b"\xff\xd9"
+"""What ends JPEG and JPEG-LS."""
 KEPT = (SIZ, COD, 0x53, 0x5C, 0x5D, 0x5E, 0x5F, 0x60)
 """Second bytes of the markers in JPEG 2000's main header that say how to decode: SIZ, COD, COC, QCD, QCC, RGN, POC and
 PPM (T.800 A.2)."""
@@ -175,7 +177,8 @@ def jpeg_size(codestream: bytes) -> StreamSize:
 def _jpeg_ls_words(codestream: bytes, size: StreamSize) -> np.ndarray:
     # GDCM 3.2.6 gives nothing for 6 and 7 bits, nor for parameters other than the default ones.
     try:
-        data, found = jpeg_ls.decode_buffer(codestream)
+        # Where data is cut and no marker ends it, CharLS counts bits that are not there for seconds.
+        data, found = jpeg_ls.decode_buffer(codestream + EOI)
     except RuntimeError:
         raise RadiographError("its JPEG-LS data is damaged or truncated") from None
     words = np.frombuffer(data, np.uint8 if size.precision <= 8 else "<u2")
