@@ -309,3 +309,18 @@ def test_an_interrupted_conversion_goes_on_only_with_the_same_labels(kaggle, tmp
     assert result["counts"]["images"] == 14
     for name in ("images.npy", "annotations.json"):
         assert (tmp_path / "data" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def test_what_is_no_radiograph_that_can_be_read_is_told(tmp_path):
+    raw = write_classes(tmp_path / "raw", 2, "A", "B")
+    write_dicom(raw / "A" / "series" / "1.IMA", 60, 40)
+    write_dicom(raw / "stray", 60, 40)
+    (raw / "A" / "scan.tiff").write_bytes(b"II*\0" + bytes(200))
+    (raw / "B" / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(200))
+    (raw / "B" / "notes.txt").write_text("words")
+    result = convert(raw, tmp_path / "data")
+    assert result["counts"]["images"] == 5
+    assert [row["where"] for row in result["warnings"]["rows"]] == ["A/scan.tiff", "B/DICOMDIR"]
+    assert [(row["where"], row["reason"]) for row in result["dropped"]["rows"]] == [
+        ("stray", "file outside the class folders")
+    ]

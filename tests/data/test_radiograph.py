@@ -1,6 +1,7 @@
 """Every kind of file that must be read, every kind that must be refused, and damaged ones by the hundred."""
 
 import io
+import re
 import resource
 import struct
 import subprocess
@@ -21,7 +22,7 @@ from pydicom import uid
 
 from xray.command import InputError
 from xray.data.dicom import MAX_PIXELS
-from xray.data.radiograph import RadiographError, find_radiographs, read_radiograph, source_id
+from xray.data.radiograph import RadiographError, find_radiographs, radiograph_size, read_radiograph, source_id
 
 LOSSLESS = [
     uid.ImplicitVRLittleEndian,
@@ -296,6 +297,30 @@ def test_other_transfer_syntaxes_are_refused(syntax: str, tmp_path: Path) -> Non
 def test_other_files_are_refused(name: str, content: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     assert reason in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "bits", "what"),
+    [
+        (uid.JPEGLSLossless, 12, "JPEG-LS"),
+        (uid.JPEGLSLossless, 8, "JPEG-LS"),
+        (uid.JPEGExtended12Bit, 12, "JPEG of 12 bits"),
+        (uid.JPEGLosslessSV1, 12, "lossless JPEG of 12 bits"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.dcm"])
+def test_jpeg_that_is_read_inside_of_dicom_only(
+    syntax: uid.UID, bits: int, what: str, name: str, tmp_path: Path
+) -> None:
+    path = cases.save(tmp_path / "whole.dcm", cases.dataset(cases.chest_values(bits=bits), bits), syntax)
+    data = pydicom.encaps.get_frame(pydicom.dcmread(path).PixelData, 0, number_of_frames=1)
+    # GDCM announces 16 bits where there are 12.
+    data = data.replace(b"\0\x0b\x10", b"\0\x0b\x0c", 1)
+    (tmp_path / name).write_bytes(data)
+    says = f"{name}: {what}, which is read inside of DICOM files only: convert it to PNG"
+    assert refusal(tmp_path / name) == says
+    with pytest.raises(RadiographError, match=f"^{re.escape(says)}$"):
+        radiograph_size(tmp_path / name)
 
 
 def test_folders_missing_files_and_pipes_are_refused(tmp_path: Path) -> None:

@@ -468,3 +468,11 @@ def test_a_conversion_tells_nothing_of_where_the_files_lay(raw, tmp_path):
     convert(raw, tmp_path / "data")
     for name in ("annotations.json", "conversion.json"):
         assert str(tmp_path) not in json.dumps(json.loads((tmp_path / "data" / name).read_text()))
+
+
+def test_files_that_could_be_radiographs_are_told(raw):
+    write_dicom(raw / "dicom-images-train" / "1.7.IMA", WIDTH, HEIGHT)
+    (raw / "dicom-images-train" / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(200))
+    source = read_siim(raw)
+    assert [warning.where for warning in source.warnings] == ["dicom-images-train/DICOMDIR"]
+    assert [where for where, _ in account(source)] == ["dicom-images-train/1.7.IMA"]
