@@ -30,6 +30,13 @@ def table(path, text):
         ("image_id,x_center,y_center,w,h", None),
         ("image_id,x_mid,y_mid,w,h,width,height", ("width", "height")),
         ("image_id,width", None),
+        ("image_id,width,height,raw_width,raw_height", ("raw_width", "raw_height")),
+        ("image_id,height_original,width_original,width,height", ("width_original", "height_original")),
+        ("image_id,new_width,new_height,width,height", ("width", "height")),
+        ("image_id,image_rows,image_columns", ("image_columns", "image_rows")),
+        ("id,ncols,nrows", ("ncols", "nrows")),
+        ("id,x_size,y_size", ("x_size", "y_size")),
+        ("image_id,heart_width,heart_height,resized_width,resized_height", None),
     ],
 )
 def test_which_columns_are_sizes(columns, expected):
@@ -49,6 +56,8 @@ def test_which_columns_are_sizes(columns, expected):
         # One row for each box; a row without a size beside those with one.
         "image_id,x_min,width,height\na,1,20,30\na,2,20,30\nb,,40,50\nb,,,\n",
         "\ufeffimage_id,dim0,dim1\r\na,30,20\r\nb,50,40\r\n",
+        "image_id;dim0;dim1\na;30;20\nb;50;40\n",
+        "image_id\tdim0\tdim1\na\t30\t20\nb\t50\t40\n",
     ],
 )
 def test_spellings(text, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 
 from xray.command import InputError
-from xray.data.tables import read_table
+from xray.data.tables import read_table, separator
 
 
 def write(folder, text, encoding="utf-8"):
@@ -72,3 +72,15 @@ def test_names_of_columns_in_every_spelling(tmp_path):
     (tmp_path / "a.csv").write_text("image_id,Image ID\n1,2\n")
     with pytest.raises(InputError, match="lacks the column ImageId"):
         read_table(tmp_path / "a.csv", ["ImageId"])
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_what_stands_between_columns(tmp_path, mark):
+    # A comma within a cell is nothing of the table's, and so is a ; where there are commas.
+    (tmp_path / "a.csv").write_text(f"a{mark}b\n1{mark}x\n")
+    assert read_table(tmp_path / "a.csv", ["a", "b"])[0].drop(columns="line").to_dict("list") == {
+        "a": ["1"],
+        "b": ["x"],
+    }
+    assert separator("a,b;c\td") == ","
+    assert separator("a") == ","

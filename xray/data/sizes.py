@@ -17,7 +17,7 @@ import pandas as pd
 from xray.command import InputError
 from xray.data.canvas import MAX_PIXELS
 from xray.data.names import check_inside
-from xray.data.tables import plain_name, read_table
+from xray.data.tables import plain_name, read_table, separator
 from xray.data.values import Names, finite_number, shown
 
 Size = tuple[int, int]
@@ -36,6 +36,15 @@ SIDES = (
     ("w", "h"),
 )
 """Columns of width and height, without case and punctuation; dim0 is an array's first axis, the height."""
+WORDS = (("width", "height"), ("columns", "rows"), ("cols", "rows"), ("xsize", "ysize"), ("sizex", "sizey"))
+WORDS += (("imgw", "imgh"), ("origw", "origh"), ("xdim", "ydim"), ("dimx", "dimy"))
+"""What else the names of two such columns hold, being the same but for it: raw_width, width_raw, n_cols."""
+OF_ORIGINALS = ("orig", "raw", "full", "source", "src", "dicom", "dcm", "native")
+"""Words of columns that go before plain width and height."""
+BESIDE = ("", "image", "img", "im", "picture", "file", "n", "nb", "num", "px", "pixels", "radiograph", "scan", "xray")
+"""What names of columns may hold beside one of WORDS where they do not say that they are of the originals."""
+OF_OTHERS = ("new", "resize", "target", "png", "jpg", "jpeg", "scale", "crop", "box", "pad", "thumb", "mask", "lesion")
+"""Words of columns that are of something else."""
 CORNERS = (("x", "y"), ("left", "top"), ("xcenter", "ycenter"), ("xmid", "ymid"), ("cx", "cy"), ("bboxx", "bboxy"))
 """Beside these, width and height are those of boxes, as in the tables of RSNA's challenge."""
 IDS = (
@@ -86,12 +95,31 @@ class SizeTable:
 def size_columns(columns: Iterable[str]) -> tuple[str, str] | None:
     """Of the names of a table's columns those of width and height; None where it has none, or they are of boxes."""
     plain = {plain_name(name): name for name in reversed(list(columns))}
-    for width, height in SIDES:
+    pairs = _pairs(plain)
+    first = [pair for pair, beside in pairs if any(word in beside for word in OF_ORIGINALS)]
+    others = [pair for pair, beside in pairs if beside in BESIDE]
+    for width, height in (*first, *SIDES, *others):
         if width in plain and height in plain:
             has_corners = any(x in plain and y in plain for x, y in CORNERS)
             of_boxes = has_corners and (width == "w" or (width == "width" and "w" not in plain))
             return None if of_boxes else (plain[width], plain[height])
     return None
+
+
+def _pairs(plain: Iterable[str]) -> list[tuple[tuple[str, str], str]]:
+    """Names of columns that are the same but for one of WORDS, in their order, and what else both hold.
+
+    plain: the names without case and punctuation, the last first.
+    """
+    names = list(plain)[::-1]
+    return [
+        ((name, other), name.replace(width, "", 1))
+        for width, height in WORDS
+        for name in names
+        if width in name
+        and (other := name.replace(width, height, 1)) in names
+        and not any(word in name for word in OF_OTHERS)
+    ]
 
 
 def size_table(path: Path, table: pd.DataFrame, content: bytes) -> SizeTable | None:
@@ -231,7 +259,8 @@ def header_of(path: Path) -> list[str]:
     """The names of a CSV file's columns, stripped; none where it cannot be read."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            return [name.strip() for name in next(csv.reader([file.readline(2**16)]), [])]
+            line = file.readline(2**16)
+            return [name.strip() for name in next(csv.reader([line], delimiter=separator(line)), [])]
     except (OSError, csv.Error):
         return []
 

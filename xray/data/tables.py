@@ -14,6 +14,11 @@ def plain_name(name: str) -> str:
     return "".join(mark for mark in str(name).casefold() if mark.isalnum())
 
 
+def separator(header: str) -> str:
+    """What stands between the columns of a table with this first line: a comma or, where there is none, ; or a tab."""
+    return next((mark for mark in ",;\t" if mark in header), ",")
+
+
 def read_table(path: Path, needed: Sequence[str] = (), known: Sequence[str] = ()) -> tuple[pd.DataFrame, bytes]:
     """A CSV file → its cells as text, stripped like the names of its columns, "" where empty; and its bytes.
 
@@ -27,7 +32,13 @@ def read_table(path: Path, needed: Sequence[str] = (), known: Sequence[str] = ()
         # Everything as text: ids may look like numbers, and what is no number must be told from what is empty. Blank
         # lines count, so that line numbers are the file's own.
         table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False, encoding="utf-8-sig"
+            path,
+            sep=separator(content[: 2**16].partition(b"\n")[0].decode("utf-8", "replace")),
+            dtype=str,
+            keep_default_na=False,
+            skip_blank_lines=False,
+            index_col=False,
+            encoding="utf-8-sig",
         )
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
