@@ -30,6 +30,7 @@ from xray.data.folders import read_folders
 from xray.data.inputs import open_inputs
 from xray.data.masks import decode_mask, encode_mask, mask_canvas
 from xray.data.names import safe_path
+from xray.data.prediction_ids import resolve
 from xray.data.predictions import read_predictions, write_predictions
 from xray.data.probabilities import read_maps
 from xray.data.siim import convert_siim
@@ -353,10 +354,17 @@ def read_predictions_file(folder: Path, data: bytes, number: int) -> None:
     assert again.image_ids == found.image_ids
     assert len(again.table) == len(found.table)
     store = open_store(the_store(folder))
+    # What ids mean is decided first; where nobody could say, the rest is still tried.
+    with contextlib.suppress(InputError):
+        resolve(store, found, ids="rows", category_ids="source")
+    try:
+        found = resolve(store, found)
+    except InputError:
+        found = dataclasses.replace(found, image_ids=tuple(map(str, found.image_ids)), is_foreign=False)
     # Each may refuse what the others take.
     for use in (
         lambda: evaluate(store, found, n_resamples=10),
-        lambda: write_predictions(folder / "fused.json", fuse([found, again])),
+        lambda: write_predictions(folder / "fused.json", fuse([found, found])),
         lambda: write_submission(folder / "submission.csv", found, found.image_ids),
         lambda: write_mask_submission(folder / "masks.csv", found, found.image_ids),
     ):
