@@ -208,9 +208,11 @@ LOSSY = {
     "white": (drawn(0, 255, 255, 255), 1),
     "grey": (drawn(0, 100, 100, 100), 1),
     "two greys": (drawn(0, 85, 170, 170), 2),
-    # JPEG keeps a colour for 2 x 2 pixels together, so of a line of two only how bright it is.
-    "red": (drawn(BLACK, RED, RED, WHITE), 1),
-    "red and blue": (drawn(BLACK, RED, BLUE, WHITE), 1),
+    "red": (drawn(BLACK, RED, RED, WHITE), 2),
+    "red and blue": (drawn(BLACK, RED, BLUE, WHITE), 3),
+    # As bright as what it was drawn on, or no brighter than others.
+    "yellow and purple on white": (drawn(WHITE, (255, 255, 0), (128, 0, 128), (128, 0, 128)), 2),
+    "red and green on blue": (drawn(BLUE, RED, (0, 255, 0), RED), 2),
     "black on white": (drawn(255, 0, 0, 0), 1),
 }
 
@@ -224,6 +226,17 @@ def test_jpeg(tmp_path, kind, quality):
     _assert_close(found.labels > 0)
     assert n == len(found.names)
     assert looks_like_mask(tmp_path / "mask.jpg")
+
+
+@pytest.mark.parametrize("mark", [RED, (40, 60, 200)])
+@pytest.mark.parametrize("noise", [0, 6])
+def test_a_radiograph_with_something_drawn_on_it_is_no_mask(tmp_path, mark, noise):
+    y, x = np.mgrid[:300, :280]
+    film = 110 + 60 * np.sin(x / 60) + 40 * np.cos(y / 50) + np.random.default_rng(0).normal(0, noise, x.shape)
+    pixels = np.dstack([film.clip(0, 255).astype(np.uint8)] * 3)
+    pixels[20:60, 20:60] = mark
+    PIL.Image.fromarray(pixels).save(tmp_path / "film.jpg", quality=90)
+    assert not looks_like_mask(tmp_path / "film.jpg")
 
 
 def _assert_close(is_mask):

@@ -1,6 +1,7 @@
 """The values that a picture stores: greys, colours, the indices of a palette and transparency, not display grey."""
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,14 @@ MOST_COLOURS = 256
 """Colours of a picture that are told apart; of one with more, it is how bright they are."""
 _STRIP = 1 << 20
 """Pixels that are worked on at a time: numpy makes indices of 8 bytes of them."""
+
+_GREY = 16
+"""Levels of 255 by which JPEG's colours differ from what was drawn, and the channels of a grey from each other."""
+_AROUND = 40
+"""Levels within which what is around a colour belongs to it."""
+_MODE, _MOST_DRAWN = 0.002, 16
+"""Share of the picture that a colour has if it was drawn, and how many were drawn at most."""
+_DIGITS = np.array([256, 16, 1], dtype=np.uint16)
 
 
 @dataclasses.dataclass
@@ -106,8 +115,64 @@ def read_stored(path: Path | str) -> StoredValues:
 
 
 def _of_jpeg(picture: PIL.Image.Image) -> StoredValues:
-    pixels = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
-    return _of_greys(pixels if pixels.ndim == 2 else pixels.max(axis=2), 255, is_lossy=True)
+    if picture.mode == "L":
+        return _of_greys(np.asarray(picture), 255, is_lossy=True)
+    pixels = np.asarray(picture.convert("RGB"))
+    bright = pixels.max(axis=2)
+    is_coloured = cv2.subtract(bright, pixels.min(axis=2)) > _GREY
+    drawn = _drawn_colours(pixels) if is_coloured.mean() >= _MODE else None
+    return _of_greys(bright, 255, is_lossy=True) if drawn is None else drawn
+
+
+def _drawn_colours(pixels: np.ndarray) -> StoredValues | None:
+    """(height, width, 3) uint8 of a JPEG file in a few colours → each pixel as the nearest; None for other files.
+
+    A yellow lung and a white background are equally bright: what was drawn is told by its colour.
+    """
+    step = math.ceil(math.sqrt(pixels[..., 0].size / _STRIP))
+    sample, square = np.ascontiguousarray(pixels[::step, ::step]), np.ones((3, 3), dtype=np.uint8)
+    is_even = (cv2.subtract(cv2.dilate(sample, square), cv2.erode(sample, square)) <= _GREY).all(axis=2)
+    even = sample[is_even]
+    if 2 * len(even) < is_even.size:
+        return None
+    modes = _modes(even, _MODE * is_even.size)
+    nearest = _nearest_mode(even, modes)
+    own = np.array([np.median(even[nearest == number], axis=0) for number in np.unique(nearest).tolist()])
+    # A photograph has shades of all kinds, and so has a radiograph with something drawn on it.
+    is_own = np.abs(even - own[_nearest_mode(even, own)]).max(axis=1) <= _GREY
+    if not 2 <= len(own) <= _MOST_DRAWN or is_own.mean() < 0.95:
+        return None
+    # Of each of 32 x 32 x 32 cubes of colours the nearest, so that a pixel is but looked up.
+    cubes = np.stack(np.unravel_index(np.arange(32**3), (32, 32, 32)), axis=1) * 8 + 4
+    table = _nearest_mode(cubes, own)
+    places = np.empty(pixels.shape[:2], dtype=np.uint8)
+    rows = max(1, _STRIP // pixels.shape[1])
+    for start in range(0, len(pixels), rows):
+        red, green, blue = cv2.split(pixels[start : start + rows] >> 3)
+        places[start : start + rows] = table[(red.astype(np.uint16) << 10) | (green.astype(np.uint16) << 5) | blue]
+    colours = np.where(own <= _GREY, 0, np.where(own >= 255 - _GREY, 255, own)).round()
+    names = [_hex(colour) for colour in colours]
+    keys = [frozenset((name.lower(),)) for name in names]
+    return StoredValues(places, colours, np.full(len(colours), 255.0), names, keys)
+
+
+def _modes(colours: np.ndarray, least: float) -> np.ndarray:
+    """(N, 3) uint8 → (K, 3) the colours around which at least so many of them lie, K being 1 to _MOST_DRAWN + 1."""
+    bins, counts = np.unique((colours >> 4).astype(np.uint16) @ _DIGITS, return_counts=True)
+    centres = np.stack([bins >> 8, (bins >> 4) & 15, bins & 15], axis=1).astype(np.float64) * 16 + 8
+    found: list[np.ndarray] = []
+    while counts.any() and len(found) <= _MOST_DRAWN:
+        is_near = np.abs(centres - centres[np.argmax(counts)]).max(axis=1) <= _AROUND
+        if counts[is_near].sum() >= least or not found:
+            found.append(np.average(centres, axis=0, weights=counts * is_near))
+        counts = counts * ~is_near
+    return np.array(found)
+
+
+def _nearest_mode(colours: np.ndarray, modes: np.ndarray) -> np.ndarray:
+    """(..., 3) uint8 → (...) uint8, which of (K, 3) modes is nearest to each."""
+    distances = [np.abs(colours - mode.astype(np.float32)).sum(axis=-1) for mode in modes]
+    return np.argmin(distances, axis=0).astype(np.uint8)
 
 
 def _of_png(picture: PIL.Image.Image, path: Path) -> StoredValues:
