@@ -150,6 +150,8 @@ def test_progressive_jpeg(syntax, tmp_path):
     ds = cases.dataset(grey, 8, WindowCenter=128, WindowWidth=256)
     path = cases.encapsulated(tmp_path / "x.dcm", ds, syntax, [(tmp_path / "x.jpg").read_bytes()])
     assert off(path, np.asarray(PIL.Image.open(tmp_path / "x.jpg")).astype(float)) == 0
+    cases.encapsulated(path, ds, syntax, [(tmp_path / "x.jpg").read_bytes()[:-200]])
+    assert refusal(path).endswith("data is damaged or truncated")
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG])
@@ -159,6 +161,13 @@ def test_many_frames_with_a_large_header_are_counted(syntax, tmp_path):
     cases.in_functional_groups(ds, None, macros)
     ds.PerFrameFunctionalGroupsSequence = list(ds.PerFrameFunctionalGroupsSequence) * 12_000
     assert "it has 176 frames, a radiograph has one" in refusal(cases.save(tmp_path / "x.dcm", ds, syntax))
+
+
+def test_compressed_data_of_more_samples_than_the_header_has(tmp_path):
+    grey = cases.chest_values(48, 50, bits=8).astype(np.uint8)
+    code = bytes(jpeg_ls.encode_array(np.dstack([grey] * 3), interleave_mode=1))
+    path = cases.encapsulated(tmp_path / "x.dcm", cases.dataset(grey, 8), uid.JPEGLSLossless, [code])
+    assert "has 3 samples of 8 bits per pixel, its header announces 1 of 8" in refusal(path)
 
 
 def lossy_dataset(bits: int, signed: bool = False, photometric: str = "MONOCHROME2"):

@@ -112,12 +112,18 @@ def decode_codestream(
             f"its header announces {columns} x {rows} pixels, its compressed data {size.columns} x {size.rows}"
         )
     if size.samples not in (1, samples) or not 2 <= size.precision <= max(8, bits_allocated):
-        raise RadiographError(f"its compressed data has {size.samples} samples of {size.precision} bits per pixel")
+        raise RadiographError(
+            f"its compressed data has {size.samples} samples of {size.precision} bits per pixel, its header announces "
+            f"{samples} of {bits_allocated}: export it again"
+        )
     if syntax in JPEG_LS:
         words = _jpeg_ls_words(codestream, size)
     elif syntax in JPEG and size.is_cosine and size.precision == 8 and size.samples == 1:
-        with PIL.Image.open(io.BytesIO(codestream), formats=["JPEG"]) as picture:
-            words = np.asarray(picture)
+        try:
+            with PIL.Image.open(io.BytesIO(codestream), formats=["JPEG"]) as picture:
+                words = np.asarray(picture)
+        except OSError:
+            raise RadiographError(f"its {syntax_name(syntax)} data is damaged or truncated") from None
     else:
         words = _gdcm_words(codestream, syntax, size, is_signed)
     words = words.reshape((rows, columns) if size.samples == 1 else (rows, columns, size.samples))
