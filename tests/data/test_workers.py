@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xray.data.decoding import Failed, Workers
+from xray.data.decoding import Failed, Workers, in_workers
 from xray.data.radiograph import RadiographError
 
 
@@ -23,6 +23,8 @@ def work(item: str) -> object:
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":
             time.sleep(60)
+        case "share":
+            return [outcome for outcome, _ in in_workers(work, ["a", "b"], 2, str)], os.getpid()
         case "eat":
             return len(bytearray(2**31))
         case _:
@@ -40,6 +42,11 @@ def test_works_in_other_processes(workers):
     results = [workers.submit(work, str(number), "name").result(30) for number in range(8)]
     assert [item for item, _ in results] == list("01234567")
     assert os.getpid() not in {process for _, process in results}
+
+
+def test_a_worker_has_no_workers_of_its_own(workers):
+    found, _ = workers.submit(work, "share", "name").result(30)
+    assert found == ["a", "b"]
 
 
 @pytest.mark.parametrize(

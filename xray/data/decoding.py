@@ -152,7 +152,8 @@ def in_workers(
 
     work: importable by the workers; it raises RadiographError, whose message holds the item's name, for what it cannot
         read.
-    n_workers: number of processes; 0 works in this one, without limits of time and memory.
+    n_workers: number of processes; 0 works in this one, without limits of time and memory, as does a process that is
+        somebody's worker itself: it may start no others.
     name: of an item, for messages.
     timeout: seconds that one item may take.
     memory_limit: bytes that a worker may allocate.
@@ -161,7 +162,7 @@ def in_workers(
     worker are under way, so memory does not grow with their number. Closing the iterator stops the workers.
     Raises InputError if the workers as such cannot live, whatever the item.
     """
-    if n_workers == 0:
+    if n_workers == 0 or multiprocessing.current_process().daemon:
         for item in items:
             yield _attempt(work, item, name(item))
         return
