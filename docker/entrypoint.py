@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
 def serve() -> None:
     """Becomes the server, so that SIGTERM reaches it."""
     sys.path.insert(0, str(ROOT))
-    from xray.command import InputError
+    from xray.errors import InputError
     from xray.serving.runs import runs_in
 
     try:

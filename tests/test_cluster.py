@@ -24,7 +24,7 @@ from tools.convert import main as convert
 from tools.infer import UNFINISHED, InferConfig
 from tools.infer import main as infer
 from xray.cluster import check_flags, check_seen, connected
-from xray.command import FlagError, InputError
+from xray.errors import FlagError, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from xray.command import DISK_FULL, FlagError, InputError, check_range, command, need, parse_flags, run_command
+from xray.command import command, run_command
+from xray.errors import DISK_FULL, FlagError, InputError, need
+from xray.flags import check_range, parse_flags
 from xray.interrupts import Terminated
 
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from xray.command import InputError
 from xray.detection.model import build_detector
+from xray.errors import InputError
 from xray.heads import (
     RUN_TASK,
     DetectorWithMask,

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.ops import MultiScaleRoIAlign, nms
 
-from xray.command import InputError
 from xray.data.canvas import Canvas
 from xray.data.inputs import open_inputs
 from xray.detection.anchors import Layout
 from xray.detection.model import build_detector
 from xray.detection.pooling import level_of
+from xray.errors import InputError
 from xray.heads import join_runs
 from xray.loaded import LoadedDetector, load_run
 from xray.pipeline import load_pipeline

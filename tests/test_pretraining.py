@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from xray.command import InputError
 from xray.config import read_training_flags
 from xray.data.folders import convert_folders
 from xray.data.lungs import convert_lungs
 from xray.data.store import open_store
+from xray.errors import InputError
 from xray.train import build_task
 from xray.train import main as train
 from xray.training.deploy import load_deployed

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray.command import InputError
-from xray.findings import CATEGORIES, mirrored
-from xray.sides import Swap, by_name, chosen, from_pairs, told
+from xray.errors import InputError
+from xray.findings import CATEGORIES
+from xray.sides import Swap, by_name, chosen, from_pairs, mirrored, told
 
 OPPOSITES = [
     ("Left lung", "Right lung"),

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.decoding import Decoded, Undecodable
+from xray.errors import InputError
 from xray.pipeline import Findings
 from xray.streaming import Step, ahead, batches, consecutive, portion_of, run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.sagemaker_env import failure_told, is_sagemaker, publish, sagemaker_flags
 
 SCRIPT = Path(__file__).resolve().parents[1] / "xray" / "train.py"

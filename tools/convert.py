@@ -20,7 +20,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from xray.command import MAX_SEED, FlagError, InputError, check_range, command, need
+from xray.command import command
+from xray.errors import FlagError, InputError, need
+from xray.flags import MAX_SEED, check_range
 
 
 @dataclasses.dataclass

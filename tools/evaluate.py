@@ -18,8 +18,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from xray.command import FlagError, InputError, check_range, command
+from xray.command import command
+from xray.errors import FlagError, InputError
 from xray.files import complete
+from xray.flags import check_range
 
 if TYPE_CHECKING:
     from xray.assessment.assess import Assessment
@@ -102,8 +104,8 @@ def main(config: Config) -> None:
     from xray.data.store import open_store
     from xray.evaluation import evaluate
     from xray.outputs.comparing import pixels_of
+    from xray.outputs.foreign_predictions import read_any_predictions
     from xray.outputs.report_training import read_curves, run_of
-    from xray.outputs.submission import read_any_predictions
     from xray.segmentation.triplet import Triplet
 
     store = open_store(config.data_path, pixels=False)

@@ -12,8 +12,10 @@ if __name__ == "__main__":
 
     interrupts.watch()
 
-from xray.command import FlagError, InputError, check_range, command, need
+from xray.command import command
+from xray.errors import FlagError, InputError, need
 from xray.files import complete
+from xray.flags import check_range
 
 WEIGHTS_FILES = (".pth", ".pt", ".ckpt", ".safetensors")
 

@@ -16,7 +16,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from xray.command import FlagError, InputError, check_range, command
+from xray.command import command
+from xray.errors import FlagError, InputError
+from xray.flags import check_range
 
 if TYPE_CHECKING:
     from xray.data.predictions import Predictions
@@ -78,7 +80,8 @@ def main(config: Config) -> None:
     from xray.data.predictions import NO_FINDING_CATEGORY, write_predictions
     from xray.data.store import open_store
     from xray.detection.fusion import fuse
-    from xray.outputs.submission import read_any_predictions, write_submission
+    from xray.outputs.foreign_predictions import read_any_predictions
+    from xray.outputs.submission import write_submission
 
     store = open_store(config.data_path, pixels=False)
     # Each by itself and before anything is fused: two files may name one radiograph in two ways.

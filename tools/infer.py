@@ -19,9 +19,10 @@ if __name__ == "__main__":
 
 from rich.console import Console
 
-from xray.command import FlagError, InputError, check_range, command, need
-from xray.config import require
+from xray.command import command
+from xray.errors import FlagError, InputError, need
 from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
+from xray.flags import check_range, require
 from xray.storage.places import as_given
 
 if TYPE_CHECKING:

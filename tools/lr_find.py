@@ -23,9 +23,11 @@ from typing import Any
 
 import tyro
 
-from xray.command import FlagError, InputError, run_command
-from xray.config import TrainingConfig, read_training_flags, require
+from xray.command import run_command
+from xray.config import TrainingConfig, read_training_flags
+from xray.errors import FlagError, InputError
 from xray.files import complete
+from xray.flags import require
 from xray.storage.places import run_training
 
 PICTURE = "lr_find.png"

@@ -14,7 +14,9 @@ import dataclasses
 import os
 from typing import Literal
 
-from xray.command import MAX_SEED, FlagError, check_range, command
+from xray.command import command
+from xray.errors import FlagError
+from xray.flags import MAX_SEED, check_range
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from xray.command import FlagError, InputError, check_range, command
+from xray.command import command
+from xray.errors import FlagError, InputError
 from xray.findings import FINDINGS, PNEUMOTHORAX
+from xray.flags import check_range
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +79,7 @@ def main(config: Config) -> None:
     from xray.data.prediction_ids import resolve_images
     from xray.data.predictions import Predictions, read_predictions, write_predictions
     from xray.data.store import open_store
-    from xray.outputs.submission import read_any_predictions
+    from xray.outputs.foreign_predictions import read_any_predictions
     from xray.outputs.unfinished import finishing
     from xray.refine import Refinement, refine
     from xray.training.deploy import rewrite_description

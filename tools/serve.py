@@ -19,7 +19,9 @@ if __name__ == "__main__":
 
 import tyro
 
-from xray.command import FlagError, InputError, check_range, command, need
+from xray.command import command
+from xray.errors import FlagError, InputError, need
+from xray.flags import check_range
 from xray.serving.accepting import Door
 from xray.serving.host_names import host_names
 from xray.serving.quiet import silence_libraries, telling

@@ -28,8 +28,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from xray import __version__
-from xray.command import FlagError, InputError
 from xray.data.decoding import TIMEOUT, Decoded, Failed, Undecodable, Workers, decode_canvas
+from xray.errors import FlagError, InputError
 
 T = TypeVar("T")
 Item = Decoded | Undecodable

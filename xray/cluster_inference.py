@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from xray.cluster import Cluster, Decoders, Item, check_seen, here, unseen_files
-from xray.command import InputError
 from xray.data.decoding import Decoded
 from xray.data.inputs import Inputs
 from xray.data.originals import Original, in_original_pixels
 from xray.data.prediction_journal import PredictionJournal
 from xray.data.store import open_store
+from xray.errors import InputError
 from xray.pipeline import Pipeline, load_pipeline
 from xray.precision import CPU_BATCH, NAMES, lowered, settle, settle_by_trial
 from xray.segmentation.triplet import Triplet

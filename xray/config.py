@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import yaml
 
-from xray.command import MAX_SEED, FlagError, InputError, parse_flags
+from xray.errors import FlagError, InputError
 from xray.files import replacing
+from xray.flags import MAX_SEED, parse_flags, require
 from xray.sides import AUTO, NONE
 from xray.storage.places import as_given
 
@@ -296,12 +297,6 @@ KEPT = (
 """What a resumed run cannot change. Its checkpoint would hold another model or optimizer; or the scores that decide
 what is best could not be compared any more: by another metric they would start anew, and replace a better model by a
 worse one, and on another fold they would come from radiographs that the model was trained on."""
-
-
-def require(holds: bool, name: str, value: object, wanted: str) -> None:
-    """Raises a FlagError that names the flag, its value and what it must be, unless `holds`."""
-    if not holds:
-        raise FlagError(f"--{name.replace('_', '-')} is {value}: it must be {wanted}")
 
 
 def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:

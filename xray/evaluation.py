@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from xray.classification.evaluation import LabelEvaluation, LabelScores, evaluate_labels
-from xray.command import InputError
 from xray.data.alignment import Alignment, align, with_known_masks
 from xray.data.predictions import NO_FINDING_CATEGORY, Predictions
 from xray.data.probabilities import ProbabilityMaps
 from xray.data.store import Store
 from xray.detection.evaluation import BoxEvaluation, evaluate_boxes, has_boxes
+from xray.errors import InputError
 from xray.segmentation.evaluation import (
     MaskEvaluation,
     cache_probabilities,
@@ -21,7 +21,8 @@ from xray.segmentation.evaluation import (
     mask_categories,
     search_masks,
 )
-from xray.segmentation.triplet import LEVELS, ProbabilityCache, Triplet, first_level_over
+from xray.segmentation.threshold_search import ProbabilityCache
+from xray.segmentation.triplet import LEVELS, Triplet, first_level_over
 
 ABNORMAL = "abnormal"
 """The label that a radiograph has if it has any."""

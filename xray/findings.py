@@ -4,13 +4,6 @@ A *class id* (0–13, 14 for "No finding") is what Kaggle's files use; a *catego
 COCO files and in torchvision, where 0 means background.
 """
 
-from xray.sides import mirrored
-
-__all__ = [
-    "CATEGORIES", "COLOURS", "FINDINGS", "NO_FINDING", "NO_FINDING_BOX", "NO_FINDING_NAME", "PNEUMOTHORAX", "colour_of",
-    "mirrored",
-]  # fmt: skip
-
 FINDINGS = (
     "Aortic enlargement",
     "Atelectasis",

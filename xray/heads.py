@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNetV2, ResNet
 
-from xray.command import InputError
 from xray.detection.model import Detector, build_detector
+from xray.errors import InputError
 from xray.segmentation.model import Segmenter, build_segmenter
 from xray.training.deploy import load_deployed
 

@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from xray.command import FlagError, InputError
+from xray.errors import FlagError, InputError
+from xray.flags import flag_value
 
 LINGER = 15.0
 """Seconds that a process other than the first waits before it tells why it fails: most failures are the first one's,
@@ -114,18 +115,6 @@ def with_launch(args: Sequence[str], launch: Launch) -> list[str]:
                 + how.format(wanted["devices"], wanted["num-nodes"])
             )
     return args
-
-
-def flag_value(args: Sequence[str], name: str) -> str | None:
-    """The value of `--name VALUE` or `--name=VALUE`, with dashes or underscores, the last one if there are several;
-    an empty text for a flag without one, None where it is not given."""
-    spelled, found = "--" + name.replace("_", "-"), None
-    for place, arg in enumerate(args):
-        flag, equals, value = arg.partition("=")
-        if flag.replace("_", "-") == spelled:
-            following = args[place + 1] if place + 1 < len(args) and not args[place + 1].startswith("--") else ""
-            found = value if equals else following
-    return found
 
 
 _is_failing = threading.Event()

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xray.command import InputError
 from xray.detection.model import Detector, build_detector
+from xray.errors import InputError
 from xray.refine import Refinement
 from xray.segmentation.triplet import Triplet
 from xray.sides import from_pairs, mirrored

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xray.command import InputError
 from xray.data.canvas import Canvas
 from xray.data.decoding import TIMEOUT, Decoded
 from xray.data.inputs import Inputs
 from xray.data.phantoms import draw_phantom
+from xray.errors import InputError
 from xray.loaded import LoadedClassifier, LoadedDetector, LoadedSegmenter, load_run, prepare
 
 MOST_PIXELS, MOST_SCORE = 0.1, 1e-3

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from xray import __version__
-from xray.command import InputError
 from xray.detection import proposals, regions
 from xray.detection.anchors import Layout
 from xray.detection.matching import decode, large_enough
 from xray.detection.model import Detector
 from xray.detection.pooling import BINS, POINTS, POOLED_LEVELS, level_of
 from xray.detection.suppression import suppress
+from xray.errors import InputError
 from xray.heads import DetectorWithMask, trunk_features
 from xray.loaded import LoadedDetector, LoadedSegmenter, fold, load_run, pairs_on_one_trunk
 from xray.onnx_runtime import DESCRIPTION, INPUT, OUTPUTS, WEIGHTS, sha256_of

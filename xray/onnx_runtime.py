@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.heads import RUN_TASK
 from xray.loaded import Loaded, LoadedDetector, LoadedPair, LoadedSegmenter, loaded_of
 from xray.training.deploy import MODEL_FILE, WEIGHTS_FILE, load_deployed

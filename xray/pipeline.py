@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import torch
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable, weighted_boxes_fusion
 from xray.data.canvas import Canvas
 from xray.data.predictions import NO_FINDING_CATEGORY
+from xray.errors import InputError
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING_BOX, PNEUMOTHORAX
 from xray.loaded import (
     ABNORMAL,

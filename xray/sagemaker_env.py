@@ -12,10 +12,10 @@ import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from xray.command import InputError
 from xray.config import CONFIG_FILE
+from xray.errors import InputError
 from xray.files import replacing
-from xray.launch import flag_value
+from xray.flags import flag_value
 
 DATA_CHANNELS = ("TRAINING", "TRAIN", "DATA")
 WEIGHTS_CHANNEL = "WEIGHTS"

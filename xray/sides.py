@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from xray.command import InputError
+from xray.errors import InputError
 
 AUTO, NONE = "auto", "none"
 """In place of pairs: what the names tell, and no pair at all."""

@@ -16,12 +16,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.decoding import Decoded, Undecodable, decode_canvases, decode_whole
 from xray.data.inputs import Inputs
 from xray.data.originals import in_original_pixels
 from xray.data.prediction_journal import Portion
+from xray.errors import InputError
 from xray.pipeline import Findings, Pipeline, Seen
 
 T = TypeVar("T")

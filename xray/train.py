@@ -20,8 +20,9 @@ if __name__ == "__main__":
     # Of SIGTERM the training itself makes something: it saves what it has reached.
     interrupts.watch(signal.SIGINT)
 
-from xray.command import InputError, run_command
+from xray.command import run_command
 from xray.config import CONFIG_FILE, TrainingConfig, read_training_flags, save_config
+from xray.errors import InputError
 from xray.files import PART
 from xray.launch import Launch, find_launch, follow_the_first, linger, with_launch
 from xray.sagemaker_env import failure_told, is_sagemaker, publish, sagemaker_flags

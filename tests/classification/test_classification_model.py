@@ -11,7 +11,7 @@ from torch import nn
 
 from xray.classification.losses import classification_loss
 from xray.classification.model import build_classifier, load_initial_weights
-from xray.command import InputError
+from xray.errors import InputError
 from xray.training.deploy import load_deployed, save_deployed
 
 NETWORKS = ("densenet121", "resnet18", "mobilenetv2_100", "efficientnet_b0", "convnext_atto", "vit_tiny_patch16_224")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray.data.augment import AUGMENTATIONS, Augmentation
-from xray.findings import mirrored
+from xray.sides import mirrored
 
 SIZE = 96
 MIRROR = mirrored({1: "Left lung", 2: "Right lung", 3: "Nodule"})

@@ -10,7 +10,6 @@ from ensemble_boxes import weighted_boxes_fusion as reference_fusion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.command import InputError
 from xray.data.boxes import (
     FUSED_SCORES,
     BoxTable,
@@ -19,6 +18,7 @@ from xray.data.boxes import (
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
+from xray.errors import InputError
 
 
 def test_iou_by_hand():

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from xray.data.augment import Augmentation
 from xray.data.changes import Change, change_images, change_masks, stack_changes
-from xray.findings import mirrored
+from xray.sides import mirrored
 
 SIZE = 128
 MIRROR = mirrored({1: "Left lung", 2: "Right lung", 3: "Nodule"})

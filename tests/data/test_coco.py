@@ -11,10 +11,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from source_cases import write_picture
 
-from xray.command import InputError
 from xray.data.coco import convert_coco, read_coco
 from xray.data.masks import decode_mask
 from xray.data.store import open_store
+from xray.errors import InputError
 
 
 def image(number, **changes):

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from source_cases import gradient, picture_source, write_picture
 
-from xray.command import InputError
 from xray.data import conversion, decoding, journal
 from xray.data.boxes import BoxTable, box_iou
 from xray.data.canvas import Canvas
@@ -19,6 +18,7 @@ from xray.data.conversion import write_store
 from xray.data.run_warnings import RunWarning
 from xray.data.source import SourceImage, fuse_readers
 from xray.data.store import is_store, open_store
+from xray.errors import InputError
 
 FILES = ("images.npy", "annotations.json", "conversion.json")
 

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.command import InputError
 from xray.data.augment import Augmentation
 from xray.data.changes import change_images
 from xray.data.dataset import (
@@ -24,7 +23,8 @@ from xray.data.dataset import (
     shared_with_workers,
 )
 from xray.data.store import open_store
-from xray.findings import mirrored
+from xray.errors import InputError
+from xray.sides import mirrored
 
 
 @pytest.fixture(scope="module")

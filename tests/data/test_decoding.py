@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from xray.command import InputError
 from xray.data import decoding
 from xray.data.canvas import Canvas
 from xray.data.decoding import Decoded, Undecodable, decode_canvas, decode_canvases
 from xray.data.radiograph import read_radiograph
+from xray.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 

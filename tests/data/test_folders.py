@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from source_cases import write_dicom, write_picture
 
-from xray.command import InputError
 from xray.data.folders import convert_folders, read_folders
 from xray.data.store import open_store
+from xray.errors import InputError
 
 
 def write(root, *names):

@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tools.convert import Coco, check
-from xray.command import InputError
 from xray.data.folds import assign_folds
+from xray.errors import InputError
 
 
 def counts_of(folds, present, n_folds):

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from pydicom import uid
 from source_cases import write_picture, write_table
 
-from xray.command import InputError
 from xray.data import decoding
 from xray.data.coco import read_coco
 from xray.data.decoding import Decoded, Failed, Undecodable, decode_canvas, decode_canvases, in_workers
@@ -32,6 +31,7 @@ from xray.data.predictions import read_predictions
 from xray.data.radiograph import RadiographError, radiograph_size, read_radiograph
 from xray.data.siim import read_siim
 from xray.data.store import open_store
+from xray.errors import InputError
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "fuzz")]
 

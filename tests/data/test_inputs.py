@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from xray.command import InputError
 from xray.data.canvas import Canvas
 from xray.data.decoding import Undecodable
 from xray.data.inputs import open_inputs
 from xray.data.store import open_store
+from xray.errors import InputError
 
 
 def write(path, level=100, width=60, height=40):

@@ -11,7 +11,8 @@ from source_cases import picture_source, write_picture
 from xray.data.boxes import BoxTable
 from xray.data.canvas import Canvas
 from xray.data.conversion import write_store
-from xray.data.masks import MAX_CHARACTERS, encode_mask, mask_canvas
+from xray.data.mask_canvas import mask_canvas
+from xray.data.masks import MAX_CHARACTERS, encode_mask
 from xray.data.source import SourceImage
 from xray.data.store import Store, open_store
 

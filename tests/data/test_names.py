@@ -11,7 +11,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from source_cases import write_dicom, write_picture, write_table
 
-from xray.command import InputError
 from xray.data.coco import convert_coco, read_coco
 from xray.data.folders import read_folders
 from xray.data.inputs import open_inputs
@@ -30,6 +29,7 @@ from xray.data.names import (
 from xray.data.siim import read_siim
 from xray.data.source import Source
 from xray.data.vinbig import convert_vinbig, read_vinbig
+from xray.errors import InputError
 
 LEADING_OUT = [
     "../secret", "../../secret", "a/../../secret", "..", ".", "a/..", "/etc/passwd", "//host/share", "C:\\secret",

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from xray.command import InputError
 from xray.data.patients import name_patients
 from xray.data.source import SourceImage
+from xray.errors import InputError
 
 FILES = ("A/007.png", "A/x.png", "A/x.jpg", "B/y.png", "C/y.png")
 

@@ -8,7 +8,6 @@ import numpy as np
 import pydicom
 import pytest
 
-from xray.command import InputError
 from xray.data.lungs import convert_lungs
 from xray.data.masks import decode_mask
 from xray.data.phantom.drawing import draw_phantom
@@ -18,6 +17,7 @@ from xray.data.radiograph import read_radiograph
 from xray.data.rle import decode, is_empty
 from xray.data.siim import convert_siim
 from xray.data.store import open_store
+from xray.errors import InputError
 from xray.findings import PNEUMOTHORAX
 
 WRITERS = {"siim": write_siim, "lungs": write_lungs}

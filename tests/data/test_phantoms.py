@@ -12,12 +12,12 @@ import pandas as pd
 import pydicom
 import pytest
 
-from xray.command import InputError
 from xray.data.canvas import Canvas
 from xray.data.phantom.dicom import TRANSFER_SYNTAXES, Storage, dicom_of, save_dicom
 from xray.data.phantom.drawing import FINDING_RATES
 from xray.data.phantom.readers import read_by_three
 from xray.data.phantoms import draw_phantom, plan_findings, write_vinbig
+from xray.errors import InputError
 from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
 
 WIDTH, HEIGHT = 224, 256

@@ -11,11 +11,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from source_cases import write_picture
 
-from xray.command import InputError
 from xray.data.coco import convert_coco
 from xray.data.prediction_ids import resolve, resolve_images
 from xray.data.predictions import read_predictions
 from xray.data.store import open_store
+from xray.errors import InputError
 from xray.evaluation import evaluate
 
 TWO = ({"id": 1, "name": "Nodule"}, {"id": 2, "name": "Mass"})

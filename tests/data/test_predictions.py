@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.predictions import NO_FINDING_CATEGORY, Predictions, read_predictions, write_predictions
+from xray.errors import InputError
 
 
 def write(path, content):

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from xray.command import InputError
 from xray.data.canvas import Canvas
 from xray.data.probabilities import INDEX, MAPS, MapWriter, read_maps
+from xray.errors import InputError
 
 CATEGORIES = {1: "Right lung", 2: "Left lung"}
 

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import uid
 
-from xray.command import InputError
 from xray.data.dicom import MAX_PIXELS
 from xray.data.radiograph import RadiographError, find_radiographs, radiograph_size, read_radiograph, source_id
+from xray.errors import InputError
 
 LOSSLESS = [
     uid.ImplicitVRLittleEndian,

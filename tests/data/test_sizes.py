@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray.command import InputError
 from xray.data.sizes import find_sizes, original_sizes, read_sizes, size_columns, size_table
+from xray.errors import InputError
 
 
 def table(path, text):

@@ -8,10 +8,10 @@ import pytest
 from pycocotools.coco import COCO
 from source_cases import gradient, picture_source
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.conversion import write_store
 from xray.data.store import is_store, open_store
+from xray.errors import InputError
 
 
 @pytest.fixture

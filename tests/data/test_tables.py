@@ -4,8 +4,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from xray.command import InputError
 from xray.data.tables import read_table, separator
+from xray.errors import InputError
 
 
 def write(folder, text, encoding="utf-8"):

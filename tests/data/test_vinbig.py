@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from source_cases import HEADER, write_dicom, write_picture, write_table
 
-from xray.command import InputError
 from xray.data.conversion import print_account
 from xray.data.store import open_store
 from xray.data.vinbig import convert_vinbig, is_raw_vinbig, read_vinbig
+from xray.errors import InputError
 
 NORMAL = ("No finding", 14)
 HEART = ("Cardiomegaly", 3)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from xray.command import InputError
 from xray.data.alignment import align
 from xray.data.boxes import BoxTable
 from xray.data.predictions import Predictions
 from xray.data.store import Store, open_store
 from xray.detection.evaluation import has_boxes
+from xray.errors import InputError
 from xray.evaluation import evaluate
 
 SQUARE, OTHER = (100, 100, 500, 500), (500, 1000, 900, 1800)

@@ -21,14 +21,14 @@ from fuzz_files import cases
 from fuzz_measures import Breach, Row, peak_of_process, reset_peak
 from fuzz_texts import mutated
 
-from xray.command import InputError
 from xray.config import read_training_flags
 from xray.data import rle
 from xray.data.coco import convert_coco
 from xray.data.decoding import Failed, in_workers
 from xray.data.folders import read_folders
 from xray.data.inputs import open_inputs
-from xray.data.masks import decode_mask, encode_mask, mask_canvas
+from xray.data.mask_canvas import mask_canvas
+from xray.data.masks import decode_mask, encode_mask
 from xray.data.names import safe_path
 from xray.data.prediction_ids import resolve
 from xray.data.predictions import read_predictions, write_predictions
@@ -37,6 +37,7 @@ from xray.data.siim import convert_siim
 from xray.data.store import open_store
 from xray.data.vinbig import convert_vinbig
 from xray.detection.fusion import fuse
+from xray.errors import InputError
 from xray.evaluation import evaluate
 from xray.outputs.submission import read_submission, submission_order, write_mask_submission, write_submission
 

@@ -8,9 +8,9 @@ from dicom_sources import ALGORITHM, NAMES, PHANTOMS, REAL, assert_valid, blob, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.radiograph import radiograph_size
+from xray.errors import InputError
 from xray.findings import colour_of
 from xray.outputs.dicom_objects import read_source, save_object
 from xray.outputs.dicom_seg import joined_masks, segmentation

@@ -23,9 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.sr.coding import Code
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.radiograph import radiograph_size
+from xray.errors import InputError
 from xray.findings import FINDINGS
 from xray.outputs.dicom_codes import FINDING_CODES, finding_code
 from xray.outputs.dicom_objects import read_source, reduced, save_object

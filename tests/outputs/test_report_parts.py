@@ -13,11 +13,11 @@ from PIL import Image
 
 from xray.assessment.comparison import compare
 from xray.assessment.scored import scored_of
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.fingerprint import fingerprint
 from xray.data.predictions import Predictions, read_predictions
 from xray.data.store import Store, open_store
+from xray.errors import InputError
 from xray.evaluation import evaluate
 from xray.outputs import report
 from xray.outputs.comparing import pixels_of, read_side

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.predictions import Predictions
+from xray.errors import InputError
 from xray.outputs.submission import read_submission, submission_order, write_submission
 
 

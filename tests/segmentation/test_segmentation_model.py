@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from xray.classification.model import build_classifier
-from xray.command import InputError
 from xray.detection.model import build_detector
+from xray.errors import InputError
 from xray.segmentation.losses import LOSSES, loss_of_levels, segmentation_loss
 from xray.segmentation.model import build_segmenter, freeze_encoder, load_encoder_weights
 from xray.training.deploy import load_deployed, save_deployed

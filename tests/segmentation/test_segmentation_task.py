@@ -10,10 +10,10 @@ import torch
 
 from tools.infer import InferConfig
 from tools.infer import main as infer
-from xray.command import InputError
 from xray.data import rle
 from xray.data.predictions import read_predictions
 from xray.data.store import open_store
+from xray.errors import InputError
 from xray.training.deploy import load_deployed
 
 

@@ -8,16 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.segmentation.metrics import segmentation_metrics
-from xray.segmentation.triplet import (
-    LEVELS,
-    ProbabilityCache,
-    Triplet,
-    apply_triplet,
-    first_level_over,
-    quantise,
-)
+from xray.segmentation.threshold_search import ProbabilityCache
+from xray.segmentation.triplet import LEVELS, Triplet, apply_triplet, first_level_over, quantise
 
 
 def make_radiographs(n, seed, side=12):

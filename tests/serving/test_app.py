@@ -438,7 +438,7 @@ def test_the_command_says_what_is_wrong(tmp_path):
     import socket
 
     from tools.serve import ServeConfig, main
-    from xray.command import FlagError, InputError
+    from xray.errors import FlagError, InputError
 
     with pytest.raises(InputError, match="no run directory at"):
         main(ServeConfig(weights=(str(tmp_path / "nowhere"),), port=0))

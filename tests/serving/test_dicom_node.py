@@ -25,9 +25,9 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import ComprehensiveSRStorage, SegmentationStorage, Verification
 
-from xray.command import FlagError, InputError
 from xray.data.boxes import BoxTable
 from xray.data.phantom.dicom import Storage, dicom_of
+from xray.errors import FlagError, InputError
 from xray.outputs.dicom_objects import Algorithm
 from xray.outputs.dicom_results import DicomResults
 from xray.serving.dicom_node import DicomNode, Limits, status_of

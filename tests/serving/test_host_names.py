@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray.command import FlagError
+from xray.errors import FlagError
 from xray.serving.host_names import host_names, netloc_of
 
 HERE = ("127.0.0.1", 8080)

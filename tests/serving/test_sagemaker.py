@@ -24,8 +24,8 @@ from starlette.testclient import TestClient
 
 from tools.infer import InferConfig
 from tools.infer import main as infer
-from xray.command import InputError
 from xray.data.predictions import NO_FINDING_CATEGORY, read_predictions
+from xray.errors import InputError
 from xray.outputs.dicom_objects import Algorithm
 from xray.serving import invocations, sagemaker
 from xray.serving.app import create_app

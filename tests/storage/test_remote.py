@@ -16,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from s3_server import DUMMY, Wire
 
-from xray.command import FlagError, InputError, command, parse_flags, run_command
+from xray.command import command, run_command
+from xray.errors import FlagError, InputError
+from xray.flags import parse_flags
 from xray.storage import mirror, places, staging
 from xray.storage import objects as remote
 from xray.storage.addresses import address_of, is_file_name, is_remote, split_address

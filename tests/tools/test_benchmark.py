@@ -14,7 +14,7 @@ from tools.benchmark import main
 from tools.benchmarks import conversion
 from tools.benchmarks.convert import Convert
 from tools.benchmarks.timing import Spread, Timing, alternate, ratio, timed, timed_stream
-from xray.command import FlagError, InputError
+from xray.errors import FlagError, InputError
 
 SMALL = {"n_images": 2, "repeats": 2, "width": 400, "height": 520, "image_size": 128}
 

@@ -7,7 +7,7 @@ import torch
 
 from tools.benchmarks.arithmetic import Subject, machine_rates
 from tools.benchmarks.ceiling import Ceiling, benchmark_ceiling
-from xray.command import FlagError
+from xray.errors import FlagError
 
 
 def test_the_trunks_arithmetic_is_the_published_one():

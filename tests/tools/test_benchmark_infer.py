@@ -7,8 +7,8 @@ import pytest
 from tools.benchmark import main
 from tools.benchmarks import inference
 from tools.benchmarks.infer import Infer
-from xray.command import FlagError, InputError
 from xray.data.boxes import BoxTable
+from xray.errors import FlagError, InputError
 
 
 def small(store, **flags):

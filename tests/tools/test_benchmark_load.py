@@ -15,9 +15,9 @@ from tools.benchmarks.load import Load
 from tools.benchmarks.loading import Ways
 from tools.benchmarks.material import open_material, write_pngs
 from tools.benchmarks.peers import PngDataset, as_float_images, collate_lists
-from xray.command import FlagError, InputError
 from xray.data.dataset import BoxDataset
 from xray.data.store import open_store
+from xray.errors import FlagError, InputError
 
 SMALL = {"n_images": 6, "repeats": 2, "image_size": 64, "batch_size": 4, "device": "cpu"}
 

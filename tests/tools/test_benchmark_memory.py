@@ -8,9 +8,9 @@ from PIL import Image
 from tools.benchmark import main
 from tools.benchmarks import growth
 from tools.benchmarks.memory import Memory
-from xray.command import FlagError, InputError
 from xray.data.store import open_store
 from xray.data.vinbig import convert_vinbig
+from xray.errors import FlagError, InputError
 
 
 def rows(seconds, held):

@@ -8,7 +8,7 @@ from tools.benchmark import main
 from tools.benchmarks import clients
 from tools.benchmarks.clients import Asked, File
 from tools.benchmarks.serve import Serve
-from xray.command import FlagError, InputError
+from xray.errors import FlagError, InputError
 
 
 def test_counts_by_hand():

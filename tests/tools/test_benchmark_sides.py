@@ -3,7 +3,7 @@
 import pytest
 
 from tools.benchmarks.sides import Side
-from xray.command import InputError
+from xray.errors import InputError
 
 
 class Echo:

@@ -10,8 +10,8 @@ import torch
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 from tools.export import Config, main
-from xray.command import FlagError, InputError
 from xray.detection.model import build_detector
+from xray.errors import FlagError, InputError
 from xray.heads import load_detector_with_mask
 from xray.segmentation.model import build_segmenter
 from xray.training.deploy import load_deployed, save_deployed

@@ -15,8 +15,8 @@ from torchvision.models import detection
 
 from tools import export, infer
 from tools.export import Config, main
-from xray.command import FlagError, InputError
 from xray.detection.torchvision_weights import read_torchvision
+from xray.errors import FlagError, InputError
 from xray.loaded import load_run
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tools.fuse import Config, main
-from xray.command import FlagError, InputError
+from xray.errors import FlagError, InputError
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "fuse.py"
 UNIT = [0, 0, 1, 1]

@@ -6,10 +6,10 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
 from tools.infer import InferConfig, main
-from xray.command import InputError
 from xray.data.phantom.dicom import Storage, dicom_of, save_dicom
 from xray.data.prediction_journal import PredictionJournal
 from xray.data.predictions import read_predictions
+from xray.errors import InputError
 
 pytest.importorskip("highdicom")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tools.infer import UNFINISHED, InferConfig, main
-from xray.command import InputError
+from xray.errors import InputError
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "infer.py"
 

@@ -10,12 +10,12 @@ import pytest
 
 from tools.infer import InferConfig
 from tools.infer import main as infer
-from xray.command import FlagError, InputError
 from xray.data import rle
 from xray.data.masks import decode_mask
 from xray.data.predictions import NO_FINDING_CATEGORY, read_predictions
 from xray.data.probabilities import read_maps
 from xray.data.store import open_store
+from xray.errors import FlagError, InputError
 from xray.segmentation.triplet import Triplet, apply_triplet
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tools.infer import UNFINISHED, InferConfig, main
-from xray.command import InputError
 from xray.data import originals
 from xray.data.predictions import NO_FINDING_CATEGORY, read_predictions
 from xray.data.radiograph import Radiograph
 from xray.data.rle import decode
+from xray.errors import InputError
 from xray.outputs.submission import read_submission
 
 SIZES = {"one": (240, 330), "two": (400, 260), "three": (300, 300)}

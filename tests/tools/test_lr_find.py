@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tools.lr_find import main, steepest, sweep
-from xray.command import FlagError, InputError
 from xray.config import read_training_flags
+from xray.errors import FlagError, InputError
 
 
 def test_the_suggestion_is_where_the_loss_falls_fastest():

@@ -11,10 +11,11 @@ import torch
 from pycocotools import mask as coco_mask
 
 from tools.refine import Config, main
-from xray.command import FlagError, InputError, parse_flags
 from xray.data.boxes import xywh_to_xyxy
 from xray.data.predictions import read_predictions
+from xray.errors import FlagError, InputError
 from xray.findings import CATEGORIES, FINDINGS, PNEUMOTHORAX
+from xray.flags import parse_flags
 from xray.training.deploy import save_deployed
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from xray.command import FlagError
 from xray.config import TASKS
+from xray.errors import FlagError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,8 +17,9 @@ import safetensors.torch
 import torch
 from conftest import CLASSIFICATION_FLAGS
 
-from xray.command import InputError, run_command
+from xray.command import run_command
 from xray.config import ClassificationConfig, read_training_flags
+from xray.errors import InputError
 from xray.files import replacing
 from xray.train import main
 from xray.training import files

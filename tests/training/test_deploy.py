@@ -7,8 +7,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from xray.command import InputError
 from xray.detection.model import build_detector
+from xray.errors import InputError
 from xray.training.deploy import load_deployed, read_weights, save_deployed
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.steps": torch.tensor(7)}

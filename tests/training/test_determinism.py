@@ -20,7 +20,7 @@ from xray.data.dataset import (
     make_loader,
 )
 from xray.data.store import open_store
-from xray.findings import mirrored
+from xray.sides import mirrored
 from xray.train import main
 from xray.training.determinism import deterministic
 

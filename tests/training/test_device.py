@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.training.device import (
     bfloat16_gain,
     compile_options,

@@ -7,11 +7,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from xray.command import FlagError, InputError
 from xray.config import DetectionConfig
-from xray.data.masks import mask_canvas
+from xray.data.mask_canvas import mask_canvas
 from xray.data.siim import convert_siim
 from xray.data.store import open_store
+from xray.errors import FlagError, InputError
 from xray.training import device_store
 from xray.training.device_store import DeviceStore, where_to_store
 

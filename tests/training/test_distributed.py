@@ -16,9 +16,10 @@ import safetensors.torch
 import torch
 from conftest import CLASSIFICATION_FLAGS, SEGMENTATION_FLAGS, TINY_FLAGS
 
-from xray.command import FlagError, InputError
 from xray.config import ClassificationConfig, read_training_flags
-from xray.launch import Launch, find_launch, flag_value, with_launch
+from xray.errors import FlagError, InputError
+from xray.flags import flag_value
+from xray.launch import Launch, find_launch, with_launch
 from xray.train import main
 from xray.training.checkpoints import check_resumable
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from xray.command import InputError
 from xray.data.store import open_store
+from xray.errors import InputError
 from xray.training.rows import training_rows
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from xray.command import InputError
 from xray.config import CONFIG_FILE, read_training_flags, save_config
 from xray.data.store import open_store
+from xray.errors import InputError
 from xray.train import build_task
 
 

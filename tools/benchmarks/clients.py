@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from tools.benchmarks import growth
-from xray.command import InputError
+from xray.errors import InputError
 
 PICTURES = 8
 """Different radiographs among all that are sent."""

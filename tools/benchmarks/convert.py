@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.benchmarks import reports
-from xray.command import InputError
+from xray.errors import InputError
 
 CLOSE_ENOUGH = 2.0
 """Grey levels of 255 by which the two ways' pictures of our own files may differ on average."""

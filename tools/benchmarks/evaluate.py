@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.benchmarks import reports
-from xray.command import FlagError
+from xray.errors import FlagError
 
 CLOSE_ENOUGH = 1e-12
 TITLES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tools.benchmarks import reports
-from xray.command import FlagError
+from xray.errors import FlagError
 
 
 @dataclasses.dataclass(frozen=True)

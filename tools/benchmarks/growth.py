@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.files import complete
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_NAME
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tools.benchmarks import reports
-from xray.command import FlagError
+from xray.errors import FlagError
 
 TITLES = {"canvases": "canvases in memory", "files": "PNG files"}
 PARAMETERS = ("n_images", "repeats", "backbone", "score_threshold", "proposals", "n_workers")

@@ -24,12 +24,12 @@ from tools.benchmarks.reports import refuse
 from tools.benchmarks.timing import Timing, n_cores
 from tools.infer import InferConfig
 from tools.infer import main as infer
-from xray.command import InputError
 from xray.config import DetectionConfig
 from xray.data.boxes import BoxTable
 from xray.data.predictions import read_predictions
 from xray.data.store import Store
 from xray.detection.task import DetectionTask
+from xray.errors import InputError
 from xray.findings import NO_FINDING
 from xray.pipeline import load_pipeline
 from xray.precision import CPU_BATCH, NAMES, faster_precision, lowered

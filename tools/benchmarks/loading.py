@@ -19,7 +19,7 @@ from xray.data.augment import Augmentation
 from xray.data.changes import change_images
 from xray.data.dataset import BoxDataset, EpochSampler, collate_boxes, make_loader
 from xray.data.store import Store
-from xray.findings import mirrored
+from xray.sides import mirrored
 from xray.training.device_store import DeviceStore
 
 FEWEST_BATCHES = 8

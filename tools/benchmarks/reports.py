@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.benchmarks import timing
-from xray.command import FlagError, InputError
+from xray.errors import FlagError, InputError
 from xray.files import complete
 
 MOST = {"n_workers": 512, "batch_size": 4096, "image_size": 8192, "width": 20_000, "height": 20_000}

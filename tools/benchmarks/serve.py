@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.benchmarks import reports
-from xray.command import InputError
+from xray.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

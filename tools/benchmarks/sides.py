@@ -6,7 +6,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from xray.command import InputError
+from xray.errors import InputError
 
 
 class Side:

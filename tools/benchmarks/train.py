@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tools.benchmarks import reports
-from xray.command import FlagError
+from xray.errors import FlagError
 
 KEPT = ("n_images", "repeats", "n_steps", "batch_size", "backbone", "roi_samples", "proposals", "compile", "n_workers")
 """Flags that go into the report as they are."""

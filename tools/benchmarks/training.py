@@ -28,10 +28,10 @@ from tools.benchmarks.peers import (
 from tools.benchmarks.reports import refuse
 from tools.benchmarks.timing import Timing, n_cores
 from tools.benchmarks.train import Train
-from xray.command import InputError
 from xray.config import DetectionConfig
 from xray.data.dataset import BoxDataset, EpochSampler, collate_boxes
 from xray.detection.task import DetectionTask
+from xray.errors import InputError
 from xray.train import draw_validation
 from xray.training.callbacks import Throughput
 from xray.training.device import compile_options, lightning_precision

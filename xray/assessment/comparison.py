@@ -13,7 +13,6 @@ import numpy as np
 from xray.assessment.scored import Scored, rows_of
 from xray.classification.evaluation import LabelScores, resample_label
 from xray.classification.metrics import operating_curve
-from xray.command import InputError
 from xray.data.alignment import in_order, patient_numbers
 from xray.data.boxes import BoxTable
 from xray.data.fingerprint import fingerprint
@@ -23,6 +22,7 @@ from xray.data.store import Store
 from xray.detection.bootstrap import mean_of_present, resample_findings
 from xray.detection.coco_bootstrap import resample_coco
 from xray.detection.metrics import coco_precision, detection_metrics
+from xray.errors import InputError
 from xray.evaluation import ABNORMAL
 from xray.findings import NO_FINDING_NAME
 from xray.segmentation.metrics import dice_scores

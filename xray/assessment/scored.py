@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.store import Store
+from xray.errors import InputError
 from xray.evaluation import Evaluation
 from xray.files import complete
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import timm
 from torch import Tensor, nn
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.training.deploy import load_deployed, read_weights
 from xray.training.pretrained import Normalise, download, load_trunk
 

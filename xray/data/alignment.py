@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.prediction_ids import resolve
 from xray.data.predictions import NO_FINDING_CATEGORY, Predictions
 from xray.data.store import Store
+from xray.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numba
 import numpy as np
 
-from xray.command import InputError
+from xray.errors import InputError
 
 FUSED_SCORES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
 ROWS_A_PART = 50_000

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.boxes import BoxTable
 from xray.data.coco_annotations import Crowds, Unplaced, read_annotations
@@ -16,6 +15,7 @@ from xray.data.coco_images import Images, read_categories
 from xray.data.conversion import write_store
 from xray.data.names import check_inside
 from xray.data.source import Dropped, Source
+from xray.errors import InputError
 
 if TYPE_CHECKING:
     from xray.data.decoding import Decode

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.boxes import BoxTable, xywh_to_xyxy
 from xray.data.coco_images import MALFORMED, Images, names_in
@@ -19,6 +18,7 @@ from xray.data.run_warnings import RunWarning
 from xray.data.segmentations import SLIVER, TRANSPOSED, Segmentation, bounds, plain_segmentation, turned
 from xray.data.source import Dropped, has_area, snap
 from xray.data.values import finite_number, flag_of, identity, shown, whole_number
+from xray.errors import InputError
 
 NO_SUCH_IMAGE = "annotation of an unknown image"
 UNKNOWN_CATEGORY = "unknown category"

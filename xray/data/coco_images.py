@@ -6,7 +6,6 @@ import posixpath
 from pathlib import Path
 from typing import Any
 
-from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.attributes import ATTRIBUTES, age_band
 from xray.data.canvas import MAX_PIXELS
@@ -15,6 +14,7 @@ from xray.data.naming import source_ids
 from xray.data.run_warnings import RunWarning
 from xray.data.source import Dropped, SourceImage
 from xray.data.values import identity, is_missing, one_spelling, shown, text_of, whole_number
+from xray.errors import InputError
 
 OUTSIDE_FOLDER = "file name leads out of the data path"
 MALFORMED = "malformed entry"

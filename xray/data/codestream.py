@@ -12,7 +12,7 @@ import PIL.Image
 import rle
 from pydicom import uid
 
-from xray.command import InputError
+from xray.errors import InputError
 
 JPEG = (
     uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1,

@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from xray import __version__
-from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.boxes import BoxTable, xyxy_to_xywh
 from xray.data.canvas import Canvas, is_resized, reshaped
@@ -31,6 +30,7 @@ from xray.data.masks import UNUSABLE, MaskError, encode_mask
 from xray.data.run_warnings import RunWarning, tell
 from xray.data.source import Dropped, Source, SourceImage, clip_boxes, fuse_readers, has_area, snap
 from xray.data.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
+from xray.errors import InputError
 from xray.files import replacing
 
 if TYPE_CHECKING:

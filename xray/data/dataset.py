@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from xray.command import InputError
 from xray.data.augment import Augmentation
 from xray.data.changes import stack_changes
-from xray.data.masks import mask_canvas
+from xray.data.mask_canvas import mask_canvas
 from xray.data.store import Store
+from xray.errors import InputError
 
 
 class CanvasDataset(Dataset[dict[str, Any]]):

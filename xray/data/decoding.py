@@ -21,9 +21,9 @@ import numpy as np
 import pebble
 
 from xray import interrupts
-from xray.command import InputError
 from xray.data.canvas import Canvas
 from xray.data.radiograph import Radiograph, RadiographError, read_radiograph
+from xray.errors import InputError
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")

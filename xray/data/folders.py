@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.conversion import write_store
 from xray.data.mask_files import in_threads
@@ -27,6 +26,7 @@ from xray.data.patients import name_patients
 from xray.data.radiograph import SUFFIXES, find_radiographs
 from xray.data.run_warnings import RunWarning
 from xray.data.source import COPY, Dropped, Source, SourceImage
+from xray.errors import InputError
 
 if TYPE_CHECKING:
     from xray.data.decoding import Decode

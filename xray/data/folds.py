@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from xray.command import InputError
+from xray.errors import InputError
 
 SIZE_WEIGHT = 4.0
 MAX_EXCHANGES = 200

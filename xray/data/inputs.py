@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from xray.command import FlagError, InputError
 from xray.data.decoding import Decoded, Failed, Undecodable, decode_canvases, in_workers
 from xray.data.mask_folders import without_masks
 from xray.data.naming import source_ids
@@ -15,6 +14,7 @@ from xray.data.originals import Original, enlarged, find_originals, in_original_
 from xray.data.radiograph import RadiographError, find_radiographs, read_radiograph
 from xray.data.run_warnings import RunWarning
 from xray.data.store import Store, is_store, open_store
+from xray.errors import FlagError, InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data.checked_lines import from_line, to_line
 from xray.data.store import CONVERSION, IMAGES, JOURNAL
+from xray.errors import InputError
 
 try:
     import fcntl

@@ -13,19 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.conversion import write_store
 from xray.data.decoding import Decode, Failed
 from xray.data.mask_account import UNCLEAR, NamedValue, account_of, read_named_values, unclear_tones
 from xray.data.mask_files import MaskedImages, in_processes
 from xray.data.mask_reading import PictureRegions, Pictures, Region, read_pictures
+from xray.data.masks import MASK_SIZE
 from xray.data.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
 from xray.data.naming import source_ids
 from xray.data.passing_over import Content, content_of
 from xray.data.patients import name_patients
 from xray.data.radiograph import SUFFIXES, source_id
 from xray.data.source import Dropped, SourceImage
+from xray.errors import InputError
 
 SPECK_SHARE = 1e-4
 """Components of a mask that cover less of the image are slips of the pen."""
@@ -295,7 +296,7 @@ def _judge(
             return None, [Dropped(name, reasons.UNREADABLE_MASK, _WITH_IMAGE, mask.error)]
         if mask.size != (width, height):
             detail = f"the mask is {mask.size[0]} x {mask.size[1]}, the image {width} x {height}"
-            return None, [Dropped(name, reasons.MASK_SIZE, _WITH_IMAGE, detail)]
+            return None, [Dropped(name, MASK_SIZE, _WITH_IMAGE, detail)]
         if mask.tones in unclear:
             return None, [Dropped(name, UNCLEAR, _WITH_IMAGE, f"{mask.tones}, and others are not")]
         found += mask.regions

@@ -4,12 +4,12 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from xray.command import InputError
 from xray.data.mask_reading import PictureRegions
 from xray.data.mask_values import BLACK, BLACK_ON_WHITE, WHITE, WHITE_ON_BLACK
 from xray.data.run_warnings import RunWarning
 from xray.data.source import natural
 from xray.data.values import whole_number
+from xray.errors import InputError
 
 UNCLEAR = "mask whose background cannot be told"
 

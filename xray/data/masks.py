@@ -1,18 +1,13 @@
-"""COCO segmentations (polygons, plain or compressed run lengths) → compressed RLE at the radiograph's original size,
-and from there onto the canvas."""
+"""COCO segmentations (polygons, plain or compressed run lengths) → compressed RLE at the radiograph's original size."""
 
-import functools
 from typing import Any
 
-import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from xray.command import InputError
-from xray.data import source as reasons
 from xray.data.canvas import MAX_PIXELS
 from xray.data.rle import BEYOND, DISORDER, MALFORMED
-from xray.data.store import Store
+from xray.errors import InputError
 
 MAX_CHARACTERS = 8
 """Of one number of compressed run lengths: 40 bits, far more than a radiograph's pixels need."""
@@ -20,6 +15,7 @@ MAX_OUTLINE = 2_000_000
 """Pixels along all polygons of a mask; around a radiograph of 74 million they are 34,000."""
 
 UNUSABLE = "unusable mask"
+MASK_SIZE = "mask and image differ in size"
 
 
 class MaskError(InputError, ValueError):
@@ -69,52 +65,6 @@ def check_segmentation(segmentation: Any) -> None:
         check_run_lengths(segmentation, *_size_of(segmentation))
 
 
-def mask_canvas(store: Store, row: int) -> np.ndarray:
-    """The true masks of one radiograph on its canvas → (K, S, S) uint8 of 0 and 1, nearest neighbour.
-
-    K: the store's categories in the order of their ids. Masks of one category are joined; a box without a mask leaves
-    nothing. The same as letterboxing the decoded masks, in a time that does not depend on the radiograph's size.
-    Raises MaskError for run lengths that do not fill the radiograph.
-    """
-    place = {category: number for number, category in enumerate(store.categories)}
-    canvas, size = store.canvas(row), store.canvas_size
-    left, top, right, bottom = canvas.content
-    result = np.zeros((len(place), size, size), dtype=np.uint8)
-    for box in np.flatnonzero(store.boxes.images == row).tolist():
-        if box in store.masks:
-            seen = _shrink(store.masks[box], canvas.width, canvas.height, right - left, bottom - top)
-            result[place[int(store.boxes.labels[box])], top:bottom, left:right] |= seen
-    return result
-
-
-def _shrink(rle: dict[str, Any], width: int, height: int, new_width: int, new_height: int) -> np.ndarray:
-    """A compressed COCO RLE → (new_height, new_width) uint8 of 0 and 1 by nearest neighbour, without decoding it."""
-    if rle["size"] != [height, width]:
-        raise MaskError(f"run lengths for [height, width] {rle['size']}, the radiograph is {[height, width]}")
-    edges = np.cumsum(_decompress(rle["counts"]))
-    if len(edges) == 0 or edges[-1] != width * height or (np.diff(edges) < 0).any():
-        raise MaskError(f"run lengths do not cover the {width * height} pixels")
-    # Nearest neighbour looks at some columns and some rows only. An edge of a run, counted in pixels down the columns
-    # of the radiograph, lies behind so many of the pixels looked at.
-    columns, repeats = _nearest(width, new_width)
-    rows = np.repeat(*_nearest(height, new_height))
-    x, y = np.divmod(edges, height)
-    before = np.searchsorted(columns, x)
-    is_seen = columns[before.clip(max=len(columns) - 1)] == x
-    sampled = before * new_height + np.where(is_seen, np.searchsorted(rows, y), 0)
-    counts = np.diff(sampled, prepend=0)
-    transposed = np.repeat((np.arange(len(counts)) % 2).astype(np.uint8), counts).reshape(len(columns), new_height)
-    return (transposed if len(columns) == new_width else np.repeat(transposed, repeats, axis=0)).T
-
-
-@functools.lru_cache(maxsize=1024)
-def _nearest(n: int, n_new: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of n pixels in a line n_new show, by OpenCV's own rule, and how many show each; int64, ascending."""
-    line = np.arange(n, dtype=np.float32)[None]
-    shown = cv2.resize(line, (n_new, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0].astype(np.int64)
-    return np.unique(shown, return_counts=True)
-
-
 def _check_polygons(polygons: list[Any]) -> list[list[float]]:
     checked, outline = [], 0.0
     for polygon in polygons:
@@ -154,12 +104,12 @@ def check_run_lengths(rle: dict[str, Any], width: int, height: int) -> dict[str,
     size, counts = rle.get("size"), rle.get("counts")
     if size != [height, width]:
         raise MaskError(
-            f"run lengths for [height, width] {str(size)[:40]}, the radiograph is {[height, width]}", reasons.MASK_SIZE
+            f"run lengths for [height, width] {str(size)[:40]}, the radiograph is {[height, width]}", MASK_SIZE
         )
     if isinstance(counts, bytes):
         counts = counts.decode("ascii", "replace")
     if isinstance(counts, str):
-        runs = _decompress(counts)
+        runs = decompress(counts)
         # The largest first: a sum of larger ones might overflow into the right one.
         lowest, highest = (int(runs.min()), int(runs.max())) if len(runs) else (0, 0)
         total = highest if highest > width * height else int(runs.sum())
@@ -177,7 +127,7 @@ def check_run_lengths(rle: dict[str, Any], width: int, height: int) -> dict[str,
     return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
 
 
-def _decompress(text: str) -> np.ndarray:
+def decompress(text: str) -> np.ndarray:
     """COCO's compressed counts: five bits a character from "0" on, bit 6 for "goes on", from the fourth run on as the
     difference to the last run but one (the LEB128-like code of pycocotools' maskApi)."""
     codes = np.frombuffer(text.encode("latin-1", "replace"), dtype=np.uint8).astype(np.int64) - 48

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from xray.command import InputError
+from xray.errors import InputError
 
 LINK_OUT = "link that leads out of the data path"
 UNSAFE_NAME = "name that is no path inside the data path"

@@ -8,12 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from xray.command import FlagError, InputError
 from xray.data.canvas import MAX_PIXELS, Canvas, is_resized, reshaped
 from xray.data.decoding import Decoded, Undecodable
 from xray.data.radiograph import RadiographError, radiograph_size
 from xray.data.run_warnings import RunWarning
 from xray.data.sizes import Size, SizeTable, find_sizes, header_of, original_sizes, read_sizes, size_columns
+from xray.errors import FlagError, InputError
 
 Original = Size | str | None
 """(width, height) of the radiograph a file was made from, in words why it is not known, or None: the file itself."""

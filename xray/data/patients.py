@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xray.command import InputError
 from xray.data.named_files import NamedFiles
 from xray.data.radiograph import source_id
 from xray.data.source import Dropped, SourceImage
 from xray.data.tables import plain_name, read_table
 from xray.data.values import identity, one_spelling, shown, text_of
+from xray.errors import InputError
 
 PATIENT_UNKNOWN = "patient unknown"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data.phantom.drawing import FINDING_RATES, Phantom, draw_phantom
 from xray.data.phantom.readers import read_by_three
 from xray.data.phantom.tree import draw_tree, write_csv
+from xray.errors import InputError
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_NAME, PNEUMOTHORAX
 
 __all__ = ["Phantom", "PhantomSet", "draw_phantom", "image_id", "plan_findings", "write_vinbig"]

@@ -14,10 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data.predictions import NO_FINDING_CATEGORY, Predictions
 from xray.data.store import Store
 from xray.data.values import Names, identity
+from xray.errors import InputError
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
 
 ImageIds = Literal["auto", "source", "coco", "rows"]

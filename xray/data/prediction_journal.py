@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.checked_lines import from_line, to_line
 from xray.data.predictions import Predictions
+from xray.errors import InputError
 
 try:
     import fcntl

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable, xywh_to_xyxy, xyxy_to_xywh
 from xray.data.masks import MaskError, check_segmentation
 from xray.data.values import finite_number, whole_number
+from xray.errors import InputError
 from xray.files import complete
 from xray.findings import NO_FINDING, NO_FINDING_NAME
 

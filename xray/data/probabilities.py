@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data.canvas import MAX_PIXELS, Canvas
+from xray.errors import InputError
 from xray.files import complete
 
 MAPS, INDEX = "probabilities.npy", "probabilities.json"

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from xray.command import InputError
 from xray.data.canvas import MAX_PIXELS
 from xray.data.codestream import jpeg_size
 from xray.data.dicom import RadiographError, dicom_size, is_dicom, read_dicom
@@ -17,6 +16,7 @@ from xray.data.grayscale import display_grey, is_one_grey, look_up, white_level
 from xray.data.names import leads_out
 from xray.data.passing_over import LINK, WHY, Content, content_of, other_format
 from xray.data.run_warnings import RunWarning
+from xray.errors import InputError
 
 __all__ = ["Radiograph", "RadiographError", "find_radiographs", "radiograph_size", "read_radiograph", "source_id"]
 

@@ -14,8 +14,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from xray.command import InputError
 from xray.data.values import is_missing, whole_number
+from xray.errors import InputError
 
 Dialect = Literal["relative", "absolute"]
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import pandas as pd
 
-from xray.command import InputError
 from xray.data import rle
 from xray.data import source as reasons
 from xray.data.conversion import write_store
@@ -29,6 +28,7 @@ from xray.data.mask_files import MaskedImages, in_processes
 from xray.data.mask_folders import LEFT_OUT, without_masks
 from xray.data.mask_reading import PictureRegions, Pictures, Region, RunRegions, Runs, read_pictures, read_runs
 from xray.data.mask_values import BLACK
+from xray.data.masks import MASK_SIZE
 from xray.data.named_files import NamedFiles, Resolved, resolve_ids, without_copies
 from xray.data.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
 from xray.data.passing_over import Content, content_of
@@ -38,6 +38,7 @@ from xray.data.sizes import header_of
 from xray.data.source import Dropped, Source, SourceImage
 from xray.data.tables import plain_name, read_table
 from xray.data.values import flag_of, is_missing
+from xray.errors import InputError
 from xray.findings import FINDINGS, PNEUMOTHORAX
 
 CATEGORY = FINDINGS[PNEUMOTHORAX]
@@ -465,7 +466,7 @@ def _judge_picture(
         return _left_out(name, reasons.UNREADABLE_MASK, mask.error)
     if mask.size != (width, height):
         detail = f"the mask is {mask.size[0]} x {mask.size[1]}, the image {width} x {height}"
-        return _left_out(name, reasons.MASK_SIZE, detail)
+        return _left_out(name, MASK_SIZE, detail)
     if mask.tones in unclear and not (mask.tones == BLACK and item.values == ("0",)):
         return _left_out(name, UNCLEAR, f"{mask.tones}, and others are not")
     if bool(mask.regions) != (item.values == ("1",)):

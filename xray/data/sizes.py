@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from xray.command import InputError
 from xray.data.canvas import MAX_PIXELS
 from xray.data.names import check_inside
 from xray.data.tables import plain_name, read_table, separator
 from xray.data.values import Names, finite_number, shown
+from xray.errors import InputError
 
 Size = tuple[int, int]
 """Width and height, in pixels."""

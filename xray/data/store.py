@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable, xywh_to_xyxy
 from xray.data.canvas import MAX_PIXELS, Canvas
+from xray.errors import InputError
 
 ANNOTATIONS = "annotations.json"
 IMAGES = "images.npy"

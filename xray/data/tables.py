@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xray.command import InputError
+from xray.errors import InputError
 
 
 def plain_name(name: str) -> str:

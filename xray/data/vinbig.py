@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from xray.command import InputError
 from xray.data import source as reasons
 from xray.data.boxes import BoxTable
 from xray.data.conversion import write_store
@@ -26,6 +25,7 @@ from xray.data.sizes import find_sizes, original_sizes, size_table
 from xray.data.source import Dropped, Source, SourceImage, has_area, natural, snap
 from xray.data.tables import read_table
 from xray.data.values import is_missing, one_spelling
+from xray.errors import InputError
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data.alignment import Alignment, in_order
 from xray.data.predictions import NO_FINDING_CATEGORY
 from xray.data.store import Store
 from xray.detection.bootstrap import bootstrap_intervals
 from xray.detection.coco_bootstrap import coco_interval
 from xray.detection.metrics import detection_metrics, has_vinbig_categories, mean_box_baseline
+from xray.errors import InputError
 from xray.findings import NO_FINDING_NAME
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xray.command import FlagError
 from xray.data.boxes import FUSED_SCORES, BoxTable, box_iou, weighted_boxes_fusion
 from xray.data.predictions import NO_FINDING_CATEGORY, Predictions
+from xray.errors import FlagError
 from xray.findings import NO_FINDING_BOX
 
 METHODS = ("wbf", "nms", "soft_nms", "nmw")

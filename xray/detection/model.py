@@ -16,11 +16,11 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from xray.command import InputError
 from xray.detection.matching import pad_truth
 from xray.detection.pooling import BINS, pyramid_rows
 from xray.detection.proposals import ProposalNetwork
 from xray.detection.regions import RegionHeads
+from xray.errors import InputError
 from xray.training.deploy import read_weights
 
 ANCHOR_SIDES = (32, 64, 128, 256, 512)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xray.command import InputError
 from xray.detection.model import ANCHOR_CANVAS, ANCHOR_RATIOS, ANCHOR_SIDES, RESNETS, build_detector
+from xray.errors import InputError
 from xray.training.deploy import read_weights
 
 BLOCKS = {(2, False): "resnet18", (6, False): "resnet34", (6, True): "resnet50", (23, True): "resnet101"}

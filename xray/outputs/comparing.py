@@ -6,17 +6,17 @@ import numpy as np
 
 from xray.assessment.comparison import TOTAL, Comparison
 from xray.assessment.scored import SCORED, Scored, read_scored, scored_of
-from xray.command import InputError
 from xray.data.fingerprint import fingerprint
 from xray.data.inputs import Inputs, open_inputs
 from xray.data.prediction_ids import CategoryIds, ImageIds
 from xray.data.probabilities import read_maps
 from xray.data.radiograph import RadiographError
 from xray.data.store import IMAGES, Store, open_store
+from xray.errors import InputError
 from xray.evaluation import evaluate
+from xray.outputs.foreign_predictions import read_any_predictions
 from xray.outputs.report_comparison import title_of
 from xray.outputs.report_pictures import Pixels
-from xray.outputs.submission import read_any_predictions
 
 
 def read_side(

@@ -23,8 +23,8 @@ from pydicom.uid import UID
 from pydicom.valuerep import DA, TM, DSfloat
 
 from xray import __version__
-from xray.command import InputError
 from xray.data.dicom import read_elements
+from xray.errors import InputError
 from xray.files import complete
 
 MANUFACTURER = MODEL_NAME = "xray"

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.dicom import is_dicom
 from xray.data.names import inside, safe_path
+from xray.errors import InputError
 from xray.outputs.dicom_objects import Algorithm, read_source, save_object
 
 NO_DICOM = "no DICOM file"

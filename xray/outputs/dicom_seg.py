@@ -11,9 +11,9 @@ from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescripti
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.masks import decode_mask
+from xray.errors import InputError
 from xray.findings import colour_of
 from xray.outputs import dicom_codes, dicom_objects
 from xray.outputs.dicom_objects import Algorithm

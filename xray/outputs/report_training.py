@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.outputs import report_parts as parts
 from xray.outputs.report_figures import Figure, Theme, panel_grid
 

@@ -6,20 +6,17 @@ string, joined by spaces. "No finding" is class 14 with the unit box, and an ima
 """
 
 import csv
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.masks import decode_mask
-from xray.data.prediction_ids import CategoryIds, ImageIds, resolve
-from xray.data.predictions import NO_FINDING_CATEGORY, Predictions, read_predictions
+from xray.data.predictions import NO_FINDING_CATEGORY, Predictions
 from xray.data.rle import encode
-from xray.data.store import Store
+from xray.errors import InputError
 from xray.files import complete
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_BOX
 
@@ -147,20 +144,6 @@ def read_submission(path: Path | str) -> Predictions:
     table = BoxTable.of(images, class_ids + 1, columns[:, 2:], columns[:, 1])
     _check_values(table, image_ids, path.name)
     return Predictions(tuple(image_ids), table)
-
-
-def read_any_predictions(
-    path: Path, store: Store, ids: ImageIds = "auto", category_ids: CategoryIds = "auto"
-) -> Predictions:
-    """A submission.csv, or COCO results of any detector, with the ids of a dataset.
-
-    ids, category_ids: what the file's ids mean, see `xray.data.prediction_ids`; a submission has Kaggle's class ids.
-    Raises InputError as `read_submission`, `read_predictions` and `resolve` do.
-    """
-    if path.suffix.lower() == ".csv":
-        submission = dataclasses.replace(read_submission(path), is_foreign=True)
-        return resolve(store, submission, path.name, ids, "dataset")
-    return resolve(store, read_predictions(path), path.name, ids, category_ids)
 
 
 def submission_order(path: Path | str) -> list[str]:

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from xray.command import InputError
 from xray.data.alignment import Alignment
 from xray.data.masks import decode_mask, encode_mask
 from xray.data.probabilities import ProbabilityMaps
 from xray.data.resampling import draw_patients, mean_interval
 from xray.data.store import Store
+from xray.errors import InputError
 from xray.segmentation.metrics import dice_scores, iou_scores, segmentation_metrics
-from xray.segmentation.triplet import ProbabilityCache, Search, Triplet, level_counts
+from xray.segmentation.threshold_search import ProbabilityCache, Search, level_counts
+from xray.segmentation.triplet import Triplet
 
 Rle = dict[str, Any]
 

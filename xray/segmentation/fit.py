@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.segmentation.triplet import Triplet
 from xray.training.deploy import MODEL_FILE, rewrite_description
 

@@ -17,7 +17,7 @@ from segmentation_models_pytorch.encoders import get_encoder
 from segmentation_models_pytorch.encoders._base import EncoderMixin
 from torch import Tensor, nn
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.training.deploy import load_deployed, read_weights
 from xray.training.pretrained import Normalise, download, load_trunk
 

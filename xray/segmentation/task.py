@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from xray.command import InputError
 from xray.config import SegmentationConfig
 from xray.data.boxes import BoxTable
 from xray.data.dataset import EpochSampler, MaskDataset, PositiveSampler, collate_images
-from xray.data.masks import mask_canvas
+from xray.data.mask_canvas import mask_canvas
 from xray.data.predictions import Predictions
 from xray.data.store import Store
+from xray.errors import InputError
 from xray.segmentation.components import mask_findings
 from xray.segmentation.losses import loss_of_levels, segmentation_loss
 from xray.segmentation.metrics import mask_sums, segmentation_metrics

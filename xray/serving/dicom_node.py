@@ -27,10 +27,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
-from xray.command import InputError
 from xray.data.codestream import COMPRESSED
 from xray.data.decoding import TIMEOUT, Failed, Workers
 from xray.data.dicom import check_dicom
+from xray.errors import InputError
 from xray.outputs.dicom_objects import read_source, save_object
 from xray.serving import pixels
 from xray.serving.contexts import let_sender_choose, offer, support

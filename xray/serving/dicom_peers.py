@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from xray.command import FlagError
+from xray.errors import FlagError
 
 MAX_AET = 16
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xray.command import InputError
 from xray.data.boxes import BoxTable
 from xray.data.dicom import RadiographError, is_dicom
 from xray.data.masks import MaskError, encode_mask
+from xray.errors import InputError
 from xray.outputs.dicom_objects import Algorithm, read_source
 
 MEDIA_TYPE = "application/dicom"

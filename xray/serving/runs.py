@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from xray.command import InputError
+from xray.errors import InputError
 
 
 def runs_in(folder: Path) -> list[Path]:

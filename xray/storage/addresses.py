@@ -3,7 +3,7 @@
 import re
 from pathlib import PurePath
 
-from xray.command import FlagError
+from xray.errors import FlagError
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.storage.addresses import split_address
 from xray.storage.objects import RemoteFile, clearly, download, fetch, in_threads, is_there, list_files
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xray.command import InputError, is_disk_full, need
+from xray.errors import InputError, is_disk_full, need
 from xray.files import complete
 from xray.storage.addresses import address_of, below, is_file_name, split_address
 

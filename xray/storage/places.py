@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any, TextIO
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.storage.addresses import address_of, is_remote
 
 STORE = ("annotations.json", "images.npy", "conversion.json")

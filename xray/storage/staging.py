@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.files import PART
 from xray.storage.mirror import Known, Mirror, in_words, make_way, signature, transfer
 from xray.storage.objects import RemoteFile, abort, clearly, delete, in_threads, list_files, try_to_write, upload

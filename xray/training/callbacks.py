@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from rich.console import Console
 
-from xray.command import InputError
 from xray.data.predictions import write_predictions
+from xray.errors import InputError
 from xray.files import replacing
 from xray.training.deploy import save_deployed
 from xray.training.files import load_tensors

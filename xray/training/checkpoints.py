@@ -19,8 +19,8 @@ import lightning as L
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from xray.command import InputError
 from xray.config import TrainingConfig
+from xray.errors import InputError
 from xray.files import PART
 from xray.training.files import load_tensors, save_tensors
 

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.files import replacing
 from xray.training.files import load_tensors
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from xray.command import InputError
+from xray.errors import InputError
 
 
 def resolve_device(device: str) -> torch.device:

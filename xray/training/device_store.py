@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from xray.command import InputError
-from xray.data.masks import mask_canvas
+from xray.data.mask_canvas import mask_canvas
 from xray.data.store import Store
+from xray.errors import InputError
 
 KEPT_FOR_THE_MODEL = 0.5
 """Share of a GPU's memory that canvases leave to weights, features and gradients."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import SGD, Optimizer
 
-from xray.command import InputError
+from xray.errors import InputError
 from xray.training.processes import n_together
 
 MOST_PENDING = 64

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from xray.command import InputError
 from xray.data.dataset import LOADER_TIMEOUT
+from xray.errors import InputError
 from xray.launch import Launch
 
 PROCESSES_TIMEOUT = datetime.timedelta(seconds=LOADER_TIMEOUT + 300)

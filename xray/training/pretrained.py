@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from xray.command import InputError
+from xray.errors import InputError
 
 # ImageNet's statistics, in units of the full grey scale: what the pretrained trunks were fed with.
 MEAN = (0.485, 0.456, 0.406)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from xray.command import InputError
 from xray.data.store import Store
+from xray.errors import InputError
 
 
 def training_rows(store: Store, fold: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xray.command import InputError
 from xray.config import TrainingConfig
 from xray.data.augment import Augmentation
 from xray.data.changes import change_images, change_masks
 from xray.data.dataset import EpochSampler, make_loader, sample_seed
 from xray.data.predictions import Predictions
 from xray.data.store import Store
+from xray.errors import InputError
 from xray.sides import chosen
 from xray.training.checkpoints import progress_of
 from xray.training.device_store import DeviceStore, check_memory, where_to_store

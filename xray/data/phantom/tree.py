@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from xray import interrupts
-from xray.command import InputError
+from xray.errors import InputError
 
 PARAMETERS, TRUTH = "phantoms.json", "phantoms.jsonl"
 

@@ -1,0 +1,33 @@
+"""What a command says in one line instead of a traceback: errors of what the user gave, and of a full disk."""
+
+import errno
+import importlib.util
+import os
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = "the disk is full: make room there, then give the same command again"
+
+
+class InputError(Exception):
+    """Something the user gave is not usable. The message says what was found, where, and what to do about it."""
+
+
+class FlagError(InputError):
+    """A flag's value cannot be used; the command ends with exit status 2."""
+
+
+def need(what: str, extra: str, *modules: str) -> None:
+    """Raises InputError, naming the pip install, if a module of an extra of setup.cfg is not there.
+
+    what: who needs it, e.g. "--sr".
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f'{what} needs {module}: pip install -e ".[{extra}]" in the folder of xray')
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the system refused to write because there is no space; Rust's and C++'s writers only say so in words."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return True
+    return any(os.strerror(number) in str(error) for number in NO_SPACE)

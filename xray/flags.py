@@ -1,0 +1,82 @@
+"""Flags of the commands: from a dataclass, by tyro, with the checks that they share."""
+
+import dataclasses
+import sys
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from xray.errors import FlagError
+
+MAX_SEED = 2**32 - 1
+"""The largest that NumPy, PyTorch and Lightning all take."""
+
+
+def parse_flags(config_type: Any, args: Sequence[str] | None = None, default: Any = None, **tyro_options: Any) -> Any:
+    """Reads command-line flags into a `config_type`; wrong flags end the process with exit status 2.
+
+    config_type: a dataclass, or any annotation tyro understands (a union of dataclasses gives subcommands).
+    args: the flags, without the program's name; `sys.argv[1:]` when None.
+    default: an instance whose values stand where a flag is not given.
+    tyro_options: passed to `tyro.cli`, e.g. `description`.
+    """
+    if default is not None:
+        tyro_options["default"] = default
+    _refuse_empty_paths(config_type, sys.argv[1:] if args is None else args)
+    # `--n-epochs`, never `--config.n-epochs`; a flag that is on or off reads `--tta / --no-tta`.
+    return tyro.cli(config_type, args=args, config=(tyro.conf.OmitArgPrefixes,), **tyro_options)
+
+
+def check_range(config: Any, **ranges: tuple[float, float]) -> None:
+    """Raises FlagError for the first flag of `config` outside its range (lowest, highest), NaN among them.
+
+    A flag that is None has not been given.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
+            raise FlagError(f"--{name.replace('_', '-')} is {value}: give {low} to {high}")
+
+
+def require(holds: bool, name: str, value: object, wanted: str) -> None:
+    """Raises a FlagError that names the flag, its value and what it must be, unless `holds`."""
+    if not holds:
+        raise FlagError(f"--{name.replace('_', '-')} is {value}: it must be {wanted}")
+
+
+def flag_value(args: Sequence[str], name: str) -> str | None:
+    """The value of `--name VALUE` or `--name=VALUE`, with dashes or underscores, the last one if there are several;
+    an empty text for a flag without one, None where it is not given."""
+    spelled, found = "--" + name.replace("_", "-"), None
+    for place, arg in enumerate(args):
+        flag, equals, value = arg.partition("=")
+        if flag.replace("_", "-") == spelled:
+            following = args[place + 1] if place + 1 < len(args) and not args[place + 1].startswith("--") else ""
+            found = value if equals else following
+    return found
+
+
+def _refuse_empty_paths(config_type: Any, args: Sequence[str]) -> None:
+    """Raises FlagError for `--some-path ""`, which pathlib takes for the current directory.
+
+    It is what a shell makes of a variable that is not set.
+    """
+    names = {field.replace("_", "-") for field, kind in _fields(config_type) if Path in (kind, *typing.get_args(kind))}
+    current = ""
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        current = flag if flag.startswith("--") else current
+        if not (value if equals else arg) and current.removeprefix("--").replace("_", "-") in names:
+            raise FlagError(f"{current} is empty: give a path")
+
+
+def _fields(config_type: Any) -> Iterator[tuple[str, Any]]:
+    """Name and type of all fields of a dataclass, or of those that a union has."""
+    if isinstance(config_type, type) and dataclasses.is_dataclass(config_type):
+        hints = typing.get_type_hints(config_type)
+        yield from ((field.name, hints[field.name]) for field in dataclasses.fields(config_type))
+    for part in typing.get_args(config_type):
+        yield from _fields(part)
