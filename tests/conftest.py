@@ -49,9 +49,9 @@ def write_bright_store(
     Two of three training radiographs have one bright rectangle, the box of a finding from `labels` in turn; the others
     are normal. The rectangle's grey level tells the finding.
     """
-    from xray.data.boxes import BoxTable
-    from xray.data.conversion import write_store
-    from xray.data.source import Source, SourceImage
+    from xray.datasets.conversion import write_store
+    from xray.datasets.source import Source, SourceImage
+    from xray.structures.boxes import BoxTable
 
     random = np.random.default_rng(5)
     source_folder = folder / "source"
@@ -98,8 +98,8 @@ def train_tiny() -> Callable[..., Path]:
     """(data, run, *flags) → run: trains with TINY_FLAGS and these, in this process."""
 
     def train(data: Path, run: Path, *flags: object) -> Path:
-        from xray.config import read_training_flags
         from xray.train import main
+        from xray.training.config import read_training_flags
 
         places = ["--data-path", str(data), "--save-path", str(run)]
         main(*read_training_flags([*TINY_FLAGS, *places, *map(str, flags)]))
@@ -151,7 +151,7 @@ def mask_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mask_store(mask_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`mask_source` converted, in two folds. Not to be changed."""
-    from xray.data.siim import convert_siim
+    from xray.datasets.sources.siim import convert_siim
 
     target = tmp_path_factory.mktemp("masks") / "data"
     convert_siim(mask_source, target, image_size=64, n_folds=2, n_workers=0)
@@ -163,8 +163,8 @@ def train_masks() -> Callable[..., Path]:
     """(data, run, *flags) → run: trains a small segmenter, in this process; later flags win."""
 
     def train(data: Path, run: Path, *flags: object) -> Path:
-        from xray.config import read_training_flags
         from xray.train import main
+        from xray.training.config import read_training_flags
 
         places = ["--data-path", str(data), "--save-path", str(run)]
         first = ["--task", "segmentation"] if "--resume" in flags else SEGMENTATION_FLAGS
@@ -184,8 +184,8 @@ def segmentation_run(mask_store: Path, train_masks: Callable[..., Path], tmp_pat
 @pytest.fixture(scope="session")
 def classification_run(mask_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier of `mask_store` that has learned next to nothing. Not to be changed."""
-    from xray.config import read_training_flags
     from xray.train import main
+    from xray.training.config import read_training_flags
 
     run = tmp_path_factory.mktemp("runs") / "labels"
     places = ["--data-path", str(mask_store), "--save-path", str(run)]
@@ -280,7 +280,18 @@ def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib import pyplot as plt
     from PIL import Image
 
-    from xray.outputs import report_comparison, report_figures, report_groups, report_mask_figures
+    from xray.outputs.report import (
+        comparison as report_comparison,
+    )
+    from xray.outputs.report import (
+        figures as report_figures,
+    )
+    from xray.outputs.report import (
+        groups as report_groups,
+    )
+    from xray.outputs.report import (
+        mask_figures as report_mask_figures,
+    )
 
     def dot(figure: Any) -> bytes:
         plt.close(figure)

@@ -23,7 +23,7 @@ from tools.convert import Folders
 from tools.convert import main as convert
 from tools.infer import UNFINISHED, InferConfig
 from tools.infer import main as infer
-from xray.cluster import check_flags, check_seen, connected
+from xray.cluster.ray import check_flags, check_seen, connected
 from xray.errors import FlagError, InputError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xray.command import command, run_command
+from xray.commands.runner import command, run_command
 from xray.errors import DISK_FULL, FlagError, InputError, need
 from xray.flags import check_range, parse_flags
 from xray.interrupts import Terminated

@@ -8,8 +8,15 @@ import pytest
 import yaml
 
 from tools.infer import InferConfig
-from xray.config import CONFIG_FILE, DetectionConfig, TrainingConfig, read_training_flags, read_yaml, save_config
 from xray.errors import FlagError, InputError
+from xray.training.config import (
+    CONFIG_FILE,
+    DetectionConfig,
+    TrainingConfig,
+    read_training_flags,
+    read_yaml,
+    save_config,
+)
 
 
 def write_recipe(folder, text):

@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 
 from xray.findings import FINDINGS
+from xray.models.weights import load_deployed
 from xray.serving.runs import runs_in
-from xray.training.deploy import load_deployed
 
 ROOT = Path(__file__).resolve().parents[1]
 ENTRY = ROOT / "docker" / "entrypoint.py"

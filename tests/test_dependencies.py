@@ -325,7 +325,7 @@ def test_licences(group):
 
 
 def test_the_security_policy_is_up_to_date():
-    from xray.data import canvas, decoding, dicom, radiograph
+    from xray.radiographs import canvas, decoding, dicom, radiograph
 
     text = " ".join((ROOT / "SECURITY.md").read_text().split())
     for name in LGPL:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xray.data.boxes import BoxTable
-from xray.data.predictions import Predictions, read_predictions
-from xray.data.probabilities import MapWriter, read_maps
-from xray.data.store import Store, open_store
-from xray.evaluation import Evaluation, evaluate, plain_numbers
-from xray.segmentation.triplet import Triplet, apply_triplet
+from xray.datasets.store import Store, open_store
+from xray.evaluation.evaluate import Evaluation, evaluate, plain_numbers
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import Predictions, read_predictions
+from xray.structures.probability_maps import MapWriter, read_maps
+from xray.structures.triplet import Triplet, apply_triplet
 
 SQUARE, UNIT, WHOLE = (100, 100, 500, 500), (0, 0, 1, 1), (0, 0, 1000, 2000)
 

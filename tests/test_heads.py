@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from xray.detection.model import build_detector
 from xray.errors import InputError
-from xray.heads import (
+from xray.inference.shared_trunk import (
     RUN_TASK,
     DetectorWithMask,
     join_runs,
@@ -17,9 +16,10 @@ from xray.heads import (
     same_trunk,
     trunk_difference,
 )
-from xray.segmentation.model import build_segmenter
-from xray.training.deploy import load_deployed, save_deployed
-from xray.training.pretrained import load_trunk
+from xray.models.detection.detector import build_detector
+from xray.models.pretrained import load_trunk
+from xray.models.segmentation.segmenter import build_segmenter
+from xray.models.weights import load_deployed, save_deployed
 
 SIZE = 128
 

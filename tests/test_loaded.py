@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from xray.loaded import LoadedClassifier, loaded_of
+from xray.inference.loaded import LoadedClassifier, loaded_of
 
 SIDES = {"1": "Left lung", "2": "Right lung", "3": "Nodule"}
 DETECTOR = {"task": "detection", "categories": SIDES, "canvas_size": 8, "flips": True}

@@ -188,7 +188,7 @@ def test_what_is_uploaded_installs_and_runs_without_a_network(offline, tmp_path)
     target = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index"]
     subprocess.run([*pip, "--find-links", str(offline), "--no-deps", "--target", str(target), "xray"], check=True)
-    code = "import xray.data.vinbig, xray.outputs.submission; print(xray.__file__)"
+    code = "import xray.datasets.sources.vinbig, xray.structures.submission; print(xray.__file__)"
     environment = {**os.environ, "PYTHONPATH": str(target)}
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

@@ -12,26 +12,27 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.ops import MultiScaleRoIAlign, nms
 
-from xray.data.canvas import Canvas
-from xray.data.inputs import open_inputs
-from xray.detection.anchors import Layout
-from xray.detection.model import build_detector
-from xray.detection.pooling import level_of
+from xray.datasets.inputs import open_inputs
 from xray.errors import InputError
-from xray.heads import join_runs
-from xray.loaded import LoadedDetector, load_run
-from xray.pipeline import load_pipeline
-from xray.segmentation.model import build_segmenter
-from xray.training.deploy import load_deployed, rewrite_description, save_deployed
+from xray.inference.loaded import LoadedDetector, load_run
+from xray.inference.pipeline import load_pipeline
+from xray.inference.shared_trunk import join_runs
+from xray.models.detection.anchors import Layout
+from xray.models.detection.detector import build_detector
+from xray.models.detection.pooling import level_of
+from xray.models.segmentation.segmenter import build_segmenter
+from xray.models.weights import load_deployed, rewrite_description, save_deployed
+from xray.radiographs.canvas import Canvas
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from xray import onnx_check, onnx_export  # noqa: E402
-from xray.onnx_check import Difference, compare, compare_boxes, given_canvases, pair, phantom_canvases  # noqa: E402
-from xray.onnx_export import DetectorGraph, pooled, suppressed, to_onnx  # noqa: E402
-from xray.onnx_runtime import DESCRIPTION, OUTPUTS, load_onnx, onnx_device  # noqa: E402
+from xray.export import onnx as onnx_export  # noqa: E402
+from xray.export import onnx_check  # noqa: E402
+from xray.export.onnx import DetectorGraph, pooled, suppressed, to_onnx  # noqa: E402
+from xray.export.onnx_check import Difference, compare, compare_boxes, given_canvases, pair, phantom_canvases  # noqa: E402
+from xray.inference.onnx_runtime import DESCRIPTION, OUTPUTS, load_onnx, onnx_device  # noqa: E402
 
 CPU = torch.device("cpu")
 NAMES = ("Left shadow", "Right shadow", "Nodule", "Pneumothorax")
@@ -364,7 +365,7 @@ def test_segmenters(tmp_path, real, size, options, prune):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet10t", "densenet121"])
 def test_classifiers(tmp_path, real, name):
-    from xray.classification.model import build_classifier
+    from xray.models.classification.classifier import build_classifier
 
     torch.manual_seed(0)
     classifier = shaken(build_classifier(name, 2, 1, 64))
@@ -578,7 +579,7 @@ def test_devices(monkeypatch):
 
 def test_a_report_names_the_file(copy):
     pytest.importorskip("highdicom")
-    from xray.outputs.dicom_objects import algorithm_of
+    from xray.outputs.dicom.objects import algorithm_of
 
     digest = hashlib.sha256((copy / "model.onnx").read_bytes()).hexdigest()
     assert algorithm_of([copy / "model.onnx"]).parameters == {"model 1": f"ONNX sha256:{digest}"}

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from xray.data.boxes import BoxTable
-from xray.data.canvas import Canvas
-from xray.data.predictions import NO_FINDING_CATEGORY
-from xray.data.store import open_store
+from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.findings import CATEGORIES
-from xray.loaded import LoadedClassifier, LoadedDetector
-from xray.pipeline import Pipeline, load_pipeline, no_finding_rows
-from xray.sides import mirrored
+from xray.inference.loaded import LoadedClassifier, LoadedDetector
+from xray.inference.pipeline import Pipeline, load_pipeline, no_finding_rows
+from xray.radiographs.canvas import Canvas
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import NO_FINDING_CATEGORY
+from xray.structures.sides import mirrored
 
 SIDES = {1: "Left lung", 2: "Right lung", 3: "Nodule"}
 CPU = torch.device("cpu")

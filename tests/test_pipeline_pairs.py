@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tools.export import Config, main
-from xray.data.store import open_store
-from xray.pipeline import load_pipeline
+from xray.datasets.store import open_store
+from xray.inference.pipeline import load_pipeline
 
 CPU = torch.device("cpu")
 

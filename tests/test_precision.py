@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-import xray.precision
-from xray.data.boxes import BoxTable
-from xray.data.decoding import Decoded
-from xray.data.prediction_journal import PredictionJournal
-from xray.data.store import open_store
-from xray.pipeline import Findings, load_pipeline
-from xray.precision import disagreement, faster_precision, lowered, settle, settle_by_trial
+import xray.inference.precision
+from xray.datasets.store import open_store
+from xray.inference.pipeline import Findings, load_pipeline
+from xray.inference.precision import disagreement, faster_precision, lowered, settle, settle_by_trial
+from xray.inference.prediction_journal import PredictionJournal
+from xray.radiographs.decoding import Decoded
+from xray.structures.boxes import BoxTable
 
 CPU = torch.device("cpu")
 BOXES = [[10, 10, 110, 110], [50, 50, 90, 90], [0, 0, 30, 30]]
@@ -78,8 +78,8 @@ def test_bfloat16_is_near_and_its_boxes_are_float32(vinbig_run, segmentation_run
 def trial(monkeypatch, pipeline, batch, gain, seconds=(2.0, 1.0), change=lambda found: found):
     """faster_precision with a processor and times as given; change: of what bfloat16 finds."""
     clock = iter(np.cumsum([0, seconds[0], 0, seconds[1]]).tolist())
-    monkeypatch.setattr(xray.precision, "bfloat16_gain", lambda: gain)
-    monkeypatch.setattr(xray.precision.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(xray.inference.precision, "bfloat16_gain", lambda: gain)
+    monkeypatch.setattr(xray.inference.precision.time, "perf_counter", lambda: next(clock))
     find = type(pipeline).find
     monkeypatch.setattr(
         type(pipeline),
@@ -115,15 +115,19 @@ def test_float32_stays_otherwise(monkeypatch, pipeline, batch, options, why):
 
 
 def test_a_command_that_goes_on_keeps_what_the_first_one_chose(monkeypatch, pipeline, batch, tmp_path, capsys):
-    monkeypatch.setattr(xray.precision, "inference_precision", lambda name, device: {"bf16": torch.bfloat16}.get(name))
-    monkeypatch.setattr(xray.precision, "faster_precision", lambda *args: (lowered(args[0], torch.bfloat16), "why"))
+    monkeypatch.setattr(
+        xray.inference.precision, "inference_precision", lambda name, device: {"bf16": torch.bfloat16}.get(name)
+    )
+    monkeypatch.setattr(
+        xray.inference.precision, "faster_precision", lambda *args: (lowered(args[0], torch.bfloat16), "why")
+    )
     with PredictionJournal(tmp_path / "j", {}, "abc") as journal:
         _, size, undecided = settle(pipeline, journal, "auto", 0)
         assert (size, undecided) == (2, True)
         first = [Decoded(0, tmp_path / "a.png", batch[0][0], *batch[1][0], None)]
         assert settle_by_trial(pipeline, journal, first, 2, n=100).precision == torch.bfloat16
         assert capsys.readouterr().err == "why\n"
-    monkeypatch.setattr(xray.precision, "faster_precision", lambda *args: pytest.fail("no second trial"))
+    monkeypatch.setattr(xray.inference.precision, "faster_precision", lambda *args: pytest.fail("no second trial"))
     with PredictionJournal(tmp_path / "j", {}, "abc") as journal:
         # Nothing was added, so nothing binds.
         assert journal.settled is None
@@ -133,7 +137,7 @@ def test_a_command_that_goes_on_keeps_what_the_first_one_chose(monkeypatch, pipe
 
 
 def test_few_radiographs_are_not_worth_a_trial(monkeypatch, pipeline, tmp_path):
-    monkeypatch.setattr(xray.precision, "faster_precision", lambda *args: pytest.fail("a trial"))
+    monkeypatch.setattr(xray.inference.precision, "faster_precision", lambda *args: pytest.fail("a trial"))
     with PredictionJournal(tmp_path / "j", {}, "abc") as journal:
         first = [Decoded(0, tmp_path / "a.png", np.zeros((64, 64), np.uint8), 9, 9, None)]
         assert settle_by_trial(pipeline, journal, first, 2, n=3) is pipeline

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from xray.config import read_training_flags
-from xray.data.folders import convert_folders
-from xray.data.lungs import convert_lungs
-from xray.data.store import open_store
+from xray.datasets.sources.folders import convert_folders
+from xray.datasets.sources.lungs import convert_lungs
+from xray.datasets.store import open_store
 from xray.errors import InputError
+from xray.models.weights import load_deployed
 from xray.train import build_task
 from xray.train import main as train
-from xray.training.deploy import load_deployed
+from xray.training.config import read_training_flags
 
 SIZE = 64
 FLAGS = (
@@ -97,7 +97,7 @@ def test_a_segmenter_starts_from_the_classifiers_trunk(classifier_run, mask_stor
     # All of it but the last layer, and at depth 4 its last stage.
     assert n == len([name for name in trunk if "fc." not in name and ("layer4" not in name or "unet" in decoder)])
     # What the encoder computes is what the classifier saw.
-    from xray.classification.model import build_classifier
+    from xray.models.classification.classifier import build_classifier
 
     classifier = build_classifier("resnet18")
     classifier.load_state_dict(load_deployed(classifier_run)[1])

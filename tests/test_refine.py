@@ -6,9 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from xray.data.boxes import BoxTable
-from xray.detection.metrics import average_precision, match_boxes
-from xray.refine import GRID, INDIFFERENT, PNEUMOTHORAX_CATEGORY, Refinement, cross_validate, fit_refinement, refine
+from xray.evaluation.box_metrics import average_precision, match_boxes
+from xray.inference.refine import (
+    GRID,
+    INDIFFERENT,
+    PNEUMOTHORAX_CATEGORY,
+    Refinement,
+    cross_validate,
+    fit_refinement,
+    refine,
+)
+from xray.structures.boxes import BoxTable
 
 PTX = PNEUMOTHORAX_CATEGORY
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from xray.errors import InputError
 from xray.findings import CATEGORIES
-from xray.sides import Swap, by_name, chosen, from_pairs, mirrored, told
+from xray.structures.sides import Swap, by_name, chosen, from_pairs, mirrored, told
 
 OPPOSITES = [
     ("Left lung", "Right lung"),

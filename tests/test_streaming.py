@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from xray.data.boxes import BoxTable
-from xray.data.decoding import Decoded, Undecodable
 from xray.errors import InputError
-from xray.pipeline import Findings
-from xray.streaming import Step, ahead, batches, consecutive, portion_of, run
+from xray.inference.pipeline import Findings
+from xray.inference.streaming import Step, ahead, batches, consecutive, portion_of, run
+from xray.radiographs.decoding import Decoded, Undecodable
+from xray.structures.boxes import BoxTable
 
 
 def items(pattern):

@@ -13,12 +13,12 @@ import pytest
 import torch
 from conftest import TINY_FLAGS
 
-from xray.command import run_command
-from xray.config import read_training_flags
-from xray.data.store import open_store
-from xray.data.vinbig import convert_vinbig
-from xray.detection.model import build_detector
+from xray.commands.runner import run_command
+from xray.datasets.sources.vinbig import convert_vinbig
+from xray.datasets.store import open_store
+from xray.models.detection.detector import build_detector
 from xray.train import main
+from xray.training.config import read_training_flags
 
 SCRIPT = Path(__file__).resolve().parents[1] / "xray" / "train.py"
 
@@ -86,7 +86,7 @@ def test_help_and_mistakes_answer_before_torch_is_imported(tmp_path):
         done = script(*flags, python=["-X", "importtime"], cwd=tmp_path)
         assert done.returncode == status
         imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
-        assert "xray.config" in imported
+        assert "xray.training.config" in imported
         assert not {"torch", "lightning", "albumentations", "matplotlib"} & imported
 
 
@@ -306,7 +306,7 @@ def test_a_raw_vinbig_directory_is_converted_once_into_the_run(tmp_path, train_t
     raw = raw_vinbig(lambda number: number % 2 == 1)
     flags = ["--batch-size", 8, "--rpn-samples", 8, "--n-pictures", 0]
     # The canvas is 1024 pixels a side here: the smallest of trainings, cut off after the conversion.
-    from xray.detection.task import DetectionTask
+    from xray.training.tasks.detection import DetectionTask
 
     class EnoughError(Exception):
         pass

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 
 from xray.errors import InputError
-from xray.sagemaker_env import failure_told, is_sagemaker, publish, sagemaker_flags
+from xray.training.sagemaker import failure_told, is_sagemaker, publish, sagemaker_flags
 
 SCRIPT = Path(__file__).resolve().parents[1] / "xray" / "train.py"
 
@@ -47,7 +47,7 @@ def train(environ, *flags):
 
 @pytest.mark.slow
 def test_a_job_leaves_its_best_model_and_its_curves_and_goes_on_where_it_was_cut(container, tmp_path):
-    from xray.training.deploy import load_deployed
+    from xray.models.weights import load_deployed
 
     done = train(container, *HYPERPARAMETERS)
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ from tools.benchmarks.load import Load, benchmark_loading
 from tools.benchmarks.memory import Memory, benchmark_growth
 from tools.benchmarks.serve import Serve, benchmark_serving
 from tools.benchmarks.train import Train, benchmark_training
-from xray.command import command
+from xray.commands.runner import command
 
 # Each benchmark: its import above, its line here, its line in main.
 Config = (

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from xray.command import command
+from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
 from xray.flags import MAX_SEED, check_range
 
@@ -148,7 +148,7 @@ def main(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
     with contextlib.ExitStack() as stack:
         if config.engine == "ray":
             need("--engine ray", "ray", "ray", "pyarrow")
-            from xray.cluster import connected, decoder
+            from xray.cluster.ray import connected, decoder
 
             flags["decode"] = decoder(stack.enter_context(connected(config.address, config.cores_per_actor)))
         conversion = _converter(config)(**flags)
@@ -162,7 +162,7 @@ def check(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
         cores_per_actor=(0, 512),
     )  # fmt: skip
     if config.engine == "ray" or config.address or config.cores_per_actor:
-        from xray.cluster import check_flags
+        from xray.cluster.ray import check_flags
 
         check_flags(config.engine, config.address, config.cores_per_actor)
     if config.engine == "ray" and getattr(config, "table_only", False):
@@ -175,7 +175,7 @@ def check(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
     if isinstance(config, Lungs) and (config.images is None) != (config.masks is None):
         raise FlagError("--images and --masks are two folders of one's own: give both, or neither for a known layout")
     if isinstance(config, Lungs) and config.values:
-        from xray.data.mask_account import read_named_values
+        from xray.datasets.sources.mask_account import read_named_values
 
         if config.category != "Lung":
             raise FlagError("--category names all that masks show, --values each of their values: give one of the two")
@@ -188,22 +188,22 @@ def check(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
 def _converter(config: VinBig | Coco | Siim | Lungs | Folders) -> Callable[..., dict[str, Any]]:
     """The function that takes this source's flags."""
     if isinstance(config, VinBig):
-        from xray.data.vinbig import convert_vinbig
+        from xray.datasets.sources.vinbig import convert_vinbig
 
         return convert_vinbig
     if isinstance(config, Coco):
-        from xray.data.coco import convert_coco
+        from xray.datasets.sources.coco import convert_coco
 
         return convert_coco
     if isinstance(config, Siim):
-        from xray.data.siim import convert_siim
+        from xray.datasets.sources.siim import convert_siim
 
         return convert_siim
     if isinstance(config, Lungs):
-        from xray.data.lungs import convert_lungs
+        from xray.datasets.sources.lungs import convert_lungs
 
         return convert_lungs
-    from xray.data.folders import convert_folders
+    from xray.datasets.sources.folders import convert_folders
 
     return convert_folders
 
@@ -213,7 +213,7 @@ def show(conversion: dict, save_path: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from xray.data.conversion import print_account
+    from xray.datasets.conversion import print_account
 
     counts, dropped = conversion["counts"], conversion["dropped"]["counts"]
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -18,16 +18,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from xray.command import command
+from xray.commands.runner import command
 from xray.errors import FlagError, InputError
 from xray.files import complete
 from xray.flags import check_range
 
 if TYPE_CHECKING:
-    from xray.assessment.assess import Assessment
-    from xray.data.store import Store
-    from xray.evaluation import Evaluation
-    from xray.segmentation.evaluation import MaskEvaluation
+    from xray.datasets.store import Store
+    from xray.evaluation.assess import Assessment
+    from xray.evaluation.evaluate import Evaluation
+    from xray.evaluation.masks import MaskEvaluation
 
 METRICS = "metrics.json"
 REPORT = "report.html"
@@ -98,15 +98,15 @@ def main(config: Config) -> None:
         compare_two(config, config.compare)
         return
 
-    from xray.assessment.assess import assess
-    from xray.assessment.scored import SCORED, scored_of, write_scored
-    from xray.data.probabilities import read_maps
-    from xray.data.store import open_store
-    from xray.evaluation import evaluate
-    from xray.outputs.comparing import pixels_of
-    from xray.outputs.foreign_predictions import read_any_predictions
-    from xray.outputs.report_training import read_curves, run_of
-    from xray.segmentation.triplet import Triplet
+    from xray.commands.comparing import pixels_of
+    from xray.datasets.foreign_predictions import read_any_predictions
+    from xray.datasets.store import open_store
+    from xray.evaluation.assess import assess
+    from xray.evaluation.evaluate import evaluate
+    from xray.evaluation.scored import SCORED, scored_of, write_scored
+    from xray.outputs.report.training import read_curves, run_of
+    from xray.structures.probability_maps import read_maps
+    from xray.structures.triplet import Triplet
 
     store = open_store(config.data_path, pixels=False)
     predictions = read_any_predictions(config.predictions, store, config.ids, config.category_ids)
@@ -114,7 +114,7 @@ def main(config: Config) -> None:
     run = config.run or run_of(config.predictions)
     curves, pixels = read_curves(run) if run else None, pixels_of(store, config.radiographs)
     if config.fit:
-        from xray.segmentation.fit import check_fit
+        from xray.commands.fit import check_fit
 
         if maps is None or not store.masks:
             what = "no true masks" if maps else f"no probability maps beside {config.predictions}"
@@ -137,7 +137,7 @@ def main(config: Config) -> None:
         print(f"warning: {warning}", file=sys.stderr)
     with finishing(config.save_path, "evaluation"):
         with Console(stderr=True).status("drawing the report"):
-            from xray.outputs.report import write_report
+            from xray.outputs.report.report import write_report
 
             write_searches(config.save_path, result.masks)
             name = identity(config.predictions)
@@ -187,11 +187,11 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
     """Puts two sets of predictions side by side: writes the files and prints the table."""
     from rich.console import Console
 
-    from xray.assessment.comparison import compare
-    from xray.assessment.scored import SCORED
-    from xray.data.store import open_store
-    from xray.outputs.comparing import read_side, show_comparison
-    from xray.outputs.report_comparison import write_comparison
+    from xray.commands.comparing import read_side, show_comparison
+    from xray.datasets.store import open_store
+    from xray.evaluation.comparison import compare
+    from xray.evaluation.scored import SCORED
+    from xray.outputs.report.comparison import write_comparison
     from xray.outputs.unfinished import finishing
 
     store = open_store(config.data_path, pixels=False)
@@ -223,7 +223,7 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """metrics.json, complete or not at all."""
-    from xray.evaluation import plain_numbers
+    from xray.evaluation.evaluate import plain_numbers
 
     with complete(folder / METRICS) as temporary:
         temporary.write_text(json.dumps(plain_numbers(metrics), indent=1, allow_nan=False) + "\n")
@@ -280,7 +280,7 @@ def write_searches(folder: Path, masks: "MaskEvaluation | None") -> None:
 
 def fit(run: Path, masks: "MaskEvaluation") -> None:
     """Writes the best settings into a run."""
-    from xray.segmentation.fit import write_fit
+    from xray.commands.fit import write_fit
 
     if masks.search:
         write_fit(run, masks.search.setting, masks.search.gate.best["gate"] if masks.search.gate else None)
@@ -310,7 +310,7 @@ def show_calibration(assessment: "Assessment") -> None:
 
 def show_masks(masks: "MaskEvaluation") -> None:
     """Prints the Dice of each mask, what stands beside it, and the search."""
-    from xray.outputs.report_masks import setting_text
+    from xray.outputs.report.masks import setting_text
 
     metrics, n_positive = masks.metrics, int((masks.true > 0).any(axis=1).sum())
     for name, value in metrics.get("dice_by_category", {}).items():

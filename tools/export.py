@@ -12,7 +12,7 @@ if __name__ == "__main__":
 
     interrupts.watch()
 
-from xray.command import command
+from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
 from xray.files import complete
 from xray.flags import check_range
@@ -83,14 +83,14 @@ def export_onnx(config: Config) -> None:
 
     from rich.console import Console
 
-    from xray.data.inputs import open_inputs
-    from xray.training.deploy import load_deployed
+    from xray.datasets.inputs import open_inputs
+    from xray.models.weights import load_deployed
 
     inputs = open_inputs(config.check_data) if config.check_data else None
     load_deployed(run)  # what is no run is told at once: the exporter takes seconds to import
     with Console(stderr=True).status("exporting"):
-        from xray.onnx_check import RADIOGRAPHS, compare, given_canvases, phantom_canvases
-        from xray.onnx_export import OPSET, canvas_size_of, to_onnx
+        from xray.export.onnx import OPSET, canvas_size_of, to_onnx
+        from xray.export.onnx_check import RADIOGRAPHS, compare, given_canvases, phantom_canvases
 
         size = canvas_size_of(run)
         canvases = given_canvases(inputs, size) if inputs is not None else phantom_canvases(size, RADIOGRAPHS)
@@ -117,7 +117,7 @@ def import_torchvision(config: Config) -> None:
     (path,) = config.weights
     out = run_folder(config)
 
-    from xray.detection.torchvision_weights import read_torchvision
+    from xray.export.torchvision import read_torchvision
 
     description, state = read_torchvision(path, config.categories, config.canvas_size)
     write_run(out, description, state)
@@ -134,7 +134,7 @@ def export_run(config: Config) -> None:
         )
     out = run_folder(config)
 
-    from xray.heads import join_runs
+    from xray.inference.shared_trunk import join_runs
 
     description, state = join_runs(*config.weights)
     write_run(out, description, state)
@@ -152,8 +152,8 @@ def run_folder(config: Config) -> Path:
     if out.resolve() in [run.resolve() for run in config.weights]:
         raise InputError(f"{out} is one of the runs to join: give another --save-path")
 
+    from xray.models.weights import MODEL_FILE, WEIGHTS_FILE
     from xray.outputs.unfinished import is_unfinished
-    from xray.training.deploy import MODEL_FILE, WEIGHTS_FILE
 
     held = {entry.name.removesuffix(".part") for entry in out.iterdir()} - {"export"} if out.is_dir() else set()
     if others := held - {MODEL_FILE, WEIGHTS_FILE, "model.onnx"}:
@@ -165,8 +165,8 @@ def run_folder(config: Config) -> Path:
 
 def write_run(out: Path, description: dict[str, Any], state: dict[str, Any]) -> None:
     """Both files of a run, with a mark beside them until they are there."""
+    from xray.models.weights import save_deployed
     from xray.outputs.unfinished import finishing
-    from xray.training.deploy import save_deployed
 
     with finishing(out, "export"):
         save_deployed(out, state, description)
@@ -185,8 +185,8 @@ def export_torchvision(config: Config) -> None:
 
     import torch
 
-    from xray.detection.torchvision_weights import torchvision_code
-    from xray.training.deploy import load_deployed
+    from xray.export.torchvision import torchvision_code
+    from xray.models.weights import load_deployed
 
     (run,) = config.weights
     description, state = load_deployed(run)

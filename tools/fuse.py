@@ -16,13 +16,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from xray.command import command
+from xray.commands.runner import command
 from xray.errors import FlagError, InputError
 from xray.flags import check_range
 
 if TYPE_CHECKING:
-    from xray.data.predictions import Predictions
-    from xray.data.store import Store
+    from xray.datasets.store import Store
+    from xray.structures.predictions import Predictions
 
 PREDICTIONS = "predictions.json"
 SUBMISSION = "submission.csv"
@@ -76,12 +76,12 @@ def main(config: Config) -> None:
 
     from rich.console import Console
 
-    from xray.data.alignment import check_categories
-    from xray.data.predictions import NO_FINDING_CATEGORY, write_predictions
-    from xray.data.store import open_store
-    from xray.detection.fusion import fuse
-    from xray.outputs.foreign_predictions import read_any_predictions
-    from xray.outputs.submission import write_submission
+    from xray.datasets.foreign_predictions import read_any_predictions
+    from xray.datasets.store import open_store
+    from xray.evaluation.alignment import check_categories
+    from xray.inference.ensemble import fuse
+    from xray.structures.predictions import NO_FINDING_CATEGORY, write_predictions
+    from xray.structures.submission import write_submission
 
     store = open_store(config.data_path, pixels=False)
     # Each by itself and before anything is fused: two files may name one radiograph in two ways.
@@ -126,7 +126,7 @@ def images_to_submit(store: "Store", fused: "Predictions") -> tuple[list[str], i
     These are all images of each split and fold that the predictions touch, in the dataset's order, then those that
     the dataset does not know.
     """
-    from xray.data.alignment import whole_groups
+    from xray.evaluation.alignment import whole_groups
 
     rows = store.resolve(fused.image_ids)
     name = dict(zip(rows.tolist(), fused.image_ids, strict=True))

@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 from rich.console import Console
 
-from xray.command import command
+from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
 from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
 from xray.flags import check_range, require
@@ -28,14 +28,14 @@ from xray.storage.places import as_given
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xray.cluster import Cluster
-    from xray.data.inputs import Inputs
-    from xray.data.prediction_journal import PredictionJournal
-    from xray.data.probabilities import MapWriter
-    from xray.data.store import Store
-    from xray.outputs.dicom_results import DicomResults
-    from xray.pipeline import Pipeline
-    from xray.streaming import Batch
+    from xray.cluster.ray import Cluster
+    from xray.datasets.inputs import Inputs
+    from xray.datasets.store import Store
+    from xray.inference.pipeline import Pipeline
+    from xray.inference.prediction_journal import PredictionJournal
+    from xray.inference.streaming import Batch
+    from xray.outputs.dicom.results import DicomResults
+    from xray.structures.probability_maps import MapWriter
 
 UNFINISHED = "predictions.part"
 """What was found so far, in OUT, until all is."""
@@ -133,7 +133,7 @@ def main(config: InferConfig) -> int:
     out = Path(config.save_path)
     check_out(config)
 
-    from xray.data.inputs import open_inputs
+    from xray.datasets.inputs import open_inputs
 
     data = Path(config.data_path)
     beside = [Path(config.sample_submission)] if config.sample_submission else []
@@ -146,18 +146,18 @@ def main(config: InferConfig) -> int:
         inputs = inputs.only(set(order))
 
     # torch last: what is wrong with the input has been said by now.
-    from xray.data.prediction_journal import PredictionJournal
-    from xray.data.probabilities import INDEX
-    from xray.data.run_warnings import tell
+    from xray.inference.pipeline import load_pipeline
+    from xray.inference.prediction_journal import PredictionJournal
+    from xray.models.device import inference_precision, keep_freed_memory, resolve_device
     from xray.outputs.results import WARNINGS, warnings_of, write_results
-    from xray.pipeline import load_pipeline
-    from xray.segmentation.triplet import Triplet
-    from xray.training.device import inference_precision, keep_freed_memory, resolve_device
+    from xray.radiographs.run_warnings import tell
+    from xray.structures.probability_maps import INDEX
+    from xray.structures.triplet import Triplet
 
     # The cluster's nodes have devices of their own; here the models are but loaded, to see that they can be.
     device = resolve_device(config.device if config.engine == "local" and config.runtime == "torch" else "cpu")
     if config.runtime == "onnx":
-        from xray.onnx_runtime import onnx_device
+        from xray.inference.onnx_runtime import onnx_device
 
         device, config = onnx_device(config.device), dataclasses.replace(config, precision="32")
     elif config.engine == "local":
@@ -217,7 +217,7 @@ def check(config: InferConfig) -> None:
         prune=(0, 4), fold=(-1, 99), report_threshold=(0, 1), cores_per_actor=(0, 512),
     )  # fmt: skip
     if config.engine == "ray" or config.address or config.cores_per_actor:
-        from xray.cluster import check_flags
+        from xray.cluster.ray import check_flags
 
         check_flags(config.engine, config.address, config.cores_per_actor)
     if config.runtime == "onnx":
@@ -253,7 +253,7 @@ def check_out(config: InferConfig) -> None:
 
 def truth_of(config: InferConfig, inputs: "Inputs") -> "Store | None":
     """The dataset with the truth to draw, None where there is none. Raises InputError if --truth knows nothing."""
-    from xray.data.store import open_store
+    from xray.datasets.store import open_store
 
     if not config.truth:
         return inputs.store
@@ -271,7 +271,7 @@ def rows_of_submission(data: Path, ids: tuple[str, ...], sample: str) -> list[st
 
     In that of the files where there is none that speaks of them, or where one file was asked for.
     """
-    from xray.outputs.submission import submission_order
+    from xray.structures.submission import submission_order
 
     if sample:
         return submission_order(Path(sample))
@@ -293,15 +293,15 @@ def dicom_results(config: InferConfig, inputs: "Inputs", pipeline: "Pipeline") -
             f"--sr and --seg refer to DICOM files, and {config.data_path} is a dataset directory: give the files"
         )
     need("--sr or --seg", "dicom-out", "highdicom")
-    from xray.outputs.dicom_objects import algorithm_of
-    from xray.outputs.dicom_results import DicomResults
+    from xray.outputs.dicom.objects import algorithm_of
+    from xray.outputs.dicom.results import DicomResults
 
     settings = {"threshold": config.report_threshold, "mirrored": config.tta, "gate": config.gate}
     if pipeline.segmenters:
         settings["triplet"] = " ".join(f"{value:g}" for value in dataclasses.astuple(pipeline.triplet))
     runs = [Path(run) for run in config.weights]
     if config.runtime == "onnx":
-        from xray.onnx_runtime import onnx_file
+        from xray.inference.onnx_runtime import onnx_file
 
         runs = [onnx_file(run) for run in runs]
     algorithm = algorithm_of(runs, **settings)
@@ -320,12 +320,12 @@ def find_all(
     """Puts the findings of all radiographs that are not in the journal yet into it, and their maps and pictures out."""
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from xray.data.names import inside, safe_path
-    from xray.data.originals import enlarged
-    from xray.outputs.pictures import rows_of
+    from xray.datasets.originals import enlarged
+    from xray.inference.precision import settle, settle_by_trial
+    from xray.inference.streaming import consecutive, portion_of, radiographs, run
+    from xray.outputs.pictures.findings import rows_of
     from xray.outputs.results import save_overlay
-    from xray.precision import settle, settle_by_trial
-    from xray.streaming import consecutive, portion_of, radiographs, run
+    from xray.radiographs.names import inside, safe_path
 
     out, begin = Path(config.save_path), journal.done
     rest = inputs.only(set(inputs.ids[begin:]))
@@ -376,7 +376,7 @@ def find_all(
 def cluster_of(config: InferConfig) -> "contextlib.AbstractContextManager[Cluster]":
     """The connection to the Ray cluster that --address names."""
     need("--engine ray", "ray", "ray", "pyarrow")
-    from xray.cluster import connected
+    from xray.cluster.ray import connected
 
     return connected(config.address, config.cores_per_actor)
 
@@ -385,8 +385,8 @@ def batches_of_cluster(
     cluster: "Cluster", config: InferConfig, inputs: "Inputs", journal: "PredictionJournal"
 ) -> "Iterator[Batch]":
     """What the nodes find in the radiographs that are left, in order."""
-    from xray.cluster_inference import Plan, device_for, find, settle_for_all
-    from xray.segmentation.triplet import Triplet
+    from xray.cluster.inference import Plan, device_for, find, settle_for_all
+    from xray.structures.triplet import Triplet
 
     plan = Plan(
         runs=tuple(Path(run).absolute() for run in config.weights),
@@ -407,7 +407,7 @@ def batches_of_cluster(
 
 def map_writer(out: Path, pipeline: "Pipeline", journal: "PredictionJournal") -> "MapWriter":
     """The probability maps of all radiographs, those that an interrupted command wrote among them."""
-    from xray.data.probabilities import MapWriter
+    from xray.structures.probability_maps import MapWriter
 
     size = max(segmenter.canvas_size for segmenter in pipeline.segmenters)
     maps = MapWriter(out, journal.image_ids, pipeline.segmenters[0].categories, size, resume=journal.done > 0)
@@ -430,7 +430,7 @@ def kind_of_submission(pipeline: "Pipeline") -> str:
 
 def claims_of(config: InferConfig, inputs: "Inputs") -> dict[str, object]:
     """All that decides what is found: a command may go on with the journal of another only if these are equal."""
-    from xray.data.prediction_journal import stamp
+    from xray.inference.prediction_journal import stamp
 
     free = ("weights", "data_path", "save_path", "sample_submission", "n_workers", "timeout", "overwrite", "debug")
     free += ("engine", "address", "cores_per_actor", "sizes")

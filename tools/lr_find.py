@@ -23,12 +23,12 @@ from typing import Any
 
 import tyro
 
-from xray.command import run_command
-from xray.config import TrainingConfig, read_training_flags
+from xray.commands.runner import run_command
 from xray.errors import FlagError, InputError
 from xray.files import complete
 from xray.flags import require
 from xray.storage.places import run_training
+from xray.training.config import TrainingConfig, read_training_flags
 
 PICTURE = "lr_find.png"
 FEWEST = 10
@@ -55,8 +55,8 @@ def main(task_name: str, config: TrainingConfig, min_lr: float, max_lr: float, n
     from xray.train import build_task, check_data
 
     check_data(Path(config.data_path))
-    from xray.data.store import is_store, open_store
-    from xray.training.device import lightning_precision, resolve_device
+    from xray.datasets.store import is_store, open_store
+    from xray.models.device import lightning_precision, resolve_device
 
     device = resolve_device(config.device)
     if not is_store(config.data_path):

@@ -14,7 +14,7 @@ import dataclasses
 import os
 from typing import Literal
 
-from xray.command import command
+from xray.commands.runner import command
 from xray.errors import FlagError
 from xray.flags import MAX_SEED, check_range
 
@@ -55,8 +55,8 @@ def main(config: Config) -> None:
     """Writes the phantoms and says what to do with them."""
     check(config)
 
-    from xray.data.phantom_trees import write_lungs, write_siim
-    from xray.data.phantoms import write_vinbig
+    from xray.phantoms.siim_lungs import write_lungs, write_siim
+    from xray.phantoms.vinbig import write_vinbig
 
     writers = {"vinbig": write_vinbig, "siim": write_siim, "lungs": write_lungs}
     folders = []

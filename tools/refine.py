@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from xray.command import command
+from xray.commands.runner import command
 from xray.errors import FlagError, InputError
 from xray.findings import FINDINGS, PNEUMOTHORAX
 from xray.flags import check_range
@@ -24,10 +24,10 @@ from xray.flags import check_range
 if TYPE_CHECKING:
     import numpy as np
 
-    from xray.data.boxes import BoxTable
-    from xray.data.predictions import Predictions
-    from xray.data.store import Store
-    from xray.refine import Refinement
+    from xray.datasets.store import Store
+    from xray.inference.refine import Refinement
+    from xray.structures.boxes import BoxTable
+    from xray.structures.predictions import Predictions
 
 PREDICTIONS = "predictions.json"
 NAME = FINDINGS[PNEUMOTHORAX]
@@ -75,14 +75,14 @@ def main(config: Config) -> None:
 
     from rich.console import Console
 
-    from xray.data.alignment import check_categories
-    from xray.data.prediction_ids import resolve_images
-    from xray.data.predictions import Predictions, read_predictions, write_predictions
-    from xray.data.store import open_store
-    from xray.outputs.foreign_predictions import read_any_predictions
+    from xray.datasets.foreign_predictions import read_any_predictions
+    from xray.datasets.prediction_ids import resolve_images
+    from xray.datasets.store import open_store
+    from xray.evaluation.alignment import check_categories
+    from xray.inference.refine import Refinement, refine
+    from xray.models.weights import rewrite_description
     from xray.outputs.unfinished import finishing
-    from xray.refine import Refinement, refine
-    from xray.training.deploy import rewrite_description
+    from xray.structures.predictions import Predictions, read_predictions, write_predictions
 
     store = open_store(config.data_path, pixels=False)
     category = next((number for number, name in store.categories.items() if name == NAME), None)
@@ -140,7 +140,7 @@ def may_write(config: Config) -> bool:
 
 def read_run(run: Path) -> dict[str, Any]:
     """model.json of a segmenter that knows pneumothorax alone. Raises InputError for any other run."""
-    from xray.training.deploy import load_deployed
+    from xray.models.weights import load_deployed
 
     description, _ = load_deployed(run)
     if description["task"] != "segmentation" or list(description.get("categories", {}).values()) != [NAME]:
@@ -150,7 +150,7 @@ def read_run(run: Path) -> dict[str, Any]:
 
 def read_setting(run: Path, description: dict[str, Any]) -> "Refinement":
     """The refinement that was fitted for a run. Raises InputError where there is none."""
-    from xray.refine import Refinement
+    from xray.inference.refine import Refinement
 
     if "refinement" not in description:
         raise InputError(f"{run} has no fitted refinement: fit one with --fit on radiographs it was not trained on")
@@ -170,7 +170,7 @@ def together(
     """
     import numpy as np
 
-    from xray.data.masks import encode_mask
+    from xray.structures.masks import encode_mask
 
     names: dict[str, int] = {}
     tables = []
@@ -213,7 +213,7 @@ def rows_to_score(store: "Store", table: "BoxTable", components: "BoxTable", con
     """Rows of the store to fit and score on: those asked for, or all of the groups that both predictions touch."""
     import numpy as np
 
-    from xray.data.alignment import whole_groups
+    from xray.evaluation.alignment import whole_groups
 
     # A segmenter has no row for a radiograph without a mask, so the radiographs that both name would not do.
     touched = [whole_groups(store, np.unique(own.images[own.images < len(store)])) for own in (table, components)]
@@ -238,8 +238,8 @@ def assess(
     """Fits where asked to → (the setting, lines with AP before and after on the rows `scored`)."""
     import numpy as np
 
-    from xray.data.alignment import patient_numbers
-    from xray.refine import GRID, cross_validate, fit_refinement
+    from xray.evaluation.alignment import patient_numbers
+    from xray.inference.refine import GRID, cross_validate, fit_refinement
 
     chosen = np.flatnonzero(_among(components.images, scored))
     own = {place: segmentations[row] for place, row in enumerate(chosen.tolist())}

@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 import tyro
 
-from xray.command import command
+from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
 from xray.flags import check_range
 from xray.serving.accepting import Door
@@ -27,7 +27,7 @@ from xray.serving.host_names import host_names
 from xray.serving.quiet import silence_libraries, telling
 
 if TYPE_CHECKING:
-    from xray.outputs.dicom_objects import Algorithm
+    from xray.outputs.dicom.objects import Algorithm
     from xray.serving.dicom_node import DicomNode
     from xray.serving.service import Service
 
@@ -105,13 +105,13 @@ def main(config: ServeConfig) -> None:
         # What is wrong with the flags has been said by now: the rest imports torch.
         import numpy as np
 
-        from xray.outputs.dicom_objects import algorithm_of
-        from xray.pipeline import load_pipeline
-        from xray.precision import CPU_BATCH, lowered
+        from xray.inference.pipeline import load_pipeline
+        from xray.inference.precision import CPU_BATCH, lowered
+        from xray.models.device import inference_precision, keep_freed_memory, resolve_device
+        from xray.outputs.dicom.objects import algorithm_of
         from xray.serving.app import create_app
         from xray.serving.connections import server_of
         from xray.serving.service import Limits, Service
-        from xray.training.device import inference_precision, keep_freed_memory, resolve_device
 
         silence_libraries()
         device = resolve_device(config.device)
@@ -168,7 +168,7 @@ def dicom_node(config: ServeConfig, service: "Service", algorithm: "Algorithm") 
     if config.dicom_port is None:
         yield None
         return
-    from xray.outputs.dicom_results import DicomResults
+    from xray.outputs.dicom.results import DicomResults
     from xray.serving.dicom_node import DicomNode, Limits, answering
     from xray.serving.dicom_peers import parse_peer
 

@@ -23,17 +23,17 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from xray.command import command
-from xray.data.masks import decode_mask
-from xray.data.names import safe_name
-from xray.data.predictions import Predictions
-from xray.data.store import Store, open_store
+from xray.commands.runner import command
+from xray.datasets.foreign_predictions import read_any_predictions
+from xray.datasets.store import Store, open_store
 from xray.errors import FlagError, InputError
 from xray.findings import NO_FINDING_NAME, colour_of
 from xray.flags import MAX_SEED, check_range
-from xray.outputs.foreign_predictions import read_any_predictions
-from xray.outputs.overlays import Mark, Region, draw_contact_sheet, draw_overlay, save_picture
-from xray.outputs.pictures import draw_findings, draw_with_truth, in_words, rows_of
+from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
+from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay, save_picture
+from xray.radiographs.names import safe_name
+from xray.structures.masks import decode_mask
+from xray.structures.predictions import Predictions
 
 CONTACT_SHEET = "contact_sheet.png"
 MOST_ON_A_SHEET = 48

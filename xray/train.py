@@ -20,18 +20,18 @@ if __name__ == "__main__":
     # Of SIGTERM the training itself makes something: it saves what it has reached.
     interrupts.watch(signal.SIGINT)
 
-from xray.command import run_command
-from xray.config import CONFIG_FILE, TrainingConfig, read_training_flags, save_config
+from xray.commands.runner import run_command
 from xray.errors import InputError
 from xray.files import PART
-from xray.launch import Launch, find_launch, follow_the_first, linger, with_launch
-from xray.sagemaker_env import failure_told, is_sagemaker, publish, sagemaker_flags
 from xray.storage.places import run_training
+from xray.training.config import CONFIG_FILE, TrainingConfig, read_training_flags, save_config
+from xray.training.launch import Launch, find_launch, follow_the_first, linger, with_launch
+from xray.training.sagemaker import failure_told, is_sagemaker, publish, sagemaker_flags
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from xray.data.store import Store
+    from xray.datasets.store import Store
     from xray.training.checkpoints import Progress
     from xray.training.meeting import Meeting
 
@@ -55,13 +55,13 @@ def main(task_name: str, config: TrainingConfig) -> int:
     # Heavy imports wait until the flags are known to be right, so that --help and mistakes answer at once.
     import torch
 
-    from xray.data.dataset import shared_with_workers
-    from xray.data.store import open_store
-    from xray.sides import told
+    from xray.datasets.store import open_store
+    from xray.models.device import compile_options, lightning_precision, resolve_device
+    from xray.structures.sides import told
     from xray.training.checkpoints import LAST, LastCheckpoint, Stopped, check_resumable, clear_leftovers
     from xray.training.determinism import deterministic
-    from xray.training.device import compile_options, lightning_precision, resolve_device
     from xray.training.failures import explain, is_lost_worker, quiet_threads
+    from xray.training.loading import shared_with_workers
     from xray.training.meeting import Meeting
     from xray.training.trainer import build_trainer
 
@@ -126,17 +126,17 @@ def build_task(name: str, config: TrainingConfig, store: "Store") -> Any:
     # Each brings libraries of its own: only the one that is asked for is imported.
     match name:
         case "detection":
-            from xray.detection.task import DetectionTask as TaskType
+            from xray.training.tasks.detection import DetectionTask as TaskType
         case "segmentation":
-            from xray.segmentation.task import SegmentationTask as TaskType
+            from xray.training.tasks.segmentation import SegmentationTask as TaskType
         case "classification":
-            from xray.classification.task import ClassificationTask as TaskType
+            from xray.training.tasks.classification import ClassificationTask as TaskType
     return TaskType(config, store)
 
 
 def draw_validation(task: Any, row: int) -> "np.ndarray":
     """Truth and prediction of one validation radiograph side by side, (H, W, 3) uint8."""
-    from xray.outputs.pictures import draw_findings, draw_with_truth, in_words, rows_of
+    from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
 
     store, validated = task.store, task.validated
     record, canvas, categories = store.records[row], store.canvas(row), store.categories
@@ -176,8 +176,8 @@ def check_run_directory(run: Path, resume: bool) -> None:
 
 def check_data(data: Path) -> None:
     """Raises InputError unless `data` is a dataset directory or a raw VinBig directory."""
-    from xray.data.store import is_store
-    from xray.data.vinbig import is_raw_vinbig
+    from xray.datasets.sources.vinbig import is_raw_vinbig
+    from xray.datasets.store import is_store
 
     if not data.exists():
         raise InputError(
@@ -195,9 +195,9 @@ def dataset_directory(
     config: TrainingConfig, run: Path, launch: Launch | None = None, meeting: "Meeting | None" = None
 ) -> Path:
     """The dataset directory to train on; a raw VinBig directory is converted into the run first, by one process."""
-    from xray.data.conversion import print_account
-    from xray.data.store import is_store
-    from xray.data.vinbig import convert_vinbig
+    from xray.datasets.conversion import print_account
+    from xray.datasets.sources.vinbig import convert_vinbig
+    from xray.datasets.store import is_store
 
     data = Path(config.data_path)
     if is_store(data):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
-from xray.assessment.calibration import (
+from xray.evaluation.calibration import (
     HIGHEST,
     LOWEST,
     N_BINS,
@@ -23,7 +23,7 @@ from xray.assessment.calibration import (
     reliability,
     scale,
 )
-from xray.data.resampling import draw_patients
+from xray.evaluation.resampling import draw_patients
 
 SCORES, TRUTH = [0.9, 0.8, 0.8, 0.3, 0.1], [1, 1, 0, 0, 1]
 

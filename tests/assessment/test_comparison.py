@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xray.assessment.comparison import Comparison, Difference, compare, difference_of, p_value
-from xray.assessment.scored import Scored, read_scored, scored_of, write_scored
-from xray.data.boxes import BoxTable
-from xray.data.fingerprint import fingerprint
-from xray.data.predictions import Predictions, read_predictions
-from xray.data.resampling import draw_patients
-from xray.data.store import Store, open_store
-from xray.detection.metrics import coco_metrics, detection_metrics
+from xray.datasets.fingerprint import fingerprint
+from xray.datasets.store import Store, open_store
 from xray.errors import InputError
-from xray.evaluation import evaluate, plain_numbers
+from xray.evaluation.box_metrics import coco_metrics, detection_metrics
+from xray.evaluation.comparison import Comparison, Difference, compare, difference_of, p_value
+from xray.evaluation.evaluate import evaluate, plain_numbers
+from xray.evaluation.resampling import draw_patients
+from xray.evaluation.scored import Scored, read_scored, scored_of, write_scored
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import Predictions, read_predictions
 
 SQUARE, FAR, NEAR = (100, 100, 500, 500), (500, 1000, 900, 1800), (120, 100, 520, 500)
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xray.assessment.assess import assess
-from xray.assessment.subgroups import BOX_SIZE, Group, subgroups
-from xray.data.boxes import BoxTable
-from xray.data.predictions import Predictions
-from xray.data.probabilities import MapWriter, read_maps
-from xray.data.store import Store, open_store
-from xray.evaluation import evaluate
+from xray.datasets.store import Store, open_store
+from xray.evaluation.assess import assess
+from xray.evaluation.evaluate import evaluate
+from xray.evaluation.subgroups import BOX_SIZE, Group, subgroups
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import Predictions
+from xray.structures.probability_maps import MapWriter, read_maps
 
 SEXES, AGES = ("F", "M", "F", None), ("40-49", "90+", 8, "unclear")
 

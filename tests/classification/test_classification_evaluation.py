@@ -5,10 +5,10 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from xray.classification.evaluation import LabelScores, _resampled, evaluate_labels
-from xray.classification.metrics import operating_curve
-from xray.data.alignment import Alignment
-from xray.data.boxes import BoxTable
+from xray.evaluation.alignment import Alignment
+from xray.evaluation.label_metrics import operating_curve
+from xray.evaluation.labels import LabelScores, _resampled, evaluate_labels
+from xray.structures.boxes import BoxTable
 
 NOBODY = BoxTable.empty()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from xray.classification.losses import balancing_weights, classification_loss
+from xray.models.classification.losses import balancing_weights, classification_loss
 
 # p = 0.8 and 0.4 for one radiograph, 0.6 and 0.2 for another.
 P = torch.tensor([[0.8, 0.4], [0.6, 0.2]])

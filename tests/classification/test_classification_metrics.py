@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import (
     binary_roc,
 )
 
-from xray.classification.metrics import classification_metrics, operating_curve
+from xray.evaluation.label_metrics import classification_metrics, operating_curve
 
 
 def test_five_radiographs_by_hand():

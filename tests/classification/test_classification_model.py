@@ -9,10 +9,10 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from xray.classification.losses import classification_loss
-from xray.classification.model import build_classifier, load_initial_weights
 from xray.errors import InputError
-from xray.training.deploy import load_deployed, save_deployed
+from xray.models.classification.classifier import build_classifier, load_initial_weights
+from xray.models.classification.losses import classification_loss
+from xray.models.weights import load_deployed, save_deployed
 
 NETWORKS = ("densenet121", "resnet18", "mobilenetv2_100", "efficientnet_b0", "convnext_atto", "vit_tiny_patch16_224")
 LOSSES = ("bce", "weighted", "focal")
@@ -140,7 +140,7 @@ def test_without_a_network_connection(tmp_path, monkeypatch):
         raise OSError("Name or service not known")
 
     monkeypatch.setattr("socket.getaddrinfo", no_such_host)
-    monkeypatch.setattr("xray.training.pretrained.getproxies", dict)
+    monkeypatch.setattr("xray.models.pretrained.getproxies", dict)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     start = time.perf_counter()
     with pytest.raises(InputError, match=r"ImageNet weights of resnet18 could not be downloaded.*--weights FILE"):

@@ -11,8 +11,8 @@ import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from xray.data.boxes import BoxTable
-from xray.data.source import Source, SourceImage
+from xray.datasets.source import Source, SourceImage
+from xray.structures.boxes import BoxTable
 
 HEADER = ("image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xray.data.alignment import align, patient_numbers, whole_groups, with_known_masks
-from xray.data.boxes import BoxTable
-from xray.data.predictions import Predictions
-from xray.data.store import Store, open_store
+from xray.datasets.store import Store, open_store
 from xray.errors import InputError
+from xray.evaluation.alignment import align, patient_numbers, whole_groups, with_known_masks
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import Predictions
 
 SQUARE, OTHER = (100, 100, 500, 500), (500, 1000, 900, 1800)
 IMAGES = [

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray.data import attributes
-from xray.data.attributes import age_band, manufacturer, plain_attributes
-from xray.data.boxes import BoxTable
-from xray.data.conversion import write_store
-from xray.data.phantom.dicom import dicom_of, sample_storage
-from xray.data.source import Source, SourceImage
+from xray.datasets.conversion import write_store
+from xray.datasets.source import Source, SourceImage
+from xray.phantoms.dicom import dicom_of, sample_storage
+from xray.radiographs import attributes
+from xray.radiographs.attributes import age_band, manufacturer, plain_attributes
+from xray.structures.boxes import BoxTable
 
 
 @pytest.mark.parametrize(

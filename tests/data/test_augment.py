@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.data.augment import AUGMENTATIONS, Augmentation
-from xray.sides import mirrored
+from xray.structures.sides import mirrored
+from xray.training.augment import AUGMENTATIONS, Augmentation
 
 SIZE = 96
 MIRROR = mirrored({1: "Left lung", 2: "Right lung", 3: "Nodule"})

@@ -10,7 +10,8 @@ from ensemble_boxes import weighted_boxes_fusion as reference_fusion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.data.boxes import (
+from xray.errors import InputError
+from xray.structures.boxes import (
     FUSED_SCORES,
     BoxTable,
     box_iou,
@@ -18,7 +19,6 @@ from xray.data.boxes import (
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
-from xray.errors import InputError
 
 
 def test_iou_by_hand():
@@ -170,7 +170,7 @@ def test_parts_fused_apart_are_the_whole(seed, score, rows_a_part):
     boxes = np.concatenate([corner, corner + random.integers(0, 6, (n, 2))], axis=1)
     table = BoxTable.of(random.integers(0, 5, n), random.integers(1, 3, n), boxes, random.integers(0, 5, n) / 4)
     models, weights = random.integers(0, 3, n), [1.0, 0.5, 2.0]
-    with mock.patch("xray.data.boxes.ROWS_A_PART", rows_a_part):
+    with mock.patch("xray.structures.boxes.ROWS_A_PART", rows_a_part):
         in_parts = weighted_boxes_fusion(table, models, weights, 0.4, 0.1, score)
     expected = plain_fusion(table, models, weights, 0.4, 0.1, score)
     found = [

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from xray.data.boxes import box_iou
-from xray.data.canvas import Canvas
+from xray.radiographs.canvas import Canvas
+from xray.structures.boxes import box_iou
 
 canvases = st.builds(Canvas, st.integers(1, 4000), st.integers(1, 4000), st.integers(8, 1500))
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xray.data.augment import Augmentation
-from xray.data.changes import Change, change_images, change_masks, stack_changes
-from xray.sides import mirrored
+from xray.structures.sides import mirrored
+from xray.training.augment import Augmentation
+from xray.training.changes import Change, change_images, change_masks, stack_changes
 
 SIZE = 128
 MIRROR = mirrored({1: "Left lung", 2: "Right lung", 3: "Nodule"})

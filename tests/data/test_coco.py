@@ -11,10 +11,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from source_cases import write_picture
 
-from xray.data.coco import convert_coco, read_coco
-from xray.data.masks import decode_mask
-from xray.data.store import open_store
+from xray.datasets.sources.coco import convert_coco, read_coco
+from xray.datasets.store import open_store
 from xray.errors import InputError
+from xray.structures.masks import decode_mask
 
 
 def image(number, **changes):

@@ -13,11 +13,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from source_cases import write_picture
 
-from xray.data.coco import convert_coco
-from xray.data.prediction_ids import resolve
-from xray.data.predictions import read_predictions
-from xray.data.store import open_store
-from xray.evaluation import evaluate
+from xray.datasets.prediction_ids import resolve
+from xray.datasets.sources.coco import convert_coco
+from xray.datasets.store import open_store
+from xray.evaluation.evaluate import evaluate
+from xray.structures.predictions import read_predictions
 
 N, WIDTH, HEIGHT = 7, 60, 40
 NAMES = ("Nodule", "Mass", "Effusion")

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import uid
 
-from xray.data import codestream
-from xray.data.codestream import KEPT, RadiographError, decode_codestream, plain_jpeg_2000
+from xray.radiographs import codestream
+from xray.radiographs.codestream import KEPT, RadiographError, decode_codestream, plain_jpeg_2000
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (96, 128), dtype=np.uint8)
 DECODING = {b"\xff" + bytes([marker]) for marker in KEPT}

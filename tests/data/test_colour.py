@@ -12,8 +12,8 @@ from dicom_cases import chest_values, dataset, encapsulated, save
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from xray.data.colour import FEW_COLOURED, expanded
-from xray.data.radiograph import RadiographError, read_radiograph
+from xray.radiographs.colour import FEW_COLOURED, expanded
+from xray.radiographs.radiograph import RadiographError, read_radiograph
 
 GREY = chest_values(40, 50, bits=8).astype(np.uint8)
 DEEP = chest_values(40, 50, bits=12)

@@ -11,14 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from source_cases import gradient, picture_source, write_picture
 
-from xray.data import conversion, decoding, journal
-from xray.data.boxes import BoxTable, box_iou
-from xray.data.canvas import Canvas
-from xray.data.conversion import write_store
-from xray.data.run_warnings import RunWarning
-from xray.data.source import SourceImage, fuse_readers
-from xray.data.store import is_store, open_store
+from xray.datasets import conversion, journal
+from xray.datasets.conversion import write_store
+from xray.datasets.source import SourceImage, fuse_readers
+from xray.datasets.store import is_store, open_store
 from xray.errors import InputError
+from xray.radiographs import decoding
+from xray.radiographs.canvas import Canvas
+from xray.radiographs.run_warnings import RunWarning
+from xray.structures.boxes import BoxTable, box_iou
 
 FILES = ("images.npy", "annotations.json", "conversion.json")
 

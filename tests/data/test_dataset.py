@@ -10,9 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.data.augment import Augmentation
-from xray.data.changes import change_images
-from xray.data.dataset import (
+from xray.datasets.store import open_store
+from xray.errors import InputError
+from xray.structures.sides import mirrored
+from xray.training.augment import Augmentation
+from xray.training.changes import change_images
+from xray.training.loading import (
     BoxDataset,
     EpochSampler,
     LabelDataset,
@@ -22,9 +25,6 @@ from xray.data.dataset import (
     sample_seed,
     shared_with_workers,
 )
-from xray.data.store import open_store
-from xray.errors import InputError
-from xray.sides import mirrored
 
 
 @pytest.fixture(scope="module")

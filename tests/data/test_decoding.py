@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from xray.data import decoding
-from xray.data.canvas import Canvas
-from xray.data.decoding import Decoded, Undecodable, decode_canvas, decode_canvases
-from xray.data.radiograph import read_radiograph
 from xray.errors import InputError
+from xray.radiographs import decoding
+from xray.radiographs.canvas import Canvas
+from xray.radiographs.decoding import Decoded, Undecodable, decode_canvas, decode_canvases
+from xray.radiographs.radiograph import read_radiograph
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -258,7 +258,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_decoding
-from xray.data.decoding import decode_canvases
+from xray.radiographs.decoding import decode_canvases
 
 if __name__ == "__main__":
     for outcome in decode_canvases([Path({path!r})] * 1000, 32, 2, timeout=2, decode=test_decoding.{decode}):

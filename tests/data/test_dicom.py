@@ -11,8 +11,8 @@ import PIL.Image
 import pytest
 from pydicom import uid
 
-from xray.data.dicom import check_dicom
-from xray.data.radiograph import RadiographError, radiograph_size, read_radiograph
+from xray.radiographs.dicom import check_dicom
+from xray.radiographs.radiograph import RadiographError, radiograph_size, read_radiograph
 
 VALUES = cases.chest_values(48, 50, bits=12)
 STRETCHED = VALUES / 4095 * 255

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xray.data.fingerprint import fingerprint
-from xray.data.store import open_store
+from xray.datasets.fingerprint import fingerprint
+from xray.datasets.store import open_store
 
 SQUARE, FAR = (100, 100, 500, 500), (500, 1000, 900, 1800)
 IMAGES = [("a", "train", 0, "p"), ("b", "train", 1, "p"), ("c", "train", 1, None), ("d", "test", -1, "q")]

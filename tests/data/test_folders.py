@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from source_cases import write_dicom, write_picture
 
-from xray.data.folders import convert_folders, read_folders
-from xray.data.store import open_store
+from xray.datasets.sources.folders import convert_folders, read_folders
+from xray.datasets.store import open_store
 from xray.errors import InputError
 
 
@@ -288,7 +288,7 @@ def test_no_directory_and_pictures_without_folders(tmp_path):
 
 
 def test_an_interrupted_conversion_goes_on_only_with_the_same_labels(kaggle, tmp_path, monkeypatch):
-    from xray.data import decoding
+    from xray.radiographs import decoding
 
     whole = decoding.decode_canvases
 

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tools.convert import Coco, check
-from xray.data.folds import assign_folds
+from xray.datasets.folds import assign_folds
 from xray.errors import InputError
 
 

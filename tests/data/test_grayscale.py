@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from xray.data import grayscale
-from xray.data.grayscale import GreyMeaning, LookupTable, display_grey, white_level
-from xray.data.radiograph import read_radiograph
+from xray.radiographs import grayscale
+from xray.radiographs.grayscale import GreyMeaning, LookupTable, display_grey, white_level
+from xray.radiographs.radiograph import read_radiograph
 
 
 def expected_grey(ds: Dataset, stored: np.ndarray) -> np.ndarray:

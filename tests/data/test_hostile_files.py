@@ -19,19 +19,19 @@ from hypothesis import strategies as st
 from pydicom import uid
 from source_cases import write_picture, write_table
 
-from xray.data import decoding
-from xray.data.coco import read_coco
-from xray.data.decoding import Decoded, Failed, Undecodable, decode_canvas, decode_canvases, in_workers
-from xray.data.dicom import MAX_FRAGMENTS
-from xray.data.inputs import open_inputs
-from xray.data.lungs import read_lungs
-from xray.data.mask_reading import Pictures, Runs, read_pictures, read_runs, regions
-from xray.data.masks import MaskError, decode_mask, encode_mask
-from xray.data.predictions import read_predictions
-from xray.data.radiograph import RadiographError, radiograph_size, read_radiograph
-from xray.data.siim import read_siim
-from xray.data.store import open_store
+from xray.datasets.inputs import open_inputs
+from xray.datasets.sources.coco import read_coco
+from xray.datasets.sources.lungs import read_lungs
+from xray.datasets.sources.mask_reading import Pictures, Runs, read_pictures, read_runs, regions
+from xray.datasets.sources.siim import read_siim
+from xray.datasets.store import open_store
 from xray.errors import InputError
+from xray.radiographs import decoding
+from xray.radiographs.decoding import Decoded, Failed, Undecodable, decode_canvas, decode_canvases, in_workers
+from xray.radiographs.dicom import MAX_FRAGMENTS
+from xray.radiographs.radiograph import RadiographError, radiograph_size, read_radiograph
+from xray.structures.masks import MaskError, decode_mask, encode_mask
+from xray.structures.predictions import read_predictions
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "fuzz")]
 
@@ -358,7 +358,7 @@ def test_any_json_is_predictions_or_refused(tmp_path: Path, rows: list) -> None:
 
 def test_a_table_of_one_endless_number(tmp_path: Path) -> None:
     """Readers are sorted by the numbers in their names, which Python refuses to read beyond 4300 digits."""
-    from xray.data.vinbig import read_vinbig
+    from xray.datasets.sources.vinbig import read_vinbig
 
     rows = [["a", "No finding", 14, name, "", "", "", ""] for name in ("R" + "9" * 5000, "²", "R10", "R9", "١")]
     write_table(tmp_path / "train.csv", rows)
@@ -368,7 +368,7 @@ def test_a_table_of_one_endless_number(tmp_path: Path) -> None:
 
 
 def test_aliases_without_end_in_a_recipe(tmp_path: Path) -> None:
-    from xray.config import read_yaml
+    from xray.training.config import read_yaml
 
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from xray.data.canvas import Canvas
-from xray.data.decoding import Undecodable
-from xray.data.inputs import open_inputs
-from xray.data.store import open_store
+from xray.datasets.inputs import open_inputs
+from xray.datasets.store import open_store
 from xray.errors import InputError
+from xray.radiographs.canvas import Canvas
+from xray.radiographs.decoding import Undecodable
 
 
 def write(path, level=100, width=60, height=40):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from source_cases import write_picture
 
-from xray.data.lungs import convert_lungs, read_lungs
-from xray.data.mask_canvas import mask_canvas
-from xray.data.masks import decode_mask, encode_mask
-from xray.data.store import open_store
+from xray.datasets.mask_canvas import mask_canvas
+from xray.datasets.sources.lungs import convert_lungs, read_lungs
+from xray.datasets.store import open_store
 from xray.errors import InputError
+from xray.structures.masks import decode_mask, encode_mask
 
 WIDTH, HEIGHT = 200, 160
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from source_cases import picture_source, write_picture
 
-from xray.data.boxes import BoxTable
-from xray.data.canvas import Canvas
-from xray.data.conversion import write_store
-from xray.data.mask_canvas import mask_canvas
-from xray.data.masks import MAX_CHARACTERS, encode_mask
-from xray.data.source import SourceImage
-from xray.data.store import Store, open_store
+from xray.datasets.conversion import write_store
+from xray.datasets.mask_canvas import mask_canvas
+from xray.datasets.source import SourceImage
+from xray.datasets.store import Store, open_store
+from xray.radiographs.canvas import Canvas
+from xray.structures.boxes import BoxTable
+from xray.structures.masks import MAX_CHARACTERS, encode_mask
 
 
 def coco_rle(mask):

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from xray.data.mask_reading import read_mask, regions
-from xray.data.masks import decode_mask, encode_mask
-from xray.data.radiograph import RadiographError
+from xray.datasets.sources.mask_reading import read_mask, regions
+from xray.radiographs.radiograph import RadiographError
+from xray.structures.masks import decode_mask, encode_mask
 
 
 def pixels_of(region, shape):

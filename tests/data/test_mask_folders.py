@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from source_cases import write_dicom
 
-from xray.data import mask_folders
-from xray.data.mask_folders import KEPT, LEFT_OUT, without_masks
+from xray.datasets.sources import mask_folders
+from xray.datasets.sources.mask_folders import KEPT, LEFT_OUT, without_masks
 
 
 @pytest.fixture(autouse=True)

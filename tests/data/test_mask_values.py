@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.data.mask_values import looks_like_mask, read_values
-from xray.data.radiograph import RadiographError
+from xray.datasets.sources.mask_values import looks_like_mask, read_values
+from xray.radiographs.radiograph import RadiographError
 
 SIZE = 160
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from xray.data.masks import MaskError, decode_mask, encode_mask
+from xray.structures.masks import MaskError, decode_mask, encode_mask
 
 
 def test_a_polygon_by_hand():

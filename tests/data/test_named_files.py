@@ -2,7 +2,7 @@
 
 import pytest
 
-from xray.data.named_files import NamedFiles, Resolved, resolve_ids, without_copies
+from xray.datasets.sources.named_files import NamedFiles, Resolved, resolve_ids, without_copies
 
 
 @pytest.mark.parametrize(

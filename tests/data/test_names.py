@@ -11,11 +11,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from source_cases import write_dicom, write_picture, write_table
 
-from xray.data.coco import convert_coco, read_coco
-from xray.data.folders import read_folders
-from xray.data.inputs import open_inputs
-from xray.data.lungs import read_lungs
-from xray.data.names import (
+from xray.datasets.inputs import open_inputs
+from xray.datasets.source import Source
+from xray.datasets.sources.coco import convert_coco, read_coco
+from xray.datasets.sources.folders import read_folders
+from xray.datasets.sources.lungs import read_lungs
+from xray.datasets.sources.siim import read_siim
+from xray.datasets.sources.vinbig import convert_vinbig, read_vinbig
+from xray.errors import InputError
+from xray.radiographs.names import (
     LINK_OUT,
     UNSAFE_NAME,
     UnsafeNameError,
@@ -26,10 +30,6 @@ from xray.data.names import (
     safe_name,
     safe_path,
 )
-from xray.data.siim import read_siim
-from xray.data.source import Source
-from xray.data.vinbig import convert_vinbig, read_vinbig
-from xray.errors import InputError
 
 LEADING_OUT = [
     "../secret", "../../secret", "a/../../secret", "..", ".", "a/..", "/etc/passwd", "//host/share", "C:\\secret",
@@ -317,8 +317,8 @@ def test_names_that_are_no_text_survive_conversion(tmp_path: Path) -> None:
             path.write_bytes(write_picture(tmp_path / "x.png", offset=len(name)).read_bytes())
         except OSError:
             pytest.skip("this file system takes valid names only")
-    from xray.data.folders import convert_folders
-    from xray.data.store import open_store
+    from xray.datasets.sources.folders import convert_folders
+    from xray.datasets.store import open_store
 
     convert_folders(tmp_path / "raw", tmp_path / "data", image_size=32, n_folds=2, n_workers=0)
     ids = [record["source_id"] for record in open_store(tmp_path / "data").records]
@@ -357,9 +357,9 @@ def test_a_link_in_the_save_path_is_not_followed_out(tmp_path: Path) -> None:
 
 def test_predictions_and_submissions_keep_ids_as_text(tmp_path: Path) -> None:
     """Ids of predictions never become paths, and come back from every file as they were."""
-    from xray.data.boxes import BoxTable
-    from xray.data.predictions import Predictions, read_predictions, write_predictions
-    from xray.outputs.submission import read_submission, write_submission
+    from xray.structures.boxes import BoxTable
+    from xray.structures.predictions import Predictions, read_predictions, write_predictions
+    from xray.structures.submission import read_submission, write_submission
 
     ids = tuple(dict.fromkeys(name for name in (*LEADING_OUT, *ODD) if name and "\ud800" not in name))
     table = BoxTable.of(np.arange(len(ids)), np.ones(len(ids)), np.tile([1.0, 2.0, 3.0, 4.0], (len(ids), 1)))

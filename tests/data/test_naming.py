@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray.data.naming import source_ids
+from xray.datasets.naming import source_ids
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray.data.native_pixels import native_size, native_words, unpacked
-from xray.data.pixel_layout import Layout
+from xray.radiographs.native_pixels import native_size, native_words, unpacked
+from xray.radiographs.pixel_layout import Layout
 
 
 @given(st.integers(9, 15), st.integers(1, 70), st.integers(0, 2**32 - 1))

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from xray.data.decoding import Undecodable
-from xray.data.inputs import open_inputs
-from xray.data.originals import NOT_USED, SIZE_UNKNOWN
-from xray.data.radiograph import RadiographError
-from xray.data.vinbig import convert_vinbig
+from xray.datasets.inputs import open_inputs
+from xray.datasets.originals import NOT_USED, SIZE_UNKNOWN
+from xray.datasets.sources.vinbig import convert_vinbig
 from xray.errors import FlagError, InputError
+from xray.radiographs.decoding import Undecodable
+from xray.radiographs.radiograph import RadiographError
 
 SIZES = {"a" * 32: (300, 400), "b" * 32: (500, 350), "c" * 32: (320, 320)}
 SIDE = 128

@@ -11,10 +11,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
-from xray.data.inputs import open_inputs
-from xray.data.passing_over import Content, content_of, other_format
-from xray.data.radiograph import SUFFIXES, RadiographError, find_radiographs, read_radiograph
+from xray.datasets.inputs import open_inputs
 from xray.errors import InputError
+from xray.radiographs.passing_over import Content, content_of, other_format
+from xray.radiographs.radiograph import SUFFIXES, RadiographError, find_radiographs, read_radiograph
 
 
 def radiograph(path: Path, syntax: str = uid.ExplicitVRLittleEndian) -> Path:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from xray.data.patients import name_patients
-from xray.data.source import SourceImage
+from xray.datasets.source import SourceImage
+from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError
 
 FILES = ("A/007.png", "A/x.png", "A/x.jpg", "B/y.png", "C/y.png")

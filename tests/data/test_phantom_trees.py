@@ -8,17 +8,17 @@ import numpy as np
 import pydicom
 import pytest
 
-from xray.data.lungs import convert_lungs
-from xray.data.masks import decode_mask
-from xray.data.phantom.drawing import draw_phantom
-from xray.data.phantom_trees import write_lungs, write_siim
-from xray.data.phantoms import plan_findings, write_vinbig
-from xray.data.radiograph import read_radiograph
-from xray.data.rle import decode, is_empty
-from xray.data.siim import convert_siim
-from xray.data.store import open_store
+from xray.datasets.sources.lungs import convert_lungs
+from xray.datasets.sources.siim import convert_siim
+from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.findings import PNEUMOTHORAX
+from xray.phantoms.drawing import draw_phantom
+from xray.phantoms.siim_lungs import write_lungs, write_siim
+from xray.phantoms.vinbig import plan_findings, write_vinbig
+from xray.radiographs.radiograph import read_radiograph
+from xray.structures.masks import decode_mask
+from xray.structures.rle import decode, is_empty
 
 WRITERS = {"siim": write_siim, "lungs": write_lungs}
 NUMBERS = {"siim": (13, 4), "lungs": (5, 3)}

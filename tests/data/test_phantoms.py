@@ -12,13 +12,13 @@ import pandas as pd
 import pydicom
 import pytest
 
-from xray.data.canvas import Canvas
-from xray.data.phantom.dicom import TRANSFER_SYNTAXES, Storage, dicom_of, save_dicom
-from xray.data.phantom.drawing import FINDING_RATES
-from xray.data.phantom.readers import read_by_three
-from xray.data.phantoms import draw_phantom, plan_findings, write_vinbig
 from xray.errors import InputError
 from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
+from xray.phantoms.dicom import TRANSFER_SYNTAXES, Storage, dicom_of, save_dicom
+from xray.phantoms.drawing import FINDING_RATES
+from xray.phantoms.readers import read_by_three
+from xray.phantoms.vinbig import draw_phantom, plan_findings, write_vinbig
+from xray.radiographs.canvas import Canvas
 
 WIDTH, HEIGHT = 224, 256
 CARDIOMEGALY = FINDINGS.index("Cardiomegaly")

@@ -11,12 +11,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from source_cases import write_picture
 
-from xray.data.coco import convert_coco
-from xray.data.prediction_ids import resolve, resolve_images
-from xray.data.predictions import read_predictions
-from xray.data.store import open_store
+from xray.datasets.prediction_ids import resolve, resolve_images
+from xray.datasets.sources.coco import convert_coco
+from xray.datasets.store import open_store
 from xray.errors import InputError
-from xray.evaluation import evaluate
+from xray.evaluation.evaluate import evaluate
+from xray.structures.predictions import read_predictions
 
 TWO = ({"id": 1, "name": "Nodule"}, {"id": 2, "name": "Mass"})
 N = 8

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xray.data.boxes import BoxTable
-from xray.data.checked_lines import from_line
-from xray.data.prediction_journal import Portion, PredictionJournal
 from xray.errors import InputError
+from xray.inference.prediction_journal import Portion, PredictionJournal
+from xray.storage.checked_lines import from_line
+from xray.structures.boxes import BoxTable
 
 IDS = ("a", "b", "c", "d", "e")
 CLAIMS = {"weights": ("run", 3), "tta": True}

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xray.data.boxes import BoxTable
-from xray.data.predictions import NO_FINDING_CATEGORY, Predictions, read_predictions, write_predictions
 from xray.errors import InputError
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, read_predictions, write_predictions
 
 
 def write(path, content):

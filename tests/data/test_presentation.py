@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from xray.data.dicom import WINDOW_MISSED
-from xray.data.radiograph import ONE_GREY, read_radiograph
+from xray.radiographs.dicom import WINDOW_MISSED
+from xray.radiographs.radiograph import ONE_GREY, read_radiograph
 
 VALUES = cases.chest_values(40, 50, bits=12)
 VOI, RESCALE = "FrameVOILUTSequence", "PixelValueTransformationSequence"

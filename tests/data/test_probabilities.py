@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from xray.data.canvas import Canvas
-from xray.data.probabilities import INDEX, MAPS, MapWriter, read_maps
 from xray.errors import InputError
+from xray.radiographs.canvas import Canvas
+from xray.structures.probability_maps import INDEX, MAPS, MapWriter, read_maps
 
 CATEGORIES = {1: "Right lung", 2: "Left lung"}
 

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import uid
 
-from xray.data.dicom import MAX_PIXELS
-from xray.data.radiograph import RadiographError, find_radiographs, radiograph_size, read_radiograph, source_id
 from xray.errors import InputError
+from xray.radiographs.dicom import MAX_PIXELS
+from xray.radiographs.radiograph import RadiographError, find_radiographs, radiograph_size, read_radiograph, source_id
 
 LOSSLESS = [
     uid.ImplicitVRLittleEndian,
@@ -339,7 +339,7 @@ def test_folders_missing_files_and_pipes_are_refused(tmp_path: Path) -> None:
 MEASURE = """
 import sys, time
 from pathlib import Path
-from xray.data.radiograph import RadiographError, read_radiograph
+from xray.radiographs.radiograph import RadiographError, read_radiograph
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 before, start = peak(), time.process_time()

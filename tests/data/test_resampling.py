@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xray.data.resampling import draw_patients, mean_interval, percentile_interval, resampled_sums
+from xray.evaluation.resampling import draw_patients, mean_interval, percentile_interval, resampled_sums
 
 
 def test_patients_are_drawn_with_replacement() -> None:

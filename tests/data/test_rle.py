@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from xray.data.rle import coco_counts, decode, encode, fits, is_telling, other, read_runs, runs_of
 from xray.errors import InputError
+from xray.structures.rle import coco_counts, decode, encode, fits, is_telling, other, read_runs, runs_of
 
 DIALECTS = ("relative", "absolute")
 

@@ -1,6 +1,6 @@
 """What a run has to say, once at its end."""
 
-from xray.data.run_warnings import RunWarning, summary_of, tell
+from xray.radiographs.run_warnings import RunWarning, summary_of, tell
 
 WARNINGS = [
     RunWarning("one grey", "a.dcm"),

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from source_cases import write_dicom, write_picture
 
-from xray.data.masks import decode_mask
-from xray.data.rle import encode
-from xray.data.siim import convert_siim, read_siim
-from xray.data.store import open_store
+from xray.datasets.sources.siim import convert_siim, read_siim
+from xray.datasets.store import open_store
 from xray.errors import InputError
+from xray.structures.masks import decode_mask
+from xray.structures.rle import encode
 
 WIDTH, HEIGHT = 60, 40
 

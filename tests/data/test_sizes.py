@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray.data.sizes import find_sizes, original_sizes, read_sizes, size_columns, size_table
+from xray.datasets.sizes import find_sizes, original_sizes, read_sizes, size_columns, size_table
 from xray.errors import InputError
 
 

@@ -8,10 +8,10 @@ import pytest
 from pycocotools.coco import COCO
 from source_cases import gradient, picture_source
 
-from xray.data.boxes import BoxTable
-from xray.data.conversion import write_store
-from xray.data.store import is_store, open_store
+from xray.datasets.conversion import write_store
+from xray.datasets.store import is_store, open_store
 from xray.errors import InputError
+from xray.structures.boxes import BoxTable
 
 
 @pytest.fixture

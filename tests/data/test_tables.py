@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from xray.data.tables import read_table, separator
+from xray.datasets.sources.tables import read_table, separator
 from xray.errors import InputError
 
 

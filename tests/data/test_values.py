@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray.data.values import Names, finite_number, flag_of, identity, is_missing, one_spelling, text_of, whole_number
+from xray.structures.values import (
+    Names,
+    finite_number,
+    flag_of,
+    identity,
+    is_missing,
+    one_spelling,
+    text_of,
+    whole_number,
+)
 
 whole = st.integers(-(2**53), 2**53)
 

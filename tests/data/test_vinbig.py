@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from source_cases import HEADER, write_dicom, write_picture, write_table
 
-from xray.data.conversion import print_account
-from xray.data.store import open_store
-from xray.data.vinbig import convert_vinbig, is_raw_vinbig, read_vinbig
+from xray.datasets.conversion import print_account
+from xray.datasets.sources.vinbig import convert_vinbig, is_raw_vinbig, read_vinbig
+from xray.datasets.store import open_store
 from xray.errors import InputError
 
 NORMAL = ("No finding", 14)

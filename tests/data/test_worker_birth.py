@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from xray.data.decoding import Workers
-from xray.data.worker_birth import tell
+from xray.radiographs.decoding import Workers
+from xray.radiographs.worker_birth import tell
 
 
 def hook(item: str) -> str:
@@ -15,7 +15,7 @@ def hook(item: str) -> str:
 
 def test_workers_are_born_quiet():
     with Workers(1, __name__) as workers:
-        assert workers.submit(hook, "", "name").result(30) == "xray.data.worker_birth"
+        assert workers.submit(hook, "", "name").result(30) == "xray.radiographs.worker_birth"
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file or directory"), EOFError(), BrokenPipeError()])

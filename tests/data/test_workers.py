@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xray.data.decoding import Failed, Workers, in_workers
-from xray.data.radiograph import RadiographError
+from xray.radiographs.decoding import Failed, Workers, in_workers
+from xray.radiographs.radiograph import RadiographError
 
 
 def work(item: str) -> object:

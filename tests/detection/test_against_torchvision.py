@@ -10,13 +10,13 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms, box_iou
 
-from xray.detection import proposals as proposals_module
-from xray.detection import regions as regions_module
-from xray.detection.matching import Truth, decode, encode, match, overlaps, pad_truth, sample
-from xray.detection.model import ANCHOR_CANVAS, ANCHOR_RATIOS, ANCHOR_SIDES, MEAN, STD, build_detector
-from xray.detection.norms import apply_norms_in_convolutions
-from xray.detection.pooling import pool_regions, pyramid_rows
-from xray.detection.suppression import suppress, suppress_together
+from xray.models.detection import proposals as proposals_module
+from xray.models.detection import regions as regions_module
+from xray.models.detection.detector import ANCHOR_CANVAS, ANCHOR_RATIOS, ANCHOR_SIDES, MEAN, STD, build_detector
+from xray.models.detection.matching import Truth, decode, encode, match, overlaps, pad_truth, sample
+from xray.models.detection.pooling import pool_regions, pyramid_rows
+from xray.models.detection.suppression import suppress, suppress_together
+from xray.models.kernels.frozen_norms import apply_norms_in_convolutions
 
 SIZE, CHANNELS, CATEGORIES = 160, 32, 5
 
@@ -146,7 +146,7 @@ def test_losses_and_gradients(monkeypatch, head, norm, fixed_shapes):
         if head == "v2":
             pytest.skip("the box head's batch norms see the filling too")
         monkeypatch.setattr(regions_module, "_present", lambda real: torch.arange(real.numel()))
-        monkeypatch.setattr("xray.detection.suppression._suppress_in_turn", suppress_together)
+        monkeypatch.setattr("xray.models.detection.suppression._suppress_in_turn", suppress_together)
     apply_norms_in_convolutions(detector)
     detector.train()
     reference.train()

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from xray.data.boxes import BoxTable
-from xray.detection.bootstrap import _resampled_ap, bootstrap_intervals
-from xray.detection.metrics import detection_metrics, match_boxes
+from xray.evaluation.box_intervals import _resampled_ap, bootstrap_intervals
+from xray.evaluation.box_metrics import detection_metrics, match_boxes
 from xray.findings import CATEGORIES, NO_FINDING_BOX
+from xray.structures.boxes import BoxTable
 
 VINBIG = {category["id"]: category["name"] for category in CATEGORIES}
 LUNG = {1: "lung"}

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from xray.data.alignment import align
-from xray.data.boxes import BoxTable
-from xray.data.predictions import Predictions
-from xray.data.store import Store, open_store
-from xray.detection.evaluation import has_boxes
+from xray.datasets.store import Store, open_store
 from xray.errors import InputError
-from xray.evaluation import evaluate
+from xray.evaluation.alignment import align
+from xray.evaluation.boxes import has_boxes
+from xray.evaluation.evaluate import evaluate
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import Predictions
 
 SQUARE, OTHER = (100, 100, 500, 500), (500, 1000, 900, 1800)
 IMAGES = [

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from xray.data.boxes import BoxTable
-from xray.data.resampling import draw_patients
-from xray.detection.coco_bootstrap import coco_interval, resample_coco
-from xray.detection.metrics import coco_precision
+from xray.evaluation.box_metrics import coco_precision
+from xray.evaluation.coco_bootstrap import coco_interval, resample_coco
+from xray.evaluation.resampling import draw_patients
+from xray.structures.boxes import BoxTable
 
 
 def tables(seed: int, n_images: int = 10) -> tuple[BoxTable, BoxTable]:

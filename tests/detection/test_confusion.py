@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray.data.boxes import BoxTable
-from xray.detection.confusion import confusion
+from xray.evaluation.confusion import confusion
+from xray.structures.boxes import BoxTable
 
 NAMES = {1: "effusion", 2: "nodule", 4: "opacity"}
 SQUARE, SHIFTED, FAR = (0, 0, 100, 100), (20, 0, 120, 100), (500, 500, 600, 600)  # IoU of the first two: 2/3

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from xray.classification.model import build_classifier
-from xray.detection import convolutions
-from xray.detection.convolutions import QuickConv2d, convolve, quicken_convolutions
-from xray.detection.model import build_detector
-from xray.detection.norms import AppliedNorm2d, NormedConv2d, apply_norms_in_convolutions
-from xray.segmentation.model import build_segmenter
-from xray.training.device import compile_options
+from xray.models.classification.classifier import build_classifier
+from xray.models.detection.detector import build_detector
+from xray.models.device import compile_options
+from xray.models.kernels import detector_convolutions as convolutions
+from xray.models.kernels.detector_convolutions import QuickConv2d, convolve, quicken_convolutions
+from xray.models.kernels.frozen_norms import AppliedNorm2d, NormedConv2d, apply_norms_in_convolutions
+from xray.models.segmentation.segmenter import build_segmenter
 
 
 def off(found, expected):

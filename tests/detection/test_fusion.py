@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.data.boxes import BoxTable
-from xray.data.predictions import Predictions
-from xray.detection.fusion import METHODS, fuse
 from xray.errors import FlagError
+from xray.inference.ensemble import METHODS, fuse
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import Predictions
 
 UNIT = (0, 0, 1, 1)
 

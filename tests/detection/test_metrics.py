@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from xray.data.boxes import BoxTable, box_iou, xywh_to_xyxy, xyxy_to_xywh
-from xray.detection.bootstrap import bootstrap_intervals
-from xray.detection.froc import froc_curve, sensitivity_at
-from xray.detection.metrics import (
+from xray.evaluation.box_intervals import bootstrap_intervals
+from xray.evaluation.box_metrics import (
     average_precision,
     coco_metrics,
     coco_precision,
@@ -26,7 +24,9 @@ from xray.detection.metrics import (
     mean_box_baseline,
     precision_recall,
 )
+from xray.evaluation.froc import froc_curve, sensitivity_at
 from xray.findings import CATEGORIES, NO_FINDING_BOX
+from xray.structures.boxes import BoxTable, box_iou, xywh_to_xyxy, xyxy_to_xywh
 
 LUNG = {1: "lung"}
 VINBIG = {category["id"]: category["name"] for category in CATEGORIES}

@@ -8,8 +8,8 @@ import torch
 import torchvision
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
 
-from xray.detection.model import MEAN, STD, build_detector, load_initial_weights
 from xray.errors import InputError
+from xray.models.detection.detector import MEAN, STD, build_detector, load_initial_weights
 
 CANVAS = 64
 SMALL = {"fpn_channels": 16, "rpn_samples": 32, "roi_samples": 16}

@@ -12,10 +12,10 @@ import numpy as np
 from fuzz_bytes import mutated
 from fuzz_measures import Breach, Row, peak_of_process, reset_peak
 
-from xray.data.canvas import MAX_PIXELS
-from xray.data.decoding import Decoded, Undecodable, decode_canvas, decode_canvases
-from xray.data.mask_reading import Pictures, read_pictures
-from xray.data.radiograph import RadiographError, radiograph_size, read_radiograph
+from xray.datasets.sources.mask_reading import Pictures, read_pictures
+from xray.radiographs.canvas import MAX_PIXELS
+from xray.radiographs.decoding import Decoded, Undecodable, decode_canvas, decode_canvases
+from xray.radiographs.radiograph import RadiographError, radiograph_size, read_radiograph
 
 SIZE = 64
 TIMEOUT = 30.0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import fuzz_tables
 
-import xray.loaded  # noqa: F401
+import xray.inference.loaded  # noqa: F401
 
 
 def try_model(item: tuple[Path, str]) -> fuzz_tables.Tried:

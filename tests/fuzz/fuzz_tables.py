@@ -21,25 +21,25 @@ from fuzz_files import cases
 from fuzz_measures import Breach, Row, peak_of_process, reset_peak
 from fuzz_texts import mutated
 
-from xray.config import read_training_flags
-from xray.data import rle
-from xray.data.coco import convert_coco
-from xray.data.decoding import Failed, in_workers
-from xray.data.folders import read_folders
-from xray.data.inputs import open_inputs
-from xray.data.mask_canvas import mask_canvas
-from xray.data.masks import decode_mask, encode_mask
-from xray.data.names import safe_path
-from xray.data.prediction_ids import resolve
-from xray.data.predictions import read_predictions, write_predictions
-from xray.data.probabilities import read_maps
-from xray.data.siim import convert_siim
-from xray.data.store import open_store
-from xray.data.vinbig import convert_vinbig
-from xray.detection.fusion import fuse
+from xray.datasets.inputs import open_inputs
+from xray.datasets.mask_canvas import mask_canvas
+from xray.datasets.prediction_ids import resolve
+from xray.datasets.sources.coco import convert_coco
+from xray.datasets.sources.folders import read_folders
+from xray.datasets.sources.siim import convert_siim
+from xray.datasets.sources.vinbig import convert_vinbig
+from xray.datasets.store import open_store
 from xray.errors import InputError
-from xray.evaluation import evaluate
-from xray.outputs.submission import read_submission, submission_order, write_mask_submission, write_submission
+from xray.evaluation.evaluate import evaluate
+from xray.inference.ensemble import fuse
+from xray.radiographs.decoding import Failed, in_workers
+from xray.radiographs.names import safe_path
+from xray.structures import rle
+from xray.structures.masks import decode_mask, encode_mask
+from xray.structures.predictions import read_predictions, write_predictions
+from xray.structures.probability_maps import read_maps
+from xray.structures.submission import read_submission, submission_order, write_mask_submission, write_submission
+from xray.training.config import read_training_flags
 
 TIMEOUT = 60.0
 """Seconds until a worker is ended, by the clock; the first input of a worker also waits for its imports."""
@@ -454,9 +454,9 @@ def maps_array() -> bytes:
 def read_model(folder: Path, data: bytes, number: int) -> None:
     import torch
 
-    from xray.classification.model import build_classifier
-    from xray.loaded import load_run
-    from xray.training.deploy import save_deployed
+    from xray.inference.loaded import load_run
+    from xray.models.classification.classifier import build_classifier
+    from xray.models.weights import save_deployed
 
     own = folder.parent / f"{os.getpid()}.run"
     if not own.exists():
@@ -471,7 +471,7 @@ def read_model(folder: Path, data: bytes, number: int) -> None:
 
 
 def read_weights(folder: Path, data: bytes, number: int) -> None:
-    from xray.training.deploy import load_deployed
+    from xray.models.weights import load_deployed
 
     (folder / "model.json").write_bytes(model())
     (folder / "model.safetensors").write_bytes(data)

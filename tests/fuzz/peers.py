@@ -55,7 +55,7 @@ def plain(path: Path) -> None:
 
 def ours(path: Path) -> None:
     """What every command does, without the pool's limits."""
-    from xray.data.radiograph import read_radiograph
+    from xray.radiographs.radiograph import read_radiograph
 
     assert read_radiograph(path).pixels.size
 

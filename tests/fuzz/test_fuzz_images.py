@@ -8,7 +8,7 @@ import pytest
 from fuzz_bytes import mutated
 from fuzz_files import write_originals
 
-from xray.data.decoding import Decoded, decode_canvases
+from xray.radiographs.decoding import Decoded, decode_canvases
 
 PER_KIND = 12
 

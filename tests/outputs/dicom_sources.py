@@ -10,11 +10,11 @@ import pytest
 from pycocotools import mask as coco_mask
 from pydicom.uid import ExplicitVRLittleEndian
 
-from xray.data.boxes import BoxTable
-from xray.data.phantom.dicom import Storage, dicom_of, save_dicom
-from xray.data.predictions import NO_FINDING_CATEGORY
 from xray.findings import CATEGORIES
-from xray.outputs.dicom_objects import Algorithm
+from xray.outputs.dicom.objects import Algorithm
+from xray.phantoms.dicom import Storage, dicom_of, save_dicom
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import NO_FINDING_CATEGORY
 
 NAMES = {category["id"]: category["name"] for category in CATEGORIES}
 ALGORITHM = Algorithm("xray", "0.1.0", {"model 1": "detection sha256:" + 64 * "a", "threshold": "0.3"})

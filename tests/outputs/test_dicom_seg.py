@@ -8,12 +8,12 @@ from dicom_sources import ALGORITHM, NAMES, PHANTOMS, REAL, assert_valid, blob, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.data.boxes import BoxTable
-from xray.data.radiograph import radiograph_size
 from xray.errors import InputError
 from xray.findings import colour_of
-from xray.outputs.dicom_objects import read_source, save_object
-from xray.outputs.dicom_seg import joined_masks, segmentation
+from xray.outputs.dicom.objects import read_source, save_object
+from xray.outputs.dicom.segmentation import joined_masks, segmentation
+from xray.radiographs.radiograph import radiograph_size
+from xray.structures.boxes import BoxTable
 
 LUNGS = {1: "Left lung", 2: "Right lung"}
 PNEUMOTHORAX = 13

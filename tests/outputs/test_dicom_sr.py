@@ -23,13 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.sr.coding import Code
 
-from xray.data.boxes import BoxTable
-from xray.data.radiograph import radiograph_size
 from xray.errors import InputError
 from xray.findings import FINDINGS
-from xray.outputs.dicom_codes import FINDING_CODES, finding_code
-from xray.outputs.dicom_objects import read_source, reduced, save_object
-from xray.outputs.dicom_sr import structured_report
+from xray.outputs.dicom.codes import FINDING_CODES, finding_code
+from xray.outputs.dicom.objects import read_source, reduced, save_object
+from xray.outputs.dicom.structured_report import structured_report
+from xray.radiographs.radiograph import radiograph_size
+from xray.structures.boxes import BoxTable
 
 CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
 

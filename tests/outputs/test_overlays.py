@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.data.boxes import BoxTable
-from xray.outputs.overlays import (
+from xray.outputs.pictures.overlays import (
     Mark,
     Region,
     draw_contact_sheet,
@@ -19,7 +18,8 @@ from xray.outputs.overlays import (
     marks_of,
     save_picture,
 )
-from xray.outputs.tags import place_tag
+from xray.outputs.pictures.tags import place_tag
+from xray.structures.boxes import BoxTable
 
 ORANGE, RGB_ORANGE = "#E69F00", (230, 159, 0)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from xray.data.boxes import BoxTable
-from xray.outputs.pictures import certainty, draw_findings, draw_with_truth, in_words, rows_of
+from xray.outputs.pictures.findings import certainty, draw_findings, draw_with_truth, in_words, rows_of
+from xray.structures.boxes import BoxTable
 
 NAMES = {1: "Nodule", 2: "Pneumothorax", 3: "Effusion", 4: "Cardiomegaly"}
 

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xray.data.boxes import BoxTable
-from xray.data.predictions import Predictions, read_predictions
-from xray.data.probabilities import MapWriter, read_maps
-from xray.data.store import Store, open_store
-from xray.detection.metrics import match_boxes
-from xray.evaluation import Evaluation, evaluate
-from xray.outputs import report, report_page
-from xray.outputs.report_box_figures import froc_figure, panels, precision_recall_figure, score_figure
-from xray.outputs.report_figures import DARK, LIGHT
-from xray.outputs.report_label_figures import label_precision_recall_figure, roc_figure
-from xray.outputs.report_mask_figures import area_figure, dice_figure, gate_figure, triplet_figure
+from xray.datasets.store import Store, open_store
+from xray.evaluation.box_metrics import match_boxes
+from xray.evaluation.evaluate import Evaluation, evaluate
+from xray.outputs.report import page as report_page
+from xray.outputs.report import report
+from xray.outputs.report.box_figures import froc_figure, panels, precision_recall_figure, score_figure
+from xray.outputs.report.figures import DARK, LIGHT
+from xray.outputs.report.label_figures import label_precision_recall_figure, roc_figure
+from xray.outputs.report.mask_figures import area_figure, dice_figure, gate_figure, triplet_figure
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import Predictions, read_predictions
+from xray.structures.probability_maps import MapWriter, read_maps
 
 SQUARE, WIDER, FAR = (100, 100, 500, 500), (100, 100, 540, 500), (500, 1000, 900, 1800)
 UNIT = (0, 0, 1, 1)

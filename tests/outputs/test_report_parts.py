@@ -11,22 +11,22 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from xray.assessment.comparison import compare
-from xray.assessment.scored import scored_of
-from xray.data.boxes import BoxTable
-from xray.data.fingerprint import fingerprint
-from xray.data.predictions import Predictions, read_predictions
-from xray.data.store import Store, open_store
+from xray.commands.comparing import pixels_of, read_side
+from xray.datasets.fingerprint import fingerprint
+from xray.datasets.store import Store, open_store
 from xray.errors import InputError
-from xray.evaluation import evaluate
-from xray.outputs import report
-from xray.outputs.comparing import pixels_of, read_side
-from xray.outputs.report_comparison import p_text, write_comparison
-from xray.outputs.report_figures import DARK, DRAWN, LIGHT, for_dark, png_of, thinned
-from xray.outputs.report_markdown import to_markdown
-from xray.outputs.report_parts import section, table, tile
-from xray.outputs.report_pictures import galleries
-from xray.outputs.report_training import draw_training, read_curves, run_of, training_sections
+from xray.evaluation.comparison import compare
+from xray.evaluation.evaluate import evaluate
+from xray.evaluation.scored import scored_of
+from xray.outputs.report import report
+from xray.outputs.report.comparison import p_text, write_comparison
+from xray.outputs.report.figures import DARK, DRAWN, LIGHT, for_dark, png_of, thinned
+from xray.outputs.report.galleries import galleries
+from xray.outputs.report.markdown import to_markdown
+from xray.outputs.report.parts import section, table, tile
+from xray.outputs.report.training import draw_training, read_curves, run_of, training_sections
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import Predictions, read_predictions
 
 
 def content(sections: str, **others: str) -> dict[str, str]:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray.data.boxes import BoxTable
-from xray.data.predictions import Predictions
 from xray.errors import InputError
-from xray.outputs.submission import read_submission, submission_order, write_submission
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import Predictions
+from xray.structures.submission import read_submission, submission_order, write_submission
 
 
 def predictions(rows: list[tuple], image_ids: tuple[str, ...]) -> Predictions:

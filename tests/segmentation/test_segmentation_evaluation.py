@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xray.data.alignment import align
-from xray.data.predictions import read_predictions
-from xray.data.probabilities import MapWriter, read_maps
-from xray.data.store import Store, open_store
+from xray.commands.fit import check_fit, write_fit
+from xray.datasets.store import Store, open_store
 from xray.errors import InputError
-from xray.segmentation.evaluation import cache_probabilities, evaluate_masks, mask_categories, search_masks
-from xray.segmentation.fit import check_fit, write_fit
-from xray.segmentation.triplet import Triplet, apply_triplet
+from xray.evaluation.alignment import align
+from xray.evaluation.masks import cache_probabilities, evaluate_masks, mask_categories, search_masks
+from xray.structures.predictions import read_predictions
+from xray.structures.probability_maps import MapWriter, read_maps
+from xray.structures.triplet import Triplet, apply_triplet
 
 LUNGS = ("Right lung", "Left lung")
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from xray.segmentation.losses import LOSSES, loss_of_levels, segmentation_loss
+from xray.models.segmentation.losses import LOSSES, loss_of_levels, segmentation_loss
 
 # p = 0.8 and 0.4 over truth 1 and 0, p = 0.6 and 0.2 over truth 1 and 0.
 P = torch.tensor([[[[0.8, 0.4], [0.6, 0.2]]]])

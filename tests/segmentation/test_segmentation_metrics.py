@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from xray.segmentation.metrics import dice_scores, mask_sums, segmentation_metrics
+from xray.evaluation.mask_metrics import dice_scores, mask_sums, segmentation_metrics
 
 
 def test_four_radiographs_by_hand():

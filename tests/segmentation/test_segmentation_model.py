@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from xray.classification.model import build_classifier
-from xray.detection.model import build_detector
 from xray.errors import InputError
-from xray.segmentation.losses import LOSSES, loss_of_levels, segmentation_loss
-from xray.segmentation.model import build_segmenter, freeze_encoder, load_encoder_weights
-from xray.training.deploy import load_deployed, save_deployed
-from xray.training.pretrained import Normalise
+from xray.models.classification.classifier import build_classifier
+from xray.models.detection.detector import build_detector
+from xray.models.pretrained import Normalise
+from xray.models.segmentation.losses import LOSSES, loss_of_levels, segmentation_loss
+from xray.models.segmentation.segmenter import build_segmenter, freeze_encoder, load_encoder_weights
+from xray.models.weights import load_deployed, save_deployed
 
 SIZE = 64
 ENCODERS = ("resnet18", "resnet34", "mobilenet_v2", "densenet121", "efficientnet-b0", "tu-convnext_atto")
@@ -530,7 +530,7 @@ def test_weights_that_cannot_be_had(tmp_path, monkeypatch):
         raise OSError("Name or service not known")
 
     monkeypatch.setattr("socket.getaddrinfo", no_such_host)
-    monkeypatch.setattr("xray.training.pretrained.getproxies", dict)
+    monkeypatch.setattr("xray.models.pretrained.getproxies", dict)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     for encoder in ("resnet18", "tu-resnet18"):
         start = time.perf_counter()

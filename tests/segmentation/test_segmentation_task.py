@@ -10,11 +10,11 @@ import torch
 
 from tools.infer import InferConfig
 from tools.infer import main as infer
-from xray.data import rle
-from xray.data.predictions import read_predictions
-from xray.data.store import open_store
+from xray.datasets.store import open_store
 from xray.errors import InputError
-from xray.training.deploy import load_deployed
+from xray.models.weights import load_deployed
+from xray.structures import rle
+from xray.structures.predictions import read_predictions
 
 
 def test_a_segmenter_learns_bright_rectangles(segmentation_run, mask_store):
@@ -103,7 +103,7 @@ def test_the_cascade_weighs_masks_softly_or_leaves_them_out(
 
 @pytest.mark.parametrize("target", ["findings", "abnormal"])
 def test_labels_come_from_boxes_and_from_records(side_store, target):
-    from xray.classification.task import image_labels
+    from xray.training.tasks.classification import image_labels
 
     store = open_store(side_store)
     labels = image_labels(store, target)
@@ -115,8 +115,8 @@ def test_labels_come_from_boxes_and_from_records(side_store, target):
 
 
 def test_boxes_without_masks_are_no_negatives(mask_store, tmp_path, capsys):
-    from xray.config import SegmentationConfig
-    from xray.segmentation.task import SegmentationTask
+    from xray.training.config import SegmentationConfig
+    from xray.training.tasks.segmentation import SegmentationTask
 
     changed = tmp_path / "data"
     shutil.copytree(mask_store, changed)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray.errors import InputError
-from xray.segmentation.metrics import segmentation_metrics
-from xray.segmentation.threshold_search import ProbabilityCache
-from xray.segmentation.triplet import LEVELS, Triplet, apply_triplet, first_level_over, quantise
+from xray.evaluation.mask_metrics import segmentation_metrics
+from xray.evaluation.threshold_search import ProbabilityCache
+from xray.structures.triplet import LEVELS, Triplet, apply_triplet, first_level_over, quantise
 
 
 def make_radiographs(n, seed, side=12):

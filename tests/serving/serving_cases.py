@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from xray.data.boxes import BoxTable
-from xray.data.decoding import decode_canvas
-from xray.data.phantom.dicom import Storage, dicom_of, save_dicom
-from xray.data.phantoms import Phantom, draw_phantom
-from xray.data.predictions import NO_FINDING_CATEGORY
 from xray.findings import CATEGORIES, NO_FINDING_BOX, PNEUMOTHORAX
-from xray.pipeline import Findings
-from xray.segmentation.triplet import Triplet
+from xray.inference.pipeline import Findings
+from xray.phantoms.dicom import Storage, dicom_of, save_dicom
+from xray.phantoms.vinbig import Phantom, draw_phantom
+from xray.radiographs.decoding import decode_canvas
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import NO_FINDING_CATEGORY
+from xray.structures.triplet import Triplet
 
 TWELVE_BITS = Storage(12, False, True, "1.2.840.10008.1.2.1", False)
 

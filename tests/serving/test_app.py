@@ -22,14 +22,14 @@ import torch
 from serving_cases import TWELVE_BITS, Oracle, rle_of, serving, write_phantom
 from starlette.testclient import TestClient
 
-from xray.data.decoding import decode_canvas
-from xray.data.masks import decode_mask
-from xray.data.predictions import NO_FINDING_CATEGORY
 from xray.findings import FINDINGS, PNEUMOTHORAX
-from xray.outputs.dicom_objects import Algorithm
-from xray.pipeline import load_pipeline
+from xray.inference.pipeline import load_pipeline
+from xray.outputs.dicom.objects import Algorithm
+from xray.radiographs.decoding import decode_canvas
 from xray.serving.app import PAGE, create_app
 from xray.serving.service import Limits, Service
+from xray.structures.masks import decode_mask
+from xray.structures.predictions import NO_FINDING_CATEGORY
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORES = (0.93, 0.71, 0.55, 0.12)

@@ -19,8 +19,8 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import ComprehensiveSRStorage, Verification
 
-from xray.data.codestream import COMPRESSED
-from xray.data.dicom import NATIVE
+from xray.radiographs.codestream import COMPRESSED
+from xray.radiographs.dicom import NATIVE
 from xray.serving.contexts import ACCEPTED, let_sender_choose, offer, support
 from xray.serving.dicom_node import DicomNode
 from xray.serving.dicom_peers import Peer

@@ -30,7 +30,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
 from test_dicom_node import radiograph
 
-from xray.data.phantom.dicom import Storage, dicom_of
+from xray.phantoms.dicom import Storage, dicom_of
 from xray.serving.dicom_limits import Limits
 from xray.serving.dicom_node import DicomNode
 from xray.serving.dicom_peers import Peer
@@ -48,7 +48,7 @@ logging.captureWarnings(True)
 if __name__ == "__main__":
     from serving_cases import Oracle, serving
     from test_dicom_node import RESULTS
-    from xray.outputs.dicom_objects import Algorithm
+    from xray.outputs.dicom.objects import Algorithm
     from xray.serving.app import create_app
     from xray.serving.dicom_node import DicomNode, answering
     from xray.serving.dicom_limits import Limits

@@ -25,13 +25,13 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import ComprehensiveSRStorage, SegmentationStorage, Verification
 
-from xray.data.boxes import BoxTable
-from xray.data.phantom.dicom import Storage, dicom_of
 from xray.errors import FlagError, InputError
-from xray.outputs.dicom_objects import Algorithm
-from xray.outputs.dicom_results import DicomResults
+from xray.outputs.dicom.objects import Algorithm
+from xray.outputs.dicom.results import DicomResults
+from xray.phantoms.dicom import Storage, dicom_of
 from xray.serving.dicom_node import DicomNode, Limits, status_of
 from xray.serving.dicom_peers import Peer, check_aet, parse_peer
+from xray.structures.boxes import BoxTable
 
 QUICK = Limits(seconds=2.0, first_wait=0.1, attempts=50)
 RESULTS = DicomResults({1: "Pneumothorax"}, Algorithm("xray", "0.1.0"), sr=True, seg=True)
@@ -353,7 +353,7 @@ def test_flags_of_the_command_are_checked_before_anything_is_loaded():
 
 
 def test_a_busy_service_is_asked_again_and_its_words_are_passed_on(tmp_path):
-    from xray.pipeline import Findings
+    from xray.inference.pipeline import Findings
     from xray.serving.dicom_node import answering
     from xray.serving.service import UnreadableError
     from xray.serving.worker import BusyError, ModelError

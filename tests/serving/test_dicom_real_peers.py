@@ -27,12 +27,12 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from xray.data.boxes import BoxTable
-from xray.data.phantom.dicom import Storage, dicom_of, save_dicom
-from xray.outputs.dicom_objects import Algorithm
-from xray.outputs.dicom_results import DicomResults
+from xray.outputs.dicom.objects import Algorithm
+from xray.outputs.dicom.results import DicomResults
+from xray.phantoms.dicom import Storage, dicom_of, save_dicom
 from xray.serving.dicom_node import DicomNode, Limits
 from xray.serving.dicom_peers import Peer
+from xray.structures.boxes import BoxTable
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = DicomResults({1: "Pneumothorax"}, Algorithm("xray", "0.1.0"))

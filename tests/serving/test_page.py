@@ -16,13 +16,13 @@ import pydicom
 import pytest
 from serving_cases import TWELVE_BITS, Oracle, serving, write_phantom
 
-from xray.data.phantom.dicom import Storage
-from xray.data.predictions import NO_FINDING_CATEGORY, read_predictions
 from xray.findings import FINDINGS
-from xray.outputs.dicom_objects import Algorithm
-from xray.outputs.submission import read_submission
+from xray.outputs.dicom.objects import Algorithm
+from xray.phantoms.dicom import Storage
 from xray.serving.app import create_app
 from xray.serving.service import Limits, Service
+from xray.structures.predictions import NO_FINDING_CATEGORY, read_predictions
+from xray.structures.submission import read_submission
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "artifacts" / "page"
@@ -259,7 +259,7 @@ def test_a_row_lights_its_box_and_a_box_its_row(page):
 
 
 def test_the_canvas_shows_the_file_s_own_greys(page, folder, truths):
-    from xray.data.radiograph import read_radiograph
+    from xray.radiographs.radiograph import read_radiograph
 
     for name in ("Names", "Boxes", "Masks", "1:1"):
         page.get_by_role("button", name=name, exact=True).click()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from serving_cases import write_phantom
 
-from xray.data.phantom.dicom import Storage
-from xray.data.radiograph import RadiographError, read_radiograph
+from xray.phantoms.dicom import Storage
+from xray.radiographs.radiograph import RadiographError, read_radiograph
 from xray.serving.pixels import pixels_of
 
 

@@ -24,14 +24,14 @@ from starlette.testclient import TestClient
 
 from tools.infer import InferConfig
 from tools.infer import main as infer
-from xray.data.predictions import NO_FINDING_CATEGORY, read_predictions
 from xray.errors import InputError
-from xray.outputs.dicom_objects import Algorithm
+from xray.outputs.dicom.objects import Algorithm
 from xray.serving import invocations, sagemaker
 from xray.serving.app import create_app
 from xray.serving.invocations import RefusedError, S3Object, choose, fetch, object_of
 from xray.serving.runs import runs_in
 from xray.serving.service import Limits, Service
+from xray.structures.predictions import NO_FINDING_CATEGORY, read_predictions
 
 SECRET = "Doe^Jane"
 

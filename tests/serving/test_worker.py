@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from xray.data.boxes import BoxTable
-from xray.pipeline import Findings
+from xray.inference.pipeline import Findings
 from xray.serving.worker import BusyError, ModelError, ModelThread, of_one
+from xray.structures.boxes import BoxTable
 
 SIZE = (40, 50)
 

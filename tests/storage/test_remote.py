@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from s3_server import DUMMY, Wire
 
-from xray.command import command, run_command
+from xray.commands.runner import command, run_command
 from xray.errors import FlagError, InputError
 from xray.flags import parse_flags
 from xray.storage import mirror, places, staging
@@ -313,7 +313,7 @@ def test_flags_are_right_before_anything_is_asked_for(run, capsys):
 
 
 def test_nothing_is_imported_without_an_address():
-    code = "import sys, xray.command, xray.config, xray.storage.places; print(*sys.modules)"
+    code = "import sys, xray.commands.runner, xray.training.config, xray.storage.places; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert not {"s3fs", "fsspec", "botocore", "xray.storage.objects", "xray.storage.staging"}.intersection(
         done.stdout.split()
@@ -562,7 +562,7 @@ def test_interrupted_a_command_says_what_its_address_lacks(run, bucket, s3, caps
 SLOW = """
 import dataclasses, os, signal, sys, time
 from pathlib import Path
-from xray.command import command
+from xray.commands.runner import command
 
 @dataclasses.dataclass
 class Config:

@@ -143,11 +143,9 @@ def serve():
     import torchvision  # noqa: F401
 
     sys.path[0] = str(ROOT)
-    import xray.evaluation
-    import xray.outputs.report
-    import xray.outputs.results
-    import xray.pipeline
-    import xray.streaming  # noqa: F401
+    import xray.evaluation.evaluate
+    import xray.inference.pipeline
+    import xray.inference.streaming  # noqa: F401
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -207,7 +205,8 @@ def _run(order, said):
 
 
 def _decode_alone():
-    from xray.data import decoding, mask_files
+    from xray.datasets.sources import mask_files
+    from xray.radiographs import decoding
 
     in_workers = decoding.in_workers
     decoding.in_workers = mask_files.in_workers = lambda work, items, _, *rest: in_workers(work, items, 0, *rest)

@@ -10,9 +10,9 @@ from tools.benchmark import main
 from tools.benchmarks import evaluation, fusion
 from tools.benchmarks.evaluate import Evaluate
 from tools.benchmarks.fuse import Fuse
-from xray.data.boxes import BoxTable, box_iou
-from xray.detection.metrics import coco_metrics
 from xray.errors import FlagError, InputError
+from xray.evaluation.box_metrics import coco_metrics
+from xray.structures.boxes import BoxTable, box_iou
 
 
 def test_models_agree_where_something_is():

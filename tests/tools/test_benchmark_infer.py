@@ -7,8 +7,8 @@ import pytest
 from tools.benchmark import main
 from tools.benchmarks import inference
 from tools.benchmarks.infer import Infer
-from xray.data.boxes import BoxTable
 from xray.errors import FlagError, InputError
+from xray.structures.boxes import BoxTable
 
 
 def small(store, **flags):

@@ -15,9 +15,9 @@ from tools.benchmarks.load import Load
 from tools.benchmarks.loading import Ways
 from tools.benchmarks.material import open_material, write_pngs
 from tools.benchmarks.peers import PngDataset, as_float_images, collate_lists
-from xray.data.dataset import BoxDataset
-from xray.data.store import open_store
+from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
+from xray.training.loading import BoxDataset
 
 SMALL = {"n_images": 6, "repeats": 2, "image_size": 64, "batch_size": 4, "device": "cpu"}
 
@@ -60,7 +60,7 @@ def test_counts_what_is_timed(ways, way, workers, n):
 
 
 def test_what_is_completed_on_the_device_is_what_training_gets(ways):
-    from xray.data.dataset import collate_boxes
+    from xray.training.loading import collate_boxes
 
     keys = [(0, draw, draw) for draw in range(6)]
     found = {

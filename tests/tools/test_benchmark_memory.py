@@ -8,8 +8,8 @@ from PIL import Image
 from tools.benchmark import main
 from tools.benchmarks import growth
 from tools.benchmarks.memory import Memory
-from xray.data.store import open_store
-from xray.data.vinbig import convert_vinbig
+from xray.datasets.sources.vinbig import convert_vinbig
+from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 
 

@@ -27,7 +27,7 @@ def test_counts_by_hand():
 
 
 def test_every_tenth_file_is_broken_and_each_in_its_way(tmp_path):
-    from xray.data.radiograph import RadiographError, read_radiograph
+    from xray.radiographs.radiograph import RadiographError, read_radiograph
 
     files = clients.write_files(tmp_path, 64, 10)
     assert [number for number, file in enumerate(files) if file.is_broken] == [9, 19, 29, 39]

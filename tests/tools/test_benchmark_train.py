@@ -11,8 +11,8 @@ from tools.benchmark import main
 from tools.benchmarks import peers, training
 from tools.benchmarks.peers import compare, settle_weights, table_of, torchvision_detector
 from tools.benchmarks.train import Train
-from xray.data.boxes import BoxTable
 from xray.errors import FlagError, InputError
+from xray.structures.boxes import BoxTable
 
 CPU = torch.device("cpu")
 

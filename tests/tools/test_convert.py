@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tools.convert import Coco, main
-from xray.data.store import open_store
+from xray.datasets.store import open_store
 from xray.findings import FINDINGS
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "convert.py"

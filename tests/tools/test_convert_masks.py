@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from xray.data.rle import encode
-from xray.data.store import open_store
+from xray.datasets.store import open_store
+from xray.structures.rle import encode
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 WIDTH, HEIGHT = 60, 40

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from tools.evaluate import Config, main
-from xray.data.probabilities import MapWriter
 from xray.errors import FlagError, InputError
+from xray.structures.probability_maps import MapWriter
 
 pytestmark = pytest.mark.usefixtures("sketched")
 

@@ -10,12 +10,12 @@ import torch
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 from tools.export import Config, main
-from xray.detection.model import build_detector
 from xray.errors import FlagError, InputError
-from xray.heads import load_detector_with_mask
-from xray.segmentation.model import build_segmenter
-from xray.training.deploy import load_deployed, save_deployed
-from xray.training.pretrained import load_trunk
+from xray.inference.shared_trunk import load_detector_with_mask
+from xray.models.detection.detector import build_detector
+from xray.models.pretrained import load_trunk
+from xray.models.segmentation.segmenter import build_segmenter
+from xray.models.weights import load_deployed, save_deployed
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "export.py"
 SIZE = 64

@@ -15,9 +15,9 @@ from torchvision.models import detection
 
 from tools import export, infer
 from tools.export import Config, main
-from xray.detection.torchvision_weights import read_torchvision
 from xray.errors import FlagError, InputError
-from xray.loaded import load_run
+from xray.export.torchvision import read_torchvision
+from xray.inference.loaded import load_run
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 COMMANDS = {"torch": [], "onnx": ["--runtime", "onnx"]}
@@ -75,7 +75,8 @@ def test_export_and_inference(classification_run, mask_source, tmp_path, capsys)
 
 def test_a_file_that_differs_is_not_kept(classification_run, tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
-    from xray import onnx_check, onnx_export
+    from xray.export import onnx as onnx_export
+    from xray.export import onnx_check
 
     monkeypatch.setattr(onnx_export, "to_onnx", lambda *_: b"content")
     monkeypatch.setattr(onnx_check, "compare", lambda *_: onnx_check.Difference(pixels=0.2, score=1e-5, boxes=7))
@@ -161,7 +162,7 @@ def test_wrong_flags_of_export(flags, message):
 
 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("xray.command.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("xray.commands.runner.importlib.util.find_spec", lambda name: None)
     for start in (
         lambda: main(Config(weights=(tmp_path,), format="onnx")),
         lambda: infer.main(infer.InferConfig(weights=("a",), data_path="b", save_path="c", runtime="onnx")),

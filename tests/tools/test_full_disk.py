@@ -65,7 +65,7 @@ def exhaust(forks, disk, command_flags, whole, rooms, **orders):
     return n_full
 
 
-EAGER = {"xray.data.journal:CHECKPOINT_SECONDS": 0.0}
+EAGER = {"xray.datasets.journal:CHECKPOINT_SECONDS": 0.0}
 
 
 def test_a_conversion_goes_on_once_there_is_room(forks, raw, small_disk, tmp_path):  # noqa: F811

@@ -14,10 +14,10 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
 from tools.infer import InferConfig, main
-from xray.data.predictions import NO_FINDING_CATEGORY, read_predictions
-from xray.data.store import open_store
+from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
-from xray.outputs.submission import read_submission
+from xray.structures.predictions import NO_FINDING_CATEGORY, read_predictions
+from xray.structures.submission import read_submission
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "infer.py"
 

@@ -6,10 +6,10 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
 from tools.infer import InferConfig, main
-from xray.data.phantom.dicom import Storage, dicom_of, save_dicom
-from xray.data.prediction_journal import PredictionJournal
-from xray.data.predictions import read_predictions
 from xray.errors import InputError
+from xray.inference.prediction_journal import PredictionJournal
+from xray.phantoms.dicom import Storage, dicom_of, save_dicom
+from xray.structures.predictions import read_predictions
 
 pytest.importorskip("highdicom")
 
@@ -59,7 +59,7 @@ def test_dicom_files_get_a_report_and_where_there_is_a_mask_a_segmentation(folde
 
     found = read_predictions(tmp_path / "out" / "predictions.json")
     rows = np.flatnonzero(found.table.images == found.image_ids.index("a"))
-    from xray.data.masks import decode_mask
+    from xray.structures.masks import decode_mask
 
     mask = np.max([decode_mask(found.masks[row]) for row in rows.tolist()], axis=0)
     seg = pydicom.dcmread(tmp_path / "out" / "seg" / "a.dcm")

@@ -10,13 +10,13 @@ import pytest
 
 from tools.infer import InferConfig
 from tools.infer import main as infer
-from xray.data import rle
-from xray.data.masks import decode_mask
-from xray.data.predictions import NO_FINDING_CATEGORY, read_predictions
-from xray.data.probabilities import read_maps
-from xray.data.store import open_store
+from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
-from xray.segmentation.triplet import Triplet, apply_triplet
+from xray.structures import rle
+from xray.structures.masks import decode_mask
+from xray.structures.predictions import NO_FINDING_CATEGORY, read_predictions
+from xray.structures.probability_maps import read_maps
+from xray.structures.triplet import Triplet, apply_triplet
 
 
 @pytest.fixture
@@ -120,8 +120,8 @@ def test_a_classifier_beside_leaves_its_probabilities(run_infer, segmentation_ru
 
 
 def test_an_abnormal_classifier_gives_the_probability_of_no_finding(run_infer, mask_store, tmp_path):
-    from xray.config import read_training_flags
     from xray.train import main
+    from xray.training.config import read_training_flags
 
     run = tmp_path / "abnormal"
     flags = ["--task", "classification", "--network", "resnet10t", "--target", "abnormal", "--weights", "none",

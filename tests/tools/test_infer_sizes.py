@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tools.infer import UNFINISHED, InferConfig, main
-from xray.data import originals
-from xray.data.predictions import NO_FINDING_CATEGORY, read_predictions
-from xray.data.radiograph import Radiograph
-from xray.data.rle import decode
+from xray.datasets import originals
 from xray.errors import InputError
-from xray.outputs.submission import read_submission
+from xray.radiographs.radiograph import Radiograph
+from xray.structures.predictions import NO_FINDING_CATEGORY, read_predictions
+from xray.structures.rle import decode
+from xray.structures.submission import read_submission
 
 SIZES = {"one": (240, 330), "two": (400, 260), "three": (300, 300)}
 SIDE = 128
@@ -174,7 +174,7 @@ def test_other_sizes_do_not_go_on_with_what_was_found(trees, infer, monkeypatch)
 
 
 def test_warnings_of_the_decoder_survive_an_interruption(trees, infer, monkeypatch, capsys):
-    from xray.data import decoding
+    from xray.radiographs import decoding
 
     def read(path, bits=8):
         pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)

@@ -106,7 +106,7 @@ def test_a_main_thread_that_computes_is_ended(tmp_path):
     program = (
         "import sys; sys.path[0] = sys.argv[1]\n"
         "from xray import interrupts; interrupts.watch()\n"
-        "from xray.command import run_command\n"
+        "from xray.commands.runner import run_command\n"
         "import zlib\n"
         "def main():\n"
         "    data = bytes(range(256)) * 3_000_000\n"
@@ -130,7 +130,7 @@ def test_what_swallows_the_interruption_is_ended(tmp_path):
     program = (
         "import sys, time; sys.path[0] = sys.argv[1]\n"
         "from xray import interrupts; interrupts.watch()\n"
-        "from xray.command import run_command\n"
+        "from xray.commands.runner import run_command\n"
         "class Deaf:\n"
         "    def __del__(self):\n"
         "        print('now', flush=True)\n"
@@ -155,7 +155,7 @@ def test_an_ignored_signal_stays_ignored(tmp_path):
     program = (
         "import os, signal, sys, time; sys.path[0] = sys.argv[1]\n"
         "from xray import interrupts; interrupts.watch()\n"
-        "from xray.command import run_command\n"
+        "from xray.commands.runner import run_command\n"
         "run_command(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
         "print('still here')\n"
     )

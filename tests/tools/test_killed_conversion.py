@@ -15,7 +15,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 KINDS = ("vinbig", "siim", "lungs", "coco", "folders")
-EAGER = {"xray.data.journal:CHECKPOINT_SECONDS": 0.0}
+EAGER = {"xray.datasets.journal:CHECKPOINT_SECONDS": 0.0}
 
 
 def dicom(path, pixels):
@@ -157,8 +157,8 @@ def test_the_finished_dataset_stays_until_its_successor_is_complete(forks, raw, 
 
 def test_ctrl_c_between_writing_and_noting_shifts_no_row(raw, tmp_path, monkeypatch):
     """An outcome written twice into the journal would give all radiographs after it another's pixels."""
-    from xray.data import journal
-    from xray.data.vinbig import convert_vinbig
+    from xray.datasets import journal
+    from xray.datasets.sources.vinbig import convert_vinbig
 
     options = {"image_size": 32, "n_folds": 2, "n_workers": 0}
     convert_vinbig(raw / "vinbig", tmp_path / "whole", **options)

@@ -14,7 +14,7 @@ from forking import contents, under_final_names
 from pycocotools import mask as coco_mask
 
 from xray.findings import CATEGORIES, FINDINGS, PNEUMOTHORAX
-from xray.training.deploy import save_deployed
+from xray.models.weights import save_deployed
 
 PTX = PNEUMOTHORAX + 1
 
@@ -144,9 +144,9 @@ def test_commands_on_pictures_killed_are_repeated(forks, side_store, tmp_path, t
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["run", "torchvision"])
 def test_export_killed_is_repeated(forks, tmp_path, kind):
-    from xray.detection.model import build_detector
-    from xray.segmentation.model import build_segmenter
-    from xray.training.pretrained import load_trunk
+    from xray.models.detection.detector import build_detector
+    from xray.models.pretrained import load_trunk
+    from xray.models.segmentation.segmenter import build_segmenter
 
     architecture = {
         "backbone": "resnet18", "head": "v1", "norm": "frozen", "fpn_channels": 256, "anchor_scale": 1.0,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tools.lr_find import main, steepest, sweep
-from xray.config import read_training_flags
 from xray.errors import FlagError, InputError
+from xray.training.config import read_training_flags
 
 
 def test_the_suggestion_is_where_the_loss_falls_fastest():
@@ -18,7 +18,7 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
 
 
 def test_a_sweep_leaves_weights_and_folder_alone(side_store, tmp_path, monkeypatch):
-    from xray.data.store import open_store
+    from xray.datasets.store import open_store
     from xray.train import build_task
 
     flags = ["--backbone", "mobilenet_v2", "--weights", "none", "--fpn-channels", "16", "--roi-samples", "8"]

@@ -11,12 +11,12 @@ import torch
 from pycocotools import mask as coco_mask
 
 from tools.refine import Config, main
-from xray.data.boxes import xywh_to_xyxy
-from xray.data.predictions import read_predictions
 from xray.errors import FlagError, InputError
 from xray.findings import CATEGORIES, FINDINGS, PNEUMOTHORAX
 from xray.flags import parse_flags
-from xray.training.deploy import save_deployed
+from xray.models.weights import save_deployed
+from xray.structures.boxes import xywh_to_xyxy
+from xray.structures.predictions import read_predictions
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 PTX = PNEUMOTHORAX + 1
@@ -191,8 +191,8 @@ SEED = 0
 def test_refinement_raises_the_ap_of_a_weak_detector_on_phantoms(tmp_path, capsys):
     """Fitted on the fold held back, scored on the test split: phantoms → dataset → two trainings → boxes and masks."""
     from tools import convert, infer, phantoms
-    from xray.config import read_training_flags
     from xray.train import main as train
+    from xray.training.config import read_training_flags
 
     raw, data = tmp_path / "raw", tmp_path / "data"
     drawn = ["--trees", "siim", "--n-train", "100", "--n-test", "50", "--size", "256", "--seed", SEED]

@@ -98,7 +98,7 @@ def test_a_conversion_killed_goes_on_on_another_machine(run, start, s3, pictures
     data = ("folders", "--data-path", f"s3://{bucket}/raw/")
     flags = ("--image-size", 256, "--n-folds", 2, "--n-workers", 1)
     command = start("tools/convert.py", *data, "--save-path", address, *flags, every=0.02,
-                    patch={"xray.data.journal:CHECKPOINT_SECONDS": 0.0})  # fmt: skip
+                    patch={"xray.datasets.journal:CHECKPOINT_SECONDS": 0.0})  # fmt: skip
     wait_until(lambda: {"conversion.part", "images.npy.part"} <= s3.objects(address).keys(), command)
     command.kill()
     assert command.wait() == -signal.SIGKILL

@@ -11,10 +11,10 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from tools.view import Config, choose_rows, draw_both, draw_truth, file_names, main
-from xray.data.store import open_store
+from xray.datasets.foreign_predictions import read_any_predictions
+from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.findings import colour_of
-from xray.outputs.foreign_predictions import read_any_predictions
 
 SIZE = 128
 

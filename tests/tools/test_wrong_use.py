@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from xray.config import TASKS
 from xray.errors import FlagError
+from xray.training.config import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -81,8 +81,9 @@ def loader_group():
 
 
 IMPORTED = (
-    "segmentation_models_pytorch", "timm", "torch.utils.tensorboard", "xray.classification.task", "xray.detection.task",
-    "xray.outputs.pictures", "xray.segmentation.task", "xray.train", "xray.training.determinism",
+    "segmentation_models_pytorch", "timm", "torch.utils.tensorboard",
+    "xray.training.tasks.classification", "xray.training.tasks.detection",
+    "xray.outputs.pictures.findings", "xray.training.tasks.segmentation", "xray.train", "xray.training.determinism",
     "xray.training.failures", "xray.training.trainer",
 )  # fmt: skip
 
@@ -90,9 +91,9 @@ HOOKS = {"slow_saves": slow_saves, "loader_group": loader_group}
 
 
 def _train(request):
-    from xray.command import run_command
-    from xray.config import read_training_flags
+    from xray.commands.runner import run_command
     from xray.train import main
+    from xray.training.config import read_training_flags
 
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)

@@ -5,7 +5,7 @@ python tests/training/peers_checkpoints.py [--megabytes 150 --kills 20 --seed 0]
 Run are the calls that their trainings make, not the trainings themselves:
 - torchvision's references/detection/train.py: `torch.save` to model_{epoch}.pth and, in place, to checkpoint.pth;
 - nnU-Net's nnUNetTrainer.save_checkpoint: `torch.save` in place to checkpoint_latest.pth;
-- ours: `xray.training.files.save_tensors`, what every checkpoint is written with.
+- ours: `xray.models.tensors.save_tensors`, what every checkpoint is written with.
 Each overwrites a whole checkpoint of the same size and is killed at the same random moments of its save.
 """
 
@@ -24,7 +24,7 @@ if __name__ == "__main__":
 
 import torch
 
-from xray.training.files import load_tensors, save_tensors
+from xray.models.tensors import load_tensors, save_tensors
 
 FILES = {
     "torchvision's reference loop": ("checkpoint.pth", torch.save),

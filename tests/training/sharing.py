@@ -14,10 +14,10 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from xray.classification.losses import classification_loss
-from xray.detection.matching import sample
-from xray.segmentation.losses import LOSSES, segmentation_loss
-from xray.training.processes import Share, begin_step, end_step, mean_of_processes, normaliser
+from xray.models.batch_shares import Share, begin_step, end_step, mean_of_processes, normaliser
+from xray.models.classification.losses import classification_loss
+from xray.models.detection.matching import sample
+from xray.models.segmentation.losses import LOSSES, segmentation_loss
 from xray.training.synced_norms import synchronise_norms
 
 

@@ -17,15 +17,15 @@ import safetensors.torch
 import torch
 from conftest import CLASSIFICATION_FLAGS
 
-from xray.command import run_command
-from xray.config import ClassificationConfig, read_training_flags
+from xray.commands.runner import run_command
 from xray.errors import InputError
 from xray.files import replacing
+from xray.models import tensors as files
+from xray.models.tensors import load_tensors, save_tensors
+from xray.models.weights import read_weights
 from xray.train import main
-from xray.training import files
 from xray.training.checkpoints import WholeCheckpoints, check_resumable, progress_of, read_checkpoint
-from xray.training.deploy import read_weights
-from xray.training.files import load_tensors, save_tensors
+from xray.training.config import ClassificationConfig, read_training_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -461,7 +461,7 @@ def test_nothing_is_unpickled_anywhere():
 
 def test_an_epoch_that_was_cut_goes_on_with_the_same_batches_only(command, tmp_path, monkeypatch):
     """Within an epoch another batch size would show some radiographs twice and others never."""
-    from xray.classification.task import ClassificationTask
+    from xray.training.tasks.classification import ClassificationTask
 
     step = ClassificationTask.training_step
 

@@ -7,9 +7,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from xray.detection.model import build_detector
 from xray.errors import InputError
-from xray.training.deploy import load_deployed, read_weights, save_deployed
+from xray.models.detection.detector import build_detector
+from xray.models.weights import load_deployed, read_weights, save_deployed
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.steps": torch.tensor(7)}
 DESCRIPTION = {"task": "detection", "categories": {"1": "ILD"}, "canvas_size": 64}

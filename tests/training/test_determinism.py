@@ -7,9 +7,13 @@ import pytest
 import torch
 from conftest import CLASSIFICATION_FLAGS, SEGMENTATION_FLAGS, TINY_FLAGS
 
-from xray.config import read_training_flags
-from xray.data.augment import Augmentation
-from xray.data.dataset import (
+from xray.datasets.store import open_store
+from xray.structures.sides import mirrored
+from xray.train import main
+from xray.training.augment import Augmentation
+from xray.training.config import read_training_flags
+from xray.training.determinism import deterministic
+from xray.training.loading import (
     BoxDataset,
     EpochSampler,
     LabelDataset,
@@ -19,10 +23,6 @@ from xray.data.dataset import (
     collate_images,
     make_loader,
 )
-from xray.data.store import open_store
-from xray.sides import mirrored
-from xray.train import main
-from xray.training.determinism import deterministic
 
 
 def flat(value):

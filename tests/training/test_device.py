@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from xray.errors import InputError
-from xray.training.device import (
+from xray.models.device import (
     bfloat16_gain,
     compile_options,
     inference_precision,
@@ -86,7 +86,7 @@ def test_half_precision_needs_a_gpu():
 )
 def test_precision_of_inference(monkeypatch, precision, device, has_bf16, expected):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bf16)
-    monkeypatch.setattr("xray.training.device.has_bfloat16", lambda: has_bf16)
+    monkeypatch.setattr("xray.models.device.has_bfloat16", lambda: has_bf16)
     assert inference_precision(precision, device) == expected
 
 
@@ -111,7 +111,7 @@ def test_the_largest_batch_that_fits(room, expected):
 
 FAULTS = """
 import resource, torch
-from xray.training.device import keep_freed_memory
+from xray.models.device import keep_freed_memory
 assert keep_freed_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(16):

@@ -7,12 +7,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from xray.config import DetectionConfig
-from xray.data.mask_canvas import mask_canvas
-from xray.data.siim import convert_siim
-from xray.data.store import open_store
+from xray.datasets.mask_canvas import mask_canvas
+from xray.datasets.sources.siim import convert_siim
+from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.training import device_store
+from xray.training.config import DetectionConfig
 from xray.training.device_store import DeviceStore, where_to_store
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -99,7 +99,7 @@ def test_a_training_that_cannot_store_there_writes_nothing(side_store, train_tin
 @pytest.fixture
 def cpu_serves_as_gpu(monkeypatch):
     """Lets `--store-device cuda` keep the canvases in tensors on the CPU."""
-    import xray.training.task as module
+    import xray.training.tasks.base as module
 
     monkeypatch.setattr(module, "where_to_store", lambda wanted, device: device if wanted == "cuda" else None)
 
@@ -140,7 +140,7 @@ def test_a_segmenter_trains_the_same_on_masks_from_the_device(mask_store, train_
 def test_where_batches_are_augmented(side_store, flags, kind, expected):
     from types import SimpleNamespace
 
-    from xray.detection.task import DetectionTask
+    from xray.training.tasks.detection import DetectionTask
 
     config = DetectionConfig(backbone="mobilenet_v2", weights="none", fpn_channels=16, **flags)
     task = DetectionTask(config, open_store(side_store))

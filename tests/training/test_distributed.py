@@ -16,12 +16,12 @@ import safetensors.torch
 import torch
 from conftest import CLASSIFICATION_FLAGS, SEGMENTATION_FLAGS, TINY_FLAGS
 
-from xray.config import ClassificationConfig, read_training_flags
 from xray.errors import FlagError, InputError
 from xray.flags import flag_value
-from xray.launch import Launch, find_launch, with_launch
 from xray.train import main
 from xray.training.checkpoints import check_resumable
+from xray.training.config import ClassificationConfig, read_training_flags
+from xray.training.launch import Launch, find_launch, with_launch
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "xray" / "train.py"

@@ -9,12 +9,12 @@ import pytest
 import torch
 from conftest import CLASSIFICATION_FLAGS
 
-import xray.data.dataset as datasets
-from xray.classification.task import ClassificationTask
-from xray.command import run_command
-from xray.config import ClassificationConfig, DetectionConfig, read_training_flags
+import xray.training.loading as datasets
+from xray.commands.runner import run_command
 from xray.train import main
+from xray.training.config import ClassificationConfig, DetectionConfig, read_training_flags
 from xray.training.failures import explain
+from xray.training.tasks.classification import ClassificationTask
 
 SMALL = (
     *CLASSIFICATION_FLAGS, "--network", "test_resnet", "--batch-size", "2", "--n-epochs", "1", "--n-pictures", "0",

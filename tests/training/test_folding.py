@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from xray.classification.model import build_classifier
-from xray.detection.model import build_detector
-from xray.segmentation.model import build_segmenter
-from xray.training.folding import count_norms, fold_batch_norms
+from xray.models.classification.classifier import build_classifier
+from xray.models.detection.detector import build_detector
+from xray.models.kernels.norms import count_norms, fold_batch_norms
+from xray.models.segmentation.segmenter import build_segmenter
 
 
 def lively(model):

@@ -8,10 +8,10 @@ import torch
 from conftest import CLASSIFICATION_FLAGS
 from torch import nn
 
-from xray.config import read_training_flags
-from xray.data.store import open_store
+from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.train import main
+from xray.training.config import read_training_flags
 from xray.training.guard import Guard, _begin_momentum, running_statistics
 from xray.training.optimizers import build_optimizer
 
@@ -40,7 +40,7 @@ def spoil(monkeypatch):
 
     how: "nan" and "inf" replace the loss, "gradients" lets them be infinite where the loss is finite.
     """
-    from xray.classification.task import ClassificationTask
+    from xray.training.tasks.classification import ClassificationTask
 
     step = ClassificationTask.training_step
 
@@ -109,7 +109,7 @@ def test_the_last_good_checkpoint_is_kept_and_goes_on(train, spoil, monkeypatch)
 @pytest.mark.parametrize("steps", [{0}, {5}, {1, 2, 6}])
 def test_steps_that_are_left_out_change_nothing_but_the_clock(train, spoil, capsys, optimizer, steps):
     """The weights after a step that was left out are those before it, to the last bit, and so are the statistics."""
-    from xray.classification.task import ClassificationTask
+    from xray.training.tasks.classification import ClassificationTask
 
     seen = []
 
@@ -171,7 +171,7 @@ def test_accumulated_batches_are_named_together(train, spoil, side_store):
 
 def test_weights_that_are_lost_are_not_saved(train, monkeypatch, tmp_path):
     """Finite gradients, times a learning rate, may leave what float32 can hold."""
-    from xray.classification.task import ClassificationTask
+    from xray.training.tasks.classification import ClassificationTask
 
     def spoil(task, *_):
         if task.current_epoch == 1 and task.trainer.global_step == 8:

@@ -213,7 +213,7 @@ def test_killed_before_its_first_checkpoint_it_starts_anew(nursery, undisturbed,
 
 def test_the_pair_of_deployed_files_is_of_one_epoch_whenever_it_is_killed(tmp_path):
     """Every order of old and new that a kill between the two renames can leave."""
-    from xray.training.deploy import load_deployed, save_deployed
+    from xray.models.weights import load_deployed, save_deployed
 
     old, new = ({"task": "detection", "epoch": epoch} for epoch in (3, 4))
     for folder, description, value in (("old", old, 1.0), ("new", new, 2.0)):

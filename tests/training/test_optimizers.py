@@ -10,7 +10,7 @@ from lightning.fabric.plugins.precision.amp import _optimizer_handles_unscaling
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
-from xray.config import DetectionConfig
+from xray.training.config import DetectionConfig
 from xray.training.optimizers import build_optimizer, configure
 
 

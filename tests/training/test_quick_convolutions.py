@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from xray.classification.model import build_classifier
-from xray.detection.model import build_detector
-from xray.segmentation.model import build_segmenter
-from xray.training.convolutions import QuickBlock, QuickConv2d, quicken
-from xray.training.folding import fold_batch_norms
-from xray.training.winograd import NOTHING, RELU, RELU6, matrices, weights_of_products, winograd
+from xray.models.classification.classifier import build_classifier
+from xray.models.detection.detector import build_detector
+from xray.models.kernels.convolutions import QuickBlock, QuickConv2d, quicken
+from xray.models.kernels.norms import fold_batch_norms
+from xray.models.kernels.winograd import NOTHING, RELU, RELU6, matrices, weights_of_products, winograd
+from xray.models.segmentation.segmenter import build_segmenter
 
 ACTIVATIONS = {NOTHING[0]: (NOTHING, lambda x: x), RELU[0]: (RELU, F.relu), RELU6[0]: (RELU6, F.relu6)}
 

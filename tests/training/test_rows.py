@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from xray.data.store import open_store
+from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.training.rows import training_rows
 

@@ -9,9 +9,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from xray.data.predictions import read_predictions
-from xray.data.store import open_store
-from xray.detection.metrics import detection_metrics
+from xray.datasets.store import open_store
+from xray.evaluation.box_metrics import detection_metrics
+from xray.structures.predictions import read_predictions
 
 # What depends on the clock and the machine.
 MEASURED = ("seconds", "speed/")
@@ -102,7 +102,7 @@ def test_resuming_a_finished_training_changes_nothing(vinbig_store, vinbig_run, 
 @pytest.mark.parametrize("val_every", [1, 2])
 def test_an_epoch_that_was_cut_short_is_repeated(side_store, train_tiny, tmp_path, monkeypatch, val_every):
     """With a validation every second epoch, nothing has been validated when the training goes on."""
-    from xray.detection.task import DetectionTask
+    from xray.training.tasks.detection import DetectionTask
 
     flags = ("--n-epochs", 2, "--val-every", val_every)
     whole = train_tiny(side_store, tmp_path / "whole", *flags)
@@ -130,7 +130,7 @@ def scored_by_epoch(monkeypatch):
     """Makes the validation score of each epoch what the test says."""
 
     def use(scores):
-        import xray.detection.task as module
+        import xray.training.tasks.detection as module
 
         def metrics(truth, found, n_images, categories):
             value = scores.pop(0)
@@ -183,7 +183,7 @@ def test_an_average_of_the_weights_is_what_is_deployed(vinbig_run):
 
 def test_the_average_is_that_of_its_decay(side_store, train_tiny, tmp_path, monkeypatch):
     """One weight followed by hand: the first step's value, then decay × average + (1 − decay) × new."""
-    from xray.detection.task import DetectionTask
+    from xray.training.tasks.detection import DetectionTask
 
     seen = []
 
@@ -202,7 +202,7 @@ def test_the_average_is_that_of_its_decay(side_store, train_tiny, tmp_path, monk
 def test_validation_predictions_are_those_of_the_deployed_weights(side_run, side_store):
     from pathlib import Path
 
-    from xray.pipeline import load_pipeline
+    from xray.inference.pipeline import load_pipeline
 
     store = open_store(side_store)
     pipeline = load_pipeline([Path(side_run)], torch.device("cpu"), flips=False)

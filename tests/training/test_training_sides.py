@@ -2,10 +2,10 @@
 
 import pytest
 
-from xray.config import CONFIG_FILE, read_training_flags, save_config
-from xray.data.store import open_store
+from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.train import build_task
+from xray.training.config import CONFIG_FILE, read_training_flags, save_config
 
 
 def task_of(store, *flags):

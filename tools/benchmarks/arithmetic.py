@@ -16,12 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from tools.benchmarks.ceiling import Ceiling
 from tools.benchmarks.peers import as_float_images, settle_weights, torchvision_detector
 from tools.benchmarks.training import synchronize
-from xray.detection.convolutions import quicken_convolutions
-from xray.detection.model import Detector, build_detector
-from xray.detection.norms import apply_norms_in_convolutions
 from xray.findings import FINDINGS
-from xray.training.convolutions import quicken
-from xray.training.folding import fold_batch_norms
+from xray.models.detection.detector import Detector, build_detector
+from xray.models.kernels.convolutions import quicken
+from xray.models.kernels.detector_convolutions import quicken_convolutions
+from xray.models.kernels.frozen_norms import apply_norms_in_convolutions
+from xray.models.kernels.norms import fold_batch_norms
 
 PARTS = {
     "trunk": "backbone.body",

@@ -49,7 +49,7 @@ def measure_ceiling(config: Ceiling) -> dict[str, Any]:
     from rich.console import Console
 
     from tools.benchmarks import arithmetic
-    from xray.training.device import keep_freed_memory, resolve_device
+    from xray.models.device import keep_freed_memory, resolve_device
 
     device = resolve_device(config.device)
     if device.type == "cpu":

@@ -62,9 +62,9 @@ def random_run(folder: Path) -> str:
     """A run directory of a small detector that has learned nothing."""
     import torch
 
-    from xray.detection.model import build_detector
     from xray.findings import FINDINGS
-    from xray.training.deploy import save_deployed
+    from xray.models.detection.detector import build_detector
+    from xray.models.weights import save_deployed
 
     torch.manual_seed(0)
     architecture = {"backbone": "mobilenet_v2", "fpn_channels": 64, "proposals": 100}

@@ -18,9 +18,9 @@ from pydicom.pixels import apply_voi_lut
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 from tools.benchmarks.timing import Timing, timed, timed_stream
-from xray.data.decoding import Decoded, decode_canvas, decode_canvases
-from xray.data.journal import Journal
-from xray.data.radiograph import RadiographError
+from xray.datasets.journal import Journal
+from xray.radiographs.decoding import Decoded, decode_canvas, decode_canvases
+from xray.radiographs.radiograph import RadiographError
 
 WINDOW = (400, 3600)
 """Lowest and highest stored value that the window shows as a grey of its own."""
@@ -118,7 +118,7 @@ def time_usual_parallel(paths: Sequence[Path], size: int, folder: Path, n_worker
 
 
 def _stream_ours(paths: Sequence[Path], size: int, folder: Path, n_workers: int) -> Iterator[None]:
-    # What xray.data.conversion does with pixels, its journal and its syncs to the disk included.
+    # What xray.datasets.conversion does with pixels, its journal and its syncs to the disk included.
     with Journal(folder, size, {"benchmark": "convert"}, discard=True) as journal:
         for outcome in decode_canvases(paths, size, n_workers):
             if not isinstance(outcome, Decoded):

@@ -66,7 +66,7 @@ def measure_conversion(config: Convert, folder: Path) -> dict[str, Any]:
     from rich.progress import Progress
 
     from tools.benchmarks import conversion, timing
-    from xray.data.radiograph import find_radiographs
+    from xray.radiographs.radiograph import find_radiographs
 
     source, pngs, store = (folder / name for name in ("dicom", "png", "store"))
     for path in (source, pngs, store):

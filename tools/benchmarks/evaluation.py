@@ -11,11 +11,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tools.benchmarks.timing import Timing, timed
-from xray.data.boxes import BoxTable, xyxy_to_xywh
-from xray.data.predictions import Predictions, read_predictions
-from xray.detection.bootstrap import bootstrap_intervals
-from xray.detection.metrics import coco_metrics, detection_metrics
+from xray.evaluation.box_intervals import bootstrap_intervals
+from xray.evaluation.box_metrics import coco_metrics, detection_metrics
 from xray.findings import CATEGORIES
+from xray.structures.boxes import BoxTable, xyxy_to_xywh
+from xray.structures.predictions import Predictions, read_predictions
 
 SIZE = 3000
 """Width and height of the radiographs, in pixels."""

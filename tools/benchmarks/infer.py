@@ -77,7 +77,7 @@ def measure_inference(config: Infer, folder: Path) -> dict[str, Any]:
 
     from tools.benchmarks import inference, timing
     from tools.benchmarks.sides import Side
-    from xray.training.device import resolve_device
+    from xray.models.device import resolve_device
 
     device = resolve_device(config.device)
     console = Console(stderr=True)

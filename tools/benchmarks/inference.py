@@ -24,17 +24,17 @@ from tools.benchmarks.reports import refuse
 from tools.benchmarks.timing import Timing, n_cores
 from tools.infer import InferConfig
 from tools.infer import main as infer
-from xray.config import DetectionConfig
-from xray.data.boxes import BoxTable
-from xray.data.predictions import read_predictions
-from xray.data.store import Store
-from xray.detection.task import DetectionTask
+from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.findings import NO_FINDING
-from xray.pipeline import load_pipeline
-from xray.precision import CPU_BATCH, NAMES, faster_precision, lowered
-from xray.training.deploy import load_deployed, save_deployed
-from xray.training.device import inference_precision, keep_freed_memory, largest_batch
+from xray.inference.pipeline import load_pipeline
+from xray.inference.precision import CPU_BATCH, NAMES, faster_precision, lowered
+from xray.models.device import inference_precision, keep_freed_memory, largest_batch
+from xray.models.weights import load_deployed, save_deployed
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import read_predictions
+from xray.training.config import DetectionConfig
+from xray.training.tasks.detection import DetectionTask
 
 FLOOR = 0.05
 """Score from which detections are held against each other."""

@@ -66,7 +66,7 @@ def measure_loading(config: Load, folder: Path) -> dict[str, Any]:
 
     from tools.benchmarks import loading, timing
     from tools.benchmarks.material import open_material, write_pngs
-    from xray.training.device import resolve_device
+    from xray.models.device import resolve_device
 
     device = resolve_device(config.device)
     loading.one_thread()

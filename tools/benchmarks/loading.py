@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 from tools.benchmarks.peers import PngDataset, collate_lists
 from tools.benchmarks.reports import refuse
 from tools.benchmarks.timing import Timing
-from xray.data.augment import Augmentation
-from xray.data.changes import change_images
-from xray.data.dataset import BoxDataset, EpochSampler, collate_boxes, make_loader
-from xray.data.store import Store
-from xray.sides import mirrored
+from xray.datasets.store import Store
+from xray.structures.sides import mirrored
+from xray.training.augment import Augmentation
+from xray.training.changes import change_images
 from xray.training.device_store import DeviceStore
+from xray.training.loading import BoxDataset, EpochSampler, collate_boxes, make_loader
 
 FEWEST_BATCHES = 8
 """A process's share of a measured run at least, so that starting and ending do not weigh."""
@@ -97,7 +97,7 @@ class Ways:
         return Timing(n, time.perf_counter() - wall, time.process_time() - cpu)
 
     def _complete(self, batch: dict[str, Any]) -> Tensor:
-        """A batch of ours on the device, (B, 1, S, S) uint8, as `xray.training.task` makes it."""
+        """A batch of ours on the device, (B, 1, S, S) uint8, as `xray.training.tasks.base` makes it."""
         batch = move_data_to_device(batch, self.device)
         images = batch["images"] if "images" in batch else self.on_device.images(batch["rows"])
         return change_images(images, batch["changes"]) if "changes" in batch else images

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from xray.data.phantoms import write_vinbig
-from xray.data.store import Store, open_store
-from xray.data.vinbig import convert_vinbig
+from xray.datasets.sources.vinbig import convert_vinbig
+from xray.datasets.store import Store, open_store
 from xray.errors import InputError
+from xray.phantoms.vinbig import write_vinbig
 
 SMALLEST_PHANTOM = 96
 """Longer side, in pixels, below which no phantom can be drawn."""

@@ -21,9 +21,9 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.transforms import v2
 
-from xray.data.boxes import BoxTable, box_iou
-from xray.data.dataset import BoxDataset
-from xray.detection.model import ANCHOR_CANVAS, ANCHOR_RATIOS, ANCHOR_SIDES
+from xray.models.detection.detector import ANCHOR_CANVAS, ANCHOR_RATIOS, ANCHOR_SIDES
+from xray.structures.boxes import BoxTable, box_iou
+from xray.training.loading import BoxDataset
 
 SPREAD, BACKGROUND = 2.0, 8.0
 """Of the logits of settled weights: their standard deviation, and by how much that of the background is higher."""

@@ -76,7 +76,7 @@ def measure_training(config: Train, folder: Path) -> dict[str, Any]:
     from rich.console import Console
 
     from tools.benchmarks import timing, training
-    from xray.training.device import lightning_precision, resolve_device
+    from xray.models.device import lightning_precision, resolve_device
 
     device = resolve_device(config.device)
     peers = config.peer or (("torchvision-amp", "torchvision") if device.type == "cuda" else ("torchvision",))

@@ -28,14 +28,14 @@ from tools.benchmarks.peers import (
 from tools.benchmarks.reports import refuse
 from tools.benchmarks.timing import Timing, n_cores
 from tools.benchmarks.train import Train
-from xray.config import DetectionConfig
-from xray.data.dataset import BoxDataset, EpochSampler, collate_boxes
-from xray.detection.task import DetectionTask
 from xray.errors import InputError
+from xray.models.device import compile_options, lightning_precision
 from xray.train import draw_validation
 from xray.training.callbacks import Throughput
-from xray.training.device import compile_options, lightning_precision
+from xray.training.config import DetectionConfig
 from xray.training.guard import Guard
+from xray.training.loading import BoxDataset, EpochSampler, collate_boxes
+from xray.training.tasks.detection import DetectionTask
 from xray.training.trainer import build_trainer
 
 LEARNING_RATE = 1e-6

@@ -8,17 +8,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from xray.data.boxes import BoxTable
-from xray.data.inputs import Inputs
-from xray.data.prediction_journal import PredictionJournal
-from xray.data.predictions import Predictions, write_predictions
-from xray.data.run_warnings import RunWarning
-from xray.data.store import Store
+from xray.datasets.inputs import Inputs
+from xray.datasets.store import Store
 from xray.files import complete
 from xray.findings import NO_FINDING_BOX
-from xray.outputs.overlays import save_picture
-from xray.outputs.pictures import draw_findings, draw_with_truth, in_words, rows_of
-from xray.outputs.submission import ENCODING, write_mask_submission, write_submission
+from xray.inference.prediction_journal import PredictionJournal
+from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
+from xray.outputs.pictures.overlays import save_picture
+from xray.radiographs.run_warnings import RunWarning
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import Predictions, write_predictions
+from xray.structures.submission import ENCODING, write_mask_submission, write_submission
 
 WARNINGS = "warnings.csv"
 PORTION = 256

@@ -8,10 +8,10 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 import xray
-from xray.data.boxes import BoxTable
-from xray.data.predictions import NO_FINDING_CATEGORY
 from xray.findings import NO_FINDING_BOX, colour_of
-from xray.pipeline import Findings, Pipeline
+from xray.inference.pipeline import Findings, Pipeline
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import NO_FINDING_CATEGORY
 
 SHOWN_FROM = 0.3
 """Confidence from which the page shows findings at first, as `tools/infer.py --overlays` does."""

@@ -17,7 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
 
 import xray
-from xray.outputs.dicom_objects import Algorithm
+from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports, invocations, pixels
 from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer
 from xray.serving.given import given_findings

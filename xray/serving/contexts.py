@@ -6,8 +6,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 
-from xray.data.codestream import COMPRESSED
-from xray.data.dicom import NATIVE
+from xray.radiographs.codestream import COMPRESSED
+from xray.radiographs.dicom import NATIVE
 
 ACCEPTED = (
     uid.ComputedRadiographyImageStorage,

@@ -27,11 +27,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
-from xray.data.codestream import COMPRESSED
-from xray.data.decoding import TIMEOUT, Failed, Workers
-from xray.data.dicom import check_dicom
 from xray.errors import InputError
-from xray.outputs.dicom_objects import read_source, save_object
+from xray.outputs.dicom.objects import read_source, save_object
+from xray.radiographs.codestream import COMPRESSED
+from xray.radiographs.decoding import TIMEOUT, Failed, Workers
+from xray.radiographs.dicom import check_dicom
 from xray.serving import pixels
 from xray.serving.contexts import let_sender_choose, offer, support
 from xray.serving.dicom_connections import MAX_PDU, Gate, Receiver, Server
@@ -40,7 +40,7 @@ from xray.serving.dicom_peers import Peer
 from xray.serving.quiet import silence_libraries
 
 if TYPE_CHECKING:
-    from xray.outputs.dicom_results import DicomResults
+    from xray.outputs.dicom.results import DicomResults
     from xray.serving.service import Service
 
 log = logging.getLogger("xray.dicom")

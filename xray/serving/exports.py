@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xray.data.boxes import BoxTable
-from xray.data.dicom import RadiographError, is_dicom
-from xray.data.masks import MaskError, encode_mask
 from xray.errors import InputError
-from xray.outputs.dicom_objects import Algorithm, read_source
+from xray.outputs.dicom.objects import Algorithm, read_source
+from xray.radiographs.dicom import RadiographError, is_dicom
+from xray.structures.boxes import BoxTable
+from xray.structures.masks import MaskError, encode_mask
 
 MEDIA_TYPE = "application/dicom"
 NO_MASK = "there is no mask to write: none of the findings has one"
@@ -21,7 +21,7 @@ def structured_report_of(
     """The SR of one radiograph; all rows of the table are reported. Raises RadiographError."""
     source = _source(path)
     # Only now: highdicom takes seconds to import.
-    from xray.outputs.dicom_sr import structured_report
+    from xray.outputs.dicom.structured_report import structured_report
 
     try:
         return _written(structured_report(source, table, categories, algorithm, labels, threshold=0.0))
@@ -36,7 +36,7 @@ def segmentation_of(
     source = _source(path)
     if not masks:
         raise RadiographError(NO_MASK)
-    from xray.outputs.dicom_seg import joined_masks, segmentation
+    from xray.outputs.dicom.segmentation import joined_masks, segmentation
 
     try:
         # What came in is anyone's: it is checked before C code sees it.

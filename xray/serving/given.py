@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from xray.data.dicom import MAX_PIXELS
-from xray.pipeline import Findings
+from xray.inference.pipeline import Findings
+from xray.radiographs.dicom import MAX_PIXELS
 from xray.serving.answers import Answer, Mask, Pixel, Share, findings_of
 
 MAX_BYTES = 16 * 2**20

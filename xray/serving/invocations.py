@@ -15,13 +15,13 @@ from typing import BinaryIO
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from xray.data.predictions import NO_FINDING_CATEGORY
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
-from xray.outputs.dicom_objects import Algorithm
-from xray.pipeline import Findings
+from xray.inference.pipeline import Findings
+from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports
 from xray.serving.answers import SHOWN_FROM, Answer
 from xray.serving.service import UnreadableError
+from xray.structures.predictions import NO_FINDING_CATEGORY
 
 JSON, CSV, DICOM = "application/json", "text/csv", "application/dicom"
 CSV_HEADER = ("category_id", "category", "score", "x1", "y1", "x2", "y2")

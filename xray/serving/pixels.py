@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from xray.data.decoding import Decoded, decode_canvas
-from xray.data.dicom import is_dicom, read_dicom
-from xray.data.grayscale import GreyMeaning, grey_table, look_up
-from xray.data.radiograph import read_radiograph
+from xray.radiographs.decoding import Decoded, decode_canvas
+from xray.radiographs.dicom import is_dicom, read_dicom
+from xray.radiographs.grayscale import GreyMeaning, grey_table, look_up
+from xray.radiographs.radiograph import read_radiograph
 
 MEDIA_TYPE = "application/vnd.xray.pixels"
 MAGIC = b"XRPX"

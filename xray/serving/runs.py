@@ -10,7 +10,7 @@ def runs_in(folder: Path) -> list[Path]:
 
     Raises InputError if it holds none.
     """
-    # xray.training.deploy knows this name too, and needs torch.
+    # xray.models.weights knows this name too, and needs torch.
     name = "model.json"
     if (folder / name).is_file():
         return [folder]

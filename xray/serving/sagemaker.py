@@ -16,8 +16,8 @@ from typing import Any
 
 from sagemaker_inference.errors import GenericInferenceToolkitError
 
-from xray.outputs.dicom_objects import Algorithm
-from xray.pipeline import Findings, Pipeline
+from xray.inference.pipeline import Findings, Pipeline
+from xray.outputs.dicom.objects import Algorithm
 from xray.serving import invocations
 from xray.serving.answers import SHOWN_FROM, Answer, answer
 from xray.serving.invocations import CSV, DICOM, JSON, RefusedError
@@ -64,10 +64,10 @@ def model_fn(model_dir: str) -> Model:
     import numpy as np
     import torch
 
-    from xray.outputs.dicom_objects import algorithm_of
-    from xray.pipeline import load_pipeline
-    from xray.precision import lowered
-    from xray.training.device import inference_precision, keep_freed_memory, resolve_device
+    from xray.inference.pipeline import load_pipeline
+    from xray.inference.precision import lowered
+    from xray.models.device import inference_precision, keep_freed_memory, resolve_device
+    from xray.outputs.dicom.objects import algorithm_of
 
     runs = runs_in(Path(model_dir))
     device = resolve_device("auto")

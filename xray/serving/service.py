@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xray.data.decoding import TIMEOUT, Decoded, Failed, Workers
-from xray.pipeline import Findings, Pipeline
+from xray.inference.pipeline import Findings, Pipeline
+from xray.radiographs.decoding import TIMEOUT, Decoded, Failed, Workers
 from xray.serving import pixels
 from xray.serving.worker import ModelThread
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from xray.pipeline import Findings
+from xray.inference.pipeline import Findings
 
 log = logging.getLogger("xray.serving")
 

@@ -14,11 +14,11 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from rich.console import Console
 
-from xray.data.predictions import write_predictions
 from xray.errors import InputError
 from xray.files import replacing
-from xray.training.deploy import save_deployed
-from xray.training.files import load_tensors
+from xray.models.tensors import load_tensors
+from xray.models.weights import save_deployed
+from xray.structures.predictions import write_predictions
 from xray.training.guard import last_step
 
 

@@ -19,10 +19,10 @@ import lightning as L
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from xray.config import TrainingConfig
 from xray.errors import InputError
 from xray.files import PART
-from xray.training.files import load_tensors, save_tensors
+from xray.models.tensors import load_tensors, save_tensors
+from xray.training.config import TrainingConfig
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 TABLE = "metrics.csv"

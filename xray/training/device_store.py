@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from xray.data.mask_canvas import mask_canvas
-from xray.data.store import Store
+from xray.datasets.mask_canvas import mask_canvas
+from xray.datasets.store import Store
 from xray.errors import InputError
 
 KEPT_FOR_THE_MODEL = 0.5

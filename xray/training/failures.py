@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-from xray.config import ClassificationConfig, DetectionConfig, TrainingConfig
 from xray.errors import is_disk_full
+from xray.training.config import ClassificationConfig, DetectionConfig, TrainingConfig
 
 LOST_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (exited|is killed by signal: (\w+))")
 

@@ -19,7 +19,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import SGD, Optimizer
 
 from xray.errors import InputError
-from xray.training.processes import n_together
+from xray.models.batch_shares import n_together
 
 MOST_PENDING = 64
 """Steps whose flags may be on their way; the oldest is waited for then."""

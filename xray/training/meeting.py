@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from xray.data.dataset import LOADER_TIMEOUT
 from xray.errors import InputError
-from xray.launch import Launch
+from xray.training.launch import Launch
+from xray.training.loading import LOADER_TIMEOUT
 
 PROCESSES_TIMEOUT = datetime.timedelta(seconds=LOADER_TIMEOUT + 300)
 """How long processes wait for each other: longer than one waits for its data, or its disk at the end of an epoch."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xray.data.store import Store
+from xray.datasets.store import Store
 from xray.errors import InputError
 
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xray.training.processes import current_share, sum_over_processes
+from xray.models.batch_shares import current_share, sum_over_processes
 
 
 class _Synced:

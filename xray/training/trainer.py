@@ -21,9 +21,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import subprocess_script
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from xray.config import TrainingConfig
 from xray.training.callbacks import DeployBest, EpochTable, Pictures, Plateau, ProgressBar, Throughput
 from xray.training.checkpoints import BEST, TABLE, BestCheckpoint, LastCheckpoint, WholeCheckpoints
+from xray.training.config import TrainingConfig
 from xray.training.guard import Guard
 from xray.training.meeting import PROCESSES_TIMEOUT, watch_children
 

@@ -1,0 +1,191 @@
+"""Inference by the nodes of a Ray cluster: batches of findings, in order, as `inference.streaming` makes them.
+
+Every actor loads the models, and decodes and looks at one part of the radiographs after another. Batches hold the same
+radiographs as they do on one machine, and precision and batch size are chosen once, for all nodes.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from xray.cluster.ray import Cluster, Decoders, Item, check_seen, here, unseen_files
+from xray.datasets.inputs import Inputs
+from xray.datasets.originals import Original, in_original_pixels
+from xray.datasets.store import open_store
+from xray.errors import InputError
+from xray.inference.pipeline import Pipeline, load_pipeline
+from xray.inference.precision import CPU_BATCH, NAMES, lowered, settle, settle_by_trial
+from xray.inference.prediction_journal import PredictionJournal
+from xray.inference.streaming import Batch, consecutive, radiographs, run
+from xray.models.device import inference_precision, keep_freed_memory
+from xray.radiographs.decoding import Decoded
+from xray.structures.triplet import Triplet
+
+PART = 32
+"""Radiographs in one part, about."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What every actor must know.
+
+    runs … prune: as for `load_pipeline`. precision, batch_size: as chosen for all, or "auto" and 0. cores: processes
+    that decode. store: of the radiographs, None where they are files. maps: whether probability maps are wanted.
+    """
+
+    runs: tuple[Path, ...]
+    device: Literal["cpu", "cuda"]
+    flips: bool
+    gate: Literal["soft", "hard"]
+    gate_threshold: float | None
+    triplet: Triplet | None
+    prune: int
+    precision: str
+    batch_size: int
+    timeout: float
+    store: Path | None
+    maps: bool
+    cores: int = 1
+
+    def load(self) -> Pipeline:
+        """The models, in float32."""
+        device = torch.device(self.device)
+        if device.type == "cpu":
+            keep_freed_memory()
+        triplet, prune = self.triplet, self.prune
+        return load_pipeline(self.runs, device, self.flips, self.gate, self.gate_threshold, triplet, prune)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Radiographs from place `start` on: their files, with `originals` as `Inputs` has them, or rows of a store."""
+
+    start: int
+    paths: tuple[Path, ...] = ()
+    rows: np.ndarray | None = None
+    originals: tuple[Original, ...] = ()
+
+
+def device_for(cluster: Cluster, device: str) -> Literal["cpu", "cuda"]:
+    """What actors compute on, for --device: auto is the GPUs, where the cluster has any."""
+    n_gpus = cluster.n_gpus
+    if device == "cuda" and not n_gpus:
+        raise InputError("--device cuda, but no node of the cluster has a GPU that Ray knows of: use --device cpu")
+    return "cuda" if n_gpus and device != "cpu" else "cpu"
+
+
+def settle_for_all(plan: Plan, cluster: Cluster, inputs: Inputs, journal: PredictionJournal, n: int) -> Plan:
+    """The plan with a precision and a batch size, which the journal notes; an actor chooses where a trial is needed.
+
+    inputs: the radiographs to come. n: radiographs in all.
+    """
+    chosen = journal.settled
+    if chosen is None and plan.device == "cpu" and (dtype := inference_precision(plan.precision, torch.device("cpu"))):
+        chosen = {"precision": NAMES[dtype], "batch_size": plan.batch_size or CPU_BATCH}
+    if chosen is None:
+        first = _part(inputs, 0, plan.batch_size or CPU_BATCH)
+        make = functools.partial(_choosing, plan, n)
+        ((chosen, words),) = cluster.in_order(make, [first], gpu=plan.device == "cuda")
+        print(words, end="", file=sys.stderr)
+    chosen = journal.settle(chosen)
+    return dataclasses.replace(plan, precision=chosen["precision"], batch_size=chosen["batch_size"])
+
+
+class _Slip:
+    """Stands in for the journal where it is not: keeps what was chosen."""
+
+    settled: dict[str, Any] | None = None
+
+    def settle(self, choices: dict[str, Any]) -> dict[str, Any]:
+        self.settled = choices
+        return choices
+
+
+def _choosing(plan: Plan, n: int) -> Callable[[_Part], Any]:
+    loaded, reader = plan.load(), _Reader(plan)
+
+    def work(part: _Part) -> tuple[dict[str, Any], str]:
+        slip, said = _Slip(), io.StringIO()
+        with contextlib.redirect_stderr(said):
+            pipeline, batch_size, undecided = settle(loaded, slip, plan.precision, plan.batch_size)
+            if undecided:
+                settle_by_trial(pipeline, slip, list(reader(part, pipeline.canvas_size)), batch_size, n)
+        return slip.settled, said.getvalue()
+
+    return work
+
+
+def find(plan: Plan, cluster: Cluster, inputs: Inputs) -> Iterator[Batch]:
+    """The findings of all radiographs, batch after batch. Their canvases stay where they were looked at.
+
+    plan: after `settle_for_all`.
+    """
+    gpu, n, size = plan.device == "cuda", len(inputs), plan.batch_size
+    least = max(1, min(PART, n // (4 * max(1, cluster.n_actors(gpu)))))
+    length = -(-least // size) * size
+    parts = [_part(inputs, start, length) for start in range(0, n, length)]
+    make = functools.partial(_finding, dataclasses.replace(plan, cores=cluster.cores_of(gpu)))
+    for part, (batches, unseen) in zip(parts, cluster.in_order(make, parts, gpu), strict=True):
+        check_seen(unseen)
+        for batch in batches:
+            yield _back(batch, part.start, inputs.paths)
+
+
+def _finding(plan: Plan) -> Callable[[_Part], Any]:
+    pipeline, reader = plan.load(), _Reader(plan)
+    pipeline = lowered(pipeline, inference_precision(plan.precision, pipeline.device))
+
+    def work(part: _Part) -> tuple[list[Batch], list[Path]]:
+        found: list[Batch] = []
+        stream = consecutive(reader(part, pipeline.canvas_size), plan.batch_size)
+        run(pipeline, stream, lambda batch: found.append(_light(batch, plan.maps)))
+        return found, [] if plan.store else unseen_files([item for batch in found for item in batch.items])
+
+    return work
+
+
+class _Reader:
+    """What reads the radiographs of a part on a node, be they files or rows of a dataset directory."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._store = None if plan.store is None else open_store(plan.store)
+        self._decode = Decoders(plan.cores) if plan.store is None else None
+        self._timeout = plan.timeout
+
+    def __call__(self, part: _Part, size: int) -> Iterator[Item]:
+        if self._decode is not None:
+            return in_original_pixels(self._decode(part.paths, size, self._timeout), part.originals)
+        # Their names are of no interest here.
+        inputs = Inputs(("",) * len(part.rows), store=self._store, rows=part.rows)
+        return radiographs(inputs, size, 0, self._timeout)
+
+
+def _part(inputs: Inputs, start: int, length: int) -> _Part:
+    if inputs.store is not None:
+        return _Part(start, rows=inputs.rows[start : start + length])
+    paths = tuple(path.absolute() for path in inputs.paths[start : start + length])
+    return _Part(start, paths, originals=inputs.originals[start : start + length])
+
+
+def _light(batch: Batch, maps: bool) -> Batch:
+    """Without the canvases; maps, where they are wanted, in the 256 steps that they have."""
+    nothing = np.zeros((0, 0), dtype=np.uint8)
+    items = [dataclasses.replace(i, canvas=nothing) if isinstance(i, Decoded) else i for i in batch.items]
+    kept = batch.found.maps if maps else None
+    steps = None if kept is None else np.rint(kept * 255).astype(np.uint8)
+    return Batch(items, dataclasses.replace(batch.found, maps=steps))
+
+
+def _back(batch: Batch, start: int, paths: Sequence[Path]) -> Batch:
+    items = [here(item, start, paths[start + item.index] if paths else item.path) for item in batch.items]
+    steps = batch.found.maps
+    maps = None if steps is None else steps.astype(np.float32) / 255
+    return Batch(items, dataclasses.replace(batch.found, maps=maps))

@@ -1,1 +1,0 @@
-"""How phantoms are drawn and written; `xray.data.phantoms` is the way in."""

@@ -1,0 +1,489 @@
+"""From a cleaned source to a dataset directory: decode, clip, fuse the readers, deal into folds, write.
+
+Pixels go through a resumable journal; annotations.json and conversion.json are written last, each complete or not at
+all. Memory does not grow with the number of radiographs beyond their table.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from xray import __version__
+from xray.datasets import source as reasons
+from xray.datasets.folds import assign_folds, check_folds
+from xray.datasets.journal import Journal
+from xray.datasets.source import Dropped, Source, SourceImage, clip_boxes, fuse_readers, has_area, snap
+from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
+from xray.errors import InputError
+from xray.files import replacing
+from xray.radiographs.canvas import Canvas, is_resized, reshaped
+from xray.radiographs.run_warnings import RunWarning, tell
+from xray.structures.boxes import BoxTable, xyxy_to_xywh
+from xray.structures.masks import UNUSABLE, MaskError, encode_mask
+
+if TYPE_CHECKING:
+    from xray.radiographs.decoding import Decode, Decoded
+
+_KNOWN_FOLDER = re.compile(r"^(?i:.*(dicom|image|mask|train|test|stage).*)$|^(2\.25\.\d{20,}|\d+(\.\d+){3,})$")
+"""Folders of SIIM-ACR Pneumothorax in all its editions, and UIDs."""
+
+
+def write_store(
+    source: Source,
+    save_path: Path | str,
+    *,
+    image_size: int = 1024,
+    n_folds: int = 5,
+    readers: str = "fuse",
+    seed: int = 0,
+    n_workers: int = 1,
+    overwrite: bool = False,
+    pixels: bool = True,
+    decode: "Decode | None" = None,
+) -> dict[str, Any]:
+    """Writes a dataset directory, or goes on with an unfinished one; returns the content of conversion.json.
+
+    image_size: side of the canvas, in pixels.
+    readers: "fuse" makes one box of those that an image's readers drew around the same finding; "all" keeps each.
+    n_workers: processes that decode.
+    overwrite: replace a finished dataset (it stays until the new one is complete) or a differing unfinished one.
+    pixels: without them only the two JSON files are written, and no file of the source is opened.
+    decode: decodes in place of `xray.radiographs.decoding.decode_canvases`, such as on other machines.
+
+    Raises InputError where `save_path` holds a finished dataset, an unfinished one made otherwise, or files that are
+    not a dataset's; where there is too little space on the disk; and where no radiograph can be read.
+    """
+    save_path = Path(save_path)
+    if not source.images:
+        raise InputError(f"no radiograph of the source can be used ({_summary(source.dropped)}): check --data-path")
+    train = [image for image in source.images if image.split == "train"]
+    if train:
+        # After decoding there may be fewer, and it will be checked again; but hours of work should not precede this.
+        check_folds(len(set(_patients(train))), n_folds)
+    _check_target(save_path, overwrite)
+    try:
+        save_path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{save_path} cannot be made ({error.strerror}): choose another --save-path") from None
+    if not pixels:
+        outcomes = _table_outcomes(source)
+        annotations, dropped = _annotate(source, outcomes, n_folds, readers, seed)
+        part = None
+    else:
+        claims = {
+            "source": source.kind,
+            "image_size": image_size,
+            "tables": source.fingerprint,
+            "files": _digest(source.images),
+            "xray": __version__,
+        }
+        with Journal(save_path, image_size, claims, discard=overwrite) as journal:
+            _check_space(save_path, len(source.images) - len(journal.outcomes), image_size)
+            _decode(source, journal, image_size, n_workers, decode)
+            outcomes = journal.outcomes
+            if journal.n_rows:
+                annotations, dropped = _annotate(source, outcomes, n_folds, readers, seed)
+                part = journal.complete()
+        if not any("width" in outcome for outcome in outcomes):
+            _remove(save_path / JOURNAL, save_path / f"{IMAGES}.part")
+            failed = _left_out(source, outcomes)
+            raise InputError(
+                f"none of the {len(outcomes)} radiographs can be used; the first, {failed[0].where}: "
+                f"{failed[0].reason} {failed[0].detail}"
+            )
+    parameters = {"image_size": image_size, "n_folds": n_folds, "readers": readers, "seed": seed, "pixels": pixels}
+    warnings = source.warnings + _decoding_warnings(source, outcomes)
+    _hide_folders(source, annotations, dropped, warnings)
+    conversion = _describe(source, annotations, dropped, parameters)
+    conversion["warnings"] = _account([(warning.kind, warning) for warning in warnings])
+    # Until its conversion.json is back the directory counts as unfinished: a crash in between is noticed and repaired.
+    _remove(save_path / CONVERSION)
+    if part is not None:
+        os.replace(part, save_path / IMAGES)
+    else:
+        _remove(save_path / IMAGES, save_path / f"{IMAGES}.part")
+    _write_json(save_path / ANNOTATIONS, annotations, rows=True)
+    _write_json(save_path / CONVERSION, conversion)
+    _remove(save_path / JOURNAL)
+    return conversion
+
+
+def print_account(conversion: dict[str, Any], save_path: Path) -> None:
+    """What conversion left out, in words, on stdout, and what it warns of, on stderr."""
+    dropped = conversion["dropped"]["counts"]
+    n_lost = dropped.get(reasons.LOST_ANNOTATION, 0) + dropped.get(reasons.NO_BOX_LEFT, 0)
+    if dropped:
+        print(f"each with its reason in {save_path / CONVERSION}")
+    if n_lost:
+        which = "1 radiograph left out: its" if n_lost == 1 else f"{n_lost} radiographs left out: their"
+        print(f"{which} annotations could not be used", flush=True)
+    tell([RunWarning(**row) for row in conversion["warnings"]["rows"]], str(save_path / CONVERSION))
+
+
+def _check_target(save_path: Path, overwrite: bool) -> None:
+    if save_path.exists() and not save_path.is_dir():
+        raise InputError(f"{save_path} is a file: give --save-path a directory")
+    if (save_path / CONVERSION).is_file():
+        if not overwrite:
+            if not (save_path / f"{IMAGES}.part").exists():
+                # All that the last run had left to do.
+                _remove(save_path / JOURNAL)
+            raise InputError(
+                f"{save_path} holds a finished dataset: add --overwrite to replace it, or choose another --save-path"
+            )
+    elif not (save_path / JOURNAL).is_file():
+        for name in (ANNOTATIONS, IMAGES):
+            if (save_path / name).exists():
+                raise InputError(f"{save_path} holds an {name} that is not a dataset's: choose another --save-path")
+
+
+def _check_space(save_path: Path, n_images: int, image_size: int) -> None:
+    needed, free = n_images * image_size**2, shutil.disk_usage(save_path).free
+    if needed > free:
+        raise InputError(
+            f"{n_images} canvases of {image_size} pixels need {needed / 1e9:.1f} GB, "
+            f"{save_path} has {free / 1e9:.1f} GB: "
+            "choose another --save-path or a smaller --image-size"
+        )
+
+
+def _decode(source: Source, journal: Journal, image_size: int, n_workers: int, decode: "Decode | None" = None) -> None:
+    """Brings the journal up to the last image of the source."""
+    # Tables alone need none of the DICOM libraries, whose import takes as long as reading them.
+    from xray.radiographs import decoding
+
+    done, total = len(journal.outcomes), len(source.images)
+    if done == total:
+        return
+    order = np.argsort(source.boxes.images, kind="stable")
+    starts = np.searchsorted(source.boxes.images[order], np.arange(total + 1))
+    boxes = source.boxes.boxes[order]
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            bar = progress.add_task("decoding", total=total, completed=done, speed="")
+            items = (decode or decoding.decode_canvases)([i.path for i in source.images[done:]], image_size, n_workers)
+            for item in items:
+                image = source.images[len(journal.outcomes)]
+                own = boxes[starts[len(journal.outcomes)] : starts[len(journal.outcomes) + 1]]
+                if isinstance(item, decoding.Decoded):
+                    _record(journal, image, item, own, image_size, source.squashed)
+                else:
+                    # The account must not tell where on whose machine the file lay.
+                    detail = item.reason.replace(str(image.path), image.file_name)
+                    journal.leave_out(reasons.UNREADABLE, detail.replace(str(image.path.parent), "…"))
+                progress.advance(bar)
+                speed = progress.tasks[0].speed
+                progress.update(bar, speed=f"{speed:.1f} images/s" if speed else "")
+    except KeyboardInterrupt:
+        n_done = len(journal.outcomes)
+        print(f"{n_done} of {total} radiographs are done: run the same command again to go on", file=sys.stderr)
+        raise
+
+
+def _record(
+    journal: Journal, image: SourceImage, item: "Decoded", boxes: np.ndarray, size: int, squashed: bool
+) -> None:
+    width, height = image.width or item.width, image.height or item.height
+    if not is_resized((item.width, item.height), (width, height), squashed):
+        detail = f"the file is {item.width} x {item.height}, the table says {width} x {height}"
+        journal.leave_out(reasons.SIZE_MISMATCH, detail)
+        return
+    n_lost = len(boxes) - int(has_area(snap(clip_boxes(boxes, width, height))).sum())
+    if n_lost:
+        # Without them the radiograph would be learned as one that does not show them.
+        journal.leave_out(*_lost(n_lost, len(boxes), width, height))
+        return
+    canvas = reshaped(item.canvas, Canvas(item.width, item.height, size), Canvas(width, height, size))
+    journal.add(canvas, item.width, item.height, item.attributes, item.warnings)
+
+
+def _lost(n_lost: int, n_boxes: int, width: int | None, height: int | None) -> tuple[str, str]:
+    """Reason and detail for a radiograph some of whose boxes lie wholly beyond its edges."""
+    reason = reasons.NO_BOX_LEFT if n_lost == n_boxes else reasons.LOST_ANNOTATION
+    return reason, f"{n_lost} of {n_boxes} boxes beyond {width} x {height}"
+
+
+def _table_outcomes(source: Source) -> list[dict[str, Any]]:
+    """What decoding would have found, as far as the tables alone tell."""
+    sizes = np.array([(image.width or np.inf, image.height or np.inf) for image in source.images])
+    widths, heights = sizes[source.boxes.images].T
+    remains = has_area(snap(clip_boxes(source.boxes.boxes, widths, heights)))
+    n_boxes, n_left = (
+        np.bincount(source.boxes.images[chosen], minlength=len(source.images)).tolist()
+        for chosen in (np.ones(len(remains), dtype=bool), remains)
+    )
+    return [
+        dict(zip(("reason", "detail"), _lost(before - left, before, image.width, image.height), strict=True))
+        if left < before
+        else {"width": image.width, "height": image.height}
+        for image, before, left in zip(source.images, n_boxes, n_left, strict=True)
+    ]
+
+
+def _decoding_warnings(source: Source, outcomes: list[dict[str, Any]]) -> list[RunWarning]:
+    """What reading the files found that their user should know."""
+    return [
+        RunWarning(kind, image.file_name)
+        for image, outcome in zip(source.images, outcomes, strict=True)
+        for kind in outcome.get("warnings", ())
+    ]
+
+
+def _left_out(source: Source, outcomes: list[dict[str, Any]]) -> list[Dropped]:
+    return [
+        Dropped(image.file_name, outcome["reason"], detail=outcome["detail"])
+        for image, outcome in zip(source.images, outcomes, strict=True)
+        if "reason" in outcome
+    ]
+
+
+def _annotate(
+    source: Source, outcomes: list[dict[str, Any]], n_folds: int, readers: str, seed: int
+) -> tuple[dict[str, Any], list[Dropped]]:
+    """The content of annotations.json, and everything that was left out on the way to it."""
+    dropped = source.dropped + _left_out(source, outcomes)
+    kept = [index for index, outcome in enumerate(outcomes) if "width" in outcome]
+    images = [source.images[index] for index in kept]
+    sizes = np.array(
+        [
+            (
+                source.images[i].width or outcomes[i]["width"] or np.inf,
+                source.images[i].height or outcomes[i]["height"] or np.inf,
+            )
+            for i in kept
+        ]
+    )
+    row_of = np.full(len(source.images), -1, dtype=np.int64)
+    row_of[kept] = np.arange(len(kept))
+    boxes, boxes_readers, masks, clipped = _clip(source, row_of, sizes)
+    dropped += clipped
+    if readers == "fuse":
+        is_train = np.array([image.split == "train" for image in images])
+        fusable = np.array([bool(names) for names in boxes_readers], dtype=bool) & is_train[boxes.images]
+        fusable[list(masks)] = False
+        boxes, boxes_readers, origin = fuse_readers(boxes, boxes_readers, fusable)
+        masks = {row: masks[start] for row, start in enumerate(origin.tolist()) if start in masks}
+    present = _present(images, boxes, len(source.categories))
+    folds = _folds(images, present, n_folds, seed)
+    records = [
+        _image_record(row, image, size, fold, labels, outcomes[kept[row]].get("attributes", {}))
+        for row, (image, size, fold, labels) in enumerate(
+            zip(images, sizes.tolist(), folds.tolist(), present, strict=True)
+        )
+    ]
+    annotations, bad_masks = _annotation_records(boxes, boxes_readers, masks, records)
+    return {"images": records, "annotations": annotations, "categories": source.categories}, dropped + bad_masks
+
+
+def _clip(
+    source: Source, row_of: np.ndarray, sizes: np.ndarray
+) -> tuple[BoxTable, list[tuple[str, ...]], dict[int, Any], list[Dropped]]:
+    """The boxes of the images that have a row, cut at the edges, ordered by row; and the account of what was cut."""
+    rows = row_of[source.boxes.images]
+    order = np.argsort(rows, kind="stable")
+    order = order[rows[order] >= 0]
+    before = source.boxes.boxes[order]
+    widths, heights = sizes[rows[order]].T if len(order) else (np.zeros(0), np.zeros(0))
+    after = clip_boxes(before, widths, heights)
+    snapped = snap(after)
+    remains = has_area(snapped)
+    dropped = []
+    for place in np.flatnonzero((before != after).any(axis=1) | ~remains).tolist():
+        where = source.places[order[place]]
+        if remains[place]:
+            dropped.append(Dropped(where, reasons.CLIPPED, "clipped"))
+        else:
+            dropped.append(Dropped(where, reasons.OUTSIDE if (before[place] != after[place]).any() else reasons.EMPTY))
+    chosen = order[remains]
+    table = BoxTable.of(rows[chosen], source.boxes.labels[chosen], snapped[remains])
+    masks = {new: source.masks[old] for new, old in enumerate(chosen.tolist()) if old in source.masks}
+    return table, [source.readers[row] for row in chosen.tolist()], masks, dropped
+
+
+def _present(images: list[SourceImage], boxes: BoxTable, n_categories: int) -> np.ndarray:
+    """(N, K + 1) bool, which category ids each image shows, by its boxes or by what the source says of the whole."""
+    present = np.zeros((len(images), n_categories + 1), dtype=bool)
+    present[boxes.images, boxes.labels] = True
+    for row, image in enumerate(images):
+        if image.labels is not None:
+            present[row, list(image.labels)] = True
+    return present
+
+
+def _folds(images: list[SourceImage], present: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """(N,) folds; test images get -1."""
+    train = np.flatnonzero([image.split == "train" for image in images])
+    folds = np.full(len(images), -1, dtype=np.int64)
+    if len(train):
+        groups = _patients([images[row] for row in train.tolist()])
+        folds[train] = assign_folds(present[train], groups, n_folds, seed)
+    return folds
+
+
+def _patients(images: list[SourceImage]) -> list[str | int]:
+    """The patient of each image; one without a known patient is a patient of its own."""
+    return [image.patient if image.patient is not None else number for number, image in enumerate(images)]
+
+
+def _image_record(
+    row: int, image: SourceImage, size: list[float], fold: int, present: np.ndarray, attributes: dict[str, str]
+) -> dict[str, Any]:
+    record: dict[str, Any] = {"id": row, "file_name": image.file_name, "source_id": image.source_id}
+    if np.isfinite(size).all():
+        record |= {"width": int(size[0]), "height": int(size[1])}
+    record |= {"split": image.split, "fold": fold, "labels": np.flatnonzero(present).tolist()}
+    if image.patient is not None:
+        record["patient"] = image.patient
+    if image.readers:
+        record["readers"] = list(image.readers)
+    # What a table says of a radiograph goes before its file's header.
+    return record | attributes | image.extra
+
+
+def _annotation_records(
+    boxes: BoxTable, readers: list[tuple[str, ...]], masks: dict[int, Any], records: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[Dropped]]:
+    xywh = xyxy_to_xywh(boxes.boxes)
+    areas = (xywh[:, 2] * xywh[:, 3]).tolist()
+    annotations, dropped = [], []
+    for number, (image, label, box, area) in enumerate(
+        zip(boxes.images.tolist(), boxes.labels.tolist(), xywh.tolist(), areas, strict=True)
+    ):
+        # COCO's annotation ids start at 1: pycocotools takes 0 for "no match".
+        annotation: dict[str, Any] = {
+            "id": number + 1,
+            "image_id": image,
+            "category_id": label,
+            "bbox": box,
+            "area": area,
+            "iscrowd": 0,
+            "readers": list(readers[number]),
+        }
+        if number in masks:
+            try:
+                rle, n_pixels = encode_mask(masks[number], records[image]["width"], records[image]["height"])
+                annotation |= {"segmentation": rle, "area": n_pixels}
+            except (ValueError, KeyError) as error:
+                place = f"{records[image]['file_name']} annotation {number + 1}"
+                reason = error.reason if isinstance(error, MaskError) else UNUSABLE
+                dropped.append(Dropped(place, reason, "mask left out, box kept", str(error)))
+        annotations.append(annotation)
+    return annotations, dropped
+
+
+def _hide_folders(
+    source: Source, annotations: dict[str, Any], dropped: list[Dropped], warnings: list[RunWarning]
+) -> None:
+    """Puts "…" in place of folders that no layout knows: whoever sorted the files may have named them after patients.
+
+    UIDs stay, as SIIM's folders are. A COCO file's own names do too, since it was written to be handed on.
+    """
+    if source.kind not in ("siim", "folders"):
+        return
+    names = [image.file_name for image in source.images] + [one.where for one in (*dropped, *warnings)]
+    n_known = {"siim": 0, "folders": 2 if source.layout == "splits" else 1}[source.kind]
+    unknown = {part for name in names for part in name.split("/")[:-1][n_known:] if not _KNOWN_FOLDER.search(part)}
+
+    def hide(text: str) -> str:
+        *folders, name = text.split("/")
+        return "/".join([*("…" if part in unknown else part for part in folders), name])
+
+    for record in annotations["images"]:
+        record["file_name"] = hide(record["file_name"])
+    dropped[:] = [dataclasses.replace(drop, where=hide(drop.where), detail=hide(drop.detail)) for drop in dropped]
+    warnings[:] = [dataclasses.replace(one, where=hide(one.where), detail=hide(one.detail)) for one in warnings]
+
+
+def _describe(source: Source, annotations: dict, dropped: list[Dropped], parameters: dict[str, Any]) -> dict[str, Any]:
+    names = {category["id"]: category["name"] for category in source.categories}
+    images, rows = annotations["images"], annotations["annotations"]
+    per_category = Counter(row["category_id"] for row in rows)
+    per_fold = Counter(image["fold"] for image in images if image["fold"] >= 0)
+    with_boxes = {row["image_id"] for row in rows}
+    with_label = Counter(label for image in images for label in image["labels"])
+    return {
+        "source": source.kind,
+        "layout": source.layout,
+        "tables_sha256": source.fingerprint,
+        "versions": {
+            "xray": __version__,
+            **{name: _version(name) for name in ("numpy", "pydicom", "opencv-python-headless")},
+        },
+        "parameters": parameters,
+        "counts": {
+            "images": len(images),
+            "train_images": sum(image["split"] == "train" for image in images),
+            "test_images": sum(image["split"] == "test" for image in images),
+            "images_without_boxes": len(images) - len(with_boxes),
+            "images_per_label": {name: with_label[number] for number, name in names.items()},
+            "annotations": len(rows),
+            "masks": sum("segmentation" in row for row in rows),
+            "annotations_per_category": {name: per_category[number] for number, name in names.items()},
+            "images_per_fold": {str(fold): per_fold[fold] for fold in sorted(per_fold)},
+        },
+        "dropped": _account([(drop.reason, drop) for drop in dropped]),
+    }
+
+
+def _account(told: list[tuple[str, Dropped | RunWarning]]) -> dict[str, Any]:
+    """How often what was said, and each time."""
+    return {
+        "counts": dict(sorted(Counter(kind for kind, _ in told).items())),
+        "rows": [{key: value for key, value in dataclasses.asdict(one).items() if value} for _, one in told],
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _digest(images: list[SourceImage]) -> str:
+    listing = json.dumps([(image.file_name, image.width, image.height) for image in images])
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _summary(dropped: list[Dropped]) -> str:
+    counts = Counter(drop.reason for drop in dropped)
+    return ", ".join(f"{count} x {reason}" for reason, count in counts.most_common(3)) or "it lists none"
+
+
+def _write_json(path: Path, content: dict[str, Any], rows: bool = False) -> None:
+    """Complete or not at all; with `rows`, a line for each entry of each list, so that people can read and diff it."""
+    if rows:
+        encode = json.JSONEncoder(ensure_ascii=False).encode
+        lists = [
+            f'"{key}": [\n' + ",\n".join(encode(entry) for entry in entries) + "\n]" for key, entries in content.items()
+        ]
+        text = "{\n" + ",\n".join(lists) + "\n}\n"
+    else:
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # A file name need not be valid Unicode, and JSON can hold what is not.
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogatepass")
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

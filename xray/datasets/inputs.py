@@ -1,0 +1,129 @@
+"""Radiographs to run models over: a folder, one file, or the canvases of a dataset directory."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from xray.datasets.naming import source_ids
+from xray.datasets.originals import Original, enlarged, find_originals, in_original_pixels, misfit
+from xray.datasets.sources.mask_folders import without_masks
+from xray.datasets.store import Store, is_store, open_store
+from xray.errors import FlagError, InputError
+from xray.radiographs.decoding import Decoded, Failed, Undecodable, decode_canvases, in_workers
+from xray.radiographs.radiograph import RadiographError, find_radiographs, read_radiograph
+from xray.radiographs.run_warnings import RunWarning
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Radiographs in a fixed order.
+
+    ids: source id of each. paths: its file; None where it is a row of `store`. rows: its row in `store`.
+    names: its file, relative to the data path. originals: the (width, height) in whose pixels the answer is where the
+    file was made smaller, in words why it is not known, or None for the file's own; empty where all are their own.
+    warnings: about files, from before any is decoded.
+    """
+
+    ids: tuple[str, ...]
+    paths: tuple[Path, ...] = ()
+    store: Store | None = None
+    rows: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    originals: tuple[Original, ...] = ()
+    warnings: tuple[RunWarning, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def only(self, ids: set[str]) -> "Inputs":
+        """Those whose id is among `ids`, in the same order."""
+        kept = [number for number, name in enumerate(self.ids) if name in ids]
+        fields = {
+            name: tuple(own[number] for number in kept) if (own := getattr(self, name)) else ()
+            for name in ("ids", "paths", "names", "originals")
+        }
+        left_out = set(self.names).difference(fields["names"])
+        fields["warnings"] = tuple(warning for warning in self.warnings if warning.where not in left_out)
+        return dataclasses.replace(self, rows=None if self.rows is None else self.rows[kept], **fields)
+
+    def file_name(self, index: int) -> str:
+        """The file of a radiograph, relative to the data path, or to what its dataset was converted from."""
+        if self.store is not None:
+            return str(self.store.records[int(self.rows[index])]["file_name"])
+        return self.names[index] if self.names else self.paths[index].name
+
+    def canvases(self, size: int, n_workers: int, timeout: float) -> Iterator[Decoded | Undecodable]:
+        """All radiographs, in order, on canvases of `size` pixels a side; `index` is the position in `ids`."""
+        if self.store is None:
+            yield from in_original_pixels(decode_canvases(self.paths, size, n_workers, timeout), self.originals)
+            return
+        for index, row in enumerate(self.rows.tolist()):
+            record = self.store.records[row]
+            canvas = np.asarray(self.store.images[row])
+            if len(canvas) != size:
+                shrinks = size < len(canvas)
+                canvas = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+            yield Decoded(index, Path(record["file_name"]), canvas, record["width"], record["height"], None)
+
+    def pixels(self, index: int) -> np.ndarray:
+        """(height, width) uint8 in original pixels, as far as they are still there: what is smaller is scaled back up.
+
+        Raises RadiographError for a file that cannot be read, or whose original size contradicts it.
+        """
+        if self.store is None:
+            (pixels,) = in_workers(_read_pixels, [self.paths[index]], 1, _file_name)
+            if isinstance(pixels, Failed):
+                raise RadiographError(pixels.reason)
+            original = self.originals[index] if self.originals else None
+            if fault := misfit(pixels.shape[::-1], original):
+                raise RadiographError(f"{self.paths[index].name}: {fault}")
+            return pixels if original is None else enlarged(pixels, *original)
+        row = int(self.rows[index])
+        return self.store.canvas(row).unletterbox(np.asarray(self.store.images[row]))
+
+
+def _read_pixels(path: Path) -> np.ndarray:
+    return read_radiograph(path).pixels
+
+
+def _file_name(path: Path) -> str:
+    return path.name
+
+
+def open_inputs(
+    data_path: Path, split: str | None = None, fold: int | None = None, sizes: str = "", beside: Sequence[Path] = ()
+) -> Inputs:
+    """A folder (searched through), a file, or a dataset directory, of which `split` and `fold` choose a part.
+
+    sizes: of pictures that were made smaller the original ones: a CSV file, WIDTHxHEIGHT for all of them, "none" where
+    the pictures are the originals, or empty for the tables in or above the folder that have a known name. beside:
+    further files that may be such tables.
+
+    Raises InputError if nothing usable is there. Files are named as `source_ids` has it.
+    """
+    if is_store(data_path):
+        if sizes:
+            raise FlagError(f"--sizes is for files, and {data_path} is a dataset directory, which has its own sizes")
+        store = open_store(data_path)
+        rows = store.rows(split=split, fold=fold)
+        return Inputs(tuple(store.records[row]["source_id"] for row in rows.tolist()), store=store, rows=rows)
+    if split is not None or fold is not None:
+        raise InputError(f"--split and --fold choose a part of a dataset directory, and {data_path} is none")
+    passed_over: list[RunWarning] = []
+    paths = find_radiographs(data_path, passed_over=passed_over)
+    masks: list[RunWarning] = []
+    if data_path.is_dir():
+        paths, masks = without_masks(paths, data_path)
+        if not paths:
+            raise InputError(f"{data_path} holds masks alone: give the folder of the radiographs")
+    names = tuple(_relative(path, data_path) for path in paths)
+    ids = tuple(source_ids(names))
+    originals, warnings = find_originals(data_path, paths, names, ids, sizes, beside)
+    return Inputs(ids, tuple(paths), names=names, originals=originals, warnings=(*passed_over, *masks, *warnings))
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.name if path == root else path.relative_to(root).as_posix()

@@ -1,0 +1,248 @@
+"""What the image and category ids of a predictions file mean beside a dataset: decided once for a file, never guessed.
+
+Whole numbers as image ids are those of the source's own COCO file, and so then are the category ids: Detectron2,
+MMDetection, RF-DETR, torchvision's reference and pycocotools write what they read. Texts are source ids, as infer
+writes them, or file names. A row that names its category is believed. What could be read in two ways that differ, or in
+none, is refused; --ids and --category-ids say what is meant.
+"""
+
+import dataclasses
+import posixpath
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from xray.datasets.store import Store
+from xray.errors import InputError
+from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
+from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
+from xray.structures.values import Names, identity
+
+ImageIds = Literal["auto", "source", "coco", "rows"]
+CategoryIds = Literal["auto", "source", "dataset"]
+
+IDS_HELP = (
+    "What image_id means. source: the radiograph's own id, as infer writes it; coco: the id in the source's own COCO "
+    "file; rows: the id in annotations.json of --data-path; auto: numbers are coco, texts source."
+)
+CATEGORY_IDS_HELP = (
+    "What category_id means. source: the id in the source's own COCO file; dataset: the id in annotations.json of "
+    "--data-path, as infer writes it; auto: what image_id, or the category's name in the file, says."
+)
+
+_Reading = Callable[[str | int], int | None]
+
+
+def resolve(
+    store: Store,
+    predictions: Predictions,
+    name: str = "the predictions",
+    ids: ImageIds = "auto",
+    category_ids: CategoryIds = "auto",
+) -> Predictions:
+    """Predictions of a file with the ids of a dataset: image ids are source ids, labels its category ids.
+
+    name: of the file, for messages. ids, category_ids: what its ids mean, see IDS_HELP and CATEGORY_IDS_HELP.
+    Images that the dataset does not have keep their id, as text. Predictions that are not foreign stay as they are.
+
+    Raises InputError where ids could be read in two ways that differ, or in none.
+    """
+    if not predictions.is_foreign:
+        return predictions
+    renamed, meaning = _renamed(store, predictions, name, ids)
+    labels = _labels(store, predictions, name, category_ids, meaning)
+    return dataclasses.replace(renamed, table=dataclasses.replace(renamed.table, labels=labels), names={})
+
+
+def resolve_images(store: Store, predictions: Predictions, name: str, ids: ImageIds = "auto") -> Predictions:
+    """`resolve` of the image ids alone, for a model whose categories are not the dataset's."""
+    return _renamed(store, predictions, name, ids)[0] if predictions.is_foreign else predictions
+
+
+def _renamed(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[Predictions, str]:
+    """Predictions with source ids in place of the file's own, and what those were: "source", "coco" or "rows"."""
+    rows, meaning = _rows(store, predictions, name, ids)
+    number: dict[str, int] = {}
+    places = [
+        number.setdefault(store.records[row]["source_id"] if row >= 0 else str(image_id), len(number))
+        for image_id, row in zip(predictions.image_ids, rows, strict=True)
+    ]
+    images = np.array(places, dtype=np.int64)[predictions.table.images]
+    table = dataclasses.replace(predictions.table, images=images)
+    renamed = dataclasses.replace(predictions, image_ids=tuple(number), table=table, is_foreign=False, files={})
+    return renamed, meaning
+
+
+def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[list[int], str]:
+    """(row of each id, -1 for none; what the ids are, "source", "coco" or "rows")."""
+    image_ids, readings = predictions.image_ids, _readings(store)
+    if ids == "coco" and "coco" not in readings:
+        raise InputError(f"--ids coco: {store.path} does not come from a COCO file: give --ids source or rows")
+    texts = [image_id for image_id in image_ids if isinstance(image_id, str)]
+    numbers = [image_id for image_id in image_ids if not isinstance(image_id, str)]
+    of_number = of_text = ids
+    if ids == "auto":
+        of_number = _reading_of_numbers(store, numbers, name, readings) if numbers else "source"
+        of_text = _reading_of_texts(store, texts, name, readings) if texts else "source"
+    rows = [readings[of_text if isinstance(image_id, str) else of_number](image_id) for image_id in image_ids]
+    if ids == "auto":
+        rows = _by_files(store, predictions, rows, name, readings["source"])
+    if image_ids and all(row is None for row in rows):
+        raise InputError(
+            f"none of the {len(image_ids)} images in {name} (such as {image_ids[0]!r}) is in {store.path}, whose "
+            f"images are named like {store.records[0]['source_id']!r}: give the dataset they are of, or say with --ids "
+            "what image_id means"
+        )
+    # Who names files may number categories in his own way.
+    meaning = "source" if predictions.files and ids == "auto" else of_number if numbers else of_text
+    return [-1 if row is None else row for row in rows], meaning
+
+
+def _by_files(
+    store: Store, predictions: Predictions, rows: list[int | None], name: str, read: _Reading
+) -> list[int | None]:
+    """The rows with those that only the file's name finds; refused where it contradicts the id."""
+    result = []
+    for image_id, row in zip(predictions.image_ids, rows, strict=True):
+        file = predictions.files.get(image_id)
+        by_file = read(file) if file is not None else None
+        if None not in (row, by_file) and row != by_file:
+            raise InputError(
+                f"{name} says that image {image_id!r} is {file}, which is {store.records[row]['file_name']} by its id: "
+                "say with --ids source (names of files) or --ids coco which is meant"
+            )
+        result.append(by_file if row is None else row)
+    return result
+
+
+def _readings(store: Store) -> dict[str, _Reading]:
+    """What an image id may mean → its row, None for none."""
+    stems = Names(store.index_of)
+    files = {record["file_name"]: row for row, record in enumerate(store.records)}
+    counts = Counter(posixpath.basename(file) for file in files)
+    files |= {posixpath.basename(file): row for file, row in files.items() if counts[posixpath.basename(file)] == 1}
+    own = {
+        one: row
+        for row, record in enumerate(store.records)
+        for one in record.get("coco_ids", [record["coco_id"]] if "coco_id" in record else [])
+    }
+
+    def source(image_id: str | int) -> int | None:
+        row = stems.get(image_id)
+        # Some tools name a radiograph by its file: r1.png.
+        return files.get(image_id.removeprefix("./")) if row is None and isinstance(image_id, str) else row
+
+    def coco(image_id: str | int) -> int | None:
+        return own.get(identity(image_id))  # type: ignore[arg-type]
+
+    def row_number(image_id: str | int) -> int | None:
+        number = identity(image_id)
+        return number if isinstance(number, int) and 0 <= number < len(store) else None
+
+    return {"source": source, "rows": row_number} | ({"coco": coco} if own else {})
+
+
+def _reading_of_numbers(store: Store, numbers: list[int], name: str, readings: dict[str, _Reading]) -> str:
+    found = {meaning: [read(number) for number in numbers] for meaning, read in readings.items()}
+    hits = {meaning: sum(row is not None for row in rows) for meaning, rows in found.items()}
+    best = max(hits.values())
+    if "coco" in found:
+        if hits["coco"] == best:
+            return "coco"
+        better = next(meaning for meaning, n in hits.items() if n == best)
+        raise InputError(
+            f"{name} numbers {len(numbers)} images, of which the source's own COCO file has {hits['coco']} and the "
+            f"reading --ids {better} {best}: say with --ids coco or --ids {better} which is meant"
+        )
+    fitting = [meaning for meaning, n in hits.items() if n == best and n]
+    if len({tuple(found[meaning]) for meaning in fitting}) > 1:
+        raise InputError(
+            f"{name} numbers its images (such as {numbers[0]}), which may be names or rows of {store.path}: "
+            "say with --ids source or --ids rows which is meant"
+        )
+    return fitting[0] if fitting else "source"
+
+
+def _reading_of_texts(store: Store, texts: list[str], name: str, readings: dict[str, _Reading]) -> str:
+    by_name = [readings["source"](text) for text in texts]
+    if "coco" not in readings or any(text in store.index_of for text in texts):
+        return "source"
+    own = [readings["coco"](text) for text in texts]
+    hits, own_hits = (sum(row is not None for row in rows) for rows in (by_name, own))
+    if own_hits and hits and own != by_name:
+        raise InputError(
+            f"{name} names images like {texts[0]!r}, which may be ids of the source's COCO file or names of files: say "
+            "with --ids coco or --ids source which is meant"
+        )
+    return "coco" if own_hits > hits else "source"
+
+
+def _labels(store: Store, predictions: Predictions, name: str, category_ids: CategoryIds, meaning: str) -> np.ndarray:
+    """(N,) the dataset's category id of each row."""
+    table = predictions.table
+    used = np.unique(table.labels).tolist()
+    if not used:
+        return table.labels
+    is_normal = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
+    numberings = {"dataset": {number: number for number in store.categories}}
+    if store.source_category_ids:
+        numberings["source"] = {own: number for number, own in store.source_category_ids.items()}
+    elif category_ids == "source":
+        raise InputError(f"--category-ids source: {store.path} has no category ids of its source, leave the flag out")
+    numberings["dataset"].setdefault(NO_FINDING_CATEGORY, NO_FINDING_CATEGORY)
+    if "source" in numberings and is_normal[table.labels == NO_FINDING_CATEGORY].all():
+        numberings["source"].setdefault(NO_FINDING_CATEGORY, NO_FINDING_CATEGORY)
+    if category_ids != "auto":
+        chosen = numberings[category_ids]
+    else:
+        chosen = _named(store, predictions, used, name) or _numbered(store, numberings, used, name, meaning)
+    unknown = [label for label in used if label not in chosen]
+    if unknown:
+        known = sorted(number for number, category in chosen.items() if category in store.categories)
+        raise InputError(
+            f"{name} has boxes of category {', '.join(map(str, unknown))}, {store.path} knows "
+            f"{', '.join(map(str, known[:20]))}: give the dataset that the model was trained for, or say with "
+            "--category-ids source or dataset whose numbers they are"
+        )
+    lookup = np.array([chosen[label] for label in used], dtype=np.int64)
+    return lookup[np.searchsorted(used, table.labels)]
+
+
+def _named(store: Store, predictions: Predictions, used: list[int], name: str) -> dict[int, int] | None:
+    """The categories by the names that the file itself has; None where it has none of the dataset's."""
+    by_name = {_plain(category): number for number, category in store.categories.items()}
+    by_name.setdefault(_plain(NO_FINDING_NAME), NO_FINDING_CATEGORY)
+    known = {label: by_name[_plain(said)] for label, said in predictions.names.items() if _plain(said) in by_name}
+    if not known:
+        return None
+    strange = [predictions.names.get(label, f"category {label}") for label in used if label not in known]
+    if strange:
+        raise InputError(
+            f"{name} has boxes of {', '.join(strange)}, which are no categories of {store.path}: give the dataset that "
+            "the model was trained for"
+        )
+    return known
+
+
+def _numbered(
+    store: Store, numberings: dict[str, dict[int, int]], used: list[int], name: str, meaning: str
+) -> dict[int, int]:
+    if meaning == "coco":
+        return numberings["source"]
+    if meaning == "rows" or "source" not in numberings:
+        return numberings["dataset"]
+    fitting = [numbering for numbering in numberings.values() if set(used) <= numbering.keys()]
+    if len({tuple(numbering[label] for label in used) for numbering in fitting}) > 1:
+        label = next(label for label in used if fitting[0][label] != fitting[1][label])
+        names = [store.categories.get(numbering[label], NO_FINDING_NAME) for numbering in fitting]
+        raise InputError(
+            f"{name} has boxes of category {label}, which is {names[0]!r} in {store.path} and {names[1]!r} in its "
+            "source: say with --category-ids dataset or --category-ids source which is meant"
+        )
+    return fitting[0] if fitting else numberings["dataset"]
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().split())

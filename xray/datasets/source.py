@@ -1,0 +1,173 @@
+"""What a converter reads from someone's files, before any pixel: images, readers' boxes, and what was left out.
+
+Cleaning happens twice: a converter drops what its table alone shows to be wrong; what depends on a radiograph's true
+size (boxes beyond its edge) waits until the file has been decoded. Both keep the same account.
+"""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xray.radiographs.run_warnings import RunWarning
+from xray.structures.boxes import BoxTable, weighted_boxes_fusion
+
+READER_IOU = 0.4
+"""Two readers mean the same lesion from this overlap on, as the metric of the VinBigData challenge has it."""
+
+GRID = 64.0
+"""Coordinates are kept to 1/64 pixel: a fraction of a power of two, so x + width is exact and never passes the edge."""
+
+UNREADABLE = "unreadable file"
+MISSING_FILE = "missing file"
+NO_BOX_LEFT = "image without a usable box"
+LOST_ANNOTATION = "radiograph with an annotation that could not be used"
+"""What is known of it is not whole: what was left out would be learned as background."""
+SIZE_MISMATCH = "file and table disagree on the size"
+CLIPPED = "box beyond the edge"
+OUTSIDE = "box outside the image"
+EMPTY = "empty box"
+INVERTED = "inverted box"
+NOT_A_NUMBER = "coordinates not numbers"
+DUPLICATE = "duplicate row"
+MASK_WITHOUT_IMAGE = "mask without an image"
+IMAGE_WITHOUT_MASK = "image without a mask"
+UNREADABLE_MASK = "unreadable mask"
+SPECK = "speck of a mask"
+REPEATED_NAME = "several files of one id"
+COPY = "second copy of a file"
+UNKNOWN_CLASS = "unknown class"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropped:
+    """One row or file that conversion did not take as it stood.
+
+    where: the row or file, relative to the source, e.g. "train.csv line 17".
+    reason: one of a few fixed texts, by which conversion.json counts.
+    action: what was done about it, "left out" unless said otherwise.
+    detail: anything more, e.g. the decoder's message.
+    """
+
+    where: str
+    reason: str
+    action: str = "left out"
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceImage:
+    """One radiograph of a source.
+
+    path: the file to decode.
+    file_name: the same, relative to the source.
+    source_id: the source's own id, by which predictions name the radiograph.
+    split: "train" or "test"; test images belong to no fold.
+    width, height: original pixels where a table gives them: boxes are in these units even if the file is smaller.
+    readers: who read the image, where known.
+    labels: category ids that the image as a whole shows, where the source says so; None leaves that to its boxes.
+    extra: further keys for its entry in annotations.json.
+    """
+
+    path: Path
+    file_name: str
+    source_id: str
+    patient: str | None = None
+    split: str = "train"
+    width: int | None = None
+    height: int | None = None
+    readers: tuple[str, ...] = ()
+    labels: tuple[int, ...] | None = None
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Source:
+    """Everything a converter found.
+
+    kind: "vinbig", "coco", …; layout: a word for the variant found, for conversion.json.
+    boxes: one row a reader's box, in original pixels; `images` index into the list of images. Not yet clipped.
+    readers: who drew each box; an empty tuple where nobody is named.
+    places: where each box was read, for the account of what is clipped.
+    masks: row of `boxes` → COCO polygons or RLE in original pixels.
+    categories: COCO categories, ids 1 … K.
+    dropped: what was left out so far.
+    warnings: what is to be said of files that are used, or were passed over.
+    fingerprint: hash of the tables read, so that an interrupted conversion goes on only with the same ones.
+    squashed: square files are whole radiographs squeezed without keeping their aspect, and are stretched back.
+    """
+
+    kind: str
+    layout: str
+    images: list[SourceImage]
+    boxes: BoxTable
+    readers: list[tuple[str, ...]]
+    places: list[str]
+    categories: list[dict[str, Any]]
+    fingerprint: str
+    masks: dict[int, Any] = dataclasses.field(default_factory=dict)
+    dropped: list[Dropped] = dataclasses.field(default_factory=list)
+    warnings: list[RunWarning] = dataclasses.field(default_factory=list)
+    squashed: bool = False
+
+
+def snap(boxes: np.ndarray) -> np.ndarray:
+    """Coordinates rounded to the grid of 1/64 pixel that annotations.json keeps."""
+    return np.round(np.asarray(boxes, dtype=np.float64) * GRID) / GRID
+
+
+def clip_boxes(boxes: np.ndarray, widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """(N, 4) xyxy boxes cut at the edges of their radiographs (N,), (N,); one wholly outside has no area left."""
+    return np.clip(boxes, 0, np.stack([widths, heights, widths, heights], axis=-1))
+
+
+def has_area(boxes: np.ndarray) -> np.ndarray:
+    """(N, 4) xyxy → (N,) bool, whether both sides are longer than zero."""
+    return ((boxes[..., 2:] - boxes[..., :2]) > 0).all(axis=-1)
+
+
+def natural(name: str) -> tuple[Any, ...]:
+    """A sort key that puts R9 before R10."""
+    parts = [part for part in re.split(r"(\d{1,18})", name) if part]
+    # What is a digit to Python need not be a number to it: ².
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
+
+
+def fuse_readers(
+    boxes: BoxTable, readers: Sequence[tuple[str, ...]], fusable: np.ndarray
+) -> tuple[BoxTable, list[tuple[str, ...]], np.ndarray]:
+    """Makes one box of those that the readers of an image drew around the same finding.
+
+    boxes: one row a reader's box, with area; scores are ignored, every reader counts the same.
+    fusable: (N,) bool; the other rows pass unchanged.
+
+    Weighted boxes fusion at IoU 0.4 within an image and category. Returns the boxes ordered by image, the readers of
+    each (in natural order), and the input row that each passed box came from (-1 for a fused one).
+    """
+    rows = np.flatnonzero(fusable)
+    names = sorted({name for row in rows.tolist() for name in readers[row]}, key=natural)
+    number = {name: index for index, name in enumerate(names)}
+    # One entry a (box, reader): a box that several readers share names them all once it is fused.
+    owner = np.array([row for row in rows.tolist() for _ in readers[row]], dtype=np.int64)
+    reader = np.array([number[name] for row in rows.tolist() for name in readers[row]], dtype=np.int64)
+    table = boxes.select(owner)
+    table = BoxTable(table.images, table.labels, table.boxes, np.ones(len(table)))
+    fused = weighted_boxes_fusion(table, reader, [1.0] * max(1, len(names)), iou_threshold=READER_IOU)
+
+    pairs = np.unique(np.stack([fused.cluster, reader], axis=1), axis=0)
+    bounds = np.searchsorted(pairs[:, 0], np.arange(len(fused.table) + 1)).tolist()
+    drawn_by = [names[index] for index in pairs[:, 1].tolist()]
+    fused_readers = [tuple(drawn_by[start:stop]) for start, stop in itertools.pairwise(bounds)]
+
+    passed = np.flatnonzero(~np.asarray(fusable, dtype=bool))
+    everything = BoxTable.concatenate([fused.table, boxes.select(passed)])
+    origin = np.concatenate([np.full(len(fused.table), -1, dtype=np.int64), passed])
+    by = [*fused_readers, *(readers[row] for row in passed.tolist())]
+    order = np.argsort(everything.images, kind="stable")
+    ones = np.ones(len(order))
+    result = BoxTable(everything.images[order], everything.labels[order], snap(everything.boxes[order]), ones)
+    return result, [by[row] for row in order.tolist()], origin[order]

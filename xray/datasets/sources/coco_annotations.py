@@ -1,0 +1,234 @@
+"""The annotations of a COCO file → boxes and masks; what cannot be used, and which radiographs it makes incomplete.
+
+A radiograph is normal only if the file says so. One of whose annotations some could not be used is left out: what was
+left out would be learned as background. An annotation that belongs to no image of the file could be any radiograph's.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from xray.datasets import source as reasons
+from xray.datasets.source import Dropped, has_area, snap
+from xray.datasets.sources.coco_images import MALFORMED, Images, names_in
+from xray.datasets.sources.segmentations import SLIVER, TRANSPOSED, Segmentation, bounds, plain_segmentation, turned
+from xray.errors import InputError
+from xray.radiographs.run_warnings import RunWarning
+from xray.structures.boxes import BoxTable, xywh_to_xyxy
+from xray.structures.masks import MaskError
+from xray.structures.values import finite_number, flag_of, identity, shown, whole_number
+
+NO_SUCH_IMAGE = "annotation of an unknown image"
+UNKNOWN_CATEGORY = "unknown category"
+CROWD = "crowd region"
+CROWD_TAKEN = "run lengths with iscrowd 1 taken as one object each; --crowds ignore leaves their radiographs out"
+UNUSABLE_MASK = "unusable mask"
+
+Crowds = Literal["auto", "keep", "ignore"]
+Unplaced = Literal["refuse", "ignore"]
+
+_CROWD_WORDS = ("crowd", "group", "multiple")
+
+
+@dataclasses.dataclass
+class Annotations:
+    """Usable boxes with their readers, places and masks.
+
+    lost: numbers of the images of which an annotation was left out that is not simply repeated.
+    """
+
+    boxes: BoxTable
+    readers: list[tuple[str, ...]]
+    places: list[str]
+    masks: dict[int, Segmentation]
+    lost: set[int]
+    warnings: list[RunWarning]
+
+
+class _FaultError(Exception):
+    """Why an annotation cannot be used: one of a few fixed texts, and anything more."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+def read_annotations(
+    rows: list[Any],
+    images: Images,
+    categories: list[dict[str, Any]],
+    file: Path,
+    dropped: list[Dropped],
+    crowds: Crowds = "auto",
+    unplaced: Unplaced = "refuse",
+) -> Annotations:
+    """Reads all annotations of a COCO file; `dropped` is told what was left out.
+
+    crowds: whether run lengths with iscrowd 1 are one object. They are to CVAT's brush and to supervision, not to the
+        COCO set itself; "auto" keeps them unless the file has crowds that can be no single object.
+    unplaced: what becomes of annotations whose image the file does not list.
+
+    Raises InputError where there are such and "refuse" is said, as long as a radiograph without annotations could be
+    the one they belong to.
+    """
+    number_of_category = {category["source_category_id"]: category["id"] for category in categories}
+    takes_crowds = crowds == "keep" or (crowds == "auto" and not _has_true_crowds(rows, categories))
+    found = Annotations(BoxTable.empty(), [], [], {}, set(), [])
+    numbers, labels, boxes = [], [], []
+    seen: set[tuple[Any, ...]] = set()
+    strays: list[Dropped] = []
+    with_annotation: set[int] = set()
+    for position, row in enumerate(rows):
+        place = f"{file.name} annotation {position}"
+        try:
+            image = _image_of(row, images)
+        except _FaultError as fault:
+            strays.append(Dropped(place, fault.reason, detail=fault.detail))
+            continue
+        if image < 0:
+            continue  # It goes with its image, which stands in the account.
+        with_annotation.add(image)
+        size = (images.images[image].width, images.images[image].height)
+        try:
+            label, box, mask, said = _read(row, number_of_category, takes_crowds, size)
+        except _FaultError as fault:
+            dropped.append(Dropped(place, fault.reason, detail=fault.detail))
+            found.lost.add(image)
+            continue
+        names = names_in(row.get("readers"))
+        key = (image, label, *box, names)
+        if key in seen:
+            dropped.append(Dropped(place, reasons.DUPLICATE))
+            continue
+        seen.add(key)
+        found.warnings += [RunWarning(kind, place) for kind in said if kind != UNUSABLE_MASK]
+        if UNUSABLE_MASK in said:
+            dropped.append(Dropped(place, UNUSABLE_MASK, "mask left out, box kept", said[UNUSABLE_MASK]))
+        if mask is not None:
+            found.masks[len(numbers)] = mask
+        numbers.append(image)
+        labels.append(label)
+        boxes.append(box)
+        found.readers.append(names)
+        found.places.append(place)
+    n_empty = len(images.images) - len(with_annotation)
+    if strays and unplaced == "refuse" and n_empty:
+        raise InputError(
+            f"{file} has annotations of images that it does not list ({len(strays)}; the first: {strays[0].where}, "
+            f"{strays[0].detail}), so its {n_empty} radiographs without an annotation may not be normal: correct the "
+            "image ids, or add --unplaced ignore if those images are only not here"
+        )
+    dropped += strays
+    found.boxes = BoxTable.of(numbers, labels, boxes)
+    return found
+
+
+def _image_of(row: Any, images: Images) -> int:
+    """Number of an annotation's image, -1 for one that was left out. Raises _FaultError where there is none."""
+    if not isinstance(row, dict):
+        raise _FaultError(MALFORMED, f"it is {shown(row)}")
+    try:
+        own_id = identity(row.get("image_id"))
+    except ValueError:
+        raise _FaultError(MALFORMED, f"image_id {shown(row.get('image_id'))}") from None
+    if own_id is None:
+        raise _FaultError(MALFORMED, "without an image_id")
+    if own_id not in images.number_of:
+        raise _FaultError(NO_SUCH_IMAGE, f"image_id {shown(own_id)}")
+    return images.number_of[own_id]
+
+
+def _read(
+    row: dict[str, Any],
+    number_of_category: dict[int, int],
+    takes_crowds: bool,
+    size: tuple[int | None, int | None],
+) -> tuple[int, tuple[float, ...], Segmentation | None, dict[str, str]]:
+    """(category, xyxy box snapped to the grid, mask or None, what is to be said: kind → detail) of one annotation."""
+    try:
+        label = number_of_category[whole_number(row.get("category_id"))]  # type: ignore[index]
+    except (ValueError, KeyError):
+        raise _FaultError(UNKNOWN_CATEGORY, f"category_id {shown(row.get('category_id'))}") from None
+    try:
+        is_crowd = bool(flag_of(row.get("iscrowd")))
+    except ValueError as error:
+        raise _FaultError(MALFORMED, f"iscrowd: {error}") from None
+    said: dict[str, str] = {}
+    mask, mask_fault = None, None
+    try:
+        mask, n_slivers = plain_segmentation(row.get("segmentation"))
+        if n_slivers:
+            said[SLIVER] = ""
+    except MaskError as error:
+        mask_fault = error
+    if is_crowd and not (takes_crowds and isinstance(mask, dict)):
+        raise _FaultError(CROWD)
+    if is_crowd:
+        said[CROWD_TAKEN] = ""
+    box, fault = _box(row.get("bbox"))
+    width, height = size
+    if mask is not None and box is not None and width and height:
+        other = turned(mask, box, width, height)
+        if other is not None:
+            mask, said[TRANSPOSED] = other, ""
+    if box is None and mask is not None:
+        # Tools leave the box out, or write zeros, where there is a mask.
+        try:
+            box = snap(bounds(mask, width, height))
+            fault = None if has_area(box) else _FaultError(reasons.EMPTY)
+        except MaskError as error:
+            fault = _FaultError(error.reason, str(error))
+    if fault is not None or box is None:
+        if mask_fault is not None:
+            raise _FaultError(mask_fault.reason, str(mask_fault))
+        raise fault or _FaultError(reasons.NOT_A_NUMBER)
+    if mask_fault is not None:
+        said[UNUSABLE_MASK] = str(mask_fault)
+    return label, tuple(box.tolist()), mask, said
+
+
+def _box(value: Any) -> tuple[np.ndarray | None, _FaultError | None]:
+    """(4,) xyxy snapped to the grid, or the reason why x, y, width, height are no box."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    try:
+        numbers = [finite_number(number) for number in value] if isinstance(value, list | tuple) else []
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4 or None in numbers:
+        return None, _FaultError(reasons.NOT_A_NUMBER, f"bbox {shown(value)}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        box = snap(xywh_to_xyxy(np.array(numbers, dtype=np.float64).reshape(1, 4)))[0]
+    if not np.isfinite(box).all():
+        return None, _FaultError(reasons.NOT_A_NUMBER, f"bbox {shown(value)}")
+    if (box[2:] < box[:2]).any():
+        return None, _FaultError(reasons.INVERTED)
+    if not has_area(box):
+        return None, _FaultError(reasons.EMPTY)
+    return box, None
+
+
+def _has_true_crowds(rows: list[Any], categories: list[dict[str, Any]]) -> bool:
+    """Whether a file marks regions of many objects, as the COCO set does.
+
+    A crowd by box or polygon alone can only be meant as one: tools that write a single object with iscrowd 1 do so
+    because it is run lengths. A category may also say that it is a group.
+    """
+    groups = {
+        category["source_category_id"]
+        for category in categories
+        if any(word in category["name"].casefold().split() for word in _CROWD_WORDS)
+    }
+    for row in rows:
+        if not isinstance(row, dict):
+            continue
+        try:
+            if not flag_of(row.get("iscrowd")):
+                continue
+            if not isinstance(row.get("segmentation"), dict) or whole_number(row.get("category_id")) in groups:
+                return True
+        except ValueError:
+            continue
+    return False

@@ -1,0 +1,241 @@
+"""The images and categories of a COCO file: which radiographs there are, and by which ids they are meant."""
+
+import math
+import os
+import posixpath
+from pathlib import Path
+from typing import Any
+
+from xray.datasets import source as reasons
+from xray.datasets.naming import source_ids
+from xray.datasets.source import Dropped, SourceImage
+from xray.errors import InputError
+from xray.radiographs.attributes import ATTRIBUTES, age_band
+from xray.radiographs.canvas import MAX_PIXELS
+from xray.radiographs.names import LINK_OUT, fault_of, leads_out
+from xray.radiographs.run_warnings import RunWarning
+from xray.structures.values import identity, is_missing, one_spelling, shown, text_of, whole_number
+
+OUTSIDE_FOLDER = "file name leads out of the data path"
+MALFORMED = "malformed entry"
+REPEATED_IMAGE = "repeated image"
+TWO_SIZES = "one file with two sizes"
+JOINED = "radiograph listed under several ids: their annotations are joined"
+
+
+def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
+    """Categories renumbered 1 … K in the order of their ids, each keeping its own as `source_category_id`.
+
+    Raises InputError for one without id or name, and for two of one id or of one name, be it in other letters' case.
+    """
+    found: dict[int, str] = {}
+    by_name: dict[str, int] = {}
+    for entry in entries:
+        try:
+            number, name = whole_number(entry["id"]), text_of(entry["name"])
+        except (TypeError, KeyError, ValueError) as error:
+            said = f" ({error})" if type(error) is ValueError else ""
+            raise InputError(f"{file} has a category without id or name{said}: each needs both") from None
+        if number is None or name is None:
+            raise InputError(f"{file} has a category without id or name: each needs both")
+        if number in found:
+            raise InputError(f"{file} has two categories with the id {number}, {found[number]!r} and {name!r}: it "
+                             "needs distinct ids, one for each")  # fmt: skip
+        key = " ".join(name.casefold().split())
+        if key in by_name:
+            raise InputError(
+                f"{file} has two categories named {name!r} (ids {by_name[key]} and {number}), which no result could "
+                "tell apart: rename one, or give its annotations the other's id and remove it"
+            )
+        # As it is spelt: whoever looks a category up by its name knows it so.
+        found[number], by_name[key] = entry["name"] if isinstance(entry["name"], str) else name, number
+    if not found:
+        raise InputError(f"{file} has 0 categories: it needs at least one")
+    return [
+        {"id": number, "name": found[source_id], "source_category_id": source_id}
+        for number, source_id in enumerate(sorted(found), start=1)
+    ]
+
+
+class Images:
+    """The usable images of a COCO file.
+
+    number_of: the file's own id (as `identity` has it) → number in `images`, -1 for one that was left out.
+    """
+
+    def __init__(self, root: Path, entries: list[Any], table: str, dropped: list[Dropped]) -> None:
+        """Raises InputError where one id stands for two files: their annotations could not be told apart."""
+        self._root, self._table, self._dropped = root, table, dropped
+        self._files = _list_files(root)
+        self.number_of: dict[int | str, int] = {}
+        self.warnings: list[RunWarning] = []
+        named: dict[int | str, str] = {}
+        grouped: dict[str, list[tuple[int | str, dict[str, Any]]]] = {}
+        for position, entry in enumerate(entries):
+            place = f"{table} image {position}"
+            own_id, name = _id_and_name(entry)
+            if own_id is None or name is None:
+                dropped.append(Dropped(place, MALFORMED, detail="an image needs id and file_name"))
+                if own_id is not None:
+                    self.number_of.setdefault(own_id, -1)
+                continue
+            if own_id in named and named[own_id] != name:
+                raise InputError(
+                    f"{table} gives the id {own_id!r} to two files, {named[own_id]} and {name} (image {position}): "
+                    "their annotations cannot be told apart, so give each image an id of its own"
+                )
+            if own_id in named:
+                dropped.append(Dropped(place, REPEATED_IMAGE, "taken once", f"id {own_id}"))
+            named[own_id] = name
+            self.number_of.setdefault(own_id, -1)
+            path = self._path_of(name, place)
+            if path is not None:
+                grouped.setdefault(path, []).append((own_id, entry))
+        self.images = self._gather(grouped)
+
+    def _path_of(self, name: str, place: str) -> str | None:
+        """The file of an image, relative to the root; None, which is told, where there is none to be used."""
+        if fault_of(name) is not None:
+            self._dropped.append(Dropped(place, OUTSIDE_FOLDER))
+            return None
+        path = next((path for path in (f"images/{name}", name) if path in self._files), None)
+        if path is None:
+            self._dropped.append(Dropped(name, reasons.MISSING_FILE))
+        elif leads_out(self._root / path, self._root):
+            self._dropped.append(Dropped(path, LINK_OUT))
+            return None
+        return path
+
+    def _gather(self, grouped: dict[str, list[tuple[int | str, dict[str, Any]]]]) -> list[SourceImage]:
+        ids = dict(zip(grouped, source_ids(list(grouped)), strict=True))
+        patients = self._patients([entry for entries in grouped.values() for _, entry in entries])
+        images: list[SourceImage] = []
+        for path, entries in grouped.items():
+            own_ids = list(dict.fromkeys(own_id for own_id, _ in entries))
+            image = self._image(path, ids[path], own_ids, [entry for _, entry in entries], patients)
+            if image is None:
+                continue
+            if len(own_ids) > 1:
+                self.warnings.append(RunWarning(JOINED, path, ", ".join(map(str, own_ids[:5]))))
+            self.number_of |= dict.fromkeys(own_ids, len(images))
+            images.append(image)
+        return images
+
+    def _patients(self, entries: list[dict[str, Any]]) -> dict[int, str | bool | None]:
+        """Of each entry, by its identity as an object, the patient; False where that cannot be read."""
+        said, found = [], {}
+        for entry in entries:
+            try:
+                identity(entry.get("patient"))
+                said.append(entry)
+            except ValueError:
+                found[id(entry)] = False
+        names = one_spelling(entry.get("patient") for entry in said)
+        return found | {id(entry): name for entry, name in zip(said, names, strict=True)}
+
+    def _image(
+        self, path: str, source_id: str, own_ids: list[int | str], entries: list[dict[str, Any]], patients: dict
+    ) -> SourceImage | None:
+        """One file as all its entries describe it; None, which is told, where they cannot be used."""
+        try:
+            sizes = [size for entry in entries if (size := _size(entry)) is not None]
+            named = [patients[id(entry)] for entry in entries]
+            if False in named:
+                faulty = next(entry for entry in entries if patients[id(entry)] is False)
+                raise ValueError(f"its patient, {shown(faulty['patient'])}, is neither number nor text")
+            readers = tuple(dict.fromkeys(name for entry in entries for name in names_in(entry.get("readers"))))
+        except ValueError as error:
+            self._dropped.append(Dropped(path, MALFORMED, detail=str(error)))
+            return None
+        people = list(dict.fromkeys(name for name in named if name is not None))
+        if len(set(sizes)) > 1:
+            detail = " and ".join(f"{width} x {height}" for width, height in dict.fromkeys(sizes))
+            self._dropped.append(Dropped(path, TWO_SIZES, detail=detail))
+            return None
+        if len(people) > 1:
+            detail = f"it is listed for {len(people)} patients"
+            self._dropped.append(Dropped(path, MALFORMED, detail=detail))
+            return None
+        width, height = sizes[0] if sizes else (None, None)
+        known: dict[str, Any] = {}
+        for entry in reversed(entries):
+            known |= {key: entry[key] for key in ATTRIBUTES if _is_plain(entry.get(key))}
+        if "age" in known:
+            # A table may have years; so exact, and over 89 in particular, they could tell who it is.
+            known["age"] = age_band(known["age"])
+        extra: dict[str, Any] = {"coco_id": own_ids[0]}
+        if len(own_ids) > 1:
+            extra["coco_ids"] = own_ids
+        return SourceImage(
+            path=self._root / path,
+            file_name=path,
+            source_id=source_id,
+            patient=people[0] if people else None,
+            width=width,
+            height=height,
+            readers=readers,
+            extra=extra | {key: value for key, value in known.items() if value is not None},
+        )
+
+
+def names_in(value: Any) -> tuple[str, ...]:
+    """A list of readers' names as text, whatever else it holds left aside."""
+    found = []
+    for name in value if isinstance(value, list) else ():
+        try:
+            found.append(text_of(name))
+        except ValueError:
+            continue
+    return tuple(name for name in found if name is not None)
+
+
+def _id_and_name(entry: Any) -> tuple[int | str | None, str | None]:
+    if not isinstance(entry, dict):
+        return None, None
+    try:
+        own_id = identity(entry.get("id"))
+    except ValueError:
+        own_id = None
+    file_name = entry.get("file_name")
+    if not isinstance(file_name, str) or not file_name.strip():
+        return own_id, None
+    return own_id, posixpath.normpath(file_name.replace("\\", "/"))
+
+
+def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
+    """Width and height of an image entry; None where it has none, or zeros, as tools write that do not know them.
+
+    Raises ValueError for what is no size: the boxes' unit is then not known.
+    """
+    sides = []
+    for name in ("width", "height"):
+        try:
+            side = whole_number(entry.get(name))
+        except ValueError as error:
+            raise ValueError(f"its {name}: {error}") from None
+        if side is not None and side < 0:
+            raise ValueError(f"its {name} is {side}")
+        sides.append(side or 0)
+    width, height = sides
+    if not (width and height):
+        return None
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"its size, {shown(width)} x {shown(height)}, is more than {MAX_PIXELS // 10**6} million pixels"
+        )
+    return width, height
+
+
+def _is_plain(value: Any) -> bool:
+    if is_missing(value):
+        return False
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _list_files(root: Path) -> set[str]:
+    """All files under a directory, relative to it, with / between folders; links to folders are followed once."""
+    files = set()
+    for folder, _, names in os.walk(root):
+        relative = Path(folder).relative_to(root).as_posix()
+        files.update(name if relative == "." else f"{relative}/{name}" for name in names)
+    return files

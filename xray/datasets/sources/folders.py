@@ -1,0 +1,313 @@
+"""Radiographs sorted into a folder for each class (as Kaggle's chest X-ray pneumonia set) → a source with labels.
+
+Layouts: `CLASS/…`; or `train/CLASS/…`, `val/CLASS/…`, `test/CLASS/…`. Training and validation folders are dealt into
+folds together, as everywhere else: the validation folder of the best known set holds 16 radiographs, too few to choose
+a model by. `test/` becomes the split "test".
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xray.datasets.conversion import write_store
+from xray.datasets.naming import source_ids
+from xray.datasets.source import COPY, Dropped, Source, SourceImage
+from xray.datasets.sources.mask_files import in_threads
+from xray.datasets.sources.mask_folders import without_masks
+from xray.datasets.sources.patients import name_patients
+from xray.errors import InputError
+from xray.radiographs.names import LINK_OUT, leads_out
+from xray.radiographs.passing_over import Content, content_of
+from xray.radiographs.radiograph import SUFFIXES, find_radiographs
+from xray.radiographs.run_warnings import RunWarning
+from xray.structures.boxes import BoxTable
+
+if TYPE_CHECKING:
+    from xray.radiographs.decoding import Decode
+
+SPLITS = {
+    "train": "train", "training": "train", "val": "train", "valid": "train", "validation": "train",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Names of folders that divide the set, and the split that each becomes."""
+
+NO_CLASS = "file outside the class folders"
+NO_SPLIT = "folder beside the splits"
+EMPTY_FOLDER = "folder without radiographs"
+TWO_CLASSES = "file in two classes"
+
+_NORMAL = {"normal", "normals", "healthy", "negative", "control", "nofinding", "nofindings"}
+_HEAD = 1 << 16
+"""Bytes by which two files of one size are told apart before they are read to the end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """A radiograph. name: relative to the source. label: its class folder's name, in lower case."""
+
+    path: Path
+    name: str
+    split: str
+    label: str
+
+
+def convert_folders(
+    data_path: Path | str,
+    save_path: Path | str,
+    *,
+    normal: str | None = None,
+    patients: Path | str | None = None,
+    image_size: int = 1024,
+    n_folds: int = 5,
+    seed: int = 0,
+    n_workers: int = 1,
+    overwrite: bool = False,
+    decode: "Decode | None" = None,
+) -> dict[str, Any]:
+    """Converts class folders into a dataset directory; returns the content of its conversion.json.
+
+    The arguments are those of `read_folders` and of `datasets.conversion.write_store`. Raises InputError as they do.
+    """
+    return write_store(
+        read_folders(data_path, normal=normal, patients=patients, n_threads=n_workers),
+        save_path,
+        image_size=image_size,
+        n_folds=n_folds,
+        seed=seed,
+        n_workers=n_workers,
+        overwrite=overwrite,
+        decode=decode,
+    )
+
+
+def read_folders(
+    data_path: Path | str, *, normal: str | None = None, patients: Path | str | None = None, n_threads: int = 1
+) -> Source:
+    """Lists the radiographs of class folders; opens only those that may be copies of each other.
+
+    normal: the class whose radiographs have no label, "" for none. None takes the one that is named like it: NORMAL,
+        healthy, negative, No finding, no_…. The other classes become the categories, in sorted order. Upper and lower
+        case make no difference to class names.
+    patients: as `xray.datasets.sources.patients.name_patients` reads it; nothing is guessed from file names.
+
+    Folders of masks beside the radiographs are left out, see `mask_folders.without_masks`. A file that
+    stands, byte for byte, in two classes is left out of both; of copies within a class one is kept, that in the test
+    split if there is one. Ids are those of `xray.datasets.naming.source_ids`.
+
+    Raises InputError for a missing directory, for one without class folders, with a test split alone, with the splits
+    inside the class folders, with a single class to train on, or where it is not clear which class is normal.
+    """
+    root = Path(data_path)
+    if not root.is_dir():
+        raise InputError(f"no data at {root}: give the directory that holds a folder of radiographs for each class")
+    dropped: list[Dropped] = []
+    layout, parts = _find_parts(root, dropped)
+    files, names, warnings = _list_files(root, parts, dropped)
+    _check_classes(root, files, names)
+    files = _without_copies(files, n_threads, dropped)
+    without = _normal_class(root, names, normal)
+    classes = sorted(name for label, name in names.items() if label != without)
+    number = {name.casefold(): place for place, name in enumerate(classes, start=1)}
+    images = [
+        SourceImage(
+            file.path,
+            file.name,
+            own_id,
+            split=file.split,
+            labels=() if file.label == without else (number[file.label],),
+        )
+        for file, own_id in zip(files, source_ids([file.name for file in files]), strict=True)
+    ]
+    digest = hashlib.sha256(json.dumps([classes, [[image.file_name, image.labels] for image in images]]).encode())
+    if patients is not None:
+        images, content = name_patients(images, Path(patients), dropped)
+        digest.update(content)
+    return Source(
+        kind="folders",
+        layout=layout,
+        images=images,
+        boxes=BoxTable.empty(),
+        readers=[],
+        places=[],
+        categories=[{"id": place, "name": name} for place, name in enumerate(classes, start=1)],
+        fingerprint=digest.hexdigest(),
+        dropped=dropped,
+        warnings=warnings,
+    )
+
+
+def _find_parts(root: Path, dropped: list[Dropped]) -> tuple[str, list[tuple[str, Path]]]:
+    """The layout, "splits" or "classes", and the folders that hold class folders with the split of each."""
+    folders = _folders(root, root, dropped)
+    parts = [(SPLITS[folder.name.casefold()], folder) for folder in folders if folder.name.casefold() in SPLITS]
+    if not parts:
+        inside = {
+            folder: [sub.name for sub in _folders(folder, root, []) if sub.name.casefold() in SPLITS]
+            for folder in folders
+        }
+        divided = [folder for folder, splits in inside.items() if splits]
+        if divided:
+            what = f"{divided[0]} holds {' and '.join(f'{name}/' for name in inside[divided[0]])}"
+            if len(divided) == 1:
+                raise InputError(f"{what}: give --data-path {divided[0]}")
+            raise InputError(f"{what}: the splits must be the outer folders, as in {root / 'train' / divided[0].name}")
+        return "classes", [("train", root)]
+    if all(split == "test" for split, _ in parts):
+        raise InputError(
+            f"{root} holds {parts[0][1].name}/ but no train/: give --data-path {parts[0][1]} to take its classes as a "
+            "set of their own"
+        )
+    for folder in folders:
+        if folder.name.casefold() not in SPLITS:
+            n = len(_radiographs(folder, root, []))
+            if n:
+                dropped.append(Dropped(folder.name, NO_SPLIT, detail=f"{n} radiograph{'s' * (n > 1)}"))
+    dropped += [Dropped(path.name, NO_CLASS) for path in _strays(root)]
+    # Training folders first: it is their spelling of a class that counts.
+    return "splits", sorted(parts, key=lambda part: part[0] == "test")
+
+
+def _list_files(
+    root: Path, parts: Iterable[tuple[str, Path]], dropped: list[Dropped]
+) -> tuple[list[_File], dict[str, str], list[RunWarning]]:
+    """The radiographs below the class folders, the classes, name in lower case → name as first met, and what was
+    passed over: masks, and what is no radiograph that can be read."""
+    found: list[tuple[str, Path, list[Path]]] = []
+    passed_over: list[RunWarning] = []
+    for split, part in parts:
+        dropped += [Dropped(path.relative_to(root).as_posix(), NO_CLASS) for path in _strays(part)]
+        for folder in _folders(part, root, dropped if part != root else []):
+            inside = sorted(_radiographs(folder, root, passed_over))
+            if not inside:
+                dropped.append(Dropped(folder.relative_to(root).as_posix(), EMPTY_FOLDER))
+            found.append((split, folder, inside))
+    kept, warnings = without_masks([path for _, _, inside in found for path in inside], root)
+    is_radiograph = set(kept)
+    files: list[_File] = []
+    names: dict[str, str] = {}
+    for split, folder, inside in found:
+        label = folder.name.casefold()
+        own = [_File(path, path.relative_to(root).as_posix(), split, label) for path in inside if path in is_radiograph]
+        if own:
+            names.setdefault(label, folder.name)
+        files += own
+    return files, names, [*passed_over, *warnings]
+
+
+def _folders(folder: Path, root: Path, dropped: list[Dropped]) -> list[Path]:
+    """Folders inside, sorted; not the hidden ones, what macOS adds to archives, or links that lead out of the root."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name == "__MACOSX" or not path.is_dir():
+            continue
+        if leads_out(path, root):
+            dropped.append(Dropped(path.relative_to(root).as_posix(), LINK_OUT))
+        else:
+            found.append(path)
+    return found
+
+
+def _radiographs(folder: Path, root: Path, passed_over: list[RunWarning]) -> list[Path]:
+    try:
+        return find_radiographs(folder, root, passed_over)
+    except InputError:
+        return []
+
+
+def _strays(folder: Path) -> list[Path]:
+    """Radiographs that stand in a folder itself."""
+    inside = sorted(folder.iterdir())
+    return [
+        path
+        for path in inside
+        if path.name[0] != "." and path.is_file() and content_of(path, SUFFIXES) == Content.RADIOGRAPH
+    ]
+
+
+def _check_classes(root: Path, files: Sequence[_File], names: dict[str, str]) -> None:
+    """Raises InputError unless there are two classes to train on."""
+    if not files:
+        raise InputError(
+            f"no radiograph in the folders of {root}: it needs a folder for each class, by itself or in train/ and "
+            f"test/, with files named {', '.join(SUFFIXES)}"
+        )
+    counts = Counter(file.label for file in files if file.split == "train")
+    if len(counts) < 2:
+        found = ", ".join(f"{names[label]} ({n} radiograph{'s' * (n > 1)})" for label, n in counts.items()) or "none"
+        raise InputError(
+            f"{root} holds a single class to train on, {found}: a classifier needs a folder of another class, such as "
+            "NORMAL, to tell it from"
+        )
+
+
+def _normal_class(root: Path, names: dict[str, str], chosen: str | None) -> str | None:
+    """Which class, in lower case, makes no label."""
+    if chosen is None:
+        found = [label for label in names if _sounds_normal(label)]
+        if len(found) > 1:
+            listed = " and ".join(names[label] for label in found)
+            raise InputError(f"{root} holds {listed}: say with --normal which of them means that nothing was found")
+        return found[0] if found else None
+    if chosen and chosen.casefold() not in names:
+        raise InputError(
+            f"{root} has no class folder {chosen} for --normal: its classes are {', '.join(names.values())}"
+        )
+    return chosen.casefold() or None
+
+
+def _sounds_normal(label: str) -> bool:
+    words = re.sub(r"[\W_]+", " ", label).split()
+    return "".join(words) in _NORMAL or (len(words) > 1 and words[0] == "no")
+
+
+def _without_copies(files: list[_File], n_threads: int, dropped: list[Dropped]) -> list[_File]:
+    """The files without those that are, byte for byte, another one."""
+    # What was kept for testing stays there.
+    groups = [sorted(group, key=lambda file: file.split != "test") for group in _copies(files, n_threads)]
+    left_out = set()
+    for first, *others in groups:
+        is_contradiction = any(file.label != first.label for file in others)
+        if is_contradiction:
+            other = next(file for file in others if file.label != first.label)
+            dropped.append(Dropped(first.name, TWO_CLASSES, detail=f"the same as {other.name}"))
+            left_out.add(first)
+        reason = TWO_CLASSES if is_contradiction else COPY
+        dropped += [Dropped(file.name, reason, detail=f"the same as {first.name}") for file in others]
+        left_out |= set(others)
+    return [file for file in files if file not in left_out]
+
+
+def _copies(files: list[_File], n_threads: int) -> list[list[_File]]:
+    """Groups of two and more files of the same bytes; only what agrees in size and beginning is read to the end."""
+    groups = [files]
+    for n_bytes in (0, _HEAD, None):
+        suspects = [file for group in groups for file in group]
+        keys = in_threads(lambda file, n=n_bytes: _key(file.path, n), suspects, n_threads, "looking for copies")
+        alike: dict[Any, list[_File]] = {}
+        for file, key in zip(suspects, keys, strict=True):
+            if key is not None:
+                alike.setdefault(key, []).append(file)
+        groups = [group for group in alike.values() if len(group) > 1]
+    return groups
+
+
+def _key(path: Path, n_bytes: int | None) -> tuple[int, bytes] | None:
+    """Size and hash of the first `n_bytes` of a file, of all if None; None where it is empty or cannot be read."""
+    try:
+        size = os.path.getsize(path)
+        if size == 0:
+            return None
+        if n_bytes == 0:
+            return size, b""
+        with open(path, "rb") as file:
+            if n_bytes is None:
+                return size, hashlib.file_digest(file, "sha256").digest()
+            return size, hashlib.sha256(file.read(n_bytes)).digest()
+    except OSError:
+        return None

@@ -1,0 +1,142 @@
+"""What the pictures of all masks of a source say together: their background, and the values that were joined."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from xray.datasets.source import natural
+from xray.datasets.sources.mask_reading import PictureRegions
+from xray.datasets.sources.mask_values import BLACK, BLACK_ON_WHITE, WHITE, WHITE_ON_BLACK
+from xray.errors import InputError
+from xray.radiographs.run_warnings import RunWarning
+from xray.structures.values import whole_number
+
+UNCLEAR = "mask whose background cannot be told"
+
+JOINED = "masks with several values, all taken as mask"
+NOT_NAMED = "masks with a value that --values does not name, taken as background"
+NOT_FOUND = "value of --values that no mask holds"
+ON_WHITE = "masks drawn black on white, taken so"
+FULL = "masks that cover all of their radiograph"
+VOID = "masks with the borders of PASCAL VOC, taken as background"
+
+_MOST_SHOWN = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedValue:
+    """A value of masks that is a category of its own. value: a number, or a colour such as #fa3253, in lower case."""
+
+    value: str
+    category: str
+
+
+def read_named_values(texts: Iterable[str]) -> tuple[NamedValue, ...]:
+    """The values of `--values 1="Right lung" "#FA3253=Left lung"`.
+
+    Raises InputError for one that is no VALUE=NAME, and for a value that is named twice.
+    """
+    found: dict[str, NamedValue] = {}
+    for text in texts:
+        value, equals, name = (part.strip() for part in text.partition("="))
+        value = value.lower()
+        if not value.startswith("#"):
+            try:
+                number = whole_number(value)
+            except ValueError:
+                number = None
+            value = "" if number is None or number < 0 else str(number)
+        elif len(value) != 7 or not set(value[1:]) <= set("0123456789abcdef"):
+            value = ""
+        if not (value and equals and name):
+            raise InputError(f'--values {text} is no VALUE=NAME, such as 1="Right lung" or "#FA3253=Right lung"')
+        if value in found:
+            raise InputError(f"--values names {value} twice: {found[value].category} and {name}")
+        found[value] = NamedValue(value, name)
+    return tuple(found.values())
+
+
+def unclear_tones(masks: Iterable[PictureRegions]) -> frozenset[str]:
+    """The tones of pictures in which it cannot be told what was drawn, as the others of their source are.
+
+    Where most masks of a source are black on white, one that is white on black is either drawn the other way round or
+    covers the edges of its radiograph, and a picture of one tone is empty or full; and the reverse.
+    """
+    counts = Counter(mask.tones for mask in masks if mask.size is not None)
+    if counts[BLACK_ON_WHITE] > counts[WHITE_ON_BLACK]:
+        return frozenset((WHITE_ON_BLACK, BLACK, WHITE))
+    return frozenset((BLACK_ON_WHITE,)) if counts[WHITE_ON_BLACK] else frozenset()
+
+
+def account_of(
+    masks: Sequence[tuple[str, PictureRegions]], named: Sequence[NamedValue], offers: bool = True
+) -> list[RunWarning]:
+    """What is to be said of (file, mask) that are used: one warning of each kind.
+
+    offers: whether the command takes --values, which is then advised.
+    Raises InputError where none of the named values is in any mask.
+    """
+    values = _Tally()
+    by_kind = {kind: _Tally() for kind in (JOINED, NOT_NAMED, ON_WHITE, FULL, VOID)}
+    for file, mask in masks:
+        values.add(file, mask.values)
+        if not named and len(mask.values) > 1:
+            by_kind[JOINED].add(file, mask.values)
+        if named and mask.unnamed:
+            by_kind[NOT_NAMED].add(file, mask.unnamed)
+        if mask.tones == BLACK_ON_WHITE:
+            by_kind[ON_WHITE].add(file)
+        if mask.tones == WHITE:
+            by_kind[FULL].add(file)
+        if mask.has_void:
+            by_kind[VOID].add(file)
+    warnings = [
+        RunWarning(kind, tally.first, tally.detail(len(masks), offers and kind == JOINED))
+        for kind, tally in by_kind.items()
+        if tally.n_files
+    ]
+    seen = {value for _, mask in masks for value in mask.named}
+    missing = [value for value in named if value.value not in seen]
+    if named and len(missing) == len(named) and values.n_files:
+        raise InputError(
+            f"--values names {_listed(value.value for value in named)}, and the masks hold {values.listed()}: "
+            "name some of these"
+        )
+    warnings += [RunWarning(NOT_FOUND, value.value, f"named {value.category}") for value in missing]
+    return warnings
+
+
+@dataclasses.dataclass
+class _Tally:
+    """Of some kind: how many files, the first of them, and their values."""
+
+    n_files: int = 0
+    first: str = ""
+    values: dict[str, None] = dataclasses.field(default_factory=dict)
+
+    def add(self, file: str, values: Iterable[str] = ()) -> None:
+        self.n_files += 1
+        self.first = self.first or file
+        self.values.update(dict.fromkeys(values))
+
+    def listed(self) -> str:
+        return _listed(sorted(self.values, key=natural)) or "no value but their background"
+
+    def detail(self, n_masks: int, offers: bool) -> str:
+        text = f"{self.n_files} of {n_masks} masks" + (f", values {self.listed()}" if self.values else "")
+        if offers:
+            example = " ".join(f"{_quoted(value)}=NAME" for value in sorted(self.values, key=natural)[:3])
+            text += f"; --values {example} makes them categories of their own"
+        return text
+
+
+def _quoted(value: str) -> str:
+    """A value as a shell takes it: by its index, or its colour between quotes."""
+    value = value.partition(" ")[0]
+    return f"'{value}'" if value.startswith("#") else value
+
+
+def _listed(texts: Iterable[str]) -> str:
+    shown = list(texts)
+    more = f" and {len(shown) - _MOST_SHOWN} more" if len(shown) > _MOST_SHOWN else ""
+    return ", ".join(shown[:_MOST_SHOWN]) + more

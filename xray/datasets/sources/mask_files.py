@@ -1,0 +1,83 @@
+"""What the sources with masks share: reading many files under a progress bar, and the source that masks make."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+from xray.datasets.source import Dropped, Source, SourceImage
+from xray.datasets.sources.mask_reading import Region
+from xray.radiographs.decoding import Failed, in_workers
+from xray.radiographs.run_warnings import RunWarning
+from xray.structures.boxes import BoxTable
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclasses.dataclass
+class MaskedImages:
+    """Radiographs with their regions, as they are gathered for a source."""
+
+    images: list[SourceImage] = dataclasses.field(default_factory=list)
+    dropped: list[Dropped] = dataclasses.field(default_factory=list)
+    warnings: list[RunWarning] = dataclasses.field(default_factory=list)
+    _found: list[tuple[int, Region, str]] = dataclasses.field(default_factory=list)
+
+    def add(self, image: SourceImage, found: Iterable[Region], place: str) -> None:
+        """Takes an image; `place` is where its masks were read."""
+        self._found += [(len(self.images), region, place) for region in found]
+        self.images.append(image)
+
+    def source(self, kind: str, layout: str, categories: Sequence[str], fingerprint: str) -> Source:
+        """All of them; the categories become 1 … K."""
+        boxes = [region.box for _, region, _ in self._found]
+        return Source(
+            kind=kind,
+            layout=layout,
+            images=self.images,
+            boxes=BoxTable.of(
+                [image for image, _, _ in self._found], [region.category for _, region, _ in self._found], boxes
+            ),
+            readers=[()] * len(boxes),
+            places=[place for _, _, place in self._found],
+            categories=[{"id": number, "name": name} for number, name in enumerate(categories, start=1)],
+            fingerprint=fingerprint,
+            masks={row: region.rle for row, (_, region, _) in enumerate(self._found)},
+            dropped=self.dropped,
+            warnings=self.warnings,
+        )
+
+
+def in_processes(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], n_workers: int, name: Callable[[_Item], str], what: str
+) -> Iterator[_Result | Failed]:
+    """`xray.radiographs.decoding.in_workers` under a progress bar on stderr."""
+    console = Console(stderr=True)
+    with contextlib.closing(in_workers(work, items, n_workers, name)) as results:
+        yield from track(
+            results, what, total=len(items), console=console, transient=True, disable=not console.is_terminal
+        )
+
+
+def in_threads(
+    read: Callable[[_Item], _Result], items: Sequence[_Item], n_threads: int, what: str
+) -> Iterator[_Result]:
+    """`read(item)` of all items in their order, under a progress bar on stderr.
+
+    n_threads: most of the work happens in libraries that let other threads run meanwhile.
+    """
+    console = Console(stderr=True)
+    pool = concurrent.futures.ThreadPoolExecutor(max(1, n_threads))
+    try:
+        results = pool.map(read, items)
+        yield from track(
+            results, what, total=len(items), console=console, transient=True, disable=not console.is_terminal
+        )
+    finally:
+        # Whoever interrupts the command does not want to wait for the rest.
+        pool.shutdown(cancel_futures=True)

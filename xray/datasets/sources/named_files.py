@@ -1,0 +1,113 @@
+"""Which file of a source a table means: by its name, with or without its suffix, or by the number that it spells."""
+
+import dataclasses
+import filecmp
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from xray.datasets import source as reasons
+from xray.datasets.naming import source_ids
+from xray.datasets.source import Dropped
+from xray.radiographs.radiograph import source_id
+from xray.structures.values import identity, text_of
+
+MOST_ALIKE = 16
+"""Files of one stem that are compared with each other; more are not copies, but one in each patient's folder."""
+
+
+class NamedFiles:
+    """The files of a source, each with an id of its own, and what a table may call them.
+
+    names: of the files, relative to their source, with / between folders. ids: name → id, as
+    `xray.datasets.naming.source_ids` has it: the stem where no other file has it.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = sorted(set(names))
+        self.ids = dict(zip(self.names, source_ids(self.names), strict=True))
+        self._by_text: dict[str, list[str]] = defaultdict(list)
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        self._by_number: dict[int, list[str]] = defaultdict(list)
+        for name in self.names:
+            last = name.rpartition("/")[2]
+            for text in {name, last}:
+                self._by_text[text].append(name)
+            stem = source_id(last)
+            for text in {stem, self.ids[name]}:
+                self._by_stem[text].append(name)
+            number = identity(stem)
+            if isinstance(number, int):
+                self._by_number[number].append(name)
+
+    def meant_by(self, said: str) -> list[str]:
+        """The files that a table may mean: none, one, or several of which it does not say which.
+
+        A whole name goes before a stem, and a stem before the number that it spells: 7, 7.0 and "007" are 007.png,
+        unless there is a 7.png as well.
+        """
+        text = said.replace("\\", "/").removeprefix("./")
+        for found in (self._by_text.get(text), self._by_stem.get(text), self._by_stem.get(source_id(text))):
+            if found:
+                return found
+        number = identity(source_id(text))
+        if not isinstance(number, int):
+            return []
+        return self._by_number.get(number, [])
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """What a table calls radiographs, made one id for each.
+
+    ids: text of the table → id. names: id → name of its file, for those that have one. unclear: id → in words, why it
+    has none although there are files: a text may mean several, and what is said of one would be learned of another.
+    """
+
+    ids: dict[str, str]
+    names: dict[str, str]
+    unclear: dict[str, str]
+
+
+def resolve_ids(said: Iterable[str], files: NamedFiles | None) -> Resolved:
+    """The radiographs that a table means.
+
+    said: distinct texts. files: None where none are looked for: then there are no names, and of the texts those that
+    spell one number are one. What has no file keeps its own text, but for the number that it spells: 7.0 is 7.
+    """
+    texts = list(said)
+    known = files or NamedFiles(text for text in texts if text == text_of(text))
+    result = Resolved({}, {}, {})
+    for text in texts:
+        found = known.meant_by(text)
+        result.ids[text] = known.ids[found[0]] if len(found) == 1 else text_of(text) or text
+        if len(found) == 1 and files is not None:
+            result.names[result.ids[text]] = found[0]
+        if len(found) > 1:
+            why = f"{text} may be {' or '.join(found[:5])}"
+            result.unclear.update(dict.fromkeys((result.ids[text], *(known.ids[name] for name in found)), why))
+    for own in result.unclear:
+        result.names.pop(own, None)
+    return result
+
+
+def without_copies(paths: dict[str, Path], dropped: list[Dropped]) -> dict[str, Path]:
+    """Name → file without those that are, byte for byte, another of the same stem; `dropped` is told of them."""
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(paths):
+        by_stem[source_id(name.rpartition("/")[2])].append(name)
+    kept = dict(paths)
+    for names in by_stem.values():
+        for number, name in enumerate(names if len(names) <= MOST_ALIKE else ()):
+            same = next((one for one in names[:number] if one in kept and _are_equal(paths[one], paths[name])), None)
+            if same is not None:
+                dropped.append(Dropped(name, reasons.COPY, detail=f"the same as {same}"))
+                del kept[name]
+    return kept
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False

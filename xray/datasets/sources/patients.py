@@ -1,0 +1,113 @@
+"""A table of one's own that names each radiograph's patient, so that folds keep a patient's radiographs together."""
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from xray.datasets.source import Dropped, SourceImage
+from xray.datasets.sources.named_files import NamedFiles
+from xray.datasets.sources.tables import plain_name, read_table
+from xray.errors import InputError
+from xray.radiographs.radiograph import source_id
+from xray.structures.values import identity, one_spelling, shown, text_of
+
+PATIENT_UNKNOWN = "patient unknown"
+
+_NAME_COLUMNS = (
+    "filename", "imageid", "imageindex", "imagename", "imagepath", "filepath", "path", "file", "image", "id",
+)  # fmt: skip
+_PATIENT_COLUMNS = ("patient", "patientid", "subject", "subjectid")
+"""Columns in the order in which they are looked for, without case and punctuation."""
+
+_WHOLE, _BARE, _LOOSE = range(3)
+"""How a row names a file: by its whole name, by its path without the suffix, or in another way that may mean it."""
+
+
+def name_patients(
+    images: Sequence[SourceImage], table: Path, dropped: list[Dropped]
+) -> tuple[list[SourceImage], bytes]:
+    """The same images with the patients that a table names, and the table's bytes.
+
+    table: a CSV with the columns file_name and patient, or a COCO file whose images have both. Names are compared as
+    they stand, from the source's directory on; or else without suffix; or else without their folders, or by the number
+    that they spell. Patients 17, 17.0 and 017 are one, and an empty or missing one is none. An image that the table
+    does not name, or names under several patients, stays a patient of its own, which `dropped` is told.
+
+    Raises InputError for a file that is neither, and where it names none of the images.
+    """
+    rows, content = _read(table)
+    known = _by_image(images, rows)
+    found = []
+    for image in images:
+        patients = known.get(image.file_name, set())
+        found.append(dataclasses.replace(image, patient=next(iter(patients)) if len(patients) == 1 else None))
+        if len(patients) != 1:
+            detail = f"the table has {len(patients)} for that name" if patients else ""
+            dropped.append(Dropped(image.file_name, PATIENT_UNKNOWN, "kept as a patient of its own", detail))
+    if all(image.patient is None for image in found):
+        raise InputError(
+            f"{table} names the patient of none of the {len(images)} images: its file names must be theirs"
+        )
+    return found, content
+
+
+def _by_image(images: Sequence[SourceImage], rows: Sequence[tuple[str, str]]) -> dict[str, set[str]]:
+    """File name of an image → its patients, by the rows that name it most exactly."""
+    files = NamedFiles(image.file_name for image in images)
+    bare: dict[str, list[str]] = defaultdict(list)
+    for name in files.names:
+        bare[_bare(name)].append(name)
+    said: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for text, patient in rows:
+        name = text.replace("\\", "/").removeprefix("./")
+        if name in files.ids:
+            meant, how = [name], _WHOLE
+        elif _bare(name) in bare:
+            meant, how = bare[_bare(name)], _BARE
+        else:
+            meant, how = files.meant_by(name), _LOOSE
+        for own in meant:
+            said[own][how].add(patient)
+    return {name: ways[min(ways)] for name, ways in said.items()}
+
+
+def _read(path: Path) -> tuple[list[tuple[str, str]], bytes]:
+    """(file name, patient) of each row that has both, and the file's bytes."""
+    rows: list[tuple[Any, Any]]
+    if path.suffix.lower() == ".json":
+        try:
+            content = path.read_bytes()
+            entries = json.loads(content)["images"]
+            rows = [(text_of(entry["file_name"]), entry.get("patient")) for entry in entries]
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}): check --patients") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise InputError(f"{path} is not a COCO file: its images need file_name and patient") from None
+    else:
+        table, content = read_table(path)
+        own = {plain_name(name): name for name in reversed(list(table.columns)) if name != "line"}
+        column = next((own[name] for name in _NAME_COLUMNS if name in own), None)
+        patient = next((own[name] for name in _PATIENT_COLUMNS if name in own), None)
+        if column is None or patient is None:
+            found = ", ".join(name for name in table.columns if name != "line")
+            raise InputError(f"{path} needs the columns file_name and patient (found {found})")
+        rows = list(zip(table[column].tolist(), table[patient].tolist(), strict=True))
+    for name, patient in rows:
+        try:
+            identity(patient)
+        except ValueError:
+            raise InputError(
+                f"{path}: the patient of {shown(name)}, {shown(patient)}, is neither number nor text: correct it"
+            ) from None
+    patients = one_spelling(patient for _, patient in rows)
+    named = zip((name for name, _ in rows), patients, strict=True)
+    return [(name, patient) for name, patient in named if name and patient is not None], content
+
+
+def _bare(name: str) -> str:
+    """A file name with its folders, without its suffix."""
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + source_id(last)

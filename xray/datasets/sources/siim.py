@@ -1,0 +1,486 @@
+"""SIIM-ACR Pneumothorax (the Kaggle challenge of 2019) → a source to convert; one category, "Pneumothorax".
+
+Three kinds of table, told apart by their columns:
+
+- `ImageId,EncodedPixels` with run lengths (train-rle.csv, stage_2_train.csv), the radiographs anywhere below the
+  directory, named `<ImageId>.dcm`; test-rle-truth.csv, where it is (as with phantoms), makes the split "test";
+- `new_filename,ImageId,has_pneumo` (stage_1_train_images.csv, stage_1_test_images.csv) with png_images/ and
+  png_masks/ of equal names;
+- `ImageId,Class` with 0 or 1, for classification alone.
+
+Names of columns may be spelt in other letters' case and punctuation, ids and labels as any number is.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xray.datasets import source as reasons
+from xray.datasets.conversion import write_store
+from xray.datasets.sizes import header_of
+from xray.datasets.source import Dropped, Source, SourceImage
+from xray.datasets.sources.mask_account import UNCLEAR, account_of, unclear_tones
+from xray.datasets.sources.mask_files import MaskedImages, in_processes
+from xray.datasets.sources.mask_folders import LEFT_OUT, without_masks
+from xray.datasets.sources.mask_reading import (
+    PictureRegions,
+    Pictures,
+    Region,
+    RunRegions,
+    Runs,
+    read_pictures,
+    read_runs,
+)
+from xray.datasets.sources.mask_values import BLACK
+from xray.datasets.sources.named_files import NamedFiles, Resolved, resolve_ids, without_copies
+from xray.datasets.sources.tables import plain_name, read_table
+from xray.errors import InputError
+from xray.findings import FINDINGS, PNEUMOTHORAX
+from xray.radiographs.decoding import Decode, Failed
+from xray.radiographs.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
+from xray.radiographs.passing_over import Content, content_of
+from xray.radiographs.radiograph import SUFFIXES, find_radiographs, source_id
+from xray.radiographs.run_warnings import RunWarning
+from xray.structures import rle
+from xray.structures.masks import MASK_SIZE
+from xray.structures.values import flag_of, is_missing
+
+CATEGORY = FINDINGS[PNEUMOTHORAX]
+
+OTHER_DIALECT = "run lengths in the other dialect"
+CONTRADICTORY = "contradictory rows"
+NO_ID = "row without an image id"
+NOT_IN_TABLE = "file without a row in the table"
+UNKNOWN_LABEL = "label neither 0 nor 1"
+LABEL_DISAGREES = "label and mask disagree"
+
+_COLUMNS = {
+    "runs": ("ImageId", "EncodedPixels"),
+    "pictures": ("new_filename", "has_pneumo"),
+    "labels": ("ImageId", "Class"),
+}
+"""Kinds of table, by the columns of the image's id and of what is known about it."""
+_TRAIN_TABLES = ("train-rle.csv", "stage_2_train.csv", "stage_1_train.csv", "stage_1_train_images.csv")
+_TEST_TABLES = {"runs": "test-rle-truth.csv", "pictures": "stage_1_test_images.csv", "labels": ""}
+_WITH_IMAGE = "left out with its image"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    name: str
+    split: str
+    rows: pd.DataFrame
+    content: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Item:
+    """A radiograph and what its table says of it.
+
+    place: the first of its rows. values: the texts of all of them.
+    mask: the picture of its mask, in the layout that has them.
+    """
+
+    image: SourceImage
+    place: str
+    values: tuple[str, ...]
+    mask: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """What was read of one radiograph's mask.
+
+    regions: None if the radiograph is left out. dropped: the account of it.
+    fits_other: its run lengths are no mask in the table's dialect, but are one in the other.
+    picture: its mask, where that is a picture.
+    """
+
+    regions: list[Region] | None
+    dropped: tuple[Dropped, ...] = ()
+    fits_other: bool = False
+    picture: PictureRegions | None = None
+
+
+def convert_siim(
+    data_path: Path | str,
+    save_path: Path | str,
+    *,
+    table: str | None = None,
+    dialect: rle.Dialect = "relative",
+    mask_size: int | None = None,
+    image_size: int = 1024,
+    n_folds: int = 5,
+    seed: int = 0,
+    n_workers: int = 1,
+    overwrite: bool = False,
+    decode: Decode | None = None,
+) -> dict[str, Any]:
+    """Converts SIIM-ACR Pneumothorax into a dataset directory; returns the content of its conversion.json.
+
+    The arguments are those of `read_siim` and of `xray.datasets.conversion.write_store`. Raises InputError as they do.
+    """
+    return write_store(
+        read_siim(data_path, table=table, dialect=dialect, mask_size=mask_size, n_workers=n_workers),
+        save_path,
+        image_size=image_size,
+        n_folds=n_folds,
+        seed=seed,
+        n_workers=n_workers,
+        overwrite=overwrite,
+        decode=decode,
+    )
+
+
+def read_siim(
+    data_path: Path | str,
+    *,
+    table: str | None = None,
+    dialect: rle.Dialect = "relative",
+    mask_size: int | None = None,
+    n_workers: int = 1,
+) -> Source:
+    """Reads the table and the masks; of the radiographs, the headers of those with run lengths.
+
+    table: the table, relative to `data_path`; found by itself where there is one, or one with a usual name.
+    dialect: of the run lengths; SIIM's own are "relative".
+    mask_size: side in pixels of the squares in which run lengths count, where the radiographs have been resized since.
+    n_workers: processes that read masks; 0 reads them in this one.
+
+    The rows of an image are joined, and each 8-connected component of its mask becomes one annotation. What is wrong
+    with an image's rows or mask costs that image only.
+
+    Raises InputError for a missing directory or table, and for a table most of whose masks fit the radiographs only in
+    the other dialect, or not at all.
+    """
+    root = Path(data_path)
+    if not root.is_dir():
+        raise InputError(
+            f"no data at {root}: put SIIM-ACR Pneumothorax there (train-rle.csv and dicom-images-train/), or make a "
+            "stand-in with python tools/phantoms.py"
+        )
+    kind, tables = _find_tables(root, table)
+    gathered = MaskedImages()
+    if kind == "pictures":
+        items = _picture_items(root, kind, tables, gathered.dropped)
+    else:
+        items = _table_items(root, kind, tables, gathered.dropped, gathered.warnings)
+    if mask_size is not None and kind == "runs":
+        square = {"width": mask_size, "height": mask_size}
+        items = [dataclasses.replace(item, image=dataclasses.replace(item.image, **square)) for item in items]
+    outcomes = _outcomes(root, kind, items, dialect, mask_size, n_workers)
+    if kind == "runs":
+        _check_dialect(root / tables[0].name, outcomes, dialect, mask_size)
+    used: list[tuple[str, PictureRegions]] = []
+    for item, outcome in zip(items, outcomes, strict=True):
+        gathered.dropped += outcome.dropped
+        if outcome.regions is not None:
+            gathered.add(item.image, outcome.regions, item.place)
+            used += [(_mask_name(root, item), outcome.picture)] if outcome.picture else []
+    gathered.warnings += account_of(used, (), offers=False)
+    fingerprint = hashlib.sha256(b"".join(table.content for table in tables)).hexdigest()
+    return gathered.source("siim", kind, [CATEGORY], fingerprint)
+
+
+def _outcomes(
+    root: Path, kind: str, items: Sequence[_Item], dialect: rle.Dialect, mask_size: int | None, n_workers: int
+) -> list[_Outcome]:
+    """What was read of the mask of each item, in worker processes; nothing is read where there is no mask."""
+    with_mask = [item for item in items if (item.mask if kind == "pictures" else not _is_negative(kind, item))]
+    if kind == "pictures":
+        pictures = [Pictures(item.image.path, ((1, item.mask),)) for item in with_mask if item.mask]
+        read = in_processes(read_pictures, pictures, n_workers, _file_name, "reading masks")
+        outcomes = list(read)
+        unclear = unclear_tones(mask for one in outcomes if not isinstance(one, Failed) for mask in one[1])
+        judged = [_judge_picture(root, item, one, unclear) for item, one in zip(with_mask, outcomes, strict=True)]
+    else:
+        size = (mask_size, mask_size) if mask_size else None
+        runs = [Runs(item.image.path, item.values, dialect, size) for item in with_mask]
+        read = in_processes(read_runs, runs, n_workers, _file_name, "reading masks")
+        judged = [_judge_runs(item, dialect, outcome) for item, outcome in zip(with_mask, read, strict=True)]
+    of_item = {id(item): outcome for item, outcome in zip(with_mask, judged, strict=True)}
+    return [of_item.get(id(item), _Outcome([])) for item in items]
+
+
+def _is_negative(kind: str, item: _Item) -> bool:
+    return kind == "labels" or all(map(rle.is_empty, item.values))
+
+
+def _file_name(item: Pictures | Runs) -> str:
+    return item.image.name
+
+
+def _find_tables(root: Path, chosen: str | None) -> tuple[str, list[_Table]]:
+    """The kind of the training table, itself, and that of the test images where there is one."""
+    if chosen is not None and not (root / chosen).is_file():
+        raise InputError(f"there is no {chosen} in {root}: give --table relative to --data-path")
+    path = check_inside(_search_table(root), root) if chosen is None else root / chosen
+    kind = _kind(path)
+    if kind is None:
+        wanted = " or ".join(",".join(columns) for columns in _COLUMNS.values())
+        raise InputError(f"{path} is no table of SIIM-ACR Pneumothorax: it needs the columns {wanted}")
+    tables = [_Table(path.name, "train", *read_table(path, _COLUMNS[kind], ("ImageId",)))]
+    test = root / _TEST_TABLES[kind]
+    if test != path and check_inside(test, root).is_file() and _kind(test) == kind:
+        tables.append(_Table(test.name, "test", *read_table(test, _COLUMNS[kind], ("ImageId",))))
+    return kind, tables
+
+
+def _search_table(root: Path) -> Path:
+    known = next((root / name for name in _TRAIN_TABLES if (root / name).is_file()), None)
+    if known is not None:
+        return known
+    usable = [
+        path
+        for path in sorted(root.glob("*.csv"))
+        if path.is_file() and "submission" not in path.name and path.name not in _TEST_TABLES.values() and _kind(path)
+    ]
+    if len(usable) > 1:
+        names = ", ".join(path.name for path in usable[:5])
+        raise InputError(f"{root} holds several tables ({names}): choose one with --table")
+    if not usable:
+        raise InputError(
+            f"{root} holds no table of SIIM-ACR Pneumothorax: put train-rle.csv, stage_2_train.csv or "
+            "stage_1_train_images.csv there, or a table with the columns ImageId,Class"
+        )
+    return usable[0]
+
+
+def _kind(path: Path) -> str | None:
+    columns = set(map(plain_name, header_of(path)))
+    return next((kind for kind, needed in _COLUMNS.items() if set(map(plain_name, needed)) <= columns), None)
+
+
+def _named(tables: Sequence[_Table], kind: str, files: NamedFiles) -> tuple[Resolved, set[str]]:
+    """The radiographs that tables mean, and the files that a row may mean."""
+    texts = dict.fromkeys(text for table in tables for text in table.rows[_COLUMNS[kind][0]].tolist() if text)
+    return resolve_ids(texts, files), {name for text in texts for name in files.meant_by(text)}
+
+
+def _grouped(
+    table: _Table, kind: str, root: Path, resolved: Resolved, dropped: list[Dropped]
+) -> dict[str, tuple[str, list[str]]]:
+    """Image id → the place of its first row and the values of all, equal ones once, in the order of the table.
+
+    Raises InputError for a mask without an id: a part of some radiograph's would be missing.
+    """
+    groups: dict[str, tuple[str, list[str]]] = {}
+    columns = (table.rows[name].tolist() for name in (*_COLUMNS[kind], "line"))
+    for said, text, line in zip(*columns, strict=True):
+        place = f"{table.name} line {line}"
+        value = _value(kind, text)
+        if not said or (is_missing(said) and resolved.ids[said] not in resolved.names):
+            if kind == "runs" and not rle.is_empty(value):
+                raise InputError(
+                    f"{root / table.name} line {line} has a mask and no ImageId: write whose it is, or take the row out"
+                )
+            if text:
+                dropped.append(Dropped(place, NO_ID))
+            continue
+        values = groups.setdefault(resolved.ids[said], (place, []))[1]
+        if value in values:
+            dropped.append(Dropped(place, reasons.DUPLICATE))
+        else:
+            values.append(value)
+    return groups
+
+
+def _value(kind: str, text: str) -> str:
+    """A cell in one spelling: "1" or "0" for a label, "-1" for no mask; what is neither stays as it is."""
+    if kind == "runs":
+        return "-1" if rle.is_empty(text) else text
+    try:
+        label = flag_of(text)
+    except ValueError:
+        return text
+    return text if label is None else str(int(label))
+
+
+def _fault(kind: str, values: Sequence[str]) -> str | None:
+    """What is wrong with the rows of one image, taken together."""
+    if kind == "runs":
+        return CONTRADICTORY if len({rle.is_empty(value) for value in values}) > 1 else None
+    if not set(values) <= {"0", "1"}:
+        return UNKNOWN_LABEL
+    return CONTRADICTORY if len(values) > 1 else None
+
+
+def _table_items(
+    root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped], warnings: list[RunWarning]
+) -> list[_Item]:
+    """The radiographs of tables with run lengths or labels, as far as their rows agree with each other."""
+    paths, expected = _list_radiographs(root, dropped, warnings)
+    files = NamedFiles(paths)
+    resolved, meant = _named(tables, kind, files)
+    items: dict[str, _Item] = {}
+    for table in tables:
+        for image_id, (place, values) in _grouped(table, kind, root, resolved, dropped).items():
+            fault = reasons.DUPLICATE if image_id in items else _fault(kind, values)
+            if image_id in resolved.unclear:
+                dropped.append(Dropped(place, reasons.REPEATED_NAME, _WITH_IMAGE, resolved.unclear[image_id]))
+            elif image_id not in resolved.names:
+                has_mask = kind == "runs" and not all(map(rle.is_empty, values))
+                reason = reasons.MASK_WITHOUT_IMAGE if has_mask else reasons.MISSING_FILE
+                dropped.append(Dropped(place, reason, detail=image_id))
+            elif fault is not None:
+                dropped.append(Dropped(place, fault, _WITH_IMAGE, image_id))
+            else:
+                labels = None if kind == "runs" else (1,) * int(values[0])
+                name = resolved.names[image_id]
+                image = SourceImage(paths[name], name, image_id, split=table.split, labels=labels)
+                items[image_id] = _Item(image, place, tuple(values))
+    reason = NOT_IN_TABLE if kind == "labels" else reasons.IMAGE_WITHOUT_MASK
+    unlisted = (expected & paths.keys()) - meant
+    dropped += [Dropped(name, reason) for name in sorted(unlisted, key=lambda name: (source_id(name), name))]
+    return list(items.values())
+
+
+def _list_radiographs(
+    root: Path, dropped: list[Dropped], warnings: list[RunWarning]
+) -> tuple[dict[str, Path], set[str]]:
+    """Name → file of all radiographs below a directory, and the names that a training table should know."""
+    files: dict[str, Path] = {}
+    expected = set()
+    for entry in sorted(root.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if "mask" in entry.name.lower():
+            if entry.is_dir():
+                warnings.append(RunWarning(LEFT_OUT, f"{entry.name}/"))
+            continue
+        if leads_out(entry, root):
+            dropped.append(Dropped(entry.name, LINK_OUT))
+            continue
+        if entry.is_dir():
+            try:
+                found = find_radiographs(entry, root, warnings)
+            except InputError:
+                continue
+        else:
+            found = [entry] if content_of(entry, SUFFIXES) == Content.RADIOGRAPH else []
+        # Stage 2 made a training set of both folders of stage 1, and kept its own radiographs to itself.
+        is_test = "test" in entry.name.lower() or entry.name == "stage_2_images"
+        names = [path.relative_to(root).as_posix() for path in found]
+        files |= zip(names, found, strict=True)
+        expected |= set() if is_test else set(names)
+    kept, masks = without_masks(list(files.values()), root)
+    warnings += masks
+    is_kept = set(kept)
+    return without_copies({name: path for name, path in files.items() if path in is_kept}, dropped), expected
+
+
+def _picture_items(root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped]) -> list[_Item]:
+    """The radiographs of png_images/ that the tables know, with their masks."""
+    images, masks = (_list_names(root, folder, dropped) for folder in ("png_images", "png_masks"))
+    files, mask_files = NamedFiles(images), NamedFiles(masks)
+    resolved, meant = _named(tables, kind, files)
+    items: dict[str, _Item] = {}
+    used: set[str] = set()
+    for table in tables:
+        said = zip(table.rows["new_filename"], table.rows.get("ImageId", table.rows["new_filename"]), strict=True)
+        own_id = {resolved.ids[name]: own for name, own in said if name}
+        for image_id, (place, values) in _grouped(table, kind, root, resolved, dropped).items():
+            name = resolved.names.get(image_id)
+            mask = _mask_of(name or image_id, image_id, masks, mask_files)
+            used |= {mask} if mask else set()
+            fault = reasons.DUPLICATE if image_id in items else _fault(kind, values)
+            if image_id in resolved.unclear:
+                dropped.append(Dropped(place, reasons.REPEATED_NAME, _WITH_IMAGE, resolved.unclear[image_id]))
+            elif name is None:
+                reason = reasons.MASK_WITHOUT_IMAGE if mask else reasons.MISSING_FILE
+                dropped.append(Dropped(place, reason, detail=image_id))
+            elif fault is not None:
+                dropped.append(Dropped(place, fault, _WITH_IMAGE, name))
+            elif mask is None and values == ["1"]:
+                dropped.append(Dropped(f"png_images/{name}", reasons.IMAGE_WITHOUT_MASK))
+            else:
+                extra = {"siim_id": own_id[image_id]}
+                image = SourceImage(images[name], f"png_images/{name}", image_id, split=table.split, extra=extra)
+                items[image_id] = _Item(image, place, tuple(values), masks[mask] if mask else None)
+    for folder, names, known in (("png_images", images, meant), ("png_masks", masks, used)):
+        dropped += [Dropped(f"{folder}/{name}", NOT_IN_TABLE) for name in sorted(names.keys() - known)]
+    return list(items.values())
+
+
+def _mask_of(name: str, image_id: str, masks: Mapping[str, Path], files: NamedFiles) -> str | None:
+    """The mask of an image's name; of its stem alone only where no other image has that."""
+    if name in masks:
+        return name
+    found = files.meant_by(name) if image_id == source_id(name) else []
+    return found[0] if len(found) == 1 else None
+
+
+def _list_names(root: Path, name: str, dropped: list[Dropped]) -> Mapping[str, Path]:
+    folder = root / name
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}: stage_1_train_images.csv needs png_images/, png_masks/")
+    if not is_inside(folder, root):
+        raise UnsafeNameError(f"{folder} leads out of {root}: put the files themselves there")
+    found = {path.name: path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
+    out = sorted(own for own, path in found.items() if leads_out(path, root))
+    dropped += [Dropped(f"{name}/{own}", LINK_OUT) for own in out]
+    return {own: path for own, path in found.items() if own not in set(out)}
+
+
+def _judge_runs(item: _Item, dialect: rle.Dialect, found: RunRegions | Failed) -> _Outcome:
+    if isinstance(found, Failed):
+        return _left_out(item.image.file_name, reasons.UNREADABLE, found.reason, "left out")
+    if found.regions is not None:
+        return _Outcome(list(found.regions))
+    hint = ""
+    if found.fits_other and not found.is_other:
+        hint = f"; it would be a mask in the {rle.other(dialect)} dialect"
+    reason = OTHER_DIALECT if found.is_other else found.reason
+    detail = f"{item.image.source_id}: {found.error}{hint}"
+    return _left_out(item.place, reason, detail, fits_other=found.fits_other)
+
+
+def _left_out(where: str, reason: str, detail: str, action: str = _WITH_IMAGE, fits_other: bool = False) -> _Outcome:
+    return _Outcome(None, (Dropped(where, reason, action, detail),), fits_other)
+
+
+def _check_dialect(table: Path, outcomes: Sequence[_Outcome], dialect: rle.Dialect, mask_size: int | None) -> None:
+    """Raises InputError if more masks are refused for one reason that concerns the whole table than can be used."""
+    n_usable = sum(bool(outcome.regions) for outcome in outcomes)
+    n_other = sum(outcome.fits_other for outcome in outcomes)
+    refused = [drop.reason for outcome in outcomes for drop in outcome.dropped]
+    n_beyond = refused.count(rle.BEYOND)
+    if n_other > n_usable:
+        other = rle.other(dialect)
+        raise InputError(
+            f"{table}: {n_other} masks are run lengths of the {other} dialect, {n_usable} of the {dialect} one: "
+            f"add --dialect {other}"
+        )
+    if n_beyond > n_usable:
+        advice = f"--mask-size is {mask_size}" if mask_size else "have they been resized? Give --mask-size 1024"
+        raise InputError(f"{table}: {n_beyond} masks run beyond their radiographs, {n_usable} lie within: {advice}")
+
+
+def _judge_picture(
+    root: Path,
+    item: _Item,
+    found: tuple[tuple[int, int], list[PictureRegions]] | Failed,
+    unclear: frozenset[str],
+) -> _Outcome:
+    name = _mask_name(root, item)
+    if isinstance(found, Failed):
+        return _left_out(item.image.file_name, reasons.UNREADABLE, found.reason, "left out")
+    (width, height), (mask,) = found
+    if mask.size is None:
+        return _left_out(name, reasons.UNREADABLE_MASK, mask.error)
+    if mask.size != (width, height):
+        detail = f"the mask is {mask.size[0]} x {mask.size[1]}, the image {width} x {height}"
+        return _left_out(name, MASK_SIZE, detail)
+    if mask.tones in unclear and not (mask.tones == BLACK and item.values == ("0",)):
+        return _left_out(name, UNCLEAR, f"{mask.tones}, and others are not")
+    if bool(mask.regions) != (item.values == ("1",)):
+        return _left_out(name, LABEL_DISAGREES, f"has_pneumo is {item.values[0]}")
+    return _Outcome(list(mask.regions), picture=mask)
+
+
+def _mask_name(root: Path, item: _Item) -> str:
+    return item.mask.relative_to(root).as_posix() if item.mask else ""

@@ -1,0 +1,262 @@
+"""The dataset directory that every converter writes and all training reads.
+
+- annotations.json: COCO. `images`: `id` (= row in images.npy), `file_name` relative to the source, `source_id`,
+  `width`, `height` (original pixels), `split` ("train" or "test"), `fold` (-1 for test), `labels` (category ids that
+  the image shows, be they boxed or not), `patient`, `readers`, `view`, `sex`, `age` (a decade such as "60-69", or
+  "90+") and `manufacturer` where known. `annotations`: `bbox` (x, y, width,
+  height in original pixels), `category_id` from 1, `area`, `iscrowd` 0, `readers` (who drew it), `segmentation` (COCO
+  RLE at original size) where there is a mask.
+- images.npy: uint8, (N, S, S), letterboxed as `xray.radiographs.canvas` does.
+- conversion.json: source, versions, parameters, counts, and what was left out; written last, so its presence means
+  that the directory is complete.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xray.errors import InputError
+from xray.radiographs.canvas import MAX_PIXELS, Canvas
+from xray.structures.boxes import BoxTable, xywh_to_xyxy
+
+ANNOTATIONS = "annotations.json"
+IMAGES = "images.npy"
+CONVERSION = "conversion.json"
+JOURNAL = "conversion.part"
+"""What an unfinished conversion has done so far; see xray.datasets.conversion."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """An opened dataset directory. Handing it to another process reopens the directory there instead of copying it.
+
+    images: (N, S, S) uint8, memory-mapped and read-only; None where the store was opened without pixels.
+    records: the N entries of `images` in annotations.json, in row order.
+    boxes: the truth; `images` are rows, `labels` category ids, boxes xyxy in original pixels, scores all 1.
+    readers: who drew each box; empty where nobody is named.
+    masks: row of `boxes` → COCO RLE at original size, for the boxes that have a mask.
+    categories: id → name, ids 1 … K ascending.
+    conversion: conversion.json.
+    source_category_ids: id → the id in the source's own COCO file; empty where there was none.
+    """
+
+    path: Path
+    images: np.ndarray | None
+    records: list[dict[str, Any]]
+    boxes: BoxTable
+    readers: list[list[str]]
+    masks: dict[int, dict[str, Any]]
+    categories: dict[int, str]
+    conversion: dict[str, Any]
+    source_category_ids: dict[int, int] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_store, (self.path.absolute(), self.images is not None)
+
+    @property
+    def canvas_size(self) -> int:
+        """Side of the square canvas, in pixels."""
+        return int(self.conversion["parameters"]["image_size"])
+
+    def canvas(self, row: int) -> Canvas:
+        """The geometry of one radiograph on its canvas."""
+        record = self.records[row]
+        return Canvas(record["width"], record["height"], self.canvas_size)
+
+    @functools.cached_property
+    def folds(self) -> np.ndarray:
+        """(N,) int64, the fold of each radiograph; -1 for test images."""
+        return np.array([record["fold"] for record in self.records], dtype=np.int64)
+
+    @functools.cached_property
+    def splits(self) -> np.ndarray:
+        """(N,) str, "train" or "test"."""
+        return np.array([record["split"] for record in self.records], dtype=str)
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """(N, K) bool, which categories each radiograph shows, in the order of their ids; by its boxes at least."""
+        column = {category: number for number, category in enumerate(self.categories)}
+        shown = np.zeros((len(self), len(column)), dtype=bool)
+        for row, record in enumerate(self.records):
+            shown[row, [column[label] for label in record.get("labels", ())]] = True
+        shown[self.boxes.images, [column[label] for label in self.boxes.labels.tolist()]] = True
+        return shown
+
+    @functools.cached_property
+    def index_of(self) -> dict[str, int]:
+        """Source id → row."""
+        return {record["source_id"]: row for row, record in enumerate(self.records)}
+
+    @functools.cached_property
+    def agreement(self) -> np.ndarray:
+        """(len(boxes),) float64 in (0, 1], the share of an image's readers who drew the box; 1 where not known."""
+        share = np.ones(len(self.boxes))
+        for box, (image, readers) in enumerate(zip(self.boxes.images.tolist(), self.readers, strict=True)):
+            n_readers = len(self.records[image].get("readers", ()))
+            if readers and n_readers:
+                share[box] = min(1.0, len(readers) / n_readers)
+        return share
+
+    def rows(self, split: str | None = None, fold: int | None = None, not_fold: int | None = None) -> np.ndarray:
+        """Rows, ascending, that belong to a split ("train" or "test"), to a fold, or to every fold but one.
+
+        Naming a fold means the training split: test images are never among the other folds. Raises InputError for a
+        fold or split that the dataset does not have.
+        """
+        if split is None and (fold is not None or not_fold is not None):
+            split = "train"
+        chosen = np.ones(len(self), dtype=bool)
+        if split is not None:
+            chosen &= self.splits == split
+            if not chosen.any():
+                raise InputError(
+                    f"{self.path} has no {split!r} images: its splits are {sorted(set(self.splits.tolist()))}"
+                )
+        for number, inside in ((fold, True), (not_fold, False)):
+            if number is None:
+                continue
+            existing = sorted({int(value) for value in self.folds} - {-1})
+            if number not in existing:
+                raise InputError(f"{self.path} has no fold {number}: its folds are {', '.join(map(str, existing))}")
+            chosen &= (self.folds == number) == inside
+        return np.flatnonzero(chosen)
+
+    def resolve(self, image_ids: Sequence[str]) -> np.ndarray:
+        """Source ids → (M,) int64 rows; -1 for an id that is not in the dataset.
+
+        Ids of a foreign predictions file mean other things: see `xray.datasets.prediction_ids.resolve`.
+        """
+        return np.array([self.index_of.get(name, -1) for name in image_ids], dtype=np.int64)
+
+
+def is_store(path: Path | str) -> bool:
+    """Whether `path` is a dataset directory, finished or not."""
+    path = Path(path)
+    return (path / CONVERSION).is_file() or (path / JOURNAL).is_file()
+
+
+def open_store(path: Path | str, pixels: bool = True) -> Store:
+    """Opens a finished dataset directory; the images are mapped, not read.
+
+    pixels: without them, `images` is None and images.npy need not exist.
+
+    Raises InputError where there is no dataset, its conversion has not finished, or its files are damaged.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"no dataset at {path}: run python tools/convert.py to make one")
+    if not (path / CONVERSION).is_file():
+        if (path / JOURNAL).is_file():
+            raise InputError(
+                f"the conversion into {path} has not finished: run the same tools/convert.py command again"
+            )
+        raise InputError(f"{path} is not a dataset (no {CONVERSION}): run python tools/convert.py to make one")
+    conversion = _read_json(path / CONVERSION)
+    annotations = _read_json(path / ANNOTATIONS)
+    try:
+        size = int(conversion["parameters"]["image_size"])
+        return _assemble(path, conversion, annotations, _map_images(path, size) if pixels else None)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+
+
+def _assemble(path: Path, conversion: dict, annotations: dict, images: np.ndarray | None) -> Store:
+    records = annotations["images"]
+    if images is not None and len(images) != len(records):
+        raise _damaged(path, f"{IMAGES} has {len(images)} rows, {ANNOTATIONS} {len(records)} images")
+    if [record["id"] for record in records] != list(range(len(records))):
+        raise _damaged(path, f"the image ids in {ANNOTATIONS} are not the rows 0 to {len(records) - 1}")
+    for record in records:
+        _check_record(path, record, needs_size=images is not None)
+        record["source_id"], record["fold"], record["split"] = (
+            str(record["source_id"]),
+            int(record["fold"]),
+            str(record["split"]),
+        )
+    rows = annotations["annotations"]
+    categories = {int(row["id"]): str(row["name"]) for row in annotations["categories"]}
+    boxes = BoxTable.of(
+        [row["image_id"] for row in rows],
+        [row["category_id"] for row in rows],
+        xywh_to_xyxy(np.array([row["bbox"] for row in rows], dtype=np.float64)),
+    )
+    if len(boxes) and not (boxes.images.min() >= 0 and boxes.images.max() < len(records)):
+        raise _damaged(path, "an annotation names an image that is not there")
+    if not all(0 < number < 2**31 for number in categories):
+        raise _damaged(path, "a category's id is not counted from 1")
+    masks = {number: row["segmentation"] for number, row in enumerate(rows) if row.get("segmentation")}
+    kinds = {(type(mask.get("size")), type(mask.get("counts"))) for mask in masks.values() if isinstance(mask, dict)}
+    if not (kinds <= {(list, str)} and all(isinstance(mask, dict) for mask in masks.values())):
+        raise _damaged(path, "a segmentation is no compressed RLE")
+    if not set(np.unique(boxes.labels).tolist()) <= categories.keys():
+        raise _damaged(path, "an annotation names a category that is not there")
+    if not {label for record in records for label in record.get("labels", ())} <= categories.keys():
+        raise _damaged(path, "an image's labels name a category that is not there")
+    if not np.isfinite(boxes.boxes).all():
+        raise _damaged(path, "an annotation's bbox is not finite")
+    return Store(
+        path=path,
+        images=images,
+        records=records,
+        boxes=boxes,
+        readers=[[str(name) for name in row.get("readers", ())] for row in rows],
+        masks=masks,
+        categories=dict(sorted(categories.items())),
+        conversion=conversion,
+        source_category_ids={
+            int(row["id"]): int(row["source_category_id"])
+            for row in annotations["categories"]
+            if "source_category_id" in row
+        },
+    )
+
+
+def _check_record(path: Path, record: dict[str, Any], needs_size: bool) -> None:
+    sides = [record.get("width"), record.get("height")]
+    if needs_size or sides != [None, None]:
+        if any(type(side) is not int or side < 1 for side in sides):
+            raise _damaged(path, "an image's width or height is not positive")
+        if sides[0] * sides[1] > MAX_PIXELS:
+            raise _damaged(path, f"an image has more than {MAX_PIXELS // 10**6} million pixels")
+    if not isinstance(record.get("patient"), str | int | None) or not isinstance(record.get("readers", []), list):
+        raise _damaged(path, "an image's patient is no text, or its readers no list")
+    if not -1 <= int(record["fold"]) < 2**31:
+        raise _damaged(path, "an image's fold is not counted from 0")
+
+
+def _map_images(path: Path, size: int) -> np.ndarray:
+    file = path / IMAGES
+    if not file.is_file():
+        raise InputError(
+            f"{path} holds annotations but no {IMAGES}: convert it again with --overwrite, without --table-only"
+        )
+    try:
+        images = np.load(file, mmap_mode="r")
+    except Exception as error:  # whatever NumPy raises on a damaged header
+        raise _damaged(path, f"{IMAGES} cannot be mapped: {error}") from None
+    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (size, size):
+        raise _damaged(path, f"{IMAGES} is {images.dtype} {images.shape}, not uint8 (N, {size}, {size})")
+    return images
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(file.parent, f"{file.name} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise _damaged(file.parent, f"{file.name} holds a {type(content).__name__}, not an object")
+    return content
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(f"the dataset {path} is damaged ({what}): convert it again with --overwrite")

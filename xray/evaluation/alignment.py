@@ -1,0 +1,184 @@
+"""Predictions held against a dataset's truth: which radiographs are scored, and what there is of each."""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from xray.datasets.prediction_ids import resolve
+from xray.datasets.store import Store
+from xray.errors import InputError
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+    """n radiographs that are scored, their truth and their predictions.
+
+    rows: (n,) int64, their rows in the store. records: their n entries in annotations.json.
+    truth, predictions: `images` in [0, n).
+    truth_masks, masks: row of `truth` and of `predictions` → COCO RLE, for the rows that have a mask.
+    categories: category id → name; "No finding" (15) may occur in `predictions` only.
+    is_predicted: (n,) bool, whether the predictions have a row of the radiograph, or a map.
+    unknown_ids: radiographs in the predictions that the dataset does not have.
+    n_left_out: radiographs in the predictions that were not asked for.
+    n_unmasked: radiographs left out by `with_known_masks`.
+    """
+
+    rows: np.ndarray
+    records: list[dict[str, Any]]
+    truth: BoxTable
+    predictions: BoxTable
+    truth_masks: dict[int, dict[str, Any]]
+    masks: dict[int, dict[str, Any]]
+    categories: dict[int, str]
+    is_predicted: np.ndarray
+    unknown_ids: tuple[str, ...]
+    n_left_out: int
+    n_unmasked: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def n_without_prediction(self) -> int:
+        """Of the n radiographs, those without any row in the predictions (and without a map)."""
+        return int((~self.is_predicted).sum())
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(n, 2) int64, width and height of each radiograph in pixels."""
+        sizes = [(record["width"], record["height"]) for record in self.records]
+        return np.array(sizes, dtype=np.int64).reshape(-1, 2)
+
+    @property
+    def patients(self) -> np.ndarray:
+        """(n,) int64, the patient of each radiograph, by `patient_numbers`."""
+        return patient_numbers(self.records)
+
+
+def align(
+    store: Store,
+    predictions: Predictions,
+    split: str | None = None,
+    fold: int | None = None,
+    mapped_ids: Sequence[str] = (),
+) -> Alignment:
+    """Finds the radiographs to score and numbers truth and predictions alike.
+
+    split, fold: the radiographs to score. Where neither is given, these are all radiographs of every split and fold
+        that the predictions touch, so that a radiograph without a prediction counts too.
+    mapped_ids: radiographs with a probability map beside the predictions; a model has seen them, row or none.
+    predictions: where they are foreign, their ids are read as `xray.datasets.prediction_ids.resolve` does by default.
+
+    Raises InputError if the predictions have no radiograph in common with those to score, or name categories that the
+    dataset does not have.
+    """
+    predictions = resolve(store, predictions)
+    check_categories(store, predictions)
+    ids = tuple(dict.fromkeys([*predictions.image_ids, *mapped_ids]))
+    found = np.asarray(store.resolve(ids), dtype=np.int64)
+    known = found[found >= 0]
+    if len(known) == 0:
+        examples = ", ".join(repr(name) for name in ids[:2]) or "none"
+        raise InputError(
+            f"none of the {len(ids)} images in the predictions (such as {examples}) is in {store.path}, whose images "
+            f"are named like {store.records[0]['source_id']!r}: give the dataset they are of"
+        )
+    rows = whole_groups(store, known) if split is None and fold is None else store.rows(split=split, fold=fold)
+    position = np.full(len(store), -1, dtype=np.int64)
+    position[rows] = np.arange(len(rows))
+    place = np.where(found >= 0, position[found], -1)
+    if not (place >= 0).any():
+        where = " ".join(f"{name} {value}" for name, value in (("split", split), ("fold", fold)) if value is not None)
+        raise InputError(
+            f"no prediction is of an image of {where}: leave out --split and --fold, or predict those images"
+        )
+    truth, truth_masks = in_order(store.boxes, position, store.masks)
+    table, masks = in_order(predictions.table, place, predictions.masks)
+    mapped = set(mapped_ids)
+    seen = np.append(table.images, [spot for name, spot in zip(ids, place.tolist(), strict=True) if name in mapped])
+    return Alignment(
+        rows=rows,
+        records=[store.records[row] for row in rows.tolist()],
+        truth=truth,
+        predictions=table,
+        truth_masks=truth_masks,
+        masks=masks,
+        categories=store.categories,
+        is_predicted=np.isin(np.arange(len(rows)), seen),
+        unknown_ids=tuple(name for name, row in zip(ids, found.tolist(), strict=True) if row < 0),
+        n_left_out=int(((found >= 0) & (place < 0)).sum()),
+    )
+
+
+def with_known_masks(alignment: Alignment, categories: Collection[int]) -> Alignment | None:
+    """The radiographs whose true masks are all known: one with a box of these categories but no mask is not empty.
+
+    None if there is none.
+    """
+    truth = alignment.truth
+    boxed = np.isin(truth.labels, list(categories))
+    boxed[list(alignment.truth_masks)] = False
+    unknown = np.unique(truth.images[boxed])
+    if not len(unknown):
+        return alignment
+    kept = np.setdiff1d(np.arange(len(alignment)), unknown)
+    if not len(kept):
+        return None
+    position = np.full(len(alignment), -1, dtype=np.int64)
+    position[kept] = np.arange(len(kept))
+    truth, truth_masks = in_order(truth, position, alignment.truth_masks)
+    predictions, masks = in_order(alignment.predictions, position, alignment.masks)
+    return dataclasses.replace(
+        alignment,
+        rows=alignment.rows[kept],
+        records=[alignment.records[place] for place in kept.tolist()],
+        truth=truth,
+        predictions=predictions,
+        truth_masks=truth_masks,
+        masks=masks,
+        is_predicted=alignment.is_predicted[kept],
+        n_unmasked=len(unknown),
+    )
+
+
+def whole_groups(store: Store, rows: np.ndarray) -> np.ndarray:
+    """All rows, ascending, of every (split, fold) of the store that `rows` touch."""
+    groups = list(zip(store.splits.tolist(), store.folds.tolist(), strict=True))
+    touched = {groups[row] for row in np.asarray(rows).tolist()}
+    return np.array([row for row, group in enumerate(groups) if group in touched], dtype=np.int64)
+
+
+def patient_numbers(records: list[dict[str, Any]]) -> np.ndarray:
+    """(n,) int64, a number for each patient from 0; a radiograph whose patient is not known has one of its own."""
+    index: dict[tuple[str, object], int] = {}
+    keys = [
+        ("patient", record["patient"]) if record.get("patient") is not None else ("image", number)
+        for number, record in enumerate(records)
+    ]
+    return np.array([index.setdefault(key, len(index)) for key in keys], dtype=np.int64)
+
+
+def check_categories(store: Store, predictions: Predictions, name: str = "the predictions") -> None:
+    """Raises InputError if predictions, called `name`, are of categories that the dataset does not have."""
+    labels = set(np.unique(predictions.table.labels).tolist())
+    unknown = sorted(labels - store.categories.keys() - {NO_FINDING_CATEGORY})
+    if unknown:
+        ids = sorted(store.categories)
+        raise InputError(
+            f"{name} has boxes of category {', '.join(map(str, unknown))}, {store.path} has {ids[0]} to {ids[-1]}: "
+            "give the dataset that the model was trained for (a category id is Kaggle's class id + 1)"
+        )
+
+
+def in_order(
+    table: BoxTable, position: np.ndarray, masks: dict[int, dict[str, Any]] | None = None
+) -> tuple[BoxTable, dict[int, dict[str, Any]]]:
+    """The rows of a table, with their masks, whose image has a position of at least 0, renumbered to it."""
+    images = position[table.images]
+    kept = np.flatnonzero(images >= 0)
+    held = {number: masks[row] for number, row in enumerate(kept.tolist()) if row in masks} if masks else {}
+    return BoxTable(images[kept], table.labels[kept], table.boxes[kept], table.scores[kept]), held

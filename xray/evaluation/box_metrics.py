@@ -1,0 +1,322 @@
+"""How good boxes are: VOC 2010 average precision at IoU > 0.4, per finding and over Kaggle's 15 classes; COCO AP.
+
+Everything works on `BoxTable`s whose `images` number the same n_images radiographs. Boxes are continuous
+(x1, y1, x2, y2): a box from 0 to 10 is 10 pixels wide, without the devkit's "+ 1".
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+
+from xray.evaluation.froc import FP_PER_IMAGE, froc_curve, sensitivity_at
+from xray.findings import CATEGORIES, NO_FINDING_BOX, NO_FINDING_NAME
+from xray.structures.boxes import BoxTable, xyxy_to_xywh
+from xray.structures.predictions import NO_FINDING_CATEGORY
+
+IOU_THRESHOLD = 0.4
+COCO_IOUS, COCO_RECALLS = np.linspace(0.5, 0.95, 10), np.linspace(0, 1, 101)
+
+
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """Which of N predictions is right, and which of M truth boxes is found.
+
+    order: (N,) int64, the predictions from the highest score down; equal scores keep their order in the table.
+    is_true: (N,) bool, the prediction is a true positive.
+    truth: (N,) int64, row of the truth box that the prediction overlaps most; -1 where it overlaps none.
+    iou: (N,) float64, that overlap, in [0, 1].
+    found_by: (M,) int64, row of the prediction that found the truth box; -1 where it is missed.
+    """
+
+    order: np.ndarray
+    is_true: np.ndarray
+    truth: np.ndarray
+    iou: np.ndarray
+    found_by: np.ndarray
+
+
+def match_boxes(truth: BoxTable, predictions: BoxTable, iou_threshold: float = IOU_THRESHOLD) -> Matches:
+    """Matches predictions to the truth as the VOC 2010 development kit does.
+
+    From the highest score down, each prediction is held against the truth box of its image and category that it
+    overlaps most (the first of equals). It is a true positive if that IoU is *greater* than `iou_threshold` and no
+    earlier prediction took that truth box; otherwise it is a false positive, even if it overlaps another, free box.
+    """
+    truth_order, starts, stops = _candidates(truth, predictions)
+    order = np.argsort(-predictions.scores, kind="stable")
+    is_true, best, iou, taken = _match(
+        order, starts, stops, predictions.boxes, truth.boxes[truth_order], float(iou_threshold)
+    )
+    found_by = np.full(len(truth), -1, dtype=np.int64)
+    found_by[truth_order] = taken
+    overlapped = best >= 0
+    best[overlapped] = truth_order[best[overlapped]]
+    return Matches(order, is_true, best, iou, found_by)
+
+
+def _candidates(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An order of the M truth boxes, and where in it those of each prediction's image and category start and stop."""
+    # One number an (image, category) pair, so that a sorted array finds the truth boxes of a prediction.
+    n_labels = 1 + max(truth.labels.max(initial=0), predictions.labels.max(initial=0))
+    truth_keys = truth.images * n_labels + truth.labels
+    truth_order = np.argsort(truth_keys, kind="stable")
+    sorted_keys = truth_keys[truth_order]
+    keys = predictions.images * n_labels + predictions.labels
+    starts = np.searchsorted(sorted_keys, keys, side="left")
+    return truth_order, starts, np.searchsorted(sorted_keys, keys, side="right")
+
+
+@numba.njit(cache=True, nogil=True)
+def _match(order, starts, stops, boxes, truth, threshold):  # type: ignore[no-untyped-def]
+    n = len(boxes)
+    is_true = np.zeros(n, dtype=np.bool_)
+    best = np.full(n, -1, dtype=np.int64)
+    best_iou = np.zeros(n)
+    taken = np.full(len(truth), -1, dtype=np.int64)
+    for row in order:
+        area = (boxes[row, 2] - boxes[row, 0]) * (boxes[row, 3] - boxes[row, 1])
+        for k in range(starts[row], stops[row]):
+            width = min(boxes[row, 2], truth[k, 2]) - max(boxes[row, 0], truth[k, 0])
+            height = min(boxes[row, 3], truth[k, 3]) - max(boxes[row, 1], truth[k, 1])
+            if width <= 0 or height <= 0:
+                continue
+            overlap = width * height
+            iou = overlap / (area + (truth[k, 2] - truth[k, 0]) * (truth[k, 3] - truth[k, 1]) - overlap)
+            if iou > best_iou[row]:
+                best[row], best_iou[row] = k, iou
+        if best_iou[row] > threshold and taken[best[row]] < 0:
+            is_true[row] = True
+            taken[best[row]] = row
+    return is_true, best, best_iou, taken
+
+
+def precision_recall(is_true: np.ndarray, n_truth: int) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall after each prediction, highest score first: (N,) bool → (N,), (N,) float64 in [0, 1]."""
+    found = np.cumsum(is_true)
+    return found / np.arange(1, len(found) + 1), found / max(n_truth, 1)
+
+
+def average_precision(is_true: np.ndarray, n_truth: int) -> float:
+    """Area under the interpolated precision–recall curve, all points (VOC 2010 development kit, VOCap.m).
+
+    is_true: (N,) bool, predictions of one category, highest score first.
+    n_truth: truth boxes of that category. NaN when it is 0: recall, and with it AP, is not defined.
+    """
+    if n_truth == 0:
+        return math.nan
+    precision, _ = precision_recall(is_true, n_truth)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    # Recall rises by 1 / n_truth at each true positive and nowhere else; fsum makes the sum exact in any order.
+    return math.fsum(envelope[np.asarray(is_true, dtype=bool)]) / n_truth
+
+
+def has_vinbig_categories(categories: dict[int, str]) -> bool:
+    """Whether a dataset's categories are VinBig's 14 findings, so that Kaggle's 15-class score has a meaning."""
+    return categories == {category["id"]: category["name"] for category in CATEGORIES}
+
+
+def add_no_finding(truth: BoxTable, n_images: int) -> BoxTable:
+    """The truth as Kaggle scores it: category 15 with the unit box for each image that has no box, appended."""
+    normal = np.setdiff1d(np.arange(n_images), truth.images)
+    labels = np.full(len(normal), NO_FINDING_CATEGORY)
+    return BoxTable.concatenate([truth, BoxTable.of(normal, labels, np.tile(NO_FINDING_BOX, (len(normal), 1)))])
+
+
+def detection_metrics(
+    truth: BoxTable, predictions: BoxTable, n_images: int, categories: dict[int, str], with_coco: bool = True
+) -> dict[str, Any]:
+    """The numbers of metrics.json for boxes.
+
+    truth, predictions: `images` in [0, n_images); predictions of categories outside `categories` (and, with VinBig's
+    categories, outside "No finding", 15) are ignored.
+    categories: category id → name.
+    with_coco: also COCO's AP.
+
+    Returns n_images; n_truth {name: boxes}; ap40 {name: AP} for the findings present in the truth; map40, their mean;
+    with VinBig's categories ap40_no_finding and map40_kaggle; sensitivity_at_fp {name: {"0.125": …, "8": …}}, the
+    share of truth boxes found at that many false positives an image; with_coco: coco_ap, coco_ap50, coco_ap75.
+    A mean over nothing is NaN.
+
+    A class without truth boxes has no AP (recall is 0 / 0) and is left out of the means, whether or not it was
+    predicted; where all 15 classes occur, as in the whole of VinBig, map40_kaggle is the mean over 15.
+    """
+    truth = truth.select(np.isin(truth.labels, list(categories)))
+    names = dict(categories)
+    is_vinbig = has_vinbig_categories(categories)
+    scored = truth
+    if is_vinbig:
+        names[NO_FINDING_CATEGORY] = NO_FINDING_NAME
+        scored = add_no_finding(truth, n_images)
+    predictions = predictions.select(np.isin(predictions.labels, list(names)))
+    matches = match_boxes(scored, predictions)
+    labels = predictions.labels[matches.order]
+    is_true, scores = matches.is_true[matches.order], predictions.scores[matches.order]
+
+    ap: dict[int, float] = {}
+    sensitivity: dict[str, dict[str, float]] = {}
+    for label, name in sorted(names.items()):
+        n_truth = int((scored.labels == label).sum())
+        if n_truth == 0:
+            continue
+        mine = labels == label
+        ap[label] = average_precision(is_true[mine], n_truth)
+        if label in categories:
+            curve = froc_curve(is_true[mine], scores[mine], n_truth, n_images)
+            sensitivity[name] = {f"{rate:g}": sensitivity_at(curve, rate) for rate in FP_PER_IMAGE}
+
+    metrics: dict[str, Any] = {
+        "n_images": n_images,
+        "n_truth": {name: int((truth.labels == label).sum()) for label, name in sorted(categories.items())},
+        "map40": _mean([ap[label] for label in ap if label in categories]),
+        "ap40": {names[label]: ap[label] for label in ap if label in categories},
+        "sensitivity_at_fp": sensitivity,
+    }
+    if is_vinbig:
+        metrics["map40_kaggle"] = _mean(list(ap.values()))
+        metrics["ap40_no_finding"] = ap.get(NO_FINDING_CATEGORY, math.nan)
+    if with_coco:
+        metrics.update(coco_metrics(truth, predictions, categories))
+    return metrics
+
+
+def coco_metrics(truth: BoxTable, predictions: BoxTable, categories: dict[int, str]) -> dict[str, float]:
+    """COCO's AP (mean over IoU 0.50:0.05:0.95), AP50 and AP75 over `categories`, as pycocotools gives them.
+
+    All predictions count where an image has more than COCO's 100 a category, and boxes of any size (COCO's area "all"
+    ends at 100,000 x 100,000 pixels). NaN where there is no truth.
+    """
+    names = ("coco_ap", "coco_ap50", "coco_ap75")
+    precision = coco_precision(truth, predictions, sorted(categories))
+    picks = (slice(None), np.isclose(COCO_IOUS, 0.5), np.isclose(COCO_IOUS, 0.75))
+    present = (precision > -1).any()
+    return {
+        name: float(precision[pick][precision[pick] > -1].mean()) if present else math.nan
+        for name, pick in zip(names, picks, strict=True)
+    }
+
+
+def coco_precision(truth: BoxTable, predictions: BoxTable, labels: Sequence[int]) -> np.ndarray:
+    """Interpolated precision at COCO_IOUS, COCO_RECALLS and each label → (10, 101, K) in [0, 1]; -1 without truth.
+
+    The `precision` of COCOeval.accumulate (Lin et al. 2014, arXiv:1405.0312) without crowds, size classes and a limit
+    to the predictions of an image. From the highest score down, equal ones by image and then by row, each prediction
+    takes the *free* truth box of its image and category that it overlaps most, the last of equals, if that IoU is at
+    least the threshold.
+    """
+    order, is_true = match_coco(truth, predictions)
+    precision = np.full((len(COCO_IOUS), len(COCO_RECALLS), len(labels)), -1.0)
+    for number, label in enumerate(labels):
+        n_truth = np.count_nonzero(truth.labels == label)
+        if n_truth:
+            mine = order[predictions.labels[order] == label]
+            precision[..., number] = _interpolate_coco(is_true[mine], n_truth, COCO_RECALLS)
+    return precision
+
+
+def match_coco(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np.ndarray]:
+    """COCO's matching: the order of the predictions, (N,) int64, and which are right at each of COCO_IOUS, (N, 10).
+
+    The latter's rows are those of the table, not of the order.
+    """
+    truth_order, starts, stops = _candidates(truth, predictions)
+    order = np.lexsort((predictions.images, -predictions.scores))
+    # Through x, y, width, height as in COCO's files, since that rounds.
+    boxes, truth_boxes = (xyxy_to_xywh(part) for part in (predictions.boxes, truth.boxes[truth_order]))
+    return order, _match_coco(order, starts, stops, boxes, truth_boxes, COCO_IOUS)
+
+
+# error_model: no test for a division by zero, none of which can happen.
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _match_coco(order, starts, stops, boxes, truth, thresholds):  # type: ignore[no-untyped-def]
+    """(N, T) bool, whether a prediction is a true positive at a threshold; boxes and truth: x, y, width, height."""
+    n_thresholds = len(thresholds)
+    is_true = np.zeros((len(boxes), n_thresholds), dtype=np.bool_)
+    taken = np.zeros((len(truth), n_thresholds), dtype=np.bool_)
+    best = np.empty(n_thresholds, dtype=np.int64)
+    best_iou = np.empty(n_thresholds)
+    for row in order:
+        if starts[row] == stops[row]:
+            continue
+        for t in range(n_thresholds):
+            best[t], best_iou[t] = -1, thresholds[t]
+        x, y, area = boxes[row, 0], boxes[row, 1], boxes[row, 2] * boxes[row, 3]
+        for k in range(starts[row], stops[row]):
+            width = min(boxes[row, 2] + x, truth[k, 2] + truth[k, 0]) - max(x, truth[k, 0])
+            height = min(boxes[row, 3] + y, truth[k, 3] + truth[k, 1]) - max(y, truth[k, 1])
+            if width <= 0 or height <= 0:
+                continue
+            overlap = width * height
+            iou = overlap / (area + truth[k, 2] * truth[k, 3] - overlap)
+            for t in range(n_thresholds):
+                if iou < thresholds[t]:
+                    break
+                if iou >= best_iou[t] and not taken[k, t]:
+                    best[t], best_iou[t] = k, iou
+        for t in range(n_thresholds):
+            if best[t] >= 0:
+                is_true[row, t] = taken[best[t], t] = True
+    return is_true
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _interpolate_coco(is_true, n_truth, recalls):  # type: ignore[no-untyped-def]
+    """(T, R): the highest precision from each recall on; is_true: (N, T), highest score first."""
+    n, n_thresholds = is_true.shape
+    result = np.zeros((n_thresholds, len(recalls)))
+    precision = np.empty(n)
+    recall = np.empty(n)
+    for t in range(n_thresholds):
+        found = 0.0
+        for row in range(n):
+            if is_true[row, t]:
+                found += 1.0
+            recall[row] = found / n_truth
+            # COCO's guard against 0 / 0, which lowers the precision of the very first prediction by 2e-16.
+            precision[row] = found / (row + 1.0 + 2.0**-52)
+        for row in range(n - 1, 0, -1):
+            precision[row - 1] = max(precision[row - 1], precision[row])
+        row = 0
+        for r in range(len(recalls)):
+            while row < n and recall[row] < recalls[r]:
+                row += 1
+            if row == n:
+                break
+            result[t, r] = precision[row]
+    return result
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def mean_box_baseline(
+    truth: BoxTable, train_sizes: np.ndarray, test_sizes: np.ndarray, no_finding: bool = False
+) -> BoxTable:
+    """What a detector that never looks at the radiograph predicts: each category's mean box, on every image.
+
+    truth: boxes of the training images, `images` in [0, N).
+    train_sizes, test_sizes: (N, 2) and (M, 2), width and height in original pixels.
+    no_finding: also predict category 15 with the share of training images without boxes.
+
+    The mean is over boxes relative to their image's width and height, and the score is the share of training images
+    that have the category. `images` of the result are in [0, M).
+    """
+    train_sizes = np.asarray(train_sizes, dtype=np.float64).reshape(-1, 2)
+    test_sizes = np.asarray(test_sizes, dtype=np.float64).reshape(-1, 2)
+    relative = truth.boxes / np.tile(train_sizes[truth.images], 2)
+    rows = np.arange(len(test_sizes))
+    tables = []
+    for label in np.unique(truth.labels):
+        mine = truth.labels == label
+        score = len(np.unique(truth.images[mine])) / len(train_sizes)
+        boxes = relative[mine].mean(axis=0) * np.tile(test_sizes, 2)
+        tables.append(BoxTable.of(rows, np.full(len(rows), label), boxes, np.full(len(rows), score)))
+    if no_finding and len(train_sizes):
+        score = 1 - len(np.unique(truth.images)) / len(train_sizes)
+        boxes = np.tile(NO_FINDING_BOX, (len(rows), 1))
+        tables.append(BoxTable.of(rows, np.full(len(rows), NO_FINDING_CATEGORY), boxes, np.full(len(rows), score)))
+    return BoxTable.concatenate(tables)

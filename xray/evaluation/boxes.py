@@ -1,0 +1,89 @@
+"""What there is to say about boxes: their numbers, their baseline, and whether they are boxes at all."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from xray.datasets.store import Store
+from xray.errors import InputError
+from xray.evaluation.alignment import Alignment, in_order
+from xray.evaluation.box_intervals import bootstrap_intervals
+from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories, mean_box_baseline
+from xray.evaluation.coco_bootstrap import coco_interval
+from xray.findings import NO_FINDING_NAME
+from xray.structures.predictions import NO_FINDING_CATEGORY
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxEvaluation:
+    """The boxes of an alignment and their numbers.
+
+    metrics: what metrics.json says of boxes; NaN where a number is not defined.
+    """
+
+    alignment: Alignment
+    metrics: dict[str, Any]
+
+    def names(self) -> dict[int, str]:
+        """Category id → name of all that is scored, "No finding" among them for VinBig."""
+        categories = self.alignment.categories
+        extra = {NO_FINDING_CATEGORY: NO_FINDING_NAME} if has_vinbig_categories(categories) else {}
+        return {**categories, **extra}
+
+
+def has_boxes(alignment: Alignment) -> bool:
+    """Whether boxes can be scored: the truth has some, and the predictions are more than labels of whole radiographs.
+
+    A classifier has no boxes; it writes the radiograph's own, and the unit box for "No finding". Where the categories
+    are VinBig's, a truth without boxes still has the class "No finding".
+    """
+    if not len(alignment.truth) and not has_vinbig_categories(alignment.categories):
+        return False
+    if alignment.masks:
+        return True
+    table = alignment.predictions.select(np.isin(alignment.predictions.labels, list(alignment.categories)))
+    sizes = alignment.sizes[table.images]
+    whole = np.concatenate([np.zeros_like(sizes), sizes], axis=1)
+    # Files hold coordinates to a hundredth of a pixel.
+    return not (np.abs(table.boxes - whole) < 0.5).all()
+
+
+def evaluate_boxes(
+    store: Store, alignment: Alignment, baseline: bool = False, n_resamples: int = 0, with_coco: bool = True
+) -> BoxEvaluation:
+    """Scores boxes by `detection_metrics`.
+
+    baseline: also baseline_map40 and baseline_ap40 of `mean_box_baseline` (with VinBig's categories
+        baseline_map40_kaggle), from the radiographs of the train split that are not scored.
+    n_resamples: of the patients, for the …_ci95 intervals; 0 leaves them out.
+
+    Raises InputError if no radiograph is left for the baseline.
+    """
+    truth, table, categories = alignment.truth, alignment.predictions, alignment.categories
+    metrics = detection_metrics(truth, table, len(alignment), categories, with_coco)
+    if baseline:
+        metrics.update(_baseline(store, alignment))
+    if n_resamples:
+        metrics.update(bootstrap_intervals(truth, table, alignment.patients, categories, n_resamples))
+        ends = coco_interval(truth, table, alignment.patients, sorted(categories), n_resamples) if with_coco else None
+        if ends:
+            metrics["coco_ap_ci95"] = ends
+    return BoxEvaluation(alignment, metrics)
+
+
+def _baseline(store: Store, alignment: Alignment) -> dict[str, Any]:
+    others = np.setdiff1d(np.flatnonzero(store.splits == "train"), alignment.rows)
+    if len(others) == 0:
+        raise InputError(
+            f"no training image of {store.path} is left for the baseline, since all are scored: "
+            "narrow them with --fold, or leave out --baseline"
+        )
+    position = np.full(len(store), -1, dtype=np.int64)
+    position[others] = np.arange(len(others))
+    sizes = np.array([(record["width"], record["height"]) for record in store.records], dtype=np.float64)
+    is_vinbig = has_vinbig_categories(store.categories)
+    training, _ = in_order(store.boxes, position)
+    boxes = mean_box_baseline(training, sizes[others], sizes[alignment.rows], no_finding=is_vinbig)
+    metrics = detection_metrics(alignment.truth, boxes, len(alignment), store.categories, with_coco=False)
+    return {f"baseline_{name}": metrics[name] for name in ("map40", "ap40", "map40_kaggle") if name in metrics}

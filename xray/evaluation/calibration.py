@@ -1,0 +1,256 @@
+"""Whether a score means what it says: of all that is given 0.8, are 80 % right? And the temperature that mends it.
+
+Brier 1950; expected calibration error over 15 equal bins and temperature scaling of Guo et al. 2017 (arXiv:1706.04599),
+here for one probability p instead of a softmax: logit(p) is divided by the temperature.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit, log_expit, logit
+
+from xray.evaluation.resampling import percentile_interval, resampled_sums
+
+N_BINS = 15
+EPSILON = 1e-6
+"""Scores are kept this far from 0 and 1, whose logits are infinite; files hold six decimals."""
+LOWEST, HIGHEST = 0.05, 20.0
+"""Temperatures that are looked at: where right and wrong do not overlap, the best would be 0."""
+N_FOLDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """m scores and what came of them.
+
+    scores: (m,) float64 in [0, 1]. truth: (m,) float64 in [0, 1], 1 for right, 0 for wrong, between them the share of
+    many that have one score. weights: (m,) float64, above 0. patients: (m,) int64, numbered from 0.
+    """
+
+    scores: np.ndarray
+    truth: np.ndarray
+    weights: np.ndarray
+    patients: np.ndarray
+
+    @classmethod
+    def of(cls, scores: object, truth: object, patients: object, weights: object = None) -> "Outcomes":
+        """From anything NumPy can read; weights default to 1. Raises ValueError if lengths or ranges do not fit."""
+        scores, truth = (np.asarray(values, dtype=np.float64).reshape(-1) for values in (scores, truth))
+        patients = np.asarray(patients, dtype=np.int64).reshape(-1)
+        weights = np.ones(len(scores)) if weights is None else np.asarray(weights, dtype=np.float64).reshape(-1)
+        if not len(scores) == len(truth) == len(weights) == len(patients):
+            raise ValueError(f"lengths differ: {len(scores)}, {len(truth)}, {len(weights)}, {len(patients)}")
+        if len(scores) and not (min(scores.min(), truth.min()) >= 0 and max(scores.max(), truth.max()) <= 1):
+            raise ValueError("scores and truth must be in [0, 1]")
+        kept = weights > 0
+        return cls(scores[kept], truth[kept], weights[kept], patients[kept])
+
+
+@dataclasses.dataclass(frozen=True)
+class Reliability:
+    """Scores in N_BINS equal bins of [0, 1], 1 in the last.
+
+    weights: (B,) what lies in each. confidence, frequency: (B,) mean score and share that is right; NaN without any.
+    """
+
+    weights: np.ndarray
+    confidence: np.ndarray
+    frequency: np.ndarray
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: the mean distance of confidence and frequency, weighted by the bins' weights."""
+        filled = self.weights > 0
+        gaps = np.abs(self.confidence[filled] - self.frequency[filled])
+        return float((self.weights[filled] * gaps).sum() / self.weights.sum()) if filled.any() else math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How well scores are calibrated. brier, log_loss: means, lower is better (log_loss in nats). ece: in [0, 1]."""
+
+    brier: float
+    log_loss: float
+    ece: float
+    reliability: Reliability
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """One kind of score before and after temperature scaling.
+
+    n: scores. share: of them that are right. temperature: fitted on all of them; over 1 where they are too sure.
+    fold_temperatures: fitted on all folds of patients but one, for that one; `after` is of scores scaled so, each by a
+    temperature that its patient had no part in. None where right and wrong are not in all of these parts.
+    brier_ci95: of `before`, None without resamples. frequency_ci95: (B, 2), of each bin before; None likewise.
+    """
+
+    name: str
+    n: int
+    share: float
+    before: Fit
+    temperature: float
+    fold_temperatures: tuple[float, ...] | None
+    after: Fit | None
+    brier_ci95: list[float] | None = None
+    frequency_ci95: np.ndarray | None = None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json says of it."""
+        before, after = self.before, self.after
+        numbers: dict[str, Any] = {"n": self.n, "share_right": self.share}
+        numbers |= {"brier": before.brier, "ece": before.ece, "log_loss": before.log_loss}
+        if self.brier_ci95:
+            numbers["brier_ci95"] = self.brier_ci95
+        numbers["temperature"] = self.temperature
+        if after is not None:
+            numbers["temperatures_of_folds"] = list(self.fold_temperatures or ())
+            scaled = {"brier": after.brier, "ece": after.ece, "log_loss": after.log_loss}
+            numbers |= {f"{name}_cross_fitted": value for name, value in scaled.items()}
+        for name, fit in (("reliability", before), ("reliability_cross_fitted", after)):
+            if fit is not None:
+                filled = fit.reliability.weights > 0
+                columns = (fit.reliability.weights, fit.reliability.confidence, fit.reliability.frequency)
+                named = zip(("weight", "confidence", "frequency"), columns, strict=True)
+                numbers[name] = {column: values[filled].tolist() for column, values in named}
+        return numbers
+
+
+def bin_of(scores: np.ndarray) -> np.ndarray:
+    """(m,) scores → (m,) int64, the number of their bin."""
+    return np.minimum((np.asarray(scores) * N_BINS).astype(np.int64), N_BINS - 1)
+
+
+def reliability(outcomes: Outcomes, scores: np.ndarray | None = None) -> Reliability:
+    """Outcomes by bins of their scores, or of `scores` in their place."""
+    scores = outcomes.scores if scores is None else scores
+    bins = bin_of(scores)
+    weights = np.bincount(bins, outcomes.weights, N_BINS)
+    sums = [np.bincount(bins, outcomes.weights * values, N_BINS) for values in (scores, outcomes.truth)]
+    means = [np.divide(total, weights, out=np.full(N_BINS, math.nan), where=weights > 0) for total in sums]
+    return Reliability(weights, *means)
+
+
+def brier_terms(outcomes: Outcomes, scores: np.ndarray | None = None) -> np.ndarray:
+    """(m,) squared distances of scores and truth, of which the Brier score is the weighted mean."""
+    scores = outcomes.scores if scores is None else scores
+    return outcomes.truth * (1 - scores) ** 2 + (1 - outcomes.truth) * scores**2
+
+
+def fit_of(outcomes: Outcomes, scores: np.ndarray | None = None) -> Fit:
+    """All numbers of the outcomes' scores, or of `scores` in their place. There must be at least one."""
+    scores = outcomes.scores if scores is None else scores
+    brier = float(np.average(brier_terms(outcomes, scores), weights=outcomes.weights))
+    found = reliability(outcomes, scores)
+    return Fit(brier, log_loss(outcomes, scores), found.ece, found)
+
+
+def log_loss(outcomes: Outcomes, scores: np.ndarray | None = None) -> float:
+    """Mean of −ln of the probability given to what came, scores being kept EPSILON from 0 and 1."""
+    z = _logits(outcomes.scores if scores is None else scores)
+    terms = outcomes.truth * log_expit(z) + (1 - outcomes.truth) * log_expit(-z)
+    return float(-np.average(terms, weights=outcomes.weights))
+
+
+def scale(scores: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
+    """Scores in [0, 1] with their logits divided by the temperature; 1/2 stays, so the order does."""
+    return expit(_logits(scores) / temperature)
+
+
+def _logits(scores: np.ndarray) -> np.ndarray:
+    return logit(np.clip(scores, EPSILON, 1 - EPSILON))
+
+
+def fit_temperature(outcomes: Outcomes) -> float:
+    """The temperature in [LOWEST, HIGHEST] of the least log loss; NaN where all are right, all wrong, or there is none.
+
+    The loss is convex in the temperature's inverse β, so its derivative Σ w z (σ(β z) − y) changes sign once at most.
+    """
+    share = np.average(outcomes.truth, weights=outcomes.weights) if len(outcomes.scores) else math.nan
+    if not 0 < share < 1:
+        return math.nan
+    z = _logits(outcomes.scores)
+    weighted = outcomes.weights * z
+    target = float(weighted @ outcomes.truth)
+
+    def slope(inverse: float) -> float:
+        return float(weighted @ expit(inverse * z)) - target
+
+    low, high = 1 / HIGHEST, 1 / LOWEST
+    if slope(low) >= 0:
+        return HIGHEST
+    if slope(high) <= 0:
+        return LOWEST
+    return 1 / float(brentq(slope, low, high, xtol=1e-12, rtol=1e-12))
+
+
+def deal_patients(outcomes: Outcomes, n_folds: int = N_FOLDS, seed: int = 0) -> np.ndarray:
+    """(patients,) int64, a fold for each patient: by chance, those with something right being spread evenly."""
+    n = int(outcomes.patients.max(initial=-1)) + 1
+    has_right = np.bincount(outcomes.patients, outcomes.truth, n) > 0
+    order = np.lexsort((np.random.default_rng(seed).permutation(n), ~has_right))
+    folds = np.empty(n, dtype=np.int64)
+    folds[order] = np.arange(n) % n_folds
+    return folds
+
+
+def calibrate(name: str, outcomes: Outcomes, times: np.ndarray | None = None, seed: int = 0) -> Calibration | None:
+    """All there is to say of one kind of score; None where there is no score.
+
+    times: of `draw_patients`, numbering the patients likewise; None leaves the intervals out.
+    """
+    if not len(outcomes.scores):
+        return None
+    share = float(np.average(outcomes.truth, weights=outcomes.weights))
+    temperature = fit_temperature(outcomes)
+    scaled, temperatures = _cross_fitted(outcomes, seed)
+    ends, frequency = (None, None) if times is None else _intervals(outcomes, times)
+    return Calibration(
+        name,
+        len(outcomes.scores),
+        share,
+        fit_of(outcomes),
+        temperature,
+        temperatures,
+        None if scaled is None else fit_of(outcomes, scaled),
+        ends,
+        frequency,
+    )
+
+
+def _cross_fitted(outcomes: Outcomes, seed: int) -> tuple[np.ndarray | None, tuple[float, ...] | None]:
+    """Each score scaled by the temperature of the other folds of patients, and these temperatures."""
+    # Without the patients that have no score, who would leave folds empty.
+    found, patients = np.unique(outcomes.patients, return_inverse=True)
+    n_folds = min(N_FOLDS, len(found))
+    if n_folds < 2:
+        return None, None
+    fold = deal_patients(dataclasses.replace(outcomes, patients=patients), n_folds, seed)[patients]
+    scaled, temperatures = np.empty_like(outcomes.scores), []
+    for number in range(n_folds):
+        held = fold == number
+        others = Outcomes(*(getattr(outcomes, part.name)[~held] for part in dataclasses.fields(Outcomes)))
+        temperatures.append(fit_temperature(others))
+        if math.isnan(temperatures[-1]):
+            return None, None
+        scaled[held] = scale(outcomes.scores[held], temperatures[-1])
+    return scaled, tuple(temperatures)
+
+
+def _intervals(outcomes: Outcomes, times: np.ndarray) -> tuple[list[float], np.ndarray]:
+    """Of the Brier score, and of each bin's frequency (B, 2)."""
+    n_patients = times.shape[1]
+    places = outcomes.patients * N_BINS + bin_of(outcomes.scores)
+    weights, right, squares = (
+        np.bincount(places, outcomes.weights * values, n_patients * N_BINS).reshape(n_patients, N_BINS)
+        for values in (1.0, outcomes.truth, brier_terms(outcomes))
+    )
+    sums = resampled_sums(times, np.concatenate([weights, right, squares.sum(axis=1, keepdims=True)], axis=1))
+    drawn, right_drawn, squares_drawn = sums[:, :N_BINS], sums[:, N_BINS:-1], sums[:, -1]
+    with np.errstate(invalid="ignore"):
+        brier, frequency = squares_drawn / drawn.sum(axis=1), right_drawn / drawn
+    return percentile_interval(brier), np.array([percentile_interval(column) for column in frequency.T])

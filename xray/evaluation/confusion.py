@@ -1,0 +1,81 @@
+"""Which findings are taken for which: truth boxes against predicted boxes, category against category."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from xray.structures.boxes import BoxTable, box_iou
+
+CONFUSION_IOU = 0.4
+BACKGROUND = "background"
+
+
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+    """How often a true finding (rows) is met by a box of which category (columns).
+
+    names: the K categories in order; `counts` has one row and one column more, for the background: the last column
+    counts truth boxes that no box meets, the last row boxes that meet no truth. counts: (K + 1, K + 1) int64.
+    threshold: the lowest score of a box that counts.
+    """
+
+    names: tuple[str, ...]
+    counts: np.ndarray
+    threshold: float
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json says of it."""
+        return {
+            "threshold": self.threshold,
+            "iou": CONFUSION_IOU,
+            "names": [*self.names, BACKGROUND],
+            "counts": self.counts.tolist(),
+        }
+
+
+def confusion(truth: BoxTable, predictions: BoxTable, categories: dict[int, str], threshold: float) -> Confusion:
+    """Pairs truth boxes with predictions of at least a score, of one radiograph and with an IoU of at least 0.4.
+
+    A box is in one pair at most. Pairs of the same category are made first, then those of different ones, each from the
+    highest IoU down (equal ones by the prediction's score): where several findings lie on one another, a box that meets
+    its own is not taken for a confusion with its neighbour. Boxes of other categories are ignored.
+    """
+    labels = np.array(sorted(categories), dtype=np.int64)
+    truth = truth.select(np.isin(truth.labels, labels))
+    predictions = predictions.select(np.isin(predictions.labels, labels) & (predictions.scores >= threshold))
+    rows, columns, iou = _overlapping(truth, predictions)
+    differs = truth.labels[rows] != predictions.labels[columns]
+    order = np.lexsort((-predictions.scores[columns], -iou, differs))
+    k = len(labels)
+    counts = np.zeros((k + 1, k + 1), dtype=np.int64)
+    met, used = np.zeros(len(truth), dtype=bool), np.zeros(len(predictions), dtype=bool)
+    true_places, found_places = np.searchsorted(labels, truth.labels), np.searchsorted(labels, predictions.labels)
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if not met[row] and not used[column]:
+            met[row] = used[column] = True
+            counts[true_places[row], found_places[column]] += 1
+    counts[:k, k] = np.bincount(true_places[~met], minlength=k)
+    counts[k, :k] = np.bincount(found_places[~used], minlength=k)
+    return Confusion(tuple(categories[label] for label in labels.tolist()), counts, threshold)
+
+
+def _overlapping(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth rows, prediction rows and IoU of all pairs of one radiograph with an IoU of at least 0.4."""
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    by_truth, by_prediction = (np.argsort(table.images, kind="stable") for table in (truth, predictions))
+    shared = np.intersect1d(truth.images, predictions.images)
+    bounds = [
+        np.searchsorted(table.images[order], np.stack([shared, shared + 1]))
+        for table, order in ((truth, by_truth), (predictions, by_prediction))
+    ]
+    for start, stop, first, last in np.concatenate(bounds).T.tolist():
+        mine, theirs = by_truth[start:stop], by_prediction[first:last]
+        iou = box_iou(truth.boxes[mine], predictions.boxes[theirs])
+        i, j = np.nonzero(iou >= CONFUSION_IOU)
+        parts.append((mine[i], theirs[j], iou[i, j]))
+    if not parts:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
+    rows, columns, ious = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return rows, columns, ious

@@ -1,0 +1,206 @@
+"""Predictions held against a dataset's truth: boxes, masks and labels of whole radiographs, whichever are defined."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from xray.datasets.store import Store
+from xray.errors import InputError
+from xray.evaluation.alignment import Alignment, align, with_known_masks
+from xray.evaluation.boxes import BoxEvaluation, evaluate_boxes, has_boxes
+from xray.evaluation.labels import LabelEvaluation, LabelScores, evaluate_labels
+from xray.evaluation.masks import (
+    MaskEvaluation,
+    cache_probabilities,
+    evaluate_masks,
+    mask_categories,
+    search_masks,
+)
+from xray.evaluation.threshold_search import ProbabilityCache
+from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
+from xray.structures.probability_maps import ProbabilityMaps
+from xray.structures.triplet import LEVELS, Triplet, first_level_over
+
+ABNORMAL = "abnormal"
+"""The label that a radiograph has if it has any."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is scored, and of its boxes, masks and labels the parts that are defined.
+
+    unused_maps: names of categories in the probability maps of which the dataset has no truth.
+    cache, mapped: where there are maps, what is counted in them, an entry for each radiograph and, fastest, category,
+    and these categories, id → name.
+    """
+
+    alignment: Alignment
+    boxes: BoxEvaluation | None
+    masks: MaskEvaluation | None
+    labels: LabelEvaluation | None
+    unused_maps: tuple[str, ...] = ()
+    cache: ProbabilityCache | None = None
+    mapped: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json; NaN where a number is not defined."""
+        parts = [part.metrics for part in (self.boxes, self.masks, self.labels) if part]
+        return {"n_images": len(self.alignment)} | {name: value for part in parts for name, value in part.items()}
+
+
+def evaluate(
+    store: Store,
+    predictions: Predictions,
+    maps: ProbabilityMaps | None = None,
+    split: str | None = None,
+    fold: int | None = None,
+    baseline: bool = False,
+    n_resamples: int = 0,
+    threshold: float = 0.5,
+    triplet: Triplet | None = None,
+    with_coco: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Scores predictions against the truth of a dataset.
+
+    - Boxes: where the truth has boxes and the predictions are not labels of whole radiographs alone.
+    - Masks: where the dataset has masks, and the predictions have, or there are probability maps. Radiographs with a
+      true box that has no mask are then left out of everything: their true mask is not empty, but unknown. With maps
+      the best triplet is searched, and with a classifier's probabilities among them the best gate.
+    - Labels: each category that some of the radiographs have and some have not. The score of a radiograph is the
+      highest of the category's rows, 0 without one. With a probability map it is instead the probability that
+      `min_area` of its pixels reach: it is then over `top` exactly if the triplet rule calls the radiograph positive,
+      so that the ROC curve at `top` is what the rule does. A classifier's probability in the maps is a second curve.
+      Where there are "No finding" rows, "abnormal" is 1 − their score, against whether a radiograph has any label.
+
+    maps: `read_maps` of the predictions' folder. split, fold: as for `align`. baseline: as for `evaluate_boxes`.
+    n_resamples: of the patients, for the …_ci95 intervals; 0 leaves them out.
+    threshold: the score from which rows and classifiers call a radiograph positive; with maps `top` takes its place.
+    triplet: the setting to mark; None for the best of the search or, without masks in the truth, Triplet's defaults.
+    say: told of the progress where it takes time.
+
+    Raises InputError if nothing in common is to be scored, files do not belong together, a mask does not fit, or a
+    baseline is asked for that cannot be had.
+    """
+    alignment = align(store, predictions, split, fold, maps.image_ids if maps else ())
+    categories = mask_categories(store)
+    # By name: a pneumothorax segmenter numbers its one category 1, VinBig's category 1 is another.
+    known = set(maps.categories.values()) if maps else set()
+    mapped = {label: name for label, name in (categories or store.categories).items() if name in known}
+    masks = None
+    if categories and (alignment.masks or mapped) and (with_masks := with_known_masks(alignment, categories)):
+        alignment = with_masks
+        masks = evaluate_masks(alignment, categories, n_resamples)
+
+    place, cache = np.full(len(alignment), -1, dtype=np.int64), None
+    if maps:
+        place = _places(alignment, maps)
+    if maps and mapped:
+        cache = cache_probabilities(alignment, maps, place, mapped, say)
+        if masks:
+            search = search_masks(cache, _gates(maps, place, mapped), triplet)
+            found = {"best_triplet": search.triplet.best} | ({"best_gate": search.gate.best} if search.gate else {})
+            masks = dataclasses.replace(masks, search=search, metrics={**masks.metrics, **found})
+            triplet = search.setting
+    if say:
+        say("scoring")
+    scored = _labels(store, alignment, threshold)
+    scored = _with_maps(scored, mapped, cache, triplet or Triplet())
+    if maps:
+        scored = _with_classifiers(scored, maps, place, threshold)
+    labels = evaluate_labels(alignment, scored, n_resamples)
+    boxes = None
+    if has_boxes(alignment) or not (masks or labels):
+        boxes = evaluate_boxes(store, alignment, baseline, n_resamples, with_coco)
+    elif baseline:
+        raise InputError("--baseline is the AP of mean boxes, and these predictions are no boxes: leave it out")
+    return Evaluation(alignment, boxes, masks, labels, tuple(sorted(known - set(mapped.values()))), cache, mapped)
+
+
+def _places(alignment: Alignment, maps: ProbabilityMaps) -> np.ndarray:
+    """(n,) int64, number of each radiograph's map; -1 where there is none."""
+    number = {name: number for number, name in enumerate(maps.image_ids)}
+    return np.array([number.get(record["source_id"], -1) for record in alignment.records], dtype=np.int64)
+
+
+def _probability(maps: ProbabilityMaps, place: np.ndarray, name: str) -> np.ndarray | None:
+    """(n,) a classifier's probability of a label, 0 for radiographs that it has not seen; None without one."""
+    if name not in maps.labels:
+        return None
+    found = np.where(place >= 0, maps.labels[name][place], 0.0)
+    return None if np.isnan(found).any() else found
+
+
+def _gates(maps: ProbabilityMaps, place: np.ndarray, categories: dict[int, str]) -> np.ndarray | None:
+    """A classifier's probability for each entry of the cache; None unless it knows all categories."""
+    columns = [_probability(maps, place, name) for name in categories.values()]
+    return None if any(column is None for column in columns) else np.stack(columns, axis=1).ravel()
+
+
+def _labels(store: Store, alignment: Alignment, threshold: float) -> list[LabelScores]:
+    """Scores from the predictions' rows."""
+    truth, table = store.labels[alignment.rows], alignment.predictions
+    highest = {}
+    for label in [*store.categories, NO_FINDING_CATEGORY]:
+        mine = table.labels == label
+        highest[label] = np.zeros(len(alignment))
+        np.maximum.at(highest[label], table.images[mine], table.scores[mine])
+    scored = [
+        LabelScores(name, "rows", highest[label], truth[:, k], threshold, threshold)
+        for k, (label, name) in enumerate(store.categories.items())
+    ]
+    has_no_finding = (table.labels == NO_FINDING_CATEGORY).any() and NO_FINDING_CATEGORY not in store.categories
+    if has_no_finding and ABNORMAL not in store.categories.values():
+        is_seen = np.zeros(len(alignment), dtype=bool)
+        is_seen[table.images] = True
+        abnormal = np.where(is_seen, 1 - highest[NO_FINDING_CATEGORY], 0.0)
+        scored.append(LabelScores(ABNORMAL, "no finding", abnormal, truth.any(axis=1), threshold, threshold))
+    return scored
+
+
+def _with_maps(
+    scored: list[LabelScores], mapped: dict[int, str], cache: ProbabilityCache | None, triplet: Triplet
+) -> list[LabelScores]:
+    """The labels that have a probability map, scored by it."""
+    if cache is None:
+        return scored
+    certainty = cache.certainty(triplet.min_area).reshape(-1, len(mapped))
+    column = {name: number for number, name in enumerate(mapped.values())}
+    # Without a least area every mask that has a pixel counts, and those are the pixels over `bottom`.
+    threshold = triplet.top if triplet.min_area else triplet.bottom
+    level = first_level_over(threshold)
+    lowest = float(LEVELS[level]) if level < len(LEVELS) else math.inf
+    return [
+        dataclasses.replace(
+            label, origin="maps", scores=certainty[:, column[label.name]], threshold=threshold, lowest=lowest
+        )
+        if label.name in column
+        else label
+        for label in scored
+    ]
+
+
+def _with_classifiers(
+    scored: list[LabelScores], maps: ProbabilityMaps, place: np.ndarray, threshold: float
+) -> list[LabelScores]:
+    """Behind each label that a classifier knows, its curve; "abnormal" is one already, by its rows."""
+    result = []
+    for label in scored:
+        result.append(label)
+        probability = _probability(maps, place, label.name)
+        if probability is not None and label.name != ABNORMAL:
+            result.append(LabelScores(label.name, "classifier", probability, label.truth, threshold, threshold))
+    return result
+
+
+def plain_numbers(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics with None in place of NaN, which JSON does not have."""
+    if isinstance(metrics, dict):
+        return {name: plain_numbers(value) for name, value in metrics.items()}
+    if isinstance(metrics, list):
+        return [plain_numbers(value) for value in metrics]
+    return None if isinstance(metrics, float) and math.isnan(metrics) else metrics

@@ -1,0 +1,149 @@
+"""Labels of whole radiographs: their curves, the point at a threshold, and how far both would vary."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import numba
+import numpy as np
+
+from xray.evaluation.alignment import Alignment
+from xray.evaluation.label_metrics import Curve, operating_curve
+from xray.evaluation.resampling import draw_patients, percentile_interval
+
+Origin = Literal["rows", "maps", "classifier", "no finding"]
+"""Where a label's scores are from: the highest of its rows, its probability map, a classifier's output, or 1 − the
+score of the "No finding" row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelScores:
+    """One label's scores of n radiographs.
+
+    scores: (n,) float64 in [0, 1]. truth: (n,) bool. threshold: what a user sets. lowest: the lowest score that is
+    called positive, which is `threshold` unless the rule asks for more than it.
+    """
+
+    name: str
+    origin: Origin
+    scores: np.ndarray
+    truth: np.ndarray
+    threshold: float
+    lowest: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelCurve:
+    """A label whose curve is defined, and the numbers of its operating point (as in metrics.json)."""
+
+    label: LabelScores
+    curve: Curve
+    point: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelEvaluation:
+    """The labels of n radiographs that can be scored. metrics: what metrics.json says of them."""
+
+    alignment: Alignment
+    curves: tuple[LabelCurve, ...]
+    metrics: dict[str, Any]
+
+
+def evaluate_labels(alignment: Alignment, labels: list[LabelScores], n_resamples: int = 0) -> LabelEvaluation | None:
+    """Scores the labels of which some radiographs are positive and some negative; None where there is no such label.
+
+    metrics: `auroc` and `average_precision` {name: value} with their means `mean_auroc` and `mean_average_precision`,
+    and `operating_points` {name: {threshold, sensitivity, specificity, precision}}; the same three with `_classifier`
+    behind them for scores of the origin "classifier". n_resamples: of the patients, for the …_ci95 intervals, of which
+    those of sensitivity and specificity stand in `operating_points`; 0 leaves them out.
+    """
+    times = draw_patients(alignment.patients, n_resamples) if n_resamples else None
+    metrics: dict[str, Any] = {"n_images": len(alignment), "auroc": {}, "average_precision": {}}
+    if times is not None:
+        metrics |= {"auroc_ci95": {}, "average_precision_ci95": {}}
+    curves = []
+    for label in labels:
+        curve = operating_curve(label.scores, label.truth)
+        if curve is None:
+            continue
+        behind = "_classifier" if label.origin == "classifier" else ""
+        point = _point(label, curve)
+        found = {"auroc": curve.auroc, "average_precision": curve.average_precision}
+        if times is not None:
+            auroc, precision, sensitivity, specificity = _intervals(label, alignment.patients, times)
+            point |= {"sensitivity_ci95": sensitivity, "specificity_ci95": specificity}
+            found |= {"auroc_ci95": auroc, "average_precision_ci95": precision}
+        for name, value in {**found, "operating_points": point}.items():
+            key = name.replace("_ci95", behind + "_ci95") if name.endswith("_ci95") else name + behind
+            metrics.setdefault(key, {})[label.name] = value
+        curves.append(LabelCurve(label, curve, point))
+    if not curves:
+        return None
+    # "Abnormal" is no category beside the others: it is all of them.
+    own = {found.label.name for found in curves if found.label.origin != "no finding"} or set(metrics["auroc"])
+    for name in ("auroc", "average_precision"):
+        metrics[f"mean_{name}"] = float(np.mean([value for label, value in metrics[name].items() if label in own]))
+    return LabelEvaluation(alignment, tuple(curves), metrics)
+
+
+def _point(label: LabelScores, curve: Curve) -> dict[str, Any]:
+    at = curve.at(label.lowest)
+    called = label.scores >= label.lowest
+    return {
+        "threshold": label.threshold,
+        "sensitivity": float(curve.sensitivity[at]),
+        "specificity": float(1 - curve.false_positive_rate[at]),
+        "precision": float(curve.precision[at]) if called.any() else math.nan,
+    }
+
+
+def _intervals(label: LabelScores, patients: np.ndarray, times: np.ndarray) -> list[list[float]]:
+    """Of AUROC, average precision, sensitivity and specificity."""
+    return [percentile_interval(column) for column in resample_label(label, patients, times).T]
+
+
+def resample_label(label: LabelScores, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """AUROC, average precision, sensitivity and specificity in each resample → (n_resamples, 4).
+
+    patients: (n,) int. times: of `draw_patients`. NaN where all radiographs that are drawn are positive, or none is.
+    """
+    order = np.argsort(-label.scores, kind="stable")
+    scores = label.scores[order]
+    is_last = np.append(scores[1:] != scores[:-1], True)
+    n_called = int((scores >= label.lowest).sum())
+    return _resampled(label.truth[order], is_last, patients[order], n_called, times)
+
+
+@numba.njit(cache=True, nogil=True)
+def _resampled(truth, is_last, patients, n_called, times):  # type: ignore[no-untyped-def]
+    """AUROC, average precision, sensitivity and specificity of one label in each resample → (n_resamples, 4).
+
+    Radiographs are sorted from the highest score down and weighted by how often their patient was drawn; is_last: the
+    last of those with one score, which enter the curve together. NaN where all drawn are positive, or none is.
+    """
+    n_resamples, n = len(times), len(truth)
+    result = np.full((n_resamples, 4), np.nan)
+    for sample in range(n_resamples):
+        hits, called, hits_before, false_before = 0, 0, 0, 0
+        hits_at, false_at = 0, 0
+        area, precision = 0.0, 0.0
+        for row in range(n):
+            weight = times[sample, patients[row]]
+            called += weight
+            if truth[row]:
+                hits += weight
+            if is_last[row]:
+                area += 0.5 * (hits + hits_before) * (called - hits - false_before)
+                if called:
+                    precision += (hits - hits_before) * hits / called
+                hits_before, false_before = hits, called - hits
+            if row + 1 == n_called:
+                hits_at, false_at = hits, called - hits
+        n_positive, n_negative = hits, called - hits
+        if n_positive and n_negative:
+            result[sample, 0] = area / n_positive / n_negative
+            result[sample, 1] = precision / n_positive
+            result[sample, 2] = hits_at / n_positive
+            result[sample, 3] = 1 - false_at / n_negative
+    return result

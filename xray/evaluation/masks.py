@@ -1,0 +1,223 @@
+"""Masks held against the truth at original size, radiograph by radiograph, and the search of their thresholds."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from xray.datasets.store import Store
+from xray.errors import InputError
+from xray.evaluation.alignment import Alignment
+from xray.evaluation.mask_metrics import dice_scores, iou_scores, segmentation_metrics
+from xray.evaluation.resampling import draw_patients, mean_interval
+from xray.evaluation.threshold_search import ProbabilityCache, Search, level_counts
+from xray.structures.masks import decode_mask, encode_mask
+from xray.structures.probability_maps import ProbabilityMaps
+from xray.structures.triplet import Triplet
+
+Rle = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskSearch:
+    """The settings that would have suited the scored radiographs best, and all others.
+
+    triplet: rows of top, min_area and bottom. gate: rows of a classifier's gate before `setting`, None without one.
+    setting: the triplet that was asked for, otherwise the best; scores: its row.
+    """
+
+    triplet: Search
+    gate: Search | None
+    setting: Triplet
+    scores: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskEvaluation:
+    """The masks of n radiographs and K categories, and their numbers.
+
+    categories: id → name of the K. intersections, found, true: (n, K) int64, pixels at original size that both masks
+    have, the predicted one, the true one. joined: (n, 3) int64, the same three of all categories' masks together.
+    metrics: what metrics.json says of masks. search: None where there are no probability maps.
+    """
+
+    alignment: Alignment
+    categories: dict[int, str]
+    intersections: np.ndarray
+    found: np.ndarray
+    true: np.ndarray
+    joined: np.ndarray
+    metrics: dict[str, Any]
+    search: MaskSearch | None = None
+
+    @property
+    def dice(self) -> np.ndarray:
+        """(n, K) float64 in [0, 1], by the rule of SIIM-ACR 1 where both masks are empty."""
+        return dice_scores(self.intersections, self.found, self.true)
+
+
+def mask_categories(store: Store) -> dict[int, str]:
+    """The categories of which the store has masks, id → name; a category of boxes alone cannot be scored by masks."""
+    with_masks = {int(store.boxes.labels[box]) for box in store.masks}
+    return {label: name for label, name in store.categories.items() if label in with_masks}
+
+
+def evaluate_masks(alignment: Alignment, categories: dict[int, str], n_resamples: int = 0) -> MaskEvaluation:
+    """Scores masks at original size, of each radiograph and category the union of its rows' masks whatever their score.
+
+    A radiograph without a prediction counts as one with empty masks.
+
+    metrics: those of `segmentation_metrics`, means over radiographs × categories; where there are several categories
+    also `dice_by_category` {name: dice} and `dice_union`, of all categories joined. n_resamples: of the patients, for
+    the …_ci95 intervals; 0 leaves them out.
+
+    Raises InputError for a mask that does not fit its radiograph, and names it.
+    """
+    true, found = (
+        _unions(alignment, table, masks, categories, whose)
+        for table, masks, whose in (
+            (alignment.truth, alignment.truth_masks, "true"),
+            (alignment.predictions, alignment.masks, "predicted"),
+        )
+    )
+    n, columns = len(alignment), {label: number for number, label in enumerate(categories)}
+    sums = np.zeros((3, n, len(columns)), dtype=np.int64)
+    for part, unions in ((1, found), (2, true)):
+        for (image, label), rle in unions.items():
+            sums[part, image, columns[label]] = coco_mask.area(rle)
+    for image, label in found.keys() & true.keys():
+        sums[0, image, columns[label]] = _shared(found[image, label], true[image, label])
+    joined = np.zeros((n, 3), dtype=np.int64)
+    for image in range(n):
+        both = [
+            coco_mask.merge(parts) if parts else None
+            for parts in (
+                [unions[image, label] for label in categories if (image, label) in unions] for unions in (found, true)
+            )
+        ]
+        joined[image, 1:] = [0 if rle is None else coco_mask.area(rle) for rle in both]
+        joined[image, 0] = _shared(*both) if None not in both else 0
+
+    metrics: dict[str, Any] = segmentation_metrics(*sums)
+    if len(categories) > 1:
+        scores = dice_scores(*sums).mean(axis=0)
+        metrics["dice_by_category"] = {name: float(scores[k]) for k, name in enumerate(categories.values())}
+        metrics["dice_union"] = float(dice_scores(*joined.T).mean())
+    if n_resamples:
+        metrics.update(_intervals(sums, joined, list(categories.values()), alignment.patients, n_resamples))
+    return MaskEvaluation(alignment, categories, *sums, joined, metrics)
+
+
+def _unions(
+    alignment: Alignment, table: Any, masks: dict[int, Rle], categories: dict[int, str], whose: str
+) -> dict[tuple[int, int], Rle]:
+    """(radiograph, category) → the RLE of its masks' union; without those that have none."""
+    parts: dict[tuple[int, int], list[Rle]] = {}
+    for row, mask in masks.items():
+        image, label = int(table.images[row]), int(table.labels[row])
+        if label not in categories:
+            continue
+        record = alignment.records[image]
+        try:
+            rle, _ = encode_mask(mask, record["width"], record["height"])
+        except ValueError as error:
+            raise InputError(
+                f"a {whose} mask of {record['source_id']} cannot be scored ({error}): it must be a COCO segmentation "
+                f"at the radiograph's original size, {record['width']} x {record['height']}"
+            ) from None
+        parts.setdefault((image, label), []).append(rle)
+    return {key: coco_mask.merge(group) for key, group in parts.items()}
+
+
+def _shared(first: Rle, second: Rle) -> int:
+    return int(coco_mask.area(coco_mask.merge([first, second], intersect=True)))
+
+
+def _intervals(
+    sums: np.ndarray, joined: np.ndarray, names: Sequence[str], patients: np.ndarray, n_resamples: int
+) -> dict[str, Any]:
+    times = draw_patients(patients, n_resamples)
+    if times is None:
+        return {}
+    scores, positive, drawn = dice_scores(*sums), sums[2] > 0, sums[1] > 0
+    every = np.ones_like(positive)
+
+    def interval(values: np.ndarray, counted: np.ndarray) -> list[float]:
+        return mean_interval(values, counted, patients, times)
+
+    intervals: dict[str, Any] = {"dice_ci95": interval(scores, every), "iou_ci95": interval(iou_scores(*sums), every)}
+    if positive.any():
+        intervals["dice_positive_ci95"] = interval(scores, positive)
+        intervals["sensitivity_ci95"] = interval(drawn, positive)
+    if not positive.all():
+        intervals["false_positive_rate_ci95"] = interval(drawn, ~positive)
+    if len(names) > 1:
+        columns = enumerate(names)
+        intervals["dice_by_category_ci95"] = {name: interval(scores[:, k], every[:, k]) for k, name in columns}
+        intervals["dice_union_ci95"] = interval(dice_scores(*joined.T), every[:, 0])
+    return intervals
+
+
+def cache_probabilities(
+    alignment: Alignment,
+    maps: ProbabilityMaps,
+    place: np.ndarray,
+    categories: dict[int, str],
+    say: Callable[[str], None] | None = None,
+) -> ProbabilityCache:
+    """Reads the maps at original size with the true masks → one entry for each radiograph and, fastest, category.
+
+    place: (n,) int64, number of each radiograph's map; -1 where there is none, which counts as probability 0.
+    categories: id → name of those with a channel in the maps, found by name. say: told of the progress.
+    Raises InputError for a map of another size than its radiograph.
+    """
+    channel = {name: number for number, name in enumerate(maps.categories.values())}
+    true = _unions(alignment, alignment.truth, alignment.truth_masks, categories, "true")
+    for record, number, size in zip(alignment.records, place.tolist(), alignment.sizes.tolist(), strict=True):
+        if number >= 0 and maps.sizes[number].tolist() != size:
+            raise InputError(
+                f"the probability map of {record['source_id']} is of {maps.sizes[number].tolist()} pixels, the "
+                f"radiograph has {size}: run tools/infer.py with --probabilities on the radiographs of this dataset"
+            )
+
+    def counts(image: int) -> list[np.ndarray]:
+        number, (width, height) = int(place[image]), alignment.sizes[image].tolist()
+        result = []
+        for label, name in categories.items():
+            nothing = np.zeros((height, width), dtype=np.uint8)
+            probability = nothing if number < 0 else maps.original(number, channel[name])
+            mask = decode_mask(true[image, label]) if (image, label) in true else nothing
+            result.append(level_counts(probability, mask))
+        return result
+
+    cache = ProbabilityCache()
+    # NumPy and OpenCV let go of the interpreter for most of the time.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        futures = [pool.submit(counts, image) for image in range(len(alignment))]
+        try:
+            for done, future in enumerate(futures, 1):
+                cache.extend(future.result())
+                if say:
+                    say(f"probability maps: {done} of {len(futures)}")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return cache
+
+
+def search_masks(cache: ProbabilityCache, gate_probabilities: np.ndarray | None, chosen: Triplet | None) -> MaskSearch:
+    """All triplets and, with a classifier's probability for each entry of the cache, all gates.
+
+    chosen: the setting to mark and to put behind the gate; None for the best one.
+    """
+    found = cache.search()
+    best = found.best
+    if chosen is not None:
+        best = cache.search([chosen.top], [chosen.min_area], [chosen.bottom]).best
+    setting = Triplet(*(best[name] for name in ("top", "min_area", "bottom")))
+    gate = None if gate_probabilities is None else cache.search_gate(gate_probabilities, triplet=setting)
+    return MaskSearch(found, gate, setting, best)

@@ -1,0 +1,124 @@
+"""What a comparison needs of predictions, kept beside a report, so that the report can be compared with others later.
+
+`scored.npz` holds, of the radiographs that were scored: the predicted boxes, the pixels that masks share with the
+truth, and the scores of labels. The truth stays in the dataset directory.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from xray.datasets.store import Store
+from xray.errors import InputError
+from xray.evaluation.evaluate import Evaluation
+from xray.files import complete
+from xray.structures.boxes import BoxTable
+
+SCORED = "scored.npz"
+VERSION = 1
+HUNDREDTH = 100.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """Predictions of n radiographs.
+
+    image_ids: source ids, in the order of the dataset's rows. annotations: hash of these radiographs' truth.
+    boxes: `images` in [0, n); None where they are no boxes. masks: category → (n, 3) int64, pixels that both masks
+    have, of the predicted one, of the true one. labels: name → (n,) float64; a classifier's beside a map or rows have
+    " (classifier)" behind the name.
+    """
+
+    image_ids: tuple[str, ...]
+    annotations: str
+    boxes: BoxTable | None
+    masks: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+
+
+def scored_of(evaluation: Evaluation, annotations: str) -> Scored:
+    """What an evaluation scored; annotations: `annotations_sha256` of the `fingerprint` of its radiographs."""
+    alignment, masks = evaluation.alignment, evaluation.masks
+    of_masks = {}
+    if masks:
+        sums = np.stack([masks.intersections, masks.found, masks.true], axis=2)
+        of_masks = {name: sums[:, k] for k, name in enumerate(masks.categories.values())}
+    labels = {}
+    for found in evaluation.labels.curves if evaluation.labels else ():
+        behind = " (classifier)" if found.label.origin == "classifier" else ""
+        labels[found.label.name + behind] = found.label.scores
+    return Scored(
+        tuple(record["source_id"] for record in alignment.records),
+        annotations,
+        alignment.predictions if evaluation.boxes else None,
+        of_masks,
+        labels,
+    )
+
+
+def write_scored(path: Path, scored: Scored) -> None:
+    """Writes it, complete or not at all."""
+    columns: dict[str, np.ndarray] = {
+        "version": np.array(VERSION),
+        "image_ids": np.array(scored.image_ids, dtype=np.str_),
+        "annotations": np.array(scored.annotations),
+        "mask_names": np.array(list(scored.masks), dtype=np.str_),
+        "label_names": np.array(list(scored.labels), dtype=np.str_),
+    }
+    if scored.masks:
+        columns["masks"] = np.stack(list(scored.masks.values()))
+    if scored.labels:
+        columns["labels"] = np.stack(list(scored.labels.values()))
+    if scored.boxes is not None:
+        table = scored.boxes
+        columns |= {"box_images": table.images.astype(np.int32), "box_labels": table.labels.astype(np.int32)}
+        columns |= {"box_scores": table.scores, "boxes": _compact(table.boxes)}
+    with complete(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **columns)
+
+
+def _compact(boxes: np.ndarray) -> np.ndarray:
+    """Coordinates in hundredths of a pixel, which files hold, as integers, if that loses nothing."""
+    whole = np.rint(boxes * HUNDREDTH)
+    is_exact = np.abs(whole).max(initial=0) < 2**31 and np.array_equal(whole / HUNDREDTH, boxes)
+    return whole.astype(np.int32) if is_exact else boxes
+
+
+def read_scored(path: Path) -> Scored:
+    """Reads what `write_scored` wrote. Raises InputError if it is missing, damaged or something else."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            columns = {name: content[name] for name in content.files}
+        if int(columns["version"]) != VERSION:
+            raise ValueError(f"version {columns['version']}")
+        n = len(columns["image_ids"])
+        boxes = None
+        if "boxes" in columns:
+            edges = columns["boxes"]
+            edges = edges / HUNDREDTH if edges.dtype == np.int32 else edges
+            boxes = BoxTable.of(columns["box_images"], columns["box_labels"], edges, columns["box_scores"])
+            if len(boxes) and not (boxes.images.min() >= 0 and boxes.images.max() < n):
+                raise ValueError("a box of a radiograph that is not there")
+        masks = dict(zip(columns["mask_names"].tolist(), columns.get("masks", ()), strict=True))
+        labels = dict(zip(columns["label_names"].tolist(), columns.get("labels", ()), strict=True))
+        if any(part.shape != (n, 3) for part in masks.values()) or any(part.shape != (n,) for part in labels.values()):
+            raise ValueError("its tables differ in length")
+        return Scored(tuple(columns["image_ids"].tolist()), str(columns["annotations"]), boxes, masks, labels)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path.parent} holds no {SCORED}: give a predictions file, or a folder that tools/evaluate.py wrote"
+        ) from None
+    except Exception as error:  # whatever NumPy and zipfile raise on damaged bytes
+        raise InputError(f"{path} is damaged ({type(error).__name__}): run tools/evaluate.py again") from None
+
+
+def rows_of(scored: Scored, store: Store) -> np.ndarray:
+    """(n,) rows of its radiographs in a dataset. Raises InputError if one is not there."""
+    missing = [name for name in scored.image_ids if name not in store.index_of]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(scored.image_ids)} radiographs (such as {missing[0]!r}) are not in {store.path}: "
+            "give the dataset that they were scored on as --data-path"
+        )
+    return np.array([store.index_of[name] for name in scored.image_ids], dtype=np.int64)

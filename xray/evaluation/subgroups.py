@@ -1,0 +1,205 @@
+"""The main numbers again, of groups of radiographs: by view, sex, age, manufacturer, and by the size of boxes."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from xray.evaluation.box_intervals import mean_of_present, resample_ap
+from xray.evaluation.box_metrics import IOU_THRESHOLD, Matches, average_precision, match_boxes
+from xray.evaluation.evaluate import Evaluation
+from xray.evaluation.label_metrics import operating_curve
+from xray.evaluation.labels import LabelCurve, resample_label
+from xray.evaluation.mask_metrics import dice_scores, segmentation_metrics
+from xray.evaluation.resampling import draw_patients, percentile_interval, resampled_mean
+from xray.radiographs.attributes import age_band
+
+NOT_KNOWN = "not known"
+TITLES = {"view": "View", "sex": "Sex", "age": "Age", "manufacturer": "Manufacturer"}
+BOX_SIZE = "Box size"
+SIZES = ("under 1 %", "1 to 5 %", "over 5 %")
+SIZE_EDGES = (0.01, 0.05)
+"""Shares of the radiograph that part small, middling and large boxes."""
+MOST_GROUPS = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """One group. attribute: what it is a group by. numbers: n_images, n_patients and what there is of it."""
+
+    attribute: str
+    name: str
+    numbers: dict[str, Any]
+
+
+def subgroups(evaluation: Evaluation, n_resamples: int = 0) -> list[Group]:
+    """The groups of each attribute that at least one radiograph has, and box sizes where boxes are scored.
+
+    numbers: n_images, n_patients; of boxes n_boxes, n_findings (that the group has) and map40, their mean; of masks
+    n_positive, dice and dice_positive; of labels n_labels and mean_auroc, over those that some have and some have not.
+    Each with its …_ci95, from resamples of the group's patients; 0 resamples leave these out, and so does one patient.
+    """
+    matches = None
+    if evaluation.boxes:
+        matches = match_boxes(evaluation.alignment.truth, evaluation.alignment.predictions)
+    groups = []
+    for attribute, values in _values(evaluation).items():
+        for name in _order(attribute, values):
+            chosen = values == name
+            groups.append(Group(TITLES[attribute], name, _numbers(evaluation, matches, chosen, n_resamples)))
+    if evaluation.boxes and matches is not None and len(evaluation.alignment.truth):
+        groups += _by_size(evaluation, matches, n_resamples)
+    return groups
+
+
+def group_metrics(groups: list[Group]) -> dict[str, Any]:
+    """What metrics.json says of them: {attribute: {group: numbers}}."""
+    metrics: dict[str, Any] = {}
+    for group in groups:
+        metrics.setdefault(group.attribute, {})[group.name] = group.numbers
+    return metrics
+
+
+def _values(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    """Attribute → (n,) str, of those attributes that are known of any radiograph."""
+    found = {}
+    for attribute in TITLES:
+        values = [_value(record.get(attribute), attribute) for record in evaluation.alignment.records]
+        if any(value != NOT_KNOWN for value in values):
+            found[attribute] = np.array(values, dtype=object)
+    return found
+
+
+def _value(value: object, attribute: str) -> str:
+    if value is None or not str(value).strip():
+        return NOT_KNOWN
+    if attribute == "age":
+        # A source's own table may have years; bands are what groups are made of.
+        return age_band(value) or NOT_KNOWN
+    return str(value).strip()
+
+
+def _order(attribute: str, values: np.ndarray) -> list[str]:
+    """The groups in the order in which they are shown: ages rising, others from the largest down, unknown ones last."""
+    names, counts = np.unique(values.astype(str), return_counts=True)
+
+    def key(number: int) -> tuple[bool, float, str]:
+        name = str(names[number])
+        rank = float(name.rstrip("+").split("-")[0]) if attribute == "age" and name != NOT_KNOWN else -counts[number]
+        return name == NOT_KNOWN, rank, name
+
+    return [str(names[number]) for number in sorted(range(len(names)), key=key)][:MOST_GROUPS]
+
+
+def _numbers(evaluation: Evaluation, matches: Matches | None, chosen: np.ndarray, n_resamples: int) -> dict[str, Any]:
+    """Of the radiographs chosen, (n,) bool."""
+    alignment = evaluation.alignment
+    # The group's patients get numbers of their own; those of the others are never looked up.
+    patients = np.full(len(alignment), -1, dtype=np.int64)
+    _, patients[chosen] = np.unique(alignment.patients[chosen], return_inverse=True)
+    times = draw_patients(patients[chosen], n_resamples) if n_resamples else None
+    numbers: dict[str, Any] = {"n_images": int(chosen.sum()), "n_patients": int(patients.max(initial=-1)) + 1}
+    if matches is not None:
+        truth, predictions = alignment.truth, alignment.predictions
+        numbers |= _ap_numbers(evaluation, matches, chosen[truth.images], chosen[predictions.images], patients, times)
+    if evaluation.masks:
+        numbers |= _mask_numbers(evaluation, chosen, patients[chosen], times)
+    if evaluation.labels:
+        numbers |= _label_numbers(evaluation.labels.curves, chosen, patients[chosen], times)
+    return numbers
+
+
+def _ap_numbers(
+    evaluation: Evaluation,
+    matches: Matches,
+    of_truth: np.ndarray,
+    of_predictions: np.ndarray,
+    patients: np.ndarray,
+    times: np.ndarray | None,
+) -> dict[str, Any]:
+    """The mean AP of some truth boxes, (M,) bool, and predictions, (N,) bool, whose matches are known."""
+    truth, predictions = evaluation.alignment.truth, evaluation.alignment.predictions
+    order = matches.order[of_predictions[matches.order]]
+    labels, is_true, images = predictions.labels[order], matches.is_true[order], predictions.images[order]
+    aps, samples = [], []
+    for label in evaluation.alignment.categories:
+        own = truth.images[(truth.labels == label) & of_truth]
+        if not len(own):
+            continue
+        mine = labels == label
+        aps.append(average_precision(is_true[mine], len(own)))
+        if times is not None:
+            samples.append(resample_ap(is_true[mine], patients[images[mine]], patients[own], times))
+    numbers: dict[str, Any] = {"n_boxes": int(of_truth.sum()), "n_findings": len(aps)}
+    numbers["map40"] = math.fsum(aps) / len(aps) if aps else math.nan
+    if samples:
+        numbers["map40_ci95"] = percentile_interval(mean_of_present(samples))
+    return numbers
+
+
+def _mask_numbers(
+    evaluation: Evaluation, chosen: np.ndarray, patients: np.ndarray, times: np.ndarray | None
+) -> dict[str, Any]:
+    masks = evaluation.masks
+    sums = [part[chosen] for part in (masks.intersections, masks.found, masks.true)]
+    found = segmentation_metrics(*sums)
+    positive, scores = sums[2] > 0, dice_scores(*sums)
+    numbers: dict[str, Any] = {"n_positive": int(positive.any(axis=1).sum()), "dice": found["dice"]}
+    numbers["dice_positive"] = found.get("dice_positive", math.nan)
+    if times is not None:
+        for name, counted in (("dice", np.ones_like(positive)), ("dice_positive", positive)):
+            numbers[f"{name}_ci95"] = percentile_interval(resampled_mean(scores, counted, patients, times))
+    return numbers
+
+
+def _label_numbers(
+    curves: tuple[LabelCurve, ...], chosen: np.ndarray, patients: np.ndarray, times: np.ndarray | None
+) -> dict[str, Any]:
+    own = [found.label for found in curves if found.label.origin in ("rows", "maps")]
+    own = own or [found.label for found in curves]
+    areas, samples = [], []
+    for label in own:
+        part = dataclasses.replace(label, scores=label.scores[chosen], truth=label.truth[chosen])
+        curve = operating_curve(part.scores, part.truth)
+        if curve is None:
+            continue
+        areas.append(curve.auroc)
+        if times is not None:
+            samples.append(resample_label(part, patients, times)[:, 0])
+    numbers: dict[str, Any] = {"n_labels": len(areas), "mean_auroc": float(np.mean(areas)) if areas else math.nan}
+    if samples:
+        numbers["mean_auroc_ci95"] = percentile_interval(mean_of_present(samples))
+    return numbers
+
+
+def _by_size(evaluation: Evaluation, matches: Matches, n_resamples: int) -> list[Group]:
+    """AP of the boxes of each size.
+
+    As in COCO's evaluation, truth boxes of other sizes neither count nor make their predictions false, and a prediction
+    that is false counts where its own size belongs.
+    """
+    alignment = evaluation.alignment
+    truth, predictions = alignment.truth, alignment.predictions
+    true_size, own_size = (_size_of(table.boxes, alignment.sizes[table.images]) for table in (truth, predictions))
+    # One that overlaps a truth box enough, first or not, belongs to it.
+    on_truth = matches.iou > IOU_THRESHOLD
+    size = np.where(on_truth, true_size[np.where(on_truth, matches.truth, 0)], own_size)
+    patients = alignment.patients
+    times = draw_patients(patients, n_resamples) if n_resamples else None
+    groups = []
+    for number, name in enumerate(SIZES):
+        of_truth = true_size == number
+        if not of_truth.any():
+            continue
+        images = np.unique(truth.images[of_truth])
+        numbers: dict[str, Any] = {"n_images": len(images), "n_patients": len(np.unique(patients[images]))}
+        numbers |= _ap_numbers(evaluation, matches, of_truth, size == number, patients, times)
+        groups.append(Group(BOX_SIZE, name, numbers))
+    return groups
+
+
+def _size_of(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(N,) int64, number of each box's size among SIZES."""
+    shares = ((boxes[:, 2:] - boxes[:, :2]) / sizes).prod(axis=1)
+    return np.searchsorted(SIZE_EDGES, shares, side="right")

@@ -1,0 +1,314 @@
+"""Trained models as ONNX files: whole ones, canvases in, boxes and probabilities out, for onnxruntime in any language.
+
+ONNX has operators for suppression and RoIAlign (NonMaxSuppression, RoiAlign). Here they are two operators of PyTorch,
+each with its translation; everything else the exporter translates by itself. All shapes but that of the batch stand
+still: what a detector did not find is filled up.
+"""
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnxscript import opset18 as op
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from xray import __version__
+from xray.errors import InputError
+from xray.inference.loaded import LoadedDetector, LoadedSegmenter, fold, load_run, pairs_on_one_trunk
+from xray.inference.onnx_runtime import DESCRIPTION, INPUT, OUTPUTS, WEIGHTS, sha256_of
+from xray.inference.shared_trunk import DetectorWithMask, trunk_features
+from xray.models.detection import proposals, regions
+from xray.models.detection.anchors import Layout
+from xray.models.detection.detector import Detector
+from xray.models.detection.matching import decode, large_enough
+from xray.models.detection.pooling import BINS, POINTS, POOLED_LEVELS, level_of
+from xray.models.detection.suppression import suppress
+from xray.models.weights import WEIGHTS_FILE, load_deployed
+
+OPSET = 18
+"""What the exporter writes without converting; onnxruntime reads it since 1.14."""
+
+MEANINGS = {
+    INPUT: "(batch, 1, S, S) uint8: grey levels as displayed, 0 black, the radiograph scaled until its longer side is "
+    "S pixels, centred, the rest black",
+    "boxes": "(batch, M, 4) float32: x1, y1, x2, y2 in canvas pixels, highest score first",
+    "labels": "(batch, M) int64: category ids of the description; 0 after the last box",
+    "scores": "(batch, M) float32 in [0, 1]; 0 after the last box",
+    "masks": "(batch, K, S, S) float32 in [0, 1]: probability of each pixel, a channel for each category",
+    "probabilities": "(batch, K) float32 in [0, 1]: of each label of the description",
+}
+"""What inputs and outputs are; in the file, too."""
+
+
+@torch.library.custom_op("xray::suppressed", mutates_args=())
+def suppressed(boxes: Tensor, scores: Tensor, least: float, threshold: float) -> Tensor:
+    """Which boxes remain where none overlaps a better one that remains by more than `threshold` IoU.
+
+    boxes: (N, K, 4) xyxy, N groups. scores: (N, K); a box is there if its score is above `least`, which is 0 or more,
+    and of equal scores the first is the better. Returns (N, K) bool.
+    """
+    score, order = scores.sort(dim=1, descending=True, stable=True)
+    kept = suppress(boxes.gather(1, order[..., None].expand(-1, -1, 4)), score > least, threshold)
+    return torch.zeros_like(kept).scatter(1, order, kept)
+
+
+@suppressed.register_fake
+def _(boxes: Tensor, scores: Tensor, least: float, threshold: float) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
+
+
+def _suppressed_in_onnx(boxes: Any, scores: Any, least: float, threshold: float) -> Any:
+    # A group is a radiograph to ONNX, with one class. Its (y1, x1, y2, x2) are our canvas transposed: equal overlaps.
+    chosen = op.NonMaxSuppression(
+        boxes,
+        op.Unsqueeze(scores, op.Constant(value_ints=[1])),
+        op.Shape(scores, start=1, end=2),
+        op.Constant(value_floats=[threshold]),
+        op.Constant(value_floats=[least]),
+    )  # (M, 3): group, class, box
+    places = op.Gather(chosen, op.Constant(value_ints=[0, 2]), axis=1)
+    nothing = op.Expand(op.Constant(value_float=0.0), op.Shape(scores))
+    ones = op.Expand(op.Constant(value_float=1.0), op.Shape(places, start=0, end=1))
+    return op.Cast(op.ScatterND(nothing, places, ones), to=onnx.TensorProto.BOOL)
+
+
+@torch.library.custom_op("xray::pooled", mutates_args=())
+def pooled(
+    pyramid: Sequence[Tensor], boxes: Tensor, images: Tensor, levels: Tensor, strides: Sequence[float]
+) -> Tensor:
+    """RoIAlign of each box on its level, as torchvision's without `aligned`: (R, C, 7, 7).
+
+    pyramid: maps (B, C, H, W). boxes: (R, 4) xyxy in canvas pixels. images, levels: (R,) int64, whose and where.
+    strides: canvas pixels from one cell of a level to the next.
+    """
+    found = pyramid[0].new_zeros((len(boxes), pyramid[0].shape[1], BINS, BINS))
+    rois = torch.cat([images[:, None].to(boxes), boxes], 1)
+    for level, (features, stride) in enumerate(zip(pyramid, strides, strict=True)):
+        here = levels == level
+        found[here] = roi_align(features, rois[here], BINS, 1 / stride, POINTS)
+    return found
+
+
+@pooled.register_fake
+def _(pyramid: Sequence[Tensor], boxes: Tensor, images: Tensor, levels: Tensor, strides: Sequence[float]) -> Tensor:
+    return pyramid[0].new_empty((boxes.shape[0], pyramid[0].shape[1], BINS, BINS))
+
+
+def _pooled_in_onnx(pyramid: Sequence[Any], boxes: Any, images: Any, levels: Any, strides: Sequence[float]) -> Any:
+    parts, places = [], []
+    for level, (features, stride) in enumerate(zip(pyramid, strides, strict=True)):
+        here = op.Squeeze(op.NonZero(op.Equal(levels, op.Constant(value_int=level))), op.Constant(value_ints=[0]))
+        part = op.RoiAlign(
+            features,
+            op.Gather(boxes, here),
+            op.Gather(images, here),
+            # The default, half_pixel, is torchvision's with `aligned`.
+            coordinate_transformation_mode="output_half_pixel",
+            mode="avg",
+            output_height=BINS,
+            output_width=BINS,
+            sampling_ratio=POINTS,
+            spatial_scale=1 / stride,
+        )
+        parts.append(part)
+        places.append(here)
+    order = op.Concat(*places, axis=0)
+    count = op.Squeeze(op.Shape(order), op.Constant(value_ints=[0]))
+    numbers = op.Range(op.Constant(value_int=0), count, op.Constant(value_int=1))
+    back = op.ScatterElements(numbers, order, numbers, axis=0)
+    return op.Gather(op.Concat(*parts, axis=0), back, axis=0)
+
+
+TRANSLATIONS = {
+    torch.ops.xray.suppressed.default: _suppressed_in_onnx,
+    torch.ops.xray.pooled.default: _pooled_in_onnx,
+}
+
+
+class DetectorGraph(nn.Module):
+    """A detector whose shapes stand still: canvases (B, 1, S, S) → boxes (B, M, 4), labels (B, M), scores (B, M)."""
+
+    def __init__(self, detector: Detector, layout: Layout) -> None:
+        super().__init__()
+        self.detector, self.layout = detector, layout
+        self.strides = layout.stride[:POOLED_LEVELS].tolist()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is found, highest scores first; what follows the last box has score 0 and label 0."""
+        pixels = (images - self.detector.mean) / self.detector.std
+        return self.find(list(self.detector.backbone(pixels).values()))
+
+    def find(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """`forward` from the pyramid's five maps on."""
+        boxes, real = self._proposals(pyramid)
+        heads, layout = self.detector.roi_heads, self.layout
+        batch, count = real.shape
+        rows = boxes.flatten(0, 1)
+        images = torch.arange(batch)[:, None].expand(-1, count).flatten()
+        features = pooled(pyramid[:POOLED_LEVELS], rows, images, level_of(rows, layout), self.strides)
+        logits, offsets = heads.box_predictor(heads.box_head(features))
+        scores = logits.softmax(-1)[:, 1:]  # without the background
+        n_labels = scores.shape[1]
+        found = decode(offsets.view(-1, n_labels + 1, 4)[:, 1:], rows[:, None], regions.WEIGHTS, layout.size)
+        found = found.view(batch, count, n_labels, 4).transpose(1, 2)  # (B, C, P, 4)
+        scores = scores.view(batch, count, n_labels).transpose(1, 2)
+        scores = torch.where(large_enough(found, regions.SMALLEST) & real[:, None], scores, 0)
+        kept = suppressed(found.flatten(0, 1), scores.flatten(0, 1), heads.score_threshold, regions.SUPPRESSION)
+        # In the order of proposals, then labels, which decides between equal scores: ONNX's TopK takes the first.
+        scores = torch.where(kept.view(batch, n_labels, count), scores, 0).transpose(1, 2).flatten(1)
+        best, order = scores.topk(min(heads.max_detections, scores.shape[1]))
+        boxes = found.transpose(1, 2).flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4))
+        there = best > 0
+        return boxes * there[..., None], torch.where(there, order % n_labels + 1, 0), best
+
+    def _proposals(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Boxes (B, P, 4), and which of them are real (B, P)."""
+        rpn, layout = self.detector.rpn, self.layout
+        boxes, scores = [], []
+        anchors = layout.anchors.split(layout.anchors_of_level)
+        for logits, offsets, own in zip(*rpn.head(pyramid), anchors, strict=True):
+            keep = min(rpn.keep_inference, len(own))
+            score, best = _by_cell(logits, 1).squeeze(-1).topk(keep)
+            offset = _by_cell(offsets, 4).gather(1, best[..., None].expand(-1, -1, 4))
+            box = decode(offset, own[best], proposals.WEIGHTS, layout.size)
+            # They are in order already, and scores may be equal.
+            rank = torch.arange(keep, 0, -1, dtype=torch.float32)
+            kept = suppressed(box, large_enough(box, proposals.SMALLEST) * rank, 0.0, proposals.SUPPRESSION)
+            boxes.append(box)
+            scores.append(torch.where(kept, score.sigmoid(), -1))
+        every = torch.cat(scores, 1)
+        score, order = every.topk(min(rpn.keep_inference, every.shape[1]))
+        return torch.cat(boxes, 1).gather(1, order[..., None].expand(-1, -1, 4)), score >= 0
+
+
+class ProbabilityGraph(nn.Module):
+    """A segmenter or classifier whose output is probabilities."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, S, S) → (B, K, S, S) or (B, K) in [0, 1]."""
+        return self.model(images).sigmoid()
+
+
+class JoinedGraph(nn.Module):
+    """A detector and a segmenter on one trunk: boxes, labels, scores and masks from one pass."""
+
+    def __init__(self, model: DetectorWithMask, layout: Layout) -> None:
+        super().__init__()
+        self.detector = DetectorGraph(model.detector, layout)
+        self.segmenter = model.segmenter
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(B, 1, S, S) → what both give apart."""
+        backbone, size = self.detector.detector.backbone, images.shape[-1]
+        features = trunk_features(backbone.body, self.segmenter.normalise(images))
+        names = backbone.body.return_layers.values()
+        pyramid = backbone.fpn(dict(zip(names, features[2:], strict=True)))
+        logits = self.segmenter.decode(features[: self.segmenter.depth + 1], size, size)
+        return *self.detector.find(list(pyramid.values())), logits.sigmoid()
+
+
+def _by_cell(maps: Tensor, width: int) -> Tensor:
+    """As in `xray.models.detection.proposals`, without asking for the number of radiographs, which would fix it."""
+    return maps.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, width))
+
+
+def to_onnx(run: Path, prune: int = 0) -> bytes:
+    """A run directory of any task → the content of an ONNX file.
+
+    prune: level to which a U-Net++ trained with deep supervision is cut; 0 leaves it whole.
+    Its input is `canvases`, its outputs are those of its tasks (`OUTPUTS`, `MEANINGS`), and its metadata hold
+    model.json. The same run gives the same bytes.
+    Raises InputError if it is no run, or has a layer that the exporter cannot translate.
+    """
+    description, _ = load_deployed(run)
+    graph, size, names = _graph_of(run, prune)
+    batch = torch.zeros((2, 1, size, size), dtype=torch.uint8)
+    try:
+        with torch.no_grad(), _quietly():
+            program = torch.onnx.export(
+                graph.eval(),
+                (batch,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=names,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                custom_translation_table=TRANSLATIONS,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise InputError(f"{run} cannot be written as ONNX: {reason}") from None
+    model = _plain(program.model_proto)
+    model.producer_name, model.producer_version = "xray", __version__
+    model.doc_string = f"An xray model: {description['task']}. Not a medical device."
+    for value in (*model.graph.input, *model.graph.output):
+        value.doc_string = MEANINGS[value.name]
+    metadata = {DESCRIPTION: json.dumps(description), WEIGHTS: sha256_of(run / WEIGHTS_FILE)}
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def canvas_size_of(run: Path) -> int:
+    """Pixels a side of the canvases that a run of any task looks at."""
+    description, _ = load_deployed(run)
+    return int(description.get("detection", description)["canvas_size"])
+
+
+def _graph_of(run: Path, prune: int) -> tuple[nn.Module, int, list[str]]:
+    """The graph of a run's model or two, the canvases' side, and the outputs' names."""
+    loaded = load_run(run, torch.device("cpu"), prune)
+    models = [model for _, model in loaded]
+    names = [name for task, _ in loaded for name in OUTPUTS[task]]
+    size = models[0].canvas_size
+    detectors = [model for model in models if isinstance(model, LoadedDetector)]
+    pairs = pairs_on_one_trunk(detectors, [model for model in models if isinstance(model, LoadedSegmenter)])
+    if len(models) > 1 and not pairs:
+        raise InputError(f"{run} holds two heads that cannot share a trunk: export the runs that it was made of")
+    for model in models:
+        fold(model, torch.device("cpu"))
+    if not detectors:
+        return ProbabilityGraph(models[0].model), size, names
+    detector = detectors[0].model
+    with torch.no_grad():
+        pyramid = list(detector.backbone(torch.zeros((1, 3, size, size))).values())
+    layout = detector.rpn.layout(pyramid, size)
+    return JoinedGraph(pairs[0].model, layout) if pairs else DetectorGraph(detector, layout), size, names
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the libraries' words on their own affairs."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the exporter's notes, in which paths of this machine are."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return model

@@ -1,0 +1,272 @@
+"""Models of run directories, ready to run: canvases in, boxes, mask probabilities or label probabilities out."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xray.errors import InputError
+from xray.inference.refine import Refinement
+from xray.models.detection.detector import Detector, build_detector
+from xray.models.kernels.convolutions import quicken
+from xray.models.kernels.norms import fold_batch_norms
+from xray.models.weights import load_deployed
+from xray.structures.sides import from_pairs, mirrored
+from xray.structures.triplet import Triplet
+
+UNCHANGED = Refinement()
+HALF = Triplet(0.5, 0.0, 0.5)
+"""Every pixel above 0.5, without a condition on the whole radiograph."""
+
+ABNORMAL = "abnormal"
+"""The label of a classifier that tells abnormal from normal radiographs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedDetector:
+    """A detector of a run directory, ready to run.
+
+    canvas_size: pixels a side. mirror: {category: category on a flipped radiograph}. flips: whether it was trained on
+    mirrored radiographs; one that was not knows the heart on one side only and is not shown them.
+    """
+
+    model: Detector
+    canvas_size: int
+    categories: dict[int, str]
+    mirror: dict[int, int]
+    flips: bool = True
+
+    @torch.inference_mode()
+    def detect(self, canvases: np.ndarray, flip: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(B, S, S) uint8 → per radiograph boxes (M, 4) on the canvas, category ids (M,), scores (M,).
+
+        flip: looks at the mirrored radiographs and mirrors boxes and sides back.
+        """
+        return self.results(self.model(_view(canvases, flip, self.model)), flip)
+
+    def results(self, found: list[dict[str, Tensor]], flip: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """What `detect` returns, from the model's own output."""
+        results = []
+        for detections in found:
+            boxes = detections["boxes"].float().cpu().numpy().astype(np.float64)
+            labels = detections["labels"].cpu().numpy()
+            if flip:
+                boxes = self.canvas_size * np.array([1, 0, 1, 0]) + boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1]
+                labels = np.array([self.mirror[label] for label in labels.tolist()], dtype=np.int64)
+            results.append((boxes, labels, detections["scores"].float().cpu().numpy().astype(np.float64)))
+        return results
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedSegmenter:
+    """A segmenter of a run directory, ready to run.
+
+    triplet: which pixels belong to a mask. refinement: how the boxes of a detector beside it follow the mask.
+    gate: probability of a classifier beside it below which there is no mask; None where none was fitted.
+    The others as for LoadedDetector.
+    """
+
+    model: nn.Module
+    canvas_size: int
+    categories: dict[int, str]
+    mirror: dict[int, int]
+    flips: bool = True
+    triplet: Triplet = HALF
+    refinement: Refinement = UNCHANGED
+    gate: float | None = None
+
+    @torch.inference_mode()
+    def probability(self, canvases: np.ndarray, flip: bool) -> np.ndarray:
+        """(B, S, S) uint8 → (B, K, S, S) float32 in [0, 1], a channel for each category; flips as `detect` does."""
+        return self.results(self.model(_view(canvases, flip, self.model)), flip)
+
+    def results(self, logits: Tensor, flip: bool) -> np.ndarray:
+        """What `probability` returns, from the model's own output."""
+        found = logits.float().sigmoid()
+        if flip:
+            order = list(self.categories)
+            found = found.flip(-1)[:, [order.index(self.mirror[category]) for category in order]]
+        return found.cpu().numpy()
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedClassifier:
+    """A classifier of a run directory, ready to run.
+
+    labels: names of its outputs, ["abnormal"] for one that tells abnormal from normal radiographs.
+    categories: id → name of those that are categories: none for abnormal. order: of its outputs that which the labels
+    have on a mirrored radiograph; empty where none of them tells a side.
+    """
+
+    model: nn.Module
+    canvas_size: int
+    labels: tuple[str, ...]
+    categories: dict[int, str]
+    flips: bool = True
+    order: tuple[int, ...] = ()
+
+    @torch.inference_mode()
+    def probability(self, canvases: np.ndarray, flip: bool) -> np.ndarray:
+        """(B, S, S) uint8 → (B, K) float32 in [0, 1]; flip: looks at the mirrored ones, and swaps sides back."""
+        found = self.model(_view(canvases, flip, self.model)).float().sigmoid().cpu().numpy()
+        return found[:, list(self.order)] if flip and self.order else found
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedPair:
+    """A detector and a segmenter on its trunk, and both as one model (`xray.inference.shared_trunk`)."""
+
+    detector: LoadedDetector
+    segmenter: LoadedSegmenter
+    model: nn.Module
+
+    @property
+    def flips(self) -> bool:
+        """Whether both are shown mirrored radiographs; where one alone is, it sees them by itself."""
+        return self.detector.flips and self.segmenter.flips
+
+    @torch.inference_mode()
+    def find(
+        self, canvases: np.ndarray, flip: bool
+    ) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray]], np.ndarray]:
+        """What the detector's `detect` and the segmenter's `probability` return, from one pass of the trunk."""
+        detections, logits = self.model(_view(canvases, flip, self.model))
+        return self.detector.results(detections, flip), self.segmenter.results(logits, flip)
+
+
+def pairs_on_one_trunk(
+    detectors: Sequence[LoadedDetector], segmenters: Sequence[LoadedSegmenter]
+) -> tuple[LoadedPair, ...]:
+    """Those that can run in one pass: each segmenter with a detector of its canvas and trunk, each detector once."""
+    if not (detectors and segmenters):
+        return ()
+    from xray.inference.shared_trunk import DetectorWithMask, same_trunk, shares_canvas
+
+    pairs: list[LoadedPair] = []
+    for segmenter in segmenters:
+        size = segmenter.canvas_size
+        free = [d for d in detectors if d.canvas_size == size and all(d is not pair.detector for pair in pairs)]
+        fitting = [d for d in free if shares_canvas(segmenter.model, size) and same_trunk(d.model, segmenter.model)]
+        if fitting:
+            model = DetectorWithMask(fitting[0].model, segmenter.model).eval()
+            pairs.append(LoadedPair(fitting[0], segmenter, model))
+    return tuple(pairs)
+
+
+def _view(canvases: np.ndarray, flip: bool, model: nn.Module) -> Tensor:
+    """(B, S, S) uint8 → (B, 1, S, S) on the model's device, mirrored or not."""
+    images = torch.from_numpy(np.require(canvases, requirements="W"))[:, None].to(next(model.parameters()).device)
+    return images.flip(-1) if flip else images
+
+
+Loaded = LoadedDetector | LoadedSegmenter | LoadedClassifier
+
+
+def load_run(run: Path, device: torch.device, prune: int = 0) -> list[tuple[str, Loaded]]:
+    """Loads one run directory onto a device → (task, model) of each of its models: two for detection+segmentation.
+
+    prune: level to which a U-Net++ trained with deep supervision is cut; 0 leaves segmenters whole.
+    Raises InputError if it is no run, of an unknown task, damaged, or cannot be pruned so.
+    """
+    description, state = load_deployed(run)
+    task = description["task"]
+    parts = [(description, state)]
+    if task == "detection+segmentation":
+        from xray.inference.shared_trunk import load_detector_with_mask
+
+        detector, detection, segmenter, segmentation = load_detector_with_mask(run)
+        parts = [(detection, detector.state_dict()), (segmentation, segmenter.state_dict())]
+    elif task not in ("detection", "segmentation", "classification"):
+        raise InputError(
+            f"{run} is a run of the unknown task {task}: it must be detection, segmentation or classification"
+        )
+    try:
+        loaded = [(part["task"], _load(part, tensors)) for part, tensors in parts]
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RuntimeError) as error:
+        # PyTorch lists every tensor that differs.
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{run} does not hold the model that its model.json describes: {reason}") from None
+    for task, model in loaded:
+        if prune and task == "segmentation":
+            try:
+                model.model.prune(prune)
+            except ValueError as error:
+                raise InputError(f"--prune {prune} cannot be applied to {run}: {error}") from None
+        # Convolutions are faster on it than on PyTorch's own order, on CPUs as on GPUs.
+        model.model.eval().to(device, memory_format=torch.channels_last)
+    return loaded
+
+
+def prepare(loaded: Loaded, device: torch.device) -> None:
+    """Makes a model fast in inference, in place: norms folded, and on a CPU faster convolutions.
+
+    Comes after `pairs_on_one_trunk`, which compares tensors that this changes. A pair runs the modules of its detector
+    and its segmenter, so what is done to them is done to it.
+    """
+    fold(loaded, device)
+    if device.type == "cpu":
+        quicken(loaded.model)
+
+
+def fold(loaded: Loaded, device: torch.device) -> None:
+    """Folds the norms of a model, in place."""
+    # Only a classifier may be bound to one size of canvas; for the others a small one shows how they are built.
+    size = loaded.canvas_size if isinstance(loaded, LoadedClassifier) else min(loaded.canvas_size, 256)
+    fold_batch_norms(loaded.model, torch.zeros((1, 1, size, size), dtype=torch.uint8, device=device))
+
+
+def _load(description: dict[str, Any], state: dict[str, Any]) -> Loaded:
+    categories, size = _categories(description), int(description["canvas_size"])
+    # Each task brings libraries of its own: only those that are needed are imported.
+    if description["task"] == "detection":
+        network: nn.Module = build_detector(max(categories), size, **description["architecture"])
+    elif description["task"] == "segmentation":
+        from xray.models.segmentation.segmenter import build_segmenter
+
+        network = build_segmenter(n_classes=len(categories), **description["architecture"])
+    else:
+        from xray.models.classification.classifier import build_classifier
+
+        network = build_classifier(canvas=size, **description["architecture"])
+    network.load_state_dict(state)
+    return loaded_of(description, network)
+
+
+def loaded_of(description: dict[str, Any], network: nn.Module) -> Loaded:
+    """A model as its description in model.json tells of it: detection, segmentation or classification.
+
+    Raises KeyError, TypeError, ValueError, OverflowError or AttributeError for a damaged description.
+    """
+    categories, size = _categories(description), int(description["canvas_size"])
+    flips = bool(description.get("flips", True))
+    # Runs of earlier versions swap what names tell, and their classifiers learned labels that were not swapped.
+    is_early = "swap" not in description
+    sides = mirrored(categories) if is_early else from_pairs(categories, description["swap"])
+    if description["task"] == "detection":
+        return LoadedDetector(network, size, categories, sides, flips)
+    if description["task"] == "segmentation":
+        thresholds = description["thresholds"]
+        mask = float(thresholds["mask"])
+        triplet = Triplet(
+            float(thresholds.get("top", mask)),
+            float(thresholds.get("min_area", 0.0)),
+            float(thresholds.get("bottom", mask)),
+        )
+        refinement = Refinement(**description.get("refinement", {}))
+        gate = float(thresholds["gate"]) if "gate" in thresholds else None
+        return LoadedSegmenter(network, size, categories, sides, flips, triplet, refinement, gate)
+    labels = tuple(str(label) for label in description["labels"])
+    own = {} if labels == (ABNORMAL,) else categories
+    if is_early:
+        one_sided = any(sides[category] != category for category in categories)
+        return LoadedClassifier(network, size, labels, own, flips and not one_sided)
+    order = tuple(list(own).index(sides[category]) for category in own)
+    return LoadedClassifier(network, size, labels, own, flips, order)
+
+
+def _categories(description: dict[str, Any]) -> dict[int, str]:
+    return {int(category_id): str(name) for category_id, name in description["categories"].items()}

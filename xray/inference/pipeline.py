@@ -1,0 +1,364 @@
+"""Trained models → the findings of radiographs.
+
+One pass serves every kind of run: detectors find boxes, segmenters masks, classifiers probabilities of whole
+radiographs; what is there together is combined (see `Pipeline.find`).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+
+from xray.errors import InputError
+from xray.findings import CATEGORIES, FINDINGS, NO_FINDING_BOX, PNEUMOTHORAX
+from xray.inference.loaded import (
+    ABNORMAL,
+    HALF,
+    LoadedClassifier,
+    LoadedDetector,
+    LoadedPair,
+    LoadedSegmenter,
+    load_run,
+    pairs_on_one_trunk,
+    prepare,
+)
+from xray.inference.refine import refine
+from xray.radiographs.canvas import Canvas
+from xray.structures.boxes import BoxTable, weighted_boxes_fusion
+from xray.structures.components import mask_findings
+from xray.structures.predictions import NO_FINDING_CATEGORY
+from xray.structures.triplet import Triplet
+
+FUSION_IOU = 0.4
+"""Winning VinBigData solutions fused models at IoU 0.33 to 0.5."""
+
+VINBIG_CATEGORIES = {category["id"]: category["name"] for category in CATEGORIES}
+
+GATE = 0.5
+"""The source projects' threshold of a classifier before a segmenter."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What a batch of radiographs shows.
+
+    table: boxes in original pixels; `images` 0 … B-1.
+    masks: row of the table → COCO RLE at original size.
+    maps: (B, K, S, S) float32, the segmenters' mean probability on the canvas in whole 255ths; None without segmenters.
+    labels: label → (B,) the classifiers' mean probability that a radiograph has it.
+    """
+
+    table: BoxTable
+    masks: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    maps: np.ndarray | None = None
+    labels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What each model says of a batch, a view at a time, before anything is combined.
+
+    boxes: detector → per radiograph boxes on its canvas, category ids, scores. masks: (B, K, S, S) float32 in [0, 1] of
+    each segmenter. labels: classifier → (B, K) in [0, 1].
+    """
+
+    boxes: list[tuple[LoadedDetector, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]] = dataclasses.field(
+        default_factory=list
+    )
+    masks: list[np.ndarray] = dataclasses.field(default_factory=list)
+    labels: list[tuple[LoadedClassifier, np.ndarray]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """All models of an ensemble, and what becomes of their outputs.
+
+    categories: of the rows that `find` returns. flips: adds the mirrored radiograph (test-time augmentation).
+    triplet: decides which pixels are a mask. gate: what a classifier's pneumothorax probability does to the masks:
+    "soft" multiplies their scores, "hard" leaves those out where it is below `gate_threshold`, and all that the other
+    models find where an abnormal/normal classifier's probability is: mean average precision loses by that.
+    pairs: of the detectors and segmenters those on one trunk, which is then passed once. precision: what convolutions
+    and matrix products are computed in; boxes, suppression and probabilities are float32 in any case.
+    """
+
+    detectors: tuple[LoadedDetector, ...]
+    categories: dict[int, str]
+    flips: bool = True
+    max_detections: int = 100
+    segmenters: tuple[LoadedSegmenter, ...] = ()
+    classifiers: tuple[LoadedClassifier, ...] = ()
+    triplet: Triplet = HALF
+    gate: Literal["soft", "hard"] = "soft"
+    gate_threshold: float = GATE
+    pairs: tuple[LoadedPair, ...] = ()
+    precision: torch.dtype = torch.float32
+
+    @property
+    def models(self) -> tuple[LoadedDetector | LoadedSegmenter | LoadedClassifier, ...]:
+        """All of them."""
+        return (*self.detectors, *self.segmenters, *self.classifiers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return next(self.models[0].model.parameters()).device
+
+    @property
+    def canvas_size(self) -> int:
+        """Side of the canvases to hand to `find`: that of the largest model."""
+        return max(model.canvas_size for model in self.models)
+
+    @property
+    def is_vinbig(self) -> bool:
+        """Whether the rows are the 14 findings, so that "No finding" (category 15) has a meaning."""
+        return bool(self.detectors) and self.categories == VINBIG_CATEGORIES
+
+    def find(self, canvases: np.ndarray, sizes: Sequence[tuple[int, int]]) -> Findings:
+        """The findings of a batch of radiographs: `combine` of what `look` saw.
+
+        canvases: (B, S, S) uint8 with S = `canvas_size`. sizes: (width, height) of each in original pixels.
+        """
+        return self.combine(self.look(canvases), sizes)
+
+    def look(self, canvases: np.ndarray) -> Seen:
+        """All models and views over a batch of canvases (B, S, S) uint8; the half of `find` for the GPU, if any."""
+        seen = Seen()
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            for classifier in self.classifiers:
+                scaled = _all_rescaled(canvases, classifier.canvas_size)
+                for flip in self._views(classifier.flips):
+                    seen.labels.append((classifier, classifier.probability(scaled, flip)))
+            paired = self._paired(canvases)
+            for segmenter in self.segmenters:
+                scaled = _all_rescaled(canvases, segmenter.canvas_size)
+                for flip in self._views(segmenter.flips):
+                    found = paired.get((id(segmenter), flip))
+                    seen.masks.append(segmenter.probability(scaled, flip) if found is None else found)
+            for detector in self.detectors:
+                scaled = _all_rescaled(canvases, detector.canvas_size)
+                for flip in self._views(detector.flips):
+                    seen.boxes.append((detector, paired.get((id(detector), flip)) or detector.detect(scaled, flip)))
+        return seen
+
+    def combine(self, seen: Seen, sizes: Sequence[tuple[int, int]]) -> Findings:
+        """The findings of the radiographs that `look` saw; needs no model.
+
+        Detectors give boxes, at most `max_detections` a radiograph, highest score first; for the 14 findings there is
+        one "No finding" row a radiograph, whose probability is that of an abnormal/normal classifier where there is
+        one. A segmenter refines the detectors' pneumothorax boxes (`refine`); without detectors, each component
+        of its masks is a row. Classifiers alone give a row with the radiograph's own box for each label.
+        """
+        labels = _label_probabilities(seen)
+        maps = self._maps(seen)
+        if maps is None:
+            components, masks = BoxTable.empty(), {}
+        else:
+            components, masks = self._components(maps, sizes, labels)
+        if self.detectors:
+            table = self._boxes(seen, sizes)
+            if self.segmenters:
+                table, masks = refine(table, components, masks, self.segmenters[0].refinement, self._pneumothorax)
+        elif self.segmenters:
+            table = components
+        else:
+            table = self._label_rows(labels, sizes)
+        abnormal = labels.get(ABNORMAL)
+        if abnormal is not None and self.gate == "hard":
+            is_normal = abnormal < self.gate_threshold
+            table, masks = _left_out(table, masks, is_normal)
+            abnormal = np.where(is_normal, 0.0, abnormal)
+        if self.is_vinbig or (abnormal is not None and NO_FINDING_CATEGORY not in self.categories):
+            table = BoxTable.concatenate([table, no_finding_rows(table, len(sizes), abnormal)])
+        return Findings(table, masks, maps, labels)
+
+    @property
+    def _pneumothorax(self) -> int:
+        return next(number for number, name in self.categories.items() if name == FINDINGS[PNEUMOTHORAX])
+
+    def _paired(self, canvases: np.ndarray) -> dict[tuple[int, bool], Any]:
+        """(id of the detector or segmenter, view) → what it finds, of the pairs on one trunk."""
+        found: dict[tuple[int, bool], Any] = {}
+        for pair in self.pairs:
+            scaled = _all_rescaled(canvases, pair.detector.canvas_size)
+            for flip in self._views(pair.flips):
+                found[id(pair.detector), flip], found[id(pair.segmenter), flip] = pair.find(scaled, flip)
+        return found
+
+    def _boxes(self, seen: Seen, sizes: Sequence[tuple[int, int]]) -> BoxTable:
+        tables, sources = [], []
+        for source, (detector, found) in enumerate(seen.boxes):
+            for image, (boxes, labels, scores) in enumerate(found):
+                boxes = Canvas(*sizes[image], detector.canvas_size).to_original(boxes)
+                tables.append(BoxTable.of(np.full(len(boxes), image), labels, boxes, scores))
+                sources.append(np.full(len(boxes), source))
+        table = BoxTable.concatenate(tables)
+        if len(seen.boxes) > 1:
+            weights = [1.0] * len(seen.boxes)
+            table = weighted_boxes_fusion(table, np.concatenate(sources), weights, FUSION_IOU).table
+        return table.best_per_image(self.max_detections)
+
+    def _maps(self, seen: Seen) -> np.ndarray | None:
+        """Mean probability of the segmenters and views, (B, K, S, S), on the largest of their canvases."""
+        if not seen.masks:
+            return None
+        size = max(segmenter.canvas_size for segmenter in self.segmenters)
+        total = 0.0
+        for found in seen.masks:
+            total = total + np.stack([[_rescaled(channel, size) for channel in channels] for channels in found])
+        # In the steps in which they are kept, so that masks drawn now and thresholds searched later see the same.
+        return np.rint(total / len(seen.masks) * 255).astype(np.float32) / 255
+
+    def _components(
+        self, maps: np.ndarray, sizes: Sequence[tuple[int, int]], labels: dict[str, np.ndarray]
+    ) -> tuple[BoxTable, dict[int, dict[str, Any]]]:
+        """Connected components of the masks, as rows."""
+        gate = labels.get(FINDINGS[PNEUMOTHORAX])
+        categories = list(self.segmenters[0].categories)
+        tables, masks, n = [], {}, 0
+        for image, channels in enumerate(maps):
+            if gate is not None and self.gate == "hard" and gate[image] < self.gate_threshold:
+                continue
+            canvas = Canvas(*sizes[image], channels.shape[-1])
+            table, own = mask_findings(channels, canvas, categories, self.triplet, image)
+            if gate is not None and self.gate == "soft":
+                table = dataclasses.replace(table, scores=table.scores * gate[image])
+            tables.append(table)
+            masks |= {n + row: mask for row, mask in own.items()}
+            n += len(table)
+        return BoxTable.concatenate(tables), masks
+
+    def _label_rows(self, labels: dict[str, np.ndarray], sizes: Sequence[tuple[int, int]]) -> BoxTable:
+        tables = []
+        for category, name in self.categories.items():
+            boxes = [(0, 0, width, height) for width, height in sizes]
+            tables.append(BoxTable.of(np.arange(len(sizes)), np.full(len(sizes), category), boxes, labels[name]))
+        table = BoxTable.concatenate(tables) if tables else BoxTable.empty()
+        return table.select(np.lexsort((-table.scores, table.images)))
+
+    def _views(self, flips: bool) -> tuple[bool, ...]:
+        return (False, True) if self.flips and flips else (False,)
+
+
+def no_finding_rows(table: BoxTable, n_images: int, abnormal: np.ndarray | None = None) -> BoxTable:
+    """One row a radiograph with the probability that it is normal.
+
+    abnormal: (n_images,) a classifier's probability that it is not; without one, the score of its surest finding.
+
+    It is soft on purpose: deciding normal or abnormal and deleting the rest costs mean average precision.
+    """
+    if abnormal is None:
+        abnormal = np.zeros(n_images)
+        np.maximum.at(abnormal, table.images, table.scores)
+    return BoxTable.of(
+        np.arange(n_images), np.full(n_images, NO_FINDING_CATEGORY), [NO_FINDING_BOX] * n_images, 1 - abnormal
+    )
+
+
+def load_pipeline(
+    runs: Sequence[Path],
+    device: torch.device,
+    flips: bool = True,
+    gate: Literal["soft", "hard"] = "soft",
+    gate_threshold: float | None = None,
+    triplet: Triplet | None = None,
+    prune: int = 0,
+    runtime: Literal["torch", "onnx"] = "torch",
+) -> Pipeline:
+    """Loads run directories of any tasks onto a device.
+
+    gate_threshold, triplet: None for what the first segmenter's run was fitted to, 0.5 where it was not.
+    prune: level to which U-Net++ are cut; 0 leaves them whole. runtime: what runs the models; onnx takes ONNX files,
+    too, and looks for one in each run directory.
+    Raises InputError if one is no run, or models of one task disagree on what they find.
+    """
+    if not runs:
+        raise InputError("no run directory given: name at least one after --weights")
+    loaded: dict[str, list[Any]] = {"detection": [], "segmentation": [], "classification": []}
+    pairs: tuple[LoadedPair, ...] = ()
+    for run in runs:
+        if runtime == "onnx":
+            from xray.inference.onnx_runtime import load_onnx
+
+            found, own = load_onnx(run, device)
+            pairs += own
+        elif run.suffix == ".onnx":
+            raise InputError(f"{run} is an ONNX file: add --runtime onnx, or give the run directory it was made from")
+        else:
+            found = load_run(run, device, prune)
+        for task, model in found:
+            loaded[task].append(model)
+            if task != "classification" and model.categories != loaded[task][0].categories:
+                raise InputError(
+                    f"{run} finds other categories than {runs[0]}: models of one ensemble must agree on them"
+                )
+    detectors, segmenters, classifiers = (tuple(models) for models in loaded.values())
+    if detectors and segmenters and not _finds_pneumothorax(detectors[0], segmenters[0]):
+        raise InputError(
+            "a segmenter beside a detector refines its pneumothorax boxes: the detector must know Pneumothorax, the "
+            "segmenter nothing else"
+        )
+    categories = (detectors or segmenters)[0].categories if detectors or segmenters else _label_categories(classifiers)
+    fitted = segmenters[0] if segmenters else None
+    if gate_threshold is None:
+        gate_threshold = fitted.gate if fitted and fitted.gate is not None else GATE
+    if runtime == "torch":
+        pairs = pairs_on_one_trunk(detectors, segmenters)  # before their tensors change
+        for model in (*detectors, *segmenters, *classifiers):
+            prepare(model, device)
+    return Pipeline(
+        detectors,
+        categories,
+        flips,
+        segmenters=segmenters,
+        classifiers=classifiers,
+        triplet=triplet or (fitted.triplet if fitted else HALF),
+        gate=gate,
+        gate_threshold=gate_threshold,
+        pairs=pairs,
+    )
+
+
+def _label_categories(classifiers: Sequence[LoadedClassifier]) -> dict[int, str]:
+    categories: dict[int, str] = {}
+    for classifier in classifiers:
+        for number, name in classifier.categories.items():
+            if categories.setdefault(number, name) != name:
+                raise InputError(
+                    f"category {number} is {categories[number]} to one classifier and {name} to another: models of one "
+                    "ensemble must agree on them"
+                )
+    return dict(sorted(categories.items()))
+
+
+def _finds_pneumothorax(detector: LoadedDetector, segmenter: LoadedSegmenter) -> bool:
+    name = FINDINGS[PNEUMOTHORAX]
+    return name in detector.categories.values() and list(segmenter.categories.values()) == [name]
+
+
+def _left_out(table: BoxTable, masks: dict[int, Any], images: np.ndarray) -> tuple[BoxTable, dict[int, Any]]:
+    """Without the rows of the images for which `images`, (B,) bool, holds; masks keep their rows."""
+    kept = np.flatnonzero(~images[table.images])
+    return table.select(kept), {number: masks[row] for number, row in enumerate(kept.tolist()) if row in masks}
+
+
+def _label_probabilities(seen: Seen) -> dict[str, np.ndarray]:
+    """Name of each label → (B,) mean probability over the models and views that know it."""
+    found: dict[str, list[np.ndarray]] = {}
+    for classifier, probabilities in seen.labels:
+        for label, column in zip(classifier.labels, probabilities.T, strict=True):
+            found.setdefault(label, []).append(column)
+    return {label: np.mean(columns, axis=0) for label, columns in found.items()}
+
+
+def _all_rescaled(canvases: np.ndarray, size: int) -> np.ndarray:
+    return canvases if canvases.shape[-1] == size else np.stack([_rescaled(canvas, size) for canvas in canvases])
+
+
+def _rescaled(canvas: np.ndarray, size: int) -> np.ndarray:
+    if len(canvas) == size:
+        return canvas
+    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA if size < len(canvas) else cv2.INTER_LINEAR)

@@ -1,0 +1,190 @@
+"""Two heads on one trunk: a detector and the segmenter that was trained on its frozen trunk, as one model and one run.
+
+`train.py --task segmentation --encoder-from DETECTOR --freeze-encoder` makes such a segmenter. One pass of the trunk
+then serves boxes and masks.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import MobileNetV2, ResNet
+
+from xray.errors import InputError
+from xray.models.detection.detector import Detector, build_detector
+from xray.models.segmentation.segmenter import Segmenter, build_segmenter
+from xray.models.weights import load_deployed
+
+RUN_TASK = "detection+segmentation"
+"""What model.json calls the task of a run that holds both."""
+
+STRIDE_2 = ("relu", "1")
+"""The last stage at half the resolution, of a ResNet and of a MobileNetV2; a detector has no use for its features."""
+
+TRUNK, ENCODER = "detector.backbone.body.", "segmenter.encoder."
+
+
+class DetectorWithMask(nn.Module):
+    """A detector and a segmenter whose encoder is the detector's trunk, for inference.
+
+    Raises ValueError unless `same_trunk` holds.
+    """
+
+    def __init__(self, detector: Detector, segmenter: Segmenter) -> None:
+        super().__init__()
+        if difference := trunk_difference(detector, segmenter):
+            raise ValueError(f"the segmenter does not stand on the detector's trunk: {difference}")
+        self.detector, self.segmenter = detector, segmenter
+
+    def forward(self, images: Tensor) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """Boxes and masks from one pass of the trunk.
+
+        images: (B, 1, S, S) uint8 canvases.
+        Returns the detections as `Detector.forward` does, and the masks' logits (B, K, S, S) float32.
+        Raises ValueError unless S is a multiple of 2**depth of the segmenter and at least twice that.
+        """
+        size = images.shape[-1]
+        if not shares_canvas(self.segmenter, size):
+            raise ValueError(f"canvases of {size} pixels: the segmenter pads them, and would see another border")
+        features = trunk_features(self.detector.backbone.body, self.segmenter.normalise(images))
+        names = self.detector.backbone.body.return_layers.values()
+        detections = self.detector.detect(OrderedDict(zip(names, features[2:], strict=True)), images)
+        logits = self.segmenter.decode(features[: self.segmenter.depth + 1], size, size)
+        return detections, logits
+
+
+def trunk_features(trunk: nn.ModuleDict, pixels: Tensor) -> list[Tensor]:
+    """What the stages of a detector's trunk (`backbone.body`) give, at strides 1 (the pixels), 2, 4, 8, 16 and 32.
+
+    pixels: (B, 3, S, S) float32, normalised.
+    """
+    features = [pixels]
+    for name, stage in trunk.items():
+        pixels = stage(pixels)
+        if name in STRIDE_2 or name in trunk.return_layers:
+            features.append(pixels)
+    return features
+
+
+def shares_canvas(segmenter: Segmenter, size: int) -> bool:
+    """Whether the segmenter takes canvases of `size` pixels a side as they are, without padding them."""
+    multiple = 2**segmenter.depth
+    return size % multiple == 0 and size >= 2 * multiple
+
+
+def same_trunk(detector: Detector, segmenter: Segmenter) -> bool:
+    """Whether one pass of the detector's trunk gives the segmenter's features: all numbers of both are equal."""
+    return not trunk_difference(detector, segmenter)
+
+
+def trunk_difference(detector: Detector, segmenter: Segmenter) -> str:
+    """What keeps the two from sharing a trunk, in words; empty where nothing does.
+
+    Frozen and ordinary batch norm count as equal, since they are in inference. A shallow encoder, or one cut by
+    pruning, is compared in the stages that it has.
+    """
+    reading = segmenter.normalise
+    if not (torch.equal(reading.mean, detector.mean) and torch.equal(reading.std, detector.std)):
+        return f"its encoder reads {segmenter.in_channels} channels, normalised in another way than the detector's 3"
+    # Others may have the same tensors and yet compute something else with them, as timm's ResNets with blurred pooling.
+    if not isinstance(segmenter.encoder, ResNet | MobileNetV2):
+        return f"its encoder {segmenter.encoder_name} is not one of torchvision's networks, the detector's is"
+    encoder, trunk = _numbers(segmenter.encoder), _numbers(detector.backbone.body)
+    stages = {name.split(".")[0] for name in encoder}
+    trunk = {name: value for name, value in trunk.items() if name.split(".")[0] in stages}
+    names = list({**trunk, **encoder})
+    differing = [n for n in names if n not in trunk or n not in encoder or not torch.equal(trunk[n], encoder[n])]
+    return f"{len(differing)} of {len(names)} tensors differ, {differing[0]} first" if differing else ""
+
+
+def _numbers(trunk: nn.Module) -> dict[str, Tensor]:
+    """All that decides what a trunk computes, under the names that a detector's has."""
+    numbers = {name: value for name, value in trunk.state_dict().items() if not name.endswith("num_batches_tracked")}
+    numbers |= {f"{name}.eps": torch.tensor(m.eps) for name, m in trunk.named_modules() if hasattr(m, "eps")}
+    return {name.removeprefix("features."): value for name, value in numbers.items()}
+
+
+def join_runs(first: Path, second: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A detection run and a segmentation run on its trunk, in either order → what `save_deployed` makes one run of.
+
+    Returns the description, {task, detection, segmentation}, and the tensors `detector.…` and `segmenter.…`, in which
+    the trunk is the detector's alone.
+    Raises InputError if they are no runs of these tasks, or share no trunk or no canvas.
+    """
+    runs = {}
+    for run in (first, second):
+        description, state = load_deployed(run)
+        runs[description["task"]] = run, description, state
+    if runs.keys() != {"detection", "segmentation"}:
+        raise InputError(
+            f"{first} and {second} are runs of the tasks {' and '.join(runs)}: give one of detection and one of "
+            "segmentation"
+        )
+    detection_run, detection, detector_state = runs["detection"]
+    segmentation_run, segmentation, segmenter_state = runs["segmentation"]
+    with _as_described(detection_run):
+        detector = _build_detector(detection)
+        detector.load_state_dict(detector_state)
+    with _as_described(segmentation_run):
+        segmenter = _build_segmenter(segmentation)
+        segmenter.load_state_dict(segmenter_state)
+    sizes = detection["canvas_size"], segmentation["canvas_size"]
+    if sizes[0] != sizes[1] or not shares_canvas(segmenter, sizes[0]):
+        raise InputError(
+            f"{detection_run} looks at canvases of {sizes[0]} pixels, {segmentation_run} of {sizes[1]}: on one trunk "
+            f"both must be equal and a multiple of {2**segmenter.depth}; train on datasets converted with one "
+            "--image-size"
+        )
+    if difference := trunk_difference(detector, segmenter):
+        raise InputError(
+            f"{segmentation_run} does not stand on the trunk of {detection_run} ({difference}): train it with --task "
+            f"segmentation --encoder {detection['architecture']['backbone']} --in-channels 3 --encoder-from "
+            f"{detection_run} --freeze-encoder"
+        )
+    state = {f"detector.{name}": value for name, value in detector_state.items()}
+    state |= {f"segmenter.{name}": value for name, value in segmenter_state.items()}
+    state = {name: value for name, value in state.items() if not name.startswith(ENCODER)}
+    return {"task": RUN_TASK, "detection": detection, "segmentation": segmentation}, state
+
+
+def load_detector_with_mask(run: Path) -> tuple[Detector, dict[str, Any], Segmenter, dict[str, Any]]:
+    """A run of `join_runs` → the detector and its description, the segmenter and its description.
+
+    The segmenter is whole: its encoder has the numbers of the detector's trunk. Raises InputError if it is damaged.
+    """
+    description, state = load_deployed(run)
+    with _as_described(run):
+        detection, segmentation = description["detection"], description["segmentation"]
+        detector, segmenter = _build_detector(detection), _build_segmenter(segmentation)
+        trunk = {name.removeprefix(TRUNK): value for name, value in state.items() if name.startswith(TRUNK)}
+        for name, value in segmenter.encoder.state_dict().items():
+            # Frozen norms do not count batches.
+            counts = name.endswith("num_batches_tracked")
+            state[ENCODER + name] = value if counts else trunk[name.removeprefix("features.")]
+        for prefix, model in (("detector.", detector), ("segmenter.", segmenter)):
+            own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            model.load_state_dict(own)
+    return detector.eval(), detection, segmenter.eval(), segmentation
+
+
+def _build_detector(description: dict[str, Any]) -> Detector:
+    categories = [int(category) for category in description["categories"]]
+    return build_detector(max(categories), int(description["canvas_size"]), **description["architecture"])
+
+
+def _build_segmenter(description: dict[str, Any]) -> Segmenter:
+    return build_segmenter(n_classes=len(description["categories"]), **description["architecture"])
+
+
+@contextmanager
+def _as_described(run: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        # PyTorch lists every tensor that differs.
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{run} does not hold the model that its model.json describes: {reason}") from None

@@ -1,0 +1,133 @@
+"""The second stage: what is in each proposed region, and where exactly."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xray.models.batch_shares import normaliser
+from xray.models.detection.anchors import Layout
+from xray.models.detection.matching import Truth, decode, encode, large_enough, match, overlaps, sample
+from xray.models.detection.pooling import pool_regions
+from xray.models.detection.proposals import BETA, Proposals
+from xray.models.detection.suppression import suppress
+
+WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+"""Of the box offsets."""
+BELONGS = 0.5
+"""Overlap from which a proposal belongs to a finding; the others are background."""
+POSITIVES = 0.25
+"""Largest share of the sampled proposals that belongs to a finding."""
+SUPPRESSION = 0.5
+SMALLEST = 1e-2
+"""Sides of a detection in pixels."""
+
+
+class Samples(NamedTuple):
+    """Proposals for the loss, R a radiograph: boxes (B, R, 4), whether they are `real` (B, R), their label (B, R) and
+    the box of their finding, wanted (B, R, 4)."""
+
+    boxes: Tensor
+    real: Tensor
+    labels: Tensor
+    wanted: Tensor
+
+
+class RegionHeads(nn.Module):
+    """torchvision's RoIHeads for canvases of one size: same weights, same detections, same losses."""
+
+    def __init__(
+        self,
+        box_head: nn.Module,
+        box_predictor: nn.Module,
+        samples: int,
+        score_threshold: float,
+        max_detections: int,
+    ) -> None:
+        super().__init__()
+        self.box_head, self.box_predictor = box_head, box_predictor
+        self.samples, self.score_threshold, self.max_detections = samples, score_threshold, max_detections
+
+    def losses(self, rows: Tensor, layout: Layout, proposals: Proposals, truth: Truth) -> dict[str, Tensor]:
+        """What the box head has to learn: loss_classifier and loss_box_reg, scalars.
+
+        rows: `xray.models.detection.pooling.pyramid_rows`. Draws the proposals from torch's default generator.
+        """
+        return self.losses_of(rows, layout, self.select(proposals, truth))
+
+    @torch.no_grad()
+    def select(self, proposals: Proposals, truth: Truth) -> Samples:
+        """Proposals for the loss, with what they belong to; the findings' own boxes count as proposals too."""
+        boxes = torch.cat([proposals.boxes, truth.boxes], 1)
+        finding, labels = match(overlaps(truth, boxes), truth, BELONGS, BELONGS, every_finding=False)
+        labels = torch.where(torch.cat([proposals.real, truth.real], 1), labels, -1)
+        chosen, real = sample(labels, self.samples, POSITIVES)
+        corners = chosen[..., None].expand(-1, -1, 4)
+        wanted = truth.boxes.gather(1, finding.gather(1, chosen)[..., None].expand(-1, -1, 4))
+        return Samples(boxes.gather(1, corners), real, labels.gather(1, chosen), wanted)
+
+    def losses_of(self, rows: Tensor, layout: Layout, samples: Samples) -> dict[str, Tensor]:
+        """The losses of these samples."""
+        present = _present(samples.real)
+        boxes, real, labels, wanted = (part.flatten(0, 1)[present] for part in samples)
+        logits, offsets = self._predict(rows, layout, boxes, present, samples.real.shape)
+        n = normaliser(real.sum())
+        classifier = F.cross_entropy(logits, torch.where(real, labels, -1), ignore_index=-1, reduction="sum") / n
+        learns = (real & (labels > 0))[:, None]
+        own = offsets.gather(1, labels.clamp(min=0)[:, None, None].expand(-1, -1, 4)).squeeze(1)
+        wanted = torch.where(learns, encode(wanted, boxes, WEIGHTS), 0)
+        box_loss = F.smooth_l1_loss(torch.where(learns, own, 0), wanted, beta=BETA, reduction="sum") / n
+        return {"loss_classifier": classifier, "loss_box_reg": box_loss}
+
+    def forward(self, rows: Tensor, layout: Layout, proposals: Proposals) -> list[dict[str, Tensor]]:
+        """Per radiograph `boxes` (M, 4) xyxy in canvas pixels, `labels` (M,) and `scores` (M,), highest first."""
+        batch, count = proposals.real.shape
+        present = _present(proposals.real)
+        boxes = proposals.boxes.flatten(0, 1)[present]
+        logits, offsets = self._predict(rows, layout, boxes, present, proposals.real.shape)
+        scores = logits.softmax(-1)[:, 1:]  # without the background: (R, C)
+        found = decode(offsets[:, 1:], boxes[:, None], WEIGHTS, layout.size)
+        n_labels = scores.shape[1]
+        # Back to fixed places, (B, P, C).
+        everywhere = scores.new_zeros((batch * count, n_labels, 5))
+        everywhere[present] = torch.cat([found, scores[..., None]], -1)
+        found, scores = everywhere.view(batch, count, n_labels, 5).split([4, 1], -1)
+        kept = self._suppressed(found, scores.squeeze(-1)).flatten(1)
+        # Equal scores stay in the order of the proposals, as they do in torchvision.
+        best, order = torch.where(kept, scores.flatten(1), -1).sort(dim=1, descending=True, stable=True)
+        best, order = best[:, : self.max_detections], order[:, : self.max_detections]
+        boxes = found.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4))
+        labels = order % n_labels + 1
+        numbers = (best >= 0).sum(1).tolist()
+        return [
+            {"boxes": boxes[image, :n], "labels": labels[image, :n], "scores": best[image, :n]}
+            for image, n in enumerate(numbers)
+        ]
+
+    def _suppressed(self, found: Tensor, scores: Tensor) -> Tensor:
+        """(B, P, C, 4), (B, P, C) → (B, P, C) bool: what remains when the labels are suppressed one by one."""
+        score, order = scores.transpose(1, 2).sort(dim=2, descending=True, stable=True)  # (B, C, P)
+        boxes = found.transpose(1, 2).gather(2, order[..., None].expand(-1, -1, -1, 4))
+        real = (score > self.score_threshold) & large_enough(boxes, SMALLEST)
+        kept = suppress(boxes.flatten(0, 1), real.flatten(0, 1), SUPPRESSION).view_as(real)
+        return torch.zeros_like(kept).scatter(2, order, kept).transpose(1, 2)
+
+    def _predict(
+        self, rows: Tensor, layout: Layout, boxes: Tensor, present: Tensor, shape: torch.Size
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (R, C + 1) and offsets (R, C + 1, 4) of `boxes` (R, 4), which lie at `present` of `shape` (B, P)."""
+        batch, count = shape
+        features = pool_regions(rows, boxes, present // count, batch, layout)
+        logits, offsets = self.box_predictor(self.box_head(features))
+        return logits.float(), offsets.float().view(len(boxes), -1, 4)
+
+
+def _present(real: Tensor) -> Tensor:
+    """The places of a batch (B, P) to compute, (R,) int64: on a CPU those that are real.
+
+    On a GPU all of them: to count the real ones takes longer than to compute what nobody reads.
+    """
+    if real.device.type == "cpu":
+        return real.flatten().nonzero().squeeze(1)
+    return torch.arange(real.numel(), device=real.device)

@@ -1,0 +1,220 @@
+"""What DICOM SR and SEG share: whom and which image they speak of, what made them, and their identifiers.
+
+Of the source only what places an object in its study is taken over: patient, study, and the reference to the image.
+Descriptions, comments, names of devices and institutions, and private elements stay behind.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import re
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import UID
+from pydicom.valuerep import DA, TM, DSfloat
+
+from xray import __version__
+from xray.errors import InputError
+from xray.files import complete
+from xray.radiographs.dicom import read_elements
+
+MANUFACTURER = MODEL_NAME = "xray"
+NOT_FOR_CLINICAL_USE = "not for clinical use"
+ROOT = uuid.UUID("6f0e2c1a-3b57-4d8e-9a41-c8d2f7b06e35")
+"""From it all identifiers are derived that must come out the same again; all are UUIDs under 2.25 (PS3.5 B.2)."""
+
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+# Keyword → most characters; a name has three groups of 64 (PS3.5 6.2).
+_TEXTS = {
+    "PatientName": 194,
+    "PatientID": 64,
+    "IssuerOfPatientID": 64,
+    "AccessionNumber": 16,
+    "StudyID": 16,
+    "ReferringPhysicianName": 194,
+}
+_PATTERNS = {
+    "PatientBirthDate": (r"\d{8}", DA),
+    "StudyDate": (r"\d{8}", DA),
+    "StudyTime": (r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?", TM),
+    "PatientSex": (r"[MFO]", str),
+}
+_OTHERS = (
+    *("SpecificCharacterSet", "Modality", "InstanceNumber", "Rows", "Columns", "FrameOfReferenceUID"),
+    *("PatientOrientation", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """What found the findings. parameters: name → value, of which the models' hashes are some."""
+
+    name: str
+    version: str
+    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """32 hexadecimal digits that change with any of it."""
+        content = json.dumps([self.name, self.version, dict(self.parameters)])
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def algorithm_of(runs: Sequence[Path], **settings: object) -> Algorithm:
+    """The models of run directories or ONNX files, by the hashes of these, and the settings they are used with."""
+    parameters = {}
+    for number, run in enumerate(runs, 1):
+        task = "ONNX" if run.is_file() else json.loads((run / "model.json").read_text())["task"]
+        with (run if run.is_file() else run / "model.safetensors").open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        parameters[f"model {number}"] = f"{task} sha256:{digest}"
+    return Algorithm(MODEL_NAME, __version__, parameters | {name: str(value) for name, value in settings.items()})
+
+
+def read_source(path: Path) -> Dataset:
+    """What SR and SEG need to know of the image in a DICOM file; no pixel is read.
+
+    Raises InputError where it is no such file, or does not say which image of which study it is.
+    """
+    source = read_elements(path, (*_UIDS, *_TEXTS, *_PATTERNS, *_OTHERS))
+    try:
+        return reduced(source)
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from None
+
+
+def reduced(source: Dataset) -> Dataset:
+    """Of a data set of an image only what SR and SEG take over, each value as its type must be, else empty.
+
+    Raises InputError for what is no image, or does not say which image of which study it is.
+    """
+    with quietly():
+        return _reduced(source)
+
+
+def _reduced(source: Dataset) -> Dataset:
+    kept = Dataset()
+    for keyword in _UIDS:
+        # Whole: what was cut, or one of several, would refer to something else.
+        identifier = str(_value(source, keyword) or "").strip(" \0")
+        # Components with leading zeros are wrong but met, and the reference must be to the very same.
+        if len(identifier) > 64 or not re.fullmatch(r"[0-9]+(\.[0-9]+)+", identifier, re.ASCII):
+            raise InputError(f"no SR or SEG can refer to it, as its {keyword} is missing or no identifier")
+        setattr(kept, keyword, identifier)
+    if "Image Storage" not in UID(kept.SOPClassUID).name:
+        raise InputError("no SR or SEG can refer to it, as its SOPClassUID is none of an image")
+    for keyword, length in _TEXTS.items():
+        groups = _text(source, keyword, length).split("=")[:3] if length > 64 else [_text(source, keyword, length)]
+        setattr(kept, keyword, "=".join(group[:64] for group in groups))
+    for keyword, (pattern, kind) in _PATTERNS.items():
+        text = _text(source, keyword, 16)
+        setattr(kept, keyword, text if re.fullmatch(pattern, text) and _is_valid(kind, text) else "")
+    if not kept.IssuerOfPatientID:
+        del kept.IssuerOfPatientID
+    kept.Modality = _text(source, "Modality", 16) or "OT"
+    kept.Rows, kept.Columns = (int(_number(source, keyword) or 0) for keyword in ("Rows", "Columns"))
+    kept.InstanceNumber = max(1, int(_number(source, "InstanceNumber") or 1))
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)+", frame := _text(source, "FrameOfReferenceUID", 64)):
+        kept.FrameOfReferenceUID = frame
+    kept.PatientOrientation = _directions(source)
+    _keep_loss(source, kept)
+    in_unicode(kept, *(str(kept[keyword].value) for keyword in _TEXTS if keyword in kept))
+    return kept
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keeps pydicom and highdicom from telling of odd values, which would put names and identifiers into logs."""
+    for library in ("highdicom", "pydicom"):
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def in_unicode(dataset: Dataset, *texts: str) -> None:
+    """Has a data set written in UTF-8 if these texts, of those it holds, need it."""
+    if not all(text.isascii() for text in texts):
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+
+
+def series_uid(source: Dataset, kind: str, algorithm: Algorithm) -> str:
+    """The series of all objects of a kind ("SR", "SEG") that one algorithm makes in one study."""
+    return _uid(uuid.uuid5(ROOT, f"{kind} {source.StudyInstanceUID} {algorithm.digest}"))
+
+
+def device_uid(algorithm: Algorithm) -> str:
+    """Identifies the software with its models."""
+    return _uid(uuid.uuid5(ROOT, f"device {algorithm.digest}"))
+
+
+def new_uid() -> str:
+    """An identifier that nothing else has."""
+    return _uid(uuid.uuid4())
+
+
+def save_object(path: Path, dataset: Dataset) -> None:
+    """Writes a DICOM file, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with complete(path) as temporary, quietly():
+        dataset.save_as(temporary, enforce_file_format=True)
+
+
+def _uid(number: uuid.UUID) -> str:
+    return f"2.25.{number.int}"
+
+
+def _value(dataset: Dataset, keyword: str) -> Any:
+    # What pydicom raises on a value that is none of its type is not worth telling apart: there is no such value.
+    with contextlib.suppress(Exception):
+        return dataset.get(keyword)
+    return None
+
+
+def _text(dataset: Dataset, keyword: str, length: int) -> str:
+    value = _value(dataset, keyword)
+    if isinstance(value, MultiValue | list | tuple):
+        value = value[0] if value else None
+    text = "" if value is None else str(value)
+    return re.sub(r"[\\\x00-\x1f\x7f]", "", text).strip()[:length].strip()
+
+
+def _is_valid(kind: Callable[[str], Any], text: str) -> bool:
+    try:
+        return bool(kind(text))
+    except ValueError:
+        return False
+
+
+def _number(dataset: Dataset, keyword: str) -> float | None:
+    value = _value(dataset, keyword)
+    with contextlib.suppress(TypeError, ValueError):
+        return float(value) if math.isfinite(float(value)) else None
+    return None
+
+
+def _directions(source: Dataset) -> list[str]:
+    """Where rows and columns lead, such as left and foot, and nothing where that is not said."""
+    value = _value(source, "PatientOrientation")
+    words = [str(word) for word in value] if isinstance(value, MultiValue | list | tuple) else []
+    return words if len(words) == 2 and all(re.fullmatch(r"[ALPRHF]{1,3}", word) for word in words) else []
+
+
+def _keep_loss(source: Dataset, kept: Dataset) -> None:
+    """That the source was compressed with loss, which stays true of all that is made of it (PS3.3 C.7.6.1.1.5)."""
+    if _text(source, "LossyImageCompression", 16) != "01":
+        return
+    kept.LossyImageCompression = "01"
+    if ratio := _number(source, "LossyImageCompressionRatio"):
+        kept.LossyImageCompressionRatio = DSfloat(ratio, auto_format=True)
+    if re.fullmatch(r"[A-Z0-9_ ]{1,16}", method := _text(source, "LossyImageCompressionMethod", 16)):
+        kept.LossyImageCompressionMethod = method

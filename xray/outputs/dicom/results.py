@@ -1,0 +1,108 @@
+"""Findings as DICOM objects beside or instead of files: what inference writes, and what a DICOM node returns."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from xray.errors import InputError
+from xray.outputs.dicom.objects import Algorithm, read_source, save_object
+from xray.radiographs.dicom import is_dicom
+from xray.radiographs.names import inside, safe_path
+from xray.structures.boxes import BoxTable
+
+NO_DICOM = "no DICOM file"
+NO_REFERENCE = "not said which image of which study it is"
+
+
+@dataclasses.dataclass(frozen=True)
+class DicomResults:
+    """Makes structured reports and segmentations of findings.
+
+    categories: category id → name. threshold: lowest score of a finding that a report holds. sr, seg: which are wanted.
+    """
+
+    categories: Mapping[int, str]
+    algorithm: Algorithm
+    threshold: float = 0.3
+    sr: bool = True
+    seg: bool = True
+
+    def of(
+        self, path: Path, table: BoxTable, masks: Mapping[int, Any], labels: Mapping[str, float] | None = None
+    ) -> dict[str, Dataset]:
+        """The objects that are wanted, by "sr" and "seg"; there is no "seg" without a mask.
+
+        path: the DICOM file of a radiograph. table, masks: its rows and their masks. labels: name → probability.
+        Raises InputError where it does not say which image of which study it is.
+        """
+        # highdicom takes a second to import, which commands without these objects need not wait for.
+        from xray.outputs.dicom.segmentation import joined_masks, segmentation
+        from xray.outputs.dicom.structured_report import structured_report
+
+        source, objects = read_source(path), {}
+        if self.sr:
+            objects["sr"] = structured_report(source, table, self.categories, self.algorithm, labels, self.threshold)
+        if self.seg and masks:
+            objects["seg"] = segmentation(source, joined_masks(table, masks), self.categories, self.algorithm)
+        return objects
+
+    def write(
+        self,
+        out: Path,
+        name: str,
+        path: Path,
+        table: BoxTable,
+        masks: Mapping[int, Any],
+        labels: Mapping[str, float] | None = None,
+    ) -> None:
+        """Writes OUT/sr/<name>.dcm and OUT/seg/<name>.dcm, each whole; a file they cannot speak of gets none."""
+        objects = self.of(path, table, masks, labels) if fault_of_source(path) is None else {}
+        self.discard(out, name)
+        for kind, found in objects.items():
+            save_object(object_path(out, kind, name), found)
+
+    def discard(self, out: Path, name: str) -> None:
+        """Deletes what an earlier command, whose findings are not these, wrote of a radiograph."""
+        for kind in ("sr", "seg"):
+            if getattr(self, kind):
+                object_path(out, kind, name).unlink(missing_ok=True)
+
+    def summary(self, out: Path, read: Iterable[tuple[str, Path]]) -> list[str]:
+        """What was written and what not, and why, in a line for each kind. read: (name, file) of all radiographs."""
+        left_out: collections.Counter[str] = collections.Counter()
+        written: collections.Counter[str] = collections.Counter()
+        read = list(read)
+        for name, path in read:
+            found = [kind for kind in ("sr", "seg") if getattr(self, kind) and object_path(out, kind, name).is_file()]
+            written.update(found)
+            if not found and (fault := fault_of_source(path)) is not None:
+                left_out[fault] += 1
+        lines = [f"{written['sr']} SR: {out / 'sr'}"] if self.sr else []
+        if self.seg:
+            without = len(read) - written["seg"] - left_out.total()
+            lines.append(f"{written['seg']} SEG: {out / 'seg'} (radiographs without a mask: {without})")
+        if left_out:
+            reasons = ", ".join(f"{count} ({reason})" for reason, count in left_out.most_common())
+            lines.append(f"left out by SR and SEG: {reasons}")
+        return lines
+
+
+def fault_of_source(path: Path) -> str | None:
+    """NO_DICOM or NO_REFERENCE for a file of which there can be no SR or SEG, None for every other."""
+    try:
+        with path.open("rb") as file:
+            if not is_dicom(file.read(132)):
+                return NO_DICOM
+        read_source(path)
+    except (InputError, OSError):
+        return NO_REFERENCE
+    return None
+
+
+def object_path(out: Path, kind: str, name: str) -> Path:
+    """OUT/sr/<name>.dcm or OUT/seg/<name>.dcm."""
+    return inside(out, f"{kind}/{safe_path(name)}.dcm")

@@ -1,0 +1,116 @@
+"""The masks of one radiograph as a DICOM segmentation: BINARY, a segment for each category, pixel on pixel."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.color import CIELabColor
+from highdicom.enum import ContentQualificationValues
+from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+
+from xray.errors import InputError
+from xray.findings import colour_of
+from xray.outputs.dicom import codes as dicom_codes
+from xray.outputs.dicom import objects as dicom_objects
+from xray.outputs.dicom.objects import Algorithm
+from xray.structures.boxes import BoxTable
+from xray.structures.masks import decode_mask
+
+SERIES_NUMBER = 9902
+SERIES_DESCRIPTION = f"xray masks, {dicom_objects.NOT_FOR_CLINICAL_USE}"
+
+
+def joined_masks(table: BoxTable, masks: Mapping[int, Any]) -> dict[int, np.ndarray]:
+    """Category id → (height, width) uint8 of 0 and 1: all masks of a category in one; no category without a mask.
+
+    table: rows of one radiograph. masks: row of the table → COCO RLE of its size.
+    """
+    joined: dict[int, np.ndarray] = {}
+    for row, rle in masks.items():
+        label, mask = int(table.labels[row]), decode_mask(rle)
+        joined[label] = joined[label] | mask if label in joined else mask
+    return dict(sorted(joined.items()))
+
+
+def segmentation(
+    source: Dataset, masks: Mapping[int, np.ndarray], categories: Mapping[int, str], algorithm: Algorithm
+) -> Dataset:
+    """The segmentation of one radiograph.
+
+    source: of its DICOM file, with or without pixels; what is taken over of it says `dicom_objects`.
+    masks: category id → (Rows, Columns) of 0 and 1, at least one. categories: category id → name.
+
+    Raises InputError where the source does not say which image of which study it is, or has another size.
+    """
+    with dicom_objects.quietly():
+        return _segmentation(dicom_objects.reduced(source), masks, categories, algorithm)
+
+
+def _segmentation(
+    source: Dataset, masks: Mapping[int, np.ndarray], categories: Mapping[int, str], algorithm: Algorithm
+) -> Dataset:
+    size = (source.Rows, source.Columns)
+    if not masks or any(mask.shape != size for mask in masks.values()):
+        shapes = sorted({mask.shape for mask in masks.values()})
+        raise InputError(f"masks of (rows, columns) {shapes} for an image of {size}: there must be some, of its size")
+    names = [categories.get(label, f"category {label}") for label in masks]
+    dicom_objects.in_unicode(source, *names)
+    identified = AlgorithmIdentificationSequence(
+        algorithm.name,
+        dicom_codes.ARTIFICIAL_INTELLIGENCE,
+        algorithm.version,
+        dicom_objects.MANUFACTURER,
+        dict(algorithm.parameters) or None,
+    )
+    segments = [
+        _segment(number, label, name, identified)
+        for number, (label, name) in enumerate(zip(masks, names, strict=True), 1)
+    ]
+    pixels = np.stack([mask.astype(np.uint8) for mask in masks.values()], axis=-1)[None]
+    found = Segmentation(
+        source_images=[source],
+        pixel_array=pixels,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=segments,
+        series_instance_uid=dicom_objects.series_uid(source, "SEG", algorithm),
+        series_number=SERIES_NUMBER,
+        series_description=SERIES_DESCRIPTION,
+        sop_instance_uid=dicom_objects.new_uid(),
+        instance_number=source.InstanceNumber,
+        manufacturer=dicom_objects.MANUFACTURER,
+        manufacturer_model_name=dicom_objects.MODEL_NAME,
+        software_versions=algorithm.version,
+        device_serial_number=algorithm.digest,
+        content_label="XRAY_MASKS",
+        content_description=f"Found by software, {dicom_objects.NOT_FOR_CLINICAL_USE}",
+        content_qualification=ContentQualificationValues.RESEARCH,
+        coding_schemes=[dicom_codes.private_scheme()],
+        # A category whose mask is empty was looked for too.
+        omit_empty_frames=False,
+    )
+    # Radiographs have no position in space, which would tell (PS3.3 C.7.6.1).
+    found.PatientOrientation = source.PatientOrientation
+    return found
+
+
+def _segment(number: int, label: int, name: str, algorithm: AlgorithmIdentificationSequence) -> SegmentDescription:
+    side = dicom_codes.lung_side(name)
+    kind = CodedConcept.from_code(dicom_codes.LUNG if side else dicom_codes.finding_code(name))
+    segment = SegmentDescription(
+        number,
+        dicom_codes.finding_code(name).meaning if side is None else name,
+        dicom_codes.ANATOMICAL_STRUCTURE if side else dicom_codes.ABNORMAL_STRUCTURE,
+        kind,
+        "AUTOMATIC",
+        algorithm,
+        tracking_uid=dicom_objects.new_uid(),
+        tracking_id=f"Mask {number}",
+        display_color=CIELabColor.from_string(colour_of(label)),
+    )
+    if side:
+        kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept.from_code(side)]
+        segment.SegmentedPropertyTypeCodeSequence = [kind]
+    return segment

@@ -1,0 +1,93 @@
+"""Findings of one radiograph as a picture, with the truth beside it where it is known, and the confidence in words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from xray.findings import NO_FINDING_NAME, colour_of
+from xray.outputs.pictures.overlays import Region, draw_overlay, draw_side_by_side, marks_of
+from xray.structures.boxes import BoxTable
+from xray.structures.masks import decode_mask
+
+CERTAINTY = ((0.9, "consistent with"), (0.625, "probable"), (0.375, "possible"), (0.1, "less likely"))
+"""Lowest probability of each term of the lexicon that radiologists were proposed for their reports, whose terms mean
+more than 90, about 75, about 50, about 25, and less than 10 % (Panicek and Hricak 2016, doi:10.2214/AJR.15.15895)."""
+UNLIKELY = "unlikely"
+MOST_NAMED = 3
+
+
+def certainty(probability: float) -> str:
+    """A probability in [0, 1] as a radiologist's term, from "unlikely" to "consistent with"."""
+    return next((term for lowest, term in CERTAINTY if probability >= lowest), UNLIKELY)
+
+
+def in_words(table: BoxTable, categories: Mapping[int, str]) -> str:
+    """The findings of one radiograph, surest first: "consistent with Pneumothorax (0.93), possible Nodule (0.41)".
+
+    Of each finding the surest row counts; at most three are named, and none under 0.1.
+    """
+    surest: dict[int, float] = {}
+    for label, score in zip(table.labels.tolist(), table.scores.tolist(), strict=True):
+        if label in categories:
+            surest[label] = max(score, surest.get(label, 0.0))
+    named = sorted(((score, label) for label, score in surest.items() if score >= CERTAINTY[-1][0]), reverse=True)
+    if not named:
+        what = next(iter(categories.values())) if len(categories) == 1 else "any finding"
+        return f"{UNLIKELY}: {what} ({max(surest.values(), default=0.0):.2f})"
+    return ", ".join(f"{certainty(score)} {categories[label]} ({score:.2f})" for score, label in named[:MOST_NAMED])
+
+
+def draw_findings(
+    pixels: np.ndarray,
+    table: BoxTable,
+    masks: Mapping[int, Any],
+    categories: Mapping[int, str],
+    title: str = "",
+    scored: bool = True,
+    threshold: float = 0.3,
+    max_side: int = 1600,
+    min_side: int = 512,
+) -> np.ndarray:
+    """Boxes and masks of one radiograph on its pixels → (h, w, 3) uint8 RGB.
+
+    pixels: (height, width) uint8. table: its rows, boxes in these pixels. masks: row of the table → COCO RLE of the
+    whole radiograph, at whatever size. scored: False for the truth, which is drawn whole; otherwise what scores less
+    than `threshold` is left out. max_side, min_side: as for `draw_overlay`.
+    """
+    height, width = pixels.shape
+    marks, normal = marks_of(table, categories, scored)
+    regions = []
+    for row, rle in masks.items():
+        if scored and table.scores[row] < threshold:
+            continue
+        mask = decode_mask(rle)
+        if mask.shape != pixels.shape:
+            mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+        regions.append(Region(mask, colour_of(int(table.labels[row]))))
+    sides = {"max_side": max_side, "min_side": min_side}
+    nothing = nothing_of(categories)
+    return draw_overlay(pixels, marks, regions, title, normal=normal, threshold=threshold, nothing=nothing, **sides)
+
+
+def nothing_of(categories: Mapping[int, str]) -> str:
+    """What a radiograph without any of the categories is: one without the only one may well have other findings."""
+    return f"no {next(iter(categories.values()))}" if len(categories) == 1 else NO_FINDING_NAME
+
+
+def draw_with_truth(truth: np.ndarray, found: np.ndarray, shown: BoxTable, words: str, categories: Any) -> np.ndarray:
+    """The pictures of the truth and of what was found side by side, under what is there and `words` for the other.
+
+    shown: the truth's rows. categories: id → name.
+    """
+    names = list(dict.fromkeys(categories[label] for label in sorted(shown.labels.tolist()) if label in categories))
+    return draw_side_by_side(
+        truth, found, (f"truth: {', '.join(names) or nothing_of(categories)}", f"prediction: {words}")
+    )
+
+
+def rows_of(table: BoxTable, masks: Mapping[int, Any], image: int) -> tuple[BoxTable, dict[int, Any]]:
+    """The rows of one image, and their masks by the row's new number."""
+    rows = np.flatnonzero(table.images == image)
+    return table.select(rows), {number: masks[row] for number, row in enumerate(rows.tolist()) if row in masks}

@@ -1,0 +1,177 @@
+"""A page on how good predictions are: one HTML file that needs nothing else, readable on light and dark screens.
+
+The same stands beside it as Markdown, and its figures as PNG files.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xray.datasets.store import Store
+from xray.evaluation.assess import Assessment, assess
+from xray.evaluation.evaluate import Evaluation
+from xray.outputs.report import parts as parts
+from xray.outputs.report.boxes import box_method, box_sections, box_tiles
+from xray.outputs.report.calibration import calibration_method, calibration_sections
+from xray.outputs.report.figures import Figure
+from xray.outputs.report.galleries import Gallery, Pixels, galleries
+from xray.outputs.report.groups import confusion_sections, group_facts, group_sections
+from xray.outputs.report.labels import label_method, label_sections, label_tiles
+from xray.outputs.report.masks import mask_method, mask_sections, mask_tiles
+from xray.outputs.report.page import Page, write_page
+from xray.outputs.report.parts import section
+from xray.outputs.report.training import TrainingCurves, training_sections
+
+
+def write_report(
+    path: Path | str,
+    evaluation: Evaluation,
+    store: Store,
+    predictions_name: str,
+    warnings: Sequence[str] = (),
+    assessment: Assessment | None = None,
+    curves: TrainingCurves | None = None,
+    pixels: Pixels | None = None,
+) -> list[Path]:
+    """Writes the report, as HTML and as Markdown, and its figures beside it; returns the figures' paths.
+
+    Each file is complete or not there. Figures of an earlier report there that this one does not have are removed.
+
+    predictions_name: where the predictions came from, as the reader of the report would name it.
+    warnings: what the reader should know before believing the numbers, one sentence each.
+    assessment: of the evaluation; made here, without intervals, where it is not given.
+    curves: of the run that the predictions are of. pixels: the radiographs, for pictures of single errors.
+    """
+    assessment = assessment or assess(store, evaluation)
+    title, tiles, sections = _contents(evaluation, assessment, pixels)
+    page = Page(
+        title,
+        f"{predictions_name} against {store.path.absolute().name}",
+        warnings,
+        [*tiles, _radiographs_tile(evaluation)],
+        [
+            *sections,
+            *training_sections(curves),
+            _dataset_section(evaluation, store, assessment),
+            _method_section(evaluation, assessment),
+        ],
+    )
+    return write_page(Path(path), page)
+
+
+def _contents(
+    evaluation: Evaluation, assessment: Assessment, pixels: Pixels | None
+) -> tuple[str, list[str], list[str | Figure | Gallery]]:
+    """Title, tiles and sections; first what the predictions are about: masks, otherwise boxes, otherwise labels."""
+    boxes, masks, labels = evaluation.boxes, evaluation.masks, evaluation.labels
+    tiles: list[str] = []
+    sections: list[str | Figure | Gallery] = []
+    if masks:
+        tiles += mask_tiles(masks)
+        sections += mask_sections(masks)
+    elif boxes:
+        tiles += box_tiles(boxes, main=True)
+        sections += box_sections(boxes, main=True)
+    sections += galleries(evaluation, pixels) if pixels and (masks or boxes) else []
+    if labels:
+        is_main = not (masks or boxes)
+        tiles += label_tiles(labels, is_main)
+        sections += label_sections(labels, is_main)
+        sections += galleries(evaluation, pixels) if pixels and is_main else []
+    if masks and boxes:
+        sections += box_sections(boxes, main=False)
+    sections += confusion_sections(assessment.confusion)
+    sections += calibration_sections(assessment)
+    sections += group_sections(assessment.groups)
+    title = "Segmentation report" if masks else "Detection report" if boxes else "Classification report"
+    return title, tiles, sections
+
+
+def _radiographs_tile(evaluation: Evaluation) -> str:
+    alignment, masks = evaluation.alignment, evaluation.masks
+    n = len(alignment)
+    if masks:
+        note = f"{(masks.true > 0).any(axis=1).sum():,} with a true mask"
+    elif evaluation.boxes:
+        note = f"{n - len(np.unique(alignment.truth.images)):,} without findings · {len(alignment.truth):,} boxes"
+    else:
+        patients = {record["patient"] for record in alignment.records if record.get("patient") is not None}
+        note = f"{len(patients):,} patients" if patients else ""
+    return parts.tile("Radiographs", f"{n:,}", None, note)
+
+
+def _dataset_section(evaluation: Evaluation, store: Store, assessment: Assessment) -> str:
+    alignment = evaluation.alignment
+    records, truth, sizes = alignment.records, alignment.truth, alignment.sizes
+    patients = {str(record["patient"]) for record in records if record.get("patient") is not None}
+    groups = sorted({(record["split"], record["fold"]) for record in records})
+    places = ", ".join(split if fold < 0 else f"{split} fold {fold}" for split, fold in groups)
+    conversion, whole = store.conversion, assessment.dataset
+    n_unknown = assessment.scored["n_without_patient"]
+    of_patients = f"{len(patients):,}" if patients else "not known; each radiograph counts as a patient"
+    if patients and n_unknown:
+        of_patients += f"; {n_unknown:,} radiographs of unknown ones, which count as patients of their own"
+    in_all = f"{whole['n_images']:,} radiographs, {whole['n_boxes']:,} boxes"
+    in_all += f", {whole['n_masks']:,} masks" if whole["n_masks"] else ""
+    in_all += f", {whole['n_patients']:,} patients" if whole["n_patients"] else ""
+    facts = {
+        "Dataset": f"{store.path.absolute().name} ({conversion.get('source', 'source not known')}): {in_all}",
+        "Annotations": f"SHA-256 {whole['annotations_sha256']}",
+        "Split": f"SHA-256 {whole['split_sha256']}",
+        "Scored": f"{places}: {len(records):,} of {len(store):,} radiographs",
+        "Their annotations": f"SHA-256 {assessment.scored['annotations_sha256']}",
+        "Patients": of_patients,
+    }
+    if evaluation.boxes or len(truth):
+        per_image = np.bincount(truth.images, minlength=len(records))
+        facts["Radiographs"] = (
+            f"{(per_image == 0).sum():,} without findings, {(per_image > 0).sum():,} with {len(truth):,} boxes, at "
+            f"most {per_image.max(initial=0)} in one"
+        )
+    facts["Sizes"] = (
+        f"width {parts.spread(sizes[:, 0])}, height {parts.spread(sizes[:, 1])} pixels (least, median, most)"
+    )
+    if evaluation.boxes:
+        facts["Box area"] = _areas(((truth.boxes[:, 2:] - truth.boxes[:, :2]) / sizes[truth.images]).prod(axis=1))
+    if evaluation.masks:
+        shares = evaluation.masks.true / sizes.prod(axis=1)[:, None]
+        facts["Mask area"] = _areas(shares[shares > 0])
+    facts["Conversion"] = (
+        ", ".join(f"{name} {value}" for name, value in conversion.get("parameters", {}).items()) or "not recorded"
+    )
+    dropped = conversion.get("dropped", {}).get("counts", {})
+    facts["Left out there"] = ", ".join(f"{count:,} × {reason}" for reason, count in dropped.items()) or "nothing"
+    hint = "The hashes are over what is annotated and how it is split, not over files: they are the same anywhere."
+    return section("Dataset", hint, parts.facts({**facts, **group_facts(assessment.groups)}))
+
+
+def _areas(shares: np.ndarray) -> str:
+    if not len(shares):
+        return "none"
+    low, median, high = 100 * np.quantile(shares, [0.05, 0.5, 0.95])
+    return f"median {median:.1f} % of the radiograph; 5th to 95th percentile {low:.2f}–{high:.1f} %"
+
+
+def _method_section(evaluation: Evaluation, assessment: Assessment) -> str:
+    said = ""
+    if evaluation.masks:
+        said += mask_method(evaluation.masks)
+    if evaluation.labels:
+        said += label_method(evaluation.labels)
+    if evaluation.boxes:
+        said += box_method(evaluation.boxes)
+    if assessment.boxes or assessment.labels or assessment.pixels:
+        said += calibration_method()
+    if any("_ci95" in name for name in evaluation.metrics):
+        who = "patients, with all their radiographs"
+        if assessment.scored["n_patients"] is None:
+            who = "radiographs: their patients are not known, and radiographs of one patient would make it wider"
+        said += f"<p>Intervals are percentiles of a bootstrap that draws {who}."
+        if evaluation.boxes:
+            said += (
+                " A resample repeats radiographs and may lack a rare finding, which makes its mean AP rather higher: "
+                "where there are few radiographs, the intervals of means lie towards the upper side."
+            )
+        said += "</p>"
+    return section("How this is computed", "", said)

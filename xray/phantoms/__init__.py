@@ -1,0 +1,1 @@
+"""How phantoms are drawn and written; `xray.phantoms.vinbig` is the way in."""

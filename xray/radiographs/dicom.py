@@ -1,0 +1,389 @@
+"""One DICOM file → its stored pixel words and what they mean, without trusting the file.
+
+Everything that could make a small file cost much time or memory is bounded before it happens: the transfer syntax is
+read first and must be on a list, inflated data and the bytes spent on the header have a limit, and rows and columns are
+held against the limits and against what the compressed data itself says.
+"""
+
+import dataclasses
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+
+from xray.radiographs.attributes import plain_attributes
+from xray.radiographs.canvas import MAX_PIXELS
+from xray.radiographs.codestream import COMPRESSED, JPEG, RadiographError, decode_codestream, syntax_name
+from xray.radiographs.colour import PALETTE_KEYWORDS, grey_of_palette, grey_of_samples
+from xray.radiographs.elements import (
+    MAX_HEADER_BYTES,
+    MAX_HEADER_READS,
+    UNDEFINED_LENGTH,
+    Elements,
+    LimitedFile,
+    Place,
+    Walker,
+    tag_of,
+)
+from xray.radiographs.grayscale import GreyMeaning, with_window_that_shows
+from xray.radiographs.native_pixels import narrowed, native_size, native_words
+from xray.radiographs.pixel_layout import PALETTE, Layout, layout_of, refuse_frames
+from xray.radiographs.presentation import KEYWORDS, meaning_of, spacing_of, with_functional_groups
+
+__all__ = [
+    "MAX_FRAGMENTS", "MAX_HEADER_BYTES", "MAX_HEADER_READS", "MAX_PIXELS", "NATIVE", "RadiographError",
+    "StoredRadiograph", "check_dicom", "dicom_size", "is_dicom", "read_dicom", "read_elements",
+]  # fmt: skip
+
+MAX_FRAGMENTS = 65_536
+"""Pieces that the compressed pixels may come in."""
+MAX_RATIO = 1024
+"""How many times smaller than its pixels a compressed frame of more than 16 MiB may be; radiographs are 2 to 100."""
+MAX_INFLATED_BYTES = 64 * 2**20
+"""Size of a Deflated file's data set."""
+
+NATIVE = (
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+)
+GE_PRIVATE = "1.2.840.113619.5.2"
+"""Implicit VR little endian whose pixels are big endian."""
+ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
+OTHER_NATIVE = (GE_PRIVATE, ENCAPSULATED_UNCOMPRESSED)
+"""Read from files; no sender offers them."""
+
+WINDOW_MISSED = "its window shows all of it as one grey: shown from its darkest to its brightest value instead"
+
+_T = TypeVar("_T")
+
+_PIXEL_DATA = 0x7FE00010
+_FLOAT_PIXEL_DATA = (0x7FE00008, 0x7FE00009)
+_KEYWORDS = (
+    *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("ViewPosition", "PatientSex", "PatientAge", "Manufacturer"),
+    *KEYWORDS,
+    *PALETTE_KEYWORDS,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredRadiograph:
+    """The pixels of a DICOM file as they are stored.
+
+    words: (H, W) uint8 or uint16.
+    meaning: how they become grey.
+    spacing: (row, column) distance of pixel centres in mm, None where unknown.
+    attributes: view, sex, age and manufacturer, as far as they are known, by `plain_attributes`; nothing that names
+        the patient is read.
+    warnings: what its user should know although it is read; a few fixed texts.
+    """
+
+    words: np.ndarray
+    meaning: GreyMeaning
+    spacing: tuple[float, float] | None
+    attributes: dict[str, str] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that starts with these (at least 132) bytes may be DICOM, with or without the preamble."""
+    return head[128:132] == b"DICM" or _starts_with_element(head)
+
+
+def read_dicom(path: Path) -> StoredRadiograph:
+    """Reads a single-frame DICOM file that shows grey.
+
+    Raises RadiographError where the file is something else, is damaged, or exceeds the limits of this module.
+    """
+    return _open(path, _read)
+
+
+def dicom_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a single-frame DICOM file, from its header alone. Raises as `read_dicom` does."""
+    layout = _open(path, lambda file: _read_header(file, _TAGS).layout())
+    return layout.columns, layout.rows
+
+
+def check_dicom(path: Path) -> str:
+    """Whether a single-frame DICOM file has all of its pixel data → its transfer syntax; nothing is decoded.
+
+    Raises as `read_dicom` does.
+    """
+
+    def check(file: BinaryIO) -> str:
+        header = _read_header(file, _TAGS)
+        _pixel_data(header, header.layout())
+        return header.syntax
+
+    return _open(path, check)
+
+
+def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:
+    """The named elements of a DICOM file that stand before its pixels; pydicom converts each when it is looked at.
+
+    keywords: of elements that are no sequences.
+    Raises RadiographError where the file is something else, is damaged, or its header exceeds the limits.
+    """
+
+    def read(file: BinaryIO) -> Dataset:
+        header = _read_header(file, _tags((*keywords, "SpecificCharacterSet")))
+        found = [header.elements.found[tag] for tag in sorted(header.elements.found)]
+        values = [element for element in found if isinstance(element.value, bytes)]
+        content = io.BytesIO(b"".join(element.head + element.value for element in values))
+        is_implicit = any(element.vr is None for element in values)
+        return read_dataset(content, is_implicit, header.syntax != uid.ExplicitVRBigEndian)
+
+    return _open(path, read)
+
+
+def _open(path: Path, read: Callable[[BinaryIO], _T]) -> _T:
+    """What `read` makes of the file; every error names it."""
+    try:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            # pydicom warns about each deviation from the standard; what matters is checked here.
+            warnings.simplefilter("ignore")
+            return read(file)
+    except RadiographError as error:
+        raise RadiographError(f"{path.name}: {error}") from None
+    except OSError as error:
+        raise RadiographError(f"{path.name}: cannot be read ({error.strerror or error})") from error
+    except MemoryError:
+        raise RadiographError(f"{path.name}: reading it needs more memory than there is") from None
+    except Exception as error:  # whatever pydicom and the decoders raise on damaged bytes
+        # Not what they say: that may be a piece of the file, and so the patient's name.
+        raise RadiographError(f"{path.name}: damaged DICOM file ({type(error).__name__})") from error
+
+
+def _read(file: BinaryIO) -> StoredRadiograph:
+    header = _read_header(file, _TAGS)
+    layout = header.layout()
+    elements = with_functional_groups(header.elements)
+    words, layout = _words(header, layout)
+    if layout.samples == 3:
+        words, meaning, found = grey_of_samples(words, layout)
+    elif layout.photometric == PALETTE:
+        meaning, found = grey_of_palette(words, elements, layout)
+    else:
+        meaning, is_missed = with_window_that_shows(words, meaning_of(elements, layout))
+        found = (WINDOW_MISSED,) if is_missed else ()
+    return StoredRadiograph(words, meaning, spacing_of(elements), _attributes(elements), found)
+
+
+@dataclasses.dataclass
+class _Header:
+    """The elements of a data set before its pixels, and where those are.
+
+    file: holds the data set: the file itself, or its inflated copy.
+    place: of the pixel data; None where there is none.
+    """
+
+    file: BinaryIO
+    syntax: str
+    elements: Elements
+    place: Place | None
+
+    def layout(self) -> Layout:
+        """Of the pixels. Raises RadiographError where there are none, or none of a radiograph."""
+        are_floats = self.place is not None and self.place.tag in _FLOAT_PIXEL_DATA
+        return layout_of(self.elements, self.place is not None, are_floats)
+
+
+def _tags(keywords: Iterable[str]) -> frozenset[int]:
+    return frozenset(tag_of(keyword) for keyword in keywords)
+
+
+_TAGS = _tags(_KEYWORDS)
+
+
+def _starts_with_element(head: bytes) -> bool:
+    """Whether the bytes look like the first element of a data set: a tag of group 2 or 8, and a plausible length."""
+    if len(head) < 8:
+        return False
+    for order in "<>":
+        group, element, length = struct.unpack(f"{order}HHL", head[:8])
+        if group in (0x0002, 0x0008) and element <= 0x0200:
+            return head[4:6].isalpha() or length < 4096
+    return False
+
+
+def _read_header(file: BinaryIO, tags: frozenset[int]) -> _Header:
+    """Reads the elements with these tags, up to the pixel data."""
+    limited = LimitedFile(file)
+    head = limited.read(132)
+    file.seek(132 if head[128:] == b"DICM" else 0)
+    syntax = _meta_syntax(limited) or _guess_syntax(limited)
+    if syntax not in (*NATIVE, *OTHER_NATIVE, *COMPRESSED):
+        raise RadiographError(
+            f"transfer syntax {syntax_name(syntax)} is not supported: export it uncompressed, or as JPEG, JPEG-LS or "
+            "JPEG 2000"
+        )
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
+        file = io.BytesIO(_inflate(file))
+        limited = LimitedFile(file)
+    _meta_syntax(limited)
+    walker = Walker(limited, tags, (_PIXEL_DATA, *_FLOAT_PIXEL_DATA))
+    is_implicit = syntax in (uid.ImplicitVRLittleEndian, GE_PRIVATE)
+    try:
+        place = walker.walk(is_implicit, ">" if syntax == uid.ExplicitVRBigEndian else "<")
+    except RadiographError:
+        # What is said of every frame is what makes it large, and where it was cut.
+        refuse_frames(walker.elements)
+        raise
+    return _Header(file, syntax, walker.elements, place)
+
+
+def _meta_syntax(file: LimitedFile) -> str:
+    """The transfer syntax that the file meta information names, "" without; the file then stands at its data set.
+
+    The first one counts: some archives store the elements of another file's meta information once more, at the
+    beginning of the data set.
+    """
+    named = b""
+    while True:
+        start = file.tell()
+        head = file.read(8)
+        if len(head) < 8 or head[:2] != b"\x02\0" or head[3] > 2:
+            file.seek(start)
+            return named.decode("ascii", "replace").strip(" \0")
+        if not head[4:6].isalpha():
+            n_bytes = struct.unpack_from("<L", head, 4)[0]
+        elif head[4:6] in (b"OB", b"UN"):
+            n_bytes = struct.unpack("<L", file.read(4).ljust(4, b"\0"))[0]
+        else:
+            n_bytes = struct.unpack_from("<H", head, 6)[0]
+        if head[2:4] == b"\x10\0" and not named:
+            named = file.read(n_bytes)
+        else:
+            file.seek(n_bytes, io.SEEK_CUR)
+
+
+def _guess_syntax(file: LimitedFile) -> str:
+    """For a data set whose file meta names no transfer syntax: DICOM's default, unless it shows explicit types."""
+    start = file.tell()
+    head = file.read(6)
+    file.seek(start)
+    if not head[4:6].isalpha():
+        return uid.ImplicitVRLittleEndian
+    return uid.ExplicitVRBigEndian if head[:1] == b"\0" else uid.ExplicitVRLittleEndian
+
+
+def _inflate(file: BinaryIO) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflater.decompress(file.read(MAX_INFLATED_BYTES), MAX_INFLATED_BYTES)
+    if inflater.unconsumed_tail:
+        raise RadiographError(f"its deflated data set is larger than {MAX_INFLATED_BYTES >> 20} MiB")
+    return inflated
+
+
+def _words(header: _Header, layout: Layout) -> tuple[np.ndarray, Layout]:
+    """(H, W), or (H, W, 3) of three samples, uint8 or uint16; and the layout that they have."""
+    data, is_native = _pixel_data(header, layout)
+    if is_native:
+        is_big = header.syntax in (uid.ExplicitVRBigEndian, GE_PRIVATE)
+        return narrowed(native_words(data, layout, is_big, header.place.vr), layout)
+    if layout.n_bytes > max(2**24, MAX_RATIO * len(data)):
+        raise RadiographError(
+            f"truncated: {layout.n_bytes} bytes of pixels cannot be in {len(data)} bytes of "
+            f"{syntax_name(header.syntax)}"
+        )
+    words, precision, is_signed, is_lossy = decode_codestream(
+        data, header.syntax, layout.rows, layout.columns, layout.word_bits, layout.is_signed, layout.samples
+    )
+    layout = dataclasses.replace(layout, is_signed=is_signed and layout.samples == 1)
+    if words.dtype.itemsize > 2:
+        return narrowed(words, layout)
+    # 16 bits are none that lossy JPEG knows: GDCM writes 12 so, an offset in those above.
+    is_odd = header.syntax in JPEG and precision > 12
+    if precision > layout.bits_stored == layout.high_bit + 1 and is_lossy and not is_odd:
+        words = _clipped(words, precision, layout)
+    return words, layout.at_precision(precision)
+
+
+def _clipped(words: np.ndarray, precision: int, layout: Layout) -> np.ndarray:
+    """Words of a lossy codestream of more bits than are stored: what went beyond black or white is just that."""
+    white = 2**layout.bits_stored - 1
+    if not layout.is_signed:
+        return np.minimum(words, np.array(white, words.dtype))
+    unused = 8 * words.dtype.itemsize - precision
+    # The sign bit of the codestream to the top and back fills the bits above.
+    values = (words << unused).view(f"i{words.dtype.itemsize}") >> unused
+    return np.clip(values, -(white + 1) // 2, white // 2).view(words.dtype)
+
+
+def _pixel_data(header: _Header, layout: Layout) -> tuple[bytes, bool]:
+    """The bytes of the uncompressed pixels, or the codestream; and which of the two it is (True: uncompressed).
+
+    Raises RadiographError where they are not all there.
+    """
+    syntax, place = header.syntax, header.place
+    is_native, is_encapsulated = syntax in (*NATIVE, *OTHER_NATIVE), place.n_bytes == UNDEFINED_LENGTH
+    if not is_native and not is_encapsulated:
+        # Senders were met that tell the length of encapsulated data, which must be undefined: items are items.
+        header.file.seek(place.start)
+        is_encapsulated = header.file.read(4) == b"\xfe\xff\x00\xe0"
+    if is_encapsulated:
+        data = _fragments(header)
+        if not is_native:
+            return data, False
+        n_bytes = native_size(layout, len(data))
+        # A byte of padding, and what follows the first frame, are of no interest.
+        if syntax in NATIVE and len(data) not in (n_bytes, n_bytes + 1):
+            raise RadiographError(f"its pixels are encapsulated, though {syntax_name(syntax)} has them uncompressed")
+    else:
+        n_bytes = native_size(layout, place.n_bytes)
+        # Decompressed on its way by somebody who left the name of the transfer syntax.
+        if not is_native and place.n_bytes - n_bytes not in (0, n_bytes % 2):
+            raise RadiographError(f"its pixels are not encapsulated, as {syntax_name(syntax)} needs them to be")
+        header.file.seek(place.start)
+        data = header.file.read(min(place.n_bytes, n_bytes + n_bytes % 2))
+    if len(data) < n_bytes:
+        of = f" of {layout.samples} samples" if layout.samples > 1 else ""
+        raise RadiographError(
+            f"truncated: {layout.columns} x {layout.rows} pixels{of} of {layout.bits_allocated} bits need {n_bytes} "
+            f"bytes, found {len(data)}"
+        )
+    return data, True
+
+
+def _fragments(header: _Header) -> bytes:
+    """Encapsulated pixel data (PS3.5 A.4): all fragments behind the offset table, joined."""
+    fragments: list[bytes] = []
+    is_offset_table = True
+    end = header.file.seek(0, io.SEEK_END)
+    if header.place.n_bytes != UNDEFINED_LENGTH:
+        end = min(end, header.place.start + header.place.n_bytes)
+    header.file.seek(header.place.start)
+    while header.file.tell() < end and len(item := header.file.read(8)) == 8:
+        group, element, n_bytes = struct.unpack("<HHL", item)
+        if (group, element) == (0xFFFE, 0xE0DD):
+            break
+        if (group, element) != (0xFFFE, 0xE000):
+            raise RadiographError("damaged: something stands between the fragments of its pixel data")
+        n_left = end - header.file.tell()
+        if n_bytes > n_left:
+            raise RadiographError(f"truncated: {n_bytes} bytes of its pixel data are announced, {n_left} are left")
+        fragment = header.file.read(n_bytes)
+        if not is_offset_table:
+            fragments.append(fragment)
+            if len(fragments) > MAX_FRAGMENTS:
+                raise RadiographError(f"its pixel data comes in more than {MAX_FRAGMENTS} pieces")
+        is_offset_table = False
+    if not any(fragments):
+        raise RadiographError("truncated: its pixel data is empty")
+    return b"".join(fragments)
+
+
+def _attributes(elements: Elements) -> dict[str, str]:
+    keywords = {"view": "ViewPosition", "sex": "PatientSex", "age": "PatientAge", "manufacturer": "Manufacturer"}
+    return plain_attributes({name: elements.texts(keyword)[0] for name, keyword in keywords.items()})

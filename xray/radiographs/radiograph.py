@@ -1,0 +1,266 @@
+"""Reading one radiograph, DICOM, PNG or JPEG, into display grey, and finding the radiographs of a folder."""
+
+import dataclasses
+import os
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from xray.errors import InputError
+from xray.radiographs.canvas import MAX_PIXELS
+from xray.radiographs.codestream import jpeg_size
+from xray.radiographs.dicom import RadiographError, dicom_size, is_dicom, read_dicom
+from xray.radiographs.grayscale import display_grey, is_one_grey, look_up, white_level
+from xray.radiographs.names import leads_out
+from xray.radiographs.passing_over import LINK, WHY, Content, content_of, other_format
+from xray.radiographs.run_warnings import RunWarning
+
+__all__ = ["Radiograph", "RadiographError", "find_radiographs", "radiograph_size", "read_radiograph", "source_id"]
+
+MAX_FILE_BYTES = 2**30
+MOST_PER_BYTE = {"PNG": 8 * 1100, "JPEG": 1024, "MPO": 1024}
+"""Pixels that a byte of a file can stand for: deflate packs 1,032 bytes of 8 pixels into one, and JPEG has at least a
+bit for a block of 64. What is missing would be filled in, and take the time and memory of a whole picture."""
+SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
+
+ONE_GREY = "nearly all of its pixels are of one grey"
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+
+
+@dataclasses.dataclass(frozen=True)
+class Radiograph:
+    """A radiograph as a display shows it.
+
+    pixels: (H, W) uint8 or uint16 over the full range of the type, 0 is black.
+    spacing: (row, column) distance of pixel centres in mm, None where unknown.
+    source: name of the file it was read from, without its folder.
+    attributes: view, sex, age and manufacturer, as far as the file has them, see `xray.radiographs.attributes`.
+    warnings: what its user should know although it is read; a few fixed texts, to count by.
+    """
+
+    pixels: np.ndarray
+    spacing: tuple[float, float] | None
+    source: str
+    attributes: dict[str, str] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self.pixels.shape[1]
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self.pixels.shape[0]
+
+
+def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:
+    """Reads a radiograph as display grey of 8 or 16 bits.
+
+    The content of the file, not its name, tells what it is. Colour PNG and JPEG become grey by their luma (ITU-R
+    BT.601), transparency is laid on black, and an EXIF orientation is ignored, as annotations are drawn on the pixels
+    as stored. White of a 16-bit PNG is 65535, or 2^k - 1 where all its values fit into k = 8, 10, 12 or 14 bits and
+    into a quarter of the range.
+
+    Raises RadiographError, naming the file, where it is no radiograph, is damaged or too large.
+    """
+    if bits not in (8, 16):
+        raise ValueError(f"bits must be 8 or 16, not {bits}")
+    path = Path(path)
+    try:
+        kind = _kind(path)
+        if kind == "DICOM":
+            stored = read_dicom(path)
+            pixels = display_grey(stored.words, stored.meaning, bits)
+            found = (*stored.warnings, *_blank(pixels))
+            return Radiograph(pixels, stored.spacing, path.name, stored.attributes, found)
+        pixels = _read_picture(path, kind, bits)
+        return Radiograph(pixels, None, path.name, warnings=_blank(pixels))
+    except OSError as error:
+        raise RadiographError(f"{path.name}: cannot be read ({error.strerror or error})") from error
+    except MemoryError:
+        raise RadiographError(f"{path.name}: reading it needs more memory than there is") from None
+
+
+def _blank(pixels: np.ndarray) -> tuple[str, ...]:
+    return (ONE_GREY,) if is_one_grey(pixels) else ()
+
+
+def radiograph_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) in pixels as the file's header has them, no pixel being decoded. Raises RadiographError."""
+    path = Path(path)
+    try:
+        kind = _kind(path)
+        if kind == "DICOM":
+            return dicom_size(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with PIL.Image.open(path, formats=[kind]) as picture:
+                return _checked_size(picture, path)
+    except RadiographError:
+        raise
+    except PIL.Image.DecompressionBombError:
+        raise RadiographError(f"{path.name}: its pixels are more than {MAX_PIXELS // 10**6} million") from None
+    except Exception as error:  # whatever Pillow raises on damaged bytes
+        _refuse_other_jpeg(path, kind)
+        raise RadiographError(f"{path.name}: its size cannot be read ({type(error).__name__})") from None
+
+
+def _kind(path: Path) -> str:
+    if not path.exists():
+        raise RadiographError(f"{path.name}: there is no such file")
+    if not path.is_file():
+        raise RadiographError(f"{path.name}: not a file")
+    n_bytes = path.stat().st_size
+    if n_bytes == 0:
+        raise RadiographError(f"{path.name}: the file is empty")
+    if n_bytes > MAX_FILE_BYTES:
+        raise RadiographError(f"{path.name}: {n_bytes >> 20} MiB are more than the {MAX_FILE_BYTES >> 20} MiB allowed")
+    with open(path, "rb") as file:
+        head = file.read(132)
+    if head.startswith(_PNG):
+        return "PNG"
+    if head.startswith(_JPEG):
+        return "JPEG"
+    if is_dicom(head):
+        return "DICOM"
+    if name := other_format(head):
+        raise RadiographError(f"{path.name}: {name}, which is not read: convert it to PNG")
+    raise RadiographError(f"{path.name}: neither DICOM nor PNG nor JPEG")
+
+
+def _read_picture(path: Path, kind: str, bits: int) -> np.ndarray:
+    """PNG or JPEG → (H, W) display grey."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Opening reads the header alone.
+            with PIL.Image.open(path, formats=[kind]) as picture:
+                _checked_size(picture, path)
+                return _grey(picture, bits)
+    except (RadiographError, MemoryError):
+        raise
+    except PIL.Image.DecompressionBombError:
+        raise RadiographError(f"{path.name}: its pixels are more than {MAX_PIXELS // 10**6} million") from None
+    except Exception as error:  # whatever Pillow raises on damaged bytes
+        _refuse_other_jpeg(path, kind)
+        # Pillow names the file with its folder, which may name a patient.
+        what = str(error).replace(str(path), path.name)
+        raise RadiographError(f"{path.name}: damaged {kind} file ({type(error).__name__}: {what})") from None
+
+
+def _refuse_other_jpeg(path: Path, kind: str) -> None:
+    """Raises RadiographError for JPEG that is not damaged, but of a kind that is read inside DICOM only."""
+    if kind != "JPEG":
+        return
+    try:
+        with open(path, "rb") as file:
+            size = jpeg_size(file.read(2**20))
+    except (OSError, RadiographError, struct.error, IndexError):
+        return
+    if size.marker == 0xF7:
+        what = "JPEG-LS"
+    elif size.marker & 3 == 3:
+        what = f"lossless JPEG of {size.precision} bits"
+    elif size.precision != 8:
+        what = f"JPEG of {size.precision} bits"
+    else:
+        return
+    raise RadiographError(f"{path.name}: {what}, which is read inside of DICOM files only: convert it to PNG")
+
+
+def _checked_size(picture: PIL.Image.Image, path: Path) -> tuple[int, int]:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise RadiographError(f"{path.name}: {width} x {height} pixels are more than {MAX_PIXELS // 10**6} million")
+    n_bytes = path.stat().st_size
+    if width * height > MOST_PER_BYTE[str(picture.format)] * n_bytes:
+        raise RadiographError(f"{path.name}: truncated: {width} x {height} pixels cannot be in {n_bytes} bytes")
+    return width, height
+
+
+def _grey(picture: PIL.Image.Image, bits: int) -> np.ndarray:
+    white = 2**bits - 1
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        values = values if values.dtype == np.uint16 else values.clip(0, 65535).astype(np.uint16)
+        scale = white / white_level(int(values.max()), 16)
+        table = np.rint(np.minimum(np.arange(65536) * scale, white))
+    else:
+        if "A" in picture.getbands() or "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+            picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, "black"), picture)
+        values = np.asarray(picture.convert("L"))
+        if bits == 8:
+            return values
+        table = np.arange(256) * (white // 255)
+    return look_up(np.ascontiguousarray(values), table.astype(np.uint8 if bits == 8 else np.uint16))
+
+
+def source_id(path: str | Path) -> str:
+    """The source's own id of a radiograph: its file name without the suffix."""
+    path = Path(path)
+    # The dots of a UID used as a name (1.2.840.1) are not the start of a suffix.
+    return path.stem if path.suffix.lower() in SUFFIXES else path.name
+
+
+def find_radiographs(
+    folder: str | Path, root: str | Path | None = None, passed_over: list[RunWarning] | None = None
+) -> list[Path]:
+    """All radiographs under a folder, sorted by file name.
+
+    root: the data path that the folder is a part of; the folder itself if not given.
+    passed_over: gets what may have been meant as a radiograph and is none: pictures and data in formats that are not
+        read, DICOMDIR, links that lead out of the data path; `where` is relative to `root`.
+
+    These are the files with one of SUFFIXES in any case, and those with any other suffix or none whose first bytes are
+    DICOM's; files of other well-known kinds, and text, are not looked into. Hidden files and folders are left out, and
+    so are links that lead out of the data path. A single file gives itself.
+    Raises InputError where the folder is missing or holds no radiograph.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}: give the folder that holds the radiographs")
+    root = folder if root is None else Path(root)
+    found, others = [], []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.startswith("."):
+                continue
+            path = Path(parent, name)
+            content = content_of(path, SUFFIXES)
+            if content == Content.NOTHING:
+                continue
+            if leads_out(path, root):
+                others.append(RunWarning(LINK, _below(path, root)))
+            elif content == Content.RADIOGRAPH:
+                found.append(path)
+            else:
+                others.append(RunWarning(WHY[content], _below(path, root)))
+    if passed_over is not None:
+        passed_over += sorted(others)
+    if not found:
+        raise InputError(f"no radiograph in {folder}{_said(others)}: it needs DICOM, PNG or JPEG files")
+    return sorted(found, key=lambda path: (path.name, path))
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def _said(others: list[RunWarning]) -> str:
+    n_links = sum(other.kind == LINK for other in others)
+    parts = [f"{n_links} links that lead nowhere or out of it are left out"] if n_links else []
+    if n_links < len(others):
+        first = min(other.where for other in others if other.kind != LINK)
+        parts.append(f"{len(others) - n_links} other files, such as {first}, are no radiographs that can be read")
+    return f" ({'; '.join(parts)})" if parts else ""

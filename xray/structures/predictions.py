@@ -1,0 +1,166 @@
+"""Predictions as COCO results JSON: what infer writes, and fuse, evaluate and every other detector's output share.
+
+A file is a list of `{"image_id": source id, "category_id", "bbox": [x, y, width, height], "score", "category_name"}`,
+with a `segmentation` (COCO RLE at original size) where there is a mask. For VinBig, category 15 is "No finding" with
+bbox [0, 0, 1, 1] and the probability that the radiograph is normal. Other tools number images and categories in their
+own ways, and need not write the category's name: `xray.datasets.prediction_ids` says what their numbers mean.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xray.errors import InputError
+from xray.files import complete
+from xray.findings import NO_FINDING, NO_FINDING_NAME
+from xray.structures.boxes import BoxTable, xywh_to_xyxy, xyxy_to_xywh
+from xray.structures.masks import MaskError, check_segmentation
+from xray.structures.values import finite_number, whole_number
+
+NO_FINDING_CATEGORY = NO_FINDING + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Predicted boxes of a set of radiographs.
+
+    image_ids: source ids; `table.images` are indices into it.
+    table: the boxes, "No finding" rows (category 15) among them where there are any.
+    masks: row of the table → COCO RLE {"size": [height, width], "counts": str}, for the rows that have a mask.
+    is_foreign: ids are those of a file, of which nobody has said yet what they mean: image ids may be numbers, and
+        categories numbered otherwise than the dataset's. `datasets.prediction_ids.resolve` makes them the dataset's.
+    names, files: category id → name, and image id → file name, as far as a foreign file has them.
+    """
+
+    image_ids: tuple[str | int, ...]
+    table: BoxTable
+    masks: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    is_foreign: bool = False
+    names: dict[int, str] = dataclasses.field(default_factory=dict)
+    files: dict[str | int, str] = dataclasses.field(default_factory=dict)
+
+
+def read_predictions(path: Path | str) -> Predictions:
+    """Reads a COCO results file, ids as they stand there; images are numbered in order of first appearance.
+
+    Raises InputError if the file is missing, not JSON, or a row lacks a field or holds a value out of range
+    (boxes finite with sides ≥ 0, scores in [0, 1]); the message names the row.
+    """
+    path = Path(path)
+    try:
+        rows = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(
+            f"no predictions at {path} ({error.strerror}): give a predictions.json written by infer"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path.name} is not JSON ({error}): give a predictions.json written by infer") from None
+    if not isinstance(rows, list):
+        raise InputError(f"{path.name} holds a {type(rows).__name__}, not a list: COCO results are a list of boxes")
+    return _parse(rows, path.name)
+
+
+def _parse(rows: list[Any], name: str) -> Predictions:
+    index: dict[str | int, int] = {}
+    images, labels, boxes, scores = [], [], [], []
+    masks: dict[int, dict[str, Any]] = {}
+    names: dict[int, str] = {}
+    files: dict[str | int, str] = {}
+    for number, row in enumerate(rows):
+        try:
+            x, y, width, height = (_number(value) for value in row["bbox"])
+            label, score = row["category_id"], _number(row["score"])
+            label = label if type(label) is int else whole_number(label)
+            image_id = row["image_id"]
+            if isinstance(image_id, str):
+                # What no file name can be; it could not be written into any table either.
+                image_id.encode("utf-8", "surrogateescape")
+            else:
+                image_id = whole_number(image_id)
+            if label is None or image_id is None:
+                raise ValueError("an id is missing")
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"{name}, row {number} is not a COCO result ({type(error).__name__}: {error}): it needs image_id, "
+                "category_id, bbox [x, y, width, height] and score"
+            ) from None
+        if not (np.isfinite([x, y, x + width, y + height]).all() and width >= 0 and height >= 0):
+            raise InputError(f"{name}, row {number} has bbox {row['bbox']}: it must be finite with sides of at least 0")
+        if not 0 <= label < 2**31:
+            raise InputError(f"{name}, row {number} has category_id {str(label)[:20]}: categories are counted from 0")
+        if not 0 <= score <= 1:
+            raise InputError(f"{name}, row {number} has score {score}: it must lie between 0 and 1")
+        images.append(index.setdefault(image_id, len(index)))
+        labels.append(label)
+        boxes.append((x, y, width, height))
+        scores.append(score)
+        said = row.get("category_name")
+        if isinstance(said, str) and said.strip() and names.setdefault(label, said) != said:
+            raise InputError(
+                f"{name}, row {number} calls category {label} {said!r}, an earlier row {names[label]!r}: it holds the "
+                "results of two models with different categories, give them one by one"
+            )
+        file = row.get("file_name")
+        if isinstance(file, str) and file.strip() and files.setdefault(image_id, file) != file:
+            raise InputError(
+                f"{name}, row {number} is of {file}, an earlier row of image {image_id!r} of {files[image_id]}: give "
+                "each file an id of its own"
+            )
+        if row.get("segmentation"):
+            try:
+                check_segmentation(row["segmentation"])
+            except MaskError as error:
+                raise InputError(f"{name}, row {number} has a mask that is none: {error}") from None
+            masks[number] = row["segmentation"]
+    table = BoxTable.of(images, labels, xywh_to_xyxy(np.array(boxes)), scores)
+    return Predictions(tuple(index), table, masks, is_foreign=True, names=names, files=files)
+
+
+def _number(value: Any) -> float:
+    if type(value) in (float, int):
+        return float(value)
+    number = finite_number(value)
+    if number is None:
+        raise ValueError("a number is missing")
+    return number
+
+
+def write_predictions(
+    path: Path | str,
+    predictions: Predictions | Iterable[Predictions],
+    categories: Mapping[int, str] | None = None,
+) -> None:
+    """Writes a COCO results file, complete or not at all; coordinates to 0.01 pixel, scores to 6 decimals.
+
+    predictions: all of them, or portions one after the other, of which one is held at a time.
+    categories: id → name. With it each row says what it found by name, so that the file still means the same beside a
+        dataset whose source numbers its categories otherwise.
+    """
+    names = {NO_FINDING_CATEGORY: NO_FINDING_NAME, **categories} if categories else {}
+    path = Path(path)
+    portions = [predictions] if isinstance(predictions, Predictions) else predictions
+    with complete(path) as temporary, temporary.open("w") as file:
+        before = "[\n"
+        for portion in portions:
+            for result in _results(portion, names):
+                file.write(before + json.dumps(result))
+                before = ",\n"
+        file.write(("\n" if before == ",\n" else "[\n\n") + "]\n")
+
+
+def _results(predictions: Predictions, names: Mapping[int, str]) -> Iterator[dict[str, Any]]:
+    table = predictions.table
+    boxes = xyxy_to_xywh(table.boxes).round(2).tolist()
+    for row, (image, label, box, score) in enumerate(
+        zip(table.images.tolist(), table.labels.tolist(), boxes, table.scores.round(6).tolist(), strict=True)
+    ):
+        result = {"image_id": predictions.image_ids[image], "category_id": label, "bbox": box, "score": score}
+        if label in names:
+            result["category_name"] = names[label]
+        if row in predictions.masks:
+            result["segmentation"] = predictions.masks[row]
+        yield result

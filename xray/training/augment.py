@@ -1,0 +1,221 @@
+"""Random changes of training canvases. The only file that knows albumentations.
+
+One seed draws one change. It is made here, canvas by canvas, or only drawn here and made later to a whole batch on the
+device that trains, by `xray.training.changes`.
+"""
+
+import os
+import random
+from typing import Any
+
+import cv2
+import numpy as np
+
+# Its import would otherwise ask the package index for news.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations
+
+from xray.training.changes import Change
+
+AUGMENTATIONS = ("none", "light", "strong")
+
+LEVELS = np.arange(256, dtype=np.uint8).reshape(1, -1, 1)
+"""A canvas of every grey level once: what becomes of it is the table of a change of tone."""
+
+
+class Augmentation:
+    """Flips, shifts, contrast, noise and blur of one canvas with its boxes and mask.
+
+    strength: "none", "light" or "strong".
+    mirror: {label: label on a flipped radiograph}, its own inverse, from `xray.structures.sides`.
+    flip: share of the canvases that are mirrored; none is at strength "none".
+    mirrored_channels: of a mask with a channel for each label of `mirror`, ascending, their order when flipped.
+    """
+
+    def __init__(self, strength: str, mirror: dict[int, int], flip: float = 0.5) -> None:
+        if strength not in AUGMENTATIONS:
+            raise ValueError(f"unknown augmentation {strength!r}: use one of {', '.join(AUGMENTATIONS)}")
+        self.flip = flip if strength != "none" else 0.0
+        self._mirror = mirror
+        order = sorted(mirror)
+        self.mirrored_channels = [order.index(mirror[label]) for label in order]
+        self._pipeline = _pipeline(strength, albumentations)
+        self._drawing = _pipeline(strength, _Drawn)
+        self._blank = np.zeros((0, 0, 1), dtype=np.uint8)
+
+    def __call__(
+        self, seed: int, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        """The same `seed` always gives the same result.
+
+        image: (S, S) uint8. boxes: (N, 4) xyxy in canvas pixels. labels: (N,) int. mask: None, or (K, S, S) uint8 with
+        a channel for each label of `mirror`, ascending.
+        Returns the four of them changed; boxes pushed out of view are gone.
+        """
+        generator = np.random.default_rng(seed)
+        flipped, boxes, labels = self._flipped(generator, image.shape[0], boxes, labels)
+        if flipped:
+            image = image[:, ::-1]
+            mask = None if mask is None else mask[self.mirrored_channels, :, ::-1]
+        if self._pipeline is None:
+            return image, boxes, labels, mask
+        data = {"image": np.ascontiguousarray(image)[..., None]}
+        if mask is not None:
+            data["mask"] = np.ascontiguousarray(mask.transpose(1, 2, 0))
+        changed = _run(self._pipeline, seed, generator, bboxes=boxes, labels=labels, **data)
+        mask = np.ascontiguousarray(changed["mask"].transpose(2, 0, 1)) if mask is not None else None
+        return changed["image"][..., 0], changed["bboxes"], changed["labels"], mask
+
+    def draw(
+        self, seed: int, size: int, boxes: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, Change | None]:
+        """What a call with this seed would do, without doing it to the pixels.
+
+        size: side of the canvas. boxes, labels: as for a call.
+        Returns the boxes and labels that a call would return, and the change to be made to the pixels: None at strength
+        "none".
+        """
+        generator = np.random.default_rng(seed)
+        flipped, boxes, labels = self._flipped(generator, size, boxes, labels)
+        if self._drawing is None:
+            return boxes, labels, None
+        if len(self._blank) != size:
+            self._blank = np.zeros((size, size, 1), dtype=np.uint8)
+        changed = _run(self._drawing, seed, generator, bboxes=boxes, labels=labels, image=self._blank)
+        return changed["bboxes"], changed["labels"], _change(seed, size, flipped, changed["applied_transforms"])
+
+    def mirrors(self, seed: int) -> bool:
+        """Whether a call with this seed mirrors the canvas."""
+        return bool(np.random.default_rng(seed).random() < self.flip)
+
+    def _flipped(
+        self, generator: np.random.Generator, size: int, boxes: np.ndarray, labels: np.ndarray
+    ) -> tuple[bool, np.ndarray, np.ndarray]:
+        """Whether this canvas is mirrored, and the boxes and labels that are then on it."""
+        flipped = bool(generator.random() < self.flip)
+        if flipped:
+            boxes = boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [size, 0, size, 0]
+            labels = np.array([self._mirror.get(label, label) for label in labels.tolist()], dtype=np.int64)
+        boxes = boxes.clip(0, size)
+        # albumentations refuses boxes without area; one at the edge may have lost its own to rounding.
+        has_area = ((boxes[:, 2:] - boxes[:, :2]) > 1e-3).all(axis=1)
+        return flipped, boxes[has_area], labels[has_area]
+
+
+def _run(pipeline: Any, seed: int, generator: np.random.Generator, **data: Any) -> dict[str, Any]:
+    # By `set_random_seed`, every transform would begin with the same random numbers, and those of equal chance always
+    # come together.
+    pipeline.set_random_state(generator, random.Random(seed))
+    changed = pipeline(**data)
+    changed["bboxes"] = np.asarray(changed["bboxes"], dtype=np.float64).reshape(-1, 4)
+    changed["labels"] = np.asarray(changed["labels"], dtype=np.int64).reshape(-1)
+    return changed
+
+
+def _change(seed: int, size: int, flipped: bool, applied: list[tuple[str, dict[str, Any]]]) -> Change:
+    """What the transforms applied, (name, parameters) in their order, do to the pixels."""
+    source = np.eye(3)
+    found: dict[str, Any] = {}
+    for name, drawn in applied:
+        match name:
+            case "Affine":
+                source = np.linalg.inv(drawn["matrix"])
+            case "RandomBrightnessContrast" | "RandomGamma":
+                found["table"] = TONES[name].apply(LEVELS, **drawn).ravel()
+            case "CLAHE":
+                found["clip_limit"] = drawn["clip_limit"]
+            case "GaussianBlur":
+                found["kernel"] = drawn["kernel"]
+            case "GaussNoise":
+                found["noise"] = drawn["noise"]
+            case "CoarseDropout":
+                found["holes"] = drawn["holes"]
+    if flipped:
+        source = np.array([[-1, 0, size - 1], [0, 1, 0], [0, 0, 1]]) @ source
+    return Change(seed=seed, flipped=flipped, source=source[:2], **found)
+
+
+def _pipeline(strength: str, kinds: Any) -> Any:
+    if strength == "none":
+        return None  # an empty Compose would warn that it has nothing to do
+    return albumentations.Compose(
+        _transforms(kinds, strong=strength == "strong"),
+        bbox_params=albumentations.BboxParams(
+            format="pascal_voc",
+            label_fields=["labels"],
+            # A finding of which less than a third is still in view cannot be recognised any more.
+            min_visibility=0.33,
+            min_width=1,
+            min_height=1,
+            clip=True,
+        ),
+        save_applied_params=kinds is not albumentations,
+    )
+
+
+def _transforms(a: Any, strong: bool) -> list[Any]:
+    """a: albumentations, or `_Drawn`, whose transforms leave the pixels alone."""
+    # No rotation beyond a few degrees: a box around a turned box is loose, and patients do not stand that crooked.
+    place = a.Affine(
+        scale=(0.8, 1.2) if strong else (0.9, 1.1),
+        translate_percent=(-0.08, 0.08) if strong else (-0.05, 0.05),
+        rotate=(-8, 8) if strong else (-4, 4),
+        interpolation=cv2.INTER_LINEAR,
+        fill=0,
+        p=0.8,
+    )
+    one_of = albumentations.OneOf
+    light = one_of([a.RandomBrightnessContrast(0.2, 0.2), a.RandomGamma((70, 140))], p=0.7)
+    grain = one_of([a.GaussNoise(std_range=(0.01, 0.04)), a.GaussianBlur(blur_limit=(3, 5))], p=0.2)
+    if not strong:
+        return [place, light, grain]
+    return [
+        place,
+        light,
+        a.CLAHE(p=0.15),
+        grain,
+        a.CoarseDropout(num_holes_range=(1, 4), hole_height_range=(0.03, 0.08), hole_width_range=(0.03, 0.08), p=0.2),
+    ]
+
+
+class _PixelsAlone:
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        return img
+
+
+class _Drawn:
+    """albumentations' transforms by their names: they draw their parameters and move boxes, and leave pixels alone."""
+
+    class Affine(_PixelsAlone, albumentations.Affine):
+        pass
+
+    class RandomBrightnessContrast(_PixelsAlone, albumentations.RandomBrightnessContrast):
+        pass
+
+    class RandomGamma(_PixelsAlone, albumentations.RandomGamma):
+        pass
+
+    class CLAHE(_PixelsAlone, albumentations.CLAHE):
+        pass
+
+    class GaussianBlur(_PixelsAlone, albumentations.GaussianBlur):
+        pass
+
+    class CoarseDropout(_PixelsAlone, albumentations.CoarseDropout):
+        pass
+
+    class GaussNoise(_PixelsAlone, albumentations.GaussNoise):
+        """Draws as many numbers, but not the noise itself: whatever is drawn after it must stay the same."""
+
+        def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+            deviation = self.py_random.uniform(*self.std_range)
+            self.py_random.uniform(*self.mean_range)
+            self.random_generator.integers(0, 2**16)
+            return {"noise": 255 * deviation}
+
+
+TONES = {
+    "RandomBrightnessContrast": albumentations.RandomBrightnessContrast(),
+    "RandomGamma": albumentations.RandomGamma(),
+}

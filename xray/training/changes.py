@@ -1,0 +1,172 @@
+"""What augmentation does to pixels, drawn by `xray.training.augment`, made to a whole batch at a time on any device.
+
+The same steps in the same order as albumentations', with a rounding to whole grey levels between them where it has one:
+place (bilinear, masks nearest), tone, local contrast (CLAHE), blur or noise, holes. Nothing here waits for the device.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xray.training.equalization import equalize
+
+LONGEST_KERNEL = 5
+MOST_HOLES = 4
+
+SOURCE = slice(0, 6)
+FLIPPED, CLIP_LIMIT, NOISE = 6, 7, 8
+KERNEL = slice(9, 9 + LONGEST_KERNEL)
+HOLES = slice(KERNEL.stop, KERNEL.stop + 4 * MOST_HOLES)
+TABLE = slice(HOLES.stop, HOLES.stop + 256)
+"""Columns of `Changes.values`."""
+
+AT_A_TIME = 8
+"""Canvases moved in one operation: where each pixel comes from takes eight times the memory of the canvas."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What one canvas is to become.
+
+    seed: of the noise. flipped: whether it is mirrored, which `source` says already of pixels, but not of channels.
+    source: (2, 3) float64, pixel (x, y, 1) of the result → where it lies on the canvas as stored.
+    table: (256,) uint8, what each grey level becomes; None leaves them.
+    clip_limit: of CLAHE with 8 × 8 tiles; 0 for none.
+    kernel: (3,) or (5,) float64, of a blur along rows and columns; None for none.
+    noise: standard deviation in grey levels; 0 for none.
+    holes: (N, 4) int xyxy, up to four rectangles that turn black.
+    """
+
+    seed: int
+    flipped: bool
+    source: np.ndarray
+    table: np.ndarray | None = None
+    clip_limit: float = 0.0
+    kernel: np.ndarray | None = None
+    noise: float = 0.0
+    holes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 4), dtype=np.int64))
+
+
+class Changes(NamedTuple):
+    """The changes of a batch, in two tensors and a few numbers, so that they travel to the device without a wait.
+
+    values: (B, 286) float32, see the columns above.
+    chosen: (n,) int64, the places in the batch that CLAHE, blur, noise and holes change, one after the other.
+    counts: how many each of these four changes; n together.
+    seeds: of the noise of each canvas that has some.
+    """
+
+    values: Tensor
+    chosen: Tensor
+    counts: tuple[int, int, int, int]
+    seeds: tuple[int, ...]
+
+
+def stack_changes(changes: Sequence[Change]) -> Changes:
+    """The changes of a batch's canvases in their order."""
+    values = np.zeros((len(changes), TABLE.stop), dtype=np.float32)
+    chosen: tuple[list[int], ...] = ([], [], [], [])
+    for place, (change, row) in enumerate(zip(changes, values, strict=True)):
+        row[SOURCE] = change.source.ravel()
+        row[FLIPPED], row[CLIP_LIMIT], row[NOISE] = change.flipped, change.clip_limit, change.noise
+        row[TABLE] = np.arange(256) if change.table is None else change.table
+        if change.kernel is not None:
+            margin = (LONGEST_KERNEL - len(change.kernel)) // 2
+            row[KERNEL] = np.pad(change.kernel, margin)
+        holes = change.holes.ravel()
+        row[HOLES][: len(holes)] = holes
+        wanted = (change.clip_limit > 0, change.kernel is not None, change.noise > 0, len(holes) > 0)
+        for places, is_wanted in zip(chosen, wanted, strict=True):
+            if is_wanted:
+                places.append(place)
+    flat = torch.tensor([place for places in chosen for place in places], dtype=torch.int64)
+    counts = tuple(len(places) for places in chosen)
+    return Changes(torch.from_numpy(values), flat, counts, tuple(changes[place].seed for place in chosen[2]))
+
+
+@torch.no_grad()
+def change_images(images: Tensor, changes: Changes) -> Tensor:
+    """(B, 1, S, S) uint8 canvases as stored → (B, 1, S, S) uint8 as changed, on their device.
+
+    The same noise for the same canvas on the same kind of device.
+    """
+    values = changes.values
+    parts = zip(images.split(AT_A_TIME), values.split(AT_A_TIME), strict=True)
+    result = torch.cat([_look_up(_place(part, own[:, SOURCE], "bilinear"), own[:, TABLE]) for part, own in parts])
+    steps = (
+        lambda part, own: equalize(part, own[:, CLIP_LIMIT]),
+        lambda part, own: _blur(part, own[:, KERNEL]),
+        lambda part, own: _add_noise(part, own[:, NOISE], changes.seeds),
+        lambda part, own: _pierce(part, own[:, HOLES]),
+    )
+    for step, places in zip(steps, changes.chosen.split(list(changes.counts)), strict=True):
+        if len(places):
+            part = step(result.index_select(0, places), values.index_select(0, places))
+            result.index_copy_(0, places, part)
+    return result
+
+
+@torch.no_grad()
+def change_masks(masks: Tensor, changes: Changes, mirrored_channels: Sequence[int]) -> Tensor:
+    """(B, K, S, S) uint8 masks of 0 and 1 as stored → as changed, by nearest neighbour.
+
+    mirrored_channels: the order of the channels on a flipped radiograph, see `xray.training.augment.Augmentation`.
+    """
+    values = changes.values
+    parts = zip(masks.split(AT_A_TIME), values.split(AT_A_TIME), strict=True)
+    result = torch.cat([_place(part, own[:, SOURCE], "nearest").to(torch.uint8) for part, own in parts])
+    if list(mirrored_channels) == sorted(mirrored_channels):
+        return result
+    # A list as an index would be copied to the device, and waited for.
+    other_sides = torch.stack([result[:, channel] for channel in mirrored_channels], dim=1)
+    return torch.where((values[:, FLIPPED] > 0).view(-1, 1, 1, 1), other_sides, result)
+
+
+def _place(images: Tensor, sources: Tensor, mode: str) -> Tensor:
+    """(B, K, S, S) uint8 → (B, K, S, S) float32, each pixel from where `sources` (B, 6) say; 0 outside."""
+    size = images.shape[-1]
+    line = torch.arange(size, dtype=torch.float32, device=images.device)
+    # In place of F.affine_grid: its matrix product may run in TF32, whose ten bits are less than a canvas has pixels.
+    of_x, of_y, offset = sources.reshape(-1, 2, 3, 1, 1).unbind(2)  # each (B, 2, 1, 1)
+    spots = of_x * line + of_y * line[:, None] + offset  # (B, 2, S, S) of x and y
+    # What grid_sample calls −1 and 1 are the outer edges of the first and last pixel.
+    grid = spots.add_(0.5).mul_(2 / size).sub_(1).permute(0, 2, 3, 1)
+    return F.grid_sample(images.float(), grid, mode, "zeros", align_corners=False)
+
+
+def _look_up(levels: Tensor, tables: Tensor) -> Tensor:
+    """(B, 1, S, S) float32 grey levels and (B, 256) tables → (B, 1, S, S) uint8."""
+    first = 256 * torch.arange(len(levels), dtype=torch.int32, device=levels.device).view(-1, 1, 1, 1)
+    index = levels.round().to(torch.int32) + first
+    return tables.to(torch.uint8).flatten().index_select(0, index.flatten()).view(levels.shape)
+
+
+def _blur(images: Tensor, kernels: Tensor) -> Tensor:
+    size, margin = images.shape[-1], LONGEST_KERNEL // 2
+    values = F.pad(images.float(), (margin,) * 4, mode="reflect")
+    taps = kernels.reshape(-1, LONGEST_KERNEL, 1, 1, 1).unbind(1)
+    values = sum(tap * values[..., start : start + size] for start, tap in enumerate(taps))
+    values = sum(tap * values[..., start : start + size, :] for start, tap in enumerate(taps))
+    return values.round().clamp(0, 255).to(torch.uint8)
+
+
+def _add_noise(images: Tensor, deviations: Tensor, seeds: Sequence[int]) -> Tensor:
+    # One canvas at a time, so that none depends on the others of its batch.
+    noise = torch.empty(images.shape, device=images.device)
+    for canvas, seed in zip(noise, seeds, strict=True):
+        canvas.normal_(generator=torch.Generator(images.device).manual_seed(seed))
+    # Fractions are cut off, as albumentations does.
+    return (images + deviations.view(-1, 1, 1, 1) * noise).clamp(0, 255).to(torch.uint8)
+
+
+def _pierce(images: Tensor, holes: Tensor) -> Tensor:
+    line = torch.arange(images.shape[-1], device=images.device)
+    x1, y1, x2, y2 = holes.reshape(-1, MOST_HOLES, 4, 1).unbind(2)  # each (B, 4, 1)
+    across, down = (line >= x1) & (line < x2), (line >= y1) & (line < y2)  # (B, 4, S)
+    inside = (down[..., :, None] & across[..., None, :]).any(1, keepdim=True)
+    return images.masked_fill(inside, 0)

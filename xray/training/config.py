@@ -1,0 +1,441 @@
+"""One frozen dataclass per task: flags, YAML recipes and a run's saved config all come from it."""
+
+import dataclasses
+import datetime
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from xray.errors import FlagError, InputError
+from xray.files import replacing
+from xray.flags import MAX_SEED, parse_flags, require
+from xray.storage.places import as_given
+from xray.structures.sides import AUTO, NONE
+
+CONFIG_FILE = "config.yaml"
+MAX_CHARACTERS = 2**17
+"""Of a recipe; PyYAML needs a second or two for as many."""
+
+_PLAIN = (str, int, float, bool, datetime.date, type(None))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What every task's training needs."""
+
+    data_path: str = "data/vinbig"
+    """Dataset directory of tools/convert.py, or a raw VinBig directory (converted once into SAVE_PATH/dataset)."""
+    save_path: str = ""
+    """Run directory to write; empty means runs/<task>."""
+    resume: bool = False
+    """Continue the run in SAVE_PATH from its last checkpoint; flags not given keep the values it was started with."""
+    n_epochs: int = 100
+    """Passes over the training fold(s); with --resume the total, not what is added."""
+    batch_size: int = 8
+    """Radiographs per step and device."""
+    lr: float = 0.005
+    """Learning rate after warm-up, per optimizer step."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """What applies the gradients."""
+    momentum: float = 0.9
+    """Momentum of SGD, in [0, 1)."""
+    weight_decay: float = 0.0005
+    """L2 weight decay."""
+    schedule: Literal["step", "cosine", "onecycle", "plateau"] = "step"
+    """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
+    step_size: int = 30
+    """Epochs between reductions of the learning rate; with plateau, validations without a better one before it."""
+    gamma: float = 0.1
+    """Factor of each reduction of the learning rate, in (0, 1]."""
+    warmup_steps: int = 500
+    """Optimizer steps over which the learning rate rises linearly; never more than the first epoch."""
+    clip_grad: float = 10.0
+    """Largest gradient norm; 0 leaves gradients as they are."""
+    accumulate: int = 1
+    """Batches whose gradients are added up for one optimizer step."""
+    ema: bool = False
+    """Validate and deploy an exponential moving average of the weights."""
+    ema_decay: float = 0.999
+    """Decay of that average per optimizer step, in (0, 1)."""
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu or cuda."""
+    devices: int = 1
+    """Devices per node; more than 1 trains with DDP."""
+    num_nodes: int = 1
+    """Nodes of a DDP training."""
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    """Arithmetic of the forward pass: auto is bf16 on a GPU that has it, otherwise 32."""
+    compile: bool = False
+    """GPU: compile the network (of a detector trunk, pyramid and proposals' head); the first steps take minutes. On one
+    GPU without --accumulate it is also replayed as a CUDA graph (of a detector trunk and pyramid; not measured yet)."""
+    n_workers: int = 4
+    """Processes that load and augment radiographs; 0 loads in the main process."""
+    fold: int = 0
+    """Fold held back for validation; the others train."""
+    seed: int = 0
+    """Seed of weights, order, augmentation and sampling."""
+    augment: Literal["none", "light", "strong"] = "light"
+    """Random shifts, contrast, noise and flips of the training radiographs."""
+    flip: float = 0.5
+    """Share of the training radiographs that are mirrored, in [0, 1]; at 0, inference does not mirror either."""
+    swap: tuple[str, ...] = ("auto",)
+    """Which categories swap names on a mirrored radiograph: auto, those whose names tell (Left lung, Right lung), or by
+    hand "LEFT NAME=RIGHT NAME", one or more, beside these; "A=A" leaves one as it is. --no-swap (the same as --swap
+    none) swaps none but those named. A name that tells a side without its opposite switches mirroring off."""
+    augment_on: Literal["auto", "workers", "device"] = "auto"
+    """Where they are changed: by the workers one at a time, or a batch at a time on the device that trains, the same
+    way for the same seed but for rounding and noise; auto is device on a GPU, otherwise workers."""
+    store_device: Literal["cpu", "cuda"] = "cpu"
+    """Where canvases lie: cpu maps their file; cuda keeps all that train and validate in the memory of each GPU (a byte
+    a pixel, at most half of it), and workers cannot change them."""
+    log_step: int = 10
+    """Training steps between entries of the log."""
+    early_stop: int = 0
+    """Epochs without a better validation score after which training stops; 0 never stops early."""
+    val_every: int = 1
+    """Epochs between validations."""
+    n_pictures: int = 4
+    """Validation radiographs drawn into TensorBoard after each validation."""
+    save_every_n_steps: int = 0
+    """Optimizer steps between checkpoints within an epoch; 0 saves at its end, and when SIGTERM ends the training."""
+    skip_bad_steps: int = 0
+    """Steps whose loss or gradients are not finite that are left out before training stops; 0 stops at the first."""
+    deterministic: bool = False
+    """Use only operations whose result is the same every time. Trainings on a CPU are so without it, and as fast with
+    it; on a GPU it costs speed (not measured) and refuses what has no such form."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def check(self) -> None:
+        """Raises FlagError if a value is out of range."""
+        at_least = {
+            "n_epochs": 1, "batch_size": 1, "step_size": 1, "warmup_steps": 0, "accumulate": 1, "devices": 1,
+            "num_nodes": 1, "n_workers": 0, "fold": 0, "seed": 0, "log_step": 1, "early_stop": 0, "val_every": 1,
+            "n_pictures": 0, "clip_grad": 0, "weight_decay": 0, "lr": 0, "save_every_n_steps": 0, "skip_bad_steps": 0,
+        }  # fmt: skip
+        for name, low in at_least.items():
+            require(getattr(self, name) >= low, name, getattr(self, name), f"at least {low}")
+        for name, high in {"seed": MAX_SEED, "n_workers": 512, "devices": 1024, "num_nodes": 1024}.items():
+            require(getattr(self, name) <= high, name, getattr(self, name), f"at most {high}")
+        for said in self.swap or ("",):
+            fits = said in (AUTO, NONE) or "=" in said.strip("= ")
+            require(fits, "swap", repr(said), 'auto, none or "A=B" with the names of two categories')
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, float):
+                require(math.isfinite(value), name, value, "a finite number")
+            elif isinstance(value, int):
+                require(value <= MAX_SEED, name, value, f"at most {MAX_SEED}")
+            elif name in ("data_path", "save_path", "weights", "encoder", "network"):
+                require(value != "", name, "empty", "given, or left out")
+        require(self.val_every <= self.n_epochs, "val_every", self.val_every, f"at most --n-epochs, {self.n_epochs}")
+        require(self.lr > 0, "lr", self.lr, "above 0")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        require(0 <= self.flip <= 1, "flip", self.flip, "in [0, 1]")
+        require(0 < self.gamma <= 1, "gamma", self.gamma, "in (0, 1]")
+        fits = self.store_device == "cpu" or self.augment_on != "workers"
+        require(fits, "augment_on", self.augment_on, "auto or device with --store-device cuda")
+        require(0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "in (0, 1)")
+        device_kinds = ("auto", "cpu", "cuda")
+        require(self.device in device_kinds, "device", self.device, f"one of {', '.join(device_kinds)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectionConfig(TrainingConfig):
+    """Train torchvision's Faster R-CNN with a feature pyramid on the boxes of a dataset directory."""
+
+    save_path: str = "runs/detection"
+    """Run directory to write."""
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
+    """Trunk of the detector."""
+    head: Literal["v1", "v2"] = "v1"
+    """Faster R-CNN's original heads, or torchvision's v2: four convolutions in the box head, two in the RPN."""
+    weights: str = "imagenet"
+    """Initial weights: imagenet (trunk), coco (whole detector; resnet50 only), none, or a .pth / .safetensors FILE."""
+    norm: Literal["auto", "frozen", "batch"] = "auto"
+    """Batch norm of the trunk: frozen keeps the initial weights' statistics; auto freezes unless weights is none."""
+    trainable_layers: int = 3
+    """Stages of the trunk that train, from the last, 0–5; all train when weights is none."""
+    fpn_channels: int = 256
+    """Channels of the feature pyramid; weights of coco need 256."""
+    anchor_scale: float = 1.0
+    """Anchor sides are this times 32, 64, 128, 256 and 512 pixels on a canvas of 1024, and shrink with the canvas."""
+    repeat_threshold: float = 0.02
+    """Repeat-factor sampling: findings on a smaller share of the images than this are shown more often; 0 is off."""
+    normals: float = 0.25
+    """Share of the radiographs without boxes that each epoch shows, in [0, 1]."""
+    rpn_samples: int = 256
+    """Anchors per radiograph in the loss of the region proposals."""
+    roi_samples: int = 512
+    """Proposals per radiograph in the loss of the box head."""
+    proposals: int = 2000
+    """Proposals per radiograph that training keeps, also per pyramid level before suppression; inference keeps half."""
+    monitor: Literal["auto", "map40", "map40_kaggle", "coco_ap"] = "auto"
+    """Validation metric that decides what is best: auto is map40 for the 14 findings, coco_ap for other categories."""
+    score_threshold: float = 0.001
+    """Lowest score of a detection; mAP gains from low ones."""
+    max_detections: int = 100
+    """Most detections per radiograph."""
+
+    def check(self) -> None:
+        """Raises FlagError if a value is out of range."""
+        super().check()
+        require(0 <= self.trainable_layers <= 5, "trainable_layers", self.trainable_layers, "0 to 5")
+        require(self.fpn_channels >= 8, "fpn_channels", self.fpn_channels, "at least 8")
+        require(self.anchor_scale > 0, "anchor_scale", self.anchor_scale, "above 0")
+        require(0 <= self.repeat_threshold <= 1, "repeat_threshold", self.repeat_threshold, "in [0, 1]")
+        require(0 <= self.normals <= 1, "normals", self.normals, "in [0, 1]")
+        require(self.rpn_samples >= 1, "rpn_samples", self.rpn_samples, "at least 1")
+        require(self.roi_samples >= 1, "roi_samples", self.roi_samples, "at least 1")
+        require(self.proposals >= 2, "proposals", self.proposals, "at least 2")
+        require(0 <= self.score_threshold < 1, "score_threshold", self.score_threshold, "in [0, 1)")
+        require(self.max_detections >= 1, "max_detections", self.max_detections, "at least 1")
+        if self.weights == "coco":
+            fits = self.backbone == "resnet50" and self.fpn_channels == 256
+            require(fits, "weights", "coco", "used with --backbone resnet50 and --fpn-channels 256")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmentationConfig(TrainingConfig):
+    """Train a U-Net or U-Net++ on the masks of a dataset directory."""
+
+    data_path: str = "data/siim"
+    """Dataset directory of tools/convert.py with masks."""
+    save_path: str = "runs/segmentation"
+    """Run directory to write."""
+    n_epochs: int = 20
+    """Passes over the training fold(s); with --resume the total, not what is added."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    """What applies the gradients."""
+    schedule: Literal["step", "cosine", "onecycle", "plateau"] = "cosine"
+    """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
+    lr: float = 0.0005
+    """Learning rate after warm-up, per optimizer step."""
+    architecture: Literal["unet", "unetplusplus"] = "unet"
+    """Decoder: a U-Net's, or U-Net++'s nested ones."""
+    encoder: str = "resnet34"
+    """Trunk: any encoder of segmentation-models-pytorch; tu-NAME for any of timm's."""
+    weights: str = "imagenet"
+    """Initial weights of the encoder: imagenet, none, or a .pth / .safetensors FILE."""
+    encoder_from: str = ""
+    """Run directory whose trunk becomes the encoder, instead of --weights: of a detector or a classifier."""
+    freeze_encoder: bool = False
+    """Train the decoder alone."""
+    in_channels: Literal[1, 3] = 3
+    """Channels of the encoder: one grey, or three that repeat it."""
+    depth: int = 5
+    """How often the encoder halves the resolution, 3 to 5."""
+    deep_supervision: bool = False
+    """Of unetplusplus: train an output for every nested U-Net, so that inference may use a smaller one."""
+    loss: Literal[
+        "dice", "bce", "weighted_bce", "focal", "combined", "mixed", "bce_dice_focal", "lovasz", "tversky"
+    ] = "bce_dice_focal"
+    """What is minimised; the formulas are in xray/models/segmentation/losses.py."""
+    beta: float = 0.0
+    """Share of positive pixels for weighted_bce and combined; 0 computes it from the training masks."""
+    positives: float = 0.0
+    """Share of the radiographs shown in the first epoch that have a mask, in [0, 1]; 0 shows them as they are."""
+    positives_end: float = 0.0
+    """That share in the last epoch; 0 keeps --positives."""
+    threshold: float = 0.5
+    """Probability above which a pixel belongs to a mask, in (0, 1)."""
+
+    def check(self) -> None:
+        """Raises FlagError if a value is out of range."""
+        super().check()
+        require(3 <= self.depth <= 5, "depth", self.depth, "3 to 5")
+        require(0 <= self.beta <= 1, "beta", self.beta, "in [0, 1]")
+        require(0 <= self.positives <= 1, "positives", self.positives, "in [0, 1]")
+        require(0 <= self.positives_end <= 1, "positives_end", self.positives_end, "in [0, 1]")
+        require(0 < self.threshold < 1, "threshold", self.threshold, "in (0, 1)")
+        fits = not self.deep_supervision or self.architecture == "unetplusplus"
+        require(fits, "deep_supervision", "given", "used with --architecture unetplusplus")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassificationConfig(TrainingConfig):
+    """Train a classifier of whole radiographs on the labels of a dataset directory."""
+
+    save_path: str = "runs/classification"
+    """Run directory to write."""
+    n_epochs: int = 20
+    """Passes over the training fold(s); with --resume the total, not what is added."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    """What applies the gradients."""
+    schedule: Literal["step", "cosine", "onecycle", "plateau"] = "cosine"
+    """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
+    lr: float = 0.0001
+    """Learning rate after warm-up, per optimizer step."""
+    network: str = "densenet121"
+    """Any of timm's networks, e.g. densenet121, densenet169, densenet201, resnet34."""
+    weights: str = "imagenet"
+    """Initial weights: imagenet, none, a .pth / .safetensors FILE, or a run directory."""
+    in_channels: Literal[1, 3] = 3
+    """Channels of the network: one grey, or three that repeat it."""
+    target: Literal["findings", "abnormal"] = "findings"
+    """One output for each category of the dataset, or a single one: abnormal, which any box makes."""
+    loss: Literal["bce", "focal"] = "bce"
+    """What is minimised."""
+    balance: bool = True
+    """Of bce: let the positives of each label weigh as much as its negatives."""
+
+
+TASKS: dict[str, type[TrainingConfig]] = {
+    "detection": DetectionConfig,
+    "segmentation": SegmentationConfig,
+    "classification": ClassificationConfig,
+}
+
+KEPT = (
+    "ema", "optimizer", "schedule", "weights",
+    "backbone", "head", "norm", "trainable_layers", "fpn_channels", "anchor_scale",
+    "architecture", "encoder", "freeze_encoder", "in_channels", "depth", "deep_supervision",
+    "network", "target", "monitor", "fold", "swap",
+)  # fmt: skip
+"""What a resumed run cannot change. Its checkpoint would hold another model or optimizer; or the scores that decide
+what is best could not be compared any more: by another metric they would start anew, and replace a better model by a
+worse one, and on another fold they would come from radiographs that the model was trained on."""
+
+
+def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
+    """`--task`, `--config` and the task's own flags → the task's name and its config, checked.
+
+    Values come, later ones winning, from the defaults, the saved config of a run that is resumed, the YAML of
+    `--config`, and the flags. Raises InputError or FlagError; wrong flags end the process with status 2.
+    """
+    args = list(args)
+    task = _take(args, "--task")
+    yaml_path = _take(args, "--config")
+    recipe = read_yaml(Path(yaml_path)) if yaml_path else {}
+    task = str(task or recipe.get("task") or "detection")
+    if task not in TASKS:
+        raise FlagError(f"--task {task} is unknown: use one of {', '.join(TASKS)}")
+    description = (
+        f"{TASKS[task].__doc__}\n\n--task {'|'.join(TASKS)} chooses what is trained (default: detection; this help is "
+        "that of the chosen task). --config FILE.yaml reads flags from a recipe; flags given beside it win."
+    )
+    flags = joined_swaps(yaml_flags(recipe)) + joined_swaps(args)
+    config = parse_flags(TASKS[task], flags, description=description)
+    if config.resume:
+        saved = Path(config.save_path) / CONFIG_FILE
+        if not saved.is_file():
+            raise InputError(
+                f"nothing to resume in {config.save_path}: it has no {CONFIG_FILE}; start without --resume"
+            )
+        previous = read_yaml(saved)
+        if previous.get("task", task) != task:
+            raise InputError(
+                f"{config.save_path} is a run of task {previous['task']}: resume it with --task {previous['task']}"
+            )
+        # The run may have been moved since.
+        previous["save_path"] = config.save_path
+        before = parse_flags(TASKS[task], yaml_flags(previous))
+        config = parse_flags(TASKS[task], yaml_flags(previous) + flags, description=description)
+        # One cycle is laid out over the whole training.
+        for name in (*KEPT, "n_epochs") if before.schedule == "onecycle" else KEPT:
+            value, old = getattr(config, name, None), getattr(before, name, None)
+            require(value == old, name, value, f"{old}, the run was started with it; or start another run")
+    config.check()
+    return task, config
+
+
+def joined_swaps(flags: Sequence[str]) -> list[str]:
+    """Flags with what all of `--swap A=B`, `--swap=A=B` and `--no-swap` among them say as one `--swap`, at the end."""
+    rest: list[str] = []
+    said: list[str] = []
+    open_ended = False
+    for flag in flags:
+        if flag.startswith("--"):
+            open_ended = flag == "--swap"
+            if flag == "--no-swap" or flag == "--no_swap":
+                said.append(NONE)
+            elif flag.startswith("--swap="):
+                said.append(flag.removeprefix("--swap="))
+            elif not open_ended:
+                rest.append(flag)
+        elif open_ended:
+            said.append(flag)
+        else:
+            rest.append(flag)
+    if "--swap" in flags and not said:
+        return [*rest, "--swap", ""]
+    return [*rest, "--swap", *dict.fromkeys(said)] if said else rest
+
+
+def _take(args: list[str], flag: str) -> str | None:
+    """Removes `flag VALUE` or `flag=VALUE` from `args` and returns VALUE."""
+    for position, arg in enumerate(args):
+        if arg == flag:
+            if position + 1 == len(args):
+                raise FlagError(f"{flag} needs a value")
+            value = args[position + 1]
+            del args[position : position + 2]
+        elif arg.startswith(flag + "="):
+            del args[position]
+            value = arg.partition("=")[2]
+        else:
+            continue
+        if not value:
+            raise FlagError(f"{flag} is empty: give a value, or leave it out")
+        return value
+    return None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of flags, names with dashes or underscores. Raises InputError if it is missing or not a mapping."""
+    try:
+        text = path.read_text()
+        if len(text) > MAX_CHARACTERS:
+            raise InputError(f"{path} has {len(text)} characters: a recipe needs no more than {MAX_CHARACTERS}")
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise InputError(f"no config at {path} ({error.strerror}): the recipes are in configs/") from None
+    except InputError:
+        raise
+    except Exception as error:  # PyYAML's own, and whatever it stumbles over
+        raise InputError(f"{path} is not YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InputError(f"{path} must hold one `flag: value` a line")
+    if "help" in content:
+        raise InputError(f"{path}: help is no flag of a recipe")
+    for key, value in content.items():
+        # Lists in lists, which may refer to each other, are small in the file and without end as text.
+        if not all(isinstance(item, _PLAIN) for item in (value if isinstance(value, list) else [value])):
+            raise InputError(f"{path}: {key[:80]} must be one value, or a list of values")
+    return {key.replace("-", "_"): value for key, value in content.items()}
+
+
+def yaml_flags(recipe: dict[str, Any]) -> list[str]:
+    """A recipe as command-line flags, so that both are checked by the same parser.
+
+    It also reads `lr: 1e-3`, which YAML 1.1 takes for a text.
+    """
+    flags: list[str] = []
+    for key, value in recipe.items():
+        if key == "task":
+            continue
+        name = "--" + key.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(name if value else "--no-" + key.replace("_", "-"))
+        elif isinstance(value, list):
+            flags += [name, *(str(item) for item in value)]
+        else:
+            flags += [name, "" if value is None else str(value)]
+    return flags
+
+
+def save_config(path: Path, task: str, config: TrainingConfig) -> None:
+    """Writes a run's config.yaml, which `--config` reads back."""
+    values = {"task": task, **dataclasses.asdict(config)}
+    # How this process was started is no property of the run.
+    for name in ("resume", "debug"):
+        values.pop(name)
+    # Nor is the folder that stands for an s3:// address here: another machine has another.
+    values |= {name: as_given(value) for name, value in values.items() if isinstance(value, str)}
+    # Killed while it is written, a run would be resumed with other flags.
+    with replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump(values, sort_keys=False))

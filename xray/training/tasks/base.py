@@ -1,0 +1,209 @@
+"""What the LightningModules of all tasks share: rows, seeds, loaders, optimizer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from xray.datasets.store import Store
+from xray.errors import InputError
+from xray.models.batch_shares import Share, begin_step, end_step, mean_of_processes
+from xray.structures.predictions import Predictions
+from xray.structures.sides import chosen
+from xray.training.augment import Augmentation
+from xray.training.changes import change_images, change_masks
+from xray.training.checkpoints import progress_of
+from xray.training.config import TrainingConfig
+from xray.training.device_store import DeviceStore, check_memory, where_to_store
+from xray.training.loading import EpochSampler, make_loader, sample_seed
+from xray.training.optimizers import configure
+from xray.training.rows import training_rows
+from xray.training.synced_norms import synchronise_norms
+
+
+class Task(L.LightningModule):
+    """A task's model, `self.model`, with its data; subclasses add the losses and the validation.
+
+    monitored: the validation metric that decides what is best; higher is better.
+    needs_masks: whether its batches hold masks. names_sides: whether it learns categories, which may tell a side.
+    validated: what the last validation predicted, None before it. metrics: its numbers.
+    terms: names and values (T,) of the last step's losses.
+    swap: which categories swap names on a mirrored radiograph. flip: share of the radiographs that are mirrored: none
+    where a category would become one that has no name.
+    on_device: the canvases on the device that trains, None where they stay in their file.
+    """
+
+    monitored = ""
+    needs_masks = False
+    names_sides = True
+
+    def __init__(self, config: TrainingConfig, store: Store) -> None:
+        super().__init__()
+        self.config, self.store = config, store
+        self.swap = chosen(store.categories, config.swap)
+        is_nameless = bool(self.swap.alone) and self.names_sides
+        self.flip = 0.0 if is_nameless or config.augment == "none" else config.flip
+        self.train_rows, self.val_rows = training_rows(store, config.fold)
+        self.validated: Predictions | None = None
+        self.metrics: dict[str, Any] = {}
+        self.first_epoch = self.first_batch = 0
+        self.terms: tuple[tuple[str, ...], Tensor] = ((), torch.zeros(0))
+        self.on_device: DeviceStore | None = None
+        self.sampler: EpochSampler | None = None
+        self.mirrored_channels = self.augmentation().mirrored_channels
+        # Whoever builds the model does it next.
+        torch.manual_seed(config.seed)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Lightning tells the sampler which epoch a resumed training is in after workers fetched their first batches.
+        progress = progress_of(checkpoint)
+        self.first_epoch, self.first_batch = progress.epochs, progress.batches
+        own, found = self.state_dict(), checkpoint["state_dict"]
+        for name in [*own, *found]:
+            if name not in own or name not in found or own[name].shape != found[name].shape:
+                raise InputError(f"the checkpoint holds another model ({name}) than the flags of this run describe")
+
+    def describe(self) -> dict[str, Any]:
+        """What model.json says of this model; subclasses add their architecture and thresholds."""
+        return {
+            "categories": {str(category_id): name for category_id, name in self.store.categories.items()},
+            "canvas_size": self.store.canvas_size,
+            "flips": self.flip > 0,
+            "swap": self.swap.pairs,
+            "metrics": self.metrics,
+        }
+
+    def rows_to_show(self, count: int) -> list[int]:
+        """Rows of up to `count` validation radiographs for pictures: those with the most kinds of findings first."""
+        pairs = np.unique(np.stack([self.store.boxes.images, self.store.boxes.labels]), axis=1)
+        kinds = np.bincount(pairs[0], minlength=len(self.store))[self.val_rows]
+        return self.val_rows[np.argsort(kinds, kind="stable")[::-1][:count]].tolist()
+
+    def augmentation(self) -> Augmentation:
+        """The random changes that the config asks for."""
+        return Augmentation(self.config.augment, self.swap.of, self.flip)
+
+    @property
+    def augments_on_device(self) -> bool:
+        """Whether a batch is augmented as a whole, on the device that trains, and not by the workers."""
+        if self.config.augment_on == "workers":
+            return False
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        return self.config.augment_on == "device" or on_gpu or self.on_device is not None
+
+    def training_options(self) -> dict[str, Any]:
+        """What of a training radiograph its dataset leaves to the device."""
+        return {"later": self.augments_on_device, "pixels": self.on_device is None}
+
+    def validation_options(self) -> dict[str, Any]:
+        """What of a validation radiograph its dataset leaves to the device."""
+        return {"pixels": self.on_device is None}
+
+    def loader(self, dataset: Any, collate: Any, sampler: EpochSampler | None = None) -> Any:
+        """A loader with the config's batch size and workers."""
+        if sampler is not None:
+            sampler.set_epoch(self.first_epoch)
+            sampler.first = (self.first_epoch, self.first_batch * self.config.batch_size)
+            sampler.batch_size = self.config.batch_size
+            self.sampler = sampler
+        return make_loader(dataset, self.config.batch_size, self.config.n_workers, collate, sampler)
+
+    def my_val_rows(self) -> np.ndarray:
+        """The share of the validation rows that this process looks at; `gathered` leaves out what is there twice."""
+        rows = self.val_rows[self.global_rank :: self.trainer.world_size]
+        # Lightning passes over a validation without batches, and the other processes would wait for this one.
+        return rows if len(rows) else self.val_rows[:1]
+
+    def share(self, batch_index: int) -> Share | None:
+        """This process's part of a batch; None where it trains alone."""
+        world, rank = self.trainer.world_size, self.global_rank
+        if world == 1 or self.sampler is None:
+            return None
+        draws = self.draws(batch_index, batch_index + 1)
+        return Share(len(draws[rank::world]), len(draws), rank, world)
+
+    def draws(self, first: int, last: int) -> range:
+        """Numbers of the radiographs that all processes see in the batches from `first` to before `last`."""
+        size, total = self.config.batch_size * self.trainer.world_size, self.sampler.total
+        return range(min(first * size, total), min(last * size, total))
+
+    def rows_of_batches(self, first: int, last: int) -> list[int]:
+        """Rows of the store that all processes see in these batches of this epoch."""
+        return self.train_rows[self.sampler.positions()[self.draws(first, last)]].tolist()
+
+    def check_store_device(self, device: torch.device) -> None:
+        """Raises InputError where the config's `store_device` cannot be had with `device`."""
+        if (device := where_to_store(self.config.store_device, device)) is not None:
+            check_memory(self.store, np.union1d(self.train_rows, self.val_rows), device, self.needs_masks)
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.world_size > 1:
+            synchronise_norms(self.model)
+        device = where_to_store(self.config.store_device, self.trainer.strategy.root_device)
+        if device is not None and self.on_device is None:
+            rows = np.union1d(self.train_rows, self.val_rows)
+            self.on_device = DeviceStore(self.store, rows, device, self.needs_masks)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Completes a batch on its device: canvases that lie there already, and what augmentation makes of them."""
+        batch = dict(batch)
+        if "images" not in batch:
+            batch["images"] = self.on_device.images(batch["rows"])
+            if self.needs_masks:
+                batch["masks"] = self.on_device.masks(batch["rows"])
+        changes = batch.pop("changes", None)
+        if changes is not None:
+            batch["images"] = change_images(batch["images"], changes)
+            if "masks" in batch:
+                batch["masks"] = change_masks(batch["masks"], changes, self.mirrored_channels)
+        return batch
+
+    def configure_optimizers(self) -> Any:
+        return configure(self.model, self.config, self.trainer.estimated_stepping_batches, self.monitored)
+
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        # Whatever a step draws at random depends on seed, epoch, step and the place in the batch of all processes: so a
+        # resumed run repeats it, and any number of processes draws the same.
+        torch.manual_seed(sample_seed(self.config.seed, self.current_epoch, batch_index))
+        begin_step(self.share(batch_index))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+        end_step()
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The sum of a step's losses, by name, scalars; `terms` keeps those of all processes for the guard, which logs
+        them too."""
+        values = torch.stack(list(losses.values()))
+        loss = values.sum()
+        terms = mean_of_processes(values.detach())
+        self.terms = (tuple(losses), terms)
+        self.log("train/loss", terms.sum(), prog_bar=True, logger=False, batch_size=1)
+        for name, value in zip(losses, terms, strict=True):
+            self.log(f"train/{name}", value, logger=False, batch_size=1)
+        return loss
+
+    def gathered(self, mine: Any) -> Sequence[Any]:
+        """`mine` of every process that has validation rows of its own, in the order of their ranks."""
+        if self.trainer.world_size == 1:
+            return [mine]
+        everyone: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(everyone, mine)
+        return everyone[: len(self.val_rows)]
+
+    def log_metrics(self, values: dict[str, Any]) -> None:
+        """Logs numbers, and a dict of them as name/key."""
+        flat: dict[str, float] = {}
+        for name, value in values.items():
+            if isinstance(value, dict):
+                flat |= {f"{name}/{key}": float(number) for key, number in value.items() if _is_number(number)}
+            elif _is_number(value) and name != "n_images":
+                flat[name] = float(value)
+        # All processes have the same: each decides by them what is best, and whether to go on.
+        self.log_dict(flat)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

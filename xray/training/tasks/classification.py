@@ -1,0 +1,108 @@
+"""Training and validation of the classifier of whole radiographs."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from xray.datasets.store import Store
+from xray.evaluation.label_metrics import classification_metrics
+from xray.findings import NO_FINDING_BOX
+from xray.models.classification.classifier import Classifier, build_classifier, load_initial_weights
+from xray.models.classification.losses import balancing_weights, classification_loss
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
+from xray.training.config import ClassificationConfig
+from xray.training.loading import EpochSampler, LabelDataset, collate_images
+from xray.training.tasks.base import Task
+
+ABNORMAL = "abnormal"
+
+
+class ClassificationTask(Task):
+    """A classifier trained on the labels of whole radiographs and validated by AUROC on the fold held back."""
+
+    monitored = "mean_auroc"
+    config: ClassificationConfig
+
+    def __init__(self, config: ClassificationConfig, store: Store) -> None:
+        # Abnormal is the same from both sides.
+        self.names_sides = config.target != ABNORMAL
+        super().__init__(config, store)
+        self.labels = image_labels(store, config.target)
+        self.names = [ABNORMAL] if config.target == ABNORMAL else list(store.categories.values())
+        self.architecture = {"name": config.network, "n_outputs": len(self.names), "in_channels": config.in_channels}
+        self.model: Classifier = build_classifier(canvas=store.canvas_size, **self.architecture)
+        weights = None
+        if config.loss == "bce" and config.balance:
+            weights = balancing_weights(self.labels[self.train_rows].sum(axis=0), len(self.train_rows))
+        self.loss = classification_loss(config.loss, weights)
+        self._batches: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def load_initial_weights(self) -> str:
+        """Loads the config's initial weights; a resumed run has its own. Returns what was loaded, in words."""
+        return load_initial_weights(self.model, self.config.weights)
+
+    def describe(self) -> dict[str, Any]:
+        """What model.json says of this model."""
+        return {
+            "task": "classification",
+            "architecture": self.architecture,
+            "labels": self.names,
+            "target": self.config.target,
+            "thresholds": {"label": 0.5},
+            **super().describe(),
+        }
+
+    def train_dataloader(self) -> Any:
+        augmentation, options = self.augmentation(), self.training_options()
+        order = self.mirrored_channels if self.names_sides else [0]
+        data = (self.store, self.train_rows, self.labels)
+        dataset = LabelDataset(*data, augmentation, self.config.seed, **options, mirrored_labels=order)
+        sampler = EpochSampler(np.ones(len(dataset)), self.config.seed, self.global_rank, self.trainer.world_size)
+        return self.loader(dataset, collate_images, sampler)
+
+    def val_dataloader(self) -> Any:
+        dataset = LabelDataset(self.store, self.my_val_rows(), self.labels, **self.validation_options())
+        return self.loader(dataset, collate_images)
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        loss = self.loss(self.model(batch["images"]), batch["labels"])
+        return self.total({f"loss_{self.config.loss}": loss})
+
+    def on_validation_epoch_start(self) -> None:
+        self._batches = []
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        probability = self.model(batch["images"]).sigmoid()
+        self._batches.append((batch["rows"].cpu().numpy(), probability.float().cpu().numpy()))
+
+    def on_validation_epoch_end(self) -> None:
+        parts = [part for process in self.gathered(self._batches) for part in process]
+        self._batches = []
+        rows, probability = (np.concatenate(column) for column in zip(*parts, strict=True))
+        # In the order of the radiographs, however many processes there are.
+        order = np.argsort(rows, kind="stable")
+        rows, probability = rows[order], probability[order]
+        self.metrics = classification_metrics(probability, self.labels[rows], self.names)
+        self.validated = self._predictions(rows, probability.astype(np.float64))
+        self.log_metrics(self.metrics)
+
+    def _predictions(self, rows: np.ndarray, probability: np.ndarray) -> Predictions:
+        """A label of a whole radiograph has no box; COCO results need one: that of the radiograph."""
+        records = [self.store.records[row] for row in rows.tolist()]
+        ids = tuple(record["source_id"] for record in records)
+        n, k = probability.shape
+        if self.config.target == ABNORMAL:
+            boxes = np.tile(np.array(NO_FINDING_BOX, dtype=np.float64), (n, 1))
+            return Predictions(ids, BoxTable.of(np.arange(n), [NO_FINDING_CATEGORY] * n, boxes, 1 - probability[:, 0]))
+        whole = np.array([(0, 0, record["width"], record["height"]) for record in records], dtype=np.float64)
+        labels = np.tile(list(self.store.categories), n)
+        return Predictions(
+            ids, BoxTable.of(np.repeat(np.arange(n), k), labels, np.repeat(whole, k, axis=0), probability.ravel())
+        )
+
+
+def image_labels(store: Store, target: str) -> np.ndarray:
+    """(N, K) bool: which radiographs show each category; for the target "abnormal" (N, 1), which show any."""
+    return store.labels.any(axis=1, keepdims=True) if target == ABNORMAL else store.labels

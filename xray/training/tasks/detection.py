@@ -1,0 +1,107 @@
+"""Training and validation of the detector."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from xray.datasets.store import Store
+from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories
+from xray.models.detection.detector import Detector, build_detector, load_initial_weights
+from xray.models.kernels.detector_convolutions import quicken_convolutions
+from xray.models.kernels.frozen_norms import apply_norms_in_convolutions
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import Predictions
+from xray.training.config import DetectionConfig
+from xray.training.loading import BoxDataset, EpochSampler, collate_boxes, repeat_factors
+from xray.training.tasks.base import Task
+
+
+class DetectionTask(Task):
+    """Faster R-CNN trained on a store's boxes and validated with the true metric on the fold held back."""
+
+    config: DetectionConfig
+
+    def __init__(self, config: DetectionConfig, store: Store) -> None:
+        super().__init__(config, store)
+        # Few large objects soon have a perfect map40, which then tells one epoch from another no more.
+        auto = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
+        self.monitored = auto if config.monitor == "auto" else config.monitor
+        norm = config.norm if config.norm != "auto" else ("batch" if config.weights == "none" else "frozen")
+        self.architecture = {
+            "backbone": config.backbone,
+            "head": config.head,
+            "norm": norm,
+            "fpn_channels": config.fpn_channels,
+            "anchor_scale": config.anchor_scale,
+            "proposals": config.proposals,
+            "score_threshold": config.score_threshold,
+            "max_detections": config.max_detections,
+        }
+        self.model: Detector = build_detector(
+            n_categories=max(store.categories),
+            canvas_size=store.canvas_size,
+            trainable_layers=5 if config.weights == "none" else config.trainable_layers,
+            rpn_samples=config.rpn_samples,
+            roi_samples=config.roi_samples,
+            **self.architecture,
+        )
+        apply_norms_in_convolutions(self.model)
+        quicken_convolutions(self.model)
+        self._batches: list[BoxTable] = []
+
+    def load_initial_weights(self) -> str:
+        """Loads the config's initial weights; a resumed run has its own. Returns what was loaded, in words."""
+        return load_initial_weights(self.model, self.config.weights, self.config.backbone, self.config.head)
+
+    def describe(self) -> dict[str, Any]:
+        """What model.json says of this model."""
+        return {
+            "task": "detection",
+            "architecture": self.architecture,
+            "thresholds": {"detection": self.config.score_threshold},
+            **super().describe(),
+        }
+
+    def train_dataloader(self) -> Any:
+        config = self.config
+        options = self.training_options()
+        dataset = BoxDataset(self.store, self.train_rows, self.augmentation(), config.seed, **options)
+        repeats = repeat_factors(dataset.labels_of(), config.repeat_threshold, config.normals)
+        sampler = EpochSampler(repeats, config.seed, self.global_rank, self.trainer.world_size)
+        return self.loader(dataset, collate_boxes, sampler)
+
+    def val_dataloader(self) -> Any:
+        return self.loader(BoxDataset(self.store, self.my_val_rows(), **self.validation_options()), collate_boxes)
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        return self.total(self.model(batch["images"], batch["targets"]))
+
+    def on_validation_epoch_start(self) -> None:
+        self._batches = []
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        detections = self.model(batch["images"])
+        for row, found in zip(batch["rows"].tolist(), detections, strict=True):
+            boxes = self.store.canvas(row).to_original(found["boxes"].float().cpu().numpy())
+            labels = found["labels"].cpu().numpy()
+            self._batches.append(
+                BoxTable.of(np.full(len(boxes), row), labels, boxes, found["scores"].float().cpu().numpy())
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        found = BoxTable.concatenate(self.gathered(BoxTable.concatenate(self._batches)))
+        # In the order of the radiographs, however many processes there are: equal scores keep theirs.
+        found = found.select(np.argsort(found.images, kind="stable"))
+        self._batches = []
+        # Images are numbered anew: the metric speaks of the fold alone.
+        place = np.full(len(self.store.records), -1)
+        place[self.val_rows] = np.arange(len(self.val_rows))
+        inside = place[self.store.boxes.images] >= 0
+        truth = self.store.boxes.select(inside)
+        truth = BoxTable.of(place[truth.images], truth.labels, truth.boxes)
+        found = BoxTable.of(place[found.images], found.labels, found.boxes, found.scores)
+        ids = tuple(self.store.records[row]["source_id"] for row in self.val_rows.tolist())
+        self.validated = Predictions(ids, found)
+        self.metrics = detection_metrics(truth, found, len(ids), self.store.categories)
+        self.log_metrics(self.metrics)

@@ -1,0 +1,152 @@
+"""Training and validation of the segmenter."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from xray.datasets.mask_canvas import mask_canvas
+from xray.datasets.store import Store
+from xray.errors import InputError
+from xray.evaluation.mask_metrics import mask_sums, segmentation_metrics
+from xray.models.segmentation.losses import loss_of_levels, segmentation_loss
+from xray.models.segmentation.segmenter import Segmenter, build_segmenter, freeze_encoder, load_encoder_weights
+from xray.structures.boxes import BoxTable
+from xray.structures.components import mask_findings
+from xray.structures.predictions import Predictions
+from xray.structures.triplet import Triplet
+from xray.training.config import SegmentationConfig
+from xray.training.loading import EpochSampler, MaskDataset, PositiveSampler, collate_images
+from xray.training.tasks.base import Task
+
+
+class SegmentationTask(Task):
+    """U-Net or U-Net++ trained on a store's masks and validated by Dice on the fold held back."""
+
+    monitored = "dice"
+    needs_masks = True
+    config: SegmentationConfig
+
+    def __init__(self, config: SegmentationConfig, store: Store) -> None:
+        super().__init__(config, store)
+        self._leave_out_boxes_without_masks()
+        self.architecture = {
+            "architecture": config.architecture,
+            "encoder": config.encoder,
+            "in_channels": config.in_channels,
+            "depth": config.depth,
+            "deep_supervision": config.deep_supervision,
+        }
+        self.model: Segmenter = build_segmenter(n_classes=len(store.categories), **self.architecture)
+        if config.freeze_encoder:
+            freeze_encoder(self.model)
+        self.positive = np.isin(np.arange(len(store)), store.boxes.images[sorted(store.masks)])
+        self.loss = self._build_loss()
+        self._batches: list[tuple[np.ndarray, ...]] = []
+        self._found: list[tuple[BoxTable, dict[int, Any]]] = []
+
+    def _leave_out_boxes_without_masks(self) -> None:
+        """A radiograph with a box that has no mask is not one without the finding: it can teach nothing here."""
+        boxed = np.setdiff1d(np.arange(len(self.store.boxes)), list(self.store.masks))
+        unmasked = np.unique(self.store.boxes.images[boxed])
+        if not len(unmasked):
+            return
+        kept = [np.setdiff1d(rows, unmasked) for rows in (self.train_rows, self.val_rows)]
+        if not all(len(rows) for rows in kept):
+            raise InputError(
+                f"{self.store.path} has boxes without masks in {len(unmasked)} radiographs, which leaves none to train "
+                "or to validate on: give a dataset with masks, or --task detection"
+            )
+        print(f"{len(unmasked)} radiographs have boxes without masks and are left out")
+        self.train_rows, self.val_rows = kept
+
+    def _build_loss(self) -> Any:
+        config = self.config
+        options = {}
+        if config.loss in ("weighted_bce", "combined"):
+            options["beta"] = config.beta or self._share_of_positive_pixels()
+        return segmentation_loss(config.loss, **options)
+
+    def _share_of_positive_pixels(self) -> float:
+        rows = self.train_rows[self.positive[self.train_rows]]
+        area = sum(float(mask_canvas(self.store, row).mean()) for row in rows.tolist())
+        return max(area / len(self.train_rows), 1e-6)
+
+    def load_initial_weights(self) -> str:
+        """Loads the encoder's initial weights; a resumed run has its own. Returns what was loaded, in words."""
+        return load_encoder_weights(self.model, self.config.encoder_from or self.config.weights)
+
+    def describe(self) -> dict[str, Any]:
+        """What model.json says of this model."""
+        return {
+            "task": "segmentation",
+            "architecture": self.architecture,
+            "thresholds": {"mask": self.config.threshold},
+            **super().describe(),
+        }
+
+    def train_dataloader(self) -> Any:
+        config = self.config
+        options = self.training_options()
+        dataset = MaskDataset(self.store, self.train_rows, self.augmentation(), config.seed, **options)
+        processes = (self.global_rank, self.trainer.world_size)
+        if config.positives:
+            end = config.positives_end or config.positives
+            positive = self.positive[self.train_rows]
+            sampler: EpochSampler = PositiveSampler(
+                positive, config.positives, end, config.n_epochs, config.seed, *processes
+            )
+        else:
+            sampler = EpochSampler(np.ones(len(dataset)), config.seed, *processes)
+        return self.loader(dataset, collate_images, sampler)
+
+    def val_dataloader(self) -> Any:
+        return self.loader(MaskDataset(self.store, self.my_val_rows(), **self.validation_options()), collate_images)
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        loss = loss_of_levels(self.loss, self.model(batch["images"]), batch["masks"])
+        return self.total({f"loss_{self.config.loss}": loss})
+
+    def on_validation_epoch_start(self) -> None:
+        self._batches, self._found = [], []
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        probability = self.model(batch["images"]).float().sigmoid()
+        found, truth = probability > self.config.threshold, batch["masks"].bool()
+        sums = mask_sums(found, truth)
+        # The union of all categories beside each: for the lungs, both together.
+        whole = mask_sums(found.any(1, keepdim=True), truth.any(1, keepdim=True))
+        rows = batch["rows"].cpu().numpy()
+        triplet = Triplet(self.config.threshold, 0.0, self.config.threshold)
+        self._batches.append((rows, *(x.cpu().numpy() for x in (*sums, *whole))))
+        for row, canvas in zip(rows.tolist(), probability.cpu().numpy(), strict=True):
+            self._found.append(mask_findings(canvas, self.store.canvas(row), list(self.store.categories), triplet, row))
+
+    def on_validation_epoch_end(self) -> None:
+        parts = [part for process in self.gathered(self._batches) for part in process]
+        found = [item for process in self.gathered(self._found) for item in process]
+        self._batches, self._found = [], []
+        rows, *sums = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        # In the order of the radiographs, however many processes there are.
+        order = np.argsort(rows, kind="stable")
+        sums, found = [column[order] for column in sums], [found[number] for number in order.tolist()]
+        self.metrics = segmentation_metrics(*sums[:3])
+        if len(self.store.categories) > 1:
+            names = self.store.categories.values()
+            scores = [segmentation_metrics(*(column[:, k] for column in sums[:3])) for k in range(len(names))]
+            self.metrics["dice_by_category"] = {name: score["dice"] for name, score in zip(names, scores, strict=True)}
+            self.metrics["dice_union"] = segmentation_metrics(*sums[3:])["dice"]
+        self.validated = self._predictions(found)
+        self.log_metrics(self.metrics)
+
+    def _predictions(self, found: list[tuple[BoxTable, dict[int, Any]]]) -> Predictions:
+        place = {row: number for number, row in enumerate(self.val_rows.tolist())}
+        tables, masks, n = [], {}, 0
+        for table, own in found:
+            tables.append(
+                BoxTable.of([place[r] for r in table.images.tolist()], table.labels, table.boxes, table.scores)
+            )
+            masks |= {n + number: mask for number, mask in own.items()}
+            n += len(table)
+        ids = tuple(self.store.records[row]["source_id"] for row in self.val_rows.tolist())
+        return Predictions(ids, BoxTable.concatenate(tables), masks)
