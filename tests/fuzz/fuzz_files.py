@@ -13,7 +13,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "data")]
+sys.path[:0] = [str(ROOT / "tests" / "radiographs")]
 
 import dicom_cases as cases  # noqa: E402 (beside the tests of the reader)
 

@@ -12,7 +12,7 @@ import safetensors.torch
 from xray.errors import InputError
 from xray.training.sagemaker import failure_told, is_sagemaker, publish, sagemaker_flags
 
-SCRIPT = Path(__file__).resolve().parents[1] / "xray" / "train.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "xray" / "train.py"
 
 # As the toolkit writes hyperparameters.
 HYPERPARAMETERS = (

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import struct
-import sys
 import time
 import zlib
 from pathlib import Path
@@ -14,6 +13,8 @@ import dicom_cases as cases
 import numpy as np
 import PIL.Image
 import pytest
+from fuzz_files import deflate_bomb, png, run_length_bomb
+from fuzz_measures import peak_of_process, reset_peak
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydicom import uid
@@ -32,11 +33,6 @@ from xray.radiographs.dicom import MAX_FRAGMENTS
 from xray.radiographs.radiograph import RadiographError, radiograph_size, read_radiograph
 from xray.structures.masks import MaskError, decode_mask, encode_mask
 from xray.structures.predictions import read_predictions
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "fuzz")]
-
-from fuzz_files import deflate_bomb, png, run_length_bomb  # noqa: E402 (beside the other hostile files)
-from fuzz_measures import peak_of_process, reset_peak  # noqa: E402
 
 MEBIBYTE = 2**20
 

@@ -26,7 +26,7 @@ from tools.infer import main as infer
 from xray.cluster.ray import check_flags, check_seen, connected
 from xray.errors import FlagError, InputError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 pytest.importorskip("ray", reason='needs Ray: pip install -e ".[ray]"')
 

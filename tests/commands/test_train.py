@@ -20,7 +20,7 @@ from xray.models.detection.detector import build_detector
 from xray.train import main
 from xray.training.config import read_training_flags
 
-SCRIPT = Path(__file__).resolve().parents[1] / "xray" / "train.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "xray" / "train.py"
 
 
 @pytest.fixture
