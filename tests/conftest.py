@@ -305,7 +305,7 @@ def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Any]:
-    """A process that forks commands (tests/commands/forking.py); it takes seconds to start, so that all tests share it."""
+    """A process that forks commands (tests/commands/forking.py); it takes seconds to start: all tests share it."""
     from forking import Forks
 
     with Forks() as started:
