@@ -98,7 +98,7 @@ def train_tiny() -> Callable[..., Path]:
     """(data, run, *flags) → run: trains with TINY_FLAGS and these, in this process."""
 
     def train(data: Path, run: Path, *flags: object) -> Path:
-        from xray.train import main
+        from xray.commands.train import main
         from xray.training.config import read_training_flags
 
         places = ["--data-path", str(data), "--save-path", str(run)]
@@ -163,7 +163,7 @@ def train_masks() -> Callable[..., Path]:
     """(data, run, *flags) → run: trains a small segmenter, in this process; later flags win."""
 
     def train(data: Path, run: Path, *flags: object) -> Path:
-        from xray.train import main
+        from xray.commands.train import main
         from xray.training.config import read_training_flags
 
         places = ["--data-path", str(data), "--save-path", str(run)]
@@ -184,7 +184,7 @@ def segmentation_run(mask_store: Path, train_masks: Callable[..., Path], tmp_pat
 @pytest.fixture(scope="session")
 def classification_run(mask_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier of `mask_store` that has learned next to nothing. Not to be changed."""
-    from xray.train import main
+    from xray.commands.train import main
     from xray.training.config import read_training_flags
 
     run = tmp_path_factory.mktemp("runs") / "labels"

@@ -1,102 +1,11 @@
-"""Draws chest radiographs with findings and writes them in the sources' own layouts, to try everything without data."""
+"""python tools/phantoms.py: `xray phantoms` of this checkout."""
 
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # The repository's root in place of tools/, so that `tools/fuse.py` and its like shadow nothing.
+    # The repository's root in place of tools/, whose file names would shadow packages.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from xray import interrupts
+    from xray.__main__ import run
 
-    interrupts.watch()
-
-import dataclasses
-import os
-from typing import Literal
-
-from xray.commands.runner import command
-from xray.errors import FlagError
-from xray.flags import MAX_SEED, check_range
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Flags of tools/phantoms.py."""
-
-    save_path: Path
-    """Folder to write to; each tree of phantoms is a subfolder."""
-    trees: tuple[Literal["vinbig", "siim", "lungs"], ...] = ("vinbig", "siim", "lungs")
-    """vinbig: boxes of 14 findings by three readers; siim: pneumothorax masks as run lengths, JPEG in DICOM; lungs: PNG
-    with a mask of each lung, as in the Montgomery set."""
-    n_train: int = 200
-    """Number of training radiographs in each tree (0 to 1000000)."""
-    n_test: int = 50
-    """Number of test radiographs in each tree (0 to 1000000), their truth kept apart (test_truth.csv,
-    test-rle-truth.csv, test/)."""
-    seed: int = 0
-    """The same seed (0 to 4294967295) and numbers give the same files."""
-    size: int | None = None
-    """Longer side of the radiographs in pixels, about (96 to 6000); if not given, 1900 to 3000, in siim 1024 and
-    in lungs 1400 to 2000."""
-    normal_fraction: float = 0.7
-    """Share of radiographs without findings, 0 to 1; in siim, pneumothorax aside."""
-    pneumothorax_fraction: float | None = None
-    """Share of the radiographs of vinbig and siim with a pneumothorax, 0 to 1; if not given, a quarter in siim and as
-    few as in VinBigData in vinbig."""
-    n_workers: int = os.cpu_count() or 1
-    """Processes that draw (0 to 512); 0 draws in the main one. The files do not depend on it."""
-    overwrite: bool = False
-    """Replace phantoms that were made with other parameters."""
-    debug: bool = False
-    """Show the traceback of an error."""
-
-
-def main(config: Config) -> None:
-    """Writes the phantoms and says what to do with them."""
-    check(config)
-
-    from xray.phantoms.siim_lungs import write_lungs, write_siim
-    from xray.phantoms.vinbig import write_vinbig
-
-    writers = {"vinbig": write_vinbig, "siim": write_siim, "lungs": write_lungs}
-    folders = []
-    for tree in dict.fromkeys(config.trees):
-        own = {} if tree == "lungs" else {"pneumothorax": config.pneumothorax_fraction}
-        written = writers[tree](
-            config.save_path,
-            config.n_train,
-            config.n_test,
-            seed=config.seed,
-            size=config.size,
-            normal_fraction=config.normal_fraction,
-            n_workers=config.n_workers,
-            overwrite=config.overwrite,
-            **own,
-        )
-        kept = written.n_train + written.n_test - written.n_drawn
-        print(f"{written.n_train} training and {written.n_test} test phantoms in {written.folder}", end="")
-        print(f" ({kept} of them were there already)" if kept else "")
-        for name, count in sorted(written.images_with.items(), key=lambda item: -item[1]):
-            print(f"  {name:20s} in {count}")
-        folders.append((tree, written.folder))
-    print("Next:")
-    for tree, folder in folders:
-        print(f"  python tools/convert.py {tree} --data-path {folder} --save-path DATA")
-
-
-def check(config: Config) -> None:
-    """Raises FlagError if a value is out of range or two flags contradict each other."""
-    check_range(
-        config, n_train=(0, 1_000_000), n_test=(0, 1_000_000), seed=(0, MAX_SEED), size=(96, 6000),
-        normal_fraction=(0, 1), pneumothorax_fraction=(0, 1), n_workers=(0, 512),
-    )  # fmt: skip
-    if config.n_train + config.n_test == 0:
-        raise FlagError("--n-train and --n-test are both 0: ask for one phantom at least")
-    if not config.trees:
-        raise FlagError("--trees names none: give vinbig, siim or lungs")
-    if config.pneumothorax_fraction is not None and set(config.trees) == {"lungs"}:
-        raise FlagError("--pneumothorax-fraction is for vinbig and siim, and --trees is lungs: leave it out")
-
-
-if __name__ == "__main__":
-    sys.exit(command(Config, main, check, description=__doc__))
+    sys.exit(run("phantoms"))

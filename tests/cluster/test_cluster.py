@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tools.convert import Folders
-from tools.convert import main as convert
-from tools.infer import UNFINISHED, InferConfig
-from tools.infer import main as infer
 from xray.cluster.ray import check_flags, check_seen, connected
+from xray.commands.convert import Folders
+from xray.commands.convert import main as convert
+from xray.commands.infer import UNFINISHED, Config
+from xray.commands.infer import main as infer
 from xray.errors import FlagError, InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -253,7 +253,7 @@ def test_a_node_lost_in_the_middle_of_a_conversion_loses_nothing(nodes, pictures
 
 def inference(weights, data, out, **changes):
     values = {"n_workers": 1, "device": "cpu", "precision": "32", **changes}
-    return InferConfig(weights=tuple(map(str, weights)), data_path=str(data), save_path=str(out), **values)
+    return Config(weights=tuple(map(str, weights)), data_path=str(data), save_path=str(out), **values)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tools.convert import Coco, main
+from xray.commands.convert import Coco, main
 from xray.datasets.store import open_store
 from xray.findings import FINDINGS
 

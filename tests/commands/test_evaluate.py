@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tools.evaluate import Config, main
+from xray.commands.evaluate import Config, main
 from xray.errors import FlagError, InputError
 from xray.structures.probability_maps import MapWriter
 

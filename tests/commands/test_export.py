@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
-from tools.export import Config, main
+from xray.commands.export import Config, main
 from xray.errors import FlagError, InputError
 from xray.inference.shared_trunk import load_detector_with_mask
 from xray.models.detection.detector import build_detector

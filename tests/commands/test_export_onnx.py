@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import detection
 
-from tools import export, infer
-from tools.export import Config, main
+from xray.commands import export, infer
+from xray.commands.export import Config, main
 from xray.errors import FlagError, InputError
 from xray.export.torchvision import read_torchvision
 from xray.inference.loaded import load_run
@@ -51,7 +51,7 @@ def test_export_and_inference(classification_run, mask_source, tmp_path, capsys)
     found = {}
     for runtime, weights in (("torch", classification_run), ("onnx", out)):
         data = str(mask_source / "png_images" / "1_train.png")
-        config = infer.InferConfig(weights=(str(weights),), data_path=data, save_path=str(tmp_path / runtime),
+        config = infer.Config(weights=(str(weights),), data_path=data, save_path=str(tmp_path / runtime),
                                    runtime=runtime, n_workers=0, device="cpu")  # fmt: skip
         assert infer.main(config) == 0
         found[runtime] = predictions(tmp_path / runtime)
@@ -136,7 +136,7 @@ def command(tool, *args, cwd):
 )
 def test_flags_that_do_not_go_together(flags, message):
     with pytest.raises(FlagError, match=message):
-        infer.check(infer.InferConfig(weights=("a",), data_path="b", save_path="c", **flags))
+        infer.check(infer.Config(weights=("a",), data_path="b", save_path="c", **flags))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("xray.commands.runner.importlib.util.find_spec", lambda name: None)
     for start in (
         lambda: main(Config(weights=(tmp_path,), format="onnx")),
-        lambda: infer.main(infer.InferConfig(weights=("a",), data_path="b", save_path="c", runtime="onnx")),
+        lambda: infer.main(infer.Config(weights=("a",), data_path="b", save_path="c", runtime="onnx")),
     ):
         with pytest.raises(InputError, match=r'needs onnx: pip install -e "\.\[export\]"'):
             start()

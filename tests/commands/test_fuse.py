@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.fuse import Config, main
+from xray.commands.fuse import Config, main
 from xray.errors import FlagError, InputError
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "fuse.py"

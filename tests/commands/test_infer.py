@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
-from tools.infer import InferConfig, main
+from xray.commands.infer import Config, main
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.structures.predictions import NO_FINDING_CATEGORY, read_predictions
@@ -70,7 +70,7 @@ def infer(vinbig_run, tmp_path):
 
     def run(data, *, out="out", weights=(str(vinbig_run),), **changes):
         options = {"device": "cpu", "n_workers": 0, **changes}
-        config = InferConfig(weights=weights, data_path=str(data), save_path=str(tmp_path / out), **options)
+        config = Config(weights=weights, data_path=str(data), save_path=str(tmp_path / out), **options)
         return main(config), tmp_path / out
 
     return run

@@ -5,7 +5,7 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
-from tools.infer import InferConfig, main
+from xray.commands.infer import Config, main
 from xray.errors import InputError
 from xray.inference.prediction_journal import PredictionJournal
 from xray.phantoms.dicom import Storage, dicom_of, save_dicom
@@ -45,7 +45,7 @@ def folder(tmp_path):
 
 def infer(data, run, out, **changes):
     options = {"device": "cpu", "n_workers": 0, "batch_size": 1, "tta": False, **changes}
-    return main(InferConfig(weights=(str(run),), data_path=str(data), save_path=str(out), **options))
+    return main(Config(weights=(str(run),), data_path=str(data), save_path=str(out), **options))
 
 
 def test_dicom_files_get_a_report_and_where_there_is_a_mask_a_segmentation(folder, segmentation_run, tmp_path, capsys):

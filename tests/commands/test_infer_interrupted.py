@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tools.infer import UNFINISHED, InferConfig, main
+from xray.commands.infer import UNFINISHED, Config, main
 from xray.errors import InputError
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "infer.py"
@@ -60,7 +60,7 @@ def contents(folder):
 
 def config(weights, data, out, **changes):
     values = {"n_workers": 1, "device": "cpu", "precision": "32", **changes}
-    return InferConfig(weights=tuple(map(str, weights)), data_path=str(data), save_path=str(out), **values)
+    return Config(weights=tuple(map(str, weights)), data_path=str(data), save_path=str(out), **values)
 
 
 @pytest.mark.slow
@@ -127,8 +127,8 @@ def test_ctrl_c_ends_it_soon_and_keeps_what_was_found(pngs, vinbig_run, tmp_path
 
 MEASURE = """
 import resource, sys
-from tools.infer import InferConfig, main
-main(InferConfig(weights=(sys.argv[1],), data_path=sys.argv[2], save_path=sys.argv[3], device="cpu", n_workers=1,
+from xray.commands.infer import Config, main
+main(Config(weights=(sys.argv[1],), data_path=sys.argv[2], save_path=sys.argv[3], device="cpu", n_workers=1,
                  precision="32", tta=False))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tools.infer import InferConfig
-from tools.infer import main as infer
+from xray.commands.infer import Config
+from xray.commands.infer import main as infer
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.structures import rle
@@ -25,7 +25,7 @@ def run_infer(mask_source, tmp_path):
 
     def call(*runs, out="out", **changes):
         values = {"data_path": str(mask_source / "png_images"), "save_path": str(tmp_path / out), "n_workers": 0}
-        assert infer(InferConfig(weights=tuple(map(str, runs)), **values | changes)) == 0
+        assert infer(Config(weights=tuple(map(str, runs)), **values | changes)) == 0
         return tmp_path / out
 
     return call
@@ -120,7 +120,7 @@ def test_a_classifier_beside_leaves_its_probabilities(run_infer, segmentation_ru
 
 
 def test_an_abnormal_classifier_gives_the_probability_of_no_finding(run_infer, mask_store, tmp_path):
-    from xray.train import main
+    from xray.commands.train import main
     from xray.training.config import read_training_flags
 
     run = tmp_path / "abnormal"
@@ -177,7 +177,7 @@ def test_the_sample_submission_of_siim_gives_the_order(run_infer, segmentation_r
     sample = tmp_path / "sample_submission.csv"
     sample.write_text("ImageId,EncodedPixels\n3_train,1 2\n1_train,1 2\nmissing,1 2\n")
     values = {"data_path": str(mask_source / "png_images"), "save_path": str(tmp_path / "out"), "n_workers": 0}
-    assert infer(InferConfig(weights=(str(segmentation_run),), sample_submission=str(sample), **values)) == 1
+    assert infer(Config(weights=(str(segmentation_run),), sample_submission=str(sample), **values)) == 1
     lines = (tmp_path / "out" / "submission.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["ImageId", "3_train", "1_train", "missing"]
     assert lines[3] == "missing,-1"

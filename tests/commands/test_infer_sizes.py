@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tools.infer import UNFINISHED, InferConfig, main
+from xray.commands.infer import UNFINISHED, Config, main
 from xray.datasets import originals
 from xray.errors import InputError
 from xray.radiographs.radiograph import Radiograph
@@ -49,7 +49,7 @@ def infer(vinbig_run, tmp_path):
 
     def run(data, out="out", **changes):
         options = {"weights": (str(vinbig_run),), "device": "cpu", "n_workers": 0, **changes}
-        config = InferConfig(data_path=str(data), save_path=str(tmp_path / out), **options)
+        config = Config(data_path=str(data), save_path=str(tmp_path / out), **options)
         return main(config), tmp_path / out
 
     return run

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools.lr_find import main, steepest, sweep
+from xray.commands.lr_find import main, steepest, sweep
 from xray.errors import FlagError, InputError
 from xray.training.config import read_training_flags
 
@@ -18,8 +18,8 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
 
 
 def test_a_sweep_leaves_weights_and_folder_alone(side_store, tmp_path, monkeypatch):
+    from xray.commands.train import build_task
     from xray.datasets.store import open_store
-    from xray.train import build_task
 
     flags = ["--backbone", "mobilenet_v2", "--weights", "none", "--fpn-channels", "16", "--roi-samples", "8"]
     flags += ["--device", "cpu", "--n-workers", "0", "--batch-size", "2", "--data-path", str(side_store)]
@@ -31,7 +31,7 @@ def test_a_sweep_leaves_weights_and_folder_alone(side_store, tmp_path, monkeypat
     assert rates == sorted(rates)
     assert all(torch.equal(value, before[key]) for key, value in task.model.state_dict().items())
 
-    monkeypatch.setattr("tools.lr_find.sweep", lambda *_: (rates, losses))
+    monkeypatch.setattr("xray.commands.lr_find.sweep", lambda *_: (rates, losses))
     main(name, config, 1e-6, 1e-1, 24)
     assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["lr_find.png"]
     assert cv2.imread(str(tmp_path / "run" / "lr_find.png")).std() > 5

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from tools.refine import Config, main
+from xray.commands.refine import Config, main
 from xray.errors import FlagError, InputError
 from xray.findings import CATEGORIES, FINDINGS, PNEUMOTHORAX
 from xray.flags import parse_flags
@@ -190,8 +190,8 @@ SEED = 0
 @pytest.mark.slow
 def test_refinement_raises_the_ap_of_a_weak_detector_on_phantoms(tmp_path, capsys):
     """Fitted on the fold held back, scored on the test split: phantoms → dataset → two trainings → boxes and masks."""
-    from tools import convert, infer, phantoms
-    from xray.train import main as train
+    from xray.commands import convert, infer, phantoms
+    from xray.commands.train import main as train
     from xray.training.config import read_training_flags
 
     raw, data = tmp_path / "raw", tmp_path / "data"
@@ -214,7 +214,7 @@ def test_refinement_raises_the_ap_of_a_weak_detector_on_phantoms(tmp_path, capsy
         for part in (["--fold", "0"], ["--split", "test"]):
             seen = ["--weights", run, "--data-path", data, "--device", "cpu", "--n-workers", "0", *part]
             out = tmp_path / f"{task} {part[0]}"
-            assert infer.main(parse_flags(infer.InferConfig, flags(*seen, "--save-path", out))) == 0
+            assert infer.main(parse_flags(infer.Config, flags(*seen, "--save-path", out))) == 0
 
     capsys.readouterr()
     numbers = []

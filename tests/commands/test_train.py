@@ -14,10 +14,10 @@ import torch
 from conftest import TINY_FLAGS
 
 from xray.commands.runner import run_command
+from xray.commands.train import main
 from xray.datasets.sources.vinbig import convert_vinbig
 from xray.datasets.store import open_store
 from xray.models.detection.detector import build_detector
-from xray.train import main
 from xray.training.config import read_training_flags
 
 SCRIPT = Path(__file__).resolve().parents[2] / "xray" / "train.py"

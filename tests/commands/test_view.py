@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from tools.view import Config, choose_rows, draw_both, draw_truth, file_names, main
+from xray.commands.view import Config, choose_rows, draw_both, draw_truth, file_names, main
 from xray.datasets.foreign_predictions import read_any_predictions
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError

@@ -193,8 +193,8 @@ def start_sweep(module):
 
 
 START = {
-    "tools/infer.py": lambda module: module.command(module.InferConfig, module.main),
-    "tools/serve.py": lambda module: module.command(module.ServeConfig, module.main),
+    "tools/infer.py": lambda module: module.command(module.Config, module.main),
+    "tools/serve.py": lambda module: module.command(module.Config, module.main),
     "xray/train.py": start_training,
     "tools/lr_find.py": start_sweep,
 }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tools.convert import Coco, check
+from xray.commands.convert import Coco, check
 from xray.datasets.folds import assign_folds
 from xray.errors import InputError
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools.export import Config, main
+from xray.commands.export import Config, main
 from xray.datasets.store import open_store
 from xray.inference.pipeline import load_pipeline
 

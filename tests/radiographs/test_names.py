@@ -331,7 +331,7 @@ def test_names_that_are_no_text_survive_conversion(tmp_path: Path) -> None:
 
 def test_pictures_of_a_hostile_dataset_stay_in_the_save_path(tmp_path: Path) -> None:
     """Ids of a dataset from elsewhere become file names of the overlays that infer and view draw."""
-    from tools.view import file_names
+    from xray.commands.view import file_names
 
     root = coco(tmp_path / "raw")
     convert_coco(root, tmp_path / "data", image_size=32, n_folds=2, n_workers=0)

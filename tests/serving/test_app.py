@@ -437,14 +437,14 @@ def test_the_command(vinbig_run, vinbig_store, tmp_path, which):
 def test_the_command_says_what_is_wrong(tmp_path):
     import socket
 
-    from tools.serve import ServeConfig, main
+    from xray.commands.serve import Config, main
     from xray.errors import FlagError, InputError
 
     with pytest.raises(InputError, match="no run directory at"):
-        main(ServeConfig(weights=(str(tmp_path / "nowhere"),), port=0))
+        main(Config(weights=(str(tmp_path / "nowhere"),), port=0))
     with pytest.raises(FlagError, match="--places"):
-        main(ServeConfig(weights=("run",), places=0))
+        main(Config(weights=("run",), places=0))
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match="cannot listen at"):
-        main(ServeConfig(weights=("run",), port=taken.getsockname()[1]))
+        main(Config(weights=("run",), port=taken.getsockname()[1]))
     with pytest.raises(InputError, match="cannot listen at"):
-        main(ServeConfig(weights=("run",), host="no.such.host.invalid"))
+        main(Config(weights=("run",), host="no.such.host.invalid"))

@@ -338,10 +338,10 @@ def test_peers_and_titles_of_flags():
 
 
 def test_flags_of_the_command_are_checked_before_anything_is_loaded():
-    from tools.serve import ServeConfig, check_dicom
+    from xray.commands.serve import Config, check_dicom
 
-    check_dicom(ServeConfig(weights=("run",)))
-    check_dicom(ServeConfig(weights=("run",), dicom_port=11112, dicom_return="PACS@host:104"))
+    check_dicom(Config(weights=("run",)))
+    check_dicom(Config(weights=("run",), dicom_port=11112, dicom_return="PACS@host:104"))
     for wrong in (
         {"dicom_port": 11112},
         {"dicom_return": "PACS@host:104"},
@@ -349,7 +349,7 @@ def test_flags_of_the_command_are_checked_before_anything_is_loaded():
         {"dicom_port": 11112, "dicom_return": "PACS@host:104", "dicom_callers": ("FRIEND", "")},
     ):
         with pytest.raises(FlagError, match="--dicom-"):
-            check_dicom(ServeConfig(weights=("run",), **wrong))
+            check_dicom(Config(weights=("run",), **wrong))
 
 
 def test_a_busy_service_is_asked_again_and_its_words_are_passed_on(tmp_path):

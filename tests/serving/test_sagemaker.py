@@ -22,8 +22,8 @@ from sagemaker_inference.errors import GenericInferenceToolkitError
 from serving_cases import TWELVE_BITS, Oracle, write_phantom
 from starlette.testclient import TestClient
 
-from tools.infer import InferConfig
-from tools.infer import main as infer
+from xray.commands.infer import Config
+from xray.commands.infer import main as infer
 from xray.errors import InputError
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import invocations, sagemaker
@@ -125,7 +125,7 @@ def assert_same_as_infer(answer, predictions, name):
 
 
 def inferred(run, data, out, **options):
-    infer(InferConfig(weights=run, data_path=str(data), save_path=str(out), device="cpu", n_workers=0, **options))
+    infer(Config(weights=run, data_path=str(data), save_path=str(out), device="cpu", n_workers=0, **options))
     return read_predictions(out / "predictions.json")
 
 

@@ -83,8 +83,8 @@ def loader_group():
 IMPORTED = (
     "segmentation_models_pytorch", "timm", "torch.utils.tensorboard",
     "xray.training.tasks.classification", "xray.training.tasks.detection",
-    "xray.outputs.pictures.findings", "xray.training.tasks.segmentation", "xray.train", "xray.training.determinism",
-    "xray.training.failures", "xray.training.trainer",
+    "xray.outputs.pictures.findings", "xray.training.tasks.segmentation", "xray.commands.train",
+    "xray.training.determinism", "xray.training.failures", "xray.training.trainer",
 )  # fmt: skip
 
 HOOKS = {"slow_saves": slow_saves, "loader_group": loader_group}
@@ -92,7 +92,7 @@ HOOKS = {"slow_saves": slow_saves, "loader_group": loader_group}
 
 def _train(request):
     from xray.commands.runner import run_command
-    from xray.train import main
+    from xray.commands.train import main
     from xray.training.config import read_training_flags
 
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -18,12 +18,12 @@ import torch
 from conftest import CLASSIFICATION_FLAGS
 
 from xray.commands.runner import run_command
+from xray.commands.train import main
 from xray.errors import InputError
 from xray.files import replacing
 from xray.models import tensors as files
 from xray.models.tensors import load_tensors, save_tensors
 from xray.models.weights import read_weights
-from xray.train import main
 from xray.training.checkpoints import WholeCheckpoints, check_resumable, progress_of, read_checkpoint
 from xray.training.config import ClassificationConfig, read_training_flags
 

@@ -7,7 +7,7 @@ import inspect
 import pytest
 import yaml
 
-from tools.infer import InferConfig
+from xray.commands.infer import Config
 from xray.errors import FlagError, InputError
 from xray.training.config import (
     CONFIG_FILE,
@@ -222,7 +222,7 @@ def test_flags_are_checked_before_anything_is_done():
         read_training_flags(["--batch-size", "0"])
 
 
-@pytest.mark.parametrize("config", [TrainingConfig, DetectionConfig, InferConfig])
+@pytest.mark.parametrize("config", [TrainingConfig, DetectionConfig, Config])
 def test_every_field_has_a_help_text(config):
     body = ast.parse(inspect.getsource(config)).body[0].body
     for statement, after in zip(body, [*body[1:], None], strict=True):

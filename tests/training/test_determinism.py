@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import CLASSIFICATION_FLAGS, SEGMENTATION_FLAGS, TINY_FLAGS
 
+from xray.commands.train import main
 from xray.datasets.store import open_store
 from xray.structures.sides import mirrored
-from xray.train import main
 from xray.training.augment import Augmentation
 from xray.training.config import read_training_flags
 from xray.training.determinism import deterministic

@@ -16,9 +16,9 @@ import safetensors.torch
 import torch
 from conftest import CLASSIFICATION_FLAGS, SEGMENTATION_FLAGS, TINY_FLAGS
 
+from xray.commands.train import main
 from xray.errors import FlagError, InputError
 from xray.flags import flag_value
-from xray.train import main
 from xray.training.checkpoints import check_resumable
 from xray.training.config import ClassificationConfig, read_training_flags
 from xray.training.launch import Launch, find_launch, with_launch

@@ -8,9 +8,9 @@ import torch
 from conftest import CLASSIFICATION_FLAGS
 from torch import nn
 
+from xray.commands.train import main
 from xray.datasets.store import open_store
 from xray.errors import InputError
-from xray.train import main
 from xray.training.config import read_training_flags
 from xray.training.guard import Guard, _begin_momentum, running_statistics
 from xray.training.optimizers import build_optimizer

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
+from xray.commands.train import build_task
+from xray.commands.train import main as train
 from xray.datasets.sources.folders import convert_folders
 from xray.datasets.sources.lungs import convert_lungs
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.models.weights import load_deployed
-from xray.train import build_task
-from xray.train import main as train
 from xray.training.config import read_training_flags
 
 SIZE = 64

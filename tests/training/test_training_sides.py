@@ -2,9 +2,9 @@
 
 import pytest
 
+from xray.commands.train import build_task
 from xray.datasets.store import open_store
 from xray.errors import InputError
-from xray.train import build_task
 from xray.training.config import CONFIG_FILE, read_training_flags, save_config
 
 

@@ -22,8 +22,8 @@ from tools.benchmarks.material import open_material, write_pngs
 from tools.benchmarks.peers import Agreement, as_float_images, compare, settle_weights, table_of, torchvision_detector
 from tools.benchmarks.reports import refuse
 from tools.benchmarks.timing import Timing, n_cores
-from tools.infer import InferConfig
-from tools.infer import main as infer
+from xray.commands.infer import Config
+from xray.commands.infer import main as infer
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.findings import NO_FINDING
@@ -119,7 +119,7 @@ class Ours:
 
     def _find_in_files(self) -> BoxTable:
         out = self.folder / "found"
-        config = InferConfig(
+        config = Config(
             weights=(str(self.folder / "run"),),
             data_path=str(self.folder / "files"),
             save_path=str(out),

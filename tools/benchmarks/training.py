@@ -28,9 +28,9 @@ from tools.benchmarks.peers import (
 from tools.benchmarks.reports import refuse
 from tools.benchmarks.timing import Timing, n_cores
 from tools.benchmarks.train import Train
+from xray.commands.train import draw_validation
 from xray.errors import InputError
 from xray.models.device import compile_options, lightning_precision
-from xray.train import draw_validation
 from xray.training.callbacks import Throughput
 from xray.training.config import DetectionConfig
 from xray.training.guard import Guard

@@ -322,4 +322,5 @@ def is_never_read(name: str, names: Any) -> bool:
 
 def command_line() -> str:
     """This command, as a hash: flags may hold names."""
-    return hashlib.sha256("\0".join([Path(sys.argv[0]).name, *sys.argv[1:]]).encode("utf-8", "replace")).hexdigest()
+    name = Path(sys.argv[0]).stem.removeprefix("xray ")
+    return hashlib.sha256("\0".join([name, *sys.argv[1:]]).encode("utf-8", "replace")).hexdigest()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tools.infer import InferConfig
-from tools.infer import main as infer
+from xray.commands.infer import Config
+from xray.commands.infer import main as infer
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.models.weights import load_deployed
@@ -40,7 +40,7 @@ def test_resuming_a_segmentation_is_exact(mask_store, tmp_path, train_masks):
 
 
 def test_inference_writes_masks_and_the_submission_of_siim(segmentation_run, mask_source, tmp_path):
-    config = InferConfig(
+    config = Config(
         weights=(str(segmentation_run),),
         data_path=str(mask_source / "png_images"),
         save_path=str(tmp_path / "out"),
@@ -65,7 +65,7 @@ def test_a_classifier_of_whole_radiographs(classification_run, mask_source, tmp_
     description, _ = load_deployed(classification_run)
     assert description["labels"] == ["Pneumothorax"]
     assert 0 <= description["metrics"]["auroc"]["Pneumothorax"] <= 1
-    config = InferConfig(
+    config = Config(
         weights=(str(classification_run),),
         data_path=str(mask_source / "png_images"),
         save_path=str(tmp_path / "out"),
@@ -82,7 +82,7 @@ def test_the_cascade_weighs_masks_softly_or_leaves_them_out(
 ):
     def rows(gate, threshold=None, runs=(segmentation_run, classification_run)):
         out = tmp_path / f"{gate}{threshold}{len(runs)}"
-        config = InferConfig(
+        config = Config(
             weights=tuple(map(str, runs)),
             data_path=str(mask_source / "png_images"),
             save_path=str(out),

@@ -1,0 +1,75 @@
+"""The command `xray`: `xray NAME …` is what `python tools/NAME.py …` is in a checkout."""
+
+import importlib
+import signal
+import sys
+
+from xray import interrupts
+
+COMMANDS = {
+    "phantoms": "draw phantom radiographs in the layouts of VinBigData, SIIM-ACR and Montgomery",
+    "convert": "annotations and radiographs → a dataset directory",
+    "view": "pictures of what a dataset holds, beside predictions if given",
+    "lr_find": "sweep the learning rate of a training",
+    "train": "train a detector, a segmenter or a classifier → a run directory",
+    "infer": "run trained models over radiographs → predictions, submission, pictures, DICOM SR and SEG",
+    "evaluate": "score predictions against the truth → report; compare two models; search thresholds",
+    "refine": "tighten a detector's pneumothorax boxes with a segmenter's masks",
+    "fuse": "fuse predictions of several detectors by weighted boxes fusion",
+    "export": "a trained model → ONNX or torchvision; torchvision's detector → a run directory",
+    "serve": "the page, its HTTP API and the DICOM node",
+}
+"""Name → what it does. Each is the module of xray/commands/ with that name."""
+
+
+def run(name: str) -> int:
+    """Runs a command with the flags in `sys.argv`; returns its exit status."""
+    # Of SIGTERM a training makes something itself: it saves what it has reached.
+    interrupts.watch(*([signal.SIGINT] if name == "train" else []))
+    return int(importlib.import_module(f"xray.commands.{name}").run())
+
+
+def main() -> int:
+    """`xray NAME …`, or the list of names; returns the exit status."""
+    from xray import __version__
+
+    name = sys.argv[1].replace("-", "_") if len(sys.argv) > 1 else ""
+    if name in COMMANDS:
+        sys.argv[:2] = [f"xray {sys.argv[1]}"]
+        return run(name)
+    if name.startswith("__tyro"):
+        return _print_completion()
+    if name == "__version":
+        print(f"xray {__version__}")
+        return 0
+    if name and name not in ("__help", "_h", "help"):
+        print(f"error: xray has no command {sys.argv[1]}: use one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    width = max(map(len, COMMANDS))
+    print("usage: xray NAME [flags]\n\nFinds abnormalities in chest radiographs. Not for clinical use.\n")
+    for each, what in COMMANDS.items():
+        print(f"  {each:{width}}  {what}")
+    print(
+        "\n`xray NAME --help` lists the flags of a command."
+        "\n`xray --tyro-write-completion bash|zsh FILE` writes completion for a shell."
+    )
+    return 0
+
+
+def _print_completion() -> int:
+    """Completion of all commands and their flags, by tyro; those of `train` are the detector's."""
+    from typing import Annotated, Any, Union
+
+    import tyro
+
+    kinds: list[Any] = []
+    for name, what in COMMANDS.items():
+        config = importlib.import_module(f"xray.commands.{name}").Config
+        kinds.append(Annotated[config, tyro.conf.subcommand(name, description=what)])
+    union: Any = Union[tuple(kinds)]  # noqa: UP007 (known at run time only)
+    tyro.cli(union, prog="xray", args=sys.argv[1:], config=(tyro.conf.OmitArgPrefixes,))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

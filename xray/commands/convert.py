@@ -1,0 +1,245 @@
+"""Converts radiographs and their annotations into the dataset directory that training reads."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from xray.commands.runner import command
+from xray.errors import FlagError, InputError, need
+from xray.flags import MAX_SEED, check_range
+
+
+@dataclasses.dataclass
+class _Common:
+    data_path: Path
+    """Directory of the source: radiographs and their table."""
+    save_path: Path
+    """Where the dataset directory goes; an unfinished one there is continued."""
+    image_size: int = 1024
+    """Side of the square canvas every radiograph is letterboxed onto, in pixels (32 to 8192)."""
+    n_folds: int = 5
+    """Number of folds (2 to 100), stratified by finding; no patient is in two."""
+    n_workers: int = 0
+    """Processes that decode (0 to 512); 0 is one a CPU."""
+    seed: int = 0
+    """Decides between patients that are alike when the folds are dealt (0 to 4294967295)."""
+    overwrite: bool = False
+    """Replace the dataset at --save-path; the old one stays until the new one is complete."""
+    engine: Literal["local", "ray"] = "local"
+    """Who decodes: local, this machine's processes; ray, the nodes of a Ray cluster. Both write the same bytes."""
+    address: str = ""
+    """HOST:PORT of the Ray cluster's head node, or auto for the one that this machine belongs to; by default Ray is
+    started on this machine."""
+    cores_per_actor: int = 0
+    """Cores of each Ray actor (1 to 512), which decodes with as many processes; 0 is 1."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclasses.dataclass
+class _Read(_Common):
+    readers: Literal["fuse", "all"] = "fuse"
+    """fuse: one box of those that an image's readers drew around the same finding; all: every reader's box."""
+
+
+@dataclasses.dataclass
+class VinBig(_Read):
+    """VinBigData: train.csv and train/ with DICOM files, or with the 1024-pixel pictures and their train_meta.csv."""
+
+    table_only: bool = False
+    """Convert the table alone: no radiograph is opened and no images.npy written."""
+
+
+@dataclasses.dataclass
+class Coco(_Read):
+    """Anyone's own radiographs, under images/ or as their COCO file says; boxes or masks of any categories."""
+
+    annotations: str | None = None
+    """The COCO file, relative to --data-path; needed only where there are several."""
+    crowds: Literal["auto", "keep", "ignore"] = "auto"
+    """Run lengths with iscrowd 1. keep: each is one object, as CVAT's brush and supervision mean it; ignore: they are
+    regions of many objects, as in the COCO set, and radiographs that have one are left out; auto: keep, unless the file
+    has crowds that can be no single object."""
+    unplaced: Literal["refuse", "ignore"] = "refuse"
+    """Annotations of images that the file does not list. refuse: nothing is converted, as radiographs without
+    annotations may not be normal; ignore: those images are only not here."""
+
+
+@dataclasses.dataclass
+class Siim(_Common):
+    """SIIM-ACR Pneumothorax: DICOM files with train-rle.csv, png_images/ and png_masks/, or a table ImageId,Class."""
+
+    table: str | None = None
+    """The table, relative to --data-path; needed only where there are several."""
+    dialect: Literal["relative", "absolute"] = "relative"
+    """Run lengths count from the end of the run before (as SIIM's do), or, from 1, from the first pixel."""
+    mask_size: int | None = None
+    """Side in pixels (1 to 10000) of the squares in which the run lengths count (1024 in SIIM's table), where the
+    radiographs have been resized since; the radiographs' own size if not given."""
+
+
+@dataclasses.dataclass
+class Lungs(_Common):
+    """Lung masks of Montgomery (ManualMask/) or Shenzhen (mask/), or any folder of radiographs and one of masks."""
+
+    lungs: Literal["joined", "apart"] = "joined"
+    """Montgomery's two masks as one category "Lung", or apart as "Right lung" and "Left lung"."""
+    images: str | None = None
+    """Folder of radiographs, relative to --data-path, in place of a known layout; needs --masks."""
+    masks: str | None = None
+    """Folder of their masks, named like them, with or without _mask; needs --images."""
+    category: str = "Lung"
+    """What the masks show, in layouts with one mask a radiograph, whatever values they are drawn in."""
+    values: tuple[str, ...] = ()
+    """Values of these masks that are categories of their own, VALUE=NAME each, such as 1="Right lung" 2="Left lung" or
+    "#FA3253=Right lung" (a number as it is stored, the index of a palette, or a colour); all others are background."""
+    patients: Path | None = None
+    """CSV (file_name,patient) or COCO file that names each radiograph's patient, so that folds keep them together."""
+
+
+@dataclasses.dataclass
+class Folders(_Common):
+    """Image folders: CLASS/, or train/CLASS/, val/CLASS/ and test/CLASS/, for classification and for pretraining.
+
+    train/ and val/ are dealt into folds together; test/ stays for testing.
+    """
+
+    normal: str | None = None
+    """Class folder of the radiographs that show nothing, which get no label; "" makes every class a category. If not
+    given, the one named NORMAL, healthy, negative, No finding or no_…, in upper or lower case."""
+    patients: Path | None = None
+    """CSV (file_name,patient) or COCO file that names each radiograph's patient, so that folds keep them together;
+    without it every radiograph is a patient of its own: nothing is guessed from file names."""
+
+
+Config = (
+    Annotated[VinBig, tyro.conf.subcommand("vinbig")]
+    | Annotated[Coco, tyro.conf.subcommand("coco")]
+    | Annotated[Siim, tyro.conf.subcommand("siim")]
+    | Annotated[Lungs, tyro.conf.subcommand("lungs")]
+    | Annotated[Folders, tyro.conf.subcommand("folders")]
+)
+
+
+def main(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
+    """Converts, then prints what was taken, what was left out, and the next command."""
+    check(config)
+    if config.save_path.resolve() == config.data_path.resolve():
+        raise InputError(f"--save-path and --data-path are both {config.data_path}: choose another --save-path")
+    own = ("debug", "engine", "address", "cores_per_actor")
+    flags = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in own}
+    flags["n_workers"] = config.n_workers or len(os.sched_getaffinity(0))
+    with contextlib.ExitStack() as stack:
+        if config.engine == "ray":
+            need("--engine ray", "ray", "ray", "pyarrow")
+            from xray.cluster.ray import connected, decoder
+
+            flags["decode"] = decoder(stack.enter_context(connected(config.address, config.cores_per_actor)))
+        conversion = _converter(config)(**flags)
+    show(conversion, config.save_path)
+
+
+def check(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
+    """Raises FlagError if a value is out of range or two flags contradict each other."""
+    check_range(
+        config, image_size=(32, 8192), n_folds=(2, 100), n_workers=(0, 512), seed=(0, MAX_SEED),
+        cores_per_actor=(0, 512),
+    )  # fmt: skip
+    if config.engine == "ray" or config.address or config.cores_per_actor:
+        from xray.cluster.ray import check_flags
+
+        check_flags(config.engine, config.address, config.cores_per_actor)
+    if config.engine == "ray" and getattr(config, "table_only", False):
+        raise FlagError("--engine ray decodes radiographs, and --table-only opens none: leave one of the two out")
+    for name in ("annotations", "table", "images", "masks", "category"):
+        if getattr(config, name, None) == "":
+            raise FlagError(f"--{name} is empty: give a name, or leave the flag out")
+    if isinstance(config, Siim):
+        check_range(config, mask_size=(1, 10_000))
+    if isinstance(config, Lungs) and (config.images is None) != (config.masks is None):
+        raise FlagError("--images and --masks are two folders of one's own: give both, or neither for a known layout")
+    if isinstance(config, Lungs) and config.values:
+        from xray.datasets.sources.mask_account import read_named_values
+
+        if config.category != "Lung":
+            raise FlagError("--category names all that masks show, --values each of their values: give one of the two")
+        try:
+            read_named_values(config.values)
+        except InputError as error:
+            raise FlagError(str(error)) from None
+
+
+def _converter(config: VinBig | Coco | Siim | Lungs | Folders) -> Callable[..., dict[str, Any]]:
+    """The function that takes this source's flags."""
+    if isinstance(config, VinBig):
+        from xray.datasets.sources.vinbig import convert_vinbig
+
+        return convert_vinbig
+    if isinstance(config, Coco):
+        from xray.datasets.sources.coco import convert_coco
+
+        return convert_coco
+    if isinstance(config, Siim):
+        from xray.datasets.sources.siim import convert_siim
+
+        return convert_siim
+    if isinstance(config, Lungs):
+        from xray.datasets.sources.lungs import convert_lungs
+
+        return convert_lungs
+    from xray.datasets.sources.folders import convert_folders
+
+    return convert_folders
+
+
+def show(conversion: dict, save_path: Path) -> None:
+    """Prints the counts of a conversion.json as a table, and the next command."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from xray.datasets.conversion import print_account
+
+    counts, dropped = conversion["counts"], conversion["dropped"]["counts"]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    folds = ", ".join(str(count) for count in counts["images_per_fold"].values())
+    table.add_row("[bold]radiographs", str(counts["images"]))
+    table.add_row("  for training, by fold", folds)
+    if counts["test_images"]:
+        table.add_row("  for testing", str(counts["test_images"]))
+    has_labels_alone = conversion["source"] == "folders" or conversion["layout"] == "labels"
+    if not has_labels_alone:
+        table.add_row("  without a box", str(counts["images_without_boxes"]))
+    if counts["masks"] or not counts["annotations"]:
+        for name, count in counts["images_per_label"].items():
+            table.add_row(f"  with {name}", str(count))
+    if has_labels_alone:
+        # Such a source has one label for a radiograph at most.
+        table.add_row("  without a label", str(counts["images"] - sum(counts["images_per_label"].values())))
+    else:
+        table.add_row("[bold]boxes", str(counts["annotations"]))
+        if counts["masks"]:
+            table.add_row("  with a mask", str(counts["masks"]))
+        for name, count in counts["annotations_per_category"].items():
+            table.add_row(f"  {name}", str(count))
+    table.add_row("[bold]left out or changed", str(sum(dropped.values())))
+    for reason, count in dropped.items():
+        table.add_row(f"  {reason}", str(count))
+    console = Console(highlight=False)
+    console.print(table)
+    print_account(conversion, save_path)
+    if conversion["parameters"]["pixels"]:
+        task = "segmentation" if counts["masks"] else "classification"
+        flags = f" --task {task}" if conversion["source"] in ("siim", "lungs", "folders") else ""
+        console.print(f"next: python xray/train.py{flags} --data-path {save_path}", soft_wrap=True)
+
+
+def run() -> int:
+    """The command; returns its exit status."""
+    return command(Config, main, check)

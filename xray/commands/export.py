@@ -1,0 +1,202 @@
+"""Trained models in other shapes: python tools/export.py --weights RUN --format onnx|torchvision|run."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from xray.commands.runner import command
+from xray.errors import FlagError, InputError, need
+from xray.files import complete
+from xray.flags import check_range
+
+WEIGHTS_FILES = (".pth", ".pt", ".ckpt", ".safetensors")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Writes a trained model in another shape; the runs stay as they are.
+
+    onnx: a file for onnxruntime in any language, with all from the canvas to boxes, masks or probabilities in it. It is
+    held against PyTorch before it is kept. torchvision: a detector's weights become a .pth file that torchvision's own
+    Faster R-CNN loads. run: such a file of torchvision's becomes a run directory; or a detector and the segmenter
+    trained on its trunk (--encoder-from DETECTOR --freeze-encoder) become one, in which the trunk is stored once and
+    serves both in one pass.
+    """
+
+    weights: tuple[Path, ...]
+    """Run directories: for onnx one of any task, for torchvision a detection, for run a detection and a segmentation,
+    or a .pth or .safetensors file of torchvision's Faster R-CNN."""
+    format: Literal["onnx", "torchvision", "run"]
+    """What to write."""
+    save_path: Path | None = None
+    """The .onnx file (default: model.onnx in the run directory), the .pth file, or the run directory to write."""
+    check_data: Path | None = None
+    """Of onnx: a folder of radiographs, one file or a dataset directory, on whose first radiographs PyTorch and
+    onnxruntime must agree; default: phantoms, drawn on the spot."""
+    prune: int = 0
+    """Of onnx: cut a U-Net++ trained with --deep-supervision to this level, 1 to 4; 0 leaves it whole."""
+    categories: tuple[str, ...] = ()
+    """Of run, for torchvision's weights: names of what they find, in the order of their labels, from 1."""
+    canvas_size: int = 1024
+    """Of run, for torchvision's weights: side of the canvases to look at, in pixels (64 to 4096)."""
+    overwrite: bool = False
+    """Replace an earlier export at SAVE_PATH."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(config: Config) -> None:
+    """Writes the export and says on stdout what it is and how it is used."""
+    check_range(config, prune=(0, 4), canvas_size=(64, 4096))
+    is_import = config.format == "run" and any(path.suffix in WEIGHTS_FILES for path in config.weights)
+    if config.format != "onnx" and (config.check_data is not None or config.prune):
+        raise FlagError(f"--{'prune' if config.prune else 'check-data'} is of --format onnx: leave it out")
+    if config.categories and not is_import:
+        raise FlagError("--categories names what a .pth or .safetensors file given to --format run finds: leave it out")
+    match config.format:
+        case "onnx":
+            export_onnx(config)
+        case "torchvision":
+            export_torchvision(config)
+        case "run":
+            (import_torchvision if is_import else export_run)(config)
+
+
+def export_onnx(config: Config) -> None:
+    """An ONNX file of a run, compared with PyTorch before it is kept."""
+    if len(config.weights) != 1:
+        raise FlagError(f"--weights names {len(config.weights)} runs: --format onnx takes one")
+    (run,) = config.weights
+    out = config.save_path or run / "model.onnx"
+    if out.suffix != ".onnx":
+        raise FlagError(f"--save-path is {out}: --format onnx writes a file that ends in .onnx")
+    need("--format onnx", "export", "onnx", "onnxscript", "onnxruntime")
+    check_free(out, config.overwrite)
+
+    from rich.console import Console
+
+    from xray.datasets.inputs import open_inputs
+    from xray.models.weights import load_deployed
+
+    inputs = open_inputs(config.check_data) if config.check_data else None
+    load_deployed(run)  # what is no run is told at once: the exporter takes seconds to import
+    with Console(stderr=True).status("exporting"):
+        from xray.export.onnx import OPSET, canvas_size_of, to_onnx
+        from xray.export.onnx_check import RADIOGRAPHS, compare, given_canvases, phantom_canvases
+
+        size = canvas_size_of(run)
+        canvases = given_canvases(inputs, size) if inputs is not None else phantom_canvases(size, RADIOGRAPHS)
+        content = to_onnx(run, config.prune)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with complete(out) as temporary:
+            temporary.write_bytes(content)
+            found = compare(run, temporary, canvases, config.prune)
+            if not found.is_small:
+                raise InputError(f"the ONNX model of {run} and PyTorch differ by {found}: nothing was written")
+    what = "radiographs" if config.check_data else "phantoms"
+    print(f"{out}: opset {OPSET}, {len(content) / 2**20:.1f} MiB; on {len(canvases)} {what} up to {found} from PyTorch")
+    print(f"  python tools/infer.py --runtime onnx --weights {out} --data-path RADIOGRAPHS --save-path OUT")
+
+
+def import_torchvision(config: Config) -> None:
+    """A run directory of torchvision's weights."""
+    if len(config.weights) != 1:
+        raise FlagError("--weights names several files: --format run takes one of torchvision's")
+    if not config.categories:
+        raise FlagError("--categories is missing: name what these weights find, in the order of their labels")
+    if not all(config.categories) or len(set(config.categories)) < len(config.categories):
+        raise FlagError("--categories names one twice, or an empty one: each needs a name of its own")
+    (path,) = config.weights
+    out = run_folder(config)
+
+    from xray.export.torchvision import read_torchvision
+
+    description, state = read_torchvision(path, config.categories, config.canvas_size)
+    write_run(out, description, state)
+    options = description["architecture"]
+    print(f"a {options['backbone']} detector, head {options['head']}, of {len(config.categories)} categories: {out}")
+    print(f"  python tools/infer.py --weights {out} --data-path RADIOGRAPHS --save-path OUT")
+
+
+def export_run(config: Config) -> None:
+    """One run directory of a detector and a segmenter on one trunk."""
+    if len(config.weights) != 2:
+        raise FlagError(
+            f"--weights names {len(config.weights)} runs: --format run joins a detection and a segmentation"
+        )
+    out = run_folder(config)
+
+    from xray.inference.shared_trunk import join_runs
+
+    description, state = join_runs(*config.weights)
+    write_run(out, description, state)
+    print(f"detector and segmenter on one trunk: {out}; go on with")
+    print(f"  python tools/infer.py --weights {out} --data-path RADIOGRAPHS --save-path OUT")
+
+
+def run_folder(config: Config) -> Path:
+    """The run directory to write. Raises InputError if another one, or anything else, is there."""
+    out = config.save_path
+    if out is None:
+        raise FlagError("--save-path is missing: --format run writes a run directory")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder as --save-path")
+    if out.resolve() in [run.resolve() for run in config.weights]:
+        raise InputError(f"{out} is one of the runs to join: give another --save-path")
+
+    from xray.models.weights import MODEL_FILE, WEIGHTS_FILE
+    from xray.outputs.unfinished import is_unfinished
+
+    held = {entry.name.removesuffix(".part") for entry in out.iterdir()} - {"export"} if out.is_dir() else set()
+    if others := held - {MODEL_FILE, WEIGHTS_FILE, "model.onnx"}:
+        raise InputError(f"{out} holds other things than an export ({min(others)}): give another --save-path")
+    if held and not config.overwrite and not is_unfinished(out, "export"):
+        raise InputError(f"{out} holds an export already: give --overwrite, or another --save-path")
+    return out
+
+
+def write_run(out: Path, description: dict[str, Any], state: dict[str, Any]) -> None:
+    """Both files of a run, with a mark beside them until they are there."""
+    from xray.models.weights import save_deployed
+    from xray.outputs.unfinished import finishing
+
+    with finishing(out, "export"):
+        save_deployed(out, state, description)
+
+
+def export_torchvision(config: Config) -> None:
+    """A .pth file of a detector's state dict."""
+    out = config.save_path
+    if len(config.weights) != 1:
+        raise FlagError(f"--weights names {len(config.weights)} runs: --format torchvision takes one")
+    if out is None:
+        raise FlagError("--save-path is missing: --format torchvision writes a file that ends in .pth")
+    if out.suffix != ".pth":
+        raise FlagError(f"--save-path is {out}: --format torchvision writes a file that ends in .pth")
+    check_free(out, config.overwrite)
+
+    import torch
+
+    from xray.export.torchvision import torchvision_code
+    from xray.models.weights import load_deployed
+
+    (run,) = config.weights
+    description, state = load_deployed(run)
+    if description["task"] != "detection":
+        raise InputError(f"{run} is a run of the task {description['task']}: torchvision has a place for detectors")
+    code = torchvision_code(run, description, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with complete(out) as temporary:
+        torch.save(state, temporary)
+    print(f"# {out} is the state dict of\n{code}")
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Raises InputError if the file is there and may not be replaced."""
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise InputError(f"{out} exists: give --overwrite to replace a file, or another --save-path")
+
+
+def run() -> int:
+    """The command; returns its exit status."""
+    return command(Config, main)

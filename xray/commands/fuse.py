@@ -1,0 +1,130 @@
+"""Fuses the predictions of several models into one predictions.json and one submission.csv."""
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from xray.commands.runner import command
+from xray.errors import FlagError, InputError
+from xray.flags import check_range
+
+if TYPE_CHECKING:
+    from xray.datasets.store import Store
+    from xray.structures.predictions import Predictions
+
+PREDICTIONS = "predictions.json"
+SUBMISSION = "submission.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Fuses several models' predictions, image by image and finding by finding."""
+
+    predictions: tuple[Path, ...]
+    """Two or more predictions.json, or submission.csv, one a model."""
+    data_path: Path = Path("data/vinbig")
+    """Dataset directory written by tools/convert.py that the predictions are of."""
+    save_path: Path = Path("runs/fused")
+    """Folder for predictions.json and submission.csv."""
+    ids: Literal["auto", "source", "coco", "rows"] = "auto"
+    """What image_id means in the files. source: the radiograph's own id, as tools/infer.py writes
+    it, or its file; coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto:
+    numbers are coco's, texts source's, and what could be read in two ways is refused."""
+    category_ids: Literal["auto", "source", "dataset"] = "auto"
+    """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
+    of --data-path; auto: what image_id, or the category's name in the file, says."""
+    weights: tuple[float, ...] = ()
+    """Weight of each file, in the same order, each positive; equal by default."""
+    iou: float = 0.4
+    """Boxes of one finding that overlap by more than this IoU, in (0, 1), are taken for one."""
+    skip: float = 0.0
+    """Boxes with a lower score, in [0, 1], are left out."""
+    method: Literal["wbf", "nms", "soft_nms", "nmw"] = "wbf"
+    """wbf averages overlapping boxes; nms keeps the strongest; soft_nms lowers the others; nmw averages by overlap."""
+    score: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"] = "avg"
+    """How wbf scores a fused box. With unequal --weights, box_and_model_avg never needs to be cut to 1."""
+    overwrite: bool = False
+    """Replace the files at --save-path."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(config: Config) -> None:
+    """Fuses, writes both files and says what went in and came out."""
+    check(config)
+
+    from xray.outputs.unfinished import finishing, is_unfinished
+
+    may_write = config.overwrite or is_unfinished(config.save_path, "fusion")
+    for path in (config.save_path / PREDICTIONS, config.save_path / SUBMISSION):
+        if path.exists() and not may_write:
+            raise InputError(f"{path} exists: give --overwrite, or another --save-path")
+    if config.save_path.exists() and not config.save_path.is_dir():
+        raise InputError(f"{config.save_path} is a file: give --save-path a folder")
+
+    from rich.console import Console
+
+    from xray.datasets.foreign_predictions import read_any_predictions
+    from xray.datasets.store import open_store
+    from xray.evaluation.alignment import check_categories
+    from xray.inference.ensemble import fuse
+    from xray.structures.predictions import NO_FINDING_CATEGORY, write_predictions
+    from xray.structures.submission import write_submission
+
+    store = open_store(config.data_path, pixels=False)
+    # Each by itself and before anything is fused: two files may name one radiograph in two ways.
+    models = [read_any_predictions(path, store, config.ids, config.category_ids) for path in config.predictions]
+    for path, model in zip(config.predictions, models, strict=True):
+        check_categories(store, model, path.name)
+    with Console(stderr=True).status("fusing"):
+        fused = fuse(models, config.weights or None, config.iou, config.skip, config.method, config.score)
+    image_ids, n_unknown = images_to_submit(store, fused)
+    if n_unknown:
+        print(f"warning: {n_unknown} images are not in {store.path}; their boxes are kept", file=sys.stderr)
+    with_submission = max(store.categories) < NO_FINDING_CATEGORY
+    with finishing(config.save_path, "fusion"):
+        if with_submission:
+            write_submission(config.save_path / SUBMISSION, fused, image_ids, store.categories)
+        write_predictions(config.save_path / PREDICTIONS, fused, store.categories)
+    print(f"{sum(len(model.table) for model in models)} boxes of {len(models)} files → {len(fused.table)} boxes")
+    print(f"predictions: {config.save_path / PREDICTIONS}")
+    if with_submission:
+        print(f"submission: {config.save_path / SUBMISSION}")
+    else:
+        print(f"no {SUBMISSION}: it has room for 14 categories, {store.path} has {len(store.categories)}")
+
+
+def check(config: Config) -> None:
+    """Raises FlagError if a value is out of range."""
+    if not config.predictions:
+        raise FlagError("--predictions names no file: give two or more")
+    if not 0 < config.iou < 1:
+        raise FlagError(f"--iou is {config.iou}: give a number between 0 and 1")
+    check_range(config, skip=(0, 1))
+    given = " ".join(f"{weight:g}" for weight in config.weights)
+    if config.weights and len(config.weights) != len(config.predictions):
+        raise FlagError(f"--weights is {given}: give one for each of the {len(config.predictions)} files")
+    if not all(0 < weight < math.inf for weight in config.weights):
+        raise FlagError(f"--weights is {given}: give positive numbers, and leave out a model that counts nothing")
+
+
+def images_to_submit(store: "Store", fused: "Predictions") -> tuple[list[str], int]:
+    """The ids a submission needs a row for, and how many of them the dataset does not know.
+
+    These are all images of each split and fold that the predictions touch, in the dataset's order, then those that
+    the dataset does not know.
+    """
+    from xray.evaluation.alignment import whole_groups
+
+    rows = store.resolve(fused.image_ids)
+    name = dict(zip(rows.tolist(), fused.image_ids, strict=True))
+    known = [name.get(row, store.records[row]["source_id"]) for row in whole_groups(store, rows[rows >= 0]).tolist()]
+    unknown = [image_id for image_id, row in zip(fused.image_ids, rows.tolist(), strict=True) if row < 0]
+    return known + unknown, len(unknown)
+
+
+def run() -> int:
+    """The command; returns its exit status."""
+    return command(Config, main)

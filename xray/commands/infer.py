@@ -1,0 +1,449 @@
+"""Finds abnormalities in radiographs: python tools/infer.py --weights RUN --data-path DIR --save-path OUT."""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+
+from xray.commands.runner import command
+from xray.errors import FlagError, InputError, need
+from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
+from xray.flags import check_range, require
+from xray.storage.places import as_given
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xray.cluster.ray import Cluster
+    from xray.datasets.inputs import Inputs
+    from xray.datasets.store import Store
+    from xray.inference.pipeline import Pipeline
+    from xray.inference.prediction_journal import PredictionJournal
+    from xray.inference.streaming import Batch
+    from xray.outputs.dicom.results import DicomResults
+    from xray.structures.probability_maps import MapWriter
+
+UNFINISHED = "predictions.part"
+"""What was found so far, in OUT, until all is."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Run trained models over radiographs; writes OUT/submission.csv, OUT/predictions.json and what else is asked for.
+
+    Several detectors are fused, several segmenters or classifiers averaged. A segmenter beside a detector refines its
+    pneumothorax boxes and gives them a mask.
+
+    A file that cannot be read costs that file only: it is listed in OUT/failures.csv, its row in the submission says
+    "No finding", and the exit status is 1.
+
+    Interrupted, the command goes on where it stopped when it is run again.
+    """
+
+    weights: tuple[str, ...]
+    """Run directories of trained models of any task; with --runtime onnx also .onnx files."""
+    data_path: str
+    """A folder of DICOM, PNG or JPEG files (searched through), one such file, or a dataset directory."""
+    save_path: str
+    """Folder to write into."""
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu or cuda."""
+    tta: bool = True
+    """Look at the mirrored radiograph too and fuse both (test-time augmentation)."""
+    gate: Literal["soft", "hard"] = "soft"
+    """What a classifier does to the others' findings: soft weighs masks by its pneumothorax probability and gives "No
+    finding" its confidence; hard leaves out the masks, or all that was found, where it is below --gate-threshold."""
+    gate_threshold: float | None = None
+    """Probability below which --gate hard leaves findings out, in [0, 1]; default: what was fitted, or 0.5."""
+    triplet: tuple[float, float, float] | None = None
+    """TOP MIN_AREA BOTTOM: a radiograph has a mask if MIN_AREA of its pixels, a share, exceed TOP; it is made of those
+    above BOTTOM. Default: what tools/evaluate.py --fit stored in the run, else the threshold it was trained with."""
+    prune: int = 0
+    """Cut U-Net++ trained with --deep-supervision to this level, 1 to 4, for speed; 0 leaves them whole."""
+    probabilities: bool = False
+    """Keep the probability map of each radiograph, so that tools/evaluate.py can search thresholds without a model."""
+    overlays: bool = False
+    """Draw the findings of each radiograph into OUT/overlays, beside the truth where it is known."""
+    truth: str = ""
+    """Dataset directory with the truth to draw; default: --data-path where that is one."""
+    overlay_threshold: float = 0.3
+    """Lowest confidence that overlays show, in [0, 1]."""
+    sr: bool = False
+    """Write the findings in each DICOM file as a structured report, OUT/sr/<id>.dcm (TID 1500)."""
+    seg: bool = False
+    """Write the masks in each DICOM file as a segmentation, OUT/seg/<id>.dcm; there is none without a mask."""
+    report_threshold: float = 0.3
+    """Lowest confidence of the findings in structured reports, in [0, 1]."""
+    sizes: str = ""
+    """Original sizes of PNG and JPEG files that were made smaller, so that boxes and masks are in original pixels: a
+    CSV file of any name (a column of ids or file names; width,height or dim1,dim0 or columns,rows), WIDTHxHEIGHT for
+    all of them, or none where they are the originals. Default: test_meta.csv, train_meta.csv, or such columns of
+    test.csv, train.csv or sample_submission.csv, in or above the data."""
+    sample_submission: str = ""
+    """CSV whose image_id column gives the submission's rows; default: sample_submission.csv in or above the data."""
+    split: str = ""
+    """Of a dataset directory: only this split, train or test."""
+    fold: int = -1
+    """Of a dataset directory: only this fold, from 0; -1 is all."""
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    """What convolutions are computed in. auto: bf16 on GPUs that have it, and on CPUs where a trial on the first
+    radiographs finds that it is faster and gives the same; else 32."""
+    batch_size: int = 0
+    """Radiographs per pass (0 to 4096); 0 chooses 2 on a CPU and as many as its memory allows on a GPU."""
+    n_workers: int = os.cpu_count() or 1
+    """Processes that decode files while the model works (0 to 512); 0 decodes in the main process."""
+    timeout: float = 60.0
+    """Seconds that one file may take to decode, above 0 and up to 86400."""
+    overwrite: bool = False
+    """Replace the predictions that OUT holds."""
+    runtime: Literal["torch", "onnx"] = "torch"
+    """What runs the models: PyTorch, or onnxruntime the files that tools/export.py --format onnx wrote."""
+    engine: Literal["local", "ray"] = "local"
+    """Who decodes and runs the models: local, this machine; ray, the nodes of a Ray cluster. Both write the same bytes;
+    pictures, reports and tables are written by this machine in any case."""
+    address: str = ""
+    """HOST:PORT of the Ray cluster's head node, or auto for the one that this machine belongs to; by default Ray is
+    started on this machine."""
+    cores_per_actor: int = 0
+    """Cores of each Ray actor (1 to 512), which decodes with as many processes; 0 chooses 1, and where nodes have GPUs,
+    of which each actor gets one, a GPU's share of the cores."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(config: Config) -> int:
+    """Exit status 0, or 1 if a radiograph could not be read."""
+    check(config)
+    if config.runtime == "onnx":
+        need("--runtime onnx", "export", "onnx", "onnxruntime")
+    out = Path(config.save_path)
+    check_out(config)
+
+    from xray.datasets.inputs import open_inputs
+
+    data = Path(config.data_path)
+    beside = [Path(config.sample_submission)] if config.sample_submission else []
+    part = (config.split or None, None if config.fold < 0 else config.fold)
+    inputs = open_inputs(data, *part, config.sizes, beside)
+    order = rows_of_submission(data, inputs.ids, config.sample_submission)
+    truth = truth_of(config, inputs)
+    if skipped := len(inputs) - len(set(inputs.ids).intersection(order)):
+        print(f"{skipped} radiographs are not in the sample submission and are left alone", file=sys.stderr)
+        inputs = inputs.only(set(order))
+
+    # torch last: what is wrong with the input has been said by now.
+    from xray.inference.pipeline import load_pipeline
+    from xray.inference.prediction_journal import PredictionJournal
+    from xray.models.device import inference_precision, keep_freed_memory, resolve_device
+    from xray.outputs.results import WARNINGS, warnings_of, write_results
+    from xray.radiographs.run_warnings import tell
+    from xray.structures.probability_maps import INDEX
+    from xray.structures.triplet import Triplet
+
+    # The cluster's nodes have devices of their own; here the models are but loaded, to see that they can be.
+    device = resolve_device(config.device if config.engine == "local" and config.runtime == "torch" else "cpu")
+    if config.runtime == "onnx":
+        from xray.inference.onnx_runtime import onnx_device
+
+        device, config = onnx_device(config.device), dataclasses.replace(config, precision="32")
+    elif config.engine == "local":
+        inference_precision(config.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    runs = [Path(run) for run in config.weights]
+    triplet = Triplet(*config.triplet) if config.triplet else None
+    options = (config.tta, config.gate, config.gate_threshold, triplet, config.prune, config.runtime)
+    pipeline = load_pipeline(runs, device, *options)
+    if config.probabilities and not pipeline.segmenters:
+        raise InputError("--probabilities keeps the maps of segmenters, and --weights names none")
+    if config.seg and not pipeline.segmenters:
+        raise InputError("--seg writes the masks of segmenters, and --weights names none")
+    objects = dicom_results(config, inputs, pipeline)
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(cluster_of(config)) if config.engine == "ray" else None
+        out.mkdir(parents=True, exist_ok=True)
+        journal = PredictionJournal(out / UNFINISHED, claims_of(config, inputs), inputs.ids, config.overwrite)
+        stack.enter_context(journal)
+        if journal.done:
+            print(f"going on after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
+        find_all(pipeline, inputs, journal, truth, config, objects, cluster)
+        failures = [(inputs.ids[position], *rest) for p in journal.portions() for position, *rest in p.failures]
+        absent = set(order).difference(inputs.ids)
+        failures += [(name, "", "no such file") for name in order if name in absent]
+        if not config.probabilities:
+            # Maps of an earlier command would be taken for these predictions'.
+            (out / INDEX).unlink(missing_ok=True)
+        kind = kind_of_submission(pipeline)
+        warnings = warnings_of(inputs, journal)
+        n_boxes = write_results(out, journal, order, pipeline.categories, kind, failures, warnings)
+        journal.remove()
+    if objects is not None:
+        failed = {name for name, *_ in failures}
+        read = [(n, path) for n, path in zip(inputs.ids, inputs.paths, strict=True) if n not in failed]
+        print(*objects.summary(out, read), sep="\n")
+    tell([warning for _, warning in warnings], str(out / WARNINGS))
+    print(f"{len(order) - len(failures)} radiographs, {n_boxes} boxes: {out / 'predictions.json'}")
+    if failures:
+        print(
+            f"error: {len(failures)} of {len(order)} radiographs could not be read (first {failures[0][0]}: "
+            f"{failures[0][2]}): see {out / 'failures.csv'}",
+            file=sys.stderr,
+        )
+    return 1 if failures else 0
+
+
+def check(config: Config) -> None:
+    """Raises FlagError if a value is out of range."""
+    for name in ("weights", "data_path", "save_path"):
+        value = getattr(config, name)
+        if not value or "" in (value if name == "weights" else [value]):
+            raise FlagError(f"--{name.replace('_', '-')} is empty: give a path")
+    check_range(
+        config, batch_size=(0, 4096), n_workers=(0, 512), overlay_threshold=(0, 1), gate_threshold=(0, 1),
+        prune=(0, 4), fold=(-1, 99), report_threshold=(0, 1), cores_per_actor=(0, 512),
+    )  # fmt: skip
+    if config.engine == "ray" or config.address or config.cores_per_actor:
+        from xray.cluster.ray import check_flags
+
+        check_flags(config.engine, config.address, config.cores_per_actor)
+    if config.runtime == "onnx":
+        for name, value, wanted in (("precision", config.precision, "auto or 32"), ("prune", config.prune, "0")):
+            fits = value in ("auto", "32", 0)
+            require(fits, name, value, f"{wanted} with --runtime onnx: what is in the file has been settled")
+        require(config.engine == "local", "engine", config.engine, "local with --runtime onnx")
+    device = re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", config.device)
+    require(device is not None, "device", repr(config.device), "auto, cpu or cuda")
+    if config.engine == "ray":
+        require(":" not in config.device, "device", config.device, "auto, cpu or cuda: nodes number their own GPUs")
+    require(0 < config.timeout <= 86_400, "timeout", config.timeout, "above 0, and 86400 s (a day) at most")
+    top, _, bottom = triplet = config.triplet or (0.0, 0.0, 0.0)
+    fits = all(0 <= value <= 1 for value in triplet) and bottom <= top
+    require(fits, "triplet", " ".join(map(str, triplet)), "three numbers in [0, 1], MIN_AREA a share, BOTTOM up to TOP")
+    require(config.split in ("", "train", "test"), "split", config.split, "train or test")
+    if config.split == "test" and config.fold >= 0:
+        raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
+    if config.truth and not config.overlays:
+        raise FlagError("--truth is drawn by --overlays: add that, or leave --truth out")
+    if config.gate_threshold is not None and config.gate == "soft":
+        raise FlagError("--gate-threshold is for --gate hard: add that, or leave the threshold out")
+
+
+def check_out(config: Config) -> None:
+    """Raises InputError if --save-path cannot be written to, or holds predictions that are to stay."""
+    out = Path(config.save_path)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder as --save-path")
+    if (out / "predictions.json").exists() and not config.overwrite and not (out / UNFINISHED).exists():
+        raise InputError(f"{out} holds predictions already: give another --save-path, or --overwrite")
+
+
+def truth_of(config: Config, inputs: "Inputs") -> "Store | None":
+    """The dataset with the truth to draw, None where there is none. Raises InputError if --truth knows nothing."""
+    from xray.datasets.store import open_store
+
+    if not config.truth:
+        return inputs.store
+    store = open_store(Path(config.truth), pixels=False)
+    if set(inputs.ids).isdisjoint(store.index_of):
+        raise InputError(
+            f"--truth {config.truth} has none of the {len(inputs)} radiographs (such as {inputs.ids[0]!r}): give the "
+            "dataset directory that they were converted into"
+        )
+    return store
+
+
+def rows_of_submission(data: Path, ids: tuple[str, ...], sample: str) -> list[str]:
+    """Image ids in the order of the sample submission.
+
+    In that of the files where there is none that speaks of them, or where one file was asked for.
+    """
+    from xray.structures.submission import submission_order
+
+    if sample:
+        return submission_order(Path(sample))
+    if data.is_file():
+        return list(ids)
+    for candidate in (data / "sample_submission.csv", data.absolute().parent / "sample_submission.csv"):
+        # Beside train/ there is one too, and it speaks of test/ alone.
+        if candidate.is_file() and not set(ids).isdisjoint(order := submission_order(candidate)):
+            return order
+    return list(ids)
+
+
+def dicom_results(config: Config, inputs: "Inputs", pipeline: "Pipeline") -> "DicomResults | None":
+    """What makes SR and SEG, None where none are wanted. Raises InputError where there are no files to speak of."""
+    if not (config.sr or config.seg):
+        return None
+    if inputs.store is not None:
+        raise InputError(
+            f"--sr and --seg refer to DICOM files, and {config.data_path} is a dataset directory: give the files"
+        )
+    need("--sr or --seg", "dicom-out", "highdicom")
+    from xray.outputs.dicom.objects import algorithm_of
+    from xray.outputs.dicom.results import DicomResults
+
+    settings = {"threshold": config.report_threshold, "mirrored": config.tta, "gate": config.gate}
+    if pipeline.segmenters:
+        settings["triplet"] = " ".join(f"{value:g}" for value in dataclasses.astuple(pipeline.triplet))
+    runs = [Path(run) for run in config.weights]
+    if config.runtime == "onnx":
+        from xray.inference.onnx_runtime import onnx_file
+
+        runs = [onnx_file(run) for run in runs]
+    algorithm = algorithm_of(runs, **settings)
+    return DicomResults(pipeline.categories, algorithm, config.report_threshold, config.sr, config.seg)
+
+
+def find_all(
+    pipeline: "Pipeline",
+    inputs: "Inputs",
+    journal: "PredictionJournal",
+    truth: "Store | None",
+    config: Config,
+    objects: "DicomResults | None",
+    cluster: "Cluster | None" = None,
+) -> None:
+    """Puts the findings of all radiographs that are not in the journal yet into it, and their maps and pictures out."""
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from xray.datasets.originals import enlarged
+    from xray.inference.precision import settle, settle_by_trial
+    from xray.inference.streaming import consecutive, portion_of, radiographs, run
+    from xray.outputs.pictures.findings import rows_of
+    from xray.outputs.results import save_overlay
+    from xray.radiographs.names import inside, safe_path
+
+    out, begin = Path(config.save_path), journal.done
+    rest = inputs.only(set(inputs.ids[begin:]))
+    if cluster is None:
+        pipeline, batch_size, undecided = settle(pipeline, journal, config.precision, config.batch_size)
+    maps = map_writer(out, pipeline, journal) if config.probabilities else None
+    columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn())
+
+    def write(batch: "Batch") -> None:
+        portion = portion_of(batch, begin)
+        for number, item in enumerate(batch.decoded):
+            position = begin + item.index
+            if maps is not None:
+                maps.add(position, item.width, item.height, batch.found.maps[number], portion.labels[position])
+            if config.overlays:
+                name, pixels = inputs.ids[position], getattr(item, "pixels", None)
+                pixels = inputs.pixels(position) if pixels is None else enlarged(pixels, item.width, item.height)
+                own = rows_of(batch.found.table, batch.found.masks, number)
+                path = inside(out, f"overlays/{safe_path(name)}.png")
+                save_overlay(path, name, pixels, *own, pipeline.categories, truth, config.overlay_threshold)
+            if objects is not None:
+                own = rows_of(batch.found.table, batch.found.masks, number)
+                objects.write(out, inputs.ids[position], inputs.paths[position], *own, portion.labels[position])
+        if objects is not None:
+            for position, *_ in portion.failures:
+                objects.discard(out, inputs.ids[position])
+        # Last, since it says that the radiographs are done.
+        journal.add(portion)
+        progress.update(task, completed=portion.stop)
+
+    items = radiographs(rest, pipeline.canvas_size, config.n_workers, config.timeout, config.overlays)
+    with contextlib.closing(items), Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("radiographs", total=len(inputs), completed=begin)
+        if cluster is not None:
+            for batch in batches_of_cluster(cluster, config, rest, journal):
+                write(batch)
+        else:
+            stream = consecutive(items, batch_size)
+            if undecided:
+                first = next(stream, [])
+                stream = itertools.chain([first], stream) if first else stream
+                pipeline = settle_by_trial(pipeline, journal, first, batch_size, len(inputs))
+            run(pipeline, stream, write)
+    if maps is not None:
+        maps.close()
+
+
+def cluster_of(config: Config) -> "contextlib.AbstractContextManager[Cluster]":
+    """The connection to the Ray cluster that --address names."""
+    need("--engine ray", "ray", "ray", "pyarrow")
+    from xray.cluster.ray import connected
+
+    return connected(config.address, config.cores_per_actor)
+
+
+def batches_of_cluster(
+    cluster: "Cluster", config: Config, inputs: "Inputs", journal: "PredictionJournal"
+) -> "Iterator[Batch]":
+    """What the nodes find in the radiographs that are left, in order."""
+    from xray.cluster.inference import Plan, device_for, find, settle_for_all
+    from xray.structures.triplet import Triplet
+
+    plan = Plan(
+        runs=tuple(Path(run).absolute() for run in config.weights),
+        device=device_for(cluster, config.device),
+        flips=config.tta,
+        gate=config.gate,
+        gate_threshold=config.gate_threshold,
+        triplet=Triplet(*config.triplet) if config.triplet else None,
+        prune=config.prune,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        timeout=config.timeout,
+        store=None if inputs.store is None else Path(config.data_path).absolute(),
+        maps=config.probabilities,
+    )
+    return find(settle_for_all(plan, cluster, inputs, journal, len(journal.image_ids)), cluster, inputs)
+
+
+def map_writer(out: Path, pipeline: "Pipeline", journal: "PredictionJournal") -> "MapWriter":
+    """The probability maps of all radiographs, those that an interrupted command wrote among them."""
+    from xray.structures.probability_maps import MapWriter
+
+    size = max(segmenter.canvas_size for segmenter in pipeline.segmenters)
+    maps = MapWriter(out, journal.image_ids, pipeline.segmenters[0].categories, size, resume=journal.done > 0)
+    for portion in journal.portions():
+        for position, (width, height) in portion.sizes.items():
+            maps.restore(position, width, height, portion.labels.get(position, {}))
+    return maps
+
+
+def kind_of_submission(pipeline: "Pipeline") -> str:
+    """What submission.csv holds: "boxes", "masks", or "" where it has no room for the categories."""
+    categories = pipeline.categories
+    if not pipeline.detectors and list(categories.values()) == [FINDINGS[PNEUMOTHORAX]] and pipeline.segmenters:
+        return "masks"
+    if max(categories, default=0) > NO_FINDING:
+        print(f"no submission.csv: it has room for {NO_FINDING} categories, this model has {max(categories)}")
+        return ""
+    return "boxes"
+
+
+def claims_of(config: Config, inputs: "Inputs") -> dict[str, object]:
+    """All that decides what is found: a command may go on with the journal of another only if these are equal."""
+    from xray.inference.prediction_journal import stamp
+
+    free = ("weights", "data_path", "save_path", "sample_submission", "n_workers", "timeout", "overwrite", "debug")
+    free += ("engine", "address", "cores_per_actor", "sizes")
+    claims = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
+    names = ("model.json", "model.safetensors" if config.runtime == "torch" else "model.onnx")
+    runs = [Path(run) for run in config.weights]
+    files = [file for run in runs for file in ([run] if run.is_file() else [run / name for name in names])]
+    # As a hash: what an interrupted command leaves must not tell where on whose machine it ran.
+    places = [hashlib.sha256(os.fsencode(as_given(path.absolute()))).hexdigest() for path in files]
+    claims["weights"] = [(place, stamp(path)) for place, path in zip(places, files, strict=True)]
+    digest = hashlib.sha256()
+    for number, name in enumerate(inputs.ids):
+        digest.update(repr((name, stamp(inputs.paths[number]) if inputs.paths else int(inputs.rows[number]))).encode())
+    of_store = [stamp(Path(config.data_path) / name) for name in ("annotations.json", "images.npy")]
+    if inputs.originals:
+        claims["sizes"] = hashlib.sha256(repr(inputs.originals).encode()).hexdigest()
+    claims["data_path"] = (of_store if inputs.store is not None else [], digest.hexdigest())
+    return claims
+
+
+def run() -> int:
+    """The command; returns its exit status."""
+    return command(Config, main, check, check_out)

@@ -1,0 +1,171 @@
+"""Looks for a good learning rate: python tools/lr_find.py with the flags of xray/train.py.
+
+The learning rate rises exponentially from batch to batch until the smoothed loss diverges; the suggestion lies where
+the loss falls steepest over log(lr). Nothing of the training itself is written and the weights come back as they were.
+"""
+
+import argparse
+import dataclasses
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from xray.commands.runner import run_command
+from xray.errors import FlagError, InputError
+from xray.files import complete
+from xray.flags import require
+from xray.storage.places import run_training
+from xray.training.config import TASKS, TrainingConfig, read_training_flags
+
+Config = TASKS["detection"]
+"""What shells complete; --task chooses another."""
+
+PICTURE = "lr_find.png"
+FEWEST = 10
+"""Steps before the loss diverges that a suggestion needs at least."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """The sweep's own flags; all others are those of xray/train.py, below."""
+
+    min_lr: float = 1e-7
+    """First learning rate, above 0."""
+    max_lr: float = 1.0
+    """Last learning rate, above --min-lr and up to 1000."""
+    n_steps: int = 100
+    """Optimizer steps between them (20 to 100000)."""
+
+
+def main(task_name: str, config: TrainingConfig, min_lr: float, max_lr: float, n_steps: int) -> None:
+    """Sweeps, writes SAVE_PATH/lr_find.png and prints the suggestion."""
+    require(0 < max_lr <= 1000, "max_lr", max_lr, "above 0, and 1000 at most")
+    require(0 < min_lr < max_lr, "min_lr", min_lr, "above 0 and below --max-lr")
+    require(2 * FEWEST <= n_steps <= 100_000, "n_steps", n_steps, f"{2 * FEWEST} to 100000")
+    from xray.commands.train import build_task, check_data
+
+    check_data(Path(config.data_path))
+    from xray.datasets.store import is_store, open_store
+    from xray.models.device import lightning_precision, resolve_device
+
+    device = resolve_device(config.device)
+    if not is_store(config.data_path):
+        raise InputError(f"{config.data_path} is not converted yet: run python tools/convert.py first")
+    task = build_task(task_name, config, open_store(config.data_path))
+    print(task.load_initial_weights())
+    rates, losses = sweep(task, device.type, lightning_precision(config.precision, device), min_lr, max_lr, n_steps)
+    suggestion = steepest(rates, losses)
+    folder = Path(config.save_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    draw(folder / PICTURE, rates, losses, suggestion)
+    print(f"suggested learning rate {suggestion:.1e}, see {folder / PICTURE}; go on with --lr {suggestion:.1e}")
+
+
+def sweep(
+    task: Any, device: str, precision: str, min_lr: float, max_lr: float, n_steps: int
+) -> tuple[list[float], list[float]]:
+    """Learning rates of the steps made, ascending, and their smoothed losses; it stops where the loss diverges."""
+    import lightning as L
+    from lightning.pytorch.tuner import Tuner
+
+    from xray.training.trainer import quiet
+
+    quiet()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = L.Trainer(
+            accelerator="gpu" if device == "cuda" else "cpu",
+            devices=1,
+            precision=precision,
+            max_epochs=task.config.n_epochs,
+            gradient_clip_val=task.config.clip_grad or None,
+            accumulate_grad_batches=task.config.accumulate,
+            default_root_dir=folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stderr.isatty(),
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+        )
+        found = Tuner(trainer).lr_find(
+            task, min_lr=min_lr, max_lr=max_lr, num_training=n_steps, early_stop_threshold=4.0, update_attr=False
+        )
+    rates, losses = found.results["lr"], found.results["loss"]
+    kept = [(rate, loss) for rate, loss in zip(rates, losses, strict=False) if math.isfinite(loss)]
+    if len(kept) < FEWEST:
+        raise InputError(f"the loss diverged after {len(kept)} steps: begin lower, with a smaller --min-lr")
+    return [rate for rate, _ in kept], [loss for _, loss in kept]
+
+
+def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """The learning rate at which the smoothed loss falls fastest over log(lr), before its minimum.
+
+    The first tenth of the steps is left out: there, the running mean still holds hardly anything but the first loss.
+    """
+    import numpy as np
+
+    first = max(1, len(rates) // 10)
+    last = max(first + 2, int(np.argmin(losses)) + 1)
+    slope = np.gradient(np.asarray(losses[first:last]), np.log(rates[first:last]))
+    return float(rates[first + int(np.argmin(slope))])
+
+
+def draw(path: Path, rates: Sequence[float], losses: Sequence[float], suggestion: float) -> None:
+    """Loss over learning rate as PNG, the suggestion marked."""
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, color="#0072B2")
+    axes.axvline(suggestion, color="#D55E00", linestyle="--")
+    axes.annotate(
+        f" {suggestion:.1e}", (suggestion, 0.95), xycoords=("data", "axes fraction"), color="#D55E00", va="top"
+    )
+    # Where it diverges the loss dwarfs everything that matters.
+    start = max(losses[: max(2, len(losses) // 4)])
+    low = min(losses)
+    axes.set_ylim(low - 0.1 * (start - low), start + 0.5 * (start - low) + 1e-9)
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("smoothed training loss")
+    axes.grid(alpha=0.25)
+    with complete(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def read_sweep(args: Sequence[str]) -> tuple[Sweep, list[str]]:
+    """The sweep's own flags, and all others, which are those of a training. Prints the former's help where asked."""
+    if {"-h", "--help"} & set(args):
+        print(tyro.extras.get_parser(Sweep).format_help())
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.error = _refuse  # type: ignore[method-assign]
+    for field in dataclasses.fields(Sweep):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    values, others = parser.parse_known_args(args)
+    if "--resume" in others:
+        raise FlagError("--resume is for xray/train.py: leave it out, the sweep starts from the weights of --weights")
+    return Sweep(**vars(values)), others
+
+
+def _refuse(message: str) -> None:
+    raise FlagError(message)
+
+
+def run() -> int:
+    """The command; returns its exit status."""
+
+    def read(args: Sequence[str]) -> tuple[Any, ...]:
+        own, others = read_sweep(args)
+        return *read_training_flags(others), *dataclasses.astuple(own)
+
+    def start() -> None:
+        """Flags first: mistakes in them count as failures of the command too."""
+        run_training(read, main)
+
+    return run_command(start, debug="--debug" in sys.argv)

@@ -1,0 +1,272 @@
+"""Lets a segmenter's masks refine a detector's pneumothorax boxes, and fits how far the boxes should follow them."""
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from xray.commands.runner import command
+from xray.errors import FlagError, InputError
+from xray.findings import FINDINGS, PNEUMOTHORAX
+from xray.flags import check_range
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from xray.datasets.store import Store
+    from xray.inference.refine import Refinement
+    from xray.structures.boxes import BoxTable
+    from xray.structures.predictions import Predictions
+
+PREDICTIONS = "predictions.json"
+NAME = FINDINGS[PNEUMOTHORAX]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Refines pneumothorax boxes by masks: boxes move to their component and scores follow it; nothing is deleted.
+
+    With --fit, the setting is the one with the highest average precision (IoU > 0.4) on the truth of --data-path.
+    """
+
+    predictions: Path
+    """predictions.json with Pneumothorax boxes, of tools/infer.py or any other detector (COCO results)."""
+    masks: Path
+    """predictions.json that a segmenter of pneumothorax alone wrote for the same radiographs."""
+    data_path: Path = Path("data/vinbig")
+    """Dataset directory written by tools/convert.py that the predictions are of."""
+    save_path: Path = Path("runs/refined")
+    """Folder for predictions.json with the refined boxes and their masks."""
+    ids: Literal["auto", "source", "coco", "rows"] = "auto"
+    """What image_id means in --predictions. source: the radiograph's own id, as tools/infer.py writes
+    it, or its file; coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto:
+    numbers are coco's, texts source's, and what could be read in two ways is refused."""
+    category_ids: Literal["auto", "source", "dataset"] = "auto"
+    """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
+    of --data-path; auto: what image_id, or the category's name in the file, says."""
+    fit: bool = False
+    """Fit the setting on the truth; without it, --weights has one."""
+    weights: Path | None = None
+    """Run directory of the segmenter: with --fit its model.json keeps the setting, otherwise it gives it."""
+    split: Literal["train", "test"] | None = None
+    """Fit and score on this split; by default on every split and fold that both predictions touch."""
+    fold: int | None = None
+    """Fit and score on this fold of the train split, from 0, which neither model should have been trained on."""
+    overwrite: bool = False
+    """Replace the predictions at --save-path and, with --fit, the setting that --weights has."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(config: Config) -> None:
+    """Fits or reads the setting, refines all predictions and prints AP before and after where there is truth."""
+    check(config)
+
+    from rich.console import Console
+
+    from xray.datasets.foreign_predictions import read_any_predictions
+    from xray.datasets.prediction_ids import resolve_images
+    from xray.datasets.store import open_store
+    from xray.evaluation.alignment import check_categories
+    from xray.inference.refine import Refinement, refine
+    from xray.models.weights import rewrite_description
+    from xray.outputs.unfinished import finishing
+    from xray.structures.predictions import Predictions, read_predictions, write_predictions
+
+    store = open_store(config.data_path, pixels=False)
+    category = next((number for number, name in store.categories.items() if name == NAME), None)
+    if category is None:
+        raise InputError(f"{store.path} has no category {NAME}: give the dataset that the detector was trained for")
+    description = read_run(config.weights) if config.weights else None
+    if config.fit and description and "refinement" in description and not may_write(config):
+        raise InputError(f"{config.weights} has a fitted refinement already: give --overwrite to replace it")
+    boxes = read_any_predictions(config.predictions, store, config.ids, config.category_ids)
+    masks = resolve_images(store, read_predictions(config.masks), config.masks.name, config.ids)
+    check_categories(store, boxes, config.predictions.name)
+    ids, table, components, segmentations = together(store, boxes, masks, config, description)
+    scored = rows_to_score(store, table, components, config)
+    n_findings = int((store.boxes.select(_among(store.boxes.images, scored)).labels == category).sum())
+    if config.fit and not n_findings:
+        raise InputError(f"no {NAME} in the truth of the {len(scored)} radiographs to fit on: choose others")
+    setting = Refinement() if config.fit else read_setting(config.weights, description)
+    if n_findings:
+        with Console(stderr=True).status("fitting" if config.fit else "scoring"):
+            setting, said = assess(store, table, components, segmentations, scored, setting, category, config.fit)
+        print(f"{NAME} in {len(scored)} radiographs with {n_findings} findings, AP@0.4:")
+        print(said)
+    print(f"setting: {in_words(setting)}")
+    refined, attached = refine(table, components, segmentations, setting, category)
+    kept = {row: mask for row, mask in boxes.masks.items() if row not in attached}
+    with finishing(config.save_path, "refinement"):
+        write_predictions(
+            config.save_path / PREDICTIONS, Predictions(ids, refined, {**kept, **attached}), store.categories
+        )
+        if config.fit and config.weights:
+            rewrite_description(config.weights, {**description, "refinement": dataclasses.asdict(setting)})
+            print(f"kept in {config.weights / 'model.json'}")
+    print(f"{len(refined) - len(table)} boxes added, {len(attached)} with a mask: {config.save_path / PREDICTIONS}")
+
+
+def check(config: Config) -> None:
+    """Raises FlagError or InputError for what can be said without reading anything."""
+    if not config.fit and config.weights is None:
+        raise FlagError("neither --fit nor --weights: the setting must be fitted, or come from a segmenter's run")
+    check_range(config, fold=(0, 99))
+    if config.split == "test" and config.fold is not None:
+        raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
+    if config.save_path.exists() and not config.save_path.is_dir():
+        raise InputError(f"{config.save_path} is a file: give --save-path a folder")
+    if (config.save_path / PREDICTIONS).exists() and not may_write(config):
+        raise InputError(f"{config.save_path / PREDICTIONS} exists: give --overwrite, or another --save-path")
+
+
+def may_write(config: Config) -> bool:
+    """Whether to replace what is there: when asked to, and where this command was cut off."""
+    from xray.outputs.unfinished import is_unfinished
+
+    return config.overwrite or is_unfinished(config.save_path, "refinement")
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """model.json of a segmenter that knows pneumothorax alone. Raises InputError for any other run."""
+    from xray.models.weights import load_deployed
+
+    description, _ = load_deployed(run)
+    if description["task"] != "segmentation" or list(description.get("categories", {}).values()) != [NAME]:
+        raise InputError(f"{run} is no segmenter of {NAME} alone (its task is {description['task']}): give one")
+    return description
+
+
+def read_setting(run: Path, description: dict[str, Any]) -> "Refinement":
+    """The refinement that was fitted for a run. Raises InputError where there is none."""
+    from xray.inference.refine import Refinement
+
+    if "refinement" not in description:
+        raise InputError(f"{run} has no fitted refinement: fit one with --fit on radiographs it was not trained on")
+    try:
+        return Refinement(**{name: float(value) for name, value in description["refinement"].items()})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{run / 'model.json'} has a damaged refinement ({error}): fit it again") from None
+
+
+def together(
+    store: "Store", boxes: "Predictions", masks: "Predictions", config: Config, description: dict[str, Any] | None
+) -> tuple[tuple[str, ...], "BoxTable", "BoxTable", dict[int, Any]]:
+    """Both predictions with the same images: (ids, boxes, components, row of the components → COCO RLE).
+
+    The first len(store) images are the dataset's; those that it does not know follow. Raises InputError if the masks
+    are of several categories, are no masks of their radiographs, or share no radiograph with the boxes.
+    """
+    import numpy as np
+
+    from xray.structures.masks import encode_mask
+
+    names: dict[str, int] = {}
+    tables = []
+    for predictions in (boxes, masks):
+        rows = store.resolve(predictions.image_ids).tolist()
+        unknown = [name for name, row in zip(predictions.image_ids, rows, strict=True) if row < 0]
+        if unknown:
+            print(f"warning: {len(unknown)} images (such as {unknown[0]!r}) are not in {store.path}", file=sys.stderr)
+        places = [
+            row if row >= 0 else len(store) + names.setdefault(name, len(names))
+            for name, row in zip(predictions.image_ids, rows, strict=True)
+        ]
+        images = np.array(places, dtype=np.int64)[predictions.table.images]
+        tables.append(dataclasses.replace(predictions.table, images=images))
+    table, components = tables
+    own = {int(number) for number in description["categories"]} if description else set()
+    kept = [row for row in sorted(masks.masks) if not own or int(components.labels[row]) in own]
+    found = sorted({int(components.labels[row]) for row in kept})
+    if len(found) > 1:
+        raise InputError(f"{config.masks} holds masks of categories {found}: give a segmenter's of {NAME} alone")
+    if not kept:
+        print(f"warning: {config.masks} holds no mask of {NAME}", file=sys.stderr)
+    segmentations = {}
+    for place, row in enumerate(kept):
+        image, mask = int(components.images[row]), masks.masks[row]
+        try:
+            if image < len(store):
+                width, height = store.records[image]["width"], store.records[image]["height"]
+            else:
+                height, width = mask["size"]
+            segmentations[place], _ = encode_mask(mask, width, height)
+        except (ValueError, TypeError, KeyError) as error:
+            name = masks.image_ids[masks.table.images[row]]
+            raise InputError(f"{config.masks}, row {row}: no mask of {name} ({error}): predict it again") from None
+    ids = (*(record["source_id"] for record in store.records), *names)
+    return ids, table, components.select(np.array(kept, dtype=np.int64)), segmentations
+
+
+def rows_to_score(store: "Store", table: "BoxTable", components: "BoxTable", config: Config) -> "np.ndarray":
+    """Rows of the store to fit and score on: those asked for, or all of the groups that both predictions touch."""
+    import numpy as np
+
+    from xray.evaluation.alignment import whole_groups
+
+    # A segmenter has no row for a radiograph without a mask, so the radiographs that both name would not do.
+    touched = [whole_groups(store, np.unique(own.images[own.images < len(store)])) for own in (table, components)]
+    if config.split is None and config.fold is None:
+        return np.intersect1d(*touched) if len(components) else touched[0]
+    rows = store.rows(split=config.split, fold=config.fold)
+    if not np.isin(rows, touched[0]).any():
+        raise InputError(f"{config.predictions} has no box in the radiographs of --split or --fold: predict those")
+    return rows
+
+
+def assess(
+    store: "Store",
+    table: "BoxTable",
+    components: "BoxTable",
+    segmentations: dict[int, Any],
+    scored: "np.ndarray",
+    setting: "Refinement",
+    category: int,
+    fit: bool,
+) -> tuple["Refinement", str]:
+    """Fits where asked to → (the setting, lines with AP before and after on the rows `scored`)."""
+    import numpy as np
+
+    from xray.evaluation.alignment import patient_numbers
+    from xray.inference.refine import GRID, cross_validate, fit_refinement
+
+    chosen = np.flatnonzero(_among(components.images, scored))
+    own = {place: segmentations[row] for place, row in enumerate(chosen.tolist())}
+    truth = store.boxes.select(_among(store.boxes.images, scored))
+    parts = (truth, table.select(_among(table.images, scored)), components.select(chosen), own)
+    setting, before, after = fit_refinement(*parts, settings=GRID if fit else [setting], category=category)
+    said = f"  before {before:.4f}, after {after:.4f}"
+    if fit:
+        said += ", on the radiographs fitted on"
+        held_before, held_after = cross_validate(*parts, patient_numbers(store.records), category=category)
+        if math.isnan(held_after):
+            said += "\n  too few findings to fit on one half of the patients and score on the other"
+        else:
+            said += f"\n  before {held_before:.4f}, after {held_after:.4f}, on the half of the patients not fitted on"
+            if held_after < held_before:
+                print("warning: on patients it was not fitted on, refinement does not help", file=sys.stderr)
+    return setting, said
+
+
+def in_words(setting: "Refinement") -> str:
+    """What a setting does to boxes, in a line."""
+    said = [f"the mask's evidence is what lies inside a box grown by {setting.dilation:.0%} on each side"]
+    if setting.pull:
+        said.append(f"times it, boxes move {setting.pull:.0%} of the way to their component")
+    if setting.doubt:
+        said.append(f"without it, boxes lose {setting.doubt:.0%} of their score")
+    if setting.orphan:
+        said.append(f"a component without a box as sure becomes one with {setting.orphan:.0%} of its own score")
+    return "; ".join(said if len(said) > 1 else ["boxes and scores stay as they are, masks are attached"])
+
+
+def _among(images: "np.ndarray", rows: "np.ndarray") -> "np.ndarray":
+    import numpy as np
+
+    return np.isin(images, rows)
+
+
+def run() -> int:
+    """The command; returns its exit status."""
+    return command(Config, main)

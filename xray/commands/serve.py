@@ -1,0 +1,196 @@
+"""Serves trained models: a page to look at, and an HTTP API. python tools/serve.py --weights RUN --port 8080."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from xray.commands.runner import command
+from xray.errors import FlagError, InputError, need
+from xray.flags import check_range
+from xray.serving.accepting import Door
+from xray.serving.host_names import host_names
+from xray.serving.quiet import silence_libraries, telling
+
+if TYPE_CHECKING:
+    from xray.outputs.dicom.objects import Algorithm
+    from xray.serving.dicom_node import DicomNode
+    from xray.serving.service import Service
+
+GRACE = 0.3
+"""Seconds that answers under way may take once the server is interrupted."""
+GPU_BATCH = 8
+"""Radiographs that wait together and go through a GPU in one pass: more would only make the first wait."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Answer requests with what trained models find: a page at /, the API's documentation at /docs. Ctrl-C ends it.
+
+    Several detectors are fused, several segmenters or classifiers averaged, as in tools/infer.py. Nothing is kept of a
+    radiograph once it is answered. There are no accounts: let nobody reach the port who may not use it.
+    """
+
+    weights: tuple[str, ...]
+    """Run directories of trained models of any task."""
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 is all of this machine's, so that others can reach it."""
+    port: int = 8080
+    """Port to listen at; 0 takes a free one, which is printed."""
+    host_name: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME or NAME:PORT by which the server may be asked too, such as the name that a proxy in front of it passes on in
+    Host; may be repeated. localhost, 127.0.0.1, [::1] and --host are allowed, with --port; nothing else is answered."""
+    sagemaker: bool = False
+    """Answer /ping, /invocations and /execution-parameters by whatever name SageMaker asks; other sites' pages are
+    refused there, too. The container sets it."""
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu or cuda."""
+    tta: bool = True
+    """Look at the mirrored radiograph too and fuse both (test-time augmentation)."""
+    gate: Literal["soft", "hard"] = "soft"
+    """What a classifier does to the others' findings, as in tools/infer.py."""
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    """What convolutions are computed in; auto is bf16 on GPUs that have it, else 32."""
+    batch_size: int = 0
+    """Most radiographs per pass, of those that wait; 0 chooses 2 on a CPU and 8 on a GPU."""
+    places: int = 32
+    """Requests that may be worked on at a time, once they have come in whole; more are answered 429 and told when to
+    come back. Twice as many may be coming in, half of these from one address. The DICOM node has places of its own."""
+    max_megabytes: float = 100.0
+    """Largest request, and largest object that the DICOM node takes, in MiB."""
+    n_workers: int = min(4, os.cpu_count() or 1)
+    """Processes that decode files."""
+    timeout: float = 60.0
+    """Seconds that one file may take to decode."""
+    dicom_port: int | None = None
+    """Port of a DICOM node that takes radiographs (CR, DX, SC) by C-STORE and returns SR and SEG; 0 takes a free one.
+    None where it is not given. It listens at --host; DICOM knows no passwords either."""
+    dicom_return: str = ""
+    """AET@HOST:PORT of the node that gets SR and SEG; needed with --dicom-port."""
+    dicom_aet: str = "XRAY"
+    """Title of the DICOM node."""
+    dicom_callers: tuple[str, ...] = ()
+    """Titles of the nodes that may send; all may where none is given."""
+    report_threshold: float = 0.3
+    """Lowest confidence of the findings in reports that the DICOM node returns, in [0, 1]."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(config: Config) -> None:
+    """Serves until it is interrupted."""
+    check_range(
+        config, port=(0, 65535), batch_size=(0, 1024), places=(1, 10000), max_megabytes=(0.01, 1024),
+        n_workers=(1, 256), timeout=(0.1, 3600), dicom_port=(0, 65535), report_threshold=(0, 1),
+    )  # fmt: skip
+    check_dicom(config)
+    host_names(config.host, config.port, config.host_name)
+    # Before the models are loaded: that takes seconds, and a port that is taken is known at once.
+    level = logging.DEBUG if config.debug else logging.WARNING
+    with listening(config.host, config.port) as door, telling(level):
+        # What is wrong with the flags has been said by now: the rest imports torch.
+        import numpy as np
+
+        from xray.inference.pipeline import load_pipeline
+        from xray.inference.precision import CPU_BATCH, lowered
+        from xray.models.device import inference_precision, keep_freed_memory, resolve_device
+        from xray.outputs.dicom.objects import algorithm_of
+        from xray.serving.app import create_app
+        from xray.serving.connections import server_of
+        from xray.serving.service import Limits, Service
+
+        silence_libraries()
+        device = resolve_device(config.device)
+        precision = inference_precision(config.precision, device)
+        if device.type == "cpu":
+            keep_freed_memory()
+        runs = [Path(run) for run in config.weights]
+        pipeline = load_pipeline(runs, device, config.tta, config.gate)
+        if precision is not None:
+            pipeline = lowered(pipeline, precision)
+        limits = Limits(
+            config.places,
+            int(config.max_megabytes * 2**20),
+            config.n_workers,
+            config.timeout,
+            batch_size=config.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH),
+        )
+        # The first pass prepares weights and compiles; nobody shall wait for it.
+        size = pipeline.canvas_size
+        pipeline.find(np.zeros((1, size, size), dtype=np.uint8), [(size, size)])
+        algorithm = algorithm_of(runs, gate=config.gate, tta=config.tta)
+        with (
+            Service(pipeline, [run.resolve().name for run in runs], limits) as service,
+            dicom_node(config, service, algorithm) as node,
+        ):
+            host, port = door.getsockname()[:2]
+            names = host_names(config.host, port, config.host_name, config.sagemaker)
+            server = server_of(create_app(service, algorithm, names), GRACE)
+            door.listen(1024)
+            print(f"xray is at http://{f'[{host}]' if ':' in host else host}:{port}/ (Ctrl-C ends it)", flush=True)
+            if node is not None:
+                print(f"DICOM node {config.dicom_aet} is at {config.host}:{node.port}", flush=True)
+            server.run(sockets=[door])
+
+
+def check_dicom(config: Config) -> None:
+    """Raises FlagError if the flags of the DICOM node are none, or not all there."""
+    if config.dicom_port is None:
+        if config.dicom_return:
+            raise FlagError("--dicom-return is for --dicom-port: add that, or leave it out")
+        return
+    need("--dicom-port", "serve,dicom-out", "pynetdicom", "highdicom")
+    from xray.serving.dicom_peers import check_aet, parse_peer
+
+    parse_peer("--dicom-return", config.dicom_return)
+    check_aet("--dicom-aet", config.dicom_aet)
+    for title in config.dicom_callers:
+        check_aet("--dicom-callers", title)
+
+
+@contextlib.contextmanager
+def dicom_node(config: Config, service: "Service", algorithm: "Algorithm") -> Iterator["DicomNode | None"]:
+    """The running DICOM node, None where none is wanted."""
+    if config.dicom_port is None:
+        yield None
+        return
+    from xray.outputs.dicom.results import DicomResults
+    from xray.serving.dicom_node import DicomNode, Limits, answering
+    from xray.serving.dicom_peers import parse_peer
+
+    logging.getLogger("xray.dicom").setLevel(logging.INFO)
+    results = DicomResults(service.pipeline.categories, algorithm, config.report_threshold)
+    peer = parse_peer("--dicom-return", config.dicom_return)
+    answer = answering(service, results)
+    limits = Limits(n_bytes=int(config.max_megabytes * 2**20))
+    place = (config.dicom_port, config.dicom_aet, config.host)
+    with DicomNode(answer, peer, *place, config.dicom_callers, limits, service.workers) as node:
+        yield node
+
+
+def listening(host: str, port: int) -> Door:
+    """A socket at an address. Raises InputError if it cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        door = Door(family, kind, protocol)
+        try:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            door.bind(address)
+        except OSError:
+            door.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot listen at {host}, port {port} ({reason}): give another --host or --port") from None
+    return door
+
+
+def run() -> int:
+    """The command; returns its exit status."""
+    return command(Config, main)

@@ -1,0 +1,287 @@
+"""Trains a detector: python xray/train.py --data-path DATA --save-path RUN.
+
+Reads the config, opens the dataset directory, builds the task and hands it to Lightning's Trainer. The run directory
+it writes is what every later command takes as --weights.
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xray
+from xray.commands.runner import run_command
+from xray.errors import InputError
+from xray.files import PART
+from xray.storage.places import run_training
+from xray.training.config import CONFIG_FILE, TASKS, TrainingConfig, read_training_flags, save_config
+from xray.training.launch import Launch, find_launch, follow_the_first, linger, with_launch
+from xray.training.sagemaker import failure_told, is_sagemaker, publish, sagemaker_flags
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from xray.datasets.store import Store
+    from xray.training.checkpoints import Progress
+    from xray.training.meeting import Meeting
+
+EXIT_TERMINATED = 143
+
+Config = TASKS["detection"]
+"""What shells complete; --task chooses another."""
+
+# What a run directory may hold before training starts: a conversion, finished or interrupted, and a sweep of lr_find.
+BEFORE_TRAINING = {"dataset", "lr_find.png"}
+
+
+def main(task_name: str, config: TrainingConfig) -> int:
+    """Trains until `config.n_epochs`. A run that exists is continued with `resume` or left alone.
+
+    Returns the exit status: 143 where SIGTERM stopped it, after saving what it had reached.
+    """
+    run, launch = Path(config.save_path), find_launch()
+    is_first = launch.rank == 0
+    if is_first:
+        check_run_directory(run, config.resume)
+    check_data(Path(config.data_path))
+
+    # Heavy imports wait until the flags are known to be right, so that --help and mistakes answer at once.
+    import torch
+
+    from xray.datasets.store import open_store
+    from xray.models.device import compile_options, lightning_precision, resolve_device
+    from xray.structures.sides import told
+    from xray.training.checkpoints import LAST, LastCheckpoint, Stopped, check_resumable, clear_leftovers
+    from xray.training.determinism import deterministic
+    from xray.training.failures import explain, is_lost_worker, quiet_threads
+    from xray.training.loading import shared_with_workers
+    from xray.training.meeting import Meeting
+    from xray.training.trainer import build_trainer
+
+    device = resolve_device(config.device)
+    precision = lightning_precision(config.precision, device)
+    progress = check_resumable(run, config) if config.resume else None
+    meeting = Meeting(launch, device.type == "cuda") if launch.is_met else None
+    store = open_store(dataset_directory(config, run, launch, meeting))
+    task = build_task(task_name, config, store)
+    task.check_store_device(device)
+    print(f"{len(task.train_rows)} radiographs train, {len(task.val_rows)} validate (fold {config.fold})")
+    print(told(task.swap, store.categories, task.flip > 0, task.names_sides))
+    if config.resume and is_first:
+        clear_leftovers(run)
+        print(where_it_goes_on(progress, run))
+    if progress is None:
+        print(task.load_initial_weights())
+    # Convolutions are faster on it than on PyTorch's own order, on CPUs as on GPUs.
+    task.model.to(memory_format=torch.channels_last)
+    if config.compile:
+        # In place, so that the state dict keeps its names.
+        task.model.compile(**compile_options(device, config.accumulate, config.devices * config.num_nodes))
+    run.mkdir(parents=True, exist_ok=True)
+    if is_first:
+        save_config(run / CONFIG_FILE, task_name, config)
+    # What curves show of a run that was killed before its first checkpoint is drawn anew, too.
+    steps_done = progress.steps if progress else 0 if config.resume else None
+    if not launch.by:
+        start_others_by_script()
+    trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation, steps_done)
+    last = next(callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint))
+    go_on = f"python xray/train.py --task {task_name} --save-path {run} --resume"
+    try:
+        with deterministic(config.deterministic), quiet_threads(), shared_with_workers():
+            trainer.fit(task, ckpt_path=run / LAST if progress else None, weights_only=True)
+    except SystemExit:
+        # What Lightning makes of Ctrl-C.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    except Stopped as stopped:
+        if trainer.is_global_zero:
+            print(f"stopped by SIGTERM and saved: {stopped}; go on with {go_on}", file=sys.stderr)
+        # Of processes that it started itself, the first one's status is what counts.
+        return 0 if launch.by == "lightning" else EXIT_TERMINATED
+    except Exception as error:
+        told = explain(error, config, last.was_validating)
+        if last.is_asked and is_lost_worker(error) and is_first:
+            # Whoever ends all processes of a job ends the loaders', too.
+            print(f"stopped by SIGTERM; go on from the last checkpoint with {go_on}", file=sys.stderr)
+            return EXIT_TERMINATED
+        if told is None or config.debug:
+            raise
+        raise InputError(told) from error
+    best = trainer.checkpoint_callback.best_model_score
+    print(f"\nbest {task.monitored}: {float(best):.4f}. The run is in {run}; go on with" if best is not None else "")
+    print(f"  python tools/infer.py --weights {run} --data-path RADIOGRAPHS --save-path OUT")
+    print(f"  tensorboard --logdir {run}")
+    return 0
+
+
+def build_task(name: str, config: TrainingConfig, store: "Store") -> Any:
+    """The LightningModule of a task; initial weights are not loaded yet."""
+    # Each brings libraries of its own: only the one that is asked for is imported.
+    match name:
+        case "detection":
+            from xray.training.tasks.detection import DetectionTask as TaskType
+        case "segmentation":
+            from xray.training.tasks.segmentation import SegmentationTask as TaskType
+        case "classification":
+            from xray.training.tasks.classification import ClassificationTask as TaskType
+    return TaskType(config, store)
+
+
+def draw_validation(task: Any, row: int) -> "np.ndarray":
+    """Truth and prediction of one validation radiograph side by side, (H, W, 3) uint8."""
+    from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
+
+    store, validated = task.store, task.validated
+    record, canvas, categories = store.records[row], store.canvas(row), store.categories
+    left, top, right, bottom = canvas.content
+    scale = [(right - left) / record["width"], (bottom - top) / record["height"]] * 2
+    pictures, tables = [], []
+    number = validated.image_ids.index(record["source_id"])
+    for source, image, scored in ((store, row, False), (validated, number, True)):
+        table, masks = rows_of(source.boxes if source is store else source.table, source.masks, image)
+        tables.append(table)
+        table = dataclasses.replace(table, boxes=table.boxes * scale)
+        pixels = store.images[row][top:bottom, left:right]
+        pictures.append(draw_findings(pixels, table, masks, categories, scored=scored, max_side=640))
+    truth, found = tables
+    return draw_with_truth(*pictures, truth, in_words(found, categories), categories)
+
+
+def where_it_goes_on(progress: "Progress | None", run: Path) -> str:
+    """Where a run goes on."""
+    if progress is None:
+        return f"{run} was ended before its first checkpoint: it starts from the beginning"
+    batches = f" and {progress.batches} steps" if progress.batches else ""
+    return f"goes on after {progress.epochs} epochs{batches}"
+
+
+def check_run_directory(run: Path, resume: bool) -> None:
+    """Raises InputError unless `run` can be started; whether it can be resumed its checkpoint must say."""
+    if resume:
+        return
+    if run.exists() and not run.is_dir():
+        raise InputError(f"{run} is a file: give a directory as --save-path")
+    held = {entry.name for entry in run.iterdir()} if run.is_dir() else set()
+    # Killed in its first moment, a run leaves a config that was not complete yet.
+    if held - BEFORE_TRAINING - {CONFIG_FILE + PART}:
+        raise InputError(f"{run} exists already: continue it with --resume, or give another --save-path")
+
+
+def check_data(data: Path) -> None:
+    """Raises InputError unless `data` is a dataset directory or a raw VinBig directory."""
+    from xray.datasets.sources.vinbig import is_raw_vinbig
+    from xray.datasets.store import is_store
+
+    if not data.exists():
+        raise InputError(
+            f"no data at {data}: download the VinBigData competition's data from Kaggle and unpack it there, or make a "
+            "stand-in with python tools/phantoms.py --save-path raw and give --data-path raw/vinbig"
+        )
+    if not is_store(data) and not is_raw_vinbig(data):
+        raise InputError(
+            f"{data} is neither a dataset directory (annotations.json, images.npy) nor a raw VinBig directory "
+            "(train.csv, train/): convert it with python tools/convert.py"
+        )
+
+
+def dataset_directory(
+    config: TrainingConfig, run: Path, launch: Launch | None = None, meeting: "Meeting | None" = None
+) -> Path:
+    """The dataset directory to train on; a raw VinBig directory is converted into the run first, by one process."""
+    from xray.datasets.conversion import print_account
+    from xray.datasets.sources.vinbig import convert_vinbig
+    from xray.datasets.store import is_store
+
+    data = Path(config.data_path)
+    if is_store(data):
+        return data
+    dataset = run / "dataset"
+
+    def is_there() -> bool:
+        return (dataset / "conversion.json").is_file()
+
+    def convert() -> None:
+        print(f"{data} is a raw VinBig directory: converting it once into {dataset}")
+        try:
+            conversion = convert_vinbig(data, dataset, n_workers=config.n_workers)
+        except InputError as error:
+            if not any(flag in str(error) for flag in ("--n-folds", "--image-size", "--overwrite")):
+                raise
+            # Training has no such flags itself.
+            raise InputError(
+                f"{error}; such flags are those of python tools/convert.py vinbig --data-path {data}: convert with "
+                "them, then train on what it writes"
+            ) from None
+        for reason, count in conversion["dropped"]["counts"].items():
+            print(f"left out or changed, {reason}: {count}")
+        print_account(conversion, dataset)
+
+    if meeting is not None:
+        from xray.training.meeting import convert_once
+
+        convert_once(meeting, is_there, convert)
+    elif not is_there():
+        if launch is not None and launch.rank and not is_sagemaker():
+            raise InputError(
+                f"{data} is a raw VinBig directory, which one node alone would have to convert: give all of them what "
+                "python tools/convert.py makes of it, or start them with torchrun"
+            )
+        convert()
+    return dataset
+
+
+def start_others_by_script() -> None:
+    """Lets Lightning start the other processes of `--devices N` by xray/train.py and this one's flags.
+
+    It repeats the command line without what `xray train` or `python -m xray train` begin with.
+    """
+    sys.argv[0] = str(Path(xray.__file__).with_name("train.py"))
+    sys.modules["__main__"].__spec__ = None
+
+
+def run() -> int:
+    """The command; returns its exit status."""
+
+    def start() -> int:
+        """Flags first: mistakes in them count as failures of the command too."""
+        for_sagemaker = is_sagemaker() and not {"--help", "-h"} & set(sys.argv)
+        with failure_told() if for_sagemaker else contextlib.nullcontext():
+            args, launch = sys.argv[1:], find_launch()
+            # Processes that another one started have its flags.
+            if for_sagemaker and launch.by != "lightning":
+                args = sagemaker_flags(args, os.environ)
+                # Which host this is, the environment says now.
+                launch = find_launch()
+            follow_the_first(launch)
+            try:
+                return train(args, launch, for_sagemaker)
+            except Exception:
+                if launch.rank:
+                    linger()
+                raise
+
+    def train(args: list[str], launch: Launch, for_sagemaker: bool) -> int:
+        """Trains with flags, and what the environment adds to them; returns the exit status."""
+        sys.argv[1:] = args = with_launch(args, launch)
+
+        def main_and_publish(task: str, config: TrainingConfig) -> int:
+            status = main(task, config)
+            if for_sagemaker and launch.rank == 0:
+                publish(Path(config.save_path))
+            return status
+
+        def check_out(config: TrainingConfig) -> None:
+            if launch.rank == 0:
+                check_run_directory(Path(config.save_path), config.resume)
+
+        status = run_training(read_training_flags, main_and_publish, check_out, launch.rank == 0) or 0
+        if status and launch.rank:
+            # The first one tells it, and its end would be cut off by this one's.
+            linger()
+        return status
+
+    return run_command(start, debug="--debug" in sys.argv)

@@ -1,0 +1,215 @@
+"""Pictures of a dataset's ground truth: radiographs with their boxes, named, and how many readers drew each.
+
+With --predictions, what a model found stands beside it.
+"""
+
+import dataclasses
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from xray.commands.runner import command
+from xray.datasets.foreign_predictions import read_any_predictions
+from xray.datasets.store import Store, open_store
+from xray.errors import FlagError, InputError
+from xray.findings import NO_FINDING_NAME, colour_of
+from xray.flags import MAX_SEED, check_range
+from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
+from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay, save_picture
+from xray.radiographs.names import safe_name
+from xray.structures.masks import decode_mask
+from xray.structures.predictions import Predictions
+
+CONTACT_SHEET = "contact_sheet.png"
+MOST_ON_A_SHEET = 48
+THUMBNAIL = 420
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Draws the ground truth of a dataset."""
+
+    data_path: Path = Path("data/vinbig")
+    """Dataset directory written by tools/convert.py."""
+
+    save_path: Path = Path("runs/view")
+    """Folder for the pictures, one PNG an image, named after it; pictures of the same name are replaced."""
+
+    n: int = 24
+    """Number of radiographs, drawn by chance (1 to 1000000)."""
+
+    all: bool = False
+    """Draw every radiograph instead of --n of them."""
+
+    split: Literal["train", "test"] | None = None
+    """Only radiographs of this split."""
+
+    fold: int | None = None
+    """Only radiographs of this fold of the train split, from 0."""
+
+    finding: str | None = None
+    """Only radiographs with this finding, e.g. "Nodule/Mass"; "No finding" means those without any box."""
+
+    seed: int = 0
+    """Of the drawing by chance (0 to 4294967295)."""
+
+    predictions: Path | None = None
+    """predictions.json or submission.csv of any detector, to be drawn beside the truth. Without --all, only radiographs
+    that it names are drawn."""
+
+    ids: Literal["auto", "source", "coco", "rows"] = "auto"
+    """What image_id means in --predictions. source: the radiograph's own id, as tools/infer.py writes it, or its file;
+    coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto: numbers are
+    coco's, texts source's, and what could be read in two ways is refused."""
+
+    category_ids: Literal["auto", "source", "dataset"] = "auto"
+    """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
+    of --data-path; auto: what image_id, or the category's name in the file, says."""
+
+    threshold: float = 0.3
+    """Lowest confidence of predictions that are drawn, in [0, 1]."""
+
+    contact_sheet: bool = True
+    """Also put up to 48 of the radiographs together into contact_sheet.png."""
+
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(config: Config) -> None:
+    """Draws the pictures and says on stdout where they are."""
+    check(config)
+    store = open_store(config.data_path)
+    predictions = None
+    if config.predictions is not None:
+        predictions = read_any_predictions(config.predictions, store, config.ids, config.category_ids)
+    rows = choose_rows(store, config, predictions)
+    names = file_names([store.records[row]["source_id"] for row in rows])
+    if config.save_path.exists() and not config.save_path.is_dir():
+        raise InputError(f"{config.save_path} is a file: give --save-path a folder")
+    config.save_path.mkdir(parents=True, exist_ok=True)
+    # On the sheet, radiographs stand evenly spread over those drawn.
+    on_sheet = set(np.linspace(0, len(rows) - 1, min(len(rows), MOST_ON_A_SHEET)).round().astype(int).tolist())
+
+    def draw(number: int) -> np.ndarray | None:
+        for_sheet = config.contact_sheet and number in on_sheet
+        if predictions is None:
+            save_picture(config.save_path / names[number], draw_truth(store, rows[number]))
+            return draw_truth(store, rows[number], THUMBNAIL, THUMBNAIL) if for_sheet else None
+        save_picture(config.save_path / names[number], draw_both(store, rows[number], predictions, config.threshold))
+        return draw_both(store, rows[number], predictions, config.threshold, THUMBNAIL) if for_sheet else None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # resizing and PNG coding run outside Python's lock
+        drawn = pool.map(draw, range(len(rows)))
+        console = Console(stderr=True)
+        try:
+            shown = track(drawn, "drawing", len(rows), console=console)
+            thumbnails = [picture for picture in shown if picture is not None]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    print(f"{len(rows)} pictures in {config.save_path}")
+    if config.contact_sheet:
+        columns = max(1, round((len(thumbnails) * 1.5) ** 0.5))
+        save_picture(config.save_path / CONTACT_SHEET, draw_contact_sheet(thumbnails, columns))
+        print(f"{len(thumbnails)} of them together in {config.save_path / CONTACT_SHEET}")
+
+
+def check(config: Config) -> None:
+    """Raises FlagError if a value is out of range or two flags contradict each other."""
+    check_range(config, n=(1, 1_000_000), fold=(0, 99), seed=(0, MAX_SEED), threshold=(0, 1))
+    if config.split == "test" and config.fold is not None:
+        raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
+    if config.finding == "":
+        raise FlagError("--finding is empty: give a name, or leave the flag out")
+
+
+def choose_rows(store: Store, config: Config, predictions: Predictions | None = None) -> list[int]:
+    """The rows to draw, ascending. Raises InputError where none is left, or a split, fold or finding is not there."""
+    rows = store.rows(config.split, config.fold)
+    if predictions is not None and not config.all:
+        rows = np.intersect1d(rows, store.resolve(predictions.image_ids))
+    if config.finding is not None:
+        if config.finding.casefold() == NO_FINDING_NAME.casefold():
+            rows = np.setdiff1d(rows, store.boxes.images)
+        else:
+            wanted = [label for label, name in store.categories.items() if name.casefold() == config.finding.casefold()]
+            if not wanted:
+                known = ", ".join([*store.categories.values(), NO_FINDING_NAME])
+                raise InputError(f"{store.path} has no finding named {config.finding!r}: it has {known}")
+            rows = np.intersect1d(rows, store.boxes.images[np.isin(store.boxes.labels, wanted)])
+    if len(rows) == 0:
+        raise InputError(f"{store.path} has no radiograph that fits the flags: drop --split, --fold or --finding")
+    if not config.all and len(rows) > config.n:
+        rows = np.random.default_rng(config.seed).choice(rows, config.n, replace=False)
+    return sorted(rows.tolist())
+
+
+def draw_truth(store: Store, row: int, min_side: int = 768, max_side: int = 1600) -> np.ndarray:
+    """One radiograph in its original aspect with its true boxes and masks → (h, w, 3) uint8 RGB.
+
+    min_side, max_side: the longer side of the radiograph in the picture, in pixels.
+    """
+    record, canvas = store.records[row], store.canvas(row)
+    left, top, right, bottom = canvas.content
+    marks, regions = [], []
+    for box in np.flatnonzero(store.boxes.images == row).tolist():
+        label = int(store.boxes.labels[box])
+        corners = canvas.to_canvas(store.boxes.boxes[box])[0] - (left, top, left, top)
+        readers = f"{len(store.readers[box])}/{len(record['readers'])}" if record.get("readers") else ""
+        marks.append(Mark(tuple(corners.tolist()), store.categories[label], colour_of(label), note=readers))
+        if box in store.masks:
+            mask = canvas.letterbox(decode_mask(store.masks[box]), is_mask=True)
+            regions.append(Region(mask[top:bottom, left:right] > 0, colour_of(label)))
+    place = record["split"] if record["fold"] < 0 else f"{record['split']}, fold {record['fold']}"
+    title = f"{record['source_id']} · {place} · {canvas.width} x {canvas.height}"
+    pixels = np.ascontiguousarray(store.images[row, top:bottom, left:right])
+    return draw_overlay(pixels, marks, regions, title, min_side=min_side, max_side=max_side)
+
+
+def draw_both(
+    store: Store, row: int, predictions: Predictions, threshold: float, side: int | None = None
+) -> np.ndarray:
+    """The truth of a radiograph, and what was found in it from `threshold` on → (h, w, 3) uint8 RGB, side by side.
+
+    side: the longer side of each radiograph, in pixels; what suits a picture of its own if not given.
+    """
+    canvas, name = store.canvas(row), store.records[row]["source_id"]
+    left, top, right, bottom = canvas.content
+    place = predictions.image_ids.index(name) if name in predictions.image_ids else -1
+    table, masks = rows_of(predictions.table, predictions.masks, place)
+    words = in_words(table, store.categories)
+    table = dataclasses.replace(table, boxes=canvas.to_canvas(table.boxes) - (left, top, left, top))
+    least, most = (side, side) if side else (768, 1024)
+    found = draw_findings(
+        np.ascontiguousarray(store.images[row, top:bottom, left:right]), table, masks, store.categories, name,
+        threshold=threshold, max_side=most, min_side=least,
+    )  # fmt: skip
+    truth, _ = rows_of(store.boxes, {}, row)
+    return draw_with_truth(draw_truth(store, row, least, most), found, truth, words, store.categories)
+
+
+def file_names(source_ids: list[str]) -> list[str]:
+    """PNG names after the images' ids, safe on any file system, each different from the others."""
+    names: list[str] = []
+    taken = {Path(CONTACT_SHEET).stem}
+    for source_id in source_ids:
+        plain = safe_name(re.sub(r"[^\w.-]+", "_", source_id, flags=re.ASCII).strip(".")[:120] or "image")
+        name, number = plain, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{plain}-{number}"
+        taken.add(name.casefold())
+        names.append(f"{name}.png")
+    return names
+
+
+def run() -> int:
+    """The command; returns its exit status."""
+    return command(Config, main)
