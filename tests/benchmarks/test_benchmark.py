@@ -10,10 +10,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from tools.benchmark import main
-from tools.benchmarks import conversion
-from tools.benchmarks.convert import Convert
-from tools.benchmarks.timing import Spread, Timing, alternate, ratio, timed, timed_stream
+from benchmarks import conversion
+from benchmarks.__main__ import main
+from benchmarks.convert import Convert
+from benchmarks.timing import Spread, Timing, alternate, ratio, timed, timed_stream
 from xray.errors import FlagError, InputError
 
 SMALL = {"n_images": 2, "repeats": 2, "width": 400, "height": 520, "image_size": 128}

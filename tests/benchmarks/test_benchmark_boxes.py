@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tools.benchmark import main
-from tools.benchmarks import evaluation, fusion
-from tools.benchmarks.evaluate import Evaluate
-from tools.benchmarks.fuse import Fuse
+from benchmarks import evaluation, fusion
+from benchmarks.__main__ import main
+from benchmarks.evaluate import Evaluate
+from benchmarks.fuse import Fuse
 from xray.errors import FlagError, InputError
 from xray.evaluation.box_metrics import coco_metrics
 from xray.structures.boxes import BoxTable, box_iou

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from tools.benchmarks.arithmetic import Subject, machine_rates
-from tools.benchmarks.ceiling import Ceiling, benchmark_ceiling
+from benchmarks.arithmetic import Subject, machine_rates
+from benchmarks.ceiling import Ceiling, benchmark_ceiling
 from xray.errors import FlagError
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tools.benchmark import main
-from tools.benchmarks import inference
-from tools.benchmarks.infer import Infer
+from benchmarks import inference
+from benchmarks.__main__ import main
+from benchmarks.infer import Infer
 from xray.errors import FlagError, InputError
 from xray.structures.boxes import BoxTable
 

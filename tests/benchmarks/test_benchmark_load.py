@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tools.benchmark import main
-from tools.benchmarks.load import Load
-from tools.benchmarks.loading import Ways
-from tools.benchmarks.material import open_material, write_pngs
-from tools.benchmarks.peers import PngDataset, as_float_images, collate_lists
+from benchmarks.__main__ import main
+from benchmarks.load import Load
+from benchmarks.loading import Ways
+from benchmarks.material import open_material, write_pngs
+from benchmarks.peers import PngDataset, as_float_images, collate_lists
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.training.loading import BoxDataset

@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from tools.benchmark import main
-from tools.benchmarks import growth
-from tools.benchmarks.memory import Memory
+from benchmarks import growth
+from benchmarks.__main__ import main
+from benchmarks.memory import Memory
 from xray.datasets.sources.vinbig import convert_vinbig
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from tools.benchmark import main
-from tools.benchmarks import clients
-from tools.benchmarks.clients import Asked, File
-from tools.benchmarks.serve import Serve
+from benchmarks import clients
+from benchmarks.__main__ import main
+from benchmarks.clients import Asked, File
+from benchmarks.serve import Serve
 from xray.errors import FlagError, InputError
 
 

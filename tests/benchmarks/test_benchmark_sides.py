@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.benchmarks.sides import Side
+from benchmarks.sides import Side
 from xray.errors import InputError
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from tools.benchmark import main
-from tools.benchmarks import peers, training
-from tools.benchmarks.peers import compare, settle_weights, table_of, torchvision_detector
-from tools.benchmarks.train import Train
+from benchmarks import peers, training
+from benchmarks.__main__ import main
+from benchmarks.peers import compare, settle_weights, table_of, torchvision_detector
+from benchmarks.train import Train
 from xray.errors import FlagError, InputError
 from xray.structures.boxes import BoxTable
 

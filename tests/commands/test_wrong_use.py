@@ -267,8 +267,8 @@ def dataclasses_in(path):
 
 
 def test_every_flag_has_a_help_text():
-    files = [*(ROOT / "tools").glob("*.py"), ROOT / "xray" / "config.py"]
-    files += [ROOT / "tools" / "benchmarks" / f"{name}.py" for name in SUBCOMMANDS["tools/benchmark.py"]]
+    files = [*(ROOT / "xray" / "commands").glob("*.py"), ROOT / "xray" / "training" / "config.py"]
+    files += [ROOT / "benchmarks" / f"{name}.py" for name in SUBCOMMANDS["tools/benchmark.py"]]
     n_flags = 0
     for path in files:
         for name, fields in dataclasses_in(path).items():

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from tools.benchmarks import reports
+from benchmarks import reports
 from xray.errors import FlagError
 
 KEPT = ("n_images", "repeats", "n_steps", "batch_size", "backbone", "roi_samples", "proposals", "compile", "n_workers")
@@ -75,7 +75,7 @@ def measure_training(config: Train, folder: Path) -> dict[str, Any]:
     """
     from rich.console import Console
 
-    from tools.benchmarks import timing, training
+    from benchmarks import timing, training
     from xray.models.device import lightning_precision, resolve_device
 
     device = resolve_device(config.device)

@@ -5,7 +5,7 @@ from unittest import mock
 import numpy as np
 from ensemble_boxes import weighted_boxes_fusion as fuse_one_usually
 
-from tools.benchmarks.timing import Timing, timed
+from benchmarks.timing import Timing, timed
 from xray.structures.boxes import BoxTable, weighted_boxes_fusion
 
 SIZE = 3000

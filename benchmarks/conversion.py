@@ -17,7 +17,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.pixels import apply_voi_lut
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from tools.benchmarks.timing import Timing, timed, timed_stream
+from benchmarks.timing import Timing, timed, timed_stream
 from xray.datasets.journal import Journal
 from xray.radiographs.decoding import Decoded, decode_canvas, decode_canvases
 from xray.radiographs.radiograph import RadiographError

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from tools.benchmarks import growth
+from benchmarks import growth
 from xray.errors import InputError
 
 PICTURES = 8

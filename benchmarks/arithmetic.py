@@ -13,9 +13,9 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
-from tools.benchmarks.ceiling import Ceiling
-from tools.benchmarks.peers import as_float_images, settle_weights, torchvision_detector
-from tools.benchmarks.training import synchronize
+from benchmarks.ceiling import Ceiling
+from benchmarks.peers import as_float_images, settle_weights, torchvision_detector
+from benchmarks.training import synchronize
 from xray.findings import FINDINGS
 from xray.models.detection.detector import Detector, build_detector
 from xray.models.kernels.convolutions import quicken

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from tools.benchmarks import reports
+from benchmarks import reports
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ def measure_ceiling(config: Ceiling) -> dict[str, Any]:
     """Runs the benchmark and returns all its numbers."""
     from rich.console import Console
 
-    from tools.benchmarks import arithmetic
+    from benchmarks import arithmetic
     from xray.models.device import keep_freed_memory, resolve_device
 
     device = resolve_device(config.device)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks import timing
+from benchmarks import timing
 from xray.errors import FlagError, InputError
 from xray.files import complete
 

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from tools.benchmarks import reports
+from benchmarks import reports
 from xray.errors import FlagError
 
 TITLES = {"canvases": "canvases in memory", "files": "PNG files"}
@@ -75,8 +75,8 @@ def measure_inference(config: Infer, folder: Path) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from tools.benchmarks import inference, timing
-    from tools.benchmarks.sides import Side
+    from benchmarks import inference, timing
+    from benchmarks.sides import Side
     from xray.models.device import resolve_device
 
     device = resolve_device(config.device)

@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tools.benchmarks.timing import Timing, timed
+from benchmarks.timing import Timing, timed
 from xray.evaluation.box_intervals import bootstrap_intervals
 from xray.evaluation.box_metrics import coco_metrics, detection_metrics
 from xray.findings import CATEGORIES

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks import reports
+from benchmarks import reports
 from xray.errors import InputError
 
 CLOSE_ENOUGH = 2.0
@@ -65,7 +65,7 @@ def measure_conversion(config: Convert, folder: Path) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from tools.benchmarks import conversion, timing
+    from benchmarks import conversion, timing
     from xray.radiographs.radiograph import find_radiographs
 
     source, pngs, store = (folder / name for name in ("dicom", "png", "store"))

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks import reports
+from benchmarks import reports
 from xray.errors import FlagError
 
 
@@ -43,14 +43,14 @@ def benchmark_growth(config: Memory) -> None:
     show_growth(report)
     reports.save_report(config.save_path, report)
     if config.save_path is not None:
-        from tools.benchmarks.growth import draw
+        from benchmarks.growth import draw
 
         draw(report, config.save_path.with_suffix(".png"))
 
 
 def check(config: Memory) -> None:
     """Raises FlagError if a value is out of range, InputError if there is nowhere to write."""
-    from tools.benchmarks.growth import COMMANDS
+    from benchmarks.growth import COMMANDS
 
     reports.check_at_least(config, image_size=32, batch_size=1, n_workers=0)
     numbers = config.n_images
@@ -68,7 +68,7 @@ def measure_growth(config: Memory) -> dict[str, Any]:
     """
     from rich.console import Console
 
-    from tools.benchmarks import growth
+    from benchmarks import growth
 
     results: dict[str, list[dict[str, Any]]] = {stage: [] for stage in config.stages}
     with Console(stderr=True).status("") as status:

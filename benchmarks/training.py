@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tools.benchmarks.material import open_material
-from tools.benchmarks.peers import (
+from benchmarks.material import open_material
+from benchmarks.peers import (
     TorchvisionLoop,
     as_float_images,
     compare,
@@ -25,9 +25,9 @@ from tools.benchmarks.peers import (
     torchvision_detector,
     ultralytics_step,
 )
-from tools.benchmarks.reports import refuse
-from tools.benchmarks.timing import Timing, n_cores
-from tools.benchmarks.train import Train
+from benchmarks.reports import refuse
+from benchmarks.timing import Timing, n_cores
+from benchmarks.train import Train
 from xray.commands.train import draw_validation
 from xray.errors import InputError
 from xray.models.device import compile_options, lightning_precision

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks import reports
+from benchmarks import reports
 
 TITLES = {
     "png": "PNG files",
@@ -64,8 +64,8 @@ def measure_loading(config: Load, folder: Path) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from tools.benchmarks import loading, timing
-    from tools.benchmarks.material import open_material, write_pngs
+    from benchmarks import loading, timing
+    from benchmarks.material import open_material, write_pngs
     from xray.models.device import resolve_device
 
     device = resolve_device(config.device)

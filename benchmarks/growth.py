@@ -20,7 +20,7 @@ from xray.files import complete
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_NAME
 
 if TYPE_CHECKING:
-    from tools.benchmarks.memory import Memory
+    from benchmarks.memory import Memory
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERVAL = 0.1
@@ -49,7 +49,7 @@ def write_radiographs(folder: Path, n_images: int, image_size: int) -> None:
 
     image_size: the longer side is a fifth more than this, in pixels.
     """
-    from tools.benchmarks.conversion import draw_pixels, write_dicom
+    from benchmarks.conversion import draw_pixels, write_dicom
 
     (folder / "train").mkdir(parents=True)
     height, width = round(1.2 * image_size), image_size

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks import reports
+from benchmarks import reports
 from xray.errors import FlagError
 
 CLOSE_ENOUGH = 1e-12
@@ -57,7 +57,7 @@ def measure_evaluation(config: Evaluate) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from tools.benchmarks import evaluation, timing
+    from benchmarks import evaluation, timing
 
     console = Console(stderr=True)
     with (

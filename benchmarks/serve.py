@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks import reports
+from benchmarks import reports
 from xray.errors import InputError
 
 
@@ -58,7 +58,7 @@ def measure_serving(config: Serve, folder: Path) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from tools.benchmarks import clients
+    from benchmarks import clients
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

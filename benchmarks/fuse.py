@@ -5,7 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any, Literal
 
-from tools.benchmarks import reports
+from benchmarks import reports
 from xray.errors import FlagError
 
 
@@ -51,7 +51,7 @@ def measure_fusion(config: Fuse) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from tools.benchmarks import fusion, timing
+    from benchmarks import fusion, timing
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -125,6 +125,6 @@ def show_fusion(report: dict[str, Any]) -> None:
 
 
 def _spread(values: list[float]) -> str:
-    from tools.benchmarks.timing import Spread
+    from benchmarks.timing import Spread
 
     return reports.spread_text(dataclasses.asdict(Spread.of(values)), 2)

@@ -17,11 +17,11 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 from torchvision.transforms.functional import to_tensor
 
-from tools.benchmarks.infer import Infer
-from tools.benchmarks.material import open_material, write_pngs
-from tools.benchmarks.peers import Agreement, as_float_images, compare, settle_weights, table_of, torchvision_detector
-from tools.benchmarks.reports import refuse
-from tools.benchmarks.timing import Timing, n_cores
+from benchmarks.infer import Infer
+from benchmarks.material import open_material, write_pngs
+from benchmarks.peers import Agreement, as_float_images, compare, settle_weights, table_of, torchvision_detector
+from benchmarks.reports import refuse
+from benchmarks.timing import Timing, n_cores
 from xray.commands.infer import Config
 from xray.commands.infer import main as infer
 from xray.datasets.store import Store

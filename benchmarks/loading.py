@@ -12,9 +12,9 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tools.benchmarks.peers import PngDataset, collate_lists
-from tools.benchmarks.reports import refuse
-from tools.benchmarks.timing import Timing
+from benchmarks.peers import PngDataset, collate_lists
+from benchmarks.reports import refuse
+from benchmarks.timing import Timing
 from xray.datasets.store import Store
 from xray.structures.sides import mirrored
 from xray.training.augment import Augmentation
