@@ -11,10 +11,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from source_cases import write_picture
 
+from xray.datasets.foreign_predictions import read_all_predictions
 from xray.datasets.prediction_ids import resolve, resolve_images
 from xray.datasets.sources.coco import convert_coco
 from xray.datasets.store import open_store
-from xray.errors import InputError
+from xray.errors import FlagError, InputError
 from xray.evaluation.evaluate import evaluate
 from xray.structures.predictions import read_predictions
 
@@ -143,15 +144,7 @@ def written_cases(tmp_path_factory):
 @pytest.mark.parametrize("tool", WRITERS)
 def test_results_as_other_tools_write_them(written_cases, tool):
     for case in written_cases:
-        rows = WRITERS[tool](case)
-        if tool == "Ultralytics" and case is written_cases[-1]:
-            # 2 is both the id of one image and the name of another: nobody can tell but who ran it.
-            with pytest.raises(InputError, match=r"--ids source .*--ids coco"):
-                case.ours(rows)
-            found = case.ours(rows, ids="source")
-        else:
-            found = case.ours(rows)
-        np.testing.assert_allclose(found, case.theirs(), atol=1e-9)
+        np.testing.assert_allclose(case.ours(WRITERS[tool](case)), case.theirs(), atol=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -223,18 +216,85 @@ def test_texts_that_may_be_names_or_ids(tmp_path):
         labels(case, row("12", 1), row("r3.png", 1))
 
 
-def test_files_in_rows_are_held_against_their_ids(tmp_path):
+def test_the_file_that_a_row_names_counts_before_its_number(tmp_path):
     case = Case(tmp_path, names=PLAIN, ids=range(2, N + 2))
     # As Ultralytics writes: the number in the file's name, categories from 1. Image 2 of the COCO file is 1.png.
     rows = [row(number, 1, file_name=f"{number}.png") for number in (2, 3)]
-    with pytest.raises(InputError, match=r"image 2 is 2\.png, which is 1\.png by its id: .*--ids source .*--ids coco"):
-        labels(case, *rows)
+    assert labels(case, *rows) == [("2", 1), ("3", 1)]
     assert labels(case, *rows, ids="source") == [("2", 1), ("3", 1)]
     assert labels(case, *rows, ids="coco") == [("1", 1), ("2", 1)]
-    # Where both say the same, or the id alone says nothing, there is nothing to ask.
     assert labels(case, row(2, 1, file_name="1.png"), row("some", 2, file_name="4.png")) == [("1", 1), ("4", 2)]
     with pytest.raises(InputError, match=r"row 1 is of 2\.png, an earlier row of image 2 of 1\.png"):
         case.read([row(2, 1, file_name="1.png"), row(2, 1, file_name="2.png")])
+
+
+def test_texts_of_which_only_some_are_names(tmp_path):
+    """The file's own numbers as text, one less than the names: only the first is no name."""
+    case = Case(tmp_path, names=PLAIN, ids=range(N))
+    rows = [{**one, "image_id": str(one["image_id"])} for one in case.results]
+    with pytest.raises(InputError, match=r"names images like '0', .*--ids coco or --ids source"):
+        case.ours(rows)
+    np.testing.assert_allclose(case.ours(rows, ids="coco"), case.theirs(), atol=1e-9)
+    # All of them are names: they are the radiographs' own ids, as ever.
+    assert labels(case, row("1", 1), row("8", 2)) == [("1", 1), ("8", 2)]
+
+
+def test_flags_are_for_files_that_do_not_say_it_themselves(tmp_path):
+    """What infer writes for 1.png, … beside a COCO file that numbers these and its categories from 0."""
+    categories = ({"id": 0, "name": "Nodule"}, {"id": 1, "name": "Mass"})
+    case = Case(tmp_path, names=PLAIN, ids=range(N), categories=categories)
+    names = {category["id"]: category["name"] for category in categories}
+    own = [
+        {**one, "image_id": str(one["image_id"] + 1), "category_id": one["category_id"] + 1,
+         "category_name": names[one["category_id"]]}
+        for one in case.results
+    ]  # fmt: skip
+    for flags in ({}, {"ids": "coco"}, {"ids": "rows"}, {"category_ids": "source"}):
+        np.testing.assert_allclose(case.ours(own, **flags), case.theirs(), atol=1e-9)
+
+
+def test_flags_for_each_of_several_files(gap):
+    first, second = gap.folder / "a.json", gap.folder / "b.json"
+    first.write_text(json.dumps([row(11, 2)]))
+    second.write_text(json.dumps([row(1, 1)]))
+    found = read_all_predictions([first, second], gap.store, ["coco", "source"], ["source", "dataset"])
+    assert [(one.image_ids, one.table.labels.tolist()) for one in found] == [(("1",), [1]), (("1",), [1])]
+    with pytest.raises(FlagError, match="--ids has 3 values for 2 files"):
+        read_all_predictions([first, second], gap.store, ["auto"] * 3, ["auto"])
+
+
+def test_a_submission_with_the_sources_own_classes(gap):
+    (gap.folder / "s.csv").write_text("image_id,PredictionString\n1,3 0.5 0 0 5 5\n2,14 1 0 0 1 1\n")
+    (found,) = read_all_predictions([gap.folder / "s.csv"], gap.store, ["auto"], ["source"])
+    assert found.table.labels.tolist() == [2, 15]
+
+
+def test_rows_that_two_ids_of_one_radiograph_repeat(tmp_path):
+    case = Case(tmp_path, names=["r0.png", "r0.png", *(f"r{n}.png" for n in range(1, N - 1))], ids=range(1, N + 1))
+    case.truth["annotations"][1] = {**case.truth["annotations"][0], "id": 2, "image_id": 2}
+    twice = {**case.results[0], "image_id": 2}
+    found = resolve(case.store, case.read([case.results[0], twice, {**twice, "score": 0.1}]))
+    assert (found.image_ids, found.table.scores.tolist()) == (("r0",), [0.9, 0.1])
+
+
+def test_categories_of_any_number(tmp_path):
+    case = Case(tmp_path, categories=({"id": -1, "name": "Nodule"}, {"id": 2**31 + 5, "name": "Mass"}))
+    np.testing.assert_allclose(case.ours(), case.theirs(), atol=1e-9)
+
+
+def test_masks_of_results_are_run_lengths_of_their_radiograph(gap):
+    """Polygons, masks without boxes as torchvision's reference writes them, and empty ones."""
+    polygon = [[10, 5, 30, 5, 30, 25, 10, 25]]
+    empty = {"size": [40, 60], "counts": [2400]}
+    rows = [
+        {key: value for key, value in row(11, 2, segmentation=polygon).items() if key != "bbox"},
+        row(12, 2, segmentation=empty),
+    ]
+    found = resolve(gap.store, gap.read(rows))
+    assert found.table.boxes.tolist() == [[10, 5, 30, 25], [0, 0, 5, 5]]
+    assert [int(mask_api.area(found.masks[number])) for number in (0, 1)] == [400, 0]
+    with pytest.raises(InputError, match=r"p\.json, row 0: no mask of 1 \(run lengths for .*\[40, 61\]"):
+        resolve(gap.store, gap.read([row(11, 2, segmentation={"size": [40, 61], "counts": [2440]})]), "p.json")
 
 
 def test_categories_beside_file_names_may_be_numbered_from_1(gap):

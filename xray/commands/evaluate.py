@@ -38,11 +38,12 @@ class Config:
     """Dataset directory written by tools/convert.py, with the truth."""
     save_path: Path = Path("runs/evaluation")
     """Folder for metrics.json, report.html, report.md, its figures as PNG, and the settings that were searched."""
-    ids: Literal["auto", "source", "coco", "rows"] = "auto"
+    ids: tuple[Literal["auto", "source", "coco", "rows"], ...] = ("auto",)
     """What image_id means in --predictions and --compare. source: the radiograph's own id, as tools/infer.py writes
     it, or its file; coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto:
-    numbers are coco's, texts source's, and what could be read in two ways is refused."""
-    category_ids: Literal["auto", "source", "dataset"] = "auto"
+    numbers are coco's, texts source's, and what could be read in two ways is refused. One for all files or one
+    for each; rows that name their file or category need none."""
+    category_ids: tuple[Literal["auto", "source", "dataset"], ...] = ("auto",)
     """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
     of --data-path; auto: what image_id, or the category's name in the file, says."""
     split: Literal["train", "test"] | None = None
@@ -89,7 +90,7 @@ def main(config: Config) -> None:
         return
 
     from xray.commands.comparing import pixels_of
-    from xray.datasets.foreign_predictions import read_any_predictions
+    from xray.datasets.foreign_predictions import read_all_predictions
     from xray.datasets.store import open_store
     from xray.evaluation.assess import assess
     from xray.evaluation.evaluate import evaluate
@@ -99,7 +100,7 @@ def main(config: Config) -> None:
     from xray.structures.triplet import Triplet
 
     store = open_store(config.data_path, pixels=False)
-    predictions = read_any_predictions(config.predictions, store, config.ids, config.category_ids)
+    predictions = read_all_predictions([config.predictions], store, config.ids, config.category_ids)[0]
     maps = read_maps(config.predictions.parent)
     run = config.run or run_of(config.predictions)
     curves, pixels = read_curves(run) if run else None, pixels_of(store, config.radiographs)
@@ -178,6 +179,7 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
     from rich.console import Console
 
     from xray.commands.comparing import read_side, show_comparison
+    from xray.datasets.foreign_predictions import one_each
     from xray.datasets.store import open_store
     from xray.evaluation.comparison import compare
     from xray.evaluation.scored import SCORED
@@ -185,10 +187,11 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
     from xray.outputs.unfinished import finishing
 
     store = open_store(config.data_path, pixels=False)
+    ids, categories = one_each(config.ids, 2, "ids"), one_each(config.category_ids, 2, "category-ids")
     with Console(stderr=True).status("comparing"):
         first, second = (
-            read_side(side, store, config.split, config.fold, config.threshold, config.ids, config.category_ids)
-            for side in sides
+            read_side(side, store, config.split, config.fold, config.threshold, *flag)
+            for side, *flag in zip(sides, ids, categories, strict=True)
         )
         comparison = compare(store, first, second, config.resamples)
     names = config.names

@@ -28,11 +28,12 @@ class Config:
     """Dataset directory written by tools/convert.py that the predictions are of."""
     save_path: Path = Path("runs/fused")
     """Folder for predictions.json and submission.csv."""
-    ids: Literal["auto", "source", "coco", "rows"] = "auto"
+    ids: tuple[Literal["auto", "source", "coco", "rows"], ...] = ("auto",)
     """What image_id means in the files. source: the radiograph's own id, as tools/infer.py writes
     it, or its file; coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto:
-    numbers are coco's, texts source's, and what could be read in two ways is refused."""
-    category_ids: Literal["auto", "source", "dataset"] = "auto"
+    numbers are coco's, texts source's, and what could be read in two ways is refused. One for all files or one
+    for each; rows that name their file or category need none."""
+    category_ids: tuple[Literal["auto", "source", "dataset"], ...] = ("auto",)
     """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
     of --data-path; auto: what image_id, or the category's name in the file, says."""
     weights: tuple[float, ...] = ()
@@ -66,7 +67,7 @@ def main(config: Config) -> None:
 
     from rich.console import Console
 
-    from xray.datasets.foreign_predictions import read_any_predictions
+    from xray.datasets.foreign_predictions import read_all_predictions
     from xray.datasets.store import open_store
     from xray.evaluation.alignment import check_categories
     from xray.inference.ensemble import fuse
@@ -75,7 +76,7 @@ def main(config: Config) -> None:
 
     store = open_store(config.data_path, pixels=False)
     # Each by itself and before anything is fused: two files may name one radiograph in two ways.
-    models = [read_any_predictions(path, store, config.ids, config.category_ids) for path in config.predictions]
+    models = read_all_predictions(config.predictions, store, config.ids, config.category_ids)
     for path, model in zip(config.predictions, models, strict=True):
         check_categories(store, model, path.name)
     with Console(stderr=True).status("fusing"):

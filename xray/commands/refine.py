@@ -38,11 +38,12 @@ class Config:
     """Dataset directory written by tools/convert.py that the predictions are of."""
     save_path: Path = Path("runs/refined")
     """Folder for predictions.json with the refined boxes and their masks."""
-    ids: Literal["auto", "source", "coco", "rows"] = "auto"
-    """What image_id means in --predictions. source: the radiograph's own id, as tools/infer.py writes
+    ids: tuple[Literal["auto", "source", "coco", "rows"], ...] = ("auto",)
+    """What image_id means in --predictions and --masks. source: the radiograph's own id, as tools/infer.py writes
     it, or its file; coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto:
-    numbers are coco's, texts source's, and what could be read in two ways is refused."""
-    category_ids: Literal["auto", "source", "dataset"] = "auto"
+    numbers are coco's, texts source's, and what could be read in two ways is refused. One for all files or one
+    for each; rows that name their file or category need none."""
+    category_ids: tuple[Literal["auto", "source", "dataset"], ...] = ("auto",)
     """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
     of --data-path; auto: what image_id, or the category's name in the file, says."""
     fit: bool = False
@@ -65,7 +66,7 @@ def main(config: Config) -> None:
 
     from rich.console import Console
 
-    from xray.datasets.foreign_predictions import read_any_predictions
+    from xray.datasets.foreign_predictions import one_each, read_any_predictions
     from xray.datasets.prediction_ids import resolve_images
     from xray.datasets.store import open_store
     from xray.evaluation.alignment import check_categories
@@ -75,14 +76,15 @@ def main(config: Config) -> None:
     from xray.structures.predictions import Predictions, read_predictions, write_predictions
 
     store = open_store(config.data_path, pixels=False)
-    category = next((number for number, name in store.categories.items() if name == NAME), None)
+    category = next((number for number, name in store.categories.items() if is_named(name)), None)
     if category is None:
         raise InputError(f"{store.path} has no category {NAME}: give the dataset that the detector was trained for")
     description = read_run(config.weights) if config.weights else None
     if config.fit and description and "refinement" in description and not may_write(config):
         raise InputError(f"{config.weights} has a fitted refinement already: give --overwrite to replace it")
-    boxes = read_any_predictions(config.predictions, store, config.ids, config.category_ids)
-    masks = resolve_images(store, read_predictions(config.masks), config.masks.name, config.ids)
+    ids = one_each(config.ids, 2, "ids")
+    boxes = read_any_predictions(config.predictions, store, ids[0], one_each(config.category_ids, 1, "category-ids")[0])
+    masks = resolve_images(store, read_predictions(config.masks), config.masks.name, ids[1])
     check_categories(store, boxes, config.predictions.name)
     ids, table, components, segmentations = together(store, boxes, masks, config, description)
     scored = rows_to_score(store, table, components, config)
@@ -150,6 +152,11 @@ def read_setting(run: Path, description: dict[str, Any]) -> "Refinement":
         raise InputError(f"{run / 'model.json'} has a damaged refinement ({error}): fit it again") from None
 
 
+def is_named(name: str) -> bool:
+    """Whether a category is pneumothorax, in whatever case it is spelt."""
+    return " ".join(name.casefold().split()) == NAME.casefold()
+
+
 def together(
     store: "Store", boxes: "Predictions", masks: "Predictions", config: Config, description: dict[str, Any] | None
 ) -> tuple[tuple[str, ...], "BoxTable", "BoxTable", dict[int, Any]]:
@@ -179,24 +186,31 @@ def together(
     own = {int(number) for number in description["categories"]} if description else set()
     kept = [row for row in sorted(masks.masks) if not own or int(components.labels[row]) in own]
     found = sorted({int(components.labels[row]) for row in kept})
+    others = sorted({masks.names[label] for label in found if not is_named(masks.names.get(label, NAME))})
+    if others:
+        raise InputError(f"{config.masks} holds masks of {', '.join(others)}: give a segmenter's of {NAME} alone")
     if len(found) > 1:
         raise InputError(f"{config.masks} holds masks of categories {found}: give a segmenter's of {NAME} alone")
     if not kept:
         print(f"warning: {config.masks} holds no mask of {NAME}", file=sys.stderr)
-    segmentations = {}
-    for place, row in enumerate(kept):
+    segmentations: dict[int, Any] = {}
+    used = []
+    for row in kept:
         image, mask = int(components.images[row]), masks.masks[row]
         try:
             if image < len(store):
                 width, height = store.records[image]["width"], store.records[image]["height"]
             else:
                 height, width = mask["size"]
-            segmentations[place], _ = encode_mask(mask, width, height)
+            rle, n_pixels = encode_mask(mask, width, height, may_be_empty=True)
         except (ValueError, TypeError, KeyError) as error:
             name = masks.image_ids[masks.table.images[row]]
             raise InputError(f"{config.masks}, row {row}: no mask of {name} ({error}): predict it again") from None
+        if n_pixels:
+            segmentations[len(used)] = rle
+            used.append(row)
     ids = (*(record["source_id"] for record in store.records), *names)
-    return ids, table, components.select(np.array(kept, dtype=np.int64)), segmentations
+    return ids, table, components.select(np.array(used, dtype=np.int64)), segmentations
 
 
 def rows_to_score(store: "Store", table: "BoxTable", components: "BoxTable", config: Config) -> "np.ndarray":

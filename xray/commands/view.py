@@ -133,6 +133,8 @@ def check(config: Config) -> None:
 def choose_rows(store: Store, config: Config, predictions: Predictions | None = None) -> list[int]:
     """The rows to draw, ascending. Raises InputError where none is left, or a split, fold or finding is not there."""
     rows = store.rows(config.split, config.fold)
+    if predictions is not None and not predictions.image_ids:
+        raise InputError(f"{config.predictions} holds no row, so there is nothing to draw beside the truth")
     if predictions is not None and not config.all:
         rows = np.intersect1d(rows, store.resolve(predictions.image_ids))
     if config.finding is not None:

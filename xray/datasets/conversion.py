@@ -24,7 +24,7 @@ from xray import __version__
 from xray.datasets import source as reasons
 from xray.datasets.folds import assign_folds, check_folds
 from xray.datasets.journal import Journal
-from xray.datasets.source import Dropped, Source, SourceImage, clip_boxes, fuse_readers, has_area, snap
+from xray.datasets.source import FINE_GRID, Dropped, Source, SourceImage, clip_boxes, fuse_readers, has_area, snap
 from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
 from xray.errors import InputError
 from xray.files import replacing
@@ -71,7 +71,7 @@ def write_store(
     train = [image for image in source.images if image.split == "train"]
     if train:
         # After decoding there may be fewer, and it will be checked again; but hours of work should not precede this.
-        check_folds(len(set(_patients(train))), n_folds)
+        check_folds(len(set(_patients(train))), n_folds, len(train), _missing(source.dropped))
     _check_target(save_path, overwrite)
     try:
         save_path.mkdir(parents=True, exist_ok=True)
@@ -93,9 +93,15 @@ def write_store(
             _check_space(save_path, len(source.images) - len(journal.outcomes), image_size)
             _decode(source, journal, image_size, n_workers, decode)
             outcomes = journal.outcomes
-            if journal.n_rows:
-                annotations, dropped = _annotate(source, outcomes, n_folds, readers, seed)
-                part = journal.complete()
+            try:
+                if journal.n_rows:
+                    annotations, dropped = _annotate(source, outcomes, n_folds, readers, seed)
+                    part = journal.complete()
+            except InputError:
+                # Files that are mended meanwhile are to be read again.
+                if journal.n_rows < len(outcomes):
+                    _remove(save_path / JOURNAL, save_path / f"{IMAGES}.part")
+                raise
         if not any("width" in outcome for outcome in outcomes):
             _remove(save_path / JOURNAL, save_path / f"{IMAGES}.part")
             failed = _left_out(source, outcomes)
@@ -207,7 +213,7 @@ def _record(
         detail = f"the file is {item.width} x {item.height}, the table says {width} x {height}"
         journal.leave_out(reasons.SIZE_MISMATCH, detail)
         return
-    n_lost = len(boxes) - int(has_area(snap(clip_boxes(boxes, width, height))).sum())
+    n_lost = len(boxes) - int(has_area(snap(clip_boxes(boxes, width, height), FINE_GRID)).sum())
     if n_lost:
         # Without them the radiograph would be learned as one that does not show them.
         journal.leave_out(*_lost(n_lost, len(boxes), width, height))
@@ -226,7 +232,7 @@ def _table_outcomes(source: Source) -> list[dict[str, Any]]:
     """What decoding would have found, as far as the tables alone tell."""
     sizes = np.array([(image.width or np.inf, image.height or np.inf) for image in source.images])
     widths, heights = sizes[source.boxes.images].T
-    remains = has_area(snap(clip_boxes(source.boxes.boxes, widths, heights)))
+    remains = has_area(snap(clip_boxes(source.boxes.boxes, widths, heights), FINE_GRID))
     n_boxes, n_left = (
         np.bincount(source.boxes.images[chosen], minlength=len(source.images)).tolist()
         for chosen in (np.ones(len(remains), dtype=bool), remains)
@@ -283,7 +289,7 @@ def _annotate(
         boxes, boxes_readers, origin = fuse_readers(boxes, boxes_readers, fusable)
         masks = {row: masks[start] for row, start in enumerate(origin.tolist()) if start in masks}
     present = _present(images, boxes, len(source.categories))
-    folds = _folds(images, present, n_folds, seed)
+    folds = _folds(images, present, n_folds, seed, _missing(dropped))
     records = [
         _image_record(row, image, size, fold, labels, outcomes[kept[row]].get("attributes", {}))
         for row, (image, size, fold, labels) in enumerate(
@@ -304,7 +310,7 @@ def _clip(
     before = source.boxes.boxes[order]
     widths, heights = sizes[rows[order]].T if len(order) else (np.zeros(0), np.zeros(0))
     after = clip_boxes(before, widths, heights)
-    snapped = snap(after)
+    snapped = snap(after, FINE_GRID)
     remains = has_area(snapped)
     dropped = []
     for place in np.flatnonzero((before != after).any(axis=1) | ~remains).tolist():
@@ -329,12 +335,13 @@ def _present(images: list[SourceImage], boxes: BoxTable, n_categories: int) -> n
     return present
 
 
-def _folds(images: list[SourceImage], present: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """(N,) folds; test images get -1."""
+def _folds(images: list[SourceImage], present: np.ndarray, n_folds: int, seed: int, left_out: str) -> np.ndarray:
+    """(N,) folds; test images get -1. left_out: what else there was, for an error's message."""
     train = np.flatnonzero([image.split == "train" for image in images])
     folds = np.full(len(images), -1, dtype=np.int64)
     if len(train):
         groups = _patients([images[row] for row in train.tolist()])
+        check_folds(len(set(groups)), n_folds, len(train), left_out)
         folds[train] = assign_folds(present[train], groups, n_folds, seed)
     return folds
 
@@ -462,6 +469,12 @@ def _version(name: str) -> str | None:
 def _digest(images: list[SourceImage]) -> str:
     listing = json.dumps([(image.file_name, image.width, image.height) for image in images])
     return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _missing(dropped: list[Dropped]) -> str:
+    """What was left out, and not only changed, in a few words; empty for nothing."""
+    left_out = [drop for drop in dropped if drop.action == Dropped.action]
+    return _summary(left_out) if left_out else ""
 
 
 def _summary(dropped: list[Dropped]) -> str:

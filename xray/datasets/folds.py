@@ -30,7 +30,7 @@ def assign_folds(present: np.ndarray, groups: Sequence[Hashable], n_folds: int, 
     numbers: dict[Hashable, int] = {}
     group = np.array([numbers.setdefault(value, len(numbers)) for value in groups], dtype=np.int64)
     n_groups = len(numbers)
-    check_folds(n_groups, n_folds)
+    check_folds(n_groups, n_folds, len(group))
     counts = np.zeros((n_groups, present.shape[1]), dtype=np.int64)
     np.add.at(counts, group, present)
     sizes = np.bincount(group, minlength=n_groups)
@@ -38,16 +38,23 @@ def assign_folds(present: np.ndarray, groups: Sequence[Hashable], n_folds: int, 
     return _exchange(counts, sizes, fold_of_group, n_folds)[group]
 
 
-def check_folds(n_groups: int, n_folds: int) -> None:
-    """Raises InputError if there are fewer groups than folds."""
+def check_folds(n_groups: int, n_folds: int, n_images: int | None = None, left_out: str = "") -> None:
+    """Raises InputError if there are fewer groups than folds.
+
+    n_images: radiographs that the groups are of, where it is known. left_out: what else there was, for the message.
+    """
+    missing = f" ({left_out} left out)" if left_out else ""
+    if n_images == 1:
+        raise InputError(f"only one radiograph can be used to train on{missing}: folds need two or more, so add others")
     if n_groups == 1:
         raise InputError(
-            "all radiographs to train on are of one patient, and folds keep a patient together, so none would be left "
-            "to validate on: add radiographs of others, or take the patient out of the table if it is not one person"
+            f"all radiographs to train on are of one patient{missing}, and folds keep a patient together, so none "
+            "would be left to validate on: add radiographs of others, or take the patient out of the table if it is "
+            "not one person"
         )
     if n_groups < n_folds:
         fewer = f"--n-folds {n_groups}" + (" or fewer" if n_groups > 2 else "")
-        raise InputError(f"{n_groups} patients cannot fill {n_folds} folds: use {fewer}, or more data")
+        raise InputError(f"{n_groups} patients cannot fill {n_folds} folds{missing}: use {fewer}, or more data")
 
 
 def _deal(counts: np.ndarray, sizes: np.ndarray, n_folds: int, random: np.random.Generator) -> np.ndarray:

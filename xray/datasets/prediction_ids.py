@@ -2,21 +2,22 @@
 
 Whole numbers as image ids are those of the source's own COCO file, and so then are the category ids: Detectron2,
 MMDetection, RF-DETR, torchvision's reference and pycocotools write what they read. Texts are source ids, as infer
-writes them, or file names. A row that names its category is believed. What could be read in two ways that differ, or in
-none, is refused; --ids and --category-ids say what is meant.
+writes them, or file names. A row that names its file or its category is believed. What could be read in two ways that
+differ, or in none, is refused; --ids and --category-ids say what is meant, of files that do not say so themselves.
 """
 
 import dataclasses
 import posixpath
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
+from xray.structures.masks import MaskError, encode_mask
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
 from xray.structures.values import Names, identity
 
@@ -49,16 +50,26 @@ def resolve(
 
     Raises InputError where ids could be read in two ways that differ, or in none.
     """
-    if not predictions.is_foreign:
+    if not predictions.is_foreign or not predictions.image_ids:
         return predictions
+    if _is_own(store, predictions):
+        ids = category_ids = "auto"
     renamed, meaning = _renamed(store, predictions, name, ids)
-    labels = _labels(store, predictions, name, category_ids, meaning)
+    labels = _labels(store, renamed, name, category_ids, meaning)
     return dataclasses.replace(renamed, table=dataclasses.replace(renamed.table, labels=labels), names={})
 
 
 def resolve_images(store: Store, predictions: Predictions, name: str, ids: ImageIds = "auto") -> Predictions:
     """`resolve` of the image ids alone, for a model whose categories are not the dataset's."""
-    return _renamed(store, predictions, name, ids)[0] if predictions.is_foreign else predictions
+    if not predictions.is_foreign:
+        return predictions
+    return _renamed(store, predictions, name, "auto" if _is_own(store, predictions) else ids)[0]
+
+
+def _is_own(store: Store, predictions: Predictions) -> bool:
+    """Whether a file says itself what it means, as infer writes: texts that are source ids, categories by name."""
+    used = set(np.unique(predictions.table.labels).tolist())
+    return used <= predictions.names.keys() and all(name in store.index_of for name in predictions.image_ids)
 
 
 def _renamed(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[Predictions, str]:
@@ -71,8 +82,40 @@ def _renamed(store: Store, predictions: Predictions, name: str, ids: ImageIds) -
     ]
     images = np.array(places, dtype=np.int64)[predictions.table.images]
     table = dataclasses.replace(predictions.table, images=images)
-    renamed = dataclasses.replace(predictions, image_ids=tuple(number), table=table, is_foreign=False, files={})
-    return renamed, meaning
+    masks = _checked_masks(store, predictions, rows, name)
+    renamed = dataclasses.replace(
+        predictions, image_ids=tuple(number), table=table, masks=masks, is_foreign=False, files={}
+    )
+    return (renamed if len(number) == len(rows) else _without_repeats(renamed)), meaning
+
+
+def _checked_masks(store: Store, predictions: Predictions, rows: list[int], name: str) -> dict[int, dict[str, Any]]:
+    """The masks as compressed run lengths of their radiographs' sizes; they may be empty. Raises InputError."""
+    masks = {}
+    for number, mask in predictions.masks.items():
+        row = rows[predictions.table.images[number]]
+        if row < 0:
+            masks |= {number: mask} if isinstance(mask, dict) else {}
+            continue
+        record = store.records[row]
+        try:
+            masks[number], _ = encode_mask(mask, record["width"], record["height"], may_be_empty=True)
+        except MaskError as error:
+            raise InputError(f"{name}, row {number}: no mask of {record['source_id']} ({error})") from None
+    return masks
+
+
+def _without_repeats(predictions: Predictions) -> Predictions:
+    """Without the rows that stand there twice, once for each of two ids of one radiograph."""
+    table = predictions.table
+    seen: dict[tuple[Any, ...], int] = {}
+    for row, key in enumerate(
+        zip(table.images.tolist(), table.labels.tolist(), *table.boxes.T.tolist(), table.scores.tolist(), strict=True)
+    ):
+        seen.setdefault((*key, str(predictions.masks.get(row))), row)
+    kept = list(seen.values())
+    masks = {new: predictions.masks[old] for new, old in enumerate(kept) if old in predictions.masks}
+    return dataclasses.replace(predictions, table=table.select(np.array(kept, dtype=np.int64)), masks=masks)
 
 
 def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[list[int], str]:
@@ -80,15 +123,20 @@ def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> t
     image_ids, readings = predictions.image_ids, _readings(store)
     if ids == "coco" and "coco" not in readings:
         raise InputError(f"--ids coco: {store.path} does not come from a COCO file: give --ids source or rows")
-    texts = [image_id for image_id in image_ids if isinstance(image_id, str)]
-    numbers = [image_id for image_id in image_ids if not isinstance(image_id, str)]
+    by_file = _by_file(predictions, readings["source"]) if ids == "auto" else {}
+    others = [image_id for image_id in image_ids if image_id not in by_file]
+    texts = [image_id for image_id in others if isinstance(image_id, str)]
+    numbers = [image_id for image_id in others if not isinstance(image_id, str)]
     of_number = of_text = ids
     if ids == "auto":
         of_number = _reading_of_numbers(store, numbers, name, readings) if numbers else "source"
-        of_text = _reading_of_texts(store, texts, name, readings) if texts else "source"
-    rows = [readings[of_text if isinstance(image_id, str) else of_number](image_id) for image_id in image_ids]
-    if ids == "auto":
-        rows = _by_files(store, predictions, rows, name, readings["source"])
+        of_text = _reading_of_texts(texts, name, readings, bool(predictions.names)) if texts else "source"
+    rows = [
+        by_file[image_id]
+        if image_id in by_file
+        else readings[of_text if isinstance(image_id, str) else of_number](image_id)
+        for image_id in image_ids
+    ]
     if image_ids and all(row is None for row in rows):
         raise InputError(
             f"none of the {len(image_ids)} images in {name} (such as {image_ids[0]!r}) is in {store.path}, whose "
@@ -96,25 +144,14 @@ def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> t
             "what image_id means"
         )
     # Who names files may number categories in his own way.
-    meaning = "source" if predictions.files and ids == "auto" else of_number if numbers else of_text
+    meaning = "source" if by_file else of_number if numbers else of_text
     return [-1 if row is None else row for row in rows], meaning
 
 
-def _by_files(
-    store: Store, predictions: Predictions, rows: list[int | None], name: str, read: _Reading
-) -> list[int | None]:
-    """The rows with those that only the file's name finds; refused where it contradicts the id."""
-    result = []
-    for image_id, row in zip(predictions.image_ids, rows, strict=True):
-        file = predictions.files.get(image_id)
-        by_file = read(file) if file is not None else None
-        if None not in (row, by_file) and row != by_file:
-            raise InputError(
-                f"{name} says that image {image_id!r} is {file}, which is {store.records[row]['file_name']} by its id: "
-                "say with --ids source (names of files) or --ids coco which is meant"
-            )
-        result.append(by_file if row is None else row)
-    return result
+def _by_file(predictions: Predictions, read: _Reading) -> dict[str | int, int]:
+    """Image ids whose rows name a file of the dataset → its row: that says more than a number."""
+    found = {image_id: read(file) for image_id, file in predictions.files.items()}
+    return {image_id: row for image_id, row in found.items() if row is not None}
 
 
 def _readings(store: Store) -> dict[str, _Reading]:
@@ -165,18 +202,21 @@ def _reading_of_numbers(store: Store, numbers: list[int], name: str, readings: d
     return fitting[0] if fitting else "source"
 
 
-def _reading_of_texts(store: Store, texts: list[str], name: str, readings: dict[str, _Reading]) -> str:
+def _reading_of_texts(texts: list[str], name: str, readings: dict[str, _Reading], is_named: bool) -> str:
+    """is_named: whether rows name their categories, as infer's do, whose ids are the radiographs' own."""
     by_name = [readings["source"](text) for text in texts]
-    if "coco" not in readings or any(text in store.index_of for text in texts):
+    if "coco" not in readings or None not in by_name:
         return "source"
     own = [readings["coco"](text) for text in texts]
     hits, own_hits = (sum(row is not None for row in rows) for rows in (by_name, own))
-    if own_hits and hits and own != by_name:
+    if not own_hits or (is_named and hits):
+        return "source"
+    if any(row not in (None, other) for row, other in zip(by_name, own, strict=True)):
         raise InputError(
             f"{name} names images like {texts[0]!r}, which may be ids of the source's COCO file or names of files: say "
             "with --ids coco or --ids source which is meant"
         )
-    return "coco" if own_hits > hits else "source"
+    return "coco"
 
 
 def _labels(store: Store, predictions: Predictions, name: str, category_ids: CategoryIds, meaning: str) -> np.ndarray:
@@ -194,10 +234,11 @@ def _labels(store: Store, predictions: Predictions, name: str, category_ids: Cat
     numberings["dataset"].setdefault(NO_FINDING_CATEGORY, NO_FINDING_CATEGORY)
     if "source" in numberings and is_normal[table.labels == NO_FINDING_CATEGORY].all():
         numberings["source"].setdefault(NO_FINDING_CATEGORY, NO_FINDING_CATEGORY)
-    if category_ids != "auto":
-        chosen = numberings[category_ids]
-    else:
-        chosen = _named(store, predictions, used, name) or _numbered(store, numberings, used, name, meaning)
+    chosen = _named(store, predictions, used, name, category_ids)
+    if chosen is None:
+        chosen = (
+            _numbered(store, numberings, used, name, meaning) if category_ids == "auto" else numberings[category_ids]
+        )
     unknown = [label for label in used if label not in chosen]
     if unknown:
         known = sorted(number for number, category in chosen.items() if category in store.categories)
@@ -210,14 +251,21 @@ def _labels(store: Store, predictions: Predictions, name: str, category_ids: Cat
     return lookup[np.searchsorted(used, table.labels)]
 
 
-def _named(store: Store, predictions: Predictions, used: list[int], name: str) -> dict[int, int] | None:
-    """The categories by the names that the file itself has; None where it has none of the dataset's."""
+def _named(
+    store: Store, predictions: Predictions, used: list[int], name: str, category_ids: CategoryIds
+) -> dict[int, int] | None:
+    """The categories by the names that the file itself has; None where it has none of the dataset's.
+
+    Raises InputError where it has names for some only, unless --category-ids tells what the others' numbers mean.
+    """
     by_name = {_plain(category): number for number, category in store.categories.items()}
     by_name.setdefault(_plain(NO_FINDING_NAME), NO_FINDING_CATEGORY)
     known = {label: by_name[_plain(said)] for label, said in predictions.names.items() if _plain(said) in by_name}
     if not known:
         return None
     strange = [predictions.names.get(label, f"category {label}") for label in used if label not in known]
+    if strange and category_ids != "auto":
+        return None
     if strange:
         raise InputError(
             f"{name} has boxes of {', '.join(strange)}, which are no categories of {store.path}: give the dataset that "

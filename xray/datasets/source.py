@@ -19,8 +19,11 @@ from xray.structures.boxes import BoxTable, weighted_boxes_fusion
 READER_IOU = 0.4
 """Two readers mean the same lesion from this overlap on, as the metric of the VinBigData challenge has it."""
 
+FINE_GRID = 2.0**20
+"""Coordinates that a file gives are kept to 1/1048576 pixel: what is scored is what the file says."""
 GRID = 64.0
-"""Coordinates are kept to 1/64 pixel: a fraction of a power of two, so x + width is exact and never passes the edge."""
+"""Coordinates of fused boxes, whose last bits depend on the machine, are kept to 1/64 pixel. Both are fractions of a
+power of two, so x + width is exact and never passes the edge."""
 
 UNREADABLE = "unreadable file"
 MISSING_FILE = "missing file"
@@ -115,9 +118,9 @@ class Source:
     squashed: bool = False
 
 
-def snap(boxes: np.ndarray) -> np.ndarray:
-    """Coordinates rounded to the grid of 1/64 pixel that annotations.json keeps."""
-    return np.round(np.asarray(boxes, dtype=np.float64) * GRID) / GRID
+def snap(boxes: np.ndarray, grid: int = GRID) -> np.ndarray:
+    """Coordinates rounded to 1/`grid` pixel: to x, y, width, height and back they then stay the same to the bit."""
+    return np.round(np.asarray(boxes, dtype=np.float64) * grid) / grid
 
 
 def clip_boxes(boxes: np.ndarray, widths: np.ndarray, heights: np.ndarray) -> np.ndarray:

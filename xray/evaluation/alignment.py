@@ -81,7 +81,9 @@ def align(
     ids = tuple(dict.fromkeys([*predictions.image_ids, *mapped_ids]))
     found = np.asarray(store.resolve(ids), dtype=np.int64)
     known = found[found >= 0]
-    if len(known) == 0:
+    if not ids and split is None and fold is None:
+        raise InputError("the predictions hold no row: say with --split or --fold of which radiographs they are")
+    if len(known) == 0 and ids:
         examples = ", ".join(repr(name) for name in ids[:2]) or "none"
         raise InputError(
             f"none of the {len(ids)} images in the predictions (such as {examples}) is in {store.path}, whose images "
@@ -91,7 +93,7 @@ def align(
     position = np.full(len(store), -1, dtype=np.int64)
     position[rows] = np.arange(len(rows))
     place = np.where(found >= 0, position[found], -1)
-    if not (place >= 0).any():
+    if ids and not (place >= 0).any():
         where = " ".join(f"{name} {value}" for name, value in (("split", split), ("fold", fold)) if value is not None)
         raise InputError(
             f"no prediction is of an image of {where}: leave out --split and --fold, or predict those images"

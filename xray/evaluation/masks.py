@@ -123,7 +123,7 @@ def _unions(
             continue
         record = alignment.records[image]
         try:
-            rle, _ = encode_mask(mask, record["width"], record["height"])
+            rle, _ = encode_mask(mask, record["width"], record["height"], may_be_empty=True)
         except ValueError as error:
             raise InputError(
                 f"a {whose} mask of {record['source_id']} cannot be scored ({error}): it must be a COCO segmentation "

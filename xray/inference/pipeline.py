@@ -193,8 +193,12 @@ class Pipeline:
         for source, (detector, found) in enumerate(seen.boxes):
             for image, (boxes, labels, scores) in enumerate(found):
                 boxes = Canvas(*sizes[image], detector.canvas_size).to_original(boxes)
-                tables.append(BoxTable.of(np.full(len(boxes), image), labels, boxes, scores))
-                sources.append(np.full(len(boxes), source))
+                # In the border around the radiograph there is nothing to find: of such a box no area is left.
+                has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+                tables.append(
+                    BoxTable.of(np.full(has_area.sum(), image), labels[has_area], boxes[has_area], scores[has_area])
+                )
+                sources.append(np.full(has_area.sum(), source))
         table = BoxTable.concatenate(tables)
         if len(seen.boxes) > 1:
             weights = [1.0] * len(seen.boxes)

@@ -1,11 +1,13 @@
 """Reading one radiograph, DICOM, PNG or JPEG, into display grey, and finding the radiographs of a folder."""
 
 import dataclasses
+import functools
 import os
 import struct
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import PIL.Image
 
@@ -26,6 +28,9 @@ MOST_PER_BYTE = {"PNG": 8 * 1100, "JPEG": 1024, "MPO": 1024}
 bit for a block of 64. What is missing would be filled in, and take the time and memory of a whole picture."""
 SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
 
+IN_COLOUR = "its pixels are in colour, of which only the brightness is read"
+MOST_APART, MOST_COLOURED = 8, 1e-4
+"""Levels of 255 by which red, green and blue may differ in a grey picture, and the share of pixels beyond that."""
 ONE_GREY = "nearly all of its pixels are of one grey"
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -80,8 +85,8 @@ def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:
             pixels = display_grey(stored.words, stored.meaning, bits)
             found = (*stored.warnings, *_blank(pixels))
             return Radiograph(pixels, stored.spacing, path.name, stored.attributes, found)
-        pixels = _read_picture(path, kind, bits)
-        return Radiograph(pixels, None, path.name, warnings=_blank(pixels))
+        pixels, is_coloured = _read_picture(path, kind, bits)
+        return Radiograph(pixels, None, path.name, warnings=(*([IN_COLOUR] if is_coloured else []), *_blank(pixels)))
     except OSError as error:
         raise RadiographError(f"{path.name}: cannot be read ({error.strerror or error})") from error
     except MemoryError:
@@ -135,15 +140,15 @@ def _kind(path: Path) -> str:
     raise RadiographError(f"{path.name}: neither DICOM nor PNG nor JPEG")
 
 
-def _read_picture(path: Path, kind: str, bits: int) -> np.ndarray:
-    """PNG or JPEG → (H, W) display grey."""
+def _read_picture(path: Path, kind: str, bits: int) -> tuple[np.ndarray, bool]:
+    """PNG or JPEG → (H, W) display grey, and whether it is in colour."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Opening reads the header alone.
             with PIL.Image.open(path, formats=[kind]) as picture:
                 _checked_size(picture, path)
-                return _grey(picture, bits)
+                return _grey(picture, bits), _is_coloured(picture)
     except (RadiographError, MemoryError):
         raise
     except PIL.Image.DecompressionBombError:
@@ -183,6 +188,15 @@ def _checked_size(picture: PIL.Image.Image, path: Path) -> tuple[int, int]:
     if width * height > MOST_PER_BYTE[str(picture.format)] * n_bytes:
         raise RadiographError(f"{path.name}: truncated: {width} x {height} pixels cannot be in {n_bytes} bytes")
     return width, height
+
+
+def _is_coloured(picture: PIL.Image.Image) -> bool:
+    """Whether red, green and blue differ by more than noise in more than a few pixels, as in no radiograph."""
+    if not {"R", "P", "C", "Y"} & set(picture.getbands()):
+        return False
+    channels = cv2.split(np.asarray(picture.convert("RGB")))
+    highest, lowest = (functools.reduce(extreme, channels) for extreme in (cv2.max, cv2.min))
+    return int(np.count_nonzero(cv2.subtract(highest, lowest) > MOST_APART)) > MOST_COLOURED * highest.size
 
 
 def _grey(picture: PIL.Image.Image, bits: int) -> np.ndarray:

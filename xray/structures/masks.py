@@ -26,14 +26,14 @@ class MaskError(InputError, ValueError):
         self.reason = reason
 
 
-def encode_mask(segmentation: Any, width: int, height: int) -> tuple[dict[str, Any], int]:
+def encode_mask(segmentation: Any, width: int, height: int, may_be_empty: bool = False) -> tuple[dict[str, Any], int]:
     """A COCO segmentation → ({"size": [height, width], "counts": str}, its number of pixels).
 
     segmentation: a list of polygons [x1, y1, x2, y2, …] in original pixels, or an RLE whose counts are a list or a
     string.
 
     Raises MaskError for a polygon with fewer than three points or coordinates that are not finite, for run lengths
-    that do not fill the radiograph exactly, for another size, and for a mask without a pixel.
+    that do not fill the radiograph exactly, for another size, and for a mask without a pixel unless it may be empty.
     """
     width, height = int(width), int(height)
     if width * height > MAX_PIXELS:
@@ -46,7 +46,7 @@ def encode_mask(segmentation: Any, width: int, height: int) -> tuple[dict[str, A
     else:
         raise MaskError("neither polygons nor run lengths")
     n_pixels = int(coco_mask.area(rle))
-    if n_pixels == 0:
+    if n_pixels == 0 and not may_be_empty:
         raise MaskError("the mask has no pixel")
     counts = rle["counts"]
     return {"size": [height, width], "counts": counts.decode() if isinstance(counts, bytes) else counts}, n_pixels
@@ -63,6 +63,14 @@ def check_segmentation(segmentation: Any) -> None:
         _check_polygons(segmentation)
     else:
         check_run_lengths(segmentation, *_size_of(segmentation))
+
+
+def box_around(segmentation: Any) -> list[float]:
+    """x, y, width, height around a COCO segmentation, in pixels; zeros for an empty one. Raises MaskError."""
+    if isinstance(segmentation, list):
+        points = np.concatenate(_check_polygons(segmentation)).reshape(-1, 2)
+        return [*points.min(axis=0).tolist(), *np.ptp(points, axis=0).tolist()]
+    return coco_mask.toBbox(check_run_lengths(segmentation, *_size_of(segmentation))).tolist()
 
 
 def _check_polygons(polygons: list[Any]) -> list[list[float]]:

@@ -18,7 +18,7 @@ from xray.errors import InputError
 from xray.files import complete
 from xray.findings import NO_FINDING, NO_FINDING_NAME
 from xray.structures.boxes import BoxTable, xywh_to_xyxy, xyxy_to_xywh
-from xray.structures.masks import MaskError, check_segmentation
+from xray.structures.masks import MaskError, box_around, check_segmentation
 from xray.structures.values import finite_number, whole_number
 
 NO_FINDING_CATEGORY = NO_FINDING + 1
@@ -52,7 +52,7 @@ def read_predictions(path: Path | str) -> Predictions:
     """
     path = Path(path)
     try:
-        rows = json.loads(path.read_text())
+        rows = json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(
             f"no predictions at {path} ({error.strerror}): give a predictions.json written by infer"
@@ -72,7 +72,7 @@ def _parse(rows: list[Any], name: str) -> Predictions:
     files: dict[str | int, str] = {}
     for number, row in enumerate(rows):
         try:
-            x, y, width, height = (_number(value) for value in row["bbox"])
+            x, y, width, height = _box(row)
             label, score = row["category_id"], _number(row["score"])
             label = label if type(label) is int else whole_number(label)
             image_id = row["image_id"]
@@ -84,14 +84,15 @@ def _parse(rows: list[Any], name: str) -> Predictions:
             if label is None or image_id is None:
                 raise ValueError("an id is missing")
         except (TypeError, KeyError, ValueError, OverflowError) as error:
+            said = f"it has no {error.args[0]}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
             raise InputError(
-                f"{name}, row {number} is not a COCO result ({type(error).__name__}: {error}): it needs image_id, "
-                "category_id, bbox [x, y, width, height] and score"
+                f"{name}, row {number} is not a COCO result ({said}): it needs image_id, category_id, score, and bbox "
+                "[x, y, width, height] or segmentation"
             ) from None
         if not (np.isfinite([x, y, x + width, y + height]).all() and width >= 0 and height >= 0):
             raise InputError(f"{name}, row {number} has bbox {row['bbox']}: it must be finite with sides of at least 0")
-        if not 0 <= label < 2**31:
-            raise InputError(f"{name}, row {number} has category_id {str(label)[:20]}: categories are counted from 0")
+        if not abs(label) < 2**62:
+            raise InputError(f"{name}, row {number} has category_id {str(label)[:20]}: it must be smaller than 2^62")
         if not 0 <= score <= 1:
             raise InputError(f"{name}, row {number} has score {score}: it must lie between 0 and 1")
         images.append(index.setdefault(image_id, len(index)))
@@ -118,6 +119,19 @@ def _parse(rows: list[Any], name: str) -> Predictions:
             masks[number] = row["segmentation"]
     table = BoxTable.of(images, labels, xywh_to_xyxy(np.array(boxes)), scores)
     return Predictions(tuple(index), table, masks, is_foreign=True, names=names, files=files)
+
+
+def _box(row: dict[str, Any]) -> list[float]:
+    """x, y, width, height of a row: its bbox, or where it has none what is around its mask.
+
+    torchvision's reference and pycocotools write the masks of instances without boxes.
+    """
+    if not isinstance(row, dict):
+        raise TypeError(f"it is {row!r:.40}")
+    if not row.get("bbox") and row.get("segmentation"):
+        return box_around(row["segmentation"])
+    x, y, width, height = (_number(value) for value in row["bbox"])
+    return [x, y, width, height]
 
 
 def _number(value: Any) -> float:

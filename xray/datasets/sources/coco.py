@@ -11,7 +11,7 @@ import numpy as np
 from xray.datasets import source as reasons
 from xray.datasets.conversion import write_store
 from xray.datasets.source import Dropped, Source
-from xray.datasets.sources.coco_annotations import Crowds, Unplaced, read_annotations
+from xray.datasets.sources.coco_annotations import Crowds, Unplaced, read_annotations, without_no_finding
 from xray.datasets.sources.coco_images import Images, read_categories
 from xray.errors import InputError
 from xray.radiographs.names import check_inside
@@ -61,7 +61,9 @@ def read_coco(
 ) -> Source:
     """Reads and cleans a COCO file; looks at no pixel.
 
-    data_path: directory of the radiographs, which stand under images/ or where the file names say.
+    data_path: directory of the radiographs, which stand where the file names say, seen from there or from the COCO
+        file's own folder, or in images/ or a folder of that named after the file (images/default for
+        annotations/instances_default.json).
     annotations: the COCO file, relative to `data_path`; found by itself where there is one only.
     crowds, unplaced: as for `xray.datasets.sources.coco_annotations.read_annotations`.
 
@@ -77,12 +79,13 @@ def read_coco(
     if not root.is_dir():
         raise InputError(f"no data at {root}: give the directory that holds the radiographs and their COCO file")
     file = _find_annotations(root, annotations)
+    beside = file.parent.relative_to(root).as_posix()
     content = file.read_bytes()
     entries, rows, own_categories = _parse(content, file)
-    categories = read_categories(own_categories, file)
+    categories, normal = without_no_finding(read_categories(own_categories, file), rows)
     dropped: list[Dropped] = []
-    images = Images(root, entries, file.name, dropped)
-    found = read_annotations(rows, images, categories, file, dropped, crowds, unplaced)
+    images = Images(root, entries, file.name, dropped, beside)
+    found = read_annotations(rows, images, categories, file, dropped, normal, crowds, unplaced)
 
     # What is known of these is not whole.
     has_box = np.bincount(found.boxes.images, minlength=len(images.images)) > 0
@@ -90,13 +93,13 @@ def read_coco(
         reason = reasons.LOST_ANNOTATION if has_box[number] else reasons.NO_BOX_LEFT
         dropped.append(Dropped(images.images[number].file_name, reason))
     # The order of a file's entries says nothing: the same entries in any order are the same dataset.
-    order = sorted(set(range(len(images.images))) - found.lost, key=lambda number: images.images[number].file_name)
+    order = sorted(set(range(len(images.images))) - found.lost, key=lambda number: images.rank(number))
     new_number = np.full(len(images.images), -1, dtype=np.int64)
     new_number[order] = np.arange(len(order))
     numbers, labels, corners = new_number[found.boxes.images].tolist(), found.boxes.labels, found.boxes.boxes.tolist()
     rows_kept = sorted(
         (row for row, number in enumerate(numbers) if number >= 0),
-        key=lambda row: (numbers[row], labels[row], corners[row], found.readers[row]),
+        key=lambda row: (numbers[row], labels[row], corners[row], found.readers[row], str(found.masks.get(row))),
     )
     boxes = found.boxes.select(np.array(rows_kept, dtype=np.int64))
     return Source(

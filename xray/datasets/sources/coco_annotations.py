@@ -5,19 +5,21 @@ left out would be learned as background. An annotation that belongs to no image 
 """
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from xray.datasets import source as reasons
-from xray.datasets.source import Dropped, has_area, snap
+from xray.datasets.source import FINE_GRID, Dropped, has_area, snap
 from xray.datasets.sources.coco_images import MALFORMED, Images, names_in
 from xray.datasets.sources.segmentations import SLIVER, TRANSPOSED, Segmentation, bounds, plain_segmentation, turned
 from xray.errors import InputError
+from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
 from xray.radiographs.run_warnings import RunWarning
 from xray.structures.boxes import BoxTable, xywh_to_xyxy
-from xray.structures.masks import MaskError
+from xray.structures.masks import MaskError, check_segmentation
 from xray.structures.values import finite_number, flag_of, identity, shown, whole_number
 
 NO_SUCH_IMAGE = "annotation of an unknown image"
@@ -29,7 +31,7 @@ UNUSABLE_MASK = "unusable mask"
 Crowds = Literal["auto", "keep", "ignore"]
 Unplaced = Literal["refuse", "ignore"]
 
-_CROWD_WORDS = ("crowd", "group", "multiple")
+_CROWD_WORDS = ("crowd", "group")
 
 
 @dataclasses.dataclass
@@ -61,23 +63,25 @@ def read_annotations(
     categories: list[dict[str, Any]],
     file: Path,
     dropped: list[Dropped],
+    normal: Collection[int] = (),
     crowds: Crowds = "auto",
     unplaced: Unplaced = "refuse",
 ) -> Annotations:
     """Reads all annotations of a COCO file; `dropped` is told what was left out.
 
+    normal: the file's own ids of what `without_no_finding` took out of the categories.
     crowds: whether run lengths with iscrowd 1 are one object. They are to CVAT's brush and to supervision, not to the
         COCO set itself; "auto" keeps them unless the file has crowds that can be no single object.
     unplaced: what becomes of annotations whose image the file does not list.
 
     Raises InputError where there are such and "refuse" is said, as long as a radiograph without annotations could be
-    the one they belong to.
+    the one they belong to; for annotations that name no image at all; and where boxes are shares of the sides.
     """
     number_of_category = {category["source_category_id"]: category["id"] for category in categories}
     takes_crowds = crowds == "keep" or (crowds == "auto" and not _has_true_crowds(rows, categories))
     found = Annotations(BoxTable.empty(), [], [], {}, set(), [])
     numbers, labels, boxes = [], [], []
-    seen: set[tuple[Any, ...]] = set()
+    seen: dict[tuple[Any, ...], list[int]] = {}
     strays: list[Dropped] = []
     with_annotation: set[int] = set()
     for position, row in enumerate(rows):
@@ -90,6 +94,8 @@ def read_annotations(
         if image < 0:
             continue  # It goes with its image, which stands in the account.
         with_annotation.add(image)
+        if is_no_finding(row, normal):
+            continue
         size = (images.images[image].width, images.images[image].height)
         try:
             label, box, mask, said = _read(row, number_of_category, takes_crowds, size)
@@ -98,11 +104,13 @@ def read_annotations(
             found.lost.add(image)
             continue
         names = names_in(row.get("readers"))
-        key = (image, label, *box, names)
-        if key in seen:
+        same = seen.setdefault((image, label, *box, names), [])
+        if (twin := _twin(same, mask, found.masks)) is not None:
+            if mask is not None:
+                found.masks[twin] = mask
             dropped.append(Dropped(place, reasons.DUPLICATE))
             continue
-        seen.add(key)
+        same.append(len(numbers))
         found.warnings += [RunWarning(kind, place) for kind in said if kind != UNUSABLE_MASK]
         if UNUSABLE_MASK in said:
             dropped.append(Dropped(place, UNUSABLE_MASK, "mask left out, box kept", said[UNUSABLE_MASK]))
@@ -114,6 +122,12 @@ def read_annotations(
         found.readers.append(names)
         found.places.append(place)
     n_empty = len(images.images) - len(with_annotation)
+    nowhere = next((stray for stray in strays if stray.reason == MALFORMED), None)
+    if nowhere is not None and unplaced == "refuse":
+        raise InputError(
+            f"{nowhere.where} belongs to no image ({nowhere.detail}), so it may be any radiograph's: correct its "
+            "image_id, or add --unplaced ignore to leave it out"
+        )
     if strays and unplaced == "refuse" and n_empty:
         raise InputError(
             f"{file} has annotations of images that it does not list ({len(strays)}; the first: {strays[0].where}, "
@@ -122,7 +136,63 @@ def read_annotations(
         )
     dropped += strays
     found.boxes = BoxTable.of(numbers, labels, boxes)
+    _refuse_shares(found.boxes.boxes, file)
     return found
+
+
+def without_no_finding(
+    categories: list[dict[str, Any]], rows: list[Any]
+) -> tuple[list[dict[str, Any]], frozenset[int]]:
+    """The categories without VinBigData's "No finding", and the file's own ids of these.
+
+    It is no category where its boxes are all [0, 0, 1, 1]: such a radiograph simply has no findings.
+    """
+    name = NO_FINDING_NAME.casefold()
+    normal = frozenset(
+        category["source_category_id"]
+        for category in categories
+        if " ".join(category["name"].casefold().split()) == name
+    )
+    others = [category for category in categories if category["source_category_id"] not in normal]
+    if not normal or not others or not all(is_no_finding(row, normal) for row in rows if _is_of(row, normal)):
+        return categories, frozenset()
+    return [{**category, "id": number} for number, category in enumerate(others, start=1)], normal
+
+
+def _is_of(row: Any, categories: Collection[int]) -> bool:
+    try:
+        return whole_number(row["category_id"]) in categories
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def is_no_finding(row: Any, normal: Collection[int]) -> bool:
+    """Whether an annotation is VinBigData's way to say that there is none: category "No finding", box [0, 0, 1, 1].
+
+    normal: the file's own ids of categories of that name.
+    """
+    if not normal or not _is_of(row, normal):
+        return False
+    try:
+        return tuple(finite_number(number) for number in row["bbox"]) == NO_FINDING_BOX
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _twin(same: list[int], mask: Segmentation | None, masks: dict[int, Segmentation]) -> int | None:
+    """Of boxes that are alike the one which an annotation only repeats: with its mask, or one of the two without."""
+    if mask is None:
+        return same[0] if same else None
+    return next((row for row in same if masks.get(row, mask) == mask), None)
+
+
+def _refuse_shares(boxes: np.ndarray, file: Path) -> None:
+    """Raises InputError where all boxes are given as shares of the radiograph's sides: COCO's are in pixels."""
+    if len(boxes) and boxes.min() >= 0 and boxes.max() <= 1 and (boxes % 1).any():
+        raise InputError(
+            f"all boxes of {file} lie between 0 and 1, as if they were shares of the radiograph's width and height: "
+            "multiply them by these, COCO boxes are [x, y, width, height] in pixels"
+        )
 
 
 def _image_of(row: Any, images: Images) -> int:
@@ -176,8 +246,10 @@ def _read(
     if box is None and mask is not None:
         # Tools leave the box out, or write zeros, where there is a mask.
         try:
-            box = snap(bounds(mask, width, height))
+            box = snap(bounds(mask, width, height), FINE_GRID)
             fault = None if has_area(box) else _FaultError(reasons.EMPTY)
+            # What is no mask of this radiograph shows no box either.
+            check_segmentation(mask)
         except MaskError as error:
             fault = _FaultError(error.reason, str(error))
     if fault is not None or box is None:
@@ -200,7 +272,7 @@ def _box(value: Any) -> tuple[np.ndarray | None, _FaultError | None]:
     if len(numbers) != 4 or None in numbers:
         return None, _FaultError(reasons.NOT_A_NUMBER, f"bbox {shown(value)}")
     with np.errstate(over="ignore", invalid="ignore"):
-        box = snap(xywh_to_xyxy(np.array(numbers, dtype=np.float64).reshape(1, 4)))[0]
+        box = snap(xywh_to_xyxy(np.array(numbers, dtype=np.float64).reshape(1, 4)), FINE_GRID)[0]
     if not np.isfinite(box).all():
         return None, _FaultError(reasons.NOT_A_NUMBER, f"bbox {shown(value)}")
     if (box[2:] < box[:2]).any():

@@ -63,8 +63,12 @@ class Images:
     number_of: the file's own id (as `identity` has it) → number in `images`, -1 for one that was left out.
     """
 
-    def __init__(self, root: Path, entries: list[Any], table: str, dropped: list[Dropped]) -> None:
-        """Raises InputError where one id stands for two files: their annotations could not be told apart."""
+    def __init__(self, root: Path, entries: list[Any], table: str, dropped: list[Dropped], beside: str = ".") -> None:
+        """beside: the folder of the COCO file, relative to the root.
+
+        Raises InputError where one id stands for two files: their annotations could not be told apart.
+        """
+        self._folders = _folders_of(table, beside)
         self._root, self._table, self._dropped = root, table, dropped
         self._files = _list_files(root)
         self.number_of: dict[int | str, int] = {}
@@ -93,12 +97,16 @@ class Images:
                 grouped.setdefault(path, []).append((own_id, entry))
         self.images = self._gather(grouped)
 
+    def rank(self, number: int) -> tuple[bool, int | str]:
+        """By which images are put in order: the file's own ids, as pycocotools orders them, numbers before texts."""
+        return _rank(self.images[number].extra["coco_id"])
+
     def _path_of(self, name: str, place: str) -> str | None:
         """The file of an image, relative to the root; None, which is told, where there is none to be used."""
         if fault_of(name) is not None:
             self._dropped.append(Dropped(place, OUTSIDE_FOLDER))
             return None
-        path = next((path for path in (f"images/{name}", name) if path in self._files), None)
+        path = next((path for folder in self._folders if (path := f"{folder}{name}") in self._files), None)
         if path is None:
             self._dropped.append(Dropped(name, reasons.MISSING_FILE))
         elif leads_out(self._root / path, self._root):
@@ -111,7 +119,7 @@ class Images:
         patients = self._patients([entry for entries in grouped.values() for _, entry in entries])
         images: list[SourceImage] = []
         for path, entries in grouped.items():
-            own_ids = list(dict.fromkeys(own_id for own_id, _ in entries))
+            own_ids = sorted({own_id for own_id, _ in entries}, key=_rank)
             image = self._image(path, ids[path], own_ids, [entry for _, entry in entries], patients)
             if image is None:
                 continue
@@ -176,6 +184,17 @@ class Images:
             readers=readers,
             extra=extra | {key: value for key, value in known.items() if value is not None},
         )
+
+
+def _rank(own_id: int | str) -> tuple[bool, int | str]:
+    return isinstance(own_id, str), own_id
+
+
+def _folders_of(table: str, beside: str) -> list[str]:
+    """Where the files of a COCO file may be, each ending in a slash; "" is the root itself."""
+    kind = table.removesuffix(".json").removeprefix("instances_")
+    own = "" if beside == "." else f"{beside}/"
+    return list(dict.fromkeys(["", own, "images/", f"images/{kind}/", f"{own}images/"]))
 
 
 def names_in(value: Any) -> tuple[str, ...]:

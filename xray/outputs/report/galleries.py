@@ -255,7 +255,7 @@ def _regions(evaluation: Evaluation, place: int, shape: tuple[int, int]) -> list
             if row not in masks:
                 continue
             record = alignment.records[place]
-            mask = decode_mask(encode_mask(masks[row], record["width"], record["height"])[0])
+            mask = decode_mask(encode_mask(masks[row], record["width"], record["height"], may_be_empty=True)[0])
             if mask.shape != shape:
                 mask = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST)
             regions.append(Region(mask, colour or colour_of(int(table.labels[row]))))
