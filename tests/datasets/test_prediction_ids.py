@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from source_cases import write_picture
 
-from xray.datasets.foreign_predictions import read_all_predictions
+from xray.datasets.foreign_predictions import read_all_predictions, read_any_predictions
 from xray.datasets.prediction_ids import resolve, resolve_images
 from xray.datasets.sources.coco import convert_coco
 from xray.datasets.store import open_store
@@ -208,7 +208,9 @@ def test_a_number_without_a_meaning_is_refused(gap):
 def test_texts_that_may_be_names_or_ids(tmp_path):
     case = Case(tmp_path, names=["11.png", *(f"r{n}.png" for n in range(N - 1))], ids=range(10, 10 + N))
     # 11 is a radiograph's name, and the id of another.
-    assert labels(case, row("11", 1)) == [("11", 1)]
+    with pytest.raises(InputError, match=r"--ids coco or --ids source"):
+        labels(case, row("11", 1))
+    assert labels(case, row("11", 1), ids="source") == [("11", 1)]
     assert labels(case, row(11, 1)) == [("r0", 1)]
     # None of these is a name.
     assert labels(case, row("12", 1), row("13", 1)) == [("r1", 1), ("r2", 1)]
@@ -235,7 +237,13 @@ def test_texts_of_which_only_some_are_names(tmp_path):
     with pytest.raises(InputError, match=r"names images like '0', .*--ids coco or --ids source"):
         case.ours(rows)
     np.testing.assert_allclose(case.ours(rows, ids="coco"), case.theirs(), atol=1e-9)
-    # All of them are names: they are the radiographs' own ids, as ever.
+    # Each may be a name and a number of another; a category by name is what infer writes, whose texts are names.
+    with pytest.raises(InputError, match=r"--ids coco or --ids source"):
+        labels(case, row("1", 1), row("7", 2))
+    assert labels(case, row("1", 1, category_name="Nodule"), row("7", 2, category_name="Mass")) == [("1", 1), ("7", 2)]
+    (case.folder / "s.csv").write_text("image_id,PredictionString\n1,0 0.5 0 0 5 5\n")
+    assert read_any_predictions(case.folder / "s.csv", case.store).image_ids == ("1",)
+    # The last one is no number of another.
     assert labels(case, row("1", 1), row("8", 2)) == [("1", 1), ("8", 2)]
 
 

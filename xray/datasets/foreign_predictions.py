@@ -29,6 +29,8 @@ def read_any_predictions(
     if path.suffix.lower() != ".csv":
         return resolve(store, read_predictions(path), path.name, ids, category_ids)
     submission = dataclasses.replace(read_submission(path), is_foreign=True)
+    if ids == "auto" and all(name in store.index_of for name in submission.image_ids):
+        ids = "source"
     if category_ids == "source":
         table = submission.table
         is_normal = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)

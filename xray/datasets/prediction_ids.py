@@ -205,11 +205,10 @@ def _reading_of_numbers(store: Store, numbers: list[int], name: str, readings: d
 def _reading_of_texts(texts: list[str], name: str, readings: dict[str, _Reading], is_named: bool) -> str:
     """is_named: whether rows name their categories, as infer's do, whose ids are the radiographs' own."""
     by_name = [readings["source"](text) for text in texts]
-    if "coco" not in readings or None not in by_name:
+    if "coco" not in readings or (is_named and any(row is not None for row in by_name)):
         return "source"
     own = [readings["coco"](text) for text in texts]
-    hits, own_hits = (sum(row is not None for row in rows) for rows in (by_name, own))
-    if not own_hits or (is_named and hits):
+    if all(row is None for row in own) or (None in own and None not in by_name) or own == by_name:
         return "source"
     if any(row not in (None, other) for row, other in zip(by_name, own, strict=True)):
         raise InputError(
