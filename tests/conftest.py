@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Read when torch is first imported, here and in the commands that tests start. On tensors this small a second thread
 # gains nothing, and where the cores are busy its threads wait for each other: 50 times longer was seen.
@@ -16,6 +17,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # A shell that runs tests in the background has them ignore Ctrl-C, and so would every command that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No test depends on how fast the machine is, or how busy.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -162,7 +162,7 @@ def test_wrong_flags_of_export(flags, message):
 
 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("xray.commands.runner.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("xray.errors.importlib.util.find_spec", lambda name: None)
     for start in (
         lambda: main(Config(weights=(tmp_path,), format="onnx")),
         lambda: infer.main(infer.Config(weights=("a",), data_path="b", save_path="c", runtime="onnx")),

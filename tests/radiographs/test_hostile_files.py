@@ -226,10 +226,10 @@ def test_the_parts_of_a_mask_are_found_in_time(tmp_path: Path) -> None:
     """Ten thousand components, each of which used to cost a look at the whole mask."""
     mask = np.zeros((3000, 2500), dtype=bool)
     mask[:200:2, :200:2] = True
-    start = time.perf_counter()
+    start = time.process_time()
     found, n_small = regions(mask)
     assert (len(found), n_small) == (100 * 100, 0)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     encoded, n_pixels = encode_mask(found[-1].rle, 2500, 3000)
     assert n_pixels == 1
     assert np.argwhere(decode_mask(encoded)).tolist() == [[198, 198]]
@@ -370,10 +370,10 @@ def test_aliases_without_end_in_a_recipe(tmp_path: Path) -> None:
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     path = tmp_path / "recipe.yaml"
     path.write_text("\n".join(lines))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputError, match="must be one value"):
         read_yaml(path)
     path.write_text("x: " + "a" * 10**6)
     with pytest.raises(InputError, match="characters"):
         read_yaml(path)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

@@ -484,7 +484,7 @@ def test_damaged_files_give_a_picture_or_a_radiograph_error(
     name = data.draw(st.sampled_from(sorted(originals)))
     path = tmp_path / "a.dcm"
     path.write_bytes(mutate(originals[name], data.draw(mutations())))
-    start, held = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start, held = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         radiograph = read_radiograph(path, data.draw(st.sampled_from([8, 16])))
     except RadiographError:
@@ -492,7 +492,7 @@ def test_damaged_files_give_a_picture_or_a_radiograph_error(
     else:
         assert radiograph.pixels.ndim == 2
         assert radiograph.pixels.size <= MAX_PIXELS
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     # Growth, as whatever ran before in this process counts towards its peak.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 2**18, "one small file takes less than 256 MiB"
 

@@ -104,9 +104,9 @@ def test_a_thousand_settings_take_seconds():
     for number in range(2000):
         probability = coarse[number % 8]
         cache.add(probability, probability > 0.6 if number % 4 else np.zeros_like(probability, dtype=bool))
-    start = time.perf_counter()
+    start = time.process_time()
     found = cache.search()
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     # 10 × 10 × 10, all bottoms at or under all tops.
     assert len(found.table) == 1000
 

@@ -435,9 +435,9 @@ def calls(tree):
 def test_nothing_is_unpickled_anywhere():
     """Beyond what PyTorch's `weights_only` lets through, and what our processes on a Ray cluster tell each other."""
     imported, loads = set(), 0
-    for path in [*(ROOT / "xray").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]:
+    for path in [*(ROOT / "xray").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
         tree = ast.parse(path.read_text())
-        for node in ast.walk(tree) if path.name != "cluster.py" else ():
+        for node in ast.walk(tree) if path.parent.name != "cluster" else ():
             if isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:

@@ -9,6 +9,7 @@ from pathlib import Path
 from xray.datasets import source as reasons
 from xray.datasets.naming import source_ids
 from xray.datasets.source import Dropped
+from xray.radiographs.names import fault_of
 from xray.radiographs.radiograph import source_id
 from xray.structures.values import identity, text_of
 
@@ -76,8 +77,10 @@ def resolve_ids(said: Iterable[str], files: NamedFiles | None) -> Resolved:
     spell one number are one. What has no file keeps its own text, but for the number that it spells: 7.0 is 7.
     """
     texts = list(said)
+    # Where a name leads out of its folder, its stem is not asked for either.
+    result = Resolved({text: text for text in texts if fault_of(text)}, {}, {})
+    texts = [text for text in texts if text not in result.ids]
     known = files or NamedFiles(text for text in texts if text == text_of(text))
-    result = Resolved({}, {}, {})
     for text in texts:
         found = known.meant_by(text)
         result.ids[text] = known.ids[found[0]] if len(found) == 1 else text_of(text) or text
