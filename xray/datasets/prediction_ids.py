@@ -82,7 +82,8 @@ def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> t
         raise InputError(f"--ids coco: {store.path} does not come from a COCO file: give --ids source or rows")
     texts = [image_id for image_id in image_ids if isinstance(image_id, str)]
     numbers = [image_id for image_id in image_ids if not isinstance(image_id, str)]
-    of_number = of_text = ids
+    of_number: str = ids
+    of_text: str = ids
     if ids == "auto":
         of_number = _reading_of_numbers(store, numbers, name, readings) if numbers else "source"
         of_text = _reading_of_texts(store, texts, name, readings) if texts else "source"
@@ -108,7 +109,7 @@ def _by_files(
     for image_id, row in zip(predictions.image_ids, rows, strict=True):
         file = predictions.files.get(image_id)
         by_file = read(file) if file is not None else None
-        if None not in (row, by_file) and row != by_file:
+        if row is not None and by_file is not None and row != by_file:
             raise InputError(
                 f"{name} says that image {image_id!r} is {file}, which is {store.records[row]['file_name']} by its id: "
                 "say with --ids source (names of files) or --ids coco which is meant"
@@ -135,13 +136,14 @@ def _readings(store: Store) -> dict[str, _Reading]:
         return files.get(image_id.removeprefix("./")) if row is None and isinstance(image_id, str) else row
 
     def coco(image_id: str | int) -> int | None:
-        return own.get(identity(image_id))  # type: ignore[arg-type]
+        return own.get(identity(image_id))
 
     def row_number(image_id: str | int) -> int | None:
         number = identity(image_id)
         return number if isinstance(number, int) and 0 <= number < len(store) else None
 
-    return {"source": source, "rows": row_number} | ({"coco": coco} if own else {})
+    readings: dict[str, _Reading] = {"source": source, "rows": row_number}
+    return readings | ({"coco": coco} if own else {})
 
 
 def _reading_of_numbers(store: Store, numbers: list[int], name: str, readings: dict[str, _Reading]) -> str:
