@@ -406,7 +406,8 @@ def _hide_folders(
     """
     if source.kind not in ("siim", "folders"):
         return
-    names = [image.file_name for image in source.images] + [one.where for one in (*dropped, *warnings)]
+    names = [image.file_name for image in source.images]
+    names += [drop.where for drop in dropped] + [one.where for one in warnings]
     n_known = {"siim": 0, "folders": 2 if source.layout == "splits" else 1}[source.kind]
     unknown = {part for name in names for part in name.split("/")[:-1][n_known:] if not _KNOWN_FOLDER.search(part)}
 
@@ -420,7 +421,9 @@ def _hide_folders(
     warnings[:] = [dataclasses.replace(one, where=hide(one.where), detail=hide(one.detail)) for one in warnings]
 
 
-def _describe(source: Source, annotations: dict, dropped: list[Dropped], parameters: dict[str, Any]) -> dict[str, Any]:
+def _describe(
+    source: Source, annotations: dict[str, Any], dropped: list[Dropped], parameters: dict[str, Any]
+) -> dict[str, Any]:
     names = {category["id"]: category["name"] for category in source.categories}
     images, rows = annotations["images"], annotations["annotations"]
     per_category = Counter(row["category_id"] for row in rows)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ from xray.errors import FlagError, InputError
 from xray.radiographs.decoding import Decoded, Failed, Undecodable, decode_canvases, in_workers
 from xray.radiographs.radiograph import RadiographError, find_radiographs, read_radiograph
 from xray.radiographs.run_warnings import RunWarning
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,28 +44,32 @@ class Inputs:
     def only(self, ids: set[str]) -> "Inputs":
         """Those whose id is among `ids`, in the same order."""
         kept = [number for number, name in enumerate(self.ids) if name in ids]
-        fields = {
-            name: tuple(own[number] for number in kept) if (own := getattr(self, name)) else ()
-            for name in ("ids", "paths", "names", "originals")
-        }
-        left_out = set(self.names).difference(fields["names"])
-        fields["warnings"] = tuple(warning for warning in self.warnings if warning.where not in left_out)
-        return dataclasses.replace(self, rows=None if self.rows is None else self.rows[kept], **fields)
+        names = _picked(self.names, kept)
+        left_out = set(self.names).difference(names)
+        return dataclasses.replace(
+            self,
+            ids=_picked(self.ids, kept),
+            paths=_picked(self.paths, kept),
+            rows=None if self.rows is None else self.rows[kept],
+            names=names,
+            originals=_picked(self.originals, kept),
+            warnings=tuple(warning for warning in self.warnings if warning.where not in left_out),
+        )
 
     def file_name(self, index: int) -> str:
         """The file of a radiograph, relative to the data path, or to what its dataset was converted from."""
-        if self.store is not None:
+        if self.store is not None and self.rows is not None:
             return str(self.store.records[int(self.rows[index])]["file_name"])
         return self.names[index] if self.names else self.paths[index].name
 
     def canvases(self, size: int, n_workers: int, timeout: float) -> Iterator[Decoded | Undecodable]:
         """All radiographs, in order, on canvases of `size` pixels a side; `index` is the position in `ids`."""
-        if self.store is None:
+        if self.store is None or self.rows is None:
             yield from in_original_pixels(decode_canvases(self.paths, size, n_workers, timeout), self.originals)
             return
         for index, row in enumerate(self.rows.tolist()):
             record = self.store.records[row]
-            canvas = np.asarray(self.store.images[row])
+            canvas = self._canvas(row)
             if len(canvas) != size:
                 shrinks = size < len(canvas)
                 canvas = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
@@ -73,7 +80,7 @@ class Inputs:
 
         Raises RadiographError for a file that cannot be read, or whose original size contradicts it.
         """
-        if self.store is None:
+        if self.store is None or self.rows is None:
             (pixels,) = in_workers(_read_pixels, [self.paths[index]], 1, _file_name)
             if isinstance(pixels, Failed):
                 raise RadiographError(pixels.reason)
@@ -82,7 +89,17 @@ class Inputs:
                 raise RadiographError(f"{self.paths[index].name}: {fault}")
             return pixels if original is None else enlarged(pixels, *original)
         row = int(self.rows[index])
-        return self.store.canvas(row).unletterbox(np.asarray(self.store.images[row]))
+        return self.store.canvas(row).unletterbox(self._canvas(row))
+
+    def _canvas(self, row: int) -> np.ndarray:
+        """(S, S) uint8, as it stands in the store."""
+        assert self.store is not None
+        assert self.store.images is not None  # opened with its pixels
+        return np.asarray(self.store.images[row])
+
+
+def _picked(own: tuple[_T, ...], kept: Sequence[int]) -> tuple[_T, ...]:
+    return tuple(own[number] for number in kept) if own else ()
 
 
 def _read_pixels(path: Path) -> np.ndarray:

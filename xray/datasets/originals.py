@@ -62,8 +62,8 @@ def find_originals(
         raise FlagError(f"--sizes is for PNG and JPEG files, and {data_path} has none: DICOM files are the originals")
     originals: list[Original] = [None] * len(paths)
     known: Sequence[Original]
-    if _SIZE.fullmatch(sizes):
-        known = [_one_size(sizes)] * len(pictures)
+    if given := _SIZE.fullmatch(sizes):
+        known = [_one_size(given)] * len(pictures)
     else:
         spelt = [_spellings(paths[number], names[number], ids[number]) for number in pictures]
         tables, others = ([read_sizes(Path(sizes))], []) if sizes else _tables_around(data_path, paths, beside)
@@ -126,10 +126,10 @@ def enlarged(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _one_size(sizes: str) -> Size:
-    width, height = (int(side) for side in _SIZE.fullmatch(sizes).groups())
+def _one_size(said: re.Match[str]) -> Size:
+    width, height = (int(side) for side in said.groups())
     if not 1 <= width * height <= MAX_PIXELS:
-        raise FlagError(f"--sizes is {sizes}: give sides of 1 or more, {MAX_PIXELS // 10**6} million pixels at most")
+        raise FlagError(f"--sizes is {said[0]}: give sides of 1 or more, {MAX_PIXELS // 10**6} million pixels at most")
     return width, height
 
 

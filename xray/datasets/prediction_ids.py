@@ -127,7 +127,8 @@ def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> t
     others = [image_id for image_id in image_ids if image_id not in by_file]
     texts = [image_id for image_id in others if isinstance(image_id, str)]
     numbers = [image_id for image_id in others if not isinstance(image_id, str)]
-    of_number = of_text = ids
+    of_number: str = ids
+    of_text: str = ids
     if ids == "auto":
         of_number = _reading_of_numbers(store, numbers, name, readings) if numbers else "source"
         of_text = _reading_of_texts(texts, name, readings, bool(predictions.names)) if texts else "source"
@@ -172,13 +173,14 @@ def _readings(store: Store) -> dict[str, _Reading]:
         return files.get(image_id.removeprefix("./")) if row is None and isinstance(image_id, str) else row
 
     def coco(image_id: str | int) -> int | None:
-        return own.get(identity(image_id))  # type: ignore[arg-type]
+        return own.get(identity(image_id))
 
     def row_number(image_id: str | int) -> int | None:
         number = identity(image_id)
         return number if isinstance(number, int) and 0 <= number < len(store) else None
 
-    return {"source": source, "rows": row_number} | ({"coco": coco} if own else {})
+    readings: dict[str, _Reading] = {"source": source, "rows": row_number}
+    return readings | ({"coco": coco} if own else {})
 
 
 def _reading_of_numbers(store: Store, numbers: list[int], name: str, readings: dict[str, _Reading]) -> str:

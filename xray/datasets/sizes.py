@@ -36,8 +36,10 @@ SIDES = (
     ("w", "h"),
 )
 """Columns of width and height, without case and punctuation; dim0 is an array's first axis, the height."""
-WORDS = (("width", "height"), ("columns", "rows"), ("cols", "rows"), ("xsize", "ysize"), ("sizex", "sizey"))
-WORDS += (("imgw", "imgh"), ("origw", "origh"), ("xdim", "ydim"), ("dimx", "dimy"))
+WORDS = (
+    ("width", "height"), ("columns", "rows"), ("cols", "rows"), ("xsize", "ysize"), ("sizex", "sizey"),
+    ("imgw", "imgh"), ("origw", "origh"), ("xdim", "ydim"), ("dimx", "dimy"),
+)  # fmt: skip
 """What else the names of two such columns hold, being the same but for it: raw_width, width_raw, n_cols."""
 OF_ORIGINALS = ("orig", "raw", "full", "source", "src", "dicom", "dcm", "native")
 """Words of columns that go before plain width and height."""
@@ -53,8 +55,10 @@ IDS = (
 )  # fmt: skip
 """Columns that may name the pictures, in the order in which they are looked at."""
 
-KNOWN_NAMES = ("{}_meta.csv", "test_meta.csv", "train_meta.csv", "{}.csv", "test.csv", "train.csv")
-KNOWN_NAMES += ("sample_submission.csv", "meta.csv", "sizes.csv", "image_sizes.csv")
+KNOWN_NAMES = (
+    "{}_meta.csv", "test_meta.csv", "train_meta.csv", "{}.csv", "test.csv", "train.csv", "sample_submission.csv",
+    "meta.csv", "sizes.csv", "image_sizes.csv",
+)  # fmt: skip
 """Of tables that are looked for; {} is the name of the pictures' folder."""
 MOST_TABLES = 200
 """CSV files of a folder whose header is looked at."""
@@ -178,7 +182,7 @@ def original_sizes(tables: Sequence[SizeTable], pictures: Sequence[Sequence[str]
     result: list[Size | str | None] = []
     for number, names in enumerate(pictures):
         folder = PurePosixPath(names[0]).parent.name
-        said = [(name, own[number]) for name, own in answers if own[number] is not None]
+        said = [(name, size) for name, own in answers if (size := own[number]) is not None]
         own_said = [(name, size) for name, size in said if folder and _first_word(name) == folder.lower()]
         if folder.lower() in SPLITS and not own_said and _stem(names[0]).isdecimal():
             # The first picture of test/ and that of train/ may both be called 1.png.
@@ -201,14 +205,14 @@ def _first_word(name: str) -> str:
 
 def _size(width: str, height: str) -> Size | str:
     try:
-        sides = finite_number(width), finite_number(height)
+        across, down = finite_number(width), finite_number(height)
     except ValueError as error:
         return f"its size is unusable: {error}"
-    if None in sides:
+    if across is None or down is None:
         return "its size is empty"
-    if not all(side.is_integer() and side >= 1 for side in sides) or sides[0] * sides[1] > MAX_PIXELS:
+    if not all(side.is_integer() and side >= 1 for side in (across, down)) or across * down > MAX_PIXELS:
         return f"its size is unusable: {shown(width)} x {shown(height)}"
-    return int(sides[0]), int(sides[1])
+    return int(across), int(down)
 
 
 def _by_name(names: Sequence[str], sizes: Sequence[Size | str]) -> dict[str, Size | str]:

@@ -123,14 +123,18 @@ def snap(boxes: np.ndarray, grid: int = GRID) -> np.ndarray:
     return np.round(np.asarray(boxes, dtype=np.float64) * grid) / grid
 
 
-def clip_boxes(boxes: np.ndarray, widths: np.ndarray, heights: np.ndarray) -> np.ndarray:
-    """(N, 4) xyxy boxes cut at the edges of their radiographs (N,), (N,); one wholly outside has no area left."""
-    return np.clip(boxes, 0, np.stack([widths, heights, widths, heights], axis=-1))
+def clip_boxes(boxes: np.ndarray, widths: np.ndarray | int, heights: np.ndarray | int) -> np.ndarray:
+    """(N, 4) xyxy boxes cut at the edges of their radiographs, (N,) and (N,), or of one radiograph.
+
+    A box wholly outside has no area left.
+    """
+    return boxes.clip(0, np.stack([widths, heights, widths, heights], axis=-1))
 
 
 def has_area(boxes: np.ndarray) -> np.ndarray:
     """(N, 4) xyxy → (N,) bool, whether both sides are longer than zero."""
-    return ((boxes[..., 2:] - boxes[..., :2]) > 0).all(axis=-1)
+    found: np.ndarray = np.all((boxes[..., 2:] - boxes[..., :2]) > 0, axis=-1)
+    return found
 
 
 def natural(name: str) -> tuple[Any, ...]:

@@ -169,7 +169,7 @@ def open_store(path: Path | str, pixels: bool = True) -> Store:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
 
 
-def _assemble(path: Path, conversion: dict, annotations: dict, images: np.ndarray | None) -> Store:
+def _assemble(path: Path, conversion: dict[str, Any], annotations: dict[str, Any], images: np.ndarray | None) -> Store:
     records = annotations["images"]
     if images is not None and len(images) != len(records):
         raise _damaged(path, f"{IMAGES} has {len(images)} rows, {ANNOTATIONS} {len(records)} images")
@@ -221,7 +221,7 @@ def _assemble(path: Path, conversion: dict, annotations: dict, images: np.ndarra
 
 
 def _check_record(path: Path, record: dict[str, Any], needs_size: bool) -> None:
-    sides = [record.get("width"), record.get("height")]
+    sides: list[Any] = [record.get("width"), record.get("height")]
     if needs_size or sides != [None, None]:
         if any(type(side) is not int or side < 1 for side in sides):
             raise _damaged(path, "an image's width or height is not positive")
@@ -240,7 +240,7 @@ def _map_images(path: Path, size: int) -> np.ndarray:
             f"{path} holds annotations but no {IMAGES}: convert it again with --overwrite, without --table-only"
         )
     try:
-        images = np.load(file, mmap_mode="r")
+        images: np.ndarray = np.load(file, mmap_mode="r")
     except Exception as error:  # whatever NumPy raises on a damaged header
         raise _damaged(path, f"{IMAGES} cannot be mapped: {error}") from None
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (size, size):

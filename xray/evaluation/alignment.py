@@ -78,7 +78,7 @@ def align(
     """
     predictions = resolve(store, predictions)
     check_categories(store, predictions)
-    ids = tuple(dict.fromkeys([*predictions.image_ids, *mapped_ids]))
+    ids = tuple(dict.fromkeys([*map(str, predictions.image_ids), *mapped_ids]))
     found = np.asarray(store.resolve(ids), dtype=np.int64)
     known = found[found >= 0]
     if not ids and split is None and fold is None:

@@ -78,7 +78,8 @@ def resample_ap(is_true: np.ndarray, patients: np.ndarray, truth_patients: np.nd
 
     is_true, patients: (N,) of its predictions, from the highest score down. truth_patients: (M,) of its truth boxes.
     """
-    return _resampled_ap(np.flatnonzero(is_true), patients, truth_patients, times)
+    found: np.ndarray = _resampled_ap(np.flatnonzero(is_true), patients, truth_patients, times)
+    return found
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -119,6 +120,7 @@ def mean_of_present(samples: list[np.ndarray]) -> np.ndarray:
     stacked = np.stack(samples)
     present = ~np.isnan(stacked)
     counts = present.sum(axis=0)
-    return np.divide(
+    means: np.ndarray = np.divide(
         np.where(present, stacked, 0).sum(axis=0), counts, out=np.full(len(counts), math.nan), where=counts > 0
     )
+    return means

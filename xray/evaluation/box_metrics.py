@@ -191,7 +191,7 @@ def coco_metrics(truth: BoxTable, predictions: BoxTable, categories: dict[int, s
     """
     names = ("coco_ap", "coco_ap50", "coco_ap75")
     precision = coco_precision(truth, predictions, sorted(categories))
-    picks = (slice(None), np.isclose(COCO_IOUS, 0.5), np.isclose(COCO_IOUS, 0.75))
+    picks: tuple[slice | np.ndarray, ...] = (slice(None), np.isclose(COCO_IOUS, 0.5), np.isclose(COCO_IOUS, 0.75))
     present = (precision > -1).any()
     return {
         name: float(precision[pick][precision[pick] > -1].mean()) if present else math.nan

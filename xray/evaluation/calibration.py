@@ -138,7 +138,8 @@ def reliability(outcomes: Outcomes, scores: np.ndarray | None = None) -> Reliabi
 def brier_terms(outcomes: Outcomes, scores: np.ndarray | None = None) -> np.ndarray:
     """(m,) squared distances of scores and truth, of which the Brier score is the weighted mean."""
     scores = outcomes.scores if scores is None else scores
-    return outcomes.truth * (1 - scores) ** 2 + (1 - outcomes.truth) * scores**2
+    terms: np.ndarray = outcomes.truth * (1 - scores) ** 2 + (1 - outcomes.truth) * scores**2
+    return terms
 
 
 def fit_of(outcomes: Outcomes, scores: np.ndarray | None = None) -> Fit:
@@ -158,11 +159,13 @@ def log_loss(outcomes: Outcomes, scores: np.ndarray | None = None) -> float:
 
 def scale(scores: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
     """Scores in [0, 1] with their logits divided by the temperature; 1/2 stays, so the order does."""
-    return expit(_logits(scores) / temperature)
+    scaled: np.ndarray = expit(_logits(scores) / temperature)
+    return scaled
 
 
 def _logits(scores: np.ndarray) -> np.ndarray:
-    return logit(np.clip(scores, EPSILON, 1 - EPSILON))
+    logits: np.ndarray = logit(np.clip(scores, EPSILON, 1 - EPSILON))
+    return logits
 
 
 def fit_temperature(outcomes: Outcomes) -> float:

@@ -231,10 +231,11 @@ def _masks(
             own = counted[:, column]
             if not own.any():
                 continue
-            values = tuple(float(one[:, column][own].mean()) for one in scores)
+            one, other = (part[:, column] for part in scores)
+            values = float(one[own].mean()), float(other[own].mean())
             samples = None
             if times is not None:
-                samples = tuple(resampled_mean(one[:, column], own, patients, times) for one in scores)
+                samples = resampled_mean(one, own, patients, times), resampled_mean(other, own, patients, times)
             differences.append(difference_of(metric, name, values, samples))
     return differences
 
@@ -247,7 +248,9 @@ def _labels(
     patients: np.ndarray,
     times: np.ndarray | None,
 ) -> list[Difference]:
-    differences, counted = [], []
+    differences: list[Difference] = []
+    counted: list[tuple[float, float]] = []
+    resampled: list[tuple[np.ndarray, np.ndarray]] = []
     truths = store.labels[rows]
     columns = {name: truths[:, k] for k, name in enumerate(store.categories.values())}
     columns = {ABNORMAL: truths.any(axis=1), **columns}
@@ -255,21 +258,24 @@ def _labels(
         truth = columns.get(name.removesuffix(" (classifier)"))
         if name not in second or truth is None:
             continue
-        curves = [operating_curve(scores, truth) for scores in (first[name], second[name])]
-        if None in curves:
+        one, other = operating_curve(first[name], truth), operating_curve(second[name], truth)
+        if one is None or other is None:
             continue
         samples = None
         if times is not None:
             labels = [LabelScores(name, "rows", scores, truth, 0.5, 0.5) for scores in (first[name], second[name])]
-            samples = tuple(resample_label(label, patients, times)[:, 0] for label in labels)
-        values = (curves[0].auroc, curves[1].auroc)
+            aurocs = [resample_label(label, patients, times)[:, 0] for label in labels]
+            samples = aurocs[0], aurocs[1]
+        values = one.auroc, other.auroc
         differences.append(difference_of("auroc", name, values, samples))
         if name in store.categories.values():
-            counted.append((values, samples))
+            counted.append(values)
+            resampled += [] if samples is None else [samples]
     if len(counted) < 2:
         return differences
-    means = tuple(float(np.mean([values[which] for values, _ in counted])) for which in (0, 1))
+    means = float(np.mean([value for value, _ in counted])), float(np.mean([value for _, value in counted]))
     samples = None
-    if times is not None:
-        samples = tuple(mean_of_present([sampled[which] for _, sampled in counted]) for which in (0, 1))
+    if resampled:
+        firsts, seconds = zip(*resampled, strict=True)
+        samples = mean_of_present(list(firsts)), mean_of_present(list(seconds))
     return [difference_of("auroc", TOTAL, means, samples), *differences]

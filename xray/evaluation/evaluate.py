@@ -138,7 +138,8 @@ def _probability(maps: ProbabilityMaps, place: np.ndarray, name: str) -> np.ndar
 def _gates(maps: ProbabilityMaps, place: np.ndarray, categories: dict[int, str]) -> np.ndarray | None:
     """A classifier's probability for each entry of the cache; None unless it knows all categories."""
     columns = [_probability(maps, place, name) for name in categories.values()]
-    return None if any(column is None for column in columns) else np.stack(columns, axis=1).ravel()
+    known = [column for column in columns if column is not None]
+    return None if len(known) < len(columns) else np.stack(known, axis=1).ravel()
 
 
 def _labels(store: Store, alignment: Alignment, threshold: float) -> list[LabelScores]:

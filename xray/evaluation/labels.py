@@ -69,7 +69,7 @@ def evaluate_labels(alignment: Alignment, labels: list[LabelScores], n_resamples
             continue
         behind = "_classifier" if label.origin == "classifier" else ""
         point = _point(label, curve)
-        found = {"auroc": curve.auroc, "average_precision": curve.average_precision}
+        found: dict[str, float | list[float]] = {"auroc": curve.auroc, "average_precision": curve.average_precision}
         if times is not None:
             auroc, precision, sensitivity, specificity = _intervals(label, alignment.patients, times)
             point |= {"sensitivity_ci95": sensitivity, "specificity_ci95": specificity}
@@ -112,7 +112,8 @@ def resample_label(label: LabelScores, patients: np.ndarray, times: np.ndarray) 
     scores = label.scores[order]
     is_last = np.append(scores[1:] != scores[:-1], True)
     n_called = int((scores >= label.lowest).sum())
-    return _resampled(label.truth[order], is_last, patients[order], n_called, times)
+    found: np.ndarray = _resampled(label.truth[order], is_last, patients[order], n_called, times)
+    return found
 
 
 @numba.njit(cache=True, nogil=True)

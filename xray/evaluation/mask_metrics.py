@@ -15,7 +15,8 @@ def mask_sums(predicted: "Tensor", truth: "Tensor") -> tuple["Tensor", "Tensor",
     if predicted.shape != truth.shape:
         raise ValueError(f"predicted masks {tuple(predicted.shape)} and truth {tuple(truth.shape)} differ in shape")
     predicted, truth = predicted.bool(), truth.bool()
-    return tuple(torch.count_nonzero(mask, dim=(-2, -1)) for mask in (predicted & truth, predicted, truth))
+    areas = [torch.count_nonzero(mask, dim=(-2, -1)) for mask in (predicted & truth, predicted, truth)]
+    return areas[0], areas[1], areas[2]
 
 
 def dice_scores(intersections: np.ndarray, predicted_areas: np.ndarray, true_areas: np.ndarray) -> np.ndarray:

@@ -93,14 +93,14 @@ def evaluate_masks(alignment: Alignment, categories: dict[int, str], n_resamples
         sums[0, image, columns[label]] = _shared(found[image, label], true[image, label])
     joined = np.zeros((n, 3), dtype=np.int64)
     for image in range(n):
-        both = [
+        one, other = (
             coco_mask.merge(parts) if parts else None
             for parts in (
                 [unions[image, label] for label in categories if (image, label) in unions] for unions in (found, true)
             )
-        ]
-        joined[image, 1:] = [0 if rle is None else coco_mask.area(rle) for rle in both]
-        joined[image, 0] = _shared(*both) if None not in both else 0
+        )
+        joined[image, 1:] = [0 if rle is None else coco_mask.area(rle) for rle in (one, other)]
+        joined[image, 0] = 0 if one is None or other is None else _shared(one, other)
 
     metrics: dict[str, Any] = segmentation_metrics(*sums)
     if len(categories) > 1:
@@ -109,7 +109,7 @@ def evaluate_masks(alignment: Alignment, categories: dict[int, str], n_resamples
         metrics["dice_union"] = float(dice_scores(*joined.T).mean())
     if n_resamples:
         metrics.update(_intervals(sums, joined, list(categories.values()), alignment.patients, n_resamples))
-    return MaskEvaluation(alignment, categories, *sums, joined, metrics)
+    return MaskEvaluation(alignment, categories, sums[0], sums[1], sums[2], joined, metrics)
 
 
 def _unions(

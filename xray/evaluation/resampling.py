@@ -63,4 +63,5 @@ def resampled_mean(values: np.ndarray, counted: np.ndarray, patients: np.ndarray
     n_patients = times.shape[1]
     of_image = [np.where(counted, part, 0).reshape(len(patients), -1).sum(axis=1) for part in (values, 1)]
     total, number = (resampled_sums(times, np.bincount(patients, part, minlength=n_patients)) for part in of_image)
-    return np.divide(total, number, out=np.full(len(times), math.nan), where=number > 0)
+    means: np.ndarray = np.divide(total, number, out=np.full(len(times), math.nan), where=number > 0)
+    return means

@@ -75,7 +75,7 @@ def write_scored(path: Path, scored: Scored) -> None:
         columns |= {"box_images": table.images.astype(np.int32), "box_labels": table.labels.astype(np.int32)}
         columns |= {"box_scores": table.scores, "boxes": _compact(table.boxes)}
     with complete(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **columns)
+        np.savez_compressed(file, **columns)  # type: ignore[arg-type]  # NumPy: each could be its `allow_pickle`
 
 
 def _compact(boxes: np.ndarray) -> np.ndarray:

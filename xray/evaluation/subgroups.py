@@ -12,6 +12,7 @@ from xray.evaluation.evaluate import Evaluation
 from xray.evaluation.label_metrics import operating_curve
 from xray.evaluation.labels import LabelCurve, resample_label
 from xray.evaluation.mask_metrics import dice_scores, segmentation_metrics
+from xray.evaluation.masks import MaskEvaluation
 from xray.evaluation.resampling import draw_patients, percentile_interval, resampled_mean
 from xray.radiographs.attributes import age_band
 
@@ -104,7 +105,7 @@ def _numbers(evaluation: Evaluation, matches: Matches | None, chosen: np.ndarray
         truth, predictions = alignment.truth, alignment.predictions
         numbers |= _ap_numbers(evaluation, matches, chosen[truth.images], chosen[predictions.images], patients, times)
     if evaluation.masks:
-        numbers |= _mask_numbers(evaluation, chosen, patients[chosen], times)
+        numbers |= _mask_numbers(evaluation.masks, chosen, patients[chosen], times)
     if evaluation.labels:
         numbers |= _label_numbers(evaluation.labels.curves, chosen, patients[chosen], times)
     return numbers
@@ -139,9 +140,8 @@ def _ap_numbers(
 
 
 def _mask_numbers(
-    evaluation: Evaluation, chosen: np.ndarray, patients: np.ndarray, times: np.ndarray | None
+    masks: MaskEvaluation, chosen: np.ndarray, patients: np.ndarray, times: np.ndarray | None
 ) -> dict[str, Any]:
-    masks = evaluation.masks
     sums = [part[chosen] for part in (masks.intersections, masks.found, masks.true)]
     found = segmentation_metrics(*sums)
     positive, scores = sums[2] > 0, dice_scores(*sums)
@@ -202,4 +202,5 @@ def _by_size(evaluation: Evaluation, matches: Matches, n_resamples: int) -> list
 def _size_of(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(N,) int64, number of each box's size among SIZES."""
     shares = ((boxes[:, 2:] - boxes[:, :2]) / sizes).prod(axis=1)
-    return np.searchsorted(SIZE_EDGES, shares, side="right")
+    numbers: np.ndarray = np.searchsorted(SIZE_EDGES, shares, side="right")
+    return numbers

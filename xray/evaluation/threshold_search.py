@@ -84,7 +84,8 @@ class ProbabilityCache:
         areas, _ = self._stacked()
         least = np.maximum(1, min_area * areas[:, :1])
         # Areas fall from level to level, and at level 0 lies the whole radiograph.
-        return LEVELS[np.count_nonzero(areas[:, :256] >= least, axis=1) - 1]
+        levels: np.ndarray = LEVELS[np.count_nonzero(areas[:, :256] >= least, axis=1) - 1]
+        return levels
 
     def search(
         self,
@@ -186,4 +187,4 @@ def _best(table: pd.DataFrame) -> Search:
         raise InputError("no settings to search: a top must be at least as high as a bottom")
     # Rounding, so that settings which differ in the order of a sum only count as equals.
     best = int(np.argmax(table["dice"].round(12).to_numpy()))
-    return Search({name: float(value) for name, value in table.iloc[best].items()}, table)
+    return Search({str(name): float(value) for name, value in table.iloc[best].items()}, table)

@@ -8,7 +8,8 @@ from xray.phantoms.shapes import LAYER_UNIT, View, closed_curve, curve, ellipse
 
 def bones(patient: Patient, view: View, rng: np.random.Generator) -> np.ndarray:
     """All bones, (height, width) float32 in cm of water."""
-    return _ribs(patient, view) + _spine(patient, view) + _shoulders(patient, view, rng)
+    total: np.ndarray = _ribs(patient, view) + _spine(patient, view) + _shoulders(patient, view, rng)
+    return total
 
 
 def _ribs(patient: Patient, view: View) -> np.ndarray:
@@ -75,11 +76,12 @@ def _spine(patient: Patient, view: View) -> np.ndarray:
         view.paint(details, ellipse((x + 0.25 * patient.turn, y + 0.55 * tall), (0.24, 0.75 * tall)), 0.9)
     # Arches, joints and ligaments behind the vertebrae fill the gaps between them.
     column = np.zeros(view.shape, np.uint8)
-    y = np.linspace(-10, 40, 60)
-    path = np.stack([patient.scoliosis * np.sin(y / 7), y], axis=1)
-    view.ribbon(column, path, np.interp(y, [-10, 40], [1.0, 1.9]), np.full(60, 1.0))
+    heights = np.linspace(-10, 40, 60)
+    path = np.stack([patient.scoliosis * np.sin(heights / 7), heights], axis=1)
+    view.ribbon(column, path, np.interp(heights, [-10, 40], [1.0, 1.9]), np.full(60, 1.0))
     bones = 0.85 * view.shade(layer, 0.09) + view.shade(details, 0.09) + view.shade(column, 0.25)
-    return bones * patient.bone
+    total: np.ndarray = bones * patient.bone
+    return total
 
 
 def _shoulders(patient: Patient, view: View, rng: np.random.Generator) -> np.ndarray:

@@ -58,7 +58,8 @@ class Chest:
         # Lung weighs about a quarter of water; free air next to nothing.
         lack = 0.74 + 0.2 * self.free_air
         inside = (self.vessels + self.texture) * aerated * (1 - self.filling) * (1 - self.free_air)
-        return self.body - lack * path * (1 - self.filling) + inside + self.lines + self.bone
+        total: np.ndarray = self.body - lack * path * (1 - self.filling) + inside + self.lines + self.bone
+        return total
 
 
 def build_chest(patient: Patient, view: View, rng: np.random.Generator) -> Chest:
@@ -85,10 +86,9 @@ def build_chest(patient: Patient, view: View, rng: np.random.Generator) -> Chest
         lungs[side] = cavities[side] & (under <= 0) & (mediastinum < 0.45)
     air = view.blur(air, 0.06)
     abdomen = view.blur(abdomen.astype(np.float32), 0.05)
-    grain = sum(
-        share * smooth_noise(rng, view.shape, size * view.scale)
-        for size, share in ((0.12, 0.10), (0.3, 0.10), (1.0, 0.10))
-    )
+    grain = np.zeros(view.shape, np.float32)
+    for size, share in ((0.12, 0.10), (0.3, 0.10), (1.0, 0.10)):
+        grain += share * smooth_noise(rng, view.shape, size * view.scale)
     body = _body(patient, view)
     # Gas in stomach and bowel lies in front of everything else.
     body = body - np.minimum(_gas(patient, view, rng), 0.6 * body) * below - _airway(patient, view)
@@ -105,7 +105,7 @@ def build_chest(patient: Patient, view: View, rng: np.random.Generator) -> Chest
         abdomen=abdomen,
         filling=np.zeros(view.shape, np.float32),
         vessels=vessels(patient, view, rng, cavities),
-        texture=grain.astype(np.float32),
+        texture=grain,
         lines=np.zeros(view.shape, np.float32),
         bone=bones(patient, view, rng),
         free_air=np.zeros(view.shape, np.float32),

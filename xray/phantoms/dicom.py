@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.pixels import get_encoder
+from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -82,7 +82,7 @@ def dicom_of(
     file_meta = FileMetaDataset()
     file_meta.FileMetaInformationVersion = b"\x00\x01"
     file_meta.MediaStorageSOPClassUID = sop_class
-    file_meta.MediaStorageSOPInstanceUID = uid_of(image_id, "instance")
+    file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(uid_of(image_id, "instance"))
     file_meta.TransferSyntaxUID = pydicom.uid.UID(storage.transfer_syntax)
     file_meta.ImplementationClassUID = pydicom.uid.PYDICOM_IMPLEMENTATION_UID
     dataset = Dataset()
@@ -176,7 +176,7 @@ def _encoded(stored: np.ndarray, bits: int, transfer_syntax: str) -> bytes:
     # pydicom has no encoder for JPEG lossless, and those for the others need further packages; GDCM writes them all.
     import gdcm
 
-    kinds = {
+    kinds: dict[str, int] = {
         JPEG2000Lossless: gdcm.TransferSyntax.JPEG2000Lossless,
         JPEGLSLossless: gdcm.TransferSyntax.JPEGLSLossless,
         JPEGLosslessSV1: gdcm.TransferSyntax.JPEGLosslessProcess14_1,

@@ -78,10 +78,10 @@ def develop(chest: Chest, exposure: Exposure, width: int, height: int, rng: np.r
     inside = np.clip(chest.body / 6, 0, 1)
     # Multi-scale processing flattens broad differences in brightness and lifts fine ones, as in modern systems.
     broad = view.blur(np.maximum(thickness, 3), 3.0)
-    shown = thickness - exposure.compression * (broad - 14) * inside
+    shown: np.ndarray = thickness - exposure.compression * (broad - 14) * inside
     shown += exposure.sharpening * (thickness - view.blur(thickness, 0.5)) * inside
     # Poisson statistics: the fewer quanta get through, the noisier; 0.16 per cm attenuates a filtered beam.
-    sigma = np.sqrt(np.exp(0.16 * thickness) / exposure.dose) / 0.16
+    sigma: np.ndarray = np.sqrt(np.exp(0.16 * thickness) / exposure.dose) / 0.16
     enlarging = width > view.width
     interpolation = cv2.INTER_CUBIC if enlarging else cv2.INTER_AREA
     shown = cv2.resize(shown, (width, height), interpolation=interpolation)
@@ -93,7 +93,8 @@ def develop(chest: Chest, exposure: Exposure, width: int, height: int, rng: np.r
     share = (shown - exposure.low) * np.float32(1 / (exposure.high - exposure.low))
     pixels = 1 / (1 + np.exp(np.float32(-exposure.steepness) * (share - np.float32(0.5))))
     black = 1 / (1 + np.exp(exposure.steepness * 0.58))
-    return np.clip((pixels - np.float32(black)) * np.float32(1 / (1 - 2 * black)), 0, 1)
+    shown = (pixels - np.float32(black)) * np.float32(1 / (1 - 2 * black))
+    return shown.clip(0, 1)
 
 
 def mark_side(pixels: np.ndarray, patient: Patient, rng: np.random.Generator) -> None:

@@ -88,17 +88,17 @@ def _other_lesion(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> 
     kind = rng.choice(["cyst", "hernia", "mediastinal mass", "cavity", "pacemaker"], p=[0.3, 0.2, 0.2, 0.15, 0.15])
     if kind in ("cyst", "cavity"):
         radius = rng.uniform(1.2, 3.0)
-        _, centre = opacities.lung_point(chest, rng, taken, radius, (0.05, 0.8))
+        _, middle = opacities.lung_point(chest, rng, taken, radius, (0.05, 0.8))
         wall = rng.uniform(0.12, 0.25) if kind == "cyst" else rng.uniform(0.4, 0.8)
-        outline = ellipse(tuple(centre), (radius, radius * rng.uniform(0.8, 1.2)), rng.uniform(0, np.pi))
+        outline = ellipse(tuple(middle), (radius, radius * rng.uniform(0.8, 1.2)), rng.uniform(0, np.pi))
         outer = view.fill(outline)
-        inner = view.fill(centre + (outline - centre) * (1 - wall / radius))
+        inner = view.fill(middle + (outline - middle) * (1 - wall / radius))
         ring = view.blur((outer & ~inner).astype(np.float32), 0.06)
         hole = view.blur(inner.astype(np.float32), 0.08)
         chest.lines += ring * (1.6 if kind == "cyst" else 2.6)
         chest.free_air = np.maximum(chest.free_air, 0.7 * hole)
         if kind == "cavity":  # fluid stands level in it
-            fluid = inner & (view.coordinates[1] > centre[1] + 0.3 * radius)
+            fluid = inner & (view.coordinates[1] > middle[1] + 0.3 * radius)
             chest.lines += 2.4 * view.blur(fluid.astype(np.float32), 0.05)
         return [outer]
     if kind == "hernia":  # part of the stomach, with its gas, behind the heart
@@ -119,13 +119,11 @@ def _other_lesion(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> 
         return [mass & (chest.lungs[side] | (np.abs(view.coordinates[0]) > 1.5))]
     # A pacemaker's box under the clavicle, its lead running to the heart.
     side = LEFT if rng.random() < 0.85 else RIGHT
-    centre = np.array([side * rng.uniform(8.5, 10.5), rng.uniform(4.2, 5.6)])
+    place = np.array([side * rng.uniform(8.5, 10.5), rng.uniform(4.2, 5.6)])
     layer = np.zeros(view.shape, np.uint8)
-    case = closed_curve(
-        np.array([(-1.9, -1.3), (1.7, -1.5), (2.1, 0.2), (1.5, 1.6), (-1.6, 1.6), (-2.1, 0.2)]) + centre
-    )
+    case = closed_curve(np.array([(-1.9, -1.3), (1.7, -1.5), (2.1, 0.2), (1.5, 1.6), (-1.6, 1.6), (-2.1, 0.2)]) + place)
     view.paint(layer, case, 4.0)
-    start = (float(centre[0]), float(centre[1]) - 1.4)
+    start = (float(place[0]), float(place[1]) - 1.4)
     vein = (-1.2 if side == LEFT else -2.2, 4.6)
     lead = curve([start, (side * 5.5, 2.4), vein, (-2.4, 10), (-1.5, 15), (3.5, 19.0)])
     view.line(layer, lead, 0.12, 3.4)

@@ -61,7 +61,8 @@ def fill(chest: Chest, share: np.ndarray) -> None:
 def seen(share: np.ndarray, lung: np.ndarray, part: float = 0.35) -> np.ndarray:
     """Where an opacity shows: inside the lung and above a part of its strongest."""
     inside = share * lung
-    return inside > part * max(float(inside.max()), 1e-6)
+    is_seen: np.ndarray = inside > part * max(float(inside.max()), 1e-6)
+    return is_seen
 
 
 def network(chest: Chest, rng: np.random.Generator, cell: float, width: float) -> np.ndarray:
@@ -168,7 +169,7 @@ def infiltration(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> l
     """Several small hazy patches that run together."""
     side, centre = lung_point(chest, rng, taken, 2.0, (0.15, 0.9))
     spread = rng.uniform(1.2, 2.2)
-    share = np.zeros(chest.view.shape, np.float32)
+    share: np.ndarray = np.zeros(chest.view.shape, np.float32)
     for _ in range(int(rng.integers(5, 10))):
         place = centre + rng.normal(0, spread, 2)
         radius = rng.uniform(0.7, 1.7)

@@ -89,7 +89,8 @@ def read_by_three(
 
 
 def _row(name: str, rad_id: str, box: list[int]) -> Row:
-    return name, FINDINGS.index(name), rad_id, *box
+    x1, y1, x2, y2 = box
+    return name, FINDINGS.index(name), rad_id, x1, y1, x2, y2
 
 
 def _redrawn(rng: np.random.Generator, box: np.ndarray, width: int, height: int, care: float) -> list[int]:

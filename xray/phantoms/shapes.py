@@ -6,9 +6,13 @@ patient's left) from the midline, y grows downward from the lungs' apices.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
+
+Points = np.ndarray | Sequence[np.ndarray | tuple[float, float]]
+"""(N, 2) x and y in cm."""
 
 LAYER_UNIT = 60
 """Grey levels of an 8-bit drawing layer that stand for one centimetre of water."""
@@ -38,13 +42,14 @@ class View:
     def pixels(self, points: np.ndarray) -> np.ndarray:
         """Points (N, 2) in cm → (N, 2) float64 on the grid."""
         cos, sin = np.cos(self.tilt) * self.scale, np.sin(self.tilt) * self.scale
-        points = np.asarray(points, dtype=np.float64)
-        return points @ np.array([[cos, sin], [-sin, cos]]) + self.origin
+        places: np.ndarray = np.asarray(points, dtype=np.float64) @ np.array([[cos, sin], [-sin, cos]]) + self.origin
+        return places
 
     def centimetres(self, points: np.ndarray) -> np.ndarray:
         """Points (N, 2) on the grid → (N, 2) float64 in cm."""
         cos, sin = np.cos(self.tilt) / self.scale, np.sin(self.tilt) / self.scale
-        return (np.asarray(points, dtype=np.float64) - self.origin) @ np.array([[cos, -sin], [sin, cos]])
+        places: np.ndarray = (np.asarray(points, dtype=np.float64) - self.origin) @ np.array([[cos, -sin], [sin, cos]])
+        return places
 
     @functools.cached_property
     def coordinates(self) -> tuple[np.ndarray, np.ndarray]:
@@ -124,10 +129,11 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 def smoothstep(value: np.ndarray) -> np.ndarray:
     """0 below 0, 1 above 1, and a smooth cubic between."""
     value = np.clip(value, 0, 1)
-    return value * value * (3 - 2 * value)
+    result: np.ndarray = value * value * (3 - 2 * value)
+    return result
 
 
-def curve(points: np.ndarray | list[tuple[float, float]], n: int = 12) -> np.ndarray:
+def curve(points: Points, n: int = 12) -> np.ndarray:
     """A smooth open curve through points (N, 2): n steps between neighbours, Catmull–Rom with end tangents."""
     points = np.asarray(points, dtype=np.float64)
     padded = np.concatenate([[2 * points[0] - points[1]], points, [2 * points[-1] - points[-2]]])
@@ -137,7 +143,7 @@ def curve(points: np.ndarray | list[tuple[float, float]], n: int = 12) -> np.nda
     return np.concatenate([path.reshape(-1, 2), points[-1:]])
 
 
-def closed_curve(points: np.ndarray | list[tuple[float, float]], n: int = 12) -> np.ndarray:
+def closed_curve(points: Points, n: int = 12) -> np.ndarray:
     """A smooth closed curve through points (N, 2), without its starting point repeated at the end."""
     points = np.asarray(points, dtype=np.float64)
     path = curve(np.concatenate([points[-2:], points, points[:2]]), n)
@@ -170,7 +176,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float)
     """A random field of mean 0 and standard deviation about 1 with structures of `sigma` pixels (float32)."""
     step = max(1.0, sigma)
     coarse = (int(np.ceil(shape[0] / step)) + 4, int(np.ceil(shape[1] / step)) + 4)
-    field = rng.standard_normal(coarse, dtype=np.float32)
+    field: np.ndarray = rng.standard_normal(coarse, dtype=np.float32)
     size = (int(coarse[1] * step), int(coarse[0] * step))
     field = cv2.resize(field, size, interpolation=cv2.INTER_CUBIC)
     offset = int(step * 1.5)

@@ -112,7 +112,7 @@ def _run(jobs: list[Any], draw: Callable[[Any], dict[str, Any]], n_workers: int)
     pool.shutdown()
 
 
-def _with_progress(records: Iterator[dict], total: int, done: int, show: bool) -> Iterator[dict]:
+def _with_progress(records: Iterator[dict[str, Any]], total: int, done: int, show: bool) -> Iterator[dict[str, Any]]:
     if not show:
         yield from records
         return
@@ -127,7 +127,7 @@ def _with_progress(records: Iterator[dict], total: int, done: int, show: bool) -
             bar.advance(task)
 
 
-def _read_records(path: Path) -> dict[str, dict]:
+def _read_records(path: Path) -> dict[str, dict[str, Any]]:
     """The truth of the files drawn so far; a line cut off by an interruption is left out and drawn again."""
     records = {}
     if path.is_file():
@@ -142,7 +142,7 @@ def _read_records(path: Path) -> dict[str, dict]:
     return records
 
 
-def write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[tuple]) -> None:
+def write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
     """Writes a CSV file, complete or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with temporary.open("w", newline="", encoding="utf-8") as file:

@@ -41,9 +41,9 @@ def vessels(patient: Patient, view: View, rng: np.random.Generator, cavities: di
     level = np.clip(
         (0.25 + 7.5 * radii / (1 + 1.2 * radii)) * np.minimum(1, thickness / whole + 0.25) * LAYER_UNIT, 0, 255
     )
-    points = fixed_point(view.pixels(ends.reshape(-1, 2))).reshape(-1, 2, 2)
+    drawn = fixed_point(view.pixels(ends.reshape(-1, 2))).reshape(-1, 2, 2)
     for k in np.argsort(radii):
-        (ax, ay), (bx, by) = points[k].tolist()
+        (ax, ay), (bx, by) = drawn[k].tolist()
         cv2.line(
             trunks if radii[k] > 0.26 else layer,
             (ax, ay),
@@ -55,7 +55,8 @@ def vessels(patient: Patient, view: View, rng: np.random.Generator, cavities: di
         )
     tree = layer.astype(np.float32) / LAYER_UNIT
     tree = 0.95 * view.blur(tree, 0.03) + 0.35 * view.blur(tree, 0.3)
-    return np.maximum(tree, view.shade(trunks, 0.13)) + 0.7 * view.shade(hazy, 0.45)
+    total: np.ndarray = np.maximum(tree, view.shade(trunks, 0.13)) + 0.7 * view.shade(hazy, 0.45)
+    return total
 
 
 def _grow(

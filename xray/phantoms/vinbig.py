@@ -6,6 +6,7 @@ A set has DICOM files, the rows of three readers for each training radiograph, a
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -153,7 +154,7 @@ def check_numbers(
         raise InputError(f"the share of phantoms with a pneumothorax is {pneumothorax}: choose one from 0 to 1")
 
 
-def _draw(job: _Job) -> dict:
+def _draw(job: _Job) -> dict[str, Any]:
     """Draws and writes one file; returns its truth as it goes to phantoms.jsonl."""
     from xray.phantoms.dicom import dicom_of, sample_storage, save_dicom
 
@@ -180,7 +181,7 @@ def _draw(job: _Job) -> dict:
     }
 
 
-def _write_tables(folder: Path, seed: int, train: list[dict], test: list[dict]) -> None:
+def _write_tables(folder: Path, seed: int, train: list[dict[str, Any]], test: list[dict[str, Any]]) -> None:
     rows = []
     for index, record in enumerate(train):
         boxes = np.array(record["boxes"], dtype=np.float64).reshape(-1, 4)

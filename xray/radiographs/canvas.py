@@ -9,6 +9,7 @@ import dataclasses
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 MAX_PIXELS = 100_000_000
 """Pixels of the largest radiograph that is read; 50 µm detectors of 43 x 43 cm have 74 million."""
@@ -43,7 +44,7 @@ class Canvas:
         left, top = (self.size - width) // 2, (self.size - height) // 2
         return left, top, left + width, top + height
 
-    def _transform(self) -> tuple[np.ndarray, np.ndarray]:
+    def _transform(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         # The content has whole pixels, so the two axes may differ by a fraction of a percent: scale each by its own.
         left, top, right, bottom = self.content
         scale = np.array([(right - left) / self.width, (bottom - top) / self.height])

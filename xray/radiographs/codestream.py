@@ -9,8 +9,9 @@ import gdcm
 import jpeg_ls
 import numpy as np
 import PIL.Image
-import rle
 from pydicom import uid
+from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]  # not re-exported
+from rle.utils import decode_pixel_data
 
 from xray.errors import InputError
 
@@ -60,8 +61,8 @@ class RadiographError(InputError):
 
 def syntax_name(syntax: str) -> str:
     """A transfer syntax for people; the file's own text, which may be anything, is repeated only where it is a UID."""
-    if syntax in uid.UID_dictionary:
-        return uid.UID_dictionary[syntax][0]
+    if syntax in UID_dictionary:
+        return UID_dictionary[syntax][0]
     if syntax in NEWER_SYNTAXES:
         return NEWER_SYNTAXES[syntax]
     return syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "that is no UID"
@@ -136,7 +137,7 @@ def _run_length_words(codestream: bytes, rows: int, columns: int, bits_allocated
     if n_bytes > 64 * len(codestream):
         raise RadiographError(f"truncated: {n_bytes} bytes of pixels cannot be in {len(codestream)} bytes of RLE")
     try:
-        data = rle.decode_pixel_data(codestream, version=2, rows=rows, columns=columns, bits_allocated=bits_allocated)
+        data = decode_pixel_data(codestream, version=2, rows=rows, columns=columns, bits_allocated=bits_allocated)
     except BaseException as error:
         # A panic of the decoder, written in Rust, is no Exception, and cannot be pickled out of a worker either.
         if type(error).__name__ != "PanicException":
@@ -241,7 +242,9 @@ def _tile_parts(data: bytes, start: int) -> tuple[bytes, ...]:
 def _is_idle(data: bytes, at: int) -> bool:
     """Whether nothing stands from here to the end marker but comments, reserved markers (T.800 A.1) and zeros."""
     for _ in range(1000):
-        at = _ZEROS.match(data, at).end()
+        zeros = _ZEROS.match(data, at)
+        assert zeros is not None  # none at all match, too
+        at = zeros.end()
         marker = data[at : at + 2]
         if not marker or marker == EOC:
             return True

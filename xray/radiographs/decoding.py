@@ -168,7 +168,7 @@ def in_workers(
         return
 
     waiting = collections.deque(enumerate(items))
-    under_way: collections.deque[_Job] = collections.deque()
+    under_way: collections.deque[_Job[_Item, _Result]] = collections.deque()
     attempts: collections.Counter[int] = collections.Counter()
     module = getattr(work, "func", work).__module__
     pool, broken = _start_pool(n_workers, memory_limit, module), 0
@@ -215,7 +215,7 @@ class Workers:
         self._arguments = (n_workers, memory_limit, module)
         self._lock, self._is_ended = threading.Lock(), False
         self._pool = _start_pool(*self._arguments)
-        self._under_way: weakref.WeakKeyDictionary[Future, _UnderWay] = weakref.WeakKeyDictionary()
+        self._under_way: weakref.WeakKeyDictionary[Future[Any], _UnderWay] = weakref.WeakKeyDictionary()
         # As many as there are workers, so that what a thread waits for is running.
         self._threads = ThreadPoolExecutor(n_workers, thread_name_prefix="decoding")
 
@@ -276,23 +276,25 @@ class Workers:
 class _UnderWay:
     """What is known of a submitted item while a thread waits for it."""
 
-    job: "_Job | None" = None
+    job: "_Job[Any, Any] | None" = None
     is_abandoned: bool = False
 
 
 @dataclasses.dataclass
-class _Job(Generic[_Item]):
+class _Job(Generic[_Item, _Result]):
     index: int
     item: _Item
     name: str
-    future: pebble.ProcessFuture
+    future: "Future[_Result | Failed]"
 
 
 class _PoolBrokenError(Exception):
     """The pool as a whole no longer works; pools break where a worker is killed while it talks to its parent."""
 
 
-def _schedule(pool: pebble.ProcessPool, work: Callable, index: int, item: Any, name: str, timeout: float) -> _Job:
+def _schedule(
+    pool: pebble.ProcessPool, work: Callable[[_Item], _Result], index: int, item: _Item, name: str, timeout: float
+) -> _Job[_Item, _Result]:
     try:
         return _Job(index, item, name, pool.schedule(_work, (work, item, name, timeout), timeout=timeout))
     except RuntimeError as error:
@@ -313,7 +315,7 @@ def _attempt(work: Callable[[_Item], _Result], item: _Item, name: str) -> _Resul
         return Failed(f"{name}: {type(error).__name__}: {error}")
 
 
-def _work(work: Callable, item: Any, name: str, timeout: float) -> Any:
+def _work(work: Callable[[_Item], _Result], item: _Item, name: str, timeout: float) -> _Result | Failed:
     # The pool ends a worker that takes too long. If the whole command was killed, only the kernel is left to do so.
     signal.alarm(math.ceil(timeout) + 2)
     try:
@@ -322,7 +324,7 @@ def _work(work: Callable, item: Any, name: str, timeout: float) -> Any:
         signal.alarm(0)
 
 
-def _outcome(job: _Job, pool: pebble.ProcessPool, timeout: float) -> Any:
+def _outcome(job: _Job[_Item, _Result], pool: pebble.ProcessPool, timeout: float) -> _Result | Failed:
     """Waits for the oldest job, which therefore is running or about to."""
     try:
         return job.future.result(timeout + GRACE)
@@ -353,7 +355,7 @@ def _start_pool(n_workers: int, memory_limit: int, module: str) -> pebble.Proces
 
 
 def _stop_pool(pool: pebble.ProcessPool) -> None:
-    pool.stop()
+    pool.stop()  # type: ignore[no-untyped-call]  # of the parent class, whose methods have no types
     pool.join()
 
 

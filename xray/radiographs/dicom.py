@@ -139,9 +139,9 @@ def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:
     def read(file: BinaryIO) -> Dataset:
         header = _read_header(file, _tags((*keywords, "SpecificCharacterSet")))
         found = [header.elements.found[tag] for tag in sorted(header.elements.found)]
-        values = [element for element in found if isinstance(element.value, bytes)]
-        content = io.BytesIO(b"".join(element.head + element.value for element in values))
-        is_implicit = any(element.vr is None for element in values)
+        values = [(one.vr, one.head + one.value) for one in found if isinstance(one.value, bytes)]
+        content = io.BytesIO(b"".join(element for _, element in values))
+        is_implicit = any(vr is None for vr, _ in values)
         return read_dataset(content, is_implicit, header.syntax != uid.ExplicitVRBigEndian)
 
     return _open(path, read)
@@ -197,6 +197,12 @@ class _Header:
         """Of the pixels. Raises RadiographError where there are none, or none of a radiograph."""
         are_floats = self.place is not None and self.place.tag in _FLOAT_PIXEL_DATA
         return layout_of(self.elements, self.place is not None, are_floats)
+
+    @property
+    def pixel_data(self) -> Place:
+        """Where the pixels are, of which `layout` found that there are some."""
+        assert self.place is not None
+        return self.place
 
 
 def _tags(keywords: Iterable[str]) -> frozenset[int]:
@@ -291,7 +297,7 @@ def _words(header: _Header, layout: Layout) -> tuple[np.ndarray, Layout]:
     data, is_native = _pixel_data(header, layout)
     if is_native:
         is_big = header.syntax in (uid.ExplicitVRBigEndian, GE_PRIVATE)
-        return narrowed(native_words(data, layout, is_big, header.place.vr), layout)
+        return narrowed(native_words(data, layout, is_big, header.pixel_data.vr), layout)
     if layout.n_bytes > max(2**24, MAX_RATIO * len(data)):
         raise RadiographError(
             f"truncated: {layout.n_bytes} bytes of pixels cannot be in {len(data)} bytes of "
@@ -314,11 +320,11 @@ def _clipped(words: np.ndarray, precision: int, layout: Layout) -> np.ndarray:
     """Words of a lossy codestream of more bits than are stored: what went beyond black or white is just that."""
     white = 2**layout.bits_stored - 1
     if not layout.is_signed:
-        return np.minimum(words, np.array(white, words.dtype))
+        return words.clip(max=np.array(white, words.dtype))
     unused = 8 * words.dtype.itemsize - precision
     # The sign bit of the codestream to the top and back fills the bits above.
-    values = (words << unused).view(f"i{words.dtype.itemsize}") >> unused
-    return np.clip(values, -(white + 1) // 2, white // 2).view(words.dtype)
+    values: np.ndarray = (words << unused).view(f"i{words.dtype.itemsize}") >> unused
+    return values.clip(-(white + 1) // 2, white // 2).view(words.dtype)
 
 
 def _pixel_data(header: _Header, layout: Layout) -> tuple[bytes, bool]:
@@ -326,7 +332,7 @@ def _pixel_data(header: _Header, layout: Layout) -> tuple[bytes, bool]:
 
     Raises RadiographError where they are not all there.
     """
-    syntax, place = header.syntax, header.place
+    syntax, place = header.syntax, header.pixel_data
     is_native, is_encapsulated = syntax in (*NATIVE, *OTHER_NATIVE), place.n_bytes == UNDEFINED_LENGTH
     if not is_native and not is_encapsulated:
         # Senders were met that tell the length of encapsulated data, which must be undefined: items are items.
@@ -360,10 +366,10 @@ def _fragments(header: _Header) -> bytes:
     """Encapsulated pixel data (PS3.5 A.4): all fragments behind the offset table, joined."""
     fragments: list[bytes] = []
     is_offset_table = True
-    end = header.file.seek(0, io.SEEK_END)
-    if header.place.n_bytes != UNDEFINED_LENGTH:
-        end = min(end, header.place.start + header.place.n_bytes)
-    header.file.seek(header.place.start)
+    end, place = header.file.seek(0, io.SEEK_END), header.pixel_data
+    if place.n_bytes != UNDEFINED_LENGTH:
+        end = min(end, place.start + place.n_bytes)
+    header.file.seek(place.start)
     while header.file.tell() < end and len(item := header.file.read(8)) == 8:
         group, element, n_bytes = struct.unpack("<HHL", item)
         if (group, element) == (0xFFFE, 0xE0DD):

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import BinaryIO
 
 import numpy as np
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import keyword_dict
 
 from xray.radiographs.codestream import RadiographError
 
@@ -127,10 +127,7 @@ class Elements:
 
 def tag_of(keyword: str) -> int:
     """The tag of a standard element."""
-    return _TAGS.get(keyword) or _TAGS.setdefault(keyword, tag_for_keyword(keyword))
-
-
-_TAGS: dict[str, int] = {}
+    return keyword_dict[keyword]
 
 
 @dataclasses.dataclass(frozen=True)

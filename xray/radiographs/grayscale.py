@@ -31,7 +31,8 @@ class LookupTable:
         """Input values, float64 of any shape → the entries they point at, float64."""
         # The index is held inside the table here, in float64: no integer type can wrap around on the way.
         index = np.clip(np.rint(values - self.first), 0, len(self.entries) - 1).astype(np.int64)
-        return self.entries[index].astype(np.float64)
+        found: np.ndarray = self.entries[index]
+        return found.astype(np.float64)
 
     @property
     def white(self) -> int:
@@ -53,8 +54,8 @@ def white_level(maximum: int, bits: int) -> int:
     bits = max(bits, maximum.bit_length())
     for fewer in (8, 10, 12, 14):
         if maximum < 2**fewer and fewer <= bits - 2:
-            return 2**fewer - 1
-    return 2**bits - 1
+            return (1 << fewer) - 1
+    return (1 << bits) - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,14 +211,16 @@ def _min_max(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
     if not seen.any():
         return np.zeros_like(values)
     low, high = values[seen].min(), values[seen].max()
-    return np.clip((values - low) / (high - low or 1), 0, 1)
+    shares: np.ndarray = (values - low) / (high - low or 1)
+    return shares.clip(0, 1)
 
 
 def occurrences(words: np.ndarray, meaning: GreyMeaning) -> np.ndarray:
     """How many pixels have each code in their stored bits: (2^bits_stored,) float64."""
     n_words = 256**words.dtype.itemsize
     counts = cv2.calcHist([np.ascontiguousarray(words)], [0], None, [n_words], [0, n_words])
-    return counts.astype(np.float64).reshape(_word_shape(words.dtype, meaning)).sum(axis=(0, 2))
+    result: np.ndarray = counts.astype(np.float64).reshape(_word_shape(words.dtype, meaning)).sum(axis=(0, 2))
+    return result
 
 
 def _word_shape(dtype: np.dtype, meaning: GreyMeaning) -> tuple[int, int, int]:

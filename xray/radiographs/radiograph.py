@@ -57,12 +57,12 @@ class Radiograph:
     @property
     def width(self) -> int:
         """In pixels."""
-        return self.pixels.shape[1]
+        return int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
         """In pixels."""
-        return self.pixels.shape[0]
+        return int(self.pixels.shape[0])
 
 
 def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:

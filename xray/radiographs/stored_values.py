@@ -148,8 +148,8 @@ def _drawn_colours(pixels: np.ndarray) -> StoredValues | None:
     places = np.empty(pixels.shape[:2], dtype=np.uint8)
     rows = max(1, _STRIP // pixels.shape[1])
     for start in range(0, len(pixels), rows):
-        red, green, blue = cv2.split(pixels[start : start + rows] >> 3)
-        places[start : start + rows] = table[(red.astype(np.uint16) << 10) | (green.astype(np.uint16) << 5) | blue]
+        red, green, blue = (part.astype(np.uint16) for part in cv2.split(pixels[start : start + rows] >> 3))
+        places[start : start + rows] = table[(red << 10) | (green << 5) | blue]
     colours = np.where(own <= _GREY, 0, np.where(own >= 255 - _GREY, 255, own)).round()
     names = [_hex(colour) for colour in colours]
     keys = [frozenset((name.lower(),)) for name in names]
@@ -172,7 +172,8 @@ def _modes(colours: np.ndarray, least: float) -> np.ndarray:
 def _nearest_mode(colours: np.ndarray, modes: np.ndarray) -> np.ndarray:
     """(..., 3) uint8 → (...) uint8, which of (K, 3) modes is nearest to each."""
     distances = [np.abs(colours - mode.astype(np.float32)).sum(axis=-1) for mode in modes]
-    return np.argmin(distances, axis=0).astype(np.uint8)
+    nearest: np.ndarray = np.argmin(distances, axis=0)
+    return nearest.astype(np.uint8)
 
 
 def _of_png(picture: PIL.Image.Image, path: Path) -> StoredValues:

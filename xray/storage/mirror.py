@@ -35,14 +35,14 @@ RESERVE = 2**26
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """One file on both sides when they were last the same. local: size, time of change (ns) and inode there.
+    """One file on both sides when they were last the same. local: its `signature` here.
 
     is_stand_in: it is empty here, since no command reads it: that it exists is enough.
     """
 
     size: int
     etag: str
-    local: tuple[int, int, int] = (0, 0, 0)
+    local: tuple[int, int, int] | None = (0, 0, 0)
     is_stand_in: bool = False
 
 
@@ -102,6 +102,7 @@ class Mirror:
     def write(self, entry: dict[str, Any]) -> None:
         """Appends to the index."""
         with self._writing:
+            assert self._index is not None  # one notes only between `open_index` and `close_index`
             self._index.write(json.dumps(entry) + "\n")
             self._index.flush()
 

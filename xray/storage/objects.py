@@ -302,7 +302,8 @@ async def _stream(bucket: str, key: str, etag: str, begin: int, out: BinaryIO, a
 def _call(method: str, **what: Any) -> dict[str, Any]:
     # A server that takes a request and does not read it to its end would be waited for without this.
     patience = N_ATTEMPTS * (CONNECT_SECONDS + READ_SECONDS) + len(what.get("Body", b"")) / SLOWEST
-    return _system().call_s3(method, timeout=patience, **what)
+    answer: dict[str, Any] = _system().call_s3(method, timeout=patience, **what)
+    return answer
 
 
 def _in_loop(coroutine: Callable[..., Any], *args: Any) -> Any:

@@ -8,10 +8,14 @@ import dataclasses
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from xray.errors import InputError
 from xray.storage.addresses import address_of, is_remote
+
+if TYPE_CHECKING:
+    from xray.storage.mirror import Mirror
+    from xray.storage.staging import Staging
 
 STORE = ("annotations.json", "images.npy", "conversion.json")
 BESIDE_PREDICTIONS = ["probabilities.npy", "probabilities.json"]
@@ -115,8 +119,8 @@ class Places:
 
     def __init__(self, is_first: bool = True) -> None:
         self._is_first = is_first
-        self._mirrors: dict[str, Any] = {}
-        self._outputs: list[Any] = []
+        self._mirrors: dict[str, Mirror] = {}
+        self._outputs: list[Staging] = []
 
     def __enter__(self) -> "Places":
         return self

@@ -93,9 +93,8 @@ class Staging(Mirror):
         for name, file in found.items():
             known, here = self.known.get(name), signature(self.local(name))
             is_here = here is not None and known is not None and known.etag == file.etag
-            if is_here and (not known.is_stand_in or is_never_read(name, found)):
-                continue
-            missing.append(file)
+            if known is None or not is_here or (known.is_stand_in and not is_never_read(name, found)):
+                missing.append(file)
         make_way(self.path, [file.name for file in missing])
         fetched = [file for file in missing if not is_never_read(file.name, found)]
         if fetched:
@@ -181,7 +180,7 @@ class Staging(Mirror):
             opened: dict[str, tuple[BinaryIO, int]] = {}
             for name in vouching:
                 with contextlib.suppress(FileNotFoundError):
-                    file = stack.enter_context(self.local(name).open("rb"))
+                    file: BinaryIO = stack.enter_context(self.local(name).open("rb"))
                     opened[name] = (file, os.fstat(file.fileno()).st_size)
             # By now, others may be newer than what vouches for them, and none is older.
             ordinary = [name for name in self._changed(is_last) if not vouches(name)]
@@ -239,9 +238,8 @@ class Staging(Mirror):
     def _changed(self, is_last: bool) -> list[str]:
         """Names of the files here that differ from what was uploaded."""
         found = []
-        for folder, _, names in (
-            os.walk(self.path) if self.path.is_dir() else [(self.path.parent, [], [self.path.name])]
-        ):
+        alone: list[tuple[str, list[str], list[str]]] = [(str(self.path.parent), [], [self.path.name])]
+        for folder, _, names in os.walk(self.path) if self.path.is_dir() else alone:
             for name in names:
                 path = Path(folder, name)
                 here = signature(path)

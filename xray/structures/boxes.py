@@ -18,7 +18,8 @@ FUSED_SCORES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
 ROWS_A_PART = 50_000
 """Boxes that one thread fuses at a time: enough to outweigh its start, few enough to sort in the cache."""
 
-Part, Result = TypeVar("Part"), TypeVar("Result")
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,8 @@ def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     intersection = overlap.clip(min=0).prod(axis=2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
     union = areas[0][:, None] + areas[1][None, :] - intersection
-    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    iou: np.ndarray = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    return iou
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,14 +137,14 @@ def weighted_boxes_fusion(
     not finite or inverted, and unknown `score` names.
     """
     models = np.asarray(models, dtype=np.int64).reshape(-1)
-    weights = np.asarray(weights, dtype=np.float64).reshape(-1)
-    _check_fusion(table, models, weights, score)
+    weight_of = np.asarray(weights, dtype=np.float64).reshape(-1)
+    _check_fusion(table, models, weight_of, score)
     has_area = ((table.boxes[:, 2:] - table.boxes[:, :2]) > 0).all(axis=1)
     kept = np.flatnonzero((table.scores >= skip_threshold) & has_area)
     by_image = kept[np.argsort(table.images[kept], kind="stable")]
 
     def fuse_images(rows: np.ndarray) -> tuple[BoxTable, np.ndarray, np.ndarray, np.ndarray]:
-        return _fuse_rows(table, rows, models[rows], weights, iou_threshold, FUSED_SCORES.index(score))
+        return _fuse_rows(table, rows, models[rows], weight_of, iou_threshold, FUSED_SCORES.index(score))
 
     parts = _in_threads(fuse_images, _split_at_images(by_image, table.images))
     cluster, n_fused = np.full(len(table), -1, dtype=np.int64), 0
@@ -162,10 +164,11 @@ def _split_at_images(rows: np.ndarray, images: np.ndarray) -> list[np.ndarray]:
 
 def _in_threads(function: Callable[[Part], Result], parts: list[Part]) -> list[Result]:
     """`function` of each part, in order. It has to leave the interpreter free most of the time to gain anything."""
-    if len(parts) < 2 or numba.config.NUMBA_NUM_THREADS < 2:
+    n_threads = min(numba.config.NUMBA_NUM_THREADS, len(parts))  # type: ignore[attr-defined]  # set when it is loaded
+    if n_threads < 2:
         return [function(part) for part in parts]
     # Plain threads rather than numba's own: those abort the process when two threads start them, or after a fork.
-    with ThreadPoolExecutor(min(numba.config.NUMBA_NUM_THREADS, len(parts))) as pool:
+    with ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(function, parts))
 
 

@@ -26,7 +26,8 @@ def mask_findings(
     Returns the boxes in original pixels (scores: mean probability inside), and the COCO RLE at original size of each
     row. Specks below SMALLEST of the radiograph's area are left out, unless a channel has nothing larger.
     """
-    boxes, labels, scores, masks = [], [], [], {}
+    boxes: list[tuple[int, int, int, int]] = []
+    labels, scores, masks = [], [], {}
     for label, channel in zip(categories, probability, strict=True):
         if not (channel > triplet.bottom).any():
             continue

@@ -54,7 +54,8 @@ def encode_mask(segmentation: Any, width: int, height: int, may_be_empty: bool =
 
 def decode_mask(rle: dict[str, Any]) -> np.ndarray:
     """A COCO RLE → (height, width) uint8 of 0 and 1. Raises MaskError where its counts do not fit its size."""
-    return coco_mask.decode(check_run_lengths(rle, *_size_of(rle)))
+    pixels: np.ndarray = coco_mask.decode(check_run_lengths(rle, *_size_of(rle)))
+    return pixels
 
 
 def check_segmentation(segmentation: Any) -> None:
@@ -132,7 +133,8 @@ def check_run_lengths(rle: dict[str, Any], width: int, height: int) -> dict[str,
         raise MaskError(f"run lengths cover {total} of {width * height} pixels", reason)
     if isinstance(counts, str):
         return {"size": [height, width], "counts": counts}
-    return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    compressed: dict[str, Any] = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return compressed
 
 
 def decompress(text: str) -> np.ndarray:

@@ -168,9 +168,9 @@ def _pair(categories: Mapping[int, str], said: str) -> tuple[int, int]:
     # Names may hold the sign, too.
     splits = [("=".join(parts[:at]).strip(), "=".join(parts[at:]).strip()) for at in range(1, len(parts))]
     ids = [[number.get(name, number.get(name.casefold())) for name in split] for split in splits]
-    for pair in ids:
-        if None not in pair:
-            return tuple(sorted(pair))
+    for one, other in ids:
+        if one is not None and other is not None:
+            return min(one, other), max(one, other)
     known = ", ".join(categories.values())
     missing = next((name for name, one in zip(splits[0], ids[0], strict=True) if one is None), said) if splits else said
     raise InputError(f'--swap "{said}": {missing!r} is no category of this dataset; it has {known[:300]}')

@@ -9,6 +9,7 @@ import csv
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -27,8 +28,14 @@ EMPTY = f"{NO_FINDING} 1 0 0 1 1"
 
 FIELDS = "class_id confidence x_min y_min x_max y_max"
 
+
+class _Encoding(TypedDict):
+    encoding: str
+    errors: str
+
+
 # A file name need not be valid Unicode: what the system could not decode goes out as the bytes it came in as.
-ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+ENCODING: _Encoding = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 def write_submission(
@@ -204,7 +211,7 @@ def _check_ids(image_ids: Sequence[str], where: str) -> None:
         seen.add(image_id)
 
 
-def _check_values(table: BoxTable, image_ids: Sequence[str], where: str) -> None:
+def _check_values(table: BoxTable, image_ids: Sequence[str | int], where: str) -> None:
     inside = (table.scores >= 0) & (table.scores <= 1)
     sound = np.isfinite(table.boxes).all(axis=1) & (table.boxes[:, 2:] >= table.boxes[:, :2]).all(axis=1)
     if not inside.all():

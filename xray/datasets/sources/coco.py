@@ -140,8 +140,8 @@ def _parse(content: bytes, file: Path) -> tuple[list[Any], list[Any], list[Any]]
         coco = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not JSON ({error}): give a COCO file") from None
-    lists = [coco.get(key) if isinstance(coco, dict) else None for key in ("images", "annotations", "categories")]
-    if not all(isinstance(entries, list) for entries in lists):
+    lists = coco if isinstance(coco, dict) else {}
+    images, rows, categories = (lists.get(key) for key in ("images", "annotations", "categories"))
+    if not (isinstance(images, list) and isinstance(rows, list) and isinstance(categories, list)):
         raise InputError(f"{file} is not a COCO file: it needs the lists images, annotations and categories")
-    images, rows, categories = lists
     return images, rows, categories

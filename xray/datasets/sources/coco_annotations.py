@@ -80,7 +80,8 @@ def read_annotations(
     number_of_category = {category["source_category_id"]: category["id"] for category in categories}
     takes_crowds = crowds == "keep" or (crowds == "auto" and not _has_true_crowds(rows, categories))
     found = Annotations(BoxTable.empty(), [], [], {}, set(), [])
-    numbers, labels, boxes = [], [], []
+    numbers: list[int] = []
+    labels, boxes = [], []
     seen: dict[tuple[Any, ...], list[int]] = {}
     strays: list[Dropped] = []
     with_annotation: set[int] = set()

@@ -142,7 +142,12 @@ class Images:
         return found | {id(entry): name for entry, name in zip(said, names, strict=True)}
 
     def _image(
-        self, path: str, source_id: str, own_ids: list[int | str], entries: list[dict[str, Any]], patients: dict
+        self,
+        path: str,
+        source_id: str,
+        own_ids: list[int | str],
+        entries: list[dict[str, Any]],
+        patients: dict[int, str | bool | None],
     ) -> SourceImage | None:
         """One file as all its entries describe it; None, which is told, where they cannot be used."""
         try:
@@ -155,7 +160,7 @@ class Images:
         except ValueError as error:
             self._dropped.append(Dropped(path, MALFORMED, detail=str(error)))
             return None
-        people = list(dict.fromkeys(name for name in named if name is not None))
+        people = list(dict.fromkeys(name for name in named if isinstance(name, str)))
         if len(set(sizes)) > 1:
             detail = " and ".join(f"{width} x {height}" for width, height in dict.fromkeys(sizes))
             self._dropped.append(Dropped(path, TWO_SIZES, detail=detail))
@@ -253,7 +258,7 @@ def _is_plain(value: Any) -> bool:
 
 def _list_files(root: Path) -> set[str]:
     """All files under a directory, relative to it, with / between folders; links to folders are followed once."""
-    files = set()
+    files: set[str] = set()
     for folder, _, names in os.walk(root):
         relative = Path(folder).relative_to(root).as_posix()
         files.update(name if relative == "." else f"{relative}/{name}" for name in names)

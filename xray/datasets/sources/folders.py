@@ -6,6 +6,7 @@ a model by. `test/` becomes the split "test".
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -288,7 +289,9 @@ def _copies(files: list[_File], n_threads: int) -> list[list[_File]]:
     groups = [files]
     for n_bytes in (0, _HEAD, None):
         suspects = [file for group in groups for file in group]
-        keys = in_threads(lambda file, n=n_bytes: _key(file.path, n), suspects, n_threads, "looking for copies")
+        keys = in_threads(
+            functools.partial(_key, n_bytes), [file.path for file in suspects], n_threads, "looking for copies"
+        )
         alike: dict[Any, list[_File]] = {}
         for file, key in zip(suspects, keys, strict=True):
             if key is not None:
@@ -297,7 +300,7 @@ def _copies(files: list[_File], n_threads: int) -> list[list[_File]]:
     return groups
 
 
-def _key(path: Path, n_bytes: int | None) -> tuple[int, bytes] | None:
+def _key(n_bytes: int | None, path: Path) -> tuple[int, bytes] | None:
     """Size and hash of the first `n_bytes` of a file, of all if None; None where it is empty or cannot be read."""
     try:
         size = os.path.getsize(path)

@@ -289,7 +289,8 @@ def _judge(
     if isinstance(outcome, Failed):
         return None, [Dropped(pair.image.file_name, reasons.UNREADABLE, detail=outcome.reason)]
     (width, height), masks = outcome
-    found, specks = [], []
+    found: list[Region] = []
+    specks = []
     for (_, path), mask in zip(pair.masks, masks, strict=True):
         name = _relative(path, root)
         if mask.size is None:

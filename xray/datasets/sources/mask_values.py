@@ -62,12 +62,11 @@ def read_values(path: Path | str) -> MaskValues:
     n, shape = len(stored.names), stored.places.shape
     if n == 1:
         is_mask = _is_drawn(stored)
-        labels = np.full(shape, int(is_mask), dtype=np.uint8)
         tones = (
             {0: BLACK, 255: WHITE}.get(int(stored.levels[0]), "") if (stored.colours == stored.levels[0]).all() else ""
         )
         own = (tuple(stored.names), tuple(stored.keys)) if is_mask else ((), ())
-        return MaskValues(labels, *own, tones)
+        return MaskValues(np.full(shape, int(is_mask), dtype=np.uint8), *own, tones)
     edges = [stored.places[[0, -1]].ravel(), stored.places[:, [0, -1]].ravel()]
     border = np.bincount(np.concatenate(edges), minlength=n) / (2 * sum(shape))
     is_chosen = np.ones(2, dtype=bool) if n == 2 and not stored.is_lossy else _chosen(stored)
@@ -89,9 +88,10 @@ def read_values(path: Path | str) -> MaskValues:
     labels[drawn] = np.arange(1, len(drawn) + 1)
     shades = np.flatnonzero(~is_drawn & ~is_background)
     labels[shades] = labels[_nearest(stored, shades, np.flatnonzero(is_drawn | (is_chosen & is_background)))]
-    names, keys = ([given[place] for place in drawn.tolist()] for given in (stored.names, stored.keys))
+    names = tuple(stored.names[place] for place in drawn.tolist())
+    keys = tuple(stored.keys[place] for place in drawn.tolist())
     tones = _tones(stored, drawn, on_white)
-    return MaskValues(look_up(labels, stored.places), tuple(names), tuple(keys), tones, has_void)
+    return MaskValues(look_up(labels, stored.places), names, keys, tones, has_void)
 
 
 def looks_like_mask(path: Path) -> bool:
@@ -125,7 +125,7 @@ def _background(stored: StoredValues, is_chosen: np.ndarray, border: np.ndarray)
     """(N,) the values of the background, and whether it is white; None where it cannot be told."""
     near = _NEAR if stored.is_lossy and stored.levels.max() > FEW else 0
     is_black = (stored.colours <= near).all(axis=1) & ~stored.is_clear
-    is_white = (stored.colours >= 255 - near).all(axis=1)
+    is_white: np.ndarray = np.all(stored.colours >= 255 - near, axis=1)
     if stored.is_clear.any():
         # Black is what was drawn where there is nothing else.
         is_mask = is_chosen & ~is_black & ~stored.is_clear

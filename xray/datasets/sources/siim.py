@@ -170,8 +170,8 @@ def read_siim(
     else:
         items = _table_items(root, kind, tables, gathered.dropped, gathered.warnings)
     if mask_size is not None and kind == "runs":
-        square = {"width": mask_size, "height": mask_size}
-        items = [dataclasses.replace(item, image=dataclasses.replace(item.image, **square)) for item in items]
+        images = [dataclasses.replace(item.image, width=mask_size, height=mask_size) for item in items]
+        items = [dataclasses.replace(item, image=image) for item, image in zip(items, images, strict=True)]
     outcomes = _outcomes(root, kind, items, dialect, mask_size, n_workers)
     if kind == "runs":
         _check_dialect(root / tables[0].name, outcomes, dialect, mask_size)
@@ -193,8 +193,7 @@ def _outcomes(
     with_mask = [item for item in items if (item.mask if kind == "pictures" else not _is_negative(kind, item))]
     if kind == "pictures":
         pictures = [Pictures(item.image.path, ((1, item.mask),)) for item in with_mask if item.mask]
-        read = in_processes(read_pictures, pictures, n_workers, _file_name, "reading masks")
-        outcomes = list(read)
+        outcomes = list(in_processes(read_pictures, pictures, n_workers, _file_name, "reading masks"))
         unclear = unclear_tones(mask for one in outcomes if not isinstance(one, Failed) for mask in one[1])
         judged = [_judge_picture(root, item, one, unclear) for item, one in zip(with_mask, outcomes, strict=True)]
     else:

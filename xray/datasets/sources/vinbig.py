@@ -130,8 +130,8 @@ def _join(parts: list[Source]) -> Source:
 
 def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> Source:
     table, content = read_table(check_inside(root / table_name, root), NEEDED, ("rad_id", "class_name"))
-    for name in ("rad_id", "class_name"):
-        table[name] = table.get(name, "")
+    for column in ("rad_id", "class_name"):
+        table[column] = table.get(column, "")
     table["class_name"] = _each(table["class_name"], lambda name: _AS_WRITTEN.get(name.casefold(), name))
     dropped: list[Dropped] = []
     warnings: list[RunWarning] = []
@@ -154,7 +154,8 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
             f"the boxes are: put {split}_meta.csv (columns image_id,dim0,dim1) there, or width,height into {table_name}"
         )
     has_box, has_lost = (np.bincount(image_of[rows[name]], minlength=len(ids)) > 0 for name in ("is_box", "is_lost"))
-    images, number_of = [], np.full(len(ids), -1, dtype=np.int64)
+    images: list[SourceImage] = []
+    number_of = np.full(len(ids), -1, dtype=np.int64)
     read_by = _readers_of_images(table, image_of, len(ids))
     for number, image_id in enumerate(ids):
         name = image_id if table_only else resolved.names.get(image_id)
@@ -300,7 +301,8 @@ def _readers_of_images(table: pd.DataFrame, image_of: np.ndarray, n_images: int)
 def _each(column: pd.Series, change: Callable[[str], str]) -> np.ndarray:
     """A column with each of its texts changed, once for all rows that have it."""
     texts, row_of = _factorize(column)
-    return np.array([*map(change, texts), ""], dtype=object)[row_of]
+    changed: np.ndarray = np.array([*map(change, texts), ""], dtype=object)[row_of]
+    return changed
 
 
 def _factorize(column: pd.Series) -> tuple[list[str], np.ndarray]:
