@@ -91,7 +91,7 @@ def _renamed(store: Store, predictions: Predictions, name: str, ids: ImageIds) -
 
 def _checked_masks(store: Store, predictions: Predictions, rows: list[int], name: str) -> dict[int, dict[str, Any]]:
     """The masks as compressed run lengths of their radiographs' sizes; they may be empty. Raises InputError."""
-    masks = {}
+    masks: dict[int, dict[str, Any]] = {}
     for number, mask in predictions.masks.items():
         row = rows[predictions.table.images[number]]
         if row < 0:

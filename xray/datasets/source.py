@@ -118,7 +118,7 @@ class Source:
     squashed: bool = False
 
 
-def snap(boxes: np.ndarray, grid: int = GRID) -> np.ndarray:
+def snap(boxes: np.ndarray, grid: float = GRID) -> np.ndarray:
     """Coordinates rounded to 1/`grid` pixel: to x, y, width, height and back they then stay the same to the bit."""
     return np.round(np.asarray(boxes, dtype=np.float64) * grid) / grid
 

@@ -71,7 +71,8 @@ def box_around(segmentation: Any) -> list[float]:
     if isinstance(segmentation, list):
         points = np.concatenate(_check_polygons(segmentation)).reshape(-1, 2)
         return [*points.min(axis=0).tolist(), *np.ptp(points, axis=0).tolist()]
-    return coco_mask.toBbox(check_run_lengths(segmentation, *_size_of(segmentation))).tolist()
+    box: list[float] = coco_mask.toBbox(check_run_lengths(segmentation, *_size_of(segmentation))).tolist()
+    return box
 
 
 def _check_polygons(polygons: list[Any]) -> list[list[float]]:
