@@ -598,3 +598,9 @@ def test_real_radiographs(shared_data, tmp_path):
     coco = COCO(str(shared_data / "chest-open" / "annotations.json"))
     for row in list(store.masks)[::50]:
         np.testing.assert_array_equal(decode_mask(store.masks[row]), coco.annToMask(truth["annotations"][row]))
+
+
+@pytest.mark.parametrize("key", ["patient", "patient_id", "PatientID", "Subject ID"])
+def test_patients_under_any_key(raw, key):
+    write(raw, [image(1, **{key: 7}), image(2, **{key: "7.0"}), image(3), image(4, **{key: ""})], [box(1, 1)])
+    assert [found.patient for found in read_coco(raw).images] == ["7", "7", None, None]

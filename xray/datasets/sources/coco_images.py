@@ -9,6 +9,7 @@ from typing import Any
 from xray.datasets import source as reasons
 from xray.datasets.naming import source_ids
 from xray.datasets.source import Dropped, SourceImage
+from xray.datasets.sources.patients import patient_in
 from xray.errors import InputError
 from xray.radiographs.attributes import ATTRIBUTES, age_band
 from xray.radiographs.canvas import MAX_PIXELS
@@ -134,11 +135,11 @@ class Images:
         said, found = [], {}
         for entry in entries:
             try:
-                identity(entry.get("patient"))
+                identity(patient_in(entry))
                 said.append(entry)
             except ValueError:
                 found[id(entry)] = False
-        names = one_spelling(entry.get("patient") for entry in said)
+        names = one_spelling(patient_in(entry) for entry in said)
         return found | {id(entry): name for entry, name in zip(said, names, strict=True)}
 
     def _image(
@@ -155,7 +156,7 @@ class Images:
             named = [patients[id(entry)] for entry in entries]
             if False in named:
                 faulty = next(entry for entry in entries if patients[id(entry)] is False)
-                raise ValueError(f"its patient, {shown(faulty['patient'])}, is neither number nor text")
+                raise ValueError(f"its patient, {shown(patient_in(faulty))}, is neither number nor text")
             readers = tuple(dict.fromkeys(name for entry in entries for name in names_in(entry.get("readers"))))
         except ValueError as error:
             self._dropped.append(Dropped(path, MALFORMED, detail=str(error)))

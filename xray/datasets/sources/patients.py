@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,19 @@ PATIENT_UNKNOWN = "patient unknown"
 _NAME_COLUMNS = (
     "filename", "imageid", "imageindex", "imagename", "imagepath", "filepath", "path", "file", "image", "id",
 )  # fmt: skip
-_PATIENT_COLUMNS = ("patient", "patientid", "subject", "subjectid")
+PATIENT_COLUMNS = ("patient", "patientid", "subject", "subjectid")
 """Columns in the order in which they are looked for, without case and punctuation."""
 
 _WHOLE, _BARE, _LOOSE = range(3)
 """How a row names a file: by its whole name, by its path without the suffix, or in another way that may mean it."""
+
+
+def patient_in(entry: Mapping[str, Any]) -> Any:
+    """What an entry of a COCO file says of its patient, whatever it is called: patient, patient_id, "Subject ID"."""
+    if "patient" in entry:
+        return entry["patient"]
+    named = {plain_name(key): key for key in reversed(list(entry))}
+    return next((entry[named[name]] for name in PATIENT_COLUMNS if name in named), None)
 
 
 def name_patients(
@@ -81,7 +89,7 @@ def _read(path: Path) -> tuple[list[tuple[str, str]], bytes]:
         try:
             content = path.read_bytes()
             entries = json.loads(content)["images"]
-            rows = [(text_of(entry["file_name"]), entry.get("patient")) for entry in entries]
+            rows = [(text_of(entry["file_name"]), patient_in(entry)) for entry in entries]
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}): check --patients") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -90,7 +98,7 @@ def _read(path: Path) -> tuple[list[tuple[str, str]], bytes]:
         table, content = read_table(path)
         own = {plain_name(name): name for name in reversed(list(table.columns)) if name != "line"}
         column = next((own[name] for name in _NAME_COLUMNS if name in own), None)
-        patient = next((own[name] for name in _PATIENT_COLUMNS if name in own), None)
+        patient = next((own[name] for name in PATIENT_COLUMNS if name in own), None)
         if column is None or patient is None:
             found = ", ".join(name for name in table.columns if name != "line")
             raise InputError(f"{path} needs the columns file_name and patient (found {found})")
