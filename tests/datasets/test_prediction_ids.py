@@ -369,3 +369,23 @@ def test_numbers_beside_a_dataset_without_a_coco_file(vinbig):
         read(0, ids="coco")
     with pytest.raises(InputError, match=r"--category-ids source: .* has no category ids of its source"):
         read(5, category_ids="source")
+
+
+def test_small_boxes_between_the_grid_score_as_in_the_file(tmp_path):
+    """On boxes of a few pixels with many decimals an IoU passes a threshold for the last of them."""
+    case = Case(tmp_path, names=[f"r{n}.png" for n in range(N)])
+    random = np.random.default_rng(3)
+    for annotation, result in zip(case.truth["annotations"], case.results, strict=True):
+        x, y, width, height = random.uniform(1, 9, 4).tolist()
+        annotation["bbox"], result["bbox"] = [x, y, width, height], [x, y, width, height * 0.75002]
+    (tmp_path / "raw" / "annotations.json").write_text(json.dumps(case.truth))
+    convert_coco(tmp_path / "raw", tmp_path / "data", image_size=32, n_folds=2, n_workers=0, overwrite=True)
+    case.store = open_store(tmp_path / "data", pixels=False)
+    np.testing.assert_allclose(case.ours(), case.theirs(), atol=1e-9)
+    assert case.theirs()[2] == 1
+
+
+def test_no_finding_by_the_sources_own_number(tmp_path):
+    categories = ({"id": 0, "name": "Nodule"}, {"id": 14, "name": "No finding"})
+    case = Case(tmp_path, categories=categories, used=[0])
+    assert labels(case, row(1, 0), row(2, 14, bbox=[0, 0, 1, 1])) == [("r0", 1), ("r1", 15)]

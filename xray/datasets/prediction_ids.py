@@ -240,6 +240,10 @@ def _labels(store: Store, predictions: Predictions, name: str, category_ids: Cat
         chosen = (
             _numbered(store, numberings, used, name, meaning) if category_ids == "auto" else numberings[category_ids]
         )
+    # VinBigData's "No finding", by whatever number the source calls it.
+    is_blank = (table.boxes == NO_FINDING_BOX).all(axis=1)
+    blank = [label for label in used if label not in chosen and is_blank[table.labels == label].all()]
+    chosen = chosen | dict.fromkeys(blank, NO_FINDING_CATEGORY)
     unknown = [label for label in used if label not in chosen]
     if unknown:
         known = sorted(number for number, category in chosen.items() if category in store.categories)

@@ -171,10 +171,12 @@ def fuse_readers(
     fused_readers = [tuple(drawn_by[start:stop]) for start, stop in itertools.pairwise(bounds)]
 
     passed = np.flatnonzero(~np.asarray(fusable, dtype=bool))
-    everything = BoxTable.concatenate([fused.table, boxes.select(passed)])
+    everything = BoxTable.concatenate(
+        [dataclasses.replace(fused.table, boxes=snap(fused.table.boxes)), boxes.select(passed)]
+    )
     origin = np.concatenate([np.full(len(fused.table), -1, dtype=np.int64), passed])
     by = [*fused_readers, *(readers[row] for row in passed.tolist())]
     order = np.argsort(everything.images, kind="stable")
     ones = np.ones(len(order))
-    result = BoxTable(everything.images[order], everything.labels[order], snap(everything.boxes[order]), ones)
+    result = BoxTable(everything.images[order], everything.labels[order], everything.boxes[order], ones)
     return result, [by[row] for row in order.tolist()], origin[order]
