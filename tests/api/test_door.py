@@ -18,8 +18,8 @@ own = {name for name in set(sys.modules) - before if name.partition(".")[0] not 
 print(sorted(own))
 xray.read_radiograph
 print(sorted({"torch", "pandas", "matplotlib"} & set(sys.modules)))
-xray.open_dataset, xray.InputError
-print(sorted({"torch", "pandas", "matplotlib"} & set(sys.modules)))
+xray.open_dataset, xray.Results, xray.evaluate, xray.fuse
+print(sorted({"torch", "matplotlib"} & set(sys.modules)))
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import xray
-from xray.api.radiographs import Origin
+from xray.api.origin import Origin
 from xray.api.results import Finder, Result, Results
 from xray.errors import InputError
 from xray.structures.boxes import BoxTable

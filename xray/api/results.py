@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from xray.api.radiographs import Origin
+from xray.api.origin import Origin
 from xray.errors import InputError, need
 from xray.findings import NO_FINDING_NAME
 from xray.outputs.pictures.findings import draw_findings, rows_of
@@ -179,10 +179,9 @@ class Result:
 
     def picture(self, threshold: float = 0.3, max_side: int = 1600) -> np.ndarray:
         """What `plot` shows, as (h, w, 3) uint8 RGB."""
-        categories = self.finder.categories
-        return draw_findings(
-            self.pixels, self.rows, self.rles, categories, self.id, threshold=threshold, max_side=max_side
-        )
+        sides = {"max_side": max_side, "min_side": min(512, max_side)}
+        own = (self.rows, self.rles, self.finder.categories)
+        return draw_findings(self.pixels, *own, title=self.id, threshold=threshold, **sides)
 
     def save(
         self,
@@ -340,16 +339,17 @@ class Results(Sequence[Result]):
         """The same with those findings alone that score at least `threshold`, in [0, 1]."""
         return Results([result.above(threshold) for result in self], self.failures, self.passed_over)
 
-    def plot(self, threshold: float = 0.3, columns: int = 4, most: int = SHOWN) -> "Figure":
+    def plot(self, threshold: float = 0.3, columns: int = 4, most: int = SHOWN, side: int = 512) -> "Figure":
         """A matplotlib figure with the first `most` radiographs and their findings, `columns` in a row.
 
-        threshold: lowest score, in [0, 1], of the findings that are drawn. Raises InputError as `Result.pixels` does.
+        threshold: lowest score, in [0, 1], of the findings that are drawn. side: pixels of the longer side of each.
+        Raises InputError as `Result.pixels` does.
         """
         from xray.api.figures import figure_of
 
         if not len(self):
             raise InputError("there is no radiograph to draw: see failures")
-        pictures = [result.picture(threshold, max_side=512) for result in self._results[:most]]
+        pictures = [result.picture(threshold, max_side=side) for result in self._results[:most]]
         return figure_of(draw_contact_sheet(pictures, min(columns, len(pictures))))
 
     def save(
