@@ -64,6 +64,9 @@ def test_a_dataset_directory(vinbig_store):
     items = list(found.decode(store.canvas_size))
     np.testing.assert_array_equal(items[3].canvas, store.images[3])
     assert found.origin(items[3]).pixels().shape == (items[3].height, items[3].width)
+    assert given(store).ids == found.ids
+    with pytest.raises(InputError, match="was opened without its pixels"):
+        given(open_store(vinbig_store, pixels=False))
 
 
 def test_an_array_is_copied_and_named_by_its_number(tmp_path):

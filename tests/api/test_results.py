@@ -38,7 +38,7 @@ def result():
         id="a/b",
         size=(80, 60),
         rows=BoxTable.of([0, 0, 0], [13, 9, 15], BOXES, [0.9, 0.2, 0.25]),
-        rles={0: rle(MASK)},
+        segmentations={0: rle(MASK)},
         classified={"abnormal": 0.75},
         finder=Finder({9: "Nodule/Mass", 13: "Pneumothorax"}, has_masks=True),
         origin=Origin(array=np.full((60, 80), 90, dtype=np.uint8)),
@@ -66,14 +66,18 @@ def test_what_it_says(result):
 def test_above_keeps_masks_and_the_probability_of_normal(result):
     kept = result.above(0.5)
     assert (kept.names, kept.normal, len(kept.masks)) == (["Pneumothorax"], 0.25, 1)
-    swapped = dataclasses.replace(result, rows=result.rows.select(np.array([1, 0, 2])), rles={1: rle(MASK)})
+    swapped = dataclasses.replace(result, rows=result.rows.select(np.array([1, 0, 2])), segmentations={1: rle(MASK)})
     np.testing.assert_array_equal(swapped.above(0.5).masks, [MASK])
+    # "No finding" is no box, wherever its row stands.
+    first = dataclasses.replace(result, rows=result.rows.select(np.array([2, 0, 1])), segmentations={1: rle(MASK)})
+    assert first.rles == {0: rle(MASK)}
+    assert first.above(0.5).rles == {0: rle(MASK)}
     assert Results([result]).above(0.95)[0].masks.shape == (0, 60, 80)
 
 
 def test_without_a_segmenter_there_are_no_masks(result):
     finder = dataclasses.replace(result.finder, has_masks=False)
-    assert dataclasses.replace(result, finder=finder, rles={}).masks is None
+    assert dataclasses.replace(result, finder=finder, segmentations={}).masks is None
 
 
 def test_category_15_of_another_dataset_is_a_finding(result):
@@ -91,7 +95,7 @@ def test_a_probability_map_comes_in_original_pixels(result):
 
 
 def test_several(result):
-    empty = dataclasses.replace(result, id="c", rows=BoxTable.empty(), rles={}, classified={})
+    empty = dataclasses.replace(result, id="c", rows=BoxTable.empty(), segmentations={}, classified={})
     results = Results([result, empty], {"d.png": "d.png: the file is empty"})
     assert repr(results) == "<xray.Results: 2 radiographs, 2 findings, 1 could not be read>"
     assert results["c"] is results[1] is results[-1] is list(results)[1]
@@ -213,7 +217,11 @@ def test_supervision_gets_the_fields_of_its_detections(result, monkeypatch):
 
 def test_the_real_supervision_takes_and_draws_them(result):
     supervision = pytest.importorskip("supervision")
-    for one in (result, result.above(0.95), dataclasses.replace(result, finder=Finder({13: "a"}, False), rles={})):
+    for one in (
+        result,
+        result.above(0.95),
+        dataclasses.replace(result, finder=Finder({13: "a"}, False), segmentations={}),
+    ):
         found = one.to_supervision()
         assert isinstance(found, supervision.Detections)
         assert len(found) == len(one)

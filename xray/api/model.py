@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from xray.api.radiographs import Given, given
 from xray.api.results import Finder, Result, Results
+from xray.datasets.store import Store
 from xray.errors import InputError, need
 from xray.inference.pipeline import Pipeline, load_pipeline
 from xray.inference.precision import CPU_BATCH, lowered
@@ -121,7 +122,7 @@ class Model:
     @overload
     def __call__(self, x: str | os.PathLike[str], **options: Any) -> Any: ...
     @overload
-    def __call__(self, x: list[Any] | tuple[Any, ...], **options: Any) -> Results: ...
+    def __call__(self, x: list[Any] | tuple[Any, ...] | Store, **options: Any) -> Results: ...
     def __call__(self, x: Any, **options: Any) -> Result | Results:
         """`predict`."""
         found: Result | Results = self.predict(x, **options)
@@ -137,7 +138,12 @@ class Model:
     ) -> Any: ...
     @overload
     def predict(
-        self, x: list[Any] | tuple[Any, ...], *, ids: Sequence[str] | None = ..., sizes: str = ..., maps: bool = ...
+        self,
+        x: list[Any] | tuple[Any, ...] | Store,
+        *,
+        ids: Sequence[str] | None = ...,
+        sizes: str = ...,
+        maps: bool = ...,
     ) -> Results: ...
     def predict(
         self, x: Any, *, ids: Sequence[str] | None = None, sizes: str = "", maps: bool = False
@@ -147,7 +153,7 @@ class Model:
         x: one of
 
         - a path: of a DICOM, PNG or JPEG file (a Result), or of a folder, which is searched through, or a dataset
-          directory (Results). Files of a folder that cannot be read are named in `Results.failures`.
+          directory, or one that is open (Results). Files of a folder that cannot be read are named in `Results.failures`.
         - an array (H, W), uint8 or uint16, display grey where 0 is black; white of uint16 is 65535, or 2^k - 1 where
           all values fit into k = 8, 10, 12 or 14 bits, as of 16-bit PNG files.
         - a `pydicom.Dataset` with pixel data, which is read as a file would be.
@@ -188,7 +194,7 @@ class Model:
                         id=radiographs.ids[item.index],
                         size=(item.width, item.height),
                         rows=table,
-                        rles=masks,
+                        segmentations=masks,
                         classified={label: float(column[number]) for label, column in found.labels.items()},
                         finder=self._finder,
                         origin=radiographs.origin(item),

@@ -18,7 +18,7 @@ from xray.api.origin import Origin
 from xray.datasets.inputs import Inputs, open_inputs
 from xray.datasets.naming import source_ids
 from xray.datasets.originals import find_originals
-from xray.datasets.store import is_store
+from xray.datasets.store import Store, is_store
 from xray.errors import InputError
 from xray.inference.streaming import ahead, radiographs
 from xray.outputs.dicom.objects import reduced
@@ -63,6 +63,11 @@ def given(x: Any, ids: Sequence[str] | None = None, sizes: str = "") -> Given:
     """
     if isinstance(x, (str, os.PathLike)):
         found = _of_path(_local(x), sizes)
+    elif isinstance(x, Store):
+        if x.images is None:
+            raise InputError(f"{x.path} was opened without its pixels: open it with xray.open_dataset")
+        ids_of_rows = tuple(record["source_id"] for record in x.records)
+        found = _of_store(Inputs(ids_of_rows, store=x, rows=np.arange(len(x))))
     elif isinstance(x, (np.ndarray, Dataset)):
         found = _of_objects([x], is_single=True)
     elif isinstance(x, Iterable) and not isinstance(x, (bytes, dict)):
@@ -90,9 +95,13 @@ def _of_path(path: Path, sizes: str) -> Given:
     if not path.exists():
         raise InputError(f"there is nothing at {path}: give a radiograph, or a folder of them")
     inputs = open_inputs(path, sizes=sizes)
-    if not is_store(path):
-        root = path if path.is_dir() else path.parent
-        return _of_inputs(inputs, root, is_single=path.is_file())
+    if is_store(path):
+        return _of_store(inputs)
+    root = path if path.is_dir() else path.parent
+    return _of_inputs(inputs, root, is_single=path.is_file())
+
+
+def _of_store(inputs: Inputs) -> Given:
     rows = [] if inputs.rows is None else inputs.rows.tolist()
     return Given(
         ids=inputs.ids,

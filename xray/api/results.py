@@ -55,15 +55,15 @@ class Result:
     id: name of the radiograph. size: its (width, height) in original pixels; None where only a file of predictions
     tells of it. warnings: what its user should know although it was read.
 
-    rows, rles, classified, maps: what was found as it came: rows, "No finding" among them; row → COCO RLE; label of a
-    classifier → probability; (K, S, S) uint8 maps on the canvas. finder: what found it. origin: where the radiograph
-    came from.
+    rows, segmentations, classified, maps: what was found as it came. The rows, "No finding" among them; row → COCO RLE;
+    label of a classifier → probability; (K, S, S) uint8 maps on the canvas. finder: what found it. origin: where the
+    radiograph came from.
     """
 
     id: str
     size: tuple[int, int] | None
     rows: BoxTable
-    rles: Mapping[int, dict[str, Any]]
+    segmentations: Mapping[int, dict[str, Any]]
     classified: Mapping[str, float]
     finder: Finder
     origin: Origin = dataclasses.field(default_factory=Origin)
@@ -117,10 +117,18 @@ class Result:
         if not self.finder.has_masks or self._mask_shape is None:
             return None
         masks = np.zeros((len(self), *self._mask_shape), dtype=bool)
-        for place, row in enumerate(self._shown.tolist()):
-            if row in self.rles:
-                masks[place] = decode_mask(dict(self.rles[row]))
+        for place, rle in self.rles.items():
+            masks[place] = decode_mask(rle)
         return masks
+
+    @property
+    def rles(self) -> dict[int, dict[str, Any]]:
+        """Number of a box, 0 to n - 1, → its mask as COCO run lengths, {"size": [height, width], "counts": str}."""
+        return {
+            place: dict(self.segmentations[row])
+            for place, row in enumerate(self._shown.tolist())
+            if row in self.segmentations
+        }
 
     @property
     def normal(self) -> float | None:
@@ -164,8 +172,10 @@ class Result:
     def above(self, threshold: float) -> "Result":
         """The same with those findings alone that score at least `threshold`, in [0, 1]."""
         kept = np.flatnonzero((self.rows.scores >= threshold) | self._is_no_finding)
-        rles = {place: self.rles[row] for place, row in enumerate(kept.tolist()) if row in self.rles}
-        return dataclasses.replace(self, rows=self.rows.select(kept), rles=rles)
+        segmentations = {
+            place: self.segmentations[row] for place, row in enumerate(kept.tolist()) if row in self.segmentations
+        }
+        return dataclasses.replace(self, rows=self.rows.select(kept), segmentations=segmentations)
 
     def plot(self, threshold: float = 0.3, max_side: int = 1600) -> "Figure":
         """A matplotlib figure of the radiograph with its findings, a pixel of the picture for a pixel of the figure.
@@ -179,9 +189,16 @@ class Result:
 
     def picture(self, threshold: float = 0.3, max_side: int = 1600) -> np.ndarray:
         """What `plot` shows, as (h, w, 3) uint8 RGB."""
-        sides = {"max_side": max_side, "min_side": min(512, max_side)}
-        own = (self.rows, self.rles, self.finder.categories)
-        return draw_findings(self.pixels, *own, title=self.id, threshold=threshold, **sides)
+        return draw_findings(
+            self.pixels,
+            self.rows,
+            self.segmentations,
+            self.finder.categories,
+            title=self.id,
+            threshold=threshold,
+            max_side=max_side,
+            min_side=min(512, max_side),
+        )
 
     def save(
         self,
@@ -258,7 +275,7 @@ class Result:
     def _mask_shape(self) -> tuple[int, int] | None:
         if self.size is not None:
             return self.size[1], self.size[0]
-        return next((tuple(rle["size"]) for rle in self.rles.values()), None)
+        return next((tuple(rle["size"]) for rle in self.segmentations.values()), None)
 
 
 class Results(Sequence[Result]):
@@ -331,7 +348,7 @@ class Results(Sequence[Result]):
         for number, result in enumerate(self):
             rows = result.rows
             tables.append(dataclasses.replace(rows, images=np.full(len(rows), number, dtype=np.int64)))
-            masks |= {n + row: dict(rle) for row, rle in result.rles.items()}
+            masks |= {n + row: dict(rle) for row, rle in result.segmentations.items()}
             n += len(rows)
         return Predictions(tuple(self.ids), BoxTable.concatenate(tables), masks)
 
@@ -423,7 +440,7 @@ def _save_overlay(folder: Path, result: Result, threshold: float) -> Path:
     from xray.outputs.results import save_overlay
 
     path = inside(folder, f"overlays/{safe_path(result.id)}.png")
-    own = (result.rows, result.rles, result.finder.categories)
+    own = (result.rows, result.segmentations, result.finder.categories)
     save_overlay(path, result.id, result.pixels, *own, truth=None, threshold=threshold)
     return path
 
@@ -461,7 +478,7 @@ def _save_objects(folder: Path, result: Result, objects: "DicomResults", referen
     if reference is None:
         return []
     written = []
-    for kind, found in objects.of(reference, result.rows, result.rles, result.classified).items():
+    for kind, found in objects.of(reference, result.rows, result.segmentations, result.classified).items():
         written.append(object_path(folder, kind, result.id))
         save_object(written[-1], found)
     return written
