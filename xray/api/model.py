@@ -153,7 +153,8 @@ class Model:
         x: one of
 
         - a path: of a DICOM, PNG or JPEG file (a Result), or of a folder, which is searched through, or a dataset
-          directory, or one that is open (Results). Files of a folder that cannot be read are named in `Results.failures`.
+          directory (Results), which may also be one that `open_dataset` opened. Files of a folder that cannot be read
+          are named in `Results.failures`.
         - an array (H, W), uint8 or uint16, display grey where 0 is black; white of uint16 is 65535, or 2^k - 1 where
           all values fit into k = 8, 10, 12 or 14 bits, as of 16-bit PNG files.
         - a `pydicom.Dataset` with pixel data, which is read as a file would be.
