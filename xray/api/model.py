@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -71,7 +72,10 @@ def load(
         place = resolve_device(device)
         dtype = inference_precision(precision, place) or torch.float32
     chosen = Triplet(*triplet) if triplet else None
-    pipeline = load_pipeline(paths, place, tta, gate, gate_threshold, chosen, prune, runtime)
+    with warnings.catch_warnings():
+        # Of tqdm, which a library imports: in a notebook without ipywidgets. No bar is to be shown.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        pipeline = load_pipeline(paths, place, tta, gate, gate_threshold, chosen, prune, runtime)
     return Model(lowered(pipeline, dtype), paths, batch_size)
 
 
