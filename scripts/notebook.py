@@ -1,8 +1,9 @@
-"""Executes notebooks/kaggle.ipynb on phantoms, and keeps its outputs in it.
+"""Executes a notebook on phantoms, and keeps its outputs in it.
 
-    python scripts/notebook.py
+    python scripts/notebook.py          notebooks/kaggle.ipynb, on phantoms that it draws
+    python scripts/notebook.py api      notebooks/api.ipynb, on what `make demo` left
 
-Its code cells are run as they are, with XRAY_ variables that name folders of a temporary directory.
+Code cells are run as they are, with XRAY_ variables that name folders of a temporary directory.
 """
 
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "notebooks" / "kaggle.ipynb"
+API_NOTEBOOK = ROOT / "notebooks" / "api.ipynb"
 SECONDS = 1200
 """For one cell."""
 
@@ -27,12 +29,22 @@ def draw(folder: Path, n_train: int, n_test: int, size: int) -> None:
 
 
 def execute(notebook: Any, folder: Path, n_epochs: int) -> None:
-    """Runs a notebook, in place, with `folder` for Kaggle's. Raises nbclient's CellExecutionError."""
-    from nbclient import NotebookClient
-
-    # Relative, so that outputs name no folder of this machine. The kernel is this Python's.
+    """Runs Kaggle's notebook, in place, with `folder` for Kaggle's. Raises nbclient's CellExecutionError."""
+    # Relative, so that outputs name no folder of this machine.
     variables = {"XRAY_INPUT": "input/vinbig", "XRAY_OFFLINE": "offline", "XRAY_PREVIOUS": "previous"}
     variables |= {"XRAY_WORKING": ".", "XRAY_QUICK": str(n_epochs), "MPLBACKEND": "agg"}
+    _execute(notebook, folder, variables)
+
+
+def execute_api(notebook: Any, folder: Path) -> None:
+    """Runs the API's notebook, in place, with the demo in `folder`/demo. Raises nbclient's CellExecutionError."""
+    _execute(notebook, folder, {"XRAY_DEMO": "demo", "PYTHONPATH": str(ROOT)})
+
+
+def _execute(notebook: Any, folder: Path, variables: dict[str, str]) -> None:
+    from nbclient import NotebookClient
+
+    # The kernel is this Python's.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     client = NotebookClient(
         notebook,
@@ -45,20 +57,25 @@ def execute(notebook: Any, folder: Path, n_epochs: int) -> None:
 
 
 def main() -> int:
-    """Executes the notebook and writes it back."""
+    """Executes a notebook and writes it back."""
     import nbformat
 
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    path = API_NOTEBOOK if sys.argv[1:] == ["api"] else NOTEBOOK
+    notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as temporary:
-        draw(Path(temporary), 120, 8, 256)
-        execute(notebook, Path(temporary), 8)
+        if path == API_NOTEBOOK:
+            Path(temporary, "demo").symlink_to(ROOT / "demo")
+            execute_api(notebook, Path(temporary))
+        else:
+            draw(Path(temporary), 120, 8, 256)
+            execute(notebook, Path(temporary), 8)
     # What the kernel says of itself differs between machines.
     notebook.metadata["language_info"] = {"name": "python"}
     text = nbformat.writes(notebook)
     if found := re.search(r"/tmp/|/home/|/root/|/work/", text):
         raise SystemExit(f"an output names a folder of this machine ({found[0]}): it was not kept")
-    NOTEBOOK.write_text(text + "\n")
-    print(f"{NOTEBOOK}: {len(text) / 1e6:.2f} MB")
+    path.write_text(text + "\n")
+    print(f"{path}: {len(text) / 1e6:.2f} MB")
     return 0
 
 

@@ -31,7 +31,10 @@ USED_WITHOUT_IMPORT = {
     "pyarrow": "Ray Data's tables",
     "ruff": "make lint",
 }
-OPTIONAL_PEERS = {"ultralytics": "AGPL-3.0: tools/benchmark.py measures it only where somebody has installed it"}
+OPTIONAL_PEERS = {
+    "supervision": "results become its detections where somebody has installed it",
+    "ultralytics": "AGPL-3.0: tools/benchmark.py measures it only where somebody has installed it",
+}
 
 UNSAFE = [
     ("lightning", "2.6.2", "malicious upload, GHSA-w37p-236h-pfx3"),
@@ -271,7 +274,9 @@ def test_no_exception_outlives_its_reason():
     assert set(USED_WITHOUT_IMPORT) <= set(everything_declared())
     assert not set(USED_WITHOUT_IMPORT) & (distributions("xray") | distributions("tools"))
     assert not set(OPTIONAL_PEERS) & set(everything_declared())
-    assert set(OPTIONAL_PEERS) <= {module for module, _, _ in foreign_imports("tools")}
+    assert set(OPTIONAL_PEERS) <= {
+        module for folder in ("xray", "tools", "benchmarks") for module, _, _ in foreign_imports(folder)
+    }
 
 
 def test_requirements_pin_every_declared_dependency_and_nothing_else():

@@ -286,18 +286,16 @@ def dicom_results(config: Config, inputs: "Inputs", pipeline: "Pipeline") -> "Di
             f"--sr and --seg refer to DICOM files, and {config.data_path} is a dataset directory: give the files"
         )
     need("--sr or --seg", "dicom-out", "highdicom")
-    from xray.outputs.dicom.objects import algorithm_of
+    from xray.outputs.dicom.objects import inference_algorithm
     from xray.outputs.dicom.results import DicomResults
 
-    settings = {"threshold": config.report_threshold, "mirrored": config.tta, "gate": config.gate}
-    if pipeline.segmenters:
-        settings["triplet"] = " ".join(f"{value:g}" for value in dataclasses.astuple(pipeline.triplet))
     runs = [Path(run) for run in config.weights]
     if config.runtime == "onnx":
         from xray.inference.onnx_runtime import onnx_file
 
         runs = [onnx_file(run) for run in runs]
-    algorithm = algorithm_of(runs, **settings)
+    triplet = dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else ()
+    algorithm = inference_algorithm(runs, config.report_threshold, config.tta, config.gate, triplet)
     return DicomResults(pipeline.categories, algorithm, config.report_threshold, config.sr, config.seg)
 
 

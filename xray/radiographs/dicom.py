@@ -101,12 +101,13 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM" or _starts_with_element(head)
 
 
-def read_dicom(path: Path) -> StoredRadiograph:
+def read_dicom(path: Path, content: bytes | None = None) -> StoredRadiograph:
     """Reads a single-frame DICOM file that shows grey.
 
+    content: of the file, where it is in memory; the path then only names it in messages.
     Raises RadiographError where the file is something else, is damaged, or exceeds the limits of this module.
     """
-    return _open(path, _read)
+    return _open(path, _read, content)
 
 
 def dicom_size(path: Path) -> tuple[int, int]:
@@ -147,10 +148,10 @@ def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:
     return _open(path, read)
 
 
-def _open(path: Path, read: Callable[[BinaryIO], _T]) -> _T:
+def _open(path: Path, read: Callable[[BinaryIO], _T], content: bytes | None = None) -> _T:
     """What `read` makes of the file; every error names it."""
     try:
-        with open(path, "rb") as file, warnings.catch_warnings():
+        with open(path, "rb") if content is None else io.BytesIO(content) as file, warnings.catch_warnings():
             # pydicom warns about each deviation from the standard; what matters is checked here.
             warnings.simplefilter("ignore")
             return read(file)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 import os
 import struct
 import warnings
@@ -10,17 +11,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 import PIL.Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.codestream import jpeg_size
-from xray.radiographs.dicom import RadiographError, dicom_size, is_dicom, read_dicom
+from xray.radiographs.dicom import RadiographError, StoredRadiograph, dicom_size, is_dicom, read_dicom
 from xray.radiographs.grayscale import display_grey, is_one_grey, look_up, white_level
 from xray.radiographs.names import leads_out
 from xray.radiographs.passing_over import LINK, WHY, Content, content_of, other_format
 from xray.radiographs.run_warnings import RunWarning
 
-__all__ = ["Radiograph", "RadiographError", "find_radiographs", "radiograph_size", "read_radiograph", "source_id"]
+__all__ = [
+    "Radiograph", "RadiographError", "find_radiographs", "grey_of_words", "radiograph_of_dataset", "radiograph_size",
+    "read_radiograph", "source_id",
+]  # fmt: skip
 
 MAX_FILE_BYTES = 2**30
 MOST_PER_BYTE = {"PNG": 8 * 1100, "JPEG": 1024, "MPO": 1024}
@@ -81,16 +87,52 @@ def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:
     try:
         kind = _kind(path)
         if kind == "DICOM":
-            stored = read_dicom(path)
-            pixels = display_grey(stored.words, stored.meaning, bits)
-            found = (*stored.warnings, *_blank(pixels))
-            return Radiograph(pixels, stored.spacing, path.name, stored.attributes, found)
+            return _shown(read_dicom(path), path.name, bits)
         pixels, is_coloured = _read_picture(path, kind, bits)
         return Radiograph(pixels, None, path.name, warnings=(*([IN_COLOUR] if is_coloured else []), *_blank(pixels)))
     except OSError as error:
         raise RadiographError(f"{path.name}: cannot be read ({error.strerror or error})") from error
     except MemoryError:
         raise RadiographError(f"{path.name}: reading it needs more memory than there is") from None
+
+
+def radiograph_of_dataset(dataset: Dataset, name: str, bits: int = 8) -> Radiograph:
+    """`read_radiograph` of a data set in memory, whose values stay as they are.
+
+    dataset: with PixelData; its `file_meta` names the transfer syntax. Without one it is little endian, in the VR that
+        it was read in, explicit where it was not read.
+    name: for messages, and the `source` of the radiograph.
+    Raises RadiographError where it shows no radiograph, is damaged or too large.
+    """
+    try:
+        return _shown(read_dicom(Path(name), _dicom_content(dataset)), name, bits)
+    except RadiographError:
+        raise
+    except MemoryError:
+        raise RadiographError(f"{name}: reading it needs more memory than there is") from None
+    except Exception as error:  # whatever pydicom raises on values that cannot be written, which may name the patient
+        raise RadiographError(f"{name}: no data set that can be written ({type(error).__name__})") from None
+
+
+def _dicom_content(dataset: Dataset) -> bytes:
+    """The bytes of a DICOM file of the data set."""
+    with warnings.catch_warnings():
+        # pydicom warns about each deviation from the standard; the reader checks what matters.
+        warnings.simplefilter("ignore")
+        # Elements as they were read, of which not all need be understood.
+        written = dataset[0x00030000:]
+        written.file_meta = FileMetaDataset()
+        syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+        default = ImplicitVRLittleEndian if dataset.original_encoding[0] else ExplicitVRLittleEndian
+        written.file_meta.TransferSyntaxUID = syntax or default
+        content = io.BytesIO()
+        written.save_as(content)
+        return content.getvalue()
+
+
+def _shown(stored: StoredRadiograph, name: str, bits: int) -> Radiograph:
+    pixels = display_grey(stored.words, stored.meaning, bits)
+    return Radiograph(pixels, stored.spacing, name, stored.attributes, (*stored.warnings, *_blank(pixels)))
 
 
 def _blank(pixels: np.ndarray) -> tuple[str, ...]:
@@ -200,20 +242,26 @@ def _is_coloured(picture: PIL.Image.Image) -> bool:
 
 
 def _grey(picture: PIL.Image.Image, bits: int) -> np.ndarray:
-    white = 2**bits - 1
     if picture.mode.startswith("I"):
         values = np.asarray(picture)
-        values = values if values.dtype == np.uint16 else values.clip(0, 65535).astype(np.uint16)
-        scale = white / white_level(int(values.max()), 16)
-        table = np.rint(np.minimum(np.arange(65536) * scale, white))
-    else:
-        if "A" in picture.getbands() or "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-            picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, "black"), picture)
-        values = np.asarray(picture.convert("L"))
-        if bits == 8:
-            return values
-        table = np.arange(256) * (white // 255)
+        return grey_of_words(values if values.dtype == np.uint16 else values.clip(0, 65535).astype(np.uint16), bits)
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, "black"), picture)
+    values = np.asarray(picture.convert("L"))
+    if bits == 8:
+        return values
+    return look_up(np.ascontiguousarray(values), (np.arange(256) * 257).astype(np.uint16))
+
+
+def grey_of_words(values: np.ndarray, bits: int = 8) -> np.ndarray:
+    """(H, W) uint16 values of a picture, 0 is black → display grey of 8 or 16 bits.
+
+    White is 65535, or 2^k - 1 where all values fit into k = 8, 10, 12 or 14 bits and into a quarter of the range.
+    """
+    white = 2**bits - 1
+    scale = white / white_level(int(values.max()), 16)
+    table = np.rint(np.minimum(np.arange(65536) * scale, white))
     return look_up(np.ascontiguousarray(values), table.astype(np.uint8 if bits == 8 else np.uint16))
 
 

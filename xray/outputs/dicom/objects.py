@@ -80,6 +80,20 @@ def algorithm_of(runs: Sequence[Path], **settings: object) -> Algorithm:
     return Algorithm(MODEL_NAME, __version__, parameters | {name: str(value) for name, value in settings.items()})
 
 
+def inference_algorithm(
+    runs: Sequence[Path], threshold: float, mirrored: bool, gate: str, triplet: Sequence[float] = ()
+) -> Algorithm:
+    """`algorithm_of` with the settings that inference writes into SR and SEG.
+
+    threshold: lowest score that reports hold. mirrored: whether mirrored views were looked at, too. gate: "soft" or
+    "hard". triplet: of segmenters, empty without any.
+    """
+    settings: dict[str, object] = {"threshold": threshold, "mirrored": mirrored, "gate": gate}
+    if triplet:
+        settings["triplet"] = " ".join(f"{value:g}" for value in triplet)
+    return algorithm_of(runs, **settings)
+
+
 def read_source(path: Path) -> Dataset:
     """What SR and SEG need to know of the image in a DICOM file; no pixel is read.
 

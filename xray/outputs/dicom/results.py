@@ -32,18 +32,23 @@ class DicomResults:
     seg: bool = True
 
     def of(
-        self, path: Path, table: BoxTable, masks: Mapping[int, Any], labels: Mapping[str, float] | None = None
+        self,
+        given: Path | Dataset,
+        table: BoxTable,
+        masks: Mapping[int, Any],
+        labels: Mapping[str, float] | None = None,
     ) -> dict[str, Dataset]:
         """The objects that are wanted, by "sr" and "seg"; there is no "seg" without a mask.
 
-        path: the DICOM file of a radiograph. table, masks: its rows and their masks. labels: name → probability.
+        given: the DICOM file of a radiograph, or what `reduced` keeps of its data set. table, masks: its rows and
+        their masks. labels: name → probability.
         Raises InputError where it does not say which image of which study it is.
         """
         # highdicom takes a second to import, which commands without these objects need not wait for.
         from xray.outputs.dicom.segmentation import joined_masks, segmentation
         from xray.outputs.dicom.structured_report import structured_report
 
-        source, objects = read_source(path), {}
+        source, objects = given if isinstance(given, Dataset) else read_source(given), {}
         if self.sr:
             objects["sr"] = structured_report(source, table, self.categories, self.algorithm, labels, self.threshold)
         if self.seg and masks:

@@ -1,0 +1,265 @@
+"""Trained models as one object of Python: radiographs in, results out."""
+
+import dataclasses
+import os
+import re
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from pydicom.dataset import Dataset
+
+from xray.api.radiographs import Given, given
+from xray.api.results import Finder, Result, Results
+from xray.datasets.store import Store
+from xray.errors import InputError, need
+from xray.inference.pipeline import Pipeline, load_pipeline
+from xray.inference.precision import CPU_BATCH, lowered
+from xray.inference.streaming import Batch, consecutive, run
+from xray.models.device import inference_precision, largest_batch, resolve_device
+from xray.outputs.pictures.findings import rows_of
+from xray.radiographs.decoding import Undecodable
+from xray.storage.addresses import is_remote
+from xray.structures.triplet import Triplet
+
+MOST_IN_A_BATCH = 4096
+
+
+def load(
+    *runs: str | os.PathLike[str],
+    device: str = "auto",
+    tta: bool = True,
+    gate: Literal["soft", "hard"] = "soft",
+    gate_threshold: float | None = None,
+    triplet: tuple[float, float, float] | None = None,
+    prune: int = 0,
+    precision: Literal["auto", "32", "bf16", "16"] = "auto",
+    batch_size: int = 0,
+    runtime: Literal["torch", "onnx"] = "torch",
+) -> "Model":
+    """Loads trained models of any tasks; several detectors are fused, several segmenters or classifiers averaged.
+
+    The arguments mean what the flags of the same name mean to the command `xray infer`, and so do error messages that
+    name a flag.
+
+    runs: run directories that a training wrote; with runtime="onnx" also .onnx files.
+    device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
+    tta: looks at the mirrored radiograph, too, and fuses both (test-time augmentation).
+    gate: what a classifier does to the others' findings, "soft" or "hard". gate_threshold: the probability, in [0, 1],
+        below which "hard" leaves findings out; None for what was fitted, or 0.5.
+    triplet: (top, least area, bottom), each in [0, 1], that decide which pixels are a mask; None for what was fitted.
+    prune: level, 1 to 4, to which a U-Net++ trained with deep supervision is cut; 0 leaves it whole.
+    precision: what convolutions are computed in. "auto": bf16 on GPUs that have it, else 32; unlike the command, no
+        trial decides on a CPU.
+    batch_size: radiographs a pass; 0 chooses 2 on a CPU, and on a GPU as many as its memory allows.
+    runtime: "torch", or "onnx" for what `xray export --format onnx` wrote.
+
+    Raises InputError for what is no run, models that do not fit together, and values out of range.
+    """
+    paths = _checked_runs(runs)
+    _check(device, gate, gate_threshold, triplet, prune, precision, batch_size, runtime)
+    if runtime == "onnx":
+        need('runtime="onnx"', "export", "onnx", "onnxruntime")
+        from xray.inference.onnx_runtime import onnx_device
+
+        place = onnx_device(device)
+        dtype: torch.dtype = torch.float32
+    else:
+        place = resolve_device(device)
+        dtype = inference_precision(precision, place) or torch.float32
+    chosen = Triplet(*triplet) if triplet else None
+    with warnings.catch_warnings():
+        # Of tqdm, which a library imports: in a notebook without ipywidgets. No bar is to be shown.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        pipeline = load_pipeline(paths, place, tta, gate, gate_threshold, chosen, prune, runtime)
+    return Model(lowered(pipeline, dtype), paths, batch_size)
+
+
+class Model:
+    """Trained models; `load` makes one. Threads may share it: one is served at a time."""
+
+    def __init__(self, pipeline: Pipeline, runs: Sequence[Path], batch_size: int = 0) -> None:
+        """pipeline: the models, on their device. runs: what they were read from. batch_size: 0 chooses."""
+        self._pipeline = pipeline
+        self._batch_size = batch_size
+        self._lock = threading.Lock()
+        self._finder = Finder(
+            categories=dict(pipeline.categories),
+            has_masks=bool(pipeline.segmenters),
+            runs=tuple(run.absolute() for run in runs),
+            mirrored=pipeline.flips,
+            gate=pipeline.gate,
+            triplet=dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else (),
+        )
+
+    @property
+    def categories(self) -> dict[int, str]:
+        """Category id → name of the findings."""
+        return dict(self._pipeline.categories)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self._pipeline.device
+
+    @property
+    def canvas_size(self) -> int:
+        """Side, in pixels, of the square that radiographs are scaled to fit into."""
+        return self._pipeline.canvas_size
+
+    def __repr__(self) -> str:
+        pipeline = self._pipeline
+        counts = {
+            "detector": len(pipeline.detectors),
+            "segmenter": len(pipeline.segmenters),
+            "classifier": len(pipeline.classifiers),
+        }
+        models = ", ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in counts.items() if n)
+        return f"<xray.Model: {models} on {self.device}, {len(pipeline.categories)} categories>"
+
+    @overload
+    def __call__(self, x: np.ndarray | Dataset, **options: Any) -> Result: ...
+    @overload
+    def __call__(self, x: str | os.PathLike[str], **options: Any) -> Any: ...
+    @overload
+    def __call__(self, x: list[Any] | tuple[Any, ...] | Store, **options: Any) -> Results: ...
+    def __call__(self, x: Any, **options: Any) -> Result | Results:
+        """`predict`."""
+        found: Result | Results = self.predict(x, **options)
+        return found
+
+    @overload
+    def predict(
+        self, x: np.ndarray | Dataset, *, ids: Sequence[str] | None = ..., sizes: str = ..., maps: bool = ...
+    ) -> Result: ...
+    @overload
+    def predict(
+        self, x: str | os.PathLike[str], *, ids: Sequence[str] | None = ..., sizes: str = ..., maps: bool = ...
+    ) -> Any: ...
+    @overload
+    def predict(
+        self,
+        x: list[Any] | tuple[Any, ...] | Store,
+        *,
+        ids: Sequence[str] | None = ...,
+        sizes: str = ...,
+        maps: bool = ...,
+    ) -> Results: ...
+    def predict(
+        self, x: Any, *, ids: Sequence[str] | None = None, sizes: str = "", maps: bool = False
+    ) -> Result | Results:
+        """What the models find in one radiograph, a `Result`, or in several, `Results`.
+
+        x: one of
+
+        - a path: of a DICOM, PNG or JPEG file (a Result), or of a folder, which is searched through, or a dataset
+          directory (Results), which may also be one that `open_dataset` opened. Files of a folder that cannot be read
+          are named in `Results.failures`.
+        - an array (H, W), uint8 or uint16, display grey where 0 is black; white of uint16 is 65535, or 2^k - 1 where
+          all values fit into k = 8, 10, 12 or 14 bits, as of 16-bit PNG files.
+        - a `pydicom.Dataset` with pixel data, which is read as a file would be.
+        - a list of paths of files, or of arrays and data sets.
+
+        ids: names of the radiographs in the results; by default those of the files without suffix (as in
+            predictions.json of `xray infer`), and image0, image1, … where there are none.
+        sizes: of PNG and JPEG files that were made smaller the original sizes, as --sizes of `xray infer`.
+        maps: keeps the segmenters' probability maps, (K, S, S) bytes a radiograph.
+
+        Boxes and masks are in original pixels. Decoding goes on in a thread of this process, a few radiographs ahead of
+        the models, without the limits of time and memory that the command `xray infer` sets its processes. What is
+        kept of a radiograph is some KB, and of arrays and data sets their pixels, (H, W) bytes.
+
+        Raises InputError if x is nothing of these, or one radiograph that cannot be read.
+        """
+        if maps and not self._pipeline.segmenters:
+            raise InputError("maps are those of segmenters, and none was loaded")
+        radiographs = given(x, ids, sizes)
+        results, failures = self._find(radiographs, maps)
+        if not radiographs.is_single:
+            return Results(results, failures, radiographs.passed_over)
+        if failures:
+            raise InputError(next(iter(failures.values())))
+        return results[0]
+
+    def _find(self, radiographs: Given, maps: bool) -> tuple[list[Result], dict[str, str]]:
+        results: list[Result] = []
+        failures: dict[str, str] = {}
+
+        def write(batch: Batch) -> None:
+            found = batch.found
+            for number, item in enumerate(batch.decoded):
+                table, masks = rows_of(found.table, found.masks, number)
+                kept = np.rint(found.maps[number] * 255).astype(np.uint8) if maps and found.maps is not None else None
+                results.append(
+                    Result(
+                        id=radiographs.ids[item.index],
+                        size=(item.width, item.height),
+                        rows=table,
+                        segmentations=masks,
+                        classified={label: float(column[number]) for label, column in found.labels.items()},
+                        finder=self._finder,
+                        origin=radiographs.origin(item),
+                        warnings=(*radiographs.warnings[item.index], *item.warnings),
+                        maps=kept,
+                    )
+                )
+            for failed in batch.items:
+                if isinstance(failed, Undecodable):
+                    failures[radiographs.names[failed.index]] = failed.reason
+
+        with self._lock:
+            size = 1 if radiographs.is_single else self._choose_batch_size()
+            run(self._pipeline, consecutive(radiographs.decode(self.canvas_size), size), write)
+        return results, failures
+
+    def _choose_batch_size(self) -> int:
+        if not self._batch_size:
+            self._batch_size = largest_batch(self._try_batch) if self.device.type == "cuda" else CPU_BATCH
+        return self._batch_size
+
+    def _try_batch(self, n: int) -> None:
+        self._pipeline.look(np.zeros((n, self.canvas_size, self.canvas_size), dtype=np.uint8))
+
+
+def _checked_runs(runs: Sequence[Any]) -> list[Path]:
+    if not runs:
+        raise InputError("no run directory given: name at least one")
+    for given_run in runs:
+        if not isinstance(given_run, (str, os.PathLike)) or not str(given_run):
+            raise InputError(f"{given_run!r} is no path: give the run directories one by one, load(first, second)")
+        if is_remote(os.fspath(given_run)):
+            raise InputError(f"{given_run} is an address: the commands read those, the API reads paths; copy it first")
+    return [Path(given_run) for given_run in runs]
+
+
+def _check(
+    device: Any, gate: Any, gate_threshold: Any, triplet: Any, prune: Any, precision: Any, batch_size: Any, runtime: Any
+) -> None:
+    """Raises InputError for a value out of range."""
+    for name, value, choices in (
+        ("gate", gate, ("soft", "hard")),
+        ("precision", precision, ("auto", "32", "bf16", "16")),
+        ("runtime", runtime, ("torch", "onnx")),
+    ):
+        if value not in choices:
+            raise InputError(f"{name} is {value!r}: use one of {', '.join(choices)}")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", str(device)):
+        raise InputError(f"device is {device!r}: use auto, cpu or cuda")
+    if gate_threshold is not None and gate == "soft":
+        raise InputError('gate_threshold is for gate="hard": add that, or leave the threshold out')
+    if gate_threshold is not None and not 0 <= gate_threshold <= 1:
+        raise InputError(f"gate_threshold is {gate_threshold}: it must lie between 0 and 1")
+    if triplet is not None and not (
+        len(triplet) == 3 and all(0 <= value <= 1 for value in triplet) and triplet[2] <= triplet[0]
+    ):
+        raise InputError(f"triplet is {triplet}: give top, least area and bottom in [0, 1], bottom up to top")
+    if not 0 <= prune <= 4:
+        raise InputError(f"prune is {prune}: give a level from 1 to 4, or 0")
+    if not 0 <= batch_size <= MOST_IN_A_BATCH:
+        raise InputError(f"batch_size is {batch_size}: it must lie between 0 and {MOST_IN_A_BATCH}")
+    if runtime == "onnx" and (precision not in ("auto", "32") or prune):
+        raise InputError('precision and prune are not for runtime="onnx": what is in the file has been settled')

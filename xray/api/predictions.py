@@ -1,0 +1,129 @@
+"""Predictions of models, from files or results in memory: scored against a dataset, and fused."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from xray.api.results import Result, Results, results_of
+from xray.datasets.foreign_predictions import read_any_predictions
+from xray.datasets.store import Store, open_store
+from xray.errors import InputError
+from xray.structures.predictions import Predictions, read_predictions
+
+Given = str | os.PathLike[str] | Results | Result | Predictions
+"""A predictions.json (COCO results of any detector), a submission.csv, or results in memory."""
+
+
+def evaluate(
+    predictions: Given | Iterable[Result],
+    dataset: str | os.PathLike[str] | Store,
+    *,
+    split: Literal["train", "test"] | None = None,
+    fold: int | None = None,
+    resamples: int = 0,
+    threshold: float = 0.5,
+) -> dict[str, Any]:
+    """Scores predictions by whatever their truth allows: boxes by mAP and COCO AP, masks by Dice, labels by ROC.
+
+    predictions: a file, whose probability maps beside it are used, too, or results. dataset: the dataset directory with
+    the truth, or what `open_dataset` returned.
+    split, fold: the radiographs to score; by default all of each split and fold that the predictions touch.
+    resamples: of the patients, for the 95 % intervals, which then stand under …_ci95; 0 leaves them out.
+    threshold: score in [0, 1] from which a radiograph is called positive.
+
+    Returns what the command `xray evaluate` writes into metrics.json, but for calibration, confusion and groups; None
+    stands for a number that is not defined. Raises InputError if they have nothing in common, or do not fit.
+    """
+    from xray.evaluation.evaluate import evaluate as score
+    from xray.evaluation.evaluate import plain_numbers
+    from xray.structures.probability_maps import read_maps
+
+    if not 0 <= threshold <= 1:
+        raise InputError(f"threshold is {threshold}: it must lie between 0 and 1")
+    if resamples < 0:
+        raise InputError(f"resamples is {resamples}: it must be 0 or more")
+    store = _store_of(dataset)
+    maps = read_maps(Path(predictions).parent) if isinstance(predictions, (str, os.PathLike)) else None
+    found = _predictions_of(predictions, store)
+    return plain_numbers(score(store, found, maps, split, fold, n_resamples=resamples, threshold=threshold).metrics)
+
+
+def fuse(
+    predictions: Sequence[Given],
+    weights: Sequence[float] | None = None,
+    *,
+    iou: float = 0.4,
+    skip: float = 0.0,
+    method: Literal["wbf", "nms", "soft_nms", "nmw"] = "wbf",
+    score: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"] = "avg",
+    dataset: str | os.PathLike[str] | Store | None = None,
+) -> Results:
+    """Fuses several models' predictions of the same radiographs, as the command `xray fuse` does.
+
+    predictions: files or results, one a model. weights: a positive number each; equal by default.
+    iou: in (0, 1); boxes of one finding that overlap by more are taken for one. skip: in [0, 1]; boxes with a lower
+    score are left out. method, score: as --method and --score of the command.
+    dataset: what the ids of foreign files are those of; not needed for results, nor for files of `xray infer`.
+
+    The results know the radiographs as far as some of the given results do; of files alone they know names and rows.
+    Probabilities of classifiers are not fused. Raises InputError for values out of range, and models whose categories
+    differ.
+    """
+    from xray.inference.ensemble import fuse as fuse_predictions
+
+    if isinstance(predictions, (str, os.PathLike, Results, Result, Predictions)):
+        raise InputError("fuse() takes a list: give the predictions of each model as one entry")
+    store = None if dataset is None else _store_of(dataset)
+    models = [_predictions_of(one, store) for one in predictions]
+    categories: dict[int, str] = {} if store is None else dict(store.categories)
+    for one, model in zip(predictions, models, strict=True):
+        _add_categories(categories, _categories_of(one, model))
+    fused = fuse_predictions(models, weights, iou, skip, method, score)
+    known = {result.id: result for one in predictions for result in _results_in(one)}
+    return results_of(fused, categories, known)
+
+
+def _store_of(dataset: Any) -> Store:
+    return dataset if isinstance(dataset, Store) else open_store(dataset, pixels=False)
+
+
+def _predictions_of(given: Any, store: Store | None) -> Predictions:
+    if isinstance(given, Predictions):
+        return given
+    if isinstance(given, (str, os.PathLike)):
+        path = Path(given)
+        if store is not None:
+            return read_any_predictions(path, store)
+        found = read_predictions(path) if path.suffix.lower() != ".csv" else None
+        if found is None or not all(isinstance(name, str) for name in found.image_ids):
+            raise InputError(f"the ids in {path.name} are those of a dataset: give that, too, as dataset=")
+        return found
+    if isinstance(given, Result):
+        return Results([given]).to_predictions()
+    results = list(given)
+    if not all(isinstance(result, Result) for result in results):
+        raise InputError("predictions are none: give a file, or what a model returned")
+    return Results(results).to_predictions()
+
+
+def _results_in(given: Any) -> list[Result]:
+    if isinstance(given, Result):
+        return [given]
+    return [] if isinstance(given, (str, os.PathLike, Predictions)) else list(given)
+
+
+def _categories_of(given: Any, predictions: Predictions) -> dict[int, str]:
+    names = dict(predictions.names)
+    for result in _results_in(given):
+        names |= result.finder.categories
+    return names
+
+
+def _add_categories(categories: dict[int, str], own: Mapping[int, str]) -> None:
+    for number, name in own.items():
+        if categories.setdefault(number, name) != name:
+            raise InputError(
+                f"category {number} is {categories[number]} to one model and {name} to another: models that are fused "
+                "must agree on them"
+            )

@@ -1,0 +1,244 @@
+"""What a model of the API may be given: files, folders, arrays and DICOM data sets, made into radiographs with names.
+
+All is decoded in this process, one radiograph ahead of the models, as new processes would run a script again that calls
+the API without an `if __name__ == "__main__"` guard. So a file has no limit of time of its own here, and none of memory
+but those of the reader (`xray.radiographs`): for files from strangers there is the command `xray infer`.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from xray.api.origin import Origin
+from xray.datasets.inputs import Inputs, open_inputs
+from xray.datasets.naming import source_ids
+from xray.datasets.originals import find_originals
+from xray.datasets.store import Store, is_store
+from xray.errors import InputError
+from xray.inference.streaming import ahead, radiographs
+from xray.outputs.dicom.objects import reduced
+from xray.radiographs.canvas import MAX_PIXELS, Canvas
+from xray.radiographs.decoding import TIMEOUT, Decoded, DecodedWhole, Undecodable
+from xray.radiographs.radiograph import Radiograph, RadiographError, grey_of_words, radiograph_of_dataset
+from xray.storage.addresses import is_remote
+
+Item = Decoded | Undecodable
+
+AHEAD = 2
+"""Radiographs that are decoded while the models are still at others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Radiographs with names, ready to be decoded.
+
+    ids: of each. names: of each, for failures. origins: of each, but for what only decoding tells. warnings: of each,
+    from before it is decoded. is_single: whether one radiograph was given, not a list or a folder.
+    passed_over: sentences about files of a folder that are no radiographs.
+    decode: side of the canvases → all radiographs in order, on canvases, or why they cannot be read.
+    """
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    origins: tuple[Origin, ...]
+    warnings: tuple[tuple[str, ...], ...]
+    is_single: bool
+    passed_over: tuple[str, ...]
+    decode: Callable[[int], Iterator[Item]]
+
+    def origin(self, item: Decoded) -> Origin:
+        """The origin of a radiograph that was decoded."""
+        return getattr(item, "origin", None) or self.origins[item.index]
+
+
+def given(x: Any, ids: Sequence[str] | None = None, sizes: str = "") -> Given:
+    """What `Model.predict` was given.
+
+    x, ids, sizes: as there. Raises InputError as it does.
+    """
+    if isinstance(x, (str, os.PathLike)):
+        found = _of_path(_local(x), sizes)
+    elif isinstance(x, Store):
+        if x.images is None:
+            raise InputError(f"{x.path} was opened without its pixels: open it with xray.open_dataset")
+        ids_of_rows = tuple(record["source_id"] for record in x.records)
+        found = _of_store(Inputs(ids_of_rows, store=x, rows=np.arange(len(x))))
+    elif isinstance(x, (np.ndarray, Dataset)):
+        found = _of_objects([x], is_single=True)
+    elif isinstance(x, Iterable) and not isinstance(x, (bytes, dict)):
+        found = _of_list(list(x), sizes)
+    else:
+        raise InputError(
+            f"a {type(x).__name__} cannot be looked at: give a path, an (H, W) array, a pydicom.Dataset, or a list"
+        )
+    if ids is None:
+        return found
+    if isinstance(ids, str):
+        ids = [ids]
+    if len(ids) != len(found.ids) or len(set(ids)) != len(ids) or not all(isinstance(i, str) and i for i in ids):
+        raise InputError(f"ids are {len(ids)} names for {len(found.ids)} radiographs: give each a text of its own")
+    return dataclasses.replace(found, ids=tuple(ids))
+
+
+def _local(path: Any) -> Path:
+    if is_remote(os.fspath(path)):
+        raise InputError(f"{path} is an address: the commands read those, the API reads paths; copy it here first")
+    return Path(path)
+
+
+def _of_path(path: Path, sizes: str) -> Given:
+    if not path.exists():
+        raise InputError(f"there is nothing at {path}: give a radiograph, or a folder of them")
+    inputs = open_inputs(path, sizes=sizes)
+    if is_store(path):
+        return _of_store(inputs)
+    root = path if path.is_dir() else path.parent
+    return _of_inputs(inputs, root, is_single=path.is_file())
+
+
+def _of_store(inputs: Inputs) -> Given:
+    rows = [] if inputs.rows is None else inputs.rows.tolist()
+    return Given(
+        ids=inputs.ids,
+        names=tuple(inputs.file_name(number) for number in range(len(inputs))),
+        origins=tuple(Origin(store=inputs.store, row=row) for row in rows),
+        warnings=((),) * len(rows),
+        is_single=False,
+        passed_over=(),
+        decode=lambda size: radiographs(inputs, size, 0, TIMEOUT),
+    )
+
+
+def _of_inputs(inputs: Inputs, root: Path, is_single: bool) -> Given:
+    originals = inputs.originals or (None,) * len(inputs)
+    warnings: dict[str, list[str]] = {name: [] for name in inputs.names}
+    passed_over = []
+    for warning in inputs.warnings:
+        if warning.where in warnings:
+            warnings[warning.where].append(warning.kind)
+        else:
+            passed_over.append(f"{warning.where}: {warning.kind}")
+    return Given(
+        ids=inputs.ids,
+        names=tuple(str(root / name) for name in inputs.names),
+        origins=tuple(
+            Origin(path=path.absolute(), original=original if isinstance(original, tuple) else None)
+            for path, original in zip(inputs.paths, originals, strict=True)
+        ),
+        warnings=tuple(tuple(warnings[name]) for name in inputs.names),
+        is_single=is_single,
+        passed_over=tuple(passed_over),
+        decode=lambda size: ahead(radiographs(inputs, size, 0, TIMEOUT), AHEAD),
+    )
+
+
+def _of_list(items: list[Any], sizes: str) -> Given:
+    n_paths = sum(isinstance(item, (str, os.PathLike)) for item in items)
+    if n_paths == 0:
+        return _of_objects(items, is_single=False)
+    if n_paths < len(items):
+        raise InputError("a list of paths holds something else, too: give paths alone, or arrays and data sets alone")
+    paths = [_local(item) for item in items]
+    for path in paths:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder in a list of files: give the folder by itself")
+    if repeated := [path for path in dict.fromkeys(paths) if paths.count(path) > 1]:
+        raise InputError(f"{repeated[0]} is given twice: give each file once")
+    root = Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths]))
+    names = tuple(Path(os.path.relpath(path, root)).as_posix() for path in paths)
+    ids = tuple(source_ids(names))
+    originals, warnings = find_originals(root, paths, names, ids, sizes)
+    inputs = Inputs(ids, tuple(paths), names=names, originals=originals, warnings=tuple(warnings))
+    found = _of_inputs(inputs, root, is_single=False)
+    # As they were given, so that whoever asks for the failure of a path finds it.
+    return dataclasses.replace(found, names=tuple(str(item) for item in items))
+
+
+def _of_objects(items: list[Any], is_single: bool) -> Given:
+    for number, item in enumerate(items):
+        if isinstance(item, np.ndarray):
+            _check_array(item, "" if is_single else f" (number {number} of the list)")
+        elif not isinstance(item, Dataset):
+            raise InputError(
+                f"number {number} of the list is a {type(item).__name__}: give paths, (H, W) arrays or data sets"
+            )
+    names = tuple(_name_of(item, number) for number, item in enumerate(items))
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"two data sets were read from {repeated}: give each radiograph once, or name them by ids")
+    return Given(
+        ids=tuple(source_ids(names)),
+        names=names,
+        origins=(Origin(),) * len(items),
+        warnings=((),) * len(items),
+        is_single=is_single,
+        passed_over=(),
+        decode=lambda size: ahead(_decoded(items, names, size), AHEAD),
+    )
+
+
+def _check_array(array: np.ndarray, where: str) -> None:
+    # Of either byte order.
+    is_grey = array.dtype.kind == "u" and array.dtype.itemsize <= 2
+    if array.ndim != 2 or not is_grey or not 1 <= array.size <= MAX_PIXELS:
+        raise InputError(
+            f"an array{where} is {array.shape} {array.dtype}: give display grey, (H, W) uint8 or uint16 where 0 is "
+            f"black, of {MAX_PIXELS // 10**6} million pixels at most"
+        )
+
+
+def _name_of(item: Any, number: int) -> str:
+    """The name of the file that a data set was read from; image0, image1, … for what was in no file."""
+    filename = getattr(item, "filename", None)
+    return Path(filename).name if isinstance(filename, (str, os.PathLike)) and str(filename) else f"image{number}"
+
+
+@dataclasses.dataclass
+class _DecodedObject(DecodedWhole):
+    """A radiograph that was in memory, and its origin."""
+
+    origin: Origin = dataclasses.field(kw_only=True)
+
+
+def _decoded(items: list[Any], names: Sequence[str], size: int) -> Iterator[Item]:
+    for index, (item, name) in enumerate(zip(items, names, strict=True)):
+        try:
+            radiograph, reference = _radiograph_of(item, name), _reference_of(item)
+        except RadiographError as error:
+            yield Undecodable(index, Path(name), str(error))
+            continue
+        pixels = radiograph.pixels
+        yield _DecodedObject(
+            index=index,
+            path=Path(name),
+            canvas=Canvas(radiograph.width, radiograph.height, size).letterbox(pixels),
+            width=radiograph.width,
+            height=radiograph.height,
+            spacing=radiograph.spacing,
+            attributes=radiograph.attributes,
+            warnings=radiograph.warnings,
+            pixels=pixels,
+            origin=Origin(array=pixels, reference=reference),
+        )
+
+
+def _radiograph_of(item: Any, name: str) -> Radiograph:
+    if isinstance(item, Dataset):
+        return radiograph_of_dataset(item, name)
+    # A copy: what is drawn later is what the models saw, whatever becomes of the array.
+    pixels = np.array(item, order="C") if item.dtype == np.uint8 else grey_of_words(item.astype(np.uint16))
+    return Radiograph(pixels, None, name)
+
+
+def _reference_of(item: Any) -> Dataset | None:
+    if not isinstance(item, Dataset):
+        return None
+    try:
+        return reduced(item)
+    except InputError:
+        return None

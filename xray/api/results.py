@@ -1,0 +1,484 @@
+"""What models found in radiographs: tables, boxes, masks and probabilities, pictures, and files to write."""
+
+import dataclasses
+import html
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from xray.api.origin import Origin
+from xray.errors import InputError, need
+from xray.findings import NO_FINDING_NAME
+from xray.outputs.pictures.findings import draw_findings, rows_of
+from xray.outputs.pictures.overlays import draw_contact_sheet
+from xray.radiographs.canvas import Canvas
+from xray.radiographs.names import inside, safe_path
+from xray.structures.boxes import BoxTable
+from xray.structures.masks import decode_mask
+from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, write_predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from pydicom.dataset import Dataset
+
+    from xray.outputs.dicom.results import DicomResults
+
+PREDICTIONS = "predictions.json"
+NORMAL = "normal"
+SHOWN = 12
+"""Radiographs of a contact sheet."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finder:
+    """What found the findings.
+
+    categories: id → name. has_masks: whether it can find masks. runs: files and folders of its models, empty where that
+    is not known. mirrored, gate, triplet: its settings.
+    """
+
+    categories: dict[int, str]
+    has_masks: bool
+    runs: tuple[Path, ...] = ()
+    mirrored: bool = False
+    gate: str = "soft"
+    triplet: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """The findings in one radiograph; n are the boxes, surest first for each kind of model.
+
+    id: name of the radiograph. size: its (width, height) in original pixels; None where only a file of predictions
+    tells of it. warnings: what its user should know although it was read.
+
+    rows, segmentations, classified, maps: what was found as it came. The rows, "No finding" among them; row → COCO RLE;
+    label of a classifier → probability; (K, S, S) uint8 maps on the canvas. finder: what found it. origin: where the
+    radiograph came from.
+    """
+
+    id: str
+    size: tuple[int, int] | None
+    rows: BoxTable
+    segmentations: Mapping[int, dict[str, Any]]
+    classified: Mapping[str, float]
+    finder: Finder
+    origin: Origin = dataclasses.field(default_factory=Origin)
+    warnings: tuple[str, ...] = ()
+    maps: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self._shown)
+
+    def __repr__(self) -> str:
+        normal = "" if self.normal is None else f", normal {self.normal:.3f}"
+        return f"<xray.Result {self.id}: {len(self)} findings{normal}>"
+
+    @property
+    def categories(self) -> dict[int, str]:
+        """Category id → name of all that the models can find."""
+        return dict(self.finder.categories)
+
+    @property
+    def path(self) -> Path | None:
+        """The file, None for what was not read from one."""
+        return self.origin.path
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """(n, 4) float64, x1, y1, x2, y2 in original pixels. Of classifiers alone, a row has the whole radiograph."""
+        return self.rows.select(self._shown).boxes
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) int64, category ids."""
+        return self.rows.select(self._shown).labels
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(n,) float64 in [0, 1]."""
+        return self.rows.select(self._shown).scores
+
+    @property
+    def names(self) -> list[str]:
+        """The n names of the categories."""
+        categories = self.finder.categories
+        return [categories.get(label, f"category {label}") for label in self.labels.tolist()]
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """(n, height, width) bool, all False for a row without a mask; None where the models find no masks.
+
+        Decoded anew each time: keep it in a variable. It takes n × height × width bytes; `rles` are smaller.
+        """
+        if not self.finder.has_masks or self._mask_shape is None:
+            return None
+        masks = np.zeros((len(self), *self._mask_shape), dtype=bool)
+        for place, rle in self.rles.items():
+            masks[place] = decode_mask(rle)
+        return masks
+
+    @property
+    def rles(self) -> dict[int, dict[str, Any]]:
+        """Number of a box, 0 to n - 1, → its mask as COCO run lengths, {"size": [height, width], "counts": str}."""
+        return {
+            place: dict(self.segmentations[row])
+            for place, row in enumerate(self._shown.tolist())
+            if row in self.segmentations
+        }
+
+    @property
+    def normal(self) -> float | None:
+        """Probability that the radiograph is normal, None where the models do not tell."""
+        scores = self.rows.scores[self._is_no_finding]
+        return float(scores[0]) if len(scores) else None
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Label of a classifier → probability in [0, 1], and "normal" where it is known."""
+        return dict(self.classified) | ({} if self.normal is None else {NORMAL: self.normal})
+
+    @property
+    def probability_map(self) -> np.ndarray | None:
+        """(K, height, width) float32 in [0, 1], the segmenters' mean probability of each category of theirs.
+
+        None unless `predict` was to keep maps. Enlarged anew each time.
+        """
+        if self.maps is None or self.size is None:
+            return None
+        canvas = Canvas(*self.size, self.maps.shape[-1])
+        return np.stack([canvas.unletterbox(channel.astype(np.float32) / 255) for channel in self.maps])
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(height, width) uint8, the radiograph as a display shows it; a file is read anew each time.
+
+        Raises InputError where it is not there any more, or only a file of predictions tells of it.
+        """
+        return self.origin.pixels()
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """A row for each finding: category, category_id, score, x1, y1, x2, y2 (original pixels)."""
+        import pandas as pd
+
+        columns = {"category": self.names, "category_id": self.labels, "score": self.scores}
+        edges = {name: self.boxes[:, number] for number, name in enumerate(("x1", "y1", "x2", "y2"))}
+        return pd.DataFrame(columns | edges)
+
+    def above(self, threshold: float) -> "Result":
+        """The same with those findings alone that score at least `threshold`, in [0, 1]."""
+        kept = np.flatnonzero((self.rows.scores >= threshold) | self._is_no_finding)
+        segmentations = {
+            place: self.segmentations[row] for place, row in enumerate(kept.tolist()) if row in self.segmentations
+        }
+        return dataclasses.replace(self, rows=self.rows.select(kept), segmentations=segmentations)
+
+    def plot(self, threshold: float = 0.3, max_side: int = 1600) -> "Figure":
+        """A matplotlib figure of the radiograph with its findings, a pixel of the picture for a pixel of the figure.
+
+        threshold: lowest score, in [0, 1], of the findings that are drawn. max_side: most pixels of the longer side.
+        A notebook shows it by itself. Raises InputError as `pixels` does.
+        """
+        from xray.api.figures import figure_of
+
+        return figure_of(self.picture(threshold, max_side))
+
+    def picture(self, threshold: float = 0.3, max_side: int = 1600) -> np.ndarray:
+        """What `plot` shows, as (h, w, 3) uint8 RGB."""
+        return draw_findings(
+            self.pixels,
+            self.rows,
+            self.segmentations,
+            self.finder.categories,
+            title=self.id,
+            threshold=threshold,
+            max_side=max_side,
+            min_side=min(512, max_side),
+        )
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        overlays: bool = False,
+        sr: bool = False,
+        seg: bool = False,
+        threshold: float = 0.3,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """`Results.save` of this one radiograph."""
+        return Results([self]).save(folder, overlays=overlays, sr=sr, seg=seg, threshold=threshold, overwrite=overwrite)
+
+    def to_supervision(self) -> Any:
+        """`supervision.Detections` of the package supervision (checked with version 0.31.2), which must be installed.
+
+        xyxy: (n, 4) float32. confidence: (n,) float32. class_id: (n,) int64, category ids. mask: (n, height, width)
+        bool, or None. data: "class_name", (n,) str.
+        Raises InputError where supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise InputError("to_supervision() needs the package supervision: pip install supervision") from None
+        return supervision.Detections(
+            xyxy=self.boxes.astype(np.float32),
+            mask=self.masks,
+            confidence=self.scores.astype(np.float32),
+            class_id=self.labels,
+            data={"class_name": np.array(self.names, dtype=np.str_)},
+        )
+
+    def to_torchvision(self) -> dict[str, Any]:
+        """The dictionary that torchvision's detectors return, on the CPU.
+
+        boxes: (n, 4) float32, x1, y1, x2, y2 in original pixels. labels: (n,) int64, category ids. scores: (n,)
+        float32. masks: (n, height, width) bool, only where the models find masks.
+        """
+        import torch
+
+        found = {
+            "boxes": torch.as_tensor(self.boxes, dtype=torch.float32),
+            "labels": torch.as_tensor(self.labels),
+            "scores": torch.as_tensor(self.scores, dtype=torch.float32),
+        }
+        masks = self.masks
+        return found if masks is None else found | {"masks": torch.as_tensor(masks)}
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows."""
+        from xray.api.figures import png_of
+
+        try:
+            return png_of(self.picture(max_side=800))
+        except InputError:
+            # IPython shows the text instead.
+            return None
+
+    @property
+    def _is_no_finding(self) -> np.ndarray:
+        """(rows,) bool, whether a row is the probability that the radiograph is normal."""
+        if NO_FINDING_CATEGORY in self.finder.categories:
+            return np.zeros(len(self.rows), dtype=bool)
+        is_no_finding: np.ndarray = self.rows.labels == NO_FINDING_CATEGORY
+        return is_no_finding
+
+    @property
+    def _shown(self) -> np.ndarray:
+        """(n,) int64, the rows that are findings."""
+        return np.flatnonzero(~self._is_no_finding)
+
+    @property
+    def _mask_shape(self) -> tuple[int, int] | None:
+        if self.size is not None:
+            return self.size[1], self.size[0]
+        return next((tuple(rle["size"]) for rle in self.segmentations.values()), None)
+
+
+class Results(Sequence[Result]):
+    """The findings in several radiographs, a `Result` each, in the order of what was given.
+
+    failures: file or name of each radiograph that could not be read → the reason; it has no result.
+    passed_over: sentences about files of the folder that are no radiographs.
+    """
+
+    def __init__(
+        self, results: Iterable[Result], failures: Mapping[str, str] | None = None, passed_over: Iterable[str] = ()
+    ) -> None:
+        self._results = list(results)
+        self._places = {result.id: place for place, result in enumerate(self._results)}
+        self.failures = dict(failures or {})
+        self.passed_over = tuple(passed_over)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self._results)
+
+    @overload
+    def __getitem__(self, which: int | str) -> Result: ...
+    @overload
+    def __getitem__(self, which: slice) -> "Results": ...
+    def __getitem__(self, which: int | str | slice) -> "Result | Results":
+        """A result by its place or by the radiograph's id; a slice of them. Raises IndexError or KeyError."""
+        if isinstance(which, slice):
+            return Results(self._results[which])
+        return self._results[self._places[which] if isinstance(which, str) else which]
+
+    def __repr__(self) -> str:
+        failures = f", {len(self.failures)} could not be read" if self.failures else ""
+        return f"<xray.Results: {len(self)} radiographs, {sum(map(len, self))} findings{failures}>"
+
+    @property
+    def ids(self) -> list[str]:
+        """Names of the radiographs."""
+        return [result.id for result in self]
+
+    @property
+    def warnings(self) -> dict[str, tuple[str, ...]]:
+        """Id → what the user of a radiograph should know although it was read; only of those with any."""
+        return {result.id: result.warnings for result in self if result.warnings}
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """The tables of all, below each other, with image_id in front."""
+        import pandas as pd
+
+        tables = [result.table.assign(image_id=result.id) for result in self if len(result)]
+        columns = ["image_id", "category", "category_id", "score", "x1", "y1", "x2", "y2"]
+        return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+
+    @property
+    def probabilities(self) -> "pd.DataFrame":
+        """A row for each radiograph, by its id, and a column for each label of the classifiers, and "normal"."""
+        import pandas as pd
+
+        index = pd.Index(self.ids, name="image_id")
+        return pd.DataFrame([result.probabilities for result in self], index=index)
+
+    def to_predictions(self) -> Predictions:
+        """All rows as commands know them, "No finding" among them."""
+        tables: list[BoxTable] = []
+        masks: dict[int, dict[str, Any]] = {}
+        n = 0
+        for number, result in enumerate(self):
+            rows = result.rows
+            tables.append(dataclasses.replace(rows, images=np.full(len(rows), number, dtype=np.int64)))
+            masks |= {n + row: dict(rle) for row, rle in result.segmentations.items()}
+            n += len(rows)
+        return Predictions(tuple(self.ids), BoxTable.concatenate(tables), masks)
+
+    def above(self, threshold: float) -> "Results":
+        """The same with those findings alone that score at least `threshold`, in [0, 1]."""
+        return Results([result.above(threshold) for result in self], self.failures, self.passed_over)
+
+    def plot(self, threshold: float = 0.3, columns: int = 4, most: int = SHOWN, side: int = 512) -> "Figure":
+        """A matplotlib figure with the first `most` radiographs and their findings, `columns` in a row.
+
+        threshold: lowest score, in [0, 1], of the findings that are drawn. side: pixels of the longer side of each.
+        Raises InputError as `Result.pixels` does.
+        """
+        from xray.api.figures import figure_of
+
+        if not len(self):
+            raise InputError("there is no radiograph to draw: see failures")
+        pictures = [result.picture(threshold, max_side=side) for result in self._results[:most]]
+        return figure_of(draw_contact_sheet(pictures, min(columns, len(pictures))))
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        overlays: bool = False,
+        sr: bool = False,
+        seg: bool = False,
+        threshold: float = 0.3,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """Writes FOLDER/predictions.json, COCO results as `xray infer` writes them, and what else is asked for.
+
+        overlays: pictures, FOLDER/overlays/<id>.png. sr: structured reports, FOLDER/sr/<id>.dcm (TID 1500). seg: masks
+        as DICOM segmentations, FOLDER/seg/<id>.dcm; a radiograph without a mask has none. Radiographs that are no DICOM
+        image, or do not say which one, have neither.
+        threshold: lowest score, in [0, 1], that overlays and reports show.
+        overwrite: replaces what is there.
+        Returns the files, each written whole; predictions.json is the last. Raises InputError if the folder holds
+        predictions already, no radiograph is a DICOM image, or highdicom is not installed (for sr and seg).
+        """
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file: give a folder")
+        if (folder / PREDICTIONS).exists() and not overwrite:
+            raise InputError(f"{folder} holds predictions already: give another folder, or overwrite=True")
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold is {threshold}: it must lie between 0 and 1")
+        objects, references = None, {}
+        if (sr or seg) and len(self):
+            objects = _dicom_results(self[0].finder, threshold, sr, seg)
+            references = {result.id: found for result in self if (found := _reference(result.origin)) is not None}
+            if not references:
+                raise InputError("sr and seg refer to DICOM images, and none of these radiographs is one")
+        folder.mkdir(parents=True, exist_ok=True)
+        written: list[Path] = []
+        for result in self:
+            if overlays:
+                written.append(_save_overlay(folder, result, threshold))
+            if objects is not None:
+                written += _save_objects(folder, result, objects, references.get(result.id))
+        categories = {number: name for result in self for number, name in result.finder.categories.items()}
+        write_predictions(folder / PREDICTIONS, self.to_predictions(), categories)
+        return [*written, folder / PREDICTIONS]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = self.table.to_html(max_rows=SHOWN, float_format="{:.3f}".format)
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{rows}"
+
+
+def results_of(predictions: Predictions, categories: Mapping[int, str], known: Mapping[str, Result]) -> Results:
+    """Predictions whose ids mean the same as those of `known`, results of the same radiographs, as far as there are."""
+    names = {number: name for number, name in categories.items() if number != NO_FINDING_CATEGORY}
+    if categories.get(NO_FINDING_CATEGORY, NO_FINDING_NAME) != NO_FINDING_NAME:
+        names = dict(categories)
+    finder = Finder(names, bool(predictions.masks) or any(result.finder.has_masks for result in known.values()))
+    results = []
+    for number, name in enumerate(map(str, predictions.image_ids)):
+        rows, masks = rows_of(predictions.table, predictions.masks, number)
+        same = known.get(name)
+        if same is None:
+            results.append(Result(name, None, rows, masks, {}, finder))
+        else:
+            results.append(Result(name, same.size, rows, masks, {}, finder, same.origin, same.warnings))
+    return Results(results)
+
+
+def _save_overlay(folder: Path, result: Result, threshold: float) -> Path:
+    from xray.outputs.results import save_overlay
+
+    path = inside(folder, f"overlays/{safe_path(result.id)}.png")
+    own = (result.rows, result.segmentations, result.finder.categories)
+    save_overlay(path, result.id, result.pixels, *own, truth=None, threshold=threshold)
+    return path
+
+
+def _dicom_results(finder: Finder, threshold: float, sr: bool, seg: bool) -> "DicomResults":
+    if seg and not finder.has_masks:
+        raise InputError("seg writes the masks of segmenters, and none was loaded")
+    if not finder.runs:
+        raise InputError("sr and seg name the models that found something, which are not known of fused results")
+    need("sr or seg", "dicom-out", "highdicom")
+    from xray.outputs.dicom.objects import inference_algorithm
+    from xray.outputs.dicom.results import DicomResults
+
+    runs: Sequence[Path] = finder.runs
+    algorithm = inference_algorithm(runs, threshold, finder.mirrored, finder.gate, finder.triplet)
+    return DicomResults(finder.categories, algorithm, threshold, sr, seg)
+
+
+def _reference(origin: Origin) -> "Dataset | None":
+    """What SR and SEG need to know of a radiograph; None where it is no DICOM image that says which it is."""
+    from xray.outputs.dicom.objects import read_source
+    from xray.outputs.dicom.results import fault_of_source
+
+    if origin.path is None:
+        return origin.reference
+    return read_source(origin.path) if fault_of_source(origin.path) is None else None
+
+
+def _save_objects(folder: Path, result: Result, objects: "DicomResults", reference: "Dataset | None") -> list[Path]:
+    from xray.outputs.dicom.objects import save_object
+    from xray.outputs.dicom.results import object_path
+
+    # Of findings that are not these.
+    objects.discard(folder, result.id)
+    if reference is None:
+        return []
+    written = []
+    for kind, found in objects.of(reference, result.rows, result.segmentations, result.classified).items():
+        written.append(object_path(folder, kind, result.id))
+        save_object(written[-1], found)
+    return written
