@@ -19,6 +19,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 
 USED_WITHOUT_IMPORT = {
+    "mypy": "checks types, in make lint",
+    "pandas-stubs": "types of pandas, for mypy",
+    "types-pyyaml": "types of PyYAML, for mypy",
     "httpx2": "Starlette's TestClient asks with it",
     "tensorboard": "Lightning's TensorBoardLogger writes with it; people look at runs with it",
     "flask": "moto's server is made of it",
@@ -109,7 +112,9 @@ def imports(folder: str) -> list[tuple[str, Path, bool]]:
 
 def foreign_imports(folder: str) -> Iterator[tuple[str, Path, bool]]:
     """(top-level module, file, whether only inside a function) of what is neither Python's nor ours."""
-    ours = {"xray", "tools"} | ({file.stem for file in (ROOT / "tests").rglob("*.py")} if folder == "tests" else set())
+    ours = {"xray", "tools", "benchmarks"} | (
+        {file.stem for file in (ROOT / "tests").rglob("*.py")} if folder == "tests" else set()
+    )
     for module, file, inside in imports(folder):
         top = module.partition(".")[0]
         if top not in sys.stdlib_module_names and top not in ours:
@@ -222,7 +227,7 @@ def test_what_is_kept_stays_at_its_pin(lowest, monkeypatch, capsys, tmp_path):
     assert "--keep setuptools: no direct dependency" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("folder", ["xray", "tools"])
+@pytest.mark.parametrize("folder", ["xray", "tools", "benchmarks"])
 def test_every_import_is_declared(folder):
     wrong = []
     allowed = {name for group, names in declared().items() if group != "dev" for name in names}
@@ -239,13 +244,13 @@ def test_what_needs_an_extra_is_imported_on_demand():
     extras = set(everything_declared()) - set(declared()["install"])
     needs = {
         ".".join(file.with_suffix("").parts)
-        for folder in ("xray", "tools")
+        for folder in ("xray", "tools", "benchmarks")
         for module, file, inside in foreign_imports(folder)
         if not inside and distributions_of_modules().get(module, {"?"}) <= extras
     }
     early = {
         (module, str(file))
-        for folder in ("xray", "tools")
+        for folder in ("xray", "tools", "benchmarks")
         for module, file, inside in imports(folder)
         if not inside and module in needs and ".".join(file.with_suffix("").parts) not in needs
     }
@@ -263,7 +268,7 @@ def test_every_import_of_the_tests_is_declared():
 
 
 def test_every_declared_dependency_is_used():
-    product = distributions("xray") | distributions("tools")
+    product = distributions("xray") | distributions("tools") | distributions("benchmarks")
     for group, names in declared().items():
         used = product if group != "dev" else product | distributions("tests")
         idle = set(names) - used - set(USED_WITHOUT_IMPORT)
@@ -272,7 +277,7 @@ def test_every_declared_dependency_is_used():
 
 def test_no_exception_outlives_its_reason():
     assert set(USED_WITHOUT_IMPORT) <= set(everything_declared())
-    assert not set(USED_WITHOUT_IMPORT) & (distributions("xray") | distributions("tools"))
+    assert not set(USED_WITHOUT_IMPORT) & (distributions("xray") | distributions("tools") | distributions("benchmarks"))
     assert not set(OPTIONAL_PEERS) & set(everything_declared())
     assert set(OPTIONAL_PEERS) <= {
         module for folder in ("xray", "tools", "benchmarks") for module, _, _ in foreign_imports(folder)
