@@ -98,6 +98,7 @@ def main(config: Config) -> None:
     from xray.structures.probability_maps import read_maps
     from xray.structures.triplet import Triplet
 
+    assert config.predictions is not None  # `check` asks for it
     store = open_store(config.data_path, pixels=False)
     predictions = read_any_predictions(config.predictions, store, config.ids, config.category_ids)
     maps = read_maps(config.predictions.parent)
