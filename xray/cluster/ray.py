@@ -188,7 +188,7 @@ class Cluster:
                 executor.shutdown(force=True)
 
 
-def _read(found: Any, ready: queue.Queue, stopped: threading.Event) -> None:
+def _read(found: Any, ready: queue.Queue[Any], stopped: threading.Event) -> None:
     # A thread of its own: in Ray's waiting, Ctrl-C would not reach the calling one.
     def offer(what: Any) -> None:
         while not stopped.is_set():
