@@ -201,7 +201,7 @@ def load_run(run: Path, device: torch.device, prune: int = 0) -> list[tuple[str,
             except ValueError as error:
                 raise InputError(f"--prune {prune} cannot be applied to {run}: {error}") from None
         # Convolutions are faster on it than on PyTorch's own order, on CPUs as on GPUs.
-        model.model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch knows it
+        model.model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has it
     return loaded
 
 

@@ -124,7 +124,7 @@ class PredictionJournal:
     def _portion(self, number: int) -> Portion:
         self._file.seek(self._starts[number])
         content = from_line(self._file.readline(), number + 1)
-        assert content is not None  # each was read when the journal was opened
+        assert content is not None  # checked when the journal was opened, or written since
         return _parsed(content)
 
     def _append(self, content: dict[str, Any], number: int) -> int:

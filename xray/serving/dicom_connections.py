@@ -120,7 +120,7 @@ class Server(ThreadedAssociationServer):
 
     def __init__(self, *arguments: Any, gate: Gate, **options: Any) -> None:
         self.gate, self._spare = gate, Spare()
-        super().__init__(*arguments, request_handler=Handler, **options)  # type: ignore[misc]  # those are not all
+        super().__init__(*arguments, request_handler=Handler, **options)  # type: ignore[misc]  # never among `arguments`
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """As socketserver asks for the next connection."""
