@@ -100,7 +100,7 @@ class Subject:
         width = self.dtype.itemsize
 
         def counting(path: str) -> Callable[..., None]:
-            def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            def count(module: nn.Conv2d | nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
                 moved[path] += width * (inputs[0].numel() + output.numel() + module.weight.numel())
 
             return count

@@ -67,7 +67,7 @@ def random_run(folder: Path) -> str:
     from xray.models.weights import save_deployed
 
     torch.manual_seed(0)
-    architecture = {"backbone": "mobilenet_v2", "fpn_channels": 64, "proposals": 100}
+    architecture: dict[str, Any] = {"backbone": "mobilenet_v2", "fpn_channels": 64, "proposals": 100}
     model = build_detector(len(FINDINGS), 256, **architecture)
     description = {
         "task": "detection",
@@ -123,8 +123,10 @@ def server(runs: Sequence[str], flags: Sequence[str]) -> Iterator[Server]:
         process = subprocess.Popen(
             command, cwd=growth.ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
         )
+        output = process.stdout
+        assert output is not None
         lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()
+        threading.Thread(target=lambda: lines.put(output.readline()), daemon=True).start()
         try:
             with contextlib.suppress(queue.Empty):
                 if "http://" in (line := lines.get(timeout=START)):
@@ -140,7 +142,7 @@ def server(runs: Sequence[str], flags: Sequence[str]) -> Iterator[Server]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            process.stdout.close()
+            output.close()
 
 
 def ask(address: str, files: Sequence[File], n: int, n_clients: int, advance: Callable[[], None]) -> Round:

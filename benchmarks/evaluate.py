@@ -74,7 +74,7 @@ def measure_evaluation(config: Evaluate) -> dict[str, Any]:
     difference = ways.difference()
     if not difference <= CLOSE_ENOUGH:
         raise reports.refuse(f"the APs differ by {difference:.1e}")
-    results = {
+    results: dict[str, dict[str, Any]] = {
         name: {
             "seconds": dataclasses.asdict(timing.Spread.of([run.seconds for run in runs])),
             "all_seconds": [run.seconds for run in runs],

@@ -13,13 +13,13 @@ from pycocotools.cocoeval import COCOeval
 from benchmarks.timing import Timing, timed
 from xray.evaluation.box_intervals import bootstrap_intervals
 from xray.evaluation.box_metrics import coco_metrics, detection_metrics
-from xray.findings import CATEGORIES
+from xray.findings import CATEGORIES, FINDINGS
 from xray.structures.boxes import BoxTable, xyxy_to_xywh
 from xray.structures.predictions import Predictions, read_predictions
 
 SIZE = 3000
 """Width and height of the radiographs, in pixels."""
-NAMES = {category["id"]: category["name"] for category in CATEGORIES}
+NAMES = dict(enumerate(FINDINGS, 1))
 COCO_NAMES = ("coco_ap", "coco_ap50", "coco_ap75")
 
 

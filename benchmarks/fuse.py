@@ -66,7 +66,7 @@ def measure_fusion(config: Fuse) -> dict[str, Any]:
         for _ in range(config.repeats):
             whole.append(ways.time_whole())
             advance()
-    results = {
+    results: dict[str, dict[str, Any]] = {
         name: {
             "images_per_second": dataclasses.asdict(timing.Spread.of([run.rate for run in runs])),
             "seconds": [run.seconds for run in runs],

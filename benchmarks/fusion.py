@@ -1,5 +1,6 @@
 """Weighted boxes fusion of many radiographs: boxes as several models would give them, our way and ensemble-boxes'."""
 
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -74,7 +75,7 @@ class Ways:
         for block in self.blocks:
             rows = np.flatnonzero((self.table.images >= block.start) & (self.table.images < block.stop))
             self.of_block.append((self.table.select(rows), self.models[rows]))
-        self.fused: dict[str, list] = {"ours": [], "usual": []}
+        self.fused: dict[str, list[Any]] = {"ours": [], "usual": []}
 
     def _ours(self, table: BoxTable, models: np.ndarray) -> BoxTable:
         return weighted_boxes_fusion(table, models, [1.0] * self.n_models, self.iou, score=self.score).table

@@ -61,6 +61,7 @@ def prepare(config: Infer, folder: Path) -> int:
             f"{config.weights} was trained on canvases of {size} pixels, those of {config.data_path} have "
             f"{store.canvas_size}: convert the data with --image-size {size}"
         )
+    assert store.images is not None
     canvases = np.stack([np.asarray(store.images[row]) for row in rows.tolist()])
     np.save(folder / "canvases.npy", canvases)
     files = folder / "files"

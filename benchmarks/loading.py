@@ -82,8 +82,8 @@ class Ways:
                 worker_init_fn=_one_thread,
             )
         else:
-            sampler = EpochSampler(repeats, seed=0)
-            loader = make_loader(self.datasets[way], self.batch_size, n_workers, collate_boxes, sampler)
+            draws = EpochSampler(repeats, seed=0)
+            loader = make_loader(self.datasets[way], self.batch_size, n_workers, collate_boxes, draws)
         return self._consume(loader, skipped)
 
     def _consume(self, loader: Any, skipped: int) -> Timing:

@@ -40,6 +40,7 @@ def open_material(
 def write_pngs(store: Store, rows: np.ndarray, folder: Path) -> list[Path]:
     """Writes the canvases as grey PNG files, compressed as PIL does by default; returns their paths in that order."""
     folder.mkdir(parents=True, exist_ok=True)
+    assert store.images is not None
     paths = [folder / f"{row:06d}.png" for row in rows.tolist()]
     for row, path in zip(rows.tolist(), paths, strict=True):
         Image.fromarray(store.images[row]).save(path)

@@ -110,7 +110,7 @@ def settle_weights(detector: FasterRCNN, images: list[Tensor]) -> None:
     """
     hooks = []
 
-    def measure(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+    def measure(norm: FrozenBatchNorm2d, inputs: tuple[Tensor]) -> None:
         norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
         norm.running_var.copy_(inputs[0].var((0, 2, 3)))
 

@@ -180,7 +180,7 @@ class Training:
         rounds = Rounds(n_warmup, config.n_steps, self.device, peers_turn)
         n_batches = (config.repeats + 1) * (n_warmup + config.n_steps)
         batches = [self.batches[number % len(self.batches)] for number in range(n_batches)]
-        self._fit(DataLoader(batches, batch_size=None), rounds)
+        self._fit(DataLoader(batches, batch_size=None), rounds)  # type: ignore[arg-type]  # a sequence will do
         loaded = Rounds(n_warmup, config.n_steps, self.device, lambda: None)
         self._fit(self._loader(2 * (n_warmup + config.n_steps)), loaded)
         # The first round's caches, and what is compiled in it, count for nobody.
@@ -192,10 +192,9 @@ class Training:
         precision = lightning_precision(self.config.precision, self.device)
         trainer = build_trainer(config, run, self.task.monitored, self.device, precision, draw_validation)
         # Of what accompanies a training the steps alone are measured, not the end of an epoch.
-        kept = [
-            callback for callback in trainer.callbacks if isinstance(callback, Throughput | LearningRateMonitor | Guard)
-        ]
-        trainer.callbacks = [*kept, rounds]
+        lightning: Any = trainer  # whose callbacks are set from elsewhere
+        measured = Throughput | LearningRateMonitor | Guard
+        lightning.callbacks = [*(each for each in lightning.callbacks if isinstance(each, measured)), rounds]
         trainer.limit_val_batches = 0
         trainer.fit(self.task, loader)
 
@@ -308,12 +307,12 @@ def compare_losses(
 
     Raises InputError where that is more than chance explains, or the losses have other names.
     """
-    draws: dict[str, list[np.ndarray]] = {}
+    draws: dict[str, tuple[list[float], list[float]]] = {}
     for side, function in (("ours", ours), ("theirs", theirs)):
         torch.manual_seed(0)
         for _ in range(DRAWS):
             for name, value in function().items():
-                draws.setdefault(name, [[], []])[side == "theirs"].append(float(value.detach()))
+                draws.setdefault(name, ([], []))[side == "theirs"].append(float(value.detach()))
     differences: dict[str, dict[str, float]] = {}
     for name, (mine, other) in draws.items():
         if len(mine) != len(other):

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,11 +102,12 @@ def settle_for_all(plan: Plan, cluster: Cluster, inputs: Inputs, journal: Predic
 class _Slip:
     """Stands in for the journal where it is not: keeps what was chosen."""
 
-    settled: dict[str, Any] | None = None
+    def __init__(self) -> None:
+        self.settled: dict[str, Any] | None = None
 
-    def settle(self, choices: dict[str, Any]) -> dict[str, Any]:
-        self.settled = choices
-        return choices
+    def settle(self, choices: Mapping[str, Any]) -> dict[str, Any]:
+        self.settled = dict(choices)
+        return self.settled
 
 
 def _choosing(plan: Plan, n: int) -> Callable[[_Part], Any]:
@@ -118,6 +119,7 @@ def _choosing(plan: Plan, n: int) -> Callable[[_Part], Any]:
             pipeline, batch_size, undecided = settle(loaded, slip, plan.precision, plan.batch_size)
             if undecided:
                 settle_by_trial(pipeline, slip, list(reader(part, pipeline.canvas_size)), batch_size, n)
+        assert slip.settled is not None
         return slip.settled, said.getvalue()
 
     return work
@@ -141,7 +143,9 @@ def find(plan: Plan, cluster: Cluster, inputs: Inputs) -> Iterator[Batch]:
 
 def _finding(plan: Plan) -> Callable[[_Part], Any]:
     pipeline, reader = plan.load(), _Reader(plan)
-    pipeline = lowered(pipeline, inference_precision(plan.precision, pipeline.device))
+    dtype = inference_precision(plan.precision, pipeline.device)
+    assert dtype is not None  # `settle_for_all` has decided
+    pipeline = lowered(pipeline, dtype)
 
     def work(part: _Part) -> tuple[list[Batch], list[Path]]:
         found: list[Batch] = []
@@ -164,12 +168,13 @@ class _Reader:
         if self._decode is not None:
             return in_original_pixels(self._decode(part.paths, size, self._timeout), part.originals)
         # Their names are of no interest here.
+        assert part.rows is not None
         inputs = Inputs(("",) * len(part.rows), store=self._store, rows=part.rows)
         return radiographs(inputs, size, 0, self._timeout)
 
 
 def _part(inputs: Inputs, start: int, length: int) -> _Part:
-    if inputs.store is not None:
+    if inputs.rows is not None:
         return _Part(start, rows=inputs.rows[start : start + length])
     paths = tuple(path.absolute() for path in inputs.paths[start : start + length])
     return _Part(start, paths, originals=inputs.originals[start : start + length])

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,7 +140,7 @@ class Cluster:
 
     def _stream(
         self, make: Callable[[], Work], parts: Sequence[Any], begin: int, n_actors: int, gpu: bool
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any], None, None]:
         """(number, outcome) of parts, numbered from `begin` on, by one run of Ray Data. Raises what Ray raises."""
         import ray.data
 
@@ -188,7 +188,7 @@ class Cluster:
                 executor.shutdown(force=True)
 
 
-def _read(found: Any, ready: queue.Queue, stopped: threading.Event) -> None:
+def _read(found: Any, ready: queue.Queue[Any], stopped: threading.Event) -> None:
     # A thread of its own: in Ray's waiting, Ctrl-C would not reach the calling one.
     def offer(what: Any) -> None:
         while not stopped.is_set():
@@ -285,7 +285,7 @@ def connected(address: str, cores: int = 0) -> Iterator[Cluster]:
     import ray
 
     handlers = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
-    options = {"include_dashboard": False} if where == "local" else {}
+    options: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
     try:
         with contextlib.nullcontext() if where == "local" else _bounded(where):
             ray.init(address=where, log_to_driver=False, logging_level=logging.CRITICAL, **options)

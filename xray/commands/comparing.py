@@ -89,8 +89,8 @@ def show_comparison(comparison: Comparison) -> None:
         name = title_of(one) if one.name == TOTAL else f"  {one.name}"
         row = [f"{one.first:.4f}", f"{one.second:.4f}", f"{one.difference:+.4f}"]
         if comparison.n_resamples:
-            has_ends = one.ends is not None and not np.isnan(one.ends[0])
-            row += [f"[{one.ends[0]:+.3f}, {one.ends[1]:+.3f}]" if has_ends else "", f"{one.p_value:.3g}"]
+            ends = one.ends if one.ends is not None and not np.isnan(one.ends[0]) else None
+            row += [f"[{ends[0]:+.3f}, {ends[1]:+.3f}]" if ends else "", f"{one.p_value:.3g}"]
         table.add_row(name, *(cell if cell != "nan" else "–" for cell in row))
     Console(highlight=False).print(table)
     who = f"{comparison.n_patients:,} patients" if comparison.n_patients else "patients not known"

@@ -197,7 +197,7 @@ def _converter(config: VinBig | Coco | Siim | Lungs | Folders) -> Callable[..., 
     return convert_folders
 
 
-def show(conversion: dict, save_path: Path) -> None:
+def show(conversion: dict[str, Any], save_path: Path) -> None:
     """Prints the counts of a conversion.json as a table, and the next command."""
     from rich.console import Console
     from rich.table import Table

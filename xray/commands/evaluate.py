@@ -99,6 +99,7 @@ def main(config: Config) -> None:
     from xray.structures.probability_maps import read_maps
     from xray.structures.triplet import Triplet
 
+    assert config.predictions is not None  # `check` asks for it
     store = open_store(config.data_path, pixels=False)
     predictions = read_all_predictions([config.predictions], store, config.ids, config.category_ids)[0]
     maps = read_maps(config.predictions.parent)

@@ -174,7 +174,7 @@ def main(config: Config) -> int:
         if journal.done:
             print(f"going on after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
         find_all(pipeline, inputs, journal, truth, config, objects, cluster)
-        failures = [(inputs.ids[position], *rest) for p in journal.portions() for position, *rest in p.failures]
+        failures = [(inputs.ids[at], file, why) for p in journal.portions() for at, file, why in p.failures]
         absent = set(order).difference(inputs.ids)
         failures += [(name, "", "no such file") for name in order if name in absent]
         if not config.probabilities:
@@ -329,7 +329,7 @@ def find_all(
         portion = portion_of(batch, begin)
         for number, item in enumerate(batch.decoded):
             position = begin + item.index
-            if maps is not None:
+            if maps is not None and batch.found.maps is not None:
                 maps.add(position, item.width, item.height, batch.found.maps[number], portion.labels[position])
             if config.overlays:
                 name, pixels = inputs.ids[position], getattr(item, "pixels", None)
@@ -423,8 +423,8 @@ def claims_of(config: Config, inputs: "Inputs") -> dict[str, object]:
     """All that decides what is found: a command may go on with the journal of another only if these are equal."""
     from xray.inference.prediction_journal import stamp
 
-    free = ("weights", "data_path", "save_path", "sample_submission", "n_workers", "timeout", "overwrite", "debug")
-    free += ("engine", "address", "cores_per_actor", "sizes")
+    free = {"weights", "data_path", "save_path", "sample_submission", "n_workers", "timeout", "overwrite", "debug"}
+    free |= {"engine", "address", "cores_per_actor", "sizes"}
     claims = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
     names = ("model.json", "model.safetensors" if config.runtime == "torch" else "model.onnx")
     runs = [Path(run) for run in config.weights]
@@ -434,7 +434,8 @@ def claims_of(config: Config, inputs: "Inputs") -> dict[str, object]:
     claims["weights"] = [(place, stamp(path)) for place, path in zip(places, files, strict=True)]
     digest = hashlib.sha256()
     for number, name in enumerate(inputs.ids):
-        digest.update(repr((name, stamp(inputs.paths[number]) if inputs.paths else int(inputs.rows[number]))).encode())
+        content = stamp(inputs.paths[number]) if inputs.rows is None else int(inputs.rows[number])
+        digest.update(repr((name, content)).encode())
     of_store = [stamp(Path(config.data_path) / name) for name in ("annotations.json", "images.npy")]
     if inputs.originals:
         claims["sizes"] = hashlib.sha256(repr(inputs.originals).encode()).hexdigest()

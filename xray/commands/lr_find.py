@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import tyro
 
@@ -21,6 +21,9 @@ from xray.files import complete
 from xray.flags import require
 from xray.storage.places import run_training
 from xray.training.config import TASKS, TrainingConfig, read_training_flags
+
+if TYPE_CHECKING:
+    from xray.models.device import LightningPrecision
 
 Config = TASKS["detection"]
 """What shells complete; --task chooses another."""
@@ -67,11 +70,11 @@ def main(task_name: str, config: TrainingConfig, min_lr: float, max_lr: float, n
 
 
 def sweep(
-    task: Any, device: str, precision: str, min_lr: float, max_lr: float, n_steps: int
+    task: Any, device: str, precision: "LightningPrecision", min_lr: float, max_lr: float, n_steps: int
 ) -> tuple[list[float], list[float]]:
     """Learning rates of the steps made, ascending, and their smoothed losses; it stops where the loss diverges."""
     import lightning as L
-    from lightning.pytorch.tuner import Tuner
+    from lightning.pytorch.tuner.tuning import Tuner
 
     from xray.training.trainer import quiet
 
@@ -95,6 +98,7 @@ def sweep(
         found = Tuner(trainer).lr_find(
             task, min_lr=min_lr, max_lr=max_lr, num_training=n_steps, early_stop_threshold=4.0, update_attr=False
         )
+    assert found is not None
     rates, losses = found.results["lr"], found.results["loss"]
     kept = [(rate, loss) for rate, loss in zip(rates, losses, strict=False) if math.isfinite(loss)]
     if len(kept) < FEWEST:
@@ -153,7 +157,7 @@ def read_sweep(args: Sequence[str]) -> tuple[Sweep, list[str]]:
     return Sweep(**vars(values)), others
 
 
-def _refuse(message: str) -> None:
+def _refuse(message: str) -> NoReturn:
     raise FlagError(message)
 
 

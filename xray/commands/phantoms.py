@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from xray.commands.runner import command
 from xray.errors import FlagError
@@ -52,7 +52,7 @@ def main(config: Config) -> None:
     writers = {"vinbig": write_vinbig, "siim": write_siim, "lungs": write_lungs}
     folders = []
     for tree in dict.fromkeys(config.trees):
-        own = {} if tree == "lungs" else {"pneumothorax": config.pneumothorax_fraction}
+        own: dict[str, Any] = {} if tree == "lungs" else {"pneumothorax": config.pneumothorax_fraction}
         written = writers[tree](
             config.save_path,
             config.n_train,

@@ -91,7 +91,11 @@ def main(config: Config) -> None:
     n_findings = int((store.boxes.select(_among(store.boxes.images, scored)).labels == category).sum())
     if config.fit and not n_findings:
         raise InputError(f"no {NAME} in the truth of the {len(scored)} radiographs to fit on: choose others")
-    setting = Refinement() if config.fit else read_setting(config.weights, description)
+    setting = Refinement()
+    if not config.fit:
+        assert config.weights is not None  # `check` asks for one of the two
+        assert description is not None
+        setting = read_setting(config.weights, description)
     if n_findings:
         with Console(stderr=True).status("fitting" if config.fit else "scoring"):
             setting, said = assess(store, table, components, segmentations, scored, setting, category, config.fit)
@@ -104,7 +108,7 @@ def main(config: Config) -> None:
         write_predictions(
             config.save_path / PREDICTIONS, Predictions(ids, refined, {**kept, **attached}), store.categories
         )
-        if config.fit and config.weights:
+        if config.fit and config.weights and description is not None:
             rewrite_description(config.weights, {**description, "refinement": dataclasses.asdict(setting)})
             print(f"kept in {config.weights / 'model.json'}")
     print(f"{len(refined) - len(table)} boxes added, {len(attached)} with a mask: {config.save_path / PREDICTIONS}")
@@ -169,7 +173,7 @@ def together(
 
     from xray.structures.masks import encode_mask
 
-    names: dict[str, int] = {}
+    names: dict[str | int, int] = {}
     tables = []
     for predictions in (boxes, masks):
         rows = store.resolve(predictions.image_ids).tolist()
@@ -222,7 +226,7 @@ def rows_to_score(store: "Store", table: "BoxTable", components: "BoxTable", con
     # A segmenter has no row for a radiograph without a mask, so the radiographs that both name would not do.
     touched = [whole_groups(store, np.unique(own.images[own.images < len(store)])) for own in (table, components)]
     if config.split is None and config.fold is None:
-        return np.intersect1d(*touched) if len(components) else touched[0]
+        return np.intersect1d(touched[0], touched[1]) if len(components) else touched[0]
     rows = store.rows(split=config.split, fold=config.fold)
     if not np.isin(rows, touched[0]).any():
         raise InputError(f"{config.predictions} has no box in the radiographs of --split or --fold: predict those")

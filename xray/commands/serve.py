@@ -161,7 +161,8 @@ def dicom_node(config: Config, service: "Service", algorithm: "Algorithm") -> It
         yield None
         return
     from xray.outputs.dicom.results import DicomResults
-    from xray.serving.dicom_node import DicomNode, Limits, answering
+    from xray.serving.dicom_limits import Limits
+    from xray.serving.dicom_node import DicomNode, answering
     from xray.serving.dicom_peers import parse_peer
 
     logging.getLogger("xray.dicom").setLevel(logging.INFO)

@@ -16,12 +16,22 @@ from xray.commands.runner import run_command
 from xray.errors import InputError
 from xray.files import PART
 from xray.storage.places import run_training
-from xray.training.config import CONFIG_FILE, TASKS, TrainingConfig, read_training_flags, save_config
+from xray.training.config import (
+    CONFIG_FILE,
+    TASKS,
+    ClassificationConfig,
+    DetectionConfig,
+    SegmentationConfig,
+    TrainingConfig,
+    read_training_flags,
+    save_config,
+)
 from xray.training.launch import Launch, find_launch, follow_the_first, linger, with_launch
 from xray.training.sagemaker import failure_told, is_sagemaker, publish, sagemaker_flags
 
 if TYPE_CHECKING:
     import numpy as np
+    from lightning.pytorch.callbacks import Callback
 
     from xray.datasets.store import Store
     from xray.training.checkpoints import Progress
@@ -53,7 +63,14 @@ def main(task_name: str, config: TrainingConfig) -> int:
     from xray.datasets.store import open_store
     from xray.models.device import compile_options, lightning_precision, resolve_device
     from xray.structures.sides import told
-    from xray.training.checkpoints import LAST, LastCheckpoint, Stopped, check_resumable, clear_leftovers
+    from xray.training.checkpoints import (
+        LAST,
+        BestCheckpoint,
+        LastCheckpoint,
+        Stopped,
+        check_resumable,
+        clear_leftovers,
+    )
     from xray.training.determinism import deterministic
     from xray.training.failures import explain, is_lost_worker, quiet_threads
     from xray.training.loading import shared_with_workers
@@ -87,7 +104,8 @@ def main(task_name: str, config: TrainingConfig) -> int:
     if not launch.by:
         start_others_by_script()
     trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation, steps_done)
-    last = next(callback for callback in trainer.callbacks if isinstance(callback, LastCheckpoint))
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it from elsewhere
+    last = next(callback for callback in callbacks if isinstance(callback, LastCheckpoint))
     go_on = f"python xray/train.py --task {task_name} --save-path {run} --resume"
     try:
         with deterministic(config.deterministic), quiet_threads(), shared_with_workers():
@@ -103,15 +121,15 @@ def main(task_name: str, config: TrainingConfig) -> int:
         # Of processes that it started itself, the first one's status is what counts.
         return 0 if launch.by == "lightning" else EXIT_TERMINATED
     except Exception as error:
-        told = explain(error, config, last.was_validating)
+        words = explain(error, config, last.was_validating)
         if last.is_asked and is_lost_worker(error) and is_first:
             # Whoever ends all processes of a job ends the loaders', too.
             print(f"stopped by SIGTERM; go on from the last checkpoint with {go_on}", file=sys.stderr)
             return EXIT_TERMINATED
-        if told is None or config.debug:
+        if words is None or config.debug:
             raise
-        raise InputError(told) from error
-    best = trainer.checkpoint_callback.best_model_score
+        raise InputError(words) from error
+    best = next(callback for callback in callbacks if isinstance(callback, BestCheckpoint)).best_model_score
     print(f"\nbest {task.monitored}: {float(best):.4f}. The run is in {run}; go on with" if best is not None else "")
     print(f"  python tools/infer.py --weights {run} --data-path RADIOGRAPHS --save-path OUT")
     print(f"  tensorboard --logdir {run}")
@@ -121,14 +139,20 @@ def main(task_name: str, config: TrainingConfig) -> int:
 def build_task(name: str, config: TrainingConfig, store: "Store") -> Any:
     """The LightningModule of a task; initial weights are not loaded yet."""
     # Each brings libraries of its own: only the one that is asked for is imported.
-    match name:
-        case "detection":
-            from xray.training.tasks.detection import DetectionTask as TaskType
-        case "segmentation":
-            from xray.training.tasks.segmentation import SegmentationTask as TaskType
-        case "classification":
-            from xray.training.tasks.classification import ClassificationTask as TaskType
-    return TaskType(config, store)
+    match config:
+        case DetectionConfig():
+            from xray.training.tasks.detection import DetectionTask
+
+            return DetectionTask(config, store)
+        case SegmentationConfig():
+            from xray.training.tasks.segmentation import SegmentationTask
+
+            return SegmentationTask(config, store)
+        case ClassificationConfig():
+            from xray.training.tasks.classification import ClassificationTask
+
+            return ClassificationTask(config, store)
+    raise ValueError(f"{name} is none of the tasks")
 
 
 def draw_validation(task: Any, row: int) -> "np.ndarray":
@@ -147,8 +171,8 @@ def draw_validation(task: Any, row: int) -> "np.ndarray":
         table = dataclasses.replace(table, boxes=table.boxes * scale)
         pixels = store.images[row][top:bottom, left:right]
         pictures.append(draw_findings(pixels, table, masks, categories, scored=scored, max_side=640))
-    truth, found = tables
-    return draw_with_truth(*pictures, truth, in_words(found, categories), categories)
+    (truth, found), (of_truth, of_found) = tables, pictures
+    return draw_with_truth(of_truth, of_found, truth, in_words(found, categories), categories)
 
 
 def where_it_goes_on(progress: "Progress | None", run: Path) -> str:

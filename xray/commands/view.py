@@ -171,6 +171,7 @@ def draw_truth(store: Store, row: int, min_side: int = 768, max_side: int = 1600
             regions.append(Region(mask[top:bottom, left:right] > 0, colour_of(label)))
     place = record["split"] if record["fold"] < 0 else f"{record['split']}, fold {record['fold']}"
     title = f"{record['source_id']} · {place} · {canvas.width} x {canvas.height}"
+    assert store.images is not None
     pixels = np.ascontiguousarray(store.images[row, top:bottom, left:right])
     return draw_overlay(pixels, marks, regions, title, min_side=min_side, max_side=max_side)
 
@@ -189,6 +190,7 @@ def draw_both(
     words = in_words(table, store.categories)
     table = dataclasses.replace(table, boxes=canvas.to_canvas(table.boxes) - (left, top, left, top))
     least, most = (side, side) if side else (768, 1024)
+    assert store.images is not None
     found = draw_findings(
         np.ascontiguousarray(store.images[row, top:bottom, left:right]), table, masks, store.categories, name,
         threshold=threshold, max_side=most, min_side=least,

@@ -130,12 +130,13 @@ class Store:
             chosen &= (self.folds == number) == inside
         return np.flatnonzero(chosen)
 
-    def resolve(self, image_ids: Sequence[str]) -> np.ndarray:
+    def resolve(self, image_ids: Sequence[str | int]) -> np.ndarray:
         """Source ids → (M,) int64 rows; -1 for an id that is not in the dataset.
 
         Ids of a foreign predictions file mean other things: see `xray.datasets.prediction_ids.resolve`.
         """
-        return np.array([self.index_of.get(name, -1) for name in image_ids], dtype=np.int64)
+        rows = [self.index_of.get(name, -1) if isinstance(name, str) else -1 for name in image_ids]
+        return np.array(rows, dtype=np.int64)
 
 
 def is_store(path: Path | str) -> bool:

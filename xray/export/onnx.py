@@ -9,13 +9,13 @@ import contextlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
@@ -32,6 +32,8 @@ from xray.models.detection.pooling import BINS, POINTS, POOLED_LEVELS, level_of
 from xray.models.detection.suppression import suppress
 from xray.models.weights import WEIGHTS_FILE, load_deployed
 
+op: Any = opset18
+"""Its own types do not fit together: what a Constant gives is none of what the others take."""
 OPSET = 18
 """What the exporter writes without converting; onnxruntime reads it since 1.14."""
 
@@ -126,7 +128,7 @@ def _pooled_in_onnx(pyramid: Sequence[Any], boxes: Any, images: Any, levels: Any
     return op.Gather(op.Concat(*parts, axis=0), back, axis=0)
 
 
-TRANSLATIONS = {
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.xray.suppressed.default: _suppressed_in_onnx,
     torch.ops.xray.pooled.default: _pooled_in_onnx,
 }
@@ -215,6 +217,7 @@ class JoinedGraph(nn.Module):
         names = backbone.body.return_layers.values()
         pyramid = backbone.fpn(dict(zip(names, features[2:], strict=True)))
         logits = self.segmenter.decode(features[: self.segmenter.depth + 1], size, size)
+        assert isinstance(logits, Tensor)
         return *self.detector.find(list(pyramid.values())), logits.sigmoid()
 
 
@@ -251,6 +254,7 @@ def to_onnx(run: Path, prune: int = 0) -> bytes:
     except torch.onnx.OnnxExporterError as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise InputError(f"{run} cannot be written as ONNX: {reason}") from None
+    assert program is not None
     model = _plain(program.model_proto)
     model.producer_name, model.producer_version = "xray", __version__
     model.doc_string = f"An xray model: {description['task']}. Not a medical device."
@@ -283,10 +287,15 @@ def _graph_of(run: Path, prune: int) -> tuple[nn.Module, int, list[str]]:
     if not detectors:
         return ProbabilityGraph(models[0].model), size, names
     detector = detectors[0].model
+    assert isinstance(detector, Detector)
     with torch.no_grad():
         pyramid = list(detector.backbone(torch.zeros((1, 3, size, size))).values())
     layout = detector.rpn.layout(pyramid, size)
-    return JoinedGraph(pairs[0].model, layout) if pairs else DetectorGraph(detector, layout), size, names
+    if not pairs:
+        return DetectorGraph(detector, layout), size, names
+    joined = pairs[0].model
+    assert isinstance(joined, DetectorWithMask)
+    return JoinedGraph(joined, layout), size, names
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Generator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,9 +12,10 @@ import torch
 from xray.datasets.inputs import Inputs
 from xray.errors import InputError
 from xray.inference.loaded import LoadedClassifier, LoadedDetector, LoadedSegmenter, load_run, prepare
+from xray.models.detection.detector import Detector
 from xray.phantoms.vinbig import draw_phantom
 from xray.radiographs.canvas import Canvas
-from xray.radiographs.decoding import TIMEOUT, Decoded
+from xray.radiographs.decoding import TIMEOUT, Decoded, Undecodable
 
 MOST_PIXELS, MOST_SCORE = 0.1, 1e-3
 """How far boxes, in canvas pixels, and scores or probabilities may be apart."""
@@ -102,6 +105,7 @@ def compare_boxes(
     for a, b in pairs:
         total.pixels = max(total.pixels, float(np.abs(one[0][a] - two[0][b]).max()))
         total.score = max(total.score, float(abs(one[2][a] - two[2][b])))
+    assert isinstance(detector.model, Detector)
     heads = detector.model.roi_heads
     lonely: list[tuple[Detections, int, float]] = []
     for place, (mine, others) in enumerate(((one, two), (two, one))):
@@ -113,8 +117,8 @@ def compare_boxes(
                 lonely.append((mine, row, above))
     undecided = _undecided(detector, canvas) if any(above > MOST_SCORE for *_, above in lonely) else []
     for mine, row, above in lonely:
-        box = tuple(values[row : row + 1] for values in mine)
-        n_with = sum(bool(pair(box, found)) for found in undecided)
+        boxes, labels, scores = (values[row : row + 1] for values in mine)
+        n_with = sum(bool(pair((boxes, labels, scores), found)) for found in undecided)
         if above > MOST_SCORE and 0 < n_with < len(undecided):
             total.ties += 1
         else:
@@ -167,7 +171,8 @@ def phantom_canvases(size: int, n: int = RADIOGRAPHS) -> np.ndarray:
 def given_canvases(inputs: Inputs, size: int, n: int = RADIOGRAPHS) -> np.ndarray:
     """The first `n` radiographs that can be read, (n, size, size) uint8. Raises InputError if none can."""
     canvases: list[np.ndarray] = []
-    with contextlib.closing(inputs.canvases(size, 1, TIMEOUT)) as items:
+    decoding = cast("Generator[Decoded | Undecodable, None, None]", inputs.canvases(size, 1, TIMEOUT))
+    with contextlib.closing(decoding) as items:
         for item in items:
             if isinstance(item, Decoded):
                 canvases.append(np.array(item.canvas))

@@ -4,7 +4,8 @@ Weighted boxes fusion is our own (xray.structures.boxes); non-maximum suppressio
 those of the ensemble-boxes package. All of them work within one radiograph and one category.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -44,9 +45,10 @@ def fuse(
     Returns radiographs in order of first appearance; boxes by radiograph, scores descending. Raises FlagError for
     settings out of range, InputError for boxes or scores that are.
     """
-    weights = _check(len(predictions), weights, iou_threshold, skip_threshold, method, score)
-    index: dict[str, int] = {}
-    tables, masks, offset = [], {}, 0
+    per_model = _check(len(predictions), weights, iou_threshold, skip_threshold, method, score)
+    index: dict[str | int, int] = {}
+    masks: dict[int, dict[str, Any]] = {}
+    tables, offset = [], 0
     for model in predictions:
         rows = np.array([index.setdefault(image_id, len(index)) for image_id in model.image_ids], dtype=np.int64)
         table = model.table
@@ -59,14 +61,16 @@ def fuse(
     is_normal = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
     rows = np.flatnonzero(~is_normal)
     if method == "wbf":
-        result = weighted_boxes_fusion(table.select(rows), models[rows], weights, iou_threshold, skip_threshold, score)
+        result = weighted_boxes_fusion(
+            table.select(rows), models[rows], per_model.tolist(), iou_threshold, skip_threshold, score
+        )
         fused, source = result.table, _strongest_with_mask(rows, result.cluster, table.scores, masks)
     else:
         has_area = ((table.boxes[:, 2:] - table.boxes[:, :2]) > 0).all(axis=1)
         rows = rows[(table.scores >= skip_threshold)[rows] & has_area[rows]]
-        weighted = table.scores * (weights / weights.max())[models]
+        weighted = table.scores * (per_model / per_model.max())[models]
         fused, source = _suppress(table, weighted, rows, masks, iou_threshold, method)
-    normal = _average_no_finding(table.select(is_normal), weights[models[is_normal]])
+    normal = _average_no_finding(table.select(is_normal), per_model[models[is_normal]])
 
     merged = BoxTable.concatenate([fused, normal])
     order = np.lexsort((-merged.scores, merged.images))
@@ -111,7 +115,7 @@ def _average_no_finding(table: BoxTable, weights: np.ndarray) -> BoxTable:
 
 
 def _strongest_with_mask(
-    rows: np.ndarray, cluster: np.ndarray, scores: np.ndarray, masks: dict[int, object]
+    rows: np.ndarray, cluster: np.ndarray, scores: np.ndarray, masks: Mapping[int, object]
 ) -> dict[int, int]:
     """Fused row → the row of its highest-scored member with a mask, where it has one."""
     went_into = np.full(len(scores), -1, dtype=np.int64)
@@ -128,7 +132,7 @@ def _suppress(
     table: BoxTable,
     scores: np.ndarray,
     rows: np.ndarray,
-    masks: dict[int, object],
+    masks: Mapping[int, object],
     iou_threshold: float,
     method: str,
 ) -> tuple[BoxTable, dict[int, int]]:

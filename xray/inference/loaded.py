@@ -34,7 +34,7 @@ class LoadedDetector:
     mirrored radiographs; one that was not knows the heart on one side only and is not shown them.
     """
 
-    model: Detector
+    model: nn.Module
     canvas_size: int
     categories: dict[int, str]
     mirror: dict[int, int]
@@ -145,15 +145,19 @@ def pairs_on_one_trunk(
     if not (detectors and segmenters):
         return ()
     from xray.inference.shared_trunk import DetectorWithMask, same_trunk, shares_canvas
+    from xray.models.segmentation.segmenter import Segmenter
 
     pairs: list[LoadedPair] = []
     for segmenter in segmenters:
-        size = segmenter.canvas_size
-        free = [d for d in detectors if d.canvas_size == size and all(d is not pair.detector for pair in pairs)]
-        fitting = [d for d in free if shares_canvas(segmenter.model, size) and same_trunk(d.model, segmenter.model)]
-        if fitting:
-            model = DetectorWithMask(fitting[0].model, segmenter.model).eval()
-            pairs.append(LoadedPair(fitting[0], segmenter, model))
+        size, mask_model = segmenter.canvas_size, segmenter.model
+        for detector in detectors:
+            box_model = detector.model
+            if not (isinstance(box_model, Detector) and isinstance(mask_model, Segmenter)):
+                continue
+            is_free = detector.canvas_size == size and all(detector is not pair.detector for pair in pairs)
+            if is_free and shares_canvas(mask_model, size) and same_trunk(box_model, mask_model):
+                pairs.append(LoadedPair(detector, segmenter, DetectorWithMask(box_model, mask_model).eval()))
+                break
     return tuple(pairs)
 
 
@@ -193,11 +197,11 @@ def load_run(run: Path, device: torch.device, prune: int = 0) -> list[tuple[str,
     for task, model in loaded:
         if prune and task == "segmentation":
             try:
-                model.model.prune(prune)
+                model.model.prune(prune)  # type: ignore[operator]  # a Segmenter, whose import takes seconds
             except ValueError as error:
                 raise InputError(f"--prune {prune} cannot be applied to {run}: {error}") from None
         # Convolutions are faster on it than on PyTorch's own order, on CPUs as on GPUs.
-        model.model.eval().to(device, memory_format=torch.channels_last)
+        model.model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has it
     return loaded
 
 

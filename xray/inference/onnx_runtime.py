@@ -103,7 +103,7 @@ def load_onnx(weights: Path, device: torch.device) -> tuple[list[tuple[str, Load
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} does not hold the model that its description tells of: {reason}") from None
-    pair = ()
+    pair: tuple[LoadedPair, ...] = ()
     if joined:
         (_, detector), (_, segmenter) = loaded
         assert isinstance(detector, LoadedDetector)
@@ -190,11 +190,11 @@ def _session(path: Path, content: bytes, device: torch.device) -> onnxruntime.In
 def _check_shapes(session: onnxruntime.InferenceSession, loaded: list[tuple[str, Loaded]]) -> None:
     """Raises ValueError unless input and outputs are those of these models."""
     (size,) = {model.canvas_size for _, model in loaded}
-    expected = {}
-    for task, model in loaded:
-        if task == "detection":
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for _, model in loaded:
+        if isinstance(model, LoadedDetector):
             expected |= {"boxes": ("float", (4,)), "labels": ("int64", ()), "scores": ("float", ())}
-        elif task == "segmentation":
+        elif isinstance(model, LoadedSegmenter):
             expected |= {"masks": ("float", (len(model.categories), size, size))}
         else:
             expected |= {"probabilities": ("float", (len(model.labels),))}

@@ -5,6 +5,7 @@ radiographs; what is there together is combined (see `Pipeline.find`).
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -154,9 +155,9 @@ class Pipeline:
         """
         labels = _label_probabilities(seen)
         maps = self._maps(seen)
-        if maps is None:
-            components, masks = BoxTable.empty(), {}
-        else:
+        components = BoxTable.empty()
+        masks: dict[int, dict[str, Any]] = {}
+        if maps is not None:
             components, masks = self._components(maps, sizes, labels)
         if self.detectors:
             table = self._boxes(seen, sizes)
@@ -210,9 +211,8 @@ class Pipeline:
         if not seen.masks:
             return None
         size = max(segmenter.canvas_size for segmenter in self.segmenters)
-        total = 0.0
-        for found in seen.masks:
-            total = total + np.stack([[_rescaled(channel, size) for channel in channels] for channels in found])
+        views = (np.stack([[_rescaled(each, size) for each in channels] for channels in found]) for found in seen.masks)
+        total: np.ndarray = functools.reduce(np.add, views)
         # In the steps in which they are kept, so that masks drawn now and thresholds searched later see the same.
         return np.rint(total / len(seen.masks) * 255).astype(np.float32) / 255
 
@@ -222,7 +222,8 @@ class Pipeline:
         """Connected components of the masks, as rows."""
         gate = labels.get(FINDINGS[PNEUMOTHORAX])
         categories = list(self.segmenters[0].categories)
-        tables, masks, n = [], {}, 0
+        masks: dict[int, dict[str, Any]] = {}
+        tables, n = [], 0
         for image, channels in enumerate(maps):
             if gate is not None and self.gate == "hard" and gate[image] < self.gate_threshold:
                 continue

@@ -4,13 +4,13 @@ import copy
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from xray.inference.pipeline import Findings, Pipeline
-from xray.inference.prediction_journal import PredictionJournal
 from xray.models.device import bfloat16_gain, inference_precision, largest_batch, lower
 from xray.radiographs.decoding import Decoded, Undecodable
 from xray.structures.boxes import BoxTable, box_iou
@@ -30,9 +30,15 @@ MOST_DIFFERENCE = 0.02
 """Of scores, of labels' probabilities, and of masks' mean probability."""
 
 
-def settle(
-    pipeline: Pipeline, journal: PredictionJournal, precision: str, batch_size: int
-) -> tuple[Pipeline, int, bool]:
+class Journal(Protocol):
+    """What of a PredictionJournal notes choices."""
+
+    settled: dict[str, Any] | None
+
+    def settle(self, choices: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
+def settle(pipeline: Pipeline, journal: Journal, precision: str, batch_size: int) -> tuple[Pipeline, int, bool]:
     """Precision and batch size, as far as flags, device or the command gone on with decide; the journal notes them.
 
     precision: "auto", "32", "bf16" or "16". batch_size: 0 chooses.
@@ -45,7 +51,7 @@ def settle(
     size, batch_size = pipeline.canvas_size, chosen["batch_size"]
     if not batch_size and pipeline.device.type == "cuda":
         batch_size = largest_batch(lambda n: pipeline.look(np.zeros((n, size, size), dtype=np.uint8)))
-        print(f"precision {NAMES[dtype]}, batches of {batch_size} radiographs", file=sys.stderr)
+        print(f"precision {NAMES[pipeline.precision]}, batches of {batch_size} radiographs", file=sys.stderr)
     batch_size = batch_size or CPU_BATCH
     if dtype is not None:
         journal.settle({"precision": NAMES[dtype], "batch_size": batch_size})
@@ -53,7 +59,7 @@ def settle(
 
 
 def settle_by_trial(
-    pipeline: Pipeline, journal: PredictionJournal, first: Sequence[Decoded | Undecodable], batch_size: int, n: int
+    pipeline: Pipeline, journal: Journal, first: Sequence[Decoded | Undecodable], batch_size: int, n: int
 ) -> Pipeline:
     """Of a CPU that has bfloat16: the pipeline in the precision that a trial on the first of `n` radiographs finds."""
     decoded = [item for item in first if isinstance(item, Decoded)]
@@ -90,7 +96,7 @@ def faster_precision(
         start = time.perf_counter()
         found.append(candidate.find(canvases, sizes))
         times.append(time.perf_counter() - start)
-    if difference := disagreement(*found, n_images=len(sizes)):
+    if difference := disagreement(found[0], found[1], len(sizes)):
         return pipeline, f"precision 32: in bfloat16, {difference}"
     ratio = times[0] / times[1]
     if ratio <= 1:

@@ -103,7 +103,9 @@ class PredictionJournal:
 
     def predictions(self, positions: Sequence[int]) -> tuple[Predictions, dict[int, dict[str, float]]]:
         """The boxes and labels of the radiographs at these positions alone."""
-        tables, masks, labels, n_rows = [], {}, {}, 0
+        masks: dict[int, dict[str, Any]] = {}
+        labels: dict[int, dict[str, float]] = {}
+        tables, n_rows = [], 0
         numbers = sorted({bisect.bisect_right(self._stops, position) for position in positions})
         for number in numbers:
             portion = self._portion(number)
@@ -121,7 +123,9 @@ class PredictionJournal:
 
     def _portion(self, number: int) -> Portion:
         self._file.seek(self._starts[number])
-        return _parsed(from_line(self._file.readline(), number + 1))
+        content = from_line(self._file.readline(), number + 1)
+        assert content is not None  # checked when the journal was opened, or written since
+        return _parsed(content)
 
     def _append(self, content: dict[str, Any], number: int) -> int:
         start = self._file.seek(0, 2)

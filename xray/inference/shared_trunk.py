@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNetV2, ResNet
+from torchvision.models._utils import IntermediateLayerGetter
 
 from xray.errors import InputError
 from xray.models.detection.detector import Detector, build_detector
@@ -54,10 +55,11 @@ class DetectorWithMask(nn.Module):
         names = self.detector.backbone.body.return_layers.values()
         detections = self.detector.detect(OrderedDict(zip(names, features[2:], strict=True)), images)
         logits = self.segmenter.decode(features[: self.segmenter.depth + 1], size, size)
+        assert isinstance(logits, Tensor)
         return detections, logits
 
 
-def trunk_features(trunk: nn.ModuleDict, pixels: Tensor) -> list[Tensor]:
+def trunk_features(trunk: IntermediateLayerGetter, pixels: Tensor) -> list[Tensor]:
     """What the stages of a detector's trunk (`backbone.body`) give, at strides 1 (the pixels), 2, 4, 8, 16 and 32.
 
     pixels: (B, 3, S, S) float32, normalised.

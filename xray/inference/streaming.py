@@ -10,7 +10,7 @@ import itertools
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -63,11 +63,14 @@ def portion_of(batch: Batch, begin: int) -> Portion:
     )
 
 
-def radiographs(inputs: Inputs, size: int, n_workers: int, timeout: float, pixels: bool = False) -> Iterator[Item]:
+def radiographs(
+    inputs: Inputs, size: int, n_workers: int, timeout: float, pixels: bool = False
+) -> Generator[Item, None, None]:
     """As `Inputs.canvases`; with `pixels`, files are decoded once for both and give a DecodedWhole."""
     if inputs.store is not None:
         # A row is read when it is first looked at: here, in the thread that reads ahead.
-        rows = (dataclasses.replace(item, canvas=item.canvas.copy()) for item in inputs.canvases(size, 0, timeout))
+        items = inputs.canvases(size, 0, timeout)
+        rows = (dataclasses.replace(item, canvas=item.canvas.copy()) for item in items if isinstance(item, Decoded))
         yield from ahead(rows, 64)
     elif pixels:
         items = decode_canvases(inputs.paths, size, n_workers, timeout, decode=decode_whole)
@@ -105,8 +108,12 @@ def run(pipeline: Pipeline, stream: Iterable[list[Item]], write: Callable[[Batch
     A batch for which the GPU has too little memory is halved, and so are those after it. What any step raises is raised
     here, and no further batch is written then.
     """
+
+    def combine(work: tuple[list[Item], Seen | None]) -> Batch:
+        return _combine(pipeline, *work)
+
     limit = sys.maxsize
-    with Step(write) as writing, Step(lambda work: _combine(pipeline, *work), writing.put) as combining:
+    with Step(write) as writing, Step(combine, writing.put) as combining:
         for batch in stream:
             waiting = list(batches(batch, limit))
             while waiting:

@@ -4,7 +4,7 @@ import ctypes
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,13 +33,17 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def lightning_precision(precision: str, device: torch.device) -> str:
+LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
+LIGHTNING_NAMES: dict[str, LightningPrecision] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def lightning_precision(precision: str, device: torch.device) -> LightningPrecision:
     """The config's precision ("auto", "32", "bf16", "16") as Lightning's name for it."""
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32"
     if precision == "16" and device.type == "cpu":
         raise InputError("--precision 16 needs a GPU: use bf16 or 32 on the CPU")
-    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
+    return LIGHTNING_NAMES[precision]
 
 
 def inference_precision(precision: str, device: torch.device) -> torch.dtype | None:
@@ -114,7 +118,7 @@ def lower(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return model
 
 
-def largest_batch(attempt: Callable[[int], None], most: int = 64) -> int:
+def largest_batch(attempt: Callable[[int], object], most: int = 64) -> int:
     """The number of radiographs, a power of two up to `most`, that `attempt` runs without running out of GPU memory."""
     size = 1
     while size < most:

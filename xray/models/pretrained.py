@@ -31,6 +31,9 @@ class Normalise(nn.Module):
     in_channels: 3 repeats the grey value under each colour's statistics; 1 uses the mean of the three.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, in_channels: int) -> None:
         super().__init__()
         if in_channels not in (1, 3):

@@ -15,7 +15,7 @@ def save_tensors(content: Any, path: Path) -> None:
     """`torch.save`, complete or not at all. Raises OSError where the disk is full."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         writer = _Writer(file)
-        torch.save(content, writer)
+        torch.save(content, writer)  # type: ignore[arg-type]  # write and flush are all that it calls
         if writer.error is not None:
             raise writer.error
 

@@ -121,10 +121,10 @@ def answer(found: Findings, size: tuple[int, int], pipeline: Pipeline, models: S
             normal = score
         # The rows of classifiers have the whole radiograph as their box: what they say stands in the labels.
         elif pipeline.detectors or pipeline.segmenters:
-            box = [round(value, 2) for value in table.boxes[row].tolist()]
+            x1, y1, x2, y2 = (round(value, 2) for value in table.boxes[row].tolist())
             name = pipeline.categories.get(label, f"category {label}")
-            mask = found.masks.get(row)
-            findings.append(Finding(category_id=label, category=name, score=score, box=box, mask=mask))
+            mask = Mask(**found.masks[row]) if row in found.masks else None
+            findings.append(Finding(category_id=label, category=name, score=score, box=(x1, y1, x2, y2), mask=mask))
     labels = {name: round(float(column[0]), 6) for name, column in found.labels.items()}
     return Answer(
         width=size[0],
@@ -142,7 +142,7 @@ def answer(found: Findings, size: tuple[int, int], pipeline: Pipeline, models: S
 def findings_of(given: Answer) -> Findings:
     """The way back: an answer → findings of one radiograph, their rows in its order, "No finding" last."""
     rows = given.findings
-    columns = [[f.category_id for f in rows], [f.box for f in rows], [f.score for f in rows]]
+    columns: list[list[Any]] = [[f.category_id for f in rows], [f.box for f in rows], [f.score for f in rows]]
     if given.normal is not None:
         for column, value in zip(columns, (NO_FINDING_CATEGORY, NO_FINDING_BOX, given.normal), strict=True):
             column.append(value)

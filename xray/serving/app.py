@@ -35,7 +35,7 @@ PAGE = Path(__file__).parent / "page"
 TICKET = r"[A-Za-z0-9-]{8,64}"
 
 _FILE = {"type": "string", "format": "binary"}
-_BODY = {
+_BODY: dict[str, dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {kind: {"schema": _FILE} for kind in RAW}
@@ -163,13 +163,14 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
                 found = await unless_gone(request, place.submit(decoded.canvas, size))
                 told = answer(found, size, pipeline, service.models, time.perf_counter() - start)
                 if kind == invocations.DICOM:
+                    assert algorithm is not None  # or it is not offered
                     work = invocations.report_of(found, told, pipeline.categories, algorithm)
                     content = readable(await unless_gone(request, service.in_worker(work, path)), path)
                     return Response(content, media_type=kind)
         return Response(invocations.csv_of(told), media_type=kind) if kind == invocations.CSV else told
 
-    @app.post("/predict", responses=_PROBLEMS, openapi_extra=_BODY, tags=["findings"])
-    async def predict(request: Request, x_ticket: Annotated[str | None, Header()] = None) -> Answer:
+    @app.post("/predict", response_model=Answer, responses=_PROBLEMS, openapi_extra=_BODY, tags=["findings"])
+    async def predict(request: Request, x_ticket: Annotated[str | None, Header()] = None) -> Answer | Response:
         """Finds what a radiograph shows. One DICOM, PNG or JPEG file, as the body or in a form.
 
         A caller that sends an X-Ticket, any unique text of 8 to 64 letters, digits and dashes, may ask
@@ -177,8 +178,14 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
         """
         return await find(request, x_ticket)
 
-    @app.post("/invocations", responses=_INVOCATIONS, openapi_extra=_BODY_OR_ADDRESS, tags=["SageMaker"])
-    async def invoke(request: Request) -> Answer:
+    @app.post(
+        "/invocations",
+        response_model=Answer,
+        responses=_INVOCATIONS,
+        openapi_extra=_BODY_OR_ADDRESS,
+        tags=["SageMaker"],
+    )
+    async def invoke(request: Request) -> Answer | Response:
         """The same as /predict, under the name that SageMaker asks of a container.
 
         What is sent may also be the s3:// address of a file, in JSON; what is answered is JSON, CSV, or a DICOM SR of
@@ -202,8 +209,8 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
         """Whether the models are loaded and at work: 200, or 503."""
         return Response(status_code=200 if service.model.is_alive else 503)
 
-    @app.get("/health", tags=["server"], responses={503: {"model": Health}})
-    async def health() -> Health:
+    @app.get("/health", response_model=Health, tags=["server"], responses={503: {"model": Health}})
+    async def health() -> Health | JSONResponse:
         """Whether the server works, and how busy it is."""
         alive = service.model.is_alive
         state = Health(status="ok" if alive else "stopped", **service.model.load)
@@ -240,6 +247,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
         return Response(content, media_type=pixels.MEDIA_TYPE)
 
     async def export(request: Request, kind: str) -> Response:
+        assert algorithm is not None  # or its addresses are not there
         with service.upload() as path:
             async with coming_in(request):
                 fields = await save_upload(request, path, limits, with_fields=True)

@@ -49,11 +49,12 @@ class Gate:
 class Handler(RequestHandler):
     """One connection, in a thread of its own, from its acceptance to its end."""
 
+    server: "Server"
     _association: Any = None
 
     def handle(self) -> None:
         """Waits for the association request, then has pynetdicom go on, for as long as there is a place."""
-        gate: Gate = self.server.gate
+        gate = self.server.gate
         address = str(self.client_address[0])
         try:
             if not self._asks(gate.limits.handshake_seconds):
@@ -119,7 +120,7 @@ class Server(ThreadedAssociationServer):
 
     def __init__(self, *arguments: Any, gate: Gate, **options: Any) -> None:
         self.gate, self._spare = gate, Spare()
-        super().__init__(*arguments, request_handler=Handler, **options)
+        super().__init__(*arguments, request_handler=Handler, **options)  # type: ignore[misc]  # never among `arguments`
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """As socketserver asks for the next connection."""
@@ -165,7 +166,8 @@ class Receiver:
 
     def begin(self, has_stored: bool = True) -> None:
         """A request is over: what comes now is the next one. has_stored: whether it was an object."""
-        self._n_bytes, self._began = 0, None
+        self._n_bytes = 0
+        self._began: float | None = None
         if has_stored:
             self._stored = self._clock()
 

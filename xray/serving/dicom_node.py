@@ -129,17 +129,17 @@ class DicomNode:
         support(self._ae)
         self.folder = Path(tempfile.mkdtemp(prefix="xray-dicom-"))
         try:
-            handlers = [
+            handlers: list[evt.EventHandlerType] = [
                 (evt.EVT_CONN_OPEN, self._limit),
                 (evt.EVT_REQUESTED, lambda event: let_sender_choose(event.assoc)),
                 (evt.EVT_C_STORE, self._store),
                 (evt.EVT_C_ECHO, self._echo),
             ]
             self.gate = Gate(self._limits)
-            self._server = self._ae.make_server(
-                (host, port), evt_handlers=handlers, server_class=Server, gate=self.gate
-            )
-            self._server.serve()
+            server = self._ae.make_server((host, port), evt_handlers=handlers, server_class=Server, gate=self.gate)
+            assert isinstance(server, Server)
+            server.serve()
+            self._server = server
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise InputError(f"no DICOM node at {host}:{port} ({error.strerror or error}): give another port") from None

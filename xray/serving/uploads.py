@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
 from fastapi import HTTPException, Request
@@ -55,7 +55,7 @@ async def save_upload(request: Request, path: Path, limits: Limits, with_fields:
     return {}
 
 
-async def counted(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+async def counted(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
     """The chunks of a body, as long as they are no more than allowed, and come."""
     n_bytes = 0
     pace = Pace(limits.bytes_per_second, limits.stall_seconds)

@@ -27,7 +27,8 @@ State = Literal["receiving", "waiting", "running", "done"]
 class Finds(Protocol):
     """What is needed of a `Pipeline`."""
 
-    canvas_size: int
+    @property
+    def canvas_size(self) -> int: ...
 
     def find(self, canvases: np.ndarray, sizes: Sequence[tuple[int, int]]) -> Findings: ...
 

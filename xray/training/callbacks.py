@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from rich.console import Console
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from xray.errors import InputError
 from xray.files import replacing
@@ -38,7 +39,8 @@ class Throughput(Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         """The first batch of an epoch includes starting the workers: counting begins after it."""
-        self._images, self._waited, self._start = 0, 0.0, None
+        self._images, self._waited = 0, 0.0
+        self._start: float | None = None
 
     def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, index: int) -> None:
         if self._start is not None:
@@ -94,10 +96,10 @@ class Plateau(Callback):
     """
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        if (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch:
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
             return
         for config in trainer.lr_scheduler_configs:
-            if config.reduce_on_plateau:
+            if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor is not None:
                 config.scheduler.step(float(trainer.callback_metrics[config.monitor]))
 
 
@@ -156,7 +158,7 @@ class EpochTable(Callback):
         if not trainer.is_global_zero:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if trainer.current_epoch % trainer.check_val_every_n_epoch != trainer.check_val_every_n_epoch - 1:
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
             # Callback metrics keep the last validation's values; this epoch had none.
             metrics = {name: value for name, value in metrics.items() if name.startswith(("train/", "speed/"))}
         lr = trainer.optimizers[0].param_groups[0]["lr"]

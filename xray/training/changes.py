@@ -78,15 +78,16 @@ def stack_changes(changes: Sequence[Change]) -> Changes:
         if change.kernel is not None:
             margin = (LONGEST_KERNEL - len(change.kernel)) // 2
             row[KERNEL] = np.pad(change.kernel, margin)
-        holes = change.holes.ravel()
-        row[HOLES][: len(holes)] = holes
-        wanted = (change.clip_limit > 0, change.kernel is not None, change.noise > 0, len(holes) > 0)
+        black = change.holes.ravel()
+        row[HOLES][: len(black)] = black
+        wanted = (change.clip_limit > 0, change.kernel is not None, change.noise > 0, len(black) > 0)
         for places, is_wanted in zip(chosen, wanted, strict=True):
             if is_wanted:
                 places.append(place)
     flat = torch.tensor([place for places in chosen for place in places], dtype=torch.int64)
-    counts = tuple(len(places) for places in chosen)
-    return Changes(torch.from_numpy(values), flat, counts, tuple(changes[place].seed for place in chosen[2]))
+    clahe, blur, noise, holes = chosen
+    counts = (len(clahe), len(blur), len(noise), len(holes))
+    return Changes(torch.from_numpy(values), flat, counts, tuple(changes[place].seed for place in noise))
 
 
 @torch.no_grad()
@@ -150,9 +151,9 @@ def _blur(images: Tensor, kernels: Tensor) -> Tensor:
     size, margin = images.shape[-1], LONGEST_KERNEL // 2
     values = F.pad(images.float(), (margin,) * 4, mode="reflect")
     taps = kernels.reshape(-1, LONGEST_KERNEL, 1, 1, 1).unbind(1)
-    values = sum(tap * values[..., start : start + size] for start, tap in enumerate(taps))
-    values = sum(tap * values[..., start : start + size, :] for start, tap in enumerate(taps))
-    return values.round().clamp(0, 255).to(torch.uint8)
+    along = sum((tap * values[..., start : start + size] for start, tap in enumerate(taps)), values.new_zeros(()))
+    both = sum((tap * along[..., start : start + size, :] for start, tap in enumerate(taps)), values.new_zeros(()))
+    return both.round().clamp(0, 255).to(torch.uint8)
 
 
 def _add_noise(images: Tensor, deviations: Tensor, seeds: Sequence[int]) -> Tensor:

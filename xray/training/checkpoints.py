@@ -179,7 +179,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self._save(trainer)
-        if self._is_stopped(trainer, 0) and trainer.current_epoch + 1 < trainer.max_epochs:
+        if self._is_stopped(trainer, 0) and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             raise Stopped(self._words(trainer, trainer.num_training_batches))
 
     def on_train_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
@@ -212,7 +212,7 @@ class LastCheckpoint(Checkpoint):
         # Whoever runs a job may tell one process only; asking at every step would have all of them wait.
         return n_batches % ASK_EVERY == 0 and trainer.strategy.reduce_boolean_decision(self.is_asked, all=False)
 
-    def _words(self, trainer: L.Trainer, n_batches: int) -> str:
+    def _words(self, trainer: L.Trainer, n_batches: float) -> str:
         return f"epoch {trainer.current_epoch + 1}, step {n_batches} of {trainer.num_training_batches}"
 
     def _restore(self) -> None:
@@ -266,7 +266,7 @@ class BestCheckpoint(ModelCheckpoint):
         if state_dict["best_model_score"] is None:
             # Nothing was validated yet.
             return
-        file = str(Path(self.dirpath) / Path(state_dict["best_model_path"]).name)
+        file = str(Path(self.dirpath or "") / Path(state_dict["best_model_path"]).name)
         moved = {
             "dirpath": self.dirpath,
             "best_model_path": file,

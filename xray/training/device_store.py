@@ -57,7 +57,9 @@ class DeviceStore:
         hidden = self._images.nbytes < SHOWN or not sys.stderr.isatty()
         with Progress(console=Console(stderr=True), transient=True, disable=hidden) as progress:
             task = progress.add_task("canvases onto the device", total=len(rows) + len(masked))
-            _fill(self._images, lambda number: store.images[rows[number]], lambda n: progress.advance(task, n))
+            images = store.images
+            assert images is not None
+            _fill(self._images, lambda number: images[rows[number]], lambda n: progress.advance(task, n))
             if masks:
                 # Canvases without a mask share the first one, which is empty.
                 self._masks = torch.zeros(mask_shape, dtype=torch.uint8, device=device)
@@ -83,6 +85,7 @@ class DeviceStore:
 
     def masks(self, rows: Tensor) -> Tensor:
         """(B,) int64 rows of the store, on the device → (B, K, S, S) uint8 of 0 and 1."""
+        assert self._masks is not None
         packed = self._masks.index_select(0, self._mask_place.index_select(0, rows))
         # numpy's packbits: the first pixel is the highest bit.
         shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)

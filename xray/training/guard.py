@@ -37,7 +37,7 @@ class Step:
 
     epoch: int
     number: int
-    of: int
+    of: float
     terms: list[tuple[tuple[str, ...], Tensor]]
     rows: list[Tensor]
     flag: Tensor
@@ -55,7 +55,7 @@ class Step:
 
     def words(self, source_ids: list[str]) -> str:
         """What was not finite, where, on which radiographs."""
-        values = {}
+        values: dict[str, float] = {}
         for names, terms in self.terms:
             values |= {name: v for name, v in zip(names, terms.tolist(), strict=True) if not math.isfinite(v)}
         found = ", ".join(f"{name} is {value}" for name, value in values.items())
@@ -152,17 +152,17 @@ class Guard(Callback):
         """Gradients are whole here, of all batches and processes, and scaled back."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         loss = torch.stack([terms.sum() for _, terms in self._terms]).sum()
-        norm = None
+        norm: Tensor | None = None
         if self.clip or not self.scales:
             norm = get_total_norm([p.grad for p in parameters])
-        bad = ~torch.isfinite(loss if self.scales else loss + norm)
+        bad = ~torch.isfinite(loss if self.scales or norm is None else loss + norm)
         if trainer.world_size > 1:
             everywhere = bad.float()
             torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MAX)
             bad = everywhere > 0
         # What PyTorch's fused optimizers read in their kernel, as they do for a GradScaler.
-        optimizer.found_inf = bad.float()
-        if self.clip:
+        optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        if self.clip and norm is not None:
             clip_grads_with_norm_(parameters, self.clip, norm)
         for value, kept in self._statistics:
             torch.where(bad, kept, value, out=value)

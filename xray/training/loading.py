@@ -57,7 +57,10 @@ class CanvasDataset(Dataset[dict[str, Any]]):
         position = key[-1] if isinstance(key, tuple) else key
         row, seed = int(self.rows[position]), self.seed_of(key)
         item: dict[str, Any] = {"row": row}
-        image = self.store.images[row] if self.pixels else None
+        image = None
+        if self.pixels:
+            assert self.store.images is not None
+            image = self.store.images[row]
         if self.augmentation is not None and self.later:
             boxes, labels, change = self.augmentation.draw(seed, self.store.canvas_size, boxes, labels)
             if change is not None:

@@ -26,7 +26,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
     else:
         optimizer = {"adam": Adam, "adamw": AdamW}[config.optimizer](groups, lr=config.lr, fused=True)
     # It could undo float16's loss scaling itself, but then gradients are clipped while still scaled: Lightning refuses.
-    optimizer._step_supports_amp_scaling = False
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # PyTorch reads it
     return optimizer
 
 

@@ -21,6 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import subprocess_script
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from xray.models.device import LightningPrecision
 from xray.training.callbacks import DeployBest, EpochTable, Pictures, Plateau, ProgressBar, Throughput
 from xray.training.checkpoints import BEST, TABLE, BestCheckpoint, LastCheckpoint, WholeCheckpoints
 from xray.training.config import TrainingConfig
@@ -33,7 +34,7 @@ def build_trainer(
     run: Path,
     monitored: str,
     device: torch.device,
-    precision: str,
+    precision: LightningPrecision,
     draw: Callable[[Any, int], np.ndarray],
     steps_done: int | None = None,
 ) -> L.Trainer:
@@ -71,7 +72,7 @@ def build_trainer(
     strategy: Any = "auto"
     if config.devices * config.num_nodes > 1:
         # Buffers stay the same in all processes by themselves: batch norms are computed over all of them.
-        subprocess_script._launch_process_observer = watch_children
+        subprocess_script._launch_process_observer = watch_children  # type: ignore[assignment]  # other names
         strategy = DDPStrategy(forward_sync_buffers=False, gradient_as_bucket_view=True, timeout=PROCESSES_TIMEOUT)
     return L.Trainer(
         strategy=strategy,

@@ -3,6 +3,7 @@
 import difflib
 import warnings
 from pathlib import Path
+from typing import Any
 
 import timm
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ def build_classifier(
         close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5) or ["densenet121"]
         raise InputError(f"the network {name} is unknown: did you mean {' or '.join(close)}?")
     pretrained = timm.get_pretrained_cfg(name)
-    fixed = {"img_size": canvas} if pretrained is not None and pretrained.fixed_input_size else {}
+    fixed: dict[str, Any] = {"img_size": canvas} if pretrained is not None and pretrained.fixed_input_size else {}
     if in_channels not in (1, 3):
         raise ValueError(f"in_channels is {in_channels}: it must be 1 or 3")
     try:
@@ -75,7 +76,7 @@ def load_initial_weights(classifier: Classifier, weights: str) -> str:
 
 def _last_layer(network: nn.Module) -> str:
     """The name of timm's classifying layer within the network, e.g. "classifier"."""
-    last = network.get_classifier()
+    last = network.get_classifier()  # type: ignore[operator]  # timm returns them as plain modules
     return next(name for name, module in network.named_modules() if module is last)
 
 

@@ -58,6 +58,9 @@ class Detector(nn.Module):
     and with the same weights and samples it computes the same numbers.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, backbone: BackboneWithFPN, rpn: ProposalNetwork, roi_heads: RegionHeads) -> None:
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = backbone, rpn, roi_heads
@@ -95,6 +98,7 @@ class Detector(nn.Module):
         rows = pyramid_rows(pyramid)
         if not self.training:
             return self.roi_heads(rows, layout, proposals)
+        assert targets is not None
         truth = pad_truth(targets)
         return {
             **self.rpn.losses(rows, layout, truth),

@@ -1,5 +1,7 @@
 """RoIAlign over all levels of a pyramid at once, as a weighted sum of cells."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -78,13 +80,13 @@ class _WeightedSum(torch.autograd.Function):
     """out[n] = Σ_k weight[n, k] · rows[index[n, k]], differentiable in `rows`."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(index, weight)
         ctx.n_rows = len(rows)
         return F.embedding_bag(index, rows, per_sample_weights=weight, mode="sum")
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         # The transposed sum: of each row, over the places that read it, found by sorting.
         index, weight = ctx.saved_tensors
         readers, order = index.flatten().sort(stable=True)

@@ -121,7 +121,7 @@ def _is_folded(block: BasicBlock | Bottleneck) -> bool:
 
 
 def _join_activations(sequence: nn.Sequential) -> None:
-    conv_name = conv = None
+    conv_name, conv = "", None
     for name, module in list(sequence.named_children()):
         if type(module) is nn.Conv2d and _is_zero_padded(module):
             conv_name, conv = name, module

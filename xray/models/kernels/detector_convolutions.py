@@ -5,6 +5,8 @@ In the pyramid and the proposals' head alone they are a third of a training step
 the gradient of the weights, whose products run over tiles in place of pixels (Lavin and Gray 2016, arXiv:1509.09308).
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -68,14 +70,14 @@ def convolve(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 class _Winograd(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(features, weight)
         found = winograd(features, _products(weight), bias, NOTHING, None)
         # It is a view of a tensor that nobody else has. Marked as one, activations could not change it in place.
         return torch.ops.aten._unsafe_view(found, found.shape)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         features, weight = ctx.saved_tensors
         of_features = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:

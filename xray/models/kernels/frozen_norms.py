@@ -20,10 +20,10 @@ class NormedConv2d(nn.Conv2d):
         super().__init__(
             convolution.in_channels,
             convolution.out_channels,
-            convolution.kernel_size,
-            convolution.stride,
-            convolution.padding,
-            convolution.dilation,
+            convolution.kernel_size,  # type: ignore[arg-type]  # torch types its own attributes as of any length
+            convolution.stride,  # type: ignore[arg-type]
+            convolution.padding,  # type: ignore[arg-type]
+            convolution.dilation,  # type: ignore[arg-type]
             convolution.groups,
             convolution.bias is not None,
             convolution.padding_mode,

@@ -71,11 +71,11 @@ class _Watch(TorchDispatchMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.readers: dict[nn.Module, set[nn.Module | None]] = {}
+        self.readers: dict[nn.Conv2d, set[nn.Module | None]] = {}
         self.sources: dict[nn.Module, set[nn.Module | None]] = {}
         self._inside: list[nn.Module] = []
         # By the address of its memory; kept, so that no other tensor gets that address.
-        self._outputs: dict[int, tuple[Tensor, nn.Module]] = {}
+        self._outputs: dict[int, tuple[Tensor, nn.Conv2d]] = {}
         self._hooks = []
         for module in model.modules():
             if type(module) is nn.Conv2d or (_is_norm(module) and module.running_mean is not None):
@@ -115,8 +115,8 @@ def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
-    # In float64, so that rounding happens once.
+def _fold(conv: nn.Conv2d, norm: Any) -> None:
+    # norm: any for which `_is_norm`. In float64, so that rounding happens once.
     mean, var = norm.running_mean.double(), norm.running_var.double()
     scale, shift = (var + norm.eps).rsqrt(), torch.zeros_like(mean)
     if norm.weight is not None:
@@ -128,5 +128,5 @@ def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
     conv.bias = nn.Parameter(((bias - mean) * scale + shift).to(dtype).detach(), requires_grad=False)
 
 
-def _what_remains(norm: nn.Module) -> nn.Module:
+def _what_remains(norm: Any) -> nn.Module:
     return nn.Sequential(norm.drop, norm.act) if _holds_activation(norm) else nn.Identity()

@@ -23,7 +23,10 @@ POINTS = (0.0, NEAR, -NEAR, FAR, -FAR)
 TILES = 64
 """Tiles of 4 × 4 outputs done at a time, so that what lies between stays in the cache."""
 
-NOTHING, RELU, RELU6 = ("none", []), ("relu", []), ("hardtanh", [0.0, 6.0])
+Activation = tuple[str, list[float]]
+NOTHING: Activation = ("none", [])
+RELU: Activation = ("relu", [])
+RELU6: Activation = ("hardtanh", [0.0, 6.0])
 """Activations as oneDNN names them."""
 LIMITS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "hardtanh": (0.0, 6.0)}
 """Between which they leave values as they are."""
@@ -32,7 +35,7 @@ _scratch = threading.local()
 
 
 def winograd(
-    features: Tensor, products: Tensor, bias: Tensor | None, activation: tuple[str, list[float]], addend: Tensor | None
+    features: Tensor, products: Tensor, bias: Tensor | None, activation: Activation, addend: Tensor | None
 ) -> Tensor:
     """A 3 × 3 convolution of stride 1 and padding 1: (B, C, H, W) float32 → (B, K, H, W), H and W multiples of 4.
 

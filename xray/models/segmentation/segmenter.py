@@ -9,8 +9,9 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torch.nn.functional as F
-from segmentation_models_pytorch.base import SegmentationHead
+from segmentation_models_pytorch.base import SegmentationHead, SegmentationModel
 from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from segmentation_models_pytorch.decoders.unetplusplus.decoder import DecoderBlock, UnetPlusPlusDecoder
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from segmentation_models_pytorch.encoders import get_encoder
@@ -36,21 +37,23 @@ class Segmenter(nn.Module):
     levels: of a U-Net++, how many nested U-Nets it holds (depth − 1), or the one that pruning left; 0 for a U-Net.
     """
 
-    def __init__(self, network: nn.Module, encoder_name: str, in_channels: int, depth: int, deep_supervision: bool):
+    def __init__(
+        self, network: SegmentationModel, encoder_name: str, in_channels: int, depth: int, deep_supervision: bool
+    ) -> None:
         super().__init__()
         self.encoder_name, self.in_channels, self.depth = encoder_name, in_channels, depth
         self.deep_supervision, self.encoder_frozen = deep_supervision, False
         self.normalise = Normalise(in_channels)
-        self.encoder = network.encoder
-        self.decoder = network.decoder
-        self.segmentation_head: nn.Module | None = network.segmentation_head
+        self.encoder: nn.Module = network.encoder
+        self.decoder: UnetDecoder | NestedDecoder = network.decoder
+        self.segmentation_head: nn.Module = network.segmentation_head
         self.levels = 0
         self.side_outputs = nn.ModuleDict()
         if isinstance(network.decoder, UnetPlusPlusDecoder):
             self.decoder = NestedDecoder(network.decoder)
             self.levels = self.decoder.levels
         if deep_supervision:
-            channels, n_classes = self.encoder.out_channels[1], network.segmentation_head[0].out_channels
+            channels, n_classes = network.encoder.out_channels[1], network.segmentation_head[0].out_channels
             for level in range(1, self.levels):
                 self.side_outputs[str(level)] = _side_output(channels, n_classes)
 
@@ -116,7 +119,7 @@ class Segmenter(nn.Module):
             raise ValueError(f"this network has the levels 1 to {self.levels}, not {level}")
         if level < self.levels:
             self.decoder.prune(level)
-            self.segmentation_head = None
+            del self.segmentation_head
             self.side_outputs = nn.ModuleDict({str(level): self.side_outputs[str(level)]})
             whole = self.encoder.state_dict()
             device = next(self.encoder.parameters()).device

@@ -83,9 +83,10 @@ def _report(
         family=dicom_codes.ARTIFICIAL_INTELLIGENCE,
         manufacturer=dicom_objects.MANUFACTURER,
     )
-    groups = [*_of_whole(source, table, categories, labels, bool(rows), identified)]
-    for number, (name, box, score) in enumerate(rows, 1):
-        groups.append(_of_finding(source, number, name, box, score, identified))
+    groups: list[MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations] = [
+        *_of_whole(source, table, categories, labels, bool(rows), identified),
+        *(_of_finding(source, number, *row, identified) for number, row in enumerate(rows, 1)),
+    ]
     dicom_objects.in_unicode(source, *labels, *categories.values(), *algorithm.parameters.values())
     return ComprehensiveSR(
         evidence=[source],

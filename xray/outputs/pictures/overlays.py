@@ -192,8 +192,8 @@ def _draw_region(picture: np.ndarray, region: Region, shape: tuple[int, int]) ->
 def _readable(marks: Sequence[Mark], threshold: float, top_k: int) -> tuple[list[Mark], list[str]]:
     """The marks to draw, surest first, and what to say of the others."""
     truth = [mark for mark in marks if mark.score is None]
-    scored = sorted((mark for mark in marks if mark.score is not None), key=lambda mark: -mark.score)
-    sure = [mark for mark in scored if mark.score >= threshold]
+    scored = sorted((mark for mark in marks if mark.score is not None), key=lambda mark: -(mark.score or 0))
+    sure = [mark for mark in scored if (mark.score or 0) >= threshold]
     notes = []
     if len(sure) > top_k:
         notes.append(f"+{len(sure) - top_k} more above {threshold:.2f}")

@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from xray.evaluation.box_metrics import add_no_finding, match_boxes, precision_recall
 from xray.evaluation.boxes import BoxEvaluation
-from xray.evaluation.froc import FP_PER_IMAGE, froc_curve, sensitivity_at
+from xray.evaluation.froc import FP_PER_IMAGE, FrocCurve, froc_curve, sensitivity_at
 from xray.findings import NO_FINDING_NAME
 from xray.outputs.report.figures import Theme, panel_grid, thinned
 
@@ -63,8 +63,8 @@ def precision_recall_figure(boxes: BoxEvaluation, theme: Theme) -> bytes:
         axes.set(xlim=(0, 1), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         # Where the curve is not: a good one leaves its lower left corner free, a poor one the upper right.
         ap = aps[panel.name]
-        x, y, side = (0.05, 0.07, "left") if ap > 0.5 else (0.97, 0.88, "right")
-        axes.text(x, y, f"AP {ap:.2f}", fontsize=8.5, ha=side)
+        right, up, side = (0.05, 0.07, "left") if ap > 0.5 else (0.97, 0.88, "right")
+        axes.text(right, up, f"AP {ap:.2f}", fontsize=8.5, ha=side)
 
     return panel_grid([(panel.name, panel) for panel in shown], theme, "recall", "precision", draw)
 
@@ -110,7 +110,7 @@ def score_figure(boxes: BoxEvaluation, theme: Theme) -> bytes:
     return panel_grid([(panel.name, panel) for panel in shown], theme, "score", "boxes", draw, legend=True)
 
 
-def _step(axes: Axes, curve: object, colour: str, width: float, label: str) -> None:
+def _step(axes: Axes, curve: FrocCurve, colour: str, width: float, label: str) -> None:
     rate, sensitivity = curve.fp_per_image.clip(1e-9), curve.sensitivity
     rate, sensitivity = thinned(rate, sensitivity, along=(np.log2(rate) + 4) / 8)
     x = np.concatenate([[1e-9], rate, [1e9]])

@@ -4,7 +4,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -13,7 +13,11 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 PANELS = {1: (4.4, 3.1), 2: (3.6, 2.7), 3: (2.7, 2.1)}
 """Width and height of a panel in inches by the number of columns."""
@@ -70,7 +74,7 @@ def thinned(x: np.ndarray, *ys: np.ndarray, along: np.ndarray | None = None) -> 
     return x[rows], *(y[rows] for y in ys)
 
 
-def style(theme: Theme) -> dict[str, Any]:
+def style(theme: Theme) -> "dict[RcKeyType, Any]":
     """matplotlib's settings for a theme."""
     return {
         "font.size": 8,
@@ -99,8 +103,8 @@ def panel_grid(
     with plt.rc_context(style(theme)):
         width, height = PANELS.get(columns, SMALL_PANEL)
         size = (width * columns + 0.2, height * n_rows + 0.3)
-        figure, grid = plt.subplots(n_rows, columns, figsize=size, layout="constrained", squeeze=False)
-        figure.get_layout_engine().set(hspace=0.07, h_pad=0.05)
+        layout = ConstrainedLayoutEngine(hspace=0.07, h_pad=0.05)
+        figure, grid = plt.subplots(n_rows, columns, figsize=size, layout=layout, squeeze=False)
         for number, axes in enumerate(grid.flat):
             if number >= len(shown):
                 axes.set_axis_off()

@@ -9,6 +9,8 @@ import numpy as np
 
 from xray.evaluation.box_metrics import match_boxes
 from xray.evaluation.evaluate import Evaluation
+from xray.evaluation.labels import LabelEvaluation
+from xray.evaluation.masks import MaskEvaluation
 from xray.findings import colour_of
 from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay
 from xray.structures.boxes import BoxTable, box_iou
@@ -64,11 +66,11 @@ class _Error:
 def galleries(evaluation: Evaluation, pixels: Pixels) -> list[Gallery]:
     """False positives and misses of what the report is about: masks, otherwise boxes, otherwise labels."""
     if evaluation.masks:
-        kinds = _mask_errors(evaluation)
+        kinds = _mask_errors(evaluation.masks)
     elif evaluation.boxes:
         kinds = _box_errors(evaluation)
     elif evaluation.labels:
-        kinds = _label_errors(evaluation)
+        kinds = _label_errors(evaluation.labels)
     else:
         return []
     found = []
@@ -124,8 +126,7 @@ def _box_errors(evaluation: Evaluation) -> list[tuple[str, str, str, list[_Error
     ]
 
 
-def _mask_errors(evaluation: Evaluation) -> list[tuple[str, str, str, list[_Error]]]:
-    masks = evaluation.masks
+def _mask_errors(masks: MaskEvaluation) -> list[tuple[str, str, str, list[_Error]]]:
     pixels = masks.alignment.sizes.prod(axis=1)[:, None]
     names = list(masks.categories.values())
     positive = np.stack(np.nonzero(masks.true > 0))
@@ -147,14 +148,14 @@ def _mask_errors(evaluation: Evaluation) -> list[tuple[str, str, str, list[_Erro
     ]
 
 
-def _label_errors(evaluation: Evaluation) -> list[tuple[str, str, str, list[_Error]]]:
+def _label_errors(evaluation: LabelEvaluation) -> list[tuple[str, str, str, list[_Error]]]:
     kinds = []
     for file, title, is_positive in (
         ("false_positives.png", "Surest false positives, pictured", False),
         ("misses.png", "Surest misses, pictured", True),
     ):
         errors = []
-        for found in evaluation.labels.curves:
+        for found in evaluation.curves:
             label = found.label
             mistaken = (label.truth == is_positive) & ((label.scores >= label.lowest) != is_positive)
             places = np.flatnonzero(mistaken)
@@ -216,6 +217,7 @@ def _marks(
     alignment = evaluation.alignment
     names = alignment.categories
     frame = np.array([0, 0, *size], dtype=np.float64)
+    assert error.box is not None
 
     def inside(table: BoxTable) -> tuple[BoxTable, np.ndarray]:
         own = table.select((table.images == error.place) & np.isin(table.labels, list(names)))

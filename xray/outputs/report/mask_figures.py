@@ -25,7 +25,7 @@ def dice_figure(masks: MaskEvaluation, theme: Theme) -> bytes:
         axes.stairs(counts, DICE_BINS, color=theme.blue, alpha=0.35, fill=True)
         axes.stairs(counts, DICE_BINS, color=theme.blue, linewidth=1.2)
         axes.set(xlim=(0, 1), xticks=(0, 0.25, 0.5, 0.75, 1))
-        axes.yaxis.get_major_locator().set_params(integer=True, nbins=5)
+        axes.locator_params("y", integer=True, nbins=5)
         # The numbers go where the bars are lower, above them if need be.
         third, highest = len(counts) // 3, max(1, counts.max())
         low, x, side = min((counts[:third].max(), 0.04, "left"), (counts[-third:].max(), 0.96, "right"))

@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xray.datasets.store import Store
 from xray.errors import InputError
@@ -37,6 +37,7 @@ class Task(L.LightningModule):
     """
 
     monitored = ""
+    model: nn.Module
     needs_masks = False
     names_sides = True
 
@@ -127,17 +128,19 @@ class Task(L.LightningModule):
 
     def draws(self, first: int, last: int) -> range:
         """Numbers of the radiographs that all processes see in the batches from `first` to before `last`."""
+        assert self.sampler is not None
         size, total = self.config.batch_size * self.trainer.world_size, self.sampler.total
         return range(min(first * size, total), min(last * size, total))
 
     def rows_of_batches(self, first: int, last: int) -> list[int]:
         """Rows of the store that all processes see in these batches of this epoch."""
+        assert self.sampler is not None
         return self.train_rows[self.sampler.positions()[self.draws(first, last)]].tolist()
 
     def check_store_device(self, device: torch.device) -> None:
         """Raises InputError where the config's `store_device` cannot be had with `device`."""
-        if (device := where_to_store(self.config.store_device, device)) is not None:
-            check_memory(self.store, np.union1d(self.train_rows, self.val_rows), device, self.needs_masks)
+        if (place := where_to_store(self.config.store_device, device)) is not None:
+            check_memory(self.store, np.union1d(self.train_rows, self.val_rows), place, self.needs_masks)
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
@@ -151,6 +154,7 @@ class Task(L.LightningModule):
         """Completes a batch on its device: canvases that lie there already, and what augmentation makes of them."""
         batch = dict(batch)
         if "images" not in batch:
+            assert self.on_device is not None
             batch["images"] = self.on_device.images(batch["rows"])
             if self.needs_masks:
                 batch["masks"] = self.on_device.masks(batch["rows"])
@@ -162,7 +166,7 @@ class Task(L.LightningModule):
         return batch
 
     def configure_optimizers(self) -> Any:
-        return configure(self.model, self.config, self.trainer.estimated_stepping_batches, self.monitored)
+        return configure(self.model, self.config, int(self.trainer.estimated_stepping_batches), self.monitored)
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         # Whatever a step draws at random depends on seed, epoch, step and the place in the batch of all processes: so a

@@ -31,7 +31,11 @@ class ClassificationTask(Task):
         super().__init__(config, store)
         self.labels = image_labels(store, config.target)
         self.names = [ABNORMAL] if config.target == ABNORMAL else list(store.categories.values())
-        self.architecture = {"name": config.network, "n_outputs": len(self.names), "in_channels": config.in_channels}
+        self.architecture: dict[str, Any] = {
+            "name": config.network,
+            "n_outputs": len(self.names),
+            "in_channels": config.in_channels,
+        }
         self.model: Classifier = build_classifier(canvas=store.canvas_size, **self.architecture)
         weights = None
         if config.loss == "bce" and config.balance:
@@ -105,4 +109,4 @@ class ClassificationTask(Task):
 
 def image_labels(store: Store, target: str) -> np.ndarray:
     """(N, K) bool: which radiographs show each category; for the target "abnormal" (N, 1), which show any."""
-    return store.labels.any(axis=1, keepdims=True) if target == ABNORMAL else store.labels
+    return np.any(store.labels, axis=1, keepdims=True) if target == ABNORMAL else store.labels

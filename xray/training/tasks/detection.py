@@ -28,7 +28,7 @@ class DetectionTask(Task):
         auto = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
         self.monitored = auto if config.monitor == "auto" else config.monitor
         norm = config.norm if config.norm != "auto" else ("batch" if config.weights == "none" else "frozen")
-        self.architecture = {
+        self.architecture: dict[str, Any] = {
             "backbone": config.backbone,
             "head": config.head,
             "norm": norm,

@@ -30,7 +30,7 @@ class SegmentationTask(Task):
     def __init__(self, config: SegmentationConfig, store: Store) -> None:
         super().__init__(config, store)
         self._leave_out_boxes_without_masks()
-        self.architecture = {
+        self.architecture: dict[str, Any] = {
             "architecture": config.architecture,
             "encoder": config.encoder,
             "in_channels": config.in_channels,
@@ -130,7 +130,7 @@ class SegmentationTask(Task):
         # In the order of the radiographs, however many processes there are.
         order = np.argsort(rows, kind="stable")
         sums, found = [column[order] for column in sums], [found[number] for number in order.tolist()]
-        self.metrics = segmentation_metrics(*sums[:3])
+        self.metrics = dict(segmentation_metrics(*sums[:3]))
         if len(self.store.categories) > 1:
             names = self.store.categories.values()
             scores = [segmentation_metrics(*(column[:, k] for column in sums[:3])) for k in range(len(names))]
@@ -141,7 +141,9 @@ class SegmentationTask(Task):
 
     def _predictions(self, found: list[tuple[BoxTable, dict[int, Any]]]) -> Predictions:
         place = {row: number for number, row in enumerate(self.val_rows.tolist())}
-        tables, masks, n = [], {}, 0
+        tables: list[BoxTable] = []
+        masks: dict[int, Any] = {}
+        n = 0
         for table, own in found:
             tables.append(
                 BoxTable.of([place[r] for r in table.images.tolist()], table.labels, table.boxes, table.scores)
