@@ -125,6 +125,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 # Touched last, so that an installation that was interrupted starts again.
 $(VENV)/installed: requirements.txt constraints.txt setup.cfg pyproject.toml

@@ -191,8 +191,8 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
     ids, categories = one_each(config.ids, 2, "ids"), one_each(config.category_ids, 2, "category-ids")
     with Console(stderr=True).status("comparing"):
         first, second = (
-            read_side(side, store, config.split, config.fold, config.threshold, *flag)
-            for side, *flag in zip(sides, ids, categories, strict=True)
+            read_side(side, store, config.split, config.fold, config.threshold, own_ids, own_categories)
+            for side, own_ids, own_categories in zip(sides, ids, categories, strict=True)
         )
         comparison = compare(store, first, second, config.resamples)
     names = config.names

@@ -82,9 +82,10 @@ def main(config: Config) -> None:
     description = read_run(config.weights) if config.weights else None
     if config.fit and description and "refinement" in description and not may_write(config):
         raise InputError(f"{config.weights} has a fitted refinement already: give --overwrite to replace it")
-    ids = one_each(config.ids, 2, "ids")
-    boxes = read_any_predictions(config.predictions, store, ids[0], one_each(config.category_ids, 1, "category-ids")[0])
-    masks = resolve_images(store, read_predictions(config.masks), config.masks.name, ids[1])
+    of_boxes, of_masks = one_each(config.ids, 2, "ids")
+    (of_categories,) = one_each(config.category_ids, 1, "category-ids")
+    boxes = read_any_predictions(config.predictions, store, of_boxes, of_categories)
+    masks = resolve_images(store, read_predictions(config.masks), config.masks.name, of_masks)
     check_categories(store, boxes, config.predictions.name)
     ids, table, components, segmentations = together(store, boxes, masks, config, description)
     scored = rows_to_score(store, table, components, config)
@@ -198,7 +199,7 @@ def together(
     if not kept:
         print(f"warning: {config.masks} holds no mask of {NAME}", file=sys.stderr)
     segmentations: dict[int, Any] = {}
-    used = []
+    used: list[int] = []
     for row in kept:
         image, mask = int(components.images[row]), masks.masks[row]
         try:

@@ -83,7 +83,7 @@ def resample_ap(is_true: np.ndarray, patients: np.ndarray, truth_patients: np.nd
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _resampled_ap(true_rows, patients, truth_patients, times):  # type: ignore[no-untyped-def]
+def _resampled_ap(true_rows, patients, truth_patients, times):
     """AP of one category in each resample: predictions sorted, weighted by how often their patient was drawn.
 
     true_rows: the predictions that are right, ascending; patients: of all predictions.

@@ -71,7 +71,7 @@ def _candidates(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np.
 
 
 @numba.njit(cache=True, nogil=True)
-def _match(order, starts, stops, boxes, truth, threshold):  # type: ignore[no-untyped-def]
+def _match(order, starts, stops, boxes, truth, threshold):
     n = len(boxes)
     is_true = np.zeros(n, dtype=np.bool_)
     best = np.full(n, -1, dtype=np.int64)
@@ -231,7 +231,7 @@ def match_coco(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np.n
 
 # error_model: no test for a division by zero, none of which can happen.
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _match_coco(order, starts, stops, boxes, truth, thresholds):  # type: ignore[no-untyped-def]
+def _match_coco(order, starts, stops, boxes, truth, thresholds):
     """(N, T) bool, whether a prediction is a true positive at a threshold; boxes and truth: x, y, width, height."""
     n_thresholds = len(thresholds)
     is_true = np.zeros((len(boxes), n_thresholds), dtype=np.bool_)
@@ -263,7 +263,7 @@ def _match_coco(order, starts, stops, boxes, truth, thresholds):  # type: ignore
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _interpolate_coco(is_true, n_truth, recalls):  # type: ignore[no-untyped-def]
+def _interpolate_coco(is_true, n_truth, recalls):
     """(T, R): the highest precision from each recall on; is_true: (N, T), highest score first."""
     n, n_thresholds = is_true.shape
     result = np.zeros((n_thresholds, len(recalls)))

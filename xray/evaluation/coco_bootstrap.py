@@ -42,7 +42,7 @@ def coco_interval(
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _resampled(right, rows, patients, truth_patients, times):  # type: ignore[no-untyped-def]
+def _resampled(right, rows, patients, truth_patients, times):
     """AP of one label in each resample.
 
     right: (T, P) bool, at each threshold, of the P predictions that are right at any. rows: (P,) where they stand among

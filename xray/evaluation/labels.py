@@ -117,7 +117,7 @@ def resample_label(label: LabelScores, patients: np.ndarray, times: np.ndarray) 
 
 
 @numba.njit(cache=True, nogil=True)
-def _resampled(truth, is_last, patients, n_called, times):  # type: ignore[no-untyped-def]
+def _resampled(truth, is_last, patients, n_called, times):
     """AUROC, average precision, sensitivity and specificity of one label in each resample → (n_resamples, 4).
 
     Radiographs are sorted from the highest score down and weighted by how often their patient was drawn; is_last: the

@@ -10,7 +10,7 @@ import jpeg_ls
 import numpy as np
 import PIL.Image
 from pydicom import uid
-from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]  # not re-exported
+from pydicom.uid import UID_dictionary
 from rle.utils import decode_pixel_data
 
 from xray.errors import InputError
