@@ -170,34 +170,14 @@ OUT_OF_RANGE = {
 def run(command, monkeypatch, capsys):
     """Status and stderr of a command that runs in this process."""
     monkeypatch.setattr(sys, "argv", [str(ROOT / command[0]), *command[1:]])
-    # As a module, so that it neither watches for signals nor changes where modules are looked for.
-    module = importlib.import_module(command[0].removesuffix(".py").replace("/", "."))
-    start = START.get(command[0], lambda module: module.command(module.Config, module.main))
+    monkeypatch.setattr("xray.interrupts.watch", lambda *signals: None)
+    name = Path(command[0]).stem
+    module = importlib.import_module("benchmarks.__main__" if name == "benchmark" else f"xray.commands.{name}")
     try:
-        status = start(module)
+        status = module.run()
     except SystemExit as ended:
         status = ended.code
     return status, capsys.readouterr()
-
-
-def start_training(module):
-    return module.run_command(lambda: module.main(*module.read_training_flags(sys.argv[1:])))
-
-
-def start_sweep(module):
-    def start():
-        own, others = module.read_sweep(sys.argv[1:])
-        module.main(*module.read_training_flags(others), own.min_lr, own.max_lr, own.n_steps)
-
-    return module.run_command(start)
-
-
-START = {
-    "tools/infer.py": lambda module: module.command(module.Config, module.main),
-    "tools/serve.py": lambda module: module.command(module.Config, module.main),
-    "xray/train.py": start_training,
-    "tools/lr_find.py": start_sweep,
-}
 
 
 def words(text):
