@@ -22,7 +22,7 @@ from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_NAME
 if TYPE_CHECKING:
     from benchmarks.memory import Memory
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 INTERVAL = 0.1
 """Seconds between two looks at the memory."""
 READERS = ("R1", "R2", "R3")
