@@ -4,6 +4,9 @@ A *class id* (0–13, 14 for "No finding") is what Kaggle's files use; a *catego
 COCO files and in torchvision, where 0 means background.
 """
 
+import importlib
+from typing import Any
+
 FINDINGS = (
     "Aortic enlargement",
     "Atelectasis",
@@ -57,3 +60,10 @@ COLOURS = (
 def colour_of(category_id: int) -> str:
     """The `#RRGGBB` colour of a category (ids from 1, as in COCO files); it repeats after 14 categories."""
     return COLOURS[(category_id - 1) % len(COLOURS)]
+
+
+def __getattr__(name: str) -> Any:
+    """`mirrored` as it was called in 0.1; it is in xray/structures/sides.py now, and goes from here with 0.3."""
+    if name == "mirrored":
+        return importlib.import_module("xray.structures.sides").mirrored
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
