@@ -229,7 +229,7 @@ def test_fits_that_cannot_be_had(masks: Path) -> None:
 def test_a_mask_of_another_size_writes_nothing(masks: Path, mask_row: Callable) -> None:
     path = masks / "small.json"
     path.write_text(json.dumps([mask_row("i2", 1, np.ones((20, 20), np.uint8), 0.5)]))
-    with pytest.raises(InputError, match="a predicted mask of i2"):
+    with pytest.raises(InputError, match="no mask of i2"):
         main(Config(path, masks / "data", masks / "out"))
     assert not (masks / "out").exists()
 

@@ -105,7 +105,7 @@ def test_only_categories_with_masks_are_scored(tmp_path: Path, write_mask_store:
 
 
 def test_a_mask_of_another_size_is_named(scored: Callable) -> None:
-    with pytest.raises(InputError, match=r"a predicted mask of b cannot be scored.*\[8, 10\].*6 x 6"):
+    with pytest.raises(InputError, match=r"row 0: no mask of b .*\[8, 10\].*\[6, 6\]"):
         scored(IMAGES, [(0, 1, drawn(10, 8, (0, 0, 4)))], [("b", 1, drawn(10, 8, (0, 0, 4)), 0.9)])
 
 
