@@ -90,6 +90,16 @@ def test_boxes_come_back_in_original_pixels():
         np.testing.assert_allclose(found.scores, 0.8)
 
 
+def test_a_box_in_the_border_around_the_radiograph_is_none():
+    """Twice as wide as high: the upper and the lower quarter of the canvas are filling."""
+    canvases = np.stack([radiograph(200, 100, (10, 20, 60, 80), 64)] * 2)
+    canvases[1] = 0
+    canvases[1, :10, 5:30] = 230
+    for flips in (False, True):
+        found = Pipeline((detector(),), SIDES, flips).find(canvases, [(200, 100)] * 2).table
+        assert found.images.tolist() == [0]
+
+
 def test_a_model_that_was_trained_without_flips_is_shown_none():
     model = detector(flips=False)
     Pipeline((model,), SIDES, flips=True).find(radiograph(100, 100, (5, 5, 50, 50), 64)[None], [(100, 100)])

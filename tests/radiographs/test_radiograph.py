@@ -22,7 +22,14 @@ from pydicom import uid
 
 from xray.errors import InputError
 from xray.radiographs.dicom import MAX_PIXELS
-from xray.radiographs.radiograph import RadiographError, find_radiographs, radiograph_size, read_radiograph, source_id
+from xray.radiographs.radiograph import (
+    IN_COLOUR,
+    RadiographError,
+    find_radiographs,
+    radiograph_size,
+    read_radiograph,
+    source_id,
+)  # fmt: skip
 
 LOSSLESS = [
     uid.ImplicitVRLittleEndian,
@@ -595,3 +602,16 @@ def test_source_id() -> None:
     assert source_id(Path("1.2.276.0.7230010.dcm")) == "1.2.276.0.7230010"
     assert source_id("1.2.276.0.7230010") == "1.2.276.0.7230010"
     assert source_id("CHNCXR_0001_0.png") == "CHNCXR_0001_0"
+
+
+@pytest.mark.parametrize(("suffix", "coloured"), [("png", 0.0), ("png", 0.02), ("jpg", 0.0), ("jpg", 0.02)])
+def test_pictures_in_colour_are_told(tmp_path, suffix, coloured):
+    """Three equal channels are grey; what a photograph's colours leave is only their brightness."""
+    grey = np.random.default_rng(0).integers(40, 200, (80, 100), dtype=np.uint8)
+    pixels = np.repeat(grey[..., None], 3, axis=2)
+    pixels[: int(80 * coloured * 5), :20] = (230, 40, 40)
+    path = tmp_path / f"picture.{suffix}"
+    PIL.Image.fromarray(pixels).save(path, quality=95)
+    radiograph = read_radiograph(path)
+    assert radiograph.warnings == ((IN_COLOUR,) if coloured else ())
+    assert radiograph.pixels.shape == (80, 100)

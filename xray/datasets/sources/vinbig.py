@@ -151,7 +151,8 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
     if layout == "pictures" and sizes is None:
         raise InputError(
             f"{root / split} holds pictures, but nothing tells the size of the original radiographs, in whose pixels "
-            f"the boxes are: put {split}_meta.csv (columns image_id,dim0,dim1) there, or width,height into {table_name}"
+            f"the boxes are: put {split}_meta.csv (columns image_id,dim0,dim1) beside that folder, or width and height "
+            f"into {table_name}"
         )
     has_box, has_lost = (np.bincount(image_of[rows[name]], minlength=len(ids)) > 0 for name in ("is_box", "is_lost"))
     images: list[SourceImage] = []
