@@ -133,11 +133,11 @@ def coco() -> bytes:
 
 
 def patients() -> bytes:
-    return b"file_name,patient\nNORMAL/a.png,1\nNORMAL/b.png,1\nSICK/c.png,2\nd,3\n"
+    return b"file_name,patient\nNORMAL/a.dicom,1\nNORMAL/b.dicom,1\nSICK/c.dicom,2\nd,3\n"
 
 
 def patients_coco() -> bytes:
-    return json.dumps({"images": [{"file_name": f"{name}.png", "patient": f"P{name}"} for name in IDS]}).encode()
+    return json.dumps({"images": [{"file_name": f"{name}.dicom", "patient": f"P{name}"} for name in IDS]}).encode()
 
 
 def predictions() -> bytes:
@@ -290,8 +290,11 @@ def read_coco_file(folder: Path, data: bytes, number: int) -> None:
 
 
 def read_patients(folder: Path, data: bytes, number: int, suffix: str = ".csv") -> None:
-    linked(folder, folder / "raw" / "NORMAL")
-    linked(folder, folder / "raw" / "SICK", ".dicom")
+    # No PNG files: whether those are masks is asked of a process of its own, which takes longer than the table.
+    normal, sick = linked(folder, folder / "raw" / "NORMAL", ".dicom"), folder / "raw" / "SICK"
+    sick.mkdir()
+    for path in sorted(normal.iterdir())[2:]:
+        path.rename(sick / path.name)
     (folder / f"patients{suffix}").write_bytes(data)
     read_folders(folder / "raw", patients=folder / f"patients{suffix}")
 
