@@ -18,6 +18,27 @@ sys.exit(f"status {status}, imported {heavy}" if status or heavy else 0)
 """
 
 
+START = """
+import atexit
+import xray.__main__
+
+class Last:
+    def __del__(self):
+        print("taken apart")
+
+def run(name):
+    xray.__main__.last = Last()
+    atexit.register(print, "tidied up")
+    print(f"ran {name}")
+    if name == "train":
+        raise ValueError("as Python prints it")
+    return 3
+
+xray.__main__.run = run
+xray.__main__.start(NAME)
+"""
+
+
 @pytest.fixture
 def xray(monkeypatch, capsys):
     """(arguments) → (exit status, stdout, stderr) of the command, in this process."""
@@ -46,6 +67,14 @@ def test_all_commands_are_listed_with_a_line_each(xray, args):
 def test_asking_costs_no_heavy_import():
     done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("name", "status", "out"), [("infer", 3, ""), ("train", 1, "taken apart\n")])
+def test_a_command_ends_with_its_status_and_without_taking_modules_apart(name, status, out):
+    code = START.replace("NAME", repr(name))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (status, f"ran {name}\ntidied up\n{out}")
+    assert ("ValueError: as Python prints it" in done.stderr) == (name == "train")
 
 
 @pytest.mark.parametrize("name", __main__.COMMANDS)

@@ -1,8 +1,12 @@
 """The command `xray`: `xray NAME …` is what `python tools/NAME.py …` is in a checkout."""
 
+import atexit
+import contextlib
 import importlib
+import os
 import signal
 import sys
+from typing import NoReturn
 
 from xray import interrupts
 
@@ -20,6 +24,28 @@ COMMANDS = {
     "serve": "the page, its HTTP API and the DICOM node",
 }
 """Name → what it does. Each is the module of xray/commands/ with that name."""
+
+
+def start(name: str = "") -> NoReturn:
+    """What this process is for: runs the command, or with no name `main`, and ends with its exit status.
+
+    It ends without the interpreter taking every module apart: with torch 2.14, that takes 0.5 s of processor time and
+    125 MiB more than were ever in use. Threads have ended by then, and what others registered with `atexit` has run.
+    """
+    statuses: list[int] = []
+    # The first to be registered is the last to be called.
+    atexit.register(_end, statuses)
+    statuses.append(run(name) if name else main())
+    sys.exit(statuses[0])
+
+
+def _end(statuses: list[int]) -> None:
+    # No status: the command ended by an exception, which Python is to print.
+    if statuses and "lightning" not in sys.modules:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(statuses[0])
 
 
 def run(name: str) -> int:
@@ -72,4 +98,4 @@ def _print_completion() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start()

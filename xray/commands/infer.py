@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import importlib
 import itertools
 import os
 import re
@@ -139,6 +140,10 @@ def main(config: Config) -> int:
         inputs = inputs.only(set(order))
 
     # torch last: what is wrong with the input has been said by now.
+    from xray.models.compiler import without_compiler
+
+    with without_compiler():
+        importlib.import_module("torchvision")
     from xray.inference.pipeline import load_pipeline
     from xray.inference.prediction_journal import PredictionJournal
     from xray.models.device import inference_precision, keep_freed_memory, resolve_device

@@ -219,7 +219,7 @@ def prepare(loaded: Loaded, device: torch.device) -> None:
 def fold(loaded: Loaded, device: torch.device) -> None:
     """Folds the norms of a model, in place."""
     # Only a classifier may be bound to one size of canvas; for the others a small one shows how they are built.
-    size = loaded.canvas_size if isinstance(loaded, LoadedClassifier) else min(loaded.canvas_size, 256)
+    size = loaded.canvas_size if isinstance(loaded, LoadedClassifier) else min(loaded.canvas_size, 64)
     fold_batch_norms(loaded.model, torch.zeros((1, 1, size, size), dtype=torch.uint8, device=device))
 
 

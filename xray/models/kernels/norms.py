@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.ops import FrozenBatchNorm2d
 
+from xray.models.compiler import without_compiler
+
 ELSEWHERE = None
 """Stands for whatever reads a convolution's output and is no norm."""
 
@@ -28,7 +30,7 @@ def fold_batch_norms(model: nn.Module, images: Tensor) -> int:
         raise ValueError("norms are folded for inference: call eval() first")
     watch = _Watch(model)
     try:
-        with torch.no_grad(), watch:
+        with torch.no_grad(), without_compiler(), watch:
             found = model(images)
         watch.read(tree_leaves(found), ELSEWHERE)
     finally:
