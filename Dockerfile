@@ -12,9 +12,9 @@ ENV PYTHONUNBUFFERED=1 \
 WORKDIR /opt/xray
 
 # What is installed changes seldom and makes up nearly all of the image: a layer of its own, before the code.
-COPY setup.cfg pyproject.toml requirements.txt constraints.txt README.md LICENSE ./
+COPY setup.cfg pyproject.toml requirements.txt requirements-dev.txt constraints.txt README.md LICENSE ./
 COPY xray/__init__.py xray/__init__.py
-RUN grep -hE "^[A-Za-z0-9._-]+==" requirements.txt constraints.txt > /tmp/pins.txt \
+RUN grep -hE "^[A-Za-z0-9._-]+==" requirements.txt requirements-dev.txt constraints.txt > /tmp/pins.txt \
     && pip install $PIP_FLAGS --constraint /tmp/pins.txt --editable ".[serve,dicom-out,remote]" \
     && rm /tmp/pins.txt
 

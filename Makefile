@@ -7,7 +7,7 @@ AUDIT := .venv-audit
 DEMO := demo
 PNEUMOTHORAX := demo-pneumothorax
 
-.PHONY: demo pneumothorax test test-slow fuzz lint clean test-lowest audit constraints
+.PHONY: demo pneumothorax test test-slow fuzz lint docs clean test-lowest audit constraints
 
 # Phantoms → dataset → detector, and a mask head on its trunk → submission → report. Each file named below marks a finished
 # step, so that an interrupted demo goes on where it stopped; `make clean` forgets it.
@@ -18,7 +18,7 @@ demo: $(DEMO)/report/report.html $(DEMO)/truth/contact_sheet.png
 	@echo "report       $(DEMO)/report/report.html   (numbers in metrics.json)"
 	@echo "training     $(BIN)/tensorboard --logdir $(DEMO)"
 
-$(DEMO)/raw/drawn: | $(VENV)/installed
+$(DEMO)/raw/drawn: | $(VENV)/core
 	$(BIN)/python tools/phantoms.py --save-path $(DEMO)/raw --trees vinbig --n-train 500 --n-test 100 --size 512 \
 		--normal-fraction 0.3 --pneumothorax-fraction 0.1
 	@touch $@
@@ -36,7 +36,7 @@ $(DEMO)/run/trained: $(DEMO)/data/conversion.json
 	@touch $@
 
 # VinBigData has no masks: the head learns from others.
-$(DEMO)/masks/conversion.json: | $(VENV)/installed
+$(DEMO)/masks/conversion.json: | $(VENV)/core
 	$(BIN)/python tools/phantoms.py --save-path $(DEMO)/raw --trees siim --n-train 240 --n-test 0 --size 512 \
 		--normal-fraction 0.3 --pneumothorax-fraction 0.5
 	$(BIN)/python tools/convert.py siim --data-path $(DEMO)/raw/siim --save-path $(DEMO)/masks --image-size 256 --overwrite
@@ -69,7 +69,7 @@ pneumothorax: $(PNEUMOTHORAX)/report/report.html
 	@echo "pictures     $(PNEUMOTHORAX)/predictions/overlays/   (truth on the left)"
 	@echo "report       $(PNEUMOTHORAX)/report/report.html   (numbers in metrics.json)"
 
-$(PNEUMOTHORAX)/raw/drawn: | $(VENV)/installed
+$(PNEUMOTHORAX)/raw/drawn: | $(VENV)/core
 	$(BIN)/python tools/phantoms.py --save-path $(PNEUMOTHORAX)/raw --trees siim --n-train 400 --n-test 100 --size 512 \
 		--normal-fraction 0.3
 	@touch $@
@@ -99,7 +99,7 @@ test: $(VENV)/installed
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow $(PROCESSES)
 
-# The suite with the lowest versions that setup.cfg allows. Those named in KEEP stay at the version of requirements.txt:
+# The suite with the lowest versions that setup.cfg allows. Those named in KEEP stay at their pinned version:
 # a second build of torch is a large download. `make test-lowest KEEP=` tries its floor as well.
 KEEP := torch torchvision
 test-lowest: $(LOWEST)/installed
@@ -108,10 +108,10 @@ test-lowest: $(LOWEST)/installed
 # Known holes in the versions that are pinned. Each exception is explained in SECURITY.md.
 ACCEPTED :=
 audit: $(AUDIT)/installed
-	grep -hE "^[A-Za-z0-9._-]+==" requirements.txt constraints.txt > $(AUDIT)/pins.txt
+	grep -hE "^[A-Za-z0-9._-]+==" requirements.txt requirements-dev.txt constraints.txt > $(AUDIT)/pins.txt
 	$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps -r $(AUDIT)/pins.txt $(ACCEPTED:%=--ignore-vuln %)
 
-# Resolves what comes along with the pins of requirements.txt anew; `make test` then tests it.
+# Resolves what comes along with the pins of both requirements files anew; `make test` then tests it.
 constraints:
 	$(PYTHON) scripts/constraints.py
 
@@ -127,15 +127,24 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# Touched last, so that an installation that was interrupted starts again.
-$(VENV)/installed: requirements.txt constraints.txt setup.cfg pyproject.toml
+# The site of docs/, with a page made of the API's docstrings, in docs/_build.
+docs: $(VENV)/installed
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build
+
+# Each file is touched last, so that an installation that was interrupted starts again. What the commands need:
+$(VENV)/core: requirements.txt constraints.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "xray needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(LOWEST)/installed: setup.cfg requirements.txt scripts/lowest.py
+# And what extras, tests, linters and documentation need besides:
+$(VENV)/installed: $(VENV)/core requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(LOWEST)/installed: setup.cfg requirements.txt requirements-dev.txt scripts/lowest.py
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python scripts/lowest.py --keep $(KEEP) > $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOWEST)/lowest.txt -e .

@@ -1,4 +1,4 @@
-"""Writes constraints.txt: the version of everything that comes along with the pins of requirements.txt.
+"""Writes constraints.txt: the version of everything that comes along with the pins of both requirements files.
 
     python scripts/constraints.py       (or `make constraints`)
 
@@ -19,7 +19,7 @@ TORCH_BUILD = ("cuda-", "nvidia-", "triton")
 """What only some builds of torch bring along. torch itself asks for exact versions of most of it."""
 
 HEADER = """\
-# What comes along with the pins of requirements.txt, written by scripts/constraints.py (`make constraints`).
+# What comes along with the pins of both requirements files, written by scripts/constraints.py (`make constraints`).
 # torch's CUDA packages are left to torch.
 """
 
@@ -30,8 +30,9 @@ def canonical(name: str) -> str:
 
 
 def main() -> int:
-    """Resolves requirements.txt and replaces constraints.txt."""
-    lines = (line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
+    """Resolves the pins and replaces constraints.txt."""
+    texts = [(ROOT / name).read_text() for name in ("requirements.txt", "requirements-dev.txt")]
+    lines = (line.partition("#")[0].strip() for text in texts for line in text.splitlines())
     pins = [line for line in lines if "==" in line]
     pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
     report = json.loads(subprocess.run([*pip, *pins], check=True, stdout=subprocess.PIPE).stdout)

@@ -3,7 +3,7 @@
     python scripts/lowest.py [--keep torch torchvision]
 
 Every direct dependency, those of the extras too, is held at its floor: `numpy>=2.1,<3` gives `numpy==2.1`. What --keep
-names stays at the version of requirements.txt: a second build of torch is a download of gigabytes. What the direct
+names stays at its pinned version: a second build of torch is a download of gigabytes. What the direct
 dependencies need themselves is left to pip. Uses the standard library alone, as it runs before anything is installed.
 """
 
@@ -40,11 +40,12 @@ def pins(requirements: str) -> dict[str, str]:
 
 
 def main() -> int:
-    """Reads setup.cfg and requirements.txt, writes to stdout."""
+    """Reads setup.cfg and the pins, writes to stdout."""
     parser = argparse.ArgumentParser(description="The lowest versions that setup.cfg allows, as a requirements file.")
-    parser.add_argument("--keep", nargs="*", default=[], help="names that stay at the version of requirements.txt")
+    parser.add_argument("--keep", nargs="*", default=[], help="names that stay at their pinned version")
     keep = parser.parse_args().keep
-    lowest, pinned = floors((ROOT / "setup.cfg").read_text()), pins((ROOT / "requirements.txt").read_text())
+    texts = [(ROOT / name).read_text() for name in ("requirements.txt", "requirements-dev.txt")]
+    lowest, pinned = floors((ROOT / "setup.cfg").read_text()), pins("\n".join(texts))
     if unknown := sorted(set(keep) - (set(lowest) & set(pinned))):
         parser.error(f"--keep {' '.join(unknown)}: no direct dependency of that name")
     print("# The lowest versions that setup.cfg allows, made by scripts/lowest.py.")

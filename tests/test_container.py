@@ -39,7 +39,16 @@ def instructions():
 def test_every_file_that_is_copied_is_there_and_reaches_the_build(instructions):
     patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     sources = [source for name, rest in instructions if name == "COPY" for source in rest.split()[:-1]]
-    assert {"xray", "tools", "configs", "docker", "setup.cfg", "requirements.txt", "constraints.txt"} <= set(sources)
+    assert {
+        "xray",
+        "tools",
+        "configs",
+        "docker",
+        "setup.cfg",
+        "requirements.txt",
+        "requirements-dev.txt",
+        "constraints.txt",
+    } <= set(sources)
     for source in sources:
         assert (ROOT / source).exists(), source
         # The last pattern that fits decides.
