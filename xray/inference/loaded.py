@@ -1,7 +1,8 @@
 """Models of run directories, ready to run: canvases in, boxes, mask probabilities or label probabilities out."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,22 +179,23 @@ def load_run(run: Path, device: torch.device, prune: int = 0) -> list[tuple[str,
     """
     description, state = load_deployed(run)
     task = description["task"]
-    parts = [(description, state)]
-    if task == "detection+segmentation":
-        from xray.inference.shared_trunk import load_detector_with_mask
+    with as_described(run):
+        if task == "detection+segmentation":
+            from xray.inference.shared_trunk import load_detector_with_mask
 
-        detector, detection, segmenter, segmentation = load_detector_with_mask(run)
-        parts = [(detection, detector.state_dict()), (segmentation, segmenter.state_dict())]
-    elif task not in ("detection", "segmentation", "classification"):
-        raise InputError(
-            f"{run} is a run of the unknown task {task}: it must be detection, segmentation or classification"
-        )
-    try:
-        loaded = [(part["task"], _load(part, tensors)) for part, tensors in parts]
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RuntimeError) as error:
-        # PyTorch lists every tensor that differs.
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{run} does not hold the model that its model.json describes: {reason}") from None
+            detector, detection, segmenter, segmentation = load_detector_with_mask(run)
+            loaded = [
+                ("detection", loaded_of(detection, detector)),
+                ("segmentation", loaded_of(segmentation, segmenter)),
+            ]
+        elif task in ("detection", "segmentation", "classification"):
+            network = build_network(description)
+            network.load_state_dict(state)
+            loaded = [(task, loaded_of(description, network))]
+        else:
+            raise InputError(
+                f"{run} is a run of the unknown task {task}: it must be detection, segmentation or classification"
+            )
     for task, model in loaded:
         if prune and task == "segmentation":
             try:
@@ -223,21 +225,30 @@ def fold(loaded: Loaded, device: torch.device) -> None:
     fold_batch_norms(loaded.model, torch.zeros((1, 1, size, size), dtype=torch.uint8, device=device))
 
 
-def _load(description: dict[str, Any], state: dict[str, Any]) -> Loaded:
+@contextlib.contextmanager
+def as_described(run: Path) -> Iterator[None]:
+    """Makes an InputError of what is raised inside where a run's model.json and its weights do not fit together."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RuntimeError) as error:
+        # PyTorch lists every tensor that differs.
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{run} does not hold the model that its model.json describes: {reason}") from None
+
+
+def build_network(description: dict[str, Any]) -> nn.Module:
+    """The network that model.json describes, with random weights. Raises what a damaged description leads to."""
     categories, size = _categories(description), int(description["canvas_size"])
     # Each task brings libraries of its own: only those that are needed are imported.
     if description["task"] == "detection":
-        network: nn.Module = build_detector(max(categories), size, **description["architecture"])
-    elif description["task"] == "segmentation":
+        return build_detector(max(categories), size, **description["architecture"])
+    if description["task"] == "segmentation":
         from xray.models.segmentation.segmenter import build_segmenter
 
-        network = build_segmenter(n_classes=len(categories), **description["architecture"])
-    else:
-        from xray.models.classification.classifier import build_classifier
+        return build_segmenter(n_classes=len(categories), **description["architecture"])
+    from xray.models.classification.classifier import build_classifier
 
-        network = build_classifier(canvas=size, **description["architecture"])
-    network.load_state_dict(state)
-    return loaded_of(description, network)
+    return build_classifier(canvas=size, **description["architecture"])
 
 
 def loaded_of(description: dict[str, Any], network: nn.Module) -> Loaded:

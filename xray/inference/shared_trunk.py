@@ -5,10 +5,8 @@ then serves boxes and masks.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +14,12 @@ from torchvision.models import MobileNetV2, ResNet
 from torchvision.models._utils import IntermediateLayerGetter
 
 from xray.errors import InputError
-from xray.models.detection.detector import Detector, build_detector
-from xray.models.segmentation.segmenter import Segmenter, build_segmenter
+from xray.inference.loaded import as_described, build_network
+from xray.models.detection.detector import Detector
+from xray.models.segmentation.segmenter import Segmenter
 from xray.models.weights import load_deployed
+
+Network = TypeVar("Network", Detector, Segmenter)
 
 RUN_TASK = "detection+segmentation"
 """What model.json calls the task of a run that holds both."""
@@ -128,11 +129,11 @@ def join_runs(first: Path, second: Path) -> tuple[dict[str, Any], dict[str, Tens
         )
     detection_run, detection, detector_state = runs["detection"]
     segmentation_run, segmentation, segmenter_state = runs["segmentation"]
-    with _as_described(detection_run):
-        detector = _build_detector(detection)
+    with as_described(detection_run):
+        detector = _build(detection, Detector)
         detector.load_state_dict(detector_state)
-    with _as_described(segmentation_run):
-        segmenter = _build_segmenter(segmentation)
+    with as_described(segmentation_run):
+        segmenter = _build(segmentation, Segmenter)
         segmenter.load_state_dict(segmenter_state)
     sizes = detection["canvas_size"], segmentation["canvas_size"]
     if sizes[0] != sizes[1] or not shares_canvas(segmenter, sizes[0]):
@@ -159,9 +160,9 @@ def load_detector_with_mask(run: Path) -> tuple[Detector, dict[str, Any], Segmen
     The segmenter is whole: its encoder has the numbers of the detector's trunk. Raises InputError if it is damaged.
     """
     description, state = load_deployed(run)
-    with _as_described(run):
+    with as_described(run):
         detection, segmentation = description["detection"], description["segmentation"]
-        detector, segmenter = _build_detector(detection), _build_segmenter(segmentation)
+        detector, segmenter = _build(detection, Detector), _build(segmentation, Segmenter)
         trunk = {name.removeprefix(TRUNK): value for name, value in state.items() if name.startswith(TRUNK)}
         for name, value in segmenter.encoder.state_dict().items():
             # Frozen norms do not count batches.
@@ -173,20 +174,8 @@ def load_detector_with_mask(run: Path) -> tuple[Detector, dict[str, Any], Segmen
     return detector.eval(), detection, segmenter.eval(), segmentation
 
 
-def _build_detector(description: dict[str, Any]) -> Detector:
-    categories = [int(category) for category in description["categories"]]
-    return build_detector(max(categories), int(description["canvas_size"]), **description["architecture"])
-
-
-def _build_segmenter(description: dict[str, Any]) -> Segmenter:
-    return build_segmenter(n_classes=len(description["categories"]), **description["architecture"])
-
-
-@contextmanager
-def _as_described(run: Path) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        # PyTorch lists every tensor that differs.
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{run} does not hold the model that its model.json describes: {reason}") from None
+def _build(description: dict[str, Any], kind: type[Network]) -> Network:
+    network = build_network(description)
+    if not isinstance(network, kind):
+        raise ValueError(f"its {kind.__name__.lower()} is a model of the task {description['task']}")
+    return network
