@@ -216,18 +216,13 @@ def usage_of(command):
 
 
 @pytest.mark.slow
-def test_vinbigs_table_takes_under_5_seconds_and_1_gib(big_table, tmp_path):
+def test_vinbigs_table_takes_less_than_1_gib(big_table, tmp_path):
     def convert(name):
         command = [sys.executable, TOOL, "vinbig", "--data-path", big_table, "--save-path", tmp_path / name]
         return usage_of([*command, "--table-only"])
 
-    # The very first run on a machine also compiles the fusion, which stays compiled.
-    convert("first")
-    # Processor time, and the better of two: others at work on the machine slow a processor down as well.
-    runs = [convert(name) for name in ("data", "again")]
-    assert [status for status, _, _ in runs] == [0, 0]
-    _, seconds, kilobytes = min(runs, key=lambda run: run[1])
-    assert seconds < 5
+    status, _, kilobytes = convert("data")
+    assert status == 0
     assert kilobytes < 2**20
     counts = json.loads((tmp_path / "data" / "conversion.json").read_text())["counts"]
     assert (counts["images"], counts["images_without_boxes"] >= 10_606) == (15_000, True)

@@ -15,10 +15,8 @@ import numpy as np
 import pytest
 from forking import ROOT, session_of
 
-LIMIT = 2.0
-"""Seconds on an idle machine."""
-BUSY = 2.5
-"""How much longer it may take where others compute, too."""
+HANGS = 300
+"""Seconds after which a command that was to end is taken to hang; what it does takes longer."""
 GROUP, ALONE, TERM = "Ctrl-C", "SIGINT to the process alone", "SIGTERM"
 
 
@@ -94,9 +92,7 @@ def test_work_in_pools_is_ended(forks, material, tmp_path, how):
     wait_for_work(tmp_path / "out", command)
     time.sleep(0.3)
     send(command.pid, how)
-    began = time.monotonic()
-    command.wait(30)
-    assert time.monotonic() - began < LIMIT * BUSY
+    command.wait(HANGS)
     check_end(command.status, command.err, command.pid, how)
     assert not (tmp_path / "out" / "images.npy").exists()
 
@@ -107,12 +103,10 @@ def test_a_main_thread_that_computes_is_ended(tmp_path):
         "import sys; sys.path[0] = sys.argv[1]\n"
         "from xray import interrupts; interrupts.watch()\n"
         "from xray.commands.runner import run_command\n"
-        "import zlib\n"
+        "import hashlib\n"
         "def main():\n"
-        "    data = bytes(range(256)) * 3_000_000\n"
         "    print('now', flush=True)\n"
-        "    zlib.compress(data, 9)\n"
-        "    zlib.compress(data, 9)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)  # many minutes in one call\n"
         "run_command(main)\n"
     )
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
@@ -120,9 +114,7 @@ def test_a_main_thread_that_computes_is_ended(tmp_path):
     assert process.stdout.readline() == "now\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    err = process.communicate(timeout=60)[1]
-    assert time.monotonic() - began < LIMIT * BUSY
+    err = process.communicate(timeout=HANGS)[1]
     assert (process.returncode, err) == (130, "interrupted\n")
 
 
@@ -134,19 +126,17 @@ def test_what_swallows_the_interruption_is_ended(tmp_path):
         "class Deaf:\n"
         "    def __del__(self):\n"
         "        print('now', flush=True)\n"
-        "        time.sleep(30)\n"
+        "        time.sleep(3000)\n"
         "def main():\n"
         "    Deaf()\n"
-        "    time.sleep(30)\n"
+        "    time.sleep(3000)\n"
         "run_command(main)\n"
     )
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     process = subprocess.Popen([sys.executable, "-c", program, str(ROOT)], **options)
     assert process.stdout.readline() == "now\n"
     process.send_signal(signal.SIGTERM)
-    began = time.monotonic()
-    err = process.communicate(timeout=60)[1]
-    assert time.monotonic() - began < LIMIT * BUSY
+    err = process.communicate(timeout=HANGS)[1]
     assert (process.returncode, err) == (143, "terminated\n")
 
 
@@ -208,7 +198,7 @@ def wait_until_watching(process):
 @pytest.mark.parametrize("name", [*commands(Path(), {"store": "", "run": ""}, "")])
 def test_every_command_ends_at_any_moment(name, material, vinbig_store, vinbig_run, tmp_path):
     tool, *sub = name.split()
-    chance, slowest, n_hit = random.Random(name), 0.0, 0
+    chance, n_hit = random.Random(name), 0
     # At once, while it imports, when it has just begun, and in the midst of it.
     for number, delay in enumerate((0.0, 0.5, 1.5, 3.0, 5.0)):
         how = (GROUP, ALONE, TERM)[number % 3]
@@ -226,13 +216,9 @@ def test_every_command_ends_at_any_moment(name, material, vinbig_store, vinbig_r
             process.communicate()
             break
         send(process.pid, how)
-        began = time.monotonic()
-        _, err = process.communicate(timeout=60)
-        seconds = time.monotonic() - began
+        _, err = process.communicate(timeout=HANGS)
         if process.returncode == 0:
             break  # its work was done, and it was on its way out
         check_end(process.returncode, err, process.pid, how)
-        slowest, n_hit = max(slowest, seconds), n_hit + 1
-    print(f"{name}: {n_hit} times, at most {slowest:.2f} s")
+        n_hit += 1
     assert n_hit >= 2
-    assert slowest < LIMIT * BUSY

