@@ -86,8 +86,8 @@ def test_a_setting_is_fitted_kept_and_used_again(tmp_path, data, files, capsys):
     setting = kept.pop("refinement")
     assert kept == before
     assert kept["extra"] == 1
-    assert setting["pull"] > 0
-    assert setting["orphan"] == 0
+    assert setting["shift"] > 0
+    assert setting["unmatched"] == 0
 
     before, after = (json.loads(path.read_text()) for path in (files[0], tmp_path / "out/predictions.json"))
     n = PATIENTS + 2

@@ -56,7 +56,7 @@ def test_the_default_changes_nothing_but_attaches_masks():
 
 @pytest.mark.parametrize("masks", [{}, MASKS])
 def test_a_box_moves_and_keeps_its_score_as_far_as_the_evidence_goes(masks):
-    refined, _ = refine(BOXES, COMPONENTS, masks, Refinement(dilation=0, pull=0.5, doubt=0.4))
+    refined, _ = refine(BOXES, COMPONENTS, masks, Refinement(dilation=0, shift=0.5, penalty=0.4))
     # Of the component's 40 rows 30 lie inside: the evidence is 0.9 × 0.75 = 0.675. The box goes 0.3375 of the way from
     # (0, 0, 40, 40) to (10, 10, 30, 50), the score becomes 0.8 × (1 − 0.4 × 0.325) = 0.696.
     np.testing.assert_allclose(refined.boxes[0], (3.375, 3.375, 36.625, 43.375))
@@ -73,7 +73,7 @@ def test_the_mask_counts_and_not_its_box():
     # An L: 80 pixels down from (10, 10), 36 along the bottom. Its box is that of COMPONENTS' first.
     ell = {0: rle(filled(10, 10, 12, 50) | filled(12, 48, 30, 50))}
     boxes = table((0, PTX, (0, 0, 40, 40), 0.8), (0, PTX, (14, 14, 28, 44), 0.8))
-    refined, attached = refine(boxes, COMPONENTS.select([0]), ell, Refinement(dilation=0, pull=1, doubt=1))
+    refined, attached = refine(boxes, COMPONENTS.select([0]), ell, Refinement(dilation=0, shift=1, penalty=1))
     assert refined.scores[0] == pytest.approx(0.8 * 0.9 * 60 / 116)
     # The second box lies in the component's box, where the mask is not: no evidence, no mask.
     assert refined.scores[1] == 0
@@ -84,9 +84,9 @@ def test_the_mask_counts_and_not_its_box():
 def test_the_dilated_box_reaches_a_component_beside_it():
     beside = table((0, 1, (41, 0, 60, 40), 0.9))
     alone = BOXES.select(np.array([0]))
-    assert refine(alone, beside, {}, Refinement(dilation=0.0, doubt=1.0))[0].scores[0] == 0
+    assert refine(alone, beside, {}, Refinement(dilation=0.0, penalty=1.0))[0].scores[0] == 0
     # Grown by 4 pixels, the box covers 3 of the component's 19 columns.
-    grown = refine(alone, beside, {0: rle(filled(41, 0, 60, 40))}, Refinement(dilation=0.1, doubt=1.0))[0]
+    grown = refine(alone, beside, {0: rle(filled(41, 0, 60, 40))}, Refinement(dilation=0.1, penalty=1.0))[0]
     assert grown.scores[0] == pytest.approx(0.8 * 0.9 * 3 / 19)
 
 
@@ -94,7 +94,7 @@ def test_of_two_components_a_box_follows_the_one_that_it_overlaps_more():
     speck, own = (1, 1, 5, 5), (5, 5, 45, 35)
     two = table((0, 1, speck, 0.99), (0, 1, own, 0.6))
     refined, attached = refine(
-        BOXES.select([0]), two, {0: rle(filled(*speck)), 1: rle(filled(*own))}, Refinement(dilation=0.25, pull=1.0)
+        BOXES.select([0]), two, {0: rle(filled(*speck)), 1: rle(filled(*own))}, Refinement(dilation=0.25, shift=1.0)
     )
     # All of it lies inside: 0.6 of the way from (0, 0, 40, 40).
     np.testing.assert_allclose(refined.boxes[0], (3, 3, 43, 37))
@@ -102,7 +102,7 @@ def test_of_two_components_a_box_follows_the_one_that_it_overlaps_more():
 
 
 def test_a_component_without_a_box_becomes_a_low_scored_box_with_its_mask():
-    refined, masks = refine(BOXES, COMPONENTS, MASKS, Refinement(orphan=0.2))
+    refined, masks = refine(BOXES, COMPONENTS, MASKS, Refinement(unmatched=0.2))
     assert len(refined) == 4
     np.testing.assert_array_equal(refined.boxes[3], (60, 60, 80, 80))
     assert (refined.images[3], refined.labels[3]) == (1, PTX)
@@ -113,7 +113,7 @@ def test_a_component_without_a_box_becomes_a_low_scored_box_with_its_mask():
 @pytest.mark.parametrize(("score", "box", "n"), [(0.3, (60, 60, 80, 80), 1), (0.01, (60, 60, 80, 80), 2)])
 def test_a_box_that_hardly_counts_does_not_stand_for_its_component(score, box, n):
     boxes = table((1, PTX, box, score))
-    refined, _ = refine(boxes, COMPONENTS.select([1]), {}, Refinement(orphan=0.2))
+    refined, _ = refine(boxes, COMPONENTS.select([1]), {}, Refinement(unmatched=0.2))
     # The component's own box would have 0.2 × 0.5 = 0.1.
     assert len(refined) == n
 
@@ -121,21 +121,21 @@ def test_a_box_that_hardly_counts_does_not_stand_for_its_component(score, box, n
 def test_a_sure_box_that_holds_little_of_a_component_does_not_stand_for_it():
     # 2 of 20 columns: 0.1 of the component × 0.8 is less than 0.2 × 0.5.
     boxes = table((1, PTX, (42, 60, 62, 80), 0.8))
-    refined, _ = refine(boxes, COMPONENTS.select([1]), {}, Refinement(dilation=0, orphan=0.2))
+    refined, _ = refine(boxes, COMPONENTS.select([1]), {}, Refinement(dilation=0, unmatched=0.2))
     np.testing.assert_array_equal(refined.boxes, [(42, 60, 62, 80), (60, 60, 80, 80)])
 
 
 def test_any_category_can_be_refined():
     boxes = table((0, 1, (0, 0, 40, 40), 0.8), (0, PTX, (0, 0, 40, 40), 0.8))
-    refined, _ = refine(boxes, COMPONENTS.select([0]), {}, Refinement(dilation=0, doubt=1), category=1)
+    refined, _ = refine(boxes, COMPONENTS.select([0]), {}, Refinement(dilation=0, penalty=1), category=1)
     np.testing.assert_allclose(refined.scores, [0.8 * 0.675, 0.8])
 
 
 def test_without_components_and_without_boxes():
-    refined, masks = refine(BOXES, BoxTable.empty(), {}, Refinement(pull=1, doubt=0.5, orphan=1))
+    refined, masks = refine(BOXES, BoxTable.empty(), {}, Refinement(shift=1, penalty=0.5, unmatched=1))
     np.testing.assert_allclose(refined.scores, [0.4, 0.9, 0.3])
     assert masks == {}
-    refined, _ = refine(BoxTable.empty(), COMPONENTS, {}, Refinement(orphan=1.0))
+    refined, _ = refine(BoxTable.empty(), COMPONENTS, {}, Refinement(unmatched=1.0))
     np.testing.assert_array_equal(refined.boxes, COMPONENTS.boxes)
     assert refined.labels.tolist() == [PTX, PTX]
 
@@ -153,7 +153,7 @@ def test_the_evidence_is_the_share_of_pixels_inside(pixels, corners):
     component = table((0, 1, (x, y, x + width, y + height), 1.0))
     boxes = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in corners]
     refined, _ = refine(
-        table(*((0, PTX, box, 1.0) for box in boxes)), component, {0: rle(mask)}, Refinement(dilation=0, doubt=1)
+        table(*((0, PTX, box, 1.0) for box in boxes)), component, {0: rle(mask)}, Refinement(dilation=0, penalty=1)
     )
     expected = [mask[y1:y2, x1:x2].sum() / mask.sum() for x1, y1, x2, y2 in boxes]
     np.testing.assert_allclose(refined.scores, expected, atol=1e-12)
@@ -176,7 +176,7 @@ def test_fitting_finds_what_helps_and_never_ends_below_the_start():
     # The detector's boxes are shifted by half a side (IoU 1 / 3), the masks by a pixel.
     setting, before, after = fit_refinement(*shifted(range(10), 15, 1, 0.95))
     assert (before, after) == (0, 1)
-    assert setting.pull > 0
+    assert setting.shift > 0
     # With masks that only mislead, the best is to leave everything as it is.
     setting, before, after = fit_refinement(*shifted(range(10), 0, 20, 0.3))
     assert (before, after) == (1, 1)

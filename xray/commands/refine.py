@@ -152,7 +152,7 @@ def read_setting(run: Path, description: dict[str, Any]) -> "Refinement":
     if "refinement" not in description:
         raise InputError(f"{run} has no fitted refinement: fit one with --fit on radiographs it was not trained on")
     try:
-        return Refinement(**{name: float(value) for name, value in description["refinement"].items()})
+        return Refinement.of(description["refinement"])
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{run / 'model.json'} has a damaged refinement ({error}): fit it again") from None
 
@@ -271,12 +271,12 @@ def assess(
 def in_words(setting: "Refinement") -> str:
     """What a setting does to boxes, in a line."""
     said = [f"the mask's evidence is what lies inside a box grown by {setting.dilation:.0%} on each side"]
-    if setting.pull:
-        said.append(f"times it, boxes move {setting.pull:.0%} of the way to their component")
-    if setting.doubt:
-        said.append(f"without it, boxes lose {setting.doubt:.0%} of their score")
-    if setting.orphan:
-        said.append(f"a component without a box as sure becomes one with {setting.orphan:.0%} of its own score")
+    if setting.shift:
+        said.append(f"times it, boxes move {setting.shift:.0%} of the way to their component")
+    if setting.penalty:
+        said.append(f"without it, boxes lose {setting.penalty:.0%} of their score")
+    if setting.unmatched:
+        said.append(f"a component without a box as sure becomes one with {setting.unmatched:.0%} of its own score")
     return "; ".join(said if len(said) > 1 else ["boxes and scores stay as they are, masks are attached"])
 
 

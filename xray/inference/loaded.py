@@ -271,7 +271,7 @@ def loaded_of(description: dict[str, Any], network: nn.Module) -> Loaded:
             float(thresholds.get("min_area", 0.0)),
             float(thresholds.get("bottom", mask)),
         )
-        refinement = Refinement(**description.get("refinement", {}))
+        refinement = Refinement.of(description.get("refinement", {}))
         gate = float(thresholds["gate"]) if "gate" in thresholds else None
         return LoadedSegmenter(network, size, categories, sides, flips, triplet, refinement, gate)
     labels = tuple(str(label) for label in description["labels"])

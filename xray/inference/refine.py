@@ -24,28 +24,38 @@ class Refinement:
     0 for a box that follows none.
 
     dilation: the mask is searched in the box grown by this share of its width and height on each side, at least 0.
-    pull: the box moves pull × e of the way to the component's own box; 0 leaves it.
-    doubt: what a score loses, as a share, where the mask shows nothing; with evidence e it keeps 1 − doubt × (1 − e).
-    orphan: a component becomes a box with this share of its own score, unless a box that follows it scores as much,
+    shift: the box moves shift × e of the way to the component's own box; 0 leaves it.
+    penalty: share of its score that a box loses where the mask shows nothing; with evidence e it keeps
+        1 − penalty × (1 − e).
+    unmatched: a component becomes a box with this share of its own score, unless a box that follows it scores as much,
         counted by the share of the component inside; 0 adds none.
     All in [0, 1], but for the dilation.
     """
 
     dilation: float = 0.1
-    pull: float = 0.0
-    doubt: float = 0.0
-    orphan: float = 0.0
+    shift: float = 0.0
+    penalty: float = 0.0
+    unmatched: float = 0.0
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> "Refinement":
+        """The setting that model.json keeps. Raises TypeError or ValueError for a damaged one."""
+        return cls(**{EARLIER_NAMES.get(name, name): float(value) for name, value in description.items()})
+
+
+EARLIER_NAMES = {"pull": "shift", "doubt": "penalty", "orphan": "unmatched"}
+"""What version 0.1 called them in model.json."""
 
 
 GRID = tuple(
     sorted(
         (
-            Refinement(dilation, pull, doubt, orphan)
-            for dilation, pull, doubt, orphan in itertools.product(
+            Refinement(dilation, shift, penalty, unmatched)
+            for dilation, shift, penalty, unmatched in itertools.product(
                 (0.0, 0.1, 0.25), (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.3, 0.6, 0.9), (0.0, 0.05, 0.2, 0.5, 1.0)
             )
         ),
-        key=lambda setting: setting.pull + setting.doubt + setting.orphan,
+        key=lambda setting: setting.shift + setting.penalty + setting.unmatched,
     )
 )
 """What `fit_refinement` tries: 300 settings, from the one that changes nothing to those that change the most."""
@@ -78,16 +88,16 @@ def refine(
     table: boxes of radiographs; those of other categories stay as they are.
     components: boxes of the mask's connected components, of the same radiographs; scores are their mean probability.
     masks: row of `components` → COCO RLE; a component without one counts as filling its box.
-    Returns the table, its rows in the same order and orphans behind them, and row → COCO RLE of the component followed.
+    Returns the table, its rows in the same order and those of unmatched components behind them, and row → COCO RLE of the component followed.
     """
     mine = np.flatnonzero(table.labels == category)
     followed = _follow(table.select(mine), components, masks, [setting.dilation])[setting.dilation]
-    applied, orphans = _apply(table.select(mine), components, followed, setting)
+    applied, alone = _apply(table.select(mine), components, followed, setting)
     boxes, scores = table.boxes.copy(), table.scores.copy()
     boxes[mine], scores[mine] = applied.boxes, applied.scores
-    added = _orphaned(components, orphans, setting, category)
+    added = _boxes_of(components, alone, setting, category)
     attached = {row: masks[k] for row, k in zip(mine.tolist(), followed.component.tolist(), strict=True) if k in masks}
-    attached |= {len(table) + n: masks[k] for n, k in enumerate(orphans.tolist()) if k in masks}
+    attached |= {len(table) + n: masks[k] for n, k in enumerate(alone.tolist()) if k in masks}
     return BoxTable.concatenate([BoxTable(table.images, table.labels, boxes, scores), added]), attached
 
 
@@ -167,7 +177,7 @@ def _best(
     of_few = {dilation: _Followed(own.component[relevant], own.share[relevant]) for dilation, own in followed.items()}
     scored = np.array(
         [
-            _ap(truth, _refined(few, components, of_few, setting, category), others * (1 - setting.doubt))
+            _ap(truth, _refined(few, components, of_few, setting, category), others * (1 - setting.penalty))
             for setting in settings
         ]
     )
@@ -224,26 +234,26 @@ def _apply(
     component, share = followed.component[following], followed.share[following]
     evidence = components.scores[component] * share
     moved = boxes.boxes.copy()
-    moved[following] += setting.pull * evidence[:, None] * (components.boxes[component] - moved[following])
-    scores = boxes.scores * (1 - setting.doubt)
-    scores[following] += boxes.scores[following] * setting.doubt * evidence
+    moved[following] += setting.shift * evidence[:, None] * (components.boxes[component] - moved[following])
+    scores = boxes.scores * (1 - setting.penalty)
+    scores[following] += boxes.scores[following] * setting.penalty * evidence
     claim = np.zeros(len(components))
     np.maximum.at(claim, component, scores[following] * share)
     return dataclasses.replace(boxes, boxes=moved, scores=scores), np.flatnonzero(
-        claim < setting.orphan * components.scores
+        claim < setting.unmatched * components.scores
     )
 
 
 def _refined(
     table: BoxTable, components: BoxTable, followed: dict[float, _Followed], setting: Refinement, category: int
 ) -> BoxTable:
-    applied, orphans = _apply(table, components, followed[setting.dilation], setting)
-    return BoxTable.concatenate([applied, _orphaned(components, orphans, setting, category)])
+    applied, alone = _apply(table, components, followed[setting.dilation], setting)
+    return BoxTable.concatenate([applied, _boxes_of(components, alone, setting, category)])
 
 
-def _orphaned(components: BoxTable, orphans: np.ndarray, setting: Refinement, category: int) -> BoxTable:
-    scores = components.scores[orphans] * setting.orphan
-    return BoxTable.of(components.images[orphans], np.full(len(orphans), category), components.boxes[orphans], scores)
+def _boxes_of(components: BoxTable, alone: np.ndarray, setting: Refinement, category: int) -> BoxTable:
+    scores = components.scores[alone] * setting.unmatched
+    return BoxTable.of(components.images[alone], np.full(len(alone), category), components.boxes[alone], scores)
 
 
 def _ap(truth: BoxTable, table: BoxTable, others: np.ndarray | None = None) -> float:
