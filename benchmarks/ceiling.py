@@ -76,7 +76,7 @@ def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
     subject = Subject(config, device)
     parts = subject.count()
     tell("measuring the machine's rates")
-    rates = machine_rates(device, subject.dtype)
+    rates = machine_rates(device, subject.dtype, config.repeats)
     tell("measuring the detector")
     seconds = subject.seconds(config.repeats)
     tell("profiling")
@@ -233,7 +233,7 @@ class Subject:
         return [*listed, {"name": "all others", "share": share, "calls": sum(row[2] for row in rest)}]
 
 
-def machine_rates(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> dict[str, float]:
+def machine_rates(device: torch.device, dtype: torch.dtype, repeats: int) -> dict[str, float]:
     """The most operations a second that a product of large matrices reaches, and bytes a second that a copy moves."""
     n = 8192 if device.type == "cuda" else 2048
     one, other = (torch.randn((n, n), device=device, dtype=dtype) for _ in range(2))

@@ -91,13 +91,10 @@ def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
 def show(report: dict[str, Any]) -> list[Table | str]:
     """The numbers of `measure` as a table."""
     titles = {"usual": "usual recipe"}
-    files, parameters = f"{report['n_files']} files", report["parameters"]
-    if parameters["data_path"] is None:
-        files += f", {parameters['width']} x {parameters['height']}, uncompressed, 12 bits"
     return [
         harness.table_of(report["results"], "DICOM file to training data, by cores", titles),
-        f"{files}; the pictures differ by {report['largest_mean_difference']:.2f} of 255 grey levels on average at "
-        "most; of several cores, the processor time is that of the main process and of those that have ended",
+        f"the pictures differ by {report['largest_mean_difference']:.2f} of 255 grey levels on average at most; of "
+        "several cores, the processor time is that of the main process and of those that have ended",
     ]
 
 

@@ -11,7 +11,7 @@ from ensemble_boxes import weighted_boxes_fusion as fuse_one_usually
 from rich.table import Table
 
 from benchmarks import harness
-from benchmarks.harness import Timing, spread, spread_text, timed
+from benchmarks.harness import Timing, number_text, spread, spread_text, timed
 from benchmarks.material import SIDE, draw_labels, draw_places
 from xray.errors import FlagError
 from xray.structures.boxes import BoxTable, weighted_boxes_fusion
@@ -105,7 +105,7 @@ def show(report: dict[str, Any]) -> list[Table | str]:
     """The numbers of `measure` as a table."""
     parameters, whole, [entry] = report["parameters"], report["whole"], report["results"]
     totals = "; ".join(
-        f"{name} {sum(side['seconds']):.1f} s, {sum(side['cpu_seconds']):.1f} s of processor time"
+        f"{name} {number_text(sum(side['seconds']))} s, {number_text(sum(side['cpu_seconds']))} s of processor time"
         for name, side in entry["contenders"].items()
     )
     n_boxes = parameters["n_images"] * parameters["n_models"] * parameters["n_boxes"]

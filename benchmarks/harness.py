@@ -1,5 +1,6 @@
 """The harness of all benchmarks: contenders timed in alternation, their ratios, one table and one JSON file."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -252,6 +253,8 @@ def benchmark(
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     for part in show(report):
         console.print(part, soft_wrap=isinstance(part, str))
+    flags_text = (f"{name.replace('_', ' ')} {value}" for name, value in parameters.items() if value not in (None, ()))
+    console.print(", ".join(flags_text), soft_wrap=True)
     about = report["machine"]
     parts = [about.get("gpu"), about["processor"], f"{about['cores']} cores", f"{about['memory_gib']} GiB"]
     parts += [f"Python {about['python']}", *(f"{name} {version}" for name, version in report["versions"].items())]
@@ -267,12 +270,9 @@ def machine(with_gpu: bool = False) -> dict[str, Any]:
     try:
         text = Path("/proc/cpuinfo").read_text()
         processor = next(line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name"))
-    except (OSError, StopIteration):
-        processor = platform.processor() or platform.machine()
-    try:
         memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, ValueError, OSError):
-        memory = None
+    except (OSError, StopIteration):
+        processor, memory = platform.processor() or platform.machine(), None
     about = {
         "processor": processor,
         "cores": n_cores(),
@@ -296,8 +296,6 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     """The installed version of each distribution; those not installed are left out."""
     installed = {}
     for name in packages:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return installed

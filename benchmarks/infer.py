@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -62,8 +61,6 @@ class Config(harness.Flags):
     """Radiographs: of the dataset the first ones."""
     repeats: int = 3
     """Number of measured rounds; one more goes before them and is not counted."""
-    passes: int = 1
-    """How often a round goes over the radiographs."""
     image_size: int = 1024
     """Side of the canvas of phantoms, in pixels; that of a run or dataset given stays as it is."""
     batch_size: int = 0
@@ -84,7 +81,7 @@ class Config(harness.Flags):
 
 def main(config: Config) -> None:
     """Measures, prints a table and writes the JSON file."""
-    lowest = {"n_images": 4, "repeats": 1, "passes": 1, "image_size": 64, "batch_size": 0, "n_workers": 0}
+    lowest = {"n_images": 4, "repeats": 1, "image_size": 64, "batch_size": 0, "n_workers": 0}
     harness.check_at_least(config, **lowest, score_threshold=0, proposals=1)
     if config.score_threshold >= 1:
         raise FlagError(f"--score-threshold is {config.score_threshold}: give less than 1")
@@ -109,7 +106,7 @@ def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
         theirs.call("exact", True)
         tables = {source: ours.call("find", source) for source in SOURCES}
         exact = chosen["precision"] == "32"
-        agreement = check(tables, theirs.call("find", "canvases"), config.n_images, exact)
+        agreement = check(tables, theirs.call("find", "canvases"), exact)
         theirs.call("exact", False)
         entries = []
         for source, title in SOURCES.items():
@@ -128,14 +125,10 @@ def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
 
 def show(report: dict[str, Any]) -> list[Table | str]:
     """The numbers of `measure` as a table."""
-    parameters, agreement = report["parameters"], report["agreement"]
-    titles = {"torchvision": "torchvision, eager, batch 1"}
-    n = parameters["n_images"] * parameters["passes"]
+    agreement = report["agreement"]
     return [
-        harness.table_of(report["results"], "Inference", titles),
-        f"{parameters['backbone']}, {parameters['image_size']} pixels, {n} radiographs a round, ours in batches of "
-        f"{parameters['batch_size']} with --precision {parameters['precision']}, on {parameters['device']}; no "
-        "mirrored views; from files, ours is the whole of tools/infer.py: weights loaded, predictions written",
+        harness.table_of(report["results"], "Inference", {"torchvision": "torchvision, eager, batch 1"}),
+        "no mirrored views; from files, ours is the whole of tools/infer.py: weights loaded, predictions written",
         f"same boxes: {agreement['boxes']} held against each other, {agreement['matched']:.2%} found by both, lowest "
         f"IoU {agreement['iou']:.4f}, largest difference in score {agreement['score']:.1g}",
     ]
@@ -157,13 +150,9 @@ def prepare(config: Config, folder: Path) -> int:
             f"{store.canvas_size}: convert the data with --image-size {size}"
         )
     assert store.images is not None
-    canvases = np.stack([np.asarray(store.images[row]) for row in rows.tolist()])
+    canvases = np.asarray(store.images[rows])
     np.save(folder / "canvases.npy", canvases)
-    files = folder / "files"
-    files.mkdir()
-    paths = write_pngs(store, rows, folder / "png")
-    for number in range(config.passes * len(paths)):
-        os.link(paths[number % len(paths)], files / f"{number:06d}.png")
+    write_pngs(store, rows, folder / "files")
     description, state = given or _made(store, config, as_float_images(torch.from_numpy(canvases[:2, None])))
     description["architecture"] |= {"score_threshold": config.score_threshold, "proposals": 2 * config.proposals}
     (folder / "run").mkdir()
@@ -171,12 +160,27 @@ def prepare(config: Config, folder: Path) -> int:
     return store.canvas_size
 
 
-class Ours:
-    """Our pipeline as tools/infer.py sets it up; from files, the command itself, its weights and outputs included."""
+class Side:
+    """One of the two contenders, with what both work on."""
 
     def __init__(self, config: Config, device: str, folder: Path) -> None:
         self.config, self.device, self.folder = config, torch.device(device), folder
         self.canvases = np.load(folder / "canvases.npy")
+
+    def find(self, source: str) -> BoxTable:
+        """The boxes on the canvases in memory, or in the files."""
+        raise NotImplementedError
+
+    def time(self, source: str) -> Timing:
+        """Of all radiographs. The boxes stay here: they need not travel."""
+        return dataclasses.replace(timed(len(self.canvases), self.find, source), result=None)
+
+
+class Ours(Side):
+    """Our pipeline as tools/infer.py sets it up; from files, the command itself, its weights and outputs included."""
+
+    def __init__(self, config: Config, device: str, folder: Path) -> None:
+        super().__init__(config, device, folder)
         self.size = (self.canvases.shape[2], self.canvases.shape[1])
         dtype = inference_precision(config.precision, self.device)
         if self.device.type == "cpu":
@@ -196,22 +200,16 @@ class Ours:
         """What was chosen for the flags left to us."""
         return {"precision": NAMES[self.pipeline.precision], "batch_size": self.batch_size}
 
-    def find(self, source: str, passes: int = 1) -> BoxTable:
-        """What it finds on the canvases in memory, or in the files: there, of all passes."""
-        table = self._find_in_files() if source == "files" else self._find_on_canvases(passes)
+    def find(self, source: str) -> BoxTable:
+        """The boxes on the canvases in memory, or in the files."""
+        table = self._find_in_files() if source == "files" else self._find_on_canvases()
         return table.select(table.labels <= NO_FINDING)
 
-    def time(self, source: str) -> Timing:
-        """All passes over all radiographs."""
-        # The boxes stay here: they need not travel.
-        passes = self.config.passes
-        return dataclasses.replace(timed(passes * len(self.canvases), self.find, source, passes), result=None)
-
-    def _find_on_canvases(self, passes: int) -> BoxTable:
-        tables, n = [], len(self.canvases)
-        for start in range(0, n * passes, self.batch_size):
-            chosen = np.arange(start, min(start + self.batch_size, n * passes)) % n
-            table = self.pipeline.find(self.canvases[chosen], [self.size] * len(chosen)).table
+    def _find_on_canvases(self) -> BoxTable:
+        tables = []
+        for start in range(0, len(self.canvases), self.batch_size):
+            batch = self.canvases[start : start + self.batch_size]
+            table = self.pipeline.find(batch, [self.size] * len(batch)).table
             tables.append(dataclasses.replace(table, images=table.images + start))
         return BoxTable.concatenate(tables)
 
@@ -238,56 +236,42 @@ class Ours:
         return dataclasses.replace(predictions.table, images=number[predictions.table.images])
 
 
-class Theirs:
+class Theirs(Side):
     """torchvision's own detector with the same weights: eager, float32, one radiograph at a time."""
 
     def __init__(self, config: Config, device: str, folder: Path) -> None:
-        self.config, self.device, self.folder = config, torch.device(device), folder
-        self.canvases = np.load(folder / "canvases.npy")
+        super().__init__(config, device, folder)
         description, state = load_deployed(folder / "run")
         self.model = _torchvision(description)
         self.model.load_state_dict(state, strict=False)
         self.model.eval().to(self.device)
-
-    def shift(self, by: float) -> None:
-        """Changes the background's logit, to see that a difference is found."""
-        with torch.no_grad():
-            self.model.roi_heads.box_predictor.cls_score.bias[0] += by
 
     def exact(self, on: bool) -> None:
         """Whether a GPU computes convolutions in all of float32; by PyTorch's default it does not."""
         torch.backends.cudnn.allow_tf32 = not on
 
     @torch.no_grad()
-    def find(self, source: str, passes: int = 1) -> BoxTable:
-        """What it finds on the canvases in memory, or in the files: there, of all passes."""
-        return table_of([self.model([image.to(self.device)])[0] for image in self._images(source, passes)])
+    def find(self, source: str) -> BoxTable:
+        """The boxes on the canvases in memory, or in the files."""
+        return table_of([self.model([image.to(self.device)])[0] for image in self._images(source)])
 
-    def time(self, source: str) -> Timing:
-        """All passes over all radiographs."""
-        # The boxes stay here: they need not travel.
-        passes = self.config.passes
-        return dataclasses.replace(timed(passes * len(self.canvases), self.find, source, passes), result=None)
-
-    def _images(self, source: str, passes: int) -> Iterator[Tensor]:
+    def _images(self, source: str) -> Iterator[Tensor]:
         if source == "files":
             for path in sorted((self.folder / "files").iterdir()):
                 yield to_tensor(Image.open(path).convert("RGB"))
-            return
-        for _ in range(passes):
+        else:
             for canvas in self.canvases:
                 yield as_float_images(torch.from_numpy(canvas)[None, None])[0]
 
 
-def check(tables: dict[str, BoxTable], theirs: BoxTable, n_images: int, exact: bool, limit: int = 100) -> Agreement:
+def check(tables: dict[str, BoxTable], theirs: BoxTable, exact: bool, limit: int = 100) -> Agreement:
     """Raises InputError unless both found the same, from canvases and from files; returns how far they differ.
 
-    tables: what ours found from each source, of which the first `n_images` radiographs count. exact: whether ours
-    computed in float32. limit: detections a radiograph at most.
+    tables: what ours found from each source. exact: whether ours computed in float32. limit: detections a radiograph
+    at most.
     """
     agreements = []
     for source, ours in tables.items():
-        ours = ours.select(ours.images < n_images)
         # At the limit of detections, another order of equals would be a difference.
         floor = max(FLOOR, lowest_kept(theirs, limit), lowest_kept(ours, limit)) + SCORE
         agreement = compare(ours, theirs, floor, SCORE)

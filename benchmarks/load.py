@@ -93,12 +93,10 @@ def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
 
 def show(report: dict[str, Any]) -> list[Table | str]:
     """The numbers of `measure` as a table."""
-    parameters, size = report["parameters"], report["bytes_per_image"]
+    size = report["bytes_per_image"]
     return [
         harness.table_of(report["results"], "Radiographs into the training loop, by processes", TITLES),
-        f"{parameters['n_images']} radiographs of {parameters['image_size']} pixels, batches of "
-        f"{parameters['batch_size']}; bytes an image: ours {size['ours']}, PNG files {size['png']}; the pixels and "
-        "boxes of both are the same",
+        f"bytes an image: ours {size['ours']}, PNG files {size['png']}; the pixels and boxes of both are the same",
     ]
 
 

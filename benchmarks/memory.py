@@ -42,8 +42,6 @@ class Config(harness.Flags):
     """Processes beside the main one."""
     device: str = "cpu"
     """auto (CUDA where there is one), cpu or cuda."""
-    stages: tuple[str, ...] = STAGES
-    """Of these, which to run; each needs those before it."""
 
 
 def main(config: Config) -> None:
@@ -52,8 +50,6 @@ def main(config: Config) -> None:
     numbers = config.n_images
     if len(numbers) < 2 or any(b <= a for a, b in itertools.pairwise(numbers)) or numbers[0] < 20:
         raise FlagError(f"--n-images is {' '.join(map(str, numbers))}: give two or more numbers from 20 on, ascending")
-    if config.stages != STAGES[: len(config.stages)] or not config.stages:
-        raise FlagError(f"--stages is {' '.join(config.stages)}: give the first of {', '.join(STAGES)}")
     report = harness.benchmark("memory", config, measure, show, ["torch", "torchvision", "lightning", "pydicom"])
     if config.save_path is not None:
         draw(report, config.save_path.with_suffix(".png"))
@@ -64,12 +60,12 @@ def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
 
     Raises InputError if a stage fails, or the system does not tell how much memory processes hold.
     """
-    results: dict[str, list[dict[str, Any]]] = {stage: [] for stage in config.stages}
+    results: dict[str, list[dict[str, Any]]] = {stage: [] for stage in STAGES}
     for n in config.n_images:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             tell(f"{n} radiographs: writing them")
             write_radiographs(Path(name) / "raw", n, config.image_size)
-            for stage in config.stages:
+            for stage in STAGES:
                 tell(f"{n} radiographs: {stage}")
                 results[stage].append({"n_images": n, **run(command_of(stage, config, name))})
     return {"results": results, "growth": {stage: fit(rows) for stage, rows in results.items()}}
@@ -97,15 +93,12 @@ def show(report: dict[str, Any]) -> list[Table | str]:
         ]
         for stage, each in report["growth"].items()
     ]
-    parameters = report["parameters"]
     return [
         harness.table("Time and peak memory by the number of radiographs", columns, rows),
         harness.table(
             "Growth", ["", "seconds a 1,000", "exponent", "of processor time", "memory held, KiB a radiograph"], growth
         ),
-        f"canvases of {parameters['image_size']} pixels, batches of {parameters['batch_size']}, "
-        f"{parameters['n_workers']} workers, on {parameters['device']}; the exponent is that of time beyond the "
-        "smallest number's in radiographs beyond it: 1 is linear",
+        "the exponent is that of time beyond the smallest number's in radiographs beyond it: 1 is linear",
     ]
 
 

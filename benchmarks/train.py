@@ -146,9 +146,6 @@ def show(report: dict[str, Any]) -> list[Table | str]:
     return [
         harness.table_of([entry], "Training", {}),
         sides,
-        f"{parameters['image_size']} pixels, batches of {parameters['batch_size']}, {parameters['n_steps']} steps a "
-        f"round, on {parameters['device']}; ours with --precision {parameters['precision']}"
-        f"{', compiled' * parameters['compile']}",
         f"ours with its loader ({parameters['n_workers']} processes, --augment light): "
         f"{loaded['images_per_second']:.2f} images/s, {loaded['data_wait_share']:.1%} of a step waiting for data",
         f"same losses: the means of {agreement['draws']} draws differ by {losses}",

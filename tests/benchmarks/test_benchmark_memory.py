@@ -94,7 +94,6 @@ def test_runs_the_real_commands(tmp_path, capsys):
         ({"n_images": (100,)}, "--n-images is 100"),
         ({"n_images": (200, 100)}, "--n-images is 200 100"),
         ({"n_images": (5, 100)}, "--n-images is 5 100"),
-        ({"stages": ("train",)}, "--stages is train"),
         ({"image_size": 16}, "--image-size is 16"),
     ],
 )

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pandas as pd
 import pydicom
 import pytest
 
+from xray.commands.phantoms import run
 from xray.errors import InputError
 from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
 from xray.phantoms.dicom import TRANSFER_SYNTAXES, Storage, dicom_of, save_dicom
@@ -23,7 +23,6 @@ from xray.radiographs.canvas import Canvas
 
 WIDTH, HEIGHT = 224, 256
 CARDIOMEGALY = FINDINGS.index("Cardiomegaly")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_same_seed_gives_the_same_phantom_and_another_seed_another():
@@ -296,17 +295,15 @@ def test_a_phantom_is_about_the_same_at_every_size():
     assert np.corrcoef(thumbnails[0].ravel(), thumbnails[1].ravel())[0, 1] > 0.97
 
 
-def test_the_command_says_what_it_wrote_and_what_comes_next(tmp_path):
-    arguments = ["--save-path", tmp_path, "--n-train", "2", "--n-test", "1", "--size", "96", "--n-workers", "0"]
-    run = subprocess.run(
-        [sys.executable, ROOT / "tools" / "phantoms.py", *arguments], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    assert "2 training and 1 test phantoms" in run.stdout
-    assert f"tools/convert.py vinbig --data-path {tmp_path / 'vinbig'}" in run.stdout
-    again = subprocess.run(
-        [sys.executable, ROOT / "tools" / "phantoms.py", *arguments, "--seed", "1"], capture_output=True, text=True
-    )
-    assert again.returncode == 1
-    assert again.stderr.startswith("error: ")
-    assert "Traceback" not in again.stderr
+def test_the_command_says_what_it_wrote_and_what_comes_next(tmp_path, monkeypatch, capsys):
+    arguments = ["--save-path", str(tmp_path), "--n-train", "2", "--n-test", "1", "--size", "96", "--n-workers", "0"]
+    monkeypatch.setattr(sys, "argv", ["tools/phantoms.py", *arguments])
+    assert run() == 0
+    out = capsys.readouterr().out
+    assert "2 training and 1 test phantoms" in out
+    assert f"tools/convert.py vinbig --data-path {tmp_path / 'vinbig'}" in out
+    monkeypatch.setattr(sys, "argv", ["tools/phantoms.py", *arguments, "--seed", "1"])
+    assert run() == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
