@@ -9,9 +9,9 @@ import numpy as np
 from xray.findings import FINDINGS, PNEUMOTHORAX
 from xray.phantoms.chest import Chest, build_chest
 from xray.phantoms.film import collimate, develop, dress, mark_side, sample_exposure
-from xray.phantoms.findings import Mark, add, altered, box_of
+from xray.phantoms.findings import Mark, add, altered
 from xray.phantoms.patient import LEFT, RIGHT, Patient, sample_patient
-from xray.phantoms.shapes import View
+from xray.phantoms.shapes import View, bounding_box
 
 GRID = 768
 """Longest side in pixels at which anatomy is drawn; larger phantoms are enlarged from it before noise is added."""
@@ -110,7 +110,7 @@ def draw_phantom(seed: int | Sequence[int], width: int, height: int, findings: S
     mark_side(pixels, patient, film_rng)
 
     stretch = np.array([width / view.width, height / view.height] * 2)
-    boxes = np.array([box_of(mark) for mark in marks], dtype=np.float64).reshape(-1, 4) * stretch
+    boxes = np.array([bounding_box(mark.mask) for mark in marks], dtype=np.float64).reshape(-1, 4) * stretch
     return Phantom(
         pixels=pixels,
         boxes=boxes,
