@@ -100,12 +100,10 @@ def show(report: dict[str, Any]) -> list[Table | str]:
 
 def write_files(folder: Path, n_images: int, width: int, height: int, seed: int = 0) -> list[Path]:
     """Writes uncompressed radiographs, 12 bits in 16, half of them MONOCHROME1, with a window; returns their paths."""
-    paths = []
-    for number in range(n_images):
-        pixels = draw_pixels(width, height, np.random.default_rng((seed, number)))
-        path = folder / f"{number:03d}.dicom"
-        write_dicom(path, pixels, "MONOCHROME1" if number % 2 else "MONOCHROME2")
-        paths.append(path)
+    paths = [folder / f"{number:03d}.dicom" for number in range(n_images)]
+    for number, path in enumerate(paths):
+        rng = np.random.default_rng((seed, number))
+        write_dicom(path, draw_pixels(width, height, rng), number % 2 == 1, rng)
     return paths
 
 

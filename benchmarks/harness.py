@@ -40,6 +40,20 @@ class Flags:
 
 
 @dataclasses.dataclass(frozen=True)
+class DatasetFlags(Flags):
+    """What every benchmark on a dataset's canvases takes."""
+
+    data_path: Path | None = None
+    """Dataset directory of tools/convert.py; without it, phantoms are drawn and thrown away afterwards."""
+    n_images: int = 8
+    """Radiographs: of the dataset the first ones."""
+    repeats: int = 3
+    """Number of measured rounds; one more goes before them and is not counted."""
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu or cuda."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Timing:
     """One measured run of `n` items of work.
 

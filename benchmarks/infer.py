@@ -46,21 +46,15 @@ PYRAMID_CHANNELS = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(harness.Flags):
+class Config(harness.DatasetFlags):
     """Inference with our pipeline against torchvision's detector: eager, float32, one radiograph at a time.
 
     Both have the same weights; that both find the same boxes is checked first. From canvases in memory, and from PNG
     files of the same pixels.
     """
 
-    data_path: Path | None = None
-    """Dataset directory of tools/convert.py; without it, phantoms are drawn and thrown away afterwards."""
     weights: Path | None = None
     """Run directory of a trained ResNet detector; without it, one is made that finds about as much as a trained one."""
-    n_images: int = 8
-    """Radiographs: of the dataset the first ones."""
-    repeats: int = 3
-    """Number of measured rounds; one more goes before them and is not counted."""
     image_size: int = 1024
     """Side of the canvas of phantoms, in pixels; that of a run or dataset given stays as it is."""
     batch_size: int = 0
@@ -73,8 +67,6 @@ class Config(harness.Flags):
     """Proposals per radiograph that the box head looks at; torchvision's own default."""
     precision: Literal["auto", "32", "bf16"] = "auto"
     """Arithmetic of ours, as in tools/infer.py; torchvision's is 32."""
-    device: str = "auto"
-    """auto (CUDA where there is one), cpu or cuda."""
     n_workers: int = 2
     """Processes that decode files for ours; torchvision's are read in the main process, as its documentation does."""
 

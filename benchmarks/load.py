@@ -38,7 +38,7 @@ TITLES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(harness.Flags):
+class Config(harness.DatasetFlags):
     """Radiographs per second from disk to batches: ours against PNG files, a DataLoader and torchvision's transforms.
 
     Ours are batches of one byte a pixel; theirs lists of three float32 a pixel, as its detectors take them. Ours are
@@ -46,20 +46,14 @@ class Config(harness.Flags):
     canvases kept on it (--store-device).
     """
 
-    data_path: Path | None = None
-    """Dataset directory of tools/convert.py; without it, phantoms are drawn and thrown away afterwards."""
     n_images: int = 32
     """Radiographs: of the dataset the first ones."""
-    repeats: int = 5
-    """Number of measured rounds; one more goes before them and is not counted."""
     image_size: int = 1024
     """Side of the canvas of phantoms, in pixels."""
     batch_size: int = 8
     """Radiographs per batch."""
     n_workers: int = 0
     """Processes of the parallel measurement; 0 is one a core, 1 measures on one core only."""
-    device: str = "auto"
-    """Where the batches go: auto (CUDA where there is one), cpu or cuda."""
 
 
 def main(config: Config) -> None:

@@ -3,21 +3,18 @@
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from PIL import Image
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian
 
 from xray.datasets.sources.vinbig import convert_vinbig
 from xray.datasets.store import Store, open_store
 from xray.errors import InputError
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_NAME
+from xray.phantoms.dicom import Storage, dicom_of, save_dicom
 from xray.phantoms.vinbig import write_vinbig
 
 SMALLEST_PHANTOM = 96
 """Longer side, in pixels, below which no phantom can be drawn."""
-WINDOW = (400, 3600)
-"""Lowest and highest stored value that the window of our DICOM files shows as a grey of its own."""
 N_PICTURES = 16
 """Different radiographs among all that `write_radiographs` writes."""
 SIDE = 3000
@@ -58,33 +55,21 @@ def write_pngs(store: Store, rows: np.ndarray, folder: Path) -> list[Path]:
 
 
 def draw_pixels(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """(height, width) uint16 of 12 bits: smooth anatomy, ribs, noise, and both ends of the window reached."""
+    """(height, width) float32 from 0 to 1: smooth anatomy, ribs, noise, a side marker, a collimator's edge."""
     y, x = np.mgrid[-1 : 1 : complex(height), -1 : 1 : complex(width)].astype(np.float32)
     shade = 2300 - 900 * np.exp(-(((abs(x) - 0.45) / 0.3) ** 2) - ((y + 0.1) / 0.62) ** 2)
     shade += 160 * np.sin(22 * (y + 0.35 * abs(x) + rng.uniform(0, 1))) * (abs(x) < 0.85)
     shade += 900 * np.exp(-(((x - 0.12) / 0.3) ** 2) - ((y - 0.35) / 0.33) ** 2) - 1500 * (abs(x) > 0.93)
     shade += rng.normal(0, 60, (height, width)).astype(np.float32)
-    shade[: height // 12, : width // 8] = 4000  # a side marker
-    shade[-height // 40 :] = 0  # the collimator's edge
-    return shade.clip(0, 4095).astype(np.uint16)
+    shade[: height // 12, : width // 8] = 4095
+    shade[-height // 40 :] = 0
+    return shade.clip(0, 4095) / np.float32(4095)
 
 
-def write_dicom(path: Path, pixels: np.ndarray, photometric: str) -> None:
-    """Writes an uncompressed DICOM file. pixels: (height, width) uint16 of 12 bits. They end the file."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = pydicom.Dataset()
-    dataset.file_meta = meta
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    dataset.Modality = "DX"
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, photometric
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
-    dataset.WindowCenter, dataset.WindowWidth = (WINDOW[0] + WINDOW[1]) / 2, WINDOW[1] - WINDOW[0]
-    dataset.PixelData = pixels.tobytes()
-    dataset.save_as(path, enforce_file_format=True)
+def write_dicom(path: Path, pixels: np.ndarray, monochrome1: bool, rng: np.random.Generator) -> None:
+    """Writes an uncompressed DICOM file of 12 bits with a window. pixels: (height, width) float32 in 0–1, as shown."""
+    storage = Storage(12, monochrome1, True, ExplicitVRLittleEndian, computed=False)
+    save_dicom(dicom_of(pixels, storage, path.stem, 0.15, "F", 50, "PA", rng), path)
 
 
 def write_radiographs(folder: Path, n_images: int, image_size: int) -> None:
@@ -95,16 +80,17 @@ def write_radiographs(folder: Path, n_images: int, image_size: int) -> None:
     (folder / "train").mkdir(parents=True)
     height, width = round(1.2 * image_size), image_size
     rng = np.random.default_rng(0)
-    pictures = [draw_pixels(width, height, rng) for _ in range(N_PICTURES)]
-    template = folder / "train" / "template"
-    write_dicom(template, pictures[0], "MONOCHROME2")
-    head = template.read_bytes()[: -pictures[0].nbytes]
-    template.unlink()
+    pictures = []
+    for number in range(N_PICTURES):
+        path = folder / "train" / f"{number:06d}.dicom"
+        write_dicom(path, draw_pixels(width, height, rng), False, rng)
+        pictures.append(path.read_bytes())
+        path.unlink()
     readers = ("R1", "R2", "R3")
     rows = ["image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"]
     for number in range(n_images):
         name = f"{number:06d}"
-        (folder / "train" / f"{name}.dicom").write_bytes(head + pictures[number % N_PICTURES].tobytes())
+        (folder / "train" / f"{name}.dicom").write_bytes(pictures[number % N_PICTURES])
         if number % 2:
             rows += [f"{name},{NO_FINDING_NAME},{NO_FINDING},{reader},,,," for reader in readers]
             continue

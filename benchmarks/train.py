@@ -53,7 +53,7 @@ LOWEST_SCORE, MOST_DETECTIONS = 0.001, 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(harness.Flags):
+class Config(harness.DatasetFlags):
     """A training step of our detector against torchvision's own, in the loop of its references/detection.
 
     Both start from the same weights and see the same radiographs and boxes, from memory; that both compute the same
@@ -62,12 +62,6 @@ class Config(harness.Flags):
 
     peer: tuple[Literal["torchvision", "torchvision-amp"], ...] = ()
     """Against what: torchvision in float32 or with its mixed precision. Default: float32 on a CPU, both on a GPU."""
-    data_path: Path | None = None
-    """Dataset directory of tools/convert.py; without it, phantoms are drawn and thrown away afterwards."""
-    n_images: int = 8
-    """Radiographs: of the dataset the first ones."""
-    repeats: int = 3
-    """Number of measured rounds; one more goes before them and is not counted."""
     n_steps: int = 4
     """Steps of a round; one more (on a GPU four) goes before them and is not counted."""
     image_size: int = 512
@@ -84,8 +78,6 @@ class Config(harness.Flags):
     """Arithmetic of ours: auto is what xray/train.py uses, bf16 on a GPU that has it, otherwise 32."""
     compile: bool = False
     """Ours as xray/train.py --compile trains it; the first steps, which are not counted, take minutes."""
-    device: str = "auto"
-    """auto (CUDA where there is one), cpu or cuda."""
     n_workers: int = 4
     """Processes of the real loader."""
 
