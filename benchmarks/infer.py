@@ -265,7 +265,7 @@ def check(tables: dict[str, BoxTable], theirs: BoxTable, exact: bool, limit: int
     agreements = []
     for source, ours in tables.items():
         # At the limit of detections, another order of equals would be a difference.
-        floor = max(FLOOR, lowest_kept(theirs, limit), lowest_kept(ours, limit)) + SCORE
+        floor = max(FLOOR, lowest_at_limit(theirs, limit), lowest_at_limit(ours, limit)) + SCORE
         agreement = compare(ours, theirs, floor, SCORE)
         same = agreement.matched >= 1 and (agreement.iou > IOU or agreement.pixels < PIXELS) and agreement.score < SCORE
         if not (same if exact else agreement.matched >= MATCHED_ROUGHLY):
@@ -277,7 +277,7 @@ def check(tables: dict[str, BoxTable], theirs: BoxTable, exact: bool, limit: int
     return min(agreements, key=lambda agreement: agreement.matched)
 
 
-def lowest_kept(table: BoxTable, limit: int) -> float:
+def lowest_at_limit(table: BoxTable, limit: int) -> float:
     """The highest of the lowest scores of radiographs with `limit` boxes, which may have had more; 0 without one."""
     counts = np.bincount(table.images, minlength=1)
     return max(

@@ -193,40 +193,40 @@ def compare(first: BoxTable, second: BoxTable, floor: float, slack: float) -> Ag
     """
     pairs = [_partners(*tables, floor, slack) for tables in ((first, second), (second, first))]
     score, pixels, iou = np.concatenate(pairs, axis=1)
-    found = iou > 0.5
+    paired = iou > 0.5
     return Agreement(
         boxes=len(iou),
-        matched=float(found.mean()) if len(iou) else 1.0,
-        score=float(score[found].max(initial=0.0)),
-        pixels=float(pixels[found].max(initial=0.0)),
-        iou=float(iou[found].min(initial=1.0)),
+        matched=float(paired.mean()) if len(iou) else 1.0,
+        score=float(score[paired].max(initial=0.0)),
+        pixels=float(pixels[paired].max(initial=0.0)),
+        iou=float(iou[paired].min(initial=1.0)),
     )
 
 
 def _partners(table: BoxTable, other: BoxTable, floor: float, slack: float) -> np.ndarray:
     """(3, N): differences of score and coordinates and the IoU with the partner of each box above `floor`."""
     table, other = table.select(table.scores >= floor), other.select(other.scores >= floor - slack)
-    found = np.zeros((3, len(table)))
+    partners = np.zeros((3, len(table)))
     for row in range(len(table)):
         candidates = np.flatnonzero((other.images == table.images[row]) & (other.labels == table.labels[row]))
         if not len(candidates):
             continue
         overlaps = box_iou(table.boxes[row : row + 1], other.boxes[candidates])[0]
         best = candidates[overlaps.argmax()]
-        found[0, row] = abs(table.scores[row] - other.scores[best])
-        found[1, row] = np.abs(table.boxes[row] - other.boxes[best]).max()
-        found[2, row] = overlaps.max()
-    return found
+        partners[0, row] = abs(table.scores[row] - other.scores[best])
+        partners[1, row] = np.abs(table.boxes[row] - other.boxes[best]).max()
+        partners[2, row] = overlaps.max()
+    return partners
 
 
 def table_of(detections: Sequence[dict[str, Tensor]]) -> BoxTable:
     """What a detector returns for a list of images → one table, in canvas pixels."""
     tables = [
         BoxTable.of(
-            np.full(len(found["boxes"]), image),
-            *(found[name].float().cpu().numpy() for name in ("labels", "boxes", "scores")),
+            np.full(len(detection["boxes"]), image),
+            *(detection[name].float().cpu().numpy() for name in ("labels", "boxes", "scores")),
         )
-        for image, found in enumerate(detections)
+        for image, detection in enumerate(detections)
     ]
     return BoxTable.concatenate(tables)
 
@@ -240,15 +240,15 @@ def synchronize(device: torch.device) -> None:
 class PeakMemory:
     """Most memory that a model's steps hold from here on, its weights, gradients and momenta included.
 
-    The models of all sides lie in memory at the same time: what was there before is taken off and the model's own put
-    back.
+    The models of all sides lie in memory at the same time: what was there before is subtracted, and what belongs to the
+    model itself is added.
     """
 
     def __init__(self, device: torch.device, model: torch.nn.Module) -> None:
         self.device = device
         everything = sum(p.nbytes for p in model.parameters())
         # A gradient and a momentum beside each that trains.
-        self._own = everything + 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
+        self._model = everything + 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
         self._start = self._reset()
 
     def _reset(self) -> int | None:
@@ -268,7 +268,7 @@ class PeakMemory:
         if self._start is None:
             return None
         held = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else _status("VmHWM")
-        return held - self._start + self._own
+        return held - self._start + self._model
 
 
 def _status(name: str) -> int:

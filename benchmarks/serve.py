@@ -108,7 +108,7 @@ def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
         tell("asking")
         answers: list[Answer] = []
         seconds = 0.0
-        # In two halves, so that memory that keeps growing is told from memory that has settled.
+        # In two halves: memory that still grows differs from memory that no longer does.
         for when, n in (("half", config.n_requests // 2), ("end", config.n_requests - config.n_requests // 2)):
             half = timed(n, ask, address, files, n, config.n_clients)
             answers += half.result
@@ -206,7 +206,7 @@ def ask(address: str, files: Sequence[File], n: int, n_clients: int) -> list[Ans
 
 
 def send(address: str, file: File) -> Answer:
-    """One request; told to come back, it does when it was told to."""
+    """One request; where the server is busy (429), again after as many seconds as it asks for."""
     start, busy, status, line = time.perf_counter(), 0, 0, ""
     while time.perf_counter() - start < PATIENCE:
         connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE)

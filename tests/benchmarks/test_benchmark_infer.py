@@ -57,9 +57,9 @@ def test_writes_its_numbers(vinbig_store, tmp_path, capsys):
 
 def test_what_may_have_been_cut_off():
     table = BoxTable.of([0, 0, 1, 3, 3], [1] * 5, [[0, 0, 1, 1]] * 5, [0.9, 0.3, 0.1, 0.8, 0.2])
-    assert infer.lowest_kept(table, 2) == 0.3
-    assert infer.lowest_kept(table, 3) == 0
-    assert infer.lowest_kept(BoxTable.empty(), 1) == 0
+    assert infer.lowest_at_limit(table, 2) == 0.3
+    assert infer.lowest_at_limit(table, 3) == 0
+    assert infer.lowest_at_limit(BoxTable.empty(), 1) == 0
 
 
 def test_a_run_must_be_one_that_torchvision_has(vinbig_store, vinbig_run):

@@ -40,7 +40,7 @@ JPEG_QUALITY = 90
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """How a picture is kept in a DICOM file."""
+    """How a picture is stored in a DICOM file."""
 
     bits: int
     monochrome1: bool
