@@ -1,63 +1,39 @@
 """Ratios against what people use today, measured side by side: the same work, the same data, one run."""
 
+import importlib
 import sys
-from typing import Annotated
 
-from tyro.conf import subcommand
-
-from benchmarks.ceiling import Ceiling, benchmark_ceiling
-from benchmarks.convert import Convert, benchmark_conversion
-from benchmarks.evaluate import Evaluate, benchmark_evaluation
-from benchmarks.fuse import Fuse, benchmark_fusion
-from benchmarks.infer import Infer, benchmark_inference
-from benchmarks.load import Load, benchmark_loading
-from benchmarks.memory import Memory, benchmark_growth
-from benchmarks.serve import Serve, benchmark_serving
-from benchmarks.train import Train, benchmark_training
 from xray import interrupts
 from xray.commands.runner import command
 
-# Each benchmark: its import above, its line here, its line in main.
-Config = (
-    Annotated[Convert, subcommand("convert")]
-    | Annotated[Load, subcommand("load")]
-    | Annotated[Train, subcommand("train")]
-    | Annotated[Infer, subcommand("infer")]
-    | Annotated[Evaluate, subcommand("evaluate")]
-    | Annotated[Fuse, subcommand("fuse")]
-    | Annotated[Memory, subcommand("memory")]
-    | Annotated[Serve, subcommand("serve")]
-    | Annotated[Ceiling, subcommand("ceiling")]
-)  # fmt: skip
-
-
-def main(config: Config) -> None:
-    """Runs the chosen benchmark: it measures, prints a table and writes the JSON file."""
-    match config:
-        case Convert():
-            benchmark_conversion(config)
-        case Load():
-            benchmark_loading(config)
-        case Train():
-            benchmark_training(config)
-        case Infer():
-            benchmark_inference(config)
-        case Evaluate():
-            benchmark_evaluation(config)
-        case Fuse():
-            benchmark_fusion(config)
-        case Memory():
-            benchmark_growth(config)
-        case Serve():
-            benchmark_serving(config)
-        case Ceiling():
-            benchmark_ceiling(config)
+STAGES = {
+    "convert": "images per second from DICOM file to training data",
+    "load": "radiographs per second from disk to batches",
+    "train": "a training step against torchvision's own",
+    "infer": "inference against torchvision's own",
+    "evaluate": "the metric against pycocotools",
+    "fuse": "weighted boxes fusion against ensemble-boxes",
+    "memory": "how time and memory grow with the number of radiographs",
+    "serve": "the server under load, some of the files broken",
+    "ceiling": "a detector's arithmetic against the rates of this machine",
+}
+"""Name → what it measures. Each is the module of benchmarks/ with that name."""
 
 
 def run() -> int:
     """The command; returns its exit status."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print(f"usage: benchmark.py STAGE [flags]\n\n{__doc__}\n")
+        print("\n".join(f"  {stage:8}  {what}" for stage, what in STAGES.items()))
+        return 0
+    if name not in STAGES:
+        print(f"error: there is no benchmark {name}: give one of {', '.join(STAGES)}", file=sys.stderr)
+        return 2
     interrupts.watch()
-    return command(Config, main, description=__doc__)
+    sys.argv[:2] = [f"{sys.argv[0]} {name}"]
+    stage = importlib.import_module(f"benchmarks.{name}")
+    return command(stage.Config, stage.main)
 
 
 if __name__ == "__main__":

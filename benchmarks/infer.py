@@ -1,36 +1,60 @@
 """Benchmark `infer`: radiographs per second through a detector, against torchvision's own, one at a time."""
 
+import contextlib
 import dataclasses
 import functools
-import tempfile
+import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks import reports
-from xray.errors import FlagError
+import numpy as np
+import torch
+from PIL import Image
+from rich.table import Table
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN
+from torchvision.transforms.functional import to_tensor
 
-TITLES = {"canvases": "canvases in memory", "files": "PNG files"}
-PARAMETERS = ("n_images", "repeats", "backbone", "score_threshold", "proposals", "n_workers")
+from benchmarks import harness
+from benchmarks.harness import Timing, n_cores, refuse, timed
+from benchmarks.material import open_material, write_pngs
+from benchmarks.peers import Agreement, as_float_images, compare, spread_weights, table_of, torchvision_detector
+from benchmarks.processes import Contender
+from xray.commands import infer
+from xray.datasets.store import Store
+from xray.errors import FlagError, InputError
+from xray.findings import NO_FINDING
+from xray.inference.pipeline import load_pipeline
+from xray.inference.precision import CPU_BATCH, NAMES, faster_precision, lowered
+from xray.models.device import inference_precision, keep_freed_memory, largest_batch, resolve_device
+from xray.models.weights import load_deployed, save_deployed
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import read_predictions
+from xray.training.config import DetectionConfig
+from xray.training.tasks.detection import DetectionTask
+
+SOURCES = {"canvases": "canvases in memory", "files": "PNG files"}
+FLOOR = 0.05
+"""Score from which detections are held against each other."""
+IOU, PIXELS, SCORE = 0.99, 0.02, 1e-3
+"""How far those of both sides must agree in float32: predictions.json has two decimals, which costs tiny boxes IoU."""
+MATCHED_ROUGHLY = 0.9
+"""Share that both must find where ours does not compute in float32: rounding moves scores across the floor."""
+PYRAMID_CHANNELS = 256
+"""Of torchvision's detectors."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Infer:
+class Config(harness.DatasetFlags):
     """Inference with our pipeline against torchvision's detector: eager, float32, one radiograph at a time.
 
     Both have the same weights; that both find the same boxes is checked first. From canvases in memory, and from PNG
     files of the same pixels.
     """
 
-    data_path: Path | None = None
-    """Dataset directory of tools/convert.py; without it, phantoms are drawn and thrown away afterwards."""
     weights: Path | None = None
     """Run directory of a trained ResNet detector; without it, one is made that finds about as much as a trained one."""
-    n_images: int = 8
-    """Radiographs: of the dataset the first ones."""
-    repeats: int = 3
-    """Number of measured rounds; one more goes before them and is not counted."""
-    passes: int = 1
-    """How often a round goes over the radiographs."""
     image_size: int = 1024
     """Side of the canvas of phantoms, in pixels; that of a run or dataset given stays as it is."""
     batch_size: int = 0
@@ -43,120 +67,262 @@ class Infer:
     """Proposals per radiograph that the box head looks at; torchvision's own default."""
     precision: Literal["auto", "32", "bf16"] = "auto"
     """Arithmetic of ours, as in tools/infer.py; torchvision's is 32."""
-    device: str = "auto"
-    """auto (CUDA where there is one), cpu or cuda."""
     n_workers: int = 2
     """Processes that decode files for ours; torchvision's are read in the main process, as its documentation does."""
-    save_path: Path | None = None
-    """JSON file for the numbers."""
-    debug: bool = False
-    """Show the traceback of an error."""
 
 
-def benchmark_inference(config: Infer) -> None:
+def main(config: Config) -> None:
     """Measures, prints a table and writes the JSON file."""
-    lowest = {"n_images": 4, "repeats": 1, "passes": 1, "image_size": 64, "batch_size": 0, "n_workers": 0}
-    reports.check_at_least(config, **lowest, score_threshold=0, proposals=1)
+    lowest = {"n_images": 4, "repeats": 1, "image_size": 64, "batch_size": 0, "n_workers": 0}
+    harness.check_at_least(config, **lowest, score_threshold=0, proposals=1)
     if config.score_threshold >= 1:
         raise FlagError(f"--score-threshold is {config.score_threshold}: give less than 1")
-    reports.check_save_path(config.save_path)
-    with tempfile.TemporaryDirectory(prefix="xray-benchmark-") as folder:
-        report = measure_inference(config, Path(folder))
-    show_inference(report)
-    reports.save_report(config.save_path, report)
+    harness.benchmark("infer", config, measure, show, ["torch", "torchvision", "pillow"])
 
 
-def measure_inference(config: Infer, folder: Path) -> dict[str, Any]:
+def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
     """Runs the benchmark in `folder` and returns all its numbers.
 
     Raises InputError if there is no dataset or run, the run is not of a detector that torchvision has, or the two do
     not find the same.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from benchmarks import inference, timing
-    from benchmarks.sides import Side
-    from xray.models.device import resolve_device
-
     device = resolve_device(config.device)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("preparing", total=2 * len(TITLES) * (config.repeats + 1))
-        size = inference.prepare(config, folder)
-        # Each in a process of its own: ours changes how memory is handed out, which must not help the other.
-        with (
-            Side(inference.Ours, config, device.type, folder) as ours,
-            Side(inference.Theirs, config, device.type, folder) as theirs,
-        ):
-            progress.update(task, description="checking that both find the same")
-            chosen = ours.call("describe")
-            theirs.call("exact", True)
-            found = {source: ours.call("find", source) for source in TITLES}
-            exact = chosen["precision"] == "32"
-            agreement = inference.check(found, theirs.call("find", "canvases"), config.n_images, exact)
-            theirs.call("exact", False)
-            results: dict[str, Any] = {}
-            for source in TITLES:
-                progress.update(task, description=f"measuring, from {TITLES[source]}")
-                timings = timing.alternate(
-                    {
-                        "ours": functools.partial(ours.call, "time", source),
-                        "torchvision": functools.partial(theirs.call, "time", source),
-                    },
-                    config.repeats,
-                    functools.partial(progress.advance, task),
-                )
-                results[source] = {
-                    name: {
-                        "images_per_second": dataclasses.asdict(timing.Spread.of([run.rate for run in runs])),
-                        "seconds": [run.seconds for run in runs],
-                        "cpu_seconds": [run.cpu_seconds for run in runs],
-                    }
-                    for name, runs in timings.items()
-                }
-                results[source]["ratio"] = dataclasses.asdict(timing.ratio(timings, "ours", "torchvision"))
+    size = prepare(config, folder)
+    # Each in a process of its own: ours changes how memory is handed out, which must not help the other.
+    with (
+        Contender(Ours, config, device.type, folder) as ours,
+        Contender(Theirs, config, device.type, folder) as theirs,
+    ):
+        tell("checking that both find the same")
+        chosen = ours.call("describe")
+        theirs.call("exact", True)
+        tables = {source: ours.call("find", source) for source in SOURCES}
+        exact = chosen["precision"] == "32"
+        agreement = check(tables, theirs.call("find", "canvases"), exact)
+        theirs.call("exact", False)
+        entries = []
+        for source, title in SOURCES.items():
+            contenders = {
+                name: functools.partial(side.call, "time", source)
+                for name, side in (("ours", ours), ("torchvision", theirs))
+            }
+            timings = harness.alternate(contenders, config.repeats, tell)
+            entries.append(harness.entry(title, timings, [("ours", "torchvision")]))
     return {
-        "benchmark": "infer",
-        "data": "phantoms" if config.data_path is None else str(config.data_path),
-        "weights": "made" if config.weights is None else str(config.weights),
-        "parameters": {
-            **{name: getattr(config, name) for name in PARAMETERS},
-            **chosen,
-            "image_size": size,
-            "device": device.type,
-        },
-        "images": config.n_images * config.passes,
+        "parameters": {**chosen, "image_size": size, "device": device.type},
         "agreement": dataclasses.asdict(agreement),
-        "results": results,
-        **reports.surroundings(["torch", "torchvision", "pillow"], device),
+        "results": entries,
     }
 
 
-def show_inference(report: dict[str, Any]) -> None:
-    """Prints the numbers of `measure_inference` as a table."""
-    from rich.table import Table
-
-    table = Table(title="Inference, images/s: median (lowest-highest)")
-    for name in ("from", "torchvision, eager, batch 1", "ours", "ratio", "processor s an image: torchvision", "ours"):
-        table.add_column(name, justify="left" if name == "from" else "right")
-    for source, title in TITLES.items():
-        entry = report["results"][source]
-        rates = [reports.spread_text(entry[name]["images_per_second"], 2) for name in ("torchvision", "ours")]
-        cpu = [
-            f"{sum(entry[name]['cpu_seconds']) / (len(entry[name]['cpu_seconds']) * report['images']):.2f}"
-            for name in ("torchvision", "ours")
-        ]
-        table.add_row(title, *rates, reports.spread_text(entry["ratio"], 2), *cpu)
-    console = reports.printer()
-    console.print(table)
-    parameters, agreement = report["parameters"], report["agreement"]
-    for line in (
-        f"{parameters['backbone']}, {parameters['image_size']} pixels, {report['images']} radiographs a round, ours in "
-        f"batches of {parameters['batch_size']} with --precision {parameters['precision']}, on {parameters['device']}; "
+def show(report: dict[str, Any]) -> list[Table | str]:
+    """The numbers of `measure` as a table."""
+    agreement = report["agreement"]
+    return [
+        harness.table_of(report["results"], "Inference", {"torchvision": "torchvision, eager, batch 1"}),
         "no mirrored views; from files, ours is the whole of tools/infer.py: weights loaded, predictions written",
         f"same boxes: {agreement['boxes']} held against each other, {agreement['matched']:.2%} found by both, lowest "
         f"IoU {agreement['iou']:.4f}, largest difference in score {agreement['score']:.1g}",
-        reports.surroundings_text(report),
-    ):
-        console.print(line, soft_wrap=True)
+    ]
+
+
+def prepare(config: Config, folder: Path) -> int:
+    """Writes what both sides read into `folder`: canvases.npy, the same as PNG files in files/, and run/.
+
+    Returns the side of the canvas. Raises InputError if there is no dataset or run, torchvision has no detector like
+    the run's, or the two have canvases of other sizes.
+    """
+    given = None if config.weights is None else _deployed(config.weights)
+    size = config.image_size if given is None else int(given[0]["canvas_size"])
+    n_processes = min(n_cores(), max(1, config.n_workers))
+    store, rows = open_material(config.data_path, folder, config.n_images, size, n_processes)
+    if given is not None and store.canvas_size != size:
+        raise InputError(
+            f"{config.weights} was trained on canvases of {size} pixels, those of {config.data_path} have "
+            f"{store.canvas_size}: convert the data with --image-size {size}"
+        )
+    assert store.images is not None
+    canvases = np.asarray(store.images[rows])
+    np.save(folder / "canvases.npy", canvases)
+    write_pngs(store, rows, folder / "files")
+    description, state = given or _made(store, config, as_float_images(torch.from_numpy(canvases[:2, None])))
+    description["architecture"] |= {"score_threshold": config.score_threshold, "proposals": 2 * config.proposals}
+    (folder / "run").mkdir()
+    save_deployed(folder / "run", state, description)
+    return store.canvas_size
+
+
+class Side:
+    """One of the two contenders, with what both work on."""
+
+    def __init__(self, config: Config, device: str, folder: Path) -> None:
+        self.config, self.device, self.folder = config, torch.device(device), folder
+        self.canvases = np.load(folder / "canvases.npy")
+
+    def find(self, source: str) -> BoxTable:
+        """The boxes on the canvases in memory, or in the files."""
+        raise NotImplementedError
+
+    def time(self, source: str) -> Timing:
+        """Of all radiographs. The boxes stay here: they need not travel."""
+        return dataclasses.replace(timed(len(self.canvases), self.find, source), result=None)
+
+
+class Ours(Side):
+    """Our pipeline as tools/infer.py sets it up; from files, the command itself, its weights and outputs included."""
+
+    def __init__(self, config: Config, device: str, folder: Path) -> None:
+        super().__init__(config, device, folder)
+        self.size = (self.canvases.shape[2], self.canvases.shape[1])
+        dtype = inference_precision(config.precision, self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        pipeline = load_pipeline([folder / "run"], self.device, flips=False)
+        if dtype is None:
+            first = self.canvases[: config.batch_size or CPU_BATCH]
+            pipeline, _ = faster_precision(pipeline, first, [self.size] * len(first))
+        else:
+            pipeline = lowered(pipeline, dtype)
+        self.pipeline, self.batch_size = pipeline, config.batch_size
+        if not self.batch_size and self.device.type == "cuda":
+            self.batch_size = largest_batch(lambda n: pipeline.look(np.zeros((n, *self.size), dtype=np.uint8)))
+        self.batch_size = self.batch_size or CPU_BATCH
+
+    def describe(self) -> dict[str, Any]:
+        """What was chosen for the flags left to us."""
+        return {"precision": NAMES[self.pipeline.precision], "batch_size": self.batch_size}
+
+    def find(self, source: str) -> BoxTable:
+        """The boxes on the canvases in memory, or in the files."""
+        table = self._find_in_files() if source == "files" else self._find_on_canvases()
+        return table.select(table.labels <= NO_FINDING)
+
+    def _find_on_canvases(self) -> BoxTable:
+        tables = []
+        for start in range(0, len(self.canvases), self.batch_size):
+            batch = self.canvases[start : start + self.batch_size]
+            table = self.pipeline.find(batch, [self.size] * len(batch)).table
+            tables.append(dataclasses.replace(table, images=table.images + start))
+        return BoxTable.concatenate(tables)
+
+    def _find_in_files(self) -> BoxTable:
+        out = self.folder / "predictions"
+        config = infer.Config(
+            weights=(str(self.folder / "run"),),
+            data_path=str(self.folder / "files"),
+            save_path=str(out),
+            device=self.device.type,
+            precision=self.config.precision,
+            tta=False,
+            batch_size=self.config.batch_size,
+            n_workers=self.config.n_workers,
+            overwrite=True,
+        )
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            status = infer.main(config)
+        if status:
+            raise refuse(f"tools/infer.py ended with status {status}: {output.getvalue().strip().splitlines()[-1]}")
+        predictions = read_predictions(out / "predictions.json")
+        number = np.array([int(name) for name in predictions.image_ids])
+        return dataclasses.replace(predictions.table, images=number[predictions.table.images])
+
+
+class Theirs(Side):
+    """torchvision's own detector with the same weights: eager, float32, one radiograph at a time."""
+
+    def __init__(self, config: Config, device: str, folder: Path) -> None:
+        super().__init__(config, device, folder)
+        description, state = load_deployed(folder / "run")
+        self.model = _torchvision(description)
+        self.model.load_state_dict(state, strict=False)
+        self.model.eval().to(self.device)
+
+    def exact(self, on: bool) -> None:
+        """Whether a GPU computes convolutions in all of float32; by PyTorch's default it does not."""
+        torch.backends.cudnn.allow_tf32 = not on
+
+    @torch.no_grad()
+    def find(self, source: str) -> BoxTable:
+        """The boxes on the canvases in memory, or in the files."""
+        return table_of([self.model([image.to(self.device)])[0] for image in self._images(source)])
+
+    def _images(self, source: str) -> Iterator[Tensor]:
+        if source == "files":
+            for path in sorted((self.folder / "files").iterdir()):
+                yield to_tensor(Image.open(path).convert("RGB"))
+        else:
+            for canvas in self.canvases:
+                yield as_float_images(torch.from_numpy(canvas)[None, None])[0]
+
+
+def check(tables: dict[str, BoxTable], theirs: BoxTable, exact: bool, limit: int = 100) -> Agreement:
+    """Raises InputError unless both found the same, from canvases and from files; returns how far they differ.
+
+    tables: what ours found from each source. exact: whether ours computed in float32. limit: detections a radiograph
+    at most.
+    """
+    agreements = []
+    for source, ours in tables.items():
+        # At the limit of detections, another order of equals would be a difference.
+        floor = max(FLOOR, lowest_at_limit(theirs, limit), lowest_at_limit(ours, limit)) + SCORE
+        agreement = compare(ours, theirs, floor, SCORE)
+        same = agreement.matched >= 1 and (agreement.iou > IOU or agreement.pixels < PIXELS) and agreement.score < SCORE
+        if not (same if exact else agreement.matched >= MATCHED_ROUGHLY):
+            raise refuse(
+                f"from {source}, of {agreement.boxes} detections {agreement.matched:.1%} were found by both, with IoUs "
+                f"down to {agreement.iou:.3f} and scores that differ by up to {agreement.score:.2g}"
+            )
+        agreements.append(agreement)
+    return min(agreements, key=lambda agreement: agreement.matched)
+
+
+def lowest_at_limit(table: BoxTable, limit: int) -> float:
+    """The highest of the lowest scores of radiographs with `limit` boxes, which may have had more; 0 without one."""
+    counts = np.bincount(table.images, minlength=1)
+    return max(
+        (float(table.scores[table.images == image].min()) for image in np.flatnonzero(counts >= limit)), default=0.0
+    )
+
+
+def _deployed(run: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A run that torchvision can run too."""
+    description, state = load_deployed(run)
+    architecture = description.get("architecture", {})
+    fits = (
+        description["task"] == "detection"
+        and str(architecture.get("backbone")).startswith("resnet")
+        and architecture.get("head") == "v1"
+        and architecture.get("fpn_channels") == PYRAMID_CHANNELS
+    )
+    if not fits:
+        raise InputError(
+            f"{run} is not the run of a detector that torchvision builds: give one with a resnet, --head v1 and "
+            f"--fpn-channels {PYRAMID_CHANNELS}, or leave --weights out"
+        )
+    return description, state
+
+
+def _made(store: Store, config: Config, images: list[Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a training would have deployed, of weights that find about as much as trained ones."""
+    description = DetectionTask(DetectionConfig(backbone=config.backbone, norm="frozen"), store).describe()
+    torch.manual_seed(0)
+    detector = _torchvision(description)
+    spread_weights(detector, images)
+    return description, detector.state_dict()
+
+
+def _torchvision(description: dict[str, Any]) -> FasterRCNN:
+    """torchvision's own detector of a run's architecture, untrained."""
+    architecture = description["architecture"]
+    return torchvision_detector(
+        max(int(category) for category in description["categories"]),
+        description["canvas_size"],
+        architecture["backbone"],
+        architecture["norm"],
+        architecture["anchor_scale"],
+        rpn_pre_nms_top_n_test=architecture["proposals"] // 2,
+        rpn_post_nms_top_n_test=architecture["proposals"] // 2,
+        box_score_thresh=architecture["score_threshold"],
+        box_detections_per_img=architecture["max_detections"],
+    )

@@ -1,8 +1,9 @@
 """torchvision's detector, its data and its training loop as its own references/detection sets them up.
 
-And `compare`, which tells whether two detectors found the same.
+And `compare`, which tells whether two detectors find the same, and the memory that a model's steps hold.
 """
 
+import ctypes
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from xray.structures.boxes import BoxTable, box_iou
 from xray.training.loading import BoxDataset
 
 SPREAD, BACKGROUND = 2.0, 8.0
-"""Of the logits of settled weights: their standard deviation, and by how much that of the background is higher."""
+"""Of the logits of spread weights: their standard deviation, and by how much that of the background is higher."""
 
 
 class PngDataset(Dataset[tuple[Tensor, dict[str, Tensor]]]):
@@ -102,7 +103,7 @@ def torchvision_detector(
 
 
 @torch.no_grad()
-def settle_weights(detector: FasterRCNN, images: list[Tensor]) -> None:
+def spread_weights(detector: FasterRCNN, images: list[Tensor]) -> None:
     """Makes a detector of random weights behave like a trained one, as far as the amount of work is concerned.
 
     The frozen norms get the statistics of `images`, so that nothing overflows; objectness spreads, and the classes'
@@ -192,73 +193,84 @@ def compare(first: BoxTable, second: BoxTable, floor: float, slack: float) -> Ag
     """
     pairs = [_partners(*tables, floor, slack) for tables in ((first, second), (second, first))]
     score, pixels, iou = np.concatenate(pairs, axis=1)
-    found = iou > 0.5
+    paired = iou > 0.5
     return Agreement(
         boxes=len(iou),
-        matched=float(found.mean()) if len(iou) else 1.0,
-        score=float(score[found].max(initial=0.0)),
-        pixels=float(pixels[found].max(initial=0.0)),
-        iou=float(iou[found].min(initial=1.0)),
+        matched=float(paired.mean()) if len(iou) else 1.0,
+        score=float(score[paired].max(initial=0.0)),
+        pixels=float(pixels[paired].max(initial=0.0)),
+        iou=float(iou[paired].min(initial=1.0)),
     )
 
 
 def _partners(table: BoxTable, other: BoxTable, floor: float, slack: float) -> np.ndarray:
     """(3, N): differences of score and coordinates and the IoU with the partner of each box above `floor`."""
     table, other = table.select(table.scores >= floor), other.select(other.scores >= floor - slack)
-    found = np.zeros((3, len(table)))
+    partners = np.zeros((3, len(table)))
     for row in range(len(table)):
         candidates = np.flatnonzero((other.images == table.images[row]) & (other.labels == table.labels[row]))
         if not len(candidates):
             continue
         overlaps = box_iou(table.boxes[row : row + 1], other.boxes[candidates])[0]
         best = candidates[overlaps.argmax()]
-        found[0, row] = abs(table.scores[row] - other.scores[best])
-        found[1, row] = np.abs(table.boxes[row] - other.boxes[best]).max()
-        found[2, row] = overlaps.max()
-    return found
+        partners[0, row] = abs(table.scores[row] - other.scores[best])
+        partners[1, row] = np.abs(table.boxes[row] - other.boxes[best]).max()
+        partners[2, row] = overlaps.max()
+    return partners
 
 
 def table_of(detections: Sequence[dict[str, Tensor]]) -> BoxTable:
     """What a detector returns for a list of images → one table, in canvas pixels."""
     tables = [
         BoxTable.of(
-            np.full(len(found["boxes"]), image),
-            *(found[name].float().cpu().numpy() for name in ("labels", "boxes", "scores")),
+            np.full(len(detection["boxes"]), image),
+            *(detection[name].float().cpu().numpy() for name in ("labels", "boxes", "scores")),
         )
-        for image, found in enumerate(detections)
+        for image, detection in enumerate(detections)
     ]
     return BoxTable.concatenate(tables)
 
 
-def ultralytics_step(n_categories: int, canvas_size: int, device: torch.device) -> Any:
-    """A function (images, targets) → loss that does a training step of YOLOv8-L, where Ultralytics is installed.
+def synchronize(device: torch.device) -> None:
+    """Waits for the GPU, where one is used."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
-    Raises ImportError where it is not. Another network that does other work: only images/s can be compared.
+
+class PeakMemory:
+    """Most memory that a model's steps hold from here on, its weights, gradients and momenta included.
+
+    The models of all sides lie in memory at the same time: what was there before is subtracted, and what belongs to the
+    model itself is added.
     """
-    from ultralytics.cfg import get_cfg
-    from ultralytics.nn.tasks import DetectionModel
 
-    model = DetectionModel("yolov8l.yaml", ch=3, nc=n_categories, verbose=False).to(device).train()
-    model.args = get_cfg()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, nesterov=True)
-    amp = device.type == "cuda"
-    scaler = torch.amp.GradScaler(device.type, enabled=amp)
+    def __init__(self, device: torch.device, model: torch.nn.Module) -> None:
+        self.device = device
+        everything = sum(p.nbytes for p in model.parameters())
+        # A gradient and a momentum beside each that trains.
+        self._model = everything + 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
+        self._start = self._reset()
 
-    def step(images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]) -> float:
-        boxes = torch.cat([target["boxes"] for target in targets]) / canvas_size
-        batch = {
-            "img": torch.stack(list(images)).to(device),
-            "cls": (torch.cat([target["labels"] for target in targets]) - 1).float()[:, None].to(device),
-            "bboxes": torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1).to(device),
-            "batch_idx": torch.cat([torch.full((len(t["boxes"]),), float(i)) for i, t in enumerate(targets)]),
-        }  # fmt: skip
-        batch["batch_idx"] = batch["batch_idx"].to(device)
-        with torch.amp.autocast(device.type, enabled=amp):
-            loss = model(batch)[0].sum()
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        return loss.item()
+    def _reset(self) -> int | None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return torch.cuda.memory_allocated(self.device)
+        try:
+            # What the other side freed would otherwise count as held by the process already.
+            ctypes.CDLL(None).malloc_trim(0)
+            Path("/proc/self/clear_refs").write_text("5")
+            return _status("VmRSS")
+        except (OSError, AttributeError):
+            return None
 
-    return step
+    def peak(self) -> int | None:
+        """In bytes; None on a system that does not tell."""
+        if self._start is None:
+            return None
+        held = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else _status("VmHWM")
+        return held - self._start + self._model
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))

@@ -1,34 +1,67 @@
 """Benchmark `train`: training steps per second against torchvision's detector in its own loop."""
 
 import dataclasses
-import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks import reports
-from xray.errors import FlagError
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from rich.table import Table
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-KEPT = ("n_images", "repeats", "n_steps", "batch_size", "backbone", "roi_samples", "proposals", "compile", "n_workers")
-"""Flags that go into the report as they are."""
+from benchmarks import harness
+from benchmarks.harness import Clock, Timing, n_cores, refuse
+from benchmarks.material import open_material
+from benchmarks.peers import (
+    PeakMemory,
+    TorchvisionLoop,
+    as_float_images,
+    compare,
+    spread_weights,
+    synchronize,
+    table_of,
+    torchvision_detector,
+)
+from xray.commands.train import draw_validation
+from xray.errors import FlagError
+from xray.models.device import compile_options, lightning_precision, resolve_device
+from xray.training.callbacks import Throughput
+from xray.training.config import DetectionConfig
+from xray.training.guard import Guard
+from xray.training.loading import BoxDataset, EpochSampler, collate_boxes
+from xray.training.tasks.detection import DetectionTask
+from xray.training.trainer import build_trainer
+
+LEARNING_RATE = 1e-6
+"""Of all sides: so small that the weights, and with them the work, stay those of the start."""
+DRAWS = 8
+"""Passes whose losses are averaged: each samples other anchors and proposals."""
+LOSS_TOLERANCE = 0.05
+"""Share by which the mean losses may differ, beside three standard errors of that difference."""
+PIXEL_TOLERANCE, SCORE_TOLERANCE = 0.01, 5e-4
+"""What float32's rounding makes of other orders of summation; settled weights amplify it more than trained ones."""
+FLOOR = 0.02
+"""Score from which detections are held against each other."""
+LOWEST_SCORE, MOST_DETECTIONS = 0.001, 1000
+"""So low and so many that none is held back where both are compared."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
+class Config(harness.DatasetFlags):
     """A training step of our detector against torchvision's own, in the loop of its references/detection.
 
     Both start from the same weights and see the same radiographs and boxes, from memory; that both compute the same
     losses and boxes is checked first. Ours runs in the Trainer of xray/train.py, and once more with its real loader.
     """
 
-    peer: tuple[Literal["torchvision", "torchvision-amp", "ultralytics"], ...] = ()
-    """Against what: torchvision in float32, with its mixed precision, Ultralytics' YOLOv8-L where it is installed.
-    Default: torchvision on a CPU, the first two on a GPU."""
-    data_path: Path | None = None
-    """Dataset directory of tools/convert.py; without it, phantoms are drawn and thrown away afterwards."""
-    n_images: int = 8
-    """Radiographs: of the dataset the first ones."""
-    repeats: int = 3
-    """Number of measured rounds; one more goes before them and is not counted."""
+    peer: tuple[Literal["torchvision", "torchvision-amp"], ...] = ()
+    """Against what: torchvision in float32 or with its mixed precision. Default: float32 on a CPU, both on a GPU."""
     n_steps: int = 4
     """Steps of a round; one more (on a GPU four) goes before them and is not counted."""
     image_size: int = 512
@@ -45,111 +78,273 @@ class Train:
     """Arithmetic of ours: auto is what xray/train.py uses, bf16 on a GPU that has it, otherwise 32."""
     compile: bool = False
     """Ours as xray/train.py --compile trains it; the first steps, which are not counted, take minutes."""
-    device: str = "auto"
-    """auto (CUDA where there is one), cpu or cuda."""
     n_workers: int = 4
     """Processes of the real loader."""
-    save_path: Path | None = None
-    """JSON file for the numbers."""
-    debug: bool = False
-    """Show the traceback of an error."""
 
 
-def benchmark_training(config: Train) -> None:
+def main(config: Config) -> None:
     """Measures, prints a table and writes the JSON file."""
     lowest = {"n_images": 4, "repeats": 1, "n_steps": 1, "image_size": 64, "batch_size": 1, "n_workers": 0}
-    reports.check_at_least(config, **lowest, roi_samples=1, proposals=2)
+    harness.check_at_least(config, **lowest, roi_samples=1, proposals=2)
     if config.n_images < config.batch_size:
         raise FlagError(f"--n-images is {config.n_images}: give at least --batch-size, {config.batch_size}")
-    reports.check_save_path(config.save_path)
-    with tempfile.TemporaryDirectory(prefix="xray-benchmark-") as folder:
-        report = measure_training(config, Path(folder))
-    show_training(report)
-    reports.save_report(config.save_path, report)
+    harness.benchmark("train", config, measure, show, ["torch", "torchvision", "lightning"])
 
 
-def measure_training(config: Train, folder: Path) -> dict[str, Any]:
+def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
     """Runs the benchmark in `folder` and returns all its numbers.
 
-    Raises InputError if there is no dataset, a peer is not installed, or the two do not compute the same.
+    Raises InputError if there is no dataset, or the two do not compute the same.
     """
-    from rich.console import Console
-
-    from benchmarks import timing, training
-    from xray.models.device import lightning_precision, resolve_device
-
     device = resolve_device(config.device)
     peers = config.peer or (("torchvision-amp", "torchvision") if device.type == "cuda" else ("torchvision",))
-    with Console(stderr=True).status("preparing") as status:
-        steps = training.Training(config, peers, device, folder)
-        status.update("checking that both compute the same")
-        agreement = steps.check()
-        status.update("measuring")
-        rounds, data = steps.measure()
-    results: dict[str, Any] = {}
+    training = Training(config, peers, device, folder)
+    tell("checking that both compute the same")
+    agreement = training.check()
+    tell("measuring")
+    rounds, loaded = training.measure()
+    entry = harness.entry(config.backbone, rounds, [("ours", peer) for peer in peers])
     for name, runs in rounds.items():
-        results[name] = {
-            "images_per_second": dataclasses.asdict(timing.Spread.of([run.timing.rate for run in runs])),
-            "seconds": [run.timing.seconds for run in runs],
-            "cpu_seconds": [run.timing.cpu_seconds for run in runs],
-            "peak_memory_bytes": max((run.memory for run in runs if run.memory is not None), default=None),
-        }
-    timings = {name: [run.timing for run in runs] for name, runs in rounds.items()}
-    for name in peers:
-        results[name]["ratio"] = dataclasses.asdict(timing.ratio(timings, "ours", name))
+        peaks = [run.result["memory"] for run in runs if run.result["memory"] is not None]
+        entry["contenders"][name]["peak_memory_bytes"] = max(peaks, default=None)
     return {
-        "benchmark": "train",
-        "data": "phantoms" if config.data_path is None else str(config.data_path),
         "parameters": {
-            **{name: getattr(config, name) for name in KEPT},
-            "image_size": steps.store.canvas_size,
+            "peer": peers,
+            "image_size": training.store.canvas_size,
             "precision": lightning_precision(config.precision, device),
             "device": device.type,
         },
         "agreement": agreement,
-        "images": timings["ours"][0].n,
-        "results": results,
+        "results": [entry],
         "with_loader": {
-            "images_per_second": data.timing.rate,
-            "data_wait_share": data.waited / data.timing.seconds,
+            "images_per_second": loaded.rate,
+            "data_wait_share": loaded.result["waited"] / loaded.seconds,
         },
-        **reports.surroundings(["torch", "torchvision", "lightning", "ultralytics"], device),
     }
 
 
-def show_training(report: dict[str, Any]) -> None:
-    """Prints the numbers of `measure_training` as a table."""
-    from rich.table import Table
-
-    parameters = report["parameters"]
-    table = Table(title="Training, images/s: median (lowest-highest)")
-    for name in ("", "images/s", "ms a step", "processor s an image", "peak memory, GiB", "ratio"):
-        table.add_column(name, justify="right" if name else "left")
-    for name, own in report["results"].items():
-        n_rounds, memory = len(own["seconds"]), own["peak_memory_bytes"]
-        table.add_row(
-            f"ours, {parameters['precision']}{', compiled' * parameters['compile']}" if name == "ours" else name,
-            reports.spread_text(own["images_per_second"], 2),
-            f"{1000 * parameters['batch_size'] / own['images_per_second']['median']:.0f}",
-            f"{sum(own['cpu_seconds']) / (n_rounds * report['images']):.3f}",
-            "" if memory is None else f"{memory / 2**30:.2f}",
-            reports.spread_text(own["ratio"], 2) if "ratio" in own else "",
-        )
-    console = reports.printer()
-    console.print(table)
-    loaded, agreement = report["with_loader"], report["agreement"]
+def show(report: dict[str, Any]) -> list[Table | str]:
+    """The numbers of `measure` as a table."""
+    parameters, loaded, agreement = report["parameters"], report["with_loader"], report["agreement"]
+    [entry] = report["results"]
     losses = ", ".join(
-        f"{name} {found['difference']:.1%} ± {found['standard_error']:.1%}"
-        for name, found in agreement["losses"].items()
+        f"{name} {loss['difference']:.1%} ± {loss['standard_error']:.1%}" for name, loss in agreement["losses"].items()
     )
-    for line in (
-        f"{parameters['backbone']}, {parameters['image_size']} pixels, batches of {parameters['batch_size']}, "
-        f"{parameters['n_steps']} steps a round, on {parameters['device']}",
+    sides = "; ".join(
+        f"{name} {1000 * parameters['batch_size'] / side['per_second']['median']:.0f} ms a step"
+        + (f", at most {side['peak_memory_bytes'] / 2**30:.2f} GiB" if side["peak_memory_bytes"] else "")
+        for name, side in entry["contenders"].items()
+    )
+    return [
+        harness.table_of([entry], "Training", {}),
+        sides,
         f"ours with its loader ({parameters['n_workers']} processes, --augment light): "
         f"{loaded['images_per_second']:.2f} images/s, {loaded['data_wait_share']:.1%} of a step waiting for data",
         f"same losses: the means of {agreement['draws']} draws differ by {losses}",
         f"same detections: {agreement['detections']['boxes']} held against each other, largest difference "
         f"{agreement['detections']['pixels']:.1g} px, {agreement['detections']['score']:.1g} in score",
-        reports.surroundings_text(report),
-    ):
-        console.print(line, soft_wrap=True)
+    ]
+
+
+class Training:
+    """Our training and its peers', all with the same weights and batches. Raises InputError if there is no dataset."""
+
+    def __init__(self, config: Config, peers: Sequence[str], device: torch.device, folder: Path) -> None:
+        self.config, self.device, self.folder = config, device, folder
+        self.store, self.rows = open_material(
+            config.data_path, folder, config.n_images, config.image_size, min(config.n_workers, n_cores())
+        )
+        self.batches = self._batches()
+        torch.manual_seed(0)
+        self.theirs = torchvision_detector(
+            max(self.store.categories),
+            self.store.canvas_size,
+            config.backbone,
+            rpn_batch_size_per_image=256,
+            box_batch_size_per_image=config.roi_samples,
+            rpn_pre_nms_top_n_train=config.proposals,
+            rpn_post_nms_top_n_train=config.proposals,
+            rpn_pre_nms_top_n_test=config.proposals // 2,
+            rpn_post_nms_top_n_test=config.proposals // 2,
+            box_score_thresh=LOWEST_SCORE,
+            box_detections_per_img=MOST_DETECTIONS,
+        )
+        spread_weights(self.theirs, as_float_images(self.batches[0]["images"]))
+        save_file(self.theirs.state_dict(), folder / "start.safetensors")
+        self.ours = DetectionConfig(
+            save_path=str(folder / "run"),
+            backbone=config.backbone,
+            weights=str(folder / "start.safetensors"),
+            precision=config.precision,
+            batch_size=config.batch_size,
+            n_workers=config.n_workers,
+            n_epochs=1,
+            lr=LEARNING_RATE,
+            rpn_samples=256,
+            roi_samples=config.roi_samples,
+            proposals=config.proposals,
+            score_threshold=LOWEST_SCORE,
+            max_detections=MOST_DETECTIONS,
+        )
+        self.task = DetectionTask(self.ours, self.store)
+        self.task.load_initial_weights()
+        # As xray/train.py does.
+        self.task.model.to(memory_format=torch.channels_last)
+        self.theirs.to(device)
+        self.steps = {
+            peer: TorchvisionLoop(self.theirs, device, peer == "torchvision-amp", LEARNING_RATE).step for peer in peers
+        }
+
+    def _batches(self) -> list[dict[str, Any]]:
+        dataset, size = BoxDataset(self.store, self.rows), self.config.batch_size
+        starts = range(0, len(dataset) - size + 1, size)
+        batches = [collate_boxes([dataset[i] for i in range(start, start + size)]) for start in starts]
+        if self.device.type == "cuda":
+            # As our loader does; torchvision's references do not.
+            for batch in batches:
+                batch["images"] = batch["images"].pin_memory()
+        return batches
+
+    def check(self) -> dict[str, Any]:
+        """Raises InputError unless both give the same losses and detections in float32; returns how far they differ.
+
+        Losses are means over draws, as each pass samples other anchors and proposals.
+        """
+        batch, ours = self.batches[0], self.task.model.to(self.device)
+        images = batch["images"].to(self.device)
+        floats = [image.to(self.device) for image in as_float_images(batch["images"])]
+        targets = [{name: value.to(self.device) for name, value in target.items()} for target in batch["targets"]]
+        # TensorFloat-32 has ten bits of mantissa.
+        allowed = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            losses = compare_losses(lambda: ours.train()(images, targets), lambda: self.theirs.train()(floats, targets))
+            with torch.inference_mode():
+                agreement = compare(table_of(ours.eval()(images)), table_of(self.theirs.eval()(floats)), FLOOR, 0.01)
+        finally:
+            torch.backends.cudnn.allow_tf32 = allowed
+            ours.train()
+            self.theirs.train()
+        if agreement.matched < 1 or agreement.pixels > PIXEL_TOLERANCE or agreement.score > SCORE_TOLERANCE:
+            raise refuse(
+                f"of {agreement.boxes} detections {agreement.matched:.1%} were found by both, with differences of up "
+                f"to {agreement.pixels:.2g} px and {agreement.score:.2g} in score"
+            )
+        return {"draws": DRAWS, "losses": losses, "detections": dataclasses.asdict(agreement)}
+
+    def measure(self) -> tuple[dict[str, list[Timing]], Timing]:
+        """The rounds of "ours" and each peer, and a round of ours with its real loader and augmentation.
+
+        The result of each is a dict: `memory`, most bytes held or None where that cannot be told, and `waited`, seconds
+        between the steps.
+        """
+        config = self.config
+        if config.compile:
+            # As xray/train.py does, and only now: what was run for the checks need not be compiled.
+            self.task.model.compile(**compile_options(self.device, 1, 1))
+        n_warmup = 4 if self.device.type == "cuda" else 1
+        theirs: dict[str, list[Timing]] = {name: [] for name in self.steps}
+
+        def peers_turn() -> None:
+            for name, step in self.steps.items():
+                theirs[name].append(self._peer_round(step, n_warmup))
+
+        rounds = Rounds(n_warmup, config.n_steps, self.device, peers_turn)
+        n_batches = (config.repeats + 1) * (n_warmup + config.n_steps)
+        batches = [self.batches[number % len(self.batches)] for number in range(n_batches)]
+        self._fit(DataLoader(batches, batch_size=None), rounds)  # type: ignore[arg-type]  # a sequence will do
+        loaded = Rounds(n_warmup, config.n_steps, self.device, lambda: None)
+        self._fit(self._loader(2 * (n_warmup + config.n_steps)), loaded)
+        # The first round's caches, and what is compiled in it, count for nobody.
+        return {"ours": rounds.done[1:], **{name: runs[1:] for name, runs in theirs.items()}}, loaded.done[1]
+
+    def _fit(self, loader: Any, rounds: "Rounds") -> None:
+        precision = lightning_precision(self.config.precision, self.device)
+        run = self.folder / "run"
+        trainer = build_trainer(self.ours, run, self.task.monitored, self.device, precision, draw_validation)
+        # Of what accompanies a training the steps alone are measured, not the end of an epoch.
+        lightning: Any = trainer  # whose callbacks are set from elsewhere
+        measured = Throughput | LearningRateMonitor | Guard
+        lightning.callbacks = [*(each for each in lightning.callbacks if isinstance(each, measured)), rounds]
+        trainer.limit_val_batches = 0
+        trainer.fit(self.task, loader)
+
+    def _loader(self, n_steps: int) -> Any:
+        dataset = BoxDataset(self.store, self.rows, self.task.augmentation(), **self.task.training_options())
+        repeats = np.full(len(dataset), n_steps * self.config.batch_size / len(dataset))
+        return self.task.loader(dataset, collate_boxes, EpochSampler(repeats, seed=0))
+
+    def _peer_round(self, step: Callable[..., float], n_warmup: int) -> Timing:
+        inputs = [(as_float_images(batch["images"]), batch["targets"]) for batch in self.batches]
+        for number in range(n_warmup):
+            step(*inputs[number % len(inputs)])
+        memory = PeakMemory(self.device, self.theirs)
+        synchronize(self.device)
+        clock = Clock()
+        for number in range(self.config.n_steps):
+            step(*inputs[number % len(inputs)])
+        synchronize(self.device)
+        timing = clock.read(self.config.n_steps * self.config.batch_size)
+        return dataclasses.replace(timing, result={"memory": memory.peak(), "waited": 0.0})
+
+
+class Rounds(Callback):
+    """Divides our training into rounds and measures them; after each, the peers have their turn.
+
+    done: the Timing of each.
+    """
+
+    def __init__(self, n_warmup: int, n_steps: int, device: torch.device, between: Callable[[], None]) -> None:
+        self.n_warmup, self.n_steps, self.device, self.between = n_warmup, n_steps, device, between
+        self.done: list[Timing] = []
+        self._step, self._images, self._waited, self._last = 0, 0, 0.0, 0.0
+
+    def on_train_batch_start(self, trainer: L.Trainer, task: L.LightningModule, batch: Any, index: int) -> None:
+        if self._step > self.n_warmup:
+            self._waited += time.perf_counter() - self._last
+        elif self._step == self.n_warmup:
+            self._memory = PeakMemory(self.device, task)
+            synchronize(self.device)
+            self._clock = Clock()
+
+    def on_train_batch_end(self, trainer: L.Trainer, task: L.LightningModule, out: Any, batch: Any, index: int) -> None:
+        self._step += 1
+        if self._step > self.n_warmup:
+            self._images += len(batch["images"])
+        if self._step == self.n_warmup + self.n_steps:
+            synchronize(self.device)
+            timing = self._clock.read(self._images)
+            result = {"memory": self._memory.peak(), "waited": self._waited}
+            self.done.append(dataclasses.replace(timing, result=result))
+            self._step, self._images, self._waited = 0, 0, 0.0
+            self.between()
+        self._last = time.perf_counter()
+
+
+def compare_losses(
+    ours: Callable[[], Mapping[str, Tensor]], theirs: Callable[[], Mapping[str, Tensor]]
+) -> dict[str, dict[str, float]]:
+    """Name of each loss → by how much the means over `DRAWS` passes of both differ, and the standard error of that.
+
+    Both are shares of the other side's mean.
+
+    Raises InputError where that is more than chance explains, or the losses have other names.
+    """
+    draws: dict[str, tuple[list[float], list[float]]] = {}
+    for side, function in (("ours", ours), ("theirs", theirs)):
+        torch.manual_seed(0)
+        for _ in range(DRAWS):
+            for name, value in function().items():
+                draws.setdefault(name, ([], []))[side == "theirs"].append(float(value.detach()))
+    differences: dict[str, dict[str, float]] = {}
+    for name, (of_ours, of_theirs) in draws.items():
+        if len(of_ours) != len(of_theirs):
+            raise refuse(f"{name} is a loss of one of them alone")
+        first, second = np.array(of_ours), np.array(of_theirs)
+        difference = abs(first.mean() - second.mean())
+        error = np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / DRAWS)
+        if not difference <= LOSS_TOLERANCE * abs(second.mean()) + 3 * error:
+            raise refuse(f"{name} is {first.mean():.4g} for ours and {second.mean():.4g} for torchvision")
+        scale = abs(second.mean()) or 1.0
+        differences[name] = {"difference": float(difference / scale), "standard_error": float(error / scale)}
+    return differences

@@ -41,7 +41,6 @@ USED_WITHOUT_IMPORT = {
 }
 OPTIONAL_PEERS = {
     "supervision": "results become its detections where somebody has installed it",
-    "ultralytics": "AGPL-3.0: tools/benchmark.py measures it only where somebody has installed it",
 }
 
 UNSAFE = [

@@ -5,9 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from benchmarks import growth
-from benchmarks.__main__ import main
-from benchmarks.memory import Memory
+from benchmarks import memory
+from benchmarks.material import write_radiographs
 from xray.datasets.sources.vinbig import convert_vinbig
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
@@ -20,16 +19,16 @@ def rows(seconds, held):
 
 def test_growth_by_hand():
     # What a command takes to start does not make it less than linear.
-    linear = growth.fit(rows(lambda n: 7 + 0.01 * n, lambda n: 300 << 20))
+    linear = memory.fit(rows(lambda n: 7 + 0.01 * n, lambda n: 300 << 20))
     assert linear["exponent"] == pytest.approx(1)
     assert linear["cpu_exponent"] == pytest.approx(1)
     assert linear["seconds_per_image"] == pytest.approx(0.01)
     assert linear["held_per_image"] == 0
-    square = growth.fit(rows(lambda n: 7 + 1e-6 * n * n, lambda n: 1000 + 64 * n))
+    square = memory.fit(rows(lambda n: 7 + 1e-6 * n * n, lambda n: 1000 + 64 * n))
     assert 1.9 < square["exponent"] < 2.1
     assert square["held_per_image"] == 64
-    assert growth.fit(rows(lambda n: 7 + 0.01 * n, lambda n: 1)[:2])["exponent"] is None
-    assert growth.fit(rows(lambda n: 7, lambda n: 1))["exponent"] is None
+    assert memory.fit(rows(lambda n: 7 + 0.01 * n, lambda n: 1)[:2])["exponent"] is None
+    assert memory.fit(rows(lambda n: 7, lambda n: 1))["exponent"] is None
 
 
 def test_memory_of_a_command_and_its_children(tmp_path):
@@ -41,22 +40,22 @@ def test_memory_of_a_command_and_its_children(tmp_path):
         "time.sleep(1.5)\n"
         "child and child.wait()\n"
     )
-    usage = growth.run([str(script)])
-    assert 120 << 20 < usage.held < 200 << 20
-    assert usage.resident >= usage.held
-    assert 1.5 < usage.seconds < 30
-    assert 0 < usage.cpu_seconds < usage.seconds
+    usage = memory.run([str(script)])
+    assert 120 << 20 < usage["held"] < 200 << 20
+    assert usage["resident"] >= usage["held"]
+    assert 1.5 < usage["seconds"] < 30
+    assert 0 < usage["cpu_seconds"] < usage["seconds"]
 
 
 def test_a_command_that_fails_is_said(tmp_path):
     script = tmp_path / "fail.py"
     script.write_text("import sys\nprint('more', file=sys.stderr)\nsys.exit('error: no data at nowhere')\n")
     with pytest.raises(InputError, match="ended with status 1: error: no data at nowhere"):
-        growth.run([str(script)])
+        memory.run([str(script)])
 
 
 def test_the_radiographs_convert_without_loss(tmp_path):
-    growth.write_radiographs(tmp_path / "raw", 20, 64)
+    write_radiographs(tmp_path / "raw", 20, 64)
     convert_vinbig(tmp_path / "raw", tmp_path / "data", image_size=64, n_workers=0)
     store = open_store(tmp_path / "data")
     assert len(store) == 20
@@ -72,14 +71,14 @@ def test_draws_a_figure(tmp_path):
     def measured(scale):
         return rows(lambda n: 5 + scale * n, lambda n: int(scale * 1e10) + n)
 
-    growth.draw({"results": {"convert": measured(0.01), "train": measured(0.05)}}, tmp_path / "growth.png")
+    memory.draw({"results": {"convert": measured(0.01), "train": measured(0.05)}}, tmp_path / "growth.png")
     with Image.open(tmp_path / "growth.png") as picture:
         assert picture.size == (1260, 585)
 
 
 @pytest.mark.slow
 def test_runs_the_real_commands(tmp_path, capsys):
-    main(Memory(n_images=(20, 40), n_workers=0, batch_size=4, save_path=tmp_path / "growth.json"))
+    memory.main(memory.Config(n_images=(20, 40), n_workers=0, batch_size=4, save_path=tmp_path / "growth.json"))
     report = json.loads((tmp_path / "growth.json").read_text())
     assert list(report["results"]) == ["convert", "train", "infer", "evaluate"]
     for measured in report["results"].values():
@@ -95,10 +94,9 @@ def test_runs_the_real_commands(tmp_path, capsys):
         ({"n_images": (100,)}, "--n-images is 100"),
         ({"n_images": (200, 100)}, "--n-images is 200 100"),
         ({"n_images": (5, 100)}, "--n-images is 5 100"),
-        ({"stages": ("train",)}, "--stages is train"),
         ({"image_size": 16}, "--image-size is 16"),
     ],
 )
 def test_refuses_unusable_flags(flags, message):
     with pytest.raises(FlagError, match=message):
-        main(Memory(**flags))
+        memory.main(memory.Config(**flags))

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import peers, training
-from benchmarks.__main__ import main
-from benchmarks.peers import compare, settle_weights, table_of, torchvision_detector
-from benchmarks.train import Train
+from benchmarks import peers, train
+from benchmarks.peers import PeakMemory, compare, spread_weights, table_of, torchvision_detector
+from benchmarks.train import main
 from xray.errors import FlagError, InputError
 from xray.structures.boxes import BoxTable
 
@@ -19,7 +18,7 @@ CPU = torch.device("cpu")
 
 def small(store, **flags):
     values = {"n_images": 4, "repeats": 1, "n_steps": 1, "backbone": "resnet18", "roi_samples": 8, "proposals": 40}
-    return Train(**{**values, "n_workers": 0, "device": "cpu", "data_path": store, **flags})
+    return train.Config(**{**values, "n_workers": 0, "device": "cpu", "data_path": store, **flags})
 
 
 def test_agreement_by_hand():
@@ -48,7 +47,7 @@ def test_settled_weights_find_some_and_not_all():
     options = {"rpn_post_nms_top_n_test": 100, "box_score_thresh": 0.05}
     detector = torchvision_detector(14, 128, "resnet18", **options)
     images = [torch.rand(3, 128, 128) for _ in range(2)]
-    settle_weights(detector, images)
+    spread_weights(detector, images)
     with torch.no_grad():
         found = table_of(detector(images))
     # Before, each of 14 classes has a score of about 1/15 at each proposal.
@@ -60,22 +59,22 @@ def test_losses_must_agree_beyond_chance():
     def losses(mean, spread, name="loss"):
         return lambda: {name: torch.normal(torch.tensor(mean), spread)}
 
-    close = training.compare_losses(losses(1.0, 0.01), losses(1.02, 0.01))
+    close = train.compare_losses(losses(1.0, 0.01), losses(1.02, 0.01))
     assert 0 < close["loss"]["difference"] < 0.05
     assert 0.001 < close["loss"]["standard_error"] < 0.01
     # Within three standard errors, though 20 % apart.
-    training.compare_losses(losses(1.0, 0.5), losses(1.2, 0.5))
+    train.compare_losses(losses(1.0, 0.5), losses(1.2, 0.5))
     with pytest.raises(InputError, match=r"loss is .* for ours and 1\."):
-        training.compare_losses(losses(1.0, 0.01), losses(1.2, 0.01))
+        train.compare_losses(losses(1.0, 0.01), losses(1.2, 0.01))
     with pytest.raises(InputError, match="loss of one of them alone"):
-        training.compare_losses(losses(1.0, 0.01), losses(1.0, 0.01, "loss_b"))
+        train.compare_losses(losses(1.0, 0.01), losses(1.0, 0.01, "loss_b"))
     with pytest.raises(InputError, match="loss is nan"):
-        training.compare_losses(losses(float("nan"), 0.01), losses(1.0, 0.01))
+        train.compare_losses(losses(float("nan"), 0.01), losses(1.0, 0.01))
 
 
 @pytest.mark.slow
 def test_detectors_that_differ_are_refused(vinbig_store, tmp_path):
-    steps = training.Training(small(vinbig_store, n_images=2, batch_size=2), ["torchvision"], CPU, tmp_path)
+    steps = train.Training(small(vinbig_store, n_images=2, batch_size=2), ["torchvision"], CPU, tmp_path)
     agreement = steps.check()
     assert agreement["detections"]["boxes"] > 0
     assert set(agreement["losses"]) == {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}
@@ -94,25 +93,25 @@ def test_detectors_that_differ_are_refused(vinbig_store, tmp_path):
 
 def test_rounds_count_their_steps_alone():
     turns = []
-    rounds = training.Rounds(1, 2, CPU, lambda: turns.append(len(rounds.done)))
+    rounds = train.Rounds(1, 2, CPU, lambda: turns.append(len(rounds.done)))
     model = nn.Linear(2, 2)
     for index in range(6):
         batch = {"images": torch.zeros(5, 1)}
         rounds.on_train_batch_start(None, model, batch, index)
         rounds.on_train_batch_end(None, model, None, batch, index)
     assert turns == [1, 2]
-    assert [run.timing.n for run in rounds.done] == [10, 10]
-    assert all(0 <= run.waited <= run.timing.seconds for run in rounds.done)
+    assert [run.n for run in rounds.done] == [10, 10]
+    assert all(0 <= run.result["waited"] <= run.seconds for run in rounds.done)
 
 
 def test_peak_memory_sees_what_is_freed_again():
-    memory = training.PeakMemory(CPU, nn.Linear(1, 1))
+    memory = PeakMemory(CPU, nn.Linear(1, 1))
     if memory.peak() is None:
         pytest.skip("this system does not tell peak memory")
     block = np.ones(200 * 2**20, dtype=np.uint8)
     del block
     assert 190 * 2**20 < memory.peak() < 400 * 2**20
-    assert training.PeakMemory(CPU, nn.Linear(1, 1)).peak() < 100 * 2**20
+    assert PeakMemory(CPU, nn.Linear(1, 1)).peak() < 100 * 2**20
 
 
 @pytest.mark.slow
@@ -120,11 +119,13 @@ def test_writes_its_numbers(vinbig_store, tmp_path, capsys):
     flags = {"n_images": 4, "peer": ("torchvision", "torchvision-amp"), "save_path": tmp_path / "train.json"}
     main(small(vinbig_store, **flags))
     report = json.loads((tmp_path / "train.json").read_text())
-    assert set(report["results"]) == {"ours", "torchvision", "torchvision-amp"}
-    assert report["images"] == 2
-    for name in ("torchvision", "torchvision-amp"):
-        [theirs], [ours] = report["results"][name]["seconds"], report["results"]["ours"]["seconds"]
-        assert report["results"][name]["ratio"]["median"] == pytest.approx(theirs / ours)
+    [measured] = report["results"]
+    assert set(measured["contenders"]) == {"ours", "torchvision", "torchvision-amp"}
+    assert {side["n"] for side in measured["contenders"].values()} == {2}
+    assert [pair["peer"] for pair in measured["ratios"]] == ["torchvision", "torchvision-amp"]
+    for pair in measured["ratios"]:
+        [theirs], [ours] = (measured["contenders"][name]["seconds"] for name in (pair["peer"], "ours"))
+        assert pair["ratio"]["median"] == pytest.approx(theirs / ours)
     assert 0 <= report["with_loader"]["data_wait_share"] < 1
     assert "same losses" in capsys.readouterr().out
 
@@ -136,7 +137,7 @@ def test_the_peers_step_is_sgd():
         [torch.rand(3, 64, 64)],
         [{"boxes": torch.tensor([[4.0, 4, 40, 40]]), "labels": torch.ones(1).long()}],
     )
-    settle_weights(detector, images)
+    spread_weights(detector, images)
     loop = peers.TorchvisionLoop(detector, CPU, amp=False, lr=1e-3)
     torch.manual_seed(1)
     sum(detector(images, targets).values()).backward()
@@ -171,9 +172,3 @@ def test_the_peers_step_is_sgd():
 def test_refuses_unusable_flags(flags, error, message, tmp_path):
     with pytest.raises(error, match=message):
         main(small(tmp_path, **flags))
-
-
-def test_says_that_ultralytics_is_missing(vinbig_store, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ultralytics", None)
-    with pytest.raises(InputError, match="--peer ultralytics: it is not installed"):
-        main(small(vinbig_store, peer=("ultralytics",)))

@@ -152,13 +152,13 @@ def test_masks_are_what_was_drawn(raw):
 
 def test_the_share_of_pneumothorax_can_be_chosen(tmp_path):
     options = {"size": 96, "n_workers": 0, "progress": False}
-    siim = write_siim(tmp_path, 4, 4, pneumothorax=0.5, **options)
+    siim = write_siim(tmp_path, 4, 4, pneumothorax_fraction=0.5, **options)
     assert siim.images_with == {"Pneumothorax": 4}
     rng = np.random.default_rng(0)
-    plan = plan_findings(100, 0.4, rng, pneumothorax=0.2)
+    plan = plan_findings(100, 0.4, rng, pneumothorax_fraction=0.2)
     assert sum(PNEUMOTHORAX in ids for ids in plan) == 20
     assert sum(not ids for ids in plan) == 40
-    with pytest.raises(InputError, match=r"pneumothorax is 1.5"):
-        write_siim(tmp_path / "b", 1, 1, pneumothorax=1.5, **options)
-    with pytest.raises(InputError, match=r"pneumothorax is -0.1"):
-        write_vinbig(tmp_path / "b", 1, 1, pneumothorax=-0.1, **options)
+    with pytest.raises(InputError, match=r"pneumothorax-fraction is 1\.5"):
+        write_siim(tmp_path / "b", 1, 1, pneumothorax_fraction=1.5, **options)
+    with pytest.raises(InputError, match=r"pneumothorax-fraction is -0\.1"):
+        write_vinbig(tmp_path / "b", 1, 1, pneumothorax_fraction=-0.1, **options)

@@ -3,11 +3,11 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from xray.commands.runner import command
 from xray.errors import FlagError
-from xray.flags import MAX_SEED, check_range
+from xray.phantoms.tree import check_order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,23 +50,14 @@ def main(config: Config) -> None:
     from xray.phantoms.vinbig import write_vinbig
 
     writers = {"vinbig": write_vinbig, "siim": write_siim, "lungs": write_lungs}
+    options = {name: getattr(config, name) for name in ("seed", "size", "normal_fraction", "n_workers", "overwrite")}
     folders = []
     for tree in dict.fromkeys(config.trees):
-        own: dict[str, Any] = {} if tree == "lungs" else {"pneumothorax": config.pneumothorax_fraction}
-        written = writers[tree](
-            config.save_path,
-            config.n_train,
-            config.n_test,
-            seed=config.seed,
-            size=config.size,
-            normal_fraction=config.normal_fraction,
-            n_workers=config.n_workers,
-            overwrite=config.overwrite,
-            **own,
-        )
-        kept = written.n_train + written.n_test - written.n_drawn
+        more = {} if tree == "lungs" else {"pneumothorax_fraction": config.pneumothorax_fraction}
+        written = writers[tree](config.save_path, config.n_train, config.n_test, **options, **more)
+        n_old = written.n_train + written.n_test - written.n_drawn
         print(f"{written.n_train} training and {written.n_test} test phantoms in {written.folder}", end="")
-        print(f" ({kept} of them were there already)" if kept else "")
+        print(f" ({n_old} of them were there already)" if n_old else "")
         for name, count in sorted(written.images_with.items(), key=lambda item: -item[1]):
             print(f"  {name:20s} in {count}")
         folders.append((tree, written.folder))
@@ -77,12 +68,7 @@ def main(config: Config) -> None:
 
 def check(config: Config) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
-    check_range(
-        config, n_train=(0, 1_000_000), n_test=(0, 1_000_000), seed=(0, MAX_SEED), size=(96, 6000),
-        normal_fraction=(0, 1), pneumothorax_fraction=(0, 1), n_workers=(0, 512),
-    )  # fmt: skip
-    if config.n_train + config.n_test == 0:
-        raise FlagError("--n-train and --n-test are both 0: ask for one phantom at least")
+    check_order(config)
     if not config.trees:
         raise FlagError("--trees names none: give vinbig, siim or lungs")
     if config.pneumothorax_fraction is not None and set(config.trees) == {"lungs"}:

@@ -88,7 +88,8 @@ def refine(
     table: boxes of radiographs; those of other categories stay as they are.
     components: boxes of the mask's connected components, of the same radiographs; scores are their mean probability.
     masks: row of `components` → COCO RLE; a component without one counts as filling its box.
-    Returns the table, its rows in the same order and those of unmatched components behind them, and row → COCO RLE of the component followed.
+    Returns the table, its rows in the same order and the boxes of unmatched components behind them, and row → COCO RLE
+    of the component followed.
     """
     mine = np.flatnonzero(table.labels == category)
     followed = _follow(table.select(mine), components, masks, [setting.dilation])[setting.dilation]

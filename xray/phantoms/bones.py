@@ -29,9 +29,8 @@ def _ribs(patient: Patient, view: View) -> np.ndarray:
             t = np.linspace(start, stop, 56)
             # A rib is close to an ellipse in a plane that slopes down to the front; seen from the front it becomes
             # a loop whose back limb rises a little at first and whose front limb falls.
-            loop = np.stack(
-                [sign * reach * np.sin(t) ** flat, top + drop * (1 - np.cos(t)) / 2 - arch * np.sin(t) ** 2], axis=1
-            )
+            height = top + drop * (1 - np.cos(t)) / 2 - arch * np.sin(t) ** 2
+            loop = np.stack([sign * reach * np.sin(t) ** flat, height], axis=1)
             loop[:, 0] += patient.scoliosis * np.sin(loop[:, 1] / 7)
             width = 0.48 + 0.13 * np.sin(t) ** 2 * (t > np.pi / 2) - 0.16 * np.sin(t) ** 10
             width *= 0.85 if number in (1, 11) else 1.0
@@ -40,9 +39,8 @@ def _ribs(patient: Patient, view: View) -> np.ndarray:
             fade = np.clip((stop - t) / 0.22, 0, 1) ** 0.7
             middle = np.searchsorted(t, np.pi / 2) + 1
             view.ribbon(back, loop[:middle], width[:middle], value[:middle], cortex=0.13)
-            view.ribbon(
-                front, loop[middle - 1 :], width[middle - 1 :], (0.85 * value * fade)[middle - 1 :], cortex=0.12
-            )
+            last = slice(middle - 1, None)
+            view.ribbon(front, loop[last], width[last], (0.85 * value * fade)[last], cortex=0.12)
     bones = back.astype(np.float32) + front
     return view.blur(bones, 0.055) * (patient.bone / LAYER_UNIT)
 

@@ -121,34 +121,18 @@ def _mediastinum(patient: Patient, view: View) -> tuple[np.ndarray, np.ndarray, 
     """The share of the lungs' path taken by the mediastinum, and the masks of heart and aortic arch."""
     broad = 1.18 if patient.supine else 1.0
     right = [(-2.0, -9), (-2.1, -2), (-2.2, 1.5), (-2.5, 4.5), (-2.75, 7.5), (-2.85, 10), (-3.0, 12.5), (-2.4, 15)]
-    left = [
-        (2.2, 15),
-        (3.3, 12.5),
-        (3.6, 11),
-        (3.75, 9.9),
-        (3.0, 8.6),
-        (2.5, 7.0),
-        (2.3, 4.5),
-        (2.0, 2),
-        (1.9, -2),
-        (1.9, -9),
-    ]
+    left = [(2.2, 15), (3.3, 12.5), (3.6, 11), (3.75, 9.9), (3.0, 8.6), (2.5, 7.0), (2.3, 4.5), (2.0, 2)]
+    left += [(1.9, -2), (1.9, -9)]
     trunk = np.array([*right, *left]) * [broad, 1]
     trunk[:, 0] += 0.3 * patient.turn
     heart = view.fill(heart_outline(patient))
     radius = patient.knob_radius
     # The wider the aorta, the further the arch unfolds to the left and upwards.
     knob_centre = (2.35 * broad + 0.35 * (radius - 1.3), 6.5 - 0.35 * (radius - 1.3))
-    arch = closed_curve(
-        [
-            (
-                knob_centre[0] + radius * np.cos(t),
-                knob_centre[1] + radius * (1.08 if np.sin(t) > 0 else 1.0) * np.sin(t),
-            )
-            for t in np.linspace(0, 2 * np.pi, 10, endpoint=False)
-        ]
-    )
-    knob = view.fill(arch)
+    t = np.linspace(0, 2 * np.pi, 10, endpoint=False)
+    lower = np.where(np.sin(t) > 0, 1.08, 1.0)
+    arch = np.stack([knob_centre[0] + radius * np.cos(t), knob_centre[1] + radius * lower * np.sin(t)], axis=1)
+    knob = view.fill(closed_curve(arch))
     descending = curve([knob_centre, (knob_centre[0] - 0.1, 10), (1.3, 15), (1.0, 22), (0.9, 26)])
     aorta = np.zeros(view.shape, np.uint8)
     view.ribbon(aorta, descending, np.full(len(descending), radius * 0.85), np.full(len(descending), 1.0))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 from pathlib import Path
 
 import cv2
@@ -23,6 +22,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from xray.files import complete
+from xray.phantoms.drawing import Phantom
+
 TRANSFER_SYNTAXES = {
     ImplicitVRLittleEndian: 0.36,
     ExplicitVRLittleEndian: 0.36,
@@ -38,7 +40,7 @@ JPEG_QUALITY = 90
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """How a picture is kept in a DICOM file."""
+    """How a picture is stored in a DICOM file."""
 
     bits: int
     monochrome1: bool
@@ -139,12 +141,17 @@ def dicom_of(
 
 def save_dicom(dataset: Dataset, path: Path) -> None:
     """Writes a dataset with its preamble and file meta; the file appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with complete(path) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def write_phantom(path: Path, phantom: Phantom, storage: Storage, image_id: str, rng: np.random.Generator) -> None:
+    """Writes a phantom as a DICOM file, its folders too."""
+    patient = phantom.patient
+    sex, position = "F" if patient.female else "M", "AP" if patient.supine else "PA"
+    dataset = dicom_of(phantom.pixels, storage, image_id, phantom.pixel_spacing, sex, patient.age, position, rng)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_dicom(dataset, path)
 
 
 def uid_of(image_id: str, level: str) -> str:

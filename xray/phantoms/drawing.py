@@ -9,9 +9,9 @@ import numpy as np
 from xray.findings import FINDINGS, PNEUMOTHORAX
 from xray.phantoms.chest import Chest, build_chest
 from xray.phantoms.film import collimate, develop, dress, mark_side, sample_exposure
-from xray.phantoms.findings import Mark, add, altered, box_of
+from xray.phantoms.findings import Mark, add, altered
 from xray.phantoms.patient import LEFT, RIGHT, Patient, sample_patient
-from xray.phantoms.shapes import View
+from xray.phantoms.shapes import View, bounding_box
 
 GRID = 768
 """Longest side in pixels at which anatomy is drawn; larger phantoms are enlarged from it before noise is added."""
@@ -37,20 +37,19 @@ class Phantom:
     patient: Patient
     pixel_spacing: float
     """Side of a pixel in mm."""
-    cardiothoracic_ratio: float
-    """Heart's width over the inner width of the chest."""
-    grid_masks: dict[str, np.ndarray]
-    """Masks on the drawing grid: "right lung", "left lung", "pneumothorax", and one for each box, "finding 0" …"""
+    chest: Chest
+    marks: list[Mark]
+    """Of each box, where the finding is seen; like the chest's, its mask lies on the drawing grid."""
 
-    def _enlarged(self, name: str) -> np.ndarray:
+    def enlarged(self, mask: np.ndarray) -> np.ndarray:
+        """A bool mask on the drawing grid → (height, width) bool."""
         height, width = self.pixels.shape
-        mask = self.grid_masks[name].astype(np.uint8) * 255
-        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) > 127
+        return cv2.resize(mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_LINEAR) > 127
 
     @property
     def pneumothorax_mask(self) -> np.ndarray:
         """(height, width) bool: free air between chest wall and lung."""
-        return self._enlarged("pneumothorax")
+        return self.enlarged(self.chest.pneumothorax)
 
     @property
     def lung_masks(self) -> tuple[np.ndarray, np.ndarray]:
@@ -59,11 +58,7 @@ class Phantom:
         As drawn by those who outline lungs: without heart, mediastinum and what lies behind the diaphragm; with
         whatever a finding fills, and with a pneumothorax.
         """
-        return self._enlarged("left lung"), self._enlarged("right lung")
-
-    def finding_mask(self, index: int) -> np.ndarray:
-        """(height, width) bool: where the finding of box `index` is seen."""
-        return self._enlarged(f"finding {index}")
+        return self.enlarged(self.chest.lungs[LEFT]), self.enlarged(self.chest.lungs[RIGHT])
 
 
 def random_findings(rng: np.random.Generator, normal_fraction: float = 0.7) -> tuple[int, ...]:
@@ -115,17 +110,15 @@ def draw_phantom(seed: int | Sequence[int], width: int, height: int, findings: S
     mark_side(pixels, patient, film_rng)
 
     stretch = np.array([width / view.width, height / view.height] * 2)
-    boxes = np.array([box_of(mark) for mark in marks], dtype=np.float64).reshape(-1, 4) * stretch
-    masks = {"right lung": chest.lungs[RIGHT], "left lung": chest.lungs[LEFT], "pneumothorax": chest.pneumothorax}
-    masks |= {f"finding {k}": mark.mask for k, mark in enumerate(marks)}
+    boxes = np.array([bounding_box(mark.mask) for mark in marks], dtype=np.float64).reshape(-1, 4) * stretch
     return Phantom(
         pixels=pixels,
         boxes=boxes,
         class_ids=np.array([mark.class_id for mark in marks], dtype=np.int64),
         patient=patient,
         pixel_spacing=10 / (view.scale * width / view.width),
-        cardiothoracic_ratio=_cardiothoracic_ratio(chest),
-        grid_masks=masks,
+        chest=chest,
+        marks=marks,
     )
 
 
@@ -140,10 +133,3 @@ def _place(patient: Patient, width: int, height: int, rng: np.random.Generator) 
     origin = (grid_width * (0.5 + rng.normal(0, 0.01)), spare * rng.uniform(0.4, 0.6))
     tilt = float(np.clip(rng.normal(0, 0.04 if patient.supine else 0.02), -0.09, 0.09))
     return View(grid_width, grid_height, scale, tilt, origin)
-
-
-def _cardiothoracic_ratio(chest: Chest) -> float:
-    heart = np.flatnonzero(chest.heart.any(axis=0))
-    rows = np.flatnonzero((chest.lungs[LEFT] | chest.lungs[RIGHT]).any(axis=1))
-    inner = max(np.ptp(np.flatnonzero((chest.cavities[LEFT] | chest.cavities[RIGHT])[row])) + 1 for row in rows)
-    return float((heart[-1] - heart[0] + 1) / inner)

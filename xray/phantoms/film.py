@@ -108,10 +108,8 @@ def mark_side(pixels: np.ndarray, patient: Patient, rng: np.random.Generator) ->
     centre_x = width * (share if letter == "R" else 1 - share)
     centre_y = height * rng.uniform(0.05, 0.2)
     half = int(size * 0.95)
-    x1, y1 = (
-        int(np.clip(centre_x - half, 0, width - 2 * half - 1)),
-        int(np.clip(centre_y - half, 0, height - 2 * half - 1)),
-    )
+    x1 = int(np.clip(centre_x - half, 0, width - 2 * half - 1))
+    y1 = int(np.clip(centre_y - half, 0, height - 2 * half - 1))
     patch = np.zeros((2 * half + 1, 2 * half + 1), np.uint8)
     thick = max(1, round(size * 0.11))
     font = cv2.FONT_HERSHEY_SIMPLEX
@@ -145,12 +143,8 @@ def collimate(pixels: np.ndarray, chest: Chest, rng: np.random.Generator) -> Non
     view = chest.view
     lungs = chest.lungs[LEFT] | chest.lungs[RIGHT]
     rows, columns = np.flatnonzero(lungs.any(axis=1)), np.flatnonzero(lungs.any(axis=0))
-    room = np.array([columns[0], rows[0], view.width - columns[-1], view.height - rows[-1]]) / view.scale - [
-        2.2,
-        1.6,
-        2.2,
-        2.2,
-    ]
+    room = np.array([columns[0], rows[0], view.width - columns[-1], view.height - rows[-1]]) / view.scale
+    room -= [2.2, 1.6, 2.2, 2.2]
     left, top, right, bottom = np.maximum(room * shutters, 0) * view.scale * width / view.width
     corners = np.array([(left, top), (width - right, top), (width - right, height - bottom), (left, height - bottom)])
     middle = np.array([width / 2, height / 2])

@@ -56,20 +56,12 @@ def add(chest: Chest, class_id: int, rng: np.random.Generator, taken: np.ndarray
     return marks
 
 
-def box_of(mark: Mark) -> np.ndarray:
-    """(x1, y1, x2, y2) float64 on the grid, around where the finding is seen."""
-    box = bounding_box(mark.mask)
-    if box is None:
-        raise ValueError(f"{FINDINGS[mark.class_id]} was drawn nowhere")
-    return box
-
-
 def _aortic_enlargement(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> list[np.ndarray]:
     if rng.random() < 0.35:  # an old arch is often calcified along its edge
         layer = np.zeros(chest.view.shape, np.uint8)
         left = chest.knob & (chest.view.coordinates[0] > 0)
-        box = bounding_box(left)
-        if box is not None:
+        if left.any():
+            box = bounding_box(left)
             middle = chest.view.centimetres(np.array([[(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]]))[0]
             radius = 0.86 * (box[2] - box[0]) / 2 / chest.view.scale
             chest.view.line(layer, ellipse(tuple(middle), (radius, radius))[60:], 0.16, 1.6)
@@ -105,9 +97,8 @@ def _other_lesion(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> 
         radius = rng.uniform(2.2, 3.4)
         centre = (rng.uniform(0.8, 2.6), chest.patient.dome[1] - 0.8 * radius)
         sac = view.fill(ellipse(centre, (radius * 1.15, radius)))
-        gas = (
-            sac & (view.coordinates[1] < centre[1] + 0.1 * radius) & view.fill(ellipse(centre, (radius, 0.86 * radius)))
-        )
+        gas = sac & view.fill(ellipse(centre, (radius, 0.86 * radius)))
+        gas &= view.coordinates[1] < centre[1] + 0.1 * radius
         chest.lines += view.blur(1.8 * dome(sac, 0.7 * view.scale) - 4.2 * dome(gas, 0.8 * view.scale), 0.06)
         return [sac]
     if kind == "mediastinal mass":

@@ -48,13 +48,13 @@ def cloud(
     cos, sin = np.cos(angle), np.sin(angle)
     radius = np.sqrt(((u * cos + v * sin) / radii[0]) ** 2 + ((v * cos - u * sin) / radii[1]) ** 2)
     size = min(radii) * chest.view.scale
-    noise = 0.8 * smooth_noise(rng, chest.view.shape, 0.5 * size) + 0.25 * smooth_noise(
-        rng, chest.view.shape, 0.2 * size
-    )
+    noise = 0.8 * smooth_noise(rng, chest.view.shape, 0.5 * size)
+    noise += 0.25 * smooth_noise(rng, chest.view.shape, 0.2 * size)
     return smoothstep((1 - radius + ragged * noise) / softness)
 
 
 def fill(chest: Chest, share: np.ndarray) -> None:
+    """Takes the air out of a share (0–1) of the lung, (height, width), beside what is filled already."""
     chest.filling = 1 - (1 - chest.filling) * (1 - share.astype(np.float32))
 
 
@@ -73,9 +73,8 @@ def network(chest: Chest, rng: np.random.Generator, cell: float, width: float) -
     mesh = np.zeros(view.shape, np.float32)
     for _ in range(3):
         field = smooth_noise(rng, view.shape, step)
-        steep = np.hypot(
-            cv2.Sobel(field, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(field, cv2.CV_32F, 0, 1, scale=0.125)
-        )
+        across, down = (cv2.Sobel(field, cv2.CV_32F, *order, scale=0.125) for order in ((1, 0), (0, 1)))
+        steep = np.hypot(across, down)
         distance = np.abs(field) / np.maximum(steep, 0.25 / step)
         mesh = np.maximum(mesh, np.clip(1.3 - distance / max(width * view.scale, 0.6), 0, 1))
     return mesh * np.clip(0.75 + 0.4 * smooth_noise(rng, view.shape, 2.5 * step), 0.2, 1.4)
@@ -90,9 +89,8 @@ def atelectasis(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> li
         for k in range(int(rng.integers(1, 3))):
             length, slope = rng.uniform(3.0, 7.0), rng.normal(0, 0.2)
             t = np.linspace(-0.5, 0.5, 20)
-            band = np.stack(
-                [centre[0] + length * t, centre[1] + 1.7 * k + side * slope * length * t + 0.5 * t**2], axis=1
-            )
+            y = centre[1] + 1.7 * k + side * slope * length * t + 0.5 * t**2
+            band = np.stack([centre[0] + length * t, y], axis=1)
             half = rng.uniform(0.16, 0.36) * np.sqrt(np.clip(1 - (2 * t) ** 2, 0.05, 1))
             view.ribbon(layer, band, half, np.full(20, 1.0))
         share = np.clip(view.shade(layer, 0.09), 0, 1) * rng.uniform(0.35, 0.6)
@@ -206,12 +204,8 @@ def nodule(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> list[np
             layer = np.zeros(view.shape, np.uint8)
             for turn in rng.uniform(0, 2 * np.pi, 14):
                 direction = np.array([np.cos(turn), np.sin(turn)])
-                view.line(
-                    layer,
-                    np.array([centre + 0.8 * radius * direction, centre + rng.uniform(1.1, 1.45) * radius * direction]),
-                    0.08,
-                    1.0,
-                )
+                ends = (0.8 * radius, rng.uniform(1.1, 1.45) * radius)
+                view.line(layer, np.array([centre + end * direction for end in ends]), 0.08, 1.0)
             chest.lines += view.shade(layer, 0.05)
         seen = ball > 0.25
         marks.append(seen)
@@ -232,12 +226,8 @@ def pulmonary_fibrosis(chest: Chest, rng: np.random.Generator, taken: np.ndarray
         toward = (hilum - start) / (float(np.linalg.norm(hilum - start)) + 1e-6)
         length = rng.uniform(0.8, 2.6)
         middle = start + 0.5 * length * toward + rng.normal(0, 0.25, 2)
-        view.line(
-            layer,
-            curve([start, middle, start + length * toward + rng.normal(0, 0.3, 2)]),
-            rng.uniform(0.1, 0.24),
-            rng.uniform(1.4, 2.8),
-        )
+        strand = curve([start, middle, start + length * toward + rng.normal(0, 0.3, 2)])
+        view.line(layer, strand, rng.uniform(0.1, 0.24), rng.uniform(1.4, 2.8))
     area = cloud(chest, rng, centre, (radii[0] * 1.15, radii[1] * 1.15), 0.12, 0.6)
     strands = view.shade(layer, 0.05)
     mesh = 1.2 * network(chest, rng, cell=0.75, width=0.12)

@@ -105,17 +105,8 @@ def heart_outline(patient: Patient) -> np.ndarray:
     """(N, 2): the heart from the right atrium to the apex at the viewer's right."""
     right = [(-2.0, 10.6), (-3.2, 12.4), (-3.9, 14.4), (-4.15, 16.6), (-3.9, 18.8), (-3.0, 20.8)]
     bottom = [(0.5, 22.0), (3.5, 22.3), (5.8, 21.9)]
-    left = [
-        (7.5, 20.8),
-        (8.3, 19.2),
-        (8.25, 17.7),
-        (7.6, 15.8),
-        (6.5, 13.8),
-        (5.2, 12.0),
-        (4.0, 10.6),
-        (1.8, 9.4),
-        (-0.6, 9.5),
-    ]
+    left = [(7.5, 20.8), (8.3, 19.2), (8.25, 17.7), (7.6, 15.8), (6.5, 13.8), (5.2, 12.0), (4.0, 10.6)]
+    left += [(1.8, 9.4), (-0.6, 9.5)]
     outline = closed_curve(right + bottom + left)
     # The outline is 12.5 cm wide; the chest's inner width is that of the two lungs at the right dome.
     chest_width = 2 * float(patient.wall_at(patient.dome[0] + 1.5))

@@ -81,9 +81,8 @@ def read_by_three(
             name = str(rng.choice(_FALSE_FINDINGS))
             side = rng.uniform(0.06, 0.16, 2) * [width, height]
             corner = rng.uniform([0.15, 0.2], [0.7, 0.6]) * [width, height]
-            marked.append(
-                _row(name, rad_id, _redrawn(rng, np.concatenate([corner, corner + side]), width, height, care))
-            )
+            box = np.concatenate([corner, corner + side])
+            marked.append(_row(name, rad_id, _redrawn(rng, box, width, height, care)))
         rows += marked or [(NO_FINDING_NAME, NO_FINDING, rad_id, None, None, None, None)]
     return rows
 

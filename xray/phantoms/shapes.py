@@ -161,7 +161,7 @@ def ellipse(centre: tuple[float, float], radii: tuple[float, float], angle: floa
 def distance_inside(mask: np.ndarray) -> np.ndarray:
     """float32 distance in pixels of each pixel inside a bool mask to the mask's edge; 0 outside.
 
-    The image's border is no edge: what leaves the picture goes on beyond it.
+    The image's border is no edge: what leaves the picture continues beyond it.
     """
     return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
 
@@ -183,9 +183,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float)
     return field[offset : offset + shape[0], offset : offset + shape[1]] * 1.4
 
 
-def bounding_box(mask: np.ndarray) -> np.ndarray | None:
-    """(x1, y1, x2, y2) float64 around the true pixels, edges included; None where there are none."""
+def bounding_box(mask: np.ndarray) -> np.ndarray:
+    """(x1, y1, x2, y2) float64 around the true pixels, of which there is one at least, edges included."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if len(rows) == 0:
-        return None
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)

@@ -1,63 +1,131 @@
-"""A folder of phantoms: drawn by several processes, gone on with after an interruption, never over real data."""
+"""A folder of phantoms: drawn by several processes, continued after an interruption, never over real data."""
 
 import concurrent.futures
 import csv
+import dataclasses
+import hashlib
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from xray import interrupts
-from xray.errors import InputError
+from xray.errors import FlagError, InputError
+from xray.files import complete
+from xray.flags import MAX_SEED, check_range
 
-PARAMETERS, TRUTH = "phantoms.json", "phantoms.jsonl"
+PARAMETERS, TRUTH, JOURNAL = "phantoms.json", "phantoms.jsonl", "phantoms.unfinished.jsonl"
+SPLITS = ("train", "test")
+EDITION = 1
+"""Counts up when the same parameters begin to give other pictures, so that old and new ones are not mixed."""
 
 
-class Job(Protocol):
-    """A radiograph to draw: its id, and the file whose presence shows that it was drawn."""
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What is to be drawn.
+
+    seed: the same seed and numbers give the same files, for any number of workers.
+    size: longer side in pixels, about; None for the sizes of the source.
+    normal_fraction: share (0–1) of radiographs without findings.
+    pneumothorax_fraction: share (0–1) of radiographs with a pneumothorax; None for as many as in the source.
+    n_workers: processes that draw; 0 or 1 draws in this one.
+    overwrite: delete phantoms made with other parameters. Without it, files already there are kept if the parameters
+        are the same, so that an interrupted run is continued.
+    progress: show a progress bar on stderr.
+    """
+
+    n_train: int
+    n_test: int
+    seed: int = 0
+    size: int | None = None
+    normal_fraction: float = 0.7
+    pneumothorax_fraction: float | None = None
+    n_workers: int = 1
+    overwrite: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_order(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class PhantomSet:
+    """What was written."""
+
+    folder: Path
+    n_train: int
+    n_test: int
+    n_drawn: int
+    """Files written in this run; the others were there already."""
+    images_with: dict[str, int]
+    """Number of radiographs, train and test, that truly show what the set is about, and "No finding" beside it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One radiograph to draw.
+
+    path: the file whose presence shows that it was drawn. seeds: decide what it looks like. size: as in `Order`.
+    """
 
     image_id: str
+    split: str
+    path: Path
+    findings: tuple[int, ...]
+    seeds: tuple[int, ...]
+    size: int | None
 
-    @property
-    def path(self) -> Path: ...
+
+def check_order(order: Any) -> None:
+    """Raises FlagError for the first field of `Order`, or flag of that name, whose value makes no sense."""
+    check_range(
+        order, n_train=(0, 1_000_000), n_test=(0, 1_000_000), seed=(0, MAX_SEED), size=(96, 6000),
+        normal_fraction=(0, 1), pneumothorax_fraction=(0, 1), n_workers=(0, 512),
+    )  # fmt: skip
+    if order.n_train + order.n_test == 0:
+        raise FlagError("--n-train and --n-test are both 0: ask for one phantom at least")
+
+
+def image_id(seed: int, split: str, index: int) -> str:
+    """32 hexadecimal characters, as VinBigData names its radiographs."""
+    return hashlib.sha256(f"xray phantom {seed} {split} {index}".encode()).hexdigest()[:32]
 
 
 def draw_tree(
     folder: Path,
-    parameters: dict[str, Any],
-    jobs: Sequence[Any],
-    draw: Callable[[Any], dict[str, Any]],
-    *,
+    order: Order,
+    jobs: Sequence[Job],
+    draw: Callable[[Job], dict[str, Any]],
     made: Sequence[str],
-    n_workers: int,
-    overwrite: bool,
-    progress: bool,
+    **parameters: Any,
 ) -> tuple[list[dict[str, Any]], int]:
     """Draws all jobs of a folder that are not drawn yet.
 
-    parameters: what decides the files' content; kept in phantoms.json.
-    jobs: each a `Job`. draw: draws one and returns what is true of it, "image_id" among it; kept in phantoms.jsonl.
-        Both travel to other processes.
+    draw: draws one and returns what is true of it, "image_id" among it; kept in phantoms.jsonl. It is called in other
+        processes.
     made: names of the files and folders that the caller makes in `folder`, which --overwrite may delete.
+    parameters: what decides the files' content beside the order; kept with it in phantoms.json.
 
     Returns the truth of all jobs in their order, and how many were drawn now. Raises InputError where the folder
     holds something else, or phantoms of other parameters and not `overwrite`.
     """
-    _prepare(folder, parameters, overwrite, made)
-    unfinished = folder / f"{TRUTH}.part"
+    names = ("n_train", "n_test", "seed", "size", "normal_fraction")
+    parameters = {"edition": EDITION} | {name: getattr(order, name) for name in names} | parameters
+    _prepare(folder, parameters, order.overwrite, made)
+    unfinished = folder / JOURNAL
     records = _read_records(folder / TRUTH) | _read_records(unfinished)
     todo = [job for job in jobs if job.image_id not in records or not job.path.is_file()]
     with unfinished.open("a", encoding="utf-8") as journal:
-        for record in _with_progress(_run(todo, draw, n_workers), len(jobs), len(jobs) - len(todo), progress):
+        drawn = _run(todo, draw, order.n_workers)
+        for record in _with_progress(drawn, len(jobs), len(jobs) - len(todo)) if order.progress else drawn:
             records[record["image_id"]] = record
             journal.write(json.dumps(record) + "\n")
             journal.flush()
     # The journal is in the order in which the workers finished: write it again in the order of the files.
     ordered = [records[job.image_id] for job in jobs]
-    write_text(folder / TRUTH, "".join(json.dumps(record) + "\n" for record in ordered))
+    write_text(folder / TRUTH, _lines(ordered))
     unfinished.unlink()
     return ordered, len(todo)
 
@@ -75,12 +143,12 @@ def _prepare(folder: Path, parameters: dict[str, Any], overwrite: bool, made: Se
                     f"{folder} holds phantoms made with other parameters (see {stamp.name} there): give another "
                     "--save-path, or --overwrite to replace them"
                 )
-            for name in (*made, TRUTH, f"{TRUTH}.part", PARAMETERS):
+            for name in (*made, TRUTH, JOURNAL, PARAMETERS):
                 path = folder / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     # What a killed run was writing; its processes are gone.
-    for path in folder.rglob(".*.part"):
+    for path in folder.rglob("*.part"):
         path.unlink()
     write_text(stamp, json.dumps(parameters, indent=2) + "\n")
 
@@ -91,7 +159,7 @@ def _one_thread() -> None:
     cv2.setNumThreads(1)  # the work is shared out by processes already
 
 
-def _run(jobs: list[Any], draw: Callable[[Any], dict[str, Any]], n_workers: int) -> Iterator[dict[str, Any]]:
+def _run(jobs: list[Job], draw: Callable[[Job], dict[str, Any]], n_workers: int) -> Iterator[dict[str, Any]]:
     """The truth of each job in the order in which they finish."""
     if n_workers <= 1 or len(jobs) <= 1:
         yield from map(draw, jobs)
@@ -112,10 +180,7 @@ def _run(jobs: list[Any], draw: Callable[[Any], dict[str, Any]], n_workers: int)
     pool.shutdown()
 
 
-def _with_progress(records: Iterator[dict[str, Any]], total: int, done: int, show: bool) -> Iterator[dict[str, Any]]:
-    if not show:
-        yield from records
-        return
+def _with_progress(records: Iterator[dict[str, Any]], total: int, done: int) -> Iterator[dict[str, Any]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -138,22 +203,23 @@ def _read_records(path: Path) -> dict[str, dict[str, Any]]:
                 continue
             records[record["image_id"]] = record
         # What is appended next must not continue a broken line.
-        write_text(path, "".join(json.dumps(record) + "\n" for record in records.values()))
+        write_text(path, _lines(records.values()))
     return records
+
+
+def _lines(records: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
     """Writes a CSV file, complete or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with complete(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-    os.replace(temporary, path)
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, complete or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with complete(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
