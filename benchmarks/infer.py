@@ -185,7 +185,7 @@ class Ours(Side):
             pipeline = lowered(pipeline, dtype)
         self.pipeline, self.batch_size = pipeline, config.batch_size
         if not self.batch_size and self.device.type == "cuda":
-            self.batch_size = largest_batch(lambda n: pipeline.look(np.zeros((n, *self.size), dtype=np.uint8)))
+            self.batch_size = largest_batch(lambda n: pipeline.forward(np.zeros((n, *self.size), dtype=np.uint8)))
         self.batch_size = self.batch_size or CPU_BATCH
 
     def describe(self) -> dict[str, Any]:

@@ -9,7 +9,13 @@ import torch
 import xray.inference.precision
 from xray.datasets.store import open_store
 from xray.inference.pipeline import Findings, load_pipeline
-from xray.inference.precision import disagreement, faster_precision, lowered, settle, settle_by_trial
+from xray.inference.precision import (
+    choose_precision,
+    choose_precision_by_trial,
+    disagreement,
+    faster_precision,
+    lowered,
+)
 from xray.inference.prediction_journal import PredictionJournal
 from xray.radiographs.decoding import Decoded
 from xray.structures.boxes import BoxTable
@@ -122,17 +128,17 @@ def test_a_command_that_goes_on_keeps_what_the_first_one_chose(monkeypatch, pipe
         xray.inference.precision, "faster_precision", lambda *args: (lowered(args[0], torch.bfloat16), "why")
     )
     with PredictionJournal(tmp_path / "j", {}, "abc") as journal:
-        _, size, undecided = settle(pipeline, journal, "auto", 0)
+        _, size, undecided = choose_precision(pipeline, journal, "auto", 0)
         assert (size, undecided) == (2, True)
         first = [Decoded(0, tmp_path / "a.png", batch[0][0], *batch[1][0], None)]
-        assert settle_by_trial(pipeline, journal, first, 2, n=100).precision == torch.bfloat16
+        assert choose_precision_by_trial(pipeline, journal, first, 2, n=100).precision == torch.bfloat16
         assert capsys.readouterr().err == "why\n"
     monkeypatch.setattr(xray.inference.precision, "faster_precision", lambda *args: pytest.fail("no second trial"))
     with PredictionJournal(tmp_path / "j", {}, "abc") as journal:
         # Nothing was added, so nothing binds.
         assert journal.settled is None
         journal.settle({"precision": "bf16", "batch_size": 3})
-        again, size, undecided = settle(pipeline, journal, "auto", 0)
+        again, size, undecided = choose_precision(pipeline, journal, "auto", 0)
         assert (again.precision, size, undecided) == (torch.bfloat16, 3, False)
 
 
@@ -140,5 +146,5 @@ def test_few_radiographs_are_not_worth_a_trial(monkeypatch, pipeline, tmp_path):
     monkeypatch.setattr(xray.inference.precision, "faster_precision", lambda *args: pytest.fail("a trial"))
     with PredictionJournal(tmp_path / "j", {}, "abc") as journal:
         first = [Decoded(0, tmp_path / "a.png", np.zeros((64, 64), np.uint8), 9, 9, None)]
-        assert settle_by_trial(pipeline, journal, first, 2, n=3) is pipeline
+        assert choose_precision_by_trial(pipeline, journal, first, 2, n=3) is pipeline
         assert journal.settled == {"precision": "32", "batch_size": 2}

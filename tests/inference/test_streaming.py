@@ -11,7 +11,7 @@ import torch
 
 from xray.errors import InputError
 from xray.inference.pipeline import Findings
-from xray.inference.streaming import Step, ahead, batches, consecutive, portion_of, run
+from xray.inference.streaming import DEPTH, ahead, batches, consecutive, portion_of, run
 from xray.radiographs.decoding import Decoded, Undecodable
 from xray.structures.boxes import BoxTable
 
@@ -40,85 +40,98 @@ def test_what_stands_together_depends_on_places_alone():
     assert list(consecutive([], 3)) == []
 
 
-def test_steps_keep_the_order_and_overlap():
-    got, active, most = [], 0, 0
-    lock = threading.Lock()
+class Fake:
+    """A pipeline that finds the grey value of each canvas, and has memory for `most` of them."""
 
-    def slow(value):
-        nonlocal active, most
-        with lock:
-            active += 1
-            most = max(most, active)
-        time.sleep(0.01)
-        with lock:
-            active -= 1
-        return value + 1
+    def __init__(self, most=100):
+        self.most, self.sizes = most, []
 
-    with Step(slow, got.append) as second, Step(slow, second.put) as first:
-        for value in range(20):
-            first.put(value)
-    assert got == list(range(2, 22))
-    assert most == 2
+    def forward(self, canvases):
+        if len(canvases) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.sizes.append(len(canvases))
+        return canvases[:, 0, 0]
+
+    def postprocess(self, outputs, sizes):
+        assert len(outputs) == len(sizes)
+        n = len(outputs)
+        return Findings(BoxTable.of(range(n), outputs, [[0, 0, 1, 1]] * n, [0.5] * n), labels={"x": outputs / 10})
+
+
+def collect(pipeline, pattern, size):
+    written = []
+    run(pipeline, batches(items(pattern), size), written.append)
+    return written
+
+
+def test_post_processing_and_writing_overlap_and_keep_the_order():
+    written, both_at_work = [], threading.Barrier(2)
+
+    class Meeting(Fake):
+        def postprocess(self, outputs, sizes):
+            if outputs[0]:
+                both_at_work.wait(timeout=60)
+            return super().postprocess(outputs, sizes)
+
+    def write(batch):
+        if batch.items[0].index < 19:
+            both_at_work.wait(timeout=60)
+        written.append(batch.items[0].index)
+
+    run(Meeting(), batches(items("d" * 20), 1), write)
+    assert written == list(range(20))
 
 
 def test_no_more_wait_than_there_is_room_for():
-    may_go, n_put = threading.Event(), 0
-
-    def producer():
-        nonlocal n_put
-        with Step(lambda _: may_go.wait(), depth=3) as step:
-            for value in range(10):
-                step.put(value)
-                n_put += 1
-
-    thread = threading.Thread(target=producer)
+    may_go, pipeline = threading.Event(), Fake()
+    thread = threading.Thread(target=run, args=(pipeline, batches(items("d" * 20), 1), lambda _: may_go.wait()))
     thread.start()
     time.sleep(0.4)
-    assert n_put == 4  # three wait, one is worked on
+    assert len(pipeline.sizes) <= DEPTH + 1
     may_go.set()
     thread.join()
-    assert n_put == 10
+    assert len(pipeline.sizes) == 20
 
 
-@pytest.mark.parametrize("where", ["first", "second", "last item"])
+@pytest.mark.parametrize("where", ["postprocess", "write", "last item"])
 def test_what_a_step_raises_is_raised(where):
-    def fail_at(place):
-        def work(value):
-            if (where, value) in ((place, 5), ("last item", 9)):
-                raise ZeroDivisionError(f"in {place}")
-            return value
+    def fail_at(place, value):
+        if (where, value) in ((place, 5), ("last item", 9)):
+            raise ZeroDivisionError(f"in {place}")
 
-        return work
+    class Failing(Fake):
+        def postprocess(self, outputs, sizes):
+            fail_at("postprocess", int(outputs[0]))
+            return super().postprocess(outputs, sizes)
 
-    got = []
+    written = []
 
-    def put_all():
-        with Step(fail_at("second"), got.append) as second, Step(fail_at("first"), second.put) as first:
-            for value in range(10):
-                first.put(value)
-                time.sleep(0.01)
+    def write(batch):
+        fail_at("write", batch.items[0].index)
+        written.append(batch.items[0].index)
 
     with pytest.raises(ZeroDivisionError):
-        put_all()
-    assert got == list(range(9 if where == "last item" else 5))
+        run(Failing(), batches(items("d" * 10), 1), write)
+    assert written == list(range(9 if where == "last item" else 5))
 
 
 def test_an_interruption_drops_what_waits():
-    done = []
+    written, begun, may_go = [], threading.Event(), threading.Event()
 
-    def work(value):
-        time.sleep(0.05)
-        done.append(value)
+    def write(batch):
+        begun.set()
+        may_go.wait(timeout=60)
+        written.append(batch)
 
     def interrupted():
-        with Step(work, depth=100) as step:
-            for value in range(100):
-                step.put(value)
-            raise KeyboardInterrupt
+        yield from batches(items("ddd"), 1)
+        begun.wait(timeout=60)
+        threading.Timer(0.2, may_go.set).start()
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert len(done) < 50
+        run(Fake(), interrupted(), write)
+    assert len(written) == 1
 
 
 def test_reading_ahead():
@@ -138,30 +151,6 @@ def test_reading_ahead():
     assert next(reader) == 1
     with pytest.raises(OSError, match="gone"):
         next(reader)
-
-
-class Fake:
-    """A pipeline that finds the grey value of each canvas, and has memory for `most` of them."""
-
-    def __init__(self, most=100):
-        self.most, self.sizes = most, []
-
-    def look(self, canvases):
-        if len(canvases) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        self.sizes.append(len(canvases))
-        return canvases[:, 0, 0]
-
-    def combine(self, seen, sizes):
-        assert len(seen) == len(sizes)
-        n = len(seen)
-        return Findings(BoxTable.of(range(n), seen, [[0, 0, 1, 1]] * n, [0.5] * n), labels={"x": seen / 10})
-
-
-def collect(pipeline, pattern, size):
-    written = []
-    run(pipeline, batches(items(pattern), size), written.append)
-    return written
 
 
 def test_everything_is_written_once_and_in_order():

@@ -190,7 +190,7 @@ class Model:
         failures: dict[str, str] = {}
 
         def write(batch: Batch) -> None:
-            found = batch.found
+            found = batch.findings
             for number, item in enumerate(batch.decoded):
                 table, masks = rows_of(found.table, found.masks, number)
                 kept = np.rint(found.maps[number] * 255).astype(np.uint8) if maps and found.maps is not None else None
@@ -222,7 +222,7 @@ class Model:
         return self._batch_size
 
     def _try_batch(self, n: int) -> None:
-        self._pipeline.look(np.zeros((n, self.canvas_size, self.canvas_size), dtype=np.uint8))
+        self._pipeline.forward(np.zeros((n, self.canvas_size, self.canvas_size), dtype=np.uint8))
 
 
 def _checked_runs(runs: Sequence[Any]) -> list[Path]:

@@ -22,7 +22,7 @@ from xray.datasets.originals import Original, in_original_pixels
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.inference.pipeline import Pipeline, load_pipeline
-from xray.inference.precision import CPU_BATCH, NAMES, lowered, settle, settle_by_trial
+from xray.inference.precision import CPU_BATCH, NAMES, choose_precision, choose_precision_by_trial, lowered
 from xray.inference.prediction_journal import PredictionJournal
 from xray.inference.streaming import Batch, consecutive, radiographs, run
 from xray.models.device import inference_precision, keep_freed_memory
@@ -82,7 +82,7 @@ def device_for(cluster: Cluster, device: str) -> Literal["cpu", "cuda"]:
     return "cuda" if n_gpus and device != "cpu" else "cpu"
 
 
-def settle_for_all(plan: Plan, cluster: Cluster, inputs: Inputs, journal: PredictionJournal, n: int) -> Plan:
+def choose_precision_for_all(plan: Plan, cluster: Cluster, inputs: Inputs, journal: PredictionJournal, n: int) -> Plan:
     """The plan with a precision and a batch size, which the journal notes; an actor chooses where a trial is needed.
 
     inputs: the radiographs to come. n: radiographs in all.
@@ -116,9 +116,9 @@ def _choosing(plan: Plan, n: int) -> Callable[[_Part], Any]:
     def work(part: _Part) -> tuple[dict[str, Any], str]:
         slip, said = _Slip(), io.StringIO()
         with contextlib.redirect_stderr(said):
-            pipeline, batch_size, undecided = settle(loaded, slip, plan.precision, plan.batch_size)
+            pipeline, batch_size, undecided = choose_precision(loaded, slip, plan.precision, plan.batch_size)
             if undecided:
-                settle_by_trial(pipeline, slip, list(reader(part, pipeline.canvas_size)), batch_size, n)
+                choose_precision_by_trial(pipeline, slip, list(reader(part, pipeline.canvas_size)), batch_size, n)
         assert slip.settled is not None
         return slip.settled, said.getvalue()
 
@@ -128,7 +128,7 @@ def _choosing(plan: Plan, n: int) -> Callable[[_Part], Any]:
 def find(plan: Plan, cluster: Cluster, inputs: Inputs) -> Iterator[Batch]:
     """The findings of all radiographs, batch after batch. Their canvases stay where they were looked at.
 
-    plan: after `settle_for_all`.
+    plan: after `choose_precision_for_all`.
     """
     gpu, n, size = plan.device == "cuda", len(inputs), plan.batch_size
     least = max(1, min(PART, n // (4 * max(1, cluster.n_actors(gpu)))))
@@ -144,7 +144,7 @@ def find(plan: Plan, cluster: Cluster, inputs: Inputs) -> Iterator[Batch]:
 def _finding(plan: Plan) -> Callable[[_Part], Any]:
     pipeline, reader = plan.load(), _Reader(plan)
     dtype = inference_precision(plan.precision, pipeline.device)
-    assert dtype is not None  # `settle_for_all` has decided
+    assert dtype is not None  # `choose_precision_for_all` has decided
     pipeline = lowered(pipeline, dtype)
 
     def work(part: _Part) -> tuple[list[Batch], list[Path]]:
@@ -184,13 +184,13 @@ def _light(batch: Batch, maps: bool) -> Batch:
     """Without the canvases; maps, where they are wanted, in the 256 steps that they have."""
     nothing = np.zeros((0, 0), dtype=np.uint8)
     items = [dataclasses.replace(i, canvas=nothing) if isinstance(i, Decoded) else i for i in batch.items]
-    kept = batch.found.maps if maps else None
+    kept = batch.findings.maps if maps else None
     steps = None if kept is None else np.rint(kept * 255).astype(np.uint8)
-    return Batch(items, dataclasses.replace(batch.found, maps=steps))
+    return Batch(items, dataclasses.replace(batch.findings, maps=steps))
 
 
 def _back(batch: Batch, start: int, paths: Sequence[Path]) -> Batch:
     items = [here(item, start, paths[start + item.index] if paths else item.path) for item in batch.items]
-    steps = batch.found.maps
+    steps = batch.findings.maps
     maps = None if steps is None else steps.astype(np.float32) / 255
-    return Batch(items, dataclasses.replace(batch.found, maps=maps))
+    return Batch(items, dataclasses.replace(batch.findings, maps=maps))

@@ -174,7 +174,7 @@ def main(config: Config) -> int:
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(cluster_of(config)) if config.engine == "ray" else None
         out.mkdir(parents=True, exist_ok=True)
-        journal = PredictionJournal(out / UNFINISHED, claims_of(config, inputs), inputs.ids, config.overwrite)
+        journal = PredictionJournal(out / UNFINISHED, fingerprint_of(config, inputs), inputs.ids, config.overwrite)
         stack.enter_context(journal)
         if journal.done:
             print(f"going on after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
@@ -317,7 +317,7 @@ def find_all(
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from xray.datasets.originals import enlarged
-    from xray.inference.precision import settle, settle_by_trial
+    from xray.inference.precision import choose_precision, choose_precision_by_trial
     from xray.inference.streaming import consecutive, portion_of, radiographs, run
     from xray.outputs.pictures.findings import rows_of
     from xray.outputs.results import save_overlay
@@ -326,7 +326,7 @@ def find_all(
     out, begin = Path(config.save_path), journal.done
     rest = inputs.only(set(inputs.ids[begin:]))
     if cluster is None:
-        pipeline, batch_size, undecided = settle(pipeline, journal, config.precision, config.batch_size)
+        pipeline, batch_size, undecided = choose_precision(pipeline, journal, config.precision, config.batch_size)
     maps = map_writer(out, pipeline, journal) if config.probabilities else None
     columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn())
 
@@ -334,16 +334,16 @@ def find_all(
         portion = portion_of(batch, begin)
         for number, item in enumerate(batch.decoded):
             position = begin + item.index
-            if maps is not None and batch.found.maps is not None:
-                maps.add(position, item.width, item.height, batch.found.maps[number], portion.labels[position])
+            if maps is not None and batch.findings.maps is not None:
+                maps.add(position, item.width, item.height, batch.findings.maps[number], portion.labels[position])
             if config.overlays:
                 name, pixels = inputs.ids[position], getattr(item, "pixels", None)
                 pixels = inputs.pixels(position) if pixels is None else enlarged(pixels, item.width, item.height)
-                own = rows_of(batch.found.table, batch.found.masks, number)
+                own = rows_of(batch.findings.table, batch.findings.masks, number)
                 path = inside(out, f"overlays/{safe_path(name)}.png")
                 save_overlay(path, name, pixels, *own, pipeline.categories, truth, config.overlay_threshold)
             if objects is not None:
-                own = rows_of(batch.found.table, batch.found.masks, number)
+                own = rows_of(batch.findings.table, batch.findings.masks, number)
                 objects.write(out, inputs.ids[position], inputs.paths[position], *own, portion.labels[position])
         if objects is not None:
             for position, *_ in portion.failures:
@@ -363,7 +363,7 @@ def find_all(
             if undecided:
                 first = next(stream, [])
                 stream = itertools.chain([first], stream) if first else stream
-                pipeline = settle_by_trial(pipeline, journal, first, batch_size, len(inputs))
+                pipeline = choose_precision_by_trial(pipeline, journal, first, batch_size, len(inputs))
             run(pipeline, stream, write)
     if maps is not None:
         maps.close()
@@ -381,7 +381,7 @@ def batches_of_cluster(
     cluster: "Cluster", config: Config, inputs: "Inputs", journal: "PredictionJournal"
 ) -> "Iterator[Batch]":
     """What the nodes find in the radiographs that are left, in order."""
-    from xray.cluster.inference import Plan, device_for, find, settle_for_all
+    from xray.cluster.inference import Plan, choose_precision_for_all, device_for, find
     from xray.structures.triplet import Triplet
 
     plan = Plan(
@@ -398,7 +398,7 @@ def batches_of_cluster(
         store=None if inputs.store is None else Path(config.data_path).absolute(),
         maps=config.probabilities,
     )
-    return find(settle_for_all(plan, cluster, inputs, journal, len(journal.image_ids)), cluster, inputs)
+    return find(choose_precision_for_all(plan, cluster, inputs, journal, len(journal.image_ids)), cluster, inputs)
 
 
 def map_writer(out: Path, pipeline: "Pipeline", journal: "PredictionJournal") -> "MapWriter":
@@ -424,28 +424,28 @@ def kind_of_submission(pipeline: "Pipeline") -> str:
     return "boxes"
 
 
-def claims_of(config: Config, inputs: "Inputs") -> dict[str, object]:
+def fingerprint_of(config: Config, inputs: "Inputs") -> dict[str, object]:
     """All that decides what is found: a command may go on with the journal of another only if these are equal."""
     from xray.inference.prediction_journal import stamp
 
     free = {"weights", "data_path", "save_path", "sample_submission", "n_workers", "timeout", "overwrite", "debug"}
     free |= {"engine", "address", "cores_per_actor", "sizes"}
-    claims = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
+    fingerprint = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
     names = ("model.json", "model.safetensors" if config.runtime == "torch" else "model.onnx")
     runs = [Path(run) for run in config.weights]
     files = [file for run in runs for file in ([run] if run.is_file() else [run / name for name in names])]
     # As a hash: what an interrupted command leaves must not tell where on whose machine it ran.
     places = [hashlib.sha256(os.fsencode(as_given(path.absolute()))).hexdigest() for path in files]
-    claims["weights"] = [(place, stamp(path)) for place, path in zip(places, files, strict=True)]
+    fingerprint["weights"] = [(place, stamp(path)) for place, path in zip(places, files, strict=True)]
     digest = hashlib.sha256()
     for number, name in enumerate(inputs.ids):
         content = stamp(inputs.paths[number]) if inputs.rows is None else int(inputs.rows[number])
         digest.update(repr((name, content)).encode())
     of_store = [stamp(Path(config.data_path) / name) for name in ("annotations.json", "images.npy")]
     if inputs.originals:
-        claims["sizes"] = hashlib.sha256(repr(inputs.originals).encode()).hexdigest()
-    claims["data_path"] = (of_store if inputs.store is not None else [], digest.hexdigest())
-    return claims
+        fingerprint["sizes"] = hashlib.sha256(repr(inputs.originals).encode()).hexdigest()
+    fingerprint["data_path"] = (of_store if inputs.store is not None else [], digest.hexdigest())
+    return fingerprint
 
 
 def run() -> int:

@@ -47,7 +47,7 @@ class LoadedDetector:
 
         flip: looks at the mirrored radiographs and mirrors boxes and sides back.
         """
-        return self.results(self.model(_view(canvases, flip, self.model)), flip)
+        return self.results(self.model(_as_input(canvases, flip, self.model)), flip)
 
     def results(self, found: list[dict[str, Tensor]], flip: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """What `detect` returns, from the model's own output."""
@@ -83,7 +83,7 @@ class LoadedSegmenter:
     @torch.inference_mode()
     def probability(self, canvases: np.ndarray, flip: bool) -> np.ndarray:
         """(B, S, S) uint8 → (B, K, S, S) float32 in [0, 1], a channel for each category; flips as `detect` does."""
-        return self.results(self.model(_view(canvases, flip, self.model)), flip)
+        return self.results(self.model(_as_input(canvases, flip, self.model)), flip)
 
     def results(self, logits: Tensor, flip: bool) -> np.ndarray:
         """What `probability` returns, from the model's own output."""
@@ -113,7 +113,7 @@ class LoadedClassifier:
     @torch.inference_mode()
     def probability(self, canvases: np.ndarray, flip: bool) -> np.ndarray:
         """(B, S, S) uint8 → (B, K) float32 in [0, 1]; flip: looks at the mirrored ones, and swaps sides back."""
-        found = self.model(_view(canvases, flip, self.model)).float().sigmoid().cpu().numpy()
+        found = self.model(_as_input(canvases, flip, self.model)).float().sigmoid().cpu().numpy()
         return found[:, list(self.order)] if flip and self.order else found
 
 
@@ -135,7 +135,7 @@ class LoadedPair:
         self, canvases: np.ndarray, flip: bool
     ) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray]], np.ndarray]:
         """What the detector's `detect` and the segmenter's `probability` return, from one pass of the trunk."""
-        detections, logits = self.model(_view(canvases, flip, self.model))
+        detections, logits = self.model(_as_input(canvases, flip, self.model))
         return self.detector.results(detections, flip), self.segmenter.results(logits, flip)
 
 
@@ -162,7 +162,7 @@ def pairs_on_one_trunk(
     return tuple(pairs)
 
 
-def _view(canvases: np.ndarray, flip: bool, model: nn.Module) -> Tensor:
+def _as_input(canvases: np.ndarray, flip: bool, model: nn.Module) -> Tensor:
     """(B, S, S) uint8 → (B, 1, S, S) on the model's device, mirrored or not."""
     images = torch.from_numpy(np.require(canvases, requirements="W"))[:, None].to(next(model.parameters()).device)
     return images.flip(-1) if flip else images

@@ -60,7 +60,7 @@ class Findings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class Outputs:
     """What each model says of a batch, a view at a time, before anything is combined.
 
     boxes: detector → per radiograph boxes on its canvas, category ids, scores. masks: (B, K, S, S) float32 in [0, 1] of
@@ -119,48 +119,48 @@ class Pipeline:
         return bool(self.detectors) and self.categories == VINBIG_CATEGORIES
 
     def find(self, canvases: np.ndarray, sizes: Sequence[tuple[int, int]]) -> Findings:
-        """The findings of a batch of radiographs: `combine` of what `look` saw.
+        """The findings of a batch of radiographs: `postprocess` of what `forward` returns.
 
         canvases: (B, S, S) uint8 with S = `canvas_size`. sizes: (width, height) of each in original pixels.
         """
-        return self.combine(self.look(canvases), sizes)
+        return self.postprocess(self.forward(canvases), sizes)
 
-    def look(self, canvases: np.ndarray) -> Seen:
+    def forward(self, canvases: np.ndarray) -> Outputs:
         """All models and views over a batch of canvases (B, S, S) uint8; the half of `find` for the GPU, if any."""
-        seen = Seen()
+        outputs = Outputs()
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             for classifier in self.classifiers:
                 scaled = _all_rescaled(canvases, classifier.canvas_size)
                 for flip in self._views(classifier.flips):
-                    seen.labels.append((classifier, classifier.probability(scaled, flip)))
+                    outputs.labels.append((classifier, classifier.probability(scaled, flip)))
             paired = self._paired(canvases)
             for segmenter in self.segmenters:
                 scaled = _all_rescaled(canvases, segmenter.canvas_size)
                 for flip in self._views(segmenter.flips):
                     found = paired.get((id(segmenter), flip))
-                    seen.masks.append(segmenter.probability(scaled, flip) if found is None else found)
+                    outputs.masks.append(segmenter.probability(scaled, flip) if found is None else found)
             for detector in self.detectors:
                 scaled = _all_rescaled(canvases, detector.canvas_size)
                 for flip in self._views(detector.flips):
-                    seen.boxes.append((detector, paired.get((id(detector), flip)) or detector.detect(scaled, flip)))
-        return seen
+                    outputs.boxes.append((detector, paired.get((id(detector), flip)) or detector.detect(scaled, flip)))
+        return outputs
 
-    def combine(self, seen: Seen, sizes: Sequence[tuple[int, int]]) -> Findings:
-        """The findings of the radiographs that `look` saw; needs no model.
+    def postprocess(self, outputs: Outputs, sizes: Sequence[tuple[int, int]]) -> Findings:
+        """The findings of the radiographs of which `forward` gave the outputs; needs no model.
 
         Detectors give boxes, at most `max_detections` a radiograph, highest score first; for the 14 findings there is
         one "No finding" row a radiograph, whose probability is that of an abnormal/normal classifier where there is
         one. A segmenter refines the detectors' pneumothorax boxes (`refine`); without detectors, each component
         of its masks is a row. Classifiers alone give a row with the radiograph's own box for each label.
         """
-        labels = _label_probabilities(seen)
-        maps = self._maps(seen)
+        labels = _label_probabilities(outputs)
+        maps = self._maps(outputs)
         components = BoxTable.empty()
         masks: dict[int, dict[str, Any]] = {}
         if maps is not None:
             components, masks = self._components(maps, sizes, labels)
         if self.detectors:
-            table = self._boxes(seen, sizes)
+            table = self._boxes(outputs, sizes)
             if self.segmenters:
                 table, masks = refine(table, components, masks, self.segmenters[0].refinement, self._pneumothorax)
         elif self.segmenters:
@@ -189,9 +189,9 @@ class Pipeline:
                 found[id(pair.detector), flip], found[id(pair.segmenter), flip] = pair.find(scaled, flip)
         return found
 
-    def _boxes(self, seen: Seen, sizes: Sequence[tuple[int, int]]) -> BoxTable:
+    def _boxes(self, outputs: Outputs, sizes: Sequence[tuple[int, int]]) -> BoxTable:
         tables, sources = [], []
-        for source, (detector, found) in enumerate(seen.boxes):
+        for source, (detector, found) in enumerate(outputs.boxes):
             for image, (boxes, labels, scores) in enumerate(found):
                 boxes = Canvas(*sizes[image], detector.canvas_size).to_original(boxes)
                 # In the border around the radiograph there is nothing to find: of such a box no area is left.
@@ -201,20 +201,22 @@ class Pipeline:
                 )
                 sources.append(np.full(has_area.sum(), source))
         table = BoxTable.concatenate(tables)
-        if len(seen.boxes) > 1:
-            weights = [1.0] * len(seen.boxes)
+        if len(outputs.boxes) > 1:
+            weights = [1.0] * len(outputs.boxes)
             table = weighted_boxes_fusion(table, np.concatenate(sources), weights, FUSION_IOU).table
         return table.best_per_image(self.max_detections)
 
-    def _maps(self, seen: Seen) -> np.ndarray | None:
+    def _maps(self, outputs: Outputs) -> np.ndarray | None:
         """Mean probability of the segmenters and views, (B, K, S, S), on the largest of their canvases."""
-        if not seen.masks:
+        if not outputs.masks:
             return None
         size = max(segmenter.canvas_size for segmenter in self.segmenters)
-        views = (np.stack([[_rescaled(each, size) for each in channels] for channels in found]) for found in seen.masks)
+        views = (
+            np.stack([[_rescaled(each, size) for each in channels] for channels in found]) for found in outputs.masks
+        )
         total: np.ndarray = functools.reduce(np.add, views)
         # In the steps in which they are kept, so that masks drawn now and thresholds searched later see the same.
-        return np.rint(total / len(seen.masks) * 255).astype(np.float32) / 255
+        return np.rint(total / len(outputs.masks) * 255).astype(np.float32) / 255
 
     def _components(
         self, maps: np.ndarray, sizes: Sequence[tuple[int, int]], labels: dict[str, np.ndarray]
@@ -350,10 +352,10 @@ def _left_out(table: BoxTable, masks: dict[int, Any], images: np.ndarray) -> tup
     return table.select(kept), {number: masks[row] for number, row in enumerate(kept.tolist()) if row in masks}
 
 
-def _label_probabilities(seen: Seen) -> dict[str, np.ndarray]:
+def _label_probabilities(outputs: Outputs) -> dict[str, np.ndarray]:
     """Name of each label → (B,) mean probability over the models and views that know it."""
     found: dict[str, list[np.ndarray]] = {}
-    for classifier, probabilities in seen.labels:
+    for classifier, probabilities in outputs.labels:
         for label, column in zip(classifier.labels, probabilities.T, strict=True):
             found.setdefault(label, []).append(column)
     return {label: np.mean(columns, axis=0) for label, columns in found.items()}

@@ -38,11 +38,14 @@ class Journal(Protocol):
     def settle(self, choices: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
-def settle(pipeline: Pipeline, journal: Journal, precision: str, batch_size: int) -> tuple[Pipeline, int, bool]:
+def choose_precision(
+    pipeline: Pipeline, journal: Journal, precision: str, batch_size: int
+) -> tuple[Pipeline, int, bool]:
     """Precision and batch size, as far as flags, device or the command gone on with decide; the journal notes them.
 
     precision: "auto", "32", "bf16" or "16". batch_size: 0 chooses.
-    Returns the pipeline in that precision, the radiographs of a batch, and whether `settle_by_trial` must follow.
+    Returns the pipeline in that precision, the radiographs of a batch, and whether `choose_precision_by_trial`
+    must follow.
     """
     chosen = journal.settled or {"precision": precision, "batch_size": batch_size}
     dtype = inference_precision(chosen["precision"], pipeline.device)
@@ -50,7 +53,7 @@ def settle(pipeline: Pipeline, journal: Journal, precision: str, batch_size: int
         pipeline = lowered(pipeline, dtype)
     size, batch_size = pipeline.canvas_size, chosen["batch_size"]
     if not batch_size and pipeline.device.type == "cuda":
-        batch_size = largest_batch(lambda n: pipeline.look(np.zeros((n, size, size), dtype=np.uint8)))
+        batch_size = largest_batch(lambda n: pipeline.forward(np.zeros((n, size, size), dtype=np.uint8)))
         print(f"precision {NAMES[pipeline.precision]}, batches of {batch_size} radiographs", file=sys.stderr)
     batch_size = batch_size or CPU_BATCH
     if dtype is not None:
@@ -58,7 +61,7 @@ def settle(pipeline: Pipeline, journal: Journal, precision: str, batch_size: int
     return pipeline, batch_size, dtype is None
 
 
-def settle_by_trial(
+def choose_precision_by_trial(
     pipeline: Pipeline, journal: Journal, first: Sequence[Decoded | Undecodable], batch_size: int, n: int
 ) -> Pipeline:
     """Of a CPU that has bfloat16: the pipeline in the precision that a trial on the first of `n` radiographs finds."""
@@ -92,7 +95,7 @@ def faster_precision(
     other = lowered(copy.deepcopy(pipeline), torch.bfloat16)
     found, times = [], []
     for candidate in (pipeline, other):
-        candidate.look(canvases[:1])  # the first time, weights are prepared
+        candidate.forward(canvases[:1])  # the first time, weights are prepared
         start = time.perf_counter()
         found.append(candidate.find(canvases, sizes))
         times.append(time.perf_counter() - start)
