@@ -13,7 +13,6 @@ from xray.inference.shared_trunk import (
     DetectorWithMask,
     join_runs,
     load_detector_with_mask,
-    same_trunk,
     trunk_difference,
 )
 from xray.models.detection.detector import build_detector
@@ -110,13 +109,13 @@ def changes():
 @pytest.mark.parametrize("change", changes(), ids=lambda change: change.__name__)
 def test_a_trunk_that_was_trained_on_is_another(change):
     detector, segmenter = on_one_trunk()
-    assert same_trunk(detector, segmenter)
+    assert not trunk_difference(detector, segmenter)
     # What a training does to the count of batches does not matter to inference.
     segmenter.encoder.bn1.num_batches_tracked += 5
-    assert same_trunk(detector, segmenter)
+    assert not trunk_difference(detector, segmenter)
     with torch.no_grad():
         change(detector, segmenter)
-    assert not same_trunk(detector, segmenter)
+    assert trunk_difference(detector, segmenter)
     assert "1 of" in trunk_difference(detector, segmenter)
     with pytest.raises(ValueError, match=r"does not stand on the detector's trunk: 1 of \d+ tensors differ, "):
         DetectorWithMask(detector, segmenter)
@@ -136,7 +135,7 @@ def test_other_networks_are_other_trunks():
     state = {name: larger.backbone.body.state_dict().get(name, value) for name, value in own.items()}
     nn.Module.load_state_dict(smaller.encoder, state)
     assert "tensors differ, layer" in trunk_difference(larger, smaller)
-    assert not same_trunk(larger, build_segmenter(encoder="mobilenet_v2"))
+    assert trunk_difference(larger, build_segmenter(encoder="mobilenet_v2"))
 
 
 @pytest.mark.parametrize("size", [48, 136])
@@ -200,7 +199,7 @@ def test_two_runs_become_one_with_the_trunk_stored_once(two_runs, tmp_path, case
     assert load_deployed(both)[0]["task"] == RUN_TASK
     assert detection == load_deployed(folders[0])[0]
     assert segmentation == load_deployed(folders[1])[0]
-    assert same_trunk(found, masks)
+    assert not trunk_difference(found, masks)
     images = canvases(1)
     with torch.inference_mode():
         expected, logits = DetectorWithMask(detector, segmenter)(images)

@@ -4,14 +4,21 @@ Weighted boxes fusion is our own (xray.structures.boxes); non-maximum suppressio
 those of the ensemble-boxes package. All of them work within one radiograph and one category.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from xray.errors import FlagError
 from xray.findings import NO_FINDING_BOX
-from xray.structures.boxes import FUSED_SCORES, BoxTable, box_iou, weighted_boxes_fusion
+from xray.structures.boxes import (
+    FUSED_SCORES,
+    BoxTable,
+    box_iou,
+    concatenate_with_masks,
+    select_with_masks,
+    weighted_boxes_fusion,
+)
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
 
 METHODS = ("wbf", "nms", "soft_nms", "nmw")
@@ -47,16 +54,12 @@ def fuse(
     """
     per_model = _check(len(predictions), weights, iou_threshold, skip_threshold, method, score)
     index: dict[str | int, int] = {}
-    masks: dict[int, dict[str, Any]] = {}
-    tables, offset = [], 0
+    parts = []
     for model in predictions:
         rows = np.array([index.setdefault(image_id, len(index)) for image_id in model.image_ids], dtype=np.int64)
-        table = model.table
-        tables.append(BoxTable(rows[table.images], table.labels, table.boxes, table.scores))
-        masks.update({offset + row: mask for row, mask in model.masks.items()})
-        offset += len(table)
-    table = BoxTable.concatenate(tables)
-    models = np.repeat(np.arange(len(tables)), [len(part) for part in tables])
+        parts.append((dataclasses.replace(model.table, images=rows[model.table.images]), model.masks))
+    table, masks = concatenate_with_masks(parts)
+    models = np.repeat(np.arange(len(parts)), [len(part) for part, _ in parts])
 
     is_normal = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
     rows = np.flatnonzero(~is_normal)
@@ -73,13 +76,9 @@ def fuse(
     normal = _average_no_finding(table.select(is_normal), per_model[models[is_normal]])
 
     merged = BoxTable.concatenate([fused, normal])
-    order = np.lexsort((-merged.scores, merged.images))
-    merged = merged.select(order)
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    kept = sorted((int(place[old]), row) for old, row in source.items())
-    table = BoxTable(merged.images, merged.labels, merged.boxes, merged.scores.clip(0, 1))
-    return Predictions(tuple(index), table, {new: masks[row] for new, row in kept})
+    masks_of_fused = {row: masks[source_row] for row, source_row in source.items()}
+    table, masks = select_with_masks(merged, masks_of_fused, np.lexsort((-merged.scores, merged.images)))
+    return Predictions(tuple(index), dataclasses.replace(table, scores=table.scores.clip(0, 1)), masks)
 
 
 def _check(
@@ -143,15 +142,9 @@ def _suppress(
     one_group = {"nms": _nms, "soft_nms": _soft_nms, "nmw": _nmw}[method]
     parts, source, done = [], {}, 0
     for group in groups:
-        boxes, kept_scores, members = one_group(table.boxes[group], scores[group], iou_threshold)
-        parts.append(
-            BoxTable.of(
-                np.full(len(boxes), table.images[group[0]]),
-                np.full(len(boxes), table.labels[group[0]]),
-                boxes,
-                kept_scores,
-            )
-        )
+        boxes, fused_scores, members = one_group(table.boxes[group], scores[group], iou_threshold)
+        image, label = np.full((2, len(boxes)), [[table.images[group[0]]], [table.labels[group[0]]]])
+        parts.append(BoxTable.of(image, label, boxes, fused_scores))
         for number, inside in enumerate(members):
             with_mask = [row for row in group[inside].tolist() if row in masks]
             if with_mask:
@@ -160,28 +153,28 @@ def _suppress(
     return BoxTable.concatenate(parts), source
 
 
-def _nms(
-    boxes: np.ndarray, scores: np.ndarray, iou_threshold: float
-) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+Suppressed = tuple[np.ndarray, np.ndarray, list[np.ndarray]]
+"""Boxes, their scores, and the rows that each was made of."""
+
+
+def _nms(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> Suppressed:
     from ensemble_boxes.ensemble_boxes_nms import nms_float_fast
 
-    kept = np.array(nms_float_fast(boxes, scores, iou_threshold), dtype=np.int64)
-    return boxes[kept], scores[kept], [np.array([row]) for row in kept]
+    rows = np.array(nms_float_fast(boxes, scores, iou_threshold), dtype=np.int64)
+    return boxes[rows], scores[rows], [np.array([row]) for row in rows]
 
 
-def _soft_nms(boxes: np.ndarray, scores: np.ndarray, _: float) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+def _soft_nms(boxes: np.ndarray, scores: np.ndarray, _: float) -> Suppressed:
     from ensemble_boxes.ensemble_boxes_nms import cpu_soft_nms_float
 
     # The package's soft_nms() returns the scores it was given; the lowered ones are left in the array that this
-    # function works on, in the order of `kept`.
+    # function works on, in the order of `rows`.
     lowered = scores.copy()
-    kept = cpu_soft_nms_float(boxes, lowered, Nt=0.0, sigma=SOFT_NMS_SIGMA, thresh=-1.0, method=2)
-    return boxes[kept], lowered, [np.array([row]) for row in kept]
+    rows = cpu_soft_nms_float(boxes, lowered, Nt=0.0, sigma=SOFT_NMS_SIGMA, thresh=-1.0, method=2)
+    return boxes[rows], lowered, [np.array([row]) for row in rows]
 
 
-def _nmw(
-    boxes: np.ndarray, scores: np.ndarray, iou_threshold: float
-) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+def _nmw(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> Suppressed:
     from ensemble_boxes import non_maximum_weighted
 
     # The package wants [0, 1]; overlaps do not change when each axis is shifted and scaled to what the boxes span.

@@ -32,7 +32,7 @@ class LoadedDetector:
     """A detector of a run directory, ready to run.
 
     canvas_size: pixels a side. mirror: {category: category on a flipped radiograph}. flips: whether it was trained on
-    mirrored radiographs; one that was not knows the heart on one side only and is not shown them.
+    mirrored radiographs; a model that was not knows the heart on one side only, and gets none.
     """
 
     model: nn.Module
@@ -49,10 +49,10 @@ class LoadedDetector:
         """
         return self.results(self.model(_as_input(canvases, flip, self.model)), flip)
 
-    def results(self, found: list[dict[str, Tensor]], flip: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def results(self, outputs: list[dict[str, Tensor]], flip: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """What `detect` returns, from the model's own output."""
         results = []
-        for detections in found:
+        for detections in outputs:
             boxes = detections["boxes"].float().cpu().numpy().astype(np.float64)
             labels = detections["labels"].cpu().numpy()
             if flip:
@@ -87,11 +87,11 @@ class LoadedSegmenter:
 
     def results(self, logits: Tensor, flip: bool) -> np.ndarray:
         """What `probability` returns, from the model's own output."""
-        found = logits.float().sigmoid()
+        probability = logits.float().sigmoid()
         if flip:
             order = list(self.categories)
-            found = found.flip(-1)[:, [order.index(self.mirror[category]) for category in order]]
-        return found.cpu().numpy()
+            probability = probability.flip(-1)[:, [order.index(self.mirror[category]) for category in order]]
+        return probability.cpu().numpy()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +99,8 @@ class LoadedClassifier:
     """A classifier of a run directory, ready to run.
 
     labels: names of its outputs, ["abnormal"] for one that tells abnormal from normal radiographs.
-    categories: id → name of those that are categories: none for abnormal. order: of its outputs that which the labels
-    have on a mirrored radiograph; empty where none of them tells a side.
+    categories: id → name of the labels; empty for abnormal. order: the order of its outputs for a mirrored radiograph;
+    empty where no label has a side.
     """
 
     model: nn.Module
@@ -113,8 +113,8 @@ class LoadedClassifier:
     @torch.inference_mode()
     def probability(self, canvases: np.ndarray, flip: bool) -> np.ndarray:
         """(B, S, S) uint8 → (B, K) float32 in [0, 1]; flip: looks at the mirrored ones, and swaps sides back."""
-        found = self.model(_as_input(canvases, flip, self.model)).float().sigmoid().cpu().numpy()
-        return found[:, list(self.order)] if flip and self.order else found
+        probability = self.model(_as_input(canvases, flip, self.model)).float().sigmoid().cpu().numpy()
+        return probability[:, list(self.order)] if flip and self.order else probability
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +124,11 @@ class LoadedPair:
     detector: LoadedDetector
     segmenter: LoadedSegmenter
     model: nn.Module
+
+    @property
+    def canvas_size(self) -> int:
+        """Pixels a side of the canvases of both."""
+        return self.detector.canvas_size
 
     @property
     def flips(self) -> bool:
@@ -145,7 +150,7 @@ def pairs_on_one_trunk(
     """Those that can run in one pass: each segmenter with a detector of its canvas and trunk, each detector once."""
     if not (detectors and segmenters):
         return ()
-    from xray.inference.shared_trunk import DetectorWithMask, same_trunk, shares_canvas
+    from xray.inference.shared_trunk import DetectorWithMask, shares_canvas
     from xray.models.segmentation.segmenter import Segmenter
 
     pairs: list[LoadedPair] = []
@@ -156,9 +161,10 @@ def pairs_on_one_trunk(
             if not (isinstance(box_model, Detector) and isinstance(mask_model, Segmenter)):
                 continue
             is_free = detector.canvas_size == size and all(detector is not pair.detector for pair in pairs)
-            if is_free and shares_canvas(mask_model, size) and same_trunk(box_model, mask_model):
-                pairs.append(LoadedPair(detector, segmenter, DetectorWithMask(box_model, mask_model).eval()))
-                break
+            if is_free and shares_canvas(mask_model, size):
+                with contextlib.suppress(ValueError):  # on another trunk
+                    pairs.append(LoadedPair(detector, segmenter, DetectorWithMask(box_model, mask_model).eval()))
+                    break
     return tuple(pairs)
 
 
@@ -252,35 +258,32 @@ def build_network(description: dict[str, Any]) -> nn.Module:
 
 
 def loaded_of(description: dict[str, Any], network: nn.Module) -> Loaded:
-    """A model as its description in model.json tells of it: detection, segmentation or classification.
+    """A network of any of the three tasks with what its description in model.json says.
 
     Raises KeyError, TypeError, ValueError, OverflowError or AttributeError for a damaged description.
     """
     categories, size = _categories(description), int(description["canvas_size"])
     flips = bool(description.get("flips", True))
-    # Runs of earlier versions swap what names tell, and their classifiers learned labels that were not swapped.
+    # In runs of earlier versions names decide what swaps, and their classifiers learned labels that were not swapped.
     is_early = "swap" not in description
     sides = mirrored(categories) if is_early else from_pairs(categories, description["swap"])
     if description["task"] == "detection":
         return LoadedDetector(network, size, categories, sides, flips)
     if description["task"] == "segmentation":
         thresholds = description["thresholds"]
-        mask = float(thresholds["mask"])
-        triplet = Triplet(
-            float(thresholds.get("top", mask)),
-            float(thresholds.get("min_area", 0.0)),
-            float(thresholds.get("bottom", mask)),
-        )
+        default = {"top": float(thresholds["mask"]), "min_area": 0.0, "bottom": float(thresholds["mask"])}
+        triplet = Triplet(*(float(thresholds.get(name, value)) for name, value in default.items()))
         refinement = Refinement.of(description.get("refinement", {}))
         gate = float(thresholds["gate"]) if "gate" in thresholds else None
         return LoadedSegmenter(network, size, categories, sides, flips, triplet, refinement, gate)
     labels = tuple(str(label) for label in description["labels"])
-    own = {} if labels == (ABNORMAL,) else categories
+    if labels == (ABNORMAL,):
+        categories = {}
     if is_early:
-        one_sided = any(sides[category] != category for category in categories)
-        return LoadedClassifier(network, size, labels, own, flips and not one_sided)
-    order = tuple(list(own).index(sides[category]) for category in own)
-    return LoadedClassifier(network, size, labels, own, flips, order)
+        one_sided = any(other != category for category, other in sides.items())
+        return LoadedClassifier(network, size, labels, categories, flips and not one_sided)
+    order = tuple(list(categories).index(sides[category]) for category in categories)
+    return LoadedClassifier(network, size, labels, categories, flips, order)
 
 
 def _categories(description: dict[str, Any]) -> dict[int, str]:

@@ -1,6 +1,6 @@
 """Models in ONNX files, run by onnxruntime in the places of PyTorch's.
 
-Such a file comes from `xray.export.onnx`, or from anyone: it is held against what it says about itself before it runs.
+Such a file comes from `xray.export.onnx`, or from strangers: before it runs it is compared with its own description.
 """
 
 import hashlib
@@ -42,16 +42,18 @@ class OnnxNetwork(nn.Module):
     def forward(self, images: Tensor) -> Any:
         """(B, 1, S, S) uint8 → detections, logits, or both, as the models of PyTorch return them."""
         names = [name for task in self.tasks for name in OUTPUTS[task]]
-        found = dict(zip(names, self.session.run(names, {INPUT: images.numpy()}), strict=True))
-        found = {name: torch.from_numpy(value) for name, value in found.items()}
-        parts = [_detections(found) if task == "detection" else found[OUTPUTS[task][0]].logit() for task in self.tasks]
-        return parts[0] if len(parts) == 1 else tuple(parts)
+        values = map(torch.from_numpy, self.session.run(names, {INPUT: images.numpy()}))
+        outputs = dict(zip(names, values, strict=True))
+        heads = [
+            _detections(outputs) if task == "detection" else outputs[OUTPUTS[task][0]].logit() for task in self.tasks
+        ]
+        return heads[0] if len(heads) == 1 else tuple(heads)
 
 
-def _detections(found: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+def _detections(outputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     # What follows the last detection has score 0.
-    numbers = (found["scores"] > 0).sum(1).tolist()
-    return [{name: found[name][image, :n] for name in OUTPUTS["detection"]} for image, n in enumerate(numbers)]
+    numbers = (outputs["scores"] > 0).sum(1).tolist()
+    return [{name: outputs[name][image, :n] for name in OUTPUTS["detection"]} for image, n in enumerate(numbers)]
 
 
 def onnx_file(weights: Path) -> Path:
@@ -82,11 +84,11 @@ def onnx_device(device: str) -> torch.device:
 
 
 def load_onnx(weights: Path, device: torch.device) -> tuple[list[tuple[str, Loaded]], tuple[LoadedPair, ...]]:
-    """An ONNX file or a run directory with one → as `load_run`, and the pair that two heads on one trunk are.
+    """An ONNX file or a run directory with one → as `load_run`, and the pair where two heads share a trunk.
 
-    Of a run directory, model.json tells the thresholds, which may have been fitted since the export.
-    Raises InputError if there is no such file, it is not of `xray.export.onnx`, damaged, or not what it says it is, or
-    was made from other weights than the run directory has now.
+    Of a run directory, model.json has the thresholds, which may have been fitted since the export.
+    Raises InputError if there is no such file, it is not of `xray.export.onnx`, is damaged, does not hold what its
+    description says, or was made from other weights than the run directory has now.
     """
     path = onnx_file(weights)
     content, metadata = _read(path)
@@ -103,17 +105,16 @@ def load_onnx(weights: Path, device: torch.device) -> tuple[list[tuple[str, Load
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} does not hold the model that its description tells of: {reason}") from None
-    pair: tuple[LoadedPair, ...] = ()
-    if joined:
-        (_, detector), (_, segmenter) = loaded
-        assert isinstance(detector, LoadedDetector)
-        assert isinstance(segmenter, LoadedSegmenter)
-        pair = (LoadedPair(detector, segmenter, OnnxNetwork(session, tasks)),)
-    return loaded, pair
+    if not joined:
+        return loaded, ()
+    (_, detector), (_, segmenter) = loaded
+    assert isinstance(detector, LoadedDetector)
+    assert isinstance(segmenter, LoadedSegmenter)
+    return loaded, (LoadedPair(detector, segmenter, OnnxNetwork(session, tasks)),)
 
 
 def _read(path: Path) -> tuple[bytes, dict[str, str]]:
-    """The file's bytes and metadata, after a look at what onnxruntime would do with them."""
+    """The file's bytes and metadata. Raises InputError for what onnxruntime should not be given."""
     if path.stat().st_size > MOST_BYTES:
         raise InputError(f"{path} has more than 2 GiB: it is no ONNX file")
     content = path.read_bytes()
@@ -193,17 +194,16 @@ def _check_shapes(session: onnxruntime.InferenceSession, loaded: list[tuple[str,
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for _, model in loaded:
         if isinstance(model, LoadedDetector):
-            expected |= {"boxes": ("float", (4,)), "labels": ("int64", ()), "scores": ("float", ())}
+            kinds = {"boxes": ("tensor(float)", (4,)), "labels": ("tensor(int64)", ()), "scores": ("tensor(float)", ())}
+            expected |= kinds
         elif isinstance(model, LoadedSegmenter):
-            expected |= {"masks": ("float", (len(model.categories), size, size))}
+            expected["masks"] = ("tensor(float)", (len(model.categories), size, size))
         else:
-            expected |= {"probabilities": ("float", (len(model.labels),))}
-    n_leading = {"boxes": 2, "labels": 2, "scores": 2}  # radiographs, and of detectors what they find
-    outputs = {
-        output.name: (output.type, tuple(output.shape[n_leading.get(output.name, 1) :]))
-        for output in session.get_outputs()
-    }
-    if outputs != {name: (f"tensor({kind})", shape) for name, (kind, shape) in expected.items()}:
+            expected["probabilities"] = ("tensor(float)", (len(model.labels),))
+    # Before these sides stand radiographs, and of a detector its boxes.
+    n_leading = {name: 2 if name in OUTPUTS["detection"] else 1 for name in expected}
+    outputs = {o.name: (o.type, tuple(o.shape[n_leading.get(o.name, 1) :])) for o in session.get_outputs()}
+    if outputs != expected:
         raise ValueError(f"its outputs are {outputs}")
     inputs = [(value.name, value.type, tuple(value.shape[1:])) for value in session.get_inputs()]
     if inputs != [(INPUT, "tensor(uint8)", (1, size, size))]:

@@ -1,14 +1,14 @@
 """Trained models → the findings of radiographs.
 
 One pass serves every kind of run: detectors find boxes, segmenters masks, classifiers probabilities of whole
-radiographs; what is there together is combined (see `Pipeline.find`).
+radiographs; the outputs of those that are loaded are combined (see `Pipeline.postprocess`).
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -29,10 +29,12 @@ from xray.inference.loaded import (
 )
 from xray.inference.refine import refine
 from xray.radiographs.canvas import Canvas
-from xray.structures.boxes import BoxTable, weighted_boxes_fusion
+from xray.structures.boxes import BoxTable, concatenate_with_masks, select_with_masks, weighted_boxes_fusion
 from xray.structures.components import mask_findings
 from xray.structures.predictions import NO_FINDING_CATEGORY
 from xray.structures.triplet import Triplet
+
+AnyModel = TypeVar("AnyModel", LoadedDetector, LoadedSegmenter, LoadedClassifier, LoadedPair)
 
 FUSION_IOU = 0.4
 """Winning VinBigData solutions fused models at IoU 0.33 to 0.5."""
@@ -45,7 +47,7 @@ GATE = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What a batch of radiographs shows.
+    """The findings in a batch of radiographs.
 
     table: boxes in original pixels; `images` 0 … B-1.
     masks: row of the table → COCO RLE at original size.
@@ -61,7 +63,7 @@ class Findings:
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """What each model says of a batch, a view at a time, before anything is combined.
+    """The outputs of each model for a batch, a view at a time, before anything is combined.
 
     boxes: detector → per radiograph boxes on its canvas, category ids, scores. masks: (B, K, S, S) float32 in [0, 1] of
     each segmenter. labels: classifier → (B, K) in [0, 1].
@@ -129,20 +131,16 @@ class Pipeline:
         """All models and views over a batch of canvases (B, S, S) uint8; the half of `find` for the GPU, if any."""
         outputs = Outputs()
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            for classifier in self.classifiers:
-                scaled = _all_rescaled(canvases, classifier.canvas_size)
-                for flip in self._views(classifier.flips):
-                    outputs.labels.append((classifier, classifier.probability(scaled, flip)))
-            paired = self._paired(canvases)
-            for segmenter in self.segmenters:
-                scaled = _all_rescaled(canvases, segmenter.canvas_size)
-                for flip in self._views(segmenter.flips):
-                    found = paired.get((id(segmenter), flip))
-                    outputs.masks.append(segmenter.probability(scaled, flip) if found is None else found)
-            for detector in self.detectors:
-                scaled = _all_rescaled(canvases, detector.canvas_size)
-                for flip in self._views(detector.flips):
-                    outputs.boxes.append((detector, paired.get((id(detector), flip)) or detector.detect(scaled, flip)))
+            for classifier, flip, scaled in self._views(self.classifiers, canvases):
+                outputs.labels.append((classifier, classifier.probability(scaled, flip)))
+            paired: dict[tuple[int, bool], Any] = {}  # (id of the detector or segmenter, view) → its output
+            for pair, flip, scaled in self._views(self.pairs, canvases):
+                paired[id(pair.detector), flip], paired[id(pair.segmenter), flip] = pair.find(scaled, flip)
+            for segmenter, flip, scaled in self._views(self.segmenters, canvases):
+                masks = paired.get((id(segmenter), flip))
+                outputs.masks.append(segmenter.probability(scaled, flip) if masks is None else masks)
+            for detector, flip, scaled in self._views(self.detectors, canvases):
+                outputs.boxes.append((detector, paired.get((id(detector), flip)) or detector.detect(scaled, flip)))
         return outputs
 
     def postprocess(self, outputs: Outputs, sizes: Sequence[tuple[int, int]]) -> Findings:
@@ -170,7 +168,7 @@ class Pipeline:
         abnormal = labels.get(ABNORMAL)
         if abnormal is not None and self.gate == "hard":
             is_normal = abnormal < self.gate_threshold
-            table, masks = _left_out(table, masks, is_normal)
+            table, masks = select_with_masks(table, masks, ~is_normal[table.images])
             abnormal = np.where(is_normal, 0.0, abnormal)
         if self.is_vinbig or (abnormal is not None and NO_FINDING_CATEGORY not in self.categories):
             table = BoxTable.concatenate([table, no_finding_rows(table, len(sizes), abnormal)])
@@ -180,19 +178,10 @@ class Pipeline:
     def _pneumothorax(self) -> int:
         return next(number for number, name in self.categories.items() if name == FINDINGS[PNEUMOTHORAX])
 
-    def _paired(self, canvases: np.ndarray) -> dict[tuple[int, bool], Any]:
-        """(id of the detector or segmenter, view) → what it finds, of the pairs on one trunk."""
-        found: dict[tuple[int, bool], Any] = {}
-        for pair in self.pairs:
-            scaled = _all_rescaled(canvases, pair.detector.canvas_size)
-            for flip in self._views(pair.flips):
-                found[id(pair.detector), flip], found[id(pair.segmenter), flip] = pair.find(scaled, flip)
-        return found
-
     def _boxes(self, outputs: Outputs, sizes: Sequence[tuple[int, int]]) -> BoxTable:
         tables, sources = [], []
-        for source, (detector, found) in enumerate(outputs.boxes):
-            for image, (boxes, labels, scores) in enumerate(found):
+        for source, (detector, detections) in enumerate(outputs.boxes):
+            for image, (boxes, labels, scores) in enumerate(detections):
                 boxes = Canvas(*sizes[image], detector.canvas_size).to_original(boxes)
                 # In the border around the radiograph there is nothing to find: of such a box no area is left.
                 has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
@@ -212,7 +201,7 @@ class Pipeline:
             return None
         size = max(segmenter.canvas_size for segmenter in self.segmenters)
         views = (
-            np.stack([[_rescaled(each, size) for each in channels] for channels in found]) for found in outputs.masks
+            np.stack([[_rescaled(each, size) for each in channels] for channels in view]) for view in outputs.masks
         )
         total: np.ndarray = functools.reduce(np.add, views)
         # In the steps in which they are kept, so that masks drawn now and thresholds searched later see the same.
@@ -224,30 +213,33 @@ class Pipeline:
         """Connected components of the masks, as rows."""
         gate = labels.get(FINDINGS[PNEUMOTHORAX])
         categories = list(self.segmenters[0].categories)
-        masks: dict[int, dict[str, Any]] = {}
-        tables, n = [], 0
+        parts = []
         for image, channels in enumerate(maps):
             if gate is not None and self.gate == "hard" and gate[image] < self.gate_threshold:
                 continue
             canvas = Canvas(*sizes[image], channels.shape[-1])
-            table, own = mask_findings(channels, canvas, categories, self.triplet, image)
+            table, masks = mask_findings(channels, canvas, categories, self.triplet, image)
             if gate is not None and self.gate == "soft":
                 table = dataclasses.replace(table, scores=table.scores * gate[image])
-            tables.append(table)
-            masks |= {n + row: mask for row, mask in own.items()}
-            n += len(table)
-        return BoxTable.concatenate(tables), masks
+            parts.append((table, masks))
+        return concatenate_with_masks(parts)
 
     def _label_rows(self, labels: dict[str, np.ndarray], sizes: Sequence[tuple[int, int]]) -> BoxTable:
         tables = []
         for category, name in self.categories.items():
             boxes = [(0, 0, width, height) for width, height in sizes]
             tables.append(BoxTable.of(np.arange(len(sizes)), np.full(len(sizes), category), boxes, labels[name]))
-        table = BoxTable.concatenate(tables) if tables else BoxTable.empty()
+        table = BoxTable.concatenate(tables)
         return table.select(np.lexsort((-table.scores, table.images)))
 
-    def _views(self, flips: bool) -> tuple[bool, ...]:
-        return (False, True) if self.flips and flips else (False,)
+    def _views(self, models: Sequence[AnyModel], canvases: np.ndarray) -> Iterator[tuple[AnyModel, bool, np.ndarray]]:
+        """Each model with each view that it is shown, straight or mirrored, and the canvases at its size."""
+        for model in models:
+            scaled = canvases
+            if canvases.shape[-1] != model.canvas_size:
+                scaled = np.stack([_rescaled(canvas, model.canvas_size) for canvas in canvases])
+            for flip in (False, True) if self.flips and model.flips else (False,):
+                yield model, flip, scaled
 
 
 def no_finding_rows(table: BoxTable, n_images: int, abnormal: np.ndarray | None = None) -> BoxTable:
@@ -290,13 +282,13 @@ def load_pipeline(
         if runtime == "onnx":
             from xray.inference.onnx_runtime import load_onnx
 
-            found, own = load_onnx(run, device)
-            pairs += own
+            models_of_run, pairs_of_run = load_onnx(run, device)
+            pairs += pairs_of_run
         elif run.suffix == ".onnx":
             raise InputError(f"{run} is an ONNX file: add --runtime onnx, or give the run directory it was made from")
         else:
-            found = load_run(run, device, prune)
-        for task, model in found:
+            models_of_run = load_run(run, device, prune)
+        for task, model in models_of_run:
             loaded[task].append(model)
             if task != "classification" and model.categories != loaded[task][0].categories:
                 raise InputError(
@@ -346,23 +338,13 @@ def _finds_pneumothorax(detector: LoadedDetector, segmenter: LoadedSegmenter) ->
     return name in detector.categories.values() and list(segmenter.categories.values()) == [name]
 
 
-def _left_out(table: BoxTable, masks: dict[int, Any], images: np.ndarray) -> tuple[BoxTable, dict[int, Any]]:
-    """Without the rows of the images for which `images`, (B,) bool, holds; masks keep their rows."""
-    kept = np.flatnonzero(~images[table.images])
-    return table.select(kept), {number: masks[row] for number, row in enumerate(kept.tolist()) if row in masks}
-
-
 def _label_probabilities(outputs: Outputs) -> dict[str, np.ndarray]:
     """Name of each label → (B,) mean probability over the models and views that know it."""
-    found: dict[str, list[np.ndarray]] = {}
+    columns_of: dict[str, list[np.ndarray]] = {}
     for classifier, probabilities in outputs.labels:
         for label, column in zip(classifier.labels, probabilities.T, strict=True):
-            found.setdefault(label, []).append(column)
-    return {label: np.mean(columns, axis=0) for label, columns in found.items()}
-
-
-def _all_rescaled(canvases: np.ndarray, size: int) -> np.ndarray:
-    return canvases if canvases.shape[-1] == size else np.stack([_rescaled(canvas, size) for canvas in canvases])
+            columns_of.setdefault(label, []).append(column)
+    return {label: np.mean(columns, axis=0) for label, columns in columns_of.items()}
 
 
 def _rescaled(canvas: np.ndarray, size: int) -> np.ndarray:

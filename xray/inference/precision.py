@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from xray.errors import need
 from xray.inference.pipeline import Findings, Pipeline
-from xray.models.device import bfloat16_gain, inference_precision, largest_batch, lower
+from xray.models.device import bfloat16_gain, inference_precision, largest_batch, lower, resolve_device
 from xray.radiographs.decoding import Decoded, Undecodable
 from xray.structures.boxes import BoxTable, box_iou
 
@@ -41,7 +42,7 @@ class Journal(Protocol):
 def choose_precision(
     pipeline: Pipeline, journal: Journal, precision: str, batch_size: int
 ) -> tuple[Pipeline, int, bool]:
-    """Precision and batch size, as far as flags, device or the command gone on with decide; the journal notes them.
+    """Precision and batch size, as far as flags, device or an interrupted command decide; the journal notes them.
 
     precision: "auto", "32", "bf16" or "16". batch_size: 0 chooses.
     Returns the pipeline in that precision, the radiographs of a batch, and whether `choose_precision_by_trial`
@@ -51,11 +52,9 @@ def choose_precision(
     dtype = inference_precision(chosen["precision"], pipeline.device)
     if dtype is not None:
         pipeline = lowered(pipeline, dtype)
-    size, batch_size = pipeline.canvas_size, chosen["batch_size"]
-    if not batch_size and pipeline.device.type == "cuda":
-        batch_size = largest_batch(lambda n: pipeline.forward(np.zeros((n, size, size), dtype=np.uint8)))
+    batch_size = chosen["batch_size"] or default_batch_size(pipeline)
+    if not chosen["batch_size"] and pipeline.device.type == "cuda":
         print(f"precision {NAMES[pipeline.precision]}, batches of {batch_size} radiographs", file=sys.stderr)
-    batch_size = batch_size or CPU_BATCH
     if dtype is not None:
         journal.settle({"precision": NAMES[dtype], "batch_size": batch_size})
     return pipeline, batch_size, dtype is None
@@ -72,6 +71,29 @@ def choose_precision_by_trial(
         print(why, file=sys.stderr)
     journal.settle({"precision": NAMES[pipeline.precision], "batch_size": batch_size})
     return pipeline
+
+
+def default_batch_size(pipeline: Pipeline) -> int:
+    """Radiographs of a batch: as many as a GPU's memory allows, 2 on a CPU."""
+    size = pipeline.canvas_size
+    if pipeline.device.type != "cuda":
+        return CPU_BATCH
+    return largest_batch(lambda n: pipeline.forward(np.zeros((n, size, size), dtype=np.uint8)))
+
+
+def place_of(options: Any) -> tuple[torch.device, torch.dtype | None]:
+    """Where models run and in what precision, None where a trial is to choose it.
+
+    options: with device, precision and runtime, as `check_options` takes them.
+    Raises InputError for what this machine, or this installation, cannot do.
+    """
+    if options.runtime == "onnx":
+        need("--runtime onnx", "export", "onnx", "onnxruntime")
+        from xray.inference.onnx_runtime import onnx_device
+
+        return onnx_device(options.device), torch.float32
+    device = resolve_device(options.device)
+    return device, inference_precision(options.precision, device)
 
 
 def lowered(pipeline: Pipeline, dtype: torch.dtype) -> Pipeline:
@@ -93,15 +115,15 @@ def faster_precision(
     if gain < WORTH_A_COPY:
         return pipeline, f"precision 32: a convolution in bfloat16 takes {1 / gain:.1f} times as long on this processor"
     other = lowered(copy.deepcopy(pipeline), torch.bfloat16)
-    found, times = [], []
+    findings, seconds = [], []
     for candidate in (pipeline, other):
         candidate.forward(canvases[:1])  # the first time, weights are prepared
         start = time.perf_counter()
-        found.append(candidate.find(canvases, sizes))
-        times.append(time.perf_counter() - start)
-    if difference := disagreement(found[0], found[1], len(sizes)):
+        findings.append(candidate.find(canvases, sizes))
+        seconds.append(time.perf_counter() - start)
+    if difference := disagreement(findings[0], findings[1], len(sizes)):
         return pipeline, f"precision 32: in bfloat16, {difference}"
-    ratio = times[0] / times[1]
+    ratio = seconds[0] / seconds[1]
     if ratio <= 1:
         return pipeline, f"precision 32: bfloat16 agrees, but takes {1 / ratio:.1f} times as long"
     return other, f"precision bf16: it agrees with 32 on the first {len(sizes)} radiographs and is {ratio:.1f} × faster"
@@ -110,10 +132,9 @@ def faster_precision(
 def disagreement(exact: Findings, rough: Findings, n_images: int) -> str:
     """Where two findings of the same radiographs differ by more than is tolerable, in words; empty where nowhere."""
     for image in range(n_images):
-        one, other = (found.table.select(found.table.images == image) for found in (exact, rough))
-        for mine, theirs in ((one, other), (other, one)):
-            if reason := _unmatched(mine, theirs):
-                return f"{reason} of radiograph {image + 1}"
+        one, other = (findings.table.select(findings.table.images == image) for findings in (exact, rough))
+        if reason := _unmatched(one, other) or _unmatched(other, one):
+            return f"{reason} of radiograph {image + 1}"
     if exact.maps is not None and (difference := float(np.abs(exact.maps - rough.maps).mean())) >= MOST_DIFFERENCE:
         return f"masks' probabilities differ by {difference:.3f} on average"
     for label, column in exact.labels.items():
@@ -122,11 +143,11 @@ def disagreement(exact: Findings, rough: Findings, n_images: int) -> str:
     return ""
 
 
-def _unmatched(mine: BoxTable, theirs: BoxTable) -> str:
-    overlaps = box_iou(mine.boxes, theirs.boxes)
-    same = (mine.labels[:, None] == theirs.labels) & (overlaps > LEAST_IOU)
-    differences = np.where(same, np.abs(mine.scores[:, None] - theirs.scores), np.inf).min(axis=1, initial=np.inf)
-    sure = mine.scores >= SURE
+def _unmatched(table: BoxTable, other: BoxTable) -> str:
+    overlaps = box_iou(table.boxes, other.boxes)
+    same = (table.labels[:, None] == other.labels) & (overlaps > LEAST_IOU)
+    differences = np.where(same, np.abs(table.scores[:, None] - other.scores), np.inf).min(axis=1, initial=np.inf)
+    sure = table.scores >= SURE
     if np.isinf(differences[sure]).any():
         return "a box is not found again"
     if (differences[sure] >= MOST_DIFFERENCE).any():

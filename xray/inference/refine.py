@@ -91,15 +91,18 @@ def refine(
     Returns the table, its rows in the same order and the boxes of unmatched components behind them, and row → COCO RLE
     of the component followed.
     """
-    mine = np.flatnonzero(table.labels == category)
-    followed = _follow(table.select(mine), components, masks, [setting.dilation])[setting.dilation]
-    applied, alone = _apply(table.select(mine), components, followed, setting)
+    rows = np.flatnonzero(table.labels == category)
+    followed = _follow(table.select(rows), components, masks, [setting.dilation])[setting.dilation]
+    applied, alone = _apply(table.select(rows), components, followed, setting)
     boxes, scores = table.boxes.copy(), table.scores.copy()
-    boxes[mine], scores[mine] = applied.boxes, applied.scores
+    boxes[rows], scores[rows] = applied.boxes, applied.scores
     added = _boxes_of(components, alone, setting, category)
-    attached = {row: masks[k] for row, k in zip(mine.tolist(), followed.component.tolist(), strict=True) if k in masks}
-    attached |= {len(table) + n: masks[k] for n, k in enumerate(alone.tolist()) if k in masks}
-    return BoxTable.concatenate([BoxTable(table.images, table.labels, boxes, scores), added]), attached
+    # Of each row its component: those of the boxes, then those of the boxes that are added.
+    sources = zip(
+        [*rows.tolist(), *range(len(table), len(table) + len(alone))], [*followed.component, *alone], strict=True
+    )
+    attached = {row: masks[int(component)] for row, component in sources if int(component) in masks}
+    return BoxTable.concatenate([dataclasses.replace(table, boxes=boxes, scores=scores), added]), attached
 
 
 def fit_refinement(
@@ -116,11 +119,9 @@ def fit_refinement(
     Returns (setting, AP without refinement, AP with it); both are NaN where the truth has no box of the category. Of
     equal settings (see INDIFFERENT) the earliest wins: with GRID, the least change.
     """
-    truth = truth.select(truth.labels == category)
-    table = table.select(table.labels == category)
-    followed = _follow(table, components, masks or {}, {setting.dilation for setting in settings})
-    best = _best(truth, table, components, followed, settings, category)
-    return best, _ap(truth, table), _ap(truth, _refined(table, components, followed, best, category))
+    case = _case((truth, table, components), masks or {}, settings, category)
+    best = case.best(settings)
+    return best, case.ap(), case.ap(best)
 
 
 def cross_validate(
@@ -139,15 +140,10 @@ def cross_validate(
 
     patients: (n_images,) int, image → its patient's number. The other arguments are those of `fit_refinement`.
     """
-    truth = truth.select(truth.labels == category)
-    table = table.select(table.labels == category)
-    followed = _follow(table, components, masks, {setting.dilation for setting in settings})
-    half = _halves(np.asarray(patients, dtype=np.int64), truth.images)
-    parts = [_part(truth, table, components, followed, half == side) for side in (0, 1)]
-    scored = []
-    for fitted, held in (parts, parts[::-1]):
-        best = _best(*fitted, settings, category)
-        scored.append((_ap(*held[:2]), _ap(held[0], _refined(*held[1:], best, category))))
+    case = _case((truth, table, components), masks, settings, category)
+    half = _halves(np.asarray(patients, dtype=np.int64), case.truth.images)
+    parts = [case.part(half == side) for side in (0, 1)]
+    scored = [(held_out.ap(), held_out.ap(fitted.best(settings))) for fitted, held_out in (parts, parts[::-1])]
     before, after = np.mean(scored, axis=0).tolist()
     return before, after
 
@@ -162,37 +158,68 @@ def _halves(patients: np.ndarray, with_finding: np.ndarray) -> np.ndarray:
     return half[patients]
 
 
-def _best(
-    truth: BoxTable,
-    table: BoxTable,
-    components: BoxTable,
-    followed: dict[float, _Followed],
-    settings: Sequence[Refinement],
-    category: int,
-) -> Refinement:
-    # Most boxes follow nothing and find nothing, whatever the setting: how many stand above a hit is all they decide.
-    relevant = match_boxes(truth, table).iou > IOU_THRESHOLD
-    for of_dilation in followed.values():
-        relevant |= of_dilation.component >= 0
-    few, others = table.select(relevant), np.sort(table.scores[~relevant])
-    of_few = {dilation: _Followed(own.component[relevant], own.share[relevant]) for dilation, own in followed.items()}
-    scored = np.array(
-        [
-            _ap(truth, _refined(few, components, of_few, setting, category), others * (1 - setting.penalty))
-            for setting in settings
-        ]
-    )
-    return settings[int(np.argmax(scored >= scored.max() - INDIFFERENT / max(len(truth), 1)))]
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """Boxes of one category with their truth, the components beside them, and dilation → what each box follows."""
+
+    truth: BoxTable
+    table: BoxTable
+    components: BoxTable
+    followed: dict[float, _Followed]
+    category: int
+
+    def refined(self, setting: Refinement) -> BoxTable:
+        applied, alone = _apply(self.table, self.components, self.followed[setting.dilation], setting)
+        return BoxTable.concatenate([applied, _boxes_of(self.components, alone, setting, self.category)])
+
+    def ap(self, setting: Refinement | None = None, others: np.ndarray | None = None) -> float:
+        """Average precision of the boxes as they are, or refined.
+
+        others: ascending scores of further boxes that hit nothing; they win against equal scores.
+        """
+        table = self.table if setting is None else self.refined(setting)
+        matches = match_boxes(self.truth, table)
+        is_true = matches.is_true[matches.order]
+        if others is not None and is_true.any():
+            place = np.flatnonzero(is_true)
+            place += len(others) - np.searchsorted(others, table.scores[matches.order][is_true])
+            is_true = np.zeros(place[-1] + 1, dtype=bool)
+            is_true[place] = True
+        return average_precision(is_true, len(self.truth))
+
+    def best(self, settings: Sequence[Refinement]) -> Refinement:
+        # Most boxes follow nothing and find nothing, whatever the setting: how many stand above a hit is all they
+        # decide.
+        relevant = match_boxes(self.truth, self.table).iou > IOU_THRESHOLD
+        for of_dilation in self.followed.values():
+            relevant |= of_dilation.component >= 0
+        others, few = np.sort(self.table.scores[~relevant]), self.select(relevant)
+        scored = np.array([few.ap(setting, others * (1 - setting.penalty)) for setting in settings])
+        return settings[int(np.argmax(scored >= scored.max() - INDIFFERENT / max(len(self.truth), 1)))]
+
+    def select(self, rows: np.ndarray) -> "_Case":
+        """The same with those boxes alone for which `rows`, (n,) bool, holds."""
+        followed = {key: _Followed(each.component[rows], each.share[rows]) for key, each in self.followed.items()}
+        return dataclasses.replace(self, table=self.table.select(rows), followed=followed)
+
+    def part(self, wanted: np.ndarray) -> "_Case":
+        """What belongs to the images for which `wanted`, (n_images,) bool, holds."""
+        case, is_in = self.select(wanted[self.table.images]), wanted[self.components.images]
+        place = np.append(np.cumsum(is_in) - 1, -1)  # of a component among those inside; its last entry is for none, -1
+        return dataclasses.replace(
+            case,
+            truth=self.truth.select(wanted[self.truth.images]),
+            components=self.components.select(is_in),
+            followed={key: _Followed(place[each.component], each.share) for key, each in case.followed.items()},
+        )
 
 
-def _part(
-    truth: BoxTable, table: BoxTable, components: BoxTable, followed: dict[float, _Followed], wanted: np.ndarray
-) -> tuple[BoxTable, BoxTable, BoxTable, dict[float, _Followed]]:
-    """What belongs to the images for which `wanted`, (n_images,) bool, holds."""
-    rows, kept = wanted[table.images], wanted[components.images]
-    place = np.append(np.cumsum(kept) - 1, -1)  # of a component among those kept; its last entry is for none, -1
-    own = {dilation: _Followed(place[each.component[rows]], each.share[rows]) for dilation, each in followed.items()}
-    return truth.select(wanted[truth.images]), table.select(rows), components.select(kept), own
+def _case(tables: Sequence[BoxTable], masks: Mapping[int, Any], settings: Sequence[Refinement], category: int) -> _Case:
+    """tables: the truth, boxes, and components, of all categories."""
+    truth, table = (part.select(part.labels == category) for part in tables[:2])
+    components = tables[2]
+    followed = _follow(table, components, masks, {setting.dilation for setting in settings})
+    return _Case(truth, table, components, followed, category)
 
 
 def _follow(
@@ -217,12 +244,11 @@ def _follow(
     followed = {}
     for n, dilation in enumerate(dilations):
         row, share = np.full(len(boxes), -1), np.zeros(len(boxes))
-        seen = np.flatnonzero(inside[n] > 0)
-        # The best comes last and stays. Between components that both lie inside, the one that fills more of the box is
-        # meant, and of equals the surer one.
-        seen = seen[np.lexsort((components.scores[component[seen]], iou[n, seen], box[seen]))]
-        last = seen[np.append(np.diff(box[seen]) > 0, True)] if len(seen) else seen
-        row[box[last]], share[box[last]] = component[last], inside[n, last]
+        pairs = np.flatnonzero(inside[n] > 0)
+        # The best of a box comes last, and the last value of an entry stays. Between components that both lie inside,
+        # the one that fills more of the box is meant, and of equals the surer one.
+        pairs = pairs[np.lexsort((components.scores[component[pairs]], iou[n, pairs], box[pairs]))]
+        row[box[pairs]], share[box[pairs]] = component[pairs], inside[n, pairs]
         followed[dilation] = _Followed(row, share)
     return followed
 
@@ -238,35 +264,15 @@ def _apply(
     moved[following] += setting.shift * evidence[:, None] * (components.boxes[component] - moved[following])
     scores = boxes.scores * (1 - setting.penalty)
     scores[following] += boxes.scores[following] * setting.penalty * evidence
-    claim = np.zeros(len(components))
-    np.maximum.at(claim, component, scores[following] * share)
-    return dataclasses.replace(boxes, boxes=moved, scores=scores), np.flatnonzero(
-        claim < setting.unmatched * components.scores
-    )
-
-
-def _refined(
-    table: BoxTable, components: BoxTable, followed: dict[float, _Followed], setting: Refinement, category: int
-) -> BoxTable:
-    applied, alone = _apply(table, components, followed[setting.dilation], setting)
-    return BoxTable.concatenate([applied, _boxes_of(components, alone, setting, category)])
+    best_score = np.zeros(len(components))  # of the boxes that follow each component
+    np.maximum.at(best_score, component, scores[following] * share)
+    alone = np.flatnonzero(best_score < setting.unmatched * components.scores)
+    return dataclasses.replace(boxes, boxes=moved, scores=scores), alone
 
 
 def _boxes_of(components: BoxTable, alone: np.ndarray, setting: Refinement, category: int) -> BoxTable:
     scores = components.scores[alone] * setting.unmatched
     return BoxTable.of(components.images[alone], np.full(len(alone), category), components.boxes[alone], scores)
-
-
-def _ap(truth: BoxTable, table: BoxTable, others: np.ndarray | None = None) -> float:
-    """Average precision. others: ascending scores of further boxes that hit nothing; they win against equal scores."""
-    matches = match_boxes(truth, table)
-    is_true = matches.is_true[matches.order]
-    if others is not None and is_true.any():
-        place = np.flatnonzero(is_true)
-        place += len(others) - np.searchsorted(others, table.scores[matches.order][is_true])
-        is_true = np.zeros(place[-1] + 1, dtype=bool)
-        is_true[place] = True
-    return average_precision(is_true, len(truth))
 
 
 def _pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNetV2, ResNet
-from torchvision.models._utils import IntermediateLayerGetter
 
 from xray.errors import InputError
 from xray.inference.loaded import as_described, build_network
@@ -33,7 +32,7 @@ TRUNK, ENCODER = "detector.backbone.body.", "segmenter.encoder."
 class DetectorWithMask(nn.Module):
     """A detector and a segmenter whose encoder is the detector's trunk, for inference.
 
-    Raises ValueError unless `same_trunk` holds.
+    Raises ValueError where there is a `trunk_difference`.
     """
 
     def __init__(self, detector: Detector, segmenter: Segmenter) -> None:
@@ -52,25 +51,27 @@ class DetectorWithMask(nn.Module):
         size = images.shape[-1]
         if not shares_canvas(self.segmenter, size):
             raise ValueError(f"canvases of {size} pixels: the segmenter pads them, and would see another border")
-        features = trunk_features(self.detector.backbone.body, self.segmenter.normalise(images))
-        names = self.detector.backbone.body.return_layers.values()
-        detections = self.detector.detect(OrderedDict(zip(names, features[2:], strict=True)), images)
-        logits = self.segmenter.decode(features[: self.segmenter.depth + 1], size, size)
-        assert isinstance(logits, Tensor)
-        return detections, logits
+        features, logits = trunk_and_logits(self.detector, self.segmenter, images)
+        return self.detector.detect(features, images), logits
 
 
-def trunk_features(trunk: IntermediateLayerGetter, pixels: Tensor) -> list[Tensor]:
-    """What the stages of a detector's trunk (`backbone.body`) give, at strides 1 (the pixels), 2, 4, 8, 16 and 32.
+def trunk_and_logits(
+    detector: Detector, segmenter: Segmenter, images: Tensor
+) -> tuple[OrderedDict[str, Tensor], Tensor]:
+    """One pass of a detector's trunk: (name → features at strides 4, 8, 16 and 32; the segmenter's logits).
 
-    pixels: (B, 3, S, S) float32, normalised.
+    images: (B, 1, S, S) uint8 canvases. Logits: (B, K, S, S) float32.
     """
-    features = [pixels]
+    trunk, size = detector.backbone.body, images.shape[-1]
+    pixels = segmenter.normalise(images)
+    features = [pixels]  # at strides 1, 2, 4, 8, 16 and 32
     for name, stage in trunk.items():
         pixels = stage(pixels)
         if name in STRIDE_2 or name in trunk.return_layers:
             features.append(pixels)
-    return features
+    logits = segmenter.decode(features[: segmenter.depth + 1], size, size)
+    assert isinstance(logits, Tensor)
+    return OrderedDict(zip(trunk.return_layers.values(), features[2:], strict=True)), logits
 
 
 def shares_canvas(segmenter: Segmenter, size: int) -> bool:
@@ -79,13 +80,8 @@ def shares_canvas(segmenter: Segmenter, size: int) -> bool:
     return size % multiple == 0 and size >= 2 * multiple
 
 
-def same_trunk(detector: Detector, segmenter: Segmenter) -> bool:
-    """Whether one pass of the detector's trunk gives the segmenter's features: all numbers of both are equal."""
-    return not trunk_difference(detector, segmenter)
-
-
 def trunk_difference(detector: Detector, segmenter: Segmenter) -> str:
-    """What keeps the two from sharing a trunk, in words; empty where nothing does.
+    """What keeps the two from sharing a trunk, in words; empty where one pass of it gives the features of both.
 
     Frozen and ordinary batch norm count as equal, since they are in inference. A shallow encoder, or one cut by
     pruning, is compared in the stages that it has.
@@ -130,11 +126,9 @@ def join_runs(first: Path, second: Path) -> tuple[dict[str, Any], dict[str, Tens
     detection_run, detection, detector_state = runs["detection"]
     segmentation_run, segmentation, segmenter_state = runs["segmentation"]
     with as_described(detection_run):
-        detector = _build(detection, Detector)
-        detector.load_state_dict(detector_state)
+        detector = _build(detection, Detector, detector_state)
     with as_described(segmentation_run):
-        segmenter = _build(segmentation, Segmenter)
-        segmenter.load_state_dict(segmenter_state)
+        segmenter = _build(segmentation, Segmenter, segmenter_state)
     sizes = detection["canvas_size"], segmentation["canvas_size"]
     if sizes[0] != sizes[1] or not shares_canvas(segmenter, sizes[0]):
         raise InputError(
@@ -162,20 +156,25 @@ def load_detector_with_mask(run: Path) -> tuple[Detector, dict[str, Any], Segmen
     description, state = load_deployed(run)
     with as_described(run):
         detection, segmentation = description["detection"], description["segmentation"]
-        detector, segmenter = _build(detection, Detector), _build(segmentation, Segmenter)
-        trunk = {name.removeprefix(TRUNK): value for name, value in state.items() if name.startswith(TRUNK)}
+        detector = _build(detection, Detector, _part(state, "detector."))
+        segmenter, trunk = _build(segmentation, Segmenter), _part(state, TRUNK)
         for name, value in segmenter.encoder.state_dict().items():
             # Frozen norms do not count batches.
             counts = name.endswith("num_batches_tracked")
             state[ENCODER + name] = value if counts else trunk[name.removeprefix("features.")]
-        for prefix, model in (("detector.", detector), ("segmenter.", segmenter)):
-            own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            model.load_state_dict(own)
+        segmenter.load_state_dict(_part(state, "segmenter."))
     return detector.eval(), detection, segmenter.eval(), segmentation
 
 
-def _build(description: dict[str, Any], kind: type[Network]) -> Network:
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _build(description: dict[str, Any], kind: type[Network], state: dict[str, Tensor] | None = None) -> Network:
     network = build_network(description)
     if not isinstance(network, kind):
         raise ValueError(f"its {kind.__name__.lower()} is a model of the task {description['task']}")
+    if state is not None:
+        network.load_state_dict(state)
     return network

@@ -69,7 +69,7 @@ def radiographs(
 ) -> Generator[Item, None, None]:
     """As `Inputs.canvases`; with `pixels`, files are decoded once for both and give a DecodedWhole."""
     if inputs.store is not None:
-        # A row is read when it is first looked at: here, in the thread that reads ahead.
+        # The copy reads a row's pixels in the thread that reads ahead.
         items = inputs.canvases(size, 0, timeout)
         rows = (dataclasses.replace(item, canvas=item.canvas.copy()) for item in items if isinstance(item, Decoded))
         yield from ahead(rows, 64)
@@ -83,8 +83,8 @@ def radiographs(
 def consecutive(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` radiographs in a row, decoded or not, the last one fewer.
 
-    What stands together, on which the last bits of a result may depend, so depends on the places of radiographs alone:
-    not on which files can be read, nor on where a command went on, nor on which node of a cluster looks at them.
+    The last bits of a result may depend on which radiographs share a batch. Here that depends on their positions alone:
+    not on which files can be read, on where a command resumed, or on the node of a cluster that takes them.
     """
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):

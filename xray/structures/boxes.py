@@ -5,9 +5,9 @@ Python loop.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -74,6 +74,24 @@ class BoxTable:
         images = self.images[order]
         starts = np.searchsorted(images, images)
         return self.select(order[np.arange(len(order)) - starts < limit])
+
+
+def select_with_masks(table: BoxTable, masks: Mapping[int, Any], rows: np.ndarray) -> tuple[BoxTable, dict[int, Any]]:
+    """The rows given by a boolean mask or by indices, and row → mask under their new numbers."""
+    rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+    return table.select(rows), {number: masks[row] for number, row in enumerate(rows.tolist()) if row in masks}
+
+
+def concatenate_with_masks(parts: Iterable[tuple[BoxTable, Mapping[int, Any]]]) -> tuple[BoxTable, dict[int, Any]]:
+    """The rows of all tables, in order, and row → mask under their new numbers."""
+    tables: list[BoxTable] = []
+    masks: dict[int, Any] = {}
+    n_rows = 0
+    for table, masks_of_part in parts:
+        masks |= {n_rows + row: mask for row, mask in masks_of_part.items()}
+        n_rows += len(table)
+        tables.append(table)
+    return BoxTable.concatenate(tables), masks
 
 
 def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:

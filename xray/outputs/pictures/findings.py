@@ -8,7 +8,7 @@ import numpy as np
 
 from xray.findings import NO_FINDING_NAME, colour_of
 from xray.outputs.pictures.overlays import Region, draw_overlay, draw_side_by_side, marks_of
-from xray.structures.boxes import BoxTable
+from xray.structures.boxes import BoxTable, select_with_masks
 from xray.structures.masks import decode_mask
 
 CERTAINTY = ((0.9, "consistent with"), (0.625, "probable"), (0.375, "possible"), (0.1, "less likely"))
@@ -89,5 +89,4 @@ def draw_with_truth(truth: np.ndarray, found: np.ndarray, shown: BoxTable, words
 
 def rows_of(table: BoxTable, masks: Mapping[int, Any], image: int) -> tuple[BoxTable, dict[int, Any]]:
     """The rows of one image, and their masks by the row's new number."""
-    rows = np.flatnonzero(table.images == image)
-    return table.select(rows), {number: masks[row] for number, row in enumerate(rows.tolist()) if row in masks}
+    return select_with_masks(table, masks, table.images == image)

@@ -1,0 +1,31 @@
+"""The flags that say how models are run, checked without importing torch: those of commands, and of the API."""
+
+import re
+from typing import Any
+
+from xray.flags import check_range, require
+
+CHOICES = {"gate": ("soft", "hard"), "precision": ("auto", "32", "bf16", "16"), "runtime": ("torch", "onnx")}
+
+
+def check_options(options: Any) -> None:
+    """Raises FlagError for the first value that is out of range, or does not go with another.
+
+    options: has device, gate, gate_threshold, triplet, prune, precision, batch_size and runtime, as `xray infer` does.
+    """
+    for name, choices in CHOICES.items():
+        require(getattr(options, name) in choices, name, getattr(options, name), " or ".join(choices))
+    device = re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", str(options.device))
+    require(device is not None, "device", repr(options.device), "auto, cpu or cuda")
+    check_range(options, gate_threshold=(0, 1), prune=(0, 4), batch_size=(0, 4096))
+    if options.gate == "soft":
+        require(
+            options.gate_threshold is None, "gate-threshold", options.gate_threshold, "left out, or with --gate hard"
+        )
+    if options.runtime == "onnx":
+        for name, wanted in (("precision", ("auto", "32")), ("prune", (0,))):
+            value, words = getattr(options, name), " or ".join(map(str, wanted))
+            require(value in wanted, name, value, f"{words} with --runtime onnx: the file has its own")
+    triplet = options.triplet or (0.0, 0.0, 0.0)
+    fits = len(triplet) == 3 and all(0 <= value <= 1 for value in triplet) and triplet[2] <= triplet[0]
+    require(fits, "triplet", " ".join(map(str, triplet)), "three numbers in [0, 1], MIN_AREA a share, BOTTOM up to TOP")
