@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -16,17 +17,15 @@ from pydicom.dataset import Dataset
 from xray.api.radiographs import Given, given
 from xray.api.results import Finder, Result, Results
 from xray.datasets.store import Store
-from xray.errors import InputError, need
+from xray.errors import FlagError, InputError
+from xray.inference.options import check_options
 from xray.inference.pipeline import Pipeline, load_pipeline
-from xray.inference.precision import CPU_BATCH, lowered
+from xray.inference.precision import default_batch_size, lowered, place_of
 from xray.inference.streaming import Batch, consecutive, run
-from xray.models.device import inference_precision, largest_batch, resolve_device
 from xray.outputs.pictures.findings import rows_of
 from xray.radiographs.decoding import Undecodable
 from xray.storage.addresses import is_remote
 from xray.structures.triplet import Triplet
-
-MOST_IN_A_BATCH = 4096
 
 
 def load(
@@ -60,23 +59,23 @@ def load(
 
     Raises InputError for what is no run, models that do not fit together, and values out of range.
     """
+    options = SimpleNamespace(
+        device=device, gate=gate, gate_threshold=gate_threshold, triplet=triplet, prune=prune, precision=precision,
+        batch_size=batch_size, runtime=runtime,
+    )  # fmt: skip
     paths = _checked_runs(runs)
-    _check(device, gate, gate_threshold, triplet, prune, precision, batch_size, runtime)
-    if runtime == "onnx":
-        need('runtime="onnx"', "export", "onnx", "onnxruntime")
-        from xray.inference.onnx_runtime import onnx_device
-
-        place = onnx_device(device)
-        dtype: torch.dtype = torch.float32
-    else:
-        place = resolve_device(device)
-        dtype = inference_precision(precision, place) or torch.float32
+    try:
+        check_options(options)
+    except FlagError as error:
+        # Arguments are flags without dashes.
+        raise InputError(re.sub(r"--([a-z-]+)", lambda flag: flag[1].replace("-", "_"), str(error))) from None
+    place, dtype = place_of(options)
     chosen = Triplet(*triplet) if triplet else None
     with warnings.catch_warnings():
         # Of tqdm, which a library imports: in a notebook without ipywidgets. No bar is to be shown.
         warnings.filterwarnings("ignore", message="IProgress not found")
         pipeline = load_pipeline(paths, place, tta, gate, gate_threshold, chosen, prune, runtime)
-    return Model(lowered(pipeline, dtype), paths, batch_size)
+    return Model(lowered(pipeline, dtype or torch.float32), paths, batch_size)
 
 
 class Model:
@@ -120,17 +119,6 @@ class Model:
         }
         models = ", ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in counts.items() if n)
         return f"<xray.Model: {models} on {self.device}, {len(pipeline.categories)} categories>"
-
-    @overload
-    def __call__(self, x: np.ndarray | Dataset, **options: Any) -> Result: ...
-    @overload
-    def __call__(self, x: str | os.PathLike[str], **options: Any) -> Any: ...
-    @overload
-    def __call__(self, x: list[Any] | tuple[Any, ...] | Store, **options: Any) -> Results: ...
-    def __call__(self, x: Any, **options: Any) -> Result | Results:
-        """`predict`."""
-        found: Result | Results = self.predict(x, **options)
-        return found
 
     @overload
     def predict(
@@ -185,44 +173,38 @@ class Model:
             raise InputError(next(iter(failures.values())))
         return results[0]
 
+    __call__ = predict
+
     def _find(self, radiographs: Given, maps: bool) -> tuple[list[Result], dict[str, str]]:
         results: list[Result] = []
         failures: dict[str, str] = {}
 
         def write(batch: Batch) -> None:
-            found = batch.findings
+            findings = batch.findings
+            steps = np.rint(findings.maps * 255).astype(np.uint8) if maps and findings.maps is not None else None
             for number, item in enumerate(batch.decoded):
-                table, masks = rows_of(found.table, found.masks, number)
-                kept = np.rint(found.maps[number] * 255).astype(np.uint8) if maps and found.maps is not None else None
+                table, masks = rows_of(findings.table, findings.masks, number)
                 results.append(
                     Result(
                         id=radiographs.ids[item.index],
                         size=(item.width, item.height),
                         rows=table,
                         segmentations=masks,
-                        classified={label: float(column[number]) for label, column in found.labels.items()},
+                        classified={label: float(column[number]) for label, column in findings.labels.items()},
                         finder=self._finder,
                         origin=radiographs.origin(item),
                         warnings=(*radiographs.warnings[item.index], *item.warnings),
-                        maps=kept,
+                        maps=None if steps is None else steps[number].copy(),
                     )
                 )
-            for failed in batch.items:
-                if isinstance(failed, Undecodable):
-                    failures[radiographs.names[failed.index]] = failed.reason
+            failures.update({radiographs.names[i.index]: i.reason for i in batch.items if isinstance(i, Undecodable)})
 
         with self._lock:
-            size = 1 if radiographs.is_single else self._choose_batch_size()
+            if not (self._batch_size or radiographs.is_single):
+                self._batch_size = default_batch_size(self._pipeline)
+            size = 1 if radiographs.is_single else self._batch_size
             run(self._pipeline, consecutive(radiographs.decode(self.canvas_size), size), write)
         return results, failures
-
-    def _choose_batch_size(self) -> int:
-        if not self._batch_size:
-            self._batch_size = largest_batch(self._try_batch) if self.device.type == "cuda" else CPU_BATCH
-        return self._batch_size
-
-    def _try_batch(self, n: int) -> None:
-        self._pipeline.forward(np.zeros((n, self.canvas_size, self.canvas_size), dtype=np.uint8))
 
 
 def _checked_runs(runs: Sequence[Any]) -> list[Path]:
@@ -234,32 +216,3 @@ def _checked_runs(runs: Sequence[Any]) -> list[Path]:
         if is_remote(os.fspath(given_run)):
             raise InputError(f"{given_run} is an address: the commands read those, the API reads paths; copy it first")
     return [Path(given_run) for given_run in runs]
-
-
-def _check(
-    device: Any, gate: Any, gate_threshold: Any, triplet: Any, prune: Any, precision: Any, batch_size: Any, runtime: Any
-) -> None:
-    """Raises InputError for a value out of range."""
-    for name, value, choices in (
-        ("gate", gate, ("soft", "hard")),
-        ("precision", precision, ("auto", "32", "bf16", "16")),
-        ("runtime", runtime, ("torch", "onnx")),
-    ):
-        if value not in choices:
-            raise InputError(f"{name} is {value!r}: use one of {', '.join(choices)}")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", str(device)):
-        raise InputError(f"device is {device!r}: use auto, cpu or cuda")
-    if gate_threshold is not None and gate == "soft":
-        raise InputError('gate_threshold is for gate="hard": add that, or leave the threshold out')
-    if gate_threshold is not None and not 0 <= gate_threshold <= 1:
-        raise InputError(f"gate_threshold is {gate_threshold}: it must lie between 0 and 1")
-    if triplet is not None and not (
-        len(triplet) == 3 and all(0 <= value <= 1 for value in triplet) and triplet[2] <= triplet[0]
-    ):
-        raise InputError(f"triplet is {triplet}: give top, least area and bottom in [0, 1], bottom up to top")
-    if not 0 <= prune <= 4:
-        raise InputError(f"prune is {prune}: give a level from 1 to 4, or 0")
-    if not 0 <= batch_size <= MOST_IN_A_BATCH:
-        raise InputError(f"batch_size is {batch_size}: it must lie between 0 and {MOST_IN_A_BATCH}")
-    if runtime == "onnx" and (precision not in ("auto", "32") or prune):
-        raise InputError('precision and prune are not for runtime="onnx": what is in the file has been settled')

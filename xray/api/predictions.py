@@ -1,7 +1,7 @@
 """Predictions of models, from files or results in memory: scored against a dataset, and fused."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,8 +45,8 @@ def evaluate(
         raise InputError(f"resamples is {resamples}: it must be 0 or more")
     store = _store_of(dataset)
     maps = read_maps(Path(predictions).parent) if isinstance(predictions, (str, os.PathLike)) else None
-    found = _predictions_of(predictions, store)
-    return plain_numbers(score(store, found, maps, split, fold, n_resamples=resamples, threshold=threshold).metrics)
+    scored = _predictions_of(predictions, store)
+    return plain_numbers(score(store, scored, maps, split, fold, n_resamples=resamples, threshold=threshold).metrics)
 
 
 def fuse(
@@ -77,11 +77,23 @@ def fuse(
     store = None if dataset is None else _store_of(dataset)
     models = [_predictions_of(one, store) for one in predictions]
     categories: dict[int, str] = {} if store is None else dict(store.categories)
-    for one, model in zip(predictions, models, strict=True):
-        _add_categories(categories, _categories_of(one, model))
-    fused = fuse_predictions(models, weights, iou, skip, method, score)
-    known = {result.id: result for one in predictions for result in _results_in(one)}
-    return results_of(fused, categories, known)
+    known: dict[str, Result] = {}
+    for given, model in zip(predictions, models, strict=True):
+        results = _results_in(given)
+        known |= {result.id: result for result in results}
+        for number, name in [*model.names.items(), *(pair for one in results for pair in one.categories.items())]:
+            if categories.setdefault(number, name) != name:
+                raise InputError(
+                    f"category {number} is {categories[number]} to one model and {name} to another: models that are "
+                    "fused must agree on them"
+                )
+    return results_of(fuse_predictions(models, weights, iou, skip, method, score), categories, known)
+
+
+def _results_in(given: Any) -> list[Result]:
+    if isinstance(given, Result):
+        return [given]
+    return [] if isinstance(given, (str, os.PathLike, Predictions)) else list(given)
 
 
 def _store_of(dataset: Any) -> Store:
@@ -95,35 +107,11 @@ def _predictions_of(given: Any, store: Store | None) -> Predictions:
         path = Path(given)
         if store is not None:
             return read_any_predictions(path, store)
-        found = read_predictions(path) if path.suffix.lower() != ".csv" else None
-        if found is None or not all(isinstance(name, str) for name in found.image_ids):
+        predictions = read_predictions(path) if path.suffix.lower() != ".csv" else None
+        if predictions is None or not all(isinstance(name, str) for name in predictions.image_ids):
             raise InputError(f"the ids in {path.name} are those of a dataset: give that, too, as dataset=")
-        return found
-    if isinstance(given, Result):
-        return Results([given]).to_predictions()
-    results = list(given)
+        return predictions
+    results = _results_in(given)
     if not all(isinstance(result, Result) for result in results):
         raise InputError("predictions are none: give a file, or what a model returned")
     return Results(results).to_predictions()
-
-
-def _results_in(given: Any) -> list[Result]:
-    if isinstance(given, Result):
-        return [given]
-    return [] if isinstance(given, (str, os.PathLike, Predictions)) else list(given)
-
-
-def _categories_of(given: Any, predictions: Predictions) -> dict[int, str]:
-    names = dict(predictions.names)
-    for result in _results_in(given):
-        names |= result.finder.categories
-    return names
-
-
-def _add_categories(categories: dict[int, str], own: Mapping[int, str]) -> None:
-    for number, name in own.items():
-        if categories.setdefault(number, name) != name:
-            raise InputError(
-                f"category {number} is {categories[number]} to one model and {name} to another: models that are fused "
-                "must agree on them"
-            )

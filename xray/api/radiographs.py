@@ -5,6 +5,7 @@ the API without an `if __name__ == "__main__"` guard. So a file has no limit of 
 but those of the reader (`xray.radiographs`): for files from strangers there is the command `xray infer`.
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,18 +39,19 @@ class Given:
     """Radiographs with names, ready to be decoded.
 
     ids: of each. names: of each, for failures. origins: of each, but for what only decoding tells. warnings: of each,
-    from before it is decoded. is_single: whether one radiograph was given, not a list or a folder.
-    passed_over: sentences about files of a folder that are no radiographs.
+    from before it is decoded.
     decode: side of the canvases → all radiographs in order, on canvases, or why they cannot be read.
+    is_single: whether one radiograph was given, not a list or a folder.
+    passed_over: sentences about files of a folder that are no radiographs.
     """
 
     ids: tuple[str, ...]
     names: tuple[str, ...]
     origins: tuple[Origin, ...]
     warnings: tuple[tuple[str, ...], ...]
-    is_single: bool
-    passed_over: tuple[str, ...]
     decode: Callable[[int], Iterator[Item]]
+    is_single: bool = False
+    passed_over: tuple[str, ...] = ()
 
     def origin(self, item: Decoded) -> Origin:
         """The origin of a radiograph that was decoded."""
@@ -62,27 +64,26 @@ def given(x: Any, ids: Sequence[str] | None = None, sizes: str = "") -> Given:
     x, ids, sizes: as there. Raises InputError as it does.
     """
     if isinstance(x, (str, os.PathLike)):
-        found = _of_path(_local(x), sizes)
+        all_given = _of_path(_local(x), sizes)
     elif isinstance(x, Store):
         if x.images is None:
             raise InputError(f"{x.path} was opened without its pixels: open it with xray.open_dataset")
         ids_of_rows = tuple(record["source_id"] for record in x.records)
-        found = _of_store(Inputs(ids_of_rows, store=x, rows=np.arange(len(x))))
+        all_given = _of_store(Inputs(ids_of_rows, store=x, rows=np.arange(len(x))))
     elif isinstance(x, (np.ndarray, Dataset)):
-        found = _of_objects([x], is_single=True)
+        all_given = _of_objects([x], is_single=True)
     elif isinstance(x, Iterable) and not isinstance(x, (bytes, dict)):
-        found = _of_list(list(x), sizes)
+        all_given = _of_list(list(x), sizes)
     else:
         raise InputError(
             f"a {type(x).__name__} cannot be looked at: give a path, an (H, W) array, a pydicom.Dataset, or a list"
         )
     if ids is None:
-        return found
-    if isinstance(ids, str):
-        ids = [ids]
-    if len(ids) != len(found.ids) or len(set(ids)) != len(ids) or not all(isinstance(i, str) and i for i in ids):
-        raise InputError(f"ids are {len(ids)} names for {len(found.ids)} radiographs: give each a text of its own")
-    return dataclasses.replace(found, ids=tuple(ids))
+        return all_given
+    ids, n = [ids] if isinstance(ids, str) else ids, len(all_given.ids)
+    if len(ids) != n or len(set(ids)) != n or not all(isinstance(name, str) and name for name in ids):
+        raise InputError(f"ids are {len(ids)} names for {n} radiographs: give each a text of its own")
+    return dataclasses.replace(all_given, ids=tuple(ids))
 
 
 def _local(path: Any) -> Path:
@@ -97,8 +98,7 @@ def _of_path(path: Path, sizes: str) -> Given:
     inputs = open_inputs(path, sizes=sizes)
     if is_store(path):
         return _of_store(inputs)
-    root = path if path.is_dir() else path.parent
-    return _of_inputs(inputs, root, is_single=path.is_file())
+    return _of_inputs(inputs, path if path.is_dir() else path.parent, is_single=path.is_file())
 
 
 def _of_store(inputs: Inputs) -> Given:
@@ -108,21 +108,15 @@ def _of_store(inputs: Inputs) -> Given:
         names=tuple(inputs.file_name(number) for number in range(len(inputs))),
         origins=tuple(Origin(store=inputs.store, row=row) for row in rows),
         warnings=((),) * len(rows),
-        is_single=False,
-        passed_over=(),
         decode=lambda size: radiographs(inputs, size, 0, TIMEOUT),
     )
 
 
 def _of_inputs(inputs: Inputs, root: Path, is_single: bool) -> Given:
     originals = inputs.originals or (None,) * len(inputs)
-    warnings: dict[str, list[str]] = {name: [] for name in inputs.names}
-    passed_over = []
-    for warning in inputs.warnings:
-        if warning.where in warnings:
-            warnings[warning.where].append(warning.kind)
-        else:
-            passed_over.append(f"{warning.where}: {warning.kind}")
+    kinds: dict[str, list[str]] = {name: [] for name in inputs.names}
+    for one in inputs.warnings:
+        kinds.get(one.where, []).append(one.kind)
     return Given(
         ids=inputs.ids,
         names=tuple(str(root / name) for name in inputs.names),
@@ -130,9 +124,9 @@ def _of_inputs(inputs: Inputs, root: Path, is_single: bool) -> Given:
             Origin(path=path.absolute(), original=original if isinstance(original, tuple) else None)
             for path, original in zip(inputs.paths, originals, strict=True)
         ),
-        warnings=tuple(tuple(warnings[name]) for name in inputs.names),
+        warnings=tuple(map(tuple, kinds.values())),
         is_single=is_single,
-        passed_over=tuple(passed_over),
+        passed_over=tuple(f"{one.where}: {one.kind}" for one in inputs.warnings if one.where not in kinds),
         decode=lambda size: ahead(radiographs(inputs, size, 0, TIMEOUT), AHEAD),
     )
 
@@ -154,9 +148,8 @@ def _of_list(items: list[Any], sizes: str) -> Given:
     ids = tuple(source_ids(names))
     originals, warnings = find_originals(root, paths, names, ids, sizes)
     inputs = Inputs(ids, tuple(paths), names=names, originals=originals, warnings=tuple(warnings))
-    found = _of_inputs(inputs, root, is_single=False)
     # As they were given, so that whoever asks for the failure of a path finds it.
-    return dataclasses.replace(found, names=tuple(str(item) for item in items))
+    return dataclasses.replace(_of_inputs(inputs, root, is_single=False), names=tuple(str(item) for item in items))
 
 
 def _of_objects(items: list[Any], is_single: bool) -> Given:
@@ -177,7 +170,6 @@ def _of_objects(items: list[Any], is_single: bool) -> Given:
         origins=(Origin(),) * len(items),
         warnings=((),) * len(items),
         is_single=is_single,
-        passed_over=(),
         decode=lambda size: ahead(_decoded(items, names, size), AHEAD),
     )
 
@@ -208,11 +200,14 @@ class _DecodedObject(DecodedWhole):
 def _decoded(items: list[Any], names: Sequence[str], size: int) -> Iterator[Item]:
     for index, (item, name) in enumerate(zip(items, names, strict=True)):
         try:
-            radiograph, reference = _radiograph_of(item, name), _reference_of(item)
+            radiograph = _radiograph_of(item, name)
         except RadiographError as error:
             yield Undecodable(index, Path(name), str(error))
             continue
-        pixels = radiograph.pixels
+        reference, pixels = None, radiograph.pixels
+        if isinstance(item, Dataset):
+            with contextlib.suppress(InputError):  # it does not say which image it is
+                reference = reduced(item)
         yield _DecodedObject(
             index=index,
             path=Path(name),
@@ -233,12 +228,3 @@ def _radiograph_of(item: Any, name: str) -> Radiograph:
     # A copy: what is drawn later is what the models saw, whatever becomes of the array.
     pixels = np.array(item, order="C") if item.dtype == np.uint8 else grey_of_words(item.astype(np.uint16))
     return Radiograph(pixels, None, name)
-
-
-def _reference_of(item: Any) -> Dataset | None:
-    if not isinstance(item, Dataset):
-        return None
-    try:
-        return reduced(item)
-    except InputError:
-        return None

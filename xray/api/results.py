@@ -9,24 +9,19 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from xray.api.origin import Origin
-from xray.errors import InputError, need
+from xray.errors import InputError
 from xray.findings import NO_FINDING_NAME
 from xray.outputs.pictures.findings import draw_findings, rows_of
 from xray.outputs.pictures.overlays import draw_contact_sheet
 from xray.radiographs.canvas import Canvas
-from xray.radiographs.names import inside, safe_path
-from xray.structures.boxes import BoxTable
+from xray.structures.boxes import BoxTable, concatenate_with_masks, select_with_masks
 from xray.structures.masks import decode_mask
-from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, write_predictions
+from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from pydicom.dataset import Dataset
 
-    from xray.outputs.dicom.results import DicomResults
-
-PREDICTIONS = "predictions.json"
 NORMAL = "normal"
 SHOWN = 12
 """Radiographs of a contact sheet."""
@@ -71,7 +66,7 @@ class Result:
     maps: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self._shown)
+        return int((~self._is_no_finding).sum())
 
     def __repr__(self) -> str:
         normal = "" if self.normal is None else f", normal {self.normal:.3f}"
@@ -90,17 +85,17 @@ class Result:
     @property
     def boxes(self) -> np.ndarray:
         """(n, 4) float64, x1, y1, x2, y2 in original pixels. Of classifiers alone, a row has the whole radiograph."""
-        return self.rows.select(self._shown).boxes
+        return self._shown[0].boxes
 
     @property
     def labels(self) -> np.ndarray:
         """(n,) int64, category ids."""
-        return self.rows.select(self._shown).labels
+        return self._shown[0].labels
 
     @property
     def scores(self) -> np.ndarray:
         """(n,) float64 in [0, 1]."""
-        return self.rows.select(self._shown).scores
+        return self._shown[0].scores
 
     @property
     def names(self) -> list[str]:
@@ -124,11 +119,7 @@ class Result:
     @property
     def rles(self) -> dict[int, dict[str, Any]]:
         """Number of a box, 0 to n - 1, → its mask as COCO run lengths, {"size": [height, width], "counts": str}."""
-        return {
-            place: dict(self.segmentations[row])
-            for place, row in enumerate(self._shown.tolist())
-            if row in self.segmentations
-        }
+        return {row: dict(rle) for row, rle in self._shown[1].items()}
 
     @property
     def normal(self) -> float | None:
@@ -166,16 +157,13 @@ class Result:
         import pandas as pd
 
         columns = {"category": self.names, "category_id": self.labels, "score": self.scores}
-        edges = {name: self.boxes[:, number] for number, name in enumerate(("x1", "y1", "x2", "y2"))}
-        return pd.DataFrame(columns | edges)
+        return pd.DataFrame(columns | dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True)))
 
     def above(self, threshold: float) -> "Result":
         """The same with those findings alone that score at least `threshold`, in [0, 1]."""
-        kept = np.flatnonzero((self.rows.scores >= threshold) | self._is_no_finding)
-        segmentations = {
-            place: self.segmentations[row] for place, row in enumerate(kept.tolist()) if row in self.segmentations
-        }
-        return dataclasses.replace(self, rows=self.rows.select(kept), segmentations=segmentations)
+        is_shown = (self.rows.scores >= threshold) | self._is_no_finding
+        rows, segmentations = select_with_masks(self.rows, self.segmentations, is_shown)
+        return dataclasses.replace(self, rows=rows, segmentations=segmentations)
 
     def plot(self, threshold: float = 0.3, max_side: int = 1600) -> "Figure":
         """A matplotlib figure of the radiograph with its findings, a pixel of the picture for a pixel of the figure.
@@ -240,13 +228,13 @@ class Result:
         """
         import torch
 
-        found = {
+        tensors = {
             "boxes": torch.as_tensor(self.boxes, dtype=torch.float32),
             "labels": torch.as_tensor(self.labels),
             "scores": torch.as_tensor(self.scores, dtype=torch.float32),
         }
         masks = self.masks
-        return found if masks is None else found | {"masks": torch.as_tensor(masks)}
+        return tensors if masks is None else tensors | {"masks": torch.as_tensor(masks)}
 
     def _repr_png_(self) -> bytes | None:
         """What a notebook shows."""
@@ -263,13 +251,12 @@ class Result:
         """(rows,) bool, whether a row is the probability that the radiograph is normal."""
         if NO_FINDING_CATEGORY in self.finder.categories:
             return np.zeros(len(self.rows), dtype=bool)
-        is_no_finding: np.ndarray = self.rows.labels == NO_FINDING_CATEGORY
-        return is_no_finding
+        return np.asarray(self.rows.labels == NO_FINDING_CATEGORY)
 
     @property
-    def _shown(self) -> np.ndarray:
-        """(n,) int64, the rows that are findings."""
-        return np.flatnonzero(~self._is_no_finding)
+    def _shown(self) -> tuple[BoxTable, dict[int, dict[str, Any]]]:
+        """The n rows that are findings, and their masks."""
+        return select_with_masks(self.rows, self.segmentations, ~self._is_no_finding)
 
     @property
     def _mask_shape(self) -> tuple[int, int] | None:
@@ -342,15 +329,11 @@ class Results(Sequence[Result]):
 
     def to_predictions(self) -> Predictions:
         """All rows as commands know them, "No finding" among them."""
-        tables: list[BoxTable] = []
-        masks: dict[int, dict[str, Any]] = {}
-        n = 0
-        for number, result in enumerate(self):
-            rows = result.rows
-            tables.append(dataclasses.replace(rows, images=np.full(len(rows), number, dtype=np.int64)))
-            masks |= {n + row: dict(rle) for row, rle in result.segmentations.items()}
-            n += len(rows)
-        return Predictions(tuple(self.ids), BoxTable.concatenate(tables), masks)
+        table, masks = concatenate_with_masks(
+            (dataclasses.replace(result.rows, images=np.full(len(result.rows), number)), result.segmentations)
+            for number, result in enumerate(self)
+        )
+        return Predictions(tuple(self.ids), table, masks)
 
     def above(self, threshold: float) -> "Results":
         """The same with those findings alone that score at least `threshold`, in [0, 1]."""
@@ -389,29 +372,9 @@ class Results(Sequence[Result]):
         Returns the files, each written whole; predictions.json is the last. Raises InputError if the folder holds
         predictions already, no radiograph is a DICOM image, or highdicom is not installed (for sr and seg).
         """
-        folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file: give a folder")
-        if (folder / PREDICTIONS).exists() and not overwrite:
-            raise InputError(f"{folder} holds predictions already: give another folder, or overwrite=True")
-        if not 0 <= threshold <= 1:
-            raise InputError(f"threshold is {threshold}: it must lie between 0 and 1")
-        objects, references = None, {}
-        if (sr or seg) and len(self):
-            objects = _dicom_results(self[0].finder, threshold, sr, seg)
-            references = {result.id: found for result in self if (found := _reference(result.origin)) is not None}
-            if not references:
-                raise InputError("sr and seg refer to DICOM images, and none of these radiographs is one")
-        folder.mkdir(parents=True, exist_ok=True)
-        written: list[Path] = []
-        for result in self:
-            if overlays:
-                written.append(_save_overlay(folder, result, threshold))
-            if objects is not None:
-                written += _save_objects(folder, result, objects, references.get(result.id))
-        categories = {number: name for result in self for number, name in result.finder.categories.items()}
-        write_predictions(folder / PREDICTIONS, self.to_predictions(), categories)
-        return [*written, folder / PREDICTIONS]
+        from xray.api.saving import save_results
+
+        return save_results(self, Path(folder), overlays, sr, seg, threshold, overwrite)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
@@ -427,58 +390,8 @@ def results_of(predictions: Predictions, categories: Mapping[int, str], known: M
     finder = Finder(names, bool(predictions.masks) or any(result.finder.has_masks for result in known.values()))
     results = []
     for number, name in enumerate(map(str, predictions.image_ids)):
-        rows, masks = rows_of(predictions.table, predictions.masks, number)
-        same = known.get(name)
-        if same is None:
-            results.append(Result(name, None, rows, masks, {}, finder))
-        else:
-            results.append(Result(name, same.size, rows, masks, {}, finder, same.origin, same.warnings))
+        result = Result(name, None, *rows_of(predictions.table, predictions.masks, number), {}, finder)
+        if (same := known.get(name)) is not None:
+            result = dataclasses.replace(result, size=same.size, origin=same.origin, warnings=same.warnings)
+        results.append(result)
     return Results(results)
-
-
-def _save_overlay(folder: Path, result: Result, threshold: float) -> Path:
-    from xray.outputs.results import save_overlay
-
-    path = inside(folder, f"overlays/{safe_path(result.id)}.png")
-    own = (result.rows, result.segmentations, result.finder.categories)
-    save_overlay(path, result.id, result.pixels, *own, truth=None, threshold=threshold)
-    return path
-
-
-def _dicom_results(finder: Finder, threshold: float, sr: bool, seg: bool) -> "DicomResults":
-    if seg and not finder.has_masks:
-        raise InputError("seg writes the masks of segmenters, and none was loaded")
-    if not finder.runs:
-        raise InputError("sr and seg name the models that found something, which are not known of fused results")
-    need("sr or seg", "dicom-out", "highdicom")
-    from xray.outputs.dicom.objects import inference_algorithm
-    from xray.outputs.dicom.results import DicomResults
-
-    runs: Sequence[Path] = finder.runs
-    algorithm = inference_algorithm(runs, threshold, finder.mirrored, finder.gate, finder.triplet)
-    return DicomResults(finder.categories, algorithm, threshold, sr, seg)
-
-
-def _reference(origin: Origin) -> "Dataset | None":
-    """What SR and SEG need to know of a radiograph; None where it is no DICOM image that says which it is."""
-    from xray.outputs.dicom.objects import read_source
-    from xray.outputs.dicom.results import fault_of_source
-
-    if origin.path is None:
-        return origin.reference
-    return read_source(origin.path) if fault_of_source(origin.path) is None else None
-
-
-def _save_objects(folder: Path, result: Result, objects: "DicomResults", reference: "Dataset | None") -> list[Path]:
-    from xray.outputs.dicom.objects import save_object
-    from xray.outputs.dicom.results import object_path
-
-    # Of findings that are not these.
-    objects.discard(folder, result.id)
-    if reference is None:
-        return []
-    written = []
-    for kind, found in objects.of(reference, result.rows, result.segmentations, result.classified).items():
-        written.append(object_path(folder, kind, result.id))
-        save_object(written[-1], found)
-    return written

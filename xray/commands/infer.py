@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import itertools
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +16,7 @@ from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
 from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
 from xray.flags import check_range, require
+from xray.inference.options import check_options
 from xray.storage.places import as_given
 
 if TYPE_CHECKING:
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from xray.structures.probability_maps import MapWriter
 
 UNFINISHED = "predictions.part"
-"""What was found so far, in OUT, until all is."""
+"""The findings so far, in OUT, until all radiographs are done."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Run trained models over radiographs; writes OUT/submission.csv, OUT/predictions.json and what else is asked for.
+    """Run trained models over radiographs; writes OUT/submission.csv, OUT/predictions.json and what flags ask for.
 
     Several detectors are fused, several segmenters or classifiers averaged. A segmenter beside a detector refines its
     pneumothorax boxes and gives them a mask.
 
-    A file that cannot be read costs that file only: it is listed in OUT/failures.csv, its row in the submission says
-    "No finding", and the exit status is 1.
+    A file that cannot be read does not stop the others: it is listed in OUT/failures.csv, its row in the submission
+    says "No finding", and the exit status is 1.
 
-    Interrupted, the command goes on where it stopped when it is run again.
+    After an interruption, the same command resumes where it stopped.
     """
 
     weights: tuple[str, ...]
@@ -57,7 +57,7 @@ class Config:
     device: str = "auto"
     """auto (CUDA where there is one), cpu or cuda."""
     tta: bool = True
-    """Look at the mirrored radiograph too and fuse both (test-time augmentation)."""
+    """Run the models on the mirrored radiograph, too, and fuse both (test-time augmentation)."""
     gate: Literal["soft", "hard"] = "soft"
     """What a classifier does to the others' findings: soft weighs masks by its pneumothorax probability and gives "No
     finding" its confidence; hard leaves out the masks, or all that was found, where it is below --gate-threshold."""
@@ -145,21 +145,19 @@ def main(config: Config) -> int:
     with without_compiler():
         importlib.import_module("torchvision")
     from xray.inference.pipeline import load_pipeline
+    from xray.inference.precision import place_of
     from xray.inference.prediction_journal import PredictionJournal
-    from xray.models.device import inference_precision, keep_freed_memory, resolve_device
+    from xray.models.device import keep_freed_memory
     from xray.outputs.results import WARNINGS, warnings_of, write_results
     from xray.radiographs.run_warnings import tell
     from xray.structures.probability_maps import INDEX
     from xray.structures.triplet import Triplet
 
-    # The cluster's nodes have devices of their own; here the models are but loaded, to see that they can be.
-    device = resolve_device(config.device if config.engine == "local" and config.runtime == "torch" else "cpu")
     if config.runtime == "onnx":
-        from xray.inference.onnx_runtime import onnx_device
-
-        device, config = onnx_device(config.device), dataclasses.replace(config, precision="32")
-    elif config.engine == "local":
-        inference_precision(config.precision, device)
+        config = dataclasses.replace(config, precision="32")
+    # A cluster's nodes have devices of their own; here the models are only loaded, to see that they can be.
+    there = config if config.engine == "local" else dataclasses.replace(config, device="cpu", precision="32")
+    device, _ = place_of(there)
     if device.type == "cpu":
         keep_freed_memory()
     runs = [Path(run) for run in config.weights]
@@ -170,15 +168,20 @@ def main(config: Config) -> int:
         raise InputError("--probabilities keeps the maps of segmenters, and --weights names none")
     if config.seg and not pipeline.segmenters:
         raise InputError("--seg writes the masks of segmenters, and --weights names none")
-    objects = dicom_results(config, inputs, pipeline)
+    dicom_results = dicom_results_of(config, inputs, pipeline)
     with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(cluster_of(config)) if config.engine == "ray" else None
+        cluster = None
+        if config.engine == "ray":
+            need("--engine ray", "ray", "ray", "pyarrow")
+            from xray.cluster.ray import connected
+
+            cluster = stack.enter_context(connected(config.address, config.cores_per_actor))
         out.mkdir(parents=True, exist_ok=True)
         journal = PredictionJournal(out / UNFINISHED, fingerprint_of(config, inputs), inputs.ids, config.overwrite)
         stack.enter_context(journal)
         if journal.done:
             print(f"going on after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
-        find_all(pipeline, inputs, journal, truth, config, objects, cluster)
+        find_all(pipeline, inputs, journal, truth, config, dicom_results, cluster)
         failures = [(inputs.ids[at], file, why) for p in journal.portions() for at, file, why in p.failures]
         absent = set(order).difference(inputs.ids)
         failures += [(name, "", "no such file") for name in order if name in absent]
@@ -189,10 +192,10 @@ def main(config: Config) -> int:
         warnings = warnings_of(inputs, journal)
         n_boxes = write_results(out, journal, order, pipeline.categories, kind, failures, warnings)
         journal.remove()
-    if objects is not None:
+    if dicom_results is not None:
         failed = {name for name, *_ in failures}
         read = [(n, path) for n, path in zip(inputs.ids, inputs.paths, strict=True) if n not in failed]
-        print(*objects.summary(out, read), sep="\n")
+        print(*dicom_results.summary(out, read), sep="\n")
     tell([warning for _, warning in warnings], str(out / WARNINGS))
     print(f"{len(order) - len(failures)} radiographs, {n_boxes} boxes: {out / 'predictions.json'}")
     if failures:
@@ -210,34 +213,24 @@ def check(config: Config) -> None:
         value = getattr(config, name)
         if not value or "" in (value if name == "weights" else [value]):
             raise FlagError(f"--{name.replace('_', '-')} is empty: give a path")
+    check_options(config)
     check_range(
-        config, batch_size=(0, 4096), n_workers=(0, 512), overlay_threshold=(0, 1), gate_threshold=(0, 1),
-        prune=(0, 4), fold=(-1, 99), report_threshold=(0, 1), cores_per_actor=(0, 512),
+        config, n_workers=(0, 512), overlay_threshold=(0, 1), fold=(-1, 99), report_threshold=(0, 1),
+        cores_per_actor=(0, 512),
     )  # fmt: skip
     if config.engine == "ray" or config.address or config.cores_per_actor:
         from xray.cluster.ray import check_flags
 
         check_flags(config.engine, config.address, config.cores_per_actor)
-    if config.runtime == "onnx":
-        for name, value, wanted in (("precision", config.precision, "auto or 32"), ("prune", config.prune, "0")):
-            fits = value in ("auto", "32", 0)
-            require(fits, name, value, f"{wanted} with --runtime onnx: what is in the file has been settled")
-        require(config.engine == "local", "engine", config.engine, "local with --runtime onnx")
-    device = re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", config.device)
-    require(device is not None, "device", repr(config.device), "auto, cpu or cuda")
     if config.engine == "ray":
+        require(config.runtime == "torch", "engine", config.engine, "local with --runtime onnx")
         require(":" not in config.device, "device", config.device, "auto, cpu or cuda: nodes number their own GPUs")
     require(0 < config.timeout <= 86_400, "timeout", config.timeout, "above 0, and 86400 s (a day) at most")
-    top, _, bottom = triplet = config.triplet or (0.0, 0.0, 0.0)
-    fits = all(0 <= value <= 1 for value in triplet) and bottom <= top
-    require(fits, "triplet", " ".join(map(str, triplet)), "three numbers in [0, 1], MIN_AREA a share, BOTTOM up to TOP")
     require(config.split in ("", "train", "test"), "split", config.split, "train or test")
     if config.split == "test" and config.fold >= 0:
         raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
     if config.truth and not config.overlays:
         raise FlagError("--truth is drawn by --overlays: add that, or leave --truth out")
-    if config.gate_threshold is not None and config.gate == "soft":
-        raise FlagError("--gate-threshold is for --gate hard: add that, or leave the threshold out")
 
 
 def check_out(config: Config) -> None:
@@ -250,7 +243,7 @@ def check_out(config: Config) -> None:
 
 
 def truth_of(config: Config, inputs: "Inputs") -> "Store | None":
-    """The dataset with the truth to draw, None where there is none. Raises InputError if --truth knows nothing."""
+    """The dataset with the truth to draw, None where there is none. Raises InputError if --truth has none of them."""
     from xray.datasets.store import open_store
 
     if not config.truth:
@@ -267,7 +260,7 @@ def truth_of(config: Config, inputs: "Inputs") -> "Store | None":
 def rows_of_submission(data: Path, ids: tuple[str, ...], sample: str) -> list[str]:
     """Image ids in the order of the sample submission.
 
-    In that of the files where there is none that speaks of them, or where one file was asked for.
+    The order of the files where no sample submission names any of them, or where one file was given.
     """
     from xray.structures.submission import submission_order
 
@@ -276,14 +269,14 @@ def rows_of_submission(data: Path, ids: tuple[str, ...], sample: str) -> list[st
     if data.is_file():
         return list(ids)
     for candidate in (data / "sample_submission.csv", data.absolute().parent / "sample_submission.csv"):
-        # Beside train/ there is one too, and it speaks of test/ alone.
+        # The one beside train/ names radiographs of test/ only.
         if candidate.is_file() and not set(ids).isdisjoint(order := submission_order(candidate)):
             return order
     return list(ids)
 
 
-def dicom_results(config: Config, inputs: "Inputs", pipeline: "Pipeline") -> "DicomResults | None":
-    """What makes SR and SEG, None where none are wanted. Raises InputError where there are no files to speak of."""
+def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline") -> "DicomResults | None":
+    """The writer of SR and SEG, None where neither is asked for. Raises InputError for a dataset directory."""
     if not (config.sr or config.seg):
         return None
     if inputs.store is not None:
@@ -310,10 +303,10 @@ def find_all(
     journal: "PredictionJournal",
     truth: "Store | None",
     config: Config,
-    objects: "DicomResults | None",
+    dicom_results: "DicomResults | None",
     cluster: "Cluster | None" = None,
 ) -> None:
-    """Puts the findings of all radiographs that are not in the journal yet into it, and their maps and pictures out."""
+    """Adds the findings of all radiographs that the journal lacks to it, and writes their maps and pictures."""
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from xray.datasets.originals import enlarged
@@ -336,18 +329,19 @@ def find_all(
             position = begin + item.index
             if maps is not None and batch.findings.maps is not None:
                 maps.add(position, item.width, item.height, batch.findings.maps[number], portion.labels[position])
+            if not config.overlays and dicom_results is None:
+                continue
+            name, findings = inputs.ids[position], rows_of(batch.findings.table, batch.findings.masks, number)
             if config.overlays:
-                name, pixels = inputs.ids[position], getattr(item, "pixels", None)
+                pixels = getattr(item, "pixels", None)
                 pixels = inputs.pixels(position) if pixels is None else enlarged(pixels, item.width, item.height)
-                own = rows_of(batch.findings.table, batch.findings.masks, number)
                 path = inside(out, f"overlays/{safe_path(name)}.png")
-                save_overlay(path, name, pixels, *own, pipeline.categories, truth, config.overlay_threshold)
-            if objects is not None:
-                own = rows_of(batch.findings.table, batch.findings.masks, number)
-                objects.write(out, inputs.ids[position], inputs.paths[position], *own, portion.labels[position])
-        if objects is not None:
+                save_overlay(path, name, pixels, *findings, pipeline.categories, truth, config.overlay_threshold)
+            if dicom_results is not None:
+                dicom_results.write(out, name, inputs.paths[position], *findings, portion.labels[position])
+        if dicom_results is not None:
             for position, *_ in portion.failures:
-                objects.discard(out, inputs.ids[position])
+                dicom_results.discard(out, inputs.ids[position])
         # Last, since it says that the radiographs are done.
         journal.add(portion)
         progress.update(task, completed=portion.stop)
@@ -362,25 +356,17 @@ def find_all(
             stream = consecutive(items, batch_size)
             if undecided:
                 first = next(stream, [])
-                stream = itertools.chain([first], stream) if first else stream
+                stream = itertools.chain([first] if first else [], stream)
                 pipeline = choose_precision_by_trial(pipeline, journal, first, batch_size, len(inputs))
             run(pipeline, stream, write)
     if maps is not None:
         maps.close()
 
 
-def cluster_of(config: Config) -> "contextlib.AbstractContextManager[Cluster]":
-    """The connection to the Ray cluster that --address names."""
-    need("--engine ray", "ray", "ray", "pyarrow")
-    from xray.cluster.ray import connected
-
-    return connected(config.address, config.cores_per_actor)
-
-
 def batches_of_cluster(
     cluster: "Cluster", config: Config, inputs: "Inputs", journal: "PredictionJournal"
 ) -> "Iterator[Batch]":
-    """What the nodes find in the radiographs that are left, in order."""
+    """The findings of the nodes in the remaining radiographs, in order."""
     from xray.cluster.inference import Plan, choose_precision_for_all, device_for, find
     from xray.structures.triplet import Triplet
 
@@ -402,7 +388,7 @@ def batches_of_cluster(
 
 
 def map_writer(out: Path, pipeline: "Pipeline", journal: "PredictionJournal") -> "MapWriter":
-    """The probability maps of all radiographs, those that an interrupted command wrote among them."""
+    """A writer of the probability maps, with those that an interrupted command has written."""
     from xray.structures.probability_maps import MapWriter
 
     size = max(segmenter.canvas_size for segmenter in pipeline.segmenters)
@@ -425,12 +411,12 @@ def kind_of_submission(pipeline: "Pipeline") -> str:
 
 
 def fingerprint_of(config: Config, inputs: "Inputs") -> dict[str, object]:
-    """All that decides what is found: a command may go on with the journal of another only if these are equal."""
+    """Everything that decides the findings: a command resumes the journal of another only if these are equal."""
     from xray.inference.prediction_journal import stamp
 
-    free = {"weights", "data_path", "save_path", "sample_submission", "n_workers", "timeout", "overwrite", "debug"}
-    free |= {"engine", "address", "cores_per_actor", "sizes"}
-    fingerprint = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
+    without_effect = {"n_workers", "timeout", "overwrite", "debug", "engine", "address", "cores_per_actor"}
+    without_effect |= {"weights", "data_path", "save_path", "sample_submission", "sizes"}  # what they hold counts
+    fingerprint = {name: value for name, value in dataclasses.asdict(config).items() if name not in without_effect}
     names = ("model.json", "model.safetensors" if config.runtime == "torch" else "model.onnx")
     runs = [Path(run) for run in config.weights]
     files = [file for run in runs for file in ([run] if run.is_file() else [run / name for name in names])]
