@@ -18,6 +18,7 @@ from xray.commands.export import Config, main
 from xray.errors import FlagError, InputError
 from xray.export.torchvision import read_torchvision
 from xray.inference.loaded import load_run
+from xray.models.detection.detector import build_detector
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 COMMANDS = {"torch": [], "onnx": ["--runtime", "onnx"]}
@@ -230,8 +231,9 @@ def resnet18_detector():
 
 @pytest.fixture(scope="module")
 def tensors():
+    """Named as torchvision's, of a smaller pyramid."""
     torch.manual_seed(0)
-    return resnet18_detector().state_dict()
+    return build_detector(3, 64, "resnet18", fpn_channels=16).state_dict()
 
 
 def without(name):

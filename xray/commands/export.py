@@ -1,4 +1,4 @@
-"""Trained models in other shapes: python tools/export.py --weights RUN --format onnx|torchvision|run."""
+"""Trained models in other formats: python tools/export.py --weights RUN --format onnx|torchvision|run."""
 
 import dataclasses
 from pathlib import Path
@@ -14,13 +14,13 @@ WEIGHTS_FILES = (".pth", ".pt", ".ckpt", ".safetensors")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Writes a trained model in another shape; the runs stay as they are.
+    """Writes a trained model in another format; the runs stay as they are.
 
-    onnx: a file for onnxruntime in any language, with all from the canvas to boxes, masks or probabilities in it. It is
-    held against PyTorch before it is kept. torchvision: a detector's weights become a .pth file that torchvision's own
-    Faster R-CNN loads. run: such a file of torchvision's becomes a run directory; or a detector and the segmenter
-    trained on its trunk (--encoder-from DETECTOR --freeze-encoder) become one, in which the trunk is stored once and
-    serves both in one pass.
+    onnx: a file for onnxruntime in any language, which holds everything from the canvas to boxes, masks or
+    probabilities. It is written only if it agrees with PyTorch. torchvision: a detector's weights become a .pth file
+    that torchvision's own Faster R-CNN loads. run: such a file of torchvision's becomes a run directory; or a detector
+    and the segmenter trained on its trunk (--encoder-from DETECTOR --freeze-encoder) become one, in which the trunk is
+    stored once and serves both in one pass.
     """
 
     weights: tuple[Path, ...]
@@ -53,25 +53,34 @@ def main(config: Config) -> None:
         raise FlagError(f"--{'prune' if config.prune else 'check-data'} is of --format onnx: leave it out")
     if config.categories and not is_import:
         raise FlagError("--categories names what a .pth or .safetensors file given to --format run finds: leave it out")
-    match config.format:
-        case "onnx":
-            export_onnx(config)
-        case "torchvision":
-            export_torchvision(config)
-        case "run":
-            (import_torchvision if is_import else export_run)(config)
-
-
-def export_onnx(config: Config) -> None:
-    """An ONNX file of a run, compared with PyTorch before it is kept."""
+    if config.format == "run" and not is_import:
+        export_run(config)
+        return
     if len(config.weights) != 1:
-        raise FlagError(f"--weights names {len(config.weights)} runs: --format onnx takes one")
-    (run,) = config.weights
-    out = config.save_path or run / "model.onnx"
-    if out.suffix != ".onnx":
-        raise FlagError(f"--save-path is {out}: --format onnx writes a file that ends in .onnx")
+        takes = "one of torchvision's" if is_import else "one"
+        raise FlagError(f"--weights names {len(config.weights)} runs: --format {config.format} takes {takes}")
+    (weights,) = config.weights
+    if is_import:
+        import_torchvision(config, weights)
+    elif config.format == "onnx":
+        export_onnx(config, weights, file_to_write(config, config.save_path or weights / "model.onnx", ".onnx"))
+    else:
+        export_torchvision(weights, file_to_write(config, config.save_path, ".pth"))
+
+
+def file_to_write(config: Config, out: Path | None, suffix: str) -> Path:
+    """The file that --save-path names. Raises FlagError or InputError where it cannot be, or may not be replaced."""
+    if out is None or out.suffix != suffix:
+        where = "missing" if out is None else out
+        raise FlagError(f"--save-path is {where}: --format {config.format} writes a file that ends in {suffix}")
+    if out.is_dir() or (out.exists() and not config.overwrite):
+        raise InputError(f"{out} exists: give --overwrite to replace a file, or another --save-path")
+    return out
+
+
+def export_onnx(config: Config, run: Path, out: Path) -> None:
+    """An ONNX file of a run, compared with PyTorch before it is kept."""
     need("--format onnx", "export", "onnx", "onnxscript", "onnxruntime")
-    check_free(out, config.overwrite)
 
     from rich.console import Console
 
@@ -79,43 +88,39 @@ def export_onnx(config: Config) -> None:
     from xray.models.weights import load_deployed
 
     inputs = open_inputs(config.check_data) if config.check_data else None
-    load_deployed(run)  # what is no run is told at once: the exporter takes seconds to import
+    description, _ = load_deployed(run)  # what is no run is told at once: the exporter takes seconds to import
+    size = int(description.get("detection", description)["canvas_size"])
     with Console(stderr=True).status("exporting"):
-        from xray.export.onnx import OPSET, canvas_size_of, to_onnx
+        from xray.export.onnx import OPSET, to_onnx
         from xray.export.onnx_check import RADIOGRAPHS, compare, given_canvases, phantom_canvases
 
-        size = canvas_size_of(run)
         canvases = given_canvases(inputs, size) if inputs is not None else phantom_canvases(size, RADIOGRAPHS)
         content = to_onnx(run, config.prune)
         out.parent.mkdir(parents=True, exist_ok=True)
         with complete(out) as temporary:
             temporary.write_bytes(content)
-            found = compare(run, temporary, canvases, config.prune)
-            if not found.is_small:
-                raise InputError(f"the ONNX model of {run} and PyTorch differ by {found}: nothing was written")
-    what = "radiographs" if config.check_data else "phantoms"
-    print(f"{out}: opset {OPSET}, {len(content) / 2**20:.1f} MiB; on {len(canvases)} {what} up to {found} from PyTorch")
+            difference = compare(run, temporary, canvases, config.prune)
+            if not difference.is_small:
+                raise InputError(f"the ONNX model of {run} and PyTorch differ by {difference}: nothing was written")
+    what = f"{len(canvases)} {'radiographs' if config.check_data else 'phantoms'}"
+    print(f"{out}: opset {OPSET}, {len(content) / 2**20:.1f} MiB; on {what} up to {difference} from PyTorch")
     print(f"  python tools/infer.py --runtime onnx --weights {out} --data-path RADIOGRAPHS --save-path OUT")
 
 
-def import_torchvision(config: Config) -> None:
+def import_torchvision(config: Config, path: Path) -> None:
     """A run directory of torchvision's weights."""
-    if len(config.weights) != 1:
-        raise FlagError("--weights names several files: --format run takes one of torchvision's")
     if not config.categories:
         raise FlagError("--categories is missing: name what these weights find, in the order of their labels")
     if not all(config.categories) or len(set(config.categories)) < len(config.categories):
         raise FlagError("--categories names one twice, or an empty one: each needs a name of its own")
-    (path,) = config.weights
     out = run_folder(config)
 
     from xray.export.torchvision import read_torchvision
 
     description, state = read_torchvision(path, config.categories, config.canvas_size)
-    write_run(out, description, state)
     options = description["architecture"]
-    print(f"a {options['backbone']} detector, head {options['head']}, of {len(config.categories)} categories: {out}")
-    print(f"  python tools/infer.py --weights {out} --data-path RADIOGRAPHS --save-path OUT")
+    what = f"a {options['backbone']} detector, head {options['head']}, of {len(config.categories)} categories"
+    write_run(out, description, state, what)
 
 
 def export_run(config: Config) -> None:
@@ -129,9 +134,7 @@ def export_run(config: Config) -> None:
     from xray.inference.shared_trunk import join_runs
 
     description, state = join_runs(*config.weights)
-    write_run(out, description, state)
-    print(f"detector and segmenter on one trunk: {out}; go on with")
-    print(f"  python tools/infer.py --weights {out} --data-path RADIOGRAPHS --save-path OUT")
+    write_run(out, description, state, "detector and segmenter on one trunk")
 
 
 def run_folder(config: Config) -> Path:
@@ -147,40 +150,32 @@ def run_folder(config: Config) -> Path:
     from xray.models.weights import MODEL_FILE, WEIGHTS_FILE
     from xray.outputs.unfinished import is_unfinished
 
-    held = {entry.name.removesuffix(".part") for entry in out.iterdir()} - {"export"} if out.is_dir() else set()
-    if others := held - {MODEL_FILE, WEIGHTS_FILE, "model.onnx"}:
+    names = {entry.name.removesuffix(".part") for entry in out.iterdir()} - {"export"} if out.is_dir() else set()
+    if others := names - {MODEL_FILE, WEIGHTS_FILE, "model.onnx"}:
         raise InputError(f"{out} holds other things than an export ({min(others)}): give another --save-path")
-    if held and not config.overwrite and not is_unfinished(out, "export"):
+    if names and not config.overwrite and not is_unfinished(out, "export"):
         raise InputError(f"{out} holds an export already: give --overwrite, or another --save-path")
     return out
 
 
-def write_run(out: Path, description: dict[str, Any], state: dict[str, Any]) -> None:
-    """Both files of a run, with a mark beside them until they are there."""
+def write_run(out: Path, description: dict[str, Any], state: dict[str, Any], what: str) -> None:
+    """Writes both files of a run, with a mark beside them until they are there, and says `what` they are."""
     from xray.models.weights import save_deployed
     from xray.outputs.unfinished import finishing
 
     with finishing(out, "export"):
         save_deployed(out, state, description)
+    print(f"{what}: {out}")
+    print(f"  python tools/infer.py --weights {out} --data-path RADIOGRAPHS --save-path OUT")
 
 
-def export_torchvision(config: Config) -> None:
+def export_torchvision(run: Path, out: Path) -> None:
     """A .pth file of a detector's state dict."""
-    out = config.save_path
-    if len(config.weights) != 1:
-        raise FlagError(f"--weights names {len(config.weights)} runs: --format torchvision takes one")
-    if out is None:
-        raise FlagError("--save-path is missing: --format torchvision writes a file that ends in .pth")
-    if out.suffix != ".pth":
-        raise FlagError(f"--save-path is {out}: --format torchvision writes a file that ends in .pth")
-    check_free(out, config.overwrite)
-
     import torch
 
     from xray.export.torchvision import torchvision_code
     from xray.models.weights import load_deployed
 
-    (run,) = config.weights
     description, state = load_deployed(run)
     if description["task"] != "detection":
         raise InputError(f"{run} is a run of the task {description['task']}: torchvision has a place for detectors")
@@ -189,12 +184,6 @@ def export_torchvision(config: Config) -> None:
     with complete(out) as temporary:
         torch.save(state, temporary)
     print(f"# {out} is the state dict of\n{code}")
-
-
-def check_free(out: Path, overwrite: bool) -> None:
-    """Raises InputError if the file is there and may not be replaced."""
-    if out.is_dir() or (out.exists() and not overwrite):
-        raise InputError(f"{out} exists: give --overwrite to replace a file, or another --save-path")
 
 
 def run() -> int:

@@ -1,8 +1,8 @@
 """Trained models as ONNX files: whole ones, canvases in, boxes and probabilities out, for onnxruntime in any language.
 
 ONNX has operators for suppression and RoIAlign (NonMaxSuppression, RoiAlign). Here they are two operators of PyTorch,
-each with its translation; everything else the exporter translates by itself. All shapes but that of the batch stand
-still: what a detector did not find is filled up.
+each with its translation; the exporter itself translates everything else. All shapes but that of the batch are fixed:
+a detector's outputs are padded to the largest number of boxes.
 """
 
 import contextlib
@@ -23,13 +23,14 @@ from xray import __version__
 from xray.errors import InputError
 from xray.inference.loaded import LoadedDetector, LoadedSegmenter, fold, load_run, pairs_on_one_trunk
 from xray.inference.onnx_runtime import DESCRIPTION, INPUT, OUTPUTS, WEIGHTS, sha256_of
-from xray.inference.shared_trunk import DetectorWithMask, trunk_features
+from xray.inference.shared_trunk import trunk_and_logits
 from xray.models.detection import proposals, regions
 from xray.models.detection.anchors import Layout
 from xray.models.detection.detector import Detector
 from xray.models.detection.matching import decode, large_enough
 from xray.models.detection.pooling import BINS, POINTS, POOLED_LEVELS, level_of
 from xray.models.detection.suppression import suppress
+from xray.models.segmentation.segmenter import Segmenter
 from xray.models.weights import WEIGHTS_FILE, load_deployed
 
 op: Any = opset18
@@ -57,8 +58,8 @@ def suppressed(boxes: Tensor, scores: Tensor, least: float, threshold: float) ->
     and of equal scores the first is the better. Returns (N, K) bool.
     """
     score, order = scores.sort(dim=1, descending=True, stable=True)
-    kept = suppress(boxes.gather(1, order[..., None].expand(-1, -1, 4)), score > least, threshold)
-    return torch.zeros_like(kept).scatter(1, order, kept)
+    remains = suppress(boxes.gather(1, order[..., None].expand(-1, -1, 4)), score > least, threshold)
+    return torch.zeros_like(remains).scatter(1, order, remains)
 
 
 @suppressed.register_fake
@@ -90,12 +91,12 @@ def pooled(
     pyramid: maps (B, C, H, W). boxes: (R, 4) xyxy in canvas pixels. images, levels: (R,) int64, whose and where.
     strides: canvas pixels from one cell of a level to the next.
     """
-    found = pyramid[0].new_zeros((len(boxes), pyramid[0].shape[1], BINS, BINS))
+    features_of_boxes = pyramid[0].new_zeros((len(boxes), pyramid[0].shape[1], BINS, BINS))
     rois = torch.cat([images[:, None].to(boxes), boxes], 1)
     for level, (features, stride) in enumerate(zip(pyramid, strides, strict=True)):
         here = levels == level
-        found[here] = roi_align(features, rois[here], BINS, 1 / stride, POINTS)
-    return found
+        features_of_boxes[here] = roi_align(features, rois[here], BINS, 1 / stride, POINTS)
+    return features_of_boxes
 
 
 @pooled.register_fake
@@ -135,20 +136,26 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
 
 
 class DetectorGraph(nn.Module):
-    """A detector whose shapes stand still: canvases (B, 1, S, S) → boxes (B, M, 4), labels (B, M), scores (B, M)."""
+    """A detector of fixed shapes, alone or with a segmenter on its trunk."""
 
-    def __init__(self, detector: Detector, layout: Layout) -> None:
+    def __init__(self, detector: Detector, layout: Layout, segmenter: Segmenter | None = None) -> None:
         super().__init__()
-        self.detector, self.layout = detector, layout
+        self.detector, self.layout, self.segmenter = detector, layout, segmenter
         self.strides = layout.stride[:POOLED_LEVELS].tolist()
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What is found, highest scores first; what follows the last box has score 0 and label 0."""
-        pixels = (images - self.detector.mean) / self.detector.std
-        return self.find(list(self.detector.backbone(pixels).values()))
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 1, S, S) → boxes (B, M, 4), labels (B, M), scores (B, M), of a segmenter also masks (B, K, S, S).
 
-    def find(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """`forward` from the pyramid's five maps on."""
+        Highest scores come first; after the last box scores and labels are 0.
+        """
+        if self.segmenter is None:
+            pixels = (images - self.detector.mean) / self.detector.std
+            return self._find(list(self.detector.backbone(pixels).values()))
+        features, logits = trunk_and_logits(self.detector, self.segmenter, images)
+        return *self._find(list(self.detector.backbone.fpn(features).values())), logits.sigmoid()
+
+    def _find(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes, labels and scores from the pyramid's five maps."""
         boxes, real = self._proposals(pyramid)
         heads, layout = self.detector.roi_heads, self.layout
         batch, count = real.shape
@@ -158,15 +165,15 @@ class DetectorGraph(nn.Module):
         logits, offsets = heads.box_predictor(heads.box_head(features))
         scores = logits.softmax(-1)[:, 1:]  # without the background
         n_labels = scores.shape[1]
-        found = decode(offsets.view(-1, n_labels + 1, 4)[:, 1:], rows[:, None], regions.WEIGHTS, layout.size)
-        found = found.view(batch, count, n_labels, 4).transpose(1, 2)  # (B, C, P, 4)
+        decoded = decode(offsets.view(-1, n_labels + 1, 4)[:, 1:], rows[:, None], regions.WEIGHTS, layout.size)
+        decoded = decoded.view(batch, count, n_labels, 4).transpose(1, 2)  # (B, C, P, 4)
         scores = scores.view(batch, count, n_labels).transpose(1, 2)
-        scores = torch.where(large_enough(found, regions.SMALLEST) & real[:, None], scores, 0)
-        kept = suppressed(found.flatten(0, 1), scores.flatten(0, 1), heads.score_threshold, regions.SUPPRESSION)
+        scores = torch.where(large_enough(decoded, regions.SMALLEST) & real[:, None], scores, 0)
+        remain = suppressed(decoded.flatten(0, 1), scores.flatten(0, 1), heads.score_threshold, regions.SUPPRESSION)
         # In the order of proposals, then labels, which decides between equal scores: ONNX's TopK takes the first.
-        scores = torch.where(kept.view(batch, n_labels, count), scores, 0).transpose(1, 2).flatten(1)
+        scores = torch.where(remain.view(batch, n_labels, count), scores, 0).transpose(1, 2).flatten(1)
         best, order = scores.topk(min(heads.max_detections, scores.shape[1]))
-        boxes = found.transpose(1, 2).flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4))
+        boxes = decoded.transpose(1, 2).flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4))
         there = best > 0
         return boxes * there[..., None], torch.where(there, order % n_labels + 1, 0), best
 
@@ -175,16 +182,16 @@ class DetectorGraph(nn.Module):
         rpn, layout = self.detector.rpn, self.layout
         boxes, scores = [], []
         anchors = layout.anchors.split(layout.anchors_of_level)
-        for logits, offsets, own in zip(*rpn.head(pyramid), anchors, strict=True):
-            keep = min(rpn.keep_inference, len(own))
+        for logits, offsets, of_level in zip(*rpn.head(pyramid), anchors, strict=True):
+            keep = min(rpn.keep_inference, len(of_level))
             score, best = _by_cell(logits, 1).squeeze(-1).topk(keep)
             offset = _by_cell(offsets, 4).gather(1, best[..., None].expand(-1, -1, 4))
-            box = decode(offset, own[best], proposals.WEIGHTS, layout.size)
+            box = decode(offset, of_level[best], proposals.WEIGHTS, layout.size)
             # They are in order already, and scores may be equal.
             rank = torch.arange(keep, 0, -1, dtype=torch.float32)
-            kept = suppressed(box, large_enough(box, proposals.SMALLEST) * rank, 0.0, proposals.SUPPRESSION)
+            remain = suppressed(box, large_enough(box, proposals.SMALLEST) * rank, 0.0, proposals.SUPPRESSION)
             boxes.append(box)
-            scores.append(torch.where(kept, score.sigmoid(), -1))
+            scores.append(torch.where(remain, score.sigmoid(), -1))
         every = torch.cat(scores, 1)
         score, order = every.topk(min(rpn.keep_inference, every.shape[1]))
         return torch.cat(boxes, 1).gather(1, order[..., None].expand(-1, -1, 4)), score >= 0
@@ -200,25 +207,6 @@ class ProbabilityGraph(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, S, S) → (B, K, S, S) or (B, K) in [0, 1]."""
         return self.model(images).sigmoid()
-
-
-class JoinedGraph(nn.Module):
-    """A detector and a segmenter on one trunk: boxes, labels, scores and masks from one pass."""
-
-    def __init__(self, model: DetectorWithMask, layout: Layout) -> None:
-        super().__init__()
-        self.detector = DetectorGraph(model.detector, layout)
-        self.segmenter = model.segmenter
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, 1, S, S) → what both give apart."""
-        backbone, size = self.detector.detector.backbone, images.shape[-1]
-        features = trunk_features(backbone.body, self.segmenter.normalise(images))
-        names = backbone.body.return_layers.values()
-        pyramid = backbone.fpn(dict(zip(names, features[2:], strict=True)))
-        logits = self.segmenter.decode(features[: self.segmenter.depth + 1], size, size)
-        assert isinstance(logits, Tensor)
-        return *self.detector.find(list(pyramid.values())), logits.sigmoid()
 
 
 def _by_cell(maps: Tensor, width: int) -> Tensor:
@@ -266,12 +254,6 @@ def to_onnx(run: Path, prune: int = 0) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def canvas_size_of(run: Path) -> int:
-    """Pixels a side of the canvases that a run of any task looks at."""
-    description, _ = load_deployed(run)
-    return int(description.get("detection", description)["canvas_size"])
-
-
 def _graph_of(run: Path, prune: int) -> tuple[nn.Module, int, list[str]]:
     """The graph of a run's model or two, the canvases' side, and the outputs' names."""
     loaded = load_run(run, torch.device("cpu"), prune)
@@ -290,28 +272,24 @@ def _graph_of(run: Path, prune: int) -> tuple[nn.Module, int, list[str]]:
     assert isinstance(detector, Detector)
     with torch.no_grad():
         pyramid = list(detector.backbone(torch.zeros((1, 3, size, size))).values())
-    layout = detector.rpn.layout(pyramid, size)
-    if not pairs:
-        return DetectorGraph(detector, layout), size, names
-    joined = pairs[0].model
-    assert isinstance(joined, DetectorWithMask)
-    return JoinedGraph(joined, layout), size, names
+    segmenter = pairs[0].segmenter.model if pairs else None
+    assert segmenter is None or isinstance(segmenter, Segmenter)
+    return DetectorGraph(detector, detector.rpn.layout(pyramid, size), segmenter), size, names
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the libraries' words on their own affairs."""
+    """Without the libraries' log messages and warnings."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(action="ignore"):
             yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _plain(model: onnx.ModelProto) -> onnx.ModelProto:

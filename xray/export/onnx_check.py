@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Generator
 from pathlib import Path
 from typing import cast
@@ -11,7 +12,7 @@ import torch
 
 from xray.datasets.inputs import Inputs
 from xray.errors import InputError
-from xray.inference.loaded import LoadedClassifier, LoadedDetector, LoadedSegmenter, load_run, prepare
+from xray.inference.loaded import LoadedDetector, load_run, prepare
 from xray.models.detection.detector import Detector
 from xray.phantoms.vinbig import draw_phantom
 from xray.radiographs.canvas import Canvas
@@ -67,25 +68,24 @@ def compare(run: Path, file: Path, canvases: np.ndarray, prune: int = 0) -> Diff
     from xray.inference.onnx_runtime import load_onnx
 
     cpu = torch.device("cpu")
-    ours = [model for _, model in load_run(run, cpu, prune)]
-    for model in ours:
+    of_run, (of_file, _) = load_run(run, cpu, prune), load_onnx(file, cpu)
+    for _, model in of_run:
         prepare(model, cpu)
-    theirs, _ = load_onnx(file, cpu)
-    if [type(model) for model in ours] != [type(model) for _, model in theirs]:
-        raise InputError(f"{file} and {run} are of other tasks: {', '.join(task for task, _ in theirs)} in the file")
+    if [task for task, _ in of_run] != [task for task, _ in of_file]:
+        raise InputError(f"{file} and {run} are of other tasks: {', '.join(task for task, _ in of_file)} in the file")
     total = Difference()
     for first in range(0, len(canvases), 2):
         batch = canvases[first : first + 2]
-        for mine, (_, other) in zip(ours, theirs, strict=True):
-            if isinstance(mine, LoadedDetector):
-                assert isinstance(other, LoadedDetector)
-                found = zip(mine.detect(batch, False), other.detect(batch, False), batch, strict=True)
-                for one, two, canvas in found:
-                    compare_boxes(one, two, mine, canvas, total)
+        for (_, model), (_, exported) in zip(of_run, of_file, strict=True):
+            if isinstance(model, LoadedDetector):
+                assert isinstance(exported, LoadedDetector)
+                for one, two, canvas in zip(
+                    model.detect(batch, False), exported.detect(batch, False), batch, strict=True
+                ):
+                    compare_boxes(one, two, model, canvas, total)
             else:
-                assert isinstance(mine, LoadedSegmenter | LoadedClassifier)
-                assert isinstance(other, LoadedSegmenter | LoadedClassifier)
-                gap = np.abs(mine.probability(batch, False) - other.probability(batch, False)).max()
+                assert not isinstance(exported, LoadedDetector)
+                gap = np.abs(model.probability(batch, False) - exported.probability(batch, False)).max()
                 # What is not a number is no small difference.
                 total.probability = max(total.probability, float(np.nan_to_num(gap, nan=1.0)))
     return total
@@ -107,18 +107,17 @@ def compare_boxes(
         total.score = max(total.score, float(abs(one[2][a] - two[2][b])))
     assert isinstance(detector.model, Detector)
     heads = detector.model.roi_heads
-    lonely: list[tuple[Detections, int, float]] = []
-    for place, (mine, others) in enumerate(((one, two), (two, one))):
-        full = len(others[0]) >= heads.max_detections
-        floor = others[2].min() if full else heads.score_threshold
-        paired = {couple[place] for couple in pairs}
-        for row in range(len(mine[0])):
-            if row not in paired and (above := float(mine[2][row] - floor)) > 0:
-                lonely.append((mine, row, above))
-    undecided = _undecided(detector, canvas) if any(above > MOST_SCORE for *_, above in lonely) else []
-    for mine, row, above in lonely:
-        boxes, labels, scores = (values[row : row + 1] for values in mine)
-        n_with = sum(bool(pair((boxes, labels, scores), found)) for found in undecided)
+    unpaired: list[tuple[Detections, float]] = []
+    for place, (side, other) in enumerate(((one, two), (two, one))):
+        full = len(other[0]) >= heads.max_detections
+        floor = other[2].min() if full else heads.score_threshold
+        for row in sorted(set(range(len(side[0]))).difference(couple[place] for couple in pairs)):
+            if (above := float(side[2][row] - floor)) > 0:
+                boxes, labels, scores = (values[row : row + 1] for values in side)
+                unpaired.append(((boxes, labels, scores), above))
+    undecided = _undecided(detector, canvas) if any(above > MOST_SCORE for _, above in unpaired) else []
+    for box, above in unpaired:
+        n_with = sum(bool(pair(box, detections)) for detections in undecided)
         if above > MOST_SCORE and 0 < n_with < len(undecided):
             total.ties += 1
         else:
@@ -147,11 +146,11 @@ def _undecided(detector: LoadedDetector, canvas: np.ndarray) -> list[Detections]
     """What PyTorch finds in a canvas with each of `ATTEMPTS` noises."""
     generator = torch.Generator().manual_seed(0)
     image = torch.from_numpy(canvas.astype(np.float32))[None, None]
-    found: list[Detections] = []
+    detections: list[Detections] = []
     for _ in range(ATTEMPTS):
         noise = torch.rand(image.shape, generator=generator) * 2 - 1
-        found += detector.results(detector.model(image + NOISE * noise), False)
-    return found
+        detections += detector.results(detector.model(image + NOISE * noise), False)
+    return detections
 
 
 def phantom_canvases(size: int, n: int = RADIOGRAPHS) -> np.ndarray:
@@ -170,14 +169,10 @@ def phantom_canvases(size: int, n: int = RADIOGRAPHS) -> np.ndarray:
 
 def given_canvases(inputs: Inputs, size: int, n: int = RADIOGRAPHS) -> np.ndarray:
     """The first `n` radiographs that can be read, (n, size, size) uint8. Raises InputError if none can."""
-    canvases: list[np.ndarray] = []
     decoding = cast("Generator[Decoded | Undecodable, None, None]", inputs.canvases(size, 1, TIMEOUT))
     with contextlib.closing(decoding) as items:
-        for item in items:
-            if isinstance(item, Decoded):
-                canvases.append(np.array(item.canvas))
-            if len(canvases) == n:
-                break
+        decoded = (np.array(item.canvas) for item in items if isinstance(item, Decoded))
+        canvases = list(itertools.islice(decoded, n))
     if not canvases:
         raise InputError("no radiograph of --check-data can be read")
     return np.stack(canvases)

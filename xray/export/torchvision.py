@@ -64,13 +64,13 @@ def read_torchvision(
     Raises InputError if it cannot be read, is of another model, or has other categories.
     """
     state = {name: value.detach() for name, value in read_weights(path).items()}
-    stranger = f"{path} is no state dict of torchvision's Faster R-CNN with a feature pyramid"
+    refusal = f"{path} is no state dict of torchvision's Faster R-CNN with a feature pyramid"
     parts = ("backbone.body.", "backbone.fpn.", "rpn.head.", "roi_heads.box_head.", "roi_heads.box_predictor.")
-    if strange := next((name for name in state if not name.startswith(parts)), None):
-        raise InputError(f"{stranger}: it has no {strange[:80]}; give the weights of one, or train from this file")
+    if unknown := next((name for name in state if not name.startswith(parts)), None):
+        raise InputError(f"{refusal}: it has no {unknown[:80]}; give the weights of one, or train from this file")
     predictor = state.get("roi_heads.box_predictor.cls_score.weight")
     if predictor is None or predictor.ndim != 2 or len(predictor) < 2:
-        raise InputError(f"{stranger}: roi_heads.box_predictor.cls_score.weight is missing or of another shape")
+        raise InputError(f"{refusal}: roi_heads.box_predictor.cls_score.weight is missing or of another shape")
     n_categories = len(predictor) - 1
     if len(categories) != n_categories:
         raise InputError(
@@ -80,7 +80,7 @@ def read_torchvision(
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise InputError(f"{path} holds {name} with values that are no numbers: it may be damaged")
-    architecture = _architecture(state, stranger, canvas_size)
+    architecture = _architecture(state, refusal, canvas_size)
     detector = build_detector(n_categories, canvas_size, **architecture)
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     try:
@@ -89,10 +89,10 @@ def read_torchvision(
     except RuntimeError as error:
         # A heading, then a line for each tensor of another shape.
         reason = str(error).splitlines()[1:2] or [str(error)]
-        raise InputError(f"{stranger} with a {architecture['backbone']}: {reason[0].strip()[:200]}") from None
-    if strange := next(iter((*unfitting.unexpected_keys, *unfitting.missing_keys)), None):
-        what = "has no" if strange in unfitting.unexpected_keys else "needs"
-        raise InputError(f"{stranger} with a {architecture['backbone']}: that {what} {strange[:80]}")
+        raise InputError(f"{refusal} with a {architecture['backbone']}: {reason[0].strip()[:200]}") from None
+    if wrong := next(iter((*unfitting.unexpected_keys, *unfitting.missing_keys)), None):
+        what = "has no" if wrong in unfitting.unexpected_keys else "needs"
+        raise InputError(f"{refusal} with a {architecture['backbone']}: that {what} {wrong[:80]}")
     description = {
         "task": "detection",
         "architecture": architecture,
@@ -105,7 +105,7 @@ def read_torchvision(
     return description, detector.state_dict()
 
 
-def _architecture(state: dict[str, Tensor], stranger: str, canvas_size: int) -> dict[str, Any]:
+def _architecture(state: dict[str, Tensor], refusal: str, canvas_size: int) -> dict[str, Any]:
     """The arguments of `build_detector`, as far as a state dict tells them; the others are torchvision's."""
     body = [name.removeprefix("backbone.body.") for name in state if name.startswith("backbone.body.")]
     blocks = {name.split(".")[1] for name in body if name.startswith("layer3.")}
@@ -113,10 +113,10 @@ def _architecture(state: dict[str, Tensor], stranger: str, canvas_size: int) -> 
     if "0.0.weight" in body:
         backbone = "mobilenet_v2"
     if backbone is None:
-        raise InputError(f"{stranger} on a ResNet-18, 34, 50 or 101 or a MobileNetV2: it has another trunk")
+        raise InputError(f"{refusal} on a ResNet-18, 34, 50 or 101 or a MobileNetV2: it has another trunk")
     outer = next((v for name, v in state.items() if name.startswith("backbone.fpn.layer_blocks.0.")), None)
     if outer is None or not outer.ndim:
-        raise InputError(f"{stranger}: it has no backbone.fpn.layer_blocks.0")
+        raise InputError(f"{refusal}: it has no backbone.fpn.layer_blocks.0")
     return {
         "backbone": backbone,
         "head": "v2" if "roi_heads.box_head.0.0.weight" in state else "v1",
