@@ -64,6 +64,7 @@ def main(config: Config) -> None:
     """Fits or reads the setting, refines all predictions and prints AP before and after where there is truth."""
     check(config)
 
+    import numpy as np
     from rich.console import Console
 
     from xray.datasets.foreign_predictions import one_each, read_any_predictions
@@ -89,7 +90,7 @@ def main(config: Config) -> None:
     check_categories(store, boxes, config.predictions.name)
     ids, table, components, segmentations = together(store, boxes, masks, config, description)
     scored = rows_to_score(store, table, components, config)
-    n_findings = int((store.boxes.select(_among(store.boxes.images, scored)).labels == category).sum())
+    n_findings = int((store.boxes.labels[np.isin(store.boxes.images, scored)] == category).sum())
     if config.fit and not n_findings:
         raise InputError(f"no {NAME} in the truth of the {len(scored)} radiographs to fit on: choose others")
     setting = Refinement()
@@ -99,16 +100,14 @@ def main(config: Config) -> None:
         setting = read_setting(config.weights, description)
     if n_findings:
         with Console(stderr=True).status("fitting" if config.fit else "scoring"):
-            setting, said = assess(store, table, components, segmentations, scored, setting, category, config.fit)
+            setting, lines = assess(store, table, components, segmentations, scored, setting, category, config.fit)
         print(f"{NAME} in {len(scored)} radiographs with {n_findings} findings, AP@0.4:")
-        print(said)
+        print(*lines, sep="\n")
     print(f"setting: {in_words(setting)}")
     refined, attached = refine(table, components, segmentations, setting, category)
-    kept = {row: mask for row, mask in boxes.masks.items() if row not in attached}
     with finishing(config.save_path, "refinement"):
-        write_predictions(
-            config.save_path / PREDICTIONS, Predictions(ids, refined, {**kept, **attached}), store.categories
-        )
+        predictions = Predictions(ids, refined, {**boxes.masks, **attached})
+        write_predictions(config.save_path / PREDICTIONS, predictions, store.categories)
         if config.fit and config.weights and description is not None:
             rewrite_description(config.weights, {**description, "refinement": dataclasses.asdict(setting)})
             print(f"kept in {config.weights / 'model.json'}")
@@ -188,19 +187,18 @@ def together(
         images = np.array(places, dtype=np.int64)[predictions.table.images]
         tables.append(dataclasses.replace(predictions.table, images=images))
     table, components = tables
-    own = {int(number) for number in description["categories"]} if description else set()
-    kept = [row for row in sorted(masks.masks) if not own or int(components.labels[row]) in own]
-    found = sorted({int(components.labels[row]) for row in kept})
-    others = sorted({masks.names[label] for label in found if not is_named(masks.names.get(label, NAME))})
-    if others:
-        raise InputError(f"{config.masks} holds masks of {', '.join(others)}: give a segmenter's of {NAME} alone")
-    if len(found) > 1:
-        raise InputError(f"{config.masks} holds masks of categories {found}: give a segmenter's of {NAME} alone")
-    if not kept:
+    of_segmenter = {int(number) for number in description["categories"]} if description else set()
+    with_mask = [row for row in sorted(masks.masks) if not of_segmenter or int(components.labels[row]) in of_segmenter]
+    labels = sorted({int(components.labels[row]) for row in with_mask})
+    others = sorted({masks.names[label] for label in labels if not is_named(masks.names.get(label, NAME))})
+    if others or len(labels) > 1:
+        what = ", ".join(others) or f"categories {labels}"
+        raise InputError(f"{config.masks} holds masks of {what}: give a segmenter's of {NAME} alone")
+    if not with_mask:
         print(f"warning: {config.masks} holds no mask of {NAME}", file=sys.stderr)
     segmentations: dict[int, Any] = {}
     used: list[int] = []
-    for row in kept:
+    for row in with_mask:
         image, mask = int(components.images[row]), masks.masks[row]
         try:
             if image < len(store):
@@ -225,7 +223,7 @@ def rows_to_score(store: "Store", table: "BoxTable", components: "BoxTable", con
     from xray.evaluation.alignment import whole_groups
 
     # A segmenter has no row for a radiograph without a mask, so the radiographs that both name would not do.
-    touched = [whole_groups(store, np.unique(own.images[own.images < len(store)])) for own in (table, components)]
+    touched = [whole_groups(store, np.unique(t.images[t.images < len(store)])) for t in (table, components)]
     if config.split is None and config.fold is None:
         return np.intersect1d(touched[0], touched[1]) if len(components) else touched[0]
     rows = store.rows(split=config.split, fold=config.fold)
@@ -243,47 +241,39 @@ def assess(
     setting: "Refinement",
     category: int,
     fit: bool,
-) -> tuple["Refinement", str]:
+) -> tuple["Refinement", list[str]]:
     """Fits where asked to → (the setting, lines with AP before and after on the rows `scored`)."""
     import numpy as np
 
     from xray.evaluation.alignment import patient_numbers
     from xray.inference.refine import GRID, cross_validate, fit_refinement
+    from xray.structures.boxes import select_with_masks
 
-    chosen = np.flatnonzero(_among(components.images, scored))
-    own = {place: segmentations[row] for place, row in enumerate(chosen.tolist())}
-    truth = store.boxes.select(_among(store.boxes.images, scored))
-    parts = (truth, table.select(_among(table.images, scored)), components.select(chosen), own)
+    truth, boxes = (part.select(np.isin(part.images, scored)) for part in (store.boxes, table))
+    parts = (truth, boxes, *select_with_masks(components, segmentations, np.isin(components.images, scored)))
     setting, before, after = fit_refinement(*parts, settings=GRID if fit else [setting], category=category)
-    said = f"  before {before:.4f}, after {after:.4f}"
-    if fit:
-        said += ", on the radiographs fitted on"
-        held_before, held_after = cross_validate(*parts, patient_numbers(store.records), category=category)
-        if math.isnan(held_after):
-            said += "\n  too few findings to fit on one half of the patients and score on the other"
-        else:
-            said += f"\n  before {held_before:.4f}, after {held_after:.4f}, on the half of the patients not fitted on"
-            if held_after < held_before:
-                print("warning: on patients it was not fitted on, refinement does not help", file=sys.stderr)
-    return setting, said
+    scores = f"  before {before:.4f}, after {after:.4f}"
+    if not fit:
+        return setting, [scores]
+    before, after = cross_validate(*parts, patient_numbers(store.records), category=category)
+    held_out = f"  before {before:.4f}, after {after:.4f}, on the half of the patients not fitted on"
+    if math.isnan(after):
+        held_out = "  too few findings to fit on one half of the patients and score on the other"
+    elif after < before:
+        print("warning: on patients it was not fitted on, refinement does not help", file=sys.stderr)
+    return setting, [f"{scores}, on the radiographs fitted on", held_out]
 
 
 def in_words(setting: "Refinement") -> str:
     """What a setting does to boxes, in a line."""
-    said = [f"the mask's evidence is what lies inside a box grown by {setting.dilation:.0%} on each side"]
+    parts = [f"the mask's evidence is what lies inside a box grown by {setting.dilation:.0%} on each side"]
     if setting.shift:
-        said.append(f"times it, boxes move {setting.shift:.0%} of the way to their component")
+        parts.append(f"times it, boxes move {setting.shift:.0%} of the way to their component")
     if setting.penalty:
-        said.append(f"without it, boxes lose {setting.penalty:.0%} of their score")
+        parts.append(f"without it, boxes lose {setting.penalty:.0%} of their score")
     if setting.unmatched:
-        said.append(f"a component without a box as sure becomes one with {setting.unmatched:.0%} of its own score")
-    return "; ".join(said if len(said) > 1 else ["boxes and scores stay as they are, masks are attached"])
-
-
-def _among(images: "np.ndarray", rows: "np.ndarray") -> "np.ndarray":
-    import numpy as np
-
-    return np.isin(images, rows)
+        parts.append(f"a component without a box as sure becomes one with {setting.unmatched:.0%} of its own score")
+    return "; ".join(parts if len(parts) > 1 else ["boxes and scores stay as they are, masks are attached"])
 
 
 def run() -> int:
