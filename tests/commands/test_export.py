@@ -55,7 +55,7 @@ def save_segmenter(run, detector, encoder="resnet18", canvas_size=SIZE):
     ("backbone", "head", "norm"),
     [
         ("resnet50", "v1", "frozen"),
-        ("resnet50", "v1", "batch"),
+        ("resnet34", "v1", "batch"),
         ("resnet50", "v2", "frozen"),
         ("resnet18", "v1", "batch"),
     ],

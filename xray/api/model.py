@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
 from pydicom.dataset import Dataset
 
-from xray.api.radiographs import Given, given
+from xray.api.radiographs import Given, given, local_path
 from xray.api.results import Finder, Result, Results
 from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
@@ -24,7 +24,6 @@ from xray.inference.precision import default_batch_size, lowered, place_of
 from xray.inference.streaming import Batch, consecutive, run
 from xray.outputs.pictures.findings import rows_of
 from xray.radiographs.decoding import Undecodable
-from xray.storage.addresses import is_remote
 from xray.structures.triplet import Triplet
 
 
@@ -78,6 +77,14 @@ def load(
     return Model(lowered(pipeline, dtype or torch.float32), paths, batch_size)
 
 
+class PredictOptions(TypedDict, total=False):
+    """The keywords of `Model.predict`."""
+
+    ids: Sequence[str] | None
+    sizes: str
+    maps: bool
+
+
 class Model:
     """Trained models; `load` makes one. Threads may share it: one is served at a time."""
 
@@ -121,22 +128,11 @@ class Model:
         return f"<xray.Model: {models} on {self.device}, {len(pipeline.categories)} categories>"
 
     @overload
-    def predict(
-        self, x: np.ndarray | Dataset, *, ids: Sequence[str] | None = ..., sizes: str = ..., maps: bool = ...
-    ) -> Result: ...
+    def predict(self, x: np.ndarray | Dataset, **options: Unpack[PredictOptions]) -> Result: ...
     @overload
-    def predict(
-        self, x: str | os.PathLike[str], *, ids: Sequence[str] | None = ..., sizes: str = ..., maps: bool = ...
-    ) -> Any: ...
+    def predict(self, x: str | os.PathLike[str], **options: Unpack[PredictOptions]) -> Any: ...
     @overload
-    def predict(
-        self,
-        x: list[Any] | tuple[Any, ...] | Store,
-        *,
-        ids: Sequence[str] | None = ...,
-        sizes: str = ...,
-        maps: bool = ...,
-    ) -> Results: ...
+    def predict(self, x: list[Any] | tuple[Any, ...] | Store, **options: Unpack[PredictOptions]) -> Results: ...
     def predict(
         self, x: Any, *, ids: Sequence[str] | None = None, sizes: str = "", maps: bool = False
     ) -> Result | Results:
@@ -210,9 +206,7 @@ class Model:
 def _checked_runs(runs: Sequence[Any]) -> list[Path]:
     if not runs:
         raise InputError("no run directory given: name at least one")
-    for given_run in runs:
-        if not isinstance(given_run, (str, os.PathLike)) or not str(given_run):
-            raise InputError(f"{given_run!r} is no path: give the run directories one by one, load(first, second)")
-        if is_remote(os.fspath(given_run)):
-            raise InputError(f"{given_run} is an address: the commands read those, the API reads paths; copy it first")
-    return [Path(given_run) for given_run in runs]
+    for run_given in runs:
+        if not isinstance(run_given, (str, os.PathLike)) or not str(run_given):
+            raise InputError(f"{run_given!r} is no path: give the run directories one by one, load(first, second)")
+    return [local_path(run_given) for run_given in runs]

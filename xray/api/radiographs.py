@@ -64,7 +64,7 @@ def given(x: Any, ids: Sequence[str] | None = None, sizes: str = "") -> Given:
     x, ids, sizes: as there. Raises InputError as it does.
     """
     if isinstance(x, (str, os.PathLike)):
-        all_given = _of_path(_local(x), sizes)
+        all_given = _of_path(local_path(x), sizes)
     elif isinstance(x, Store):
         if x.images is None:
             raise InputError(f"{x.path} was opened without its pixels: open it with xray.open_dataset")
@@ -86,7 +86,8 @@ def given(x: Any, ids: Sequence[str] | None = None, sizes: str = "") -> Given:
     return dataclasses.replace(all_given, ids=tuple(ids))
 
 
-def _local(path: Any) -> Path:
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """A path of this machine. Raises InputError for an address."""
     if is_remote(os.fspath(path)):
         raise InputError(f"{path} is an address: the commands read those, the API reads paths; copy it here first")
     return Path(path)
@@ -137,7 +138,7 @@ def _of_list(items: list[Any], sizes: str) -> Given:
         return _of_objects(items, is_single=False)
     if n_paths < len(items):
         raise InputError("a list of paths holds something else, too: give paths alone, or arrays and data sets alone")
-    paths = [_local(item) for item in items]
+    paths = [local_path(item) for item in items]
     for path in paths:
         if path.is_dir():
             raise InputError(f"{path} is a folder in a list of files: give the folder by itself")

@@ -84,23 +84,22 @@ def fuse(
 def _check(
     n_models: int, weights: Sequence[float] | None, iou_threshold: float, skip_threshold: float, method: str, score: str
 ) -> np.ndarray:
-    if n_models == 0:
-        raise FlagError("nothing to fuse: give at least one predictions file")
     checked = np.ones(n_models) if weights is None else np.asarray(weights, dtype=np.float64).reshape(-1)
-    if len(checked) != n_models:
-        raise FlagError(f"{len(checked)} weights for {n_models} predictions files: give one a file")
-    if not (np.isfinite(checked).all() and (checked > 0).all()):
-        raise FlagError(
-            f"weights must be positive numbers, not {checked.tolist()}: leave out a model that counts nothing"
-        )
-    if not 0 < iou_threshold < 1:
-        raise FlagError(f"the IoU threshold is {iou_threshold}: it must lie between 0 and 1")
-    if not 0 <= skip_threshold <= 1:
-        raise FlagError(f"the skip threshold is {skip_threshold}: it must lie between 0 and 1")
-    if method not in METHODS:
-        raise FlagError(f"unknown fusion method {method!r}: use one of {', '.join(METHODS)}")
-    if score not in FUSED_SCORES:
-        raise FlagError(f"unknown fused score {score!r}: use one of {', '.join(FUSED_SCORES)}")
+    is_positive = bool(np.isfinite(checked).all() and (checked > 0).all())
+    for holds, message in (
+        (n_models > 0, "nothing to fuse: give at least one predictions file"),
+        (len(checked) == n_models, f"{len(checked)} weights for {n_models} predictions files: give one a file"),
+        (
+            is_positive,
+            f"weights must be positive numbers, not {checked.tolist()}: leave out a model that counts nothing",
+        ),
+        (0 < iou_threshold < 1, f"the IoU threshold is {iou_threshold}: it must lie between 0 and 1"),
+        (0 <= skip_threshold <= 1, f"the skip threshold is {skip_threshold}: it must lie between 0 and 1"),
+        (method in METHODS, f"unknown fusion method {method!r}: use one of {', '.join(METHODS)}"),
+        (score in FUSED_SCORES, f"unknown fused score {score!r}: use one of {', '.join(FUSED_SCORES)}"),
+    ):
+        if not holds:
+            raise FlagError(message)
     return checked
 
 
