@@ -1,15 +1,13 @@
 """tools/export.py: torchvision's own constructors load what it writes, and two runs become one."""
 
 import dataclasses
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
-from xray.commands.export import Config, main
+from xray.commands.export import Config, main, run
 from xray.errors import FlagError, InputError
 from xray.inference.shared_trunk import load_detector_with_mask
 from xray.models.detection.detector import build_detector
@@ -17,7 +15,6 @@ from xray.models.pretrained import load_trunk
 from xray.models.segmentation.segmenter import build_segmenter
 from xray.models.weights import load_deployed, save_deployed
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "export.py"
 SIZE = 64
 
 
@@ -102,15 +99,18 @@ def test_what_torchvision_has_no_place_for(tmp_path):
     assert (tmp_path / "a.pth").read_text() == "precious"
 
 
-def test_one_run_of_two_from_the_command_line(tmp_path):
+def test_one_run_of_two_from_the_command_line(tmp_path, monkeypatch, capsys):
     detector = save_detector(tmp_path / "boxes", backbone="resnet18", fpn_channels=16)
     segmenter = save_segmenter(tmp_path / "masks", detector)
 
-    command = [sys.executable, TOOL, "--weights", "masks", "boxes", "--format", "run", "--save-path", "both"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "python tools/infer.py --weights both" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["export.py", "--weights", "masks", "boxes", "--format", "run", "--save-path", "both"]
+    )
+    assert run() == 0
+    done = capsys.readouterr()
+    assert done.err == ""
+    assert "python tools/infer.py --weights both" in done.out
     assert sorted(path.name for path in (tmp_path / "both").iterdir()) == ["model.json", "model.safetensors"]
     found, detection, masks, segmentation = load_detector_with_mask(tmp_path / "both")
     assert (detection["task"], segmentation["task"]) == ("detection", "segmentation")
