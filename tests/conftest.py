@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,15 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def rarely(values: Iterable[Any], *slow: Any) -> list[Any]:
+    """Parameters of which a sample, by default the first, is tested with what is slow, and the rest by night."""
+    values = list(values)
+    slow = slow or (values[0],)
+    assert set(slow) <= set(values)
+    return [pytest.param(each, marks=pytest.mark.slow if each in slow else pytest.mark.nightly) for each in values]
+
 
 CANVAS = 64
 SIDES = [{"id": 1, "name": "Left shadow"}, {"id": 2, "name": "Right shadow"}, {"id": 3, "name": "Nodule"}]
