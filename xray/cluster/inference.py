@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from xray.cluster.ray import Cluster, Decoders, Item, check_seen, here, unseen_files
+from xray.cluster.decoding import Decoders, Item, check_seen, here, unseen_files
+from xray.cluster.ray import Cluster
 from xray.datasets.inputs import Inputs
 from xray.datasets.originals import Original, in_original_pixels
 from xray.datasets.store import open_store

@@ -21,6 +21,7 @@ from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports
 from xray.serving.answers import SHOWN_FROM, Answer
 from xray.serving.service import UnreadableError
+from xray.storage import objects
 from xray.structures.predictions import NO_FINDING_CATEGORY
 
 JSON, CSV, DICOM = "application/json", "text/csv", "application/dicom"
@@ -35,7 +36,6 @@ MAX_ADDRESS = 64 * 2**10
 """Most bytes of a JSON request."""
 S3_SECONDS = 30.0
 """For one object to come, and half of the minute that SageMaker gives a request."""
-CHUNK = 4 * 2**20
 
 
 class RefusedError(Exception):
@@ -141,34 +141,28 @@ def object_of(body: bytes | str) -> S3Object:
 
 def fetch(wanted: S3Object, file: BinaryIO, max_bytes: int, seconds: float = S3_SECONDS) -> None:
     """Writes an object to a file. Raises RefusedError: 413, 422 for one that cannot be had, 502, 504."""
-    if importlib.util.find_spec("s3fs") is None:
-        raise RefusedError(501, "this server was installed without s3fs (the extra remote): send the file itself")
-    import s3fs
-
+    if importlib.util.find_spec("boto3") is None:
+        raise RefusedError(501, "this server was installed without boto3 (the extra remote): send the file itself")
     # Silence counts for less than the whole, so that what is asked in the last moment ends within SageMaker's minute.
     deadline = time.monotonic() + seconds
-    options = {"connect_timeout": 5, "read_timeout": max(1, seconds / 6), "retries": {"total_max_attempts": 2}}
     try:
-        system = s3fs.S3FileSystem(config_kwargs=options, use_listings_cache=False)
-        system.retries = 1
-        with system.open(f"{wanted.bucket}/{wanted.key}", "rb", block_size=CHUNK, cache_type="none") as source:
-            if source.details.get("type") != "file":
-                raise FileNotFoundError
-            if source.size > max_bytes:
-                raise RefusedError(413, f"the object has more than the {max_bytes / 2**20:g} MiB allowed")
-            if not source.size:
-                raise RefusedError(422, "the object is empty: name one DICOM, PNG or JPEG file")
-            # A read of nothing would ask S3 for the bytes behind the last one.
-            while source.tell() < source.size:
-                file.write(source.read(CHUNK))
-                if time.monotonic() > deadline:
-                    raise RefusedError(504, f"S3 did not give the object within {seconds:g} s")
+        client = objects.client_of(os.getpid(), 5, max(1, seconds / 6), 2)
+        answer = client.get_object(Bucket=wanted.bucket, Key=wanted.key)
+        if answer["ContentLength"] > max_bytes:
+            raise RefusedError(413, f"the object has more than the {max_bytes / 2**20:g} MiB allowed")
+        if not answer["ContentLength"]:
+            raise RefusedError(422, "the object is empty: name one DICOM, PNG or JPEG file")
+        for chunk in answer["Body"].iter_chunks(objects.CHUNK):
+            file.write(chunk)
+            if time.monotonic() > deadline:
+                raise RefusedError(504, f"S3 did not give the object within {seconds:g} s")
     except RefusedError:
         raise
-    except (FileNotFoundError, IsADirectoryError):
-        raise RefusedError(422, "there is no such object in the bucket") from None
-    except PermissionError:
-        raise RefusedError(422, "the server's role may not read that object: give it s3:GetObject") from None
     except Exception as error:
-        # botocore and aiohttp have many; their messages hold addresses.
-        raise RefusedError(502, f"S3 did not give the object ({type(error).__name__})") from None
+        code = objects.code_of(error)
+        if code in ("NoSuchKey", "NoSuchBucket", "404"):
+            raise RefusedError(422, "there is no such object in the bucket") from None
+        if code in objects.DENIED:
+            raise RefusedError(422, "the server's role may not read that object: give it s3:GetObject") from None
+        # botocore has many; their messages hold addresses.
+        raise RefusedError(502, f"S3 did not give the object ({code or type(error).__name__})") from None
