@@ -17,8 +17,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.sop_class import Verification
 
 from xray.serving import dicom_connections
-from xray.serving.dicom_connections import Receiver
-from xray.serving.dicom_limits import Limits
+from xray.serving.dicom_connections import Limits, Receiver
 from xray.serving.dicom_node import DicomNode
 from xray.serving.dicom_peers import Peer
 

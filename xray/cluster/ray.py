@@ -135,8 +135,10 @@ class Cluster:
 
         # Restarted by Ray, an actor would wait for room that there may never be again, and all after it with it.
         options = {"num_cpus": self.cores_of(gpu), "num_gpus": int(gpu), "max_restarts": 0, "max_task_retries": 0}
-        kind = ray.remote(_Actor).options(**options)
-        actors = [kind.remote(make, __version__) for _ in range(min(n_actors, len(parts)))]
+        kind: Any = ray.remote(_Actor)
+        actors: list[Any] = [
+            kind.options(**options).remote(make, __version__) for _ in range(min(n_actors, len(parts)))
+        ]
         # An actor gets parts once it has answered: some may wait for room that other people's work takes.
         under_way: dict[Any, tuple[Any, int]] = {actor.is_ready.remote(): (actor, -1) for actor in actors}
         outcomes: dict[int, Any] = {}

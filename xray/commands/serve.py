@@ -15,8 +15,8 @@ from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
 from xray.flags import check_range
 from xray.serving.accepting import Door
-from xray.serving.host_names import host_names
 from xray.serving.quiet import silence_libraries, telling
+from xray.serving.request_guard import host_names
 
 if TYPE_CHECKING:
     from xray.outputs.dicom.objects import Algorithm
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 GRACE = 0.3
 """Seconds that answers under way may take once the server is interrupted."""
-GPU_BATCH = 8
-"""Radiographs that wait together and go through a GPU in one pass: more would only make the first wait."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,40 +93,18 @@ def main(config: Config) -> None:
     level = logging.DEBUG if config.debug else logging.WARNING
     with listening(config.host, config.port) as door, telling(level):
         # What is wrong with the flags has been said by now: the rest imports torch.
-        import numpy as np
-
-        from xray.inference.pipeline import load_pipeline
-        from xray.inference.precision import CPU_BATCH, lowered
-        from xray.models.device import inference_precision, keep_freed_memory, resolve_device
         from xray.outputs.dicom.objects import algorithm_of
         from xray.serving.app import create_app
         from xray.serving.connections import server_of
-        from xray.serving.service import Limits, Service
+        from xray.serving.service import Limits, load_service
 
         silence_libraries()
-        device = resolve_device(config.device)
-        precision = inference_precision(config.precision, device)
-        if device.type == "cpu":
-            keep_freed_memory()
         runs = [Path(run) for run in config.weights]
-        pipeline = load_pipeline(runs, device, config.tta, config.gate)
-        if precision is not None:
-            pipeline = lowered(pipeline, precision)
-        limits = Limits(
-            config.places,
-            int(config.max_megabytes * 2**20),
-            config.n_workers,
-            config.timeout,
-            batch_size=config.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH),
-        )
-        # The first pass prepares weights and compiles; nobody shall wait for it.
-        size = pipeline.canvas_size
-        pipeline.find(np.zeros((1, size, size), dtype=np.uint8), [(size, size)])
+        n_bytes = int(config.max_megabytes * 2**20)
+        limits = Limits(config.places, n_bytes, config.n_workers, config.timeout, batch_size=config.batch_size)
+        service = load_service(runs, limits, config.device, config.precision, config.tta, config.gate)
         algorithm = algorithm_of(runs, gate=config.gate, tta=config.tta)
-        with (
-            Service(pipeline, [run.resolve().name for run in runs], limits) as service,
-            dicom_node(config, service, algorithm) as node,
-        ):
+        with service, dicom_node(config, service, algorithm) as node:
             host, port = door.getsockname()[:2]
             names = host_names(config.host, port, config.host_name, config.sagemaker)
             server = server_of(create_app(service, algorithm, names), GRACE)
@@ -161,7 +137,7 @@ def dicom_node(config: Config, service: "Service", algorithm: "Algorithm") -> It
         yield None
         return
     from xray.outputs.dicom.results import DicomResults
-    from xray.serving.dicom_limits import Limits
+    from xray.serving.dicom_connections import Limits
     from xray.serving.dicom_node import DicomNode, answering
     from xray.serving.dicom_peers import parse_peer
 

@@ -1,24 +1,40 @@
-"""What the API answers, as its documentation shows it, and how findings become such an answer."""
+"""What the API answers, as its documentation shows it; how findings become such an answer, and the way back.
+
+An answer that comes back with a request is anyone's JSON: it is bounded before any work begins.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import xray
 from xray.findings import NO_FINDING_BOX, colour_of
 from xray.inference.pipeline import Findings, Pipeline
+from xray.radiographs.dicom import MAX_PIXELS
+from xray.serving.worker import RefusedError
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
 
 SHOWN_FROM = 0.3
 """Confidence from which the page shows findings at first, as `tools/infer.py --overlays` does."""
-
+MAX_BYTES = 16 * 2**20
+"""Of the JSON: some ten times what the finest masks of a radiograph take."""
+MAX_FINDINGS = 300
+"""Of one radiograph. A report takes time for each, and nobody reads more."""
+MAX_LABELS = 100
+MAX_NAME = 64
+"""Letters of a category, a label or a model: a DICOM code's meaning has no more."""
+MAX_MASK_PIXELS = 10 * MAX_PIXELS
+"""Of all masks together."""
 
 Pixel = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Id = Annotated[int, Field(ge=0, lt=2**31)]
+Name = Annotated[str, Field(max_length=MAX_NAME)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Mask(BaseModel):
@@ -50,6 +66,36 @@ class Answer(BaseModel):
     thresholds: dict[str, float | str] = Field(description="what decided on masks, and the page's first confidence")
     seconds: float = Field(description="from the end of the upload to this answer")
     version: str = Field(description="of xray")
+
+
+class GivenMask(Mask):
+    """A mask that came in."""
+
+    size: tuple[Id, Id]
+    counts: Annotated[str, Field(max_length=MAX_BYTES)]
+
+
+class GivenFinding(Finding):
+    """A finding that came in."""
+
+    category_id: Id
+    category: Name
+    mask: GivenMask | None = None
+
+
+class Given(Answer):
+    """An answer of /predict that came in: the same fields, within limits."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    width: Id
+    height: Id
+    findings: Annotated[list[GivenFinding], Field(max_length=MAX_FINDINGS)]  # type: ignore[assignment]
+    labels: Annotated[dict[Name, Share], Field(max_length=MAX_LABELS)]
+    models: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=MAX_LABELS)]
+    thresholds: Annotated[dict[Name, Number | Name], Field(max_length=MAX_LABELS)]
+    seconds: Number
+    version: Name
 
 
 class Category(BaseModel):
@@ -153,6 +199,31 @@ def findings_of(given: Answer) -> Findings:
         if finding.mask is not None
     }
     return Findings(table, masks, None, {name: np.array([value]) for name, value in given.labels.items()})
+
+
+def given_findings(fields: Mapping[str, str]) -> tuple[Given, Findings]:
+    """The findings that came with a file. Raises RefusedError: 400 for none, 413 for more than can be worked on."""
+    if "findings" not in fields:
+        raise RefusedError(400, "the form has no field findings: send the answer of /predict in it")
+    text = fields["findings"]
+    if len(text) > MAX_BYTES:
+        raise RefusedError(413, f"the findings have more than the {MAX_BYTES >> 20} MiB allowed")
+    try:
+        given = Given.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "JSON"
+        status = 413 if first["type"] in ("too_long", "string_too_long") else 400
+        line = f"the findings are no answer of /predict ({where}: {first['msg']})"[:300]
+        # It can be sent, whatever letters a client made it of.
+        raise RefusedError(status, " ".join(line.encode("utf-8", "replace").decode().split())) from None
+    except (ValueError, RecursionError):
+        # What stands in the text is no Unicode, or is nested beyond all sense.
+        raise RefusedError(400, "the findings are no answer of /predict (JSON: it cannot be read)") from None
+    sizes = [finding.mask.size for finding in given.findings if finding.mask is not None]
+    if sum(height * width for height, width in sizes) > MAX_MASK_PIXELS:
+        raise RefusedError(413, f"the masks have more than {MAX_MASK_PIXELS // 10**6} million pixels together")
+    return given, findings_of(given)
 
 
 def thresholds(pipeline: Pipeline) -> dict[str, float | str]:

@@ -13,8 +13,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from xray.serving.accepting import Told
-from xray.serving.places import Places, Waiting
+from xray.serving.accepting import Places, Throttle, Waiting
 
 log = logging.getLogger("xray.serving")
 
@@ -53,7 +52,7 @@ class Connections:
         self._places = Places(self.limits.total, self.limits.each)
         self._waiting = Waiting(self.limits.silent, self.limits.silent_each)
         self._open: set[Guarded] = set()
-        self._told = Told()
+        self._throttle = Throttle()
         self._sweeping: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -67,7 +66,7 @@ class Connections:
     def opened(self, connection: "Guarded") -> bool:
         """Whether there is room for a connection."""
         if not self._places.take(connection.address):
-            if self._told.is_news(self.now()):
+            if self._throttle.is_due(self.now()):
                 log.warning("connections are refused: as many are open as may be")
             return False
         self._open.add(connection)
@@ -182,11 +181,11 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: Any = None) -> None:
         """As uvicorn has it."""
-        told = Told()
+        throttle = Throttle()
         loop = asyncio.get_running_loop()
 
         def tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-            if told.is_news(loop.time()):
+            if throttle.is_due(loop.time()):
                 log.error("a connection failed (%s)", type(context.get("exception")).__name__)
 
         loop.set_exception_handler(tell)

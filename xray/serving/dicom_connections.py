@@ -6,19 +6,17 @@ sleeping thread, and gets a place for an association only once the request lies 
 """
 
 import contextlib
+import dataclasses
 import logging
 import select
 import socket
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from xray.serving.accepting import Spare
-from xray.serving.dicom_limits import Limits
-from xray.serving.places import Places, Waiting
+from xray.serving.accepting import Places, Spare, Waiting
 
 log = logging.getLogger("xray.dicom")
 
@@ -35,6 +33,36 @@ REJECT = bytes((3, 0, 0, 0, 0, 4, 0, 2, 3, 2))
 """A-ASSOCIATE-RJ: for now, by the service provider, as the local limit is exceeded (PS3.8 9.3.4)."""
 LINGER = 1.0
 """Seconds for a peer that was turned away to read why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a DICOM node gives its peers.
+
+    n_bytes: of one object. seconds: that a message may take to come in, and a peer may be silent between two.
+    object_seconds: for one object to come; bytes_per_second: that it has to come with on average, from `seconds` on.
+    associations: at the same time, and associations_each from one address; useless_seconds: after which one that has
+    brought no object is ended. handshakes: connections that have not asked for an association yet, handshakes_each of
+    one address; handshake_seconds: in which they have to. waiting: radiographs that wait for the model, and answers
+    that wait to be sent. check_seconds: that a sender waits at most for its compressed pixel data to be looked at.
+    attempts: to send an answer; from the second on, each waits twice as long as the one before it, `first_wait` seconds
+    at first and 60 at most.
+    """
+
+    n_bytes: int = 100 * 2**20
+    associations: int = 8
+    seconds: float = 30.0
+    waiting: int = 16
+    attempts: int = 12
+    first_wait: float = 1.0
+    associations_each: int = 4
+    useless_seconds: float = 300.0
+    handshakes: int = 32
+    handshakes_each: int = 8
+    handshake_seconds: float = 5.0
+    object_seconds: float = 600.0
+    bytes_per_second: int = 16 * 2**10
+    check_seconds: float = 8.0
 
 
 class Gate:
@@ -140,12 +168,6 @@ class Server(ThreadedAssociationServer):
         """Closes the listening socket."""
         super().server_close()
         self._spare.close()
-
-    def serve(self) -> threading.Thread:
-        """Accepts connections in a thread of its own, until `shutdown`."""
-        thread = threading.Thread(target=self.serve_forever, name="dicom accepting", daemon=True)
-        thread.start()
-        return thread
 
 
 def _end(connection: socket.socket) -> None:

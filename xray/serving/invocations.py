@@ -1,5 +1,6 @@
 """What SageMaker's callers may ask for and send beyond a file: media types of answers, and s3:// addresses."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -16,12 +17,12 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
-from xray.inference.pipeline import Findings
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports
 from xray.serving.answers import SHOWN_FROM, Answer
-from xray.serving.service import UnreadableError
+from xray.serving.worker import RefusedError
 from xray.storage import objects
+from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
 
 JSON, CSV, DICOM = "application/json", "text/csv", "application/dicom"
@@ -36,14 +37,6 @@ MAX_ADDRESS = 64 * 2**10
 """Most bytes of a JSON request."""
 S3_SECONDS = 30.0
 """For one object to come, and half of the minute that SageMaker gives a request."""
-
-
-class RefusedError(Exception):
-    """A request that cannot be answered. status: of HTTP. line: why, in one line that names no file."""
-
-    def __init__(self, status: int, line: str) -> None:
-        super().__init__(line)
-        self.status, self.line = status, line
 
 
 def offered(algorithm: Algorithm | None) -> tuple[str, ...]:
@@ -92,17 +85,11 @@ def csv_of(answer: Answer) -> str:
 
 
 def report_of(
-    found: Findings, answer: Answer, categories: dict[int, str], algorithm: Algorithm
+    table: BoxTable, answer: Answer, categories: dict[int, str], algorithm: Algorithm
 ) -> Callable[[Path], bytes]:
     """What a worker does to make the DICOM SR of one radiograph; it holds what `tools/infer.py --sr` reports."""
-    table = found.table
-    kept = table.select(np.flatnonzero((table.scores >= SHOWN_FROM) | (table.labels == NO_FINDING_CATEGORY)))
-    return functools.partial(exports.structured_report_of, kept, answer.labels, categories, algorithm)
-
-
-def status_of(error: UnreadableError) -> int:
-    """415 for a file that is no picture, 422 for a damaged one."""
-    return 415 if "neither DICOM nor PNG nor JPEG" in str(error) else 422
+    shown = table.select(np.flatnonzero((table.scores >= SHOWN_FROM) | (table.labels == NO_FINDING_CATEGORY)))
+    return functools.partial(exports.structured_report_of, shown, answer.labels, categories, algorithm)
 
 
 class Address(BaseModel):
@@ -148,14 +135,15 @@ def fetch(wanted: S3Object, file: BinaryIO, max_bytes: int, seconds: float = S3_
     try:
         client = objects.client_of(os.getpid(), 5, max(1, seconds / 6), 2)
         answer = client.get_object(Bucket=wanted.bucket, Key=wanted.key)
-        if answer["ContentLength"] > max_bytes:
-            raise RefusedError(413, f"the object has more than the {max_bytes / 2**20:g} MiB allowed")
-        if not answer["ContentLength"]:
-            raise RefusedError(422, "the object is empty: name one DICOM, PNG or JPEG file")
-        for chunk in answer["Body"].iter_chunks(objects.CHUNK):
-            file.write(chunk)
-            if time.monotonic() > deadline:
-                raise RefusedError(504, f"S3 did not give the object within {seconds:g} s")
+        with contextlib.closing(answer["Body"]) as body:
+            if answer["ContentLength"] > max_bytes:
+                raise RefusedError(413, f"the object has more than the {max_bytes / 2**20:g} MiB allowed")
+            if not answer["ContentLength"]:
+                raise RefusedError(422, "the object is empty: name one DICOM, PNG or JPEG file")
+            for chunk in body.iter_chunks(objects.CHUNK):
+                file.write(chunk)
+                if time.monotonic() > deadline:
+                    raise RefusedError(504, f"S3 did not give the object within {seconds:g} s")
     except RefusedError:
         raise
     except Exception as error:

@@ -10,18 +10,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from xray.inference.pipeline import Findings, Pipeline
+import numpy as np
+
+from xray.inference.pipeline import Findings, Pipeline, load_pipeline
+from xray.inference.precision import CPU_BATCH, lowered
+from xray.models.device import inference_precision, keep_freed_memory, resolve_device
 from xray.radiographs.decoding import TIMEOUT, Decoded, Failed, Workers
 from xray.serving import pixels
-from xray.serving.worker import ModelThread
+from xray.serving.worker import ModelThread, UnreadableError
 
 T = TypeVar("T")
 
-
-class UnreadableError(Exception):
-    """A file is no radiograph, or a damaged one; the message says why in one line, without the file's name."""
+GPU_BATCH = 8
+"""Radiographs that wait together and go through a GPU in one pass: more would only make the first wait."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +104,8 @@ class Service:
     def find(self, path: Path, is_node: bool = False) -> tuple[Findings, tuple[int, int], float]:
         """The findings of one file, its (width, height), and the seconds it took; waits for them.
 
-        is_node: as for `ModelThread.enter`. Any thread may call it. Raises worker.BusyError if all places are taken,
-        UnreadableError, or worker.ModelError.
+        is_node: as for `ModelThread.enter`. Any thread may call it. Raises BusyError if all places are taken,
+        UnreadableError, or ModelError.
         """
         start = time.perf_counter()
         with self.model.enter(is_node) as place:
@@ -112,8 +115,35 @@ class Service:
         return found, size, time.perf_counter() - start
 
 
+def load_service(
+    runs: Sequence[Path],
+    limits: Limits,
+    device: str = "auto",
+    precision: str = "auto",
+    tta: bool = True,
+    gate: Literal["soft", "hard"] = "soft",
+) -> Service:
+    """A service of trained models that have made their first pass. Flags as in `xray serve`.
+
+    limits: batch_size 0 is chosen for the device. Raises InputError for what is no run, or a damaged one.
+    """
+    chosen = resolve_device(device)
+    dtype = inference_precision(precision, chosen)
+    if chosen.type == "cpu":
+        keep_freed_memory()
+    pipeline = load_pipeline(runs, chosen, tta, gate)
+    if dtype is not None:
+        pipeline = lowered(pipeline, dtype)
+    # The first pass prepares weights and compiles; nobody shall wait for it.
+    size = pipeline.canvas_size
+    pipeline.find(np.zeros((1, size, size), dtype=np.uint8), [(size, size)])
+    if not limits.batch_size:
+        limits = dataclasses.replace(limits, batch_size=CPU_BATCH if chosen.type == "cpu" else GPU_BATCH)
+    return Service(pipeline, [run.resolve().name for run in runs], limits)
+
+
 def readable(outcome: Any, path: Path) -> Any:
-    """What a worker made of a file. Raises UnreadableError if that is a Failed."""
+    """What a worker made of a file. Raises UnreadableError, without the file's name, if that is a Failed."""
     if not isinstance(outcome, Failed):
         return outcome
     line = " ".join(outcome.reason.removeprefix(f"{path.name}: ").replace(path.name, "the file").split())

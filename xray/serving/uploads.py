@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 
 from fastapi import HTTPException, Request
@@ -37,22 +37,27 @@ async def save_upload(request: Request, path: Path, limits: Limits, with_fields:
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and (len(announced) > 18 or int(announced) > limits.max_bytes):
         raise await refusal(request, limits, 413, too_large(limits))
-    try:
-        async with asyncio.timeout(limits.upload_seconds):
-            if kind == FORM:
-                return await _save_form(request, path, limits, with_fields)
-            with path.open("wb") as file:
-                n_bytes = 0
-                async for chunk in counted(request, limits):
-                    file.write(chunk)
-                    n_bytes += len(chunk)
-    except TimeoutError:
-        raise HTTPException(408, "the file came too slowly", {"Connection": "close"}) from None
-    except ClientDisconnect:
-        raise HTTPException(GONE, "the client hung up") from None
-    if not n_bytes:
+    async with arriving("file", limits):
+        if kind == FORM:
+            return await _save_form(request, path, limits, with_fields)
+        with path.open("wb") as file:
+            async for chunk in counted(request, limits):
+                file.write(chunk)
+    if not path.stat().st_size:
         raise HTTPException(400, "the body is empty: send one DICOM, PNG or JPEG file")
     return {}
+
+
+@contextlib.asynccontextmanager
+async def arriving(what: str, limits: Limits) -> AsyncIterator[None]:
+    """Raises HTTPException where the body of a request takes too long, or its client hangs up."""
+    try:
+        async with asyncio.timeout(limits.upload_seconds):
+            yield
+    except TimeoutError:
+        raise HTTPException(408, f"the {what} came too slowly", {"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise HTTPException(GONE, "the client hung up") from None
 
 
 async def counted(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
@@ -133,11 +138,9 @@ async def _save_form(request: Request, path: Path, limits: Limits, with_fields: 
         if not files:
             raise HTTPException(400, 'the form holds no file: send one, such as curl -F "file=@radiograph.dcm"')
         with path.open("wb") as file:
-            n_bytes = 0
             while chunk := await files[0].read(CHUNK):
                 file.write(chunk)
-                n_bytes += len(chunk)
-        if not n_bytes:
+        if not path.stat().st_size:
             raise HTTPException(400, "the file is empty: send one DICOM, PNG or JPEG file")
         return {name: value for name, value in form.multi_items() if isinstance(value, str)}
     finally:

@@ -75,6 +75,7 @@ class Mirror:
         self.known: dict[str, Known] = {}
         self.begun: dict[str, tuple[int, str]] = {}
         self.notes: dict[str, Any] = {}
+        self._entries: dict[str, dict[str, Any]] = {"known": self.known, "begun": self.begun, "notes": self.notes}
         self._index: TextIO | None = None
         self._writing = threading.Lock()
         self._lock_file: Any = None
@@ -99,24 +100,22 @@ class Mirror:
         if kind == "known":
             self.begun.pop(name, None)
             value = value and Known(*value)
-        entries: dict[str, Any] = {"known": self.known, "begun": self.begun, "notes": self.notes}[kind]
         if value is None:
-            entries.pop(name, None)
+            self._entries[kind].pop(name, None)
         else:
-            entries[name] = value
+            self._entries[kind][name] = value
 
     def open_index(self) -> None:
         """Reads what is known, and begins to note. Only for a command that keeps others out meanwhile."""
         path = self.home / "index"
-        for entries in (self.known, self.begun, self.notes):
+        for entries in self._entries.values():
             entries.clear()
         for line in path.read_bytes().splitlines() if path.is_file() else ():
             # A line may have been cut short.
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 self._set(*json.loads(line))
         # Written anew it does not grow from command to command, and begins on a line of its own.
-        kinds = {"known": self.known, "begun": self.begun, "notes": self.notes}
-        lines = [[kind, name, value] for kind, entries in kinds.items() for name, value in entries.items()]
+        lines = [[kind, name, value] for kind, entries in self._entries.items() for name, value in entries.items()]
         with complete(path) as fresh:
             fresh.write_text("".join(json.dumps(line) + "\n" for line in lines))
         self._close_index()
