@@ -25,15 +25,14 @@ def decoder(cluster: Cluster) -> Callable[..., Iterator[Item]]:
 def _decode(
     cluster: Cluster, paths: Sequence[Path], size: int, n_workers: int, timeout: float = TIMEOUT
 ) -> Iterator[Item]:
-    """n_workers: for nothing; an actor decodes with as many processes as it has cores."""
+    """n_workers: not used; an actor decodes with as many processes as it has cores."""
     cores, n = cluster.cores_of(False), len(paths)
     most = min(16 * cores, max(1, PART_BYTES // size**2))
     length = max(1, min(most, n // (4 * max(1, cluster.n_actors()))))
     parts = [tuple(path.absolute() for path in paths[start : start + length]) for start in range(0, n, length)]
     make = functools.partial(_decoding, size, cores, timeout)
-    found = cluster.in_order(make, parts)
     start = 0
-    for items, unseen in found:
+    for items, unseen in cluster.in_order(make, parts):
         check_seen(unseen)
         for item in items:
             yield here(item, start, paths[start + item.index])
@@ -75,7 +74,7 @@ def unseen_files(items: Sequence[Item]) -> list[Path]:
 
 
 def check_seen(unseen: Sequence[Path]) -> None:
-    """Raises InputError if this machine sees a file that a node did not see: it would be taken for a broken one."""
+    """Raises InputError if this machine sees a file that a node did not see, and which would count as broken."""
     for path in unseen:
         if path.exists():
             raise InputError(

@@ -84,7 +84,7 @@ class Cluster:
         while done < len(parts):
             n_actors = self._room(gpu, done > 0 or n_lost > 0)
             before = done
-            # Where it may be the work that kills, the first part goes alone, so that another's end does not cost it.
+            # Where the work itself may kill its process, the first part is given out alone.
             handed = parts[done:] if n_lost < 2 else parts[done : done + 1]
             try:
                 with contextlib.closing(self._stream(make, handed, n_actors, gpu)) as outcomes:
@@ -253,7 +253,7 @@ def connected(address: str, cores: int = 0) -> Iterator[Cluster]:
     except Exception as error:
         raise InputError(f"--address {where}: {' '.join(str(error).split())[:500] or type(error).__name__}") from None
     finally:
-        # Ray's own handler would end the command without a word.
+        # Ray's own handler would end the command without a message.
         if threading.current_thread() is threading.main_thread():
             for which, handler in handlers.items():
                 if handler is not None:
@@ -308,12 +308,12 @@ def _quieten() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray._private.worker
 
-    # Whatever becomes of a node's processes Ray prints on stdout, with the end of their logs.
+    # Ray prints on stdout what happens to the processes of nodes, with the end of their logs.
     ray._private.worker.print_to_stdstream = lambda *arguments, **options: None
 
 
 def _await_news() -> None:
-    """Waits until the cluster knows which nodes are gone: what it hands to one of those is lost again."""
+    """Waits until the cluster knows which nodes are gone: parts given to one of those would be lost again."""
     import ray
 
     end = time.monotonic() + PATIENCE

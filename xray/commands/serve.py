@@ -5,7 +5,6 @@ import dataclasses
 import logging
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -32,7 +31,7 @@ class Config:
     """Answer requests with what trained models find: a page at /, the API's documentation at /docs. Ctrl-C ends it.
 
     Several detectors are fused, several segmenters or classifiers averaged, as in tools/infer.py. Nothing is kept of a
-    radiograph once it is answered. There are no accounts: let nobody reach the port who may not use it.
+    radiograph once it is answered. There are no accounts: let only those reach the port who may use it.
     """
 
     weights: tuple[str, ...]
@@ -42,11 +41,11 @@ class Config:
     port: int = 8080
     """Port to listen at; 0 takes a free one, which is printed."""
     host_name: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME or NAME:PORT by which the server may be asked too, such as the name that a proxy in front of it passes on in
-    Host; may be repeated. localhost, 127.0.0.1, [::1] and --host are allowed, with --port; nothing else is answered."""
+    """NAME or NAME:PORT under which the server answers too, such as the name that a proxy in front of it passes on in
+    Host; may be repeated. localhost, 127.0.0.1, [::1] and --host are allowed, with --port; no other name is."""
     sagemaker: bool = False
-    """Answer /ping, /invocations and /execution-parameters by whatever name SageMaker asks; other sites' pages are
-    refused there, too. The container sets it."""
+    """Answer /ping, /invocations and /execution-parameters under any name, as SageMaker needs; pages of other sites
+    are refused there, too. The container sets it."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu or cuda."""
     tta: bool = True
@@ -89,10 +88,10 @@ def main(config: Config) -> None:
     )  # fmt: skip
     check_dicom(config)
     host_names(config.host, config.port, config.host_name)
-    # Before the models are loaded: that takes seconds, and a port that is taken is known at once.
+    # Before the models are loaded, which takes seconds: a port that is taken is known at once.
     level = logging.DEBUG if config.debug else logging.WARNING
     with listening(config.host, config.port) as door, telling(level):
-        # What is wrong with the flags has been said by now: the rest imports torch.
+        # The flags are checked by now: the rest imports torch.
         from xray.outputs.dicom.objects import algorithm_of
         from xray.serving.app import create_app
         from xray.serving.connections import server_of
@@ -116,7 +115,7 @@ def main(config: Config) -> None:
 
 
 def check_dicom(config: Config) -> None:
-    """Raises FlagError if the flags of the DICOM node are none, or not all there."""
+    """Raises FlagError if a flag of the DICOM node is wrong or missing."""
     if config.dicom_port is None:
         if config.dicom_return:
             raise FlagError("--dicom-return is for --dicom-port: add that, or leave it out")
@@ -130,12 +129,12 @@ def check_dicom(config: Config) -> None:
         check_aet("--dicom-callers", title)
 
 
-@contextlib.contextmanager
-def dicom_node(config: Config, service: "Service", algorithm: "Algorithm") -> Iterator["DicomNode | None"]:
-    """The running DICOM node, None where none is wanted."""
+def dicom_node(
+    config: Config, service: "Service", algorithm: "Algorithm"
+) -> contextlib.AbstractContextManager["DicomNode | None"]:
+    """The running DICOM node, None without --dicom-port."""
     if config.dicom_port is None:
-        yield None
-        return
+        return contextlib.nullcontext()
     from xray.outputs.dicom.results import DicomResults
     from xray.serving.dicom_connections import Limits
     from xray.serving.dicom_node import DicomNode, answering
@@ -147,8 +146,7 @@ def dicom_node(config: Config, service: "Service", algorithm: "Algorithm") -> It
     answer = answering(service, results)
     limits = Limits(n_bytes=int(config.max_megabytes * 2**20))
     place = (config.dicom_port, config.dicom_aet, config.host)
-    with DicomNode(answer, peer, *place, config.dicom_callers, limits, service.workers) as node:
-        yield node
+    return DicomNode(answer, peer, *place, config.dicom_callers, limits, service.workers)
 
 
 def listening(host: str, port: int) -> Door:

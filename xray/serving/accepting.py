@@ -1,4 +1,4 @@
-"""Who is let in: connections where descriptors or memory run out, and places that are counted.
+"""Which connections and requests are let in: a spare descriptor for when descriptors run out, and counted places.
 
 Places are counted in all and for each address, so that no client takes those of the others.
 """
@@ -20,7 +20,7 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE = 0.01
 """Seconds of rest where not even the spare descriptor helps."""
 QUIET = 60.0
-"""Seconds without a failure after which the next one is told again."""
+"""Seconds without a failure after which the next one is logged again."""
 
 
 class Throttle:
@@ -30,7 +30,7 @@ class Throttle:
         self._last: float | None = None
 
     def is_due(self, now: float) -> bool:
-        """Whether it has not happened for QUIET seconds; it happens now."""
+        """Notes that it happens now; whether it had not happened for QUIET seconds."""
         is_due = self._last is None or now - self._last > QUIET
         self._last = now
         return is_due
@@ -39,8 +39,8 @@ class Throttle:
 class Spare:
     """A descriptor in reserve, by which a connection that cannot be had is taken and closed at once.
 
-    The system goes on announcing a connection that was not accepted: whoever tries again at once tries for ever, and
-    whoever logs each time fills a disk. clock: seconds.
+    The system announces a connection that was not accepted again and again: without the spare descriptor, accepting
+    would become an endless loop, and logging each attempt would fill the disk. clock: seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -121,7 +121,7 @@ class Places:
         """Gives a place back."""
         with self._lock:
             self._taken[address] -= 1
-            # Without this, every address that ever asked would be remembered.
+            # Without this, the counter would grow with each new address.
             if self._taken[address] <= 0:
                 del self._taken[address]
 
@@ -137,10 +137,10 @@ class Places:
 
 
 class Waiting:
-    """Connections that have not said yet what they want, oldest first; any thread may ask.
+    """Connections that have not sent a request yet, oldest first; any thread may ask.
 
-    Where there are too many the oldest is ended, not the newest refused: who has something to say says it at once, and
-    those who stay silent cannot shut others out. total: in all. each: of one address.
+    Where there are too many the oldest is ended, not the newest refused: real clients send their request at once, and
+    silent ones cannot shut others out. total: in all. each: of one address.
     """
 
     def __init__(self, total: int, each: int) -> None:
@@ -159,7 +159,7 @@ class Waiting:
             return connection in self._of
 
     def add(self, connection: object, address: str, end: Callable[[], None]) -> None:
-        """Notes a connection; `end` ends it, and is called by whoever makes it one too many."""
+        """Adds a connection; `end` ends it, and is called once there are too many."""
         with self._lock:
             same = [other for other, (of, _) in self._of.items() if of == address]
             too_many = same[: max(0, len(same) - self.each + 1)]
@@ -171,6 +171,6 @@ class Waiting:
             end_other()
 
     def remove(self, connection: object) -> None:
-        """A connection has said what it wants, or is gone; one that is not known is no error."""
+        """A connection has sent its request, or is gone; one that is not known is no error."""
         with self._lock:
             self._of.pop(connection, None)

@@ -1,6 +1,6 @@
 """What the API answers, as its documentation shows it; how findings become such an answer, and the way back.
 
-An answer that comes back with a request is anyone's JSON: it is bounded before any work begins.
+The JSON of an answer that comes back with a request may be hostile: it is bounded before any work begins.
 """
 
 import dataclasses
@@ -23,10 +23,10 @@ SHOWN_FROM = 0.3
 MAX_BYTES = 16 * 2**20
 """Of the JSON: some ten times what the finest masks of a radiograph take."""
 MAX_FINDINGS = 300
-"""Of one radiograph. A report takes time for each, and nobody reads more."""
+"""Of one radiograph: a report takes time for each."""
 MAX_LABELS = 100
 MAX_NAME = 64
-"""Letters of a category, a label or a model: a DICOM code's meaning has no more."""
+"""Letters of a category or a label: the meaning of a DICOM code has no more."""
 MAX_MASK_PIXELS = 10 * MAX_PIXELS
 """Of all masks together."""
 
@@ -59,11 +59,11 @@ class Answer(BaseModel):
 
     width: int = Field(description="of the radiograph, in original pixels")
     height: int = Field(description="of the radiograph, in original pixels")
-    findings: list[Finding] = Field(description="surest first; faint ones are not cut off")
+    findings: list[Finding] = Field(description="highest score first; low scores are not left out")
     normal: Share | None = Field(description="probability that there is none of the 14 findings; null if not known")
     labels: dict[str, Share] = Field(description="probabilities of whole radiographs, where a classifier is loaded")
     models: list[str] = Field(description="names of the runs that were used")
-    thresholds: dict[str, float | str] = Field(description="what decided on masks, and the page's first confidence")
+    thresholds: dict[str, float | str] = Field(description="how masks were decided, and the page's first confidence")
     seconds: float = Field(description="from the end of the upload to this answer")
     version: str = Field(description="of xray")
 
@@ -130,7 +130,7 @@ class Health(BaseModel):
 
 
 class Progress(BaseModel):
-    """Where a request is that is being answered."""
+    """How far the server is with a request."""
 
     state: str = Field(description="receiving, waiting, running or done")
     before: int = Field(description="radiographs before it in the queue")
@@ -158,20 +158,22 @@ def about(pipeline: Pipeline, models: Sequence[str], max_bytes: int, exports: Se
     )
 
 
-def answer(found: Findings, size: tuple[int, int], pipeline: Pipeline, models: Sequence[str], seconds: float) -> Answer:
+def answer(
+    outcome: Findings, size: tuple[int, int], pipeline: Pipeline, models: Sequence[str], seconds: float
+) -> Answer:
     """The answer for the findings of one radiograph; size: its width and height."""
-    table, findings, normal = found.table, [], None
+    table, findings, normal = outcome.table, [], None
     for row in (-table.scores).argsort(kind="stable").tolist():
         label, score = int(table.labels[row]), round(float(table.scores[row]), 6)
         if label == NO_FINDING_CATEGORY and label not in pipeline.categories:
             normal = score
-        # The rows of classifiers have the whole radiograph as their box: what they say stands in the labels.
+        # The rows of classifiers have the whole radiograph as their box; their probabilities are in the labels.
         elif pipeline.detectors or pipeline.segmenters:
             x1, y1, x2, y2 = (round(value, 2) for value in table.boxes[row].tolist())
             name = pipeline.categories.get(label, f"category {label}")
-            mask = Mask(**found.masks[row]) if row in found.masks else None
+            mask = Mask(**outcome.masks[row]) if row in outcome.masks else None
             findings.append(Finding(category_id=label, category=name, score=score, box=(x1, y1, x2, y2), mask=mask))
-    labels = {name: round(float(column[0]), 6) for name, column in found.labels.items()}
+    labels = {name: round(float(column[0]), 6) for name, column in outcome.labels.items()}
     return Answer(
         width=size[0],
         height=size[1],
@@ -215,10 +217,10 @@ def given_findings(fields: Mapping[str, str]) -> tuple[Given, Findings]:
         where = ".".join(map(str, first["loc"])) or "JSON"
         status = 413 if first["type"] in ("too_long", "string_too_long") else 400
         line = f"the findings are no answer of /predict ({where}: {first['msg']})"[:300]
-        # It can be sent, whatever letters a client made it of.
+        # Letters of the client that cannot be sent are replaced.
         raise RefusedError(status, " ".join(line.encode("utf-8", "replace").decode().split())) from None
     except (ValueError, RecursionError):
-        # What stands in the text is no Unicode, or is nested beyond all sense.
+        # The text is not Unicode, or is nested too deeply.
         raise RefusedError(400, "the findings are no answer of /predict (JSON: it cannot be read)") from None
     sizes = [finding.mask.size for finding in given.findings if finding.mask is not None]
     if sum(height * width for height, width in sizes) > MAX_MASK_PIXELS:
@@ -227,10 +229,10 @@ def given_findings(fields: Mapping[str, str]) -> tuple[Given, Findings]:
 
 
 def thresholds(pipeline: Pipeline) -> dict[str, float | str]:
-    """What decides on masks, as far as there are any."""
-    found: dict[str, float | str] = {"shown_from": SHOWN_FROM}
+    """How masks are decided, where there are any."""
+    values: dict[str, float | str] = {"shown_from": SHOWN_FROM}
     if pipeline.segmenters:
-        found |= {f"mask_{name}": float(value) for name, value in dataclasses.asdict(pipeline.triplet).items()}
+        values |= {f"mask_{name}": float(value) for name, value in dataclasses.asdict(pipeline.triplet).items()}
     if pipeline.classifiers:
-        found |= {"gate": pipeline.gate, "gate_threshold": float(pipeline.gate_threshold)}
-    return found
+        values |= {"gate": pipeline.gate, "gate_threshold": float(pipeline.gate_threshold)}
+    return values

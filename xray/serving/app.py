@@ -61,7 +61,7 @@ _INVOCATIONS: dict[int | str, dict[str, Any]] = {
     **_PROBLEMS,
     200: {"content": {invocations.CSV: {"schema": {"type": "string"}}, invocations.DICOM: {"schema": _FILE}}},
     403: {"model": Problem, "description": "an address in a bucket that this server does not read from"},
-    406: {"model": Problem, "description": "findings cannot be had in what Accept asks for"},
+    406: {"model": Problem, "description": "findings cannot be had in the format that Accept asks for"},
     502: {"model": Problem, "description": "S3 does not answer, or not as it should"},
     504: {"model": Problem, "description": "S3 is too slow"},
 }
@@ -87,7 +87,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
     limits, pipeline = service.limits, service.pipeline
     tickets: dict[str, Place | None] = {}
     uploads = Places(*limits.uploads)
-    # What is only decoded takes no place from what the models have to look at, but is not without bound either.
+    # Files that are only decoded take no place from those for the models, but are bounded too.
     decodings = Places(limits.places, limits.places)
 
     @contextlib.asynccontextmanager
@@ -98,7 +98,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
             yield
 
     async def save(request: Request, path: Path, how: Save = save_upload, **options: bool) -> Mapping[str, str]:
-        # Places are for work: who sends slowly, or nothing, has none of them, and but a share of these.
+        # The places of `service.model` are for work: a client that still sends has one of these instead.
         async with room(request, uploads, request.client.host if request.client else ""):
             return await how(request, path, limits, **options)
 
@@ -120,7 +120,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
     ) -> Answer | Response:
         with _noted(tickets, ticket), service.upload() as path:
             try:
-                # Who could not be answered need not send it all.
+                # A request that cannot be answered anyway need not be read.
                 service.model.check_room()
                 await save(request, path, how)
                 place = service.model.enter()
@@ -165,8 +165,8 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
     async def invoke(request: Request) -> Answer | Response:
         """The same as /predict, under the name that SageMaker asks of a container.
 
-        What is sent may also be the s3:// address of a file, in JSON; what is answered is JSON, CSV, or a DICOM SR of
-        findings from the confidence with which the page begins, as Accept asks for it.
+        The body may also be the s3:// address of a file, in JSON. The answer is JSON, CSV or a DICOM SR, as Accept asks
+        for it; the SR holds the findings from the confidence with which the page begins.
         """
         try:
             kind = invocations.choose(",".join(request.headers.getlist("accept")), invocations.offered(algorithm))
@@ -200,7 +200,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
 
     @app.get("/queue/{ticket}", tags=["findings"], responses={404: {"model": Problem}})
     async def queue(ticket: str) -> Progress:
-        """Where a request is that is being answered."""
+        """How far the server is with a request."""
         if ticket not in tickets:
             raise HTTPException(404, "no request with this ticket is being answered")
         place = tickets[ticket]
@@ -227,7 +227,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
         with service.upload() as path:
             fields = await save(request, path, with_fields=True)
             async with room(request, decodings):
-                # Megabytes of JSON take a while: the others go on meanwhile.
+                # Megabytes of JSON take a while: in a thread, so that other requests need not wait.
                 given, findings = await asyncio.to_thread(given_findings, fields)
                 if kind == "seg":
                     work = functools.partial(exports.segmentation_of, findings.table, findings.masks, *about_it)
@@ -245,12 +245,12 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
 
         @app.post("/dicom/sr", **dicom)
         async def structured_report(request: Request) -> Response:
-            """A DICOM SR (TID 1500): send the DICOM file again, and of /predict's answer what is to be in it."""
+            """A DICOM SR (TID 1500): send the DICOM file again, and what it shall hold of /predict's answer."""
             return await export(request, "sr")
 
         @app.post("/dicom/seg", **dicom)
         async def segmentation(request: Request) -> Response:
-            """A DICOM SEG of masks: send the DICOM file again, and of /predict's answer what is to be in it."""
+            """A DICOM SEG of masks: send the DICOM file again, and what it shall hold of /predict's answer."""
             return await export(request, "seg")
 
     @app.get("/", include_in_schema=False)
@@ -286,7 +286,7 @@ async def _hung_up(request: Request) -> None:
 
 @contextlib.contextmanager
 def _noted(tickets: dict[str, Place | None], ticket: str | None) -> Iterator[None]:
-    """Has a request found by its ticket."""
+    """Lets /queue find a request by its ticket."""
     if ticket is None:
         yield
         return

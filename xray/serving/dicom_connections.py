@@ -1,7 +1,7 @@
-"""TCP connections of the DICOM node: how many, from whom, and how slow they may be, before pynetdicom sees them.
+"""TCP connections of the DICOM node: how many, from which addresses, and how slow, before pynetdicom sees them.
 
-pynetdicom gives every connection three threads that look a thousand times a second whether something has come, counts
-silent ones as associations, and believes every length. So a connection waits for its association request in one
+pynetdicom gives every connection three threads that poll a thousand times a second, counts silent ones as associations,
+and trusts every length. So a connection waits for its association request in one
 sleeping thread, and gets a place for an association only once the request lies there whole.
 """
 
@@ -31,8 +31,8 @@ ABORT = bytes((7, 0, 0, 0, 0, 4, 0, 0, 2, 2))
 """A-ABORT of the service provider: unexpected message (PS3.8 9.3.8)."""
 REJECT = bytes((3, 0, 0, 0, 0, 4, 0, 2, 3, 2))
 """A-ASSOCIATE-RJ: for now, by the service provider, as the local limit is exceeded (PS3.8 9.3.4)."""
-LINGER = 1.0
-"""Seconds for a peer that was turned away to read why."""
+REJECT_SECONDS = 1.0
+"""For a peer that was turned away to read why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +81,11 @@ class Handler(RequestHandler):
     _association: Any = None
 
     def handle(self) -> None:
-        """Waits for the association request, then has pynetdicom go on, for as long as there is a place."""
+        """Waits for the association request, then hands the connection to pynetdicom if there is a place."""
         gate = self.server.gate
         address = str(self.client_address[0])
         try:
-            if not self._asks(gate.limits.handshake_seconds):
+            if not self._has_request(gate.limits.handshake_seconds):
                 return
             with gate.associations.taken(address) as has_place:
                 if not has_place:
@@ -107,12 +107,12 @@ class Handler(RequestHandler):
         self._association = super()._create_association()
         return self._association
 
-    def _asks(self, seconds: float) -> bool:
+    def _has_request(self, seconds: float) -> bool:
         """Whether an association request comes within so many seconds; it stays unread."""
         connection, deadline = self.request, time.monotonic() + seconds
         waiting = self.server.gate.waiting
         with contextlib.suppress(OSError):
-            # What came before a connection was ended for another can still be read.
+            # A connection that was ended in favour of another may still hold bytes to read.
             while (left := deadline - time.monotonic()) > 0 and connection in waiting:
                 connection.settimeout(left)
                 head = connection.recv(ENOUGH, socket.MSG_PEEK)
@@ -129,10 +129,10 @@ class Handler(RequestHandler):
         return False
 
     def _turn_away(self) -> None:
-        """Says that there is no place. What was not read of the request would keep the answer from arriving."""
-        deadline = time.monotonic() + LINGER
+        """Answers that there is no place, and reads the rest of the request: otherwise the answer would not arrive."""
+        deadline = time.monotonic() + REJECT_SECONDS
         with contextlib.suppress(OSError):
-            self.request.settimeout(LINGER)
+            self.request.settimeout(REJECT_SECONDS)
             self.request.sendall(REJECT)
             self.request.shutdown(socket.SHUT_WR)
             while self.request.recv(2**16) and time.monotonic() < deadline:
@@ -155,7 +155,7 @@ class Server(ThreadedAssociationServer):
         return self._spare.accept(super().get_request)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Lets a connection in; where too many wait, the oldest of them goes."""
+        """Lets a connection in; where too many wait, the oldest of them is ended."""
         self.gate.waiting.add(request, str(client_address[0]), lambda: _end(request))
         return True
 
@@ -176,7 +176,7 @@ def _end(connection: socket.socket) -> None:
 
 
 class Receiver:
-    """Reads from a connection as pynetdicom does, within limits: it would believe any length, and wait for ever.
+    """Reads from a connection in place of pynetdicom, which would trust any length, and wait for ever.
 
     clock: seconds.
     """
@@ -187,7 +187,7 @@ class Receiver:
         self.begin()
 
     def begin(self, has_stored: bool = True) -> None:
-        """A request is over: what comes now is the next one. has_stored: whether it was an object."""
+        """The next request begins. has_stored: whether the one before brought an object."""
         self._n_bytes = 0
         self._began: float | None = None
         if has_stored:

@@ -17,7 +17,7 @@ ACCEPTED = (
     uid.DigitalXRayImageStorageForPresentation,
     uid.SecondaryCaptureImageStorage,
 )
-"""What radiographs come as. Raw DX images, for processing, are none that anyone has looked at, or a model was shown."""
+"""Classes of radiographs. Raw DX images, for processing, are not among them: models were not trained on such."""
 VERIFICATION = "1.2.840.10008.1.1"
 RETURNED = (uid.ComprehensiveSRStorage, uid.SegmentationStorage)
 RETURNED_IN = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
@@ -58,10 +58,10 @@ def support(ae: AE) -> None:
 def let_sender_choose(association: Any) -> None:
     """Has each presentation context of an association request end in the first of its transfer syntaxes that is read.
 
-    A sender lists what it has in the order in which it would send it. pynetdicom goes through the acceptor's list
-    instead, so that a sender of JPEG 2000 which could in need decompress would have to, and others would have nothing
-    left to send. Of each context therefore only the first syntax that is supported is left, before pynetdicom compares.
-    What it works on is this association's alone: each has its own copy of the request and of what is supported.
+    A sender lists its transfer syntaxes in the order in which it prefers them. pynetdicom follows the acceptor's order
+    instead, so that a sender of JPEG 2000 would have to decompress, or could not send at all. Therefore only the first
+    supported syntax of each context is left before pynetdicom compares. This changes the copies of one association
+    alone.
     """
     supported = {
         context.abstract_syntax: context.transfer_syntax for context in association.acceptor.supported_contexts
@@ -75,10 +75,10 @@ def let_sender_choose(association: Any) -> None:
 
 
 def offer(ae: AE, dataset: Dataset) -> None:
-    """Adds what an object is offered as to the node that gets it.
+    """Adds the presentation contexts in which an object is offered to the node that gets it.
 
-    Each transfer syntax has a context of its own, that in which the object lies first: of several in one context a
-    receiver takes whichever it likes, and what it takes apart it can take as it is.
+    Each transfer syntax has a context of its own, the object's own syntax first: of several in one context a receiver
+    could choose another one than the object's.
     """
     own = dataset.file_meta.TransferSyntaxUID
     for syntax in sorted(RETURNED_IN, key=lambda syntax: syntax != own):

@@ -1,6 +1,6 @@
-"""Findings of a DICOM file → a DICOM object that refers to it, made in a worker, as the file is anyone's.
+"""Findings of a DICOM file → a DICOM object that refers to it, made in a worker, as the file may be hostile.
 
-Imports neither torch nor the models: a worker may not allocate so much.
+This module imports neither torch nor the models: a worker may not allocate so much memory.
 """
 
 import io
@@ -42,7 +42,7 @@ def segmentation_of(
             raise RadiographError(NO_MASK)
         from xray.outputs.dicom.segmentation import joined_masks, segmentation
 
-        # What came in is anyone's: it is checked before C code sees it.
+        # Masks of a client are checked before C code sees them.
         checked = {row: encode_mask(dict(rle), source.Columns, source.Rows)[0] for row, rle in masks.items()}
         return segmentation(source, joined_masks(table, checked), categories, algorithm)
 

@@ -1,4 +1,4 @@
-"""What SageMaker's callers may ask for and send beyond a file: media types of answers, and s3:// addresses."""
+"""What callers of SageMaker may ask for and send beside files: media types of answers, and s3:// addresses."""
 
 import contextlib
 import csv
@@ -31,7 +31,7 @@ CSV_HEADER = ("category_id", "category", "score", "x1", "y1", "x2", "y2")
 BUCKETS = "XRAY_S3_BUCKETS"
 """Environment variable: names of the buckets that requests may name objects of; none where it is not set.
 
-Whoever may ask the server would otherwise read, by its rights and as findings, whatever its role can read.
+Without this list, every caller could have any object read that the server's role may read.
 """
 MAX_ADDRESS = 64 * 2**10
 """Most bytes of a JSON request."""
@@ -60,10 +60,10 @@ def choose(accept: str | None, kinds: Sequence[str]) -> str:
     wanted = []
     for number, kind in enumerate(kinds):
         patterns = (kind, f"{kind.partition('/')[0]}/*", "*/*")
-        # What is said of a type itself counts before what is said of all.
-        found = next((of for pattern in patterns for of in ranges if of[0] == pattern), None)
-        if found is not None and found[1] > 0:
-            wanted.append((-found[1], found[2], number, kind))
+        # A range that names the type itself counts before one that names all types.
+        best = next((item for pattern in patterns for item in ranges if item[0] == pattern), None)
+        if best is not None and best[1] > 0:
+            wanted.append((-best[1], best[2], number, kind))
     if not wanted:
         raise RefusedError(406, f"findings cannot be had as {accept or ''!r:.80}: accept {', '.join(kinds)}")
     return min(wanted)[-1]
@@ -116,7 +116,7 @@ def object_of(body: bytes | str) -> S3Object:
     except ValidationError:
         raise RefusedError(400, f"this is not the JSON of an address: send {wanted}") from None
     match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.{1,1024})", address)
-    # HTTP clients take such segments out of an address, which would lead to another bucket.
+    # HTTP clients remove . and .. from an address, which would lead to another bucket.
     if match is None or not {".", ".."}.isdisjoint(match[2].split("/")) or not match[2].isprintable():
         raise RefusedError(400, f"the JSON holds no address of an object: send {wanted}")
     allowed = os.environ.get(BUCKETS, "").replace(",", " ").split()

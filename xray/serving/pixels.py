@@ -1,7 +1,7 @@
-"""What decoding workers make of an uploaded file: a canvas for the models, or the grey levels for a display.
+"""The work of decoding workers on an uploaded file: a canvas for the models, or the grey levels for a display.
 
-A display gets the values as they are stored, of up to 16 bits, so that window and level work on all of them, and the
-table by which the file itself, and the models, turn them into grey.
+A display gets the stored values, of up to 16 bits, so that window and level work on all of them, and the table that
+turns them into the grey that the models see.
 """
 
 import json
@@ -64,7 +64,7 @@ def dicom_samples(words: np.ndarray, meaning: GreyMeaning) -> tuple[np.ndarray, 
     """Stored words → samples that count up from 0, (H, W) uint8 or uint16, and the grey of each, (2^bits,) uint8."""
     n = 2**meaning.bits_stored
     below = meaning.high_bit + 1 - meaning.bits_stored
-    # Two's complement with its sign bit turned round counts up from the lowest value.
+    # Two's complement with its sign bit inverted counts up from the lowest value.
     sign = n // 2 if meaning.is_signed else 0
     all_words = np.arange(256**words.dtype.itemsize, dtype=np.int64)
     of_word = (((all_words >> below) & (n - 1)) ^ sign).astype(np.uint8 if n <= 256 else np.uint16)

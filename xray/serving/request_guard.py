@@ -1,4 +1,4 @@
-"""What every request passes first: under which name the server was asked, from whose page, and what a failure tells.
+"""What every request passes first: the name in Host, the page that asks, and what an answer says of a failure.
 
 A page of a foreign site can have its own name lead to 127.0.0.1 (DNS rebinding): the browser then takes it for the
 server's own page, and shows it what the server answers. The name in Host gives it away.
@@ -32,7 +32,7 @@ HEADERS = {
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 WILDCARDS = ("0.0.0.0", "::", "")
 SAGEMAKER = ("/ping", "/invocations", "/execution-parameters")
-"""Paths that SageMaker asks for, by a name or address of its own that it does not tell."""
+"""Paths that SageMaker asks for, under a name or address that is not known before."""
 
 _NAME = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?\.?|\[[0-9A-Fa-f:.]{2,45}\])"
 
@@ -66,7 +66,7 @@ class HostNames:
 
 
 def with_port(name: str, port: int) -> set[str]:
-    """What Host says of a name at a port: HTTP's own port is left out."""
+    """How Host spells a name at a port: clients leave out port 80."""
     return {f"{name}:{port}"} | ({name} if port == 80 else set())
 
 
@@ -76,9 +76,9 @@ def host_names(host: str, port: int, given: Sequence[str] = (), is_sagemaker: bo
     A name without a port is allowed as it is, as behind a proxy at the port of http or https, and with `port`. Raises
     FlagError for what is no name.
     """
-    own = host if ":" not in host else f"[{host.strip('[]')}]"
+    bracketed = host if ":" not in host else f"[{host.strip('[]')}]"
     names = set[str]()
-    for name in (*LOOPBACK, *(() if host in WILDCARDS else (own,))):
+    for name in (*LOOPBACK, *(() if host in WILDCARDS else (bracketed,))):
         names |= with_port(name.lower(), port)
     for name in given:
         match = re.fullmatch(rf"({_NAME})(?::(\d{{1,5}}))?", name)
@@ -97,14 +97,14 @@ def netloc_of(origin: str) -> str | None:
 class Guard:
     """Security headers on every answer, no work for other sites' pages, and one line for a failure.
 
-    names: under which the server may be asked; None lets any be, where something before it sees to that.
+    names: under which the server may be asked; None allows any, where a proxy in front of it checks them.
     """
 
     def __init__(self, app: "ASGIApp", names: HostNames | None = None) -> None:
         self.app, self.names = app, names
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """As ASGI has it."""
+        """As in ASGI."""
         from starlette.responses import JSONResponse
 
         if scope["type"] != "http":
@@ -117,8 +117,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 has_begun = True
                 present = {name.lower() for name, _ in message["headers"]}
-                own = ((name.encode(), value.encode()) for name, value in HEADERS.items())
-                message["headers"] = [*message["headers"], *(pair for pair in own if pair[0] not in present)]
+                security = ((name.encode(), value.encode()) for name, value in HEADERS.items())
+                message["headers"] = [*message["headers"], *(pair for pair in security if pair[0] not in present)]
             await send(message)
 
         refused = self._refusal(scope)
@@ -131,7 +131,7 @@ class Guard:
         try:
             await self.app(scope, receive, send_with_headers)
         except Exception as error:
-            # Not what it says: that may be a piece of the request.
+            # Not its message: that may hold a piece of the request.
             log.error("a request failed: %s", type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
             if has_begun:
                 # The server sees an answer that does not end, and cuts the connection.
@@ -146,7 +146,7 @@ class Guard:
         server = scope.get("server") or ("", None)
         if self.names is not None and not self.names.has(hosts, scope["path"], server):
             return 421, "this server does not go by that name: ask by one of its own, or start it with --host-name"
-        # Browsers say where a request comes from: another site's page shall not spend this server's time.
+        # Browsers send where a request comes from: another site's page shall not use this server's time.
         site = dict(scope["headers"]).get(b"sec-fetch-site", b"same-origin")
         is_other = scope["method"] not in ("GET", "HEAD") and site not in (b"same-origin", b"none")
         if is_other or not all(self._is_own(origin, hosts, server) for origin in origins):
@@ -160,5 +160,5 @@ class Guard:
             return False
         if self.names is not None and self.names.is_own(name, server):
             return True
-        # Where any name will do, a page and what it asks are of one.
+        # Where any name is allowed, the page must have come from the name that it asks.
         return self.names is None and [name] == [host.strip().lower() for host in hosts]

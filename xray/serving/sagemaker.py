@@ -2,7 +2,7 @@
 
 An inference.py of one line, `from xray.serving.sagemaker import *`, is what script mode asks for; docs/sagemaker.md has
 the rest. The toolkit sends the traceback of every exception to the client. So a request that cannot be answered passes
-through the functions as a RefusedError that nobody raises, and `output_fn` gives it its status and one line.
+through the functions as a RefusedError that is returned, and `output_fn` answers with its status and line.
 """
 
 import atexit
@@ -56,7 +56,7 @@ class Prediction:
 
 
 def _refusing(function: Callable[..., T]) -> Callable[..., T | RefusedError]:
-    """Has a function return what a client is told of an exception: of one that nobody expected its type alone."""
+    """Has a function return what a client learns of an exception: of an unexpected one only its type."""
 
     @functools.wraps(function)
     def call(*arguments: Any) -> T | RefusedError:

@@ -24,12 +24,12 @@ from xray.serving.worker import ModelThread, UnreadableError
 T = TypeVar("T")
 
 GPU_BATCH = 8
-"""Radiographs that wait together and go through a GPU in one pass: more would only make the first wait."""
+"""Radiographs of one pass of a GPU: with more, the first one would only wait longer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What strangers may ask of a server.
+    """Bounds for the clients of a server.
 
     places: requests at a time, from when they have come in whole to their answer; more are told to come back.
     max_bytes: of a request. n_workers: processes that decode files. decode_seconds: for one file. upload_seconds: for
@@ -71,7 +71,7 @@ class Service:
                 # Workers start with their first task, which shall not be somebody's radiograph.
                 self.workers.submit(str, "", "start")
             stack.enter_context(self.model)
-            # Left first: should the rest be cut short, no upload stays behind.
+            # Deleted first: should the rest be cut short, no upload stays behind.
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self._stack = stack.pop_all()
         return self
@@ -81,7 +81,7 @@ class Service:
 
     @contextlib.contextmanager
     def upload(self) -> Iterator[Path]:
-        """A path for one upload, whose name comes from chance alone; what is there is deleted afterwards."""
+        """A path for one upload, with a random name; the file is deleted afterwards."""
         path = self.folder / secrets.token_hex(16)
         try:
             yield path
@@ -89,7 +89,7 @@ class Service:
             path.unlink(missing_ok=True)
 
     def drop(self, future: "Future[Any]") -> None:
-        """Gives up what nobody waits for any more: what has not begun never does, and a worker at it is ended."""
+        """Gives up work whose result is not needed any more: it does not begin, or its worker is ended."""
         if not future.cancel():
             self.workers.abandon(future)
 
@@ -111,8 +111,8 @@ class Service:
         with self.model.enter(is_node) as place:
             decoded = readable(self.canvas(path).result(), path)
             size = (decoded.width, decoded.height)
-            found = place.submit(decoded.canvas, size).result()
-        return found, size, time.perf_counter() - start
+            findings = place.submit(decoded.canvas, size).result()
+        return findings, size, time.perf_counter() - start
 
 
 def load_service(
@@ -134,7 +134,7 @@ def load_service(
     pipeline = load_pipeline(runs, chosen, tta, gate)
     if dtype is not None:
         pipeline = lowered(pipeline, dtype)
-    # The first pass prepares weights and compiles; nobody shall wait for it.
+    # The first pass prepares weights and compiles: no request shall wait for it.
     size = pipeline.canvas_size
     pipeline.find(np.zeros((1, size, size), dtype=np.uint8), [(size, size)])
     if not limits.batch_size:
@@ -143,7 +143,7 @@ def load_service(
 
 
 def readable(outcome: Any, path: Path) -> Any:
-    """What a worker made of a file. Raises UnreadableError, without the file's name, if that is a Failed."""
+    """The result of a worker. Raises UnreadableError, without the file's name, if that is a Failed."""
     if not isinstance(outcome, Failed):
         return outcome
     line = " ".join(outcome.reason.removeprefix(f"{path.name}: ").replace(path.name, "the file").split())

@@ -14,11 +14,11 @@ from starlette.requests import ClientDisconnect
 from xray.serving.service import Limits
 
 RAW = ("application/dicom", "image/png", "image/jpeg", "application/octet-stream")
-"""Content types of a body that is the file itself; what it really is, its content tells."""
+"""Content types of a body that is the file itself; its content decides what it really is."""
 FORM = "multipart/form-data"
 CHUNK = 2**20
-POLITENESS = 10.0
-"""Seconds for which the rest of a refused request is read and thrown away."""
+DISCARD_SECONDS = 10.0
+"""For which the rest of a refused request is read and thrown away."""
 GONE = 499
 """Status for a client that hung up; nobody reads it."""
 
@@ -80,7 +80,7 @@ async def counted(request: Request, limits: Limits) -> AsyncGenerator[bytes, Non
 
 
 class Pace:
-    """Whether a client sends as fast as it has to; what the server itself takes does not count.
+    """Checks that a client sends fast enough; the time that the server itself takes does not count.
 
     bytes_per_second: that it has to send on average, in every `seconds` of waiting for it.
     """
@@ -103,12 +103,12 @@ class Pace:
 async def refusal(request: Request, limits: Limits, status: int, line: str, **headers: str) -> HTTPException:
     """The exception to raise for a request whose body is not wanted.
 
-    Most clients read the answer only once they have sent all of it, so a modest rest is taken off them.
+    Most clients read the answer only once they have sent the whole body, so a limited rest of it is read first.
     """
     if "expect" not in request.headers:
         n_bytes = 0
         with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
-            async with asyncio.timeout(POLITENESS):
+            async with asyncio.timeout(DISCARD_SECONDS):
                 async for chunk in request.stream():
                     n_bytes += len(chunk)
                     if n_bytes > limits.max_bytes:
@@ -117,7 +117,7 @@ async def refusal(request: Request, limits: Limits, status: int, line: str, **he
 
 
 def too_large(limits: Limits) -> str:
-    """What a client is told."""
+    """The message for a body that is too large."""
     return f"the request has more than the {limits.max_bytes / 2**20:g} MiB allowed"
 
 

@@ -158,7 +158,7 @@ class ModelThread:
     def enter(self, is_node: bool = False) -> Place:
         """A place. Raises BusyError if all are taken.
 
-        is_node: for the DICOM node, whose place nobody else can take: it asks for one at a time.
+        is_node: for the DICOM node, which has a place beside the others: it asks for one at a time.
         """
         with self.changed:
             if not is_node:
@@ -171,7 +171,7 @@ class ModelThread:
         """Raises BusyError if all places are taken."""
         with self.changed:
             if len(self.places) >= self.capacity:
-                # Those who are turned away come back one by one, as places become free.
+                # Refused clients come back one by one, as places become free.
                 raise BusyError(min(30, max(1, math.ceil(self._seconds * self.batch_size))))
 
     def _run(self) -> None:
@@ -201,7 +201,7 @@ class ModelThread:
             results = [of_one(findings, number) for number in range(len(places))]
         except Exception as error:
             if len(places) > 1:
-                # One of them, or all together for want of memory: each by itself then.
+                # One of them fails, or all together need too much memory: try each by itself.
                 for place in places:
                     self._work([place])
                 return

@@ -114,11 +114,11 @@ class Mirror:
             # A line may have been cut short.
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 self._set(*json.loads(line))
-        # Written anew it does not grow from command to command, and begins on a line of its own.
+        # Written anew, it does not grow from command to command, and the next entry begins a line.
         lines = [[kind, name, value] for kind, entries in self._entries.items() for name, value in entries.items()]
+        self._close_index()
         with complete(path) as fresh:
             fresh.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        self._close_index()
         self._index = path.open("a")
 
     @contextlib.contextmanager
@@ -128,7 +128,7 @@ class Mirror:
         Raises InputError where the folder cannot be made.
         """
         try:
-            # Radiographs are nobody else's business.
+            # Readable by this user alone: radiographs are private.
             self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -260,7 +260,7 @@ def bring_beside(mirror: Mirror, names: list[str]) -> None:
 
 def _put_in_place(part: Path, file: RemoteFile, target: Path) -> None:
     if file.modified:
-        # The same on each machine: some commands tell by it whether they may continue.
+        # The same on each machine: some commands decide by it whether they may continue.
         os.utime(part, (file.modified, file.modified))
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(part, target)
@@ -295,7 +295,7 @@ def signature(path: Path) -> list[int] | None:
 
 @contextlib.contextmanager
 def progress(what: str, n_bytes: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar over bytes on stderr, and what is to be told of each number of them."""
+    """A progress bar over bytes on stderr, and the function to call with each number of them."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

@@ -84,7 +84,7 @@ def list_files(address: str) -> list[RemoteFile]:
 def download(address: str, file: RemoteFile, part: Path, add: Callable[[int], None] = lambda n_bytes: None) -> None:
     """Brings an object of a listing to the file `part`, continuing after the bytes that are there already.
 
-    add: told of each number of bytes that came. Raises InputError if the object is not that of the listing any more;
+    add: called with each number of bytes that came. Raises InputError if the object has changed since it was listed;
     for other errors see `explained`.
     """
     bucket, key = split_address(address, file.name)
@@ -119,9 +119,9 @@ def upload(
 ) -> str:
     """Puts the first `size` bytes of an open file at a name below an address → the object's ETag.
 
-    It appears as a whole or not at all; of one in parts that fails, the parts are deleted.
-    note: told the id of an upload in parts before the first, so that whoever is killed can have it deleted later.
-    (Therefore not `upload_fileobj`, which tells neither that id nor the ETag.)
+    It appears as a whole or not at all; if an upload in parts fails, they are deleted.
+    note: gets the id of an upload in parts before the first, so that after a kill the next command can delete them.
+    (boto3's own `upload_fileobj` gives neither that id nor the ETag.)
     """
     length = PART_BYTES if size <= PART_BYTES else max(PART_BYTES, -(-size // MAX_PARTS))
     place = _place(address, name)
@@ -260,7 +260,7 @@ def _gone(address: str) -> InputError:
 
 
 def code_of(error: Exception) -> str:
-    """What S3 called an error, "" where it was not S3 that said so."""
+    """S3's own code of an error, "" where it does not come from S3."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 

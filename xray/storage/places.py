@@ -1,6 +1,6 @@
 """The flags of a command that name s3:// addresses, made into folders and files of this machine while it runs.
 
-A command never sees an address, but for flags that it asks to keep; what it prints names addresses all the same.
+A command never sees an address, except in flags that it asks to keep; its messages name addresses all the same.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _addresses: dict[str, str] = {}
 
 
 def remote_fields(config: Any, stay: Collection[str] = ()) -> list[str]:
-    """Names of a config's fields that hold an address, but for those that `stay` so. Raises FlagError for a bad one."""
+    """Names of a config's fields that hold an address, except those in `stay`. Raises FlagError for a bad one."""
     return [
         field.name
         for field in (dataclasses.fields(config) if dataclasses.is_dataclass(config) else ())
@@ -88,7 +88,7 @@ def run_training(
     if "--resume" not in args or not is_remote(save_path):
         first, config, *rest = read(args)
         return run_here(lambda config: main(first, config, *rest), config, check_out=check_out, is_first=is_first)
-    # Flags that do not exist are told before anything is downloaded; what fits the run's own is known afterwards.
+    # Flags that do not exist are refused before anything is downloaded; others are checked with the run's config.
     with contextlib.suppress(InputError):
         read([arg for arg in args if arg != "--resume"])
     with localizing(is_first) as places:
@@ -182,7 +182,7 @@ class Places:
         return status
 
     def _ended(self, error: BaseException) -> None:
-        """Uploads what a command that failed had done; of one that is to end at once, says what is missing."""
+        """Uploads what a command that failed had done; if it is to end at once, only says that some is missing."""
         for staging in self.outputs:
             staging.stop()
             if isinstance(error, Exception):

@@ -5,9 +5,9 @@ already", --overwrite, --resume, continuing where it stopped. While the command 
 $XRAY_UPLOAD_SECONDS; when it has ended, everything, and what it deleted is deleted there. Nothing else in the bucket is
 touched.
 
-An upload takes files in such an order that whoever finds the machine dead, and the address as it is, finds what a
-killed command might have left: a file that says something of others (a checkpoint, a journal, the file that says that a
-folder is complete) is opened before them and uploaded after them.
+An upload takes files in such an order that the address always looks as after a killed command: a file that says
+something about others (a checkpoint, a journal, the file that says that a folder is complete) is opened before them and
+uploaded after them.
 """
 
 import contextlib
@@ -86,7 +86,7 @@ class Staging(Mirror):
             if not self.is_first:
                 self.close()
                 return
-            # Hours of work should not precede a refusal.
+            # Refused now rather than after hours of work.
             with explained(self.address, "write"):
                 try_to_write(self.address)
 
@@ -120,7 +120,7 @@ class Staging(Mirror):
             if size == DELETED and file is None:
                 known = None
             if file is not None and file.size == size and self.local(name).is_file():
-                # It had arrived, and nobody had noted that; what is here may be newer.
+                # It had arrived without being noted; the file here may be newer.
                 known = Known(size, file.etag)
             self.note(name, known)
         for name in self.notes.get("deleting", ()):
@@ -178,7 +178,7 @@ class Staging(Mirror):
                 with contextlib.suppress(FileNotFoundError):
                     opened[name] = stack.enter_context(self.local(name).open("rb"))
             sizes = {name: os.fstat(file.fileno()).st_size for name, file in opened.items()}
-            # By now, others may be newer than what was opened says of them, and none is older.
+            # These may be newer than what the opened files say about them, but not older.
             ordinary = [name for name in self._changed(is_last) if not is_about_others(name)]
             self._withdraw(ordinary, opened, is_last)
             total = sum(sizes.values()) + sum((signature(self.local(name)) or [0])[0] for name in ordinary)
@@ -287,7 +287,7 @@ class Staging(Mirror):
 
 
 def is_about_others(name: str) -> bool:
-    """Whether a file says something of others: that they are complete, or how far they have come."""
+    """Whether a file says something about others: that they are complete, or how far they have come."""
     last = name.rpartition("/")[2]
     return last in COMPLETE or last == "last.ckpt" or last.endswith((PART, ".jsonl"))
 
