@@ -415,6 +415,33 @@ def test_only_what_a_command_reads_is_downloaded(run, bucket, s3, downloads):
     assert run(main, "--data-path", f"{bucket}/data", *weights) == 0
 
 
+def test_what_commands_use_beside_an_address_comes_too(run, bucket, s3, downloads):
+    s3.put(f"{bucket}/raw/data/x", b"1")
+    s3.put(f"{bucket}/raw/sample_submission.csv", b"2")
+    seen = []
+
+    def main(config):
+        assert contents(config.data_path) == {"x": b"1"}
+        seen.append((config.data_path.parent / "sample_submission.csv").is_file())
+
+    flags = ("--data-path", f"{bucket}/raw/data")
+    assert run(main, *flags) == run(main, *flags) == 0
+    assert sorted(downloads) == ["../sample_submission.csv", "x"]
+    s3.delete(f"{bucket}/raw/sample_submission.csv")
+    assert run(main, *flags) == 0
+    assert seen == [True, True, False]
+    names = ["model.json", "validation/predictions.json", "validation/probabilities.npy"]
+    for name in (*names, "last.ckpt", "validation/other.json"):
+        s3.put(f"{bucket}/run/{name}", b"1")
+    with places.localizing() as here:
+        path = here.input(f"{bucket}/run/validation/predictions.json", "predictions")
+        assert sorted(contents(path.parents[1])) == names
+    s3.put(f"{bucket}/data/x", b"1")
+    with places.localizing() as here:
+        # Nothing lies beside a bucket.
+        assert sorted(contents(here.input(bucket, "data_path")))[0] == "data/x"
+
+
 def test_fields_that_a_command_keeps_stay_addresses(run, bucket):
     def main(config):
         assert address_of(config.data_path) == f"{bucket}/data"

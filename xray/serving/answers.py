@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 import xray
 from xray.findings import NO_FINDING_BOX, colour_of
@@ -40,14 +40,14 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 class Mask(BaseModel):
     """A mask of the whole radiograph as COCO's compressed run lengths."""
 
-    size: tuple[int, int] = Field(description="height and width, in original pixels")
+    size: tuple[Id, Id] = Field(description="height and width, in original pixels")
     counts: str = Field(description="run lengths down the columns, in COCO's compressed text")
 
 
 class Finding(BaseModel):
     """One finding."""
 
-    category_id: int
+    category_id: Id
     category: str
     score: Share = Field(description="confidence")
     box: tuple[Pixel, Pixel, Pixel, Pixel] = Field(description="x1, y1, x2, y2 in original pixels")
@@ -57,44 +57,30 @@ class Finding(BaseModel):
 class Answer(BaseModel):
     """What was found in one radiograph. For research, not for clinical use."""
 
-    width: int = Field(description="of the radiograph, in original pixels")
-    height: int = Field(description="of the radiograph, in original pixels")
+    width: Id = Field(description="of the radiograph, in original pixels")
+    height: Id = Field(description="of the radiograph, in original pixels")
     findings: list[Finding] = Field(description="highest score first; low scores are not left out")
     normal: Share | None = Field(description="probability that there is none of the 14 findings; null if not known")
     labels: dict[str, Share] = Field(description="probabilities of whole radiographs, where a classifier is loaded")
     models: list[str] = Field(description="names of the runs that were used")
     thresholds: dict[str, float | str] = Field(description="how masks were decided, and the page's first confidence")
-    seconds: float = Field(description="from the end of the upload to this answer")
+    seconds: Number = Field(description="from the end of the upload to this answer")
     version: str = Field(description="of xray")
-
-
-class GivenMask(Mask):
-    """A mask that came in."""
-
-    size: tuple[Id, Id]
-    counts: Annotated[str, Field(max_length=MAX_BYTES)]
 
 
 class GivenFinding(Finding):
     """A finding that came in."""
 
-    category_id: Id
     category: Name
-    mask: GivenMask | None = None
 
 
 class Given(Answer):
     """An answer of /predict that came in: the same fields, within limits."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    width: Id
-    height: Id
     findings: Annotated[list[GivenFinding], Field(max_length=MAX_FINDINGS)]  # type: ignore[assignment]
     labels: Annotated[dict[Name, Share], Field(max_length=MAX_LABELS)]
     models: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=MAX_LABELS)]
     thresholds: Annotated[dict[Name, Number | Name], Field(max_length=MAX_LABELS)]
-    seconds: Number
     version: Name
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Header, HTTPException, Request
+from fastapi import FastAPI, Header, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
@@ -94,7 +94,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
     async def room(request: Request, places: Places, address: str = "") -> AsyncIterator[None]:
         with places.taken(address) as has_room:
             if not has_room:
-                raise await busy(request, BusyError(1))
+                raise await refusal(request, limits, BusyError(1))
             yield
 
     async def save(request: Request, path: Path, how: Save = save_upload, **options: bool) -> Mapping[str, str]:
@@ -112,9 +112,6 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
     async def in_worker(request: Request, work: Callable[[Path], Any], path: Path) -> Any:
         return readable(await unless_gone(request, service.in_worker(work, path)), path)
 
-    async def busy(request: Request, error: BusyError) -> HTTPException:
-        return await refusal(request, limits, error.status, error.line, **{"Retry-After": str(error.retry_after)})
-
     async def find(
         request: Request, ticket: str | None, how: Save = save_upload, kind: str = invocations.JSON
     ) -> Answer | Response:
@@ -125,7 +122,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
                 await save(request, path, how)
                 place = service.model.enter()
             except BusyError as error:
-                raise await busy(request, error) from None
+                raise await refusal(request, limits, error) from None
             with place:
                 if ticket is not None:
                     tickets[ticket] = place
@@ -171,7 +168,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
         try:
             kind = invocations.choose(",".join(request.headers.getlist("accept")), invocations.offered(algorithm))
         except RefusedError as error:
-            raise await refusal(request, limits, error.status, error.line) from None
+            raise await refusal(request, limits, error) from None
         return await find(request, None, _save_object_or_upload, kind)
 
     @app.get("/execution-parameters", tags=["SageMaker"])
@@ -202,7 +199,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
     async def queue(ticket: str) -> Progress:
         """How far the server is with a request."""
         if ticket not in tickets:
-            raise HTTPException(404, "no request with this ticket is being answered")
+            raise RefusedError(404, "no request with this ticket is being answered")
         place = tickets[ticket]
         state, before = ("receiving", service.model.load["waiting"]) if place is None else place.state
         return Progress(state=state, before=before)
@@ -273,7 +270,7 @@ async def until_gone(request: Request, future: "Future[T]") -> T:
         await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
         if result.done():
             return result.result()
-        raise HTTPException(GONE, "the client hung up")
+        raise RefusedError(GONE, "the client hung up")
     finally:
         gone.cancel()
         result.cancel()
@@ -291,7 +288,7 @@ def _noted(tickets: dict[str, Place | None], ticket: str | None) -> Iterator[Non
         yield
         return
     if not re.fullmatch(TICKET, ticket) or ticket in tickets:
-        raise HTTPException(400, "X-Ticket must be 8 to 64 letters, digits and dashes, and not be in use")
+        raise RefusedError(400, "X-Ticket must be 8 to 64 letters, digits and dashes, and not be in use")
     tickets[ticket] = None
     try:
         yield
@@ -313,4 +310,4 @@ async def _save_object_or_upload(request: Request, path: Path, limits: Limits) -
 
 
 async def _refused(request: Request, error: RefusedError) -> JSONResponse:
-    return JSONResponse({"detail": error.line}, error.status)
+    return JSONResponse({"detail": error.line}, error.status, error.headers)

@@ -34,18 +34,19 @@ class Finds(Protocol):
 
 
 class RefusedError(Exception):
-    """A request that cannot be answered. status: of HTTP. line: why, in one line that names no file."""
+    """A request that cannot be answered. status, headers: of HTTP. line: why, in one line that names no file."""
 
-    def __init__(self, status: int, line: str) -> None:
+    def __init__(self, status: int, line: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(line)
-        self.status, self.line = status, line
+        self.status, self.line, self.headers = status, line, headers or {}
 
 
 class BusyError(RefusedError):
     """All places are taken. retry_after: whole seconds after which one may be free."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(429, f"all places are taken: try again in {retry_after} s")
+        line = f"all places are taken: try again in {retry_after} s"
+        super().__init__(429, line, {"Retry-After": str(retry_after)})
         self.retry_after = retry_after
 
 

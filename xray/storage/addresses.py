@@ -1,5 +1,6 @@
 """Addresses of remote objects, `s3://bucket/key…`."""
 
+import posixpath
 import re
 from pathlib import PurePath
 
@@ -38,6 +39,12 @@ def address_of(value: str | PurePath) -> str:
 
 
 def split_address(address: str, name: str = "") -> tuple[str, str]:
-    """Bucket and key of an address, or of the object of this name below it; the key of a whole bucket is empty."""
+    """Bucket and key of an address, or of the object of this name below it or, with .., beside it.
+
+    The key of a whole bucket is empty. Raises FlagError if the name leads out of the bucket.
+    """
     bucket, _, key = address_of(address).removeprefix("s3://").partition("/")
-    return bucket, "/".join(filter(None, (key, name)))
+    key = posixpath.normpath(posixpath.join(key, name)) if name else key
+    if key.split("/")[0] == "..":
+        raise FlagError(f"{address} has nothing beside it: give s3://bucket/folder")
+    return bucket, key

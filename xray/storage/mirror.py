@@ -81,8 +81,8 @@ class Mirror:
         self._lock_file: Any = None
 
     def local(self, name: str) -> Path:
-        """Where the file of that name lies here; "" is the address itself."""
-        return self.path / name if name else self.path
+        """Where the file of that name lies here; "" is the address itself, ../a lies beside it."""
+        return Path(os.path.normpath(self.path / name))
 
     def note(self, name: str, known: Known | None) -> None:
         """Writes down that both sides of a file are the same now, or, with None, that it is gone from both."""
@@ -183,22 +183,39 @@ class Mirror:
                 f"{self.address} needs {filesize.decimal(max(needed, 0))} here, and {cache_folder()} has "
                 f"{filesize.decimal(free)}: make room there, or set XRAY_CACHE to a folder of a larger disk"
             )
+        self.make_way(files)
         with progress("downloading", needed) as add, explained(self.address):
 
             def bring(file: RemoteFile) -> RemoteFile:
-                download(self.address, file, part_of[file], add)
-                _put_in_place(part_of[file], file, self.local(file.name))
+                part, target = part_of[file], self.local(file.name)
+                download(self.address, file, part, add)
+                if file.modified:
+                    # The same on each machine: some commands decide by it whether they may continue.
+                    os.utime(part, (file.modified, file.modified))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(part, target)
                 return file
 
             for file in in_threads(bring, files):
                 self.note(file.name, Known(file.size, file.etag, signature(self.local(file.name))))
 
+    def make_way(self, files: list[RemoteFile]) -> None:
+        """Deletes what has been a file here and is a folder now, or the other way round."""
+        for path in {self.local(file.name) for file in files}:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            for above in path.parents:
+                if above == self.path.parent:
+                    break
+                if above.is_file():
+                    above.unlink()
+
 
 def bring_input(mirror: Mirror, wants: Callable[[str, Any], bool], beside: Callable[[bool], list[str]]) -> None:
     """Downloads what is missing or has changed of an address.
 
-    wants: (name, all names) → whether the command needs it. beside: (whether the address is one object) → addresses,
-    relative to its folder, that the command looks at where they are.
+    wants: (name, all names) → whether the command needs it. beside: (whether the address is one object) → names,
+    relative to the address, of objects around it that the command needs where they are there.
     Raises InputError where there is nothing, where it cannot be had, or where it has changed under a running command.
     """
     with mirror.syncing():
@@ -206,13 +223,17 @@ def bring_input(mirror: Mirror, wants: Callable[[str, Any], bool], beside: Calla
         listing = {file.name: file for file in list_files(mirror.address)}
         if not listing:
             raise InputError(f"there is nothing at {mirror.address}: check the address")
+        is_file = set(listing) == {""}
         wanted = {name: file for name, file in listing.items() if wants(name, listing)}
+        around = {name: object_at(mirror.address, name) for name in beside(is_file)}
+        wanted |= {name: file for name, file in around.items() if file is not None}
         missing = [file for file in wanted.values() if not _is_here(mirror, file)]
         # What only other commands need may stay, as long as it is still the same.
         gone = [
             name
             for name, known in mirror.known.items()
-            if name not in listing or (name not in wanted and listing[name].etag != known.etag)
+            if name not in wanted
+            and (name in around if name.startswith("../") else name not in listing or listing[name].etag != known.etag)
         ]
         if (gone or any(file.name in mirror.known for file in missing)) and not mirror.hold(alone=True):
             raise InputError(
@@ -227,61 +248,17 @@ def bring_input(mirror: Mirror, wants: Callable[[str, Any], bool], beside: Calla
             size = filesize.decimal(sum(file.size for file in wanted.values()))
             already = f", {n_here} of them are here already" if n_here else ""
             print(f"{mirror.address}: {len(wanted)} objects, {size}{already}", file=sys.stderr)
-            make_way(mirror.path, [file.name for file in missing])
             mirror.download(missing)
-        elif not wanted:
-            # The command says what it misses there.
+        if not is_file:
+            # Where it is empty, the command says what it misses there.
             mirror.path.mkdir(exist_ok=True)
-        bring_beside(mirror, beside(set(listing) == {""}))
         mirror.hold(alone=False)
-
-
-def bring_beside(mirror: Mirror, names: list[str]) -> None:
-    """Downloads single objects around that of an address where they are there, such as the maps beside predictions."""
-    bucket, key = split_address(mirror.address)
-    for name in names:
-        folders = key.split("/")[:-1]
-        n_up = name.count("../")
-        target = Path(os.path.normpath(mirror.path.parent / name))
-        if not key or n_up > len(folders) or mirror.home / "files" not in target.parents:
-            continue
-        address = "/".join([f"s3://{bucket}", *folders[: len(folders) - n_up], name[3 * n_up :]])
-        remote = object_at(address)
-        here = target.stat() if target.is_file() else None
-        if remote is None:
-            target.unlink(missing_ok=True)
-        elif here is None or (here.st_size, here.st_mtime) != (remote.size, remote.modified):
-            part = mirror.home / "beside.part"
-            part.unlink(missing_ok=True)
-            with explained(address):
-                download(address, remote, part)
-            _put_in_place(part, remote, target)
-
-
-def _put_in_place(part: Path, file: RemoteFile, target: Path) -> None:
-    if file.modified:
-        # The same on each machine: some commands decide by it whether they may continue.
-        os.utime(part, (file.modified, file.modified))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(part, target)
 
 
 def _is_here(mirror: Mirror, file: RemoteFile) -> bool:
     """Whether a listed object was downloaded, and neither side has changed since."""
     known = mirror.known.get(file.name)
     return known is not None and known.etag == file.etag and known.local == signature(mirror.local(file.name))
-
-
-def make_way(folder: Path, names: list[str]) -> None:
-    """Deletes what has been a file here and is a folder now, or the other way round."""
-    for path in {folder / name if name else folder for name in names}:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        for above in path.parents:
-            if above == folder.parent:
-                break
-            if above.is_file():
-                above.unlink()
 
 
 def signature(path: Path) -> list[int] | None:

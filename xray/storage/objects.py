@@ -164,13 +164,13 @@ def delete(address: str, name: str) -> None:
     client().delete_object(**_place(address, name))
 
 
-def object_at(address: str) -> RemoteFile | None:
-    """The object at an address, None where there is none or it may not be looked at."""
+def object_at(address: str, name: str) -> RemoteFile | None:
+    """The object of this name below an address or, with .., beside it; None where there is none to be seen."""
     try:
-        head = client().head_object(**_place(address))
+        head = client().head_object(**_place(address, name))
     except Exception:
         return None
-    return _remote_file("", head | {"Size": head["ContentLength"]})
+    return _remote_file(name, head | {"Size": head["ContentLength"]})
 
 
 @contextlib.contextmanager

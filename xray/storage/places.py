@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from xray.storage.staging import Staging
 
 STORE = ("annotations.json", "images.npy", "conversion.json")
-BESIDE_PREDICTIONS = ["probabilities.npy", "probabilities.json"]
-BESIDE_VALIDATION = ["../metrics.csv", "../model.json"]
+BESIDE_PREDICTIONS = ["../probabilities.npy", "../probabilities.json"]
+BESIDE_VALIDATION = ["../../metrics.csv", "../../model.json"]
 
 _addresses: dict[str, str] = {}
 """Folder or file of this machine → the address it stands for."""
@@ -217,10 +217,10 @@ def is_wanted(field: str, name: str, names: Collection[str]) -> bool:
 
 
 def beside(field: str, address: str, is_file: bool) -> list[str]:
-    """What commands look for around what a flag names, relative to its folder."""
+    """Names, relative to the address of a flag, of objects around it that commands use."""
     if field in ("predictions", "compare", "masks") and is_file:
         return BESIDE_PREDICTIONS + (BESIDE_VALIDATION if address.split("/")[-2] == "validation" else [])
-    return ["sample_submission.csv"] if field == "data_path" and not is_file else []
+    return ["../sample_submission.csv"] if field == "data_path" and not is_file else []
 
 
 class _Renaming:

@@ -25,7 +25,7 @@ from rich import filesize
 
 from xray.errors import InputError
 from xray.files import PART
-from xray.storage.mirror import Known, Mirror, make_way, progress, signature
+from xray.storage.mirror import Known, Mirror, progress, signature
 from xray.storage.objects import RemoteFile, abort, delete, explained, in_threads, list_files, try_to_write, upload
 
 DELETED = -1
@@ -98,7 +98,7 @@ class Staging(Mirror):
             is_here = known is not None and known.etag == file.etag and signature(self.local(name)) is not None
             if not is_here or (self.known[name].is_stand_in and not is_never_read(name, listing)):
                 missing.append(file)
-        make_way(self.path, [file.name for file in missing])
+        self.make_way(missing)
         needed = [file for file in missing if not is_never_read(file.name, listing)]
         if needed:
             size = filesize.decimal(sum(file.size for file in needed))
