@@ -65,15 +65,6 @@ class Limits:
     check_seconds: float = 8.0
 
 
-class Gate:
-    """What all connections of a node share: the places of those that wait, and those of associations."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.waiting = Waiting(limits.handshakes, limits.handshakes_each)
-        self.associations = Places(limits.associations, limits.associations_each)
-
-
 class Handler(RequestHandler):
     """One connection, in a thread of its own, from its acceptance to its end."""
 
@@ -82,23 +73,22 @@ class Handler(RequestHandler):
 
     def handle(self) -> None:
         """Waits for the association request, then hands the connection to pynetdicom if there is a place."""
-        gate = self.server.gate
-        address = str(self.client_address[0])
+        server = self.server
         try:
-            if not self._has_request(gate.limits.handshake_seconds):
+            if not self._has_request(server.limits.handshake_seconds):
                 return
-            with gate.associations.taken(address) as has_place:
+            with server.associations.taken(str(self.client_address[0])) as has_place:
                 if not has_place:
                     log.info("an association was refused: all places are taken")
                     self._turn_away()
                     return
-                gate.waiting.remove(self.request)
+                server.waiting.remove(self.request)
                 super().handle()
                 if self._association is not None:
                     self._association.join()
                     self._association.dul.join()
         finally:
-            gate.waiting.remove(self.request)
+            server.waiting.remove(self.request)
             self._association = None
             with contextlib.suppress(OSError):
                 self.request.close()
@@ -110,10 +100,9 @@ class Handler(RequestHandler):
     def _has_request(self, seconds: float) -> bool:
         """Whether an association request comes within so many seconds; it stays unread."""
         connection, deadline = self.request, time.monotonic() + seconds
-        waiting = self.server.gate.waiting
         with contextlib.suppress(OSError):
             # A connection that was ended in favour of another may still hold bytes to read.
-            while (left := deadline - time.monotonic()) > 0 and connection in waiting:
+            while (left := deadline - time.monotonic()) > 0 and connection in self.server.waiting:
                 connection.settimeout(left)
                 head = connection.recv(ENOUGH, socket.MSG_PEEK)
                 if not head:
@@ -140,14 +129,19 @@ class Handler(RequestHandler):
 
 
 class Server(ThreadedAssociationServer):
-    """pynetdicom's server, behind the gate."""
+    """pynetdicom's server, within the limits.
+
+    waiting: connections that have not asked for an association yet. associations: places of those that have.
+    """
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, *arguments: Any, gate: Gate, **options: Any) -> None:
-        self.gate, self._spare = gate, Spare()
+    def __init__(self, *arguments: Any, limits: Limits, **options: Any) -> None:
+        self.limits, self._spare = limits, Spare()
+        self.waiting = Waiting(limits.handshakes, limits.handshakes_each)
+        self.associations = Places(limits.associations, limits.associations_each)
         super().__init__(*arguments, request_handler=Handler, **options)  # type: ignore[misc]  # never among `arguments`
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -156,12 +150,12 @@ class Server(ThreadedAssociationServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Lets a connection in; where too many wait, the oldest of them is ended."""
-        self.gate.waiting.add(request, str(client_address[0]), lambda: _end(request))
+        self.waiting.add(request, str(client_address[0]), lambda: _end(request))
         return True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """One line in place of a traceback with the peer's address."""
-        self.gate.waiting.remove(request)
+        self.waiting.remove(request)
         log.error("a connection failed")
 
     def server_close(self) -> None:

@@ -33,7 +33,7 @@ from xray.radiographs.codestream import COMPRESSED
 from xray.radiographs.decoding import TIMEOUT, Failed, Workers
 from xray.radiographs.dicom import check_dicom
 from xray.serving import pixels
-from xray.serving.dicom_connections import MAX_PDU, Gate, Limits, Receiver, Server
+from xray.serving.dicom_connections import MAX_PDU, Limits, Receiver, Server
 from xray.serving.dicom_peers import Peer, let_sender_choose, offer, support
 from xray.serving.quiet import silence_libraries
 
@@ -83,7 +83,8 @@ def answering(service: "Service", results: "DicomResults") -> Callable[[Path], I
 class DicomNode:
     """A running node; a context manager that ends it.
 
-    port: that it listens on. folder: where files wait. counts: what became of the radiographs. gate: who is connected.
+    port: that it listens on. folder: where files wait. counts: what became of the radiographs. server: its
+    connections.
     """
 
     def __init__(
@@ -118,13 +119,12 @@ class DicomNode:
         self._ae = AE(ae_title=aet)
         self._ae.require_called_aet = True
         self._ae.require_calling_aet = list(callers)
-        # pynetdicom also counts associations that are just ending; the gate counts better.
+        # pynetdicom also counts associations that are just ending; the server counts better.
         self._ae.maximum_associations = 2 * self._limits.associations
         self._ae.maximum_pdu_size = MAX_PDU
         self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = self._limits.seconds
         support(self._ae)
         self.folder = Path(tempfile.mkdtemp(prefix="xray-dicom-"))
-        self.gate = Gate(self._limits)
         handlers: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, self._limit),
             (evt.EVT_REQUESTED, lambda event: let_sender_choose(event.assoc)),
@@ -132,11 +132,11 @@ class DicomNode:
             (evt.EVT_C_ECHO, self._echo),
         ]
         try:
-            server = self._ae.make_server((host, port), evt_handlers=handlers, server_class=Server, gate=self.gate)
+            server = self._ae.make_server((host, port), evt_handlers=handlers, server_class=Server, limits=self._limits)
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise InputError(f"no DICOM node at {host}:{port} ({error.strerror or error}): give another port") from None
-        self._server, self.port = server, server.server_address[1]
+        self.server, self.port = server, server.server_address[1]
         works = {"accepting": server.serve_forever, "answering": self._answer_all, "returning": self._return_all}
         self._threads = [
             threading.Thread(target=work, name=f"dicom {name}", daemon=True) for name, work in works.items()
@@ -169,8 +169,8 @@ class DicomNode:
 
     def _close_connections(self) -> None:
         with contextlib.suppress(Exception):
-            socketserver.BaseServer.shutdown(self._server)
-            self._server.server_close()
+            socketserver.BaseServer.shutdown(self.server)
+            self.server.server_close()
         with contextlib.suppress(Exception):
             self._ae.shutdown()
         with self._starting:

@@ -34,7 +34,7 @@ class Limits:
     places: requests at a time, from when they have come in whole to their answer; more are told to come back.
     max_bytes: of a request. n_workers: processes that decode files. decode_seconds: for one file. upload_seconds: for
     one request to arrive; stall_seconds: between two parts of it; bytes_per_second: at which it has to come.
-    batch_size: most radiographs that a pass of the models takes.
+    batch_size: most radiographs that a pass of the models takes; `load_service` chooses where it is 0.
     """
 
     places: int = 32

@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -166,11 +166,17 @@ class Mirror:
             self._index.close()
         self._index = None
 
-    def download(self, files: list[RemoteFile]) -> None:
+    def download(self, files: list[RemoteFile], wanted: Collection[RemoteFile]) -> None:
         """Brings these files here, several at once, with a progress bar; each is noted as soon as it is complete.
 
-        Raises InputError where the disk has too little space, or a file cannot be had; what came is kept.
+        wanted: these and those that are here already. Raises InputError where the disk has too little space, or a file
+        cannot be had; what came is kept.
         """
+        if not files:
+            return
+        size = filesize.decimal(sum(file.size for file in wanted))
+        already = f", {len(wanted) - len(files)} of them are here already" if len(wanted) > len(files) else ""
+        print(f"{self.address}: {len(wanted)} objects, {size}{already}", file=sys.stderr)
         parts = self.home / "parts"
         parts.mkdir(exist_ok=True)
         part_of = {file: parts / _digest(f"{file.name}\n{file.etag}", 32) for file in files}
@@ -243,12 +249,7 @@ def bring_input(mirror: Mirror, wants: Callable[[str, Any], bool], beside: Calla
         for name in gone:
             mirror.local(name).unlink(missing_ok=True)
             mirror.note(name, None)
-        if missing:
-            n_here = len(wanted) - len(missing)
-            size = filesize.decimal(sum(file.size for file in wanted.values()))
-            already = f", {n_here} of them are here already" if n_here else ""
-            print(f"{mirror.address}: {len(wanted)} objects, {size}{already}", file=sys.stderr)
-            mirror.download(missing)
+        mirror.download(missing, wanted.values())
         if not is_file:
             # Where it is empty, the command says what it misses there.
             mirror.path.mkdir(exist_ok=True)

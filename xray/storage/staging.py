@@ -21,8 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rich import filesize
-
 from xray.errors import InputError
 from xray.files import PART
 from xray.storage.mirror import Known, Mirror, progress, signature
@@ -92,24 +90,21 @@ class Staging(Mirror):
 
     def _take(self, listing: dict[str, RemoteFile]) -> None:
         """Downloads what is not here of a listing; files that no command reads get an empty stand-in."""
-        missing = []
-        for name, file in listing.items():
-            known = self.known.get(name)
-            is_here = known is not None and known.etag == file.etag and signature(self.local(name)) is not None
-            if not is_here or (self.known[name].is_stand_in and not is_never_read(name, listing)):
-                missing.append(file)
-        self.make_way(missing)
-        needed = [file for file in missing if not is_never_read(file.name, listing)]
-        if needed:
-            size = filesize.decimal(sum(file.size for file in needed))
-            print(f"{self.address}: {len(listing)} objects are there, {len(needed)} of them needed: {size}",
-                  file=sys.stderr)  # fmt: skip
-            self.download(needed)
-        for file in set(missing) - set(needed):
-            path = self.local(file.name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"")
-            self.note(file.name, Known(file.size, file.etag, signature(path), True))
+        read = {name: file for name, file in listing.items() if not is_never_read(name, listing)}
+        missing = [file for name, file in listing.items() if not self._has(file, name in read)]
+        self.download([file for file in missing if file.name in read], read.values())
+        for file in missing:
+            if file.name not in read:
+                self.make_way([file])
+                path = self.local(file.name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"")
+                self.note(file.name, Known(file.size, file.etag, signature(path), True))
+
+    def _has(self, file: RemoteFile, is_read: bool) -> bool:
+        known = self.known.get(file.name)
+        is_same = known is not None and known.etag == file.etag and not (is_read and known.is_stand_in)
+        return is_same and self.local(file.name).exists()
 
     def _finish_begun(self, listing: dict[str, RemoteFile]) -> None:
         """Ends the uploads and deletions that a killed command had begun."""
@@ -123,7 +118,7 @@ class Staging(Mirror):
                 # It had arrived without being noted; the file here may be newer.
                 known = Known(size, file.etag)
             self.note(name, known)
-        for name in self.notes.get("deleting", ()):
+        for name in self.notes.get("finished", {}).get("deleting", ()):
             if name in listing and name in self.known and listing[name].etag == self.known[name].etag:
                 with explained(self.address, "write"):
                     self.note(self._remove(name), None)
@@ -197,15 +192,14 @@ class Staging(Mirror):
         self.stop()
         if not self.is_first:
             return
-        self.write("notes", "deleting", self._gone())
-        self.write("notes", "finished", {"command": command_line(), "status": status})
+        finished = {"command": command_line(), "status": status, "deleting": self._gone()}
+        self.write("notes", "finished", finished)
         try:
             self.push(is_last=True)
         except InputError as error:
             raise InputError(
                 f"{error}. What was not uploaded is kept: the same command, given again, uploads it"
             ) from error
-        self.write("notes", "deleting", None)
         self.write("notes", "finished", None)
 
     def left_over(self) -> int | None:
