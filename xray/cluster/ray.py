@@ -244,15 +244,19 @@ def connected(address: str, cores: int = 0) -> Iterator[Cluster]:
     import ray
 
     handlers = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
-    options: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
+    # Ray may wait for minutes, in C++, where no exception reaches it.
+    timer = threading.Timer(START, _give_up, (where,))
+    timer.daemon = True
+    if where != "local":
+        timer.start()
     try:
-        with contextlib.nullcontext() if where == "local" else _bounded(where):
-            ray.init(address=where, log_to_driver=False, logging_level=logging.CRITICAL, **options)
-    except InputError:
-        raise
+        # Only a cluster that is started here may be told whether it has a dashboard.
+        options: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
+        ray.init(address=where, log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except Exception as error:
         raise InputError(f"--address {where}: {' '.join(str(error).split())[:500] or type(error).__name__}") from None
     finally:
+        timer.cancel()
         # Ray's own handler would end the command without a message.
         if threading.current_thread() is threading.main_thread():
             for which, handler in handlers.items():
@@ -282,26 +286,14 @@ def _check_answer(address: str) -> None:
         ) from None
 
 
-@contextlib.contextmanager
-def _bounded(where: str) -> Iterator[None]:
-    """Ends the command where connecting takes longer than START: Ray may wait for minutes, in C++."""
-
-    def end() -> None:
-        print(
-            f"error: --address {where}: no Ray cluster has answered within {START:g} s: check that it runs the same "
-            "version of Ray as this machine, which must be one of its nodes",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(1)
-
-    timer = threading.Timer(START, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def _give_up(where: str) -> None:
+    print(
+        f"error: --address {where}: no Ray cluster has answered within {START:g} s: check that it runs the same "
+        "version of Ray as this machine, which must be one of its nodes",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def _quieten() -> None:

@@ -91,7 +91,6 @@ class Door(socket.socket):
         return self.spare.accept(super().accept)
 
     def close(self) -> None:
-        """As socket.close."""
         self.spare.close()
         super().close()
 

@@ -119,7 +119,6 @@ class Guarded(H11Protocol):
         self._unread: tuple[int, float] | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """As in asyncio."""
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ""
         if not self.guard.opened(self):
@@ -127,12 +126,10 @@ class Guarded(H11Protocol):
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As in asyncio."""
         self.guard.closed(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """As in asyncio."""
         self._is_heard = True
         super().data_received(data)
         if self._is_at_work:
@@ -181,7 +178,6 @@ class Server(uvicorn.Server):
     """uvicorn's server, whose loop logs the type of a failure, once a minute, and nothing of the request."""
 
     async def startup(self, sockets: Any = None) -> None:
-        """As in uvicorn."""
         throttle = Throttle()
         loop = asyncio.get_running_loop()
 

@@ -145,7 +145,6 @@ class Server(ThreadedAssociationServer):
         super().__init__(*arguments, request_handler=Handler, **options)  # type: ignore[misc]  # never among `arguments`
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """As socketserver asks for the next connection."""
         return self._spare.accept(super().get_request)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:

@@ -104,7 +104,7 @@ class Guard:
         self.app, self.names = app, names
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """As in ASGI."""
+        from starlette.datastructures import MutableHeaders
         from starlette.responses import JSONResponse
 
         if scope["type"] != "http":
@@ -116,13 +116,12 @@ class Guard:
             nonlocal has_begun
             if message["type"] == "http.response.start":
                 has_begun = True
-                present = {name.lower() for name, _ in message["headers"]}
-                security = ((name.encode(), value.encode()) for name, value in HEADERS.items())
-                message["headers"] = [*message["headers"], *(pair for pair in security if pair[0] not in present)]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
-        refused = self._refusal(scope)
-        if refused is not None:
+        if (refused := self._refusal(scope)) is not None:
             status, line = refused
             # What such a request brings is not read, so its connection cannot be used again.
             answer = JSONResponse({"detail": line}, status, {"connection": "close"})
@@ -156,9 +155,7 @@ class Guard:
     def _is_own(self, origin: str, hosts: Sequence[str], server: tuple[str, int | None]) -> bool:
         """Whether an Origin is this server's own page."""
         name = netloc_of(origin)
-        if name is None:
-            return False
-        if self.names is not None and self.names.is_own(name, server):
-            return True
-        # Where any name is allowed, the page must have come from the name that it asks.
-        return self.names is None and [name] == [host.strip().lower() for host in hosts]
+        if self.names is None:
+            # Any name is allowed: the page must have come from the one that it asks.
+            return [name] == [host.strip().lower() for host in hosts]
+        return name is not None and self.names.is_own(name, server)
