@@ -277,7 +277,8 @@ def answer(status, body):
     ],
 )  # fmt: skip
 def test_what_cannot_be_reached_is_told_in_one_line(what, said, flag, run, s3, connect, monkeypatch, capsys):
-    monkeypatch.setattr(remote, "READ_SECONDS", 0.3)
+    for name, value in {"READ_SECONDS": 0.3, "N_ATTEMPTS": 2}.items():
+        monkeypatch.setattr(remote, name, value)
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         if what in ("silent", "denied", "broken"):
@@ -496,7 +497,7 @@ def writer(files, *deleted, status=0):
     return main
 
 
-def test_what_is_written_goes_up_and_what_vouches_for_it_last(run, bucket, s3, requests):
+def test_what_is_written_goes_up_and_files_about_others_last(run, bucket, s3, requests):
     whole = ("predictions.json", "model.json", "model.safetensors", "last.ckpt", "a/b.csv", "evaluation.part", "zzz")
     files = dict.fromkeys((*whole, "last.ckpt.part", "x.csv.part", ".hidden.part"), b"1")
     assert run(writer(files, status=1), "--save-path", f"{bucket}/out") == 1

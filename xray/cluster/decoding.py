@@ -53,19 +53,15 @@ class Decoders:
     """The processes of an actor that decode: they stay from part to part, as starting them takes a second."""
 
     def __init__(self, n_workers: int) -> None:
-        self._workers = Workers(n_workers, __name__)
+        self._workers = Workers(n_workers, decode_canvas.__module__)
 
     def __call__(self, paths: Sequence[Path], size: int, timeout: float) -> Iterator[Item]:
         """As `decode_canvases`; all canvases may wait at once."""
-        items = [(index, path, size) for index, path in enumerate(paths)]
-        futures = collections.deque(self._workers.submit(_decode_one, item, item[1].name, timeout) for item in items)
-        for index, path, _ in items:
+        works = [(functools.partial(decode_canvas, index, path), path.name) for index, path in enumerate(paths)]
+        futures = collections.deque(self._workers.submit(work, size, name, timeout) for work, name in works)
+        for index, path in enumerate(paths):
             outcome = futures.popleft().result()
             yield Undecodable(index, path, outcome.reason) if isinstance(outcome, Failed) else outcome
-
-
-def _decode_one(item: tuple[int, Path, int]) -> Decoded:
-    return decode_canvas(*item)
 
 
 def unseen_files(items: Sequence[Item]) -> list[Path]:

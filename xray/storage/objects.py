@@ -123,7 +123,7 @@ def upload(
     note: gets the id of an upload in parts before the first, so that after a kill the next command can delete them.
     (boto3's own `upload_fileobj` gives neither that id nor the ETag.)
     """
-    length = PART_BYTES if size <= PART_BYTES else max(PART_BYTES, -(-size // MAX_PARTS))
+    length = max(PART_BYTES, -(-size // MAX_PARTS))
     place = _place(address, name)
 
     def body(number: int) -> io.BytesIO:
