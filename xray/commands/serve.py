@@ -20,6 +20,7 @@ from xray.serving.request_guard import host_names
 if TYPE_CHECKING:
     from xray.outputs.dicom.objects import Algorithm
     from xray.serving.dicom_node import DicomNode
+    from xray.serving.dicom_peers import Peer
     from xray.serving.service import Service
 
 GRACE = 0.3
@@ -86,7 +87,7 @@ def main(config: Config) -> None:
         config, port=(0, 65535), batch_size=(0, 1024), places=(1, 10000), max_megabytes=(0.01, 1024),
         n_workers=(1, 256), timeout=(0.1, 3600), dicom_port=(0, 65535), report_threshold=(0, 1),
     )  # fmt: skip
-    check_dicom(config)
+    peer = check_dicom(config)
     host_names(config.host, config.port, config.host_name)
     # Before the models are loaded, which takes seconds: a port that is taken is known at once.
     level = logging.DEBUG if config.debug else logging.WARNING
@@ -103,7 +104,7 @@ def main(config: Config) -> None:
         limits = Limits(config.places, n_bytes, config.n_workers, config.timeout, batch_size=config.batch_size)
         service = load_service(runs, limits, config.device, config.precision, config.tta, config.gate)
         algorithm = algorithm_of(runs, gate=config.gate, tta=config.tta)
-        with service, dicom_node(config, service, algorithm) as node:
+        with service, dicom_node(config, peer, service, algorithm) as node:
             host, port = door.getsockname()[:2]
             names = host_names(config.host, port, config.host_name, config.sagemaker)
             server = server_of(create_app(service, algorithm, names), GRACE)
@@ -114,39 +115,36 @@ def main(config: Config) -> None:
             server.run(sockets=[door])
 
 
-def check_dicom(config: Config) -> None:
-    """Raises FlagError if a flag of the DICOM node is wrong or missing."""
+def check_dicom(config: Config) -> "Peer | None":
+    """Where the DICOM node returns answers, None without one. Raises FlagError if a flag of it is wrong or missing."""
     if config.dicom_port is None:
         if config.dicom_return:
             raise FlagError("--dicom-return is for --dicom-port: add that, or leave it out")
-        return
+        return None
     need("--dicom-port", "serve,dicom-out", "pynetdicom", "highdicom")
     from xray.serving.dicom_peers import check_aet, parse_peer
 
-    parse_peer("--dicom-return", config.dicom_return)
     check_aet("--dicom-aet", config.dicom_aet)
     for title in config.dicom_callers:
         check_aet("--dicom-callers", title)
+    return parse_peer("--dicom-return", config.dicom_return)
 
 
 def dicom_node(
-    config: Config, service: "Service", algorithm: "Algorithm"
+    config: Config, peer: "Peer | None", service: "Service", algorithm: "Algorithm"
 ) -> contextlib.AbstractContextManager["DicomNode | None"]:
     """The running DICOM node, None without --dicom-port."""
-    if config.dicom_port is None:
+    if config.dicom_port is None or peer is None:
         return contextlib.nullcontext()
     from xray.outputs.dicom.results import DicomResults
     from xray.serving.dicom_connections import Limits
     from xray.serving.dicom_node import DicomNode, answering
-    from xray.serving.dicom_peers import parse_peer
 
     logging.getLogger("xray.dicom").setLevel(logging.INFO)
     results = DicomResults(service.pipeline.categories, algorithm, config.report_threshold)
-    peer = parse_peer("--dicom-return", config.dicom_return)
-    answer = answering(service, results)
     limits = Limits(n_bytes=int(config.max_megabytes * 2**20))
     place = (config.dicom_port, config.dicom_aet, config.host)
-    return DicomNode(answer, peer, *place, config.dicom_callers, limits, service.workers)
+    return DicomNode(answering(service, results), peer, *place, config.dicom_callers, limits, service.workers)
 
 
 def listening(host: str, port: int) -> Door:

@@ -1,4 +1,4 @@
-"""The work of decoding workers on an uploaded file: a canvas for the models, or the grey levels for a display.
+"""The work of decoding workers on an uploaded file beside its canvas: the grey levels for a display, the size.
 
 A display gets the stored values, of up to 16 bits, so that window and level work on all of them, and the table that
 turns them into the grey that the models see.
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from xray.radiographs.decoding import Decoded, decode_canvas
 from xray.radiographs.dicom import is_dicom, read_dicom
 from xray.radiographs.grayscale import GreyMeaning, grey_table, look_up
 from xray.radiographs.radiograph import read_radiograph
@@ -28,11 +27,6 @@ Bytes 0 to 3 are "XRPX", 4 to 7 the number N of bytes of the description (uint32
 - 2^bits bytes: the grey, 0 to 255, of each sample, as the file asks for it and the models see it;
 - width × height samples, row by row, of one byte each, or where `bits` is above 8 of two, little-endian.
 """
-
-
-def canvas_of(size: int, path: Path) -> Decoded:
-    """The radiograph on a (size, size) canvas. Raises RadiographError."""
-    return decode_canvas(0, path, size)
 
 
 def size_of(path: Path) -> tuple[int, int]:

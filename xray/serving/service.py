@@ -17,7 +17,7 @@ import numpy as np
 from xray.inference.pipeline import Findings, Pipeline, load_pipeline
 from xray.inference.precision import CPU_BATCH, lowered
 from xray.models.device import inference_precision, keep_freed_memory, resolve_device
-from xray.radiographs.decoding import TIMEOUT, Decoded, Failed, Workers
+from xray.radiographs.decoding import TIMEOUT, Decoded, Failed, Workers, decode_canvas
 from xray.serving import pixels
 from xray.serving.worker import ModelThread, UnreadableError
 
@@ -99,7 +99,7 @@ class Service:
 
     def canvas(self, path: Path) -> "Future[Decoded | Failed]":
         """The radiograph of a file, for the models."""
-        return self.in_worker(functools.partial(pixels.canvas_of, self.pipeline.canvas_size), path)
+        return self.in_worker(functools.partial(decode_canvas, 0, size=self.pipeline.canvas_size), path)
 
     def find(self, path: Path, is_node: bool = False) -> tuple[Findings, tuple[int, int], float]:
         """The findings of one file, its (width, height), and the seconds it took; waits for them.
