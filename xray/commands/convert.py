@@ -136,8 +136,9 @@ def main(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
     flags["n_workers"] = config.n_workers or len(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
         if config.engine == "ray":
-            need("--engine ray", "ray", "ray", "pyarrow")
-            from xray.cluster.ray import connected, decoder
+            need("--engine ray", "ray", "ray")
+            from xray.cluster.decoding import decoder
+            from xray.cluster.ray import connected
 
             flags["decode"] = decoder(stack.enter_context(connected(config.address, config.cores_per_actor)))
         conversion = _converter(config)(**flags)

@@ -371,7 +371,7 @@ def find_all(
 
 def cluster_of(config: Config) -> "contextlib.AbstractContextManager[Cluster]":
     """The connection to the Ray cluster that --address names."""
-    need("--engine ray", "ray", "ray", "pyarrow")
+    need("--engine ray", "ray", "ray")
     from xray.cluster.ray import connected
 
     return connected(config.address, config.cores_per_actor)

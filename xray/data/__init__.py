@@ -19,7 +19,7 @@ MOVED = {
     "boxes": ("xray.structures.boxes",),
     "canvas": ("xray.radiographs.canvas",),
     "changes": ("xray.training.changes",),
-    "checked_lines": ("xray.storage.checked_lines",),
+    "checked_lines": ("xray.files",),
     "coco": ("xray.datasets.sources.coco",),
     "codestream": ("xray.radiographs.codestream",),
     "conversion": ("xray.datasets.conversion",),

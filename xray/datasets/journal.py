@@ -17,7 +17,7 @@ import numpy as np
 
 from xray.datasets.store import CONVERSION, IMAGES, JOURNAL
 from xray.errors import InputError
-from xray.storage.checked_lines import from_line, to_line
+from xray.files import from_line, to_line
 
 try:
     import fcntl

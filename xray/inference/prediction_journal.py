@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from xray.errors import InputError
-from xray.storage.checked_lines import from_line, to_line
+from xray.files import from_line, to_line
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions
 
