@@ -76,19 +76,19 @@ def require(holds: bool, name: str, value: object, wanted: str) -> None:
 def flag_value(args: Sequence[str], name: str) -> str | None:
     """The value of `--name VALUE` or `--name=VALUE`, with dashes or underscores, the last one if there are several;
     an empty text for a flag without one, None where it is not given."""
-    spelled, found = "--" + name.replace("_", "-"), None
+    spelled, given = "--" + name.replace("_", "-"), None
     for place, arg in enumerate(args):
         flag, equals, value = arg.partition("=")
         if flag.replace("_", "-") == spelled:
             following = args[place + 1] if place + 1 < len(args) and not args[place + 1].startswith("--") else ""
-            found = value if equals else following
-    return found
+            given = value if equals else following
+    return given
 
 
 def _refuse_empty_paths(config_type: Any, args: Sequence[str]) -> None:
     """Raises FlagError for `--some-path ""`, which pathlib takes for the current directory.
 
-    It is what a shell makes of a variable that is not set.
+    A shell makes an empty text of a variable that is not set.
     """
     names = {field.replace("_", "-") for field, kind in _fields(config_type) if Path in (kind, *typing.get_args(kind))}
     current = ""

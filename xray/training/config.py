@@ -29,14 +29,14 @@ from xray.structures.sides import AUTO, NONE
 
 CONFIG_FILE = "config.yaml"
 MAX_CHARACTERS = 2**17
-"""Of a recipe; PyYAML needs a second or two for as many."""
+"""Longest recipe; PyYAML reads that many in a second or two."""
 
 _PLAIN = (str, int, float, bool, datetime.date, type(None))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What every task's training needs."""
+    """Flags of every task's training."""
 
     data_path: str = "data/vinbig"
     """Dataset directory of tools/convert.py, or a raw VinBig directory (converted once into SAVE_PATH/dataset)."""
@@ -81,8 +81,7 @@ class TrainingConfig:
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     """Arithmetic of the forward pass: auto is bf16 on a GPU that has it, otherwise 32."""
     compile: bool = False
-    """GPU: compile the network (of a detector trunk, pyramid and proposals' head); the first steps take minutes. On one
-    GPU without --accumulate it is also replayed as a CUDA graph (of a detector trunk and pyramid; not measured yet)."""
+    """GPU: compile the network (of a detector backbone, pyramid and proposals' head); the first steps take minutes."""
     n_workers: Annotated[int, Interval(ge=0, le=512)] = 4
     """Processes that load and augment radiographs; 0 loads in the main process."""
     fold: CountOrNone = 0
@@ -98,8 +97,9 @@ class TrainingConfig:
     hand "LEFT NAME=RIGHT NAME", one or more, beside these; "A=A" leaves one as it is. --no-swap (the same as --swap
     none) swaps none but those named. A name that tells a side without its opposite switches mirroring off."""
     augment_on: Literal["auto", "workers", "device"] = "auto"
-    """Where they are changed: by the workers one at a time, or a batch at a time on the device that trains, the same
-    way for the same seed but for rounding and noise; auto is device on a GPU, otherwise workers."""
+    """Where --augment is computed: by the workers, one radiograph at a time, or on the device that trains, a batch at a
+    time. The same seed gives the same changes but for rounding and noise; auto is device on a GPU, otherwise
+    workers."""
     store_device: Literal["cpu", "cuda"] = "cpu"
     """Where canvases lie: cpu maps their file; cuda keeps all that train and validate in the memory of each GPU (a byte
     a pixel, at most half of it), and workers cannot change them."""
@@ -114,10 +114,11 @@ class TrainingConfig:
     save_every_n_steps: CountOrNone = 0
     """Optimizer steps between checkpoints within an epoch; 0 saves at its end, and when SIGTERM ends the training."""
     skip_bad_steps: CountOrNone = 0
-    """Steps whose loss or gradients are not finite that are left out before training stops; 0 stops at the first."""
+    """How many steps with a loss or gradients that are not finite are left out before training stops; 0 stops at the
+    first."""
     deterministic: bool = False
-    """Use only operations whose result is the same every time. Trainings on a CPU are so without it, and as fast with
-    it; on a GPU it costs speed (not measured) and refuses what has no such form."""
+    """Use only operations whose result is the same every time. On a CPU that is always so; on a GPU it costs speed (not
+    measured), and an operation that has no such form is an error."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -142,15 +143,15 @@ class DetectionConfig(TrainingConfig):
     save_path: str = "runs/detection"
     """Run directory to write."""
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
-    """Trunk of the detector."""
+    """Backbone of the detector."""
     head: Literal["v1", "v2"] = "v1"
     """Faster R-CNN's original heads, or torchvision's v2: four convolutions in the box head, two in the RPN."""
     weights: str = "imagenet"
-    """Initial weights: imagenet (trunk), coco (whole detector; resnet50 only), none, or a .pth / .safetensors FILE."""
+    """Initial weights: imagenet (backbone), coco (whole detector, resnet50 only), none, or a .pth/.safetensors FILE."""
     norm: Literal["auto", "frozen", "batch"] = "auto"
-    """Batch norm of the trunk: frozen keeps the initial weights' statistics; auto freezes unless weights is none."""
+    """Batch norm of the backbone: frozen keeps the initial weights' statistics; auto freezes unless weights is none."""
     trainable_layers: Annotated[int, Interval(ge=0, le=5)] = 3
-    """Stages of the trunk that train, from the last, 0–5; all train when weights is none."""
+    """Stages of the backbone that train, from the last, 0–5; all train when weights is none."""
     fpn_channels: Annotated[int, Interval(ge=8, le=MAX_SEED)] = 256
     """Channels of the feature pyramid; weights of coco need 256."""
     anchor_scale: Positive = 1.0
@@ -199,11 +200,11 @@ class SegmentationConfig(TrainingConfig):
     architecture: Literal["unet", "unetplusplus"] = "unet"
     """Decoder: a U-Net's, or U-Net++'s nested ones."""
     encoder: str = "resnet34"
-    """Trunk: any encoder of segmentation-models-pytorch; tu-NAME for any of timm's."""
+    """Backbone: any encoder of segmentation-models-pytorch; tu-NAME for any of timm's."""
     weights: str = "imagenet"
     """Initial weights of the encoder: imagenet, none, or a .pth / .safetensors FILE."""
     encoder_from: str = ""
-    """Run directory whose trunk becomes the encoder, instead of --weights: of a detector or a classifier."""
+    """Run directory whose backbone becomes the encoder, instead of --weights: of a detector or a classifier."""
     freeze_encoder: bool = False
     """Train the decoder alone."""
     in_channels: Literal[1, 3] = 3
@@ -253,7 +254,7 @@ class ClassificationConfig(TrainingConfig):
     in_channels: Literal[1, 3] = 3
     """Channels of the network: one grey, or three that repeat it."""
     target: Literal["findings", "abnormal"] = "findings"
-    """One output for each category of the dataset, or a single one: abnormal, which any box makes."""
+    """findings: an output for each category of the dataset. abnormal: a single one, for radiographs with any box."""
     loss: Literal["bce", "focal"] = "bce"
     """What is minimised."""
     balance: bool = True
@@ -272,9 +273,9 @@ KEPT = (
     "architecture", "encoder", "freeze_encoder", "in_channels", "depth", "deep_supervision",
     "network", "target", "monitor", "fold", "swap",
 )  # fmt: skip
-"""What a resumed run cannot change. Its checkpoint would hold another model or optimizer; or the scores that decide
-what is best could not be compared any more: by another metric they would start anew, and replace a better model by a
-worse one, and on another fold they would come from radiographs that the model was trained on."""
+"""Flags that a resumed run cannot change. Some belong to the model or optimizer in its checkpoint. The others keep its
+scores comparable, which decide what is best: with another metric they would begin again, so that a worse model could
+replace a better one; on another fold they would come from radiographs that the model was trained on."""
 
 
 def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
@@ -320,26 +321,26 @@ def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
 
 
 def joined_swaps(flags: Sequence[str]) -> list[str]:
-    """Flags with what all of `--swap A=B`, `--swap=A=B` and `--no-swap` among them say as one `--swap`, at the end."""
+    """Flags in which all of `--swap A=B`, `--swap=A=B` and `--no-swap` are joined to one `--swap`, at the end."""
     rest: list[str] = []
-    said: list[str] = []
+    swaps: list[str] = []
     open_ended = False
     for flag in flags:
         if flag.startswith("--"):
             open_ended = flag == "--swap"
             if flag == "--no-swap" or flag == "--no_swap":
-                said.append(NONE)
+                swaps.append(NONE)
             elif flag.startswith("--swap="):
-                said.append(flag.removeprefix("--swap="))
+                swaps.append(flag.removeprefix("--swap="))
             elif not open_ended:
                 rest.append(flag)
         elif open_ended:
-            said.append(flag)
+            swaps.append(flag)
         else:
             rest.append(flag)
-    if "--swap" in flags and not said:
+    if "--swap" in flags and not swaps:
         return [*rest, "--swap", ""]
-    return [*rest, "--swap", *dict.fromkeys(said)] if said else rest
+    return [*rest, "--swap", *dict.fromkeys(swaps)] if swaps else rest
 
 
 def _take(args: list[str], flag: str) -> str | None:
@@ -372,7 +373,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"no config at {path} ({error.strerror}): the recipes are in configs/") from None
     except InputError:
         raise
-    except Exception as error:  # PyYAML's own, and whatever it stumbles over
+    except Exception as error:  # PyYAML's own, and others of malformed files
         raise InputError(f"{path} is not YAML: {error}") from None
     if content is None:
         return {}
@@ -381,7 +382,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if "help" in content:
         raise InputError(f"{path}: help is no flag of a recipe")
     for key, value in content.items():
-        # Lists in lists, which may refer to each other, are small in the file and without end as text.
+        # Nested lists, which may refer to each other, are small in the file and endless as text.
         if not all(isinstance(item, _PLAIN) for item in (value if isinstance(value, list) else [value])):
             raise InputError(f"{path}: {key[:80]} must be one value, or a list of values")
     return {key.replace("-", "_"): value for key, value in content.items()}
@@ -409,11 +410,11 @@ def yaml_flags(recipe: dict[str, Any]) -> list[str]:
 def save_config(path: Path, task: str, config: TrainingConfig) -> None:
     """Writes a run's config.yaml, which `--config` reads back."""
     values = {"task": task, **dataclasses.asdict(config)}
-    # How this process was started is no property of the run.
+    # How this process was started does not belong to the run.
     for name in ("resume", "debug"):
         values.pop(name)
-    # Nor is the folder that stands for an s3:// address here: another machine has another.
+    # Nor does the local folder that stands for an s3:// address: another machine has another.
     values |= {name: as_given(value) for name, value in values.items() if isinstance(value, str)}
-    # Killed while it is written, a run would be resumed with other flags.
+    # If the process is killed while writing, the run must not be resumed with half of its flags.
     with replacing(path) as temporary:
         temporary.write_text(yaml.safe_dump(values, sort_keys=False))
