@@ -4,13 +4,14 @@ The learning rate rises exponentially from batch to batch until the smoothed los
 the loss falls steepest over log(lr). Nothing of the training itself is written and the weights come back as they were.
 """
 
+import argparse
 import dataclasses
 import math
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
 from annotated_types import Interval
@@ -151,18 +152,26 @@ def read_sweep(args: Sequence[str]) -> tuple[Sweep, list[str]]:
     """The sweep's own flags, and all others, which are those of a training. Prints the former's help where asked."""
     if {"-h", "--help"} & set(args):
         print(tyro.extras.get_parser(Sweep).format_help())
-    own, others = tyro.cli(Sweep, args=args, return_unknown_args=True, add_help=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.error = _refuse  # type: ignore[method-assign]
+    for field in dataclasses.fields(Sweep):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    values, others = parser.parse_known_args(args)
     if "--resume" in others:
         raise FlagError("--resume is for xray/train.py: leave it out, the sweep starts from the weights of --weights")
-    return own, others
+    return Sweep(**vars(values)), others
+
+
+def _refuse(message: str) -> NoReturn:
+    raise FlagError(message)
 
 
 def run() -> int:
     """The command; returns its exit status."""
 
     def read(args: Sequence[str]) -> tuple[Any, ...]:
-        own, others = read_sweep(args)
-        return *read_training_flags(others), own
+        sweep_flags, others = read_sweep(args)
+        return *read_training_flags(others), sweep_flags
 
     def start() -> None:
         """Reads the flags and sweeps."""

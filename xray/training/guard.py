@@ -20,6 +20,8 @@ from torch.optim import SGD, Optimizer
 from xray.errors import InputError
 from xray.models.batch_shares import n_together
 
+MOST_UNREAD = 64
+"""Steps whose flags a GPU may have that were not read."""
 MOST_NAMED = 16
 """Radiographs that a message names."""
 
@@ -101,7 +103,7 @@ class Guard(Callback):
             values = dict(zip((f"train/{name}" for name in names), terms.tolist(), strict=True))
             for logger in trainer.loggers:
                 logger.log_metrics({"train/loss_step": sum(values.values()), **values}, step=last_step(trainer))
-        if is_logged or task.device.type == "cpu":
+        if is_logged or len(self._unread) >= MOST_UNREAD or task.device.type == "cpu":
             self.check_steps()
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
