@@ -87,7 +87,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_quickened_network_gives_the_same(name):
+def test_a_network_with_faster_convolutions_gives_the_same(name):
     build, n_blocks = NETWORKS[name]
     torch.manual_seed(0)
     model = build().eval().to(memory_format=torch.channels_last)

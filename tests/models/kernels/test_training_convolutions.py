@@ -99,7 +99,7 @@ def test_convolutions_apply_the_norms_behind_them(backbone):
             assert difference < 1e-3, name
 
 
-def test_what_is_quickened_keeps_its_weights():
+def test_wide_convolutions_keep_their_weights():
     detector = build_detector(2, 64, "resnet18", head="v2", fpn_channels=128, norm="batch")
     names, parameters = list(detector.state_dict()), list(detector.parameters())
     speed_up_training(detector)
