@@ -26,7 +26,7 @@ MOVED = {
     "dataset": ("xray.training.loading",),
     "decoding": ("xray.radiographs.decoding",),
     "dicom": ("xray.radiographs.dicom",),
-    "equalization": ("xray.training.equalization",),
+    "equalization": ("xray.training.changes",),
     "fingerprint": ("xray.datasets.fingerprint",),
     "folders": ("xray.datasets.sources.folders",),
     "folds": ("xray.datasets.folds",),

@@ -21,7 +21,7 @@ NEAR, FAR = 0.75, 1.5
 POINTS = (0.0, NEAR, -NEAR, FAR, -FAR)
 """Where the polynomials are evaluated, beside infinity. The usual 0, ±1, ±2 have twice the rounding error."""
 TILES = 64
-"""Tiles of 4 × 4 outputs done at a time, so that what lies between stays in the cache."""
+"""Tiles of 4 × 4 outputs done at a time, so that intermediate values stay in the cache."""
 
 Activation = tuple[str, list[float]]
 NOTHING: Activation = ("none", [])
@@ -53,10 +53,8 @@ def winograd(
     flat, places_of = pixels.reshape(batch, -1), out.detach().numpy().reshape(batch, -1)
     added = np.zeros(n_out, dtype=np.float32) if bias is None else bias.detach().contiguous().numpy()
     low, high = map(np.float32, LIMITS[activation[0]])
-    # Whole rows of tiles, an equal number each time.
-    across = width // 4
-    down = max(n for n in range(1, height // 4 + 1) if height // 4 % n == 0 and (n == 1 or n * across <= TILES))
-    tiles = down * across
+    down = rows_of_tiles(height, width, TILES)
+    tiles = down * (width // 4)
 
     def convolve(place: tuple[int, int]) -> None:
         image, top = place
@@ -70,6 +68,12 @@ def winograd(
 
     _in_threads(convolve, [(image, top) for image in range(batch) for top in range(0, height, 4 * down)])
     return out.permute(0, 3, 1, 2)
+
+
+def rows_of_tiles(height: int, width: int, most: int) -> int:
+    """How many rows of tiles are done at a time: as many each time, of at most `most` tiles or one row."""
+    rows, across = height // 4, width // 4
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * across <= most))
 
 
 # Kernels. Arrays are flat and places unsigned: signed ones could count from the end, and asking for that at every pixel
@@ -191,7 +195,7 @@ def _back(multiplied, bias, is_summed, low, high, width, n_out, top, down, out):
 
 @_jit
 def _within(value, low, high):
-    # What is no number is neither below nor above, and stays.
+    # NaN is neither below nor above, and stays.
     return low if value < low else (high if value > high else value)
 
 
@@ -221,7 +225,7 @@ def _in_threads(work: Callable[[Any], None], things: Sequence[Any]) -> None:
 @functools.lru_cache(maxsize=1)
 def _pool(n_threads: int) -> ThreadPoolExecutor:
     def alone() -> None:
-        # A thread takes over the process's number when it first asks for it, and keeps what it is then told.
+        # A thread takes the process's number when it first asks for it; what is set after that, it keeps.
         torch.get_num_threads()
         torch.set_num_threads(1)
 
@@ -229,21 +233,21 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
     together = threading.Barrier(n_threads)
     for future in [pool.submit(together.wait) for _ in range(n_threads)]:
         future.result()
-    # What those threads set for themselves is also what others start with.
+    # Other threads start with the number that those threads have set for themselves.
     torch.set_num_threads(n_threads)
     return pool
 
 
 def _buffer(name: str, *shape: int) -> Tensor:
-    """Memory of this thread to work in, kept from call to call: to get it anew takes as long as to fill it."""
+    """Working memory of this thread, kept from call to call: to allocate it takes as long as to fill it."""
     size = int(np.prod(shape))
-    kept = getattr(_scratch, name, None)
-    if kept is None or len(kept) < size:
-        # Outside of inference mode it would be another kind of tensor.
+    buffer = getattr(_scratch, name, None)
+    if buffer is None or len(buffer) < size:
+        # Made in inference mode it would be another kind of tensor.
         with torch.inference_mode(False):
-            kept = torch.empty(size)
-        setattr(_scratch, name, kept)
-    return kept[:size].view(shape)
+            buffer = torch.empty(size)
+        setattr(_scratch, name, buffer)
+    return buffer[:size].view(shape)
 
 
 @functools.cache
