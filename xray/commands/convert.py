@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -131,8 +130,9 @@ def main(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
     check(config)
     if config.save_path.resolve() == config.data_path.resolve():
         raise InputError(f"--save-path and --data-path are both {config.data_path}: choose another --save-path")
-    own = ("debug", "engine", "address", "cores_per_actor")
-    flags = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in own}
+    others = ("debug", "engine", "address", "cores_per_actor")
+    names = [field.name for field in dataclasses.fields(config) if field.name not in others]
+    flags: dict[str, Any] = {name: getattr(config, name) for name in names}
     flags["n_workers"] = config.n_workers or len(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
         if config.engine == "ray":
@@ -140,7 +140,10 @@ def main(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
             from xray.cluster.ray import connected, decoder
 
             flags["decode"] = decoder(stack.enter_context(connected(config.address, config.cores_per_actor)))
-        conversion = _converter(config)(**flags)
+        # The sources are imported here: --help need not wait for them.
+        from xray.datasets.sources import convert
+
+        conversion = convert(type(config).__name__.lower(), **flags)
     show(conversion, config.save_path)
 
 
@@ -172,29 +175,6 @@ def check(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
             read_named_values(config.values)
         except InputError as error:
             raise FlagError(str(error)) from None
-
-
-def _converter(config: VinBig | Coco | Siim | Lungs | Folders) -> Callable[..., dict[str, Any]]:
-    """The function that takes this source's flags."""
-    if isinstance(config, VinBig):
-        from xray.datasets.sources.vinbig import convert_vinbig
-
-        return convert_vinbig
-    if isinstance(config, Coco):
-        from xray.datasets.sources.coco import convert_coco
-
-        return convert_coco
-    if isinstance(config, Siim):
-        from xray.datasets.sources.siim import convert_siim
-
-        return convert_siim
-    if isinstance(config, Lungs):
-        from xray.datasets.sources.lungs import convert_lungs
-
-        return convert_lungs
-    from xray.datasets.sources.folders import convert_folders
-
-    return convert_folders
 
 
 def show(conversion: dict[str, Any], save_path: Path) -> None:

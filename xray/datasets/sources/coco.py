@@ -1,56 +1,25 @@
 """Anyone's own radiographs with a COCO file of boxes or masks, of any categories → a source to convert."""
 
+import functools
 import hashlib
 import json
 import posixpath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from xray.datasets import source as reasons
-from xray.datasets.conversion import write_store
 from xray.datasets.source import Dropped, Source
+from xray.datasets.sources import convert
 from xray.datasets.sources.coco_annotations import Crowds, Unplaced, read_annotations, without_no_finding
 from xray.datasets.sources.coco_images import Images, read_categories
 from xray.errors import InputError
 from xray.radiographs.names import check_inside
 from xray.structures.boxes import BoxTable
 
-if TYPE_CHECKING:
-    from xray.radiographs.decoding import Decode
-
-
-def convert_coco(
-    data_path: Path | str,
-    save_path: Path | str,
-    *,
-    annotations: str | None = None,
-    crowds: Crowds = "auto",
-    unplaced: Unplaced = "refuse",
-    image_size: int = 1024,
-    n_folds: int = 5,
-    readers: str = "fuse",
-    seed: int = 0,
-    n_workers: int = 1,
-    overwrite: bool = False,
-    decode: "Decode | None" = None,
-) -> dict[str, Any]:
-    """Converts a directory with a COCO file into a dataset directory; returns the content of its conversion.json.
-
-    The arguments are those of `read_coco` and of `xray.datasets.conversion.write_store`. Raises InputError as they do.
-    """
-    return write_store(
-        read_coco(data_path, annotations, crowds, unplaced),
-        save_path,
-        image_size=image_size,
-        n_folds=n_folds,
-        readers=readers,
-        seed=seed,
-        n_workers=n_workers,
-        overwrite=overwrite,
-        decode=decode,
-    )
+convert_coco = functools.partial(convert, "coco")
+"""`convert` with this source."""
 
 
 def read_coco(

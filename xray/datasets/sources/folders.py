@@ -14,11 +14,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from xray.datasets.conversion import write_store
 from xray.datasets.naming import source_ids
 from xray.datasets.source import COPY, Dropped, Source, SourceImage
+from xray.datasets.sources import convert
 from xray.datasets.sources.mask_files import in_threads
 from xray.datasets.sources.mask_folders import without_masks
 from xray.datasets.sources.patients import name_patients
@@ -28,9 +28,6 @@ from xray.radiographs.passing_over import Content, content_of
 from xray.radiographs.radiograph import SUFFIXES, find_radiographs
 from xray.radiographs.run_warnings import RunWarning
 from xray.structures.boxes import BoxTable
-
-if TYPE_CHECKING:
-    from xray.radiographs.decoding import Decode
 
 SPLITS = {
     "train": "train", "training": "train", "val": "train", "valid": "train", "validation": "train",
@@ -58,37 +55,12 @@ class _File:
     label: str
 
 
-def convert_folders(
-    data_path: Path | str,
-    save_path: Path | str,
-    *,
-    normal: str | None = None,
-    patients: Path | str | None = None,
-    image_size: int = 1024,
-    n_folds: int = 5,
-    seed: int = 0,
-    n_workers: int = 1,
-    overwrite: bool = False,
-    decode: "Decode | None" = None,
-) -> dict[str, Any]:
-    """Converts class folders into a dataset directory; returns the content of its conversion.json.
-
-    The arguments are those of `read_folders` and of `datasets.conversion.write_store`. Raises InputError as they do.
-    """
-    return write_store(
-        read_folders(data_path, normal=normal, patients=patients, n_threads=n_workers),
-        save_path,
-        image_size=image_size,
-        n_folds=n_folds,
-        seed=seed,
-        n_workers=n_workers,
-        overwrite=overwrite,
-        decode=decode,
-    )
+convert_folders = functools.partial(convert, "folders")
+"""`convert` with this source."""
 
 
 def read_folders(
-    data_path: Path | str, *, normal: str | None = None, patients: Path | str | None = None, n_threads: int = 1
+    data_path: Path | str, *, normal: str | None = None, patients: Path | str | None = None, n_workers: int = 1
 ) -> Source:
     """Lists the radiographs of class folders; opens only those that may be copies of each other.
 
@@ -111,7 +83,7 @@ def read_folders(
     layout, parts = _find_parts(root, dropped)
     files, names, warnings = _list_files(root, parts, dropped)
     _check_classes(root, files, names)
-    files = _without_copies(files, n_threads, dropped)
+    files = _without_copies(files, n_workers, dropped)
     without = _normal_class(root, names, normal)
     classes = sorted(name for label, name in names.items() if label != without)
     number = {name.casefold(): place for place, name in enumerate(classes, start=1)}

@@ -6,23 +6,24 @@ without `_mask`. A folder `test/` in the same layout, as with phantoms, becomes 
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from xray.datasets import source as reasons
-from xray.datasets.conversion import write_store
 from xray.datasets.naming import source_ids
 from xray.datasets.source import Dropped, SourceImage
+from xray.datasets.sources import convert
 from xray.datasets.sources.mask_account import UNCLEAR, NamedValue, account_of, read_named_values, unclear_tones
 from xray.datasets.sources.mask_files import MaskedImages, in_processes
 from xray.datasets.sources.mask_reading import PictureRegions, Pictures, Region, read_pictures
 from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError
-from xray.radiographs.decoding import Decode, Failed
+from xray.radiographs.decoding import Failed
 from xray.radiographs.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
 from xray.radiographs.passing_over import Content, content_of
 from xray.radiographs.radiograph import SUFFIXES, source_id
@@ -61,47 +62,8 @@ class _Layout:
     joined: bool
 
 
-def convert_lungs(
-    data_path: Path | str,
-    save_path: Path | str,
-    *,
-    lungs: Literal["joined", "apart"] = "joined",
-    images: str | None = None,
-    masks: str | None = None,
-    category: str = "Lung",
-    values: Sequence[str] = (),
-    patients: Path | str | None = None,
-    image_size: int = 1024,
-    n_folds: int = 5,
-    seed: int = 0,
-    n_workers: int = 1,
-    overwrite: bool = False,
-    decode: Decode | None = None,
-) -> dict[str, Any]:
-    """Converts radiographs with masks into a dataset directory; returns the content of its conversion.json.
-
-    The arguments are those of `read_lungs` and of `xray.datasets.conversion.write_store`. Raises InputError as they do.
-    """
-    source = read_lungs(
-        data_path,
-        lungs=lungs,
-        images=images,
-        masks=masks,
-        category=category,
-        values=values,
-        patients=patients,
-        n_workers=n_workers,
-    )
-    return write_store(
-        source,
-        save_path,
-        image_size=image_size,
-        n_folds=n_folds,
-        seed=seed,
-        n_workers=n_workers,
-        overwrite=overwrite,
-        decode=decode,
-    )
+convert_lungs = functools.partial(convert, "lungs")
+"""`convert` with this source."""
 
 
 def read_lungs(

@@ -12,17 +12,17 @@ Names of columns may be spelt in other letters' case and punctuation, ids and la
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from xray.datasets import source as reasons
-from xray.datasets.conversion import write_store
 from xray.datasets.sizes import header_of
 from xray.datasets.source import Dropped, Source, SourceImage
+from xray.datasets.sources import convert
 from xray.datasets.sources.mask_account import UNCLEAR, account_of, unclear_tones
 from xray.datasets.sources.mask_files import MaskedImages, in_processes
 from xray.datasets.sources.mask_folders import LEFT_OUT, without_masks
@@ -40,7 +40,7 @@ from xray.datasets.sources.named_files import NamedFiles, Resolved, resolve_ids,
 from xray.datasets.sources.tables import plain_name, read_table
 from xray.errors import InputError
 from xray.findings import FINDINGS, PNEUMOTHORAX
-from xray.radiographs.decoding import Decode, Failed
+from xray.radiographs.decoding import Failed
 from xray.radiographs.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
 from xray.radiographs.passing_over import Content, content_of
 from xray.radiographs.radiograph import SUFFIXES, find_radiographs, source_id
@@ -106,34 +106,8 @@ class _Outcome:
     picture: PictureRegions | None = None
 
 
-def convert_siim(
-    data_path: Path | str,
-    save_path: Path | str,
-    *,
-    table: str | None = None,
-    dialect: rle.Dialect = "relative",
-    mask_size: int | None = None,
-    image_size: int = 1024,
-    n_folds: int = 5,
-    seed: int = 0,
-    n_workers: int = 1,
-    overwrite: bool = False,
-    decode: Decode | None = None,
-) -> dict[str, Any]:
-    """Converts SIIM-ACR Pneumothorax into a dataset directory; returns the content of its conversion.json.
-
-    The arguments are those of `read_siim` and of `xray.datasets.conversion.write_store`. Raises InputError as they do.
-    """
-    return write_store(
-        read_siim(data_path, table=table, dialect=dialect, mask_size=mask_size, n_workers=n_workers),
-        save_path,
-        image_size=image_size,
-        n_folds=n_folds,
-        seed=seed,
-        n_workers=n_workers,
-        overwrite=overwrite,
-        decode=decode,
-    )
+convert_siim = functools.partial(convert, "siim")
+"""`convert` with this source."""
 
 
 def read_siim(

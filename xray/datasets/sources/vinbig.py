@@ -6,19 +6,19 @@ stands beside `test/` (as with phantoms), the test images come along as the spli
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from xray.datasets import source as reasons
-from xray.datasets.conversion import write_store
 from xray.datasets.sizes import find_sizes, original_sizes, size_table
 from xray.datasets.source import Dropped, Source, SourceImage, has_area, natural, snap
+from xray.datasets.sources import convert
 from xray.datasets.sources.named_files import NamedFiles, resolve_ids, without_copies
 from xray.datasets.sources.tables import read_table
 from xray.errors import InputError
@@ -27,9 +27,6 @@ from xray.radiographs.names import LINK_OUT, UNSAFE_NAME, UnsafeNameError, check
 from xray.radiographs.run_warnings import RunWarning
 from xray.structures.boxes import BoxTable
 from xray.structures.values import is_missing, one_spelling
-
-if TYPE_CHECKING:
-    from xray.radiographs.decoding import Decode
 
 DICOM_SUFFIXES = (".dicom", ".dcm")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -54,37 +51,8 @@ def is_raw_vinbig(path: Path | str) -> bool:
     return (path / "train.csv").is_file() and (path / "train").is_dir()
 
 
-def convert_vinbig(
-    data_path: Path | str,
-    save_path: Path | str,
-    *,
-    image_size: int = 1024,
-    n_folds: int = 5,
-    readers: str = "fuse",
-    seed: int = 0,
-    n_workers: int = 1,
-    overwrite: bool = False,
-    table_only: bool = False,
-    decode: "Decode | None" = None,
-) -> dict[str, Any]:
-    """Converts a VinBigData directory into a dataset directory; returns the content of its conversion.json.
-
-    The arguments are those of `xray.datasets.conversion.write_store`; `table_only` writes no images.npy and opens no
-    radiograph. Raises InputError as `read_vinbig` and `write_store` do.
-    """
-    source = read_vinbig(data_path, table_only=table_only)
-    return write_store(
-        source,
-        save_path,
-        image_size=image_size,
-        n_folds=n_folds,
-        readers=readers,
-        seed=seed,
-        n_workers=n_workers,
-        overwrite=overwrite,
-        decode=decode,
-        pixels=not table_only,
-    )
+convert_vinbig = functools.partial(convert, "vinbig")
+"""`convert` with this source."""
 
 
 def read_vinbig(data_path: Path | str, table_only: bool = False) -> Source:
