@@ -113,9 +113,8 @@ def _without_repeats(predictions: Predictions) -> Predictions:
         zip(table.images.tolist(), table.labels.tolist(), *table.boxes.T.tolist(), table.scores.tolist(), strict=True)
     ):
         seen.setdefault((*key, str(predictions.masks.get(row))), row)
-    kept = list(seen.values())
-    masks = {new: predictions.masks[old] for new, old in enumerate(kept) if old in predictions.masks}
-    return dataclasses.replace(predictions, table=table.select(np.array(kept, dtype=np.int64)), masks=masks)
+    distinct, masks = table.of_rows(np.array(list(seen.values()), dtype=np.int64), predictions.masks)
+    return dataclasses.replace(predictions, table=distinct, masks=masks)
 
 
 def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[list[int], str]:

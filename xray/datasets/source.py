@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from xray.errors import InputError
 from xray.radiographs.run_warnings import RunWarning
 from xray.structures.boxes import BoxTable, weighted_boxes_fusion
 
@@ -116,6 +117,14 @@ class Source:
     dropped: list[Dropped] = dataclasses.field(default_factory=list)
     warnings: list[RunWarning] = dataclasses.field(default_factory=list)
     squashed: bool = False
+
+
+def data_root(data_path: Path | str, advice: str) -> Path:
+    """The directory of a source. Raises InputError, which ends with the advice, where there is none."""
+    root = Path(data_path)
+    if not root.is_dir():
+        raise InputError(f"no data at {root}: {advice}")
+    return root
 
 
 def snap(boxes: np.ndarray, grid: float = GRID) -> np.ndarray:

@@ -12,6 +12,8 @@ import numpy as np
 
 _WIDE_TABLES = int(cv2.__version__.split(".")[0]) >= 5
 """Whether OpenCV applies tables to 16-bit words."""
+STRIP = 1 << 20
+"""Pixels that are worked on at a time: numpy makes indices of 8 bytes of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +95,16 @@ def display_grey(words: np.ndarray, meaning: GreyMeaning, bits: int = 8) -> np.n
 
 
 def look_up(words: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 or uint16 words → their entries in a table of 256 or 65,536: (H, W) of the table's type."""
+    """(H, W) uint8 or uint16 words → their entries in an (N,) table of uint8 or uint16: (H, W) of the table's type."""
     if words.dtype == np.uint8 or _WIDE_TABLES:
-        # Six times faster than numpy's indexing.
-        return cv2.LUT(words, table).reshape(words.shape)
-    return np.take(table, words)
+        # Six times faster than numpy's indexing; OpenCV wants an entry for every word that there may be.
+        whole = np.zeros(256**words.dtype.itemsize, dtype=table.dtype)
+        whole[: len(table)] = table
+        return cv2.LUT(words, whole).reshape(words.shape)
+    result, flat = np.empty(words.size, dtype=table.dtype), words.reshape(-1)
+    for start in range(0, len(flat), STRIP):
+        result[start : start + STRIP] = table[flat[start : start + STRIP]]
+    return result.reshape(words.shape)
 
 
 def grey_table(words: np.ndarray, meaning: GreyMeaning, bits: int = 8) -> np.ndarray:

@@ -10,13 +10,11 @@ import cv2
 import numpy as np
 import PIL.Image
 
-from xray.radiographs.grayscale import white_level
+from xray.radiographs.grayscale import STRIP, look_up, white_level
 from xray.radiographs.radiograph import RadiographError, radiograph_size, read_radiograph
 
 MOST_COLOURS = 256
 """Colours of a picture that are told apart; of one with more, it is how bright they are."""
-_STRIP = 1 << 20
-"""Pixels that are worked on at a time: numpy makes indices of 8 bytes of them."""
 
 _GREY = 16
 """Levels of 255 by which JPEG's colours differ from what was drawn, and the channels of a grey from each other."""
@@ -64,7 +62,7 @@ class StoredValues:
 
     def grey(self) -> np.ndarray:
         """(height, width) uint8, the brightness of each pixel."""
-        return look_up(np.rint(self.levels).astype(np.uint8), self.places)
+        return look_up(self.places, np.rint(self.levels).astype(np.uint8))
 
 
 def tally(places: np.ndarray, n: int, where: np.ndarray | None = None) -> np.ndarray:
@@ -72,23 +70,10 @@ def tally(places: np.ndarray, n: int, where: np.ndarray | None = None) -> np.nda
     flat = places.reshape(-1)
     chosen = None if where is None else where.reshape(-1)
     counts = np.zeros(n, dtype=np.int64)
-    for start in range(0, len(flat), _STRIP):
-        part = flat[start : start + _STRIP]
-        counts += np.bincount(part if chosen is None else part[chosen[start : start + _STRIP]], minlength=n)
+    for start in range(0, len(flat), STRIP):
+        part = flat[start : start + STRIP]
+        counts += np.bincount(part if chosen is None else part[chosen[start : start + STRIP]], minlength=n)
     return counts
-
-
-def look_up(table: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """(height, width) uint8 or uint16 places → their entries in an (N,) table of uint8 or uint16."""
-    if places.dtype == np.uint8:
-        padded = np.zeros(256, dtype=table.dtype)
-        padded[: len(table)] = table
-        return cv2.LUT(places, padded).reshape(places.shape)
-    result = np.empty(places.size, dtype=table.dtype)
-    flat = places.reshape(-1)
-    for start in range(0, len(flat), _STRIP):
-        result[start : start + _STRIP] = table[flat[start : start + _STRIP]]
-    return result.reshape(places.shape)
 
 
 def read_stored(path: Path | str) -> StoredValues:
@@ -129,7 +114,7 @@ def _drawn_colours(pixels: np.ndarray) -> StoredValues | None:
 
     A yellow lung and a white background are equally bright: what was drawn is told by its colour.
     """
-    step = math.ceil(math.sqrt(pixels[..., 0].size / _STRIP))
+    step = math.ceil(math.sqrt(pixels[..., 0].size / STRIP))
     sample, square = np.ascontiguousarray(pixels[::step, ::step]), np.ones((3, 3), dtype=np.uint8)
     is_even = (cv2.subtract(cv2.dilate(sample, square), cv2.erode(sample, square)) <= _GREY).all(axis=2)
     even = sample[is_even]
@@ -146,7 +131,7 @@ def _drawn_colours(pixels: np.ndarray) -> StoredValues | None:
     cubes = np.stack(np.unravel_index(np.arange(32**3), (32, 32, 32)), axis=1) * 8 + 4
     table = _nearest_mode(cubes, own)
     places = np.empty(pixels.shape[:2], dtype=np.uint8)
-    rows = max(1, _STRIP // pixels.shape[1])
+    rows = max(1, STRIP // pixels.shape[1])
     for start in range(0, len(pixels), rows):
         red, green, blue = (part.astype(np.uint16) for part in cv2.split(pixels[start : start + rows] >> 3))
         places[start : start + rows] = table[(red << 10) | (green << 5) | blue]
@@ -211,7 +196,7 @@ def _of_greys(
     names = [str(value) for value in own]
     alphas = np.where(is_seen, 255.0, 0.0)
     return StoredValues(
-        look_up(places, pixels), colours, alphas, names, [frozenset(key) for key in keys], None, is_lossy
+        look_up(pixels, places), colours, alphas, names, [frozenset(key) for key in keys], None, is_lossy
     )
 
 
@@ -238,7 +223,7 @@ def _of_palette(picture: PIL.Image.Image) -> StoredValues:
     places[indices] = np.arange(len(indices))
     alphas = opaque[indices]
     colours = table[indices] * ((alphas[:, None] > 0) | ~alphas.any())
-    return StoredValues(look_up(places, pixels), colours, alphas, names, keys, indices)
+    return StoredValues(look_up(pixels, places), colours, alphas, names, keys, indices)
 
 
 def _of_colours(pixels: np.ndarray) -> StoredValues:

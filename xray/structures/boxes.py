@@ -5,7 +5,7 @@ Python loop.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ FUSED_SCORES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
 ROWS_A_PART = 50_000
 """Boxes that one thread fuses at a time: enough to outweigh its start, few enough to sort in the cache."""
 
+Mask = TypeVar("Mask")
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -68,12 +69,22 @@ class BoxTable:
         """The rows given by a boolean mask or by indices."""
         return BoxTable(self.images[rows], self.labels[rows], self.boxes[rows], self.scores[rows])
 
+    def of_rows(self, rows: np.ndarray, masks: Mapping[int, Mask]) -> "tuple[BoxTable, dict[int, Mask]]":
+        """The rows given by a boolean mask or by indices, and their masks: row of a table → mask, old and new."""
+        numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return self.select(rows), renumbered(masks, numbers)
+
     def best_per_image(self, limit: int) -> "BoxTable":
         """The `limit` highest scores of every image; images ascending, scores descending within one."""
         order = np.lexsort((-self.scores, self.images))
         images = self.images[order]
         starts = np.searchsorted(images, images)
         return self.select(order[np.arange(len(order)) - starts < limit])
+
+
+def renumbered(masks: Mapping[int, Mask], rows: np.ndarray) -> dict[int, Mask]:
+    """Masks by the row of their box, once only these `rows` are left, in this order; those of other rows go."""
+    return {new: masks[old] for new, old in enumerate(rows.tolist()) if old in masks}
 
 
 def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:

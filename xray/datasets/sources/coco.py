@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xray.datasets import source as reasons
-from xray.datasets.source import Dropped, Source
+from xray.datasets.source import Dropped, Source, data_root
 from xray.datasets.sources import convert
 from xray.datasets.sources.coco_annotations import Crowds, Unplaced, read_annotations, without_no_finding
 from xray.datasets.sources.coco_images import Images, read_categories
@@ -44,9 +44,7 @@ def read_coco(
     Raises InputError for a missing directory or file, for one that is not COCO, and where ids, names or annotations
     could mean more than one radiograph or category.
     """
-    root = Path(data_path)
-    if not root.is_dir():
-        raise InputError(f"no data at {root}: give the directory that holds the radiographs and their COCO file")
+    root = data_root(data_path, "give the directory that holds the radiographs and their COCO file")
     file = _find_annotations(root, annotations)
     beside = file.parent.relative_to(root).as_posix()
     content = file.read_bytes()

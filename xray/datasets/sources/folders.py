@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from xray.datasets.naming import source_ids
-from xray.datasets.source import COPY, Dropped, Source, SourceImage
+from xray.datasets.source import COPY, Dropped, Source, SourceImage, data_root
 from xray.datasets.sources import convert
 from xray.datasets.sources.mask_files import in_threads
 from xray.datasets.sources.mask_folders import without_masks
@@ -76,9 +76,7 @@ def read_folders(
     Raises InputError for a missing directory, for one without class folders, with a test split alone, with the splits
     inside the class folders, with a single class to train on, or where it is not clear which class is normal.
     """
-    root = Path(data_path)
-    if not root.is_dir():
-        raise InputError(f"no data at {root}: give the directory that holds a folder of radiographs for each class")
+    root = data_root(data_path, "give the directory that holds a folder of radiographs for each class")
     dropped: list[Dropped] = []
     layout, parts = _find_parts(root, dropped)
     files, names, warnings = _list_files(root, parts, dropped)

@@ -16,9 +16,16 @@ from typing import Literal
 
 from xray.datasets import source as reasons
 from xray.datasets.naming import source_ids
-from xray.datasets.source import Dropped, SourceImage
+from xray.datasets.source import Dropped, SourceImage, data_root
 from xray.datasets.sources import convert
-from xray.datasets.sources.mask_account import UNCLEAR, NamedValue, account_of, read_named_values, unclear_tones
+from xray.datasets.sources.mask_account import (
+    WITH_IMAGE,
+    NamedValue,
+    account_of,
+    fault_of_mask,
+    read_named_values,
+    unclear_tones,
+)
 from xray.datasets.sources.mask_files import MaskedImages, in_processes
 from xray.datasets.sources.mask_reading import PictureRegions, Pictures, Region, read_pictures
 from xray.datasets.sources.patients import name_patients
@@ -27,7 +34,6 @@ from xray.radiographs.decoding import Failed
 from xray.radiographs.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
 from xray.radiographs.passing_over import Content, content_of
 from xray.radiographs.radiograph import SUFFIXES, source_id
-from xray.structures.masks import MASK_SIZE
 
 SPECK_SHARE = 1e-4
 """Components of a mask that cover less of the image are slips of the pen."""
@@ -36,7 +42,6 @@ SEVERAL_MASKS = "image with several masks of its name"
 SHARED_MASK = "mask of several images of its name"
 
 _MASK = "_mask"
-_WITH_IMAGE = "left out with its image"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +102,7 @@ def read_lungs(
     Raises InputError for a missing directory or an unknown layout, for "apart" where sides are not known, for values
     that cannot be read or are in no mask, and for patients of which none is found among the images.
     """
-    root = Path(data_path)
-    if not root.is_dir():
-        raise InputError(f"no data at {root}: give the directory that holds the radiographs and their masks")
+    root = data_root(data_path, "give the directory that holds the radiographs and their masks")
     named = read_named_values(values)
     layout = _find_layout(root, lungs, images, masks, category, named)
     gathered = MaskedImages()
@@ -250,18 +253,13 @@ def _judge(
     """The regions of one radiograph's masks, None if it has to be left out, and the account of it."""
     if isinstance(outcome, Failed):
         return None, [Dropped(pair.image.file_name, reasons.UNREADABLE, detail=outcome.reason)]
-    (width, height), masks = outcome
+    size, masks = outcome
     found: list[Region] = []
     specks = []
     for (_, path), mask in zip(pair.masks, masks, strict=True):
         name = _relative(path, root)
-        if mask.size is None:
-            return None, [Dropped(name, reasons.UNREADABLE_MASK, _WITH_IMAGE, mask.error)]
-        if mask.size != (width, height):
-            detail = f"the mask is {mask.size[0]} x {mask.size[1]}, the image {width} x {height}"
-            return None, [Dropped(name, MASK_SIZE, _WITH_IMAGE, detail)]
-        if mask.tones in unclear:
-            return None, [Dropped(name, UNCLEAR, _WITH_IMAGE, f"{mask.tones}, and others are not")]
+        if fault := fault_of_mask(mask, size, unclear):
+            return None, [Dropped(name, fault[0], WITH_IMAGE, fault[1])]
         found += mask.regions
         if mask.n_small:
             specks.append(Dropped(name, reasons.SPECK, detail=f"{mask.n_small} of fewer than {mask.smallest} pixels"))

@@ -4,13 +4,16 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from xray.datasets import source as reasons
 from xray.datasets.source import natural
 from xray.datasets.sources.mask_reading import PictureRegions
 from xray.datasets.sources.mask_values import BLACK, BLACK_ON_WHITE, WHITE, WHITE_ON_BLACK
 from xray.errors import InputError
 from xray.radiographs.run_warnings import RunWarning
+from xray.structures.masks import MASK_SIZE
 from xray.structures.values import whole_number
 
+WITH_IMAGE = "left out with its image"
 UNCLEAR = "mask whose background cannot be told"
 
 JOINED = "masks with several values, all taken as mask"
@@ -66,6 +69,20 @@ def unclear_tones(masks: Iterable[PictureRegions]) -> frozenset[str]:
     if counts[BLACK_ON_WHITE] > counts[WHITE_ON_BLACK]:
         return frozenset((WHITE_ON_BLACK, BLACK, WHITE))
     return frozenset((BLACK_ON_WHITE,)) if counts[WHITE_ON_BLACK] else frozenset()
+
+
+def fault_of_mask(mask: PictureRegions, size: tuple[int, int], unclear: frozenset[str]) -> tuple[str, str] | None:
+    """Why a mask cannot be used with a radiograph of this (width, height): reason and detail; None where it can.
+
+    unclear: as `unclear_tones` has them.
+    """
+    if mask.size is None:
+        return reasons.UNREADABLE_MASK, mask.error
+    if mask.size != size:
+        return MASK_SIZE, f"the mask is {mask.size[0]} x {mask.size[1]}, the image {size[0]} x {size[1]}"
+    if mask.tones in unclear:
+        return UNCLEAR, f"{mask.tones}, and others are not"
+    return None
 
 
 def account_of(

@@ -57,11 +57,8 @@ def in_processes(
     work: Callable[[_Item], _Result], items: Sequence[_Item], n_workers: int, name: Callable[[_Item], str], what: str
 ) -> Iterator[_Result | Failed]:
     """`xray.radiographs.decoding.in_workers` under a progress bar on stderr."""
-    console = Console(stderr=True)
     with contextlib.closing(in_workers(work, items, n_workers, name)) as results:
-        yield from track(
-            results, what, total=len(items), console=console, transient=True, disable=not console.is_terminal
-        )
+        yield from _tracked(results, what, len(items))
 
 
 def in_threads(
@@ -71,13 +68,14 @@ def in_threads(
 
     n_threads: most of the work happens in libraries that let other threads run meanwhile.
     """
-    console = Console(stderr=True)
     pool = concurrent.futures.ThreadPoolExecutor(max(1, n_threads))
     try:
-        results = pool.map(read, items)
-        yield from track(
-            results, what, total=len(items), console=console, transient=True, disable=not console.is_terminal
-        )
+        yield from _tracked(pool.map(read, items), what, len(items))
     finally:
         # Whoever interrupts the command does not want to wait for the rest.
         pool.shutdown(cancel_futures=True)
+
+
+def _tracked(results: Iterable[_Result], what: str, total: int) -> Iterable[_Result]:
+    console = Console(stderr=True)
+    return track(results, what, total=total, console=console, transient=True, disable=not console.is_terminal)

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from xray.datasets.sources.mask_values import MaskValues, read_values
+from xray.radiographs.grayscale import look_up
 from xray.radiographs.radiograph import RadiographError, radiograph_size
-from xray.radiographs.stored_values import look_up
 from xray.structures import rle
 
 MAX_VALUES = 256
@@ -149,7 +149,7 @@ def _layers(
         return [(category, mask.labels > 0)], ("",) * len(mask.names)
     named = tuple(next((key for key in sorted(keys) if key in category_of), "") for keys in mask.keys)
     numbers = [category_of.get(key, 0) for key in named]
-    numbered = look_up(np.array([0, *numbers], dtype=np.uint16), mask.labels)
+    numbered = look_up(mask.labels, np.array([0, *numbers], dtype=np.uint16))
     return [(number, numbered == number) for number in sorted(set(numbers) - {0})], named
 
 

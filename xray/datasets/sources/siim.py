@@ -21,9 +21,9 @@ import pandas as pd
 
 from xray.datasets import source as reasons
 from xray.datasets.sizes import header_of
-from xray.datasets.source import Dropped, Source, SourceImage
+from xray.datasets.source import Dropped, Source, SourceImage, data_root
 from xray.datasets.sources import convert
-from xray.datasets.sources.mask_account import UNCLEAR, account_of, unclear_tones
+from xray.datasets.sources.mask_account import WITH_IMAGE, account_of, fault_of_mask, unclear_tones
 from xray.datasets.sources.mask_files import MaskedImages, in_processes
 from xray.datasets.sources.mask_folders import LEFT_OUT, without_masks
 from xray.datasets.sources.mask_reading import (
@@ -46,7 +46,6 @@ from xray.radiographs.passing_over import Content, content_of
 from xray.radiographs.radiograph import SUFFIXES, find_radiographs, source_id
 from xray.radiographs.run_warnings import RunWarning
 from xray.structures import rle
-from xray.structures.masks import MASK_SIZE
 from xray.structures.values import flag_of, is_missing
 
 CATEGORY = FINDINGS[PNEUMOTHORAX]
@@ -66,7 +65,6 @@ _COLUMNS = {
 """Kinds of table, by the columns of the image's id and of what is known about it."""
 _TRAIN_TABLES = ("train-rle.csv", "stage_2_train.csv", "stage_1_train.csv", "stage_1_train_images.csv")
 _TEST_TABLES = {"runs": "test-rle-truth.csv", "pictures": "stage_1_test_images.csv", "labels": ""}
-_WITH_IMAGE = "left out with its image"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,18 +129,14 @@ def read_siim(
     Raises InputError for a missing directory or table, and for a table most of whose masks fit the radiographs only in
     the other dialect, or not at all.
     """
-    root = Path(data_path)
-    if not root.is_dir():
-        raise InputError(
-            f"no data at {root}: put SIIM-ACR Pneumothorax there (train-rle.csv and dicom-images-train/), or make a "
-            "stand-in with python tools/phantoms.py"
-        )
+    root = data_root(
+        data_path,
+        "put SIIM-ACR Pneumothorax there (train-rle.csv and dicom-images-train/), or make a stand-in with python "
+        "tools/phantoms.py",
+    )
     kind, tables = _find_tables(root, table)
     gathered = MaskedImages()
-    if kind == "pictures":
-        items = _picture_items(root, kind, tables, gathered.dropped)
-    else:
-        items = _table_items(root, kind, tables, gathered.dropped, gathered.warnings)
+    items = _items(root, kind, tables, gathered.dropped, gathered.warnings)
     if mask_size is not None and kind == "runs":
         images = [dataclasses.replace(item.image, width=mask_size, height=mask_size) for item in items]
         items = [dataclasses.replace(item, image=image) for item, image in zip(items, images, strict=True)]
@@ -228,12 +222,6 @@ def _kind(path: Path) -> str | None:
     return next((kind for kind, needed in _COLUMNS.items() if set(map(plain_name, needed)) <= columns), None)
 
 
-def _named(tables: Sequence[_Table], kind: str, files: NamedFiles) -> tuple[Resolved, set[str]]:
-    """The radiographs that tables mean, and the files that a row may mean."""
-    texts = dict.fromkeys(text for table in tables for text in table.rows[_COLUMNS[kind][0]].tolist() if text)
-    return resolve_ids(texts, files), {name for text in texts for name in files.meant_by(text)}
-
-
 def _grouped(
     table: _Table, kind: str, root: Path, resolved: Resolved, dropped: list[Dropped]
 ) -> dict[str, tuple[str, list[str]]]:
@@ -282,33 +270,56 @@ def _fault(kind: str, values: Sequence[str]) -> str | None:
     return CONTRADICTORY if len(values) > 1 else None
 
 
-def _table_items(
+def _items(
     root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped], warnings: list[RunWarning]
 ) -> list[_Item]:
-    """The radiographs of tables with run lengths or labels, as far as their rows agree with each other."""
-    paths, expected = _list_radiographs(root, dropped, warnings)
-    files = NamedFiles(paths)
-    resolved, meant = _named(tables, kind, files)
+    """The radiographs that the tables know, as far as the rows of each agree with each other."""
+    masks: Mapping[str, Path] = {}
+    if kind == "pictures":
+        paths, masks = (_list_names(root, folder, dropped) for folder in ("png_images", "png_masks"))
+        expected = set(paths)
+    else:
+        paths, expected = _list_radiographs(root, dropped, warnings)
+    folder = "png_images/" if kind == "pictures" else ""
+    files, mask_files = NamedFiles(paths), NamedFiles(masks)
+    texts = dict.fromkeys(text for table in tables for text in table.rows[_COLUMNS[kind][0]].tolist() if text)
+    resolved, meant = resolve_ids(texts, files), {name for text in texts for name in files.meant_by(text)}
     items: dict[str, _Item] = {}
+    used: set[str] = set()
     for table in tables:
+        names = table.rows[_COLUMNS[kind][0]]
+        columns = zip(names.tolist(), table.rows.get("ImageId", names).tolist(), strict=True)
+        siim_ids = {resolved.ids[name]: siim_id for name, siim_id in columns if name}
         for image_id, (place, values) in _grouped(table, kind, root, resolved, dropped).items():
+            name = resolved.names.get(image_id)
+            mask = _mask_of(name or image_id, image_id, masks, mask_files)
+            used |= {mask} if mask else set()
             fault = reasons.DUPLICATE if image_id in items else _fault(kind, values)
             if image_id in resolved.unclear:
-                dropped.append(Dropped(place, reasons.REPEATED_NAME, _WITH_IMAGE, resolved.unclear[image_id]))
-            elif image_id not in resolved.names:
-                has_mask = kind == "runs" and not all(map(rle.is_empty, values))
+                dropped.append(Dropped(place, reasons.REPEATED_NAME, WITH_IMAGE, resolved.unclear[image_id]))
+            elif name is None:
+                has_mask = mask or (kind == "runs" and not all(map(rle.is_empty, values)))
                 reason = reasons.MASK_WITHOUT_IMAGE if has_mask else reasons.MISSING_FILE
                 dropped.append(Dropped(place, reason, detail=image_id))
             elif fault is not None:
-                dropped.append(Dropped(place, fault, _WITH_IMAGE, image_id))
+                dropped.append(Dropped(place, fault, WITH_IMAGE, name if kind == "pictures" else image_id))
+            elif kind == "pictures" and mask is None and values == ["1"]:
+                dropped.append(Dropped(f"{folder}{name}", reasons.IMAGE_WITHOUT_MASK))
             else:
-                labels = None if kind == "runs" else (1,) * int(values[0])
-                name = resolved.names[image_id]
-                image = SourceImage(paths[name], name, image_id, split=table.split, labels=labels)
-                items[image_id] = _Item(image, place, tuple(values))
-    reason = NOT_IN_TABLE if kind == "labels" else reasons.IMAGE_WITHOUT_MASK
+                image = SourceImage(
+                    paths[name],
+                    f"{folder}{name}",
+                    image_id,
+                    split=table.split,
+                    labels=(1,) * int(values[0]) if kind == "labels" else None,
+                    extra={"siim_id": siim_ids[image_id]} if kind == "pictures" else {},
+                )
+                items[image_id] = _Item(image, place, tuple(values), masks[mask] if mask else None)
+    reason = reasons.IMAGE_WITHOUT_MASK if kind == "runs" else NOT_IN_TABLE
     unlisted = (expected & paths.keys()) - meant
-    dropped += [Dropped(name, reason) for name in sorted(unlisted, key=lambda name: (source_id(name), name))]
+    order = sorted(unlisted) if kind == "pictures" else sorted(unlisted, key=lambda name: (source_id(name), name))
+    dropped += [Dropped(f"{folder}{name}", reason) for name in order]
+    dropped += [Dropped(f"png_masks/{name}", NOT_IN_TABLE) for name in sorted(masks.keys() - used)]
     return list(items.values())
 
 
@@ -346,39 +357,6 @@ def _list_radiographs(
     return without_copies({name: path for name, path in files.items() if path in is_kept}, dropped), expected
 
 
-def _picture_items(root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped]) -> list[_Item]:
-    """The radiographs of png_images/ that the tables know, with their masks."""
-    images, masks = (_list_names(root, folder, dropped) for folder in ("png_images", "png_masks"))
-    files, mask_files = NamedFiles(images), NamedFiles(masks)
-    resolved, meant = _named(tables, kind, files)
-    items: dict[str, _Item] = {}
-    used: set[str] = set()
-    for table in tables:
-        said = zip(table.rows["new_filename"], table.rows.get("ImageId", table.rows["new_filename"]), strict=True)
-        own_id = {resolved.ids[name]: own for name, own in said if name}
-        for image_id, (place, values) in _grouped(table, kind, root, resolved, dropped).items():
-            name = resolved.names.get(image_id)
-            mask = _mask_of(name or image_id, image_id, masks, mask_files)
-            used |= {mask} if mask else set()
-            fault = reasons.DUPLICATE if image_id in items else _fault(kind, values)
-            if image_id in resolved.unclear:
-                dropped.append(Dropped(place, reasons.REPEATED_NAME, _WITH_IMAGE, resolved.unclear[image_id]))
-            elif name is None:
-                reason = reasons.MASK_WITHOUT_IMAGE if mask else reasons.MISSING_FILE
-                dropped.append(Dropped(place, reason, detail=image_id))
-            elif fault is not None:
-                dropped.append(Dropped(place, fault, _WITH_IMAGE, name))
-            elif mask is None and values == ["1"]:
-                dropped.append(Dropped(f"png_images/{name}", reasons.IMAGE_WITHOUT_MASK))
-            else:
-                extra = {"siim_id": own_id[image_id]}
-                image = SourceImage(images[name], f"png_images/{name}", image_id, split=table.split, extra=extra)
-                items[image_id] = _Item(image, place, tuple(values), masks[mask] if mask else None)
-    for folder, names, known in (("png_images", images, meant), ("png_masks", masks, used)):
-        dropped += [Dropped(f"{folder}/{name}", NOT_IN_TABLE) for name in sorted(names.keys() - known)]
-    return list(items.values())
-
-
 def _mask_of(name: str, image_id: str, masks: Mapping[str, Path], files: NamedFiles) -> str | None:
     """The mask of an image's name; of its stem alone only where no other image has that."""
     if name in masks:
@@ -412,7 +390,7 @@ def _judge_runs(item: _Item, dialect: rle.Dialect, found: RunRegions | Failed) -
     return _left_out(item.place, reason, detail, fits_other=found.fits_other)
 
 
-def _left_out(where: str, reason: str, detail: str, action: str = _WITH_IMAGE, fits_other: bool = False) -> _Outcome:
+def _left_out(where: str, reason: str, detail: str, action: str = WITH_IMAGE, fits_other: bool = False) -> _Outcome:
     return _Outcome(None, (Dropped(where, reason, action, detail),), fits_other)
 
 
@@ -442,14 +420,10 @@ def _judge_picture(
     name = _mask_name(root, item)
     if isinstance(found, Failed):
         return _left_out(item.image.file_name, reasons.UNREADABLE, found.reason, "left out")
-    (width, height), (mask,) = found
-    if mask.size is None:
-        return _left_out(name, reasons.UNREADABLE_MASK, mask.error)
-    if mask.size != (width, height):
-        detail = f"the mask is {mask.size[0]} x {mask.size[1]}, the image {width} x {height}"
-        return _left_out(name, MASK_SIZE, detail)
-    if mask.tones in unclear and not (mask.tones == BLACK and item.values == ("0",)):
-        return _left_out(name, UNCLEAR, f"{mask.tones}, and others are not")
+    size, (mask,) = found
+    # A black mask of a radiograph without findings is empty, however the others are drawn.
+    if fault := fault_of_mask(mask, size, unclear - {BLACK} if item.values == ("0",) else unclear):
+        return _left_out(name, *fault)
     if bool(mask.regions) != (item.values == ("1",)):
         return _left_out(name, LABEL_DISAGREES, f"has_pneumo is {item.values[0]}")
     return _Outcome(list(mask.regions), picture=mask)

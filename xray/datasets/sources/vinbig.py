@@ -17,7 +17,7 @@ import pandas as pd
 
 from xray.datasets import source as reasons
 from xray.datasets.sizes import find_sizes, original_sizes, size_table
-from xray.datasets.source import Dropped, Source, SourceImage, has_area, natural, snap
+from xray.datasets.source import Dropped, Source, SourceImage, data_root, has_area, natural, snap
 from xray.datasets.sources import convert
 from xray.datasets.sources.named_files import NamedFiles, resolve_ids, without_copies
 from xray.datasets.sources.tables import read_table
@@ -63,12 +63,11 @@ def read_vinbig(data_path: Path | str, table_only: bool = False) -> Source:
     Raises InputError for a missing directory or train.csv, a table that lacks a column, and pictures without a table
     of their original sizes.
     """
-    root = Path(data_path)
-    if not root.is_dir():
-        raise InputError(
-            f"no data at {root}: put VinBigData's train.csv and train/ there (kaggle competitions download -c "
-            "vinbigdata-chest-xray-abnormalities-detection), or make a stand-in with python tools/phantoms.py"
-        )
+    root = data_root(
+        data_path,
+        "put VinBigData's train.csv and train/ there (kaggle competitions download -c "
+        "vinbigdata-chest-xray-abnormalities-detection), or make a stand-in with python tools/phantoms.py",
+    )
     if not (root / "train.csv").is_file():
         raise InputError(f"{root} has no train.csv: give the directory that holds VinBigData's train.csv and train/")
     if not table_only and not (root / "train").is_dir():
