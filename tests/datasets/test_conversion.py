@@ -18,7 +18,7 @@ from xray.datasets.store import is_store, open_store
 from xray.errors import InputError
 from xray.radiographs import decoding
 from xray.radiographs.canvas import Canvas
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import BoxTable, box_iou
 
 FILES = ("images.npy", "annotations.json", "conversion.json")
@@ -262,7 +262,7 @@ def test_an_image_that_loses_one_of_its_boxes_does_not_train(tmp_path, beyond, p
 
 
 def test_warnings_of_the_source_and_of_reading_stand_in_the_account(tmp_path, monkeypatch):
-    source = picture_source(tmp_path / "raw", 4, warnings=[RunWarning("listed twice", "1.png", "a, b")])
+    source = picture_source(tmp_path / "raw", 4, warnings=[FileWarning("listed twice", "1.png", "a, b")])
     decode = decoding.decode_canvases
 
     def with_warnings(*args):

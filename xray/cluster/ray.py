@@ -29,7 +29,8 @@ import numpy as np
 
 from xray import __version__
 from xray.errors import FlagError, InputError
-from xray.radiographs.decoding import TIMEOUT, Decoded, Failed, Undecodable, Workers, decode_canvas
+from xray.radiographs.decoding import Decoded, Undecodable, decode_canvas
+from xray.radiographs.workers import TIMEOUT, Failed, Workers
 
 T = TypeVar("T")
 Item = Decoded | Undecodable

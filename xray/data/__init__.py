@@ -24,7 +24,7 @@ MOVED = {
     "codestream": ("xray.radiographs.codestream",),
     "conversion": ("xray.datasets.conversion",),
     "dataset": ("xray.training.loading",),
-    "decoding": ("xray.radiographs.decoding",),
+    "decoding": ("xray.radiographs.decoding", "xray.radiographs.workers"),
     "dicom": ("xray.radiographs.dicom",),
     "equalization": ("xray.training.equalization",),
     "fingerprint": ("xray.datasets.fingerprint",),

@@ -31,7 +31,7 @@ from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
 from xray.errors import InputError
 from xray.files import replacing
 from xray.radiographs.canvas import Canvas, is_resized, reshaped
-from xray.radiographs.run_warnings import RunWarning, tell
+from xray.radiographs.file_warnings import FileWarning, print_warnings
 
 if TYPE_CHECKING:
     from xray.radiographs.decoding import Decode, Decoded
@@ -112,7 +112,7 @@ def write_store(
             )
     parameters = {"image_size": image_size, "n_folds": n_folds, "readers": readers, "seed": seed, "pixels": pixels}
     warnings = source.warnings + [
-        RunWarning(kind, image.file_name)
+        FileWarning(kind, image.file_name)
         for image, outcome in zip(source.images, outcomes, strict=True)
         for kind in outcome.get("warnings", ())
     ]
@@ -140,7 +140,7 @@ def print_account(conversion: dict[str, Any], save_path: Path) -> None:
     if n_lost:
         which = "1 radiograph left out: its" if n_lost == 1 else f"{n_lost} radiographs left out: their"
         print(f"{which} annotations could not be used", flush=True)
-    tell([RunWarning(**row) for row in conversion["warnings"]["rows"]], str(save_path / CONVERSION))
+    print_warnings([FileWarning(**row) for row in conversion["warnings"]["rows"]], str(save_path / CONVERSION))
 
 
 def _check_target(save_path: Path, overwrite: bool) -> None:
@@ -251,7 +251,7 @@ def _table_outcomes(source: Source) -> list[dict[str, Any]]:
 
 
 def _hide_folders(
-    source: Source, annotations: dict[str, Any], dropped: list[Dropped], warnings: list[RunWarning]
+    source: Source, annotations: dict[str, Any], dropped: list[Dropped], warnings: list[FileWarning]
 ) -> None:
     """Puts "…" in place of folders that no layout knows: whoever sorted the files may have named them after patients.
 
@@ -307,7 +307,7 @@ def _describe(
     }
 
 
-def _account(kinds: Sequence[str], entries: Sequence[Dropped | RunWarning]) -> dict[str, Any]:
+def _account(kinds: Sequence[str], entries: Sequence[Dropped | FileWarning]) -> dict[str, Any]:
     """How many entries there are of each kind, and all of them."""
     return {
         "counts": dict(sorted(Counter(kinds).items())),

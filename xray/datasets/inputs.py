@@ -13,9 +13,10 @@ from xray.datasets.originals import Original, enlarged, find_originals, in_origi
 from xray.datasets.sources.mask_folders import without_masks
 from xray.datasets.store import Store, is_store, open_store
 from xray.errors import FlagError, InputError
-from xray.radiographs.decoding import Decoded, Failed, Undecodable, decode_canvases, in_workers
+from xray.radiographs.decoding import Decoded, Undecodable, decode_canvases
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.radiograph import RadiographError, find_radiographs, read_radiograph
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.workers import Failed, in_workers
 
 _T = TypeVar("_T")
 
@@ -36,7 +37,7 @@ class Inputs:
     rows: np.ndarray | None = None
     names: tuple[str, ...] = ()
     originals: tuple[Original, ...] = ()
-    warnings: tuple[RunWarning, ...] = ()
+    warnings: tuple[FileWarning, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -129,9 +130,9 @@ def open_inputs(
         return Inputs(tuple(store.records[row]["source_id"] for row in rows.tolist()), store=store, rows=rows)
     if split is not None or fold is not None:
         raise InputError(f"--split and --fold choose a part of a dataset directory, and {data_path} is none")
-    passed_over: list[RunWarning] = []
+    passed_over: list[FileWarning] = []
     paths = find_radiographs(data_path, passed_over=passed_over)
-    masks: list[RunWarning] = []
+    masks: list[FileWarning] = []
     if data_path.is_dir():
         paths, masks = without_masks(paths, data_path)
         if not paths:

@@ -12,8 +12,8 @@ from xray.datasets.sizes import Size, SizeTable, find_sizes, header_of, original
 from xray.errors import FlagError, InputError
 from xray.radiographs.canvas import MAX_PIXELS, Canvas, is_resized, reshaped
 from xray.radiographs.decoding import Decoded, Undecodable
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.radiograph import RadiographError, radiograph_size
-from xray.radiographs.run_warnings import RunWarning
 
 Original = Size | str | None
 """(width, height) of the radiograph a file was made from, in words why it is not known, or None: the file itself."""
@@ -45,7 +45,7 @@ def find_originals(
     ids: Sequence[str],
     sizes: str = "",
     beside: Sequence[Path] = (),
-) -> tuple[tuple[Original, ...], list[RunWarning]]:
+) -> tuple[tuple[Original, ...], list[FileWarning]]:
     """The original sizes of files; none where all files are the originals. And what is to be said about them.
 
     data_path: a folder or one file. paths, names, ids: of each file, its path, the same below the data path, its id.
@@ -79,8 +79,8 @@ def find_originals(
                 data_path, [paths[n] for n in pictures], [ids[n] for n in pictures], beside
             ):
                 return (), []
-            said = [RunWarning(NOT_USED, path.name, ADVICE) for path in near]
-            return (), said + [RunWarning(SIZE_UNKNOWN, names[number], ADVICE) for number in pictures]
+            said = [FileWarning(NOT_USED, path.name, ADVICE) for path in near]
+            return (), said + [FileWarning(SIZE_UNKNOWN, names[number], ADVICE) for number in pictures]
         of = " and ".join(dict.fromkeys(table.path.name for table in tables))
         nowhere = f"its original size is not known: {of} names other files, not this one"
         known = [nowhere if size is None else size for size in known]

@@ -9,16 +9,18 @@ differ, or in none, is refused; --ids and --category-ids say what is meant, of f
 import dataclasses
 import posixpath
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from xray.datasets.store import Store
-from xray.errors import InputError
+from xray.errors import FlagError, InputError
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
 from xray.structures.masks import MaskError, encode_mask
-from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
+from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, read_predictions
+from xray.structures.submission import read_submission
 from xray.structures.values import Names, identity
 
 ImageIds = Literal["auto", "source", "coco", "rows"]
@@ -34,6 +36,44 @@ CATEGORY_IDS_HELP = (
 )
 
 _Reading = Callable[[str | int], int | None]
+_T = TypeVar("_T")
+
+
+def read_any_predictions(
+    path: Path, store: Store, ids: ImageIds = "auto", category_ids: CategoryIds = "auto"
+) -> Predictions:
+    """A submission.csv, or COCO results of any detector, with the ids of a dataset.
+
+    ids, category_ids: what the file's ids mean, see `resolve`; a submission has Kaggle's class ids, category ids - 1,
+    or with "source" the source's own.
+    Raises InputError as `read_submission`, `read_predictions` and `resolve` do.
+    """
+    if path.suffix.lower() != ".csv":
+        return resolve(store, read_predictions(path), path.name, ids, category_ids)
+    submission = dataclasses.replace(read_submission(path), is_foreign=True)
+    if ids == "auto" and all(name in store.index_of for name in submission.image_ids):
+        ids = "source"
+    if category_ids == "source":
+        table = submission.table
+        is_normal = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
+        table = dataclasses.replace(table, labels=np.where(is_normal, table.labels, table.labels - 1))
+        return resolve(store, dataclasses.replace(submission, table=table), path.name, ids, "source")
+    return resolve(store, submission, path.name, ids, "dataset")
+
+
+def read_all_predictions(
+    paths: Sequence[Path], store: Store, ids: Sequence[ImageIds], category_ids: Sequence[CategoryIds]
+) -> list[Predictions]:
+    """`read_any_predictions` of several files. ids, category_ids: one for all, or one for each. Raises FlagError."""
+    flags = zip(one_each(ids, len(paths), "ids"), one_each(category_ids, len(paths), "category-ids"), strict=True)
+    return [read_any_predictions(path, store, *flag) for path, flag in zip(paths, flags, strict=True)]
+
+
+def one_each(values: Sequence[_T], n: int, flag: str) -> list[_T]:
+    """The value of a flag for each of n files. Raises FlagError unless it has one, or as many."""
+    if len(values) not in (1, n):
+        raise FlagError(f"--{flag} has {len(values)} values for {n} files: give one for all, or one for each")
+    return list(values) * (n if len(values) == 1 else 1)
 
 
 def resolve(

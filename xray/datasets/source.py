@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from xray.errors import InputError
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import BoxTable, weighted_boxes_fusion
 
 READER_IOU = 0.4
@@ -115,7 +115,7 @@ class Source:
     fingerprint: str
     masks: dict[int, Any] = dataclasses.field(default_factory=dict)
     dropped: list[Dropped] = dataclasses.field(default_factory=list)
-    warnings: list[RunWarning] = dataclasses.field(default_factory=list)
+    warnings: list[FileWarning] = dataclasses.field(default_factory=list)
     squashed: bool = False
 
 

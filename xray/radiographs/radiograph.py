@@ -18,10 +18,10 @@ from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.codestream import jpeg_size
 from xray.radiographs.dicom import RadiographError, StoredRadiograph, dicom_size, is_dicom, read_dicom
+from xray.radiographs.file_kinds import LINK, WHY, Content, content_of, other_format
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.grayscale import display_grey, is_one_grey, look_up, white_level
 from xray.radiographs.names import leads_out
-from xray.radiographs.passing_over import LINK, WHY, Content, content_of, other_format
-from xray.radiographs.run_warnings import RunWarning
 
 __all__ = [
     "Radiograph", "RadiographError", "find_radiographs", "grey_of_words", "radiograph_of_dataset", "radiograph_size",
@@ -273,7 +273,7 @@ def source_id(path: str | Path) -> str:
 
 
 def find_radiographs(
-    folder: str | Path, root: str | Path | None = None, passed_over: list[RunWarning] | None = None
+    folder: str | Path, root: str | Path | None = None, passed_over: list[FileWarning] | None = None
 ) -> list[Path]:
     """All radiographs under a folder, sorted by file name.
 
@@ -303,11 +303,11 @@ def find_radiographs(
             if content == Content.NOTHING:
                 continue
             if leads_out(path, root):
-                others.append(RunWarning(LINK, _below(path, root)))
+                others.append(FileWarning(LINK, _below(path, root)))
             elif content == Content.RADIOGRAPH:
                 found.append(path)
             else:
-                others.append(RunWarning(WHY[content], _below(path, root)))
+                others.append(FileWarning(WHY[content], _below(path, root)))
     if passed_over is not None:
         passed_over += sorted(others)
     if not found:
@@ -319,7 +319,7 @@ def _below(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
-def _said(others: list[RunWarning]) -> str:
+def _said(others: list[FileWarning]) -> str:
     n_links = sum(other.kind == LINK for other in others)
     parts = [f"{n_links} links that lead nowhere or out of it are left out"] if n_links else []
     if n_links < len(others):

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xray.inference.pipeline import Findings, Pipeline
-from xray.radiographs.decoding import TIMEOUT, Decoded, Failed, Workers
+from xray.radiographs.decoding import Decoded
+from xray.radiographs.workers import TIMEOUT, Failed, Workers
 from xray.serving import pixels
 from xray.serving.worker import ModelThread
 

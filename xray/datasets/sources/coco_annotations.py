@@ -17,7 +17,7 @@ from xray.datasets.sources.coco_images import MALFORMED, Images, names_in
 from xray.datasets.sources.segmentations import SLIVER, TRANSPOSED, Segmentation, bounds, plain_segmentation, turned
 from xray.errors import InputError
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import BoxTable, xywh_to_xyxy
 from xray.structures.masks import MaskError, check_segmentation
 from xray.structures.values import finite_number, flag_of, identity, shown, whole_number
@@ -46,7 +46,7 @@ class Annotations:
     places: list[str]
     masks: dict[int, Segmentation]
     lost: set[int]
-    warnings: list[RunWarning]
+    warnings: list[FileWarning]
 
 
 class _FaultError(Exception):
@@ -112,7 +112,7 @@ def read_annotations(
             dropped.append(Dropped(place, reasons.DUPLICATE))
             continue
         same.append(len(numbers))
-        found.warnings += [RunWarning(kind, place) for kind in said if kind != UNUSABLE_MASK]
+        found.warnings += [FileWarning(kind, place) for kind in said if kind != UNUSABLE_MASK]
         if UNUSABLE_MASK in said:
             dropped.append(Dropped(place, UNUSABLE_MASK, "mask left out, box kept", said[UNUSABLE_MASK]))
         if mask is not None:

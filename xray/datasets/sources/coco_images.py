@@ -13,8 +13,8 @@ from xray.datasets.sources.patients import patient_in
 from xray.errors import InputError
 from xray.radiographs.attributes import ATTRIBUTES, age_band
 from xray.radiographs.canvas import MAX_PIXELS
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import LINK_OUT, fault_of, leads_out
-from xray.radiographs.run_warnings import RunWarning
 from xray.structures.values import identity, is_missing, one_spelling, shown, text_of, whole_number
 
 OUTSIDE_FOLDER = "file name leads out of the data path"
@@ -73,7 +73,7 @@ class Images:
         self._root, self._table, self._dropped = root, table, dropped
         self._files = _list_files(root)
         self.number_of: dict[int | str, int] = {}
-        self.warnings: list[RunWarning] = []
+        self.warnings: list[FileWarning] = []
         named: dict[int | str, str] = {}
         grouped: dict[str, list[tuple[int | str, dict[str, Any]]]] = {}
         for position, entry in enumerate(entries):
@@ -125,7 +125,7 @@ class Images:
             if image is None:
                 continue
             if len(own_ids) > 1:
-                self.warnings.append(RunWarning(JOINED, path, ", ".join(map(str, own_ids[:5]))))
+                self.warnings.append(FileWarning(JOINED, path, ", ".join(map(str, own_ids[:5]))))
             self.number_of |= dict.fromkeys(own_ids, len(images))
             images.append(image)
         return images

@@ -23,10 +23,10 @@ from xray.datasets.sources.mask_files import in_threads
 from xray.datasets.sources.mask_folders import without_masks
 from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError
+from xray.radiographs.file_kinds import Content, content_of
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import LINK_OUT, leads_out
-from xray.radiographs.passing_over import Content, content_of
 from xray.radiographs.radiograph import SUFFIXES, find_radiographs
-from xray.radiographs.run_warnings import RunWarning
 from xray.structures.boxes import BoxTable
 
 SPLITS = {
@@ -146,11 +146,11 @@ def _find_parts(root: Path, dropped: list[Dropped]) -> tuple[str, list[tuple[str
 
 def _list_files(
     root: Path, parts: Iterable[tuple[str, Path]], dropped: list[Dropped]
-) -> tuple[list[_File], dict[str, str], list[RunWarning]]:
+) -> tuple[list[_File], dict[str, str], list[FileWarning]]:
     """The radiographs below the class folders, the classes, name in lower case → name as first met, and what was
     passed over: masks, and what is no radiograph that can be read."""
     found: list[tuple[str, Path, list[Path]]] = []
-    passed_over: list[RunWarning] = []
+    passed_over: list[FileWarning] = []
     for split, part in parts:
         dropped += [Dropped(path.relative_to(root).as_posix(), NO_CLASS) for path in _strays(part)]
         for folder in _folders(part, root, dropped if part != root else []):
@@ -184,7 +184,7 @@ def _folders(folder: Path, root: Path, dropped: list[Dropped]) -> list[Path]:
     return found
 
 
-def _radiographs(folder: Path, root: Path, passed_over: list[RunWarning]) -> list[Path]:
+def _radiographs(folder: Path, root: Path, passed_over: list[FileWarning]) -> list[Path]:
     try:
         return find_radiographs(folder, root, passed_over)
     except InputError:

@@ -30,10 +30,10 @@ from xray.datasets.sources.mask_files import MaskedImages, in_processes
 from xray.datasets.sources.mask_reading import PictureRegions, Pictures, Region, read_pictures
 from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError
-from xray.radiographs.decoding import Failed
+from xray.radiographs.file_kinds import Content, content_of
 from xray.radiographs.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
-from xray.radiographs.passing_over import Content, content_of
 from xray.radiographs.radiograph import SUFFIXES, source_id
+from xray.radiographs.workers import Failed
 
 SPECK_SHARE = 1e-4
 """Components of a mask that cover less of the image are slips of the pen."""

@@ -9,7 +9,7 @@ from xray.datasets.source import natural
 from xray.datasets.sources.mask_reading import PictureRegions
 from xray.datasets.sources.mask_values import BLACK, BLACK_ON_WHITE, WHITE, WHITE_ON_BLACK
 from xray.errors import InputError
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.file_warnings import FileWarning
 from xray.structures.masks import MASK_SIZE
 from xray.structures.values import whole_number
 
@@ -87,7 +87,7 @@ def fault_of_mask(mask: PictureRegions, size: tuple[int, int], unclear: frozense
 
 def account_of(
     masks: Sequence[tuple[str, PictureRegions]], named: Sequence[NamedValue], offers: bool = True
-) -> list[RunWarning]:
+) -> list[FileWarning]:
     """What is to be said of (file, mask) that are used: one warning of each kind.
 
     offers: whether the command takes --values, which is then advised.
@@ -108,7 +108,7 @@ def account_of(
         if mask.has_void:
             by_kind[VOID].add(file)
     warnings = [
-        RunWarning(kind, tally.first, tally.detail(len(masks), offers and kind == JOINED))
+        FileWarning(kind, tally.first, tally.detail(len(masks), offers and kind == JOINED))
         for kind, tally in by_kind.items()
         if tally.n_files
     ]
@@ -119,7 +119,7 @@ def account_of(
             f"--values names {_listed(value.value for value in named)}, and the masks hold {values.listed()}: "
             "name some of these"
         )
-    warnings += [RunWarning(NOT_FOUND, value.value, f"named {value.category}") for value in missing]
+    warnings += [FileWarning(NOT_FOUND, value.value, f"named {value.category}") for value in missing]
     return warnings
 
 

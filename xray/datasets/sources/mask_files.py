@@ -11,8 +11,8 @@ from rich.progress import track
 
 from xray.datasets.source import Dropped, Source, SourceImage
 from xray.datasets.sources.mask_reading import Region
-from xray.radiographs.decoding import Failed, in_workers
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.file_warnings import FileWarning
+from xray.radiographs.workers import Failed, in_workers
 from xray.structures.boxes import BoxTable
 
 _Item = TypeVar("_Item")
@@ -25,7 +25,7 @@ class MaskedImages:
 
     images: list[SourceImage] = dataclasses.field(default_factory=list)
     dropped: list[Dropped] = dataclasses.field(default_factory=list)
-    warnings: list[RunWarning] = dataclasses.field(default_factory=list)
+    warnings: list[FileWarning] = dataclasses.field(default_factory=list)
     _found: list[tuple[int, Region, str]] = dataclasses.field(default_factory=list)
 
     def add(self, image: SourceImage, found: Iterable[Region], place: str) -> None:
@@ -56,7 +56,7 @@ class MaskedImages:
 def in_processes(
     work: Callable[[_Item], _Result], items: Sequence[_Item], n_workers: int, name: Callable[[_Item], str], what: str
 ) -> Iterator[_Result | Failed]:
-    """`xray.radiographs.decoding.in_workers` under a progress bar on stderr."""
+    """`xray.radiographs.workers.in_workers` under a progress bar on stderr."""
     with contextlib.closing(in_workers(work, items, n_workers, name)) as results:
         yield from _tracked(results, what, len(items))
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from xray.datasets.sources.mask_values import looks_like_mask
-from xray.radiographs.decoding import Failed, in_workers
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.radiograph import source_id
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.workers import Failed, in_workers
 
 LEFT_OUT = "masks beside radiographs, left out"
 KEPT = "named like masks, kept as radiographs"
@@ -55,7 +55,7 @@ class _Group:
     is_named: bool = True
 
 
-def without_masks(paths: Sequence[Path], root: Path) -> tuple[list[Path], list[RunWarning]]:
+def without_masks(paths: Sequence[Path], root: Path) -> tuple[list[Path], list[FileWarning]]:
     """The files that are no masks, in the same order, and a warning for each folder of masks that are left out.
 
     paths: files below the folder `root`.
@@ -82,12 +82,12 @@ def without_masks(paths: Sequence[Path], root: Path) -> tuple[list[Path], list[R
     return [path for path in paths if path not in masks], warnings
 
 
-def _by_folder(paths: Iterable[Path], root: Path, kind: str) -> list[RunWarning]:
+def _by_folder(paths: Iterable[Path], root: Path, kind: str) -> list[FileWarning]:
     folders: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         folders[path.parent.relative_to(root).as_posix()].append(path)
     return [
-        RunWarning(kind, f"{folder}/" if folder != "." else "the data path itself", _counted(own))
+        FileWarning(kind, f"{folder}/" if folder != "." else "the data path itself", _counted(own))
         for folder, own in folders.items()
     ]
 

@@ -40,11 +40,11 @@ from xray.datasets.sources.named_files import NamedFiles, Resolved, resolve_ids,
 from xray.datasets.sources.tables import plain_name, read_table
 from xray.errors import InputError
 from xray.findings import FINDINGS, PNEUMOTHORAX
-from xray.radiographs.decoding import Failed
+from xray.radiographs.file_kinds import Content, content_of
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
-from xray.radiographs.passing_over import Content, content_of
 from xray.radiographs.radiograph import SUFFIXES, find_radiographs, source_id
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.workers import Failed
 from xray.structures import rle
 from xray.structures.values import flag_of, is_missing
 
@@ -271,7 +271,7 @@ def _fault(kind: str, values: Sequence[str]) -> str | None:
 
 
 def _items(
-    root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped], warnings: list[RunWarning]
+    root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped], warnings: list[FileWarning]
 ) -> list[_Item]:
     """The radiographs that the tables know, as far as the rows of each agree with each other."""
     masks: Mapping[str, Path] = {}
@@ -324,7 +324,7 @@ def _items(
 
 
 def _list_radiographs(
-    root: Path, dropped: list[Dropped], warnings: list[RunWarning]
+    root: Path, dropped: list[Dropped], warnings: list[FileWarning]
 ) -> tuple[dict[str, Path], set[str]]:
     """Name → file of all radiographs below a directory, and the names that a training table should know."""
     files: dict[str, Path] = {}
@@ -334,7 +334,7 @@ def _list_radiographs(
             continue
         if "mask" in entry.name.lower():
             if entry.is_dir():
-                warnings.append(RunWarning(LEFT_OUT, f"{entry.name}/"))
+                warnings.append(FileWarning(LEFT_OUT, f"{entry.name}/"))
             continue
         if leads_out(entry, root):
             dropped.append(Dropped(entry.name, LINK_OUT))

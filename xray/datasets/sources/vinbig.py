@@ -23,8 +23,8 @@ from xray.datasets.sources.named_files import NamedFiles, resolve_ids, without_c
 from xray.datasets.sources.tables import read_table
 from xray.errors import InputError
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import LINK_OUT, UNSAFE_NAME, UnsafeNameError, check_inside, fault_of, is_inside, leads_out
-from xray.radiographs.run_warnings import RunWarning
 from xray.structures.boxes import BoxTable
 from xray.structures.values import is_missing, one_spelling
 
@@ -101,7 +101,7 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
         table[column] = table.get(column, "")
     table["class_name"] = _each(table["class_name"], lambda name: _AS_WRITTEN.get(name.casefold(), name))
     dropped: list[Dropped] = []
-    warnings: list[RunWarning] = []
+    warnings: list[FileWarning] = []
     layout, names = ("table", []) if table_only else _list_files(root, split, dropped, warnings)
     files = None if table_only else NamedFiles(names)
     table, strays = _without_nameless(table, table_name, files, dropped)
@@ -290,7 +290,7 @@ def _read_sizes(
     return sizes if tables else None, b"".join(table.content for table in tables)
 
 
-def _list_files(root: Path, split: str, dropped: list[Dropped], warnings: list[RunWarning]) -> tuple[str, list[str]]:
+def _list_files(root: Path, split: str, dropped: list[Dropped], warnings: list[FileWarning]) -> tuple[str, list[str]]:
     """The layout of a folder of radiographs, "dicom" or "pictures", and the names of its files, read once.
 
     Where there are DICOM files, pictures beside them are not looked at, which `warnings` is told: the boxes are in the
@@ -313,7 +313,9 @@ def _list_files(root: Path, split: str, dropped: list[Dropped], warnings: list[R
         if layout == "dicom" and found:
             pictures = [name for name, _ in listed if name.lower().endswith(PICTURE_SUFFIXES)]
             if pictures:
-                warnings.append(RunWarning(NOT_LOOKED_AT, f"{split}/", f"{len(pictures)} files, such as {pictures[0]}"))
+                warnings.append(
+                    FileWarning(NOT_LOOKED_AT, f"{split}/", f"{len(pictures)} files, such as {pictures[0]}")
+                )
         if found:
             return layout, [name.removeprefix(f"{split}/") for name in without_copies(found, dropped)]
     raise InputError(f"{folder} holds no .dicom, .dcm, .png or .jpg file: put the radiographs of the table there")
