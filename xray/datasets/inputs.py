@@ -44,16 +44,16 @@ class Inputs:
 
     def only(self, ids: set[str]) -> "Inputs":
         """Those whose id is among `ids`, in the same order."""
-        kept = [number for number, name in enumerate(self.ids) if name in ids]
-        names = _picked(self.names, kept)
+        numbers = [number for number, name in enumerate(self.ids) if name in ids]
+        names = _picked(self.names, numbers)
         left_out = set(self.names).difference(names)
         return dataclasses.replace(
             self,
-            ids=_picked(self.ids, kept),
-            paths=_picked(self.paths, kept),
-            rows=None if self.rows is None else self.rows[kept],
+            ids=_picked(self.ids, numbers),
+            paths=_picked(self.paths, numbers),
+            rows=None if self.rows is None else self.rows[numbers],
             names=names,
-            originals=_picked(self.originals, kept),
+            originals=_picked(self.originals, numbers),
             warnings=tuple(warning for warning in self.warnings if warning.where not in left_out),
         )
 
@@ -99,8 +99,8 @@ class Inputs:
         return np.asarray(self.store.images[row])
 
 
-def _picked(own: tuple[_T, ...], kept: Sequence[int]) -> tuple[_T, ...]:
-    return tuple(own[number] for number in kept) if own else ()
+def _picked(values: tuple[_T, ...], numbers: Sequence[int]) -> tuple[_T, ...]:
+    return tuple(values[number] for number in numbers) if values else ()
 
 
 def _read_pixels(path: Path) -> np.ndarray:

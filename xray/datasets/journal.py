@@ -86,10 +86,10 @@ class Journal:
     ) -> None:
         """Appends one (S, S) uint8 canvas of a file with these sides, attributes and kinds of warning."""
         self._rows.write(np.ascontiguousarray(canvas, dtype=np.uint8).data)
-        found: dict[str, Any] = {"attributes": dict(attributes)} if attributes else {}
+        extra: dict[str, Any] = {"attributes": dict(attributes)} if attributes else {}
         if warnings:
-            found["warnings"] = list(warnings)
-        self._note({"width": int(width), "height": int(height), **found})
+            extra["warnings"] = list(warnings)
+        self._note({"width": int(width), "height": int(height), **extra})
 
     def leave_out(self, reason: str, detail: str = "") -> None:
         """Notes an image that gets no row."""

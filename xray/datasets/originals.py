@@ -79,8 +79,8 @@ def find_originals(
                 data_path, [paths[n] for n in pictures], [ids[n] for n in pictures], beside
             ):
                 return (), []
-            said = [FileWarning(NOT_USED, path.name, ADVICE) for path in near]
-            return (), said + [FileWarning(SIZE_UNKNOWN, names[number], ADVICE) for number in pictures]
+            warnings = [FileWarning(NOT_USED, path.name, ADVICE) for path in near]
+            return (), warnings + [FileWarning(SIZE_UNKNOWN, names[number], ADVICE) for number in pictures]
         of = " and ".join(dict.fromkeys(table.path.name for table in tables))
         nowhere = f"its original size is not known: {of} names other files, not this one"
         known = [nowhere if size is None else size for size in known]
@@ -126,10 +126,10 @@ def enlarged(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _one_size(said: re.Match[str]) -> Size:
-    width, height = (int(side) for side in said.groups())
+def _one_size(given: re.Match[str]) -> Size:
+    width, height = (int(side) for side in given.groups())
     if not 1 <= width * height <= MAX_PIXELS:
-        raise FlagError(f"--sizes is {said[0]}: give sides of 1 or more, {MAX_PIXELS // 10**6} million pixels at most")
+        raise FlagError(f"--sizes is {given[0]}: give sides of 1 or more, {MAX_PIXELS // 10**6} million pixels at most")
     return width, height
 
 
@@ -146,8 +146,8 @@ def _tables_around(
     below = sorted({path.absolute().parent for path in paths} - {root})[:MOST_FOLDERS]
     folders = [root, root.parent, *below]
     tables, others = find_sizes(folders, list(dict.fromkeys(folder.name for folder in (root, *below))))
-    found = {table.path for table in tables}
-    given = [path for path in beside if path.absolute() not in found and size_columns(header_of(path))]
+    used = {table.path for table in tables}
+    given = [path for path in beside if path.absolute() not in used and size_columns(header_of(path))]
     return tables + [read_sizes(path) for path in given], others
 
 

@@ -190,8 +190,8 @@ def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> t
 
 def _by_file(predictions: Predictions, read: _Reading) -> dict[str | int, int]:
     """Image ids whose rows name a file of the dataset → its row: that says more than a number."""
-    found = {image_id: read(file) for image_id, file in predictions.files.items()}
-    return {image_id: row for image_id, row in found.items() if row is not None}
+    rows = {image_id: read(file) for image_id, file in predictions.files.items()}
+    return {image_id: row for image_id, row in rows.items() if row is not None}
 
 
 def _readings(store: Store) -> dict[str, _Reading]:
@@ -200,7 +200,7 @@ def _readings(store: Store) -> dict[str, _Reading]:
     files = {record["file_name"]: row for row, record in enumerate(store.records)}
     counts = Counter(posixpath.basename(file) for file in files)
     files |= {posixpath.basename(file): row for file, row in files.items() if counts[posixpath.basename(file)] == 1}
-    own = {
+    by_coco_id = {
         one: row
         for row, record in enumerate(store.records)
         for one in record.get("coco_ids", [record["coco_id"]] if "coco_id" in record else [])
@@ -212,21 +212,21 @@ def _readings(store: Store) -> dict[str, _Reading]:
         return files.get(image_id.removeprefix("./")) if row is None and isinstance(image_id, str) else row
 
     def coco(image_id: str | int) -> int | None:
-        return own.get(identity(image_id))
+        return by_coco_id.get(identity(image_id))
 
     def row_number(image_id: str | int) -> int | None:
         number = identity(image_id)
         return number if isinstance(number, int) and 0 <= number < len(store) else None
 
     readings: dict[str, _Reading] = {"source": source, "rows": row_number}
-    return readings | ({"coco": coco} if own else {})
+    return readings | ({"coco": coco} if by_coco_id else {})
 
 
 def _reading_of_numbers(store: Store, numbers: list[int], name: str, readings: dict[str, _Reading]) -> str:
-    found = {meaning: [read(number) for number in numbers] for meaning, read in readings.items()}
-    hits = {meaning: sum(row is not None for row in rows) for meaning, rows in found.items()}
+    rows_by_meaning = {meaning: [read(number) for number in numbers] for meaning, read in readings.items()}
+    hits = {meaning: sum(row is not None for row in rows) for meaning, rows in rows_by_meaning.items()}
     best = max(hits.values())
-    if "coco" in found:
+    if "coco" in rows_by_meaning:
         if hits["coco"] == best:
             return "coco"
         better = next(meaning for meaning, n in hits.items() if n == best)
@@ -235,7 +235,7 @@ def _reading_of_numbers(store: Store, numbers: list[int], name: str, readings: d
             f"reading --ids {better} {best}: say with --ids coco or --ids {better} which is meant"
         )
     fitting = [meaning for meaning, n in hits.items() if n == best and n]
-    if len({tuple(found[meaning]) for meaning in fitting}) > 1:
+    if len({tuple(rows_by_meaning[meaning]) for meaning in fitting}) > 1:
         raise InputError(
             f"{name} numbers its images (such as {numbers[0]}), which may be names or rows of {store.path}: "
             "say with --ids source or --ids rows which is meant"
@@ -248,10 +248,10 @@ def _reading_of_texts(texts: list[str], name: str, readings: dict[str, _Reading]
     by_name = [readings["source"](text) for text in texts]
     if "coco" not in readings or (is_named and any(row is not None for row in by_name)):
         return "source"
-    own = [readings["coco"](text) for text in texts]
-    if all(row is None for row in own) or (None in own and None not in by_name) or own == by_name:
+    by_coco_id = [readings["coco"](text) for text in texts]
+    if all(row is None for row in by_coco_id) or (None in by_coco_id and None not in by_name) or by_coco_id == by_name:
         return "source"
-    if any(row not in (None, other) for row, other in zip(by_name, own, strict=True)):
+    if any(row not in (None, other) for row, other in zip(by_name, by_coco_id, strict=True)):
         raise InputError(
             f"{name} names images like {texts[0]!r}, which may be ids of the source's COCO file or names of files: say "
             "with --ids coco or --ids source which is meant"
@@ -268,7 +268,7 @@ def _labels(store: Store, predictions: Predictions, name: str, category_ids: Cat
     is_normal = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
     numberings = {"dataset": {number: number for number in store.categories}}
     if store.source_category_ids:
-        numberings["source"] = {own: number for number, own in store.source_category_ids.items()}
+        numberings["source"] = {source_number: number for number, source_number in store.source_category_ids.items()}
     elif category_ids == "source":
         raise InputError(f"--category-ids source: {store.path} has no category ids of its source, leave the flag out")
     numberings["dataset"].setdefault(NO_FINDING_CATEGORY, NO_FINDING_CATEGORY)
@@ -304,7 +304,8 @@ def _named(
     """
     by_name = {_plain(category): number for number, category in store.categories.items()}
     by_name.setdefault(_plain(NO_FINDING_NAME), NO_FINDING_CATEGORY)
-    known = {label: by_name[_plain(said)] for label, said in predictions.names.items() if _plain(said) in by_name}
+    plain_names = {label: _plain(category) for label, category in predictions.names.items()}
+    known = {label: by_name[category] for label, category in plain_names.items() if category in by_name}
     if not known:
         return None
     strange = [predictions.names.get(label, f"category {label}") for label in used if label not in known]

@@ -89,10 +89,10 @@ class SizeTable:
         name pictures, the one that names most of these does.
         """
         best: list[Size | str | None] = [None] * len(pictures)
-        for said in self.columns.values():
-            found = _looked_up(said, pictures)
-            if sum(size is not None for size in found) > sum(size is not None for size in best):
-                best = found
+        for by_name in self.columns.values():
+            sizes = _looked_up(by_name, pictures)
+            if sum(size is not None for size in sizes) > sum(size is not None for size in best):
+                best = sizes
         return best
 
 
@@ -129,27 +129,27 @@ def _pairs(plain: Iterable[str]) -> list[tuple[tuple[str, str], str]]:
 def size_table(path: Path, table: pd.DataFrame, content: bytes) -> SizeTable | None:
     """A table as `read_table` reads it → its sizes; None where it has no columns of them, or none that names."""
     sides = size_columns(table.columns)
-    own = {plain_name(name): name for name in reversed(list(table.columns)) if name != "line"}
-    columns = [own[name] for name in IDS if name in own]
+    spelling = {plain_name(name): name for name in reversed(list(table.columns)) if name != "line"}
+    columns = [spelling[name] for name in IDS if name in spelling]
     if sides is None or not columns:
         return None
     codes, pairs = pd.factorize(pd.MultiIndex.from_frame(table[list(sides)]))
     sizes = [_size(*pair) for pair in pairs.tolist()]
-    said = {column: _by_name(table[column].tolist(), [sizes[code] for code in codes]) for column in columns}
-    return SizeTable(path, content, said)
+    by_column = {column: _by_name(table[column].tolist(), [sizes[code] for code in codes]) for column in columns}
+    return SizeTable(path, content, by_column)
 
 
 def read_sizes(path: Path) -> SizeTable:
     """The table of sizes in a CSV file. Raises InputError if it cannot be read or has no sizes, or no names."""
     table, content = read_table(path)
-    found = size_table(path, table, content)
-    if found is None:
+    sizes = size_table(path, table, content)
+    if sizes is None:
         names = ", ".join(name for name in table.columns if name != "line")
         raise InputError(
             f"{path} tells no original sizes (its columns are {names}): it needs image_id or a file name, and "
             "width,height or dim1,dim0 or columns,rows"
         )
-    return found
+    return sizes
 
 
 def find_sizes(folders: Sequence[Path], known_as: Sequence[str]) -> tuple[list[SizeTable], list[Path]]:
@@ -160,16 +160,16 @@ def find_sizes(folders: Sequence[Path], known_as: Sequence[str]) -> tuple[list[S
     Raises InputError for a table with sizes that cannot be read, or is a link that leads out of its folder.
     """
     wanted = [pattern.format(name) for pattern in KNOWN_NAMES for name in known_as or ("",)]
-    found, others = [], []
+    tables, others = [], []
     for folder in dict.fromkeys(folders):
         present = _tables_in(folder)
         for name in dict.fromkeys(wanted):
             if name in present and size_columns(header_of(folder / name)):
                 table, content = read_table(check_inside(folder / name, folder))
                 if (sizes := size_table(folder / name, table, content)) is not None:
-                    found.append(sizes)
+                    tables.append(sizes)
         others += [folder / name for name in present if name not in wanted and _seems_of_sizes(folder / name)]
-    return found, others
+    return tables, others
 
 
 def original_sizes(tables: Sequence[SizeTable], pictures: Sequence[Sequence[str]]) -> list[Size | str | None]:
@@ -182,20 +182,20 @@ def original_sizes(tables: Sequence[SizeTable], pictures: Sequence[Sequence[str]
     result: list[Size | str | None] = []
     for number, names in enumerate(pictures):
         folder = PurePosixPath(names[0]).parent.name
-        said = [(name, size) for name, own in answers if (size := own[number]) is not None]
-        own_said = [(name, size) for name, size in said if folder and _first_word(name) == folder.lower()]
-        if folder.lower() in SPLITS and not own_said and _stem(names[0]).isdecimal():
+        given = [(name, size) for name, of_table in answers if (size := of_table[number]) is not None]
+        given_for_folder = [(name, size) for name, size in given if folder and _first_word(name) == folder.lower()]
+        if folder.lower() in SPLITS and not given_for_folder and _stem(names[0]).isdecimal():
             # The first picture of test/ and that of train/ may both be called 1.png.
-            said = [(name, size) for name, size in said if _first_word(name) not in SPLITS]
-        said = own_said or said
-        sizes = {size: name for name, size in reversed(said) if not isinstance(size, str)}
+            given = [(name, size) for name, size in given if _first_word(name) not in SPLITS]
+        given = given_for_folder or given
+        sizes = {size: name for name, size in reversed(given) if not isinstance(size, str)}
         if len(sizes) > 1:
             (one, first), (other, second) = list(sizes.items())[::-1][:2]
             result.append(f"{first} says {one[0]} x {one[1]}, {second} {other[0]} x {other[1]}")
         elif sizes:
             result.append(next(iter(sizes)))
         else:
-            result.append(f"{said[0][0]}: {said[0][1]}" if said else None)
+            result.append(f"{given[0][0]}: {given[0][1]}" if given else None)
     return result
 
 
@@ -217,27 +217,27 @@ def _size(width: str, height: str) -> Size | str:
 
 def _by_name(names: Sequence[str], sizes: Sequence[Size | str]) -> dict[str, Size | str]:
     """Name → size. A table with a row a box repeats them; where the rows disagree, none is known."""
-    said: dict[str, Size | str] = {}
+    by_name: dict[str, Size | str] = {}
     for name, size in zip(names, sizes, strict=True):
-        before = said.setdefault(name, size)
+        before = by_name.setdefault(name, size)
         if before in (size, TWO_SIZES) or isinstance(size, str):
             continue
-        said[name] = size if isinstance(before, str) else TWO_SIZES
-    said.pop("", None)
-    return said
+        by_name[name] = size if isinstance(before, str) else TWO_SIZES
+    by_name.pop("", None)
+    return by_name
 
 
-def _looked_up(said: Mapping[str, Size | str], pictures: Sequence[Sequence[str]]) -> list[Size | str | None]:
-    names = Names({_path(name): size for name, size in said.items()})
+def _looked_up(by_name: Mapping[str, Size | str], pictures: Sequence[Sequence[str]]) -> list[Size | str | None]:
+    names = Names({_path(name): size for name, size in by_name.items()})
     # A table may name the files by paths of its own, with a suffix of another edition: what then counts is the stem.
     by_stem: dict[str, list[Size | str]] = {}
-    for name, size in said.items():
+    for name, size in by_name.items():
         by_stem.setdefault(_stem(_path(name)), []).append(size)
     stems = Names({stem: sizes[0] for stem, sizes in by_stem.items() if len(set(sizes)) == 1})
     result = []
-    for own in pictures:
-        exact = (names.get(name) for name in (*own, *(_SUFFIX.sub("", name) for name in own)))
-        tails = (stems.get(_stem(name)) for name in own)
+    for spellings in pictures:
+        exact = (names.get(name) for name in (*spellings, *(_SUFFIX.sub("", name) for name in spellings)))
+        tails = (stems.get(_stem(name)) for name in spellings)
         result.append(next((size for size in (*exact, *tails) if size is not None), None))
     return result
 

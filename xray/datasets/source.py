@@ -7,7 +7,7 @@ size (boxes beyond its edge) waits until the file has been decoded. Both keep th
 import dataclasses
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from xray.errors import InputError
 from xray.radiographs.file_warnings import FileWarning
+from xray.radiographs.names import LINK_OUT, leads_out
 from xray.structures.boxes import BoxTable, weighted_boxes_fusion
 
 READER_IOU = 0.4
@@ -127,6 +128,29 @@ def data_root(data_path: Path | str, advice: str) -> Path:
     return root
 
 
+def listed(
+    folder: Path, root: Path, dropped: list[Dropped], is_wanted: Callable[[Path], bool], beside: Path | None = None
+) -> list[Path]:
+    """The wanted files or folders that stand in a folder itself, sorted by name; hidden ones are not.
+
+    Links that lead out of `root`, and of the folder `beside` if there is one, are left out, and entered in `dropped`.
+    """
+    inside = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not is_wanted(path):
+            continue
+        if leads_out(path, root) and (beside is None or leads_out(path, beside)):
+            dropped.append(Dropped(relative_name(path, root), LINK_OUT))
+        else:
+            inside.append(path)
+    return inside
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """A file by its path below the source's directory; one outside of it by its folder and its name."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
+
+
 def snap(boxes: np.ndarray, grid: float = GRID) -> np.ndarray:
     """Coordinates rounded to 1/`grid` pixel: to x, y, width, height and back they then stay the same to the bit."""
     return np.round(np.asarray(boxes, dtype=np.float64) * grid) / grid
@@ -142,8 +166,8 @@ def clip_boxes(boxes: np.ndarray, widths: np.ndarray | int, heights: np.ndarray 
 
 def has_area(boxes: np.ndarray) -> np.ndarray:
     """(N, 4) xyxy → (N,) bool, whether both sides are longer than zero."""
-    found: np.ndarray = np.all((boxes[..., 2:] - boxes[..., :2]) > 0, axis=-1)
-    return found
+    is_large: np.ndarray = np.all((boxes[..., 2:] - boxes[..., :2]) > 0, axis=-1)
+    return is_large
 
 
 def natural(name: str) -> tuple[Any, ...]:

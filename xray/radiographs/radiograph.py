@@ -292,7 +292,7 @@ def find_radiographs(
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: give the folder that holds the radiographs")
     root = folder if root is None else Path(root)
-    found, others = [], []
+    radiographs, others = [], []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -305,14 +305,14 @@ def find_radiographs(
             if leads_out(path, root):
                 others.append(FileWarning(LINK, _below(path, root)))
             elif content == Content.RADIOGRAPH:
-                found.append(path)
+                radiographs.append(path)
             else:
                 others.append(FileWarning(WHY[content], _below(path, root)))
     if passed_over is not None:
         passed_over += sorted(others)
-    if not found:
+    if not radiographs:
         raise InputError(f"no radiograph in {folder}{_said(others)}: it needs DICOM, PNG or JPEG files")
-    return sorted(found, key=lambda path: (path.name, path))
+    return sorted(radiographs, key=lambda path: (path.name, path))
 
 
 def _below(path: Path, root: Path) -> str:

@@ -122,20 +122,20 @@ def _drawn_colours(pixels: np.ndarray) -> StoredValues | None:
         return None
     modes = _modes(even, _MODE * is_even.size)
     nearest = _nearest_mode(even, modes)
-    own = np.array([np.median(even[nearest == number], axis=0) for number in np.unique(nearest).tolist()])
+    drawn = np.array([np.median(even[nearest == number], axis=0) for number in np.unique(nearest).tolist()])
     # A photograph has shades of all kinds, and so has a radiograph with something drawn on it.
-    is_own = np.abs(even - own[_nearest_mode(even, own)]).max(axis=1) <= _GREY
-    if not 2 <= len(own) <= _MOST_DRAWN or is_own.mean() < 0.95:
+    is_drawn = np.abs(even - drawn[_nearest_mode(even, drawn)]).max(axis=1) <= _GREY
+    if not 2 <= len(drawn) <= _MOST_DRAWN or is_drawn.mean() < 0.95:
         return None
     # Of each of 32 x 32 x 32 cubes of colours the nearest, so that a pixel is but looked up.
     cubes = np.stack(np.unravel_index(np.arange(32**3), (32, 32, 32)), axis=1) * 8 + 4
-    table = _nearest_mode(cubes, own)
+    table = _nearest_mode(cubes, drawn)
     places = np.empty(pixels.shape[:2], dtype=np.uint8)
     rows = max(1, STRIP // pixels.shape[1])
     for start in range(0, len(pixels), rows):
         red, green, blue = (part.astype(np.uint16) for part in cv2.split(pixels[start : start + rows] >> 3))
         places[start : start + rows] = table[(red << 10) | (green << 5) | blue]
-    colours = np.where(own <= _GREY, 0, np.where(own >= 255 - _GREY, 255, own)).round()
+    colours = np.where(drawn <= _GREY, 0, np.where(drawn >= 255 - _GREY, 255, drawn)).round()
     names = [_hex(colour) for colour in colours]
     keys = [frozenset((name.lower(),)) for name in names]
     return StoredValues(places, colours, np.full(len(colours), 255.0), names, keys)
@@ -186,14 +186,14 @@ def _of_greys(
     values = np.flatnonzero(tally(pixels, 256 if pixels.dtype == np.uint8 else 65536))
     places = np.zeros(int(values[-1]) + 1, dtype=np.uint8 if len(values) <= 256 else np.uint16)
     places[values] = np.arange(len(values))
-    own = (values // scale).tolist()
-    is_seen = np.array([type(clear) is not int or value != clear for value in own])
+    in_file = (values // scale).tolist()
+    is_seen = np.array([type(clear) is not int or value != clear for value in in_file])
     is_seen |= not is_seen.any()
     colours = np.minimum(255.0, values[:, None] * (255 / white)) * is_seen[:, None]
-    keys = [{str(stored), str(value)} for stored, value in zip(own, values.tolist(), strict=True)]
+    keys = [{str(stored), str(value)} for stored, value in zip(in_file, values.tolist(), strict=True)]
     if white == 255:
         keys = [key | {f"#{value:02x}{value:02x}{value:02x}"} for key, value in zip(keys, values.tolist(), strict=True)]
-    names = [str(value) for value in own]
+    names = [str(value) for value in in_file]
     alphas = np.where(is_seen, 255.0, 0.0)
     return StoredValues(
         look_up(pixels, places), colours, alphas, names, [frozenset(key) for key in keys], None, is_lossy
@@ -204,8 +204,8 @@ def _of_palette(picture: PIL.Image.Image) -> StoredValues:
     pixels = np.asarray(picture)
     indices = np.flatnonzero(tally(pixels, 256))
     table, opaque = np.zeros((256, 3)), np.full(256, 255.0)
-    own = np.array(picture.getpalette("RGB") or [], dtype=np.float64)[: 3 * 256].reshape(-1, 3)
-    table[: len(own)] = own
+    palette = np.array(picture.getpalette("RGB") or [], dtype=np.float64)[: 3 * 256].reshape(-1, 3)
+    table[: len(palette)] = palette
     clear = picture.info.get("transparency")
     if isinstance(clear, bytes):
         opaque[: len(clear)] = list(clear[:256])

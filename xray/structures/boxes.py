@@ -151,8 +151,8 @@ def weighted_boxes_fusion(
     weight_of = np.asarray(weights, dtype=np.float64).reshape(-1)
     _check_fusion(table, models, weight_of, score)
     has_area = ((table.boxes[:, 2:] - table.boxes[:, :2]) > 0).all(axis=1)
-    kept = np.flatnonzero((table.scores >= skip_threshold) & has_area)
-    by_image = kept[np.argsort(table.images[kept], kind="stable")]
+    usable = np.flatnonzero((table.scores >= skip_threshold) & has_area)
+    by_image = usable[np.argsort(table.images[usable], kind="stable")]
 
     def fuse_images(rows: np.ndarray) -> tuple[BoxTable, np.ndarray, np.ndarray, np.ndarray]:
         return _fuse_rows(table, rows, models[rows], weight_of, iou_threshold, FUSED_SCORES.index(score))

@@ -152,10 +152,10 @@ def _numbers(words: list[str]) -> np.ndarray:
     try:
         return np.array([int(word) for word in words], dtype=np.int64)
     except ValueError:
-        found = [whole_number(word) for word in words]
-        if None in found:
+        numbers = [whole_number(word) for word in words]
+        if None in numbers:
             raise ValueError("a number is missing") from None
-        return np.array(found, dtype=np.int64)
+        return np.array(numbers, dtype=np.int64)
 
 
 def _is_number(word: str) -> bool:

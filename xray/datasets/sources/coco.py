@@ -52,35 +52,36 @@ def read_coco(
     categories, normal = without_no_finding(read_categories(own_categories, file), rows)
     dropped: list[Dropped] = []
     images = Images(root, entries, file.name, dropped, beside)
-    found = read_annotations(rows, images, categories, file, dropped, normal, crowds, unplaced)
+    parsed = read_annotations(rows, images, categories, file, dropped, normal, crowds, unplaced)
 
     # What is known of these is not whole.
-    has_box = np.bincount(found.boxes.images, minlength=len(images.images)) > 0
-    for number in sorted(found.lost):
+    has_box = np.bincount(parsed.boxes.images, minlength=len(images.images)) > 0
+    for number in sorted(parsed.lost):
         reason = reasons.LOST_ANNOTATION if has_box[number] else reasons.NO_BOX_LEFT
         dropped.append(Dropped(images.images[number].file_name, reason))
     # The order of a file's entries says nothing: the same entries in any order are the same dataset.
-    order = sorted(set(range(len(images.images))) - found.lost, key=lambda number: images.rank(number))
+    order = sorted(set(range(len(images.images))) - parsed.lost, key=lambda number: images.rank(number))
     new_number = np.full(len(images.images), -1, dtype=np.int64)
     new_number[order] = np.arange(len(order))
-    numbers, labels, corners = new_number[found.boxes.images].tolist(), found.boxes.labels, found.boxes.boxes.tolist()
+    numbers, labels = new_number[parsed.boxes.images].tolist(), parsed.boxes.labels.tolist()
+    corners = parsed.boxes.boxes.tolist()
     rows_kept = sorted(
         (row for row, number in enumerate(numbers) if number >= 0),
-        key=lambda row: (numbers[row], labels[row], corners[row], found.readers[row], str(found.masks.get(row))),
+        key=lambda row: (numbers[row], labels[row], corners[row], parsed.readers[row], str(parsed.masks.get(row))),
     )
-    boxes = found.boxes.select(np.array(rows_kept, dtype=np.int64))
+    boxes, masks = parsed.boxes.of_rows(np.array(rows_kept, dtype=np.int64), parsed.masks)
     return Source(
         kind="coco",
         layout=posixpath.basename(file.name),
         images=[images.images[number] for number in order],
         boxes=BoxTable(new_number[boxes.images], boxes.labels, boxes.boxes, boxes.scores),
-        readers=[found.readers[row] for row in rows_kept],
-        places=[found.places[row] for row in rows_kept],
+        readers=[parsed.readers[row] for row in rows_kept],
+        places=[parsed.places[row] for row in rows_kept],
         categories=categories,
         fingerprint=hashlib.sha256(content + f"{crowds} {unplaced}".encode()).hexdigest(),
-        masks={new: found.masks[old] for new, old in enumerate(rows_kept) if old in found.masks},
+        masks=masks,
         dropped=dropped,
-        warnings=images.warnings + found.warnings,
+        warnings=images.warnings + parsed.warnings,
     )
 
 
@@ -92,11 +93,11 @@ def _find_annotations(root: Path, chosen: str | None) -> Path:
     if (root / "annotations.json").is_file():
         return check_inside(root / "annotations.json", root)
     for pattern in ("instances*.json", "*.json", "annotations/instances*.json", "annotations/*.json"):
-        found = sorted(file for file in root.glob(pattern) if file.is_file())
-        if len(found) == 1:
-            return check_inside(found[0], root)
-        if found:
-            names = ", ".join(file.relative_to(root).as_posix() for file in found[:5])
+        candidates = sorted(file for file in root.glob(pattern) if file.is_file())
+        if len(candidates) == 1:
+            return check_inside(candidates[0], root)
+        if candidates:
+            names = ", ".join(file.relative_to(root).as_posix() for file in candidates[:5])
             raise InputError(f"{root} holds several JSON files ({names}): choose one with --annotations")
     raise InputError(f"{root} holds no COCO file (*.json): put it there, or name it with --annotations")
 

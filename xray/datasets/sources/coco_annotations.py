@@ -79,10 +79,10 @@ def read_annotations(
     """
     number_of_category = {category["source_category_id"]: category["id"] for category in categories}
     takes_crowds = crowds == "keep" or (crowds == "auto" and not _has_true_crowds(rows, categories))
-    found = Annotations(BoxTable.empty(), [], [], {}, set(), [])
+    result = Annotations(BoxTable.empty(), [], [], {}, set(), [])
     numbers: list[int] = []
     labels, boxes = [], []
-    seen: dict[tuple[Any, ...], list[int]] = {}
+    repeats: dict[tuple[Any, ...], list[int]] = {}
     strays: list[Dropped] = []
     with_annotation: set[int] = set()
     for position, row in enumerate(rows):
@@ -99,29 +99,29 @@ def read_annotations(
             continue
         size = (images.images[image].width, images.images[image].height)
         try:
-            label, box, mask, said = _read(row, number_of_category, takes_crowds, size)
+            label, box, mask, remarks = _read(row, number_of_category, takes_crowds, size)
         except _FaultError as fault:
             dropped.append(Dropped(place, fault.reason, detail=fault.detail))
-            found.lost.add(image)
+            result.lost.add(image)
             continue
         names = names_in(row.get("readers"))
-        same = seen.setdefault((image, label, *box, names), [])
-        if (twin := _twin(same, mask, found.masks)) is not None:
+        same = repeats.setdefault((image, label, *box, names), [])
+        if (twin := _twin(same, mask, result.masks)) is not None:
             if mask is not None:
-                found.masks[twin] = mask
+                result.masks[twin] = mask
             dropped.append(Dropped(place, reasons.DUPLICATE))
             continue
         same.append(len(numbers))
-        found.warnings += [FileWarning(kind, place) for kind in said if kind != UNUSABLE_MASK]
-        if UNUSABLE_MASK in said:
-            dropped.append(Dropped(place, UNUSABLE_MASK, "mask left out, box kept", said[UNUSABLE_MASK]))
+        result.warnings += [FileWarning(kind, place) for kind in remarks if kind != UNUSABLE_MASK]
+        if UNUSABLE_MASK in remarks:
+            dropped.append(Dropped(place, UNUSABLE_MASK, "mask left out, box kept", remarks[UNUSABLE_MASK]))
         if mask is not None:
-            found.masks[len(numbers)] = mask
+            result.masks[len(numbers)] = mask
         numbers.append(image)
         labels.append(label)
         boxes.append(box)
-        found.readers.append(names)
-        found.places.append(place)
+        result.readers.append(names)
+        result.places.append(place)
     n_empty = len(images.images) - len(with_annotation)
     nowhere = next((stray for stray in strays if stray.reason == MALFORMED), None)
     if nowhere is not None and unplaced == "refuse":
@@ -136,9 +136,9 @@ def read_annotations(
             "image ids, or add --unplaced ignore if those images are only not here"
         )
     dropped += strays
-    found.boxes = BoxTable.of(numbers, labels, boxes)
-    _refuse_shares(found.boxes.boxes, file)
-    return found
+    result.boxes = BoxTable.of(numbers, labels, boxes)
+    _refuse_shares(result.boxes.boxes, file)
+    return result
 
 
 def without_no_finding(
@@ -226,24 +226,24 @@ def _read(
         is_crowd = bool(flag_of(row.get("iscrowd")))
     except ValueError as error:
         raise _FaultError(MALFORMED, f"iscrowd: {error}") from None
-    said: dict[str, str] = {}
+    remarks: dict[str, str] = {}
     mask, mask_fault = None, None
     try:
         mask, n_slivers = plain_segmentation(row.get("segmentation"))
         if n_slivers:
-            said[SLIVER] = ""
+            remarks[SLIVER] = ""
     except MaskError as error:
         mask_fault = error
     if is_crowd and not (takes_crowds and isinstance(mask, dict)):
         raise _FaultError(CROWD)
     if is_crowd:
-        said[CROWD_TAKEN] = ""
+        remarks[CROWD_TAKEN] = ""
     box, fault = _box(row.get("bbox"))
     width, height = size
     if mask is not None and box is not None and width and height:
         other = turned(mask, box, width, height)
         if other is not None:
-            mask, said[TRANSPOSED] = other, ""
+            mask, remarks[TRANSPOSED] = other, ""
     if box is None and mask is not None:
         # Tools leave the box out, or write zeros, where there is a mask.
         try:
@@ -258,8 +258,8 @@ def _read(
             raise _FaultError(mask_fault.reason, str(mask_fault))
         raise fault or _FaultError(reasons.NOT_A_NUMBER)
     if mask_fault is not None:
-        said[UNUSABLE_MASK] = str(mask_fault)
-    return label, tuple(box.tolist()), mask, said
+        remarks[UNUSABLE_MASK] = str(mask_fault)
+    return label, tuple(box.tolist()), mask, remarks
 
 
 def _box(value: Any) -> tuple[np.ndarray | None, _FaultError | None]:

@@ -29,18 +29,18 @@ def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
 
     Raises InputError for one without id or name, and for two of one id or of one name, be it in other letters' case.
     """
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     by_name: dict[str, int] = {}
     for entry in entries:
         try:
             number, name = whole_number(entry["id"]), text_of(entry["name"])
         except (TypeError, KeyError, ValueError) as error:
-            said = f" ({error})" if type(error) is ValueError else ""
-            raise InputError(f"{file} has a category without id or name{said}: each needs both") from None
+            detail = f" ({error})" if type(error) is ValueError else ""
+            raise InputError(f"{file} has a category without id or name{detail}: each needs both") from None
         if number is None or name is None:
             raise InputError(f"{file} has a category without id or name: each needs both")
-        if number in found:
-            raise InputError(f"{file} has two categories with the id {number}, {found[number]!r} and {name!r}: it "
+        if number in names:
+            raise InputError(f"{file} has two categories with the id {number}, {names[number]!r} and {name!r}: it "
                              "needs distinct ids, one for each")  # fmt: skip
         key = " ".join(name.casefold().split())
         if key in by_name:
@@ -49,12 +49,12 @@ def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
                 "tell apart: rename one, or give its annotations the other's id and remove it"
             )
         # As it is spelt: whoever looks a category up by its name knows it so.
-        found[number], by_name[key] = entry["name"] if isinstance(entry["name"], str) else name, number
-    if not found:
+        names[number], by_name[key] = entry["name"] if isinstance(entry["name"], str) else name, number
+    if not names:
         raise InputError(f"{file} has 0 categories: it needs at least one")
     return [
-        {"id": number, "name": found[source_id], "source_category_id": source_id}
-        for number, source_id in enumerate(sorted(found), start=1)
+        {"id": number, "name": names[source_id], "source_category_id": source_id}
+        for number, source_id in enumerate(sorted(names), start=1)
     ]
 
 
@@ -132,15 +132,15 @@ class Images:
 
     def _patients(self, entries: list[dict[str, Any]]) -> dict[int, str | bool | None]:
         """Of each entry, by its identity as an object, the patient; False where that cannot be read."""
-        said, found = [], {}
+        readable, patients = [], {}
         for entry in entries:
             try:
                 identity(patient_in(entry))
-                said.append(entry)
+                readable.append(entry)
             except ValueError:
-                found[id(entry)] = False
-        names = one_spelling(patient_in(entry) for entry in said)
-        return found | {id(entry): name for entry, name in zip(said, names, strict=True)}
+                patients[id(entry)] = False
+        names = one_spelling(patient_in(entry) for entry in readable)
+        return patients | {id(entry): name for entry, name in zip(readable, names, strict=True)}
 
     def _image(
         self,
@@ -199,19 +199,19 @@ def _rank(own_id: int | str) -> tuple[bool, int | str]:
 def _folders_of(table: str, beside: str) -> list[str]:
     """Where the files of a COCO file may be, each ending in a slash; "" is the root itself."""
     kind = table.removesuffix(".json").removeprefix("instances_")
-    own = "" if beside == "." else f"{beside}/"
-    return list(dict.fromkeys(["", own, "images/", f"images/{kind}/", f"{own}images/"]))
+    folder = "" if beside == "." else f"{beside}/"
+    return list(dict.fromkeys(["", folder, "images/", f"images/{kind}/", f"{folder}images/"]))
 
 
 def names_in(value: Any) -> tuple[str, ...]:
     """A list of readers' names as text, whatever else it holds left aside."""
-    found = []
+    names = []
     for name in value if isinstance(value, list) else ():
         try:
-            found.append(text_of(name))
+            names.append(text_of(name))
         except ValueError:
             continue
-    return tuple(name for name in found if name is not None)
+    return tuple(name for name in names if name is not None)
 
 
 def _id_and_name(entry: Any) -> tuple[int | str | None, str | None]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from xray.datasets.naming import source_ids
-from xray.datasets.source import COPY, Dropped, Source, SourceImage, data_root
+from xray.datasets.source import COPY, Dropped, Source, SourceImage, data_root, listed
 from xray.datasets.sources import convert
 from xray.datasets.sources.mask_files import in_threads
 from xray.datasets.sources.mask_folders import without_masks
@@ -25,7 +25,6 @@ from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError
 from xray.radiographs.file_kinds import Content, content_of
 from xray.radiographs.file_warnings import FileWarning
-from xray.radiographs.names import LINK_OUT, leads_out
 from xray.radiographs.radiograph import SUFFIXES, find_radiographs
 from xray.structures.boxes import BoxTable
 
@@ -149,7 +148,7 @@ def _list_files(
 ) -> tuple[list[_File], dict[str, str], list[FileWarning]]:
     """The radiographs below the class folders, the classes, name in lower case → name as first met, and what was
     passed over: masks, and what is no radiograph that can be read."""
-    found: list[tuple[str, Path, list[Path]]] = []
+    by_folder: list[tuple[str, Path, list[Path]]] = []
     passed_over: list[FileWarning] = []
     for split, part in parts:
         dropped += [Dropped(path.relative_to(root).as_posix(), NO_CLASS) for path in _strays(part)]
@@ -157,31 +156,23 @@ def _list_files(
             inside = sorted(_radiographs(folder, root, passed_over))
             if not inside:
                 dropped.append(Dropped(folder.relative_to(root).as_posix(), EMPTY_FOLDER))
-            found.append((split, folder, inside))
-    kept, warnings = without_masks([path for _, _, inside in found for path in inside], root)
-    is_radiograph = set(kept)
+            by_folder.append((split, folder, inside))
+    remaining, warnings = without_masks([path for _, _, inside in by_folder for path in inside], root)
+    is_radiograph = set(remaining)
     files: list[_File] = []
     names: dict[str, str] = {}
-    for split, folder, inside in found:
+    for split, folder, inside in by_folder:
         label = folder.name.casefold()
-        own = [_File(path, path.relative_to(root).as_posix(), split, label) for path in inside if path in is_radiograph]
-        if own:
+        radiographs = [path for path in inside if path in is_radiograph]
+        if radiographs:
             names.setdefault(label, folder.name)
-        files += own
+        files += [_File(path, path.relative_to(root).as_posix(), split, label) for path in radiographs]
     return files, names, [*passed_over, *warnings]
 
 
 def _folders(folder: Path, root: Path, dropped: list[Dropped]) -> list[Path]:
-    """Folders inside, sorted; not the hidden ones, what macOS adds to archives, or links that lead out of the root."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name == "__MACOSX" or not path.is_dir():
-            continue
-        if leads_out(path, root):
-            dropped.append(Dropped(path.relative_to(root).as_posix(), LINK_OUT))
-        else:
-            found.append(path)
-    return found
+    """Folders inside, sorted, without what macOS adds to archives."""
+    return listed(folder, root, dropped, lambda path: path.name != "__MACOSX" and path.is_dir())
 
 
 def _radiographs(folder: Path, root: Path, passed_over: list[FileWarning]) -> list[Path]:
@@ -210,21 +201,21 @@ def _check_classes(root: Path, files: Sequence[_File], names: dict[str, str]) ->
         )
     counts = Counter(file.label for file in files if file.split == "train")
     if len(counts) < 2:
-        found = ", ".join(f"{names[label]} ({n} radiograph{'s' * (n > 1)})" for label, n in counts.items()) or "none"
+        classes = ", ".join(f"{names[label]} ({n} radiograph{'s' * (n > 1)})" for label, n in counts.items()) or "none"
         raise InputError(
-            f"{root} holds a single class to train on, {found}: a classifier needs a folder of another class, such as "
-            "NORMAL, to tell it from"
+            f"{root} holds a single class to train on, {classes}: a classifier needs a folder of another class, such "
+            "as NORMAL, to tell it from"
         )
 
 
 def _normal_class(root: Path, names: dict[str, str], chosen: str | None) -> str | None:
     """Which class, in lower case, makes no label."""
     if chosen is None:
-        found = [label for label in names if _sounds_normal(label)]
-        if len(found) > 1:
-            listed = " and ".join(names[label] for label in found)
-            raise InputError(f"{root} holds {listed}: say with --normal which of them means that nothing was found")
-        return found[0] if found else None
+        candidates = [label for label in names if _sounds_normal(label)]
+        if len(candidates) > 1:
+            listing = " and ".join(names[label] for label in candidates)
+            raise InputError(f"{root} holds {listing}: say with --normal which of them means that nothing was found")
+        return candidates[0] if candidates else None
     if chosen and chosen.casefold() not in names:
         raise InputError(
             f"{root} has no class folder {chosen} for --normal: its classes are {', '.join(names.values())}"

@@ -16,7 +16,7 @@ from typing import Literal
 
 from xray.datasets import source as reasons
 from xray.datasets.naming import source_ids
-from xray.datasets.source import Dropped, SourceImage, data_root
+from xray.datasets.source import Dropped, SourceImage, data_root, listed, relative_name
 from xray.datasets.sources import convert
 from xray.datasets.sources.mask_account import (
     WITH_IMAGE,
@@ -31,7 +31,7 @@ from xray.datasets.sources.mask_reading import PictureRegions, Pictures, Region,
 from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError
 from xray.radiographs.file_kinds import Content, content_of
-from xray.radiographs.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
+from xray.radiographs.names import UnsafeNameError, check_inside, is_inside
 from xray.radiographs.radiograph import SUFFIXES, source_id
 from xray.radiographs.workers import Failed
 
@@ -115,8 +115,8 @@ def read_lungs(
         dataclasses.replace(pair, image=dataclasses.replace(pair.image, source_id=own_id))
         for pair, own_id in zip(pairs, own_ids, strict=True)
     ]
-    told = [[pair.image.file_name for pair in pairs], layout.categories, list(map(dataclasses.astuple, named))]
-    digest = hashlib.sha256(json.dumps(told).encode())
+    described = [[pair.image.file_name for pair in pairs], layout.categories, list(map(dataclasses.astuple, named))]
+    digest = hashlib.sha256(json.dumps(described).encode())
     if patients is not None:
         images_of, content = name_patients([pair.image for pair in pairs], Path(patients), gathered.dropped)
         digest.update(content)
@@ -128,11 +128,11 @@ def read_lungs(
     unclear = unclear_tones(mask for outcome in outcomes if not isinstance(outcome, Failed) for mask in outcome[1])
     used: list[tuple[str, PictureRegions]] = []
     for pair, outcome in zip(pairs, outcomes, strict=True):
-        found, dropped = _judge(root, pair, outcome, unclear)
+        regions, dropped = _judge(root, pair, outcome, unclear)
         gathered.dropped += dropped
-        if found is not None and not isinstance(outcome, Failed):
-            gathered.add(pair.image, found, pair.image.file_name)
-            used += [(_relative(path, root), mask) for (_, path), mask in zip(pair.masks, outcome[1], strict=True)]
+        if regions is not None and not isinstance(outcome, Failed):
+            gathered.add(pair.image, regions, pair.image.file_name)
+            used += [(relative_name(path, root), mask) for (_, path), mask in zip(pair.masks, outcome[1], strict=True)]
     gathered.warnings += account_of(used, named, offers=layout.kind != "montgomery")
     return gathered.source("lungs", layout.kind, layout.categories, digest.hexdigest())
 
@@ -181,16 +181,16 @@ def _pair(root: Path, layout: _Layout, split: str, dropped: list[Dropped]) -> li
     alike = _by_stem(images)
     pairs, used = [], set(images)
     for path in images:
-        file_name = _relative(path, root)
-        found, missing, fault = [], [], ""
+        file_name = relative_name(path, root)
+        chosen, missing, fault = [], [], ""
         for (_, category, what), by_stem in zip(layout.masks, masks, strict=True):
-            own, near = _masks_of(path, alike[source_id(path)], by_stem)
-            used.update(near)
-            if len(own) == 1:
-                found.append((category, own[0]))
-            elif near:
-                fault = SEVERAL_MASKS if own else SHARED_MASK
-                missing.append(", ".join(_relative(mask, root) for mask in near))
+            matching, similar = _masks_of(path, alike[source_id(path)], by_stem)
+            used.update(similar)
+            if len(matching) == 1:
+                chosen.append((category, matching[0]))
+            elif similar:
+                fault = SEVERAL_MASKS if matching else SHARED_MASK
+                missing.append(", ".join(relative_name(mask, root) for mask in similar))
             else:
                 missing.append(f"no {what}")
         if missing:
@@ -198,9 +198,9 @@ def _pair(root: Path, layout: _Layout, split: str, dropped: list[Dropped]) -> li
             dropped.append(Dropped(file_name, fault or reasons.IMAGE_WITHOUT_MASK, detail=detail))
         else:
             place = path.name if split == "train" else f"{split}/{path.name}"
-            pairs.append(_Pair(SourceImage(path, file_name, "", split=split), tuple(found), place))
+            pairs.append(_Pair(SourceImage(path, file_name, "", split=split), tuple(chosen), place))
     unused = {path for files in folders for path in files} - used
-    dropped += [Dropped(_relative(path, root), reasons.MASK_WITHOUT_IMAGE) for path in sorted(unused)]
+    dropped += [Dropped(relative_name(path, root), reasons.MASK_WITHOUT_IMAGE) for path in sorted(unused)]
     return pairs
 
 
@@ -212,7 +212,7 @@ def _masks_of(image: Path, alike: Sequence[Path], masks: dict[str, list[Path]]) 
     """
 
     def called(name: str) -> list[Path]:
-        return [mask for own in (name, name + _MASK) for mask in masks.get(own, ()) if mask not in alike]
+        return [mask for spelling in (name, name + _MASK) for mask in masks.get(spelling, ()) if mask not in alike]
 
     stem = source_id(image)
     whole = {other: called(other.name) for other in alike}
@@ -224,27 +224,17 @@ def _masks_of(image: Path, alike: Sequence[Path], masks: dict[str, list[Path]]) 
 
 
 def _by_stem(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = defaultdict(list)
+    by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
-        found[source_id(path)].append(path)
-    return dict(found)
+        by_stem[source_id(path)].append(path)
+    return dict(by_stem)
 
 
 def _list_pictures(folder: Path, root: Path, dropped: list[Dropped]) -> list[Path]:
     """The radiographs or masks that stand in a folder itself, sorted by name."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or content_of(path, SUFFIXES) != Content.RADIOGRAPH:
-            continue
-        if leads_out(path, root) and leads_out(path, folder):
-            dropped.append(Dropped(_relative(path, root), LINK_OUT))
-        elif path.is_file():
-            found.append(path)
-    return found
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
+    # A folder named by a flag may lie outside of the root.
+    paths = listed(folder, root, dropped, lambda path: content_of(path, SUFFIXES) == Content.RADIOGRAPH, beside=folder)
+    return [path for path in paths if path.is_file()]
 
 
 def _judge(
@@ -254,16 +244,16 @@ def _judge(
     if isinstance(outcome, Failed):
         return None, [Dropped(pair.image.file_name, reasons.UNREADABLE, detail=outcome.reason)]
     size, masks = outcome
-    found: list[Region] = []
+    regions: list[Region] = []
     specks = []
     for (_, path), mask in zip(pair.masks, masks, strict=True):
-        name = _relative(path, root)
+        name = relative_name(path, root)
         if fault := fault_of_mask(mask, size, unclear):
             return None, [Dropped(name, fault[0], WITH_IMAGE, fault[1])]
-        found += mask.regions
+        regions += mask.regions
         if mask.n_small:
             specks.append(Dropped(name, reasons.SPECK, detail=f"{mask.n_small} of fewer than {mask.smallest} pixels"))
-    if specks and not found:
+    if specks and not regions:
         # Something was marked, so the radiograph is not without findings: nothing is known about it.
         return None, [*specks, Dropped(pair.image.file_name, reasons.NO_BOX_LEFT)]
-    return found, specks
+    return regions, specks

@@ -1,6 +1,7 @@
 """What the pictures of all masks of a source say together: their background, and the values that were joined."""
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -39,7 +40,7 @@ def read_named_values(texts: Iterable[str]) -> tuple[NamedValue, ...]:
 
     Raises InputError for one that is no VALUE=NAME, and for a value that is named twice.
     """
-    found: dict[str, NamedValue] = {}
+    by_value: dict[str, NamedValue] = {}
     for text in texts:
         value, equals, name = (part.strip() for part in text.partition("="))
         value = value.lower()
@@ -53,10 +54,10 @@ def read_named_values(texts: Iterable[str]) -> tuple[NamedValue, ...]:
             value = ""
         if not (value and equals and name):
             raise InputError(f'--values {text} is no VALUE=NAME, such as 1="Right lung" or "#FA3253=Right lung"')
-        if value in found:
-            raise InputError(f"--values names {value} twice: {found[value].category} and {name}")
-        found[value] = NamedValue(value, name)
-    return tuple(found.values())
+        if value in by_value:
+            raise InputError(f"--values names {value} twice: {by_value[value].category} and {name}")
+        by_value[value] = NamedValue(value, name)
+    return tuple(by_value.values())
 
 
 def unclear_tones(masks: Iterable[PictureRegions]) -> frozenset[str]:
@@ -93,58 +94,33 @@ def account_of(
     offers: whether the command takes --values, which is then advised.
     Raises InputError where none of the named values is in any mask.
     """
-    values = _Tally()
-    by_kind = {kind: _Tally() for kind in (JOINED, NOT_NAMED, ON_WHITE, FULL, VOID)}
-    for file, mask in masks:
-        values.add(file, mask.values)
-        if not named and len(mask.values) > 1:
-            by_kind[JOINED].add(file, mask.values)
-        if named and mask.unnamed:
-            by_kind[NOT_NAMED].add(file, mask.unnamed)
-        if mask.tones == BLACK_ON_WHITE:
-            by_kind[ON_WHITE].add(file)
-        if mask.tones == WHITE:
-            by_kind[FULL].add(file)
-        if mask.has_void:
-            by_kind[VOID].add(file)
-    warnings = [
-        FileWarning(kind, tally.first, tally.detail(len(masks), offers and kind == JOINED))
-        for kind, tally in by_kind.items()
-        if tally.n_files
-    ]
-    seen = {value for _, mask in masks for value in mask.named}
-    missing = [value for value in named if value.value not in seen]
-    if named and len(missing) == len(named) and values.n_files:
+    several = [(file, mask.values) for file, mask in masks if not named and len(mask.values) > 1]
+    unnamed = [(file, mask.unnamed) for file, mask in masks if named and mask.unnamed]
+    on_white = [(file, ()) for file, mask in masks if mask.tones == BLACK_ON_WHITE]
+    full = [(file, ()) for file, mask in masks if mask.tones == WHITE]
+    void = [(file, ()) for file, mask in masks if mask.has_void]
+    warnings = []
+    for kind, files in ((JOINED, several), (NOT_NAMED, unnamed), (ON_WHITE, on_white), (FULL, full), (VOID, void)):
+        if files:
+            values = _distinct(of_file for _, of_file in files)
+            detail = f"{len(files)} of {len(masks)} masks" + (f", values {_listed(values)}" if values else "")
+            if offers and kind == JOINED:
+                example = " ".join(f"{_quoted(value)}=NAME" for value in values[:3])
+                detail += f"; --values {example} makes them categories of their own"
+            warnings.append(FileWarning(kind, files[0][0], detail))
+    present = {value for _, mask in masks for value in mask.named}
+    missing = [value for value in named if value.value not in present]
+    if named and masks and len(missing) == len(named):
+        drawn = _listed(_distinct(mask.values for _, mask in masks)) or "no value but their background"
         raise InputError(
-            f"--values names {_listed(value.value for value in named)}, and the masks hold {values.listed()}: "
+            f"--values names {_listed([value.value for value in named])}, and the masks hold {drawn}: "
             "name some of these"
         )
-    warnings += [FileWarning(NOT_FOUND, value.value, f"named {value.category}") for value in missing]
-    return warnings
+    return warnings + [FileWarning(NOT_FOUND, value.value, f"named {value.category}") for value in missing]
 
 
-@dataclasses.dataclass
-class _Tally:
-    """Of some kind: how many files, the first of them, and their values."""
-
-    n_files: int = 0
-    first: str = ""
-    values: dict[str, None] = dataclasses.field(default_factory=dict)
-
-    def add(self, file: str, values: Iterable[str] = ()) -> None:
-        self.n_files += 1
-        self.first = self.first or file
-        self.values.update(dict.fromkeys(values))
-
-    def listed(self) -> str:
-        return _listed(sorted(self.values, key=natural)) or "no value but their background"
-
-    def detail(self, n_masks: int, offers: bool) -> str:
-        text = f"{self.n_files} of {n_masks} masks" + (f", values {self.listed()}" if self.values else "")
-        if offers:
-            example = " ".join(f"{_quoted(value)}=NAME" for value in sorted(self.values, key=natural)[:3])
-            text += f"; --values {example} makes them categories of their own"
-        return text
+def _distinct(values: Iterable[Sequence[str]]) -> list[str]:
+    return sorted(dict.fromkeys(itertools.chain.from_iterable(values)), key=natural)
 
 
 def _quoted(value: str) -> str:
@@ -153,7 +129,6 @@ def _quoted(value: str) -> str:
     return f"'{value}'" if value.startswith("#") else value
 
 
-def _listed(texts: Iterable[str]) -> str:
-    shown = list(texts)
-    more = f" and {len(shown) - _MOST_SHOWN} more" if len(shown) > _MOST_SHOWN else ""
-    return ", ".join(shown[:_MOST_SHOWN]) + more
+def _listed(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _MOST_SHOWN} more" if len(texts) > _MOST_SHOWN else ""
+    return ", ".join(texts[:_MOST_SHOWN]) + more

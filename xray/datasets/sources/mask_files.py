@@ -26,28 +26,28 @@ class MaskedImages:
     images: list[SourceImage] = dataclasses.field(default_factory=list)
     dropped: list[Dropped] = dataclasses.field(default_factory=list)
     warnings: list[FileWarning] = dataclasses.field(default_factory=list)
-    _found: list[tuple[int, Region, str]] = dataclasses.field(default_factory=list)
+    _regions: list[tuple[int, Region, str]] = dataclasses.field(default_factory=list)
 
-    def add(self, image: SourceImage, found: Iterable[Region], place: str) -> None:
+    def add(self, image: SourceImage, regions: Iterable[Region], place: str) -> None:
         """Takes an image; `place` is where its masks were read."""
-        self._found += [(len(self.images), region, place) for region in found]
+        self._regions += [(len(self.images), region, place) for region in regions]
         self.images.append(image)
 
     def source(self, kind: str, layout: str, categories: Sequence[str], fingerprint: str) -> Source:
         """All of them; the categories become 1 … K."""
-        boxes = [region.box for _, region, _ in self._found]
+        boxes = [region.box for _, region, _ in self._regions]
         return Source(
             kind=kind,
             layout=layout,
             images=self.images,
             boxes=BoxTable.of(
-                [image for image, _, _ in self._found], [region.category for _, region, _ in self._found], boxes
+                [image for image, _, _ in self._regions], [region.category for _, region, _ in self._regions], boxes
             ),
             readers=[()] * len(boxes),
-            places=[place for _, _, place in self._found],
+            places=[place for _, _, place in self._regions],
             categories=[{"id": number, "name": name} for number, name in enumerate(categories, start=1)],
             fingerprint=fingerprint,
-            masks={row: region.rle for row, (_, region, _) in enumerate(self._found)},
+            masks={row: region.rle for row, (_, region, _) in enumerate(self._regions)},
             dropped=self.dropped,
             warnings=self.warnings,
         )

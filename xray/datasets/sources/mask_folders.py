@@ -68,17 +68,17 @@ def without_masks(paths: Sequence[Path], root: Path) -> tuple[list[Path], list[F
     root = Path(root)
     named = [*_named_folders(paths, root), *_named_files(paths)]
     twins = [*_twins(paths, root), *_repeated(paths)]
-    looks = _Looks()
-    looks.read([*named, *twins])
+    sampled = _Sampled()
+    sampled.read([*named, *twins])
     # Folders of one name may hold masks here and radiographs there.
-    parted = [part for group in named if looks.are_mixed(group) for part in _by_place(group)]
-    looks.read(parted)
+    parted = [part for group in named if sampled.are_mixed(group) for part in _by_place(group)]
+    sampled.read(parted)
     groups = [*named, *twins, *parted]
-    masks = {path for group in groups if looks.are_masks(group) for path in group.pictures}
+    masks = {path for group in groups if sampled.are_masks(group) for path in group.pictures}
     left_out = [path for path in paths if path in masks]
     like_masks = {path for group in named for path in group.pictures}
-    kept = [path for path in paths if path in like_masks and path not in masks]
-    warnings = [*_by_folder(left_out, root, LEFT_OUT), *_by_folder(kept, root, KEPT)]
+    like_masks_only = [path for path in paths if path in like_masks and path not in masks]
+    warnings = [*_by_folder(left_out, root, LEFT_OUT), *_by_folder(like_masks_only, root, KEPT)]
     return [path for path in paths if path not in masks], warnings
 
 
@@ -87,8 +87,8 @@ def _by_folder(paths: Iterable[Path], root: Path, kind: str) -> list[FileWarning
     for path in paths:
         folders[path.parent.relative_to(root).as_posix()].append(path)
     return [
-        FileWarning(kind, f"{folder}/" if folder != "." else "the data path itself", _counted(own))
-        for folder, own in folders.items()
+        FileWarning(kind, f"{folder}/" if folder != "." else "the data path itself", _counted(pictures))
+        for folder, pictures in folders.items()
     ]
 
 
@@ -143,9 +143,9 @@ def _twins(paths: Sequence[Path], root: Path) -> list[_Group]:
         places[source_id(path)].add(place)
         files[place][source_id(path)] = path
     shared: Counter[tuple[tuple[Path, str], tuple[Path, str]]] = Counter()
-    for own in places.values():
-        if 1 < len(own) <= _MOST_FOLDERS:
-            shared.update((one, other) for one in own for other in own if one != other)
+    for same_stem in places.values():
+        if 1 < len(same_stem) <= _MOST_FOLDERS:
+            shared.update((one, other) for one in same_stem for other in same_stem if one != other)
     groups: dict[tuple[Any, ...], _Group] = defaultdict(lambda: _Group(is_named=False))
     for (one, other), n in shared.items():
         if one[1] in _PICTURES and n >= 0.9 * len(files[one]):
@@ -163,9 +163,9 @@ def _repeated(paths: Sequence[Path]) -> list[_Group]:
     for path in paths:
         inside[path.parent].append(path)
     alike: dict[tuple[str, ...], list[list[Path]]] = defaultdict(list)
-    for own in inside.values():
-        if 1 < len(own) <= _MOST_NAMES:
-            alike[tuple(sorted(path.name.casefold() for path in own))].append(own)
+    for pictures in inside.values():
+        if 1 < len(pictures) <= _MOST_NAMES:
+            alike[tuple(sorted(path.name.casefold() for path in pictures))].append(pictures)
     groups = []
     for all_names, folders in alike.items():
         of_name = {
@@ -195,41 +195,41 @@ def _by_place(group: _Group) -> list[_Group]:
     return list(places.values())
 
 
-class _Looks:
-    """What the pictures of groups look like, each read once."""
+class _Sampled:
+    """Which pictures of the groups are masks, as far as a sample of them was read, each once."""
 
     def __init__(self) -> None:
-        self._found: dict[Path, bool | None] = {}
+        self._is_mask: dict[Path, bool | None] = {}
         self._n_left = MOST_READ
 
     def read(self, groups: Iterable[_Group]) -> None:
-        """Looks at a sample of each."""
+        """Reads a sample of each."""
         sampled = dict.fromkeys(path for group in groups for path in (*_sample(group.pictures), *_sample(group.others)))
         # DICOM files are radiographs here, whatever they show.
-        self._found.update((path, False) for path in sampled if not _is_picture(path))
-        wanted = [path for path in sampled if path not in self._found][: self._n_left]
+        self._is_mask.update((path, False) for path in sampled if not _is_picture(path))
+        wanted = [path for path in sampled if path not in self._is_mask][: self._n_left]
         self._n_left -= len(wanted)
         if not wanted:
             return
         with contextlib.closing(in_workers(looks_like_mask, wanted, 1, _file_name)) as outcomes:
             for path, outcome in zip(wanted, outcomes, strict=True):
-                self._found[path] = None if isinstance(outcome, Failed) else outcome
+                self._is_mask[path] = None if isinstance(outcome, Failed) else outcome
 
     def are_masks(self, group: _Group) -> bool:
         """Whether all pictures of a group are, and what they only share names with is not."""
-        looks = self._of(group.pictures)
+        are_masks = self._of(group.pictures)
         if group.is_named:
-            return bool(looks) and all(looks)
+            return bool(are_masks) and all(are_masks)
         others = self._of(group.others)
-        return bool(looks and others) and all(looks) and not any(others)
+        return bool(are_masks and others) and all(are_masks) and not any(others)
 
     def are_mixed(self, group: _Group) -> bool:
         return len(set(self._of(group.pictures))) > 1
 
     def _of(self, paths: Sequence[Path]) -> list[bool]:
         """Of those in the sample that could be read."""
-        found = [self._found.get(path) for path in _sample(paths)]
-        return [look for look in found if look is not None]
+        answers = [self._is_mask.get(path) for path in _sample(paths)]
+        return [is_mask for is_mask in answers if is_mask is not None]
 
 
 def _sample(paths: Sequence[Path]) -> list[Path]:

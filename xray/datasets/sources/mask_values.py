@@ -66,8 +66,8 @@ def read_values(path: Path | str) -> MaskValues:
         tones = (
             {0: BLACK, 255: WHITE}.get(int(stored.levels[0]), "") if (stored.colours == stored.levels[0]).all() else ""
         )
-        own = (tuple(stored.names), tuple(stored.keys)) if is_mask else ((), ())
-        return MaskValues(np.full(shape, int(is_mask), dtype=np.uint8), *own, tones)
+        drawn_values = (tuple(stored.names), tuple(stored.keys)) if is_mask else ((), ())
+        return MaskValues(np.full(shape, int(is_mask), dtype=np.uint8), *drawn_values, tones)
     edges = [stored.places[[0, -1]].ravel(), stored.places[:, [0, -1]].ravel()]
     border = np.bincount(np.concatenate(edges), minlength=n) / (2 * sum(shape))
     is_chosen = np.ones(2, dtype=bool) if n == 2 and not stored.is_lossy else _chosen(stored)
@@ -198,8 +198,8 @@ def _peaks(stored: StoredValues) -> np.ndarray | None:
         flanks = float(histogram[around].sum() - histogram[window].sum())
         mass = _take_window(remaining, centre)
         if mass >= max(1.0, least, 4 * flanks) and flat[window].sum() >= 0.1 * mass:
-            own = np.flatnonzero(np.abs(levels - centre) <= 8)
-            is_chosen[own[np.argmax(counts[own])]] = True
+            in_window = np.flatnonzero(np.abs(levels - centre) <= 8)
+            is_chosen[in_window[np.argmax(counts[in_window])]] = True
     return is_chosen if is_chosen.sum() > 1 else None
 
 

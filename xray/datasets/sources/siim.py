@@ -231,10 +231,10 @@ def _grouped(
     """
     groups: dict[str, tuple[str, list[str]]] = {}
     columns = (table.rows[name].tolist() for name in (*_COLUMNS[kind], "line"))
-    for said, text, line in zip(*columns, strict=True):
+    for image_name, text, line in zip(*columns, strict=True):
         place = f"{table.name} line {line}"
         value = _value(kind, text)
-        if not said or (is_missing(said) and resolved.ids[said] not in resolved.names):
+        if not image_name or (is_missing(image_name) and resolved.ids[image_name] not in resolved.names):
             if kind == "runs" and not rle.is_empty(value):
                 raise InputError(
                     f"{root / table.name} line {line} has a mask and no ImageId: write whose it is, or take the row out"
@@ -242,7 +242,7 @@ def _grouped(
             if text:
                 dropped.append(Dropped(place, NO_ID))
             continue
-        values = groups.setdefault(resolved.ids[said], (place, []))[1]
+        values = groups.setdefault(resolved.ids[image_name], (place, []))[1]
         if value in values:
             dropped.append(Dropped(place, reasons.DUPLICATE))
         else:
@@ -341,28 +341,28 @@ def _list_radiographs(
             continue
         if entry.is_dir():
             try:
-                found = find_radiographs(entry, root, warnings)
+                radiographs = find_radiographs(entry, root, warnings)
             except InputError:
                 continue
         else:
-            found = [entry] if content_of(entry, SUFFIXES) == Content.RADIOGRAPH else []
+            radiographs = [entry] if content_of(entry, SUFFIXES) == Content.RADIOGRAPH else []
         # Stage 2 made a training set of both folders of stage 1, and kept its own radiographs to itself.
         is_test = "test" in entry.name.lower() or entry.name == "stage_2_images"
-        names = [path.relative_to(root).as_posix() for path in found]
-        files |= zip(names, found, strict=True)
+        names = [path.relative_to(root).as_posix() for path in radiographs]
+        files |= zip(names, radiographs, strict=True)
         expected |= set() if is_test else set(names)
-    kept, masks = without_masks(list(files.values()), root)
+    remaining, masks = without_masks(list(files.values()), root)
     warnings += masks
-    is_kept = set(kept)
-    return without_copies({name: path for name, path in files.items() if path in is_kept}, dropped), expected
+    is_radiograph = set(remaining)
+    return without_copies({name: path for name, path in files.items() if path in is_radiograph}, dropped), expected
 
 
 def _mask_of(name: str, image_id: str, masks: Mapping[str, Path], files: NamedFiles) -> str | None:
     """The mask of an image's name; of its stem alone only where no other image has that."""
     if name in masks:
         return name
-    found = files.meant_by(name) if image_id == source_id(name) else []
-    return found[0] if len(found) == 1 else None
+    candidates = files.meant_by(name) if image_id == source_id(name) else []
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _list_names(root: Path, name: str, dropped: list[Dropped]) -> Mapping[str, Path]:
@@ -371,23 +371,23 @@ def _list_names(root: Path, name: str, dropped: list[Dropped]) -> Mapping[str, P
         raise InputError(f"there is no folder {folder}: stage_1_train_images.csv needs png_images/, png_masks/")
     if not is_inside(folder, root):
         raise UnsafeNameError(f"{folder} leads out of {root}: put the files themselves there")
-    found = {path.name: path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
-    out = sorted(own for own, path in found.items() if leads_out(path, root))
-    dropped += [Dropped(f"{name}/{own}", LINK_OUT) for own in out]
-    return {own: path for own, path in found.items() if own not in set(out)}
+    paths = {path.name: path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
+    linked_out = sorted(file_name for file_name, path in paths.items() if leads_out(path, root))
+    dropped += [Dropped(f"{name}/{file_name}", LINK_OUT) for file_name in linked_out]
+    return {file_name: path for file_name, path in paths.items() if file_name not in set(linked_out)}
 
 
-def _judge_runs(item: _Item, dialect: rle.Dialect, found: RunRegions | Failed) -> _Outcome:
-    if isinstance(found, Failed):
-        return _left_out(item.image.file_name, reasons.UNREADABLE, found.reason, "left out")
-    if found.regions is not None:
-        return _Outcome(list(found.regions))
+def _judge_runs(item: _Item, dialect: rle.Dialect, outcome: RunRegions | Failed) -> _Outcome:
+    if isinstance(outcome, Failed):
+        return _left_out(item.image.file_name, reasons.UNREADABLE, outcome.reason, "left out")
+    if outcome.regions is not None:
+        return _Outcome(list(outcome.regions))
     hint = ""
-    if found.fits_other and not found.is_other:
+    if outcome.fits_other and not outcome.is_other:
         hint = f"; it would be a mask in the {rle.other(dialect)} dialect"
-    reason = OTHER_DIALECT if found.is_other else found.reason
-    detail = f"{item.image.source_id}: {found.error}{hint}"
-    return _left_out(item.place, reason, detail, fits_other=found.fits_other)
+    reason = OTHER_DIALECT if outcome.is_other else outcome.reason
+    detail = f"{item.image.source_id}: {outcome.error}{hint}"
+    return _left_out(item.place, reason, detail, fits_other=outcome.fits_other)
 
 
 def _left_out(where: str, reason: str, detail: str, action: str = WITH_IMAGE, fits_other: bool = False) -> _Outcome:
@@ -414,13 +414,13 @@ def _check_dialect(table: Path, outcomes: Sequence[_Outcome], dialect: rle.Diale
 def _judge_picture(
     root: Path,
     item: _Item,
-    found: tuple[tuple[int, int], list[PictureRegions]] | Failed,
+    outcome: tuple[tuple[int, int], list[PictureRegions]] | Failed,
     unclear: frozenset[str],
 ) -> _Outcome:
     name = _mask_name(root, item)
-    if isinstance(found, Failed):
-        return _left_out(item.image.file_name, reasons.UNREADABLE, found.reason, "left out")
-    size, (mask,) = found
+    if isinstance(outcome, Failed):
+        return _left_out(item.image.file_name, reasons.UNREADABLE, outcome.reason, "left out")
+    size, (mask,) = outcome
     # A black mask of a radiograph without findings is empty, however the others are drawn.
     if fault := fault_of_mask(mask, size, unclear - {BLACK} if item.values == ("0",) else unclear):
         return _left_out(name, *fault)

@@ -8,7 +8,6 @@ stands beside `test/` (as with phantoms), the test images come along as the spli
 import dataclasses
 import functools
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,14 +16,14 @@ import pandas as pd
 
 from xray.datasets import source as reasons
 from xray.datasets.sizes import find_sizes, original_sizes, size_table
-from xray.datasets.source import Dropped, Source, SourceImage, data_root, has_area, natural, snap
+from xray.datasets.source import Dropped, Source, SourceImage, data_root, has_area, listed, natural, snap
 from xray.datasets.sources import convert
 from xray.datasets.sources.named_files import NamedFiles, resolve_ids, without_copies
 from xray.datasets.sources.tables import read_table
 from xray.errors import InputError
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
 from xray.radiographs.file_warnings import FileWarning
-from xray.radiographs.names import LINK_OUT, UNSAFE_NAME, UnsafeNameError, check_inside, fault_of, is_inside, leads_out
+from xray.radiographs.names import UNSAFE_NAME, UnsafeNameError, check_inside, fault_of, is_inside
 from xray.structures.boxes import BoxTable
 from xray.structures.values import is_missing, one_spelling
 
@@ -148,14 +147,14 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
             images.append(SourceImage(path, f"{split}/{name}", image_id, None, split, width, height, readers=by))
     _check_strays(root / table_name, strays, len(images) - int(has_box[number_of >= 0].sum()))
     dropped += [Dropped(f"{split}/{name}", NOT_IN_TABLE) for name in sorted(_unlisted(files, spelt))]
-    kept = np.flatnonzero(rows["is_box"] & (number_of[image_of] >= 0))
+    box_rows = np.flatnonzero(rows["is_box"] & (number_of[image_of] >= 0))
     return Source(
         kind="vinbig",
         layout=layout,
         images=images,
-        boxes=BoxTable.of(number_of[image_of[kept]], rows["class"][kept] + 1, rows["boxes"][kept]),
-        readers=[(name,) if name else () for name in table["rad_id"].iloc[kept].tolist()],
-        places=[f"{table_name} line {line}" for line in table["line"].iloc[kept].tolist()],
+        boxes=BoxTable.of(number_of[image_of[box_rows]], rows["class"][box_rows] + 1, rows["boxes"][box_rows]),
+        readers=[(name,) if name else () for name in table["rad_id"].iloc[box_rows].tolist()],
+        places=[f"{table_name} line {line}" for line in table["line"].iloc[box_rows].tolist()],
         categories=[dict(category) for category in CATEGORIES],
         fingerprint=hashlib.sha256(content + size_content).hexdigest(),
         dropped=dropped,
@@ -200,8 +199,8 @@ def _clean(table: pd.DataFrame, table_name: str, dropped: list[Dropped]) -> dict
 
     # A row equals another by what it says, not by how its numbers are spelt.
     image_of, reader_of = (_factorize(table[column])[1] for column in ("image_id", "rad_id"))
-    said = np.where(is_finding[:, None], boxes, 0.0)
-    keys = pd.DataFrame(np.column_stack([image_of, reader_of, class_id, said]))
+    coordinates = np.where(is_finding[:, None], boxes, 0.0)
+    keys = pd.DataFrame(np.column_stack([image_of, reader_of, class_id, coordinates]))
     repeated = np.zeros(len(table), dtype=bool)
     repeated[good] = keys[good].duplicated().to_numpy()
     leave_out(repeated, reasons.DUPLICATE)
@@ -229,8 +228,8 @@ def _without_nameless(
     texts, row_of = _factorize(table["image_id"])
     is_empty = [is_missing(text) and not (files and files.meant_by(text)) for text in texts]
     is_nameless = np.array([*is_empty, False], dtype=bool)[row_of]
-    said = table[["class_id", "class_name", "rad_id", *COORDINATES]].to_numpy(dtype=object)
-    is_blank = np.array([all(is_missing(cell) for cell in row) for row in said[is_nameless].tolist()], dtype=bool)
+    cells = table[["class_id", "class_name", "rad_id", *COORDINATES]].to_numpy(dtype=object)
+    is_blank = np.array([all(is_missing(cell) for cell in row) for row in cells[is_nameless].tolist()], dtype=bool)
     nameless = table[is_nameless][~is_blank]
     places = [f"{table_name} line {line}" for line in nameless["line"].tolist()]
     dropped += [Dropped(place, NO_ID) for place in places]
@@ -283,10 +282,10 @@ def _read_sizes(
     root: Path, split: str, table: pd.DataFrame, ids: list[str]
 ) -> tuple[dict[str, tuple[int, int]] | None, bytes]:
     """image_id → original (width, height), and the bytes of the tables it was read from; None without such a table."""
-    own = size_table(root / f"{split}.csv", table, b"")
-    tables = [own] if own is not None else find_sizes([root, root / split], [split])[0]
-    found = original_sizes(tables, [(f"{split}/{image_id}", image_id) for image_id in ids])
-    sizes = {name: size for name, size in zip(ids, found, strict=True) if isinstance(size, tuple)}
+    in_table = size_table(root / f"{split}.csv", table, b"")
+    tables = [in_table] if in_table is not None else find_sizes([root, root / split], [split])[0]
+    originals = original_sizes(tables, [(f"{split}/{image_id}", image_id) for image_id in ids])
+    sizes = {name: size for name, size in zip(ids, originals, strict=True) if isinstance(size, tuple)}
     return sizes if tables else None, b"".join(table.content for table in tables)
 
 
@@ -299,23 +298,16 @@ def _list_files(root: Path, split: str, dropped: list[Dropped], warnings: list[F
     folder = root / split
     if not is_inside(folder, root):
         raise UnsafeNameError(f"{folder} is a link that leads out of {root}: put the radiographs themselves there")
-    with os.scandir(folder) as entries:
-        listed = sorted((entry.name, entry.is_symlink()) for entry in entries if not entry.name.startswith("."))
+
+    def files_with(suffixes: tuple[str, ...], left_out: list[Dropped]) -> list[Path]:
+        return listed(folder, root, left_out, lambda path: path.name.lower().endswith(suffixes))
+
     for layout, suffixes in (("dicom", DICOM_SUFFIXES), ("pictures", PICTURE_SUFFIXES)):
-        found = {}
-        for name, is_link in listed:
-            if not name.lower().endswith(suffixes):
-                continue
-            if is_link and leads_out(folder / name, root):
-                dropped.append(Dropped(f"{split}/{name}", LINK_OUT))
-            else:
-                found[f"{split}/{name}"] = folder / name
-        if layout == "dicom" and found:
-            pictures = [name for name, _ in listed if name.lower().endswith(PICTURE_SUFFIXES)]
-            if pictures:
-                warnings.append(
-                    FileWarning(NOT_LOOKED_AT, f"{split}/", f"{len(pictures)} files, such as {pictures[0]}")
-                )
-        if found:
-            return layout, [name.removeprefix(f"{split}/") for name in without_copies(found, dropped)]
+        files = files_with(suffixes, dropped)
+        if files and layout == "dicom" and (pictures := files_with(PICTURE_SUFFIXES, [])):
+            examples = f"{len(pictures)} files, such as {pictures[0].name}"
+            warnings.append(FileWarning(NOT_LOOKED_AT, f"{split}/", examples))
+        if files:
+            distinct = without_copies({f"{split}/{path.name}": path for path in files}, dropped)
+            return layout, [name.removeprefix(f"{split}/") for name in distinct]
     raise InputError(f"{folder} holds no .dicom, .dcm, .png or .jpg file: put the radiographs of the table there")
