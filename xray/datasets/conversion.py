@@ -53,7 +53,7 @@ def write_store(
     pixels: bool = True,
     decode: "Decode | None" = None,
 ) -> dict[str, Any]:
-    """Writes a dataset directory, or goes on with an unfinished one; returns the content of conversion.json.
+    """Writes a dataset directory, or continues an unfinished one; returns the content of conversion.json.
 
     image_size: side of the canvas, in pixels.
     readers: "fuse" makes one box of those that an image's readers drew around the same finding; "all" keeps each.
@@ -71,7 +71,7 @@ def write_store(
         raise InputError(f"no radiograph of the source can be used ({listed}): check --data-path")
     train = [image for image in source.images if image.split == "train"]
     if train:
-        # After decoding there may be fewer, and it will be checked again; but hours of work should not precede this.
+        # Checked again after decoding, when there may be fewer; but the user should not wait hours for this error.
         check_folds(len(set(patients_of(train))), n_folds, len(train), missing(source.dropped))
     _check_target(save_path, overwrite)
     try:
@@ -99,7 +99,7 @@ def write_store(
                     annotations, dropped = annotate(source, outcomes, n_folds, readers, seed)
                     part = journal.complete()
             except InputError:
-                # Files that are mended meanwhile are to be read again.
+                # Files that the user repairs meanwhile must be read again.
                 if journal.n_rows < len(outcomes):
                     _remove(save_path / JOURNAL, save_path / f"{IMAGES}.part")
                 raise
@@ -119,7 +119,7 @@ def write_store(
     _hide_folders(source, annotations, dropped, warnings)
     conversion = _describe(source, annotations, dropped, parameters)
     conversion["warnings"] = _account([warning.kind for warning in warnings], warnings)
-    # Until its conversion.json is back the directory counts as unfinished: a crash in between is noticed and repaired.
+    # Until conversion.json is there again the directory counts as unfinished: a crash in between is found and repaired.
     _remove(save_path / CONVERSION)
     if part is not None:
         os.replace(part, save_path / IMAGES)
@@ -132,7 +132,7 @@ def write_store(
 
 
 def print_account(conversion: dict[str, Any], save_path: Path) -> None:
-    """What conversion left out, in words, on stdout, and what it warns of, on stderr."""
+    """Prints what conversion left out on stdout, and its warnings on stderr."""
     dropped = conversion["dropped"]["counts"]
     n_lost = dropped.get(reasons.LOST_ANNOTATION, 0) + dropped.get(reasons.NO_BOX_LEFT, 0)
     if dropped:
@@ -149,7 +149,7 @@ def _check_target(save_path: Path, overwrite: bool) -> None:
     if (save_path / CONVERSION).is_file():
         if not overwrite:
             if not (save_path / f"{IMAGES}.part").exists():
-                # All that the last run had left to do.
+                # This was all that the last run had left to do.
                 _remove(save_path / JOURNAL)
             raise InputError(
                 f"{save_path} holds a finished dataset: add --overwrite to replace it, or choose another --save-path"
@@ -198,7 +198,7 @@ def _decode(source: Source, journal: Journal, image_size: int, n_workers: int, d
                 if isinstance(item, decoding.Decoded):
                     _record(journal, image, item, of_image, image_size, source.squashed)
                 else:
-                    # The account must not tell where on whose machine the file lay.
+                    # conversion.json must not say in which folder of whose machine the file was.
                     detail = item.reason.replace(str(image.path), image.file_name)
                     journal.leave_out(reasons.UNREADABLE, detail.replace(str(image.path.parent), "…"))
                 progress.advance(bar)
@@ -234,7 +234,7 @@ def _lost(n_lost: int, n_boxes: int, width: int | None, height: int | None) -> t
 
 
 def _table_outcomes(source: Source) -> list[dict[str, Any]]:
-    """What decoding would have found, as far as the tables alone tell."""
+    """The outcome of each image where no file is decoded: what the tables alone say of its size and its boxes."""
     sizes = np.array([(image.width or np.inf, image.height or np.inf) for image in source.images])
     widths, heights = sizes[source.boxes.images].T
     remains = has_area(snap(clip_boxes(source.boxes.boxes, widths, heights), FINE_GRID))
@@ -253,9 +253,9 @@ def _table_outcomes(source: Source) -> list[dict[str, Any]]:
 def _hide_folders(
     source: Source, annotations: dict[str, Any], dropped: list[Dropped], warnings: list[FileWarning]
 ) -> None:
-    """Puts "…" in place of folders that no layout knows: whoever sorted the files may have named them after patients.
+    """Puts "…" in place of folders that are in no known layout: they may be named after patients.
 
-    UIDs stay, as SIIM's folders are. A COCO file's own names do too, since it was written to be handed on.
+    UIDs stay, as SIIM's folders are named so. The names in a COCO file stay too, as such a file is made to be shared.
     """
     if source.kind not in ("siim", "folders"):
         return

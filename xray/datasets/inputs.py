@@ -77,7 +77,7 @@ class Inputs:
             yield Decoded(index, Path(record["file_name"]), canvas, record["width"], record["height"], None)
 
     def pixels(self, index: int) -> np.ndarray:
-        """(height, width) uint8 in original pixels, as far as they are still there: what is smaller is scaled back up.
+        """(height, width) uint8 in original pixels; a picture that was made smaller is scaled up again.
 
         Raises RadiographError for a file that cannot be read, or whose original size contradicts it.
         """
@@ -120,7 +120,7 @@ def open_inputs(
     the pictures are the originals, or empty for the tables in or above the folder that have a known name. beside:
     further files that may be such tables.
 
-    Raises InputError if nothing usable is there. Files are named as `source_ids` has it.
+    Raises InputError if nothing usable is there. The ids of files are those of `source_ids`.
     """
     if is_store(data_path):
         if sizes:

@@ -1,8 +1,8 @@
-"""Rows of images.npy as they are decoded, and a journal that lets an interrupted conversion go on where it stopped.
+"""Rows of images.npy as they are decoded, and a journal by which an interrupted conversion continues.
 
 Canvases are appended to images.npy.part with plain writes (a mapping of a dataset larger than memory would count as
-memory of the process); every few seconds the file is synced and only then does the journal claim the rows. Whatever
-stands beyond the journal's claim after a crash is cut off and decoded again.
+memory of the process); every few seconds the file is synced, and only then are the rows entered in the journal. Rows
+that are not in the journal after a crash are cut off and decoded again.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ CHECKPOINT_SECONDS = 2.0
 
 
 class Journal:
-    """An open images.npy.part with its journal. Use as a context manager: leaving it claims all rows written.
+    """An open images.npy.part with its journal. Use as a context manager: leaving it enters all rows written.
 
     outcomes: one dict an image done so far, in the source's order: {"width", "height"} for a row written (the file's
     own size; "attributes" and "warnings" where there are any), {"reason", "detail"} for an image left out.
@@ -73,7 +73,7 @@ class Journal:
 
     @property
     def n_rows(self) -> int:
-        """Rows written so far, the ones not yet claimed among them."""
+        """Rows written so far, with those not yet in the journal."""
         return sum("width" in outcome for outcome in self.outcomes)
 
     def add(
@@ -99,8 +99,8 @@ class Journal:
         """Makes everything so far survive a crash."""
         if self._is_torn:
             return
-        # Ctrl-C or a full disk in between leaves it unknown what the log holds. Written a second time, an outcome would
-        # shift all rows after it: the next run reads what there is.
+        # After Ctrl-C or a full disk in between, it is not known what the log holds. An outcome that is written twice
+        # would shift all rows after it: nothing more is written, and the next run reads what is there.
         self._is_torn = True
         self._rows.flush()
         os.fsync(self._rows.fileno())

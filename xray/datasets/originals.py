@@ -1,4 +1,4 @@
-"""The radiographs that files were made from: in whose pixels the answer about a smaller picture has to be."""
+"""Original sizes of pictures that were made smaller: results are given in the pixels of the original radiograph."""
 
 import dataclasses
 import re
@@ -16,7 +16,7 @@ from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.radiograph import RadiographError, radiograph_size
 
 Original = Size | str | None
-"""(width, height) of the radiograph a file was made from, in words why it is not known, or None: the file itself."""
+"""(width, height) of a file's original, a text that says why it is not known, or None: the file is the original."""
 
 PICTURES = (".png", ".jpg", ".jpeg")
 """Files that may have been made from larger radiographs; DICOM files are the originals themselves."""
@@ -46,7 +46,7 @@ def find_originals(
     sizes: str = "",
     beside: Sequence[Path] = (),
 ) -> tuple[tuple[Original, ...], list[FileWarning]]:
-    """The original sizes of files; none where all files are the originals. And what is to be said about them.
+    """The original sizes of files, empty where all files are the originals; and warnings about them.
 
     data_path: a folder or one file. paths, names, ids: of each file, its path, the same below the data path, its id.
     sizes: a CSV file, WIDTHxHEIGHT for all pictures, "none" where they are the originals, or empty for the tables in or
@@ -111,7 +111,7 @@ def in_original_pixels(
 
 
 def misfit(file: Size, original: Original) -> str:
-    """Why a file cannot be answered in the pixels of its original; empty where it can."""
+    """Why results for a file cannot be given in the pixels of its original; empty where they can."""
     if original is None or isinstance(original, str):
         return original or ""
     if is_resized(file, original, squashed=True):
@@ -159,7 +159,7 @@ def _speaks_of(path: Path, spelt: Sequence[Sequence[str]]) -> bool:
 
 
 def _seem_resized(data_path: Path, paths: Sequence[Path], ids: Sequence[str], beside: Sequence[Path]) -> bool:
-    """Whether these are pictures of a challenge, all as long as pictures are that were made smaller."""
+    """Whether these are pictures of a challenge whose longer sides all have one length usual for resized ones."""
     root = (data_path.parent if data_path.is_file() else data_path).absolute()
     samples = [*beside, root / "sample_submission.csv", root.parent / "sample_submission.csv"]
     columns = [header_of(path)[:1] for path in samples]
@@ -171,5 +171,5 @@ def _seem_resized(data_path: Path, paths: Sequence[Path], ids: Sequence[str], be
         try:
             sides.add(max(radiograph_size(path)))
         except RadiographError:
-            continue  # it is told when it is decoded
+            continue  # the error is reported when the file is decoded
     return len(sides) == 1 and sides <= set(USUAL_SIDES) and not (is_siim and sides == {SIIM_SIDE})

@@ -40,7 +40,7 @@ WORDS = (
     ("width", "height"), ("columns", "rows"), ("cols", "rows"), ("xsize", "ysize"), ("sizex", "sizey"),
     ("imgw", "imgh"), ("origw", "origh"), ("xdim", "ydim"), ("dimx", "dimy"),
 )  # fmt: skip
-"""What else the names of two such columns hold, being the same but for it: raw_width, width_raw, n_cols."""
+"""Parts of two names that are equal except for this part: raw_width and raw_height, n_cols and n_rows."""
 OF_ORIGINALS = ("orig", "raw", "full", "source", "src", "dicom", "dcm", "native")
 """Words of columns that go before plain width and height."""
 BESIDE = ("", "image", "img", "im", "picture", "file", "n", "nb", "num", "px", "pixels", "radiograph", "scan", "xray")
@@ -111,7 +111,7 @@ def size_columns(columns: Iterable[str]) -> tuple[str, str] | None:
 
 
 def _pairs(plain: Iterable[str]) -> list[tuple[tuple[str, str], str]]:
-    """Names of columns that are the same but for one of WORDS, in their order, and what else both hold.
+    """Pairs of columns whose names are equal except for one of WORDS, in the order of WORDS, and the rest of the name.
 
     plain: the names without case and punctuation, the last first.
     """
@@ -155,8 +155,8 @@ def read_sizes(path: Path) -> SizeTable:
 def find_sizes(folders: Sequence[Path], known_as: Sequence[str]) -> tuple[list[SizeTable], list[Path]]:
     """Tables of sizes in some folders that have a known name, and paths of others that seem to be ones.
 
-    known_as: names of the pictures' folders, such as "test", of which test_meta.csv speaks. A table of another name is
-    not used: who knows what its sizes are of.
+    known_as: names of the pictures' folders, such as "test", to which test_meta.csv belongs. A table of another name is
+    not used, as its sizes may be those of other pictures.
     Raises InputError for a table with sizes that cannot be read, or is a link that leads out of its folder.
     """
     wanted = [pattern.format(name) for pattern in KNOWN_NAMES for name in known_as or ("",)]
@@ -176,7 +176,7 @@ def original_sizes(tables: Sequence[SizeTable], pictures: Sequence[Sequence[str]
     """The original size of each picture as the tables have it together.
 
     pictures: as for `SizeTable.of`; a first name with folders in it prefers a table called after the last of them.
-    Returns for each its size, or in words why there is none; None where no table names it.
+    Returns for each picture its size, or a text that says why there is none; None where no table names it.
     """
     answers = [(table.path.name, table.of(pictures)) for table in tables]
     result: list[Size | str | None] = []

@@ -1,7 +1,7 @@
-"""What a converter reads from someone's files, before any pixel: images, readers' boxes, and what was left out.
+"""What a converter reads from the files of a source, before any pixel: images, readers' boxes, and what was left out.
 
-Cleaning happens twice: a converter drops what its table alone shows to be wrong; what depends on a radiograph's true
-size (boxes beyond its edge) waits until the file has been decoded. Both keep the same account.
+Cleaning happens twice: a converter leaves out what is wrong by its table alone; what depends on the true size of a
+radiograph (boxes beyond its edge) is cleaned after decoding. Both record it in the same list of `Dropped`.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from xray.radiographs.names import LINK_OUT, leads_out
 from xray.structures.boxes import BoxTable, weighted_boxes_fusion
 
 READER_IOU = 0.4
-"""Two readers mean the same lesion from this overlap on, as the metric of the VinBigData challenge has it."""
+"""Boxes of two readers that overlap this much are of one lesion, as in the metric of the VinBigData challenge."""
 
 FINE_GRID = 2.0**20
 """Coordinates that a file gives are kept to 1/1048576 pixel: what is scored is what the file says."""
@@ -31,7 +31,7 @@ UNREADABLE = "unreadable file"
 MISSING_FILE = "missing file"
 NO_BOX_LEFT = "image without a usable box"
 LOST_ANNOTATION = "radiograph with an annotation that could not be used"
-"""What is known of it is not whole: what was left out would be learned as background."""
+"""Its annotations are incomplete: a finding that was left out would be learned as background."""
 SIZE_MISMATCH = "file and table disagree on the size"
 CLIPPED = "box beyond the edge"
 OUTSIDE = "box outside the image"
@@ -50,11 +50,11 @@ UNKNOWN_CLASS = "unknown class"
 
 @dataclasses.dataclass(frozen=True)
 class Dropped:
-    """One row or file that conversion did not take as it stood.
+    """One row or file that conversion left out or changed.
 
     where: the row or file, relative to the source, e.g. "train.csv line 17".
     reason: one of a few fixed texts, by which conversion.json counts.
-    action: what was done about it, "left out" unless said otherwise.
+    action: what was done with it.
     detail: anything more, e.g. the decoder's message.
     """
 
@@ -92,17 +92,17 @@ class SourceImage:
 
 @dataclasses.dataclass
 class Source:
-    """Everything a converter found.
+    """All that a converter read.
 
-    kind: "vinbig", "coco", …; layout: a word for the variant found, for conversion.json.
+    kind: "vinbig", "coco", …; layout: a word for the variant of the source, for conversion.json.
     boxes: one row a reader's box, in original pixels; `images` index into the list of images. Not yet clipped.
     readers: who drew each box; an empty tuple where nobody is named.
-    places: where each box was read, for the account of what is clipped.
+    places: where each box was read, for the record of boxes that are clipped.
     masks: row of `boxes` → COCO polygons or RLE in original pixels.
     categories: COCO categories, ids 1 … K.
     dropped: what was left out so far.
-    warnings: what is to be said of files that are used, or were passed over.
-    fingerprint: hash of the tables read, so that an interrupted conversion goes on only with the same ones.
+    warnings: about files that are used, or were skipped.
+    fingerprint: hash of the tables read, so that an interrupted conversion continues only with the same ones.
     squashed: square files are whole radiographs squeezed without keeping their aspect, and are stretched back.
     """
 

@@ -170,7 +170,7 @@ def with_window_that_shows(words: np.ndarray, meaning: GreyMeaning) -> tuple[Gre
 
 
 def _is_one_grey(codes: np.ndarray, meaning: GreyMeaning) -> bool:
-    """Whether these codes, but for padding, have one display grey of 256; no window has none."""
+    """Whether these codes, without padding, have one display grey of 256; without a window they have not."""
     stored = _stored_values(meaning)[codes]
     with np.errstate(over="ignore"):
         grey = _voi(_modality(stored[~_padded(stored, meaning)], meaning), meaning)
@@ -178,7 +178,7 @@ def _is_one_grey(codes: np.ndarray, meaning: GreyMeaning) -> bool:
 
 
 def is_one_grey(pixels: np.ndarray) -> bool:
-    """Whether next to all, 999 of 1000, of the (H, W) uint8 or uint16 display grey is one of 256 levels."""
+    """Whether 999 of 1000 pixels of the (H, W) uint8 or uint16 display grey have one of 256 levels."""
     shift = 8 * (pixels.dtype.itemsize - 1)
     step = max(1, int((pixels.size / 1024) ** 0.5))
     sample = pixels[::step, ::step] >> shift

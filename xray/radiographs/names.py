@@ -1,7 +1,7 @@
 """Names from outside: image ids and file names of tables, JSON files, archives and folders, before they become paths.
 
-Reading: what a name leads to must lie in the data path, links followed (`inside`, `leads_out`); a name that could not
-lie there is never kept (`fault_of`). Writing: `safe_name` makes of any id a file name that every system takes.
+Reading: a name must lead to a file in the data path, links followed (`inside`, `leads_out`); a name that cannot be that
+of such a file is refused (`fault_of`). Writing: `safe_name` makes of any id a file name that every system takes.
 """
 
 import hashlib

@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of uncompressed pixels, but for pairs of pixels that share their chroma."""
+        """Bytes of uncompressed pixels, unless pairs of pixels share their chroma."""
         return -(-self.rows * self.columns * self.samples * self.bits_allocated // 8)
 
     @property

@@ -278,8 +278,8 @@ def find_radiographs(
     """All radiographs under a folder, sorted by file name.
 
     root: the data path that the folder is a part of; the folder itself if not given.
-    passed_over: gets what may have been meant as a radiograph and is none: pictures and data in formats that are not
-        read, DICOMDIR, links that lead out of the data path; `where` is relative to `root`.
+    passed_over: gets a warning for each file that is skipped though it may have been meant as a radiograph: pictures
+        and data in formats that are not read, DICOMDIR, links out of the data path; `where` is relative to `root`.
 
     These are the files with one of SUFFIXES in any case, and those with any other suffix or none whose first bytes are
     DICOM's; files of other well-known kinds, and text, are not looked into. Hidden files and folders are left out, and

@@ -14,7 +14,7 @@ from xray.radiographs.grayscale import STRIP, look_up, white_level
 from xray.radiographs.radiograph import RadiographError, radiograph_size, read_radiograph
 
 MOST_COLOURS = 256
-"""Colours of a picture that are told apart; of one with more, it is how bright they are."""
+"""Up to so many colours of a picture are values of their own; of a picture with more, its brightness is."""
 
 _GREY = 16
 """Levels of 255 by which JPEG's colours differ from what was drawn, and the channels of a grey from each other."""
@@ -48,7 +48,7 @@ class StoredValues:
 
     def __post_init__(self) -> None:
         if not self.alphas.any():
-            # Nobody could see the picture: what it stores is meant.
+            # All of it is transparent: its values count.
             self.alphas = np.full(len(self.alphas), 255.0)
         bright = self.colours.max(axis=1)
         self.is_clear = self.alphas == 0
@@ -112,7 +112,7 @@ def _of_jpeg(picture: PIL.Image.Image) -> StoredValues:
 def _drawn_colours(pixels: np.ndarray) -> StoredValues | None:
     """(height, width, 3) uint8 of a JPEG file in a few colours → each pixel as the nearest; None for other files.
 
-    A yellow lung and a white background are equally bright: what was drawn is told by its colour.
+    A yellow lung and a white background are equally bright: only their colours differ.
     """
     step = math.ceil(math.sqrt(pixels[..., 0].size / STRIP))
     sample, square = np.ascontiguousarray(pixels[::step, ::step]), np.ones((3, 3), dtype=np.uint8)

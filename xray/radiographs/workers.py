@@ -29,16 +29,16 @@ TIMEOUT = 60.0
 MEMORY_LIMIT = 768 * 2**20
 """Bytes that a worker may allocate; with its libraries, which take 150 to 200 MiB, it stays below 1 GiB."""
 GRACE = 30.0
-"""Seconds that a pool may take, beyond a file's own, to start workers and to say what became of the file."""
+"""Seconds that a pool may take, in addition to the time of a file, to start workers and to report the outcome."""
 MAX_ATTEMPTS = 3
-"""Times that a file is tried when its pool breaks down without saying why."""
+"""How often a file is tried when its pool breaks down for no known reason."""
 MAX_BROKEN = 5 * MAX_ATTEMPTS
-"""Pools in a row that may break down so, before it is the machine's fault and not the files'."""
+"""After so many broken pools in a row, the machine is at fault and not the files."""
 
 
 @dataclasses.dataclass
 class Failed:
-    """What comes of an item that gave no result. reason: with its name."""
+    """An item without a result. reason: with the name of the item."""
 
     reason: str
 
@@ -56,7 +56,7 @@ def in_workers(
     work: importable by the workers; it raises RadiographError, whose message holds the item's name, for what it cannot
         read.
     n_workers: number of processes; 0 works in this one, without limits of time and memory, as does a process that is
-        somebody's worker itself: it may start no others.
+        itself a worker: it may not start others.
     name: of an item, for messages.
     timeout: seconds that one item may take.
     memory_limit: bytes that a worker may allocate.
@@ -144,7 +144,7 @@ class Workers:
         return future
 
     def abandon(self, future: "Future[Any]") -> None:
-        """Ends the worker that is at a submitted item, whose result nobody wants any more: it comes out as Failed."""
+        """Ends the worker of a submitted item whose result is no longer wanted: the item becomes Failed."""
         under_way = self._under_way.get(future)
         if under_way is None or future.done():
             return
@@ -177,7 +177,7 @@ class Workers:
 
 @dataclasses.dataclass
 class _UnderWay:
-    """What is known of a submitted item while a thread waits for it."""
+    """The state of a submitted item while a thread waits for it."""
 
     job: "_Job[Any, Any] | None" = None
     is_abandoned: bool = False
@@ -219,7 +219,7 @@ def _attempt(work: Callable[[_Item], _Result], item: _Item, name: str) -> _Resul
 
 
 def _work(work: Callable[[_Item], _Result], item: _Item, name: str, timeout: float) -> _Result | Failed:
-    # The pool ends a worker that takes too long. If the whole command was killed, only the kernel is left to do so.
+    # The pool ends a worker that takes too long; where the whole command was killed, the kernel does.
     signal.alarm(math.ceil(timeout) + 2)
     try:
         return _attempt(work, item, name)
@@ -269,7 +269,7 @@ def _prepare_worker(memory_limit: int) -> None:
     # The pool stops workers by SIGTERM. Python's handlers would wait for a decoder that hangs in C code.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    # Decoders complain to stderr about damaged data; outcomes say what matters, and a progress bar stays whole.
+    # Decoders write about damaged data to stderr, which would break a progress bar; outcomes say what matters.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     # The limit is on top of what libraries and their threads hold already, which differs between machines.
     try:

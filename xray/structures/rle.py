@@ -41,7 +41,7 @@ def decode(text: str, height: int, width: int, dialect: Dialect) -> np.ndarray:
     """
     starts, ends = read_runs(text, height, width, dialect)
     counts = coco_counts(starts, ends, height * width)
-    # Runs and the gaps between them alternate, beginning with a gap, be it empty.
+    # Runs and the gaps between them alternate, beginning with a gap, which may be empty.
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
 
 

@@ -1,7 +1,7 @@
 """Left and right in the names of categories: what a category is called on a mirrored radiograph.
 
 "Left lung" becomes "Right lung" there, and so do left_lung, LungLeft, "Lung (left)", "L lung", "Linke Lunge" or RUL. A
-name is taken apart into words, and two categories swap where their words are the same but for the side, one to one.
+name is taken apart into words, and two categories swap where their words are the same except for the side, one to one.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ _ORGANS = (
 _ORGANS += (
     " costophrenic kidney pleura lunge lungen long poumon pulmon polmone pulmao upper lower middle mid side sided"
 )
-"""What a side may be written together with: leftlung, rlung, linkerlong."""
+"""Words that may be joined with a side: leftlung, rlung, linkerlong."""
 _AREAS = "ul ml ll uz mz lz cpa"
 """Upper, middle and lower lobe or zone, and the costophrenic angle: with a side before it LUL, RLL, LCPA."""
 
@@ -128,7 +128,7 @@ def chosen(categories: Mapping[int, str], flags: Sequence[str] = (AUTO,)) -> Swa
 
 
 def told(swap: Swap, categories: Mapping[int, str], is_mirrored: bool, names_sides: bool = True) -> str:
-    """One line on what mirroring does to the categories, for whoever trains.
+    """One line on what mirroring does to the categories, for the user of `train`.
 
     is_mirrored: whether any radiograph is. names_sides: whether the categories are what is learned.
     """
@@ -151,7 +151,7 @@ def told(swap: Swap, categories: Mapping[int, str], is_mirrored: bool, names_sid
 
 
 def from_pairs(categories: Mapping[int, str], pairs: Sequence[Sequence[int]]) -> dict[int, int]:
-    """`Swap.pairs`, as a run keeps them → `Swap.of`. Raises ValueError for what is none."""
+    """`Swap.pairs`, as a run stores them → `Swap.of`. Raises ValueError for pairs that cannot swap."""
     result = {category: category for category in categories}
     for one, other in pairs:
         if one == other or any(result.get(category) != category for category in (one, other)):
@@ -207,7 +207,7 @@ _KEYS: tuple[Callable[[_Reading], tuple[str, ...]], ...] = (
     lambda name: name.words,
     lambda name: tuple(sorted(name.words)),
 )
-"""What of two names is to be the same but for the side: all, the words, or the words in any order."""
+"""What must be equal in two names, except for the side: all, the words, or the words in any order."""
 
 
 def _read(name: str) -> _Reading:

@@ -1,4 +1,4 @@
-"""Numbers, ids and names as tables and JSON files spell them: the one place that decides what a cell means.
+"""Numbers, ids and names as tables and JSON files spell them: the one place where the meaning of a cell is decided.
 
 pandas writes a column of whole numbers as 3.0 once a value is missing, spreadsheets and web tools write "3", and what
 is missing is null, "", NaN or not there at all. All of these are read here, by every source and for predictions.
@@ -71,7 +71,7 @@ def identity(value: Any) -> int | str | None:
         text = value.strip()
         if not text:
             return None
-        # "nan" and "NA" may be somebody's names here; pandas writes them as empty cells.
+        # "nan" and "NA" may be names here; pandas writes them as empty cells.
         return whole_number(text) if _WHOLE.fullmatch(text) else text
     if isinstance(value, float) and math.isfinite(value) and not value.is_integer():
         return repr(value)
@@ -147,8 +147,8 @@ class Names(Generic[_Value]):
 def one_spelling(texts: Iterable[Any]) -> list[str | None]:
     """Names of one column as text, where those that spell one whole number all get the spelling of the first.
 
-    So patient 17, 17.0 and "17" are one patient. None where the name is missing, or is what tables write for that: NaN
-    is nobody. Raises ValueError as `identity` does.
+    So patient 17, 17.0 and "17" are one patient. None where the name is missing, or is what tables write
+    for that, such as NaN. Raises ValueError as `identity` does.
     """
     first: dict[int | str, str] = {}
     result: list[str | None] = []

@@ -67,14 +67,14 @@ def read_annotations(
     crowds: Crowds = "auto",
     unplaced: Unplaced = "refuse",
 ) -> Annotations:
-    """Reads all annotations of a COCO file; `dropped` is told what was left out.
+    """Reads all annotations of a COCO file; those that are left out are entered in `dropped`.
 
     normal: the file's own ids of what `without_no_finding` took out of the categories.
     crowds: whether run lengths with iscrowd 1 are one object. They are to CVAT's brush and to supervision, not to the
         COCO set itself; "auto" keeps them unless the file has crowds that can be no single object.
     unplaced: what becomes of annotations whose image the file does not list.
 
-    Raises InputError where there are such and "refuse" is said, as long as a radiograph without annotations could be
+    With "refuse", raises InputError where there are such and a radiograph without annotations could be
     the one they belong to; for annotations that name no image at all; and where boxes are shares of the sides.
     """
     number_of_category = {category["source_category_id"]: category["id"] for category in categories}
@@ -93,7 +93,7 @@ def read_annotations(
             strays.append(Dropped(place, fault.reason, detail=fault.detail))
             continue
         if image < 0:
-            continue  # It goes with its image, which stands in the account.
+            continue  # Its image was left out before, and is in `dropped`.
         with_annotation.add(image)
         if is_no_finding(row, normal):
             continue
@@ -168,7 +168,7 @@ def _is_of(row: Any, categories: Collection[int]) -> bool:
 
 
 def is_no_finding(row: Any, normal: Collection[int]) -> bool:
-    """Whether an annotation is VinBigData's way to say that there is none: category "No finding", box [0, 0, 1, 1].
+    """Whether an annotation says, as VinBigData does, that there is no finding: "No finding", box [0, 0, 1, 1].
 
     normal: the file's own ids of categories of that name.
     """
@@ -217,7 +217,7 @@ def _read(
     takes_crowds: bool,
     size: tuple[int | None, int | None],
 ) -> tuple[int, tuple[float, ...], Segmentation | None, dict[str, str]]:
-    """(category, xyxy box snapped to the grid, mask or None, what is to be said: kind → detail) of one annotation."""
+    """(category, xyxy box snapped to the grid, mask or None, remarks: kind → detail) of one annotation."""
     try:
         label = number_of_category[whole_number(row.get("category_id"))]  # type: ignore[index]
     except (ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""The images and categories of a COCO file: which radiographs there are, and by which ids they are meant."""
+"""The images and categories of a COCO file: which radiographs there are, and which ids mean them."""
 
 import math
 import os
@@ -27,7 +27,7 @@ JOINED = "radiograph listed under several ids: their annotations are joined"
 def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
     """Categories renumbered 1 … K in the order of their ids, each keeping its own as `source_category_id`.
 
-    Raises InputError for one without id or name, and for two of one id or of one name, be it in other letters' case.
+    Raises InputError for one without id or name, and for two of one id or of one name, in upper or lower case.
     """
     names: dict[int, str] = {}
     by_name: dict[str, int] = {}
@@ -48,7 +48,7 @@ def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
                 f"{file} has two categories named {name!r} (ids {by_name[key]} and {number}), which no result could "
                 "tell apart: rename one, or give its annotations the other's id and remove it"
             )
-        # As it is spelt: whoever looks a category up by its name knows it so.
+        # The name as it is spelt in the file, by which users look a category up.
         names[number], by_name[key] = entry["name"] if isinstance(entry["name"], str) else name, number
     if not names:
         raise InputError(f"{file} has 0 categories: it needs at least one")
@@ -61,7 +61,7 @@ def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
 class Images:
     """The usable images of a COCO file.
 
-    number_of: the file's own id (as `identity` has it) → number in `images`, -1 for one that was left out.
+    number_of: the file's own id (the result of `identity`) → number in `images`, -1 for one that was left out.
     """
 
     def __init__(self, root: Path, entries: list[Any], table: str, dropped: list[Dropped], beside: str = ".") -> None:
@@ -103,7 +103,7 @@ class Images:
         return _rank(self.images[number].extra["coco_id"])
 
     def _path_of(self, name: str, place: str) -> str | None:
-        """The file of an image, relative to the root; None, which is told, where there is none to be used."""
+        """The file of an image, relative to the root; None, with an entry in `dropped`, where there is none to use."""
         if fault_of(name) is not None:
             self._dropped.append(Dropped(place, OUTSIDE_FOLDER))
             return None
@@ -150,7 +150,7 @@ class Images:
         entries: list[dict[str, Any]],
         patients: dict[int, str | bool | None],
     ) -> SourceImage | None:
-        """One file as all its entries describe it; None, which is told, where they cannot be used."""
+        """One file as all its entries describe it; None, with an entry in `dropped`, where they cannot be used."""
         try:
             sizes = [size for entry in entries if (size := _size(entry)) is not None]
             named = [patients[id(entry)] for entry in entries]

@@ -147,7 +147,7 @@ def _list_files(
     root: Path, parts: Iterable[tuple[str, Path]], dropped: list[Dropped]
 ) -> tuple[list[_File], dict[str, str], list[FileWarning]]:
     """The radiographs below the class folders, the classes, name in lower case → name as first met, and what was
-    passed over: masks, and what is no radiograph that can be read."""
+    skipped: masks, and files that are no radiographs that can be read."""
     by_folder: list[tuple[str, Path, list[Path]]] = []
     passed_over: list[FileWarning] = []
     for split, part in parts:
@@ -230,7 +230,7 @@ def _sounds_normal(label: str) -> bool:
 
 def _without_copies(files: list[_File], n_threads: int, dropped: list[Dropped]) -> list[_File]:
     """The files without those that are, byte for byte, another one."""
-    # What was kept for testing stays there.
+    # Of copies, the one in the test split is used.
     groups = [sorted(group, key=lambda file: file.split != "test") for group in _copies(files, n_threads)]
     left_out = set()
     for first, *others in groups:

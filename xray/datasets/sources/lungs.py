@@ -36,7 +36,7 @@ from xray.radiographs.radiograph import SUFFIXES, source_id
 from xray.radiographs.workers import Failed
 
 SPECK_SHARE = 1e-4
-"""Components of a mask that cover less of the image are slips of the pen."""
+"""Components of a mask that cover a smaller share of the image are drawing errors."""
 
 SEVERAL_MASKS = "image with several masks of its name"
 SHARED_MASK = "mask of several images of its name"
@@ -91,7 +91,7 @@ def read_lungs(
     values: "VALUE=NAME" each, in these layouts: values of the masks that are categories of their own, by a number as it
         is stored, the index of a palette or a colour (#FA3253); other values are background then.
     patients: a table with the columns file_name and patient, or a COCO file whose images have both, so that all of a
-        patient's images get into one fold. Names are compared without suffix, and at need without folder.
+        patient's images get into one fold. Names are compared without suffix, or else without folder.
     n_workers: processes that read masks; 0 reads them in this one.
 
     Masks without an image, images without a mask, and pairs whose sizes differ are left out; so are components that
@@ -205,10 +205,10 @@ def _pair(root: Path, layout: _Layout, split: str, dropped: list[Dropped]) -> li
 
 
 def _masks_of(image: Path, alike: Sequence[Path], masks: dict[str, list[Path]]) -> tuple[list[Path], list[Path]]:
-    """The masks in a folder that are an image's own, and all that bear its name.
+    """The masks in a folder that belong to an image, and all that have its name.
 
     alike: all images of its stem. A mask is called like its image with or without `_mask`; where there are several of
-    one stem, a mask is an image's own if it has its suffix, or all of its name, and so each of them has one.
+    one stem, a mask belongs to the image whose suffix or whole name it has, if each of them then has one mask.
     """
 
     def called(name: str) -> list[Path]:
@@ -254,6 +254,6 @@ def _judge(
         if mask.n_small:
             specks.append(Dropped(name, reasons.SPECK, detail=f"{mask.n_small} of fewer than {mask.smallest} pixels"))
     if specks and not regions:
-        # Something was marked, so the radiograph is not without findings: nothing is known about it.
+        # Something was marked, so the radiograph cannot be used as one without findings.
         return None, [*specks, Dropped(pair.image.file_name, reasons.NO_BOX_LEFT)]
     return regions, specks

@@ -1,4 +1,4 @@
-"""What the pictures of all masks of a source say together: their background, and the values that were joined."""
+"""What only the masks of a source together can say: their background, and the warnings about their values."""
 
 import dataclasses
 import itertools
@@ -61,7 +61,7 @@ def read_named_values(texts: Iterable[str]) -> tuple[NamedValue, ...]:
 
 
 def unclear_tones(masks: Iterable[PictureRegions]) -> frozenset[str]:
-    """The tones of pictures in which it cannot be told what was drawn, as the others of their source are.
+    """The tones of pictures whose background is unclear beside the other masks of their source.
 
     Where most masks of a source are black on white, one that is white on black is either drawn the other way round or
     covers the edges of its radiograph, and a picture of one tone is empty or full; and the reverse.
@@ -75,7 +75,7 @@ def unclear_tones(masks: Iterable[PictureRegions]) -> frozenset[str]:
 def fault_of_mask(mask: PictureRegions, size: tuple[int, int], unclear: frozenset[str]) -> tuple[str, str] | None:
     """Why a mask cannot be used with a radiograph of this (width, height): reason and detail; None where it can.
 
-    unclear: as `unclear_tones` has them.
+    unclear: the result of `unclear_tones`.
     """
     if mask.size is None:
         return reasons.UNREADABLE_MASK, mask.error
@@ -89,9 +89,9 @@ def fault_of_mask(mask: PictureRegions, size: tuple[int, int], unclear: frozense
 def account_of(
     masks: Sequence[tuple[str, PictureRegions]], named: Sequence[NamedValue], offers: bool = True
 ) -> list[FileWarning]:
-    """What is to be said of (file, mask) that are used: one warning of each kind.
+    """Warnings about the masks that are used, as (file, mask): one of each kind.
 
-    offers: whether the command takes --values, which is then advised.
+    offers: whether the command takes --values, so that a warning can advise it.
     Raises InputError where none of the named values is in any mask.
     """
     several = [(file, mask.values) for file, mask in masks if not named and len(mask.values) > 1]

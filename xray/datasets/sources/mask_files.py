@@ -72,7 +72,7 @@ def in_threads(
     try:
         yield from _tracked(pool.map(read, items), what, len(items))
     finally:
-        # Whoever interrupts the command does not want to wait for the rest.
+        # An interrupted command does not wait for the rest.
         pool.shutdown(cancel_futures=True)
 
 

@@ -1,7 +1,7 @@
-"""Masks that stand in one tree with the radiographs they were drawn on, told apart from them and left out.
+"""Finds masks that lie in one tree with the radiographs they were drawn on, and leaves them out.
 
-Their folders are called masks/ or the like, or they bear the radiographs' names, as they stand or with _mask. Names
-alone decide nothing, the pictures are looked at: a folder masks/ may hold radiographs of people who wore one.
+Their folders are called masks/ or similar, or they have the names of the radiographs, with or without _mask. Names
+alone decide nothing, the pictures are read, too: a folder masks/ may hold radiographs of people who wore a mask.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ LEFT_OUT = "masks beside radiographs, left out"
 KEPT = "named like masks, kept as radiographs"
 
 SAMPLE = 5
-"""Pictures of a group that are looked at."""
+"""Number of pictures of a group that are read."""
 MOST_READ = 200
-"""Pictures that are looked at in all; what belongs to groups beyond them counts as radiographs."""
+"""Number of pictures that are read in all; the pictures of further groups count as radiographs."""
 
 _WORD = (
     "masks?|maske|segs?|segmentations?|segmented|labels?|labelmaps?|annotations?|gts?|ground[ _-]?truth|contours?|rois?"
@@ -38,14 +38,14 @@ _FILE_START = re.compile(rf"^({_WORD})[\W_]+", re.IGNORECASE)
 _FILE_WHOLE = re.compile(rf"((left|right|lungs?)[\W_]*)?({_WORD})([\W_]*(left|right|lungs?|\d{{1,3}}))?", re.IGNORECASE)
 _PICTURES = (".png", ".jpg", ".jpeg")
 _MOST_FOLDERS = 8
-"""Folders with a file of one name, beyond which the name tells nothing: every patient may have a frontal.png."""
+"""More folders with a file of one name say nothing about masks: every patient may have a frontal.png."""
 _MOST_NAMES = 8
 """Pictures of a patient's folder, whose names are those of all other patients' as well."""
 
 
 @dataclasses.dataclass
 class _Group:
-    """Pictures that are masks together, or none of them is.
+    """Pictures that are either all masks or all radiographs.
 
     is_named: their names, or their folder's, say so; otherwise they only have the names of `others`.
     """
@@ -132,7 +132,7 @@ def _named_files(paths: Sequence[Path]) -> list[_Group]:
 
 
 def _twins(paths: Sequence[Path], root: Path) -> list[_Group]:
-    """Pictures that have the names of others in another folder, or with another suffix, but for one in ten.
+    """Pictures of which nine in ten have the names of others in another folder, or with another suffix.
 
     One group for all folders of two names, such as images/ and lungs/ of many patients.
     """

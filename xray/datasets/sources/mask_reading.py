@@ -1,6 +1,6 @@
 """Masks of radiographs, in pictures or as run lengths, and their components, as worker processes read them.
 
-What takes long or much memory for a hostile file is done here; this module imports nothing that workers need not have.
+All work that may take much time or memory for a hostile file is done here; the module imports only what workers need.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from xray.radiographs.radiograph import RadiographError, radiograph_size
 from xray.structures import rle
 
 MAX_VALUES = 256
-"""Values of a mask that are told of."""
+"""Number of values of a mask that are reported."""
 MAX_REGIONS = 10_000
 """Parts of the mask of one radiograph; more are noise, and would fill the dataset with it."""
 

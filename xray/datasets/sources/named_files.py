@@ -1,4 +1,4 @@
-"""Which file of a source a table means: by its name, with or without its suffix, or by the number that it spells."""
+"""Which file of a source a table means: by name, with or without suffix, or by the number that the name spells."""
 
 import dataclasses
 import filecmp
@@ -14,7 +14,7 @@ from xray.radiographs.radiograph import source_id
 from xray.structures.values import identity, text_of
 
 MOST_ALIKE = 16
-"""Files of one stem that are compared with each other; more are not copies, but one in each patient's folder."""
+"""At most so many files of one stem are compared; more are no copies, but one file in each patient's folder."""
 
 
 class NamedFiles:
@@ -61,8 +61,8 @@ class NamedFiles:
 class Resolved:
     """What a table calls radiographs, made one id for each.
 
-    ids: text of the table → id. names: id → name of its file, for those that have one. unclear: id → in words, why it
-    has none although there are files: a text may mean several, and what is said of one would be learned of another.
+    ids: text of the table → id. names: id → name of its file, for those that have one. unclear: id → why it has
+    none although there are files: a text may mean several, and findings of one would be learned as those of another.
     """
 
     ids: dict[str, str]
@@ -74,7 +74,7 @@ def resolve_ids(texts: Iterable[str], files: NamedFiles | None) -> Resolved:
     """The radiographs that a table means.
 
     texts: distinct texts. files: None where none are looked for: then there are no names, and of the texts those that
-    spell one number are one. What has no file keeps its own text, but for the number that it spells: 7.0 is 7.
+    spell one number are one. A text without a file stays as it is, unless it spells a number: 7.0 becomes 7.
     """
     texts = list(texts)
     # Where a name leads out of its folder, its stem is not asked for either.
@@ -95,7 +95,7 @@ def resolve_ids(texts: Iterable[str], files: NamedFiles | None) -> Resolved:
 
 
 def without_copies(paths: dict[str, Path], dropped: list[Dropped]) -> dict[str, Path]:
-    """Name → file without those that are, byte for byte, another of the same stem; `dropped` is told of them."""
+    """Name → file without those that are, byte for byte, another of the same stem; they are entered in `dropped`."""
     by_stem: dict[str, list[str]] = defaultdict(list)
     for name in sorted(paths):
         by_stem[source_id(name.rpartition("/")[2])].append(name)

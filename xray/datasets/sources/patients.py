@@ -1,4 +1,4 @@
-"""A table of one's own that names each radiograph's patient, so that folds keep a patient's radiographs together."""
+"""The user's table of the patient of each radiograph, so that folds keep a patient's radiographs together."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ _WHOLE, _BARE, _LOOSE = range(3)
 
 
 def patient_in(entry: Mapping[str, Any]) -> Any:
-    """What an entry of a COCO file says of its patient, whatever it is called: patient, patient_id, "Subject ID"."""
+    """The patient of an entry of a COCO file, under any of the usual keys: patient, patient_id, "Subject ID"."""
     if "patient" in entry:
         return entry["patient"]
     named = {plain_name(key): key for key in reversed(list(entry))}
@@ -41,8 +41,8 @@ def name_patients(
 
     table: a CSV with the columns file_name and patient, or a COCO file whose images have both. Names are compared as
     they stand, from the source's directory on; or else without suffix; or else without their folders, or by the number
-    that they spell. Patients 17, 17.0 and 017 are one, and an empty or missing one is none. An image that the table
-    does not name, or names under several patients, stays a patient of its own, which `dropped` is told.
+    that they spell. Patients 17, 17.0 and 017 are one; an empty or missing one counts as not known. An image that the
+    table does not name, or names under several patients, stays a patient of its own, and is entered in `dropped`.
 
     Raises InputError for a file that is neither, and where it names none of the images.
     """

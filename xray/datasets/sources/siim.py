@@ -273,7 +273,7 @@ def _fault(kind: str, values: Sequence[str]) -> str | None:
 def _items(
     root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped], warnings: list[FileWarning]
 ) -> list[_Item]:
-    """The radiographs that the tables know, as far as the rows of each agree with each other."""
+    """The radiographs that the tables list, without those whose rows contradict each other."""
     masks: Mapping[str, Path] = {}
     if kind == "pictures":
         paths, masks = (_list_names(root, folder, dropped) for folder in ("png_images", "png_masks"))

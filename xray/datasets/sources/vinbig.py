@@ -292,8 +292,8 @@ def _read_sizes(
 def _list_files(root: Path, split: str, dropped: list[Dropped], warnings: list[FileWarning]) -> tuple[str, list[str]]:
     """The layout of a folder of radiographs, "dicom" or "pictures", and the names of its files, read once.
 
-    Where there are DICOM files, pictures beside them are not looked at, which `warnings` is told: the boxes are in the
-    pixels of the former.
+    Where there are DICOM files, pictures beside them are not used, with a warning: the boxes are in the pixels of the
+    DICOM files.
     """
     folder = root / split
     if not is_inside(folder, root):
