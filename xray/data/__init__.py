@@ -14,7 +14,7 @@ from typing import Any
 
 _KEPT_THEIR_NAME = {
     "datasets": "conversion fingerprint folds inputs journal source store",
-    "datasets.sources": "coco folders lungs mask_files mask_reading patients siim tables vinbig",
+    "datasets.sources": "coco folders lungs mask_reading patients siim tables vinbig",
     "evaluation": "alignment resampling",
     "inference": "prediction_journal",
     "radiographs": "attributes canvas codestream dicom grayscale names radiograph",
@@ -25,6 +25,7 @@ _KEPT_THEIR_NAME = {
 MOVED = {name: (f"xray.{room}.{name}",) for room, names in _KEPT_THEIR_NAME.items() for name in names.split()} | {
     "dataset": ("xray.training.loading",),
     "decoding": ("xray.radiographs.decoding", "xray.radiographs.workers"),
+    "mask_files": ("xray.datasets.sources.mask_account",),
     "masks": ("xray.structures.masks", "xray.datasets.mask_canvas"),
     "phantom_trees": ("xray.phantoms.siim_lungs",),
     "phantoms": ("xray.phantoms.vinbig",),

@@ -5,6 +5,7 @@ folds together, as everywhere else: the validation folder of the best known set 
 a model by. `test/` becomes the split "test".
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
@@ -19,7 +20,7 @@ from typing import Any
 from xray.datasets.naming import source_ids
 from xray.datasets.source import COPY, Dropped, Source, SourceImage, data_root, listed
 from xray.datasets.sources import convert
-from xray.datasets.sources.mask_files import in_threads
+from xray.datasets.sources.mask_account import tracked
 from xray.datasets.sources.mask_folders import without_masks
 from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError
@@ -250,11 +251,16 @@ def _copies(files: list[_File], n_threads: int) -> list[list[_File]]:
     groups = [files]
     for n_bytes in (0, _HEAD, None):
         suspects = [file for group in groups for file in group]
-        keys = in_threads(
-            functools.partial(_key, n_bytes), [file.path for file in suspects], n_threads, "looking for copies"
-        )
+        # Most of the work happens in libraries that let other threads run meanwhile.
+        pool = concurrent.futures.ThreadPoolExecutor(max(1, n_threads))
+        try:
+            keys = pool.map(functools.partial(_key, n_bytes), [file.path for file in suspects])
+            keys_of_all = list(tracked(keys, "looking for copies", len(suspects)))
+        finally:
+            # An interrupted command does not wait for the rest.
+            pool.shutdown(cancel_futures=True)
         alike: dict[Any, list[_File]] = {}
-        for file, key in zip(suspects, keys, strict=True):
+        for file, key in zip(suspects, keys_of_all, strict=True):
             if key is not None:
                 alike.setdefault(key, []).append(file)
         groups = [group for group in alike.values() if len(group) > 1]

@@ -20,13 +20,14 @@ from xray.datasets.source import Dropped, SourceImage, data_root, listed, relati
 from xray.datasets.sources import convert
 from xray.datasets.sources.mask_account import (
     WITH_IMAGE,
+    MaskedImages,
     NamedValue,
     account_of,
     fault_of_mask,
+    in_processes,
     read_named_values,
     unclear_tones,
 )
-from xray.datasets.sources.mask_files import MaskedImages, in_processes
 from xray.datasets.sources.mask_reading import PictureRegions, Pictures, Region, read_pictures
 from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError

@@ -1,16 +1,23 @@
-"""What only the masks of a source together can say: their background, and the warnings about their values."""
+"""What the sources with masks share: reading many files, what the masks of a source say together, and the `Source`."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
 
 from xray.datasets import source as reasons
-from xray.datasets.source import natural
-from xray.datasets.sources.mask_reading import PictureRegions
+from xray.datasets.source import Dropped, Source, SourceImage, natural
+from xray.datasets.sources.mask_reading import PictureRegions, Region
 from xray.datasets.sources.mask_values import BLACK, BLACK_ON_WHITE, WHITE, WHITE_ON_BLACK
 from xray.errors import InputError
 from xray.radiographs.file_warnings import FileWarning
+from xray.radiographs.workers import Failed, in_workers
+from xray.structures.boxes import BoxTable
 from xray.structures.masks import MASK_SIZE
 from xray.structures.values import whole_number
 
@@ -25,6 +32,9 @@ FULL = "masks that cover all of their radiograph"
 VOID = "masks with the borders of PASCAL VOC, taken as background"
 
 _MOST_SHOWN = 12
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,3 +142,51 @@ def _quoted(value: str) -> str:
 def _listed(texts: Sequence[str]) -> str:
     more = f" and {len(texts) - _MOST_SHOWN} more" if len(texts) > _MOST_SHOWN else ""
     return ", ".join(texts[:_MOST_SHOWN]) + more
+
+
+@dataclasses.dataclass
+class MaskedImages:
+    """Radiographs with their regions, as they are gathered for a source."""
+
+    images: list[SourceImage] = dataclasses.field(default_factory=list)
+    dropped: list[Dropped] = dataclasses.field(default_factory=list)
+    warnings: list[FileWarning] = dataclasses.field(default_factory=list)
+    _regions: list[tuple[int, Region, str]] = dataclasses.field(default_factory=list)
+
+    def add(self, image: SourceImage, regions: Iterable[Region], place: str) -> None:
+        """Takes an image; `place` is where its masks were read."""
+        self._regions += [(len(self.images), region, place) for region in regions]
+        self.images.append(image)
+
+    def source(self, kind: str, layout: str, categories: Sequence[str], fingerprint: str) -> Source:
+        """All of them; the categories become 1 … K."""
+        boxes = [region.box for _, region, _ in self._regions]
+        return Source(
+            kind=kind,
+            layout=layout,
+            images=self.images,
+            boxes=BoxTable.of(
+                [image for image, _, _ in self._regions], [region.category for _, region, _ in self._regions], boxes
+            ),
+            readers=[()] * len(boxes),
+            places=[place for _, _, place in self._regions],
+            categories=[{"id": number, "name": name} for number, name in enumerate(categories, start=1)],
+            fingerprint=fingerprint,
+            masks={row: region.rle for row, (_, region, _) in enumerate(self._regions)},
+            dropped=self.dropped,
+            warnings=self.warnings,
+        )
+
+
+def in_processes(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], n_workers: int, name: Callable[[_Item], str], what: str
+) -> Iterator[_Result | Failed]:
+    """`xray.radiographs.workers.in_workers` under a progress bar on stderr."""
+    with contextlib.closing(in_workers(work, items, n_workers, name)) as results:
+        yield from tracked(results, what, len(items))
+
+
+def tracked(results: Iterable[_Result], what: str, total: int) -> Iterable[_Result]:
+    """The results as they come, under a progress bar on stderr."""
+    console = Console(stderr=True)
+    return track(results, what, total=total, console=console, transient=True, disable=not console.is_terminal)

@@ -23,8 +23,14 @@ from xray.datasets import source as reasons
 from xray.datasets.sizes import header_of
 from xray.datasets.source import Dropped, Source, SourceImage, data_root
 from xray.datasets.sources import convert
-from xray.datasets.sources.mask_account import WITH_IMAGE, account_of, fault_of_mask, unclear_tones
-from xray.datasets.sources.mask_files import MaskedImages, in_processes
+from xray.datasets.sources.mask_account import (
+    WITH_IMAGE,
+    MaskedImages,
+    account_of,
+    fault_of_mask,
+    in_processes,
+    unclear_tones,
+)
 from xray.datasets.sources.mask_folders import LEFT_OUT, without_masks
 from xray.datasets.sources.mask_reading import (
     PictureRegions,
