@@ -13,7 +13,7 @@ import numpy as np
 
 from xray.datasets import source as reasons
 from xray.datasets.source import FINE_GRID, Dropped, has_area, snap
-from xray.datasets.sources.coco_images import MALFORMED, Images, names_in
+from xray.datasets.sources.coco_images import MALFORMED, FaultError, Images, names_in
 from xray.datasets.sources.segmentations import SLIVER, TRANSPOSED, Segmentation, bounds, plain_segmentation, turned
 from xray.errors import InputError
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
@@ -49,14 +49,6 @@ class Annotations:
     warnings: list[FileWarning]
 
 
-class _FaultError(Exception):
-    """Why an annotation cannot be used: one of a few fixed texts, and anything more."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.detail = reason, detail
-
-
 def read_annotations(
     rows: list[Any],
     images: Images,
@@ -89,7 +81,7 @@ def read_annotations(
         place = f"{file.name} annotation {position}"
         try:
             image = _image_of(row, images)
-        except _FaultError as fault:
+        except FaultError as fault:
             strays.append(Dropped(place, fault.reason, detail=fault.detail))
             continue
         if image < 0:
@@ -100,7 +92,7 @@ def read_annotations(
         size = (images.images[image].width, images.images[image].height)
         try:
             label, box, mask, remarks = _read(row, number_of_category, takes_crowds, size)
-        except _FaultError as fault:
+        except FaultError as fault:
             dropped.append(Dropped(place, fault.reason, detail=fault.detail))
             result.lost.add(image)
             continue
@@ -197,17 +189,17 @@ def _refuse_shares(boxes: np.ndarray, file: Path) -> None:
 
 
 def _image_of(row: Any, images: Images) -> int:
-    """Number of an annotation's image, -1 for one that was left out. Raises _FaultError where there is none."""
+    """Number of an annotation's image, -1 for one that was left out. Raises FaultError where there is none."""
     if not isinstance(row, dict):
-        raise _FaultError(MALFORMED, f"it is {shown(row)}")
+        raise FaultError(MALFORMED, f"it is {shown(row)}")
     try:
         own_id = identity(row.get("image_id"))
     except ValueError:
-        raise _FaultError(MALFORMED, f"image_id {shown(row.get('image_id'))}") from None
+        raise FaultError(MALFORMED, f"image_id {shown(row.get('image_id'))}") from None
     if own_id is None:
-        raise _FaultError(MALFORMED, "without an image_id")
+        raise FaultError(MALFORMED, "without an image_id")
     if own_id not in images.number_of:
-        raise _FaultError(NO_SUCH_IMAGE, f"image_id {shown(own_id)}")
+        raise FaultError(NO_SUCH_IMAGE, f"image_id {shown(own_id)}")
     return images.number_of[own_id]
 
 
@@ -221,11 +213,11 @@ def _read(
     try:
         label = number_of_category[whole_number(row.get("category_id"))]  # type: ignore[index]
     except (ValueError, KeyError):
-        raise _FaultError(UNKNOWN_CATEGORY, f"category_id {shown(row.get('category_id'))}") from None
+        raise FaultError(UNKNOWN_CATEGORY, f"category_id {shown(row.get('category_id'))}") from None
     try:
         is_crowd = bool(flag_of(row.get("iscrowd")))
     except ValueError as error:
-        raise _FaultError(MALFORMED, f"iscrowd: {error}") from None
+        raise FaultError(MALFORMED, f"iscrowd: {error}") from None
     remarks: dict[str, str] = {}
     mask, mask_fault = None, None
     try:
@@ -235,7 +227,7 @@ def _read(
     except MaskError as error:
         mask_fault = error
     if is_crowd and not (takes_crowds and isinstance(mask, dict)):
-        raise _FaultError(CROWD)
+        raise FaultError(CROWD)
     if is_crowd:
         remarks[CROWD_TAKEN] = ""
     box, fault = _box(row.get("bbox"))
@@ -248,21 +240,21 @@ def _read(
         # Tools leave the box out, or write zeros, where there is a mask.
         try:
             box = snap(bounds(mask, width, height), FINE_GRID)
-            fault = None if has_area(box) else _FaultError(reasons.EMPTY)
+            fault = None if has_area(box) else FaultError(reasons.EMPTY)
             # What is no mask of this radiograph shows no box either.
             check_segmentation(mask)
         except MaskError as error:
-            fault = _FaultError(error.reason, str(error))
+            fault = FaultError(error.reason, str(error))
     if fault is not None or box is None:
         if mask_fault is not None:
-            raise _FaultError(mask_fault.reason, str(mask_fault))
-        raise fault or _FaultError(reasons.NOT_A_NUMBER)
+            raise FaultError(mask_fault.reason, str(mask_fault))
+        raise fault or FaultError(reasons.NOT_A_NUMBER)
     if mask_fault is not None:
         remarks[UNUSABLE_MASK] = str(mask_fault)
     return label, tuple(box.tolist()), mask, remarks
 
 
-def _box(value: Any) -> tuple[np.ndarray | None, _FaultError | None]:
+def _box(value: Any) -> tuple[np.ndarray | None, FaultError | None]:
     """(4,) xyxy snapped to the grid, or the reason why x, y, width, height are no box."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -271,15 +263,15 @@ def _box(value: Any) -> tuple[np.ndarray | None, _FaultError | None]:
     except ValueError:
         numbers = []
     if len(numbers) != 4 or None in numbers:
-        return None, _FaultError(reasons.NOT_A_NUMBER, f"bbox {shown(value)}")
+        return None, FaultError(reasons.NOT_A_NUMBER, f"bbox {shown(value)}")
     with np.errstate(over="ignore", invalid="ignore"):
         box = snap(xywh_to_xyxy(np.array(numbers, dtype=np.float64).reshape(1, 4)), FINE_GRID)[0]
     if not np.isfinite(box).all():
-        return None, _FaultError(reasons.NOT_A_NUMBER, f"bbox {shown(value)}")
+        return None, FaultError(reasons.NOT_A_NUMBER, f"bbox {shown(value)}")
     if (box[2:] < box[:2]).any():
-        return None, _FaultError(reasons.INVERTED)
+        return None, FaultError(reasons.INVERTED)
     if not has_area(box):
-        return None, _FaultError(reasons.EMPTY)
+        return None, FaultError(reasons.EMPTY)
     return box, None
 
 

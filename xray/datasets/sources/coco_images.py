@@ -58,6 +58,14 @@ def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
     ]
 
 
+class FaultError(Exception):
+    """Why an image or an annotation cannot be used: one of a few fixed texts, and anything more."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
 class Images:
     """The usable images of a COCO file.
 
@@ -116,60 +124,45 @@ class Images:
         return path
 
     def _gather(self, grouped: dict[str, list[tuple[int | str, dict[str, Any]]]]) -> list[SourceImage]:
-        ids = dict(zip(grouped, source_ids(list(grouped)), strict=True))
-        patients = self._patients([entry for entries in grouped.values() for _, entry in entries])
+        ids = source_ids(list(grouped))
+        patients = [patient_in(entry) for entries in grouped.values() for _, entry in entries]
+        spelling = iter(one_spelling(patient if _is_id(patient) else None for patient in patients))
         images: list[SourceImage] = []
-        for path, entries in grouped.items():
-            own_ids = sorted({own_id for own_id, _ in entries}, key=_rank)
-            image = self._image(path, ids[path], own_ids, [entry for _, entry in entries], patients)
-            if image is None:
+        for source_id, (path, entries) in zip(ids, grouped.items(), strict=True):
+            coco_ids = sorted({coco_id for coco_id, _ in entries}, key=_rank)
+            people = [next(spelling) for _ in entries]
+            try:
+                image = self._image(path, source_id, coco_ids, [entry for _, entry in entries], people)
+            except FaultError as fault:
+                self._dropped.append(Dropped(path, fault.reason, detail=fault.detail))
                 continue
-            if len(own_ids) > 1:
-                self.warnings.append(FileWarning(JOINED, path, ", ".join(map(str, own_ids[:5]))))
-            self.number_of |= dict.fromkeys(own_ids, len(images))
+            if len(coco_ids) > 1:
+                self.warnings.append(FileWarning(JOINED, path, ", ".join(map(str, coco_ids[:5]))))
+            self.number_of |= dict.fromkeys(coco_ids, len(images))
             images.append(image)
         return images
-
-    def _patients(self, entries: list[dict[str, Any]]) -> dict[int, str | bool | None]:
-        """Of each entry, by its identity as an object, the patient; False where that cannot be read."""
-        readable, patients = [], {}
-        for entry in entries:
-            try:
-                identity(patient_in(entry))
-                readable.append(entry)
-            except ValueError:
-                patients[id(entry)] = False
-        names = one_spelling(patient_in(entry) for entry in readable)
-        return patients | {id(entry): name for entry, name in zip(readable, names, strict=True)}
 
     def _image(
         self,
         path: str,
         source_id: str,
-        own_ids: list[int | str],
+        coco_ids: list[int | str],
         entries: list[dict[str, Any]],
-        patients: dict[int, str | bool | None],
-    ) -> SourceImage | None:
-        """One file as all its entries describe it; None, with an entry in `dropped`, where they cannot be used."""
+        people: list[str | None],
+    ) -> SourceImage:
+        """One file as all its entries describe it. Raises FaultError where they cannot be used."""
         try:
-            sizes = [size for entry in entries if (size := _size(entry)) is not None]
-            named = [patients[id(entry)] for entry in entries]
-            if False in named:
-                faulty = next(entry for entry in entries if patients[id(entry)] is False)
-                raise ValueError(f"its patient, {shown(patient_in(faulty))}, is neither number nor text")
-            readers = tuple(dict.fromkeys(name for entry in entries for name in names_in(entry.get("readers"))))
+            sizes = list(dict.fromkeys(size for entry in entries if (size := _size(entry)) is not None))
+            for patient in map(patient_in, entries):
+                if not _is_id(patient):
+                    raise ValueError(f"its patient, {shown(patient)}, is neither number nor text")
         except ValueError as error:
-            self._dropped.append(Dropped(path, MALFORMED, detail=str(error)))
-            return None
-        people = list(dict.fromkeys(name for name in named if isinstance(name, str)))
-        if len(set(sizes)) > 1:
-            detail = " and ".join(f"{width} x {height}" for width, height in dict.fromkeys(sizes))
-            self._dropped.append(Dropped(path, TWO_SIZES, detail=detail))
-            return None
-        if len(people) > 1:
-            detail = f"it is listed for {len(people)} patients"
-            self._dropped.append(Dropped(path, MALFORMED, detail=detail))
-            return None
+            raise FaultError(MALFORMED, str(error)) from None
+        patients = list(dict.fromkeys(name for name in people if name is not None))
+        if len(sizes) > 1:
+            raise FaultError(TWO_SIZES, " and ".join(f"{width} x {height}" for width, height in sizes))
+        if len(patients) > 1:
+            raise FaultError(MALFORMED, f"it is listed for {len(patients)} patients")
         width, height = sizes[0] if sizes else (None, None)
         known: dict[str, Any] = {}
         for entry in reversed(entries):
@@ -177,19 +170,30 @@ class Images:
         if "age" in known:
             # A table may have years; so exact, and over 89 in particular, they could tell who it is.
             known["age"] = age_band(known["age"])
-        extra: dict[str, Any] = {"coco_id": own_ids[0]}
-        if len(own_ids) > 1:
-            extra["coco_ids"] = own_ids
+        several = {"coco_ids": coco_ids} if len(coco_ids) > 1 else {}
         return SourceImage(
             path=self._root / path,
             file_name=path,
             source_id=source_id,
-            patient=people[0] if people else None,
+            patient=patients[0] if patients else None,
             width=width,
             height=height,
-            readers=readers,
-            extra=extra | {key: value for key, value in known.items() if value is not None},
+            readers=tuple(dict.fromkeys(name for entry in entries for name in names_in(entry.get("readers")))),
+            extra={
+                "coco_id": coco_ids[0],
+                **several,
+                **{key: value for key, value in known.items() if value is not None},
+            },
         )
+
+
+def _is_id(value: Any) -> bool:
+    """Whether a value is a number or a text, or is missing."""
+    try:
+        identity(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _rank(own_id: int | str) -> tuple[bool, int | str]:
