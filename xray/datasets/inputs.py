@@ -82,7 +82,7 @@ class Inputs:
         Raises RadiographError for a file that cannot be read, or whose original size contradicts it.
         """
         if self.store is None or self.rows is None:
-            (pixels,) = in_workers(_read_pixels, [self.paths[index]], 1, _file_name)
+            (pixels,) = in_workers(_read_pixels, [self.paths[index]], 1, lambda path: path.name)
             if isinstance(pixels, Failed):
                 raise RadiographError(pixels.reason)
             original = self.originals[index] if self.originals else None
@@ -105,10 +105,6 @@ def _picked(values: tuple[_T, ...], numbers: Sequence[int]) -> tuple[_T, ...]:
 
 def _read_pixels(path: Path) -> np.ndarray:
     return read_radiograph(path).pixels
-
-
-def _file_name(path: Path) -> str:
-    return path.name
 
 
 def open_inputs(

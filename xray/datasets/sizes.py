@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from xray.datasets.sources.tables import plain_name, read_table, separator
+from xray.datasets.sources.tables import plain_name, read_table, separator, spellings
 from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.names import check_inside
@@ -98,7 +98,7 @@ class SizeTable:
 
 def size_columns(columns: Iterable[str]) -> tuple[str, str] | None:
     """Of the names of a table's columns those of width and height; None where it has none, or they are of boxes."""
-    plain = {plain_name(name): name for name in reversed(list(columns))}
+    plain = spellings(columns)
     pairs = _pairs(plain)
     first = [pair for pair, beside in pairs if any(word in beside for word in OF_ORIGINALS)]
     others = [pair for pair, beside in pairs if beside in BESIDE]
@@ -129,7 +129,7 @@ def _pairs(plain: Iterable[str]) -> list[tuple[tuple[str, str], str]]:
 def size_table(path: Path, table: pd.DataFrame, content: bytes) -> SizeTable | None:
     """A table as `read_table` reads it → its sizes; None where it has no columns of them, or none that names."""
     sides = size_columns(table.columns)
-    spelling = {plain_name(name): name for name in reversed(list(table.columns)) if name != "line"}
+    spelling = spellings(table.columns)
     columns = [spelling[name] for name in IDS if name in spelling]
     if sides is None or not columns:
         return None
@@ -235,9 +235,9 @@ def _looked_up(by_name: Mapping[str, Size | str], pictures: Sequence[Sequence[st
         by_stem.setdefault(_stem(_path(name)), []).append(size)
     stems = Names({stem: sizes[0] for stem, sizes in by_stem.items() if len(set(sizes)) == 1})
     result = []
-    for spellings in pictures:
-        exact = (names.get(name) for name in (*spellings, *(_SUFFIX.sub("", name) for name in spellings)))
-        tails = (stems.get(_stem(name)) for name in spellings)
+    for of_picture in pictures:
+        exact = (names.get(name) for name in (*of_picture, *(_SUFFIX.sub("", name) for name in of_picture)))
+        tails = (stems.get(_stem(name)) for name in of_picture)
         result.append(next((size for size in (*exact, *tails) if size is not None), None))
     return result
 

@@ -93,7 +93,7 @@ def decode_canvases(
     stops the workers.
     """
     work = functools.partial(_decode, decode, size)
-    outcomes = in_workers(work, list(enumerate(paths)), n_workers, _file_name, timeout, memory_limit)
+    outcomes = in_workers(work, list(enumerate(paths)), n_workers, lambda item: item[1].name, timeout, memory_limit)
     with contextlib.closing(outcomes):
         for index, outcome in enumerate(outcomes):
             yield Undecodable(index, paths[index], outcome.reason) if isinstance(outcome, Failed) else outcome
@@ -101,7 +101,3 @@ def decode_canvases(
 
 def _decode(decode: Callable[[int, Path, int], Decoded], size: int, item: tuple[int, Path]) -> Decoded:
     return decode(*item, size)
-
-
-def _file_name(item: tuple[int, Path]) -> str:
-    return item[1].name

@@ -42,21 +42,15 @@ _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
 class Content(enum.Enum):
-    """What a file is in a search for radiographs."""
+    """What a file is in a search for radiographs; of files that are skipped, the kind of the warning about them."""
 
-    RADIOGRAPH = enum.auto()
-    DIRECTORY = enum.auto()
-    NAMED_OTHERWISE = enum.auto()
-    UNREAD = enum.auto()
-    NOTHING = enum.auto()
+    RADIOGRAPH = "a radiograph"
+    NOTHING = "a file of another kind, which needs no warning"
+    DIRECTORY = "DICOMDIR, a list of files, was passed over"
+    NAMED_OTHERWISE = "a PNG or JPEG file under another suffix was passed over: rename it to .png or .jpg"
+    UNREAD = "neither DICOM nor PNG nor JPEG, passed over"
 
 
-WHY = {
-    Content.DIRECTORY: "DICOMDIR, a list of files, was passed over",
-    Content.NAMED_OTHERWISE: "a PNG or JPEG file under another suffix was passed over: rename it to .png or .jpg",
-    Content.UNREAD: "neither DICOM nor PNG nor JPEG, passed over",
-}
-"""Kinds of warnings about files that are skipped."""
 LINK = "a link that leads nowhere or out of the data path was left out"
 
 

@@ -18,7 +18,7 @@ from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.codestream import jpeg_size
 from xray.radiographs.dicom import RadiographError, StoredRadiograph, dicom_size, is_dicom, read_dicom
-from xray.radiographs.file_kinds import LINK, WHY, Content, content_of, other_format
+from xray.radiographs.file_kinds import LINK, Content, content_of, other_format
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.grayscale import display_grey, is_one_grey, look_up, white_level
 from xray.radiographs.names import leads_out
@@ -307,7 +307,7 @@ def find_radiographs(
             elif content == Content.RADIOGRAPH:
                 radiographs.append(path)
             else:
-                others.append(FileWarning(WHY[content], _below(path, root)))
+                others.append(FileWarning(content.value, _below(path, root)))
     if passed_over is not None:
         passed_over += sorted(others)
     if not radiographs:

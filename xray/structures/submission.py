@@ -84,9 +84,7 @@ def write_submission(
         box = " ".join(_coordinate(value) for value in corners[row])
         strings[predictions.image_ids[images[row]]].append(f"{labels[row] - 1} {_confidence(scores[row])} {box}")
 
-    with complete(path) as temporary, temporary.open("w", newline="", **ENCODING) as file:
-        file.write(",".join(HEADER) + "\n")
-        file.writelines(f"{_cell(image_id)},{' '.join(parts) or EMPTY}\n" for image_id, parts in strings.items())
+    _write(path, HEADER, {image_id: " ".join(parts) or EMPTY for image_id, parts in strings.items()})
 
 
 def write_mask_submission(path: Path | str, predictions: Predictions, image_ids: Sequence[str]) -> None:
@@ -110,8 +108,12 @@ def write_mask_submission(path: Path | str, predictions: Predictions, image_ids:
     for image_id, mask in joined.items():
         if image_id in texts:
             texts[image_id] = encode(mask, "relative")
+    _write(path, MASK_HEADER, texts)
+
+
+def _write(path: Path, header: list[str], texts: Mapping[str, str]) -> None:
     with complete(path) as temporary, temporary.open("w", newline="", **ENCODING) as file:
-        file.write(",".join(MASK_HEADER) + "\n")
+        file.write(",".join(header) + "\n")
         file.writelines(f"{_cell(image_id)},{text}\n" for image_id, text in texts.items())
 
 

@@ -211,7 +211,7 @@ class _Sampled:
         self._n_left -= len(wanted)
         if not wanted:
             return
-        with contextlib.closing(in_workers(looks_like_mask, wanted, 1, _file_name)) as outcomes:
+        with contextlib.closing(in_workers(looks_like_mask, wanted, 1, lambda path: path.name)) as outcomes:
             for path, outcome in zip(wanted, outcomes, strict=True):
                 self._is_mask[path] = None if isinstance(outcome, Failed) else outcome
 
@@ -236,7 +236,3 @@ def _sample(paths: Sequence[Path]) -> list[Path]:
     """A few of them, from the first to the last."""
     n = min(SAMPLE, len(paths))
     return [paths[number * (len(paths) - 1) // max(1, n - 1)] for number in range(n)]
-
-
-def _file_name(path: Path) -> str:
-    return path.name

@@ -9,7 +9,7 @@ from typing import Any
 
 from xray.datasets.source import Dropped, SourceImage
 from xray.datasets.sources.named_files import NamedFiles
-from xray.datasets.sources.tables import plain_name, read_table
+from xray.datasets.sources.tables import read_table, spellings
 from xray.errors import InputError
 from xray.radiographs.radiograph import source_id
 from xray.structures.values import identity, one_spelling, shown, text_of
@@ -30,7 +30,7 @@ def patient_in(entry: Mapping[str, Any]) -> Any:
     """The patient of an entry of a COCO file, under any of the usual keys: patient, patient_id, "Subject ID"."""
     if "patient" in entry:
         return entry["patient"]
-    named = {plain_name(key): key for key in reversed(list(entry))}
+    named = spellings(entry)
     return next((entry[named[name]] for name in PATIENT_COLUMNS if name in named), None)
 
 
@@ -96,7 +96,7 @@ def _read(path: Path) -> tuple[list[tuple[str, str]], bytes]:
             raise InputError(f"{path} is not a COCO file: its images need file_name and patient") from None
     else:
         table, content = read_table(path)
-        spelling = {plain_name(name): name for name in reversed(list(table.columns)) if name != "line"}
+        spelling = spellings(table.columns)
         column = next((spelling[name] for name in _NAME_COLUMNS if name in spelling), None)
         patient = next((spelling[name] for name in PATIENT_COLUMNS if name in spelling), None)
         if column is None or patient is None:

@@ -167,13 +167,13 @@ def _outcomes(
     with_mask = [item for item in items if (item.mask if kind == "pictures" else not _is_negative(kind, item))]
     if kind == "pictures":
         pictures = [Pictures(item.image.path, ((1, item.mask),)) for item in with_mask if item.mask]
-        outcomes = list(in_processes(read_pictures, pictures, n_workers, _file_name, "reading masks"))
+        outcomes = list(in_processes(read_pictures, pictures, n_workers, lambda item: item.image.name, "reading masks"))
         unclear = unclear_tones(mask for one in outcomes if not isinstance(one, Failed) for mask in one[1])
         judged = [_judge_picture(root, item, one, unclear) for item, one in zip(with_mask, outcomes, strict=True)]
     else:
         size = (mask_size, mask_size) if mask_size else None
         runs = [Runs(item.image.path, item.values, dialect, size) for item in with_mask]
-        read = in_processes(read_runs, runs, n_workers, _file_name, "reading masks")
+        read = in_processes(read_runs, runs, n_workers, lambda item: item.image.name, "reading masks")
         judged = [_judge_runs(item, dialect, outcome) for item, outcome in zip(with_mask, read, strict=True)]
     of_item = {id(item): outcome for item, outcome in zip(with_mask, judged, strict=True)}
     return [of_item.get(id(item), _Outcome([])) for item in items]
@@ -181,10 +181,6 @@ def _outcomes(
 
 def _is_negative(kind: str, item: _Item) -> bool:
     return kind == "labels" or all(map(rle.is_empty, item.values))
-
-
-def _file_name(item: Pictures | Runs) -> str:
-    return item.image.name
 
 
 def _find_tables(root: Path, chosen: str | None) -> tuple[str, list[_Table]]:

@@ -1,6 +1,6 @@
 """Reading someone's CSV table as the text that it is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,11 @@ from xray.errors import InputError
 def plain_name(name: str) -> str:
     """A column's name without case, blanks and punctuation: image_id, ImageId and "Image ID" are one."""
     return "".join(mark for mark in str(name).casefold() if mark.isalnum())
+
+
+def spellings(columns: Iterable[str]) -> dict[str, str]:
+    """Plain name (see `plain_name`) → the column as it is spelt; of two of one plain name the first. Without `line`."""
+    return {plain_name(name): name for name in reversed(list(columns)) if name != "line"}
 
 
 def separator(header: str) -> str:
