@@ -18,11 +18,11 @@ _KEPT_THEIR_NAME = {
     "evaluation": "alignment resampling",
     "inference": "prediction_journal",
     "radiographs": "attributes canvas codestream dicom grayscale names radiograph",
-    "storage": "checked_lines",
     "structures": "boxes predictions rle",
     "training": "augment changes equalization",
 }
 MOVED = {name: (f"xray.{room}.{name}",) for room, names in _KEPT_THEIR_NAME.items() for name in names.split()} | {
+    "checked_lines": ("xray.files",),
     "dataset": ("xray.training.loading",),
     "decoding": ("xray.radiographs.decoding", "xray.radiographs.workers"),
     "mask_files": ("xray.datasets.sources.mask_account",),

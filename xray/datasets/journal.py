@@ -17,7 +17,7 @@ import numpy as np
 
 from xray.datasets.store import CONVERSION, IMAGES, JOURNAL
 from xray.errors import InputError
-from xray.storage.checked_lines import CheckedLog, differing
+from xray.files import CheckedLog, differing
 
 CHECKPOINT_SECONDS = 2.0
 

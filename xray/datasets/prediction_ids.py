@@ -153,7 +153,7 @@ def _without_repeats(predictions: Predictions) -> Predictions:
         zip(table.images.tolist(), table.labels.tolist(), *table.boxes.T.tolist(), table.scores.tolist(), strict=True)
     ):
         seen.setdefault((*key, str(predictions.masks.get(row))), row)
-    distinct, masks = table.of_rows(np.array(list(seen.values()), dtype=np.int64), predictions.masks)
+    distinct, masks = table.select_masked(np.array(list(seen.values()), dtype=np.int64), predictions.masks)
     return dataclasses.replace(predictions, table=distinct, masks=masks)
 
 

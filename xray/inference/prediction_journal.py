@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from xray.errors import InputError
-from xray.storage.checked_lines import CheckedLog, differing
+from xray.files import CheckedLog, differing
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions
 
@@ -100,7 +100,7 @@ class PredictionJournal:
         tables, n_rows = [], 0
         for number in sorted({bisect.bisect_right(self._stops, position) for position in positions}):
             portion = self._portion(number)
-            table, of_table = portion.table.of_rows(np.isin(portion.table.images, positions), portion.masks)
+            table, of_table = portion.table.select_masked(np.isin(portion.table.images, positions), portion.masks)
             masks |= {n_rows + row: mask for row, mask in of_table.items()}
             labels |= {position: portion.labels[position] for position in positions if position in portion.labels}
             tables.append(table)

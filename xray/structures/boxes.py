@@ -69,7 +69,7 @@ class BoxTable:
         """The rows given by a boolean mask or by indices."""
         return BoxTable(self.images[rows], self.labels[rows], self.boxes[rows], self.scores[rows])
 
-    def of_rows(self, rows: np.ndarray, masks: Mapping[int, Mask]) -> "tuple[BoxTable, dict[int, Mask]]":
+    def select_masked(self, rows: np.ndarray, masks: Mapping[int, Mask]) -> "tuple[BoxTable, dict[int, Mask]]":
         """The rows given by a boolean mask or by indices, and their masks: row of a table → mask, old and new."""
         numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
         return self.select(rows), renumbered(masks, numbers)

@@ -69,7 +69,7 @@ def read_coco(
         (row for row, number in enumerate(numbers) if number >= 0),
         key=lambda row: (numbers[row], labels[row], corners[row], parsed.readers[row], str(parsed.masks.get(row))),
     )
-    boxes, masks = parsed.boxes.of_rows(np.array(rows_kept, dtype=np.int64), parsed.masks)
+    boxes, masks = parsed.boxes.select_masked(np.array(rows_kept, dtype=np.int64), parsed.masks)
     return Source(
         kind="coco",
         layout=posixpath.basename(file.name),
