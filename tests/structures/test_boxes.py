@@ -21,6 +21,16 @@ from xray.structures.boxes import (
 )
 
 
+def test_rows_with_their_masks():
+    table = BoxTable.of([0, 0, 1, 2], [1, 2, 1, 1], np.arange(16).reshape(4, 4))
+    masks = {0: "a", 2: "c", 3: "d"}
+    for rows in (np.array([3, 1, 0]), np.array([True, True, False, True])):
+        chosen, of_chosen = table.select_masked(rows, masks)
+        assert chosen.boxes.tolist() == table.boxes[rows].tolist()
+        numbers = np.arange(4)[rows].tolist()
+        assert of_chosen == {new: masks[old] for new, old in enumerate(numbers) if old in masks}
+
+
 def test_iou_by_hand():
     first = [[0, 0, 10, 10], [5, 5, 5, 9]]
     second = [[5, 0, 15, 10], [0, 0, 10, 10], [10, 0, 20, 10], [2, 2, 4, 4], [5, 5, 5, 9]]

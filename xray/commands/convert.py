@@ -125,7 +125,7 @@ Config = (
 )
 
 
-def main(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
+def main(config: Config) -> None:
     """Converts, then prints what was taken, what was left out, and the next command."""
     check(config)
     if config.save_path.resolve() == config.data_path.resolve():
@@ -147,7 +147,7 @@ def main(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
     show(conversion, config.save_path)
 
 
-def check(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
+def check(config: Config) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
     check_range(
         config, image_size=(32, 8192), n_folds=(2, 100), n_workers=(0, 512), seed=(0, MAX_SEED),
@@ -165,7 +165,7 @@ def check(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
     if isinstance(config, Siim):
         check_range(config, mask_size=(1, 10_000))
     if isinstance(config, Lungs) and (config.images is None) != (config.masks is None):
-        raise FlagError("--images and --masks are two folders of one's own: give both, or neither for a known layout")
+        raise FlagError("--images and --masks name two folders: give both, or neither for a known layout")
     if isinstance(config, Lungs) and config.values:
         from xray.datasets.sources.mask_account import read_named_values
 

@@ -1,7 +1,7 @@
 """Lung outlines, and any folder of radiographs beside a folder of masks → a source to convert.
 
 Layouts: Montgomery (`CXR_png/`, `ManualMask/leftMask/`, `ManualMask/rightMask/` with equal names), Shenzhen
-(`CXR_png/`, `mask/<stem>_mask.png`), or two folders of one's own, in which a mask has its radiograph's stem, with or
+(`CXR_png/`, `mask/<stem>_mask.png`), or two folders that are named, in which a mask has its radiograph's stem, with or
 without `_mask`. A folder `test/` in the same layout, as with phantoms, becomes the split "test".
 """
 
@@ -142,7 +142,7 @@ def _find_layout(
     root: Path, lungs: str, images: str | None, masks: str | None, category: str, values: tuple[NamedValue, ...]
 ) -> _Layout:
     if (images is None) != (masks is None):
-        raise InputError("--images and --masks are two folders of one's own: give both, or neither for a known layout")
+        raise InputError("--images and --masks name two folders: give both, or neither for a known layout")
     categories = tuple(dict.fromkeys(value.category for value in values)) or (category,)
     if images is not None and masks is not None:
         layout = _Layout("pair", root / images, ((root / masks, 1, "mask"),), categories, False)
