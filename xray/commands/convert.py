@@ -171,10 +171,7 @@ def check(config: Config) -> None:
 
         if config.category != "Lung":
             raise FlagError("--category names all that masks show, --values each of their values: give one of the two")
-        try:
-            read_named_values(config.values)
-        except InputError as error:
-            raise FlagError(str(error)) from None
+        read_named_values(config.values)
 
 
 def show(conversion: dict[str, Any], save_path: Path) -> None:

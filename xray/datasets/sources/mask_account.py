@@ -14,7 +14,7 @@ from xray.datasets import source as reasons
 from xray.datasets.source import Dropped, Source, SourceImage, natural
 from xray.datasets.sources.mask_reading import PictureRegions, Region
 from xray.datasets.sources.mask_values import BLACK, BLACK_ON_WHITE, WHITE, WHITE_ON_BLACK
-from xray.errors import InputError
+from xray.errors import FlagError, InputError
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.workers import Failed, in_workers
 from xray.structures.boxes import BoxTable
@@ -48,7 +48,7 @@ class NamedValue:
 def read_named_values(texts: Iterable[str]) -> tuple[NamedValue, ...]:
     """The values of `--values 1="Right lung" "#FA3253=Left lung"`.
 
-    Raises InputError for one that is no VALUE=NAME, and for a value that is named twice.
+    Raises FlagError for one that is no VALUE=NAME, and for a value that is named twice.
     """
     by_value: dict[str, NamedValue] = {}
     for text in texts:
@@ -63,9 +63,9 @@ def read_named_values(texts: Iterable[str]) -> tuple[NamedValue, ...]:
         elif len(value) != 7 or not set(value[1:]) <= set("0123456789abcdef"):
             value = ""
         if not (value and equals and name):
-            raise InputError(f'--values {text} is no VALUE=NAME, such as 1="Right lung" or "#FA3253=Right lung"')
+            raise FlagError(f'--values {text} is no VALUE=NAME, such as 1="Right lung" or "#FA3253=Right lung"')
         if value in by_value:
-            raise InputError(f"--values names {value} twice: {by_value[value].category} and {name}")
+            raise FlagError(f"--values names {value} twice: {by_value[value].category} and {name}")
         by_value[value] = NamedValue(value, name)
     return tuple(by_value.values())
 
