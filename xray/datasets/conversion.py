@@ -83,11 +83,12 @@ def write_store(
         annotations, dropped = annotate(source, outcomes, n_folds, readers, seed)
         part = None
     else:
+        listing = json.dumps([(image.file_name, image.width, image.height) for image in source.images])
         fingerprint = {
             "source": source.kind,
             "image_size": image_size,
             "tables": source.fingerprint,
-            "files": _digest(source.images),
+            "files": hashlib.sha256(listing.encode()).hexdigest(),
             "xray": __version__,
         }
         with Journal(save_path, image_size, fingerprint, discard=overwrite) as journal:
@@ -320,11 +321,6 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _digest(images: list[SourceImage]) -> str:
-    listing = json.dumps([(image.file_name, image.width, image.height) for image in images])
-    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def _write_json(path: Path, content: dict[str, Any], rows: bool = False) -> None:

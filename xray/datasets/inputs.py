@@ -133,11 +133,7 @@ def open_inputs(
         paths, masks = without_masks(paths, data_path)
         if not paths:
             raise InputError(f"{data_path} holds masks alone: give the folder of the radiographs")
-    names = tuple(_relative(path, data_path) for path in paths)
+    names = tuple(path.name if path == data_path else path.relative_to(data_path).as_posix() for path in paths)
     ids = tuple(source_ids(names))
     originals, warnings = find_originals(data_path, paths, names, ids, sizes, beside)
     return Inputs(ids, tuple(paths), names=names, originals=originals, warnings=(*passed_over, *masks, *warnings))
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.name if path == root else path.relative_to(root).as_posix()

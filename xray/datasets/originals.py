@@ -65,7 +65,10 @@ def find_originals(
     if given := _SIZE.fullmatch(sizes):
         known = [_one_size(given)] * len(pictures)
     else:
-        spelt = [_spellings(paths[number], names[number], ids[number]) for number in pictures]
+        # What a table may call a file; the first tells its folder.
+        spelt = [
+            (f"{paths[n].absolute().parent.name}/{paths[n].name}", names[n], ids[n], paths[n].name) for n in pictures
+        ]
         tables, others = ([read_sizes(Path(sizes))], []) if sizes else _tables_around(data_path, paths, beside)
         known = original_sizes(tables, spelt)
         if all(size is None for size in known):
@@ -131,11 +134,6 @@ def _one_size(given: re.Match[str]) -> Size:
     if not 1 <= width * height <= MAX_PIXELS:
         raise FlagError(f"--sizes is {given[0]}: give sides of 1 or more, {MAX_PIXELS // 10**6} million pixels at most")
     return width, height
-
-
-def _spellings(path: Path, name: str, source_id: str) -> tuple[str, ...]:
-    """What a table may call a file; the first tells its folder."""
-    return f"{path.absolute().parent.name}/{path.name}", name, source_id, path.name
 
 
 def _tables_around(

@@ -162,7 +162,9 @@ def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> t
     image_ids, readings = predictions.image_ids, _readings(store)
     if ids == "coco" and "coco" not in readings:
         raise InputError(f"--ids coco: {store.path} does not come from a COCO file: give --ids source or rows")
-    by_file = _by_file(predictions, readings["source"]) if ids == "auto" else {}
+    # A row that names a file of the dataset says more than a number.
+    files = predictions.files.items() if ids == "auto" else ()
+    by_file = {image_id: row for image_id, file in files if (row := readings["source"](file)) is not None}
     others = [image_id for image_id in image_ids if image_id not in by_file]
     texts = [image_id for image_id in others if isinstance(image_id, str)]
     numbers = [image_id for image_id in others if not isinstance(image_id, str)]
@@ -186,12 +188,6 @@ def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> t
     # Who names files may number categories in his own way.
     meaning = "source" if by_file else of_number if numbers else of_text
     return [-1 if row is None else row for row in rows], meaning
-
-
-def _by_file(predictions: Predictions, read: _Reading) -> dict[str | int, int]:
-    """Image ids whose rows name a file of the dataset → its row: that says more than a number."""
-    rows = {image_id: read(file) for image_id, file in predictions.files.items()}
-    return {image_id: row for image_id, row in rows.items() if row is not None}
 
 
 def _readings(store: Store) -> dict[str, _Reading]:

@@ -69,7 +69,8 @@ def write_submission(
     _check_values(table, predictions.image_ids, "the predictions")
 
     strings: dict[str, list[str]] = {image_id: [] for image_id in image_ids}
-    strangers = [image_id for image_id in _used(predictions) if image_id not in strings]
+    used = [predictions.image_ids[image] for image in np.unique(table.images).tolist()]
+    strangers = [image_id for image_id in used if image_id not in strings]
     if strangers:
         raise InputError(
             f"predictions for {len(strangers)} images that are not to be submitted (the first is {strangers[0]!r}): "
@@ -227,10 +228,6 @@ def _check_values(table: BoxTable, image_ids: Sequence[str | int], where: str) -
             f"{where}: {image_ids[table.images[row]]} has the box {table.boxes[row].tolist()}: "
             "it must be finite with x_min <= x_max and y_min <= y_max"
         )
-
-
-def _used(predictions: Predictions) -> list[str]:
-    return [predictions.image_ids[image] for image in np.unique(predictions.table.images).tolist()]
 
 
 def _cell(text: str) -> str:

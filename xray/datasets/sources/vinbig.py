@@ -8,7 +8,6 @@ stands beside `test/` (as with phantoms), the test images come along as the spli
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from xray.datasets.sizes import find_sizes, original_sizes, size_table
 from xray.datasets.source import Dropped, Source, SourceImage, data_root, has_area, listed, natural, snap
 from xray.datasets.sources import convert
 from xray.datasets.sources.named_files import NamedFiles, resolve_ids, without_copies
-from xray.datasets.sources.tables import read_table
+from xray.datasets.sources.tables import each_text, factorize, read_table
 from xray.errors import InputError
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
 from xray.radiographs.file_warnings import FileWarning
@@ -98,21 +97,21 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
     table, content = read_table(check_inside(root / table_name, root), NEEDED, ("rad_id", "class_name"))
     for column in ("rad_id", "class_name"):
         table[column] = table.get(column, "")
-    table["class_name"] = _each(table["class_name"], lambda name: _AS_WRITTEN.get(name.casefold(), name))
+    table["class_name"] = each_text(table["class_name"], lambda name: _AS_WRITTEN.get(name.casefold(), name))
     dropped: list[Dropped] = []
     warnings: list[FileWarning] = []
     layout, names = ("table", []) if table_only else _list_files(root, split, dropped, warnings)
     files = None if table_only else NamedFiles(names)
     table, strays = _without_nameless(table, table_name, files, dropped)
-    spelt, _ = _factorize(table["image_id"])
+    spelt, _ = factorize(table["image_id"])
     resolved = resolve_ids(spelt, files)
-    table["image_id"] = _each(table["image_id"], resolved.ids.__getitem__)
-    readers, _ = _factorize(table["rad_id"])
+    table["image_id"] = each_text(table["image_id"], resolved.ids.__getitem__)
+    readers, _ = factorize(table["rad_id"])
     reader_of = dict(zip(readers, one_spelling(readers), strict=True))
-    table["rad_id"] = _each(table["rad_id"], lambda name: reader_of[name] or "")
+    table["rad_id"] = each_text(table["rad_id"], lambda name: reader_of[name] or "")
     rows = _clean(table, table_name, dropped)
 
-    ids, image_of = _factorize(table["image_id"])
+    ids, image_of = factorize(table["image_id"])
     sizes, size_content = _read_sizes(root, split, table, ids)
     if layout == "pictures" and sizes is None:
         raise InputError(
@@ -146,7 +145,8 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
             by = read_by[number]
             images.append(SourceImage(path, f"{split}/{name}", image_id, None, split, width, height, readers=by))
     _check_strays(root / table_name, strays, len(images) - int(has_box[number_of >= 0].sum()))
-    dropped += [Dropped(f"{split}/{name}", NOT_IN_TABLE) for name in sorted(_unlisted(files, spelt))]
+    unlisted = set(files.names).difference(*map(files.meant_by, spelt)) if files else set()
+    dropped += [Dropped(f"{split}/{name}", NOT_IN_TABLE) for name in sorted(unlisted)]
     box_rows = np.flatnonzero(rows["is_box"] & (number_of[image_of] >= 0))
     return Source(
         kind="vinbig",
@@ -198,7 +198,7 @@ def _clean(table: pd.DataFrame, table_name: str, dropped: list[Dropped]) -> dict
     is_lost = ~good & ~((class_id == NO_FINDING) & np.isin(name, ["", NO_FINDING_NAME]))
 
     # A row equals another by what it says, not by how its numbers are spelt.
-    image_of, reader_of = (_factorize(table[column])[1] for column in ("image_id", "rad_id"))
+    image_of, reader_of = (factorize(table[column])[1] for column in ("image_id", "rad_id"))
     coordinates = np.where(is_finding[:, None], boxes, 0.0)
     keys = pd.DataFrame(np.column_stack([image_of, reader_of, class_id, coordinates]))
     repeated = np.zeros(len(table), dtype=bool)
@@ -225,7 +225,7 @@ def _without_nameless(
     table: pd.DataFrame, table_name: str, files: NamedFiles | None, dropped: list[Dropped]
 ) -> tuple[pd.DataFrame, list[str]]:
     """The rows that name a radiograph, and the places of those that name none although they have a finding."""
-    texts, row_of = _factorize(table["image_id"])
+    texts, row_of = factorize(table["image_id"])
     is_empty = [is_missing(text) and not (files and files.meant_by(text)) for text in texts]
     is_nameless = np.array([*is_empty, False], dtype=bool)[row_of]
     cells = table[["class_id", "class_name", "rad_id", *COORDINATES]].to_numpy(dtype=object)
@@ -247,14 +247,9 @@ def _check_strays(file: Path, strays: list[str], n_normal: int) -> None:
         )
 
 
-def _unlisted(files: NamedFiles | None, spelt: list[str]) -> set[str]:
-    """The files that no row may mean."""
-    return set(files.names).difference(*map(files.meant_by, spelt)) if files else set()
-
-
 def _readers_of_images(table: pd.DataFrame, image_of: np.ndarray, n_images: int) -> list[tuple[str, ...]]:
     """Everybody with a row on the image, be the row good or not; R9 before R10."""
-    names, reader_of = _factorize(table["rad_id"])
+    names, reader_of = factorize(table["rad_id"])
     ordered = sorted(names, key=natural)
     rank = np.array([ordered.index(name) for name in names], dtype=np.int64)
     pairs = np.unique(np.stack([image_of, rank[reader_of]], axis=1), axis=0)
@@ -263,19 +258,6 @@ def _readers_of_images(table: pd.DataFrame, image_of: np.ndarray, n_images: int)
         if ordered[reader]:
             readers[image].append(ordered[reader])
     return [tuple(of_image) for of_image in readers]
-
-
-def _each(column: pd.Series, change: Callable[[str], str]) -> np.ndarray:
-    """A column with each of its texts changed, once for all rows that have it."""
-    texts, row_of = _factorize(column)
-    changed: np.ndarray = np.array([*map(change, texts), ""], dtype=object)[row_of]
-    return changed
-
-
-def _factorize(column: pd.Series) -> tuple[list[str], np.ndarray]:
-    """Distinct texts in order of appearance, and the number of each row's."""
-    codes, names = pd.factorize(column)
-    return [str(name) for name in names], np.asarray(codes, dtype=np.int64)
 
 
 def _read_sizes(
