@@ -24,7 +24,7 @@ from xray.datasets.sources.mask_account import (
     NamedValue,
     account_of,
     fault_of_mask,
-    in_processes,
+    read_masks,
     read_named_values,
     unclear_tones,
 )
@@ -125,7 +125,7 @@ def read_lungs(
     number = {name: place for place, name in enumerate(layout.categories, start=1)}
     numbered = tuple((value.value, number[value.category]) for value in named)
     items = [Pictures(pair.image.path, pair.masks, SPECK_SHARE, layout.joined, numbered) for pair in pairs]
-    outcomes = list(in_processes(read_pictures, items, n_workers, lambda item: item.image.name, "reading masks"))
+    outcomes = list(read_masks(read_pictures, items, n_workers))
     unclear = unclear_tones(mask for outcome in outcomes if not isinstance(outcome, Failed) for mask in outcome[1])
     used: list[tuple[str, PictureRegions]] = []
     for pair, outcome in zip(pairs, outcomes, strict=True):

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from xray.datasets import source as reasons
 from xray.datasets.source import Dropped, Source, SourceImage, natural
-from xray.datasets.sources.mask_reading import PictureRegions, Region
+from xray.datasets.sources.mask_reading import PictureRegions, Pictures, Region, Runs
 from xray.datasets.sources.mask_values import BLACK, BLACK_ON_WHITE, WHITE, WHITE_ON_BLACK
 from xray.errors import FlagError, InputError
 from xray.radiographs.file_warnings import FileWarning
@@ -33,7 +33,7 @@ VOID = "masks with the borders of PASCAL VOC, taken as background"
 
 _MOST_SHOWN = 12
 
-_Item = TypeVar("_Item")
+_Masks = TypeVar("_Masks", Pictures, Runs)
 _Result = TypeVar("_Result")
 
 
@@ -178,12 +178,12 @@ class MaskedImages:
         )
 
 
-def in_processes(
-    work: Callable[[_Item], _Result], items: Sequence[_Item], n_workers: int, name: Callable[[_Item], str], what: str
+def read_masks(
+    work: Callable[[_Masks], _Result], items: Sequence[_Masks], n_workers: int
 ) -> Iterator[_Result | Failed]:
-    """`xray.radiographs.workers.in_workers` under a progress bar on stderr."""
-    with contextlib.closing(in_workers(work, items, n_workers, name)) as results:
-        yield from tracked(results, what, len(items))
+    """`work(item)` of all items by `xray.radiographs.workers.in_workers`, under a progress bar on stderr."""
+    with contextlib.closing(in_workers(work, items, n_workers, lambda item: item.image.name)) as results:
+        yield from tracked(results, "reading masks", len(items))
 
 
 def tracked(results: Iterable[_Result], what: str, total: int) -> Iterable[_Result]:

@@ -28,7 +28,7 @@ from xray.datasets.sources.mask_account import (
     MaskedImages,
     account_of,
     fault_of_mask,
-    in_processes,
+    read_masks,
     unclear_tones,
 )
 from xray.datasets.sources.mask_folders import LEFT_OUT, without_masks
@@ -167,13 +167,13 @@ def _outcomes(
     with_mask = [item for item in items if (item.mask if kind == "pictures" else not _is_negative(kind, item))]
     if kind == "pictures":
         pictures = [Pictures(item.image.path, ((1, item.mask),)) for item in with_mask if item.mask]
-        outcomes = list(in_processes(read_pictures, pictures, n_workers, lambda item: item.image.name, "reading masks"))
+        outcomes = list(read_masks(read_pictures, pictures, n_workers))
         unclear = unclear_tones(mask for one in outcomes if not isinstance(one, Failed) for mask in one[1])
         judged = [_judge_picture(root, item, one, unclear) for item, one in zip(with_mask, outcomes, strict=True)]
     else:
         size = (mask_size, mask_size) if mask_size else None
         runs = [Runs(item.image.path, item.values, dialect, size) for item in with_mask]
-        read = in_processes(read_runs, runs, n_workers, lambda item: item.image.name, "reading masks")
+        read = read_masks(read_runs, runs, n_workers)
         judged = [_judge_runs(item, dialect, outcome) for item, outcome in zip(with_mask, read, strict=True)]
     of_item = {id(item): outcome for item, outcome in zip(with_mask, judged, strict=True)}
     return [of_item.get(id(item), _Outcome([])) for item in items]
