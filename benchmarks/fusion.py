@@ -7,7 +7,8 @@ import numpy as np
 from ensemble_boxes import weighted_boxes_fusion as fuse_one_usually
 
 from benchmarks.timing import Timing, timed
-from xray.structures.boxes import BoxTable, weighted_boxes_fusion
+from xray.structures.boxes import BoxTable
+from xray.structures.fusion import weighted_boxes_fusion
 
 SIZE = 3000
 """Width and height of the radiographs, in pixels."""

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from source_cases import gradient, picture_source, write_picture
 
 from xray.datasets import conversion, journal
+from xray.datasets.annotation import fuse_readers
 from xray.datasets.conversion import write_store
-from xray.datasets.source import SourceImage, fuse_readers
+from xray.datasets.source import SourceImage
 from xray.datasets.store import is_store, open_store
 from xray.errors import InputError
 from xray.radiographs import decoding

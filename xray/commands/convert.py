@@ -22,11 +22,11 @@ class _Common:
     image_size: int = 1024
     """Side of the square canvas every radiograph is letterboxed onto, in pixels (32 to 8192)."""
     n_folds: int = 5
-    """Number of folds (2 to 100), stratified by finding; no patient is in two."""
+    """Number of folds (2 to 100), stratified by finding; all radiographs of a patient are in one fold."""
     n_workers: int = 0
     """Processes that decode (0 to 512); 0 is one a CPU."""
     seed: int = 0
-    """Decides between patients that are alike when the folds are dealt (0 to 4294967295)."""
+    """Decides between similar patients when the folds are made (0 to 4294967295)."""
     overwrite: bool = False
     """Replace the dataset at --save-path; the old one stays until the new one is complete."""
     engine: Literal["local", "ray"] = "local"
@@ -66,7 +66,7 @@ class Coco(_Read):
     has crowds that can be no single object."""
     unplaced: Literal["refuse", "ignore"] = "refuse"
     """Annotations of images that the file does not list. refuse: nothing is converted, as radiographs without
-    annotations may not be normal; ignore: those images are only not here."""
+    annotations may not be normal; ignore: these annotations are left out."""
 
 
 @dataclasses.dataclass

@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from typing import Any
 
 _KEPT_THEIR_NAME = {
-    "datasets": "conversion fingerprint folds inputs journal source store",
+    "datasets": "conversion fingerprint folds inputs journal store",
     "datasets.sources": "coco folders lungs mask_reading patients siim tables vinbig",
     "evaluation": "alignment resampling",
     "inference": "prediction_journal",
     "radiographs": "attributes canvas codestream dicom grayscale names radiograph",
-    "structures": "boxes predictions rle",
+    "structures": "predictions rle",
     "training": "augment changes equalization",
 }
 MOVED = {name: (f"xray.{room}.{name}",) for room, names in _KEPT_THEIR_NAME.items() for name in names.split()} | {
+    "boxes": ("xray.structures.boxes", "xray.structures.fusion"),
     "checked_lines": ("xray.files",),
     "dataset": ("xray.training.loading",),
     "decoding": ("xray.radiographs.decoding", "xray.radiographs.workers"),
@@ -29,6 +30,7 @@ MOVED = {name: (f"xray.{room}.{name}",) for room, names in _KEPT_THEIR_NAME.item
     "masks": ("xray.structures.masks", "xray.datasets.mask_canvas"),
     "phantom_trees": ("xray.phantoms.siim_lungs",),
     "phantoms": ("xray.phantoms.vinbig",),
+    "source": ("xray.datasets.source", "xray.datasets.annotation"),
     "probabilities": ("xray.structures.probability_maps",),
 }
 """Old module → where its contents are now."""

@@ -5,9 +5,8 @@ radiograph (boxes beyond its edge) is cleaned after decoding. Both record it in 
 """
 
 import dataclasses
-import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,7 @@ import numpy as np
 from xray.errors import InputError
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import LINK_OUT, leads_out
-from xray.structures.boxes import BoxTable, weighted_boxes_fusion
-
-READER_IOU = 0.4
-"""Boxes of two readers that overlap this much are of one lesion, as in the metric of the VinBigData challenge."""
+from xray.structures.boxes import BoxTable
 
 FINE_GRID = 2.0**20
 """Coordinates that a file gives are kept to 1/1048576 pixel: what is scored is what the file says."""
@@ -175,41 +171,3 @@ def natural(name: str) -> tuple[Any, ...]:
     parts = [part for part in re.split(r"(\d{1,18})", name) if part]
     # What is a digit to Python need not be a number to it: ².
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
-
-
-def fuse_readers(
-    boxes: BoxTable, readers: Sequence[tuple[str, ...]], fusable: np.ndarray
-) -> tuple[BoxTable, list[tuple[str, ...]], np.ndarray]:
-    """Makes one box of those that the readers of an image drew around the same finding.
-
-    boxes: one row a reader's box, with area; scores are ignored, every reader counts the same.
-    fusable: (N,) bool; the other rows pass unchanged.
-
-    Weighted boxes fusion at IoU 0.4 within an image and category. Returns the boxes ordered by image, the readers of
-    each (in natural order), and the input row that each passed box came from (-1 for a fused one).
-    """
-    rows = np.flatnonzero(fusable)
-    names = sorted({name for row in rows.tolist() for name in readers[row]}, key=natural)
-    number = {name: index for index, name in enumerate(names)}
-    # One entry a (box, reader): a box that several readers share names them all once it is fused.
-    owner = np.array([row for row in rows.tolist() for _ in readers[row]], dtype=np.int64)
-    reader = np.array([number[name] for row in rows.tolist() for name in readers[row]], dtype=np.int64)
-    table = boxes.select(owner)
-    table = BoxTable(table.images, table.labels, table.boxes, np.ones(len(table)))
-    fused = weighted_boxes_fusion(table, reader, [1.0] * max(1, len(names)), iou_threshold=READER_IOU)
-
-    pairs = np.unique(np.stack([fused.cluster, reader], axis=1), axis=0)
-    bounds = np.searchsorted(pairs[:, 0], np.arange(len(fused.table) + 1)).tolist()
-    drawn_by = [names[index] for index in pairs[:, 1].tolist()]
-    fused_readers = [tuple(drawn_by[start:stop]) for start, stop in itertools.pairwise(bounds)]
-
-    passed = np.flatnonzero(~np.asarray(fusable, dtype=bool))
-    everything = BoxTable.concatenate(
-        [dataclasses.replace(fused.table, boxes=snap(fused.table.boxes)), boxes.select(passed)]
-    )
-    origin = np.concatenate([np.full(len(fused.table), -1, dtype=np.int64), passed])
-    by = [*fused_readers, *(readers[row] for row in passed.tolist())]
-    order = np.argsort(everything.images, kind="stable")
-    ones = np.ones(len(order))
-    result = BoxTable(everything.images[order], everything.labels[order], everything.boxes[order], ones)
-    return result, [by[row] for row in order.tolist()], origin[order]
