@@ -143,7 +143,6 @@ def test_a_finished_dataset_is_only_replaced_when_asked(tmp_path):
     assert open_store(tmp_path / "data").canvas_size == 32
 
 
-@pytest.mark.slow
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """Flags of a conversion that takes a while, and what it makes."""
@@ -154,6 +153,7 @@ def undisturbed(tmp_path_factory):
     return flags, folder / "whole"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_command_goes_on_when_run_again(undisturbed, tmp_path, how):
     flags, whole = undisturbed
