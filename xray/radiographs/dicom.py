@@ -34,15 +34,7 @@ from xray.radiographs.elements import (
     tag_of,
 )
 from xray.radiographs.grayscale import GreyMeaning, with_window_that_shows
-from xray.radiographs.pixel_layout import (
-    PALETTE,
-    Layout,
-    layout_of,
-    narrowed,
-    native_size,
-    native_words,
-    refuse_frames,
-)
+from xray.radiographs.pixel_layout import PALETTE, Layout, layout_of, narrowed, native_size, native_words, refuse_frames
 from xray.radiographs.presentation import KEYWORDS, meaning_of, spacing_of, with_functional_groups
 
 __all__ = [

@@ -99,13 +99,13 @@ class _Item:
 class _Outcome:
     """What was read of one radiograph's mask.
 
-    regions: None if the radiograph is left out. dropped: the account of it.
+    left_out: why the radiograph is left out, None where it is used.
     fits_other: its run lengths are no mask in the table's dialect, but are one in the other.
     picture: its mask, where that is a picture.
     """
 
-    regions: list[Region] | None
-    dropped: tuple[Dropped, ...] = ()
+    regions: Sequence[Region] = ()
+    left_out: Dropped | None = None
     fits_other: bool = False
     picture: PictureRegions | None = None
 
@@ -151,10 +151,11 @@ def read_siim(
         _check_dialect(root / tables[0].name, outcomes, dialect, mask_size)
     used: list[tuple[str, PictureRegions]] = []
     for item, outcome in zip(items, outcomes, strict=True):
-        gathered.dropped += outcome.dropped
-        if outcome.regions is not None:
-            gathered.add(item.image, outcome.regions, item.place)
-            used += [(_mask_name(root, item), outcome.picture)] if outcome.picture else []
+        if outcome.left_out is not None:
+            gathered.dropped.append(outcome.left_out)
+            continue
+        gathered.add(item.image, outcome.regions, item.place)
+        used += [(_mask_name(root, item), outcome.picture)] if outcome.picture else []
     gathered.warnings += account_of(used, (), offers=False)
     fingerprint = hashlib.sha256(b"".join(table.content for table in tables)).hexdigest()
     return gathered.source("siim", kind, [CATEGORY], fingerprint)
@@ -176,7 +177,7 @@ def _outcomes(
         read = read_masks(read_runs, runs, n_workers)
         judged = [_judge_runs(item, dialect, outcome) for item, outcome in zip(with_mask, read, strict=True)]
     of_item = {id(item): outcome for item, outcome in zip(with_mask, judged, strict=True)}
-    return [of_item.get(id(item), _Outcome([])) for item in items]
+    return [of_item.get(id(item), _Outcome()) for item in items]
 
 
 def _is_negative(kind: str, item: _Item) -> bool:
@@ -381,26 +382,22 @@ def _list_names(root: Path, name: str, dropped: list[Dropped]) -> Mapping[str, P
 
 def _judge_runs(item: _Item, dialect: rle.Dialect, outcome: RunRegions | Failed) -> _Outcome:
     if isinstance(outcome, Failed):
-        return _left_out(item.image.file_name, reasons.UNREADABLE, outcome.reason, "left out")
+        return _Outcome(left_out=Dropped(item.image.file_name, reasons.UNREADABLE, detail=outcome.reason))
     if outcome.regions is not None:
-        return _Outcome(list(outcome.regions))
+        return _Outcome(outcome.regions)
     hint = ""
     if outcome.fits_other and not outcome.is_other:
         hint = f"; it would be a mask in the {rle.other(dialect)} dialect"
     reason = OTHER_DIALECT if outcome.is_other else outcome.reason
     detail = f"{item.image.source_id}: {outcome.error}{hint}"
-    return _left_out(item.place, reason, detail, fits_other=outcome.fits_other)
-
-
-def _left_out(where: str, reason: str, detail: str, action: str = WITH_IMAGE, fits_other: bool = False) -> _Outcome:
-    return _Outcome(None, (Dropped(where, reason, action, detail),), fits_other)
+    return _Outcome(left_out=Dropped(item.place, reason, WITH_IMAGE, detail), fits_other=outcome.fits_other)
 
 
 def _check_dialect(table: Path, outcomes: Sequence[_Outcome], dialect: rle.Dialect, mask_size: int | None) -> None:
     """Raises InputError if more masks are refused for one reason that concerns the whole table than can be used."""
     n_usable = sum(bool(outcome.regions) for outcome in outcomes)
     n_other = sum(outcome.fits_other for outcome in outcomes)
-    refused = [drop.reason for outcome in outcomes for drop in outcome.dropped]
+    refused = [outcome.left_out.reason for outcome in outcomes if outcome.left_out is not None]
     n_beyond = refused.count(rle.BEYOND)
     if n_other > n_usable:
         other = rle.other(dialect)
@@ -421,14 +418,15 @@ def _judge_picture(
 ) -> _Outcome:
     name = _mask_name(root, item)
     if isinstance(outcome, Failed):
-        return _left_out(item.image.file_name, reasons.UNREADABLE, outcome.reason, "left out")
+        return _Outcome(left_out=Dropped(item.image.file_name, reasons.UNREADABLE, detail=outcome.reason))
     size, (mask,) = outcome
     # A black mask of a radiograph without findings is empty, however the others are drawn.
-    if fault := fault_of_mask(mask, size, unclear - {BLACK} if item.values == ("0",) else unclear):
-        return _left_out(name, *fault)
-    if bool(mask.regions) != (item.values == ("1",)):
-        return _left_out(name, LABEL_DISAGREES, f"has_pneumo is {item.values[0]}")
-    return _Outcome(list(mask.regions), picture=mask)
+    fault = fault_of_mask(mask, size, unclear - {BLACK} if item.values == ("0",) else unclear)
+    if fault is None and bool(mask.regions) != (item.values == ("1",)):
+        fault = LABEL_DISAGREES, f"has_pneumo is {item.values[0]}"
+    if fault is not None:
+        return _Outcome(left_out=Dropped(name, fault[0], WITH_IMAGE, fault[1]))
+    return _Outcome(mask.regions, picture=mask)
 
 
 def _mask_name(root: Path, item: _Item) -> str:
