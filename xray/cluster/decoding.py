@@ -9,7 +9,8 @@ from typing import Any
 
 from xray.cluster.ray import SHARED, Cluster, Work
 from xray.errors import InputError
-from xray.radiographs.decoding import TIMEOUT, Decoded, Failed, Undecodable, Workers, decode_canvas
+from xray.radiographs.decoding import Decoded, Undecodable, decode_canvas
+from xray.radiographs.workers import TIMEOUT, Failed, Workers
 
 Item = Decoded | Undecodable
 

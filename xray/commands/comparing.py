@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from xray.datasets.fingerprint import fingerprint
-from xray.datasets.foreign_predictions import read_any_predictions
 from xray.datasets.inputs import Inputs, open_inputs
-from xray.datasets.prediction_ids import CategoryIds, ImageIds
+from xray.datasets.prediction_ids import CategoryIds, ImageIds, read_any_predictions
 from xray.datasets.store import IMAGES, Store, open_store
 from xray.errors import InputError
 from xray.evaluation.comparison import TOTAL, Comparison

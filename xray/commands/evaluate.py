@@ -90,7 +90,7 @@ def main(config: Config) -> None:
         return
 
     from xray.commands.comparing import pixels_of
-    from xray.datasets.foreign_predictions import read_all_predictions
+    from xray.datasets.prediction_ids import read_all_predictions
     from xray.datasets.store import open_store
     from xray.evaluation.assess import assess
     from xray.evaluation.evaluate import evaluate
@@ -180,7 +180,7 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
     from rich.console import Console
 
     from xray.commands.comparing import read_side, show_comparison
-    from xray.datasets.foreign_predictions import one_each
+    from xray.datasets.prediction_ids import one_each
     from xray.datasets.store import open_store
     from xray.evaluation.comparison import compare
     from xray.evaluation.scored import SCORED

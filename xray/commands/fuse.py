@@ -67,7 +67,7 @@ def main(config: Config) -> None:
 
     from rich.console import Console
 
-    from xray.datasets.foreign_predictions import read_all_predictions
+    from xray.datasets.prediction_ids import read_all_predictions
     from xray.datasets.store import open_store
     from xray.evaluation.alignment import check_categories
     from xray.inference.ensemble import fuse

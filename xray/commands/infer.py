@@ -148,7 +148,7 @@ def main(config: Config) -> int:
     from xray.inference.prediction_journal import PredictionJournal
     from xray.models.device import inference_precision, keep_freed_memory, resolve_device
     from xray.outputs.results import WARNINGS, warnings_of, write_results
-    from xray.radiographs.run_warnings import tell
+    from xray.radiographs.file_warnings import print_warnings
     from xray.structures.probability_maps import INDEX
     from xray.structures.triplet import Triplet
 
@@ -193,7 +193,7 @@ def main(config: Config) -> int:
         failed = {name for name, *_ in failures}
         read = [(n, path) for n, path in zip(inputs.ids, inputs.paths, strict=True) if n not in failed]
         print(*objects.summary(out, read), sep="\n")
-    tell([warning for _, warning in warnings], str(out / WARNINGS))
+    print_warnings([warning for _, warning in warnings], str(out / WARNINGS))
     print(f"{len(order) - len(failures)} radiographs, {n_boxes} boxes: {out / 'predictions.json'}")
     if failures:
         print(

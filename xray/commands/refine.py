@@ -66,8 +66,7 @@ def main(config: Config) -> None:
 
     from rich.console import Console
 
-    from xray.datasets.foreign_predictions import one_each, read_any_predictions
-    from xray.datasets.prediction_ids import resolve_images
+    from xray.datasets.prediction_ids import one_each, read_any_predictions, resolve_images
     from xray.datasets.store import open_store
     from xray.evaluation.alignment import check_categories
     from xray.inference.refine import Refinement, refine

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from xray.commands.runner import command
-from xray.datasets.foreign_predictions import read_any_predictions
+from xray.datasets.prediction_ids import read_any_predictions
 from xray.datasets.store import Store, open_store
 from xray.errors import FlagError, InputError
 from xray.findings import NO_FINDING_NAME, colour_of

@@ -11,7 +11,8 @@ import numpy as np
 
 from xray.errors import FlagError
 from xray.findings import NO_FINDING_BOX
-from xray.structures.boxes import FUSED_SCORES, BoxTable, box_iou, weighted_boxes_fusion
+from xray.structures.boxes import BoxTable, box_iou
+from xray.structures.fusion import FUSED_SCORES, weighted_boxes_fusion
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
 
 METHODS = ("wbf", "nms", "soft_nms", "nmw")

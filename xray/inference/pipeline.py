@@ -29,8 +29,9 @@ from xray.inference.loaded import (
 )
 from xray.inference.refine import refine
 from xray.radiographs.canvas import Canvas
-from xray.structures.boxes import BoxTable, weighted_boxes_fusion
+from xray.structures.boxes import BoxTable
 from xray.structures.components import mask_findings
+from xray.structures.fusion import weighted_boxes_fusion
 from xray.structures.predictions import NO_FINDING_CATEGORY
 from xray.structures.triplet import Triplet
 

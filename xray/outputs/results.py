@@ -15,7 +15,7 @@ from xray.findings import NO_FINDING_BOX
 from xray.inference.prediction_journal import PredictionJournal
 from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
 from xray.outputs.pictures.overlays import save_picture
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions, write_predictions
 from xray.structures.submission import ENCODING, write_mask_submission, write_submission
@@ -32,7 +32,7 @@ def write_results(
     categories: dict[int, str],
     submission: str,
     failures: Sequence[tuple[str, str, str]],
-    warnings: Sequence[tuple[str, RunWarning]] = (),
+    warnings: Sequence[tuple[str, FileWarning]] = (),
 ) -> int:
     """predictions.json, submission.csv, labels.csv of classifiers; failures.csv and warnings.csv where there are any.
 
@@ -64,12 +64,12 @@ def write_results(
     return sum(counts)
 
 
-def warnings_of(inputs: Inputs, journal: PredictionJournal) -> list[tuple[str, RunWarning]]:
+def warnings_of(inputs: Inputs, journal: PredictionJournal) -> list[tuple[str, FileWarning]]:
     """What is to be said about files, with the id of each: those found before decoding first."""
     ids = dict(zip(inputs.names, inputs.ids, strict=True)) if inputs.names else {}
     found = [(ids.get(warning.where, ""), warning) for warning in inputs.warnings]
     for portion in journal.portions():
-        found += [(inputs.ids[at], RunWarning(kind, inputs.file_name(at))) for at, kind in portion.warnings]
+        found += [(inputs.ids[at], FileWarning(kind, inputs.file_name(at))) for at, kind in portion.warnings]
     return found
 
 

@@ -30,8 +30,8 @@ from pynetdicom import AE, evt
 from xray.errors import InputError
 from xray.outputs.dicom.objects import read_source, save_object
 from xray.radiographs.codestream import COMPRESSED
-from xray.radiographs.decoding import TIMEOUT, Failed, Workers
 from xray.radiographs.dicom import check_dicom
+from xray.radiographs.workers import TIMEOUT, Failed, Workers
 from xray.serving import pixels
 from xray.serving.dicom_connections import MAX_PDU, Limits, Receiver, Server
 from xray.serving.dicom_peers import Peer, let_sender_choose, offer, support

@@ -17,7 +17,8 @@ import numpy as np
 from xray.inference.pipeline import Findings, Pipeline, load_pipeline
 from xray.inference.precision import CPU_BATCH, lowered
 from xray.models.device import inference_precision, keep_freed_memory, resolve_device
-from xray.radiographs.decoding import TIMEOUT, Decoded, Failed, Workers, decode_canvas
+from xray.radiographs.decoding import Decoded, decode_canvas
+from xray.radiographs.workers import TIMEOUT, Failed, Workers
 from xray.serving import pixels
 from xray.serving.worker import ModelThread, UnreadableError
 
