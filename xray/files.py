@@ -1,9 +1,15 @@
-"""Files that are complete or not there."""
+"""Files that are complete or not there, and outputs of several files that a mark calls unfinished until all are there.
+
+A command that is killed between two of its files leaves the one without the other. The mark tells that they are its
+own, so that it may write over them when it is repeated.
+"""
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from xray.errors import InputError
 
 PART = ".part"
 """What a file's name ends in while it is being written."""
@@ -43,3 +49,30 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_output(folder: Path, names: Iterable[str], command: str, overwrite: bool) -> None:
+    """Raises InputError if --save-path is a file, or a folder with one of these files that the command may not replace.
+
+    It may with --overwrite, and where it was cut off.
+    """
+    existing = [folder / name for name in names if (folder / name).exists()]
+    if existing and not overwrite and not is_unfinished(folder, command):
+        raise InputError(f"{existing[0]} exists: give --overwrite, or another --save-path")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give --save-path a folder")
+
+
+def is_unfinished(folder: Path, command: str) -> bool:
+    """Whether this command was cut off while it wrote into the folder."""
+    return (folder / f"{command}{PART}").exists()
+
+
+@contextlib.contextmanager
+def finishing(folder: Path, command: str) -> Iterator[None]:
+    """For writing a command's files into a folder, which is made where it is missing; the mark stays if it fails."""
+    mark = folder / f"{command}{PART}"
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    yield
+    mark.unlink()

@@ -52,8 +52,8 @@ def test_scores_and_writes_both_files(tmp_path: Path, data: Path) -> None:
     done = run("--predictions", predictions, "--data-path", data, "--save-path", "out/deep", "--baseline", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 images in the predictions are not in" in done.stderr
-    assert "mAP@0.4 0.5000" in done.stdout
-    assert "the detector reaches 1.0 times that" in done.stdout
+    assert "mAP@0.4 0.500 (" in done.stdout
+    assert "the detector reaches 1.0 ×" in done.stdout
     metrics = json.loads((tmp_path / "out/deep/metrics.json").read_text())
     assert metrics["map40"] == metrics["map40_kaggle"] == metrics["baseline_map40"] == 0.5
     assert metrics["ap40"] == {"Aortic enlargement": 0.0, "Cardiomegaly": 1.0}
@@ -77,7 +77,7 @@ def test_a_submission_scores_like_its_predictions(tmp_path: Path, data: Path, ca
     csv = tmp_path / "submission.csv"
     csv.write_text("image_id,PredictionString\none,3 0.9 100 100 500 500\ntwo,14 1 0 0 1 1\n")
     main(Config(csv, data, tmp_path / "out", resamples=0))
-    assert "mAP@0.4 0.5000" in capsys.readouterr().out
+    assert "mAP@0.4 0.500 (" in capsys.readouterr().out
     # (cardiomegaly 1 + aorta 0 + "No finding" 1) / 3
     assert json.loads((tmp_path / "out/metrics.json").read_text())["map40_kaggle"] == pytest.approx(2 / 3)
 
@@ -172,8 +172,8 @@ def test_masks_are_scored_searched_and_fitted_in_one_command(masks: Path) -> Non
     done = run(*flags, "--resamples", "20", cwd=masks)
     assert done.returncode == 0, done.stderr
     # Every radiograph is predicted to have the same mask, which three of six have.
-    assert "Dice 0.5000 [" in done.stdout
-    assert "false-positive rate 1.0000" in done.stdout
+    assert "Dice 0.500 (" in done.stdout
+    assert "False-positive rate 1.000 (" in done.stdout
     assert "flatters their own Dice" in done.stdout
     metrics = json.loads((masks / "out/metrics.json").read_text())
     assert metrics["dice"] == 0.5
@@ -197,7 +197,7 @@ def test_a_setting_is_measured_and_an_earlier_search_removed(masks: Path, capsys
     config = {"data_path": masks / "data", "save_path": masks / "out", "resamples": 0, "overwrite": True}
     main(Config(masks / "pred/predictions.json", triplet=(0.5, 0.0, 0.5), **config))
     # The spots of the negatives are over 0.5, and with no least area they are masks.
-    assert "with the triplet asked for" in capsys.readouterr().out
+    assert "Triplet asked for" in capsys.readouterr().out
     point = json.loads((masks / "out/metrics.json").read_text())["operating_points"]["Pneumothorax"]
     assert (point["sensitivity"], point["specificity"]) == (1.0, 0.0)
     assert (masks / "out/search.csv").exists()
@@ -242,8 +242,8 @@ def test_two_reports_or_files_are_compared(tmp_path: Path, data: Path, capsys: p
     flags = {"data_path": data, "resamples": 50, "names": ("one", "two")}
     main(Config(compare=(first, second), save_path=tmp_path / "files", **flags))
     said = " ".join(capsys.readouterr().out.split())
-    assert "AP@0.4, mean 0.5000 1.0000 +0.5000" in said
-    assert "2 radiographs, patients not known" in said
+    assert "Mean of the findings 0.500 1.000 +0.500" in said
+    assert "Radiographs 2 (patients not known)" in said
     # What the first report kept is as good as its file.
     main(Config(compare=(tmp_path / "first", second), save_path=tmp_path / "folders", **flags))
     metrics, same = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("files", "folders"))

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from xray.evaluation.box_intervals import coco_interval, resample_coco
 from xray.evaluation.box_metrics import coco_precision
-from xray.evaluation.coco_bootstrap import coco_interval, resample_coco
 from xray.evaluation.resampling import draw_patients
 from xray.structures.boxes import BoxTable
 

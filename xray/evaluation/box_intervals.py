@@ -1,15 +1,24 @@
 """How far the average precision would vary with other patients: percentile intervals of the bootstrap."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numba
 import numpy as np
 
-from xray.evaluation.box_metrics import add_no_finding, has_vinbig_categories, match_boxes
+from xray.evaluation.box_metrics import (
+    COCO_RECALLS,
+    add_no_finding,
+    has_vinbig_categories,
+    match_boxes,
+    match_coco,
+)
 from xray.evaluation.resampling import N_RESAMPLES, draw_patients, percentile_interval
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
+
+ALL_POINTS = np.zeros(0)
 
 
 def bootstrap_intervals(
@@ -48,6 +57,15 @@ def bootstrap_intervals(
     return intervals
 
 
+def coco_interval(
+    truth: BoxTable, predictions: BoxTable, patients: np.ndarray, labels: Sequence[int], n_resamples: int
+) -> list[float] | None:
+    """95 % interval of COCO's AP, the mean over the labels; None with fewer than two patients or without truth."""
+    times = draw_patients(patients, n_resamples)
+    samples = {} if times is None else resample_coco(truth, predictions, patients, labels, times)
+    return percentile_interval(mean_of_present(list(samples.values()))) if samples else None
+
+
 def resample_findings(
     truth: BoxTable, predictions: BoxTable, patients: np.ndarray, categories: dict[int, str], times: np.ndarray
 ) -> dict[int, np.ndarray]:
@@ -62,56 +80,112 @@ def resample_findings(
         truth = add_no_finding(truth, len(patients))
         labels.append(NO_FINDING_CATEGORY)
     matches = match_boxes(truth, predictions)
-    ordered = predictions.select(matches.order)
-    is_true = matches.is_true[matches.order]
+    return _resample_each(truth, predictions, patients, labels, times, (matches.order, matches.is_true), ALL_POINTS)
+
+
+def resample_coco(
+    truth: BoxTable, predictions: BoxTable, patients: np.ndarray, labels: Sequence[int], times: np.ndarray
+) -> dict[int, np.ndarray]:
+    """COCO's AP (IoU 0.50 to 0.95) of each label that the truth has, in each resample: label → (n_resamples,).
+
+    patients: (n_images,) int. times: of `draw_patients`. NaN where a resample does not contain the label.
+    """
+    matches = match_coco(truth, predictions)
+    return _resample_each(truth, predictions, patients, labels, times, matches, COCO_RECALLS)
+
+
+def _resample_each(
+    truth: BoxTable,
+    predictions: BoxTable,
+    patients: np.ndarray,
+    labels: Sequence[int],
+    times: np.ndarray,
+    matches: tuple[np.ndarray, np.ndarray],
+    recalls: np.ndarray,
+) -> dict[int, np.ndarray]:
+    """matches: the order of the predictions, and which are right, (N,) or (N, T) in the order of the table."""
+    order, is_true = matches
     samples = {}
     for label in labels:
-        mine = ordered.labels == label
-        of_truth = patients[truth.images[truth.labels == label]]
-        if len(of_truth):
-            samples[label] = resample_ap(is_true[mine], patients[ordered.images[mine]], of_truth, times)
+        truth_patients = patients[truth.images[truth.labels == label]]
+        if len(truth_patients):
+            rows = order[predictions.labels[order] == label]
+            of_rows = patients[predictions.images[rows]]
+            samples[label] = resample_ap(is_true[rows], of_rows, truth_patients, times, recalls)
     return samples
 
 
-def resample_ap(is_true: np.ndarray, patients: np.ndarray, truth_patients: np.ndarray, times: np.ndarray) -> np.ndarray:
+def resample_ap(
+    is_true: np.ndarray,
+    patients: np.ndarray,
+    truth_patients: np.ndarray,
+    times: np.ndarray,
+    recalls: np.ndarray = ALL_POINTS,
+) -> np.ndarray:
     """AP of one category in each resample → (n_resamples,) float64; NaN where none of its truth boxes is drawn.
 
-    is_true, patients: (N,) of its predictions, from the highest score down. truth_patients: (M,) of its truth boxes.
+    is_true: (N,) or at T thresholds (N, T), its predictions from the highest score down. patients: (N,), theirs.
+    truth_patients: (M,) of its truth boxes. recalls: where precision is read as in COCO; ALL_POINTS for the area under
+    the whole curve as in VOC 2010.
     """
-    found: np.ndarray = _resampled_ap(np.flatnonzero(is_true), patients, truth_patients, times)
-    return found
+    is_true = is_true if is_true.ndim == 2 else is_true[:, None]
+    rows = np.flatnonzero(is_true.any(axis=1))
+    at_thresholds = np.ascontiguousarray(is_true[rows].T)
+    aps: np.ndarray = _resampled_ap(at_thresholds, rows, patients, truth_patients, times, recalls)
+    return aps
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _resampled_ap(true_rows, patients, truth_patients, times):
+def _resampled_ap(right, rows, patients, truth_patients, times, recalls):
     """AP of one category in each resample: predictions sorted, weighted by how often their patient was drawn.
 
-    true_rows: the predictions that are right, ascending; patients: of all predictions.
+    right: (T, P) bool, at each threshold, of the P predictions that are right at any. rows: (P,) where these stand
+    among all N. patients: (N,), of all.
 
     Repeated copies of a prediction stand side by side; the highest precision from a true copy on is that after its
     last copy, so one step of weight w gives exactly what w steps would. Precision falls at each false one, so its
-    highest values are found at the true ones.
+    highest values are at the true ones.
     """
-    n_resamples, n_true = len(times), len(true_rows)
+    n_resamples, (n_thresholds, n_right) = len(times), right.shape
     result = np.empty(n_resamples)
-    precision = np.empty(n_true)
+    seen, weights = np.empty(n_right), np.empty(n_right)
+    precision, recall, steps = np.empty(n_right), np.empty(n_right), np.empty(n_right)
     for sample in range(n_resamples):
         n_truth = 0
         for patient in truth_patients:
             n_truth += times[sample, patient]
-        found, seen, start = 0, 0, 0
-        for number in range(n_true):
-            stop = true_rows[number]
-            for row in range(start, stop + 1):
-                seen += times[sample, patients[row]]
-            start = stop + 1
-            found += times[sample, patients[stop]]
-            precision[number] = found / seen if seen else 0.0
-        highest, area = 0.0, 0.0
-        for number in range(n_true - 1, -1, -1):
-            highest = max(highest, precision[number])
-            area += highest * times[sample, patients[true_rows[number]]]
-        result[sample] = area / n_truth if n_truth else np.nan
+        if n_truth == 0:
+            result[sample] = np.nan
+            continue
+        total, start = 0, 0
+        for number in range(n_right):
+            for row in range(start, rows[number] + 1):
+                total += times[sample, patients[row]]
+            start = rows[number] + 1
+            seen[number] = total
+            weights[number] = times[sample, patients[rows[number]]]
+        area = 0.0
+        for t in range(n_thresholds):
+            # Those that are drawn and right at this threshold, put together at the front.
+            found, n = 0.0, 0
+            for number in range(n_right):
+                if right[t, number] and weights[number] > 0:
+                    found += weights[number]
+                    precision[n], recall[n], steps[n] = found / seen[number], found / n_truth, weights[number]
+                    n += 1
+            for number in range(n - 1, 0, -1):
+                precision[number - 1] = max(precision[number - 1], precision[number])
+            if len(recalls) == 0:
+                for number in range(n - 1, -1, -1):
+                    area += precision[number] * steps[number]
+            number = 0
+            for level in recalls:
+                while number < n and recall[number] < level:
+                    number += 1
+                if number == n:
+                    break
+                area += precision[number]
+        result[sample] = area / (n_thresholds * (len(recalls) if len(recalls) else n_truth))
     return result
 
 

@@ -1,4 +1,4 @@
-"""How good boxes are: VOC 2010 average precision at IoU > 0.4, per finding and over Kaggle's 15 classes; COCO AP.
+"""How good boxes are: VOC 2010 average precision at IoU > 0.4, per finding and over Kaggle's 15 classes; FROC; COCO AP.
 
 Everything works on `BoxTable`s whose `images` number the same n_images radiographs. Boxes are continuous
 (x1, y1, x2, y2): a box from 0 to 10 is 10 pixels wide, without the devkit's "+ 1".
@@ -12,13 +12,14 @@ from typing import Any
 import numba
 import numpy as np
 
-from xray.evaluation.froc import FP_PER_IMAGE, froc_curve, sensitivity_at
 from xray.findings import CATEGORIES, NO_FINDING_BOX, NO_FINDING_NAME
 from xray.structures.boxes import BoxTable, xyxy_to_xywh
 from xray.structures.predictions import NO_FINDING_CATEGORY
 
 IOU_THRESHOLD = 0.4
 COCO_IOUS, COCO_RECALLS = np.linspace(0.5, 0.95, 10), np.linspace(0, 1, 101)
+FP_PER_IMAGE = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""The operating points of the LUNA16 challenge, widely used since; its score is their mean sensitivity."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +113,38 @@ def average_precision(is_true: np.ndarray, n_truth: int) -> float:
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     # Recall rises by 1 / n_truth at each true positive and nowhere else; fsum makes the sum exact in any order.
     return math.fsum(envelope[np.asarray(is_true, dtype=bool)]) / n_truth
+
+
+@dataclasses.dataclass(frozen=True)
+class FrocCurve:
+    """One point for each distinct score, from the highest down; predictions of equal score enter together.
+
+    thresholds: (P,) float64, predictions of at least this score count.
+    fp_per_image: (P,) float64, false positives divided by all images, those without findings among them.
+    sensitivity: (P,) float64, share of truth boxes found, in [0, 1].
+    """
+
+    thresholds: np.ndarray
+    fp_per_image: np.ndarray
+    sensitivity: np.ndarray
+
+
+def froc_curve(is_true: np.ndarray, scores: np.ndarray, n_truth: int, n_images: int) -> FrocCurve:
+    """The FROC curve of predictions sorted from the highest score down.
+
+    is_true: (N,) bool; a second prediction on a finding already found is a false positive, as in the AP.
+    scores: (N,) float64, descending.
+    n_truth: truth boxes; a curve without any has sensitivity 0.
+    """
+    # A reader can set a threshold only between scores, so a run of equal scores gives its last point only.
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, dtype=np.int64)
+    found = np.cumsum(is_true)[last]
+    return FrocCurve(scores[last], (last + 1 - found) / max(n_images, 1), found / max(n_truth, 1))
+
+
+def sensitivity_at(curve: FrocCurve, fp_per_image: float) -> float:
+    """The highest sensitivity reached with at most `fp_per_image` false positives an image; 0 if there is none."""
+    return float(curve.sensitivity[curve.fp_per_image <= fp_per_image].max(initial=0.0))
 
 
 def has_vinbig_categories(categories: dict[int, str]) -> bool:

@@ -1,4 +1,4 @@
-"""What there is to say about boxes: their numbers, their baseline, and whether they are boxes at all."""
+"""The evaluation of boxes: their numbers, their baseline, and whether they are boxes at all."""
 
 import dataclasses
 from typing import Any
@@ -7,10 +7,9 @@ import numpy as np
 
 from xray.datasets.store import Store
 from xray.errors import InputError
-from xray.evaluation.alignment import Alignment, in_order
-from xray.evaluation.box_intervals import bootstrap_intervals
+from xray.evaluation.alignment import Alignment, positions, renumbered
+from xray.evaluation.box_intervals import bootstrap_intervals, coco_interval
 from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories, mean_box_baseline
-from xray.evaluation.coco_bootstrap import coco_interval
 from xray.findings import NO_FINDING_NAME
 from xray.structures.predictions import NO_FINDING_CATEGORY
 
@@ -79,11 +78,9 @@ def _baseline(store: Store, alignment: Alignment) -> dict[str, Any]:
             f"no training image of {store.path} is left for the baseline, since all are scored: "
             "narrow them with --fold, or leave out --baseline"
         )
-    position = np.full(len(store), -1, dtype=np.int64)
-    position[others] = np.arange(len(others))
     sizes = np.array([(record["width"], record["height"]) for record in store.records], dtype=np.float64)
     is_vinbig = has_vinbig_categories(store.categories)
-    training, _ = in_order(store.boxes, position)
+    training, _ = renumbered(store.boxes, positions(others, len(store)), {})
     boxes = mean_box_baseline(training, sizes[others], sizes[alignment.rows], no_finding=is_vinbig)
     metrics = detection_metrics(alignment.truth, boxes, len(alignment), store.categories, with_coco=False)
     return {f"baseline_{name}": metrics[name] for name in ("map40", "ap40", "map40_kaggle") if name in metrics}

@@ -5,9 +5,9 @@ Python loop.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -67,6 +67,10 @@ class BoxTable:
     def select(self, rows: np.ndarray) -> "BoxTable":
         """The rows given by a boolean mask or by indices."""
         return BoxTable(self.images[rows], self.labels[rows], self.boxes[rows], self.scores[rows])
+
+    def select_masked(self, rows: np.ndarray, masks: Mapping[int, Any]) -> tuple["BoxTable", dict[int, Any]]:
+        """`select`, with the masks of these rows by their new numbers. rows: indices. masks: row → mask."""
+        return self.select(rows), {new: masks[row] for new, row in enumerate(rows.tolist()) if row in masks}
 
     def best_per_image(self, limit: int) -> "BoxTable":
         """The `limit` highest scores of every image; images ascending, scores descending within one."""

@@ -89,5 +89,4 @@ def draw_with_truth(truth: np.ndarray, found: np.ndarray, shown: BoxTable, words
 
 def rows_of(table: BoxTable, masks: Mapping[int, Any], image: int) -> tuple[BoxTable, dict[int, Any]]:
     """The rows of one image, and their masks by the row's new number."""
-    rows = np.flatnonzero(table.images == image)
-    return table.select(rows), {number: masks[row] for number, row in enumerate(rows.tolist()) if row in masks}
+    return table.select_masked(np.flatnonzero(table.images == image), masks)

@@ -55,10 +55,12 @@ class Mark:
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """A mask to draw: (height, width) bool of the radiograph's own size, and its "#RRGGBB" colour."""
+    """A mask to draw: (height, width) bool of the radiograph's own size, and its "#RRGGBB" colour. is_filled: False for
+    its outline alone."""
 
     mask: np.ndarray
     colour: str
+    is_filled: bool = True
 
 
 def marks_of(table: BoxTable, categories: Mapping[int, str], scored: bool = True) -> tuple[list[Mark], float | None]:
@@ -156,13 +158,18 @@ def draw_contact_sheet(pictures: Sequence[np.ndarray], columns: int = 4, gap: in
 
 def save_picture(path: Path | str, picture: np.ndarray) -> None:
     """Writes an RGB picture as PNG, complete or not at all."""
-    path = Path(path)
+    with complete(Path(path)) as temporary:
+        temporary.write_bytes(encoded(picture))
+
+
+def encoded(picture: np.ndarray, kind: str = ".png", quality: int = 95) -> bytes:
+    """An RGB picture, (h, w, 3) uint8, as a file. kind: ".png" or ".jpg". quality: of JPEG, up to 100."""
     # Level 3 is a third of the default's time for a few percent more bytes.
-    encoded, data = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    if not encoded:
-        raise ValueError(f"cannot encode a picture of shape {picture.shape} as PNG")
-    with complete(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 3] if kind == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    is_encoded, data = cv2.imencode(kind, picture[..., ::-1], options)
+    if not is_encoded:
+        raise ValueError(f"cannot encode a picture of shape {picture.shape} as {kind}")
+    return data.tobytes()
 
 
 def _scaled(pixels: np.ndarray, min_side: int, max_side: int) -> np.ndarray:
@@ -182,7 +189,8 @@ def _draw_region(picture: np.ndarray, region: Region, shape: tuple[int, int]) ->
     soft = cv2.resize(region.mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
     inside = soft > 127
     colour = np.array(_rgb(region.colour))
-    picture[inside] = (picture[inside] * 0.78 + colour * 0.22).astype(np.uint8)
+    if region.is_filled:
+        picture[inside] = (picture[inside] * 0.78 + colour * 0.22).astype(np.uint8)
     contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     line = _line_width(max(width, height))
     cv2.polylines(picture, contours, True, SHADOW, line + 1, cv2.LINE_AA)
