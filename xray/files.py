@@ -51,7 +51,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def check_output(folder: Path, names: Iterable[str], command: str, overwrite: bool) -> None:
+def check_output(folder: Path, names: Iterable[str] = (), command: str = "", overwrite: bool = False) -> None:
     """Raises InputError if --save-path is a file, or a folder with one of these files that the command may not replace.
 
     It may with --overwrite, and where it was cut off.

@@ -7,13 +7,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from xray.evaluation.box_metrics import (
-    COCO_RECALLS,
-    add_no_finding,
-    has_vinbig_categories,
-    match_boxes,
-    match_coco,
-)
+from xray.evaluation.box_metrics import COCO_RECALLS, by_category, has_vinbig_categories, match_coco
 from xray.evaluation.resampling import N_RESAMPLES, draw_patients, percentile_interval
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
@@ -28,6 +22,7 @@ def bootstrap_intervals(
     categories: dict[int, str],
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
+    with_coco: bool = False,
 ) -> dict[str, Any]:
     """95 % intervals of the numbers that `detection_metrics` gives for the same tables.
 
@@ -37,7 +32,7 @@ def bootstrap_intervals(
     no AP there; its interval is over the resamples that do. A finding of one patient alone has no interval.
 
     Returns map40_ci95 [low, high] and ap40_ci95 {name: [low, high]}; with VinBig's categories also map40_kaggle_ci95
-    and ap40_no_finding_ci95. Empty when there are fewer than two patients.
+    and ap40_no_finding_ci95; with_coco: also coco_ap_ci95. Empty when there are fewer than two patients.
     """
     patients = np.asarray(patients, dtype=np.int64)
     times = draw_patients(patients, n_resamples, seed)
@@ -54,16 +49,10 @@ def bootstrap_intervals(
         intervals["map40_kaggle_ci95"] = percentile_interval(mean_of_present(list(samples.values())))
         if NO_FINDING_CATEGORY in samples:
             intervals["ap40_no_finding_ci95"] = percentile_interval(samples[NO_FINDING_CATEGORY])
+    coco = resample_coco(truth, predictions, patients, sorted(categories), times) if with_coco else {}
+    if coco:
+        intervals["coco_ap_ci95"] = percentile_interval(mean_of_present(list(coco.values())))
     return intervals
-
-
-def coco_interval(
-    truth: BoxTable, predictions: BoxTable, patients: np.ndarray, labels: Sequence[int], n_resamples: int
-) -> list[float] | None:
-    """95 % interval of COCO's AP, the mean over the labels; None with fewer than two patients or without truth."""
-    times = draw_patients(patients, n_resamples)
-    samples = {} if times is None else resample_coco(truth, predictions, patients, labels, times)
-    return percentile_interval(mean_of_present(list(samples.values()))) if samples else None
 
 
 def resample_findings(
@@ -74,13 +63,11 @@ def resample_findings(
     patients: (n_images,) int. times: of `draw_patients`. With VinBig's categories "No finding" (15) is one more. NaN
     where a resample does not contain the category.
     """
-    truth = truth.select(np.isin(truth.labels, list(categories)))
-    labels = sorted(categories)
-    if has_vinbig_categories(categories):
-        truth = add_no_finding(truth, len(patients))
-        labels.append(NO_FINDING_CATEGORY)
-    matches = match_boxes(truth, predictions)
-    return _resample_each(truth, predictions, patients, labels, times, (matches.order, matches.is_true), ALL_POINTS)
+    return {
+        one.label: resample_ap(one.is_true, patients[one.images], patients[one.truth_images], times)
+        for one in by_category(truth, predictions, len(patients), categories)
+        if one.n_truth
+    }
 
 
 def resample_coco(
@@ -90,28 +77,14 @@ def resample_coco(
 
     patients: (n_images,) int. times: of `draw_patients`. NaN where a resample does not contain the label.
     """
-    matches = match_coco(truth, predictions)
-    return _resample_each(truth, predictions, patients, labels, times, matches, COCO_RECALLS)
-
-
-def _resample_each(
-    truth: BoxTable,
-    predictions: BoxTable,
-    patients: np.ndarray,
-    labels: Sequence[int],
-    times: np.ndarray,
-    matches: tuple[np.ndarray, np.ndarray],
-    recalls: np.ndarray,
-) -> dict[int, np.ndarray]:
-    """matches: the order of the predictions, and which are right, (N,) or (N, T) in the order of the table."""
-    order, is_true = matches
+    order, is_true = match_coco(truth, predictions)
     samples = {}
     for label in labels:
         truth_patients = patients[truth.images[truth.labels == label]]
+        rows = order[predictions.labels[order] == label]
         if len(truth_patients):
-            rows = order[predictions.labels[order] == label]
             of_rows = patients[predictions.images[rows]]
-            samples[label] = resample_ap(is_true[rows], of_rows, truth_patients, times, recalls)
+            samples[label] = resample_ap(is_true[rows], of_rows, truth_patients, times, COCO_RECALLS)
     return samples
 
 

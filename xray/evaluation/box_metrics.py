@@ -152,11 +152,45 @@ def has_vinbig_categories(categories: dict[int, str]) -> bool:
     return categories == {category["id"]: category["name"] for category in CATEGORIES}
 
 
-def add_no_finding(truth: BoxTable, n_images: int) -> BoxTable:
-    """The truth as Kaggle scores it: category 15 with the unit box for each image that has no box, appended."""
-    normal = np.setdiff1d(np.arange(n_images), truth.images)
-    labels = np.full(len(normal), NO_FINDING_CATEGORY)
-    return BoxTable.concatenate([truth, BoxTable.of(normal, labels, np.tile(NO_FINDING_BOX, (len(normal), 1)))])
+@dataclasses.dataclass(frozen=True)
+class Ranked:
+    """One category: its N predictions from the highest score down, and its boxes in the truth.
+
+    is_true: (N,) bool. scores: (N,) float64. images: (N,) int64. truth_images: (M,) int64.
+    """
+
+    label: int
+    name: str
+    is_true: np.ndarray
+    scores: np.ndarray
+    images: np.ndarray
+    truth_images: np.ndarray
+
+    @property
+    def n_truth(self) -> int:
+        """M."""
+        return len(self.truth_images)
+
+
+def by_category(truth: BoxTable, predictions: BoxTable, n_images: int, categories: dict[int, str]) -> list[Ranked]:
+    """Every category, matched by `match_boxes`; with VinBig's categories, "No finding" (15) is the last one.
+
+    As Kaggle scores it, the truth of that has the unit box for each image without a box of the other categories.
+    """
+    truth = truth.select(np.isin(truth.labels, list(categories)))
+    if has_vinbig_categories(categories):
+        categories = {**categories, NO_FINDING_CATEGORY: NO_FINDING_NAME}
+        normal = np.setdiff1d(np.arange(n_images), truth.images)
+        labels, boxes = np.full(len(normal), NO_FINDING_CATEGORY), np.tile(NO_FINDING_BOX, (len(normal), 1))
+        truth = BoxTable.concatenate([truth, BoxTable.of(normal, labels, boxes)])
+    matches = match_boxes(truth, predictions)
+    ranked = []
+    for label, name in sorted(categories.items()):
+        rows = matches.order[predictions.labels[matches.order] == label]
+        truth_images = truth.images[truth.labels == label]
+        columns = (matches.is_true[rows], predictions.scores[rows], predictions.images[rows], truth_images)
+        ranked.append(Ranked(label, name, *columns))
+    return ranked
 
 
 def detection_metrics(
@@ -177,42 +211,26 @@ def detection_metrics(
     A class without truth boxes has no AP (recall is 0 / 0) and is left out of the means, whether or not it was
     predicted; where all 15 classes occur, as in the whole of VinBig, map40_kaggle is the mean over 15.
     """
-    truth = truth.select(np.isin(truth.labels, list(categories)))
-    names = dict(categories)
-    is_vinbig = has_vinbig_categories(categories)
-    scored = truth
-    if is_vinbig:
-        names[NO_FINDING_CATEGORY] = NO_FINDING_NAME
-        scored = add_no_finding(truth, n_images)
-    predictions = predictions.select(np.isin(predictions.labels, list(names)))
-    matches = match_boxes(scored, predictions)
-    labels = predictions.labels[matches.order]
-    is_true, scores = matches.is_true[matches.order], predictions.scores[matches.order]
-
-    ap: dict[int, float] = {}
-    sensitivity: dict[str, dict[str, float]] = {}
-    for label, name in sorted(names.items()):
-        n_truth = int((scored.labels == label).sum())
-        if n_truth == 0:
-            continue
-        mine = labels == label
-        ap[label] = average_precision(is_true[mine], n_truth)
-        if label in categories:
-            curve = froc_curve(is_true[mine], scores[mine], n_truth, n_images)
-            sensitivity[name] = {f"{rate:g}": sensitivity_at(curve, rate) for rate in FP_PER_IMAGE}
-
+    ranked = by_category(truth, predictions, n_images, categories)
+    ap = {one.label: average_precision(one.is_true, one.n_truth) for one in ranked if one.n_truth}
+    findings = [one for one in ranked if one.label in categories]
+    sensitivity = {}
+    for one in findings:
+        if one.n_truth:
+            curve = froc_curve(one.is_true, one.scores, one.n_truth, n_images)
+            sensitivity[one.name] = {f"{rate:g}": sensitivity_at(curve, rate) for rate in FP_PER_IMAGE}
     metrics: dict[str, Any] = {
         "n_images": n_images,
-        "n_truth": {name: int((truth.labels == label).sum()) for label, name in sorted(categories.items())},
+        "n_truth": {one.name: one.n_truth for one in findings},
         "map40": _mean([ap[label] for label in ap if label in categories]),
-        "ap40": {names[label]: ap[label] for label in ap if label in categories},
+        "ap40": {categories[label]: ap[label] for label in ap if label in categories},
         "sensitivity_at_fp": sensitivity,
     }
-    if is_vinbig:
+    if has_vinbig_categories(categories):
         metrics["map40_kaggle"] = _mean(list(ap.values()))
         metrics["ap40_no_finding"] = ap.get(NO_FINDING_CATEGORY, math.nan)
     if with_coco:
-        metrics.update(coco_metrics(truth, predictions, categories))
+        metrics |= coco_metrics(truth, predictions, categories)
     return metrics
 
 

@@ -8,10 +8,8 @@ import numpy as np
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.alignment import Alignment, positions, renumbered
-from xray.evaluation.box_intervals import bootstrap_intervals, coco_interval
+from xray.evaluation.box_intervals import bootstrap_intervals
 from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories, mean_box_baseline
-from xray.findings import NO_FINDING_NAME
-from xray.structures.predictions import NO_FINDING_CATEGORY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +21,6 @@ class BoxEvaluation:
 
     alignment: Alignment
     metrics: dict[str, Any]
-
-    def names(self) -> dict[int, str]:
-        """Category id → name of all that is scored, "No finding" among them for VinBig."""
-        categories = self.alignment.categories
-        extra = {NO_FINDING_CATEGORY: NO_FINDING_NAME} if has_vinbig_categories(categories) else {}
-        return {**categories, **extra}
 
 
 def has_boxes(alignment: Alignment) -> bool:
@@ -62,12 +54,10 @@ def evaluate_boxes(
     truth, table, categories = alignment.truth, alignment.predictions, alignment.categories
     metrics = detection_metrics(truth, table, len(alignment), categories, with_coco)
     if baseline:
-        metrics.update(_baseline(store, alignment))
+        metrics |= _baseline(store, alignment)
     if n_resamples:
-        metrics.update(bootstrap_intervals(truth, table, alignment.patients, categories, n_resamples))
-        ends = coco_interval(truth, table, alignment.patients, sorted(categories), n_resamples) if with_coco else None
-        if ends:
-            metrics["coco_ap_ci95"] = ends
+        patients = alignment.patients
+        metrics |= bootstrap_intervals(truth, table, patients, categories, n_resamples, with_coco=with_coco)
     return BoxEvaluation(alignment, metrics)
 
 

@@ -8,7 +8,6 @@ is normal, and those of its labels. Reports are preliminary and unverified: not 
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from highdicom.enum import ContentQualificationValues
 from highdicom.sr import (
     AlgorithmIdentification,
     ComprehensiveSR,
@@ -44,6 +43,7 @@ ABNORMAL = "abnormal"
 """The label of which the probability of a normal radiograph is what is left."""
 
 
+@dicom_objects.quietly()
 def structured_report(
     source: Dataset,
     table: BoxTable,
@@ -62,19 +62,7 @@ def structured_report(
 
     Raises InputError where the source does not say which image of which study it is.
     """
-    with dicom_objects.quietly():
-        source = dicom_objects.reduced(source)
-        return _report(source, table, categories, algorithm, dict(labels or {}), threshold)
-
-
-def _report(
-    source: Dataset,
-    table: BoxTable,
-    categories: Mapping[int, str],
-    algorithm: Algorithm,
-    labels: Mapping[str, float],
-    threshold: float,
-) -> Dataset:
+    source, labels = dicom_objects.reduced(source), dict(labels or {})
     rows = _reported(table, categories, labels, threshold, (source.Columns, source.Rows))
     identified = AlgorithmIdentification(
         algorithm.name,
@@ -82,6 +70,13 @@ def _report(
         [f"{name}: {value}" for name, value in algorithm.parameters.items()],
         family=dicom_codes.ARTIFICIAL_INTELLIGENCE,
         manufacturer=dicom_objects.MANUFACTURER,
+    )
+    device = DeviceObserverIdentifyingAttributes(
+        dicom_objects.device_uid(algorithm),
+        name=f"{algorithm.name} ({dicom_objects.NOT_FOR_CLINICAL_USE})",
+        manufacturer_name=dicom_objects.MANUFACTURER,
+        model_name=dicom_objects.MODEL_NAME,
+        serial_number=algorithm.digest,
     )
     groups: list[MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations] = [
         *_of_whole(source, table, categories, labels, bool(rows), identified),
@@ -91,24 +86,17 @@ def _report(
     return ComprehensiveSR(
         evidence=[source],
         content=MeasurementReport(
-            observation_context=ObservationContext(_observer(algorithm)),
+            observation_context=ObservationContext(ObserverContext(codes.DCM.Device, device)),
             procedure_reported=dicom_codes.CHEST_RADIOGRAPHY,
             imaging_measurements=groups,
         ),
-        series_instance_uid=dicom_objects.series_uid(source, "SR", algorithm),
         series_number=SERIES_NUMBER,
         series_description=SERIES_DESCRIPTION,
-        sop_instance_uid=dicom_objects.new_uid(),
-        instance_number=source.InstanceNumber,
-        manufacturer=dicom_objects.MANUFACTURER,
-        manufacturer_model_name=dicom_objects.MODEL_NAME,
-        software_versions=algorithm.version,
-        device_serial_number=algorithm.digest,
         coding_schemes=[dicom_codes.private_scheme()],
-        content_qualification=ContentQualificationValues.RESEARCH,
         is_complete=True,
         is_final=False,
         is_verified=False,
+        **dicom_objects.common_attributes(source, "SR", algorithm),
     )
 
 
@@ -181,16 +169,3 @@ def _of_finding(
 
 def _certainty(probability: float) -> Measurement:
     return Measurement(dicom_codes.CERTAINTY, round(100 * probability, 4), dicom_codes.PERCENT)
-
-
-def _observer(algorithm: Algorithm) -> ObserverContext:
-    return ObserverContext(
-        codes.DCM.Device,
-        DeviceObserverIdentifyingAttributes(
-            dicom_objects.device_uid(algorithm),
-            name=f"{algorithm.name} ({dicom_objects.NOT_FOR_CLINICAL_USE})",
-            manufacturer_name=dicom_objects.MANUFACTURER,
-            model_name=dicom_objects.MODEL_NAME,
-            serial_number=algorithm.digest,
-        ),
-    )

@@ -1,6 +1,5 @@
 """The report's sections about boxes."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -13,7 +12,8 @@ from xray.evaluation.box_metrics import (
     IOU_THRESHOLD,
     FrocCurve,
     Matches,
-    add_no_finding,
+    Ranked,
+    by_category,
     froc_curve,
     match_boxes,
     precision_recall,
@@ -25,7 +25,6 @@ from xray.outputs.report import parts as parts
 from xray.outputs.report.figures import BLUE, FAINT, ORANGE, panel_grid, thinned
 from xray.outputs.report.parts import MOST_LISTED, Bar, Section, Tile
 from xray.structures.boxes import box_iou
-from xray.structures.predictions import NO_FINDING_CATEGORY
 
 SCORE_BINS = np.linspace(0, 1, 26)
 
@@ -76,23 +75,6 @@ def box_sections(boxes: BoxEvaluation, is_main: bool) -> list[Section]:
         matches = match_boxes(alignment.truth, alignment.predictions)
         sections += [_false_positives_section(alignment, matches), _misses_section(alignment, matches)]
     return sections
-
-
-def box_method(boxes: BoxEvaluation) -> list[str]:
-    """How the numbers are computed, a paragraph each."""
-    text = [
-        "AP is that of PASCAL VOC 2010: all-point interpolation, a prediction being right if its IoU with the truth "
-        "box of the same finding that it overlaps most is greater than 0.4 and no stronger prediction has taken that "
-        "box. Findings without a box in the truth have no AP and are left out of the means."
-    ]
-    if "map40_kaggle" in boxes.metrics:
-        text.append(
-            f"Kaggle's mean takes “{NO_FINDING_NAME}” (category {NO_FINDING_CATEGORY}) as a fifteenth class, with "
-            "the unit box as the truth of each radiograph without findings."
-        )
-    if "coco_ap" in boxes.metrics:
-        text.append("COCO AP is the mean over IoU 0.50 to 0.95, as in pycocotools, with all predictions of an image.")
-    return text
 
 
 def _findings_section(boxes: BoxEvaluation, is_main: bool) -> Section:
@@ -218,41 +200,18 @@ def _strongest_on(alignment: Alignment, row: int) -> str:
     return f"{name} {predictions.scores[here[best]]:.3f}, IoU {overlaps[best]:.2f}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Panel:
-    """One finding's predictions, from the highest score down.
-
-    is_true: (N,) bool. scores: (N,) float64. n_truth: boxes in the truth.
-    """
-
-    name: str
-    is_true: np.ndarray
-    scores: np.ndarray
-    n_truth: int
-
-
-def panels(boxes: BoxEvaluation) -> list[Panel]:
+def panels(boxes: BoxEvaluation) -> list[Ranked]:
     """The findings that occur in the truth or in the predictions, "No finding" last where it is scored."""
-    names, alignment = boxes.names(), boxes.alignment
-    truth = alignment.truth
-    if NO_FINDING_NAME in set(names.values()) - set(alignment.categories.values()):
-        truth = add_no_finding(truth, len(alignment))
-    matches = match_boxes(truth, alignment.predictions)
-    ordered = alignment.predictions.select(matches.order)
-    is_true = matches.is_true[matches.order]
-    result = []
-    for label, name in names.items():
-        rows, n_truth = ordered.labels == label, int((truth.labels == label).sum())
-        if rows.any() or n_truth:
-            result.append(Panel(name, is_true[rows], ordered.scores[rows], n_truth))
-    return result
+    alignment = boxes.alignment
+    ranked = by_category(alignment.truth, alignment.predictions, len(alignment), alignment.categories)
+    return [one for one in ranked if one.n_truth or len(one.scores)]
 
 
 def precision_recall_figure(boxes: BoxEvaluation) -> bytes:
     """Precision over recall for each finding in the truth, with the envelope whose area is the AP → PNG."""
     aps = {**boxes.metrics["ap40"], NO_FINDING_NAME: boxes.metrics.get("ap40_no_finding", math.nan)}
 
-    def draw(axes: Axes, panel: Panel) -> None:
+    def draw(axes: Axes, panel: Ranked) -> None:
         precision, recall = precision_recall(panel.is_true, panel.n_truth)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
         recall, precision, envelope = thinned(recall, precision, envelope)
@@ -275,13 +234,13 @@ def froc_figure(boxes: BoxEvaluation) -> bytes:
     n_images = len(boxes.alignment)
     findings = [panel for panel in panels(boxes) if panel.n_truth and panel.name in boxes.metrics["ap40"]]
     # All findings as one: a false positive of any finding counts.
-    scores = np.concatenate([np.zeros(0), *(panel.scores for panel in findings)])
-    is_true = np.concatenate([np.zeros(0, dtype=bool), *(panel.is_true for panel in findings)])
+    columns = ([getattr(one, name) for one in findings] for name in ("is_true", "scores", "images", "truth_images"))
+    is_true, scores, images, truth_images = (np.concatenate([np.zeros(0, int), *parts]) for parts in columns)
     order = np.argsort(-scores, kind="stable")
-    pooled = Panel("All findings", is_true[order], scores[order], sum(panel.n_truth for panel in findings))
+    pooled = Ranked(0, "All findings", is_true[order], scores[order], images[order], truth_images)
     pooled_curve = froc_curve(pooled.is_true, pooled.scores, pooled.n_truth, n_images)
 
-    def draw(axes: Axes, panel: Panel) -> None:
+    def draw(axes: Axes, panel: Ranked) -> None:
         curve = froc_curve(panel.is_true, panel.scores, panel.n_truth, n_images)
         if panel is not pooled and len(findings) > 1:
             _step(axes, pooled_curve, FAINT, 0.9)
@@ -308,7 +267,7 @@ def _step(axes: Axes, curve: FrocCurve, colour: str, width: float) -> None:
 def score_figure(boxes: BoxEvaluation) -> bytes:
     """How many true and false positives have which score, for each finding; counts on a logarithmic axis → PNG."""
 
-    def draw(axes: Axes, panel: Panel) -> None:
+    def draw(axes: Axes, panel: Ranked) -> None:
         for rows, colour, label in ((~panel.is_true, ORANGE, "false"), (panel.is_true, BLUE, "true")):
             counts, _ = np.histogram(panel.scores[rows], SCORE_BINS)
             axes.stairs(counts, SCORE_BINS, color=colour, linewidth=1.3, label=label, baseline=0.7)

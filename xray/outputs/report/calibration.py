@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from xray.evaluation.assess import Assessment
-from xray.evaluation.calibration import HIGHEST, LOWEST, N_BINS, N_FOLDS, Calibration, Fit
+from xray.evaluation.calibration import Calibration, Fit
 from xray.outputs.report import parts as parts
 from xray.outputs.report.figures import BLUE, DASHED, FAINT, ORANGE, panel_grid
 from xray.outputs.report.parts import DASH, Section
@@ -45,19 +45,6 @@ def calibration_sections(assessment: Assessment) -> list[Section]:
             file = f"calibration_{kind}.png"
             sections.append(Section(f"Reliability of {what}", hint, file=file, png=reliability_figure(calibrations)))
     return sections
-
-
-def calibration_method() -> str:
-    """How the numbers are computed, a paragraph."""
-    return (
-        "The Brier score is the mean squared distance of score and outcome. ECE, the expected calibration error, is "
-        f"the mean distance of score and share that is right over {N_BINS} equal bins, weighted by what lies in them "
-        "(Guo et al. 2017). Temperature scaling divides the scores’ logits by one number, the temperature, that "
-        "minimises the log loss; it changes no order, so AP and AUROC stay. The temperature that is shown is fitted "
-        f"on all that was scored here; what stands under “scaled” is cross-fitted: patients are dealt into {N_FOLDS} "
-        "folds (fewer where there are fewer), and each is scaled by the temperature of the others, so that no patient "
-        f"has a part in its own. Temperatures end at {LOWEST:g} and {HIGHEST:g}."
-    )
 
 
 def _table(head: tuple[str | None, ...], calibrations: Sequence[Calibration]) -> parts.Table:

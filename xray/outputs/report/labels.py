@@ -69,25 +69,6 @@ def label_sections(labels: LabelEvaluation, is_main: bool) -> list[Section]:
     return sections
 
 
-def label_method(labels: LabelEvaluation) -> list[str]:
-    """How the numbers are computed, a paragraph each."""
-    origins = {curve.label.origin for curve in labels.curves}
-    text = []
-    if "rows" in origins:
-        text.append("A radiograph's score of a label is the highest of its rows, 0 without one.")
-    if "maps" in origins:
-        text.append(
-            "A radiograph's score by its probability map is the probability that the triplet's least area of its "
-            "pixels reaches: it exceeds “top” exactly if the triplet calls the radiograph positive, so that the "
-            "dot on the curve is what the rule does."
-        )
-    return [
-        *text,
-        "AUROC is the chance that a positive radiograph is ranked above a negative one, a tie counting half; "
-        "average precision is the sum of precision × rise in recall, without interpolation.",
-    ]
-
-
 def mistakes(labels: LabelEvaluation, is_positive: bool) -> list[tuple[float, str, int]]:
     """(score, label, place of the radiograph) of the negatives that are called positive, from the highest score down,
     or of the positives that are not (`is_positive`), from the lowest up."""

@@ -64,22 +64,6 @@ def mask_sections(masks: MaskEvaluation) -> list[Section]:
     return sections + (_search_sections(masks, masks.search) if masks.search else [])
 
 
-def mask_method(masks: MaskEvaluation) -> list[str]:
-    """How the numbers are computed, a paragraph each."""
-    text = [
-        "Masks are compared at original size; the components of one finding are joined before. Dice is "
-        "2|P ∩ T| / (|P| + |T|), by the rule of SIIM-ACR 1 where both masks are empty and 0 where one is, so that "
-        "empty masks alone already score the share of radiographs without a finding. A radiograph without a "
-        "prediction counts as one with empty masks."
-    ]
-    if masks.search:
-        text.append(
-            "A triplet calls a radiograph positive if at least “min area” of its pixels exceed “top”; its mask is then "
-            "the pixels over “bottom” (SIIM-ACR's first place). Every setting of the search is in search.csv."
-        )
-    return text
-
-
 def _numbers_section(masks: MaskEvaluation) -> Section:
     metrics, n_categories = masks.metrics, len(masks.categories)
 

@@ -6,6 +6,7 @@ import datetime
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
@@ -45,21 +46,26 @@ def write_page(path: Path, page: Page) -> Page:
         path.with_name(name).unlink(missing_ok=True)
     now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     content = {"page": page, "now": now, "version": __version__}
-    templates = FileSystemLoader(Path(__file__).parent)
-    for_html = Environment(autoescape=True, loader=templates, trim_blocks=True, lstrip_blocks=True)
-    for_html.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    _write(path, for_html.get_template("report.html.j2").render(content).encode())
+    _write(path, _render("report.html.j2", content, autoescape=True).encode())
     _write(path.with_suffix(".md"), to_markdown(content).encode())
     return page
 
 
-def to_markdown(content: dict[str, object]) -> str:
+def to_markdown(content: dict[str, Any]) -> str:
     """The page as Markdown. content: what the template asks for."""
-    templates = FileSystemLoader(Path(__file__).parent)
-    # What is put into Markdown is escaped by _escaped, which an HTML escape on top would spoil.
-    environment = Environment(autoescape=False, finalize=_escaped, loader=templates, trim_blocks=True)
-    text = environment.get_template("report.md.j2").render(content)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", _render("report.md.j2", content, finalize=_escaped)).strip() + "\n"
+
+
+def method_paragraphs(**content: Any) -> list[str]:
+    """How the numbers are computed. content: what the template asks for."""
+    return [" ".join(paragraph.split()) for paragraph in _render("method.j2", content).strip().split("\n\n")]
+
+
+def _render(template: str, content: dict[str, Any], **options: Any) -> str:
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, **options)
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    return environment.get_template(template).render(content)
 
 
 def _escaped(value: object) -> object:

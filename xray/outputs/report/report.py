@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from xray.datasets.store import Store
+from xray.evaluation import calibration
 from xray.evaluation.assess import Assessment, assess
 from xray.evaluation.evaluate import Evaluation
 from xray.outputs.report import parts as parts
-from xray.outputs.report.boxes import box_method, box_sections, box_tiles
-from xray.outputs.report.calibration import calibration_method, calibration_sections
+from xray.outputs.report.boxes import box_sections, box_tiles
+from xray.outputs.report.calibration import calibration_sections
 from xray.outputs.report.galleries import Pixels, galleries
 from xray.outputs.report.groups import confusion_sections, group_facts, group_sections
-from xray.outputs.report.labels import label_method, label_sections, label_tiles
-from xray.outputs.report.masks import mask_method, mask_sections, mask_tiles
-from xray.outputs.report.page import Page, write_page
+from xray.outputs.report.labels import label_sections, label_tiles
+from xray.outputs.report.masks import mask_sections, mask_tiles
+from xray.outputs.report.page import Page, method_paragraphs, write_page
 from xray.outputs.report.parts import Section, Tile
 from xray.outputs.report.training import TrainingCurves, training_sections
 
@@ -59,6 +60,8 @@ def write_report(
         sections += label_sections(labels, is_main) + (pictures if is_main else [])
     if masks and boxes:
         sections += box_sections(boxes, is_main=False)
+    method = {"masks": masks, "labels": labels, "boxes": boxes, "assessment": assessment, "calibration": calibration}
+    method["has_intervals"] = any("_ci95" in name for name in evaluation.metrics)
     page = Page(
         "Segmentation report" if masks else "Detection report" if boxes else "Classification report",
         f"{predictions_name} against {store.path.absolute().name}",
@@ -71,7 +74,7 @@ def write_report(
             *group_sections(assessment.groups),
             *training_sections(curves),
             _dataset_section(evaluation, store, assessment),
-            _method_section(evaluation, assessment),
+            Section("How this is computed", paragraphs=method_paragraphs(**method)),
         ],
     )
     return write_page(Path(path), page)
@@ -138,23 +141,3 @@ def _areas(shares: np.ndarray) -> str:
         return "none"
     low, median, high = 100 * np.quantile(shares, [0.05, 0.5, 0.95])
     return f"median {median:.1f} % of the radiograph; 5th to 95th percentile {low:.2f}–{high:.1f} %"
-
-
-def _method_section(evaluation: Evaluation, assessment: Assessment) -> Section:
-    text = mask_method(evaluation.masks) if evaluation.masks else []
-    text += label_method(evaluation.labels) if evaluation.labels else []
-    text += box_method(evaluation.boxes) if evaluation.boxes else []
-    if assessment.boxes or assessment.labels or assessment.pixels:
-        text.append(calibration_method())
-    if any("_ci95" in name for name in evaluation.metrics):
-        who = "patients, with all their radiographs"
-        if assessment.scored["n_patients"] is None:
-            who = "radiographs: their patients are not known, and radiographs of one patient would make it wider"
-        intervals = f"Intervals are percentiles of a bootstrap that draws {who}."
-        if evaluation.boxes:
-            intervals += (
-                " A resample repeats radiographs and may lack a rare finding, which makes its mean AP rather higher: "
-                "where there are few radiographs, the intervals of means lie towards the upper side."
-            )
-        text.append(intervals)
-    return Section("How this is computed", paragraphs=text)
