@@ -94,7 +94,7 @@ def main(config: Config) -> None:
     from xray.evaluation.scored import SCORED, scored_of, write_scored
     from xray.outputs.report.galleries import pixels_of
     from xray.outputs.report.report import write_report
-    from xray.outputs.report.training import read_curves, run_of
+    from xray.outputs.report.training import curve_metrics, read_curves, run_of
     from xray.structures.probability_maps import read_maps
     from xray.structures.triplet import Triplet
 
@@ -112,7 +112,7 @@ def main(config: Config) -> None:
     with Console(stderr=True).status("scoring") as status:
         result = evaluate(
             store, predictions, maps, config.split, config.fold, config.baseline, config.resamples, config.threshold,
-            Triplet(*config.triplet) if config.triplet else None, say=status.update,
+            Triplet(*config.triplet) if config.triplet else None, progress=status.update,
         )  # fmt: skip
         status.update("calibration, confusion, groups")
         assessment = assess(store, result, config.resamples, config.box_threshold)
@@ -129,7 +129,7 @@ def main(config: Config) -> None:
             name, path = identity(config.predictions), config.save_path / REPORT
             page = write_report(path, result, store, name, warnings, assessment, curves, pixels)
         write_scored(config.save_path / SCORED, scored_of(result, assessment.scored["annotations_sha256"]))
-        training = {"training": curves.metrics} if curves else {}
+        training = {"training": curve_metrics(curves)} if curves is not None else {}
         write_metrics(config.save_path, result.metrics | assessment.metrics | training)
         show(page)
         for kind in ("boxes", "labels", "pixels"):

@@ -96,8 +96,8 @@ def main(config: Config) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # resizing and PNG coding run outside Python's lock
         drawn = pool.map(draw, range(len(rows)))
         try:
-            drawn = track(drawn, "drawing", len(rows), console=Console(stderr=True))
-            thumbnails = [picture for picture in drawn if picture is not None]
+            pictures = track(drawn, "drawing", len(rows), console=Console(stderr=True))
+            thumbnails = [picture for picture in pictures if picture is not None]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -140,11 +140,11 @@ def _resampled_ap(right, rows, patients, truth_patients, times, recalls):
         area = 0.0
         for t in range(n_thresholds):
             # Those that are drawn and right at this threshold, put together at the front.
-            found, n = 0.0, 0
+            hits, n = 0.0, 0
             for number in range(n_right):
                 if right[t, number] and weights[number] > 0:
-                    found += weights[number]
-                    precision[n], recall[n], steps[n] = found / seen[number], found / n_truth, weights[number]
+                    hits += weights[number]
+                    precision[n], recall[n], steps[n] = hits / seen[number], hits / n_truth, weights[number]
                     n += 1
             for number in range(n - 1, 0, -1):
                 precision[number - 1] = max(precision[number - 1], precision[number])

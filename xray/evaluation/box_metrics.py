@@ -97,8 +97,8 @@ def _match(order, starts, stops, boxes, truth, threshold):
 
 def precision_recall(is_true: np.ndarray, n_truth: int) -> tuple[np.ndarray, np.ndarray]:
     """Precision and recall after each prediction, highest score first: (N,) bool → (N,), (N,) float64 in [0, 1]."""
-    found = np.cumsum(is_true)
-    return found / np.arange(1, len(found) + 1), found / max(n_truth, 1)
+    hits = np.cumsum(is_true)
+    return hits / np.arange(1, len(hits) + 1), hits / max(n_truth, 1)
 
 
 def average_precision(is_true: np.ndarray, n_truth: int) -> float:
@@ -138,8 +138,8 @@ def froc_curve(is_true: np.ndarray, scores: np.ndarray, n_truth: int, n_images: 
     """
     # A reader can set a threshold only between scores, so a run of equal scores gives its last point only.
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, dtype=np.int64)
-    found = np.cumsum(is_true)[last]
-    return FrocCurve(scores[last], (last + 1 - found) / max(n_images, 1), found / max(n_truth, 1))
+    hits = np.cumsum(is_true)[last]
+    return FrocCurve(scores[last], (last + 1 - hits) / max(n_images, 1), hits / max(n_truth, 1))
 
 
 def sensitivity_at(curve: FrocCurve, fp_per_image: float) -> float:
@@ -263,8 +263,8 @@ def coco_precision(truth: BoxTable, predictions: BoxTable, labels: Sequence[int]
     for number, label in enumerate(labels):
         n_truth = np.count_nonzero(truth.labels == label)
         if n_truth:
-            mine = order[predictions.labels[order] == label]
-            precision[..., number] = _interpolate_coco(is_true[mine], n_truth, COCO_RECALLS)
+            rows = order[predictions.labels[order] == label]
+            precision[..., number] = _interpolate_coco(is_true[rows], n_truth, COCO_RECALLS)
     return precision
 
 
@@ -362,9 +362,9 @@ def mean_box_baseline(
     rows = np.arange(len(test_sizes))
     tables = []
     for label in np.unique(truth.labels):
-        mine = truth.labels == label
-        score = len(np.unique(truth.images[mine])) / len(train_sizes)
-        boxes = relative[mine].mean(axis=0) * np.tile(test_sizes, 2)
+        of_label = truth.labels == label
+        score = len(np.unique(truth.images[of_label])) / len(train_sizes)
+        boxes = relative[of_label].mean(axis=0) * np.tile(test_sizes, 2)
         tables.append(BoxTable.of(rows, np.full(len(rows), label), boxes, np.full(len(rows), score)))
     if no_finding and len(train_sizes):
         score = 1 - len(np.unique(truth.images)) / len(train_sizes)

@@ -45,8 +45,8 @@ class Outcomes:
             raise ValueError(f"lengths differ: {len(scores)}, {len(truth)}, {len(weights)}, {len(patients)}")
         if len(scores) and not (min(scores.min(), truth.min()) >= 0 and max(scores.max(), truth.max()) <= 1):
             raise ValueError("scores and truth must be in [0, 1]")
-        kept = weights > 0
-        return cls(scores[kept], truth[kept], weights[kept], patients[kept])
+        rows = weights > 0
+        return cls(scores[rows], truth[rows], weights[rows], patients[rows])
 
 
 @dataclasses.dataclass(frozen=True)

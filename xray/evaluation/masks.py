@@ -148,12 +148,13 @@ def cache_probabilities(
     maps: ProbabilityMaps,
     place: np.ndarray,
     categories: dict[int, str],
-    say: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> ProbabilityCache:
     """Reads the maps at original size with the true masks → one entry for each radiograph and, fastest, category.
 
     place: (n,) int64, number of each radiograph's map; -1 where there is none, which counts as probability 0.
-    categories: id → name of those with a channel in the maps, found by name. say: told of the progress.
+    categories: id → name of those with a channel in the maps, found by name.
+    progress: called with a text for each radiograph.
     Raises InputError for a map of another size than its radiograph.
     """
     channel = {name: number for number, name in enumerate(maps.categories.values())}
@@ -178,12 +179,11 @@ def cache_probabilities(
     cached: list[np.ndarray] = []
     # NumPy and OpenCV let go of the interpreter for most of the time.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        futures = [pool.submit(counts, image) for image in range(len(alignment))]
         try:
-            for done, future in enumerate(futures, 1):
-                cached += future.result()
-                if say:
-                    say(f"probability maps: {done} of {len(futures)}")
+            for done, of_image in enumerate(pool.map(counts, range(len(alignment))), 1):
+                cached += of_image
+                if progress:
+                    progress(f"probability maps: {done} of {len(alignment)}")
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

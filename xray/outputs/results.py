@@ -1,4 +1,4 @@
-"""What inference leaves in its folder, put together from the journal of what was found, a portion at a time."""
+"""The files that inference writes into its folder, put together from the journal of its predictions by portions."""
 
 import contextlib
 import csv
@@ -40,17 +40,17 @@ def write_results(
     name, reason). warnings: of each the id, or "". Returns the number of boxes, "No finding" left aside.
     """
     numbers = {name: number for number, name in enumerate(journal.image_ids)}
-    names = list(dict.fromkeys(label for p in journal.portions() for own in p.labels.values() for label in own))
+    names = list(dict.fromkeys(label for p in journal.portions() for labels in p.labels.values() for label in labels))
     with contextlib.ExitStack() as files:
         labels = files.enter_context(_table(out / "labels.csv", ["image_id", *names], bool(names)))
         rows = files.enter_context(_complete(out / "submission.csv")) if submission else None
         for start in range(0, len(order), PORTION):
             ids = order[start : start + PORTION]
-            found, own = journal.predictions([numbers[name] for name in ids if name in numbers])
+            predictions, labels_of = journal.predictions([numbers[name] for name in ids if name in numbers])
             if rows is not None:
-                _append_submission(rows, out / "portion.part", found, ids, categories, submission, start == 0)
+                _append_submission(rows, out / "portion.part", predictions, ids, categories, submission, start == 0)
             for name in ids:
-                if names and (probabilities := own.get(numbers.get(name, -1))):
+                if names and (probabilities := labels_of.get(numbers.get(name, -1))):
                     labels.writerow([name, *(f"{probabilities[label]:.6g}" for label in names)])
     with _table(out / "failures.csv", ["image_id", "file", "reason"], bool(failures)) as table:
         if failures:
@@ -65,12 +65,12 @@ def write_results(
 
 
 def warnings_of(inputs: Inputs, journal: PredictionJournal) -> list[tuple[str, RunWarning]]:
-    """What is to be said about files, with the id of each: those found before decoding first."""
+    """Warnings about files, with the id of each: first those from before decoding."""
     ids = dict(zip(inputs.names, inputs.ids, strict=True)) if inputs.names else {}
-    found = [(ids.get(warning.where, ""), warning) for warning in inputs.warnings]
+    warnings = [(ids.get(warning.where, ""), warning) for warning in inputs.warnings]
     for portion in journal.portions():
-        found += [(inputs.ids[at], RunWarning(kind, inputs.file_name(at))) for at, kind in portion.warnings]
-    return found
+        warnings += [(inputs.ids[at], RunWarning(kind, inputs.file_name(at))) for at, kind in portion.warnings]
+    return warnings
 
 
 def _counted(journal: PredictionJournal, counts: list[int]) -> Iterator[Predictions]:
@@ -80,12 +80,18 @@ def _counted(journal: PredictionJournal, counts: list[int]) -> Iterator[Predicti
 
 
 def _append_submission(
-    rows: BinaryIO, temporary: Path, found: Predictions, ids: Sequence[str], categories: Any, kind: str, first: bool
+    rows: BinaryIO,
+    temporary: Path,
+    predictions: Predictions,
+    ids: Sequence[str],
+    categories: Any,
+    kind: str,
+    first: bool,
 ) -> None:
     if kind == "masks":
-        write_mask_submission(temporary, found, ids)
+        write_mask_submission(temporary, predictions, ids)
     else:
-        write_submission(temporary, found, ids, categories)
+        write_submission(temporary, predictions, ids, categories)
     with temporary.open("rb") as portion:
         header = portion.readline()
         rows.write((header if first else b"") + portion.read())

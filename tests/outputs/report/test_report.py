@@ -15,7 +15,7 @@ from xray.datasets.store import Store, open_store
 from xray.evaluation.box_metrics import match_boxes
 from xray.evaluation.evaluate import Evaluation, evaluate
 from xray.outputs.report import page as report_page
-from xray.outputs.report import report
+from xray.outputs.report import parts, report
 from xray.outputs.report.boxes import froc_figure, panels, precision_recall_figure, score_figure
 from xray.outputs.report.labels import label_precision_recall_figure, roc_figure
 from xray.outputs.report.masks import area_figure, dice_figure, gate_figure, triplet_figure
@@ -267,7 +267,7 @@ def test_a_report_on_masks(tmp_path: Path, pneumothorax: tuple[Evaluation, Store
     assert "Strongest false positives" not in page.text
     others = {"confusion.png", "groups.png", "training.png", "false_positives.png", "misses.png"}
     others |= {"compare_values.png", "compare_differences.png"}
-    assert figures == set(report_page.FIGURE_FILES) - others
+    assert figures == {*parts.FIGURES, *parts.GALLERIES} - others
     assert len(page.loads) == len(figures)
 
 

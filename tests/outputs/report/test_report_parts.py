@@ -22,7 +22,7 @@ from xray.outputs.report.figures import DRAWN, thinned
 from xray.outputs.report.galleries import galleries, pixels_of
 from xray.outputs.report.page import Page, to_markdown
 from xray.outputs.report.parts import Bar, Section, Tile, table, tile
-from xray.outputs.report.training import read_curves, run_of, training_sections
+from xray.outputs.report.training import curve_metrics, read_curves, run_of, training_sections
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions, read_predictions
 
@@ -155,9 +155,9 @@ def test_training_curves(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text(METRICS_CSV)
     curves = read_curves(tmp_path)
     # An epoch that was begun twice counts once, as it was measured last.
-    assert curves.metrics["epochs"] == [1, 2, 3]
-    assert curves.metrics["loss"] == [2.0, 1.4, 1.2]
-    np.testing.assert_array_equal(curves.columns["map40"], [np.nan, 0.3, 0.2])
+    assert curve_metrics(curves)["epochs"] == [1, 2, 3]
+    assert curve_metrics(curves)["loss"] == [2.0, 1.4, 1.2]
+    np.testing.assert_array_equal(curves["map40"], [np.nan, 0.3, 0.2])
     table_section, figure = training_sections(curves)
     assert markdown_of(table_section).count("| mAP@0.4 | 0.200 | 0.300 | 2 |") == 1
     assert Image.open(io.BytesIO(figure.png)).mode == "P"

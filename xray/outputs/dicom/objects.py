@@ -1,4 +1,4 @@
-"""What DICOM SR and SEG share: whom and which image they speak of, what made them, and their identifiers.
+"""What DICOM SR and SEG share: the patient and the image that they are about, what made them, their identifiers.
 
 Of the source only what places an object in its study is taken over: patient, study, and the reference to the image.
 Descriptions, comments, names of devices and institutions, and private elements stay behind.
@@ -56,7 +56,7 @@ _OTHERS = (
 
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
-    """What found the findings. parameters: name → value, of which the models' hashes are some."""
+    """What made the findings. parameters: name → value, the hashes of the models among them."""
 
     name: str
     version: str

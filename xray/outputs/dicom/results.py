@@ -67,8 +67,8 @@ class DicomResults:
         """Writes OUT/sr/<name>.dcm and OUT/seg/<name>.dcm, each whole; a file they cannot speak of gets none."""
         objects = self.of(path, table, masks, labels) if fault_of_source(path) is None else {}
         self.discard(out, name)
-        for kind, found in objects.items():
-            save_object(object_path(out, kind, name), found)
+        for kind, made in objects.items():
+            save_object(object_path(out, kind, name), made)
 
     def discard(self, out: Path, name: str) -> None:
         """Deletes what an earlier command, whose findings are not these, wrote of a radiograph."""
@@ -82,9 +82,9 @@ class DicomResults:
         written: collections.Counter[str] = collections.Counter()
         read = list(read)
         for name, path in read:
-            found = [kind for kind in ("sr", "seg") if getattr(self, kind) and object_path(out, kind, name).is_file()]
-            written.update(found)
-            if not found and (fault := fault_of_source(path)) is not None:
+            kinds = [kind for kind in ("sr", "seg") if getattr(self, kind) and object_path(out, kind, name).is_file()]
+            written.update(kinds)
+            if not kinds and (fault := fault_of_source(path)) is not None:
                 left_out[fault] += 1
         lines = [f"{written['sr']} SR: {out / 'sr'}"] if self.sr else []
         if self.seg:

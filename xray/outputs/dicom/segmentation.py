@@ -40,7 +40,7 @@ def segmentation(
 ) -> Dataset:
     """The segmentation of one radiograph.
 
-    source: of its DICOM file, with or without pixels; what is taken over of it says `dicom_objects`.
+    source: the data set of its DICOM file, with or without pixels; `dicom_objects` tells what is taken over of it.
     masks: category id → (Rows, Columns) of 0 and 1, at least one. categories: category id → name.
 
     Raises InputError where the source does not say which image of which study it is, or has another size.

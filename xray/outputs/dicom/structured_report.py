@@ -40,7 +40,7 @@ SERIES_DESCRIPTION = f"xray findings, {dicom_objects.NOT_FOR_CLINICAL_USE}"
 MAX_FINDINGS = 200
 """Findings of one report; a reader is helped by none beyond."""
 ABNORMAL = "abnormal"
-"""The label of which the probability of a normal radiograph is what is left."""
+"""The label that a radiograph has if it is not normal."""
 
 
 @dicom_objects.quietly()
@@ -54,7 +54,7 @@ def structured_report(
 ) -> Dataset:
     """The report of one radiograph.
 
-    source: of its DICOM file, with or without pixels; what is taken over of it says `dicom_objects`.
+    source: the data set of its DICOM file, with or without pixels; `dicom_objects` tells what is taken over of it.
     table: its rows, "No finding" among them where there is one; boxes in original pixels, x and y counted from the top
         left corner of the top left pixel, as those of SCOORD are (PS3.3 C.18.6.1.1).
     categories: category id → name. labels: name → probability of the whole radiograph.
@@ -125,11 +125,11 @@ def _of_whole(
     algorithm: AlgorithmIdentification,
 ) -> Iterator[MeasurementsAndQualitativeEvaluations]:
     image = SourceImageForMeasurementGroup.from_source_image(source)
-    found = dicom_codes.WITH_FINDINGS if has_findings else dicom_codes.WITHOUT_FINDINGS
+    summary = dicom_codes.WITH_FINDINGS if has_findings else dicom_codes.WITHOUT_FINDINGS
     yield MeasurementsAndQualitativeEvaluations(
         TrackingIdentifier(dicom_objects.new_uid(), "Radiograph"),
         algorithm_id=algorithm,
-        qualitative_evaluations=[QualitativeEvaluation(dicom_codes.SUMMARY, found)],
+        qualitative_evaluations=[QualitativeEvaluation(dicom_codes.SUMMARY, summary)],
         source_images=[image],
     )
     is_normal = (table.labels == NO_FINDING_CATEGORY) & (NO_FINDING_CATEGORY not in categories)

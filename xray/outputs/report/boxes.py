@@ -23,7 +23,7 @@ from xray.evaluation.boxes import BoxEvaluation
 from xray.findings import NO_FINDING_NAME
 from xray.outputs.report import parts as parts
 from xray.outputs.report.figures import BLUE, FAINT, ORANGE, panel_grid, thinned
-from xray.outputs.report.parts import MOST_LISTED, Bar, Section, Tile
+from xray.outputs.report.parts import MOST_LISTED, Bar, Section, Tile, figure
 from xray.structures.boxes import box_iou
 
 SCORE_BINS = np.linspace(0, 1, 26)
@@ -48,28 +48,13 @@ def box_tiles(boxes: BoxEvaluation) -> list[Tile]:
 def box_sections(boxes: BoxEvaluation, is_main: bool) -> list[Section]:
     """The table of findings and the figures; where boxes are what the report is about also single errors."""
     alignment = boxes.alignment
-    of_boxes = "" if is_main else " of the boxes"
-    pooled = " In grey, all findings together." if len(boxes.metrics["ap40"]) > 1 else ""
+    of_boxes = "" if is_main else "of the boxes"
+    pooled = "In grey, all findings together." if len(boxes.metrics["ap40"]) > 1 else ""
     sections = [
         _findings_section(boxes, is_main),
-        Section(
-            f"Precision and recall{of_boxes}",
-            "The line is the precision after each prediction, from the highest score down; the area is the AP.",
-            file="precision_recall.png",
-            png=precision_recall_figure(boxes),
-        ),
-        Section(
-            f"Free-response ROC{of_boxes}",
-            f"Share of the findings that are found, against false positives per image; dots from ⅛ to 8.{pooled}",
-            file="froc.png",
-            png=froc_figure(boxes),
-        ),
-        Section(
-            f"Scores{of_boxes}",
-            "Number of true and false positives by score, on a logarithmic axis.",
-            file="scores.png",
-            png=score_figure(boxes),
-        ),
+        figure("precision_recall.png", precision_recall_figure(boxes), of_boxes),
+        figure("froc.png", froc_figure(boxes), of_boxes, pooled),
+        figure("scores.png", score_figure(boxes), of_boxes),
     ]
     if is_main:
         matches = match_boxes(alignment.truth, alignment.predictions)

@@ -9,7 +9,7 @@ from xray.evaluation.assess import Assessment
 from xray.evaluation.calibration import Calibration, Fit
 from xray.outputs.report import parts as parts
 from xray.outputs.report.figures import BLUE, DASHED, FAINT, ORANGE, panel_grid
-from xray.outputs.report.parts import DASH, Section
+from xray.outputs.report.parts import DASH, Section, figure
 
 KINDS = {
     "boxes": (
@@ -38,12 +38,7 @@ def calibration_sections(assessment: Assessment) -> list[Section]:
         if calibrations:
             hint = f"{meaning} Lower Brier and ECE are better; a temperature over 1 says that the scores are too sure."
             sections.append(Section(f"Calibration of {what}", hint, _table(head, calibrations)))
-            hint = (
-                "Share that is right over the mean score of each bin, the diagonal being perfect; dot areas grow with "
-                "what lies in a bin. Orange: as given, with 95 % intervals; blue: after temperature scaling."
-            )
-            file = f"calibration_{kind}.png"
-            sections.append(Section(f"Reliability of {what}", hint, file=file, png=reliability_figure(calibrations)))
+            sections.append(figure(f"calibration_{kind}.png", reliability_figure(calibrations)))
     return sections
 
 

@@ -10,7 +10,7 @@ from xray.evaluation.comparison import P_VALUE, TITLES, TOTAL, Comparison, Diffe
 from xray.outputs.report import parts as parts
 from xray.outputs.report.figures import BLUE, FAINT, ORANGE, row_chart
 from xray.outputs.report.page import Page, write_page
-from xray.outputs.report.parts import DASH, Section, Tile
+from xray.outputs.report.parts import DASH, Section, Tile, figure
 
 MEANS = {"map40": "Mean of the findings", "coco_ap": "Mean of the findings", "auroc": "Mean of the labels"}
 
@@ -24,18 +24,8 @@ def write_comparison(
     """
     sections = [
         *_difference_sections(comparison, names),
-        Section(
-            "Both, number by number",
-            "Blue: A, orange: B.",
-            file="compare_values.png",
-            png=values_figure(comparison.differences),
-        ),
-        Section(
-            "Differences",
-            "B − A with 95 % intervals; right of the line B is better. Faint where the interval holds zero.",
-            file="compare_differences.png",
-            png=differences_figure(comparison.differences),
-        ),
+        figure("compare_values.png", values_figure(comparison.differences)),
+        figure("compare_differences.png", differences_figure(comparison.differences)),
         _dataset_section(comparison),
         _method_section(comparison.n_patients is not None),
     ]

@@ -67,12 +67,12 @@ def thinned(x: np.ndarray, *ys: np.ndarray, along: np.ndarray | None = None) -> 
         return x, *ys
     first = np.flatnonzero(np.diff(step, prepend=step[0] - 1))
     last = np.append(first[1:], len(step)) - 1
-    kept = [first, last]
+    rows = [first, last]
     for y in ys:
         order = np.lexsort((y, step))
-        kept += [order[first], order[last]]
-    rows = np.unique(np.concatenate(kept))
-    return x[rows], *(y[rows] for y in ys)
+        rows += [order[first], order[last]]
+    chosen = np.unique(np.concatenate(rows))
+    return x[chosen], *(y[chosen] for y in ys)
 
 
 def panel_grid(

@@ -144,10 +144,10 @@ def _box_errors(alignment: Alignment) -> list[_Kind]:
 
 
 def _mask_errors(masks: MaskEvaluation) -> list[_Kind]:
-    names, found = list(masks.categories.values()), masks.shares(masks.predicted)
+    names, areas = list(masks.categories.values()), masks.shares(masks.predicted)
     worst = [_Error(i, None, f"{names[k]}, Dice {masks.dice[i, k]:.3f}") for i, k in worst_masks(masks)]
     largest = [
-        _Error(i, None, f"{names[k]}, {100 * found[i, k]:.2f} % of the radiograph") for i, k in false_masks(masks)
+        _Error(i, None, f"{names[k]}, {100 * areas[i, k]:.2f} % of the radiograph") for i, k in false_masks(masks)
     ]
     hint = "Predicted masks are filled, true ones a white line."
     return [

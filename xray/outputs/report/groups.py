@@ -12,7 +12,7 @@ from xray.evaluation.confusion import BACKGROUND, CONFUSION_IOU, Confusion
 from xray.evaluation.subgroups import BOX_SIZE, Group
 from xray.outputs.report import parts as parts
 from xray.outputs.report.figures import BLUE, FAINT, INK, STYLE, png_of, row_chart
-from xray.outputs.report.parts import DASH, Section
+from xray.outputs.report.parts import DASH, Section, figure
 
 MEASURES = {
     "map40": ("mAP@0.4", "n_boxes", "#Boxes"),
@@ -52,10 +52,9 @@ def group_sections(groups: tuple[Group, ...]) -> list[Section]:
         hint += " Box sizes are shares of the radiograph."
     if all(group.attribute == BOX_SIZE for group in groups):
         hint += " The dataset says nothing of view, sex, age or manufacturer."
-    figure_hint = "Dots with their 95 % intervals; the number of radiographs in brackets."
     return [
         Section("Groups", hint, parts.table(head, rows)),
-        Section("Groups at a glance", figure_hint, file="groups.png", png=groups_figure(groups, measured)),
+        figure("groups.png", groups_figure(groups, measured)),
     ]
 
 
@@ -96,10 +95,9 @@ def confusion_sections(confusion: Confusion | None) -> list[Section]:
         most = ", ".join(f"{names[j]} {counts[i, j]:,}" for j in others[:3])
         rows.append([names[i], *numbers, share, f"{counts[k, i]:,}", most or DASH])
     head = ["!Finding", "#True boxes", "#Met", "#By another", "#Not met", "#Met, %", "#Boxes on nothing"]
-    figure_hint = "Numbers are boxes, shades are shares of a row; the corner has no meaning and is left out."
     return [
         Section("Confusion between findings", hint, parts.table([*head, "Most taken for"], rows)),
-        Section("Confusion matrix", figure_hint, file="confusion.png", png=confusion_figure(confusion)),
+        figure("confusion.png", confusion_figure(confusion)),
     ]
 
 
@@ -120,7 +118,7 @@ def confusion_figure(confusion: Confusion) -> bytes:
     n = len(places)
     with plt.rc_context(STYLE):
         side = 1.7 + 0.46 * n
-        figure, axes = plt.subplots(figsize=(side + 0.5, side * 0.86), layout="constrained")
+        drawing, axes = plt.subplots(figsize=(side + 0.5, side * 0.86), layout="constrained")
         colours = LinearSegmentedColormap.from_list("share", ["white", BLUE])
         axes.imshow(shares, cmap=colours, vmin=0, vmax=1, aspect="auto")
         for i, j in np.argwhere(counts).tolist():
@@ -137,7 +135,7 @@ def confusion_figure(confusion: Confusion) -> bytes:
         for line in (axes.axhline, axes.axvline):
             line(n - 1.5, color=FAINT, linewidth=1)
         axes.spines[:].set_visible(False)
-        return png_of(figure)
+        return png_of(drawing)
 
 
 def group_facts(groups: tuple[Group, ...]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from xray.evaluation.labels import LabelCurve, LabelEvaluation
 from xray.outputs.report import parts as parts
 from xray.outputs.report.figures import BLUE, DASHED, FAINT, INK, ORANGE, panel_grid, thinned
-from xray.outputs.report.parts import MOST_LISTED, Bar, Section, Tile
+from xray.outputs.report.parts import MOST_LISTED, Bar, Section, Tile, figure
 
 ORIGINS = {
     "rows": "highest score of its rows",
@@ -41,18 +41,8 @@ def label_sections(labels: LabelEvaluation, is_main: bool) -> list[Section]:
     sections = [
         _areas_section(labels),
         _points_section(labels),
-        Section(
-            "ROC of whole radiographs",
-            "The dot is the point at the threshold; the dashed line is chance.",
-            file="roc.png",
-            png=roc_figure(labels),
-        ),
-        Section(
-            "Precision and recall of whole radiographs",
-            "The dot is the point at the threshold; the dashed line is the share of positives.",
-            file="precision_recall_labels.png",
-            png=label_precision_recall_figure(labels),
-        ),
+        figure("roc.png", roc_figure(labels)),
+        figure("precision_recall_labels.png", label_precision_recall_figure(labels)),
     ]
     for title, is_positive, direction in (
         ("Surest false positives", False, "from the highest score down"),

@@ -13,7 +13,7 @@ from xray.evaluation.mask_metrics import dice_scores, segmentation_metrics
 from xray.evaluation.masks import MaskEvaluation, MaskSearch
 from xray.outputs.report import parts as parts
 from xray.outputs.report.figures import BLUE, DASHED, FAINT, GRID, INK, ORANGE, PANELS, STYLE, panel_grid, png_of
-from xray.outputs.report.parts import MOST_LISTED, Bar, Section, Tile
+from xray.outputs.report.parts import MOST_LISTED, Bar, Section, Tile, figure
 
 FLATTERED = (
     "These settings were chosen on the very radiographs that they are measured on, which flatters their own Dice. "
@@ -45,19 +45,8 @@ def mask_sections(masks: MaskEvaluation) -> list[Section]:
     """The numbers, their spread over the radiographs, the worst of these, and the search."""
     sections = [
         _numbers_section(masks),
-        Section(
-            "Dice over positives",
-            "Of the radiographs with a true mask; the line is the median, “none” the share whose mask is missed "
-            "altogether.",
-            file="dice_histogram.png",
-            png=dice_figure(masks),
-        ),
-        Section(
-            "Areas",
-            "Each dot is a radiograph; on the dashed line, the predicted mask is as large as the true one.",
-            file="mask_areas.png",
-            png=area_figure(masks),
-        ),
+        figure("dice_histogram.png", dice_figure(masks)),
+        figure("mask_areas.png", area_figure(masks)),
         _worst_section(masks),
     ]
     sections += [_false_section(masks)] if (masks.true == 0).any() else []
@@ -112,10 +101,10 @@ def false_masks(masks: MaskEvaluation) -> list[tuple[int, int]]:
 def _worst_section(masks: MaskEvaluation) -> Section:
     """The true masks that are met worst."""
     worst, names = worst_masks(masks), list(masks.categories.values())
-    true, found, shared = (masks.shares(sums) for sums in (masks.true, masks.predicted, masks.intersections))
+    true, predicted, shared = (masks.shares(sums) for sums in (masks.true, masks.predicted, masks.intersections))
     rows = [
         [parts.source_id(masks.alignment, image), names[k], parts.number(masks.dice[image, k])]
-        + [parts.percent(part[image, k], 2) for part in (true, found, true - shared)]
+        + [parts.percent(part[image, k], 2) for part in (true, predicted, true - shared)]
         for image, k in worst[:MOST_LISTED]
     ]
     head = ["@Radiograph", "!Mask" if len(names) > 1 else None, "#Dice", "#True area", "#Predicted area"]
@@ -162,17 +151,14 @@ def _search_sections(masks: MaskEvaluation, search: MaskSearch) -> list[Section]
     hint = f"{len(search.triplet.table):,} settings of the triplet rule over the probability maps.{several}"
     sections = [
         Section("Search of the thresholds", hint, parts.table(head, rows), warning=FLATTERED, is_printed=True),
-        Section(
-            "Dice by top, bottom and min area",
-            "The square marks " + ("the best setting." if search.scores == best else "the setting asked for."),
-            file="triplet.png",
-            png=triplet_figure(search),
+        figure(
+            "triplet.png",
+            triplet_figure(search),
+            hint_end="the best setting." if search.scores == best else "the setting asked for.",
         ),
     ]
     if gate:
-        hint = "A radiograph whose probability is under the gate has its mask emptied."
-        figure = gate_figure(gate.table, gate.best)
-        sections.append(Section("Dice by the classifier's gate", hint, file="gate.png", png=figure))
+        sections.append(figure("gate.png", gate_figure(gate.table, gate.best)))
     return sections
 
 
@@ -208,8 +194,8 @@ def dice_figure(masks: MaskEvaluation) -> bytes:
 
 def area_figure(masks: MaskEvaluation) -> bytes:
     """Predicted over true area of each radiograph's mask, in percent of the radiograph, for each category → PNG."""
-    true, found = 100 * masks.shares(masks.true), 100 * masks.shares(masks.predicted)
-    lowest, highest = min(true.min(), found.min()), 1.1 * max(true.max(), found.max(), 0.1)
+    true, predicted = 100 * masks.shares(masks.true), 100 * masks.shares(masks.predicted)
+    lowest, highest = min(true.min(), predicted.min()), 1.1 * max(true.max(), predicted.max(), 0.1)
     # Lungs are all of about one size. Where there are empty masks too, a square root keeps zero on the axis and small
     # masks apart.
     is_narrow = lowest > highest / 4
@@ -218,9 +204,9 @@ def area_figure(masks: MaskEvaluation) -> bytes:
         axes.plot([0, highest], [0, highest], color=FAINT, linewidth=0.8, linestyle=DASHED)
         for chosen, colour, label in (
             (true[:, k] > 0, BLUE, "with a true mask"),
-            ((true[:, k] == 0) & (found[:, k] > 0), ORANGE, "without, called positive"),
+            ((true[:, k] == 0) & (predicted[:, k] > 0), ORANGE, "without, called positive"),
         ):
-            points = (true[chosen, k], found[chosen, k])
+            points = (true[chosen, k], predicted[chosen, k])
             axes.scatter(*points, 13, colour, alpha=0.55, linewidths=0, label=label, clip_on=False)
         if is_narrow:
             axes.set(xlim=(0.9 * lowest, highest), ylim=(0.9 * lowest, highest))
@@ -256,7 +242,7 @@ def triplet_figure(search: MaskSearch) -> bytes:
     low, high = np.nanmin(levels), np.nanmax(levels)
     square = {"marker": "s", "markerfacecolor": "none", "markeredgecolor": ORANGE, "markeredgewidth": 1.8}
     with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.7), layout="constrained", width_ratios=(1.45, 1))
+        drawing, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.7), layout="constrained", width_ratios=(1.45, 1))
         colours = LinearSegmentedColormap.from_list("dice", [GRID, BLUE])
         left.imshow(levels, cmap=colours, origin="lower", aspect="auto", vmin=low, vmax=max(high, low + 1e-6))
         for row, column in np.argwhere(~np.isnan(levels)).tolist():
@@ -272,13 +258,13 @@ def triplet_figure(search: MaskSearch) -> bytes:
         right.set(xlabel="min area, % of the radiograph", title=f"Dice at top {top:g}, bottom {bottom:g}")
         right.grid(True)
         right.margins(y=0.15)
-        return png_of(figure)
+        return png_of(drawing)
 
 
 def gate_figure(table: pd.DataFrame, best: dict[str, float]) -> bytes:
     """Dice, sensitivity and false-positive rate over the classifier's gate, the best one marked → PNG."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(1.35 * PANELS[1][0], PANELS[1][1]), layout="constrained")
+        drawing, axes = plt.subplots(figsize=(1.35 * PANELS[1][0], PANELS[1][1]), layout="constrained")
         for column, label, colour, dash in (
             ("dice", "Dice", BLUE, "-"),
             ("sensitivity", "sensitivity", FAINT, (0, (4, 2))),
@@ -291,5 +277,5 @@ def gate_figure(table: pd.DataFrame, best: dict[str, float]) -> bytes:
         axes.set(xlim=(0, 1), ylim=(0, 1.03), xlabel="gate: least probability of the classifier")
         axes.set_title(f"Gate {best['gate']:g}: Dice {best['dice']:.3f}")
         axes.grid(True)
-        figure.legend(loc="outside upper right", ncols=3, frameon=False, handlelength=1.8)
-        return png_of(figure)
+        drawing.legend(loc="outside upper right", ncols=3, frameon=False, handlelength=1.8)
+        return png_of(drawing)

@@ -12,15 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from xray import __version__
 from xray.files import complete
-from xray.outputs.report.parts import Section, Tile
-
-FIGURE_FILES = (
-    "precision_recall.png", "froc.png", "scores.png", "dice_histogram.png", "mask_areas.png", "triplet.png", "gate.png",
-    "roc.png", "precision_recall_labels.png", "calibration_boxes.png", "calibration_labels.png",
-    "calibration_pixels.png", "confusion.png", "groups.png", "training.png", "false_positives.png", "misses.png",
-    "compare_values.png", "compare_differences.png",
-)  # fmt: skip
-"""All figures that a report of any kind may have."""
+from xray.outputs.report.parts import FIGURES, GALLERIES, Section, Tile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +34,7 @@ def write_page(path: Path, page: Page) -> Page:
     figures = {section.file: section.png for section in page.sections if section.file}
     for name, png in figures.items():
         _write(path.with_name(name), png)
-    for name in set(FIGURE_FILES) - figures.keys():
+    for name in {*FIGURES, *GALLERIES} - figures.keys():
         path.with_name(name).unlink(missing_ok=True)
     now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     content = {"page": page, "now": now, "version": __version__}

@@ -15,6 +15,60 @@ from xray.evaluation.alignment import Alignment
 
 MOST_LISTED = 25
 DASH = "–"
+RELIABILITY = (
+    "Share that is right over the mean score of each bin, the diagonal being perfect; dot areas grow with what lies in "
+    "a bin. Orange: as given, with 95 % intervals; blue: after temperature scaling."
+)
+FIGURES = {
+    "precision_recall.png": (
+        "Precision and recall",
+        "The line is the precision after each prediction, from the highest score down; the area is the AP.",
+    ),
+    "froc.png": (
+        "Free-response ROC",
+        "Share of the findings that are found, against false positives per image; dots from ⅛ to 8.",
+    ),
+    "scores.png": ("Scores", "Number of true and false positives by score, on a logarithmic axis."),
+    "dice_histogram.png": (
+        "Dice over positives",
+        "Of the radiographs with a true mask; the line is the median, “none” the share whose mask is missed "
+        "altogether.",
+    ),
+    "mask_areas.png": (
+        "Areas",
+        "Each dot is a radiograph; on the dashed line, the predicted mask is as large as the true one.",
+    ),
+    "triplet.png": ("Dice by top, bottom and min area", "The square marks"),
+    "gate.png": (
+        "Dice by the classifier's gate",
+        "A radiograph whose probability is under the gate has its mask emptied.",
+    ),
+    "roc.png": ("ROC of whole radiographs", "The dot is the point at the threshold; the dashed line is chance."),
+    "precision_recall_labels.png": (
+        "Precision and recall of whole radiographs",
+        "The dot is the point at the threshold; the dashed line is the share of positives.",
+    ),
+    "calibration_boxes.png": ("Reliability of boxes", RELIABILITY),
+    "calibration_labels.png": ("Reliability of whole radiographs", RELIABILITY),
+    "calibration_pixels.png": ("Reliability of probability maps", RELIABILITY),
+    "confusion.png": (
+        "Confusion matrix",
+        "Numbers are boxes, shades are shares of a row; the corner has no meaning and is left out.",
+    ),
+    "groups.png": ("Groups at a glance", "Dots with their 95 % intervals; the number of radiographs in brackets."),
+    "training.png": (
+        "Training curves",
+        "By epoch: the loss and its terms, what was measured on the validation fold, and the learning rate.",
+    ),
+    "compare_values.png": ("Both, number by number", "Blue: A, orange: B."),
+    "compare_differences.png": (
+        "Differences",
+        "B − A with 95 % intervals; right of the line B is better. Faint where the interval holds zero.",
+    ),
+}
+"""File of every figure that a report may have → its title, and a hint."""
+GALLERIES = ("false_positives.png", "misses.png")
+"""Files of pictures of single errors."""
 KINDS = {"#": "number", "!": "name", "@": "id", "~": "dim", "|": "bars"}
 
 
@@ -89,6 +143,12 @@ class Section:
     def width(self) -> int:
         """Of the figure on the page in pixels; it is drawn with two for one. In a PNG it stands in bytes 16 to 20."""
         return int.from_bytes(self.png[16:20], "big") // 2
+
+
+def figure(file: str, png: bytes, title_end: str = "", hint_end: str = "") -> Section:
+    """A section with one of FIGURES; ends are added to its title and hint."""
+    title, hint = FIGURES[file]
+    return Section(f"{title} {title_end}".strip(), f"{hint} {hint_end}".strip(), file=file, png=png)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from xray.datasets.store import Store
 from xray.evaluation import calibration
@@ -21,7 +22,7 @@ from xray.outputs.report.labels import label_sections, label_tiles
 from xray.outputs.report.masks import mask_sections, mask_tiles
 from xray.outputs.report.page import Page, method_paragraphs, write_page
 from xray.outputs.report.parts import Section, Tile
-from xray.outputs.report.training import TrainingCurves, training_sections
+from xray.outputs.report.training import training_sections
 
 
 def write_report(
@@ -31,7 +32,7 @@ def write_report(
     predictions_name: str,
     warnings: Sequence[str] = (),
     assessment: Assessment | None = None,
-    curves: TrainingCurves | None = None,
+    curves: pd.DataFrame | None = None,
     pixels: Pixels | None = None,
 ) -> Page:
     """Writes the report, as HTML and as Markdown, and its figures beside it; returns its content.
@@ -41,7 +42,8 @@ def write_report(
     predictions_name: where the predictions came from, as the reader of the report would name it.
     warnings: what the reader should know before believing the numbers, one sentence each.
     assessment: of the evaluation; made here, without intervals, where it is not given.
-    curves: of the run that the predictions are of. pixels: the radiographs, for pictures of single errors.
+    curves: `read_curves` of the run that the predictions are of.
+    pixels: the radiographs, for pictures of single errors.
     """
     assessment = assessment or assess(store, evaluation)
     boxes, masks, labels = evaluation.boxes, evaluation.masks, evaluation.labels
@@ -60,8 +62,11 @@ def write_report(
         sections += label_sections(labels, is_main) + (pictures if is_main else [])
     if masks and boxes:
         sections += box_sections(boxes, is_main=False)
-    method = {"masks": masks, "labels": labels, "boxes": boxes, "assessment": assessment, "calibration": calibration}
-    method["has_intervals"] = any("_ci95" in name for name in evaluation.metrics)
+    has_intervals = any("_ci95" in name for name in evaluation.metrics)
+    method = method_paragraphs(
+        masks=masks, labels=labels, boxes=boxes, assessment=assessment, calibration=calibration,
+        has_intervals=has_intervals,
+    )  # fmt: skip
     page = Page(
         "Segmentation report" if masks else "Detection report" if boxes else "Classification report",
         f"{predictions_name} against {store.path.absolute().name}",
@@ -74,7 +79,7 @@ def write_report(
             *group_sections(assessment.groups),
             *training_sections(curves),
             _dataset_section(evaluation, store, assessment),
-            Section("How this is computed", paragraphs=method_paragraphs(**method)),
+            Section("How this is computed", paragraphs=method),
         ],
     )
     return write_page(Path(path), page)

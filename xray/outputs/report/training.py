@@ -1,7 +1,5 @@
 """The report's section about how a model was trained: curves from the metrics.csv of a run."""
 
-import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from xray.errors import InputError
 from xray.outputs.report import parts as parts
 from xray.outputs.report.figures import BLUE, FAINT, ORANGE, panel_grid
-from xray.outputs.report.parts import Section
+from xray.outputs.report.parts import Section, figure
 
 CURVES = "metrics.csv"
 LOSS = "train/loss_epoch"
@@ -34,25 +32,16 @@ STROKES = (
 """Colour and dashes of each line of a panel; there are no more lines."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingCurves:
-    """A run's numbers by epoch, counted from 1. columns: name in metrics.csv → (epochs,) float64, NaN where not
-    measured. epochs: (epochs,) int64."""
+def curve_metrics(curves: pd.DataFrame) -> dict[str, Any]:
+    """The part of metrics.json about the curves of `read_curves`."""
+    names = {"loss": _loss(curves)} | {name: name for name in SCORES}
+    numbers = {name: curves[key].tolist() for name, key in names.items() if key in curves}
+    return {"epochs": curves.index.tolist()} | numbers
 
-    epochs: np.ndarray
-    columns: Mapping[str, np.ndarray]
 
-    @property
-    def loss(self) -> str:
-        """The column of the training's loss."""
-        return LOSS if LOSS in self.columns else "train/loss"
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The part of metrics.json about it."""
-        names = {"loss": self.loss} | {name: name for name in SCORES}
-        numbers = {name: self.columns[key].tolist() for name, key in names.items() if key in self.columns}
-        return {"epochs": self.epochs.tolist()} | numbers
+def _loss(curves: pd.DataFrame) -> str:
+    """The column of the training's loss."""
+    return LOSS if LOSS in curves else "train/loss"
 
 
 def run_of(predictions: Path) -> Path | None:
@@ -62,8 +51,11 @@ def run_of(predictions: Path) -> Path | None:
     return run if folder.name == "validation" and (run / CURVES).is_file() else None
 
 
-def read_curves(run: Path) -> TrainingCurves:
-    """Reads a run's metrics.csv. Raises InputError if there is none or it is something else."""
+def read_curves(run: Path) -> pd.DataFrame:
+    """Reads a run's metrics.csv → a row an epoch, numbered from 1; float64, NaN where a column was not measured.
+
+    Raises InputError if there is none or it is something else.
+    """
     file = run / CURVES
     try:
         table = pd.read_csv(file)
@@ -77,43 +69,38 @@ def read_curves(run: Path) -> TrainingCurves:
         raise InputError(f"{file} is no table of a training ({type(error).__name__}): give another --run") from None
     if table.empty:
         raise InputError(f"{file} holds no epoch: give --run a training that has finished one")
-    numbers = {str(name): pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in table}
-    finite = {name: np.where(np.isfinite(column), column, np.nan) for name, column in numbers.items()}
-    measured = {name: column for name, column in finite.items() if not np.isnan(column).all()}
-    return TrainingCurves(table.index.to_numpy(np.int64) + 1, measured)
+    table = table.apply(pd.to_numeric, errors="coerce").astype(np.float64).replace([np.inf, -np.inf], np.nan)
+    return table.set_index(table.index + 1).dropna(axis=1, how="all")
 
 
-def training_sections(curves: TrainingCurves | None) -> list[Section]:
+def training_sections(curves: pd.DataFrame | None) -> list[Section]:
     """The last and best values of the curves, and their figure; nothing without curves."""
     if curves is None:
         return []
     rows = []
-    for name, title in {curves.loss: "Training loss", **SCORES}.items():
-        if name not in curves.columns:
-            continue
-        values = curves.columns[name]
-        measured = np.flatnonzero(~np.isnan(values))
-        falls = name in (curves.loss, "false_positive_rate")
-        best = measured[(np.argmin if falls else np.argmax)(values[measured])]
-        numbers = [parts.number(values[measured[-1]]), parts.number(values[best])]
-        rows.append([title, *numbers, f"{curves.epochs[best]:,}"])
-    hint = f"{len(curves.epochs):,} epochs; validation as it was measured while training, of its own settings."
-    figure_hint = "By epoch: the loss and its terms, what was measured on the validation fold, and the learning rate."
+    for name, title in {_loss(curves): "Training loss", **SCORES}.items():
+        if name in curves:
+            values = curves[name].dropna()
+            falls = name in (_loss(curves), "false_positive_rate")
+            best, epoch = (values.min(), values.idxmin()) if falls else (values.max(), values.idxmax())
+            rows.append([title, parts.number(values.iloc[-1]), parts.number(best), f"{epoch:,}"])
+    hint = f"{len(curves):,} epochs; validation as it was measured while training, of its own settings."
     return [
         Section("Training", hint, parts.table(["!Curve", "#Last", "#Best", "#at epoch"], rows)),
-        Section("Training curves", figure_hint, file="training.png", png=training_figure(curves)),
+        figure("training.png", training_figure(curves)),
     ]
 
 
-def training_figure(curves: TrainingCurves) -> bytes:
+def training_figure(curves: pd.DataFrame) -> bytes:
     """Panels of loss, loss terms, validation and learning rate, as far as there are any → PNG."""
-    columns, prefix = curves.columns, "train/loss_"
+    prefix = "train/loss_"
+    columns = list(map(str, curves))
     terms = [name for name in columns if name.startswith(prefix) and name not in TOTALS]
     rates = [name for name in columns if name == "lr" or name.startswith("lr-")][:1]
-    lines = {
-        "Training loss": {curves.loss: "loss"} if curves.loss in columns else {},
+    lines: dict[str, dict[str, str]] = {
+        "Training loss": {_loss(curves): "loss"} if _loss(curves) in curves else {},
         "Terms of the loss": {name: name.removeprefix(prefix).replace("_", " ") for name in terms},
-        "Validation": {name: title for name, title in SCORES.items() if name in columns},
+        "Validation": {name: title for name, title in SCORES.items() if name in curves},
         "Learning rate": dict.fromkeys(rates, "learning rate"),
     }
     panels = [(title, (title, list(names.items())[: len(STROKES)])) for title, names in lines.items() if names]
@@ -121,12 +108,10 @@ def training_figure(curves: TrainingCurves) -> bytes:
     def draw(axes: Axes, panel: tuple[str, list[tuple[str, str]]]) -> None:
         panel_title, names = panel
         for (name, title), (colour, stroke) in zip(names, STROKES, strict=False):
-            values = columns[name]
-            at = ~np.isnan(values)
-            mark = "o" if at.sum() <= 30 else ""
+            values = curves[name].dropna()
             axes.plot(
-                curves.epochs[at], values[at], marker=mark, markersize=2.6, color=colour, linewidth=1.4,
-                linestyle=stroke, label=title,
+                values.index, values, marker="o" if len(values) <= 30 else "", markersize=2.6, color=colour,
+                linewidth=1.4, linestyle=stroke, label=title,
             )  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         if len(names) > 1:
