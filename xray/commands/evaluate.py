@@ -78,7 +78,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Scores, writes the files and prints the table; what may mislead goes to stderr and into the report."""
+    """Scores, writes the files and prints the main tables; warnings go to stderr and into the report."""
     check(config)
     check_out(config)
     if config.compare:
@@ -163,7 +163,7 @@ def check(config: Config) -> None:
 
 
 def check_out(config: Config) -> None:
-    """Raises InputError if --save-path cannot be written to, or holds a report that is to stay."""
+    """Raises InputError if --save-path cannot be written to, or holds a report that is not to be replaced."""
     check_output(config.save_path, (METRICS, REPORT), "evaluation", config.overwrite)
 
 
@@ -216,13 +216,13 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def identity(predictions: Path) -> str:
-    """What a report calls a predictions file: reports are handed on, and folders may be named after a patient."""
+    """The name of a predictions file in reports, without its folders, which may be named after a patient."""
     with predictions.open("rb") as file:
         return f"{predictions.name} (SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()[:12]}…)"
 
 
 def warn(result: "Evaluation", store: "Store") -> list[str]:
-    """What the reader should know before believing the numbers."""
+    """Sentences that the reader should know before the numbers."""
     warnings, alignment = [], result.alignment
     if alignment.n_without_prediction:
         as_what = "images with empty masks" if result.masks else "images without detections"

@@ -54,7 +54,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Fuses, writes both files and says what went in and came out."""
+    """Fuses, writes both files and prints the numbers of boxes before and after."""
     check(config)
     check_output(config.save_path, (PREDICTIONS, SUBMISSION), "fusion", config.overwrite)
 

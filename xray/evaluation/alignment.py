@@ -1,4 +1,4 @@
-"""Predictions held against a dataset's truth: which radiographs are scored, and what there is of each."""
+"""Predictions beside a dataset's truth: which radiographs are scored, with the true and predicted rows of each."""
 
 import dataclasses
 import functools
@@ -203,7 +203,7 @@ def check_categories(store: Store, predictions: Predictions, name: str = "the pr
 
 
 def positions(rows: np.ndarray, n: int) -> np.ndarray:
-    """(n,) int64, where each of n numbers stands among `rows`; -1 for those that are not there."""
+    """(n,) int64, the position of each of n numbers in `rows`; -1 for those that `rows` lacks."""
     position = np.full(n, -1, dtype=np.int64)
     position[rows] = np.arange(len(rows))
     return position

@@ -16,7 +16,7 @@ from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories
 class BoxEvaluation:
     """The boxes of an alignment and their numbers.
 
-    metrics: what metrics.json says of boxes; NaN where a number is not defined.
+    metrics: the part of metrics.json about boxes; NaN where a number is not defined.
     """
 
     alignment: Alignment

@@ -24,7 +24,7 @@ N_FOLDS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
-    """m scores and what came of them.
+    """m scores and their outcomes.
 
     scores: (m,) float64 in [0, 1]. truth: (m,) float64 in [0, 1], 1 for right, 0 for wrong, between them the share of
     many that have one score. weights: (m,) float64, above 0. patients: (m,) int64, numbered from 0.
@@ -93,7 +93,7 @@ class Calibration:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json says of it."""
+        """The part of metrics.json about it."""
         before, after = self.before, self.after
         numbers: dict[str, Any] = {"n": self.n, "share_right": self.share}
         numbers |= {"brier": before.brier, "ece": before.ece, "log_loss": before.log_loss}

@@ -43,7 +43,7 @@ P_VALUE = (
 
 
 _Number = tuple[float, np.ndarray | None]
-"""A value, and what it is in each resample, (n_resamples,); None without resamples."""
+"""A value, and its values in the resamples, (n_resamples,); None without resamples."""
 _Numbers = dict[tuple[str, str], _Number]
 """(metric, name) → the number of one of the two."""
 

@@ -26,7 +26,7 @@ class Confusion:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json says of it."""
+        """The part of metrics.json about it."""
         return {
             "threshold": self.threshold,
             "iou": CONFUSION_IOU,

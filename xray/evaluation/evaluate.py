@@ -24,7 +24,7 @@ ABNORMAL = "abnormal"
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What is scored, and of its boxes, masks and labels the parts that are defined.
+    """The radiographs that are scored, and the numbers of their boxes, masks and labels as far as they are defined.
 
     unused_maps: names of categories in the probability maps of which the dataset has no truth.
     cache, mapped: where there are maps, what is counted in them, an entry for each radiograph and, fastest, category,

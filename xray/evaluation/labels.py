@@ -48,7 +48,7 @@ class LabelCurve:
 
 @dataclasses.dataclass(frozen=True)
 class LabelEvaluation:
-    """The labels of n radiographs that can be scored. metrics: what metrics.json says of them."""
+    """The labels of n radiographs that can be scored. metrics: the part of metrics.json about them."""
 
     alignment: Alignment
     curves: tuple[LabelCurve, ...]

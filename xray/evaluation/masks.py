@@ -43,7 +43,7 @@ class MaskEvaluation:
     categories: id → name of the K. intersections, predicted, true: (n, K) int64, pixels at original size of what both
     masks share, of the predicted one, of the true one. joined: (n, 3) int64, the same three of all categories' masks
     together.
-    metrics: what metrics.json says of masks. search: None where there are no probability maps.
+    metrics: the part of metrics.json about masks. search: None where there are no probability maps.
     """
 
     alignment: Alignment
@@ -73,7 +73,7 @@ def mask_categories(store: Store) -> dict[int, str]:
 
 
 def evaluate_masks(alignment: Alignment, categories: dict[int, str], n_resamples: int = 0) -> MaskEvaluation:
-    """Scores masks at original size, of each radiograph and category the union of its rows' masks whatever their score.
+    """Scores masks at original size: of each radiograph and category the union of its rows' masks, at any score.
 
     A radiograph without a prediction counts as one with empty masks.
 
@@ -116,7 +116,7 @@ def _merged(rles: list[Rle]) -> Rle | None:
 
 
 def _pixels(predicted: Rle | None, true: Rle | None) -> tuple[int, int, int]:
-    """Pixels that both masks have, of the predicted one, of the true one; None stands for an empty mask."""
+    """Pixels that both masks share, of the predicted one, of the true one. None: an empty mask."""
     shared = coco_mask.area(coco_mask.merge([predicted, true], intersect=True)) if predicted and true else 0
     return shared, coco_mask.area(predicted) if predicted else 0, coco_mask.area(true) if true else 0
 

@@ -1,4 +1,4 @@
-"""What a comparison needs of predictions, kept beside a report, so that the report can be compared with others later.
+"""The part of predictions that a comparison needs, kept beside a report so that it can be compared with others later.
 
 `scored.npz` holds, of the radiographs that were scored: the predicted boxes, the pixels that masks share with the
 truth, and the scores of labels. The truth stays in the dataset directory.
@@ -42,7 +42,7 @@ class Scored:
 
 
 def scored_of(evaluation: Evaluation, annotations: str) -> Scored:
-    """What an evaluation scored; annotations: `annotations_sha256` of the `fingerprint` of its radiographs."""
+    """The predictions of an evaluation. annotations: `annotations_sha256` of the `fingerprint` of its radiographs."""
     alignment, masks = evaluation.alignment, evaluation.masks
     of_masks = {}
     if masks:

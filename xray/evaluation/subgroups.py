@@ -27,7 +27,7 @@ MOST_GROUPS = 12
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """One group. attribute: what it is a group by. numbers: n_images, n_patients and what there is of it."""
+    """One group. attribute: title of the attribute that all of it share. numbers: its part of metrics.json."""
 
     attribute: str
     name: str

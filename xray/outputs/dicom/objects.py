@@ -95,7 +95,7 @@ def inference_algorithm(
 
 
 def read_source(path: Path) -> Dataset:
-    """What SR and SEG need to know of the image in a DICOM file; no pixel is read.
+    """The elements of a DICOM file that SR and SEG need of its image; no pixel is read.
 
     Raises InputError where it is no such file, or does not say which image of which study it is.
     """
@@ -118,7 +118,7 @@ def quietly() -> Iterator[None]:
 
 @quietly()
 def reduced(source: Dataset) -> Dataset:
-    """Of a data set of an image only what SR and SEG take over, each value as its type must be, else empty.
+    """The elements of an image's data set that SR and SEG take over; values that are not of their type become empty.
 
     Raises InputError for what is no image, or does not say which image of which study it is.
     """
@@ -168,7 +168,7 @@ def in_unicode(dataset: Dataset, *texts: str) -> None:
 
 
 def common_attributes(source: Dataset, kind: str, algorithm: Algorithm) -> dict[str, Any]:
-    """What highdicom is told of every object of a kind ("SR", "SEG"); one algorithm has one series of it in a study."""
+    """Arguments of highdicom for every object of a kind ("SR", "SEG"): one series of an algorithm in a study."""
     return {
         "series_instance_uid": _uid(uuid.uuid5(ROOT, f"{kind} {source.StudyInstanceUID} {algorithm.digest}")),
         "sop_instance_uid": new_uid(),

@@ -72,7 +72,7 @@ def draw_findings(
 
 
 def nothing_of(categories: Mapping[int, str]) -> str:
-    """What a radiograph without any of the categories is: one without the only one may well have other findings."""
+    """The words for a radiograph without any of the categories; without the only one it may have other findings."""
     return f"no {next(iter(categories.values()))}" if len(categories) == 1 else NO_FINDING_NAME
 
 

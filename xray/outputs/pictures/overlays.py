@@ -35,7 +35,7 @@ class Mark:
     name: of the finding.
     colour: "#RRGGBB".
     score: confidence in [0, 1]; None for the truth, which is always drawn.
-    note: what else the tag says, e.g. "2/3" for two readers of three.
+    note: more text of the tag, e.g. "2/3" for two readers of three.
     dashed: draws the box with a dashed line.
     """
 
@@ -48,7 +48,7 @@ class Mark:
 
     @property
     def text(self) -> str:
-        """What the tag says: name, confidence, note."""
+        """The text of the tag: name, confidence, note."""
         score = "" if self.score is None else f"{self.score:.2f}"
         return " ".join(f"{self.name} {score} {self.note}".split())
 
@@ -198,7 +198,7 @@ def _draw_region(picture: np.ndarray, region: Region, shape: tuple[int, int]) ->
 
 
 def _readable(marks: Sequence[Mark], threshold: float, top_k: int) -> tuple[list[Mark], list[str]]:
-    """The marks to draw, surest first, and what to say of the others."""
+    """The marks to draw, surest first, and notes about the others."""
     truth = [mark for mark in marks if mark.score is None]
     scored = sorted((mark for mark in marks if mark.score is not None), key=lambda mark: -(mark.score or 0))
     sure = [mark for mark in scored if (mark.score or 0) >= threshold]

@@ -1,4 +1,4 @@
-"""What the report's figures share: colours, the grid of panels, rows of dots, PNG."""
+"""Shared by the report's figures: colours, the grid of panels, rows of dots, PNG."""
 
 import io
 import itertools

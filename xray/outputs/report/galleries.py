@@ -47,7 +47,7 @@ Pixels = Callable[[int], np.ndarray | None]
 
 @dataclasses.dataclass(frozen=True)
 class _Error:
-    """What one picture shows: a place among the scored radiographs, a box in its middle (None for all of the
+    """The content of one picture: a place among the scored radiographs, a box in its middle (None for all of the
     radiograph), and a caption. is_miss: the box is one of the truth, and not a predicted one."""
 
     place: int
@@ -89,7 +89,7 @@ def pixels_of(store: Store, folder: Path | None) -> Pixels | None:
 
 
 def galleries(evaluation: Evaluation, pixels: Pixels) -> list[Section]:
-    """False positives and misses of what the report is about: masks, otherwise boxes, otherwise labels."""
+    """False positives and misses of masks where these are scored, otherwise of boxes, otherwise of labels."""
     if evaluation.masks:
         kinds = _mask_errors(evaluation.masks)
     elif evaluation.boxes:

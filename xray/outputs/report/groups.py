@@ -20,7 +20,7 @@ MEASURES = {
     "dice_positive": ("Dice, positives", "", None),
     "mean_auroc": ("AUROC", "", None),
 }
-"""Number of a group → its title, and the number of what it is measured on with its title."""
+"""Number of a group → its title, and the number that counts the boxes or masks behind it, with its title."""
 
 
 def group_sections(groups: tuple[Group, ...]) -> list[Section]:
@@ -77,7 +77,7 @@ def groups_figure(groups: Sequence[Group], measured: Sequence[str]) -> bytes:
 
 
 def confusion_sections(confusion: Confusion | None) -> list[Section]:
-    """The matrix as a figure, and as a table what is taken for something else."""
+    """A table of the findings that are taken for others, and the matrix as a figure."""
     if confusion is None or not confusion.counts.any():
         return []
     hint = (

@@ -17,7 +17,7 @@ from xray.outputs.report.parts import FIGURES, GALLERIES, Section, Tile
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """What a report says, as plain text, and its figures."""
+    """The content of a report: plain text and figures."""
 
     title: str
     subtitle: str

@@ -1,4 +1,4 @@
-"""What a report's page is made of: tiles and sections, with numbers as text.
+"""The parts of a report's page: tiles and sections, with numbers as text.
 
 All text is plain; the two templates escape it for HTML and for Markdown.
 """
@@ -117,7 +117,7 @@ def table(head: Sequence[str | None], rows: Sequence[Sequence[str | Bar]], mean_
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A title, a hint below it, and what there is of the rest.
+    """A title, a hint below it, and the content.
 
     png: a figure, opaque on white; of pictures, all of them on one sheet. file: its name beside the report.
     pictures: (JPEG, caption) each. is_printed: the table is shown on the screen, too.
@@ -136,7 +136,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """What links to the section name."""
+        """The name of the section in links."""
         return "-".join(re.findall(r"[a-z0-9]+", self.title.casefold()))
 
     @property
