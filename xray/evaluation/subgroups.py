@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -72,14 +73,13 @@ def _value(value: object, attribute: str) -> str:
 
 def _order(attribute: str, values: np.ndarray) -> list[str]:
     """The groups in the order in which they are shown: ages rising, others from the largest down, unknown ones last."""
-    names, counts = np.unique(values.astype(str), return_counts=True)
+    counts = Counter(values.tolist())
 
-    def key(number: int) -> tuple[bool, float, str]:
-        name = str(names[number])
-        rank = float(name.rstrip("+").split("-")[0]) if attribute == "age" and name != NOT_KNOWN else -counts[number]
+    def key(name: str) -> tuple[bool, float, str]:
+        rank = float(name.rstrip("+").split("-")[0]) if attribute == "age" and name != NOT_KNOWN else -counts[name]
         return name == NOT_KNOWN, rank, name
 
-    return [str(names[number]) for number in sorted(range(len(names)), key=key)][:MOST_GROUPS]
+    return sorted(counts, key=key)[:MOST_GROUPS]
 
 
 def _numbers(evaluation: Evaluation, matches: Matches | None, chosen: np.ndarray, n_resamples: int) -> dict[str, Any]:
