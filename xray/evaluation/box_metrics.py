@@ -240,14 +240,10 @@ def coco_metrics(truth: BoxTable, predictions: BoxTable, categories: dict[int, s
     All predictions count where an image has more than COCO's 100 a category, and boxes of any size (COCO's area "all"
     ends at 100,000 x 100,000 pixels). NaN where there is no truth.
     """
-    names = ("coco_ap", "coco_ap50", "coco_ap75")
     precision = coco_precision(truth, predictions, sorted(categories))
-    picks: tuple[slice | np.ndarray, ...] = (slice(None), np.isclose(COCO_IOUS, 0.5), np.isclose(COCO_IOUS, 0.75))
+    parts = {"coco_ap": precision, "coco_ap50": precision[0], "coco_ap75": precision[5]}
     present = (precision > -1).any()
-    return {
-        name: float(precision[pick][precision[pick] > -1].mean()) if present else math.nan
-        for name, pick in zip(names, picks, strict=True)
-    }
+    return {name: float(part[part > -1].mean()) if present else math.nan for name, part in parts.items()}
 
 
 def coco_precision(truth: BoxTable, predictions: BoxTable, labels: Sequence[int]) -> np.ndarray:
