@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 METRICS = "metrics.json"
 REPORT = "report.html"
 SEARCH, GATE = "search.csv", "gate.csv"
+WIDTH_OF_FILES = 200
+"""Characters of a line that is not printed on a terminal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,7 +305,11 @@ def write_fit(run: Path, triplet: "Triplet", gate: float | None) -> None:
 
 
 def show(page: "Page") -> None:
-    """Prints the report's warnings to stderr, and its tiles and main tables."""
+    """Prints the report's warnings to stderr, and its tiles and main tables.
+
+    Of a table that is too wide for the terminal, the last columns are left out.
+    """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
@@ -311,17 +317,26 @@ def show(page: "Page") -> None:
         print(f"warning: {warning}", file=sys.stderr)
     for tile in page.tiles:
         print(f"{tile.label} {tile.value}" + (f" ({tile.note})" if tile.note else ""))
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
     for section in page.sections:
         if section.table and section.is_printed:
             shown = section.table.text
             table = Table(box=None, pad_edge=False, title=section.title, title_justify="left")
-            for k, (title, kind) in enumerate(shown.columns):
-                # Titles may be broken across lines, but not numbers and names.
-                width = max(len(str(row[k])) for row in shown.rows)
-                table.add_column(title, justify="right" if kind == "number" else "left", min_width=width)
+            cells = [max(cell_len(str(row[k])) for row in shown.rows) for k in range(len(shown.columns))]
+            widths = [max(cell_len(heading), cell) for (heading, _), cell in zip(shown.columns, cells, strict=True)]
+            if sum(widths) + 2 * len(widths) > console.width:
+                # A heading may be broken between words, but not numbers and names.
+                words = (max(map(cell_len, heading.split()), default=0) for heading, _ in shown.columns)
+                widths = list(map(max, words, cells))
+            while len(widths) > 1 and sum(widths) + 2 * len(widths) > console.width:
+                widths.pop()
+            for (heading, kind), width in zip(shown.columns, widths, strict=False):
+                table.add_column(heading, justify="right" if kind == "number" else "left", width=width)
             for row in shown.rows:
-                table.add_row(*map(str, row))
-            Console(highlight=False, markup=False).print("", table, sep="\n")
+                table.add_row(*map(str, row[: len(widths)]))
+            console.print("", table, sep="\n")
             print(section.warning and f"{section.warning}\n", end="")
     print()
 
