@@ -294,18 +294,7 @@ def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib import pyplot as plt
     from PIL import Image
 
-    from xray.outputs.report import (
-        comparison as report_comparison,
-    )
-    from xray.outputs.report import (
-        figures as report_figures,
-    )
-    from xray.outputs.report import (
-        groups as report_groups,
-    )
-    from xray.outputs.report import (
-        mask_figures as report_mask_figures,
-    )
+    from xray.outputs.report import figures, groups, masks
 
     def dot(figure: Any) -> bytes:
         plt.close(figure)
@@ -313,7 +302,7 @@ def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
         Image.new("RGBA", (2, 2)).quantize(2, Image.Quantize.FASTOCTREE).save(file, "PNG")
         return file.getvalue()
 
-    for module in (report_comparison, report_figures, report_groups, report_mask_figures):
+    for module in (figures, groups, masks):
         monkeypatch.setattr(module, "png_of", dot)
 
 

@@ -1,4 +1,8 @@
-"""Files that are complete or not there, and journals of which no line is believed that was damaged."""
+"""Files that are complete or not there, journals of checked lines, and outputs of several files.
+
+A command that is killed between two of its output files leaves the one without the other. A mark calls them unfinished
+until all are there, so that the command may write over them when it is repeated.
+"""
 
 import contextlib
 import itertools
@@ -15,6 +19,7 @@ try:
     import fcntl
 except ImportError:  # Windows has no flock; there, two commands that write into one folder are not told apart.
     fcntl = None  # type: ignore[assignment]
+
 
 PART = ".part"
 """What a file's name ends in while it is being written."""
@@ -135,3 +140,30 @@ class CheckedLog:
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The names whose values are not the same in both."""
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+
+
+def check_output(folder: Path, names: Iterable[str] = (), command: str = "", overwrite: bool = False) -> None:
+    """Raises InputError if --save-path is a file, or a folder with one of these files that the command may not replace.
+
+    It may with --overwrite, and where it was cut off.
+    """
+    existing = [folder / name for name in names if (folder / name).exists()]
+    if existing and not overwrite and not is_unfinished(folder, command):
+        raise InputError(f"{existing[0]} exists: give --overwrite, or another --save-path")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give --save-path a folder")
+
+
+def is_unfinished(folder: Path, command: str) -> bool:
+    """Whether this command was cut off while it wrote into the folder."""
+    return (folder / f"{command}{PART}").exists()
+
+
+@contextlib.contextmanager
+def finishing(folder: Path, command: str) -> Iterator[None]:
+    """For writing a command's files into a folder, which is made where it is missing; the mark stays if it fails."""
+    mark = folder / f"{command}{PART}"
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    yield
+    mark.unlink()

@@ -69,9 +69,9 @@ def main(config: Config) -> None:
     from xray.datasets.prediction_ids import one_each, read_any_predictions, resolve_images
     from xray.datasets.store import open_store
     from xray.evaluation.alignment import check_categories
+    from xray.files import finishing
     from xray.inference.refine import Refinement, refine
     from xray.models.weights import rewrite_description
-    from xray.outputs.unfinished import finishing
     from xray.structures.predictions import Predictions, read_predictions, write_predictions
 
     store = open_store(config.data_path, pixels=False)
@@ -129,7 +129,7 @@ def check(config: Config) -> None:
 
 def may_write(config: Config) -> bool:
     """Whether to replace what is there: when asked to, and where this command was cut off."""
-    from xray.outputs.unfinished import is_unfinished
+    from xray.files import is_unfinished
 
     return config.overwrite or is_unfinished(config.save_path, "refinement")
 
