@@ -102,7 +102,7 @@ CASES = [
     for encoder, (architecture, deep) in itertools.product(ENCODERS, ARCHITECTURES)
     if is_possible(encoder, deep)
 ]
-# The larger encoders meet the U-Net only, and each loss one network or two; the slow test takes them all.
+# The larger encoders meet the U-Net only, and each loss one network or two; the nightly test takes them all.
 QUICK = [
     (architecture, deep, encoder)
     for architecture, deep, encoder in CASES
@@ -115,7 +115,7 @@ def test_contract(number, case, tmp_path):
     contract(*case, list(LOSSES)[number % len(LOSSES)], tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("loss_name", LOSSES)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_contract_with_every_loss(case, loss_name, tmp_path):
