@@ -163,6 +163,21 @@ def assert_same_rows(found, expected, tolerance):
         assert distances.min(axis=0).max() <= tolerance
 
 
+@settings(max_examples=50, deadline=None)
+@given(detections(), st.sampled_from(FUSED_SCORES))
+def test_python_fuses_to_the_last_bit_as_the_compiled_kernel(case, score):
+    table, models, weights = case
+    fused = {}
+    for name, limit in (("python", 2**40), ("compiled", -1)):
+        with mock.patch("xray.structures.fusion.UNCOMPILED", limit):
+            fused[name] = weighted_boxes_fusion(table, models, weights, 0.4, score=score)
+    for field in ("images", "labels", "boxes", "scores"):
+        values = [getattr(fused[name].table, field) for name in fused]
+        assert values[0].tobytes() == values[1].tobytes()
+    assert fused["python"].counts.tolist() == fused["compiled"].counts.tolist()
+    assert fused["python"].cluster.tolist() == fused["compiled"].cluster.tolist()
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(FUSED_SCORES), st.integers(1, 30))
 def test_parts_fused_apart_are_the_whole(seed, score, rows_a_part):

@@ -11,14 +11,16 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from xray.datasets.sources.tables import plain_name, read_table, separator, spellings
 from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.names import check_inside
 from xray.structures.values import Names, finite_number, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Size = tuple[int, int]
 """Width and height, in pixels."""
@@ -126,13 +128,15 @@ def _pairs(plain: Iterable[str]) -> list[tuple[tuple[str, str], str]]:
     ]
 
 
-def size_table(path: Path, table: pd.DataFrame, content: bytes) -> SizeTable | None:
+def size_table(path: Path, table: "pd.DataFrame", content: bytes) -> SizeTable | None:
     """A table as `read_table` reads it → its sizes; None where it has no columns of them, or none that names."""
     sides = size_columns(table.columns)
     spelling = spellings(table.columns)
     columns = [spelling[name] for name in IDS if name in spelling]
     if sides is None or not columns:
         return None
+    import pandas as pd
+
     codes, pairs = pd.factorize(pd.MultiIndex.from_frame(table[list(sides)]))
     sizes = [_size(*pair) for pair in pairs.tolist()]
     by_column = {column: _by_name(table[column].tolist(), [sizes[code] for code in codes]) for column in columns}

@@ -1,11 +1,12 @@
-"""Weighted boxes fusion of a whole dataset at once, compiled by numba."""
+"""Weighted boxes fusion of a whole dataset at once, compiled by numba once it has much to do."""
 
 import dataclasses
+import functools
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numba
 import numpy as np
 
 from xray.errors import InputError
@@ -14,6 +15,10 @@ from xray.structures.boxes import BoxTable
 FUSED_SCORES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
 ROWS_A_PART = 50_000
 """Boxes that one thread fuses at a time: enough to outweigh its start, few enough to sort in the cache."""
+UNCOMPILED = 1000
+"""Boxes that Python fuses in the time, about 0.3 s, that numba takes to be imported and to load the compiled kernel."""
+_n_uncompiled = 0
+"""Boxes that this process has fused without it."""
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -83,7 +88,7 @@ def _split_at_images(rows: np.ndarray, images: np.ndarray) -> list[np.ndarray]:
 
 def _in_threads(function: Callable[[Part], Result], parts: list[Part]) -> list[Result]:
     """`function` of each part, in order. It has to leave the interpreter free most of the time to gain anything."""
-    n_threads = min(numba.config.NUMBA_NUM_THREADS, len(parts))  # type: ignore[attr-defined]  # set when it is loaded
+    n_threads = min(os.cpu_count() or 1, len(parts))
     if n_threads < 2:
         return [function(part) for part in parts]
     # Plain threads rather than numba's own: those abort the process when two threads start them, or after a fork.
@@ -103,7 +108,7 @@ def _fuse_rows(
     images, labels = table.images[rows], table.labels[rows]
     changes = np.flatnonzero((np.diff(images) != 0) | (np.diff(labels) != 0)) + 1
     starts = np.concatenate([[0], changes, [len(rows)]]).astype(np.int64)
-    owner, first, boxes, scores, counts = _fuse_groups(
+    owner, first, boxes, scores, counts = _kernel(len(rows))(
         starts, table.boxes[rows], table.scores[rows], models, weights, float(iou_threshold), score_kind
     )
     images, labels = images[first], labels[first]
@@ -131,8 +136,24 @@ def _check_fusion(table: BoxTable, models: np.ndarray, weights: np.ndarray, scor
         raise InputError("scores to fuse must lie between 0 and 1: check the predictions' score values")
 
 
-# error_model: no test for a division by zero, none of which can happen; it also halves the time to compile.
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _kernel(n_boxes: int) -> Callable[..., Any]:
+    """`_fuse_groups`, compiled unless it has done little so far. Both give the same to the last bit."""
+    global _n_uncompiled
+    if _n_uncompiled + n_boxes > UNCOMPILED:
+        return _compiled()
+    _n_uncompiled += n_boxes
+    return _fuse_groups
+
+
+@functools.cache
+def _compiled() -> Callable[..., Any]:
+    import numba
+
+    # error_model: no test for a division by zero, none of which can happen; it also halves the time to compile.
+    compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(_fuse_groups)
+    return compiled
+
+
 def _fuse_groups(starts, boxes, scores, models, weights, iou_threshold, score_kind):  # type: ignore[no-untyped-def]
     """Clusters each group: one image and category, sorted by weighted score. Clusters are numbered as they arise.
 
