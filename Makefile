@@ -7,7 +7,7 @@ AUDIT := .venv-audit
 DEMO := demo
 PNEUMOTHORAX := demo-pneumothorax
 
-.PHONY: demo pneumothorax test test-slow fuzz lint docs clean test-lowest audit constraints
+.PHONY: demo pneumothorax test test-slow test-nightly fuzz lint docs clean test-lowest audit constraints
 
 # Phantoms → dataset → detector, and a mask head on its trunk → submission → report. Each file named below marks a finished
 # step, so that an interrupted demo goes on where it stopped; `make clean` forgets it.
@@ -94,16 +94,20 @@ $(PNEUMOTHORAX)/report/report.html: $(PNEUMOTHORAX)/predictions/predictions.json
 # A process for each core; the tests of one file stay together, as they share what they set up.
 PROCESSES := -n auto --maxprocesses 4 --dist loadfile
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow" $(PROCESSES)
+	$(BIN)/python -m pytest -m "not slow and not nightly" $(PROCESSES)
+
+# Kills by the dozen, every network with every loss: what the others hold a sample of.
+test-nightly: $(VENV)/installed
+	$(BIN)/python -m pytest -m nightly $(PROCESSES)
 
 test-slow: $(VENV)/installed
-	$(BIN)/python -m pytest -m slow $(PROCESSES)
+	$(BIN)/python -m pytest -m "slow and not nightly" $(PROCESSES)
 
 # The suite with the lowest versions that setup.cfg allows. Those named in KEEP stay at their pinned version:
 # a second build of torch is a large download. `make test-lowest KEEP=` tries its floor as well.
 KEEP := torch torchvision
 test-lowest: $(LOWEST)/installed
-	$(LOWEST)/bin/python -m pytest -m "not slow" $(PROCESSES)
+	$(LOWEST)/bin/python -m pytest -m "not slow and not nightly" $(PROCESSES)
 
 # Known holes in the versions that are pinned. Each exception is explained in SECURITY.md.
 ACCEPTED :=

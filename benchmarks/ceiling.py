@@ -21,9 +21,7 @@ from benchmarks.peers import as_float_images, spread_weights, synchronize, torch
 from xray.findings import FINDINGS
 from xray.models.detection.detector import Detector, build_detector
 from xray.models.device import keep_freed_memory, resolve_device
-from xray.models.kernels.convolutions import quicken
-from xray.models.kernels.detector_convolutions import quicken_convolutions
-from xray.models.kernels.frozen_norms import apply_norms_in_convolutions
+from xray.models.kernels.convolutions import apply_norms_in_convolutions, speed_up_inference, speed_up_training
 from xray.models.kernels.norms import fold_batch_norms
 
 PARTS = {
@@ -133,11 +131,11 @@ class Subject:
         self.model = self._detector()
         if config.work == "train":
             apply_norms_in_convolutions(self.model)
-            quicken_convolutions(self.model)
+            speed_up_training(self.model)
         else:
             fold_batch_norms(self.model, self.images[:1])
             if device.type == "cpu":
-                quicken(self.model)
+                speed_up_inference(self.model)
         self.model.to(memory_format=torch.channels_last)
 
     def _detector(self) -> Detector:

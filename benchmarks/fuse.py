@@ -14,7 +14,8 @@ from benchmarks import harness
 from benchmarks.harness import Timing, number_text, spread, spread_text, timed
 from benchmarks.material import SIDE, draw_labels, draw_places
 from xray.errors import FlagError
-from xray.structures.boxes import BoxTable, weighted_boxes_fusion
+from xray.structures.boxes import BoxTable
+from xray.structures.fusion import weighted_boxes_fusion
 
 LARGEST_DIFFERENCE = 1e-6
 """By which scores and coordinates relative to the radiograph may differ; ensemble-boxes sums in single precision."""

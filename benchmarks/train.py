@@ -30,7 +30,7 @@ from benchmarks.peers import (
 )
 from xray.commands.train import draw_validation
 from xray.errors import FlagError
-from xray.models.device import compile_options, lightning_precision, resolve_device
+from xray.models.device import lightning_precision, resolve_device
 from xray.training.callbacks import Throughput
 from xray.training.config import DetectionConfig
 from xray.training.guard import Guard
@@ -241,7 +241,7 @@ class Training:
         config = self.config
         if config.compile:
             # As xray/train.py does, and only now: what was run for the checks need not be compiled.
-            self.task.model.compile(**compile_options(self.device, 1, 1))
+            self.task.model.compile(dynamic=False)
         n_warmup = 4 if self.device.type == "cuda" else 1
         theirs: dict[str, list[Timing]] = {name: [] for name in self.steps}
 

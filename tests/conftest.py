@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,15 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def rarely(values: Iterable[Any], *slow: Any) -> list[Any]:
+    """Parameters of which a sample, by default the first, is tested with what is slow, and the rest by night."""
+    values = list(values)
+    slow = slow or (values[0],)
+    assert set(slow) <= set(values)
+    return [pytest.param(each, marks=pytest.mark.slow if each in slow else pytest.mark.nightly) for each in values]
+
 
 CANVAS = 64
 SIDES = [{"id": 1, "name": "Left shadow"}, {"id": 2, "name": "Right shadow"}, {"id": 3, "name": "Nodule"}]
@@ -285,18 +294,7 @@ def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib import pyplot as plt
     from PIL import Image
 
-    from xray.outputs.report import (
-        comparison as report_comparison,
-    )
-    from xray.outputs.report import (
-        figures as report_figures,
-    )
-    from xray.outputs.report import (
-        groups as report_groups,
-    )
-    from xray.outputs.report import (
-        mask_figures as report_mask_figures,
-    )
+    from xray.outputs.report import figures, groups, masks
 
     def dot(figure: Any) -> bytes:
         plt.close(figure)
@@ -304,7 +302,7 @@ def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
         Image.new("RGBA", (2, 2)).quantize(2, Image.Quantize.FASTOCTREE).save(file, "PNG")
         return file.getvalue()
 
-    for module in (report_comparison, report_figures, report_groups, report_mask_figures):
+    for module in (figures, groups, masks):
         monkeypatch.setattr(module, "png_of", dot)
 
 

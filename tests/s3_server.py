@@ -17,7 +17,7 @@ class S3:
     """A running server; a context manager."""
 
     def __enter__(self):
-        import s3fs
+        import boto3
         from moto.server import ThreadedMotoServer
 
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -26,8 +26,8 @@ class S3:
         self.port = self._server.get_host_and_port()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self._numbers = itertools.count()
-        self.system = s3fs.S3FileSystem(
-            key="test", secret="test", endpoint_url=self.endpoint, skip_instance_cache=True, use_listings_cache=False
+        self.client = boto3.session.Session("test", "test", region_name="us-east-1").client(
+            "s3", endpoint_url=self.endpoint
         )
         return self
 
@@ -41,14 +41,14 @@ class S3:
     def bucket(self):
         """The name of a new bucket."""
         name = f"bucket-{next(self._numbers)}"
-        self.system.mkdir(name)
+        self.client.create_bucket(Bucket=name)
         return name
 
     def put(self, address, content):
         """Uploads bytes, or all files of a folder."""
         if isinstance(content, bytes):
             bucket, _, key = address.removeprefix("s3://").partition("/")
-            self.system.call_s3("put_object", Bucket=bucket, Key=key, Body=content)
+            self.client.put_object(Bucket=bucket, Key=key, Body=content)
             return
         for path in content.rglob("*"):
             if path.is_file():
@@ -58,9 +58,14 @@ class S3:
         """Name below the address → bytes."""
         bucket, _, prefix = address.removeprefix("s3://").partition("/")
         prefix = prefix and f"{prefix}/"
-        page = self.system.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix)
+        page = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix)
         keys = [entry["Key"] for entry in page.get("Contents", ())]
-        return {key[len(prefix) :]: self.system.cat_file(f"{bucket}/{key}") for key in keys}
+        return {key[len(prefix) :]: self.client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+
+    def delete(self, address):
+        """Deletes one object."""
+        bucket, _, key = address.removeprefix("s3://").partition("/")
+        self.client.delete_object(Bucket=bucket, Key=key)
 
 
 class Wire:

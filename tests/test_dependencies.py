@@ -36,7 +36,6 @@ USED_WITHOUT_IMPORT = {
     "pytest-timeout": "its marker",
     "pytest-xdist": "the Makefile's -n",
     "python-multipart": "Starlette reads uploaded forms with it",
-    "pyarrow": "Ray Data's tables",
     "ruff": "make lint",
 }
 OPTIONAL_PEERS = {

@@ -1,9 +1,25 @@
-"""Files that are complete or not there."""
+"""Files that are complete or not there, journals of checked lines, and outputs of several files.
+
+A command that is killed between two of its output files leaves the one without the other. A mark calls them unfinished
+until all are there, so that the command may write over them when it is repeated.
+"""
 
 import contextlib
+import itertools
+import json
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from xray.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; there, two commands that write into one folder are not told apart.
+    fcntl = None  # type: ignore[assignment]
+
 
 PART = ".part"
 """What a file's name ends in while it is being written."""
@@ -43,3 +59,111 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def to_line(content: dict[str, Any], number: int) -> bytes:
+    """Line `number`, from 0, of a journal: CRC-32 of the JSON as 8 hexadecimal digits, a space, the JSON, a line feed.
+
+    The checksum begins with the number: a line that is missing, or there twice, makes those after it wrong.
+    """
+    text = json.dumps(content).encode()
+    return b"%08x %s\n" % (zlib.crc32(text, number), text)
+
+
+def from_line(line: bytes, number: int) -> dict[str, Any] | None:
+    """The content of what should be line `number`; None where it is not, or is empty, cut short or damaged."""
+    checksum, _, text = line.partition(b" ")
+    if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text[:-1], number):
+        return None
+    with contextlib.suppress(ValueError):
+        content = json.loads(text)
+        return content if isinstance(content, dict) else None
+    return None
+
+
+class CheckedLog:
+    """An open file of checked lines, which one process at a time has open.
+
+    ends: where each line ends, in bytes.
+    """
+
+    def __init__(self, path: Path, in_use: str) -> None:
+        """Opens the file, or makes it. in_use: the message of the InputError where another process has it open."""
+        self.ends: list[int] = []
+        self._file = open(path, "a+b")  # noqa: SIM115 (closed by `close`)
+        if fcntl is not None:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._file.close()
+                raise InputError(in_use) from None
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The contents of the lines, from the first to the last before one that is missing or damaged."""
+        self._file.seek(0)
+        while (content := from_line(line := self._file.readline(), len(self.ends))) is not None:
+            self.ends.append(self._end + len(line))
+            yield content
+
+    def line(self, number: int) -> dict[str, Any]:
+        """The content of one line that was read or written before."""
+        self._file.seek(self.ends[number - 1] if number else 0)
+        content = from_line(self._file.readline(), number)
+        assert content is not None
+        return content
+
+    def cut(self, n_lines: int) -> None:
+        """Removes all but the first lines; what stands behind the last good line goes, too."""
+        del self.ends[n_lines:]
+        self._file.truncate(self._end)
+
+    def append(self, contents: Iterable[dict[str, Any]], sync: bool = False) -> None:
+        """Writes lines; from then on they survive the end of this process, with `sync` that of the machine."""
+        lines = [to_line(content, number) for number, content in enumerate(contents, len(self.ends))]
+        self._file.seek(0, os.SEEK_END)
+        self._file.write(b"".join(lines))
+        self._file.flush()
+        if sync:
+            os.fsync(self._file.fileno())
+        self.ends += itertools.islice(itertools.accumulate(map(len, lines), initial=self._end), 1, None)
+
+    def close(self) -> None:
+        """Closes the file. What a full disk did not take before, it would refuse again: nothing is said of that."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    @property
+    def _end(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names whose values are not the same in both."""
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+
+
+def check_output(folder: Path, names: Iterable[str] = (), command: str = "", overwrite: bool = False) -> None:
+    """Raises InputError if --save-path is a file, or a folder with one of these files that the command may not replace.
+
+    It may with --overwrite, and where it was cut off.
+    """
+    existing = [folder / name for name in names if (folder / name).exists()]
+    if existing and not overwrite and not is_unfinished(folder, command):
+        raise InputError(f"{existing[0]} exists: give --overwrite, or another --save-path")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give --save-path a folder")
+
+
+def is_unfinished(folder: Path, command: str) -> bool:
+    """Whether this command was cut off while it wrote into the folder."""
+    return (folder / f"{command}{PART}").exists()
+
+
+@contextlib.contextmanager
+def finishing(folder: Path, command: str) -> Iterator[None]:
+    """For writing a command's files into a folder, which is made where it is missing; the mark stays if it fails."""
+    mark = folder / f"{command}{PART}"
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    yield
+    mark.unlink()

@@ -1,18 +1,29 @@
 """Flags of the commands: from a dataclass, by tyro, with the checks that they share."""
 
 import dataclasses
+import math
 import sys
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
+from annotated_types import Interval
 
 from xray.errors import FlagError
 
 MAX_SEED = 2**32 - 1
 """The largest that NumPy, PyTorch and Lightning all take."""
+
+# Types of flags with their range, which `check_ranges` reads.
+Count = Annotated[int, Interval(ge=1, le=MAX_SEED)]
+CountOrNone = Annotated[int, Interval(ge=0, le=MAX_SEED)]
+Positive = Annotated[float, Interval(gt=0, lt=math.inf)]
+NotNegative = Annotated[float, Interval(ge=0, lt=math.inf)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Interval(ge=0, lt=1)]
+ShareWithin = Annotated[float, Interval(gt=0, lt=1)]
 
 
 def parse_flags(config_type: Any, args: Sequence[str] | None = None, default: Any = None, **tyro_options: Any) -> Any:
@@ -28,6 +39,21 @@ def parse_flags(config_type: Any, args: Sequence[str] | None = None, default: An
     _refuse_empty_paths(config_type, sys.argv[1:] if args is None else args)
     # `--n-epochs`, never `--config.n-epochs`; a flag that is on or off reads `--tta / --no-tta`.
     return tyro.cli(config_type, args=args, config=(tyro.conf.OmitArgPrefixes,), **tyro_options)
+
+
+def check_ranges(config: Any) -> None:
+    """Raises FlagError for the first field of a dataclass outside the Interval of its annotation, NaN among them.
+
+    A flag that is None has not been given.
+    """
+    for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
+        value = getattr(config, name, None)
+        for interval in getattr(hint, "__metadata__", ()):
+            if isinstance(interval, Interval) and value is not None:
+                low = (value > interval.gt) if interval.ge is None else (value >= interval.ge)
+                high = (value < interval.lt) if interval.le is None else (value <= interval.le)
+                require(low, name, value, f"above {interval.gt}" if interval.ge is None else f"at least {interval.ge}")
+                require(high, name, value, f"below {interval.lt}" if interval.le is None else f"at most {interval.le}")
 
 
 def check_range(config: Any, **ranges: tuple[float, float]) -> None:
@@ -50,19 +76,19 @@ def require(holds: bool, name: str, value: object, wanted: str) -> None:
 def flag_value(args: Sequence[str], name: str) -> str | None:
     """The value of `--name VALUE` or `--name=VALUE`, with dashes or underscores, the last one if there are several;
     an empty text for a flag without one, None where it is not given."""
-    spelled, found = "--" + name.replace("_", "-"), None
+    spelled, given = "--" + name.replace("_", "-"), None
     for place, arg in enumerate(args):
         flag, equals, value = arg.partition("=")
         if flag.replace("_", "-") == spelled:
             following = args[place + 1] if place + 1 < len(args) and not args[place + 1].startswith("--") else ""
-            found = value if equals else following
-    return found
+            given = value if equals else following
+    return given
 
 
 def _refuse_empty_paths(config_type: Any, args: Sequence[str]) -> None:
     """Raises FlagError for `--some-path ""`, which pathlib takes for the current directory.
 
-    It is what a shell makes of a variable that is not set.
+    A shell makes an empty text of a variable that is not set.
     """
     names = {field.replace("_", "-") for field, kind in _fields(config_type) if Path in (kind, *typing.get_args(kind))}
     current = ""

@@ -1,12 +1,12 @@
 """Ctrl-C and SIGTERM: a command ends within two seconds, says so in one line, and leaves no process behind.
 
-Python runs a signal's handler between two steps of the main thread: not while that computes in C. And the exception
-that a handler raises may be swallowed, or printed with a traceback, by whatever it hits. Hence three parts:
+Python runs a signal's handler between two steps of the main thread: not while that computes in C. And code that is
+running may swallow the exception that a handler raises, or print its traceback. Hence three parts:
 
-- before `gently` nothing has been started yet, and the process ends at once;
+- before `interruptible` nothing has been started yet, and the process ends at once;
 - inside it KeyboardInterrupt unwinds the main thread, so that files and pools are closed;
-- and a thread of its own, which the signal itself wakes, ends the process after DEADLINE seconds, come what may. That
-  is like being killed, at any moment of which everything under its final name is whole.
+- and a thread of its own, which the signal itself wakes, ends the process after DEADLINE seconds, whatever happens
+  meanwhile. That is like being killed: everything under its final name is complete at any moment.
 """
 
 import atexit
@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 DEADLINE = 1.2
-"""Seconds from the signal until the process is ended without further ado."""
+"""Seconds from the signal until the process is ended, whatever it is doing."""
 
 _came: int | None = None
 """The signal that is ending this command."""
 _is_watching = False
-_is_gentle = False
-_said = threading.Lock()
-"""Held by whoever says that the command was interrupted, which is said once."""
-_is_said = threading.Event()
+_is_interruptible = False
+_message = threading.Lock()
+"""Held by the thread that prints that the command was interrupted, which is printed once."""
+_is_printed = threading.Event()
 
 
 class Terminated(KeyboardInterrupt):
@@ -37,9 +37,9 @@ class Terminated(KeyboardInterrupt):
 
 
 def watch(*signals: signal.Signals) -> None:
-    """Lets these signals (by default SIGINT and SIGTERM) end this process in order; for a command's first lines.
+    """Lets these signals (by default SIGINT and SIGTERM) end this process in an orderly way; called first by a command.
 
-    One that the process was started to ignore, as with `nohup`, stays ignored.
+    Signals that the process was started to ignore, as with `nohup`, stay ignored.
     """
     global _is_watching
     signals = tuple(
@@ -54,26 +54,26 @@ def watch(*signals: signal.Signals) -> None:
     for which in signals:
         signal.signal(which, _handle)
     threading.Thread(target=_guard, args=(awakened, signals), name="interrupts", daemon=True).start()
-    # The interpreter's end puts the system's own handlers back, which would cut off a command that has done its work.
+    # At its end the interpreter restores the system's handlers, which would cut off a command that has done its work.
     atexit.register(_finish, os.getpid(), signals)
     os.register_at_fork(after_in_child=lambda: _forget(signals))
     unraisable, in_thread = sys.unraisablehook, threading.excepthook
-    # Of a command that is ending, what threads and finalizers meet is of no interest.
-    sys.unraisablehook = lambda found: unraisable(found) if _came is None else None
-    threading.excepthook = lambda found: in_thread(found) if _came is None else None
-    # multiprocessing's tracker tidies up behind a process that had to be ended, and need not complain of it.
+    # While a command is ending, errors of threads and finalizers do not matter.
+    sys.unraisablehook = lambda error: unraisable(error) if _came is None else None
+    threading.excepthook = lambda error: in_thread(error) if _came is None else None
+    # multiprocessing's tracker cleans up after a process that had to be ended, and need not warn of it.
     sys.warnoptions.append("ignore:resource_tracker:UserWarning")
 
 
 @contextlib.contextmanager
-def gently() -> Iterator[None]:
-    """Work to be unwound by KeyboardInterrupt, or Terminated, rather than cut off."""
-    global _is_gentle
-    _is_gentle = True
+def interruptible() -> Iterator[None]:
+    """Work that KeyboardInterrupt, or Terminated, ends, rather than the end of the process."""
+    global _is_interruptible
+    _is_interruptible = True
     try:
         yield
     finally:
-        _is_gentle = False
+        _is_interruptible = False
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ def shielded() -> Iterator[None]:
         return
     from multiprocessing import resource_tracker
 
-    # Started on the way, it would let the signal through to those after it.
+    # If it were started inside, it would let the signal through to processes started after it.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -94,7 +94,7 @@ def shielded() -> Iterator[None]:
 
 
 def ending(error: BaseException) -> int | None:
-    """The signal that an exception comes from, be it by way of a library's own; None where there was none."""
+    """The signal that caused an exception, also one of a library's own; None where there was none."""
     if _came is not None:
         return _came
     if isinstance(error, Terminated):
@@ -104,27 +104,27 @@ def ending(error: BaseException) -> int | None:
 
 def end(which: int) -> int:
     """Says that the command was interrupted and ends it; without `watch`, returns the exit status instead."""
-    if _said.acquire(blocking=False):
+    if _message.acquire(blocking=False):
         with contextlib.suppress(OSError, ValueError):
-            print(_words(which), file=sys.stderr)
+            print(_word_for(which), file=sys.stderr)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
-        _is_said.set()
+        _is_printed.set()
     if _is_watching:
-        # Not by way of the interpreter's own end, which would wait for threads.
+        # The interpreter's own end would wait for threads.
         _end_now(which)
     else:
-        _is_said.clear()
-        _said.release()
+        _is_printed.clear()
+        _message.release()
     return 128 + which
 
 
 def _handle(which: int, frame: Any) -> None:
     global _came
-    if not _is_gentle:
+    if not _is_interruptible:
         _end_now(which)
-    # Pressed once more, it must not disturb the tidying up.
+    # A second signal must not disturb the cleaning up.
     if _came is None:
         _came = which
         raise Terminated if which == signal.SIGTERM else KeyboardInterrupt
@@ -134,35 +134,35 @@ def _guard(awakened: int, signals: tuple[signal.Signals, ...]) -> None:
     while True:
         which = os.read(awakened, 1)[0]
         if which in signals:
-            if _is_gentle:
+            if _is_interruptible:
                 time.sleep(DEADLINE)
             _end_now(which)
 
 
 def _end_now(which: int) -> None:
     # All are stopped before any is ended, so that none starts another meanwhile: Ray replaces what it loses.
-    found: list[int] = []
-    while fresh := [process for process in _descendants() if process not in found]:
-        found += fresh
-        for process in fresh:
+    stopped: list[int] = []
+    while started := [process for process in _descendants() if process not in stopped]:
+        stopped += started
+        for process in started:
             with contextlib.suppress(OSError):
                 os.kill(process, signal.SIGSTOP)
     # Children's children first: Ray ends a process, with a status of its own, whose child it no longer finds.
-    for process in reversed(found):
+    for process in reversed(stopped):
         with contextlib.suppress(OSError):
             os.kill(process, signal.SIGKILL)
-    if _said.acquire(blocking=False):
+    if _message.acquire(blocking=False):
         # A progress bar may stand on the last line, and hide the cursor.
         before = "\x1b[?25h\n" if os.isatty(2) else ""
         with contextlib.suppress(OSError):
-            os.write(2, f"{before}{_words(which)}\n".encode())
-        _is_said.set()
-    # The main thread and the guard may come here at once: the first to leave must not cut the other's word off.
-    _is_said.wait(0.2)
+            os.write(2, f"{before}{_word_for(which)}\n".encode())
+        _is_printed.set()
+    # The main thread and the guard may come here at once: the first to leave must not cut off the other's message.
+    _is_printed.wait(0.2)
     os._exit(128 + which)
 
 
-def _words(which: int) -> str:
+def _word_for(which: int) -> str:
     return "terminated" if which == signal.SIGTERM else "interrupted"
 
 
@@ -173,7 +173,7 @@ def _finish(process: int, signals: tuple[signal.Signals, ...]) -> None:
 
 
 def _forget(signals: tuple[signal.Signals, ...]) -> None:
-    """In a forked worker: it ends by its parent's doing."""
+    """In a forked worker, which its parent ends."""
     signal.set_wakeup_fd(-1)
     for which in signals:
         signal.signal(which, signal.SIG_IGN if which == signal.SIGINT else signal.SIG_DFL)
@@ -187,11 +187,11 @@ def _descendants() -> list[int]:
             # The name in parentheses may hold anything, parentheses too.
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(entry.name))
-    found, waiting = [], [os.getpid()]
+    descendants, waiting = [], [os.getpid()]
     while waiting:
         for process in children.get(waiting.pop(), ()):
             waiting.append(process)
             with contextlib.suppress(OSError):
                 if b"multiprocessing.resource_tracker import" not in Path(f"/proc/{process}/cmdline").read_bytes():
-                    found.append(process)
-    return found
+                    descendants.append(process)
+    return descendants

@@ -76,7 +76,7 @@ def test_draws_a_figure(tmp_path):
         assert picture.size == (1260, 585)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_runs_the_real_commands(tmp_path, capsys):
     memory.main(memory.Config(n_images=(20, 40), n_workers=0, batch_size=4, save_path=tmp_path / "growth.json"))
     report = json.loads((tmp_path / "growth.json").read_text())

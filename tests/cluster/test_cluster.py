@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 import pytest
 
-from xray.cluster.ray import check_flags, check_seen, connected
+from xray.cluster.decoding import check_seen
+from xray.cluster.ray import check_flags, connected
 from xray.commands.convert import Folders
 from xray.commands.convert import main as convert
 from xray.commands.infer import UNFINISHED, Config

@@ -205,11 +205,11 @@ def _run(order, said):
 
 
 def _decode_alone():
-    from xray.datasets.sources import mask_files
+    from xray.datasets.sources import mask_account
     from xray.radiographs import decoding
 
     in_workers = decoding.in_workers
-    decoding.in_workers = mask_files.in_workers = lambda work, items, _, *rest: in_workers(work, items, 0, *rest)
+    decoding.in_workers = mask_account.in_workers = lambda work, items, _, *rest: in_workers(work, items, 0, *rest)
 
 
 def _watch_files(under, die_at):

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import cv2
+import in_process
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,8 +29,7 @@ ROWS = {
 
 
 def run(*args, **options):
-    command = [sys.executable, str(TOOL), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+    return in_process.run("convert", *args, **options)
 
 
 def write_raw(folder, n, side=40):
@@ -48,7 +48,9 @@ def write_raw(folder, n, side=40):
 def test_a_conversion_and_its_summary(tmp_path):
     raw = write_raw(tmp_path / "raw", 6)
     # From anywhere else than the repository.
-    done = run("coco", "--data-path", raw, "--save-path", "data", "--image-size", 32, "--n-folds", 2, cwd=tmp_path)
+    command = [sys.executable, str(TOOL), "coco", "--data-path", str(raw), "--save-path", "data"]
+    command += ["--image-size", "32", "--n-folds", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert (done.returncode, "error" in done.stderr) == (0, False)
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert lines == [
@@ -141,13 +143,20 @@ def test_a_finished_dataset_is_only_replaced_when_asked(tmp_path):
     assert open_store(tmp_path / "data").canvas_size == 32
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Flags of a conversion that takes a while, and what it makes."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    raw = write_raw(folder / "raw", 150, side=600)
+    flags = ["coco", "--data-path", raw, "--image-size", 512, "--n-workers", 1]
+    assert run(*flags, "--save-path", folder / "whole").returncode == 0
+    return flags, folder / "whole"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_command_goes_on_when_run_again(tmp_path, how):
-    raw = write_raw(tmp_path / "raw", 150, side=600)
-    flags = ["coco", "--data-path", raw, "--image-size", 512, "--n-workers", 1]
-    whole = run(*flags, "--save-path", tmp_path / "whole")
-    assert whole.returncode == 0
+def test_an_interrupted_command_goes_on_when_run_again(undisturbed, tmp_path, how):
+    flags, whole = undisturbed
     command = [sys.executable, str(TOOL), *map(str, flags), "--save-path", str(tmp_path / "data")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     part = tmp_path / "data" / "images.npy.part"
@@ -164,7 +173,7 @@ def test_an_interrupted_command_goes_on_when_run_again(tmp_path, how):
     again = run(*flags, "--save-path", tmp_path / "data")
     assert again.returncode == 0
     for name in ("images.npy", "annotations.json", "conversion.json"):
-        assert (tmp_path / "data" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "data" / name).read_bytes() == (whole / name).read_bytes()
 
 
 @pytest.fixture(scope="module")

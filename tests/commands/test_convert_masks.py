@@ -2,31 +2,23 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from in_process import run
 
 from xray.datasets.store import open_store
 from xray.structures.rle import encode
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 WIDTH, HEIGHT = 60, 40
-
-
-def run(tool, *args, **options):
-    command = [sys.executable, str(TOOLS / tool), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantoms")
     flags = ("--n-train", 8, "--n-test", 2, "--size", 96, "--n-workers", 0)
-    done = run("phantoms.py", "--save-path", folder, "--trees", "siim", "lungs", *flags)
+    done = run("phantoms", "--save-path", folder, "--trees", "siim", "lungs", *flags)
     assert done.returncode == 0, done.stderr
     assert not (folder / "vinbig").exists()
     for tree in ("siim", "lungs"):
@@ -41,7 +33,7 @@ def lines(done):
 
 def test_siim(raw, tmp_path):
     flags = ("--save-path", "data", "--image-size", 32, "--n-folds", 2, "--n-workers", 1)
-    done = run("convert.py", "siim", "--data-path", raw / "siim", *flags, cwd=tmp_path)
+    done = run("convert", "siim", "--data-path", raw / "siim", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     n = int(open_store(tmp_path / "data").labels.sum())
     boxes = len(open_store(tmp_path / "data").boxes)
@@ -55,7 +47,7 @@ def test_siim(raw, tmp_path):
 def test_lungs(raw, tmp_path):
     (tmp_path / "patients.csv").write_text("file_name,patient\nMCUCXR_0001_0.png,1\nMCUCXR_0001_1.png,1\n")
     flags = ("--save-path", "data", "--image-size", 32, "--n-folds", 2, "--lungs", "apart", "--n-workers", 1)
-    done = run("convert.py", "lungs", "--data-path", raw / "lungs", *flags, "--patients", "patients.csv", cwd=tmp_path)
+    done = run("convert", "lungs", "--data-path", raw / "lungs", *flags, "--patients", "patients.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert lines(done)[4:] == [
         "with Right lung 10", "with Left lung 10", "boxes 20", "with a mask 20", "Right lung 10", "Left lung 10",
@@ -70,7 +62,7 @@ def test_labels_alone_lead_to_classification(raw, tmp_path):
         "ImageId,Class\n" + "".join(f"{image},{number % 2}\n" for number, image in enumerate(ids))
     )
     flags = ("--save-path", tmp_path / "data", "--image-size", 32, "--n-folds", 2, "--n-workers", 1)
-    done = run("convert.py", "siim", "--data-path", raw / "siim", "--table", "labels.csv", *flags)
+    done = run("convert", "siim", "--data-path", raw / "siim", "--table", "labels.csv", *flags)
     assert done.returncode == 0, done.stderr
     assert "with Pneumothorax 4" in lines(done)
     assert lines(done)[-1].startswith("next: python xray/train.py --task classification")
@@ -108,7 +100,7 @@ def test_bad_input_gives_one_line_and_writes_nothing(raw, tmp_path, flags, statu
     for tree in ("siim", "lungs"):
         (tmp_path / tree).symlink_to(raw / tree)
     before = sorted(tmp_path.rglob("*"))
-    done = run("convert.py", *flags, "--save-path", "data", "--n-folds", 2, cwd=tmp_path)
+    done = run("convert", *flags, "--save-path", "data", "--n-folds", 2, cwd=tmp_path)
     assert done.returncode == status
     assert message in " ".join((done.stderr + done.stdout).split())
     assert "Traceback" not in done.stderr
@@ -141,7 +133,7 @@ def convert_faulty(source, folder, good, reasons, *flags):
     The table on the screen must count what conversion.json does.
     """
     places = ("--data-path", "raw", "--save-path", "data", "--image-size", 32, "--n-folds", 2, "--n-workers", 1)
-    done = run("convert.py", source, *places, *flags, cwd=folder)
+    done = run("convert", source, *places, *flags, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "error" not in done.stderr
     store = open_store(folder / "data")
@@ -206,7 +198,7 @@ def test_bad_run_lengths_of_an_absolute_table(tmp_path):
 def test_a_whole_table_in_the_other_dialect(tmp_path, wrong, right):
     write_runs(tmp_path, [encode(square(25 + number), right) for number in range(5)] + ["-1"])
     flags = ("--save-path", "data", "--n-folds", 2, "--dialect", wrong)
-    done = run("convert.py", "siim", "--data-path", "raw", *flags, cwd=tmp_path)
+    done = run("convert", "siim", "--data-path", "raw", *flags, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"error: raw/train-rle.csv: 5 masks are run lengths of the {right} dialect, 0 of the {wrong} one: "
@@ -283,7 +275,7 @@ def test_class_folders(tmp_path):
     shutil.copy(raw / "train/NORMAL/r0.jpeg", raw / "train/PNEUMONIA/other.jpeg")
     (raw / "train" / "NORMAL" / ".DS_Store").write_bytes(b"x")
     flags = ("--save-path", "data", "--image-size", 32, "--n-folds", 2, "--n-workers", 1)
-    done = run("convert.py", "folders", "--data-path", "raw", *flags, cwd=tmp_path)
+    done = run("convert", "folders", "--data-path", "raw", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert lines(done) == [
         "radiographs 19", "for training, by fold 7, 6", "for testing 6", "with PNEUMONIA 10", "without a label 9",
@@ -291,6 +283,6 @@ def test_class_folders(tmp_path):
         "each with its reason in data/conversion.json",
         "next: python xray/train.py --task classification --data-path data",
     ]  # fmt: skip
-    again = run("convert.py", "folders", "--data-path", "raw", *flags, "--normal", "", cwd=tmp_path)
+    again = run("convert", "folders", "--data-path", "raw", *flags, "--normal", "", cwd=tmp_path)
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
     assert "data holds a finished dataset: add --overwrite" in again.stderr

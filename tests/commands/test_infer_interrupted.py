@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import rarely
 
 from xray.commands.infer import UNFINISHED, Config, main
 from xray.errors import InputError
@@ -63,8 +64,7 @@ def config(weights, data, out, **changes):
     return Config(weights=tuple(map(str, weights)), data_path=str(data), save_path=str(out), **values)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("task", ["boxes and pictures", "maps and labels"])
+@pytest.mark.parametrize("task", rarely(["boxes and pictures", "maps and labels"]))
 def test_killed_twice_the_outputs_are_those_of_a_run_in_one_go(
     task, pngs, vinbig_run, segmentation_run, classification_run, tmp_path
 ):
@@ -131,7 +131,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_ten_times_the_files_take_no_more_memory(vinbig_run, tmp_path):
     peaks = []

@@ -105,7 +105,7 @@ def test_killed_it_goes_on(forks, raw, tmp_path):
     assert kill_and_go_on(forks, "vinbig", raw, tmp_path / "vinbig", 2, seed=0) >= 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_many_moments_it_goes_on(forks, raw, tmp_path, kind):
     n_hit = kill_and_go_on(forks, kind, raw, tmp_path / kind, 8, seed=1)

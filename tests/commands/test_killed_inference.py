@@ -64,7 +64,7 @@ def test_killed_it_goes_on(forks, pngs, vinbig_run, tmp_path):
     assert n_hit == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("what", ["boxes and pictures", "maps and labels"])
 def test_killed_at_many_moments_it_goes_on(

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import rarely
 from forking import contents, under_final_names
 from pycocotools import mask as coco_mask
 
@@ -115,16 +116,15 @@ def test_fuse_killed_is_repeated(forks, table_store, tmp_path):
     assert kill_and_repeat(forks, tmp_path, write_inputs, "tools/fuse.py", lambda w: fuse(table_store, w), 4) >= 3
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("tool", TABLE_COMMANDS)
+@pytest.mark.parametrize("tool", rarely(TABLE_COMMANDS))
 def test_commands_on_tables_killed_are_repeated(forks, table_store, tmp_path, tool):
     flags = TABLE_COMMANDS[tool]
     n_hit = kill_and_repeat(forks, tmp_path, write_inputs, tool, lambda work: flags(table_store, work), 10)
     print(f"{tool}: {n_hit} killed")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("tool", ["tools/view.py", "tools/lr_find.py"])
 def test_commands_on_pictures_killed_are_repeated(forks, side_store, tmp_path, tool):
@@ -140,9 +140,8 @@ def test_commands_on_pictures_killed_are_repeated(forks, side_store, tmp_path, t
     print(f"{tool}: {n_hit} killed")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["run", "torchvision"])
+@pytest.mark.parametrize("kind", rarely(["run", "torchvision"]))
 def test_export_killed_is_repeated(forks, tmp_path, kind):
     from xray.models.detection.detector import build_detector
     from xray.models.pretrained import load_trunk
@@ -173,7 +172,7 @@ def test_export_killed_is_repeated(forks, tmp_path, kind):
     print(f"export {kind}: {n_hit} killed")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_phantoms_killed_go_on(forks, tmp_path):
     def flags(work, n_workers=0):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from xray.commands.lr_find import main, steepest, sweep
+from xray.commands.lr_find import Sweep, main, steepest, sweep
 from xray.errors import FlagError, InputError
 from xray.training.config import read_training_flags
 
@@ -26,13 +26,13 @@ def test_a_sweep_leaves_weights_and_folder_alone(side_store, tmp_path, monkeypat
     name, config = read_training_flags([*flags, "--save-path", str(tmp_path / "run")])
     task = build_task(name, config, open_store(side_store))
     before = {key: value.clone() for key, value in task.model.state_dict().items()}
-    rates, losses = sweep(task, "cpu", "32-true", 1e-6, 1e-1, 24)
+    rates, losses = sweep(task, "cpu", "32-true", Sweep(1e-6, 1e-1, 24))
     assert len(rates) == len(losses) >= 10
     assert rates == sorted(rates)
     assert all(torch.equal(value, before[key]) for key, value in task.model.state_dict().items())
 
     monkeypatch.setattr("xray.commands.lr_find.sweep", lambda *_: (rates, losses))
-    main(name, config, 1e-6, 1e-1, 24)
+    main(name, config, Sweep(1e-6, 1e-1, 24))
     assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["lr_find.png"]
     assert cv2.imread(str(tmp_path / "run" / "lr_find.png")).std() > 5
 
@@ -40,8 +40,8 @@ def test_a_sweep_leaves_weights_and_folder_alone(side_store, tmp_path, monkeypat
 def test_wrong_sweeps_are_refused(tmp_path):
     name, config = read_training_flags(["--data-path", str(tmp_path / "none"), "--device", "cpu"])
     with pytest.raises(FlagError, match="--min-lr"):
-        main(name, config, 1.0, 0.1, 100)
+        main(name, config, Sweep(1.0, 0.1, 100))
     with pytest.raises(FlagError, match="--n-steps"):
-        main(name, config, 1e-6, 0.1, 3)
+        main(name, config, Sweep(1e-6, 0.1, 3))
     with pytest.raises(InputError, match="no data at"):
-        main(name, config, 1e-6, 0.1, 100)
+        main(name, config, Sweep(1e-6, 0.1, 100))

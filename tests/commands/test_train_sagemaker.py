@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 
 from xray.errors import InputError
-from xray.training.sagemaker import failure_told, is_sagemaker, publish, sagemaker_flags
+from xray.training.sagemaker import failure_reported, is_sagemaker, publish, sagemaker_flags
 
 SCRIPT = Path(__file__).resolve().parents[2] / "xray" / "train.py"
 
@@ -189,6 +189,6 @@ def test_a_run_without_a_model_publishes_none(tmp_path):
 
 
 def test_what_a_library_says_is_not_repeated(tmp_path):
-    with pytest.raises(OSError, match="somebody"), failure_told({"SM_OUTPUT_DIR": str(tmp_path)}):
+    with pytest.raises(OSError, match="somebody"), failure_reported({"SM_OUTPUT_DIR": str(tmp_path)}):
         raise OSError("no /data/somebody")
     assert "somebody" not in (tmp_path / "failure").read_text()

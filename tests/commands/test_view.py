@@ -11,7 +11,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from xray.commands.view import Config, choose_rows, draw_both, draw_truth, file_names, main
-from xray.datasets.foreign_predictions import read_any_predictions
+from xray.datasets.prediction_ids import read_any_predictions
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.findings import colour_of

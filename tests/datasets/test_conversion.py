@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from source_cases import gradient, picture_source, write_picture
 
 from xray.datasets import conversion, journal
+from xray.datasets.annotation import fuse_readers
 from xray.datasets.conversion import write_store
-from xray.datasets.source import SourceImage, fuse_readers
+from xray.datasets.source import SourceImage
 from xray.datasets.store import is_store, open_store
 from xray.errors import InputError
 from xray.radiographs import decoding
 from xray.radiographs.canvas import Canvas
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import BoxTable, box_iou
 
 FILES = ("images.npy", "annotations.json", "conversion.json")
@@ -262,7 +263,7 @@ def test_an_image_that_loses_one_of_its_boxes_does_not_train(tmp_path, beyond, p
 
 
 def test_warnings_of_the_source_and_of_reading_stand_in_the_account(tmp_path, monkeypatch):
-    source = picture_source(tmp_path / "raw", 4, warnings=[RunWarning("listed twice", "1.png", "a, b")])
+    source = picture_source(tmp_path / "raw", 4, warnings=[FileWarning("listed twice", "1.png", "a, b")])
     decode = decoding.decode_canvases
 
     def with_warnings(*args):

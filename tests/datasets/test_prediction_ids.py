@@ -11,8 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from source_cases import write_picture
 
-from xray.datasets.foreign_predictions import read_all_predictions, read_any_predictions
-from xray.datasets.prediction_ids import resolve, resolve_images
+from xray.datasets.prediction_ids import read_all_predictions, read_any_predictions, resolve, resolve_images
 from xray.datasets.sources.coco import convert_coco
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xray.evaluation.box_intervals import _resampled_ap, bootstrap_intervals
+from xray.evaluation.box_intervals import bootstrap_intervals, resample_ap
 from xray.evaluation.box_metrics import detection_metrics, match_boxes
 from xray.findings import CATEGORIES, NO_FINDING_BOX
 from xray.structures.boxes import BoxTable
@@ -32,8 +32,7 @@ def test_a_resample_equals_scoring_the_copies() -> None:
         matches = match_boxes(truth, predictions)
         order = matches.order
         patient_of_box = patients[predictions.images[order]]
-        true_rows = np.flatnonzero(matches.is_true[order])
-        ours = _resampled_ap(true_rows, patient_of_box, patients[truth.images], times[None])[0]
+        ours = resample_ap(matches.is_true[order], patient_of_box, patients[truth.images], times[None])[0]
 
         copies = np.repeat(np.arange(12), times[patients])
         rows_of = [np.flatnonzero(truth.images == image) for image in copies]

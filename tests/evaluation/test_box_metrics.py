@@ -18,12 +18,13 @@ from xray.evaluation.box_metrics import (
     coco_metrics,
     coco_precision,
     detection_metrics,
+    froc_curve,
     has_vinbig_categories,
     match_boxes,
     mean_box_baseline,
     precision_recall,
+    sensitivity_at,
 )
-from xray.evaluation.froc import froc_curve, sensitivity_at
 from xray.findings import CATEGORIES, NO_FINDING_BOX
 from xray.structures.boxes import BoxTable, box_iou, xywh_to_xyxy, xyxy_to_xywh
 

@@ -14,13 +14,10 @@ from xray.evaluation.calibration import (
     LOWEST,
     N_BINS,
     Outcomes,
-    brier_terms,
     calibrate,
     deal_patients,
     fit_of,
     fit_temperature,
-    log_loss,
-    reliability,
     scale,
 )
 from xray.evaluation.resampling import draw_patients
@@ -39,13 +36,13 @@ def test_five_scores_by_hand() -> None:
     # Bins of 1/15: 0.9 in bin 13 (gap 0.1), the two 0.8 in bin 12 (0.5 right, gap 0.3), 0.3 in 4, 0.1 in 1.
     assert fit.ece == pytest.approx((0.1 + 2 * 0.3 + 0.3 + 0.9) / 5)
     assert fit.log_loss == pytest.approx(-np.log([0.9, 0.8, 0.2, 0.7, 0.1]).mean())
-    np.testing.assert_array_equal(np.flatnonzero(fit.reliability.weights), [1, 4, 12, 13])
-    assert fit.reliability.frequency[12] == 0.5
-    assert math.isnan(fit.reliability.frequency[0])
+    np.testing.assert_array_equal(np.flatnonzero(fit.weights), [1, 4, 12, 13])
+    assert fit.frequency[12] == 0.5
+    assert math.isnan(fit.frequency[0])
 
 
 def test_both_ends_belong_to_a_bin() -> None:
-    found = reliability(outcomes([0.0, 1.0], [0, 1]))
+    found = fit_of(outcomes([0.0, 1.0], [0, 1]))
     assert found.weights[0] == found.weights[N_BINS - 1] == 1
     assert found.ece == 0
 
@@ -113,7 +110,7 @@ def test_bounds(rows: list) -> None:
     assert 0 <= fit.brier <= 1
     assert 0 <= fit.ece <= 1
     assert fit.log_loss >= 0
-    assert fit.reliability.weights.sum() == len(rows)
+    assert fit.weights.sum() == len(rows)
     # Jensen: no gap of a bin can be larger than the root of the mean square.
     assert fit.ece <= math.sqrt(fit.brier) + 1e-12
 
@@ -170,8 +167,8 @@ def test_intervals_are_those_of_written_out_resamples() -> None:
     for drawn in times:
         copies = np.repeat(np.arange(60), drawn[patients])
         copy = Outcomes(found.scores[copies], found.truth[copies], found.weights[copies], patients[copies])
-        briers.append(np.average(brier_terms(copy), weights=copy.weights))
-        frequencies.append(reliability(copy).frequency)
+        briers.append(fit_of(copy).brier)
+        frequencies.append(fit_of(copy).frequency)
     np.testing.assert_allclose(result.brier_ci95, np.quantile(briers, [0.025, 0.975]))
     expected = np.nanquantile(np.stack(frequencies), [0.025, 0.975], axis=0).T
     np.testing.assert_allclose(result.frequency_ci95, expected, equal_nan=True)
@@ -183,4 +180,4 @@ def test_what_metrics_json_says() -> None:
     assert numbers["brier"] == pytest.approx(0.318)
     assert numbers["reliability"]["confidence"] == pytest.approx([0.1, 0.3, 0.8, 0.9])
     assert len(numbers["temperatures_of_folds"]) == 5
-    assert numbers["log_loss"] == pytest.approx(log_loss(outcomes()))
+    assert numbers["log_loss"] == pytest.approx(fit_of(outcomes()).log_loss)

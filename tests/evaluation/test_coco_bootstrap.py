@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from xray.evaluation.box_intervals import bootstrap_intervals, resample_coco
 from xray.evaluation.box_metrics import coco_precision
-from xray.evaluation.coco_bootstrap import coco_interval, resample_coco
 from xray.evaluation.resampling import draw_patients
 from xray.structures.boxes import BoxTable
 
@@ -54,8 +54,10 @@ def test_the_interval_is_that_of_the_mean() -> None:
     times = draw_patients(patients, 100)
     found = resample_coco(truth, predictions, patients, [1, 2], times)
     expected = np.nanquantile(np.nanmean(np.stack([found[1], found[2]]), axis=0), [0.025, 0.975])
-    np.testing.assert_allclose(coco_interval(truth, predictions, patients, [1, 2, 3], 100), expected)
-    assert coco_interval(truth, predictions, np.zeros(10, dtype=int), [1, 2], 100) is None
+    names = {1: "one", 2: "two", 3: "three"}
+    intervals = bootstrap_intervals(truth, predictions, patients, names, 100, with_coco=True)
+    np.testing.assert_allclose(intervals["coco_ap_ci95"], expected)
+    assert "coco_ap_ci95" not in bootstrap_intervals(truth, predictions, patients, names, 100)
 
 
 def test_without_right_ones_and_without_truth() -> None:

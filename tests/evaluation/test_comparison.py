@@ -112,7 +112,7 @@ def test_the_interval_covers_a_known_difference() -> None:
         hardness = rng.normal(0, 1, 60)
         first, second = (hardness + shift + rng.normal(0, 0.3, 60) for shift in (0.0, 0.3))
         times = draw_patients(patients, 200, seed) / 60
-        found = difference_of("dice", "", (first.mean(), second.mean()), (times @ first, times @ second))
+        found = difference_of("dice", "", (first.mean(), times @ first), (second.mean(), times @ second))
         n_covered += found.ends[0] <= 0.3 <= found.ends[1]
         widths.append(found.ends[1] - found.ends[0])
         others = draw_patients(patients, 200, seed + 1000) / 60

@@ -121,7 +121,7 @@ def test_the_point_at_top_is_what_the_triplet_decides(mapped: tuple, triplet: Tr
 def test_the_search_and_its_gate(mapped: tuple) -> None:
     store, folder = mapped
     said = []
-    result = evaluate(store, read_predictions(folder / "predictions.json"), read_maps(folder), say=said.append)
+    result = evaluate(store, read_predictions(folder / "predictions.json"), read_maps(folder), progress=said.append)
     search = result.masks.search
     assert len(search.triplet.table) == 1000
     assert len(search.gate.table) == 101

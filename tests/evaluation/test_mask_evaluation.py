@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xray.commands.fit import check_fit, write_fit
+from xray.commands.evaluate import check_fit, write_fit
 from xray.datasets.store import Store, open_store
 from xray.errors import InputError
 from xray.evaluation.alignment import align
@@ -53,7 +53,7 @@ def test_four_radiographs_by_hand(scored: Callable) -> None:
     ]
     masks = scored(IMAGES, true, found, n_resamples=20)
     assert masks.intersections.tolist() == [[2], [0], [0], [0]]
-    assert masks.found.tolist() == [[5], [3], [0], [0]]
+    assert masks.predicted.tolist() == [[5], [3], [0], [0]]
     assert masks.true.tolist() == [[6], [0], [0], [3]]
     assert masks.dice[:, 0].tolist() == pytest.approx([4 / 11, 0, 1, 0])
     expected = {
@@ -149,7 +149,7 @@ def test_the_search_gives_the_dice_of_the_masks_that_it_draws(mapped: tuple, mas
     table = read_predictions_of(folder, [])
     alignment = align(store, table, mapped_ids=maps.image_ids)
     cache = cache_probabilities(alignment, maps, place, mask_categories(store), said.append)
-    assert len(cache) == 18
+    assert len(cache.counts) == 18
     assert said[-1] == "probability maps: 9 of 9"
     asked = Triplet(0.6, 0.01, 0.35)
     search = search_masks(cache, None, asked)

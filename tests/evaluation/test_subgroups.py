@@ -133,9 +133,9 @@ def test_pixels_are_calibrated_by_their_maps(tmp_path: Path, write_mask_store: C
     (found,) = assessment.pixels
     assert found.name == "Pneumothorax"
     # In two of three radiographs half of the quarter is right: a share of 1/3 of what says 0.8.
-    filled = found.before.reliability.weights > 0
-    np.testing.assert_allclose(found.before.reliability.weights[filled] / 3, [0.75, 0.25])
-    np.testing.assert_allclose(found.before.reliability.frequency[filled], [0, 1 / 3])
+    filled = found.before.weights > 0
+    np.testing.assert_allclose(found.before.weights[filled] / 3, [0.75, 0.25])
+    np.testing.assert_allclose(found.before.frequency[filled], [0, 1 / 3])
     assert found.before.ece == pytest.approx(0.75 * 0.2 + 0.25 * (0.8 - 1 / 3))
     assert found.before.brier == pytest.approx(0.75 * 0.04 + 0.25 * (0.04 / 3 + 0.64 * 2 / 3))
     assert assessment.confusion is None

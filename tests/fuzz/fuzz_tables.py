@@ -32,8 +32,8 @@ from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.evaluation.evaluate import evaluate
 from xray.inference.ensemble import fuse
-from xray.radiographs.decoding import Failed, in_workers
 from xray.radiographs.names import safe_path
+from xray.radiographs.workers import Failed, in_workers
 from xray.structures import rle
 from xray.structures.masks import decode_mask, encode_mask
 from xray.structures.predictions import read_predictions, write_predictions

@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xray.errors import InputError
+from xray.files import from_line
 from xray.inference.prediction_journal import Portion, PredictionJournal
-from xray.storage.checked_lines import from_line
 from xray.structures.boxes import BoxTable
 
 IDS = ("a", "b", "c", "d", "e")

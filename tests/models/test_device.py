@@ -9,7 +9,6 @@ import torch
 from xray.errors import InputError
 from xray.models.device import (
     bfloat16_gain,
-    compile_options,
     inference_precision,
     largest_batch,
     lightning_precision,
@@ -126,12 +125,3 @@ def test_freed_memory_is_kept():
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     # 64 MiB are 16,384 pages of 4 KiB. The first few are new (where a block just fails to fit is chance), not all 16.
     assert int(done.stdout) < 8 * 16_384
-
-
-@pytest.mark.parametrize(
-    ("device", "accumulate", "n_processes", "graphs"),
-    [(GPU, 1, 1, True), (GPU, 2, 1, False), (GPU, 1, 2, False), (CPU, 1, 1, False)],
-)
-def test_cuda_graphs_only_where_nothing_they_overwrite_is_read(device, accumulate, n_processes, graphs):
-    options = compile_options(device, accumulate, n_processes)
-    assert options == {"dynamic": False, **({"mode": "reduce-overhead"} if graphs else {})}

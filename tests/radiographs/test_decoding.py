@@ -15,7 +15,7 @@ import pytest
 from pydicom import uid
 
 from xray.errors import InputError
-from xray.radiographs import decoding
+from xray.radiographs import workers as workers_module
 from xray.radiographs.canvas import Canvas
 from xray.radiographs.decoding import Decoded, Undecodable, decode_canvas, decode_canvases
 from xray.radiographs.radiograph import read_radiograph
@@ -182,15 +182,15 @@ def test_a_bad_file_costs_itself_only(decode: object, bad: dict[int, str], radio
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_broken_pool_is_replaced(radiographs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "GRACE", 1.0)
+    monkeypatch.setattr(workers_module, "GRACE", 1.0)
     outcomes = list(decode_canvases(radiographs, 32, 2, timeout=1, decode=return_unpicklable))
     check(outcomes, radiographs, {6: "disappeared"})
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_pools_that_never_live_are_not_tried_for_ever(radiographs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "GRACE", 0.5)
-    monkeypatch.setattr(decoding, "MAX_BROKEN", 4)
+    monkeypatch.setattr(workers_module, "GRACE", 0.5)
+    monkeypatch.setattr(workers_module, "MAX_BROKEN", 4)
     outcomes = decode_canvases(radiographs, 32, 1, timeout=0.5, decode=return_unpicklable_always)
     assert "disappeared" in next(outcomes).reason
     with pytest.raises(InputError, match="ended 4 times in a row"):
@@ -200,7 +200,7 @@ def test_pools_that_never_live_are_not_tried_for_ever(radiographs: list[Path], m
 
 def test_workers_killed_from_outside(radiographs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed at any moment, even while idle or talking to the parent, a worker costs at most the file it decodes."""
-    monkeypatch.setattr(decoding, "GRACE", 2.0)
+    monkeypatch.setattr(workers_module, "GRACE", 2.0)
     paths = radiographs * 8
     rng = np.random.default_rng(0)
     outcomes, n_killed = [], 0

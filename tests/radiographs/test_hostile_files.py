@@ -28,9 +28,10 @@ from xray.datasets.sources.siim import read_siim
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.radiographs import decoding
-from xray.radiographs.decoding import Decoded, Failed, Undecodable, decode_canvas, decode_canvases, in_workers
+from xray.radiographs.decoding import Decoded, Undecodable, decode_canvas, decode_canvases
 from xray.radiographs.dicom import MAX_FRAGMENTS
 from xray.radiographs.radiograph import RadiographError, radiograph_size, read_radiograph
+from xray.radiographs.workers import Failed, in_workers
 from xray.structures.masks import MaskError, decode_mask, encode_mask
 from xray.structures.predictions import read_predictions
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xray.radiographs.decoding import Failed, Workers, in_workers
 from xray.radiographs.radiograph import RadiographError
+from xray.radiographs.workers import Failed, Workers, in_workers
 
 
 def work(item: str) -> object:

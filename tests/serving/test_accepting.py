@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from xray.serving import accepting
-from xray.serving.accepting import Door, Spare, Told
+from xray.serving.accepting import Door, Spare, Throttle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,9 +100,9 @@ def test_other_failures_and_successes_pass():
             assert accepted.getpeername()
 
 
-def test_news_is_what_has_not_happened_lately():
-    told = Told()
-    assert [told.is_news(now) for now in (0, 1, 59, 118, 200)] == [True, False, False, False, True]
+def test_what_has_not_happened_lately_is_logged():
+    throttle = Throttle()
+    assert [throttle.is_due(now) for now in (0, 1, 59, 118, 200)] == [True, False, False, False, True]
 
 
 def test_a_server_out_of_descriptors_goes_on_and_ends_when_told():

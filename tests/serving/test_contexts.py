@@ -21,9 +21,8 @@ from pynetdicom.sop_class import ComprehensiveSRStorage, Verification
 
 from xray.radiographs.codestream import COMPRESSED
 from xray.radiographs.dicom import NATIVE
-from xray.serving.contexts import ACCEPTED, let_sender_choose, offer, support
 from xray.serving.dicom_node import DicomNode
-from xray.serving.dicom_peers import Peer
+from xray.serving.dicom_peers import ACCEPTED, Peer, let_sender_choose, offer, support
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.sop_class import Verification
 
 from xray.serving import dicom_connections
-from xray.serving.dicom_connections import Receiver
-from xray.serving.dicom_limits import Limits
+from xray.serving.dicom_connections import Limits, Receiver
 from xray.serving.dicom_node import DicomNode
 from xray.serving.dicom_peers import Peer
 
@@ -87,15 +86,15 @@ def test_silent_connections_shut_nobody_out_and_are_given_up():
         for connection in silent:
             with contextlib.suppress(ConnectionError):
                 assert connection.recv(1) == b""
-        wait_for(lambda: len(node.gate.waiting) == 0)
-        wait_for(lambda: len(node.gate.associations) == 0)
+        wait_for(lambda: len(node.server.waiting) == 0)
+        wait_for(lambda: len(node.server.associations) == 0)
 
 
 def test_of_too_many_silent_ones_the_oldest_go_at_once():
     with node_with(handshakes=20, handshakes_each=5, handshake_seconds=600) as node, many(node, 15) as silent:
         for connection in silent[:10]:
             assert connection.recv(1) == b""
-        wait_for(lambda: len(node.gate.waiting) == 5)
+        wait_for(lambda: len(node.server.waiting) == 5)
         association = associate(node)
         assert association.is_established
         association.release()
@@ -130,13 +129,13 @@ def test_associations_are_bounded_and_one_address_has_but_its_share():
             assert connection.recv(1) == b""
         assert associate(node).is_rejected
         held[0].release()
-        wait_for(lambda: len(node.gate.associations) == 1)
+        wait_for(lambda: len(node.server.associations) == 1)
         held[0] = associate(node)
         assert held[0].is_established
         # Those of other addresses are counted in all.
-        assert node.gate.associations.take("other")
-        assert node.gate.associations.take("another")
-        assert not node.gate.associations.take("third")
+        assert node.server.associations.take("other")
+        assert node.server.associations.take("another")
+        assert not node.server.associations.take("third")
         for association in held:
             association.release()
 

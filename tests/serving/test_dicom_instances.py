@@ -31,7 +31,7 @@ from pynetdicom.dsutils import encode
 from test_dicom_node import radiograph
 
 from xray.phantoms.dicom import Storage, dicom_of
-from xray.serving.dicom_limits import Limits
+from xray.serving.dicom_connections import Limits
 from xray.serving.dicom_node import DicomNode
 from xray.serving.dicom_peers import Peer
 
@@ -51,7 +51,7 @@ if __name__ == "__main__":
     from xray.outputs.dicom.objects import Algorithm
     from xray.serving.app import create_app
     from xray.serving.dicom_node import DicomNode, answering
-    from xray.serving.dicom_limits import Limits
+    from xray.serving.dicom_connections import Limits
     from xray.serving.dicom_peers import Peer
     from xray.serving.service import Limits as ServiceLimits, Service
     logging.getLogger("xray.dicom").setLevel(logging.INFO)

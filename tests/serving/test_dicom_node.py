@@ -357,8 +357,7 @@ def test_flags_of_the_command_are_checked_before_anything_is_loaded():
 def test_a_busy_service_is_asked_again_and_its_words_are_passed_on(tmp_path):
     from xray.inference.pipeline import Findings
     from xray.serving.dicom_node import answering
-    from xray.serving.service import UnreadableError
-    from xray.serving.worker import BusyError, ModelError
+    from xray.serving.worker import BusyError, ModelError, UnreadableError
 
     outcomes = [BusyError(0), BusyError(0), UnreadableError("it is damaged"), ModelError("the models failed"), None]
 

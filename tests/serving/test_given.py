@@ -3,13 +3,12 @@
 import json
 
 import pytest
-from fastapi import HTTPException
-from hypothesis import given as drawn
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.serving import given
-from xray.serving.given import given_findings
+from xray.serving import answers
+from xray.serving.answers import given_findings
+from xray.serving.worker import RefusedError
 
 MASK = {"size": [4, 3], "counts": "06Q"}
 FINDING = {"category_id": 4, "category": "Cardiomegaly", "score": 0.5, "box": [1, 2, 3, 4], "mask": None}
@@ -23,14 +22,14 @@ def ask(text):
     """Status and line of the refusal, None where there is none."""
     try:
         given_findings({"findings": text})
-    except HTTPException as error:
+    except RefusedError as error:
         refusal = error
     else:
         return None
-    assert "\n" not in refusal.detail
-    assert len(refusal.detail) <= 300
-    assert refusal.detail.encode()
-    return refusal.status_code, refusal.detail
+    assert "\n" not in refusal.line
+    assert len(refusal.line) <= 300
+    assert refusal.line.encode()
+    return refusal.status, refusal.line
 
 
 def with_number(where, text):
@@ -78,9 +77,9 @@ def test_what_is_written_otherwise_is_read_the_same():
 
 
 def test_there_must_be_some():
-    with pytest.raises(HTTPException) as refusal:
+    with pytest.raises(RefusedError) as refusal:
         given_findings({})
-    assert refusal.value.status_code == 400
+    assert refusal.value.status == 400
 
 
 @pytest.mark.parametrize(
@@ -93,16 +92,16 @@ def test_what_is_no_json_of_an_answer_is_refused(text):
 
 
 def test_amounts_are_capped_before_any_work():
-    many = given.MAX_FINDINGS + 1
+    many = answers.MAX_FINDINGS + 1
     assert ask(json.dumps({**ANSWER, "findings": [FINDING] * (many - 1)})) is None
     assert ask(json.dumps({**ANSWER, "findings": [FINDING] * many}))[0] == 413
-    assert ask(json.dumps({**ANSWER, "labels": {str(n): 0.5 for n in range(given.MAX_LABELS + 1)}}))[0] == 413
+    assert ask(json.dumps({**ANSWER, "labels": {str(n): 0.5 for n in range(answers.MAX_LABELS + 1)}}))[0] == 413
     assert ask(json.dumps({**ANSWER, "labels": {"a" * 65: 0.5}}))[0] == 413
     assert ask(json.dumps({**ANSWER, "findings": [{**FINDING, "category": "a" * 65}]}))[0] == 413
     huge = {**FINDING, "mask": {"size": [10_000, 10_000], "counts": "0"}}
     assert ask(json.dumps({**ANSWER, "findings": [huge] * 10})) is None
     assert ask(json.dumps({**ANSWER, "findings": [huge] * 11}))[0] == 413
-    assert ask(" " * (given.MAX_BYTES + 1))[0] == 413
+    assert ask(" " * (answers.MAX_BYTES + 1))[0] == 413
 
 
 ODD = st.recursive(
@@ -113,7 +112,7 @@ ODD = st.recursive(
 
 
 @settings(max_examples=150)
-@drawn(st.sampled_from([*ANSWER, "box", "mask", "score", "category_id"]), ODD)
+@given(st.sampled_from([*ANSWER, "box", "mask", "score", "category_id"]), ODD)
 def test_anything_in_place_of_a_value_is_read_or_refused_in_one_line(key, value):
     answer = json.loads(json.dumps(ANSWER))
     (answer if key in answer else answer["findings"][0])[key] = value

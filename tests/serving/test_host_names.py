@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xray.errors import FlagError
-from xray.serving.host_names import host_names, netloc_of
+from xray.serving.request_guard import host_names, netloc_of
 
 HERE = ("127.0.0.1", 8080)
 

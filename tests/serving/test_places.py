@@ -2,7 +2,7 @@
 
 import threading
 
-from xray.serving.places import Places, Waiting
+from xray.serving.accepting import Places, Waiting
 
 
 def test_places_are_bounded_in_all_and_for_each_address():

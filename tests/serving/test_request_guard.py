@@ -8,8 +8,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from xray.serving.host_names import host_names
-from xray.serving.request_guard import Guard
+from xray.serving.request_guard import Guard, host_names
 
 PLANTED = "Planted^Name"
 OWN = {"host": "localhost:8080"}

@@ -10,11 +10,11 @@ import socket
 import sys
 import urllib.request
 
+import boto3
 import cv2
 import numpy as np
 import pydicom
 import pytest
-import s3fs
 from moto.server import ThreadedMotoServer
 from sagemaker_inference.default_handler_service import DefaultHandlerService
 from sagemaker_inference.errors import GenericInferenceToolkitError
@@ -309,13 +309,13 @@ def s3(files):
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        system = s3fs.S3FileSystem(skip_instance_cache=True)
+        client = boto3.session.Session().client("s3")
         for bucket in ("radiographs", "others"):
-            system.mkdir(bucket)
+            client.create_bucket(Bucket=bucket)
             for path in files.iterdir():
-                system.put_file(str(path), f"{bucket}/in/{SECRET}/{path.name}")
-        system.pipe_file("radiographs/empty", b"")
-        system.pipe_file("radiographs/note.txt", b"hello")
+                client.upload_file(str(path), bucket, f"in/{SECRET}/{path.name}")
+        client.put_object(Bucket="radiographs", Key="empty", Body=b"")
+        client.put_object(Bucket="radiographs", Key="note.txt", Body=b"hello")
         yield address
     server.stop()
 

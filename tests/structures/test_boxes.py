@@ -10,14 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray.errors import InputError
-from xray.structures.boxes import (
-    FUSED_SCORES,
-    BoxTable,
-    box_iou,
-    weighted_boxes_fusion,
-    xywh_to_xyxy,
-    xyxy_to_xywh,
-)
+from xray.structures.boxes import BoxTable, box_iou, xywh_to_xyxy, xyxy_to_xywh
+from xray.structures.fusion import FUSED_SCORES, weighted_boxes_fusion
+
+
+def test_rows_with_their_masks():
+    table = BoxTable.of([0, 0, 1, 2], [1, 2, 1, 1], np.arange(16).reshape(4, 4))
+    masks = {0: "a", 2: "c", 3: "d"}
+    for rows in (np.array([3, 1, 0]), np.array([True, True, False, True])):
+        chosen, of_chosen = table.select_masked(rows, masks)
+        assert chosen.boxes.tolist() == table.boxes[rows].tolist()
+        numbers = np.arange(4)[rows].tolist()
+        assert of_chosen == {new: masks[old] for new, old in enumerate(numbers) if old in masks}
 
 
 def test_iou_by_hand():
@@ -159,6 +163,21 @@ def assert_same_rows(found, expected, tolerance):
         assert distances.min(axis=0).max() <= tolerance
 
 
+@settings(max_examples=50, deadline=None)
+@given(detections(), st.sampled_from(FUSED_SCORES))
+def test_python_fuses_to_the_last_bit_as_the_compiled_kernel(case, score):
+    table, models, weights = case
+    fused = {}
+    for name, limit in (("python", 2**40), ("compiled", -1)):
+        with mock.patch("xray.structures.fusion.UNCOMPILED", limit):
+            fused[name] = weighted_boxes_fusion(table, models, weights, 0.4, score=score)
+    for field in ("images", "labels", "boxes", "scores"):
+        values = [getattr(fused[name].table, field) for name in fused]
+        assert values[0].tobytes() == values[1].tobytes()
+    assert fused["python"].counts.tolist() == fused["compiled"].counts.tolist()
+    assert fused["python"].cluster.tolist() == fused["compiled"].cluster.tolist()
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(FUSED_SCORES), st.integers(1, 30))
 def test_parts_fused_apart_are_the_whole(seed, score, rows_a_part):
@@ -169,7 +188,7 @@ def test_parts_fused_apart_are_the_whole(seed, score, rows_a_part):
     boxes = np.concatenate([corner, corner + random.integers(0, 6, (n, 2))], axis=1)
     table = BoxTable.of(random.integers(0, 5, n), random.integers(1, 3, n), boxes, random.integers(0, 5, n) / 4)
     models, weights = random.integers(0, 3, n), [1.0, 0.5, 2.0]
-    with mock.patch("xray.structures.boxes.ROWS_A_PART", rows_a_part):
+    with mock.patch("xray.structures.fusion.ROWS_A_PART", rows_a_part):
         in_parts = weighted_boxes_fusion(table, models, weights, 0.4, 0.1, score)
     expected = plain_fusion(table, models, weights, 0.4, 0.1, score)
     found = [

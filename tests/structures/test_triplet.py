@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from xray.errors import InputError
 from xray.evaluation.mask_metrics import segmentation_metrics
-from xray.evaluation.threshold_search import ProbabilityCache
+from xray.evaluation.threshold_search import ProbabilityCache, level_counts
 from xray.structures.triplet import LEVELS, Triplet, apply_triplet, first_level_over, quantise
 
 
@@ -42,10 +42,7 @@ def by_hand(probability, top, min_area, bottom):
 
 
 def cached(pairs):
-    cache = ProbabilityCache()
-    for probability, mask in pairs:
-        cache.add(probability, mask)
-    return cache
+    return ProbabilityCache([level_counts(probability, mask) for probability, mask in pairs])
 
 
 def assert_rows_are(table, names, make_masks, pairs):
@@ -99,11 +96,9 @@ def test_levels_over_a_threshold(threshold):
 
 def test_a_thousand_settings_take_seconds():
     random = np.random.default_rng(0)
-    cache = ProbabilityCache()
     coarse = [random.random((64, 64)) ** 3 for _ in range(8)]
-    for number in range(2000):
-        probability = coarse[number % 8]
-        cache.add(probability, probability > 0.6 if number % 4 else np.zeros_like(probability, dtype=bool))
+    masks = [probability > 0.6 if number % 4 else probability > 1 for number, probability in enumerate(coarse)]
+    cache = cached(list(zip(coarse, masks, strict=True)) * 250)
     start = time.process_time()
     found = cache.search()
     assert time.process_time() - start < 5
@@ -159,41 +154,17 @@ def test_certainty_over_top_is_what_the_rule_calls_positive(seed, top, min_area,
     assert called.tolist() == [bool(apply_triplet(p, triplet).any()) for p, _ in pairs]
 
 
-def test_saved_and_loaded(tmp_path):
-    cache = cached(make_radiographs(4, 1))
-    cache.save(tmp_path / "probabilities.npz")
-    loaded = ProbabilityCache.load(tmp_path / "probabilities.npz")
-    assert len(loaded) == 4
-    assert loaded.search().table.equals(cache.search().table)
-    assert [path.name for path in tmp_path.iterdir()] == ["probabilities.npz"]
-
-
-def test_files_that_hold_something_else(tmp_path):
-    with pytest.raises(InputError, match="holds no cached probabilities"):
-        ProbabilityCache.load(tmp_path / "nothing.npz")
-    (tmp_path / "text.npz").write_text("no")
-    with pytest.raises(InputError, match="holds no cached probabilities"):
-        ProbabilityCache.load(tmp_path / "text.npz")
-    np.savez(tmp_path / "other.npz", counts=np.zeros((2, 3)))
-    with pytest.raises(InputError, match="holds no cached probabilities"):
-        ProbabilityCache.load(tmp_path / "other.npz")
-    np.save(tmp_path / "array.npy", np.zeros(3))
-    with pytest.raises(InputError, match="holds no cached probabilities"):
-        ProbabilityCache.load(tmp_path / "array.npy")
-
-
 def test_bad_values():
     with pytest.raises(ValueError, match=r"top is 1\.5"):
         Triplet(top=1.5)
-    cache = ProbabilityCache()
     with pytest.raises(InputError, match="no probabilities are cached"):
-        cache.search()
+        ProbabilityCache([])
     for wrong in (np.full((2, 2), 1.2), np.full((2, 2), -0.1), np.full((2, 2), np.nan)):
         with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
-            cache.add(wrong, np.zeros((2, 2), dtype=bool))
+            level_counts(wrong, np.zeros((2, 2), dtype=bool))
     with pytest.raises(ValueError, match="must have one shape"):
-        cache.add(np.zeros((2, 2)), np.zeros((2, 3), dtype=bool))
-    cache.add(np.zeros((2, 2)), np.zeros((2, 2), dtype=bool))
+        level_counts(np.zeros((2, 2)), np.zeros((2, 3), dtype=bool))
+    cache = cached([(np.zeros((2, 2)), np.zeros((2, 2), dtype=bool))])
     with pytest.raises(InputError, match="no settings to search"):
         cache.search([0.3], [0.0], [0.5])
     with pytest.raises(InputError, match="no settings to search"):

@@ -84,7 +84,7 @@ IMPORTED = (
     "segmentation_models_pytorch", "timm", "torch.utils.tensorboard",
     "xray.training.tasks.classification", "xray.training.tasks.detection",
     "xray.outputs.pictures.findings", "xray.training.tasks.segmentation", "xray.commands.train",
-    "xray.training.determinism", "xray.training.failures", "xray.training.trainer",
+    "xray.training.failures", "xray.training.trainer",
 )  # fmt: skip
 
 HOOKS = {"slow_saves": slow_saves, "loader_group": loader_group}

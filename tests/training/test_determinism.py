@@ -1,7 +1,5 @@
 """One seed gives the same batches with any number of workers, and strict mode the same weights."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,6 @@ from xray.datasets.store import open_store
 from xray.structures.sides import mirrored
 from xray.training.augment import Augmentation
 from xray.training.config import read_training_flags
-from xray.training.determinism import deterministic
 from xray.training.loading import (
     BoxDataset,
     EpochSampler,
@@ -98,19 +95,6 @@ def test_several_processes_go_on_with_their_own_draws(world):
         cut.first = (0, 3)
         assert list(cut) == list(whole)[3:]
         assert len(cut) == len(whole)
-
-
-def test_strict_mode_lasts_as_long_as_its_training():
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
-    with deterministic(False):
-        assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic) == before
-    with deterministic(True):
-        assert torch.are_deterministic_algorithms_enabled()
-        assert not torch.is_deterministic_algorithms_warn_only_enabled()
-        assert torch.backends.cudnn.deterministic
-        assert not torch.backends.cudnn.benchmark
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] in (":4096:8", ":16:8")
-    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic) == before
 
 
 @pytest.mark.parametrize(

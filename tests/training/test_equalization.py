@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from xray.training.equalization import equalize
+from xray.training.changes import equalize
 
 
 def pictures(size):

@@ -247,8 +247,8 @@ def test_scaled_losses_leave_overflowing_gradients_to_the_scaler():
         guard._terms = [(("loss",), torch.tensor([loss]))]
         guard.on_before_optimizer_step(trainer, None, optimizer)
         assert optimizer.found_inf.item() == expected
-    assert [step.is_bad() for step in guard._pending] == [False, True, True]
-    assert guard._pending[1].number == 3
+    assert [bool(step.is_bad) for step in guard._unread] == [False, True, True]
+    assert guard._unread[1].number == 3
 
 
 def test_running_statistics_are_those_of_batch_norms():

@@ -134,10 +134,11 @@ def moment(draw, run, seconds, is_saving):
     [
         ("classification", 0, False),
         ("classification", 0, True),
-        *(pytest.param("classification", n, False, marks=pytest.mark.slow) for n in range(1, 11)),
-        *(pytest.param("classification", n, True, marks=pytest.mark.slow) for n in range(1, 9)),
-        *(pytest.param("detection", n, False, marks=pytest.mark.slow) for n in range(6)),
-        *(pytest.param("detection", n, True, marks=pytest.mark.slow) for n in range(4)),
+        *(pytest.param("classification", n, False, marks=pytest.mark.nightly) for n in range(1, 11)),
+        *(pytest.param("classification", n, True, marks=pytest.mark.nightly) for n in range(1, 9)),
+        pytest.param("detection", 0, True, marks=pytest.mark.slow),
+        *(pytest.param("detection", n, False, marks=pytest.mark.nightly) for n in range(6)),
+        *(pytest.param("detection", n, True, marks=pytest.mark.nightly) for n in range(1, 4)),
     ],
 )
 def test_killed_at_a_random_moment(nursery, undisturbed, side_store, tmp_path, kind, number, is_saving):

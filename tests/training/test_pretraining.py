@@ -137,7 +137,7 @@ def test_another_encoder_is_refused_in_one_line(classifier_run, mask_store, tmp_
         train(*flags_of("segmentation", mask_store, tmp_path / "run", *flags))
     assert str(error.value).startswith(
         f"{classifier_run} (a classification run with resnet18) does not hold the weights of the encoder {encoder}; "
-        "give --encoder resnet18 or tu-resnet18, the trunk of that run: "
+        "give --encoder resnet18 or tu-resnet18, the backbone of that run: "
     )
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()

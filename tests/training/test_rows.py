@@ -7,7 +7,7 @@ import pytest
 
 from xray.datasets.store import open_store
 from xray.errors import InputError
-from xray.training.rows import training_rows
+from xray.training.loading import training_rows
 
 
 @pytest.mark.parametrize("fold", [0, 1])

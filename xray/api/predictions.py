@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xray.api.results import Result, Results, results_of
-from xray.datasets.foreign_predictions import read_any_predictions
+from xray.datasets.prediction_ids import read_any_predictions
 from xray.datasets.store import Store, open_store
 from xray.errors import InputError
 from xray.structures.predictions import Predictions, read_predictions

@@ -24,8 +24,9 @@ from xray.errors import InputError
 from xray.inference.streaming import ahead, radiographs
 from xray.outputs.dicom.objects import reduced
 from xray.radiographs.canvas import MAX_PIXELS, Canvas
-from xray.radiographs.decoding import TIMEOUT, Decoded, DecodedWhole, Undecodable
+from xray.radiographs.decoding import Decoded, DecodedWhole, Undecodable
 from xray.radiographs.radiograph import Radiograph, RadiographError, grey_of_words, radiograph_of_dataset
+from xray.radiographs.workers import TIMEOUT
 from xray.storage.addresses import is_remote
 
 Item = Decoded | Undecodable

@@ -14,7 +14,7 @@ from xray.findings import NO_FINDING_NAME
 from xray.outputs.pictures.findings import draw_findings, rows_of
 from xray.outputs.pictures.overlays import draw_contact_sheet
 from xray.radiographs.canvas import Canvas
-from xray.structures.boxes import BoxTable, concatenate_with_masks, select_with_masks
+from xray.structures.boxes import BoxTable, concatenate_with_masks
 from xray.structures.masks import decode_mask
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
 
@@ -162,7 +162,7 @@ class Result:
     def above(self, threshold: float) -> "Result":
         """The same with those findings alone that score at least `threshold`, in [0, 1]."""
         is_shown = (self.rows.scores >= threshold) | self._is_no_finding
-        rows, segmentations = select_with_masks(self.rows, self.segmentations, is_shown)
+        rows, segmentations = self.rows.select_masked(is_shown, self.segmentations)
         return dataclasses.replace(self, rows=rows, segmentations=segmentations)
 
     def plot(self, threshold: float = 0.3, max_side: int = 1600) -> "Figure":
@@ -256,7 +256,7 @@ class Result:
     @property
     def _shown(self) -> tuple[BoxTable, dict[int, dict[str, Any]]]:
         """The n rows that are findings, and their masks."""
-        return select_with_masks(self.rows, self.segmentations, ~self._is_no_finding)
+        return self.rows.select_masked(~self._is_no_finding, self.segmentations)
 
     @property
     def _mask_shape(self) -> tuple[int, int] | None:

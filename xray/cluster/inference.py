@@ -1,7 +1,7 @@
 """Inference by the nodes of a Ray cluster: batches of findings, in order, as `inference.streaming` makes them.
 
-Every actor loads the models, and decodes and looks at one part of the radiographs after another. Batches hold the same
-radiographs as they do on one machine, and precision and batch size are chosen once, for all nodes.
+Every actor loads the models, and decodes and runs them over one part of the radiographs after another. Batches hold the
+same radiographs as on one machine, and precision and batch size are chosen once, for all nodes.
 """
 
 import contextlib
@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from xray.cluster.ray import Cluster, Decoders, Item, check_seen, here, unseen_files
+from xray.cluster.decoding import Decoders, Item, check_seen, here, unseen_files
+from xray.cluster.ray import Cluster
 from xray.datasets.inputs import Inputs
 from xray.datasets.originals import Original, in_original_pixels
 from xray.datasets.store import open_store
@@ -100,7 +101,7 @@ def choose_precision_for_all(plan: Plan, cluster: Cluster, inputs: Inputs, journ
 
 
 class _Slip:
-    """Stands in for the journal where it is not: keeps what was chosen."""
+    """Stands in for the journal on a node: keeps what was chosen."""
 
     def __init__(self) -> None:
         self.settled: dict[str, Any] | None = None
@@ -114,19 +115,19 @@ def _choosing(plan: Plan, n: int) -> Callable[[_Part], Any]:
     loaded, reader = plan.load(), _Reader(plan)
 
     def work(part: _Part) -> tuple[dict[str, Any], str]:
-        slip, said = _Slip(), io.StringIO()
-        with contextlib.redirect_stderr(said):
+        slip, lines = _Slip(), io.StringIO()
+        with contextlib.redirect_stderr(lines):
             pipeline, batch_size, undecided = choose_precision(loaded, slip, plan.precision, plan.batch_size)
             if undecided:
                 choose_precision_by_trial(pipeline, slip, list(reader(part, pipeline.canvas_size)), batch_size, n)
         assert slip.settled is not None
-        return slip.settled, said.getvalue()
+        return slip.settled, lines.getvalue()
 
     return work
 
 
 def find(plan: Plan, cluster: Cluster, inputs: Inputs) -> Iterator[Batch]:
-    """The findings of all radiographs, batch after batch. Their canvases stay where they were looked at.
+    """The findings of all radiographs, batch after batch. Their canvases stay on the nodes.
 
     plan: after `choose_precision_for_all`.
     """
@@ -148,10 +149,10 @@ def _finding(plan: Plan) -> Callable[[_Part], Any]:
     pipeline = lowered(pipeline, dtype)
 
     def work(part: _Part) -> tuple[list[Batch], list[Path]]:
-        found: list[Batch] = []
+        batches: list[Batch] = []
         stream = consecutive(reader(part, pipeline.canvas_size), plan.batch_size)
-        run(pipeline, stream, lambda batch: found.append(_light(batch, plan.maps)))
-        return found, [] if plan.store else unseen_files([item for batch in found for item in batch.items])
+        run(pipeline, stream, lambda batch: batches.append(_light(batch, plan.maps)))
+        return batches, [] if plan.store else unseen_files([item for batch in batches for item in batch.items])
 
     return work
 
@@ -184,8 +185,8 @@ def _light(batch: Batch, maps: bool) -> Batch:
     """Without the canvases; maps, where they are wanted, in the 256 steps that they have."""
     nothing = np.zeros((0, 0), dtype=np.uint8)
     items = [dataclasses.replace(i, canvas=nothing) if isinstance(i, Decoded) else i for i in batch.items]
-    kept = batch.findings.maps if maps else None
-    steps = None if kept is None else np.rint(kept * 255).astype(np.uint8)
+    wanted = batch.findings.maps if maps else None
+    steps = None if wanted is None else np.rint(wanted * 255).astype(np.uint8)
     return Batch(items, dataclasses.replace(batch.findings, maps=steps))
 
 

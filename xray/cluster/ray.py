@@ -1,38 +1,29 @@
 """Work spread over the nodes of a Ray cluster; what comes back stands in order, as if one machine had done it.
 
-The work is cut into parts. An actor on each GPU, or on each few cores, does one part after another (Ray Data hands them
-out and keeps the order). An actor never dies of the work itself: what goes wrong in it comes back as a sentence. Where
-Ray loses an actor all the same, its process was killed or its node is gone: then the first part that has not come back
-and those after it are handed out anew, to the nodes that are left.
+The work is cut into parts. An actor on each GPU, or on each few cores, does one part after another. An actor never dies
+of the work itself: what goes wrong in it comes back as a sentence. Where Ray loses an actor all the same, its process
+was killed or its node is gone: then the first part that has not come back and those after it are handed out anew, to
+the nodes that are left.
 """
 
 import collections
 import contextlib
 import dataclasses
-import functools
 import logging
 import os
 import pickle
-import queue
 import re
 import signal
 import socket
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import Any
 
 from xray import __version__
 from xray.errors import FlagError, InputError
-from xray.radiographs.decoding import TIMEOUT, Decoded, Failed, Undecodable, Workers, decode_canvas
 
-T = TypeVar("T")
-Item = Decoded | Undecodable
 Work = Callable[[Any], Any]
 """Part → what is done with it."""
 
@@ -46,10 +37,10 @@ MAX_LOST = 4
 """Times in a row that actors may be lost at the same part."""
 PATIENCE = 30.0
 """Seconds for nodes to appear where none has room for an actor."""
-WATCH = 3.0
+WATCH = 1.0
 """Seconds between two looks whether there are nodes left, while nothing comes back."""
-PART_BYTES = 2**24
-"""Of canvases, in one part."""
+IN_HAND, AHEAD = 2, 4
+"""Parts that an actor has at a time, and parts for each actor that may be under way or wait for those before them."""
 SHARED = "weights and data must lie at a path that all nodes see"
 
 
@@ -93,15 +84,13 @@ class Cluster:
         while done < len(parts):
             n_actors = self._room(gpu, done > 0 or n_lost > 0)
             before = done
-            # Where it may be the work that kills, the first part goes alone, so that another's end does not cost it.
+            # Where the work itself may kill its process, the first part is given out alone.
             handed = parts[done:] if n_lost < 2 else parts[done : done + 1]
             try:
-                with contextlib.closing(self._stream(make, handed, done, n_actors, gpu)) as outcomes:
-                    for number, outcome in outcomes:
+                with contextlib.closing(self._stream(make, handed, n_actors, gpu)) as outcomes:
+                    for outcome in outcomes:
                         if isinstance(outcome, _Failure):
                             raise InputError(outcome.words)
-                        if number != done:
-                            raise RuntimeError(f"part {number} came back in the place of {done}")
                         done += 1
                         yield outcome
                 n_lost = 0
@@ -109,15 +98,15 @@ class Cluster:
                 raise
             except Exception as error:
                 n_lost = 1 if done > before else n_lost + 1
-                words = _one_line(error)
-                if "No module named" in words:
+                if lacking := re.search("No module named [^\n]+", str(error)):
                     raise InputError(
-                        f"a node of the cluster lacks a module: install xray on all nodes ({words})"
+                        f"a node of the cluster lacks a module: install xray on all nodes ({lacking[0]})"
                     ) from None
                 if n_lost == MAX_LOST:
                     raise InputError(
-                        f"the cluster lost the processes at work {n_lost} times in a row, last by {words}: check "
-                        "memory and nodes, then give the same command again, which goes on from here"
+                        f"the cluster lost the processes at work {n_lost} times in a row, last by "
+                        f"{_one_line(error)}: check memory and nodes, then give the same command again, which goes on "
+                        "from here"
                     ) from None
                 why = type(error).__name__
                 print(
@@ -139,75 +128,43 @@ class Cluster:
         return n_actors
 
     def _stream(
-        self, make: Callable[[], Work], parts: Sequence[Any], begin: int, n_actors: int, gpu: bool
-    ) -> Generator[tuple[int, Any], None, None]:
-        """(number, outcome) of parts, numbered from `begin` on, by one run of Ray Data. Raises what Ray raises."""
-        import ray.data
+        self, make: Callable[[], Work], parts: Sequence[Any], n_actors: int, gpu: bool
+    ) -> Generator[Any, None, None]:
+        """The outcomes of parts, in their order, by new actors. Raises what Ray raises where one is lost."""
+        import ray
 
-        rows = [{"number": number, "part": pickle.dumps(part)} for number, part in enumerate(parts, begin)]
-        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=n_actors, initial_size=min(n_actors, len(rows)))
-        with warnings.catch_warnings():
-            # Ray means to take this argument away, without another way to say it so far.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            found = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-                _Actor,
-                batch_size=1,
-                compute=pool,
-                fn_constructor_args=(make, __version__),
-                num_cpus=self.cores_of(gpu),
-                num_gpus=1 if gpu else None,
-                ray_remote_args_fn=_never_again,
-            )
-        ready: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue(1)
-        stopped = threading.Event()
-        is_cut_off = False
-        reader = threading.Thread(target=_read, args=(found, ready, stopped), daemon=True)
-        reader.start()
+        # Restarted by Ray, an actor would wait for room that there may never be again, and all after it with it.
+        options = {"num_cpus": self.cores_of(gpu), "num_gpus": int(gpu), "max_restarts": 0, "max_task_retries": 0}
+        kind: Any = ray.remote(_Actor)
+        actors: list[Any] = [
+            kind.options(**options).remote(make, __version__) for _ in range(min(n_actors, len(parts)))
+        ]
+        # An actor gets parts once it has answered: some may wait for room that other people's work takes.
+        under_way: dict[Any, tuple[Any, int]] = {actor.is_ready.remote(): (actor, -1) for actor in actors}
+        outcomes: dict[int, Any] = {}
+        free: collections.deque[Any] = collections.deque()
+        n_given = n_done = 0
         try:
-            while True:
-                try:
-                    row = ready.get(timeout=WATCH)
-                except queue.Empty:
-                    # Ray Data would wait for an actor that no node can hold.
-                    if not self.n_actors(gpu):
-                        raise RuntimeError("no node left") from None
-                    continue
-                if row is None:
-                    return
-                if isinstance(row, BaseException):
-                    raise row
-                yield int(row["number"]), pickle.loads(row["outcome"])
-        except KeyboardInterrupt:
-            is_cut_off = True
-            raise
+            while n_done < len(parts):
+                # In pieces, between which Ctrl-C reaches this thread.
+                references, _ = ray.wait(list(under_way), timeout=WATCH)
+                if not references and not self.n_actors(gpu):
+                    raise RuntimeError("no node left")
+                for reference in references:
+                    actor, number = under_way.pop(reference)
+                    outcomes[number] = pickle.loads(ray.get(reference))
+                    # While one part comes back the actor is at the next.
+                    free += [actor] * (IN_HAND if number < 0 else 1)
+                while n_done in outcomes:
+                    yield outcomes.pop(n_done)
+                    n_done += 1
+                while free and n_given < min(len(parts), n_done + AHEAD * len(actors)):
+                    actor = free.popleft()
+                    under_way[actor.work.remote(pickle.dumps(parts[n_given]))] = actor, n_given
+                    n_given += 1
         finally:
-            stopped.set()
-            # Left to itself, Ray Data's own thread ends with a traceback when the connection does.
-            executor = getattr(found, "_current_executor", None)
-            if executor is not None and reader.is_alive() and not is_cut_off:
-                executor.shutdown(force=True)
-
-
-def _read(found: Any, ready: queue.Queue[Any], stopped: threading.Event) -> None:
-    # A thread of its own: in Ray's waiting, Ctrl-C would not reach the calling one.
-    def offer(what: Any) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                return ready.put(what, timeout=0.1)
-
-    try:
-        for row in found.iter_rows():
-            offer(row)
-            if stopped.is_set():
-                return
-        offer(None)
-    except BaseException as error:
-        offer(error)
-
-
-def _never_again() -> dict[str, Any]:
-    # Restarted by Ray, an actor would wait for room that there may never be again, and all after it with it.
-    return {"max_restarts": 0, "max_task_retries": 0}
+            for actor in actors:
+                ray.kill(actor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +173,7 @@ class _Failure:
 
 
 class _Actor:
-    """What Ray Data keeps on a node. It raises nothing: Ray would put a traceback of its own around it."""
+    """What works on a node. It raises nothing: Ray would put a traceback of its own around it."""
 
     def __init__(self, make: Callable[[], Work], version: str) -> None:
         self._failure: _Failure | None = None
@@ -226,27 +183,29 @@ class _Actor:
         try:
             self._work = make()
         except Exception as error:
-            self._failure = _Failure(f"on a node of the cluster, {_told(error)} ({SHARED})")
+            self._failure = _Failure(f"on a node of the cluster, {_in_words(error)} ({SHARED})")
 
-    def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        outcomes = np.empty(len(rows["part"]), dtype=object)
-        for place, part in enumerate(rows["part"]):
-            outcomes[place] = pickle.dumps(self._failure or self._attempt(pickle.loads(part)))
-        return {"number": rows["number"], "outcome": outcomes}
+    def is_ready(self) -> bytes:
+        """Comes back once the actor runs."""
+        return pickle.dumps(True)
+
+    def work(self, part: bytes) -> bytes:
+        """The outcome of a part; both pickled, as arrays that Ray itself hands over cannot be written to."""
+        return pickle.dumps(self._failure or self._attempt(pickle.loads(part)))
 
     def _attempt(self, part: Any) -> Any:
         try:
             return self._work(part)
         except Exception as error:
-            return _Failure(f"on a node of the cluster, {_told(error)}")
+            return _Failure(f"on a node of the cluster, {_in_words(error)}")
 
 
-def _told(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     if isinstance(error, InputError):
         return _one_line(error)
     # The folders of a file may name a patient.
-    said = error.strerror if isinstance(error, OSError) and error.strerror else _one_line(error)
-    return f"unexpected {type(error).__name__}: {said}"
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else _one_line(error)
+    return f"unexpected {type(error).__name__}: {reason}"
 
 
 def _one_line(error: BaseException) -> str:
@@ -285,23 +244,26 @@ def connected(address: str, cores: int = 0) -> Iterator[Cluster]:
     import ray
 
     handlers = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
-    options: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
+    # Ray may wait for minutes, in C++, where no exception reaches it.
+    timer = threading.Timer(START, _give_up, (where,))
+    timer.daemon = True
+    if where != "local":
+        timer.start()
     try:
-        with contextlib.nullcontext() if where == "local" else _bounded(where):
-            ray.init(address=where, log_to_driver=False, logging_level=logging.CRITICAL, **options)
-    except InputError:
-        raise
+        # Only a cluster that is started here may be told whether it has a dashboard.
+        options: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
+        ray.init(address=where, log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except Exception as error:
         raise InputError(f"--address {where}: {' '.join(str(error).split())[:500] or type(error).__name__}") from None
     finally:
-        # Ray's own handler would end the command without a word.
+        timer.cancel()
+        # Ray's own handler would end the command without a message.
         if threading.current_thread() is threading.main_thread():
             for which, handler in handlers.items():
                 if handler is not None:
                     signal.signal(which, handler)
     is_cut_off = False
     try:
-        _settle_data()
         yield Cluster(where, cores)
     except KeyboardInterrupt:
         # Closing takes seconds that Ctrl-C does not leave; the cluster sees by itself that this process ends.
@@ -324,50 +286,26 @@ def _check_answer(address: str) -> None:
         ) from None
 
 
-@contextlib.contextmanager
-def _bounded(where: str) -> Iterator[None]:
-    """Ends the command where connecting takes longer than START: Ray may wait for minutes, in C++."""
-
-    def end() -> None:
-        print(
-            f"error: --address {where}: no Ray cluster has answered within {START:g} s: check that it runs the same "
-            "version of Ray as this machine, which must be one of its nodes",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(1)
-
-    timer = threading.Timer(START, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def _give_up(where: str) -> None:
+    print(
+        f"error: --address {where}: no Ray cluster has answered within {START:g} s: check that it runs the same "
+        "version of Ray as this machine, which must be one of its nodes",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def _quieten() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray._private.worker
 
-    # Whatever becomes of a node's processes Ray prints on stdout, with the end of their logs.
+    # Ray prints on stdout what happens to the processes of nodes, with the end of their logs.
     ray._private.worker.print_to_stdstream = lambda *arguments, **options: None
 
 
-def _settle_data() -> None:
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
-    # Its file in Ray's session folder keeps all of it.
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.CRITICAL + 1)
-
-
 def _await_news() -> None:
-    """Waits until the cluster knows which nodes are gone: what it hands to one of those is lost again."""
+    """Waits until the cluster knows which nodes are gone: parts given to one of those would be lost again."""
     import ray
 
     end = time.monotonic() + PATIENCE
@@ -392,80 +330,3 @@ def _nodes() -> list[dict[str, float]]:
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-# ---- decoding
-
-
-def decoder(cluster: Cluster) -> Callable[..., Iterator[Item]]:
-    """`xray.radiographs.decoding.decode_canvases` by the cluster: same arguments, same items in the same order."""
-    return functools.partial(_decode, cluster)
-
-
-def _decode(
-    cluster: Cluster, paths: Sequence[Path], size: int, n_workers: int, timeout: float = TIMEOUT
-) -> Iterator[Item]:
-    """n_workers: for nothing; an actor decodes with as many processes as it has cores."""
-    cores, n = cluster.cores_of(False), len(paths)
-    most = min(16 * cores, max(1, PART_BYTES // size**2))
-    length = max(1, min(most, n // (4 * max(1, cluster.n_actors()))))
-    parts = [tuple(path.absolute() for path in paths[start : start + length]) for start in range(0, n, length)]
-    make = functools.partial(_decoding, size, cores, timeout)
-    found = cluster.in_order(make, parts)
-    start = 0
-    for items, unseen in found:
-        check_seen(unseen)
-        for item in items:
-            yield here(item, start, paths[start + item.index])
-        start += len(items)
-
-
-def _decoding(size: int, n_workers: int, timeout: float) -> Work:
-    decode = Decoders(n_workers)
-
-    def work(paths: tuple[Path, ...]) -> tuple[list[Item], list[Path]]:
-        items = list(decode(paths, size, timeout))
-        return items, unseen_files(items)
-
-    return work
-
-
-class Decoders:
-    """The processes of an actor that decode: they stay from part to part, as starting them takes a second."""
-
-    def __init__(self, n_workers: int) -> None:
-        self._workers = Workers(n_workers, __name__)
-
-    def __call__(self, paths: Sequence[Path], size: int, timeout: float) -> Iterator[Item]:
-        """As `decode_canvases`; all canvases may wait at once."""
-        items = [(index, path, size) for index, path in enumerate(paths)]
-        futures = collections.deque(self._workers.submit(_decode_one, item, item[1].name, timeout) for item in items)
-        for index, path, _ in items:
-            outcome = futures.popleft().result()
-            yield Undecodable(index, path, outcome.reason) if isinstance(outcome, Failed) else outcome
-
-
-def _decode_one(item: tuple[int, Path, int]) -> Decoded:
-    return decode_canvas(*item)
-
-
-def unseen_files(items: Sequence[Item]) -> list[Path]:
-    """Of the files that could not be decoded, those that are not there, for `check_seen` on the other side."""
-    return [item.path for item in items if isinstance(item, Undecodable) and not item.path.exists()]
-
-
-def check_seen(unseen: Sequence[Path]) -> None:
-    """Raises InputError if this machine sees a file that a node did not see: it would be taken for a broken one."""
-    for path in unseen:
-        if path.exists():
-            raise InputError(
-                f"a node of the cluster does not see {path.name}, which is there on this machine: {SHARED}"
-            )
-
-
-def here(item: Item, start: int, path: Path) -> Item:
-    """An item as this machine would have made it. start: place of its part's first. path: as it was given."""
-    changes: dict[str, Any] = {"index": start + item.index, "path": path}
-    if isinstance(item, Undecodable):
-        changes["reason"] = item.reason.replace(str(item.path), str(path))
-    return dataclasses.replace(item, **changes)

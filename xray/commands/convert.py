@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,11 +22,11 @@ class _Common:
     image_size: int = 1024
     """Side of the square canvas every radiograph is letterboxed onto, in pixels (32 to 8192)."""
     n_folds: int = 5
-    """Number of folds (2 to 100), stratified by finding; no patient is in two."""
+    """Number of folds (2 to 100), stratified by finding; all radiographs of a patient are in one fold."""
     n_workers: int = 0
     """Processes that decode (0 to 512); 0 is one a CPU."""
     seed: int = 0
-    """Decides between patients that are alike when the folds are dealt (0 to 4294967295)."""
+    """Decides between similar patients when the folds are made (0 to 4294967295)."""
     overwrite: bool = False
     """Replace the dataset at --save-path; the old one stays until the new one is complete."""
     engine: Literal["local", "ray"] = "local"
@@ -67,7 +66,7 @@ class Coco(_Read):
     has crowds that can be no single object."""
     unplaced: Literal["refuse", "ignore"] = "refuse"
     """Annotations of images that the file does not list. refuse: nothing is converted, as radiographs without
-    annotations may not be normal; ignore: those images are only not here."""
+    annotations may not be normal; ignore: these annotations are left out."""
 
 
 @dataclasses.dataclass
@@ -126,25 +125,30 @@ Config = (
 )
 
 
-def main(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
+def main(config: Config) -> None:
     """Converts, then prints what was taken, what was left out, and the next command."""
     check(config)
     if config.save_path.resolve() == config.data_path.resolve():
         raise InputError(f"--save-path and --data-path are both {config.data_path}: choose another --save-path")
-    own = ("debug", "engine", "address", "cores_per_actor")
-    flags = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in own}
+    others = ("debug", "engine", "address", "cores_per_actor")
+    names = [field.name for field in dataclasses.fields(config) if field.name not in others]
+    flags: dict[str, Any] = {name: getattr(config, name) for name in names}
     flags["n_workers"] = config.n_workers or len(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
         if config.engine == "ray":
-            need("--engine ray", "ray", "ray", "pyarrow")
-            from xray.cluster.ray import connected, decoder
+            need("--engine ray", "ray", "ray")
+            from xray.cluster.decoding import decoder
+            from xray.cluster.ray import connected
 
             flags["decode"] = decoder(stack.enter_context(connected(config.address, config.cores_per_actor)))
-        conversion = _converter(config)(**flags)
+        # The sources are imported here: --help need not wait for them.
+        from xray.datasets.sources import convert
+
+        conversion = convert(type(config).__name__.lower(), **flags)
     show(conversion, config.save_path)
 
 
-def check(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
+def check(config: Config) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
     check_range(
         config, image_size=(32, 8192), n_folds=(2, 100), n_workers=(0, 512), seed=(0, MAX_SEED),
@@ -162,39 +166,13 @@ def check(config: VinBig | Coco | Siim | Lungs | Folders) -> None:
     if isinstance(config, Siim):
         check_range(config, mask_size=(1, 10_000))
     if isinstance(config, Lungs) and (config.images is None) != (config.masks is None):
-        raise FlagError("--images and --masks are two folders of one's own: give both, or neither for a known layout")
+        raise FlagError("--images and --masks name two folders: give both, or neither for a known layout")
     if isinstance(config, Lungs) and config.values:
         from xray.datasets.sources.mask_account import read_named_values
 
         if config.category != "Lung":
             raise FlagError("--category names all that masks show, --values each of their values: give one of the two")
-        try:
-            read_named_values(config.values)
-        except InputError as error:
-            raise FlagError(str(error)) from None
-
-
-def _converter(config: VinBig | Coco | Siim | Lungs | Folders) -> Callable[..., dict[str, Any]]:
-    """The function that takes this source's flags."""
-    if isinstance(config, VinBig):
-        from xray.datasets.sources.vinbig import convert_vinbig
-
-        return convert_vinbig
-    if isinstance(config, Coco):
-        from xray.datasets.sources.coco import convert_coco
-
-        return convert_coco
-    if isinstance(config, Siim):
-        from xray.datasets.sources.siim import convert_siim
-
-        return convert_siim
-    if isinstance(config, Lungs):
-        from xray.datasets.sources.lungs import convert_lungs
-
-        return convert_lungs
-    from xray.datasets.sources.folders import convert_folders
-
-    return convert_folders
+        read_named_values(config.values)
 
 
 def show(conversion: dict[str, Any], save_path: Path) -> None:

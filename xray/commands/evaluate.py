@@ -3,25 +3,28 @@
 import dataclasses
 import hashlib
 import json
-import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError
-from xray.files import complete
+from xray.files import check_output, complete, finishing
 from xray.flags import check_range
 
 if TYPE_CHECKING:
     from xray.datasets.store import Store
-    from xray.evaluation.assess import Assessment
     from xray.evaluation.evaluate import Evaluation
-    from xray.evaluation.masks import MaskEvaluation
+    from xray.evaluation.masks import MaskSearch
+    from xray.outputs.report.page import Page
+    from xray.structures.triplet import Triplet
 
 METRICS = "metrics.json"
 REPORT = "report.html"
 SEARCH, GATE = "search.csv", "gate.csv"
+WIDTH_OF_FILES = 200
+"""Characters of a line that is not printed on a terminal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,25 +80,23 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Scores, writes the files and prints the table; what may mislead goes to stderr and into the report."""
+    """Scores, writes the files and prints the main tables; warnings go to stderr and into the report."""
     check(config)
     check_out(config)
-
-    from rich.console import Console
-
-    from xray.outputs.unfinished import finishing
-
     if config.compare:
         compare_two(config, config.compare)
         return
 
-    from xray.commands.comparing import pixels_of
-    from xray.datasets.foreign_predictions import read_all_predictions
+    from rich.console import Console
+
+    from xray.datasets.prediction_ids import read_all_predictions
     from xray.datasets.store import open_store
     from xray.evaluation.assess import assess
     from xray.evaluation.evaluate import evaluate
     from xray.evaluation.scored import SCORED, scored_of, write_scored
-    from xray.outputs.report.training import read_curves, run_of
+    from xray.outputs.report.galleries import pixels_of
+    from xray.outputs.report.report import write_report
+    from xray.outputs.report.training import curve_metrics, read_curves, run_of
     from xray.structures.probability_maps import read_maps
     from xray.structures.triplet import Triplet
 
@@ -106,8 +107,6 @@ def main(config: Config) -> None:
     run = config.run or run_of(config.predictions)
     curves, pixels = read_curves(run) if run else None, pixels_of(store, config.radiographs)
     if config.fit:
-        from xray.commands.fit import check_fit
-
         if maps is None or not store.masks:
             what = "no true masks" if maps else f"no probability maps beside {config.predictions}"
             raise InputError(f"--fit: {what}: run tools/infer.py with --probabilities on a dataset with masks")
@@ -115,33 +114,34 @@ def main(config: Config) -> None:
     with Console(stderr=True).status("scoring") as status:
         result = evaluate(
             store, predictions, maps, config.split, config.fold, config.baseline, config.resamples, config.threshold,
-            Triplet(*config.triplet) if config.triplet else None, say=status.update,
+            Triplet(*config.triplet) if config.triplet else None, progress=status.update,
         )  # fmt: skip
         status.update("calibration, confusion, groups")
         assessment = assess(store, result, config.resamples, config.box_threshold)
-    if config.fit and not (result.masks and result.masks.search):
+    search = result.masks.search if result.masks else None
+    if config.fit and not search:
         raise InputError(
             f"--fit: the probability maps are of {', '.join(result.unused_maps)}, of which {store.path} has no masks: "
             "give the dataset that the model was trained for"
         )
     warnings = warn(result, store)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     with finishing(config.save_path, "evaluation"):
         with Console(stderr=True).status("drawing the report"):
-            from xray.outputs.report.report import write_report
-
-            write_searches(config.save_path, result.masks)
-            name = identity(config.predictions)
-            write_report(config.save_path / REPORT, result, store, name, warnings, assessment, curves, pixels)
+            write_searches(config.save_path, search)
+            name, path = identity(config.predictions), config.save_path / REPORT
+            page = write_report(path, result, store, name, warnings, assessment, curves, pixels)
         write_scored(config.save_path / SCORED, scored_of(result, assessment.scored["annotations_sha256"]))
-        training = {"training": curves.metrics} if curves else {}
+        training = {"training": curve_metrics(curves)} if curves is not None else {}
         write_metrics(config.save_path, result.metrics | assessment.metrics | training)
-        show(result)
-        show_calibration(assessment)
-        if config.fit and result.masks and result.masks.search:
-            fit(config.fit, result.masks)
-    print(f"report: {config.save_path / REPORT}")
+        show(page)
+        for kind in ("boxes", "labels", "pixels"):
+            for one in getattr(assessment, kind)[:1]:
+                scaled = f", {one.after.ece:.4f} after temperature scaling (cross-fitted)" if one.after else ""
+                print(f"calibration error of {kind}, {one.name}: {one.before.ece:.4f}{scaled}")
+        if config.fit and search:
+            write_fit(config.fit, search.setting, search.gate.best["gate"] if search.gate else None)
+            print(f"fitted: {config.fit / 'model.json'} now has the best triplet{' and gate' if search.gate else ''}")
+    print(f"report: {path}")
 
 
 def check(config: Config) -> None:
@@ -165,53 +165,47 @@ def check(config: Config) -> None:
 
 
 def check_out(config: Config) -> None:
-    """Raises InputError if --save-path cannot be written to, or holds a report that is to stay."""
-    from xray.outputs.unfinished import is_unfinished
-
-    existing = [name for name in (METRICS, REPORT) if (config.save_path / name).exists()]
-    if existing and not config.overwrite and not is_unfinished(config.save_path, "evaluation"):
-        raise InputError(f"{config.save_path / existing[0]} exists: give --overwrite, or another --save-path")
-    if config.save_path.exists() and not config.save_path.is_dir():
-        raise InputError(f"{config.save_path} is a file: give --save-path a folder")
+    """Raises InputError if --save-path cannot be written to, or holds a report that is not to be replaced."""
+    check_output(config.save_path, (METRICS, REPORT), "evaluation", config.overwrite)
 
 
 def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
     """Puts two sets of predictions side by side: writes the files and prints the table."""
     from rich.console import Console
 
-    from xray.commands.comparing import read_side, show_comparison
-    from xray.datasets.foreign_predictions import one_each
+    from xray.datasets.prediction_ids import one_each
     from xray.datasets.store import open_store
     from xray.evaluation.comparison import compare
-    from xray.evaluation.scored import SCORED
+    from xray.evaluation.scored import SCORED, read_side
     from xray.outputs.report.comparison import write_comparison
-    from xray.outputs.unfinished import finishing
 
     store = open_store(config.data_path, pixels=False)
     ids, categories = one_each(config.ids, 2, "ids"), one_each(config.category_ids, 2, "category-ids")
     with Console(stderr=True).status("comparing"):
         first, second = (
-            read_side(side, store, config.split, config.fold, config.threshold, own_ids, own_categories)
-            for side, own_ids, own_categories in zip(sides, ids, categories, strict=True)
+            read_side(side, store, config.split, config.fold, config.threshold, image_id, category_id)
+            for side, image_id, category_id in zip(sides, ids, categories, strict=True)
         )
         comparison = compare(store, first, second, config.resamples)
     names = config.names
     if names is None:
-        files = [next((file for file in (side / SCORED, side / "predictions.json", side) if file.is_file()), side)
-                 for side in sides]  # fmt: skip
+        files = [
+            next((file for file in (side / SCORED, side / "predictions.json") if file.is_file()), side)
+            for side in sides
+        ]
         names = (identity(files[0]), identity(files[1]))
     warnings = []
     if comparison.left_out:
         warnings.append(f"{', '.join(comparison.left_out)}: only one of the two has them, they are not compared")
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     with finishing(config.save_path, "evaluation"):
         for name in (SCORED, SEARCH, GATE):
             # Of an earlier report there, which this one takes the place of.
             (config.save_path / name).unlink(missing_ok=True)
-        write_comparison(config.save_path / REPORT, comparison, names, store.path.absolute().name, warnings)
+        dataset = store.path.absolute().name
+        page = write_comparison(config.save_path / REPORT, comparison, names, dataset, warnings)
         write_metrics(config.save_path, {"names": list(names), **comparison.metrics})
-    show_comparison(comparison)
+    show(page)
+    print("p is that of a paired bootstrap, not adjusted for the number of rows")
     print(f"report: {config.save_path / REPORT}")
 
 
@@ -224,13 +218,13 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def identity(predictions: Path) -> str:
-    """What a report calls a predictions file: reports are handed on, and folders may be named after a patient."""
+    """The name of a predictions file in reports, without its folders, which may be named after a patient."""
     with predictions.open("rb") as file:
         return f"{predictions.name} (SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()[:12]}…)"
 
 
 def warn(result: "Evaluation", store: "Store") -> list[str]:
-    """What the reader should know before believing the numbers."""
+    """Sentences that the reader should know before the numbers."""
     warnings, alignment = [], result.alignment
     if alignment.n_without_prediction:
         as_what = "images with empty masks" if result.masks else "images without detections"
@@ -260,141 +254,91 @@ def warn(result: "Evaluation", store: "Store") -> list[str]:
     return warnings
 
 
-def write_searches(folder: Path, masks: "MaskEvaluation | None") -> None:
+def write_searches(folder: Path, search: "MaskSearch | None") -> None:
     """Every setting that was searched, as tables; those of an earlier search that was not made now are removed."""
-    search = masks.search if masks else None
-    tables = {SEARCH: search and search.triplet, GATE: search and search.gate}
-    for name, found in tables.items():
-        if not found:
+    for name, one in ((SEARCH, search and search.triplet), (GATE, search and search.gate)):
+        if not one:
             (folder / name).unlink(missing_ok=True)
             continue
         with complete(folder / name) as temporary:
-            found.table.round(6).to_csv(temporary, index=False)
+            one.table.round(6).to_csv(temporary, index=False)
 
 
-def fit(run: Path, masks: "MaskEvaluation") -> None:
-    """Writes the best settings into a run."""
-    from xray.commands.fit import write_fit
+def check_fit(run: Path, names: Sequence[str] = ()) -> dict[str, Any]:
+    """model.json of a segmentation run whose thresholds may be replaced.
 
-    if masks.search:
-        write_fit(run, masks.search.setting, masks.search.gate.best["gate"] if masks.search.gate else None)
-        print(f"fitted: {run / 'model.json'} now has the best triplet{' and gate' if masks.search.gate else ''}")
+    names: the categories that the thresholds were searched for; none leaves them unchecked.
+    Raises InputError if it is no such run, or of other categories.
+    """
+    from xray.models.weights import MODEL_FILE
 
-
-def show(result: "Evaluation") -> None:
-    """Prints what there is of masks, labels and boxes; of secondary boxes the mean only."""
-    metrics = result.metrics
-    if result.masks:
-        show_masks(result.masks)
-    if result.boxes and not result.masks:
-        show_boxes(metrics)
-    elif result.boxes:
-        print(f"boxes: mAP@0.4 {number(metrics['map40'])} {interval(metrics.get('map40_ci95'))}".rstrip())
-    if result.labels:
-        show_labels(result)
-
-
-def show_calibration(assessment: "Assessment") -> None:
-    """Prints the first calibration of boxes, of labels and of pixels."""
-    for kind in ("boxes", "labels", "pixels"):
-        for one in getattr(assessment, kind)[:1]:
-            scaled = f", {one.after.ece:.4f} after temperature scaling (cross-fitted)" if one.after else ""
-            print(f"calibration error of {kind}, {one.name}: {one.before.ece:.4f}{scaled}")
-
-
-def show_masks(masks: "MaskEvaluation") -> None:
-    """Prints the Dice of each mask, what stands beside it, and the search."""
-    from xray.outputs.report.masks import setting_text
-
-    metrics, n_positive = masks.metrics, int((masks.true > 0).any(axis=1).sum())
-    for name, value in metrics.get("dice_by_category", {}).items():
-        print(f"Dice {value:.4f} {interval(metrics.get('dice_by_category_ci95', {}).get(name))} {name}")
-    rows = [
-        ("dice", "Dice", f"over {metrics['n_images']} images, two empty masks counting 1"),
-        ("dice_union", "Dice", "of all masks joined"),
-        ("dice_positive", "Dice", f"over positives ({n_positive} images have a true mask)"),
-        ("false_positive_rate", "false-positive rate", "over negatives"),
-        ("sensitivity", "sensitivity", "of any pixel over positives"),
-    ]
-    for key, name, what in rows:
-        # Where every image has the mask, the positives are all of them.
-        if key in metrics and (key not in ("dice_positive", "sensitivity") or "false_positive_rate" in metrics):
-            ends = interval(metrics.get(f"{key}_ci95"))
-            print(" ".join(part for part in (name, f"{metrics[key]:.4f}", ends, what) if part))
-    if masks.search:
-        best = masks.search.triplet.best
-        print(f"Dice {best['dice']:.4f} with the best triplet: {setting_text(best)}")
-        if masks.search.scores != best:
-            print(f"Dice {masks.search.scores['dice']:.4f} with the triplet asked for")
-        if masks.search.gate:
-            gate = masks.search.gate.best
-            print(f"Dice {gate['dice']:.4f} with that triplet behind the best gate: {gate['gate']:g}")
-        print("  (chosen on these very images, which flatters their own Dice: measure a setting on others)")
-
-
-def show_labels(result: "Evaluation") -> None:
-    """Prints a row for each label of whole radiographs."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("whole radiograph")
-    for name in ("n", "AUROC", "95 % interval", "AP", "at", "sens.", "spec."):
-        table.add_column(name, justify="right", no_wrap=True)
-    metrics = result.metrics
-    for found in result.labels.curves if result.labels else ():
-        name, is_classifier = found.label.name, found.label.origin == "classifier"
-        ends = metrics.get("auroc_classifier_ci95" if is_classifier else "auroc_ci95", {}).get(name)
-        table.add_row(
-            f"{name} (classifier)" if is_classifier else name, f"{found.label.truth.sum()}",
-            number(found.curve.auroc), interval(ends), number(found.curve.average_precision),
-            f"{found.point['threshold']:g}", number(found.point["sensitivity"]), number(found.point["specificity"]),
-        )  # fmt: skip
-    Console(highlight=False).print(table)
-
-
-def show_boxes(metrics: dict[str, Any]) -> None:
-    """Prints the AP of each finding, then the means."""
-    from rich.console import Console
-    from rich.table import Table
-
-    intervals, baselines = metrics.get("ap40_ci95"), metrics.get("baseline_ap40")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("finding")
-    for name in ["boxes", "AP@0.4", *(["95 % interval"] if intervals else []), *(["mean box"] if baselines else [])]:
-        table.add_column(name, justify="right")
-    for name, n_boxes in metrics["n_truth"].items():
-        cells = [f"{n_boxes}", number(metrics["ap40"].get(name, math.nan))]
-        cells += [interval(intervals.get(name))] if intervals else []
-        cells += [number(baselines.get(name, math.nan))] if baselines else []
-        table.add_row(name, *cells)
-    Console(highlight=False).print(table)
-    n_findings = len(metrics["ap40"])
-    print(
-        f"mAP@0.4 {metrics['map40']:.4f} {interval(metrics.get('map40_ci95'))} over {n_findings} findings in "
-        f"{metrics['n_images']} images"
-    )
-    if "map40_kaggle" in metrics:
-        print(
-            f"mAP@0.4 {metrics['map40_kaggle']:.4f} {interval(metrics.get('map40_kaggle_ci95'))} over Kaggle's classes"
+    path = run / MODEL_FILE
+    if not path.is_file():
+        raise InputError(f"{run} is no trained run (no {MODEL_FILE}): give --fit the --save-path of a segmentation")
+    try:
+        description = json.loads(path.read_text())
+        task, categories = description["task"], list(description["categories"].values())
+        if task == "segmentation":
+            description["thresholds"]["mask"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}): train again or restore it") from None
+    if task != "segmentation":
+        raise InputError(f"{run} is a run of the task {task}, which has no masks: give --fit a segmentation run")
+    if not set(names) <= set(categories):
+        raise InputError(
+            f"{run} finds {', '.join(categories)}, the probability maps are of {', '.join(names)}: give --fit the run "
+            "that made them"
         )
-    ends = interval(metrics.get("coco_ap_ci95"))
-    at_ious = f"AP50 {metrics['coco_ap50']:.4f}, AP75 {metrics['coco_ap75']:.4f}"
-    print(f"COCO AP {metrics['coco_ap']:.4f} {ends}".rstrip() + f", {at_ious}")
-    if "baseline_map40" in metrics:
-        baseline = metrics["baseline_map40"]
-        ratio = f": the detector reaches {metrics['map40'] / baseline:.1f} times that" if baseline > 0 else ""
-        print(f"mAP@0.4 {baseline:.4f} for each finding's mean box{ratio}")
+    return dict(description)
 
 
-def number(value: float) -> str:
-    """A metric for the table; a dash where it is not defined."""
-    return "–" if math.isnan(value) else f"{value:.4f}"
+def write_fit(run: Path, triplet: "Triplet", gate: float | None) -> None:
+    """Puts `top`, `min_area`, `bottom` and, where there is one, `gate` beside `mask` in model.json's thresholds.
+
+    The file is replaced whole. Raises InputError as `check_fit` does.
+    """
+    from xray.models.weights import rewrite_description
+
+    description = check_fit(run)
+    description["thresholds"] |= dataclasses.asdict(triplet) | ({} if gate is None else {"gate": gate})
+    rewrite_description(run, description)
 
 
-def interval(ends: list[float] | None) -> str:
-    """An interval for the table; empty where there is none."""
-    return f"[{ends[0]:.3f}, {ends[1]:.3f}]" if ends and not math.isnan(ends[0]) else ""
+def show(page: "Page") -> None:
+    """Prints the report's warnings to stderr, and its tiles and main tables.
+
+    Of a table that is too wide for the terminal, the last columns are left out.
+    """
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+
+    for warning in page.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for tile in page.tiles:
+        print(f"{tile.label} {tile.value}" + (f" ({tile.note})" if tile.note else ""))
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    for section in page.sections:
+        if section.table and section.is_printed:
+            shown = section.table.text
+            table = Table(box=None, pad_edge=False, title=section.title, title_justify="left")
+            cells = [max(cell_len(str(row[k])) for row in shown.rows) for k in range(len(shown.columns))]
+            widths = [max(cell_len(heading), cell) for (heading, _), cell in zip(shown.columns, cells, strict=True)]
+            if sum(widths) + 2 * len(widths) > console.width:
+                # A heading may be broken between words, but not numbers and names.
+                words = (max(map(cell_len, heading.split()), default=0) for heading, _ in shown.columns)
+                widths = list(map(max, words, cells))
+            while len(widths) > 1 and sum(widths) + 2 * len(widths) > console.width:
+                widths.pop()
+            for (heading, kind), width in zip(shown.columns, widths, strict=False):
+                table.add_column(heading, justify="right" if kind == "number" else "left", width=width)
+            for row in shown.rows:
+                table.add_row(*map(str, row[: len(widths)]))
+            console.print("", table, sep="\n")
+            print(section.warning and f"{section.warning}\n", end="")
+    print()
 
 
 def run() -> int:

@@ -147,8 +147,8 @@ def run_folder(config: Config) -> Path:
     if out.resolve() in [run.resolve() for run in config.weights]:
         raise InputError(f"{out} is one of the runs to join: give another --save-path")
 
+    from xray.files import is_unfinished
     from xray.models.weights import MODEL_FILE, WEIGHTS_FILE
-    from xray.outputs.unfinished import is_unfinished
 
     names = {entry.name.removesuffix(".part") for entry in out.iterdir()} - {"export"} if out.is_dir() else set()
     if others := names - {MODEL_FILE, WEIGHTS_FILE, "model.onnx"}:
@@ -160,8 +160,8 @@ def run_folder(config: Config) -> Path:
 
 def write_run(out: Path, description: dict[str, Any], state: dict[str, Any], what: str) -> None:
     """Writes both files of a run, with a mark beside them until they are there, and says `what` they are."""
+    from xray.files import finishing
     from xray.models.weights import save_deployed
-    from xray.outputs.unfinished import finishing
 
     with finishing(out, "export"):
         save_deployed(out, state, description)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from xray.commands.runner import command
-from xray.errors import FlagError, InputError
+from xray.errors import FlagError
+from xray.files import check_output, finishing
 from xray.flags import check_range
 
 if TYPE_CHECKING:
@@ -53,21 +54,13 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Fuses, writes both files and says what went in and came out."""
+    """Fuses, writes both files and prints the numbers of boxes before and after."""
     check(config)
-
-    from xray.outputs.unfinished import finishing, is_unfinished
-
-    may_write = config.overwrite or is_unfinished(config.save_path, "fusion")
-    for path in (config.save_path / PREDICTIONS, config.save_path / SUBMISSION):
-        if path.exists() and not may_write:
-            raise InputError(f"{path} exists: give --overwrite, or another --save-path")
-    if config.save_path.exists() and not config.save_path.is_dir():
-        raise InputError(f"{config.save_path} is a file: give --save-path a folder")
+    check_output(config.save_path, (PREDICTIONS, SUBMISSION), "fusion", config.overwrite)
 
     from rich.console import Console
 
-    from xray.datasets.foreign_predictions import read_all_predictions
+    from xray.datasets.prediction_ids import read_all_predictions
     from xray.datasets.store import open_store
     from xray.evaluation.alignment import check_categories
     from xray.inference.ensemble import fuse

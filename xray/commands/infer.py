@@ -149,7 +149,7 @@ def main(config: Config) -> int:
     from xray.inference.prediction_journal import PredictionJournal
     from xray.models.device import keep_freed_memory
     from xray.outputs.results import WARNINGS, warnings_of, write_results
-    from xray.radiographs.run_warnings import tell
+    from xray.radiographs.file_warnings import print_warnings
     from xray.structures.probability_maps import INDEX
     from xray.structures.triplet import Triplet
 
@@ -196,7 +196,7 @@ def main(config: Config) -> int:
         failed = {name for name, *_ in failures}
         read = [(n, path) for n, path in zip(inputs.ids, inputs.paths, strict=True) if n not in failed]
         print(*dicom_results.summary(out, read), sep="\n")
-    tell([warning for _, warning in warnings], str(out / WARNINGS))
+    print_warnings([warning for _, warning in warnings], str(out / WARNINGS))
     print(f"{len(order) - len(failures)} radiographs, {n_boxes} boxes: {out / 'predictions.json'}")
     if failures:
         print(

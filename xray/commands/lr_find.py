@@ -11,14 +11,15 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
+from annotated_types import Interval
 
 from xray.commands.runner import run_command
 from xray.errors import FlagError, InputError
 from xray.files import complete
-from xray.flags import require
+from xray.flags import Positive, check_ranges, require
 from xray.storage.places import run_training
 from xray.training.config import TASKS, TrainingConfig, read_training_flags
 
@@ -37,19 +38,18 @@ FEWEST = 10
 class Sweep:
     """The sweep's own flags; all others are those of xray/train.py, below."""
 
-    min_lr: float = 1e-7
+    min_lr: Positive = 1e-7
     """First learning rate, above 0."""
-    max_lr: float = 1.0
+    max_lr: Annotated[float, Interval(gt=0, le=1000)] = 1.0
     """Last learning rate, above --min-lr and up to 1000."""
-    n_steps: int = 100
+    n_steps: Annotated[int, Interval(ge=2 * FEWEST, le=100_000)] = 100
     """Optimizer steps between them (20 to 100000)."""
 
 
-def main(task_name: str, config: TrainingConfig, min_lr: float, max_lr: float, n_steps: int) -> None:
+def main(task_name: str, config: TrainingConfig, sweep_flags: Sweep) -> None:
     """Sweeps, writes SAVE_PATH/lr_find.png and prints the suggestion."""
-    require(0 < max_lr <= 1000, "max_lr", max_lr, "above 0, and 1000 at most")
-    require(0 < min_lr < max_lr, "min_lr", min_lr, "above 0 and below --max-lr")
-    require(2 * FEWEST <= n_steps <= 100_000, "n_steps", n_steps, f"{2 * FEWEST} to 100000")
+    check_ranges(sweep_flags)
+    require(sweep_flags.min_lr < sweep_flags.max_lr, "min_lr", sweep_flags.min_lr, "below --max-lr")
     from xray.commands.train import build_task, check_data
 
     check_data(Path(config.data_path))
@@ -61,7 +61,7 @@ def main(task_name: str, config: TrainingConfig, min_lr: float, max_lr: float, n
         raise InputError(f"{config.data_path} is not converted yet: run python tools/convert.py first")
     task = build_task(task_name, config, open_store(config.data_path))
     print(task.load_initial_weights())
-    rates, losses = sweep(task, device.type, lightning_precision(config.precision, device), min_lr, max_lr, n_steps)
+    rates, losses = sweep(task, device.type, lightning_precision(config.precision, device), sweep_flags)
     suggestion = steepest(rates, losses)
     folder = Path(config.save_path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def main(task_name: str, config: TrainingConfig, min_lr: float, max_lr: float, n
 
 
 def sweep(
-    task: Any, device: str, precision: "LightningPrecision", min_lr: float, max_lr: float, n_steps: int
+    task: Any, device: str, precision: "LightningPrecision", sweep_flags: Sweep
 ) -> tuple[list[float], list[float]]:
     """Learning rates of the steps made, ascending, and their smoothed losses; it stops where the loss diverges."""
     import lightning as L
@@ -95,21 +95,26 @@ def sweep(
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
         )
-        found = Tuner(trainer).lr_find(
-            task, min_lr=min_lr, max_lr=max_lr, num_training=n_steps, early_stop_threshold=4.0, update_attr=False
+        finder = Tuner(trainer).lr_find(
+            task,
+            min_lr=sweep_flags.min_lr,
+            max_lr=sweep_flags.max_lr,
+            num_training=sweep_flags.n_steps,
+            update_attr=False,
         )
-    assert found is not None
-    rates, losses = found.results["lr"], found.results["loss"]
-    kept = [(rate, loss) for rate, loss in zip(rates, losses, strict=False) if math.isfinite(loss)]
-    if len(kept) < FEWEST:
-        raise InputError(f"the loss diverged after {len(kept)} steps: begin lower, with a smaller --min-lr")
-    return [rate for rate, _ in kept], [loss for _, loss in kept]
+    assert finder is not None
+    steps = zip(finder.results["lr"], finder.results["loss"], strict=False)
+    finite = [(rate, loss) for rate, loss in steps if math.isfinite(loss)]
+    if len(finite) < FEWEST:
+        raise InputError(f"the loss diverged after {len(finite)} steps: begin lower, with a smaller --min-lr")
+    return [rate for rate, _ in finite], [loss for _, loss in finite]
 
 
 def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
     """The learning rate at which the smoothed loss falls fastest over log(lr), before its minimum.
 
     The first tenth of the steps is left out: there, the running mean still holds hardly anything but the first loss.
+    Lightning's own suggestion takes the slope over lr, which the noise of the smallest rates wins.
     """
     import numpy as np
 
@@ -131,7 +136,7 @@ def draw(path: Path, rates: Sequence[float], losses: Sequence[float], suggestion
     axes.annotate(
         f" {suggestion:.1e}", (suggestion, 0.95), xycoords=("data", "axes fraction"), color="#D55E00", va="top"
     )
-    # Where it diverges the loss dwarfs everything that matters.
+    # Where it diverges the loss is far larger than everywhere else.
     start = max(losses[: max(2, len(losses) // 4)])
     low = min(losses)
     axes.set_ylim(low - 0.1 * (start - low), start + 0.5 * (start - low) + 1e-9)
@@ -165,11 +170,11 @@ def run() -> int:
     """The command; returns its exit status."""
 
     def read(args: Sequence[str]) -> tuple[Any, ...]:
-        own, others = read_sweep(args)
-        return *read_training_flags(others), *dataclasses.astuple(own)
+        sweep_flags, others = read_sweep(args)
+        return *read_training_flags(others), sweep_flags
 
     def start() -> None:
-        """Flags first: mistakes in them count as failures of the command too."""
+        """Reads the flags and sweeps."""
         run_training(read, main)
 
     return run_command(start, debug="--debug" in sys.argv)

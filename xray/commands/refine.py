@@ -67,13 +67,12 @@ def main(config: Config) -> None:
     import numpy as np
     from rich.console import Console
 
-    from xray.datasets.foreign_predictions import one_each, read_any_predictions
-    from xray.datasets.prediction_ids import resolve_images
+    from xray.datasets.prediction_ids import one_each, read_any_predictions, resolve_images
     from xray.datasets.store import open_store
     from xray.evaluation.alignment import check_categories
+    from xray.files import finishing
     from xray.inference.refine import Refinement, refine
     from xray.models.weights import rewrite_description
-    from xray.outputs.unfinished import finishing
     from xray.structures.predictions import Predictions, read_predictions, write_predictions
 
     store = open_store(config.data_path, pixels=False)
@@ -129,7 +128,7 @@ def check(config: Config) -> None:
 
 def may_write(config: Config) -> bool:
     """Whether to replace what is there: when asked to, and where this command was cut off."""
-    from xray.outputs.unfinished import is_unfinished
+    from xray.files import is_unfinished
 
     return config.overwrite or is_unfinished(config.save_path, "refinement")
 
@@ -247,10 +246,9 @@ def assess(
 
     from xray.evaluation.alignment import patient_numbers
     from xray.inference.refine import GRID, cross_validate, fit_refinement
-    from xray.structures.boxes import select_with_masks
 
     truth, boxes = (part.select(np.isin(part.images, scored)) for part in (store.boxes, table))
-    parts = (truth, boxes, *select_with_masks(components, segmentations, np.isin(components.images, scored)))
+    parts = (truth, boxes, *components.select_masked(np.isin(components.images, scored), segmentations))
     setting, before, after = fit_refinement(*parts, settings=GRID if fit else [setting], category=category)
     scores = f"  before {before:.4f}, after {after:.4f}"
     if not fit:

@@ -1,6 +1,5 @@
 """What every command shares: flags from a dataclass, and one clear line instead of a traceback."""
 
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Collection
@@ -22,11 +21,11 @@ def run_command(main: Callable[..., int | None], *args: Any, debug: bool = False
     type. With `debug` they propagate with their traceback. Ctrl-C gives 130, SIGTERM 143: a command that began with
     `interrupts.watch` ends right here, with what it had started.
     """
-    # Read when torch is first imported. Threads that wait for each other give their core away: on a machine with other
-    # work, where one of them is kept waiting, spinning made training steps 2 to 8 times longer.
+    # Read when torch is first imported. Waiting threads give their core away: on a machine with other work, spinning
+    # threads made training steps 2 to 8 times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with interrupts.gently():
+        with interrupts.interruptible():
             return int(main(*args) or 0)
     except BaseException as error:
         # Libraries make other exceptions of an interruption, and some exit by themselves.
@@ -34,7 +33,7 @@ def run_command(main: Callable[..., int | None], *args: Any, debug: bool = False
             return interrupts.end(which)
         if debug or not isinstance(error, Exception):
             raise
-        print(f"error: {_told(error)}", file=sys.stderr)
+        print(f"error: {_error_line(error)}", file=sys.stderr)
         return EXIT_WRONG_FLAGS if isinstance(error, FlagError) else EXIT_FAILED
 
 
@@ -55,32 +54,24 @@ def command(
     try:
         config = parse_flags(config_type, **tyro_options)
     except FlagError as error:
-        print(f"error: {_told(error)}", file=sys.stderr)
+        print(f"error: {_error_line(error)}", file=sys.stderr)
         return EXIT_WRONG_FLAGS
     from xray.storage.places import run_here
 
     def run() -> int | None:
         return run_here(main, config, check, check_out, stay_remote(config) if stay_remote else ())
 
-    return run_command(run, debug=_debug_flag(config))
+    return run_command(run, debug=getattr(config, "debug", False))
 
 
-def _debug_flag(config: Any) -> bool:
-    return dataclasses.is_dataclass(config) and bool(getattr(config, "debug", False))
-
-
-def _told(error: Exception) -> str:
+def _error_line(error: Exception) -> str:
     """What an exception says, in one line."""
-    if isinstance(error, InputError):
-        return _one_line(error)
-    if is_disk_full(error):
+    if is_disk_full(error) and not isinstance(error, InputError):
         return DISK_FULL
-    said = _one_line(error)
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, InputError):
+        return message
     if isinstance(error, OSError) and error.filename is not None:
         # The folders of a file inside the data may name a patient.
-        said = f"{error.strerror}: {Path(os.fsdecode(error.filename)).name}"
-    return f"unexpected {type(error).__name__}: {said} (run again with --debug for the traceback)"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        message = f"{error.strerror}: {Path(os.fsdecode(error.filename)).name}"
+    return f"unexpected {type(error).__name__}: {message} (run again with --debug for the traceback)"

@@ -5,7 +5,6 @@ import dataclasses
 import logging
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,18 +14,17 @@ from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
 from xray.flags import check_range
 from xray.serving.accepting import Door
-from xray.serving.host_names import host_names
 from xray.serving.quiet import silence_libraries, telling
+from xray.serving.request_guard import host_names
 
 if TYPE_CHECKING:
     from xray.outputs.dicom.objects import Algorithm
     from xray.serving.dicom_node import DicomNode
+    from xray.serving.dicom_peers import Peer
     from xray.serving.service import Service
 
 GRACE = 0.3
 """Seconds that answers under way may take once the server is interrupted."""
-GPU_BATCH = 8
-"""Radiographs that wait together and go through a GPU in one pass: more would only make the first wait."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +32,7 @@ class Config:
     """Answer requests with what trained models find: a page at /, the API's documentation at /docs. Ctrl-C ends it.
 
     Several detectors are fused, several segmenters or classifiers averaged, as in tools/infer.py. Nothing is kept of a
-    radiograph once it is answered. There are no accounts: let nobody reach the port who may not use it.
+    radiograph once it is answered. There are no accounts: let only those reach the port who may use it.
     """
 
     weights: tuple[str, ...]
@@ -44,11 +42,11 @@ class Config:
     port: int = 8080
     """Port to listen at; 0 takes a free one, which is printed."""
     host_name: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME or NAME:PORT by which the server may be asked too, such as the name that a proxy in front of it passes on in
-    Host; may be repeated. localhost, 127.0.0.1, [::1] and --host are allowed, with --port; nothing else is answered."""
+    """NAME or NAME:PORT under which the server answers too, such as the name that a proxy in front of it passes on in
+    Host; may be repeated. localhost, 127.0.0.1, [::1] and --host are allowed, with --port; no other name is."""
     sagemaker: bool = False
-    """Answer /ping, /invocations and /execution-parameters by whatever name SageMaker asks; other sites' pages are
-    refused there, too. The container sets it."""
+    """Answer /ping, /invocations and /execution-parameters under any name, as SageMaker needs; pages of other sites
+    are refused there, too. The container sets it."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu or cuda."""
     tta: bool = True
@@ -89,46 +87,24 @@ def main(config: Config) -> None:
         config, port=(0, 65535), batch_size=(0, 1024), places=(1, 10000), max_megabytes=(0.01, 1024),
         n_workers=(1, 256), timeout=(0.1, 3600), dicom_port=(0, 65535), report_threshold=(0, 1),
     )  # fmt: skip
-    check_dicom(config)
+    peer = check_dicom(config)
     host_names(config.host, config.port, config.host_name)
-    # Before the models are loaded: that takes seconds, and a port that is taken is known at once.
+    # Before the models are loaded, which takes seconds: a port that is taken is known at once.
     level = logging.DEBUG if config.debug else logging.WARNING
     with listening(config.host, config.port) as door, telling(level):
-        # What is wrong with the flags has been said by now: the rest imports torch.
-        import numpy as np
-
-        from xray.inference.pipeline import load_pipeline
-        from xray.inference.precision import CPU_BATCH, lowered
-        from xray.models.device import inference_precision, keep_freed_memory, resolve_device
+        # The flags are checked by now: the rest imports torch.
         from xray.outputs.dicom.objects import algorithm_of
         from xray.serving.app import create_app
         from xray.serving.connections import server_of
-        from xray.serving.service import Limits, Service
+        from xray.serving.service import Limits, load_service
 
         silence_libraries()
-        device = resolve_device(config.device)
-        precision = inference_precision(config.precision, device)
-        if device.type == "cpu":
-            keep_freed_memory()
         runs = [Path(run) for run in config.weights]
-        pipeline = load_pipeline(runs, device, config.tta, config.gate)
-        if precision is not None:
-            pipeline = lowered(pipeline, precision)
-        limits = Limits(
-            config.places,
-            int(config.max_megabytes * 2**20),
-            config.n_workers,
-            config.timeout,
-            batch_size=config.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH),
-        )
-        # The first pass prepares weights and compiles; nobody shall wait for it.
-        size = pipeline.canvas_size
-        pipeline.find(np.zeros((1, size, size), dtype=np.uint8), [(size, size)])
+        n_bytes = int(config.max_megabytes * 2**20)
+        limits = Limits(config.places, n_bytes, config.n_workers, config.timeout, batch_size=config.batch_size)
+        service = load_service(runs, limits, config.device, config.precision, config.tta, config.gate)
         algorithm = algorithm_of(runs, gate=config.gate, tta=config.tta)
-        with (
-            Service(pipeline, [run.resolve().name for run in runs], limits) as service,
-            dicom_node(config, service, algorithm) as node,
-        ):
+        with service, dicom_node(config, peer, service, algorithm) as node:
             host, port = door.getsockname()[:2]
             names = host_names(config.host, port, config.host_name, config.sagemaker)
             server = server_of(create_app(service, algorithm, names), GRACE)
@@ -139,40 +115,36 @@ def main(config: Config) -> None:
             server.run(sockets=[door])
 
 
-def check_dicom(config: Config) -> None:
-    """Raises FlagError if the flags of the DICOM node are none, or not all there."""
+def check_dicom(config: Config) -> "Peer | None":
+    """Where the DICOM node returns answers, None without one. Raises FlagError if a flag of it is wrong or missing."""
     if config.dicom_port is None:
         if config.dicom_return:
             raise FlagError("--dicom-return is for --dicom-port: add that, or leave it out")
-        return
+        return None
     need("--dicom-port", "serve,dicom-out", "pynetdicom", "highdicom")
     from xray.serving.dicom_peers import check_aet, parse_peer
 
-    parse_peer("--dicom-return", config.dicom_return)
     check_aet("--dicom-aet", config.dicom_aet)
     for title in config.dicom_callers:
         check_aet("--dicom-callers", title)
+    return parse_peer("--dicom-return", config.dicom_return)
 
 
-@contextlib.contextmanager
-def dicom_node(config: Config, service: "Service", algorithm: "Algorithm") -> Iterator["DicomNode | None"]:
-    """The running DICOM node, None where none is wanted."""
-    if config.dicom_port is None:
-        yield None
-        return
+def dicom_node(
+    config: Config, peer: "Peer | None", service: "Service", algorithm: "Algorithm"
+) -> contextlib.AbstractContextManager["DicomNode | None"]:
+    """The running DICOM node, None without --dicom-port."""
+    if config.dicom_port is None or peer is None:
+        return contextlib.nullcontext()
     from xray.outputs.dicom.results import DicomResults
-    from xray.serving.dicom_limits import Limits
+    from xray.serving.dicom_connections import Limits
     from xray.serving.dicom_node import DicomNode, answering
-    from xray.serving.dicom_peers import parse_peer
 
     logging.getLogger("xray.dicom").setLevel(logging.INFO)
     results = DicomResults(service.pipeline.categories, algorithm, config.report_threshold)
-    peer = parse_peer("--dicom-return", config.dicom_return)
-    answer = answering(service, results)
     limits = Limits(n_bytes=int(config.max_megabytes * 2**20))
     place = (config.dicom_port, config.dicom_aet, config.host)
-    with DicomNode(answer, peer, *place, config.dicom_callers, limits, service.workers) as node:
-        yield node
+    return DicomNode(answering(service, results), peer, *place, config.dicom_callers, limits, service.workers)
 
 
 def listening(host: str, port: int) -> Door:

@@ -1,7 +1,7 @@
-"""Trains a detector: python xray/train.py --data-path DATA --save-path RUN.
+"""Trains a detector, a segmenter or a classifier: python xray/train.py --data-path DATA --save-path RUN.
 
-Reads the config, opens the dataset directory, builds the task and hands it to Lightning's Trainer. The run directory
-it writes is what every later command takes as --weights.
+Reads the config, opens the dataset directory, builds the task and hands it to Lightning's Trainer. Every later command
+takes the run directory as --weights.
 """
 
 import contextlib
@@ -26,16 +26,22 @@ from xray.training.config import (
     read_training_flags,
     save_config,
 )
-from xray.training.launch import Launch, find_launch, follow_the_first, linger, with_launch
-from xray.training.sagemaker import failure_told, is_sagemaker, publish, sagemaker_flags
+from xray.training.launch import (
+    Launch,
+    Rendezvous,
+    convert_once,
+    find_launch,
+    follow_the_first,
+    wait_for_first_error,
+    with_launch,
+)
+from xray.training.sagemaker import failure_reported, is_sagemaker, publish, sagemaker_flags
 
 if TYPE_CHECKING:
     import numpy as np
-    from lightning.pytorch.callbacks import Callback
 
     from xray.datasets.store import Store
     from xray.training.checkpoints import Progress
-    from xray.training.meeting import Meeting
 
 EXIT_TERMINATED = 143
 
@@ -49,7 +55,7 @@ BEFORE_TRAINING = {"dataset", "lr_find.png"}
 def main(task_name: str, config: TrainingConfig) -> int:
     """Trains until `config.n_epochs`. A run that exists is continued with `resume` or left alone.
 
-    Returns the exit status: 143 where SIGTERM stopped it, after saving what it had reached.
+    Returns the exit status: 143 where SIGTERM stopped the training, after saving a checkpoint.
     """
     run, launch = Path(config.save_path), find_launch()
     is_first = launch.rank == 0
@@ -57,11 +63,11 @@ def main(task_name: str, config: TrainingConfig) -> int:
         check_run_directory(run, config.resume)
     check_data(Path(config.data_path))
 
-    # Heavy imports wait until the flags are known to be right, so that --help and mistakes answer at once.
+    # Heavy imports come after the checks of flags, so that --help and mistakes answer at once.
     import torch
 
     from xray.datasets.store import open_store
-    from xray.models.device import compile_options, lightning_precision, resolve_device
+    from xray.models.device import lightning_precision, resolve_device
     from xray.structures.sides import told
     from xray.training.checkpoints import (
         LAST,
@@ -71,17 +77,15 @@ def main(task_name: str, config: TrainingConfig) -> int:
         check_resumable,
         clear_leftovers,
     )
-    from xray.training.determinism import deterministic
     from xray.training.failures import explain, is_lost_worker, quiet_threads
     from xray.training.loading import shared_with_workers
-    from xray.training.meeting import Meeting
     from xray.training.trainer import build_trainer
 
     device = resolve_device(config.device)
     precision = lightning_precision(config.precision, device)
     progress = check_resumable(run, config) if config.resume else None
-    meeting = Meeting(launch, device.type == "cuda") if launch.is_met else None
-    store = open_store(dataset_directory(config, run, launch, meeting))
+    rendezvous = Rendezvous(launch, device.type == "cuda") if launch.can_meet else None
+    store = open_store(dataset_directory(config, run, launch, rendezvous))
     task = build_task(task_name, config, store)
     task.check_store_device(device)
     print(f"{len(task.train_rows)} radiographs train, {len(task.val_rows)} validate (fold {config.fold})")
@@ -94,21 +98,22 @@ def main(task_name: str, config: TrainingConfig) -> int:
     # Convolutions are faster on it than on PyTorch's own order, on CPUs as on GPUs.
     task.model.to(memory_format=torch.channels_last)
     if config.compile:
-        # In place, so that the state dict keeps its names.
-        task.model.compile(**compile_options(device, config.accumulate, config.devices * config.num_nodes))
+        # In place, so that the state dict keeps its names. Every shape stands still, but for an epoch's last batch.
+        task.model.compile(dynamic=False)
     run.mkdir(parents=True, exist_ok=True)
     if is_first:
         save_config(run / CONFIG_FILE, task_name, config)
-    # What curves show of a run that was killed before its first checkpoint is drawn anew, too.
+    # The curves of a run that was killed before its first checkpoint begin again, too.
     steps_done = progress.steps if progress else 0 if config.resume else None
     if not launch.by:
         start_others_by_script()
     trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation, steps_done)
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it from elsewhere
-    last = next(callback for callback in callbacks if isinstance(callback, LastCheckpoint))
+    best, last = trainer.checkpoint_callbacks
+    assert isinstance(best, BestCheckpoint)
+    assert isinstance(last, LastCheckpoint)
     go_on = f"python xray/train.py --task {task_name} --save-path {run} --resume"
     try:
-        with deterministic(config.deterministic), quiet_threads(), shared_with_workers():
+        with quiet_threads(), shared_with_workers():
             trainer.fit(task, ckpt_path=run / LAST if progress else None, weights_only=True)
     except SystemExit:
         # What Lightning makes of Ctrl-C.
@@ -118,19 +123,22 @@ def main(task_name: str, config: TrainingConfig) -> int:
     except Stopped as stopped:
         if trainer.is_global_zero:
             print(f"stopped by SIGTERM and saved: {stopped}; go on with {go_on}", file=sys.stderr)
-        # Of processes that it started itself, the first one's status is what counts.
+        # Where the first process has started this one, only the status of the first one counts.
         return 0 if launch.by == "lightning" else EXIT_TERMINATED
     except Exception as error:
         words = explain(error, config, last.was_validating)
         if last.is_asked and is_lost_worker(error) and is_first:
-            # Whoever ends all processes of a job ends the loaders', too.
+            # The manager of a job that ends all of its processes ends the loaders too.
             print(f"stopped by SIGTERM; go on from the last checkpoint with {go_on}", file=sys.stderr)
             return EXIT_TERMINATED
         if words is None or config.debug:
             raise
         raise InputError(words) from error
-    best = next(callback for callback in callbacks if isinstance(callback, BestCheckpoint)).best_model_score
-    print(f"\nbest {task.monitored}: {float(best):.4f}. The run is in {run}; go on with" if best is not None else "")
+    finally:
+        # Strict mode lasts as long as its training.
+        torch.use_deterministic_algorithms(False)
+    score = best.best_model_score
+    print(f"\nbest {task.monitored}: {float(score):.4f}. The run is in {run}; go on with" if score is not None else "")
     print(f"  python tools/infer.py --weights {run} --data-path RADIOGRAPHS --save-path OUT")
     print(f"  tensorboard --logdir {run}")
     return 0
@@ -171,12 +179,12 @@ def draw_validation(task: Any, row: int) -> "np.ndarray":
         table = dataclasses.replace(table, boxes=table.boxes * scale)
         pixels = store.images[row][top:bottom, left:right]
         pictures.append(draw_findings(pixels, table, masks, categories, scored=scored, max_side=640))
-    (truth, found), (of_truth, of_found) = tables, pictures
-    return draw_with_truth(of_truth, of_found, truth, in_words(found, categories), categories)
+    (truth, predicted), (of_truth, of_predicted) = tables, pictures
+    return draw_with_truth(of_truth, of_predicted, truth, in_words(predicted, categories), categories)
 
 
 def where_it_goes_on(progress: "Progress | None", run: Path) -> str:
-    """Where a run goes on."""
+    """Says where a resumed run continues."""
     if progress is None:
         return f"{run} was ended before its first checkpoint: it starts from the beginning"
     batches = f" and {progress.batches} steps" if progress.batches else ""
@@ -184,14 +192,14 @@ def where_it_goes_on(progress: "Progress | None", run: Path) -> str:
 
 
 def check_run_directory(run: Path, resume: bool) -> None:
-    """Raises InputError unless `run` can be started; whether it can be resumed its checkpoint must say."""
+    """Raises InputError unless `run` can be started; `check_resumable` checks whether it can be resumed."""
     if resume:
         return
     if run.exists() and not run.is_dir():
         raise InputError(f"{run} is a file: give a directory as --save-path")
-    held = {entry.name for entry in run.iterdir()} if run.is_dir() else set()
-    # Killed in its first moment, a run leaves a config that was not complete yet.
-    if held - BEFORE_TRAINING - {CONFIG_FILE + PART}:
+    present = {entry.name for entry in run.iterdir()} if run.is_dir() else set()
+    # A run that is killed in its first moment leaves a config that is not complete.
+    if present - BEFORE_TRAINING - {CONFIG_FILE + PART}:
         raise InputError(f"{run} exists already: continue it with --resume, or give another --save-path")
 
 
@@ -213,7 +221,7 @@ def check_data(data: Path) -> None:
 
 
 def dataset_directory(
-    config: TrainingConfig, run: Path, launch: Launch | None = None, meeting: "Meeting | None" = None
+    config: TrainingConfig, run: Path, launch: Launch | None = None, rendezvous: Rendezvous | None = None
 ) -> Path:
     """The dataset directory to train on; a raw VinBig directory is converted into the run first, by one process."""
     from xray.datasets.conversion import print_account
@@ -244,10 +252,8 @@ def dataset_directory(
             print(f"left out or changed, {reason}: {count}")
         print_account(conversion, dataset)
 
-    if meeting is not None:
-        from xray.training.meeting import convert_once
-
-        convert_once(meeting, is_there, convert)
+    if rendezvous is not None:
+        convert_once(rendezvous, is_there, convert)
     elif not is_there():
         if launch is not None and launch.rank and not is_sagemaker():
             raise InputError(
@@ -259,9 +265,9 @@ def dataset_directory(
 
 
 def start_others_by_script() -> None:
-    """Lets Lightning start the other processes of `--devices N` by xray/train.py and this one's flags.
+    """Lets Lightning start the other processes of `--devices N` with xray/train.py and the flags of this one.
 
-    It repeats the command line without what `xray train` or `python -m xray train` begin with.
+    Lightning repeats the command line, which may begin with `xray train` or `python -m xray train`.
     """
     sys.argv[0] = str(Path(xray.__file__).with_name("train.py"))
     sys.modules["__main__"].__spec__ = None
@@ -271,21 +277,21 @@ def run() -> int:
     """The command; returns its exit status."""
 
     def start() -> int:
-        """Flags first: mistakes in them count as failures of the command too."""
+        """Reads the flags and trains."""
         for_sagemaker = is_sagemaker() and not {"--help", "-h"} & set(sys.argv)
-        with failure_told() if for_sagemaker else contextlib.nullcontext():
+        with failure_reported() if for_sagemaker else contextlib.nullcontext():
             args, launch = sys.argv[1:], find_launch()
-            # Processes that another one started have its flags.
+            # A process that another one started has the flags of that one.
             if for_sagemaker and launch.by != "lightning":
                 args = sagemaker_flags(args, os.environ)
-                # Which host this is, the environment says now.
+                # Now the environment says which host this is.
                 launch = find_launch()
             follow_the_first(launch)
             try:
                 return train(args, launch, for_sagemaker)
             except Exception:
                 if launch.rank:
-                    linger()
+                    wait_for_first_error()
                 raise
 
     def train(args: list[str], launch: Launch, for_sagemaker: bool) -> int:
@@ -304,8 +310,8 @@ def run() -> int:
 
         status = run_training(read_training_flags, main_and_publish, check_out, launch.rank == 0) or 0
         if status and launch.rank:
-            # The first one tells it, and its end would be cut off by this one's.
-            linger()
+            # The first process prints the error; if this one ended now, that would be cut off.
+            wait_for_first_error()
         return status
 
     return run_command(start, debug="--debug" in sys.argv)

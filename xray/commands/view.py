@@ -1,6 +1,6 @@
 """Pictures of a dataset's ground truth: radiographs with their boxes, named, and how many readers drew each.
 
-With --predictions, what a model found stands beside it.
+With --predictions, each is drawn beside what a model predicted.
 """
 
 import dataclasses
@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.progress import track
 
 from xray.commands.runner import command
-from xray.datasets.foreign_predictions import read_any_predictions
+from xray.datasets.prediction_ids import read_any_predictions
 from xray.datasets.store import Store, open_store
 from xray.errors import FlagError, InputError
+from xray.files import check_output
 from xray.findings import NO_FINDING_NAME, colour_of
 from xray.flags import MAX_SEED, check_range
 from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
@@ -37,47 +38,34 @@ class Config:
 
     data_path: Path = Path("data/vinbig")
     """Dataset directory written by tools/convert.py."""
-
     save_path: Path = Path("runs/view")
     """Folder for the pictures, one PNG an image, named after it; pictures of the same name are replaced."""
-
     n: int = 24
     """Number of radiographs, drawn by chance (1 to 1000000)."""
-
     all: bool = False
     """Draw every radiograph instead of --n of them."""
-
     split: Literal["train", "test"] | None = None
     """Only radiographs of this split."""
-
     fold: int | None = None
     """Only radiographs of this fold of the train split, from 0."""
-
     finding: str | None = None
     """Only radiographs with this finding, e.g. "Nodule/Mass"; "No finding" means those without any box."""
-
     seed: int = 0
     """Of the drawing by chance (0 to 4294967295)."""
-
     predictions: Path | None = None
     """predictions.json or submission.csv of any detector, to be drawn beside the truth. Without --all, only radiographs
     that it names are drawn."""
-
     ids: Literal["auto", "source", "coco", "rows"] = "auto"
     """What image_id means in --predictions. source: the radiograph's own id, as tools/infer.py writes it, or its file;
     coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto: numbers are
     coco's, texts source's, and what could be read in two ways is refused."""
-
     category_ids: Literal["auto", "source", "dataset"] = "auto"
     """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
     of --data-path; auto: what image_id, or the category's name in the file, says."""
-
     threshold: float = 0.3
     """Lowest confidence of predictions that are drawn, in [0, 1]."""
-
     contact_sheet: bool = True
     """Also put up to 48 of the radiographs together into contact_sheet.png."""
-
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -91,26 +79,25 @@ def main(config: Config) -> None:
         predictions = read_any_predictions(config.predictions, store, config.ids, config.category_ids)
     rows = choose_rows(store, config, predictions)
     names = file_names([store.records[row]["source_id"] for row in rows])
-    if config.save_path.exists() and not config.save_path.is_dir():
-        raise InputError(f"{config.save_path} is a file: give --save-path a folder")
+    check_output(config.save_path)
     config.save_path.mkdir(parents=True, exist_ok=True)
     # On the sheet, radiographs stand evenly spread over those drawn.
     on_sheet = set(np.linspace(0, len(rows) - 1, min(len(rows), MOST_ON_A_SHEET)).round().astype(int).tolist())
 
     def draw(number: int) -> np.ndarray | None:
-        for_sheet = config.contact_sheet and number in on_sheet
-        if predictions is None:
-            save_picture(config.save_path / names[number], draw_truth(store, rows[number]))
-            return draw_truth(store, rows[number], THUMBNAIL, THUMBNAIL) if for_sheet else None
-        save_picture(config.save_path / names[number], draw_both(store, rows[number], predictions, config.threshold))
-        return draw_both(store, rows[number], predictions, config.threshold, THUMBNAIL) if for_sheet else None
+        def picture(*sides: int) -> np.ndarray:
+            if predictions is None:
+                return draw_truth(store, rows[number], *sides)
+            return draw_both(store, rows[number], predictions, config.threshold, *sides)
+
+        save_picture(config.save_path / names[number], picture())
+        return picture(THUMBNAIL, THUMBNAIL) if config.contact_sheet and number in on_sheet else None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # resizing and PNG coding run outside Python's lock
         drawn = pool.map(draw, range(len(rows)))
-        console = Console(stderr=True)
         try:
-            shown = track(drawn, "drawing", len(rows), console=console)
-            thumbnails = [picture for picture in shown if picture is not None]
+            pictures = track(drawn, "drawing", len(rows), console=Console(stderr=True))
+            thumbnails = [picture for picture in pictures if picture is not None]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -177,11 +164,11 @@ def draw_truth(store: Store, row: int, min_side: int = 768, max_side: int = 1600
 
 
 def draw_both(
-    store: Store, row: int, predictions: Predictions, threshold: float, side: int | None = None
+    store: Store, row: int, predictions: Predictions, threshold: float, min_side: int = 768, max_side: int = 1024
 ) -> np.ndarray:
-    """The truth of a radiograph, and what was found in it from `threshold` on → (h, w, 3) uint8 RGB, side by side.
+    """The truth of a radiograph beside its predictions from `threshold` on → (h, w, 3) uint8 RGB.
 
-    side: the longer side of each radiograph, in pixels; what suits a picture of its own if not given.
+    min_side, max_side: the longer side of each radiograph, in pixels.
     """
     canvas, name = store.canvas(row), store.records[row]["source_id"]
     left, top, right, bottom = canvas.content
@@ -189,14 +176,13 @@ def draw_both(
     table, masks = rows_of(predictions.table, predictions.masks, place)
     words = in_words(table, store.categories)
     table = dataclasses.replace(table, boxes=canvas.to_canvas(table.boxes) - (left, top, left, top))
-    least, most = (side, side) if side else (768, 1024)
     assert store.images is not None
-    found = draw_findings(
+    predicted = draw_findings(
         np.ascontiguousarray(store.images[row, top:bottom, left:right]), table, masks, store.categories, name,
-        threshold=threshold, max_side=most, min_side=least,
+        threshold=threshold, max_side=max_side, min_side=min_side,
     )  # fmt: skip
     truth, _ = rows_of(store.boxes, {}, row)
-    return draw_with_truth(draw_truth(store, row, least, most), found, truth, words, store.categories)
+    return draw_with_truth(draw_truth(store, row, min_side, max_side), predicted, truth, words, store.categories)
 
 
 def file_names(source_ids: list[str]) -> list[str]:

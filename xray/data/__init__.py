@@ -1,6 +1,6 @@
 """The old names of modules, for scripts written for 0.1: `xray.data.store` is now `xray.datasets.store`, and so on.
 
-Each import of one warns with the new name. They go with 0.3.
+Each import of one warns with the new name. They will be removed in 0.3.
 """
 
 import importlib
@@ -12,49 +12,27 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-MOVED = {
-    "alignment": ("xray.evaluation.alignment",),
-    "attributes": ("xray.radiographs.attributes",),
-    "augment": ("xray.training.augment",),
-    "boxes": ("xray.structures.boxes",),
-    "canvas": ("xray.radiographs.canvas",),
-    "changes": ("xray.training.changes",),
-    "checked_lines": ("xray.storage.checked_lines",),
-    "coco": ("xray.datasets.sources.coco",),
-    "codestream": ("xray.radiographs.codestream",),
-    "conversion": ("xray.datasets.conversion",),
+_KEPT_THEIR_NAME = {
+    "datasets": "conversion fingerprint folds inputs journal store",
+    "datasets.sources": "coco folders lungs mask_reading patients siim tables vinbig",
+    "evaluation": "alignment resampling",
+    "inference": "prediction_journal",
+    "radiographs": "attributes canvas codestream dicom grayscale names radiograph",
+    "structures": "predictions rle",
+    "training": "augment changes",
+}
+MOVED = {name: (f"xray.{room}.{name}",) for room, names in _KEPT_THEIR_NAME.items() for name in names.split()} | {
+    "boxes": ("xray.structures.boxes", "xray.structures.fusion"),
+    "equalization": ("xray.training.changes",),
+    "checked_lines": ("xray.files",),
     "dataset": ("xray.training.loading",),
-    "decoding": ("xray.radiographs.decoding",),
-    "dicom": ("xray.radiographs.dicom",),
-    "equalization": ("xray.training.equalization",),
-    "fingerprint": ("xray.datasets.fingerprint",),
-    "folders": ("xray.datasets.sources.folders",),
-    "folds": ("xray.datasets.folds",),
-    "grayscale": ("xray.radiographs.grayscale",),
-    "inputs": ("xray.datasets.inputs",),
-    "journal": ("xray.datasets.journal",),
-    "lungs": ("xray.datasets.sources.lungs",),
-    "mask_files": ("xray.datasets.sources.mask_files",),
-    "mask_reading": ("xray.datasets.sources.mask_reading",),
-    "masks": (
-        "xray.structures.masks",
-        "xray.datasets.mask_canvas",
-    ),
-    "names": ("xray.radiographs.names",),
-    "patients": ("xray.datasets.sources.patients",),
+    "decoding": ("xray.radiographs.decoding", "xray.radiographs.workers"),
+    "mask_files": ("xray.datasets.sources.mask_account",),
+    "masks": ("xray.structures.masks", "xray.datasets.mask_canvas"),
     "phantom_trees": ("xray.phantoms.siim_lungs",),
     "phantoms": ("xray.phantoms.vinbig",),
-    "prediction_journal": ("xray.inference.prediction_journal",),
-    "predictions": ("xray.structures.predictions",),
+    "source": ("xray.datasets.source", "xray.datasets.annotation"),
     "probabilities": ("xray.structures.probability_maps",),
-    "radiograph": ("xray.radiographs.radiograph",),
-    "resampling": ("xray.evaluation.resampling",),
-    "rle": ("xray.structures.rle",),
-    "siim": ("xray.datasets.sources.siim",),
-    "source": ("xray.datasets.source",),
-    "store": ("xray.datasets.store",),
-    "tables": ("xray.datasets.sources.tables",),
-    "vinbig": ("xray.datasets.sources.vinbig",),
 }
 """Old module → where its contents are now."""
 
@@ -73,10 +51,10 @@ class _Old(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: types.ModuleType) -> None:
         places = MOVED[module.__name__.rpartition(".")[2]]
         warnings.warn(f"{module.__name__} is now {' and '.join(places)}", DeprecationWarning, stacklevel=2)
-        found = [importlib.import_module(place) for place in places]
+        new_modules = [importlib.import_module(place) for place in places]
 
         def lookup(name: str) -> Any:
-            for new in found:
+            for new in new_modules:
                 if hasattr(new, name):
                     return getattr(new, name)
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")

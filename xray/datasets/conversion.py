@@ -1,4 +1,4 @@
-"""From a cleaned source to a dataset directory: decode, clip, fuse the readers, deal into folds, write.
+"""From a cleaned source to a dataset directory: decode, annotate, write.
 
 Pixels go through a resumable journal; annotations.json and conversion.json are written last, each complete or not at
 all. Memory does not grow with the number of radiographs beyond their table.
@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +23,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from xray import __version__
 from xray.datasets import source as reasons
-from xray.datasets.folds import assign_folds, check_folds
+from xray.datasets.annotation import annotate, left_out, missing, patients_of, summary
+from xray.datasets.folds import check_folds
 from xray.datasets.journal import Journal
-from xray.datasets.source import FINE_GRID, Dropped, Source, SourceImage, clip_boxes, fuse_readers, has_area, snap
+from xray.datasets.source import FINE_GRID, Dropped, Source, SourceImage, clip_boxes, has_area, snap
 from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
 from xray.errors import InputError
 from xray.files import replacing
 from xray.radiographs.canvas import Canvas, is_resized, reshaped
-from xray.radiographs.run_warnings import RunWarning, tell
-from xray.structures.boxes import BoxTable, xyxy_to_xywh
-from xray.structures.masks import UNUSABLE, MaskError, encode_mask
+from xray.radiographs.file_warnings import FileWarning, print_warnings
 
 if TYPE_CHECKING:
     from xray.radiographs.decoding import Decode, Decoded
@@ -53,7 +53,7 @@ def write_store(
     pixels: bool = True,
     decode: "Decode | None" = None,
 ) -> dict[str, Any]:
-    """Writes a dataset directory, or goes on with an unfinished one; returns the content of conversion.json.
+    """Writes a dataset directory, or continues an unfinished one; returns the content of conversion.json.
 
     image_size: side of the canvas, in pixels.
     readers: "fuse" makes one box of those that an image's readers drew around the same finding; "all" keeps each.
@@ -67,11 +67,12 @@ def write_store(
     """
     save_path = Path(save_path)
     if not source.images:
-        raise InputError(f"no radiograph of the source can be used ({_summary(source.dropped)}): check --data-path")
+        listed = summary([drop.reason for drop in source.dropped]) or "it lists none"
+        raise InputError(f"no radiograph of the source can be used ({listed}): check --data-path")
     train = [image for image in source.images if image.split == "train"]
     if train:
-        # After decoding there may be fewer, and it will be checked again; but hours of work should not precede this.
-        check_folds(len(set(_patients(train))), n_folds, len(train), _missing(source.dropped))
+        # Checked again after decoding, when there may be fewer; but the user should not wait hours for this error.
+        check_folds(len(set(patients_of(train))), n_folds, len(train), missing(source.dropped))
     _check_target(save_path, overwrite)
     try:
         save_path.mkdir(parents=True, exist_ok=True)
@@ -79,42 +80,47 @@ def write_store(
         raise InputError(f"{save_path} cannot be made ({error.strerror}): choose another --save-path") from None
     if not pixels:
         outcomes = _table_outcomes(source)
-        annotations, dropped = _annotate(source, outcomes, n_folds, readers, seed)
+        annotations, dropped = annotate(source, outcomes, n_folds, readers, seed)
         part = None
     else:
-        claims = {
+        listing = json.dumps([(image.file_name, image.width, image.height) for image in source.images])
+        fingerprint = {
             "source": source.kind,
             "image_size": image_size,
             "tables": source.fingerprint,
-            "files": _digest(source.images),
+            "files": hashlib.sha256(listing.encode()).hexdigest(),
             "xray": __version__,
         }
-        with Journal(save_path, image_size, claims, discard=overwrite) as journal:
+        with Journal(save_path, image_size, fingerprint, discard=overwrite) as journal:
             _check_space(save_path, len(source.images) - len(journal.outcomes), image_size)
             _decode(source, journal, image_size, n_workers, decode)
             outcomes = journal.outcomes
             try:
                 if journal.n_rows:
-                    annotations, dropped = _annotate(source, outcomes, n_folds, readers, seed)
+                    annotations, dropped = annotate(source, outcomes, n_folds, readers, seed)
                     part = journal.complete()
             except InputError:
-                # Files that are mended meanwhile are to be read again.
+                # Files that the user repairs meanwhile must be read again.
                 if journal.n_rows < len(outcomes):
                     _remove(save_path / JOURNAL, save_path / f"{IMAGES}.part")
                 raise
         if not any("width" in outcome for outcome in outcomes):
             _remove(save_path / JOURNAL, save_path / f"{IMAGES}.part")
-            failed = _left_out(source, outcomes)
+            first = left_out(source, outcomes)[0]
             raise InputError(
-                f"none of the {len(outcomes)} radiographs can be used; the first, {failed[0].where}: "
-                f"{failed[0].reason} {failed[0].detail}"
+                f"none of the {len(outcomes)} radiographs can be used; the first, {first.where}: "
+                f"{first.reason} {first.detail}"
             )
     parameters = {"image_size": image_size, "n_folds": n_folds, "readers": readers, "seed": seed, "pixels": pixels}
-    warnings = source.warnings + _decoding_warnings(source, outcomes)
+    warnings = source.warnings + [
+        FileWarning(kind, image.file_name)
+        for image, outcome in zip(source.images, outcomes, strict=True)
+        for kind in outcome.get("warnings", ())
+    ]
     _hide_folders(source, annotations, dropped, warnings)
     conversion = _describe(source, annotations, dropped, parameters)
-    conversion["warnings"] = _account([(warning.kind, warning) for warning in warnings])
-    # Until its conversion.json is back the directory counts as unfinished: a crash in between is noticed and repaired.
+    conversion["warnings"] = _account([warning.kind for warning in warnings], warnings)
+    # Until conversion.json is there again the directory counts as unfinished: a crash in between is found and repaired.
     _remove(save_path / CONVERSION)
     if part is not None:
         os.replace(part, save_path / IMAGES)
@@ -127,7 +133,7 @@ def write_store(
 
 
 def print_account(conversion: dict[str, Any], save_path: Path) -> None:
-    """What conversion left out, in words, on stdout, and what it warns of, on stderr."""
+    """Prints what conversion left out on stdout, and its warnings on stderr."""
     dropped = conversion["dropped"]["counts"]
     n_lost = dropped.get(reasons.LOST_ANNOTATION, 0) + dropped.get(reasons.NO_BOX_LEFT, 0)
     if dropped:
@@ -135,7 +141,7 @@ def print_account(conversion: dict[str, Any], save_path: Path) -> None:
     if n_lost:
         which = "1 radiograph left out: its" if n_lost == 1 else f"{n_lost} radiographs left out: their"
         print(f"{which} annotations could not be used", flush=True)
-    tell([RunWarning(**row) for row in conversion["warnings"]["rows"]], str(save_path / CONVERSION))
+    print_warnings([FileWarning(**row) for row in conversion["warnings"]["rows"]], str(save_path / CONVERSION))
 
 
 def _check_target(save_path: Path, overwrite: bool) -> None:
@@ -144,7 +150,7 @@ def _check_target(save_path: Path, overwrite: bool) -> None:
     if (save_path / CONVERSION).is_file():
         if not overwrite:
             if not (save_path / f"{IMAGES}.part").exists():
-                # All that the last run had left to do.
+                # This was all that the last run had left to do.
                 _remove(save_path / JOURNAL)
             raise InputError(
                 f"{save_path} holds a finished dataset: add --overwrite to replace it, or choose another --save-path"
@@ -189,11 +195,11 @@ def _decode(source: Source, journal: Journal, image_size: int, n_workers: int, d
             items = (decode or decoding.decode_canvases)([i.path for i in source.images[done:]], image_size, n_workers)
             for item in items:
                 image = source.images[len(journal.outcomes)]
-                own = boxes[starts[len(journal.outcomes)] : starts[len(journal.outcomes) + 1]]
+                of_image = boxes[starts[len(journal.outcomes)] : starts[len(journal.outcomes) + 1]]
                 if isinstance(item, decoding.Decoded):
-                    _record(journal, image, item, own, image_size, source.squashed)
+                    _record(journal, image, item, of_image, image_size, source.squashed)
                 else:
-                    # The account must not tell where on whose machine the file lay.
+                    # conversion.json must not say in which folder of whose machine the file was.
                     detail = item.reason.replace(str(image.path), image.file_name)
                     journal.leave_out(reasons.UNREADABLE, detail.replace(str(image.path.parent), "…"))
                 progress.advance(bar)
@@ -229,7 +235,7 @@ def _lost(n_lost: int, n_boxes: int, width: int | None, height: int | None) -> t
 
 
 def _table_outcomes(source: Source) -> list[dict[str, Any]]:
-    """What decoding would have found, as far as the tables alone tell."""
+    """The outcome of each image where no file is decoded: what the tables alone say of its size and its boxes."""
     sizes = np.array([(image.width or np.inf, image.height or np.inf) for image in source.images])
     widths, heights = sizes[source.boxes.images].T
     remains = has_area(snap(clip_boxes(source.boxes.boxes, widths, heights), FINE_GRID))
@@ -245,164 +251,12 @@ def _table_outcomes(source: Source) -> list[dict[str, Any]]:
     ]
 
 
-def _decoding_warnings(source: Source, outcomes: list[dict[str, Any]]) -> list[RunWarning]:
-    """What reading the files found that their user should know."""
-    return [
-        RunWarning(kind, image.file_name)
-        for image, outcome in zip(source.images, outcomes, strict=True)
-        for kind in outcome.get("warnings", ())
-    ]
-
-
-def _left_out(source: Source, outcomes: list[dict[str, Any]]) -> list[Dropped]:
-    return [
-        Dropped(image.file_name, outcome["reason"], detail=outcome["detail"])
-        for image, outcome in zip(source.images, outcomes, strict=True)
-        if "reason" in outcome
-    ]
-
-
-def _annotate(
-    source: Source, outcomes: list[dict[str, Any]], n_folds: int, readers: str, seed: int
-) -> tuple[dict[str, Any], list[Dropped]]:
-    """The content of annotations.json, and everything that was left out on the way to it."""
-    dropped = source.dropped + _left_out(source, outcomes)
-    kept = [index for index, outcome in enumerate(outcomes) if "width" in outcome]
-    images = [source.images[index] for index in kept]
-    sizes = np.array(
-        [
-            (
-                source.images[i].width or outcomes[i]["width"] or np.inf,
-                source.images[i].height or outcomes[i]["height"] or np.inf,
-            )
-            for i in kept
-        ]
-    )
-    row_of = np.full(len(source.images), -1, dtype=np.int64)
-    row_of[kept] = np.arange(len(kept))
-    boxes, boxes_readers, masks, clipped = _clip(source, row_of, sizes)
-    dropped += clipped
-    if readers == "fuse":
-        is_train = np.array([image.split == "train" for image in images])
-        fusable = np.array([bool(names) for names in boxes_readers], dtype=bool) & is_train[boxes.images]
-        fusable[list(masks)] = False
-        boxes, boxes_readers, origin = fuse_readers(boxes, boxes_readers, fusable)
-        masks = {row: masks[start] for row, start in enumerate(origin.tolist()) if start in masks}
-    present = _present(images, boxes, len(source.categories))
-    folds = _folds(images, present, n_folds, seed, _missing(dropped))
-    records = [
-        _image_record(row, image, size, fold, labels, outcomes[kept[row]].get("attributes", {}))
-        for row, (image, size, fold, labels) in enumerate(
-            zip(images, sizes.tolist(), folds.tolist(), present, strict=True)
-        )
-    ]
-    annotations, bad_masks = _annotation_records(boxes, boxes_readers, masks, records)
-    return {"images": records, "annotations": annotations, "categories": source.categories}, dropped + bad_masks
-
-
-def _clip(
-    source: Source, row_of: np.ndarray, sizes: np.ndarray
-) -> tuple[BoxTable, list[tuple[str, ...]], dict[int, Any], list[Dropped]]:
-    """The boxes of the images that have a row, cut at the edges, ordered by row; and the account of what was cut."""
-    rows = row_of[source.boxes.images]
-    order = np.argsort(rows, kind="stable")
-    order = order[rows[order] >= 0]
-    before = source.boxes.boxes[order]
-    widths, heights = sizes[rows[order]].T if len(order) else (np.zeros(0), np.zeros(0))
-    after = clip_boxes(before, widths, heights)
-    snapped = snap(after, FINE_GRID)
-    remains = has_area(snapped)
-    dropped = []
-    for place in np.flatnonzero((before != after).any(axis=1) | ~remains).tolist():
-        where = source.places[order[place]]
-        if remains[place]:
-            dropped.append(Dropped(where, reasons.CLIPPED, "clipped"))
-        else:
-            dropped.append(Dropped(where, reasons.OUTSIDE if (before[place] != after[place]).any() else reasons.EMPTY))
-    chosen = order[remains]
-    table = BoxTable.of(rows[chosen], source.boxes.labels[chosen], snapped[remains])
-    masks = {new: source.masks[old] for new, old in enumerate(chosen.tolist()) if old in source.masks}
-    return table, [source.readers[row] for row in chosen.tolist()], masks, dropped
-
-
-def _present(images: list[SourceImage], boxes: BoxTable, n_categories: int) -> np.ndarray:
-    """(N, K + 1) bool, which category ids each image shows, by its boxes or by what the source says of the whole."""
-    present = np.zeros((len(images), n_categories + 1), dtype=bool)
-    present[boxes.images, boxes.labels] = True
-    for row, image in enumerate(images):
-        if image.labels is not None:
-            present[row, list(image.labels)] = True
-    return present
-
-
-def _folds(images: list[SourceImage], present: np.ndarray, n_folds: int, seed: int, left_out: str) -> np.ndarray:
-    """(N,) folds; test images get -1. left_out: what else there was, for an error's message."""
-    train = np.flatnonzero([image.split == "train" for image in images])
-    folds = np.full(len(images), -1, dtype=np.int64)
-    if len(train):
-        groups = _patients([images[row] for row in train.tolist()])
-        check_folds(len(set(groups)), n_folds, len(train), left_out)
-        folds[train] = assign_folds(present[train], groups, n_folds, seed)
-    return folds
-
-
-def _patients(images: list[SourceImage]) -> list[str | int]:
-    """The patient of each image; one without a known patient is a patient of its own."""
-    return [image.patient if image.patient is not None else number for number, image in enumerate(images)]
-
-
-def _image_record(
-    row: int, image: SourceImage, size: list[float], fold: int, present: np.ndarray, attributes: dict[str, str]
-) -> dict[str, Any]:
-    record: dict[str, Any] = {"id": row, "file_name": image.file_name, "source_id": image.source_id}
-    if np.isfinite(size).all():
-        record |= {"width": int(size[0]), "height": int(size[1])}
-    record |= {"split": image.split, "fold": fold, "labels": np.flatnonzero(present).tolist()}
-    if image.patient is not None:
-        record["patient"] = image.patient
-    if image.readers:
-        record["readers"] = list(image.readers)
-    # What a table says of a radiograph goes before its file's header.
-    return record | attributes | image.extra
-
-
-def _annotation_records(
-    boxes: BoxTable, readers: list[tuple[str, ...]], masks: dict[int, Any], records: list[dict[str, Any]]
-) -> tuple[list[dict[str, Any]], list[Dropped]]:
-    xywh = xyxy_to_xywh(boxes.boxes)
-    areas = (xywh[:, 2] * xywh[:, 3]).tolist()
-    annotations, dropped = [], []
-    for number, (image, label, box, area) in enumerate(
-        zip(boxes.images.tolist(), boxes.labels.tolist(), xywh.tolist(), areas, strict=True)
-    ):
-        # COCO's annotation ids start at 1: pycocotools takes 0 for "no match".
-        annotation: dict[str, Any] = {
-            "id": number + 1,
-            "image_id": image,
-            "category_id": label,
-            "bbox": box,
-            "area": area,
-            "iscrowd": 0,
-            "readers": list(readers[number]),
-        }
-        if number in masks:
-            try:
-                rle, n_pixels = encode_mask(masks[number], records[image]["width"], records[image]["height"])
-                annotation |= {"segmentation": rle, "area": n_pixels}
-            except (ValueError, KeyError) as error:
-                place = f"{records[image]['file_name']} annotation {number + 1}"
-                reason = error.reason if isinstance(error, MaskError) else UNUSABLE
-                dropped.append(Dropped(place, reason, "mask left out, box kept", str(error)))
-        annotations.append(annotation)
-    return annotations, dropped
-
-
 def _hide_folders(
-    source: Source, annotations: dict[str, Any], dropped: list[Dropped], warnings: list[RunWarning]
+    source: Source, annotations: dict[str, Any], dropped: list[Dropped], warnings: list[FileWarning]
 ) -> None:
-    """Puts "…" in place of folders that no layout knows: whoever sorted the files may have named them after patients.
+    """Puts "…" in place of folders that are in no known layout: they may be named after patients.
 
-    UIDs stay, as SIIM's folders are. A COCO file's own names do too, since it was written to be handed on.
+    UIDs stay, as SIIM's folders are named so. The names in a COCO file stay too, as such a file is made to be shared.
     """
     if source.kind not in ("siim", "folders"):
         return
@@ -450,15 +304,15 @@ def _describe(
             "annotations_per_category": {name: per_category[number] for number, name in names.items()},
             "images_per_fold": {str(fold): per_fold[fold] for fold in sorted(per_fold)},
         },
-        "dropped": _account([(drop.reason, drop) for drop in dropped]),
+        "dropped": _account([drop.reason for drop in dropped], dropped),
     }
 
 
-def _account(told: list[tuple[str, Dropped | RunWarning]]) -> dict[str, Any]:
-    """How often what was said, and each time."""
+def _account(kinds: Sequence[str], entries: Sequence[Dropped | FileWarning]) -> dict[str, Any]:
+    """How many entries there are of each kind, and all of them."""
     return {
-        "counts": dict(sorted(Counter(kind for kind, _ in told).items())),
-        "rows": [{key: value for key, value in dataclasses.asdict(one).items() if value} for _, one in told],
+        "counts": dict(sorted(Counter(kinds).items())),
+        "rows": [{key: value for key, value in dataclasses.asdict(entry).items() if value} for entry in entries],
     }
 
 
@@ -467,22 +321,6 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _digest(images: list[SourceImage]) -> str:
-    listing = json.dumps([(image.file_name, image.width, image.height) for image in images])
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def _missing(dropped: list[Dropped]) -> str:
-    """What was left out, and not only changed, in a few words; empty for nothing."""
-    left_out = [drop for drop in dropped if drop.action == Dropped.action]
-    return _summary(left_out) if left_out else ""
-
-
-def _summary(dropped: list[Dropped]) -> str:
-    counts = Counter(drop.reason for drop in dropped)
-    return ", ".join(f"{count} x {reason}" for reason, count in counts.most_common(3)) or "it lists none"
 
 
 def _write_json(path: Path, content: dict[str, Any], rows: bool = False) -> None:

@@ -77,14 +77,14 @@ def _deal(counts: np.ndarray, sizes: np.ndarray, n_folds: int, random: np.random
         # Among a finding's groups those with most of it go first.
         of_finding = of_finding[np.argsort(-counts[of_finding, rarest], kind="stable")]
         for number in of_finding.tolist():
-            own = [(finding, count) for finding, count in enumerate(counts[number].tolist()) if count]
+            counted = [(finding, count) for finding, count in enumerate(counts[number].tolist()) if count]
             needs = [
-                (of_fold[rarest], sum(of_fold[finding] for finding, _ in own), free)
+                (of_fold[rarest], sum(of_fold[finding] for finding, _ in counted), free)
                 for of_fold, free in zip(lacking, room, strict=True)
             ]
             chosen = needs.index(max(needs))
             fold[number] = chosen
-            for finding, count in own:
+            for finding, count in counted:
                 lacking[chosen][finding] -= count
             room[chosen] -= float(sizes[number])
         open_groups[of_finding] = False

@@ -13,9 +13,10 @@ from xray.datasets.originals import Original, enlarged, find_originals, in_origi
 from xray.datasets.sources.mask_folders import without_masks
 from xray.datasets.store import Store, is_store, open_store
 from xray.errors import FlagError, InputError
-from xray.radiographs.decoding import Decoded, Failed, Undecodable, decode_canvases, in_workers
+from xray.radiographs.decoding import Decoded, Undecodable, decode_canvases
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.radiograph import RadiographError, find_radiographs, read_radiograph
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.workers import Failed, in_workers
 
 _T = TypeVar("_T")
 
@@ -36,23 +37,23 @@ class Inputs:
     rows: np.ndarray | None = None
     names: tuple[str, ...] = ()
     originals: tuple[Original, ...] = ()
-    warnings: tuple[RunWarning, ...] = ()
+    warnings: tuple[FileWarning, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def only(self, ids: set[str]) -> "Inputs":
         """Those whose id is among `ids`, in the same order."""
-        kept = [number for number, name in enumerate(self.ids) if name in ids]
-        names = _picked(self.names, kept)
+        numbers = [number for number, name in enumerate(self.ids) if name in ids]
+        names = _picked(self.names, numbers)
         left_out = set(self.names).difference(names)
         return dataclasses.replace(
             self,
-            ids=_picked(self.ids, kept),
-            paths=_picked(self.paths, kept),
-            rows=None if self.rows is None else self.rows[kept],
+            ids=_picked(self.ids, numbers),
+            paths=_picked(self.paths, numbers),
+            rows=None if self.rows is None else self.rows[numbers],
             names=names,
-            originals=_picked(self.originals, kept),
+            originals=_picked(self.originals, numbers),
             warnings=tuple(warning for warning in self.warnings if warning.where not in left_out),
         )
 
@@ -76,12 +77,12 @@ class Inputs:
             yield Decoded(index, Path(record["file_name"]), canvas, record["width"], record["height"], None)
 
     def pixels(self, index: int) -> np.ndarray:
-        """(height, width) uint8 in original pixels, as far as they are still there: what is smaller is scaled back up.
+        """(height, width) uint8 in original pixels; a picture that was made smaller is scaled up again.
 
         Raises RadiographError for a file that cannot be read, or whose original size contradicts it.
         """
         if self.store is None or self.rows is None:
-            (pixels,) = in_workers(_read_pixels, [self.paths[index]], 1, _file_name)
+            (pixels,) = in_workers(_read_pixels, [self.paths[index]], 1, lambda path: path.name)
             if isinstance(pixels, Failed):
                 raise RadiographError(pixels.reason)
             original = self.originals[index] if self.originals else None
@@ -98,16 +99,12 @@ class Inputs:
         return np.asarray(self.store.images[row])
 
 
-def _picked(own: tuple[_T, ...], kept: Sequence[int]) -> tuple[_T, ...]:
-    return tuple(own[number] for number in kept) if own else ()
+def _picked(values: tuple[_T, ...], numbers: Sequence[int]) -> tuple[_T, ...]:
+    return tuple(values[number] for number in numbers) if values else ()
 
 
 def _read_pixels(path: Path) -> np.ndarray:
     return read_radiograph(path).pixels
-
-
-def _file_name(path: Path) -> str:
-    return path.name
 
 
 def open_inputs(
@@ -119,7 +116,7 @@ def open_inputs(
     the pictures are the originals, or empty for the tables in or above the folder that have a known name. beside:
     further files that may be such tables.
 
-    Raises InputError if nothing usable is there. Files are named as `source_ids` has it.
+    Raises InputError if nothing usable is there. The ids of files are those of `source_ids`.
     """
     if is_store(data_path):
         if sizes:
@@ -129,18 +126,14 @@ def open_inputs(
         return Inputs(tuple(store.records[row]["source_id"] for row in rows.tolist()), store=store, rows=rows)
     if split is not None or fold is not None:
         raise InputError(f"--split and --fold choose a part of a dataset directory, and {data_path} is none")
-    passed_over: list[RunWarning] = []
+    passed_over: list[FileWarning] = []
     paths = find_radiographs(data_path, passed_over=passed_over)
-    masks: list[RunWarning] = []
+    masks: list[FileWarning] = []
     if data_path.is_dir():
         paths, masks = without_masks(paths, data_path)
         if not paths:
             raise InputError(f"{data_path} holds masks alone: give the folder of the radiographs")
-    names = tuple(_relative(path, data_path) for path in paths)
+    names = tuple(path.name if path == data_path else path.relative_to(data_path).as_posix() for path in paths)
     ids = tuple(source_ids(names))
     originals, warnings = find_originals(data_path, paths, names, ids, sizes, beside)
     return Inputs(ids, tuple(paths), names=names, originals=originals, warnings=(*passed_over, *masks, *warnings))
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.name if path == root else path.relative_to(root).as_posix()

@@ -1,8 +1,8 @@
-"""Rows of images.npy as they are decoded, and a journal that lets an interrupted conversion go on where it stopped.
+"""Rows of images.npy as they are decoded, and a journal by which an interrupted conversion continues.
 
 Canvases are appended to images.npy.part with plain writes (a mapping of a dataset larger than memory would count as
-memory of the process); every few seconds the file is synced and only then does the journal claim the rows. Whatever
-stands beyond the journal's claim after a crash is cut off and decoded again.
+memory of the process); every few seconds the file is synced, and only then are the rows entered in the journal. Rows
+that are not in the journal after a crash are cut off and decoded again.
 """
 
 import contextlib
@@ -11,34 +11,29 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from xray.datasets.store import CONVERSION, IMAGES, JOURNAL
 from xray.errors import InputError
-from xray.storage.checked_lines import from_line, to_line
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; there, two conversions into one directory are not told apart.
-    fcntl = None  # type: ignore[assignment]
+from xray.files import CheckedLog, differing
 
 CHECKPOINT_SECONDS = 2.0
 
 
 class Journal:
-    """An open images.npy.part with its journal. Use as a context manager: leaving it claims all rows written.
+    """An open images.npy.part with its journal. Use as a context manager: leaving it enters all rows written.
 
     outcomes: one dict an image done so far, in the source's order: {"width", "height"} for a row written (the file's
     own size; "attributes" and "warnings" where there are any), {"reason", "detail"} for an image left out.
     """
 
-    def __init__(self, folder: Path, size: int, claims: dict[str, Any], discard: bool = False) -> None:
+    def __init__(self, folder: Path, size: int, fingerprint: dict[str, Any], discard: bool = False) -> None:
         """Opens or continues the unfinished conversion in `folder`.
 
-        claims: what must not change between runs; the journal's first line.
-        discard: an unfinished conversion with other claims is thrown away instead of an InputError.
+        fingerprint: what must not change between runs; the journal's first line.
+        discard: an unfinished conversion with another fingerprint is thrown away instead of an InputError.
         """
         self.folder, self.size = folder, size
         self.outcomes: list[dict[str, Any]] = []
@@ -46,17 +41,17 @@ class Journal:
         self._checked = time.monotonic()
         self._is_torn = False
         self._part = folder / f"{IMAGES}.part"
-        self._log = self._open_locked(folder / JOURNAL)
+        self._log = CheckedLog(
+            folder / JOURNAL, f"another conversion is writing into {folder}: wait for it, or stop it"
+        )
         try:
             if not self._part.exists() and (folder / IMAGES).exists() and not (folder / CONVERSION).exists():
                 # The last run ended between renaming the images and writing the rest.
                 os.replace(folder / IMAGES, self._part)
-            n_valid = self._read(claims, discard)
-            self._log.truncate(n_valid)
-            self._log.seek(n_valid)
-            if n_valid == 0:
-                self._log.write(to_line(claims, 0))
-                self._log.flush()
+            self._read(fingerprint, discard)
+            if not self.outcomes:
+                self._log.cut(0)
+                self._log.append([fingerprint])
             self._rows = open(self._part, "r+b" if self._part.exists() else "w+b")  # noqa: SIM115 (closed on exit)
             self._rows.truncate(self._bytes(self.n_rows))
             self._rows.seek(self._bytes(self.n_rows))
@@ -71,14 +66,14 @@ class Journal:
         try:
             self.checkpoint()
         finally:
-            for file in (self._rows, self._log):
-                # What a full disk did not take once, it would refuse again.
-                with contextlib.suppress(OSError):
-                    file.close()
+            # What a full disk did not take once, it would refuse again.
+            with contextlib.suppress(OSError):
+                self._rows.close()
+            self._log.close()
 
     @property
     def n_rows(self) -> int:
-        """Rows written so far, the ones not yet claimed among them."""
+        """Rows written so far, with those not yet in the journal."""
         return sum("width" in outcome for outcome in self.outcomes)
 
     def add(
@@ -91,10 +86,10 @@ class Journal:
     ) -> None:
         """Appends one (S, S) uint8 canvas of a file with these sides, attributes and kinds of warning."""
         self._rows.write(np.ascontiguousarray(canvas, dtype=np.uint8).data)
-        found: dict[str, Any] = {"attributes": dict(attributes)} if attributes else {}
+        extra: dict[str, Any] = {"attributes": dict(attributes)} if attributes else {}
         if warnings:
-            found["warnings"] = list(warnings)
-        self._note({"width": int(width), "height": int(height), **found})
+            extra["warnings"] = list(warnings)
+        self._note({"width": int(width), "height": int(height), **extra})
 
     def leave_out(self, reason: str, detail: str = "") -> None:
         """Notes an image that gets no row."""
@@ -104,15 +99,12 @@ class Journal:
         """Makes everything so far survive a crash."""
         if self._is_torn:
             return
-        # Ctrl-C or a full disk in between leaves it unknown what the log holds. Written a second time, an outcome would
-        # shift all rows after it: the next run reads what there is.
+        # After Ctrl-C or a full disk in between, it is not known what the log holds. An outcome that is written twice
+        # would shift all rows after it: nothing more is written, and the next run reads what is there.
         self._is_torn = True
         self._rows.flush()
         os.fsync(self._rows.fileno())
-        first = len(self.outcomes) - len(self._pending) + 1
-        self._log.write(b"".join(to_line(outcome, first + place) for place, outcome in enumerate(self._pending)))
-        self._log.flush()
-        os.fsync(self._log.fileno())
+        self._log.append(self._pending, sync=True)
         self._pending.clear()
         self._checked = time.monotonic()
         self._is_torn = False
@@ -132,46 +124,26 @@ class Journal:
         if time.monotonic() - self._checked > CHECKPOINT_SECONDS:
             self.checkpoint()
 
-    def _open_locked(self, path: Path) -> BinaryIO:
-        log = open(path, "a+b")  # noqa: SIM115 (closed on exit)
-        if fcntl is not None:
-            try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                log.close()
-                raise InputError(f"another conversion is writing into {self.folder}: wait for it, or stop it") from None
-        log.seek(0)
-        return log
-
-    def _read(self, claims: dict[str, Any], discard: bool) -> int:
-        """Fills `outcomes` from the journal; returns how many of its bytes are good."""
-        lines = self._log.read().splitlines(keepends=True)
-        found = from_line(lines[0], 0) if lines else None
-        if found is None:
-            return 0
-        if len(lines) == 1:
-            return 0  # Nothing was done yet, so nothing is lost.
-        differing = [name for name in {**found, **claims} if found.get(name) != claims.get(name)]
-        if differing:
-            if discard:
-                return 0
+    def _read(self, fingerprint: dict[str, Any], discard: bool) -> None:
+        """Fills `outcomes` from the journal, and cuts off what is damaged or has lost its pixels."""
+        lines = self._log.read()
+        before, outcomes = next(lines, {}), list(lines)
+        names = differing(before, fingerprint)
+        if names and outcomes and not discard:
             values = ", ".join(
-                f"{name} was {_short(found.get(name))}, now {_short(claims.get(name))}" for name in differing
+                f"{name} was {_short(before.get(name))}, now {_short(fingerprint.get(name))}" for name in names
             )
             raise InputError(
                 f"{self.folder} holds an unfinished conversion with other parameters ({values}): "
                 "repeat the first command to go on with it, or add --overwrite to start anew"
             )
-        n_bytes = self._part.stat().st_size if self._part.exists() else 0
-        n_valid, n_rows = len(lines[0]), 0
-        for number, line in enumerate(lines[1:], start=1):
-            outcome = from_line(line, number)
-            n_rows += outcome is not None and "width" in outcome
-            if outcome is None or self._bytes(n_rows) > n_bytes:
+        n_left = (self._part.stat().st_size - self._bytes(0)) // self.size**2 if self._part.exists() else -1
+        for outcome in outcomes if not names else []:
+            n_left -= "width" in outcome
+            if n_left < 0:
                 break
             self.outcomes.append(outcome)
-            n_valid += len(line)
-        return n_valid
+        self._log.cut(len(self.outcomes) + 1)
 
     def _header(self, n_rows: int) -> bytes:
         # NumPy pads the header so that the first axis may grow in place: its length does not depend on n_rows.

@@ -13,8 +13,8 @@ from xray.structures.masks import MaskError, decompress
 def mask_canvas(store: Store, row: int) -> np.ndarray:
     """The true masks of one radiograph on its canvas → (K, S, S) uint8 of 0 and 1, nearest neighbour.
 
-    K: the store's categories in the order of their ids. Masks of one category are joined; a box without a mask leaves
-    nothing. The same as letterboxing the decoded masks, in a time that does not depend on the radiograph's size.
+    K: the store's categories in the order of their ids. Masks of one category are joined; boxes without a mask are left
+    out. The same as letterboxing the decoded masks, in a time that does not depend on the radiograph's size.
     Raises MaskError for run lengths that do not fill the radiograph.
     """
     place = {category: number for number, category in enumerate(store.categories)}

@@ -1,4 +1,4 @@
-"""How radiographs are called where nothing but their files names them: one rule for every source and for inference."""
+"""Ids of radiographs that have no name but that of their file: one rule for every source and for inference."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def source_ids(names: Sequence[str]) -> list[str]:
     while True:
         ids = {name: _spellings(name)[length[name]] for name in distinct}
         holders = Counter(ids.values())
-        # The longest is the name itself, which no two files share: whoever still meets it has a longer one to go to.
+        # The longest id is the name itself, which no two files share; files whose id is shared get a longer one.
         shared = [name for name in distinct if holders[ids[name]] > 1 and length[name] < 2]
         if not shared:
             return [ids[name] for name in names]

@@ -1,4 +1,4 @@
-"""The radiographs that files were made from: in whose pixels the answer about a smaller picture has to be."""
+"""Original sizes of pictures that were made smaller: results are given in the pixels of the original radiograph."""
 
 import dataclasses
 import re
@@ -12,11 +12,11 @@ from xray.datasets.sizes import Size, SizeTable, find_sizes, header_of, original
 from xray.errors import FlagError, InputError
 from xray.radiographs.canvas import MAX_PIXELS, Canvas, is_resized, reshaped
 from xray.radiographs.decoding import Decoded, Undecodable
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.radiograph import RadiographError, radiograph_size
-from xray.radiographs.run_warnings import RunWarning
 
 Original = Size | str | None
-"""(width, height) of the radiograph a file was made from, in words why it is not known, or None: the file itself."""
+"""(width, height) of a file's original, a text that says why it is not known, or None: the file is the original."""
 
 PICTURES = (".png", ".jpg", ".jpeg")
 """Files that may have been made from larger radiographs; DICOM files are the originals themselves."""
@@ -45,8 +45,8 @@ def find_originals(
     ids: Sequence[str],
     sizes: str = "",
     beside: Sequence[Path] = (),
-) -> tuple[tuple[Original, ...], list[RunWarning]]:
-    """The original sizes of files; none where all files are the originals. And what is to be said about them.
+) -> tuple[tuple[Original, ...], list[FileWarning]]:
+    """The original sizes of files, empty where all files are the originals; and warnings about them.
 
     data_path: a folder or one file. paths, names, ids: of each file, its path, the same below the data path, its id.
     sizes: a CSV file, WIDTHxHEIGHT for all pictures, "none" where they are the originals, or empty for the tables in or
@@ -65,7 +65,10 @@ def find_originals(
     if given := _SIZE.fullmatch(sizes):
         known = [_one_size(given)] * len(pictures)
     else:
-        spelt = [_spellings(paths[number], names[number], ids[number]) for number in pictures]
+        # What a table may call a file; the first tells its folder.
+        spelt = [
+            (f"{paths[n].absolute().parent.name}/{paths[n].name}", names[n], ids[n], paths[n].name) for n in pictures
+        ]
         tables, others = ([read_sizes(Path(sizes))], []) if sizes else _tables_around(data_path, paths, beside)
         known = original_sizes(tables, spelt)
         if all(size is None for size in known):
@@ -79,8 +82,8 @@ def find_originals(
                 data_path, [paths[n] for n in pictures], [ids[n] for n in pictures], beside
             ):
                 return (), []
-            said = [RunWarning(NOT_USED, path.name, ADVICE) for path in near]
-            return (), said + [RunWarning(SIZE_UNKNOWN, names[number], ADVICE) for number in pictures]
+            warnings = [FileWarning(NOT_USED, path.name, ADVICE) for path in near]
+            return (), warnings + [FileWarning(SIZE_UNKNOWN, names[number], ADVICE) for number in pictures]
         of = " and ".join(dict.fromkeys(table.path.name for table in tables))
         nowhere = f"its original size is not known: {of} names other files, not this one"
         known = [nowhere if size is None else size for size in known]
@@ -111,7 +114,7 @@ def in_original_pixels(
 
 
 def misfit(file: Size, original: Original) -> str:
-    """Why a file cannot be answered in the pixels of its original; empty where it can."""
+    """Why results for a file cannot be given in the pixels of its original; empty where they can."""
     if original is None or isinstance(original, str):
         return original or ""
     if is_resized(file, original, squashed=True):
@@ -126,16 +129,11 @@ def enlarged(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _one_size(said: re.Match[str]) -> Size:
-    width, height = (int(side) for side in said.groups())
+def _one_size(given: re.Match[str]) -> Size:
+    width, height = (int(side) for side in given.groups())
     if not 1 <= width * height <= MAX_PIXELS:
-        raise FlagError(f"--sizes is {said[0]}: give sides of 1 or more, {MAX_PIXELS // 10**6} million pixels at most")
+        raise FlagError(f"--sizes is {given[0]}: give sides of 1 or more, {MAX_PIXELS // 10**6} million pixels at most")
     return width, height
-
-
-def _spellings(path: Path, name: str, source_id: str) -> tuple[str, ...]:
-    """What a table may call a file; the first tells its folder."""
-    return f"{path.absolute().parent.name}/{path.name}", name, source_id, path.name
 
 
 def _tables_around(
@@ -146,8 +144,8 @@ def _tables_around(
     below = sorted({path.absolute().parent for path in paths} - {root})[:MOST_FOLDERS]
     folders = [root, root.parent, *below]
     tables, others = find_sizes(folders, list(dict.fromkeys(folder.name for folder in (root, *below))))
-    found = {table.path for table in tables}
-    given = [path for path in beside if path.absolute() not in found and size_columns(header_of(path))]
+    used = {table.path for table in tables}
+    given = [path for path in beside if path.absolute() not in used and size_columns(header_of(path))]
     return tables + [read_sizes(path) for path in given], others
 
 
@@ -159,7 +157,7 @@ def _speaks_of(path: Path, spelt: Sequence[Sequence[str]]) -> bool:
 
 
 def _seem_resized(data_path: Path, paths: Sequence[Path], ids: Sequence[str], beside: Sequence[Path]) -> bool:
-    """Whether these are pictures of a challenge, all as long as pictures are that were made smaller."""
+    """Whether these are pictures of a challenge whose longer sides all have one length usual for resized ones."""
     root = (data_path.parent if data_path.is_file() else data_path).absolute()
     samples = [*beside, root / "sample_submission.csv", root.parent / "sample_submission.csv"]
     columns = [header_of(path)[:1] for path in samples]
@@ -171,5 +169,5 @@ def _seem_resized(data_path: Path, paths: Sequence[Path], ids: Sequence[str], be
         try:
             sides.add(max(radiograph_size(path)))
         except RadiographError:
-            continue  # it is told when it is decoded
+            continue  # the error is reported when the file is decoded
     return len(sides) == 1 and sides <= set(USUAL_SIDES) and not (is_siim and sides == {SIIM_SIDE})

@@ -9,16 +9,18 @@ differ, or in none, is refused; --ids and --category-ids say what is meant, of f
 import dataclasses
 import posixpath
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from xray.datasets.store import Store
-from xray.errors import InputError
+from xray.errors import FlagError, InputError
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
 from xray.structures.masks import MaskError, encode_mask
-from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
+from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, read_predictions
+from xray.structures.submission import read_submission
 from xray.structures.values import Names, identity
 
 ImageIds = Literal["auto", "source", "coco", "rows"]
@@ -34,6 +36,44 @@ CATEGORY_IDS_HELP = (
 )
 
 _Reading = Callable[[str | int], int | None]
+_T = TypeVar("_T")
+
+
+def read_any_predictions(
+    path: Path, store: Store, ids: ImageIds = "auto", category_ids: CategoryIds = "auto"
+) -> Predictions:
+    """A submission.csv, or COCO results of any detector, with the ids of a dataset.
+
+    ids, category_ids: what the file's ids mean, see `resolve`; a submission has Kaggle's class ids, category ids - 1,
+    or with "source" the source's own.
+    Raises InputError as `read_submission`, `read_predictions` and `resolve` do.
+    """
+    if path.suffix.lower() != ".csv":
+        return resolve(store, read_predictions(path), path.name, ids, category_ids)
+    submission = dataclasses.replace(read_submission(path), is_foreign=True)
+    if ids == "auto" and all(name in store.index_of for name in submission.image_ids):
+        ids = "source"
+    if category_ids == "source":
+        table = submission.table
+        is_normal = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
+        table = dataclasses.replace(table, labels=np.where(is_normal, table.labels, table.labels - 1))
+        return resolve(store, dataclasses.replace(submission, table=table), path.name, ids, "source")
+    return resolve(store, submission, path.name, ids, "dataset")
+
+
+def read_all_predictions(
+    paths: Sequence[Path], store: Store, ids: Sequence[ImageIds], category_ids: Sequence[CategoryIds]
+) -> list[Predictions]:
+    """`read_any_predictions` of several files. ids, category_ids: one for all, or one for each. Raises FlagError."""
+    flags = zip(one_each(ids, len(paths), "ids"), one_each(category_ids, len(paths), "category-ids"), strict=True)
+    return [read_any_predictions(path, store, *flag) for path, flag in zip(paths, flags, strict=True)]
+
+
+def one_each(values: Sequence[_T], n: int, flag: str) -> list[_T]:
+    """The value of a flag for each of n files. Raises FlagError unless it has one, or as many."""
+    if len(values) not in (1, n):
+        raise FlagError(f"--{flag} has {len(values)} values for {n} files: give one for all, or one for each")
+    return list(values) * (n if len(values) == 1 else 1)
 
 
 def resolve(
@@ -113,9 +153,8 @@ def _without_repeats(predictions: Predictions) -> Predictions:
         zip(table.images.tolist(), table.labels.tolist(), *table.boxes.T.tolist(), table.scores.tolist(), strict=True)
     ):
         seen.setdefault((*key, str(predictions.masks.get(row))), row)
-    kept = list(seen.values())
-    masks = {new: predictions.masks[old] for new, old in enumerate(kept) if old in predictions.masks}
-    return dataclasses.replace(predictions, table=table.select(np.array(kept, dtype=np.int64)), masks=masks)
+    distinct, masks = table.select_masked(np.array(list(seen.values()), dtype=np.int64), predictions.masks)
+    return dataclasses.replace(predictions, table=distinct, masks=masks)
 
 
 def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[list[int], str]:
@@ -123,7 +162,9 @@ def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> t
     image_ids, readings = predictions.image_ids, _readings(store)
     if ids == "coco" and "coco" not in readings:
         raise InputError(f"--ids coco: {store.path} does not come from a COCO file: give --ids source or rows")
-    by_file = _by_file(predictions, readings["source"]) if ids == "auto" else {}
+    # A row that names a file of the dataset says more than a number.
+    files = predictions.files.items() if ids == "auto" else ()
+    by_file = {image_id: row for image_id, file in files if (row := readings["source"](file)) is not None}
     others = [image_id for image_id in image_ids if image_id not in by_file]
     texts = [image_id for image_id in others if isinstance(image_id, str)]
     numbers = [image_id for image_id in others if not isinstance(image_id, str)]
@@ -149,19 +190,13 @@ def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> t
     return [-1 if row is None else row for row in rows], meaning
 
 
-def _by_file(predictions: Predictions, read: _Reading) -> dict[str | int, int]:
-    """Image ids whose rows name a file of the dataset → its row: that says more than a number."""
-    found = {image_id: read(file) for image_id, file in predictions.files.items()}
-    return {image_id: row for image_id, row in found.items() if row is not None}
-
-
 def _readings(store: Store) -> dict[str, _Reading]:
     """What an image id may mean → its row, None for none."""
     stems = Names(store.index_of)
     files = {record["file_name"]: row for row, record in enumerate(store.records)}
     counts = Counter(posixpath.basename(file) for file in files)
     files |= {posixpath.basename(file): row for file, row in files.items() if counts[posixpath.basename(file)] == 1}
-    own = {
+    by_coco_id = {
         one: row
         for row, record in enumerate(store.records)
         for one in record.get("coco_ids", [record["coco_id"]] if "coco_id" in record else [])
@@ -173,21 +208,21 @@ def _readings(store: Store) -> dict[str, _Reading]:
         return files.get(image_id.removeprefix("./")) if row is None and isinstance(image_id, str) else row
 
     def coco(image_id: str | int) -> int | None:
-        return own.get(identity(image_id))
+        return by_coco_id.get(identity(image_id))
 
     def row_number(image_id: str | int) -> int | None:
         number = identity(image_id)
         return number if isinstance(number, int) and 0 <= number < len(store) else None
 
     readings: dict[str, _Reading] = {"source": source, "rows": row_number}
-    return readings | ({"coco": coco} if own else {})
+    return readings | ({"coco": coco} if by_coco_id else {})
 
 
 def _reading_of_numbers(store: Store, numbers: list[int], name: str, readings: dict[str, _Reading]) -> str:
-    found = {meaning: [read(number) for number in numbers] for meaning, read in readings.items()}
-    hits = {meaning: sum(row is not None for row in rows) for meaning, rows in found.items()}
+    rows_by_meaning = {meaning: [read(number) for number in numbers] for meaning, read in readings.items()}
+    hits = {meaning: sum(row is not None for row in rows) for meaning, rows in rows_by_meaning.items()}
     best = max(hits.values())
-    if "coco" in found:
+    if "coco" in rows_by_meaning:
         if hits["coco"] == best:
             return "coco"
         better = next(meaning for meaning, n in hits.items() if n == best)
@@ -196,7 +231,7 @@ def _reading_of_numbers(store: Store, numbers: list[int], name: str, readings: d
             f"reading --ids {better} {best}: say with --ids coco or --ids {better} which is meant"
         )
     fitting = [meaning for meaning, n in hits.items() if n == best and n]
-    if len({tuple(found[meaning]) for meaning in fitting}) > 1:
+    if len({tuple(rows_by_meaning[meaning]) for meaning in fitting}) > 1:
         raise InputError(
             f"{name} numbers its images (such as {numbers[0]}), which may be names or rows of {store.path}: "
             "say with --ids source or --ids rows which is meant"
@@ -209,10 +244,10 @@ def _reading_of_texts(texts: list[str], name: str, readings: dict[str, _Reading]
     by_name = [readings["source"](text) for text in texts]
     if "coco" not in readings or (is_named and any(row is not None for row in by_name)):
         return "source"
-    own = [readings["coco"](text) for text in texts]
-    if all(row is None for row in own) or (None in own and None not in by_name) or own == by_name:
+    by_coco_id = [readings["coco"](text) for text in texts]
+    if all(row is None for row in by_coco_id) or (None in by_coco_id and None not in by_name) or by_coco_id == by_name:
         return "source"
-    if any(row not in (None, other) for row, other in zip(by_name, own, strict=True)):
+    if any(row not in (None, other) for row, other in zip(by_name, by_coco_id, strict=True)):
         raise InputError(
             f"{name} names images like {texts[0]!r}, which may be ids of the source's COCO file or names of files: say "
             "with --ids coco or --ids source which is meant"
@@ -229,7 +264,7 @@ def _labels(store: Store, predictions: Predictions, name: str, category_ids: Cat
     is_normal = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
     numberings = {"dataset": {number: number for number in store.categories}}
     if store.source_category_ids:
-        numberings["source"] = {own: number for number, own in store.source_category_ids.items()}
+        numberings["source"] = {source_number: number for number, source_number in store.source_category_ids.items()}
     elif category_ids == "source":
         raise InputError(f"--category-ids source: {store.path} has no category ids of its source, leave the flag out")
     numberings["dataset"].setdefault(NO_FINDING_CATEGORY, NO_FINDING_CATEGORY)
@@ -265,7 +300,8 @@ def _named(
     """
     by_name = {_plain(category): number for number, category in store.categories.items()}
     by_name.setdefault(_plain(NO_FINDING_NAME), NO_FINDING_CATEGORY)
-    known = {label: by_name[_plain(said)] for label, said in predictions.names.items() if _plain(said) in by_name}
+    plain_names = {label: _plain(category) for label, category in predictions.names.items()}
+    known = {label: by_name[category] for label, category in plain_names.items() if category in by_name}
     if not known:
         return None
     strange = [predictions.names.get(label, f"category {label}") for label in used if label not in known]

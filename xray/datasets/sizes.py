@@ -11,14 +11,16 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from xray.datasets.sources.tables import plain_name, read_table, separator
+from xray.datasets.sources.tables import plain_name, read_table, separator, spellings
 from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.names import check_inside
 from xray.structures.values import Names, finite_number, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Size = tuple[int, int]
 """Width and height, in pixels."""
@@ -40,7 +42,7 @@ WORDS = (
     ("width", "height"), ("columns", "rows"), ("cols", "rows"), ("xsize", "ysize"), ("sizex", "sizey"),
     ("imgw", "imgh"), ("origw", "origh"), ("xdim", "ydim"), ("dimx", "dimy"),
 )  # fmt: skip
-"""What else the names of two such columns hold, being the same but for it: raw_width, width_raw, n_cols."""
+"""Parts of two names that are equal except for this part: raw_width and raw_height, n_cols and n_rows."""
 OF_ORIGINALS = ("orig", "raw", "full", "source", "src", "dicom", "dcm", "native")
 """Words of columns that go before plain width and height."""
 BESIDE = ("", "image", "img", "im", "picture", "file", "n", "nb", "num", "px", "pixels", "radiograph", "scan", "xray")
@@ -89,16 +91,16 @@ class SizeTable:
         name pictures, the one that names most of these does.
         """
         best: list[Size | str | None] = [None] * len(pictures)
-        for said in self.columns.values():
-            found = _looked_up(said, pictures)
-            if sum(size is not None for size in found) > sum(size is not None for size in best):
-                best = found
+        for by_name in self.columns.values():
+            sizes = _looked_up(by_name, pictures)
+            if sum(size is not None for size in sizes) > sum(size is not None for size in best):
+                best = sizes
         return best
 
 
 def size_columns(columns: Iterable[str]) -> tuple[str, str] | None:
     """Of the names of a table's columns those of width and height; None where it has none, or they are of boxes."""
-    plain = {plain_name(name): name for name in reversed(list(columns))}
+    plain = spellings(columns)
     pairs = _pairs(plain)
     first = [pair for pair, beside in pairs if any(word in beside for word in OF_ORIGINALS)]
     others = [pair for pair, beside in pairs if beside in BESIDE]
@@ -111,7 +113,7 @@ def size_columns(columns: Iterable[str]) -> tuple[str, str] | None:
 
 
 def _pairs(plain: Iterable[str]) -> list[tuple[tuple[str, str], str]]:
-    """Names of columns that are the same but for one of WORDS, in their order, and what else both hold.
+    """Pairs of columns whose names are equal except for one of WORDS, in the order of WORDS, and the rest of the name.
 
     plain: the names without case and punctuation, the last first.
     """
@@ -126,76 +128,78 @@ def _pairs(plain: Iterable[str]) -> list[tuple[tuple[str, str], str]]:
     ]
 
 
-def size_table(path: Path, table: pd.DataFrame, content: bytes) -> SizeTable | None:
+def size_table(path: Path, table: "pd.DataFrame", content: bytes) -> SizeTable | None:
     """A table as `read_table` reads it → its sizes; None where it has no columns of them, or none that names."""
     sides = size_columns(table.columns)
-    own = {plain_name(name): name for name in reversed(list(table.columns)) if name != "line"}
-    columns = [own[name] for name in IDS if name in own]
+    spelling = spellings(table.columns)
+    columns = [spelling[name] for name in IDS if name in spelling]
     if sides is None or not columns:
         return None
+    import pandas as pd
+
     codes, pairs = pd.factorize(pd.MultiIndex.from_frame(table[list(sides)]))
     sizes = [_size(*pair) for pair in pairs.tolist()]
-    said = {column: _by_name(table[column].tolist(), [sizes[code] for code in codes]) for column in columns}
-    return SizeTable(path, content, said)
+    by_column = {column: _by_name(table[column].tolist(), [sizes[code] for code in codes]) for column in columns}
+    return SizeTable(path, content, by_column)
 
 
 def read_sizes(path: Path) -> SizeTable:
     """The table of sizes in a CSV file. Raises InputError if it cannot be read or has no sizes, or no names."""
     table, content = read_table(path)
-    found = size_table(path, table, content)
-    if found is None:
+    sizes = size_table(path, table, content)
+    if sizes is None:
         names = ", ".join(name for name in table.columns if name != "line")
         raise InputError(
             f"{path} tells no original sizes (its columns are {names}): it needs image_id or a file name, and "
             "width,height or dim1,dim0 or columns,rows"
         )
-    return found
+    return sizes
 
 
 def find_sizes(folders: Sequence[Path], known_as: Sequence[str]) -> tuple[list[SizeTable], list[Path]]:
     """Tables of sizes in some folders that have a known name, and paths of others that seem to be ones.
 
-    known_as: names of the pictures' folders, such as "test", of which test_meta.csv speaks. A table of another name is
-    not used: who knows what its sizes are of.
+    known_as: names of the pictures' folders, such as "test", to which test_meta.csv belongs. A table of another name is
+    not used, as its sizes may be those of other pictures.
     Raises InputError for a table with sizes that cannot be read, or is a link that leads out of its folder.
     """
     wanted = [pattern.format(name) for pattern in KNOWN_NAMES for name in known_as or ("",)]
-    found, others = [], []
+    tables, others = [], []
     for folder in dict.fromkeys(folders):
         present = _tables_in(folder)
         for name in dict.fromkeys(wanted):
             if name in present and size_columns(header_of(folder / name)):
                 table, content = read_table(check_inside(folder / name, folder))
                 if (sizes := size_table(folder / name, table, content)) is not None:
-                    found.append(sizes)
+                    tables.append(sizes)
         others += [folder / name for name in present if name not in wanted and _seems_of_sizes(folder / name)]
-    return found, others
+    return tables, others
 
 
 def original_sizes(tables: Sequence[SizeTable], pictures: Sequence[Sequence[str]]) -> list[Size | str | None]:
     """The original size of each picture as the tables have it together.
 
     pictures: as for `SizeTable.of`; a first name with folders in it prefers a table called after the last of them.
-    Returns for each its size, or in words why there is none; None where no table names it.
+    Returns for each picture its size, or a text that says why there is none; None where no table names it.
     """
     answers = [(table.path.name, table.of(pictures)) for table in tables]
     result: list[Size | str | None] = []
     for number, names in enumerate(pictures):
         folder = PurePosixPath(names[0]).parent.name
-        said = [(name, size) for name, own in answers if (size := own[number]) is not None]
-        own_said = [(name, size) for name, size in said if folder and _first_word(name) == folder.lower()]
-        if folder.lower() in SPLITS and not own_said and _stem(names[0]).isdecimal():
+        given = [(name, size) for name, of_table in answers if (size := of_table[number]) is not None]
+        given_for_folder = [(name, size) for name, size in given if folder and _first_word(name) == folder.lower()]
+        if folder.lower() in SPLITS and not given_for_folder and _stem(names[0]).isdecimal():
             # The first picture of test/ and that of train/ may both be called 1.png.
-            said = [(name, size) for name, size in said if _first_word(name) not in SPLITS]
-        said = own_said or said
-        sizes = {size: name for name, size in reversed(said) if not isinstance(size, str)}
+            given = [(name, size) for name, size in given if _first_word(name) not in SPLITS]
+        given = given_for_folder or given
+        sizes = {size: name for name, size in reversed(given) if not isinstance(size, str)}
         if len(sizes) > 1:
             (one, first), (other, second) = list(sizes.items())[::-1][:2]
             result.append(f"{first} says {one[0]} x {one[1]}, {second} {other[0]} x {other[1]}")
         elif sizes:
             result.append(next(iter(sizes)))
         else:
-            result.append(f"{said[0][0]}: {said[0][1]}" if said else None)
+            result.append(f"{given[0][0]}: {given[0][1]}" if given else None)
     return result
 
 
@@ -217,27 +221,27 @@ def _size(width: str, height: str) -> Size | str:
 
 def _by_name(names: Sequence[str], sizes: Sequence[Size | str]) -> dict[str, Size | str]:
     """Name → size. A table with a row a box repeats them; where the rows disagree, none is known."""
-    said: dict[str, Size | str] = {}
+    by_name: dict[str, Size | str] = {}
     for name, size in zip(names, sizes, strict=True):
-        before = said.setdefault(name, size)
+        before = by_name.setdefault(name, size)
         if before in (size, TWO_SIZES) or isinstance(size, str):
             continue
-        said[name] = size if isinstance(before, str) else TWO_SIZES
-    said.pop("", None)
-    return said
+        by_name[name] = size if isinstance(before, str) else TWO_SIZES
+    by_name.pop("", None)
+    return by_name
 
 
-def _looked_up(said: Mapping[str, Size | str], pictures: Sequence[Sequence[str]]) -> list[Size | str | None]:
-    names = Names({_path(name): size for name, size in said.items()})
+def _looked_up(by_name: Mapping[str, Size | str], pictures: Sequence[Sequence[str]]) -> list[Size | str | None]:
+    names = Names({_path(name): size for name, size in by_name.items()})
     # A table may name the files by paths of its own, with a suffix of another edition: what then counts is the stem.
     by_stem: dict[str, list[Size | str]] = {}
-    for name, size in said.items():
+    for name, size in by_name.items():
         by_stem.setdefault(_stem(_path(name)), []).append(size)
     stems = Names({stem: sizes[0] for stem, sizes in by_stem.items() if len(set(sizes)) == 1})
     result = []
-    for own in pictures:
-        exact = (names.get(name) for name in (*own, *(_SUFFIX.sub("", name) for name in own)))
-        tails = (stems.get(_stem(name)) for name in own)
+    for of_picture in pictures:
+        exact = (names.get(name) for name in (*of_picture, *(_SUFFIX.sub("", name) for name in of_picture)))
+        tails = (stems.get(_stem(name)) for name in of_picture)
         result.append(next((size for size in (*exact, *tails) if size is not None), None))
     return result
 

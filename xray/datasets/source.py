@@ -1,23 +1,21 @@
-"""What a converter reads from someone's files, before any pixel: images, readers' boxes, and what was left out.
+"""What a converter reads from the files of a source, before any pixel: images, readers' boxes, and what was left out.
 
-Cleaning happens twice: a converter drops what its table alone shows to be wrong; what depends on a radiograph's true
-size (boxes beyond its edge) waits until the file has been decoded. Both keep the same account.
+Cleaning happens twice: a converter leaves out what is wrong by its table alone; what depends on the true size of a
+radiograph (boxes beyond its edge) is cleaned after decoding. Both record it in the same list of `Dropped`.
 """
 
 import dataclasses
-import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xray.radiographs.run_warnings import RunWarning
-from xray.structures.boxes import BoxTable, weighted_boxes_fusion
-
-READER_IOU = 0.4
-"""Two readers mean the same lesion from this overlap on, as the metric of the VinBigData challenge has it."""
+from xray.errors import InputError
+from xray.radiographs.file_warnings import FileWarning
+from xray.radiographs.names import LINK_OUT, leads_out
+from xray.structures.boxes import BoxTable
 
 FINE_GRID = 2.0**20
 """Coordinates that a file gives are kept to 1/1048576 pixel: what is scored is what the file says."""
@@ -29,7 +27,7 @@ UNREADABLE = "unreadable file"
 MISSING_FILE = "missing file"
 NO_BOX_LEFT = "image without a usable box"
 LOST_ANNOTATION = "radiograph with an annotation that could not be used"
-"""What is known of it is not whole: what was left out would be learned as background."""
+"""Its annotations are incomplete: a finding that was left out would be learned as background."""
 SIZE_MISMATCH = "file and table disagree on the size"
 CLIPPED = "box beyond the edge"
 OUTSIDE = "box outside the image"
@@ -48,11 +46,11 @@ UNKNOWN_CLASS = "unknown class"
 
 @dataclasses.dataclass(frozen=True)
 class Dropped:
-    """One row or file that conversion did not take as it stood.
+    """One row or file that conversion left out or changed.
 
     where: the row or file, relative to the source, e.g. "train.csv line 17".
     reason: one of a few fixed texts, by which conversion.json counts.
-    action: what was done about it, "left out" unless said otherwise.
+    action: what was done with it.
     detail: anything more, e.g. the decoder's message.
     """
 
@@ -90,17 +88,17 @@ class SourceImage:
 
 @dataclasses.dataclass
 class Source:
-    """Everything a converter found.
+    """All that a converter read.
 
-    kind: "vinbig", "coco", …; layout: a word for the variant found, for conversion.json.
+    kind: "vinbig", "coco", …; layout: a word for the variant of the source, for conversion.json.
     boxes: one row a reader's box, in original pixels; `images` index into the list of images. Not yet clipped.
     readers: who drew each box; an empty tuple where nobody is named.
-    places: where each box was read, for the account of what is clipped.
+    places: where each box was read, for the record of boxes that are clipped.
     masks: row of `boxes` → COCO polygons or RLE in original pixels.
     categories: COCO categories, ids 1 … K.
     dropped: what was left out so far.
-    warnings: what is to be said of files that are used, or were passed over.
-    fingerprint: hash of the tables read, so that an interrupted conversion goes on only with the same ones.
+    warnings: about files that are used, or were skipped.
+    fingerprint: hash of the tables read, so that an interrupted conversion continues only with the same ones.
     squashed: square files are whole radiographs squeezed without keeping their aspect, and are stretched back.
     """
 
@@ -114,8 +112,39 @@ class Source:
     fingerprint: str
     masks: dict[int, Any] = dataclasses.field(default_factory=dict)
     dropped: list[Dropped] = dataclasses.field(default_factory=list)
-    warnings: list[RunWarning] = dataclasses.field(default_factory=list)
+    warnings: list[FileWarning] = dataclasses.field(default_factory=list)
     squashed: bool = False
+
+
+def data_root(data_path: Path | str, advice: str) -> Path:
+    """The directory of a source. Raises InputError, which ends with the advice, where there is none."""
+    root = Path(data_path)
+    if not root.is_dir():
+        raise InputError(f"no data at {root}: {advice}")
+    return root
+
+
+def listed(
+    folder: Path, root: Path, dropped: list[Dropped], is_wanted: Callable[[Path], bool], beside: Path | None = None
+) -> list[Path]:
+    """The wanted files or folders that stand in a folder itself, sorted by name; hidden ones are not.
+
+    Links that lead out of `root`, and of the folder `beside` if there is one, are left out, and entered in `dropped`.
+    """
+    inside = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not is_wanted(path):
+            continue
+        if leads_out(path, root) and (beside is None or leads_out(path, beside)):
+            dropped.append(Dropped(relative_name(path, root), LINK_OUT))
+        else:
+            inside.append(path)
+    return inside
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """A file by its path below the source's directory; one outside of it by its folder and its name."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
 
 
 def snap(boxes: np.ndarray, grid: float = GRID) -> np.ndarray:
@@ -133,8 +162,8 @@ def clip_boxes(boxes: np.ndarray, widths: np.ndarray | int, heights: np.ndarray 
 
 def has_area(boxes: np.ndarray) -> np.ndarray:
     """(N, 4) xyxy → (N,) bool, whether both sides are longer than zero."""
-    found: np.ndarray = np.all((boxes[..., 2:] - boxes[..., :2]) > 0, axis=-1)
-    return found
+    is_large: np.ndarray = np.all((boxes[..., 2:] - boxes[..., :2]) > 0, axis=-1)
+    return is_large
 
 
 def natural(name: str) -> tuple[Any, ...]:
@@ -142,41 +171,3 @@ def natural(name: str) -> tuple[Any, ...]:
     parts = [part for part in re.split(r"(\d{1,18})", name) if part]
     # What is a digit to Python need not be a number to it: ².
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
-
-
-def fuse_readers(
-    boxes: BoxTable, readers: Sequence[tuple[str, ...]], fusable: np.ndarray
-) -> tuple[BoxTable, list[tuple[str, ...]], np.ndarray]:
-    """Makes one box of those that the readers of an image drew around the same finding.
-
-    boxes: one row a reader's box, with area; scores are ignored, every reader counts the same.
-    fusable: (N,) bool; the other rows pass unchanged.
-
-    Weighted boxes fusion at IoU 0.4 within an image and category. Returns the boxes ordered by image, the readers of
-    each (in natural order), and the input row that each passed box came from (-1 for a fused one).
-    """
-    rows = np.flatnonzero(fusable)
-    names = sorted({name for row in rows.tolist() for name in readers[row]}, key=natural)
-    number = {name: index for index, name in enumerate(names)}
-    # One entry a (box, reader): a box that several readers share names them all once it is fused.
-    owner = np.array([row for row in rows.tolist() for _ in readers[row]], dtype=np.int64)
-    reader = np.array([number[name] for row in rows.tolist() for name in readers[row]], dtype=np.int64)
-    table = boxes.select(owner)
-    table = BoxTable(table.images, table.labels, table.boxes, np.ones(len(table)))
-    fused = weighted_boxes_fusion(table, reader, [1.0] * max(1, len(names)), iou_threshold=READER_IOU)
-
-    pairs = np.unique(np.stack([fused.cluster, reader], axis=1), axis=0)
-    bounds = np.searchsorted(pairs[:, 0], np.arange(len(fused.table) + 1)).tolist()
-    drawn_by = [names[index] for index in pairs[:, 1].tolist()]
-    fused_readers = [tuple(drawn_by[start:stop]) for start, stop in itertools.pairwise(bounds)]
-
-    passed = np.flatnonzero(~np.asarray(fusable, dtype=bool))
-    everything = BoxTable.concatenate(
-        [dataclasses.replace(fused.table, boxes=snap(fused.table.boxes)), boxes.select(passed)]
-    )
-    origin = np.concatenate([np.full(len(fused.table), -1, dtype=np.int64), passed])
-    by = [*fused_readers, *(readers[row] for row in passed.tolist())]
-    order = np.argsort(everything.images, kind="stable")
-    ones = np.ones(len(order))
-    result = BoxTable(everything.images[order], everything.labels[order], everything.boxes[order], ones)
-    return result, [by[row] for row in order.tolist()], origin[order]

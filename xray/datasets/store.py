@@ -2,7 +2,7 @@
 
 - annotations.json: COCO. `images`: `id` (= row in images.npy), `file_name` relative to the source, `source_id`,
   `width`, `height` (original pixels), `split` ("train" or "test"), `fold` (-1 for test), `labels` (category ids that
-  the image shows, be they boxed or not), `patient`, `readers`, `view`, `sex`, `age` (a decade such as "60-69", or
+  the image shows, with or without a box), `patient`, `readers`, `view`, `sex`, `age` (a decade such as "60-69", or
   "90+") and `manufacturer` where known. `annotations`: `bbox` (x, y, width,
   height in original pixels), `category_id` from 1, `area`, `iscrowd` 0, `readers` (who drew it), `segmentation` (COCO
   RLE at original size) where there is a mask.
@@ -28,7 +28,7 @@ ANNOTATIONS = "annotations.json"
 IMAGES = "images.npy"
 CONVERSION = "conversion.json"
 JOURNAL = "conversion.part"
-"""What an unfinished conversion has done so far; see xray.datasets.conversion."""
+"""The progress of an unfinished conversion; see xray.datasets.journal."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Predictions held against a dataset's truth: which radiographs are scored, and what there is of each."""
+"""Predictions beside a dataset's truth: which radiographs are scored, with the true and predicted rows of each."""
 
 import dataclasses
-from collections.abc import Collection, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,10 @@ from xray.datasets.prediction_ids import resolve
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.structures.boxes import BoxTable
+from xray.structures.masks import MaskError, encode_mask
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
+
+Rle = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +23,8 @@ class Alignment:
 
     rows: (n,) int64, their rows in the store. records: their n entries in annotations.json.
     truth, predictions: `images` in [0, n).
-    truth_masks, masks: row of `truth` and of `predictions` → COCO RLE, for the rows that have a mask.
+    truth_masks, masks: row of `truth` and of `predictions` → COCO RLE of the radiograph's size, for the rows that have
+        a mask.
     categories: category id → name; "No finding" (15) may occur in `predictions` only.
     is_predicted: (n,) bool, whether the predictions have a row of the radiograph, or a map.
     unknown_ids: radiographs in the predictions that the dataset does not have.
@@ -31,8 +36,8 @@ class Alignment:
     records: list[dict[str, Any]]
     truth: BoxTable
     predictions: BoxTable
-    truth_masks: dict[int, dict[str, Any]]
-    masks: dict[int, dict[str, Any]]
+    truth_masks: dict[int, Rle]
+    masks: dict[int, Rle]
     categories: dict[int, str]
     is_predicted: np.ndarray
     unknown_ids: tuple[str, ...]
@@ -53,6 +58,24 @@ class Alignment:
         sizes = [(record["width"], record["height"]) for record in self.records]
         return np.array(sizes, dtype=np.int64).reshape(-1, 2)
 
+    @functools.cached_property
+    def true_masks(self) -> dict[int, Rle]:
+        """`truth_masks`, checked, since anybody may have edited the file. Raises InputError and names the radiograph.
+
+        Those of predictions were checked when they were read.
+        """
+        checked = {}
+        for row, mask in self.truth_masks.items():
+            record = self.records[self.truth.images[row]]
+            try:
+                checked[row], _ = encode_mask(mask, record["width"], record["height"], may_be_empty=True)
+            except MaskError as error:
+                raise InputError(
+                    f"a true mask of {record['source_id']} cannot be scored ({error}): it must be a COCO segmentation "
+                    f"at the radiograph's original size, {record['width']} x {record['height']}"
+                ) from None
+        return checked
+
     @property
     def patients(self) -> np.ndarray:
         """(n,) int64, the patient of each radiograph, by `patient_numbers`."""
@@ -71,48 +94,52 @@ def align(
     split, fold: the radiographs to score. Where neither is given, these are all radiographs of every split and fold
         that the predictions touch, so that a radiograph without a prediction counts too.
     mapped_ids: radiographs with a probability map beside the predictions; a model has seen them, row or none.
-    predictions: where they are foreign, their ids are read as `xray.datasets.prediction_ids.resolve` does by default.
+    predictions: where they are foreign, their ids and masks are read as `xray.datasets.prediction_ids.resolve` does by
+        default.
 
     Raises InputError if the predictions have no radiograph in common with those to score, or name categories that the
-    dataset does not have.
+    dataset does not have, and for masks that do not fit their radiographs.
     """
     predictions = resolve(store, predictions)
     check_categories(store, predictions)
     ids = tuple(dict.fromkeys([*map(str, predictions.image_ids), *mapped_ids]))
-    found = np.asarray(store.resolve(ids), dtype=np.int64)
-    known = found[found >= 0]
     if not ids and split is None and fold is None:
         raise InputError("the predictions hold no row: say with --split or --fold of which radiographs they are")
+    store_rows = np.asarray(store.resolve(ids), dtype=np.int64)
+    known = store_rows[store_rows >= 0]
     if len(known) == 0 and ids:
-        examples = ", ".join(repr(name) for name in ids[:2]) or "none"
+        examples = ", ".join(repr(name) for name in ids[:2])
         raise InputError(
             f"none of the {len(ids)} images in the predictions (such as {examples}) is in {store.path}, whose images "
             f"are named like {store.records[0]['source_id']!r}: give the dataset they are of"
         )
     rows = whole_groups(store, known) if split is None and fold is None else store.rows(split=split, fold=fold)
-    position = np.full(len(store), -1, dtype=np.int64)
-    position[rows] = np.arange(len(rows))
-    place = np.where(found >= 0, position[found], -1)
+    position = positions(rows, len(store))
+    place = np.where(store_rows >= 0, position[store_rows], -1)
     if ids and not (place >= 0).any():
         where = " ".join(f"{name} {value}" for name, value in (("split", split), ("fold", fold)) if value is not None)
         raise InputError(
             f"no prediction is of an image of {where}: leave out --split and --fold, or predict those images"
         )
-    truth, truth_masks = in_order(store.boxes, position, store.masks)
-    table, masks = in_order(predictions.table, place, predictions.masks)
+    records = [store.records[row] for row in rows.tolist()]
+    truth, truth_masks = renumbered(store.boxes, position, store.masks)
+    table, masks = renumbered(predictions.table, place, predictions.masks)
+    for mask, record in ((mask, records[table.images[row]]) for row, mask in masks.items()):
+        if mask["size"] != [record["height"], record["width"]]:
+            raise InputError(f"no mask of {record['source_id']}: {mask['size']} is not the size of the radiograph")
     mapped = set(mapped_ids)
     seen = np.append(table.images, [spot for name, spot in zip(ids, place.tolist(), strict=True) if name in mapped])
     return Alignment(
         rows=rows,
-        records=[store.records[row] for row in rows.tolist()],
+        records=records,
         truth=truth,
         predictions=table,
         truth_masks=truth_masks,
         masks=masks,
         categories=store.categories,
         is_predicted=np.isin(np.arange(len(rows)), seen),
-        unknown_ids=tuple(name for name, row in zip(ids, found.tolist(), strict=True) if row < 0),
-        n_left_out=int(((found >= 0) & (place < 0)).sum()),
+        unknown_ids=tuple(name for name, row in zip(ids, store_rows.tolist(), strict=True) if row < 0),
+        n_left_out=int(((store_rows >= 0) & (place < 0)).sum()),
     )
 
 
@@ -127,22 +154,21 @@ def with_known_masks(alignment: Alignment, categories: Collection[int]) -> Align
     unknown = np.unique(truth.images[boxed])
     if not len(unknown):
         return alignment
-    kept = np.setdiff1d(np.arange(len(alignment)), unknown)
-    if not len(kept):
+    places = np.setdiff1d(np.arange(len(alignment)), unknown)
+    if not len(places):
         return None
-    position = np.full(len(alignment), -1, dtype=np.int64)
-    position[kept] = np.arange(len(kept))
-    truth, truth_masks = in_order(truth, position, alignment.truth_masks)
-    predictions, masks = in_order(alignment.predictions, position, alignment.masks)
+    position = positions(places, len(alignment))
+    truth, truth_masks = renumbered(truth, position, alignment.truth_masks)
+    predictions, masks = renumbered(alignment.predictions, position, alignment.masks)
     return dataclasses.replace(
         alignment,
-        rows=alignment.rows[kept],
-        records=[alignment.records[place] for place in kept.tolist()],
+        rows=alignment.rows[places],
+        records=[alignment.records[place] for place in places.tolist()],
         truth=truth,
         predictions=predictions,
         truth_masks=truth_masks,
         masks=masks,
-        is_predicted=alignment.is_predicted[kept],
+        is_predicted=alignment.is_predicted[places],
         n_unmasked=len(unknown),
     )
 
@@ -176,11 +202,14 @@ def check_categories(store: Store, predictions: Predictions, name: str = "the pr
         )
 
 
-def in_order(
-    table: BoxTable, position: np.ndarray, masks: dict[int, dict[str, Any]] | None = None
-) -> tuple[BoxTable, dict[int, dict[str, Any]]]:
+def positions(rows: np.ndarray, n: int) -> np.ndarray:
+    """(n,) int64, the position of each of n numbers in `rows`; -1 for those that `rows` lacks."""
+    position = np.full(n, -1, dtype=np.int64)
+    position[rows] = np.arange(len(rows))
+    return position
+
+
+def renumbered(table: BoxTable, position: np.ndarray, masks: Mapping[int, Rle]) -> tuple[BoxTable, dict[int, Rle]]:
     """The rows of a table, with their masks, whose image has a position of at least 0, renumbered to it."""
     images = position[table.images]
-    kept = np.flatnonzero(images >= 0)
-    held = {number: masks[row] for number, row in enumerate(kept.tolist()) if row in masks} if masks else {}
-    return BoxTable(images[kept], table.labels[kept], table.boxes[kept], table.scores[kept]), held
+    return dataclasses.replace(table, images=images).select_masked(np.flatnonzero(images >= 0), masks)

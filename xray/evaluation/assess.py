@@ -1,6 +1,7 @@
-"""What an evaluation says beyond its metrics: the dataset, calibration, confusion between findings, and groups."""
+"""What goes with the metrics of an evaluation: the dataset, calibration, confusion between findings, and groups."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from xray.evaluation.calibration import Calibration, Outcomes, calibrate
 from xray.evaluation.confusion import Confusion, confusion
 from xray.evaluation.evaluate import Evaluation
 from xray.evaluation.resampling import draw_patients
-from xray.evaluation.subgroups import Group, group_metrics, subgroups
+from xray.evaluation.subgroups import Group, subgroups
 from xray.structures.triplet import LEVELS
 
 ALL_FINDINGS = "All findings"
@@ -37,30 +38,34 @@ class Assessment:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json says of it."""
+        """The part of metrics.json about it."""
         kinds = {"boxes": self.boxes, "labels": self.labels, "pixels": self.pixels}
-        found: dict[str, Any] = {"fingerprint": {"dataset": self.dataset, "scored": self.scored}}
+        metrics: dict[str, Any] = {"fingerprint": {"dataset": self.dataset, "scored": self.scored}}
         calibration = {kind: {one.name: one.metrics for one in several} for kind, several in kinds.items() if several}
         if calibration:
-            found["calibration"] = calibration
+            metrics["calibration"] = calibration
         if self.confusion:
-            found["confusion"] = self.confusion.metrics
-        if self.groups:
-            found["subgroups"] = group_metrics(list(self.groups))
-        return found
+            metrics["confusion"] = self.confusion.metrics
+        for group in self.groups:
+            metrics.setdefault("subgroups", {}).setdefault(group.attribute, {})[group.name] = group.numbers
+        return metrics
 
 
 def assess(store: Store, evaluation: Evaluation, n_resamples: int = 0, box_threshold: float = 0.3) -> Assessment:
     """All of it. n_resamples: of the patients, 0 leaves intervals out. box_threshold: of boxes in the confusion."""
     alignment = evaluation.alignment
     times = draw_patients(alignment.patients, n_resamples) if n_resamples else None
+    boxes, labels, pixels = (
+        tuple(one for name, outcomes in outcomes_of(evaluation) if (one := calibrate(name, outcomes, times)))
+        for outcomes_of in (_box_outcomes, _label_outcomes, _pixel_outcomes)
+    )
     is_confusable = evaluation.boxes is not None and len(alignment.categories) > 1
     return Assessment(
         fingerprint(store),
         fingerprint(store, alignment.rows),
-        tuple(_box_calibrations(evaluation, times)),
-        tuple(_label_calibrations(evaluation, times)),
-        tuple(_pixel_calibrations(evaluation, times)),
+        boxes,
+        labels,
+        pixels,
         confusion(alignment.truth, alignment.predictions, alignment.categories, box_threshold)
         if is_confusable
         else None,
@@ -68,48 +73,35 @@ def assess(store: Store, evaluation: Evaluation, n_resamples: int = 0, box_thres
     )
 
 
-def _box_calibrations(evaluation: Evaluation, times: np.ndarray | None) -> list[Calibration]:
+def _box_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:
+    """Of all findings together, where there are several, and of each."""
     if evaluation.boxes is None:
-        return []
-    alignment = evaluation.alignment
-    predictions = alignment.predictions
+        return
+    alignment, predictions = evaluation.alignment, evaluation.alignment.predictions
     is_true = match_boxes(alignment.truth, predictions).is_true
     patients = alignment.patients[predictions.images]
-    known = np.isin(predictions.labels, list(alignment.categories))
-    chosen = {ALL_FINDINGS: known} if len(alignment.categories) > 1 else {}
-    chosen |= {name: predictions.labels == label for label, name in alignment.categories.items()}
-    found = [
-        calibrate(name, Outcomes.of(predictions.scores[rows], is_true[rows], patients[rows]), times)
-        for name, rows in chosen.items()
-    ]
-    return [one for one in found if one]
+    chosen = {name: predictions.labels == label for label, name in alignment.categories.items()}
+    if len(chosen) > 1:
+        chosen = {ALL_FINDINGS: np.isin(predictions.labels, list(alignment.categories)), **chosen}
+    for name, rows in chosen.items():
+        yield name, Outcomes.of(predictions.scores[rows], is_true[rows], patients[rows])
 
 
-def _label_calibrations(evaluation: Evaluation, times: np.ndarray | None) -> list[Calibration]:
-    if evaluation.labels is None:
-        return []
-    found = []
-    for curve in evaluation.labels.curves:
-        label = curve.label
-        name = f"{label.name} (classifier)" if label.origin == "classifier" else label.name
-        outcomes = Outcomes.of(label.scores, label.truth, evaluation.alignment.patients)
-        found.append(calibrate(name, outcomes, times))
-    return [one for one in found if one]
+def _label_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:
+    for curve in evaluation.labels.curves if evaluation.labels else ():
+        yield curve.label.full_name, Outcomes.of(curve.label.scores, curve.label.truth, evaluation.alignment.patients)
 
 
-def _pixel_calibrations(evaluation: Evaluation, times: np.ndarray | None) -> list[Calibration]:
+def _pixel_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:
     """Of each mask with a probability map; every radiograph weighs the same, whatever its number of pixels."""
     if evaluation.masks is None or evaluation.cache is None or not len(evaluation.mapped):
-        return []
+        return
     # Pixels and true pixels at or over each level → at it.
-    counts = -np.diff(evaluation.cache.counts().astype(np.int64), axis=2)
+    counts = -np.diff(evaluation.cache.counts.astype(np.int64), axis=2)
     counts = counts.reshape(len(evaluation.alignment), len(evaluation.mapped), 2, len(LEVELS))
     patients = np.repeat(evaluation.alignment.patients, len(LEVELS))
-    found = []
     for number, name in enumerate(evaluation.mapped.values()):
         pixels, true = counts[:, number, 0], counts[:, number, 1]
         weights = pixels / pixels.sum(axis=1, keepdims=True)
         share = np.divide(true, pixels, out=np.zeros(pixels.shape), where=pixels > 0)
-        levels = np.tile(LEVELS, len(pixels))
-        found.append(calibrate(name, Outcomes.of(levels, share.ravel(), patients, weights.ravel()), times))
-    return [one for one in found if one]
+        yield name, Outcomes.of(np.tile(LEVELS, len(pixels)), share.ravel(), patients, weights.ravel())

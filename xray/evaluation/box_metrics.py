@@ -1,4 +1,4 @@
-"""How good boxes are: VOC 2010 average precision at IoU > 0.4, per finding and over Kaggle's 15 classes; COCO AP.
+"""How good boxes are: VOC 2010 average precision at IoU > 0.4, per finding and over Kaggle's 15 classes; FROC; COCO AP.
 
 Everything works on `BoxTable`s whose `images` number the same n_images radiographs. Boxes are continuous
 (x1, y1, x2, y2): a box from 0 to 10 is 10 pixels wide, without the devkit's "+ 1".
@@ -12,13 +12,14 @@ from typing import Any
 import numba
 import numpy as np
 
-from xray.evaluation.froc import FP_PER_IMAGE, froc_curve, sensitivity_at
 from xray.findings import CATEGORIES, NO_FINDING_BOX, NO_FINDING_NAME
 from xray.structures.boxes import BoxTable, xyxy_to_xywh
 from xray.structures.predictions import NO_FINDING_CATEGORY
 
 IOU_THRESHOLD = 0.4
 COCO_IOUS, COCO_RECALLS = np.linspace(0.5, 0.95, 10), np.linspace(0, 1, 101)
+FP_PER_IMAGE = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""The operating points of the LUNA16 challenge, widely used since; its score is their mean sensitivity."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +97,8 @@ def _match(order, starts, stops, boxes, truth, threshold):
 
 def precision_recall(is_true: np.ndarray, n_truth: int) -> tuple[np.ndarray, np.ndarray]:
     """Precision and recall after each prediction, highest score first: (N,) bool → (N,), (N,) float64 in [0, 1]."""
-    found = np.cumsum(is_true)
-    return found / np.arange(1, len(found) + 1), found / max(n_truth, 1)
+    hits = np.cumsum(is_true)
+    return hits / np.arange(1, len(hits) + 1), hits / max(n_truth, 1)
 
 
 def average_precision(is_true: np.ndarray, n_truth: int) -> float:
@@ -114,16 +115,82 @@ def average_precision(is_true: np.ndarray, n_truth: int) -> float:
     return math.fsum(envelope[np.asarray(is_true, dtype=bool)]) / n_truth
 
 
+@dataclasses.dataclass(frozen=True)
+class FrocCurve:
+    """One point for each distinct score, from the highest down; predictions of equal score enter together.
+
+    thresholds: (P,) float64, predictions of at least this score count.
+    fp_per_image: (P,) float64, false positives divided by all images, those without findings among them.
+    sensitivity: (P,) float64, share of truth boxes found, in [0, 1].
+    """
+
+    thresholds: np.ndarray
+    fp_per_image: np.ndarray
+    sensitivity: np.ndarray
+
+
+def froc_curve(is_true: np.ndarray, scores: np.ndarray, n_truth: int, n_images: int) -> FrocCurve:
+    """The FROC curve of predictions sorted from the highest score down.
+
+    is_true: (N,) bool; a second prediction on a finding already found is a false positive, as in the AP.
+    scores: (N,) float64, descending.
+    n_truth: truth boxes; a curve without any has sensitivity 0.
+    """
+    # A reader can set a threshold only between scores, so a run of equal scores gives its last point only.
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, dtype=np.int64)
+    hits = np.cumsum(is_true)[last]
+    return FrocCurve(scores[last], (last + 1 - hits) / max(n_images, 1), hits / max(n_truth, 1))
+
+
+def sensitivity_at(curve: FrocCurve, fp_per_image: float) -> float:
+    """The highest sensitivity reached with at most `fp_per_image` false positives an image; 0 if there is none."""
+    return float(curve.sensitivity[curve.fp_per_image <= fp_per_image].max(initial=0.0))
+
+
 def has_vinbig_categories(categories: dict[int, str]) -> bool:
     """Whether a dataset's categories are VinBig's 14 findings, so that Kaggle's 15-class score has a meaning."""
     return categories == {category["id"]: category["name"] for category in CATEGORIES}
 
 
-def add_no_finding(truth: BoxTable, n_images: int) -> BoxTable:
-    """The truth as Kaggle scores it: category 15 with the unit box for each image that has no box, appended."""
-    normal = np.setdiff1d(np.arange(n_images), truth.images)
-    labels = np.full(len(normal), NO_FINDING_CATEGORY)
-    return BoxTable.concatenate([truth, BoxTable.of(normal, labels, np.tile(NO_FINDING_BOX, (len(normal), 1)))])
+@dataclasses.dataclass(frozen=True)
+class Ranked:
+    """One category: its N predictions from the highest score down, and its boxes in the truth.
+
+    is_true: (N,) bool. scores: (N,) float64. images: (N,) int64. truth_images: (M,) int64.
+    """
+
+    label: int
+    name: str
+    is_true: np.ndarray
+    scores: np.ndarray
+    images: np.ndarray
+    truth_images: np.ndarray
+
+    @property
+    def n_truth(self) -> int:
+        """M."""
+        return len(self.truth_images)
+
+
+def by_category(truth: BoxTable, predictions: BoxTable, n_images: int, categories: dict[int, str]) -> list[Ranked]:
+    """Every category, matched by `match_boxes`; with VinBig's categories, "No finding" (15) is the last one.
+
+    As Kaggle scores it, the truth of that has the unit box for each image without a box of the other categories.
+    """
+    truth = truth.select(np.isin(truth.labels, list(categories)))
+    if has_vinbig_categories(categories):
+        categories = {**categories, NO_FINDING_CATEGORY: NO_FINDING_NAME}
+        normal = np.setdiff1d(np.arange(n_images), truth.images)
+        labels, boxes = np.full(len(normal), NO_FINDING_CATEGORY), np.tile(NO_FINDING_BOX, (len(normal), 1))
+        truth = BoxTable.concatenate([truth, BoxTable.of(normal, labels, boxes)])
+    matches = match_boxes(truth, predictions)
+    ranked = []
+    for label, name in sorted(categories.items()):
+        rows = matches.order[predictions.labels[matches.order] == label]
+        truth_images = truth.images[truth.labels == label]
+        columns = (matches.is_true[rows], predictions.scores[rows], predictions.images[rows], truth_images)
+        ranked.append(Ranked(label, name, *columns))
+    return ranked
 
 
 def detection_metrics(
@@ -144,42 +211,26 @@ def detection_metrics(
     A class without truth boxes has no AP (recall is 0 / 0) and is left out of the means, whether or not it was
     predicted; where all 15 classes occur, as in the whole of VinBig, map40_kaggle is the mean over 15.
     """
-    truth = truth.select(np.isin(truth.labels, list(categories)))
-    names = dict(categories)
-    is_vinbig = has_vinbig_categories(categories)
-    scored = truth
-    if is_vinbig:
-        names[NO_FINDING_CATEGORY] = NO_FINDING_NAME
-        scored = add_no_finding(truth, n_images)
-    predictions = predictions.select(np.isin(predictions.labels, list(names)))
-    matches = match_boxes(scored, predictions)
-    labels = predictions.labels[matches.order]
-    is_true, scores = matches.is_true[matches.order], predictions.scores[matches.order]
-
-    ap: dict[int, float] = {}
-    sensitivity: dict[str, dict[str, float]] = {}
-    for label, name in sorted(names.items()):
-        n_truth = int((scored.labels == label).sum())
-        if n_truth == 0:
-            continue
-        mine = labels == label
-        ap[label] = average_precision(is_true[mine], n_truth)
-        if label in categories:
-            curve = froc_curve(is_true[mine], scores[mine], n_truth, n_images)
-            sensitivity[name] = {f"{rate:g}": sensitivity_at(curve, rate) for rate in FP_PER_IMAGE}
-
+    ranked = by_category(truth, predictions, n_images, categories)
+    ap = {one.label: average_precision(one.is_true, one.n_truth) for one in ranked if one.n_truth}
+    findings = [one for one in ranked if one.label in categories]
+    sensitivity = {}
+    for one in findings:
+        if one.n_truth:
+            curve = froc_curve(one.is_true, one.scores, one.n_truth, n_images)
+            sensitivity[one.name] = {f"{rate:g}": sensitivity_at(curve, rate) for rate in FP_PER_IMAGE}
     metrics: dict[str, Any] = {
         "n_images": n_images,
-        "n_truth": {name: int((truth.labels == label).sum()) for label, name in sorted(categories.items())},
+        "n_truth": {one.name: one.n_truth for one in findings},
         "map40": _mean([ap[label] for label in ap if label in categories]),
-        "ap40": {names[label]: ap[label] for label in ap if label in categories},
+        "ap40": {categories[label]: ap[label] for label in ap if label in categories},
         "sensitivity_at_fp": sensitivity,
     }
-    if is_vinbig:
+    if has_vinbig_categories(categories):
         metrics["map40_kaggle"] = _mean(list(ap.values()))
         metrics["ap40_no_finding"] = ap.get(NO_FINDING_CATEGORY, math.nan)
     if with_coco:
-        metrics.update(coco_metrics(truth, predictions, categories))
+        metrics |= coco_metrics(truth, predictions, categories)
     return metrics
 
 
@@ -189,14 +240,10 @@ def coco_metrics(truth: BoxTable, predictions: BoxTable, categories: dict[int, s
     All predictions count where an image has more than COCO's 100 a category, and boxes of any size (COCO's area "all"
     ends at 100,000 x 100,000 pixels). NaN where there is no truth.
     """
-    names = ("coco_ap", "coco_ap50", "coco_ap75")
     precision = coco_precision(truth, predictions, sorted(categories))
-    picks: tuple[slice | np.ndarray, ...] = (slice(None), np.isclose(COCO_IOUS, 0.5), np.isclose(COCO_IOUS, 0.75))
+    parts = {"coco_ap": precision, "coco_ap50": precision[0], "coco_ap75": precision[5]}
     present = (precision > -1).any()
-    return {
-        name: float(precision[pick][precision[pick] > -1].mean()) if present else math.nan
-        for name, pick in zip(names, picks, strict=True)
-    }
+    return {name: float(part[part > -1].mean()) if present else math.nan for name, part in parts.items()}
 
 
 def coco_precision(truth: BoxTable, predictions: BoxTable, labels: Sequence[int]) -> np.ndarray:
@@ -212,8 +259,8 @@ def coco_precision(truth: BoxTable, predictions: BoxTable, labels: Sequence[int]
     for number, label in enumerate(labels):
         n_truth = np.count_nonzero(truth.labels == label)
         if n_truth:
-            mine = order[predictions.labels[order] == label]
-            precision[..., number] = _interpolate_coco(is_true[mine], n_truth, COCO_RECALLS)
+            rows = order[predictions.labels[order] == label]
+            precision[..., number] = _interpolate_coco(is_true[rows], n_truth, COCO_RECALLS)
     return precision
 
 
@@ -311,9 +358,9 @@ def mean_box_baseline(
     rows = np.arange(len(test_sizes))
     tables = []
     for label in np.unique(truth.labels):
-        mine = truth.labels == label
-        score = len(np.unique(truth.images[mine])) / len(train_sizes)
-        boxes = relative[mine].mean(axis=0) * np.tile(test_sizes, 2)
+        of_label = truth.labels == label
+        score = len(np.unique(truth.images[of_label])) / len(train_sizes)
+        boxes = relative[of_label].mean(axis=0) * np.tile(test_sizes, 2)
         tables.append(BoxTable.of(rows, np.full(len(rows), label), boxes, np.full(len(rows), score)))
     if no_finding and len(train_sizes):
         score = 1 - len(np.unique(truth.images)) / len(train_sizes)

@@ -1,4 +1,4 @@
-"""What there is to say about boxes: their numbers, their baseline, and whether they are boxes at all."""
+"""The evaluation of boxes: their numbers, their baseline, and whether they are boxes at all."""
 
 import dataclasses
 from typing import Any
@@ -7,29 +7,20 @@ import numpy as np
 
 from xray.datasets.store import Store
 from xray.errors import InputError
-from xray.evaluation.alignment import Alignment, in_order
+from xray.evaluation.alignment import Alignment, positions, renumbered
 from xray.evaluation.box_intervals import bootstrap_intervals
 from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories, mean_box_baseline
-from xray.evaluation.coco_bootstrap import coco_interval
-from xray.findings import NO_FINDING_NAME
-from xray.structures.predictions import NO_FINDING_CATEGORY
 
 
 @dataclasses.dataclass(frozen=True)
 class BoxEvaluation:
     """The boxes of an alignment and their numbers.
 
-    metrics: what metrics.json says of boxes; NaN where a number is not defined.
+    metrics: the part of metrics.json about boxes; NaN where a number is not defined.
     """
 
     alignment: Alignment
     metrics: dict[str, Any]
-
-    def names(self) -> dict[int, str]:
-        """Category id → name of all that is scored, "No finding" among them for VinBig."""
-        categories = self.alignment.categories
-        extra = {NO_FINDING_CATEGORY: NO_FINDING_NAME} if has_vinbig_categories(categories) else {}
-        return {**categories, **extra}
 
 
 def has_boxes(alignment: Alignment) -> bool:
@@ -63,12 +54,10 @@ def evaluate_boxes(
     truth, table, categories = alignment.truth, alignment.predictions, alignment.categories
     metrics = detection_metrics(truth, table, len(alignment), categories, with_coco)
     if baseline:
-        metrics.update(_baseline(store, alignment))
+        metrics |= _baseline(store, alignment)
     if n_resamples:
-        metrics.update(bootstrap_intervals(truth, table, alignment.patients, categories, n_resamples))
-        ends = coco_interval(truth, table, alignment.patients, sorted(categories), n_resamples) if with_coco else None
-        if ends:
-            metrics["coco_ap_ci95"] = ends
+        patients = alignment.patients
+        metrics |= bootstrap_intervals(truth, table, patients, categories, n_resamples, with_coco=with_coco)
     return BoxEvaluation(alignment, metrics)
 
 
@@ -79,11 +68,9 @@ def _baseline(store: Store, alignment: Alignment) -> dict[str, Any]:
             f"no training image of {store.path} is left for the baseline, since all are scored: "
             "narrow them with --fold, or leave out --baseline"
         )
-    position = np.full(len(store), -1, dtype=np.int64)
-    position[others] = np.arange(len(others))
     sizes = np.array([(record["width"], record["height"]) for record in store.records], dtype=np.float64)
     is_vinbig = has_vinbig_categories(store.categories)
-    training, _ = in_order(store.boxes, position)
+    training, _ = renumbered(store.boxes, positions(others, len(store)), {})
     boxes = mean_box_baseline(training, sizes[others], sizes[alignment.rows], no_finding=is_vinbig)
     metrics = detection_metrics(alignment.truth, boxes, len(alignment), store.categories, with_coco=False)
     return {f"baseline_{name}": metrics[name] for name in ("map40", "ap40", "map40_kaggle") if name in metrics}

@@ -1,4 +1,4 @@
-"""Whether a score means what it says: of all that is given 0.8, are 80 % right? And the temperature that mends it.
+"""Calibration: of all that has a score of 0.8, are 80 % right? And the temperature that corrects scores.
 
 Brier 1950; expected calibration error over 15 equal bins and temperature scaling of Guo et al. 2017 (arXiv:1706.04599),
 here for one probability p instead of a softmax: logit(p) is divided by the temperature.
@@ -24,7 +24,7 @@ N_FOLDS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
-    """m scores and what came of them.
+    """m scores and their outcomes.
 
     scores: (m,) float64 in [0, 1]. truth: (m,) float64 in [0, 1], 1 for right, 0 for wrong, between them the share of
     many that have one score. weights: (m,) float64, above 0. patients: (m,) int64, numbered from 0.
@@ -45,17 +45,20 @@ class Outcomes:
             raise ValueError(f"lengths differ: {len(scores)}, {len(truth)}, {len(weights)}, {len(patients)}")
         if len(scores) and not (min(scores.min(), truth.min()) >= 0 and max(scores.max(), truth.max()) <= 1):
             raise ValueError("scores and truth must be in [0, 1]")
-        kept = weights > 0
-        return cls(scores[kept], truth[kept], weights[kept], patients[kept])
+        rows = weights > 0
+        return cls(scores[rows], truth[rows], weights[rows], patients[rows])
 
 
 @dataclasses.dataclass(frozen=True)
-class Reliability:
-    """Scores in N_BINS equal bins of [0, 1], 1 in the last.
+class Fit:
+    """How well scores are calibrated. brier, log_loss: means, lower is better (log_loss in nats).
 
-    weights: (B,) what lies in each. confidence, frequency: (B,) mean score and share that is right; NaN without any.
+    weights, confidence, frequency: (N_BINS,) of scores in equal bins of [0, 1], 1 in the last: the weight of each bin,
+    its mean score and its share that is right; NaN in an empty one.
     """
 
+    brier: float
+    log_loss: float
     weights: np.ndarray
     confidence: np.ndarray
     frequency: np.ndarray
@@ -65,17 +68,7 @@ class Reliability:
         """Expected calibration error: the mean distance of confidence and frequency, weighted by the bins' weights."""
         filled = self.weights > 0
         gaps = np.abs(self.confidence[filled] - self.frequency[filled])
-        return float((self.weights[filled] * gaps).sum() / self.weights.sum()) if filled.any() else math.nan
-
-
-@dataclasses.dataclass(frozen=True)
-class Fit:
-    """How well scores are calibrated. brier, log_loss: means, lower is better (log_loss in nats). ece: in [0, 1]."""
-
-    brier: float
-    log_loss: float
-    ece: float
-    reliability: Reliability
+        return float((self.weights[filled] * gaps).sum() / self.weights.sum())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +93,7 @@ class Calibration:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json says of it."""
+        """The part of metrics.json about it."""
         before, after = self.before, self.after
         numbers: dict[str, Any] = {"n": self.n, "share_right": self.share}
         numbers |= {"brier": before.brier, "ece": before.ece, "log_loss": before.log_loss}
@@ -113,10 +106,8 @@ class Calibration:
             numbers |= {f"{name}_cross_fitted": value for name, value in scaled.items()}
         for name, fit in (("reliability", before), ("reliability_cross_fitted", after)):
             if fit is not None:
-                filled = fit.reliability.weights > 0
-                columns = (fit.reliability.weights, fit.reliability.confidence, fit.reliability.frequency)
-                named = zip(("weight", "confidence", "frequency"), columns, strict=True)
-                numbers[name] = {column: values[filled].tolist() for column, values in named}
+                columns = {"weight": fit.weights, "confidence": fit.confidence, "frequency": fit.frequency}
+                numbers[name] = {column: values[fit.weights > 0].tolist() for column, values in columns.items()}
         return numbers
 
 
@@ -125,36 +116,27 @@ def bin_of(scores: np.ndarray) -> np.ndarray:
     return np.minimum((np.asarray(scores) * N_BINS).astype(np.int64), N_BINS - 1)
 
 
-def reliability(outcomes: Outcomes, scores: np.ndarray | None = None) -> Reliability:
-    """Outcomes by bins of their scores, or of `scores` in their place."""
+def fit_of(outcomes: Outcomes, scores: np.ndarray | None = None) -> Fit:
+    """All numbers of the outcomes' scores, or of `scores` in their place. There must be at least one.
+
+    The log loss is the mean of −ln of the probability given to what came, scores being kept EPSILON from 0 and 1.
+    """
     scores = outcomes.scores if scores is None else scores
+    z = _logits(scores)
+    log_losses = -(outcomes.truth * log_expit(z) + (1 - outcomes.truth) * log_expit(-z))
+    log_loss = np.average(log_losses, weights=outcomes.weights)
+    brier = np.average(_squares(outcomes, scores), weights=outcomes.weights)
     bins = bin_of(scores)
     weights = np.bincount(bins, outcomes.weights, N_BINS)
     sums = [np.bincount(bins, outcomes.weights * values, N_BINS) for values in (scores, outcomes.truth)]
     means = [np.divide(total, weights, out=np.full(N_BINS, math.nan), where=weights > 0) for total in sums]
-    return Reliability(weights, *means)
+    return Fit(float(brier), float(log_loss), weights, *means)
 
 
-def brier_terms(outcomes: Outcomes, scores: np.ndarray | None = None) -> np.ndarray:
+def _squares(outcomes: Outcomes, scores: np.ndarray) -> np.ndarray:
     """(m,) squared distances of scores and truth, of which the Brier score is the weighted mean."""
-    scores = outcomes.scores if scores is None else scores
-    terms: np.ndarray = outcomes.truth * (1 - scores) ** 2 + (1 - outcomes.truth) * scores**2
-    return terms
-
-
-def fit_of(outcomes: Outcomes, scores: np.ndarray | None = None) -> Fit:
-    """All numbers of the outcomes' scores, or of `scores` in their place. There must be at least one."""
-    scores = outcomes.scores if scores is None else scores
-    brier = float(np.average(brier_terms(outcomes, scores), weights=outcomes.weights))
-    found = reliability(outcomes, scores)
-    return Fit(brier, log_loss(outcomes, scores), found.ece, found)
-
-
-def log_loss(outcomes: Outcomes, scores: np.ndarray | None = None) -> float:
-    """Mean of −ln of the probability given to what came, scores being kept EPSILON from 0 and 1."""
-    z = _logits(outcomes.scores if scores is None else scores)
-    terms = outcomes.truth * log_expit(z) + (1 - outcomes.truth) * log_expit(-z)
-    return float(-np.average(terms, weights=outcomes.weights))
+    squares: np.ndarray = outcomes.truth * (1 - scores) ** 2 + (1 - outcomes.truth) * scores**2
+    return squares
 
 
 def scale(scores: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
@@ -208,28 +190,26 @@ def calibrate(name: str, outcomes: Outcomes, times: np.ndarray | None = None, se
     """
     if not len(outcomes.scores):
         return None
-    share = float(np.average(outcomes.truth, weights=outcomes.weights))
-    temperature = fit_temperature(outcomes)
     scaled, temperatures = _cross_fitted(outcomes, seed)
-    ends, frequency = (None, None) if times is None else _intervals(outcomes, times)
+    brier_ci95, frequency_ci95 = (None, None) if times is None else _intervals(outcomes, times)
     return Calibration(
         name,
-        len(outcomes.scores),
-        share,
-        fit_of(outcomes),
-        temperature,
-        temperatures,
-        None if scaled is None else fit_of(outcomes, scaled),
-        ends,
-        frequency,
+        n=len(outcomes.scores),
+        share=float(np.average(outcomes.truth, weights=outcomes.weights)),
+        before=fit_of(outcomes),
+        temperature=fit_temperature(outcomes),
+        fold_temperatures=temperatures,
+        after=None if scaled is None else fit_of(outcomes, scaled),
+        brier_ci95=brier_ci95,
+        frequency_ci95=frequency_ci95,
     )
 
 
 def _cross_fitted(outcomes: Outcomes, seed: int) -> tuple[np.ndarray | None, tuple[float, ...] | None]:
     """Each score scaled by the temperature of the other folds of patients, and these temperatures."""
     # Without the patients that have no score, who would leave folds empty.
-    found, patients = np.unique(outcomes.patients, return_inverse=True)
-    n_folds = min(N_FOLDS, len(found))
+    known, patients = np.unique(outcomes.patients, return_inverse=True)
+    n_folds = min(N_FOLDS, len(known))
     if n_folds < 2:
         return None, None
     fold = deal_patients(dataclasses.replace(outcomes, patients=patients), n_folds, seed)[patients]
@@ -250,7 +230,7 @@ def _intervals(outcomes: Outcomes, times: np.ndarray) -> tuple[list[float], np.n
     places = outcomes.patients * N_BINS + bin_of(outcomes.scores)
     weights, right, squares = (
         np.bincount(places, outcomes.weights * values, n_patients * N_BINS).reshape(n_patients, N_BINS)
-        for values in (1.0, outcomes.truth, brier_terms(outcomes))
+        for values in (1.0, outcomes.truth, _squares(outcomes, outcomes.scores))
     )
     sums = resampled_sums(times, np.concatenate([weights, right, squares.sum(axis=1, keepdims=True)], axis=1))
     drawn, right_drawn, squares_drawn = sums[:, :N_BINS], sums[:, N_BINS:-1], sums[:, -1]

@@ -13,10 +13,9 @@ import numpy as np
 from xray.datasets.fingerprint import fingerprint
 from xray.datasets.store import Store
 from xray.errors import InputError
-from xray.evaluation.alignment import in_order, patient_numbers
-from xray.evaluation.box_intervals import mean_of_present, resample_findings
+from xray.evaluation.alignment import patient_numbers, positions, renumbered
+from xray.evaluation.box_intervals import mean_of_present, resample_coco, resample_findings
 from xray.evaluation.box_metrics import coco_precision, detection_metrics
-from xray.evaluation.coco_bootstrap import resample_coco
 from xray.evaluation.evaluate import ABNORMAL
 from xray.evaluation.label_metrics import operating_curve
 from xray.evaluation.labels import LabelScores, resample_label
@@ -41,6 +40,12 @@ P_VALUE = (
     "resample more and at most 1. It is a bootstrap's p-value for a difference of zero, no finer than the number of "
     "resamples, and not adjusted for the number of rows that are looked at."
 )
+
+
+_Number = tuple[float, np.ndarray | None]
+"""A value, and its values in the resamples, (n_resamples,); None without resamples."""
+_Numbers = dict[tuple[str, str], _Number]
+"""(metric, name) → the number of one of the two."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,17 +83,17 @@ class Comparison:
     @property
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json: {metric: {"total" or finding: {first, second, difference, …_ci95, p_value}}}."""
-        found: dict[str, Any] = {}
+        comparison: dict[str, Any] = {}
         for one in self.differences:
             numbers: dict[str, Any] = {"first": one.first, "second": one.second, "difference": one.difference}
             if one.ends is not None:
                 numbers |= {"difference_ci95": one.ends, "p_value": one.p_value}
-            found.setdefault(one.metric, {})[one.name or "total"] = numbers
+            comparison.setdefault(one.metric, {})[one.name or "total"] = numbers
         return {
             "n_images": self.n_images,
             "n_patients": self.n_patients,
             "resamples": self.n_resamples,
-            "comparison": found,
+            "comparison": comparison,
             "left_out": list(self.left_out),
             "fingerprint": {"scored": self.scored},
         }
@@ -106,40 +111,39 @@ def compare(store: Store, first: Scored, second: Scored, n_resamples: int = 1000
             f"share {n_shared}: choose the same ones for both with --split or --fold"
         )
     rows = rows_of(first, store)
-    order = np.argsort(rows)
     scored = fingerprint(store, rows)
     for name, one in (("first", first), ("second", second)):
         if one.annotations != scored["annotations_sha256"]:
             raise InputError(f"the {name} was scored against another truth than {store.path} has: evaluate it again")
-    first, second = _sorted(first, order), _sorted(second, np.argsort(rows_of(second, store)))
-    rows = rows[order]
+    rows = np.sort(rows)
     records = [store.records[row] for row in rows.tolist()]
     patients = patient_numbers(records)
     times = draw_patients(patients, n_resamples, seed) if n_resamples else None
-    differences: list[Difference] = []
-    left_out = []
-    if first.boxes is not None and second.boxes is not None:
-        differences += _boxes(store, rows, (first.boxes, second.boxes), patients, times)
-    elif first.boxes is not None or second.boxes is not None:
-        left_out.append("boxes")
-    differences += _masks(first.masks, second.masks, patients, times)
-    differences += _labels(store, rows, first.labels, second.labels, patients, times)
-    left_out += sorted({*first.masks} ^ {*second.masks}) + sorted({*first.labels} ^ {*second.labels})
+    masks, labels = ([name for name in one if name in other]
+                     for one, other in ((first.masks, second.masks), (first.labels, second.labels)))  # fmt: skip
+    numbers: list[_Numbers] = []
+    for one in (first, second):
+        side = _in_order(one, np.argsort(rows_of(one, store)))
+        boxes = side.boxes if first.boxes is not None and second.boxes is not None else None
+        numbers.append({} if boxes is None else _of_boxes(store, rows, boxes, patients, times))
+        numbers[-1] |= _of_masks({name: side.masks[name] for name in masks}, patients, times)
+        numbers[-1] |= _of_labels(store, rows, {name: side.labels[name] for name in labels}, patients, times)
+    differences = [difference_of(*key, one, numbers[1][key]) for key, one in numbers[0].items()]
     if not differences:
         raise InputError("the two have nothing in common that can be compared: both need boxes, masks or labels")
+    left_out = ["boxes"] if (first.boxes is None) != (second.boxes is None) else []
+    left_out += sorted({*first.masks} ^ {*second.masks}) + sorted({*first.labels} ^ {*second.labels})
     known = {str(record["patient"]) for record in records if record.get("patient") is not None}
     n_drawn = n_resamples if times is not None else 0
     return Comparison(len(rows), len(known) or None, n_drawn, tuple(differences), tuple(left_out), scored)
 
 
-def difference_of(
-    metric: str, name: str, values: tuple[float, float], samples: tuple[np.ndarray, np.ndarray] | None
-) -> Difference:
-    """samples: of both, (n_resamples,), in the same resamples."""
-    if samples is None:
-        return Difference(metric, name, *values, None, None)
-    sample = samples[1] - samples[0]
-    return Difference(metric, name, *values, percentile_interval(sample), p_value(sample))
+def difference_of(metric: str, name: str, first: _Number, second: _Number) -> Difference:
+    """first, second: the value of each, and its (n_resamples,) values in the same resamples, None without any."""
+    if first[1] is None or second[1] is None:
+        return Difference(metric, name, first[0], second[0], None, None)
+    sample = second[1] - first[1]
+    return Difference(metric, name, first[0], second[0], percentile_interval(sample), p_value(sample))
 
 
 def p_value(sample: np.ndarray) -> float:
@@ -151,131 +155,83 @@ def p_value(sample: np.ndarray) -> float:
     return min(1.0, 2 * (fewest + 1) / (len(sample) + 1))
 
 
-def _sorted(scored: Scored, order: np.ndarray) -> Scored:
+def _in_order(scored: Scored, order: np.ndarray) -> Scored:
     """Its radiographs in another order."""
-    if np.array_equal(order, np.arange(len(order))):
-        return scored
-    position = np.empty(len(order), dtype=np.int64)
-    position[order] = np.arange(len(order))
+    boxes = scored.boxes
     return Scored(
         tuple(scored.image_ids[number] for number in order.tolist()),
         scored.annotations,
-        None if scored.boxes is None else in_order(scored.boxes, position)[0],
+        None if boxes is None else renumbered(boxes, positions(order, len(order)), {})[0],
         {name: part[order] for name, part in scored.masks.items()},
         {name: part[order] for name, part in scored.labels.items()},
     )
 
 
-def _boxes(
-    store: Store, rows: np.ndarray, tables: tuple[BoxTable, BoxTable], patients: np.ndarray, times: np.ndarray | None
-) -> list[Difference]:
-    position = np.full(len(store), -1, dtype=np.int64)
-    position[rows] = np.arange(len(rows))
-    truth, _ = in_order(store.boxes, position)
+def _of_boxes(
+    store: Store, rows: np.ndarray, predictions: BoxTable, patients: np.ndarray, times: np.ndarray | None
+) -> _Numbers:
+    truth, _ = renumbered(store.boxes, positions(rows, len(store)), {})
     categories = store.categories
-    found = [detection_metrics(truth, table, len(rows), categories) for table in tables]
-    labels = sorted(categories)
-    of_each = []
-    for table in tables:
-        precision = coco_precision(truth, table, labels)
-        of_each.append({label: float(precision[..., k].mean()) for k, label in enumerate(labels)})
-    samples = coco = None
+    present = [label for label in sorted(categories) if (truth.labels == label).any()]
+    metrics = detection_metrics(truth, predictions, len(rows), categories)
+    precision = coco_precision(truth, predictions, present)
+    ap_samples: dict[int, np.ndarray] = {}
+    coco_samples: dict[int, np.ndarray] = {}
     if times is not None:
-        samples = [resample_findings(truth, table, patients, categories, times) for table in tables]
-        coco = [resample_coco(truth, table, patients, labels, times) for table in tables]
-    present = [label for label in labels if (truth.labels == label).any()]
+        ap_samples = resample_findings(truth, predictions, patients, categories, times)
+        coco_samples = resample_coco(truth, predictions, patients, present, times)
 
-    def pair(sampled: list[dict[int, np.ndarray]] | None, chosen: list[int]) -> Any:
-        if sampled is None or not chosen:
-            return None
-        return tuple(mean_of_present([one[label] for label in chosen]) for one in sampled)
+    def mean(samples: dict[int, np.ndarray], labels: list[int]) -> np.ndarray | None:
+        return mean_of_present([samples[label] for label in labels]) if samples and labels else None
 
-    def values(key: str) -> Any:
-        return tuple(one[key] for one in found)
-
-    differences = [difference_of("map40", TOTAL, values("map40"), pair(samples, present))]
+    numbers: _Numbers = {("map40", TOTAL): (metrics["map40"], mean(ap_samples, present))}
     for label in present:
         name = categories[label]
-        aps = tuple(one["ap40"][name] for one in found)
-        differences.append(difference_of("map40", name, aps, pair(samples, [label])))
-    if "map40_kaggle" in found[0]:
-        has_normal = not math.isnan(found[0]["ap40_no_finding"])
-        every = present + ([NO_FINDING_CATEGORY] if has_normal else [])
-        differences.append(difference_of("map40_kaggle", TOTAL, values("map40_kaggle"), pair(samples, every)))
-        if has_normal:
-            aps = values("ap40_no_finding")
-            differences.append(
-                difference_of("map40_kaggle", NO_FINDING_NAME, aps, pair(samples, [NO_FINDING_CATEGORY]))
-            )
-    differences.append(difference_of("coco_ap", TOTAL, values("coco_ap"), pair(coco, present)))
-    for label in present:
-        aps = tuple(one[label] for one in of_each)
-        differences.append(difference_of("coco_ap", categories[label], aps, pair(coco, [label])))
-    return differences
+        numbers["map40", name] = metrics["ap40"][name], mean(ap_samples, [label])
+    if "map40_kaggle" in metrics:
+        normal = [] if math.isnan(metrics["ap40_no_finding"]) else [NO_FINDING_CATEGORY]
+        numbers["map40_kaggle", TOTAL] = metrics["map40_kaggle"], mean(ap_samples, present + normal)
+        if normal:
+            numbers["map40_kaggle", NO_FINDING_NAME] = metrics["ap40_no_finding"], mean(ap_samples, normal)
+    numbers["coco_ap", TOTAL] = metrics["coco_ap"], mean(coco_samples, present)
+    for k, label in enumerate(present):
+        numbers["coco_ap", categories[label]] = float(precision[..., k].mean()), mean(coco_samples, [label])
+    return numbers
 
 
-def _masks(
-    first: dict[str, np.ndarray], second: dict[str, np.ndarray], patients: np.ndarray, times: np.ndarray | None
-) -> list[Difference]:
-    names = [name for name in first if name in second]
-    if not names:
-        return []
-    # (n, K, 3) each
-    both = [np.stack([part[name] for name in names], axis=1) for part in (first, second)]
-    scores = [dice_scores(*np.moveaxis(sums, 2, 0)) for sums in both]
-    positive = both[0][..., 2] > 0
-    differences = []
+def _of_masks(masks: dict[str, np.ndarray], patients: np.ndarray, times: np.ndarray | None) -> _Numbers:
+    numbers: _Numbers = {}
+    if not masks:
+        return numbers
+    sums = np.stack(list(masks.values()), axis=1)
+    scores, positive = dice_scores(*np.moveaxis(sums, 2, 0)), sums[..., 2] > 0
+    columns: dict[str, Any] = {TOTAL: slice(None)}
+    columns |= {name: [k] for k, name in enumerate(masks)} if len(masks) > 1 else {}
     for metric, counted in (("dice", np.ones_like(positive)), ("dice_positive", positive)):
-        columns = {TOTAL: slice(None)} | ({name: [k] for k, name in enumerate(names)} if len(names) > 1 else {})
         for name, column in columns.items():
-            own = counted[:, column]
-            if not own.any():
-                continue
-            one, other = (part[:, column] for part in scores)
-            values = float(one[own].mean()), float(other[own].mean())
-            samples = None
-            if times is not None:
-                samples = resampled_mean(one, own, patients, times), resampled_mean(other, own, patients, times)
-            differences.append(difference_of(metric, name, values, samples))
-    return differences
+            values, counts = scores[:, column], counted[:, column]
+            if counts.any():
+                sample = None if times is None else resampled_mean(values, counts, patients, times)
+                numbers[metric, name] = float(values[counts].mean()), sample
+    return numbers
 
 
-def _labels(
-    store: Store,
-    rows: np.ndarray,
-    first: dict[str, np.ndarray],
-    second: dict[str, np.ndarray],
-    patients: np.ndarray,
-    times: np.ndarray | None,
-) -> list[Difference]:
-    differences: list[Difference] = []
-    counted: list[tuple[float, float]] = []
-    resampled: list[tuple[np.ndarray, np.ndarray]] = []
+def _of_labels(
+    store: Store, rows: np.ndarray, labels: dict[str, np.ndarray], patients: np.ndarray, times: np.ndarray | None
+) -> _Numbers:
+    numbers: _Numbers = {}
     truths = store.labels[rows]
-    columns = {name: truths[:, k] for k, name in enumerate(store.categories.values())}
-    columns = {ABNORMAL: truths.any(axis=1), **columns}
-    for name in first:
+    columns = {ABNORMAL: truths.any(axis=1)}
+    columns |= {name: truths[:, k] for k, name in enumerate(store.categories.values())}
+    for name, scores in labels.items():
         truth = columns.get(name.removesuffix(" (classifier)"))
-        if name not in second or truth is None:
-            continue
-        one, other = operating_curve(first[name], truth), operating_curve(second[name], truth)
-        if one is None or other is None:
-            continue
-        samples = None
-        if times is not None:
-            labels = [LabelScores(name, "rows", scores, truth, 0.5, 0.5) for scores in (first[name], second[name])]
-            aurocs = [resample_label(label, patients, times)[:, 0] for label in labels]
-            samples = aurocs[0], aurocs[1]
-        values = one.auroc, other.auroc
-        differences.append(difference_of("auroc", name, values, samples))
-        if name in store.categories.values():
-            counted.append(values)
-            resampled += [] if samples is None else [samples]
-    if len(counted) < 2:
-        return differences
-    means = float(np.mean([value for value, _ in counted])), float(np.mean([value for _, value in counted]))
-    samples = None
-    if resampled:
-        firsts, seconds = zip(*resampled, strict=True)
-        samples = mean_of_present(list(firsts)), mean_of_present(list(seconds))
-    return [difference_of("auroc", TOTAL, means, samples), *differences]
+        if truth is not None and (curve := operating_curve(scores, truth)):
+            label = LabelScores(name, "rows", scores, truth, 0.5, 0.5)
+            sample = None if times is None else resample_label(label, patients, times)[:, 0]
+            numbers["auroc", name] = curve.auroc, sample
+    of_categories = [number for (_, name), number in numbers.items() if name in store.categories.values()]
+    if len(of_categories) < 2:
+        return numbers
+    samples = [sample for _, sample in of_categories if sample is not None]
+    mean = float(np.mean([value for value, _ in of_categories])), mean_of_present(samples) if samples else None
+    return {("auroc", TOTAL): mean, **numbers}

@@ -26,7 +26,7 @@ class Confusion:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json says of it."""
+        """The part of metrics.json about it."""
         return {
             "threshold": self.threshold,
             "iou": CONFUSION_IOU,
@@ -51,13 +51,13 @@ def confusion(truth: BoxTable, predictions: BoxTable, categories: dict[int, str]
     k = len(labels)
     counts = np.zeros((k + 1, k + 1), dtype=np.int64)
     met, used = np.zeros(len(truth), dtype=bool), np.zeros(len(predictions), dtype=bool)
-    true_places, found_places = np.searchsorted(labels, truth.labels), np.searchsorted(labels, predictions.labels)
+    true_places, predicted_places = np.searchsorted(labels, truth.labels), np.searchsorted(labels, predictions.labels)
     for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
         if not met[row] and not used[column]:
             met[row] = used[column] = True
-            counts[true_places[row], found_places[column]] += 1
+            counts[true_places[row], predicted_places[column]] += 1
     counts[:k, k] = np.bincount(true_places[~met], minlength=k)
-    counts[k, :k] = np.bincount(found_places[~used], minlength=k)
+    counts[k, :k] = np.bincount(predicted_places[~used], minlength=k)
     return Confusion(tuple(categories[label] for label in labels.tolist()), counts, threshold)
 
 
@@ -71,10 +71,10 @@ def _overlapping(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np
         for table, order in ((truth, by_truth), (predictions, by_prediction))
     ]
     for start, stop, first, last in np.concatenate(bounds).T.tolist():
-        mine, theirs = by_truth[start:stop], by_prediction[first:last]
-        iou = box_iou(truth.boxes[mine], predictions.boxes[theirs])
+        truth_rows, rows = by_truth[start:stop], by_prediction[first:last]
+        iou = box_iou(truth.boxes[truth_rows], predictions.boxes[rows])
         i, j = np.nonzero(iou >= CONFUSION_IOU)
-        parts.append((mine[i], theirs[j], iou[i, j]))
+        parts.append((truth_rows[i], rows[j], iou[i, j]))
     if not parts:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
     rows, columns, ious = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -12,13 +12,7 @@ from xray.errors import InputError
 from xray.evaluation.alignment import Alignment, align, with_known_masks
 from xray.evaluation.boxes import BoxEvaluation, evaluate_boxes, has_boxes
 from xray.evaluation.labels import LabelEvaluation, LabelScores, evaluate_labels
-from xray.evaluation.masks import (
-    MaskEvaluation,
-    cache_probabilities,
-    evaluate_masks,
-    mask_categories,
-    search_masks,
-)
+from xray.evaluation.masks import MaskEvaluation, cache_probabilities, evaluate_masks, mask_categories, search_masks
 from xray.evaluation.threshold_search import ProbabilityCache
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
 from xray.structures.probability_maps import ProbabilityMaps
@@ -30,7 +24,7 @@ ABNORMAL = "abnormal"
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What is scored, and of its boxes, masks and labels the parts that are defined.
+    """The radiographs that are scored, and the numbers of their boxes, masks and labels as far as they are defined.
 
     unused_maps: names of categories in the probability maps of which the dataset has no truth.
     cache, mapped: where there are maps, what is counted in them, an entry for each radiograph and, fastest, category,
@@ -63,7 +57,7 @@ def evaluate(
     threshold: float = 0.5,
     triplet: Triplet | None = None,
     with_coco: bool = True,
-    say: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Scores predictions against the truth of a dataset.
 
@@ -81,7 +75,7 @@ def evaluate(
     n_resamples: of the patients, for the …_ci95 intervals; 0 leaves them out.
     threshold: the score from which rows and classifiers call a radiograph positive; with maps `top` takes its place.
     triplet: the setting to mark; None for the best of the search or, without masks in the truth, Triplet's defaults.
-    say: told of the progress where it takes time.
+    progress: called with a text where it takes time.
 
     Raises InputError if nothing in common is to be scored, files do not belong together, a mask does not fit, or a
     baseline is asked for that cannot be had.
@@ -96,20 +90,22 @@ def evaluate(
         alignment = with_masks
         masks = evaluate_masks(alignment, categories, n_resamples)
 
-    place, cache = np.full(len(alignment), -1, dtype=np.int64), None
-    if maps:
-        place = _places(alignment, maps)
+    # Number of each radiograph's map; -1 where there is none.
+    number = {name: number for number, name in enumerate(maps.image_ids)} if maps else {}
+    place = np.array([number.get(record["source_id"], -1) for record in alignment.records], dtype=np.int64)
+    cache = None
     if maps and mapped:
-        cache = cache_probabilities(alignment, maps, place, mapped, say)
+        cache = cache_probabilities(alignment, maps, place, mapped, progress)
         if masks:
             search = search_masks(cache, _gates(maps, place, mapped), triplet)
-            found = {"best_triplet": search.triplet.best} | ({"best_gate": search.gate.best} if search.gate else {})
-            masks = dataclasses.replace(masks, search=search, metrics={**masks.metrics, **found})
+            best = {"best_triplet": search.triplet.best} | ({"best_gate": search.gate.best} if search.gate else {})
+            masks = dataclasses.replace(masks, search=search, metrics={**masks.metrics, **best})
             triplet = search.setting
-    if say:
-        say("scoring")
-    scored = _labels(store, alignment, threshold)
-    scored = _with_maps(scored, mapped, cache, triplet or Triplet())
+    if progress:
+        progress("scoring")
+    scored = _from_rows(store, alignment, threshold)
+    if cache:
+        scored = _from_maps(scored, list(mapped.values()), cache, triplet or Triplet())
     if maps:
         scored = _with_classifiers(scored, maps, place, threshold)
     labels = evaluate_labels(alignment, scored, n_resamples)
@@ -121,18 +117,12 @@ def evaluate(
     return Evaluation(alignment, boxes, masks, labels, tuple(sorted(known - set(mapped.values()))), cache, mapped)
 
 
-def _places(alignment: Alignment, maps: ProbabilityMaps) -> np.ndarray:
-    """(n,) int64, number of each radiograph's map; -1 where there is none."""
-    number = {name: number for number, name in enumerate(maps.image_ids)}
-    return np.array([number.get(record["source_id"], -1) for record in alignment.records], dtype=np.int64)
-
-
 def _probability(maps: ProbabilityMaps, place: np.ndarray, name: str) -> np.ndarray | None:
     """(n,) a classifier's probability of a label, 0 for radiographs that it has not seen; None without one."""
     if name not in maps.labels:
         return None
-    found = np.where(place >= 0, maps.labels[name][place], 0.0)
-    return None if np.isnan(found).any() else found
+    probability = np.where(place >= 0, maps.labels[name][place], 0.0)
+    return None if np.isnan(probability).any() else probability
 
 
 def _gates(maps: ProbabilityMaps, place: np.ndarray, categories: dict[int, str]) -> np.ndarray | None:
@@ -142,44 +132,36 @@ def _gates(maps: ProbabilityMaps, place: np.ndarray, categories: dict[int, str])
     return None if len(known) < len(columns) else np.stack(known, axis=1).ravel()
 
 
-def _labels(store: Store, alignment: Alignment, threshold: float) -> list[LabelScores]:
+def _from_rows(store: Store, alignment: Alignment, threshold: float) -> list[LabelScores]:
     """Scores from the predictions' rows."""
     truth, table = store.labels[alignment.rows], alignment.predictions
-    highest = {}
-    for label in [*store.categories, NO_FINDING_CATEGORY]:
-        mine = table.labels == label
-        highest[label] = np.zeros(len(alignment))
-        np.maximum.at(highest[label], table.images[mine], table.scores[mine])
+    highest = {label: np.zeros(len(alignment)) for label in [*store.categories, NO_FINDING_CATEGORY]}
+    for label, scores in highest.items():
+        rows = table.labels == label
+        np.maximum.at(scores, table.images[rows], table.scores[rows])
     scored = [
         LabelScores(name, "rows", highest[label], truth[:, k], threshold, threshold)
         for k, (label, name) in enumerate(store.categories.items())
     ]
     has_no_finding = (table.labels == NO_FINDING_CATEGORY).any() and NO_FINDING_CATEGORY not in store.categories
     if has_no_finding and ABNORMAL not in store.categories.values():
-        is_seen = np.zeros(len(alignment), dtype=bool)
-        is_seen[table.images] = True
+        is_seen = np.isin(np.arange(len(alignment)), table.images)
         abnormal = np.where(is_seen, 1 - highest[NO_FINDING_CATEGORY], 0.0)
         scored.append(LabelScores(ABNORMAL, "no finding", abnormal, truth.any(axis=1), threshold, threshold))
     return scored
 
 
-def _with_maps(
-    scored: list[LabelScores], mapped: dict[int, str], cache: ProbabilityCache | None, triplet: Triplet
+def _from_maps(
+    scored: list[LabelScores], mapped: list[str], cache: ProbabilityCache, triplet: Triplet
 ) -> list[LabelScores]:
     """The labels that have a probability map, scored by it."""
-    if cache is None:
-        return scored
-    certainty = cache.certainty(triplet.min_area).reshape(-1, len(mapped))
-    column = {name: number for number, name in enumerate(mapped.values())}
+    certainty = dict(zip(mapped, cache.certainty(triplet.min_area).reshape(-1, len(mapped)).T, strict=True))
     # Without a least area every mask that has a pixel counts, and those are the pixels over `bottom`.
     threshold = triplet.top if triplet.min_area else triplet.bottom
-    level = first_level_over(threshold)
-    lowest = float(LEVELS[level]) if level < len(LEVELS) else math.inf
+    lowest = float(np.append(LEVELS, math.inf)[first_level_over(threshold)])
     return [
-        dataclasses.replace(
-            label, origin="maps", scores=certainty[:, column[label.name]], threshold=threshold, lowest=lowest
-        )
-        if label.name in column
+        LabelScores(label.name, "maps", certainty[label.name], label.truth, threshold, lowest)
+        if label.name in certainty
         else label
         for label in scored
     ]

@@ -31,6 +31,11 @@ class LabelScores:
     threshold: float
     lowest: float
 
+    @property
+    def full_name(self) -> str:
+        """The name, with " (classifier)" behind it for a classifier's scores, which may stand beside others."""
+        return f"{self.name} (classifier)" if self.origin == "classifier" else self.name
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelCurve:
@@ -43,7 +48,7 @@ class LabelCurve:
 
 @dataclasses.dataclass(frozen=True)
 class LabelEvaluation:
-    """The labels of n radiographs that can be scored. metrics: what metrics.json says of them."""
+    """The labels of n radiographs that can be scored. metrics: the part of metrics.json about them."""
 
     alignment: Alignment
     curves: tuple[LabelCurve, ...]
@@ -69,21 +74,21 @@ def evaluate_labels(alignment: Alignment, labels: list[LabelScores], n_resamples
             continue
         behind = "_classifier" if label.origin == "classifier" else ""
         point = _point(label, curve)
-        found: dict[str, float | list[float]] = {"auroc": curve.auroc, "average_precision": curve.average_precision}
+        numbers: dict[str, Any] = {f"auroc{behind}": curve.auroc, f"average_precision{behind}": curve.average_precision}
         if times is not None:
-            auroc, precision, sensitivity, specificity = _intervals(label, alignment.patients, times)
+            samples = resample_label(label, alignment.patients, times).T
+            auroc, precision, sensitivity, specificity = map(percentile_interval, samples)
             point |= {"sensitivity_ci95": sensitivity, "specificity_ci95": specificity}
-            found |= {"auroc_ci95": auroc, "average_precision_ci95": precision}
-        for name, value in {**found, "operating_points": point}.items():
-            key = name.replace("_ci95", behind + "_ci95") if name.endswith("_ci95") else name + behind
+            numbers |= {f"auroc{behind}_ci95": auroc, f"average_precision{behind}_ci95": precision}
+        for key, value in {**numbers, f"operating_points{behind}": point}.items():
             metrics.setdefault(key, {})[label.name] = value
         curves.append(LabelCurve(label, curve, point))
     if not curves:
         return None
     # "Abnormal" is no category beside the others: it is all of them.
-    own = {found.label.name for found in curves if found.label.origin != "no finding"} or set(metrics["auroc"])
+    names = {one.label.name for one in curves if one.label.origin != "no finding"} or set(metrics["auroc"])
     for name in ("auroc", "average_precision"):
-        metrics[f"mean_{name}"] = float(np.mean([value for label, value in metrics[name].items() if label in own]))
+        metrics[f"mean_{name}"] = float(np.mean([value for label, value in metrics[name].items() if label in names]))
     return LabelEvaluation(alignment, tuple(curves), metrics)
 
 
@@ -98,11 +103,6 @@ def _point(label: LabelScores, curve: Curve) -> dict[str, Any]:
     }
 
 
-def _intervals(label: LabelScores, patients: np.ndarray, times: np.ndarray) -> list[list[float]]:
-    """Of AUROC, average precision, sensitivity and specificity."""
-    return [percentile_interval(column) for column in resample_label(label, patients, times).T]
-
-
 def resample_label(label: LabelScores, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
     """AUROC, average precision, sensitivity and specificity in each resample → (n_resamples, 4).
 
@@ -112,8 +112,8 @@ def resample_label(label: LabelScores, patients: np.ndarray, times: np.ndarray) 
     scores = label.scores[order]
     is_last = np.append(scores[1:] != scores[:-1], True)
     n_called = int((scores >= label.lowest).sum())
-    found: np.ndarray = _resampled(label.truth[order], is_last, patients[order], n_called, times)
-    return found
+    samples: np.ndarray = _resampled(label.truth[order], is_last, patients[order], n_called, times)
+    return samples
 
 
 @numba.njit(cache=True, nogil=True)

@@ -47,18 +47,18 @@ def segmentation_metrics(
     scores 0.78 in `dice` on SIIM-ACR: never read it alone.
     Raises ValueError for arrays of different or other shape, none at all, and intersections larger than a mask.
     """
-    hits, found, true = (np.asarray(values) for values in (intersections, predicted_areas, true_areas))
-    if not hits.shape == found.shape == true.shape or hits.ndim not in (1, 2):
-        raise ValueError(f"shapes {hits.shape}, {found.shape} and {true.shape} must be equal, (N,) or (N, K)")
+    hits, predicted, true = (np.asarray(values) for values in (intersections, predicted_areas, true_areas))
+    if not hits.shape == predicted.shape == true.shape or hits.ndim not in (1, 2):
+        raise ValueError(f"shapes {hits.shape}, {predicted.shape} and {true.shape} must be equal, (N,) or (N, K)")
     if hits.size == 0:
         raise ValueError("no radiographs to measure")
-    if (hits < 0).any() or (hits > np.minimum(found, true)).any():
+    if (hits < 0).any() or (hits > np.minimum(predicted, true)).any():
         raise ValueError("an intersection is larger than one of its masks or negative")
-    scores, positive = dice_scores(hits, found, true), true > 0
+    scores, positive = dice_scores(hits, predicted, true), true > 0
     metrics: dict[str, float | int] = {"dice": float(scores.mean())}
     if positive.any():
         metrics["dice_positive"] = float(scores[positive].mean())
-        metrics["sensitivity"] = float((found[positive] > 0).mean())
+        metrics["sensitivity"] = float((predicted[positive] > 0).mean())
     if not positive.all():
-        metrics["false_positive_rate"] = float((found[~positive] > 0).mean())
-    return {**metrics, "iou": float(iou_scores(hits, found, true).mean()), "n_images": len(hits)}
+        metrics["false_positive_rate"] = float((predicted[~positive] > 0).mean())
+    return {**metrics, "iou": float(iou_scores(hits, predicted, true).mean()), "n_images": len(hits)}

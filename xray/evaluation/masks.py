@@ -1,6 +1,7 @@
 """Masks held against the truth at original size, radiograph by radiograph, and the search of their thresholds."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,15 +12,14 @@ from pycocotools import mask as coco_mask
 
 from xray.datasets.store import Store
 from xray.errors import InputError
-from xray.evaluation.alignment import Alignment
+from xray.evaluation.alignment import Alignment, Rle
 from xray.evaluation.mask_metrics import dice_scores, iou_scores, segmentation_metrics
 from xray.evaluation.resampling import draw_patients, mean_interval
 from xray.evaluation.threshold_search import ProbabilityCache, Search, level_counts
-from xray.structures.masks import decode_mask, encode_mask
+from xray.structures.boxes import BoxTable
+from xray.structures.masks import decode_mask
 from xray.structures.probability_maps import ProbabilityMaps
 from xray.structures.triplet import Triplet
-
-Rle = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +40,16 @@ class MaskSearch:
 class MaskEvaluation:
     """The masks of n radiographs and K categories, and their numbers.
 
-    categories: id → name of the K. intersections, found, true: (n, K) int64, pixels at original size that both masks
-    have, the predicted one, the true one. joined: (n, 3) int64, the same three of all categories' masks together.
-    metrics: what metrics.json says of masks. search: None where there are no probability maps.
+    categories: id → name of the K. intersections, predicted, true: (n, K) int64, pixels at original size of what both
+    masks share, of the predicted one, of the true one. joined: (n, 3) int64, the same three of all categories' masks
+    together.
+    metrics: the part of metrics.json about masks. search: None where there are no probability maps.
     """
 
     alignment: Alignment
     categories: dict[int, str]
     intersections: np.ndarray
-    found: np.ndarray
+    predicted: np.ndarray
     true: np.ndarray
     joined: np.ndarray
     metrics: dict[str, Any]
@@ -57,7 +58,12 @@ class MaskEvaluation:
     @property
     def dice(self) -> np.ndarray:
         """(n, K) float64 in [0, 1], by the rule of SIIM-ACR 1 where both masks are empty."""
-        return dice_scores(self.intersections, self.found, self.true)
+        return dice_scores(self.intersections, self.predicted, self.true)
+
+    def shares(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, K) numbers of pixels as shares of their radiographs."""
+        shares: np.ndarray = pixels / self.alignment.sizes.prod(axis=1)[:, None]
+        return shares
 
 
 def mask_categories(store: Store) -> dict[int, str]:
@@ -67,7 +73,7 @@ def mask_categories(store: Store) -> dict[int, str]:
 
 
 def evaluate_masks(alignment: Alignment, categories: dict[int, str], n_resamples: int = 0) -> MaskEvaluation:
-    """Scores masks at original size, of each radiograph and category the union of its rows' masks whatever their score.
+    """Scores masks at original size: of each radiograph and category the union of its rows' masks, at any score.
 
     A radiograph without a prediction counts as one with empty masks.
 
@@ -75,66 +81,44 @@ def evaluate_masks(alignment: Alignment, categories: dict[int, str], n_resamples
     also `dice_by_category` {name: dice} and `dice_union`, of all categories joined. n_resamples: of the patients, for
     the …_ci95 intervals; 0 leaves them out.
 
-    Raises InputError for a mask that does not fit its radiograph, and names it.
+    Raises InputError for a true mask that does not fit its radiograph, and names it.
     """
-    true, found = (
-        _unions(alignment, table, masks, categories, whose)
-        for table, masks, whose in (
-            (alignment.truth, alignment.truth_masks, "true"),
-            (alignment.predictions, alignment.masks, "predicted"),
-        )
-    )
-    n, columns = len(alignment), {label: number for number, label in enumerate(categories)}
-    sums = np.zeros((3, n, len(columns)), dtype=np.int64)
-    for part, unions in ((1, found), (2, true)):
-        for (image, label), rle in unions.items():
-            sums[part, image, columns[label]] = coco_mask.area(rle)
-    for image, label in found.keys() & true.keys():
-        sums[0, image, columns[label]] = _shared(found[image, label], true[image, label])
-    joined = np.zeros((n, 3), dtype=np.int64)
-    for image in range(n):
-        one, other = (
-            coco_mask.merge(parts) if parts else None
-            for parts in (
-                [unions[image, label] for label in categories if (image, label) in unions] for unions in (found, true)
-            )
-        )
-        joined[image, 1:] = [0 if rle is None else coco_mask.area(rle) for rle in (one, other)]
-        joined[image, 0] = 0 if one is None or other is None else _shared(one, other)
-
+    predicted = _unions(alignment.predictions, alignment.masks, categories)
+    true = _unions(alignment.truth, alignment.true_masks, categories)
+    sums = np.zeros((3, len(alignment), len(categories)), dtype=np.int64)
+    joined = np.zeros((len(alignment), 3), dtype=np.int64)
+    for image in range(len(alignment)):
+        pairs = [(predicted.get((image, label)), true.get((image, label))) for label in categories]
+        for k, pair in enumerate(pairs):
+            sums[:, image, k] = _pixels(*pair)
+        joined[image] = _pixels(*(_merged([rle for rle in rles if rle]) for rles in zip(*pairs, strict=True)))
     metrics: dict[str, Any] = segmentation_metrics(*sums)
     if len(categories) > 1:
         scores = dice_scores(*sums).mean(axis=0)
         metrics["dice_by_category"] = {name: float(scores[k]) for k, name in enumerate(categories.values())}
         metrics["dice_union"] = float(dice_scores(*joined.T).mean())
     if n_resamples:
-        metrics.update(_intervals(sums, joined, list(categories.values()), alignment.patients, n_resamples))
+        metrics |= _intervals(sums, joined, list(categories.values()), alignment.patients, n_resamples)
     return MaskEvaluation(alignment, categories, sums[0], sums[1], sums[2], joined, metrics)
 
 
-def _unions(
-    alignment: Alignment, table: Any, masks: dict[int, Rle], categories: dict[int, str], whose: str
-) -> dict[tuple[int, int], Rle]:
+def _unions(table: BoxTable, masks: dict[int, Rle], categories: dict[int, str]) -> dict[tuple[int, int], Rle]:
     """(radiograph, category) → the RLE of its masks' union; without those that have none."""
     parts: dict[tuple[int, int], list[Rle]] = {}
     for row, mask in masks.items():
-        image, label = int(table.images[row]), int(table.labels[row])
-        if label not in categories:
-            continue
-        record = alignment.records[image]
-        try:
-            rle, _ = encode_mask(mask, record["width"], record["height"], may_be_empty=True)
-        except ValueError as error:
-            raise InputError(
-                f"a {whose} mask of {record['source_id']} cannot be scored ({error}): it must be a COCO segmentation "
-                f"at the radiograph's original size, {record['width']} x {record['height']}"
-            ) from None
-        parts.setdefault((image, label), []).append(rle)
+        if table.labels[row] in categories:
+            parts.setdefault((int(table.images[row]), int(table.labels[row])), []).append(mask)
     return {key: coco_mask.merge(group) for key, group in parts.items()}
 
 
-def _shared(first: Rle, second: Rle) -> int:
-    return int(coco_mask.area(coco_mask.merge([first, second], intersect=True)))
+def _merged(rles: list[Rle]) -> Rle | None:
+    return coco_mask.merge(rles) if rles else None
+
+
+def _pixels(predicted: Rle | None, true: Rle | None) -> tuple[int, int, int]:
+    """Pixels that both masks share, of the predicted one, of the true one. None: an empty mask."""
+    shared = coco_mask.area(coco_mask.merge([predicted, true], intersect=True)) if predicted and true else 0
+    return shared, coco_mask.area(predicted) if predicted else 0, coco_mask.area(true) if true else 0
 
 
 def _intervals(
@@ -145,10 +129,7 @@ def _intervals(
         return {}
     scores, positive, drawn = dice_scores(*sums), sums[2] > 0, sums[1] > 0
     every = np.ones_like(positive)
-
-    def interval(values: np.ndarray, counted: np.ndarray) -> list[float]:
-        return mean_interval(values, counted, patients, times)
-
+    interval = functools.partial(mean_interval, patients=patients, times=times)
     intervals: dict[str, Any] = {"dice_ci95": interval(scores, every), "iou_ci95": interval(iou_scores(*sums), every)}
     if positive.any():
         intervals["dice_positive_ci95"] = interval(scores, positive)
@@ -167,16 +148,17 @@ def cache_probabilities(
     maps: ProbabilityMaps,
     place: np.ndarray,
     categories: dict[int, str],
-    say: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> ProbabilityCache:
     """Reads the maps at original size with the true masks → one entry for each radiograph and, fastest, category.
 
     place: (n,) int64, number of each radiograph's map; -1 where there is none, which counts as probability 0.
-    categories: id → name of those with a channel in the maps, found by name. say: told of the progress.
+    categories: id → name of those with a channel in the maps, found by name.
+    progress: called with a text for each radiograph.
     Raises InputError for a map of another size than its radiograph.
     """
     channel = {name: number for number, name in enumerate(maps.categories.values())}
-    true = _unions(alignment, alignment.truth, alignment.truth_masks, categories, "true")
+    true = _unions(alignment.truth, alignment.true_masks, categories)
     for record, number, size in zip(alignment.records, place.tolist(), alignment.sizes.tolist(), strict=True):
         if number >= 0 and maps.sizes[number].tolist() != size:
             raise InputError(
@@ -194,19 +176,18 @@ def cache_probabilities(
             result.append(level_counts(probability, mask))
         return result
 
-    cache = ProbabilityCache()
+    cached: list[np.ndarray] = []
     # NumPy and OpenCV let go of the interpreter for most of the time.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        futures = [pool.submit(counts, image) for image in range(len(alignment))]
         try:
-            for done, future in enumerate(futures, 1):
-                cache.extend(future.result())
-                if say:
-                    say(f"probability maps: {done} of {len(futures)}")
+            for done, of_image in enumerate(pool.map(counts, range(len(alignment))), 1):
+                cached += of_image
+                if progress:
+                    progress(f"probability maps: {done} of {len(alignment)}")
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return cache
+    return ProbabilityCache(cached)
 
 
 def search_masks(cache: ProbabilityCache, gate_probabilities: np.ndarray | None, chosen: Triplet | None) -> MaskSearch:
@@ -214,10 +195,8 @@ def search_masks(cache: ProbabilityCache, gate_probabilities: np.ndarray | None,
 
     chosen: the setting to mark and to put behind the gate; None for the best one.
     """
-    found = cache.search()
-    best = found.best
-    if chosen is not None:
-        best = cache.search([chosen.top], [chosen.min_area], [chosen.bottom]).best
-    setting = Triplet(*(best[name] for name in ("top", "min_area", "bottom")))
+    search = cache.search()
+    scores = search.best if chosen is None else cache.search([chosen.top], [chosen.min_area], [chosen.bottom]).best
+    setting = Triplet(*(scores[name] for name in ("top", "min_area", "bottom")))
     gate = None if gate_probabilities is None else cache.search_gate(gate_probabilities, triplet=setting)
-    return MaskSearch(found, gate, setting, best)
+    return MaskSearch(search, gate, setting, scores)

@@ -1,4 +1,4 @@
-"""What a comparison needs of predictions, kept beside a report, so that the report can be compared with others later.
+"""The part of predictions that a comparison needs, kept beside a report so that it can be compared with others later.
 
 `scored.npz` holds, of the radiographs that were scored: the predicted boxes, the pixels that masks share with the
 truth, and the scores of labels. The truth stays in the dataset directory.
@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from xray.datasets.fingerprint import fingerprint
+from xray.datasets.prediction_ids import CategoryIds, ImageIds, read_any_predictions
 from xray.datasets.store import Store
 from xray.errors import InputError
-from xray.evaluation.evaluate import Evaluation
+from xray.evaluation.evaluate import Evaluation, evaluate
 from xray.files import complete
 from xray.structures.boxes import BoxTable
+from xray.structures.probability_maps import read_maps
 
 SCORED = "scored.npz"
 VERSION = 1
@@ -38,22 +41,19 @@ class Scored:
 
 
 def scored_of(evaluation: Evaluation, annotations: str) -> Scored:
-    """What an evaluation scored; annotations: `annotations_sha256` of the `fingerprint` of its radiographs."""
+    """The predictions of an evaluation. annotations: `annotations_sha256` of the `fingerprint` of its radiographs."""
     alignment, masks = evaluation.alignment, evaluation.masks
     of_masks = {}
     if masks:
-        sums = np.stack([masks.intersections, masks.found, masks.true], axis=2)
+        sums = np.stack([masks.intersections, masks.predicted, masks.true], axis=2)
         of_masks = {name: sums[:, k] for k, name in enumerate(masks.categories.values())}
-    labels = {}
-    for found in evaluation.labels.curves if evaluation.labels else ():
-        behind = " (classifier)" if found.label.origin == "classifier" else ""
-        labels[found.label.name + behind] = found.label.scores
+    curves = evaluation.labels.curves if evaluation.labels else ()
     return Scored(
         tuple(record["source_id"] for record in alignment.records),
         annotations,
         alignment.predictions if evaluation.boxes else None,
         of_masks,
-        labels,
+        {curve.label.full_name: curve.label.scores for curve in curves},
     )
 
 
@@ -111,6 +111,32 @@ def read_scored(path: Path) -> Scored:
         ) from None
     except Exception as error:  # whatever NumPy and zipfile raise on damaged bytes
         raise InputError(f"{path} is damaged ({type(error).__name__}): run tools/evaluate.py again") from None
+
+
+def read_side(
+    path: Path,
+    store: Store,
+    split: str | None,
+    fold: int | None,
+    threshold: float,
+    ids: ImageIds = "auto",
+    category_ids: CategoryIds = "auto",
+) -> Scored:
+    """One side of a comparison: a predictions file, a folder with one, or a folder that tools/evaluate.py wrote.
+
+    split, fold: the radiographs to score of a file. ids, category_ids: what its ids mean.
+    Raises InputError if nothing of the kind is there.
+    """
+    if path.is_dir() and (path / SCORED).is_file():
+        if split is not None or fold is not None:
+            raise InputError(f"{path} was scored already: --split and --fold choose among the predictions of a file")
+        return read_scored(path / SCORED)
+    file = path / "predictions.json" if path.is_dir() else path
+    if path.is_dir() and not file.is_file():
+        raise InputError(f"{path} holds neither {SCORED} nor predictions.json: give what tools/evaluate.py wrote")
+    predictions = read_any_predictions(file, store, ids, category_ids)
+    result = evaluate(store, predictions, read_maps(file.parent), split, fold, threshold=threshold, with_coco=False)
+    return scored_of(result, fingerprint(store, result.alignment.rows)["annotations_sha256"])
 
 
 def rows_of(scored: Scored, store: Store) -> np.ndarray:

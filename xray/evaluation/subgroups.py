@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ MOST_GROUPS = 12
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """One group. attribute: what it is a group by. numbers: n_images, n_patients and what there is of it."""
+    """One group. attribute: title of the attribute that all of it share. numbers: its part of metrics.json."""
 
     attribute: str
     name: str
@@ -54,22 +55,11 @@ def subgroups(evaluation: Evaluation, n_resamples: int = 0) -> list[Group]:
     return groups
 
 
-def group_metrics(groups: list[Group]) -> dict[str, Any]:
-    """What metrics.json says of them: {attribute: {group: numbers}}."""
-    metrics: dict[str, Any] = {}
-    for group in groups:
-        metrics.setdefault(group.attribute, {})[group.name] = group.numbers
-    return metrics
-
-
 def _values(evaluation: Evaluation) -> dict[str, np.ndarray]:
     """Attribute → (n,) str, of those attributes that are known of any radiograph."""
-    found = {}
-    for attribute in TITLES:
-        values = [_value(record.get(attribute), attribute) for record in evaluation.alignment.records]
-        if any(value != NOT_KNOWN for value in values):
-            found[attribute] = np.array(values, dtype=object)
-    return found
+    records = evaluation.alignment.records
+    columns = {name: np.array([_value(one.get(name), name) for one in records], dtype=object) for name in TITLES}
+    return {name: values for name, values in columns.items() if (values != NOT_KNOWN).any()}
 
 
 def _value(value: object, attribute: str) -> str:
@@ -83,14 +73,13 @@ def _value(value: object, attribute: str) -> str:
 
 def _order(attribute: str, values: np.ndarray) -> list[str]:
     """The groups in the order in which they are shown: ages rising, others from the largest down, unknown ones last."""
-    names, counts = np.unique(values.astype(str), return_counts=True)
+    counts = Counter(values.tolist())
 
-    def key(number: int) -> tuple[bool, float, str]:
-        name = str(names[number])
-        rank = float(name.rstrip("+").split("-")[0]) if attribute == "age" and name != NOT_KNOWN else -counts[number]
+    def key(name: str) -> tuple[bool, float, str]:
+        rank = float(name.rstrip("+").split("-")[0]) if attribute == "age" and name != NOT_KNOWN else -counts[name]
         return name == NOT_KNOWN, rank, name
 
-    return [str(names[number]) for number in sorted(range(len(names)), key=key)][:MOST_GROUPS]
+    return sorted(counts, key=key)[:MOST_GROUPS]
 
 
 def _numbers(evaluation: Evaluation, matches: Matches | None, chosen: np.ndarray, n_resamples: int) -> dict[str, Any]:
@@ -125,13 +114,13 @@ def _ap_numbers(
     labels, is_true, images = predictions.labels[order], matches.is_true[order], predictions.images[order]
     aps, samples = [], []
     for label in evaluation.alignment.categories:
-        own = truth.images[(truth.labels == label) & of_truth]
-        if not len(own):
+        truth_images = truth.images[(truth.labels == label) & of_truth]
+        if not len(truth_images):
             continue
-        mine = labels == label
-        aps.append(average_precision(is_true[mine], len(own)))
+        rows = labels == label
+        aps.append(average_precision(is_true[rows], len(truth_images)))
         if times is not None:
-            samples.append(resample_ap(is_true[mine], patients[images[mine]], patients[own], times))
+            samples.append(resample_ap(is_true[rows], patients[images[rows]], patients[truth_images], times))
     numbers: dict[str, Any] = {"n_boxes": int(of_truth.sum()), "n_findings": len(aps)}
     numbers["map40"] = math.fsum(aps) / len(aps) if aps else math.nan
     if samples:
@@ -142,11 +131,11 @@ def _ap_numbers(
 def _mask_numbers(
     masks: MaskEvaluation, chosen: np.ndarray, patients: np.ndarray, times: np.ndarray | None
 ) -> dict[str, Any]:
-    sums = [part[chosen] for part in (masks.intersections, masks.found, masks.true)]
-    found = segmentation_metrics(*sums)
+    sums = [part[chosen] for part in (masks.intersections, masks.predicted, masks.true)]
+    metrics = segmentation_metrics(*sums)
     positive, scores = sums[2] > 0, dice_scores(*sums)
-    numbers: dict[str, Any] = {"n_positive": int(positive.any(axis=1).sum()), "dice": found["dice"]}
-    numbers["dice_positive"] = found.get("dice_positive", math.nan)
+    numbers: dict[str, Any] = {"n_positive": int(positive.any(axis=1).sum()), "dice": metrics["dice"]}
+    numbers["dice_positive"] = metrics.get("dice_positive", math.nan)
     if times is not None:
         for name, counted in (("dice", np.ones_like(positive)), ("dice_positive", positive)):
             numbers[f"{name}_ci95"] = percentile_interval(resampled_mean(scores, counted, patients, times))
@@ -156,10 +145,9 @@ def _mask_numbers(
 def _label_numbers(
     curves: tuple[LabelCurve, ...], chosen: np.ndarray, patients: np.ndarray, times: np.ndarray | None
 ) -> dict[str, Any]:
-    own = [found.label for found in curves if found.label.origin in ("rows", "maps")]
-    own = own or [found.label for found in curves]
+    labels = [curve.label for curve in curves if curve.label.origin in ("rows", "maps")]
     areas, samples = [], []
-    for label in own:
+    for label in labels or [curve.label for curve in curves]:
         part = dataclasses.replace(label, scores=label.scores[chosen], truth=label.truth[chosen])
         curve = operating_curve(part.scores, part.truth)
         if curve is None:
@@ -181,10 +169,10 @@ def _by_size(evaluation: Evaluation, matches: Matches, n_resamples: int) -> list
     """
     alignment = evaluation.alignment
     truth, predictions = alignment.truth, alignment.predictions
-    true_size, own_size = (_size_of(table.boxes, alignment.sizes[table.images]) for table in (truth, predictions))
+    true_size, predicted_size = (_size_of(table.boxes, alignment.sizes[table.images]) for table in (truth, predictions))
     # One that overlaps a truth box enough, first or not, belongs to it.
     on_truth = matches.iou > IOU_THRESHOLD
-    size = np.where(on_truth, true_size[np.where(on_truth, matches.truth, 0)], own_size)
+    size = np.where(on_truth, true_size[np.where(on_truth, matches.truth, 0)], predicted_size)
     patients = alignment.patients
     times = draw_patients(patients, n_resamples) if n_resamples else None
     groups = []

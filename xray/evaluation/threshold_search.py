@@ -1,15 +1,14 @@
 """Searches of the triplet rule's settings over cached probabilities."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from xray.errors import InputError
 from xray.evaluation.mask_metrics import dice_scores
-from xray.files import complete
 from xray.structures.triplet import LEVELS, Triplet, first_level_over, quantise
 
 TOPS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
@@ -32,7 +31,7 @@ class Search:
 
 
 def level_counts(probability: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """One radiograph → (2, 257) int32, its pixels and its true pixels at or over level 0 … 256.
+    """One radiograph → (2, 257) int32: its pixels, and its true pixels, at or over level 0 … 256.
 
     probability: (H, W), floats in [0, 1] or uint8. mask: (H, W), the truth.
     Raises ValueError for shapes that differ and for values outside [0, 1].
@@ -52,28 +51,14 @@ class ProbabilityCache:
     """What a search needs of each radiograph: how many pixels, and true ones, lie at or over each of 256 levels.
 
     About 2 kB a radiograph, so that a setting costs a look-up and a comparison instead of a pass over all pixels.
+
+    counts: `level_counts` of each of N radiographs, kept as (N, 2, 257) int32. Raises InputError without any.
     """
 
-    def __init__(self) -> None:
-        self._counts: list[np.ndarray] = []
-
-    def __len__(self) -> int:
-        return len(self._counts)
-
-    def add(self, probability: np.ndarray, mask: np.ndarray) -> None:
-        """Adds a radiograph: its probabilities (H, W), floats in [0, 1] or uint8, and its true mask (H, W).
-
-        Raises ValueError for shapes that differ and for values outside [0, 1].
-        """
-        self._counts.append(level_counts(probability, mask))
-
-    def extend(self, counts: Sequence[np.ndarray]) -> None:
-        """Adds radiographs by what `level_counts` gives of each."""
-        self._counts.extend(counts)
-
-    def counts(self) -> np.ndarray:
-        """(N, 2, 257) int32, `level_counts` of each radiograph."""
-        return np.stack(self._counts) if self._counts else np.zeros((0, 2, 257), dtype=np.int32)
+    def __init__(self, counts: Sequence[np.ndarray]) -> None:
+        if not counts:
+            raise InputError("no probabilities are cached: a search needs at least one radiograph with its truth")
+        self.counts = np.stack(counts)
 
     def certainty(self, min_area: float) -> np.ndarray:
         """(N,) float64, the highest of the 256 levels in [0, 1] that at least `min_area` of each radiograph reaches.
@@ -81,7 +66,7 @@ class ProbabilityCache:
         The triplet rule calls a radiograph positive exactly if this is at least the first level over `top`. With
         min_area 0 it asks for a single pixel, since a mask without a pixel is none.
         """
-        areas, _ = self._stacked()
+        areas = self.counts[:, 0]
         least = np.maximum(1, min_area * areas[:, :1])
         # Areas fall from level to level, and at level 0 lies the whole radiograph.
         levels: np.ndarray = LEVELS[np.count_nonzero(areas[:, :256] >= least, axis=1) - 1]
@@ -95,24 +80,18 @@ class ProbabilityCache:
     ) -> Search:
         """All settings of the triplet rule (those with bottom over top are left out), 1,000 by default.
 
-        Raises InputError if the cache is empty or no setting is left.
+        Raises InputError if no setting is left.
         """
-        areas, hits = self._stacked()
-        pixels, true = areas[:, 0], hits[:, 0]
+        areas, hits = self.counts[:, 0], self.counts[:, 1]
         columns = [first_level_over(bottom) for bottom in bottoms]
-        found, overlap = areas[:, columns], hits[:, columns]
-        tables = []
-        for top in tops:
-            certain = areas[:, first_level_over(top)]
-            positive = certain[:, None] >= np.asarray(min_areas, dtype=np.float64) * pixels[:, None]
-            table = _scores(positive, overlap, found, true)
-            table.insert(0, "top", top)
-            table.insert(1, "min_area", np.repeat(np.asarray(min_areas, dtype=np.float64), len(bottoms)))
-            table.insert(2, "bottom", np.tile(np.asarray(bottoms, dtype=np.float64), len(min_areas)))
-            tables.append(table)
-        if not tables:
-            raise InputError("no settings to search: give at least one top, min area and bottom")
-        table = pd.concat(tables, ignore_index=True)
+        least = np.asarray(min_areas, dtype=np.float64) * areas[:, :1]
+        scores = [
+            _scores(areas[:, [first_level_over(top)]] >= least, hits[:, columns], areas[:, columns], hits[:, 0])
+            for top in tops
+        ]
+        settings = np.array(list(itertools.product(tops, min_areas, bottoms)), dtype=np.float64).reshape(-1, 3)
+        table = pd.DataFrame(settings, columns=["top", "min_area", "bottom"])
+        table = table.join(pd.concat([pd.DataFrame(), *scores], ignore_index=True))
         return _best(table[table["bottom"] <= table["top"]].reset_index(drop=True))
 
     def search_gate(
@@ -121,70 +100,43 @@ class ProbabilityCache:
         """The cascade's gate: a classifier's probability under it empties the mask that `triplet` makes.
 
         probabilities: (N,) of the radiographs in the order in which they were added. triplet: None for its defaults.
-        The rows have `gate` in place of the triplet. Raises InputError if the cache is empty or N differs.
+        The rows have `gate` in place of the triplet. Raises InputError if N differs.
         """
         triplet = triplet or Triplet()
-        areas, hits = self._stacked()
-        if np.shape(probabilities) != (len(self),):
-            raise InputError(f"{np.shape(probabilities)} probabilities for {len(self)} radiographs: give one each")
-        kept = areas[:, first_level_over(triplet.top)] >= triplet.min_area * areas[:, 0]
+        areas, hits = self.counts[:, 0], self.counts[:, 1]
+        if np.shape(probabilities) != (len(areas),):
+            raise InputError(f"{np.shape(probabilities)} probabilities for {len(areas)} radiographs: give one each")
+        positive = areas[:, first_level_over(triplet.top)] >= triplet.min_area * areas[:, 0]
         bottom = first_level_over(triplet.bottom)
-        found, overlap = (np.where(kept, counts[:, bottom], 0)[:, None] for counts in (areas, hits))
-        opened = np.asarray(probabilities)[:, None] >= np.asarray(gates, dtype=np.float64)
-        table = _scores(opened, overlap, found, hits[:, 0])
+        drawn, overlap = (np.where(positive, counts[:, bottom], 0)[:, None] for counts in (areas, hits))
+        is_open = np.asarray(probabilities)[:, None] >= np.asarray(gates, dtype=np.float64)
+        table = _scores(is_open, overlap, drawn, hits[:, 0])
         table.insert(0, "gate", np.asarray(gates, dtype=np.float64))
         return _best(table)
 
-    def save(self, path: Path) -> None:
-        """Writes the cache as an .npz file, complete or not at all."""
-        with complete(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file, counts=np.stack(self._counts) if self._counts else np.zeros((0, 2, 257), np.int32)
-            )
 
-    @classmethod
-    def load(cls, path: Path) -> "ProbabilityCache":
-        """Reads what `save` wrote. Raises InputError if it is missing or something else."""
-        cache = cls()
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                counts = content["counts"]
-        except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
-            raise InputError(f"{path} holds no cached probabilities ({type(error).__name__}): write it again") from None
-        if counts.shape[1:] != (2, 257):
-            raise InputError(f"{path} holds no cached probabilities (shape {counts.shape}): write it again")
-        cache._counts = list(counts)
-        return cache
-
-    def _stacked(self) -> tuple[np.ndarray, np.ndarray]:
-        if not self._counts:
-            raise InputError("no probabilities are cached: a search needs at least one radiograph with its truth")
-        counts = np.stack(self._counts)
-        return counts[:, 0], counts[:, 1]
-
-
-def _scores(positive: np.ndarray, overlap: np.ndarray, found: np.ndarray, true: np.ndarray) -> pd.DataFrame:
+def _scores(positive: np.ndarray, overlap: np.ndarray, areas: np.ndarray, true: np.ndarray) -> pd.DataFrame:
     """Metrics of every pair of a way to call radiographs positive and a way to draw their masks, the latter fastest.
 
-    positive: (N, P) bool. overlap, found: (N, B), pixels of the mask drawn if positive. true: (N,).
+    positive: (N, P) bool. overlap, areas: (N, B), pixels of the mask drawn if positive. true: (N,).
     """
     is_true = true > 0
-    drawn = dice_scores(overlap, found, true[:, None])
+    drawn = dice_scores(overlap, areas, true[:, None])
     empty = np.where(is_true, 0.0, 1.0)
     called = positive.astype(np.float64).T
     # A mean over radiographs is the mean of what an empty mask scores, and for those called positive the difference.
     columns = {"dice": (called @ (drawn - empty[:, None]) + empty.sum()) / len(true)}
     if is_true.any():
         columns["dice_positive"] = called[:, is_true] @ drawn[is_true] / is_true.sum()
-        columns["sensitivity"] = called[:, is_true] @ (found[is_true] > 0) / is_true.sum()
+        columns["sensitivity"] = called[:, is_true] @ (areas[is_true] > 0) / is_true.sum()
     if not is_true.all():
-        columns["false_positive_rate"] = called[:, ~is_true] @ (found[~is_true] > 0) / (~is_true).sum()
+        columns["false_positive_rate"] = called[:, ~is_true] @ (areas[~is_true] > 0) / (~is_true).sum()
     return pd.DataFrame({name: values.ravel() for name, values in columns.items()})
 
 
 def _best(table: pd.DataFrame) -> Search:
     if table.empty:
-        raise InputError("no settings to search: a top must be at least as high as a bottom")
+        raise InputError("no settings to search: give a top, min area and bottom, a top at least as high as a bottom")
     # Rounding, so that settings which differ in the order of a sum only count as equals.
     best = int(np.argmax(table["dice"].round(12).to_numpy()))
     return Search({str(name): float(value) for name, value in table.iloc[best].items()}, table)

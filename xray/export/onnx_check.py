@@ -16,7 +16,8 @@ from xray.inference.loaded import LoadedDetector, load_run, prepare
 from xray.models.detection.detector import Detector
 from xray.phantoms.vinbig import draw_phantom
 from xray.radiographs.canvas import Canvas
-from xray.radiographs.decoding import TIMEOUT, Decoded, Undecodable
+from xray.radiographs.decoding import Decoded, Undecodable
+from xray.radiographs.workers import TIMEOUT
 
 MOST_PIXELS, MOST_SCORE = 0.1, 1e-3
 """How far boxes, in canvas pixels, and scores or probabilities may be apart."""

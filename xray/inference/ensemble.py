@@ -11,14 +11,8 @@ import numpy as np
 
 from xray.errors import FlagError
 from xray.findings import NO_FINDING_BOX
-from xray.structures.boxes import (
-    FUSED_SCORES,
-    BoxTable,
-    box_iou,
-    concatenate_with_masks,
-    select_with_masks,
-    weighted_boxes_fusion,
-)
+from xray.structures.boxes import BoxTable, box_iou, concatenate_with_masks
+from xray.structures.fusion import FUSED_SCORES, weighted_boxes_fusion
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
 
 METHODS = ("wbf", "nms", "soft_nms", "nmw")
@@ -77,7 +71,7 @@ def fuse(
 
     merged = BoxTable.concatenate([fused, normal])
     masks_of_fused = {row: masks[source_row] for row, source_row in source.items()}
-    table, masks = select_with_masks(merged, masks_of_fused, np.lexsort((-merged.scores, merged.images)))
+    table, masks = merged.select_masked(np.lexsort((-merged.scores, merged.images)), masks_of_fused)
     return Predictions(tuple(index), dataclasses.replace(table, scores=table.scores.clip(0, 1)), masks)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from xray.errors import InputError
 from xray.inference.refine import Refinement
 from xray.models.detection.detector import Detector, build_detector
-from xray.models.kernels.convolutions import quicken
+from xray.models.kernels.convolutions import speed_up_inference
 from xray.models.kernels.norms import fold_batch_norms
 from xray.models.weights import load_deployed
 from xray.structures.sides import from_pairs, mirrored
@@ -221,7 +221,7 @@ def prepare(loaded: Loaded, device: torch.device) -> None:
     """
     fold(loaded, device)
     if device.type == "cpu":
-        quicken(loaded.model)
+        speed_up_inference(loaded.model)
 
 
 def fold(loaded: Loaded, device: torch.device) -> None:

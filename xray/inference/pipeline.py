@@ -29,8 +29,9 @@ from xray.inference.loaded import (
 )
 from xray.inference.refine import refine
 from xray.radiographs.canvas import Canvas
-from xray.structures.boxes import BoxTable, concatenate_with_masks, select_with_masks, weighted_boxes_fusion
+from xray.structures.boxes import BoxTable, concatenate_with_masks
 from xray.structures.components import mask_findings
+from xray.structures.fusion import weighted_boxes_fusion
 from xray.structures.predictions import NO_FINDING_CATEGORY
 from xray.structures.triplet import Triplet
 
@@ -168,7 +169,7 @@ class Pipeline:
         abnormal = labels.get(ABNORMAL)
         if abnormal is not None and self.gate == "hard":
             is_normal = abnormal < self.gate_threshold
-            table, masks = select_with_masks(table, masks, ~is_normal[table.images])
+            table, masks = table.select_masked(~is_normal[table.images], masks)
             abnormal = np.where(is_normal, 0.0, abnormal)
         if self.is_vinbig or (abnormal is not None and NO_FINDING_CATEGORY not in self.categories):
             table = BoxTable.concatenate([table, no_finding_rows(table, len(sizes), abnormal)])

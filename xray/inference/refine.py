@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from xray.evaluation.box_metrics import IOU_THRESHOLD, average_precision, match_boxes
 from xray.findings import PNEUMOTHORAX
 from xray.structures.boxes import BoxTable
 
@@ -177,6 +176,9 @@ class _Case:
 
         others: ascending scores of further boxes that hit nothing; they win against equal scores.
         """
+        # Of fitting alone: it brings numba and SciPy, which a radiograph is refined without.
+        from xray.evaluation.box_metrics import average_precision, match_boxes
+
         table = self.table if setting is None else self.refined(setting)
         matches = match_boxes(self.truth, table)
         is_true = matches.is_true[matches.order]
@@ -188,6 +190,8 @@ class _Case:
         return average_precision(is_true, len(self.truth))
 
     def best(self, settings: Sequence[Refinement]) -> Refinement:
+        from xray.evaluation.box_metrics import IOU_THRESHOLD, match_boxes
+
         # Most boxes follow nothing and find nothing, whatever the setting: how many stand above a hit is all they
         # decide.
         relevant = match_boxes(self.truth, self.table).iou > IOU_THRESHOLD

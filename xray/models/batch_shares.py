@@ -1,8 +1,8 @@
 """Several processes that train one model, each with a share of every batch.
 
-What they compute together is what one process would with all their radiographs in one batch: losses are divided by what
-all of them counted, sums over a batch are sums over all shares, and what a radiograph draws at random depends on its
-place in the whole batch. DistributedDataParallel averages the processes' gradients, so a process's loss is such that
+Together they compute what one process would with all their radiographs in one batch: losses are divided by the counts
+of all processes, sums over a batch are sums over all shares, and random draws for a radiograph depend on its place in
+the whole batch. DistributedDataParallel averages the processes' gradients, so a process's loss is such that
 the average over the processes is the loss of the whole batch.
 """
 
@@ -18,11 +18,11 @@ from torch import Tensor
 class Share:
     """A process's part of one batch.
 
-    mine: its radiographs; 0 where the batch has fewer than there are processes, and this one goes through the motions
-    with a radiograph that does not count. total: of all processes. rank, world: which process this is, of how many.
+    own: its radiographs; 0 where the batch has fewer than there are processes: this one then computes a radiograph that
+    does not count. total: radiographs of all processes. rank, world: which process this is, of how many.
     """
 
-    mine: int
+    own: int
     total: int
     rank: int
     world: int
@@ -30,37 +30,37 @@ class Share:
     @property
     def counts(self) -> bool:
         """Whether this process has radiographs of its own."""
-        return self.mine > 0
+        return self.own > 0
 
 
 _share: Share | None = None
-"""Of the training step that is going on; None in a process that trains alone, and outside of steps."""
+"""The share of the current training step; None in a process that trains alone, and outside of steps."""
 
 
 def begin_step(share: Share | None) -> None:
-    """Says what this process's part of the batch is, until `end_step`; None where it trains alone."""
+    """Sets this process's share of the batch, until `end_step`; None where it trains alone."""
     global _share
     _share = share
 
 
 def end_step() -> None:
-    """What is computed from now on is no training step's."""
+    """Ends the step: later computations, as of a validation, are this process's alone."""
     begin_step(None)
 
 
 def current_share() -> Share | None:
-    """What `begin_step` was told."""
+    """The share that `begin_step` was given."""
     return _share
 
 
-def n_together(mine: int) -> int:
-    """Radiographs in the batch of all processes; `mine` where this one trains alone."""
-    return _share.total if _share else mine
+def n_together(own: int) -> int:
+    """Radiographs in the batch of all processes; `own`, those of this process, where it trains alone."""
+    return _share.total if _share else own
 
 
 def averaged(mean: Tensor) -> Tensor:
     """A mean over this process's radiographs → its part of the mean over all: scaled by how many of them it has."""
-    return mean * (_share.mine * _share.world / _share.total) if _share else mean
+    return mean * (_share.own * _share.world / _share.total) if _share else mean
 
 
 def summed(values: Tensor) -> Tensor:
@@ -72,8 +72,8 @@ def summed(values: Tensor) -> Tensor:
 
 
 def normaliser(count: Tensor) -> Tensor:
-    """What to divide a sum over this process's radiographs by, so that their quotient is this process's part of the
-    sum over all by the count over all, which is taken for 1 if it is 0."""
+    """The divisor of a sum over this process's radiographs with which the mean of these quotients over the processes is
+    the sum over all by the count over all; a count of 0 is taken for 1."""
     if _share is None:
         return count.clamp(min=1)
     everyone = count.float() if _share.counts else torch.zeros_like(count, dtype=torch.float32)

@@ -1,10 +1,10 @@
-"""Which device and which arithmetic a command runs with, how large its batches are, and what it does with memory."""
+"""The device and the arithmetic of a command, the size of its batches, and how it keeps memory."""
 
 import ctypes
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,7 @@ def lightning_precision(precision: str, device: torch.device) -> LightningPrecis
 
 
 def inference_precision(precision: str, device: torch.device) -> torch.dtype | None:
-    """What convolutions are computed in, for the config's "auto", "32", "bf16" or "16".
+    """The type in which convolutions are computed, for the config's "auto", "32", "bf16" or "16".
 
     None for auto on a CPU that has bfloat16, which a trial must decide. Raises InputError if the device cannot.
     """
@@ -93,20 +93,6 @@ def bfloat16_gain(repeats: int = 5) -> float:
     return times[0] / times[1]
 
 
-def compile_options(device: torch.device, accumulate: int, n_processes: int) -> dict[str, Any]:
-    """How a network that trains is compiled: keyword arguments of `torch.compile`.
-
-    On one GPU as CUDA graphs, which are started as a whole. What the graph of a backward pass leaves as gradients is
-    overwritten when it runs again, so that they cannot be accumulated (pytorch issue 169545); of graphs with DDP,
-    crashes in the validation (128218) and slow steps (139207) are known.
-    """
-    # Every shape stands still, but for an epoch's last batch.
-    options: dict[str, Any] = {"dynamic": False}
-    if device.type == "cuda" and accumulate == 1 and n_processes == 1:
-        options["mode"] = "reduce-overhead"
-    return options
-
-
 def lower(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Keeps the weights of convolutions and linear layers in `dtype`, in place; to be run under `torch.autocast`."""
     for module in model.modules():
@@ -132,9 +118,9 @@ def largest_batch(attempt: Callable[[int], object], most: int = 64) -> int:
 
 
 def keep_freed_memory() -> bool:
-    """Has this process keep the memory that tensors leave, for the next ones; returns whether that was possible.
+    """Makes this process keep the memory of freed tensors for the next ones; returns whether that was possible.
 
-    The allocator of GNU's C library gives large blocks back to the system at once. Getting them anew, a page at a time
+    The allocator of GNU's C library gives large blocks back to the system at once. Getting them back, a page at a time
     and zeroed, took a quarter of the time of a detector on a CPU.
     """
     if not sys.platform.startswith("linux"):

@@ -1,32 +1,30 @@
-"""Trunks that others trained: how canvases are fed to them, where they come from, and how their tensors are named."""
+"""Backbones that others trained: what they read, where they come from, and how their tensors are named."""
 
 import re
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import huggingface_hub.constants
-import timm
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from xray.errors import InputError
 
-# ImageNet's statistics, in units of the full grey scale: what the pretrained trunks were fed with.
+# ImageNet's statistics, in units of the full grey scale: what the pretrained backbones were fed with.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 GREY_MEAN = sum(MEAN) / 3
 GREY_STD = sum(STD) / 3
 
 PREFIXES = ("", "encoder.", "network.", "backbone.body.", "backbone.")
-"""Where a trunk sits in a weights file: alone, in a segmenter, in a classifier, in a detector."""
+"""Where a backbone sits in a weights file: alone, in a segmenter, in a classifier, in a detector."""
 
 
 class Normalise(nn.Module):
-    """Canvases → what a trunk reads: (B, 1, S, S) uint8 → (B, C, S, S) float32 with ImageNet's mean and deviation.
+    """Canvases → what a backbone reads: (B, 1, S, S) uint8 → (B, C, S, S) float32 with ImageNet's mean and deviation.
 
     in_channels: 3 repeats the grey value under each colour's statistics; 1 uses the mean of the three.
     """
@@ -47,20 +45,20 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
-def download(fetch: Callable[[], nn.Module], name: str) -> dict[str, Tensor]:
-    """The state dict of the network that `fetch` downloads or finds in the local cache.
+def download(fetch: Callable[[], Mapping[str, Tensor]], what: str, address: str = "them") -> dict[str, Tensor]:
+    """The state dict that `fetch` downloads or finds in the local cache.
 
-    Raises InputError where that is impossible.
+    what: what it is, for the error. address: where it is. Raises InputError where they cannot be had.
     """
     try:
         with _without_retries_offline():
-            return dict(fetch().state_dict())
+            return dict(fetch())
     except Exception as error:
         # The hub's client, its HTTP library, timm and the operating system each raise exceptions of their own.
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(
-            f"the ImageNet weights of {name} could not be downloaded ({reason}): on a machine without internet, fetch "
-            "them elsewhere and give the file as --weights FILE, or train from --weights none"
+            f"{what} could not be downloaded ({reason}): on a machine without internet, fetch {address} "
+            "elsewhere and give the file as --weights FILE, or train from --weights none"
         ) from None
 
 
@@ -70,7 +68,8 @@ def _without_retries_offline() -> Iterator[None]:
 
     Otherwise it retries for 20 to 50 seconds before it says that there is no network.
     """
-    constants = huggingface_hub.constants
+    from huggingface_hub import constants
+
     before = constants.HF_HUB_OFFLINE
     try:
         socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
@@ -84,56 +83,56 @@ def _without_retries_offline() -> Iterator[None]:
 
 
 def load_trunk(
-    trunk: nn.Module,
+    backbone: nn.Module,
     state: dict[str, Tensor],
     mismatch: str,
     last_layer: str = "",
     left_out: Collection[str] = (),
 ) -> bool:
-    """Loads a trunk from a file's tensors, whichever of its usual names they go by.
+    """Loads a backbone from a file's tensors, whichever of its usual names they go by.
 
     They may lie under a prefix (PREFIXES), be named as torchvision or as timm names MobileNetV2 and DenseNet, and be of
-    three input channels where the trunk has one, or the other way round.
+    three input channels where the backbone has one, or the other way round.
 
     mismatch: the error's beginning, which says what does not fit what. last_layer: start of the names of a last layer,
-    which is left as it is where the file's has another shape. left_out: tensors of the same network that this trunk
+    which is left as it is where the file's has another shape. left_out: tensors of the same network that this backbone
     has no use for. Returns whether the last layer was loaded too (True without one).
-    Raises InputError if a tensor of the trunk is missing or of another shape, or the file's network is a larger one.
+    Raises InputError if a tensor of the backbone is missing or of another shape, or the file's network is a larger one.
     """
-    own = trunk.state_dict()
-    found, spare = _by_own_names(own, state)
-    _fit_first_convolution(trunk, found)
-    fitting = {name: value for name, value in found.items() if value.shape == own[name].shape}
-    missing = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
+    expected = backbone.state_dict()
+    matching, spare = _by_own_names(expected, state)
+    _fit_first_convolution(backbone, matching)
+    fitting = {name: value for name, value in matching.items() if value.shape == expected[name].shape}
+    missing = [name for name in expected if name not in fitting and not name.endswith("num_batches_tracked")]
     last = [name for name in missing if last_layer and name.startswith(last_layer)]
     if len(missing) > len(last):
         first = next(name for name in missing if name not in last)
         raise InputError(
-            f"{mismatch}: {len(missing)} of {len(own)} tensors are missing or of another shape, {first} first"
+            f"{mismatch}: {len(missing)} of {len(expected)} tensors are missing or of another shape, {first} first"
         )
-    larger = _of_more_layers(own, spare - {_spelling(name) for name in left_out})
+    larger = _of_more_layers(expected, spare - {_spelling(name) for name in left_out})
     if larger:
         raise InputError(f"{mismatch}: it has {len(larger)} tensors more, {min(larger)} among them")
     # Some encoders override load_state_dict to drop names that have been dropped here already.
-    nn.Module.load_state_dict(trunk, {**own, **fitting})
+    nn.Module.load_state_dict(backbone, {**expected, **fitting})
     return not last
 
 
-def _by_own_names(own: dict[str, Tensor], state: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
-    """The tensors that go by the trunk's names, and the spellings of the others beside them."""
+def _by_own_names(expected: dict[str, Tensor], state: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
+    """The tensors that go by the backbone's names, and the spellings of the others beside them."""
     best: dict[str, Tensor] = {}
     spare: set[str] = set()
     for renamed in _mobilenet_spellings(state):
         for prefix in PREFIXES:
             spelled = {_spelling(name[len(prefix) :]): v for name, v in renamed.items() if name.startswith(prefix)}
-            found = {name: spelled[_spelling(name)] for name in own if _spelling(name) in spelled}
-            if len(found) > len(best):
-                best, spare = found, spelled.keys() - {_spelling(name) for name in found}
+            matching = {name: spelled[_spelling(name)] for name in expected if _spelling(name) in spelled}
+            if len(matching) > len(best):
+                best, spare = matching, spelled.keys() - {_spelling(name) for name in matching}
     return best, spare
 
 
-def _of_more_layers(own: Iterable[str], spare: set[str]) -> set[str]:
-    """Those of the spare tensors that continue a numbered row of the trunk's, as a ResNet-34's do a ResNet-18's.
+def _of_more_layers(expected: Iterable[str], spare: set[str]) -> set[str]:
+    """Those of the spare tensors that continue a numbered row of the backbone's, as a ResNet-34's do a ResNet-18's.
 
     All names of the smaller network are in the larger one's file, with equal shapes. A classifying layer, or a norm
     that only stands before one, continues no row: its name has a single number or none.
@@ -142,7 +141,7 @@ def _of_more_layers(own: Iterable[str], spare: set[str]) -> set[str]:
     def row(name: str) -> str:
         return re.sub(r"\d+", "#", name)
 
-    rows = {row(_spelling(name)) for name in own}
+    rows = {row(_spelling(name)) for name in expected}
     return {name for name in spare if row(name) in rows and row(name).count("#") > 1}
 
 
@@ -150,7 +149,7 @@ def _spelling(name: str) -> str:
     """One spelling for the names that libraries give the same tensor.
 
     torchvision's old DenseNet files say `denselayer1.norm.1.weight`; timm joins nested names with "_" where it
-    extracts features; MobileNetV2's stages are `features.0`, or `0` where the trunk is the features alone.
+    extracts features; MobileNetV2's stages are `features.0`, or `0` where the backbone is the features alone.
     """
     name = re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2.", name)
     return name.replace(".", "_").removeprefix("model_").removeprefix("features_")
@@ -163,6 +162,9 @@ def _mobilenet_spellings(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     """
     if not any("conv_stem" in name or "features.0.0." in name for name in state):
         return [state]
+    # Its import takes seconds.
+    import timm
+
     with torch.device("meta"):
         timms = list(timm.create_model("mobilenetv2_100").state_dict())
         torchvisions = list(torchvision.models.mobilenet_v2().state_dict())
@@ -180,32 +182,32 @@ def _mobilenet_spellings(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     return spellings
 
 
-def _fit_first_convolution(trunk: nn.Module, found: dict[str, Tensor]) -> None:
+def _fit_first_convolution(backbone: nn.Module, matching: dict[str, Tensor]) -> None:
     """Turns the first convolution's weights of three channels into those of one, or the other way round.
 
     On a grey radiograph x, three channels compute Σ w_c (x − m_c) / s_c, one channel w (x − m) / s. They agree with
     w = s Σ w_c / s_c up to the constant Σ w_c (m − m_c) / s_c, which goes into the bias or the norm that follows (exact
     but for the frame of pixels that see the zero padding). From one to three, w_c = w s_c / 3s is exact.
     """
-    modules = list(trunk.named_modules())
+    modules = list(backbone.named_modules())
     position = next(i for i, (_, module) in enumerate(modules) if isinstance(module, nn.Conv2d))
     name, convolution = modules[position]
-    weight = found.get(f"{name}.weight")
+    weight = matching.get(f"{name}.weight")
     if weight is None or weight.ndim != 4:
         return
     std = torch.tensor(STD, dtype=torch.float64).view(1, 3, 1, 1)
     if weight.shape[1] == 1 and convolution.in_channels == 3:
-        found[f"{name}.weight"] = (weight * std / (3 * GREY_STD)).to(weight.dtype)
+        matching[f"{name}.weight"] = (weight * std / (3 * GREY_STD)).to(weight.dtype)
     if weight.shape[1] != 3 or convolution.in_channels != 1:
         return
     scaled = weight / std
-    found[f"{name}.weight"] = (GREY_STD * scaled.sum(1, keepdim=True)).to(weight.dtype)
+    matching[f"{name}.weight"] = (GREY_STD * scaled.sum(1, keepdim=True)).to(weight.dtype)
     distance = GREY_MEAN - torch.tensor(MEAN, dtype=torch.float64).view(1, 3, 1, 1)
     constant = (scaled * distance).sum((1, 2, 3))
-    if f"{name}.bias" in found:
-        found[f"{name}.bias"] = (found[f"{name}.bias"] + constant).to(weight.dtype)
+    if f"{name}.bias" in matching:
+        matching[f"{name}.bias"] = (matching[f"{name}.bias"] + constant).to(weight.dtype)
         return
     after = next((key for key, module in modules[position + 1 :] if list(module.parameters(recurse=False))), "")
-    mean = found.get(f"{after}.running_mean")
+    mean = matching.get(f"{after}.running_mean")
     if mean is not None and mean.shape == constant.shape:
-        found[f"{after}.running_mean"] = (mean - constant).to(mean.dtype)
+        matching[f"{after}.running_mean"] = (mean - constant).to(mean.dtype)

@@ -21,7 +21,7 @@ from xray.models.tensors import load_tensors
 WEIGHTS_FILE = "model.safetensors"
 MODEL_FILE = "model.json"
 FINGERPRINT = "fingerprint"
-"""In both files: SHA-256 of the description when the weights were saved. Whoever edits model.json leaves it alone."""
+"""In both files: SHA-256 of the description when the weights were saved. Editing model.json does not change it."""
 
 
 def save_deployed(run: Path, state: dict[str, Tensor], description: dict[str, Any]) -> None:
@@ -34,7 +34,7 @@ def save_deployed(run: Path, state: dict[str, Tensor], description: dict[str, An
     text = json.dumps({name: value for name, value in description.items() if name != FINGERPRINT})
     described = {**json.loads(text), FINGERPRINT: hashlib.sha256(text.encode()).hexdigest()}
     with replacing(run / WEIGHTS_FILE) as temporary:
-        # One entry alone: safetensors writes several in an order that is another one each time.
+        # A single entry: safetensors writes several in a different order each time.
         safetensors.torch.save_file(tensors, temporary, metadata={"description": json.dumps(described)})
     _write_description(run, described)
 
@@ -44,8 +44,8 @@ def rewrite_description(run: Path, description: dict[str, Any]) -> None:
 
     One without a fingerprint, as `load_deployed` returns it, gets that of the run's weights, to which it belongs.
     """
-    own = _saved_with(run / WEIGHTS_FILE) if (run / WEIGHTS_FILE).is_file() else None
-    _write_description(run, ({FINGERPRINT: own[FINGERPRINT]} if own else {}) | description)
+    saved = _saved_with(run / WEIGHTS_FILE) if (run / WEIGHTS_FILE).is_file() else None
+    _write_description(run, ({FINGERPRINT: saved[FINGERPRINT]} if saved else {}) | description)
 
 
 def _write_description(run: Path, description: dict[str, Any]) -> None:
@@ -69,9 +69,9 @@ def load_deployed(run: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(task, str):
         raise InputError(f"{run / MODEL_FILE} names no task: train again or restore it")
     weights = read_weights(run / WEIGHTS_FILE)
-    own = _saved_with(run / WEIGHTS_FILE)
-    if own is not None and description.get(FINGERPRINT, own[FINGERPRINT]) != own[FINGERPRINT]:
-        description = own
+    saved = _saved_with(run / WEIGHTS_FILE)
+    if saved is not None and description.get(FINGERPRINT, saved[FINGERPRINT]) != saved[FINGERPRINT]:
+        description = saved
     description.pop(FINGERPRINT, None)
     return description, weights
 
@@ -81,8 +81,8 @@ def _saved_with(path: Path) -> dict[str, Any] | None:
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
     try:
-        own = json.loads(metadata["description"])
-        return own if isinstance(own["task"], str) and isinstance(own[FINGERPRINT], str) else None
+        saved = json.loads(metadata["description"])
+        return saved if isinstance(saved["task"], str) and isinstance(saved[FINGERPRINT], str) else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -1,10 +1,10 @@
-"""What inference leaves in its folder, put together from the journal of what was found, a portion at a time."""
+"""The files that inference writes into its folder, put together from the journal of its predictions by portions."""
 
 import contextlib
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from xray.findings import NO_FINDING_BOX
 from xray.inference.prediction_journal import PredictionJournal
 from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
 from xray.outputs.pictures.overlays import save_picture
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions, write_predictions
 from xray.structures.submission import ENCODING, write_mask_submission, write_submission
@@ -32,7 +32,7 @@ def write_results(
     categories: dict[int, str],
     submission: str,
     failures: Sequence[tuple[str, str, str]],
-    warnings: Sequence[tuple[str, RunWarning]] = (),
+    warnings: Sequence[tuple[str, FileWarning]] = (),
 ) -> int:
     """predictions.json, submission.csv, labels.csv of classifiers; failures.csv and warnings.csv where there are any.
 
@@ -40,76 +40,59 @@ def write_results(
     name, reason). warnings: of each the id, or "". Returns the number of boxes, "No finding" left aside.
     """
     numbers = {name: number for number, name in enumerate(journal.image_ids)}
-    names = list(dict.fromkeys(label for p in journal.portions() for own in p.labels.values() for label in own))
+    names = list(dict.fromkeys(label for p in journal.portions() for labels in p.labels.values() for label in labels))
     with contextlib.ExitStack() as files:
-        labels = files.enter_context(_table(out / "labels.csv", ["image_id", *names], bool(names)))
-        rows = files.enter_context(_complete(out / "submission.csv")) if submission else None
+
+        def table(name: str, *header: str, wanted: bool) -> Any:
+            """A writer of rows into a CSV file, which gets its name once it is whole; if not wanted, there is none."""
+            if not wanted:
+                return (out / name).unlink(missing_ok=True)
+            temporary = files.enter_context(complete(out / name))
+            writer = csv.writer(files.enter_context(temporary.open("w", newline="", **ENCODING)))
+            writer.writerow(header)
+            return writer
+
+        labels = table("labels.csv", "image_id", *names, wanted=bool(names))
+        if failure_table := table("failures.csv", "image_id", "file", "reason", wanted=bool(failures)):
+            failure_table.writerows(failures)
+        if warning_table := table(WARNINGS, "image_id", "file", "warning", "detail", wanted=bool(warnings)):
+            warning_table.writerows((name, one.where, one.kind, one.detail) for name, one in warnings)
+        if submission:
+            rows = files.enter_context(files.enter_context(complete(out / "submission.csv")).open("wb"))
         for start in range(0, len(order), PORTION):
             ids = order[start : start + PORTION]
-            found, own = journal.predictions([numbers[name] for name in ids if name in numbers])
-            if rows is not None:
-                _append_submission(rows, out / "portion.part", found, ids, categories, submission, start == 0)
+            predictions, labels_of = journal.predictions([numbers[name] for name in ids if name in numbers])
+            if submission:
+                part = out / "portion.part"
+                if submission == "masks":
+                    write_mask_submission(part, predictions, ids)
+                else:
+                    write_submission(part, predictions, ids, categories)
+                header, *lines = part.read_bytes().splitlines(keepends=True)
+                rows.writelines([header, *lines] if start == 0 else lines)
+                part.unlink()
             for name in ids:
-                if names and (probabilities := own.get(numbers.get(name, -1))):
+                if names and (probabilities := labels_of.get(numbers.get(name, -1))):
                     labels.writerow([name, *(f"{probabilities[label]:.6g}" for label in names)])
-    with _table(out / "failures.csv", ["image_id", "file", "reason"], bool(failures)) as table:
-        if failures:
-            table.writerows(failures)
-    with _table(out / WARNINGS, ["image_id", "file", "warning", "detail"], bool(warnings)) as table:
-        if warnings:
-            table.writerows((name, one.where, one.kind, one.detail) for name, one in warnings)
     # Last, since its presence means that OUT is complete.
     counts: list[int] = []
     write_predictions(out / "predictions.json", _counted(journal, counts), categories)
     return sum(counts)
 
 
-def warnings_of(inputs: Inputs, journal: PredictionJournal) -> list[tuple[str, RunWarning]]:
-    """What is to be said about files, with the id of each: those found before decoding first."""
+def warnings_of(inputs: Inputs, journal: PredictionJournal) -> list[tuple[str, FileWarning]]:
+    """Warnings about files, with the id of each: first those from before decoding."""
     ids = dict(zip(inputs.names, inputs.ids, strict=True)) if inputs.names else {}
-    found = [(ids.get(warning.where, ""), warning) for warning in inputs.warnings]
+    warnings = [(ids.get(warning.where, ""), warning) for warning in inputs.warnings]
     for portion in journal.portions():
-        found += [(inputs.ids[at], RunWarning(kind, inputs.file_name(at))) for at, kind in portion.warnings]
-    return found
+        warnings += [(inputs.ids[at], FileWarning(kind, inputs.file_name(at))) for at, kind in portion.warnings]
+    return warnings
 
 
 def _counted(journal: PredictionJournal, counts: list[int]) -> Iterator[Predictions]:
     for portion in journal.portions():
         counts.append(int((portion.table.boxes != NO_FINDING_BOX).any(axis=1).sum()))
         yield Predictions(journal.image_ids, portion.table, portion.masks)
-
-
-def _append_submission(
-    rows: BinaryIO, temporary: Path, found: Predictions, ids: Sequence[str], categories: Any, kind: str, first: bool
-) -> None:
-    if kind == "masks":
-        write_mask_submission(temporary, found, ids)
-    else:
-        write_submission(temporary, found, ids, categories)
-    with temporary.open("rb") as portion:
-        header = portion.readline()
-        rows.write((header if first else b"") + portion.read())
-    temporary.unlink()
-
-
-@contextlib.contextmanager
-def _complete(path: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name once it is whole."""
-    with complete(path) as temporary, temporary.open("wb") as file:
-        yield file
-
-
-@contextlib.contextmanager
-def _table(path: Path, header: Sequence[str], wanted: bool) -> Iterator[Any]:
-    """A CSV file under its header; not wanted, there is none, nor one of an earlier command."""
-    if not wanted:
-        path.unlink(missing_ok=True)
-        yield None
-        return
-    with complete(path) as temporary, temporary.open("w", newline="", **ENCODING) as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        yield writer
 
 
 def save_overlay(
@@ -122,7 +105,7 @@ def save_overlay(
     truth: Store | None,
     threshold: float,
 ) -> None:
-    """A picture of one radiograph with its findings; where the truth knows it, that stands on the left.
+    """A picture of one radiograph with its findings; where there is a truth of it, that is on the left.
 
     pixels: (height, width) uint8. table, masks: its rows and their masks.
     """

@@ -1,6 +1,6 @@
-"""What is kept of a radiograph beside its pixels, so that groups can be compared; nothing in it names anybody.
+"""What is stored of a radiograph beside its pixels, so that groups can be compared; nothing in it identifies a person.
 
-Every value is one of a few words of ours, whatever a file's header says: free text could hold a name.
+Every value is one of a few fixed words, whatever a file's header says: free text could hold a name.
 """
 
 import re

@@ -95,14 +95,14 @@ def is_resized(file: tuple[int, int], original: tuple[int, int], squashed: bool)
     return abs(ratio - 1) <= ASPECT_TOLERANCE or (squashed and file[0] == file[1])
 
 
-def reshaped(canvas: np.ndarray, found: Canvas, wanted: Canvas) -> np.ndarray:
+def reshaped(canvas: np.ndarray, of_file: Canvas, wanted: Canvas) -> np.ndarray:
     """The (S, S) canvas of a file, stretched to what the canvas of the original radiograph holds.
 
-    found: the place of the file on it, wanted: that of the radiograph, whose aspect the file may not have kept.
+    of_file: the place of the file on it, wanted: that of the radiograph, whose aspect the file may not have kept.
     """
-    if found.content == wanted.content:
+    if of_file.content == wanted.content:
         return canvas
-    left, top, right, bottom = found.content
+    left, top, right, bottom = of_file.content
     content = np.ascontiguousarray(canvas[top:bottom, left:right])
     left, top, right, bottom = wanted.content
     result = np.zeros_like(canvas)

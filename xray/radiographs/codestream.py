@@ -44,7 +44,7 @@ KEPT = (SIZ, COD, 0x53, 0x5C, 0x5D, 0x5E, 0x5F, 0x60)
 """Second bytes of the markers in JPEG 2000's main header that say how to decode: SIZ, COD, COC, QCD, QCC, RGN, POC and
 PPM (T.800 A.2)."""
 LEFT_OUT = (0x55, 0x56, 0x57, 0x59, 0x63, 0x64)
-"""Of those that help to find tiles, name profiles, or speak to people: TLM, PRF, PLM, CPF, CRG and COM."""
+"""Markers that help to find tiles, name profiles, or hold comments: TLM, PRF, PLM, CPF, CRG and COM."""
 PART_15 = 0x00020000
 """The bit of CAP that says High Throughput (T.814 A.3); other bits are of other parts of the standard."""
 MAX_TILE_PARTS = 2**20
@@ -103,7 +103,7 @@ def decode_codestream(
         codestream = plain_jpeg_2000(codestream)
         is_lossy = is_lossy or _is_irreversible(codestream)
         size = _jpeg_2000_size(codestream)
-        # Some writers' headers say otherwise (Toshiba): who believes them takes dark for bright.
+        # The headers of some writers (Toshiba) say otherwise, which would turn dark into bright.
         is_signed = is_signed or size.is_signed
     else:
         size = jpeg_size(codestream)
@@ -133,7 +133,7 @@ def decode_codestream(
 
 def _run_length_words(codestream: bytes, rows: int, columns: int, bits_allocated: int, samples: int) -> np.ndarray:
     n_bytes = rows * columns * bits_allocated // 8 * samples
-    # Two bytes of PackBits stand for 128 at most: whoever claims more wants memory, not a picture.
+    # Two bytes of PackBits stand for 128 at most: a header that announces more is an attack on memory.
     if n_bytes > 64 * len(codestream):
         raise RadiographError(f"truncated: {n_bytes} bytes of pixels cannot be in {len(codestream)} bytes of RLE")
     try:
@@ -226,7 +226,7 @@ def plain_jpeg_2000(data: bytes) -> bytes:
 
 
 def _tile_parts(data: bytes, start: int) -> tuple[bytes, ...]:
-    """The tile-parts from `start` on and the end marker, where what stands between them is only for people."""
+    """The tile-parts from `start` on and the end marker, without the comments between them."""
     at = start
     for _ in range(MAX_TILE_PARTS):
         if data[at : at + 2] != bytes([0xFF, SOT]):

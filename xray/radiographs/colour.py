@@ -1,9 +1,9 @@
 """Grey radiographs that are stored as colour, as viewers export them: three samples that agree, or a grey palette.
 
-What is truly in colour is refused: a photograph, a report, a picture with coloured marks. A pixel is coloured where
+True colour is refused: a photograph, a report, a picture with coloured marks. A pixel is coloured where
 its red, green and blue differ by more than TINT: lossy codecs and conversions let equal samples differ by a little. A
 picture is in colour where more than COLOURED_SHARE of its pixels are; fewer are read by their luma (ITU-R BT.601), as
-all others are, and said.
+all others are, with a warning.
 """
 
 import numpy as np

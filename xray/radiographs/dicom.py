@@ -34,8 +34,7 @@ from xray.radiographs.elements import (
     tag_of,
 )
 from xray.radiographs.grayscale import GreyMeaning, with_window_that_shows
-from xray.radiographs.native_pixels import narrowed, native_size, native_words
-from xray.radiographs.pixel_layout import PALETTE, Layout, layout_of, refuse_frames
+from xray.radiographs.pixel_layout import PALETTE, Layout, layout_of, narrowed, native_size, native_words, refuse_frames
 from xray.radiographs.presentation import KEYWORDS, meaning_of, spacing_of, with_functional_groups
 
 __all__ = [
@@ -162,7 +161,7 @@ def _open(path: Path, read: Callable[[BinaryIO], _T], content: bytes | None = No
     except MemoryError:
         raise RadiographError(f"{path.name}: reading it needs more memory than there is") from None
     except Exception as error:  # whatever pydicom and the decoders raise on damaged bytes
-        # Not what they say: that may be a piece of the file, and so the patient's name.
+        # Without their text: that may be a part of the file, such as the patient's name.
         raise RadiographError(f"{path.name}: damaged DICOM file ({type(error).__name__})") from error
 
 
@@ -195,7 +194,7 @@ class _Header:
     place: Place | None
 
     def layout(self) -> Layout:
-        """Of the pixels. Raises RadiographError where there are none, or none of a radiograph."""
+        """The layout of the pixels. Raises RadiographError where there are none, or not those of a radiograph."""
         are_floats = self.place is not None and self.place.tag in _FLOAT_PIXEL_DATA
         return layout_of(self.elements, self.place is not None, are_floats)
 
@@ -244,7 +243,7 @@ def _read_header(file: BinaryIO, tags: frozenset[int]) -> _Header:
     try:
         place = walker.walk(is_implicit, ">" if syntax == uid.ExplicitVRBigEndian else "<")
     except RadiographError:
-        # What is said of every frame is what makes it large, and where it was cut.
+        # A header is too large, or was cut, because of what it says of every frame.
         refuse_frames(walker.elements)
         raise
     return _Header(file, syntax, walker.elements, place)
@@ -310,7 +309,7 @@ def _words(header: _Header, layout: Layout) -> tuple[np.ndarray, Layout]:
     layout = dataclasses.replace(layout, is_signed=is_signed and layout.samples == 1)
     if words.dtype.itemsize > 2:
         return narrowed(words, layout)
-    # 16 bits are none that lossy JPEG knows: GDCM writes 12 so, an offset in those above.
+    # Lossy JPEG has no 16 bits: GDCM writes 12 bits in this way, with an offset in the bits above.
     is_odd = header.syntax in JPEG and precision > 12
     if precision > layout.bits_stored == layout.high_bit + 1 and is_lossy and not is_odd:
         words = _clipped(words, precision, layout)
@@ -336,7 +335,7 @@ def _pixel_data(header: _Header, layout: Layout) -> tuple[bytes, bool]:
     syntax, place = header.syntax, header.pixel_data
     is_native, is_encapsulated = syntax in (*NATIVE, *OTHER_NATIVE), place.n_bytes == UNDEFINED_LENGTH
     if not is_native and not is_encapsulated:
-        # Senders were met that tell the length of encapsulated data, which must be undefined: items are items.
+        # Some senders give the length of encapsulated data, which must be undefined; the items are there nevertheless.
         header.file.seek(place.start)
         is_encapsulated = header.file.read(4) == b"\xfe\xff\x00\xe0"
     if is_encapsulated:
@@ -349,7 +348,7 @@ def _pixel_data(header: _Header, layout: Layout) -> tuple[bytes, bool]:
             raise RadiographError(f"its pixels are encapsulated, though {syntax_name(syntax)} has them uncompressed")
     else:
         n_bytes = native_size(layout, place.n_bytes)
-        # Decompressed on its way by somebody who left the name of the transfer syntax.
+        # A system on the way decompressed it and left the name of the transfer syntax.
         if not is_native and place.n_bytes - n_bytes not in (0, n_bytes % 2):
             raise RadiographError(f"its pixels are not encapsulated, as {syntax_name(syntax)} needs them to be")
         header.file.seek(place.start)

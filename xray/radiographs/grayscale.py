@@ -12,6 +12,8 @@ import numpy as np
 
 _WIDE_TABLES = int(cv2.__version__.split(".")[0]) >= 5
 """Whether OpenCV applies tables to 16-bit words."""
+STRIP = 1 << 20
+"""Pixels that are worked on at a time: numpy makes indices of 8 bytes of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +95,16 @@ def display_grey(words: np.ndarray, meaning: GreyMeaning, bits: int = 8) -> np.n
 
 
 def look_up(words: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 or uint16 words → their entries in a table of 256 or 65,536: (H, W) of the table's type."""
+    """(H, W) uint8 or uint16 words → their entries in an (N,) table of uint8 or uint16: (H, W) of the table's type."""
     if words.dtype == np.uint8 or _WIDE_TABLES:
-        # Six times faster than numpy's indexing.
-        return cv2.LUT(words, table).reshape(words.shape)
-    return np.take(table, words)
+        # Six times faster than numpy's indexing; OpenCV wants an entry for every word that there may be.
+        whole = np.zeros(256**words.dtype.itemsize, dtype=table.dtype)
+        whole[: len(table)] = table
+        return cv2.LUT(words, whole).reshape(words.shape)
+    result, flat = np.empty(words.size, dtype=table.dtype), words.reshape(-1)
+    for start in range(0, len(flat), STRIP):
+        result[start : start + STRIP] = table[flat[start : start + STRIP]]
+    return result.reshape(words.shape)
 
 
 def grey_table(words: np.ndarray, meaning: GreyMeaning, bits: int = 8) -> np.ndarray:
@@ -163,7 +170,7 @@ def with_window_that_shows(words: np.ndarray, meaning: GreyMeaning) -> tuple[Gre
 
 
 def _is_one_grey(codes: np.ndarray, meaning: GreyMeaning) -> bool:
-    """Whether these codes, but for padding, have one display grey of 256; no window has none."""
+    """Whether these codes, without padding, have one display grey of 256; without a window they have not."""
     stored = _stored_values(meaning)[codes]
     with np.errstate(over="ignore"):
         grey = _voi(_modality(stored[~_padded(stored, meaning)], meaning), meaning)
@@ -171,7 +178,7 @@ def _is_one_grey(codes: np.ndarray, meaning: GreyMeaning) -> bool:
 
 
 def is_one_grey(pixels: np.ndarray) -> bool:
-    """Whether next to all, 999 of 1000, of the (H, W) uint8 or uint16 display grey is one of 256 levels."""
+    """Whether 999 of 1000 pixels of the (H, W) uint8 or uint16 display grey have one of 256 levels."""
     shift = 8 * (pixels.dtype.itemsize - 1)
     step = max(1, int((pixels.size / 1024) ** 0.5))
     sample = pixels[::step, ::step] >> shift

@@ -1,7 +1,7 @@
 """Names from outside: image ids and file names of tables, JSON files, archives and folders, before they become paths.
 
-Reading: what a name leads to must lie in the data path, links followed (`inside`, `leads_out`); a name that could not
-lie there is never kept (`fault_of`). Writing: `safe_name` makes of any id a file name that every system takes.
+Reading: a name must lead to a file in the data path, links followed (`inside`, `leads_out`); a name that cannot be that
+of such a file is refused (`fault_of`). Writing: `safe_name` makes of any id a file name that every system takes.
 """
 
 import hashlib
@@ -88,15 +88,15 @@ def safe_name(name: str) -> str:
     It holds no separator, wildcard, control or look-alike of these, is no device's name, does not begin with a dot, a
     dash or a tilde, does not end in a dot or a space, and has at most 150 bytes.
     """
-    kept = "".join(mark if _is_safe(mark) else "_" for mark in unicodedata.normalize("NFC", name))
-    kept = kept.lstrip(". -~").rstrip(". ") or "image"
-    if _DEVICE.match(kept):
-        kept = f"_{kept}"
-    kept = _cut(kept, MAX_BYTES)
-    if kept == name:
+    safe = "".join(mark if _is_safe(mark) else "_" for mark in unicodedata.normalize("NFC", name))
+    safe = safe.lstrip(". -~").rstrip(". ") or "image"
+    if _DEVICE.match(safe):
+        safe = f"_{safe}"
+    safe = _cut(safe, MAX_BYTES)
+    if safe == name:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return f"{_cut(kept, MAX_BYTES - 13)}-{digest}"
+    return f"{_cut(safe, MAX_BYTES - 13)}-{digest}"
 
 
 def safe_path(name: str) -> str:

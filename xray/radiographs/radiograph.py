@@ -18,10 +18,10 @@ from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.codestream import jpeg_size
 from xray.radiographs.dicom import RadiographError, StoredRadiograph, dicom_size, is_dicom, read_dicom
+from xray.radiographs.file_kinds import LINK, Content, content_of, other_format
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.grayscale import display_grey, is_one_grey, look_up, white_level
 from xray.radiographs.names import leads_out
-from xray.radiographs.passing_over import LINK, WHY, Content, content_of, other_format
-from xray.radiographs.run_warnings import RunWarning
 
 __all__ = [
     "Radiograph", "RadiographError", "find_radiographs", "grey_of_words", "radiograph_of_dataset", "radiograph_size",
@@ -273,13 +273,13 @@ def source_id(path: str | Path) -> str:
 
 
 def find_radiographs(
-    folder: str | Path, root: str | Path | None = None, passed_over: list[RunWarning] | None = None
+    folder: str | Path, root: str | Path | None = None, passed_over: list[FileWarning] | None = None
 ) -> list[Path]:
     """All radiographs under a folder, sorted by file name.
 
     root: the data path that the folder is a part of; the folder itself if not given.
-    passed_over: gets what may have been meant as a radiograph and is none: pictures and data in formats that are not
-        read, DICOMDIR, links that lead out of the data path; `where` is relative to `root`.
+    passed_over: gets a warning for each file that is skipped though it may have been meant as a radiograph: pictures
+        and data in formats that are not read, DICOMDIR, links out of the data path; `where` is relative to `root`.
 
     These are the files with one of SUFFIXES in any case, and those with any other suffix or none whose first bytes are
     DICOM's; files of other well-known kinds, and text, are not looked into. Hidden files and folders are left out, and
@@ -292,7 +292,7 @@ def find_radiographs(
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: give the folder that holds the radiographs")
     root = folder if root is None else Path(root)
-    found, others = [], []
+    radiographs, others = [], []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -303,23 +303,23 @@ def find_radiographs(
             if content == Content.NOTHING:
                 continue
             if leads_out(path, root):
-                others.append(RunWarning(LINK, _below(path, root)))
+                others.append(FileWarning(LINK, _below(path, root)))
             elif content == Content.RADIOGRAPH:
-                found.append(path)
+                radiographs.append(path)
             else:
-                others.append(RunWarning(WHY[content], _below(path, root)))
+                others.append(FileWarning(content.value, _below(path, root)))
     if passed_over is not None:
         passed_over += sorted(others)
-    if not found:
+    if not radiographs:
         raise InputError(f"no radiograph in {folder}{_said(others)}: it needs DICOM, PNG or JPEG files")
-    return sorted(found, key=lambda path: (path.name, path))
+    return sorted(radiographs, key=lambda path: (path.name, path))
 
 
 def _below(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
-def _said(others: list[RunWarning]) -> str:
+def _said(others: list[FileWarning]) -> str:
     n_links = sum(other.kind == LINK for other in others)
     parts = [f"{n_links} links that lead nowhere or out of it are left out"] if n_links else []
     if n_links < len(others):

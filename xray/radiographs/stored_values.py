@@ -10,13 +10,11 @@ import cv2
 import numpy as np
 import PIL.Image
 
-from xray.radiographs.grayscale import white_level
+from xray.radiographs.grayscale import STRIP, look_up, white_level
 from xray.radiographs.radiograph import RadiographError, radiograph_size, read_radiograph
 
 MOST_COLOURS = 256
-"""Colours of a picture that are told apart; of one with more, it is how bright they are."""
-_STRIP = 1 << 20
-"""Pixels that are worked on at a time: numpy makes indices of 8 bytes of them."""
+"""Up to so many colours of a picture are values of their own; of a picture with more, its brightness is."""
 
 _GREY = 16
 """Levels of 255 by which JPEG's colours differ from what was drawn, and the channels of a grey from each other."""
@@ -50,7 +48,7 @@ class StoredValues:
 
     def __post_init__(self) -> None:
         if not self.alphas.any():
-            # Nobody could see the picture: what it stores is meant.
+            # All of it is transparent: its values count.
             self.alphas = np.full(len(self.alphas), 255.0)
         bright = self.colours.max(axis=1)
         self.is_clear = self.alphas == 0
@@ -64,7 +62,7 @@ class StoredValues:
 
     def grey(self) -> np.ndarray:
         """(height, width) uint8, the brightness of each pixel."""
-        return look_up(np.rint(self.levels).astype(np.uint8), self.places)
+        return look_up(self.places, np.rint(self.levels).astype(np.uint8))
 
 
 def tally(places: np.ndarray, n: int, where: np.ndarray | None = None) -> np.ndarray:
@@ -72,23 +70,10 @@ def tally(places: np.ndarray, n: int, where: np.ndarray | None = None) -> np.nda
     flat = places.reshape(-1)
     chosen = None if where is None else where.reshape(-1)
     counts = np.zeros(n, dtype=np.int64)
-    for start in range(0, len(flat), _STRIP):
-        part = flat[start : start + _STRIP]
-        counts += np.bincount(part if chosen is None else part[chosen[start : start + _STRIP]], minlength=n)
+    for start in range(0, len(flat), STRIP):
+        part = flat[start : start + STRIP]
+        counts += np.bincount(part if chosen is None else part[chosen[start : start + STRIP]], minlength=n)
     return counts
-
-
-def look_up(table: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """(height, width) uint8 or uint16 places → their entries in an (N,) table of uint8 or uint16."""
-    if places.dtype == np.uint8:
-        padded = np.zeros(256, dtype=table.dtype)
-        padded[: len(table)] = table
-        return cv2.LUT(places, padded).reshape(places.shape)
-    result = np.empty(places.size, dtype=table.dtype)
-    flat = places.reshape(-1)
-    for start in range(0, len(flat), _STRIP):
-        result[start : start + _STRIP] = table[flat[start : start + _STRIP]]
-    return result.reshape(places.shape)
 
 
 def read_stored(path: Path | str) -> StoredValues:
@@ -127,9 +112,9 @@ def _of_jpeg(picture: PIL.Image.Image) -> StoredValues:
 def _drawn_colours(pixels: np.ndarray) -> StoredValues | None:
     """(height, width, 3) uint8 of a JPEG file in a few colours → each pixel as the nearest; None for other files.
 
-    A yellow lung and a white background are equally bright: what was drawn is told by its colour.
+    A yellow lung and a white background are equally bright: only their colours differ.
     """
-    step = math.ceil(math.sqrt(pixels[..., 0].size / _STRIP))
+    step = math.ceil(math.sqrt(pixels[..., 0].size / STRIP))
     sample, square = np.ascontiguousarray(pixels[::step, ::step]), np.ones((3, 3), dtype=np.uint8)
     is_even = (cv2.subtract(cv2.dilate(sample, square), cv2.erode(sample, square)) <= _GREY).all(axis=2)
     even = sample[is_even]
@@ -137,20 +122,20 @@ def _drawn_colours(pixels: np.ndarray) -> StoredValues | None:
         return None
     modes = _modes(even, _MODE * is_even.size)
     nearest = _nearest_mode(even, modes)
-    own = np.array([np.median(even[nearest == number], axis=0) for number in np.unique(nearest).tolist()])
+    drawn = np.array([np.median(even[nearest == number], axis=0) for number in np.unique(nearest).tolist()])
     # A photograph has shades of all kinds, and so has a radiograph with something drawn on it.
-    is_own = np.abs(even - own[_nearest_mode(even, own)]).max(axis=1) <= _GREY
-    if not 2 <= len(own) <= _MOST_DRAWN or is_own.mean() < 0.95:
+    is_drawn = np.abs(even - drawn[_nearest_mode(even, drawn)]).max(axis=1) <= _GREY
+    if not 2 <= len(drawn) <= _MOST_DRAWN or is_drawn.mean() < 0.95:
         return None
     # Of each of 32 x 32 x 32 cubes of colours the nearest, so that a pixel is but looked up.
     cubes = np.stack(np.unravel_index(np.arange(32**3), (32, 32, 32)), axis=1) * 8 + 4
-    table = _nearest_mode(cubes, own)
+    table = _nearest_mode(cubes, drawn)
     places = np.empty(pixels.shape[:2], dtype=np.uint8)
-    rows = max(1, _STRIP // pixels.shape[1])
+    rows = max(1, STRIP // pixels.shape[1])
     for start in range(0, len(pixels), rows):
         red, green, blue = (part.astype(np.uint16) for part in cv2.split(pixels[start : start + rows] >> 3))
         places[start : start + rows] = table[(red << 10) | (green << 5) | blue]
-    colours = np.where(own <= _GREY, 0, np.where(own >= 255 - _GREY, 255, own)).round()
+    colours = np.where(drawn <= _GREY, 0, np.where(drawn >= 255 - _GREY, 255, drawn)).round()
     names = [_hex(colour) for colour in colours]
     keys = [frozenset((name.lower(),)) for name in names]
     return StoredValues(places, colours, np.full(len(colours), 255.0), names, keys)
@@ -201,17 +186,17 @@ def _of_greys(
     values = np.flatnonzero(tally(pixels, 256 if pixels.dtype == np.uint8 else 65536))
     places = np.zeros(int(values[-1]) + 1, dtype=np.uint8 if len(values) <= 256 else np.uint16)
     places[values] = np.arange(len(values))
-    own = (values // scale).tolist()
-    is_seen = np.array([type(clear) is not int or value != clear for value in own])
+    in_file = (values // scale).tolist()
+    is_seen = np.array([type(clear) is not int or value != clear for value in in_file])
     is_seen |= not is_seen.any()
     colours = np.minimum(255.0, values[:, None] * (255 / white)) * is_seen[:, None]
-    keys = [{str(stored), str(value)} for stored, value in zip(own, values.tolist(), strict=True)]
+    keys = [{str(stored), str(value)} for stored, value in zip(in_file, values.tolist(), strict=True)]
     if white == 255:
         keys = [key | {f"#{value:02x}{value:02x}{value:02x}"} for key, value in zip(keys, values.tolist(), strict=True)]
-    names = [str(value) for value in own]
+    names = [str(value) for value in in_file]
     alphas = np.where(is_seen, 255.0, 0.0)
     return StoredValues(
-        look_up(places, pixels), colours, alphas, names, [frozenset(key) for key in keys], None, is_lossy
+        look_up(pixels, places), colours, alphas, names, [frozenset(key) for key in keys], None, is_lossy
     )
 
 
@@ -219,8 +204,8 @@ def _of_palette(picture: PIL.Image.Image) -> StoredValues:
     pixels = np.asarray(picture)
     indices = np.flatnonzero(tally(pixels, 256))
     table, opaque = np.zeros((256, 3)), np.full(256, 255.0)
-    own = np.array(picture.getpalette("RGB") or [], dtype=np.float64)[: 3 * 256].reshape(-1, 3)
-    table[: len(own)] = own
+    palette = np.array(picture.getpalette("RGB") or [], dtype=np.float64)[: 3 * 256].reshape(-1, 3)
+    table[: len(palette)] = palette
     clear = picture.info.get("transparency")
     if isinstance(clear, bytes):
         opaque[: len(clear)] = list(clear[:256])
@@ -238,7 +223,7 @@ def _of_palette(picture: PIL.Image.Image) -> StoredValues:
     places[indices] = np.arange(len(indices))
     alphas = opaque[indices]
     colours = table[indices] * ((alphas[:, None] > 0) | ~alphas.any())
-    return StoredValues(look_up(places, pixels), colours, alphas, names, keys, indices)
+    return StoredValues(look_up(pixels, places), colours, alphas, names, keys, indices)
 
 
 def _of_colours(pixels: np.ndarray) -> StoredValues:

@@ -1,37 +1,53 @@
-"""What the API answers, as its documentation shows it, and how findings become such an answer."""
+"""What the API answers, as its documentation shows it; how findings become such an answer, and the way back.
+
+The JSON of an answer that comes back with a request may be hostile: it is bounded before any work begins.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 import xray
 from xray.findings import NO_FINDING_BOX, colour_of
 from xray.inference.pipeline import Findings, Pipeline
+from xray.radiographs.dicom import MAX_PIXELS
+from xray.serving.worker import RefusedError
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
 
 SHOWN_FROM = 0.3
 """Confidence from which the page shows findings at first, as `tools/infer.py --overlays` does."""
-
+MAX_BYTES = 16 * 2**20
+"""Of the JSON: some ten times what the finest masks of a radiograph take."""
+MAX_FINDINGS = 300
+"""Of one radiograph: a report takes time for each."""
+MAX_LABELS = 100
+MAX_NAME = 64
+"""Letters of a category or a label: the meaning of a DICOM code has no more."""
+MAX_MASK_PIXELS = 10 * MAX_PIXELS
+"""Of all masks together."""
 
 Pixel = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Id = Annotated[int, Field(ge=0, lt=2**31)]
+Name = Annotated[str, Field(max_length=MAX_NAME)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Mask(BaseModel):
     """A mask of the whole radiograph as COCO's compressed run lengths."""
 
-    size: tuple[int, int] = Field(description="height and width, in original pixels")
+    size: tuple[Id, Id] = Field(description="height and width, in original pixels")
     counts: str = Field(description="run lengths down the columns, in COCO's compressed text")
 
 
 class Finding(BaseModel):
     """One finding."""
 
-    category_id: int
+    category_id: Id
     category: str
     score: Share = Field(description="confidence")
     box: tuple[Pixel, Pixel, Pixel, Pixel] = Field(description="x1, y1, x2, y2 in original pixels")
@@ -41,15 +57,31 @@ class Finding(BaseModel):
 class Answer(BaseModel):
     """What was found in one radiograph. For research, not for clinical use."""
 
-    width: int = Field(description="of the radiograph, in original pixels")
-    height: int = Field(description="of the radiograph, in original pixels")
-    findings: list[Finding] = Field(description="surest first; faint ones are not cut off")
+    width: Id = Field(description="of the radiograph, in original pixels")
+    height: Id = Field(description="of the radiograph, in original pixels")
+    findings: list[Finding] = Field(description="highest score first; low scores are not left out")
     normal: Share | None = Field(description="probability that there is none of the 14 findings; null if not known")
     labels: dict[str, Share] = Field(description="probabilities of whole radiographs, where a classifier is loaded")
     models: list[str] = Field(description="names of the runs that were used")
-    thresholds: dict[str, float | str] = Field(description="what decided on masks, and the page's first confidence")
-    seconds: float = Field(description="from the end of the upload to this answer")
+    thresholds: dict[str, float | str] = Field(description="how masks were decided, and the page's first confidence")
+    seconds: Number = Field(description="from the end of the upload to this answer")
     version: str = Field(description="of xray")
+
+
+class GivenFinding(Finding):
+    """A finding that came in."""
+
+    category: Name
+
+
+class Given(Answer):
+    """An answer of /predict that came in: the same fields, within limits."""
+
+    findings: Annotated[list[GivenFinding], Field(max_length=MAX_FINDINGS)]  # type: ignore[assignment]
+    labels: Annotated[dict[Name, Share], Field(max_length=MAX_LABELS)]
+    models: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=MAX_LABELS)]
+    thresholds: Annotated[dict[Name, Number | Name], Field(max_length=MAX_LABELS)]
+    version: Name
 
 
 class Category(BaseModel):
@@ -84,7 +116,7 @@ class Health(BaseModel):
 
 
 class Progress(BaseModel):
-    """Where a request is that is being answered."""
+    """How far the server is with a request."""
 
     state: str = Field(description="receiving, waiting, running or done")
     before: int = Field(description="radiographs before it in the queue")
@@ -112,20 +144,22 @@ def about(pipeline: Pipeline, models: Sequence[str], max_bytes: int, exports: Se
     )
 
 
-def answer(found: Findings, size: tuple[int, int], pipeline: Pipeline, models: Sequence[str], seconds: float) -> Answer:
+def answer(
+    outcome: Findings, size: tuple[int, int], pipeline: Pipeline, models: Sequence[str], seconds: float
+) -> Answer:
     """The answer for the findings of one radiograph; size: its width and height."""
-    table, findings, normal = found.table, [], None
+    table, findings, normal = outcome.table, [], None
     for row in (-table.scores).argsort(kind="stable").tolist():
         label, score = int(table.labels[row]), round(float(table.scores[row]), 6)
         if label == NO_FINDING_CATEGORY and label not in pipeline.categories:
             normal = score
-        # The rows of classifiers have the whole radiograph as their box: what they say stands in the labels.
+        # The rows of classifiers have the whole radiograph as their box; their probabilities are in the labels.
         elif pipeline.detectors or pipeline.segmenters:
             x1, y1, x2, y2 = (round(value, 2) for value in table.boxes[row].tolist())
             name = pipeline.categories.get(label, f"category {label}")
-            mask = Mask(**found.masks[row]) if row in found.masks else None
+            mask = Mask(**outcome.masks[row]) if row in outcome.masks else None
             findings.append(Finding(category_id=label, category=name, score=score, box=(x1, y1, x2, y2), mask=mask))
-    labels = {name: round(float(column[0]), 6) for name, column in found.labels.items()}
+    labels = {name: round(float(column[0]), 6) for name, column in outcome.labels.items()}
     return Answer(
         width=size[0],
         height=size[1],
@@ -155,11 +189,36 @@ def findings_of(given: Answer) -> Findings:
     return Findings(table, masks, None, {name: np.array([value]) for name, value in given.labels.items()})
 
 
+def given_findings(fields: Mapping[str, str]) -> tuple[Given, Findings]:
+    """The findings that came with a file. Raises RefusedError: 400 for none, 413 for more than can be worked on."""
+    if "findings" not in fields:
+        raise RefusedError(400, "the form has no field findings: send the answer of /predict in it")
+    text = fields["findings"]
+    if len(text) > MAX_BYTES:
+        raise RefusedError(413, f"the findings have more than the {MAX_BYTES >> 20} MiB allowed")
+    try:
+        given = Given.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "JSON"
+        status = 413 if first["type"] in ("too_long", "string_too_long") else 400
+        line = f"the findings are no answer of /predict ({where}: {first['msg']})"[:300]
+        # Letters of the client that cannot be sent are replaced.
+        raise RefusedError(status, " ".join(line.encode("utf-8", "replace").decode().split())) from None
+    except (ValueError, RecursionError):
+        # The text is not Unicode, or is nested too deeply.
+        raise RefusedError(400, "the findings are no answer of /predict (JSON: it cannot be read)") from None
+    sizes = [finding.mask.size for finding in given.findings if finding.mask is not None]
+    if sum(height * width for height, width in sizes) > MAX_MASK_PIXELS:
+        raise RefusedError(413, f"the masks have more than {MAX_MASK_PIXELS // 10**6} million pixels together")
+    return given, findings_of(given)
+
+
 def thresholds(pipeline: Pipeline) -> dict[str, float | str]:
-    """What decides on masks, as far as there are any."""
-    found: dict[str, float | str] = {"shown_from": SHOWN_FROM}
+    """How masks are decided, where there are any."""
+    values: dict[str, float | str] = {"shown_from": SHOWN_FROM}
     if pipeline.segmenters:
-        found |= {f"mask_{name}": float(value) for name, value in dataclasses.asdict(pipeline.triplet).items()}
+        values |= {f"mask_{name}": float(value) for name, value in dataclasses.asdict(pipeline.triplet).items()}
     if pipeline.classifiers:
-        found |= {"gate": pipeline.gate, "gate_threshold": float(pipeline.gate_threshold)}
-    return found
+        values |= {"gate": pipeline.gate, "gate_threshold": float(pipeline.gate_threshold)}
+    return values

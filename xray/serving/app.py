@@ -6,65 +6,48 @@ import dataclasses
 import functools
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Header, HTTPException, Request
+from fastapi import FastAPI, Header, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
-from starlette.requests import ClientDisconnect
 
 import xray
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports, invocations, pixels
-from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer
-from xray.serving.given import given_findings
-from xray.serving.host_names import HostNames
-from xray.serving.invocations import Address, RefusedError
-from xray.serving.places import Places
-from xray.serving.request_guard import Guard
-from xray.serving.service import Limits, Service, UnreadableError, readable
-from xray.serving.uploads import FORM, GONE, RAW, counted, refusal, save_upload
-from xray.serving.worker import BusyError, ModelError, Place
+from xray.serving.accepting import Places
+from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer, given_findings
+from xray.serving.invocations import Address
+from xray.serving.request_guard import Guard, HostNames
+from xray.serving.service import Limits, Service, readable
+from xray.serving.uploads import FORM, GONE, RAW, arriving, counted, refusal, save_upload
+from xray.serving.worker import BusyError, Place, RefusedError
 
 T = TypeVar("T")
+Save = Callable[..., Awaitable[Mapping[str, str]]]
+"""`save_upload`, or what stands in for it."""
 
 PAGE = Path(__file__).parent / "page"
 TICKET = r"[A-Za-z0-9-]{8,64}"
 
 _FILE = {"type": "string", "format": "binary"}
-_BODY: dict[str, dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "content": {kind: {"schema": _FILE} for kind in RAW}
-        | {FORM: {"schema": {"type": "object", "properties": {"file": _FILE}, "required": ["file"]}}},
-    }
-}
-_BODY_OR_ADDRESS = {
-    "requestBody": {
-        "required": True,
-        "content": _BODY["requestBody"]["content"] | {invocations.JSON: {"schema": Address.model_json_schema()}},
-    }
-}
-_BODY_WITH_FINDINGS = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            FORM: {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "file": _FILE,
-                        "findings": {"type": "string", "description": "the answer of /predict, JSON"},
-                    },
-                    "required": ["file", "findings"],
-                }
-            }
-        },
-    }
-}
+_RAW = {kind: {"schema": _FILE} for kind in RAW}
+_FINDINGS = {"type": "string", "description": "the answer of /predict, JSON"}
+
+
+def _body(content: dict[str, Any]) -> dict[str, Any]:
+    """The documentation of a request's body. content: media type → its schema."""
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _form(**fields: Any) -> dict[str, Any]:
+    return {FORM: {"schema": {"type": "object", "properties": fields, "required": list(fields)}}}
+
+
+_UPLOAD = _RAW | _form(file=_FILE)
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "no file, or a damaged form"},
     408: {"model": Problem, "description": "the file came too slowly"},
@@ -78,7 +61,7 @@ _INVOCATIONS: dict[int | str, dict[str, Any]] = {
     **_PROBLEMS,
     200: {"content": {invocations.CSV: {"schema": {"type": "string"}}, invocations.DICOM: {"schema": _FILE}}},
     403: {"model": Problem, "description": "an address in a bucket that this server does not read from"},
-    406: {"model": Problem, "description": "findings cannot be had in what Accept asks for"},
+    406: {"model": Problem, "description": "findings cannot be had in the format that Accept asks for"},
     502: {"model": Problem, "description": "S3 does not answer, or not as it should"},
     504: {"model": Problem, "description": "S3 is too slow"},
 }
@@ -100,33 +83,24 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
         swagger_ui_oauth2_redirect_url=None,
     )
     app.add_middleware(Guard, names=names)
-    app.exception_handler(UnreadableError)(_unreadable)
-    app.exception_handler(ModelError)(_failed)
     app.exception_handler(RefusedError)(_refused)
     limits, pipeline = service.limits, service.pipeline
     tickets: dict[str, Place | None] = {}
     uploads = Places(*limits.uploads)
-    n_others = 0
+    # Files that are only decoded take no place from those for the models, but are bounded too.
+    decodings = Places(limits.places, limits.places)
 
     @contextlib.asynccontextmanager
-    async def beside_the_models(request: Request) -> AsyncIterator[None]:
-        # What is only decoded takes no place from what the models have to look at, but is not without bound either.
-        nonlocal n_others
-        if n_others >= limits.places:
-            raise await busy(request, 1)
-        n_others += 1
-        try:
-            yield
-        finally:
-            n_others -= 1
-
-    @contextlib.asynccontextmanager
-    async def coming_in(request: Request) -> AsyncIterator[None]:
-        # Places are for work: who sends slowly, or nothing, has none of them, and but a share of these.
-        with uploads.taken(request.client.host if request.client else "") as has_room:
+    async def room(request: Request, places: Places, address: str = "") -> AsyncIterator[None]:
+        with places.taken(address) as has_room:
             if not has_room:
-                raise await busy(request, 1)
+                raise await refusal(request, limits, BusyError(1))
             yield
+
+    async def save(request: Request, path: Path, how: Save = save_upload, **options: bool) -> Mapping[str, str]:
+        # The places of `service.model` are for work: a client that still sends has one of these instead.
+        async with room(request, uploads, request.client.host if request.client else ""):
+            return await how(request, path, limits, **options)
 
     async def unless_gone(request: Request, future: "Future[T]") -> T:
         """The result of a future; where the client hangs up first, the work on it ends."""
@@ -135,41 +109,41 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
         finally:
             service.drop(future)
 
-    async def busy(request: Request, retry_after: int) -> HTTPException:
-        line = f"all places are taken: try again in {retry_after} s"
-        return await refusal(request, limits, 429, line, **{"Retry-After": str(retry_after)})
+    async def in_worker(request: Request, work: Callable[[Path], Any], path: Path) -> Any:
+        return readable(await unless_gone(request, service.in_worker(work, path)), path)
 
     async def find(
-        request: Request,
-        ticket: str | None,
-        save: Callable[[Request, Path, Limits], Awaitable[object]] = save_upload,
-        kind: str = invocations.JSON,
+        request: Request, ticket: str | None, how: Save = save_upload, kind: str = invocations.JSON
     ) -> Answer | Response:
         with _noted(tickets, ticket), service.upload() as path:
             try:
-                # Who could not be answered need not send it all.
+                # A request that cannot be answered anyway need not be read.
                 service.model.check_room()
-                async with coming_in(request):
-                    await save(request, path, limits)
+                await save(request, path, how)
                 place = service.model.enter()
             except BusyError as error:
-                raise await busy(request, error.retry_after) from None
+                raise await refusal(request, limits, error) from None
             with place:
                 if ticket is not None:
                     tickets[ticket] = place
                 start = time.perf_counter()
                 decoded = readable(await unless_gone(request, service.canvas(path)), path)
                 size = (decoded.width, decoded.height)
-                found = await unless_gone(request, place.submit(decoded.canvas, size))
-                told = answer(found, size, pipeline, service.models, time.perf_counter() - start)
+                findings = await unless_gone(request, place.submit(decoded.canvas, size))
+                result = answer(findings, size, pipeline, service.models, time.perf_counter() - start)
                 if kind == invocations.DICOM:
                     assert algorithm is not None  # or it is not offered
-                    work = invocations.report_of(found, told, pipeline.categories, algorithm)
-                    content = readable(await unless_gone(request, service.in_worker(work, path)), path)
-                    return Response(content, media_type=kind)
-        return Response(invocations.csv_of(told), media_type=kind) if kind == invocations.CSV else told
+                    work = invocations.report_of(findings.table, result, pipeline.categories, algorithm)
+                    return Response(await in_worker(request, work, path), media_type=kind)
+        return Response(invocations.csv_of(result), media_type=kind) if kind == invocations.CSV else result
 
-    @app.post("/predict", response_model=Answer, responses=_PROBLEMS, openapi_extra=_BODY, tags=["findings"])
+    @app.post(
+        "/predict",
+        response_model=Answer,
+        responses=_PROBLEMS,
+        openapi_extra=_body(_UPLOAD),
+        tags=["findings"],
+    )
     async def predict(request: Request, x_ticket: Annotated[str | None, Header()] = None) -> Answer | Response:
         """Finds what a radiograph shows. One DICOM, PNG or JPEG file, as the body or in a form.
 
@@ -182,19 +156,19 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
         "/invocations",
         response_model=Answer,
         responses=_INVOCATIONS,
-        openapi_extra=_BODY_OR_ADDRESS,
+        openapi_extra=_body(_UPLOAD | {invocations.JSON: {"schema": Address.model_json_schema()}}),
         tags=["SageMaker"],
     )
     async def invoke(request: Request) -> Answer | Response:
         """The same as /predict, under the name that SageMaker asks of a container.
 
-        What is sent may also be the s3:// address of a file, in JSON; what is answered is JSON, CSV, or a DICOM SR of
-        findings from the confidence with which the page begins, as Accept asks for it.
+        The body may also be the s3:// address of a file, in JSON. The answer is JSON, CSV or a DICOM SR, as Accept asks
+        for it; the SR holds the findings from the confidence with which the page begins.
         """
         try:
             kind = invocations.choose(",".join(request.headers.getlist("accept")), invocations.offered(algorithm))
         except RefusedError as error:
-            raise await refusal(request, limits, error.status, error.line) from None
+            raise await refusal(request, limits, error) from None
         return await find(request, None, _save_object_or_upload, kind)
 
     @app.get("/execution-parameters", tags=["SageMaker"])
@@ -223,9 +197,9 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
 
     @app.get("/queue/{ticket}", tags=["findings"], responses={404: {"model": Problem}})
     async def queue(ticket: str) -> Progress:
-        """Where a request is that is being answered."""
+        """How far the server is with a request."""
         if ticket not in tickets:
-            raise HTTPException(404, "no request with this ticket is being answered")
+            raise RefusedError(404, "no request with this ticket is being answered")
         place = tickets[ticket]
         state, before = ("receiving", service.model.load["waiting"]) if place is None else place.state
         return Progress(state=state, before=before)
@@ -234,53 +208,46 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
         "/pixels",
         responses={**_PROBLEMS, 200: {"content": {pixels.MEDIA_TYPE: {"schema": _FILE}}}},
         response_class=Response,
-        openapi_extra=_BODY,
+        openapi_extra=_body(_UPLOAD),
         tags=["findings"],
         description=pixels.FORMAT,
     )
     async def samples(request: Request) -> Response:
         with service.upload() as path:
-            async with coming_in(request):
-                await save_upload(request, path, limits)
-            async with beside_the_models(request):
-                content = readable(await unless_gone(request, service.in_worker(pixels.pixels_of, path)), path)
-        return Response(content, media_type=pixels.MEDIA_TYPE)
+            await save(request, path)
+            async with room(request, decodings):
+                return Response(await in_worker(request, pixels.pixels_of, path), media_type=pixels.MEDIA_TYPE)
 
     async def export(request: Request, kind: str) -> Response:
         assert algorithm is not None  # or its addresses are not there
+        about_it = (pipeline.categories, algorithm)
         with service.upload() as path:
-            async with coming_in(request):
-                fields = await save_upload(request, path, limits, with_fields=True)
-            async with beside_the_models(request):
-                # Megabytes of JSON take a while: the others go on meanwhile.
-                given, found = await asyncio.to_thread(given_findings, fields)
+            fields = await save(request, path, with_fields=True)
+            async with room(request, decodings):
+                # Megabytes of JSON take a while: in a thread, so that other requests need not wait.
+                given, findings = await asyncio.to_thread(given_findings, fields)
                 if kind == "seg":
-                    work = functools.partial(
-                        exports.segmentation_of, found.table, found.masks, pipeline.categories, algorithm
-                    )
+                    work = functools.partial(exports.segmentation_of, findings.table, findings.masks, *about_it)
                 else:
-                    work = functools.partial(
-                        exports.structured_report_of, found.table, given.labels, pipeline.categories, algorithm
-                    )
-                content = readable(await unless_gone(request, service.in_worker(work, path)), path)
-        return Response(content, media_type=exports.MEDIA_TYPE)
+                    work = functools.partial(exports.structured_report_of, findings.table, given.labels, *about_it)
+                return Response(await in_worker(request, work, path), media_type=exports.MEDIA_TYPE)
 
     if algorithm is not None:
         dicom: dict[str, Any] = {
             "responses": {**_PROBLEMS, 200: {"content": {exports.MEDIA_TYPE: {"schema": _FILE}}}},
             "response_class": Response,
-            "openapi_extra": _BODY_WITH_FINDINGS,
+            "openapi_extra": _body(_form(file=_FILE, findings=_FINDINGS)),
             "tags": ["DICOM"],
         }
 
         @app.post("/dicom/sr", **dicom)
         async def structured_report(request: Request) -> Response:
-            """A DICOM SR (TID 1500): send the DICOM file again, and of /predict's answer what is to be in it."""
+            """A DICOM SR (TID 1500): send the DICOM file again, and what it shall hold of /predict's answer."""
             return await export(request, "sr")
 
         @app.post("/dicom/seg", **dicom)
         async def segmentation(request: Request) -> Response:
-            """A DICOM SEG of masks: send the DICOM file again, and of /predict's answer what is to be in it."""
+            """A DICOM SEG of masks: send the DICOM file again, and what it shall hold of /predict's answer."""
             return await export(request, "seg")
 
     @app.get("/", include_in_schema=False)
@@ -303,7 +270,7 @@ async def until_gone(request: Request, future: "Future[T]") -> T:
         await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
         if result.done():
             return result.result()
-        raise HTTPException(GONE, "the client hung up")
+        raise RefusedError(GONE, "the client hung up")
     finally:
         gone.cancel()
         result.cancel()
@@ -316,12 +283,12 @@ async def _hung_up(request: Request) -> None:
 
 @contextlib.contextmanager
 def _noted(tickets: dict[str, Place | None], ticket: str | None) -> Iterator[None]:
-    """Has a request found by its ticket."""
+    """Lets /queue find a request by its ticket."""
     if ticket is None:
         yield
         return
     if not re.fullmatch(TICKET, ticket) or ticket in tickets:
-        raise HTTPException(400, "X-Ticket must be 8 to 64 letters, digits and dashes, and not be in use")
+        raise RefusedError(400, "X-Ticket must be 8 to 64 letters, digits and dashes, and not be in use")
     tickets[ticket] = None
     try:
         yield
@@ -329,31 +296,18 @@ def _noted(tickets: dict[str, Place | None], ticket: str | None) -> Iterator[Non
         del tickets[ticket]
 
 
-async def _save_object_or_upload(request: Request, path: Path, limits: Limits) -> None:
+async def _save_object_or_upload(request: Request, path: Path, limits: Limits) -> Mapping[str, str]:
     """`save_upload`, or the S3 object that the request names in JSON."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != invocations.JSON:
-        await save_upload(request, path, limits)
-        return
+        return await save_upload(request, path, limits)
     small = dataclasses.replace(limits, max_bytes=invocations.MAX_ADDRESS)
-    try:
-        async with asyncio.timeout(limits.upload_seconds):
-            body = b"".join([chunk async for chunk in counted(request, small)])
-    except TimeoutError:
-        raise HTTPException(408, "the address came too slowly", {"Connection": "close"}) from None
-    except ClientDisconnect:
-        raise HTTPException(GONE, "the client hung up") from None
+    async with arriving("address", limits):
+        body = b"".join([chunk async for chunk in counted(request, small)])
     wanted = invocations.object_of(body)
     with path.open("wb") as file:
         await asyncio.to_thread(invocations.fetch, wanted, file, limits.max_bytes)
-
-
-async def _unreadable(request: Request, error: UnreadableError) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, invocations.status_of(error))
+    return {}
 
 
 async def _refused(request: Request, error: RefusedError) -> JSONResponse:
-    return JSONResponse({"detail": error.line}, error.status)
-
-
-async def _failed(request: Request, error: ModelError) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, 500)
+    return JSONResponse({"detail": error.line}, error.status, error.headers)

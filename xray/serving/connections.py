@@ -1,11 +1,12 @@
-"""HTTP connections: how many, from whom, and how long they may say nothing, or read nothing of what they are told.
+"""HTTP connections: how many, from which addresses, and how long they may send nothing, or not read their answer.
 
-uvicorn has a time limit for connections between two requests alone: one that never sends a whole header stays for ever,
-and so does one that never reads its answer. What a request may do once its header is there is the application's.
+uvicorn limits only the time between two requests: a connection that never sends a whole header stays open for ever, and
+so does one that never reads its answer. Once the header is there, the limits of the application hold.
 """
 
 import asyncio
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from xray.serving.accepting import Told
-from xray.serving.places import Places, Waiting
+from xray.serving.accepting import Places, Throttle, Waiting
 
 log = logging.getLogger("xray.serving")
 
@@ -53,7 +53,7 @@ class Connections:
         self._places = Places(self.limits.total, self.limits.each)
         self._waiting = Waiting(self.limits.silent, self.limits.silent_each)
         self._open: set[Guarded] = set()
-        self._told = Told()
+        self._throttle = Throttle()
         self._sweeping: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class Connections:
     def opened(self, connection: "Guarded") -> bool:
         """Whether there is room for a connection."""
         if not self._places.take(connection.address):
-            if self._told.is_news(self.now()):
+            if self._throttle.is_due(self.now()):
                 log.warning("connections are refused: as many are open as may be")
             return False
         self._open.add(connection)
@@ -82,8 +82,8 @@ class Connections:
             connection.deadline = self.now() + seconds
             self._waiting.add(connection, connection.address, connection.end)
 
-    def asks(self, connection: "Guarded") -> None:
-        """The header of a request is there: now it is the application's turn."""
+    def has_request(self, connection: "Guarded") -> None:
+        """The header of a request is there: from now on the application's limits hold."""
         connection.deadline = None
         self._waiting.remove(connection)
 
@@ -95,7 +95,7 @@ class Connections:
             self._places.give(connection.address)
 
     def sweep(self) -> None:
-        """Ends what has had its time."""
+        """Ends the connections whose time is over."""
         now = self.now()
         for connection in list(self._open):
             connection.check(now)
@@ -119,7 +119,6 @@ class Guarded(H11Protocol):
         self._unread: tuple[int, float] | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """As asyncio has it."""
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ""
         if not self.guard.opened(self):
@@ -127,19 +126,17 @@ class Guarded(H11Protocol):
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio has it."""
         self.guard.closed(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """As asyncio has it."""
         self._is_heard = True
         super().data_received(data)
         if self._is_at_work:
-            self.guard.asks(self)
+            self.guard.has_request(self)
 
     def on_response_complete(self) -> None:
-        """As uvicorn has it: what comes next is the rest of this request, or the next one."""
+        """As in uvicorn; what comes next is the rest of this request, or the next one."""
         super().on_response_complete()
         if self._is_at_work:
             return
@@ -160,13 +157,13 @@ class Guarded(H11Protocol):
         self.transport.close()
 
     def check(self, now: float) -> None:
-        """Ends the connection if it had its time."""
+        """Ends the connection if its time is over."""
         if self.deadline is not None and now > self.deadline:
             self.deadline = None
             self.end()
         limits = self.guard.limits
         n_bytes = self.transport.get_write_buffer_size()
-        # While as much waits to be read, the application adds nothing; and nobody does to what is being closed.
+        # Meanwhile the application writes no more: uvicorn has paused it, or the connection is being closed.
         if not n_bytes or not (self.flow.write_paused or self.transport.is_closing()):
             self._unread = None
         elif self._unread is None:
@@ -178,15 +175,14 @@ class Guarded(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, whose loop says of a failure what kind it is, once a minute, and nothing of what it hit."""
+    """uvicorn's server, whose loop logs the type of a failure, once a minute, and nothing of the request."""
 
     async def startup(self, sockets: Any = None) -> None:
-        """As uvicorn has it."""
-        told = Told()
+        throttle = Throttle()
         loop = asyncio.get_running_loop()
 
         def tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-            if told.is_news(loop.time()):
+            if throttle.is_due(loop.time()):
                 log.error("a connection failed (%s)", type(context.get("exception")).__name__)
 
         loop.set_exception_handler(tell)
@@ -196,22 +192,18 @@ class Server(uvicorn.Server):
 def server_of(app: Any, grace: float, limits: Limits | None = None) -> Server:
     """A server that can be run on a listening socket. grace: seconds for answers under way, once it is to end."""
     guard = Connections(limits)
-
-    def protocol(*arguments: Any, **options: Any) -> Guarded:
-        return Guarded(*arguments, guard=guard, **options)
-
     config = uvicorn.Config(
         app,
-        http=protocol,  # type: ignore[arg-type]
+        http=functools.partial(Guarded, guard=guard),  # type: ignore[arg-type]
         loop="asyncio",
         ws="none",
         lifespan="off",
-        # Neither addresses nor names of files are anyone's business, nor is what somebody sends in place of HTTP.
+        # No log of addresses, names of files, or what is sent in place of HTTP.
         log_level="error",
         log_config=None,
         access_log=False,
         server_header=False,
-        # Headers that a proxy would set are anyone's to send.
+        # Any client could send the headers that a proxy sets.
         proxy_headers=False,
         timeout_keep_alive=guard.limits.keep_alive,
         timeout_graceful_shutdown=grace,  # type: ignore[arg-type]

@@ -1,24 +1,22 @@
-"""TCP connections of the DICOM node: how many, from whom, and how slow they may be, before pynetdicom sees them.
+"""TCP connections of the DICOM node: how many, from which addresses, and how slow, before pynetdicom sees them.
 
-pynetdicom gives every connection three threads that look a thousand times a second whether something has come, counts
-silent ones as associations, and believes every length. So a connection waits for its association request in one
+pynetdicom gives every connection three threads that poll a thousand times a second, counts silent ones as associations,
+and trusts every length. So a connection waits for its association request in one
 sleeping thread, and gets a place for an association only once the request lies there whole.
 """
 
 import contextlib
+import dataclasses
 import logging
 import select
 import socket
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from xray.serving.accepting import Spare
-from xray.serving.dicom_limits import Limits
-from xray.serving.places import Places, Waiting
+from xray.serving.accepting import Places, Spare, Waiting
 
 log = logging.getLogger("xray.dicom")
 
@@ -33,17 +31,38 @@ ABORT = bytes((7, 0, 0, 0, 0, 4, 0, 0, 2, 2))
 """A-ABORT of the service provider: unexpected message (PS3.8 9.3.8)."""
 REJECT = bytes((3, 0, 0, 0, 0, 4, 0, 2, 3, 2))
 """A-ASSOCIATE-RJ: for now, by the service provider, as the local limit is exceeded (PS3.8 9.3.4)."""
-LINGER = 1.0
-"""Seconds for a peer that was turned away to read why."""
+REJECT_SECONDS = 1.0
+"""For a peer that was turned away to read why."""
 
 
-class Gate:
-    """What all connections of a node share: the places of those that wait, and those of associations."""
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a DICOM node gives its peers.
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.waiting = Waiting(limits.handshakes, limits.handshakes_each)
-        self.associations = Places(limits.associations, limits.associations_each)
+    n_bytes: of one object. seconds: that a message may take to come in, and a peer may be silent between two.
+    object_seconds: for one object to come; bytes_per_second: that it has to come with on average, from `seconds` on.
+    associations: at the same time, and associations_each from one address; useless_seconds: after which one that has
+    brought no object is ended. handshakes: connections that have not asked for an association yet, handshakes_each of
+    one address; handshake_seconds: in which they have to. waiting: radiographs that wait for the model, and answers
+    that wait to be sent. check_seconds: that a sender waits at most for its compressed pixel data to be looked at.
+    attempts: to send an answer; from the second on, each waits twice as long as the one before it, `first_wait` seconds
+    at first and 60 at most.
+    """
+
+    n_bytes: int = 100 * 2**20
+    associations: int = 8
+    seconds: float = 30.0
+    waiting: int = 16
+    attempts: int = 12
+    first_wait: float = 1.0
+    associations_each: int = 4
+    useless_seconds: float = 300.0
+    handshakes: int = 32
+    handshakes_each: int = 8
+    handshake_seconds: float = 5.0
+    object_seconds: float = 600.0
+    bytes_per_second: int = 16 * 2**10
+    check_seconds: float = 8.0
 
 
 class Handler(RequestHandler):
@@ -53,24 +72,23 @@ class Handler(RequestHandler):
     _association: Any = None
 
     def handle(self) -> None:
-        """Waits for the association request, then has pynetdicom go on, for as long as there is a place."""
-        gate = self.server.gate
-        address = str(self.client_address[0])
+        """Waits for the association request, then hands the connection to pynetdicom if there is a place."""
+        server = self.server
         try:
-            if not self._asks(gate.limits.handshake_seconds):
+            if not self._has_request(server.limits.handshake_seconds):
                 return
-            with gate.associations.taken(address) as has_place:
+            with server.associations.taken(str(self.client_address[0])) as has_place:
                 if not has_place:
                     log.info("an association was refused: all places are taken")
                     self._turn_away()
                     return
-                gate.waiting.remove(self.request)
+                server.waiting.remove(self.request)
                 super().handle()
                 if self._association is not None:
                     self._association.join()
                     self._association.dul.join()
         finally:
-            gate.waiting.remove(self.request)
+            server.waiting.remove(self.request)
             self._association = None
             with contextlib.suppress(OSError):
                 self.request.close()
@@ -79,13 +97,12 @@ class Handler(RequestHandler):
         self._association = super()._create_association()
         return self._association
 
-    def _asks(self, seconds: float) -> bool:
+    def _has_request(self, seconds: float) -> bool:
         """Whether an association request comes within so many seconds; it stays unread."""
         connection, deadline = self.request, time.monotonic() + seconds
-        waiting = self.server.gate.waiting
         with contextlib.suppress(OSError):
-            # What came before a connection was ended for another can still be read.
-            while (left := deadline - time.monotonic()) > 0 and connection in waiting:
+            # A connection that was ended in favour of another may still hold bytes to read.
+            while (left := deadline - time.monotonic()) > 0 and connection in self.server.waiting:
                 connection.settimeout(left)
                 head = connection.recv(ENOUGH, socket.MSG_PEEK)
                 if not head:
@@ -101,10 +118,10 @@ class Handler(RequestHandler):
         return False
 
     def _turn_away(self) -> None:
-        """Says that there is no place. What was not read of the request would keep the answer from arriving."""
-        deadline = time.monotonic() + LINGER
+        """Answers that there is no place, and reads the rest of the request: otherwise the answer would not arrive."""
+        deadline = time.monotonic() + REJECT_SECONDS
         with contextlib.suppress(OSError):
-            self.request.settimeout(LINGER)
+            self.request.settimeout(REJECT_SECONDS)
             self.request.sendall(REJECT)
             self.request.shutdown(socket.SHUT_WR)
             while self.request.recv(2**16) and time.monotonic() < deadline:
@@ -112,40 +129,38 @@ class Handler(RequestHandler):
 
 
 class Server(ThreadedAssociationServer):
-    """pynetdicom's server, behind the gate."""
+    """pynetdicom's server, within the limits.
+
+    waiting: connections that have not asked for an association yet. associations: places of those that have.
+    """
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, *arguments: Any, gate: Gate, **options: Any) -> None:
-        self.gate, self._spare = gate, Spare()
+    def __init__(self, *arguments: Any, limits: Limits, **options: Any) -> None:
+        self.limits, self._spare = limits, Spare()
+        self.waiting = Waiting(limits.handshakes, limits.handshakes_each)
+        self.associations = Places(limits.associations, limits.associations_each)
         super().__init__(*arguments, request_handler=Handler, **options)  # type: ignore[misc]  # never among `arguments`
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """As socketserver asks for the next connection."""
         return self._spare.accept(super().get_request)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Lets a connection in; where too many wait, the oldest of them goes."""
-        self.gate.waiting.add(request, str(client_address[0]), lambda: _end(request))
+        """Lets a connection in; where too many wait, the oldest of them is ended."""
+        self.waiting.add(request, str(client_address[0]), lambda: _end(request))
         return True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """One line in place of a traceback with the peer's address."""
-        self.gate.waiting.remove(request)
+        self.waiting.remove(request)
         log.error("a connection failed")
 
     def server_close(self) -> None:
         """Closes the listening socket."""
         super().server_close()
         self._spare.close()
-
-    def serve(self) -> threading.Thread:
-        """Accepts connections in a thread of its own, until `shutdown`."""
-        thread = threading.Thread(target=self.serve_forever, name="dicom accepting", daemon=True)
-        thread.start()
-        return thread
 
 
 def _end(connection: socket.socket) -> None:
@@ -154,7 +169,7 @@ def _end(connection: socket.socket) -> None:
 
 
 class Receiver:
-    """Reads from a connection as pynetdicom does, within limits: it would believe any length, and wait for ever.
+    """Reads from a connection in place of pynetdicom, which would trust any length, and wait for ever.
 
     clock: seconds.
     """
@@ -165,7 +180,7 @@ class Receiver:
         self.begin()
 
     def begin(self, has_stored: bool = True) -> None:
-        """A request is over: what comes now is the next one. has_stored: whether it was an object."""
+        """The next request begins. has_stored: whether the one before brought an object."""
         self._n_bytes = 0
         self._began: float | None = None
         if has_stored:

@@ -1,8 +1,8 @@
 """A DICOM node: takes radiographs by C-STORE and returns what is made of them, SR and SEG, to another node.
 
-A radiograph is accepted once it lies on the disk and its header says that it can be worked on. One thread then makes
-the answers, another sends them, trying again for a while where the other node is away. What waits is bounded: when
-there is no room, a sender is told so (status A700) and comes back. The folder in which things wait goes with the node.
+A radiograph is accepted once it lies on the disk and its header shows that the models can use it. One thread then makes
+the answers, another sends them, and tries again for a while where the other node is away. What waits is bounded: when
+there is no room, a sender gets status A700 and tries again later. The folder in which files wait is deleted at the end.
 
 Log lines count; they hold no identifiers and nothing of what stands in a file.
 """
@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,13 +30,11 @@ from pynetdicom import AE, evt
 from xray.errors import InputError
 from xray.outputs.dicom.objects import read_source, save_object
 from xray.radiographs.codestream import COMPRESSED
-from xray.radiographs.decoding import TIMEOUT, Failed, Workers
 from xray.radiographs.dicom import check_dicom
+from xray.radiographs.workers import TIMEOUT, Failed, Workers
 from xray.serving import pixels
-from xray.serving.contexts import let_sender_choose, offer, support
-from xray.serving.dicom_connections import MAX_PDU, Gate, Receiver, Server
-from xray.serving.dicom_limits import Limits
-from xray.serving.dicom_peers import Peer
+from xray.serving.dicom_connections import MAX_PDU, Limits, Receiver, Server
+from xray.serving.dicom_peers import Peer, let_sender_choose, offer, support
 from xray.serving.quiet import silence_libraries
 
 if TYPE_CHECKING:
@@ -65,20 +63,19 @@ class Counts:
 
 def answering(service: "Service", results: "DicomResults") -> Callable[[Path], Iterable[Dataset]]:
     """What a node calls for each radiograph: it waits for its turn at the service, as every request does."""
-    from xray.serving.service import UnreadableError
-    from xray.serving.worker import BusyError, ModelError
+    from xray.serving.worker import BusyError, RefusedError
 
     def answer(path: Path) -> Iterable[Dataset]:
         while True:
             try:
-                found = service.find(path, is_node=True)[0]
+                findings = service.find(path, is_node=True)[0]
                 break
             except BusyError as busy:
                 time.sleep(busy.retry_after)
-            except (UnreadableError, ModelError) as error:
-                raise InputError(str(error)) from None
-        labels = {label: float(column[0]) for label, column in found.labels.items()}
-        return results.of(path, found.table, found.masks, labels).values()
+            except RefusedError as error:
+                raise InputError(error.line) from None
+        labels = {label: float(column[0]) for label, column in findings.labels.items()}
+        return results.of(path, findings.table, findings.masks, labels).values()
 
     return answer
 
@@ -86,7 +83,8 @@ def answering(service: "Service", results: "DicomResults") -> Callable[[Path], I
 class DicomNode:
     """A running node; a context manager that ends it.
 
-    port: that it listens on. folder: where things wait. counts: what became of the radiographs. gate: who is connected.
+    port: that it listens on. folder: where files wait. counts: what became of the radiographs. server: its
+    connections.
     """
 
     def __init__(
@@ -103,10 +101,9 @@ class DicomNode:
         """Starts listening.
 
         answer: the SR and SEG for the DICOM file of a radiograph; called from one thread. It raises InputError, whose
-            message names nobody, for a radiograph that cannot be used.
-        peer: where they go. port: 0 chooses one. callers: titles of the nodes that may send; none for all.
-        workers: decode what is compressed, before it is accepted; without any the node has one of its own, once it is
-            needed.
+            message names no patient, for a radiograph that cannot be used.
+        peer: where they are sent. port: 0 chooses one. callers: titles of the nodes that may send; none for all.
+        workers: decode what is compressed, before it is accepted; without them the node starts one when it needs it.
 
         Raises InputError if the port cannot be had.
         """
@@ -122,31 +119,27 @@ class DicomNode:
         self._ae = AE(ae_title=aet)
         self._ae.require_called_aet = True
         self._ae.require_calling_aet = list(callers)
-        # Those that still say goodbye are counted by pynetdicom, too: the gate counts better.
+        # pynetdicom also counts associations that are just ending; the server counts better.
         self._ae.maximum_associations = 2 * self._limits.associations
         self._ae.maximum_pdu_size = MAX_PDU
         self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = self._limits.seconds
         support(self._ae)
         self.folder = Path(tempfile.mkdtemp(prefix="xray-dicom-"))
+        handlers: list[evt.EventHandlerType] = [
+            (evt.EVT_CONN_OPEN, self._limit),
+            (evt.EVT_REQUESTED, lambda event: let_sender_choose(event.assoc)),
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_C_ECHO, self._echo),
+        ]
         try:
-            handlers: list[evt.EventHandlerType] = [
-                (evt.EVT_CONN_OPEN, self._limit),
-                (evt.EVT_REQUESTED, lambda event: let_sender_choose(event.assoc)),
-                (evt.EVT_C_STORE, self._store),
-                (evt.EVT_C_ECHO, self._echo),
-            ]
-            self.gate = Gate(self._limits)
-            server = self._ae.make_server((host, port), evt_handlers=handlers, server_class=Server, gate=self.gate)
-            assert isinstance(server, Server)
-            server.serve()
-            self._server = server
+            server = self._ae.make_server((host, port), evt_handlers=handlers, server_class=Server, limits=self._limits)
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise InputError(f"no DICOM node at {host}:{port} ({error.strerror or error}): give another port") from None
-        self.port = self._server.server_address[1]
+        self.server, self.port = server, server.server_address[1]
+        works = {"accepting": server.serve_forever, "answering": self._answer_all, "returning": self._return_all}
         self._threads = [
-            threading.Thread(target=work, name=f"dicom {work.__name__.strip('_')}", daemon=True)
-            for work in (self._answer_all, self._return_all)
+            threading.Thread(target=work, name=f"dicom {name}", daemon=True) for name, work in works.items()
         ]
         for thread in self._threads:
             thread.start()
@@ -158,7 +151,7 @@ class DicomNode:
         self.close()
 
     def close(self, patience: float = 0.6) -> None:
-        """Ends the node: within `patience` seconds what is under way is finished, all else is dropped and counted."""
+        """Ends the node: what finishes within `patience` seconds is done, all else is dropped and counted."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -176,8 +169,8 @@ class DicomNode:
 
     def _close_connections(self) -> None:
         with contextlib.suppress(Exception):
-            socketserver.BaseServer.shutdown(self._server)
-            self._server.server_close()
+            socketserver.BaseServer.shutdown(self.server)
+            self.server.server_close()
         with contextlib.suppress(Exception):
             self._ae.shutdown()
         with self._starting:
@@ -199,7 +192,7 @@ class DicomNode:
     def _store(self, event: Any) -> int:
         """Answers a C-STORE request: the status."""
         self._receivers[event.assoc].begin()
-        status = self._keep(event)
+        status = self._receive(event)
         # Several connections count at a time.
         with self._counting:
             self.counts.received += status == SUCCESS
@@ -208,7 +201,8 @@ class DicomNode:
             log.info("refused an object (status %04X)", status)
         return status
 
-    def _keep(self, event: Any) -> int:
+    def _receive(self, event: Any) -> int:
+        """Writes an object to the disk and queues it, if it can be used: the status."""
         if self._inbox.full() or self._outbox.full() or self._stopping.is_set():
             return NO_RESOURCES
         path = self.folder / f"{next(self._numbers)}.dcm"
@@ -227,20 +221,20 @@ class DicomNode:
         return status
 
     def _decodes(self, path: Path) -> bool:
-        """Whether compressed pixel data can be read; where nobody comes to it in time, it is believed."""
+        """Whether compressed pixel data can be read; if no worker is free in time, they are taken for readable."""
         with self._starting:
             if self._workers is None:
                 self._workers = self._own_workers.enter_context(Workers(1, pixels.__name__))
-        found = self._workers.submit(pixels.size_of, path, path.name, TIMEOUT)
+        outcome = self._workers.submit(pixels.size_of, path, path.name, TIMEOUT)
         try:
-            return not isinstance(found.result(self._limits.check_seconds), Failed)
+            return not isinstance(outcome.result(self._limits.check_seconds), Failed)
         except (TimeoutError, CancelledError):
-            if not found.cancel():
-                self._workers.abandon(found)
+            if not outcome.cancel():
+                self._workers.abandon(outcome)
             return True
 
     def _answer_all(self) -> None:
-        while (path := self._next(self._inbox)) is not None:
+        for path in self._files_of(self._inbox):
             try:
                 for number, dataset in enumerate(self._answer(path)):
                     if self._stopping.is_set():
@@ -248,24 +242,20 @@ class DicomNode:
                     answer = path.with_name(f"{path.stem}-{number}.dcm")
                     save_object(answer, dataset)
                     self._offer(answer)
-            except InputError as error:
-                self.counts.unusable += 1
-                log.warning("radiograph %s cannot be used (%s)", path.stem, error)
             except Exception as error:
                 self.counts.unusable += 1
-                log.error("radiograph %s gave no answer (%s)", path.stem, type(error).__name__)
-            finally:
-                path.unlink(missing_ok=True)
+                if isinstance(error, InputError):
+                    log.warning("radiograph %s cannot be used (%s)", path.stem, error)
+                else:
+                    log.error("radiograph %s gave no answer (%s)", path.stem, type(error).__name__)
 
     def _return_all(self) -> None:
-        while (path := self._next(self._outbox)) is not None:
+        for path in self._files_of(self._outbox):
             try:
                 self._return(path)
             except Exception as error:
                 self.counts.lost += 1
                 log.error("answer %s cannot be sent (%s)", path.stem, type(error).__name__)
-            finally:
-                path.unlink(missing_ok=True)
 
     def _return(self, path: Path) -> None:
         wait = self._limits.first_wait
@@ -301,11 +291,15 @@ class DicomNode:
             link.release()
         return int(status.Status) if "Status" in status else None
 
-    def _next(self, box: "queue.Queue[Path]") -> Path | None:
+    def _files_of(self, box: "queue.Queue[Path]") -> Iterator[Path]:
+        """What comes into a box until the node ends; each file is deleted once the caller asks for the next."""
         while not self._stopping.is_set():
             with contextlib.suppress(queue.Empty):
-                return box.get(timeout=0.1)
-        return None
+                path = box.get(timeout=0.1)
+                try:
+                    yield path
+                finally:
+                    path.unlink(missing_ok=True)
 
     def _offer(self, answer: Path) -> None:
         while not self._stopping.is_set():
@@ -320,8 +314,9 @@ def status_of(path: Path, storage: str, instance: str | None = None) -> int:
     """
     try:
         check_dicom(path)
-        # Identifiers that are none cannot stand in a report: to take the radiograph would be to lose it.
-        found = read_source(path)
+        # Identifiers that are not valid cannot stand in a report, so that the radiograph would be lost later.
+        source = read_source(path)
     except Exception:  # whatever pydicom raises on an element that is none of its type
         return NOT_UNDERSTOOD
-    return SUCCESS if found.SOPClassUID == storage and instance in (None, found.SOPInstanceUID) else NOT_MATCHING
+    is_same = source.SOPClassUID == storage and instance in (None, source.SOPInstanceUID)
+    return SUCCESS if is_same else NOT_MATCHING

@@ -1,7 +1,10 @@
-"""Findings of a DICOM file → a DICOM object that refers to it, made in a worker, as the file is anyone's."""
+"""Findings of a DICOM file → a DICOM object that refers to it, made in a worker, as the file may be hostile.
+
+This module imports neither torch nor the models: a worker may not allocate so much memory.
+"""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ from xray.errors import InputError
 from xray.outputs.dicom.objects import Algorithm, read_source
 from xray.radiographs.dicom import RadiographError, is_dicom
 from xray.structures.boxes import BoxTable
-from xray.structures.masks import MaskError, encode_mask
+from xray.structures.masks import encode_mask
 
 MEDIA_TYPE = "application/dicom"
 NO_MASK = "there is no mask to write: none of the findings has one"
@@ -19,44 +22,41 @@ def structured_report_of(
     table: BoxTable, labels: Mapping[str, float], categories: Mapping[int, str], algorithm: Algorithm, path: Path
 ) -> bytes:
     """The SR of one radiograph; all rows of the table are reported. Raises RadiographError."""
-    source = _source(path)
-    # Only now: highdicom takes seconds to import.
-    from xray.outputs.dicom.structured_report import structured_report
 
-    try:
-        return _written(structured_report(source, table, categories, algorithm, labels, threshold=0.0))
-    except InputError as error:
-        raise RadiographError(str(error)) from None
+    def make(source: Any) -> Any:
+        # Only now: highdicom takes seconds to import.
+        from xray.outputs.dicom.structured_report import structured_report
+
+        return structured_report(source, table, categories, algorithm, labels, threshold=0.0)
+
+    return _made_from(path, make)
 
 
 def segmentation_of(
     table: BoxTable, masks: Mapping[int, Any], categories: Mapping[int, str], algorithm: Algorithm, path: Path
 ) -> bytes:
     """The SEG of one radiograph; masks: row of the table → COCO RLE. Raises RadiographError."""
-    source = _source(path)
-    if not masks:
-        raise RadiographError(NO_MASK)
-    from xray.outputs.dicom.segmentation import joined_masks, segmentation
 
-    try:
-        # What came in is anyone's: it is checked before C code sees it.
+    def make(source: Any) -> Any:
+        if not masks:
+            raise RadiographError(NO_MASK)
+        from xray.outputs.dicom.segmentation import joined_masks, segmentation
+
+        # Masks of a client are checked before C code sees them.
         checked = {row: encode_mask(dict(rle), source.Columns, source.Rows)[0] for row, rle in masks.items()}
-        return _written(segmentation(source, joined_masks(table, checked), categories, algorithm))
-    except (InputError, MaskError) as error:
-        raise RadiographError(str(error)) from None
+        return segmentation(source, joined_masks(table, checked), categories, algorithm)
+
+    return _made_from(path, make)
 
 
-def _source(path: Path) -> Any:
+def _made_from(path: Path, make: Callable[[Any], Any]) -> bytes:
+    """The file of the object that `make` makes for the DICOM file at a path."""
     with path.open("rb") as file:
         if not is_dicom(file.read(132)):
             raise RadiographError("the file is no DICOM file: SR and SEG refer to one")
+    buffer = io.BytesIO()
     try:
-        return read_source(path)
+        make(read_source(path)).save_as(buffer, enforce_file_format=True)
     except InputError as error:
         raise RadiographError(str(error)) from None
-
-
-def _written(dataset: Any) -> bytes:
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

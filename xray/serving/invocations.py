@@ -1,5 +1,6 @@
-"""What SageMaker's callers may ask for and send beyond a file: media types of answers, and s3:// addresses."""
+"""What callers of SageMaker may ask for and send beside files: media types of answers, and s3:// addresses."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -16,11 +17,12 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
-from xray.inference.pipeline import Findings
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports
 from xray.serving.answers import SHOWN_FROM, Answer
-from xray.serving.service import UnreadableError
+from xray.serving.worker import RefusedError
+from xray.storage import objects
+from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
 
 JSON, CSV, DICOM = "application/json", "text/csv", "application/dicom"
@@ -29,21 +31,12 @@ CSV_HEADER = ("category_id", "category", "score", "x1", "y1", "x2", "y2")
 BUCKETS = "XRAY_S3_BUCKETS"
 """Environment variable: names of the buckets that requests may name objects of; none where it is not set.
 
-Whoever may ask the server would otherwise read, by its rights and as findings, whatever its role can read.
+Without this list, every caller could have any object read that the server's role may read.
 """
 MAX_ADDRESS = 64 * 2**10
 """Most bytes of a JSON request."""
 S3_SECONDS = 30.0
 """For one object to come, and half of the minute that SageMaker gives a request."""
-CHUNK = 4 * 2**20
-
-
-class RefusedError(Exception):
-    """A request that cannot be answered. status: of HTTP. line: why, in one line that names no file."""
-
-    def __init__(self, status: int, line: str) -> None:
-        super().__init__(line)
-        self.status, self.line = status, line
 
 
 def offered(algorithm: Algorithm | None) -> tuple[str, ...]:
@@ -67,10 +60,10 @@ def choose(accept: str | None, kinds: Sequence[str]) -> str:
     wanted = []
     for number, kind in enumerate(kinds):
         patterns = (kind, f"{kind.partition('/')[0]}/*", "*/*")
-        # What is said of a type itself counts before what is said of all.
-        found = next((of for pattern in patterns for of in ranges if of[0] == pattern), None)
-        if found is not None and found[1] > 0:
-            wanted.append((-found[1], found[2], number, kind))
+        # A range that names the type itself counts before one that names all types.
+        best = next((item for pattern in patterns for item in ranges if item[0] == pattern), None)
+        if best is not None and best[1] > 0:
+            wanted.append((-best[1], best[2], number, kind))
     if not wanted:
         raise RefusedError(406, f"findings cannot be had as {accept or ''!r:.80}: accept {', '.join(kinds)}")
     return min(wanted)[-1]
@@ -92,17 +85,11 @@ def csv_of(answer: Answer) -> str:
 
 
 def report_of(
-    found: Findings, answer: Answer, categories: dict[int, str], algorithm: Algorithm
+    table: BoxTable, answer: Answer, categories: dict[int, str], algorithm: Algorithm
 ) -> Callable[[Path], bytes]:
     """What a worker does to make the DICOM SR of one radiograph; it holds what `tools/infer.py --sr` reports."""
-    table = found.table
-    kept = table.select(np.flatnonzero((table.scores >= SHOWN_FROM) | (table.labels == NO_FINDING_CATEGORY)))
-    return functools.partial(exports.structured_report_of, kept, answer.labels, categories, algorithm)
-
-
-def status_of(error: UnreadableError) -> int:
-    """415 for a file that is no picture, 422 for a damaged one."""
-    return 415 if "neither DICOM nor PNG nor JPEG" in str(error) else 422
+    shown = table.select(np.flatnonzero((table.scores >= SHOWN_FROM) | (table.labels == NO_FINDING_CATEGORY)))
+    return functools.partial(exports.structured_report_of, shown, answer.labels, categories, algorithm)
 
 
 class Address(BaseModel):
@@ -129,7 +116,7 @@ def object_of(body: bytes | str) -> S3Object:
     except ValidationError:
         raise RefusedError(400, f"this is not the JSON of an address: send {wanted}") from None
     match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.{1,1024})", address)
-    # HTTP clients take such segments out of an address, which would lead to another bucket.
+    # HTTP clients remove . and .. from an address, which would lead to another bucket.
     if match is None or not {".", ".."}.isdisjoint(match[2].split("/")) or not match[2].isprintable():
         raise RefusedError(400, f"the JSON holds no address of an object: send {wanted}")
     allowed = os.environ.get(BUCKETS, "").replace(",", " ").split()
@@ -141,34 +128,29 @@ def object_of(body: bytes | str) -> S3Object:
 
 def fetch(wanted: S3Object, file: BinaryIO, max_bytes: int, seconds: float = S3_SECONDS) -> None:
     """Writes an object to a file. Raises RefusedError: 413, 422 for one that cannot be had, 502, 504."""
-    if importlib.util.find_spec("s3fs") is None:
-        raise RefusedError(501, "this server was installed without s3fs (the extra remote): send the file itself")
-    import s3fs
-
+    if importlib.util.find_spec("boto3") is None:
+        raise RefusedError(501, "this server was installed without boto3 (the extra remote): send the file itself")
     # Silence counts for less than the whole, so that what is asked in the last moment ends within SageMaker's minute.
     deadline = time.monotonic() + seconds
-    options = {"connect_timeout": 5, "read_timeout": max(1, seconds / 6), "retries": {"total_max_attempts": 2}}
     try:
-        system = s3fs.S3FileSystem(config_kwargs=options, use_listings_cache=False)
-        system.retries = 1
-        with system.open(f"{wanted.bucket}/{wanted.key}", "rb", block_size=CHUNK, cache_type="none") as source:
-            if source.details.get("type") != "file":
-                raise FileNotFoundError
-            if source.size > max_bytes:
+        client = objects.client_of(os.getpid(), 5, max(1, seconds / 6), 2)
+        answer = client.get_object(Bucket=wanted.bucket, Key=wanted.key)
+        with contextlib.closing(answer["Body"]) as body:
+            if answer["ContentLength"] > max_bytes:
                 raise RefusedError(413, f"the object has more than the {max_bytes / 2**20:g} MiB allowed")
-            if not source.size:
+            if not answer["ContentLength"]:
                 raise RefusedError(422, "the object is empty: name one DICOM, PNG or JPEG file")
-            # A read of nothing would ask S3 for the bytes behind the last one.
-            while source.tell() < source.size:
-                file.write(source.read(CHUNK))
+            for chunk in body.iter_chunks(objects.CHUNK):
+                file.write(chunk)
                 if time.monotonic() > deadline:
                     raise RefusedError(504, f"S3 did not give the object within {seconds:g} s")
     except RefusedError:
         raise
-    except (FileNotFoundError, IsADirectoryError):
-        raise RefusedError(422, "there is no such object in the bucket") from None
-    except PermissionError:
-        raise RefusedError(422, "the server's role may not read that object: give it s3:GetObject") from None
     except Exception as error:
-        # botocore and aiohttp have many; their messages hold addresses.
-        raise RefusedError(502, f"S3 did not give the object ({type(error).__name__})") from None
+        code = objects.code_of(error)
+        if code in ("NoSuchKey", "NoSuchBucket", "404"):
+            raise RefusedError(422, "there is no such object in the bucket") from None
+        if code in objects.DENIED:
+            raise RefusedError(422, "the server's role may not read that object: give it s3:GetObject") from None
+        # botocore has many; their messages hold addresses.
+        raise RefusedError(502, f"S3 did not give the object ({code or type(error).__name__})") from None

@@ -1,7 +1,7 @@
-"""What decoding workers make of an uploaded file: a canvas for the models, or the grey levels for a display.
+"""The work of decoding workers on an uploaded file beside its canvas: the grey levels for a display, the size.
 
-A display gets the values as they are stored, of up to 16 bits, so that window and level work on all of them, and the
-table by which the file itself, and the models, turn them into grey.
+A display gets the stored values, of up to 16 bits, so that window and level work on all of them, and the table that
+turns them into the grey that the models see.
 """
 
 import json
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from xray.radiographs.decoding import Decoded, decode_canvas
 from xray.radiographs.dicom import is_dicom, read_dicom
 from xray.radiographs.grayscale import GreyMeaning, grey_table, look_up
 from xray.radiographs.radiograph import read_radiograph
@@ -28,11 +27,6 @@ Bytes 0 to 3 are "XRPX", 4 to 7 the number N of bytes of the description (uint32
 - 2^bits bytes: the grey, 0 to 255, of each sample, as the file asks for it and the models see it;
 - width × height samples, row by row, of one byte each, or where `bits` is above 8 of two, little-endian.
 """
-
-
-def canvas_of(size: int, path: Path) -> Decoded:
-    """The radiograph on a (size, size) canvas. Raises RadiographError."""
-    return decode_canvas(0, path, size)
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -64,7 +58,7 @@ def dicom_samples(words: np.ndarray, meaning: GreyMeaning) -> tuple[np.ndarray, 
     """Stored words → samples that count up from 0, (H, W) uint8 or uint16, and the grey of each, (2^bits,) uint8."""
     n = 2**meaning.bits_stored
     below = meaning.high_bit + 1 - meaning.bits_stored
-    # Two's complement with its sign bit turned round counts up from the lowest value.
+    # Two's complement with its sign bit inverted counts up from the lowest value.
     sign = n // 2 if meaning.is_signed else 0
     all_words = np.arange(256**words.dtype.itemsize, dtype=np.int64)
     of_word = (((all_words >> below) & (n - 1)) ^ sign).astype(np.uint8 if n <= 256 else np.uint16)

@@ -1,4 +1,4 @@
-"""What a server lets be heard: its own lines, which name nobody, and nothing that a library says of a file."""
+"""What a server logs: its own lines, which name no patient, and nothing that a library says of a file."""
 
 import asyncio
 import contextlib
@@ -19,34 +19,35 @@ def silence_libraries() -> None:
     """
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    # pydicom has warnings point at its callers, so their module says nothing of where they come from.
+    # All of them: pydicom's warnings name its callers as their module, so they cannot be told apart.
     warnings.filterwarnings("ignore")
 
 
-def _only_its_words(record: logging.LogRecord) -> bool:
-    """Of the HTTP server's lines those that say something to whoever runs it, without tracebacks."""
+def _only_needed_lines(record: logging.LogRecord) -> bool:
+    """Lets pass the HTTP server's lines that its operator needs, without tracebacks."""
     is_cut_off = isinstance((record.exc_info or (None, None))[1], asyncio.CancelledError)
     record.exc_info, record.exc_text = None, None
-    # Whoever still waits when it is interrupted is cut off, which needs no telling.
+    # That clients are cut off when the server is interrupted needs no line.
     return not is_cut_off and "graceful shutdown" not in str(record.msg)
 
 
 @contextlib.contextmanager
 def telling(level: int = logging.WARNING) -> Iterator[None]:
-    """Sends the lines of the server itself to stderr; those of everyone else go nowhere."""
+    """Sends the server's own log lines to stderr, and those of all libraries nowhere."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    own, http, root = logging.getLogger("xray"), logging.getLogger("uvicorn.error"), logging.getLogger()
-    before, nobody = own.level, logging.NullHandler()
-    own.setLevel(level)
-    # Without any handler at its root, Python writes what all loggers warn of to stderr.
-    for logger, its in ((own, handler), (http, handler), (root, nobody)):
-        logger.addHandler(its)
-    http.addFilter(_only_its_words)
+    xray, http, root = logging.getLogger("xray"), logging.getLogger("uvicorn.error"), logging.getLogger()
+    before = xray.level
+    xray.setLevel(level)
+    # Without any handler at its root, Python writes the warnings of all loggers to stderr.
+    handlers = ((xray, handler), (http, handler), (root, logging.NullHandler()))
+    for logger, its_handler in handlers:
+        logger.addHandler(its_handler)
+    http.addFilter(_only_needed_lines)
     try:
         yield
     finally:
-        http.removeFilter(_only_its_words)
-        for logger, its in ((own, handler), (http, handler), (root, nobody)):
-            logger.removeHandler(its)
-        own.setLevel(before)
+        http.removeFilter(_only_needed_lines)
+        for logger, its_handler in handlers:
+            logger.removeHandler(its_handler)
+        xray.setLevel(before)

@@ -10,28 +10,32 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from xray.inference.pipeline import Findings, Pipeline
-from xray.radiographs.decoding import TIMEOUT, Decoded, Failed, Workers
+import numpy as np
+
+from xray.inference.pipeline import Findings, Pipeline, load_pipeline
+from xray.inference.precision import CPU_BATCH, lowered
+from xray.models.device import inference_precision, keep_freed_memory, resolve_device
+from xray.radiographs.decoding import Decoded, decode_canvas
+from xray.radiographs.workers import TIMEOUT, Failed, Workers
 from xray.serving import pixels
-from xray.serving.worker import ModelThread
+from xray.serving.worker import ModelThread, UnreadableError
 
 T = TypeVar("T")
 
-
-class UnreadableError(Exception):
-    """A file is no radiograph, or a damaged one; the message says why in one line, without the file's name."""
+GPU_BATCH = 8
+"""Radiographs of one pass of a GPU: with more, the first one would only wait longer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What strangers may ask of a server.
+    """Bounds for the clients of a server.
 
     places: requests at a time, from when they have come in whole to their answer; more are told to come back.
     max_bytes: of a request. n_workers: processes that decode files. decode_seconds: for one file. upload_seconds: for
     one request to arrive; stall_seconds: between two parts of it; bytes_per_second: at which it has to come.
-    batch_size: most radiographs that a pass of the models takes.
+    batch_size: most radiographs that a pass of the models takes; `load_service` chooses where it is 0.
     """
 
     places: int = 32
@@ -68,7 +72,7 @@ class Service:
                 # Workers start with their first task, which shall not be somebody's radiograph.
                 self.workers.submit(str, "", "start")
             stack.enter_context(self.model)
-            # Left first: should the rest be cut short, no upload stays behind.
+            # Deleted first: should the rest be cut short, no upload stays behind.
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self._stack = stack.pop_all()
         return self
@@ -78,7 +82,7 @@ class Service:
 
     @contextlib.contextmanager
     def upload(self) -> Iterator[Path]:
-        """A path for one upload, whose name comes from chance alone; what is there is deleted afterwards."""
+        """A path for one upload, with a random name; the file is deleted afterwards."""
         path = self.folder / secrets.token_hex(16)
         try:
             yield path
@@ -86,7 +90,7 @@ class Service:
             path.unlink(missing_ok=True)
 
     def drop(self, future: "Future[Any]") -> None:
-        """Gives up what nobody waits for any more: what has not begun never does, and a worker at it is ended."""
+        """Gives up work whose result is not needed any more: it does not begin, or its worker is ended."""
         if not future.cancel():
             self.workers.abandon(future)
 
@@ -96,24 +100,51 @@ class Service:
 
     def canvas(self, path: Path) -> "Future[Decoded | Failed]":
         """The radiograph of a file, for the models."""
-        return self.in_worker(functools.partial(pixels.canvas_of, self.pipeline.canvas_size), path)
+        return self.in_worker(functools.partial(decode_canvas, 0, size=self.pipeline.canvas_size), path)
 
     def find(self, path: Path, is_node: bool = False) -> tuple[Findings, tuple[int, int], float]:
         """The findings of one file, its (width, height), and the seconds it took; waits for them.
 
-        is_node: as for `ModelThread.enter`. Any thread may call it. Raises worker.BusyError if all places are taken,
-        UnreadableError, or worker.ModelError.
+        is_node: as for `ModelThread.enter`. Any thread may call it. Raises BusyError if all places are taken,
+        UnreadableError, or ModelError.
         """
         start = time.perf_counter()
         with self.model.enter(is_node) as place:
             decoded = readable(self.canvas(path).result(), path)
             size = (decoded.width, decoded.height)
-            found = place.submit(decoded.canvas, size).result()
-        return found, size, time.perf_counter() - start
+            findings = place.submit(decoded.canvas, size).result()
+        return findings, size, time.perf_counter() - start
+
+
+def load_service(
+    runs: Sequence[Path],
+    limits: Limits,
+    device: str = "auto",
+    precision: str = "auto",
+    tta: bool = True,
+    gate: Literal["soft", "hard"] = "soft",
+) -> Service:
+    """A service of trained models that have made their first pass. Flags as in `xray serve`.
+
+    limits: batch_size 0 is chosen for the device. Raises InputError for what is no run, or a damaged one.
+    """
+    chosen = resolve_device(device)
+    dtype = inference_precision(precision, chosen)
+    if chosen.type == "cpu":
+        keep_freed_memory()
+    pipeline = load_pipeline(runs, chosen, tta, gate)
+    if dtype is not None:
+        pipeline = lowered(pipeline, dtype)
+    # The first pass prepares weights and compiles: no request shall wait for it.
+    size = pipeline.canvas_size
+    pipeline.find(np.zeros((1, size, size), dtype=np.uint8), [(size, size)])
+    if not limits.batch_size:
+        limits = dataclasses.replace(limits, batch_size=CPU_BATCH if chosen.type == "cpu" else GPU_BATCH)
+    return Service(pipeline, [run.resolve().name for run in runs], limits)
 
 
 def readable(outcome: Any, path: Path) -> Any:
-    """What a worker made of a file. Raises UnreadableError if that is a Failed."""
+    """The result of a worker. Raises UnreadableError, without the file's name, if that is a Failed."""
     if not isinstance(outcome, Failed):
         return outcome
     line = " ".join(outcome.reason.removeprefix(f"{path.name}: ").replace(path.name, "the file").split())

@@ -1,4 +1,4 @@
-"""The models in a thread of their own, and the bounded queue before it."""
+"""The models in a thread of their own, the bounded queue before it, and why a request gets no findings."""
 
 import collections
 import dataclasses
@@ -33,16 +33,35 @@ class Finds(Protocol):
     def find(self, canvases: np.ndarray, sizes: Sequence[tuple[int, int]]) -> Findings: ...
 
 
-class BusyError(Exception):
+class RefusedError(Exception):
+    """A request that cannot be answered. status, headers: of HTTP. line: why, in one line that names no file."""
+
+    def __init__(self, status: int, line: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(line)
+        self.status, self.line, self.headers = status, line, headers or {}
+
+
+class BusyError(RefusedError):
     """All places are taken. retry_after: whole seconds after which one may be free."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__("all places are taken")
+        line = f"all places are taken: try again in {retry_after} s"
+        super().__init__(429, line, {"Retry-After": str(retry_after)})
         self.retry_after = retry_after
 
 
-class ModelError(Exception):
+class ModelError(RefusedError):
     """The models failed on a radiograph."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(500, line)
+
+
+class UnreadableError(RefusedError):
+    """A file is no radiograph, or a damaged one."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(415 if "neither DICOM nor PNG nor JPEG" in line else 422, line)
 
 
 class Place:
@@ -51,15 +70,21 @@ class Place:
     Leaving it while the radiograph still waits takes that out of the queue.
     """
 
+    canvas: np.ndarray
+    size: tuple[int, int]
+
     def __init__(self, model: "ModelThread") -> None:
-        self._model = model
-        self.future: Future[Findings] | None = None
+        self._model, self.future, self._is_submitted = model, Future[Findings](), False
 
     def __enter__(self) -> "Place":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._model.leave(self)
+        with self._model.changed:
+            self._model.places.discard(self)
+            if self in self._model.waiting:
+                self._model.waiting.remove(self)
+                self.future.cancel()
 
     def submit(self, canvas: np.ndarray, size: tuple[int, int]) -> "Future[Findings]":
         """Queues one radiograph.
@@ -67,35 +92,39 @@ class Place:
         canvas: (S, S) uint8. size: (width, height) in original pixels. The result has rows of image 0 alone; instead
         of one, the future raises ModelError.
         """
-        return self._model.submit(self, canvas, size)
+        with self._model.changed:
+            if self._model.is_stopped:
+                raise ModelError("the server is being stopped")
+            self.canvas, self.size, self._is_submitted = canvas, size, True
+            self._model.waiting.append(self)
+            self._model.changed.notify()
+        return self.future
 
     @property
     def state(self) -> tuple[State, int]:
         """Where the radiograph is, and how many are before it in the queue."""
-        return self._model.state_of(self)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Job:
-    canvas: np.ndarray
-    size: tuple[int, int]
-    future: "Future[Findings]"
+        with self._model.changed:
+            if not self._is_submitted:
+                return "receiving", len(self._model.waiting)
+            if self in self._model.waiting:
+                return "waiting", self._model.waiting.index(self)
+            return ("done" if self.future.done() else "running"), 0
 
 
 class ModelThread:
     """One thread that runs the models over whatever waits, up to `batch_size` radiographs at a time.
 
     capacity: places, for requests that are still being received and those that wait or run. A context manager: leaving
-    it stops the thread and fails what still waits.
+    it stops the thread and fails what still waits. changed: guards places, waiting and is_stopped.
     """
 
     def __init__(self, pipeline: Finds, capacity: int = 32, batch_size: int = 1) -> None:
         self.capacity, self.batch_size = capacity, batch_size
+        self.changed = threading.Condition()
+        self.places: set[Place] = set()
+        self.waiting: collections.deque[Place] = collections.deque()
+        self.is_stopped = False
         self._pipeline = pipeline
-        self._places: set[Place] = set()
-        self._waiting: collections.deque[_Job] = collections.deque()
-        self._changed = threading.Condition()
-        self._is_stopped = False
         self._n_running = 0
         self._seconds = 1.0
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
@@ -105,126 +134,90 @@ class ModelThread:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with self._changed:
-            self._is_stopped = True
-            self._changed.notify()
-            left = list(self._waiting)
-            self._waiting.clear()
-        for job in left:
-            if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(ModelError("the server is being stopped"))
+        with self.changed:
+            self.is_stopped = True
+            self.changed.notify()
+            left = list(self.waiting)
+            self.waiting.clear()
+        for place in left:
+            if place.future.set_running_or_notify_cancel():
+                place.future.set_exception(ModelError("the server is being stopped"))
         self._thread.join(PATIENCE)
 
     @property
     def is_alive(self) -> bool:
         """Whether radiographs are being worked on, or would be."""
-        return self._thread.is_alive() and not self._is_stopped
+        return self._thread.is_alive() and not self.is_stopped
 
     @property
     def load(self) -> dict[str, int]:
         """Numbers of places, of those taken, and of radiographs waiting and running."""
-        with self._changed:
-            return {
-                "places": self.capacity,
-                "taken": len(self._places),
-                "waiting": len(self._waiting),
-                "running": self._n_running,
-            }
+        with self.changed:
+            taken, waiting = len(self.places), len(self.waiting)
+            return {"places": self.capacity, "taken": taken, "waiting": waiting, "running": self._n_running}
 
     def enter(self, is_node: bool = False) -> Place:
         """A place. Raises BusyError if all are taken.
 
-        is_node: for the DICOM node, whose place nobody else can take: it asks for one at a time.
+        is_node: for the DICOM node, which has a place beside the others: it asks for one at a time.
         """
-        with self._changed:
+        with self.changed:
             if not is_node:
-                self._check_room()
+                self.check_room()
             place = Place(self)
-            self._places.add(place)
+            self.places.add(place)
             return place
 
     def check_room(self) -> None:
         """Raises BusyError if all places are taken."""
-        with self._changed:
-            self._check_room()
-
-    def _check_room(self) -> None:
-        if len(self._places) >= self.capacity:
-            # Those who are turned away come back one by one, as places become free.
-            raise BusyError(min(30, max(1, math.ceil(self._seconds * self.batch_size))))
-
-    def submit(self, place: Place, canvas: np.ndarray, size: tuple[int, int]) -> "Future[Findings]":
-        """As `Place.submit`."""
-        job = _Job(canvas, size, Future())
-        with self._changed:
-            if self._is_stopped:
-                raise ModelError("the server is being stopped")
-            place.future = job.future
-            self._waiting.append(job)
-            self._changed.notify()
-        return job.future
-
-    def leave(self, place: Place) -> None:
-        """Gives a place back."""
-        with self._changed:
-            self._places.discard(place)
-            if place.future is not None and place.future.cancel():
-                self._waiting = collections.deque(job for job in self._waiting if job.future is not place.future)
-
-    def state_of(self, place: Place) -> tuple[State, int]:
-        """As `Place.state`."""
-        with self._changed:
-            if place.future is None:
-                return "receiving", len(self._waiting)
-            for number, job in enumerate(self._waiting):
-                if job.future is place.future:
-                    return "waiting", number
-            return ("done" if place.future.done() else "running"), 0
+        with self.changed:
+            if len(self.places) >= self.capacity:
+                # Refused clients come back one by one, as places become free.
+                raise BusyError(min(30, max(1, math.ceil(self._seconds * self.batch_size))))
 
     def _run(self) -> None:
-        while jobs := self._next():
+        while places := self._next():
             start = time.perf_counter()
-            self._work(jobs)
-            seconds = (time.perf_counter() - start) / len(jobs)
-            with self._changed:
+            self._work(places)
+            seconds = (time.perf_counter() - start) / len(places)
+            with self.changed:
                 self._n_running = 0
                 self._seconds += SMOOTHING * (seconds - self._seconds)
 
-    def _next(self) -> list[_Job]:
+    def _next(self) -> list[Place]:
         """What waits, at most a batch; nothing once the thread is stopped."""
-        with self._changed:
+        with self.changed:
             while True:
-                self._changed.wait_for(lambda: self._waiting or self._is_stopped)
-                if self._is_stopped:
+                self.changed.wait_for(lambda: self.waiting or self.is_stopped)
+                if self.is_stopped:
                     return []
-                jobs = [self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))]
-                jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-                if jobs:
-                    self._n_running = len(jobs)
-                    return jobs
+                batch = [self.waiting.popleft() for _ in range(min(self.batch_size, len(self.waiting)))]
+                if places := [place for place in batch if place.future.set_running_or_notify_cancel()]:
+                    self._n_running = len(places)
+                    return places
 
-    def _work(self, jobs: list[_Job]) -> None:
+    def _work(self, places: list[Place]) -> None:
         try:
-            found = self._pipeline.find(np.stack([job.canvas for job in jobs]), [job.size for job in jobs])
-            results = [of_one(found, number) for number in range(len(jobs))]
+            findings = self._pipeline.find(np.stack([p.canvas for p in places]), [p.size for p in places])
+            results = [of_one(findings, number) for number in range(len(places))]
         except Exception as error:
-            if len(jobs) > 1:
-                # One of them, or all together for want of memory: each by itself then.
-                for job in jobs:
-                    self._work([job])
+            if len(places) > 1:
+                # One of them fails, or all together need too much memory: try each by itself.
+                for place in places:
+                    self._work([place])
                 return
             is_debug = log.isEnabledFor(logging.DEBUG)
             log.error("the models failed on a radiograph: %s", type(error).__name__, exc_info=is_debug)
-            jobs[0].future.set_exception(ModelError(f"the models failed on this radiograph ({type(error).__name__})"))
+            places[0].future.set_exception(ModelError(f"the models failed on this radiograph ({type(error).__name__})"))
             return
-        for job, result in zip(jobs, results, strict=True):
-            job.future.set_result(result)
+        for place, result in zip(places, results, strict=True):
+            place.future.set_result(result)
 
 
-def of_one(found: Findings, number: int) -> Findings:
+def of_one(findings: Findings, number: int) -> Findings:
     """The findings of one radiograph of a batch, as those of a batch of one; without maps."""
-    rows = np.flatnonzero(found.table.images == number)
-    table = found.table.select(rows)
-    masks: dict[int, Any] = {new: found.masks[row] for new, row in enumerate(rows.tolist()) if row in found.masks}
-    labels = {label: column[number : number + 1] for label, column in found.labels.items()}
+    rows = np.flatnonzero(findings.table.images == number)
+    table = findings.table.select(rows)
+    masks: dict[int, Any] = {new: findings.masks[old] for new, old in enumerate(rows.tolist()) if old in findings.masks}
+    labels = {label: column[number : number + 1] for label, column in findings.labels.items()}
     return Findings(dataclasses.replace(table, images=np.zeros_like(table.images)), masks, None, labels)

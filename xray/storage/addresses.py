@@ -1,5 +1,6 @@
-"""Addresses of remote objects, `s3://bucket/key…`, and what of them can be a file's name."""
+"""Addresses of remote objects, `s3://bucket/key…`."""
 
+import posixpath
 import re
 from pathlib import PurePath
 
@@ -20,10 +21,7 @@ def is_remote(value: object) -> bool:
     text = value.as_posix() if isinstance(value, PurePath) else value
     if _FOREIGN.match(text):
         raise FlagError(f"{text} cannot be read: of remote data only s3:// addresses can")
-    if not text.startswith("s3:/"):
-        return False
-    address_of(text)
-    return True
+    return text.startswith("s3:/") and bool(address_of(text))
 
 
 def address_of(value: str | PurePath) -> str:
@@ -40,21 +38,13 @@ def address_of(value: str | PurePath) -> str:
     return "/".join([f"s3://{bucket}", *parts])
 
 
-def split_address(address: str) -> tuple[str, str]:
-    """Bucket and key; the key of a whole bucket is empty."""
+def split_address(address: str, name: str = "") -> tuple[str, str]:
+    """Bucket and key of an address, or of the object of this name below it or, with .., beside it.
+
+    The key of a whole bucket is empty. Raises FlagError if the name leads out of the bucket.
+    """
     bucket, _, key = address_of(address).removeprefix("s3://").partition("/")
+    key = posixpath.normpath(posixpath.join(key, name)) if name else key
+    if key.split("/")[0] == "..":
+        raise FlagError(f"{address} has nothing beside it: give s3://bucket/folder")
     return bucket, key
-
-
-def below(address: str, name: str) -> tuple[str, str]:
-    """Bucket and key of an object by its name below an address."""
-    bucket, key = split_address(address)
-    return bucket, "/".join(part for part in (key, name) if part)
-
-
-def is_file_name(name: str) -> bool:
-    """Whether the name of an object can be that of a file below a folder, on any system, without leading out of it."""
-    parts = name.split("/")
-    fits = all(part not in ("", ".", "..") and len(part.encode("utf-8", "replace")) <= 250 for part in parts)
-    is_plain = not _CONTROL.search(name) and "\\" not in name and name[1:2] != ":"
-    return fits and is_plain and len(name.encode("utf-8", "replace")) <= 1024

@@ -1,6 +1,6 @@
 """The flags of a command that name s3:// addresses, made into folders and files of this machine while it runs.
 
-A command never sees an address, but for flags that it asks to keep; what it prints names addresses all the same.
+A command never sees an address, except in flags that it asks to keep; its messages name addresses all the same.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xray.errors import InputError
+from xray.flags import flag_value
 from xray.storage.addresses import address_of, is_remote
 
 if TYPE_CHECKING:
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
     from xray.storage.staging import Staging
 
 STORE = ("annotations.json", "images.npy", "conversion.json")
-BESIDE_PREDICTIONS = ["probabilities.npy", "probabilities.json"]
-BESIDE_VALIDATION = ["../metrics.csv", "../model.json"]
+BESIDE_PREDICTIONS = ["../probabilities.npy", "../probabilities.json"]
+BESIDE_VALIDATION = ["../../metrics.csv", "../../model.json"]
 
 _addresses: dict[str, str] = {}
 """Folder or file of this machine → the address it stands for."""
 
 
 def remote_fields(config: Any, stay: Collection[str] = ()) -> list[str]:
-    """Names of a config's fields that hold an address, but for those that `stay` so. Raises FlagError for a bad one."""
+    """Names of a config's fields that hold an address, except those in `stay`. Raises FlagError for a bad one."""
     return [
         field.name
         for field in (dataclasses.fields(config) if dataclasses.is_dataclass(config) else ())
@@ -62,15 +63,14 @@ def run_here(
         return main(config)
     if check is not None:
         check(config)
-    with Places(is_first) as places, told_as_given():
+    with localizing(is_first) as places:
         outputs = [name for name in names if is_written(name, config)]
         config = places.localized(config, outputs)
         if (status := places.left_over()) is not None:
             return status
         if check_out is not None:
             check_out(config)
-        config = places.localized(config, [name for name in names if name not in outputs])
-        return places.run(main, config)
+        return places.run(main, places.localized(config, [name for name in names if name not in outputs]))
 
 
 def run_training(
@@ -84,19 +84,16 @@ def run_training(
     A run that is resumed is brought here before `read` looks for its config.yaml.
     """
     args = sys.argv[1:]
-    position = next((n for n, arg in enumerate(args) if arg.replace("_", "-").startswith("--save-path")), None)
-    if "--resume" not in args or position is None:
-        return _run_read(read(args), main, check_out, is_first)
-    flag, equals, value = args[position].partition("=")
-    value = value if equals else next(iter(args[position + 1 :]), "")
-    if not is_remote(value):
-        return _run_read(read(args), main, check_out, is_first)
-    # Flags that do not exist are told before anything is downloaded; what fits the run's own is known afterwards.
+    save_path = flag_value(args, "save-path") or ""
+    if "--resume" not in args or not is_remote(save_path):
+        first, config, *rest = read(args)
+        return run_here(lambda config: main(first, config, *rest), config, check_out=check_out, is_first=is_first)
+    # Flags that do not exist are refused before anything is downloaded; others are checked with the run's config.
     with contextlib.suppress(InputError):
         read([arg for arg in args if arg != "--resume"])
-    with Places(is_first) as places, told_as_given():
-        local = places.output(value)
-        args[position : position + (1 if equals else 2)] = [flag, str(local)]
+    with localizing(is_first) as places:
+        # Of a flag given twice the last one counts.
+        args += ["--save-path", str(places.output(save_path))]
         if (status := places.left_over()) is not None:
             return status
         first, config, *rest = read(args)
@@ -104,38 +101,38 @@ def run_training(
         return places.run(lambda config: main(first, config, *rest), config)
 
 
-def _run_read(
-    flags: tuple[Any, ...],
-    main: Callable[..., int | None],
-    check_out: Callable[[Any], object] | None,
-    is_first: bool,
-) -> int | None:
-    first, config, *rest = flags
-    return run_here(lambda config: main(first, config, *rest), config, check_out=check_out, is_first=is_first)
+@contextlib.contextmanager
+def localizing(is_first: bool = True) -> Iterator["Places"]:
+    """What stands on this machine for the addresses of one command, and lets go of it.
+
+    What is printed meanwhile, and what InputErrors say, names addresses in place of the folders that stand for them.
+    """
+    places = Places(is_first)
+    try:
+        with contextlib.redirect_stdout(_Renaming(sys.stdout)), contextlib.redirect_stderr(_Renaming(sys.stderr)):
+            yield places
+    except InputError as error:
+        raise type(error)(_renamed(str(error))) from error
+    finally:
+        for mirror in (*places.outputs, *places.inputs.values()):
+            _addresses.pop(str(mirror.path), None)
+            mirror.close()
 
 
 class Places:
-    """What stands on this machine for the addresses of one command; a context manager that lets go of it."""
+    """The folders here of one command. inputs: address → its mirror. outputs: what is uploaded."""
 
     def __init__(self, is_first: bool = True) -> None:
         self._is_first = is_first
-        self._mirrors: dict[str, Mirror] = {}
-        self._outputs: list[Staging] = []
-
-    def __enter__(self) -> "Places":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for mirror in (*self._outputs, *self._mirrors.values()):
-            _addresses.pop(str(mirror.path), None)
-            mirror.close()
+        self.inputs: dict[str, Mirror] = {}
+        self.outputs: list[Staging] = []
 
     def output(self, value: str | PurePath) -> Path:
         """The folder here for an address that is written to."""
         from xray.storage.staging import Staging
 
         staging = Staging(address_of(value), self._is_first)
-        self._outputs.append(staging)
+        self.outputs.append(staging)
         staging.bring_down()
         _addresses[str(staging.path)] = staging.address
         return staging.path
@@ -145,7 +142,7 @@ class Places:
         from xray.storage.mirror import Mirror, bring_input
 
         address = address_of(value)
-        mirror = self._mirrors.setdefault(address, Mirror(address, "in"))
+        mirror = self.inputs.setdefault(address, Mirror(address, "in"))
         bring_input(mirror, lambda name, names: is_wanted(field, name, names), lambda one: beside(field, address, one))
         _addresses[str(mirror.path)] = address
         return mirror.path
@@ -164,13 +161,12 @@ class Places:
 
     def left_over(self) -> int | None:
         """Uploads what a command before had not; its status where it was this very one."""
-        statuses = [staging.left_over() for staging in self._outputs]
-        found = [status for status in statuses if status is not None]
-        return found[0] if found else None
+        statuses = [staging.left_over() for staging in self.outputs]
+        return next((status for status in statuses if status is not None), None)
 
     def run(self, main: Callable[[Any], int | None], config: Any) -> int:
         """Runs a command, uploading meanwhile and at its end."""
-        for staging in self._outputs:
+        for staging in self.outputs:
             staging.start()
         try:
             status = int(main(config) or 0)
@@ -178,7 +174,7 @@ class Places:
             self._ended(error)
             raise
         try:
-            for staging in self._outputs:
+            for staging in self.outputs:
                 staging.finish(status)
         except KeyboardInterrupt as error:
             self._ended(error)
@@ -186,8 +182,8 @@ class Places:
         return status
 
     def _ended(self, error: BaseException) -> None:
-        """Uploads what a command that failed had done; of one that is to end at once, says what is missing."""
-        for staging in self._outputs:
+        """Uploads what a command that failed had done; if it is to end at once, only says that some is missing."""
+        for staging in self.outputs:
             staging.stop()
             if isinstance(error, Exception):
                 with contextlib.suppress(InputError):
@@ -221,20 +217,10 @@ def is_wanted(field: str, name: str, names: Collection[str]) -> bool:
 
 
 def beside(field: str, address: str, is_file: bool) -> list[str]:
-    """What commands look for around what a flag names, relative to its folder."""
+    """Names, relative to the address of a flag, of objects around it that commands use."""
     if field in ("predictions", "compare", "masks") and is_file:
         return BESIDE_PREDICTIONS + (BESIDE_VALIDATION if address.split("/")[-2] == "validation" else [])
-    return ["sample_submission.csv"] if field == "data_path" and not is_file else []
-
-
-@contextlib.contextmanager
-def told_as_given() -> Iterator[None]:
-    """Has what is printed, and what InputErrors say, name addresses in place of the folders that stand for them."""
-    with contextlib.redirect_stdout(_Renaming(sys.stdout)), contextlib.redirect_stderr(_Renaming(sys.stderr)):
-        try:
-            yield
-        except InputError as error:
-            raise type(error)(_renamed(str(error))) from error
+    return ["../sample_submission.csv"] if field == "data_path" and not is_file else []
 
 
 class _Renaming:
@@ -246,10 +232,6 @@ class _Renaming:
     def write(self, text: str) -> int:
         self._stream.write(_renamed(text))
         return len(text)
-
-    def writelines(self, lines: Sequence[str]) -> None:
-        for line in lines:
-            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -36,8 +36,7 @@ def encode_mask(segmentation: Any, width: int, height: int, may_be_empty: bool =
     that do not fill the radiograph exactly, for another size, and for a mask without a pixel unless it may be empty.
     """
     width, height = int(width), int(height)
-    if width * height > MAX_PIXELS:
-        raise MaskError(f"{width} x {height} pixels are more than {MAX_PIXELS // 10**6} million")
+    _check_size(width, height)
     if isinstance(segmentation, dict):
         rle = check_run_lengths(segmentation, width, height)
     elif isinstance(segmentation, list) and segmentation:
@@ -101,16 +100,19 @@ def _size_of(rle: Any) -> tuple[int, int]:
     size = rle.get("size") if isinstance(rle, dict) else None
     if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
         raise MaskError(f"run lengths need a size [height, width], not {str(size)[:40]}")
-    if size[0] * size[1] > MAX_PIXELS:
-        raise MaskError(f"{size[1]} x {size[0]} pixels are more than {MAX_PIXELS // 10**6} million")
+    _check_size(size[1], size[0])
     return size[1], size[0]
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise MaskError(f"{width} x {height} pixels are more than {MAX_PIXELS // 10**6} million")
 
 
 def check_run_lengths(rle: dict[str, Any], width: int, height: int) -> dict[str, Any]:
     """The same RLE, compressed. Raises MaskError unless it fills a radiograph of that size: the C code behind
     pycocotools trusts what it gets."""
-    if width * height > MAX_PIXELS:
-        raise MaskError(f"{width} x {height} pixels are more than {MAX_PIXELS // 10**6} million")
+    _check_size(width, height)
     size, counts = rle.get("size"), rle.get("counts")
     if size != [height, width]:
         raise MaskError(

@@ -31,8 +31,8 @@ class Predictions:
     image_ids: source ids; `table.images` are indices into it.
     table: the boxes, "No finding" rows (category 15) among them where there are any.
     masks: row of the table → COCO RLE {"size": [height, width], "counts": str}, for the rows that have a mask.
-    is_foreign: ids are those of a file, of which nobody has said yet what they mean: image ids may be numbers, and
-        categories numbered otherwise than the dataset's. `datasets.prediction_ids.resolve` makes them the dataset's.
+    is_foreign: ids are those of a file, and their meaning is not decided yet: image ids may be numbers, and
+        categories may have other numbers than in the dataset, whose ids `datasets.prediction_ids.resolve` gives them.
     names, files: category id → name, and image id → file name, as far as a foreign file has them.
     """
 

@@ -51,7 +51,7 @@ class ProbabilityMaps:
 class MapWriter:
     """Writes the maps of `n` radiographs into a folder, in any order; those never added count as not read.
 
-    resume: goes on with the maps that an interrupted command left, as far as `restore` says which they are.
+    resume: continues with the maps that an interrupted command left, of which `restore` says which are complete.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class MapWriter:
         self._part = folder / (MAPS + ".part")
         shape = (len(self.image_ids), len(self.categories), size, size)
         if resume and not self._part.exists() and (folder / MAPS).exists():
-            # It ended between giving the maps their name and writing the rest.
+            # It ended after the maps had their final name and before the rest was written.
             os.replace(folder / MAPS, self._part)
         mode = "r+" if resume and self._part.exists() else "w+"
         self._maps = np.lib.format.open_memmap(self._part, mode=mode, dtype=np.uint8, shape=shape)
         if hasattr(os, "posix_fallocate"):
-            # The file has holes, and one that a full disk cannot fill ends the process by SIGBUS: better say so now.
+            # The file is sparse, and a hole that a full disk cannot fill would end the process by SIGBUS: fill it now.
             with self._part.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, self._part.stat().st_size)
         self._sizes: list[list[int] | None] = [None] * len(self.image_ids)

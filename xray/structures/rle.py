@@ -41,7 +41,7 @@ def decode(text: str, height: int, width: int, dialect: Dialect) -> np.ndarray:
     """
     starts, ends = read_runs(text, height, width, dialect)
     counts = coco_counts(starts, ends, height * width)
-    # Runs and the gaps between them alternate, beginning with a gap, be it empty.
+    # Runs and the gaps between them alternate, beginning with a gap, which may be empty.
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
 
 
@@ -152,10 +152,10 @@ def _numbers(words: list[str]) -> np.ndarray:
     try:
         return np.array([int(word) for word in words], dtype=np.int64)
     except ValueError:
-        found = [whole_number(word) for word in words]
-        if None in found:
+        numbers = [whole_number(word) for word in words]
+        if None in numbers:
             raise ValueError("a number is missing") from None
-        return np.array(found, dtype=np.int64)
+        return np.array(numbers, dtype=np.int64)
 
 
 def _is_number(word: str) -> bool:

@@ -1,7 +1,7 @@
 """Left and right in the names of categories: what a category is called on a mirrored radiograph.
 
 "Left lung" becomes "Right lung" there, and so do left_lung, LungLeft, "Lung (left)", "L lung", "Linke Lunge" or RUL. A
-name is taken apart into words, and two categories swap where their words are the same but for the side, one to one.
+name is taken apart into words, and two categories swap where their words are the same except for the side, one to one.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ _ORGANS = (
 _ORGANS += (
     " costophrenic kidney pleura lunge lungen long poumon pulmon polmone pulmao upper lower middle mid side sided"
 )
-"""What a side may be written together with: leftlung, rlung, linkerlong."""
+"""Words that may be joined with a side: leftlung, rlung, linkerlong."""
 _AREAS = "ul ml ll uz mz lz cpa"
 """Upper, middle and lower lobe or zone, and the costophrenic angle: with a side before it LUL, RLL, LCPA."""
 
@@ -108,27 +108,27 @@ def by_name(categories: Mapping[int, str]) -> Swap:
     return Swap(swap, tuple(alone))
 
 
-def chosen(categories: Mapping[int, str], said: Sequence[str] = (AUTO,)) -> Swap:
-    """What the names tell, and what `said` decides by hand: "A=B" swaps these two, "A=A" leaves that one as it is.
+def chosen(categories: Mapping[int, str], flags: Sequence[str] = (AUTO,)) -> Swap:
+    """The swaps that the names tell, and those that `flags` give: "A=B" swaps two, "A=A" leaves one as it is.
 
-    said: as `--swap` has it; with "none" among it, the names tell nothing. Raises InputError for names that no category
-    has, and for one in two pairs.
+    flags: the values of `--swap`; with "none" among them, the names tell nothing. Raises InputError for names that no
+    category has, and for a category in two pairs.
     """
-    pairs = dict.fromkeys(tuple(_pair(categories, one)) for one in said if one not in (AUTO, NONE))
+    pairs = dict.fromkeys(tuple(_pair(categories, one)) for one in flags if one not in (AUTO, NONE))
     decided: dict[int, int] = {}
     for one, other in pairs:
         for category, partner in {one: other, other: one}.items():
             if decided.setdefault(category, partner) != partner:
                 raise InputError(f"--swap has {categories[category]!r} in two pairs: a category swaps with one other")
-    own = {category: category for category in categories}
-    if NONE in said:
-        return Swap(own | decided)
+    unchanged = {category: category for category in categories}
+    if NONE in flags:
+        return Swap(unchanged | decided)
     rest = by_name({category: name for category, name in categories.items() if category not in decided})
-    return Swap(own | rest.of | decided, rest.alone)
+    return Swap(unchanged | rest.of | decided, rest.alone)
 
 
 def told(swap: Swap, categories: Mapping[int, str], is_mirrored: bool, names_sides: bool = True) -> str:
-    """One line on what mirroring does to the categories, for whoever trains.
+    """One line on what mirroring does to the categories, for the user of `train`.
 
     is_mirrored: whether any radiograph is. names_sides: whether the categories are what is learned.
     """
@@ -151,7 +151,7 @@ def told(swap: Swap, categories: Mapping[int, str], is_mirrored: bool, names_sid
 
 
 def from_pairs(categories: Mapping[int, str], pairs: Sequence[Sequence[int]]) -> dict[int, int]:
-    """`Swap.pairs`, as a run keeps them → `Swap.of`. Raises ValueError for what is none."""
+    """`Swap.pairs`, as a run stores them → `Swap.of`. Raises ValueError for pairs that cannot swap."""
     result = {category: category for category in categories}
     for one, other in pairs:
         if one == other or any(result.get(category) != category for category in (one, other)):
@@ -160,11 +160,11 @@ def from_pairs(categories: Mapping[int, str], pairs: Sequence[Sequence[int]]) ->
     return result
 
 
-def _pair(categories: Mapping[int, str], said: str) -> tuple[int, int]:
+def _pair(categories: Mapping[int, str], text: str) -> tuple[int, int]:
     """ "A=B" → the ids of both, the lower one first."""
     number = {name.strip().casefold(): category for category, name in categories.items()}
     number |= {name.strip(): category for category, name in categories.items()}
-    parts = said.split("=")
+    parts = text.split("=")
     # Names may hold the sign, too.
     splits = [("=".join(parts[:at]).strip(), "=".join(parts[at:]).strip()) for at in range(1, len(parts))]
     ids = [[number.get(name, number.get(name.casefold())) for name in split] for split in splits]
@@ -172,8 +172,8 @@ def _pair(categories: Mapping[int, str], said: str) -> tuple[int, int]:
         if one is not None and other is not None:
             return min(one, other), max(one, other)
     known = ", ".join(categories.values())
-    missing = next((name for name, one in zip(splits[0], ids[0], strict=True) if one is None), said) if splits else said
-    raise InputError(f'--swap "{said}": {missing!r} is no category of this dataset; it has {known[:300]}')
+    missing = next((name for name, one in zip(splits[0], ids[0], strict=True) if one is None), text) if splits else text
+    raise InputError(f'--swap "{text}": {missing!r} is no category of this dataset; it has {known[:300]}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,13 +207,13 @@ _KEYS: tuple[Callable[[_Reading], tuple[str, ...]], ...] = (
     lambda name: name.words,
     lambda name: tuple(sorted(name.words)),
 )
-"""What of two names is to be the same but for the side: all, the words, or the words in any order."""
+"""What must be equal in two names, except for the side: all, the words, or the words in any order."""
 
 
 def _read(name: str) -> _Reading:
     parts = list(_parts(unicodedata.normalize("NFKC", name).strip()))
-    own = {_plain(word) for _, word in parts}
-    readings = [_sides_of(word, not own.isdisjoint(_KNOWN_ROMANCE)) for _, word in parts]
+    plain_words = {_plain(word) for _, word in parts}
+    readings = [_sides_of(word, not plain_words.isdisjoint(_KNOWN_ROMANCE)) for _, word in parts]
     if any(words is not None and not short for words, short in readings):
         # Beside a word that is clear, L and R are something else: the first lumbar vertebra, the ninth reader.
         readings = [(None if short else words, "") for words, short in readings]

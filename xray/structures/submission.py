@@ -69,7 +69,8 @@ def write_submission(
     _check_values(table, predictions.image_ids, "the predictions")
 
     strings: dict[str, list[str]] = {image_id: [] for image_id in image_ids}
-    strangers = [image_id for image_id in _used(predictions) if image_id not in strings]
+    used = [predictions.image_ids[image] for image in np.unique(table.images).tolist()]
+    strangers = [image_id for image_id in used if image_id not in strings]
     if strangers:
         raise InputError(
             f"predictions for {len(strangers)} images that are not to be submitted (the first is {strangers[0]!r}): "
@@ -84,9 +85,7 @@ def write_submission(
         box = " ".join(_coordinate(value) for value in corners[row])
         strings[predictions.image_ids[images[row]]].append(f"{labels[row] - 1} {_confidence(scores[row])} {box}")
 
-    with complete(path) as temporary, temporary.open("w", newline="", **ENCODING) as file:
-        file.write(",".join(HEADER) + "\n")
-        file.writelines(f"{_cell(image_id)},{' '.join(parts) or EMPTY}\n" for image_id, parts in strings.items())
+    _write(path, HEADER, {image_id: " ".join(parts) or EMPTY for image_id, parts in strings.items()})
 
 
 def write_mask_submission(path: Path | str, predictions: Predictions, image_ids: Sequence[str]) -> None:
@@ -110,8 +109,12 @@ def write_mask_submission(path: Path | str, predictions: Predictions, image_ids:
     for image_id, mask in joined.items():
         if image_id in texts:
             texts[image_id] = encode(mask, "relative")
+    _write(path, MASK_HEADER, texts)
+
+
+def _write(path: Path, header: list[str], texts: Mapping[str, str]) -> None:
     with complete(path) as temporary, temporary.open("w", newline="", **ENCODING) as file:
-        file.write(",".join(MASK_HEADER) + "\n")
+        file.write(",".join(header) + "\n")
         file.writelines(f"{_cell(image_id)},{text}\n" for image_id, text in texts.items())
 
 
@@ -225,10 +228,6 @@ def _check_values(table: BoxTable, image_ids: Sequence[str | int], where: str) -
             f"{where}: {image_ids[table.images[row]]} has the box {table.boxes[row].tolist()}: "
             "it must be finite with x_min <= x_max and y_min <= y_max"
         )
-
-
-def _used(predictions: Predictions) -> list[str]:
-    return [predictions.image_ids[image] for image in np.unique(predictions.table.images).tolist()]
 
 
 def _cell(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Numbers, ids and names as tables and JSON files spell them: the one place that decides what a cell means.
+"""Numbers, ids and names as tables and JSON files spell them: the one place where the meaning of a cell is decided.
 
 pandas writes a column of whole numbers as 3.0 once a value is missing, spreadsheets and web tools write "3", and what
 is missing is null, "", NaN or not there at all. All of these are read here, by every source and for predictions.
@@ -54,11 +54,11 @@ def finite_number(value: Any) -> float | None:
         value = float(value)
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
-            found = float(value)
+            number = float(value)
         except OverflowError:
-            found = math.inf
-        if math.isfinite(found):
-            return found
+            number = math.inf
+        if math.isfinite(number):
+            return number
     raise ValueError(f"{shown(value)} is no finite number")
 
 
@@ -71,7 +71,7 @@ def identity(value: Any) -> int | str | None:
         text = value.strip()
         if not text:
             return None
-        # "nan" and "NA" may be somebody's names here; pandas writes them as empty cells.
+        # "nan" and "NA" may be names here; pandas writes them as empty cells.
         return whole_number(text) if _WHOLE.fullmatch(text) else text
     if isinstance(value, float) and math.isfinite(value) and not value.is_integer():
         return repr(value)
@@ -86,8 +86,8 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, str):
         text = value.strip()
         return (text.partition(".")[0] if _WHOLE.fullmatch(text) else text) or None
-    found = identity(value)
-    return None if found is None else str(found)
+    number = identity(value)
+    return None if number is None else str(number)
 
 
 def flag_of(value: Any) -> bool | None:
@@ -99,10 +99,10 @@ def flag_of(value: Any) -> bool | None:
         return value
     if isinstance(value, str) and value.strip().casefold() in ("false", "true", "no", "yes", "f", "t", "n", "y"):
         return value.strip().casefold()[0] in "ty"
-    found = whole_number(value)
-    if found not in (None, 0, 1):
+    number = whole_number(value)
+    if number not in (None, 0, 1):
         raise ValueError(f"{shown(value)} is neither 0 nor 1")
-    return None if found is None else bool(found)
+    return None if number is None else bool(number)
 
 
 def shown(value: Any) -> str:
@@ -126,33 +126,33 @@ class Names(Generic[_Value]):
             if isinstance(number, int):
                 self._by_number[number] = None if number in self._by_number else name
 
-    def name(self, said: Any) -> str | None:
+    def name(self, text: Any) -> str | None:
         """The name that is meant; None for none."""
-        if isinstance(said, str) and said in self._by_name:
-            return said
+        if isinstance(text, str) and text in self._by_name:
+            return text
         try:
-            number = identity(said)
+            number = identity(text)
         except ValueError:
             return None
         if isinstance(number, int):
             return self._by_number.get(number)
         return number if number in self._by_name else None
 
-    def get(self, said: Any) -> _Value | None:
+    def get(self, text: Any) -> _Value | None:
         """What stands under the name that is meant; None for none."""
-        name = self.name(said)
+        name = self.name(text)
         return None if name is None else self._by_name[name]
 
 
 def one_spelling(texts: Iterable[Any]) -> list[str | None]:
     """Names of one column as text, where those that spell one whole number all get the spelling of the first.
 
-    So patient 17, 17.0 and "17" are one patient. None where the name is missing, or is what tables write for that: NaN
-    is nobody. Raises ValueError as `identity` does.
+    So patient 17, 17.0 and "17" are one patient. None where the name is missing, or is what tables write
+    for that, such as NaN. Raises ValueError as `identity` does.
     """
     first: dict[int | str, str] = {}
     result: list[str | None] = []
-    for said in texts:
-        key = None if is_missing(said) else identity(said)
-        result.append(None if key is None else first.setdefault(key, text_of(said) or str(key)))
+    for text in texts:
+        key = None if is_missing(text) else identity(text)
+        result.append(None if key is None else first.setdefault(key, text_of(text) or str(key)))
     return result

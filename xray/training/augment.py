@@ -1,6 +1,6 @@
 """Random changes of training canvases. The only file that knows albumentations.
 
-One seed draws one change. It is made here, canvas by canvas, or only drawn here and made later to a whole batch on the
+One seed draws one change. It is either made here, to one canvas, or drawn here and made later to a whole batch on the
 device that trains, by `xray.training.changes`.
 """
 
@@ -21,7 +21,7 @@ from xray.training.changes import Change
 AUGMENTATIONS = ("none", "light", "strong")
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(1, -1, 1)
-"""A canvas of every grey level once: what becomes of it is the table of a change of tone."""
+"""A canvas with each grey level once: a change of tone makes it into its own table."""
 
 
 class Augmentation:
@@ -70,7 +70,7 @@ class Augmentation:
     def draw(
         self, seed: int, size: int, boxes: np.ndarray, labels: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, Change | None]:
-        """What a call with this seed would do, without doing it to the pixels.
+        """The change that a call with this seed makes, without making it to the pixels.
 
         size: side of the canvas. boxes, labels: as for a call.
         Returns the boxes and labels that a call would return, and the change to be made to the pixels: None at strength
@@ -92,7 +92,7 @@ class Augmentation:
     def _flipped(
         self, generator: np.random.Generator, size: int, boxes: np.ndarray, labels: np.ndarray
     ) -> tuple[bool, np.ndarray, np.ndarray]:
-        """Whether this canvas is mirrored, and the boxes and labels that are then on it."""
+        """Whether this canvas is mirrored, and its boxes and labels after that."""
         flipped = bool(generator.random() < self.flip)
         if flipped:
             boxes = boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [size, 0, size, 0]
@@ -114,26 +114,26 @@ def _run(pipeline: Any, seed: int, generator: np.random.Generator, **data: Any) 
 
 
 def _change(seed: int, size: int, flipped: bool, applied: list[tuple[str, dict[str, Any]]]) -> Change:
-    """What the transforms applied, (name, parameters) in their order, do to the pixels."""
+    """The change of pixels by transforms, given as (name, parameters) in their order."""
     source = np.eye(3)
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for name, drawn in applied:
         match name:
             case "Affine":
                 source = np.linalg.inv(drawn["matrix"])
             case "RandomBrightnessContrast" | "RandomGamma":
-                found["table"] = TONES[name].apply(LEVELS, **drawn).ravel()
+                parameters["table"] = TONES[name].apply(LEVELS, **drawn).ravel()
             case "CLAHE":
-                found["clip_limit"] = drawn["clip_limit"]
+                parameters["clip_limit"] = drawn["clip_limit"]
             case "GaussianBlur":
-                found["kernel"] = drawn["kernel"]
+                parameters["kernel"] = drawn["kernel"]
             case "GaussNoise":
-                found["noise"] = drawn["noise"]
+                parameters["noise"] = drawn["noise"]
             case "CoarseDropout":
-                found["holes"] = drawn["holes"]
+                parameters["holes"] = drawn["holes"]
     if flipped:
         source = np.array([[-1, 0, size - 1], [0, 1, 0], [0, 0, 1]]) @ source
-    return Change(seed=seed, flipped=flipped, source=source[:2], **found)
+    return Change(seed=seed, flipped=flipped, source=source[:2], **parameters)
 
 
 def _pipeline(strength: str, kinds: Any) -> Any:
@@ -206,7 +206,7 @@ class _Drawn:
         pass
 
     class GaussNoise(_PixelsAlone, albumentations.GaussNoise):
-        """Draws as many numbers, but not the noise itself: whatever is drawn after it must stay the same."""
+        """Draws as many numbers, but not the noise: later draws must stay the same."""
 
         def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
             deviation = self.py_random.uniform(*self.std_range)

@@ -1,4 +1,4 @@
-"""What every training does beside training: speed, pictures, a table of epochs, and the model to deploy."""
+"""Callbacks of every training: speed, pictures, a table of epochs, and the model to deploy."""
 
 import csv
 import resource
@@ -34,7 +34,7 @@ class Throughput(Callback):
         self.every = every
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        # A run that goes on within an epoch does not start it.
+        # A run that is resumed within an epoch does not call the hook of its start.
         self.on_train_epoch_start(trainer, task)
 
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
@@ -61,7 +61,7 @@ class Throughput(Callback):
             }
             for name, value in values.items():
                 task.log(name, value, batch_size=1, logger=False)
-            # Lightning's own interval counts from the start of the training and would pass over an epoch's last step.
+            # Lightning's own interval counts from the start of the training and would skip the last step of an epoch.
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=last_step(trainer))
 
@@ -124,8 +124,8 @@ class Pictures(Callback):
 class EpochTable(Callback):
     """Appends one row an epoch to metrics.csv and prints the essentials.
 
-    Lightning's own CSV logger starts its file anew when a run is resumed; this one drops the rows of epochs that are
-    being repeated and goes on.
+    Lightning's own CSV logger starts a new file when a run is resumed; this one drops the rows of epochs that are
+    repeated, and appends.
     """
 
     def __init__(self, path: Path, monitored: str, n_epochs: int) -> None:
@@ -185,7 +185,7 @@ class EpochTable(Callback):
 class DeployBest(Callback):
     """Keeps model.safetensors, model.json and validation/predictions.json in step with best.ckpt.
 
-    The weights are read back from the checkpoint: there, Lightning has put the moving average where one is kept.
+    The weights are read from the checkpoint, into which Lightning puts the moving average where there is one.
     """
 
     def __init__(self, run: Path, best: ModelCheckpoint) -> None:

@@ -1,4 +1,4 @@
-"""What augmentation does to pixels, drawn by `xray.training.augment`, made to a whole batch at a time on any device.
+"""Augmentation of pixels, drawn by `xray.training.augment`, computed for a whole batch at a time on any device.
 
 The same steps in the same order as albumentations', with a rounding to whole grey levels between them where it has one:
 place (bilinear, masks nearest), tone, local contrast (CLAHE), blur or noise, holes. Nothing here waits for the device.
@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xray.training.equalization import equalize
-
 LONGEST_KERNEL = 5
 MOST_HOLES = 4
 
@@ -25,13 +23,15 @@ HOLES = slice(KERNEL.stop, KERNEL.stop + 4 * MOST_HOLES)
 TABLE = slice(HOLES.stop, HOLES.stop + 256)
 """Columns of `Changes.values`."""
 
+LEVELS = 256
+
 AT_A_TIME = 8
-"""Canvases moved in one operation: where each pixel comes from takes eight times the memory of the canvas."""
+"""Canvases moved in one operation: the source of each pixel takes eight times the memory of the canvas."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What one canvas is to become.
+    """The change of one canvas.
 
     seed: of the noise. flipped: whether it is mirrored, which `source` says already of pixels, but not of channels.
     source: (2, 3) float64, pixel (x, y, 1) of the result → where it lies on the canvas as stored.
@@ -98,12 +98,12 @@ def change_images(images: Tensor, changes: Changes) -> Tensor:
     """
     values = changes.values
     parts = zip(images.split(AT_A_TIME), values.split(AT_A_TIME), strict=True)
-    result = torch.cat([_look_up(_place(part, own[:, SOURCE], "bilinear"), own[:, TABLE]) for part, own in parts])
+    result = torch.cat([_look_up(_place(part, drawn[:, SOURCE], "bilinear"), drawn[:, TABLE]) for part, drawn in parts])
     steps = (
-        lambda part, own: equalize(part, own[:, CLIP_LIMIT]),
-        lambda part, own: _blur(part, own[:, KERNEL]),
-        lambda part, own: _add_noise(part, own[:, NOISE], changes.seeds),
-        lambda part, own: _pierce(part, own[:, HOLES]),
+        lambda part, drawn: equalize(part, drawn[:, CLIP_LIMIT]),
+        lambda part, drawn: _blur(part, drawn[:, KERNEL]),
+        lambda part, drawn: _add_noise(part, drawn[:, NOISE], changes.seeds),
+        lambda part, drawn: _pierce(part, drawn[:, HOLES]),
     )
     for step, places in zip(steps, changes.chosen.split(list(changes.counts)), strict=True):
         if len(places):
@@ -120,7 +120,7 @@ def change_masks(masks: Tensor, changes: Changes, mirrored_channels: Sequence[in
     """
     values = changes.values
     parts = zip(masks.split(AT_A_TIME), values.split(AT_A_TIME), strict=True)
-    result = torch.cat([_place(part, own[:, SOURCE], "nearest").to(torch.uint8) for part, own in parts])
+    result = torch.cat([_place(part, drawn[:, SOURCE], "nearest").to(torch.uint8) for part, drawn in parts])
     if list(mirrored_channels) == sorted(mirrored_channels):
         return result
     # A list as an index would be copied to the device, and waited for.
@@ -171,3 +171,63 @@ def _pierce(images: Tensor, holes: Tensor) -> Tensor:
     across, down = (line >= x1) & (line < x2), (line >= y1) & (line < y2)  # (B, 4, S)
     inside = (down[..., :, None] & across[..., None, :]).any(1, keepdim=True)
     return images.masked_fill(inside, 0)
+
+
+# Contrast-limited adaptive histogram equalisation
+
+
+def equalize(images: Tensor, clip_limits: Tensor, n_tiles: int = 8) -> Tensor:
+    """CLAHE, by the histograms of `n_tiles` × `n_tiles` tiles: (B, 1, S, S) uint8 → (B, 1, S, S) uint8.
+
+    K. Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV, 1994, with the clipping, the
+    rounding and the borders of OpenCV's createCLAHE, whose pictures these are to within a grey level.
+    clip_limits: (B,) float, above 0: how many times the mean of a histogram one of its levels may count.
+    Raises ValueError for canvases too small to be continued to whole tiles by reflection.
+    """
+    size = images.shape[-1]
+    missing = -size % n_tiles
+    if missing >= size:
+        raise ValueError(f"canvases of {size} pixels are too small for {n_tiles} × {n_tiles} tiles")
+    padded = F.pad(images.float(), (0, missing, 0, missing), mode="reflect").to(torch.uint8) if missing else images
+    side = (size + missing) // n_tiles
+    tables = _tables(_histograms(padded[:, 0], n_tiles, side), clip_limits, side * side)  # (B, tiles, 256)
+    return _interpolate(images[:, 0], tables, n_tiles, side)[:, None]
+
+
+def _histograms(images: Tensor, n_tiles: int, side: int) -> Tensor:
+    """(B, n_tiles · side, n_tiles · side) uint8 → (B, n_tiles², 256) int64."""
+    tiles = images.reshape(-1, n_tiles, side, n_tiles, side).transpose(2, 3).reshape(len(images), n_tiles**2, -1)
+    # In place of bincount, which waits for the device to learn how long its result is.
+    counts = torch.zeros((*tiles.shape[:2], LEVELS), dtype=torch.int64, device=images.device)
+    return counts.scatter_add_(2, tiles.long(), counts.new_ones(()).expand(tiles.shape))
+
+
+def _tables(counts: Tensor, clip_limits: Tensor, n_pixels: int) -> Tensor:
+    """(B, T, 256) counts → (B, T, 256) float32, what each grey level of each tile becomes."""
+    limits = (clip_limits.double() * n_pixels / LEVELS).long().clamp(min=1).view(-1, 1, 1)
+    excess = (counts - limits).clamp(min=0).sum(-1, keepdim=True)
+    left_over = excess % LEVELS
+    # What is left after every level had its share goes to levels at equal distances, from the first on.
+    step = (LEVELS // left_over.clamp(min=1)).clamp(min=1)
+    level = torch.arange(LEVELS, device=counts.device)
+    shared = excess // LEVELS + ((level % step == 0) & (level // step < left_over))
+    cumulated = (counts.minimum(limits) + shared).cumsum(-1)
+    return (cumulated * ((LEVELS - 1) / n_pixels)).round().clamp(0, LEVELS - 1).float()
+
+
+def _interpolate(images: Tensor, tables: Tensor, n_tiles: int, side: int) -> Tensor:
+    """(B, S, S) uint8 → (B, S, S) uint8: each pixel by the tables of the four tiles whose middles are around it."""
+    at = torch.arange(images.shape[-1], device=images.device, dtype=torch.float32) / side - 0.5
+    before = at.floor()
+    share = at - before
+    first, second = before.int().clamp(min=0), (before.int() + 1).clamp(max=n_tiles - 1)
+    flat = tables.flatten()
+    canvas = n_tiles**2 * torch.arange(len(images), device=images.device, dtype=torch.int32).view(-1, 1, 1)
+
+    def look_up(down: Tensor, across: Tensor) -> Tensor:
+        index = (canvas + n_tiles * down[:, None] + across) * LEVELS + images
+        return flat.index_select(0, index.flatten()).view(images.shape)
+
+    upper = torch.lerp(look_up(first, first), look_up(first, second), share)
+    lower = torch.lerp(look_up(second, first), look_up(second, second), share)
+    return torch.lerp(upper, lower, share[:, None]).round().clamp(0, LEVELS - 1).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or not there, and from which a training goes on exactly.
+"""Checkpoints: written whole or not at all; a training that is resumed from one continues exactly.
 
 last.ckpt is written at the end of each epoch, every --save-every-n-steps optimizer steps, and when SIGTERM asks the
 training to stop. What a step draws at random depends on seed, epoch and step alone, so it does not matter where an
@@ -28,10 +28,11 @@ LAST, BEST = "last.ckpt", "best.ckpt"
 TABLE = "metrics.csv"
 
 NEEDED = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step")
-"""What a checkpoint holds that a training can go on from."""
+"""Keys of a checkpoint from which a training can be resumed."""
 
 TWICE = 1.0
-"""Seconds in which a second SIGTERM is the first one's echo: torchrun hands on what its processes got as well."""
+"""Seconds within which a second SIGTERM counts as the first: torchrun forwards the signal that its processes got
+too."""
 
 ASK_EVERY = 10
 """Batches after which several processes ask each other whether one of them has been told to stop."""
@@ -47,7 +48,7 @@ class Progress:
 
 
 def progress_of(checkpoint: dict[str, Any]) -> Progress:
-    """Where a training goes on from a checkpoint."""
+    """How far the training of a checkpoint has come."""
     loops = checkpoint["loops"]["fit_loop"]
     epochs = loops["epoch_progress"]["current"]
     batches = loops["epoch_loop.batch_progress"]["current"]["processed"]
@@ -77,20 +78,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def check_resumable(run: Path, config: TrainingConfig) -> Progress | None:
-    """Where the training in `run` goes on; None where its first checkpoint had not been written.
+    """How far the training in `run` has come; None where its first checkpoint had not been written.
 
-    Raises InputError if the checkpoint is damaged, or missing although epochs were finished, or if an epoch that was
-    cut would go on with other batches.
+    Raises InputError if the checkpoint is damaged, or missing although epochs were finished, or if an interrupted epoch
+    would continue with other batches.
     """
     path = run / LAST
     if path.is_file():
         checkpoint = read_checkpoint(path)
-        progress, own = progress_of(checkpoint), _layout(config)
+        progress, now = progress_of(checkpoint), _layout(config)
         if progress.batches:
-            _check_layout(own, {**own, **checkpoint.get("layout", {})})
+            _check_layout(now, {**now, **checkpoint.get("layout", {})})
         return progress
     epochs = epochs_in_table(run / TABLE)
-    # Between an epoch's row and its checkpoint a run may be killed; of later ones there was a checkpoint.
+    # A run may be killed between the row of its first epoch and the checkpoint; before later rows there was one.
     if epochs > 1:
         raise InputError(
             f"{run} has no {LAST}, though {epochs} epochs were finished: restore it, or start another run, with "
@@ -108,14 +109,14 @@ def epochs_in_table(path: Path) -> int:
 
 
 def clear_leftovers(run: Path) -> None:
-    """Deletes what a killed run was writing: temporary files of a run directory's own."""
+    """Deletes the temporary files that a killed run was writing in its run directory."""
     names = (LAST, BEST, TABLE, "config.yaml", "model.safetensors", "model.json", "validation/predictions.json")
     for name in names:
         (run / (name + PART)).unlink(missing_ok=True)
 
 
 class WholeCheckpoints(CheckpointIO):
-    """Lightning's way to the disk: files written whole and synced, and read with `weights_only` alone."""
+    """Lightning's access to the disk: files are written whole and synced, and read with `weights_only`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Replaces `path` once all of it is on the disk. Raises OSError where it is full."""
@@ -136,10 +137,10 @@ class Stopped(Exception):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps last.ckpt, also within epochs, and stops the training when SIGTERM comes.
+    """Writes last.ckpt, also within epochs, and stops the training when SIGTERM comes.
 
     every_n_steps: optimizer steps between checkpoints within an epoch; 0 saves at its end alone.
-    is_asked: SIGTERM came. was_validating: of a training that failed, whether it did in a validation.
+    is_asked: SIGTERM came. was_validating: whether a training that failed did so in a validation.
     """
 
     def __init__(self, run: Path, every_n_steps: int = 0) -> None:
@@ -149,7 +150,7 @@ class LastCheckpoint(Checkpoint):
         self._asked_at = 0.0
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        # Lightning has set a handler of its own by now, which would stop within the steps that make up one update.
+        # By now Lightning has set a handler of its own, which would stop between the batches of one update.
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._ask)
 
@@ -161,7 +162,7 @@ class LastCheckpoint(Checkpoint):
                 os.kill(os.getpid(), signal.SIGTERM)
             return
         self.is_asked, self._asked_at = True, time.monotonic()
-        # Where all processes of a job get the signal, the loaders' end: they need not be missed any more.
+        # Where all processes of a job get the signal, the loaders' end too; that is no error any more.
         if hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with contextlib.suppress(OSError):
@@ -191,7 +192,7 @@ class LastCheckpoint(Checkpoint):
         # Several processes are not at the same step when one of them fails.
         is_alone = trainer.world_size == 1
         if self.is_asked and is_alone and trainer.training and not isinstance(exception, Stopped):
-            # The loaders' processes got the signal as well. Between two batches all is as at the end of one.
+            # The loaders' processes got the signal too. Between two batches everything is as at the end of one.
             batches = trainer.fit_loop.epoch_loop.batch_progress.current
             is_between = batches.ready == batches.completed < trainer.num_training_batches
             if is_between and batches.ready and batches.ready % trainer.accumulate_grad_batches == 0:
@@ -200,7 +201,7 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(self, trainer: L.Trainer, task: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["layout"] = _layout(task.config)
         for logger in trainer.loggers:
-            # What a checkpoint has behind it is in the curves, too, whatever happens next.
+            # The steps of a checkpoint are on the disk in the curves, too, if the run is killed next.
             logger.save()
 
     def _save(self, trainer: L.Trainer) -> None:
@@ -209,7 +210,7 @@ class LastCheckpoint(Checkpoint):
     def _is_stopped(self, trainer: L.Trainer, n_batches: int) -> bool:
         if trainer.world_size == 1:
             return self.is_asked
-        # Whoever runs a job may tell one process only; asking at every step would have all of them wait.
+        # A job's manager may signal one process only; if all asked each other at every step, all would wait.
         return n_batches % ASK_EVERY == 0 and trainer.strategy.reduce_boolean_decision(self.is_asked, all=False)
 
     def _words(self, trainer: L.Trainer, n_batches: float) -> str:
@@ -221,27 +222,27 @@ class LastCheckpoint(Checkpoint):
             self._before = None
 
 
-def _check_layout(own: dict[str, int], before: dict[str, int]) -> None:
-    """Raises InputError where an epoch that was cut would go on with other batches than it began with.
+def _check_layout(now: dict[str, int], previous: dict[str, int]) -> None:
+    """Raises InputError where an interrupted epoch would continue with other batches than it began with.
 
-    What counts is how many radiographs all processes see together: two with 4 each go on where one with 8 was.
+    What counts is the number of radiographs of all processes: two with 4 each may continue what one with 8 began.
     """
     stopped = "and the run was stopped within an epoch with"
-    if own["devices"] != before["devices"]:
-        together, wanted = (layout["batch-size"] * layout["devices"] for layout in (own, before))
+    if now["devices"] != previous["devices"]:
+        together, wanted = (layout["batch-size"] * layout["devices"] for layout in (now, previous))
         if together != wanted:
-            sizes = f"{own['devices']} processes of --batch-size {own['batch-size']} see {together} radiographs a step"
-            fits = f"--batch-size {wanted // own['devices']}, or " if wanted % own["devices"] == 0 else ""
+            sizes = f"{now['devices']} processes of --batch-size {now['batch-size']} see {together} radiographs a step"
+            fits = f"--batch-size {wanted // now['devices']}, or " if wanted % now["devices"] == 0 else ""
             raise InputError(
-                f"{sizes}, {stopped} {before['devices']} processes and {wanted}: give {fits}"
-                f"{before['devices']} processes until that epoch is over"
+                f"{sizes}, {stopped} {previous['devices']} processes and {wanted}: give {fits}"
+                f"{previous['devices']} processes until that epoch is over"
             )
-        own = {**own, "batch-size": before["batch-size"]}
+        now = {**now, "batch-size": previous["batch-size"]}
     for flag in ("batch-size", "accumulate"):
-        if own[flag] != before[flag]:
+        if now[flag] != previous[flag]:
             raise InputError(
-                f"--{flag} is {own[flag]}, {stopped} {before[flag]}: give --{flag} {before[flag]} until that epoch is "
-                "over"
+                f"--{flag} is {now[flag]}, {stopped} {previous[flag]}: give --{flag} {previous[flag]} until that epoch "
+                "is over"
             )
 
 
@@ -255,14 +256,15 @@ class BestCheckpoint(ModelCheckpoint):
     """best.ckpt. A ModelCheckpoint that remembers the best score when its run directory was moved, too."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's without the folder: runs are handed on, and it would tell where on whose machine they were."""
+        """Lightning's without the folder, which names a place on somebody's machine: runs are given to others."""
         state = super().state_dict()
         names = {key: Path(state[key]).name for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
         best = {Path(path).name: score for path, score in state["best_k_models"].items()}
         return {**state, **names, "dirpath": "", "best_k_models": best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Lightning forgets the score if the path changed, and the next epoch would replace best.ckpt, worse or not."""
+        """Lightning forgets the score if the path changed; then the next epoch would replace best.ckpt even if it is
+        worse."""
         if state_dict["best_model_score"] is None:
             # Nothing was validated yet.
             return

@@ -2,29 +2,41 @@
 
 import dataclasses
 import datetime
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from annotated_types import Interval
 
 from xray.errors import FlagError, InputError
 from xray.files import replacing
-from xray.flags import MAX_SEED, parse_flags, require
+from xray.flags import (
+    MAX_SEED,
+    Count,
+    CountOrNone,
+    NotNegative,
+    Positive,
+    Share,
+    ShareBelowOne,
+    ShareWithin,
+    check_ranges,
+    parse_flags,
+    require,
+)
 from xray.storage.places import as_given
 from xray.structures.sides import AUTO, NONE
 
 CONFIG_FILE = "config.yaml"
 MAX_CHARACTERS = 2**17
-"""Of a recipe; PyYAML needs a second or two for as many."""
+"""Longest recipe; PyYAML reads that many in a second or two."""
 
 _PLAIN = (str, int, float, bool, datetime.date, type(None))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What every task's training needs."""
+    """Flags of every task's training."""
 
     data_path: str = "data/vinbig"
     """Dataset directory of tools/convert.py, or a raw VinBig directory (converted once into SAVE_PATH/dataset)."""
@@ -32,114 +44,96 @@ class TrainingConfig:
     """Run directory to write; empty means runs/<task>."""
     resume: bool = False
     """Continue the run in SAVE_PATH from its last checkpoint; flags not given keep the values it was started with."""
-    n_epochs: int = 100
+    n_epochs: Count = 100
     """Passes over the training fold(s); with --resume the total, not what is added."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Radiographs per step and device."""
-    lr: float = 0.005
+    lr: Positive = 0.005
     """Learning rate after warm-up, per optimizer step."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """What applies the gradients."""
-    momentum: float = 0.9
+    momentum: ShareBelowOne = 0.9
     """Momentum of SGD, in [0, 1)."""
-    weight_decay: float = 0.0005
+    weight_decay: NotNegative = 0.0005
     """L2 weight decay."""
     schedule: Literal["step", "cosine", "onecycle", "plateau"] = "step"
     """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
-    step_size: int = 30
+    step_size: Count = 30
     """Epochs between reductions of the learning rate; with plateau, validations without a better one before it."""
-    gamma: float = 0.1
+    gamma: Annotated[float, Interval(gt=0, le=1)] = 0.1
     """Factor of each reduction of the learning rate, in (0, 1]."""
-    warmup_steps: int = 500
+    warmup_steps: CountOrNone = 500
     """Optimizer steps over which the learning rate rises linearly; never more than the first epoch."""
-    clip_grad: float = 10.0
+    clip_grad: NotNegative = 10.0
     """Largest gradient norm; 0 leaves gradients as they are."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Batches whose gradients are added up for one optimizer step."""
     ema: bool = False
     """Validate and deploy an exponential moving average of the weights."""
-    ema_decay: float = 0.999
+    ema_decay: ShareWithin = 0.999
     """Decay of that average per optimizer step, in (0, 1)."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu or cuda."""
-    devices: int = 1
+    devices: Annotated[int, Interval(ge=1, le=1024)] = 1
     """Devices per node; more than 1 trains with DDP."""
-    num_nodes: int = 1
+    num_nodes: Annotated[int, Interval(ge=1, le=1024)] = 1
     """Nodes of a DDP training."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     """Arithmetic of the forward pass: auto is bf16 on a GPU that has it, otherwise 32."""
     compile: bool = False
-    """GPU: compile the network (of a detector trunk, pyramid and proposals' head); the first steps take minutes. On one
-    GPU without --accumulate it is also replayed as a CUDA graph (of a detector trunk and pyramid; not measured yet)."""
-    n_workers: int = 4
+    """GPU: compile the network (of a detector backbone, pyramid and proposals' head); the first steps take minutes."""
+    n_workers: Annotated[int, Interval(ge=0, le=512)] = 4
     """Processes that load and augment radiographs; 0 loads in the main process."""
-    fold: int = 0
+    fold: CountOrNone = 0
     """Fold held back for validation; the others train."""
-    seed: int = 0
+    seed: CountOrNone = 0
     """Seed of weights, order, augmentation and sampling."""
     augment: Literal["none", "light", "strong"] = "light"
     """Random shifts, contrast, noise and flips of the training radiographs."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """Share of the training radiographs that are mirrored, in [0, 1]; at 0, inference does not mirror either."""
     swap: tuple[str, ...] = ("auto",)
     """Which categories swap names on a mirrored radiograph: auto, those whose names tell (Left lung, Right lung), or by
     hand "LEFT NAME=RIGHT NAME", one or more, beside these; "A=A" leaves one as it is. --no-swap (the same as --swap
     none) swaps none but those named. A name that tells a side without its opposite switches mirroring off."""
     augment_on: Literal["auto", "workers", "device"] = "auto"
-    """Where they are changed: by the workers one at a time, or a batch at a time on the device that trains, the same
-    way for the same seed but for rounding and noise; auto is device on a GPU, otherwise workers."""
+    """Where --augment is computed: by the workers, one radiograph at a time, or on the device that trains, a batch at a
+    time. The same seed gives the same changes but for rounding and noise; auto is device on a GPU, otherwise
+    workers."""
     store_device: Literal["cpu", "cuda"] = "cpu"
     """Where canvases lie: cpu maps their file; cuda keeps all that train and validate in the memory of each GPU (a byte
     a pixel, at most half of it), and workers cannot change them."""
-    log_step: int = 10
+    log_step: Count = 10
     """Training steps between entries of the log."""
-    early_stop: int = 0
+    early_stop: CountOrNone = 0
     """Epochs without a better validation score after which training stops; 0 never stops early."""
-    val_every: int = 1
+    val_every: Count = 1
     """Epochs between validations."""
-    n_pictures: int = 4
+    n_pictures: CountOrNone = 4
     """Validation radiographs drawn into TensorBoard after each validation."""
-    save_every_n_steps: int = 0
+    save_every_n_steps: CountOrNone = 0
     """Optimizer steps between checkpoints within an epoch; 0 saves at its end, and when SIGTERM ends the training."""
-    skip_bad_steps: int = 0
-    """Steps whose loss or gradients are not finite that are left out before training stops; 0 stops at the first."""
+    skip_bad_steps: CountOrNone = 0
+    """How many steps with a loss or gradients that are not finite are left out before training stops; 0 stops at the
+    first."""
     deterministic: bool = False
-    """Use only operations whose result is the same every time. Trainings on a CPU are so without it, and as fast with
-    it; on a GPU it costs speed (not measured) and refuses what has no such form."""
+    """Use only operations whose result is the same every time. On a CPU that is always so; on a GPU it costs speed (not
+    measured), and an operation that has no such form is an error."""
     debug: bool = False
     """Show the traceback of an error."""
 
     def check(self) -> None:
         """Raises FlagError if a value is out of range."""
-        at_least = {
-            "n_epochs": 1, "batch_size": 1, "step_size": 1, "warmup_steps": 0, "accumulate": 1, "devices": 1,
-            "num_nodes": 1, "n_workers": 0, "fold": 0, "seed": 0, "log_step": 1, "early_stop": 0, "val_every": 1,
-            "n_pictures": 0, "clip_grad": 0, "weight_decay": 0, "lr": 0, "save_every_n_steps": 0, "skip_bad_steps": 0,
-        }  # fmt: skip
-        for name, low in at_least.items():
-            require(getattr(self, name) >= low, name, getattr(self, name), f"at least {low}")
-        for name, high in {"seed": MAX_SEED, "n_workers": 512, "devices": 1024, "num_nodes": 1024}.items():
-            require(getattr(self, name) <= high, name, getattr(self, name), f"at most {high}")
-        for said in self.swap or ("",):
-            fits = said in (AUTO, NONE) or "=" in said.strip("= ")
-            require(fits, "swap", repr(said), 'auto, none or "A=B" with the names of two categories')
-        for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, float):
-                require(math.isfinite(value), name, value, "a finite number")
-            elif isinstance(value, int):
-                require(value <= MAX_SEED, name, value, f"at most {MAX_SEED}")
-            elif name in ("data_path", "save_path", "weights", "encoder", "network"):
-                require(value != "", name, "empty", "given, or left out")
+        check_ranges(self)
+        for name in ("data_path", "save_path", "weights", "encoder", "network"):
+            require(getattr(self, name, None) != "", name, "empty", "given, or left out")
+        for pair in self.swap or ("",):
+            fits = pair in (AUTO, NONE) or "=" in pair.strip("= ")
+            require(fits, "swap", repr(pair), 'auto, none or "A=B" with the names of two categories')
         require(self.val_every <= self.n_epochs, "val_every", self.val_every, f"at most --n-epochs, {self.n_epochs}")
-        require(self.lr > 0, "lr", self.lr, "above 0")
-        require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
-        require(0 <= self.flip <= 1, "flip", self.flip, "in [0, 1]")
-        require(0 < self.gamma <= 1, "gamma", self.gamma, "in (0, 1]")
         fits = self.store_device == "cpu" or self.augment_on != "workers"
         require(fits, "augment_on", self.augment_on, "auto or device with --store-device cuda")
-        require(0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "in (0, 1)")
-        device_kinds = ("auto", "cpu", "cuda")
-        require(self.device in device_kinds, "device", self.device, f"one of {', '.join(device_kinds)}")
+        require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "one of auto, cpu, cuda")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,49 +143,39 @@ class DetectionConfig(TrainingConfig):
     save_path: str = "runs/detection"
     """Run directory to write."""
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
-    """Trunk of the detector."""
+    """Backbone of the detector."""
     head: Literal["v1", "v2"] = "v1"
     """Faster R-CNN's original heads, or torchvision's v2: four convolutions in the box head, two in the RPN."""
     weights: str = "imagenet"
-    """Initial weights: imagenet (trunk), coco (whole detector; resnet50 only), none, or a .pth / .safetensors FILE."""
+    """Initial weights: imagenet (backbone), coco (whole detector, resnet50 only), none, or a .pth/.safetensors FILE."""
     norm: Literal["auto", "frozen", "batch"] = "auto"
-    """Batch norm of the trunk: frozen keeps the initial weights' statistics; auto freezes unless weights is none."""
-    trainable_layers: int = 3
-    """Stages of the trunk that train, from the last, 0–5; all train when weights is none."""
-    fpn_channels: int = 256
+    """Batch norm of the backbone: frozen keeps the initial weights' statistics; auto freezes unless weights is none."""
+    trainable_layers: Annotated[int, Interval(ge=0, le=5)] = 3
+    """Stages of the backbone that train, from the last, 0–5; all train when weights is none."""
+    fpn_channels: Annotated[int, Interval(ge=8, le=MAX_SEED)] = 256
     """Channels of the feature pyramid; weights of coco need 256."""
-    anchor_scale: float = 1.0
+    anchor_scale: Positive = 1.0
     """Anchor sides are this times 32, 64, 128, 256 and 512 pixels on a canvas of 1024, and shrink with the canvas."""
-    repeat_threshold: float = 0.02
+    repeat_threshold: Share = 0.02
     """Repeat-factor sampling: findings on a smaller share of the images than this are shown more often; 0 is off."""
-    normals: float = 0.25
+    normals: Share = 0.25
     """Share of the radiographs without boxes that each epoch shows, in [0, 1]."""
-    rpn_samples: int = 256
+    rpn_samples: Count = 256
     """Anchors per radiograph in the loss of the region proposals."""
-    roi_samples: int = 512
+    roi_samples: Count = 512
     """Proposals per radiograph in the loss of the box head."""
-    proposals: int = 2000
+    proposals: Annotated[int, Interval(ge=2, le=MAX_SEED)] = 2000
     """Proposals per radiograph that training keeps, also per pyramid level before suppression; inference keeps half."""
     monitor: Literal["auto", "map40", "map40_kaggle", "coco_ap"] = "auto"
     """Validation metric that decides what is best: auto is map40 for the 14 findings, coco_ap for other categories."""
-    score_threshold: float = 0.001
+    score_threshold: ShareBelowOne = 0.001
     """Lowest score of a detection; mAP gains from low ones."""
-    max_detections: int = 100
+    max_detections: Count = 100
     """Most detections per radiograph."""
 
     def check(self) -> None:
         """Raises FlagError if a value is out of range."""
         super().check()
-        require(0 <= self.trainable_layers <= 5, "trainable_layers", self.trainable_layers, "0 to 5")
-        require(self.fpn_channels >= 8, "fpn_channels", self.fpn_channels, "at least 8")
-        require(self.anchor_scale > 0, "anchor_scale", self.anchor_scale, "above 0")
-        require(0 <= self.repeat_threshold <= 1, "repeat_threshold", self.repeat_threshold, "in [0, 1]")
-        require(0 <= self.normals <= 1, "normals", self.normals, "in [0, 1]")
-        require(self.rpn_samples >= 1, "rpn_samples", self.rpn_samples, "at least 1")
-        require(self.roi_samples >= 1, "roi_samples", self.roi_samples, "at least 1")
-        require(self.proposals >= 2, "proposals", self.proposals, "at least 2")
-        require(0 <= self.score_threshold < 1, "score_threshold", self.score_threshold, "in [0, 1)")
-        require(self.max_detections >= 1, "max_detections", self.max_detections, "at least 1")
         if self.weights == "coco":
             fits = self.backbone == "resnet50" and self.fpn_channels == 256
             require(fits, "weights", "coco", "used with --backbone resnet50 and --fpn-channels 256")
@@ -205,27 +189,27 @@ class SegmentationConfig(TrainingConfig):
     """Dataset directory of tools/convert.py with masks."""
     save_path: str = "runs/segmentation"
     """Run directory to write."""
-    n_epochs: int = 20
+    n_epochs: Count = 20
     """Passes over the training fold(s); with --resume the total, not what is added."""
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
     """What applies the gradients."""
     schedule: Literal["step", "cosine", "onecycle", "plateau"] = "cosine"
     """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
-    lr: float = 0.0005
+    lr: Positive = 0.0005
     """Learning rate after warm-up, per optimizer step."""
     architecture: Literal["unet", "unetplusplus"] = "unet"
     """Decoder: a U-Net's, or U-Net++'s nested ones."""
     encoder: str = "resnet34"
-    """Trunk: any encoder of segmentation-models-pytorch; tu-NAME for any of timm's."""
+    """Backbone: any encoder of segmentation-models-pytorch; tu-NAME for any of timm's."""
     weights: str = "imagenet"
     """Initial weights of the encoder: imagenet, none, or a .pth / .safetensors FILE."""
     encoder_from: str = ""
-    """Run directory whose trunk becomes the encoder, instead of --weights: of a detector or a classifier."""
+    """Run directory whose backbone becomes the encoder, instead of --weights: of a detector or a classifier."""
     freeze_encoder: bool = False
     """Train the decoder alone."""
     in_channels: Literal[1, 3] = 3
     """Channels of the encoder: one grey, or three that repeat it."""
-    depth: int = 5
+    depth: Annotated[int, Interval(ge=3, le=5)] = 5
     """How often the encoder halves the resolution, 3 to 5."""
     deep_supervision: bool = False
     """Of unetplusplus: train an output for every nested U-Net, so that inference may use a smaller one."""
@@ -233,23 +217,18 @@ class SegmentationConfig(TrainingConfig):
         "dice", "bce", "weighted_bce", "focal", "combined", "mixed", "bce_dice_focal", "lovasz", "tversky"
     ] = "bce_dice_focal"
     """What is minimised; the formulas are in xray/models/segmentation/losses.py."""
-    beta: float = 0.0
+    beta: Share = 0.0
     """Share of positive pixels for weighted_bce and combined; 0 computes it from the training masks."""
-    positives: float = 0.0
+    positives: Share = 0.0
     """Share of the radiographs shown in the first epoch that have a mask, in [0, 1]; 0 shows them as they are."""
-    positives_end: float = 0.0
+    positives_end: Share = 0.0
     """That share in the last epoch; 0 keeps --positives."""
-    threshold: float = 0.5
+    threshold: ShareWithin = 0.5
     """Probability above which a pixel belongs to a mask, in (0, 1)."""
 
     def check(self) -> None:
         """Raises FlagError if a value is out of range."""
         super().check()
-        require(3 <= self.depth <= 5, "depth", self.depth, "3 to 5")
-        require(0 <= self.beta <= 1, "beta", self.beta, "in [0, 1]")
-        require(0 <= self.positives <= 1, "positives", self.positives, "in [0, 1]")
-        require(0 <= self.positives_end <= 1, "positives_end", self.positives_end, "in [0, 1]")
-        require(0 < self.threshold < 1, "threshold", self.threshold, "in (0, 1)")
         fits = not self.deep_supervision or self.architecture == "unetplusplus"
         require(fits, "deep_supervision", "given", "used with --architecture unetplusplus")
 
@@ -260,13 +239,13 @@ class ClassificationConfig(TrainingConfig):
 
     save_path: str = "runs/classification"
     """Run directory to write."""
-    n_epochs: int = 20
+    n_epochs: Count = 20
     """Passes over the training fold(s); with --resume the total, not what is added."""
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
     """What applies the gradients."""
     schedule: Literal["step", "cosine", "onecycle", "plateau"] = "cosine"
     """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
-    lr: float = 0.0001
+    lr: Positive = 0.0001
     """Learning rate after warm-up, per optimizer step."""
     network: str = "densenet121"
     """Any of timm's networks, e.g. densenet121, densenet169, densenet201, resnet34."""
@@ -275,7 +254,7 @@ class ClassificationConfig(TrainingConfig):
     in_channels: Literal[1, 3] = 3
     """Channels of the network: one grey, or three that repeat it."""
     target: Literal["findings", "abnormal"] = "findings"
-    """One output for each category of the dataset, or a single one: abnormal, which any box makes."""
+    """findings: an output for each category of the dataset. abnormal: a single one, for radiographs with any box."""
     loss: Literal["bce", "focal"] = "bce"
     """What is minimised."""
     balance: bool = True
@@ -294,9 +273,9 @@ KEPT = (
     "architecture", "encoder", "freeze_encoder", "in_channels", "depth", "deep_supervision",
     "network", "target", "monitor", "fold", "swap",
 )  # fmt: skip
-"""What a resumed run cannot change. Its checkpoint would hold another model or optimizer; or the scores that decide
-what is best could not be compared any more: by another metric they would start anew, and replace a better model by a
-worse one, and on another fold they would come from radiographs that the model was trained on."""
+"""Flags that a resumed run cannot change. Some belong to the model or optimizer in its checkpoint. The others keep its
+scores comparable, which decide what is best: with another metric they would begin again, so that a worse model could
+replace a better one; on another fold they would come from radiographs that the model was trained on."""
 
 
 def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
@@ -342,26 +321,26 @@ def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
 
 
 def joined_swaps(flags: Sequence[str]) -> list[str]:
-    """Flags with what all of `--swap A=B`, `--swap=A=B` and `--no-swap` among them say as one `--swap`, at the end."""
+    """Flags in which all of `--swap A=B`, `--swap=A=B` and `--no-swap` are joined to one `--swap`, at the end."""
     rest: list[str] = []
-    said: list[str] = []
+    swaps: list[str] = []
     open_ended = False
     for flag in flags:
         if flag.startswith("--"):
             open_ended = flag == "--swap"
             if flag == "--no-swap" or flag == "--no_swap":
-                said.append(NONE)
+                swaps.append(NONE)
             elif flag.startswith("--swap="):
-                said.append(flag.removeprefix("--swap="))
+                swaps.append(flag.removeprefix("--swap="))
             elif not open_ended:
                 rest.append(flag)
         elif open_ended:
-            said.append(flag)
+            swaps.append(flag)
         else:
             rest.append(flag)
-    if "--swap" in flags and not said:
+    if "--swap" in flags and not swaps:
         return [*rest, "--swap", ""]
-    return [*rest, "--swap", *dict.fromkeys(said)] if said else rest
+    return [*rest, "--swap", *dict.fromkeys(swaps)] if swaps else rest
 
 
 def _take(args: list[str], flag: str) -> str | None:
@@ -394,7 +373,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"no config at {path} ({error.strerror}): the recipes are in configs/") from None
     except InputError:
         raise
-    except Exception as error:  # PyYAML's own, and whatever it stumbles over
+    except Exception as error:  # PyYAML's own, and others of malformed files
         raise InputError(f"{path} is not YAML: {error}") from None
     if content is None:
         return {}
@@ -403,7 +382,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if "help" in content:
         raise InputError(f"{path}: help is no flag of a recipe")
     for key, value in content.items():
-        # Lists in lists, which may refer to each other, are small in the file and without end as text.
+        # Nested lists, which may refer to each other, are small in the file and endless as text.
         if not all(isinstance(item, _PLAIN) for item in (value if isinstance(value, list) else [value])):
             raise InputError(f"{path}: {key[:80]} must be one value, or a list of values")
     return {key.replace("-", "_"): value for key, value in content.items()}
@@ -431,11 +410,11 @@ def yaml_flags(recipe: dict[str, Any]) -> list[str]:
 def save_config(path: Path, task: str, config: TrainingConfig) -> None:
     """Writes a run's config.yaml, which `--config` reads back."""
     values = {"task": task, **dataclasses.asdict(config)}
-    # How this process was started is no property of the run.
+    # How this process was started does not belong to the run.
     for name in ("resume", "debug"):
         values.pop(name)
-    # Nor is the folder that stands for an s3:// address here: another machine has another.
+    # Nor does the local folder that stands for an s3:// address: another machine has another.
     values |= {name: as_given(value) for name, value in values.items() if isinstance(value, str)}
-    # Killed while it is written, a run would be resumed with other flags.
+    # If the process is killed while writing, the run must not be resumed with half of its flags.
     with replacing(path) as temporary:
         temporary.write_text(yaml.safe_dump(values, sort_keys=False))

@@ -15,7 +15,7 @@ from xray.datasets.mask_canvas import mask_canvas
 from xray.datasets.store import Store
 from xray.errors import InputError
 
-KEPT_FOR_THE_MODEL = 0.5
+RESERVED_FOR_THE_MODEL = 0.5
 """Share of a GPU's memory that canvases leave to weights, features and gradients."""
 AT_A_TIME = 64 * 2**20
 """Bytes of canvases that are read before they are sent to the device."""
@@ -97,12 +97,12 @@ def check_memory(store: Store, rows: np.ndarray, device: torch.device, masks: bo
     if device.type == "cpu":
         return
     free, total = torch.cuda.mem_get_info(device)
-    needed, kept = sum(math.prod(shape) for shape in _shapes(store, rows, masks)), KEPT_FOR_THE_MODEL * total
-    if needed > free - kept:
+    needed, reserved = sum(math.prod(shape) for shape in _shapes(store, rows, masks)), RESERVED_FOR_THE_MODEL * total
+    if needed > free - reserved:
         raise InputError(
             f"--store-device cuda: {len(rows)} canvases of {store.canvas_size} pixels take {needed / 2**30:.1f} GiB; "
-            f"of the GPU's {total / 2**30:.1f} GiB {free / 2**30:.1f} are free and {kept / 2**30:.1f} are kept for the "
-            "model: use --store-device cpu, or convert with a smaller --image-size"
+            f"of the GPU's {total / 2**30:.1f} GiB {free / 2**30:.1f} are free and {reserved / 2**30:.1f} are kept for "
+            "the model: use --store-device cpu, or convert with a smaller --image-size"
         )
 
 
@@ -125,22 +125,9 @@ def _places(n: int, rows: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _fill(target: Tensor, read: Callable[[int], np.ndarray], advance: Callable[[int], None]) -> None:
-    """Puts `read(0)`, `read(1)` … into `target` (N, …) uint8; a GPU takes one part while the next is read."""
-    n = len(target)
+    """Puts `read(0)`, `read(1)` … into `target` (N, …) uint8, a part at a time."""
     per_part = max(1, AT_A_TIME // max(1, target[:1].nbytes))
-    on_gpu = target.is_cuda
-    shape = (min(n, per_part), *target.shape[1:])
-    buffers = [torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu) for _ in range(2)]
-    taken = [torch.cuda.Event() for _ in buffers] if on_gpu else []
-    for part, start in enumerate(range(0, n, per_part)):
-        buffer = buffers[part % 2][: min(per_part, n - start)]
-        if on_gpu:
-            taken[part % 2].synchronize()
-        for place, row in enumerate(buffer.numpy()):
-            row[...] = read(start + place)
-        target[start : start + len(buffer)].copy_(buffer, non_blocking=True)
-        if on_gpu:
-            taken[part % 2].record()
-        advance(len(buffer))
-    if on_gpu:
-        torch.cuda.current_stream(target.device).synchronize()
+    for start in range(0, len(target), per_part):
+        part = target[start : start + per_part]
+        part.copy_(torch.from_numpy(np.stack([read(start + number) for number in range(len(part))])))
+        advance(len(part))

@@ -1,4 +1,4 @@
-"""What a training that fails says: one line with what happened and which flag helps."""
+"""The error message of a training that fails: one line with what happened and which flag helps."""
 
 import re
 import threading
@@ -16,7 +16,7 @@ LOST_PROCESS = re.compile(r"gloo.*(Connection|[Tt]imed out|Broken pipe)|NCCL (er
 
 
 def explain(error: BaseException, config: TrainingConfig, validating: bool) -> str | None:
-    """The line for an exception of a training, None for one that is not known here.
+    """The line for an exception of a training; None for an unknown one.
 
     validating: whether it came from a validation.
     """
@@ -34,15 +34,15 @@ def explain(error: BaseException, config: TrainingConfig, validating: bool) -> s
             return f"the GPU ran out of memory in {where}: {_less_memory(config, validating)}"
         if isinstance(one, MemoryError) or re.search(r"DefaultCPUAllocator: .*memory", text):
             return f"this machine ran out of memory: {_less_memory(config, validating)}, or lower --n-workers"
-        if found := LOST_WORKER.search(text):
-            return _lost_worker(found[1], found[3] or "", config)
-        if found := re.search(r"DataLoader timed out after ([\d.]+) seconds", text):
+        if text_match := LOST_WORKER.search(text):
+            return _lost_worker(text_match[1], text_match[3] or "", config)
+        if text_match := re.search(r"DataLoader timed out after ([\d.]+) seconds", text):
             return (
-                f"no batch came from the {config.n_workers} loader processes for {float(found[1]):.0f} s: see whether "
-                "the drive with --data-path still answers, or try --n-workers 0; go on with --resume"
+                f"no batch came from the {config.n_workers} loader processes for {float(text_match[1]):.0f} s: see "
+                "whether the drive with --data-path still answers, or try --n-workers 0; go on with --resume"
             )
-        if found := re.search(r"(\S+) does not have a deterministic implementation", text):
-            return f"{found[1]} has no deterministic form on this device: train without --deterministic"
+        if text_match := re.search(r"(\S+) does not have a deterministic implementation", text):
+            return f"{text_match[1]} has no deterministic form on this device: train without --deterministic"
         if LOST_PROCESS.search(text) or type(one).__name__.startswith("Dist"):
             return (
                 "another process of this training has ended, or cannot be reached any more: its own message, or the "
@@ -60,9 +60,9 @@ def is_lost_worker(error: BaseException) -> bool:
 
 @contextmanager
 def quiet_threads() -> Iterator[None]:
-    """TensorBoard writes in a thread, whose traceback of a full disk would come before our line."""
+    """Suppresses the traceback of TensorBoard's thread where the disk is full, which would come before our line."""
     before = threading.excepthook
-    threading.excepthook = lambda found: None if found.exc_value and is_disk_full(found.exc_value) else before(found)
+    threading.excepthook = lambda args: None if args.exc_value and is_disk_full(args.exc_value) else before(args)
     try:
         yield
     finally:
@@ -70,9 +70,9 @@ def quiet_threads() -> Iterator[None]:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
+    passed: set[int] = set()
+    while error is not None and id(error) not in passed:
+        passed.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 

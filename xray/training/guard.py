@@ -1,14 +1,13 @@
 """Watches the losses of a training: their curve, and steps that must not be taken.
 
 A step whose loss or gradients are not finite is never applied: the optimizer's own kernel looks at a flag on the device
-and leaves the weights alone. The flag is copied to the host behind the step's other work and read when it has arrived,
-some steps later on a GPU, so that nothing waits for it.
+and leaves the weights alone. On a GPU the flags of several steps are read together, when the losses are logged, so that
+no step waits for the device.
 """
 
 import dataclasses
 import math
 import sys
-from collections import deque
 from typing import Any
 
 import lightning as L
@@ -21,18 +20,18 @@ from torch.optim import SGD, Optimizer
 from xray.errors import InputError
 from xray.models.batch_shares import n_together
 
-MOST_PENDING = 64
-"""Steps whose flags may be on their way; the oldest is waited for then."""
+MOST_UNREAD = 64
+"""Steps whose flags a GPU may have that were not read."""
 MOST_NAMED = 16
 """Radiographs that a message names."""
 
 
 @dataclasses.dataclass
 class Step:
-    """One optimizer step on its way: what its message needs, and whether it was left out.
+    """One optimizer step: what its message needs, and whether it was left out.
 
     terms: for each of its batches the names of the loss terms and their values (T,). rows: (B,) for each batch.
-    flag: () bool in the host's memory, valid once `arrived`; None for the event where there is nothing to wait for.
+    is_bad: () bool on the device.
     """
 
     epoch: int
@@ -40,32 +39,21 @@ class Step:
     of: float
     terms: list[tuple[tuple[str, ...], Tensor]]
     rows: list[Tensor]
-    flag: Tensor
-    copied: Any
-
-    def is_here(self) -> bool:
-        """Whether the flag can be read without waiting."""
-        return self.copied is None or self.copied.query()
-
-    def is_bad(self) -> bool:
-        """Whether the step was left out; waits for it."""
-        if self.copied is not None:
-            self.copied.synchronize()
-        return bool(self.flag)
+    is_bad: Tensor
 
     def words(self, source_ids: list[str]) -> str:
         """What was not finite, where, on which radiographs."""
         values: dict[str, float] = {}
         for names, terms in self.terms:
             values |= {name: v for name, v in zip(names, terms.tolist(), strict=True) if not math.isfinite(v)}
-        found = ", ".join(f"{name} is {value}" for name, value in values.items())
-        if not found:
+        problem = ", ".join(f"{name} is {value}" for name, value in values.items())
+        if not problem:
             total = sum(float(terms.sum()) for _, terms in self.terms)
-            found = f"the gradients are not finite, though the loss is ({total:.4g}),"
+            problem = f"the gradients are not finite, though the loss is ({total:.4g}),"
         shown = ", ".join(source_ids[:MOST_NAMED])
         if len(source_ids) > MOST_NAMED:
             shown += f" and {len(source_ids) - MOST_NAMED} more"
-        return f"{found} in epoch {self.epoch + 1}, step {self.number} of {self.of}, on the radiographs {shown}"
+        return f"{problem} in epoch {self.epoch + 1}, step {self.number} of {self.of}, on the radiographs {shown}"
 
 
 class Guard(Callback):
@@ -73,8 +61,8 @@ class Guard(Callback):
 
     clip: largest gradient norm, 0 for none. every: steps between entries of the curve.
     allowed: steps that may be left out in a training before it stops. skipped: how many were.
-    scales: float16 with scaled losses, where gradients overflow as a matter of course and the scaler takes care of it;
-    only the loss itself is looked at then.
+    scales: float16 with scaled losses, where gradients often overflow and the scaler leaves out such steps itself; only
+    the loss is checked then.
     Raises InputError in the training where one more step than `allowed` was left out.
     """
 
@@ -82,7 +70,7 @@ class Guard(Callback):
         self.clip, self.every, self.allowed, self.scales = clip, every, allowed, scales
         self.skipped = 0
         self._task: Any = None
-        self._pending: deque[Step] = deque()
+        self._unread: list[Step] = []
         self._terms: list[tuple[tuple[str, ...], Tensor]] = []
         self._rows: list[Tensor] = []
         self._epoch: Tensor | None = None
@@ -94,7 +82,7 @@ class Guard(Callback):
         self._epoch = None
 
     def on_after_backward(self, trainer: L.Trainer, task: Any) -> None:
-        """Notes a batch: its terms, and its part of the epoch's mean, of which steps that are left out are none."""
+        """Notes the loss terms of a batch, and adds it to the epoch's mean unless its loss is not finite."""
         names, terms = task.terms
         self._terms.append((names, terms))
         self._rows.append(self._batch_rows)
@@ -107,17 +95,19 @@ class Guard(Callback):
         is_applied = (index + 1) % trainer.accumulate_grad_batches == 0 or index + 1 == trainer.num_training_batches
         if not is_applied:
             return
-        # Steps are numbered as Lightning does, from 0. It would log them after the checkpoint, and lack one of them
-        # where a run is killed in between.
-        if trainer.loggers and trainer.global_step % self.every == 0:
+        is_logged = trainer.global_step % self.every == 0
+        # Steps are numbered from 0, as Lightning does. Lightning itself would log them after the checkpoint, and a run
+        # that is killed in between would lack one.
+        if trainer.loggers and is_logged:
             names, terms = task.terms
             values = dict(zip((f"train/{name}" for name in names), terms.tolist(), strict=True))
             for logger in trainer.loggers:
                 logger.log_metrics({"train/loss_step": sum(values.values()), **values}, step=last_step(trainer))
-        self._look(wait=False)
+        if is_logged or len(self._unread) >= MOST_UNREAD or task.device.type == "cpu":
+            self.check_steps()
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: Any) -> None:
-        self.settle()
+        self.check_steps()
         total, weight = (float("nan"), 1.0) if self._epoch is None else self._epoch.tolist()
         mean = total / weight if weight else float("nan")
         task.log("train/loss_epoch", mean, logger=False)
@@ -132,12 +122,12 @@ class Guard(Callback):
 
     def on_train_start(self, trainer: L.Trainer, task: Any) -> None:
         self._task = task
-        self._pending.clear()
+        self._unread = []
         self._statistics = []
         for optimizer in trainer.optimizers:
             _begin_momentum(optimizer)
         if self.allowed:
-            # A forward pass updates them before anything is known of its loss.
+            # A forward pass updates them before its loss is known.
             self._statistics = [(value, value.clone()) for value in running_statistics(task.model)]
 
     def on_train_batch_start(self, trainer: L.Trainer, task: Any, batch: Any, index: int) -> None:
@@ -145,11 +135,11 @@ class Guard(Callback):
         if index % trainer.accumulate_grad_batches == 0:
             self._terms, self._rows = [], []
             if self._statistics:
-                current, kept = zip(*self._statistics, strict=True)
-                torch._foreach_copy_(list(kept), list(current))
+                current, saved = zip(*self._statistics, strict=True)
+                torch._foreach_copy_(list(saved), list(current))
 
     def on_before_optimizer_step(self, trainer: L.Trainer, task: Any, optimizer: Optimizer) -> None:
-        """Gradients are whole here, of all batches and processes, and scaled back."""
+        """Here gradients are complete (of all batches and processes) and not scaled."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         loss = torch.stack([terms.sum() for _, terms in self._terms]).sum()
         norm: Tensor | None = None
@@ -164,30 +154,24 @@ class Guard(Callback):
         optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
         if self.clip and norm is not None:
             clip_grads_with_norm_(parameters, self.clip, norm)
-        for value, kept in self._statistics:
-            torch.where(bad, kept, value, out=value)
+        for value, saved in self._statistics:
+            torch.where(bad, saved, value, out=value)
         number = trainer.fit_loop.epoch_loop.batch_idx + 1
-        flag, copied = bad, None
-        if bad.is_cuda:
-            flag, copied = bad.to("cpu", non_blocking=True), torch.cuda.Event()
-            copied.record()
-        step = Step(trainer.current_epoch, number, trainer.num_training_batches, self._terms, self._rows, flag, copied)
-        self._pending.append(step)
+        step = Step(trainer.current_epoch, number, trainer.num_training_batches, self._terms, self._rows, bad)
+        self._unread.append(step)
 
     def on_validation_start(self, trainer: L.Trainer, task: Any) -> None:
-        self.settle()
+        self.check_steps()
 
-    def settle(self) -> None:
-        """Waits for all steps so far; raises InputError as training does."""
-        self._look(wait=True)
+    def check_steps(self) -> None:
+        """Reads the flags of the steps made since the last time; raises InputError as training does."""
+        steps, self._unread = self._unread, []
+        if steps:
+            for step, is_bad in zip(steps, torch.stack([step.is_bad for step in steps]).tolist(), strict=True):
+                if is_bad:
+                    self._leave_out(step)
 
-    def _look(self, wait: bool) -> None:
-        while self._pending and (wait or len(self._pending) > MOST_PENDING or self._pending[0].is_here()):
-            step = self._pending.popleft()
-            if step.is_bad():
-                self._found(step)
-
-    def _found(self, step: Step) -> None:
+    def _leave_out(self, step: Step) -> None:
         self.skipped += 1
         records = self._task.store.records
         rows = [row for rows in step.rows for row in rows.tolist()]
@@ -199,7 +183,6 @@ class Guard(Callback):
                 return
             print(f"step left out, {self.skipped} of at most {self.allowed}: {words}", file=sys.stderr)
             return
-        self._pending.clear()
         advice = "lower --lr or --clip-grad, or leave such steps out with --skip-bad-steps N, and go on with --resume"
         if self.allowed:
             advice = f"{self.allowed} steps were left out before it, as --skip-bad-steps allows; lower --lr"
@@ -209,14 +192,14 @@ class Guard(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Steps left out so far, and the mean of an epoch that is going on."""
-        self.settle()
+        self.check_steps()
         return {"skipped": self.skipped, "epoch": None if self._epoch is None else self._epoch.cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.skipped, self._epoch = state["skipped"], state["epoch"]
 
     def on_save_checkpoint(self, trainer: L.Trainer, task: Any, checkpoint: dict[str, Any]) -> None:
-        """Raises InputError rather than have a good checkpoint replaced by one that is lost."""
+        """Raises InputError where weights are not finite, so that they do not replace a good checkpoint."""
         state = {name: value for name, value in task.model.state_dict().items() if value.is_floating_point()}
         if not math.isfinite(float(get_total_norm(state.values()))):
             lost = [name for name, value in state.items() if not value.isfinite().all()]
@@ -227,9 +210,9 @@ class Guard(Callback):
 
 
 def last_step(trainer: L.Trainer) -> int:
-    """The number that Lightning's curves give the step made last: they begin with 0.
+    """The number of the last step in Lightning's curves, which begin with 0.
 
-    So a checkpoint after n steps has all below n behind it, and what a killed run drew from n on is drawn again.
+    So a checkpoint after n steps has the points below n; points of a killed run from n on are replaced.
     """
     return max(0, trainer.global_step - 1)
 
@@ -237,14 +220,14 @@ def last_step(trainer: L.Trainer) -> int:
 def running_statistics(model: nn.Module) -> list[Tensor]:
     """Means and variances that batch norms keep while they train."""
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
-    found = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
-    return [value for value in found if value.is_floating_point()]
+    values = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
+    return [value for value in values if value.is_floating_point()]
 
 
 def _begin_momentum(optimizer: Optimizer) -> None:
     """Momentum from 0, which gives the same first step as none.
 
-    If the very first step is left out, PyTorch 2.14's fused SGD goes on with memory that nobody has written.
+    If the very first step is left out, PyTorch 2.14's fused SGD continues with uninitialised memory.
     """
     if not isinstance(optimizer, SGD):
         return

@@ -1,22 +1,31 @@
-"""Who started this process of a training, and which of how many it is: torchrun, srun, or Lightning itself.
+"""Processes of a training: who started them (torchrun, srun or Lightning), how they meet, and how they end together.
 
-Read before anything heavy is imported. Whoever started the processes knows how many there are, so `--devices` and
-`--num-nodes` need not be given, and may not say anything else.
+Read before anything heavy is imported. torchrun and srun know how many processes there are, so `--devices` and
+`--num-nodes` need not be given, and must not differ.
 """
 
 import dataclasses
+import datetime
 import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from xray.errors import FlagError, InputError
 from xray.flags import flag_value
 
-LINGER = 15.0
-"""Seconds that a process other than the first waits before it tells why it fails: most failures are the first one's,
-too, which tells them once, and whose end ends the others."""
+FIRST_ERROR = 15.0
+"""Seconds that a process other than the first waits before it says why it fails: most failures are the first one's too,
+which prints them once, and whose end ends the others."""
+PROCESSES_TIMEOUT = datetime.timedelta(seconds=900)
+"""How long processes wait for each other: longer than one waits for its data (LOADER_TIMEOUT), or for its disk at the
+end of an epoch."""
+POLL = 0.5
+"""Seconds between two checks of another process."""
+GRACE = 3.0
+"""Seconds that the first process has to say by itself why another one's end stops it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,17 +43,18 @@ class Launch:
 
     @property
     def n_nodes(self) -> int:
-        """Machines, or what was said to be one."""
+        """Nodes: machines, or groups of processes that were started as one."""
         return self.world // self.local_world if self.local_world else 0
 
     @property
-    def is_met(self) -> bool:
+    def can_meet(self) -> bool:
         """Whether all processes were started together, and can wait for each other from the first line on."""
         return self.by in ("torchrun", "srun") and self.world > 1
 
 
 def find_launch(environ: Mapping[str, str] = os.environ) -> Launch:
-    """What the environment says. Raises InputError where it contradicts itself, or is of an unusual layout."""
+    """Reads the environment. Raises InputError where it contradicts itself, or nodes have different numbers of
+    processes."""
     if "TORCHELASTIC_RUN_ID" in environ:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         launch = Launch("torchrun", *(_number(environ, name) for name in names))
@@ -52,7 +62,7 @@ def find_launch(environ: Mapping[str, str] = os.environ) -> Launch:
         launch = _of_slurm(environ)
     elif "LOCAL_RANK" in environ and "WORLD_SIZE" in environ:
         local_rank, world = _number(environ, "LOCAL_RANK"), _number(environ, "WORLD_SIZE")
-        # How many there are on a node its flags say, which the first process has handed on.
+        # The flags, which it has from the first process, say how many there are on a node.
         launch = Launch("lightning", max(local_rank, _node(environ)), world, local_rank)
     else:
         launch = Launch(rank=_node(environ))
@@ -93,7 +103,7 @@ def _number(environ: Mapping[str, str], name: str) -> int:
 def with_launch(args: Sequence[str], launch: Launch) -> list[str]:
     """Flags with --devices and --num-nodes as the processes were started.
 
-    Raises FlagError where they were given and say something else.
+    Raises FlagError where they were given and differ.
     """
     args = list(args)
     if launch.by not in ("torchrun", "srun"):
@@ -102,14 +112,14 @@ def with_launch(args: Sequence[str], launch: Launch) -> list[str]:
         "torchrun": "torchrun --nproc-per-node {} --nnodes {}",
         "srun": "#SBATCH --ntasks-per-node={} and #SBATCH --nodes={}",
     }[launch.by]
-    found = {"devices": launch.local_world, "num-nodes": launch.n_nodes}
-    for name, started in found.items():
+    counts = {"devices": launch.local_world, "num-nodes": launch.n_nodes}
+    for name, started in counts.items():
         given = flag_value(args, name)
         if given is None:
             args += [f"--{name}", str(started)]
         elif given != str(started):
             what = "processes on each node" if name == "devices" else "nodes"
-            wanted = {**found, name: given}
+            wanted = {**counts, name: given}
             raise FlagError(
                 f"--{name} is {given}, but {launch.by} started {started} {what}: leave --{name} out, or start with "
                 + how.format(wanted["devices"], wanted["num-nodes"])
@@ -117,13 +127,75 @@ def with_launch(args: Sequence[str], launch: Launch) -> list[str]:
     return args
 
 
+class Rendezvous:
+    """A connection of the processes that torchrun or srun started together, which Lightning uses too.
+
+    Raises InputError where they do not find each other.
+    """
+
+    def __init__(self, launch: Launch, on_gpu: bool) -> None:
+        import torch
+        from lightning.fabric.plugins.environments import SLURMEnvironment
+
+        self.launch = launch
+        if launch.by == "srun":
+            cluster = SLURMEnvironment(auto_requeue=False)
+            os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = cluster.main_address, str(cluster.main_port)
+        try:
+            self._store, rank, world = next(
+                torch.distributed.rendezvous("env://", launch.rank, launch.world, timeout=PROCESSES_TIMEOUT)
+            )
+            backend = "nccl" if on_gpu else "gloo"
+            store = torch.distributed.PrefixStore("training", self._store)
+            torch.distributed.init_process_group(
+                backend, store=store, rank=rank, world_size=world, timeout=PROCESSES_TIMEOUT
+            )
+        except (RuntimeError, ValueError) as error:
+            where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            raise InputError(
+                f"process {launch.rank} of {launch.world} did not find the others at {where} ({type(error).__name__}): "
+                "see whether that address and port can be reached from every node"
+            ) from None
+        self._store = torch.distributed.PrefixStore("rendezvous", self._store)
+
+    def say(self, word: str) -> None:
+        """Ends the waiting for `word`."""
+        self._store.set(word, b"1")
+
+    def wait(self, word: str) -> None:
+        """Returns when another process has said it, however long that takes. Raises InputError if they have ended."""
+        try:
+            while not self._store.check([word]):
+                time.sleep(POLL)
+        except RuntimeError:
+            raise InputError("the first process of this training has ended: its own message says why") from None
+
+
+def convert_once(rendezvous: Rendezvous, is_there: Callable[[], bool], convert: Callable[[], None]) -> None:
+    """Lets one process convert while the others wait; one of each node, where nodes share no folders."""
+    launch = rendezvous.launch
+    if launch.rank == 0:
+        if not is_there():
+            convert()
+        rendezvous.say("data")
+    rendezvous.wait("data")
+    node = launch.rank // launch.local_world
+    if launch.local_rank == 0:
+        if not is_there():
+            convert()
+        rendezvous.say(f"data of node {node}")
+    rendezvous.wait(f"data of node {node}")
+
+
+# How processes end together
+
 _is_failing = threading.Event()
 
 
-def linger() -> None:
-    """Waits, in a process that is not the first, before it tells why it fails."""
+def wait_for_first_error() -> None:
+    """Waits, in a process that is not the first, before it says why it fails."""
     _is_failing.set()
-    time.sleep(LINGER)
+    time.sleep(FIRST_ERROR)
 
 
 def follow_the_first(launch: Launch) -> None:
@@ -137,9 +209,29 @@ def follow_the_first(launch: Launch) -> None:
 
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(1)
-    if not _is_failing.is_set():
-        os.write(
-            2, b"error: the first process of this training has ended: go on from its last checkpoint with --resume\n"
-        )
+        time.sleep(POLL)
+    _end("" if _is_failing.is_set() else "the first process of this training has ended")
+
+
+def watch_children(processes: list[Any]) -> None:
+    """Replaces Lightning's observer, which kills this process without a message when one that it started has ended."""
+
+    def watch() -> None:
+        while any(process.poll() != 0 for process in processes):
+            time.sleep(POLL)
+            for number, process in enumerate(processes, start=1):
+                if status := process.poll():
+                    time.sleep(GRACE)
+                    for each in processes:
+                        each.kill()
+                    how = f"by signal {-status}" if status < 0 else f"with status {status}"
+                    _end(f"process {number} of this training ended {how}")
+
+    threading.Thread(target=watch, name="children", daemon=True).start()
+
+
+def _end(problem: str) -> None:
+    sys.stdout.flush()
+    if problem:
+        os.write(2, f"error: {problem}: go on from the last checkpoint with --resume\n".encode())
     os._exit(1)

@@ -1,7 +1,7 @@
 """torch Datasets and loaders over a dataset directory.
 
 Everything random is a function of (seed, epoch, sample), never of which worker runs or what ran before: so one seed
-gives the same batches with any number of workers, and a resumed training sees what an undisturbed one would.
+gives the same batches with any number of workers, and a resumed training sees the same batches as an uninterrupted one.
 """
 
 import gc
@@ -22,13 +22,27 @@ from xray.training.augment import Augmentation
 from xray.training.changes import stack_changes
 
 
-class CanvasDataset(Dataset[dict[str, Any]]):
-    """What the datasets of all tasks share: canvases, augmented or not.
+def training_rows(store: Store, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the store that train (every fold but one) and that validate (that fold); test radiographs do neither.
 
-    later: the canvas stays as it is stored, and the item's `change` says what is to become of it; a batch of them goes
-    to `xray.training.changes`. Boxes are where they will be then.
-    pixels: False leaves canvases and masks out, which the device has already (`xray.training.device_store`); whatever
-    is augmented is then augmented `later`.
+    Raises InputError if the fold does not exist or nothing would be left on either side.
+    """
+    validation = store.rows(split="train", fold=fold)
+    training = np.setdiff1d(store.rows(split="train"), validation)
+    if len(training) == 0:
+        raise InputError(
+            f"all {len(validation)} training radiographs are in fold {fold}: convert with --n-folds 2 or more"
+        )
+    return training, validation
+
+
+class CanvasDataset(Dataset[dict[str, Any]]):
+    """Base of the datasets of all tasks: canvases, augmented or not.
+
+    later: the canvas stays as it is stored, and the item's `change` describes its augmentation, which
+    `xray.training.changes` makes to a whole batch. Boxes are already where they will be then.
+    pixels: False leaves out canvases and masks, which the device has already (`xray.training.device_store`);
+    augmentation is then made `later`.
     """
 
     def __init__(
@@ -99,14 +113,14 @@ class BoxDataset(CanvasDataset):
 
     def labels_of(self) -> list[np.ndarray]:
         """Category ids of the boxes of each radiograph."""
-        return [self.store.boxes.labels[mine] for mine in self._boxes_of]
+        return [self.store.boxes.labels[boxes_of_row] for boxes_of_row in self._boxes_of]
 
     def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
         """key: as for `draw`."""
         position = key[-1] if isinstance(key, tuple) else key
-        mine = self._boxes_of[position]
-        boxes = self.store.canvas(int(self.rows[position])).to_canvas(self.store.boxes.boxes[mine])
-        item, boxes, labels = self.draw(key, boxes, self.store.boxes.labels[mine])
+        boxes_of_row = self._boxes_of[position]
+        boxes = self.store.canvas(int(self.rows[position])).to_canvas(self.store.boxes.boxes[boxes_of_row])
+        item, boxes, labels = self.draw(key, boxes, self.store.boxes.labels[boxes_of_row])
         # Below one pixel a box has no anchor and its regression target overflows.
         visible = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
         item["boxes"] = torch.from_numpy(boxes[visible].astype(np.float32))
@@ -211,9 +225,9 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        mine = len(range(self.rank, self.total, self.world))
+        n_draws = len(range(self.rank, self.total, self.world))
         n_batches = -(-self.total // (self.world * self.batch_size))
-        return max(mine, (n_batches - 1) * self.batch_size + 1)
+        return max(n_draws, (n_batches - 1) * self.batch_size + 1)
 
     def positions(self) -> np.ndarray:
         """(total,) the positions of this epoch's draws, of all processes."""
@@ -284,7 +298,7 @@ LOADER_TIMEOUT = 600.0
 
 
 def make_loader(dataset: Dataset[Any], batch_size: int, n_workers: int, collate: Any, sampler: Any = None) -> Any:
-    """A DataLoader of pinned batches whose workers live as long as it does.
+    """A DataLoader of pinned batches with persistent workers.
 
     Its iterator raises RuntimeError where a worker ended, or none gave a batch for LOADER_TIMEOUT.
     """
@@ -309,7 +323,7 @@ def make_loader(dataset: Dataset[Any], batch_size: int, n_workers: int, collate:
 
 @contextmanager
 def shared_with_workers() -> Iterator[None]:
-    """What there is now stays where it is while this lasts, so that workers forked meanwhile share its memory.
+    """Objects that exist now keep their memory while this lasts, so that workers forked meanwhile share it.
 
     The collector writes to every object that it looks at, and a page that one of the processes writes to is copied:
     150 MB for each of them, of libraries alone.
@@ -323,11 +337,12 @@ def shared_with_workers() -> Iterator[None]:
 
 
 def _begin_worker(worker: int) -> None:
-    # What it begins with is shared: see `shared_with_workers`.
+    # Its first objects are shared: see `shared_with_workers`.
     gc.freeze()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        # torchrun sends SIGTERM to all that a process has started, which still needs its batches until it has saved.
+        # torchrun sends SIGTERM to all processes that a process has started, but it needs its workers until it has
+        # saved.
         os.setpgid(0, 0)
-    # Workers are as many as there are cores to spare: threads within them would only fight over these.
+    # There is a worker for each free core: threads within workers would only compete for the cores.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

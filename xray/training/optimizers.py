@@ -25,7 +25,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
         optimizer: Optimizer = SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
     else:
         optimizer = {"adam": Adam, "adamw": AdamW}[config.optimizer](groups, lr=config.lr, fused=True)
-    # It could undo float16's loss scaling itself, but then gradients are clipped while still scaled: Lightning refuses.
+    # It could undo float16's loss scaling itself, but then gradients would be clipped while scaled: Lightning refuses.
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # PyTorch reads it
     return optimizer
 
@@ -41,7 +41,7 @@ def configure(model: nn.Module, config: TrainingConfig, n_steps: int, monitored:
     warmup = min(config.warmup_steps, steps_per_epoch)
     if config.schedule == "plateau":
         plateau = ReduceLROnPlateau(optimizer, mode="max", factor=config.gamma, patience=config.step_size)
-        # Lightning's turn never comes: xray.training.callbacks.Plateau steps it.
+        # xray.training.callbacks.Plateau steps it, and Lightning never does.
         watch = {"scheduler": plateau, "monitor": monitored, "frequency": sys.maxsize}
         return {"optimizer": optimizer, "lr_scheduler": watch}
     if config.schedule == "onecycle":

@@ -1,6 +1,6 @@
 """A training in Amazon SageMaker's container: its folders, hosts and GPUs as flags, its results where it wants them.
 
-SageMaker's training toolkit gives hyperparameters as `--key value` and says the rest in variables of the environment.
+SageMaker's training toolkit gives hyperparameters as `--key value` and everything else as variables of the environment.
 Flags that are given always win.
 """
 
@@ -34,8 +34,8 @@ def is_sagemaker(environ: Mapping[str, str] = os.environ) -> bool:
 def sagemaker_flags(args: Sequence[str], environ: MutableMapping[str, str]) -> list[str]:
     """Flags with what SageMaker says added: --data-path, --save-path, --weights, --devices, --num-nodes, --resume.
 
-    Of several hosts, `environ` is told which of them meet where, for Lightning. A run that was begun, in the folder
-    that SageMaker keeps over interruptions, is gone on with. Raises InputError where what it says cannot be used.
+    For several hosts, variables for Lightning are added to `environ`: which host this is, and where they meet. A run in
+    the folder that SageMaker keeps over interruptions is resumed. Raises InputError for values that cannot be used.
     """
     args = _bare_switches(args)
     if flag_value(args, "data_path") is None:
@@ -77,8 +77,8 @@ def publish(run: Path, environ: Mapping[str, str] = os.environ) -> None:
 
 
 @contextlib.contextmanager
-def failure_told(environ: Mapping[str, str] = os.environ) -> Iterator[None]:
-    """Leaves the one line of an error in SageMaker's file `failure`, which its console shows."""
+def failure_reported(environ: Mapping[str, str] = os.environ) -> Iterator[None]:
+    """Writes the line of an error into SageMaker's file `failure`, which its console shows."""
     try:
         yield
     except Exception as error:
@@ -87,14 +87,14 @@ def failure_told(environ: Mapping[str, str] = os.environ) -> Iterator[None]:
 
 
 def _tell(error: Exception, environ: Mapping[str, str]) -> None:
-    said = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     if not isinstance(error, InputError):
-        # Of what a library says, folders may name a patient.
-        said = f"unexpected {type(error).__name__}: the log says more"
+        # Messages of libraries may contain folders that name a patient.
+        message = f"unexpected {type(error).__name__}: the log says more"
     folder = Path(environ.get("SM_OUTPUT_DIR") or _base(environ) / "output")
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "failure").write_text(said[:1024] + "\n")
+        (folder / "failure").write_text(message[:1024] + "\n")
 
 
 def _base(environ: Mapping[str, str]) -> Path:
@@ -104,14 +104,14 @@ def _base(environ: Mapping[str, str]) -> Path:
 
 def _bare_switches(args: Sequence[str]) -> list[str]:
     """The toolkit writes `--ema True` for a hyperparameter that is on; a switch has no value."""
-    found: list[str] = []
+    plain: list[str] = []
     for arg in args:
-        if arg.lower() in ("true", "false") and found and found[-1].startswith("--") and "=" not in found[-1]:
+        if arg.lower() in ("true", "false") and plain and plain[-1].startswith("--") and "=" not in plain[-1]:
             if arg.lower() == "false":
-                found[-1] = "--no-" + found[-1].removeprefix("--").replace("_", "-")
+                plain[-1] = "--no-" + plain[-1].removeprefix("--").replace("_", "-")
         else:
-            found.append(arg)
-    return found
+            plain.append(arg)
+    return plain
 
 
 def _data(environ: Mapping[str, str]) -> Path:
@@ -147,7 +147,7 @@ def _weights(folder: Path) -> Path:
 
 
 def _run(environ: Mapping[str, str]) -> Path:
-    """Where SageMaker keeps what a spot instance had reached, if the job asks for it; else beside it, for this job."""
+    """The folder that SageMaker keeps when a spot instance is interrupted, if the job has one; else one beside it."""
     checkpoints = _base(environ) / "checkpoints"
     return (checkpoints if checkpoints.is_dir() else _base(environ)) / "run"
 
@@ -163,7 +163,7 @@ def _hosts(environ: Mapping[str, str]) -> list[str]:
     current = environ.get("SM_CURRENT_HOST", "")
     if hosts and current not in hosts:
         raise InputError(f"SM_CURRENT_HOST is {current!r}, which is not in SM_HOSTS ({', '.join(hosts)})")
-    # The same order on all of them, whose first is the one that the others meet.
+    # All hosts have the same order; the others meet the first one.
     return sorted(hosts)
 
 

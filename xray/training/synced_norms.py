@@ -1,7 +1,7 @@
 """Batch norms over the shares of all processes, as if one process had the whole batch.
 
-PyTorch's SyncBatchNorm does so on GPUs alone, and replaces modules that have a part of their own beside the norm
-(timm's BatchNormAct2d); these stay what they are, with the same names in the state dict.
+PyTorch's SyncBatchNorm works on GPUs alone, and would replace norms that hold more than the norm (timm's
+BatchNormAct2d). Here, these keep their parts and their names in the state dict.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from xray.models.batch_shares import current_share, sum_over_processes
 
 
 class _Synced:
-    """What replaces the forward pass of a batch norm."""
+    """The forward pass of a batch norm that is computed over all processes."""
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, …) → (B, C, …)."""
@@ -32,22 +32,22 @@ class _Synced:
 
 def synchronise_norms(model: nn.Module) -> int:
     """Lets the batch norms of `model` compute over all processes while they train, in place; returns how many do."""
-    found = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    norms = [norm for norm in found if norm.running_mean is not None and not isinstance(norm, _Synced)]
+    batch_norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in batch_norms if norm.running_mean is not None and not isinstance(norm, _Synced)]
     for norm in norms:
         kind = type(norm)
         norm.__class__ = type(f"Synced{kind.__name__}", (_Synced, kind), {})
     return len(norms)
 
 
-# Collectives are no part of a graph that is compiled.
+# Collectives cannot be in a compiled graph.
 @torch.compiler.disable
 def _normed(norm: Any, features: Tensor, counts: bool) -> Tensor:
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
     if counts:
         return _synced(norm, features)
-    # A radiograph that does not count takes part in the others' statistics with nothing.
+    # A radiograph that does not count adds nothing to the statistics.
     alone = F.batch_norm(features, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
     return torch.cat([_synced(norm, features[:0]), alone])
 

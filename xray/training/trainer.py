@@ -26,7 +26,7 @@ from xray.training.callbacks import DeployBest, EpochTable, Pictures, Plateau, P
 from xray.training.checkpoints import BEST, TABLE, BestCheckpoint, LastCheckpoint, WholeCheckpoints
 from xray.training.config import TrainingConfig
 from xray.training.guard import Guard
-from xray.training.meeting import PROCESSES_TIMEOUT, watch_children
+from xray.training.launch import PROCESSES_TIMEOUT, watch_children
 
 
 def build_trainer(
@@ -42,10 +42,12 @@ def build_trainer(
 
     monitored: the validation metric that decides what is best; higher is better.
     draw: (task, row of the store) → (H, W, 3) uint8, for TensorBoard.
-    steps_done: of a run that goes on, the optimizer steps behind it; what its curves show after them is drawn anew.
+    steps_done: optimizer steps of a run that is resumed; later points of its curves are replaced.
     """
     quiet()
-    # Best is decided right after a validation, last is written when the epoch is complete: that is where it resumes.
+    # In strict mode PyTorch fills new memory, which finds mistakes of kernels and takes time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch reads it
+    # best.ckpt is written right after a validation; last.ckpt, from which a run is resumed, when the epoch is complete.
     name = BEST.removesuffix(".ckpt")
     best = BestCheckpoint(
         run, name, monitor=monitored, mode="max", save_on_train_epoch_end=False, enable_version_counter=False
@@ -62,8 +64,8 @@ def build_trainer(
         LastCheckpoint(run, config.save_every_n_steps),
     ]
     if config.ema:
-        # Unlike Lightning's EMAWeightAveraging, whose sum of two products rounds, it leaves weights that stand still (a
-        # frozen encoder's) as they are to the last bit.
+        # Unlike Lightning's EMAWeightAveraging, whose sum of two products rounds, it leaves weights that do not change
+        # (those of a frozen encoder) equal to the last bit.
         callbacks.insert(0, WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)))
     if config.early_stop:
         callbacks.append(EarlyStopping(monitored, mode="max", patience=config.early_stop, check_finite=False))
@@ -71,12 +73,13 @@ def build_trainer(
         callbacks.append(ProgressBar(config.log_step))
     strategy: Any = "auto"
     if config.devices * config.num_nodes > 1:
-        # Buffers stay the same in all processes by themselves: batch norms are computed over all of them.
+        # Buffers are the same in all processes: batch norms are computed over all of them.
         subprocess_script._launch_process_observer = watch_children  # type: ignore[assignment]  # other names
         strategy = DDPStrategy(forward_sync_buffers=False, gradient_as_bucket_view=True, timeout=PROCESSES_TIMEOUT)
     return L.Trainer(
         strategy=strategy,
         max_epochs=config.n_epochs,
+        deterministic=config.deterministic,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=config.devices,
         num_nodes=config.num_nodes,
@@ -97,7 +100,7 @@ def build_trainer(
 
 
 def quiet() -> None:
-    """Keeps Lightning from saying what we print ourselves, or what is meant for people who write Trainers."""
+    """Silences messages of Lightning that we print ourselves or that are meant for people who write Trainers."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
@@ -109,11 +112,11 @@ def quiet() -> None:
         ".*Trying to infer the `batch_size`.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*in eval mode at the start of training.*",
-        # The sampler knows where an epoch was cut.
+        # The sampler continues an interrupted epoch.
         ".*your dataloader is not resumable.*",
         # Of convolutions of one pixel, whose layouts are the same.
         ".*Grad strides do not match bucket view strides.*",
-        # All processes compute a metric from what all of them found.
+        # All processes compute a metric from the predictions of all of them.
         ".*It is recommended to use `self.log.*sync_dist=True.*",
     ):
         warnings.filterwarnings("ignore", text)

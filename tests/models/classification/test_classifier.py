@@ -63,7 +63,7 @@ def test_contract(number, name, tmp_path):
         assert torch.equal(restored(odd), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["densenet169", "densenet201"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_larger_networks(name, loss):

@@ -12,11 +12,12 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms, 
 
 from xray.models.detection import proposals as proposals_module
 from xray.models.detection import regions as regions_module
-from xray.models.detection.detector import ANCHOR_CANVAS, ANCHOR_RATIOS, ANCHOR_SIDES, MEAN, STD, build_detector
+from xray.models.detection.detector import ANCHOR_CANVAS, ANCHOR_RATIOS, ANCHOR_SIDES, build_detector
 from xray.models.detection.matching import Truth, decode, encode, match, overlaps, pad_truth, sample
 from xray.models.detection.pooling import pool_regions, pyramid_rows
 from xray.models.detection.suppression import suppress, suppress_together
-from xray.models.kernels.frozen_norms import apply_norms_in_convolutions
+from xray.models.kernels.convolutions import apply_norms_in_convolutions
+from xray.models.pretrained import MEAN, STD
 
 SIZE, CHANNELS, CATEGORIES = 160, 32, 5
 
@@ -329,7 +330,7 @@ def test_anchors_are_made_once_and_serve_training_after_a_validation():
     images, targets = batch()
     with torch.inference_mode():
         detector.eval()(images)
-    layouts = detector.rpn._layouts._known
+    layouts = detector.rpn._layouts
     (layout,) = layouts.values()
     assert not layout.anchors.is_inference()
     torch.stack(list(detector.train()(images, targets).values())).sum().backward()

@@ -9,7 +9,8 @@ import torchvision
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
 
 from xray.errors import InputError
-from xray.models.detection.detector import MEAN, STD, build_detector, load_initial_weights
+from xray.models.detection.detector import build_detector, load_initial_weights
+from xray.models.pretrained import MEAN, STD
 
 CANVAS = 64
 SMALL = {"fpn_channels": 16, "rpn_samples": 32, "roi_samples": 16}
@@ -198,7 +199,7 @@ def test_a_trunk_starts_from_a_classifiers_file(tmp_path, backbone, classifier, 
     detector = build_detector(2, CANVAS, backbone, norm=norm, **SMALL)
     for name in ("a.safetensors", "a.pth"):
         said = load_initial_weights(detector, saved(tmp_path, donor.state_dict(), name), backbone, "v1")
-        assert said == f"trunk starts from {name}"
+        assert said == f"backbone starts from {name}"
     state = {name.removeprefix("features."): value for name, value in donor.state_dict().items()}
     body = detector.backbone.body.state_dict()
     assert len(body) > 50
@@ -210,7 +211,7 @@ def test_the_shared_trunk_loads(shared_data):
     path = shared_data / "weights" / "mobilenet_v2_imagenet.safetensors"
     detector = build_detector(2, CANVAS, "mobilenet_v2", **SMALL)
     before = detector.backbone.body.state_dict()["0.0.weight"].clone()
-    assert load_initial_weights(detector, str(path), "mobilenet_v2", "v1") == f"trunk starts from {path.name}"
+    assert load_initial_weights(detector, str(path), "mobilenet_v2", "v1") == f"backbone starts from {path.name}"
     after = detector.backbone.body.state_dict()["0.0.weight"]
     assert not torch.equal(before, after)
     tensors = safetensors.torch.load_file(path)
@@ -241,7 +242,9 @@ def test_weights_of_another_backbone_are_refused_and_change_nothing(tmp_path, ba
     path = saved(tmp_path, getattr(torchvision.models, donor)(weights=None).state_dict())
     detector = build_detector(2, CANVAS, backbone, **SMALL)
     before = {name: value.clone() for name, value in detector.state_dict().items()}
-    with pytest.raises(InputError, match=rf"does not hold the weights of this trunk \({backbone}\).*check --backbone"):
+    with pytest.raises(
+        InputError, match=rf"does not hold the weights of this backbone \({backbone}\).*check --backbone"
+    ):
         load_initial_weights(detector, path, backbone, "v1")
     assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
 

@@ -11,7 +11,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from xray.models.classification.classifier import build_classifier
 from xray.models.detection.detector import build_detector
-from xray.models.kernels.convolutions import QuickBlock, QuickConv2d, quicken
+from xray.models.kernels.convolutions import InferenceBlock, InferenceConv2d, speed_up_inference
 from xray.models.kernels.norms import fold_batch_norms
 from xray.models.kernels.winograd import NOTHING, RELU, RELU6, matrices, weights_of_products, winograd
 from xray.models.segmentation.segmenter import build_segmenter
@@ -55,9 +55,9 @@ def test_a_quick_convolution_is_a_convolution(size, options):
     with torch.inference_mode():
         expected = conv(features)
         addend = random(*expected.shape).contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(QuickConv2d(conv)(features), expected, rtol=0, atol=2e-5)
+        torch.testing.assert_close(InferenceConv2d(conv)(features), expected, rtol=0, atol=2e-5)
         summed = F.relu(expected + addend)
-        torch.testing.assert_close(QuickConv2d(conv, RELU)(features, addend), summed, rtol=0, atol=2e-5)
+        torch.testing.assert_close(InferenceConv2d(conv, RELU)(features, addend), summed, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("block", [BasicBlock(128, 128), Bottleneck(128, 32)])
@@ -69,7 +69,7 @@ def test_a_block_leaves_what_others_read(block):
         expected = block(features)
         stage = nn.Sequential(block, copy.deepcopy(block))
         assert fold_batch_norms(stage, features) in (4, 6)
-        quicken(stage)
+        speed_up_inference(stage)
         assert [stage[0].overwrites, stage[1].overwrites] == [False, True]
         torch.testing.assert_close(stage[0](features), expected, rtol=0, atol=1e-4)
     assert torch.equal(features, before)
@@ -87,7 +87,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_quickened_network_gives_the_same(name):
+def test_a_network_with_faster_convolutions_gives_the_same(name):
     build, n_blocks = NETWORKS[name]
     torch.manual_seed(0)
     model = build().eval().to(memory_format=torch.channels_last)
@@ -104,9 +104,9 @@ def test_a_quickened_network_gives_the_same(name):
     with torch.inference_mode():
         before = look()
         fold_batch_norms(model, images)
-        quicken(model)
+        speed_up_inference(model)
         after = look()
-    assert sum(isinstance(module, QuickBlock) for module in model.modules()) == n_blocks
+    assert sum(isinstance(module, InferenceBlock) for module in model.modules()) == n_blocks
     assert not any(type(module) is nn.Conv2d for module in model.modules())
     for one, other in zip(before, after, strict=True):
         assert (one - other).abs().max() <= 1e-4 * one.abs().max()

@@ -7,7 +7,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from xray.models.classification.classifier import build_classifier
 from xray.models.detection.detector import build_detector
-from xray.models.kernels.norms import count_norms, fold_batch_norms
+from xray.models.kernels.norms import _is_norm, fold_batch_norms
 from xray.models.segmentation.segmenter import build_segmenter
 
 
@@ -21,6 +21,10 @@ def lively(model):
             module.weight.data.uniform_(0.5, 1.5, generator=generator)
             module.bias.data.normal_(0, 0.2, generator=generator)
     return model.eval()
+
+
+def count_norms(model):
+    return sum(_is_norm(module) for module in model.modules())
 
 
 def canvases(size=128):

@@ -102,7 +102,7 @@ CASES = [
     for encoder, (architecture, deep) in itertools.product(ENCODERS, ARCHITECTURES)
     if is_possible(encoder, deep)
 ]
-# The larger encoders meet the U-Net only, and each loss one network or two; the slow test takes them all.
+# The larger encoders meet the U-Net only, and each loss one network or two; the nightly test takes them all.
 QUICK = [
     (architecture, deep, encoder)
     for architecture, deep, encoder in CASES
@@ -115,7 +115,7 @@ def test_contract(number, case, tmp_path):
     contract(*case, list(LOSSES)[number % len(LOSSES)], tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("loss_name", LOSSES)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_contract_with_every_loss(case, loss_name, tmp_path):
@@ -202,22 +202,6 @@ def test_a_pruned_network_is_the_nested_one_and_costs_less(encoder):
     assert sizes == sorted(set(sizes))
     assert costs[0] < costs[3] / 2
     assert sizes[0] < sizes[3] / 4
-
-
-def test_a_pruned_network_is_faster():
-    images = canvases(1, 128, 128)
-    seconds = []
-    for level in (4, 1):
-        segmenter = build_segmenter("unetplusplus", "resnet18", 1, 1, 5, deep_supervision=True).eval().prune(level)
-        with torch.inference_mode():
-            segmenter(images)
-            runs = []
-            for _ in range(3):
-                start = time.perf_counter()
-                segmenter(images)
-                runs.append(time.perf_counter() - start)
-        seconds.append(min(runs))
-    assert seconds[1] < seconds[0]
 
 
 def test_what_cannot_be_pruned():
@@ -450,7 +434,7 @@ def test_the_detector_s_trunk(trunk, timms, tmp_path):
     other = build_segmenter(encoder="resnet34")
     with pytest.raises(
         InputError,
-        match=rf"a detection run with {trunk}.*encoder resnet34; give --encoder {trunk} or tu-{timms}, the trunk of",
+        match=rf"a detection run with {trunk}.*encoder resnet34; give --encoder {trunk} or tu-{timms}, the backbone of",
     ):
         load_encoder_weights(other, str(tmp_path))
 
@@ -502,10 +486,10 @@ def test_runs_whose_trunk_is_another_one(tmp_path):
         tmp_path, classifier.state_dict(), {"task": "classification", "architecture": {"name": "efficientnet_b0"}}
     )
     # segmentation-models-pytorch has an EfficientNet of its own, with other names and paddings.
-    with pytest.raises(InputError, match=r"encoder efficientnet-b0; give --encoder tu-efficientnet_b0, the trunk of"):
+    with pytest.raises(InputError, match="encoder efficientnet-b0; give --encoder tu-efficientnet_b0, the backbone"):
         load_encoder_weights(build_segmenter(encoder="efficientnet-b0"), str(tmp_path))
     save_deployed(tmp_path, classifier.state_dict(), {"task": "classification", "architecture": {"name": "mine"}})
-    with pytest.raises(InputError, match=r"encoder resnet18; its trunk is none of the encoders: "):
+    with pytest.raises(InputError, match=r"encoder resnet18; its backbone is none of the encoders: "):
         load_encoder_weights(build_segmenter(encoder="resnet18"), str(tmp_path))
 
 

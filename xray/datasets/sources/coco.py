@@ -1,56 +1,25 @@
 """Anyone's own radiographs with a COCO file of boxes or masks, of any categories → a source to convert."""
 
+import functools
 import hashlib
 import json
 import posixpath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from xray.datasets import source as reasons
-from xray.datasets.conversion import write_store
-from xray.datasets.source import Dropped, Source
+from xray.datasets.source import Dropped, Source, data_root
+from xray.datasets.sources import convert
 from xray.datasets.sources.coco_annotations import Crowds, Unplaced, read_annotations, without_no_finding
 from xray.datasets.sources.coco_images import Images, read_categories
 from xray.errors import InputError
 from xray.radiographs.names import check_inside
 from xray.structures.boxes import BoxTable
 
-if TYPE_CHECKING:
-    from xray.radiographs.decoding import Decode
-
-
-def convert_coco(
-    data_path: Path | str,
-    save_path: Path | str,
-    *,
-    annotations: str | None = None,
-    crowds: Crowds = "auto",
-    unplaced: Unplaced = "refuse",
-    image_size: int = 1024,
-    n_folds: int = 5,
-    readers: str = "fuse",
-    seed: int = 0,
-    n_workers: int = 1,
-    overwrite: bool = False,
-    decode: "Decode | None" = None,
-) -> dict[str, Any]:
-    """Converts a directory with a COCO file into a dataset directory; returns the content of its conversion.json.
-
-    The arguments are those of `read_coco` and of `xray.datasets.conversion.write_store`. Raises InputError as they do.
-    """
-    return write_store(
-        read_coco(data_path, annotations, crowds, unplaced),
-        save_path,
-        image_size=image_size,
-        n_folds=n_folds,
-        readers=readers,
-        seed=seed,
-        n_workers=n_workers,
-        overwrite=overwrite,
-        decode=decode,
-    )
+convert_coco = functools.partial(convert, "coco")
+"""`convert` with this source."""
 
 
 def read_coco(
@@ -75,9 +44,7 @@ def read_coco(
     Raises InputError for a missing directory or file, for one that is not COCO, and where ids, names or annotations
     could mean more than one radiograph or category.
     """
-    root = Path(data_path)
-    if not root.is_dir():
-        raise InputError(f"no data at {root}: give the directory that holds the radiographs and their COCO file")
+    root = data_root(data_path, "give the directory that holds the radiographs and their COCO file")
     file = _find_annotations(root, annotations)
     beside = file.parent.relative_to(root).as_posix()
     content = file.read_bytes()
@@ -85,35 +52,36 @@ def read_coco(
     categories, normal = without_no_finding(read_categories(own_categories, file), rows)
     dropped: list[Dropped] = []
     images = Images(root, entries, file.name, dropped, beside)
-    found = read_annotations(rows, images, categories, file, dropped, normal, crowds, unplaced)
+    parsed = read_annotations(rows, images, categories, file, dropped, normal, crowds, unplaced)
 
     # What is known of these is not whole.
-    has_box = np.bincount(found.boxes.images, minlength=len(images.images)) > 0
-    for number in sorted(found.lost):
+    has_box = np.bincount(parsed.boxes.images, minlength=len(images.images)) > 0
+    for number in sorted(parsed.lost):
         reason = reasons.LOST_ANNOTATION if has_box[number] else reasons.NO_BOX_LEFT
         dropped.append(Dropped(images.images[number].file_name, reason))
     # The order of a file's entries says nothing: the same entries in any order are the same dataset.
-    order = sorted(set(range(len(images.images))) - found.lost, key=lambda number: images.rank(number))
+    order = sorted(set(range(len(images.images))) - parsed.lost, key=lambda number: images.rank(number))
     new_number = np.full(len(images.images), -1, dtype=np.int64)
     new_number[order] = np.arange(len(order))
-    numbers, labels, corners = new_number[found.boxes.images].tolist(), found.boxes.labels, found.boxes.boxes.tolist()
+    numbers, labels = new_number[parsed.boxes.images].tolist(), parsed.boxes.labels.tolist()
+    corners = parsed.boxes.boxes.tolist()
     rows_kept = sorted(
         (row for row, number in enumerate(numbers) if number >= 0),
-        key=lambda row: (numbers[row], labels[row], corners[row], found.readers[row], str(found.masks.get(row))),
+        key=lambda row: (numbers[row], labels[row], corners[row], parsed.readers[row], str(parsed.masks.get(row))),
     )
-    boxes = found.boxes.select(np.array(rows_kept, dtype=np.int64))
+    boxes, masks = parsed.boxes.select_masked(np.array(rows_kept, dtype=np.int64), parsed.masks)
     return Source(
         kind="coco",
         layout=posixpath.basename(file.name),
         images=[images.images[number] for number in order],
         boxes=BoxTable(new_number[boxes.images], boxes.labels, boxes.boxes, boxes.scores),
-        readers=[found.readers[row] for row in rows_kept],
-        places=[found.places[row] for row in rows_kept],
+        readers=[parsed.readers[row] for row in rows_kept],
+        places=[parsed.places[row] for row in rows_kept],
         categories=categories,
         fingerprint=hashlib.sha256(content + f"{crowds} {unplaced}".encode()).hexdigest(),
-        masks={new: found.masks[old] for new, old in enumerate(rows_kept) if old in found.masks},
+        masks=masks,
         dropped=dropped,
-        warnings=images.warnings + found.warnings,
+        warnings=images.warnings + parsed.warnings,
     )
 
 
@@ -125,11 +93,11 @@ def _find_annotations(root: Path, chosen: str | None) -> Path:
     if (root / "annotations.json").is_file():
         return check_inside(root / "annotations.json", root)
     for pattern in ("instances*.json", "*.json", "annotations/instances*.json", "annotations/*.json"):
-        found = sorted(file for file in root.glob(pattern) if file.is_file())
-        if len(found) == 1:
-            return check_inside(found[0], root)
-        if found:
-            names = ", ".join(file.relative_to(root).as_posix() for file in found[:5])
+        candidates = sorted(file for file in root.glob(pattern) if file.is_file())
+        if len(candidates) == 1:
+            return check_inside(candidates[0], root)
+        if candidates:
+            names = ", ".join(file.relative_to(root).as_posix() for file in candidates[:5])
             raise InputError(f"{root} holds several JSON files ({names}): choose one with --annotations")
     raise InputError(f"{root} holds no COCO file (*.json): put it there, or name it with --annotations")
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from xray.datasets import source as reasons
 from xray.datasets.source import FINE_GRID, Dropped, has_area, snap
-from xray.datasets.sources.coco_images import MALFORMED, Images, names_in
+from xray.datasets.sources.coco_images import MALFORMED, FaultError, Images, names_in
 from xray.datasets.sources.segmentations import SLIVER, TRANSPOSED, Segmentation, bounds, plain_segmentation, turned
 from xray.errors import InputError
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import BoxTable, xywh_to_xyxy
 from xray.structures.masks import MaskError, check_segmentation
 from xray.structures.values import finite_number, flag_of, identity, shown, whole_number
@@ -46,15 +46,7 @@ class Annotations:
     places: list[str]
     masks: dict[int, Segmentation]
     lost: set[int]
-    warnings: list[RunWarning]
-
-
-class _FaultError(Exception):
-    """Why an annotation cannot be used: one of a few fixed texts, and anything more."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.detail = reason, detail
+    warnings: list[FileWarning]
 
 
 def read_annotations(
@@ -67,61 +59,61 @@ def read_annotations(
     crowds: Crowds = "auto",
     unplaced: Unplaced = "refuse",
 ) -> Annotations:
-    """Reads all annotations of a COCO file; `dropped` is told what was left out.
+    """Reads all annotations of a COCO file; those that are left out are entered in `dropped`.
 
     normal: the file's own ids of what `without_no_finding` took out of the categories.
     crowds: whether run lengths with iscrowd 1 are one object. They are to CVAT's brush and to supervision, not to the
         COCO set itself; "auto" keeps them unless the file has crowds that can be no single object.
     unplaced: what becomes of annotations whose image the file does not list.
 
-    Raises InputError where there are such and "refuse" is said, as long as a radiograph without annotations could be
+    With "refuse", raises InputError where there are such and a radiograph without annotations could be
     the one they belong to; for annotations that name no image at all; and where boxes are shares of the sides.
     """
     number_of_category = {category["source_category_id"]: category["id"] for category in categories}
     takes_crowds = crowds == "keep" or (crowds == "auto" and not _has_true_crowds(rows, categories))
-    found = Annotations(BoxTable.empty(), [], [], {}, set(), [])
+    result = Annotations(BoxTable.empty(), [], [], {}, set(), [])
     numbers: list[int] = []
     labels, boxes = [], []
-    seen: dict[tuple[Any, ...], list[int]] = {}
+    repeats: dict[tuple[Any, ...], list[int]] = {}
     strays: list[Dropped] = []
     with_annotation: set[int] = set()
     for position, row in enumerate(rows):
         place = f"{file.name} annotation {position}"
         try:
             image = _image_of(row, images)
-        except _FaultError as fault:
+        except FaultError as fault:
             strays.append(Dropped(place, fault.reason, detail=fault.detail))
             continue
         if image < 0:
-            continue  # It goes with its image, which stands in the account.
+            continue  # Its image was left out before, and is in `dropped`.
         with_annotation.add(image)
         if is_no_finding(row, normal):
             continue
         size = (images.images[image].width, images.images[image].height)
         try:
-            label, box, mask, said = _read(row, number_of_category, takes_crowds, size)
-        except _FaultError as fault:
+            label, box, mask, remarks = _read(row, number_of_category, takes_crowds, size)
+        except FaultError as fault:
             dropped.append(Dropped(place, fault.reason, detail=fault.detail))
-            found.lost.add(image)
+            result.lost.add(image)
             continue
         names = names_in(row.get("readers"))
-        same = seen.setdefault((image, label, *box, names), [])
-        if (twin := _twin(same, mask, found.masks)) is not None:
+        same = repeats.setdefault((image, label, *box, names), [])
+        if (twin := _twin(same, mask, result.masks)) is not None:
             if mask is not None:
-                found.masks[twin] = mask
+                result.masks[twin] = mask
             dropped.append(Dropped(place, reasons.DUPLICATE))
             continue
         same.append(len(numbers))
-        found.warnings += [RunWarning(kind, place) for kind in said if kind != UNUSABLE_MASK]
-        if UNUSABLE_MASK in said:
-            dropped.append(Dropped(place, UNUSABLE_MASK, "mask left out, box kept", said[UNUSABLE_MASK]))
+        result.warnings += [FileWarning(kind, place) for kind in remarks if kind != UNUSABLE_MASK]
+        if UNUSABLE_MASK in remarks:
+            dropped.append(Dropped(place, UNUSABLE_MASK, "mask left out, box kept", remarks[UNUSABLE_MASK]))
         if mask is not None:
-            found.masks[len(numbers)] = mask
+            result.masks[len(numbers)] = mask
         numbers.append(image)
         labels.append(label)
         boxes.append(box)
-        found.readers.append(names)
-        found.places.append(place)
+        result.readers.append(names)
+        result.places.append(place)
     n_empty = len(images.images) - len(with_annotation)
     nowhere = next((stray for stray in strays if stray.reason == MALFORMED), None)
     if nowhere is not None and unplaced == "refuse":
@@ -136,9 +128,9 @@ def read_annotations(
             "image ids, or add --unplaced ignore if those images are only not here"
         )
     dropped += strays
-    found.boxes = BoxTable.of(numbers, labels, boxes)
-    _refuse_shares(found.boxes.boxes, file)
-    return found
+    result.boxes = BoxTable.of(numbers, labels, boxes)
+    _refuse_shares(result.boxes.boxes, file)
+    return result
 
 
 def without_no_finding(
@@ -168,7 +160,7 @@ def _is_of(row: Any, categories: Collection[int]) -> bool:
 
 
 def is_no_finding(row: Any, normal: Collection[int]) -> bool:
-    """Whether an annotation is VinBigData's way to say that there is none: category "No finding", box [0, 0, 1, 1].
+    """Whether an annotation says, as VinBigData does, that there is no finding: "No finding", box [0, 0, 1, 1].
 
     normal: the file's own ids of categories of that name.
     """
@@ -197,17 +189,17 @@ def _refuse_shares(boxes: np.ndarray, file: Path) -> None:
 
 
 def _image_of(row: Any, images: Images) -> int:
-    """Number of an annotation's image, -1 for one that was left out. Raises _FaultError where there is none."""
+    """Number of an annotation's image, -1 for one that was left out. Raises FaultError where there is none."""
     if not isinstance(row, dict):
-        raise _FaultError(MALFORMED, f"it is {shown(row)}")
+        raise FaultError(MALFORMED, f"it is {shown(row)}")
     try:
         own_id = identity(row.get("image_id"))
     except ValueError:
-        raise _FaultError(MALFORMED, f"image_id {shown(row.get('image_id'))}") from None
+        raise FaultError(MALFORMED, f"image_id {shown(row.get('image_id'))}") from None
     if own_id is None:
-        raise _FaultError(MALFORMED, "without an image_id")
+        raise FaultError(MALFORMED, "without an image_id")
     if own_id not in images.number_of:
-        raise _FaultError(NO_SUCH_IMAGE, f"image_id {shown(own_id)}")
+        raise FaultError(NO_SUCH_IMAGE, f"image_id {shown(own_id)}")
     return images.number_of[own_id]
 
 
@@ -217,52 +209,52 @@ def _read(
     takes_crowds: bool,
     size: tuple[int | None, int | None],
 ) -> tuple[int, tuple[float, ...], Segmentation | None, dict[str, str]]:
-    """(category, xyxy box snapped to the grid, mask or None, what is to be said: kind → detail) of one annotation."""
+    """(category, xyxy box snapped to the grid, mask or None, remarks: kind → detail) of one annotation."""
     try:
         label = number_of_category[whole_number(row.get("category_id"))]  # type: ignore[index]
     except (ValueError, KeyError):
-        raise _FaultError(UNKNOWN_CATEGORY, f"category_id {shown(row.get('category_id'))}") from None
+        raise FaultError(UNKNOWN_CATEGORY, f"category_id {shown(row.get('category_id'))}") from None
     try:
         is_crowd = bool(flag_of(row.get("iscrowd")))
     except ValueError as error:
-        raise _FaultError(MALFORMED, f"iscrowd: {error}") from None
-    said: dict[str, str] = {}
+        raise FaultError(MALFORMED, f"iscrowd: {error}") from None
+    remarks: dict[str, str] = {}
     mask, mask_fault = None, None
     try:
         mask, n_slivers = plain_segmentation(row.get("segmentation"))
         if n_slivers:
-            said[SLIVER] = ""
+            remarks[SLIVER] = ""
     except MaskError as error:
         mask_fault = error
     if is_crowd and not (takes_crowds and isinstance(mask, dict)):
-        raise _FaultError(CROWD)
+        raise FaultError(CROWD)
     if is_crowd:
-        said[CROWD_TAKEN] = ""
+        remarks[CROWD_TAKEN] = ""
     box, fault = _box(row.get("bbox"))
     width, height = size
     if mask is not None and box is not None and width and height:
         other = turned(mask, box, width, height)
         if other is not None:
-            mask, said[TRANSPOSED] = other, ""
+            mask, remarks[TRANSPOSED] = other, ""
     if box is None and mask is not None:
         # Tools leave the box out, or write zeros, where there is a mask.
         try:
             box = snap(bounds(mask, width, height), FINE_GRID)
-            fault = None if has_area(box) else _FaultError(reasons.EMPTY)
+            fault = None if has_area(box) else FaultError(reasons.EMPTY)
             # What is no mask of this radiograph shows no box either.
             check_segmentation(mask)
         except MaskError as error:
-            fault = _FaultError(error.reason, str(error))
+            fault = FaultError(error.reason, str(error))
     if fault is not None or box is None:
         if mask_fault is not None:
-            raise _FaultError(mask_fault.reason, str(mask_fault))
-        raise fault or _FaultError(reasons.NOT_A_NUMBER)
+            raise FaultError(mask_fault.reason, str(mask_fault))
+        raise fault or FaultError(reasons.NOT_A_NUMBER)
     if mask_fault is not None:
-        said[UNUSABLE_MASK] = str(mask_fault)
-    return label, tuple(box.tolist()), mask, said
+        remarks[UNUSABLE_MASK] = str(mask_fault)
+    return label, tuple(box.tolist()), mask, remarks
 
 
-def _box(value: Any) -> tuple[np.ndarray | None, _FaultError | None]:
+def _box(value: Any) -> tuple[np.ndarray | None, FaultError | None]:
     """(4,) xyxy snapped to the grid, or the reason why x, y, width, height are no box."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -271,15 +263,15 @@ def _box(value: Any) -> tuple[np.ndarray | None, _FaultError | None]:
     except ValueError:
         numbers = []
     if len(numbers) != 4 or None in numbers:
-        return None, _FaultError(reasons.NOT_A_NUMBER, f"bbox {shown(value)}")
+        return None, FaultError(reasons.NOT_A_NUMBER, f"bbox {shown(value)}")
     with np.errstate(over="ignore", invalid="ignore"):
         box = snap(xywh_to_xyxy(np.array(numbers, dtype=np.float64).reshape(1, 4)), FINE_GRID)[0]
     if not np.isfinite(box).all():
-        return None, _FaultError(reasons.NOT_A_NUMBER, f"bbox {shown(value)}")
+        return None, FaultError(reasons.NOT_A_NUMBER, f"bbox {shown(value)}")
     if (box[2:] < box[:2]).any():
-        return None, _FaultError(reasons.INVERTED)
+        return None, FaultError(reasons.INVERTED)
     if not has_area(box):
-        return None, _FaultError(reasons.EMPTY)
+        return None, FaultError(reasons.EMPTY)
     return box, None
 
 

@@ -1,4 +1,4 @@
-"""The images and categories of a COCO file: which radiographs there are, and by which ids they are meant."""
+"""The images and categories of a COCO file: which radiographs there are, and which ids mean them."""
 
 import math
 import os
@@ -13,8 +13,8 @@ from xray.datasets.sources.patients import patient_in
 from xray.errors import InputError
 from xray.radiographs.attributes import ATTRIBUTES, age_band
 from xray.radiographs.canvas import MAX_PIXELS
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import LINK_OUT, fault_of, leads_out
-from xray.radiographs.run_warnings import RunWarning
 from xray.structures.values import identity, is_missing, one_spelling, shown, text_of, whole_number
 
 OUTSIDE_FOLDER = "file name leads out of the data path"
@@ -27,20 +27,20 @@ JOINED = "radiograph listed under several ids: their annotations are joined"
 def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
     """Categories renumbered 1 … K in the order of their ids, each keeping its own as `source_category_id`.
 
-    Raises InputError for one without id or name, and for two of one id or of one name, be it in other letters' case.
+    Raises InputError for one without id or name, and for two of one id or of one name, in upper or lower case.
     """
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     by_name: dict[str, int] = {}
     for entry in entries:
         try:
             number, name = whole_number(entry["id"]), text_of(entry["name"])
         except (TypeError, KeyError, ValueError) as error:
-            said = f" ({error})" if type(error) is ValueError else ""
-            raise InputError(f"{file} has a category without id or name{said}: each needs both") from None
+            detail = f" ({error})" if type(error) is ValueError else ""
+            raise InputError(f"{file} has a category without id or name{detail}: each needs both") from None
         if number is None or name is None:
             raise InputError(f"{file} has a category without id or name: each needs both")
-        if number in found:
-            raise InputError(f"{file} has two categories with the id {number}, {found[number]!r} and {name!r}: it "
+        if number in names:
+            raise InputError(f"{file} has two categories with the id {number}, {names[number]!r} and {name!r}: it "
                              "needs distinct ids, one for each")  # fmt: skip
         key = " ".join(name.casefold().split())
         if key in by_name:
@@ -48,20 +48,28 @@ def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
                 f"{file} has two categories named {name!r} (ids {by_name[key]} and {number}), which no result could "
                 "tell apart: rename one, or give its annotations the other's id and remove it"
             )
-        # As it is spelt: whoever looks a category up by its name knows it so.
-        found[number], by_name[key] = entry["name"] if isinstance(entry["name"], str) else name, number
-    if not found:
+        # The name as it is spelt in the file, by which users look a category up.
+        names[number], by_name[key] = entry["name"] if isinstance(entry["name"], str) else name, number
+    if not names:
         raise InputError(f"{file} has 0 categories: it needs at least one")
     return [
-        {"id": number, "name": found[source_id], "source_category_id": source_id}
-        for number, source_id in enumerate(sorted(found), start=1)
+        {"id": number, "name": names[source_id], "source_category_id": source_id}
+        for number, source_id in enumerate(sorted(names), start=1)
     ]
+
+
+class FaultError(Exception):
+    """Why an image or an annotation cannot be used: one of a few fixed texts, and anything more."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
 
 
 class Images:
     """The usable images of a COCO file.
 
-    number_of: the file's own id (as `identity` has it) → number in `images`, -1 for one that was left out.
+    number_of: the file's own id (the result of `identity`) → number in `images`, -1 for one that was left out.
     """
 
     def __init__(self, root: Path, entries: list[Any], table: str, dropped: list[Dropped], beside: str = ".") -> None:
@@ -73,7 +81,7 @@ class Images:
         self._root, self._table, self._dropped = root, table, dropped
         self._files = _list_files(root)
         self.number_of: dict[int | str, int] = {}
-        self.warnings: list[RunWarning] = []
+        self.warnings: list[FileWarning] = []
         named: dict[int | str, str] = {}
         grouped: dict[str, list[tuple[int | str, dict[str, Any]]]] = {}
         for position, entry in enumerate(entries):
@@ -103,7 +111,7 @@ class Images:
         return _rank(self.images[number].extra["coco_id"])
 
     def _path_of(self, name: str, place: str) -> str | None:
-        """The file of an image, relative to the root; None, which is told, where there is none to be used."""
+        """The file of an image, relative to the root; None, with an entry in `dropped`, where there is none to use."""
         if fault_of(name) is not None:
             self._dropped.append(Dropped(place, OUTSIDE_FOLDER))
             return None
@@ -116,60 +124,45 @@ class Images:
         return path
 
     def _gather(self, grouped: dict[str, list[tuple[int | str, dict[str, Any]]]]) -> list[SourceImage]:
-        ids = dict(zip(grouped, source_ids(list(grouped)), strict=True))
-        patients = self._patients([entry for entries in grouped.values() for _, entry in entries])
+        ids = source_ids(list(grouped))
+        patients = [patient_in(entry) for entries in grouped.values() for _, entry in entries]
+        spelling = iter(one_spelling(patient if _is_id(patient) else None for patient in patients))
         images: list[SourceImage] = []
-        for path, entries in grouped.items():
-            own_ids = sorted({own_id for own_id, _ in entries}, key=_rank)
-            image = self._image(path, ids[path], own_ids, [entry for _, entry in entries], patients)
-            if image is None:
+        for source_id, (path, entries) in zip(ids, grouped.items(), strict=True):
+            coco_ids = sorted({coco_id for coco_id, _ in entries}, key=_rank)
+            people = [next(spelling) for _ in entries]
+            try:
+                image = self._image(path, source_id, coco_ids, [entry for _, entry in entries], people)
+            except FaultError as fault:
+                self._dropped.append(Dropped(path, fault.reason, detail=fault.detail))
                 continue
-            if len(own_ids) > 1:
-                self.warnings.append(RunWarning(JOINED, path, ", ".join(map(str, own_ids[:5]))))
-            self.number_of |= dict.fromkeys(own_ids, len(images))
+            if len(coco_ids) > 1:
+                self.warnings.append(FileWarning(JOINED, path, ", ".join(map(str, coco_ids[:5]))))
+            self.number_of |= dict.fromkeys(coco_ids, len(images))
             images.append(image)
         return images
-
-    def _patients(self, entries: list[dict[str, Any]]) -> dict[int, str | bool | None]:
-        """Of each entry, by its identity as an object, the patient; False where that cannot be read."""
-        said, found = [], {}
-        for entry in entries:
-            try:
-                identity(patient_in(entry))
-                said.append(entry)
-            except ValueError:
-                found[id(entry)] = False
-        names = one_spelling(patient_in(entry) for entry in said)
-        return found | {id(entry): name for entry, name in zip(said, names, strict=True)}
 
     def _image(
         self,
         path: str,
         source_id: str,
-        own_ids: list[int | str],
+        coco_ids: list[int | str],
         entries: list[dict[str, Any]],
-        patients: dict[int, str | bool | None],
-    ) -> SourceImage | None:
-        """One file as all its entries describe it; None, which is told, where they cannot be used."""
+        people: list[str | None],
+    ) -> SourceImage:
+        """One file as all its entries describe it. Raises FaultError where they cannot be used."""
         try:
-            sizes = [size for entry in entries if (size := _size(entry)) is not None]
-            named = [patients[id(entry)] for entry in entries]
-            if False in named:
-                faulty = next(entry for entry in entries if patients[id(entry)] is False)
-                raise ValueError(f"its patient, {shown(patient_in(faulty))}, is neither number nor text")
-            readers = tuple(dict.fromkeys(name for entry in entries for name in names_in(entry.get("readers"))))
+            sizes = list(dict.fromkeys(size for entry in entries if (size := _size(entry)) is not None))
+            for patient in map(patient_in, entries):
+                if not _is_id(patient):
+                    raise ValueError(f"its patient, {shown(patient)}, is neither number nor text")
         except ValueError as error:
-            self._dropped.append(Dropped(path, MALFORMED, detail=str(error)))
-            return None
-        people = list(dict.fromkeys(name for name in named if isinstance(name, str)))
-        if len(set(sizes)) > 1:
-            detail = " and ".join(f"{width} x {height}" for width, height in dict.fromkeys(sizes))
-            self._dropped.append(Dropped(path, TWO_SIZES, detail=detail))
-            return None
-        if len(people) > 1:
-            detail = f"it is listed for {len(people)} patients"
-            self._dropped.append(Dropped(path, MALFORMED, detail=detail))
-            return None
+            raise FaultError(MALFORMED, str(error)) from None
+        patients = list(dict.fromkeys(name for name in people if name is not None))
+        if len(sizes) > 1:
+            raise FaultError(TWO_SIZES, " and ".join(f"{width} x {height}" for width, height in sizes))
+        if len(patients) > 1:
+            raise FaultError(MALFORMED, f"it is listed for {len(patients)} patients")
         width, height = sizes[0] if sizes else (None, None)
         known: dict[str, Any] = {}
         for entry in reversed(entries):
@@ -177,19 +170,30 @@ class Images:
         if "age" in known:
             # A table may have years; so exact, and over 89 in particular, they could tell who it is.
             known["age"] = age_band(known["age"])
-        extra: dict[str, Any] = {"coco_id": own_ids[0]}
-        if len(own_ids) > 1:
-            extra["coco_ids"] = own_ids
+        several = {"coco_ids": coco_ids} if len(coco_ids) > 1 else {}
         return SourceImage(
             path=self._root / path,
             file_name=path,
             source_id=source_id,
-            patient=people[0] if people else None,
+            patient=patients[0] if patients else None,
             width=width,
             height=height,
-            readers=readers,
-            extra=extra | {key: value for key, value in known.items() if value is not None},
+            readers=tuple(dict.fromkeys(name for entry in entries for name in names_in(entry.get("readers")))),
+            extra={
+                "coco_id": coco_ids[0],
+                **several,
+                **{key: value for key, value in known.items() if value is not None},
+            },
         )
+
+
+def _is_id(value: Any) -> bool:
+    """Whether a value is a number or a text, or is missing."""
+    try:
+        identity(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _rank(own_id: int | str) -> tuple[bool, int | str]:
@@ -199,19 +203,19 @@ def _rank(own_id: int | str) -> tuple[bool, int | str]:
 def _folders_of(table: str, beside: str) -> list[str]:
     """Where the files of a COCO file may be, each ending in a slash; "" is the root itself."""
     kind = table.removesuffix(".json").removeprefix("instances_")
-    own = "" if beside == "." else f"{beside}/"
-    return list(dict.fromkeys(["", own, "images/", f"images/{kind}/", f"{own}images/"]))
+    folder = "" if beside == "." else f"{beside}/"
+    return list(dict.fromkeys(["", folder, "images/", f"images/{kind}/", f"{folder}images/"]))
 
 
 def names_in(value: Any) -> tuple[str, ...]:
     """A list of readers' names as text, whatever else it holds left aside."""
-    found = []
+    names = []
     for name in value if isinstance(value, list) else ():
         try:
-            found.append(text_of(name))
+            names.append(text_of(name))
         except ValueError:
             continue
-    return tuple(name for name in found if name is not None)
+    return tuple(name for name in names if name is not None)
 
 
 def _id_and_name(entry: Any) -> tuple[int | str | None, str | None]:

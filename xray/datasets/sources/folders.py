@@ -5,6 +5,7 @@ folds together, as everywhere else: the validation folder of the best known set 
 a model by. `test/` becomes the split "test".
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
@@ -14,23 +15,19 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from xray.datasets.conversion import write_store
 from xray.datasets.naming import source_ids
-from xray.datasets.source import COPY, Dropped, Source, SourceImage
-from xray.datasets.sources.mask_files import in_threads
+from xray.datasets.source import COPY, Dropped, Source, SourceImage, data_root, listed
+from xray.datasets.sources import convert
+from xray.datasets.sources.mask_account import tracked
 from xray.datasets.sources.mask_folders import without_masks
 from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError
-from xray.radiographs.names import LINK_OUT, leads_out
-from xray.radiographs.passing_over import Content, content_of
+from xray.radiographs.file_kinds import Content, content_of
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.radiograph import SUFFIXES, find_radiographs
-from xray.radiographs.run_warnings import RunWarning
 from xray.structures.boxes import BoxTable
-
-if TYPE_CHECKING:
-    from xray.radiographs.decoding import Decode
 
 SPLITS = {
     "train": "train", "training": "train", "val": "train", "valid": "train", "validation": "train",
@@ -58,37 +55,12 @@ class _File:
     label: str
 
 
-def convert_folders(
-    data_path: Path | str,
-    save_path: Path | str,
-    *,
-    normal: str | None = None,
-    patients: Path | str | None = None,
-    image_size: int = 1024,
-    n_folds: int = 5,
-    seed: int = 0,
-    n_workers: int = 1,
-    overwrite: bool = False,
-    decode: "Decode | None" = None,
-) -> dict[str, Any]:
-    """Converts class folders into a dataset directory; returns the content of its conversion.json.
-
-    The arguments are those of `read_folders` and of `datasets.conversion.write_store`. Raises InputError as they do.
-    """
-    return write_store(
-        read_folders(data_path, normal=normal, patients=patients, n_threads=n_workers),
-        save_path,
-        image_size=image_size,
-        n_folds=n_folds,
-        seed=seed,
-        n_workers=n_workers,
-        overwrite=overwrite,
-        decode=decode,
-    )
+convert_folders = functools.partial(convert, "folders")
+"""`convert` with this source."""
 
 
 def read_folders(
-    data_path: Path | str, *, normal: str | None = None, patients: Path | str | None = None, n_threads: int = 1
+    data_path: Path | str, *, normal: str | None = None, patients: Path | str | None = None, n_workers: int = 1
 ) -> Source:
     """Lists the radiographs of class folders; opens only those that may be copies of each other.
 
@@ -104,14 +76,12 @@ def read_folders(
     Raises InputError for a missing directory, for one without class folders, with a test split alone, with the splits
     inside the class folders, with a single class to train on, or where it is not clear which class is normal.
     """
-    root = Path(data_path)
-    if not root.is_dir():
-        raise InputError(f"no data at {root}: give the directory that holds a folder of radiographs for each class")
+    root = data_root(data_path, "give the directory that holds a folder of radiographs for each class")
     dropped: list[Dropped] = []
     layout, parts = _find_parts(root, dropped)
     files, names, warnings = _list_files(root, parts, dropped)
     _check_classes(root, files, names)
-    files = _without_copies(files, n_threads, dropped)
+    files = _without_copies(files, n_workers, dropped)
     without = _normal_class(root, names, normal)
     classes = sorted(name for label, name in names.items() if label != without)
     number = {name.casefold(): place for place, name in enumerate(classes, start=1)}
@@ -176,45 +146,37 @@ def _find_parts(root: Path, dropped: list[Dropped]) -> tuple[str, list[tuple[str
 
 def _list_files(
     root: Path, parts: Iterable[tuple[str, Path]], dropped: list[Dropped]
-) -> tuple[list[_File], dict[str, str], list[RunWarning]]:
+) -> tuple[list[_File], dict[str, str], list[FileWarning]]:
     """The radiographs below the class folders, the classes, name in lower case → name as first met, and what was
-    passed over: masks, and what is no radiograph that can be read."""
-    found: list[tuple[str, Path, list[Path]]] = []
-    passed_over: list[RunWarning] = []
+    skipped: masks, and files that are no radiographs that can be read."""
+    by_folder: list[tuple[str, Path, list[Path]]] = []
+    passed_over: list[FileWarning] = []
     for split, part in parts:
         dropped += [Dropped(path.relative_to(root).as_posix(), NO_CLASS) for path in _strays(part)]
         for folder in _folders(part, root, dropped if part != root else []):
             inside = sorted(_radiographs(folder, root, passed_over))
             if not inside:
                 dropped.append(Dropped(folder.relative_to(root).as_posix(), EMPTY_FOLDER))
-            found.append((split, folder, inside))
-    kept, warnings = without_masks([path for _, _, inside in found for path in inside], root)
-    is_radiograph = set(kept)
+            by_folder.append((split, folder, inside))
+    remaining, warnings = without_masks([path for _, _, inside in by_folder for path in inside], root)
+    is_radiograph = set(remaining)
     files: list[_File] = []
     names: dict[str, str] = {}
-    for split, folder, inside in found:
+    for split, folder, inside in by_folder:
         label = folder.name.casefold()
-        own = [_File(path, path.relative_to(root).as_posix(), split, label) for path in inside if path in is_radiograph]
-        if own:
+        radiographs = [path for path in inside if path in is_radiograph]
+        if radiographs:
             names.setdefault(label, folder.name)
-        files += own
+        files += [_File(path, path.relative_to(root).as_posix(), split, label) for path in radiographs]
     return files, names, [*passed_over, *warnings]
 
 
 def _folders(folder: Path, root: Path, dropped: list[Dropped]) -> list[Path]:
-    """Folders inside, sorted; not the hidden ones, what macOS adds to archives, or links that lead out of the root."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name == "__MACOSX" or not path.is_dir():
-            continue
-        if leads_out(path, root):
-            dropped.append(Dropped(path.relative_to(root).as_posix(), LINK_OUT))
-        else:
-            found.append(path)
-    return found
+    """Folders inside, sorted, without what macOS adds to archives."""
+    return listed(folder, root, dropped, lambda path: path.name != "__MACOSX" and path.is_dir())
 
 
-def _radiographs(folder: Path, root: Path, passed_over: list[RunWarning]) -> list[Path]:
+def _radiographs(folder: Path, root: Path, passed_over: list[FileWarning]) -> list[Path]:
     try:
         return find_radiographs(folder, root, passed_over)
     except InputError:
@@ -240,21 +202,21 @@ def _check_classes(root: Path, files: Sequence[_File], names: dict[str, str]) ->
         )
     counts = Counter(file.label for file in files if file.split == "train")
     if len(counts) < 2:
-        found = ", ".join(f"{names[label]} ({n} radiograph{'s' * (n > 1)})" for label, n in counts.items()) or "none"
+        classes = ", ".join(f"{names[label]} ({n} radiograph{'s' * (n > 1)})" for label, n in counts.items()) or "none"
         raise InputError(
-            f"{root} holds a single class to train on, {found}: a classifier needs a folder of another class, such as "
-            "NORMAL, to tell it from"
+            f"{root} holds a single class to train on, {classes}: a classifier needs a folder of another class, such "
+            "as NORMAL, to tell it from"
         )
 
 
 def _normal_class(root: Path, names: dict[str, str], chosen: str | None) -> str | None:
     """Which class, in lower case, makes no label."""
     if chosen is None:
-        found = [label for label in names if _sounds_normal(label)]
-        if len(found) > 1:
-            listed = " and ".join(names[label] for label in found)
-            raise InputError(f"{root} holds {listed}: say with --normal which of them means that nothing was found")
-        return found[0] if found else None
+        candidates = [label for label in names if _sounds_normal(label)]
+        if len(candidates) > 1:
+            listing = " and ".join(names[label] for label in candidates)
+            raise InputError(f"{root} holds {listing}: say with --normal which of them means that nothing was found")
+        return candidates[0] if candidates else None
     if chosen and chosen.casefold() not in names:
         raise InputError(
             f"{root} has no class folder {chosen} for --normal: its classes are {', '.join(names.values())}"
@@ -269,7 +231,7 @@ def _sounds_normal(label: str) -> bool:
 
 def _without_copies(files: list[_File], n_threads: int, dropped: list[Dropped]) -> list[_File]:
     """The files without those that are, byte for byte, another one."""
-    # What was kept for testing stays there.
+    # Of copies, the one in the test split is used.
     groups = [sorted(group, key=lambda file: file.split != "test") for group in _copies(files, n_threads)]
     left_out = set()
     for first, *others in groups:
@@ -289,11 +251,16 @@ def _copies(files: list[_File], n_threads: int) -> list[list[_File]]:
     groups = [files]
     for n_bytes in (0, _HEAD, None):
         suspects = [file for group in groups for file in group]
-        keys = in_threads(
-            functools.partial(_key, n_bytes), [file.path for file in suspects], n_threads, "looking for copies"
-        )
+        # Most of the work happens in libraries that let other threads run meanwhile.
+        pool = concurrent.futures.ThreadPoolExecutor(max(1, n_threads))
+        try:
+            keys = pool.map(functools.partial(_key, n_bytes), [file.path for file in suspects])
+            keys_of_all = list(tracked(keys, "looking for copies", len(suspects)))
+        finally:
+            # An interrupted command does not wait for the rest.
+            pool.shutdown(cancel_futures=True)
         alike: dict[Any, list[_File]] = {}
-        for file, key in zip(suspects, keys, strict=True):
+        for file, key in zip(suspects, keys_of_all, strict=True):
             if key is not None:
                 alike.setdefault(key, []).append(file)
         groups = [group for group in alike.values() if len(group) > 1]

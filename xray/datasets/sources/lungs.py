@@ -1,41 +1,48 @@
 """Lung outlines, and any folder of radiographs beside a folder of masks → a source to convert.
 
 Layouts: Montgomery (`CXR_png/`, `ManualMask/leftMask/`, `ManualMask/rightMask/` with equal names), Shenzhen
-(`CXR_png/`, `mask/<stem>_mask.png`), or two folders of one's own, in which a mask has its radiograph's stem, with or
+(`CXR_png/`, `mask/<stem>_mask.png`), or two folders that are named, in which a mask has its radiograph's stem, with or
 without `_mask`. A folder `test/` in the same layout, as with phantoms, becomes the split "test".
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from xray.datasets import source as reasons
-from xray.datasets.conversion import write_store
 from xray.datasets.naming import source_ids
-from xray.datasets.source import Dropped, SourceImage
-from xray.datasets.sources.mask_account import UNCLEAR, NamedValue, account_of, read_named_values, unclear_tones
-from xray.datasets.sources.mask_files import MaskedImages, in_processes
+from xray.datasets.source import Dropped, SourceImage, data_root, listed, relative_name
+from xray.datasets.sources import convert
+from xray.datasets.sources.mask_account import (
+    WITH_IMAGE,
+    MaskedImages,
+    NamedValue,
+    account_of,
+    fault_of_mask,
+    read_masks,
+    read_named_values,
+    unclear_tones,
+)
 from xray.datasets.sources.mask_reading import PictureRegions, Pictures, Region, read_pictures
 from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError
-from xray.radiographs.decoding import Decode, Failed
-from xray.radiographs.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
-from xray.radiographs.passing_over import Content, content_of
+from xray.radiographs.file_kinds import Content, content_of
+from xray.radiographs.names import UnsafeNameError, check_inside, is_inside
 from xray.radiographs.radiograph import SUFFIXES, source_id
-from xray.structures.masks import MASK_SIZE
+from xray.radiographs.workers import Failed
 
 SPECK_SHARE = 1e-4
-"""Components of a mask that cover less of the image are slips of the pen."""
+"""Components of a mask that cover a smaller share of the image are drawing errors."""
 
 SEVERAL_MASKS = "image with several masks of its name"
 SHARED_MASK = "mask of several images of its name"
 
 _MASK = "_mask"
-_WITH_IMAGE = "left out with its image"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,47 +68,8 @@ class _Layout:
     joined: bool
 
 
-def convert_lungs(
-    data_path: Path | str,
-    save_path: Path | str,
-    *,
-    lungs: Literal["joined", "apart"] = "joined",
-    images: str | None = None,
-    masks: str | None = None,
-    category: str = "Lung",
-    values: Sequence[str] = (),
-    patients: Path | str | None = None,
-    image_size: int = 1024,
-    n_folds: int = 5,
-    seed: int = 0,
-    n_workers: int = 1,
-    overwrite: bool = False,
-    decode: Decode | None = None,
-) -> dict[str, Any]:
-    """Converts radiographs with masks into a dataset directory; returns the content of its conversion.json.
-
-    The arguments are those of `read_lungs` and of `xray.datasets.conversion.write_store`. Raises InputError as they do.
-    """
-    source = read_lungs(
-        data_path,
-        lungs=lungs,
-        images=images,
-        masks=masks,
-        category=category,
-        values=values,
-        patients=patients,
-        n_workers=n_workers,
-    )
-    return write_store(
-        source,
-        save_path,
-        image_size=image_size,
-        n_folds=n_folds,
-        seed=seed,
-        n_workers=n_workers,
-        overwrite=overwrite,
-        decode=decode,
-    )
+convert_lungs = functools.partial(convert, "lungs")
+"""`convert` with this source."""
 
 
 def read_lungs(
@@ -124,7 +92,7 @@ def read_lungs(
     values: "VALUE=NAME" each, in these layouts: values of the masks that are categories of their own, by a number as it
         is stored, the index of a palette or a colour (#FA3253); other values are background then.
     patients: a table with the columns file_name and patient, or a COCO file whose images have both, so that all of a
-        patient's images get into one fold. Names are compared without suffix, and at need without folder.
+        patient's images get into one fold. Names are compared without suffix, or else without folder.
     n_workers: processes that read masks; 0 reads them in this one.
 
     Masks without an image, images without a mask, and pairs whose sizes differ are left out; so are components that
@@ -135,9 +103,7 @@ def read_lungs(
     Raises InputError for a missing directory or an unknown layout, for "apart" where sides are not known, for values
     that cannot be read or are in no mask, and for patients of which none is found among the images.
     """
-    root = Path(data_path)
-    if not root.is_dir():
-        raise InputError(f"no data at {root}: give the directory that holds the radiographs and their masks")
+    root = data_root(data_path, "give the directory that holds the radiographs and their masks")
     named = read_named_values(values)
     layout = _find_layout(root, lungs, images, masks, category, named)
     gathered = MaskedImages()
@@ -150,8 +116,8 @@ def read_lungs(
         dataclasses.replace(pair, image=dataclasses.replace(pair.image, source_id=own_id))
         for pair, own_id in zip(pairs, own_ids, strict=True)
     ]
-    told = [[pair.image.file_name for pair in pairs], layout.categories, list(map(dataclasses.astuple, named))]
-    digest = hashlib.sha256(json.dumps(told).encode())
+    described = [[pair.image.file_name for pair in pairs], layout.categories, list(map(dataclasses.astuple, named))]
+    digest = hashlib.sha256(json.dumps(described).encode())
     if patients is not None:
         images_of, content = name_patients([pair.image for pair in pairs], Path(patients), gathered.dropped)
         digest.update(content)
@@ -159,15 +125,15 @@ def read_lungs(
     number = {name: place for place, name in enumerate(layout.categories, start=1)}
     numbered = tuple((value.value, number[value.category]) for value in named)
     items = [Pictures(pair.image.path, pair.masks, SPECK_SHARE, layout.joined, numbered) for pair in pairs]
-    outcomes = list(in_processes(read_pictures, items, n_workers, lambda item: item.image.name, "reading masks"))
+    outcomes = list(read_masks(read_pictures, items, n_workers))
     unclear = unclear_tones(mask for outcome in outcomes if not isinstance(outcome, Failed) for mask in outcome[1])
     used: list[tuple[str, PictureRegions]] = []
     for pair, outcome in zip(pairs, outcomes, strict=True):
-        found, dropped = _judge(root, pair, outcome, unclear)
+        regions, dropped = _judge(root, pair, outcome, unclear)
         gathered.dropped += dropped
-        if found is not None and not isinstance(outcome, Failed):
-            gathered.add(pair.image, found, pair.image.file_name)
-            used += [(_relative(path, root), mask) for (_, path), mask in zip(pair.masks, outcome[1], strict=True)]
+        if regions is not None and not isinstance(outcome, Failed):
+            gathered.add(pair.image, regions, pair.image.file_name)
+            used += [(relative_name(path, root), mask) for (_, path), mask in zip(pair.masks, outcome[1], strict=True)]
     gathered.warnings += account_of(used, named, offers=layout.kind != "montgomery")
     return gathered.source("lungs", layout.kind, layout.categories, digest.hexdigest())
 
@@ -176,7 +142,7 @@ def _find_layout(
     root: Path, lungs: str, images: str | None, masks: str | None, category: str, values: tuple[NamedValue, ...]
 ) -> _Layout:
     if (images is None) != (masks is None):
-        raise InputError("--images and --masks are two folders of one's own: give both, or neither for a known layout")
+        raise InputError("--images and --masks name two folders: give both, or neither for a known layout")
     categories = tuple(dict.fromkeys(value.category for value in values)) or (category,)
     if images is not None and masks is not None:
         layout = _Layout("pair", root / images, ((root / masks, 1, "mask"),), categories, False)
@@ -216,16 +182,16 @@ def _pair(root: Path, layout: _Layout, split: str, dropped: list[Dropped]) -> li
     alike = _by_stem(images)
     pairs, used = [], set(images)
     for path in images:
-        file_name = _relative(path, root)
-        found, missing, fault = [], [], ""
+        file_name = relative_name(path, root)
+        chosen, missing, fault = [], [], ""
         for (_, category, what), by_stem in zip(layout.masks, masks, strict=True):
-            own, near = _masks_of(path, alike[source_id(path)], by_stem)
-            used.update(near)
-            if len(own) == 1:
-                found.append((category, own[0]))
-            elif near:
-                fault = SEVERAL_MASKS if own else SHARED_MASK
-                missing.append(", ".join(_relative(mask, root) for mask in near))
+            matching, similar = _masks_of(path, alike[source_id(path)], by_stem)
+            used.update(similar)
+            if len(matching) == 1:
+                chosen.append((category, matching[0]))
+            elif similar:
+                fault = SEVERAL_MASKS if matching else SHARED_MASK
+                missing.append(", ".join(relative_name(mask, root) for mask in similar))
             else:
                 missing.append(f"no {what}")
         if missing:
@@ -233,21 +199,21 @@ def _pair(root: Path, layout: _Layout, split: str, dropped: list[Dropped]) -> li
             dropped.append(Dropped(file_name, fault or reasons.IMAGE_WITHOUT_MASK, detail=detail))
         else:
             place = path.name if split == "train" else f"{split}/{path.name}"
-            pairs.append(_Pair(SourceImage(path, file_name, "", split=split), tuple(found), place))
+            pairs.append(_Pair(SourceImage(path, file_name, "", split=split), tuple(chosen), place))
     unused = {path for files in folders for path in files} - used
-    dropped += [Dropped(_relative(path, root), reasons.MASK_WITHOUT_IMAGE) for path in sorted(unused)]
+    dropped += [Dropped(relative_name(path, root), reasons.MASK_WITHOUT_IMAGE) for path in sorted(unused)]
     return pairs
 
 
 def _masks_of(image: Path, alike: Sequence[Path], masks: dict[str, list[Path]]) -> tuple[list[Path], list[Path]]:
-    """The masks in a folder that are an image's own, and all that bear its name.
+    """The masks in a folder that belong to an image, and all that have its name.
 
     alike: all images of its stem. A mask is called like its image with or without `_mask`; where there are several of
-    one stem, a mask is an image's own if it has its suffix, or all of its name, and so each of them has one.
+    one stem, a mask belongs to the image whose suffix or whole name it has, if each of them then has one mask.
     """
 
     def called(name: str) -> list[Path]:
-        return [mask for own in (name, name + _MASK) for mask in masks.get(own, ()) if mask not in alike]
+        return [mask for spelling in (name, name + _MASK) for mask in masks.get(spelling, ()) if mask not in alike]
 
     stem = source_id(image)
     whole = {other: called(other.name) for other in alike}
@@ -259,27 +225,17 @@ def _masks_of(image: Path, alike: Sequence[Path], masks: dict[str, list[Path]]) 
 
 
 def _by_stem(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = defaultdict(list)
+    by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
-        found[source_id(path)].append(path)
-    return dict(found)
+        by_stem[source_id(path)].append(path)
+    return dict(by_stem)
 
 
 def _list_pictures(folder: Path, root: Path, dropped: list[Dropped]) -> list[Path]:
     """The radiographs or masks that stand in a folder itself, sorted by name."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or content_of(path, SUFFIXES) != Content.RADIOGRAPH:
-            continue
-        if leads_out(path, root) and leads_out(path, folder):
-            dropped.append(Dropped(_relative(path, root), LINK_OUT))
-        elif path.is_file():
-            found.append(path)
-    return found
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
+    # A folder named by a flag may lie outside of the root.
+    paths = listed(folder, root, dropped, lambda path: content_of(path, SUFFIXES) == Content.RADIOGRAPH, beside=folder)
+    return [path for path in paths if path.is_file()]
 
 
 def _judge(
@@ -288,22 +244,17 @@ def _judge(
     """The regions of one radiograph's masks, None if it has to be left out, and the account of it."""
     if isinstance(outcome, Failed):
         return None, [Dropped(pair.image.file_name, reasons.UNREADABLE, detail=outcome.reason)]
-    (width, height), masks = outcome
-    found: list[Region] = []
+    size, masks = outcome
+    regions: list[Region] = []
     specks = []
     for (_, path), mask in zip(pair.masks, masks, strict=True):
-        name = _relative(path, root)
-        if mask.size is None:
-            return None, [Dropped(name, reasons.UNREADABLE_MASK, _WITH_IMAGE, mask.error)]
-        if mask.size != (width, height):
-            detail = f"the mask is {mask.size[0]} x {mask.size[1]}, the image {width} x {height}"
-            return None, [Dropped(name, MASK_SIZE, _WITH_IMAGE, detail)]
-        if mask.tones in unclear:
-            return None, [Dropped(name, UNCLEAR, _WITH_IMAGE, f"{mask.tones}, and others are not")]
-        found += mask.regions
+        name = relative_name(path, root)
+        if fault := fault_of_mask(mask, size, unclear):
+            return None, [Dropped(name, fault[0], WITH_IMAGE, fault[1])]
+        regions += mask.regions
         if mask.n_small:
             specks.append(Dropped(name, reasons.SPECK, detail=f"{mask.n_small} of fewer than {mask.smallest} pixels"))
-    if specks and not found:
-        # Something was marked, so the radiograph is not without findings: nothing is known about it.
+    if specks and not regions:
+        # Something was marked, so the radiograph cannot be used as one without findings.
         return None, [*specks, Dropped(pair.image.file_name, reasons.NO_BOX_LEFT)]
-    return found, specks
+    return regions, specks

@@ -1,7 +1,7 @@
-"""Masks that stand in one tree with the radiographs they were drawn on, told apart from them and left out.
+"""Finds masks that lie in one tree with the radiographs they were drawn on, and leaves them out.
 
-Their folders are called masks/ or the like, or they bear the radiographs' names, as they stand or with _mask. Names
-alone decide nothing, the pictures are looked at: a folder masks/ may hold radiographs of people who wore one.
+Their folders are called masks/ or similar, or they have the names of the radiographs, with or without _mask. Names
+alone decide nothing, the pictures are read, too: a folder masks/ may hold radiographs of people who wore a mask.
 """
 
 import contextlib
@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from xray.datasets.sources.mask_values import looks_like_mask
-from xray.radiographs.decoding import Failed, in_workers
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.radiograph import source_id
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.workers import Failed, in_workers
 
 LEFT_OUT = "masks beside radiographs, left out"
 KEPT = "named like masks, kept as radiographs"
 
 SAMPLE = 5
-"""Pictures of a group that are looked at."""
+"""Number of pictures of a group that are read."""
 MOST_READ = 200
-"""Pictures that are looked at in all; what belongs to groups beyond them counts as radiographs."""
+"""Number of pictures that are read in all; the pictures of further groups count as radiographs."""
 
 _WORD = (
     "masks?|maske|segs?|segmentations?|segmented|labels?|labelmaps?|annotations?|gts?|ground[ _-]?truth|contours?|rois?"
@@ -38,14 +38,14 @@ _FILE_START = re.compile(rf"^({_WORD})[\W_]+", re.IGNORECASE)
 _FILE_WHOLE = re.compile(rf"((left|right|lungs?)[\W_]*)?({_WORD})([\W_]*(left|right|lungs?|\d{{1,3}}))?", re.IGNORECASE)
 _PICTURES = (".png", ".jpg", ".jpeg")
 _MOST_FOLDERS = 8
-"""Folders with a file of one name, beyond which the name tells nothing: every patient may have a frontal.png."""
+"""More folders with a file of one name say nothing about masks: every patient may have a frontal.png."""
 _MOST_NAMES = 8
 """Pictures of a patient's folder, whose names are those of all other patients' as well."""
 
 
 @dataclasses.dataclass
 class _Group:
-    """Pictures that are masks together, or none of them is.
+    """Pictures that are either all masks or all radiographs.
 
     is_named: their names, or their folder's, say so; otherwise they only have the names of `others`.
     """
@@ -55,7 +55,7 @@ class _Group:
     is_named: bool = True
 
 
-def without_masks(paths: Sequence[Path], root: Path) -> tuple[list[Path], list[RunWarning]]:
+def without_masks(paths: Sequence[Path], root: Path) -> tuple[list[Path], list[FileWarning]]:
     """The files that are no masks, in the same order, and a warning for each folder of masks that are left out.
 
     paths: files below the folder `root`.
@@ -68,27 +68,27 @@ def without_masks(paths: Sequence[Path], root: Path) -> tuple[list[Path], list[R
     root = Path(root)
     named = [*_named_folders(paths, root), *_named_files(paths)]
     twins = [*_twins(paths, root), *_repeated(paths)]
-    looks = _Looks()
-    looks.read([*named, *twins])
+    sampled = _Sampled()
+    sampled.read([*named, *twins])
     # Folders of one name may hold masks here and radiographs there.
-    parted = [part for group in named if looks.are_mixed(group) for part in _by_place(group)]
-    looks.read(parted)
+    parted = [part for group in named if sampled.are_mixed(group) for part in _by_place(group)]
+    sampled.read(parted)
     groups = [*named, *twins, *parted]
-    masks = {path for group in groups if looks.are_masks(group) for path in group.pictures}
+    masks = {path for group in groups if sampled.are_masks(group) for path in group.pictures}
     left_out = [path for path in paths if path in masks]
     like_masks = {path for group in named for path in group.pictures}
-    kept = [path for path in paths if path in like_masks and path not in masks]
-    warnings = [*_by_folder(left_out, root, LEFT_OUT), *_by_folder(kept, root, KEPT)]
+    like_masks_only = [path for path in paths if path in like_masks and path not in masks]
+    warnings = [*_by_folder(left_out, root, LEFT_OUT), *_by_folder(like_masks_only, root, KEPT)]
     return [path for path in paths if path not in masks], warnings
 
 
-def _by_folder(paths: Iterable[Path], root: Path, kind: str) -> list[RunWarning]:
+def _by_folder(paths: Iterable[Path], root: Path, kind: str) -> list[FileWarning]:
     folders: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         folders[path.parent.relative_to(root).as_posix()].append(path)
     return [
-        RunWarning(kind, f"{folder}/" if folder != "." else "the data path itself", _counted(own))
-        for folder, own in folders.items()
+        FileWarning(kind, f"{folder}/" if folder != "." else "the data path itself", _counted(pictures))
+        for folder, pictures in folders.items()
     ]
 
 
@@ -132,7 +132,7 @@ def _named_files(paths: Sequence[Path]) -> list[_Group]:
 
 
 def _twins(paths: Sequence[Path], root: Path) -> list[_Group]:
-    """Pictures that have the names of others in another folder, or with another suffix, but for one in ten.
+    """Pictures of which nine in ten have the names of others in another folder, or with another suffix.
 
     One group for all folders of two names, such as images/ and lungs/ of many patients.
     """
@@ -143,9 +143,9 @@ def _twins(paths: Sequence[Path], root: Path) -> list[_Group]:
         places[source_id(path)].add(place)
         files[place][source_id(path)] = path
     shared: Counter[tuple[tuple[Path, str], tuple[Path, str]]] = Counter()
-    for own in places.values():
-        if 1 < len(own) <= _MOST_FOLDERS:
-            shared.update((one, other) for one in own for other in own if one != other)
+    for same_stem in places.values():
+        if 1 < len(same_stem) <= _MOST_FOLDERS:
+            shared.update((one, other) for one in same_stem for other in same_stem if one != other)
     groups: dict[tuple[Any, ...], _Group] = defaultdict(lambda: _Group(is_named=False))
     for (one, other), n in shared.items():
         if one[1] in _PICTURES and n >= 0.9 * len(files[one]):
@@ -163,9 +163,9 @@ def _repeated(paths: Sequence[Path]) -> list[_Group]:
     for path in paths:
         inside[path.parent].append(path)
     alike: dict[tuple[str, ...], list[list[Path]]] = defaultdict(list)
-    for own in inside.values():
-        if 1 < len(own) <= _MOST_NAMES:
-            alike[tuple(sorted(path.name.casefold() for path in own))].append(own)
+    for pictures in inside.values():
+        if 1 < len(pictures) <= _MOST_NAMES:
+            alike[tuple(sorted(path.name.casefold() for path in pictures))].append(pictures)
     groups = []
     for all_names, folders in alike.items():
         of_name = {
@@ -195,48 +195,44 @@ def _by_place(group: _Group) -> list[_Group]:
     return list(places.values())
 
 
-class _Looks:
-    """What the pictures of groups look like, each read once."""
+class _Sampled:
+    """Which pictures of the groups are masks, as far as a sample of them was read, each once."""
 
     def __init__(self) -> None:
-        self._found: dict[Path, bool | None] = {}
+        self._is_mask: dict[Path, bool | None] = {}
         self._n_left = MOST_READ
 
     def read(self, groups: Iterable[_Group]) -> None:
-        """Looks at a sample of each."""
+        """Reads a sample of each."""
         sampled = dict.fromkeys(path for group in groups for path in (*_sample(group.pictures), *_sample(group.others)))
         # DICOM files are radiographs here, whatever they show.
-        self._found.update((path, False) for path in sampled if not _is_picture(path))
-        wanted = [path for path in sampled if path not in self._found][: self._n_left]
+        self._is_mask.update((path, False) for path in sampled if not _is_picture(path))
+        wanted = [path for path in sampled if path not in self._is_mask][: self._n_left]
         self._n_left -= len(wanted)
         if not wanted:
             return
-        with contextlib.closing(in_workers(looks_like_mask, wanted, 1, _file_name)) as outcomes:
+        with contextlib.closing(in_workers(looks_like_mask, wanted, 1, lambda path: path.name)) as outcomes:
             for path, outcome in zip(wanted, outcomes, strict=True):
-                self._found[path] = None if isinstance(outcome, Failed) else outcome
+                self._is_mask[path] = None if isinstance(outcome, Failed) else outcome
 
     def are_masks(self, group: _Group) -> bool:
         """Whether all pictures of a group are, and what they only share names with is not."""
-        looks = self._of(group.pictures)
+        are_masks = self._of(group.pictures)
         if group.is_named:
-            return bool(looks) and all(looks)
+            return bool(are_masks) and all(are_masks)
         others = self._of(group.others)
-        return bool(looks and others) and all(looks) and not any(others)
+        return bool(are_masks and others) and all(are_masks) and not any(others)
 
     def are_mixed(self, group: _Group) -> bool:
         return len(set(self._of(group.pictures))) > 1
 
     def _of(self, paths: Sequence[Path]) -> list[bool]:
         """Of those in the sample that could be read."""
-        found = [self._found.get(path) for path in _sample(paths)]
-        return [look for look in found if look is not None]
+        answers = [self._is_mask.get(path) for path in _sample(paths)]
+        return [is_mask for is_mask in answers if is_mask is not None]
 
 
 def _sample(paths: Sequence[Path]) -> list[Path]:
     """A few of them, from the first to the last."""
     n = min(SAMPLE, len(paths))
     return [paths[number * (len(paths) - 1) // max(1, n - 1)] for number in range(n)]
-
-
-def _file_name(path: Path) -> str:
-    return path.name

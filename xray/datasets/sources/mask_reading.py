@@ -1,6 +1,6 @@
 """Masks of radiographs, in pictures or as run lengths, and their components, as worker processes read them.
 
-What takes long or much memory for a hostile file is done here; this module imports nothing that workers need not have.
+All work that may take much time or memory for a hostile file is done here; the module imports only what workers need.
 """
 
 import dataclasses
@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 
 from xray.datasets.sources.mask_values import MaskValues, read_values
+from xray.radiographs.grayscale import look_up
 from xray.radiographs.radiograph import RadiographError, radiograph_size
-from xray.radiographs.stored_values import look_up
 from xray.structures import rle
 
 MAX_VALUES = 256
-"""Values of a mask that are told of."""
+"""Number of values of a mask that are reported."""
 MAX_REGIONS = 10_000
 """Parts of the mask of one radiograph; more are noise, and would fill the dataset with it."""
 
@@ -104,13 +104,13 @@ class RunRegions:
 def read_pictures(item: Pictures) -> tuple[tuple[int, int], list[PictureRegions]]:
     """The size of the radiograph, and what each of its masks holds. Raises RadiographError for the radiograph."""
     size = radiograph_size(item.image)
-    found = []
+    masks = []
     for category, path in item.masks:
         try:
-            found.append(_read_picture(item, category, path, size))
+            masks.append(_read_picture(item, category, path, size))
         except RadiographError as error:
-            found.append(PictureRegions(None, error=str(error)))
-    return size, found
+            masks.append(PictureRegions(None, error=str(error)))
+    return size, masks
 
 
 def _read_picture(item: Pictures, category: int, path: Path, size: tuple[int, int]) -> PictureRegions:
@@ -123,8 +123,8 @@ def _read_picture(item: Pictures, category: int, path: Path, size: tuple[int, in
     if (width, height) == size:
         try:
             for number, drawn in layers:
-                own, small = regions(drawn, number, smallest, item.joined)
-                components += own
+                of_layer, small = regions(drawn, number, smallest, item.joined)
+                components += of_layer
                 n_small += small
         except RadiographError as error:
             raise RadiographError(f"{path.name}: {error}") from None
@@ -149,7 +149,7 @@ def _layers(
         return [(category, mask.labels > 0)], ("",) * len(mask.names)
     named = tuple(next((key for key in sorted(keys) if key in category_of), "") for keys in mask.keys)
     numbers = [category_of.get(key, 0) for key in named]
-    numbered = look_up(np.array([0, *numbers], dtype=np.uint16), mask.labels)
+    numbered = look_up(mask.labels, np.array([0, *numbers], dtype=np.uint16))
     return [(number, numbered == number) for number in sorted(set(numbers) - {0})], named
 
 
@@ -187,21 +187,21 @@ def regions(mask: np.ndarray, category: int = 1, min_pixels: int = 1, joined: bo
     is_large = stats[:, cv2.CC_STAT_AREA] >= min_pixels
     is_large[0] = False  # the background
     n_small = len(is_large) - 1 - int(is_large.sum())
-    kept = np.flatnonzero(is_large)
-    kept = kept[np.lexsort((stats[kept, cv2.CC_STAT_TOP], stats[kept, cv2.CC_STAT_LEFT]))]
-    corners = stats[kept][:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]]
-    far = corners + stats[kept][:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]]
-    if joined and len(kept):
+    large = np.flatnonzero(is_large)
+    large = large[np.lexsort((stats[large, cv2.CC_STAT_TOP], stats[large, cv2.CC_STAT_LEFT]))]
+    corners = stats[large][:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP]]
+    far = corners + stats[large][:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]]
+    if joined and len(large):
         box = np.concatenate([corners.min(axis=0), far.max(axis=0)])
         return [_region(is_large[labels], box, category, (0, 0), mask.shape)], n_small
-    if len(kept) > MAX_REGIONS:
-        raise RadiographError(f"its mask has {len(kept)} parts, more than {MAX_REGIONS}")
-    found = []
-    for label, (left, top), (right, bottom) in zip(kept.tolist(), corners.tolist(), far.tolist(), strict=True):
+    if len(large) > MAX_REGIONS:
+        raise RadiographError(f"its mask has {len(large)} parts, more than {MAX_REGIONS}")
+    parts = []
+    for label, (left, top), (right, bottom) in zip(large.tolist(), corners.tolist(), far.tolist(), strict=True):
         # Only where the component is: a mask of many would otherwise take the time of as many masks.
         inside = labels[top:bottom, left:right] == label
-        found.append(_region(inside, np.array([left, top, right, bottom]), category, (left, top), mask.shape))
-    return found, n_small
+        parts.append(_region(inside, np.array([left, top, right, bottom]), category, (left, top), mask.shape))
+    return parts, n_small
 
 
 def _region(

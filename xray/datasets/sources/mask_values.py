@@ -9,8 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from xray.radiographs.grayscale import look_up
 from xray.radiographs.radiograph import RadiographError
-from xray.radiographs.stored_values import StoredValues, look_up, read_stored
+from xray.radiographs.stored_values import StoredValues, read_stored
 
 FEW = 32
 """Values of a lossless picture up to which each was chosen, unless it lies on the edge between two others."""
@@ -65,8 +66,8 @@ def read_values(path: Path | str) -> MaskValues:
         tones = (
             {0: BLACK, 255: WHITE}.get(int(stored.levels[0]), "") if (stored.colours == stored.levels[0]).all() else ""
         )
-        own = (tuple(stored.names), tuple(stored.keys)) if is_mask else ((), ())
-        return MaskValues(np.full(shape, int(is_mask), dtype=np.uint8), *own, tones)
+        drawn_values = (tuple(stored.names), tuple(stored.keys)) if is_mask else ((), ())
+        return MaskValues(np.full(shape, int(is_mask), dtype=np.uint8), *drawn_values, tones)
     edges = [stored.places[[0, -1]].ravel(), stored.places[:, [0, -1]].ravel()]
     border = np.bincount(np.concatenate(edges), minlength=n) / (2 * sum(shape))
     is_chosen = np.ones(2, dtype=bool) if n == 2 and not stored.is_lossy else _chosen(stored)
@@ -91,7 +92,7 @@ def read_values(path: Path | str) -> MaskValues:
     names = tuple(stored.names[place] for place in drawn.tolist())
     keys = tuple(stored.keys[place] for place in drawn.tolist())
     tones = _tones(stored, drawn, on_white)
-    return MaskValues(look_up(labels, stored.places), names, keys, tones, has_void)
+    return MaskValues(look_up(stored.places, labels), names, keys, tones, has_void)
 
 
 def looks_like_mask(path: Path) -> bool:
@@ -197,8 +198,8 @@ def _peaks(stored: StoredValues) -> np.ndarray | None:
         flanks = float(histogram[around].sum() - histogram[window].sum())
         mass = _take_window(remaining, centre)
         if mass >= max(1.0, least, 4 * flanks) and flat[window].sum() >= 0.1 * mass:
-            own = np.flatnonzero(np.abs(levels - centre) <= 8)
-            is_chosen[own[np.argmax(counts[own])]] = True
+            in_window = np.flatnonzero(np.abs(levels - centre) <= 8)
+            is_chosen[in_window[np.argmax(counts[in_window])]] = True
     return is_chosen if is_chosen.sum() > 1 else None
 
 
@@ -217,7 +218,7 @@ def _brighter_than_half(stored: StoredValues, border: np.ndarray) -> MaskValues:
     top = float(levels.max())
     # Where nothing reaches half of white, it is half of the brightest.
     is_mask = levels > (127 if top > 127 else top / 2)
-    labels = look_up(is_mask.astype(np.uint8), stored.places)
+    labels = look_up(stored.places, is_mask.astype(np.uint8))
     names = ("darker than half" if on_white else "brighter than half",)
     return MaskValues(labels, names, (frozenset(),), BLACK_ON_WHITE if on_white else WHITE_ON_BLACK)
 
@@ -245,7 +246,7 @@ def _is_between(stored: StoredValues, low: np.ndarray, high: np.ndarray) -> np.n
         return (low < stored.places) & (stored.places < high)
     result = np.zeros(stored.places.shape, dtype=bool)
     for channel in (*stored.colours.T, stored.alphas):
-        values = look_up(np.rint(channel).astype(np.uint8), stored.places)
+        values = look_up(stored.places, np.rint(channel).astype(np.uint8))
         low, high = _around(values)
         result |= (low < values) & (values < high)
     return result

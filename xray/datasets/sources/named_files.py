@@ -1,4 +1,4 @@
-"""Which file of a source a table means: by its name, with or without its suffix, or by the number that it spells."""
+"""Which file of a source a table means: by name, with or without suffix, or by the number that the name spells."""
 
 import dataclasses
 import filecmp
@@ -14,7 +14,7 @@ from xray.radiographs.radiograph import source_id
 from xray.structures.values import identity, text_of
 
 MOST_ALIKE = 16
-"""Files of one stem that are compared with each other; more are not copies, but one in each patient's folder."""
+"""At most so many files of one stem are compared; more are no copies, but one file in each patient's folder."""
 
 
 class NamedFiles:
@@ -41,16 +41,16 @@ class NamedFiles:
             if isinstance(number, int):
                 self._by_number[number].append(name)
 
-    def meant_by(self, said: str) -> list[str]:
+    def meant_by(self, name: str) -> list[str]:
         """The files that a table may mean: none, one, or several of which it does not say which.
 
         A whole name goes before a stem, and a stem before the number that it spells: 7, 7.0 and "007" are 007.png,
         unless there is a 7.png as well.
         """
-        text = said.replace("\\", "/").removeprefix("./")
-        for found in (self._by_text.get(text), self._by_stem.get(text), self._by_stem.get(source_id(text))):
-            if found:
-                return found
+        text = name.replace("\\", "/").removeprefix("./")
+        for names in (self._by_text.get(text), self._by_stem.get(text), self._by_stem.get(source_id(text))):
+            if names:
+                return names
         number = identity(source_id(text))
         if not isinstance(number, int):
             return []
@@ -61,8 +61,8 @@ class NamedFiles:
 class Resolved:
     """What a table calls radiographs, made one id for each.
 
-    ids: text of the table → id. names: id → name of its file, for those that have one. unclear: id → in words, why it
-    has none although there are files: a text may mean several, and what is said of one would be learned of another.
+    ids: text of the table → id. names: id → name of its file, for those that have one. unclear: id → why it has
+    none although there are files: a text may mean several, and findings of one would be learned as those of another.
     """
 
     ids: dict[str, str]
@@ -70,43 +70,44 @@ class Resolved:
     unclear: dict[str, str]
 
 
-def resolve_ids(said: Iterable[str], files: NamedFiles | None) -> Resolved:
+def resolve_ids(texts: Iterable[str], files: NamedFiles | None) -> Resolved:
     """The radiographs that a table means.
 
-    said: distinct texts. files: None where none are looked for: then there are no names, and of the texts those that
-    spell one number are one. What has no file keeps its own text, but for the number that it spells: 7.0 is 7.
+    texts: distinct texts. files: None where none are looked for: then there are no names, and of the texts those that
+    spell one number are one. A text without a file stays as it is, unless it spells a number: 7.0 becomes 7.
     """
-    texts = list(said)
+    texts = list(texts)
     # Where a name leads out of its folder, its stem is not asked for either.
     result = Resolved({text: text for text in texts if fault_of(text)}, {}, {})
     texts = [text for text in texts if text not in result.ids]
     known = files or NamedFiles(text for text in texts if text == text_of(text))
     for text in texts:
-        found = known.meant_by(text)
-        result.ids[text] = known.ids[found[0]] if len(found) == 1 else text_of(text) or text
-        if len(found) == 1 and files is not None:
-            result.names[result.ids[text]] = found[0]
-        if len(found) > 1:
-            why = f"{text} may be {' or '.join(found[:5])}"
-            result.unclear.update(dict.fromkeys((result.ids[text], *(known.ids[name] for name in found)), why))
-    for own in result.unclear:
-        result.names.pop(own, None)
+        names = known.meant_by(text)
+        result.ids[text] = known.ids[names[0]] if len(names) == 1 else text_of(text) or text
+        if len(names) == 1 and files is not None:
+            result.names[result.ids[text]] = names[0]
+        if len(names) > 1:
+            why = f"{text} may be {' or '.join(names[:5])}"
+            result.unclear.update(dict.fromkeys((result.ids[text], *(known.ids[name] for name in names)), why))
+    for image_id in result.unclear:
+        result.names.pop(image_id, None)
     return result
 
 
 def without_copies(paths: dict[str, Path], dropped: list[Dropped]) -> dict[str, Path]:
-    """Name → file without those that are, byte for byte, another of the same stem; `dropped` is told of them."""
+    """Name → file without those that are, byte for byte, another of the same stem; they are entered in `dropped`."""
     by_stem: dict[str, list[str]] = defaultdict(list)
     for name in sorted(paths):
         by_stem[source_id(name.rpartition("/")[2])].append(name)
-    kept = dict(paths)
+    distinct = dict(paths)
     for names in by_stem.values():
         for number, name in enumerate(names if len(names) <= MOST_ALIKE else ()):
-            same = next((one for one in names[:number] if one in kept and _are_equal(paths[one], paths[name])), None)
+            others = (other for other in names[:number] if other in distinct)
+            same = next((other for other in others if _are_equal(paths[other], paths[name])), None)
             if same is not None:
                 dropped.append(Dropped(name, reasons.COPY, detail=f"the same as {same}"))
-                del kept[name]
-    return kept
+                del distinct[name]
+    return distinct
 
 
 def _are_equal(one: Path, other: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A table of one's own that names each radiograph's patient, so that folds keep a patient's radiographs together."""
+"""The user's table of the patient of each radiograph, so that folds keep a patient's radiographs together."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 from xray.datasets.source import Dropped, SourceImage
 from xray.datasets.sources.named_files import NamedFiles
-from xray.datasets.sources.tables import plain_name, read_table
+from xray.datasets.sources.tables import read_table, spellings
 from xray.errors import InputError
 from xray.radiographs.radiograph import source_id
 from xray.structures.values import identity, one_spelling, shown, text_of
@@ -27,10 +27,10 @@ _WHOLE, _BARE, _LOOSE = range(3)
 
 
 def patient_in(entry: Mapping[str, Any]) -> Any:
-    """What an entry of a COCO file says of its patient, whatever it is called: patient, patient_id, "Subject ID"."""
+    """The patient of an entry of a COCO file, under any of the usual keys: patient, patient_id, "Subject ID"."""
     if "patient" in entry:
         return entry["patient"]
-    named = {plain_name(key): key for key in reversed(list(entry))}
+    named = spellings(entry)
     return next((entry[named[name]] for name in PATIENT_COLUMNS if name in named), None)
 
 
@@ -41,25 +41,25 @@ def name_patients(
 
     table: a CSV with the columns file_name and patient, or a COCO file whose images have both. Names are compared as
     they stand, from the source's directory on; or else without suffix; or else without their folders, or by the number
-    that they spell. Patients 17, 17.0 and 017 are one, and an empty or missing one is none. An image that the table
-    does not name, or names under several patients, stays a patient of its own, which `dropped` is told.
+    that they spell. Patients 17, 17.0 and 017 are one; an empty or missing one counts as not known. An image that the
+    table does not name, or names under several patients, stays a patient of its own, and is entered in `dropped`.
 
     Raises InputError for a file that is neither, and where it names none of the images.
     """
     rows, content = _read(table)
     known = _by_image(images, rows)
-    found = []
+    with_patients = []
     for image in images:
         patients = known.get(image.file_name, set())
-        found.append(dataclasses.replace(image, patient=next(iter(patients)) if len(patients) == 1 else None))
+        with_patients.append(dataclasses.replace(image, patient=next(iter(patients)) if len(patients) == 1 else None))
         if len(patients) != 1:
             detail = f"the table has {len(patients)} for that name" if patients else ""
             dropped.append(Dropped(image.file_name, PATIENT_UNKNOWN, "kept as a patient of its own", detail))
-    if all(image.patient is None for image in found):
+    if all(image.patient is None for image in with_patients):
         raise InputError(
             f"{table} names the patient of none of the {len(images)} images: its file names must be theirs"
         )
-    return found, content
+    return with_patients, content
 
 
 def _by_image(images: Sequence[SourceImage], rows: Sequence[tuple[str, str]]) -> dict[str, set[str]]:
@@ -68,7 +68,7 @@ def _by_image(images: Sequence[SourceImage], rows: Sequence[tuple[str, str]]) ->
     bare: dict[str, list[str]] = defaultdict(list)
     for name in files.names:
         bare[_bare(name)].append(name)
-    said: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    patients_of: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for text, patient in rows:
         name = text.replace("\\", "/").removeprefix("./")
         if name in files.ids:
@@ -77,9 +77,9 @@ def _by_image(images: Sequence[SourceImage], rows: Sequence[tuple[str, str]]) ->
             meant, how = bare[_bare(name)], _BARE
         else:
             meant, how = files.meant_by(name), _LOOSE
-        for own in meant:
-            said[own][how].add(patient)
-    return {name: ways[min(ways)] for name, ways in said.items()}
+        for file_name in meant:
+            patients_of[file_name][how].add(patient)
+    return {name: ways[min(ways)] for name, ways in patients_of.items()}
 
 
 def _read(path: Path) -> tuple[list[tuple[str, str]], bytes]:
@@ -96,12 +96,12 @@ def _read(path: Path) -> tuple[list[tuple[str, str]], bytes]:
             raise InputError(f"{path} is not a COCO file: its images need file_name and patient") from None
     else:
         table, content = read_table(path)
-        own = {plain_name(name): name for name in reversed(list(table.columns)) if name != "line"}
-        column = next((own[name] for name in _NAME_COLUMNS if name in own), None)
-        patient = next((own[name] for name in PATIENT_COLUMNS if name in own), None)
+        spelling = spellings(table.columns)
+        column = next((spelling[name] for name in _NAME_COLUMNS if name in spelling), None)
+        patient = next((spelling[name] for name in PATIENT_COLUMNS if name in spelling), None)
         if column is None or patient is None:
-            found = ", ".join(name for name in table.columns if name != "line")
-            raise InputError(f"{path} needs the columns file_name and patient (found {found})")
+            columns = ", ".join(name for name in table.columns if name != "line")
+            raise InputError(f"{path} needs the columns file_name and patient (found {columns})")
         rows = list(zip(table[column].tolist(), table[patient].tolist(), strict=True))
     for name, patient in rows:
         try:

@@ -12,19 +12,25 @@ Names of columns may be spelt in other letters' case and punctuation, ids and la
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from xray.datasets import source as reasons
-from xray.datasets.conversion import write_store
 from xray.datasets.sizes import header_of
-from xray.datasets.source import Dropped, Source, SourceImage
-from xray.datasets.sources.mask_account import UNCLEAR, account_of, unclear_tones
-from xray.datasets.sources.mask_files import MaskedImages, in_processes
+from xray.datasets.source import Dropped, Source, SourceImage, data_root
+from xray.datasets.sources import convert
+from xray.datasets.sources.mask_account import (
+    WITH_IMAGE,
+    MaskedImages,
+    account_of,
+    fault_of_mask,
+    read_masks,
+    unclear_tones,
+)
 from xray.datasets.sources.mask_folders import LEFT_OUT, without_masks
 from xray.datasets.sources.mask_reading import (
     PictureRegions,
@@ -40,13 +46,12 @@ from xray.datasets.sources.named_files import NamedFiles, Resolved, resolve_ids,
 from xray.datasets.sources.tables import plain_name, read_table
 from xray.errors import InputError
 from xray.findings import FINDINGS, PNEUMOTHORAX
-from xray.radiographs.decoding import Decode, Failed
+from xray.radiographs.file_kinds import Content, content_of
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
-from xray.radiographs.passing_over import Content, content_of
 from xray.radiographs.radiograph import SUFFIXES, find_radiographs, source_id
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.workers import Failed
 from xray.structures import rle
-from xray.structures.masks import MASK_SIZE
 from xray.structures.values import flag_of, is_missing
 
 CATEGORY = FINDINGS[PNEUMOTHORAX]
@@ -66,7 +71,6 @@ _COLUMNS = {
 """Kinds of table, by the columns of the image's id and of what is known about it."""
 _TRAIN_TABLES = ("train-rle.csv", "stage_2_train.csv", "stage_1_train.csv", "stage_1_train_images.csv")
 _TEST_TABLES = {"runs": "test-rle-truth.csv", "pictures": "stage_1_test_images.csv", "labels": ""}
-_WITH_IMAGE = "left out with its image"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,45 +99,19 @@ class _Item:
 class _Outcome:
     """What was read of one radiograph's mask.
 
-    regions: None if the radiograph is left out. dropped: the account of it.
+    left_out: why the radiograph is left out, None where it is used.
     fits_other: its run lengths are no mask in the table's dialect, but are one in the other.
     picture: its mask, where that is a picture.
     """
 
-    regions: list[Region] | None
-    dropped: tuple[Dropped, ...] = ()
+    regions: Sequence[Region] = ()
+    left_out: Dropped | None = None
     fits_other: bool = False
     picture: PictureRegions | None = None
 
 
-def convert_siim(
-    data_path: Path | str,
-    save_path: Path | str,
-    *,
-    table: str | None = None,
-    dialect: rle.Dialect = "relative",
-    mask_size: int | None = None,
-    image_size: int = 1024,
-    n_folds: int = 5,
-    seed: int = 0,
-    n_workers: int = 1,
-    overwrite: bool = False,
-    decode: Decode | None = None,
-) -> dict[str, Any]:
-    """Converts SIIM-ACR Pneumothorax into a dataset directory; returns the content of its conversion.json.
-
-    The arguments are those of `read_siim` and of `xray.datasets.conversion.write_store`. Raises InputError as they do.
-    """
-    return write_store(
-        read_siim(data_path, table=table, dialect=dialect, mask_size=mask_size, n_workers=n_workers),
-        save_path,
-        image_size=image_size,
-        n_folds=n_folds,
-        seed=seed,
-        n_workers=n_workers,
-        overwrite=overwrite,
-        decode=decode,
-    )
+convert_siim = functools.partial(convert, "siim")
+"""`convert` with this source."""
 
 
 def read_siim(
@@ -157,18 +135,14 @@ def read_siim(
     Raises InputError for a missing directory or table, and for a table most of whose masks fit the radiographs only in
     the other dialect, or not at all.
     """
-    root = Path(data_path)
-    if not root.is_dir():
-        raise InputError(
-            f"no data at {root}: put SIIM-ACR Pneumothorax there (train-rle.csv and dicom-images-train/), or make a "
-            "stand-in with python tools/phantoms.py"
-        )
+    root = data_root(
+        data_path,
+        "put SIIM-ACR Pneumothorax there (train-rle.csv and dicom-images-train/), or make a stand-in with python "
+        "tools/phantoms.py",
+    )
     kind, tables = _find_tables(root, table)
     gathered = MaskedImages()
-    if kind == "pictures":
-        items = _picture_items(root, kind, tables, gathered.dropped)
-    else:
-        items = _table_items(root, kind, tables, gathered.dropped, gathered.warnings)
+    items = _items(root, kind, tables, gathered.dropped, gathered.warnings)
     if mask_size is not None and kind == "runs":
         images = [dataclasses.replace(item.image, width=mask_size, height=mask_size) for item in items]
         items = [dataclasses.replace(item, image=image) for item, image in zip(items, images, strict=True)]
@@ -177,10 +151,11 @@ def read_siim(
         _check_dialect(root / tables[0].name, outcomes, dialect, mask_size)
     used: list[tuple[str, PictureRegions]] = []
     for item, outcome in zip(items, outcomes, strict=True):
-        gathered.dropped += outcome.dropped
-        if outcome.regions is not None:
-            gathered.add(item.image, outcome.regions, item.place)
-            used += [(_mask_name(root, item), outcome.picture)] if outcome.picture else []
+        if outcome.left_out is not None:
+            gathered.dropped.append(outcome.left_out)
+            continue
+        gathered.add(item.image, outcome.regions, item.place)
+        used += [(_mask_name(root, item), outcome.picture)] if outcome.picture else []
     gathered.warnings += account_of(used, (), offers=False)
     fingerprint = hashlib.sha256(b"".join(table.content for table in tables)).hexdigest()
     return gathered.source("siim", kind, [CATEGORY], fingerprint)
@@ -193,24 +168,20 @@ def _outcomes(
     with_mask = [item for item in items if (item.mask if kind == "pictures" else not _is_negative(kind, item))]
     if kind == "pictures":
         pictures = [Pictures(item.image.path, ((1, item.mask),)) for item in with_mask if item.mask]
-        outcomes = list(in_processes(read_pictures, pictures, n_workers, _file_name, "reading masks"))
+        outcomes = list(read_masks(read_pictures, pictures, n_workers))
         unclear = unclear_tones(mask for one in outcomes if not isinstance(one, Failed) for mask in one[1])
         judged = [_judge_picture(root, item, one, unclear) for item, one in zip(with_mask, outcomes, strict=True)]
     else:
         size = (mask_size, mask_size) if mask_size else None
         runs = [Runs(item.image.path, item.values, dialect, size) for item in with_mask]
-        read = in_processes(read_runs, runs, n_workers, _file_name, "reading masks")
+        read = read_masks(read_runs, runs, n_workers)
         judged = [_judge_runs(item, dialect, outcome) for item, outcome in zip(with_mask, read, strict=True)]
     of_item = {id(item): outcome for item, outcome in zip(with_mask, judged, strict=True)}
-    return [of_item.get(id(item), _Outcome([])) for item in items]
+    return [of_item.get(id(item), _Outcome()) for item in items]
 
 
 def _is_negative(kind: str, item: _Item) -> bool:
     return kind == "labels" or all(map(rle.is_empty, item.values))
-
-
-def _file_name(item: Pictures | Runs) -> str:
-    return item.image.name
 
 
 def _find_tables(root: Path, chosen: str | None) -> tuple[str, list[_Table]]:
@@ -254,12 +225,6 @@ def _kind(path: Path) -> str | None:
     return next((kind for kind, needed in _COLUMNS.items() if set(map(plain_name, needed)) <= columns), None)
 
 
-def _named(tables: Sequence[_Table], kind: str, files: NamedFiles) -> tuple[Resolved, set[str]]:
-    """The radiographs that tables mean, and the files that a row may mean."""
-    texts = dict.fromkeys(text for table in tables for text in table.rows[_COLUMNS[kind][0]].tolist() if text)
-    return resolve_ids(texts, files), {name for text in texts for name in files.meant_by(text)}
-
-
 def _grouped(
     table: _Table, kind: str, root: Path, resolved: Resolved, dropped: list[Dropped]
 ) -> dict[str, tuple[str, list[str]]]:
@@ -269,10 +234,10 @@ def _grouped(
     """
     groups: dict[str, tuple[str, list[str]]] = {}
     columns = (table.rows[name].tolist() for name in (*_COLUMNS[kind], "line"))
-    for said, text, line in zip(*columns, strict=True):
+    for image_name, text, line in zip(*columns, strict=True):
         place = f"{table.name} line {line}"
         value = _value(kind, text)
-        if not said or (is_missing(said) and resolved.ids[said] not in resolved.names):
+        if not image_name or (is_missing(image_name) and resolved.ids[image_name] not in resolved.names):
             if kind == "runs" and not rle.is_empty(value):
                 raise InputError(
                     f"{root / table.name} line {line} has a mask and no ImageId: write whose it is, or take the row out"
@@ -280,7 +245,7 @@ def _grouped(
             if text:
                 dropped.append(Dropped(place, NO_ID))
             continue
-        values = groups.setdefault(resolved.ids[said], (place, []))[1]
+        values = groups.setdefault(resolved.ids[image_name], (place, []))[1]
         if value in values:
             dropped.append(Dropped(place, reasons.DUPLICATE))
         else:
@@ -308,38 +273,61 @@ def _fault(kind: str, values: Sequence[str]) -> str | None:
     return CONTRADICTORY if len(values) > 1 else None
 
 
-def _table_items(
-    root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped], warnings: list[RunWarning]
+def _items(
+    root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped], warnings: list[FileWarning]
 ) -> list[_Item]:
-    """The radiographs of tables with run lengths or labels, as far as their rows agree with each other."""
-    paths, expected = _list_radiographs(root, dropped, warnings)
-    files = NamedFiles(paths)
-    resolved, meant = _named(tables, kind, files)
+    """The radiographs that the tables list, without those whose rows contradict each other."""
+    masks: Mapping[str, Path] = {}
+    if kind == "pictures":
+        paths, masks = (_list_names(root, folder, dropped) for folder in ("png_images", "png_masks"))
+        expected = set(paths)
+    else:
+        paths, expected = _list_radiographs(root, dropped, warnings)
+    folder = "png_images/" if kind == "pictures" else ""
+    files, mask_files = NamedFiles(paths), NamedFiles(masks)
+    texts = dict.fromkeys(text for table in tables for text in table.rows[_COLUMNS[kind][0]].tolist() if text)
+    resolved, meant = resolve_ids(texts, files), {name for text in texts for name in files.meant_by(text)}
     items: dict[str, _Item] = {}
+    used: set[str] = set()
     for table in tables:
+        names = table.rows[_COLUMNS[kind][0]]
+        columns = zip(names.tolist(), table.rows.get("ImageId", names).tolist(), strict=True)
+        siim_ids = {resolved.ids[name]: siim_id for name, siim_id in columns if name}
         for image_id, (place, values) in _grouped(table, kind, root, resolved, dropped).items():
+            name = resolved.names.get(image_id)
+            mask = _mask_of(name or image_id, image_id, masks, mask_files)
+            used |= {mask} if mask else set()
             fault = reasons.DUPLICATE if image_id in items else _fault(kind, values)
             if image_id in resolved.unclear:
-                dropped.append(Dropped(place, reasons.REPEATED_NAME, _WITH_IMAGE, resolved.unclear[image_id]))
-            elif image_id not in resolved.names:
-                has_mask = kind == "runs" and not all(map(rle.is_empty, values))
+                dropped.append(Dropped(place, reasons.REPEATED_NAME, WITH_IMAGE, resolved.unclear[image_id]))
+            elif name is None:
+                has_mask = mask or (kind == "runs" and not all(map(rle.is_empty, values)))
                 reason = reasons.MASK_WITHOUT_IMAGE if has_mask else reasons.MISSING_FILE
                 dropped.append(Dropped(place, reason, detail=image_id))
             elif fault is not None:
-                dropped.append(Dropped(place, fault, _WITH_IMAGE, image_id))
+                dropped.append(Dropped(place, fault, WITH_IMAGE, name if kind == "pictures" else image_id))
+            elif kind == "pictures" and mask is None and values == ["1"]:
+                dropped.append(Dropped(f"{folder}{name}", reasons.IMAGE_WITHOUT_MASK))
             else:
-                labels = None if kind == "runs" else (1,) * int(values[0])
-                name = resolved.names[image_id]
-                image = SourceImage(paths[name], name, image_id, split=table.split, labels=labels)
-                items[image_id] = _Item(image, place, tuple(values))
-    reason = NOT_IN_TABLE if kind == "labels" else reasons.IMAGE_WITHOUT_MASK
+                image = SourceImage(
+                    paths[name],
+                    f"{folder}{name}",
+                    image_id,
+                    split=table.split,
+                    labels=(1,) * int(values[0]) if kind == "labels" else None,
+                    extra={"siim_id": siim_ids[image_id]} if kind == "pictures" else {},
+                )
+                items[image_id] = _Item(image, place, tuple(values), masks[mask] if mask else None)
+    reason = reasons.IMAGE_WITHOUT_MASK if kind == "runs" else NOT_IN_TABLE
     unlisted = (expected & paths.keys()) - meant
-    dropped += [Dropped(name, reason) for name in sorted(unlisted, key=lambda name: (source_id(name), name))]
+    order = sorted(unlisted) if kind == "pictures" else sorted(unlisted, key=lambda name: (source_id(name), name))
+    dropped += [Dropped(f"{folder}{name}", reason) for name in order]
+    dropped += [Dropped(f"png_masks/{name}", NOT_IN_TABLE) for name in sorted(masks.keys() - used)]
     return list(items.values())
 
 
 def _list_radiographs(
-    root: Path, dropped: list[Dropped], warnings: list[RunWarning]
+    root: Path, dropped: list[Dropped], warnings: list[FileWarning]
 ) -> tuple[dict[str, Path], set[str]]:
     """Name → file of all radiographs below a directory, and the names that a training table should know."""
     files: dict[str, Path] = {}
@@ -349,68 +337,35 @@ def _list_radiographs(
             continue
         if "mask" in entry.name.lower():
             if entry.is_dir():
-                warnings.append(RunWarning(LEFT_OUT, f"{entry.name}/"))
+                warnings.append(FileWarning(LEFT_OUT, f"{entry.name}/"))
             continue
         if leads_out(entry, root):
             dropped.append(Dropped(entry.name, LINK_OUT))
             continue
         if entry.is_dir():
             try:
-                found = find_radiographs(entry, root, warnings)
+                radiographs = find_radiographs(entry, root, warnings)
             except InputError:
                 continue
         else:
-            found = [entry] if content_of(entry, SUFFIXES) == Content.RADIOGRAPH else []
+            radiographs = [entry] if content_of(entry, SUFFIXES) == Content.RADIOGRAPH else []
         # Stage 2 made a training set of both folders of stage 1, and kept its own radiographs to itself.
         is_test = "test" in entry.name.lower() or entry.name == "stage_2_images"
-        names = [path.relative_to(root).as_posix() for path in found]
-        files |= zip(names, found, strict=True)
+        names = [path.relative_to(root).as_posix() for path in radiographs]
+        files |= zip(names, radiographs, strict=True)
         expected |= set() if is_test else set(names)
-    kept, masks = without_masks(list(files.values()), root)
+    remaining, masks = without_masks(list(files.values()), root)
     warnings += masks
-    is_kept = set(kept)
-    return without_copies({name: path for name, path in files.items() if path in is_kept}, dropped), expected
-
-
-def _picture_items(root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped]) -> list[_Item]:
-    """The radiographs of png_images/ that the tables know, with their masks."""
-    images, masks = (_list_names(root, folder, dropped) for folder in ("png_images", "png_masks"))
-    files, mask_files = NamedFiles(images), NamedFiles(masks)
-    resolved, meant = _named(tables, kind, files)
-    items: dict[str, _Item] = {}
-    used: set[str] = set()
-    for table in tables:
-        said = zip(table.rows["new_filename"], table.rows.get("ImageId", table.rows["new_filename"]), strict=True)
-        own_id = {resolved.ids[name]: own for name, own in said if name}
-        for image_id, (place, values) in _grouped(table, kind, root, resolved, dropped).items():
-            name = resolved.names.get(image_id)
-            mask = _mask_of(name or image_id, image_id, masks, mask_files)
-            used |= {mask} if mask else set()
-            fault = reasons.DUPLICATE if image_id in items else _fault(kind, values)
-            if image_id in resolved.unclear:
-                dropped.append(Dropped(place, reasons.REPEATED_NAME, _WITH_IMAGE, resolved.unclear[image_id]))
-            elif name is None:
-                reason = reasons.MASK_WITHOUT_IMAGE if mask else reasons.MISSING_FILE
-                dropped.append(Dropped(place, reason, detail=image_id))
-            elif fault is not None:
-                dropped.append(Dropped(place, fault, _WITH_IMAGE, name))
-            elif mask is None and values == ["1"]:
-                dropped.append(Dropped(f"png_images/{name}", reasons.IMAGE_WITHOUT_MASK))
-            else:
-                extra = {"siim_id": own_id[image_id]}
-                image = SourceImage(images[name], f"png_images/{name}", image_id, split=table.split, extra=extra)
-                items[image_id] = _Item(image, place, tuple(values), masks[mask] if mask else None)
-    for folder, names, known in (("png_images", images, meant), ("png_masks", masks, used)):
-        dropped += [Dropped(f"{folder}/{name}", NOT_IN_TABLE) for name in sorted(names.keys() - known)]
-    return list(items.values())
+    is_radiograph = set(remaining)
+    return without_copies({name: path for name, path in files.items() if path in is_radiograph}, dropped), expected
 
 
 def _mask_of(name: str, image_id: str, masks: Mapping[str, Path], files: NamedFiles) -> str | None:
     """The mask of an image's name; of its stem alone only where no other image has that."""
     if name in masks:
         return name
-    found = files.meant_by(name) if image_id == source_id(name) else []
-    return found[0] if len(found) == 1 else None
+    candidates = files.meant_by(name) if image_id == source_id(name) else []
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _list_names(root: Path, name: str, dropped: list[Dropped]) -> Mapping[str, Path]:
@@ -419,34 +374,30 @@ def _list_names(root: Path, name: str, dropped: list[Dropped]) -> Mapping[str, P
         raise InputError(f"there is no folder {folder}: stage_1_train_images.csv needs png_images/, png_masks/")
     if not is_inside(folder, root):
         raise UnsafeNameError(f"{folder} leads out of {root}: put the files themselves there")
-    found = {path.name: path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
-    out = sorted(own for own, path in found.items() if leads_out(path, root))
-    dropped += [Dropped(f"{name}/{own}", LINK_OUT) for own in out]
-    return {own: path for own, path in found.items() if own not in set(out)}
+    paths = {path.name: path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
+    linked_out = sorted(file_name for file_name, path in paths.items() if leads_out(path, root))
+    dropped += [Dropped(f"{name}/{file_name}", LINK_OUT) for file_name in linked_out]
+    return {file_name: path for file_name, path in paths.items() if file_name not in set(linked_out)}
 
 
-def _judge_runs(item: _Item, dialect: rle.Dialect, found: RunRegions | Failed) -> _Outcome:
-    if isinstance(found, Failed):
-        return _left_out(item.image.file_name, reasons.UNREADABLE, found.reason, "left out")
-    if found.regions is not None:
-        return _Outcome(list(found.regions))
+def _judge_runs(item: _Item, dialect: rle.Dialect, outcome: RunRegions | Failed) -> _Outcome:
+    if isinstance(outcome, Failed):
+        return _Outcome(left_out=Dropped(item.image.file_name, reasons.UNREADABLE, detail=outcome.reason))
+    if outcome.regions is not None:
+        return _Outcome(outcome.regions)
     hint = ""
-    if found.fits_other and not found.is_other:
+    if outcome.fits_other and not outcome.is_other:
         hint = f"; it would be a mask in the {rle.other(dialect)} dialect"
-    reason = OTHER_DIALECT if found.is_other else found.reason
-    detail = f"{item.image.source_id}: {found.error}{hint}"
-    return _left_out(item.place, reason, detail, fits_other=found.fits_other)
-
-
-def _left_out(where: str, reason: str, detail: str, action: str = _WITH_IMAGE, fits_other: bool = False) -> _Outcome:
-    return _Outcome(None, (Dropped(where, reason, action, detail),), fits_other)
+    reason = OTHER_DIALECT if outcome.is_other else outcome.reason
+    detail = f"{item.image.source_id}: {outcome.error}{hint}"
+    return _Outcome(left_out=Dropped(item.place, reason, WITH_IMAGE, detail), fits_other=outcome.fits_other)
 
 
 def _check_dialect(table: Path, outcomes: Sequence[_Outcome], dialect: rle.Dialect, mask_size: int | None) -> None:
     """Raises InputError if more masks are refused for one reason that concerns the whole table than can be used."""
     n_usable = sum(bool(outcome.regions) for outcome in outcomes)
     n_other = sum(outcome.fits_other for outcome in outcomes)
-    refused = [drop.reason for outcome in outcomes for drop in outcome.dropped]
+    refused = [outcome.left_out.reason for outcome in outcomes if outcome.left_out is not None]
     n_beyond = refused.count(rle.BEYOND)
     if n_other > n_usable:
         other = rle.other(dialect)
@@ -462,23 +413,20 @@ def _check_dialect(table: Path, outcomes: Sequence[_Outcome], dialect: rle.Diale
 def _judge_picture(
     root: Path,
     item: _Item,
-    found: tuple[tuple[int, int], list[PictureRegions]] | Failed,
+    outcome: tuple[tuple[int, int], list[PictureRegions]] | Failed,
     unclear: frozenset[str],
 ) -> _Outcome:
     name = _mask_name(root, item)
-    if isinstance(found, Failed):
-        return _left_out(item.image.file_name, reasons.UNREADABLE, found.reason, "left out")
-    (width, height), (mask,) = found
-    if mask.size is None:
-        return _left_out(name, reasons.UNREADABLE_MASK, mask.error)
-    if mask.size != (width, height):
-        detail = f"the mask is {mask.size[0]} x {mask.size[1]}, the image {width} x {height}"
-        return _left_out(name, MASK_SIZE, detail)
-    if mask.tones in unclear and not (mask.tones == BLACK and item.values == ("0",)):
-        return _left_out(name, UNCLEAR, f"{mask.tones}, and others are not")
-    if bool(mask.regions) != (item.values == ("1",)):
-        return _left_out(name, LABEL_DISAGREES, f"has_pneumo is {item.values[0]}")
-    return _Outcome(list(mask.regions), picture=mask)
+    if isinstance(outcome, Failed):
+        return _Outcome(left_out=Dropped(item.image.file_name, reasons.UNREADABLE, detail=outcome.reason))
+    size, (mask,) = outcome
+    # A black mask of a radiograph without findings is empty, however the others are drawn.
+    fault = fault_of_mask(mask, size, unclear - {BLACK} if item.values == ("0",) else unclear)
+    if fault is None and bool(mask.regions) != (item.values == ("1",)):
+        fault = LABEL_DISAGREES, f"has_pneumo is {item.values[0]}"
+    if fault is not None:
+        return _Outcome(left_out=Dropped(name, fault[0], WITH_IMAGE, fault[1]))
+    return _Outcome(mask.regions, picture=mask)
 
 
 def _mask_name(root: Path, item: _Item) -> str:

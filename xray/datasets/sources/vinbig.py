@@ -6,30 +6,25 @@ stands beside `test/` (as with phantoms), the test images come along as the spli
 """
 
 import dataclasses
+import functools
 import hashlib
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from xray.datasets import source as reasons
-from xray.datasets.conversion import write_store
 from xray.datasets.sizes import find_sizes, original_sizes, size_table
-from xray.datasets.source import Dropped, Source, SourceImage, has_area, natural, snap
+from xray.datasets.source import Dropped, Source, SourceImage, data_root, has_area, listed, natural, snap
+from xray.datasets.sources import convert
 from xray.datasets.sources.named_files import NamedFiles, resolve_ids, without_copies
-from xray.datasets.sources.tables import read_table
+from xray.datasets.sources.tables import each_text, factorize, read_table
 from xray.errors import InputError
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
-from xray.radiographs.names import LINK_OUT, UNSAFE_NAME, UnsafeNameError, check_inside, fault_of, is_inside, leads_out
-from xray.radiographs.run_warnings import RunWarning
+from xray.radiographs.file_warnings import FileWarning
+from xray.radiographs.names import UNSAFE_NAME, UnsafeNameError, check_inside, fault_of, is_inside
 from xray.structures.boxes import BoxTable
 from xray.structures.values import is_missing, one_spelling
-
-if TYPE_CHECKING:
-    from xray.radiographs.decoding import Decode
 
 DICOM_SUFFIXES = (".dicom", ".dcm")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -54,37 +49,8 @@ def is_raw_vinbig(path: Path | str) -> bool:
     return (path / "train.csv").is_file() and (path / "train").is_dir()
 
 
-def convert_vinbig(
-    data_path: Path | str,
-    save_path: Path | str,
-    *,
-    image_size: int = 1024,
-    n_folds: int = 5,
-    readers: str = "fuse",
-    seed: int = 0,
-    n_workers: int = 1,
-    overwrite: bool = False,
-    table_only: bool = False,
-    decode: "Decode | None" = None,
-) -> dict[str, Any]:
-    """Converts a VinBigData directory into a dataset directory; returns the content of its conversion.json.
-
-    The arguments are those of `xray.datasets.conversion.write_store`; `table_only` writes no images.npy and opens no
-    radiograph. Raises InputError as `read_vinbig` and `write_store` do.
-    """
-    source = read_vinbig(data_path, table_only=table_only)
-    return write_store(
-        source,
-        save_path,
-        image_size=image_size,
-        n_folds=n_folds,
-        readers=readers,
-        seed=seed,
-        n_workers=n_workers,
-        overwrite=overwrite,
-        decode=decode,
-        pixels=not table_only,
-    )
+convert_vinbig = functools.partial(convert, "vinbig")
+"""`convert` with this source."""
 
 
 def read_vinbig(data_path: Path | str, table_only: bool = False) -> Source:
@@ -95,12 +61,11 @@ def read_vinbig(data_path: Path | str, table_only: bool = False) -> Source:
     Raises InputError for a missing directory or train.csv, a table that lacks a column, and pictures without a table
     of their original sizes.
     """
-    root = Path(data_path)
-    if not root.is_dir():
-        raise InputError(
-            f"no data at {root}: put VinBigData's train.csv and train/ there (kaggle competitions download -c "
-            "vinbigdata-chest-xray-abnormalities-detection), or make a stand-in with python tools/phantoms.py"
-        )
+    root = data_root(
+        data_path,
+        "put VinBigData's train.csv and train/ there (kaggle competitions download -c "
+        "vinbigdata-chest-xray-abnormalities-detection), or make a stand-in with python tools/phantoms.py",
+    )
     if not (root / "train.csv").is_file():
         raise InputError(f"{root} has no train.csv: give the directory that holds VinBigData's train.csv and train/")
     if not table_only and not (root / "train").is_dir():
@@ -132,21 +97,21 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
     table, content = read_table(check_inside(root / table_name, root), NEEDED, ("rad_id", "class_name"))
     for column in ("rad_id", "class_name"):
         table[column] = table.get(column, "")
-    table["class_name"] = _each(table["class_name"], lambda name: _AS_WRITTEN.get(name.casefold(), name))
+    table["class_name"] = each_text(table["class_name"], lambda name: _AS_WRITTEN.get(name.casefold(), name))
     dropped: list[Dropped] = []
-    warnings: list[RunWarning] = []
+    warnings: list[FileWarning] = []
     layout, names = ("table", []) if table_only else _list_files(root, split, dropped, warnings)
     files = None if table_only else NamedFiles(names)
     table, strays = _without_nameless(table, table_name, files, dropped)
-    spelt, _ = _factorize(table["image_id"])
+    spelt, _ = factorize(table["image_id"])
     resolved = resolve_ids(spelt, files)
-    table["image_id"] = _each(table["image_id"], resolved.ids.__getitem__)
-    readers, _ = _factorize(table["rad_id"])
+    table["image_id"] = each_text(table["image_id"], resolved.ids.__getitem__)
+    readers, _ = factorize(table["rad_id"])
     reader_of = dict(zip(readers, one_spelling(readers), strict=True))
-    table["rad_id"] = _each(table["rad_id"], lambda name: reader_of[name] or "")
+    table["rad_id"] = each_text(table["rad_id"], lambda name: reader_of[name] or "")
     rows = _clean(table, table_name, dropped)
 
-    ids, image_of = _factorize(table["image_id"])
+    ids, image_of = factorize(table["image_id"])
     sizes, size_content = _read_sizes(root, split, table, ids)
     if layout == "pictures" and sizes is None:
         raise InputError(
@@ -180,15 +145,16 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
             by = read_by[number]
             images.append(SourceImage(path, f"{split}/{name}", image_id, None, split, width, height, readers=by))
     _check_strays(root / table_name, strays, len(images) - int(has_box[number_of >= 0].sum()))
-    dropped += [Dropped(f"{split}/{name}", NOT_IN_TABLE) for name in sorted(_unlisted(files, spelt))]
-    kept = np.flatnonzero(rows["is_box"] & (number_of[image_of] >= 0))
+    unlisted = set(files.names).difference(*map(files.meant_by, spelt)) if files else set()
+    dropped += [Dropped(f"{split}/{name}", NOT_IN_TABLE) for name in sorted(unlisted)]
+    box_rows = np.flatnonzero(rows["is_box"] & (number_of[image_of] >= 0))
     return Source(
         kind="vinbig",
         layout=layout,
         images=images,
-        boxes=BoxTable.of(number_of[image_of[kept]], rows["class"][kept] + 1, rows["boxes"][kept]),
-        readers=[(name,) if name else () for name in table["rad_id"].iloc[kept].tolist()],
-        places=[f"{table_name} line {line}" for line in table["line"].iloc[kept].tolist()],
+        boxes=BoxTable.of(number_of[image_of[box_rows]], rows["class"][box_rows] + 1, rows["boxes"][box_rows]),
+        readers=[(name,) if name else () for name in table["rad_id"].iloc[box_rows].tolist()],
+        places=[f"{table_name} line {line}" for line in table["line"].iloc[box_rows].tolist()],
         categories=[dict(category) for category in CATEGORIES],
         fingerprint=hashlib.sha256(content + size_content).hexdigest(),
         dropped=dropped,
@@ -232,9 +198,9 @@ def _clean(table: pd.DataFrame, table_name: str, dropped: list[Dropped]) -> dict
     is_lost = ~good & ~((class_id == NO_FINDING) & np.isin(name, ["", NO_FINDING_NAME]))
 
     # A row equals another by what it says, not by how its numbers are spelt.
-    image_of, reader_of = (_factorize(table[column])[1] for column in ("image_id", "rad_id"))
-    said = np.where(is_finding[:, None], boxes, 0.0)
-    keys = pd.DataFrame(np.column_stack([image_of, reader_of, class_id, said]))
+    image_of, reader_of = (factorize(table[column])[1] for column in ("image_id", "rad_id"))
+    coordinates = np.where(is_finding[:, None], boxes, 0.0)
+    keys = pd.DataFrame(np.column_stack([image_of, reader_of, class_id, coordinates]))
     repeated = np.zeros(len(table), dtype=bool)
     repeated[good] = keys[good].duplicated().to_numpy()
     leave_out(repeated, reasons.DUPLICATE)
@@ -259,11 +225,11 @@ def _without_nameless(
     table: pd.DataFrame, table_name: str, files: NamedFiles | None, dropped: list[Dropped]
 ) -> tuple[pd.DataFrame, list[str]]:
     """The rows that name a radiograph, and the places of those that name none although they have a finding."""
-    texts, row_of = _factorize(table["image_id"])
+    texts, row_of = factorize(table["image_id"])
     is_empty = [is_missing(text) and not (files and files.meant_by(text)) for text in texts]
     is_nameless = np.array([*is_empty, False], dtype=bool)[row_of]
-    said = table[["class_id", "class_name", "rad_id", *COORDINATES]].to_numpy(dtype=object)
-    is_blank = np.array([all(is_missing(cell) for cell in row) for row in said[is_nameless].tolist()], dtype=bool)
+    cells = table[["class_id", "class_name", "rad_id", *COORDINATES]].to_numpy(dtype=object)
+    is_blank = np.array([all(is_missing(cell) for cell in row) for row in cells[is_nameless].tolist()], dtype=bool)
     nameless = table[is_nameless][~is_blank]
     places = [f"{table_name} line {line}" for line in nameless["line"].tolist()]
     dropped += [Dropped(place, NO_ID) for place in places]
@@ -281,14 +247,9 @@ def _check_strays(file: Path, strays: list[str], n_normal: int) -> None:
         )
 
 
-def _unlisted(files: NamedFiles | None, spelt: list[str]) -> set[str]:
-    """The files that no row may mean."""
-    return set(files.names).difference(*map(files.meant_by, spelt)) if files else set()
-
-
 def _readers_of_images(table: pd.DataFrame, image_of: np.ndarray, n_images: int) -> list[tuple[str, ...]]:
     """Everybody with a row on the image, be the row good or not; R9 before R10."""
-    names, reader_of = _factorize(table["rad_id"])
+    names, reader_of = factorize(table["rad_id"])
     ordered = sorted(names, key=natural)
     rank = np.array([ordered.index(name) for name in names], dtype=np.int64)
     pairs = np.unique(np.stack([image_of, rank[reader_of]], axis=1), axis=0)
@@ -299,54 +260,36 @@ def _readers_of_images(table: pd.DataFrame, image_of: np.ndarray, n_images: int)
     return [tuple(of_image) for of_image in readers]
 
 
-def _each(column: pd.Series, change: Callable[[str], str]) -> np.ndarray:
-    """A column with each of its texts changed, once for all rows that have it."""
-    texts, row_of = _factorize(column)
-    changed: np.ndarray = np.array([*map(change, texts), ""], dtype=object)[row_of]
-    return changed
-
-
-def _factorize(column: pd.Series) -> tuple[list[str], np.ndarray]:
-    """Distinct texts in order of appearance, and the number of each row's."""
-    codes, names = pd.factorize(column)
-    return [str(name) for name in names], np.asarray(codes, dtype=np.int64)
-
-
 def _read_sizes(
     root: Path, split: str, table: pd.DataFrame, ids: list[str]
 ) -> tuple[dict[str, tuple[int, int]] | None, bytes]:
     """image_id → original (width, height), and the bytes of the tables it was read from; None without such a table."""
-    own = size_table(root / f"{split}.csv", table, b"")
-    tables = [own] if own is not None else find_sizes([root, root / split], [split])[0]
-    found = original_sizes(tables, [(f"{split}/{image_id}", image_id) for image_id in ids])
-    sizes = {name: size for name, size in zip(ids, found, strict=True) if isinstance(size, tuple)}
+    in_table = size_table(root / f"{split}.csv", table, b"")
+    tables = [in_table] if in_table is not None else find_sizes([root, root / split], [split])[0]
+    originals = original_sizes(tables, [(f"{split}/{image_id}", image_id) for image_id in ids])
+    sizes = {name: size for name, size in zip(ids, originals, strict=True) if isinstance(size, tuple)}
     return sizes if tables else None, b"".join(table.content for table in tables)
 
 
-def _list_files(root: Path, split: str, dropped: list[Dropped], warnings: list[RunWarning]) -> tuple[str, list[str]]:
+def _list_files(root: Path, split: str, dropped: list[Dropped], warnings: list[FileWarning]) -> tuple[str, list[str]]:
     """The layout of a folder of radiographs, "dicom" or "pictures", and the names of its files, read once.
 
-    Where there are DICOM files, pictures beside them are not looked at, which `warnings` is told: the boxes are in the
-    pixels of the former.
+    Where there are DICOM files, pictures beside them are not used, with a warning: the boxes are in the pixels of the
+    DICOM files.
     """
     folder = root / split
     if not is_inside(folder, root):
         raise UnsafeNameError(f"{folder} is a link that leads out of {root}: put the radiographs themselves there")
-    with os.scandir(folder) as entries:
-        listed = sorted((entry.name, entry.is_symlink()) for entry in entries if not entry.name.startswith("."))
+
+    def files_with(suffixes: tuple[str, ...], left_out: list[Dropped]) -> list[Path]:
+        return listed(folder, root, left_out, lambda path: path.name.lower().endswith(suffixes))
+
     for layout, suffixes in (("dicom", DICOM_SUFFIXES), ("pictures", PICTURE_SUFFIXES)):
-        found = {}
-        for name, is_link in listed:
-            if not name.lower().endswith(suffixes):
-                continue
-            if is_link and leads_out(folder / name, root):
-                dropped.append(Dropped(f"{split}/{name}", LINK_OUT))
-            else:
-                found[f"{split}/{name}"] = folder / name
-        if layout == "dicom" and found:
-            pictures = [name for name, _ in listed if name.lower().endswith(PICTURE_SUFFIXES)]
-            if pictures:
-                warnings.append(RunWarning(NOT_LOOKED_AT, f"{split}/", f"{len(pictures)} files, such as {pictures[0]}"))
-        if found:
-            return layout, [name.removeprefix(f"{split}/") for name in without_copies(found, dropped)]
+        files = files_with(suffixes, dropped)
+        if files and layout == "dicom" and (pictures := files_with(PICTURE_SUFFIXES, [])):
+            examples = f"{len(pictures)} files, such as {pictures[0].name}"
+            warnings.append(FileWarning(NOT_LOOKED_AT, f"{split}/", examples))
+        if files:
+            distinct = without_copies({f"{split}/{path.name}": path for path in files}, dropped)
+            return layout, [name.removeprefix(f"{split}/") for name in distinct]
     raise InputError(f"{folder} holds no .dicom, .dcm, .png or .jpg file: put the radiographs of the table there")

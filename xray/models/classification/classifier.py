@@ -44,8 +44,6 @@ def build_classifier(
         raise InputError(f"the network {name} is unknown: did you mean {' or '.join(close)}?")
     pretrained = timm.get_pretrained_cfg(name)
     fixed: dict[str, Any] = {"img_size": canvas} if pretrained is not None and pretrained.fixed_input_size else {}
-    if in_channels not in (1, 3):
-        raise ValueError(f"in_channels is {in_channels}: it must be 1 or 3")
     try:
         network = timm.create_model(name, pretrained=False, num_classes=n_outputs, in_chans=in_channels, **fixed)
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:
@@ -81,9 +79,9 @@ def _last_layer(network: nn.Module) -> str:
 
 
 def _imagenet(name: str) -> dict[str, Tensor]:
-    def fetch() -> nn.Module:
+    def fetch() -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return timm.create_model(name, pretrained=True)
+            return timm.create_model(name, pretrained=True).state_dict()
 
-    return download(fetch, name)
+    return download(fetch, f"the ImageNet weights of {name}")

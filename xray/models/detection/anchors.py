@@ -43,35 +43,13 @@ class Layout:
         return level, cell // side, cell % side, within % PER_CELL
 
 
-class Layouts:
-    """The layouts of a detector's canvases, each made when its size is first seen."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, tuple[int, ...], torch.device], Layout] = {}
-
-    def of(self, generator: AnchorGenerator, pyramid: list[Tensor], size: int) -> Layout:
-        """The layout of `pyramid`, L feature maps (B, C, H, W) with H = W, over a canvas of `size` pixels a side."""
-        sides = tuple(level.shape[-1] for level in pyramid)
-        key = (size, sides, pyramid[0].device)
-        if key not in self._known:
-            # Made during a validation, its tensors must serve training too.
-            with torch.inference_mode(False), torch.no_grad():
-                self._known[key] = _make(generator, size, sides, pyramid[0].device)
-        return self._known[key]
-
-
-def _make(generator: AnchorGenerator, size: int, sides: tuple[int, ...], device: torch.device) -> Layout:
+def make_layout(generator: AnchorGenerator, size: int, sides: tuple[int, ...], device: torch.device) -> Layout:
+    """The layout of L square feature maps of `sides` cells over a canvas of `size` pixels a side."""
     # The generator reads nothing but shapes, type and device.
     maps = [torch.empty((1, 1, side, side), device=device) for side in sides]
     (anchors,) = generator(ImageList(torch.empty((1, 1, size, size), device=device), [(size, size)]), maps)
     first = [sum(side * side for side in sides[:level]) for level in range(len(sides))]
     # As torchvision infers it, also where the canvas is no multiple of the stride.
     stride = [2.0 ** round(math.log2(size / side)) for side in sides]
-    return Layout(
-        size,
-        sides,
-        anchors,
-        torch.tensor(sides, device=device),
-        torch.tensor(first, device=device),
-        torch.tensor(stride, device=device),
-    )
+    per_level = (torch.tensor(values, device=device) for values in (sides, first, stride))
+    return Layout(size, sides, anchors, *per_level)

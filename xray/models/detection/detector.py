@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
@@ -16,21 +15,17 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from xray.errors import InputError
 from xray.models.detection.matching import pad_truth
 from xray.models.detection.pooling import BINS, pyramid_rows
 from xray.models.detection.proposals import ProposalNetwork
 from xray.models.detection.regions import RegionHeads
+from xray.models.pretrained import Normalise, download, load_trunk
 from xray.models.weights import read_weights
 
 ANCHOR_SIDES = (32, 64, 128, 256, 512)
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)
 ANCHOR_CANVAS = 1024
 """The canvas on which ANCHOR_SIDES are meant; on others the anchors shrink or grow with it."""
-
-# ImageNet's statistics of the grey value: what the pretrained trunks were fed with.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 RESNETS = {
     "resnet18": torchvision.models.resnet18,
@@ -51,22 +46,16 @@ IMAGENET_WEIGHTS = {
 }
 
 
-class Detector(nn.Module):
+class Detector(Normalise):
     """Faster R-CNN that takes canvases as they are: no second resize, one byte per pixel until it runs.
 
     Its state dict has the names of torchvision's `FasterRCNN` (backbone., rpn., roi_heads.), so each loads the other's,
     and with the same weights and samples it computes the same numbers.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, backbone: BackboneWithFPN, rpn: ProposalNetwork, roi_heads: RegionHeads) -> None:
-        super().__init__()
+        super().__init__(in_channels=3)
         self.backbone, self.rpn, self.roi_heads = backbone, rpn, roi_heads
-        # Not in the state dict, so that it stays torchvision's.
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, images: Tensor, targets: list[dict[str, Tensor]] | None = None) -> Any:
         """The losses of a batch while training, its detections otherwise.
@@ -78,16 +67,15 @@ class Detector(nn.Module):
         """
         if self.training and targets is None:
             raise ValueError("training needs targets")
-        pixels = (images - self.mean) / self.std  # (B, 3, S, S): the grey canvas in each of the trunk's three channels
-        return self._find(self.backbone(pixels), images, targets)
+        return self._find(self.backbone(super().forward(images)), images, targets)
 
     def detect(
         self, features: OrderedDict[str, Tensor], images: Tensor, targets: list[dict[str, Tensor]] | None = None
     ) -> Any:
-        """The second half of `forward`, for a pipeline in which a segmenter reads the same trunk.
+        """The second half of `forward`, for a pipeline in which a segmenter reads the same backbone.
 
-        features: of strides 4, 8, 16 and 32, as the trunk gives them. images: the canvases; only their number and size
-        are read.
+        features: of strides 4, 8, 16 and 32, as the backbone gives them. images: the canvases; only their number
+        and size are read.
         """
         return self._find(self.backbone.fpn(features), images, targets)
 
@@ -106,13 +94,9 @@ class Detector(nn.Module):
         }
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles what always has the same shapes, trunk with pyramid and the proposals' head, as nn.Module does.
-
-        A `mode` is that of trunk with pyramid alone. Where it asks for CUDA graphs, a second graph in the same step
-        would take back the memory of the pyramid, which the box head reads after it.
-        """
+        """As nn.Module does, for what always has the same shapes: backbone with pyramid, and the proposals' head."""
         self.backbone.compile(*args, **kwargs)
-        self.rpn.head.compile(*args, **{name: value for name, value in kwargs.items() if name != "mode"})
+        self.rpn.head.compile(*args, **kwargs)
 
 
 def build_detector(
@@ -132,12 +116,12 @@ def build_detector(
 ) -> Detector:
     """An untrained detector of `n_categories` (background not counted) on canvases of `canvas_size` pixels a side.
 
-    norm: "frozen" (FrozenBatchNorm2d) or "batch". trainable_layers: stages of the trunk that train, from the last.
+    norm: "frozen" (FrozenBatchNorm2d) or "batch". trainable_layers: stages of the backbone that train, from the last.
     The others as in `xray.training.config.DetectionConfig`. The result depends on torch's random state.
     """
     # torchvision's v2 has batch norms in its pyramid and box head too.
     pyramid_norm = nn.BatchNorm2d if head == "v2" else None
-    trunk = _trunk(backbone, norm, trainable_layers, fpn_channels, pyramid_norm)
+    with_pyramid = _build_backbone(backbone, norm, trainable_layers, fpn_channels, pyramid_norm)
     shrink = anchor_scale * canvas_size / ANCHOR_CANVAS
     sides = tuple((side * shrink,) for side in ANCHOR_SIDES)
     # Made in torchvision's order, so that a seed gives the weights that it gives there.
@@ -151,13 +135,13 @@ def build_detector(
         box_head = TwoMLPHead(fpn_channels * BINS**2, 1024)
     anchor_generator = AnchorGenerator(sides, (ANCHOR_RATIOS,) * len(sides))
     return Detector(
-        trunk,
+        with_pyramid,
         ProposalNetwork(rpn_head, anchor_generator, rpn_samples, proposals, proposals // 2),
         RegionHeads(box_head, FastRCNNPredictor(1024, n_categories + 1), roi_samples, score_threshold, max_detections),
     )
 
 
-def _trunk(
+def _build_backbone(
     backbone: str, norm: str, trainable_layers: int, fpn_channels: int, pyramid_norm: Callable[..., nn.Module] | None
 ) -> BackboneWithFPN:
     norm_layer = FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d
@@ -190,53 +174,24 @@ def _trunk(
 def load_initial_weights(detector: Detector, weights: str, backbone: str, head: str) -> str:
     """Puts initial weights into `detector`: "imagenet", "coco", "none", or a file or run directory.
 
-    A file may hold a trunk (torchvision's ResNet or MobileNetV2) or a whole detector; a detector's box predictor for
+    A file may hold a backbone (torchvision's ResNet or MobileNetV2) or a whole detector; a detector's box predictor for
     other categories is left as it is. Returns a sentence saying what was loaded. Raises InputError if weights cannot
     be downloaded or read, or do not fit this architecture.
     """
     if weights == "none":
         return "weights start at random"
-    if weights == "imagenet":
-        state = _download(IMAGENET_WEIGHTS[backbone], backbone)
-    elif weights == "coco":
-        state = _download(COCO_WEIGHTS[head], "the COCO detector")
+    if weights in ("imagenet", "coco"):
+        source, what = COCO_WEIGHTS[head], "the weights of the COCO detector"
+        if weights == "imagenet":
+            source, what = IMAGENET_WEIGHTS[backbone], f"the ImageNet weights of {backbone}"
+        state = download(lambda: source.get_state_dict(progress=True, check_hash=True), what, source.url)
     else:
         state = read_weights(Path(weights))
     is_detector = any(name.startswith("backbone.") for name in state)
+    kind = "detector" if is_detector else "backbone"
+    mismatch = (
+        f"{weights} does not hold the weights of this {kind} ({backbone}); check --backbone, --head and --fpn-channels"
+    )
     target: nn.Module = detector if is_detector else detector.backbone.body
-    if not is_detector:
-        state = {name.removeprefix("features."): value for name, value in state.items()}
-    return _load_matching(target, state, weights, "detector" if is_detector else "trunk", backbone)
-
-
-def _download(weights: Any, what: str) -> dict[str, Tensor]:
-    try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"the weights of {what} could not be downloaded ({error}): on a machine without internet, fetch "
-            f"{weights.url} elsewhere and give it as --weights FILE, or train from --weights none"
-        ) from None
-
-
-def _load_matching(target: nn.Module, state: dict[str, Tensor], source: str, kind: str, backbone: str) -> str:
-    own = target.state_dict()
-    # A predictor of other categories has other shapes; everything else must fit, or the file is of another model.
-    optional = [name for name in own if "box_predictor" in name or name.endswith("num_batches_tracked")]
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    missing = [name for name in own if name not in fitting and name not in optional]
-    # ResNet-34 holds all of ResNet-18's tensors, and more. A classifier's head (fc, classifier) is not of the trunk.
-    parts = {name.split(".")[0] for name in own}
-    missing += [
-        name
-        for name in state
-        if name.split(".")[0] in parts and name not in own and not name.endswith("num_batches_tracked")
-    ]
-    if missing:
-        raise InputError(
-            f"{source} does not hold the weights of this {kind} ({backbone}): {len(missing)} tensors are "
-            f"missing, of another shape or too many, {missing[0]} first; check --backbone, --head and --fpn-channels"
-        )
-    target.load_state_dict({**own, **fitting})
-    new = [name for name in own if "box_predictor" in name and name not in fitting]
-    return f"{kind} starts from {Path(source).name}" + (", its box predictor from random" if new else "")
+    whole = load_trunk(target, state, mismatch, "roi_heads.box_predictor" if is_detector else "")
+    return f"{kind} starts from {Path(weights).name}" + ("" if whole else ", its box predictor from random")

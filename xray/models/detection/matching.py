@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from xray.models.batch_shares import draw_seeds
 
 LARGEST_GROWTH = math.log(1000 / 16)
-"""Of a box's log width and height beyond its anchor's, as in torchvision: exp() of more would overflow."""
+"""Largest log ratio of a box's width or height to its anchor's, as in torchvision: exp() of more would overflow."""
 
 
 class Truth(NamedTuple):

@@ -9,7 +9,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
 
 from xray.models.batch_shares import normaliser
-from xray.models.detection.anchors import Layout, Layouts
+from xray.models.detection.anchors import Layout, make_layout
 from xray.models.detection.matching import Truth, decode, encode, large_enough, match, overlaps, sample
 from xray.models.detection.suppression import suppress
 
@@ -46,35 +46,40 @@ class ProposalNetwork(nn.Module):
         super().__init__()
         self.head, self.anchor_generator = head, anchor_generator
         self.samples, self.keep_training, self.keep_inference = samples, keep_training, keep_inference
-        self._layouts = Layouts()
+        self._layouts: dict[tuple[int, tuple[int, ...], torch.device], Layout] = {}
 
     def layout(self, pyramid: list[Tensor], size: int) -> Layout:
-        """Anchors and cells of these maps over canvases of `size` pixels a side."""
-        return self._layouts.of(self.anchor_generator, pyramid, size)
+        """Anchors and cells of these square maps over canvases of `size` pixels a side; made once for each size."""
+        key = (size, tuple(level.shape[-1] for level in pyramid), pyramid[0].device)
+        if key not in self._layouts:
+            # Made during a validation, its tensors must serve training too.
+            with torch.inference_mode(False), torch.no_grad():
+                self._layouts[key] = make_layout(self.anchor_generator, *key)
+        return self._layouts[key]
 
     @torch.no_grad()
     def forward(self, pyramid: list[Tensor], layout: Layout) -> Proposals:
-        """pyramid: L maps (B, C, H, W). Returns what to look at; no gradient passes through it."""
+        """pyramid: L maps (B, C, H, W). No gradient passes through the proposals."""
         keep = self.keep_training if self.training else self.keep_inference
-        boxes, scores, kept = [], [], []
+        boxes, scores, remains = [], [], []
         anchors = layout.anchors.split(layout.anchors_of_level)
         maps = self.head(pyramid)
-        # Autocast keeps the weights that it casts, here without a gradient: `losses` must cast them anew.
+        # Autocast keeps the weights that it casts, here without a gradient: `losses` must cast them again.
         torch.clear_autocast_cache()
-        for logits, offsets, own in zip(*maps, anchors, strict=True):
-            score, best = _by_cell(logits, 1).squeeze(-1).float().topk(min(keep, len(own)))
+        for logits, offsets, level_anchors in zip(*maps, anchors, strict=True):
+            score, best = _by_cell(logits, 1).squeeze(-1).float().topk(min(keep, len(level_anchors)))
             offset = _by_cell(offsets, 4).gather(1, best[..., None].expand(-1, -1, 4)).float()
-            box = decode(offset, own[best], WEIGHTS, layout.size)
+            box = decode(offset, level_anchors[best], WEIGHTS, layout.size)
             boxes.append(box)
             scores.append(score.sigmoid())
-            kept.append(suppress(box, large_enough(box, SMALLEST), SUPPRESSION))
-        score = torch.where(torch.cat(kept, 1), torch.cat(scores, 1), -1)
+            remains.append(suppress(box, large_enough(box, SMALLEST), SUPPRESSION))
+        score = torch.where(torch.cat(remains, 1), torch.cat(scores, 1), -1)
         score, order = score.sort(dim=1, descending=True, stable=True)
         score, order = score[:, :keep], order[:, :keep]
         return Proposals(torch.cat(boxes, 1).gather(1, order[..., None].expand(-1, -1, 4)), score >= 0)
 
     def losses(self, rows: Tensor, layout: Layout, truth: Truth) -> dict[str, Tensor]:
-        """What the anchors have to learn: loss_objectness and loss_rpn_box_reg, scalars.
+        """Losses of the anchors: loss_objectness and loss_rpn_box_reg, scalars.
 
         rows: `xray.models.detection.pooling.pyramid_rows`. Draws the anchors from torch's default generator.
         """
@@ -110,7 +115,7 @@ class ProposalNetwork(nn.Module):
         base = batch * layout.first[level] + image * layout.side[level] ** 2
         index = base[..., None, None] + y * side + x
         inside = inside.flatten(0, 1)[..., None]  # (n, k, k, 1)
-        # Outside is 0, what convolutions pad with.
+        # Outside is 0, with which convolutions pad.
         patches = F.embedding(torch.where(inside[..., 0], index.flatten(0, 1), 0), rows) * inside  # (n, k, k, C)
         for layer in self.head.conv:
             convolution = layer[0]

@@ -50,7 +50,7 @@ class RegionHeads(nn.Module):
         self.samples, self.score_threshold, self.max_detections = samples, score_threshold, max_detections
 
     def losses(self, rows: Tensor, layout: Layout, proposals: Proposals, truth: Truth) -> dict[str, Tensor]:
-        """What the box head has to learn: loss_classifier and loss_box_reg, scalars.
+        """Losses of the box head: loss_classifier and loss_box_reg, scalars.
 
         rows: `xray.models.detection.pooling.pyramid_rows`. Draws the proposals from torch's default generator.
         """
@@ -75,9 +75,9 @@ class RegionHeads(nn.Module):
         n = normaliser(real.sum())
         classifier = F.cross_entropy(logits, torch.where(real, labels, -1), ignore_index=-1, reduction="sum") / n
         learns = (real & (labels > 0))[:, None]
-        own = offsets.gather(1, labels.clamp(min=0)[:, None, None].expand(-1, -1, 4)).squeeze(1)
+        predicted = offsets.gather(1, labels.clamp(min=0)[:, None, None].expand(-1, -1, 4)).squeeze(1)
         wanted = torch.where(learns, encode(wanted, boxes, WEIGHTS), 0)
-        box_loss = F.smooth_l1_loss(torch.where(learns, own, 0), wanted, beta=BETA, reduction="sum") / n
+        box_loss = F.smooth_l1_loss(torch.where(learns, predicted, 0), wanted, beta=BETA, reduction="sum") / n
         return {"loss_classifier": classifier, "loss_box_reg": box_loss}
 
     def forward(self, rows: Tensor, layout: Layout, proposals: Proposals) -> list[dict[str, Tensor]]:
@@ -87,17 +87,17 @@ class RegionHeads(nn.Module):
         boxes = proposals.boxes.flatten(0, 1)[present]
         logits, offsets = self._predict(rows, layout, boxes, present, proposals.real.shape)
         scores = logits.softmax(-1)[:, 1:]  # without the background: (R, C)
-        found = decode(offsets[:, 1:], boxes[:, None], WEIGHTS, layout.size)
+        decoded = decode(offsets[:, 1:], boxes[:, None], WEIGHTS, layout.size)
         n_labels = scores.shape[1]
         # Back to fixed places, (B, P, C).
         everywhere = scores.new_zeros((batch * count, n_labels, 5))
-        everywhere[present] = torch.cat([found, scores[..., None]], -1)
-        found, scores = everywhere.view(batch, count, n_labels, 5).split([4, 1], -1)
-        kept = self._suppressed(found, scores.squeeze(-1)).flatten(1)
+        everywhere[present] = torch.cat([decoded, scores[..., None]], -1)
+        decoded, scores = everywhere.view(batch, count, n_labels, 5).split([4, 1], -1)
+        remains = self._suppressed(decoded, scores.squeeze(-1)).flatten(1)
         # Equal scores stay in the order of the proposals, as they do in torchvision.
-        best, order = torch.where(kept, scores.flatten(1), -1).sort(dim=1, descending=True, stable=True)
+        best, order = torch.where(remains, scores.flatten(1), -1).sort(dim=1, descending=True, stable=True)
         best, order = best[:, : self.max_detections], order[:, : self.max_detections]
-        boxes = found.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4))
+        boxes = decoded.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4))
         labels = order % n_labels + 1
         numbers = (best >= 0).sum(1).tolist()
         return [
@@ -105,13 +105,13 @@ class RegionHeads(nn.Module):
             for image, n in enumerate(numbers)
         ]
 
-    def _suppressed(self, found: Tensor, scores: Tensor) -> Tensor:
+    def _suppressed(self, decoded: Tensor, scores: Tensor) -> Tensor:
         """(B, P, C, 4), (B, P, C) → (B, P, C) bool: what remains when the labels are suppressed one by one."""
         score, order = scores.transpose(1, 2).sort(dim=2, descending=True, stable=True)  # (B, C, P)
-        boxes = found.transpose(1, 2).gather(2, order[..., None].expand(-1, -1, -1, 4))
+        boxes = decoded.transpose(1, 2).gather(2, order[..., None].expand(-1, -1, -1, 4))
         real = (score > self.score_threshold) & large_enough(boxes, SMALLEST)
-        kept = suppress(boxes.flatten(0, 1), real.flatten(0, 1), SUPPRESSION).view_as(real)
-        return torch.zeros_like(kept).scatter(2, order, kept).transpose(1, 2)
+        remains = suppress(boxes.flatten(0, 1), real.flatten(0, 1), SUPPRESSION).view_as(real)
+        return torch.zeros_like(remains).scatter(2, order, remains).transpose(1, 2)
 
     def _predict(
         self, rows: Tensor, layout: Layout, boxes: Tensor, present: Tensor, shape: torch.Size
@@ -126,7 +126,7 @@ class RegionHeads(nn.Module):
 def _present(real: Tensor) -> Tensor:
     """The places of a batch (B, P) to compute, (R,) int64: on a CPU those that are real.
 
-    On a GPU all of them: to count the real ones takes longer than to compute what nobody reads.
+    On a GPU all of them: counting the real ones takes longer than computing unused ones.
     """
     if real.device.type == "cpu":
         return real.flatten().nonzero().squeeze(1)

@@ -5,7 +5,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 STEPS = 4
-"""Rounds of the parallel suppression between looks at whether it is over; each look waits for the GPU."""
+"""Rounds of the parallel suppression between two checks of whether it is over; each check waits for the GPU."""
 
 
 def suppress(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:
@@ -22,9 +22,9 @@ def suppress(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:
 def _suppress_in_turn(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:
     keep = torch.zeros_like(real)
     order = -torch.arange(boxes.shape[1], dtype=boxes.dtype)
-    for group, inside, kept in zip(boxes, real, keep, strict=True):
+    for group, inside, group_keep in zip(boxes, real, keep, strict=True):
         (present,) = inside.nonzero(as_tuple=True)
-        kept[present[nms(group[present], order[: len(present)], threshold)]] = True
+        group_keep[present[nms(group[present], order[: len(present)], threshold)]] = True
     return keep
 
 

@@ -16,7 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from xray.models.compiler import without_compiler
 
 ELSEWHERE = None
-"""Stands for whatever reads a convolution's output and is no norm."""
+"""Stands for any reader of a convolution's output that is no norm."""
 
 
 def fold_batch_norms(model: nn.Module, images: Tensor) -> int:
@@ -31,8 +31,8 @@ def fold_batch_norms(model: nn.Module, images: Tensor) -> int:
     watch = _Watch(model)
     try:
         with torch.no_grad(), without_compiler(), watch:
-            found = model(images)
-        watch.read(tree_leaves(found), ELSEWHERE)
+            result = model(images)
+        watch.read(tree_leaves(result), ELSEWHERE)
     finally:
         watch.close()
     folded = {}
@@ -48,18 +48,13 @@ def fold_batch_norms(model: nn.Module, images: Tensor) -> int:
     return len(folded)
 
 
-def count_norms(model: nn.Module) -> int:
-    """Batch norms that `model` still computes by themselves."""
-    return sum(_is_norm(module) for module in model.modules())
-
-
 def _is_norm(module: nn.Module) -> bool:
-    # Exactly these, in inference: a class derived from them may compute something else.
+    # Exactly these classes: a subclass may compute something else.
     return type(module) in (nn.BatchNorm2d, FrozenBatchNorm2d) or _holds_activation(module)
 
 
 def _holds_activation(module: nn.Module) -> bool:
-    # Where timm is not imported, no network of its own is there, and importing it takes seconds.
+    # Where timm is not imported there is no network of timm's, and its import takes seconds.
     layers = sys.modules.get("timm.layers")
     return layers is not None and type(module) is layers.BatchNormAct2d
 
@@ -91,8 +86,8 @@ class _Watch(TorchDispatchMode):
     def read(self, values: list[Any], reader: nn.Module | None) -> None:
         """Notes that `reader` reads those of `values` that convolutions gave."""
         for value in values:
-            if isinstance(value, Tensor) and (found := self._outputs.get(_address(value))):
-                self.readers[found[1]].add(reader)
+            if isinstance(value, Tensor) and (result := self._outputs.get(_address(value))):
+                self.readers[result[1]].add(reader)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         inside = self._inside[-1] if self._inside else None

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ NEAR, FAR = 0.75, 1.5
 POINTS = (0.0, NEAR, -NEAR, FAR, -FAR)
 """Where the polynomials are evaluated, beside infinity. The usual 0, ±1, ±2 have twice the rounding error."""
 TILES = 64
-"""Tiles of 4 × 4 outputs done at a time, so that what lies between stays in the cache."""
+"""Tiles of 4 × 4 outputs done at a time, so that intermediate values stay in the cache."""
 
 Activation = tuple[str, list[float]]
 NOTHING: Activation = ("none", [])
@@ -43,6 +42,9 @@ def winograd(
     addend: of the output's shape, added before the activation; in channels_last it is overwritten with the output.
     Values that are not finite stay so.
     """
+    # numba takes 0.3 s and 60 MiB to import; narrow networks, and those with a GPU, do without.
+    from xray.models.kernels.winograd_kernels import products_to_tiles, tiles_to_products
+
     batch, channels, height, width = features.shape
     n_out = products.shape[-1]
     pixels = features.detach().contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
@@ -53,17 +55,15 @@ def winograd(
     flat, places_of = pixels.reshape(batch, -1), out.detach().numpy().reshape(batch, -1)
     added = np.zeros(n_out, dtype=np.float32) if bias is None else bias.detach().contiguous().numpy()
     low, high = map(np.float32, LIMITS[activation[0]])
-    # Whole rows of tiles, an equal number each time.
-    across = width // 4
-    down = max(n for n in range(1, height // 4 + 1) if height // 4 % n == 0 and (n == 1 or n * across <= TILES))
-    tiles = down * across
+    down = rows_of_tiles(height, width, TILES)
+    tiles = down * (width // 4)
 
     def convolve(place: tuple[int, int]) -> None:
         image, top = place
         inside, multiplied = _buffer("inside", 36, tiles, channels), _buffer("multiplied", 36, tiles, n_out)
-        _there(flat[image], height, width, channels, top, down, inside.numpy().reshape(-1))
+        tiles_to_products(flat[image], height, width, channels, top, down, inside.numpy().reshape(-1))
         torch.bmm(inside, products, out=multiplied)
-        _back(
+        products_to_tiles(
             multiplied.numpy().reshape(-1), added, addend is not None, low, high, width, n_out, top, down,
             places_of[image],
         )  # fmt: skip
@@ -72,127 +72,10 @@ def winograd(
     return out.permute(0, 3, 1, 2)
 
 
-# Kernels. Arrays are flat and places unsigned: signed ones could count from the end, and asking for that at every pixel
-# would keep the compiler from doing many channels at a time. One loop for each output, as with more arrays in a loop it
-# gives up proving that they do not overlap.
-
-_U, _F = np.uint64, np.float32
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
-
-_NEAR, _FAR, _NEAR2, _FAR2 = _F(NEAR), _F(FAR), _F(NEAR**2), _F(FAR**2)
-_NEAR3, _FAR3, _NEAR2FAR, _NEARFAR2 = _F(NEAR**3), _F(FAR**3), _F(NEAR**2 * FAR), _F(NEAR * FAR**2)
-_BOTH2, _SUM2 = _F(NEAR**2 * FAR**2), _F(NEAR**2 + FAR**2)
-
-
-@_jit
-def _there(pixels, height, width, channels, top, down, inside):
-    """Bᵀ d B of the tiles of `down` rows from row `top` on: (H, W, C) → (36, tiles, C), both flat."""
-    height, width, n, top, down = _U(height), _U(width), _U(channels), _U(top), _U(down)
-    six, tile, row = _U(6) * n, _U(36) * n, width * n
-    across = width // _U(4)
-    tiles = down * across * n
-    half, patch = np.empty(tile, _F), np.empty(tile, _F)
-    for below in range(down):
-        y = top + _U(4) * below
-        for beside in range(across):
-            x = _U(4) * beside
-            # y and x count from the border of zeros, which is one pixel wide.
-            if y == _U(0) or x == _U(0) or y + _U(4) == height or x + _U(4) == width:
-                _cut(pixels, height, width, n, y, x, patch)
-                for column in range(_U(6)):
-                    _to_products(patch, column * n, six, half, column * n, six, n)
-            else:
-                begin = (y - _U(1)) * row + (x - _U(1)) * n
-                for column in range(_U(6)):
-                    _to_products(pixels, begin + column * n, row, half, column * n, six, n)
-            place = (below * across + beside) * n
-            for line in range(_U(6)):
-                _to_products(half, line * six, n, inside, line * _U(6) * tiles + place, tiles, n)
-
-
-@_jit
-def _cut(pixels, height, width, n, y, x, patch):
-    """A tile at the border, with its zeros: (6, 6, C), flat."""
-    for line in range(_U(6)):
-        for column in range(_U(6)):
-            to, down, right = (line * _U(6) + column) * n, y + line, x + column
-            if down == _U(0) or right == _U(0) or down > height or right > width:
-                for c in range(n):
-                    patch[to + c] = _F(0)
-            else:
-                begin = ((down - _U(1)) * width + right - _U(1)) * n
-                for c in range(n):
-                    patch[to + c] = pixels[begin + c]
-
-
-@_jit
-def _to_products(d, at, step, out, to, stride, n):
-    """Bᵀ of six vectors of n channels that lie `step` apart, to six that lie `stride` apart."""
-    d1, d2, d3, d4, d5 = at + step, at + _U(2) * step, at + _U(3) * step, at + _U(4) * step, at + _U(5) * step
-    for c in range(n):
-        out[to + c] = _BOTH2 * d[at + c] - _SUM2 * d[d2 + c] + d[d4 + c]
-    to += stride
-    for c in range(n):
-        out[to + c] = d[d4 + c] - _FAR2 * d[d2 + c] + (_NEAR * d[d3 + c] - _NEARFAR2 * d[d1 + c])
-    to += stride
-    for c in range(n):
-        out[to + c] = d[d4 + c] - _FAR2 * d[d2 + c] - (_NEAR * d[d3 + c] - _NEARFAR2 * d[d1 + c])
-    to += stride
-    for c in range(n):
-        out[to + c] = d[d4 + c] - _NEAR2 * d[d2 + c] + (_FAR * d[d3 + c] - _NEAR2FAR * d[d1 + c])
-    to += stride
-    for c in range(n):
-        out[to + c] = d[d4 + c] - _NEAR2 * d[d2 + c] - (_FAR * d[d3 + c] - _NEAR2FAR * d[d1 + c])
-    to += stride
-    for c in range(n):
-        out[to + c] = _BOTH2 * d[d1 + c] - _SUM2 * d[d3 + c] + d[d5 + c]
-
-
-@_jit
-def _to_output(m, at, step, out, to, stride, n):
-    """Aᵀ of six vectors of n channels that lie `step` apart, to four that lie `stride` apart."""
-    m1, m2, m3, m4, m5 = at + step, at + _U(2) * step, at + _U(3) * step, at + _U(4) * step, at + _U(5) * step
-    for c in range(n):
-        out[to + c] = m[at + c] + (m[m1 + c] + m[m2 + c]) + (m[m3 + c] + m[m4 + c])
-    to += stride
-    for c in range(n):
-        out[to + c] = _NEAR * (m[m1 + c] - m[m2 + c]) + _FAR * (m[m3 + c] - m[m4 + c])
-    to += stride
-    for c in range(n):
-        out[to + c] = _NEAR2 * (m[m1 + c] + m[m2 + c]) + _FAR2 * (m[m3 + c] + m[m4 + c])
-    to += stride
-    for c in range(n):
-        out[to + c] = _NEAR3 * (m[m1 + c] - m[m2 + c]) + _FAR3 * (m[m3 + c] - m[m4 + c]) + m[m5 + c]
-
-
-@_jit
-def _back(multiplied, bias, is_summed, low, high, width, n_out, top, down, out):
-    """Aᵀ m A with bias and limits, (36, tiles, K) into or onto `down` rows of tiles of `out` (H, W, K), all flat."""
-    width, n, top, down = _U(width), _U(n_out), _U(top), _U(down)
-    six, row, across = _U(6) * n, width * n, width // _U(4)
-    tiles = down * across * n
-    half, line = np.empty(_U(4) * six, _F), np.empty(_U(4) * n, _F)
-    for below in range(down):
-        for beside in range(across):
-            place = (below * across + beside) * n
-            for column in range(_U(6)):
-                _to_output(multiplied, column * tiles + place, _U(6) * tiles, half, column * n, six, n)
-            for y in range(_U(4)):
-                _to_output(half, y * six, n, line, _U(0), n, n)
-                for x in range(_U(4)):
-                    begin, to = x * n, (top + _U(4) * below + y) * row + (_U(4) * beside + x) * n
-                    if is_summed:
-                        for c in range(n):
-                            out[to + c] = _within(out[to + c] + (line[begin + c] + bias[c]), low, high)
-                    else:
-                        for c in range(n):
-                            out[to + c] = _within(line[begin + c] + bias[c], low, high)
-
-
-@_jit
-def _within(value, low, high):
-    # What is no number is neither below nor above, and stays.
-    return low if value < low else (high if value > high else value)
+def rows_of_tiles(height: int, width: int, most: int) -> int:
+    """How many rows of tiles are done at a time: as many each time, of at most `most` tiles or one row."""
+    rows, across = height // 4, width // 4
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and (n == 1 or n * across <= most))
 
 
 def _in_threads(work: Callable[[Any], None], things: Sequence[Any]) -> None:
@@ -221,7 +104,7 @@ def _in_threads(work: Callable[[Any], None], things: Sequence[Any]) -> None:
 @functools.lru_cache(maxsize=1)
 def _pool(n_threads: int) -> ThreadPoolExecutor:
     def alone() -> None:
-        # A thread takes over the process's number when it first asks for it, and keeps what it is then told.
+        # A thread takes the process's number when it first asks for it; what is set after that, it keeps.
         torch.get_num_threads()
         torch.set_num_threads(1)
 
@@ -229,21 +112,21 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
     together = threading.Barrier(n_threads)
     for future in [pool.submit(together.wait) for _ in range(n_threads)]:
         future.result()
-    # What those threads set for themselves is also what others start with.
+    # Other threads start with the number that those threads have set for themselves.
     torch.set_num_threads(n_threads)
     return pool
 
 
 def _buffer(name: str, *shape: int) -> Tensor:
-    """Memory of this thread to work in, kept from call to call: to get it anew takes as long as to fill it."""
+    """Working memory of this thread, kept from call to call: to allocate it takes as long as to fill it."""
     size = int(np.prod(shape))
-    kept = getattr(_scratch, name, None)
-    if kept is None or len(kept) < size:
-        # Outside of inference mode it would be another kind of tensor.
+    buffer = getattr(_scratch, name, None)
+    if buffer is None or len(buffer) < size:
+        # Made in inference mode it would be another kind of tensor.
         with torch.inference_mode(False):
-            kept = torch.empty(size)
-        setattr(_scratch, name, kept)
-    return kept[:size].view(shape)
+            buffer = torch.empty(size)
+        setattr(_scratch, name, buffer)
+    return buffer[:size].view(shape)
 
 
 @functools.cache

@@ -80,7 +80,7 @@ class Segmenter(nn.Module):
         return self.decode(self.encoder(pixels), height, width)
 
     def decode(self, features: list[Tensor], height: int, width: int) -> Tensor | list[Tensor]:
-        """The second half of `forward`, for a pipeline whose detector has run the same trunk already.
+        """The second half of `forward`, for a pipeline whose detector has run the same backbone already.
 
         features: of strides 1 (only its size is read), 2, 4, … 2**depth, as the encoder gives them for the normalised
         and padded canvas. height, width: the canvas without padding.
@@ -125,7 +125,7 @@ class Segmenter(nn.Module):
             device = next(self.encoder.parameters()).device
             trains = any(parameter.requires_grad for parameter in self.encoder.parameters())
             self.depth = level + 1
-            # Built anew rather than cut, because each family of encoders decides by its own depth what it computes.
+            # The encoder is rebuilt, because each family of encoders decides by its depth what it computes.
             encoder = _encoder(self.encoder_name, self.in_channels, self.depth)
             _drop_idle_stages(encoder, self.in_channels)
             nn.Module.load_state_dict(encoder, {name: whole[name] for name in encoder.state_dict()})
@@ -168,8 +168,8 @@ class NestedDecoder(nn.Module):
 
     def prune(self, level: int) -> None:
         """Keeps the nodes up to `level`, which must be lower than the highest, and drops the others."""
-        kept = {self._name(i, j) for j in range(1, level + 1) for i in range(level - j + 1)}
-        self.blocks = nn.ModuleDict({name: block for name, block in self.blocks.items() if name in kept})
+        needed = {self._name(i, j) for j in range(1, level + 1) for i in range(level - j + 1)}
+        self.blocks = nn.ModuleDict({name: block for name, block in self.blocks.items() if name in needed})
         self.levels = level
 
 
@@ -246,10 +246,10 @@ def _is_encoder(name: str) -> bool:
     return name.startswith("tu-") and timm.is_model(name.removeprefix("tu-").partition(".")[0])
 
 
-def _encoders_of(trunk: str) -> list[str]:
-    """The encoders that a trunk of torchvision's, timm's or an encoder's name fits."""
-    other = {"mobilenet_v2": "mobilenetv2_100", "mobilenetv2_100": "mobilenet_v2"}.get(trunk, trunk)
-    return [name for name in dict.fromkeys((trunk, other, f"tu-{trunk}", f"tu-{other}")) if _is_encoder(name)]
+def _encoders_of(backbone: str) -> list[str]:
+    """The encoders that a backbone of torchvision's, timm's or an encoder's name fits."""
+    other = {"mobilenet_v2": "mobilenetv2_100", "mobilenetv2_100": "mobilenet_v2"}.get(backbone, backbone)
+    return [name for name in dict.fromkeys((backbone, other, f"tu-{backbone}", f"tu-{other}")) if _is_encoder(name)]
 
 
 def _check_encoder(name: str) -> None:
@@ -261,14 +261,14 @@ def _check_encoder(name: str) -> None:
 
 
 class _Idle(nn.Module):
-    """Stands where a stage was that nothing depends on."""
+    """Replaces a stage that no output depends on."""
 
     def forward(self, features: Tensor, *_: Any) -> Tensor:
         return features
 
 
 def _drop_idle_stages(encoder: nn.Module, in_channels: int) -> None:
-    """Replaces the modules of an encoder that none of its features depends on.
+    """Replaces the modules of an encoder that its features do not depend on.
 
     At a depth under 5 the library keeps the deeper stages, and computes one of them in some encoders. Such parameters
     never get a gradient, which stops a training on several devices. timm's own feature extractors leave most out.
@@ -289,33 +289,35 @@ def _drop_idle_stages(encoder: nn.Module, in_channels: int) -> None:
 
 def _replace_idle(module: nn.Module, prefix: str, used: set[str]) -> None:
     for name, child in list(module.named_children()):
-        own = [f"{prefix}{name}.{parameter}" for parameter, _ in child.named_parameters()]
-        if own and used.isdisjoint(own):
+        parameter_names = [f"{prefix}{name}.{parameter}" for parameter, _ in child.named_parameters()]
+        if parameter_names and used.isdisjoint(parameter_names):
             setattr(module, name, _Idle())
-        elif own:
+        elif parameter_names:
             _replace_idle(child, f"{prefix}{name}.", used)
 
 
 def load_encoder_weights(segmenter: Segmenter, weights: str) -> str:
     """Puts initial weights into the encoder: "imagenet", "none", a file, or a run directory.
 
-    A file may hold a trunk of torchvision's, timm's or segmentation-models-pytorch's; a run may be a detection (its
-    trunk), a classification or a segmentation. The first convolution is fitted to the number of channels.
+    A file may hold a backbone of torchvision's, timm's or segmentation-models-pytorch's; a run may be a detection (its
+    backbone), a classification or a segmentation. The first convolution is fitted to the number of channels.
     Returns a sentence saying what was loaded. Raises InputError if weights cannot be downloaded or read, or are of
     another network.
     """
     name = segmenter.encoder_name
     if weights == "none":
         return "encoder starts at random"
-    advice = "give --encoder the name of the trunk in that file"
+    advice = "give --encoder the name of the backbone in that file"
     if weights == "imagenet":
         state, source = _imagenet(name, segmenter.depth), "ImageNet"
     elif Path(weights).is_dir():
         description, state = load_deployed(weights)
-        trunk = _trunk_name(description)
-        source = f"{weights} (a {description['task']} run{f' with {trunk}' if trunk else ''})"
-        fitting = " or ".join(_encoders_of(trunk))
-        advice = f"give --encoder {fitting}, the trunk of that run" if fitting else "its trunk is none of the encoders"
+        backbone = _backbone_name(description)
+        source = f"{weights} (a {description['task']} run{f' with {backbone}' if backbone else ''})"
+        fitting = " or ".join(_encoders_of(backbone))
+        advice = "its backbone is none of the encoders"
+        if fitting:
+            advice = f"give --encoder {fitting}, the backbone of that run"
     else:
         state, source = read_weights(Path(weights)), weights
     mismatch = f"{source} does not hold the weights of the encoder {name}; {advice}"
@@ -328,7 +330,7 @@ def _names_of_all_depths(segmenter: Segmenter) -> list[str]:
         return list(_encoder(segmenter.encoder_name, segmenter.in_channels, 5).state_dict())
 
 
-def _trunk_name(description: dict[str, Any]) -> str:
+def _backbone_name(description: dict[str, Any]) -> str:
     architecture = description.get("architecture")
     if not isinstance(architecture, dict):
         return ""
@@ -339,11 +341,13 @@ def _imagenet(name: str, depth: int) -> dict[str, Tensor]:
     if name in smp_encoders and "imagenet" not in smp_encoders[name]["pretrained_settings"]:
         raise InputError(f"no ImageNet weights are known for the encoder {name}: use another one or --weights none")
 
-    return download(lambda: _encoder(name, 3, depth, "imagenet"), f"the encoder {name}")
+    return download(
+        lambda: _encoder(name, 3, depth, "imagenet").state_dict(), f"the ImageNet weights of the encoder {name}"
+    )
 
 
 def freeze_encoder(segmenter: Segmenter) -> None:
-    """The encoder trains no more: its weights get no gradient and its norms keep their statistics."""
+    """Stops the training of the encoder: its weights get no gradient and its norms keep their statistics."""
     segmenter.encoder_frozen = True
     segmenter.encoder.requires_grad_(False)
     segmenter.encoder.eval()

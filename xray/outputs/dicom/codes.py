@@ -1,4 +1,4 @@
-"""What the findings are called in DICOM objects: a code of SNOMED CT or DICOM where one means the same, else our own.
+"""Codes of the findings in DICOM objects: one of SNOMED CT or DICOM where it means the same, else our own.
 
 Sources: DICOM PS3.16 (its context groups, CID, are in pydicom.sr) and the international edition of SNOMED CT (SCT).
 """
@@ -50,7 +50,7 @@ ABNORMAL_STRUCTURE = Code("49755003", "SCT", "Morphologically Abnormal Structure
 
 
 def finding_code(name: str) -> Code:
-    """The code of a category by its name; categories of anyone's own get one of PRIVATE_SCHEME."""
+    """The code of a category by its name; categories of a user's own get one of PRIVATE_SCHEME."""
     known = FINDING_CODES.get(name)
     if known is not None:
         return known
@@ -68,7 +68,7 @@ def lung_side(name: str) -> Code | None:
 
 
 def private_scheme() -> CodingSchemeIdentificationItem:
-    """What an object says of PRIVATE_SCHEME (PS3.3 C.12.1.1, Coding Scheme Identification Sequence)."""
+    """The description of PRIVATE_SCHEME for an object (PS3.3 C.12.1.1, Coding Scheme Identification Sequence)."""
     return CodingSchemeIdentificationItem(
         PRIVATE_SCHEME, name="Findings of xray without a code of a public scheme", responsible_organization="xray"
     )

@@ -1,4 +1,4 @@
-"""What DICOM SR and SEG share: whom and which image they speak of, what made them, and their identifiers.
+"""What DICOM SR and SEG share: the patient and the image that they are about, what made them, their identifiers.
 
 Of the source only what places an object in its study is taken over: patient, study, and the reference to the image.
 Descriptions, comments, names of devices and institutions, and private elements stay behind.
@@ -56,7 +56,7 @@ _OTHERS = (
 
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
-    """What found the findings. parameters: name → value, of which the models' hashes are some."""
+    """What made the findings. parameters: name → value, the hashes of the models among them."""
 
     name: str
     version: str
@@ -95,7 +95,7 @@ def inference_algorithm(
 
 
 def read_source(path: Path) -> Dataset:
-    """What SR and SEG need to know of the image in a DICOM file; no pixel is read.
+    """The elements of a DICOM file that SR and SEG need of its image; no pixel is read.
 
     Raises InputError where it is no such file, or does not say which image of which study it is.
     """
@@ -104,45 +104,6 @@ def read_source(path: Path) -> Dataset:
         return reduced(source)
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from None
-
-
-def reduced(source: Dataset) -> Dataset:
-    """Of a data set of an image only what SR and SEG take over, each value as its type must be, else empty.
-
-    Raises InputError for what is no image, or does not say which image of which study it is.
-    """
-    with quietly():
-        return _reduced(source)
-
-
-def _reduced(source: Dataset) -> Dataset:
-    kept = Dataset()
-    for keyword in _UIDS:
-        # Whole: what was cut, or one of several, would refer to something else.
-        identifier = str(_value(source, keyword) or "").strip(" \0")
-        # Components with leading zeros are wrong but met, and the reference must be to the very same.
-        if len(identifier) > 64 or not re.fullmatch(r"[0-9]+(\.[0-9]+)+", identifier, re.ASCII):
-            raise InputError(f"no SR or SEG can refer to it, as its {keyword} is missing or no identifier")
-        setattr(kept, keyword, identifier)
-    if "Image Storage" not in UID(kept.SOPClassUID).name:
-        raise InputError("no SR or SEG can refer to it, as its SOPClassUID is none of an image")
-    for keyword, length in _TEXTS.items():
-        groups = _text(source, keyword, length).split("=")[:3] if length > 64 else [_text(source, keyword, length)]
-        setattr(kept, keyword, "=".join(group[:64] for group in groups))
-    for keyword, (pattern, kind) in _PATTERNS.items():
-        text = _text(source, keyword, 16)
-        setattr(kept, keyword, text if re.fullmatch(pattern, text) and _is_valid(kind, text) else "")
-    if not kept.IssuerOfPatientID:
-        del kept.IssuerOfPatientID
-    kept.Modality = _text(source, "Modality", 16) or "OT"
-    kept.Rows, kept.Columns = (int(_number(source, keyword) or 0) for keyword in ("Rows", "Columns"))
-    kept.InstanceNumber = max(1, int(_number(source, "InstanceNumber") or 1))
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)+", frame := _text(source, "FrameOfReferenceUID", 64)):
-        kept.FrameOfReferenceUID = frame
-    kept.PatientOrientation = _directions(source)
-    _keep_loss(source, kept)
-    in_unicode(kept, *(str(kept[keyword].value) for keyword in _TEXTS if keyword in kept))
-    return kept
 
 
 @contextlib.contextmanager
@@ -155,15 +116,69 @@ def quietly() -> Iterator[None]:
         yield
 
 
+@quietly()
+def reduced(source: Dataset) -> Dataset:
+    """The elements of an image's data set that SR and SEG take over; values that are not of their type become empty.
+
+    Raises InputError for what is no image, or does not say which image of which study it is.
+    """
+    result = Dataset()
+    for keyword in _UIDS:
+        # Whole: what was cut, or one of several, would refer to something else.
+        identifier = str(_value(source, keyword) or "").strip(" \0")
+        # Components with leading zeros are wrong but met, and the reference must be to the very same.
+        if len(identifier) > 64 or not re.fullmatch(r"[0-9]+(\.[0-9]+)+", identifier, re.ASCII):
+            raise InputError(f"no SR or SEG can refer to it, as its {keyword} is missing or no identifier")
+        setattr(result, keyword, identifier)
+    if "Image Storage" not in UID(result.SOPClassUID).name:
+        raise InputError("no SR or SEG can refer to it, as its SOPClassUID is none of an image")
+    for keyword, length in _TEXTS.items():
+        groups = _text(source, keyword, length).split("=")[:3] if length > 64 else [_text(source, keyword, length)]
+        setattr(result, keyword, "=".join(group[:64] for group in groups))
+    for keyword, (pattern, kind) in _PATTERNS.items():
+        text = _text(source, keyword, 16)
+        setattr(result, keyword, text if re.fullmatch(pattern, text) and _is_valid(kind, text) else "")
+    if not result.IssuerOfPatientID:
+        del result.IssuerOfPatientID
+    result.Modality = _text(source, "Modality", 16) or "OT"
+    result.Rows, result.Columns = (int(_number(source, keyword) or 0) for keyword in ("Rows", "Columns"))
+    result.InstanceNumber = max(1, int(_number(source, "InstanceNumber") or 1))
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)+", frame := _text(source, "FrameOfReferenceUID", 64)):
+        result.FrameOfReferenceUID = frame
+    # Where rows and columns lead, such as left and foot, and nothing where that is not said.
+    value = _value(source, "PatientOrientation")
+    words = [str(word) for word in value] if isinstance(value, MultiValue | list | tuple) else []
+    is_orientation = len(words) == 2 and all(re.fullmatch(r"[ALPRHF]{1,3}", word) for word in words)
+    result.PatientOrientation = words if is_orientation else []
+    # That the source was compressed with loss stays true of all that is made of it (PS3.3 C.7.6.1.1.5).
+    if _text(source, "LossyImageCompression", 16) == "01":
+        result.LossyImageCompression = "01"
+        if ratio := _number(source, "LossyImageCompressionRatio"):
+            result.LossyImageCompressionRatio = DSfloat(ratio, auto_format=True)
+        if re.fullmatch(r"[A-Z0-9_ ]{1,16}", method := _text(source, "LossyImageCompressionMethod", 16)):
+            result.LossyImageCompressionMethod = method
+    in_unicode(result, *(str(result[keyword].value) for keyword in _TEXTS if keyword in result))
+    return result
+
+
 def in_unicode(dataset: Dataset, *texts: str) -> None:
     """Has a data set written in UTF-8 if these texts, of those it holds, need it."""
     if not all(text.isascii() for text in texts):
         dataset.SpecificCharacterSet = "ISO_IR 192"
 
 
-def series_uid(source: Dataset, kind: str, algorithm: Algorithm) -> str:
-    """The series of all objects of a kind ("SR", "SEG") that one algorithm makes in one study."""
-    return _uid(uuid.uuid5(ROOT, f"{kind} {source.StudyInstanceUID} {algorithm.digest}"))
+def common_attributes(source: Dataset, kind: str, algorithm: Algorithm) -> dict[str, Any]:
+    """Arguments of highdicom for every object of a kind ("SR", "SEG"): one series of an algorithm in a study."""
+    return {
+        "series_instance_uid": _uid(uuid.uuid5(ROOT, f"{kind} {source.StudyInstanceUID} {algorithm.digest}")),
+        "sop_instance_uid": new_uid(),
+        "instance_number": source.InstanceNumber,
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": MODEL_NAME,
+        "software_versions": algorithm.version,
+        "device_serial_number": algorithm.digest,
+        "content_qualification": "RESEARCH",
+    }
 
 
 def device_uid(algorithm: Algorithm) -> str:
@@ -214,21 +229,3 @@ def _number(dataset: Dataset, keyword: str) -> float | None:
     with contextlib.suppress(TypeError, ValueError):
         return float(value) if math.isfinite(float(value)) else None
     return None
-
-
-def _directions(source: Dataset) -> list[str]:
-    """Where rows and columns lead, such as left and foot, and nothing where that is not said."""
-    value = _value(source, "PatientOrientation")
-    words = [str(word) for word in value] if isinstance(value, MultiValue | list | tuple) else []
-    return words if len(words) == 2 and all(re.fullmatch(r"[ALPRHF]{1,3}", word) for word in words) else []
-
-
-def _keep_loss(source: Dataset, kept: Dataset) -> None:
-    """That the source was compressed with loss, which stays true of all that is made of it (PS3.3 C.7.6.1.1.5)."""
-    if _text(source, "LossyImageCompression", 16) != "01":
-        return
-    kept.LossyImageCompression = "01"
-    if ratio := _number(source, "LossyImageCompressionRatio"):
-        kept.LossyImageCompressionRatio = DSfloat(ratio, auto_format=True)
-    if re.fullmatch(r"[A-Z0-9_ ]{1,16}", method := _text(source, "LossyImageCompressionMethod", 16)):
-        kept.LossyImageCompressionMethod = method

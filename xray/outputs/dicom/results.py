@@ -1,4 +1,4 @@
-"""Findings as DICOM objects beside or instead of files: what inference writes, and what a DICOM node returns."""
+"""Findings as DICOM objects: the files that inference writes, and the objects that a DICOM node returns."""
 
 import collections
 import dataclasses
@@ -64,27 +64,27 @@ class DicomResults:
         masks: Mapping[int, Any],
         labels: Mapping[str, float] | None = None,
     ) -> None:
-        """Writes OUT/sr/<name>.dcm and OUT/seg/<name>.dcm, each whole; a file they cannot speak of gets none."""
+        """Writes OUT/sr/<name>.dcm and OUT/seg/<name>.dcm, each complete; none of a file that they cannot refer to."""
         objects = self.of(path, table, masks, labels) if fault_of_source(path) is None else {}
         self.discard(out, name)
-        for kind, found in objects.items():
-            save_object(object_path(out, kind, name), found)
+        for kind, made in objects.items():
+            save_object(object_path(out, kind, name), made)
 
     def discard(self, out: Path, name: str) -> None:
-        """Deletes what an earlier command, whose findings are not these, wrote of a radiograph."""
+        """Deletes the objects of a radiograph that an earlier command wrote, whose findings are other ones."""
         for kind in ("sr", "seg"):
             if getattr(self, kind):
                 object_path(out, kind, name).unlink(missing_ok=True)
 
     def summary(self, out: Path, read: Iterable[tuple[str, Path]]) -> list[str]:
-        """What was written and what not, and why, in a line for each kind. read: (name, file) of all radiographs."""
+        """A line for each kind of object: how many were written, how many not, and why. read: (name, file) of all."""
         left_out: collections.Counter[str] = collections.Counter()
         written: collections.Counter[str] = collections.Counter()
         read = list(read)
         for name, path in read:
-            found = [kind for kind in ("sr", "seg") if getattr(self, kind) and object_path(out, kind, name).is_file()]
-            written.update(found)
-            if not found and (fault := fault_of_source(path)) is not None:
+            kinds = [kind for kind in ("sr", "seg") if getattr(self, kind) and object_path(out, kind, name).is_file()]
+            written.update(kinds)
+            if not kinds and (fault := fault_of_source(path)) is not None:
                 left_out[fault] += 1
         lines = [f"{written['sr']} SR: {out / 'sr'}"] if self.sr else []
         if self.seg:

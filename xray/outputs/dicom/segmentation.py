@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.color import CIELabColor
-from highdicom.enum import ContentQualificationValues
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
@@ -35,23 +34,18 @@ def joined_masks(table: BoxTable, masks: Mapping[int, Any]) -> dict[int, np.ndar
     return dict(sorted(joined.items()))
 
 
+@dicom_objects.quietly()
 def segmentation(
     source: Dataset, masks: Mapping[int, np.ndarray], categories: Mapping[int, str], algorithm: Algorithm
 ) -> Dataset:
     """The segmentation of one radiograph.
 
-    source: of its DICOM file, with or without pixels; what is taken over of it says `dicom_objects`.
+    source: the data set of its DICOM file, with or without pixels; `dicom_objects` tells what is taken over of it.
     masks: category id → (Rows, Columns) of 0 and 1, at least one. categories: category id → name.
 
     Raises InputError where the source does not say which image of which study it is, or has another size.
     """
-    with dicom_objects.quietly():
-        return _segmentation(dicom_objects.reduced(source), masks, categories, algorithm)
-
-
-def _segmentation(
-    source: Dataset, masks: Mapping[int, np.ndarray], categories: Mapping[int, str], algorithm: Algorithm
-) -> Dataset:
+    source = dicom_objects.reduced(source)
     size = (source.Rows, source.Columns)
     if not masks or any(mask.shape != size for mask in masks.values()):
         shapes = sorted({mask.shape for mask in masks.values()})
@@ -69,31 +63,23 @@ def _segmentation(
         _segment(number, label, name, identified)
         for number, (label, name) in enumerate(zip(masks, names, strict=True), 1)
     ]
-    pixels = np.stack([mask.astype(np.uint8) for mask in masks.values()], axis=-1)[None]
-    found = Segmentation(
+    result = Segmentation(
         source_images=[source],
-        pixel_array=pixels,
+        pixel_array=np.stack([mask.astype(np.uint8) for mask in masks.values()], axis=-1)[None],
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=segments,
-        series_instance_uid=dicom_objects.series_uid(source, "SEG", algorithm),
         series_number=SERIES_NUMBER,
         series_description=SERIES_DESCRIPTION,
-        sop_instance_uid=dicom_objects.new_uid(),
-        instance_number=source.InstanceNumber,
-        manufacturer=dicom_objects.MANUFACTURER,
-        manufacturer_model_name=dicom_objects.MODEL_NAME,
-        software_versions=algorithm.version,
-        device_serial_number=algorithm.digest,
         content_label="XRAY_MASKS",
         content_description=f"Found by software, {dicom_objects.NOT_FOR_CLINICAL_USE}",
-        content_qualification=ContentQualificationValues.RESEARCH,
         coding_schemes=[dicom_codes.private_scheme()],
         # A category whose mask is empty was looked for too.
         omit_empty_frames=False,
+        **dicom_objects.common_attributes(source, "SEG", algorithm),
     )
     # Radiographs have no position in space, which would tell (PS3.3 C.7.6.1).
-    found.PatientOrientation = source.PatientOrientation
-    return found
+    result.PatientOrientation = source.PatientOrientation
+    return result
 
 
 def _segment(number: int, label: int, name: str, algorithm: AlgorithmIdentificationSequence) -> SegmentDescription:

@@ -8,7 +8,6 @@ is normal, and those of its labels. Reports are preliminary and unverified: not 
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from highdicom.enum import ContentQualificationValues
 from highdicom.sr import (
     AlgorithmIdentification,
     ComprehensiveSR,
@@ -41,9 +40,10 @@ SERIES_DESCRIPTION = f"xray findings, {dicom_objects.NOT_FOR_CLINICAL_USE}"
 MAX_FINDINGS = 200
 """Findings of one report; a reader is helped by none beyond."""
 ABNORMAL = "abnormal"
-"""The label of which the probability of a normal radiograph is what is left."""
+"""The label that a radiograph has if it is not normal."""
 
 
+@dicom_objects.quietly()
 def structured_report(
     source: Dataset,
     table: BoxTable,
@@ -54,7 +54,7 @@ def structured_report(
 ) -> Dataset:
     """The report of one radiograph.
 
-    source: of its DICOM file, with or without pixels; what is taken over of it says `dicom_objects`.
+    source: the data set of its DICOM file, with or without pixels; `dicom_objects` tells what is taken over of it.
     table: its rows, "No finding" among them where there is one; boxes in original pixels, x and y counted from the top
         left corner of the top left pixel, as those of SCOORD are (PS3.3 C.18.6.1.1).
     categories: category id → name. labels: name → probability of the whole radiograph.
@@ -62,19 +62,7 @@ def structured_report(
 
     Raises InputError where the source does not say which image of which study it is.
     """
-    with dicom_objects.quietly():
-        source = dicom_objects.reduced(source)
-        return _report(source, table, categories, algorithm, dict(labels or {}), threshold)
-
-
-def _report(
-    source: Dataset,
-    table: BoxTable,
-    categories: Mapping[int, str],
-    algorithm: Algorithm,
-    labels: Mapping[str, float],
-    threshold: float,
-) -> Dataset:
+    source, labels = dicom_objects.reduced(source), dict(labels or {})
     rows = _reported(table, categories, labels, threshold, (source.Columns, source.Rows))
     identified = AlgorithmIdentification(
         algorithm.name,
@@ -82,6 +70,13 @@ def _report(
         [f"{name}: {value}" for name, value in algorithm.parameters.items()],
         family=dicom_codes.ARTIFICIAL_INTELLIGENCE,
         manufacturer=dicom_objects.MANUFACTURER,
+    )
+    device = DeviceObserverIdentifyingAttributes(
+        dicom_objects.device_uid(algorithm),
+        name=f"{algorithm.name} ({dicom_objects.NOT_FOR_CLINICAL_USE})",
+        manufacturer_name=dicom_objects.MANUFACTURER,
+        model_name=dicom_objects.MODEL_NAME,
+        serial_number=algorithm.digest,
     )
     groups: list[MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations] = [
         *_of_whole(source, table, categories, labels, bool(rows), identified),
@@ -91,24 +86,17 @@ def _report(
     return ComprehensiveSR(
         evidence=[source],
         content=MeasurementReport(
-            observation_context=ObservationContext(_observer(algorithm)),
+            observation_context=ObservationContext(ObserverContext(codes.DCM.Device, device)),
             procedure_reported=dicom_codes.CHEST_RADIOGRAPHY,
             imaging_measurements=groups,
         ),
-        series_instance_uid=dicom_objects.series_uid(source, "SR", algorithm),
         series_number=SERIES_NUMBER,
         series_description=SERIES_DESCRIPTION,
-        sop_instance_uid=dicom_objects.new_uid(),
-        instance_number=source.InstanceNumber,
-        manufacturer=dicom_objects.MANUFACTURER,
-        manufacturer_model_name=dicom_objects.MODEL_NAME,
-        software_versions=algorithm.version,
-        device_serial_number=algorithm.digest,
         coding_schemes=[dicom_codes.private_scheme()],
-        content_qualification=ContentQualificationValues.RESEARCH,
         is_complete=True,
         is_final=False,
         is_verified=False,
+        **dicom_objects.common_attributes(source, "SR", algorithm),
     )
 
 
@@ -137,11 +125,11 @@ def _of_whole(
     algorithm: AlgorithmIdentification,
 ) -> Iterator[MeasurementsAndQualitativeEvaluations]:
     image = SourceImageForMeasurementGroup.from_source_image(source)
-    found = dicom_codes.WITH_FINDINGS if has_findings else dicom_codes.WITHOUT_FINDINGS
+    summary = dicom_codes.WITH_FINDINGS if has_findings else dicom_codes.WITHOUT_FINDINGS
     yield MeasurementsAndQualitativeEvaluations(
         TrackingIdentifier(dicom_objects.new_uid(), "Radiograph"),
         algorithm_id=algorithm,
-        qualitative_evaluations=[QualitativeEvaluation(dicom_codes.SUMMARY, found)],
+        qualitative_evaluations=[QualitativeEvaluation(dicom_codes.SUMMARY, summary)],
         source_images=[image],
     )
     is_normal = (table.labels == NO_FINDING_CATEGORY) & (NO_FINDING_CATEGORY not in categories)
@@ -181,16 +169,3 @@ def _of_finding(
 
 def _certainty(probability: float) -> Measurement:
     return Measurement(dicom_codes.CERTAINTY, round(100 * probability, 4), dicom_codes.PERCENT)
-
-
-def _observer(algorithm: Algorithm) -> ObserverContext:
-    return ObserverContext(
-        codes.DCM.Device,
-        DeviceObserverIdentifyingAttributes(
-            dicom_objects.device_uid(algorithm),
-            name=f"{algorithm.name} ({dicom_objects.NOT_FOR_CLINICAL_USE})",
-            manufacturer_name=dicom_objects.MANUFACTURER,
-            model_name=dicom_objects.MODEL_NAME,
-            serial_number=algorithm.digest,
-        ),
-    )

@@ -8,7 +8,7 @@ import numpy as np
 
 from xray.findings import NO_FINDING_NAME, colour_of
 from xray.outputs.pictures.overlays import Region, draw_overlay, draw_side_by_side, marks_of
-from xray.structures.boxes import BoxTable, select_with_masks
+from xray.structures.boxes import BoxTable
 from xray.structures.masks import decode_mask
 
 CERTAINTY = ((0.9, "consistent with"), (0.625, "probable"), (0.375, "possible"), (0.1, "less likely"))
@@ -72,21 +72,23 @@ def draw_findings(
 
 
 def nothing_of(categories: Mapping[int, str]) -> str:
-    """What a radiograph without any of the categories is: one without the only one may well have other findings."""
+    """The words for a radiograph without any of the categories; without the only one it may have other findings."""
     return f"no {next(iter(categories.values()))}" if len(categories) == 1 else NO_FINDING_NAME
 
 
-def draw_with_truth(truth: np.ndarray, found: np.ndarray, shown: BoxTable, words: str, categories: Any) -> np.ndarray:
-    """The pictures of the truth and of what was found side by side, under what is there and `words` for the other.
+def draw_with_truth(
+    truth: np.ndarray, predicted: np.ndarray, shown: BoxTable, words: str, categories: Any
+) -> np.ndarray:
+    """The pictures of the truth and of the predictions side by side, under the names of the true findings and `words`.
 
     shown: the truth's rows. categories: id → name.
     """
     names = list(dict.fromkeys(categories[label] for label in sorted(shown.labels.tolist()) if label in categories))
     return draw_side_by_side(
-        truth, found, (f"truth: {', '.join(names) or nothing_of(categories)}", f"prediction: {words}")
+        truth, predicted, (f"truth: {', '.join(names) or nothing_of(categories)}", f"prediction: {words}")
     )
 
 
 def rows_of(table: BoxTable, masks: Mapping[int, Any], image: int) -> tuple[BoxTable, dict[int, Any]]:
     """The rows of one image, and their masks by the row's new number."""
-    return select_with_masks(table, masks, table.images == image)
+    return table.select_masked(table.images == image, masks)

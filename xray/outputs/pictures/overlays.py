@@ -4,6 +4,7 @@ Nothing is said by colour alone: every box carries its finding's name, as long a
 Box edges are snapped to whole pixels, which keeps them crisp; contours and text are anti-aliased.
 """
 
+import collections
 import dataclasses
 import functools
 import importlib.util
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from xray.files import complete
 from xray.findings import NO_FINDING_NAME, colour_of
@@ -35,7 +36,7 @@ class Mark:
     name: of the finding.
     colour: "#RRGGBB".
     score: confidence in [0, 1]; None for the truth, which is always drawn.
-    note: what else the tag says, e.g. "2/3" for two readers of three.
+    note: more text of the tag, e.g. "2/3" for two readers of three.
     dashed: draws the box with a dashed line.
     """
 
@@ -48,17 +49,19 @@ class Mark:
 
     @property
     def text(self) -> str:
-        """What the tag says: name, confidence, note."""
+        """The text of the tag: name, confidence, note."""
         score = "" if self.score is None else f"{self.score:.2f}"
         return " ".join(f"{self.name} {score} {self.note}".split())
 
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """A mask to draw: (height, width) bool of the radiograph's own size, and its "#RRGGBB" colour."""
+    """A mask to draw: (height, width) bool of the radiograph's own size, and its "#RRGGBB" colour. is_filled: False for
+    its outline alone."""
 
     mask: np.ndarray
     colour: str
+    is_filled: bool = True
 
 
 def marks_of(table: BoxTable, categories: Mapping[int, str], scored: bool = True) -> tuple[list[Mark], float | None]:
@@ -130,9 +133,9 @@ def draw_side_by_side(
     panels = []
     for picture, title in zip((left, right), titles, strict=True):
         header = _header(title, picture.shape[1], _font_size(max(picture.shape[:2])))
-        panels.append(_padded(np.concatenate([header, picture]), height + header.shape[0], picture.shape[1]))
+        panels.append(np.concatenate([header, _padded(picture, height)]))
     height = max(panel.shape[0] for panel in panels)
-    panels = [_padded(panel, height, panel.shape[1]) for panel in panels]
+    panels = [_padded(panel, height) for panel in panels]
     gap = np.full((height, max(4, height // 128), 3), BACKGROUND, dtype=np.uint8)
     return np.concatenate([panels[0], gap, panels[1]], axis=1)
 
@@ -156,13 +159,18 @@ def draw_contact_sheet(pictures: Sequence[np.ndarray], columns: int = 4, gap: in
 
 def save_picture(path: Path | str, picture: np.ndarray) -> None:
     """Writes an RGB picture as PNG, complete or not at all."""
-    path = Path(path)
+    with complete(Path(path)) as temporary:
+        temporary.write_bytes(encoded(picture))
+
+
+def encoded(picture: np.ndarray, kind: str = ".png", quality: int = 95) -> bytes:
+    """An RGB picture, (h, w, 3) uint8, as a file. kind: ".png" or ".jpg". quality: of JPEG, up to 100."""
     # Level 3 is a third of the default's time for a few percent more bytes.
-    encoded, data = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    if not encoded:
-        raise ValueError(f"cannot encode a picture of shape {picture.shape} as PNG")
-    with complete(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 3] if kind == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    is_encoded, data = cv2.imencode(kind, picture[..., ::-1], options)
+    if not is_encoded:
+        raise ValueError(f"cannot encode a picture of shape {picture.shape} as {kind}")
+    return data.tobytes()
 
 
 def _scaled(pixels: np.ndarray, min_side: int, max_side: int) -> np.ndarray:
@@ -181,16 +189,17 @@ def _draw_region(picture: np.ndarray, region: Region, shape: tuple[int, int]) ->
     # Averaging before the cut keeps the contour smooth when the picture is smaller than the radiograph.
     soft = cv2.resize(region.mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
     inside = soft > 127
-    colour = np.array(_rgb(region.colour))
-    picture[inside] = (picture[inside] * 0.78 + colour * 0.22).astype(np.uint8)
+    colour = np.array(ImageColor.getrgb(region.colour))
+    if region.is_filled:
+        picture[inside] = (picture[inside] * 0.78 + colour * 0.22).astype(np.uint8)
     contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     line = _line_width(max(width, height))
     cv2.polylines(picture, contours, True, SHADOW, line + 1, cv2.LINE_AA)
-    cv2.polylines(picture, contours, True, _rgb(region.colour), line, cv2.LINE_AA)
+    cv2.polylines(picture, contours, True, colour.tolist(), line, cv2.LINE_AA)
 
 
 def _readable(marks: Sequence[Mark], threshold: float, top_k: int) -> tuple[list[Mark], list[str]]:
-    """The marks to draw, surest first, and what to say of the others."""
+    """The marks to draw, surest first, and notes about the others."""
     truth = [mark for mark in marks if mark.score is None]
     scored = sorted((mark for mark in marks if mark.score is not None), key=lambda mark: -(mark.score or 0))
     sure = [mark for mark in scored if (mark.score or 0) >= threshold]
@@ -251,9 +260,7 @@ def _legend(
 ) -> np.ndarray:
     """The strip below the picture: findings with their colour, the rest in words, and the standing footer."""
     font, small = _font(font_size), _font(max(9, round(font_size * 0.85)))
-    counts: dict[tuple[str, str], int] = {}
-    for mark in marks:
-        counts[mark.name, mark.colour] = counts.get((mark.name, mark.colour), 0) + 1
+    counts = collections.Counter((mark.name, mark.colour) for mark in marks)
     items = [(name if count == 1 else f"{name} ({count})", colour, INK) for (name, colour), count in counts.items()]
     if normal is not None:
         items.append((f"{NO_FINDING_NAME} p={normal:.2f}", "", INK))
@@ -295,10 +302,9 @@ def _header(title: str, width: int, font_size: int) -> np.ndarray:
     return np.asarray(strip)
 
 
-def _padded(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    result = np.full((height, width, 3), BACKGROUND, dtype=np.uint8)
-    result[: picture.shape[0], : picture.shape[1]] = picture
-    return result
+def _padded(picture: np.ndarray, height: int) -> np.ndarray:
+    below = np.full((height - picture.shape[0], *picture.shape[1:]), BACKGROUND, dtype=np.uint8)
+    return np.concatenate([picture, below])
 
 
 @functools.lru_cache(maxsize=32)
@@ -333,11 +339,9 @@ def _line_width(side: int) -> int:
     return max(2, round(side / 600))
 
 
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
-
-
 def _luminance(colour: str) -> float:
     """Relative luminance in [0, 1] (WCAG 2.2); above 0.18 black text has more contrast than white."""
-    linear = [(c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4) for c in np.array(_rgb(colour)) / 255]
+    linear = [
+        (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4) for c in np.array(ImageColor.getrgb(colour)) / 255
+    ]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))

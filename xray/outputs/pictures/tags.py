@@ -28,7 +28,7 @@ def place_tag(
         if not _within(place, picture) or any(touch(place, other) for other in taken):
             continue
         # Hiding a nodule's box costs much, lying over a corner of a large one little; earlier places look better.
-        cost = 0.05 * number + sum(_overlap(place, other) / _area(other) for other in boxes)
+        cost = 0.05 * number + sum(_covered(other, place) for other in boxes)
         if cost < best_cost:
             best, best_cost = place, cost
     if best is not None:
@@ -56,14 +56,11 @@ def _distance(first: Rectangle, second: Rectangle) -> float:
     return math.hypot(x, y)
 
 
-def _overlap(first: Rectangle, second: Rectangle) -> int:
-    x = min(first[2], second[2]) - max(first[0], second[0]) + 1
-    y = min(first[3], second[3]) - max(first[1], second[1]) + 1
-    return max(x, 0) * max(y, 0)
-
-
-def _area(box: Rectangle) -> int:
-    return (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
+def _covered(box: Rectangle, place: Rectangle) -> float:
+    """The share of a box that a place covers."""
+    x = min(box[2], place[2]) - max(box[0], place[0]) + 1
+    y = min(box[3], place[3]) - max(box[1], place[1]) + 1
+    return max(x, 0) * max(y, 0) / ((box[2] - box[0] + 1) * (box[3] - box[1] + 1))
 
 
 def nearest(box: Rectangle, other: Rectangle) -> tuple[int, int]:

@@ -1,199 +1,265 @@
 """The report's sections about boxes."""
 
 import math
-from functools import partial
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
 
-from xray.evaluation.box_metrics import IOU_THRESHOLD, Matches, match_boxes
+from xray.evaluation.alignment import Alignment
+from xray.evaluation.box_metrics import (
+    FP_PER_IMAGE,
+    IOU_THRESHOLD,
+    FrocCurve,
+    Matches,
+    Ranked,
+    by_category,
+    froc_curve,
+    match_boxes,
+    precision_recall,
+    sensitivity_at,
+)
 from xray.evaluation.boxes import BoxEvaluation
 from xray.findings import NO_FINDING_NAME
 from xray.outputs.report import parts as parts
-from xray.outputs.report.box_figures import froc_figure, precision_recall_figure, score_figure
-from xray.outputs.report.figures import Figure
-from xray.outputs.report.parts import DASH, MOST_LISTED
+from xray.outputs.report.figures import BLUE, FAINT, ORANGE, panel_grid, thinned
+from xray.outputs.report.parts import MOST_LISTED, Bar, Section, Tile, figure
 from xray.structures.boxes import box_iou
-from xray.structures.predictions import NO_FINDING_CATEGORY
+
+SCORE_BINS = np.linspace(0, 1, 26)
 
 
-def box_tiles(boxes: BoxEvaluation, main: bool) -> list[str]:
-    """The means; main: boxes are what the report is about."""
+def box_tiles(boxes: BoxEvaluation) -> list[Tile]:
+    """The means."""
     metrics = boxes.metrics
-    tiles = [parts.tile("mAP@0.4", metrics["map40"], metrics.get("map40_ci95"), "mean over the findings", main)]
-    if "map40_kaggle" in metrics:
-        ends = metrics.get("map40_kaggle_ci95")
-        tiles.append(parts.tile("mAP@0.4, Kaggle", metrics["map40_kaggle"], ends, "15 classes"))
-    if "baseline_map40" in metrics:
-        baseline = metrics["baseline_map40"]
-        ratio = metrics["map40"] / baseline if baseline > 0 else math.nan
-        note = f"mAP@0.4; the detector reaches {ratio:.1f} ×" if math.isfinite(ratio) else "mAP@0.4"
-        tiles.append(parts.tile("Mean-box baseline", baseline, None, note))
-    if "coco_ap" in metrics and main:
-        note = f"AP50 {metrics['coco_ap50']:.3f} · AP75 {metrics['coco_ap75']:.3f}"
-        ends = metrics.get("coco_ap_ci95")
-        tiles.append(parts.tile("COCO AP", metrics["coco_ap"], ends, note if metrics["coco_ap"] >= 0 else ""))
-    return tiles
+    baseline = metrics.get("baseline_map40", math.nan)
+    ratio = f"; the detector reaches {metrics['map40'] / baseline:.1f} ×" if baseline > 0 else ""
+    at_ious = f"AP50 {metrics['coco_ap50']:.3f} · AP75 {metrics['coco_ap75']:.3f}" if "coco_ap" in metrics else ""
+    return parts.metric_tiles(
+        metrics,
+        ("map40", "mAP@0.4", "mean over the findings"),
+        ("map40_kaggle", "mAP@0.4, Kaggle", "15 classes"),
+        ("baseline_map40", "Mean-box baseline", f"mAP@0.4{ratio}"),
+        ("coco_ap", "COCO AP", at_ious if metrics.get("coco_ap", -1) >= 0 else ""),
+        is_main=True,
+    )
 
 
-def box_sections(boxes: BoxEvaluation, main: bool) -> list[str | Figure]:
+def box_sections(boxes: BoxEvaluation, is_main: bool) -> list[Section]:
     """The table of findings and the figures; where boxes are what the report is about also single errors."""
-    sections: list[str | Figure] = [_findings_section(boxes, "Findings" if main else "Boxes"), *_figures(boxes, main)]
-    if main:
-        matches = match_boxes(boxes.alignment.truth, boxes.alignment.predictions)
-        sections += [_false_positives_section(boxes, matches), _misses_section(boxes, matches)]
+    alignment = boxes.alignment
+    of_boxes = "" if is_main else "of the boxes"
+    pooled = "In grey, all findings together." if len(boxes.metrics["ap40"]) > 1 else ""
+    sections = [
+        _findings_section(boxes, is_main),
+        figure("precision_recall.png", precision_recall_figure(boxes), of_boxes),
+        figure("froc.png", froc_figure(boxes), of_boxes, pooled),
+        figure("scores.png", score_figure(boxes), of_boxes),
+    ]
+    if is_main:
+        matches = match_boxes(alignment.truth, alignment.predictions)
+        sections += [_false_positives_section(alignment, matches), _misses_section(alignment, matches)]
     return sections
 
 
-def box_method(boxes: BoxEvaluation) -> str:
-    """How the numbers are computed, in HTML paragraphs."""
-    said = (
-        "<p>AP is that of PASCAL VOC 2010: all-point interpolation, a prediction being right if its IoU with the truth "
-        "box of the same finding that it overlaps most is greater than 0.4 and no stronger prediction has taken that "
-        "box. Findings without a box in the truth have no AP and are left out of the means.</p>"
-    )
-    if "map40_kaggle" in boxes.metrics:
-        said += (
-            f"<p>Kaggle's mean takes “{NO_FINDING_NAME}” (category {NO_FINDING_CATEGORY}) as a fifteenth class, with "
-            "the unit box as the truth of each radiograph without findings.</p>"
-        )
-    if "coco_ap" in boxes.metrics:
-        said += "<p>COCO AP is the mean over IoU 0.50 to 0.95, as in pycocotools, with all predictions of an image.</p>"
-    return said
-
-
-def _figures(boxes: BoxEvaluation, main: bool) -> list[Figure]:
-    of_boxes = "" if main else " of the boxes"
-    return [
-        Figure(
-            "precision_recall.png",
-            f"Precision and recall{of_boxes}",
-            "The line is the precision after each prediction, from the highest score down; the area is the AP.",
-            partial(precision_recall_figure, boxes),
-        ),
-        Figure(
-            "froc.png",
-            f"Free-response ROC{of_boxes}",
-            "Share of the findings that are found, against false positives per image; dots from ⅛ to 8."
-            + (" In grey, all findings together." if len(boxes.metrics["ap40"]) > 1 else ""),
-            partial(froc_figure, boxes),
-        ),
-        Figure(
-            "scores.png",
-            f"Scores{of_boxes}",
-            "Number of true and false positives by score, on a logarithmic axis.",
-            partial(score_figure, boxes),
-        ),
-    ]
-
-
-def _findings_section(boxes: BoxEvaluation, title: str) -> str:
+def _findings_section(boxes: BoxEvaluation, is_main: bool) -> Section:
     alignment, metrics, truth = boxes.alignment, boxes.metrics, boxes.alignment.truth
     intervals, baselines = metrics.get("ap40_ci95"), metrics.get("baseline_ap40")
-    head = ["Finding", "#Radiographs", "#Boxes", "#AP", *(["#95 % interval"] if intervals else []), ""]
-    head += ["#Mean box"] if baselines else []
-    head += ["#Sens. at ½ FP", "#at 2 FP", "#at 8 FP"]
+
+    def row(
+        name: str, n_images: str, n_boxes: int, ap: float, ends: list[float] | None, baseline: float = math.nan
+    ) -> list[str | Bar]:
+        numbers = [f"{n_boxes:,}", parts.number(ap), parts.interval(ends)]
+        return [name, n_images, *numbers, Bar(ap, ends, baseline), parts.number(baseline)]
+
     rows = []
     for label, name in alignment.categories.items():
-        mine = truth.labels == label
+        images = truth.images[truth.labels == label]
         ap, ends = metrics["ap40"].get(name, math.nan), (intervals or {}).get(name)
-        baseline = (baselines or {}).get(name, math.nan)
         rate = metrics["sensitivity_at_fp"].get(name, {})
-        row = [parts.name(name), f"{len(np.unique(truth.images[mine])):,}", f"{mine.sum():,}", parts.number(ap)]
-        row += [*([parts.interval(ends) or DASH] if intervals else []), parts.bar(ap, ends, baseline)]
-        row += [parts.number(baseline)] if baselines else []
-        rows.append(row + [parts.number(rate.get(at, math.nan), 2) for at in ("0.5", "2", "8")])
-    mean = [parts.name("Mean of the findings"), "", f"{len(truth):,}", parts.number(metrics["map40"])]
-    mean += [parts.interval(metrics.get("map40_ci95")) or DASH] if intervals else []
-    mean += [parts.bar(metrics["map40"], metrics.get("map40_ci95"), metrics.get("baseline_map40", math.nan))]
-    mean += [parts.number(metrics["baseline_map40"])] if baselines else []
-    rows.append([*mean, "", "", ""])
+        cells = row(name, f"{len(np.unique(images)):,}", len(images), ap, ends, (baselines or {}).get(name, math.nan))
+        rows.append(cells + [parts.number(rate.get(at, math.nan), 2) for at in ("0.5", "2", "8")])
+    mean, ends = metrics["map40"], metrics.get("map40_ci95")
+    baseline = metrics.get("baseline_map40", math.nan)
+    rows.append([*row("Mean of the findings", "", len(truth), mean, ends, baseline), "", "", ""])
     if "ap40_no_finding" in metrics:
         n_normal = len(alignment) - len(np.unique(truth.images))
-        ends = metrics.get("ap40_no_finding_ci95")
-        normal = [NO_FINDING_NAME, f"{n_normal:,}", f"{n_normal:,}", parts.number(metrics["ap40_no_finding"])]
-        normal += [parts.interval(ends) or DASH] if intervals else []
-        normal += [parts.bar(metrics["ap40_no_finding"], ends), *([DASH] if baselines else []), "", "", ""]
-        rows.append(normal)
-    hint = "AP is the average precision at IoU &gt; 0.4; FP are false positives per image."
+        ap, ends = metrics["ap40_no_finding"], metrics.get("ap40_no_finding_ci95")
+        rows.append([*row(NO_FINDING_NAME, f"{n_normal:,}", n_normal, ap, ends), "", "", ""])
+    hint = "AP is the average precision at IoU > 0.4; FP are false positives per image."
     if intervals:
         hint += " The thin line on a bar is its 95 % interval."
     if baselines:
         hint += " The mark is the AP of predicting every finding's mean box on every radiograph."
-    return parts.section(title, hint, parts.table(head, rows, mean_row=len(alignment.categories)))
+    head = ["!Finding", "#Radiographs", "#Boxes", "#AP", "#95 % interval" if intervals else None, "|"]
+    head += ["#Mean box" if baselines else None, "#Sens. at ½ FP", "#at 2 FP", "#at 8 FP"]
+    table = parts.table(head, rows, len(alignment.categories))
+    return Section("Findings" if is_main else "Boxes", hint, table, is_printed=True)
 
 
-def _false_positives_section(boxes: BoxEvaluation, matches: Matches) -> str:
-    """The highest-scored predictions that are wrong, and in what way."""
-    alignment, predictions = boxes.alignment, boxes.alignment.predictions
+def false_positives(alignment: Alignment, matches: Matches) -> np.ndarray:
+    """Rows of the predictions that are wrong, from the highest score down."""
     wrong = matches.order[~matches.is_true[matches.order]]
-    wrong = wrong[np.isin(predictions.labels[wrong], list(alignment.categories))]
+    return wrong[np.isin(alignment.predictions.labels[wrong], list(alignment.categories))]
+
+
+def misses(alignment: Alignment, matches: Matches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the truth from the hardest on: never found, then found at a low score, the largest first of equals.
+
+    Returns them (M,) and, of each row of the truth, the score at which it is found (-1: never) and its share of the
+    radiograph.
+    """
+    truth = alignment.truth
+    found_at = np.append(alignment.predictions.scores, -1.0)[matches.found_by]
+    share = ((truth.boxes[:, 2:] - truth.boxes[:, :2]) / alignment.sizes[truth.images]).prod(axis=1)
+    return np.lexsort((-share, found_at)), found_at, share
+
+
+def _false_positives_section(alignment: Alignment, matches: Matches) -> Section:
+    """The highest-scored predictions that are wrong, and in what way."""
+    predictions, wrong = alignment.predictions, false_positives(alignment, matches)
     rows = [
         [
-            parts.image(alignment, int(predictions.images[row])),
-            parts.name(alignment.categories[int(predictions.labels[row])]),
+            parts.source_id(alignment, predictions.images[row]),
+            alignment.categories[predictions.labels[row]],
             f"{predictions.scores[row]:.3f}",
             parts.box(predictions.boxes[row]),
-            parts.text(_why_wrong(boxes, matches, int(row))),
+            _why_wrong(alignment, matches, row),
         ]
         for row in wrong[:MOST_LISTED]
     ]
     hint = f"{parts.shown(len(rows), len(wrong))} from the highest score down."
-    head = ["Radiograph", "Finding", "#Score", "Box (x1, y1, x2, y2)", "What is there"]
-    return parts.section("Strongest false positives", hint, parts.table(head, rows))
+    head = ["@Radiograph", "!Finding", "#Score", "~Box (x1, y1, x2, y2)", "What is there"]
+    return Section("Strongest false positives", hint, parts.table(head, rows))
 
 
-def _why_wrong(boxes: BoxEvaluation, matches: Matches, row: int) -> str:
-    predictions, truth = boxes.alignment.predictions, boxes.alignment.truth
+def _why_wrong(alignment: Alignment, matches: Matches, row: int) -> str:
+    predictions, truth = alignment.predictions, alignment.truth
     here = np.flatnonzero(truth.images == predictions.images[row])
     if len(here) == 0:
         return "a radiograph without findings"
     if matches.iou[row] > IOU_THRESHOLD:
         return "a finding that a stronger box had found"
     overlaps = box_iou(predictions.boxes[row], truth.boxes[here])[0]
-    best = int(overlaps.argmax())
+    best = overlaps.argmax()
     if overlaps[best] > IOU_THRESHOLD:
-        return f"{boxes.alignment.categories[int(truth.labels[here[best]])]}, IoU {overlaps[best]:.2f}"
+        return f"{alignment.categories[truth.labels[here[best]]]}, IoU {overlaps[best]:.2f}"
     if matches.iou[row] > 0:
         return f"the same finding, but IoU {matches.iou[row]:.2f}"
     return "nothing" if overlaps[best] == 0 else f"nothing above IoU {overlaps[best]:.2f}"
 
 
-def _misses_section(boxes: BoxEvaluation, matches: Matches) -> str:
+def _misses_section(alignment: Alignment, matches: Matches) -> Section:
     """The truth boxes that no prediction finds, then those that only a low score finds."""
-    alignment, truth, predictions = boxes.alignment, boxes.alignment.truth, boxes.alignment.predictions
-    found_at = np.full(len(truth), -1.0)
-    found = matches.found_by >= 0
-    found_at[found] = predictions.scores[matches.found_by[found]]
-    share = ((truth.boxes[:, 2:] - truth.boxes[:, :2]) / alignment.sizes[truth.images]).prod(axis=1)
-    order = np.lexsort((-share, found_at))
+    truth = alignment.truth
+    order, found_at, share = misses(alignment, matches)
     rows = [
         [
-            parts.image(alignment, int(truth.images[row])),
-            parts.name(alignment.categories[int(truth.labels[row])]),
+            parts.source_id(alignment, truth.images[row]),
+            alignment.categories[truth.labels[row]],
             "never" if found_at[row] < 0 else f"{found_at[row]:.3f}",
             parts.percent(share[row]),
             parts.box(truth.boxes[row]),
-            parts.text(_instead(boxes, int(row))),
+            _strongest_on(alignment, row),
         ]
         for row in order[:MOST_LISTED]
     ]
-    never = int((~found).sum())
     hint = (
-        f"{never:,} of {len(truth):,} findings are not found at any score. "
+        f"{(found_at < 0).sum():,} of {len(truth):,} findings are not found at any score. "
         f"{parts.shown(len(rows), len(truth))} from the hardest on, the largest first."
     )
-    head = ["Radiograph", "Finding", "#Found at score", "#Of the image", "Box (x1, y1, x2, y2)", "Strongest box on it"]
-    return parts.section("Misses", hint, parts.table(head, rows))
+    head = ["@Radiograph", "!Finding", "#Found at score", "#Of the image", "~Box (x1, y1, x2, y2)"]
+    return Section("Misses", hint, parts.table([*head, "Strongest box on it"], rows))
 
 
-def _instead(boxes: BoxEvaluation, row: int) -> str:
-    """The strongest prediction of whatever finding that overlaps a truth box enough; otherwise the nearest one."""
-    categories, predictions, truth = boxes.alignment.categories, boxes.alignment.predictions, boxes.alignment.truth
+def _strongest_on(alignment: Alignment, row: int) -> str:
+    """The strongest prediction of any finding that overlaps a truth box enough; otherwise the nearest one."""
+    categories, predictions, truth = alignment.categories, alignment.predictions, alignment.truth
     here = np.flatnonzero((predictions.images == truth.images[row]) & np.isin(predictions.labels, list(categories)))
     overlaps = box_iou(truth.boxes[row], predictions.boxes[here])[0]
     enough = np.flatnonzero(overlaps > IOU_THRESHOLD)
     if len(enough) == 0:
         return "none" if overlaps.max(initial=0) == 0 else f"none above IoU {overlaps.max():.2f}"
     best = enough[predictions.scores[here[enough]].argmax()]
-    name = categories[int(predictions.labels[here[best]])]
+    name = categories[predictions.labels[here[best]]]
     return f"{name} {predictions.scores[here[best]]:.3f}, IoU {overlaps[best]:.2f}"
+
+
+def panels(boxes: BoxEvaluation) -> list[Ranked]:
+    """The findings that occur in the truth or in the predictions, "No finding" last where it is scored."""
+    alignment = boxes.alignment
+    ranked = by_category(alignment.truth, alignment.predictions, len(alignment), alignment.categories)
+    return [one for one in ranked if one.n_truth or len(one.scores)]
+
+
+def precision_recall_figure(boxes: BoxEvaluation) -> bytes:
+    """Precision over recall for each finding in the truth, with the envelope whose area is the AP → PNG."""
+    aps = {**boxes.metrics["ap40"], NO_FINDING_NAME: boxes.metrics.get("ap40_no_finding", math.nan)}
+
+    def draw(axes: Axes, panel: Ranked) -> None:
+        precision, recall = precision_recall(panel.is_true, panel.n_truth)
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        recall, precision, envelope = thinned(recall, precision, envelope)
+        # The envelope is 0 beyond the highest recall reached.
+        x = np.concatenate([[0], recall, recall[-1:], [1]])
+        y = np.concatenate([envelope[:1], envelope, [0], [0]]) if len(envelope) else np.zeros(len(x))
+        axes.fill_between(x, y, step="pre", color=BLUE, alpha=0.18, linewidth=0)
+        axes.plot(recall, precision, color=BLUE, linewidth=1.3)
+        axes.set(xlim=(0, 1), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        # Where the curve is not: a good one leaves its lower left corner free, a poor one the upper right.
+        ap = aps[panel.name]
+        right, up, side = (0.05, 0.07, "left") if ap > 0.5 else (0.97, 0.88, "right")
+        axes.text(right, up, f"AP {ap:.2f}", fontsize=8.5, ha=side)
+
+    return panel_grid([(panel.name, panel) for panel in panels(boxes) if panel.n_truth], "recall", "precision", draw)
+
+
+def froc_figure(boxes: BoxEvaluation) -> bytes:
+    """Sensitivity over false positives an image for each finding in the truth, all of them pooled first → PNG."""
+    n_images = len(boxes.alignment)
+    findings = [panel for panel in panels(boxes) if panel.n_truth and panel.name in boxes.metrics["ap40"]]
+    # All findings as one: a false positive of any finding counts.
+    columns = ([getattr(one, name) for one in findings] for name in ("is_true", "scores", "images", "truth_images"))
+    is_true, scores, images, truth_images = (np.concatenate([np.zeros(0, int), *parts]) for parts in columns)
+    order = np.argsort(-scores, kind="stable")
+    pooled = Ranked(0, "All findings", is_true[order], scores[order], images[order], truth_images)
+    pooled_curve = froc_curve(pooled.is_true, pooled.scores, pooled.n_truth, n_images)
+
+    def draw(axes: Axes, panel: Ranked) -> None:
+        curve = froc_curve(panel.is_true, panel.scores, panel.n_truth, n_images)
+        if panel is not pooled and len(findings) > 1:
+            _step(axes, pooled_curve, FAINT, 0.9)
+        _step(axes, curve, BLUE, 1.5)
+        axes.plot(FP_PER_IMAGE, [sensitivity_at(curve, rate) for rate in FP_PER_IMAGE], "o", color=BLUE, markersize=2.8)
+        axes.set_xscale("log", base=2)
+        axes.set(xlim=(0.1, 9), ylim=(0, 1.03), yticks=(0, 0.5, 1))
+        axes.xaxis.set_major_locator(FixedLocator([0.125, 0.5, 2, 8]))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticklabels(["⅛", "½", "2", "8"])
+
+    drawn = [pooled, *findings] if len(findings) != 1 else findings
+    return panel_grid([(panel.name, panel) for panel in drawn], "false positives per image", "sensitivity", draw)
+
+
+def _step(axes: Axes, curve: FrocCurve, colour: str, width: float) -> None:
+    rate, sensitivity = curve.fp_per_image.clip(1e-9), curve.sensitivity
+    rate, sensitivity = thinned(rate, sensitivity, along=(np.log2(rate) + 4) / 8)
+    x = np.concatenate([[1e-9], rate, [1e9]])
+    y = np.concatenate([[0], sensitivity, sensitivity[-1:] if len(sensitivity) else [0]])
+    axes.step(x, y, where="post", color=colour, linewidth=width)
+
+
+def score_figure(boxes: BoxEvaluation) -> bytes:
+    """How many true and false positives have which score, for each finding; counts on a logarithmic axis → PNG."""
+
+    def draw(axes: Axes, panel: Ranked) -> None:
+        for rows, colour, label in ((~panel.is_true, ORANGE, "false"), (panel.is_true, BLUE, "true")):
+            counts, _ = np.histogram(panel.scores[rows], SCORE_BINS)
+            axes.stairs(counts, SCORE_BINS, color=colour, linewidth=1.3, label=label, baseline=0.7)
+            axes.stairs(counts, SCORE_BINS, color=colour, alpha=0.15, fill=True, baseline=0.7)
+        axes.set_yscale("log")
+        axes.set(xlim=(0, 1), xticks=(0, 0.5, 1))
+        axes.set_ylim(0.7, max(12, 2 * axes.get_ylim()[1]))
+        axes.yaxis.set_minor_locator(NullLocator())
+
+    return panel_grid([(panel.name, panel) for panel in panels(boxes)], "score", "boxes", draw, legend=True)

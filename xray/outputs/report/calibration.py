@@ -1,110 +1,85 @@
 """The report's sections about calibration: reliability diagrams before and after temperature scaling."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from xray.evaluation.assess import Assessment
-from xray.evaluation.calibration import HIGHEST, LOWEST, N_BINS, N_FOLDS, Calibration, Fit
+from xray.evaluation.calibration import Calibration, Fit
 from xray.outputs.report import parts as parts
-from xray.outputs.report.figures import Figure, Theme, panel_grid
-from xray.outputs.report.parts import DASH
+from xray.outputs.report.figures import BLUE, DASHED, FAINT, ORANGE, panel_grid
+from xray.outputs.report.parts import DASH, Section, figure
 
 KINDS = {
     "boxes": (
-        "Calibration of boxes",
-        "A box's score as the chance that it is right (IoU &gt; 0.4, no stronger box on the same finding).",
-        "calibration_boxes.png",
+        "boxes",
+        "A box's score as the chance that it is right (IoU > 0.4, no stronger box on the same finding).",
+        ("!Finding", "#Boxes", "#Right"),
     ),
     "labels": (
-        "Calibration of whole radiographs",
+        "whole radiographs",
         "A radiograph's score as the chance that it shows the finding.",
-        "calibration_labels.png",
+        ("!Label", "#Radiographs", "#Positive"),
     ),
     "pixels": (
-        "Calibration of probability maps",
+        "probability maps",
         "A pixel's probability as the chance that it is in the true mask; every radiograph weighs the same.",
-        "calibration_pixels.png",
+        ("!Mask", None, "#Positive"),
     ),
 }
 
 
-def calibration_sections(assessment: Assessment) -> list[str | Figure]:
+def calibration_sections(assessment: Assessment) -> list[Section]:
     """A table and a figure for each kind of score that there is."""
-    sections: list[str | Figure] = []
-    for kind, (title, what, file) in KINDS.items():
-        found: Sequence[Calibration] = getattr(assessment, kind)
-        if found:
-            sections.append(_table_section(title, what, found, "pixels" if kind == "pixels" else kind))
-            hint = (
-                "Share that is right over the mean score of each bin, the diagonal being perfect; dot areas grow with "
-                "what lies in a bin. Orange: as given, with 95 % intervals; blue: after temperature scaling."
-            )
-            sections.append(Figure(file, f"Reliability{title.removeprefix('Calibration')}", hint, partial(draw, found)))
+    sections = []
+    for kind, (what, meaning, head) in KINDS.items():
+        calibrations: Sequence[Calibration] = getattr(assessment, kind)
+        if calibrations:
+            hint = f"{meaning} Lower Brier and ECE are better; a temperature over 1 says that the scores are too sure."
+            sections.append(Section(f"Calibration of {what}", hint, _table(head, calibrations)))
+            sections.append(figure(f"calibration_{kind}.png", reliability_figure(calibrations)))
     return sections
 
 
-def calibration_method() -> str:
-    """How the numbers are computed, in HTML paragraphs."""
-    return (
-        "<p>The Brier score is the mean squared distance of score and outcome. ECE, the expected calibration error, is "
-        f"the mean distance of score and share that is right over {N_BINS} equal bins, weighted by what lies in them "
-        "(Guo et al. 2017). Temperature scaling divides the scores’ logits by one number, the temperature, that "
-        "minimises the log loss; it changes no order, so AP and AUROC stay. The temperature that is shown is fitted "
-        f"on all that was scored here; what stands under “scaled” is cross-fitted: patients are dealt into {N_FOLDS} "
-        "folds (fewer where there are fewer), and each is scaled by the temperature of the others, so that no patient "
-        f"has a part in its own. Temperatures end at {LOWEST:g} and {HIGHEST:g}.</p>"
-    )
-
-
-def _table_section(title: str, what: str, found: Sequence[Calibration], kind: str) -> str:
-    first = "Finding" if kind == "boxes" else "Mask" if kind == "pixels" else "Label"
-    counted = [] if kind == "pixels" else [f"#{'Boxes' if kind == 'boxes' else 'Radiographs'}"]
-    has_intervals = any(one.brier_ci95 for one in found)
-    head = [first, *counted, "#Right" if kind == "boxes" else "#Positive", "#Brier"]
-    head += ["#95 % interval"] if has_intervals else []
-    head += ["#scaled", "#ECE", "#scaled", "#Temperature", "#of the folds"]
+def _table(head: tuple[str | None, ...], calibrations: Sequence[Calibration]) -> parts.Table:
     rows = []
-    for one in found:
-        after = one.after
-        row = [parts.name(one.name), *([] if kind == "pixels" else [f"{one.n:,}"])]
-        row += [parts.percent(one.share, 2 if one.share < 0.01 else 1), parts.number(one.before.brier, 4)]
-        row += [parts.interval(one.brier_ci95) or DASH] if has_intervals else []
-        row += [parts.number(after.brier, 4) if after else DASH, parts.number(one.before.ece, 4)]
-        row += [parts.number(after.ece, 4) if after else DASH, parts.number(one.temperature, 2)]
-        ends = one.fold_temperatures
-        row.append(f"{min(ends):.2f}–{max(ends):.2f}" if ends else DASH)
-        rows.append(row)
-    hint = f"{what} Lower Brier and ECE are better; a temperature over 1 says that the scores are too sure."
-    return parts.section(title, hint, parts.table(head, rows))
+    for one in calibrations:
+        before, after, temperatures = one.before, one.after, one.fold_temperatures
+        share = parts.percent(one.share, 2 if one.share < 0.01 else 1)
+        brier = [parts.number(before.brier, 4), parts.interval(one.brier_ci95)]
+        brier.append(parts.number(after.brier, 4) if after else DASH)
+        ece = [parts.number(before.ece, 4), parts.number(after.ece, 4) if after else DASH]
+        folds = f"{min(temperatures):.2f}–{max(temperatures):.2f}" if temperatures else DASH
+        rows.append([one.name, f"{one.n:,}", share, *brier, *ece, parts.number(one.temperature, 2), folds])
+    ends_title = "#95 % interval" if any(one.brier_ci95 for one in calibrations) else None
+    numbers = ["#Brier", ends_title, "#scaled", "#ECE", "#scaled", "#Temperature", "#of the folds"]
+    return parts.table([*head, *numbers], rows)
 
 
-def draw(found: Sequence[Calibration], theme: Theme) -> bytes:
+def reliability_figure(calibrations: Sequence[Calibration]) -> bytes:
     """A reliability diagram for each → PNG."""
 
-    def draw_one(axes: Axes, one: Calibration) -> None:
-        axes.plot([0, 1], [0, 1], color=theme.faint, linewidth=0.8, linestyle=(0, (4, 3)))
-        ends = one.frequency_ci95
-        _draw_fit(axes, one.before, theme.orange, ends, "as given")
+    def draw(axes: Axes, one: Calibration) -> None:
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=DASHED)
+        _draw_fit(axes, one.before, ORANGE, one.frequency_ci95, "as given")
         if one.after:
-            _draw_fit(axes, one.after, theme.blue, None, "temperature-scaled")
+            _draw_fit(axes, one.after, BLUE, None, "temperature-scaled")
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        said = f"ECE {one.before.ece:.3f}" + (f" → {one.after.ece:.3f}" if one.after else "")
+        text = f"ECE {one.before.ece:.3f}" + (f" → {one.after.ece:.3f}" if one.after else "")
         # On the side of the diagonal that the dots leave free.
-        gap = np.nansum(one.before.reliability.frequency - one.before.reliability.confidence)
+        gap = np.nansum(one.before.frequency - one.before.confidence)
         x, y, side, edge = (0.03, 0.96, "left", "top") if gap < 0 else (0.98, 0.05, "right", "bottom")
-        axes.text(x, y, said, transform=axes.transAxes, ha=side, va=edge, fontsize=7)
+        axes.text(x, y, text, transform=axes.transAxes, ha=side, va=edge, fontsize=7)
 
-    shown = [(one.name, one) for one in found]
-    return panel_grid(shown, theme, "mean score", "share that is right", draw_one, legend=True)
+    panels = [(one.name, one) for one in calibrations]
+    return panel_grid(panels, "mean score", "share that is right", draw, legend=True)
 
 
 def _draw_fit(axes: Axes, fit: Fit, colour: str, ends: np.ndarray | None, label: str) -> None:
-    filled = fit.reliability.weights > 0
-    x, y = fit.reliability.confidence[filled], fit.reliability.frequency[filled]
-    share = fit.reliability.weights[filled] / fit.reliability.weights.sum()
+    filled = fit.weights > 0
+    x, y = fit.confidence[filled], fit.frequency[filled]
+    share = fit.weights[filled] / fit.weights.sum()
     if ends is not None:
         axes.vlines(x, *ends[filled].T, color=colour, linewidth=1.1, alpha=0.45)
     axes.plot(x, y, color=colour, linewidth=0.9, alpha=0.4)

@@ -1,7 +1,7 @@
-"""What the report's figures share: colours of light and dark pages, the grid of panels, PNG."""
+"""Shared by the report's figures: colours, the grid of panels, rows of dots, PNG."""
 
-import dataclasses
 import io
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,30 +29,31 @@ DRAWN = 800
 """Steps along a panel's axis that a curve is drawn in: more than the panel has pixels."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Theme:
-    """Colours of one page background; blue and orange are told apart by any colour vision."""
-
-    ink: str
-    faint: str
-    grid: str
-    blue: str
-    orange: str
-    on_blue: str
-
-
-LIGHT = Theme(ink="#1b1f24", faint="#5f6b76", grid="#dde2e7", blue="#0072B2", orange="#D55E00", on_blue="#ffffff")
-DARK = Theme(ink="#e8eaec", faint="#9aa4ae", grid="#343a41", blue="#56B4E9", orange="#EE9C66", on_blue="#101214")
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """One figure of the report. file: its name beside the report. draw: (theme) → transparent PNG."""
-
-    file: str
-    title: str
-    hint: str
-    draw: Callable[[Theme], bytes]
+INK, FAINT, GRID = "#1b1f24", "#5f6b76", "#dde2e7"
+BLUE, ORANGE = "#0072B2", "#D55E00"
+"""Told apart by any colour vision. Dark pages show figures inverted, with the hues turned back (report.html.j2)."""
+DASHED = (0, (4, 3))
+STYLE: "dict[RcKeyType, Any]" = {
+    "font.size": 8,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": FAINT,
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 8.5,
+    "axes.titleweight": "bold",
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+"""matplotlib's settings for all figures."""
 
 
 def thinned(x: np.ndarray, *ys: np.ndarray, along: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
@@ -66,108 +67,74 @@ def thinned(x: np.ndarray, *ys: np.ndarray, along: np.ndarray | None = None) -> 
         return x, *ys
     first = np.flatnonzero(np.diff(step, prepend=step[0] - 1))
     last = np.append(first[1:], len(step)) - 1
-    kept = [first, last]
+    rows = [first, last]
     for y in ys:
         order = np.lexsort((y, step))
-        kept += [order[first], order[last]]
-    rows = np.unique(np.concatenate(kept))
-    return x[rows], *(y[rows] for y in ys)
-
-
-def style(theme: Theme) -> "dict[RcKeyType, Any]":
-    """matplotlib's settings for a theme."""
-    return {
-        "font.size": 8,
-        "text.color": theme.ink,
-        "axes.edgecolor": theme.faint,
-        "axes.labelcolor": theme.faint,
-        "xtick.color": theme.faint,
-        "ytick.color": theme.faint,
-        "grid.color": theme.grid,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
+        rows += [order[first], order[last]]
+    chosen = np.unique(np.concatenate(rows))
+    return x[chosen], *(y[chosen] for y in ys)
 
 
 def panel_grid(
-    shown: Sequence[tuple[str, Any]],
-    theme: Theme,
+    panels: Sequence[tuple[str, Any]],
     x_label: str,
     y_label: str,
     draw: Callable[[Axes, Any], None],
     legend: bool = False,
 ) -> bytes:
     """A panel for each (title, item), drawn by `draw(axes, item)` → PNG. legend: that of the first panel, for all."""
-    columns = min(MOST_COLUMNS, max(1, len(shown)))
-    n_rows = max(1, math.ceil(len(shown) / columns))
-    with plt.rc_context(style(theme)):
+    columns = min(MOST_COLUMNS, max(1, len(panels)))
+    n_rows = max(1, math.ceil(len(panels) / columns))
+    with plt.rc_context(STYLE):
         width, height = PANELS.get(columns, SMALL_PANEL)
         size = (width * columns + 0.2, height * n_rows + 0.3)
         layout = ConstrainedLayoutEngine(hspace=0.07, h_pad=0.05)
         figure, grid = plt.subplots(n_rows, columns, figsize=size, layout=layout, squeeze=False)
-        for number, axes in enumerate(grid.flat):
-            if number >= len(shown):
-                axes.set_axis_off()
-                continue
-            axes.grid(True, linewidth=0.6)
-            axes.set_axisbelow(True)
-            title, item = shown[number]
+        for axes in grid.flat[len(panels) :]:
+            axes.set_axis_off()
+        for axes, (title, item) in zip(grid.flat, panels, strict=False):
+            axes.grid(True)
             draw(axes, item)
-            axes.set_title(title, loc="left", fontsize=8.5, fontweight="bold")
-            axes.tick_params(length=0)
-        figure.supxlabel(x_label, fontsize=9, color=theme.faint)
-        figure.supylabel(y_label, fontsize=9, color=theme.faint)
-        if legend and shown:
+            axes.set_title(title)
+        figure.supxlabel(x_label, fontsize=9, color=FAINT)
+        figure.supylabel(y_label, fontsize=9, color=FAINT)
+        if legend and panels:
             handles, labels = grid.flat[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, handlelength=1.2)
         return png_of(figure)
 
 
+def row_chart(
+    names: Sequence[tuple[str, str]], panel_width: float, draw: Callable[[Axes, Sequence[float], int], None], n: int = 1
+) -> bytes:
+    """n panels beside one another that share their rows, from the top down → PNG.
+
+    names: (group, label) of each row; there is a gap where the group changes. draw: (axes, heights of the rows, number
+    of the panel), draws one of the panels.
+    """
+    heights = [0.0]
+    for (before, _), (group, _) in itertools.pairwise(names):
+        heights.append(heights[-1] + (1.0 if group == before else 1.7))
+    with plt.rc_context(STYLE):
+        size = (2.3 + panel_width * n, 0.9 + 0.22 * (heights[-1] + 1))
+        figure, grid = plt.subplots(1, n, figsize=size, layout="constrained", squeeze=False, sharey=True)
+        for number, axes in enumerate(grid.flat):
+            axes.grid(True, axis="x")
+            axes.spines["left"].set_visible(False)
+            draw(axes, heights, number)
+        grid.flat[0].set_yticks(heights, [label for _, label in names])
+        grid.flat[0].set_ylim(heights[-1] + 0.8, -0.8)
+        if any(axes.get_legend_handles_labels()[0] for axes in grid.flat):
+            figure.legend(loc="outside upper right", ncols=2, frameon=False)
+        return png_of(figure)
+
+
 def png_of(figure: Drawing) -> bytes:
-    """Closes a figure → transparent PNG of N_COLOURS, two pixels for one of the page."""
+    """Closes a figure → PNG of N_COLOURS on white, two pixels for one of the page."""
     drawn, file = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=2 * PIXELS_PER_INCH, transparent=True, pil_kwargs={"compress_level": 1})
+    figure.savefig(drawn, format="png", dpi=2 * PIXELS_PER_INCH, pil_kwargs={"compress_level": 1})
     plt.close(figure)
     # A palette makes the page a third as large.
-    picture = Image.open(drawn).convert("RGBA")
-    picture.quantize(N_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(file, "PNG")
-    return file.getvalue()
-
-
-def for_dark(png: bytes) -> bytes:
-    """A figure drawn for a light page, of a palette → the same for a dark one, a good second sooner than drawn anew.
-
-    Each colour is one of the light theme's, or (where lines are smooth or lie on one another) a blend of two of them;
-    it becomes the same blend of the dark theme's.
-    """
-    picture = Image.open(io.BytesIO(png))
-    if picture.mode != "P":
-        raise ValueError(f"a figure of mode {picture.mode}, expected one with a palette, as png_of makes it")
-    palette = np.array(picture.getpalette("RGBA"), dtype=np.float64).reshape(-1, 4)
-    light, dark = (
-        np.array([[int(colour[place : place + 2], 16) for place in (1, 3, 5)] for colour in dataclasses.astuple(theme)])
-        for theme in (LIGHT, DARK)
-    )
-    first, second = np.triu_indices(len(light))
-    span = light[second] - light[first]
-    # Where on the line between two colours each of the palette's comes closest, and how close.
-    offset = palette[:, None, :3] - light[first]
-    length = np.maximum((span**2).sum(axis=1), 1e-9)
-    share = np.clip((offset * span).sum(axis=2) / length, 0, 1)
-    distance = ((offset - share[..., None] * span) ** 2).sum(axis=2)
-    # A plain colour before a blend that happens to come as close.
-    best = np.argmin(distance + 4.0 * (first != second), axis=1)
-    share = np.take_along_axis(share, best[:, None], axis=1)
-    palette[:, :3] = (1 - share) * dark[first[best]] + share * dark[second[best]]
-    picture.putpalette(np.rint(palette).astype(np.uint8).tobytes(), "RGBA")
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
-
-
-def on_white(png: bytes) -> bytes:
-    """A transparent PNG on white, for a file that any viewer may show."""
-    picture = Image.open(io.BytesIO(png)).convert("RGBA")
-    file = io.BytesIO()
-    Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB").save(file, "PNG")
+    picture = Image.open(drawn).convert("RGB")
+    picture.quantize(N_COLOURS, dither=Image.Dither.NONE).save(file, "PNG")
     return file.getvalue()

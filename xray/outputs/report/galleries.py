@@ -1,20 +1,29 @@
 """The report's pictures of single errors: crops in context, with the truth dashed and what was predicted in full."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from xray.datasets.inputs import Inputs, open_inputs
+from xray.datasets.store import IMAGES, Store, open_store
+from xray.errors import InputError
+from xray.evaluation.alignment import Alignment
 from xray.evaluation.box_metrics import match_boxes
 from xray.evaluation.evaluate import Evaluation
 from xray.evaluation.labels import LabelEvaluation
 from xray.evaluation.masks import MaskEvaluation
 from xray.findings import colour_of
-from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay
+from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay, encoded
+from xray.outputs.report.boxes import false_positives, misses
+from xray.outputs.report.labels import mistakes
+from xray.outputs.report.masks import false_masks, worst_masks
+from xray.outputs.report.parts import Section
+from xray.radiographs.radiograph import RadiographError
 from xray.structures.boxes import BoxTable, box_iou
-from xray.structures.masks import decode_mask, encode_mask
+from xray.structures.masks import decode_mask
 
 MOST_PICTURES = 9
 COLUMNS = 3
@@ -28,7 +37,7 @@ QUALITY = 82
 MISSED = 0.5
 """Score from which a truth box that is found is no miss any more."""
 TOUCHED, NEAR, MOST_NEAR = 0.05, 0.2, 2
-"""IoU with what is meant from which a truth box is drawn, and a prediction; and how many of the latter."""
+"""IoU with the box of the error from which a truth box is drawn, and a prediction; and how many of the latter."""
 TRUTH_NOTE = "truth"
 TRUTH_COLOUR = "#F4F6F8"
 
@@ -37,25 +46,9 @@ Pixels = Callable[[int], np.ndarray | None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Gallery:
-    """Pictures of one kind of error. file: of all of them on one sheet, a PNG beside the report.
-
-    pictures: (JPEG, caption) each. sheet: (h, w, 3) uint8 RGB.
-    """
-
-    file: str
-    title: str
-    hint: str
-    pictures: list[tuple[bytes, str]]
-    sheet: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
 class _Error:
-    """What one picture shows: a place among the scored radiographs, its middle there (or all of it), and words.
-
-    is_miss: the box is one of the truth, and not a predicted one.
-    """
+    """The content of one picture: a place among the scored radiographs, a box in its middle (None for all of the
+    radiograph), and a caption. is_miss: the box is one of the truth, and not a predicted one."""
 
     place: int
     box: np.ndarray | None
@@ -63,107 +56,116 @@ class _Error:
     is_miss: bool = False
 
 
-def galleries(evaluation: Evaluation, pixels: Pixels) -> list[Gallery]:
-    """False positives and misses of what the report is about: masks, otherwise boxes, otherwise labels."""
+_Kind = tuple[str, str, str, list[_Error]]
+"""File, title, hint and errors of a gallery, the errors in the order in which they are shown."""
+
+
+def pixels_of(store: Store, folder: Path | None) -> Pixels | None:
+    """Where the radiographs of a dataset can be had for pictures: in a folder of files, or as its own canvases.
+
+    None where there is no folder and the dataset has no pixels. Raises InputError for a folder without any of them.
+    """
+    if folder is not None:
+        inputs = open_inputs(folder)
+        number = {name: index for index, name in enumerate(inputs.ids)}
+        if number.keys().isdisjoint(store.index_of):
+            raise InputError(
+                f"{folder} has none of the radiographs of {store.path} (it has {inputs.ids[0]!r}): give the folder "
+                "that they were converted from as --radiographs"
+            )
+
+        def read(row: int) -> np.ndarray | None:
+            try:
+                return inputs.pixels(number[store.records[row]["source_id"]])
+            except (KeyError, RadiographError):
+                return None
+
+        return read
+    if not (store.path / IMAGES).is_file():
+        return None
+    opened = open_store(store.path)
+    every = Inputs(tuple(record["source_id"] for record in opened.records), store=opened, rows=np.arange(len(opened)))
+    return every.pixels
+
+
+def galleries(evaluation: Evaluation, pixels: Pixels) -> list[Section]:
+    """False positives and misses of masks where these are scored, otherwise of boxes, otherwise of labels."""
     if evaluation.masks:
         kinds = _mask_errors(evaluation.masks)
     elif evaluation.boxes:
-        kinds = _box_errors(evaluation)
+        kinds = _box_errors(evaluation.alignment)
     elif evaluation.labels:
         kinds = _label_errors(evaluation.labels)
     else:
         return []
-    found = []
+    sections = []
     for file, title, hint, errors in kinds:
         drawn = []
-        for error in errors:
+        for error in errors[: 3 * MOST_PICTURES]:
             picture = _draw(evaluation, error, pixels)
             if picture is not None:
                 drawn.append((picture, error.caption))
             if len(drawn) == MOST_PICTURES:
                 break
         if drawn:
-            sheet = draw_contact_sheet([picture for picture, _ in drawn], COLUMNS)
-            found.append(Gallery(file, title, hint, [(_jpeg(picture), said) for picture, said in drawn], sheet))
-    return found
+            sheet = encoded(draw_contact_sheet([picture for picture, _ in drawn], COLUMNS))
+            pictures = [(encoded(picture, ".jpg", QUALITY), caption) for picture, caption in drawn]
+            sections.append(Section(title, hint, file=file, png=sheet, pictures=pictures))
+    return sections
 
 
-_SAID = "Predictions in full lines with their scores, the truth in dashed white."
-
-
-def _box_errors(evaluation: Evaluation) -> list[tuple[str, str, str, list[_Error]]]:
-    alignment = evaluation.alignment
+def _box_errors(alignment: Alignment) -> list[_Kind]:
     truth, predictions, names = alignment.truth, alignment.predictions, alignment.categories
     matches = match_boxes(truth, predictions)
-    wrong = matches.order[~matches.is_true[matches.order]]
-    wrong = wrong[np.isin(predictions.labels[wrong], list(names))]
     false = [
         _Error(
             int(predictions.images[row]),
             predictions.boxes[row],
-            f"{names[int(predictions.labels[row])]} {predictions.scores[row]:.3f}",
+            f"{names[predictions.labels[row]]} {predictions.scores[row]:.3f}",
         )
-        for row in wrong[: 3 * MOST_PICTURES].tolist()
+        for row in false_positives(alignment, matches)
     ]
-    found_at = np.full(len(truth), -1.0)
-    found = matches.found_by >= 0
-    found_at[found] = predictions.scores[matches.found_by[found]]
-    share = ((truth.boxes[:, 2:] - truth.boxes[:, :2]) / alignment.sizes[truth.images]).prod(axis=1)
+    order, found_at, _ = misses(alignment, matches)
     missed = [
         _Error(
             int(truth.images[row]),
             truth.boxes[row],
-            names[int(truth.labels[row])]
+            names[truth.labels[row]]
             + (", never found" if found_at[row] < 0 else f", found at {found_at[row]:.3f} only"),
             is_miss=True,
         )
-        for row in np.lexsort((-share, found_at))[: 3 * MOST_PICTURES].tolist()
-        if found_at[row] < MISSED
+        for row in order[found_at[order] < MISSED]
     ]
+    hint = "Predictions in full lines with their scores, the truth in dashed white."
     return [
-        ("false_positives.png", "Strongest false positives, pictured", _SAID, false),
-        ("misses.png", "Misses, pictured", _SAID, missed),
+        ("false_positives.png", "Strongest false positives, pictured", hint, false),
+        ("misses.png", "Misses, pictured", hint, missed),
     ]
 
 
-def _mask_errors(masks: MaskEvaluation) -> list[tuple[str, str, str, list[_Error]]]:
-    pixels = masks.alignment.sizes.prod(axis=1)[:, None]
-    names = list(masks.categories.values())
-    positive = np.stack(np.nonzero(masks.true > 0))
-    order = np.lexsort((-(masks.true / pixels)[tuple(positive)], masks.dice[tuple(positive)]))
-    worst = [
-        _Error(image, None, f"{names[k]}, Dice {masks.dice[image, k]:.3f}")
-        for image, k in positive[:, order].T[: 3 * MOST_PICTURES].tolist()
-    ]
-    false = np.stack(np.nonzero((masks.true == 0) & (masks.found > 0)))
-    order = np.argsort(-(masks.found / pixels)[tuple(false)], kind="stable")
+def _mask_errors(masks: MaskEvaluation) -> list[_Kind]:
+    names, areas = list(masks.categories.values()), masks.shares(masks.predicted)
+    worst = [_Error(i, None, f"{names[k]}, Dice {masks.dice[i, k]:.3f}") for i, k in worst_masks(masks)]
     largest = [
-        _Error(image, None, f"{names[k]}, {100 * masks.found[image, k] / pixels[image, 0]:.2f} % of the radiograph")
-        for image, k in false[:, order].T[: 3 * MOST_PICTURES].tolist()
+        _Error(i, None, f"{names[k]}, {100 * areas[i, k]:.2f} % of the radiograph") for i, k in false_masks(masks)
     ]
-    said = "Predicted masks are filled, true ones a white line."
+    hint = "Predicted masks are filled, true ones a white line."
     return [
-        ("misses.png", "Worst masks, pictured", said, worst),
-        ("false_positives.png", "Largest false masks, pictured", said, largest),
+        ("misses.png", "Worst masks, pictured", hint, worst),
+        ("false_positives.png", "Largest false masks, pictured", hint, largest),
     ]
 
 
-def _label_errors(evaluation: LabelEvaluation) -> list[tuple[str, str, str, list[_Error]]]:
-    kinds = []
-    for file, title, is_positive in (
-        ("false_positives.png", "Surest false positives, pictured", False),
-        ("misses.png", "Surest misses, pictured", True),
-    ):
-        errors = []
-        for found in evaluation.curves:
-            label = found.label
-            mistaken = (label.truth == is_positive) & ((label.scores >= label.lowest) != is_positive)
-            places = np.flatnonzero(mistaken)
-            errors += [(float(label.scores[place]), label.name, place) for place in places.tolist()]
-        errors.sort(key=lambda error: error[0], reverse=not is_positive)
-        listed = [_Error(place, None, f"{name} {score:.3f}") for score, name, place in errors[: 3 * MOST_PICTURES]]
-        kinds.append((file, title, "The whole radiograph, with its label’s score.", listed))
-    return kinds
+def _label_errors(labels: LabelEvaluation) -> list[_Kind]:
+    false, missed = (
+        [_Error(place, None, f"{name} {score:.3f}") for score, name, place in mistakes(labels, is_positive)]
+        for is_positive in (False, True)
+    )
+    hint = "The whole radiograph, with its label’s score."
+    return [
+        ("false_positives.png", "Surest false positives, pictured", hint, false),
+        ("misses.png", "Surest misses, pictured", hint, missed),
+    ]
 
 
 def _draw(evaluation: Evaluation, error: _Error, pixels: Pixels) -> np.ndarray | None:
@@ -172,118 +174,72 @@ def _draw(evaluation: Evaluation, error: _Error, pixels: Pixels) -> np.ndarray |
     if image is None:
         return None
     height, width = image.shape
-    size = np.array([*alignment.sizes[error.place]], dtype=np.float64)
-    # A folder may hold smaller copies than the radiographs that boxes are in the pixels of.
-    factor = np.tile(np.array([width, height]) / size, 2)
-    focus = None if error.box is None else error.box * factor
-    left, top, right, bottom = _window(focus, width, height)
-    offset = np.array([left, top, left, top])
     marks, regions = [], []
+    window = (0, 0, width, height)
+    if error.box is not None:
+        # A folder may hold smaller copies than the radiographs that boxes are in the pixels of.
+        factor = np.tile(np.array([width, height]) / alignment.sizes[error.place], 2)
+        window = _window(error.box * factor, width, height)
+        marks = _marks(alignment, error, error.box, factor, np.array(window))
     if evaluation.masks:
-        regions = _regions(evaluation, error.place, (height, width))
-    elif evaluation.boxes:
-        marks = _marks(evaluation, error, factor, offset, (right - left, bottom - top))
-    if evaluation.masks:
-        return _with_masks(image, regions)
-    return draw_overlay(
-        np.ascontiguousarray(image[top:bottom, left:right]),
-        marks,
-        threshold=0.0,
-        max_side=SIDE,
-        min_side=SIDE,
-        nothing="",
-    )
+        regions = _regions(alignment, error.place, (height, width))
+    left, top, right, bottom = window
+    crop = np.ascontiguousarray(image[top:bottom, left:right])
+    return draw_overlay(crop, marks, regions, threshold=0.0, max_side=SIDE, min_side=SIDE, nothing="")
 
 
-def _window(box: np.ndarray | None, width: int, height: int) -> tuple[int, int, int, int]:
-    """A square around a box with its surroundings, inside the radiograph; all of it without a box."""
-    if box is None:
-        return 0, 0, width, height
-    long = max(box[2] - box[0], box[3] - box[1])
-    side = int(np.ceil(min(max(CONTEXT * long, LEAST_SHARE * min(width, height)), max(width, height))))
+def _window(box: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
+    """A square around a box with its surroundings, inside the radiograph."""
+    longer = max(box[2] - box[0], box[3] - box[1])
+    side = int(np.ceil(min(max(CONTEXT * longer, LEAST_SHARE * min(width, height)), max(width, height))))
     edges = []
     for low, high, limit in ((box[0], box[2], width), (box[1], box[3], height)):
-        own = min(side, limit)
-        start = int(np.clip(round((low + high) / 2 - own / 2), 0, limit - own))
-        edges.append((start, start + own))
+        length = min(side, limit)
+        start = int(np.clip(round((low + high) / 2 - length / 2), 0, limit - length))
+        edges.append((start, start + length))
     (left, right), (top, bottom) = edges
     return left, top, right, bottom
 
 
-def _marks(
-    evaluation: Evaluation, error: _Error, factor: np.ndarray, offset: np.ndarray, size: tuple[int, int]
-) -> list[Mark]:
-    """What is meant, the truth that it touches, and of a miss also the surest predictions near it."""
-    alignment = evaluation.alignment
+def _marks(alignment: Alignment, error: _Error, box: np.ndarray, factor: np.ndarray, window: np.ndarray) -> list[Mark]:
+    """The box of the error, the truth that it touches, and of a miss also the surest predictions near it."""
     names = alignment.categories
-    frame = np.array([0, 0, *size], dtype=np.float64)
-    assert error.box is not None
+    size = window[2:] - window[:2]
 
     def inside(table: BoxTable) -> tuple[BoxTable, np.ndarray]:
-        own = table.select((table.images == error.place) & np.isin(table.labels, list(names)))
-        boxes = own.boxes * factor - offset
-        seen = (np.minimum(boxes[:, 2:], frame[2:]) > np.maximum(boxes[:, :2], 0)).all(axis=1)
-        return own.select(seen), boxes[seen].clip(0, np.tile(frame[2:], 2))
+        """The rows that are seen, and their boxes in the window."""
+        table = table.select((table.images == error.place) & np.isin(table.labels, list(names)))
+        boxes = table.boxes * factor - np.tile(window[:2], 2)
+        seen = (np.minimum(boxes[:, 2:], size) > np.maximum(boxes[:, :2], 0)).all(axis=1)
+        return table.select(seen), boxes[seen].clip(0, np.tile(size, 2))
 
     true, true_boxes = inside(alignment.truth)
-    found, found_boxes = inside(alignment.predictions)
-    touched = np.flatnonzero(box_iou(error.box, true.boxes)[0] > TOUCHED)
+    predicted, predicted_boxes = inside(alignment.predictions)
     marks = [
-        Mark(tuple(true_boxes[row].tolist()), names[int(true.labels[row])], TRUTH_COLOUR, None, TRUTH_NOTE, dashed=True)
-        for row in touched.tolist()
+        Mark(tuple(true_boxes[row].tolist()), names[true.labels[row]], TRUTH_COLOUR, None, TRUTH_NOTE, dashed=True)
+        for row in np.flatnonzero(box_iou(box, true.boxes)[0] > TOUCHED)
     ]
     if error.is_miss:
-        chosen = np.flatnonzero(box_iou(error.box, found.boxes)[0] > NEAR)
-        chosen = chosen[np.argsort(-found.scores[chosen], kind="stable")][:MOST_NEAR]
+        chosen = np.flatnonzero(box_iou(box, predicted.boxes)[0] > NEAR)
+        chosen = chosen[np.argsort(-predicted.scores[chosen], kind="stable")][:MOST_NEAR]
     else:
-        chosen = np.flatnonzero((found.boxes == error.box).all(axis=1))[:1]
-    marks += [
-        Mark(tuple(found_boxes[row].tolist()), names[int(found.labels[row])], colour_of(int(found.labels[row])),
-             float(found.scores[row]))
-        for row in chosen.tolist()
-    ]  # fmt: skip
+        chosen = np.flatnonzero((predicted.boxes == box).all(axis=1))[:1]
+    for row in chosen:
+        label, score = int(predicted.labels[row]), float(predicted.scores[row])
+        marks.append(Mark(tuple(predicted_boxes[row].tolist()), names[label], colour_of(label), score))
     return marks
 
 
-def _regions(evaluation: Evaluation, place: int, shape: tuple[int, int]) -> list[Region]:
-    """The predicted masks in their colours, then the true ones in white; of the shape of the pixels."""
-    alignment = evaluation.alignment
+def _regions(alignment: Alignment, place: int, shape: tuple[int, int]) -> list[Region]:
+    """The predicted masks filled in their colours, then the outlines of the true ones; in the pixels' shape."""
     regions = []
-    for table, masks, colour in (
-        (alignment.predictions, alignment.masks, None),
-        (alignment.truth, alignment.truth_masks, TRUTH_COLOUR),
+    for table, masks, is_true in (
+        (alignment.predictions, alignment.masks, False),
+        (alignment.truth, alignment.true_masks, True),
     ):
         for row in np.flatnonzero(table.images == place).tolist():
-            if row not in masks:
-                continue
-            record = alignment.records[place]
-            mask = decode_mask(encode_mask(masks[row], record["width"], record["height"], may_be_empty=True)[0])
-            if mask.shape != shape:
-                mask = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST)
-            regions.append(Region(mask, colour or colour_of(int(table.labels[row]))))
+            if row in masks:
+                mask = cv2.resize(decode_mask(masks[row]), shape[::-1], interpolation=cv2.INTER_NEAREST)
+                colour = TRUTH_COLOUR if is_true else colour_of(int(table.labels[row]))
+                regions.append(Region(mask, colour, is_filled=not is_true))
     return regions
-
-
-def _with_masks(image: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
-    """The whole radiograph: predicted masks filled, true ones as a white contour."""
-    filled = [region for region in regions if region.colour != TRUTH_COLOUR]
-    options: dict[str, Any] = {"threshold": 0.0, "max_side": SIDE, "min_side": SIDE, "nothing": ""}
-    picture = np.ascontiguousarray(draw_overlay(image, [], filled, **options))
-    height, width = image.shape
-    factor = SIDE / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    for region in regions:
-        if region.colour != TRUTH_COLOUR:
-            continue
-        soft = cv2.resize(region.mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
-        contours, _ = cv2.findContours(soft.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.polylines(picture, contours, True, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.polylines(picture, contours, True, (244, 246, 248), 1, cv2.LINE_AA)
-    return picture
-
-
-def _jpeg(picture: np.ndarray) -> bytes:
-    encoded, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    if not encoded:
-        raise ValueError(f"cannot encode a picture of shape {picture.shape} as JPEG")
-    return data.tobytes()

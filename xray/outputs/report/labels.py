@@ -1,14 +1,14 @@
 """The report's sections about labels of whole radiographs."""
 
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from xray.evaluation.labels import LabelEvaluation
+from xray.evaluation.labels import LabelCurve, LabelEvaluation
 from xray.outputs.report import parts as parts
-from xray.outputs.report.figures import Figure
-from xray.outputs.report.label_figures import label_precision_recall_figure, roc_figure
-from xray.outputs.report.parts import DASH, MOST_LISTED
+from xray.outputs.report.figures import BLUE, DASHED, FAINT, INK, ORANGE, panel_grid, thinned
+from xray.outputs.report.parts import MOST_LISTED, Bar, Section, Tile, figure
 
 ORIGINS = {
     "rows": "highest score of its rows",
@@ -18,119 +18,154 @@ ORIGINS = {
 }
 
 
-def label_tiles(labels: LabelEvaluation, main: bool) -> list[str]:
-    """The AUROC, or its mean over several labels; main: labels are what the report is about."""
+def label_tiles(labels: LabelEvaluation, is_main: bool) -> list[Tile]:
+    """The AUROC, or its mean over several labels; is_main: labels are what the report is about."""
     metrics = labels.metrics
     if len(metrics["auroc"]) != 1:
-        n = sum(found.label.origin in ("rows", "maps") for found in labels.curves) or len(labels.curves)
-        tiles = [parts.tile("AUROC", metrics["mean_auroc"], None, f"mean over {n} labels", main)]
-        if main:
-            tiles.append(
-                parts.tile("Average precision", metrics["mean_average_precision"], None, f"mean over {n} labels")
-            )
-        return tiles
+        n = sum(curve.label.origin in ("rows", "maps") for curve in labels.curves) or len(labels.curves)
+        rows = [("mean_auroc", "AUROC", f"mean over {n} labels")]
+        rows += [("mean_average_precision", "Average precision", f"mean over {n} labels")] if is_main else []
+        return parts.metric_tiles(metrics, *rows, is_main=is_main)
     ((name, auroc),) = metrics["auroc"].items()
-    tiles = [parts.tile("AUROC", auroc, metrics.get("auroc_ci95", {}).get(name), name, main)]
-    if main:
-        ends = metrics.get("average_precision_ci95", {}).get(name)
+    tiles = [parts.tile("AUROC", auroc, metrics.get("auroc_ci95", {}).get(name), name, is_main)]
+    if is_main:
+        ends, point = metrics.get("average_precision_ci95", {}).get(name), metrics["operating_points"][name]
         tiles.append(parts.tile("Average precision", metrics["average_precision"][name], ends, name))
-        point = metrics["operating_points"][name]
-        for title in ("sensitivity", "specificity"):
-            ends = point.get(f"{title}_ci95")
-            tiles.append(parts.tile(title.capitalize(), point[title], ends, f"at {point['threshold']:g}"))
+        at = f"at {point['threshold']:g}"
+        tiles += parts.metric_tiles(point, ("sensitivity", "Sensitivity", at), ("specificity", "Specificity", at))
     return tiles
 
 
-def label_sections(labels: LabelEvaluation, main: bool) -> list[str | Figure]:
-    """The table and the curves; where labels are what the report is about also single errors."""
-    sections: list[str | Figure] = [
-        _table_section(labels),
-        Figure(
-            "roc.png",
-            "ROC of whole radiographs",
-            "The dot is the point at the threshold; the dashed line is chance.",
-            partial(roc_figure, labels),
-        ),
-        Figure(
-            "precision_recall_labels.png",
-            "Precision and recall of whole radiographs",
-            "The dot is the point at the threshold; the dashed line is the share of positives.",
-            partial(label_precision_recall_figure, labels),
-        ),
+def label_sections(labels: LabelEvaluation, is_main: bool) -> list[Section]:
+    """The tables and the curves; where labels are what the report is about also single errors."""
+    sections = [
+        _areas_section(labels),
+        _points_section(labels),
+        figure("roc.png", roc_figure(labels)),
+        figure("precision_recall_labels.png", label_precision_recall_figure(labels)),
     ]
-    return [*sections, *(_mistake_sections(labels) if main else [])]
-
-
-def label_method(labels: LabelEvaluation) -> str:
-    """How the numbers are computed, in HTML paragraphs."""
-    origins = {found.label.origin for found in labels.curves}
-    said = ""
-    if "rows" in origins:
-        said += "<p>A radiograph's score of a label is the highest of its rows, 0 without one.</p>"
-    if "maps" in origins:
-        said += (
-            "<p>A radiograph's score by its probability map is the probability that the triplet's least area of its "
-            "pixels reaches: it exceeds <em>top</em> exactly if the triplet calls the radiograph positive, so that the "
-            "dot on the curve is what the rule does.</p>"
-        )
-    return (
-        said + "<p>AUROC is the chance that a positive radiograph is ranked above a negative one, a tie counting half; "
-        "average precision is the sum of precision × rise in recall, without interpolation.</p>"
-    )
-
-
-def _table_section(labels: LabelEvaluation) -> str:
-    """The areas under the curves, and below them the points at the thresholds."""
-    has_intervals = any("auroc_ci95" in name for name in labels.metrics)
-    ends_head = ["#95 % interval"] if has_intervals else []
-
-    def ends(values: list[float] | None) -> list[str]:
-        return [parts.interval(values) or DASH] if has_intervals else []
-
-    areas, points = [], []
-    for found in labels.curves:
-        label, behind = found.label, "_classifier" if found.label.origin == "classifier" else ""
-        area, precision = (
-            labels.metrics.get(f"{name}{behind}_ci95", {}).get(label.name) for name in ("auroc", "average_precision")
-        )
-        named = [parts.name(label.name), f'<span class="dim">{ORIGINS[label.origin]}</span>']
-        row = [*named, f"{label.truth.sum():,}", parts.number(found.curve.auroc), *ends(area)]
-        row += [parts.bar(found.curve.auroc, area), parts.number(found.curve.average_precision), *ends(precision)]
-        areas.append(row)
-        row = [*named, f"{found.point['threshold']:g}"]
-        for name in ("sensitivity", "specificity"):
-            row += [parts.number(found.point[name]), *ends(found.point.get(f"{name}_ci95"))]
-        points.append([*row, parts.number(found.point["precision"])])
-    named = ["Label", "Score"]
-    head = [*named, "#Positive", "#AUROC", *ends_head, "", "#Average precision", *ends_head]
-    hint = f"Of {len(labels.alignment):,} radiographs; labels that all of them have, or none, have no curve."
-    if has_intervals:
-        hint += " The thin line on a bar is its 95 % interval."
-    first = parts.section("Whole radiographs", hint, parts.table(head, areas))
-    head = [*named, "#Threshold", "#Sensitivity", *ends_head, "#Specificity", *ends_head, "#Precision"]
-    hint = "Radiographs with at least this score are called positive."
-    return first + "\n" + parts.section("Whole radiographs at the threshold", hint, parts.table(head, points))
-
-
-def _mistake_sections(labels: LabelEvaluation) -> list[str]:
-    """The negatives with the highest scores and the positives with the lowest."""
-    sections = []
     for title, is_positive, direction in (
         ("Surest false positives", False, "from the highest score down"),
         ("Surest misses", True, "from the lowest score up"),
     ):
-        errors = [
-            (found.label.scores[place], found.label.name, place)
-            for found in labels.curves
-            for place in np.flatnonzero(
-                (found.label.truth == is_positive) & ((found.label.scores >= found.label.lowest) != is_positive)
-            ).tolist()
-        ]
-        errors.sort(key=lambda error: error[0], reverse=not is_positive)
+        errors = mistakes(labels, is_positive) if is_main else []
         rows = [
-            [parts.image(labels.alignment, place), parts.name(name), f"{score:.3f}"]
+            [parts.source_id(labels.alignment, place), name, f"{score:.3f}"]
             for score, name, place in errors[:MOST_LISTED]
         ]
         hint = f"{parts.shown(len(rows), len(errors))} {direction}."
-        sections.append(parts.section(title, hint, parts.table(["Radiograph", "Label", "#Score"], rows)))
+        table = parts.table(["@Radiograph", "!Label", "#Score"], rows)
+        sections += [Section(title, hint, table)] if is_main else []
     return sections
+
+
+def mistakes(labels: LabelEvaluation, is_positive: bool) -> list[tuple[float, str, int]]:
+    """(score, label, place of the radiograph) of the negatives that are called positive, from the highest score down,
+    or of the positives that are not (`is_positive`), from the lowest up."""
+    errors = [
+        (float(label.scores[place]), label.name, int(place))
+        for label in (curve.label for curve in labels.curves)
+        for place in np.flatnonzero((label.truth == is_positive) & ((label.scores >= label.lowest) != is_positive))
+    ]
+    return sorted(errors, key=lambda error: error[0], reverse=not is_positive)
+
+
+def _areas_section(labels: LabelEvaluation) -> Section:
+    """The areas under the curves."""
+    ends_title = "#95 % interval" if "auroc_ci95" in labels.metrics else None
+    rows = []
+    for one in labels.curves:
+        label, behind = one.label, "_classifier" if one.label.origin == "classifier" else ""
+        area, precision = (
+            labels.metrics.get(f"{name}{behind}_ci95", {}).get(label.name) for name in ("auroc", "average_precision")
+        )
+        row: list[str | Bar] = [label.name, ORIGINS[label.origin], f"{label.truth.sum():,}"]
+        row += [parts.number(one.curve.auroc), parts.interval(area), Bar(one.curve.auroc, area)]
+        rows.append([*row, parts.number(one.curve.average_precision), parts.interval(precision)])
+    head = ["!Label", "~Score", "#Positive", "#AUROC", ends_title, "|", "#Average precision", ends_title]
+    hint = f"Of {len(labels.alignment):,} radiographs; labels that all of them have, or none, have no curve."
+    hint += " The thin line on a bar is its 95 % interval." if ends_title else ""
+    return Section("Whole radiographs", hint, parts.table(head, rows), is_printed=True)
+
+
+def _points_section(labels: LabelEvaluation) -> Section:
+    """The points at the thresholds."""
+    ends_title = "#95 % interval" if "auroc_ci95" in labels.metrics else None
+    rows = []
+    for one in labels.curves:
+        cells = [one.label.name, ORIGINS[one.label.origin], f"{one.point['threshold']:g}"]
+        for name in ("sensitivity", "specificity"):
+            cells += [parts.number(one.point[name]), parts.interval(one.point.get(f"{name}_ci95"))]
+        rows.append([*cells, parts.number(one.point["precision"])])
+    head = ["!Label", "~Score", "#Threshold", "#Sensitivity", ends_title, "#Specificity", ends_title, "#Precision"]
+    hint = "Radiographs with at least this score are called positive."
+    return Section("Whole radiographs at the threshold", hint, parts.table(head, rows), is_printed=True)
+
+
+def roc_figure(labels: LabelEvaluation) -> bytes:
+    """Sensitivity over the false-positive rate of each label, the point at its threshold marked → PNG."""
+
+    def draw_one(axes: Axes, one: LabelCurve, colour: str) -> tuple[float, float, str]:
+        curve, point = one.curve, one.point
+        axes.plot(*thinned(curve.false_positive_rate, curve.sensitivity), color=colour, linewidth=1.5)
+        numbers = f"sens. {point['sensitivity']:.2f}, spec. {point['specificity']:.2f}"
+        text = f"AUROC {curve.auroc:.3f}\n● {point['threshold']:g}: {numbers}"
+        return 1 - point["specificity"], point["sensitivity"], text
+
+    def draw(axes: Axes, curves: list[LabelCurve]) -> None:
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=DASHED)
+        _draw_all(axes, curves, draw_one, (0.98, 0.04, "right", "bottom"))
+
+    return panel_grid(_by_name(labels), "1 − specificity", "sensitivity", draw)
+
+
+def label_precision_recall_figure(labels: LabelEvaluation) -> bytes:
+    """Precision over recall of each label, the point at its threshold marked → PNG."""
+
+    def draw_one(axes: Axes, one: LabelCurve, colour: str) -> tuple[float, float, str]:
+        curve, point = one.curve, one.point
+        # The average precision is the area under these steps.
+        axes.step(*thinned(curve.sensitivity, curve.precision), where="pre", color=colour, linewidth=1.5)
+        text = f"AP {curve.average_precision:.3f}\n● {point['threshold']:g}: recall {point['sensitivity']:.2f}, prec. "
+        return point["sensitivity"], point["precision"], text + parts.number(point["precision"], 2)
+
+    def draw(axes: Axes, curves: list[LabelCurve]) -> None:
+        axes.axhline(curves[0].label.truth.mean(), color=FAINT, linewidth=0.8, linestyle=DASHED)
+        # A good curve leaves its lower left corner free, a poor one the upper right.
+        is_good = curves[0].curve.average_precision > 0.5
+        corner = (0.02, 0.04, "left", "bottom") if is_good else (0.98, 0.97, "right", "top")
+        _draw_all(axes, curves, draw_one, corner)
+
+    return panel_grid(_by_name(labels), "recall (sensitivity)", "precision", draw)
+
+
+def _draw_all(
+    axes: Axes,
+    curves: list[LabelCurve],
+    draw_one: Callable[[Axes, LabelCurve, str], tuple[float, float, str]],
+    corner: tuple[float, float, str, str],
+) -> None:
+    """Curves, points and, in a corner of the panel, their numbers; a classifier's in the other colour."""
+    axes.set(xlim=(0, 1), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    texts = []
+    for one in curves:
+        is_classifier = one.label.origin == "classifier"
+        colour = ORANGE if is_classifier else BLUE
+        x, y, text = draw_one(axes, one, colour)
+        if np.isfinite(y):
+            axes.plot(x, y, "o", color=colour, markersize=5, clip_on=False, zorder=5)
+        texts.append((f"classifier {text}" if is_classifier else text, colour))
+    x, y, side, edge = corner
+    step = -22 if edge == "top" else 22
+    for place, (text, colour) in enumerate(texts if edge == "top" else reversed(texts)):
+        axes.annotate(
+            text, (x, y), (0, step * place), xycoords="axes fraction", textcoords="offset points", ha=side, va=edge,
+            fontsize=7, color=INK if len(texts) == 1 else colour, linespacing=1.3,
+        )  # fmt: skip
+
+
+def _by_name(labels: LabelEvaluation) -> list[tuple[str, list[LabelCurve]]]:
+    by_name: dict[str, list[LabelCurve]] = {}
+    for curve in labels.curves:
+        by_name.setdefault(curve.label.name, []).append(curve)
+    return list(by_name.items())

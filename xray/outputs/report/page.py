@@ -1,76 +1,70 @@
 """A report's page put together and written: HTML that needs nothing else, Markdown of the same content, PNG figures."""
 
+import base64
 import dataclasses
 import datetime
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
 
 from xray import __version__
 from xray.files import complete
-from xray.outputs.pictures.overlays import save_picture
-from xray.outputs.report import parts as parts
-from xray.outputs.report.figures import LIGHT, Figure, for_dark, on_white
-from xray.outputs.report.galleries import Gallery
-from xray.outputs.report.markdown import to_markdown
-from xray.outputs.report.parts import text
-
-TEMPLATE = Path(__file__).with_name("report.html")
-FIGURE_FILES = (
-    "precision_recall.png", "froc.png", "scores.png", "dice_histogram.png", "mask_areas.png", "triplet.png", "gate.png",
-    "roc.png", "precision_recall_labels.png", "calibration_boxes.png", "calibration_labels.png",
-    "calibration_pixels.png", "confusion.png", "groups.png", "training.png", "false_positives.png", "misses.png",
-    "compare_values.png", "compare_differences.png",
-)  # fmt: skip
-"""All figures that a report of any kind may have."""
+from xray.outputs.report.parts import FIGURES, GALLERIES, Section, Tile
 
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """What a report says. subtitle, warnings: plain text. tiles: HTML. sections: HTML, or what is drawn for one."""
+    """The content of a report: plain text and figures."""
 
     title: str
     subtitle: str
     warnings: Sequence[str]
-    tiles: Sequence[str]
-    sections: Sequence[str | Figure | Gallery]
+    tiles: Sequence[Tile]
+    sections: Sequence[Section]
 
 
-def write_page(path: Path, page: Page) -> list[Path]:
+def write_page(path: Path, page: Page) -> Page:
     """Writes the page and, beside it, the same as Markdown and its figures; each complete or not at all.
 
-    Figures of an earlier report there that this one has not are removed. Returns the paths of the figures.
+    Figures of an earlier report there that this one has not are removed. Returns the page.
     """
-    sections, written = [], []
-    for part in page.sections:
-        if isinstance(part, Figure):
-            light = part.draw(LIGHT)
-            _write(path.with_name(part.file), on_white(light))
-            written.append(part.file)
-            part = parts.figure_section(part, light, for_dark(light))
-        elif isinstance(part, Gallery):
-            save_picture(path.with_name(part.file), part.sheet)
-            written.append(part.file)
-            part = parts.gallery_section(part.title, part.hint, part.pictures, part.file)
-        sections.append(part)
-    for name in set(FIGURE_FILES) - set(written):
+    figures = {section.file: section.png for section in page.sections if section.file}
+    for name, png in figures.items():
+        _write(path.with_name(name), png)
+    for name in {*FIGURES, *GALLERIES} - figures.keys():
         path.with_name(name).unlink(missing_ok=True)
     now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    headings = re.findall(r'<section id="([^"]+)">\n<h2>(.*?)</h2>', "\n".join(sections))
-    content = {
-        "title": text(page.title),
-        "subtitle": f"{text(page.subtitle)} · {now}",
-        "warnings": "\n".join(f'<p class="warning">{text(warning)}</p>' for warning in page.warnings),
-        "tiles": "\n".join(page.tiles),
-        "sections": "\n".join(sections),
-        "footer": f"Written by xray {__version__}; every number is in metrics.json beside this page.",
-    }
-    links = "\n".join(f'<a href="#{anchor}">{heading}</a>' for anchor, heading in headings)
-    html = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(content, links=links)
-    _write(path, html.encode())
+    content = {"page": page, "now": now, "version": __version__}
+    _write(path, _render("report.html.j2", content, autoescape=True).encode())
     _write(path.with_suffix(".md"), to_markdown(content).encode())
-    return [path.with_name(name) for name in written]
+    return page
+
+
+def to_markdown(content: dict[str, Any]) -> str:
+    """The page as Markdown. content: what the template asks for."""
+    return re.sub(r"\n{3,}", "\n\n", _render("report.md.j2", content, finalize=_escaped)).strip() + "\n"
+
+
+def method_paragraphs(**content: Any) -> list[str]:
+    """How the numbers are computed. content: what the template asks for."""
+    return [" ".join(paragraph.split()) for paragraph in _render("method.j2", content).strip().split("\n\n")]
+
+
+def _render(template: str, content: dict[str, Any], **options: Any) -> str:
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, **options)
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    return environment.get_template(template).render(content)
+
+
+def _escaped(value: object) -> object:
+    if hasattr(value, "__html__"):  # the template's `safe`
+        return value
+    text = re.sub(r"([\\`*_\[\]|~])", r"\\\1", " ".join(str(value).split()))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,110 +1,189 @@
-"""Pieces of the report's page: sections, tables, tiles, bars, numbers, figures."""
+"""The parts of a report's page: tiles and sections, with numbers as text.
 
-import base64
-import html
+All text is plain; the two templates escape it for HTML and for Markdown.
+"""
+
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from xray.evaluation.alignment import Alignment
-from xray.outputs.report.figures import Figure
 
 MOST_LISTED = 25
-DASH = '<span class="dim">–</span>'
+DASH = "–"
+RELIABILITY = (
+    "Share that is right over the mean score of each bin, the diagonal being perfect; dot areas grow with what lies in "
+    "a bin. Orange: as given, with 95 % intervals; blue: after temperature scaling."
+)
+FIGURES = {
+    "precision_recall.png": (
+        "Precision and recall",
+        "The line is the precision after each prediction, from the highest score down; the area is the AP.",
+    ),
+    "froc.png": (
+        "Free-response ROC",
+        "Share of the findings that are found, against false positives per image; dots from ⅛ to 8.",
+    ),
+    "scores.png": ("Scores", "Number of true and false positives by score, on a logarithmic axis."),
+    "dice_histogram.png": (
+        "Dice over positives",
+        "Of the radiographs with a true mask; the line is the median, “none” the share whose mask is missed "
+        "altogether.",
+    ),
+    "mask_areas.png": (
+        "Areas",
+        "Each dot is a radiograph; on the dashed line, the predicted mask is as large as the true one.",
+    ),
+    "triplet.png": ("Dice by top, bottom and min area", "The square marks"),
+    "gate.png": (
+        "Dice by the classifier's gate",
+        "A radiograph whose probability is under the gate has its mask emptied.",
+    ),
+    "roc.png": ("ROC of whole radiographs", "The dot is the point at the threshold; the dashed line is chance."),
+    "precision_recall_labels.png": (
+        "Precision and recall of whole radiographs",
+        "The dot is the point at the threshold; the dashed line is the share of positives.",
+    ),
+    "calibration_boxes.png": ("Reliability of boxes", RELIABILITY),
+    "calibration_labels.png": ("Reliability of whole radiographs", RELIABILITY),
+    "calibration_pixels.png": ("Reliability of probability maps", RELIABILITY),
+    "confusion.png": (
+        "Confusion matrix",
+        "Numbers are boxes, shades are shares of a row; the corner has no meaning and is left out.",
+    ),
+    "groups.png": ("Groups at a glance", "Dots with their 95 % intervals; the number of radiographs in brackets."),
+    "training.png": (
+        "Training curves",
+        "By epoch: the loss and its terms, what was measured on the validation fold, and the learning rate.",
+    ),
+    "compare_values.png": ("Both, number by number", "Blue: A, orange: B."),
+    "compare_differences.png": (
+        "Differences",
+        "B − A with 95 % intervals; right of the line B is better. Faint where the interval holds zero.",
+    ),
+}
+"""File of every figure that a report may have → its title, and a hint."""
+GALLERIES = ("false_positives.png", "misses.png")
+"""Files of pictures of single errors."""
+KINDS = {"#": "number", "!": "name", "@": "id", "~": "dim", "|": "bars"}
 
 
-def text(value: object) -> str:
-    """Anything as HTML text."""
-    return html.escape(str(value))
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """A number in [0, 1] as a bar, its interval as a thin line, another number as a mark; NaN draws nothing."""
+
+    value: float
+    ends: list[float] | None = None
+    mark: float = math.nan
 
 
-def section(title: str, hint: str, body: str) -> str:
-    """hint, body: HTML. The page's navigation leads to it by an anchor made from the title."""
-    hint = f'<p class="hint">{hint}</p>' if hint else ""
-    anchor = "-".join(re.findall(r"[a-z0-9]+", title.casefold()))
-    return f'<section id="{anchor}">\n<h2>{text(title)}</h2>\n{hint}\n{body}\n</section>'
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """head: a title for each column, behind a sign of what the column holds: "#" numbers, "!" names that are not
+    broken across lines, "@" ids, "~" side remarks, "|" bars; without a sign it holds text. rows: text, or a `Bar` in a
+    column of bars. mean_row: the row that stands out, -1 for none."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str | Bar]]
+    mean_row: int = -1
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """(title, value of KINDS or "") of each column."""
+        return [(title[1:], KINDS[title[0]]) if title[:1] in KINDS else (title, "") for title in self.head]
+
+    @property
+    def text(self) -> "Table":
+        """The table where only text can be shown: without bars and without columns that hold nothing."""
+        return table(
+            [
+                self.head[k] if kind != "bars" and (title or any(row[k] for row in self.rows)) else None
+                for k, (title, kind) in enumerate(self.columns)
+            ],
+            self.rows,
+            self.mean_row,
+        )
 
 
-def facts(values: Mapping[str, object]) -> str:
-    """Names and what there is to say of each, as plain text."""
-    rows = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in values.items())
-    return f"<dl>{rows}</dl>"
+def table(head: Sequence[str | None], rows: Sequence[Sequence[str | Bar]], mean_row: int = -1) -> Table:
+    """A table without those columns whose title is None."""
+    shown = [k for k, title in enumerate(head) if title is not None]
+    return Table([head[k] or "" for k in shown], [[row[k] for k in shown] for row in rows], mean_row)
 
 
-def table(head: list[str], rows: list[list[str]], mean_row: int = -1) -> str:
-    """A table of HTML cells; a heading that starts with # is of a column of numbers."""
-    if not rows:
-        return "<p>There are none.</p>"
-    kind = ['class="number"' if name.startswith("#") else "" for name in head]
-    heads = "".join(f"<th {how}>{text(name.removeprefix('#'))}</th>" for name, how in zip(head, kind, strict=True))
-    body = "".join(
-        ('<tr class="mean">' if number == mean_row else "<tr>")
-        + "".join(f"<td {how}>{cell}</td>" for cell, how in zip(row, kind, strict=True))
-        + "</tr>\n"
-        for number, row in enumerate(rows)
-    )
-    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A title, a hint below it, and the content.
+
+    png: a figure, opaque on white; of pictures, all of them on one sheet. file: its name beside the report.
+    pictures: (JPEG, caption) each. is_printed: the table is shown on the screen, too.
+    """
+
+    title: str
+    hint: str = ""
+    table: Table | None = None
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    paragraphs: Sequence[str] = ()
+    warning: str = ""
+    file: str = ""
+    png: bytes = b""
+    pictures: Sequence[tuple[bytes, str]] = ()
+    is_printed: bool = False
+
+    @property
+    def anchor(self) -> str:
+        """The name of the section in links."""
+        return "-".join(re.findall(r"[a-z0-9]+", self.title.casefold()))
+
+    @property
+    def width(self) -> int:
+        """Of the figure on the page in pixels; it is drawn with two for one. In a PNG it stands in bytes 16 to 20."""
+        return int.from_bytes(self.png[16:20], "big") // 2
 
 
-def tile(label: str, value: float | str, ends: list[float] | None, note: str, main: bool = False) -> str:
-    """A number in large, with its interval and a note below."""
-    large = value if isinstance(value, str) else number(value)
-    notes = " · ".join(part for part in (interval(ends), text(note)) if part)
-    return (
-        f'<div class="tile{" main" if main else ""}"><div class="label">{text(label)}</div>'
-        f'<div class="value">{large}</div><div class="note">{notes}</div></div>'
-    )
+def figure(file: str, png: bytes, title_end: str = "", hint_end: str = "") -> Section:
+    """A section with one of FIGURES; ends are added to its title and hint."""
+    title, hint = FIGURES[file]
+    return Section(f"{title} {title_end}".strip(), f"{hint} {hint_end}".strip(), file=file, png=png)
 
 
-def bar(value: float, ends: list[float] | None = None, mark: float = math.nan) -> str:
-    """A number in [0, 1] as a bar, its interval as a thin line, another number as a mark."""
-    if math.isnan(value):
-        return ""
-    parts = f'<i style="width:{100 * value:.1f}%"></i>'
-    if ends and not math.isnan(ends[0]):
-        parts += f'<b style="left:{100 * ends[0]:.1f}%;width:{100 * (ends[1] - ends[0]):.1f}%"></b>'
-    if not math.isnan(mark):
-        parts += f'<u style="left:{100 * mark:.1f}%"></u>'
-    return f'<span class="bar" aria-hidden="true">{parts}</span>'
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A number in large with a note below; is_main: it is what the report is about."""
+
+    label: str
+    value: str
+    note: str
+    is_main: bool = False
 
 
-def figure_section(figure: Figure, light: bytes, dark: bytes) -> str:
-    """A section with a figure, drawn for light and for dark pages."""
-    # PNG: the width stands in bytes 16 to 20; figures are drawn with two pixels for one of the page.
-    width = int.from_bytes(light[16:20], "big") // 2
-    data = [f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (light, dark)]
-    picture = (
-        f'<div class="scroll"><picture><source srcset="{data[1]}" media="screen and (prefers-color-scheme: dark)">'
-        f'<img src="{data[0]}" width="{width}" alt="{text(figure.title)}" data-file="{figure.file}"></picture></div>'
-    )
-    return section(figure.title, figure.hint, picture)
+def tile(label: str, value: float, ends: list[float] | None, note: str, is_main: bool = False) -> Tile:
+    """A number with its interval, if it has one, and a note."""
+    known = "" if ends is None or math.isnan(ends[0]) else interval(ends)
+    return Tile(label, number(value), " · ".join(filter(None, (known, note))), is_main)
 
 
-def gallery_section(title: str, hint: str, pictures: Sequence[tuple[bytes, str]], file: str) -> str:
-    """A section with JPEG pictures and their captions; file: the sheet of all of them beside the page."""
-    shown = "\n".join(
-        f'<figure><img src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" alt="{text(caption)}">'
-        f"<figcaption>{text(caption)}</figcaption></figure>"
-        for jpeg, caption in pictures
-    )
-    return section(title, hint, f'<div class="gallery" data-file="{file}" data-title="{text(title)}">{shown}</div>')
+def metric_tiles(metrics: Mapping[str, Any], *rows: tuple[str, str, str], is_main: bool = False) -> list[Tile]:
+    """Tiles of those metrics that there are. rows: key, label, note. is_main: of the first."""
+    return [
+        tile(label, metrics[key], metrics.get(f"{key}_ci95"), note, is_main and place == 0)
+        for place, (key, label, note) in enumerate(rows)
+        if key in metrics
+    ]
 
 
-def image(alignment: Alignment, place: int) -> str:
-    """A radiograph's id."""
-    return f'<span class="id">{text(alignment.records[place]["source_id"])}</span>'
-
-
-def name(value: str) -> str:
-    """A finding's name, never broken across lines."""
-    return f'<span class="name">{text(value)}</span>'
+def source_id(alignment: Alignment, place: int) -> str:
+    """The id of a radiograph."""
+    return str(alignment.records[place]["source_id"])
 
 
 def box(edges: np.ndarray) -> str:
     """(4,) x1, y1, x2, y2."""
-    return f'<span class="name dim">{", ".join(f"{value:.0f}" for value in edges)}</span>'
+    return ", ".join(f"{value:.0f}" for value in edges)
 
 
 def shown(n_shown: int, n_all: int) -> str:
@@ -123,8 +202,8 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def interval(ends: list[float] | None) -> str:
-    """An interval, nothing where there is none."""
-    return "" if ends is None or math.isnan(ends[0]) else f"{ends[0]:.3f}–{ends[1]:.3f}"
+    """An interval, a dash where there is none."""
+    return DASH if ends is None or math.isnan(ends[0]) else f"{ends[0]:.3f}–{ends[1]:.3f}"
 
 
 def spread(values: Sequence[float] | np.ndarray) -> str:

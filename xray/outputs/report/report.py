@@ -1,27 +1,28 @@
 """A page on how good predictions are: one HTML file that needs nothing else, readable on light and dark screens.
 
-The same stands beside it as Markdown, and its figures as PNG files.
+Beside it stand the same page as Markdown, and its figures as PNG files.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from xray.datasets.store import Store
+from xray.evaluation import calibration
 from xray.evaluation.assess import Assessment, assess
 from xray.evaluation.evaluate import Evaluation
 from xray.outputs.report import parts as parts
-from xray.outputs.report.boxes import box_method, box_sections, box_tiles
-from xray.outputs.report.calibration import calibration_method, calibration_sections
-from xray.outputs.report.figures import Figure
-from xray.outputs.report.galleries import Gallery, Pixels, galleries
+from xray.outputs.report.boxes import box_sections, box_tiles
+from xray.outputs.report.calibration import calibration_sections
+from xray.outputs.report.galleries import Pixels, galleries
 from xray.outputs.report.groups import confusion_sections, group_facts, group_sections
-from xray.outputs.report.labels import label_method, label_sections, label_tiles
-from xray.outputs.report.masks import mask_method, mask_sections, mask_tiles
-from xray.outputs.report.page import Page, write_page
-from xray.outputs.report.parts import section
-from xray.outputs.report.training import TrainingCurves, training_sections
+from xray.outputs.report.labels import label_sections, label_tiles
+from xray.outputs.report.masks import mask_sections, mask_tiles
+from xray.outputs.report.page import Page, method_paragraphs, write_page
+from xray.outputs.report.parts import Section, Tile
+from xray.outputs.report.training import training_sections
 
 
 def write_report(
@@ -31,77 +32,71 @@ def write_report(
     predictions_name: str,
     warnings: Sequence[str] = (),
     assessment: Assessment | None = None,
-    curves: TrainingCurves | None = None,
+    curves: pd.DataFrame | None = None,
     pixels: Pixels | None = None,
-) -> list[Path]:
-    """Writes the report, as HTML and as Markdown, and its figures beside it; returns the figures' paths.
+) -> Page:
+    """Writes the report, as HTML and as Markdown, and its figures beside it; returns its content.
 
     Each file is complete or not there. Figures of an earlier report there that this one does not have are removed.
 
     predictions_name: where the predictions came from, as the reader of the report would name it.
     warnings: what the reader should know before believing the numbers, one sentence each.
     assessment: of the evaluation; made here, without intervals, where it is not given.
-    curves: of the run that the predictions are of. pixels: the radiographs, for pictures of single errors.
+    curves: `read_curves` of the run that the predictions are of.
+    pixels: the radiographs, for pictures of single errors.
     """
     assessment = assessment or assess(store, evaluation)
-    title, tiles, sections = _contents(evaluation, assessment, pixels)
+    boxes, masks, labels = evaluation.boxes, evaluation.masks, evaluation.labels
+    tiles: list[Tile] = []
+    sections: list[Section] = []
+    # First what the predictions are about: masks, otherwise boxes, otherwise labels.
+    if masks:
+        tiles, sections = mask_tiles(masks), mask_sections(masks)
+    elif boxes:
+        tiles, sections = box_tiles(boxes), box_sections(boxes, is_main=True)
+    pictures = galleries(evaluation, pixels) if pixels else []
+    sections += pictures if masks or boxes else []
+    if labels:
+        is_main = not (masks or boxes)
+        tiles += label_tiles(labels, is_main)
+        sections += label_sections(labels, is_main) + (pictures if is_main else [])
+    if masks and boxes:
+        sections += box_sections(boxes, is_main=False)
+    has_intervals = any("_ci95" in name for name in evaluation.metrics)
+    method = method_paragraphs(
+        masks=masks, labels=labels, boxes=boxes, assessment=assessment, calibration=calibration,
+        has_intervals=has_intervals,
+    )  # fmt: skip
     page = Page(
-        title,
+        "Segmentation report" if masks else "Detection report" if boxes else "Classification report",
         f"{predictions_name} against {store.path.absolute().name}",
         warnings,
-        [*tiles, _radiographs_tile(evaluation)],
+        [*tiles, Tile("Radiographs", f"{len(evaluation.alignment):,}", _radiographs_note(evaluation))],
         [
             *sections,
+            *confusion_sections(assessment.confusion),
+            *calibration_sections(assessment),
+            *group_sections(assessment.groups),
             *training_sections(curves),
             _dataset_section(evaluation, store, assessment),
-            _method_section(evaluation, assessment),
+            Section("How this is computed", paragraphs=method),
         ],
     )
     return write_page(Path(path), page)
 
 
-def _contents(
-    evaluation: Evaluation, assessment: Assessment, pixels: Pixels | None
-) -> tuple[str, list[str], list[str | Figure | Gallery]]:
-    """Title, tiles and sections; first what the predictions are about: masks, otherwise boxes, otherwise labels."""
-    boxes, masks, labels = evaluation.boxes, evaluation.masks, evaluation.labels
-    tiles: list[str] = []
-    sections: list[str | Figure | Gallery] = []
-    if masks:
-        tiles += mask_tiles(masks)
-        sections += mask_sections(masks)
-    elif boxes:
-        tiles += box_tiles(boxes, main=True)
-        sections += box_sections(boxes, main=True)
-    sections += galleries(evaluation, pixels) if pixels and (masks or boxes) else []
-    if labels:
-        is_main = not (masks or boxes)
-        tiles += label_tiles(labels, is_main)
-        sections += label_sections(labels, is_main)
-        sections += galleries(evaluation, pixels) if pixels and is_main else []
-    if masks and boxes:
-        sections += box_sections(boxes, main=False)
-    sections += confusion_sections(assessment.confusion)
-    sections += calibration_sections(assessment)
-    sections += group_sections(assessment.groups)
-    title = "Segmentation report" if masks else "Detection report" if boxes else "Classification report"
-    return title, tiles, sections
-
-
-def _radiographs_tile(evaluation: Evaluation) -> str:
+def _radiographs_note(evaluation: Evaluation) -> str:
     alignment, masks = evaluation.alignment, evaluation.masks
-    n = len(alignment)
     if masks:
-        note = f"{(masks.true > 0).any(axis=1).sum():,} with a true mask"
-    elif evaluation.boxes:
-        note = f"{n - len(np.unique(alignment.truth.images)):,} without findings · {len(alignment.truth):,} boxes"
-    else:
-        patients = {record["patient"] for record in alignment.records if record.get("patient") is not None}
-        note = f"{len(patients):,} patients" if patients else ""
-    return parts.tile("Radiographs", f"{n:,}", None, note)
+        return f"{(masks.true > 0).any(axis=1).sum():,} with a true mask"
+    if evaluation.boxes:
+        n_normal = len(alignment) - len(np.unique(alignment.truth.images))
+        return f"{n_normal:,} without findings · {len(alignment.truth):,} boxes"
+    patients = {record["patient"] for record in alignment.records if record.get("patient") is not None}
+    return f"{len(patients):,} patients" if patients else ""
 
 
-def _dataset_section(evaluation: Evaluation, store: Store, assessment: Assessment) -> str:
+def _dataset_section(evaluation: Evaluation, store: Store, assessment: Assessment) -> Section:
     alignment = evaluation.alignment
     records, truth, sizes = alignment.records, alignment.truth, alignment.sizes
     patients = {str(record["patient"]) for record in records if record.get("patient") is not None}
@@ -135,7 +130,7 @@ def _dataset_section(evaluation: Evaluation, store: Store, assessment: Assessmen
     if evaluation.boxes:
         facts["Box area"] = _areas(((truth.boxes[:, 2:] - truth.boxes[:, :2]) / sizes[truth.images]).prod(axis=1))
     if evaluation.masks:
-        shares = evaluation.masks.true / sizes.prod(axis=1)[:, None]
+        shares = evaluation.masks.shares(evaluation.masks.true)
         facts["Mask area"] = _areas(shares[shares > 0])
     facts["Conversion"] = (
         ", ".join(f"{name} {value}" for name, value in conversion.get("parameters", {}).items()) or "not recorded"
@@ -143,7 +138,7 @@ def _dataset_section(evaluation: Evaluation, store: Store, assessment: Assessmen
     dropped = conversion.get("dropped", {}).get("counts", {})
     facts["Left out there"] = ", ".join(f"{count:,} × {reason}" for reason, count in dropped.items()) or "nothing"
     hint = "The hashes are over what is annotated and how it is split, not over files: they are the same anywhere."
-    return section("Dataset", hint, parts.facts({**facts, **group_facts(assessment.groups)}))
+    return Section("Dataset", hint, facts={**facts, **group_facts(assessment.groups)})
 
 
 def _areas(shares: np.ndarray) -> str:
@@ -151,27 +146,3 @@ def _areas(shares: np.ndarray) -> str:
         return "none"
     low, median, high = 100 * np.quantile(shares, [0.05, 0.5, 0.95])
     return f"median {median:.1f} % of the radiograph; 5th to 95th percentile {low:.2f}–{high:.1f} %"
-
-
-def _method_section(evaluation: Evaluation, assessment: Assessment) -> str:
-    said = ""
-    if evaluation.masks:
-        said += mask_method(evaluation.masks)
-    if evaluation.labels:
-        said += label_method(evaluation.labels)
-    if evaluation.boxes:
-        said += box_method(evaluation.boxes)
-    if assessment.boxes or assessment.labels or assessment.pixels:
-        said += calibration_method()
-    if any("_ci95" in name for name in evaluation.metrics):
-        who = "patients, with all their radiographs"
-        if assessment.scored["n_patients"] is None:
-            who = "radiographs: their patients are not known, and radiographs of one patient would make it wider"
-        said += f"<p>Intervals are percentiles of a bootstrap that draws {who}."
-        if evaluation.boxes:
-            said += (
-                " A resample repeats radiographs and may lack a rare finding, which makes its mean AP rather higher: "
-                "where there are few radiographs, the intervals of means lie towards the upper side."
-            )
-        said += "</p>"
-    return section("How this is computed", "", said)

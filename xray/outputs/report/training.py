@@ -1,10 +1,5 @@
 """The report's section about how a model was trained: curves from the metrics.csv of a run."""
 
-import contextlib
-import dataclasses
-import json
-from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 from xray.errors import InputError
 from xray.outputs.report import parts as parts
-from xray.outputs.report.figures import Figure, Theme, panel_grid
+from xray.outputs.report.figures import BLUE, FAINT, ORANGE, panel_grid
+from xray.outputs.report.parts import Section, figure
 
 CURVES = "metrics.csv"
 LOSS = "train/loss_epoch"
@@ -30,26 +26,22 @@ SCORES = {
     "mean_auroc": "AUROC",
     "mean_average_precision": "Average precision",
 }
-MOST_LINES = 4
+STROKES = (
+    (BLUE, "-"), (ORANGE, (0, (4, 2))), (BLUE, (0, (1.2, 1.4))), (ORANGE, (0, (5, 1.5, 1.2, 1.5))), (FAINT, "-"),
+)  # fmt: skip
+"""Colour and dashes of each line of a panel; there are no more lines."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingCurves:
-    """A run's numbers by epoch, counted from 1. columns: name in metrics.csv → (epochs,) float64, NaN where not
-    measured. epochs: (epochs,) int64. task: as in the run's model.json, "" where there is none."""
+def curve_metrics(curves: pd.DataFrame) -> dict[str, Any]:
+    """The part of metrics.json about the curves of `read_curves`."""
+    names = {"loss": _loss(curves)} | {name: name for name in SCORES}
+    numbers = {name: curves[key].tolist() for name, key in names.items() if key in curves}
+    return {"epochs": curves.index.tolist()} | numbers
 
-    epochs: np.ndarray
-    columns: Mapping[str, np.ndarray]
-    task: str
 
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """What metrics.json says of it."""
-        losses = self.columns.get(LOSS, self.columns.get("train/loss"))
-        found: dict[str, Any] = {"epochs": self.epochs.tolist()}
-        if losses is not None:
-            found["loss"] = losses.tolist()
-        return found | {name: self.columns[name].tolist() for name in SCORES if name in self.columns}
+def _loss(curves: pd.DataFrame) -> str:
+    """The column of the training's loss."""
+    return LOSS if LOSS in curves else "train/loss"
 
 
 def run_of(predictions: Path) -> Path | None:
@@ -59,8 +51,11 @@ def run_of(predictions: Path) -> Path | None:
     return run if folder.name == "validation" and (run / CURVES).is_file() else None
 
 
-def read_curves(run: Path) -> TrainingCurves:
-    """Reads a run's metrics.csv. Raises InputError if there is none or it is something else."""
+def read_curves(run: Path) -> pd.DataFrame:
+    """Reads a run's metrics.csv → a row an epoch, numbered from 1; float64, NaN where a column was not measured.
+
+    Raises InputError if there is none or it is something else.
+    """
     file = run / CURVES
     try:
         table = pd.read_csv(file)
@@ -74,72 +69,56 @@ def read_curves(run: Path) -> TrainingCurves:
         raise InputError(f"{file} is no table of a training ({type(error).__name__}): give another --run") from None
     if table.empty:
         raise InputError(f"{file} holds no epoch: give --run a training that has finished one")
-    numbers = {str(name): pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in table}
-    kept = {name: np.where(np.isfinite(column), column, np.nan) for name, column in numbers.items()}
-    task = ""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        task = str(json.loads((run / "model.json").read_text())["task"])
-    measured = {name: column for name, column in kept.items() if not np.isnan(column).all()}
-    return TrainingCurves(table.index.to_numpy(np.int64) + 1, measured, task)
+    table = table.apply(pd.to_numeric, errors="coerce").astype(np.float64).replace([np.inf, -np.inf], np.nan)
+    return table.set_index(table.index + 1).dropna(axis=1, how="all")
 
 
-def training_sections(curves: TrainingCurves | None) -> list[str | Figure]:
-    """The figure of the curves, and their last and best values; nothing without curves."""
+def training_sections(curves: pd.DataFrame | None) -> list[Section]:
+    """The last and best values of the curves, and their figure; nothing without curves."""
     if curves is None:
         return []
     rows = []
-    named = {LOSS: "Training loss"} if LOSS in curves.columns else {"train/loss": "Training loss"}
-    for name, title in {**named, **SCORES}.items():
-        if name not in curves.columns:
-            continue
-        values = curves.columns[name]
-        measured = np.flatnonzero(~np.isnan(values))
-        falls = name in (*TOTALS, "false_positive_rate")
-        best = measured[(np.argmin if falls else np.argmax)(values[measured])]
-        cells = [parts.name(title), parts.number(values[measured[-1]]), parts.number(values[best])]
-        rows.append([*cells, f"{curves.epochs[best]:,}"])
-    hint = f"{len(curves.epochs):,} epochs; validation as it was measured while training, of its own settings."
-    table = parts.table(["Curve", "#Last", "#Best", "#at epoch"], rows)
-    title = "Training curves"
-    said = "By epoch: the loss and its terms, what was measured on the validation fold, and the learning rate."
-    figure = Figure("training.png", title, said, partial(draw_training, curves))
-    return [parts.section("Training", hint, table), figure]
+    for name, title in {_loss(curves): "Training loss", **SCORES}.items():
+        if name in curves:
+            values = curves[name].dropna()
+            falls = name in (_loss(curves), "false_positive_rate")
+            best, epoch = (values.min(), values.idxmin()) if falls else (values.max(), values.idxmax())
+            rows.append([title, parts.number(values.iloc[-1]), parts.number(best), f"{epoch:,}"])
+    hint = f"{len(curves):,} epochs; validation as it was measured while training, of its own settings."
+    return [
+        Section("Training", hint, parts.table(["!Curve", "#Last", "#Best", "#at epoch"], rows)),
+        figure("training.png", training_figure(curves)),
+    ]
 
 
-def draw_training(curves: TrainingCurves, theme: Theme) -> bytes:
+def training_figure(curves: pd.DataFrame) -> bytes:
     """Panels of loss, loss terms, validation and learning rate, as far as there are any → PNG."""
-    columns = curves.columns
-    total = {LOSS: "loss"} if LOSS in columns else {"train/loss": "loss"}
     prefix = "train/loss_"
-    terms = {name: name.removeprefix(prefix) for name in columns if name.startswith(prefix) and name not in TOTALS}
+    columns = list(map(str, curves))
+    terms = [name for name in columns if name.startswith(prefix) and name not in TOTALS]
     rates = [name for name in columns if name == "lr" or name.startswith("lr-")][:1]
-    panels = {
-        "Training loss": {name: title for name, title in total.items() if name in columns},
-        "Terms of the loss": {name: title.replace("_", " ") for name, title in terms.items()},
-        "Validation": {name: title for name, title in SCORES.items() if name in columns},
+    lines: dict[str, dict[str, str]] = {
+        "Training loss": {_loss(curves): "loss"} if _loss(curves) in curves else {},
+        "Terms of the loss": {name: name.removeprefix(prefix).replace("_", " ") for name in terms},
+        "Validation": {name: title for name, title in SCORES.items() if name in curves},
         "Learning rate": dict.fromkeys(rates, "learning rate"),
     }
-    shown = [(title, dict(list(lines.items())[: MOST_LINES + 1])) for title, lines in panels.items() if lines]
+    panels = [(title, (title, list(names.items())[: len(STROKES)])) for title, names in lines.items() if names]
 
-    def draw(axes: Axes, lines: dict[str, str]) -> None:
-        strokes = ("-", (0, (4, 2)), (0, (1.2, 1.4)), (0, (5, 1.5, 1.2, 1.5)), "-")
-        for number, (name, title) in enumerate(lines.items()):
-            values = columns[name]
-            at = ~np.isnan(values)
-            colour = (theme.blue, theme.orange, theme.blue, theme.orange, theme.faint)[number]
-            mark = "o" if at.sum() <= 30 else ""
+    def draw(axes: Axes, panel: tuple[str, list[tuple[str, str]]]) -> None:
+        panel_title, names = panel
+        for (name, title), (colour, stroke) in zip(names, STROKES, strict=False):
+            values = curves[name].dropna()
             axes.plot(
-                curves.epochs[at], values[at], marker=mark, markersize=2.6, color=colour, linewidth=1.4,
-                linestyle=strokes[number], label=title,
+                values.index, values, marker="o" if len(values) <= 30 else "", markersize=2.6, color=colour,
+                linewidth=1.4, linestyle=stroke, label=title,
             )  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        if len(lines) > 1:
+        if len(names) > 1:
             axes.legend(fontsize=6.5, frameon=False, handlelength=2.2)
-        if set(lines) <= set(SCORES):
-            axes.set_ylim(0, 1.03)
-        elif set(lines) == set(rates):
+        if panel_title == "Learning rate":
             axes.set_yscale("log")
         else:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.03 if panel_title == "Validation" else None)
 
-    return panel_grid(shown, theme, "epoch", "", draw)
+    return panel_grid(panels, "epoch", "", draw)

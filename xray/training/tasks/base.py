@@ -1,4 +1,4 @@
-"""What the LightningModules of all tasks share: rows, seeds, loaders, optimizer."""
+"""Base of the LightningModules of all tasks: rows, seeds, loaders, optimizer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,9 +18,8 @@ from xray.training.changes import change_images, change_masks
 from xray.training.checkpoints import progress_of
 from xray.training.config import TrainingConfig
 from xray.training.device_store import DeviceStore, check_memory, where_to_store
-from xray.training.loading import EpochSampler, make_loader, sample_seed
+from xray.training.loading import EpochSampler, make_loader, sample_seed, training_rows
 from xray.training.optimizers import configure
-from xray.training.rows import training_rows
 from xray.training.synced_norms import synchronise_norms
 
 
@@ -55,16 +54,16 @@ class Task(L.LightningModule):
         self.on_device: DeviceStore | None = None
         self.sampler: EpochSampler | None = None
         self.mirrored_channels = self.augmentation().mirrored_channels
-        # Whoever builds the model does it next.
+        # The subclass builds the model next.
         torch.manual_seed(config.seed)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning tells the sampler which epoch a resumed training is in after workers fetched their first batches.
         progress = progress_of(checkpoint)
         self.first_epoch, self.first_batch = progress.epochs, progress.batches
-        own, found = self.state_dict(), checkpoint["state_dict"]
-        for name in [*own, *found]:
-            if name not in own or name not in found or own[name].shape != found[name].shape:
+        expected, loaded = self.state_dict(), checkpoint["state_dict"]
+        for name in [*expected, *loaded]:
+            if name not in expected or name not in loaded or expected[name].shape != loaded[name].shape:
                 raise InputError(f"the checkpoint holds another model ({name}) than the flags of this run describe")
 
     def describe(self) -> dict[str, Any]:
@@ -96,11 +95,11 @@ class Task(L.LightningModule):
         return self.config.augment_on == "device" or on_gpu or self.on_device is not None
 
     def training_options(self) -> dict[str, Any]:
-        """What of a training radiograph its dataset leaves to the device."""
+        """Options of the training dataset: what it leaves to the device."""
         return {"later": self.augments_on_device, "pixels": self.on_device is None}
 
     def validation_options(self) -> dict[str, Any]:
-        """What of a validation radiograph its dataset leaves to the device."""
+        """Options of the validation dataset: what it leaves to the device."""
         return {"pixels": self.on_device is None}
 
     def loader(self, dataset: Any, collate: Any, sampler: EpochSampler | None = None) -> Any:
@@ -113,9 +112,9 @@ class Task(L.LightningModule):
         return make_loader(dataset, self.config.batch_size, self.config.n_workers, collate, sampler)
 
     def my_val_rows(self) -> np.ndarray:
-        """The share of the validation rows that this process looks at; `gathered` leaves out what is there twice."""
+        """The validation rows of this process; `gathered` leaves out duplicates."""
         rows = self.val_rows[self.global_rank :: self.trainer.world_size]
-        # Lightning passes over a validation without batches, and the other processes would wait for this one.
+        # Lightning skips a validation without batches, and the other processes would wait for this one.
         return rows if len(rows) else self.val_rows[:1]
 
     def share(self, batch_index: int) -> Share | None:
@@ -151,7 +150,7 @@ class Task(L.LightningModule):
             self.on_device = DeviceStore(self.store, rows, device, self.needs_masks)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Completes a batch on its device: canvases that lie there already, and what augmentation makes of them."""
+        """Completes a batch on its device: adds canvases that are there already, and augments them."""
         batch = dict(batch)
         if "images" not in batch:
             assert self.on_device is not None
@@ -189,13 +188,13 @@ class Task(L.LightningModule):
             self.log(f"train/{name}", value, logger=False, batch_size=1)
         return loss
 
-    def gathered(self, mine: Any) -> Sequence[Any]:
-        """`mine` of every process that has validation rows of its own, in the order of their ranks."""
+    def gathered(self, part: Any) -> Sequence[Any]:
+        """`part` of every process that has validation rows of its own, in the order of their ranks."""
         if self.trainer.world_size == 1:
-            return [mine]
-        everyone: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(everyone, mine)
-        return everyone[: len(self.val_rows)]
+            return [part]
+        of_processes: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(of_processes, part)
+        return of_processes[: len(self.val_rows)]
 
     def log_metrics(self, values: dict[str, Any]) -> None:
         """Logs numbers, and a dict of them as name/key."""
@@ -205,7 +204,7 @@ class Task(L.LightningModule):
                 flat |= {f"{name}/{key}": float(number) for key, number in value.items() if _is_number(number)}
             elif _is_number(value) and name != "n_images":
                 flat[name] = float(value)
-        # All processes have the same: each decides by them what is best, and whether to go on.
+        # All processes have the same metrics: each decides by them what is best, and whether to stop.
         self.log_dict(flat)
 
 

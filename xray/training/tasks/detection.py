@@ -8,8 +8,7 @@ from torch import Tensor
 from xray.datasets.store import Store
 from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories
 from xray.models.detection.detector import Detector, build_detector, load_initial_weights
-from xray.models.kernels.detector_convolutions import quicken_convolutions
-from xray.models.kernels.frozen_norms import apply_norms_in_convolutions
+from xray.models.kernels.convolutions import apply_norms_in_convolutions, speed_up_training
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions
 from xray.training.config import DetectionConfig
@@ -24,7 +23,7 @@ class DetectionTask(Task):
 
     def __init__(self, config: DetectionConfig, store: Store) -> None:
         super().__init__(config, store)
-        # Few large objects soon have a perfect map40, which then tells one epoch from another no more.
+        # Few large objects soon have a perfect map40, which then cannot tell epochs apart.
         auto = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
         self.monitored = auto if config.monitor == "auto" else config.monitor
         norm = config.norm if config.norm != "auto" else ("batch" if config.weights == "none" else "frozen")
@@ -47,7 +46,7 @@ class DetectionTask(Task):
             **self.architecture,
         )
         apply_norms_in_convolutions(self.model)
-        quicken_convolutions(self.model)
+        speed_up_training(self.model)
         self._batches: list[BoxTable] = []
 
     def load_initial_weights(self) -> str:
@@ -82,26 +81,26 @@ class DetectionTask(Task):
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         detections = self.model(batch["images"])
-        for row, found in zip(batch["rows"].tolist(), detections, strict=True):
-            boxes = self.store.canvas(row).to_original(found["boxes"].float().cpu().numpy())
-            labels = found["labels"].cpu().numpy()
+        for row, predicted in zip(batch["rows"].tolist(), detections, strict=True):
+            boxes = self.store.canvas(row).to_original(predicted["boxes"].float().cpu().numpy())
+            labels = predicted["labels"].cpu().numpy()
             self._batches.append(
-                BoxTable.of(np.full(len(boxes), row), labels, boxes, found["scores"].float().cpu().numpy())
+                BoxTable.of(np.full(len(boxes), row), labels, boxes, predicted["scores"].float().cpu().numpy())
             )
 
     def on_validation_epoch_end(self) -> None:
-        found = BoxTable.concatenate(self.gathered(BoxTable.concatenate(self._batches)))
+        predicted = BoxTable.concatenate(self.gathered(BoxTable.concatenate(self._batches)))
         # In the order of the radiographs, however many processes there are: equal scores keep theirs.
-        found = found.select(np.argsort(found.images, kind="stable"))
+        predicted = predicted.select(np.argsort(predicted.images, kind="stable"))
         self._batches = []
-        # Images are numbered anew: the metric speaks of the fold alone.
+        # Images are renumbered: the metric is of the fold alone.
         place = np.full(len(self.store.records), -1)
         place[self.val_rows] = np.arange(len(self.val_rows))
         inside = place[self.store.boxes.images] >= 0
         truth = self.store.boxes.select(inside)
         truth = BoxTable.of(place[truth.images], truth.labels, truth.boxes)
-        found = BoxTable.of(place[found.images], found.labels, found.boxes, found.scores)
+        predicted = BoxTable.of(place[predicted.images], predicted.labels, predicted.boxes, predicted.scores)
         ids = tuple(self.store.records[row]["source_id"] for row in self.val_rows.tolist())
-        self.validated = Predictions(ids, found)
-        self.metrics = detection_metrics(truth, found, len(ids), self.store.categories)
+        self.validated = Predictions(ids, predicted)
+        self.metrics = detection_metrics(truth, predicted, len(ids), self.store.categories)
         self.log_metrics(self.metrics)

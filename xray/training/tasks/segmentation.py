@@ -43,22 +43,22 @@ class SegmentationTask(Task):
         self.positive = np.isin(np.arange(len(store)), store.boxes.images[sorted(store.masks)])
         self.loss = self._build_loss()
         self._batches: list[tuple[np.ndarray, ...]] = []
-        self._found: list[tuple[BoxTable, dict[int, Any]]] = []
+        self._findings: list[tuple[BoxTable, dict[int, Any]]] = []
 
     def _leave_out_boxes_without_masks(self) -> None:
-        """A radiograph with a box that has no mask is not one without the finding: it can teach nothing here."""
+        """Leaves out radiographs with a box that has no mask: they have the finding, but nobody drew where."""
         boxed = np.setdiff1d(np.arange(len(self.store.boxes)), list(self.store.masks))
         unmasked = np.unique(self.store.boxes.images[boxed])
         if not len(unmasked):
             return
-        kept = [np.setdiff1d(rows, unmasked) for rows in (self.train_rows, self.val_rows)]
-        if not all(len(rows) for rows in kept):
+        with_masks = [np.setdiff1d(rows, unmasked) for rows in (self.train_rows, self.val_rows)]
+        if not all(len(rows) for rows in with_masks):
             raise InputError(
                 f"{self.store.path} has boxes without masks in {len(unmasked)} radiographs, which leaves none to train "
                 "or to validate on: give a dataset with masks, or --task detection"
             )
         print(f"{len(unmasked)} radiographs have boxes without masks and are left out")
-        self.train_rows, self.val_rows = kept
+        self.train_rows, self.val_rows = with_masks
 
     def _build_loss(self) -> Any:
         config = self.config
@@ -108,47 +108,48 @@ class SegmentationTask(Task):
         return self.total({f"loss_{self.config.loss}": loss})
 
     def on_validation_epoch_start(self) -> None:
-        self._batches, self._found = [], []
+        self._batches, self._findings = [], []
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         probability = self.model(batch["images"]).float().sigmoid()
-        found, truth = probability > self.config.threshold, batch["masks"].bool()
-        sums = mask_sums(found, truth)
+        predicted, truth = probability > self.config.threshold, batch["masks"].bool()
+        sums = mask_sums(predicted, truth)
         # The union of all categories beside each: for the lungs, both together.
-        whole = mask_sums(found.any(1, keepdim=True), truth.any(1, keepdim=True))
+        whole = mask_sums(predicted.any(1, keepdim=True), truth.any(1, keepdim=True))
         rows = batch["rows"].cpu().numpy()
         triplet = Triplet(self.config.threshold, 0.0, self.config.threshold)
+        labels = list(self.store.categories)
         self._batches.append((rows, *(x.cpu().numpy() for x in (*sums, *whole))))
         for row, canvas in zip(rows.tolist(), probability.cpu().numpy(), strict=True):
-            self._found.append(mask_findings(canvas, self.store.canvas(row), list(self.store.categories), triplet, row))
+            self._findings.append(mask_findings(canvas, self.store.canvas(row), labels, triplet, row))
 
     def on_validation_epoch_end(self) -> None:
         parts = [part for process in self.gathered(self._batches) for part in process]
-        found = [item for process in self.gathered(self._found) for item in process]
-        self._batches, self._found = [], []
+        findings = [item for process in self.gathered(self._findings) for item in process]
+        self._batches, self._findings = [], []
         rows, *sums = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         # In the order of the radiographs, however many processes there are.
         order = np.argsort(rows, kind="stable")
-        sums, found = [column[order] for column in sums], [found[number] for number in order.tolist()]
+        sums, findings = [column[order] for column in sums], [findings[number] for number in order.tolist()]
         self.metrics = dict(segmentation_metrics(*sums[:3]))
         if len(self.store.categories) > 1:
             names = self.store.categories.values()
             scores = [segmentation_metrics(*(column[:, k] for column in sums[:3])) for k in range(len(names))]
             self.metrics["dice_by_category"] = {name: score["dice"] for name, score in zip(names, scores, strict=True)}
             self.metrics["dice_union"] = segmentation_metrics(*sums[3:])["dice"]
-        self.validated = self._predictions(found)
+        self.validated = self._predictions(findings)
         self.log_metrics(self.metrics)
 
-    def _predictions(self, found: list[tuple[BoxTable, dict[int, Any]]]) -> Predictions:
+    def _predictions(self, findings: list[tuple[BoxTable, dict[int, Any]]]) -> Predictions:
         place = {row: number for number, row in enumerate(self.val_rows.tolist())}
         tables: list[BoxTable] = []
         masks: dict[int, Any] = {}
         n = 0
-        for table, own in found:
+        for table, masks_of_table in findings:
             tables.append(
                 BoxTable.of([place[r] for r in table.images.tolist()], table.labels, table.boxes, table.scores)
             )
-            masks |= {n + number: mask for number, mask in own.items()}
+            masks |= {n + number: mask for number, mask in masks_of_table.items()}
             n += len(table)
         ids = tuple(self.store.records[row]["source_id"] for row in self.val_rows.tolist())
         return Predictions(ids, BoxTable.concatenate(tables), masks)

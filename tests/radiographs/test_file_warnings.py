@@ -1,11 +1,11 @@
 """What a run has to say, once at its end."""
 
-from xray.radiographs.run_warnings import RunWarning, summary_of, tell
+from xray.radiographs.file_warnings import FileWarning, print_warnings, summary_of
 
 WARNINGS = [
-    RunWarning("one grey", "a.dcm"),
-    RunWarning("listed twice", "b.dcm", "1, 2"),
-    RunWarning("one grey", "c.dcm"),
+    FileWarning("one grey", "a.dcm"),
+    FileWarning("listed twice", "b.dcm", "1, 2"),
+    FileWarning("one grey", "c.dcm"),
 ]
 
 
@@ -15,10 +15,10 @@ def test_a_line_for_each_kind_with_a_count_and_the_first():
 
 
 def test_they_are_told_on_stderr_and_where_all_stand(capsys):
-    tell(WARNINGS, "warnings.csv")
+    print_warnings(WARNINGS, "warnings.csv")
     assert capsys.readouterr() == (
         "",
         "warning: 2 × one grey (first: a.dcm)\nwarning: 1 × listed twice (b.dcm: 1, 2)\nwarnings: warnings.csv\n",
     )
-    tell([], "warnings.csv")
+    print_warnings([], "warnings.csv")
     assert capsys.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""Which files of a folder are radiographs, which could have been meant as such, and which are of no interest.
+"""Which files of a folder are radiographs, which may have been meant as such, and which are something else.
 
 The suffix decides where it is a well-known one; else the first bytes of the file are read, and no more.
 """
@@ -24,7 +24,7 @@ NO_PICTURES = (
     ".tar", ".tex", ".tfrecord", ".tgz", ".toml", ".tsv", ".txt", ".wav", ".xls", ".xlsx", ".xml", ".xz",
     ".yaml", ".yml", ".zip", ".zst",
 )  # fmt: skip
-"""Suffixes of files that no one means as a radiograph: they are not opened."""
+"""Suffixes of files that are surely no radiographs: they are not opened."""
 
 _DIRECTORY = b"1.2.840.10008.1.3.10"
 _OTHER_FORMATS = (
@@ -42,21 +42,15 @@ _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
 class Content(enum.Enum):
-    """What a file is to whoever looks for radiographs."""
+    """What a file is in a search for radiographs; of files that are skipped, the kind of the warning about them."""
 
-    RADIOGRAPH = enum.auto()
-    DIRECTORY = enum.auto()
-    NAMED_OTHERWISE = enum.auto()
-    UNREAD = enum.auto()
-    NOTHING = enum.auto()
+    RADIOGRAPH = "a radiograph"
+    NOTHING = "a file of another kind, which needs no warning"
+    DIRECTORY = "DICOMDIR, a list of files, was passed over"
+    NAMED_OTHERWISE = "a PNG or JPEG file under another suffix was passed over: rename it to .png or .jpg"
+    UNREAD = "neither DICOM nor PNG nor JPEG, passed over"
 
 
-WHY = {
-    Content.DIRECTORY: "DICOMDIR, a list of files, was passed over",
-    Content.NAMED_OTHERWISE: "a PNG or JPEG file under another suffix was passed over: rename it to .png or .jpg",
-    Content.UNREAD: "neither DICOM nor PNG nor JPEG, passed over",
-}
-"""Kinds of warnings about what is passed over."""
 LINK = "a link that leads nowhere or out of the data path was left out"
 
 
@@ -83,7 +77,7 @@ def content_of(path: Path, suffixes: Collection[str]) -> Content:
         return Content.DIRECTORY if _DIRECTORY in head else Content.RADIOGRAPH
     if head.startswith(_PICTURES):
         return Content.NAMED_OTHERWISE
-    # Text has no zeros. Whoever keeps a README beside radiographs need not hear of it.
+    # Text has no zeros: a README beside radiographs needs no warning.
     return Content.UNREAD if b"\0" in head else Content.NOTHING
 
 

@@ -13,7 +13,7 @@ from pydicom.filewriter import write_dataset
 
 from xray.datasets.inputs import open_inputs
 from xray.errors import InputError
-from xray.radiographs.passing_over import Content, content_of, other_format
+from xray.radiographs.file_kinds import Content, content_of, other_format
 from xray.radiographs.radiograph import SUFFIXES, RadiographError, find_radiographs, read_radiograph
 
 

@@ -10,10 +10,15 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from xray.models.classification.classifier import build_classifier
 from xray.models.detection.detector import build_detector
-from xray.models.device import compile_options
-from xray.models.kernels import detector_convolutions as convolutions
-from xray.models.kernels.detector_convolutions import QuickConv2d, convolve, quicken_convolutions
-from xray.models.kernels.frozen_norms import AppliedNorm2d, NormedConv2d, apply_norms_in_convolutions
+from xray.models.kernels import convolutions
+from xray.models.kernels.convolutions import (
+    AppliedNorm2d,
+    NormedConv2d,
+    WideConv2d,
+    apply_norms_in_convolutions,
+    convolve,
+    speed_up_training,
+)
 from xray.models.segmentation.segmenter import build_segmenter
 
 
@@ -94,13 +99,13 @@ def test_convolutions_apply_the_norms_behind_them(backbone):
             assert difference < 1e-3, name
 
 
-def test_what_is_quickened_keeps_its_weights():
+def test_wide_convolutions_keep_their_weights():
     detector = build_detector(2, 64, "resnet18", head="v2", fpn_channels=128, norm="batch")
     names, parameters = list(detector.state_dict()), list(detector.parameters())
-    quicken_convolutions(detector)
+    speed_up_training(detector)
     assert list(detector.state_dict()) == names
     assert all(one is other for one, other in zip(detector.parameters(), parameters, strict=True))
-    quick = {name for name, module in detector.named_modules() if type(module) is QuickConv2d}
+    quick = {name for name, module in detector.named_modules() if type(module) is WideConv2d}
     assert {"backbone.fpn.layer_blocks.0.0", "rpn.head.conv.0.0", "rpn.head.conv.1.0"} <= quick
     assert "backbone.body.layer4.1.conv2" in quick
     # Strides and 1 × 1 kernels are not for it, nor are narrow layers.
@@ -112,7 +117,7 @@ def test_training_takes_the_quick_way(monkeypatch):
     function = convolutions.weight_gradient
     monkeypatch.setattr(convolutions, "weight_gradient", lambda *args: calls.append(args[0].shape) or function(*args))
     detector = build_detector(2, 128, "resnet18", fpn_channels=128, rpn_samples=16, roi_samples=8)
-    quicken_convolutions(detector)
+    speed_up_training(detector)
     targets = [{"boxes": torch.tensor([[10.0, 10, 60, 60]]), "labels": torch.tensor([1])}]
     torch.stack(
         list(detector.train()(torch.zeros(1, 1, 128, 128, dtype=torch.uint8), targets).values())
@@ -143,7 +148,7 @@ def test_a_compiled_detector_is_compiled_once(no_recompilation):
     torch.manual_seed(0)
     detector = lively(build_detector(3, 64, "resnet18", fpn_channels=16, rpn_samples=32, roi_samples=16))
     apply_norms_in_convolutions(detector)
-    quicken_convolutions(detector)
+    speed_up_training(detector)
     plain = copy.deepcopy(detector)
     names = list(detector.state_dict())
     detector.compile(backend="aot_eager", dynamic=False)
@@ -184,15 +189,6 @@ def test_other_compiled_networks_are_compiled_once(build, no_recompilation):
         images = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
         model(images).float().square().mean().backward()
     assert list(model.state_dict()) == names
-
-
-def test_cuda_graphs_are_of_the_trunk_alone(monkeypatch):
-    compiled = []
-    monkeypatch.setattr(nn.Module, "compile", lambda module, **options: compiled.append((module, options)))
-    detector = build_detector(3, 64, "resnet18", fpn_channels=16)
-    detector.compile(**compile_options(torch.device("cuda"), 1, 1))
-    assert [module for module, _ in compiled] == [detector.backbone, detector.rpn.head]
-    assert [options for _, options in compiled] == [{"dynamic": False, "mode": "reduce-overhead"}, {"dynamic": False}]
 
 
 def test_a_run_with_compile_is_like_any_other(side_store, train_tiny, tmp_path, monkeypatch):

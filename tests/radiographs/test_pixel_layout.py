@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray.radiographs.native_pixels import native_size, native_words, unpacked
-from xray.radiographs.pixel_layout import Layout
+from xray.radiographs.pixel_layout import Layout, native_size, native_words, unpacked
 
 
 @given(st.integers(9, 15), st.integers(1, 70), st.integers(0, 2**32 - 1))
