@@ -134,13 +134,13 @@ WRONG = {
         ("--n-images 4 --batch-size 8", "--n-images"), ("--roi-samples 0", "--roi-samples"),
     ],
     ("tools/benchmark.py", "infer"): [
-        ("--n-images 1", "--n-images"), ("--passes 0", "--passes"), ("--score-threshold nan", "--score-threshold"),
+        ("--n-images 1", "--n-images"), ("--score-threshold nan", "--score-threshold"),
         ("--score-threshold 1", "--score-threshold"), ("--proposals 0", "--proposals"),
     ],
     ("tools/benchmark.py", "evaluate"): [("--n-boxes 101", "--n-boxes"), ("--n-boxes 0", "--n-boxes")],
     ("tools/benchmark.py", "fuse"): [("--iou nan", "--iou"), ("--iou 1", "--iou"), ("--n-models 0", "--n-models")],
     ("tools/benchmark.py", "memory"): [
-        ("--n-images 100", "--n-images"), ("--n-images 100 50", "--n-images"), ("--stages train", "--stages"),
+        ("--n-images 100", "--n-images"), ("--n-images 100 50", "--n-images"),
         ("--image-size 1", "--image-size"), ("--batch-size 0", "--batch-size"),
     ],
 }  # fmt: skip
@@ -266,7 +266,7 @@ def test_help_is_complete_and_imports_little(tool, tmp_path):
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "lightning", "matplotlib", "pandas", "albumentations"}
-    check_help(done.stdout, tool in SUBCOMMANDS)
+    check_help(done.stdout, SUBCOMMANDS.get(tool, ()))
     assert not list(tmp_path.iterdir())
 
 
@@ -281,13 +281,13 @@ def test_help_is_complete_and_imports_little(tool, tmp_path):
 def test_help_of_subcommands(command, monkeypatch, capsys):
     status, said = run((*command, "--help"), monkeypatch, capsys)
     assert status == 0
-    check_help(said.out, False)
+    check_help(said.out)
 
 
-def check_help(text, has_subcommands):
+def check_help(text, subcommands=()):
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    if has_subcommands:
-        assert "subcommands" in plain
+    if subcommands:
+        assert [name for name in subcommands if not re.search(rf"\b{name}\b", plain)] == []
         return
     flags = re.findall(r"^[ │|]*(?:-h, )?(--[a-z0-9-]+)", plain, flags=re.MULTILINE)
     assert len(flags) > 3

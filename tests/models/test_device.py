@@ -113,7 +113,7 @@ import resource, torch
 from xray.models.device import keep_freed_memory
 assert keep_freed_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(16):
+for _ in range(64):
     torch.ones(16 * 2**20)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -123,5 +123,5 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_freed_memory_is_kept():
     # In a process of its own: where the memory of one that did much lies free is chance.
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
-    # 64 MiB are 16,384 pages of 4 KiB. The first few are new (where a block just fails to fit is chance), not all 16.
-    assert int(done.stdout) < 8 * 16_384
+    # 64 MiB are 16,384 pages of 4 KiB. The first few are new (how many is chance: 4 to 8 were seen), not all 64.
+    assert int(done.stdout) < 32 * 16_384

@@ -69,6 +69,7 @@ def lively(model):
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "mobilenet_v2"])
 def test_convolutions_apply_the_norms_behind_them(backbone):
+    torch.manual_seed(0)
     plain = lively(build_detector(2, 64, backbone, fpn_channels=16))
     applied = copy.deepcopy(plain)
     apply_norms_in_convolutions(applied)
