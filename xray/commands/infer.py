@@ -158,12 +158,13 @@ def main(config: Config) -> int:
     # A cluster's nodes have devices of their own; here the models are only loaded, to see that they can be.
     there = config if config.engine == "local" else dataclasses.replace(config, device="cpu", precision="32")
     device, _ = place_of(there)
-    if device.type == "cpu":
-        keep_freed_memory()
     runs = [Path(run) for run in config.weights]
     triplet = Triplet(*config.triplet) if config.triplet else None
     options = (config.tta, config.gate, config.gate_threshold, triplet, config.prune, config.runtime)
     pipeline = load_pipeline(runs, device, *options)
+    if device.type == "cpu":
+        # Not before: what loading frees goes back to the system.
+        keep_freed_memory()
     if config.probabilities and not pipeline.segmenters:
         raise InputError("--probabilities keeps the maps of segmenters, and --weights names none")
     if config.seg and not pipeline.segmenters:
