@@ -202,7 +202,6 @@ def load_run(run: Path, device: torch.device, prune: int = 0) -> list[tuple[str,
             raise InputError(
                 f"{run} is a run of the unknown task {task}: it must be detection, segmentation or classification"
             )
-    del state  # the models have copies
     for task, model in loaded:
         if prune and task == "segmentation":
             try:
