@@ -42,7 +42,7 @@ def test_agreement_by_hand():
     assert compare(BoxTable.empty(), BoxTable.empty(), 0.05, 0.01).matched == 1
 
 
-def test_settled_weights_find_some_and_not_all():
+def test_spread_weights_find_some_and_not_all():
     torch.manual_seed(0)
     options = {"rpn_post_nms_top_n_test": 100, "box_score_thresh": 0.05}
     detector = torchvision_detector(14, 128, "resnet18", **options)

@@ -136,8 +136,8 @@ def test_a_command_that_goes_on_keeps_what_the_first_one_chose(monkeypatch, pipe
     monkeypatch.setattr(xray.inference.precision, "faster_precision", lambda *args: pytest.fail("no second trial"))
     with PredictionJournal(tmp_path / "j", {}, "abc") as journal:
         # Nothing was added, so nothing binds.
-        assert journal.settled is None
-        journal.settle({"precision": "bf16", "batch_size": 3})
+        assert journal.choices is None
+        journal.choose_once({"precision": "bf16", "batch_size": 3})
         again, size, undecided = choose_precision(pipeline, journal, "auto", 0)
         assert (again.precision, size, undecided) == (torch.bfloat16, 3, False)
 
@@ -147,4 +147,4 @@ def test_few_radiographs_are_not_worth_a_trial(monkeypatch, pipeline, tmp_path):
     with PredictionJournal(tmp_path / "j", {}, "abc") as journal:
         first = [Decoded(0, tmp_path / "a.png", np.zeros((64, 64), np.uint8), 9, 9, None)]
         assert choose_precision_by_trial(pipeline, journal, first, 2, n=3) is pipeline
-        assert journal.settled == {"precision": "32", "batch_size": 2}
+        assert journal.choices == {"precision": "32", "batch_size": 2}

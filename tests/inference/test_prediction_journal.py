@@ -30,7 +30,7 @@ def filled(tmp_path):
     path = tmp_path / "predictions.part"
     with PredictionJournal(path, CLAIMS, IDS) as journal:
         assert journal.done == 0
-        assert journal.settle({"precision": "bf16"}) == {"precision": "bf16"}
+        assert journal.choose_once({"precision": "bf16"}) == {"precision": "bf16"}
         for portion in portions():
             journal.add(portion)
     return path
@@ -46,7 +46,7 @@ def same(found, expected):
 def test_what_was_added_is_there_again_to_the_last_digit(filled):
     with PredictionJournal(filled, CLAIMS, IDS) as journal:
         assert journal.done == 5
-        assert journal.settle({"precision": "32"}) == {"precision": "bf16"}
+        assert journal.choose_once({"precision": "32"}) == {"precision": "bf16"}
         for found, expected in zip(journal.portions(), portions(), strict=True):
             same(found, expected)
 
@@ -60,7 +60,7 @@ def test_every_cut_leaves_whole_portions(filled):
             n_lines = sum(end <= cut for end in ends)
             assert journal.done == [0, 0, 2, 4, 5][n_lines]
             # And it goes on after them.
-            journal.settle({"precision": "bf16"})
+            journal.choose_once({"precision": "bf16"})
             for portion in portions()[max(n_lines - 1, 0) :]:
                 journal.add(portion)
         assert filled.read_bytes() == whole
@@ -81,8 +81,8 @@ def test_another_command_does_not_go_on_with_it(filled):
         PredictionJournal(filled, {**CLAIMS, "tta": False}, IDS)
     with PredictionJournal(filled, {**CLAIMS, "tta": False}, IDS, discard=True) as journal:
         assert journal.done == 0
-        assert journal.settled is None
-        journal.settle({})
+        assert journal.choices is None
+        journal.choose_once({})
     assert from_line(filled.read_bytes(), 0)["claims"]["tta"] is False
 
 

@@ -88,7 +88,7 @@ def choose_precision_for_all(plan: Plan, cluster: Cluster, inputs: Inputs, journ
 
     inputs: the radiographs to come. n: radiographs in all.
     """
-    chosen = journal.settled
+    chosen = journal.choices
     if chosen is None and plan.device == "cpu" and (dtype := inference_precision(plan.precision, torch.device("cpu"))):
         chosen = {"precision": NAMES[dtype], "batch_size": plan.batch_size or CPU_BATCH}
     if chosen is None:
@@ -96,7 +96,7 @@ def choose_precision_for_all(plan: Plan, cluster: Cluster, inputs: Inputs, journ
         make = functools.partial(_choosing, plan, n)
         ((chosen, words),) = cluster.in_order(make, [first], gpu=plan.device == "cuda")
         print(words, end="", file=sys.stderr)
-    chosen = journal.settle(chosen)
+    chosen = journal.choose_once(chosen)
     return dataclasses.replace(plan, precision=chosen["precision"], batch_size=chosen["batch_size"])
 
 
@@ -104,11 +104,11 @@ class _Slip:
     """Stands in for the journal on a node: keeps what was chosen."""
 
     def __init__(self) -> None:
-        self.settled: dict[str, Any] | None = None
+        self.choices: dict[str, Any] | None = None
 
-    def settle(self, choices: Mapping[str, Any]) -> dict[str, Any]:
-        self.settled = dict(choices)
-        return self.settled
+    def choose_once(self, choices: Mapping[str, Any]) -> dict[str, Any]:
+        self.choices = dict(choices)
+        return self.choices
 
 
 def _choosing(plan: Plan, n: int) -> Callable[[_Part], Any]:
@@ -120,8 +120,8 @@ def _choosing(plan: Plan, n: int) -> Callable[[_Part], Any]:
             pipeline, batch_size, undecided = choose_precision(loaded, slip, plan.precision, plan.batch_size)
             if undecided:
                 choose_precision_by_trial(pipeline, slip, list(reader(part, pipeline.canvas_size)), batch_size, n)
-        assert slip.settled is not None
-        return slip.settled, lines.getvalue()
+        assert slip.choices is not None
+        return slip.choices, lines.getvalue()
 
     return work
 

@@ -34,9 +34,9 @@ MOST_DIFFERENCE = 0.02
 class Journal(Protocol):
     """What of a PredictionJournal notes choices."""
 
-    settled: dict[str, Any] | None
+    choices: dict[str, Any] | None
 
-    def settle(self, choices: Mapping[str, Any]) -> dict[str, Any]: ...
+    def choose_once(self, choices: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
 def choose_precision(
@@ -48,7 +48,7 @@ def choose_precision(
     Returns the pipeline in that precision, the radiographs of a batch, and whether `choose_precision_by_trial`
     must follow.
     """
-    chosen = journal.settled or {"precision": precision, "batch_size": batch_size}
+    chosen = journal.choices or {"precision": precision, "batch_size": batch_size}
     dtype = inference_precision(chosen["precision"], pipeline.device)
     if dtype is not None:
         pipeline = lowered(pipeline, dtype)
@@ -56,7 +56,7 @@ def choose_precision(
     if not chosen["batch_size"] and pipeline.device.type == "cuda":
         print(f"precision {NAMES[pipeline.precision]}, batches of {batch_size} radiographs", file=sys.stderr)
     if dtype is not None:
-        journal.settle({"precision": NAMES[dtype], "batch_size": batch_size})
+        journal.choose_once({"precision": NAMES[dtype], "batch_size": batch_size})
     return pipeline, batch_size, dtype is None
 
 
@@ -69,7 +69,7 @@ def choose_precision_by_trial(
         sizes = [(item.width, item.height) for item in decoded]
         pipeline, why = faster_precision(pipeline, np.stack([item.canvas for item in decoded]), sizes)
         print(why, file=sys.stderr)
-    journal.settle({"precision": NAMES[pipeline.precision], "batch_size": batch_size})
+    journal.choose_once({"precision": NAMES[pipeline.precision], "batch_size": batch_size})
     return pipeline
 
 

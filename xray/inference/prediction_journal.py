@@ -42,7 +42,7 @@ class Portion:
 class PredictionJournal:
     """An open journal; a context manager that closes it and leaves it where it is.
 
-    image_ids: source ids of all radiographs. done: how many of them are. settled: what `settle` was first given.
+    image_ids: source ids of all radiographs. done: how many of them are. choices: what `choose_once` was first given.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class PredictionJournal:
         Raises InputError if there is one of another fingerprint, or another command writes it.
         """
         self.path, self.image_ids = path, tuple(image_ids)
-        self.settled: dict[str, Any] | None = None
+        self.choices: dict[str, Any] | None = None
         self._fingerprint = json.loads(json.dumps(fingerprint))
         self._stops: list[int] = []
         self._log = CheckedLog(path, f"another command is writing into {path.parent}: wait for it, or stop it")
@@ -75,13 +75,13 @@ class PredictionJournal:
         """Number of radiographs, from the first on, that were processed or failed so far."""
         return self._stops[-1] if self._stops else 0
 
-    def settle(self, choices: Mapping[str, Any]) -> dict[str, Any]:
+    def choose_once(self, choices: Mapping[str, Any]) -> dict[str, Any]:
         """Notes what this command chose by itself; one that continues the journal gets what the first one chose."""
-        if self.settled is None:
+        if self.choices is None:
             self._log.cut(0)
-            self.settled = json.loads(json.dumps(choices))
-            self._log.append([{"claims": self._fingerprint, "settled": self.settled}])
-        return self.settled
+            self.choices = json.loads(json.dumps(choices))
+            self._log.append([{"claims": self._fingerprint, "settled": self.choices}])
+        return self.choices
 
     def add(self, portion: Portion) -> None:
         """Appends the next portion; from then on it survives the end of this process."""
@@ -128,7 +128,7 @@ class PredictionJournal:
         if names or not stops:
             self._log.cut(0)
         else:
-            self._stops, self.settled = stops, first["settled"]
+            self._stops, self.choices = stops, first["settled"]
             self._log.cut(len(stops) + 1)
 
 
