@@ -74,23 +74,29 @@ def in_workers(
     under_way: collections.deque[_Job[_Item, _Result]] = collections.deque()
     attempts: collections.Counter[int] = collections.Counter()
     module = getattr(work, "func", work).__module__
+    # Items that were under way when the pool broke: one of them broke it, and tried one at a time it shows which.
+    suspects: set[int] = set()
     pool, broken = _start_pool(n_workers, memory_limit, module), 0
     try:
         while waiting or under_way:
             try:
                 while waiting and len(under_way) <= 2 * n_workers:
                     index, item = waiting[0]
+                    if under_way and (index in suspects or under_way[-1].index in suspects):
+                        break
                     under_way.append(_schedule(pool, work, index, item, name(item), timeout))
                     waiting.popleft()
                 outcome = _outcome(under_way[0], pool, timeout)
             except _PoolBrokenError:
-                # Which of its items broke the pool is unknown: all are tried again, but the oldest not for ever.
+                # All are tried again, but what broke the pool by itself not for ever.
                 _stop_pool(pool)
                 pool = _start_pool(n_workers, memory_limit, module)
                 waiting.extendleft((job.index, job.item) for job in reversed(under_way))
+                suspects.update(job.index for job in under_way)
+                was_alone = len(under_way) <= 1
                 under_way.clear()
                 index, item = waiting[0]
-                attempts[index] += 1
+                attempts[index] += was_alone
                 broken += 1
                 if broken == MAX_BROKEN:
                     raise InputError(
