@@ -57,7 +57,7 @@ def oracle(phantom):
 
 @pytest.fixture(scope="module")
 def service(oracle):
-    with Service(oracle, ["fold0", "masks"], Limits(places=4, max_bytes=2**20, stall_seconds=1.0)) as service:
+    with Service(oracle, ["fold0", "masks"], Limits(places=4, max_bytes=2**20, stall_seconds=5.0)) as service:
         yield service
 
 

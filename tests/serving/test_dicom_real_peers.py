@@ -54,7 +54,7 @@ def free_port():
         return found.getsockname()[1]
 
 
-def wait_for(what, seconds=30.0):
+def wait_for(what, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -108,9 +108,9 @@ def test_dcmtk_sends_and_dcmtk_receives(radiograph, tmp_path):
         wait_for(lambda: listens(port))
         with DicomNode(found_in, Peer("PACS", "127.0.0.1", port), 0, limits=LIMITS) as node:
             echo = [program("echoscu", "dcmtk"), "-aec", "XRAY", "127.0.0.1", str(node.port)]
-            assert subprocess.run(echo, timeout=30).returncode == 0
+            assert subprocess.run(echo, timeout=300).returncode == 0
             command = [storescu, "-v", "-aec", "XRAY", "127.0.0.1", str(node.port), radiograph]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, done.stderr
             wait_for(lambda: node.counts.returned == 2)
     finally:
@@ -238,7 +238,7 @@ class Orthanc:
 
     def ask(self, path, data=None):
         request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", data)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             content = answer.read()
         return content if path.endswith("/file") else json.loads(content)
 
