@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 DEADLINE = 1.2
 """Seconds from the signal until the process is ended, whatever it is doing."""
@@ -120,14 +120,23 @@ def end(which: int) -> int:
     return 128 + which
 
 
-def _handle(which: int, frame: Any) -> None:
+def _handle(which: int, frame: FrameType | None) -> None:
     global _came
-    if not _is_interruptible:
+    # Raised inside an import, the exception may come to a library's C++ code, which aborts the process for it.
+    if not _is_interruptible or (_came is None and _is_importing(frame)):
         _end_now(which)
     # A second signal must not disturb the cleaning up.
     if _came is None:
         _came = which
         raise Terminated if which == signal.SIGTERM else KeyboardInterrupt
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _guard(awakened: int, signals: tuple[signal.Signals, ...]) -> None:

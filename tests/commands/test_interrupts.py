@@ -141,6 +141,30 @@ def test_what_swallows_the_interruption_is_ended(tmp_path):
     assert (process.returncode, err) == (143, "terminated\n")
 
 
+def test_an_import_is_cut_off(tmp_path):
+    """Its C++ code may abort the process for the exception: the module here stands for such a library."""
+    (tmp_path / "library.py").write_text(
+        "import os, time\n"
+        "print('now', flush=True)\n"
+        "try:\n"
+        "    time.sleep(3000)\n"
+        "except KeyboardInterrupt:\n"
+        "    os.abort()\n"
+    )
+    program = (
+        "import sys; sys.path[0] = sys.argv[1]; sys.path.append(sys.argv[2])\n"
+        "from xray import interrupts; interrupts.watch()\n"
+        "from xray.commands.runner import run_command\n"
+        "run_command(lambda: __import__('library'))\n"
+    )
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    process = subprocess.Popen([sys.executable, "-c", program, str(ROOT), str(tmp_path)], **options)
+    assert process.stdout.readline() == "now\n"
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=HANGS)[1]
+    assert (process.returncode, err) == (130, "interrupted\n")
+
+
 def test_an_ignored_signal_stays_ignored(tmp_path):
     """As `nohup` and a shell's background jobs ask for."""
     program = (

@@ -173,7 +173,7 @@ def main(config: Config) -> int:
     with contextlib.ExitStack() as stack:
         cluster = None
         if config.engine == "ray":
-            need("--engine ray", "ray", "ray", "pyarrow")
+            need("--engine ray", "ray", "ray")
             from xray.cluster.ray import connected
 
             cluster = stack.enter_context(connected(config.address, config.cores_per_actor))
