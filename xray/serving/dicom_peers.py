@@ -19,7 +19,6 @@ ACCEPTED = (
 )
 """Classes of radiographs. Raw DX images, for processing, are not among them: models were not trained on such."""
 VERIFICATION = "1.2.840.10008.1.1"
-RETURNED = (uid.ComprehensiveSRStorage, uid.SegmentationStorage)
 RETURNED_IN = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
 MAX_AET = 16
 
