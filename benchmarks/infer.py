@@ -27,6 +27,7 @@ from xray.errors import FlagError, InputError
 from xray.findings import NO_FINDING
 from xray.inference.pipeline import load_pipeline
 from xray.inference.precision import CPU_BATCH, NAMES, faster_precision, lowered
+from xray.models.detection.detector import anchors_of
 from xray.models.device import inference_precision, keep_freed_memory, largest_batch, resolve_device
 from xray.models.weights import load_deployed, save_deployed
 from xray.structures.boxes import BoxTable
@@ -320,7 +321,7 @@ def _torchvision(description: dict[str, Any]) -> FasterRCNN:
         description["canvas_size"],
         architecture["backbone"],
         architecture["norm"],
-        architecture["anchor_scale"],
+        anchors_of(architecture, description["canvas_size"]),
         rpn_pre_nms_top_n_test=architecture["proposals"] // 2,
         rpn_post_nms_top_n_test=architecture["proposals"] // 2,
         box_score_thresh=architecture["score_threshold"],

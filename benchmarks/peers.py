@@ -22,7 +22,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.transforms import v2
 
-from xray.models.detection.detector import ANCHOR_CANVAS, ANCHOR_RATIOS, ANCHOR_SIDES
+from xray.models.detection.anchor_fit import AnchorSides, standard_anchors
 from xray.structures.boxes import BoxTable, box_iou
 from xray.training.loading import BoxDataset
 
@@ -78,7 +78,7 @@ def torchvision_detector(
     canvas_size: int,
     backbone: str = "resnet50",
     norm: str = "frozen",
-    anchor_scale: float = 1.0,
+    anchors: AnchorSides | None = None,
     **options: Any,
 ) -> FasterRCNN:
     """torchvision's own Faster R-CNN with a feature pyramid, as fasterrcnn_resnet50_fpn builds it for training.
@@ -90,14 +90,13 @@ def torchvision_detector(
     """
     norm_layer = FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d
     trunk = resnet_fpn_backbone(backbone_name=backbone, weights=None, norm_layer=norm_layer, trainable_layers=3)
-    sides = tuple((side * anchor_scale * canvas_size / ANCHOR_CANVAS,) for side in ANCHOR_SIDES)
-    anchors = AnchorGenerator(sides, (ANCHOR_RATIOS,) * len(sides))
+    anchors = anchors or standard_anchors(canvas_size)
     return FasterRCNN(
         trunk,
         num_classes=n_categories + 1,
         min_size=canvas_size,
         max_size=canvas_size,
-        rpn_anchor_generator=anchors,
+        rpn_anchor_generator=AnchorGenerator(anchors.sides, (anchors.ratios,) * len(anchors.sides)),
         **options,
     )
 

@@ -54,13 +54,16 @@ def test_an_item_holds_the_canvas_and_its_boxes(store):
     assert empty["labels"].shape == (0,)
 
 
-def test_boxes_below_a_pixel_are_left_out(store):
+def test_boxes_below_a_pixel_are_widened_to_one(store):
     import dataclasses
 
     boxes = store.boxes.boxes.copy()
     boxes[:, 2] = boxes[:, 0] + 1.2  # 0.85 pixels on the canvas
     thin = dataclasses.replace(store, boxes=dataclasses.replace(store.boxes, boxes=boxes))
-    assert BoxDataset(thin, np.array([5]))[0]["labels"].shape == (0,)
+    whole, widened = (BoxDataset(each, np.array([5]))[0] for each in (store, thin))
+    assert widened["labels"].tolist() == whole["labels"].tolist()
+    assert (widened["boxes"][:, 2] - widened["boxes"][:, 0]).tolist() == pytest.approx([1.0])
+    assert widened["boxes"][0, 0] == pytest.approx(whole["boxes"][0, 0], abs=0.1)
 
 
 def test_a_batch(store):

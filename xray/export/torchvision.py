@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from xray.errors import InputError
-from xray.models.detection.detector import ANCHOR_CANVAS, ANCHOR_RATIOS, ANCHOR_SIDES, RESNETS, build_detector
+from xray.models.detection.anchor_fit import STANDARD_CANVAS
+from xray.models.detection.detector import RESNETS, anchors_of, build_detector
 from xray.models.weights import read_weights
 
 BLOCKS = {(2, False): "resnet18", (6, False): "resnet34", (6, True): "resnet50", (23, True): "resnet101"}
@@ -43,13 +44,17 @@ def torchvision_code(run: Path, description: dict[str, Any], weights: Path) -> s
     else:
         trunk = f'detection.backbone_utils.resnet_fpn_backbone(backbone_name="{backbone}", weights=None)'
         model = f"detection.FasterRCNN(\n    {trunk},\n{common})"
-    sides = tuple((side * options["anchor_scale"] * size / ANCHOR_CANVAS,) for side in ANCHOR_SIDES)
+    anchors = anchors_of(options, size)
+    # Not the default number in a cell needs a head of its own.
+    per_cell = len(anchors.sides[0]) * len(anchors.ratios)
+    depth = 2 if head == "v2" else 1
+    rpn_head = f"model.rpn.head = detection.rpn.RPNHead(256, {per_cell}, conv_depth={depth})\n" if per_cell != 3 else ""
     return f"""import torch
 from torchvision.models import detection
 
 model = {model}
-model.rpn.anchor_generator = detection.anchor_utils.AnchorGenerator({sides}, ({ANCHOR_RATIOS},) * 5)
-model.load_state_dict(torch.load({str(weights)!r}, weights_only=True))
+model.rpn.anchor_generator = detection.anchor_utils.AnchorGenerator({anchors.sides}, ({anchors.ratios},) * 5)
+{rpn_head}model.load_state_dict(torch.load({str(weights)!r}, weights_only=True))
 # It takes canvases of {size} pixels a side as (3, {size}, {size}) float32: the grey value / 255, three times."""
 
 
@@ -122,7 +127,7 @@ def _architecture(state: dict[str, Tensor], refusal: str, canvas_size: int) -> d
         "head": "v2" if "roi_heads.box_head.0.0.weight" in state else "v1",
         "norm": "batch" if any(name.endswith("num_batches_tracked") for name in body) else "frozen",
         "fpn_channels": len(outer),
-        "anchor_scale": ANCHOR_CANVAS / canvas_size,
+        "anchor_scale": STANDARD_CANVAS / canvas_size,
         "proposals": 2000,
         "score_threshold": 0.001,
         "max_detections": 100,

@@ -20,6 +20,7 @@ from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.training.augment import Augmentation
 from xray.training.changes import stack_changes
+from xray.training.placement import Outlines, at_least_a_pixel, outlines_of
 
 
 def training_rows(store: Store, fold: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,12 +62,17 @@ class CanvasDataset(Dataset[dict[str, Any]]):
         return len(self.rows)
 
     def draw(
-        self, key: int | tuple[int, int, int], boxes: np.ndarray, labels: np.ndarray, mask: np.ndarray | None = None
+        self,
+        key: int | tuple[int, int, int],
+        boxes: np.ndarray,
+        labels: np.ndarray,
+        mask: np.ndarray | None = None,
+        outlines: Outlines = (),
     ) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
         """The item of one key, with `row`, `image`, `mask` and `change`, and the boxes and labels that belong to it.
 
         key: the position in `rows`, or (epoch, draw, position) from EpochSampler, which decides the augmentation.
-        boxes: (N, 4) xyxy in canvas pixels. labels: (N,). mask: (K, S, S) uint8.
+        boxes: (N, 4) xyxy in canvas pixels. labels: (N,). mask: (K, S, S) uint8. outlines: of the boxes.
         """
         position = key[-1] if isinstance(key, tuple) else key
         row, seed = int(self.rows[position]), self.seed_of(key)
@@ -76,11 +82,11 @@ class CanvasDataset(Dataset[dict[str, Any]]):
             assert self.store.images is not None
             image = self.store.images[row]
         if self.augmentation is not None and self.later:
-            boxes, labels, change = self.augmentation.draw(seed, self.store.canvas_size, boxes, labels)
+            boxes, labels, change = self.augmentation.draw(seed, self.store.canvas_size, boxes, labels, outlines)
             if change is not None:
                 item["change"] = change
         elif self.augmentation is not None:
-            image, boxes, labels, mask = self.augmentation(seed, np.asarray(image), boxes, labels, mask)
+            image, boxes, labels, mask = self.augmentation(seed, np.asarray(image), boxes, labels, mask, outlines)
         if image is not None:
             # A copy: the store is mapped read-only, and tensors are expected to be writable.
             item["image"] = torch.from_numpy(np.array(image))[None]
@@ -109,6 +115,7 @@ class BoxDataset(CanvasDataset):
         order = np.argsort(store.boxes.images, kind="stable")
         images = store.boxes.images[order]
         starts, ends = np.searchsorted(images, self.rows, "left"), np.searchsorted(images, self.rows, "right")
+        self._outlines: dict[int, Outlines] = {}
         self._boxes_of = [order[start:end] for start, end in zip(starts, ends, strict=True)]
 
     def labels_of(self) -> list[np.ndarray]:
@@ -119,13 +126,19 @@ class BoxDataset(CanvasDataset):
         """key: as for `draw`."""
         position = key[-1] if isinstance(key, tuple) else key
         boxes_of_row = self._boxes_of[position]
-        boxes = self.store.canvas(int(self.rows[position])).to_canvas(self.store.boxes.boxes[boxes_of_row])
-        item, boxes, labels = self.draw(key, boxes, self.store.boxes.labels[boxes_of_row])
-        # Below one pixel a box has no anchor and its regression target overflows.
-        visible = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
-        item["boxes"] = torch.from_numpy(boxes[visible].astype(np.float32))
-        item["labels"] = torch.from_numpy(labels[visible].astype(np.int64))
+        row = int(self.rows[position])
+        boxes = self.store.canvas(row).to_canvas(self.store.boxes.boxes[boxes_of_row])
+        outlines = self._outlines_of(position, row) if self.augmentation is not None else ()
+        item, boxes, labels = self.draw(key, boxes, self.store.boxes.labels[boxes_of_row], outlines=outlines)
+        boxes = at_least_a_pixel(boxes, self.store.canvas_size)
+        item["boxes"] = torch.from_numpy(boxes.astype(np.float32))
+        item["labels"] = torch.from_numpy(labels.astype(np.int64))
         return item
+
+    def _outlines_of(self, position: int, row: int) -> Outlines:
+        if position not in self._outlines:
+            self._outlines[position] = outlines_of(self.store, row, self._boxes_of[position])
+        return self._outlines[position]
 
 
 class MaskDataset(CanvasDataset):

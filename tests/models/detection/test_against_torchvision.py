@@ -12,7 +12,8 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms, 
 
 from xray.models.detection import proposals as proposals_module
 from xray.models.detection import regions as regions_module
-from xray.models.detection.detector import ANCHOR_CANVAS, ANCHOR_RATIOS, ANCHOR_SIDES, build_detector
+from xray.models.detection.anchor_fit import standard_anchors
+from xray.models.detection.detector import build_detector
 from xray.models.detection.matching import Truth, decode, encode, match, overlaps, pad_truth, sample
 from xray.models.detection.pooling import pool_regions, pyramid_rows
 from xray.models.detection.suppression import suppress, suppress_together
@@ -66,7 +67,7 @@ def pair(head="v1", norm="frozen", backbone="resnet18", seed=0, **options):
     if head == "v2":
         parts["rpn_head"] = RPNHead(CHANNELS, 3, conv_depth=2)
         parts["box_head"] = FastRCNNConvFCHead((CHANNELS, 7, 7), [CHANNELS] * 4, [1024], norm_layer=nn.BatchNorm2d)
-    sides = tuple((side * SIZE / ANCHOR_CANVAS,) for side in ANCHOR_SIDES)
+    anchors = standard_anchors(SIZE)
     own = build_detector(CATEGORIES, SIZE, backbone, head, norm, fpn_channels=CHANNELS).backbone
     reference = FasterRCNN(
         own,
@@ -75,7 +76,7 @@ def pair(head="v1", norm="frozen", backbone="resnet18", seed=0, **options):
         max_size=SIZE,
         image_mean=MEAN,
         image_std=STD,
-        rpn_anchor_generator=AnchorGenerator(sides, (ANCHOR_RATIOS,) * 5),
+        rpn_anchor_generator=AnchorGenerator(anchors.sides, (anchors.ratios,) * 5),
         rpn_pre_nms_top_n_train=options["proposals"],
         rpn_post_nms_top_n_train=options["proposals"],
         rpn_pre_nms_top_n_test=options["proposals"] // 2,

@@ -8,23 +8,23 @@ from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-PER_CELL = 3
-"""Anchors of each cell: one for each aspect ratio."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """A pyramid over a canvas of `size` pixels a side: L levels of square maps, A anchors in all.
 
-    Everything here is the same for each radiograph of a batch. Anchors are ordered by level, row, column and ratio.
+    Everything here is the same for each radiograph of a batch. Anchors are ordered by level, row, column and, within a
+    cell, ratio and side.
 
-    size: pixels. sides: cells a side of each level. anchors: (A, 4) float32 xyxy in canvas pixels.
+    size: pixels. sides: cells a side of each level. per_cell: anchors of each cell.
+    anchors: (A, 4) float32 xyxy in canvas pixels.
     side: (L,) int64, `sides` on the device. first: (L,) int64, cells of the levels before each.
     stride: (L,) float32, canvas pixels from one cell to the next, a power of 2.
     """
 
     size: int
     sides: tuple[int, ...]
+    per_cell: int
     anchors: Tensor
     side: Tensor
     first: Tensor
@@ -33,14 +33,14 @@ class Layout:
     @property
     def anchors_of_level(self) -> list[int]:
         """How many anchors each level has."""
-        return [PER_CELL * side * side for side in self.sides]
+        return [self.per_cell * side * side for side in self.sides]
 
     def cells(self, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Numbers of anchors, any shape, int64 → level, row, column and ratio of each, all of that shape."""
-        level = (anchors[..., None] >= PER_CELL * self.first[1:]).sum(-1)
-        within = anchors - PER_CELL * self.first[level]
-        cell, side = within // PER_CELL, self.side[level]
-        return level, cell // side, cell % side, within % PER_CELL
+        """Numbers of anchors, any shape, int64 → level, row, column and place in its cell of each, of that shape."""
+        level = (anchors[..., None] >= self.per_cell * self.first[1:]).sum(-1)
+        within = anchors - self.per_cell * self.first[level]
+        cell, side = within // self.per_cell, self.side[level]
+        return level, cell // side, cell % side, within % self.per_cell
 
 
 def make_layout(generator: AnchorGenerator, size: int, sides: tuple[int, ...], device: torch.device) -> Layout:
@@ -52,4 +52,4 @@ def make_layout(generator: AnchorGenerator, size: int, sides: tuple[int, ...], d
     # As torchvision infers it, also where the canvas is no multiple of the stride.
     stride = [2.0 ** round(math.log2(size / side)) for side in sides]
     per_level = (torch.tensor(values, device=device) for values in (sides, first, stride))
-    return Layout(size, sides, anchors, *per_level)
+    return Layout(size, sides, generator.num_anchors_per_location()[0], anchors, *per_level)

@@ -1,7 +1,7 @@
 """Faster R-CNN on letterboxed canvases, state-dict compatible with torchvision's, and its initial weights."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,13 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from xray.models.detection.anchor_fit import AnchorSides, standard_anchors
 from xray.models.detection.matching import pad_truth
 from xray.models.detection.pooling import BINS, pyramid_rows
 from xray.models.detection.proposals import ProposalNetwork
 from xray.models.detection.regions import RegionHeads
 from xray.models.pretrained import Normalise, download, load_trunk
 from xray.models.weights import read_weights
-
-ANCHOR_SIDES = (32, 64, 128, 256, 512)
-ANCHOR_RATIOS = (0.5, 1.0, 2.0)
-ANCHOR_CANVAS = 1024
-"""The canvas on which ANCHOR_SIDES are meant; on others the anchors shrink or grow with it."""
 
 RESNETS = {
     "resnet18": torchvision.models.resnet18,
@@ -108,6 +104,8 @@ def build_detector(
     trainable_layers: int = 5,
     fpn_channels: int = 256,
     anchor_scale: float = 1.0,
+    anchor_sides: Sequence[Sequence[float]] | None = None,
+    anchor_ratios: Sequence[float] | None = None,
     rpn_samples: int = 256,
     roi_samples: int = 512,
     proposals: int = 2000,
@@ -117,28 +115,38 @@ def build_detector(
     """An untrained detector of `n_categories` (background not counted) on canvases of `canvas_size` pixels a side.
 
     norm: "frozen" (FrozenBatchNorm2d) or "batch". trainable_layers: stages of the backbone that train, from the last.
+    anchor_sides, anchor_ratios: as AnchorSides has them; if not given, the standard ones times `anchor_scale`.
     The others as in `xray.training.config.DetectionConfig`. The result depends on torch's random state.
     """
     # torchvision's v2 has batch norms in its pyramid and box head too.
     pyramid_norm = nn.BatchNorm2d if head == "v2" else None
     with_pyramid = _build_backbone(backbone, norm, trainable_layers, fpn_channels, pyramid_norm)
-    shrink = anchor_scale * canvas_size / ANCHOR_CANVAS
-    sides = tuple((side * shrink,) for side in ANCHOR_SIDES)
+    layout = {"anchor_scale": anchor_scale, "anchor_sides": anchor_sides, "anchor_ratios": anchor_ratios}
+    anchors = anchors_of(layout, canvas_size)
+    anchor_generator = AnchorGenerator(anchors.sides, (anchors.ratios,) * len(anchors.sides))
+    (per_cell,) = set(anchor_generator.num_anchors_per_location())
     # Made in torchvision's order, so that a seed gives the weights that it gives there.
     if head == "v2":
-        rpn_head = RPNHead(fpn_channels, len(ANCHOR_RATIOS), conv_depth=2)
+        rpn_head = RPNHead(fpn_channels, per_cell, conv_depth=2)
         box_head: nn.Module = FastRCNNConvFCHead(
             (fpn_channels, BINS, BINS), [fpn_channels] * 4, [1024], norm_layer=nn.BatchNorm2d
         )
     else:
-        rpn_head = RPNHead(fpn_channels, len(ANCHOR_RATIOS))
+        rpn_head = RPNHead(fpn_channels, per_cell)
         box_head = TwoMLPHead(fpn_channels * BINS**2, 1024)
-    anchor_generator = AnchorGenerator(sides, (ANCHOR_RATIOS,) * len(sides))
     return Detector(
         with_pyramid,
         ProposalNetwork(rpn_head, anchor_generator, rpn_samples, proposals, proposals // 2),
         RegionHeads(box_head, FastRCNNPredictor(1024, n_categories + 1), roi_samples, score_threshold, max_detections),
     )
+
+
+def anchors_of(architecture: Mapping[str, Any], canvas_size: int) -> AnchorSides:
+    """The anchors that a detector's description in model.json means, on its canvas of `canvas_size` pixels a side."""
+    standard = standard_anchors(canvas_size, architecture.get("anchor_scale", 1.0))
+    sides = architecture.get("anchor_sides") or standard.sides
+    ratios = architecture.get("anchor_ratios") or standard.ratios
+    return AnchorSides(tuple(tuple(map(float, of_level)) for of_level in sides), tuple(map(float, ratios)))
 
 
 def _build_backbone(

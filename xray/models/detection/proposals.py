@@ -105,7 +105,7 @@ class ProposalNetwork(nn.Module):
     def _at(self, rows: Tensor, layout: Layout, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """The head's logits (B, K) and offsets (B, K, 4) at the anchors `chosen` (B, K)."""
         batch = len(chosen)
-        level, y, x, ratio = layout.cells(chosen)
+        level, y, x, place = layout.cells(chosen)
         reach = len(self.head.conv)  # each 3 × 3 convolution sees one cell farther
         around = torch.arange(-reach, reach + 1, device=rows.device)
         side = layout.side[level][..., None, None]
@@ -125,7 +125,7 @@ class ProposalNetwork(nn.Module):
             summed = torch.einsum("nhwcij,ocij->nhwo", windows, convolution.weight)
             patches = F.relu(summed + convolution.bias) * inside
         cells = patches.flatten(1)  # (n, C): k is 1 by now
-        at = ratio.flatten()[:, None]
+        at = place.flatten()[:, None]
         logits = F.linear(cells, self.head.cls_logits.weight.flatten(1), self.head.cls_logits.bias).float()
         offsets = F.linear(cells, self.head.bbox_pred.weight.flatten(1), self.head.bbox_pred.bias).float()
         offsets = offsets.view(len(at), -1, 4).gather(1, at[..., None].expand(-1, -1, 4))

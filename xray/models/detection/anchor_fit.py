@@ -1,0 +1,178 @@
+"""Anchors laid out for the boxes of a dataset: their sides by pyramid level and their ratios, chosen by overlap."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+STANDARD_SIDES = (32, 64, 128, 256, 512)
+"""Of torchvision's Faster R-CNN, one for each level, on a canvas of STANDARD_CANVAS pixels."""
+STANDARD_RATIOS = (0.5, 1.0, 2.0)
+STANDARD_CANVAS = 1024
+STRIDES = (4, 8, 16, 32, 64)
+"""Canvas pixels from one cell of a pyramid level to the next."""
+
+ENOUGH = 0.97
+"""Share of the boxes with an anchor at an overlap of 0.5 from which no more anchors are added to a cell."""
+LEAST_GAIN = 0.01
+"""By how much that share must grow for a cell to have more anchors."""
+WORTH = {0.5: 0.02, 0.7: 0.4}
+"""How much larger that share must become, at which overlap, for the standard layout to be given up."""
+STEPS = 8
+"""Sides and ratios tried in an octave."""
+REACH = (1.5, 16.0)
+"""Sides of a level in units of its stride: below, boxes fall between the cells; above, a cell does not see the box."""
+MOST_BOXES = 500
+"""Boxes that a fit looks at; of more, evenly many of all areas."""
+ROUNDS = 3
+LAYOUTS = ((1, 3), (1, 5), (2, 3), (2, 5), (3, 5))
+"""Sides and ratios of a cell, from few anchors to many."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorSides:
+    """The anchors of every cell.
+
+    sides: of each of the five levels, roots of the anchors' areas in canvas pixels, equally many for each level.
+    ratios: height ÷ width.
+    """
+
+    sides: tuple[tuple[float, ...], ...]
+    ratios: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """The chosen anchors, with the shares of boxes that have one at an overlap of 0.5 and of 0.7.
+
+    recall: of `anchors`. standard: of the standard layout on this canvas. is_standard: whether that was kept.
+    """
+
+    anchors: AnchorSides
+    recall: dict[float, float]
+    standard: dict[float, float]
+    is_standard: bool
+
+
+def standard_anchors(canvas_size: int, scale: float = 1.0) -> AnchorSides:
+    """torchvision's layout, which shrinks and grows with the canvas, `scale` times as large."""
+    sides = tuple((side * scale * canvas_size / STANDARD_CANVAS,) for side in STANDARD_SIDES)
+    return AnchorSides(sides, STANDARD_RATIOS)
+
+
+def fit_anchors(boxes: np.ndarray, canvas_size: int) -> Fit:
+    """Anchors for the boxes of a dataset.
+
+    boxes: (N, 4) xyxy in canvas pixels; empty ones are left out. canvas_size: pixels a side.
+    The mean of the boxes' largest overlaps is made as large as it gets by changing one side or ratio at a time, from
+    quantiles on; a cell has more anchors only where fewer leave out boxes. The standard layout stays where it is about
+    as good, as it does where there is no box.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)]
+    standard = standard_anchors(canvas_size)
+    before = recall_of(standard, boxes)
+    if len(boxes) == 0:
+        return Fit(standard, before, before, True)
+    some = _some_of_all_areas(boxes)
+    best, after = standard, before
+    for n_sides, n_ratios in LAYOUTS:
+        candidate = _climb(some, canvas_size, n_sides, n_ratios)
+        recall = recall_of(candidate, boxes)
+        gain = recall[0.5] - after[0.5]
+        if best is standard or gain > LEAST_GAIN:
+            best, after = candidate, recall
+        if after[0.5] >= ENOUGH:
+            break
+    is_standard = all(after[overlap] - before[overlap] <= gain for overlap, gain in WORTH.items())
+    return Fit(standard if is_standard else best, before if is_standard else after, before, is_standard)
+
+
+def recall_of(anchors: AnchorSides, boxes: np.ndarray) -> dict[float, float]:
+    """The share of boxes (N, 4) that some anchor overlaps by at least 0.5, and by 0.7; NaN where there is no box."""
+    best = best_overlaps(anchors, boxes)
+    return {overlap: float((best >= overlap).mean()) if len(best) else float("nan") for overlap in (0.5, 0.7)}
+
+
+def best_overlaps(anchors: AnchorSides, boxes: np.ndarray) -> np.ndarray:
+    """The largest intersection over union of each box (N, 4) with an anchor, (N,) in [0, 1]."""
+    best = np.zeros(len(boxes))
+    for stride, sides in zip(STRIDES, anchors.sides, strict=True):
+        for side, ratio in itertools.product(sides, anchors.ratios):
+            np.maximum(best, _overlaps(boxes, stride, side, ratio), out=best)
+    return best
+
+
+def _overlaps(boxes: np.ndarray, stride: int, side: float, ratio: float) -> np.ndarray:
+    """The overlap of each box with the nearest of the equal anchors whose centres lie on multiples of `stride`.
+
+    None that is farther away overlaps more: two intervals share less, the farther apart their middles are.
+    """
+    width, height = side / np.sqrt(ratio), side * np.sqrt(ratio)
+    box_sides, middles = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
+    away = np.abs(middles - np.round(middles / stride) * stride)
+    sides = np.array([width, height])
+    common = np.clip((sides + box_sides) / 2 - away, 0, np.minimum(sides, box_sides)).prod(axis=1)
+    return common / (width * height + box_sides.prod(axis=1) - common)
+
+
+def _some_of_all_areas(boxes: np.ndarray) -> np.ndarray:
+    """Up to MOST_BOXES of the boxes, by equal steps through their areas."""
+    order = np.argsort((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), kind="stable")
+    return boxes[order[np.linspace(0, len(boxes) - 1, min(len(boxes), MOST_BOXES)).astype(np.int64)]]
+
+
+def _climb(boxes: np.ndarray, canvas_size: int, n_sides: int, n_ratios: int) -> AnchorSides:
+    """Anchors with so many sides and ratios for each cell, improved one at a time."""
+    extent = boxes[:, 2:] - boxes[:, :2]
+    log_side, log_ratio = np.log2(extent.prod(axis=1)) / 2, np.log2(extent[:, 1] / extent[:, 0])
+    # The middles of equal shares of the boxes.
+    ratios = np.quantile(log_ratio, (np.arange(n_ratios) + 0.5) / n_ratios)
+    ratio_steps = _steps(log_ratio.min(), log_ratio.max())
+    ends = [np.log2(np.array(REACH) * stride) for stride in STRIDES]
+    most = np.log2(1.25 * canvas_size)
+    side_steps = [_steps(low, max(low, min(high, most))) for low, high in ends]
+    spread = np.quantile(log_side, (np.arange(len(STRIDES) * n_sides) + 0.5) / (len(STRIDES) * n_sides))
+    sides = [
+        np.clip(part, steps[0], steps[-1])
+        for part, steps in zip(np.split(spread, len(STRIDES)), side_steps, strict=True)
+    ]
+
+    def part_of(level: int, side: float) -> np.ndarray:
+        """The largest overlaps with the anchors of one side of one level."""
+        of_ratios = [_overlaps(boxes, STRIDES[level], 2.0**side, 2.0**ratio) for ratio in ratios]
+        return np.max(of_ratios, axis=0)
+
+    for _ in range(ROUNDS):
+        for level, place in itertools.product(range(len(STRIDES)), range(n_sides)):
+            others = [
+                part_of(k, sides[k][j])
+                for k, j in itertools.product(range(len(STRIDES)), range(n_sides))
+                if (k, j) != (level, place)
+            ]
+            others_best = np.max(others, axis=0)
+            gains = [np.maximum(others_best, part_of(level, side)).mean() for side in side_steps[level]]
+            # Of about equal ones, that which is most like the standard layout: eight cells wide.
+            equal = side_steps[level][np.array(gains) >= np.max(gains) - 0.002]
+            sides[level][place] = equal[np.argmin(np.abs(equal - np.log2(8 * STRIDES[level])))]
+        for place in range(n_ratios):
+            others_best = _best_of(boxes, sides, np.delete(ratios, place))
+            gains = [np.maximum(others_best, _best_of(boxes, sides, [ratio])).mean() for ratio in ratio_steps]
+            ratios[place] = ratio_steps[int(np.argmax(gains))]
+    return AnchorSides(
+        tuple(tuple(float(side) for side in np.round(2.0 ** np.sort(part), 2)) for part in sides),
+        tuple(float(ratio) for ratio in np.round(2.0 ** np.sort(ratios), 3)),
+    )
+
+
+def _best_of(boxes: np.ndarray, sides: Sequence[np.ndarray], ratios: Sequence[float] | np.ndarray) -> np.ndarray:
+    best = np.zeros(len(boxes))
+    for stride, part in zip(STRIDES, sides, strict=True):
+        for side, ratio in itertools.product(part, ratios):
+            np.maximum(best, _overlaps(boxes, stride, 2.0**side, 2.0**ratio), out=best)
+    return best
+
+
+def _steps(low: float, high: float) -> np.ndarray:
+    return np.linspace(low, high, max(2, int(np.ceil((high - low) * STEPS)) + 1))
