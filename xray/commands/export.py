@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
 from xray.files import complete
-from xray.flags import check_range
+from xray.flags import Prune, check_ranges
 
 WEIGHTS_FILES = (".pth", ".pt", ".ckpt", ".safetensors")
 
@@ -33,11 +35,11 @@ class Config:
     check_data: Path | None = None
     """Of onnx: a folder of radiographs, one file or a dataset directory, on whose first radiographs PyTorch and
     onnxruntime must agree; default: phantoms, drawn on the spot."""
-    prune: int = 0
+    prune: Prune = 0
     """Of onnx: cut a U-Net++ trained with --deep-supervision to this level, 1 to 4; 0 leaves it whole."""
     categories: tuple[str, ...] = ()
     """Of run, for torchvision's weights: names of what they find, in the order of their labels, from 1."""
-    canvas_size: int = 1024
+    canvas_size: Annotated[int, Interval(ge=64, le=4096)] = 1024
     """Of run, for torchvision's weights: side of the canvases to look at, in pixels (64 to 4096)."""
     overwrite: bool = False
     """Replace an earlier export at SAVE_PATH."""
@@ -47,7 +49,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Writes the export and says on stdout what it is and how it is used."""
-    check_range(config, prune=(0, 4), canvas_size=(64, 4096))
+    check_ranges(config)
     is_import = config.format == "run" and any(path.suffix in WEIGHTS_FILES for path in config.weights)
     if config.format != "onnx" and (config.check_data is not None or config.prune):
         raise FlagError(f"--{'prune' if config.prune else 'check-data'} is of --format onnx: leave it out")

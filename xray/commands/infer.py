@@ -8,14 +8,15 @@ import itertools
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from annotated_types import Interval
 from rich.console import Console
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
 from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
-from xray.flags import check_range, require
+from xray.flags import Processes, Share, check_ranges, require
 from xray.inference.options import check_options
 from xray.storage.places import as_given
 
@@ -74,13 +75,13 @@ class Config:
     """Draw the findings of each radiograph into OUT/overlays, beside the truth where it is known."""
     truth: str = ""
     """Dataset directory with the truth to draw; default: --data-path where that is one."""
-    overlay_threshold: float = 0.3
+    overlay_threshold: Share = 0.3
     """Lowest confidence that overlays show, in [0, 1]."""
     sr: bool = False
     """Write the findings in each DICOM file as a structured report, OUT/sr/<id>.dcm (TID 1500)."""
     seg: bool = False
     """Write the masks in each DICOM file as a segmentation, OUT/seg/<id>.dcm; there is none without a mask."""
-    report_threshold: float = 0.3
+    report_threshold: Share = 0.3
     """Lowest confidence of the findings in structured reports, in [0, 1]."""
     sizes: str = ""
     """Original sizes of PNG and JPEG files that were made smaller, so that boxes and masks are in original pixels: a
@@ -91,16 +92,16 @@ class Config:
     """CSV whose image_id column gives the submission's rows; default: sample_submission.csv in or above the data."""
     split: str = ""
     """Of a dataset directory: only this split, train or test."""
-    fold: int = -1
+    fold: Annotated[int, Interval(ge=-1, le=99)] = -1
     """Of a dataset directory: only this fold, from 0; -1 is all."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     """What convolutions are computed in. auto: bf16 on GPUs that have it, and on CPUs where a trial on the first
     radiographs finds that it is faster and gives the same; else 32."""
     batch_size: int = 0
     """Radiographs per pass (0 to 4096); 0 chooses 2 on a CPU and as many as its memory allows on a GPU."""
-    n_workers: int = os.cpu_count() or 1
+    n_workers: Processes = os.cpu_count() or 1
     """Processes that decode files while the model works (0 to 512); 0 decodes in the main process."""
-    timeout: float = 60.0
+    timeout: Annotated[float, Interval(gt=0, le=86_400)] = 60.0
     """Seconds that one file may take to decode, above 0 and up to 86400."""
     overwrite: bool = False
     """Replace the predictions that OUT holds."""
@@ -112,7 +113,7 @@ class Config:
     address: str = ""
     """HOST:PORT of the Ray cluster's head node, or auto for the one that this machine belongs to; by default Ray is
     started on this machine."""
-    cores_per_actor: int = 0
+    cores_per_actor: Processes = 0
     """Cores of each Ray actor (1 to 512), which decodes with as many processes; 0 chooses 1, and where nodes have GPUs,
     of which each actor gets one, a GPU's share of the cores."""
     debug: bool = False
@@ -215,10 +216,7 @@ def check(config: Config) -> None:
         if not value or "" in (value if name == "weights" else [value]):
             raise FlagError(f"--{name.replace('_', '-')} is empty: give a path")
     check_options(config)
-    check_range(
-        config, n_workers=(0, 512), overlay_threshold=(0, 1), fold=(-1, 99), report_threshold=(0, 1),
-        cores_per_actor=(0, 512),
-    )  # fmt: skip
+    check_ranges(config)
     if config.engine == "ray" or config.address or config.cores_per_actor:
         from xray.cluster.ray import check_flags
 
@@ -226,7 +224,6 @@ def check(config: Config) -> None:
     if config.engine == "ray":
         require(config.runtime == "torch", "engine", config.engine, "local with --runtime onnx")
         require(":" not in config.device, "device", config.device, "auto, cpu or cuda: nodes number their own GPUs")
-    require(0 < config.timeout <= 86_400, "timeout", config.timeout, "above 0, and 86400 s (a day) at most")
     require(config.split in ("", "train", "test"), "split", config.split, "train or test")
     if config.split == "test" and config.fold >= 0:
         raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")

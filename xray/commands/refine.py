@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError
 from xray.findings import FINDINGS, PNEUMOTHORAX
-from xray.flags import check_range
+from xray.flags import FoldNumber, check_ranges
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,7 @@ class Config:
     """Run directory of the segmenter: with --fit its model.json keeps the setting, otherwise it gives it."""
     split: Literal["train", "test"] | None = None
     """Fit and score on this split; by default on every split and fold that both predictions touch."""
-    fold: int | None = None
+    fold: FoldNumber | None = None
     """Fit and score on this fold of the train split, from 0, which neither model should have been trained on."""
     overwrite: bool = False
     """Replace the predictions at --save-path and, with --fit, the setting that --weights has."""
@@ -117,7 +117,7 @@ def check(config: Config) -> None:
     """Raises FlagError or InputError for what can be said without reading anything."""
     if not config.fit and config.weights is None:
         raise FlagError("neither --fit nor --weights: the setting must be fitted, or come from a segmenter's run")
-    check_range(config, fold=(0, 99))
+    check_ranges(config)
     if config.split == "test" and config.fold is not None:
         raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
     if config.save_path.exists() and not config.save_path.is_dir():

@@ -14,9 +14,12 @@ from xray.files import replacing
 from xray.flags import (
     MAX_SEED,
     Count,
-    CountOrNone,
+    CountOrZero,
+    FoldNumber,
     NotNegative,
     Positive,
+    Processes,
+    Seed,
     Share,
     ShareBelowOne,
     ShareWithin,
@@ -62,7 +65,7 @@ class TrainingConfig:
     """Epochs between reductions of the learning rate; with plateau, validations without a better one before it."""
     gamma: Annotated[float, Interval(gt=0, le=1)] = 0.1
     """Factor of each reduction of the learning rate, in (0, 1]."""
-    warmup_steps: CountOrNone = 500
+    warmup_steps: CountOrZero = 500
     """Optimizer steps over which the learning rate rises linearly; never more than the first epoch."""
     clip_grad: NotNegative = 10.0
     """Largest gradient norm; 0 leaves gradients as they are."""
@@ -82,11 +85,11 @@ class TrainingConfig:
     """Arithmetic of the forward pass: auto is bf16 on a GPU that has it, otherwise 32."""
     compile: bool = False
     """GPU: compile the network (of a detector backbone, pyramid and proposals' head); the first steps take minutes."""
-    n_workers: Annotated[int, Interval(ge=0, le=512)] = 4
+    n_workers: Processes = 4
     """Processes that load and augment radiographs; 0 loads in the main process."""
-    fold: CountOrNone = 0
+    fold: FoldNumber = 0
     """Fold held back for validation; the others train."""
-    seed: CountOrNone = 0
+    seed: Seed = 0
     """Seed of weights, order, augmentation and sampling."""
     augment: Literal["none", "light", "strong"] = "light"
     """Random shifts, contrast, noise and flips of the training radiographs."""
@@ -105,15 +108,15 @@ class TrainingConfig:
     a pixel, at most half of it), and workers cannot change them."""
     log_step: Count = 10
     """Training steps between entries of the log."""
-    early_stop: CountOrNone = 0
+    early_stop: CountOrZero = 0
     """Epochs without a better validation score after which training stops; 0 never stops early."""
     val_every: Count = 1
     """Epochs between validations."""
-    n_pictures: CountOrNone = 4
+    n_pictures: CountOrZero = 4
     """Validation radiographs drawn into TensorBoard after each validation."""
-    save_every_n_steps: CountOrNone = 0
+    save_every_n_steps: CountOrZero = 0
     """Optimizer steps between checkpoints within an epoch; 0 saves at its end, and when SIGTERM ends the training."""
-    skip_bad_steps: CountOrNone = 0
+    skip_bad_steps: CountOrZero = 0
     """How many steps with a loss or gradients that are not finite are left out before training stops; 0 stops at the
     first."""
     deterministic: bool = False
