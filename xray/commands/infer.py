@@ -157,8 +157,8 @@ def main(config: Config) -> int:
     if config.runtime == "onnx":
         config = dataclasses.replace(config, precision="32")
     # A cluster's nodes have devices of their own; here the models are only loaded, to see that they can be.
-    there = config if config.engine == "local" else dataclasses.replace(config, device="cpu", precision="32")
-    device, _ = place_of(there)
+    place = (config.device, config.precision) if config.engine == "local" else ("cpu", "32")
+    device, _ = place_of(*place, config.runtime)
     runs = [Path(run) for run in config.weights]
     triplet = Triplet(*config.triplet) if config.triplet else None
     options = (config.tta, config.gate, config.gate_threshold, triplet, config.prune, config.runtime)
