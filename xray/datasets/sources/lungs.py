@@ -220,8 +220,10 @@ def _masks_of(image: Path, alike: Sequence[Path], masks: dict[str, list[Path]]) 
     near = [*(called(stem) if stem != image.name else ()), *whole[image]]
     if len(alike) == 1:
         return whole[image] or near, near
-    own_of = {other: whole[other] or [mask for mask in called(stem) if mask.suffix == other.suffix] for other in alike}
-    return (own_of[image] if all(len(own) == 1 for own in own_of.values()) else []), near
+    masks_of = {
+        other: whole[other] or [mask for mask in called(stem) if mask.suffix == other.suffix] for other in alike
+    }
+    return (masks_of[image] if all(len(several) == 1 for several in masks_of.values()) else []), near
 
 
 def _by_stem(paths: Sequence[Path]) -> dict[str, list[Path]]:
