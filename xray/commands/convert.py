@@ -167,7 +167,7 @@ def check(config: Config) -> None:
         from xray.datasets.sources.mask_account import read_named_values
 
         if config.category != "Lung":
-            raise FlagError("--category names all that masks show, --values each of their values: give one of the two")
+            raise FlagError("--category is one name for all masks, --values names each value: give one of the two")
         read_named_values(config.values)
 
 

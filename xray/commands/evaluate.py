@@ -14,6 +14,7 @@ from xray.commands.runner import command
 from xray.errors import FlagError, InputError
 from xray.files import check_output, complete, finishing
 from xray.flags import FoldNumber, Share, check_ranges
+from xray.inference.options import check_triplet
 
 if TYPE_CHECKING:
     from xray.datasets.store import Store
@@ -154,14 +155,10 @@ def check(config: Config) -> None:
     if config.compare and (config.fit or config.baseline or config.run or config.radiographs or config.triplet):
         raise FlagError("--compare: leave out --baseline, --fit, --run, --radiographs and --triplet")
     if config.names and not config.compare:
-        raise FlagError("--names are those of --compare: give that too")
+        raise FlagError("--names is for --compare: add that, or leave --names out")
     if config.split == "test" and config.fold is not None:
         raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
-    if config.triplet and not (
-        all(0 <= value <= 1 for value in config.triplet) and config.triplet[2] <= config.triplet[0]
-    ):
-        given = " ".join(f"{value:g}" for value in config.triplet)
-        raise FlagError(f"--triplet is {given}: give top, min area and bottom in [0, 1], bottom not over top")
+    check_triplet(config.triplet)
     if config.triplet and config.fit:
         raise FlagError("--triplet and --fit: the best triplet is fitted, leave one of the two out")
 
@@ -276,7 +273,7 @@ def check_fit(run: Path, names: Sequence[str] = ()) -> dict[str, Any]:
 
     path = run / MODEL_FILE
     if not path.is_file():
-        raise InputError(f"{run} is no trained run (no {MODEL_FILE}): give --fit the --save-path of a segmentation")
+        raise InputError(f"{run} is no trained run (no {MODEL_FILE}): give --fit the run directory of a segmenter")
     try:
         description = json.loads(path.read_text())
         task, categories = description["task"], list(description["categories"].values())

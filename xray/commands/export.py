@@ -52,9 +52,9 @@ def main(config: Config) -> None:
     check_ranges(config)
     is_import = config.format == "run" and any(path.suffix in WEIGHTS_FILES for path in config.weights)
     if config.format != "onnx" and (config.check_data is not None or config.prune):
-        raise FlagError(f"--{'prune' if config.prune else 'check-data'} is of --format onnx: leave it out")
+        raise FlagError(f"--{'prune' if config.prune else 'check-data'} is for --format onnx: leave it out")
     if config.categories and not is_import:
-        raise FlagError("--categories names what a .pth or .safetensors file given to --format run finds: leave it out")
+        raise FlagError("--categories is for --format run with a .pth or .safetensors file: leave it out")
     if config.format == "run" and not is_import:
         export_run(config)
         return
@@ -114,7 +114,7 @@ def import_torchvision(config: Config, path: Path) -> None:
     if not config.categories:
         raise FlagError("--categories is missing: name what these weights find, in the order of their labels")
     if not all(config.categories) or len(set(config.categories)) < len(config.categories):
-        raise FlagError("--categories names one twice, or an empty one: each needs a name of its own")
+        raise FlagError("--categories has an empty name, or one twice: give every category another name")
     out = run_folder(config)
 
     from xray.export.torchvision import read_torchvision
@@ -180,7 +180,7 @@ def export_torchvision(run: Path, out: Path) -> None:
 
     description, state = load_deployed(run)
     if description["task"] != "detection":
-        raise InputError(f"{run} is a run of the task {description['task']}: torchvision has a place for detectors")
+        raise InputError(f"{run} is a run of the task {description['task']}: --format torchvision is for detectors")
     code = torchvision_code(run, description, out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with complete(out) as temporary:

@@ -99,7 +99,7 @@ def check(config: Config) -> None:
     if config.weights and len(config.weights) != len(config.predictions):
         raise FlagError(f"--weights is {given}: give one for each of the {len(config.predictions)} files")
     if not all(0 < weight < math.inf for weight in config.weights):
-        raise FlagError(f"--weights is {given}: give positive numbers, and leave out a model that counts nothing")
+        raise FlagError(f"--weights is {given}: give positive numbers, and leave out models that should not count")
 
 
 def images_to_submit(store: "Store", fused: "Predictions") -> tuple[list[str], int]:

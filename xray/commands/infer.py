@@ -15,7 +15,6 @@ from rich.console import Console
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
-from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
 from xray.flags import Processes, Share, check_ranges, require
 from xray.inference.options import check_options
 from xray.storage.places import as_given
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from xray.inference.prediction_journal import PredictionJournal
     from xray.inference.streaming import Batch
     from xray.outputs.dicom.results import DicomResults
-    from xray.structures.probability_maps import MapWriter
 
 UNFINISHED = "predictions.part"
 """The findings so far, in OUT, until all radiographs are done."""
@@ -129,6 +127,7 @@ def main(config: Config) -> int:
     check_out(config)
 
     from xray.datasets.inputs import open_inputs
+    from xray.structures.submission import rows_of_submission
 
     data = Path(config.data_path)
     beside = [Path(config.sample_submission)] if config.sample_submission else []
@@ -137,7 +136,7 @@ def main(config: Config) -> int:
     order = rows_of_submission(data, inputs.ids, config.sample_submission)
     truth = truth_of(config, inputs)
     if skipped := len(inputs) - len(set(inputs.ids).intersection(order)):
-        print(f"{skipped} radiographs are not in the sample submission and are left alone", file=sys.stderr)
+        print(f"{skipped} radiographs are not in the sample submission and are left out", file=sys.stderr)
         inputs = inputs.only(set(order))
 
     # torch last: what is wrong with the input has been said by now.
@@ -149,7 +148,7 @@ def main(config: Config) -> int:
     from xray.inference.precision import place_of
     from xray.inference.prediction_journal import PredictionJournal
     from xray.models.device import keep_freed_memory
-    from xray.outputs.results import WARNINGS, warnings_of, write_results
+    from xray.outputs.results import WARNINGS, kind_of_submission, warnings_of, write_results
     from xray.radiographs.file_warnings import print_warnings
     from xray.structures.probability_maps import INDEX
     from xray.structures.triplet import Triplet
@@ -166,10 +165,9 @@ def main(config: Config) -> int:
     if device.type == "cpu":
         # Not before: what loading frees goes back to the system.
         keep_freed_memory()
-    if config.probabilities and not pipeline.segmenters:
-        raise InputError("--probabilities keeps the maps of segmenters, and --weights names none")
-    if config.seg and not pipeline.segmenters:
-        raise InputError("--seg writes the masks of segmenters, and --weights names none")
+    for flag, what in (("probabilities", "keeps the maps"), ("seg", "writes the masks")):
+        if getattr(config, flag) and not pipeline.segmenters:
+            raise InputError(f"--{flag} {what} of segmenters, and --weights names none")
     dicom_results = dicom_results_of(config, inputs, pipeline)
     with contextlib.ExitStack() as stack:
         cluster = None
@@ -182,7 +180,7 @@ def main(config: Config) -> int:
         journal = PredictionJournal(out / UNFINISHED, fingerprint_of(config, inputs), inputs.ids, config.overwrite)
         stack.enter_context(journal)
         if journal.done:
-            print(f"going on after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
+            print(f"continuing after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
         find_all(pipeline, inputs, journal, truth, config, dicom_results, cluster)
         failures = [(inputs.ids[at], file, why) for p in journal.portions() for at, file, why in p.failures]
         absent = set(order).difference(inputs.ids)
@@ -255,24 +253,6 @@ def truth_of(config: Config, inputs: "Inputs") -> "Store | None":
     return store
 
 
-def rows_of_submission(data: Path, ids: tuple[str, ...], sample: str) -> list[str]:
-    """Image ids in the order of the sample submission.
-
-    The order of the files where no sample submission names any of them, or where one file was given.
-    """
-    from xray.structures.submission import submission_order
-
-    if sample:
-        return submission_order(Path(sample))
-    if data.is_file():
-        return list(ids)
-    for candidate in (data / "sample_submission.csv", data.absolute().parent / "sample_submission.csv"):
-        # The one beside train/ names radiographs of test/ only.
-        if candidate.is_file() and not set(ids).isdisjoint(order := submission_order(candidate)):
-            return order
-    return list(ids)
-
-
 def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline") -> "DicomResults | None":
     """The writer of SR and SEG, None where neither is asked for. Raises InputError for a dataset directory."""
     if not (config.sr or config.seg):
@@ -311,7 +291,7 @@ def find_all(
     from xray.inference.precision import choose_precision, choose_precision_by_trial
     from xray.inference.streaming import consecutive, portion_of, radiographs, run
     from xray.outputs.pictures.findings import rows_of
-    from xray.outputs.results import save_overlay
+    from xray.outputs.results import map_writer, save_overlay
     from xray.radiographs.names import inside, safe_path
 
     out, begin = Path(config.save_path), journal.done
@@ -383,29 +363,6 @@ def batches_of_cluster(
         maps=config.probabilities,
     )
     return find(choose_precision_for_all(plan, cluster, inputs, journal, len(journal.image_ids)), cluster, inputs)
-
-
-def map_writer(out: Path, pipeline: "Pipeline", journal: "PredictionJournal") -> "MapWriter":
-    """A writer of the probability maps, with those that an interrupted command has written."""
-    from xray.structures.probability_maps import MapWriter
-
-    size = max(segmenter.canvas_size for segmenter in pipeline.segmenters)
-    maps = MapWriter(out, journal.image_ids, pipeline.segmenters[0].categories, size, resume=journal.done > 0)
-    for portion in journal.portions():
-        for position, (width, height) in portion.sizes.items():
-            maps.restore(position, width, height, portion.labels.get(position, {}))
-    return maps
-
-
-def kind_of_submission(pipeline: "Pipeline") -> str:
-    """What submission.csv holds: "boxes", "masks", or "" where it has no room for the categories."""
-    categories = pipeline.categories
-    if not pipeline.detectors and list(categories.values()) == [FINDINGS[PNEUMOTHORAX]] and pipeline.segmenters:
-        return "masks"
-    if max(categories, default=0) > NO_FINDING:
-        print(f"no submission.csv: it has room for {NO_FINDING} categories, this model has {max(categories)}")
-        return ""
-    return "boxes"
 
 
 def fingerprint_of(config: Config, inputs: "Inputs") -> dict[str, object]:

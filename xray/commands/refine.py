@@ -192,7 +192,7 @@ def together(
     others = sorted({masks.names[label] for label in labels if not is_named(masks.names.get(label, NAME))})
     if others or len(labels) > 1:
         what = ", ".join(others) or f"categories {labels}"
-        raise InputError(f"{config.masks} holds masks of {what}: give a segmenter's of {NAME} alone")
+        raise InputError(f"{config.masks} holds masks of {what}: give those of a segmenter of {NAME} alone")
     if not with_mask:
         print(f"warning: {config.masks} holds no mask of {NAME}", file=sys.stderr)
     segmentations: dict[int, Any] = {}
@@ -227,7 +227,7 @@ def rows_to_score(store: "Store", table: "BoxTable", components: "BoxTable", con
         return np.intersect1d(touched[0], touched[1]) if len(components) else touched[0]
     rows = store.rows(split=config.split, fold=config.fold)
     if not np.isin(rows, touched[0]).any():
-        raise InputError(f"{config.predictions} has no box in the radiographs of --split or --fold: predict those")
+        raise InputError(f"{config.predictions} has no box in the radiographs of --split or --fold: predict them first")
     return rows
 
 

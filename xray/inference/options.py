@@ -1,6 +1,7 @@
 """The flags that say how models are run, checked without importing torch: those of commands, and of the API."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from annotated_types import Interval
@@ -36,6 +37,11 @@ def check_options(options: Any) -> None:
         for name, wanted in (("precision", ("auto", "32")), ("prune", (0,))):
             value, words = getattr(options, name), " or ".join(map(str, wanted))
             require(value in wanted, name, value, f"{words} with --runtime onnx: the file has its own")
-    triplet = options.triplet or (0.0, 0.0, 0.0)
-    fits = len(triplet) == 3 and all(0 <= value <= 1 for value in triplet) and triplet[2] <= triplet[0]
-    require(fits, "triplet", " ".join(map(str, triplet)), "three numbers in [0, 1], MIN_AREA a share, BOTTOM up to TOP")
+    check_triplet(options.triplet)
+
+
+def check_triplet(triplet: Sequence[float] | None) -> None:
+    """Raises FlagError if --triplet is given and is not (top, min area, bottom) in [0, 1] with bottom <= top."""
+    if triplet:
+        fits = len(triplet) == 3 and all(0 <= value <= 1 for value in triplet) and triplet[2] <= triplet[0]
+        require(fits, "triplet", " ".join(map(str, triplet)), "three numbers in [0, 1], BOTTOM not above TOP")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from source_cases import write_dicom, write_picture
 
-from xray.datasets.sources.folders import convert_folders, read_folders
+from xray.datasets import sources
+from xray.datasets.sources.folders import read_folders
 from xray.datasets.store import open_store
 from xray.errors import InputError
 
@@ -38,7 +39,7 @@ def kaggle(tmp_path):
 
 
 def convert(raw, path, **flags):
-    return convert_folders(raw, path, **{"image_size": 32, "n_folds": 2, "n_workers": 0} | flags)
+    return sources.convert("folders", raw, path, **{"image_size": 32, "n_folds": 2, "n_workers": 0} | flags)
 
 
 def account(source):
@@ -256,7 +257,7 @@ def test_patients_of_equal_names(tmp_path):
         ("B/2.png", ""), ("C/3.png", "the table has 2 for that name"),
     ]  # fmt: skip
     table.write_text("file_name,patient\nz.png,p\n")
-    with pytest.raises(InputError, match="names the patient of none of the 5 images"):
+    with pytest.raises(InputError, match="names no patient of the 5 images"):
         read_folders(raw, patients=table)
 
 

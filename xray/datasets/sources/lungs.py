@@ -6,7 +6,6 @@ without `_mask`. A folder `test/` in the same layout, as with phantoms, becomes 
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 from collections import defaultdict
@@ -17,7 +16,6 @@ from typing import Literal
 from xray.datasets import source as reasons
 from xray.datasets.naming import source_ids
 from xray.datasets.source import Dropped, SourceImage, data_root, listed, relative_name
-from xray.datasets.sources import convert
 from xray.datasets.sources.mask_account import (
     WITH_IMAGE,
     MaskedImages,
@@ -66,10 +64,6 @@ class _Layout:
     masks: tuple[tuple[Path, int, str], ...]
     categories: tuple[str, ...]
     joined: bool
-
-
-convert_lungs = functools.partial(convert, "lungs")
-"""`convert` with this source."""
 
 
 def read_lungs(
