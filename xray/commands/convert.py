@@ -151,11 +151,10 @@ def main(config: Config) -> None:
 
 def check(config: Config) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
-    check_ranges(config)
-    if config.engine == "ray" or config.address or config.cores_per_actor:
-        from xray.cluster.ray import check_flags
+    from xray.cluster.ray import check_flags
 
-        check_flags(config.engine, config.address, config.cores_per_actor)
+    check_ranges(config)
+    check_flags(config.engine, config.address, config.cores_per_actor)
     if config.engine == "ray" and getattr(config, "table_only", False):
         raise FlagError("--engine ray decodes radiographs, and --table-only opens none: leave one of the two out")
     for name in ("annotations", "table", "images", "masks", "category"):

@@ -209,16 +209,15 @@ def main(config: Config) -> int:
 
 def check(config: Config) -> None:
     """Raises FlagError if a value is out of range."""
+    from xray.cluster.ray import check_flags
+
     for name in ("weights", "data_path", "save_path"):
         value = getattr(config, name)
         if not value or "" in (value if name == "weights" else [value]):
             raise FlagError(f"--{name.replace('_', '-')} is empty: give a path")
     check_options(config)
     check_ranges(config)
-    if config.engine == "ray" or config.address or config.cores_per_actor:
-        from xray.cluster.ray import check_flags
-
-        check_flags(config.engine, config.address, config.cores_per_actor)
+    check_flags(config.engine, config.address, config.cores_per_actor)
     if config.engine == "ray":
         require(config.runtime == "torch", "engine", config.engine, "local with --runtime onnx")
         require(":" not in config.device, "device", config.device, "auto, cpu or cuda: nodes number their own GPUs")

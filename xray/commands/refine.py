@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError
+from xray.files import check_output, finishing, is_unfinished
 from xray.findings import FINDINGS, PNEUMOTHORAX
 from xray.flags import FoldNumber, check_ranges
 
@@ -70,7 +71,6 @@ def main(config: Config) -> None:
     from xray.datasets.prediction_ids import one_each, read_any_predictions, resolve_images
     from xray.datasets.store import open_store
     from xray.evaluation.alignment import check_categories
-    from xray.files import finishing
     from xray.inference.refine import Refinement, refine
     from xray.models.weights import rewrite_description
     from xray.structures.predictions import Predictions, read_predictions, write_predictions
@@ -80,7 +80,8 @@ def main(config: Config) -> None:
     if category is None:
         raise InputError(f"{store.path} has no category {NAME}: give the dataset that the detector was trained for")
     description = read_run(config.weights) if config.weights else None
-    if config.fit and description and "refinement" in description and not may_write(config):
+    may_replace = config.overwrite or is_unfinished(config.save_path, "refinement")
+    if config.fit and description and "refinement" in description and not may_replace:
         raise InputError(f"{config.weights} has a fitted refinement already: give --overwrite to replace it")
     of_boxes, of_masks = one_each(config.ids, 2, "ids")
     (of_categories,) = one_each(config.category_ids, 1, "category-ids")
@@ -120,17 +121,7 @@ def check(config: Config) -> None:
     check_ranges(config)
     if config.split == "test" and config.fold is not None:
         raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
-    if config.save_path.exists() and not config.save_path.is_dir():
-        raise InputError(f"{config.save_path} is a file: give --save-path a folder")
-    if (config.save_path / PREDICTIONS).exists() and not may_write(config):
-        raise InputError(f"{config.save_path / PREDICTIONS} exists: give --overwrite, or another --save-path")
-
-
-def may_write(config: Config) -> bool:
-    """Whether to replace what is there: when asked to, and where this command was cut off."""
-    from xray.files import is_unfinished
-
-    return config.overwrite or is_unfinished(config.save_path, "refinement")
+    check_output(config.save_path, (PREDICTIONS,), "refinement", config.overwrite)
 
 
 def read_run(run: Path) -> dict[str, Any]:

@@ -267,7 +267,7 @@ def test_patients_of_equal_names(tmp_path):
         ((), "no radiograph in the folders of .*: it needs a folder for each class"),
         (("PNEUMONIA",), r"holds a single class to train on, PNEUMONIA \(2 radiographs\): a classifier needs"),
         (("train/A", "test/A", "test/NORMAL"), r"single class to train on, A \(2 radiographs\)"),
-        (("test/A", "test/B"), r"holds test/ but no train/: give --data-path .*test to take"),
+        (("test/A", "test/B"), r"holds test/ but no train/: give --data-path .*test to convert"),
         (("chest_xray/train/A", "chest_xray/test/A"), r"chest_xray holds test/ and train/: give --data-path .*y$"),
         (("A/train", "A/test", "B/train"), r"A holds test/ and train/: the splits must be the outer folders"),
     ],

@@ -160,7 +160,7 @@ def _find_layout(
     if lungs == "apart" and layout.kind != "montgomery":
         raise InputError(f"{root} has no ManualMask/ with a left and a right mask: leave out --lungs apart")
     if values and layout.kind == "montgomery":
-        raise InputError(f"{root} has ManualMask/ with a mask for each lung: --lungs apart in place of --values")
+        raise InputError(f"{root} has ManualMask/ with a mask for each lung: give --lungs apart in place of --values")
     return layout
 
 
