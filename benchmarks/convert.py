@@ -9,11 +9,12 @@ import functools
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import pydicom
+from annotated_types import Interval
 from PIL import Image
 from pydicom.misc import is_dicom
 from pydicom.pixels import apply_voi_lut
@@ -24,11 +25,14 @@ from benchmarks.harness import Timing, timed, timed_stream
 from benchmarks.material import draw_pixels, write_dicom
 from xray.datasets.journal import Journal
 from xray.errors import InputError
+from xray.flags import Count, Processes
 from xray.radiographs.decoding import Decoded, decode_canvas, decode_canvases
 from xray.radiographs.radiograph import RadiographError, find_radiographs
 
 LARGEST_DIFFERENCE = 2.0
 """Grey levels of 255 by which the two ways' pictures of our own files may differ on average."""
+
+Side = Annotated[int, Interval(ge=64, le=20_000)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,23 +41,22 @@ class Config(harness.Flags):
 
     data_path: Path | None = None
     """Folder of DICOM files; without it, uncompressed 12-bit files are made and thrown away afterwards."""
-    n_images: int = 12
+    n_images: Count = 12
     """Number of files."""
-    repeats: int = 5
+    repeats: Count = 5
     """Number of measured rounds; one more goes before them and is not counted."""
-    width: int = 2304
+    width: Side = 2304
     """Of the files made, in pixels."""
-    height: int = 2880
+    height: Side = 2880
     """Of the files made, in pixels."""
-    image_size: int = 1024
+    image_size: harness.ImageSize = 1024
     """Longer side of the converted images, in pixels."""
-    n_workers: int = 0
+    n_workers: Processes = 0
     """Processes of the parallel measurement; 0 is one a core, 1 measures on one core only."""
 
 
 def main(config: Config) -> None:
     """Measures, prints a table and writes the JSON file."""
-    harness.check_at_least(config, n_images=1, repeats=1, width=64, height=64, image_size=32, n_workers=0)
     packages = ["numpy", "pydicom", "pillow", "opencv-python-headless", "opencv-python"]
     harness.benchmark("convert", config, measure, show, packages)
 

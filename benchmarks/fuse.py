@@ -14,6 +14,7 @@ from benchmarks import harness
 from benchmarks.harness import Timing, number_text, spread, spread_text, timed
 from benchmarks.material import SIDE, draw_labels, draw_places
 from xray.errors import FlagError
+from xray.flags import Count, ShareWithin
 from xray.structures.boxes import BoxTable
 from xray.structures.fusion import weighted_boxes_fusion
 
@@ -34,15 +35,15 @@ class Config(harness.Flags):
     The radiographs go by in blocks, each fused by both in turn, so that both do all of them once.
     """
 
-    n_images: int = 3000
+    n_images: Count = 3000
     """Number of radiographs."""
-    n_models: int = 10
+    n_models: Count = 10
     """Models, or views of them (5 models and their mirrored views are 10)."""
-    n_boxes: int = 100
+    n_boxes: Count = 100
     """Boxes that each of them gives for a radiograph."""
-    repeats: int = 10
+    repeats: Count = 10
     """Number of blocks; also how often ours fuses all radiographs at once."""
-    iou: float = 0.4
+    iou: ShareWithin = 0.4
     """Boxes that overlap by more than this IoU, in (0, 1), are taken for one."""
     score: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"] = "avg"
     """How a fused box is scored."""
@@ -50,11 +51,8 @@ class Config(harness.Flags):
 
 def main(config: Config) -> None:
     """Measures, prints a table and writes the JSON file."""
-    harness.check_at_least(config, n_images=1, n_models=1, n_boxes=1, repeats=1)
     if config.n_images < config.repeats:
         raise FlagError(f"--n-images is {config.n_images}: give at least {config.repeats}, as many as --repeats")
-    if not 0 < config.iou < 1:
-        raise FlagError(f"--iou is {config.iou}: it must lie between 0 and 1")
     harness.benchmark("fuse", config, measure, show, ["numpy", "numba", "ensemble-boxes"])
 
 

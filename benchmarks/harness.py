@@ -13,17 +13,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Interval
 from rich.console import Console
 from rich.table import Table
 
-from xray import flags
 from xray.errors import InputError
 from xray.files import complete
+from xray.flags import Count, check_ranges
 
-HIGHEST = {"n_workers": 512, "batch_size": 4096, "image_size": 8192, "width": 20_000, "height": 20_000}
-"""Highest values of flags; of all others 10 million."""
+ImageSize = Annotated[int, Interval(ge=32, le=8192)]
+CanvasSize = Annotated[int, Interval(ge=64, le=8192)]
+BatchSize = Annotated[int, Interval(ge=1, le=4096)]
+FourOrMore = Annotated[int, Interval(ge=4, le=10_000_000)]
 
 Tell = Callable[[str], None]
 """Shows what a benchmark is doing."""
@@ -45,9 +48,9 @@ class DatasetFlags(Flags):
 
     data_path: Path | None = None
     """Dataset directory of tools/convert.py; without it, phantoms are drawn and thrown away afterwards."""
-    n_images: int = 8
+    n_images: FourOrMore = 8
     """Radiographs: of the dataset the first ones."""
-    repeats: int = 3
+    repeats: Count = 3
     """Number of measured rounds; one more goes before them and is not counted."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu or cuda."""
@@ -220,11 +223,6 @@ def spread_text(values: Mapping[str, float]) -> str:
     return f"{number_text(values['median'])} ({number_text(values['low'])}-{number_text(values['high'])})"
 
 
-def check_at_least(config: Any, **lowest: float) -> None:
-    """Raises FlagError for the first flag of `config` below its lowest value, or above what makes sense."""
-    flags.check_range(config, **{name: (low, HIGHEST.get(name, 10_000_000)) for name, low in lowest.items()})
-
-
 def refuse(what: str) -> InputError:
     """The error for two sides that do not do the same work, to be raised."""
     return InputError(
@@ -239,11 +237,12 @@ def benchmark(
     show: Callable[[dict[str, Any]], Iterable[Table | str]],
     packages: Sequence[str],
 ) -> dict[str, Any]:
-    """Runs a benchmark: it measures, prints what it found and writes the JSON file; returns the report.
+    """Checks the flags, measures, prints what was measured and writes the JSON file; returns the report.
 
     measure: (config, empty folder, tell) → the report. Its `parameters` are those that differ from the flags.
     show: report → tables and lines to print. packages: whose versions are kept.
     """
+    check_ranges(config)
     if config.save_path is not None and not config.save_path.parent.is_dir():
         # An hour's numbers must not be lost for want of a folder.
         raise InputError(f"there is no folder {config.save_path.parent} for --save-path: make it first")
@@ -267,8 +266,8 @@ def benchmark(
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     for part in show(report):
         console.print(part, soft_wrap=isinstance(part, str))
-    flags_text = (f"{name.replace('_', ' ')} {value}" for name, value in parameters.items() if value not in (None, ()))
-    console.print(", ".join(flags_text), soft_wrap=True)
+    flags = (f"{name.replace('_', ' ')} {value}" for name, value in parameters.items() if value not in (None, ()))
+    console.print(", ".join(flags), soft_wrap=True)
     about = report["machine"]
     parts = [about.get("gpu"), about["processor"], f"{about['cores']} cores", f"{about['memory_gib']} GiB"]
     parts += [f"Python {about['python']}", *(f"{name} {version}" for name, version in report["versions"].items())]

@@ -6,10 +6,11 @@ import functools
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from PIL import Image
 from rich.table import Table
 from torch import Tensor
@@ -23,8 +24,9 @@ from benchmarks.peers import Agreement, as_float_images, compare, spread_weights
 from benchmarks.processes import Contender
 from xray.commands import infer
 from xray.datasets.store import Store
-from xray.errors import FlagError, InputError
+from xray.errors import InputError
 from xray.findings import NO_FINDING
+from xray.flags import Count, Processes, ShareBelowOne
 from xray.inference.pipeline import load_pipeline
 from xray.inference.precision import CPU_BATCH, NAMES, faster_precision, lowered
 from xray.models.detection.detector import anchors_of
@@ -56,28 +58,24 @@ class Config(harness.DatasetFlags):
 
     weights: Path | None = None
     """Run directory of a trained ResNet detector; without it, one is made that finds about as much as a trained one."""
-    image_size: int = 1024
+    image_size: harness.CanvasSize = 1024
     """Side of the canvas of phantoms, in pixels; that of a run or dataset given stays as it is."""
-    batch_size: int = 0
+    batch_size: Annotated[int, Interval(ge=0, le=4096)] = 0
     """Radiographs per pass of ours; 0 chooses as tools/infer.py does. torchvision's are 1."""
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     """Trunk of both detectors; with --weights, that of the run."""
-    score_threshold: float = 0.001
+    score_threshold: ShareBelowOne = 0.001
     """Lowest score of a detection for both, in [0, 1); torchvision's own default is 0.05, that of a run 0.001."""
-    proposals: int = 1000
+    proposals: Count = 1000
     """Proposals per radiograph that the box head looks at; torchvision's own default."""
     precision: Literal["auto", "32", "bf16"] = "auto"
     """Arithmetic of ours, as in tools/infer.py; torchvision's is 32."""
-    n_workers: int = 2
+    n_workers: Processes = 2
     """Processes that decode files for ours; torchvision's are read in the main process, as its documentation does."""
 
 
 def main(config: Config) -> None:
     """Measures, prints a table and writes the JSON file."""
-    lowest = {"n_images": 4, "repeats": 1, "image_size": 64, "batch_size": 0, "n_workers": 0}
-    harness.check_at_least(config, **lowest, score_threshold=0, proposals=1)
-    if config.score_threshold >= 1:
-        raise FlagError(f"--score-threshold is {config.score_threshold}: give less than 1")
     harness.benchmark("infer", config, measure, show, ["torch", "torchvision", "pillow"])
 
 

@@ -19,6 +19,7 @@ from benchmarks.harness import Timing, refuse, timed_stream
 from benchmarks.material import open_material, write_pngs
 from benchmarks.peers import PngDataset, collate_lists, synchronize
 from xray.datasets.store import Store
+from xray.flags import Processes
 from xray.models.device import resolve_device
 from xray.structures.sides import mirrored
 from xray.training.augment import Augmentation
@@ -46,19 +47,18 @@ class Config(harness.DatasetFlags):
     canvases kept on it (--store-device).
     """
 
-    n_images: int = 32
+    n_images: harness.FourOrMore = 32
     """Radiographs: of the dataset the first ones."""
-    image_size: int = 1024
+    image_size: harness.ImageSize = 1024
     """Side of the canvas of phantoms, in pixels."""
-    batch_size: int = 8
+    batch_size: harness.BatchSize = 8
     """Radiographs per batch."""
-    n_workers: int = 0
+    n_workers: Processes = 0
     """Processes of the parallel measurement; 0 is one a core, 1 measures on one core only."""
 
 
 def main(config: Config) -> None:
     """Measures, prints a table and writes the JSON file."""
-    harness.check_at_least(config, n_images=4, repeats=1, image_size=32, batch_size=1, n_workers=0)
     harness.benchmark("load", config, measure, show, ["numpy", "torch", "torchvision", "pillow", "albumentations"])
 
 

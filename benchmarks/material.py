@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian
 
-from xray.datasets.sources.vinbig import convert_vinbig
+from xray.datasets.sources import convert
 from xray.datasets.store import Store, open_store
 from xray.errors import InputError
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_NAME
@@ -37,7 +37,7 @@ def open_material(
         (raw / "vinbig" / "test_truth.csv").unlink()
         (raw / "vinbig" / "test").rmdir()
         data_path = folder / "data"
-        convert_vinbig(raw / "vinbig", data_path, image_size=image_size, n_folds=2, n_workers=n_workers)
+        convert("vinbig", raw / "vinbig", data_path, image_size=image_size, n_folds=2, n_workers=n_workers)
     store = open_store(data_path)
     if len(store) < n_images:
         raise InputError(f"{data_path} has {len(store)} radiographs, {n_images} were asked for: give fewer --n-images")

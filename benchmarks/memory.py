@@ -17,6 +17,7 @@ from benchmarks.material import write_radiographs
 from benchmarks.processes import memory_of_session, started
 from xray.errors import FlagError, InputError
 from xray.files import complete
+from xray.flags import Processes
 
 INTERVAL = 0.1
 """Seconds between two measurements of the memory."""
@@ -34,11 +35,11 @@ class Config(harness.Flags):
 
     n_images: tuple[int, ...] = (100, 1000, 10000)
     """Numbers of radiographs, ascending; three or more for the exponents."""
-    image_size: int = 64
+    image_size: harness.ImageSize = 64
     """Side of the canvas, in pixels; the files made are a little larger."""
-    batch_size: int = 16
+    batch_size: harness.BatchSize = 16
     """Radiographs per step and per pass."""
-    n_workers: int = 2
+    n_workers: Processes = 2
     """Processes beside the main one."""
     device: str = "cpu"
     """auto (CUDA where there is one), cpu or cuda."""
@@ -46,7 +47,6 @@ class Config(harness.Flags):
 
 def main(config: Config) -> None:
     """Measures, prints a table, and writes the JSON file and the figure."""
-    harness.check_at_least(config, image_size=32, batch_size=1, n_workers=0)
     numbers = config.n_images
     if len(numbers) < 2 or any(b <= a for a, b in itertools.pairwise(numbers)) or numbers[0] < 20:
         raise FlagError(f"--n-images is {' '.join(map(str, numbers))}: give two or more numbers from 20 on, ascending")

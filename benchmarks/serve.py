@@ -14,11 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from rich.table import Table
 
 from benchmarks import harness
@@ -27,6 +28,7 @@ from benchmarks.material import write_radiographs
 from benchmarks.processes import memory_of_session, started
 from xray.errors import InputError
 from xray.findings import FINDINGS
+from xray.flags import Count, CountOrZero
 from xray.models.detection.detector import build_detector
 from xray.models.weights import save_deployed
 
@@ -47,17 +49,17 @@ class Config(harness.Flags):
 
     weights: tuple[str, ...] = ()
     """Run directories; without any, a small detector with random weights is made and thrown away."""
-    n_requests: int = 200
+    n_requests: Count = 200
     """Requests that are counted; a fifth as many go before them and are not."""
-    n_clients: int = 16
+    n_clients: Count = 16
     """Clients that ask at the same time, each one request after the other."""
-    broken_every: int = 10
+    broken_every: CountOrZero = 10
     """One of so many files is broken; 0 breaks none."""
-    places: int = 12
+    places: Count = 12
     """Requests that the server takes at a time; fewer than clients, some are told to come back."""
-    radiograph_size: int = 512
+    radiograph_size: harness.CanvasSize = 512
     """Longer side of the radiographs that are sent, in pixels."""
-    n_workers: int = 2
+    n_workers: Annotated[int, Interval(ge=1, le=512)] = 2
     """Processes of the server that decode."""
     device: str = "auto"
     """Where the server runs its models: auto (CUDA where there is one), cpu or cuda."""
@@ -85,7 +87,6 @@ class Answer:
 
 def main(config: Config) -> None:
     """Measures, prints a table and writes the JSON file. Raises InputError if a file was answered wrongly."""
-    harness.check_at_least(config, n_requests=1, n_clients=1, broken_every=0, places=1, radiograph_size=64, n_workers=1)
     packages = ["torch", "torchvision", "fastapi", "uvicorn", "pydicom"]
     errors = harness.benchmark("serve", config, measure, show, packages)["errors"]
     if errors:

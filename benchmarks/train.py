@@ -4,11 +4,12 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import numpy as np
 import torch
+from annotated_types import Interval
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from rich.table import Table
 from safetensors.torch import save_file
@@ -30,6 +31,7 @@ from benchmarks.peers import (
 )
 from xray.commands.train import draw_validation
 from xray.errors import FlagError
+from xray.flags import Count, Processes
 from xray.models.device import lightning_precision, resolve_device
 from xray.training.callbacks import Throughput
 from xray.training.config import DetectionConfig
@@ -62,30 +64,28 @@ class Config(harness.DatasetFlags):
 
     peer: tuple[Literal["torchvision", "torchvision-amp"], ...] = ()
     """Against what: torchvision in float32 or with its mixed precision. Default: float32 on a CPU, both on a GPU."""
-    n_steps: int = 4
+    n_steps: Count = 4
     """Steps of a round; one more (on a GPU four) goes before them and is not counted."""
-    image_size: int = 512
+    image_size: harness.CanvasSize = 512
     """Side of the canvas of phantoms, in pixels."""
-    batch_size: int = 2
+    batch_size: harness.BatchSize = 2
     """Radiographs per step."""
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     """Trunk of both detectors."""
-    roi_samples: int = 512
+    roi_samples: Count = 512
     """Proposals per radiograph in the loss of the box head; torchvision's own default."""
-    proposals: int = 2000
+    proposals: Annotated[int, Interval(ge=2, le=10_000_000)] = 2000
     """Proposals per radiograph that training keeps; torchvision's own default."""
     precision: Literal["auto", "32", "bf16"] = "auto"
     """Arithmetic of ours: auto is what xray/train.py uses, bf16 on a GPU that has it, otherwise 32."""
     compile: bool = False
     """Ours as xray/train.py --compile trains it; the first steps, which are not counted, take minutes."""
-    n_workers: int = 4
+    n_workers: Processes = 4
     """Processes of the real loader."""
 
 
 def main(config: Config) -> None:
     """Measures, prints a table and writes the JSON file."""
-    lowest = {"n_images": 4, "repeats": 1, "n_steps": 1, "image_size": 64, "batch_size": 1, "n_workers": 0}
-    harness.check_at_least(config, **lowest, roi_samples=1, proposals=2)
     if config.n_images < config.batch_size:
         raise FlagError(f"--n-images is {config.n_images}: give at least --batch-size, {config.batch_size}")
     harness.benchmark("train", config, measure, show, ["torch", "torchvision", "lightning"])

@@ -165,10 +165,10 @@ def mask_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mask_store(mask_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`mask_source` converted, in two folds. Not to be changed."""
-    from xray.datasets.sources.siim import convert_siim
+    from xray.datasets.sources import convert
 
     target = tmp_path_factory.mktemp("masks") / "data"
-    convert_siim(mask_source, target, image_size=64, n_folds=2, n_workers=0)
+    convert("siim", mask_source, target, image_size=64, n_folds=2, n_workers=0)
     return target
 
 

@@ -50,9 +50,8 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module, _, there = _PLACES[name].partition(":")
-    found = getattr(importlib.import_module(module), there)
-    globals()[name] = found
-    return found
+    value = globals()[name] = getattr(importlib.import_module(module), there)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -17,8 +17,13 @@ MAX_SEED = 2**32 - 1
 """The largest that NumPy, PyTorch and Lightning all take."""
 
 # Types of flags with their range, which `check_ranges` reads.
-Count = Annotated[int, Interval(ge=1, le=MAX_SEED)]
-CountOrNone = Annotated[int, Interval(ge=0, le=MAX_SEED)]
+Count = Annotated[int, Interval(ge=1, lt=MAX_SEED + 1)]
+CountOrZero = Annotated[int, Interval(ge=0, lt=MAX_SEED + 1)]
+Seed = Annotated[int, Interval(ge=0, le=MAX_SEED)]
+FoldNumber = Annotated[int, Interval(ge=0, le=99)]
+Processes = Annotated[int, Interval(ge=0, le=512)]
+Prune = Annotated[int, Interval(ge=0, le=4)]
+Port = Annotated[int, Interval(ge=0, le=65535)]
 Positive = Annotated[float, Interval(gt=0, lt=math.inf)]
 NotNegative = Annotated[float, Interval(ge=0, lt=math.inf)]
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -41,30 +46,29 @@ def parse_flags(config_type: Any, args: Sequence[str] | None = None, default: An
     return tyro.cli(config_type, args=args, config=(tyro.conf.OmitArgPrefixes,), **tyro_options)
 
 
-def check_ranges(config: Any) -> None:
-    """Raises FlagError for the first field of a dataclass outside the Interval of its annotation, NaN among them.
+def check_ranges(config: Any, annotated: type | None = None) -> None:
+    """Raises FlagError for the first field outside the Interval of its annotation, NaN among them.
 
-    A flag that is None has not been given.
+    annotated: the class whose annotations count, by default that of `config`; those of its parents count too.
+    A field that is None is a flag that was not given.
     """
-    for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
+    for name, hint in typing.get_type_hints(annotated or type(config), include_extras=True).items():
         value = getattr(config, name, None)
-        for interval in getattr(hint, "__metadata__", ()):
-            if isinstance(interval, Interval) and value is not None:
-                low = (value > interval.gt) if interval.ge is None else (value >= interval.ge)
-                high = (value < interval.lt) if interval.le is None else (value <= interval.le)
-                require(low, name, value, f"above {interval.gt}" if interval.ge is None else f"at least {interval.ge}")
-                require(high, name, value, f"below {interval.lt}" if interval.le is None else f"at most {interval.le}")
+        # `Share | None` has the interval in one of its parts.
+        for part in (hint, *typing.get_args(hint)) if value is not None else ():
+            for interval in getattr(part, "__metadata__", ()):
+                if isinstance(interval, Interval):
+                    _check_interval(name, value, interval)
 
 
-def check_range(config: Any, **ranges: tuple[float, float]) -> None:
-    """Raises FlagError for the first flag of `config` outside its range (lowest, highest), NaN among them.
-
-    A flag that is None has not been given.
-    """
-    for name, (low, high) in ranges.items():
-        value = getattr(config, name)
-        if value is not None and not low <= value <= high:
-            raise FlagError(f"--{name.replace('_', '-')} is {value}: give {low} to {high}")
+def _check_interval(name: str, value: Any, interval: Interval) -> None:
+    gt, ge, lt, le = interval.gt, interval.ge, interval.lt, interval.le
+    if ge is not None and le is not None and not ge <= value <= le:
+        raise FlagError(f"--{name.replace('_', '-')} is {value}: give {ge} to {le}")
+    require(gt is None or value > gt, name, value, f"above {gt}")
+    require(ge is None or value >= ge, name, value, f"at least {ge}")
+    require(lt is None or value < lt, name, value, f"below {lt}")
+    require(le is None or value <= le, name, value, f"at most {le}")
 
 
 def require(holds: bool, name: str, value: object, wanted: str) -> None:

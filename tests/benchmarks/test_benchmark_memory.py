@@ -7,7 +7,7 @@ from PIL import Image
 
 from benchmarks import memory
 from benchmarks.material import write_radiographs
-from xray.datasets.sources.vinbig import convert_vinbig
+from xray.datasets.sources import convert
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 
@@ -56,7 +56,7 @@ def test_a_command_that_fails_is_said(tmp_path):
 
 def test_the_radiographs_convert_without_loss(tmp_path):
     write_radiographs(tmp_path / "raw", 20, 64)
-    convert_vinbig(tmp_path / "raw", tmp_path / "data", image_size=64, n_workers=0)
+    convert("vinbig", tmp_path / "raw", tmp_path / "data", image_size=64, n_workers=0)
     store = open_store(tmp_path / "data")
     assert len(store) == 20
     assert not store.conversion.get("left_out")

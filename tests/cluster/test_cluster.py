@@ -284,7 +284,7 @@ def test_a_node_lost_and_a_command_killed_in_the_middle_of_inference(nodes, pict
     process.communicate()
     assert not (out / "predictions.json").exists()
     assert infer(inference([vinbig_run], data, out, engine="ray", address=address)) == 1
-    assert "going on after " in capfd.readouterr().err
+    assert "continuing after " in capfd.readouterr().err
     assert contents(out) == contents(tmp_path / "whole")
 
 

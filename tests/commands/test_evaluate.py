@@ -131,7 +131,7 @@ def test_bad_input_gives_one_line_and_writes_nothing(tmp_path: Path, data: Path)
     for wrong, words in (
         ({"resamples": -1}, "--resamples"),
         ({"threshold": 1.5}, "--threshold"),
-        ({"triplet": (0.5, 0.1, 0.6)}, "bottom not over top"),
+        ({"triplet": (0.5, 0.1, 0.6)}, "BOTTOM not above TOP"),
         ({"triplet": (0.5, 0.1, 0.3), "fit": tmp_path}, "--triplet and --fit"),
     ):
         with pytest.raises(FlagError, match=words):

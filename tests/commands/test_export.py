@@ -86,7 +86,7 @@ def test_what_torchvision_has_no_place_for(tmp_path):
         main(Config(weights=(tmp_path / "small",), format="torchvision", save_path=tmp_path / "a.pth"))
     description, state = load_deployed(tmp_path / "small")
     save_deployed(tmp_path / "small", state, {**description, "task": "classification"})
-    with pytest.raises(InputError, match="is a run of the task classification: torchvision has a place for detectors"):
+    with pytest.raises(InputError, match="is a run of the task classification: --format torchvision is for detectors"):
         main(Config(weights=(tmp_path / "small",), format="torchvision", save_path=tmp_path / "a.pth"))
     with pytest.raises(FlagError, match="takes one"):
         main(Config(weights=(tmp_path / "small",) * 2, format="torchvision", save_path=tmp_path / "a.pth"))

@@ -85,7 +85,7 @@ def test_killed_twice_the_outputs_are_those_of_a_run_in_one_go(
     process = start(weights, pngs, out, f"--{next(iter(changes))}")
     said = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "going on after " in said[1]
+    assert "continuing after " in said[1]
     assert contents(out) == contents(tmp_path / "whole")
 
 

@@ -158,10 +158,10 @@ def test_the_finished_dataset_stays_until_its_successor_is_complete(forks, raw, 
 def test_ctrl_c_between_writing_and_noting_shifts_no_row(raw, tmp_path, monkeypatch):
     """An outcome written twice into the journal would give all radiographs after it another's pixels."""
     from xray.datasets import journal
-    from xray.datasets.sources.vinbig import convert_vinbig
+    from xray.datasets.sources import convert
 
     options = {"image_size": 32, "n_folds": 2, "n_workers": 0}
-    convert_vinbig(raw / "vinbig", tmp_path / "whole", **options)
+    convert("vinbig", raw / "vinbig", tmp_path / "whole", **options)
     monkeypatch.setattr(journal, "CHECKPOINT_SECONDS", 0.0)
     fsync, calls = os.fsync, []
 
@@ -177,6 +177,6 @@ def test_ctrl_c_between_writing_and_noting_shifts_no_row(raw, tmp_path, monkeypa
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                convert_vinbig(raw / "vinbig", out, **options)
-        convert_vinbig(raw / "vinbig", out, **options)
+                convert("vinbig", raw / "vinbig", out, **options)
+        convert("vinbig", raw / "vinbig", out, **options)
         assert contents(out) == contents(tmp_path / "whole")

@@ -54,7 +54,7 @@ def kill_and_go_on(forks, command_flags, folder, n_kills, seed):
         command = forks.run(*command_flags(out))
         assert command.status == 1
         assert "1 of 16 radiographs could not be read" in command.err or "holds predictions already" in command.err
-        n_went_on += "going on after" in command.err
+        n_went_on += "continuing after" in command.err
         assert contents(out) == expected, number
     return n_hit, n_went_on
 

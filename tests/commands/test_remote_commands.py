@@ -231,7 +231,7 @@ def test_interrupted_it_ends_at_once_and_goes_on_on_another_machine(start, run, 
     assert "Traceback" not in command.err
     done = run("tools/infer.py", *flags, machine="two")
     assert done.status == 0, done.err
-    assert "going on after" in done.err
+    assert "continuing after" in done.err
     assert sorted(s3.objects(out)) == ["predictions.json", "submission.csv"]
 
 

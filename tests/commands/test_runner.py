@@ -8,7 +8,7 @@ import pytest
 
 from xray.commands.runner import command, run_command
 from xray.errors import DISK_FULL, FlagError, InputError, need
-from xray.flags import check_range, parse_flags
+from xray.flags import Share, ShareBelowOne, check_ranges, parse_flags
 from xray.interrupts import Terminated
 
 
@@ -121,7 +121,7 @@ class Paths:
     """Where to."""
     name: str = ""
     """A name."""
-    share: float | None = None
+    share: Share | None = None
     """A share."""
 
 
@@ -144,16 +144,34 @@ def test_an_empty_path_is_not_the_current_folder(args, monkeypatch, capsys):
     assert parse_flags(Paths, ["--weights", ".", "--name", ""]) == Paths((Path("."),))
 
 
+@dataclasses.dataclass(frozen=True)
+class Inheriting(Paths):
+    """A command whose parent declares the share."""
+
+    rest: ShareBelowOne = 0.0
+    """Another."""
+
+
+@pytest.mark.parametrize("config_type", [Paths, Inheriting])
 @pytest.mark.parametrize(
     ("share", "fits"), [(None, True), (0.0, True), (1.0, True), (1.1, False), (float("nan"), False)]
 )
-def test_ranges(share, fits):
-    config = Paths((), share=share)
+def test_ranges(config_type, share, fits):
+    config = config_type((), share=share)
     if fits:
-        check_range(config, share=(0, 1))
+        check_ranges(config)
     else:
         with pytest.raises(FlagError, match=r"^--share is (1\.1|nan): give 0 to 1$"):
-            check_range(config, share=(0, 1))
+            check_ranges(config)
+
+
+def test_ranges_that_are_open_at_one_end():
+    with pytest.raises(FlagError, match=r"^--rest is 1: it must be below 1$"):
+        check_ranges(Inheriting((), rest=1))
+    with pytest.raises(FlagError, match=r"^--rest is -1: it must be at least 0$"):
+        check_ranges(Inheriting((), rest=-1))
+    with pytest.raises(FlagError, match=r"^--share is 2: give 0 to 1$"):
+        check_ranges(Inheriting((), share=2, rest=2), Paths)
 
 
 def test_a_missing_extra_is_named_with_its_installation():

@@ -16,7 +16,7 @@ from conftest import TINY_FLAGS
 
 from xray.commands.runner import run_command
 from xray.commands.train import main
-from xray.datasets.sources.vinbig import convert_vinbig
+from xray.datasets.sources import convert
 from xray.datasets.store import open_store
 from xray.models.detection.detector import build_detector
 from xray.training.config import read_training_flags
@@ -239,7 +239,7 @@ def test_a_damaged_checkpoint(fails, side_store, side_run, tmp_path):
     status, line = fails("--data-path", side_store, "--save-path", run, "--resume", "--n-epochs", 2)
     assert status == 1
     assert "last.ckpt is damaged or foreign" in line
-    assert f"start another run, with --weights {run} from what this one had reached" in line
+    assert f"start another run with --weights {run}, from the weights that this one had reached" in line
     assert contents(run) == before
 
 
@@ -298,8 +298,8 @@ def test_advice_on_converting_a_raw_vinbig_directory_works(fails, raw_vinbig, tm
     assert status == 1
     # It has no --n-folds itself.
     assert re.search(r"3 patients cannot fill 5 folds \(.* left out\): use --n-folds 3 or fewer", line)
-    assert f"such flags are those of python tools/convert.py vinbig --data-path {raw}" in line
-    convert_vinbig(raw, tmp_path / "data", n_folds=3, image_size=32, n_workers=0)
+    assert f"such flags belong to python tools/convert.py vinbig --data-path {raw}" in line
+    convert("vinbig", raw, tmp_path / "data", n_folds=3, image_size=32, n_workers=0)
     assert set(open_store(tmp_path / "data").folds.tolist()) == {0, 1, 2}
 
 

@@ -149,7 +149,7 @@ def interrupted(source, path, monkeypatch, **flags):
 
 def test_an_unfinished_conversion_goes_on_only_with_its_own_parameters(source, tmp_path, monkeypatch):
     interrupted(source, tmp_path / "data", monkeypatch)
-    with pytest.raises(InputError, match=r"image_size was 32, now 64.*add --overwrite to start anew"):
+    with pytest.raises(InputError, match=r"image_size was 32, now 64.*add --overwrite to start again"):
         convert(source, tmp_path / "data", image_size=64)
     with pytest.raises(InputError, match="tables was f, now g"):
         convert(dataclasses.replace(source, fingerprint="g"), tmp_path / "data")

@@ -8,7 +8,7 @@ import pytest
 
 from xray.datasets.inputs import open_inputs
 from xray.datasets.originals import NOT_USED, SIZE_UNKNOWN
-from xray.datasets.sources.vinbig import convert_vinbig
+from xray.datasets.sources import convert
 from xray.errors import FlagError, InputError
 from xray.radiographs.decoding import Undecodable
 from xray.radiographs.radiograph import RadiographError
@@ -51,7 +51,7 @@ def test_inference_sees_what_conversion_wrote(tmp_path):
     (tmp_path / "train.csv").write_text(
         "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max\n" + "\n".join(rows) + "\n"
     )
-    convert_vinbig(tmp_path, tmp_path / "data", image_size=64, n_folds=2, n_workers=0)
+    convert("vinbig", tmp_path, tmp_path / "data", image_size=64, n_folds=2, n_workers=0)
     records = json.loads((tmp_path / "data" / "annotations.json").read_text())["images"]
     images = np.load(tmp_path / "data" / "images.npy")
     for data in (tmp_path / "train", tmp_path):

@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from source_cases import write_picture
 
 from xray.datasets.prediction_ids import read_all_predictions, read_any_predictions, resolve, resolve_images
-from xray.datasets.sources.coco import convert_coco
+from xray.datasets.sources import convert
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.evaluation.evaluate import evaluate
@@ -46,7 +46,7 @@ class Case:
             score = 0.9 - number / 20
             self.results.append({"image_id": own_id, "category_id": category, "bbox": moved, "score": score})
         (folder / "raw" / "annotations.json").write_text(json.dumps(self.truth))
-        convert_coco(folder / "raw", folder / "data", image_size=32, n_folds=2, n_workers=0)
+        convert("coco", folder / "raw", folder / "data", image_size=32, n_folds=2, n_workers=0)
         self.store = open_store(folder / "data", pixels=False)
 
     def read(self, results=None):
@@ -323,7 +323,7 @@ def test_two_ids_of_one_radiograph(tmp_path):
     images = [{"id": number, "file_name": f"r{number % 3}.png", "width": 60, "height": 40} for number in range(4)]
     truth = {"images": images, "annotations": [], "categories": list(TWO)}
     (tmp_path / "raw" / "annotations.json").write_text(json.dumps(truth))
-    convert_coco(tmp_path / "raw", tmp_path / "data", image_size=32, n_folds=2, n_workers=0)
+    convert("coco", tmp_path / "raw", tmp_path / "data", image_size=32, n_folds=2, n_workers=0)
     store = open_store(tmp_path / "data", pixels=False)
     (tmp_path / "p.json").write_text(json.dumps([row(0, 1), row(3, 2)]))
     found = resolve(store, read_predictions(tmp_path / "p.json"))
@@ -378,7 +378,7 @@ def test_small_boxes_between_the_grid_score_as_in_the_file(tmp_path):
         x, y, width, height = random.uniform(1, 9, 4).tolist()
         annotation["bbox"], result["bbox"] = [x, y, width, height], [x, y, width, height * 0.75002]
     (tmp_path / "raw" / "annotations.json").write_text(json.dumps(case.truth))
-    convert_coco(tmp_path / "raw", tmp_path / "data", image_size=32, n_folds=2, n_workers=0, overwrite=True)
+    convert("coco", tmp_path / "raw", tmp_path / "data", image_size=32, n_folds=2, n_workers=0, overwrite=True)
     case.store = open_store(tmp_path / "data", pixels=False)
     np.testing.assert_allclose(case.ours(), case.theirs(), atol=1e-9)
     assert case.theirs()[2] == 1

@@ -24,10 +24,8 @@ from fuzz_texts import mutated
 from xray.datasets.inputs import open_inputs
 from xray.datasets.mask_canvas import mask_canvas
 from xray.datasets.prediction_ids import resolve
-from xray.datasets.sources.coco import convert_coco
+from xray.datasets.sources import convert
 from xray.datasets.sources.folders import read_folders
-from xray.datasets.sources.siim import convert_siim
-from xray.datasets.sources.vinbig import convert_vinbig
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.evaluation.evaluate import evaluate
@@ -244,7 +242,7 @@ def read_vinbig_table(folder: Path, data: bytes, number: int) -> None:
     linked(folder, folder / "raw" / "train", ".dicom")
     (folder / "raw" / "train.csv").write_bytes(data)
     table_only = number % 2 == 0
-    convert_vinbig(folder / "raw", folder / "data", **FLAGS, table_only=table_only)
+    convert("vinbig", folder / "raw", folder / "data", **FLAGS, table_only=table_only)
     check_dataset(folder / "data", pixels=not table_only)
 
 
@@ -252,14 +250,14 @@ def read_vinbig_sizes(folder: Path, data: bytes, number: int) -> None:
     linked(folder, folder / "raw" / "train")
     (folder / "raw" / "train.csv").write_bytes(vinbig_table())
     (folder / "raw" / "train_meta.csv").write_bytes(data)
-    convert_vinbig(folder / "raw", folder / "data", **FLAGS)
+    convert("vinbig", folder / "raw", folder / "data", **FLAGS)
     check_dataset(folder / "data")
 
 
 def read_siim_runs(folder: Path, data: bytes, number: int) -> None:
     linked(folder, folder / "raw" / "dicom-images-train", ".dicom")
     (folder / "raw" / "train-rle.csv").write_bytes(data)
-    convert_siim(folder / "raw", folder / "data", **FLAGS, dialect=("relative", "absolute")[number % 2])
+    convert("siim", folder / "raw", folder / "data", **FLAGS, dialect=("relative", "absolute")[number % 2])
     check_dataset(folder / "data")
 
 
@@ -271,21 +269,21 @@ def read_siim_pictures(folder: Path, data: bytes, number: int) -> None:
         mask[3:9, 4:12] = 255 * (n % 2)
         PIL.Image.fromarray(mask).save(folder / "raw" / "png_masks" / f"{name}.png")
     (folder / "raw" / "stage_1_train_images.csv").write_bytes(data)
-    convert_siim(folder / "raw", folder / "data", **FLAGS)
+    convert("siim", folder / "raw", folder / "data", **FLAGS)
     check_dataset(folder / "data")
 
 
 def read_siim_labels(folder: Path, data: bytes, number: int) -> None:
     linked(folder, folder / "raw" / "images", ".dicom")
     (folder / "raw" / "labels.csv").write_bytes(data)
-    convert_siim(folder / "raw", folder / "data", **FLAGS)
+    convert("siim", folder / "raw", folder / "data", **FLAGS)
     check_dataset(folder / "data")
 
 
 def read_coco_file(folder: Path, data: bytes, number: int) -> None:
     linked(folder, folder / "raw" / "images")
     (folder / "raw" / "annotations.json").write_bytes(data)
-    convert_coco(folder / "raw", folder / "data", **FLAGS, readers=("fuse", "all")[number % 2])
+    convert("coco", folder / "raw", folder / "data", **FLAGS, readers=("fuse", "all")[number % 2])
     check_dataset(folder / "data")
 
 
@@ -309,7 +307,7 @@ def the_store(folder: Path, annotations: bytes | None = None, conversion: bytes 
     if not own.exists():
         raw = linked(own / "x", own / "raw" / "images").parent
         (raw / "annotations.json").write_bytes(coco())
-        convert_coco(raw, own / "data", **FLAGS)
+        convert("coco", raw, own / "data", **FLAGS)
     target = folder / "data"
     shutil.copytree(own / "data", target)
     for name, content in (("annotations.json", annotations), ("conversion.json", conversion)):

@@ -176,8 +176,8 @@ def test_too_little_gpu_memory_halves_the_batches(capsys):
     assert [item.index for batch in written for item in batch.items] == list(range(17))
     assert pipeline.sizes == [2] * 7 + [1]
     assert capsys.readouterr().err.splitlines() == [
-        "8 radiographs do not fit into the GPU's memory: going on with 4",
-        "4 radiographs do not fit into the GPU's memory: going on with 2",
+        "8 radiographs do not fit into the GPU's memory: trying 4",
+        "4 radiographs do not fit into the GPU's memory: trying 2",
     ]
     with pytest.raises(InputError, match="too little memory for one radiograph"):
         collect(Fake(most=0), "dd", 2)

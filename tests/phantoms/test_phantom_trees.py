@@ -8,8 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from xray.datasets.sources.lungs import convert_lungs
-from xray.datasets.sources.siim import convert_siim
+from xray.datasets.sources import convert
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.findings import PNEUMOTHORAX
@@ -71,7 +70,7 @@ def test_siim_layout(raw):
 
 
 def test_siim_phantoms_are_converted(raw, tmp_path):
-    result = convert_siim(raw / "siim", tmp_path / "data", image_size=64, n_folds=2, n_workers=0)
+    result = convert("siim", raw / "siim", tmp_path / "data", image_size=64, n_folds=2, n_workers=0)
     store = open_store(tmp_path / "data")
     assert (result["dropped"]["counts"], result["counts"]["train_images"], result["counts"]["test_images"]) == (
         {},
@@ -99,7 +98,7 @@ def test_lungs_layout(raw, tmp_path):
         mask = read_radiograph(path).pixels
         assert mask.shape == read_radiograph(folder / "CXR_png" / path.name).pixels.shape
         assert set(np.unique(mask)) == {0, 255}
-    result = convert_lungs(folder, tmp_path / "data", lungs="apart", image_size=64, n_folds=2, n_workers=0)
+    result = convert("lungs", folder, tmp_path / "data", lungs="apart", image_size=64, n_folds=2, n_workers=0)
     store = open_store(tmp_path / "data")
     assert (result["counts"]["train_images"], result["counts"]["test_images"]) == (5, 3)
     assert result["counts"]["annotations_per_category"] == {"Right lung": 8, "Left lung": 8}

@@ -365,7 +365,7 @@ def test_a_table_of_one_endless_number(tmp_path: Path) -> None:
 
 
 def test_aliases_without_end_in_a_recipe(tmp_path: Path) -> None:
-    from xray.training.config import read_yaml
+    from xray.training.recipes import read_yaml
 
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]

@@ -13,11 +13,12 @@ from source_cases import write_dicom, write_picture, write_table
 
 from xray.datasets.inputs import open_inputs
 from xray.datasets.source import Source
-from xray.datasets.sources.coco import convert_coco, read_coco
+from xray.datasets.sources import convert
+from xray.datasets.sources.coco import read_coco
 from xray.datasets.sources.folders import read_folders
 from xray.datasets.sources.lungs import read_lungs
 from xray.datasets.sources.siim import read_siim
-from xray.datasets.sources.vinbig import convert_vinbig, read_vinbig
+from xray.datasets.sources.vinbig import read_vinbig
 from xray.errors import InputError
 from xray.radiographs.names import (
     LINK_OUT,
@@ -253,7 +254,7 @@ def test_a_folder_of_siim_that_is_a_link_out_is_left_out(tmp_path: Path) -> None
 def test_a_table_alone_keeps_no_name_that_leads_out(tmp_path: Path) -> None:
     names = [name for name in LEADING_OUT if "\0" not in name and "\ud800" not in name and name.strip()]
     root = vinbig(tmp_path / "raw", *names, "unseen")
-    convert_vinbig(root, tmp_path / "data", table_only=True, n_folds=2)
+    convert("vinbig", root, tmp_path / "data", table_only=True, n_folds=2)
     records = json.loads((tmp_path / "data" / "annotations.json").read_text())["images"]
     # What a table's cells lose at their ends is no part of a name.
     assert {record["source_id"] for record in records} == {"good", "fine", "unseen", "secret"}
@@ -317,10 +318,10 @@ def test_names_that_are_no_text_survive_conversion(tmp_path: Path) -> None:
             path.write_bytes(write_picture(tmp_path / "x.png", offset=len(name)).read_bytes())
         except OSError:
             pytest.skip("this file system takes valid names only")
-    from xray.datasets.sources.folders import convert_folders
+    from xray.datasets.sources import convert
     from xray.datasets.store import open_store
 
-    convert_folders(tmp_path / "raw", tmp_path / "data", image_size=32, n_folds=2, n_workers=0)
+    convert("folders", tmp_path / "raw", tmp_path / "data", image_size=32, n_folds=2, n_workers=0)
     ids = [record["source_id"] for record in open_store(tmp_path / "data").records]
     assert "c\udcff" in ids
     assert "d\x1b[31m" in ids
@@ -334,7 +335,7 @@ def test_pictures_of_a_hostile_dataset_stay_in_the_save_path(tmp_path: Path) -> 
     from xray.commands.view import file_names
 
     root = coco(tmp_path / "raw")
-    convert_coco(root, tmp_path / "data", image_size=32, n_folds=2, n_workers=0)
+    convert("coco", root, tmp_path / "data", image_size=32, n_folds=2, n_workers=0)
     file = tmp_path / "data" / "annotations.json"
     content = json.loads(file.read_text())
     for record, name in zip(content["images"], ("../../../out", "/tmp/out\0"), strict=True):

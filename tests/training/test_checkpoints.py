@@ -142,7 +142,8 @@ def test_a_full_tmpfs_gives_one_line_and_leaves_the_checkpoint(run, command, tmp
         status, lines = command(mine, "--resume", "--n-epochs", 2)
         assert status == 1
         assert lines == [
-            f"error: the disk of {mine} is full: free some of it and go on with --resume; the last checkpoint is whole"
+            f"error: the disk of {mine} is full: free some of it and continue with --resume; the last checkpoint is "
+            "whole"
         ]
         assert (mine / "last.ckpt").read_bytes() == before[Path("last.ckpt")]
         assert not list(mine.rglob("*.part"))

@@ -14,9 +14,9 @@ from xray.training.config import (
     DetectionConfig,
     TrainingConfig,
     read_training_flags,
-    read_yaml,
     save_config,
 )
+from xray.training.recipes import read_yaml
 
 
 def write_recipe(folder, text):
@@ -81,9 +81,9 @@ def test_wrong_keys_and_values_of_a_recipe_end_with_status_2_and_are_named(tmp_p
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ("- lr\n- 1\n", "one `flag: value` a line"),
+        ("- lr\n- 1\n", "one `flag: value` on each line"),
         ("lr: [1\n", "is not YAML"),
-        ("1: 2\n", "one `flag: value` a line"),
+        ("1: 2\n", "one `flag: value` on each line"),
         ("lr: !!python/object/apply:os.getcwd []\n", "is not YAML"),
     ],
 )
@@ -190,7 +190,7 @@ OUT_OF_RANGE = {
     ("name", "value"), [(name, value) for name, values in OUT_OF_RANGE.items() for value in values]
 )
 def test_a_value_out_of_range_is_refused_and_named(name, value):
-    with pytest.raises(FlagError, match=rf"^--{name.replace('_', '-')} is {value}: it must be "):
+    with pytest.raises(FlagError, match=rf"^--{name.replace('_', '-')} is {value}: (it must be|give) "):
         DetectionConfig(**{name: value}).check()
 
 

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from xray.datasets.mask_canvas import mask_canvas
-from xray.datasets.sources.siim import convert_siim
+from xray.datasets.sources import convert
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.training import device_store
@@ -38,7 +38,7 @@ def test_canvases_come_by_row(side_store, monkeypatch, at_a_time):
 @pytest.mark.parametrize("size", [64, 70])
 def test_masks_come_by_row(mask_source, tmp_path, size, monkeypatch):
     monkeypatch.setattr(device_store, "AT_A_TIME", 1500)
-    convert_siim(mask_source, tmp_path / "data", image_size=size, n_folds=2, n_workers=0)
+    convert("siim", mask_source, tmp_path / "data", image_size=size, n_folds=2, n_workers=0)
     store = open_store(tmp_path / "data")
     rows = np.arange(len(store))
     found = DeviceStore(store, rows, CPU, masks=True)

@@ -239,7 +239,7 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(mask_store
     assert re.search(
         "another process of this training has ended|process 1 of this training ended by signal 9", lines[0]
     )
-    assert lines[0].endswith("go on with --resume") or lines[0].endswith("from the last checkpoint with --resume")
+    assert lines[0].endswith("continue with --resume") or lines[0].endswith("from the last checkpoint with --resume")
     assert not processes_of(str(run))
     done = int(table(run)[-1]["epoch"]) + 1
     again = ["--task", "classification", "--save-path", run, "--resume", "--n-epochs", done + 1]
@@ -325,7 +325,7 @@ def test_who_started_this_process(environ, expected):
     [
         (ELASTIC | {"WORLD_SIZE": "many"}, "WORLD_SIZE in the environment is 'many': it must be a whole number"),
         (ELASTIC | {"WORLD_SIZE": "7"}, "torchrun started 7 processes, 4 of them on this node"),
-        ({name: value for name, value in SLURM.items() if "STEP" not in name}, "begin the command with srun"),
+        ({name: value for name, value in SLURM.items() if "STEP" not in name}, "start the command with srun"),
         ({name: value for name, value in SLURM.items() if "PER_NODE" not in name}, "#SBATCH --ntasks-per-node=N"),
     ],
 )

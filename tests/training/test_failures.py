@@ -82,7 +82,7 @@ DETECTION = DetectionConfig(batch_size=8, precision="32", save_path="runs/one")
             DETECTION,
             False,
             "loader process 4321 has been ended by the signal Killed, most often by the system when memory runs out: "
-            "lower --n-workers from 4, or free memory; go on with --resume",
+            "lower --n-workers from 4, or free memory; continue with --resume",
         ),
         (
             RuntimeError("DataLoader worker (pid(s) 12, 34) exited unexpectedly"),

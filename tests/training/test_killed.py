@@ -193,7 +193,7 @@ def test_sigterm_saves_and_stops(nursery, undisturbed, side_store, tmp_path, kin
     assert len(said) == 2, said
     assert said[0].startswith("SIGTERM: saves and stops")
     assert said[1].startswith("stopped by SIGTERM and saved: epoch ")
-    assert said[1].endswith(f"go on with python xray/train.py --task {kind} --save-path {run} --resume")
+    assert said[1].endswith(f"continue with python xray/train.py --task {kind} --save-path {run} --resume")
     assert "Traceback" not in log.read_text()
     saved = torch.load(run / "last.ckpt", weights_only=True)
     assert saved["global_step"] > 0

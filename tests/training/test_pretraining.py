@@ -7,8 +7,7 @@ import torch
 
 from xray.commands.train import build_task
 from xray.commands.train import main as train
-from xray.datasets.sources.folders import convert_folders
-from xray.datasets.sources.lungs import convert_lungs
+from xray.datasets.sources import convert
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.models.weights import load_deployed
@@ -44,7 +43,7 @@ def class_store(tmp_path_factory):
     for number in range(16):
         split = ("train", "train", "val", "test")[number // 2 % 4]
         write_shadow(raw / split / ("NORMAL" if number % 2 else "PNEUMONIA"), number)
-    convert_folders(raw, raw / "data", image_size=SIZE, n_folds=2, n_workers=0)
+    convert("folders", raw, raw / "data", image_size=SIZE, n_folds=2, n_workers=0)
     return raw / "data"
 
 
@@ -54,7 +53,7 @@ def mask_store(tmp_path_factory):
     for number in range(8):
         write_shadow(raw / "films", number, raw / "drawn")
     flags = {"images": "films", "masks": "drawn", "image_size": SIZE, "n_folds": 2, "n_workers": 0}
-    convert_lungs(raw, raw / "data", category="Shadow", **flags)
+    convert("lungs", raw, raw / "data", category="Shadow", **flags)
     return raw / "data"
 
 

@@ -68,7 +68,7 @@ def load(
     except FlagError as error:
         # Arguments are flags without dashes.
         raise InputError(re.sub(r"--([a-z-]+)", lambda flag: flag[1].replace("-", "_"), str(error))) from None
-    place, dtype = place_of(options)
+    place, dtype = place_of(device, precision, runtime)
     chosen = Triplet(*triplet) if triplet else None
     with warnings.catch_warnings():
         # Of tqdm, which a library imports: in a notebook without ipywidgets. No bar is to be shown.

@@ -59,10 +59,11 @@ class Plan:
     def load(self) -> Pipeline:
         """The models, in float32."""
         device = torch.device(self.device)
+        triplet, prune = self.triplet, self.prune
+        pipeline = load_pipeline(self.runs, device, self.flips, self.gate, self.gate_threshold, triplet, prune)
         if device.type == "cpu":
             keep_freed_memory()
-        triplet, prune = self.triplet, self.prune
-        return load_pipeline(self.runs, device, self.flips, self.gate, self.gate_threshold, triplet, prune)
+        return pipeline
 
 
 @dataclasses.dataclass(frozen=True)

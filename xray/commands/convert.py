@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from annotated_types import Interval
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
-from xray.flags import MAX_SEED, check_range
+from xray.flags import Processes, Seed, check_ranges
 
 
 @dataclasses.dataclass
@@ -19,13 +20,13 @@ class _Common:
     """Directory of the source: radiographs and their table."""
     save_path: Path
     """Where the dataset directory goes; an unfinished one there is continued."""
-    image_size: int = 1024
+    image_size: Annotated[int, Interval(ge=32, le=8192)] = 1024
     """Side of the square canvas every radiograph is letterboxed onto, in pixels (32 to 8192)."""
-    n_folds: int = 5
+    n_folds: Annotated[int, Interval(ge=2, le=100)] = 5
     """Number of folds (2 to 100), stratified by finding; all radiographs of a patient are in one fold."""
-    n_workers: int = 0
+    n_workers: Processes = 0
     """Processes that decode (0 to 512); 0 is one a CPU."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides between similar patients when the folds are made (0 to 4294967295)."""
     overwrite: bool = False
     """Replace the dataset at --save-path; the old one stays until the new one is complete."""
@@ -34,7 +35,7 @@ class _Common:
     address: str = ""
     """HOST:PORT of the Ray cluster's head node, or auto for the one that this machine belongs to; by default Ray is
     started on this machine."""
-    cores_per_actor: int = 0
+    cores_per_actor: Processes = 0
     """Cores of each Ray actor (1 to 512), which decodes with as many processes; 0 is 1."""
     debug: bool = False
     """Show the traceback of an error."""
@@ -77,7 +78,7 @@ class Siim(_Common):
     """The table, relative to --data-path; needed only where there are several."""
     dialect: Literal["relative", "absolute"] = "relative"
     """Run lengths count from the end of the run before (as SIIM's do), or, from 1, from the first pixel."""
-    mask_size: int | None = None
+    mask_size: Annotated[int, Interval(ge=1, le=10_000)] | None = None
     """Side in pixels (1 to 10000) of the squares in which the run lengths count (1024 in SIIM's table), where the
     radiographs have been resized since; the radiographs' own size if not given."""
 
@@ -150,28 +151,22 @@ def main(config: Config) -> None:
 
 def check(config: Config) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
-    check_range(
-        config, image_size=(32, 8192), n_folds=(2, 100), n_workers=(0, 512), seed=(0, MAX_SEED),
-        cores_per_actor=(0, 512),
-    )  # fmt: skip
-    if config.engine == "ray" or config.address or config.cores_per_actor:
-        from xray.cluster.ray import check_flags
+    from xray.cluster.ray import check_flags
 
-        check_flags(config.engine, config.address, config.cores_per_actor)
+    check_ranges(config)
+    check_flags(config.engine, config.address, config.cores_per_actor)
     if config.engine == "ray" and getattr(config, "table_only", False):
         raise FlagError("--engine ray decodes radiographs, and --table-only opens none: leave one of the two out")
     for name in ("annotations", "table", "images", "masks", "category"):
         if getattr(config, name, None) == "":
             raise FlagError(f"--{name} is empty: give a name, or leave the flag out")
-    if isinstance(config, Siim):
-        check_range(config, mask_size=(1, 10_000))
     if isinstance(config, Lungs) and (config.images is None) != (config.masks is None):
         raise FlagError("--images and --masks name two folders: give both, or neither for a known layout")
     if isinstance(config, Lungs) and config.values:
         from xray.datasets.sources.mask_account import read_named_values
 
         if config.category != "Lung":
-            raise FlagError("--category names all that masks show, --values each of their values: give one of the two")
+            raise FlagError("--category is one name for all masks, --values names each value: give one of the two")
         read_named_values(config.values)
 
 

@@ -6,12 +6,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Interval
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError
 from xray.files import check_output, complete, finishing
-from xray.flags import check_range
+from xray.flags import FoldNumber, Share, check_ranges
+from xray.inference.options import check_triplet
 
 if TYPE_CHECKING:
     from xray.datasets.store import Store
@@ -51,17 +54,17 @@ class Config:
     of --data-path; auto: what image_id, or the category's name in the file, says."""
     split: Literal["train", "test"] | None = None
     """Score the images of this split; by default all images of each split and fold that the predictions touch."""
-    fold: int | None = None
+    fold: FoldNumber | None = None
     """Score the images of this fold of the train split, from 0."""
     baseline: bool = False
     """Also score each finding's mean box, taken from the training images that are not scored."""
-    resamples: int = 1000
+    resamples: Annotated[int, Interval(ge=0, le=100_000)] = 1000
     """Resamples of the patients for the 95 % intervals (0 to 100000); 0 leaves the intervals out."""
-    threshold: float = 0.5
+    threshold: Share = 0.5
     """Score in [0, 1] from which a radiograph is called positive, marked on the curves of whole radiographs."""
     triplet: tuple[float, float, float] | None = None
     """Top, min area (share of the radiograph) and bottom to measure, in [0, 1]; by default the best of the search."""
-    box_threshold: float = 0.3
+    box_threshold: Share = 0.3
     """Score in [0, 1] from which a box counts in the confusion between findings."""
     run: Path | None = None
     """Run directory of the training whose curves the report shows; found by itself for RUN/validation/."""
@@ -146,20 +149,16 @@ def main(config: Config) -> None:
 
 def check(config: Config) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
-    check_range(config, resamples=(0, 100_000), fold=(0, 99), threshold=(0, 1), box_threshold=(0, 1))
+    check_ranges(config)
     if (config.predictions is None) == (config.compare is None):
         raise FlagError("give either --predictions FILE, to score it, or --compare A B")
     if config.compare and (config.fit or config.baseline or config.run or config.radiographs or config.triplet):
         raise FlagError("--compare: leave out --baseline, --fit, --run, --radiographs and --triplet")
     if config.names and not config.compare:
-        raise FlagError("--names are those of --compare: give that too")
+        raise FlagError("--names is for --compare: add that, or leave --names out")
     if config.split == "test" and config.fold is not None:
         raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
-    if config.triplet and not (
-        all(0 <= value <= 1 for value in config.triplet) and config.triplet[2] <= config.triplet[0]
-    ):
-        given = " ".join(f"{value:g}" for value in config.triplet)
-        raise FlagError(f"--triplet is {given}: give top, min area and bottom in [0, 1], bottom not over top")
+    check_triplet(config.triplet)
     if config.triplet and config.fit:
         raise FlagError("--triplet and --fit: the best triplet is fitted, leave one of the two out")
 
@@ -274,7 +273,7 @@ def check_fit(run: Path, names: Sequence[str] = ()) -> dict[str, Any]:
 
     path = run / MODEL_FILE
     if not path.is_file():
-        raise InputError(f"{run} is no trained run (no {MODEL_FILE}): give --fit the --save-path of a segmentation")
+        raise InputError(f"{run} is no trained run (no {MODEL_FILE}): give --fit the run directory of a segmenter")
     try:
         description = json.loads(path.read_text())
         task, categories = description["task"], list(description["categories"].values())

@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
 from xray.files import complete
-from xray.flags import check_range
+from xray.flags import Prune, check_ranges
 
 WEIGHTS_FILES = (".pth", ".pt", ".ckpt", ".safetensors")
 
@@ -33,11 +35,11 @@ class Config:
     check_data: Path | None = None
     """Of onnx: a folder of radiographs, one file or a dataset directory, on whose first radiographs PyTorch and
     onnxruntime must agree; default: phantoms, drawn on the spot."""
-    prune: int = 0
+    prune: Prune = 0
     """Of onnx: cut a U-Net++ trained with --deep-supervision to this level, 1 to 4; 0 leaves it whole."""
     categories: tuple[str, ...] = ()
     """Of run, for torchvision's weights: names of what they find, in the order of their labels, from 1."""
-    canvas_size: int = 1024
+    canvas_size: Annotated[int, Interval(ge=64, le=4096)] = 1024
     """Of run, for torchvision's weights: side of the canvases to look at, in pixels (64 to 4096)."""
     overwrite: bool = False
     """Replace an earlier export at SAVE_PATH."""
@@ -47,12 +49,12 @@ class Config:
 
 def main(config: Config) -> None:
     """Writes the export and says on stdout what it is and how it is used."""
-    check_range(config, prune=(0, 4), canvas_size=(64, 4096))
+    check_ranges(config)
     is_import = config.format == "run" and any(path.suffix in WEIGHTS_FILES for path in config.weights)
     if config.format != "onnx" and (config.check_data is not None or config.prune):
-        raise FlagError(f"--{'prune' if config.prune else 'check-data'} is of --format onnx: leave it out")
+        raise FlagError(f"--{'prune' if config.prune else 'check-data'} is for --format onnx: leave it out")
     if config.categories and not is_import:
-        raise FlagError("--categories names what a .pth or .safetensors file given to --format run finds: leave it out")
+        raise FlagError("--categories is for --format run with a .pth or .safetensors file: leave it out")
     if config.format == "run" and not is_import:
         export_run(config)
         return
@@ -112,7 +114,7 @@ def import_torchvision(config: Config, path: Path) -> None:
     if not config.categories:
         raise FlagError("--categories is missing: name what these weights find, in the order of their labels")
     if not all(config.categories) or len(set(config.categories)) < len(config.categories):
-        raise FlagError("--categories names one twice, or an empty one: each needs a name of its own")
+        raise FlagError("--categories has an empty name, or one twice: give every category another name")
     out = run_folder(config)
 
     from xray.export.torchvision import read_torchvision
@@ -178,7 +180,7 @@ def export_torchvision(run: Path, out: Path) -> None:
 
     description, state = load_deployed(run)
     if description["task"] != "detection":
-        raise InputError(f"{run} is a run of the task {description['task']}: torchvision has a place for detectors")
+        raise InputError(f"{run} is a run of the task {description['task']}: --format torchvision is for detectors")
     code = torchvision_code(run, description, out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with complete(out) as temporary:

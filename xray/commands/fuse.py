@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from xray.commands.runner import command
 from xray.errors import FlagError
 from xray.files import check_output, finishing
-from xray.flags import check_range
+from xray.flags import Share, ShareWithin, check_ranges
 
 if TYPE_CHECKING:
     from xray.datasets.store import Store
@@ -39,9 +39,9 @@ class Config:
     of --data-path; auto: what image_id, or the category's name in the file, says."""
     weights: tuple[float, ...] = ()
     """Weight of each file, in the same order, each positive; equal by default."""
-    iou: float = 0.4
+    iou: ShareWithin = 0.4
     """Boxes of one finding that overlap by more than this IoU, in (0, 1), are taken for one."""
-    skip: float = 0.0
+    skip: Share = 0.0
     """Boxes with a lower score, in [0, 1], are left out."""
     method: Literal["wbf", "nms", "soft_nms", "nmw"] = "wbf"
     """wbf averages overlapping boxes; nms keeps the strongest; soft_nms lowers the others; nmw averages by overlap."""
@@ -94,14 +94,12 @@ def check(config: Config) -> None:
     """Raises FlagError if a value is out of range."""
     if not config.predictions:
         raise FlagError("--predictions names no file: give two or more")
-    if not 0 < config.iou < 1:
-        raise FlagError(f"--iou is {config.iou}: give a number between 0 and 1")
-    check_range(config, skip=(0, 1))
+    check_ranges(config)
     given = " ".join(f"{weight:g}" for weight in config.weights)
     if config.weights and len(config.weights) != len(config.predictions):
         raise FlagError(f"--weights is {given}: give one for each of the {len(config.predictions)} files")
     if not all(0 < weight < math.inf for weight in config.weights):
-        raise FlagError(f"--weights is {given}: give positive numbers, and leave out a model that counts nothing")
+        raise FlagError(f"--weights is {given}: give positive numbers, and leave out models that should not count")
 
 
 def images_to_submit(store: "Store", fused: "Predictions") -> tuple[list[str], int]:

@@ -8,14 +8,14 @@ import itertools
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from annotated_types import Interval
 from rich.console import Console
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
-from xray.findings import FINDINGS, NO_FINDING, PNEUMOTHORAX
-from xray.flags import check_range, require
+from xray.flags import Processes, Share, check_ranges, require
 from xray.inference.options import check_options
 from xray.storage.places import as_given
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from xray.inference.prediction_journal import PredictionJournal
     from xray.inference.streaming import Batch
     from xray.outputs.dicom.results import DicomResults
-    from xray.structures.probability_maps import MapWriter
 
 UNFINISHED = "predictions.part"
 """The findings so far, in OUT, until all radiographs are done."""
@@ -74,13 +73,13 @@ class Config:
     """Draw the findings of each radiograph into OUT/overlays, beside the truth where it is known."""
     truth: str = ""
     """Dataset directory with the truth to draw; default: --data-path where that is one."""
-    overlay_threshold: float = 0.3
+    overlay_threshold: Share = 0.3
     """Lowest confidence that overlays show, in [0, 1]."""
     sr: bool = False
     """Write the findings in each DICOM file as a structured report, OUT/sr/<id>.dcm (TID 1500)."""
     seg: bool = False
     """Write the masks in each DICOM file as a segmentation, OUT/seg/<id>.dcm; there is none without a mask."""
-    report_threshold: float = 0.3
+    report_threshold: Share = 0.3
     """Lowest confidence of the findings in structured reports, in [0, 1]."""
     sizes: str = ""
     """Original sizes of PNG and JPEG files that were made smaller, so that boxes and masks are in original pixels: a
@@ -91,16 +90,16 @@ class Config:
     """CSV whose image_id column gives the submission's rows; default: sample_submission.csv in or above the data."""
     split: str = ""
     """Of a dataset directory: only this split, train or test."""
-    fold: int = -1
+    fold: Annotated[int, Interval(ge=-1, le=99)] = -1
     """Of a dataset directory: only this fold, from 0; -1 is all."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     """What convolutions are computed in. auto: bf16 on GPUs that have it, and on CPUs where a trial on the first
     radiographs finds that it is faster and gives the same; else 32."""
     batch_size: int = 0
     """Radiographs per pass (0 to 4096); 0 chooses 2 on a CPU and as many as its memory allows on a GPU."""
-    n_workers: int = os.cpu_count() or 1
+    n_workers: Processes = os.cpu_count() or 1
     """Processes that decode files while the model works (0 to 512); 0 decodes in the main process."""
-    timeout: float = 60.0
+    timeout: Annotated[float, Interval(gt=0, le=86_400)] = 60.0
     """Seconds that one file may take to decode, above 0 and up to 86400."""
     overwrite: bool = False
     """Replace the predictions that OUT holds."""
@@ -112,7 +111,7 @@ class Config:
     address: str = ""
     """HOST:PORT of the Ray cluster's head node, or auto for the one that this machine belongs to; by default Ray is
     started on this machine."""
-    cores_per_actor: int = 0
+    cores_per_actor: Processes = 0
     """Cores of each Ray actor (1 to 512), which decodes with as many processes; 0 chooses 1, and where nodes have GPUs,
     of which each actor gets one, a GPU's share of the cores."""
     debug: bool = False
@@ -128,6 +127,7 @@ def main(config: Config) -> int:
     check_out(config)
 
     from xray.datasets.inputs import open_inputs
+    from xray.structures.submission import rows_of_submission
 
     data = Path(config.data_path)
     beside = [Path(config.sample_submission)] if config.sample_submission else []
@@ -136,7 +136,7 @@ def main(config: Config) -> int:
     order = rows_of_submission(data, inputs.ids, config.sample_submission)
     truth = truth_of(config, inputs)
     if skipped := len(inputs) - len(set(inputs.ids).intersection(order)):
-        print(f"{skipped} radiographs are not in the sample submission and are left alone", file=sys.stderr)
+        print(f"{skipped} radiographs are not in the sample submission and are left out", file=sys.stderr)
         inputs = inputs.only(set(order))
 
     # torch last: what is wrong with the input has been said by now.
@@ -148,7 +148,7 @@ def main(config: Config) -> int:
     from xray.inference.precision import place_of
     from xray.inference.prediction_journal import PredictionJournal
     from xray.models.device import keep_freed_memory
-    from xray.outputs.results import WARNINGS, warnings_of, write_results
+    from xray.outputs.results import WARNINGS, kind_of_submission, warnings_of, write_results
     from xray.radiographs.file_warnings import print_warnings
     from xray.structures.probability_maps import INDEX
     from xray.structures.triplet import Triplet
@@ -156,8 +156,8 @@ def main(config: Config) -> int:
     if config.runtime == "onnx":
         config = dataclasses.replace(config, precision="32")
     # A cluster's nodes have devices of their own; here the models are only loaded, to see that they can be.
-    there = config if config.engine == "local" else dataclasses.replace(config, device="cpu", precision="32")
-    device, _ = place_of(there)
+    place = (config.device, config.precision) if config.engine == "local" else ("cpu", "32")
+    device, _ = place_of(*place, config.runtime)
     runs = [Path(run) for run in config.weights]
     triplet = Triplet(*config.triplet) if config.triplet else None
     options = (config.tta, config.gate, config.gate_threshold, triplet, config.prune, config.runtime)
@@ -165,10 +165,9 @@ def main(config: Config) -> int:
     if device.type == "cpu":
         # Not before: what loading frees goes back to the system.
         keep_freed_memory()
-    if config.probabilities and not pipeline.segmenters:
-        raise InputError("--probabilities keeps the maps of segmenters, and --weights names none")
-    if config.seg and not pipeline.segmenters:
-        raise InputError("--seg writes the masks of segmenters, and --weights names none")
+    for flag, what in (("probabilities", "keeps the maps"), ("seg", "writes the masks")):
+        if getattr(config, flag) and not pipeline.segmenters:
+            raise InputError(f"--{flag} {what} of segmenters, and --weights names none")
     dicom_results = dicom_results_of(config, inputs, pipeline)
     with contextlib.ExitStack() as stack:
         cluster = None
@@ -181,7 +180,7 @@ def main(config: Config) -> int:
         journal = PredictionJournal(out / UNFINISHED, fingerprint_of(config, inputs), inputs.ids, config.overwrite)
         stack.enter_context(journal)
         if journal.done:
-            print(f"going on after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
+            print(f"continuing after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
         find_all(pipeline, inputs, journal, truth, config, dicom_results, cluster)
         failures = [(inputs.ids[at], file, why) for p in journal.portions() for at, file, why in p.failures]
         absent = set(order).difference(inputs.ids)
@@ -210,23 +209,18 @@ def main(config: Config) -> int:
 
 def check(config: Config) -> None:
     """Raises FlagError if a value is out of range."""
+    from xray.cluster.ray import check_flags
+
     for name in ("weights", "data_path", "save_path"):
         value = getattr(config, name)
         if not value or "" in (value if name == "weights" else [value]):
             raise FlagError(f"--{name.replace('_', '-')} is empty: give a path")
     check_options(config)
-    check_range(
-        config, n_workers=(0, 512), overlay_threshold=(0, 1), fold=(-1, 99), report_threshold=(0, 1),
-        cores_per_actor=(0, 512),
-    )  # fmt: skip
-    if config.engine == "ray" or config.address or config.cores_per_actor:
-        from xray.cluster.ray import check_flags
-
-        check_flags(config.engine, config.address, config.cores_per_actor)
+    check_ranges(config)
+    check_flags(config.engine, config.address, config.cores_per_actor)
     if config.engine == "ray":
         require(config.runtime == "torch", "engine", config.engine, "local with --runtime onnx")
         require(":" not in config.device, "device", config.device, "auto, cpu or cuda: nodes number their own GPUs")
-    require(0 < config.timeout <= 86_400, "timeout", config.timeout, "above 0, and 86400 s (a day) at most")
     require(config.split in ("", "train", "test"), "split", config.split, "train or test")
     if config.split == "test" and config.fold >= 0:
         raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
@@ -256,24 +250,6 @@ def truth_of(config: Config, inputs: "Inputs") -> "Store | None":
             "dataset directory that they were converted into"
         )
     return store
-
-
-def rows_of_submission(data: Path, ids: tuple[str, ...], sample: str) -> list[str]:
-    """Image ids in the order of the sample submission.
-
-    The order of the files where no sample submission names any of them, or where one file was given.
-    """
-    from xray.structures.submission import submission_order
-
-    if sample:
-        return submission_order(Path(sample))
-    if data.is_file():
-        return list(ids)
-    for candidate in (data / "sample_submission.csv", data.absolute().parent / "sample_submission.csv"):
-        # The one beside train/ names radiographs of test/ only.
-        if candidate.is_file() and not set(ids).isdisjoint(order := submission_order(candidate)):
-            return order
-    return list(ids)
 
 
 def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline") -> "DicomResults | None":
@@ -314,7 +290,7 @@ def find_all(
     from xray.inference.precision import choose_precision, choose_precision_by_trial
     from xray.inference.streaming import consecutive, portion_of, radiographs, run
     from xray.outputs.pictures.findings import rows_of
-    from xray.outputs.results import save_overlay
+    from xray.outputs.results import map_writer, save_overlay
     from xray.radiographs.names import inside, safe_path
 
     out, begin = Path(config.save_path), journal.done
@@ -386,29 +362,6 @@ def batches_of_cluster(
         maps=config.probabilities,
     )
     return find(choose_precision_for_all(plan, cluster, inputs, journal, len(journal.image_ids)), cluster, inputs)
-
-
-def map_writer(out: Path, pipeline: "Pipeline", journal: "PredictionJournal") -> "MapWriter":
-    """A writer of the probability maps, with those that an interrupted command has written."""
-    from xray.structures.probability_maps import MapWriter
-
-    size = max(segmenter.canvas_size for segmenter in pipeline.segmenters)
-    maps = MapWriter(out, journal.image_ids, pipeline.segmenters[0].categories, size, resume=journal.done > 0)
-    for portion in journal.portions():
-        for position, (width, height) in portion.sizes.items():
-            maps.restore(position, width, height, portion.labels.get(position, {}))
-    return maps
-
-
-def kind_of_submission(pipeline: "Pipeline") -> str:
-    """What submission.csv holds: "boxes", "masks", or "" where it has no room for the categories."""
-    categories = pipeline.categories
-    if not pipeline.detectors and list(categories.values()) == [FINDINGS[PNEUMOTHORAX]] and pipeline.segmenters:
-        return "masks"
-    if max(categories, default=0) > NO_FINDING:
-        print(f"no submission.csv: it has room for {NO_FINDING} categories, this model has {max(categories)}")
-        return ""
-    return "boxes"
 
 
 def fingerprint_of(config: Config, inputs: "Inputs") -> dict[str, object]:

@@ -66,7 +66,7 @@ def main(task_name: str, config: TrainingConfig, sweep_flags: Sweep) -> None:
     folder = Path(config.save_path)
     folder.mkdir(parents=True, exist_ok=True)
     draw(folder / PICTURE, rates, losses, suggestion)
-    print(f"suggested learning rate {suggestion:.1e}, see {folder / PICTURE}; go on with --lr {suggestion:.1e}")
+    print(f"suggested learning rate {suggestion:.1e}, see {folder / PICTURE}; train with --lr {suggestion:.1e}")
 
 
 def sweep(
@@ -106,7 +106,7 @@ def sweep(
     steps = zip(finder.results["lr"], finder.results["loss"], strict=False)
     finite = [(rate, loss) for rate, loss in steps if math.isfinite(loss)]
     if len(finite) < FEWEST:
-        raise InputError(f"the loss diverged after {len(finite)} steps: begin lower, with a smaller --min-lr")
+        raise InputError(f"the loss diverged after {len(finite)} steps: start with a smaller --min-lr")
     return [rate for rate, _ in finite], [loss for _, loss in finite]
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError
+from xray.files import check_output, finishing, is_unfinished
 from xray.findings import FINDINGS, PNEUMOTHORAX
-from xray.flags import check_range
+from xray.flags import FoldNumber, check_ranges
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +53,7 @@ class Config:
     """Run directory of the segmenter: with --fit its model.json keeps the setting, otherwise it gives it."""
     split: Literal["train", "test"] | None = None
     """Fit and score on this split; by default on every split and fold that both predictions touch."""
-    fold: int | None = None
+    fold: FoldNumber | None = None
     """Fit and score on this fold of the train split, from 0, which neither model should have been trained on."""
     overwrite: bool = False
     """Replace the predictions at --save-path and, with --fit, the setting that --weights has."""
@@ -70,7 +71,6 @@ def main(config: Config) -> None:
     from xray.datasets.prediction_ids import one_each, read_any_predictions, resolve_images
     from xray.datasets.store import open_store
     from xray.evaluation.alignment import check_categories
-    from xray.files import finishing
     from xray.inference.refine import Refinement, refine
     from xray.models.weights import rewrite_description
     from xray.structures.predictions import Predictions, read_predictions, write_predictions
@@ -80,7 +80,8 @@ def main(config: Config) -> None:
     if category is None:
         raise InputError(f"{store.path} has no category {NAME}: give the dataset that the detector was trained for")
     description = read_run(config.weights) if config.weights else None
-    if config.fit and description and "refinement" in description and not may_write(config):
+    may_replace = config.overwrite or is_unfinished(config.save_path, "refinement")
+    if config.fit and description and "refinement" in description and not may_replace:
         raise InputError(f"{config.weights} has a fitted refinement already: give --overwrite to replace it")
     of_boxes, of_masks = one_each(config.ids, 2, "ids")
     (of_categories,) = one_each(config.category_ids, 1, "category-ids")
@@ -117,20 +118,10 @@ def check(config: Config) -> None:
     """Raises FlagError or InputError for what can be said without reading anything."""
     if not config.fit and config.weights is None:
         raise FlagError("neither --fit nor --weights: the setting must be fitted, or come from a segmenter's run")
-    check_range(config, fold=(0, 99))
+    check_ranges(config)
     if config.split == "test" and config.fold is not None:
         raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
-    if config.save_path.exists() and not config.save_path.is_dir():
-        raise InputError(f"{config.save_path} is a file: give --save-path a folder")
-    if (config.save_path / PREDICTIONS).exists() and not may_write(config):
-        raise InputError(f"{config.save_path / PREDICTIONS} exists: give --overwrite, or another --save-path")
-
-
-def may_write(config: Config) -> bool:
-    """Whether to replace what is there: when asked to, and where this command was cut off."""
-    from xray.files import is_unfinished
-
-    return config.overwrite or is_unfinished(config.save_path, "refinement")
+    check_output(config.save_path, (PREDICTIONS,), "refinement", config.overwrite)
 
 
 def read_run(run: Path) -> dict[str, Any]:
@@ -192,7 +183,7 @@ def together(
     others = sorted({masks.names[label] for label in labels if not is_named(masks.names.get(label, NAME))})
     if others or len(labels) > 1:
         what = ", ".join(others) or f"categories {labels}"
-        raise InputError(f"{config.masks} holds masks of {what}: give a segmenter's of {NAME} alone")
+        raise InputError(f"{config.masks} holds masks of {what}: give those of a segmenter of {NAME} alone")
     if not with_mask:
         print(f"warning: {config.masks} holds no mask of {NAME}", file=sys.stderr)
     segmentations: dict[int, Any] = {}
@@ -227,7 +218,7 @@ def rows_to_score(store: "Store", table: "BoxTable", components: "BoxTable", con
         return np.intersect1d(touched[0], touched[1]) if len(components) else touched[0]
     rows = store.rows(split=config.split, fold=config.fold)
     if not np.isin(rows, touched[0]).any():
-        raise InputError(f"{config.predictions} has no box in the radiographs of --split or --fold: predict those")
+        raise InputError(f"{config.predictions} has no box in the radiographs of --split or --fold: predict them first")
     return rows
 
 

@@ -6,13 +6,14 @@ import logging
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+from annotated_types import Interval
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
-from xray.flags import check_range
+from xray.flags import Port, Share, check_ranges
 from xray.serving.accepting import Door
 from xray.serving.quiet import silence_libraries, telling
 from xray.serving.request_guard import host_names
@@ -39,7 +40,7 @@ class Config:
     """Run directories of trained models of any task."""
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 is all of this machine's, so that others can reach it."""
-    port: int = 8080
+    port: Port = 8080
     """Port to listen at; 0 takes a free one, which is printed."""
     host_name: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME or NAME:PORT under which the server answers too, such as the name that a proxy in front of it passes on in
@@ -55,18 +56,18 @@ class Config:
     """What a classifier does to the others' findings, as in tools/infer.py."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     """What convolutions are computed in; auto is bf16 on GPUs that have it, else 32."""
-    batch_size: int = 0
+    batch_size: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Most radiographs per pass, of those that wait; 0 chooses 2 on a CPU and 8 on a GPU."""
-    places: int = 32
+    places: Annotated[int, Interval(ge=1, le=10_000)] = 32
     """Requests that may be worked on at a time, once they have come in whole; more are answered 429 and told when to
     come back. Twice as many may be coming in, half of these from one address. The DICOM node has places of its own."""
-    max_megabytes: float = 100.0
+    max_megabytes: Annotated[float, Interval(ge=0.01, le=1024)] = 100.0
     """Largest request, and largest object that the DICOM node takes, in MiB."""
-    n_workers: int = min(4, os.cpu_count() or 1)
+    n_workers: Annotated[int, Interval(ge=1, le=256)] = min(4, os.cpu_count() or 1)
     """Processes that decode files."""
-    timeout: float = 60.0
+    timeout: Annotated[float, Interval(ge=0.1, le=3600)] = 60.0
     """Seconds that one file may take to decode."""
-    dicom_port: int | None = None
+    dicom_port: Port | None = None
     """Port of a DICOM node that takes radiographs (CR, DX, SC) by C-STORE and returns SR and SEG; 0 takes a free one.
     None where it is not given. It listens at --host; DICOM knows no passwords either."""
     dicom_return: str = ""
@@ -75,7 +76,7 @@ class Config:
     """Title of the DICOM node."""
     dicom_callers: tuple[str, ...] = ()
     """Titles of the nodes that may send; all may where none is given."""
-    report_threshold: float = 0.3
+    report_threshold: Share = 0.3
     """Lowest confidence of the findings in reports that the DICOM node returns, in [0, 1]."""
     debug: bool = False
     """Show the traceback of an error."""
@@ -83,10 +84,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Serves until it is interrupted."""
-    check_range(
-        config, port=(0, 65535), batch_size=(0, 1024), places=(1, 10000), max_megabytes=(0.01, 1024),
-        n_workers=(1, 256), timeout=(0.1, 3600), dicom_port=(0, 65535), report_threshold=(0, 1),
-    )  # fmt: skip
+    check_ranges(config)
     peer = check_dicom(config)
     host_names(config.host, config.port, config.host_name)
     # Before the models are loaded, which takes seconds: a port that is taken is known at once.

@@ -122,14 +122,14 @@ def main(task_name: str, config: TrainingConfig) -> int:
         raise
     except Stopped as stopped:
         if trainer.is_global_zero:
-            print(f"stopped by SIGTERM and saved: {stopped}; go on with {go_on}", file=sys.stderr)
+            print(f"stopped by SIGTERM and saved: {stopped}; continue with {go_on}", file=sys.stderr)
         # Where the first process has started this one, only the status of the first one counts.
         return 0 if launch.by == "lightning" else EXIT_TERMINATED
     except Exception as error:
         words = explain(error, config, last.was_validating)
         if last.is_asked and is_lost_worker(error) and is_first:
             # The manager of a job that ends all of its processes ends the loaders too.
-            print(f"stopped by SIGTERM; go on from the last checkpoint with {go_on}", file=sys.stderr)
+            print(f"stopped by SIGTERM; continue from the last checkpoint with {go_on}", file=sys.stderr)
             return EXIT_TERMINATED
         if words is None or config.debug:
             raise
@@ -138,7 +138,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
         # Strict mode lasts as long as its training.
         torch.use_deterministic_algorithms(False)
     score = best.best_model_score
-    print(f"\nbest {task.monitored}: {float(score):.4f}. The run is in {run}; go on with" if score is not None else "")
+    print(f"\nbest {task.monitored}: {float(score):.4f}. The run is in {run}; next:" if score is not None else "")
     print(f"  python tools/infer.py --weights {run} --data-path RADIOGRAPHS --save-path OUT")
     print(f"  tensorboard --logdir {run}")
     return 0
@@ -225,7 +225,7 @@ def dataset_directory(
 ) -> Path:
     """The dataset directory to train on; a raw VinBig directory is converted into the run first, by one process."""
     from xray.datasets.conversion import print_account
-    from xray.datasets.sources.vinbig import convert_vinbig
+    from xray.datasets.sources import convert
     from xray.datasets.store import is_store
 
     data = Path(config.data_path)
@@ -236,31 +236,31 @@ def dataset_directory(
     def is_there() -> bool:
         return (dataset / "conversion.json").is_file()
 
-    def convert() -> None:
+    def convert_raw() -> None:
         print(f"{data} is a raw VinBig directory: converting it once into {dataset}")
         try:
-            conversion = convert_vinbig(data, dataset, n_workers=config.n_workers)
+            conversion = convert("vinbig", data, dataset, n_workers=config.n_workers)
         except InputError as error:
             if not any(flag in str(error) for flag in ("--n-folds", "--image-size", "--overwrite")):
                 raise
             # Training has no such flags itself.
             raise InputError(
-                f"{error}; such flags are those of python tools/convert.py vinbig --data-path {data}: convert with "
-                "them, then train on what it writes"
+                f"{error}; such flags belong to python tools/convert.py vinbig --data-path {data}: convert with them "
+                "first, then train on the new dataset directory"
             ) from None
         for reason, count in conversion["dropped"]["counts"].items():
             print(f"left out or changed, {reason}: {count}")
         print_account(conversion, dataset)
 
     if rendezvous is not None:
-        convert_once(rendezvous, is_there, convert)
+        convert_once(rendezvous, is_there, convert_raw)
     elif not is_there():
         if launch is not None and launch.rank and not is_sagemaker():
             raise InputError(
-                f"{data} is a raw VinBig directory, which one node alone would have to convert: give all of them what "
-                "python tools/convert.py makes of it, or start them with torchrun"
+                f"{data} is a raw VinBig directory, and the nodes cannot agree which of them converts it: convert it "
+                "first with python tools/convert.py, or start the training with torchrun"
             )
-        convert()
+        convert_raw()
     return dataset
 
 

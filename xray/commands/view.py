@@ -8,9 +8,10 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Interval
 from rich.console import Console
 from rich.progress import track
 
@@ -20,7 +21,7 @@ from xray.datasets.store import Store, open_store
 from xray.errors import FlagError, InputError
 from xray.files import check_output
 from xray.findings import NO_FINDING_NAME, colour_of
-from xray.flags import MAX_SEED, check_range
+from xray.flags import FoldNumber, Seed, Share, check_ranges
 from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
 from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay, save_picture
 from xray.radiographs.names import safe_name
@@ -40,17 +41,17 @@ class Config:
     """Dataset directory written by tools/convert.py."""
     save_path: Path = Path("runs/view")
     """Folder for the pictures, one PNG an image, named after it; pictures of the same name are replaced."""
-    n: int = 24
+    n: Annotated[int, Interval(ge=1, le=1_000_000)] = 24
     """Number of radiographs, drawn by chance (1 to 1000000)."""
     all: bool = False
     """Draw every radiograph instead of --n of them."""
     split: Literal["train", "test"] | None = None
     """Only radiographs of this split."""
-    fold: int | None = None
+    fold: FoldNumber | None = None
     """Only radiographs of this fold of the train split, from 0."""
     finding: str | None = None
     """Only radiographs with this finding, e.g. "Nodule/Mass"; "No finding" means those without any box."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the drawing by chance (0 to 4294967295)."""
     predictions: Path | None = None
     """predictions.json or submission.csv of any detector, to be drawn beside the truth. Without --all, only radiographs
@@ -62,7 +63,7 @@ class Config:
     category_ids: Literal["auto", "source", "dataset"] = "auto"
     """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
     of --data-path; auto: what image_id, or the category's name in the file, says."""
-    threshold: float = 0.3
+    threshold: Share = 0.3
     """Lowest confidence of predictions that are drawn, in [0, 1]."""
     contact_sheet: bool = True
     """Also put up to 48 of the radiographs together into contact_sheet.png."""
@@ -110,7 +111,7 @@ def main(config: Config) -> None:
 
 def check(config: Config) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
-    check_range(config, n=(1, 1_000_000), fold=(0, 99), seed=(0, MAX_SEED), threshold=(0, 1))
+    check_ranges(config)
     if config.split == "test" and config.fold is not None:
         raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
     if config.finding == "":

@@ -118,10 +118,10 @@ def _exchange(counts: np.ndarray, sizes: np.ndarray, fold: np.ndarray, n_folds: 
             for second in range(first + 1, n_folds):
                 ours, theirs = kinds[first], kinds[second]
                 # The first fold (counts a) gains d, the second (b) loses it: the sum changes by 2d(a - b) + 2d².
-                pull = scaled @ (totals[first] - totals[second])
+                imbalance = scaled @ (totals[first] - totals[second])
                 apart = squares[ours, None] + squares[theirs] - 2 * scaled[ours] @ scaled[theirs].T
                 # Rounded, so that float noise decides between equal swaps on no machine.
-                change = (2 * (pull[theirs] - pull[ours, None]) + 2 * apart).round(9)
+                change = (2 * (imbalance[theirs] - imbalance[ours, None]) + 2 * apart).round(9)
                 row, column = np.unravel_index(np.argmin(change), change.shape)
                 if change[row, column] < best:
                     best, chosen = change[row, column], (first, second, ours[row], theirs[column])

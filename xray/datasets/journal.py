@@ -135,7 +135,7 @@ class Journal:
             )
             raise InputError(
                 f"{self.folder} holds an unfinished conversion with other parameters ({values}): "
-                "repeat the first command to go on with it, or add --overwrite to start anew"
+                "repeat the first command to continue with it, or add --overwrite to start again"
             )
         n_left = (self._part.stat().st_size - self._bytes(0)) // self.size**2 if self._part.exists() else -1
         for outcome in outcomes if not names else []:

@@ -317,13 +317,13 @@ def _interpolate_coco(is_true, n_truth, recalls):
     precision = np.empty(n)
     recall = np.empty(n)
     for t in range(n_thresholds):
-        found = 0.0
+        n_true = 0.0
         for row in range(n):
             if is_true[row, t]:
-                found += 1.0
-            recall[row] = found / n_truth
+                n_true += 1.0
+            recall[row] = n_true / n_truth
             # COCO's guard against 0 / 0, which lowers the precision of the very first prediction by 2e-16.
-            precision[row] = found / (row + 1.0 + 2.0**-52)
+            precision[row] = n_true / (row + 1.0 + 2.0**-52)
         for row in range(n - 1, 0, -1):
             precision[row - 1] = max(precision[row - 1], precision[row])
         row = 0

@@ -14,7 +14,7 @@ from xray.evaluation.label_metrics import operating_curve
 from xray.evaluation.labels import LabelCurve, resample_label
 from xray.evaluation.mask_metrics import dice_scores, segmentation_metrics
 from xray.evaluation.masks import MaskEvaluation
-from xray.evaluation.resampling import draw_patients, percentile_interval, resampled_mean
+from xray.evaluation.resampling import draw_patients, mean_interval, percentile_interval
 from xray.radiographs.attributes import age_band
 
 NOT_KNOWN = "not known"
@@ -138,7 +138,7 @@ def _mask_numbers(
     numbers["dice_positive"] = metrics.get("dice_positive", math.nan)
     if times is not None:
         for name, counted in (("dice", np.ones_like(positive)), ("dice_positive", positive)):
-            numbers[f"{name}_ci95"] = percentile_interval(resampled_mean(scores, counted, patients, times))
+            numbers[f"{name}_ci95"] = mean_interval(scores, counted, patients, times)
     return numbers
 
 

@@ -85,7 +85,7 @@ def _check(
         (len(checked) == n_models, f"{len(checked)} weights for {n_models} predictions files: give one a file"),
         (
             is_positive,
-            f"weights must be positive numbers, not {checked.tolist()}: leave out a model that counts nothing",
+            f"weights must be positive numbers, not {checked.tolist()}: leave out a model that should not count",
         ),
         (0 < iou_threshold < 1, f"the IoU threshold is {iou_threshold}: it must lie between 0 and 1"),
         (0 <= skip_threshold <= 1, f"the skip threshold is {skip_threshold}: it must lie between 0 and 1"),

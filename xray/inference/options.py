@@ -1,11 +1,22 @@
 """The flags that say how models are run, checked without importing torch: those of commands, and of the API."""
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from xray.flags import check_range, require
+from annotated_types import Interval
+
+from xray.flags import Prune, Share, check_ranges, require
 
 CHOICES = {"gate": ("soft", "hard"), "precision": ("auto", "32", "bf16", "16"), "runtime": ("torch", "onnx")}
+
+
+class _Ranges:
+    """Of the command's flags and the API's arguments alike."""
+
+    gate_threshold: Share | None
+    prune: Prune
+    batch_size: Annotated[int, Interval(ge=0, le=4096)]
 
 
 def check_options(options: Any) -> None:
@@ -17,7 +28,7 @@ def check_options(options: Any) -> None:
         require(getattr(options, name) in choices, name, getattr(options, name), " or ".join(choices))
     device = re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", str(options.device))
     require(device is not None, "device", repr(options.device), "auto, cpu or cuda")
-    check_range(options, gate_threshold=(0, 1), prune=(0, 4), batch_size=(0, 4096))
+    check_ranges(options, _Ranges)
     if options.gate == "soft":
         require(
             options.gate_threshold is None, "gate-threshold", options.gate_threshold, "left out, or with --gate hard"
@@ -26,6 +37,11 @@ def check_options(options: Any) -> None:
         for name, wanted in (("precision", ("auto", "32")), ("prune", (0,))):
             value, words = getattr(options, name), " or ".join(map(str, wanted))
             require(value in wanted, name, value, f"{words} with --runtime onnx: the file has its own")
-    triplet = options.triplet or (0.0, 0.0, 0.0)
-    fits = len(triplet) == 3 and all(0 <= value <= 1 for value in triplet) and triplet[2] <= triplet[0]
-    require(fits, "triplet", " ".join(map(str, triplet)), "three numbers in [0, 1], MIN_AREA a share, BOTTOM up to TOP")
+    check_triplet(options.triplet)
+
+
+def check_triplet(triplet: Sequence[float] | None) -> None:
+    """Raises FlagError if --triplet is given and is not (top, min area, bottom) in [0, 1] with bottom <= top."""
+    if triplet:
+        fits = len(triplet) == 3 and all(0 <= value <= 1 for value in triplet) and triplet[2] <= triplet[0]
+        require(fits, "triplet", " ".join(map(str, triplet)), "three numbers in [0, 1], BOTTOM not above TOP")

@@ -81,19 +81,18 @@ def default_batch_size(pipeline: Pipeline) -> int:
     return largest_batch(lambda n: pipeline.forward(np.zeros((n, size, size), dtype=np.uint8)))
 
 
-def place_of(options: Any) -> tuple[torch.device, torch.dtype | None]:
-    """Where models run and in what precision, None where a trial is to choose it.
+def place_of(device: str, precision: str, runtime: str = "torch") -> tuple[torch.device, torch.dtype | None]:
+    """Where models run and in what precision, None where a trial is to choose it. Values as of the flags.
 
-    options: with device, precision and runtime, as `check_options` takes them.
     Raises InputError for what this machine, or this installation, cannot do.
     """
-    if options.runtime == "onnx":
+    if runtime == "onnx":
         need("--runtime onnx", "export", "onnx", "onnxruntime")
         from xray.inference.onnx_runtime import onnx_device
 
-        return onnx_device(options.device), torch.float32
-    device = resolve_device(options.device)
-    return device, inference_precision(options.precision, device)
+        return onnx_device(device), torch.float32
+    place = resolve_device(device)
+    return place, inference_precision(precision, place)
 
 
 def lowered(pipeline: Pipeline, dtype: torch.dtype) -> Pipeline:

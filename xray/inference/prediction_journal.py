@@ -123,7 +123,7 @@ class PredictionJournal:
         if names and stops and not discard:
             raise InputError(
                 f"{self.path.parent} holds unfinished predictions of another command ({', '.join(names)} changed): "
-                "repeat that command to go on with them, or add --overwrite to start anew"
+                "repeat that command to continue with them, or add --overwrite to start again"
             )
         if names or not stops:
             self._log.cut(0)

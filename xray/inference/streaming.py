@@ -150,7 +150,7 @@ def _halved(items: list[Item]) -> int:
     if n_decoded < 2:
         raise InputError("the GPU has too little memory for one radiograph: use --device cpu, or another GPU") from None
     torch.cuda.empty_cache()
-    print(f"{n_decoded} radiographs do not fit into the GPU's memory: going on with {n_decoded // 2}", file=sys.stderr)
+    print(f"{n_decoded} radiographs do not fit into the GPU's memory: trying {n_decoded // 2}", file=sys.stderr)
     return n_decoded // 2
 
 

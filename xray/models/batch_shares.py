@@ -18,11 +18,11 @@ from torch import Tensor
 class Share:
     """A process's part of one batch.
 
-    own: its radiographs; 0 where the batch has fewer than there are processes: this one then computes a radiograph that
-    does not count. total: radiographs of all processes. rank, world: which process this is, of how many.
+    n_local: its radiographs; 0 where the batch has fewer than there are processes: this one then computes a radiograph
+    that does not count. total: radiographs of all processes. rank, world: which process this is, of how many.
     """
 
-    own: int
+    n_local: int
     total: int
     rank: int
     world: int
@@ -30,7 +30,7 @@ class Share:
     @property
     def counts(self) -> bool:
         """Whether this process has radiographs of its own."""
-        return self.own > 0
+        return self.n_local > 0
 
 
 _share: Share | None = None
@@ -53,14 +53,14 @@ def current_share() -> Share | None:
     return _share
 
 
-def n_together(own: int) -> int:
-    """Radiographs in the batch of all processes; `own`, those of this process, where it trains alone."""
-    return _share.total if _share else own
+def n_together(n_local: int) -> int:
+    """Radiographs in the batch of all processes; `n_local`, those of this process, where it trains alone."""
+    return _share.total if _share else n_local
 
 
 def averaged(mean: Tensor) -> Tensor:
     """A mean over this process's radiographs → its part of the mean over all: scaled by how many of them it has."""
-    return mean * (_share.own * _share.world / _share.total) if _share else mean
+    return mean * (_share.n_local * _share.world / _share.total) if _share else mean
 
 
 def summed(values: Tensor) -> Tensor:

@@ -11,13 +11,15 @@ import numpy as np
 from xray.datasets.inputs import Inputs
 from xray.datasets.store import Store
 from xray.files import complete
-from xray.findings import NO_FINDING_BOX
+from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_BOX, PNEUMOTHORAX
+from xray.inference.pipeline import Pipeline
 from xray.inference.prediction_journal import PredictionJournal
 from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
 from xray.outputs.pictures.overlays import save_picture
 from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions, write_predictions
+from xray.structures.probability_maps import MapWriter
 from xray.structures.submission import ENCODING, write_mask_submission, write_submission
 
 WARNINGS = "warnings.csv"
@@ -80,6 +82,17 @@ def write_results(
     return sum(counts)
 
 
+def kind_of_submission(pipeline: Pipeline) -> str:
+    """What submission.csv holds: "boxes", "masks", or "" where it has no room for the categories."""
+    categories = pipeline.categories
+    if not pipeline.detectors and list(categories.values()) == [FINDINGS[PNEUMOTHORAX]] and pipeline.segmenters:
+        return "masks"
+    if max(categories, default=0) > NO_FINDING:
+        print(f"no submission.csv: it has room for {NO_FINDING} categories, this model has {max(categories)}")
+        return ""
+    return "boxes"
+
+
 def warnings_of(inputs: Inputs, journal: PredictionJournal) -> list[tuple[str, FileWarning]]:
     """Warnings about files, with the id of each: first those from before decoding."""
     ids = dict(zip(inputs.names, inputs.ids, strict=True)) if inputs.names else {}
@@ -93,6 +106,16 @@ def _counted(journal: PredictionJournal, counts: list[int]) -> Iterator[Predicti
     for portion in journal.portions():
         counts.append(int((portion.table.boxes != NO_FINDING_BOX).any(axis=1).sum()))
         yield Predictions(journal.image_ids, portion.table, portion.masks)
+
+
+def map_writer(out: Path, pipeline: Pipeline, journal: PredictionJournal) -> MapWriter:
+    """A writer of the probability maps, with those that an interrupted command has written."""
+    size = max(segmenter.canvas_size for segmenter in pipeline.segmenters)
+    maps = MapWriter(out, journal.image_ids, pipeline.segmenters[0].categories, size, resume=journal.done > 0)
+    for portion in journal.portions():
+        for position, (width, height) in portion.sizes.items():
+            maps.restore(position, width, height, portion.labels.get(position, {}))
+    return maps
 
 
 def save_overlay(

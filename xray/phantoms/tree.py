@@ -9,12 +9,16 @@ import multiprocessing
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Interval
 
 from xray import interrupts
 from xray.errors import FlagError, InputError
 from xray.files import complete
-from xray.flags import MAX_SEED, check_range
+from xray.flags import Processes, Seed, Share, check_ranges
+
+Number = Annotated[int, Interval(ge=0, le=1_000_000)]
 
 PARAMETERS, TRUTH, JOURNAL = "phantoms.json", "phantoms.jsonl", "phantoms.unfinished.jsonl"
 SPLITS = ("train", "test")
@@ -36,13 +40,13 @@ class Order:
     progress: show a progress bar on stderr.
     """
 
-    n_train: int
-    n_test: int
-    seed: int = 0
-    size: int | None = None
-    normal_fraction: float = 0.7
-    pneumothorax_fraction: float | None = None
-    n_workers: int = 1
+    n_train: Number
+    n_test: Number
+    seed: Seed = 0
+    size: Annotated[int, Interval(ge=96, le=6000)] | None = None
+    normal_fraction: Share = 0.7
+    pneumothorax_fraction: Share | None = None
+    n_workers: Processes = 1
     overwrite: bool = False
     progress: bool = True
 
@@ -80,10 +84,7 @@ class Job:
 
 def check_order(order: Any) -> None:
     """Raises FlagError for the first field of `Order`, or flag of that name, whose value makes no sense."""
-    check_range(
-        order, n_train=(0, 1_000_000), n_test=(0, 1_000_000), seed=(0, MAX_SEED), size=(96, 6000),
-        normal_fraction=(0, 1), pneumothorax_fraction=(0, 1), n_workers=(0, 512),
-    )  # fmt: skip
+    check_ranges(order, Order)
     if order.n_train + order.n_test == 0:
         raise FlagError("--n-train and --n-test are both 0: ask for one phantom at least")
 

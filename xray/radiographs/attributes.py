@@ -48,11 +48,11 @@ _MANUFACTURERS = {
 _YEARS = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
 
 
-def plain_attributes(found: Mapping[str, Any]) -> dict[str, str]:
+def plain_attributes(values: Mapping[str, Any]) -> dict[str, str]:
     """Values of ATTRIBUTES as a header or table has them → those that can be understood, in words of ours."""
     read = {"view": view, "sex": sex, "age": age_band, "manufacturer": manufacturer}
-    values = {name: read[name](found[name]) for name in ATTRIBUTES if found.get(name) is not None}
-    return {name: value for name, value in values.items() if value is not None}
+    understood = {name: read[name](values[name]) for name in ATTRIBUTES if values.get(name) is not None}
+    return {name: value for name, value in understood.items() if value is not None}
 
 
 def view(value: object) -> str | None:
@@ -79,10 +79,10 @@ def age_band(value: object) -> str | None:
     band = re.fullmatch(r"(\d0)-(\d9)", text) or re.fullmatch(r"(0)-(9)", text)
     if band:
         return text if int(band[2]) == int(band[1]) + 9 and int(band[1]) < OLDEST else None
-    found = re.fullmatch(r"(\d{1,5}(?:\.\d+)?)\s*([YMWD]?)", text)
-    if not found:
+    match = re.fullmatch(r"(\d{1,5}(?:\.\d+)?)\s*([YMWD]?)", text)
+    if not match:
         return None
-    years = float(found[1]) / _YEARS[found[2]]
+    years = float(match[1]) / _YEARS[match[2]]
     if years > MOST_YEARS:
         return None
     decade = 10 * int(years // 10)

@@ -185,13 +185,13 @@ def _jpeg_ls_words(codestream: bytes, size: StreamSize) -> np.ndarray:
     # GDCM 3.2.6 gives nothing for 6 and 7 bits, nor for parameters other than the default ones.
     try:
         # Where data is cut and no marker ends it, CharLS counts bits that are not there for seconds.
-        data, found = jpeg_ls.decode_buffer(codestream + EOI)
+        data, parameters = jpeg_ls.decode_buffer(codestream + EOI)
     except RuntimeError:
         raise RadiographError("its JPEG-LS data is damaged or truncated") from None
     words = np.frombuffer(data, np.uint8 if size.precision <= 8 else "<u2")
     if size.samples == 1:
         return words.reshape(size.rows, size.columns)
-    if found["interleave_mode"] == 0:
+    if parameters["interleave_mode"] == 0:
         by_plane = words.reshape(size.samples, size.rows, size.columns)
         return np.ascontiguousarray(by_plane.transpose(1, 2, 0))
     return words.reshape(size.rows, size.columns, size.samples)

@@ -71,8 +71,8 @@ def decode_whole(index: int, path: Path, size: int) -> DecodedWhole:
 def _letterboxed(index: int, path: Path, size: int, radiograph: Radiograph) -> tuple[Any, ...]:
     """The fields of Decoded."""
     canvas = Canvas(radiograph.width, radiograph.height, size).letterbox(radiograph.pixels)
-    found = (radiograph.spacing, radiograph.attributes, radiograph.warnings)
-    return index, path, canvas, radiograph.width, radiograph.height, *found
+    of_header = (radiograph.spacing, radiograph.attributes, radiograph.warnings)
+    return index, path, canvas, radiograph.width, radiograph.height, *of_header
 
 
 def decode_canvases(

@@ -138,8 +138,8 @@ def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:
 
     def read(file: BinaryIO) -> Dataset:
         header = _read_header(file, _tags((*keywords, "SpecificCharacterSet")))
-        found = [header.elements.found[tag] for tag in sorted(header.elements.found)]
-        values = [(one.vr, one.head + one.value) for one in found if isinstance(one.value, bytes)]
+        elements = [element for _, element in sorted(header.elements.by_tag.items())]
+        values = [(one.vr, one.head + one.value) for one in elements if isinstance(one.value, bytes)]
         content = io.BytesIO(b"".join(element for _, element in values))
         is_implicit = any(vr is None for vr, _ in values)
         return read_dataset(content, is_implicit, header.syntax != uid.ExplicitVRBigEndian)
@@ -171,13 +171,13 @@ def _read(file: BinaryIO) -> StoredRadiograph:
     elements = with_functional_groups(header.elements)
     words, layout = _words(header, layout)
     if layout.samples == 3:
-        words, meaning, found = grey_of_samples(words, layout)
+        words, meaning, warning_kinds = grey_of_samples(words, layout)
     elif layout.photometric == PALETTE:
-        meaning, found = grey_of_palette(words, elements, layout)
+        meaning, warning_kinds = grey_of_palette(words, elements, layout)
     else:
         meaning, is_missed = with_window_that_shows(words, meaning_of(elements, layout))
-        found = (WINDOW_MISSED,) if is_missed else ()
-    return StoredRadiograph(words, meaning, spacing_of(elements), _attributes(elements), found)
+        warning_kinds = (WINDOW_MISSED,) if is_missed else ()
+    return StoredRadiograph(words, meaning, spacing_of(elements), _attributes(elements), warning_kinds)
 
 
 @dataclasses.dataclass

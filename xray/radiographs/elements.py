@@ -73,11 +73,11 @@ class Element:
 class Elements:
     """Elements by their tags, and what they mean in DICOM's terms. A missing one is empty."""
 
-    def __init__(self, found: dict[int, Element] | None = None) -> None:
-        self.found: dict[int, Element] = {} if found is None else found
+    def __init__(self, by_tag: dict[int, Element] | None = None) -> None:
+        self.by_tag: dict[int, Element] = {} if by_tag is None else by_tag
 
     def __contains__(self, keyword: str) -> bool:
-        return tag_of(keyword) in self.found
+        return tag_of(keyword) in self.by_tag
 
     def numbers(self, keyword: str, signed: bool = False) -> np.ndarray:
         """The 16-bit integers (VR US, SS or OW) of an element as they stand in the file: (N,) int64."""
@@ -106,23 +106,23 @@ class Elements:
 
     def items(self, keyword: str) -> "list[Elements]":
         """The items of a sequence."""
-        found = self.found.get(tag_of(keyword))
-        return found.value if found is not None and isinstance(found.value, list) else []
+        element = self.by_tag.get(tag_of(keyword))
+        return element.value if element is not None and isinstance(element.value, list) else []
 
     def bytes_of(self, keyword: str) -> bytes:
         """The value of an element that is no sequence."""
-        found = self.found.get(tag_of(keyword))
-        return found.value if found is not None and isinstance(found.value, bytes) else b""
+        element = self.by_tag.get(tag_of(keyword))
+        return element.value if element is not None and isinstance(element.value, bytes) else b""
 
     def vr_of(self, keyword: str) -> str:
         """The type that an element says it has; "" in implicit VR."""
-        found = self.found.get(tag_of(keyword))
-        return "" if found is None or found.vr is None else found.vr
+        element = self.by_tag.get(tag_of(keyword))
+        return "" if element is None or element.vr is None else element.vr
 
     def order_of(self, keyword: str) -> str:
         """The order of an element's bytes, "<" or ">"."""
-        found = self.found.get(tag_of(keyword))
-        return "<" if found is None else found.order
+        element = self.by_tag.get(tag_of(keyword))
+        return "<" if element is None else element.order
 
 
 def tag_of(keyword: str) -> int:
@@ -158,8 +158,8 @@ class Walker:
         Raises RadiographError where a sequence is damaged, HeaderTooLargeError beyond the limits.
         """
         is_implicit = self._is_implicit(is_implicit)
-        while (found := self._next(is_implicit, order)) is not None:
-            tag, vr, n_bytes, head = found
+        while (element_head := self._next(is_implicit, order)) is not None:
+            tag, vr, n_bytes, head = element_head
             if tag in self._until:
                 return Place(tag, vr, self._file.tell(), n_bytes)
             self._take(self.elements, tag, vr, n_bytes, head, is_implicit, order, 0)
@@ -193,13 +193,13 @@ class Walker:
             # CP-246: what is called UN is implicit; and so is all within implicit VR.
             items = self._items(None, is_wanted, is_implicit or vr == "UN", order, depth + 1)
             if is_wanted:
-                into.found[tag] = Element(vr, head, items, order)
+                into.by_tag[tag] = Element(vr, head, items, order)
         elif is_wanted and (vr in ("SQ", "UN", None)) and tag in _SEQUENCES:
             items = self._items(start + n_bytes, True, is_implicit or vr == "UN", order, depth + 1)
-            into.found[tag] = Element(vr, head, items, order)
+            into.by_tag[tag] = Element(vr, head, items, order)
             self._file.seek(start + n_bytes)
         elif is_wanted:
-            into.found[tag] = Element(vr, head, self._file.read(n_bytes), order)
+            into.by_tag[tag] = Element(vr, head, self._file.read(n_bytes), order)
         elif n_bytes:
             self._file.seek(start + n_bytes)
 
@@ -232,9 +232,9 @@ class Walker:
     def _item(self, into: Elements, stop: int | None, is_implicit: bool, order: str, depth: int) -> None:
         is_implicit = self._is_implicit(is_implicit)
         while stop is None or self._file.tell() < stop:
-            if (found := self._next(is_implicit, order)) is None or found[0] == ITEM_END:
+            if (element_head := self._next(is_implicit, order)) is None or element_head[0] == ITEM_END:
                 return
-            tag, vr, n_bytes, head = found
+            tag, vr, n_bytes, head = element_head
             self._take(into, tag, vr, n_bytes, head, is_implicit, order, depth)
 
     def _is_implicit(self, announced: bool) -> bool:

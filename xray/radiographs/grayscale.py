@@ -33,8 +33,8 @@ class LookupTable:
         """Input values, float64 of any shape → the entries they point at, float64."""
         # The index is held inside the table here, in float64: no integer type can wrap around on the way.
         index = np.clip(np.rint(values - self.first), 0, len(self.entries) - 1).astype(np.int64)
-        found: np.ndarray = self.entries[index]
-        return found.astype(np.float64)
+        entries: np.ndarray = self.entries[index]
+        return entries.astype(np.float64)
 
     @property
     def white(self) -> int:

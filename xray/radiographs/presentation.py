@@ -33,13 +33,13 @@ def with_functional_groups(elements: Elements) -> Elements:
     groups = [item for keyword in GROUPS for item in elements.items(keyword)[:1]]
     if not groups:
         return elements
-    found = dict(elements.found)
+    by_tag = dict(elements.by_tag)
     for macro, keywords in MACROS.items():
         for item in (item for group in groups for item in group.items(macro)[:1]):
             for keyword in keywords:
-                found.pop(tag_of(keyword), None)
-            found |= {tag_of(keyword): item.found[tag_of(keyword)] for keyword in keywords if keyword in item}
-    return Elements(found)
+                by_tag.pop(tag_of(keyword), None)
+            by_tag |= {tag_of(keyword): item.by_tag[tag_of(keyword)] for keyword in keywords if keyword in item}
+    return Elements(by_tag)
 
 
 def meaning_of(elements: Elements, layout: Layout) -> GreyMeaning:

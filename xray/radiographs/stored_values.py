@@ -145,13 +145,13 @@ def _modes(colours: np.ndarray, least: float) -> np.ndarray:
     """(N, 3) uint8 → (K, 3) the colours around which at least so many of them lie, K being 1 to _MOST_DRAWN + 1."""
     bins, counts = np.unique((colours >> 4).astype(np.uint16) @ _DIGITS, return_counts=True)
     centres = np.stack([bins >> 8, (bins >> 4) & 15, bins & 15], axis=1).astype(np.float64) * 16 + 8
-    found: list[np.ndarray] = []
-    while counts.any() and len(found) <= _MOST_DRAWN:
+    modes: list[np.ndarray] = []
+    while counts.any() and len(modes) <= _MOST_DRAWN:
         is_near = np.abs(centres - centres[np.argmax(counts)]).max(axis=1) <= _AROUND
-        if counts[is_near].sum() >= least or not found:
-            found.append(np.average(centres, axis=0, weights=counts * is_near))
+        if counts[is_near].sum() >= least or not modes:
+            modes.append(np.average(centres, axis=0, weights=counts * is_near))
         counts = counts * ~is_near
-    return np.array(found)
+    return np.array(modes)
 
 
 def _nearest_mode(colours: np.ndarray, modes: np.ndarray) -> np.ndarray:
@@ -231,11 +231,11 @@ def _of_colours(pixels: np.ndarray) -> StoredValues:
     if not pixels[..., 3].any():
         pixels[..., 3] = 255
     pixels[pixels[..., 3] == 0] = 0
-    found = PIL.Image.fromarray(pixels).getcolors(MOST_COLOURS)
-    if found is None:
+    counted = PIL.Image.fromarray(pixels).getcolors(MOST_COLOURS)
+    if counted is None:
         bright, alpha = pixels[..., :3].max(axis=2), pixels[..., 3]
         return _of_greys(cv2.multiply(bright, alpha, scale=1 / 255) if bright.any() else alpha, 255)
-    table = np.array(sorted(colour for _, colour in found), dtype=np.uint8)
+    table = np.array(sorted(colour for _, colour in counted), dtype=np.uint8)
     codes = np.ascontiguousarray(table).view("<u4").ravel()
     order = np.argsort(codes)
     places = np.empty(pixels.shape[:2], dtype=np.uint8)

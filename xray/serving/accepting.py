@@ -66,7 +66,7 @@ class Spare:
                 self._descriptor = os.open(os.devnull, os.O_RDONLY)
             except OSError:
                 time.sleep(PAUSE)
-        raise BlockingIOError("a connection was closed for want of descriptors")
+        raise BlockingIOError("a connection was closed: there are too few file descriptors")
 
     def close(self) -> None:
         """Gives the descriptor back."""

@@ -68,7 +68,7 @@ class Connections:
         """Whether there is room for a connection."""
         if not self._places.take(connection.address):
             if self._throttle.is_due(self.now()):
-                log.warning("connections are refused: as many are open as may be")
+                log.warning("connections are refused: too many are open")
             return False
         self._open.add(connection)
         self.waits(connection, self.limits.header_seconds)

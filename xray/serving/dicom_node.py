@@ -164,7 +164,7 @@ class DicomNode:
         for thread in (*self._threads, closing):
             thread.join(max(0.0, deadline - time.monotonic()))
         if dropped := self._inbox.qsize() + self._outbox.qsize():
-            log.warning("ended with %d radiographs or answers that nobody will get", dropped)
+            log.warning("stopped: %d radiographs or answers are lost", dropped)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _close_connections(self) -> None:

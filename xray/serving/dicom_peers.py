@@ -79,6 +79,6 @@ def offer(ae: AE, dataset: Dataset) -> None:
     Each transfer syntax has a context of its own, the object's own syntax first: of several in one context a receiver
     could choose another one than the object's.
     """
-    own = dataset.file_meta.TransferSyntaxUID
-    for syntax in sorted(RETURNED_IN, key=lambda syntax: syntax != own):
+    stored = dataset.file_meta.TransferSyntaxUID
+    for syntax in sorted(RETURNED_IN, key=lambda syntax: syntax != stored):
         ae.add_requested_context(dataset.file_meta.MediaStorageSOPClassUID, syntax)

@@ -144,7 +144,7 @@ class Guard:
         origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
         server = scope.get("server") or ("", None)
         if self.names is not None and not self.names.has(hosts, scope["path"], server):
-            return 421, "this server does not go by that name: ask by one of its own, or start it with --host-name"
+            return 421, "this server is not known by that name: use another of its names, or start it with --host-name"
         # Browsers send where a request comes from: another site's page shall not use this server's time.
         site = dict(scope["headers"]).get(b"sec-fetch-site", b"same-origin")
         is_other = scope["method"] not in ("GET", "HEAD") and site not in (b"same-origin", b"none")

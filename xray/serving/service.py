@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 
 from xray.inference.pipeline import Findings, Pipeline, load_pipeline
-from xray.inference.precision import CPU_BATCH, lowered
-from xray.models.device import inference_precision, keep_freed_memory, resolve_device
+from xray.inference.precision import CPU_BATCH, lowered, place_of
+from xray.models.device import keep_freed_memory
 from xray.radiographs.decoding import Decoded, decode_canvas
 from xray.radiographs.workers import TIMEOUT, Failed, Workers
 from xray.serving import pixels
@@ -128,18 +129,15 @@ def load_service(
 
     limits: batch_size 0 is chosen for the device. Raises InputError for what is no run, or a damaged one.
     """
-    chosen = resolve_device(device)
-    dtype = inference_precision(precision, chosen)
-    if chosen.type == "cpu":
+    place, dtype = place_of(device, precision)
+    pipeline = lowered(load_pipeline(runs, place, tta, gate), dtype or torch.float32)
+    if place.type == "cpu":
         keep_freed_memory()
-    pipeline = load_pipeline(runs, chosen, tta, gate)
-    if dtype is not None:
-        pipeline = lowered(pipeline, dtype)
     # The first pass prepares weights and compiles: no request shall wait for it.
     size = pipeline.canvas_size
     pipeline.find(np.zeros((1, size, size), dtype=np.uint8), [(size, size)])
     if not limits.batch_size:
-        limits = dataclasses.replace(limits, batch_size=CPU_BATCH if chosen.type == "cpu" else GPU_BATCH)
+        limits = dataclasses.replace(limits, batch_size=CPU_BATCH if place.type == "cpu" else GPU_BATCH)
     return Service(pipeline, [run.resolve().name for run in runs], limits)
 
 

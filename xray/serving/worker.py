@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -216,8 +216,6 @@ class ModelThread:
 
 def of_one(findings: Findings, number: int) -> Findings:
     """The findings of one radiograph of a batch, as those of a batch of one; without maps."""
-    rows = np.flatnonzero(findings.table.images == number)
-    table = findings.table.select(rows)
-    masks: dict[int, Any] = {new: findings.masks[old] for new, old in enumerate(rows.tolist()) if old in findings.masks}
+    table, masks = findings.table.select_masked(findings.table.images == number, findings.masks)
     labels = {label: column[number : number + 1] for label, column in findings.labels.items()}
     return Findings(dataclasses.replace(table, images=np.zeros_like(table.images)), masks, None, labels)

@@ -84,9 +84,9 @@ def _parse(rows: list[Any], name: str) -> Predictions:
             if label is None or image_id is None:
                 raise ValueError("an id is missing")
         except (TypeError, KeyError, ValueError, OverflowError) as error:
-            said = f"it has no {error.args[0]}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+            why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
             raise InputError(
-                f"{name}, row {number} is not a COCO result ({said}): it needs image_id, category_id, score, and bbox "
+                f"{name}, row {number} is not a COCO result ({why}): it needs image_id, category_id, score, and bbox "
                 "[x, y, width, height] or segmentation"
             ) from None
         if not (np.isfinite([x, y, x + width, y + height]).all() and width >= 0 and height >= 0):
@@ -99,11 +99,11 @@ def _parse(rows: list[Any], name: str) -> Predictions:
         labels.append(label)
         boxes.append((x, y, width, height))
         scores.append(score)
-        said = row.get("category_name")
-        if isinstance(said, str) and said.strip() and names.setdefault(label, said) != said:
+        called = row.get("category_name")
+        if isinstance(called, str) and called.strip() and names.setdefault(label, called) != called:
             raise InputError(
-                f"{name}, row {number} calls category {label} {said!r}, an earlier row {names[label]!r}: it holds the "
-                "results of two models with different categories, give them one by one"
+                f"{name}, row {number} calls category {label} {called!r}, an earlier row {names[label]!r}: it holds "
+                "the results of two models with different categories, give them one by one"
             )
         file = row.get("file_name")
         if isinstance(file, str) and file.strip() and files.setdefault(image_id, file) != file:

@@ -193,7 +193,7 @@ class _Reading:
 
     @property
     def flipped(self) -> "_Reading":
-        words, spelt = (tuple(OPPOSITE.get(word, word) for word in own) for own in (self.words, self.spelt))
+        words, spelt = (tuple(OPPOSITE.get(word, word) for word in part) for part in (self.words, self.spelt))
         return _Reading(words, spelt, self.short)
 
     @property

@@ -169,6 +169,22 @@ def submission_order(path: Path | str) -> list[str]:
     return image_ids
 
 
+def rows_of_submission(data: Path, ids: Sequence[str], sample: str) -> list[str]:
+    """Image ids in the order of the sample submission.
+
+    The order of the files where no sample submission names any of them, or where one file was given.
+    """
+    if sample:
+        return submission_order(Path(sample))
+    if data.is_file():
+        return list(ids)
+    for candidate in (data / "sample_submission.csv", data.absolute().parent / "sample_submission.csv"):
+        # The one beside train/ names radiographs of test/ only.
+        if candidate.is_file() and not set(ids).isdisjoint(order := submission_order(candidate)):
+            return order
+    return list(ids)
+
+
 def _rows(path: Path, columns: list[str], *alternatives: list[str]) -> list[list[str]]:
     """The given columns of a CSV file, which must be its first ones, of every row; ids are checked.
 

@@ -58,7 +58,7 @@ def progress_of(checkpoint: dict[str, Any]) -> Progress:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint of a training, on the CPU. Raises InputError that names the file if it is anything else."""
-    advice = f"start another run, with --weights {path.parent} from what this one had reached"
+    advice = f"start another run with --weights {path.parent}, from the weights that this one had reached"
     try:
         checkpoint = load_tensors(path)
     except FileNotFoundError:
@@ -94,8 +94,8 @@ def check_resumable(run: Path, config: TrainingConfig) -> Progress | None:
     # A run may be killed between the row of its first epoch and the checkpoint; before later rows there was one.
     if epochs > 1:
         raise InputError(
-            f"{run} has no {LAST}, though {epochs} epochs were finished: restore it, or start another run, with "
-            f"--weights {run} from what this one had reached"
+            f"{run} has no {LAST}, though {epochs} epochs were finished: restore it, or start another run "
+            f"with --weights {run}, from the weights that this one had reached"
         )
     return None
 

@@ -1,10 +1,9 @@
 """One frozen dataclass per task: flags, YAML recipes and a run's saved config all come from it."""
 
 import dataclasses
-import datetime
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from annotated_types import Interval
@@ -14,9 +13,12 @@ from xray.files import replacing
 from xray.flags import (
     MAX_SEED,
     Count,
-    CountOrNone,
+    CountOrZero,
+    FoldNumber,
     NotNegative,
     Positive,
+    Processes,
+    Seed,
     Share,
     ShareBelowOne,
     ShareWithin,
@@ -26,12 +28,9 @@ from xray.flags import (
 )
 from xray.storage.places import as_given
 from xray.structures.sides import AUTO, NONE
+from xray.training.recipes import joined_swaps, read_yaml, yaml_flags
 
 CONFIG_FILE = "config.yaml"
-MAX_CHARACTERS = 2**17
-"""Longest recipe; PyYAML reads that many in a second or two."""
-
-_PLAIN = (str, int, float, bool, datetime.date, type(None))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ class TrainingConfig:
     """Epochs between reductions of the learning rate; with plateau, validations without a better one before it."""
     gamma: Annotated[float, Interval(gt=0, le=1)] = 0.1
     """Factor of each reduction of the learning rate, in (0, 1]."""
-    warmup_steps: CountOrNone = 500
+    warmup_steps: CountOrZero = 500
     """Optimizer steps over which the learning rate rises linearly; never more than the first epoch."""
     clip_grad: NotNegative = 10.0
     """Largest gradient norm; 0 leaves gradients as they are."""
@@ -82,11 +81,11 @@ class TrainingConfig:
     """Arithmetic of the forward pass: auto is bf16 on a GPU that has it, otherwise 32."""
     compile: bool = False
     """GPU: compile the network (of a detector backbone, pyramid and proposals' head); the first steps take minutes."""
-    n_workers: Annotated[int, Interval(ge=0, le=512)] = 4
+    n_workers: Processes = 4
     """Processes that load and augment radiographs; 0 loads in the main process."""
-    fold: CountOrNone = 0
+    fold: FoldNumber = 0
     """Fold held back for validation; the others train."""
-    seed: CountOrNone = 0
+    seed: Seed = 0
     """Seed of weights, order, augmentation and sampling."""
     augment: Literal["none", "light", "strong"] = "light"
     """Random shifts, contrast, noise and flips of the training radiographs."""
@@ -105,15 +104,15 @@ class TrainingConfig:
     a pixel, at most half of it), and workers cannot change them."""
     log_step: Count = 10
     """Training steps between entries of the log."""
-    early_stop: CountOrNone = 0
+    early_stop: CountOrZero = 0
     """Epochs without a better validation score after which training stops; 0 never stops early."""
     val_every: Count = 1
     """Epochs between validations."""
-    n_pictures: CountOrNone = 4
+    n_pictures: CountOrZero = 4
     """Validation radiographs drawn into TensorBoard after each validation."""
-    save_every_n_steps: CountOrNone = 0
+    save_every_n_steps: CountOrZero = 0
     """Optimizer steps between checkpoints within an epoch; 0 saves at its end, and when SIGTERM ends the training."""
-    skip_bad_steps: CountOrNone = 0
+    skip_bad_steps: CountOrZero = 0
     """How many steps with a loss or gradients that are not finite are left out before training stops; 0 stops at the
     first."""
     deterministic: bool = False
@@ -320,29 +319,6 @@ def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
     return task, config
 
 
-def joined_swaps(flags: Sequence[str]) -> list[str]:
-    """Flags in which all of `--swap A=B`, `--swap=A=B` and `--no-swap` are joined to one `--swap`, at the end."""
-    rest: list[str] = []
-    swaps: list[str] = []
-    open_ended = False
-    for flag in flags:
-        if flag.startswith("--"):
-            open_ended = flag == "--swap"
-            if flag == "--no-swap" or flag == "--no_swap":
-                swaps.append(NONE)
-            elif flag.startswith("--swap="):
-                swaps.append(flag.removeprefix("--swap="))
-            elif not open_ended:
-                rest.append(flag)
-        elif open_ended:
-            swaps.append(flag)
-        else:
-            rest.append(flag)
-    if "--swap" in flags and not swaps:
-        return [*rest, "--swap", ""]
-    return [*rest, "--swap", *dict.fromkeys(swaps)] if swaps else rest
-
-
 def _take(args: list[str], flag: str) -> str | None:
     """Removes `flag VALUE` or `flag=VALUE` from `args` and returns VALUE."""
     for position, arg in enumerate(args):
@@ -360,51 +336,6 @@ def _take(args: list[str], flag: str) -> str | None:
             raise FlagError(f"{flag} is empty: give a value, or leave it out")
         return value
     return None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file of flags, names with dashes or underscores. Raises InputError if it is missing or not a mapping."""
-    try:
-        text = path.read_text()
-        if len(text) > MAX_CHARACTERS:
-            raise InputError(f"{path} has {len(text)} characters: a recipe needs no more than {MAX_CHARACTERS}")
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"no config at {path} ({error.strerror}): the recipes are in configs/") from None
-    except InputError:
-        raise
-    except Exception as error:  # PyYAML's own, and others of malformed files
-        raise InputError(f"{path} is not YAML: {error}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise InputError(f"{path} must hold one `flag: value` a line")
-    if "help" in content:
-        raise InputError(f"{path}: help is no flag of a recipe")
-    for key, value in content.items():
-        # Nested lists, which may refer to each other, are small in the file and endless as text.
-        if not all(isinstance(item, _PLAIN) for item in (value if isinstance(value, list) else [value])):
-            raise InputError(f"{path}: {key[:80]} must be one value, or a list of values")
-    return {key.replace("-", "_"): value for key, value in content.items()}
-
-
-def yaml_flags(recipe: dict[str, Any]) -> list[str]:
-    """A recipe as command-line flags, so that both are checked by the same parser.
-
-    It also reads `lr: 1e-3`, which YAML 1.1 takes for a text.
-    """
-    flags: list[str] = []
-    for key, value in recipe.items():
-        if key == "task":
-            continue
-        name = "--" + key.replace("_", "-")
-        if isinstance(value, bool):
-            flags.append(name if value else "--no-" + key.replace("_", "-"))
-        elif isinstance(value, list):
-            flags += [name, *(str(item) for item in value)]
-        else:
-            flags += [name, "" if value is None else str(value)]
-    return flags
 
 
 def save_config(path: Path, task: str, config: TrainingConfig) -> None:

@@ -24,8 +24,8 @@ def explain(error: BaseException, config: TrainingConfig, validating: bool) -> s
         text = " ".join(str(one).split())
         if is_disk_full(one):
             return (
-                f"the disk of {config.save_path} is full: free some of it and go on with --resume; the last checkpoint "
-                "is whole"
+                f"the disk of {config.save_path} is full: free some of it and continue with --resume; the last "
+                "checkpoint is whole"
             )
         if isinstance(one, torch.OutOfMemoryError) or re.search(
             r"CUDA out of memory|(CUDNN|CUBLAS)_STATUS_ALLOC", text
@@ -39,14 +39,14 @@ def explain(error: BaseException, config: TrainingConfig, validating: bool) -> s
         if text_match := re.search(r"DataLoader timed out after ([\d.]+) seconds", text):
             return (
                 f"no batch came from the {config.n_workers} loader processes for {float(text_match[1]):.0f} s: see "
-                "whether the drive with --data-path still answers, or try --n-workers 0; go on with --resume"
+                "whether the drive with --data-path still answers, or try --n-workers 0; continue with --resume"
             )
         if text_match := re.search(r"(\S+) does not have a deterministic implementation", text):
             return f"{text_match[1]} has no deterministic form on this device: train without --deterministic"
         if LOST_PROCESS.search(text) or type(one).__name__.startswith("Dist"):
             return (
                 "another process of this training has ended, or cannot be reached any more: its own message, or the "
-                "log of its machine, says why; go on with --resume"
+                "log of its machine, says why; continue with --resume"
             )
         if "DataLoader worker process" in text and "Original Traceback" in text:
             return f"a loader process failed with {str(one).strip().splitlines()[-1].strip()}"
@@ -104,10 +104,10 @@ def _lost_worker(pids: str, signal: str, config: TrainingConfig) -> str:
     if signal == "Bus":
         return (
             f"{who} found no more shared memory: enlarge /dev/shm (docker: --shm-size), or lower --n-workers from "
-            f"{config.n_workers}; go on with --resume"
+            f"{config.n_workers}; continue with --resume"
         )
     how = f"been ended by the signal {signal}" if signal else "ended"
     return (
         f"{who} {how}, most often by the system when memory runs out: lower --n-workers from {config.n_workers}, or "
-        "free memory; go on with --resume"
+        "free memory; continue with --resume"
     )

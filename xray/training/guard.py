@@ -183,7 +183,7 @@ class Guard(Callback):
                 return
             print(f"step left out, {self.skipped} of at most {self.allowed}: {words}", file=sys.stderr)
             return
-        advice = "lower --lr or --clip-grad, or leave such steps out with --skip-bad-steps N, and go on with --resume"
+        advice = "lower --lr or --clip-grad, or skip such steps with --skip-bad-steps N, and continue with --resume"
         if self.allowed:
             advice = f"{self.allowed} steps were left out before it, as --skip-bad-steps allows; lower --lr"
         raise InputError(f"{words}: the step was not applied, and the last checkpoint is from before it: {advice}")

@@ -83,11 +83,11 @@ def _of_slurm(environ: Mapping[str, str]) -> Launch:
     if tasks == 1:
         return Launch("srun", 0, 1, 0, 1)
     if "SLURM_STEP_ID" not in environ:
-        raise InputError(f"this SLURM job has {tasks} tasks and this is none of them: begin the command with srun")
+        raise InputError(f"this SLURM job has {tasks} tasks and this process is none: start the command with srun")
     if "SLURM_NTASKS_PER_NODE" not in environ:
         raise InputError(
-            f"this SLURM job does not say how its {tasks} tasks lie on its nodes: write #SBATCH --ntasks-per-node=N "
-            "with N the GPUs of a node, in place of --ntasks"
+            f"this SLURM job does not say how many of its {tasks} tasks each node has: replace --ntasks by "
+            "#SBATCH --ntasks-per-node=N, with N the GPUs of a node"
         )
     per_node = _number(environ, "SLURM_NTASKS_PER_NODE")
     return Launch("srun", _number(environ, "SLURM_PROCID"), tasks, _number(environ, "SLURM_LOCALID"), per_node)
@@ -154,7 +154,7 @@ class Rendezvous:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             raise InputError(
                 f"process {launch.rank} of {launch.world} did not find the others at {where} ({type(error).__name__}): "
-                "see whether that address and port can be reached from every node"
+                "check that every node can reach this address and port"
             ) from None
         self._store = torch.distributed.PrefixStore("rendezvous", self._store)
 
@@ -233,5 +233,5 @@ def watch_children(processes: list[Any]) -> None:
 def _end(problem: str) -> None:
     sys.stdout.flush()
     if problem:
-        os.write(2, f"error: {problem}: go on from the last checkpoint with --resume\n".encode())
+        os.write(2, f"error: {problem}: continue from the last checkpoint with --resume\n".encode())
     os._exit(1)

@@ -230,7 +230,7 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         self.first = (0, 0)
         self.batch_size = 1
         if not self.repeats.sum() > 0:
-            raise InputError("no radiograph would be shown: none that trains has a box, and --normals is 0")
+            raise InputError("nothing to train on: no training radiograph has a box, and --normals is 0")
         self.total = max(1, round(self.repeats.sum()))
 
     def set_epoch(self, epoch: int) -> None:

@@ -12,7 +12,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from source_cases import write_picture
 
-from xray.datasets.sources.coco import convert_coco, read_coco
+from xray.datasets import sources
+from xray.datasets.sources.coco import read_coco
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.structures.masks import decode_mask
@@ -49,7 +50,7 @@ def account(source):
 
 
 def convert(raw, path, **flags):
-    return convert_coco(raw, path, **{"image_size": 32, "n_folds": 2, "n_workers": 0} | flags)
+    return sources.convert("coco", raw, path, **{"image_size": 32, "n_folds": 2, "n_workers": 0} | flags)
 
 
 def test_categories_are_renumbered_in_the_order_of_their_ids(raw, tmp_path):

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from source_cases import write_picture
 
 from xray.datasets.prediction_ids import resolve
-from xray.datasets.sources.coco import convert_coco
+from xray.datasets.sources import convert
 from xray.datasets.store import open_store
 from xray.evaluation.evaluate import evaluate
 from xray.structures.predictions import read_predictions
@@ -119,7 +119,7 @@ def respelt(truth, results, draw):
 
 def converted(folder, truth):
     (folder / "raw" / "annotations.json").write_text(json.dumps(truth))
-    convert_coco(folder / "raw", folder / "data", image_size=32, n_folds=2, n_workers=0, overwrite=True)
+    convert("coco", folder / "raw", folder / "data", image_size=32, n_folds=2, n_workers=0, overwrite=True)
     return open_store(folder / "data")
 
 

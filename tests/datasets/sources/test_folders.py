@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from source_cases import write_dicom, write_picture
 
-from xray.datasets.sources.folders import convert_folders, read_folders
+from xray.datasets import sources
+from xray.datasets.sources.folders import read_folders
 from xray.datasets.store import open_store
 from xray.errors import InputError
 
@@ -38,7 +39,7 @@ def kaggle(tmp_path):
 
 
 def convert(raw, path, **flags):
-    return convert_folders(raw, path, **{"image_size": 32, "n_folds": 2, "n_workers": 0} | flags)
+    return sources.convert("folders", raw, path, **{"image_size": 32, "n_folds": 2, "n_workers": 0} | flags)
 
 
 def account(source):
@@ -256,7 +257,7 @@ def test_patients_of_equal_names(tmp_path):
         ("B/2.png", ""), ("C/3.png", "the table has 2 for that name"),
     ]  # fmt: skip
     table.write_text("file_name,patient\nz.png,p\n")
-    with pytest.raises(InputError, match="names the patient of none of the 5 images"):
+    with pytest.raises(InputError, match="names no patient of the 5 images"):
         read_folders(raw, patients=table)
 
 
@@ -266,7 +267,7 @@ def test_patients_of_equal_names(tmp_path):
         ((), "no radiograph in the folders of .*: it needs a folder for each class"),
         (("PNEUMONIA",), r"holds a single class to train on, PNEUMONIA \(2 radiographs\): a classifier needs"),
         (("train/A", "test/A", "test/NORMAL"), r"single class to train on, A \(2 radiographs\)"),
-        (("test/A", "test/B"), r"holds test/ but no train/: give --data-path .*test to take"),
+        (("test/A", "test/B"), r"holds test/ but no train/: give --data-path .*test to convert"),
         (("chest_xray/train/A", "chest_xray/test/A"), r"chest_xray holds test/ and train/: give --data-path .*y$"),
         (("A/train", "A/test", "B/train"), r"A holds test/ and train/: the splits must be the outer folders"),
     ],

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from source_cases import write_picture
 
+from xray.datasets import sources
 from xray.datasets.mask_canvas import mask_canvas
-from xray.datasets.sources.lungs import convert_lungs, read_lungs
+from xray.datasets.sources.lungs import read_lungs
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.structures.masks import decode_mask, encode_mask
@@ -42,7 +43,7 @@ def montgomery(tmp_path):
 
 
 def convert(raw, path, **flags):
-    return convert_lungs(raw, path, **{"image_size": 100, "n_folds": 2, "n_workers": 0} | flags)
+    return sources.convert("lungs", raw, path, **{"image_size": 100, "n_folds": 2, "n_workers": 0} | flags)
 
 
 def account(source):
@@ -272,7 +273,7 @@ def test_colours_can_be_categories_that_share_a_name(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (["3=Right"], "--values names 3, and the masks hold 1, 2: name some of these"),
+        (["3=Right"], "--values names 3, but the masks hold 1, 2: give values that they hold"),
         (["1"], "--values 1 is no VALUE=NAME"),
         (["1="], "is no VALUE=NAME"),
         (["x=Right"], "is no VALUE=NAME"),
@@ -351,7 +352,7 @@ def test_patients_share_a_fold(tmp_path, kind):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("file_name,patient\nother.png,1\n", "names the patient of none of the 3 images"),
+        ("file_name,patient\nother.png,1\n", "names no patient of the 3 images"),
         ("name,patient\nother.png,1\n", r"needs the columns file_name and patient \(found name, patient\)"),
         ("file_name,sex\nother.png,1\n", "needs the columns"),
         (None, "cannot be read"),

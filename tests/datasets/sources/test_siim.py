@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from source_cases import write_dicom, write_picture
 
-from xray.datasets.sources.siim import convert_siim, read_siim
+from xray.datasets import sources
+from xray.datasets.sources.siim import read_siim
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.structures.masks import decode_mask
@@ -44,7 +45,7 @@ def raw(tmp_path):
 
 
 def convert(raw, path, **flags):
-    return convert_siim(raw, path, **{"image_size": 32, "n_folds": 2, "n_workers": 0} | flags)
+    return sources.convert("siim", raw, path, **{"image_size": 32, "n_folds": 2, "n_workers": 0} | flags)
 
 
 def account(source):
@@ -362,7 +363,7 @@ def test_masks_beside_the_radiographs_are_left_out(tmp_path):
 def test_a_mask_without_an_id_is_refused(raw):
     # It may be a part of any radiograph's.
     write_runs(raw, [("1.1", "5 5"), ("nan", "5 5"), *((f"1.{number}", "-1") for number in range(2, 7))])
-    with pytest.raises(InputError, match=r"train-rle.csv line 3 has a mask and no ImageId: write whose it is, or take"):
+    with pytest.raises(InputError, match=r"train-rle.csv line 3 has a mask but no ImageId: write the"):
         read_siim(raw)
 
 

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from source_cases import HEADER, write_dicom, write_picture, write_table
 
+from xray.datasets import sources
 from xray.datasets.conversion import print_account
-from xray.datasets.sources.vinbig import convert_vinbig, is_raw_vinbig, read_vinbig
+from xray.datasets.sources.vinbig import is_raw_vinbig, read_vinbig
 from xray.datasets.store import open_store
 from xray.errors import InputError
 
@@ -50,7 +51,7 @@ def account(source):
 
 
 def convert(raw, path, **flags):
-    return convert_vinbig(raw, path, **{"image_size": 64, "n_folds": 2, "n_workers": 0} | flags)
+    return sources.convert("vinbig", raw, path, **{"image_size": 64, "n_folds": 2, "n_workers": 0} | flags)
 
 
 def test_the_original_layout(raw, tmp_path):
@@ -362,7 +363,7 @@ def test_pictures_without_sizes(pictures):
     write_table(pictures / "train_meta.csv", [("a", 400, 600), ("b", 0, 600)], ["image_id", "dim0", "dim1"])
     assert account(read_vinbig(pictures)) == [("train/b", "original size unknown", "left out")]
     (pictures / "train_meta.csv").unlink()
-    with pytest.raises(InputError, match=r"nothing tells the size of the original.*put train_meta\.csv"):
+    with pytest.raises(InputError, match=r"original radiographs, whose size is not known: put train_meta\.csv"):
         read_vinbig(pictures)
 
 

@@ -1,6 +1,5 @@
 """Anyone's own radiographs with a COCO file of boxes or masks, of any categories → a source to convert."""
 
-import functools
 import hashlib
 import json
 import posixpath
@@ -11,15 +10,11 @@ import numpy as np
 
 from xray.datasets import source as reasons
 from xray.datasets.source import Dropped, Source, data_root
-from xray.datasets.sources import convert
 from xray.datasets.sources.coco_annotations import Crowds, Unplaced, read_annotations, without_no_finding
 from xray.datasets.sources.coco_images import Images, read_categories
 from xray.errors import InputError
 from xray.radiographs.names import check_inside
 from xray.structures.boxes import BoxTable
-
-convert_coco = functools.partial(convert, "coco")
-"""`convert` with this source."""
 
 
 def read_coco(

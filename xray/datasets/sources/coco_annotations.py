@@ -118,14 +118,14 @@ def read_annotations(
     nowhere = next((stray for stray in strays if stray.reason == MALFORMED), None)
     if nowhere is not None and unplaced == "refuse":
         raise InputError(
-            f"{nowhere.where} belongs to no image ({nowhere.detail}), so it may be any radiograph's: correct its "
+            f"{nowhere.where} belongs to no image ({nowhere.detail}), so it may belong to any radiograph: correct its "
             "image_id, or add --unplaced ignore to leave it out"
         )
     if strays and unplaced == "refuse" and n_empty:
         raise InputError(
             f"{file} has annotations of images that it does not list ({len(strays)}; the first: {strays[0].where}, "
             f"{strays[0].detail}), so its {n_empty} radiographs without an annotation may not be normal: correct the "
-            "image ids, or add --unplaced ignore if those images are only not here"
+            "image ids, or add --unplaced ignore if those images are missing on purpose"
         )
     dropped += strays
     result.boxes = BoxTable.of(numbers, labels, boxes)

@@ -45,8 +45,8 @@ def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
         key = " ".join(name.casefold().split())
         if key in by_name:
             raise InputError(
-                f"{file} has two categories named {name!r} (ids {by_name[key]} and {number}), which no result could "
-                "tell apart: rename one, or give its annotations the other's id and remove it"
+                f"{file} has two categories named {name!r} (ids {by_name[key]} and {number}): "
+                "rename one, or remove one and give its annotations the id of the other"
             )
         # The name as it is spelt in the file, by which users look a category up.
         names[number], by_name[key] = entry["name"] if isinstance(entry["name"], str) else name, number

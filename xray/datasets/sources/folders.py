@@ -19,7 +19,6 @@ from typing import Any
 
 from xray.datasets.naming import source_ids
 from xray.datasets.source import COPY, Dropped, Source, SourceImage, data_root, listed
-from xray.datasets.sources import convert
 from xray.datasets.sources.mask_account import tracked
 from xray.datasets.sources.mask_folders import without_masks
 from xray.datasets.sources.patients import name_patients
@@ -53,10 +52,6 @@ class _File:
     name: str
     split: str
     label: str
-
-
-convert_folders = functools.partial(convert, "folders")
-"""`convert` with this source."""
 
 
 def read_folders(
@@ -131,8 +126,8 @@ def _find_parts(root: Path, dropped: list[Dropped]) -> tuple[str, list[tuple[str
         return "classes", [("train", root)]
     if all(split == "test" for split, _ in parts):
         raise InputError(
-            f"{root} holds {parts[0][1].name}/ but no train/: give --data-path {parts[0][1]} to take its classes as a "
-            "set of their own"
+            f"{root} holds {parts[0][1].name}/ but no train/: give --data-path {parts[0][1]} to convert its "
+            "classes alone"
         )
     for folder in folders:
         if folder.name.casefold() not in SPLITS:
@@ -204,8 +199,8 @@ def _check_classes(root: Path, files: Sequence[_File], names: dict[str, str]) ->
     if len(counts) < 2:
         classes = ", ".join(f"{names[label]} ({n} radiograph{'s' * (n > 1)})" for label, n in counts.items()) or "none"
         raise InputError(
-            f"{root} holds a single class to train on, {classes}: a classifier needs a folder of another class, such "
-            "as NORMAL, to tell it from"
+            f"{root} holds a single class to train on, {classes}: a classifier needs two classes at least, so add the "
+            "folder of another one, such as NORMAL"
         )
 
 

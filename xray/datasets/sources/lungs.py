@@ -6,7 +6,6 @@ without `_mask`. A folder `test/` in the same layout, as with phantoms, becomes 
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 from collections import defaultdict
@@ -17,7 +16,6 @@ from typing import Literal
 from xray.datasets import source as reasons
 from xray.datasets.naming import source_ids
 from xray.datasets.source import Dropped, SourceImage, data_root, listed, relative_name
-from xray.datasets.sources import convert
 from xray.datasets.sources.mask_account import (
     WITH_IMAGE,
     MaskedImages,
@@ -66,10 +64,6 @@ class _Layout:
     masks: tuple[tuple[Path, int, str], ...]
     categories: tuple[str, ...]
     joined: bool
-
-
-convert_lungs = functools.partial(convert, "lungs")
-"""`convert` with this source."""
 
 
 def read_lungs(
@@ -166,7 +160,7 @@ def _find_layout(
     if lungs == "apart" and layout.kind != "montgomery":
         raise InputError(f"{root} has no ManualMask/ with a left and a right mask: leave out --lungs apart")
     if values and layout.kind == "montgomery":
-        raise InputError(f"{root} has ManualMask/ with a mask for each lung: --lungs apart in place of --values")
+        raise InputError(f"{root} has ManualMask/ with a mask for each lung: give --lungs apart in place of --values")
     return layout
 
 
@@ -220,8 +214,10 @@ def _masks_of(image: Path, alike: Sequence[Path], masks: dict[str, list[Path]]) 
     near = [*(called(stem) if stem != image.name else ()), *whole[image]]
     if len(alike) == 1:
         return whole[image] or near, near
-    own_of = {other: whole[other] or [mask for mask in called(stem) if mask.suffix == other.suffix] for other in alike}
-    return (own_of[image] if all(len(own) == 1 for own in own_of.values()) else []), near
+    masks_of = {
+        other: whole[other] or [mask for mask in called(stem) if mask.suffix == other.suffix] for other in alike
+    }
+    return (masks_of[image] if all(len(several) == 1 for several in masks_of.values()) else []), near
 
 
 def _by_stem(paths: Sequence[Path]) -> dict[str, list[Path]]:

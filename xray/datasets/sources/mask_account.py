@@ -123,8 +123,8 @@ def account_of(
     if named and masks and len(missing) == len(named):
         drawn = _listed(_distinct(mask.values for _, mask in masks)) or "no value but their background"
         raise InputError(
-            f"--values names {_listed([value.value for value in named])}, and the masks hold {drawn}: "
-            "name some of these"
+            f"--values names {_listed([value.value for value in named])}, but the masks hold {drawn}: "
+            "give values that they hold"
         )
     return warnings + [FileWarning(NOT_FOUND, value.value, f"named {value.category}") for value in missing]
 

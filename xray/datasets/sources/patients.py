@@ -56,9 +56,7 @@ def name_patients(
             detail = f"the table has {len(patients)} for that name" if patients else ""
             dropped.append(Dropped(image.file_name, PATIENT_UNKNOWN, "kept as a patient of its own", detail))
     if all(image.patient is None for image in with_patients):
-        raise InputError(
-            f"{table} names the patient of none of the {len(images)} images: its file names must be theirs"
-        )
+        raise InputError(f"{table} names no patient of the {len(images)} images: it must have their file names")
     return with_patients, content
 
 

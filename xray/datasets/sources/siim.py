@@ -12,17 +12,12 @@ Names of columns may be spelt in other letters' case and punctuation, ids and la
 """
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from xray.datasets import source as reasons
-from xray.datasets.sizes import header_of
 from xray.datasets.source import Dropped, Source, SourceImage, data_root
-from xray.datasets.sources import convert
 from xray.datasets.sources.mask_account import (
     WITH_IMAGE,
     MaskedImages,
@@ -42,43 +37,22 @@ from xray.datasets.sources.mask_reading import (
     read_runs,
 )
 from xray.datasets.sources.mask_values import BLACK
-from xray.datasets.sources.named_files import NamedFiles, Resolved, resolve_ids, without_copies
-from xray.datasets.sources.tables import plain_name, read_table
+from xray.datasets.sources.named_files import NamedFiles, resolve_ids, without_copies
+from xray.datasets.sources.siim_tables import COLUMNS, Table, fault_of_rows, find_tables, grouped
 from xray.errors import InputError
 from xray.findings import FINDINGS, PNEUMOTHORAX
 from xray.radiographs.file_kinds import Content, content_of
 from xray.radiographs.file_warnings import FileWarning
-from xray.radiographs.names import LINK_OUT, UnsafeNameError, check_inside, is_inside, leads_out
+from xray.radiographs.names import LINK_OUT, UnsafeNameError, is_inside, leads_out
 from xray.radiographs.radiograph import SUFFIXES, find_radiographs, source_id
 from xray.radiographs.workers import Failed
 from xray.structures import rle
-from xray.structures.values import flag_of, is_missing
 
 CATEGORY = FINDINGS[PNEUMOTHORAX]
 
 OTHER_DIALECT = "run lengths in the other dialect"
-CONTRADICTORY = "contradictory rows"
-NO_ID = "row without an image id"
 NOT_IN_TABLE = "file without a row in the table"
-UNKNOWN_LABEL = "label neither 0 nor 1"
 LABEL_DISAGREES = "label and mask disagree"
-
-_COLUMNS = {
-    "runs": ("ImageId", "EncodedPixels"),
-    "pictures": ("new_filename", "has_pneumo"),
-    "labels": ("ImageId", "Class"),
-}
-"""Kinds of table, by the columns of the image's id and of what is known about it."""
-_TRAIN_TABLES = ("train-rle.csv", "stage_2_train.csv", "stage_1_train.csv", "stage_1_train_images.csv")
-_TEST_TABLES = {"runs": "test-rle-truth.csv", "pictures": "stage_1_test_images.csv", "labels": ""}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Table:
-    name: str
-    split: str
-    rows: pd.DataFrame
-    content: bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +84,6 @@ class _Outcome:
     picture: PictureRegions | None = None
 
 
-convert_siim = functools.partial(convert, "siim")
-"""`convert` with this source."""
-
-
 def read_siim(
     data_path: Path | str,
     *,
@@ -140,7 +110,7 @@ def read_siim(
         "put SIIM-ACR Pneumothorax there (train-rle.csv and dicom-images-train/), or make a stand-in with python "
         "tools/phantoms.py",
     )
-    kind, tables = _find_tables(root, table)
+    kind, tables = find_tables(root, table)
     gathered = MaskedImages()
     items = _items(root, kind, tables, gathered.dropped, gathered.warnings)
     if mask_size is not None and kind == "runs":
@@ -184,97 +154,8 @@ def _is_negative(kind: str, item: _Item) -> bool:
     return kind == "labels" or all(map(rle.is_empty, item.values))
 
 
-def _find_tables(root: Path, chosen: str | None) -> tuple[str, list[_Table]]:
-    """The kind of the training table, itself, and that of the test images where there is one."""
-    if chosen is not None and not (root / chosen).is_file():
-        raise InputError(f"there is no {chosen} in {root}: give --table relative to --data-path")
-    path = check_inside(_search_table(root), root) if chosen is None else root / chosen
-    kind = _kind(path)
-    if kind is None:
-        wanted = " or ".join(",".join(columns) for columns in _COLUMNS.values())
-        raise InputError(f"{path} is no table of SIIM-ACR Pneumothorax: it needs the columns {wanted}")
-    tables = [_Table(path.name, "train", *read_table(path, _COLUMNS[kind], ("ImageId",)))]
-    test = root / _TEST_TABLES[kind]
-    if test != path and check_inside(test, root).is_file() and _kind(test) == kind:
-        tables.append(_Table(test.name, "test", *read_table(test, _COLUMNS[kind], ("ImageId",))))
-    return kind, tables
-
-
-def _search_table(root: Path) -> Path:
-    known = next((root / name for name in _TRAIN_TABLES if (root / name).is_file()), None)
-    if known is not None:
-        return known
-    usable = [
-        path
-        for path in sorted(root.glob("*.csv"))
-        if path.is_file() and "submission" not in path.name and path.name not in _TEST_TABLES.values() and _kind(path)
-    ]
-    if len(usable) > 1:
-        names = ", ".join(path.name for path in usable[:5])
-        raise InputError(f"{root} holds several tables ({names}): choose one with --table")
-    if not usable:
-        raise InputError(
-            f"{root} holds no table of SIIM-ACR Pneumothorax: put train-rle.csv, stage_2_train.csv or "
-            "stage_1_train_images.csv there, or a table with the columns ImageId,Class"
-        )
-    return usable[0]
-
-
-def _kind(path: Path) -> str | None:
-    columns = set(map(plain_name, header_of(path)))
-    return next((kind for kind, needed in _COLUMNS.items() if set(map(plain_name, needed)) <= columns), None)
-
-
-def _grouped(
-    table: _Table, kind: str, root: Path, resolved: Resolved, dropped: list[Dropped]
-) -> dict[str, tuple[str, list[str]]]:
-    """Image id → the place of its first row and the values of all, equal ones once, in the order of the table.
-
-    Raises InputError for a mask without an id: a part of some radiograph's would be missing.
-    """
-    groups: dict[str, tuple[str, list[str]]] = {}
-    columns = (table.rows[name].tolist() for name in (*_COLUMNS[kind], "line"))
-    for image_name, text, line in zip(*columns, strict=True):
-        place = f"{table.name} line {line}"
-        value = _value(kind, text)
-        if not image_name or (is_missing(image_name) and resolved.ids[image_name] not in resolved.names):
-            if kind == "runs" and not rle.is_empty(value):
-                raise InputError(
-                    f"{root / table.name} line {line} has a mask and no ImageId: write whose it is, or take the row out"
-                )
-            if text:
-                dropped.append(Dropped(place, NO_ID))
-            continue
-        values = groups.setdefault(resolved.ids[image_name], (place, []))[1]
-        if value in values:
-            dropped.append(Dropped(place, reasons.DUPLICATE))
-        else:
-            values.append(value)
-    return groups
-
-
-def _value(kind: str, text: str) -> str:
-    """A cell in one spelling: "1" or "0" for a label, "-1" for no mask; what is neither stays as it is."""
-    if kind == "runs":
-        return "-1" if rle.is_empty(text) else text
-    try:
-        label = flag_of(text)
-    except ValueError:
-        return text
-    return text if label is None else str(int(label))
-
-
-def _fault(kind: str, values: Sequence[str]) -> str | None:
-    """What is wrong with the rows of one image, taken together."""
-    if kind == "runs":
-        return CONTRADICTORY if len({rle.is_empty(value) for value in values}) > 1 else None
-    if not set(values) <= {"0", "1"}:
-        return UNKNOWN_LABEL
-    return CONTRADICTORY if len(values) > 1 else None
-
-
 def _items(
-    root: Path, kind: str, tables: Sequence[_Table], dropped: list[Dropped], warnings: list[FileWarning]
+    root: Path, kind: str, tables: Sequence[Table], dropped: list[Dropped], warnings: list[FileWarning]
 ) -> list[_Item]:
     """The radiographs that the tables list, without those whose rows contradict each other."""
     masks: Mapping[str, Path] = {}
@@ -285,19 +166,19 @@ def _items(
         paths, expected = _list_radiographs(root, dropped, warnings)
     folder = "png_images/" if kind == "pictures" else ""
     files, mask_files = NamedFiles(paths), NamedFiles(masks)
-    texts = dict.fromkeys(text for table in tables for text in table.rows[_COLUMNS[kind][0]].tolist() if text)
+    texts = dict.fromkeys(text for table in tables for text in table.rows[COLUMNS[kind][0]].tolist() if text)
     resolved, meant = resolve_ids(texts, files), {name for text in texts for name in files.meant_by(text)}
     items: dict[str, _Item] = {}
     used: set[str] = set()
     for table in tables:
-        names = table.rows[_COLUMNS[kind][0]]
+        names = table.rows[COLUMNS[kind][0]]
         columns = zip(names.tolist(), table.rows.get("ImageId", names).tolist(), strict=True)
         siim_ids = {resolved.ids[name]: siim_id for name, siim_id in columns if name}
-        for image_id, (place, values) in _grouped(table, kind, root, resolved, dropped).items():
+        for image_id, (place, values) in grouped(table, kind, root, resolved, dropped).items():
             name = resolved.names.get(image_id)
             mask = _mask_of(name or image_id, image_id, masks, mask_files)
             used |= {mask} if mask else set()
-            fault = reasons.DUPLICATE if image_id in items else _fault(kind, values)
+            fault = reasons.DUPLICATE if image_id in items else fault_of_rows(kind, values)
             if image_id in resolved.unclear:
                 dropped.append(Dropped(place, reasons.REPEATED_NAME, WITH_IMAGE, resolved.unclear[image_id]))
             elif name is None:

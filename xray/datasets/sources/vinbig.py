@@ -6,7 +6,6 @@ stands beside `test/` (as with phantoms), the test images come along as the spli
 """
 
 import dataclasses
-import functools
 import hashlib
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import pandas as pd
 from xray.datasets import source as reasons
 from xray.datasets.sizes import find_sizes, original_sizes, size_table
 from xray.datasets.source import Dropped, Source, SourceImage, data_root, has_area, listed, natural, snap
-from xray.datasets.sources import convert
 from xray.datasets.sources.named_files import NamedFiles, resolve_ids, without_copies
 from xray.datasets.sources.tables import each_text, factorize, read_table
 from xray.errors import InputError
@@ -47,10 +45,6 @@ def is_raw_vinbig(path: Path | str) -> bool:
     """Whether `path` looks like VinBigData's own directory: train.csv beside train/."""
     path = Path(path)
     return (path / "train.csv").is_file() and (path / "train").is_dir()
-
-
-convert_vinbig = functools.partial(convert, "vinbig")
-"""`convert` with this source."""
 
 
 def read_vinbig(data_path: Path | str, table_only: bool = False) -> Source:
@@ -115,8 +109,8 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
     sizes, size_content = _read_sizes(root, split, table, ids)
     if layout == "pictures" and sizes is None:
         raise InputError(
-            f"{root / split} holds pictures, but nothing tells the size of the original radiographs, in whose pixels "
-            f"the boxes are: put {split}_meta.csv (columns image_id,dim0,dim1) beside that folder, or width and height "
+            f"{root / split} holds pictures, and the boxes are in pixels of the original radiographs, whose size is "
+            f"not known: put {split}_meta.csv (columns image_id,dim0,dim1) beside that folder, or width and height "
             f"into {table_name}"
         )
     has_box, has_lost = (np.bincount(image_of[rows[name]], minlength=len(ids)) > 0 for name in ("is_box", "is_lost"))
@@ -243,7 +237,7 @@ def _check_strays(file: Path, strays: list[str], n_normal: int) -> None:
     if strays and n_normal:
         raise InputError(
             f"{file} has {len(strays)} findings without an image_id (the first: {strays[0]}), so its {n_normal} "
-            "radiographs without a box may not be normal: write the image_id there, or take such rows out"
+            "radiographs without a box may not be normal: write the image_id there, or delete these rows"
         )
 
 
