@@ -25,6 +25,7 @@ from xray.flags import (
     check_ranges,
     parse_flags,
     require,
+    take_flags,
 )
 from xray.storage.places import as_given
 from xray.structures.sides import AUTO, NONE
@@ -283,11 +284,9 @@ def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
     Values come, later ones winning, from the defaults, the saved config of a run that is resumed, the YAML of
     `--config`, and the flags. Raises InputError or FlagError; wrong flags end the process with status 2.
     """
-    args = list(args)
-    task = _take(args, "--task")
-    yaml_path = _take(args, "--config")
-    recipe = read_yaml(Path(yaml_path)) if yaml_path else {}
-    task = str(task or recipe.get("task") or "detection")
+    taken, args = take_flags(args, task=None, config=None)
+    recipe = read_yaml(Path(taken["config"])) if taken["config"] else {}
+    task = str(taken["task"] or recipe.get("task") or "detection")
     if task not in TASKS:
         raise FlagError(f"--task {task} is unknown: use one of {', '.join(TASKS)}")
     description = (
@@ -317,25 +316,6 @@ def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
             require(value == old, name, value, f"{old}, the run was started with it; or start another run")
     config.check()
     return task, config
-
-
-def _take(args: list[str], flag: str) -> str | None:
-    """Removes `flag VALUE` or `flag=VALUE` from `args` and returns VALUE."""
-    for position, arg in enumerate(args):
-        if arg == flag:
-            if position + 1 == len(args):
-                raise FlagError(f"{flag} needs a value")
-            value = args[position + 1]
-            del args[position : position + 2]
-        elif arg.startswith(flag + "="):
-            del args[position]
-            value = arg.partition("=")[2]
-        else:
-            continue
-        if not value:
-            raise FlagError(f"{flag} is empty: give a value, or leave it out")
-        return value
-    return None
 
 
 def save_config(path: Path, task: str, config: TrainingConfig) -> None:
