@@ -7,7 +7,7 @@ import sys
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from annotated_types import Interval
@@ -30,6 +30,26 @@ NotNegative = Annotated[float, Interval(ge=0, lt=math.inf)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Interval(ge=0, lt=1)]
 ShareWithin = Annotated[float, Interval(gt=0, lt=1)]
+
+AUTO: Any = "auto"
+"""The value of a flag that is chosen from the data, and replaced before anything else reads it."""
+
+if TYPE_CHECKING:
+    CountOrAuto = int
+    CountOrZeroOrAuto = int
+    PositiveOrAuto = float
+    ShareOrAuto = float
+    NumbersOrAuto = tuple[float, ...]
+    StagesOrAuto = int
+    ProposalsOrAuto = int
+else:
+    CountOrAuto = Count | Literal["auto"]
+    CountOrZeroOrAuto = CountOrZero | Literal["auto"]
+    PositiveOrAuto = Positive | Literal["auto"]
+    ShareOrAuto = Share | Literal["auto"]
+    NumbersOrAuto = tuple[float, ...] | Literal["auto"]
+    StagesOrAuto = Annotated[int, Interval(ge=0, le=5)] | Literal["auto"]
+    ProposalsOrAuto = Annotated[int, Interval(ge=2, le=MAX_SEED)] | Literal["auto"]
 
 
 def parse_flags(config_type: Any, args: Sequence[str] | None = None, default: Any = None, **tyro_options: Any) -> Any:
@@ -75,7 +95,7 @@ def check_ranges(config: Any, annotated: type | None = None) -> None:
     for name, hint in typing.get_type_hints(annotated or type(config), include_extras=True).items():
         value = getattr(config, name, None)
         # `Share | None` has the interval in one of its parts.
-        for part in (hint, *typing.get_args(hint)) if value is not None else ():
+        for part in (hint, *typing.get_args(hint)) if value not in (None, AUTO) else ():
             for interval in getattr(part, "__metadata__", ()):
                 if isinstance(interval, Interval):
                     _check_interval(name, value, interval)

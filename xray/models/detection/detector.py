@@ -15,7 +15,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from xray.models.detection.anchor_fit import AnchorSides, standard_anchors
+from xray.models.detection.anchor_fit import AnchorSides, by_level, standard_anchors
 from xray.models.detection.matching import pad_truth
 from xray.models.detection.pooling import BINS, pyramid_rows
 from xray.models.detection.proposals import ProposalNetwork
@@ -147,6 +147,13 @@ def anchors_of(architecture: Mapping[str, Any], canvas_size: int) -> AnchorSides
     sides = architecture.get("anchor_sides") or standard.sides
     ratios = architecture.get("anchor_ratios") or standard.ratios
     return AnchorSides(tuple(tuple(map(float, of_level)) for of_level in sides), tuple(map(float, ratios)))
+
+
+def describe_anchors(sides: Sequence[float], ratios: Sequence[float], canvas_size: int) -> dict[str, Any]:
+    """Anchors as a description in model.json has them; `sides` of all levels in one row, see `by_level`."""
+    if AnchorSides(by_level(sides), tuple(ratios)) == standard_anchors(canvas_size):
+        return {"anchor_scale": 1.0}
+    return {"anchor_sides": [list(of_level) for of_level in by_level(sides)], "anchor_ratios": list(ratios)}
 
 
 def _build_backbone(

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from xray.datasets.store import Store
 from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories
-from xray.models.detection.detector import Detector, build_detector, load_initial_weights
+from xray.models.detection.detector import Detector, build_detector, describe_anchors, load_initial_weights
 from xray.models.kernels.convolutions import apply_norms_in_convolutions, speed_up_training
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions
 from xray.training.config import DetectionConfig
 from xray.training.loading import BoxDataset, EpochSampler, collate_boxes, repeat_factors
+from xray.training.plan import plan
 from xray.training.tasks.base import Task
 
 
@@ -22,17 +23,18 @@ class DetectionTask(Task):
     config: DetectionConfig
 
     def __init__(self, config: DetectionConfig, store: Store) -> None:
+        self.plan = plan(config, store)
+        config = self.plan.config
         super().__init__(config, store)
         # Few large objects soon have a perfect map40, which then cannot tell epochs apart.
         auto = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
         self.monitored = auto if config.monitor == "auto" else config.monitor
-        norm = config.norm if config.norm != "auto" else ("batch" if config.weights == "none" else "frozen")
         self.architecture: dict[str, Any] = {
             "backbone": config.backbone,
             "head": config.head,
-            "norm": norm,
+            "norm": config.norm,
             "fpn_channels": config.fpn_channels,
-            "anchor_scale": config.anchor_scale,
+            **describe_anchors(config.anchor_sides, config.anchor_ratios, store.canvas_size),
             "proposals": config.proposals,
             "score_threshold": config.score_threshold,
             "max_detections": config.max_detections,
