@@ -202,6 +202,16 @@ class DetectionConfig(TrainingConfig):
     """Repeat-factor sampling: findings on a smaller share of the images than this are shown more often; 0 is off."""
     normals: Share = 0.25
     """Share of the radiographs without boxes that each epoch shows, in [0, 1]."""
+    readers: tuple[str, ...] = ()
+    """Readers whose boxes train, by name (R8 R9 R10); all, if not given. Radiographs that none of them read are left
+    out. Validation keeps the boxes of all."""
+    without_readers: tuple[str, ...] = ()
+    """Readers whose boxes do not train."""
+    reader_weights: tuple[str, ...] = ()
+    """NAME=NUMBER for each reader who counts more or less than 1 in --agreement."""
+    agreement: Literal["none", "weight", "target"] = "none"
+    """What it means that only a share of a radiograph's readers drew a box. none: nothing; weight: its losses count by
+    that share; target: that share is the probability that the box head learns for it."""
     rpn_samples: CountOrAuto = AUTO
     """Anchors per radiograph in the loss of the region proposals. auto: 64 to 256, by the boxes of a radiograph."""
     roi_samples: CountOrAuto = AUTO
@@ -222,6 +232,8 @@ class DetectionConfig(TrainingConfig):
         if self.weights == "coco":
             fits = self.backbone == "resnet50" and self.fpn_channels == 256
             require(fits, "weights", "coco", "used with --backbone resnet50 and --fpn-channels 256")
+        fits = not self.reader_weights or self.agreement != "none"
+        require(fits, "reader_weights", " ".join(self.reader_weights), "used with --agreement weight or target")
         for name, count in (("anchor_sides", 5), ("anchor_ratios", 1)):
             numbers = getattr(self, name)
             if numbers != AUTO:

@@ -12,8 +12,9 @@ from xray.flags import AUTO
 from xray.models.detection.anchor_fit import AnchorSides, by_level, fit_anchors, recall_of, standard_anchors
 from xray.structures.sides import chosen
 from xray.training.config import DetectionConfig
-from xray.training.loading import repeat_factors, training_rows
+from xray.training.loading import repeat_factors
 from xray.training.placement import SMALLEST
+from xray.training.readers import Readings
 
 PUBLISHED_EPOCHS = 100
 """Of the recipe of configs/vinbig-r50.yaml, whose learning rate falls every 30 epochs."""
@@ -23,10 +24,10 @@ FEWEST_EPOCHS = 12
 LONG = 60
 """Epochs from which on the published schedule has room for its steps."""
 BATCH = 8
-STEPS_OF_AN_EPOCH = 40
-"""Below, batches become smaller: so few steps do not suffice for a training of usual length."""
-SMALLEST_BATCH = 4
-"""Below, a batch norm's statistics are too rough to train with."""
+FEW_STEPS = 2000
+"""Below so many steps in all, batches become smaller."""
+SMALLEST_BATCH = 2
+"""A batch norm needs two radiographs for statistics; below, norms are frozen."""
 LARGE_BATCH = 16
 """From here on they are good enough for a ResNet, too."""
 FROZEN_LR, BATCH_NORM_LR = 0.005, 0.02
@@ -61,14 +62,14 @@ class Plan:
         return [*choices, *self.notes]
 
 
-def plan(config: DetectionConfig, store: Store) -> Plan:
+def plan(config: DetectionConfig, store: Store, used: Readings) -> Plan:
     """Replaces what is "auto" in a detector's flags by values for this dataset.
 
-    Looks at the radiographs that train alone. Raises InputError where none would be left, FlagError where a flag that
-    is given does not go with what is chosen.
+    used: the radiographs and boxes that train; no other is looked at. Raises FlagError where a flag that is given does
+    not go with what is chosen.
     """
-    rows, _ = training_rows(store, config.fold)
-    boxes, images, labels = _boxes_on_canvas(store, rows)
+    rows = used.rows
+    boxes, images, labels = _boxes_on_canvas(store, rows, used.boxes)
     labels_of = np.split(labels, np.searchsorted(images, np.arange(1, len(rows))))
     result = Plan(config)
     shown = float(repeat_factors(labels_of, config.repeat_threshold, config.normals).sum())
@@ -88,11 +89,14 @@ def plan(config: DetectionConfig, store: Store) -> Plan:
     return result
 
 
-def _boxes_on_canvas(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (N, 4) in canvas pixels of the radiographs `rows`, the place in `rows` of each, and its category's id."""
+def _boxes_on_canvas(store: Store, rows: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Those of the boxes `drawn` that lie on the radiographs `rows`.
+
+    Returns them (N, 4) in canvas pixels, the place in `rows` of each, and its category's id.
+    """
     place = np.full(len(store.records), -1)
     place[rows] = np.arange(len(rows))
-    inside = np.flatnonzero(place[store.boxes.images] >= 0)
+    inside = drawn[place[store.boxes.images[drawn]] >= 0]
     inside = inside[np.argsort(store.boxes.images[inside], kind="stable")]
     images = store.boxes.images[inside]
     boxes = np.zeros((len(inside), 4))
@@ -107,10 +111,11 @@ def _choose_length(result: Plan, shown: float) -> None:
     shown: radiographs of an epoch.
     """
     processes = result.config.devices * result.config.num_nodes
+    epochs = PUBLISHED_EPOCHS if result.config.n_epochs == AUTO else result.config.n_epochs
     batch = BATCH
-    while batch > SMALLEST_BATCH and shown < STEPS_OF_AN_EPOCH * batch * processes:
+    while batch > SMALLEST_BATCH and shown * epochs < FEW_STEPS * batch * processes:
         batch //= 2
-    result.choose("batch_size", batch, f"an epoch shows {shown:,.0f} radiographs")
+    result.choose("batch_size", batch, f"{shown:,.0f} radiographs an epoch, for at most {epochs} epochs")
     steps = max(1.0, shown / (result.config.batch_size * processes * result.config.accumulate))
     epochs = int(np.clip(round(STEPS / steps), FEWEST_EPOCHS, PUBLISHED_EPOCHS))
     result.choose("n_epochs", epochs, f"of {steps:,.0f} steps each")
@@ -176,9 +181,7 @@ def _choose_anchors(result: Plan, boxes: np.ndarray, canvas_size: int) -> Anchor
 def _recall(recall: Mapping[float, float]) -> str:
     if math.isnan(recall[0.5]):
         return "no box to compare with"
-    return " and ".join(
-        f"{share:.1%} of the boxes have an anchor at IoU {overlap}" for overlap, share in recall.items()
-    )
+    return f"{recall[0.5]:.1%} of the boxes have an anchor at IoU 0.5, {recall[0.7]:.1%} at 0.7"
 
 
 def _notes(store: Store, rows: np.ndarray, boxes: np.ndarray, anchors: AnchorSides) -> list[str]:

@@ -111,12 +111,14 @@ def build_detector(
     proposals: int = 2000,
     score_threshold: float = 0.001,
     max_detections: int = 100,
+    soft_targets: bool = False,
 ) -> Detector:
     """An untrained detector of `n_categories` (background not counted) on canvases of `canvas_size` pixels a side.
 
     norm: "frozen" (FrozenBatchNorm2d) or "batch". trainable_layers: stages of the backbone that train, from the last.
     anchor_sides, anchor_ratios: as AnchorSides has them; if not given, the standard ones times `anchor_scale`.
-    The others as in `xray.training.config.DetectionConfig`. The result depends on torch's random state.
+    soft_targets: see `RegionHeads.losses_of`. The others as in `xray.training.config.DetectionConfig`.
+    The result depends on torch's random state.
     """
     # torchvision's v2 has batch norms in its pyramid and box head too.
     pyramid_norm = nn.BatchNorm2d if head == "v2" else None
@@ -137,7 +139,14 @@ def build_detector(
     return Detector(
         with_pyramid,
         ProposalNetwork(rpn_head, anchor_generator, rpn_samples, proposals, proposals // 2),
-        RegionHeads(box_head, FastRCNNPredictor(1024, n_categories + 1), roi_samples, score_threshold, max_detections),
+        RegionHeads(
+            box_head,
+            FastRCNNPredictor(1024, n_categories + 1),
+            roi_samples,
+            score_threshold,
+            max_detections,
+            soft_targets,
+        ),
     )
 
 

@@ -12,8 +12,9 @@ from xray.models.kernels.convolutions import apply_norms_in_convolutions, speed_
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions
 from xray.training.config import DetectionConfig
-from xray.training.loading import BoxDataset, EpochSampler, collate_boxes, repeat_factors
+from xray.training.loading import BoxDataset, EpochSampler, collate_boxes, repeat_factors, training_rows
 from xray.training.plan import plan
+from xray.training.readers import readings
 from xray.training.tasks.base import Task
 
 
@@ -23,9 +24,14 @@ class DetectionTask(Task):
     config: DetectionConfig
 
     def __init__(self, config: DetectionConfig, store: Store) -> None:
-        self.plan = plan(config, store)
+        rows, _ = training_rows(store, config.fold)
+        self.readings = readings(store, rows, config.readers, config.without_readers, config.reader_weights)
+        self.plan = plan(config, store, self.readings)
+        if n_unread := len(rows) - len(self.readings.rows):
+            self.plan.notes.append(f"{n_unread} training radiographs are left out: no chosen reader read them")
         config = self.plan.config
         super().__init__(config, store)
+        self.train_rows = self.readings.rows
         # Few large objects soon have a perfect map40, which then cannot tell epochs apart.
         auto = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
         self.monitored = auto if config.monitor == "auto" else config.monitor
@@ -45,6 +51,7 @@ class DetectionTask(Task):
             trainable_layers=5 if config.weights == "none" else config.trainable_layers,
             rpn_samples=config.rpn_samples,
             roi_samples=config.roi_samples,
+            soft_targets=config.agreement == "target",
             **self.architecture,
         )
         apply_norms_in_convolutions(self.model)
@@ -67,7 +74,15 @@ class DetectionTask(Task):
     def train_dataloader(self) -> Any:
         config = self.config
         options = self.training_options()
-        dataset = BoxDataset(self.store, self.train_rows, self.augmentation(), config.seed, **options)
+        dataset = BoxDataset(
+            self.store,
+            self.train_rows,
+            self.augmentation(),
+            config.seed,
+            boxes=self.readings.boxes,
+            shares=None if config.agreement == "none" else self.readings.shares,
+            **options,
+        )
         repeats = repeat_factors(dataset.labels_of(), config.repeat_threshold, config.normals)
         sampler = EpochSampler(repeats, config.seed, self.global_rank, self.trainer.world_size)
         return self.loader(dataset, collate_boxes, sampler)
