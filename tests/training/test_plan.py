@@ -118,8 +118,8 @@ def test_small_boxes_are_counted_and_a_larger_canvas_is_advised(whole):
     boxes = np.array([[100.0, 100, 125, 125], [200, 200, 400, 400]])
     store = dataclasses.replace(with_boxes(whole, boxes, 1, rows[:2]), records=records)
     first, second = planned(store).notes
-    assert first == "1 boxes are narrower than a pixel of the canvas and are widened to one"
-    assert second.startswith("one box in 20 is at most 1.1 canvas pixels wide or high")
+    assert first == "1 box is narrower than a pixel of the canvas: training widens what is below one pixel to one"
+    assert second.startswith("1 box in 20 has a side of at most 1.1 canvas pixels")
     assert second.endswith("convert with --image-size 512")
 
 

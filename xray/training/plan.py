@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from xray.datasets.box_sizes import about_small_boxes
 from xray.datasets.store import Store
 from xray.flags import AUTO
 from xray.models.detection.anchor_fit import AnchorSides, by_level, fit_anchors, recall_of, standard_anchors
 from xray.structures.sides import chosen
 from xray.training.config import DetectionConfig
 from xray.training.loading import repeat_factors
-from xray.training.placement import SMALLEST
 from xray.training.readers import Readings
 
 PUBLISHED_EPOCHS = 100
@@ -32,8 +32,6 @@ LARGE_BATCH = 16
 """From here on they are good enough for a ResNet, too."""
 FROZEN_LR, BATCH_NORM_LR = 0.005, 0.02
 """Learning rates for a batch of 8."""
-SMALL_SIDE = 8.0
-"""Pixels: two cells of the finest pyramid level. Shorter sides are hard to find and to place."""
 
 
 @dataclasses.dataclass
@@ -83,8 +81,9 @@ def plan(config: DetectionConfig, store: Store, used: Readings) -> Plan:
     result.choose(
         "flip", 0.5, f"{', '.join(pairs)} swap their names" if pairs else "no two categories are of two sides"
     )
-    anchors = _choose_anchors(result, boxes, store.canvas_size)
-    result.notes += _notes(store, rows, boxes, anchors)
+    _choose_anchors(result, boxes, store.canvas_size)
+    longest = max(max(store.records[row]["width"], store.records[row]["height"]) for row in rows.tolist())
+    result.notes += about_small_boxes((boxes[:, 2:] - boxes[:, :2]).min(axis=1), longest, store.canvas_size)
     result.config.check()
     return result
 
@@ -161,8 +160,8 @@ def _choose_samples(result: Plan, boxes_of: np.ndarray) -> None:
     result.choose("proposals", min(max(250 * many, 500), 2000), reason)
 
 
-def _choose_anchors(result: Plan, boxes: np.ndarray, canvas_size: int) -> AnchorSides:
-    """Anchors that fit the boxes on the canvas, as far as flags do not give them; the anchors of the plan."""
+def _choose_anchors(result: Plan, boxes: np.ndarray, canvas_size: int) -> None:
+    """Anchors that fit the boxes on the canvas, as far as flags do not give them."""
     config = result.config
     fit = fit_anchors(boxes, canvas_size)
     anchors, source = fit.anchors, "the standard layout fits the boxes" if fit.is_standard else "fitted to the boxes"
@@ -175,29 +174,9 @@ def _choose_anchors(result: Plan, boxes: np.ndarray, canvas_size: int) -> Anchor
     result.choose("anchor_scale", 1.0, f"{source}: see --anchor-sides")
     result.choose("anchor_sides", sides, f"{source}; {recall}")
     result.choose("anchor_ratios", ratios, f"height to width; {source}")
-    return anchors
 
 
 def _recall(recall: Mapping[float, float]) -> str:
     if math.isnan(recall[0.5]):
         return "no box to compare with"
     return f"{recall[0.5]:.1%} of the boxes have an anchor at IoU 0.5, {recall[0.7]:.1%} at 0.7"
-
-
-def _notes(store: Store, rows: np.ndarray, boxes: np.ndarray, anchors: AnchorSides) -> list[str]:
-    """What to know of the boxes on this canvas: those below a pixel, and whether a larger canvas would help."""
-    if len(boxes) == 0:
-        return []
-    notes, size = [], store.canvas_size
-    shorter = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
-    if n_tiny := int((shorter < SMALLEST).sum()):
-        notes.append(f"{n_tiny:,} boxes are narrower than a pixel of the canvas and are widened to one")
-    low = float(np.quantile(shorter, 0.05))
-    longest = max(max(store.records[row]["width"], store.records[row]["height"]) for row in rows.tolist())
-    advised = min(longest, 128 * math.ceil(size * SMALL_SIDE / max(low, 0.01) / 128))
-    if low < SMALL_SIDE and advised > 1.2 * size:
-        notes.append(
-            f"one box in 20 is at most {low:.1f} canvas pixels wide or high, too little to be found well: convert with "
-            f"--image-size {advised}"
-        )
-    return notes
