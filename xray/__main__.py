@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a detector, a segmenter or a classifier → a run directory",
     "infer": "run trained models over radiographs → predictions, submission, pictures, DICOM SR and SEG",
     "evaluate": "score predictions against the truth → report; compare two models; search thresholds",
+    "pseudo": "label unlabelled radiographs with trained detectors, for `train --pseudo`",
     "refine": "tighten a detector's pneumothorax boxes with a segmenter's masks",
     "fuse": "fuse predictions of several detectors by weighted boxes fusion",
     "export": "a trained model → ONNX or torchvision; torchvision's detector → a run directory",

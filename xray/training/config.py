@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import yaml
 from annotated_types import Interval
@@ -25,13 +25,17 @@ from xray.flags import (
     PositiveOrAuto,
     Processes,
     ProposalsOrAuto,
+    Schedule,
+    ScheduleOrAuto,
     Seed,
     Share,
+    ShareAboveZero,
     ShareBelowOne,
     ShareOrAuto,
     ShareWithin,
     StagesOrAuto,
     check_ranges,
+    flag_value,
     parse_flags,
     require,
     take_flags,
@@ -41,12 +45,6 @@ from xray.structures.sides import NONE
 from xray.training.recipes import CHOSEN, joined_swaps, read_yaml, yaml_flags
 
 CONFIG_FILE = "config.yaml"
-
-Schedule = Literal["step", "cosine", "onecycle", "plateau"]
-if TYPE_CHECKING:
-    ScheduleOrAuto = Schedule
-else:
-    ScheduleOrAuto = Literal["auto", "step", "cosine", "onecycle", "plateau"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +73,7 @@ class TrainingConfig:
     """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
     step_size: Count = 30
     """Epochs between reductions of the learning rate; with plateau, validations without a better one before it."""
-    gamma: Annotated[float, Interval(gt=0, le=1)] = 0.1
+    gamma: ShareAboveZero = 0.1
     """Factor of each reduction of the learning rate, in (0, 1]."""
     warmup_steps: CountOrZero = 500
     """Optimizer steps over which the learning rate rises linearly; never more than the first epoch."""
@@ -159,8 +157,7 @@ class DetectionConfig(TrainingConfig):
     save_path: str = "runs/detection"
     """Run directory to write."""
     n_epochs: CountOrAuto = AUTO
-    """Passes over the training fold(s); with --resume the total, not what is added. auto: 100, fewer where that would
-    be more than 90,000 steps."""
+    """Passes over the training folds; with --resume the total, not what is added. auto: 100, at most 90,000 steps."""
     batch_size: CountOrAuto = AUTO
     """Radiographs per step and device. auto: 8, or 4 where an epoch has few."""
     lr: PositiveOrAuto = AUTO
@@ -174,8 +171,7 @@ class DetectionConfig(TrainingConfig):
     warmup_steps: CountOrZeroOrAuto = AUTO
     """Optimizer steps over which the learning rate rises linearly; never more than the first epoch. auto: 500."""
     flip: ShareOrAuto = AUTO
-    """Share of the training radiographs that are mirrored, in [0, 1]; at 0, inference does not mirror either. auto:
-    0.5."""
+    """Share of the training radiographs mirrored, in [0, 1]; at 0, inference does not mirror either. auto: 0.5."""
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
     """Backbone of the detector."""
     head: Literal["v1", "v2"] = "v1"
@@ -194,8 +190,7 @@ class DetectionConfig(TrainingConfig):
     """Anchor sides are this times 32, 64, 128, 256 and 512 pixels on a canvas of 1024, and shrink with the canvas.
     auto: 1 where that fits the boxes of the dataset, otherwise sides and ratios that do."""
     anchor_sides: NumbersOrAuto = AUTO
-    """Anchor sides in canvas pixels (roots of their areas), of the five levels of the pyramid from fine to coarse: one
-    of each, or equally many."""
+    """Anchor sides in canvas pixels (roots of areas) of the five pyramid levels, fine to coarse: as many of each."""
     anchor_ratios: NumbersOrAuto = AUTO
     """Height ÷ width of the anchors."""
     repeat_threshold: Share = 0.02
@@ -212,6 +207,10 @@ class DetectionConfig(TrainingConfig):
     agreement: Literal["none", "weight", "target"] = "none"
     """What it means that only a share of a radiograph's readers drew a box. none: nothing; weight: its losses count by
     that share; target: that share is the probability that the box head learns for it."""
+    pseudo: str = ""
+    """Directory of pseudo-labels (of xray pseudo) that train, too; their scores weigh like shares of readers."""
+    pseudo_share: ShareAboveZero = 0.5
+    """How often a radiograph of --pseudo is shown, as a share of how often a labelled one is, above 0 and up to 1."""
     rpn_samples: CountOrAuto = AUTO
     """Anchors per radiograph in the loss of the region proposals. auto: 64 to 256, by the boxes of a radiograph."""
     roi_samples: CountOrAuto = AUTO
@@ -232,6 +231,7 @@ class DetectionConfig(TrainingConfig):
         if self.weights == "coco":
             fits = self.backbone == "resnet50" and self.fpn_channels == 256
             require(fits, "weights", "coco", "used with --backbone resnet50 and --fpn-channels 256")
+        require(not self.pseudo or self.store_device == "cpu", "store_device", self.store_device, "cpu with --pseudo")
         fits = not self.reader_weights or self.agreement != "none"
         require(fits, "reader_weights", " ".join(self.reader_weights), "used with --agreement weight or target")
         for name, count in (("anchor_sides", 5), ("anchor_ratios", 1)):
@@ -350,6 +350,8 @@ def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
     task = str(taken["task"] or recipe.get("task") or "detection")
     if task not in TASKS:
         raise FlagError(f"--task {task} is unknown: use one of {', '.join(TASKS)}")
+    if (given := flag_value(args, "pseudo")) is not None and (task != "detection" or not given):
+        raise FlagError(f"--pseudo is {given!r} of --task {task}: it is for detectors, and must name a directory")
     description = (
         f"{TASKS[task].__doc__}\n\n--task {'|'.join(TASKS)} chooses what is trained (default: detection; this help is "
         "that of the chosen task). --config FILE.yaml reads flags from a recipe; flags given beside it win."

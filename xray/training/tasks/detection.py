@@ -1,5 +1,6 @@
 """Training and validation of the detector."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from xray.structures.predictions import Predictions
 from xray.training.config import DetectionConfig
 from xray.training.loading import BoxDataset, EpochSampler, collate_boxes, repeat_factors, training_rows
 from xray.training.plan import plan
+from xray.training.pseudo import in_words, join, with_pseudo
 from xray.training.readers import readings
 from xray.training.tasks.base import Task
 
@@ -25,10 +27,20 @@ class DetectionTask(Task):
 
     def __init__(self, config: DetectionConfig, store: Store) -> None:
         rows, _ = training_rows(store, config.fold)
+        joined = join(store, Path(config.pseudo), config.fold) if config.pseudo else None
+        store = store if joined is None else joined
         self.readings = readings(store, rows, config.readers, config.without_readers, config.reader_weights)
-        self.plan = plan(config, store, self.readings)
+        n_labelled = len(self.readings.rows)
+        every = self.readings if joined is None else with_pseudo(joined, self.readings, config)
+        # How often an epoch shows each of the radiographs that are added: without a box as seldom as normal ones.
+        is_boxed = np.isin(every.rows[n_labelled:], store.boxes.images[every.boxes])
+        added = np.where(is_boxed, 1.0, config.normals) * config.pseudo_share
+        self.plan = plan(config, store, self.readings, float(added.sum()))
         if n_unread := len(rows) - len(self.readings.rows):
             self.plan.notes.append(f"{n_unread} training radiographs are left out: no chosen reader read them")
+        if joined is not None:
+            self.plan.notes.append(in_words(joined, every, config))
+        self.readings, self.n_labelled, self.added = every, n_labelled, added
         config = self.plan.config
         super().__init__(config, store)
         self.train_rows = self.readings.rows
@@ -80,11 +92,12 @@ class DetectionTask(Task):
             self.augmentation(),
             config.seed,
             boxes=self.readings.boxes,
-            shares=None if config.agreement == "none" else self.readings.shares,
+            shares=None if config.agreement == "none" and not config.pseudo else self.readings.shares,
             **options,
         )
-        repeats = repeat_factors(dataset.labels_of(), config.repeat_threshold, config.normals)
-        sampler = EpochSampler(repeats, config.seed, self.global_rank, self.trainer.world_size)
+        labels_of = dataset.labels_of()[: self.n_labelled]
+        repeats = repeat_factors(labels_of, config.repeat_threshold, config.normals)
+        sampler = EpochSampler(np.append(repeats, self.added), config.seed, self.global_rank, self.trainer.world_size)
         return self.loader(dataset, collate_boxes, sampler)
 
     def val_dataloader(self) -> Any:
