@@ -86,7 +86,9 @@ def test_the_patient_id_of_a_dicom_file_counts_and_is_not_kept(labelled, tmp_pat
     for name, patient in (("p", " 5"), ("q", "3"), ("r", "someone")):
         random = np.random.default_rng(ord(name))
         pixels = random.random((48, 40), dtype=np.float32)
-        save_dicom(dicom_of(pixels, sample_storage(random), patient, 0.2, "F", 50, "PA", random), root / f"{name}.dicom")
+        save_dicom(
+            dicom_of(pixels, sample_storage(random), patient, 0.2, "F", 50, "PA", random), root / f"{name}.dicom"
+        )
     source = read_unlabelled(root, labelled)
     assert reasons(source) == {"p.dicom": TEST_PATIENT}
     assert [image.extra.get("not_for_folds") for image in source.images] == [[labelled.records[2]["fold"]], None]
