@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import cv2
-import in_process
 import numpy as np
 import pytest
 import yaml
@@ -15,7 +14,7 @@ from xray.commands import evaluate, infer, pseudo, view
 from xray.commands.pseudo import Config, by_fold
 from xray.datasets import conversion
 from xray.datasets.store import CONVERSION, LABELLING, open_store
-from xray.errors import FlagError, InputError
+from xray.errors import InputError
 from xray.inference.prediction_journal import PredictionJournal
 from xray.models.weights import load_deployed, save_deployed
 from xray.structures.boxes import BoxTable
@@ -255,27 +254,3 @@ def test_another_command_does_not_go_on_with_what_is_unfinished(runs, vinbig_sto
         pseudo.main(config_for(runs[:1], vinbig_store, fewer, out))
     assert pseudo.main(config_for(runs[:1], vinbig_store, fewer, out, overwrite=True)) == 0
     assert len(open_store(out, pseudo_for=0)) == 1
-
-
-@pytest.mark.parametrize(
-    ("flags", "named"),
-    [
-        (["--min-score", "0"], "--min-score is 0"),
-        (["--min-score", "nan"], "--min-score is nan"),
-        (["--device", "tpu"], "--device is 'tpu'"),
-        (["--batch-size", "-1"], "--batch-size is -1"),
-        (["--images", ""], "--images is empty"),
-    ],
-)
-def test_wrong_flags_are_one_line(flags, named, tmp_path):
-    places = ["--weights", "none", "--data-path", "none", "--images", "none", "--save-path", str(tmp_path / "out")]
-    ended = in_process.run("pseudo", *places, *flags)
-    assert ended.returncode == 2
-    assert ended.stderr.startswith(f"error: {named}")
-    assert ended.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_range_is_checked_before_anything_is_opened():
-    with pytest.raises(FlagError, match=r"--min-score is 2\.0: it must be at most 1"):
-        pseudo.main(config_for(["a"], "b", "c", "d", min_score=2.0))

@@ -109,7 +109,7 @@ def join(labelled: Store, pseudo_path: Path, for_fold: int | str) -> JoinedStore
             f"{pseudo_path} was made for a dataset with other folds than {labelled.path}, which might leak what is "
             "held back: label again with --data-path the dataset that is to be trained on"
         )
-    folds = [str(fold) for fold in made["models"]]
+    folds = list(made.get("models", ()))
     if str(for_fold) not in folds:
         raise InputError(
             f"{pseudo_path} has no labels for --fold {for_fold} ({', '.join(folds)}): they must come from models that "
