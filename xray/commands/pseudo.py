@@ -307,10 +307,10 @@ def tables_of(
     for start in range(0, len(images), FOLLOWED):
         positions = range(start, min(start + FOLLOWED, len(images)))
         found: list[tuple[int | str | None, BoxTable]] = []
-        for fold, journal in journals.items():
+        for held_back, journal in journals.items():
             table = journal.predictions(positions)[0].table
             # Without the "No finding" rows.
-            found.append((fold, table.select(np.isin(table.labels, categories))))
+            found.append((held_back, table.select(np.isin(table.labels, categories))))
         every = BoxTable.concatenate([table for _, table in found])
         if len(found) > 1:
             group = np.repeat(np.arange(len(found)), [len(table) for _, table in found])
