@@ -50,15 +50,17 @@ def check_ranges(config: Any, annotated: type | None = None) -> None:
     """Raises FlagError for the first field outside the Interval of its annotation, NaN among them.
 
     annotated: the class whose annotations count, by default that of `config`; those of its parents count too.
-    A field that is None is a flag that was not given.
+    A field that is None is a flag that was not given; words, as in `FoldNumber | Literal["all"]`, have no range.
     """
     for name, hint in typing.get_type_hints(annotated or type(config), include_extras=True).items():
         value = getattr(config, name, None)
-        # `Share | None` has the interval in one of its parts.
-        for part in (hint, *typing.get_args(hint)) if value is not None else ():
+        numbers = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, int | float)]
+        # `Share | None` and `tuple[Share, ...]` have the interval in one of their parts.
+        for part in (hint, *typing.get_args(hint)) if numbers else ():
             for interval in getattr(part, "__metadata__", ()):
                 if isinstance(interval, Interval):
-                    _check_interval(name, value, interval)
+                    for number in numbers:
+                        _check_interval(name, number, interval)
 
 
 def _check_interval(name: str, value: Any, interval: Interval) -> None:

@@ -83,8 +83,8 @@ class TrainingConfig:
     """GPU: compile the network (of a detector backbone, pyramid and proposals' head); the first steps take minutes."""
     n_workers: Processes = 4
     """Processes that load and augment radiographs; 0 loads in the main process."""
-    fold: FoldNumber = 0
-    """Fold held back for validation; the others train."""
+    fold: FoldNumber | Literal["all"] = 0
+    """Fold held back for validation; the others train. all: every fold trains, and the last weights are deployed."""
     seed: Seed = 0
     """Seed of weights, order, augmentation and sampling."""
     augment: Literal["none", "light", "strong"] = "light"
@@ -106,6 +106,9 @@ class TrainingConfig:
     """Training steps between entries of the log."""
     early_stop: CountOrZero = 0
     """Epochs without a better validation score after which training stops; 0 never stops early."""
+    average_best: Annotated[int, Interval(ge=0, le=100)] = 0
+    """Average the weights of so many best validated checkpoints, which the run keeps (0 to 100), and deploy that model
+    where its validation score is not below the best one's; 0 and 1 do not."""
     val_every: Count = 1
     """Epochs between validations."""
     n_pictures: CountOrZero = 4
@@ -133,6 +136,11 @@ class TrainingConfig:
         fits = self.store_device == "cpu" or self.augment_on != "workers"
         require(fits, "augment_on", self.augment_on, "auto or device with --store-device cuda")
         require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "one of auto, cpu, cuda")
+        if self.fold == "all":
+            without = "with --fold all, which validates nothing"
+            require(self.early_stop == 0, "early_stop", self.early_stop, f"0 {without}")
+            require(self.average_best < 2, "average_best", self.average_best, f"0 {without}")
+            require(self.schedule != "plateau", "schedule", self.schedule, f"step, cosine or onecycle {without}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -338,14 +346,19 @@ def _take(args: list[str], flag: str) -> str | None:
     return None
 
 
-def save_config(path: Path, task: str, config: TrainingConfig) -> None:
-    """Writes a run's config.yaml, which `--config` reads back."""
+def config_text(task: str, config: TrainingConfig) -> str:
+    """A run's config.yaml, which `--config` reads back."""
     values = {"task": task, **dataclasses.asdict(config)}
     # How this process was started does not belong to the run.
     for name in ("resume", "debug"):
         values.pop(name)
     # Nor does the local folder that stands for an s3:// address: another machine has another.
     values |= {name: as_given(value) for name, value in values.items() if isinstance(value, str)}
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def save_config(path: Path, task: str, config: TrainingConfig) -> None:
+    """Writes a run's config.yaml."""
     # If the process is killed while writing, the run must not be resumed with half of its flags.
     with replacing(path) as temporary:
-        temporary.write_text(yaml.safe_dump(values, sort_keys=False))
+        temporary.write_text(config_text(task, config))

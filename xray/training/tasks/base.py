@@ -176,6 +176,13 @@ class Task(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
         end_step()
 
+    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The losses of a training batch on the device, by name, scalars; subclasses say what they are."""
+        raise NotImplementedError
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        return self.total(self.losses(batch))
+
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The sum of a step's losses, by name, scalars; `terms` keeps those of all processes for the guard, which logs
         them too."""

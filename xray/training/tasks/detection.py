@@ -73,8 +73,9 @@ class DetectionTask(Task):
     def val_dataloader(self) -> Any:
         return self.loader(BoxDataset(self.store, self.my_val_rows(), **self.validation_options()), collate_boxes)
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        return self.total(self.model(batch["images"], batch["targets"]))
+    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.model(batch["images"], batch["targets"])
+        return losses
 
     def on_validation_epoch_start(self) -> None:
         self._batches = []
