@@ -16,6 +16,7 @@ COMMANDS = {
     "view": "pictures of what a dataset holds, beside predictions if given",
     "lr_find": "sweep the learning rate of a training",
     "train": "train a detector, a segmenter or a classifier → a run directory",
+    "cv": "cross-validate: train every fold → run directories, out-of-fold predictions, mean and spread",
     "infer": "run trained models over radiographs → predictions, submission, pictures, DICOM SR and SEG",
     "evaluate": "score predictions against the truth → report; compare two models; search thresholds",
     "refine": "tighten a detector's pneumothorax boxes with a segmenter's masks",
@@ -51,7 +52,7 @@ def _end(statuses: list[int]) -> None:
 def run(name: str) -> int:
     """Runs a command with the flags in `sys.argv`; returns its exit status."""
     # Of SIGTERM a training makes something itself: it saves what it has reached.
-    interrupts.watch(*([signal.SIGINT] if name == "train" else []))
+    interrupts.watch(*([signal.SIGINT] if name in ("train", "cv") else []))
     return int(importlib.import_module(f"xray.commands.{name}").run())
 
 

@@ -113,7 +113,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
     trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation, steps_done)
     (last,) = (one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
     best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
-    kept = next((one for one in trainer.callbacks if isinstance(one, KeepBest)), None)
+    kept = next((one for one in trainer.callbacks if isinstance(one, KeepBest)), None)  # type: ignore[attr-defined]
     go_on = f"python xray/train.py --task {task_name} --save-path {run} --resume"
     try:
         with quiet_threads(), shared_with_workers():

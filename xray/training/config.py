@@ -285,11 +285,13 @@ scores comparable, which decide what is best: with another metric they would beg
 replace a better one; on another fold they would come from radiographs that the model was trained on."""
 
 
-def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
+def read_training_flags(args: Sequence[str], saved_as: str = CONFIG_FILE) -> tuple[str, TrainingConfig]:
     """`--task`, `--config` and the task's own flags → the task's name and its config, checked.
 
     Values come, later ones winning, from the defaults, the saved config of a run that is resumed, the YAML of
-    `--config`, and the flags. Raises InputError or FlagError; wrong flags end the process with status 2.
+    `--config`, and the flags. saved_as: the file of that saved config.
+
+    Raises InputError or FlagError; wrong flags end the process with status 2.
     """
     args = list(args)
     task = _take(args, "--task")
@@ -305,11 +307,9 @@ def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
     flags = joined_swaps(yaml_flags(recipe)) + joined_swaps(args)
     config = parse_flags(TASKS[task], flags, description=description)
     if config.resume:
-        saved = Path(config.save_path) / CONFIG_FILE
+        saved = Path(config.save_path) / saved_as
         if not saved.is_file():
-            raise InputError(
-                f"nothing to resume in {config.save_path}: it has no {CONFIG_FILE}; start without --resume"
-            )
+            raise InputError(f"nothing to resume in {config.save_path}: it has no {saved_as}; start without --resume")
         previous = read_yaml(saved)
         if previous.get("task", task) != task:
             raise InputError(
