@@ -108,6 +108,11 @@ WRONG = {
         ("--max-lr -1", "--max-lr"), ("--n-steps 19", "--n-steps"), ("--n-steps 10000000", "--n-steps"),
         ("--n-steps many", "--n-steps"), ("--resume", "--resume"), ("--batch-size 0", "--batch-size"),
     ],
+    ("tools/cv.py", "--data-path", "none", "--save-path", "out"): [
+        ("--folds a", "--folds"), ("--folds 100", "--folds"), ("--folds 1 1", "--folds"), ("--fold 1", "--fold"),
+        ("--parallel 0", "--parallel"), ("--batch-size 0", "--batch-size"), ("--save-path ", "--save-path"),
+        ("--task ear", "--task"),
+    ],
     ("xray/train.py", "--data-path", "none", "--save-path", "out"): [
         ("--lr nan", "--lr"), ("--batch-size -1", "--batch-size"), ("--weights coco --backbone resnet18", "--weights"),
         ("--data-path ", "--data-path"), ("--save-path ", "--save-path"), ("--weights ", "--weights"),

@@ -38,6 +38,7 @@ def load(
     precision: Literal["auto", "32", "bf16", "16"] = "auto",
     batch_size: int = 0,
     runtime: Literal["torch", "onnx"] = "torch",
+    scales: Sequence[float] = (1.0,),
 ) -> "Model":
     """Loads trained models of any tasks; several detectors are fused, several segmenters or classifiers averaged.
 
@@ -55,12 +56,13 @@ def load(
         trial decides on a CPU.
     batch_size: radiographs a pass; 0 chooses 2 on a CPU, and on a GPU as many as its memory allows.
     runtime: "torch", or "onnx" for what `xray export --format onnx` wrote.
+    scales: sizes of the canvas, 0.25 to 4 times the one trained on, at which detectors and segmenters look.
 
     Raises InputError for what is no run, models that do not fit together, and values out of range.
     """
     options = SimpleNamespace(
         device=device, gate=gate, gate_threshold=gate_threshold, triplet=triplet, prune=prune, precision=precision,
-        batch_size=batch_size, runtime=runtime,
+        batch_size=batch_size, runtime=runtime, scales=tuple(scales),
     )  # fmt: skip
     paths = _checked_runs(runs)
     try:
@@ -73,7 +75,7 @@ def load(
     with warnings.catch_warnings():
         # Of tqdm, which a library imports: in a notebook without ipywidgets. No bar is to be shown.
         warnings.filterwarnings("ignore", message="IProgress not found")
-        pipeline = load_pipeline(paths, place, tta, gate, gate_threshold, chosen, prune, runtime)
+        pipeline = load_pipeline(paths, place, tta, gate, gate_threshold, chosen, prune, runtime, scales)
     return Model(lowered(pipeline, dtype or torch.float32), paths, batch_size)
 
 
@@ -100,6 +102,7 @@ class Model:
             mirrored=pipeline.flips,
             gate=pipeline.gate,
             triplet=dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else (),
+            scales=pipeline.scales,
         )
 
     @property

@@ -57,6 +57,10 @@ class Config:
     """auto (CUDA where there is one), cpu or cuda."""
     tta: bool = True
     """Run the models on the mirrored radiograph, too, and fuse both (test-time augmentation)."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes of the canvas that detectors and segmenters look at, 0.25 to 4 times the one they were trained on, such as
+    0.8 1 1.25: the decoded canvas, scaled to the nearest multiple of 32 pixels. Boxes are fused, masks averaged; the
+    time grows with the sum of the squares."""
     gate: Literal["soft", "hard"] = "soft"
     """What a classifier does to the others' findings: soft weighs masks by its pneumothorax probability and gives "No
     finding" its confidence; hard leaves out the masks, or all that was found, where it is below --gate-threshold."""
@@ -160,7 +164,7 @@ def main(config: Config) -> int:
     device, _ = place_of(*place, config.runtime)
     runs = [Path(run) for run in config.weights]
     triplet = Triplet(*config.triplet) if config.triplet else None
-    options = (config.tta, config.gate, config.gate_threshold, triplet, config.prune, config.runtime)
+    options = (config.tta, config.gate, config.gate_threshold, triplet, config.prune, config.runtime, config.scales)
     pipeline = load_pipeline(runs, device, *options)
     if device.type == "cpu":
         # Not before: what loading frees goes back to the system.
@@ -270,7 +274,7 @@ def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline") -> 
 
         runs = [onnx_file(run) for run in runs]
     triplet = dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else ()
-    algorithm = inference_algorithm(runs, config.report_threshold, config.tta, config.gate, triplet)
+    algorithm = inference_algorithm(runs, config.report_threshold, config.tta, config.gate, triplet, config.scales)
     return DicomResults(pipeline.categories, algorithm, config.report_threshold, config.sr, config.seg)
 
 
@@ -360,6 +364,7 @@ def batches_of_cluster(
         timeout=config.timeout,
         store=None if inputs.store is None else Path(config.data_path).absolute(),
         maps=config.probabilities,
+        scales=config.scales,
     )
     return find(choose_precision_for_all(plan, cluster, inputs, journal, len(journal.image_ids)), cluster, inputs)
 

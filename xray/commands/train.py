@@ -48,8 +48,9 @@ EXIT_TERMINATED = 143
 Config = TASKS["detection"]
 """What shells complete; --task chooses another."""
 
-# What a run directory may hold before training starts: a conversion, finished or interrupted, and a sweep of lr_find.
-BEFORE_TRAINING = {"dataset", "lr_find.png"}
+# What a run directory may hold before training starts: a conversion, finished or interrupted, a sweep of lr_find, and
+# what a cross-validation that was killed in its first moment leaves.
+BEFORE_TRAINING = {"dataset", "lr_find.png", "cv.yaml" + PART}
 
 
 def main(task_name: str, config: TrainingConfig) -> int:

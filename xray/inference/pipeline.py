@@ -82,6 +82,8 @@ class Pipeline:
     """All models of an ensemble, and what becomes of their outputs.
 
     categories: of the rows that `find` returns. flips: adds the mirrored radiograph (test-time augmentation).
+    scales: sizes at which detectors and segmenters look at each radiograph, 1 being that of their canvas, at which
+    alone classifiers look. The views of a model are combined as several models are.
     triplet: decides which pixels are a mask. gate: what a classifier's pneumothorax probability does to the masks:
     "soft" multiplies their scores, "hard" leaves those out where it is below `gate_threshold`, and all that the other
     models find where an abnormal/normal classifier's probability is: mean average precision loses by that.
@@ -100,6 +102,7 @@ class Pipeline:
     gate_threshold: float = GATE
     pairs: tuple[LoadedPair, ...] = ()
     precision: torch.dtype = torch.float32
+    scales: tuple[float, ...] = (1.0,)
 
     @property
     def models(self) -> tuple[LoadedDetector | LoadedSegmenter | LoadedClassifier, ...]:
@@ -134,14 +137,16 @@ class Pipeline:
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             for classifier, flip, scaled in self._views(self.classifiers, canvases):
                 outputs.labels.append((classifier, classifier.probability(scaled, flip)))
-            paired: dict[tuple[int, bool], Any] = {}  # (id of the detector or segmenter, view) → its output
+            paired: dict[tuple[int, bool, int], Any] = {}  # (id of the detector or segmenter, *view) → its output
             for pair, flip, scaled in self._views(self.pairs, canvases):
-                paired[id(pair.detector), flip], paired[id(pair.segmenter), flip] = pair.find(scaled, flip)
+                view = flip, scaled.shape[-1]
+                paired[id(pair.detector), *view], paired[id(pair.segmenter), *view] = pair.find(scaled, flip)
             for segmenter, flip, scaled in self._views(self.segmenters, canvases):
-                masks = paired.get((id(segmenter), flip))
+                masks = paired.get((id(segmenter), flip, scaled.shape[-1]))
                 outputs.masks.append(segmenter.probability(scaled, flip) if masks is None else masks)
             for detector, flip, scaled in self._views(self.detectors, canvases):
-                outputs.boxes.append((detector, paired.get((id(detector), flip)) or detector.detect(scaled, flip)))
+                found = paired.get((id(detector), flip, scaled.shape[-1]))
+                outputs.boxes.append((detector, found or detector.detect(scaled, flip)))
         return outputs
 
     def postprocess(self, outputs: Outputs, sizes: Sequence[tuple[int, int]]) -> Findings:
@@ -234,13 +239,20 @@ class Pipeline:
         return table.select(np.lexsort((-table.scores, table.images)))
 
     def _views(self, models: Sequence[AnyModel], canvases: np.ndarray) -> Iterator[tuple[AnyModel, bool, np.ndarray]]:
-        """Each model with each view that it is shown, straight or mirrored, and the canvases at its size."""
+        """Each model with each view that it is shown: at each scale straight, and where it flips mirrored."""
         for model in models:
-            scaled = canvases
-            if canvases.shape[-1] != model.canvas_size:
-                scaled = np.stack([_rescaled(canvas, model.canvas_size) for canvas in canvases])
-            for flip in (False, True) if self.flips and model.flips else (False,):
-                yield model, flip, scaled
+            scales = (1.0,) if isinstance(model, LoadedClassifier) else self.scales
+            for size in dict.fromkeys(view_size(model.canvas_size, scale) for scale in scales):
+                scaled = canvases
+                if canvases.shape[-1] != size:
+                    scaled = np.stack([_rescaled(canvas, size) for canvas in canvases])
+                for flip in (False, True) if self.flips and model.flips else (False,):
+                    yield model, flip, scaled
+
+
+def view_size(canvas_size: int, scale: float) -> int:
+    """Pixels a side of a view: the nearest multiple of 32, of which networks need no padding, and at least 64."""
+    return canvas_size if scale == 1 else max(64, round(canvas_size * scale / 32) * 32)
 
 
 def no_finding_rows(table: BoxTable, n_images: int, abnormal: np.ndarray | None = None) -> BoxTable:
@@ -267,12 +279,13 @@ def load_pipeline(
     triplet: Triplet | None = None,
     prune: int = 0,
     runtime: Literal["torch", "onnx"] = "torch",
+    scales: Sequence[float] = (1.0,),
 ) -> Pipeline:
     """Loads run directories of any tasks onto a device.
 
     gate_threshold, triplet: None for what the first segmenter's run was fitted to, 0.5 where it was not.
     prune: level to which U-Net++ are cut; 0 leaves them whole. runtime: what runs the models; onnx takes ONNX files,
-    too, and looks for one in each run directory.
+    too, and looks for one in each run directory. scales: as `Pipeline` has them.
     Raises InputError if one is no run, or models of one task disagree on what they find.
     """
     if not runs:
@@ -319,6 +332,7 @@ def load_pipeline(
         gate=gate,
         gate_threshold=gate_threshold,
         pairs=pairs,
+        scales=tuple(scales),
     )
 
 

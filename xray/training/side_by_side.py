@@ -18,6 +18,8 @@ from xray import interrupts
 EXIT_TERMINATED = 143
 POLL = 0.1
 """Seconds between two looks at the processes."""
+LAST_LINES = 5.0
+"""Seconds that the lines which an ended process had written are waited for; one that it started may hold its pipe."""
 COLUMNS = "160"
 """Width of the lines of processes that do not write to the terminal themselves."""
 
@@ -68,6 +70,9 @@ def run_all(
             for process in [process for process in running if process.poll() is not None]:
                 work, (command, *rest), slot = running.pop(process)
                 free.append(slot)
+                for thread in threading.enumerate():
+                    if thread.name == work.name:
+                        thread.join(LAST_LINES)
                 if process.returncode == 0:
                     done(work, command[0])
                     if rest:

@@ -81,16 +81,22 @@ def algorithm_of(runs: Sequence[Path], **settings: object) -> Algorithm:
 
 
 def inference_algorithm(
-    runs: Sequence[Path], threshold: float, mirrored: bool, gate: str, triplet: Sequence[float] = ()
+    runs: Sequence[Path],
+    threshold: float,
+    mirrored: bool,
+    gate: str,
+    triplet: Sequence[float] = (),
+    scales: Sequence[float] = (1.0,),
 ) -> Algorithm:
     """`algorithm_of` with the settings that inference writes into SR and SEG.
 
     threshold: lowest score that reports hold. mirrored: whether mirrored views were looked at, too. gate: "soft" or
-    "hard". triplet: of segmenters, empty without any.
+    "hard". triplet: of segmenters, empty without any. scales: sizes of the views, named where they are not 1 alone.
     """
     settings: dict[str, object] = {"threshold": threshold, "mirrored": mirrored, "gate": gate}
-    if triplet:
-        settings["triplet"] = " ".join(f"{value:g}" for value in triplet)
+    for name, values in (("triplet", triplet), ("scales", () if tuple(scales) == (1.0,) else scales)):
+        if values:
+            settings[name] = " ".join(f"{value:g}" for value in values)
     return algorithm_of(runs, **settings)
 
 
