@@ -109,7 +109,7 @@ WRONG = {
         ("--n-steps many", "--n-steps"), ("--resume", "--resume"), ("--batch-size 0", "--batch-size"),
     ],
     ("tools/cv.py", "--data-path", "none", "--save-path", "out"): [
-        ("--folds a", "--folds"), ("--folds 100", "--folds"), ("--folds 1 1", "--folds"), ("--fold 1", "--fold"),
+        ("--folds 100", "--folds"), ("--folds 1 1", "--folds"), ("--fold 1", "--fold"),
         ("--parallel 0", "--parallel"), ("--batch-size 0", "--batch-size"), ("--save-path ", "--save-path"),
         ("--task ear", "--task"),
     ],
