@@ -91,7 +91,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
     config = task.config
     task.check_store_device(device)
     print(f"{len(task.train_rows)} radiographs train, {len(task.val_rows)} validate (fold {config.fold})")
-    choices = task.plan.lines() if isinstance(config, DetectionConfig) else []
+    choices = task.plan.lines()
     print(*choices, sep="\n", end="\n" if choices else "")
     print(told(task.swap, store.categories, task.flip > 0, task.names_sides))
     if config.resume and is_first:

@@ -61,8 +61,8 @@ class TrainingConfig:
     """Continue the run in SAVE_PATH from its last checkpoint; flags not given keep the values it was started with."""
     n_epochs: Count = 100
     """Passes over the training fold(s); with --resume the total, not what is added."""
-    batch_size: Count = 8
-    """Radiographs per step and device."""
+    batch_size: CountOrAuto = AUTO
+    """Radiographs per step and device. auto: 8, or 4 or 2 where there would be fewer than 2,000 steps."""
     lr: Positive = 0.005
     """Learning rate after warm-up, per optimizer step."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -161,8 +161,6 @@ class DetectionConfig(TrainingConfig):
     n_epochs: CountOrAuto = AUTO
     """Passes over the training fold(s); with --resume the total, not what is added. auto: 100, fewer where that would
     be more than 90,000 steps."""
-    batch_size: CountOrAuto = AUTO
-    """Radiographs per step and device. auto: 8, or 4 where an epoch has few."""
     lr: PositiveOrAuto = AUTO
     """Learning rate after warm-up, per optimizer step. auto: by --norm and --batch-size."""
     schedule: ScheduleOrAuto = AUTO

@@ -1,4 +1,4 @@
-"""What the training of a detector chooses from its dataset: a value and a reason for each flag that is "auto"."""
+"""What training chooses from its dataset: a value and a reason for each flag that is "auto"."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from xray.datasets.store import Store
 from xray.flags import AUTO
 from xray.models.detection.anchor_fit import AnchorSides, by_level, fit_anchors, recall_of, standard_anchors
 from xray.structures.sides import chosen
-from xray.training.config import DetectionConfig
+from xray.training.config import DetectionConfig, TrainingConfig
 from xray.training.loading import repeat_factors
 from xray.training.readers import Readings
 
@@ -42,7 +42,7 @@ class Plan:
     notes: sentences about the boxes on this canvas.
     """
 
-    config: DetectionConfig
+    config: Any
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -60,7 +60,14 @@ class Plan:
         return [*choices, *self.notes]
 
 
-def plan(config: DetectionConfig, store: Store, used: Readings) -> Plan:
+def plan(config: TrainingConfig, n_rows: int) -> Plan:
+    """Replaces what is "auto" in the flags of any task by values for `n_rows` training radiographs."""
+    result = Plan(config)
+    _choose_batch(result, n_rows)
+    return result
+
+
+def plan_detection(config: DetectionConfig, store: Store, used: Readings) -> Plan:
     """Replaces what is "auto" in a detector's flags by values for this dataset.
 
     used: the radiographs and boxes that train; no other is looked at. Raises FlagError where a flag that is given does
@@ -104,17 +111,20 @@ def _boxes_on_canvas(store: Store, rows: np.ndarray, drawn: np.ndarray) -> tuple
     return boxes, place[images], store.boxes.labels[inside]
 
 
-def _choose_length(result: Plan, shown: float) -> None:
-    """How long training lasts, and how the learning rate goes meanwhile.
-
-    shown: radiographs of an epoch.
-    """
+def _choose_batch(result: Plan, shown: float) -> None:
+    """Smaller batches where there would be few steps. shown: radiographs of an epoch."""
     processes = result.config.devices * result.config.num_nodes
     epochs = PUBLISHED_EPOCHS if result.config.n_epochs == AUTO else result.config.n_epochs
     batch = BATCH
     while batch > SMALLEST_BATCH and shown * epochs < FEW_STEPS * batch * processes:
         batch //= 2
     result.choose("batch_size", batch, f"{shown:,.0f} radiographs an epoch, for at most {epochs} epochs")
+
+
+def _choose_length(result: Plan, shown: float) -> None:
+    """How long a detector trains, and how the learning rate goes meanwhile. shown: radiographs of an epoch."""
+    _choose_batch(result, shown)
+    processes = result.config.devices * result.config.num_nodes
     steps = max(1.0, shown / (result.config.batch_size * processes * result.config.accumulate))
     epochs = int(np.clip(round(STEPS / steps), FEWEST_EPOCHS, PUBLISHED_EPOCHS))
     result.choose("n_epochs", epochs, f"of {steps:,.0f} steps each")

@@ -13,7 +13,7 @@ from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions
 from xray.training.config import DetectionConfig
 from xray.training.loading import BoxDataset, EpochSampler, collate_boxes, repeat_factors, training_rows
-from xray.training.plan import plan
+from xray.training.plan import plan_detection
 from xray.training.readers import readings
 from xray.training.tasks.base import Task
 
@@ -25,13 +25,13 @@ class DetectionTask(Task):
 
     def __init__(self, config: DetectionConfig, store: Store) -> None:
         rows, _ = training_rows(store, config.fold)
-        self.readings = readings(store, rows, config.readers, config.without_readers, config.reader_weights)
-        self.plan = plan(config, store, self.readings)
-        if n_unread := len(rows) - len(self.readings.rows):
-            self.plan.notes.append(f"{n_unread} training radiographs are left out: no chosen reader read them")
-        config = self.plan.config
-        super().__init__(config, store)
-        self.train_rows = self.readings.rows
+        used = readings(store, rows, config.readers, config.without_readers, config.reader_weights)
+        chosen = plan_detection(config, store, used)
+        if n_unread := len(rows) - len(used.rows):
+            chosen.notes.append(f"{n_unread} training radiographs are left out: no chosen reader read them")
+        config = chosen.config
+        super().__init__(config, store, chosen)
+        self.readings, self.train_rows = used, used.rows
         # Few large objects soon have a perfect map40, which then cannot tell epochs apart.
         auto = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
         self.monitored = auto if config.monitor == "auto" else config.monitor
