@@ -30,7 +30,7 @@ SMALLEST_BATCH = 2
 """A batch norm needs two radiographs for statistics; below, norms are frozen."""
 LARGE_BATCH = 16
 """From here on they are good enough for a ResNet, too."""
-FROZEN_LR, BATCH_NORM_LR = 0.005, 0.02
+FROZEN_LR, BATCH_NORM_LR = 0.005, 0.015
 """Learning rates for a batch of 8."""
 
 
@@ -150,10 +150,10 @@ def _choose_network(result: Plan) -> None:
         result.choose("norm", "batch", f"{batch} radiographs are enough for statistics of their own")
         result.choose("trainable_layers", 5, "stages follow norms that learn")
     learns = result.config.norm == "batch"
-    rate = (
-        (BATCH_NORM_LR if learns else FROZEN_LR) * batch * config.devices * config.num_nodes * config.accumulate / BATCH
-    )
-    result.choose("lr", float(f"{rate:.3g}"), f"of a batch of {batch}, norms {'learn' if learns else 'stand still'}")
+    whole = batch * config.devices * config.num_nodes * config.accumulate
+    # With norms that learn, small batches are noisy anyway: in proportion, their rate would be too small.
+    rate = BATCH_NORM_LR * math.sqrt(whole / BATCH) if learns else FROZEN_LR * whole / BATCH
+    result.choose("lr", float(f"{rate:.2g}"), f"for steps of {whole} with norms that {'learn' if learns else 'do not'}")
 
 
 def _choose_samples(result: Plan, boxes_of: np.ndarray) -> None:
