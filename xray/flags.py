@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     CountOrZeroOrAuto = int
     PositiveOrAuto = float
     ShareOrAuto = float
+    ShareWithinOrAuto = float
     NumbersOrAuto = tuple[float, ...]
     StagesOrAuto = int
     ProposalsOrAuto = int
@@ -47,6 +48,7 @@ else:
     CountOrZeroOrAuto = CountOrZero | Literal["auto"]
     PositiveOrAuto = Positive | Literal["auto"]
     ShareOrAuto = Share | Literal["auto"]
+    ShareWithinOrAuto = ShareWithin | Literal["auto"]
     NumbersOrAuto = tuple[float, ...] | Literal["auto"]
     StagesOrAuto = Annotated[int, Interval(ge=0, le=5)] | Literal["auto"]
     ProposalsOrAuto = Annotated[int, Interval(ge=2, le=MAX_SEED)] | Literal["auto"]

@@ -30,6 +30,7 @@ from xray.flags import (
     ShareBelowOne,
     ShareOrAuto,
     ShareWithin,
+    ShareWithinOrAuto,
     StagesOrAuto,
     check_ranges,
     parse_flags,
@@ -171,6 +172,10 @@ class DetectionConfig(TrainingConfig):
     three tenths of --n-epochs."""
     warmup_steps: CountOrZeroOrAuto = AUTO
     """Optimizer steps over which the learning rate rises linearly; never more than the first epoch. auto: 500."""
+    ema: bool = True
+    """Validate and deploy an exponential moving average of the weights."""
+    ema_decay: ShareWithinOrAuto = AUTO
+    """Decay of that average per optimizer step, in (0, 1). auto: it reaches over a twentieth of the training."""
     flip: ShareOrAuto = AUTO
     """Share of the training radiographs that are mirrored, in [0, 1]; at 0, inference does not mirror either. auto:
     0.5."""

@@ -32,6 +32,8 @@ LARGE_BATCH = 16
 """From here on they are good enough for a ResNet, too."""
 FROZEN_LR, BATCH_NORM_LR = 0.005, 0.015
 """Learning rates for a batch of 8."""
+EMA_SHARE = 0.05
+"""Of all steps, over which the moving average of the weights reaches."""
 
 
 @dataclasses.dataclass
@@ -133,6 +135,8 @@ def _choose_length(result: Plan, shown: float) -> None:
     schedule = "step" if is_long else "cosine"
     result.choose("schedule", schedule, "the published one" if is_long else f"fewer than {LONG} epochs")
     result.choose("step_size", max(1, round(0.3 * epochs)), "three tenths of the epochs")
+    decay = 1 - 1 / max(2.0, EMA_SHARE * epochs * steps)
+    result.choose("ema_decay", round(decay, 5), "the average reaches over a twentieth of the steps")
     result.choose("warmup_steps", min(500, math.ceil(steps)), "an epoch, at most 500 steps")
 
 
