@@ -1,12 +1,13 @@
 """Flags of the commands: from a dataclass, by tyro, with the checks that they share."""
 
+import argparse
 import dataclasses
 import math
 import sys
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from annotated_types import Interval
@@ -30,6 +31,28 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Interval(ge=0, lt=1)]
 ShareWithin = Annotated[float, Interval(gt=0, lt=1)]
 
+AUTO: Any = "auto"
+"""The value of a flag that is chosen from the data, and replaced before anything else reads it."""
+
+if TYPE_CHECKING:
+    CountOrAuto = int
+    CountOrZeroOrAuto = int
+    PositiveOrAuto = float
+    ShareOrAuto = float
+    ShareWithinOrAuto = float
+    NumbersOrAuto = tuple[float, ...]
+    StagesOrAuto = int
+    ProposalsOrAuto = int
+else:
+    CountOrAuto = Count | Literal["auto"]
+    CountOrZeroOrAuto = CountOrZero | Literal["auto"]
+    PositiveOrAuto = Positive | Literal["auto"]
+    ShareOrAuto = Share | Literal["auto"]
+    ShareWithinOrAuto = ShareWithin | Literal["auto"]
+    NumbersOrAuto = tuple[float, ...] | Literal["auto"]
+    StagesOrAuto = Annotated[int, Interval(ge=0, le=5)] | Literal["auto"]
+    ProposalsOrAuto = Annotated[int, Interval(ge=2, le=MAX_SEED)] | Literal["auto"]
+
 
 def parse_flags(config_type: Any, args: Sequence[str] | None = None, default: Any = None, **tyro_options: Any) -> Any:
     """Reads command-line flags into a `config_type`; wrong flags end the process with exit status 2.
@@ -44,6 +67,25 @@ def parse_flags(config_type: Any, args: Sequence[str] | None = None, default: An
     _refuse_empty_paths(config_type, sys.argv[1:] if args is None else args)
     # `--n-epochs`, never `--config.n-epochs`; a flag that is on or off reads `--tta / --no-tta`.
     return tyro.cli(config_type, args=args, config=(tyro.conf.OmitArgPrefixes,), **tyro_options)
+
+
+def take_flags(args: Sequence[str], **defaults: Any) -> tuple[dict[str, Any], list[str]]:
+    """Name → value of the flags with these names, each of its default's type (None: a text), and all other arguments.
+
+    Raises FlagError for a flag without a value, or with one of another type.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name, default in defaults.items():
+        kind = str if default is None else type(default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, nargs="?", const="")
+    try:
+        values, others = parser.parse_known_args(args)
+    except argparse.ArgumentError as error:
+        raise FlagError(str(error)) from None
+    for name, value in vars(values).items():
+        if value == "":
+            raise FlagError(f"--{name.replace('_', '-')} needs a value")
+    return vars(values), others
 
 
 def check_ranges(config: Any, annotated: type | None = None) -> None:

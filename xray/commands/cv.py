@@ -22,7 +22,7 @@ from xray.errors import FlagError, InputError
 from xray.files import complete, differing
 from xray.flags import FoldNumber, check_ranges, flag_value, require
 from xray.storage.places import run_training
-from xray.training.config import DetectionConfig, TrainingConfig, config_text, read_training_flags
+from xray.training.config import DetectionConfig, TrainingConfig, config_values, read_training_flags, save_config
 from xray.training.launch import find_launch
 from xray.training.recipes import read_yaml
 from xray.training.side_by_side import EXIT_TERMINATED, Work, run_all
@@ -89,8 +89,7 @@ def main(task: str, config: TrainingConfig, folds: Folds, args: Sequence[str]) -
     chosen = chosen_folds(store, folds.folds)
     run.mkdir(parents=True, exist_ok=True)
     if not config.resume:
-        with complete(run / SAVED) as temporary:
-            temporary.write_text(config_text(task, config))
+        save_config(run / SAVED, task, config)
 
     def note(work: Work, command: str) -> None:
         if command == "train":
@@ -114,7 +113,8 @@ def main(task: str, config: TrainingConfig, folds: Folds, args: Sequence[str]) -
 
 def check_same(run: Path, task: str, config: TrainingConfig) -> None:
     """Raises FlagError where a training's flag is not what the cross-validation in `run` was started with."""
-    before, now = read_yaml(run / SAVED), yaml.safe_load(config_text(task, config))
+    before = read_yaml(run / SAVED)
+    now = yaml.safe_load(yaml.safe_dump(config_values(task, config)))
     for name in differing(before, now):
         if name not in FREE:
             wanted = f"{before.get(name)}, {run} was started with it; or give another --save-path"

@@ -15,7 +15,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from xray.models.detection.anchor_fit import AnchorSides, standard_anchors
+from xray.models.detection.anchor_fit import AnchorSides, by_level, standard_anchors
 from xray.models.detection.matching import pad_truth
 from xray.models.detection.pooling import BINS, pyramid_rows
 from xray.models.detection.proposals import ProposalNetwork
@@ -111,12 +111,14 @@ def build_detector(
     proposals: int = 2000,
     score_threshold: float = 0.001,
     max_detections: int = 100,
+    soft_targets: bool = False,
 ) -> Detector:
     """An untrained detector of `n_categories` (background not counted) on canvases of `canvas_size` pixels a side.
 
     norm: "frozen" (FrozenBatchNorm2d) or "batch". trainable_layers: stages of the backbone that train, from the last.
     anchor_sides, anchor_ratios: as AnchorSides has them; if not given, the standard ones times `anchor_scale`.
-    The others as in `xray.training.config.DetectionConfig`. The result depends on torch's random state.
+    soft_targets: see `RegionHeads.losses_of`. The others as in `xray.training.config.DetectionConfig`.
+    The result depends on torch's random state.
     """
     # torchvision's v2 has batch norms in its pyramid and box head too.
     pyramid_norm = nn.BatchNorm2d if head == "v2" else None
@@ -137,7 +139,14 @@ def build_detector(
     return Detector(
         with_pyramid,
         ProposalNetwork(rpn_head, anchor_generator, rpn_samples, proposals, proposals // 2),
-        RegionHeads(box_head, FastRCNNPredictor(1024, n_categories + 1), roi_samples, score_threshold, max_detections),
+        RegionHeads(
+            box_head,
+            FastRCNNPredictor(1024, n_categories + 1),
+            roi_samples,
+            score_threshold,
+            max_detections,
+            soft_targets,
+        ),
     )
 
 
@@ -147,6 +156,13 @@ def anchors_of(architecture: Mapping[str, Any], canvas_size: int) -> AnchorSides
     sides = architecture.get("anchor_sides") or standard.sides
     ratios = architecture.get("anchor_ratios") or standard.ratios
     return AnchorSides(tuple(tuple(map(float, of_level)) for of_level in sides), tuple(map(float, ratios)))
+
+
+def describe_anchors(sides: Sequence[float], ratios: Sequence[float], canvas_size: int) -> dict[str, Any]:
+    """Anchors as a description in model.json has them; `sides` of all levels in one row, see `by_level`."""
+    if AnchorSides(by_level(sides), tuple(ratios)) == standard_anchors(canvas_size):
+        return {"anchor_scale": 1.0}
+    return {"anchor_sides": [list(of_level) for of_level in by_level(sides)], "anchor_ratios": list(ratios)}
 
 
 def _build_backbone(
