@@ -195,7 +195,9 @@ def test_wrong_settings_are_refused() -> None:
         ({"iou_threshold": 1.0}, "IoU threshold"),
         ({"skip_threshold": -0.1}, "skip threshold"),
         ({"method": "mean"}, "mean"),
-        ({"score": "sum"}, "sum"),
+        ({"score": "total"}, "total"),
+        ({"sigma": 0}, "sigma"),
+        ({"scale": 1.2}, "scale"),
     ):
         with pytest.raises(FlagError, match=words):
             fuse([a, a], **settings_)
