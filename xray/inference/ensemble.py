@@ -82,7 +82,7 @@ class Settings:
 class ByCategory:
     """Settings of all categories: those in `of`, by category id, and `default` for the others."""
 
-    default: Settings = Settings()
+    default: Settings = dataclasses.field(default_factory=Settings)
     of: Mapping[int, Settings] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, label: int) -> Settings:

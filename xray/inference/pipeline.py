@@ -16,6 +16,8 @@ import torch
 
 from xray.errors import InputError
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING_BOX, PNEUMOTHORAX
+from xray.inference.ensemble import ByCategory, fuse_boxes, weigh_boxes
+from xray.inference.ensemble_file import expanded
 from xray.inference.loaded import (
     ABNORMAL,
     HALF,
@@ -83,8 +85,11 @@ class Pipeline:
 
     categories: of the rows that `find` returns. flips: adds the mirrored radiograph (test-time augmentation).
     triplet: decides which pixels are a mask. gate: what a classifier's pneumothorax probability does to the masks:
-    "soft" multiplies their scores, "hard" leaves those out where it is below `gate_threshold`, and all that the other
-    models find where an abnormal/normal classifier's probability is: mean average precision loses by that.
+    "soft" multiplies their scores, and those of boxes by the probabilities of their categories (`Settings.exponents`);
+    "hard" leaves masks out where it is below `gate_threshold`, and all that the other models find where an
+    abnormal/normal classifier's probability is: mean average precision loses by that.
+    settings: of fusion and classifier, by category. members: of each detector the number of the model in an
+    ensemble.yaml that it is part of; empty without one.
     pairs: of the detectors and segmenters those on one trunk, which is then passed once. precision: what convolutions
     and matrix products are computed in; boxes, suppression and probabilities are float32 in any case.
     """
@@ -100,6 +105,8 @@ class Pipeline:
     gate_threshold: float = GATE
     pairs: tuple[LoadedPair, ...] = ()
     precision: torch.dtype = torch.float32
+    settings: ByCategory = dataclasses.field(default_factory=ByCategory)
+    members: tuple[int, ...] = ()
 
     @property
     def models(self) -> tuple[LoadedDetector | LoadedSegmenter | LoadedClassifier, ...]:
@@ -159,7 +166,7 @@ class Pipeline:
         if maps is not None:
             components, masks = self._components(maps, sizes, labels)
         if self.detectors:
-            table = self._boxes(outputs, sizes)
+            table = self._boxes(outputs, sizes, labels)
             if self.segmenters:
                 table, masks = refine(table, components, masks, self.segmenters[0].refinement, self._pneumothorax)
         elif self.segmenters:
@@ -179,22 +186,41 @@ class Pipeline:
     def _pneumothorax(self) -> int:
         return next(number for number, name in self.categories.items() if name == FINDINGS[PNEUMOTHORAX])
 
-    def _boxes(self, outputs: Outputs, sizes: Sequence[tuple[int, int]]) -> BoxTable:
+    def _boxes(self, outputs: Outputs, sizes: Sequence[tuple[int, int]], labels: dict[str, np.ndarray]) -> BoxTable:
         tables, sources = [], []
         for source, (detector, detections) in enumerate(outputs.boxes):
-            for image, (boxes, labels, scores) in enumerate(detections):
+            for image, (boxes, categories, scores) in enumerate(detections):
                 boxes = Canvas(*sizes[image], detector.canvas_size).to_original(boxes)
                 # In the border around the radiograph there is nothing to find: of such a box no area is left.
                 has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
                 tables.append(
-                    BoxTable.of(np.full(has_area.sum(), image), labels[has_area], boxes[has_area], scores[has_area])
+                    BoxTable.of(np.full(has_area.sum(), image), categories[has_area], boxes[has_area], scores[has_area])
                 )
                 sources.append(np.full(has_area.sum(), source))
-        table = BoxTable.concatenate(tables)
-        if len(outputs.boxes) > 1:
-            weights = [1.0] * len(outputs.boxes)
-            table = weighted_boxes_fusion(table, np.concatenate(sources), weights, FUSION_IOU).table
+        table, of_table = BoxTable.concatenate(tables), np.concatenate([np.zeros(0, dtype=np.int64), *sources])
+        if self.members:
+            table = self._fused_by_category(table, of_table, outputs)
+        elif len(outputs.boxes) > 1:
+            table = _fused_alike(table, of_table, len(outputs.boxes))
+        if self.gate == "soft":
+            known = {number: labels[name] for number, name in self.categories.items() if name in labels}
+            table = weigh_boxes(table, known, self.settings)
         return table.best_per_image(self.max_detections)
+
+    def _fused_by_category(self, table: BoxTable, sources: np.ndarray, outputs: Outputs) -> BoxTable:
+        """Each model's views, and its runs where it has several, as they are without an ensemble.yaml; then these."""
+        member = {id(detector): number for detector, number in zip(self.detectors, self.members, strict=True)}
+        members = np.array([member[id(detector)] for detector, _ in outputs.boxes])
+        parts = []
+        for number in range(max(self.members) + 1):
+            own = np.flatnonzero(members == number)
+            rows = np.flatnonzero(np.isin(sources, own))
+            part = table.select(rows)
+            if len(own) > 1:
+                part = _fused_alike(part, np.searchsorted(own, sources[rows]), len(own))
+            parts.append(part.best_per_image(self.max_detections))
+        models = np.repeat(np.arange(len(parts)), list(map(len, parts)))
+        return fuse_boxes(BoxTable.concatenate(parts), {}, models, len(parts), self.settings)[0]
 
     def _maps(self, outputs: Outputs) -> np.ndarray | None:
         """Mean probability of the segmenters and views, (B, K, S, S), on the largest of their canvases."""
@@ -243,6 +269,10 @@ class Pipeline:
                 yield model, flip, scaled
 
 
+def _fused_alike(table: BoxTable, sources: np.ndarray, n_sources: int) -> BoxTable:
+    return weighted_boxes_fusion(table, sources, [1.0] * n_sources, FUSION_IOU).table
+
+
 def no_finding_rows(table: BoxTable, n_images: int, abnormal: np.ndarray | None = None) -> BoxTable:
     """One row a radiograph with the probability that it is normal.
 
@@ -270,6 +300,7 @@ def load_pipeline(
 ) -> Pipeline:
     """Loads run directories of any tasks onto a device.
 
+    runs: one of them may be an ensemble.yaml, which brings the detectors and, beside classifiers, how they are fused.
     gate_threshold, triplet: None for what the first segmenter's run was fitted to, 0.5 where it was not.
     prune: level to which U-Net++ are cut; 0 leaves them whole. runtime: what runs the models; onnx takes ONNX files,
     too, and looks for one in each run directory.
@@ -279,7 +310,9 @@ def load_pipeline(
         raise InputError("no run directory given: name at least one after --weights")
     loaded: dict[str, list[Any]] = {"detection": [], "segmentation": [], "classification": []}
     pairs: tuple[LoadedPair, ...] = ()
-    for run in runs:
+    ensemble, numbered = expanded(runs)
+    members: list[int] = []
+    for run, member in numbered:
         if runtime == "onnx":
             from xray.inference.onnx_runtime import load_onnx
 
@@ -293,8 +326,16 @@ def load_pipeline(
             loaded[task].append(model)
             if task != "classification" and model.categories != loaded[task][0].categories:
                 raise InputError(
-                    f"{run} finds other categories than {runs[0]}: models of one ensemble must agree on them"
+                    f"{run} finds other categories than {numbered[0][0]}: models of one ensemble must agree on them"
                 )
+            if task == "detection":
+                members.append(member)
+        if ensemble and (member < 0) == any(task == "detection" for task, _ in models_of_run):
+            raise InputError(
+                f"{run} is a detector beside an ensemble: tune with it, or leave it out"
+                if member < 0
+                else f"{run} is no detector, and an ensemble has it among its models"
+            )
     detectors, segmenters, classifiers = (tuple(models) for models in loaded.values())
     if detectors and segmenters and not _finds_pneumothorax(detectors[0], segmenters[0]):
         raise InputError(
@@ -319,6 +360,8 @@ def load_pipeline(
         gate=gate,
         gate_threshold=gate_threshold,
         pairs=pairs,
+        settings=ensemble.by_category(categories) if ensemble else ByCategory(),
+        members=tuple(members) if ensemble else (),
     )
 
 
