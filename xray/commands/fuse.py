@@ -55,7 +55,7 @@ class Config:
     sigma: Positive = 0.5
     """Of soft_nms: scores are lowered by exp(-IoU² / sigma); above 0."""
     scale: Annotated[float, Interval(ge=0.5, le=1)] = 1.0
-    """Sides of the fused boxes are multiplied by this, each box about its middle, 0.5 to 1; RSNA's winners took 0.875."""
+    """Sides of the fused boxes are multiplied by this, about its middle, 0.5 to 1; RSNA's winners used 0.875."""
     labels: tuple[Path, ...] = ()
     """Classifiers of findings: labels.csv or predictions.json that infer or a training wrote; several are averaged. A
     box's score is multiplied by the root of the probability of its finding, or as --ensemble says."""

@@ -22,9 +22,9 @@ ENSEMBLE = "ensemble.yaml"
 TITLES = {"map40": "mAP@0.4", "coco_ap": "COCO AP"}
 ROWS = {
     "single": "best single model",
-    "plain": "plain weighted boxes fusion",
-    "tuned": "tuned, scored on folds held out",
-    "in_sample": "tuned, scored where it was fitted (flattering)",
+    "plain": "plain boxes fusion",
+    "tuned": "tuned, on folds held out",
+    "in_sample": "tuned, where fitted (flattering)",
 }
 
 
@@ -145,12 +145,16 @@ def report(
     n_patients = int(material.patients.max()) + 1
     where = f"{len(material)} radiographs of {n_patients} patients in {len(tuned.held_out)} folds"
     print(where + (" (parts of the patients: the predictions are of one fold)" if tuned.dealt else ""))
-    table = Table("", TITLES[metric], "gain of the tuned", box=None, pad_edge=False)
+    if len(names) > 1:
+        print(f"best single model: {names[tuned.best]}")
+    table = Table("", TITLES[metric], "gained over it (95 %)", box=None, pad_edge=False)
     for name, title in ROWS.items():
         if name in tuned.scores:
-            title += f" ({names[tuned.best]})" if name == "single" and len(names) > 1 else ""
             table.add_row(title, f"{tuned.scores[name][0]:.4f}", in_words(tuned, name))
     console.print(table)
+    for name, gain in tuned.gains.items():
+        if gain.ends is not None and gain.ends[0] <= 0:
+            print(f"the gain over the {ROWS[name]} may be chance: its interval reaches 0 or below")
     of_category = Table("", *(name.replace("_", " ") for name in tuned.scores), "settings", box=None, pad_edge=False)
     of_category.add_row("default", *[""] * len(tuned.scores), settings_in_words(tuned.settings.default))
     for label in tuned.scores["tuned"][1]:
@@ -166,8 +170,7 @@ def in_words(tuned: "Tuned", name: str) -> str:
     if gain is None:
         return ""
     ends = "" if gain.ends is None else f" ({gain.ends[0]:+.4f} to {gain.ends[1]:+.4f})"
-    unclear = " not clear of 0" if gain.ends is not None and gain.ends[0] <= 0 <= gain.ends[1] else ""
-    return f"{gain.difference:+.4f}{ends}{unclear}"
+    return f"{gain.difference:+.4f}{ends}"
 
 
 def settings_in_words(settings: "Settings") -> str:
