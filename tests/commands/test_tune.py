@@ -223,7 +223,7 @@ def test_infer_runs_an_ensemble_as_fuse_applies_it(runs: list[Path], vinbig_stor
     with pytest.raises(InputError, match=r"is of 2 models, and --predictions names 1 files"):
         fuse.main(fuse.Config((together / "predictions.json",), vinbig_store, tmp_path / "x", ensemble=path))
     with pytest.raises(FlagError, match=r"--iou is 0\.5: it must be left out with --ensemble"):
-        fuse.main(fuse.Config((), vinbig_store, tmp_path / "x", ensemble=path, iou=0.5))
+        fuse.main(fuse.Config((together,), vinbig_store, tmp_path / "x", ensemble=path, iou=0.5))
 
 
 def test_an_interrupted_inference_knows_another_ensemble(runs: list[Path], tmp_path: Path) -> None:
