@@ -120,12 +120,14 @@ def test_each_fold_is_scored_by_settings_that_have_not_seen_it() -> None:
 
 def test_the_same_seed_gives_the_same_and_one_fold_is_dealt_into_parts() -> None:
     material = drawn(120, ((0.8, 0.3), (0.3, 0.8)), n_folds=1)
-    steps: list[tuple[int, int]] = []
+    steps: list[tuple[int, int, int]] = []
     first = tune(material, CATEGORIES, n_resamples=50, advance=lambda *step: steps.append(step))
     assert first == tune(material, CATEGORIES, n_resamples=50)
     assert first.dealt
     assert sorted(first.held_out) == [0, 1, 2, 3, 4]
-    assert steps == [(number, 18) for number in range(1, 19)]  # (5 + 1) times all and two categories
+    assert {(done, total) for done, total, _ in steps} == {(done, 18) for done in range(19)}  # (5 + 1) · (1 + 2)
+    assert steps == sorted(steps)
+    assert 50 < steps[-1][2] < 400
 
 
 def test_a_rare_category_keeps_the_setting_of_all() -> None:

@@ -95,10 +95,11 @@ def main(config: Config) -> None:
         metric = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
     with Progress(console=error) as progress:
         task = progress.add_task("searching", total=None)
-        tuned = tune(
-            material, store.categories, metric, config.resamples, config.seed,
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )  # fmt: skip
+
+        def advance(done: int, total: int, tried: int) -> None:
+            progress.update(task, completed=done, total=total, description=f"searching, {tried} settings tried")
+
+        tuned = tune(material, store.categories, metric, config.resamples, config.seed, advance)
     names = [str(path) for path in config.predictions]
     report(Console(), store, material, tuned, metric, names)
     by = tuned.settings

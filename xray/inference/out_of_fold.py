@@ -87,7 +87,8 @@ def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member]
     nothing of are left out. Raises InputError if none is left, two files of a model have the same, or a file is none.
     """
     is_train = (store.splits == "train") & (store.folds >= 0)
-    everywhere, left_out, tables = is_train.copy(), [], []
+    everywhere, tables = is_train.copy(), []
+    left_out: list[str] = []
     for member in models:
         parts, covered = [], np.zeros(len(store), dtype=bool)
         for path in member.predictions:

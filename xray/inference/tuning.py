@@ -9,7 +9,9 @@ is too much all the same, and so the search is repeated with each fold held out,
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -34,7 +36,9 @@ findings in 8 % of 300 synthetic radiographs, 1 and 1 gained less on new ones th
 LEAST_GAIN = 5e-4
 LEAST_PATIENTS = 10
 """With its finding in fewer patients, a category keeps the setting of all."""
-SEARCH_RESAMPLES = 100
+SEARCH_RESAMPLES = 50
+WORTH_THREADS = 100_000
+"""Boxes from which on categories are fused side by side."""
 N_PARTS = 5
 """Of the patients, where the predictions are of one fold only."""
 
@@ -65,12 +69,13 @@ def tune(
     metric: Metric = "map40",
     n_resamples: int = 1000,
     seed: int = 0,
-    advance: Callable[[int, int], None] = lambda done, total: None,
+    advance: Callable[[int, int, int], None] = lambda done, total, tried: None,
 ) -> Tuned:
     """Searches the settings and scores them by cross-fitting.
 
     metric: "map40", the mean over the categories of VOC's AP at IoU 0.4, or "coco_ap". n_resamples: of the patients,
-    for the intervals; 0 leaves them out. advance: called with the steps done and all.
+    for the intervals; 0 leaves them out. advance: called with the steps done, all of them, and the number of settings
+    of a category that were tried.
     The same material and seed give the same.
     """
     folds, dealt = _folds(material, seed)
@@ -81,22 +86,37 @@ def tune(
     start = default_settings(len(material.tables))
     steps, done = (n_folds + 1) * (1 + len(present)), 0
     fitted: list[ByCategory] = []
+
+    def tell() -> None:
+        advance(done, steps, sum(one.n_tried for one in found.values()))
+
+    def shared(settings: Settings, part: int) -> np.ndarray:
+        tell()
+        if sum(map(len, material.tables)) < WORTH_THREADS:
+            return mean_of_present([one.samples(settings, part) for one in found.values()])
+        # What takes long in it leaves the interpreter free.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return mean_of_present(list(pool.map(lambda one: one.samples(settings, part), found.values())))
+
     for part in range(n_folds + 1):
-
-        def shared(settings: Settings, part: int = part) -> np.ndarray:
-            return mean_of_present([found[label].samples(settings, part) for label in present])
-
-        common = _search(start, shared, len(material.tables), bool(material.probabilities), CLEAR_OF_ALL)
-        advance(done := done + 1, steps)
+        common = _search(
+            start,
+            functools.partial(shared, part=part),
+            len(material.tables),
+            bool(material.probabilities),
+            CLEAR_OF_ALL,
+        )
+        done += 1
+        tell()
         own: dict[int, Settings] = {}
-        for label in present:
-            one = found[label]
+        for label, one in found.items():
             if one.n_patients(part) >= LEAST_PATIENTS:
                 of_one = functools.partial(one.samples, part=part)
                 settings = _search(common, of_one, len(material.tables), label in material.probabilities, CLEAR_OF_ONE)
                 if settings != common:
                     own[label] = settings
-            advance(done := done + 1, steps)
+            done += 1
+            tell()
         fitted.append(ByCategory(common, own))
 
     *held_out, final = fitted
@@ -240,6 +260,11 @@ class _Category:
         self._samples: dict[Settings, np.ndarray] = {}
         self._fused: dict[Settings, tuple[BoxTable, np.ndarray]] = {}
 
+    @property
+    def n_tried(self) -> int:
+        """Settings that were."""
+        return len(self._samples)
+
     def n_patients(self, part: int) -> int:
         """With the finding, among those that a part of the search sees."""
         return len(np.unique(self._patients[self._truth.images[self._inside(part)[self._truth.images]]]))
@@ -294,7 +319,7 @@ class _Category:
         """Exponents change no order within a radiograph, and with it not which box is right."""
         key = dataclasses.replace(settings, exponents=(1.0, 0.0))
         if key not in self._fused:
-            while len(self._fused) >= 8:  # of the last ones, most are used again
+            while len(self._fused) >= 2:  # those before are hardly used again
                 self._fused.pop(next(iter(self._fused)))
             fused, _ = fuse_boxes(self._table, {}, self._models, self._n_models, ByCategory(key))
             fused = fused.select(np.lexsort((-fused.scores, fused.images)))
