@@ -18,6 +18,8 @@ from xray.structures.boxes import BoxTable, box_iou, concatenate_with_masks
 from xray.structures.fusion import FUSED_SCORES, soft_nms, weighted_boxes_fusion
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
 
+FUSION_IOU = 0.4
+"""Winning VinBigData solutions fused models at IoU 0.33 to 0.5."""
 METHODS = ("wbf", "nms", "soft_nms", "nmw", "none")
 
 
@@ -46,7 +48,7 @@ class Settings:
     weights: tuple[float, ...] = ()
     method: str = "wbf"
     score: str = "avg"
-    iou: float = 0.4
+    iou: float = FUSION_IOU
     skip: float = 0.0
     sigma: float = 0.5
     scale: float = 1.0
@@ -99,7 +101,7 @@ class ByCategory:
 def fuse(
     predictions: Sequence[Predictions],
     weights: Sequence[float] | None = None,
-    iou_threshold: float = 0.4,
+    iou_threshold: float = FUSION_IOU,
     skip_threshold: float = 0.0,
     method: str = "wbf",
     score: str = "avg",
@@ -225,6 +227,31 @@ def fuse_boxes(
         )
         parts.append((fused, {row: masks[from_row] for row, from_row in source.items()}))
     return concatenate_with_masks(parts)
+
+
+def fuse_alike(table: BoxTable, sources: np.ndarray, n_sources: int) -> BoxTable:
+    """Plain weighted boxes fusion. sources: (N,), which of the n_sources a box is of."""
+    return weighted_boxes_fusion(table, sources, [1.0] * n_sources, FUSION_IOU).table
+
+
+def fuse_members(
+    table: BoxTable, sources: np.ndarray, members: np.ndarray, settings: ByCategory, limit: int
+) -> BoxTable:
+    """The views and runs of each model fused alike, and then the models by their settings.
+
+    sources: (N,), which view of a run a box is of. members: of each source its model. limit: of a model's boxes in an
+    image.
+    """
+    parts = []
+    for model in range(int(members.max()) + 1):
+        own = np.flatnonzero(members == model)
+        rows = np.flatnonzero(np.isin(sources, own))
+        part = table.select(rows)
+        if len(own) > 1:
+            part = fuse_alike(part, np.searchsorted(own, sources[rows]), len(own))
+        parts.append(part.best_per_image(limit))
+    models = np.repeat(np.arange(len(parts)), list(map(len, parts)))
+    return fuse_boxes(BoxTable.concatenate(parts), {}, models, len(parts), settings)[0]
 
 
 def scaled(boxes: np.ndarray, scale: float) -> np.ndarray:

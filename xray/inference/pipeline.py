@@ -16,7 +16,7 @@ import torch
 
 from xray.errors import InputError
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING_BOX, PNEUMOTHORAX
-from xray.inference.ensemble import ByCategory, fuse_boxes, weigh_boxes
+from xray.inference.ensemble import ByCategory, fuse_alike, fuse_members, weigh_boxes
 from xray.inference.ensemble_file import expanded
 from xray.inference.loaded import (
     ABNORMAL,
@@ -33,14 +33,10 @@ from xray.inference.refine import refine
 from xray.radiographs.canvas import Canvas
 from xray.structures.boxes import BoxTable, concatenate_with_masks
 from xray.structures.components import mask_findings
-from xray.structures.fusion import weighted_boxes_fusion
 from xray.structures.predictions import NO_FINDING_CATEGORY
 from xray.structures.triplet import Triplet
 
 AnyModel = TypeVar("AnyModel", LoadedDetector, LoadedSegmenter, LoadedClassifier, LoadedPair)
-
-FUSION_IOU = 0.4
-"""Winning VinBigData solutions fused models at IoU 0.33 to 0.5."""
 
 VINBIG_CATEGORIES = {category["id"]: category["name"] for category in CATEGORIES}
 
@@ -199,28 +195,15 @@ class Pipeline:
                 sources.append(np.full(has_area.sum(), source))
         table, of_table = BoxTable.concatenate(tables), np.concatenate([np.zeros(0, dtype=np.int64), *sources])
         if self.members:
-            table = self._fused_by_category(table, of_table, outputs)
+            member = {id(detector): number for detector, number in zip(self.detectors, self.members, strict=True)}
+            members = np.array([member[id(detector)] for detector, _ in outputs.boxes])
+            table = fuse_members(table, of_table, members, self.settings, self.max_detections)
         elif len(outputs.boxes) > 1:
-            table = _fused_alike(table, of_table, len(outputs.boxes))
+            table = fuse_alike(table, of_table, len(outputs.boxes))
         if self.gate == "soft":
             known = {number: labels[name] for number, name in self.categories.items() if name in labels}
             table = weigh_boxes(table, known, self.settings)
         return table.best_per_image(self.max_detections)
-
-    def _fused_by_category(self, table: BoxTable, sources: np.ndarray, outputs: Outputs) -> BoxTable:
-        """Each model's views, and its runs where it has several, as they are without an ensemble.yaml; then these."""
-        member = {id(detector): number for detector, number in zip(self.detectors, self.members, strict=True)}
-        members = np.array([member[id(detector)] for detector, _ in outputs.boxes])
-        parts = []
-        for number in range(max(self.members) + 1):
-            own = np.flatnonzero(members == number)
-            rows = np.flatnonzero(np.isin(sources, own))
-            part = table.select(rows)
-            if len(own) > 1:
-                part = _fused_alike(part, np.searchsorted(own, sources[rows]), len(own))
-            parts.append(part.best_per_image(self.max_detections))
-        models = np.repeat(np.arange(len(parts)), list(map(len, parts)))
-        return fuse_boxes(BoxTable.concatenate(parts), {}, models, len(parts), self.settings)[0]
 
     def _maps(self, outputs: Outputs) -> np.ndarray | None:
         """Mean probability of the segmenters and views, (B, K, S, S), on the largest of their canvases."""
@@ -267,10 +250,6 @@ class Pipeline:
                 scaled = np.stack([_rescaled(canvas, model.canvas_size) for canvas in canvases])
             for flip in (False, True) if self.flips and model.flips else (False,):
                 yield model, flip, scaled
-
-
-def _fused_alike(table: BoxTable, sources: np.ndarray, n_sources: int) -> BoxTable:
-    return weighted_boxes_fusion(table, sources, [1.0] * n_sources, FUSION_IOU).table
 
 
 def no_finding_rows(table: BoxTable, n_images: int, abnormal: np.ndarray | None = None) -> BoxTable:

@@ -119,33 +119,38 @@ def tune(
             tell()
         fitted.append(ByCategory(common, own))
 
+    return _scored(found, fitted, _draws(material.patients, folds >= 0, n_resamples, seed), metric, dealt)
+
+
+def _scored(
+    found: dict[int, "_Category"], fitted: list[ByCategory], times: np.ndarray, metric: Metric, dealt: bool
+) -> Tuned:
+    """fitted: the settings without each fold, and those of all. times: of `_draws`."""
     *held_out, final = fitted
-    times = _draws(material.patients, folds >= 0, n_resamples, seed)
-    scored = {f"single {model}": {label: found[label].plain(model, times) for label in present}
-              for model in range(len(material.tables))}  # fmt: skip
-    best = max(range(len(material.tables)), key=lambda model: _mean(scored[f"single {model}"])[0])
-    parts = {"single": scored[f"single {best}"]}
-    if len(material.tables) > 1:
-        parts["plain"] = {label: found[label].ap(found[label].table(start), times) for label in present}
+    n_models = next(iter(found.values())).n_models
+    start = default_settings(n_models)
+    singles = [{label: one.ap(one.alone(model), times) for label, one in found.items()} for model in range(n_models)]
+    best = max(range(n_models), key=lambda model: _mean(singles[model])[0])
+    parts = {"single": singles[best]}
+    if n_models > 1:
+        parts["plain"] = {label: one.ap(one.table(start), times) for label, one in found.items()}
     parts["tuned"] = {
-        label: found[label].ap(found[label].crossed([each[label] for each in held_out]), times) for label in present
+        label: one.ap(one.crossed([each[label] for each in held_out]), times) for label, one in found.items()
     }
-    parts["in_sample"] = {label: found[label].ap(found[label].table(final[label]), times) for label in present}
-    samples = {name: _mean(part) for name, part in parts.items()}
+    parts["in_sample"] = {label: one.ap(one.table(final[label]), times) for label, one in found.items()}
+    means = {name: _mean(part) for name, part in parts.items()}
+    scores = {
+        name: (float(means[name][0]), {label: float(samples[0]) for label, samples in part.items()})
+        for name, part in parts.items()
+    }
+    # The value, and that in each resample, where there are any.
+    numbers = {name: (float(mean[0]), mean[1:] if len(mean) > 1 else None) for name, mean in means.items()}
     gains = {
-        name: difference_of(metric, TOTAL, *((float(one[0]), one[1:] if n_resamples and len(one) > 1 else None)
-                                             for one in (samples[name], samples["tuned"])))
-        for name in ("single", "plain") if name in samples
-    }  # fmt: skip
-    return Tuned(
-        final,
-        dict(enumerate(held_out)),
-        best,
-        {name: (float(samples[name][0]), {label: float(one[0]) for label, one in part.items()})
-         for name, part in parts.items()},
-        gains,
-        dealt,
-    )  # fmt: skip
+        name: difference_of(metric, TOTAL, numbers[name], numbers["tuned"])
+        for name in ("single", "plain")
+        if name in numbers
+    }
+    return Tuned(final, dict(enumerate(held_out)), best, scores, gains, dealt)
 
 
 def default_settings(n_models: int) -> Settings:
@@ -253,7 +258,7 @@ class _Category:
     ) -> None:
         self._truth = material.truth.select(material.truth.labels == label)
         tables = [table.select(table.labels == label) for table in material.tables]
-        self._table, self._n_models = BoxTable.concatenate(tables), len(tables)
+        self._table, self.n_models = BoxTable.concatenate(tables), len(tables)
         self._models = np.repeat(np.arange(len(tables)), list(map(len, tables)))
         self._probabilities = {label: material.probabilities[label]} if label in material.probabilities else {}
         self._patients, self._folds, self._draws, self._metric = material.patients, folds, draws, metric
@@ -283,9 +288,9 @@ class _Category:
         found: np.ndarray = self._samples[settings][part]
         return found
 
-    def plain(self, model: int, times: np.ndarray) -> np.ndarray:
-        """`ap` of one model as it is."""
-        return self.ap(self._table.select(self._models == model), times)
+    def alone(self, model: int) -> BoxTable:
+        """The boxes of one model as they are."""
+        return self._table.select(self._models == model)
 
     def ap(self, table: BoxTable, times: np.ndarray) -> np.ndarray:
         """AP of all radiographs, then in each resample."""
@@ -321,7 +326,7 @@ class _Category:
         if key not in self._fused:
             while len(self._fused) >= 2:  # those before are hardly used again
                 self._fused.pop(next(iter(self._fused)))
-            fused, _ = fuse_boxes(self._table, {}, self._models, self._n_models, ByCategory(key))
+            fused, _ = fuse_boxes(self._table, {}, self._models, self.n_models, ByCategory(key))
             fused = fused.select(np.lexsort((-fused.scores, fused.images)))
             self._fused[key] = fused, self._matched(fused)
         fused, is_true = self._fused[key]
