@@ -24,7 +24,7 @@ NAMES = ("image_id", "category_id", "bbox", "score")
 @pytest.fixture
 def data(tmp_path: Path, write_table_store: Callable[..., Path]) -> Path:
     """120 radiographs in three folds; every third shows Aortic enlargement, every fourth Cardiomegaly."""
-    images = [(f"i{number}", "train", number % 3, f"p{number // 2}") for number in range(120)]
+    images = [(f"i{number}", "train", number // 10 % 3, f"p{number // 2}") for number in range(120)]
     boxes = [(number, 1, (100, 100, 400, 400)) for number in range(0, 120, 3)]
     boxes += [(number, 4, (300, 900, 900, 1500)) for number in range(0, 120, 4)]
     return write_table_store(tmp_path / "data", images, boxes)

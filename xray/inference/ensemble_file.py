@@ -124,7 +124,9 @@ def write_ensemble(path: Path, ensemble: Ensemble, notes: Mapping[str, Any]) -> 
         **notes,
     }
     with complete(path) as temporary:
-        temporary.write_text(HEADER + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100))
+        temporary.write_text(
+            HEADER + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)
+        )
 
 
 def expanded(paths: Sequence[Path]) -> tuple[Ensemble | None, list[tuple[Path, int]]]:

@@ -19,7 +19,7 @@ from xray.structures.predictions import Predictions
 from xray.structures.values import finite_number
 
 PREDICTIONS, LABELS, MODEL = "predictions.json", "labels.csv", "model.json"
-Labels = dict[int, dict[str, float]]
+Labels = dict[int, dict[str | int, float]]
 """Category id → source id → a classifier's probability that the radiograph shows it."""
 
 
@@ -105,7 +105,7 @@ def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member]
         for path in member.predictions:
             labels.append(read_labels(path, store))
             ids = {name for of_image in labels[-1].values() for name in of_image}
-            _join(store, covered, _are(store, store.resolve(sorted(ids))), path)
+            _join(store, covered, _are(store, store.resolve(list(ids))), path)
         left_out += _lacks(store, is_train & ~covered, member)
         everywhere &= covered
     rows = np.flatnonzero(everywhere)
@@ -138,7 +138,7 @@ def read_labels(path: Path, store: Store) -> Labels:
 
 def mean_labels(labels: Sequence[Labels]) -> Labels:
     """The mean over those that know a category of a radiograph."""
-    known: dict[int, dict[str, list[float]]] = {}
+    known: dict[int, dict[str | int, list[float]]] = {}
     for one in labels:
         for label, of_image in one.items():
             for name, probability in of_image.items():

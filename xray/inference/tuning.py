@@ -145,11 +145,8 @@ def _scored(
     }
     # The value, and that in each resample, where there are any.
     numbers = {name: (float(mean[0]), mean[1:] if len(mean) > 1 else None) for name, mean in means.items()}
-    gains = {
-        name: difference_of(metric, TOTAL, numbers[name], numbers["tuned"])
-        for name in ("single", "plain")
-        if name in numbers
-    }
+    compared = [name for name in numbers if name in ("single", "plain")]
+    gains = {name: difference_of(metric, TOTAL, numbers[name], numbers["tuned"]) for name in compared}
     return Tuned(final, dict(enumerate(held_out)), best, scores, gains, dealt)
 
 
@@ -311,8 +308,9 @@ class _Category:
             inside = self._inside(fold)
             seen = np.sort(table.scores[inside[table.images]])
             part = table.select(~inside[table.images])
+            n_seen = max(1, int(np.count_nonzero(inside)))
             above = len(seen) - np.searchsorted(seen, part.scores, side="left")
-            parts.append(dataclasses.replace(part, scores=1 / (1 + above / max(1, np.count_nonzero(inside)))))
+            parts.append(dataclasses.replace(part, scores=1 / (1 + above / n_seen)))
         return BoxTable.concatenate(parts)
 
     def _inside(self, part: int) -> np.ndarray:
