@@ -293,6 +293,7 @@ def test_a_directory_without_a_model_says_so(tmp_path):
         with pytest.raises(InputError, match=r"^no model in .*model\.json and model\.safetensors"):
             sagemaker.model_fn(str(folder))
     (tmp_path / "model.json").write_text("{}")
+    assert runs_in(tmp_path) == [tmp_path]
     with pytest.raises(InputError, match="holds no trained model"):
         sagemaker.model_fn(str(tmp_path))
     (tmp_path / "ensemble.yaml").write_text("version: 1")

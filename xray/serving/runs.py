@@ -6,7 +6,7 @@ from xray.errors import InputError
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The runs of a model directory: itself, its ensemble.yaml, or the run directories in it, in the order of their names.
+    """The runs of a model directory: itself, its ensemble.yaml, or run directories in it, in the order of their names.
 
     Raises InputError if it holds none.
     """
