@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "score predictions against the truth → report; compare two models; search thresholds",
     "refine": "tighten a detector's pneumothorax boxes with a segmenter's masks",
     "fuse": "fuse predictions of several detectors by weighted boxes fusion",
+    "tune": "search how to fuse models and weigh a classifier on out-of-fold predictions → ensemble.yaml",
     "export": "a trained model → ONNX or torchvision; torchvision's detector → a run directory",
     "serve": "the page, its HTTP API and the DICOM node",
 }

@@ -88,6 +88,17 @@ WRONG = {
         ("--skip nan", "--skip"), ("--weights 1", "--weights"), ("--weights 1 0", "--weights"),
         ("--weights 1 nan", "--weights"), ("--weights 1 inf", "--weights"), ("--weights 1 -1", "--weights"),
         ("--predictions ", "--predictions"), ("--predictions", "--predictions"), ("--save-path ", "--save-path"),
+        ("--sigma 0", "--sigma"), ("--scale 0.4", "--scale"), ("--scale 1.1", "--scale"), ("--labels ", "--labels"),
+        ("--ensemble ", "--ensemble"), ("--ensemble e.yaml --iou 0.5", "--iou"),
+        ("--ensemble e.yaml --weights 1 2", "--weights"),
+    ],
+    ("tools/tune.py", "--predictions", "a.json", "b.json", "--data-path", "none", "--save-path", "out"): [
+        ("--predictions", "--predictions"), ("--predictions ", "--predictions"),
+        ("--predictions a.json a.json", "--predictions"), ("--runs a", "--runs"),
+        ("--labels c.csv --runs a b", "--runs"),
+        ("--labels ", "--labels"), ("--resamples -1", "--resamples"),
+        ("--seed -1", "--seed"), ("--save-path ", "--save-path"), ("--data-path ", "--data-path"),
+        ("--save-path s3://bucket/out", "--save-path"), ("--runs s3://bucket/a s3://bucket/b", "--runs"),
     ],
     ("tools/refine.py", "--predictions", "a.json", "--masks", "b.json", "--data-path", "none", "--save-path", "out"): [
         ("", "--fit"), ("--fit --fold -1", "--fold"), ("--fit --fold 100", "--fold"),

@@ -18,6 +18,7 @@ from xray.api.radiographs import Given, given, local_path
 from xray.api.results import Finder, Result, Results
 from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
+from xray.inference.ensemble_file import files_of
 from xray.inference.options import check_options
 from xray.inference.pipeline import Pipeline, load_pipeline
 from xray.inference.precision import default_batch_size, lowered, place_of
@@ -45,7 +46,8 @@ def load(
     The arguments mean what the flags of the same name mean to the command `xray infer`, and so do error messages that
     name a flag.
 
-    runs: run directories that a training wrote; with runtime="onnx" also .onnx files.
+    runs: run directories that a training wrote, or the ensemble.yaml that `xray tune` wrote; with runtime="onnx" also
+        .onnx files.
     device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
     tta: looks at the mirrored radiograph, too, and fuses both (test-time augmentation).
     gate: what a classifier does to the others' findings, "soft" or "hard". gate_threshold: the probability, in [0, 1],
@@ -76,7 +78,7 @@ def load(
         # Of tqdm, which a library imports: in a notebook without ipywidgets. No bar is to be shown.
         warnings.filterwarnings("ignore", message="IProgress not found")
         pipeline = load_pipeline(paths, place, tta, gate, gate_threshold, chosen, prune, runtime, scales)
-    return Model(lowered(pipeline, dtype or torch.float32), paths, batch_size)
+    return Model(lowered(pipeline, dtype or torch.float32), files_of(paths), batch_size)
 
 
 class PredictOptions(TypedDict, total=False):

@@ -39,7 +39,7 @@ class Config:
     """Run trained models over radiographs; writes OUT/submission.csv, OUT/predictions.json and what flags ask for.
 
     Several detectors are fused, several segmenters or classifiers averaged. A segmenter beside a detector refines its
-    pneumothorax boxes and gives them a mask.
+    pneumothorax boxes and gives them a mask; a classifier of findings weighs its boxes.
 
     A file that cannot be read does not stop the others: it is listed in OUT/failures.csv, its row in the submission
     says "No finding", and the exit status is 1.
@@ -48,7 +48,8 @@ class Config:
     """
 
     weights: tuple[str, ...]
-    """Run directories of trained models of any task; with --runtime onnx also .onnx files."""
+    """Run directories of trained models of any task, or an ensemble.yaml of tools/tune.py, which names some; with
+    --runtime onnx also .onnx files."""
     data_path: str
     """A folder of DICOM, PNG or JPEG files (searched through), one such file, or a dataset directory."""
     save_path: str
@@ -62,8 +63,9 @@ class Config:
     0.8 1 1.25: the decoded canvas, scaled to the nearest multiple of 32 pixels. Boxes are fused, masks averaged; the
     time grows with the sum of the squares."""
     gate: Literal["soft", "hard"] = "soft"
-    """What a classifier does to the others' findings: soft weighs masks by its pneumothorax probability and gives "No
-    finding" its confidence; hard leaves out the masks, or all that was found, where it is below --gate-threshold."""
+    """What a classifier does to the others' findings: soft weighs boxes by its probability of their finding (score ×
+    the root of the probability, or as tools/tune.py fitted), masks by that of pneumothorax, and gives "No finding" its
+    confidence; hard leaves out the masks, or all that was found, where it is below --gate-threshold."""
     gate_threshold: float | None = None
     """Probability below which --gate hard leaves findings out, in [0, 1]; default: what was fitted, or 0.5."""
     triplet: tuple[float, float, float] | None = None
@@ -265,10 +267,11 @@ def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline") -> 
             f"--sr and --seg refer to DICOM files, and {config.data_path} is a dataset directory: give the files"
         )
     need("--sr or --seg", "dicom-out", "highdicom")
+    from xray.inference.ensemble_file import files_of
     from xray.outputs.dicom.objects import inference_algorithm
     from xray.outputs.dicom.results import DicomResults
 
-    runs = [Path(run) for run in config.weights]
+    runs = files_of([Path(run) for run in config.weights])
     if config.runtime == "onnx":
         from xray.inference.onnx_runtime import onnx_file
 
@@ -371,13 +374,14 @@ def batches_of_cluster(
 
 def fingerprint_of(config: Config, inputs: "Inputs") -> dict[str, object]:
     """Everything that decides the findings: a command resumes the journal of another only if these are equal."""
+    from xray.inference.ensemble_file import files_of
     from xray.inference.prediction_journal import stamp
 
     without_effect = {"n_workers", "timeout", "overwrite", "debug", "engine", "address", "cores_per_actor"}
     without_effect |= {"weights", "data_path", "save_path", "sample_submission", "sizes"}  # what they hold counts
     fingerprint = {name: value for name, value in dataclasses.asdict(config).items() if name not in without_effect}
     names = ("model.json", "model.safetensors" if config.runtime == "torch" else "model.onnx")
-    runs = [Path(run) for run in config.weights]
+    runs = files_of([Path(run) for run in config.weights])
     files = [file for run in runs for file in ([run] if run.is_file() else [run / name for name in names])]
     # As a hash: what an interrupted command leaves must not tell where on whose machine it ran.
     places = [hashlib.sha256(os.fsencode(as_given(path.absolute()))).hexdigest() for path in files]

@@ -25,6 +25,7 @@ from pydicom.valuerep import DA, TM, DSfloat
 from xray import __version__
 from xray.errors import InputError
 from xray.files import complete
+from xray.inference.ensemble_file import is_ensemble
 from xray.radiographs.dicom import read_elements
 
 MANUFACTURER = MODEL_NAME = "xray"
@@ -70,10 +71,16 @@ class Algorithm:
 
 
 def algorithm_of(runs: Sequence[Path], **settings: object) -> Algorithm:
-    """The models of run directories or ONNX files, by the hashes of these, and the settings they are used with."""
+    """The models of run directories or ONNX files by the hashes of these, and the settings they are used with.
+
+    runs: where an ensemble.yaml was given, `files_of` that.
+    """
     parameters = {}
     for number, run in enumerate(runs, 1):
-        task = "ONNX" if run.is_file() else json.loads((run / "model.json").read_text())["task"]
+        if run.is_file():
+            task = "ensemble" if is_ensemble(run) else "ONNX"
+        else:
+            task = json.loads((run / "model.json").read_text())["task"]
         with (run if run.is_file() else run / "model.safetensors").open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         parameters[f"model {number}"] = f"{task} sha256:{digest}"
