@@ -30,7 +30,7 @@ pytest.importorskip("onnxscript")
 
 from xray.export import onnx as onnx_export  # noqa: E402
 from xray.export import onnx_check  # noqa: E402
-from xray.export.onnx import DetectorGraph, pooled, suppressed, to_onnx  # noqa: E402
+from xray.export.onnx import FasterRCNNGraph, pooled, suppressed, to_onnx  # noqa: E402
 from xray.export.onnx_check import Difference, compare, compare_boxes, given_canvases, pair, phantom_canvases  # noqa: E402
 from xray.inference.onnx_runtime import DESCRIPTION, OUTPUTS, load_onnx, onnx_device  # noqa: E402
 
@@ -195,7 +195,7 @@ def pooling():
     pyramid = [torch.randn(2, 3, 256 // stride, 256 // stride) for stride in (4, 8, 16, 32)]
     stride = torch.tensor([4.0, 8.0, 16.0, 32.0])
     sides = tuple(level.shape[-1] for level in pyramid)
-    layout = Layout(256, sides, torch.zeros(0, 4), torch.tensor(sides), torch.zeros(4, dtype=torch.int64), stride)
+    layout = Layout(256, sides, 3, torch.zeros(0, 4), torch.tensor(sides), torch.zeros(4, dtype=torch.int64), stride)
     rows = {0: torch.export.Dim("boxes")}
     args = (*pyramid, torch.tensor([[0.0, 0, 10, 10], [5, 5, 90, 90]]), torch.tensor([0, 1]))
     return pyramid, layout, session_of(Pool(layout), args, ({}, {}, {}, {}, rows, rows))
@@ -256,7 +256,7 @@ def test_a_detector_of_fixed_shapes_finds_the_same(tmp_path, size, options):
     images = torch.from_numpy(phantom_canvases(size, 3))[:, None]
     with torch.inference_mode(False), torch.no_grad():
         pyramid = list(detector.backbone(torch.zeros(1, 3, size, size)).values())
-        boxes, labels, scores = DetectorGraph(detector, detector.rpn.layout(pyramid, size))(images)
+        boxes, labels, scores = FasterRCNNGraph(detector, detector.rpn.layout(pyramid, size))(images)
         wanted = detector(images)
     for image, found in enumerate(wanted):
         n = len(found["boxes"])

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from xray.datasets.store import Store
 from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories
+from xray.models.detection.anchor_fit import FASTER_RCNN
+from xray.models.detection.backbones import IMAGENET_WEIGHTS
 from xray.models.detection.detector import Detector, build_detector, load_initial_weights
 from xray.models.kernels.convolutions import apply_norms_in_convolutions, speed_up_training
 from xray.structures.boxes import BoxTable
@@ -17,7 +19,7 @@ from xray.training.tasks.base import Task
 
 
 class DetectionTask(Task):
-    """Faster R-CNN trained on a store's boxes and validated with the true metric on the fold held back."""
+    """A detector trained on a store's boxes and validated with the true metric on the fold held back."""
 
     config: DetectionConfig
 
@@ -37,6 +39,8 @@ class DetectionTask(Task):
             "score_threshold": config.score_threshold,
             "max_detections": config.max_detections,
         }
+        if config.family != FASTER_RCNN:
+            self.architecture["family"] = config.family
         self.model: Detector = build_detector(
             n_categories=max(store.categories),
             canvas_size=store.canvas_size,
@@ -45,7 +49,8 @@ class DetectionTask(Task):
             roi_samples=config.roi_samples,
             **self.architecture,
         )
-        apply_norms_in_convolutions(self.model)
+        if config.backbone in IMAGENET_WEIGHTS:  # other trunks may run their norms in another order
+            apply_norms_in_convolutions(self.model)
         speed_up_training(self.model)
         self._batches: list[BoxTable] = []
 
