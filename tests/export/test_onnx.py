@@ -340,6 +340,8 @@ def test_a_pipeline_finds_the_same_in_onnxruntime(exported, real):
         (100, {"head": "v2", "norm": "batch"}),
         (128, {"backbone": "mobilenet_v2", "norm": "batch", "fpn_channels": 32, "proposals": 2000}),
         (256, {"backbone": "resnet18", "anchor_scale": 2.0}),
+        (96, {"backbone": "convnext_atto"}),
+        (128, {"family": "retinanet", "anchor_scale": 2.0}),
     ],
     ids=str,
 )
