@@ -304,7 +304,9 @@ def _deployed(run: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _made(store: Store, config: Config, images: list[Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a training would have deployed, of weights that find about as much as trained ones."""
-    description = DetectionTask(DetectionConfig(backbone=config.backbone, norm="frozen"), store).describe()
+    description = DetectionTask(
+        DetectionConfig(backbone=config.backbone, norm="frozen", anchor_scale=1.0, proposals=2000), store
+    ).describe()
     torch.manual_seed(0)
     detector = _torchvision(description)
     spread_weights(detector, images)

@@ -175,6 +175,9 @@ class Training:
             save_path=str(folder / "run"),
             backbone=config.backbone,
             weights=str(folder / "start.safetensors"),
+            norm="frozen",
+            trainable_layers=3,
+            anchor_scale=1.0,
             precision=config.precision,
             batch_size=config.batch_size,
             n_workers=config.n_workers,
@@ -187,6 +190,7 @@ class Training:
             max_detections=MOST_DETECTIONS,
         )
         self.task = DetectionTask(self.ours, self.store)
+        self.ours = self.task.config
         self.task.load_initial_weights()
         # As xray/train.py does.
         self.task.model.to(memory_format=torch.channels_last)

@@ -1,12 +1,13 @@
 """Flags of the commands: from a dataclass, by tyro, with the checks that they share."""
 
+import argparse
 import dataclasses
 import math
 import sys
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from annotated_types import Interval
@@ -30,6 +31,26 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Interval(ge=0, lt=1)]
 ShareWithin = Annotated[float, Interval(gt=0, lt=1)]
 
+AUTO: Any = "auto"
+"""The value of a flag that is chosen from the data, and replaced before anything else reads it."""
+
+if TYPE_CHECKING:
+    CountOrAuto = int
+    CountOrZeroOrAuto = int
+    PositiveOrAuto = float
+    ShareOrAuto = float
+    NumbersOrAuto = tuple[float, ...]
+    StagesOrAuto = int
+    ProposalsOrAuto = int
+else:
+    CountOrAuto = Count | Literal["auto"]
+    CountOrZeroOrAuto = CountOrZero | Literal["auto"]
+    PositiveOrAuto = Positive | Literal["auto"]
+    ShareOrAuto = Share | Literal["auto"]
+    NumbersOrAuto = tuple[float, ...] | Literal["auto"]
+    StagesOrAuto = Annotated[int, Interval(ge=0, le=5)] | Literal["auto"]
+    ProposalsOrAuto = Annotated[int, Interval(ge=2, le=MAX_SEED)] | Literal["auto"]
+
 
 def parse_flags(config_type: Any, args: Sequence[str] | None = None, default: Any = None, **tyro_options: Any) -> Any:
     """Reads command-line flags into a `config_type`; wrong flags end the process with exit status 2.
@@ -46,6 +67,25 @@ def parse_flags(config_type: Any, args: Sequence[str] | None = None, default: An
     return tyro.cli(config_type, args=args, config=(tyro.conf.OmitArgPrefixes,), **tyro_options)
 
 
+def take_flags(args: Sequence[str], **defaults: Any) -> tuple[dict[str, Any], list[str]]:
+    """Name → value of the flags with these names, each of its default's type (None: a text), and all other arguments.
+
+    Raises FlagError for a flag without a value, or with one of another type.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name, default in defaults.items():
+        kind = str if default is None else type(default)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, nargs="?", const="")
+    try:
+        values, others = parser.parse_known_args(args)
+    except argparse.ArgumentError as error:
+        raise FlagError(str(error)) from None
+    for name, value in vars(values).items():
+        if value == "":
+            raise FlagError(f"--{name.replace('_', '-')} needs a value")
+    return vars(values), others
+
+
 def check_ranges(config: Any, annotated: type | None = None) -> None:
     """Raises FlagError for the first field outside the Interval of its annotation, NaN among them.
 
@@ -55,7 +95,7 @@ def check_ranges(config: Any, annotated: type | None = None) -> None:
     for name, hint in typing.get_type_hints(annotated or type(config), include_extras=True).items():
         value = getattr(config, name, None)
         # `Share | None` has the interval in one of its parts.
-        for part in (hint, *typing.get_args(hint)) if value is not None else ():
+        for part in (hint, *typing.get_args(hint)) if value not in (None, AUTO) else ():
             for interval in getattr(part, "__metadata__", ()):
                 if isinstance(interval, Interval):
                     _check_interval(name, value, interval)

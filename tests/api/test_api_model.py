@@ -173,7 +173,7 @@ def test_what_a_model_says_of_itself(detector, segmenter):
         (("nowhere",), {"gate": "no"}, "gate is no: it must be soft or hard"),
         (("nowhere",), {"gate_threshold": 0.5}, "gate_threshold is 0.5: it must be left out, or with gate hard"),
         (("nowhere",), {"gate": "hard", "gate_threshold": 2}, "gate_threshold is 2: give 0 to 1"),
-        (("nowhere",), {"triplet": (0.2, 0, 0.5)}, "BOTTOM up to TOP"),
+        (("nowhere",), {"triplet": (0.2, 0, 0.5)}, "BOTTOM not above TOP"),
         (("nowhere",), {"prune": 5}, "prune is 5"),
         (("nowhere",), {"precision": 32}, "precision is 32"),
         (("nowhere",), {"batch_size": -1}, "batch_size is -1"),

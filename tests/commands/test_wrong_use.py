@@ -202,7 +202,7 @@ def test_values_of_training_out_of_range(task):
     for name, values in OUT_OF_RANGE[task].items():
         for value in values:
             with pytest.raises(FlagError, match=f"^--{name.replace('_', '-')} is "):
-                TASKS[task](**{name: value}).check()
+                TASKS[task](**{"n_epochs": 100, name: value}).check()
     # All numbers that must be finite are among them.
     config = TASKS[task]()
     for field in dataclasses.fields(config):

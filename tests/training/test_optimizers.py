@@ -14,6 +14,12 @@ from xray.training.config import DetectionConfig
 from xray.training.optimizers import build_optimizer, configure
 
 
+def planned(**values):
+    """A config of which nothing is left to choose."""
+    chosen = {"n_epochs": 100, "lr": 0.005, "schedule": "step", "step_size": 30, "warmup_steps": 500}
+    return DetectionConfig(**chosen | values)
+
+
 def small_model():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 3), nn.Linear(4, 3))
     model[2].requires_grad_(False)
@@ -36,7 +42,7 @@ def rates(config, n_steps, steps=None):
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_weights_decay_and_biases_and_norms_do_not(name):
     model = small_model()
-    config = DetectionConfig(optimizer=name, lr=0.3, momentum=0.8, weight_decay=0.01)
+    config = planned(optimizer=name, lr=0.3, momentum=0.8, weight_decay=0.01)
     optimizer = build_optimizer(model, config)
     assert type(optimizer).__name__.lower() == name
     decaying, constant = optimizer.param_groups
@@ -55,7 +61,7 @@ def test_a_step_of_sgd_worked_by_hand():
     model = nn.Linear(1, 1)
     model.weight.data.fill_(2.0)
     model.bias.data.fill_(1.0)
-    optimizer = build_optimizer(model, DetectionConfig(lr=0.1, momentum=0.9, weight_decay=0.5))
+    optimizer = build_optimizer(model, planned(lr=0.1, momentum=0.9, weight_decay=0.5))
     for _ in range(2):
         optimizer.zero_grad()
         model(torch.ones(1)).sum().backward()  # both gradients are 1
@@ -73,7 +79,7 @@ def test_fused_steps_are_the_plain_ones(name):
     layers = [nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)]
     models = [nn.Sequential(*layers).to(memory_format=torch.channels_last)]
     models.append(copy.deepcopy(models[0]))
-    config = DetectionConfig(optimizer=name, lr=0.01)
+    config = planned(optimizer=name, lr=0.01)
     fused, plain = (build_optimizer(model, config) for model in models)
     assert all(group["fused"] for group in fused.param_groups)
     # Lightning would refuse to clip gradients.
@@ -91,7 +97,7 @@ def test_fused_steps_are_the_plain_ones(name):
 
 
 def test_steps_are_those_of_pytorchs_step_lr_by_epochs():
-    config = DetectionConfig(lr=0.8, step_size=2, gamma=0.5, warmup_steps=0, n_epochs=6)
+    config = planned(lr=0.8, step_size=2, gamma=0.5, warmup_steps=0, n_epochs=6)
     reference = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8)
     scheduler = StepLR(reference, 2, 0.5)
     expected = []
@@ -103,26 +109,26 @@ def test_steps_are_those_of_pytorchs_step_lr_by_epochs():
 
 
 def test_the_warm_up_rises_linearly_and_lasts_an_epoch_at_most():
-    config = DetectionConfig(lr=1.0, warmup_steps=4, n_epochs=2)
+    config = planned(lr=1.0, warmup_steps=4, n_epochs=2)
     np.testing.assert_allclose(rates(config, 20)[:6], [0.2, 0.4, 0.6, 0.8, 1, 1])
     # Five steps an epoch: 500 steps of warm-up become five.
-    config = DetectionConfig(lr=1.0, warmup_steps=500, n_epochs=2)
+    config = planned(lr=1.0, warmup_steps=500, n_epochs=2)
     np.testing.assert_allclose(rates(config, 10), [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 1, 1, 1, 1])
 
 
 def test_a_longer_training_continues_a_shorter_one():
-    short, long = (DetectionConfig(n_epochs=n, step_size=1, gamma=0.5, warmup_steps=3) for n in (2, 4))
+    short, long = (planned(n_epochs=n, step_size=1, gamma=0.5, warmup_steps=3) for n in (2, 4))
     np.testing.assert_array_equal(rates(short, 10), rates(long, 20)[:10])
 
 
 def test_cosine_falls_to_nothing():
-    config = DetectionConfig(lr=2.0, schedule="cosine", warmup_steps=0, n_epochs=2)
+    config = planned(lr=2.0, schedule="cosine", warmup_steps=0, n_epochs=2)
     found = rates(config, 10)
     np.testing.assert_allclose(found, [1 + math.cos(math.pi * step / 10) for step in range(10)])
 
 
 def test_one_cycle_rises_and_falls():
-    found = rates(DetectionConfig(lr=1.0, schedule="onecycle", n_epochs=4), 40)
+    found = rates(planned(lr=1.0, schedule="onecycle", n_epochs=4), 40)
     assert found.max() == pytest.approx(1.0, rel=1e-2)
     assert found[0] == pytest.approx(1 / 25)
     assert found[-1] < 1e-3
@@ -130,7 +136,7 @@ def test_one_cycle_rises_and_falls():
 
 
 def test_plateau_watches_the_metric():
-    config = DetectionConfig(lr=1.0, schedule="plateau", step_size=2, gamma=0.5)
+    config = planned(lr=1.0, schedule="plateau", step_size=2, gamma=0.5)
     parts = configure(small_model(), config, 100, "map40")
     watch = parts["lr_scheduler"]
     assert watch["monitor"] == "map40"

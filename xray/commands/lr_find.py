@@ -4,14 +4,13 @@ The learning rate rises exponentially from batch to batch until the smoothed los
 the loss falls steepest over log(lr). Nothing of the training itself is written and the weights come back as they were.
 """
 
-import argparse
 import dataclasses
 import math
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from annotated_types import Interval
@@ -19,7 +18,7 @@ from annotated_types import Interval
 from xray.commands.runner import run_command
 from xray.errors import FlagError, InputError
 from xray.files import complete
-from xray.flags import Positive, check_ranges, require
+from xray.flags import Positive, check_ranges, require, take_flags
 from xray.storage.places import run_training
 from xray.training.config import TASKS, TrainingConfig, read_training_flags
 
@@ -152,18 +151,10 @@ def read_sweep(args: Sequence[str]) -> tuple[Sweep, list[str]]:
     """The sweep's own flags, and all others, which are those of a training. Prints the former's help where asked."""
     if {"-h", "--help"} & set(args):
         print(tyro.extras.get_parser(Sweep).format_help())
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.error = _refuse  # type: ignore[method-assign]
-    for field in dataclasses.fields(Sweep):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
-    values, others = parser.parse_known_args(args)
+    values, others = take_flags(args, **dataclasses.asdict(Sweep()))
     if "--resume" in others:
         raise FlagError("--resume is for xray/train.py: leave it out, the sweep starts from the weights of --weights")
-    return Sweep(**vars(values)), others
-
-
-def _refuse(message: str) -> NoReturn:
-    raise FlagError(message)
+    return Sweep(**values), others
 
 
 def run() -> int:

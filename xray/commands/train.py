@@ -87,8 +87,12 @@ def main(task_name: str, config: TrainingConfig) -> int:
     rendezvous = Rendezvous(launch, device.type == "cuda") if launch.can_meet else None
     store = open_store(dataset_directory(config, run, launch, rendezvous))
     task = build_task(task_name, config, store)
+    # What was "auto" is decided now.
+    config = task.config
     task.check_store_device(device)
     print(f"{len(task.train_rows)} radiographs train, {len(task.val_rows)} validate (fold {config.fold})")
+    choices = task.plan.lines()
+    print(*choices, sep="\n", end="\n" if choices else "")
     print(told(task.swap, store.categories, task.flip > 0, task.names_sides))
     if config.resume and is_first:
         clear_leftovers(run)
@@ -102,7 +106,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
         task.model.compile(dynamic=False)
     run.mkdir(parents=True, exist_ok=True)
     if is_first:
-        save_config(run / CONFIG_FILE, task_name, config)
+        save_config(run / CONFIG_FILE, task_name, config, choices)
     # The curves of a run that was killed before its first checkpoint begin again, too.
     steps_done = progress.steps if progress else 0 if config.resume else None
     if not launch.by:

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from xray import __version__
 from xray.datasets import source as reasons
 from xray.datasets.annotation import annotate, left_out, missing, patients_of, summary
+from xray.datasets.box_sizes import about_small_boxes
 from xray.datasets.folds import check_folds
 from xray.datasets.journal import Journal
 from xray.datasets.source import FINE_GRID, Dropped, Source, SourceImage, clip_boxes, has_area, snap
@@ -141,6 +142,8 @@ def print_account(conversion: dict[str, Any], save_path: Path) -> None:
     if n_lost:
         which = "1 radiograph left out: its" if n_lost == 1 else f"{n_lost} radiographs left out: their"
         print(f"{which} annotations could not be used", flush=True)
+    for sentence in conversion["advice"]:
+        print(sentence)
     print_warnings([FileWarning(**row) for row in conversion["warnings"]["rows"]], str(save_path / CONVERSION))
 
 
@@ -305,7 +308,15 @@ def _describe(
             "images_per_fold": {str(fold): per_fold[fold] for fold in sorted(per_fold)},
         },
         "dropped": _account([drop.reason for drop in dropped], dropped),
+        "advice": _advice(images, rows, parameters["image_size"]) if parameters["pixels"] else [],
     }
+
+
+def _advice(images: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], image_size: int) -> list[str]:
+    """What to know of small boxes before anything is trained on them."""
+    sides = [max(image["width"], image["height"]) for image in images]
+    shorter = [min(row["bbox"][2:]) * image_size / sides[row["image_id"]] for row in rows]
+    return about_small_boxes(np.array(shorter), max(sides), image_size)
 
 
 def _account(kinds: Sequence[str], entries: Sequence[Dropped | FileWarning]) -> dict[str, Any]:

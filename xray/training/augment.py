@@ -56,8 +56,9 @@ class Augmentation:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
         """The same `seed` always gives the same result.
 
-        image: (S, S) uint8. boxes: (N, 4) xyxy in canvas pixels. labels: (N,) int. mask: None, or (K, S, S) uint8 with
-        a channel for each label of `mirror`, ascending. outlines: of the boxes, see `xray.training.placement`.
+        image: (S, S) uint8. boxes: (N, 4) xyxy in canvas pixels. labels: (N,) int, or (N, 1 + k) with k other values of
+        each box, which stay with it. mask: None, or (K, S, S) uint8 with a channel for each label of `mirror`,
+        ascending. outlines: of the boxes, see `xray.training.placement`.
         Returns the four of them changed; boxes pushed out of view are gone.
         """
         generator = np.random.default_rng(seed)
@@ -106,7 +107,9 @@ class Augmentation:
         flipped = bool(generator.random() < self.flip)
         if flipped:
             boxes = boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [size, 0, size, 0]
-            labels = np.array([self._mirror.get(label, label) for label in labels.tolist()], dtype=np.int64)
+            labels = np.array(labels)
+            names = labels if labels.ndim == 1 else labels[:, 0]
+            names[:] = [self._mirror.get(int(label), label) for label in names.tolist()]
             outlines = [outline if outline is None else outline * [-1, 1] + [size, 0] for outline in outlines]
         return flipped, boxes.clip(0, size), labels, outlines
 
@@ -131,7 +134,7 @@ def _moved(
         if name == "Affine":
             boxes = place_boxes(boxes, drawn["bbox_matrix"], outlines)
     boxes, is_visible = visible(boxes, size)
-    return boxes[is_visible], labels[is_visible].astype(np.int64)
+    return boxes[is_visible], labels[is_visible]
 
 
 def _change(seed: int, size: int, flipped: bool, applied: list[tuple[str, dict[str, Any]]]) -> Change:

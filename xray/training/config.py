@@ -1,9 +1,10 @@
 """One frozen dataclass per task: flags, YAML recipes and a run's saved config all come from it."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import yaml
 from annotated_types import Interval
@@ -11,26 +12,41 @@ from annotated_types import Interval
 from xray.errors import FlagError, InputError
 from xray.files import replacing
 from xray.flags import (
+    AUTO,
     MAX_SEED,
     Count,
+    CountOrAuto,
     CountOrZero,
+    CountOrZeroOrAuto,
     FoldNumber,
     NotNegative,
+    NumbersOrAuto,
     Positive,
+    PositiveOrAuto,
     Processes,
+    ProposalsOrAuto,
     Seed,
     Share,
     ShareBelowOne,
+    ShareOrAuto,
     ShareWithin,
+    StagesOrAuto,
     check_ranges,
     parse_flags,
     require,
+    take_flags,
 )
 from xray.storage.places import as_given
-from xray.structures.sides import AUTO, NONE
-from xray.training.recipes import joined_swaps, read_yaml, yaml_flags
+from xray.structures.sides import NONE
+from xray.training.recipes import CHOSEN, joined_swaps, read_yaml, yaml_flags
 
 CONFIG_FILE = "config.yaml"
+
+Schedule = Literal["step", "cosine", "onecycle", "plateau"]
+if TYPE_CHECKING:
+    ScheduleOrAuto = Schedule
+else:
+    ScheduleOrAuto = Literal["auto", "step", "cosine", "onecycle", "plateau"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,8 +61,8 @@ class TrainingConfig:
     """Continue the run in SAVE_PATH from its last checkpoint; flags not given keep the values it was started with."""
     n_epochs: Count = 100
     """Passes over the training fold(s); with --resume the total, not what is added."""
-    batch_size: Count = 8
-    """Radiographs per step and device."""
+    batch_size: CountOrAuto = AUTO
+    """Radiographs per step and device. auto: 8, or 4 or 2 where there would be fewer than 2,000 steps."""
     lr: Positive = 0.005
     """Learning rate after warm-up, per optimizer step."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -55,7 +71,7 @@ class TrainingConfig:
     """Momentum of SGD, in [0, 1)."""
     weight_decay: NotNegative = 0.0005
     """L2 weight decay."""
-    schedule: Literal["step", "cosine", "onecycle", "plateau"] = "step"
+    schedule: Schedule = "step"
     """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
     step_size: Count = 30
     """Epochs between reductions of the learning rate; with plateau, validations without a better one before it."""
@@ -129,7 +145,8 @@ class TrainingConfig:
         for pair in self.swap or ("",):
             fits = pair in (AUTO, NONE) or "=" in pair.strip("= ")
             require(fits, "swap", repr(pair), 'auto, none or "A=B" with the names of two categories')
-        require(self.val_every <= self.n_epochs, "val_every", self.val_every, f"at most --n-epochs, {self.n_epochs}")
+        fits = self.n_epochs == AUTO or self.val_every <= self.n_epochs
+        require(fits, "val_every", self.val_every, f"at most --n-epochs, {self.n_epochs}")
         fits = self.store_device == "cpu" or self.augment_on != "workers"
         require(fits, "augment_on", self.augment_on, "auto or device with --store-device cuda")
         require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "one of auto, cpu, cuda")
@@ -141,6 +158,22 @@ class DetectionConfig(TrainingConfig):
 
     save_path: str = "runs/detection"
     """Run directory to write."""
+    n_epochs: CountOrAuto = AUTO
+    """Passes over the training fold(s); with --resume the total, not what is added. auto: 100, fewer where that would
+    be more than 90,000 steps."""
+    lr: PositiveOrAuto = AUTO
+    """Learning rate after warm-up, per optimizer step. auto: by --norm and --batch-size."""
+    schedule: ScheduleOrAuto = AUTO
+    """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation.
+    auto: step for 60 epochs or more, otherwise cosine."""
+    step_size: CountOrAuto = AUTO
+    """Epochs between reductions of the learning rate; with plateau, validations without a better one before it. auto:
+    three tenths of --n-epochs."""
+    warmup_steps: CountOrZeroOrAuto = AUTO
+    """Optimizer steps over which the learning rate rises linearly; never more than the first epoch. auto: 500."""
+    flip: ShareOrAuto = AUTO
+    """Share of the training radiographs that are mirrored, in [0, 1]; at 0, inference does not mirror either. auto:
+    0.5."""
     family: Literal["faster_rcnn", "retinanet"] = "faster_rcnn"
     """Kind of detector: faster_rcnn proposes regions and looks into each; retinanet finds boxes in one step, has no use
     for --rpn-samples and --roi-samples, and differs enough to gain from an ensemble of both."""
@@ -153,23 +186,42 @@ class DetectionConfig(TrainingConfig):
     weights: str = "imagenet"
     """Initial weights: imagenet (backbone), coco (whole detector, resnet50 only), none, or a .pth/.safetensors FILE."""
     norm: Literal["auto", "frozen", "batch"] = "auto"
-    """Batch norm of the backbone: frozen keeps the initial weights' statistics; auto freezes unless weights is none."""
-    trainable_layers: Annotated[int, Interval(ge=0, le=5)] = 3
-    """Stages of the backbone that train, from the last, 0–5; all train when weights is none."""
+    """Batch norm of the backbone: frozen keeps the initial weights' statistics. auto: frozen for pretrained ResNets
+    with batches below 16, and for batches below 4."""
+    trainable_layers: StagesOrAuto = AUTO
+    """Stages of the backbone that train, from the last, 0–5; all train when weights is none. auto: 3 with frozen norms,
+    otherwise 5."""
     fpn_channels: Annotated[int, Interval(ge=8, le=MAX_SEED)] = 256
     """Channels of the feature pyramid; weights of coco need 256."""
-    anchor_scale: Positive = 1.0
-    """Anchor sides are this times 32, 64, 128, 256 and 512 pixels on a canvas of 1024, and shrink with the canvas."""
+    anchor_scale: PositiveOrAuto = AUTO
+    """Anchor sides are this times 32, 64, 128, 256 and 512 pixels on a canvas of 1024, and shrink with the canvas.
+    auto: 1 where that fits the boxes of the dataset, otherwise sides and ratios that do."""
+    anchor_sides: NumbersOrAuto = AUTO
+    """Anchor sides in canvas pixels (roots of their areas), of the five levels of the pyramid from fine to coarse: one
+    of each, or equally many."""
+    anchor_ratios: NumbersOrAuto = AUTO
+    """Height ÷ width of the anchors."""
     repeat_threshold: Share = 0.02
     """Repeat-factor sampling: findings on a smaller share of the images than this are shown more often; 0 is off."""
     normals: Share = 0.25
     """Share of the radiographs without boxes that each epoch shows, in [0, 1]."""
-    rpn_samples: Count = 256
-    """Anchors per radiograph in the loss of the region proposals."""
-    roi_samples: Count = 512
-    """Proposals per radiograph in the loss of the box head."""
-    proposals: Annotated[int, Interval(ge=2, le=MAX_SEED)] = 2000
-    """Proposals per radiograph that training keeps, also per pyramid level before suppression; inference keeps half."""
+    readers: tuple[str, ...] = ()
+    """Readers whose boxes train, by name (R8 R9 R10); all, if not given. Radiographs that none of them read are left
+    out. Validation keeps the boxes of all."""
+    without_readers: tuple[str, ...] = ()
+    """Readers whose boxes do not train."""
+    reader_weights: tuple[str, ...] = ()
+    """NAME=NUMBER for each reader who counts more or less than 1 in --agreement."""
+    agreement: Literal["none", "weight", "target"] = "none"
+    """What it means that only a share of a radiograph's readers drew a box. none: nothing; weight: its losses count by
+    that share; target: that share is the probability that the box head learns for it."""
+    rpn_samples: CountOrAuto = AUTO
+    """Anchors per radiograph in the loss of the region proposals. auto: 64 to 256, by the boxes of a radiograph."""
+    roi_samples: CountOrAuto = AUTO
+    """Proposals per radiograph in the loss of the box head. auto: 64 to 512, by the boxes of a radiograph."""
+    proposals: ProposalsOrAuto = AUTO
+    """Proposals per radiograph that training keeps, also per pyramid level before suppression; inference keeps half.
+    auto: 500 to 2000, by the boxes of a radiograph."""
     monitor: Literal["auto", "map40", "map40_kaggle", "coco_ap"] = "auto"
     """Validation metric that decides what is best: auto is map40 for the 14 findings, coco_ap for other categories."""
     score_threshold: ShareBelowOne = 0.001
@@ -183,6 +235,14 @@ class DetectionConfig(TrainingConfig):
         if self.weights == "coco":
             fits = self.backbone == "resnet50" and self.fpn_channels == 256
             require(fits, "weights", "coco", "used with --backbone resnet50 and --fpn-channels 256")
+        fits = not self.reader_weights or self.agreement != "none"
+        require(fits, "reader_weights", " ".join(self.reader_weights), "used with --agreement weight or target")
+        for name, count in (("anchor_sides", 5), ("anchor_ratios", 1)):
+            numbers = getattr(self, name)
+            if numbers != AUTO:
+                fits = len(numbers) > 0 and len(numbers) % count == 0 and all(0 < one < math.inf for one in numbers)
+                wanted = "five positive numbers, or ten, fifteen …" if count > 1 else "positive numbers"
+                require(fits, name, " ".join(f"{one:g}" for one in numbers) or "empty", wanted)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,7 +257,7 @@ class SegmentationConfig(TrainingConfig):
     """Passes over the training fold(s); with --resume the total, not what is added."""
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
     """What applies the gradients."""
-    schedule: Literal["step", "cosine", "onecycle", "plateau"] = "cosine"
+    schedule: Schedule = "cosine"
     """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
     lr: Positive = 0.0005
     """Learning rate after warm-up, per optimizer step."""
@@ -247,7 +307,7 @@ class ClassificationConfig(TrainingConfig):
     """Passes over the training fold(s); with --resume the total, not what is added."""
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
     """What applies the gradients."""
-    schedule: Literal["step", "cosine", "onecycle", "plateau"] = "cosine"
+    schedule: Schedule = "cosine"
     """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
     lr: Positive = 0.0001
     """Learning rate after warm-up, per optimizer step."""
@@ -273,7 +333,8 @@ TASKS: dict[str, type[TrainingConfig]] = {
 
 KEPT = (
     "ema", "optimizer", "schedule", "weights",
-    "family", "backbone", "head", "norm", "trainable_layers", "fpn_channels", "anchor_scale",
+    "family", "backbone", "head", "norm", "trainable_layers", "fpn_channels",
+    "anchor_scale", "anchor_sides", "anchor_ratios",
     "architecture", "encoder", "freeze_encoder", "in_channels", "depth", "deep_supervision",
     "network", "target", "monitor", "fold", "swap",
 )  # fmt: skip
@@ -288,11 +349,9 @@ def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
     Values come, later ones winning, from the defaults, the saved config of a run that is resumed, the YAML of
     `--config`, and the flags. Raises InputError or FlagError; wrong flags end the process with status 2.
     """
-    args = list(args)
-    task = _take(args, "--task")
-    yaml_path = _take(args, "--config")
-    recipe = read_yaml(Path(yaml_path)) if yaml_path else {}
-    task = str(task or recipe.get("task") or "detection")
+    taken, args = take_flags(args, task=None, config=None)
+    recipe = read_yaml(Path(taken["config"])) if taken["config"] else {}
+    task = str(taken["task"] or recipe.get("task") or "detection")
     if task not in TASKS:
         raise FlagError(f"--task {task} is unknown: use one of {', '.join(TASKS)}")
     description = (
@@ -324,28 +383,15 @@ def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
     return task, config
 
 
-def _take(args: list[str], flag: str) -> str | None:
-    """Removes `flag VALUE` or `flag=VALUE` from `args` and returns VALUE."""
-    for position, arg in enumerate(args):
-        if arg == flag:
-            if position + 1 == len(args):
-                raise FlagError(f"{flag} needs a value")
-            value = args[position + 1]
-            del args[position : position + 2]
-        elif arg.startswith(flag + "="):
-            del args[position]
-            value = arg.partition("=")[2]
-        else:
-            continue
-        if not value:
-            raise FlagError(f"{flag} is empty: give a value, or leave it out")
-        return value
-    return None
+def save_config(path: Path, task: str, config: TrainingConfig, chosen: Sequence[str] = ()) -> None:
+    """Writes a run's config.yaml, which `--config` reads back.
 
-
-def save_config(path: Path, task: str, config: TrainingConfig) -> None:
-    """Writes a run's config.yaml, which `--config` reads back."""
+    chosen: sentences about flags that were "auto", kept under that name; those of the file that is there, if empty.
+    """
     values = {"task": task, **dataclasses.asdict(config)}
+    sentences = list(chosen) or (read_yaml(path).get(CHOSEN) if path.is_file() else None)
+    if sentences:
+        values[CHOSEN] = sentences
     # How this process was started does not belong to the run.
     for name in ("resume", "debug"):
         values.pop(name)

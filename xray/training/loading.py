@@ -108,11 +108,24 @@ class BoxDataset(CanvasDataset):
 
     An item is `image` (1, S, S) uint8, `boxes` (N, 4) float32 xyxy in canvas pixels, `labels` (N,) int64 category
     ids, and `row`, the radiograph's row in the store. Without boxes they have the shapes (0, 4) and (0,).
+
+    boxes: rows of `store.boxes` that count; all, if not given. shares: (len(store.boxes),) of each box the share of the
+    readers who drew it; an item then has them as `shares` (N,) float32.
     """
 
-    def __init__(self, store: Store, rows: np.ndarray, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        store: Store,
+        rows: np.ndarray,
+        *args: Any,
+        boxes: np.ndarray | None = None,
+        shares: np.ndarray | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(store, rows, *args, **kwargs)
-        order = np.argsort(store.boxes.images, kind="stable")
+        self._shares = shares
+        order = np.arange(len(store.boxes)) if boxes is None else boxes
+        order = order[np.argsort(store.boxes.images[order], kind="stable")]
         images = store.boxes.images[order]
         starts, ends = np.searchsorted(images, self.rows, "left"), np.searchsorted(images, self.rows, "right")
         self._outlines: dict[int, Outlines] = {}
@@ -129,7 +142,13 @@ class BoxDataset(CanvasDataset):
         row = int(self.rows[position])
         boxes = self.store.canvas(row).to_canvas(self.store.boxes.boxes[boxes_of_row])
         outlines = self._outlines_of(position, row) if self.augmentation is not None else ()
-        item, boxes, labels = self.draw(key, boxes, self.store.boxes.labels[boxes_of_row], outlines=outlines)
+        labels = self.store.boxes.labels[boxes_of_row]
+        if self._shares is not None:
+            labels = np.stack([labels, self._shares[boxes_of_row]], axis=1)
+        item, boxes, labels = self.draw(key, boxes, labels, outlines=outlines)
+        if self._shares is not None:
+            item["shares"] = torch.from_numpy(labels[:, 1].astype(np.float32))
+            labels = labels[:, 0]
         boxes = at_least_a_pixel(boxes, self.store.canvas_size)
         item["boxes"] = torch.from_numpy(boxes.astype(np.float32))
         item["labels"] = torch.from_numpy(labels.astype(np.int64))
@@ -199,7 +218,8 @@ def collate_boxes(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     With `changes` and without pixels as `collate_images`.
     """
-    return {**_collate(items), "targets": [{"boxes": item["boxes"], "labels": item["labels"]} for item in items]}
+    names = [name for name in ("boxes", "labels", "shares") if name in items[0]]
+    return {**_collate(items), "targets": [{name: item[name] for name in names} for item in items]}
 
 
 def _collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from xray.datasets.box_sizes import SMALLEST
 from xray.datasets.store import Store
 from xray.structures.masks import decompress
 
 LEAST_VISIBLE = 0.33
 """Of the area of a box: a finding of which less than a third is still in view cannot be recognised any more."""
-SMALLEST = 1.0
-"""Pixels: a side of a box after which it has no anchor, and its regression target overflows."""
 SAME_BOX = 2.0
 """Canvas pixels by which a box and its mask's own box may differ for the mask to say where the box turns to."""
 

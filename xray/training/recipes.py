@@ -13,6 +13,9 @@ from xray.structures.sides import NONE
 MAX_CHARACTERS = 2**17
 """Longest recipe; PyYAML reads that many in a second or two."""
 
+CHOSEN = "chosen"
+"""Of a run's config: sentences about the values that training chose itself. It is no flag."""
+
 _PLAIN = (str, int, float, bool, datetime.date, type(None))
 
 
@@ -49,7 +52,7 @@ def yaml_flags(recipe: dict[str, Any]) -> list[str]:
     """
     flags: list[str] = []
     for key, value in recipe.items():
-        if key == "task":
+        if key in ("task", CHOSEN):
             continue
         name = "--" + key.replace("_", "-")
         if isinstance(value, bool):

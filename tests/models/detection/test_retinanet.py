@@ -15,6 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from xray.errors import InputError
 from xray.models.detection.anchor_fit import RETINANET, best_overlaps, fit_anchors, recall_of, standard_anchors
 from xray.models.detection.detector import RetinaNet, build_detector, load_initial_weights
+from xray.models.detection.matching import match, overlaps, pad_truth
 from xray.models.pretrained import MEAN, STD
 
 SIZE, CHANNELS, CATEGORIES = 128, 32, 3
@@ -120,6 +121,33 @@ def test_losses_and_gradients(backbone, head, counts):
         difference = (own[name].grad - value.grad).norm() / value.grad.norm().clamp(min=1e-12)
         # Far down the trunk, a ReLU or a maximum that rounding decides in another way shows.
         assert difference < (2e-2 if name.startswith("backbone.body") else 5e-4), name
+
+
+def test_a_finding_of_a_share_of_the_readers():
+    """By hand, of one anchor that belongs to it: counted by the share, or wanted with that probability."""
+    detector, _ = pair()
+    images, targets = batch((1,))
+    maps = list(detector.eval().backbone((images - detector.mean) / detector.std).values())
+    layout = detector.layout(maps, SIZE)
+    truth = pad_truth([{**targets[0], "shares": torch.tensor([0.25])}])
+    _, labels = match(overlaps(truth, layout.anchors), truth, 0.4, 0.5, every_finding=True)
+    belongs = labels[0] > 0
+    logits, offsets = torch.zeros(1, len(layout.anchors), CATEGORIES + 1), torch.zeros(1, len(layout.anchors), 4)
+    with torch.no_grad():
+        whole = detector.losses(logits, offsets, layout, truth._replace(shares=None))
+        weighed = detector.losses(logits, offsets, layout, truth)
+        detector.soft_targets = True
+        soft = detector.losses(logits, offsets, layout, truth)
+    # At a logit of 0, cross-entropy is ln 2, 1 − p_t is a half, and alpha 0.25 for what is wanted, 0.75 for the rest.
+    n, once = int(belongs.sum()), np.log(2) / 4
+    of_background = (labels[0] == 0).sum() * (CATEGORIES + 1) * 0.75 * once
+    of_anchor = (0.25 + CATEGORIES * 0.75) * once
+    assert float(whole["classification"]) == pytest.approx(float(of_background + n * of_anchor) / n, rel=1e-5)
+    assert float(weighed["classification"]) == pytest.approx(float(of_background + 0.25 * n * of_anchor) / n, rel=1e-5)
+    of_soft = (0.25 * 0.25 + 0.75 * 0.75 + CATEGORIES * 0.75) * once
+    assert float(soft["classification"]) == pytest.approx(float(of_background + n * of_soft) / n, rel=1e-5)
+    for losses in (weighed, soft):
+        torch.testing.assert_close(losses["bbox_regression"], 0.25 * whole["bbox_regression"])
 
 
 @pytest.mark.parametrize(("head", "build"), [("v1", retinanet_resnet50_fpn), ("v2", retinanet_resnet50_fpn_v2)])

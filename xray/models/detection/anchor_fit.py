@@ -66,6 +66,12 @@ def standard_anchors(canvas_size: int, scale: float = 1.0, family: str = FASTER_
     return AnchorSides(sides, STANDARD_RATIOS)
 
 
+def by_level(sides: Sequence[float]) -> tuple[tuple[float, ...], ...]:
+    """Sides of all levels in one row, equally many of each, finest level first → `AnchorSides.sides`."""
+    per_level = len(sides) // len(STRIDES)
+    return tuple(tuple(sides[level * per_level : (level + 1) * per_level]) for level in range(len(STRIDES)))
+
+
 def fit_anchors(boxes: np.ndarray, canvas_size: int, family: str = FASTER_RCNN) -> Fit:
     """Anchors for the boxes of a dataset.
 

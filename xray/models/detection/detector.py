@@ -12,7 +12,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from xray.errors import InputError
-from xray.models.detection.anchor_fit import FASTER_RCNN, RETINANET, AnchorSides, standard_anchors
+from xray.models.detection.anchor_fit import FASTER_RCNN, RETINANET, AnchorSides, by_level, standard_anchors
 from xray.models.detection.backbones import (
     IMAGENET_WEIGHTS,
     build_backbone,
@@ -86,6 +86,7 @@ def build_detector(
     proposals: int = 2000,
     score_threshold: float = 0.001,
     max_detections: int = 100,
+    soft_targets: bool = False,
     family: str = FASTER_RCNN,
 ) -> Detector:
     """An untrained detector of `n_categories` (background not counted) on canvases of `canvas_size` pixels a side.
@@ -93,7 +94,8 @@ def build_detector(
     backbone, norm, trainable_layers: as `build_backbone` takes them. anchor_sides, anchor_ratios: as AnchorSides has
     them; if not given, the family's standard ones times `anchor_scale`. family: "faster_rcnn", or "retinanet", whose
     levels have strides of 8 to 128 and keep half of `proposals` boxes before suppression.
-    The others as in `xray.training.config.DetectionConfig`. The result depends on torch's random state.
+    soft_targets: see the losses of `RegionHeads` and `RetinaNet`. The others as in
+    `xray.training.config.DetectionConfig`. The result depends on torch's random state.
     Raises InputError for a backbone that is unknown or does not fit.
     """
     layout = {"anchor_scale": anchor_scale, "anchor_sides": anchor_sides, "anchor_ratios": anchor_ratios}
@@ -112,7 +114,9 @@ def build_detector(
             first=1,
         )
         dense = dense_head(head, fpn_channels, per_cell, n_categories)
-        return RetinaNet(with_pyramid, dense, anchor_generator, score_threshold, max_detections, proposals // 2)
+        return RetinaNet(
+            with_pyramid, dense, anchor_generator, score_threshold, max_detections, proposals // 2, soft_targets
+        )
     # torchvision's v2 has batch norms in its pyramid and box head too.
     pyramid_norm = nn.BatchNorm2d if head == "v2" else None
     with_pyramid = build_backbone(
@@ -130,7 +134,14 @@ def build_detector(
     return FasterRCNN(
         with_pyramid,
         ProposalNetwork(rpn_head, anchor_generator, rpn_samples, proposals, proposals // 2),
-        RegionHeads(box_head, FastRCNNPredictor(1024, n_categories + 1), roi_samples, score_threshold, max_detections),
+        RegionHeads(
+            box_head,
+            FastRCNNPredictor(1024, n_categories + 1),
+            roi_samples,
+            score_threshold,
+            max_detections,
+            soft_targets,
+        ),
     )
 
 
@@ -141,6 +152,15 @@ def anchors_of(architecture: Mapping[str, Any], canvas_size: int) -> AnchorSides
     sides = architecture.get("anchor_sides") or standard.sides
     ratios = architecture.get("anchor_ratios") or standard.ratios
     return AnchorSides(tuple(tuple(map(float, of_level)) for of_level in sides), tuple(map(float, ratios)))
+
+
+def describe_anchors(
+    sides: Sequence[float], ratios: Sequence[float], canvas_size: int, family: str = FASTER_RCNN
+) -> dict[str, Any]:
+    """Anchors as a description in model.json has them; `sides` of all levels in one row, see `by_level`."""
+    if AnchorSides(by_level(sides), tuple(ratios)) == standard_anchors(canvas_size, family=family):
+        return {"anchor_scale": 1.0}
+    return {"anchor_sides": [list(of_level) for of_level in by_level(sides)], "anchor_ratios": list(ratios)}
 
 
 def load_initial_weights(detector: Detector, weights: str, backbone: str, head: str) -> str:

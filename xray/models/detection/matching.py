@@ -20,10 +20,12 @@ class Truth(NamedTuple):
     """The findings of a batch, padded to the most that a radiograph has, at least 1.
 
     boxes: (B, G, 4) float32 xyxy in canvas pixels. labels: (B, G) int64, 0 where there is none.
+    shares: (B, G) float32 in [0, 1], the share of the readers who drew each; None where all count alike.
     """
 
     boxes: Tensor
     labels: Tensor
+    shares: Tensor | None = None
 
     @property
     def real(self) -> Tensor:
@@ -32,12 +34,17 @@ class Truth(NamedTuple):
 
 
 def pad_truth(targets: list[dict[str, Tensor]]) -> Truth:
-    """Per radiograph `boxes` (N, 4) and `labels` (N,), from 1 → all of them in one tensor each."""
+    """Per radiograph `boxes` (N, 4), `labels` (N,), from 1, maybe `shares` (N,) → all of them in one tensor each."""
     boxes = pad_sequence([target["boxes"].float() for target in targets], batch_first=True)
     labels = pad_sequence([target["labels"].long() for target in targets], batch_first=True)
     if boxes.shape[1] == 0:
         boxes, labels = boxes.new_zeros((len(targets), 1, 4)), labels.new_zeros((len(targets), 1))
-    return Truth(boxes, labels)
+    shares = None
+    if "shares" in targets[0]:
+        shares = labels.new_zeros(labels.shape, dtype=torch.float32)
+        padded = pad_sequence([target["shares"] for target in targets], batch_first=True)
+        shares[:, : padded.shape[1]] = padded
+    return Truth(boxes, labels, shares)
 
 
 def overlaps(truth: Truth, boxes: Tensor) -> Tensor:

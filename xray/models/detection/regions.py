@@ -25,13 +25,15 @@ SMALLEST = 1e-2
 
 
 class Samples(NamedTuple):
-    """Proposals for the loss, R a radiograph: boxes (B, R, 4), whether they are `real` (B, R), their label (B, R) and
-    the box of their finding, wanted (B, R, 4)."""
+    """Proposals for the loss, R a radiograph: boxes (B, R, 4), whether they are `real` (B, R), their label (B, R), the
+    box of their finding, wanted (B, R, 4), and the share of the readers who drew that (B, R), None where all count
+    alike."""
 
     boxes: Tensor
     real: Tensor
     labels: Tensor
     wanted: Tensor
+    shares: Tensor | None = None
 
 
 class RegionHeads(nn.Module):
@@ -44,8 +46,10 @@ class RegionHeads(nn.Module):
         samples: int,
         score_threshold: float,
         max_detections: int,
+        soft_targets: bool = False,
     ) -> None:
         super().__init__()
+        self.soft_targets = soft_targets
         self.box_head, self.box_predictor = box_head, box_predictor
         self.samples, self.score_threshold, self.max_detections = samples, score_threshold, max_detections
 
@@ -64,20 +68,38 @@ class RegionHeads(nn.Module):
         labels = torch.where(torch.cat([proposals.real, truth.real], 1), labels, -1)
         chosen, real = sample(labels, self.samples, POSITIVES)
         corners = chosen[..., None].expand(-1, -1, 4)
-        wanted = truth.boxes.gather(1, finding.gather(1, chosen)[..., None].expand(-1, -1, 4))
-        return Samples(boxes.gather(1, corners), real, labels.gather(1, chosen), wanted)
+        of_chosen = finding.gather(1, chosen)
+        wanted = truth.boxes.gather(1, of_chosen[..., None].expand(-1, -1, 4))
+        shares = None if truth.shares is None else truth.shares.gather(1, of_chosen)
+        return Samples(boxes.gather(1, corners), real, labels.gather(1, chosen), wanted, shares)
 
     def losses_of(self, rows: Tensor, layout: Layout, samples: Samples) -> dict[str, Tensor]:
-        """The losses of these samples."""
+        """The losses of these samples.
+
+        A finding that only a share of the readers drew counts by that share, or, with `soft_targets`, is wanted with
+        that probability, and background with the rest of it.
+        """
         present = _present(samples.real)
-        boxes, real, labels, wanted = (part.flatten(0, 1)[present] for part in samples)
+        boxes, real, labels, wanted = (part.flatten(0, 1)[present] for part in samples[:4])
         logits, offsets = self._predict(rows, layout, boxes, present, samples.real.shape)
         n = normaliser(real.sum())
-        classifier = F.cross_entropy(logits, torch.where(real, labels, -1), ignore_index=-1, reduction="sum") / n
+        targets = torch.where(real, labels, -1)
         learns = (real & (labels > 0))[:, None]
+        if samples.shares is None:
+            classifier = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum") / n
+            shares: Tensor | float = 1.0
+        else:
+            share = torch.where(learns[:, 0], samples.shares.flatten(0, 1)[present], 1.0)
+            shares = share[:, None]
+            losses = F.cross_entropy(logits, targets, ignore_index=-1, reduction="none") * share
+            if self.soft_targets:
+                background = F.cross_entropy(logits, torch.zeros_like(labels), reduction="none")
+                losses = losses + (1 - share) * background
+            classifier = losses.sum() / n
         predicted = offsets.gather(1, labels.clamp(min=0)[:, None, None].expand(-1, -1, 4)).squeeze(1)
         wanted = torch.where(learns, encode(wanted, boxes, WEIGHTS), 0)
-        box_loss = F.smooth_l1_loss(torch.where(learns, predicted, 0), wanted, beta=BETA, reduction="sum") / n
+        box_losses = F.smooth_l1_loss(torch.where(learns, predicted, 0), wanted, beta=BETA, reduction="none")
+        box_loss = (box_losses * shares).sum() / n
         return {"loss_classifier": classifier, "loss_box_reg": box_loss}
 
     def forward(self, rows: Tensor, layout: Layout, proposals: Proposals) -> list[dict[str, Tensor]]:

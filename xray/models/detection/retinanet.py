@@ -34,7 +34,7 @@ class RetinaNet(Detector):
 
     Its state dict has the names of torchvision's class (backbone., head.), whose first class, the background, has an
     output that no radiograph teaches.
-    candidates: boxes of each level before suppression.
+    candidates: boxes of each level before suppression. soft_targets: see `losses`.
     """
 
     last_layer = "head.classification_head.cls_logits"
@@ -47,10 +47,11 @@ class RetinaNet(Detector):
         score_threshold: float,
         max_detections: int,
         candidates: int,
+        soft_targets: bool = False,
     ) -> None:
         super().__init__(backbone, score_threshold, max_detections)
         self.head, self.anchor_generator, self.candidates = head, anchor_generator, candidates
-        self.layout = Layouts(anchor_generator)
+        self.layout, self.soft_targets = Layouts(anchor_generator), soft_targets
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As nn.Module does, for what always has the same shapes: backbone with pyramid, and the head."""
@@ -77,7 +78,8 @@ class RetinaNet(Detector):
         """The losses of all anchors: classification and bbox_regression, scalars.
 
         logits: (B, A, K). offsets: (B, A, 4). Each radiograph's are divided by its number of anchors that belong to a
-        finding, and then averaged.
+        finding, and then averaged. A finding that only a share of the readers drew counts by that share, or, with
+        `soft_targets`, is wanted with that probability.
         """
         with torch.no_grad():
             finding, labels = match(overlaps(truth, layout.anchors), truth, BACKGROUND, BELONGS, every_finding=True)
@@ -86,13 +88,19 @@ class RetinaNet(Detector):
             wanted = F.one_hot(labels.clamp(min=0), logits.shape[2]).to(logits.dtype) * belongs[..., None]
             image, anchor = belongs.nonzero(as_tuple=True)
             boxes = truth.boxes[image, finding[image, anchor]]
-        focal = torch.where(labels[..., None] >= 0, sigmoid_focal_loss(logits, wanted), 0).sum((1, 2))
+            shares = torch.ones_like(logits[..., 0])
+            if truth.shares is not None:
+                shares = torch.where(belongs, truth.shares.gather(1, finding), shares)
+            if self.soft_targets:
+                wanted = wanted * shares[..., None]
+            counts = torch.where(labels >= 0, 1.0 if self.soft_targets else shares, 0.0)  # (B, A)
+        focal = (sigmoid_focal_loss(logits, wanted) * counts[..., None]).sum((1, 2))
         anchors, chosen = layout.anchors[anchor], offsets[image, anchor]
         if self.head.regression_head._loss_type == "giou":
             box_loss = generalized_box_iou_loss(decode(chosen, anchors, WEIGHTS, None), boxes)
         else:
             box_loss = (chosen - encode(boxes, anchors, WEIGHTS)).abs().sum(1)
-        box_losses = torch.zeros_like(focal).index_add(0, image, box_loss)
+        box_losses = torch.zeros_like(focal).index_add(0, image, box_loss * shares[image, anchor])
         return {
             "classification": averaged((focal / divisor).mean()),
             "bbox_regression": averaged((box_losses / divisor).mean()),

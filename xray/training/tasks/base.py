@@ -21,6 +21,7 @@ from xray.training.config import TrainingConfig
 from xray.training.device_store import DeviceStore, check_memory, where_to_store
 from xray.training.loading import EpochSampler, make_loader, sample_seed, training_rows
 from xray.training.optimizers import configure
+from xray.training.plan import Plan, plan
 from xray.training.synced_norms import synchronise_norms
 
 
@@ -31,6 +32,7 @@ class Task(L.LightningModule):
     needs_masks: whether its batches hold masks. names_sides: whether it learns categories, which may tell a side.
     validated: what the last validation predicted, None before it. metrics: its numbers.
     terms: names and values (T,) of the last step's losses.
+    plan: what was chosen for the flags that were "auto"; `config` has none of them left.
     swap: which categories swap names on a mirrored radiograph. flip: share of the radiographs that are mirrored: none
     where a category would become one that has no name.
     on_device: the canvases on the device that trains, None where they stay in their file.
@@ -41,13 +43,15 @@ class Task(L.LightningModule):
     needs_masks = False
     names_sides = True
 
-    def __init__(self, config: TrainingConfig, store: Store) -> None:
+    def __init__(self, config: TrainingConfig, store: Store, chosen_flags: Plan | None = None) -> None:
         super().__init__()
-        self.config, self.store = config, store
+        self.train_rows, self.val_rows = training_rows(store, config.fold)
+        self.plan = chosen_flags or plan(config, len(self.train_rows))
+        self.config, self.store = self.plan.config, store
+        config = self.config
         self.swap = chosen(store.categories, config.swap)
         is_nameless = bool(self.swap.alone) and self.names_sides
         self.flip = 0.0 if is_nameless or config.augment == "none" else config.flip
-        self.train_rows, self.val_rows = training_rows(store, config.fold)
         self.validated: Predictions | None = None
         self.metrics: dict[str, Any] = {}
         self.first_epoch = self.first_batch = 0

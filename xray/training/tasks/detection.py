@@ -9,12 +9,14 @@ from xray.datasets.store import Store
 from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories
 from xray.models.detection.anchor_fit import FASTER_RCNN
 from xray.models.detection.backbones import IMAGENET_WEIGHTS
-from xray.models.detection.detector import Detector, build_detector, load_initial_weights
+from xray.models.detection.detector import Detector, build_detector, describe_anchors, load_initial_weights
 from xray.models.kernels.convolutions import apply_norms_in_convolutions, speed_up_training
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions
 from xray.training.config import DetectionConfig
-from xray.training.loading import BoxDataset, EpochSampler, collate_boxes, repeat_factors
+from xray.training.loading import BoxDataset, EpochSampler, collate_boxes, repeat_factors, training_rows
+from xray.training.plan import plan_detection
+from xray.training.readers import readings
 from xray.training.tasks.base import Task
 
 
@@ -24,17 +26,23 @@ class DetectionTask(Task):
     config: DetectionConfig
 
     def __init__(self, config: DetectionConfig, store: Store) -> None:
-        super().__init__(config, store)
+        rows, _ = training_rows(store, config.fold)
+        used = readings(store, rows, config.readers, config.without_readers, config.reader_weights)
+        chosen = plan_detection(config, store, used)
+        if n_unread := len(rows) - len(used.rows):
+            chosen.notes.append(f"{n_unread} training radiographs are left out: no chosen reader read them")
+        config = chosen.config
+        super().__init__(config, store, chosen)
+        self.readings, self.train_rows = used, used.rows
         # Few large objects soon have a perfect map40, which then cannot tell epochs apart.
         auto = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
         self.monitored = auto if config.monitor == "auto" else config.monitor
-        norm = config.norm if config.norm != "auto" else ("batch" if config.weights == "none" else "frozen")
         self.architecture: dict[str, Any] = {
             "backbone": config.backbone,
             "head": config.head,
-            "norm": norm,
+            "norm": config.norm,
             "fpn_channels": config.fpn_channels,
-            "anchor_scale": config.anchor_scale,
+            **describe_anchors(config.anchor_sides, config.anchor_ratios, store.canvas_size, config.family),
             "proposals": config.proposals,
             "score_threshold": config.score_threshold,
             "max_detections": config.max_detections,
@@ -47,6 +55,7 @@ class DetectionTask(Task):
             trainable_layers=5 if config.weights == "none" else config.trainable_layers,
             rpn_samples=config.rpn_samples,
             roi_samples=config.roi_samples,
+            soft_targets=config.agreement == "target",
             **self.architecture,
         )
         if config.backbone in IMAGENET_WEIGHTS:  # other trunks may run their norms in another order
@@ -70,7 +79,15 @@ class DetectionTask(Task):
     def train_dataloader(self) -> Any:
         config = self.config
         options = self.training_options()
-        dataset = BoxDataset(self.store, self.train_rows, self.augmentation(), config.seed, **options)
+        dataset = BoxDataset(
+            self.store,
+            self.train_rows,
+            self.augmentation(),
+            config.seed,
+            boxes=self.readings.boxes,
+            shares=None if config.agreement == "none" else self.readings.shares,
+            **options,
+        )
         repeats = repeat_factors(dataset.labels_of(), config.repeat_threshold, config.normals)
         sampler = EpochSampler(repeats, config.seed, self.global_rank, self.trainer.world_size)
         return self.loader(dataset, collate_boxes, sampler)

@@ -1,0 +1,195 @@
+"""What training chooses from its dataset: a value and a reason for each flag that is "auto"."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from xray.datasets.box_sizes import about_small_boxes
+from xray.datasets.store import Store
+from xray.flags import AUTO
+from xray.models.detection.anchor_fit import AnchorSides, by_level, fit_anchors, recall_of, standard_anchors
+from xray.structures.sides import chosen
+from xray.training.config import DetectionConfig, TrainingConfig
+from xray.training.loading import repeat_factors
+from xray.training.readers import Readings
+
+PUBLISHED_EPOCHS = 100
+"""Of the recipe of configs/vinbig-r50.yaml, whose learning rate falls every 30 epochs."""
+STEPS = 90_000
+"""Optimizer steps of that recipe: 15,000 radiographs, 0.25 of the normal ones, batches of 8, 100 epochs."""
+FEWEST_EPOCHS = 12
+LONG = 60
+"""Epochs from which on the published schedule has room for its steps."""
+BATCH = 8
+FEW_STEPS = 2000
+"""Below so many steps in all, batches become smaller."""
+SMALLEST_BATCH = 2
+"""A batch norm needs two radiographs for statistics; below, norms are frozen."""
+LARGE_BATCH = 16
+"""From here on they are good enough for a ResNet, too."""
+FROZEN_LR, BATCH_NORM_LR = 0.005, 0.02
+"""Learning rates for a batch of 8."""
+
+
+@dataclasses.dataclass
+class Plan:
+    """A config whose "auto" is replaced one by one.
+
+    reasons: flag → why it has its value, in words, for those that were "auto", in the order of the choices.
+    notes: sentences about the boxes on this canvas.
+    """
+
+    config: Any
+    reasons: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def choose(self, name: str, value: Any, reason: str) -> None:
+        """Gives a flag a value, if it is "auto"."""
+        if getattr(self.config, name) == AUTO:
+            self.config = dataclasses.replace(self.config, **{name: value})
+            self.reasons[name] = reason
+
+    def lines(self) -> list[str]:
+        """What train prints: a line for each choice, then the notes."""
+        values = {name: getattr(self.config, name) for name in self.reasons}
+        texts = {n: " ".join(f"{x:g}" for x in v) if isinstance(v, tuple) else str(v) for n, v in values.items()}
+        choices = [f"--{name.replace('_', '-')} {texts[name]}: {reason}" for name, reason in self.reasons.items()]
+        return [*choices, *self.notes]
+
+
+def plan(config: TrainingConfig, n_rows: int) -> Plan:
+    """Replaces what is "auto" in the flags of any task by values for `n_rows` training radiographs."""
+    result = Plan(config)
+    _choose_batch(result, n_rows)
+    return result
+
+
+def plan_detection(config: DetectionConfig, store: Store, used: Readings) -> Plan:
+    """Replaces what is "auto" in a detector's flags by values for this dataset.
+
+    used: the radiographs and boxes that train; no other is looked at. Raises FlagError where a flag that is given does
+    not go with what is chosen.
+    """
+    rows = used.rows
+    boxes, images, labels = _boxes_on_canvas(store, rows, used.boxes)
+    labels_of = np.split(labels, np.searchsorted(images, np.arange(1, len(rows))))
+    result = Plan(config)
+    shown = float(repeat_factors(labels_of, config.repeat_threshold, config.normals).sum())
+    _choose_length(result, shown)
+    _choose_network(result)
+    _choose_samples(result, np.array([len(one) for one in labels_of]))
+    pairs = [
+        f"{store.categories[one]} and {store.categories[other]}"
+        for one, other in chosen(store.categories, config.swap).pairs
+    ]
+    result.choose(
+        "flip", 0.5, f"{', '.join(pairs)} swap their names" if pairs else "no two categories are of two sides"
+    )
+    _choose_anchors(result, boxes, store.canvas_size)
+    longest = max(max(store.records[row]["width"], store.records[row]["height"]) for row in rows.tolist())
+    result.notes += about_small_boxes((boxes[:, 2:] - boxes[:, :2]).min(axis=1), longest, store.canvas_size)
+    result.config.check()
+    return result
+
+
+def _boxes_on_canvas(store: Store, rows: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Those of the boxes `drawn` that lie on the radiographs `rows`.
+
+    Returns them (N, 4) in canvas pixels, the place in `rows` of each, and its category's id.
+    """
+    place = np.full(len(store.records), -1)
+    place[rows] = np.arange(len(rows))
+    inside = drawn[place[store.boxes.images[drawn]] >= 0]
+    inside = inside[np.argsort(store.boxes.images[inside], kind="stable")]
+    images = store.boxes.images[inside]
+    boxes = np.zeros((len(inside), 4))
+    for part in np.split(np.arange(len(inside)), np.flatnonzero(np.diff(images)) + 1) if len(inside) else ():
+        boxes[part] = store.canvas(int(images[part[0]])).to_canvas(store.boxes.boxes[inside[part]])
+    return boxes, place[images], store.boxes.labels[inside]
+
+
+def _choose_batch(result: Plan, shown: float) -> None:
+    """Smaller batches where there would be few steps. shown: radiographs of an epoch."""
+    processes = result.config.devices * result.config.num_nodes
+    epochs = PUBLISHED_EPOCHS if result.config.n_epochs == AUTO else result.config.n_epochs
+    batch = BATCH
+    while batch > SMALLEST_BATCH and shown * epochs < FEW_STEPS * batch * processes:
+        batch //= 2
+    result.choose("batch_size", batch, f"{shown:,.0f} radiographs an epoch, for at most {epochs} epochs")
+
+
+def _choose_length(result: Plan, shown: float) -> None:
+    """How long a detector trains, and how the learning rate goes meanwhile. shown: radiographs of an epoch."""
+    _choose_batch(result, shown)
+    processes = result.config.devices * result.config.num_nodes
+    steps = max(1.0, shown / (result.config.batch_size * processes * result.config.accumulate))
+    epochs = int(np.clip(round(STEPS / steps), FEWEST_EPOCHS, PUBLISHED_EPOCHS))
+    result.choose("n_epochs", epochs, f"of {steps:,.0f} steps each")
+    epochs = result.config.n_epochs
+    is_long = epochs >= LONG
+    schedule = "step" if is_long else "cosine"
+    result.choose("schedule", schedule, "the published one" if is_long else f"fewer than {LONG} epochs")
+    result.choose("step_size", max(1, round(0.3 * epochs)), "three tenths of the epochs")
+    result.choose("warmup_steps", min(500, math.ceil(steps)), "an epoch, at most 500 steps")
+
+
+def _choose_network(result: Plan) -> None:
+    """Which stages train, whether norms learn, and how fast."""
+    config, batch = result.config, result.config.batch_size
+    if config.weights == "none":
+        result.choose("norm", "batch", "nothing is trained yet")
+        result.choose("trainable_layers", 5, "nothing is trained yet")
+    elif batch < SMALLEST_BATCH or (config.backbone.startswith("resnet") and batch < LARGE_BATCH):
+        # As torchvision's Faster R-CNN, and the published one on VinBigData.
+        result.choose("norm", "frozen", f"{batch} radiographs are too few for statistics of their own")
+        result.choose("trainable_layers", 3, "of weights that are trained already")
+    else:
+        result.choose("norm", "batch", f"{batch} radiographs are enough for statistics of their own")
+        result.choose("trainable_layers", 5, "stages follow norms that learn")
+    learns = result.config.norm == "batch"
+    rate = (
+        (BATCH_NORM_LR if learns else FROZEN_LR) * batch * config.devices * config.num_nodes * config.accumulate / BATCH
+    )
+    result.choose("lr", float(f"{rate:.3g}"), f"of a batch of {batch}, norms {'learn' if learns else 'stand still'}")
+
+
+def _choose_samples(result: Plan, boxes_of: np.ndarray) -> None:
+    """How many anchors and proposals of a radiograph learn, by how many boxes radiographs have.
+
+    boxes_of: (N,) boxes of each.
+    """
+    with_boxes = boxes_of[boxes_of > 0]
+    many = int(np.ceil(np.quantile(with_boxes, 0.95))) if len(with_boxes) else 1
+    reason = f"19 of 20 radiographs with boxes have at most {many}"
+    samples = 2 ** math.ceil(math.log2(32 * many))
+    result.choose("rpn_samples", min(max(samples, 64), 256), reason)
+    result.choose("roi_samples", min(max(samples, 64), 512), reason)
+    result.choose("proposals", min(max(250 * many, 500), 2000), reason)
+
+
+def _choose_anchors(result: Plan, boxes: np.ndarray, canvas_size: int) -> None:
+    """Anchors that fit the boxes on the canvas, as far as flags do not give them."""
+    config = result.config
+    fit = fit_anchors(boxes, canvas_size, config.family)
+    anchors, source = fit.anchors, "the standard layout fits the boxes" if fit.is_standard else "fitted to the boxes"
+    if config.anchor_scale != AUTO:
+        anchors, source = (
+            standard_anchors(canvas_size, config.anchor_scale, config.family),
+            f"--anchor-scale {config.anchor_scale:g}",
+        )
+    sides = config.anchor_sides if config.anchor_sides != AUTO else tuple(np.ravel(anchors.sides).tolist())
+    ratios = config.anchor_ratios if config.anchor_ratios != AUTO else anchors.ratios
+    anchors = AnchorSides(by_level(sides), ratios)
+    recall = f"{_recall(recall_of(anchors, boxes, config.family))}; the standard layout: {_recall(fit.standard)}"
+    result.choose("anchor_scale", 1.0, f"{source}: see --anchor-sides")
+    result.choose("anchor_sides", sides, f"{source}; {recall}")
+    result.choose("anchor_ratios", ratios, f"height to width; {source}")
+
+
+def _recall(recall: Mapping[float, float]) -> str:
+    if math.isnan(recall[0.5]):
+        return "no box to compare with"
+    return f"{recall[0.5]:.1%} of the boxes have an anchor at IoU 0.5, {recall[0.7]:.1%} at 0.7"
