@@ -144,7 +144,7 @@ class TrainingConfig:
     def check(self) -> None:
         """Raises FlagError if a value is out of range."""
         check_ranges(self)
-        for name in ("data_path", "save_path", "weights", "encoder", "network"):
+        for name in ("data_path", "save_path", "weights", "backbone", "encoder", "network"):
             require(getattr(self, name, None) != "", name, "empty", "given, or left out")
         for pair in self.swap or ("",):
             fits = pair in (AUTO, NONE) or "=" in pair.strip("= ")
@@ -163,7 +163,7 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectionConfig(TrainingConfig):
-    """Train torchvision's Faster R-CNN with a feature pyramid on the boxes of a dataset directory."""
+    """Train torchvision's Faster R-CNN or RetinaNet, with a feature pyramid, on the boxes of a dataset directory."""
 
     save_path: str = "runs/detection"
     """Run directory to write."""
@@ -187,10 +187,15 @@ class DetectionConfig(TrainingConfig):
     flip: ShareOrAuto = AUTO
     """Share of the training radiographs that are mirrored, in [0, 1]; at 0, inference does not mirror either. auto:
     0.5."""
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
-    """Backbone of the detector."""
+    family: Literal["faster_rcnn", "retinanet"] = "faster_rcnn"
+    """Kind of detector: faster_rcnn proposes regions and looks into each; retinanet finds boxes in one step, has no use
+    for --rpn-samples and --roi-samples, and differs enough to gain from an ensemble of both."""
+    backbone: str = "resnet50"
+    """Backbone of the detector: resnet18, resnet34, resnet50, resnet101, mobilenet_v2, or any of timm's that has
+    features at strides 4, 8, 16 and 32, e.g. convnext_tiny, tf_efficientnetv2_s, resnetrs50, densenet121."""
     head: Literal["v1", "v2"] = "v1"
-    """Faster R-CNN's original heads, or torchvision's v2: four convolutions in the box head, two in the RPN."""
+    """The original heads, or torchvision's v2: of faster_rcnn four convolutions in the box head, two in the RPN; of
+    retinanet group norms and generalized IoU."""
     weights: str = "imagenet"
     """Initial weights: imagenet (backbone), coco (whole detector, resnet50 only), none, or a .pth/.safetensors FILE."""
     norm: Literal["auto", "frozen", "batch"] = "auto"
@@ -341,7 +346,8 @@ TASKS: dict[str, type[TrainingConfig]] = {
 
 KEPT = (
     "ema", "optimizer", "schedule", "weights",
-    "backbone", "head", "norm", "trainable_layers", "fpn_channels", "anchor_scale", "anchor_sides", "anchor_ratios",
+    "family", "backbone", "head", "norm", "trainable_layers", "fpn_channels",
+    "anchor_scale", "anchor_sides", "anchor_ratios",
     "architecture", "encoder", "freeze_encoder", "in_channels", "depth", "deep_supervision",
     "network", "target", "monitor", "fold", "swap",
 )  # fmt: skip

@@ -177,14 +177,17 @@ def _choose_samples(result: Plan, boxes_of: np.ndarray) -> None:
 def _choose_anchors(result: Plan, boxes: np.ndarray, canvas_size: int) -> None:
     """Anchors that fit the boxes on the canvas, as far as flags do not give them."""
     config = result.config
-    fit = fit_anchors(boxes, canvas_size)
+    fit = fit_anchors(boxes, canvas_size, config.family)
     anchors, source = fit.anchors, "the standard layout fits the boxes" if fit.is_standard else "fitted to the boxes"
     if config.anchor_scale != AUTO:
-        anchors, source = standard_anchors(canvas_size, config.anchor_scale), f"--anchor-scale {config.anchor_scale:g}"
+        anchors, source = (
+            standard_anchors(canvas_size, config.anchor_scale, config.family),
+            f"--anchor-scale {config.anchor_scale:g}",
+        )
     sides = config.anchor_sides if config.anchor_sides != AUTO else tuple(np.ravel(anchors.sides).tolist())
     ratios = config.anchor_ratios if config.anchor_ratios != AUTO else anchors.ratios
     anchors = AnchorSides(by_level(sides), ratios)
-    recall = f"{_recall(recall_of(anchors, boxes))}; the standard layout: {_recall(fit.standard)}"
+    recall = f"{_recall(recall_of(anchors, boxes, config.family))}; the standard layout: {_recall(fit.standard)}"
     result.choose("anchor_scale", 1.0, f"{source}: see --anchor-sides")
     result.choose("anchor_sides", sides, f"{source}; {recall}")
     result.choose("anchor_ratios", ratios, f"height to width; {source}")

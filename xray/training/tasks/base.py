@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.models.batch_shares import Share, begin_step, end_step, mean_of_processes
+from xray.models.pretrained import Normalise
 from xray.structures.predictions import Predictions
 from xray.structures.sides import chosen
 from xray.training.augment import Augmentation
@@ -66,7 +67,10 @@ class Task(L.LightningModule):
         progress = progress_of(checkpoint)
         self.first_epoch, self.first_batch = progress.epochs, progress.batches
         expected, loaded = self.state_dict(), checkpoint["state_dict"]
-        for name in [*expected, *loaded]:
+        # How canvases are normalised is in the checkpoint alone where it is not as for ImageNet.
+        places = [place for place, module in self.named_modules() if isinstance(module, Normalise)]
+        normalised = {f"{place}.{part}" for place in places for part in ("mean", "std")}
+        for name in [name for name in (*expected, *loaded) if name not in normalised]:
             if name not in expected or name not in loaded or expected[name].shape != loaded[name].shape:
                 raise InputError(f"the checkpoint holds another model ({name}) than the flags of this run describe")
 

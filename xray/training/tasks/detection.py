@@ -7,6 +7,8 @@ from torch import Tensor
 
 from xray.datasets.store import Store
 from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories
+from xray.models.detection.anchor_fit import FASTER_RCNN
+from xray.models.detection.backbones import IMAGENET_WEIGHTS
 from xray.models.detection.detector import Detector, build_detector, describe_anchors, load_initial_weights
 from xray.models.kernels.convolutions import apply_norms_in_convolutions, speed_up_training
 from xray.structures.boxes import BoxTable
@@ -19,7 +21,7 @@ from xray.training.tasks.base import Task
 
 
 class DetectionTask(Task):
-    """Faster R-CNN trained on a store's boxes and validated with the true metric on the fold held back."""
+    """A detector trained on a store's boxes and validated with the true metric on the fold held back."""
 
     config: DetectionConfig
 
@@ -40,11 +42,13 @@ class DetectionTask(Task):
             "head": config.head,
             "norm": config.norm,
             "fpn_channels": config.fpn_channels,
-            **describe_anchors(config.anchor_sides, config.anchor_ratios, store.canvas_size),
+            **describe_anchors(config.anchor_sides, config.anchor_ratios, store.canvas_size, config.family),
             "proposals": config.proposals,
             "score_threshold": config.score_threshold,
             "max_detections": config.max_detections,
         }
+        if config.family != FASTER_RCNN:
+            self.architecture["family"] = config.family
         self.model: Detector = build_detector(
             n_categories=max(store.categories),
             canvas_size=store.canvas_size,
@@ -54,7 +58,8 @@ class DetectionTask(Task):
             soft_targets=config.agreement == "target",
             **self.architecture,
         )
-        apply_norms_in_convolutions(self.model)
+        if config.backbone in IMAGENET_WEIGHTS:  # other trunks may run their norms in another order
+            apply_norms_in_convolutions(self.model)
         speed_up_training(self.model)
         self._batches: list[BoxTable] = []
 
