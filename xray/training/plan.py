@@ -30,10 +30,10 @@ SMALLEST_BATCH = 2
 """A batch norm needs two radiographs for statistics; below, norms are frozen."""
 LARGE_BATCH = 16
 """From here on they are good enough for a ResNet, too."""
-FROZEN_LR, BATCH_NORM_LR = 0.005, 0.015
+FROZEN_LR, BATCH_NORM_LR = 0.005, 0.02
 """Learning rates for a batch of 8."""
-EMA_SHARE = 0.05
-"""Of all steps, over which the moving average of the weights reaches."""
+EMA_SHARE = WARMUP_SHARE = 0.05
+"""Of all steps, over which the moving average of the weights reaches, and the warm-up."""
 
 
 @dataclasses.dataclass
@@ -137,7 +137,8 @@ def _choose_length(result: Plan, shown: float) -> None:
     result.choose("step_size", max(1, round(0.3 * epochs)), "three tenths of the epochs")
     decay = 1 - 1 / max(2.0, EMA_SHARE * epochs * steps)
     result.choose("ema_decay", round(decay, 5), "the average reaches over a twentieth of the steps")
-    result.choose("warmup_steps", min(500, math.ceil(steps)), "an epoch, at most 500 steps")
+    warmup = min(500, math.ceil(WARMUP_SHARE * epochs * steps))
+    result.choose("warmup_steps", warmup, "a twentieth of the steps, at most 500")
 
 
 def _choose_network(result: Plan) -> None:
@@ -155,8 +156,8 @@ def _choose_network(result: Plan) -> None:
         result.choose("trainable_layers", 5, "stages follow norms that learn")
     learns = result.config.norm == "batch"
     whole = batch * config.devices * config.num_nodes * config.accumulate
-    # With norms that learn, small batches are noisy anyway: in proportion, their rate would be too small.
-    rate = BATCH_NORM_LR * math.sqrt(whole / BATCH) if learns else FROZEN_LR * whole / BATCH
+    # With norms that learn, small batches do well with the rate of larger ones.
+    rate = BATCH_NORM_LR * max(1.0, whole / BATCH) ** 0.5 if learns else FROZEN_LR * whole / BATCH
     result.choose("lr", float(f"{rate:.2g}"), f"for steps of {whole} with norms that {'learn' if learns else 'do not'}")
 
 
