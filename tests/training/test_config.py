@@ -69,7 +69,7 @@ def test_an_empty_recipe_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("recipe", "named"),
-    [("learning_rate: 1", "--learning-rate"), ("lr: fast", "--lr"), ("backbone: vgg", "--backbone"), ("ema: 3", "3")],
+    [("learning_rate: 1", "--learning-rate"), ("lr: fast", "--lr"), ("family: yolo", "--family"), ("ema: 3", "3")],
 )
 def test_wrong_keys_and_values_of_a_recipe_end_with_status_2_and_are_named(tmp_path, capsys, recipe, named):
     with pytest.raises(SystemExit) as ended:
