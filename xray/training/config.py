@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -98,7 +99,7 @@ class TrainingConfig:
     """Arithmetic of the forward pass: auto is bf16 on a GPU that has it, otherwise 32."""
     compile: bool = False
     """GPU: compile the network (of a detector backbone, pyramid and proposals' head); the first steps take minutes."""
-    n_workers: Processes = 4
+    n_workers: Processes = min(4, os.cpu_count() or 1)
     """Processes that load and augment radiographs; 0 loads in the main process."""
     fold: FoldNumber | Literal["all"] = 0
     """Fold held back for validation; the others train. all: every fold trains, and the last weights are deployed."""

@@ -48,11 +48,11 @@ class Plan:
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
-    def choose(self, name: str, value: Any, reason: str) -> None:
-        """Gives a flag a value, if it is "auto"."""
+    def choose(self, name: str, value: Any, reason: str = "") -> None:
+        """Gives a flag a value, if it is "auto"; without a reason where it is of no effect."""
         if getattr(self.config, name) == AUTO:
             self.config = dataclasses.replace(self.config, **{name: value})
-            self.reasons[name] = reason
+            self.reasons |= {name: reason} if reason else {}
 
     def lines(self) -> list[str]:
         """What train prints: a line for each choice, then the notes."""
@@ -134,9 +134,11 @@ def _choose_length(result: Plan, shown: float) -> None:
     is_long = epochs >= LONG
     schedule = "step" if is_long else "cosine"
     result.choose("schedule", schedule, "the published one" if is_long else f"fewer than {LONG} epochs")
-    result.choose("step_size", max(1, round(0.3 * epochs)), "three tenths of the epochs")
+    has_steps = result.config.schedule in ("step", "plateau")
+    result.choose("step_size", max(1, round(0.3 * epochs)), "three tenths of the epochs" if has_steps else "")
     decay = 1 - 1 / max(2.0, EMA_SHARE * epochs * steps)
-    result.choose("ema_decay", round(decay, 5), "the average reaches over a twentieth of the steps")
+    reason = "the average reaches over a twentieth of the steps" if result.config.ema else ""
+    result.choose("ema_decay", round(decay, 5), reason)
     warmup = min(500, math.ceil(WARMUP_SHARE * epochs * steps))
     result.choose("warmup_steps", warmup, "a twentieth of the steps, at most 500")
 
@@ -189,7 +191,7 @@ def _choose_anchors(result: Plan, boxes: np.ndarray, canvas_size: int) -> None:
     ratios = config.anchor_ratios if config.anchor_ratios != AUTO else anchors.ratios
     anchors = AnchorSides(by_level(sides), ratios)
     recall = f"{_recall(recall_of(anchors, boxes, config.family))}; the standard layout: {_recall(fit.standard)}"
-    result.choose("anchor_scale", 1.0, f"{source}: see --anchor-sides")
+    result.choose("anchor_scale", 1.0)
     result.choose("anchor_sides", sides, f"{source}; {recall}")
     result.choose("anchor_ratios", ratios, f"height to width; {source}")
 
