@@ -43,6 +43,7 @@ from xray.structures.sides import NONE
 from xray.training.recipes import CHOSEN, joined_swaps, read_yaml, yaml_flags
 
 CONFIG_FILE = "config.yaml"
+LOADERS = min(4, os.cpu_count() or 1)
 
 Schedule = Literal["step", "cosine", "onecycle", "plateau"]
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ class TrainingConfig:
     """Arithmetic of the forward pass: auto is bf16 on a GPU that has it, otherwise 32."""
     compile: bool = False
     """GPU: compile the network (of a detector backbone, pyramid and proposals' head); the first steps take minutes."""
-    n_workers: Processes = min(4, os.cpu_count() or 1)
-    """Processes that load and augment radiographs; 0 loads in the main process."""
+    n_workers: Processes = LOADERS
+    """Processes that load and augment radiographs; 0 loads in the main process. Default: one a core, 4 at most."""
     fold: FoldNumber | Literal["all"] = 0
     """Fold held back for validation; the others train. all: every fold trains, and the last weights are deployed."""
     seed: Seed = 0
