@@ -19,6 +19,7 @@ COMMANDS = {
     "cv": "cross-validate: train every fold → run directories, out-of-fold predictions, mean and spread",
     "infer": "run trained models over radiographs → predictions, submission, pictures, DICOM SR and SEG",
     "evaluate": "score predictions against the truth → report; compare two models; search thresholds",
+    "pseudo": "label unlabelled radiographs with trained detectors, for `train --pseudo`",
     "refine": "tighten a detector's pneumothorax boxes with a segmenter's masks",
     "fuse": "fuse predictions of several detectors by weighted boxes fusion",
     "tune": "search how to fuse models and weigh a classifier on out-of-fold predictions → ensemble.yaml",

@@ -29,7 +29,9 @@ Positive = Annotated[float, Interval(gt=0, lt=math.inf)]
 NotNegative = Annotated[float, Interval(ge=0, lt=math.inf)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Interval(ge=0, lt=1)]
+ShareAboveZero = Annotated[float, Interval(gt=0, le=1)]
 ShareWithin = Annotated[float, Interval(gt=0, lt=1)]
+Schedule = Literal["step", "cosine", "onecycle", "plateau"]
 
 AUTO: Any = "auto"
 """The value of a flag that is chosen from the data, and replaced before anything else reads it."""
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     NumbersOrAuto = tuple[float, ...]
     StagesOrAuto = int
     ProposalsOrAuto = int
+    ScheduleOrAuto = Schedule
 else:
     CountOrAuto = Count | Literal["auto"]
     CountOrZeroOrAuto = CountOrZero | Literal["auto"]
@@ -52,6 +55,7 @@ else:
     NumbersOrAuto = tuple[float, ...] | Literal["auto"]
     StagesOrAuto = Annotated[int, Interval(ge=0, le=5)] | Literal["auto"]
     ProposalsOrAuto = Annotated[int, Interval(ge=2, le=MAX_SEED)] | Literal["auto"]
+    ScheduleOrAuto = Literal["auto", "step", "cosine", "onecycle", "plateau"]
 
 
 def parse_flags(config_type: Any, args: Sequence[str] | None = None, default: Any = None, **tyro_options: Any) -> Any:

@@ -100,6 +100,11 @@ WRONG = {
         ("--seed -1", "--seed"), ("--save-path ", "--save-path"), ("--data-path ", "--data-path"),
         ("--save-path s3://bucket/out", "--save-path"), ("--runs s3://bucket/a s3://bucket/b", "--runs"),
     ],
+    ("tools/pseudo.py", *INFER, "--images", "none"): [
+        ("--min-score 0", "--min-score"), ("--min-score nan", "--min-score"), ("--min-score 1.1", "--min-score"),
+        ("--device tpu", "--device"), ("--batch-size -1", "--batch-size"), ("--n-workers 513", "--n-workers"),
+        ("--images ", "--images"), ("--weights ", "--weights"), ("--save-path ", "--save-path"),
+    ],
     ("tools/refine.py", "--predictions", "a.json", "--masks", "b.json", "--data-path", "none", "--save-path", "out"): [
         ("", "--fit"), ("--fit --fold -1", "--fold"), ("--fit --fold 100", "--fold"),
         ("--fit --split test --fold 1", "--split"), ("--weights ", "--weights"), ("--masks ", "--masks"),
@@ -130,7 +135,8 @@ WRONG = {
         ("--task ", "--task"), ("--config ", "--config"), ("--task ear", "--task"), ("--task", "--task"),
         ("--device ", "--device"), ("--task segmentation --deep-supervision", "--deep-supervision"),
         ("--task segmentation --depth 2", "--depth"), ("--task segmentation --encoder ", "--encoder"),
-        ("--task classification --network ", "--network"),
+        ("--task classification --network ", "--network"), ("--pseudo ", "--pseudo"),
+        ("--task classification --pseudo out", "--pseudo"), ("--pseudo out --store-device cuda", "--store-device"),
     ],
     ("tools/serve.py", "--weights", "none"): [
         ("--port -1", "--port"), ("--port 70000", "--port"), ("--batch-size -1", "--batch-size"),
@@ -173,6 +179,7 @@ OUT_OF_RANGE = {
         "fpn_channels": (0,), "anchor_scale": (0.0, -1.0, NAN, INF), "repeat_threshold": (-1.0, 2.0, NAN),
         "normals": (-1.0, 2.0, NAN), "rpn_samples": (0,), "roi_samples": (0,), "proposals": (1,),
         "score_threshold": (-1.0, 1.0, NAN), "max_detections": (0,), "data_path": ("",), "weights": ("",),
+        "pseudo_share": (0.0, 1.1, NAN),
     },
     "segmentation": {
         "depth": (2, 6), "beta": (-1.0, 2.0, NAN), "positives": (-1.0, 2.0, NAN), "positives_end": (-1.0, 2.0, NAN),

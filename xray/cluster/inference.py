@@ -20,7 +20,7 @@ from xray.cluster.decoding import Decoders, Item, check_seen, here, unseen_files
 from xray.cluster.ray import Cluster
 from xray.datasets.inputs import Inputs
 from xray.datasets.originals import Original, in_original_pixels
-from xray.datasets.store import open_store
+from xray.datasets.store import ALL_FOLDS, open_store
 from xray.errors import InputError
 from xray.inference.pipeline import Pipeline, load_pipeline
 from xray.inference.precision import CPU_BATCH, NAMES, choose_precision, choose_precision_by_trial, lowered
@@ -164,7 +164,7 @@ class _Reader:
     """What reads the radiographs of a part on a node, be they files or rows of a dataset directory."""
 
     def __init__(self, plan: Plan) -> None:
-        self._store = None if plan.store is None else open_store(plan.store)
+        self._store = None if plan.store is None else open_store(plan.store, pseudo_for=ALL_FOLDS)
         self._decode = Decoders(plan.cores) if plan.store is None else None
         self._timeout = plan.timeout
 

@@ -248,7 +248,8 @@ def truth_of(config: Config, inputs: "Inputs") -> "Store | None":
     from xray.datasets.store import open_store
 
     if not config.truth:
-        return inputs.store
+        # Boxes that models have found are not the truth.
+        return None if inputs.store is None or inputs.store.pseudo is not None else inputs.store
     store = open_store(Path(config.truth), pixels=False)
     if set(inputs.ids).isdisjoint(store.index_of):
         raise InputError(

@@ -17,7 +17,7 @@ from rich.progress import track
 
 from xray.commands.runner import command
 from xray.datasets.prediction_ids import read_any_predictions
-from xray.datasets.store import Store, open_store
+from xray.datasets.store import ALL_FOLDS, Store, open_store
 from xray.errors import FlagError, InputError
 from xray.files import check_output
 from xray.findings import NO_FINDING_NAME, colour_of
@@ -74,7 +74,9 @@ class Config:
 def main(config: Config) -> None:
     """Draws the pictures and says on stdout where they are."""
     check(config)
-    store = open_store(config.data_path)
+    store = open_store(config.data_path, pseudo_for=ALL_FOLDS)
+    if store.pseudo is not None:
+        print(f"{config.data_path} holds pseudo-labels: what is drawn is what models have found, not the truth")
     predictions = None
     if config.predictions is not None:
         predictions = read_any_predictions(config.predictions, store, config.ids, config.category_ids)
@@ -153,6 +155,8 @@ def draw_truth(store: Store, row: int, min_side: int = 768, max_side: int = 1600
         label = int(store.boxes.labels[box])
         corners = canvas.to_canvas(store.boxes.boxes[box])[0] - (left, top, left, top)
         readers = f"{len(store.readers[box])}/{len(record['readers'])}" if record.get("readers") else ""
+        if store.pseudo is not None:
+            readers = f"{store.boxes.scores[box]:.2f}"
         marks.append(Mark(tuple(corners.tolist()), store.categories[label], colour_of(label), note=readers))
         if box in store.masks:
             mask = canvas.letterbox(decode_mask(store.masks[box]), is_mask=True)

@@ -27,7 +27,7 @@ from xray.datasets.annotation import annotate, left_out, missing, patients_of, s
 from xray.datasets.box_sizes import about_small_boxes
 from xray.datasets.folds import check_folds
 from xray.datasets.journal import Journal
-from xray.datasets.source import FINE_GRID, Dropped, Source, SourceImage, clip_boxes, has_area, snap
+from xray.datasets.source import FINE_GRID, Dropped, Source, SourceImage, clip_boxes, digest_of, has_area, snap
 from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
 from xray.errors import InputError
 from xray.files import replacing
@@ -127,8 +127,8 @@ def write_store(
         os.replace(part, save_path / IMAGES)
     else:
         _remove(save_path / IMAGES, save_path / f"{IMAGES}.part")
-    _write_json(save_path / ANNOTATIONS, annotations, rows=True)
-    _write_json(save_path / CONVERSION, conversion)
+    write_json(save_path / ANNOTATIONS, annotations, rows=True)
+    write_json(save_path / CONVERSION, conversion)
     _remove(save_path / JOURNAL)
     return conversion
 
@@ -200,7 +200,7 @@ def _decode(source: Source, journal: Journal, image_size: int, n_workers: int, d
                 image = source.images[len(journal.outcomes)]
                 of_image = boxes[starts[len(journal.outcomes)] : starts[len(journal.outcomes) + 1]]
                 if isinstance(item, decoding.Decoded):
-                    _record(journal, image, item, of_image, image_size, source.squashed)
+                    _record(journal, image, item, of_image, image_size, source)
                 else:
                     # conversion.json must not say in which folder of whose machine the file was.
                     detail = item.reason.replace(str(image.path), image.file_name)
@@ -215,10 +215,10 @@ def _decode(source: Source, journal: Journal, image_size: int, n_workers: int, d
 
 
 def _record(
-    journal: Journal, image: SourceImage, item: "Decoded", boxes: np.ndarray, size: int, squashed: bool
+    journal: Journal, image: SourceImage, item: "Decoded", boxes: np.ndarray, size: int, source: Source
 ) -> None:
     width, height = image.width or item.width, image.height or item.height
-    if not is_resized((item.width, item.height), (width, height), squashed):
+    if not is_resized((item.width, item.height), (width, height), source.squashed):
         detail = f"the file is {item.width} x {item.height}, the table says {width} x {height}"
         journal.leave_out(reasons.SIZE_MISMATCH, detail)
         return
@@ -228,6 +228,9 @@ def _record(
         journal.leave_out(*_lost(n_lost, len(boxes), width, height))
         return
     canvas = reshaped(item.canvas, Canvas(item.width, item.height, size), Canvas(width, height, size))
+    if source.refused and (reason := source.refused.get(digest_of(canvas))):
+        journal.leave_out(reason, "by its pixels")
+        return
     journal.add(canvas, item.width, item.height, item.attributes, item.warnings)
 
 
@@ -261,11 +264,11 @@ def _hide_folders(
 
     UIDs stay, as SIIM's folders are named so. The names in a COCO file stay too, as such a file is made to be shared.
     """
-    if source.kind not in ("siim", "folders"):
+    if source.kind not in ("siim", "folders", "unlabelled"):
         return
     names = [image.file_name for image in source.images]
     names += [drop.where for drop in dropped] + [one.where for one in warnings]
-    n_known = {"siim": 0, "folders": 2 if source.layout == "splits" else 1}[source.kind]
+    n_known = {"siim": 0, "folders": 2 if source.layout == "splits" else 1, "unlabelled": 0}[source.kind]
     unknown = {part for name in names for part in name.split("/")[:-1][n_known:] if not _KNOWN_FOLDER.search(part)}
 
     def hide(text: str) -> str:
@@ -334,7 +337,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _write_json(path: Path, content: dict[str, Any], rows: bool = False) -> None:
+def write_json(path: Path, content: dict[str, Any], rows: bool = False) -> None:
     """Complete or not at all; with `rows`, a line for each entry of each list, so that people can read and diff it."""
     if rows:
         encode = json.JSONEncoder(ensure_ascii=False).encode

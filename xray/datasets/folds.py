@@ -44,6 +44,8 @@ def check_folds(n_groups: int, n_folds: int, n_images: int | None = None, left_o
     n_images: radiographs that the groups are of, where it is known. left_out: what else there was, for the message.
     """
     missing = f" ({left_out} left out)" if left_out else ""
+    if n_folds == 1 and n_groups:
+        return
     if n_images == 1:
         raise InputError(f"only one radiograph can be used to train on{missing}: folds need two or more, so add others")
     if n_groups == 1:

@@ -11,7 +11,7 @@ import numpy as np
 from xray.datasets.naming import source_ids
 from xray.datasets.originals import Original, enlarged, find_originals, in_original_pixels, misfit
 from xray.datasets.sources.mask_folders import without_masks
-from xray.datasets.store import Store, is_store, open_store
+from xray.datasets.store import ALL_FOLDS, Store, is_store, open_store
 from xray.errors import FlagError, InputError
 from xray.radiographs.decoding import Decoded, Undecodable, decode_canvases
 from xray.radiographs.file_warnings import FileWarning
@@ -121,7 +121,7 @@ def open_inputs(
     if is_store(data_path):
         if sizes:
             raise FlagError(f"--sizes is for files, and {data_path} is a dataset directory, which has its own sizes")
-        store = open_store(data_path)
+        store = open_store(data_path, pseudo_for=ALL_FOLDS)
         rows = store.rows(split=split, fold=fold)
         return Inputs(tuple(store.records[row]["source_id"] for row in rows.tolist()), store=store, rows=rows)
     if split is not None or fold is not None:

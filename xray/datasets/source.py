@@ -5,6 +5,7 @@ radiograph (boxes beyond its edge) is cleaned after decoding. Both record it in 
 """
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,7 @@ class Source:
     warnings: about files that are used, or were skipped.
     fingerprint: hash of the tables read, so that an interrupted conversion continues only with the same ones.
     squashed: square files are whole radiographs squeezed without keeping their aspect, and are stretched back.
+    refused: digest of a canvas → the reason for which a radiograph that looks so, to the pixel, is left out.
     """
 
     kind: str
@@ -114,6 +116,12 @@ class Source:
     dropped: list[Dropped] = dataclasses.field(default_factory=list)
     warnings: list[FileWarning] = dataclasses.field(default_factory=list)
     squashed: bool = False
+    refused: dict[bytes, str] = dataclasses.field(default_factory=dict)
+
+
+def digest_of(canvas: np.ndarray) -> bytes:
+    """What tells canvases (S, S) uint8 apart, equal for equal pixels."""
+    return hashlib.blake2b(np.ascontiguousarray(canvas).data, digest_size=16).digest()
 
 
 def data_root(data_path: Path | str, advice: str) -> Path:

@@ -9,6 +9,10 @@
 - images.npy: uint8, (N, S, S), letterboxed as `xray.radiographs.canvas` does.
 - conversion.json: source, versions, parameters, counts, and what was left out; written last, so its presence means
   that the directory is complete.
+
+`xray pseudo` writes one whose boxes models have found. Its conversion.json has `pseudo`; its annotations have `score`
+and `for_fold`, the fold that may be held back while they train, or "all"; its images may have `not_for_folds`, those in
+which their patient is.
 """
 
 import dataclasses
@@ -29,6 +33,10 @@ IMAGES = "images.npy"
 CONVERSION = "conversion.json"
 JOURNAL = "conversion.part"
 """The progress of an unfinished conversion; see xray.datasets.journal."""
+LABELLING = "pseudo.part"
+"""The folder of what an unfinished labelling by `xray pseudo` has reached."""
+ALL_FOLDS = "all"
+"""In place of a fold that is held back: every fold trains."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +45,8 @@ class Store:
 
     images: (N, S, S) uint8, memory-mapped and read-only; None where the store was opened without pixels.
     records: the N entries of `images` in annotations.json, in row order.
-    boxes: the truth; `images` are rows, `labels` category ids, boxes xyxy in original pixels, scores all 1.
+    boxes: the truth; `images` are rows, `labels` category ids, boxes xyxy in original pixels, scores all 1. Of
+        pseudo-labels: those for one fold held back, with the scores that models gave them.
     readers: who drew each box; empty where nobody is named.
     masks: row of `boxes` → COCO RLE at original size, for the boxes that have a mask.
     categories: id → name, ids 1 … K ascending.
@@ -60,6 +69,11 @@ class Store:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_store, (self.path.absolute(), self.images is not None)
+
+    @property
+    def pseudo(self) -> dict[str, Any] | None:
+        """What conversion.json says of pseudo-labels; None where the boxes are the truth."""
+        return self.conversion.get("pseudo")
 
     @property
     def canvas_size(self) -> int:
@@ -145,10 +159,12 @@ def is_store(path: Path | str) -> bool:
     return (path / CONVERSION).is_file() or (path / JOURNAL).is_file()
 
 
-def open_store(path: Path | str, pixels: bool = True) -> Store:
+def open_store(path: Path | str, pixels: bool = True, pseudo_for: int | str | None = None) -> Store:
     """Opens a finished dataset directory; the images are mapped, not read.
 
     pixels: without them, `images` is None and images.npy need not exist.
+    pseudo_for: of pseudo-labels, those for a training that holds this fold back, or "all"; None refuses such a dataset,
+        as its boxes are not the truth.
 
     Raises InputError where there is no dataset, its conversion has not finished, or its files are damaged.
     """
@@ -160,17 +176,30 @@ def open_store(path: Path | str, pixels: bool = True) -> Store:
             raise InputError(
                 f"the conversion into {path} has not finished: run the same tools/convert.py command again"
             )
+        if (path / LABELLING).is_dir():
+            raise InputError(f"the labelling into {path} has not finished: run the same tools/pseudo.py command again")
         raise InputError(f"{path} is not a dataset (no {CONVERSION}): run python tools/convert.py to make one")
     conversion = _read_json(path / CONVERSION)
+    if conversion.get("pseudo") is not None and pseudo_for is None:
+        raise InputError(
+            f"{path} holds pseudo-labels, which are what models found and not the truth: train a detector on them with "
+            "--pseudo, beside the labelled --data-path"
+        )
     annotations = _read_json(path / ANNOTATIONS)
     try:
         size = int(conversion["parameters"]["image_size"])
-        return _assemble(path, conversion, annotations, _map_images(path, size) if pixels else None)
+        return _assemble(path, conversion, annotations, _map_images(path, size) if pixels else None, pseudo_for)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
 
 
-def _assemble(path: Path, conversion: dict[str, Any], annotations: dict[str, Any], images: np.ndarray | None) -> Store:
+def _assemble(
+    path: Path,
+    conversion: dict[str, Any],
+    annotations: dict[str, Any],
+    images: np.ndarray | None,
+    pseudo_for: int | str | None,
+) -> Store:
     records = annotations["images"]
     if images is not None and len(images) != len(records):
         raise _damaged(path, f"{IMAGES} has {len(images)} rows, {ANNOTATIONS} {len(records)} images")
@@ -183,12 +212,18 @@ def _assemble(path: Path, conversion: dict[str, Any], annotations: dict[str, Any
             int(record["fold"]),
             str(record["split"]),
         )
-    rows = annotations["annotations"]
+    rows, scores = annotations["annotations"], None
+    if conversion.get("pseudo") is not None:
+        rows = [row for row in rows if row["for_fold"] == pseudo_for]
+        scores = np.array([row["score"] for row in rows], dtype=np.float64)
+        if not ((scores >= 0) & (scores <= 1)).all():
+            raise _damaged(path, "a score is not between 0 and 1")
     categories = {int(row["id"]): str(row["name"]) for row in annotations["categories"]}
     boxes = BoxTable.of(
         [row["image_id"] for row in rows],
         [row["category_id"] for row in rows],
         xywh_to_xyxy(np.array([row["bbox"] for row in rows], dtype=np.float64)),
+        scores,
     )
     if len(boxes) and not (boxes.images.min() >= 0 and boxes.images.max() < len(records)):
         raise _damaged(path, "an annotation names an image that is not there")

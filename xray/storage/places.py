@@ -208,7 +208,7 @@ def is_wanted(field: str, name: str, names: Collection[str]) -> bool:
         return True
     suffix = PurePath(name).suffix
     if field == "weights":
-        return "/" not in name and suffix in (".json", ".safetensors", ".onnx", ".data")
+        return "/" not in name and suffix in (".json", ".yaml", ".safetensors", ".onnx", ".data")
     if field in ("run", "compare", "predictions", "masks"):
         return suffix in (".json", ".csv", ".npy") and not name.startswith("dataset/")
     if {"annotations.json", "images.npy"} <= set(names):

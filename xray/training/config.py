@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from annotated_types import Interval
@@ -26,14 +26,18 @@ from xray.flags import (
     PositiveOrAuto,
     Processes,
     ProposalsOrAuto,
+    Schedule,
+    ScheduleOrAuto,
     Seed,
     Share,
+    ShareAboveZero,
     ShareBelowOne,
     ShareOrAuto,
     ShareWithin,
     ShareWithinOrAuto,
     StagesOrAuto,
     check_ranges,
+    flag_value,
     parse_flags,
     require,
     take_flags,
@@ -44,12 +48,6 @@ from xray.training.recipes import CHOSEN, joined_swaps, read_yaml, yaml_flags
 
 CONFIG_FILE = "config.yaml"
 LOADERS = min(4, os.cpu_count() or 1)
-
-Schedule = Literal["step", "cosine", "onecycle", "plateau"]
-if TYPE_CHECKING:
-    ScheduleOrAuto = Schedule
-else:
-    ScheduleOrAuto = Literal["auto", "step", "cosine", "onecycle", "plateau"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,7 @@ class TrainingConfig:
     """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation."""
     step_size: Count = 30
     """Epochs between reductions of the learning rate; with plateau, validations without a better one before it."""
-    gamma: Annotated[float, Interval(gt=0, le=1)] = 0.1
+    gamma: ShareAboveZero = 0.1
     """Factor of each reduction of the learning rate, in (0, 1]."""
     warmup_steps: CountOrZero = 500
     """Optimizer steps over which the learning rate rises linearly; never more than the first epoch."""
@@ -170,8 +168,7 @@ class DetectionConfig(TrainingConfig):
     save_path: str = "runs/detection"
     """Run directory to write."""
     n_epochs: CountOrAuto = AUTO
-    """Passes over the training fold(s); with --resume the total, not what is added. auto: 100, fewer where that would
-    be more than 90,000 steps."""
+    """Passes over the training folds; with --resume the total, not what is added. auto: 100, at most 90,000 steps."""
     lr: PositiveOrAuto = AUTO
     """Learning rate after warm-up, per optimizer step. auto: by --norm and --batch-size."""
     schedule: ScheduleOrAuto = AUTO
@@ -187,8 +184,7 @@ class DetectionConfig(TrainingConfig):
     ema_decay: ShareWithinOrAuto = AUTO
     """Decay of that average per optimizer step, in (0, 1). auto: it reaches over a twentieth of the training."""
     flip: ShareOrAuto = AUTO
-    """Share of the training radiographs that are mirrored, in [0, 1]; at 0, inference does not mirror either. auto:
-    0.5."""
+    """Share of the training radiographs mirrored, in [0, 1]; at 0, inference does not mirror either. auto: 0.5."""
     family: Literal["faster_rcnn", "retinanet"] = "faster_rcnn"
     """Kind of detector: faster_rcnn proposes regions and looks into each; retinanet finds boxes in one step, has no use
     for --rpn-samples and --roi-samples, and differs enough to gain from an ensemble of both."""
@@ -212,8 +208,7 @@ class DetectionConfig(TrainingConfig):
     """Anchor sides are this times 32, 64, 128, 256 and 512 pixels on a canvas of 1024, and shrink with the canvas.
     auto: 1 where that fits the boxes of the dataset, otherwise sides and ratios that do."""
     anchor_sides: NumbersOrAuto = AUTO
-    """Anchor sides in canvas pixels (roots of their areas), of the five levels of the pyramid from fine to coarse: one
-    of each, or equally many."""
+    """Anchor sides in canvas pixels (roots of areas) of the five pyramid levels, fine to coarse: as many of each."""
     anchor_ratios: NumbersOrAuto = AUTO
     """Height ÷ width of the anchors."""
     repeat_threshold: Share = 0.02
@@ -230,6 +225,10 @@ class DetectionConfig(TrainingConfig):
     agreement: Literal["none", "weight", "target"] = "none"
     """What it means that only a share of a radiograph's readers drew a box. none: nothing; weight: its losses count by
     that share; target: that share is the probability that the box head learns for it."""
+    pseudo: str = ""
+    """Directory of pseudo-labels (of xray pseudo) that train, too; their scores weigh like shares of readers."""
+    pseudo_share: ShareAboveZero = 0.5
+    """How often a radiograph of --pseudo is shown, as a share of how often a labelled one is, above 0 and up to 1."""
     rpn_samples: CountOrAuto = AUTO
     """Anchors per radiograph in the loss of the region proposals. auto: 64 to 256, by the boxes of a radiograph."""
     roi_samples: CountOrAuto = AUTO
@@ -250,6 +249,7 @@ class DetectionConfig(TrainingConfig):
         if self.weights == "coco":
             fits = self.backbone == "resnet50" and self.fpn_channels == 256
             require(fits, "weights", "coco", "used with --backbone resnet50 and --fpn-channels 256")
+        require(not self.pseudo or self.store_device == "cpu", "store_device", self.store_device, "cpu with --pseudo")
         fits = not self.reader_weights or self.agreement != "none"
         require(fits, "reader_weights", " ".join(self.reader_weights), "used with --agreement weight or target")
         for name, count in (("anchor_sides", 5), ("anchor_ratios", 1)):
@@ -371,6 +371,8 @@ def read_training_flags(args: Sequence[str], saved_as: str = CONFIG_FILE) -> tup
     task = str(taken["task"] or recipe.get("task") or "detection")
     if task not in TASKS:
         raise FlagError(f"--task {task} is unknown: use one of {', '.join(TASKS)}")
+    if (given := flag_value(args, "pseudo")) is not None and (task != "detection" or not given):
+        raise FlagError(f"--pseudo is {given!r} of --task {task}: it is for detectors, and must name a directory")
     description = (
         f"{TASKS[task].__doc__}\n\n--task {'|'.join(TASKS)} chooses what is trained (default: detection; this help is "
         "that of the chosen task). --config FILE.yaml reads flags from a recipe; flags given beside it win."

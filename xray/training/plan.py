@@ -69,17 +69,17 @@ def plan(config: TrainingConfig, n_rows: int) -> Plan:
     return result
 
 
-def plan_detection(config: DetectionConfig, store: Store, used: Readings) -> Plan:
+def plan_detection(config: DetectionConfig, store: Store, used: Readings, added: float = 0.0) -> Plan:
     """Replaces what is "auto" in a detector's flags by values for this dataset.
 
-    used: the radiographs and boxes that train; no other is looked at. Raises FlagError where a flag that is given does
-    not go with what is chosen.
+    used: the radiographs and boxes that train; no other is looked at. added: how many radiographs an epoch shows beside
+    them. Raises FlagError where a flag that is given does not go with what is chosen.
     """
     rows = used.rows
     boxes, images, labels = _boxes_on_canvas(store, rows, used.boxes)
     labels_of = np.split(labels, np.searchsorted(images, np.arange(1, len(rows))))
     result = Plan(config)
-    shown = float(repeat_factors(labels_of, config.repeat_threshold, config.normals).sum())
+    shown = float(repeat_factors(labels_of, config.repeat_threshold, config.normals).sum()) + added
     _choose_length(result, shown)
     _choose_network(result)
     _choose_samples(result, np.array([len(one) for one in labels_of]))

@@ -1,5 +1,6 @@
 """Training and validation of the detector."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from xray.structures.predictions import Predictions
 from xray.training.config import DetectionConfig
 from xray.training.loading import BoxDataset, EpochSampler, collate_boxes, repeat_factors, training_rows
 from xray.training.plan import plan_detection
+from xray.training.pseudo import in_words, join, with_pseudo
 from xray.training.readers import readings
 from xray.training.tasks.base import Task
 
@@ -27,13 +29,23 @@ class DetectionTask(Task):
 
     def __init__(self, config: DetectionConfig, store: Store) -> None:
         rows, _ = training_rows(store, config.fold)
+        joined = join(store, Path(config.pseudo), config.fold) if config.pseudo else None
+        store = store if joined is None else joined
         used = readings(store, rows, config.readers, config.without_readers, config.reader_weights)
-        chosen = plan_detection(config, store, used)
-        if n_unread := len(rows) - len(used.rows):
+        n_labelled = len(used.rows)
+        every = used if joined is None else with_pseudo(joined, used, config)
+        # How often an epoch shows each of the radiographs that are added: without a box as seldom as normal ones.
+        is_boxed = np.isin(every.rows[n_labelled:], store.boxes.images[every.boxes])
+        added = np.where(is_boxed, 1.0, config.normals) * config.pseudo_share
+        chosen = plan_detection(config, store, used, float(added.sum()))
+        if n_unread := len(rows) - n_labelled:
             chosen.notes.append(f"{n_unread} training radiographs are left out: no chosen reader read them")
+        if joined is not None:
+            chosen.notes.append(in_words(joined, every, config))
         config = chosen.config
         super().__init__(config, store, chosen)
-        self.readings, self.train_rows = used, used.rows
+        self.readings, self.train_rows = every, every.rows
+        self.n_labelled, self.added = n_labelled, added
         # Few large objects soon have a perfect map40, which then cannot tell epochs apart.
         auto = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
         self.monitored = auto if config.monitor == "auto" else config.monitor
@@ -85,11 +97,12 @@ class DetectionTask(Task):
             self.augmentation(),
             config.seed,
             boxes=self.readings.boxes,
-            shares=None if config.agreement == "none" else self.readings.shares,
+            shares=None if config.agreement == "none" and not config.pseudo else self.readings.shares,
             **options,
         )
-        repeats = repeat_factors(dataset.labels_of(), config.repeat_threshold, config.normals)
-        sampler = EpochSampler(repeats, config.seed, self.global_rank, self.trainer.world_size)
+        labels_of = dataset.labels_of()[: self.n_labelled]
+        repeats = repeat_factors(labels_of, config.repeat_threshold, config.normals)
+        sampler = EpochSampler(np.append(repeats, self.added), config.seed, self.global_rank, self.trainer.world_size)
         return self.loader(dataset, collate_boxes, sampler)
 
     def val_dataloader(self) -> Any:
