@@ -19,7 +19,7 @@ from xray.commands.train import main
 from xray.datasets.sources import convert
 from xray.datasets.store import open_store
 from xray.models.detection.detector import build_detector
-from xray.training.config import read_training_flags
+from xray.training.recipes import read_training_flags
 
 SCRIPT = Path(__file__).resolve().parents[2] / "xray" / "train.py"
 

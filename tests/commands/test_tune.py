@@ -153,7 +153,7 @@ def runs(vinbig_run: Path, vinbig_store: Path, tmp_path_factory: Any) -> list[Pa
     from safetensors.torch import save_file
 
     from xray.commands.train import main as train
-    from xray.training.config import read_training_flags
+    from xray.training.recipes import read_training_flags
 
     folder = tmp_path_factory.mktemp("ensemble")
     places = ["--data-path", str(vinbig_store), "--save-path", str(folder / "findings")]

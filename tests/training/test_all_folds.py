@@ -13,8 +13,8 @@ from xray.datasets.store import open_store
 from xray.errors import FlagError
 from xray.inference.loaded import load_run
 from xray.models.tensors import load_tensors
-from xray.training.config import read_training_flags
 from xray.training.loading import training_rows
+from xray.training.recipes import read_training_flags
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from xray.commands.train import main
 from xray.models.tensors import load_tensors
 from xray.training import average
-from xray.training.config import read_training_flags
+from xray.training.recipes import read_training_flags
 
 FLAGS = (*SEGMENTATION_FLAGS, "--lr", "0.003", "--schedule", "step", "--average-best", "2", "--n-pictures", "0")
 

@@ -9,14 +9,8 @@ import yaml
 
 from xray.commands.infer import Config
 from xray.errors import FlagError, InputError
-from xray.training.config import (
-    CONFIG_FILE,
-    DetectionConfig,
-    TrainingConfig,
-    read_training_flags,
-    save_config,
-)
-from xray.training.recipes import read_yaml
+from xray.training.config import CONFIG_FILE, DetectionConfig, TrainingConfig
+from xray.training.recipes import read_training_flags, read_yaml, save_config
 
 
 def write_recipe(folder, text):

@@ -12,9 +12,10 @@ from xray.flags import AUTO
 from xray.models.detection.anchor_fit import standard_anchors
 from xray.models.detection.detector import anchors_of, build_detector, describe_anchors
 from xray.structures.boxes import BoxTable
-from xray.training.config import CONFIG_FILE, DetectionConfig, read_training_flags, save_config
+from xray.training.config import CONFIG_FILE, DetectionConfig
 from xray.training.plan import plan_detection
 from xray.training.readers import readings
+from xray.training.recipes import read_training_flags, save_config
 
 GIVEN = DetectionConfig(weights="some.pth")
 

@@ -22,9 +22,9 @@ from xray.errors import FlagError, InputError
 from xray.files import complete, differing
 from xray.flags import FoldNumber, check_ranges, flag_value, require
 from xray.storage.places import run_training
-from xray.training.config import DetectionConfig, TrainingConfig, config_values, read_training_flags, save_config
+from xray.training.config import DetectionConfig, TrainingConfig
 from xray.training.launch import find_launch
-from xray.training.recipes import read_yaml
+from xray.training.recipes import config_values, read_training_flags, read_yaml, save_config
 from xray.training.side_by_side import EXIT_TERMINATED, Work, run_all
 
 if TYPE_CHECKING:

@@ -23,8 +23,6 @@ from xray.training.config import (
     DetectionConfig,
     SegmentationConfig,
     TrainingConfig,
-    read_training_flags,
-    save_config,
 )
 from xray.training.launch import (
     Launch,
@@ -35,6 +33,7 @@ from xray.training.launch import (
     wait_for_first_error,
     with_launch,
 )
+from xray.training.recipes import read_training_flags, save_config
 from xray.training.sagemaker import failure_reported, is_sagemaker, publish, sagemaker_flags
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from xray.inference.loaded import load_run
 from xray.inference.pipeline import load_pipeline
 from xray.models.detection.detector import RetinaNet
 from xray.models.weights import load_deployed
-from xray.training.config import read_training_flags
+from xray.training.recipes import read_training_flags
 
 CPU = torch.device("cpu")
 COMMON = ("--n-epochs", 1, "--score-threshold", 0)
