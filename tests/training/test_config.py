@@ -178,7 +178,7 @@ OUT_OF_RANGE = {
     "n_pictures": [-1], "trainable_layers": [-1, 6], "fpn_channels": [7], "anchor_scale": [0],
     "repeat_threshold": [-0.1, 1.1], "normals": [-0.1, 1.1], "rpn_samples": [0], "proposals": [1], "roi_samples": [0],
     "score_threshold": [-0.1, 1], "max_detections": [0], "save_every_n_steps": [-1], "skip_bad_steps": [-1],
-    "average_best": [-1, 101],
+    "pseudo_share": [-0.1, 0, 1.5], "average_best": [-1, 101],
 }  # fmt: skip
 
 
