@@ -113,7 +113,7 @@ def train_tiny() -> Callable[..., Path]:
 
     def train(data: Path, run: Path, *flags: object) -> Path:
         from xray.commands.train import main
-        from xray.training.config import read_training_flags
+        from xray.training.recipes import read_training_flags
 
         places = ["--data-path", str(data), "--save-path", str(run)]
         main(*read_training_flags([*TINY_FLAGS, *places, *map(str, flags)]))
@@ -178,7 +178,7 @@ def train_masks() -> Callable[..., Path]:
 
     def train(data: Path, run: Path, *flags: object) -> Path:
         from xray.commands.train import main
-        from xray.training.config import read_training_flags
+        from xray.training.recipes import read_training_flags
 
         places = ["--data-path", str(data), "--save-path", str(run)]
         first = ["--task", "segmentation"] if "--resume" in flags else SEGMENTATION_FLAGS
@@ -199,7 +199,7 @@ def segmentation_run(mask_store: Path, train_masks: Callable[..., Path], tmp_pat
 def classification_run(mask_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier of `mask_store` that has learned next to nothing. Not to be changed."""
     from xray.commands.train import main
-    from xray.training.config import read_training_flags
+    from xray.training.recipes import read_training_flags
 
     run = tmp_path_factory.mktemp("runs") / "labels"
     places = ["--data-path", str(mask_store), "--save-path", str(run)]

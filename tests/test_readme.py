@@ -63,7 +63,7 @@ def test_the_commands_and_the_lines_of_python_run(tmp_path, monkeypatch, capsys)
     from conftest import TINY_FLAGS
 
     from xray.__main__ import run
-    from xray.training.config import read_training_flags
+    from xray.training.recipes import read_training_flags
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("xray.__main__.interrupts.watch", lambda *signals: None)

@@ -16,11 +16,13 @@ COMMANDS = {
     "view": "pictures of what a dataset holds, beside predictions if given",
     "lr_find": "sweep the learning rate of a training",
     "train": "train a detector, a segmenter or a classifier → a run directory",
+    "cv": "cross-validate: train every fold → run directories, out-of-fold predictions, mean and spread",
     "infer": "run trained models over radiographs → predictions, submission, pictures, DICOM SR and SEG",
     "evaluate": "score predictions against the truth → report; compare two models; search thresholds",
     "pseudo": "label unlabelled radiographs with trained detectors, for `train --pseudo`",
     "refine": "tighten a detector's pneumothorax boxes with a segmenter's masks",
     "fuse": "fuse predictions of several detectors by weighted boxes fusion",
+    "tune": "search how to fuse models and weigh a classifier on out-of-fold predictions → ensemble.yaml",
     "export": "a trained model → ONNX or torchvision; torchvision's detector → a run directory",
     "serve": "the page, its HTTP API and the DICOM node",
 }
@@ -52,7 +54,7 @@ def _end(statuses: list[int]) -> None:
 def run(name: str) -> int:
     """Runs a command with the flags in `sys.argv`; returns its exit status."""
     # Of SIGTERM a training makes something itself: it saves what it has reached.
-    interrupts.watch(*([signal.SIGINT] if name == "train" else []))
+    interrupts.watch(*([signal.SIGINT] if name in ("train", "cv") else []))
     return int(importlib.import_module(f"xray.commands.{name}").run())
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     CountOrZeroOrAuto = int
     PositiveOrAuto = float
     ShareOrAuto = float
+    ShareWithinOrAuto = float
     NumbersOrAuto = tuple[float, ...]
     StagesOrAuto = int
     ProposalsOrAuto = int
@@ -50,6 +51,7 @@ else:
     CountOrZeroOrAuto = CountOrZero | Literal["auto"]
     PositiveOrAuto = Positive | Literal["auto"]
     ShareOrAuto = Share | Literal["auto"]
+    ShareWithinOrAuto = ShareWithin | Literal["auto"]
     NumbersOrAuto = tuple[float, ...] | Literal["auto"]
     StagesOrAuto = Annotated[int, Interval(ge=0, le=5)] | Literal["auto"]
     ProposalsOrAuto = Annotated[int, Interval(ge=2, le=MAX_SEED)] | Literal["auto"]
@@ -94,15 +96,17 @@ def check_ranges(config: Any, annotated: type | None = None) -> None:
     """Raises FlagError for the first field outside the Interval of its annotation, NaN among them.
 
     annotated: the class whose annotations count, by default that of `config`; those of its parents count too.
-    A field that is None is a flag that was not given.
+    A field that is None is a flag that was not given; words, as in `FoldNumber | Literal["all"]`, have no range.
     """
     for name, hint in typing.get_type_hints(annotated or type(config), include_extras=True).items():
         value = getattr(config, name, None)
-        # `Share | None` has the interval in one of its parts.
-        for part in (hint, *typing.get_args(hint)) if value not in (None, AUTO) else ():
+        numbers = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, int | float)]
+        # `Share | None` and `tuple[Share, ...]` have the interval in one of their parts.
+        for part in (hint, *typing.get_args(hint)) if numbers else ():
             for interval in getattr(part, "__metadata__", ()):
                 if isinstance(interval, Interval):
-                    _check_interval(name, value, interval)
+                    for number in numbers:
+                        _check_interval(name, number, interval)
 
 
 def _check_interval(name: str, value: Any, interval: Interval) -> None:

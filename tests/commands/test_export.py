@@ -11,14 +11,14 @@ from xray.commands.export import Config, main, run
 from xray.errors import FlagError, InputError
 from xray.inference.shared_trunk import load_detector_with_mask
 from xray.models.detection.detector import build_detector
-from xray.models.pretrained import load_trunk
+from xray.models.pretrained import CENTRED, IMAGENET, load_trunk
 from xray.models.segmentation.segmenter import build_segmenter
 from xray.models.weights import load_deployed, save_deployed
 
 SIZE = 64
 
 
-def save_detector(run, **options):
+def save_detector(run, reading=IMAGENET, **options):
     """A detector with its own way in everything that torchvision's constructors take."""
     architecture = {
         "backbone": "resnet50", "head": "v1", "norm": "frozen", "fpn_channels": 256, "anchor_scale": 0.7,
@@ -26,6 +26,7 @@ def save_detector(run, **options):
     }  # fmt: skip
     torch.manual_seed(0)
     detector = build_detector(4, SIZE, **architecture).eval()
+    detector.read_as(reading)
     for name, value in detector.state_dict().items():
         if "running_var" in name:
             value.uniform_(0.5, 2)
@@ -80,7 +81,40 @@ def test_torchvision_finds_the_same_boxes(tmp_path, capsys, backbone, head, norm
         assert torch.equal(one["labels"], other["labels"])
 
 
+@pytest.mark.parametrize(
+    ("backbone", "head", "norm"),
+    [("resnet50", "v1", "frozen"), ("resnet18", "v1", "batch"), ("resnet50", "v2", "batch")],
+)
+def test_torchvisions_retinanet_finds_the_same_boxes(tmp_path, capsys, backbone, head, norm):
+    """Of weights that read pictures in another way than ImageNet's, too."""
+    options = {"backbone": backbone, "head": head, "norm": norm, "family": "retinanet", "anchor_scale": 2.0}
+    detector = save_detector(tmp_path / "run", CENTRED, **options)
+    with torch.no_grad():
+        for name, value in detector.head.named_parameters():
+            if "conv" not in name:
+                torch.nn.init.normal_(value, std=0.05)
+        # Never of the class that torchvision keeps for the background.
+        detector.head.classification_head.cls_logits.bias.view(-1, 5)[:, 0] = -60
+    description, _ = load_deployed(tmp_path / "run")
+    save_deployed(tmp_path / "run", detector.state_dict(), description)
+    main(Config(weights=(tmp_path / "run",), format="torchvision", save_path=tmp_path / "out.pth"))
+    made = {}
+    exec(capsys.readouterr().out, made)
+    images = torch.randint(0, 256, (2, 1, SIZE, SIZE), dtype=torch.uint8)
+    with torch.inference_mode():
+        ours = detector(images)
+        theirs = made["model"].eval()(list(images.expand(-1, 3, -1, -1) / 255))
+    for one, other in zip(ours, theirs, strict=True):
+        assert len(one["boxes"]) == 30
+        torch.testing.assert_close(one["scores"], other["scores"], rtol=0, atol=1e-4)
+        order, other_order = one["boxes"].sum(1).argsort(), other["boxes"].sum(1).argsort()
+        torch.testing.assert_close(one["boxes"][order], other["boxes"][other_order], rtol=0, atol=1e-2)
+
+
 def test_what_torchvision_has_no_place_for(tmp_path):
+    save_detector(tmp_path / "other", backbone="convnext_atto")
+    with pytest.raises(InputError, match=r"other is a convnext_atto detector with head v1"):
+        main(Config(weights=(tmp_path / "other",), format="torchvision", save_path=tmp_path / "a.pth"))
     save_detector(tmp_path / "small", backbone="mobilenet_v2", fpn_channels=16)
     with pytest.raises(InputError, match=r"small is a mobilenet_v2 detector with head v1 and a pyramid of 16 channels"):
         main(Config(weights=(tmp_path / "small",), format="torchvision", save_path=tmp_path / "a.pth"))

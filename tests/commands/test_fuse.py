@@ -89,6 +89,27 @@ def test_settings_reach_the_fusion(tmp_path: Path, data: Path, files: tuple[Path
     assert [(row["category_id"], row["score"]) for row in rows if row["image_id"] == "one"] == [(15, 0.625), (4, 0.15)]
 
 
+def test_sums_scale_and_a_classifier(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:
+    main(Config(files, data, tmp_path / "sum", score="sum", scale=0.5))
+    rows = {(r["image_id"], r["category_id"]): r for r in json.loads((tmp_path / "sum/predictions.json").read_text())}
+    # 0.6 + 0.2; the mean box is 102.5 x 100, and half as wide and high about its middle.
+    assert (rows["one", 4]["score"], rows["one", 4]["bbox"]) == (0.8, [25.62, 25, 51.25, 50])
+    assert rows["stranger", 1]["score"] == 0.8
+    assert rows["one", 15]["bbox"] == UNIT
+    # The root of the probability, the mean of two classifiers': (0.36 + 0.62) / 2 = 0.7². What none knows stays.
+    first, second = tmp_path / "labels.csv", tmp_path / "run" / "validation" / "predictions.json"
+    first.write_text("image_id,Cardiomegaly\none,0.36\ntwo,1\n")
+    second.parent.mkdir(parents=True)
+    write(second, ("one", 4, [0, 0, 1000, 2000], 0.62))
+    main(Config(files, data, tmp_path / "weighed", labels=(first, tmp_path / "run")))
+    rows = {
+        (r["image_id"], r["category_id"]): r for r in json.loads((tmp_path / "weighed/predictions.json").read_text())
+    }
+    assert rows["one", 4]["score"] == pytest.approx(0.4 * 0.7)
+    assert rows["stranger", 1]["score"] == 0.4
+    assert rows["one", 15]["score"] == 0.5
+
+
 def test_a_submission_can_be_fused(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:
     csv = tmp_path / "c.csv"
     csv.write_text("image_id,PredictionString\none,3 0.4 0 0 100 100\n")

@@ -121,7 +121,7 @@ def test_a_classifier_beside_leaves_its_probabilities(run_infer, segmentation_ru
 
 def test_an_abnormal_classifier_gives_the_probability_of_no_finding(run_infer, mask_store, tmp_path):
     from xray.commands.train import main
-    from xray.training.config import read_training_flags
+    from xray.training.recipes import read_training_flags
 
     run = tmp_path / "abnormal"
     flags = ["--task", "classification", "--network", "resnet10t", "--target", "abnormal", "--weights", "none",

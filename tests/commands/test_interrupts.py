@@ -208,6 +208,7 @@ def commands(material, runs, out):
         "tools/benchmark.py convert": ["--n-images", "8", "--n-workers", "2", "--repeats", "50"],
         "tools/benchmark.py fuse": ["--n-images", "2000"],
         "tools/benchmark.py memory": ["--n-images", "200", "400", "800"],
+        "tools/cv.py": [*tiny, "--n-epochs", "10000"],
         "xray/train.py": [*tiny, "--n-epochs", "10000"],
     }  # fmt: skip
 
@@ -228,7 +229,7 @@ def test_every_command_ends_at_any_moment(name, material, vinbig_store, vinbig_r
     # At once, while it imports, when it has just begun, and in the midst of it.
     for number, delay in enumerate((0.0, 0.5, 1.5, 3.0, 5.0)):
         how = (GROUP, ALONE, TERM)[number % 3]
-        if name == "xray/train.py" and how == TERM:
+        if name in ("xray/train.py", "tools/cv.py") and how == TERM:
             # It saves what it has reached, which other tests are about.
             how = GROUP
         out = str(tmp_path / f"out{number}")

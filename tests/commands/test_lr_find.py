@@ -7,7 +7,7 @@ import torch
 
 from xray.commands.lr_find import Sweep, main, steepest, sweep
 from xray.errors import FlagError, InputError
-from xray.training.config import read_training_flags
+from xray.training.recipes import read_training_flags
 
 
 def test_the_suggestion_is_where_the_loss_falls_fastest():

@@ -192,7 +192,7 @@ def test_refinement_raises_the_ap_of_a_weak_detector_on_phantoms(tmp_path, capsy
     """Fitted on the fold held back, scored on the test split: phantoms → dataset → two trainings → boxes and masks."""
     from xray.commands import convert, infer, phantoms
     from xray.commands.train import main as train
-    from xray.training.config import read_training_flags
+    from xray.training.recipes import read_training_flags
 
     raw, data = tmp_path / "raw", tmp_path / "data"
     drawn = ["--trees", "siim", "--n-train", "100", "--n-test", "50", "--size", "256", "--seed", SEED]

@@ -19,7 +19,7 @@ from xray.commands.train import main
 from xray.datasets.sources import convert
 from xray.datasets.store import open_store
 from xray.models.detection.detector import build_detector
-from xray.training.config import read_training_flags
+from xray.training.recipes import read_training_flags
 
 SCRIPT = Path(__file__).resolve().parents[2] / "xray" / "train.py"
 
@@ -285,7 +285,7 @@ def test_a_download_without_internet_says_what_to_do(fails, side_store, tmp_path
 
 def test_training_starts_from_a_run_on_other_categories(side_run, vinbig_store, train_tiny, tmp_path, capsys):
     run = train_tiny(vinbig_store, tmp_path / "run", "--weights", side_run, "--norm", "batch")
-    assert f"detector starts from {side_run.name}, its box predictor from random" in capsys.readouterr().out
+    assert f"detector starts from {side_run.name}, its last layer from random" in capsys.readouterr().out
     assert len(json.loads((run / "model.json").read_text())["categories"]) == 14
 
 

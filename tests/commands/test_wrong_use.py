@@ -88,6 +88,17 @@ WRONG = {
         ("--skip nan", "--skip"), ("--weights 1", "--weights"), ("--weights 1 0", "--weights"),
         ("--weights 1 nan", "--weights"), ("--weights 1 inf", "--weights"), ("--weights 1 -1", "--weights"),
         ("--predictions ", "--predictions"), ("--predictions", "--predictions"), ("--save-path ", "--save-path"),
+        ("--sigma 0", "--sigma"), ("--scale 0.4", "--scale"), ("--scale 1.1", "--scale"), ("--labels ", "--labels"),
+        ("--ensemble ", "--ensemble"), ("--ensemble e.yaml --iou 0.5", "--iou"),
+        ("--ensemble e.yaml --weights 1 2", "--weights"),
+    ],
+    ("tools/tune.py", "--predictions", "a.json", "b.json", "--data-path", "none", "--save-path", "out"): [
+        ("--predictions", "--predictions"), ("--predictions ", "--predictions"),
+        ("--predictions a.json a.json", "--predictions"), ("--runs a", "--runs"),
+        ("--labels c.csv --runs a b", "--runs"),
+        ("--labels ", "--labels"), ("--resamples -1", "--resamples"),
+        ("--seed -1", "--seed"), ("--save-path ", "--save-path"), ("--data-path ", "--data-path"),
+        ("--save-path s3://bucket/out", "--save-path"), ("--runs s3://bucket/a s3://bucket/b", "--runs"),
     ],
     ("tools/pseudo.py", *INFER, "--images", "none"): [
         ("--min-score 0", "--min-score"), ("--min-score nan", "--min-score"), ("--min-score 1.1", "--min-score"),
@@ -112,6 +123,11 @@ WRONG = {
         ("--max-lr inf", "--max-lr"),
         ("--max-lr -1", "--max-lr"), ("--n-steps 19", "--n-steps"), ("--n-steps 10000000", "--n-steps"),
         ("--n-steps many", "--n-steps"), ("--resume", "--resume"), ("--batch-size 0", "--batch-size"),
+    ],
+    ("tools/cv.py", "--data-path", "none", "--save-path", "out"): [
+        ("--folds 100", "--folds"), ("--folds 1 1", "--folds"), ("--fold 1", "--fold"),
+        ("--parallel 0", "--parallel"), ("--batch-size 0", "--batch-size"), ("--save-path ", "--save-path"),
+        ("--task ear", "--task"),
     ],
     ("xray/train.py", "--data-path", "none", "--save-path", "out"): [
         ("--lr nan", "--lr"), ("--batch-size -1", "--batch-size"), ("--weights coco --backbone resnet18", "--weights"),

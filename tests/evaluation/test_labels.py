@@ -93,3 +93,19 @@ def test_intervals_hold_the_number() -> None:
         ),
     ):
         assert low_high[0] < value < low_high[1]
+
+
+def test_the_interval_of_a_mean_over_labels() -> None:
+    """Resample by resample: of a label with itself it is the label's own; a classifier's beside it plays no part."""
+    rng = np.random.default_rng(3)
+    truth = rng.random((2, 40)) < 0.4
+    scores = np.clip(truth * 0.3 + rng.random((2, 40)) * 0.6, 0, 1)
+    one, other = (label(scores[k], truth[k], name) for k, name in enumerate(("Nodule", "Effusion")))
+    same = [one, label(scores[0], truth[0], "Again"), label(rng.random(40), truth[0], origin="classifier")]
+    metrics = evaluate_labels(alignment_of(40), same, 200).metrics
+    assert metrics["mean_auroc_ci95"] == pytest.approx(metrics["auroc_ci95"]["Nodule"])
+    both = evaluate_labels(alignment_of(40), [one, other], 200).metrics
+    low, high = both["mean_average_precision_ci95"]
+    assert low < both["mean_average_precision"] < high
+    widths = [end - start for start, end in both["average_precision_ci95"].values()]
+    assert high - low < max(widths)

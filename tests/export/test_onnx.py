@@ -30,7 +30,7 @@ pytest.importorskip("onnxscript")
 
 from xray.export import onnx as onnx_export  # noqa: E402
 from xray.export import onnx_check  # noqa: E402
-from xray.export.onnx import DetectorGraph, pooled, suppressed, to_onnx  # noqa: E402
+from xray.export.onnx import FasterRCNNGraph, RetinaNetGraph, pooled, suppressed, to_onnx  # noqa: E402
 from xray.export.onnx_check import Difference, compare, compare_boxes, given_canvases, pair, phantom_canvases  # noqa: E402
 from xray.inference.onnx_runtime import DESCRIPTION, OUTPUTS, load_onnx, onnx_device  # noqa: E402
 
@@ -58,9 +58,11 @@ def write_detector(run, size=64, **options):
     torch.manual_seed(0)
     detector = shaken(build_detector(len(NAMES), size, **architecture))
     # Random predictors are undecided everywhere: boxes would be equal to the last bit, or nearly.
-    for part in (detector.roi_heads.box_predictor, detector.rpn.head):
+    is_dense = architecture.get("family") == "retinanet"
+    factor = 12 if is_dense and architecture["head"] == "v1" else 4  # norms hold those of v2 apart
+    for part in (detector.head,) if is_dense else (detector.roi_heads.box_predictor, detector.rpn.head):
         for name, value in part.state_dict().items():
-            value.mul_(4 if name.endswith("weight") else 1)
+            value.mul_(factor if name.endswith("weight") else 1)
     save(run, "detection", detector, architecture, dict(enumerate(NAMES, 1)), size, {"detection": 0.02})
     return detector
 
@@ -195,7 +197,7 @@ def pooling():
     pyramid = [torch.randn(2, 3, 256 // stride, 256 // stride) for stride in (4, 8, 16, 32)]
     stride = torch.tensor([4.0, 8.0, 16.0, 32.0])
     sides = tuple(level.shape[-1] for level in pyramid)
-    layout = Layout(256, sides, torch.zeros(0, 4), torch.tensor(sides), torch.zeros(4, dtype=torch.int64), stride)
+    layout = Layout(256, sides, 3, torch.zeros(0, 4), torch.tensor(sides), torch.zeros(4, dtype=torch.int64), stride)
     rows = {0: torch.export.Dim("boxes")}
     args = (*pyramid, torch.tensor([[0.0, 0, 10, 10], [5, 5, 90, 90]]), torch.tensor([0, 1]))
     return pyramid, layout, session_of(Pool(layout), args, ({}, {}, {}, {}, rows, rows))
@@ -248,6 +250,9 @@ def partners(boxes, scores, found):
         (100, {"head": "v2", "norm": "batch"}),
         (72, {"backbone": "mobilenet_v2", "max_detections": 100, "score_threshold": 0.0}),
         (128, {"anchor_scale": 4.0, "proposals": 2000, "max_detections": 10**4}),
+        (96, {"backbone": "convnext_atto"}),
+        (64, {"family": "retinanet", "anchor_scale": 2.0}),
+        (128, {"family": "retinanet", "head": "v2", "fpn_channels": 32, "norm": "batch"}),
     ],
     ids=str,
 )
@@ -256,7 +261,9 @@ def test_a_detector_of_fixed_shapes_finds_the_same(tmp_path, size, options):
     images = torch.from_numpy(phantom_canvases(size, 3))[:, None]
     with torch.inference_mode(False), torch.no_grad():
         pyramid = list(detector.backbone(torch.zeros(1, 3, size, size)).values())
-        boxes, labels, scores = DetectorGraph(detector, detector.rpn.layout(pyramid, size))(images)
+        is_dense = options.get("family") == "retinanet"
+        graph, part = (RetinaNetGraph, detector) if is_dense else (FasterRCNNGraph, detector.rpn)
+        boxes, labels, scores = graph(detector, part.layout(pyramid, size))(images)
         wanted = detector(images)
     for image, found in enumerate(wanted):
         n = len(found["boxes"])
@@ -333,6 +340,8 @@ def test_a_pipeline_finds_the_same_in_onnxruntime(exported, real):
         (100, {"head": "v2", "norm": "batch"}),
         (128, {"backbone": "mobilenet_v2", "norm": "batch", "fpn_channels": 32, "proposals": 2000}),
         (256, {"backbone": "resnet18", "anchor_scale": 2.0}),
+        (96, {"backbone": "convnext_atto"}),
+        (128, {"family": "retinanet", "anchor_scale": 2.0}),
     ],
     ids=str,
 )

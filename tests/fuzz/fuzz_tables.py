@@ -37,7 +37,7 @@ from xray.structures.masks import decode_mask, encode_mask
 from xray.structures.predictions import read_predictions, write_predictions
 from xray.structures.probability_maps import read_maps
 from xray.structures.submission import read_submission, submission_order, write_mask_submission, write_submission
-from xray.training.config import read_training_flags
+from xray.training.recipes import read_training_flags
 
 TIMEOUT = 60.0
 """Seconds until a worker is ended, by the clock; the first input of a worker also waits for its imports."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray.errors import FlagError
-from xray.inference.ensemble import METHODS, fuse
+from xray.inference.ensemble import METHODS, ByCategory, Settings, fuse, fuse_by_category, weigh
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions
 
@@ -138,6 +138,57 @@ def test_nmw_averages_by_overlap() -> None:
     np.testing.assert_allclose(box, (0, 0, (80 + 50) / 1.2, 100), atol=1e-3)
 
 
+def test_none_keeps_all_and_sigma_says_how_soft() -> None:
+    a, b = model(("x", 1, (0, 0, 100, 100), 0.9)), model(("x", 1, (0, 0, 125, 100), 0.6))
+    kept = rows_of(fuse([a, b], [1, 2], method="none"))
+    assert kept == [("x", 1, (0.0, 0.0, 125.0, 100.0), 0.6), ("x", 1, (0.0, 0.0, 100.0, 100.0), 0.45)]
+    lowered = rows_of(fuse([a, b], method="soft_nms", sigma=0.1))[1]
+    assert lowered[3] == round(0.6 * math.exp(-(0.8**2) / 0.1), 6)
+
+
+def test_boxes_are_scaled_about_their_middle_but_for_those_with_a_mask() -> None:
+    mask = {"size": [1, 1], "counts": "mask"}
+    a = model(("x", 13, (10, 10, 50, 90), 0.9), ("x", 1, (100, 100, 200, 300), 0.8), masks={0: mask})
+    for method in METHODS:
+        fused = fuse([a, a], method=method, scale=0.875)
+        boxes = {label: tuple(box) for label, box in zip(fused.table.labels, fused.table.boxes.tolist(), strict=True)}
+        np.testing.assert_allclose(boxes[13], (10, 10, 50, 90), atol=1e-4)
+        # 100 x 200 becomes 87.5 x 175 about (150, 200).
+        np.testing.assert_allclose(boxes[1], (106.25, 112.5, 193.75, 287.5), atol=1e-3)
+
+
+def test_each_category_by_its_own_settings() -> None:
+    a = model(("x", 1, (0, 0, 100, 100), 0.6), ("x", 2, (0, 0, 50, 50), 0.8), ("y", 3, (0, 0, 9, 9), 0.5))
+    b = model(("x", 1, (0, 0, 110, 100), 0.2), ("x", 2, (0, 0, 50, 40), 0.4), ("x", 15, UNIT, 0.5))
+    own = {1: Settings(score="sum"), 2: Settings(weights=(0, 2)), 4: Settings(method="nms")}
+    fused = fuse_by_category([a, b], ByCategory(Settings(score="max"), own))
+    assert sorted(rows_of(fused)) == [
+        ("x", 1, (0.0, 0.0, 102.5, 100.0), 0.8),
+        ("x", 2, (0.0, 0.0, 50.0, 40.0), 0.4),  # the second model alone, as if there were no other
+        ("x", 15, (0.0, 0.0, 1.0, 1.0), 0.5),
+        ("y", 3, (0.0, 0.0, 9.0, 9.0), 0.5),
+    ]
+    # With the same settings for all it does not matter how they are grouped.
+    same = fuse_by_category([a, b], ByCategory(Settings(), {2: Settings()}))
+    assert rows_of(same) == rows_of(fuse([a, b]))
+    with pytest.raises(FlagError, match="3 weights for 2"):
+        fuse_by_category([a, b], ByCategory(Settings(), {1: Settings(weights=(1, 1, 1))}))
+
+
+def test_probabilities_weigh_scores_and_cut_nothing() -> None:
+    a = model(
+        ("x", 1, (0, 0, 9, 9), 0.5), ("x", 2, (0, 0, 9, 9), 0.4), ("y", 1, (0, 0, 9, 9), 0.3), ("x", 15, UNIT, 0.7)
+    )
+    by = ByCategory(Settings(), {2: Settings(exponents=(2, 1))})
+    weighed = weigh(a, {1: {"x": 0.25}, 2: {"x": 0.5, "y": 0.1}, 15: {"x": 0.1}}, by)
+    assert rows_of(weighed) == [
+        ("x", 15, (0.0, 0.0, 1.0, 1.0), 0.7),  # no box
+        ("x", 1, (0.0, 0.0, 9.0, 9.0), 0.25),  # 0.5 · √0.25
+        ("x", 2, (0.0, 0.0, 9.0, 9.0), 0.08),  # 0.4² · 0.5
+        ("y", 1, (0.0, 0.0, 9.0, 9.0), 0.3),  # not known
+    ]
+
+
 box = st.tuples(*[st.integers(0, 20)] * 4).map(
     lambda c: (min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3]))
 )
@@ -195,7 +246,9 @@ def test_wrong_settings_are_refused() -> None:
         ({"iou_threshold": 1.0}, "IoU threshold"),
         ({"skip_threshold": -0.1}, "skip threshold"),
         ({"method": "mean"}, "mean"),
-        ({"score": "sum"}, "sum"),
+        ({"score": "total"}, "total"),
+        ({"sigma": 0}, "sigma"),
+        ({"scale": 1.2}, "scale"),
     ):
         with pytest.raises(FlagError, match=words):
             fuse([a, a], **settings_)

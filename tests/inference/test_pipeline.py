@@ -1,5 +1,6 @@
 """From canvases to findings in original pixels: flips, ensembles, "No finding", and runs that do not fit together."""
 
+import dataclasses
 import json
 import shutil
 
@@ -11,6 +12,7 @@ from torch import nn
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.findings import CATEGORIES
+from xray.inference.ensemble import ByCategory, Settings
 from xray.inference.loaded import LoadedClassifier, LoadedDetector
 from xray.inference.pipeline import Pipeline, load_pipeline, no_finding_rows
 from xray.radiographs.canvas import Canvas
@@ -166,6 +168,80 @@ def test_at_most_so_many_boxes_and_the_highest_first():
     assert np.bincount(found.images).tolist() == [10, 10]
     assert (np.diff(found.scores[:10]) <= 0).all()
     assert found.scores[0] == pytest.approx(0.9)
+
+
+class Says(nn.Module):
+    """A classifier that gives every radiograph these probabilities."""
+
+    def __init__(self, *probabilities):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(probabilities).logit())
+
+    def forward(self, images):
+        return self.logits.detach().expand(len(images), -1)
+
+
+class Finds(BrightRectangle):
+    """A detector of always the same boxes: rows of (box, category, score)."""
+
+    def __init__(self, *rows):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, images):
+        boxes, labels, scores = zip(*self.rows, strict=True)
+        one = {"boxes": torch.tensor(boxes).float(), "labels": torch.tensor(labels), "scores": torch.tensor(scores)}
+        return [one for _ in images]
+
+
+def of_categories(found):
+    return {label: (found.boxes[found.labels == label], found.scores[found.labels == label]) for label in found.labels}
+
+
+def test_a_classifier_of_findings_weighs_boxes_class_by_class():
+    canvases, sizes = np.zeros((2, 64, 64), np.uint8), [(64, 64)] * 2
+    rows = [((0, 0, 9, 9), 1, 0.8), ((20, 20, 40, 40), 2, 0.5), ((50, 50, 60, 60), 3, 0.4)]
+    model = LoadedDetector(Finds(*rows), 64, SIDES, mirrored(SIDES), flips=False)
+    first = LoadedClassifier(Says(0.2, 0.9), 64, ("Left lung", "Nodule"), {1: "Left lung", 3: "Nodule"}, flips=False)
+    second = LoadedClassifier(Says(0.3), 64, ("Left lung",), {1: "Left lung"}, flips=False)
+    pipeline = Pipeline((model,), SIDES, flips=False, classifiers=(first, second))
+    # By default score · √p, p the mean of the classifiers that know the category; none is left out.
+    scores = {label: scores for label, (_, scores) in of_categories(pipeline.find(canvases, sizes).table).items()}
+    np.testing.assert_allclose(scores[1], 0.8 * np.sqrt([0.25, 0.25]), rtol=1e-6)
+    np.testing.assert_allclose(scores[2], [0.5, 0.5])
+    np.testing.assert_allclose(scores[3], 0.4 * np.sqrt([0.9, 0.9]), rtol=1e-6)
+    # As fitted: s² · p for the first category; the third does without.
+    fitted = ByCategory(Settings(exponents=(1, 0)), {1: Settings(exponents=(2, 1))})
+    found = of_categories(dataclasses.replace(pipeline, settings=fitted).find(canvases, sizes).table)
+    np.testing.assert_allclose(found[1][1], [0.8**2 * 0.25] * 2, rtol=1e-6)
+    np.testing.assert_allclose(found[3][1], [0.4] * 2)
+    # The hard gate is for masks and normal radiographs, as it was.
+    found = of_categories(dataclasses.replace(pipeline, gate="hard").find(canvases, sizes).table)
+    np.testing.assert_allclose(found[1][1], [0.8] * 2)
+
+
+def test_an_ensemble_fuses_views_and_runs_of_a_model_first():
+    """Models 0 (two runs) and 1; settings by category, and the fused boxes by hand."""
+    canvases, sizes = np.zeros((1, 64, 64), np.uint8), [(64, 64)]
+    runs = [
+        [((0, 0, 10, 10), 1, 0.6), ((20, 20, 40, 40), 2, 0.5)],
+        [((0, 0, 10, 10), 1, 0.2)],
+        [((0, 0, 10, 10), 1, 0.5), ((20, 20, 40, 40), 2, 0.3), ((50, 50, 60, 60), 3, 0.9)],
+    ]
+    models = tuple(LoadedDetector(Finds(*rows), 64, SIDES, mirrored(SIDES), flips=False) for rows in runs)
+    settings = ByCategory(
+        Settings(), {1: Settings(score="sum"), 2: Settings(weights=(0, 1), method="none", scale=0.5), 3: Settings()}
+    )
+    pipeline = Pipeline(models, SIDES, flips=False, settings=settings, members=(0, 0, 1))
+    found = of_categories(pipeline.find(canvases, sizes).table)
+    # (0.6 + 0.2) / 2 of the first model's runs, and 0.5 of the second.
+    np.testing.assert_allclose(found[1][1], [0.9])
+    np.testing.assert_allclose(found[2][0], [[25, 25, 35, 35]])
+    np.testing.assert_allclose(found[2][1], [0.3])
+    np.testing.assert_allclose(found[3][1], [0.45])  # one of two models
+    # Without an ensemble these are three models.
+    plain = of_categories(Pipeline(models, SIDES, flips=False).find(canvases, sizes).table)
+    np.testing.assert_allclose(plain[1][1], [(0.6 + 0.2 + 0.5) / 3])
 
 
 # Run directories

@@ -63,6 +63,16 @@ def test_one_run_or_two_find_the_same_in_one_pass(vinbig_run, masks_on_trunk, bo
         assert seen == {"trunk 0": 2}
 
 
+def test_one_pass_serves_views_of_every_size(both, vinbig_store):
+    store = open_store(vinbig_store)
+    sizes = [(record["width"], record["height"]) for record in store.records[:2]]
+    pipeline = load_pipeline([both], CPU, scales=(1.0, 1.5, 2.0))
+    calls = count(pipeline)
+    found = pipeline.find(store.images[:2], sizes)
+    assert calls == {"trunk 0": 6}
+    same(found, dataclasses.replace(pipeline, pairs=()).find(store.images[:2], sizes))
+
+
 def test_only_those_on_one_trunk_are_paired(vinbig_run, masks_on_trunk, segmentation_run, both, vinbig_store):
     store = open_store(vinbig_store)
     sizes = [(record["width"], record["height"]) for record in store.records[:2]]

@@ -27,10 +27,12 @@ def canvases(n=2, size=SIZE):
     return torch.randint(0, 256, (n, 1, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def on_one_trunk(backbone="resnet18", architecture="unet", depth=5, deep=False, norm="frozen", level=0):
+def on_one_trunk(
+    backbone="resnet18", architecture="unet", depth=5, deep=False, norm="frozen", level=0, family="faster_rcnn"
+):
     """A detector whose norms have learned something, and a segmenter whose encoder is its trunk; level: of pruning."""
     torch.manual_seed(0)
-    detector = build_detector(3, SIZE, backbone, norm=norm, fpn_channels=16).eval()
+    detector = build_detector(3, SIZE, backbone, norm=norm, fpn_channels=16, family=family).eval()
     for name, value in detector.backbone.body.state_dict().items():
         if "running_var" in name:
             value.uniform_(0.5, 2)
@@ -56,6 +58,8 @@ CASES = [
     ("mobilenet_v2", "unet", 4, False, "frozen", 0),
     ("mobilenet_v2", "unetplusplus", 5, True, "frozen", 1),
     ("resnet50", "unet", 5, False, "frozen", 0),
+    ("resnet18", "unet", 5, False, "frozen", 0, "retinanet"),
+    ("mobilenet_v2", "unetplusplus", 5, True, "frozen", 1, "retinanet"),
 ]
 
 

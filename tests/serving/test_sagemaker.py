@@ -296,6 +296,10 @@ def test_a_directory_without_a_model_says_so(tmp_path):
     assert runs_in(tmp_path) == [tmp_path]
     with pytest.raises(InputError, match="holds no trained model"):
         sagemaker.model_fn(str(tmp_path))
+    (tmp_path / "ensemble.yaml").write_text("version: 1")
+    assert runs_in(tmp_path) == [tmp_path]
+    (tmp_path / "model.json").unlink()
+    assert runs_in(tmp_path) == [tmp_path / "ensemble.yaml"]
 
 
 @pytest.fixture(scope="module")

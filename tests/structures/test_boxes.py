@@ -6,12 +6,15 @@ from unittest import mock
 import numpy as np
 import pytest
 from ensemble_boxes import weighted_boxes_fusion as reference_fusion
+from ensemble_boxes.ensemble_boxes_nms import cpu_soft_nms_float
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray.errors import InputError
 from xray.structures.boxes import BoxTable, box_iou, xywh_to_xyxy, xyxy_to_xywh
-from xray.structures.fusion import FUSED_SCORES, weighted_boxes_fusion
+from xray.structures.fusion import FUSED_SCORES, soft_nms, weighted_boxes_fusion
+
+THEIR_SCORES = [name for name in FUSED_SCORES if name != "sum"]
 
 
 def test_rows_with_their_masks():
@@ -76,6 +79,29 @@ def test_fusion_by_hand():
     np.testing.assert_array_equal(fused.cluster, [0, 0, 1])
 
 
+def test_summed_scores_by_hand():
+    # Two models agree on the first box; of the two boxes of model 0 only the stronger, 0.4, counts. Weights are shares
+    # of the largest: 0.4 + 0.3, and with weights 1 and 2 half of 0.4 + 0.3. A sum over 1 is cut.
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 9, 10], [50, 0, 60, 10], [50, 0, 60, 10], [90, 0, 99, 9]]
+    table, models = BoxTable.of([0] * 6, [1] * 6, boxes, [0.4, 0.2, 0.3, 0.8, 0.7, 0.25]), [0, 0, 1, 0, 1, 0]
+    for weights, expected in (((1, 1), [1.0, 0.7, 0.25]), ((3, 3), [1.0, 0.7, 0.25]), ((1, 2), [1.0, 0.5, 0.125])):
+        fused = weighted_boxes_fusion(table, models, weights, 0.5, score="sum")
+        np.testing.assert_allclose(fused.table.scores, expected)
+    # The box itself is the mean that other scores give.
+    plain = weighted_boxes_fusion(table, models, (1, 1), 0.5)
+    summed = weighted_boxes_fusion(table, models, (1, 1), 0.5, score="sum")
+    np.testing.assert_array_equal(np.sort(summed.table.boxes, axis=0), np.sort(plain.table.boxes, axis=0))
+
+
+def test_soft_suppression_by_hand():
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 5], [0, 2.5, 10, 5], [0, 0, 10, 10]]
+    table = BoxTable.of([0, 0, 0, 1], [1] * 4, boxes, [0.5, 0.8, 0.6, 0.3])
+    # 0.8 is taken first, and shares 0.5 with each of the other two; then the third, which shares 0.25 with the first.
+    strip = 0.6 * np.exp(-(0.5**2) / 0.5)
+    whole = 0.5 * np.exp(-(0.5**2) / 0.5) * np.exp(-(0.25**2) / 0.5)
+    np.testing.assert_allclose(soft_nms(table, 0.5), [whole, 0.8, strip, 0.3])
+
+
 def test_fusion_never_crosses_images():
     box = [[0.0, 0, 10, 10]]
     fused = weighted_boxes_fusion(BoxTable.of([0, 1], [1, 1], box * 2, [0.5, 0.5]), [0, 1], [1, 1])
@@ -105,7 +131,7 @@ def detections(draw):
 
 
 @settings(max_examples=150, deadline=None)
-@given(detections(), st.sampled_from(FUSED_SCORES), st.sampled_from([0.33, 0.4, 0.55]), st.sampled_from([0.0, 0.3]))
+@given(detections(), st.sampled_from(THEIR_SCORES), st.sampled_from([0.33, 0.4, 0.55]), st.sampled_from([0.0, 0.3]))
 def test_fusion_agrees_with_ensemble_boxes(case, score, iou_threshold, skip_threshold):
     table, models, weights = case
     ours = weighted_boxes_fusion(table, models, weights, iou_threshold, skip_threshold, score).table
@@ -129,7 +155,7 @@ def test_fusion_agrees_with_ensemble_boxes(case, score, iou_threshold, skip_thre
 
 
 @settings(max_examples=100, deadline=None)
-@given(detections(), st.sampled_from(FUSED_SCORES), st.sampled_from([0.33, 0.55]))
+@given(detections(), st.sampled_from(THEIR_SCORES), st.sampled_from([0.33, 0.55]))
 def test_of_equal_scores_the_first_row_joins_first(case, score, iou_threshold):
     # Scores in steps of 1/8, half the boxes drawn twice. ensemble-boxes takes equal scores in whatever order its sort
     # leaves them, so it is given ones that differ by too little to matter in what comes out.
@@ -152,6 +178,23 @@ def test_of_equal_scores_the_first_row_joins_first(case, score, iou_threshold):
         found = np.column_stack([mine.labels, mine.boxes, mine.scores])
         expected = np.column_stack([labels, boxes, scores]).reshape(-1, 6)
         assert_same_rows(found, expected, 1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(detections(), st.sampled_from([0.1, 0.5]))
+def test_soft_suppression_agrees_with_ensemble_boxes(case, sigma):
+    table, *_ = case
+    lowered = {}
+    for name, limit in (("python", 2**40), ("compiled", -1)):
+        with mock.patch("xray.structures.fusion.UNCOMPILED", limit):
+            lowered[name] = soft_nms(table, sigma)
+    assert lowered["python"].tobytes() == lowered["compiled"].tobytes()
+    for image, label in {*zip(table.images.tolist(), table.labels.tolist(), strict=True)}:
+        rows = np.flatnonzero((table.images == image) & (table.labels == label))
+        # The package lowers the scores that it is given in place, in the order that it returns.
+        scores = table.scores[rows].copy()
+        order = cpu_soft_nms_float(table.boxes[rows], scores, Nt=0.0, sigma=sigma, thresh=-1.0, method=2)
+        np.testing.assert_allclose(lowered["python"][rows[order]], scores, rtol=1e-12)
 
 
 def assert_same_rows(found, expected, tolerance):
@@ -223,11 +266,15 @@ def plain_fusion(table, models, weights, iou_threshold, skip_threshold, score):
             of = [weights[models[row]] for row in rows]
             weighted = [table.scores[row] * weights[models[row]] for row in rows]
             seen = sum(weights[model] for model in {*models[rows].tolist()})
+            strongest = {
+                model: max(table.scores[row] for row in rows if models[row] == model) for model in models[rows]
+            }
             value = {
                 "avg": sum(weighted) / len(rows) * min(len(weights), len(rows)) / sum(weights),
                 "max": max(weighted) / max(weights),
                 "box_and_model_avg": sum(weighted) / sum(of) * seen / sum(weights),
                 "absent_model_aware_avg": sum(weighted) / (sum(of) + sum(weights) - seen),
+                "sum": min(1, sum(weights[model] / max(weights) * best for model, best in strongest.items())),
             }[score]
             fused.append((image, label, mean_box(table, models, weights, rows), value, sorted(rows)))
     return sorted(fused, key=lambda entry: (entry[0], -entry[3]))

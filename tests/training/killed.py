@@ -93,7 +93,7 @@ HOOKS = {"slow_saves": slow_saves, "loader_group": loader_group}
 def _train(request):
     from xray.commands.runner import run_command
     from xray.commands.train import main
-    from xray.training.config import read_training_flags
+    from xray.training.recipes import read_training_flags
 
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)

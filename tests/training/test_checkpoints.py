@@ -25,7 +25,8 @@ from xray.models import tensors as files
 from xray.models.tensors import load_tensors, save_tensors
 from xray.models.weights import read_weights
 from xray.training.checkpoints import WholeCheckpoints, check_resumable, progress_of, read_checkpoint
-from xray.training.config import ClassificationConfig, read_training_flags
+from xray.training.config import ClassificationConfig
+from xray.training.recipes import read_training_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (

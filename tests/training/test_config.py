@@ -9,14 +9,8 @@ import yaml
 
 from xray.commands.infer import Config
 from xray.errors import FlagError, InputError
-from xray.training.config import (
-    CONFIG_FILE,
-    DetectionConfig,
-    TrainingConfig,
-    read_training_flags,
-    save_config,
-)
-from xray.training.recipes import read_yaml
+from xray.training.config import CONFIG_FILE, DetectionConfig, TrainingConfig
+from xray.training.recipes import read_training_flags, read_yaml, save_config
 
 
 def write_recipe(folder, text):
@@ -69,7 +63,7 @@ def test_an_empty_recipe_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("recipe", "named"),
-    [("learning_rate: 1", "--learning-rate"), ("lr: fast", "--lr"), ("backbone: vgg", "--backbone"), ("ema: 3", "3")],
+    [("learning_rate: 1", "--learning-rate"), ("lr: fast", "--lr"), ("family: yolo", "--family"), ("ema: 3", "3")],
 )
 def test_wrong_keys_and_values_of_a_recipe_end_with_status_2_and_are_named(tmp_path, capsys, recipe, named):
     with pytest.raises(SystemExit) as ended:
@@ -149,12 +143,13 @@ def test_a_resumed_run_keeps_its_model(tmp_path):
         ["--fpn-channels", "64"],
         ["--head", "v2"],
         ["--optimizer", "adam"],
-        ["--ema"],
+        ["--no-ema"],
         # Scores by another metric, or of radiographs trained on, cannot be compared with the best so far.
         ["--monitor", "coco_ap"],
         ["--fold", "1"],
     ):
-        with pytest.raises(FlagError, match=f"{flags[0]} is .* the run was started with it"):
+        name = flags[0].replace("--no-", "--")
+        with pytest.raises(FlagError, match=f"{name} is .* the run was started with it"):
             read_training_flags(["--save-path", str(run), "--resume", *flags])
     # One cycle is laid out over the whole training; the other schedules can be continued.
     cycle = started_run(tmp_path / "cycle", schedule="onecycle", n_epochs=5)
@@ -183,6 +178,7 @@ OUT_OF_RANGE = {
     "n_pictures": [-1], "trainable_layers": [-1, 6], "fpn_channels": [7], "anchor_scale": [0],
     "repeat_threshold": [-0.1, 1.1], "normals": [-0.1, 1.1], "rpn_samples": [0], "proposals": [1], "roi_samples": [0],
     "score_threshold": [-0.1, 1], "max_detections": [0], "save_every_n_steps": [-1], "skip_bad_steps": [-1],
+    "pseudo_share": [-0.1, 0, 1.5], "average_best": [-1, 101],
 }  # fmt: skip
 
 

@@ -9,7 +9,6 @@ from xray.commands.train import main
 from xray.datasets.store import open_store
 from xray.structures.sides import mirrored
 from xray.training.augment import Augmentation
-from xray.training.config import read_training_flags
 from xray.training.loading import (
     BoxDataset,
     EpochSampler,
@@ -20,6 +19,7 @@ from xray.training.loading import (
     collate_images,
     make_loader,
 )
+from xray.training.recipes import read_training_flags
 
 
 def flat(value):

@@ -20,8 +20,9 @@ from xray.commands.train import main
 from xray.errors import FlagError, InputError
 from xray.flags import flag_value
 from xray.training.checkpoints import check_resumable
-from xray.training.config import ClassificationConfig, read_training_flags
+from xray.training.config import ClassificationConfig
 from xray.training.launch import Launch, find_launch, with_launch
+from xray.training.recipes import read_training_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "xray" / "train.py"

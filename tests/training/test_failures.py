@@ -12,8 +12,9 @@ from conftest import CLASSIFICATION_FLAGS
 import xray.training.loading as datasets
 from xray.commands.runner import run_command
 from xray.commands.train import main
-from xray.training.config import ClassificationConfig, DetectionConfig, read_training_flags
+from xray.training.config import ClassificationConfig, DetectionConfig
 from xray.training.failures import explain
+from xray.training.recipes import read_training_flags
 from xray.training.tasks.classification import ClassificationTask
 
 SMALL = (

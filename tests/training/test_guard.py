@@ -11,9 +11,9 @@ from torch import nn
 from xray.commands.train import main
 from xray.datasets.store import open_store
 from xray.errors import InputError
-from xray.training.config import read_training_flags
 from xray.training.guard import Guard, _begin_momentum, running_statistics
 from xray.training.optimizers import build_optimizer
+from xray.training.recipes import read_training_flags
 
 SMALL = (
     *CLASSIFICATION_FLAGS, "--network", "test_resnet", "--batch-size", "2", "--n-epochs", "2", "--n-pictures", "0",

@@ -12,9 +12,10 @@ from xray.flags import AUTO
 from xray.models.detection.anchor_fit import standard_anchors
 from xray.models.detection.detector import anchors_of, build_detector, describe_anchors
 from xray.structures.boxes import BoxTable
-from xray.training.config import CONFIG_FILE, DetectionConfig, read_training_flags, save_config
-from xray.training.plan import plan
+from xray.training.config import CONFIG_FILE, DetectionConfig
+from xray.training.plan import plan_detection
 from xray.training.readers import readings
+from xray.training.recipes import read_training_flags, save_config
 
 GIVEN = DetectionConfig(weights="some.pth")
 
@@ -33,7 +34,7 @@ def with_boxes(store, boxes, labels=1, images=None):
 
 def planned(store, config=GIVEN, fold=0):
     rows = store.rows("train", not_fold=fold)
-    return plan(config, store, readings(store, rows))
+    return plan_detection(config, store, readings(store, rows))
 
 
 def test_nothing_is_left_open_and_each_choice_has_a_reason(whole):
@@ -43,11 +44,13 @@ def test_nothing_is_left_open_and_each_choice_has_a_reason(whole):
     # Those are decided elsewhere: by the machine, by the names of categories, by the metric.
     assert set(open_flags) <= {"device", "precision", "augment_on", "monitor"}
     asked = [name for name, value in dataclasses.asdict(GIVEN).items() if value == AUTO and name not in open_flags]
+    # Of no effect beside --anchor-sides.
+    asked.remove("anchor_scale")
     assert set(result.reasons) == set(asked)
     lines = result.lines()
     assert len([line for line in lines if line.startswith("--")]) == len(asked)
     assert all(": " in line and "\n" not in line for line in lines)
-    assert plan(result.config, whole, readings(whole, whole.rows("train", not_fold=0))).reasons == {}
+    assert plan_detection(result.config, whole, readings(whole, whole.rows("train", not_fold=0))).reasons == {}
 
 
 def test_flags_that_are_given_stay(whole):

@@ -11,7 +11,7 @@ from xray.datasets.sources import convert
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.models.weights import load_deployed
-from xray.training.config import read_training_flags
+from xray.training.recipes import read_training_flags
 
 SIZE = 64
 FLAGS = (

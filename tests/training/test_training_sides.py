@@ -5,7 +5,8 @@ import pytest
 from xray.commands.train import build_task
 from xray.datasets.store import open_store
 from xray.errors import InputError
-from xray.training.config import CONFIG_FILE, read_training_flags, save_config
+from xray.training.config import CONFIG_FILE
+from xray.training.recipes import read_training_flags, save_config
 
 
 def task_of(store, *flags):

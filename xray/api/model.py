@@ -18,6 +18,7 @@ from xray.api.radiographs import Given, given, local_path
 from xray.api.results import Finder, Result, Results
 from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
+from xray.inference.ensemble_file import files_of
 from xray.inference.options import check_options
 from xray.inference.pipeline import Pipeline, load_pipeline
 from xray.inference.precision import default_batch_size, lowered, place_of
@@ -38,13 +39,15 @@ def load(
     precision: Literal["auto", "32", "bf16", "16"] = "auto",
     batch_size: int = 0,
     runtime: Literal["torch", "onnx"] = "torch",
+    scales: Sequence[float] = (1.0,),
 ) -> "Model":
     """Loads trained models of any tasks; several detectors are fused, several segmenters or classifiers averaged.
 
     The arguments mean what the flags of the same name mean to the command `xray infer`, and so do error messages that
     name a flag.
 
-    runs: run directories that a training wrote; with runtime="onnx" also .onnx files.
+    runs: run directories that a training wrote, or the ensemble.yaml that `xray tune` wrote; with runtime="onnx" also
+        .onnx files.
     device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
     tta: looks at the mirrored radiograph, too, and fuses both (test-time augmentation).
     gate: what a classifier does to the others' findings, "soft" or "hard". gate_threshold: the probability, in [0, 1],
@@ -55,12 +58,13 @@ def load(
         trial decides on a CPU.
     batch_size: radiographs a pass; 0 chooses 2 on a CPU, and on a GPU as many as its memory allows.
     runtime: "torch", or "onnx" for what `xray export --format onnx` wrote.
+    scales: sizes of the canvas, 0.25 to 4 times the one trained on, at which detectors and segmenters look.
 
     Raises InputError for what is no run, models that do not fit together, and values out of range.
     """
     options = SimpleNamespace(
         device=device, gate=gate, gate_threshold=gate_threshold, triplet=triplet, prune=prune, precision=precision,
-        batch_size=batch_size, runtime=runtime,
+        batch_size=batch_size, runtime=runtime, scales=tuple(scales),
     )  # fmt: skip
     paths = _checked_runs(runs)
     try:
@@ -73,8 +77,8 @@ def load(
     with warnings.catch_warnings():
         # Of tqdm, which a library imports: in a notebook without ipywidgets. No bar is to be shown.
         warnings.filterwarnings("ignore", message="IProgress not found")
-        pipeline = load_pipeline(paths, place, tta, gate, gate_threshold, chosen, prune, runtime)
-    return Model(lowered(pipeline, dtype or torch.float32), paths, batch_size)
+        pipeline = load_pipeline(paths, place, tta, gate, gate_threshold, chosen, prune, runtime, scales)
+    return Model(lowered(pipeline, dtype or torch.float32), files_of(paths), batch_size)
 
 
 class PredictOptions(TypedDict, total=False):
@@ -100,6 +104,7 @@ class Model:
             mirrored=pipeline.flips,
             gate=pipeline.gate,
             triplet=dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else (),
+            scales=pipeline.scales,
         )
 
     @property

@@ -55,15 +55,17 @@ def fuse(
     *,
     iou: float = 0.4,
     skip: float = 0.0,
-    method: Literal["wbf", "nms", "soft_nms", "nmw"] = "wbf",
-    score: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"] = "avg",
+    method: Literal["wbf", "nms", "soft_nms", "nmw", "none"] = "wbf",
+    score: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg", "sum"] = "avg",
+    sigma: float = 0.5,
+    scale: float = 1.0,
     dataset: str | os.PathLike[str] | Store | None = None,
 ) -> Results:
     """Fuses several models' predictions of the same radiographs, as the command `xray fuse` does.
 
     predictions: files or results, one a model. weights: a positive number each; equal by default.
     iou: in (0, 1); boxes of one finding that overlap by more are taken for one. skip: in [0, 1]; boxes with a lower
-    score are left out. method, score: as --method and --score of the command.
+    score are left out. method, score, sigma, scale: as the flags of the same name of the command.
     dataset: what the ids of foreign files are those of; not needed for results, nor for files of `xray infer`.
 
     The results know the radiographs as far as some of the given results do; of files alone they know names and rows.
@@ -87,7 +89,7 @@ def fuse(
                     f"category {number} is {categories[number]} to one model and {name} to another: models that are "
                     "fused must agree on them"
                 )
-    return results_of(fuse_predictions(models, weights, iou, skip, method, score), categories, known)
+    return results_of(fuse_predictions(models, weights, iou, skip, method, score, sigma, scale), categories, known)
 
 
 def _results_in(given: Any) -> list[Result]:

@@ -32,7 +32,7 @@ class Finder:
     """What found the findings.
 
     categories: id → name. has_masks: whether it can find masks. runs: files and folders of its models, empty where that
-    is not known. mirrored, gate, triplet: its settings.
+    is not known. mirrored, gate, triplet, scales: its settings.
     """
 
     categories: dict[int, str]
@@ -41,6 +41,7 @@ class Finder:
     mirrored: bool = False
     gate: str = "soft"
     triplet: tuple[float, ...] = ()
+    scales: tuple[float, ...] = (1.0,)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

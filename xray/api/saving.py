@@ -53,7 +53,7 @@ def _dicom_results(finder: Finder, threshold: float, sr: bool, seg: bool) -> Dic
     if not finder.runs:
         raise InputError("sr and seg name the models that found something, which are not known of fused results")
     need("sr or seg", "dicom-out", "highdicom")
-    algorithm = inference_algorithm(finder.runs, threshold, finder.mirrored, finder.gate, finder.triplet)
+    algorithm = inference_algorithm(finder.runs, threshold, finder.mirrored, finder.gate, finder.triplet, finder.scales)
     return DicomResults(finder.categories, algorithm, threshold, sr, seg)
 
 

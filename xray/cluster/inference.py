@@ -38,8 +38,9 @@ PART = 32
 class Plan:
     """What every actor must know.
 
-    runs … prune: as for `load_pipeline`. precision, batch_size: as chosen for all, or "auto" and 0. cores: processes
-    that decode. store: of the radiographs, None where they are files. maps: whether probability maps are wanted.
+    runs … prune, scales: as for `load_pipeline`. precision, batch_size: as chosen for all, or "auto" and 0. cores:
+    processes that decode. store: of the radiographs, None where they are files. maps: whether probability maps are
+    wanted.
     """
 
     runs: tuple[Path, ...]
@@ -54,13 +55,14 @@ class Plan:
     timeout: float
     store: Path | None
     maps: bool
+    scales: tuple[float, ...] = (1.0,)
     cores: int = 1
 
     def load(self) -> Pipeline:
         """The models, in float32."""
         device = torch.device(self.device)
-        triplet, prune = self.triplet, self.prune
-        pipeline = load_pipeline(self.runs, device, self.flips, self.gate, self.gate_threshold, triplet, prune)
+        options = (self.flips, self.gate, self.gate_threshold, self.triplet, self.prune)
+        pipeline = load_pipeline(self.runs, device, *options, scales=self.scales)
         if device.type == "cpu":
             keep_freed_memory()
         return pipeline

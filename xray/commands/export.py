@@ -20,9 +20,9 @@ class Config:
 
     onnx: a file for onnxruntime in any language, which holds everything from the canvas to boxes, masks or
     probabilities. It is written only if it agrees with PyTorch. torchvision: a detector's weights become a .pth file
-    that torchvision's own Faster R-CNN loads. run: such a file of torchvision's becomes a run directory; or a detector
-    and the segmenter trained on its trunk (--encoder-from DETECTOR --freeze-encoder) become one, in which the trunk is
-    stored once and serves both in one pass.
+    that torchvision's own Faster R-CNN or RetinaNet loads. run: such a file of a Faster R-CNN becomes a run directory;
+    or a detector and the segmenter trained on its trunk (--encoder-from DETECTOR --freeze-encoder) become one, in which
+    the trunk is stored once and serves both in one pass.
     """
 
     weights: tuple[Path, ...]
@@ -176,12 +176,14 @@ def export_torchvision(run: Path, out: Path) -> None:
     import torch
 
     from xray.export.torchvision import torchvision_code
+    from xray.models.pretrained import reads_as
     from xray.models.weights import load_deployed
 
     description, state = load_deployed(run)
     if description["task"] != "detection":
         raise InputError(f"{run} is a run of the task {description['task']}: --format torchvision is for detectors")
-    code = torchvision_code(run, description, out)
+    state, reading, _ = reads_as(state)
+    code = torchvision_code(run, description, out, reading)
     out.parent.mkdir(parents=True, exist_ok=True)
     with complete(out) as temporary:
         torch.save(state, temporary)

@@ -4,15 +4,18 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Interval
 
 from xray.commands.runner import command
-from xray.errors import FlagError
+from xray.errors import FlagError, InputError
 from xray.files import check_output, finishing
-from xray.flags import Share, ShareWithin, check_ranges
+from xray.flags import Positive, Share, ShareWithin, check_ranges, require
 
 if TYPE_CHECKING:
     from xray.datasets.store import Store
+    from xray.inference.ensemble import ByCategory
     from xray.structures.predictions import Predictions
 
 PREDICTIONS = "predictions.json"
@@ -43,10 +46,22 @@ class Config:
     """Boxes of one finding that overlap by more than this IoU, in (0, 1), are taken for one."""
     skip: Share = 0.0
     """Boxes with a lower score, in [0, 1], are left out."""
-    method: Literal["wbf", "nms", "soft_nms", "nmw"] = "wbf"
-    """wbf averages overlapping boxes; nms keeps the strongest; soft_nms lowers the others; nmw averages by overlap."""
-    score: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"] = "avg"
-    """How wbf scores a fused box. With unequal --weights, box_and_model_avg never needs to be cut to 1."""
+    method: Literal["wbf", "nms", "soft_nms", "nmw", "none"] = "wbf"
+    """wbf averages overlapping boxes; nms keeps the strongest; soft_nms lowers the others; nmw averages by overlap;
+    none keeps all as they are."""
+    score: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg", "sum"] = "avg"
+    """How wbf scores a fused box. With unequal --weights, box_and_model_avg never needs to be cut to 1; sum adds the
+    highest score of each model, so that agreement raises it, and is cut to 1."""
+    sigma: Positive = 0.5
+    """Of soft_nms: scores are lowered by exp(-IoU² / sigma); above 0."""
+    scale: Annotated[float, Interval(ge=0.5, le=1)] = 1.0
+    """Sides of the fused boxes are multiplied by this, about its middle, 0.5 to 1; RSNA's winners used 0.875."""
+    labels: tuple[Path, ...] = ()
+    """Classifiers of findings: labels.csv or predictions.json that infer or a training wrote; several are averaged. A
+    box's score is multiplied by the root of the probability of its finding, or as --ensemble says."""
+    ensemble: Path | None = None
+    """ensemble.yaml of tools/tune.py: its settings for each finding, in place of the flags above. --predictions and
+    --labels are of its models and classifiers, in its order."""
     overwrite: bool = False
     """Replace the files at --save-path."""
     debug: bool = False
@@ -63,17 +78,21 @@ def main(config: Config) -> None:
     from xray.datasets.prediction_ids import read_all_predictions
     from xray.datasets.store import open_store
     from xray.evaluation.alignment import check_categories
-    from xray.inference.ensemble import fuse
+    from xray.inference.ensemble import fuse_by_category, weigh
+    from xray.inference.out_of_fold import mean_labels, member_of, read_labels
     from xray.structures.predictions import NO_FINDING_CATEGORY, write_predictions
     from xray.structures.submission import write_submission
 
     store = open_store(config.data_path, pixels=False)
+    settings = settings_of(config, store)
     # Each by itself and before anything is fused: two files may name one radiograph in two ways.
     models = read_all_predictions(config.predictions, store, config.ids, config.category_ids)
     for path, model in zip(config.predictions, models, strict=True):
         check_categories(store, model, path.name)
+    files = [file for path in config.labels for file in member_of(path, of_labels=True).predictions]
+    labels = mean_labels([read_labels(file, store) for file in files])
     with Console(stderr=True).status("fusing"):
-        fused = fuse(models, config.weights or None, config.iou, config.skip, config.method, config.score)
+        fused = weigh(fuse_by_category(models, settings), labels, settings)
     image_ids, n_unknown = images_to_submit(store, fused)
     if n_unknown:
         print(f"warning: {n_unknown} images are not in {store.path}; their boxes are kept", file=sys.stderr)
@@ -95,11 +114,35 @@ def check(config: Config) -> None:
     if not config.predictions:
         raise FlagError("--predictions names no file: give two or more")
     check_ranges(config)
+    if config.ensemble is not None:
+        for field in dataclasses.fields(config):
+            if field.name in ("weights", "iou", "skip", "method", "score", "sigma", "scale"):
+                is_default = getattr(config, field.name) == field.default
+                require(is_default, field.name, getattr(config, field.name), "left out with --ensemble, which says it")
     given = " ".join(f"{weight:g}" for weight in config.weights)
     if config.weights and len(config.weights) != len(config.predictions):
         raise FlagError(f"--weights is {given}: give one for each of the {len(config.predictions)} files")
     if not all(0 < weight < math.inf for weight in config.weights):
         raise FlagError(f"--weights is {given}: give positive numbers, and leave out models that should not count")
+
+
+def settings_of(config: Config, store: "Store") -> "ByCategory":
+    """The settings of --ensemble, or of the flags. Raises InputError if the files are not as many as its models."""
+    from xray.inference.ensemble import ByCategory, Settings
+    from xray.inference.ensemble_file import read_ensemble
+
+    if config.ensemble is None:
+        flags = (config.weights, config.method, config.score, config.iou, config.skip, config.sigma, config.scale)
+        return ByCategory(Settings(*flags))
+    ensemble = read_ensemble(config.ensemble)
+    if len(config.predictions) != len(ensemble.models):
+        raise InputError(
+            f"{config.ensemble} is of {len(ensemble.models)} models, and --predictions names {len(config.predictions)} "
+            "files: give one of each, in its order"
+        )
+    if ensemble.needs_classifier and not config.labels:
+        raise InputError(f"{config.ensemble} weighs boxes by a classifier: give its probabilities as --labels")
+    return ensemble.by_category(store.categories)
 
 
 def images_to_submit(store: "Store", fused: "Predictions") -> tuple[list[str], int]:

@@ -39,7 +39,7 @@ class Config:
     """Run trained models over radiographs; writes OUT/submission.csv, OUT/predictions.json and what flags ask for.
 
     Several detectors are fused, several segmenters or classifiers averaged. A segmenter beside a detector refines its
-    pneumothorax boxes and gives them a mask.
+    pneumothorax boxes and gives them a mask; a classifier of findings weighs its boxes.
 
     A file that cannot be read does not stop the others: it is listed in OUT/failures.csv, its row in the submission
     says "No finding", and the exit status is 1.
@@ -48,7 +48,8 @@ class Config:
     """
 
     weights: tuple[str, ...]
-    """Run directories of trained models of any task; with --runtime onnx also .onnx files."""
+    """Run directories of trained models of any task, or an ensemble.yaml of tools/tune.py, which names some; with
+    --runtime onnx also .onnx files."""
     data_path: str
     """A folder of DICOM, PNG or JPEG files (searched through), one such file, or a dataset directory."""
     save_path: str
@@ -57,9 +58,14 @@ class Config:
     """auto (CUDA where there is one), cpu or cuda."""
     tta: bool = True
     """Run the models on the mirrored radiograph, too, and fuse both (test-time augmentation)."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes of the canvas that detectors and segmenters look at, 0.25 to 4 times the one they were trained on, such as
+    0.8 1 1.25: the decoded canvas, scaled to the nearest multiple of 32 pixels. Boxes are fused, masks averaged; the
+    time grows with the sum of the squares."""
     gate: Literal["soft", "hard"] = "soft"
-    """What a classifier does to the others' findings: soft weighs masks by its pneumothorax probability and gives "No
-    finding" its confidence; hard leaves out the masks, or all that was found, where it is below --gate-threshold."""
+    """What a classifier does to the others' findings: soft weighs boxes by its probability of their finding (score ×
+    the root of the probability, or as tools/tune.py fitted), masks by that of pneumothorax, and gives "No finding" its
+    confidence; hard leaves out the masks, or all that was found, where it is below --gate-threshold."""
     gate_threshold: float | None = None
     """Probability below which --gate hard leaves findings out, in [0, 1]; default: what was fitted, or 0.5."""
     triplet: tuple[float, float, float] | None = None
@@ -160,7 +166,7 @@ def main(config: Config) -> int:
     device, _ = place_of(*place, config.runtime)
     runs = [Path(run) for run in config.weights]
     triplet = Triplet(*config.triplet) if config.triplet else None
-    options = (config.tta, config.gate, config.gate_threshold, triplet, config.prune, config.runtime)
+    options = (config.tta, config.gate, config.gate_threshold, triplet, config.prune, config.runtime, config.scales)
     pipeline = load_pipeline(runs, device, *options)
     if device.type == "cpu":
         # Not before: what loading frees goes back to the system.
@@ -262,16 +268,17 @@ def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline") -> 
             f"--sr and --seg refer to DICOM files, and {config.data_path} is a dataset directory: give the files"
         )
     need("--sr or --seg", "dicom-out", "highdicom")
+    from xray.inference.ensemble_file import files_of
     from xray.outputs.dicom.objects import inference_algorithm
     from xray.outputs.dicom.results import DicomResults
 
-    runs = [Path(run) for run in config.weights]
+    runs = files_of([Path(run) for run in config.weights])
     if config.runtime == "onnx":
         from xray.inference.onnx_runtime import onnx_file
 
         runs = [onnx_file(run) for run in runs]
     triplet = dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else ()
-    algorithm = inference_algorithm(runs, config.report_threshold, config.tta, config.gate, triplet)
+    algorithm = inference_algorithm(runs, config.report_threshold, config.tta, config.gate, triplet, config.scales)
     return DicomResults(pipeline.categories, algorithm, config.report_threshold, config.sr, config.seg)
 
 
@@ -361,19 +368,21 @@ def batches_of_cluster(
         timeout=config.timeout,
         store=None if inputs.store is None else Path(config.data_path).absolute(),
         maps=config.probabilities,
+        scales=config.scales,
     )
     return find(choose_precision_for_all(plan, cluster, inputs, journal, len(journal.image_ids)), cluster, inputs)
 
 
 def fingerprint_of(config: Config, inputs: "Inputs") -> dict[str, object]:
     """Everything that decides the findings: a command resumes the journal of another only if these are equal."""
+    from xray.inference.ensemble_file import files_of
     from xray.inference.prediction_journal import stamp
 
     without_effect = {"n_workers", "timeout", "overwrite", "debug", "engine", "address", "cores_per_actor"}
     without_effect |= {"weights", "data_path", "save_path", "sample_submission", "sizes"}  # what they hold counts
     fingerprint = {name: value for name, value in dataclasses.asdict(config).items() if name not in without_effect}
     names = ("model.json", "model.safetensors" if config.runtime == "torch" else "model.onnx")
-    runs = [Path(run) for run in config.weights]
+    runs = files_of([Path(run) for run in config.weights])
     files = [file for run in runs for file in ([run] if run.is_file() else [run / name for name in names])]
     # As a hash: what an interrupted command leaves must not tell where on whose machine it ran.
     places = [hashlib.sha256(os.fsencode(as_given(path.absolute()))).hexdigest() for path in files]

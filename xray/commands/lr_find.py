@@ -20,7 +20,8 @@ from xray.errors import FlagError, InputError
 from xray.files import complete
 from xray.flags import Positive, check_ranges, require, take_flags
 from xray.storage.places import run_training
-from xray.training.config import TASKS, TrainingConfig, read_training_flags
+from xray.training.config import TASKS, TrainingConfig
+from xray.training.recipes import read_training_flags
 
 if TYPE_CHECKING:
     from xray.models.device import LightningPrecision

@@ -299,7 +299,7 @@ def tables_of(
     """
     from xray.datasets.source import clip_boxes, has_area, snap
     from xray.datasets.store import ALL_FOLDS
-    from xray.inference.pipeline import FUSION_IOU
+    from xray.inference.ensemble import FUSION_IOU
     from xray.structures.boxes import BoxTable
     from xray.structures.fusion import weighted_boxes_fusion
 
@@ -315,11 +315,11 @@ def tables_of(
         if len(found) > 1:
             group = np.repeat(np.arange(len(found)), [len(table) for _, table in found])
             every = weighted_boxes_fusion(every, group, [float(n) for n in n_models], FUSION_IOU).table
-        for fold, table in [*found, (ALL_FOLDS, every)]:
-            if fold is not None:
+        for part, table in [*found, (ALL_FOLDS, every)]:
+            if part is not None:
                 widths, heights = sides[table.images].T if len(table) else (np.zeros(0), np.zeros(0))
                 table = dataclasses.replace(table, boxes=clip_boxes(snap(table.boxes), widths, heights))
-                yield fold, table.select(has_area(table.boxes) & (table.scores >= min_score))
+                yield part, table.select(has_area(table.boxes) & (table.scores >= min_score))
 
 
 def records_of(table: "BoxTable", fold: int | str, n_before: int) -> list[dict[str, Any]]:

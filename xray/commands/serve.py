@@ -37,7 +37,7 @@ class Config:
     """
 
     weights: tuple[str, ...]
-    """Run directories of trained models of any task."""
+    """Run directories of trained models of any task, or the ensemble.yaml that tools/tune.py wrote."""
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 is all of this machine's, so that others can reach it."""
     port: Port = 8080
@@ -91,6 +91,7 @@ def main(config: Config) -> None:
     level = logging.DEBUG if config.debug else logging.WARNING
     with listening(config.host, config.port) as door, telling(level):
         # The flags are checked by now: the rest imports torch.
+        from xray.inference.ensemble_file import files_of
         from xray.outputs.dicom.objects import algorithm_of
         from xray.serving.app import create_app
         from xray.serving.connections import server_of
@@ -101,7 +102,7 @@ def main(config: Config) -> None:
         n_bytes = int(config.max_megabytes * 2**20)
         limits = Limits(config.places, n_bytes, config.n_workers, config.timeout, batch_size=config.batch_size)
         service = load_service(runs, limits, config.device, config.precision, config.tta, config.gate)
-        algorithm = algorithm_of(runs, gate=config.gate, tta=config.tta)
+        algorithm = algorithm_of(files_of(runs), gate=config.gate, tta=config.tta)
         with service, dicom_node(config, peer, service, algorithm) as node:
             host, port = door.getsockname()[:2]
             names = host_names(config.host, port, config.host_name, config.sagemaker)

@@ -23,8 +23,6 @@ from xray.training.config import (
     DetectionConfig,
     SegmentationConfig,
     TrainingConfig,
-    read_training_flags,
-    save_config,
 )
 from xray.training.launch import (
     Launch,
@@ -35,6 +33,7 @@ from xray.training.launch import (
     wait_for_first_error,
     with_launch,
 )
+from xray.training.recipes import read_training_flags, save_config
 from xray.training.sagemaker import failure_reported, is_sagemaker, publish, sagemaker_flags
 
 if TYPE_CHECKING:
@@ -48,8 +47,9 @@ EXIT_TERMINATED = 143
 Config = TASKS["detection"]
 """What shells complete; --task chooses another."""
 
-# What a run directory may hold before training starts: a conversion, finished or interrupted, and a sweep of lr_find.
-BEFORE_TRAINING = {"dataset", "lr_find.png"}
+# What a run directory may hold before training starts: a conversion, finished or interrupted, a sweep of lr_find, and
+# what a cross-validation that was killed in its first moment leaves.
+BEFORE_TRAINING = {"dataset", "lr_find.png", "cv.yaml" + PART}
 
 
 def main(task_name: str, config: TrainingConfig) -> int:
@@ -68,7 +68,10 @@ def main(task_name: str, config: TrainingConfig) -> int:
 
     from xray.datasets.store import open_store
     from xray.models.device import lightning_precision, resolve_device
+    from xray.models.tensors import load_tensors
     from xray.structures.sides import told
+    from xray.training.average import KeepBest, deploy_average
+    from xray.training.callbacks import deploy
     from xray.training.checkpoints import (
         LAST,
         BestCheckpoint,
@@ -90,8 +93,8 @@ def main(task_name: str, config: TrainingConfig) -> int:
     # What was "auto" is decided now.
     config = task.config
     task.check_store_device(device)
-    print(f"{len(task.train_rows)} radiographs train, {len(task.val_rows)} validate (fold {config.fold})")
-    choices = task.plan.lines() if isinstance(config, DetectionConfig) else []
+    print(who_trains(len(task.train_rows), len(task.val_rows), config.fold))
+    choices = task.plan.lines()
     print(*choices, sep="\n", end="\n" if choices else "")
     print(told(task.swap, store.categories, task.flip > 0, task.names_sides))
     if config.resume and is_first:
@@ -112,13 +115,23 @@ def main(task_name: str, config: TrainingConfig) -> int:
     if not launch.by:
         start_others_by_script()
     trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation, steps_done)
-    best, last = trainer.checkpoint_callbacks
-    assert isinstance(best, BestCheckpoint)
-    assert isinstance(last, LastCheckpoint)
+    (last,) = (one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
+    best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
+    kept = next((one for one in trainer.callbacks if isinstance(one, KeepBest)), None)  # type: ignore[attr-defined]
     go_on = f"python xray/train.py --task {task_name} --save-path {run} --resume"
     try:
         with quiet_threads(), shared_with_workers():
             trainer.fit(task, ckpt_path=run / LAST if progress else None, weights_only=True)
+            if best is None or kept is None:
+                if is_first:
+                    checkpoint = load_tensors(run / LAST)
+                    deploy(run, task, checkpoint["state_dict"], epoch=checkpoint["epoch"])
+                outcome = f"the weights of epoch {trainer.current_epoch} are deployed"
+            else:
+                score = None if best.best_model_score is None else float(best.best_model_score)
+                outcome = "" if score is None else f"best {task.monitored}: {score:.4f}"
+                if config.average_best > 1:
+                    print(deploy_average(trainer, task, run, kept, score))
     except SystemExit:
         # What Lightning makes of Ctrl-C.
         if trainer.interrupted:
@@ -141,8 +154,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
     finally:
         # Strict mode lasts as long as its training.
         torch.use_deterministic_algorithms(False)
-    score = best.best_model_score
-    print(f"\nbest {task.monitored}: {float(score):.4f}. The run is in {run}; next:" if score is not None else "")
+    print(f"\n{outcome}. The run is in {run}; next:" if outcome else "")
     print(f"  python tools/infer.py --weights {run} --data-path RADIOGRAPHS --save-path OUT")
     print(f"  tensorboard --logdir {run}")
     return 0
@@ -185,6 +197,13 @@ def draw_validation(task: Any, row: int) -> "np.ndarray":
         pictures.append(draw_findings(pixels, table, masks, categories, scored=scored, max_side=640))
     (truth, predicted), (of_truth, of_predicted) = tables, pictures
     return draw_with_truth(of_truth, of_predicted, truth, in_words(predicted, categories), categories)
+
+
+def who_trains(n_training: int, n_validating: int, fold: int | str) -> str:
+    """Says how many radiographs train, and how many validate."""
+    if fold == "all":
+        return f"all {n_training} radiographs train, none validates: the last weights are deployed"
+    return f"{n_training} radiographs train, {n_validating} validate (fold {fold})"
 
 
 def where_it_goes_on(progress: "Progress | None", run: Path) -> str:

@@ -61,13 +61,15 @@ def evaluate_labels(alignment: Alignment, labels: list[LabelScores], n_resamples
     metrics: `auroc` and `average_precision` {name: value} with their means `mean_auroc` and `mean_average_precision`,
     and `operating_points` {name: {threshold, sensitivity, specificity, precision}}; the same three with `_classifier`
     behind them for scores of the origin "classifier". n_resamples: of the patients, for the …_ci95 intervals, of which
-    those of sensitivity and specificity stand in `operating_points`; 0 leaves them out.
+    those of sensitivity and specificity stand in `operating_points`; 0 leaves them out. In each resample a mean is over
+    the labels that some of the drawn have, and some have not.
     """
     times = draw_patients(alignment.patients, n_resamples) if n_resamples else None
     metrics: dict[str, Any] = {"n_images": len(alignment), "auroc": {}, "average_precision": {}}
     if times is not None:
         metrics |= {"auroc_ci95": {}, "average_precision_ci95": {}}
     curves = []
+    drawn: dict[str, np.ndarray] = {}
     for label in labels:
         curve = operating_curve(label.scores, label.truth)
         if curve is None:
@@ -77,6 +79,8 @@ def evaluate_labels(alignment: Alignment, labels: list[LabelScores], n_resamples
         numbers: dict[str, Any] = {f"auroc{behind}": curve.auroc, f"average_precision{behind}": curve.average_precision}
         if times is not None:
             samples = resample_label(label, alignment.patients, times).T
+            if not behind:
+                drawn[label.name] = samples[:2]
             auroc, precision, sensitivity, specificity = map(percentile_interval, samples)
             point |= {"sensitivity_ci95": sensitivity, "specificity_ci95": specificity}
             numbers |= {f"auroc{behind}_ci95": auroc, f"average_precision{behind}_ci95": precision}
@@ -87,8 +91,14 @@ def evaluate_labels(alignment: Alignment, labels: list[LabelScores], n_resamples
         return None
     # "Abnormal" is no category beside the others: it is all of them.
     names = {one.label.name for one in curves if one.label.origin != "no finding"} or set(metrics["auroc"])
-    for name in ("auroc", "average_precision"):
+    for k, name in enumerate(("auroc", "average_precision")):
         metrics[f"mean_{name}"] = float(np.mean([value for label, value in metrics[name].items() if label in names]))
+        if of_names := [samples[k] for label, samples in drawn.items() if label in names]:
+            is_known = ~np.isnan(of_names)
+            n_known = is_known.sum(axis=0)
+            total = np.where(is_known, of_names, 0).sum(axis=0)
+            mean = np.divide(total, n_known, out=np.full(len(total), math.nan), where=n_known > 0)
+            metrics[f"mean_{name}_ci95"] = percentile_interval(mean)
     return LabelEvaluation(alignment, tuple(curves), metrics)
 
 

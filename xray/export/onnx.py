@@ -24,9 +24,9 @@ from xray.errors import InputError
 from xray.inference.loaded import LoadedDetector, LoadedSegmenter, fold, load_run, pairs_on_one_trunk
 from xray.inference.onnx_runtime import DESCRIPTION, INPUT, OUTPUTS, WEIGHTS, sha256_of
 from xray.inference.shared_trunk import trunk_and_logits
-from xray.models.detection import proposals, regions
+from xray.models.detection import proposals, regions, retinanet
 from xray.models.detection.anchors import Layout
-from xray.models.detection.detector import Detector
+from xray.models.detection.detector import Detector, FasterRCNN, RetinaNet
 from xray.models.detection.matching import decode, large_enough
 from xray.models.detection.pooling import BINS, POINTS, POOLED_LEVELS, level_of
 from xray.models.detection.suppression import suppress
@@ -141,7 +141,6 @@ class DetectorGraph(nn.Module):
     def __init__(self, detector: Detector, layout: Layout, segmenter: Segmenter | None = None) -> None:
         super().__init__()
         self.detector, self.layout, self.segmenter = detector, layout, segmenter
-        self.strides = layout.stride[:POOLED_LEVELS].tolist()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 1, S, S) → boxes (B, M, 4), labels (B, M), scores (B, M), of a segmenter also masks (B, K, S, S).
@@ -156,6 +155,19 @@ class DetectorGraph(nn.Module):
 
     def _find(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes, labels and scores from the pyramid's five maps."""
+        raise NotImplementedError
+
+
+class FasterRCNNGraph(DetectorGraph):
+    """A Faster R-CNN."""
+
+    detector: FasterRCNN
+
+    def __init__(self, detector: FasterRCNN, layout: Layout, segmenter: Segmenter | None = None) -> None:
+        super().__init__(detector, layout, segmenter)
+        self.strides = layout.stride[:POOLED_LEVELS].tolist()
+
+    def _find(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         boxes, real = self._proposals(pyramid)
         heads, layout = self.detector.roi_heads, self.layout
         batch, count = real.shape
@@ -195,6 +207,32 @@ class DetectorGraph(nn.Module):
         every = torch.cat(scores, 1)
         score, order = every.topk(min(rpn.keep_inference, every.shape[1]))
         return torch.cat(boxes, 1).gather(1, order[..., None].expand(-1, -1, 4)), score >= 0
+
+
+class RetinaNetGraph(DetectorGraph):
+    """A RetinaNet."""
+
+    detector: RetinaNet
+
+    def _find(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        detector, layout = self.detector, self.layout
+        anchors = layout.anchors.split(layout.anchors_of_level)
+        levels = [
+            detector.best(*detector.outputs(features), at, layout.size)
+            for features, at in zip(pyramid, anchors, strict=True)
+        ]
+        boxes, labels, scores = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))
+        # Each label by itself: to the others, its scores are 0.
+        n_labels = detector.head.classification_head.num_classes - 1
+        of_label = labels[:, None] == torch.arange(1, n_labels + 1)[:, None]  # (B, C, N)
+        alone = (scores[:, None] * of_label).flatten(0, 1)
+        copies = boxes[:, None].expand(-1, n_labels, -1, -1).flatten(0, 1)
+        remain = suppressed(copies, alone, detector.score_threshold, retinanet.SUPPRESSION)
+        scores = scores * remain.unflatten(0, (-1, n_labels)).any(1)
+        best, order = scores.topk(min(detector.max_detections, scores.shape[1]))
+        there = best > 0
+        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4)) * there[..., None]
+        return boxes, torch.where(there, labels.gather(1, order), 0), best
 
 
 class ProbabilityGraph(nn.Module):
@@ -269,12 +307,14 @@ def _graph_of(run: Path, prune: int) -> tuple[nn.Module, int, list[str]]:
     if not detectors:
         return ProbabilityGraph(models[0].model), size, names
     detector = detectors[0].model
-    assert isinstance(detector, Detector)
+    assert isinstance(detector, FasterRCNN | RetinaNet)
     with torch.no_grad():
         pyramid = list(detector.backbone(torch.zeros((1, 3, size, size))).values())
     segmenter = pairs[0].segmenter.model if pairs else None
     assert segmenter is None or isinstance(segmenter, Segmenter)
-    return DetectorGraph(detector, detector.rpn.layout(pyramid, size), segmenter), size, names
+    if isinstance(detector, RetinaNet):
+        return RetinaNetGraph(detector, detector.layout(pyramid, size), segmenter), size, names
+    return FasterRCNNGraph(detector, detector.rpn.layout(pyramid, size), segmenter), size, names
 
 
 @contextlib.contextmanager

@@ -107,11 +107,10 @@ def compare_boxes(
         total.pixels = max(total.pixels, float(np.abs(one[0][a] - two[0][b]).max()))
         total.score = max(total.score, float(abs(one[2][a] - two[2][b])))
     assert isinstance(detector.model, Detector)
-    heads = detector.model.roi_heads
     unpaired: list[tuple[Detections, float]] = []
     for place, (side, other) in enumerate(((one, two), (two, one))):
-        full = len(other[0]) >= heads.max_detections
-        floor = other[2].min() if full else heads.score_threshold
+        full = len(other[0]) >= detector.model.max_detections
+        floor = other[2].min() if full else detector.model.score_threshold
         for row in sorted(set(range(len(side[0]))).difference(couple[place] for couple in pairs)):
             if (above := float(side[2][row] - floor)) > 0:
                 boxes, labels, scores = (values[row : row + 1] for values in side)

@@ -1,4 +1,4 @@
-"""torchvision's own Faster R-CNN: code that makes it of a run, and a run's model made of its state dict."""
+"""torchvision's own detectors: code that makes them of a run, and a run's model made of a Faster R-CNN's state."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,17 +8,20 @@ import torch
 from torch import Tensor
 
 from xray.errors import InputError
-from xray.models.detection.anchor_fit import STANDARD_CANVAS
-from xray.models.detection.detector import RESNETS, anchors_of, build_detector
+from xray.models.detection.anchor_fit import FASTER_RCNN, RETINANET, STANDARD_CANVAS
+from xray.models.detection.backbones import RESNETS
+from xray.models.detection.detector import anchors_of, build_detector
+from xray.models.pretrained import IMAGENET, Reading
 from xray.models.weights import read_weights
 
 BLOCKS = {(2, False): "resnet18", (6, False): "resnet34", (6, True): "resnet50", (23, True): "resnet101"}
 """(blocks of the third stage, whether they have three convolutions) → the ResNet that has them."""
 
 
-def torchvision_code(run: Path, description: dict[str, Any], weights: Path) -> str:
+def torchvision_code(run: Path, description: dict[str, Any], weights: Path, reading: Reading = IMAGENET) -> str:
     """Python that makes torchvision's `model` with the run's anchors, thresholds and weights.
 
+    reading: how the model reads grey levels.
     Raises InputError if torchvision has no function for this architecture.
     """
     options, size = description["architecture"], description["canvas_size"]
@@ -28,33 +31,58 @@ def torchvision_code(run: Path, description: dict[str, Any], weights: Path) -> s
             f"{run} is a {backbone} detector with head {head} and a pyramid of {options['fpn_channels']} channels: "
             "torchvision builds ResNets with 256, and head v2 for resnet50 alone"
         )
-    values = {
+    candidates, score, most = options["proposals"] // 2, options["score_threshold"], options["max_detections"]
+    of_family = {
+        FASTER_RCNN: {
+            "rpn_pre_nms_top_n_test": candidates,
+            "rpn_post_nms_top_n_test": candidates,
+            "box_score_thresh": score,
+            "box_detections_per_img": most,
+        },
+        RETINANET: {"topk_candidates": candidates, "score_thresh": score, "detections_per_img": most},
+    }
+    family = options.get("family", FASTER_RCNN)
+    values: dict[str, Any] = {
         "num_classes": max(int(category) for category in description["categories"]) + 1,
         "min_size": size,
         "max_size": size,
-        "rpn_pre_nms_top_n_test": options["proposals"] // 2,
-        "rpn_post_nms_top_n_test": options["proposals"] // 2,
-        "box_score_thresh": options["score_threshold"],
-        "box_detections_per_img": options["max_detections"],
+        **of_family[family],
     }
+    if reading != IMAGENET:
+        values["image_mean"], values["image_std"] = ([value / 255 for value in part] for part in reading)
     common = "".join(f"    {name}={value},\n" for name, value in values.items())
+    retina = family == RETINANET
     if backbone == "resnet50":
-        name = "fasterrcnn_resnet50_fpn" + ("_v2" if head == "v2" else "")
-        model = f"detection.{name}(\n    weights=None,\n    weights_backbone=None,\n{common})"
+        name = ("retinanet" if retina else "fasterrcnn") + "_resnet50_fpn" + ("_v2" if head == "v2" else "")
+        model = f"detection.{name}(\n    weights=None,\n    weights_backbone=None,\n{common}"
     else:
-        trunk = f'detection.backbone_utils.resnet_fpn_backbone(backbone_name="{backbone}", weights=None)'
-        model = f"detection.FasterRCNN(\n    {trunk},\n{common})"
+        # RetinaNet leaves out stride 4.
+        levels = ", returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256)" if retina else ""
+        utils = "detection.backbone_utils"
+        trunk = f'{utils}.resnet_fpn_backbone(backbone_name="{backbone}", weights=None{levels})'
+        model = f"detection.{'RetinaNet' if retina else 'FasterRCNN'}(\n    {trunk},\n{common}"
     anchors = anchors_of(options, size)
-    # Not the default number in a cell needs a head of its own.
     per_cell = len(anchors.sides[0]) * len(anchors.ratios)
-    depth = 2 if head == "v2" else 1
-    rpn_head = f"model.rpn.head = detection.rpn.RPNHead(256, {per_cell}, conv_depth={depth})\n" if per_cell != 3 else ""
+    generator = f"detection.anchor_utils.AnchorGenerator({anchors.sides}, ({anchors.ratios},) * 5)"
+    imports = rest = ""
+    if not retina:
+        rest = f"model.rpn.anchor_generator = {generator}\n"
+        if per_cell != 3:
+            # Not the default number in a cell needs a head of its own.
+            depth = 2 if head == "v2" else 1
+            rest += f"model.rpn.head = detection.rpn.RPNHead(256, {per_cell}, conv_depth={depth})\n"
+    elif head == "v2":
+        if per_cell != 9:
+            raise InputError(f"{run} has {per_cell} anchors in a cell: torchvision builds RetinaNet's head v2 for 9")
+        rest = f"model.anchor_generator = {generator}\n"
+    else:
+        imports = "from torchvision.ops.feature_pyramid_network import LastLevelP6P7\n"
+        model += f"    anchor_generator={generator},\n"
     return f"""import torch
 from torchvision.models import detection
-
-model = {model}
-model.rpn.anchor_generator = detection.anchor_utils.AnchorGenerator({anchors.sides}, ({anchors.ratios},) * 5)
-{rpn_head}model.load_state_dict(torch.load({str(weights)!r}, weights_only=True))
+{imports}
+model = {model})
+{rest}model.load_state_dict(torch.load({str(weights)!r}, weights_only=True))
 # It takes canvases of {size} pixels a side as (3, {size}, {size}) float32: the grey value / 255, three times."""
 
 

@@ -1,52 +1,142 @@
 """Several models' predictions made one: weighted boxes fusion, or a variant of non-maximum suppression.
 
-Weighted boxes fusion is our own (xray.structures.boxes); non-maximum suppression, soft NMS and non-maximum weighted are
-those of the ensemble-boxes package. All of them work within one radiograph and one category.
+Weighted boxes fusion and soft suppression are our own (xray.structures.fusion), non-maximum suppression and non-maximum
+weighted those of the ensemble-boxes package. All of them work within one radiograph and one category, so that each
+category can have settings of its own.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from xray.errors import FlagError
 from xray.findings import NO_FINDING_BOX
 from xray.structures.boxes import BoxTable, box_iou, concatenate_with_masks
-from xray.structures.fusion import FUSED_SCORES, weighted_boxes_fusion
+from xray.structures.fusion import FUSED_SCORES, soft_nms, weighted_boxes_fusion
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
 
-METHODS = ("wbf", "nms", "soft_nms", "nmw")
-SOFT_NMS_SIGMA = 0.5
+FUSION_IOU = 0.4
+"""Winning VinBigData solutions fused models at IoU 0.33 to 0.5."""
+METHODS = ("wbf", "nms", "soft_nms", "nmw", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How the boxes of one category are fused.
+
+    weights: one number a model; equal where empty; a model with 0 counts as if it were not there.
+    method: "wbf" averages overlapping boxes by score; "nms" keeps the strongest; "soft_nms" keeps all and lowers the
+        scores of the weaker ones by exp(-IoU² / sigma); "nmw" averages by score × overlap and keeps the strongest one's
+        score; "none" keeps all as they are. With those other than "wbf" a box's score is first multiplied by its
+        model's weight / the largest weight.
+    score: of a box fused by "wbf", as in `weighted_boxes_fusion`. With "avg" and unequal weights it can exceed 1 and
+        is cut to 1; "box_and_model_avg" cannot.
+    iou: in (0, 1); boxes that overlap by more are taken for one finding; without effect in "soft_nms" and "none".
+    skip: in [0, 1]; boxes with a lower score, and boxes without area, are left out.
+    sigma: above 0; of "soft_nms".
+    scale: in [0.5, 1]; the sides of a fused box are multiplied by it about its middle, as winners of RSNA's pneumonia
+        challenge did by 0.875; a box with a mask keeps its place.
+    exponents: a and b of a classifier beside the models: a score s becomes s^a · p^b where the classifier gives the
+        radiograph the probability p of the category. Within a category only b / a decides the order, and with it the
+        average precision. By default it is 1/2: a detector's score holds much of what a classifier sees, which then
+        should not count in full again; b = 0 leaves the classifier out. Nothing is ever cut by it.
+    """
+
+    weights: tuple[float, ...] = ()
+    method: str = "wbf"
+    score: str = "avg"
+    iou: float = FUSION_IOU
+    skip: float = 0.0
+    sigma: float = 0.5
+    scale: float = 1.0
+    exponents: tuple[float, float] = (1.0, 0.5)
+
+    def check(self, n_models: int) -> None:
+        """Raises FlagError for a value out of range, or weights that are not one a model."""
+        weights = self.weights or (1.0,) * n_models
+        a, b = self.exponents
+        for holds, message in (
+            (n_models > 0, "nothing to fuse: give at least one predictions file"),
+            (len(weights) == n_models, f"{len(weights)} weights for {n_models} predictions files: give one a file"),
+            (
+                all(0 <= weight < math.inf for weight in weights) and any(weights),
+                f"weights must be positive numbers, or 0 for a model to leave out, not {list(weights)}",
+            ),
+            (0 < self.iou < 1, f"the IoU threshold is {self.iou}: it must lie between 0 and 1"),
+            (0 <= self.skip <= 1, f"the skip threshold is {self.skip}: it must lie between 0 and 1"),
+            (self.method in METHODS, f"unknown fusion method {self.method!r}: use one of {', '.join(METHODS)}"),
+            (self.score in FUSED_SCORES, f"unknown fused score {self.score!r}: use one of {', '.join(FUSED_SCORES)}"),
+            (0 < self.sigma < math.inf, f"sigma is {self.sigma}: it must be above 0"),
+            (0.5 <= self.scale <= 1, f"the scale of boxes is {self.scale}: it must lie between 0.5 and 1"),
+            (
+                0 < a < math.inf and 0 <= b < math.inf,
+                f"exponents are {a} and {b}: give one above 0, and one of 0 or more",
+            ),
+        ):
+            if not holds:
+                raise FlagError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class ByCategory:
+    """Settings of all categories: those in `of`, by category id, and `default` for the others."""
+
+    default: Settings = dataclasses.field(default_factory=Settings)
+    of: Mapping[int, Settings] = dataclasses.field(default_factory=dict)
+
+    def __getitem__(self, label: int) -> Settings:
+        return self.of.get(label, self.default)
+
+    def alike(self, labels: Iterable[int]) -> Iterator[tuple[Settings, list[int]]]:
+        """The labels in groups that have the same settings."""
+        groups: dict[Settings, list[int]] = {}
+        for label in labels:
+            groups.setdefault(self[label], []).append(label)
+        return iter(groups.items())
 
 
 def fuse(
     predictions: Sequence[Predictions],
     weights: Sequence[float] | None = None,
-    iou_threshold: float = 0.4,
+    iou_threshold: float = FUSION_IOU,
     skip_threshold: float = 0.0,
     method: str = "wbf",
     score: str = "avg",
+    sigma: float = 0.5,
+    scale: float = 1.0,
 ) -> Predictions:
+    """`fuse_by_category` with the same settings for all; see `Settings` for the arguments.
+
+    weights: one positive number a model; equal when None.
+    """
+    given = tuple(float(weight) for weight in weights or ())
+    if weights is not None and (len(given) != len(predictions) or not all(0 < weight < math.inf for weight in given)):
+        raise FlagError(
+            f"{len(given)} weights for {len(predictions)} predictions files: give one a file"
+            if len(given) != len(predictions)
+            else f"weights must be positive numbers, not {list(given)}: leave out a model that should not count"
+        )
+    settings = Settings(given, method, score, iou_threshold, skip_threshold, sigma, scale)
+    return fuse_by_category(predictions, ByCategory(settings))
+
+
+def fuse_by_category(predictions: Sequence[Predictions], settings: ByCategory) -> Predictions:
     """Fuses the predictions of several models, radiograph by radiograph.
 
     predictions: one entry a model. A radiograph that a model has no box for counts as seen and found empty by it.
-    weights: one positive number a model; equal when None.
-    iou_threshold: in (0, 1); boxes of one category that overlap by more are taken for one finding.
-    skip_threshold: in [0, 1]; boxes with a lower score, and boxes without area, are left out.
-    method: "wbf" averages overlapping boxes by score; "nms" keeps the strongest; "soft_nms" keeps all and lowers the
-        scores of the weaker ones by exp(-IoU² / 0.5) (iou_threshold plays no part in it); "nmw" averages by score ×
-        overlap and keeps the strongest one's score.
-    score: of a box fused by "wbf", as in `weighted_boxes_fusion`. With "avg" and unequal weights it can exceed 1 and
-        is cut to 1; "box_and_model_avg" cannot.
 
-    "No finding" rows (category 15, unit box) are probabilities, not boxes: each radiograph gets their mean, weighted,
-    over the models that gave one. With the methods other than "wbf" a box's score is first multiplied by its model's
-    weight / the largest weight. A fused box keeps the mask of its highest-scored member that has one.
+    "No finding" rows (category 15, unit box) are probabilities, not boxes: each radiograph gets their mean, by the
+    default weights, over the models that gave one. A fused box keeps the mask of its highest-scored member that has
+    one.
 
     Returns radiographs in order of first appearance; boxes by radiograph, scores descending. Raises FlagError for
     settings out of range, InputError for boxes or scores that are.
     """
-    per_model = _check(len(predictions), weights, iou_threshold, skip_threshold, method, score)
+    for each in (settings.default, *settings.of.values()):
+        each.check(len(predictions))
     index: dict[str | int, int] = {}
     parts = []
     for model in predictions:
@@ -55,46 +145,126 @@ def fuse(
     table, masks = concatenate_with_masks(parts)
     models = np.repeat(np.arange(len(parts)), [len(part) for part, _ in parts])
 
-    is_normal = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
+    is_normal = is_no_finding(table)
     rows = np.flatnonzero(~is_normal)
-    if method == "wbf":
-        result = weighted_boxes_fusion(
-            table.select(rows), models[rows], per_model.tolist(), iou_threshold, skip_threshold, score
+    fused, masks_of_fused = fuse_boxes(*table.select_masked(rows, masks), models[rows], len(parts), settings)
+    weights = np.array(settings.default.weights or (1.0,) * len(parts))
+    # A model that is left out still says what nobody else does.
+    normal = _average_no_finding(table.select(is_normal), np.maximum(weights, 1e-9)[models[is_normal]])
+    return _sorted(tuple(index), BoxTable.concatenate([fused, normal]), masks_of_fused)
+
+
+def weigh(
+    predictions: Predictions, probabilities: Mapping[int, Mapping[str | int, float]], by: ByCategory
+) -> Predictions:
+    """Multiplies the scores of boxes by a classifier's probabilities, see `Settings.exponents`.
+
+    probabilities: category → image id → probability. A box of another category or image keeps its score.
+    """
+    table = predictions.table
+    columns = {
+        label: np.array([of_image.get(image_id, math.nan) for image_id in predictions.image_ids])
+        for label, of_image in probabilities.items()
+    }
+    return _sorted(predictions.image_ids, weigh_boxes(table, columns, by), predictions.masks)
+
+
+def weigh_boxes(table: BoxTable, probabilities: Mapping[int, np.ndarray], settings: ByCategory) -> BoxTable:
+    """`weigh` of a table. probabilities: category → (n_images,) in [0, 1], NaN where it is not known."""
+    scores = table.scores.copy()
+    normal = is_no_finding(table)
+    for label, of_image in probabilities.items():
+        a, b = settings[label].exponents
+        rows = np.flatnonzero((table.labels == label) & ~normal)
+        probability = of_image[table.images[rows]]
+        rows, probability = rows[~np.isnan(probability)], probability[~np.isnan(probability)]
+        scores[rows] = scores[rows] ** a * probability**b
+    return dataclasses.replace(table, scores=scores)
+
+
+def is_no_finding(table: BoxTable) -> np.ndarray:
+    """(N,) bool, the rows that are the probability of "No finding"."""
+    return (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
+
+
+def fuse_boxes(
+    table: BoxTable, masks: Mapping[int, Any], models: np.ndarray, n_models: int, settings: ByCategory
+) -> tuple[BoxTable, dict[int, Any]]:
+    """Boxes of several models, fused category by category → boxes in no particular order, and row → mask.
+
+    table: without "No finding" rows. masks: row → mask. models: (N,), which of the n_models a box is of.
+    """
+    parts = []
+    for chosen, labels in settings.alike(np.unique(table.labels).tolist()):
+        weights = np.array(chosen.weights or (1.0,) * n_models)
+        rows = np.flatnonzero(np.isin(table.labels, labels) & (weights[models] > 0))
+        if chosen.method == "wbf":
+            # Those with weight 0 are left out: to be absent lowers a score.
+            number = np.cumsum(weights > 0) - 1
+            result = weighted_boxes_fusion(
+                table.select(rows), number[models[rows]], weights[weights > 0].tolist(), chosen.iou, chosen.skip,
+                chosen.score,
+            )  # fmt: skip
+            fused, source = result.table, _strongest_with_mask(rows, result.cluster, table.scores, masks)
+        else:
+            has_area = ((table.boxes[:, 2:] - table.boxes[:, :2]) > 0).all(axis=1)
+            rows = rows[(table.scores >= chosen.skip)[rows] & has_area[rows]]
+            weighted = dataclasses.replace(table, scores=table.scores * (weights / weights.max())[models])
+            if chosen.method in ("nms", "nmw"):
+                fused, source = _suppress(weighted, rows, masks, chosen.iou, chosen.method)
+            else:
+                fused, source = (
+                    weighted.select(rows),
+                    {new: old for new, old in enumerate(rows.tolist()) if old in masks},
+                )
+                if chosen.method == "soft_nms":
+                    fused = dataclasses.replace(fused, scores=soft_nms(fused, chosen.sigma))
+        with_mask = np.isin(np.arange(len(fused)), list(source))
+        fused = dataclasses.replace(
+            fused,
+            boxes=np.where(with_mask[:, None], fused.boxes, scaled(fused.boxes, chosen.scale)),
+            scores=fused.scores.clip(0, 1),
         )
-        fused, source = result.table, _strongest_with_mask(rows, result.cluster, table.scores, masks)
-    else:
-        has_area = ((table.boxes[:, 2:] - table.boxes[:, :2]) > 0).all(axis=1)
-        rows = rows[(table.scores >= skip_threshold)[rows] & has_area[rows]]
-        weighted = table.scores * (per_model / per_model.max())[models]
-        fused, source = _suppress(table, weighted, rows, masks, iou_threshold, method)
-    normal = _average_no_finding(table.select(is_normal), per_model[models[is_normal]])
-
-    merged = BoxTable.concatenate([fused, normal])
-    masks_of_fused = {row: masks[source_row] for row, source_row in source.items()}
-    table, masks = merged.select_masked(np.lexsort((-merged.scores, merged.images)), masks_of_fused)
-    return Predictions(tuple(index), dataclasses.replace(table, scores=table.scores.clip(0, 1)), masks)
+        parts.append((fused, {row: masks[from_row] for row, from_row in source.items()}))
+    return concatenate_with_masks(parts)
 
 
-def _check(
-    n_models: int, weights: Sequence[float] | None, iou_threshold: float, skip_threshold: float, method: str, score: str
-) -> np.ndarray:
-    checked = np.ones(n_models) if weights is None else np.asarray(weights, dtype=np.float64).reshape(-1)
-    is_positive = bool(np.isfinite(checked).all() and (checked > 0).all())
-    for holds, message in (
-        (n_models > 0, "nothing to fuse: give at least one predictions file"),
-        (len(checked) == n_models, f"{len(checked)} weights for {n_models} predictions files: give one a file"),
-        (
-            is_positive,
-            f"weights must be positive numbers, not {checked.tolist()}: leave out a model that should not count",
-        ),
-        (0 < iou_threshold < 1, f"the IoU threshold is {iou_threshold}: it must lie between 0 and 1"),
-        (0 <= skip_threshold <= 1, f"the skip threshold is {skip_threshold}: it must lie between 0 and 1"),
-        (method in METHODS, f"unknown fusion method {method!r}: use one of {', '.join(METHODS)}"),
-        (score in FUSED_SCORES, f"unknown fused score {score!r}: use one of {', '.join(FUSED_SCORES)}"),
-    ):
-        if not holds:
-            raise FlagError(message)
-    return checked
+def fuse_alike(table: BoxTable, sources: np.ndarray, n_sources: int) -> BoxTable:
+    """Plain weighted boxes fusion. sources: (N,), which of the n_sources a box is of."""
+    return weighted_boxes_fusion(table, sources, [1.0] * n_sources, FUSION_IOU).table
+
+
+def fuse_members(
+    table: BoxTable, sources: np.ndarray, members: np.ndarray, settings: ByCategory, limit: int
+) -> BoxTable:
+    """The views and runs of each model fused alike, and then the models by their settings.
+
+    sources: (N,), which view of a run a box is of. members: of each source its model. limit: of a model's boxes in an
+    image.
+    """
+    parts = []
+    for model in range(int(members.max()) + 1):
+        own = np.flatnonzero(members == model)
+        rows = np.flatnonzero(np.isin(sources, own))
+        part = table.select(rows)
+        if len(own) > 1:
+            part = fuse_alike(part, np.searchsorted(own, sources[rows]), len(own))
+        parts.append(part.best_per_image(limit))
+    models = np.repeat(np.arange(len(parts)), list(map(len, parts)))
+    return fuse_boxes(BoxTable.concatenate(parts), {}, models, len(parts), settings)[0]
+
+
+def scaled(boxes: np.ndarray, scale: float) -> np.ndarray:
+    """(N, 4) boxes with their sides multiplied, each about its middle."""
+    if scale == 1:
+        return boxes
+    inset = (boxes[:, 2:] - boxes[:, :2]) * (1 - scale) / 2
+    return boxes + np.concatenate([inset, -inset], axis=1)
+
+
+def _sorted(image_ids: tuple[str | int, ...], table: BoxTable, masks: Mapping[int, Any]) -> Predictions:
+    """By radiograph, scores descending."""
+    return Predictions(image_ids, *table.select_masked(np.lexsort((-table.scores, table.images)), masks))
 
 
 def _average_no_finding(table: BoxTable, weights: np.ndarray) -> BoxTable:
@@ -122,7 +292,6 @@ def _strongest_with_mask(
 
 def _suppress(
     table: BoxTable,
-    scores: np.ndarray,
     rows: np.ndarray,
     masks: Mapping[int, object],
     iou_threshold: float,
@@ -132,7 +301,8 @@ def _suppress(
     rows = rows[np.lexsort((table.labels[rows], table.images[rows]))]
     keys = np.stack([table.images[rows], table.labels[rows]], axis=1)
     groups = np.split(rows, 1 + np.flatnonzero((np.diff(keys, axis=0) != 0).any(axis=1))) if len(rows) else []
-    one_group = {"nms": _nms, "soft_nms": _soft_nms, "nmw": _nmw}[method]
+    scores = table.scores
+    one_group = {"nms": _nms, "nmw": _nmw}[method]
     parts, source, done = [], {}, 0
     for group in groups:
         boxes, fused_scores, members = one_group(table.boxes[group], scores[group], iou_threshold)
@@ -155,16 +325,6 @@ def _nms(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> Suppres
 
     rows = np.array(nms_float_fast(boxes, scores, iou_threshold), dtype=np.int64)
     return boxes[rows], scores[rows], [np.array([row]) for row in rows]
-
-
-def _soft_nms(boxes: np.ndarray, scores: np.ndarray, _: float) -> Suppressed:
-    from ensemble_boxes.ensemble_boxes_nms import cpu_soft_nms_float
-
-    # The package's soft_nms() returns the scores it was given; the lowered ones are left in the array that this
-    # function works on, in the order of `rows`.
-    lowered = scores.copy()
-    rows = cpu_soft_nms_float(boxes, lowered, Nt=0.0, sigma=SOFT_NMS_SIGMA, thresh=-1.0, method=2)
-    return boxes[rows], lowered, [np.array([row]) for row in rows]
 
 
 def _nmw(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> Suppressed:

@@ -43,21 +43,26 @@ class LoadedDetector:
 
     @torch.inference_mode()
     def detect(self, canvases: np.ndarray, flip: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(B, S, S) uint8 → per radiograph boxes (M, 4) on the canvas, category ids (M,), scores (M,).
+        """(B, S, S) uint8 → per radiograph boxes (M, 4), category ids (M,), scores (M,).
 
-        flip: looks at the mirrored radiographs and mirrors boxes and sides back.
+        Canvases may have another size than `canvas_size`, on which the boxes are in any case. flip: looks at the
+        mirrored radiographs and mirrors boxes and sides back.
         """
-        return self.results(self.model(_as_input(canvases, flip, self.model)), flip)
+        return self.results(self.model(_as_input(canvases, flip, self.model)), flip, canvases.shape[-1])
 
-    def results(self, outputs: list[dict[str, Tensor]], flip: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """What `detect` returns, from the model's own output."""
-        results = []
+    def results(
+        self, outputs: list[dict[str, Tensor]], flip: bool, size: int = 0
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """What `detect` returns, from the model's own output on canvases of `size` pixels; 0 is `canvas_size`."""
+        size, results = size or self.canvas_size, []
         for detections in outputs:
             boxes = detections["boxes"].float().cpu().numpy().astype(np.float64)
             labels = detections["labels"].cpu().numpy()
             if flip:
-                boxes = self.canvas_size * np.array([1, 0, 1, 0]) + boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1]
+                boxes = size * np.array([1, 0, 1, 0]) + boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1]
                 labels = np.array([self.mirror[label] for label in labels.tolist()], dtype=np.int64)
+            if size != self.canvas_size:
+                boxes = boxes * (self.canvas_size / size)
             results.append((boxes, labels, detections["scores"].float().cpu().numpy().astype(np.float64)))
         return results
 
@@ -141,7 +146,7 @@ class LoadedPair:
     ) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray]], np.ndarray]:
         """What the detector's `detect` and the segmenter's `probability` return, from one pass of the trunk."""
         detections, logits = self.model(_as_input(canvases, flip, self.model))
-        return self.detector.results(detections, flip), self.segmenter.results(logits, flip)
+        return self.detector.results(detections, flip, canvases.shape[-1]), self.segmenter.results(logits, flip)
 
 
 def pairs_on_one_trunk(

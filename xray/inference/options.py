@@ -17,26 +17,31 @@ class _Ranges:
     gate_threshold: Share | None
     prune: Prune
     batch_size: Annotated[int, Interval(ge=0, le=4096)]
+    scales: tuple[Annotated[float, Interval(ge=0.25, le=4)], ...]
 
 
 def check_options(options: Any) -> None:
     """Raises FlagError for the first value that is out of range, or does not go with another.
 
-    options: has device, gate, gate_threshold, triplet, prune, precision, batch_size and runtime, as `xray infer` does.
+    options: has device, gate, gate_threshold, triplet, prune, precision, batch_size, runtime and scales, as
+    `xray infer` does.
     """
     for name, choices in CHOICES.items():
         require(getattr(options, name) in choices, name, getattr(options, name), " or ".join(choices))
     device = re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", str(options.device))
     require(device is not None, "device", repr(options.device), "auto, cpu or cuda")
     check_ranges(options, _Ranges)
+    words = " ".join(f"{scale:g}" for scale in options.scales)
+    require(0 < len(set(options.scales)) == len(options.scales), "scales", words or "empty", "numbers that all differ")
     if options.gate == "soft":
         require(
             options.gate_threshold is None, "gate-threshold", options.gate_threshold, "left out, or with --gate hard"
         )
     if options.runtime == "onnx":
         for name, wanted in (("precision", ("auto", "32")), ("prune", (0,))):
-            value, words = getattr(options, name), " or ".join(map(str, wanted))
-            require(value in wanted, name, value, f"{words} with --runtime onnx: the file has its own")
+            value, either = getattr(options, name), " or ".join(map(str, wanted))
+            require(value in wanted, name, value, f"{either} with --runtime onnx: the file has its own")
+        require(options.scales == (1.0,), "scales", words, "1 with --runtime onnx: the file has a canvas of one size")
     check_triplet(options.triplet)
 
 

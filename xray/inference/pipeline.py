@@ -16,6 +16,8 @@ import torch
 
 from xray.errors import InputError
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING_BOX, PNEUMOTHORAX
+from xray.inference.ensemble import ByCategory, fuse_alike, fuse_members, weigh_boxes
+from xray.inference.ensemble_file import expanded
 from xray.inference.loaded import (
     ABNORMAL,
     HALF,
@@ -31,14 +33,10 @@ from xray.inference.refine import refine
 from xray.radiographs.canvas import Canvas
 from xray.structures.boxes import BoxTable, concatenate_with_masks
 from xray.structures.components import mask_findings
-from xray.structures.fusion import weighted_boxes_fusion
 from xray.structures.predictions import NO_FINDING_CATEGORY
 from xray.structures.triplet import Triplet
 
 AnyModel = TypeVar("AnyModel", LoadedDetector, LoadedSegmenter, LoadedClassifier, LoadedPair)
-
-FUSION_IOU = 0.4
-"""Winning VinBigData solutions fused models at IoU 0.33 to 0.5."""
 
 VINBIG_CATEGORIES = {category["id"]: category["name"] for category in CATEGORIES}
 
@@ -82,9 +80,14 @@ class Pipeline:
     """All models of an ensemble, and what becomes of their outputs.
 
     categories: of the rows that `find` returns. flips: adds the mirrored radiograph (test-time augmentation).
+    scales: sizes at which detectors and segmenters look at each radiograph, 1 being that of their canvas, at which
+    alone classifiers look. The views of a model are combined as several models are.
     triplet: decides which pixels are a mask. gate: what a classifier's pneumothorax probability does to the masks:
-    "soft" multiplies their scores, "hard" leaves those out where it is below `gate_threshold`, and all that the other
-    models find where an abnormal/normal classifier's probability is: mean average precision loses by that.
+    "soft" multiplies their scores, and those of boxes by the probabilities of their categories (`Settings.exponents`);
+    "hard" leaves masks out where it is below `gate_threshold`, and all that the other models find where an
+    abnormal/normal classifier's probability is: mean average precision loses by that.
+    settings: of fusion and classifier, by category. members: of each detector the number of the model in an
+    ensemble.yaml that it is part of; empty without one.
     pairs: of the detectors and segmenters those on one trunk, which is then passed once. precision: what convolutions
     and matrix products are computed in; boxes, suppression and probabilities are float32 in any case.
     """
@@ -100,6 +103,9 @@ class Pipeline:
     gate_threshold: float = GATE
     pairs: tuple[LoadedPair, ...] = ()
     precision: torch.dtype = torch.float32
+    scales: tuple[float, ...] = (1.0,)
+    settings: ByCategory = dataclasses.field(default_factory=ByCategory)
+    members: tuple[int, ...] = ()
 
     @property
     def models(self) -> tuple[LoadedDetector | LoadedSegmenter | LoadedClassifier, ...]:
@@ -134,14 +140,16 @@ class Pipeline:
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             for classifier, flip, scaled in self._views(self.classifiers, canvases):
                 outputs.labels.append((classifier, classifier.probability(scaled, flip)))
-            paired: dict[tuple[int, bool], Any] = {}  # (id of the detector or segmenter, view) → its output
+            paired: dict[tuple[int, bool, int], Any] = {}  # (id of the detector or segmenter, *view) → its output
             for pair, flip, scaled in self._views(self.pairs, canvases):
-                paired[id(pair.detector), flip], paired[id(pair.segmenter), flip] = pair.find(scaled, flip)
+                view = flip, scaled.shape[-1]
+                paired[id(pair.detector), *view], paired[id(pair.segmenter), *view] = pair.find(scaled, flip)
             for segmenter, flip, scaled in self._views(self.segmenters, canvases):
-                masks = paired.get((id(segmenter), flip))
+                masks = paired.get((id(segmenter), flip, scaled.shape[-1]))
                 outputs.masks.append(segmenter.probability(scaled, flip) if masks is None else masks)
             for detector, flip, scaled in self._views(self.detectors, canvases):
-                outputs.boxes.append((detector, paired.get((id(detector), flip)) or detector.detect(scaled, flip)))
+                found = paired.get((id(detector), flip, scaled.shape[-1]))
+                outputs.boxes.append((detector, found or detector.detect(scaled, flip)))
         return outputs
 
     def postprocess(self, outputs: Outputs, sizes: Sequence[tuple[int, int]]) -> Findings:
@@ -159,7 +167,7 @@ class Pipeline:
         if maps is not None:
             components, masks = self._components(maps, sizes, labels)
         if self.detectors:
-            table = self._boxes(outputs, sizes)
+            table = self._boxes(outputs, sizes, labels)
             if self.segmenters:
                 table, masks = refine(table, components, masks, self.segmenters[0].refinement, self._pneumothorax)
         elif self.segmenters:
@@ -179,21 +187,27 @@ class Pipeline:
     def _pneumothorax(self) -> int:
         return next(number for number, name in self.categories.items() if name == FINDINGS[PNEUMOTHORAX])
 
-    def _boxes(self, outputs: Outputs, sizes: Sequence[tuple[int, int]]) -> BoxTable:
+    def _boxes(self, outputs: Outputs, sizes: Sequence[tuple[int, int]], labels: dict[str, np.ndarray]) -> BoxTable:
         tables, sources = [], []
         for source, (detector, detections) in enumerate(outputs.boxes):
-            for image, (boxes, labels, scores) in enumerate(detections):
+            for image, (boxes, categories, scores) in enumerate(detections):
                 boxes = Canvas(*sizes[image], detector.canvas_size).to_original(boxes)
                 # In the border around the radiograph there is nothing to find: of such a box no area is left.
                 has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
                 tables.append(
-                    BoxTable.of(np.full(has_area.sum(), image), labels[has_area], boxes[has_area], scores[has_area])
+                    BoxTable.of(np.full(has_area.sum(), image), categories[has_area], boxes[has_area], scores[has_area])
                 )
                 sources.append(np.full(has_area.sum(), source))
-        table = BoxTable.concatenate(tables)
-        if len(outputs.boxes) > 1:
-            weights = [1.0] * len(outputs.boxes)
-            table = weighted_boxes_fusion(table, np.concatenate(sources), weights, FUSION_IOU).table
+        table, of_table = BoxTable.concatenate(tables), np.concatenate([np.zeros(0, dtype=np.int64), *sources])
+        if self.members:
+            member = {id(detector): number for detector, number in zip(self.detectors, self.members, strict=True)}
+            members = np.array([member[id(detector)] for detector, _ in outputs.boxes])
+            table = fuse_members(table, of_table, members, self.settings, self.max_detections)
+        elif len(outputs.boxes) > 1:
+            table = fuse_alike(table, of_table, len(outputs.boxes))
+        if self.gate == "soft":
+            known = {number: labels[name] for number, name in self.categories.items() if name in labels}
+            table = weigh_boxes(table, known, self.settings)
         return table.best_per_image(self.max_detections)
 
     def _maps(self, outputs: Outputs) -> np.ndarray | None:
@@ -234,13 +248,20 @@ class Pipeline:
         return table.select(np.lexsort((-table.scores, table.images)))
 
     def _views(self, models: Sequence[AnyModel], canvases: np.ndarray) -> Iterator[tuple[AnyModel, bool, np.ndarray]]:
-        """Each model with each view that it is shown, straight or mirrored, and the canvases at its size."""
+        """Each model with each view that it is shown: at each scale straight, and where it flips mirrored."""
         for model in models:
-            scaled = canvases
-            if canvases.shape[-1] != model.canvas_size:
-                scaled = np.stack([_rescaled(canvas, model.canvas_size) for canvas in canvases])
-            for flip in (False, True) if self.flips and model.flips else (False,):
-                yield model, flip, scaled
+            scales = (1.0,) if isinstance(model, LoadedClassifier) else self.scales
+            for size in dict.fromkeys(view_size(model.canvas_size, scale) for scale in scales):
+                scaled = canvases
+                if canvases.shape[-1] != size:
+                    scaled = np.stack([_rescaled(canvas, size) for canvas in canvases])
+                for flip in (False, True) if self.flips and model.flips else (False,):
+                    yield model, flip, scaled
+
+
+def view_size(canvas_size: int, scale: float) -> int:
+    """Pixels a side of a view: the nearest multiple of 32, of which networks need no padding, and at least 64."""
+    return canvas_size if scale == 1 else max(64, round(canvas_size * scale / 32) * 32)
 
 
 def no_finding_rows(table: BoxTable, n_images: int, abnormal: np.ndarray | None = None) -> BoxTable:
@@ -267,19 +288,23 @@ def load_pipeline(
     triplet: Triplet | None = None,
     prune: int = 0,
     runtime: Literal["torch", "onnx"] = "torch",
+    scales: Sequence[float] = (1.0,),
 ) -> Pipeline:
     """Loads run directories of any tasks onto a device.
 
+    runs: one of them may be an ensemble.yaml, which brings the detectors and, beside classifiers, how they are fused.
     gate_threshold, triplet: None for what the first segmenter's run was fitted to, 0.5 where it was not.
     prune: level to which U-Net++ are cut; 0 leaves them whole. runtime: what runs the models; onnx takes ONNX files,
-    too, and looks for one in each run directory.
+    too, and looks for one in each run directory. scales: as `Pipeline` has them.
     Raises InputError if one is no run, or models of one task disagree on what they find.
     """
     if not runs:
         raise InputError("no run directory given: name at least one after --weights")
     loaded: dict[str, list[Any]] = {"detection": [], "segmentation": [], "classification": []}
     pairs: tuple[LoadedPair, ...] = ()
-    for run in runs:
+    ensemble, numbered = expanded(runs)
+    members: list[int] = []
+    for run, member in numbered:
         if runtime == "onnx":
             from xray.inference.onnx_runtime import load_onnx
 
@@ -293,8 +318,16 @@ def load_pipeline(
             loaded[task].append(model)
             if task != "classification" and model.categories != loaded[task][0].categories:
                 raise InputError(
-                    f"{run} finds other categories than {runs[0]}: models of one ensemble must agree on them"
+                    f"{run} finds other categories than {numbered[0][0]}: models of one ensemble must agree on them"
                 )
+            if task == "detection":
+                members.append(member)
+        if ensemble and (member < 0) == any(task == "detection" for task, _ in models_of_run):
+            raise InputError(
+                f"{run} is a detector beside an ensemble: tune with it, or leave it out"
+                if member < 0
+                else f"{run} is no detector, and an ensemble has it among its models"
+            )
     detectors, segmenters, classifiers = (tuple(models) for models in loaded.values())
     if detectors and segmenters and not _finds_pneumothorax(detectors[0], segmenters[0]):
         raise InputError(
@@ -319,6 +352,9 @@ def load_pipeline(
         gate=gate,
         gate_threshold=gate_threshold,
         pairs=pairs,
+        scales=tuple(scales),
+        settings=ensemble.by_category(categories) if ensemble else ByCategory(),
+        members=tuple(members) if ensemble else (),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNetV2, ResNet
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from xray.errors import InputError
 from xray.inference.loaded import as_described, build_network
@@ -23,8 +24,8 @@ Network = TypeVar("Network", Detector, Segmenter)
 RUN_TASK = "detection+segmentation"
 """What model.json calls the task of a run that holds both."""
 
-STRIDE_2 = ("relu", "1")
-"""The last stage at half the resolution, of a ResNet and of a MobileNetV2; a detector has no use for its features."""
+STRIDES_2_AND_4 = ("relu", "1", "layer1", "3")
+"""The last stages at these strides, of a ResNet and of a MobileNetV2; some detectors have no use for their features."""
 
 TRUNK, ENCODER = "detector.backbone.body.", "segmenter.encoder."
 
@@ -58,7 +59,7 @@ class DetectorWithMask(nn.Module):
 def trunk_and_logits(
     detector: Detector, segmenter: Segmenter, images: Tensor
 ) -> tuple[OrderedDict[str, Tensor], Tensor]:
-    """One pass of a detector's trunk: (name → features at strides 4, 8, 16 and 32; the segmenter's logits).
+    """One pass of a detector's trunk: (name → the features of its pyramid; the segmenter's logits).
 
     images: (B, 1, S, S) uint8 canvases. Logits: (B, K, S, S) float32.
     """
@@ -67,11 +68,12 @@ def trunk_and_logits(
     features = [pixels]  # at strides 1, 2, 4, 8, 16 and 32
     for name, stage in trunk.items():
         pixels = stage(pixels)
-        if name in STRIDE_2 or name in trunk.return_layers:
+        if name in STRIDES_2_AND_4 or name in trunk.return_layers:
             features.append(pixels)
     logits = segmenter.decode(features[: segmenter.depth + 1], size, size)
     assert isinstance(logits, Tensor)
-    return OrderedDict(zip(trunk.return_layers.values(), features[2:], strict=True)), logits
+    names = list(trunk.return_layers.values())
+    return OrderedDict(zip(names, features[-len(names) :], strict=True)), logits
 
 
 def shares_canvas(segmenter: Segmenter, size: int) -> bool:
@@ -89,6 +91,8 @@ def trunk_difference(detector: Detector, segmenter: Segmenter) -> str:
     reading = segmenter.normalise
     if not (torch.equal(reading.mean, detector.mean) and torch.equal(reading.std, detector.std)):
         return f"its encoder reads {segmenter.in_channels} channels, normalised in another way than the detector's 3"
+    if not isinstance(detector.backbone, BackboneWithFPN):
+        return "the detector's is a network of timm's, and only torchvision's are shared"
     # Others may have the same tensors and yet compute something else with them, as timm's ResNets with blurred pooling.
     if not isinstance(segmenter.encoder, ResNet | MobileNetV2):
         return f"its encoder {segmenter.encoder_name} is not one of torchvision's networks, the detector's is"

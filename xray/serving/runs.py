@@ -6,7 +6,7 @@ from xray.errors import InputError
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The run directories of a model directory: itself, or those in it, in the order of their names.
+    """The runs of a model directory: itself, its ensemble.yaml, or run directories in it, in the order of their names.
 
     Raises InputError if it holds none.
     """
@@ -14,6 +14,8 @@ def runs_in(folder: Path) -> list[Path]:
     name = "model.json"
     if (folder / name).is_file():
         return [folder]
+    if (folder / "ensemble.yaml").is_file():
+        return [folder / "ensemble.yaml"]
     runs = sorted(path.parent for path in folder.glob(f"*/{name}")) if folder.is_dir() else []
     if not runs:
         raise InputError(

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from sagemaker_inference.errors import GenericInferenceToolkitError
 
+from xray.inference.ensemble_file import files_of
 from xray.inference.pipeline import Findings
 from xray.outputs.dicom.objects import Algorithm, algorithm_of
 from xray.serving import invocations
@@ -83,7 +84,7 @@ def model_fn(model_dir: str) -> Model:
     settings: dict[str, object] = {"threshold": SHOWN_FROM, "mirrored": True, "gate": "soft"}
     if service.pipeline.segmenters:
         settings["triplet"] = " ".join(f"{value:g}" for value in dataclasses.astuple(service.pipeline.triplet))
-    return Model(service, algorithm_of(runs, **settings))
+    return Model(service, algorithm_of(files_of(runs), **settings))
 
 
 @_refusing

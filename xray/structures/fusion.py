@@ -1,7 +1,8 @@
-"""Weighted boxes fusion of a whole dataset at once, compiled by numba once it has much to do."""
+"""Weighted boxes fusion and soft suppression of a whole dataset at once, compiled by numba once there is much to do."""
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import numpy as np
 from xray.errors import InputError
 from xray.structures.boxes import BoxTable
 
-FUSED_SCORES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
+FUSED_SCORES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg", "sum")
 ROWS_A_PART = 50_000
 """Boxes that one thread fuses at a time: enough to outweigh its start, few enough to sort in the cache."""
 UNCOMPILED = 1000
@@ -50,12 +51,17 @@ def weighted_boxes_fusion(
 
     Within one image and one category, boxes join, from the highest score down, the cluster whose fused box they
     overlap most if that IoU exceeds `iou_threshold`; a cluster's box is the mean of its boxes weighted by score ×
-    model weight. Scores are those of the ensemble-boxes package (its default arguments) with the same `conf_type`.
+    model weight. Scores are those of the ensemble-boxes package (its default arguments) with the same `conf_type`; that
+    of "sum" is our own: min(1, Σ_m w_m / max(w) · s_m) over the models m with a box in the cluster, s_m being the
+    highest score of model m there, so that models which agree raise it and boxes of one model do not. The
+    "p_det_weight_psum" of VinBigData's first place sums *all* boxes of a cluster, and is scaled back into [0, 1] over
+    the whole set (github.com/morizin/vinbigdata_solution). Where no model has two boxes in a cluster, "avg" with equal
+    weights is this sum / the number of models: the same order, until the sum is cut.
 
     models: (N,) int, which model (or reader) each box comes from, an index into `weights`.
     weights: one positive number a model.
     skip_threshold: boxes with a lower score are left out, and so are boxes without area.
-    score: "avg", "max", "box_and_model_avg" or "absent_model_aware_avg".
+    score: one of FUSED_SCORES.
 
     Raises InputError for weights that are not positive, models out of range, scores outside [0, 1], boxes that are
     not finite or inverted, and unknown `score` names.
@@ -106,10 +112,14 @@ def _fuse_rows(
     order = np.lexsort((-(table.scores[rows] * weights[models]), table.labels[rows], table.images[rows]))
     rows, models = rows[order], models[order]
     images, labels = table.images[rows], table.labels[rows]
-    changes = np.flatnonzero((np.diff(images) != 0) | (np.diff(labels) != 0)) + 1
-    starts = np.concatenate([[0], changes, [len(rows)]]).astype(np.int64)
-    owner, first, boxes, scores, counts = _kernel(len(rows))(
-        starts, table.boxes[rows], table.scores[rows], models, weights, float(iou_threshold), score_kind
+    owner, first, boxes, scores, counts = _kernel(_fuse_groups, len(rows))(
+        _starts(images, labels),
+        table.boxes[rows],
+        table.scores[rows],
+        models,
+        weights,
+        float(iou_threshold),
+        score_kind,
     )
     images, labels = images[first], labels[first]
     by_score = np.lexsort((-scores, images))
@@ -117,6 +127,26 @@ def _fuse_rows(
     number[by_score] = np.arange(len(first))
     fused = BoxTable(images[by_score], labels[by_score], boxes[by_score], scores[by_score])
     return fused, counts[by_score], rows, number[owner]
+
+
+def soft_nms(table: BoxTable, sigma: float = 0.5) -> np.ndarray:
+    """Scores (N,) as Gaussian soft non-maximum suppression lowers them (Bodla et al. 2017, arXiv:1704.04503).
+
+    Within one image and one category, the box with the highest score, as lowered so far, is taken, the first row of
+    equals, and the scores of those not taken yet are multiplied by exp(-IoU² / sigma); and so on. No box is left out.
+    The boxes must have area.
+    """
+    rows = np.lexsort((table.labels, table.images))
+    starts = _starts(table.images[rows], table.labels[rows])
+    lowered = np.empty(len(table))
+    lowered[rows] = _kernel(_soften_groups, len(table))(starts, table.boxes[rows], table.scores[rows], float(sigma))
+    return lowered
+
+
+def _starts(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of rows ordered by image and label: where each pair of these starts, and the number of rows at the end."""
+    changes = np.flatnonzero((np.diff(images) != 0) | (np.diff(labels) != 0)) + 1
+    return np.concatenate([[0], changes, [len(images)]]).astype(np.int64)
 
 
 def _check_fusion(table: BoxTable, models: np.ndarray, weights: np.ndarray, score: str) -> None:
@@ -136,21 +166,21 @@ def _check_fusion(table: BoxTable, models: np.ndarray, weights: np.ndarray, scor
         raise InputError("scores to fuse must lie between 0 and 1: check the predictions' score values")
 
 
-def _kernel(n_boxes: int) -> Callable[..., Any]:
-    """`_fuse_groups`, compiled unless it has done little so far. Both give the same to the last bit."""
+def _kernel(function: Callable[..., Any], n_boxes: int) -> Callable[..., Any]:
+    """`function`, compiled unless this process has done little so far. Both give the same to the last bit."""
     global _n_uncompiled
     if _n_uncompiled + n_boxes > UNCOMPILED:
-        return _compiled()
+        return _compiled(function)
     _n_uncompiled += n_boxes
-    return _fuse_groups
+    return function
 
 
 @functools.cache
-def _compiled() -> Callable[..., Any]:
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     import numba
 
     # error_model: no test for a division by zero, none of which can happen; it also halves the time to compile.
-    compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(_fuse_groups)
+    compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     return compiled
 
 
@@ -205,24 +235,51 @@ def _fuse_groups(starts, boxes, scores, models, weights, iou_threshold, score_ki
                 )
             areas[best] = (fused[best, 2] - fused[best, 0]) * (fused[best, 3] - fused[best, 1])
 
-    total = weights.sum()
-    present = np.zeros((n_clusters, len(weights)) if score_kind >= 2 else (1, 1), dtype=np.bool_)
+    total, largest = weights.sum(), weights.max()
+    # The highest score of each model in each cluster; -1 where it has no box there.
+    of_model = np.full((n_clusters, len(weights)) if score_kind >= 2 else (1, 1), -1.0)
     if score_kind >= 2:
         for j in range(n):
-            present[owner[j], models[j]] = True
+            of_model[owner[j], models[j]] = max(of_model[owner[j], models[j]], scores[j])
     result = np.zeros(n_clusters)
     for k in range(n_clusters):
         if score_kind == 0:
             result[k] = confidence[k] / counts[k] * min(len(weights), counts[k]) / total
         elif score_kind == 1:
-            result[k] = highest[k] / weights.max()
+            result[k] = highest[k] / largest
         else:
-            seen = 0.0
+            seen, summed = 0.0, 0.0
             for m in range(len(weights)):
-                if present[k, m]:
+                if of_model[k, m] >= 0:
                     seen += weights[m]
+                    summed += weights[m] / largest * of_model[k, m]
             if score_kind == 2:
                 result[k] = confidence[k] / weight_sum[k] * seen / total
-            else:
+            elif score_kind == 3:
                 result[k] = confidence[k] / (weight_sum[k] + total - seen)
+            else:
+                result[k] = min(1.0, summed)
     return owner, first[:n_clusters].copy(), fused[:n_clusters].copy(), result, counts[:n_clusters].copy()
+
+
+def _soften_groups(starts, boxes, scores, sigma):  # type: ignore[no-untyped-def]
+    """The lowered scores of each group: one image and category."""
+    lowered = scores.copy()
+    is_taken = np.zeros(len(boxes), dtype=np.bool_)
+    for group in range(len(starts) - 1):
+        for _ in range(starts[group], starts[group + 1]):
+            taken = -1
+            for j in range(starts[group], starts[group + 1]):
+                if not is_taken[j] and (taken < 0 or lowered[j] > lowered[taken]):
+                    taken = j
+            is_taken[taken] = True
+            x1, y1, x2, y2 = boxes[taken, 0], boxes[taken, 1], boxes[taken, 2], boxes[taken, 3]
+            for j in range(starts[group], starts[group + 1]):
+                width = min(boxes[j, 2], x2) - max(boxes[j, 0], x1)
+                height = min(boxes[j, 3], y2) - max(boxes[j, 1], y1)
+                if is_taken[j] or width <= 0 or height <= 0:
+                    continue
+                area = (boxes[j, 2] - boxes[j, 0]) * (boxes[j, 3] - boxes[j, 1])
+                iou = width * height / ((x2 - x1) * (y2 - y1) + area - width * height)
+                lowered[j] *= math.exp(-(iou * iou) / sigma)
+    return lowered

@@ -4,7 +4,7 @@ import csv
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from rich.console import Console
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from xray.errors import InputError
@@ -204,14 +205,18 @@ class DeployBest(Callback):
         if not trainer.is_global_zero or score is None or float(score) == self._deployed:
             return
         checkpoint = load_tensors(Path(self.best.best_model_path))
-        prefix = "model."
-        state = {
-            name.removeprefix(prefix): value
-            for name, value in checkpoint["state_dict"].items()
-            if name.startswith(prefix)
-        }
-        description = {**task.describe(), "epoch": checkpoint["epoch"]}
-        save_deployed(self.run, state, description)
-        (self.run / "validation").mkdir(exist_ok=True)
-        write_predictions(self.run / "validation" / "predictions.json", task.validated, task.store.categories)
+        deploy(self.run, task, checkpoint["state_dict"], epoch=checkpoint["epoch"])
         self._deployed = float(score)
+
+
+def deploy(run: Path, task: Any, state: Mapping[str, Tensor], **facts: Any) -> None:
+    """Writes model.safetensors, model.json and, if the task has validated, validation/predictions.json into a run.
+
+    state: the task's state dict, as in checkpoints. facts: what model.json is to say beside the task's own description.
+    """
+    prefix = "model."
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    save_deployed(run, weights, {**task.describe(), **facts})
+    if task.validated is not None:
+        (run / "validation").mkdir(exist_ok=True)
+        write_predictions(run / "validation" / "predictions.json", task.validated, task.store.categories)

@@ -26,6 +26,10 @@ from xray.training.config import TrainingConfig
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 TABLE = "metrics.csv"
+KEPT_WEIGHTS = "average"
+"""Folder of a run with the weights of its best checkpoints (`xray.training.average`)."""
+WEIGHTS_ALONE = "weights alone"
+"""What `Trainer.save_checkpoint` is told as `storage_options` to leave out all that only resuming needs."""
 
 NEEDED = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step")
 """Keys of a checkpoint from which a training can be resumed."""
@@ -111,8 +115,8 @@ def epochs_in_table(path: Path) -> int:
 def clear_leftovers(run: Path) -> None:
     """Deletes the temporary files that a killed run was writing in its run directory."""
     names = (LAST, BEST, TABLE, "config.yaml", "model.safetensors", "model.json", "validation/predictions.json")
-    for name in names:
-        (run / (name + PART)).unlink(missing_ok=True)
+    for path in [*(run / (name + PART) for name in names), *(run / KEPT_WEIGHTS).glob(f"*{PART}")]:
+        path.unlink(missing_ok=True)
 
 
 class WholeCheckpoints(CheckpointIO):
@@ -121,6 +125,8 @@ class WholeCheckpoints(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Replaces `path` once all of it is on the disk. Raises OSError where it is full."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if storage_options == WEIGHTS_ALONE:
+            checkpoint = {name: checkpoint[name] for name in ("state_dict", "epoch")}
         save_tensors(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -2,15 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from pathlib import Path
+import os
 from typing import Annotated, Literal
 
-import yaml
 from annotated_types import Interval
 
-from xray.errors import FlagError, InputError
-from xray.files import replacing
 from xray.flags import (
     AUTO,
     MAX_SEED,
@@ -33,18 +29,15 @@ from xray.flags import (
     ShareBelowOne,
     ShareOrAuto,
     ShareWithin,
+    ShareWithinOrAuto,
     StagesOrAuto,
     check_ranges,
-    flag_value,
-    parse_flags,
     require,
-    take_flags,
 )
-from xray.storage.places import as_given
 from xray.structures.sides import NONE
-from xray.training.recipes import CHOSEN, joined_swaps, read_yaml, yaml_flags
 
 CONFIG_FILE = "config.yaml"
+LOADERS = min(4, os.cpu_count() or 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,8 +52,8 @@ class TrainingConfig:
     """Continue the run in SAVE_PATH from its last checkpoint; flags not given keep the values it was started with."""
     n_epochs: Count = 100
     """Passes over the training fold(s); with --resume the total, not what is added."""
-    batch_size: Count = 8
-    """Radiographs per step and device."""
+    batch_size: CountOrAuto = AUTO
+    """Radiographs per step and device. auto: 8, or 4 or 2 where there would be fewer than 2,000 steps."""
     lr: Positive = 0.005
     """Learning rate after warm-up, per optimizer step."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -95,10 +88,10 @@ class TrainingConfig:
     """Arithmetic of the forward pass: auto is bf16 on a GPU that has it, otherwise 32."""
     compile: bool = False
     """GPU: compile the network (of a detector backbone, pyramid and proposals' head); the first steps take minutes."""
-    n_workers: Processes = 4
-    """Processes that load and augment radiographs; 0 loads in the main process."""
-    fold: FoldNumber = 0
-    """Fold held back for validation; the others train."""
+    n_workers: Processes = LOADERS
+    """Processes that load and augment radiographs; 0 loads in the main process. Default: one a core, 4 at most."""
+    fold: FoldNumber | Literal["all"] = 0
+    """Fold held back for validation; the others train. all: every fold trains, and the last weights are deployed."""
     seed: Seed = 0
     """Seed of weights, order, augmentation and sampling."""
     augment: Literal["none", "light", "strong"] = "light"
@@ -120,6 +113,9 @@ class TrainingConfig:
     """Training steps between entries of the log."""
     early_stop: CountOrZero = 0
     """Epochs without a better validation score after which training stops; 0 never stops early."""
+    average_best: Annotated[int, Interval(ge=0, le=100)] = 0
+    """Average the weights of so many best validated checkpoints, which the run keeps (0 to 100), and deploy that model
+    where its validation score is not below the best one's; 0 and 1 do not."""
     val_every: Count = 1
     """Epochs between validations."""
     n_pictures: CountOrZero = 4
@@ -138,7 +134,7 @@ class TrainingConfig:
     def check(self) -> None:
         """Raises FlagError if a value is out of range."""
         check_ranges(self)
-        for name in ("data_path", "save_path", "weights", "encoder", "network"):
+        for name in ("data_path", "save_path", "weights", "backbone", "encoder", "network"):
             require(getattr(self, name, None) != "", name, "empty", "given, or left out")
         for pair in self.swap or ("",):
             fits = pair in (AUTO, NONE) or "=" in pair.strip("= ")
@@ -148,18 +144,21 @@ class TrainingConfig:
         fits = self.store_device == "cpu" or self.augment_on != "workers"
         require(fits, "augment_on", self.augment_on, "auto or device with --store-device cuda")
         require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "one of auto, cpu, cuda")
+        if self.fold == "all":
+            without = "with --fold all, which validates nothing"
+            require(self.early_stop == 0, "early_stop", self.early_stop, f"0 {without}")
+            require(self.average_best < 2, "average_best", self.average_best, f"0 {without}")
+            require(self.schedule != "plateau", "schedule", self.schedule, f"step, cosine or onecycle {without}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectionConfig(TrainingConfig):
-    """Train torchvision's Faster R-CNN with a feature pyramid on the boxes of a dataset directory."""
+    """Train torchvision's Faster R-CNN or RetinaNet, with a feature pyramid, on the boxes of a dataset directory."""
 
     save_path: str = "runs/detection"
     """Run directory to write."""
     n_epochs: CountOrAuto = AUTO
     """Passes over the training folds; with --resume the total, not what is added. auto: 100, at most 90,000 steps."""
-    batch_size: CountOrAuto = AUTO
-    """Radiographs per step and device. auto: 8, or 4 where an epoch has few."""
     lr: PositiveOrAuto = AUTO
     """Learning rate after warm-up, per optimizer step. auto: by --norm and --batch-size."""
     schedule: ScheduleOrAuto = AUTO
@@ -170,12 +169,21 @@ class DetectionConfig(TrainingConfig):
     three tenths of --n-epochs."""
     warmup_steps: CountOrZeroOrAuto = AUTO
     """Optimizer steps over which the learning rate rises linearly; never more than the first epoch. auto: 500."""
+    ema: bool = True
+    """Validate and deploy an exponential moving average of the weights."""
+    ema_decay: ShareWithinOrAuto = AUTO
+    """Decay of that average per optimizer step, in (0, 1). auto: it reaches over a twentieth of the training."""
     flip: ShareOrAuto = AUTO
     """Share of the training radiographs mirrored, in [0, 1]; at 0, inference does not mirror either. auto: 0.5."""
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
-    """Backbone of the detector."""
+    family: Literal["faster_rcnn", "retinanet"] = "faster_rcnn"
+    """Kind of detector: faster_rcnn proposes regions and looks into each; retinanet finds boxes in one step, has no use
+    for --rpn-samples and --roi-samples, and differs enough to gain from an ensemble of both."""
+    backbone: str = "resnet50"
+    """Backbone of the detector: resnet18, resnet34, resnet50, resnet101, mobilenet_v2, or any of timm's that has
+    features at strides 4, 8, 16 and 32, e.g. convnext_tiny, tf_efficientnetv2_s, resnetrs50, densenet121."""
     head: Literal["v1", "v2"] = "v1"
-    """Faster R-CNN's original heads, or torchvision's v2: four convolutions in the box head, two in the RPN."""
+    """The original heads, or torchvision's v2: of faster_rcnn four convolutions in the box head, two in the RPN; of
+    retinanet group norms and generalized IoU."""
     weights: str = "imagenet"
     """Initial weights: imagenet (backbone), coco (whole detector, resnet50 only), none, or a .pth/.safetensors FILE."""
     norm: Literal["auto", "frozen", "batch"] = "auto"
@@ -327,74 +335,3 @@ TASKS: dict[str, type[TrainingConfig]] = {
     "segmentation": SegmentationConfig,
     "classification": ClassificationConfig,
 }
-
-KEPT = (
-    "ema", "optimizer", "schedule", "weights",
-    "backbone", "head", "norm", "trainable_layers", "fpn_channels", "anchor_scale", "anchor_sides", "anchor_ratios",
-    "architecture", "encoder", "freeze_encoder", "in_channels", "depth", "deep_supervision",
-    "network", "target", "monitor", "fold", "swap",
-)  # fmt: skip
-"""Flags that a resumed run cannot change. Some belong to the model or optimizer in its checkpoint. The others keep its
-scores comparable, which decide what is best: with another metric they would begin again, so that a worse model could
-replace a better one; on another fold they would come from radiographs that the model was trained on."""
-
-
-def read_training_flags(args: Sequence[str]) -> tuple[str, TrainingConfig]:
-    """`--task`, `--config` and the task's own flags → the task's name and its config, checked.
-
-    Values come, later ones winning, from the defaults, the saved config of a run that is resumed, the YAML of
-    `--config`, and the flags. Raises InputError or FlagError; wrong flags end the process with status 2.
-    """
-    taken, args = take_flags(args, task=None, config=None)
-    recipe = read_yaml(Path(taken["config"])) if taken["config"] else {}
-    task = str(taken["task"] or recipe.get("task") or "detection")
-    if task not in TASKS:
-        raise FlagError(f"--task {task} is unknown: use one of {', '.join(TASKS)}")
-    if (given := flag_value(args, "pseudo")) is not None and (task != "detection" or not given):
-        raise FlagError(f"--pseudo is {given!r} of --task {task}: it is for detectors, and must name a directory")
-    description = (
-        f"{TASKS[task].__doc__}\n\n--task {'|'.join(TASKS)} chooses what is trained (default: detection; this help is "
-        "that of the chosen task). --config FILE.yaml reads flags from a recipe; flags given beside it win."
-    )
-    flags = joined_swaps(yaml_flags(recipe)) + joined_swaps(args)
-    config = parse_flags(TASKS[task], flags, description=description)
-    if config.resume:
-        saved = Path(config.save_path) / CONFIG_FILE
-        if not saved.is_file():
-            raise InputError(
-                f"nothing to resume in {config.save_path}: it has no {CONFIG_FILE}; start without --resume"
-            )
-        previous = read_yaml(saved)
-        if previous.get("task", task) != task:
-            raise InputError(
-                f"{config.save_path} is a run of task {previous['task']}: resume it with --task {previous['task']}"
-            )
-        # The run may have been moved since.
-        previous["save_path"] = config.save_path
-        before = parse_flags(TASKS[task], yaml_flags(previous))
-        config = parse_flags(TASKS[task], yaml_flags(previous) + flags, description=description)
-        # One cycle is laid out over the whole training.
-        for name in (*KEPT, "n_epochs") if before.schedule == "onecycle" else KEPT:
-            value, old = getattr(config, name, None), getattr(before, name, None)
-            require(value == old, name, value, f"{old}, the run was started with it; or start another run")
-    config.check()
-    return task, config
-
-
-def save_config(path: Path, task: str, config: TrainingConfig, chosen: Sequence[str] = ()) -> None:
-    """Writes a run's config.yaml, which `--config` reads back.
-
-    chosen: sentences about flags that were "auto", kept under that name; those of the file that is there, if empty.
-    """
-    values = {"task": task, **dataclasses.asdict(config)}
-    sentences = list(chosen) or (read_yaml(path).get(CHOSEN) if path.is_file() else None)
-    if sentences:
-        values[CHOSEN] = sentences
-    # How this process was started does not belong to the run.
-    for name in ("resume", "debug"):
-        values.pop(name)
-    # Nor does the local folder that stands for an s3:// address: another machine has another.
-    values |= {name: as_given(value) for name, value in values.items() if isinstance(value, str)}
-    # If the process is killed while writing, the run must not be resumed with half of its flags.
-    with replacing(path) as temporary:
-        temporary.write_text(yaml.safe_dump(values, sort_keys=False))

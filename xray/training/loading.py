@@ -23,11 +23,14 @@ from xray.training.changes import stack_changes
 from xray.training.placement import Outlines, at_least_a_pixel, outlines_of
 
 
-def training_rows(store: Store, fold: int) -> tuple[np.ndarray, np.ndarray]:
+def training_rows(store: Store, fold: int | str) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the store that train (every fold but one) and that validate (that fold); test radiographs do neither.
 
+    fold: "all" lets every fold train and none validate.
     Raises InputError if the fold does not exist or nothing would be left on either side.
     """
+    if isinstance(fold, str):
+        return store.rows(split="train"), np.zeros(0, dtype=np.int64)
     validation = store.rows(split="train", fold=fold)
     training = np.setdiff1d(store.rows(split="train"), validation)
     if len(training) == 0:

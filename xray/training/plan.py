@@ -1,4 +1,4 @@
-"""What the training of a detector chooses from its dataset: a value and a reason for each flag that is "auto"."""
+"""What training chooses from its dataset: a value and a reason for each flag that is "auto"."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from xray.datasets.store import Store
 from xray.flags import AUTO
 from xray.models.detection.anchor_fit import AnchorSides, by_level, fit_anchors, recall_of, standard_anchors
 from xray.structures.sides import chosen
-from xray.training.config import DetectionConfig
+from xray.training.config import DetectionConfig, TrainingConfig
 from xray.training.loading import repeat_factors
 from xray.training.readers import Readings
 
@@ -32,6 +32,8 @@ LARGE_BATCH = 16
 """From here on they are good enough for a ResNet, too."""
 FROZEN_LR, BATCH_NORM_LR = 0.005, 0.02
 """Learning rates for a batch of 8."""
+EMA_SHARE = WARMUP_SHARE = 0.05
+"""Of all steps, over which the moving average of the weights reaches, and the warm-up."""
 
 
 @dataclasses.dataclass
@@ -42,15 +44,15 @@ class Plan:
     notes: sentences about the boxes on this canvas.
     """
 
-    config: DetectionConfig
+    config: Any
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
-    def choose(self, name: str, value: Any, reason: str) -> None:
-        """Gives a flag a value, if it is "auto"."""
+    def choose(self, name: str, value: Any, reason: str = "") -> None:
+        """Gives a flag a value, if it is "auto"; without a reason where it is of no effect."""
         if getattr(self.config, name) == AUTO:
             self.config = dataclasses.replace(self.config, **{name: value})
-            self.reasons[name] = reason
+            self.reasons |= {name: reason} if reason else {}
 
     def lines(self) -> list[str]:
         """What train prints: a line for each choice, then the notes."""
@@ -60,7 +62,14 @@ class Plan:
         return [*choices, *self.notes]
 
 
-def plan(config: DetectionConfig, store: Store, used: Readings, added: float = 0.0) -> Plan:
+def plan(config: TrainingConfig, n_rows: int) -> Plan:
+    """Replaces what is "auto" in the flags of any task by values for `n_rows` training radiographs."""
+    result = Plan(config)
+    _choose_batch(result, n_rows)
+    return result
+
+
+def plan_detection(config: DetectionConfig, store: Store, used: Readings, added: float = 0.0) -> Plan:
     """Replaces what is "auto" in a detector's flags by values for this dataset.
 
     used: the radiographs and boxes that train; no other is looked at. added: how many radiographs an epoch shows beside
@@ -104,17 +113,20 @@ def _boxes_on_canvas(store: Store, rows: np.ndarray, drawn: np.ndarray) -> tuple
     return boxes, place[images], store.boxes.labels[inside]
 
 
-def _choose_length(result: Plan, shown: float) -> None:
-    """How long training lasts, and how the learning rate goes meanwhile.
-
-    shown: radiographs of an epoch.
-    """
+def _choose_batch(result: Plan, shown: float) -> None:
+    """Smaller batches where there would be few steps. shown: radiographs of an epoch."""
     processes = result.config.devices * result.config.num_nodes
     epochs = PUBLISHED_EPOCHS if result.config.n_epochs == AUTO else result.config.n_epochs
     batch = BATCH
     while batch > SMALLEST_BATCH and shown * epochs < FEW_STEPS * batch * processes:
         batch //= 2
     result.choose("batch_size", batch, f"{shown:,.0f} radiographs an epoch, for at most {epochs} epochs")
+
+
+def _choose_length(result: Plan, shown: float) -> None:
+    """How long a detector trains, and how the learning rate goes meanwhile. shown: radiographs of an epoch."""
+    _choose_batch(result, shown)
+    processes = result.config.devices * result.config.num_nodes
     steps = max(1.0, shown / (result.config.batch_size * processes * result.config.accumulate))
     epochs = int(np.clip(round(STEPS / steps), FEWEST_EPOCHS, PUBLISHED_EPOCHS))
     result.choose("n_epochs", epochs, f"of {steps:,.0f} steps each")
@@ -122,8 +134,13 @@ def _choose_length(result: Plan, shown: float) -> None:
     is_long = epochs >= LONG
     schedule = "step" if is_long else "cosine"
     result.choose("schedule", schedule, "the published one" if is_long else f"fewer than {LONG} epochs")
-    result.choose("step_size", max(1, round(0.3 * epochs)), "three tenths of the epochs")
-    result.choose("warmup_steps", min(500, math.ceil(steps)), "an epoch, at most 500 steps")
+    has_steps = result.config.schedule in ("step", "plateau")
+    result.choose("step_size", max(1, round(0.3 * epochs)), "three tenths of the epochs" if has_steps else "")
+    decay = 1 - 1 / max(2.0, EMA_SHARE * epochs * steps)
+    reason = "the average reaches over a twentieth of the steps" if result.config.ema else ""
+    result.choose("ema_decay", round(decay, 5), reason)
+    warmup = min(500, math.ceil(WARMUP_SHARE * epochs * steps))
+    result.choose("warmup_steps", warmup, "a twentieth of the steps, at most 500")
 
 
 def _choose_network(result: Plan) -> None:
@@ -140,10 +157,10 @@ def _choose_network(result: Plan) -> None:
         result.choose("norm", "batch", f"{batch} radiographs are enough for statistics of their own")
         result.choose("trainable_layers", 5, "stages follow norms that learn")
     learns = result.config.norm == "batch"
-    rate = (
-        (BATCH_NORM_LR if learns else FROZEN_LR) * batch * config.devices * config.num_nodes * config.accumulate / BATCH
-    )
-    result.choose("lr", float(f"{rate:.3g}"), f"of a batch of {batch}, norms {'learn' if learns else 'stand still'}")
+    whole = batch * config.devices * config.num_nodes * config.accumulate
+    # With norms that learn, small batches do well with the rate of larger ones.
+    rate = BATCH_NORM_LR * max(1.0, whole / BATCH) ** 0.5 if learns else FROZEN_LR * whole / BATCH
+    result.choose("lr", float(f"{rate:.2g}"), f"for steps of {whole} with norms that {'learn' if learns else 'do not'}")
 
 
 def _choose_samples(result: Plan, boxes_of: np.ndarray) -> None:
@@ -163,15 +180,18 @@ def _choose_samples(result: Plan, boxes_of: np.ndarray) -> None:
 def _choose_anchors(result: Plan, boxes: np.ndarray, canvas_size: int) -> None:
     """Anchors that fit the boxes on the canvas, as far as flags do not give them."""
     config = result.config
-    fit = fit_anchors(boxes, canvas_size)
+    fit = fit_anchors(boxes, canvas_size, config.family)
     anchors, source = fit.anchors, "the standard layout fits the boxes" if fit.is_standard else "fitted to the boxes"
     if config.anchor_scale != AUTO:
-        anchors, source = standard_anchors(canvas_size, config.anchor_scale), f"--anchor-scale {config.anchor_scale:g}"
+        anchors, source = (
+            standard_anchors(canvas_size, config.anchor_scale, config.family),
+            f"--anchor-scale {config.anchor_scale:g}",
+        )
     sides = config.anchor_sides if config.anchor_sides != AUTO else tuple(np.ravel(anchors.sides).tolist())
     ratios = config.anchor_ratios if config.anchor_ratios != AUTO else anchors.ratios
     anchors = AnchorSides(by_level(sides), ratios)
-    recall = f"{_recall(recall_of(anchors, boxes))}; the standard layout: {_recall(fit.standard)}"
-    result.choose("anchor_scale", 1.0, f"{source}: see --anchor-sides")
+    recall = f"{_recall(recall_of(anchors, boxes, config.family))}; the standard layout: {_recall(fit.standard)}"
+    result.choose("anchor_scale", 1.0)
     result.choose("anchor_sides", sides, f"{source}; {recall}")
     result.choose("anchor_ratios", ratios, f"height to width; {source}")
 

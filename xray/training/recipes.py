@@ -1,5 +1,6 @@
-"""YAML recipes of a training, as the flags that they stand for."""
+"""The flags of a training, from a command line, a YAML recipe and a run's saved config."""
 
+import dataclasses
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +8,29 @@ from typing import Any
 
 import yaml
 
-from xray.errors import InputError
+from xray.errors import FlagError, InputError
+from xray.files import replacing
+from xray.flags import flag_value, parse_flags, require, take_flags
+from xray.storage.places import as_given
 from xray.structures.sides import NONE
+from xray.training.config import CONFIG_FILE, TASKS, TrainingConfig
 
 MAX_CHARACTERS = 2**17
 """Longest recipe; PyYAML reads that many in a second or two."""
 
 CHOSEN = "chosen"
 """Of a run's config: sentences about the values that training chose itself. It is no flag."""
+
+KEPT = (
+    "ema", "optimizer", "schedule", "weights",
+    "family", "backbone", "head", "norm", "trainable_layers", "fpn_channels",
+    "anchor_scale", "anchor_sides", "anchor_ratios",
+    "architecture", "encoder", "freeze_encoder", "in_channels", "depth", "deep_supervision",
+    "network", "target", "monitor", "fold", "swap",
+)  # fmt: skip
+"""Flags that a resumed run cannot change. Some belong to the model or optimizer in its checkpoint. The others keep its
+scores comparable, which decide what is best: with another metric they would begin again, so that a worse model could
+replace a better one; on another fold they would come from radiographs that the model was trained on."""
 
 _PLAIN = (str, int, float, bool, datetime.date, type(None))
 
@@ -85,3 +101,69 @@ def joined_swaps(flags: Sequence[str]) -> list[str]:
     if "--swap" in flags and not swaps:
         return [*rest, "--swap", ""]
     return [*rest, "--swap", *dict.fromkeys(swaps)] if swaps else rest
+
+
+def read_training_flags(args: Sequence[str], saved_as: str = CONFIG_FILE) -> tuple[str, TrainingConfig]:
+    """`--task`, `--config` and the task's own flags → the task's name and its config, checked.
+
+    Values come, later ones winning, from the defaults, the saved config of a run that is resumed, the YAML of
+    `--config`, and the flags. saved_as: the file of that saved config.
+
+    Raises InputError or FlagError; wrong flags end the process with status 2.
+    """
+    taken, args = take_flags(args, task=None, config=None)
+    recipe = read_yaml(Path(taken["config"])) if taken["config"] else {}
+    task = str(taken["task"] or recipe.get("task") or "detection")
+    if task not in TASKS:
+        raise FlagError(f"--task {task} is unknown: use one of {', '.join(TASKS)}")
+    if (given := flag_value(args, "pseudo")) is not None and (task != "detection" or not given):
+        raise FlagError(f"--pseudo is {given!r} of --task {task}: it is for detectors, and must name a directory")
+    description = (
+        f"{TASKS[task].__doc__}\n\n--task {'|'.join(TASKS)} chooses what is trained (default: detection; this help is "
+        "that of the chosen task). --config FILE.yaml reads flags from a recipe; flags given beside it win."
+    )
+    flags = joined_swaps(yaml_flags(recipe)) + joined_swaps(args)
+    config = parse_flags(TASKS[task], flags, description=description)
+    if config.resume:
+        saved = Path(config.save_path) / saved_as
+        if not saved.is_file():
+            raise InputError(f"nothing to resume in {config.save_path}: it has no {saved_as}; start without --resume")
+        previous = read_yaml(saved)
+        if previous.get("task", task) != task:
+            raise InputError(
+                f"{config.save_path} is a run of task {previous['task']}: resume it with --task {previous['task']}"
+            )
+        # The run may have been moved since.
+        previous["save_path"] = config.save_path
+        before = parse_flags(TASKS[task], yaml_flags(previous))
+        config = parse_flags(TASKS[task], yaml_flags(previous) + flags, description=description)
+        # One cycle is laid out over the whole training.
+        for name in (*KEPT, "n_epochs") if before.schedule == "onecycle" else KEPT:
+            value, old = getattr(config, name, None), getattr(before, name, None)
+            require(value == old, name, value, f"{old}, the run was started with it; or start another run")
+    config.check()
+    return task, config
+
+
+def config_values(task: str, config: TrainingConfig) -> dict[str, Any]:
+    """What a run's config.yaml says of its flags."""
+    values = {"task": task, **dataclasses.asdict(config)}
+    # How this process was started does not belong to the run.
+    for name in ("resume", "debug"):
+        values.pop(name)
+    # Nor does the local folder that stands for an s3:// address: another machine has another.
+    return values | {name: as_given(value) for name, value in values.items() if isinstance(value, str)}
+
+
+def save_config(path: Path, task: str, config: TrainingConfig, chosen: Sequence[str] = ()) -> None:
+    """Writes a run's config.yaml, which `--config` reads back.
+
+    chosen: sentences about flags that were "auto", kept under that name; those of the file that is there, if empty.
+    """
+    values = config_values(task, config)
+    sentences = list(chosen) or (read_yaml(path).get(CHOSEN) if path.is_file() else None)
+    if sentences:
+        values[CHOSEN] = sentences
+    # If the process is killed while writing, the run must not be resumed with half of its flags.
+    with replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump(values, sort_keys=False))

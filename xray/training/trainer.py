@@ -22,6 +22,7 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from xray.models.device import LightningPrecision
+from xray.training.average import KeepBest
 from xray.training.callbacks import DeployBest, EpochTable, Pictures, Plateau, ProgressBar, Throughput
 from xray.training.checkpoints import BEST, TABLE, BestCheckpoint, LastCheckpoint, WholeCheckpoints
 from xray.training.config import TrainingConfig
@@ -58,9 +59,8 @@ def build_trainer(
         LearningRateMonitor("step"),
         Plateau(),
         Pictures(draw, config.n_pictures),
-        DeployBest(run, best),
+        *([] if config.fold == "all" else [DeployBest(run, best), KeepBest(run, monitored, config.average_best), best]),
         EpochTable(run / TABLE, monitored, config.n_epochs),
-        best,
         LastCheckpoint(run, config.save_every_n_steps),
     ]
     if config.ema:
@@ -86,6 +86,7 @@ def build_trainer(
         precision=precision,
         accumulate_grad_batches=config.accumulate,
         check_val_every_n_epoch=config.val_every,
+        limit_val_batches=0 if config.fold == "all" else None,
         log_every_n_steps=config.log_step,
         callbacks=callbacks,
         plugins=[WholeCheckpoints()],

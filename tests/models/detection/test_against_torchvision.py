@@ -331,7 +331,7 @@ def test_anchors_are_made_once_and_serve_training_after_a_validation():
     images, targets = batch()
     with torch.inference_mode():
         detector.eval()(images)
-    layouts = detector.rpn._layouts
+    layouts = detector.rpn.layout._made
     (layout,) = layouts.values()
     assert not layout.anchors.is_inference()
     torch.stack(list(detector.train()(images, targets).values())).sum().backward()

@@ -226,7 +226,7 @@ def test_a_detector_starts_from_a_detector_of_other_categories(tmp_path):
     path = saved(tmp_path, {f"model.{name}": value for name, value in donor.state_dict().items()}, "lightning.ckpt")
     torch.save({"state_dict": torch.load(path, weights_only=True), "epoch": 3}, path)
     said = load_initial_weights(detector, path, "mobilenet_v2", "v1")
-    assert said == "detector starts from lightning.ckpt, its box predictor from random"
+    assert said == "detector starts from lightning.ckpt, its last layer from random"
     assert torch.equal(detector.roi_heads.box_predictor.cls_score.weight, own)
     assert torch.equal(detector.rpn.head.cls_logits.weight, donor.rpn.head.cls_logits.weight)
     same = build_detector(5, CANVAS, "mobilenet_v2", **SMALL)

@@ -9,7 +9,7 @@ import timm
 from torch import Tensor, nn
 
 from xray.errors import InputError
-from xray.models.pretrained import Normalise, download, load_trunk
+from xray.models.pretrained import Normalise, download, load_trunk, reads_as
 from xray.models.weights import load_deployed, read_weights
 
 
@@ -54,8 +54,9 @@ def build_classifier(
 def load_initial_weights(classifier: Classifier, weights: str) -> str:
     """Puts initial weights into a classifier: "imagenet", "none", a file, or a run directory.
 
-    A file may be torchvision's, timm's or a run's; a last layer for other labels is left as it is. Returns a sentence
-    saying what was loaded. Raises InputError if weights cannot be downloaded or read, or are of another network.
+    A file may be torchvision's, timm's, TorchXRayVision's or a run's; a last layer for other labels is left as it is.
+    Returns a sentence saying what was loaded. Raises InputError if weights cannot be downloaded or read, or are of
+    another network.
     """
     name = classifier.name
     if weights == "none":
@@ -68,8 +69,10 @@ def load_initial_weights(classifier: Classifier, weights: str) -> str:
     else:
         state, source = read_weights(Path(weights)), weights
     mismatch = f"{source} does not hold the weights of the network {name}"
-    whole = load_trunk(classifier.network, state, mismatch, _last_layer(classifier.network))
-    return f"{name} starts from {source}" + ("" if whole else ", its last layer from random")
+    state, reading, note = reads_as(state)
+    whole = load_trunk(classifier.network, state, mismatch, _last_layer(classifier.network), reading=reading)
+    classifier.normalise.read_as(reading)
+    return f"{name} starts from {source}{note}" + ("" if whole else ", its last layer from random")
 
 
 def _last_layer(network: nn.Module) -> str:

@@ -10,8 +10,10 @@ STANDARD_SIDES = (32, 64, 128, 256, 512)
 """Of torchvision's Faster R-CNN, one for each level, on a canvas of STANDARD_CANVAS pixels."""
 STANDARD_RATIOS = (0.5, 1.0, 2.0)
 STANDARD_CANVAS = 1024
+FASTER_RCNN, RETINANET = "faster_rcnn", "retinanet"
 STRIDES = (4, 8, 16, 32, 64)
-"""Canvas pixels from one cell of a pyramid level to the next."""
+"""Canvas pixels from one cell of a pyramid level to the next, of Faster R-CNN."""
+STRIDES_OF = {FASTER_RCNN: STRIDES, RETINANET: (8, 16, 32, 64, 128)}
 
 ENOUGH = 0.97
 """Share of the boxes with an anchor at an overlap of 0.5 from which no more anchors are added to a cell."""
@@ -55,9 +57,12 @@ class Fit:
     is_standard: bool
 
 
-def standard_anchors(canvas_size: int, scale: float = 1.0) -> AnchorSides:
+def standard_anchors(canvas_size: int, scale: float = 1.0, family: str = FASTER_RCNN) -> AnchorSides:
     """torchvision's layout, which shrinks and grows with the canvas, `scale` times as large."""
-    sides = tuple((side * scale * canvas_size / STANDARD_CANVAS,) for side in STANDARD_SIDES)
+    # Of RetinaNet three in an octave, whole pixels.
+    steps = (1.0,) if family == FASTER_RCNN else (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+    whole = [[int(side * step) for step in steps] for side in STANDARD_SIDES]
+    sides = tuple(tuple(side * scale * canvas_size / STANDARD_CANVAS for side in of_level) for of_level in whole)
     return AnchorSides(sides, STANDARD_RATIOS)
 
 
@@ -67,7 +72,7 @@ def by_level(sides: Sequence[float]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(sides[level * per_level : (level + 1) * per_level]) for level in range(len(STRIDES)))
 
 
-def fit_anchors(boxes: np.ndarray, canvas_size: int) -> Fit:
+def fit_anchors(boxes: np.ndarray, canvas_size: int, family: str = FASTER_RCNN) -> Fit:
     """Anchors for the boxes of a dataset.
 
     boxes: (N, 4) xyxy in canvas pixels; empty ones are left out. canvas_size: pixels a side.
@@ -77,15 +82,15 @@ def fit_anchors(boxes: np.ndarray, canvas_size: int) -> Fit:
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)]
-    standard = standard_anchors(canvas_size)
-    before = recall_of(standard, boxes)
+    standard = standard_anchors(canvas_size, family=family)
+    before = recall_of(standard, boxes, family)
     if len(boxes) == 0:
         return Fit(standard, before, before, True)
     some = _some_of_all_areas(boxes)
     best, after = standard, before
     for n_sides, n_ratios in LAYOUTS:
-        candidate = _climb(some, canvas_size, n_sides, n_ratios)
-        recall = recall_of(candidate, boxes)
+        candidate = _climb(some, canvas_size, STRIDES_OF[family], n_sides, n_ratios)
+        recall = recall_of(candidate, boxes, family)
         gain = recall[0.5] - after[0.5]
         if best is standard or gain > LEAST_GAIN:
             best, after = candidate, recall
@@ -95,16 +100,16 @@ def fit_anchors(boxes: np.ndarray, canvas_size: int) -> Fit:
     return Fit(standard if is_standard else best, before if is_standard else after, before, is_standard)
 
 
-def recall_of(anchors: AnchorSides, boxes: np.ndarray) -> dict[float, float]:
+def recall_of(anchors: AnchorSides, boxes: np.ndarray, family: str = FASTER_RCNN) -> dict[float, float]:
     """The share of boxes (N, 4) that some anchor overlaps by at least 0.5, and by 0.7; NaN where there is no box."""
-    best = best_overlaps(anchors, boxes)
+    best = best_overlaps(anchors, boxes, STRIDES_OF[family])
     return {overlap: float((best >= overlap).mean()) if len(best) else float("nan") for overlap in (0.5, 0.7)}
 
 
-def best_overlaps(anchors: AnchorSides, boxes: np.ndarray) -> np.ndarray:
+def best_overlaps(anchors: AnchorSides, boxes: np.ndarray, strides: Sequence[int] = STRIDES) -> np.ndarray:
     """The largest intersection over union of each box (N, 4) with an anchor, (N,) in [0, 1]."""
     best = np.zeros(len(boxes))
-    for stride, sides in zip(STRIDES, anchors.sides, strict=True):
+    for stride, sides in zip(strides, anchors.sides, strict=True):
         for side, ratio in itertools.product(sides, anchors.ratios):
             np.maximum(best, _overlaps(boxes, stride, side, ratio), out=best)
     return best
@@ -129,42 +134,42 @@ def _some_of_all_areas(boxes: np.ndarray) -> np.ndarray:
     return boxes[order[np.linspace(0, len(boxes) - 1, min(len(boxes), MOST_BOXES)).astype(np.int64)]]
 
 
-def _climb(boxes: np.ndarray, canvas_size: int, n_sides: int, n_ratios: int) -> AnchorSides:
+def _climb(boxes: np.ndarray, canvas_size: int, strides: Sequence[int], n_sides: int, n_ratios: int) -> AnchorSides:
     """Anchors with so many sides and ratios for each cell, improved one at a time."""
     extent = boxes[:, 2:] - boxes[:, :2]
     log_side, log_ratio = np.log2(extent.prod(axis=1)) / 2, np.log2(extent[:, 1] / extent[:, 0])
     # The middles of equal shares of the boxes.
     ratios = np.quantile(log_ratio, (np.arange(n_ratios) + 0.5) / n_ratios)
     ratio_steps = _steps(log_ratio.min(), log_ratio.max())
-    ends = [np.log2(np.array(REACH) * stride) for stride in STRIDES]
+    ends = [np.log2(np.array(REACH) * stride) for stride in strides]
     most = np.log2(1.25 * canvas_size)
     side_steps = [_steps(low, max(low, min(high, most))) for low, high in ends]
-    spread = np.quantile(log_side, (np.arange(len(STRIDES) * n_sides) + 0.5) / (len(STRIDES) * n_sides))
+    spread = np.quantile(log_side, (np.arange(len(strides) * n_sides) + 0.5) / (len(strides) * n_sides))
     sides = [
         np.clip(part, steps[0], steps[-1])
-        for part, steps in zip(np.split(spread, len(STRIDES)), side_steps, strict=True)
+        for part, steps in zip(np.split(spread, len(strides)), side_steps, strict=True)
     ]
 
     def part_of(level: int, side: float) -> np.ndarray:
         """The largest overlaps with the anchors of one side of one level."""
-        of_ratios = [_overlaps(boxes, STRIDES[level], 2.0**side, 2.0**ratio) for ratio in ratios]
+        of_ratios = [_overlaps(boxes, strides[level], 2.0**side, 2.0**ratio) for ratio in ratios]
         return np.max(of_ratios, axis=0)
 
     for _ in range(ROUNDS):
-        for level, place in itertools.product(range(len(STRIDES)), range(n_sides)):
+        for level, place in itertools.product(range(len(strides)), range(n_sides)):
             others = [
                 part_of(k, sides[k][j])
-                for k, j in itertools.product(range(len(STRIDES)), range(n_sides))
+                for k, j in itertools.product(range(len(strides)), range(n_sides))
                 if (k, j) != (level, place)
             ]
             others_best = np.max(others, axis=0)
             gains = [np.maximum(others_best, part_of(level, side)).mean() for side in side_steps[level]]
             # Of about equal ones, that which is most like the standard layout: eight cells wide.
             equal = side_steps[level][np.array(gains) >= np.max(gains) - 0.002]
-            sides[level][place] = equal[np.argmin(np.abs(equal - np.log2(8 * STRIDES[level])))]
+            sides[level][place] = equal[np.argmin(np.abs(equal - np.log2(8 * strides[level])))]
         for place in range(n_ratios):
-            others_best = _best_of(boxes, sides, np.delete(ratios, place))
-            gains = [np.maximum(others_best, _best_of(boxes, sides, [ratio])).mean() for ratio in ratio_steps]
+            others_best = _best_of(boxes, strides, sides, np.delete(ratios, place))
+            gains = [np.maximum(others_best, _best_of(boxes, strides, sides, [ratio])).mean() for ratio in ratio_steps]
             ratios[place] = ratio_steps[int(np.argmax(gains))]
     return AnchorSides(
         tuple(tuple(float(side) for side in np.round(2.0 ** np.sort(part), 2)) for part in sides),
@@ -172,9 +177,11 @@ def _climb(boxes: np.ndarray, canvas_size: int, n_sides: int, n_ratios: int) -> 
     )
 
 
-def _best_of(boxes: np.ndarray, sides: Sequence[np.ndarray], ratios: Sequence[float] | np.ndarray) -> np.ndarray:
+def _best_of(
+    boxes: np.ndarray, strides: Sequence[int], sides: Sequence[np.ndarray], ratios: Sequence[float] | np.ndarray
+) -> np.ndarray:
     best = np.zeros(len(boxes))
-    for stride, part in zip(STRIDES, sides, strict=True):
+    for stride, part in zip(strides, sides, strict=True):
         for side, ratio in itertools.product(part, ratios):
             np.maximum(best, _overlaps(boxes, stride, 2.0**side, 2.0**ratio), out=best)
     return best

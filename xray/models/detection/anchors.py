@@ -53,3 +53,20 @@ def make_layout(generator: AnchorGenerator, size: int, sides: tuple[int, ...], d
     stride = [2.0 ** round(math.log2(size / side)) for side in sides]
     per_level = (torch.tensor(values, device=device) for values in (sides, first, stride))
     return Layout(size, sides, generator.num_anchors_per_location()[0], anchors, *per_level)
+
+
+class Layouts:
+    """The layouts of an anchor generator, each made once."""
+
+    def __init__(self, generator: AnchorGenerator) -> None:
+        self._generator = generator
+        self._made: dict[tuple[int, tuple[int, ...], torch.device], Layout] = {}
+
+    def __call__(self, pyramid: list[Tensor], size: int) -> Layout:
+        """Anchors and cells of these square maps over canvases of `size` pixels a side."""
+        key = (size, tuple(level.shape[-1] for level in pyramid), pyramid[0].device)
+        if key not in self._made:
+            # Made during a validation, its tensors must serve training too.
+            with torch.inference_mode(False), torch.no_grad():
+                self._made[key] = make_layout(self._generator, *key)
+        return self._made[key]

@@ -127,8 +127,11 @@ def encode(boxes: Tensor, anchors: Tensor, weights: tuple[float, float, float, f
     return torch.stack([wx * dx, wy * dy, ww * dw, wh * dh], -1)
 
 
-def decode(offsets: Tensor, anchors: Tensor, weights: tuple[float, float, float, float], size: int) -> Tensor:
-    """Where `offsets` (…, 4) lead from `anchors` (…, 4), cut off at the canvas of `size` pixels a side: (…, 4)."""
+def decode(offsets: Tensor, anchors: Tensor, weights: tuple[float, float, float, float], size: int | None) -> Tensor:
+    """Where `offsets` (…, 4) lead from `anchors` (…, 4), cut off at the canvas of `size` pixels a side: (…, 4).
+
+    size: None leaves them whole.
+    """
     wx, wy, ww, wh = weights
     dx, dy, dw, dh = offsets.unbind(-1)
     x1, y1, x2, y2 = anchors.unbind(-1)
@@ -137,7 +140,8 @@ def decode(offsets: Tensor, anchors: Tensor, weights: tuple[float, float, float,
     y = dy / wy * height + (y1 + 0.5 * height)
     half_width = 0.5 * (torch.exp((dw / ww).clamp(max=LARGEST_GROWTH)) * width)
     half_height = 0.5 * (torch.exp((dh / wh).clamp(max=LARGEST_GROWTH)) * height)
-    return torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], -1).clamp(0, size)
+    boxes = torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], -1)
+    return boxes if size is None else boxes.clamp(0, size)
 
 
 def large_enough(boxes: Tensor, least: float) -> Tensor:

@@ -9,7 +9,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RPNHead
 
 from xray.models.batch_shares import normaliser
-from xray.models.detection.anchors import Layout, make_layout
+from xray.models.detection.anchors import Layout, Layouts
 from xray.models.detection.matching import Truth, decode, encode, large_enough, match, overlaps, sample
 from xray.models.detection.suppression import suppress
 
@@ -46,16 +46,7 @@ class ProposalNetwork(nn.Module):
         super().__init__()
         self.head, self.anchor_generator = head, anchor_generator
         self.samples, self.keep_training, self.keep_inference = samples, keep_training, keep_inference
-        self._layouts: dict[tuple[int, tuple[int, ...], torch.device], Layout] = {}
-
-    def layout(self, pyramid: list[Tensor], size: int) -> Layout:
-        """Anchors and cells of these square maps over canvases of `size` pixels a side; made once for each size."""
-        key = (size, tuple(level.shape[-1] for level in pyramid), pyramid[0].device)
-        if key not in self._layouts:
-            # Made during a validation, its tensors must serve training too.
-            with torch.inference_mode(False), torch.no_grad():
-                self._layouts[key] = make_layout(self.anchor_generator, *key)
-        return self._layouts[key]
+        self.layout = Layouts(anchor_generator)
 
     @torch.no_grad()
     def forward(self, pyramid: list[Tensor], layout: Layout) -> Proposals:

@@ -56,7 +56,7 @@ def _is_norm(module: nn.Module) -> bool:
 def _holds_activation(module: nn.Module) -> bool:
     # Where timm is not imported there is no network of timm's, and its import takes seconds.
     layers = sys.modules.get("timm.layers")
-    return layers is not None and type(module) is layers.BatchNormAct2d
+    return layers is not None and type(module) in (layers.BatchNormAct2d, layers.FrozenBatchNormAct2d)
 
 
 class _Watch(TorchDispatchMode):

@@ -19,7 +19,7 @@ from segmentation_models_pytorch.encoders._base import EncoderMixin
 from torch import Tensor, nn
 
 from xray.errors import InputError
-from xray.models.pretrained import Normalise, download, load_trunk
+from xray.models.pretrained import Normalise, download, load_trunk, reads_as
 from xray.models.weights import load_deployed, read_weights
 
 ARCHITECTURES = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus}
@@ -299,8 +299,9 @@ def _replace_idle(module: nn.Module, prefix: str, used: set[str]) -> None:
 def load_encoder_weights(segmenter: Segmenter, weights: str) -> str:
     """Puts initial weights into the encoder: "imagenet", "none", a file, or a run directory.
 
-    A file may hold a backbone of torchvision's, timm's or segmentation-models-pytorch's; a run may be a detection (its
-    backbone), a classification or a segmentation. The first convolution is fitted to the number of channels.
+    A file may hold a backbone of torchvision's, timm's, segmentation-models-pytorch's or TorchXRayVision's; a run may
+    be a detection (its backbone), a classification or a segmentation. The first convolution is fitted to the number of
+    channels.
     Returns a sentence saying what was loaded. Raises InputError if weights cannot be downloaded or read, or are of
     another network.
     """
@@ -321,8 +322,10 @@ def load_encoder_weights(segmenter: Segmenter, weights: str) -> str:
     else:
         state, source = read_weights(Path(weights)), weights
     mismatch = f"{source} does not hold the weights of the encoder {name}; {advice}"
-    load_trunk(segmenter.encoder, state, mismatch, left_out=_names_of_all_depths(segmenter))
-    return f"encoder {name} starts from {source}"
+    state, reading, note = reads_as(state)
+    load_trunk(segmenter.encoder, state, mismatch, left_out=_names_of_all_depths(segmenter), reading=reading)
+    segmenter.normalise.read_as(reading)
+    return f"encoder {name} starts from {source}{note}"
 
 
 def _names_of_all_depths(segmenter: Segmenter) -> list[str]:

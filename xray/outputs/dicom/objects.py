@@ -25,6 +25,7 @@ from pydicom.valuerep import DA, TM, DSfloat
 from xray import __version__
 from xray.errors import InputError
 from xray.files import complete
+from xray.inference.ensemble_file import is_ensemble
 from xray.radiographs.dicom import read_elements
 
 MANUFACTURER = MODEL_NAME = "xray"
@@ -70,10 +71,16 @@ class Algorithm:
 
 
 def algorithm_of(runs: Sequence[Path], **settings: object) -> Algorithm:
-    """The models of run directories or ONNX files, by the hashes of these, and the settings they are used with."""
+    """The models of run directories or ONNX files by the hashes of these, and the settings they are used with.
+
+    runs: where an ensemble.yaml was given, `files_of` that.
+    """
     parameters = {}
     for number, run in enumerate(runs, 1):
-        task = "ONNX" if run.is_file() else json.loads((run / "model.json").read_text())["task"]
+        if run.is_file():
+            task = "ensemble" if is_ensemble(run) else "ONNX"
+        else:
+            task = json.loads((run / "model.json").read_text())["task"]
         with (run if run.is_file() else run / "model.safetensors").open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         parameters[f"model {number}"] = f"{task} sha256:{digest}"
@@ -81,16 +88,22 @@ def algorithm_of(runs: Sequence[Path], **settings: object) -> Algorithm:
 
 
 def inference_algorithm(
-    runs: Sequence[Path], threshold: float, mirrored: bool, gate: str, triplet: Sequence[float] = ()
+    runs: Sequence[Path],
+    threshold: float,
+    mirrored: bool,
+    gate: str,
+    triplet: Sequence[float] = (),
+    scales: Sequence[float] = (1.0,),
 ) -> Algorithm:
     """`algorithm_of` with the settings that inference writes into SR and SEG.
 
     threshold: lowest score that reports hold. mirrored: whether mirrored views were looked at, too. gate: "soft" or
-    "hard". triplet: of segmenters, empty without any.
+    "hard". triplet: of segmenters, empty without any. scales: sizes of the views, named where they are not 1 alone.
     """
     settings: dict[str, object] = {"threshold": threshold, "mirrored": mirrored, "gate": gate}
-    if triplet:
-        settings["triplet"] = " ".join(f"{value:g}" for value in triplet)
+    for name, values in (("triplet", triplet), ("scales", () if tuple(scales) == (1.0,) else scales)):
+        if values:
+            settings[name] = " ".join(f"{value:g}" for value in values)
     return algorithm_of(runs, **settings)
 
 

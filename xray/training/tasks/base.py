@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.models.batch_shares import Share, begin_step, end_step, mean_of_processes
+from xray.models.pretrained import Normalise
 from xray.structures.predictions import Predictions
 from xray.structures.sides import chosen
 from xray.training.augment import Augmentation
@@ -20,6 +21,7 @@ from xray.training.config import TrainingConfig
 from xray.training.device_store import DeviceStore, check_memory, where_to_store
 from xray.training.loading import EpochSampler, make_loader, sample_seed, training_rows
 from xray.training.optimizers import configure
+from xray.training.plan import Plan, plan
 from xray.training.synced_norms import synchronise_norms
 
 
@@ -30,6 +32,7 @@ class Task(L.LightningModule):
     needs_masks: whether its batches hold masks. names_sides: whether it learns categories, which may tell a side.
     validated: what the last validation predicted, None before it. metrics: its numbers.
     terms: names and values (T,) of the last step's losses.
+    plan: what was chosen for the flags that were "auto"; `config` has none of them left.
     swap: which categories swap names on a mirrored radiograph. flip: share of the radiographs that are mirrored: none
     where a category would become one that has no name.
     on_device: the canvases on the device that trains, None where they stay in their file.
@@ -40,13 +43,15 @@ class Task(L.LightningModule):
     needs_masks = False
     names_sides = True
 
-    def __init__(self, config: TrainingConfig, store: Store) -> None:
+    def __init__(self, config: TrainingConfig, store: Store, chosen_flags: Plan | None = None) -> None:
         super().__init__()
-        self.config, self.store = config, store
+        self.train_rows, self.val_rows = training_rows(store, config.fold)
+        self.plan = chosen_flags or plan(config, len(self.train_rows))
+        self.config, self.store = self.plan.config, store
+        config = self.config
         self.swap = chosen(store.categories, config.swap)
         is_nameless = bool(self.swap.alone) and self.names_sides
         self.flip = 0.0 if is_nameless or config.augment == "none" else config.flip
-        self.train_rows, self.val_rows = training_rows(store, config.fold)
         self.validated: Predictions | None = None
         self.metrics: dict[str, Any] = {}
         self.first_epoch = self.first_batch = 0
@@ -62,7 +67,10 @@ class Task(L.LightningModule):
         progress = progress_of(checkpoint)
         self.first_epoch, self.first_batch = progress.epochs, progress.batches
         expected, loaded = self.state_dict(), checkpoint["state_dict"]
-        for name in [*expected, *loaded]:
+        # How canvases are normalised is in the checkpoint alone where it is not as for ImageNet.
+        places = [place for place, module in self.named_modules() if isinstance(module, Normalise)]
+        normalised = {f"{place}.{part}" for place in places for part in ("mean", "std")}
+        for name in [name for name in (*expected, *loaded) if name not in normalised]:
             if name not in expected or name not in loaded or expected[name].shape != loaded[name].shape:
                 raise InputError(f"the checkpoint holds another model ({name}) than the flags of this run describe")
 
@@ -175,6 +183,13 @@ class Task(L.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
         end_step()
+
+    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The losses of a training batch on the device, by name, scalars; subclasses say what they are."""
+        raise NotImplementedError
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        return self.total(self.losses(batch))
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The sum of a step's losses, by name, scalars; `terms` keeps those of all processes for the guard, which logs

@@ -70,9 +70,8 @@ class ClassificationTask(Task):
         dataset = LabelDataset(self.store, self.my_val_rows(), self.labels, **self.validation_options())
         return self.loader(dataset, collate_images)
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        loss = self.loss(self.model(batch["images"]), batch["labels"])
-        return self.total({f"loss_{self.config.loss}": loss})
+    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {f"loss_{self.config.loss}": self.loss(self.model(batch["images"]), batch["labels"])}
 
     def on_validation_epoch_start(self) -> None:
         self._batches = []

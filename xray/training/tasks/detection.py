@@ -8,20 +8,22 @@ from torch import Tensor
 
 from xray.datasets.store import Store
 from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories
+from xray.models.detection.anchor_fit import FASTER_RCNN
+from xray.models.detection.backbones import IMAGENET_WEIGHTS
 from xray.models.detection.detector import Detector, build_detector, describe_anchors, load_initial_weights
 from xray.models.kernels.convolutions import apply_norms_in_convolutions, speed_up_training
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions
 from xray.training.config import DetectionConfig
 from xray.training.loading import BoxDataset, EpochSampler, collate_boxes, repeat_factors, training_rows
-from xray.training.plan import plan
+from xray.training.plan import plan_detection
 from xray.training.pseudo import in_words, join, with_pseudo
 from xray.training.readers import readings
 from xray.training.tasks.base import Task
 
 
 class DetectionTask(Task):
-    """Faster R-CNN trained on a store's boxes and validated with the true metric on the fold held back."""
+    """A detector trained on a store's boxes and validated with the true metric on the fold held back."""
 
     config: DetectionConfig
 
@@ -29,21 +31,21 @@ class DetectionTask(Task):
         rows, _ = training_rows(store, config.fold)
         joined = join(store, Path(config.pseudo), config.fold) if config.pseudo else None
         store = store if joined is None else joined
-        self.readings = readings(store, rows, config.readers, config.without_readers, config.reader_weights)
-        n_labelled = len(self.readings.rows)
-        every = self.readings if joined is None else with_pseudo(joined, self.readings, config)
+        used = readings(store, rows, config.readers, config.without_readers, config.reader_weights)
+        n_labelled = len(used.rows)
+        every = used if joined is None else with_pseudo(joined, used, config)
         # How often an epoch shows each of the radiographs that are added: without a box as seldom as normal ones.
         is_boxed = np.isin(every.rows[n_labelled:], store.boxes.images[every.boxes])
         added = np.where(is_boxed, 1.0, config.normals) * config.pseudo_share
-        self.plan = plan(config, store, self.readings, float(added.sum()))
-        if n_unread := len(rows) - len(self.readings.rows):
-            self.plan.notes.append(f"{n_unread} training radiographs are left out: no chosen reader read them")
+        chosen = plan_detection(config, store, used, float(added.sum()))
+        if n_unread := len(rows) - n_labelled:
+            chosen.notes.append(f"{n_unread} training radiographs are left out: no chosen reader read them")
         if joined is not None:
-            self.plan.notes.append(in_words(joined, every, config))
-        self.readings, self.n_labelled, self.added = every, n_labelled, added
-        config = self.plan.config
-        super().__init__(config, store)
-        self.train_rows = self.readings.rows
+            chosen.notes.append(in_words(joined, every, config))
+        config = chosen.config
+        super().__init__(config, store, chosen)
+        self.readings, self.train_rows = every, every.rows
+        self.n_labelled, self.added = n_labelled, added
         # Few large objects soon have a perfect map40, which then cannot tell epochs apart.
         auto = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
         self.monitored = auto if config.monitor == "auto" else config.monitor
@@ -52,11 +54,13 @@ class DetectionTask(Task):
             "head": config.head,
             "norm": config.norm,
             "fpn_channels": config.fpn_channels,
-            **describe_anchors(config.anchor_sides, config.anchor_ratios, store.canvas_size),
+            **describe_anchors(config.anchor_sides, config.anchor_ratios, store.canvas_size, config.family),
             "proposals": config.proposals,
             "score_threshold": config.score_threshold,
             "max_detections": config.max_detections,
         }
+        if config.family != FASTER_RCNN:
+            self.architecture["family"] = config.family
         self.model: Detector = build_detector(
             n_categories=max(store.categories),
             canvas_size=store.canvas_size,
@@ -66,7 +70,8 @@ class DetectionTask(Task):
             soft_targets=config.agreement == "target",
             **self.architecture,
         )
-        apply_norms_in_convolutions(self.model)
+        if config.backbone in IMAGENET_WEIGHTS:  # other trunks may run their norms in another order
+            apply_norms_in_convolutions(self.model)
         speed_up_training(self.model)
         self._batches: list[BoxTable] = []
 
@@ -103,8 +108,9 @@ class DetectionTask(Task):
     def val_dataloader(self) -> Any:
         return self.loader(BoxDataset(self.store, self.my_val_rows(), **self.validation_options()), collate_boxes)
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        return self.total(self.model(batch["images"], batch["targets"]))
+    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.model(batch["images"], batch["targets"])
+        return losses
 
     def on_validation_epoch_start(self) -> None:
         self._batches = []

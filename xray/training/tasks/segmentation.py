@@ -52,7 +52,7 @@ class SegmentationTask(Task):
         if not len(unmasked):
             return
         with_masks = [np.setdiff1d(rows, unmasked) for rows in (self.train_rows, self.val_rows)]
-        if not all(len(rows) for rows in with_masks):
+        if not len(with_masks[0]) or (len(self.val_rows) and not len(with_masks[1])):
             raise InputError(
                 f"{self.store.path} has boxes without masks in {len(unmasked)} radiographs, which leaves none to train "
                 "or to validate on: give a dataset with masks, or --task detection"
@@ -103,9 +103,8 @@ class SegmentationTask(Task):
     def val_dataloader(self) -> Any:
         return self.loader(MaskDataset(self.store, self.my_val_rows(), **self.validation_options()), collate_images)
 
-    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        loss = loss_of_levels(self.loss, self.model(batch["images"]), batch["masks"])
-        return self.total({f"loss_{self.config.loss}": loss})
+    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {f"loss_{self.config.loss}": loss_of_levels(self.loss, self.model(batch["images"]), batch["masks"])}
 
     def on_validation_epoch_start(self) -> None:
         self._batches, self._findings = [], []

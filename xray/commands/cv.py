@@ -1,0 +1,244 @@
+"""Cross-validates: trains a model on all folds but one, for each fold: python tools/cv.py with the flags of a training.
+
+Each model predicts the fold that it has not seen; together these predictions cover the training split.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+import yaml
+from annotated_types import Interval
+
+from xray.commands.runner import run_command
+from xray.commands.train import check_data, check_run_directory, dataset_directory
+from xray.errors import FlagError, InputError
+from xray.files import complete, differing
+from xray.flags import FoldNumber, check_ranges, flag_value, require
+from xray.storage.places import run_training
+from xray.training.config import DetectionConfig, TrainingConfig
+from xray.training.launch import find_launch
+from xray.training.recipes import config_values, read_training_flags, read_yaml, save_config
+from xray.training.side_by_side import EXIT_TERMINATED, Work, run_all
+
+if TYPE_CHECKING:
+    from xray.datasets.store import Store
+
+SAVED = "cv.yaml"
+"""In RUN: the flags that the trainings were started with."""
+PREDICTED = "out_of_fold"
+"""In the run directory of a fold: what its model predicts of that fold. The folder is made when the training is done,
+and its predictions.json written when that is."""
+N_RESAMPLES = 1000
+FREE = {"save_path", "device", "n_workers"}
+"""Flags of a training that may differ when it is resumed, as they do not belong to the experiment."""
+
+MAIN = {
+    "detection": ("map40", "map40_kaggle", "coco_ap", "coco_ap50", "coco_ap75"),
+    "segmentation": ("dice", "dice_positive", "dice_union", "iou", "false_positive_rate"),
+    "classification": ("mean_auroc", "mean_average_precision"),
+}
+"""The metrics that are printed of each task, where they are defined."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Folds:
+    """Cross-validation's own flags; all others are those of a training, below, and hold for each fold's."""
+
+    folds: tuple[FoldNumber, ...] = ()
+    """Folds to hold back, each in a training of its own; default: all of the dataset."""
+    parallel: Annotated[int, Interval(ge=1, le=64)] = 1
+    """Trainings at a time (1 to 64): each has its own GPU (with --devices D, its own D), or its share of the CPU's
+    threads."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Folds, DetectionConfig):
+    """What shells complete; --task chooses another."""
+
+
+def main(task: str, config: TrainingConfig, folds: Folds, args: Sequence[str]) -> int:
+    """Trains what is not trained yet, predicts, gathers, and prints a row a fold. args: the training's flags.
+
+    Returns the exit status: 143 where SIGTERM stopped the trainings, after each saved a checkpoint.
+    """
+    run, launch = Path(config.save_path), find_launch()
+    check_ranges(folds)
+    require(len(set(folds.folds)) == len(folds.folds), "folds", " ".join(map(str, folds.folds)), "each given once")
+    if launch.world > 1 or config.num_nodes > 1:
+        raise InputError(
+            "cross-validation starts its trainings itself, on one machine: start it without torchrun or srun, and "
+            "without --num-nodes; or train each fold by itself with --fold"
+        )
+    check_run_directory(run, config.resume)
+    check_data(Path(config.data_path))
+    if config.resume:
+        check_same(run, task, config)
+    slots = slots_for(folds.parallel, config)
+
+    from xray.datasets.store import open_store
+
+    data = dataset_directory(config, run)
+    store = open_store(data, pixels=False)
+    chosen = chosen_folds(store, folds.folds)
+    run.mkdir(parents=True, exist_ok=True)
+    if not config.resume:
+        save_config(run / SAVED, task, config)
+
+    def note(work: Work, command: str) -> None:
+        if command == "train":
+            (run / work.name / PREDICTED).mkdir(exist_ok=True)
+
+    works = [Work(f"fold{fold}", commands_of(run / f"fold{fold}", fold, data, task, config, args)) for fold in chosen]
+    for work in works:
+        if not work.commands:
+            print(f"{work.name} is done: {run / work.name}")
+    status, failed = run_all(works, slots, note)
+    go_on = "continue with the same command and --resume"
+    if status == EXIT_TERMINATED:
+        print(f"stopped by SIGTERM: {go_on}", file=sys.stderr)
+        return EXIT_TERMINATED
+    if status:
+        how = f"by signal {-status}" if status < 0 else f"with status {status}, as its own message above says"
+        raise InputError(f"{failed} ended {how}, and no other was begun: {go_on}")
+    gather(run, store, chosen, task)
+    return 0
+
+
+def check_same(run: Path, task: str, config: TrainingConfig) -> None:
+    """Raises FlagError where a training's flag is not what the cross-validation in `run` was started with."""
+    before = read_yaml(run / SAVED)
+    now = yaml.safe_load(yaml.safe_dump(config_values(task, config)))
+    for name in differing(before, now):
+        if name not in FREE:
+            wanted = f"{before.get(name)}, {run} was started with it; or give another --save-path"
+            require(False, name, now.get(name), wanted)
+
+
+def slots_for(parallel: int, config: TrainingConfig) -> list[dict[str, str]]:
+    """What the environment of each of the trainings at a time says: which GPUs it sees, or how many threads it has.
+
+    Raises FlagError where there are too few GPUs.
+    """
+    if parallel == 1:
+        return [{}]
+    if config.device != "cpu":
+        import torch
+
+        n = torch.cuda.device_count()
+        if n:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            names = visible.split(",")[:n] if visible else list(map(str, range(n)))
+            each = config.devices
+            require(parallel * each <= n, "parallel", parallel, f"at most {n // each}: of {n} GPUs each has {each}")
+            groups = [names[number * each : (number + 1) * each] for number in range(parallel)]
+            return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(given) if given.isdecimal() else cores
+    return [{"OMP_NUM_THREADS": str(max(1, threads // parallel))} for _ in range(parallel)]
+
+
+def chosen_folds(store: "Store", wanted: Sequence[int]) -> list[int]:
+    """The folds to hold back. Raises FlagError for one that the dataset lacks, InputError where it has only one."""
+    existing = sorted({int(fold) for fold in store.folds[store.splits == "train"]})
+    if len(existing) < 2:
+        raise InputError(f"{store.path} has {len(existing)} fold: convert with --n-folds 2 or more")
+    for fold in wanted:
+        require(fold in existing, "folds", fold, f"one of {', '.join(map(str, existing))}, those of {store.path}")
+    return sorted(wanted) or existing
+
+
+def commands_of(
+    run: Path, fold: int, data: Path, task: str, config: TrainingConfig, args: Sequence[str]
+) -> tuple[tuple[str, ...], ...]:
+    """What is left to do for a fold whose run directory is `run`: its training, and the predictions of its model."""
+    commands = []
+    places = ("--save-path", str(run), "--device", config.device, "--n-workers", str(config.n_workers))
+    if (run / PREDICTED / "predictions.json").is_file():
+        return ()
+    if not (run / PREDICTED).is_dir():
+        if (run / "config.yaml").is_file():
+            # It knows its other flags, and which values were found for those that are chosen by themselves.
+            flags: tuple[str, ...] = ("--task", task, "--resume", *(["--debug"] if config.debug else []))
+        else:
+            # Of a flag given twice the last one counts.
+            flags = (*args, "--data-path", str(data), "--fold", str(fold))
+        commands.append(("train", *flags, *places))
+    inference = ("--weights", str(run), "--data-path", str(data), "--split", "train", "--fold", str(fold))
+    commands.append(("infer", *inference, *places[2:], "--save-path", str(run / PREDICTED)))
+    return tuple(commands)
+
+
+def gather(run: Path, store: "Store", folds: Sequence[int], task: str) -> None:
+    """Writes RUN/predictions.json and RUN/metrics.json from what was predicted of each fold, and prints the table."""
+    from xray.datasets.prediction_ids import read_any_predictions
+    from xray.evaluation.cross_validation import cross_validate, out_of_fold
+    from xray.evaluation.evaluate import plain_numbers
+    from xray.structures.predictions import write_predictions
+
+    predicted = {fold: run / f"fold{fold}" / PREDICTED / "predictions.json" for fold in folds}
+    by_fold = {fold: read_any_predictions(path, store) for fold, path in predicted.items()}
+    out = run / "predictions.json"
+    write_predictions(out, out_of_fold(store, by_fold), store.categories)
+    metrics = cross_validate(store, by_fold, N_RESAMPLES)
+    with complete(run / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(plain_numbers(metrics), indent=1, allow_nan=False) + "\n")
+    show(metrics, [name for name in MAIN[task] if name in metrics])
+    every = " ".join(str(run / f"fold{fold}") for fold in folds)
+    print(f"\nout-of-fold predictions: {out}; next:")
+    print(f"  python tools/evaluate.py --predictions {out} --data-path {store.path} --save-path REPORT")
+    print(f"  python tools/infer.py --weights {every} --data-path RADIOGRAPHS --save-path OUT")
+
+
+def show(metrics: dict[str, Any], names: Sequence[str]) -> None:
+    """Prints a row a fold, their mean and standard deviation, and the numbers of all out-of-fold predictions."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title="cross-validation", title_justify="left")
+    for heading in ("fold", "radiographs", *names):
+        table.add_column(heading, justify="left" if heading == "fold" else "right", no_wrap=True)
+    for fold in metrics["folds"]:
+        cells = (f"{fold[name]:.4f}" if name in fold else "" for name in names)
+        table.add_row(str(fold["fold"]), str(fold["n_images"]), *cells)
+    for title, part in (("mean", metrics["mean"]), ("± standard deviation", metrics["standard_deviation"])):
+        table.add_row(title, "", *(f"{part[name]:.4f}" if name in part else "" for name in names))
+    table.add_row("all together", str(metrics["n_images"]), *(f"{metrics[name]:.4f}" for name in names))
+    intervals = [metrics.get(f"{name}_ci95") for name in names]
+    table.add_row("95 % interval", "", *("–".join(f"{end:.3f}" for end in ends) if ends else "" for ends in intervals))
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 160
+    console.print("", table, sep="\n")
+
+
+def read(args: Sequence[str]) -> tuple[str, TrainingConfig, Folds, list[str]]:
+    """Task, config and cross-validation's own flags, checked; and the training's flags as they were given."""
+    if {"-h", "--help"} & set(args):
+        with contextlib.suppress(SystemExit):
+            tyro.cli(Folds, args=["--help"], prog="xray cv")
+        folds, others = Folds(), list(args)
+    else:
+        folds, others = tyro.cli(Folds, args=args, return_unknown_args=True)
+    if flag_value(others, "fold") is not None:
+        raise FlagError("--fold is of a single training: choose the folds that are held back with --folds")
+    # A recipe may name a fold of its own.
+    task, config = read_training_flags([*others, "--fold", "0"], SAVED)
+    return task, config, folds, [arg for arg in others if arg != "--resume"]
+
+
+def run() -> int:
+    """The command; returns its exit status."""
+
+    def start() -> int:
+        """Reads the flags and cross-validates."""
+        return run_training(read, main, lambda config: check_run_directory(Path(config.save_path), config.resume)) or 0
+
+    return run_command(start, debug="--debug" in sys.argv)

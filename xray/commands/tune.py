@@ -1,0 +1,214 @@
+"""Searches how to fuse models, on their out-of-fold predictions: python tools/tune.py --predictions A B …"""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from xray.commands.runner import command
+from xray.errors import FlagError, InputError
+from xray.files import check_output
+from xray.flags import CountOrZero, Seed, check_ranges, require
+from xray.storage.addresses import is_remote
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from xray.datasets.store import Store
+    from xray.inference.ensemble import Settings
+    from xray.inference.out_of_fold import OutOfFold
+    from xray.inference.tuning import Tuned
+
+ENSEMBLE = "ensemble.yaml"
+TITLES = {"map40": "mAP@0.4", "coco_ap": "COCO AP"}
+ROWS = {
+    "single": "best single model",
+    "plain": "plain boxes fusion",
+    "tuned": "tuned, on folds held out",
+    "in_sample": "tuned, where fitted (flattering)",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Search weights, IoU, score, method and box scale for each finding, and how far a classifier weighs its boxes.
+
+    The predictions must be of radiographs that their model was not trained on. The gain that is printed is that of
+    settings fitted on the other folds, with its interval by patient; OUT/ensemble.yaml gets those fitted on all.
+    """
+
+    predictions: tuple[Path, ...]
+    """One for each model: predictions.json, of one fold or all; a run directory, whose validation/predictions.json it
+    is; or a folder of run directories, one a fold. Of detectors alone: a classifier must not have weighed them yet."""
+    labels: tuple[Path, ...] = ()
+    """The same of classifiers (--task classification --target findings): predictions.json or labels.csv. Several are
+    averaged."""
+    runs: tuple[Path, ...] = ()
+    """Run directories, or folders of some, of the models and then the classifiers, in the same order, for ensemble.yaml
+    to name; by default those that the files lie in."""
+    data_path: Path = Path("data/vinbig")
+    """Dataset directory that the predictions are of; its folds are those of the cross-fitting."""
+    save_path: Path = Path("runs/ensemble")
+    """Folder for ensemble.yaml."""
+    metric: Literal["auto", "map40", "coco_ap"] = "auto"
+    """What is to grow: map40 (IoU 0.4) or coco_ap (0.50 to 0.95); auto is map40 for VinBigData's findings, else
+    coco_ap, as in training."""
+    resamples: CountOrZero = 1000
+    """Resamples of the patients for the intervals; 0 leaves them out."""
+    seed: Seed = 0
+    """Seed of the resamples."""
+    overwrite: bool = False
+    """Replace the ensemble.yaml at --save-path."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(config: Config) -> None:
+    """Searches, prints what is gained, and writes the settings."""
+    check(config)
+    check_output(config.save_path, (ENSEMBLE,), "tune", config.overwrite)
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from xray.datasets.store import open_store
+    from xray.evaluation.box_metrics import has_vinbig_categories
+    from xray.inference.ensemble_file import Ensemble, write_ensemble
+    from xray.inference.out_of_fold import gather, member_of
+    from xray.inference.tuning import tune
+
+    store = open_store(config.data_path, pixels=False)
+    runs = [*config.runs, *[None] * (len(config.predictions) + len(config.labels) - len(config.runs))]
+    members = [
+        member_of(path, run, of_labels=number >= len(config.predictions))
+        for number, (path, run) in enumerate(zip([*config.predictions, *config.labels], runs, strict=True))
+    ]
+    models, classifiers = members[: len(config.predictions)], members[len(config.predictions) :]
+    error = Console(stderr=True)
+    with error.status("reading the predictions"):
+        material = gather(store, models, classifiers)
+    for why in material.left_out:
+        print(f"left out: {why}")
+    if not len(material.truth):
+        raise InputError(f"the {len(material)} radiographs that all models have show nothing that could be scored")
+    metric = config.metric
+    if metric == "auto":
+        metric = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
+    with Progress(console=error) as progress:
+        task = progress.add_task("searching", total=None)
+
+        def advance(done: int, total: int, tried: int) -> None:
+            progress.update(task, completed=done, total=total, description=f"searching, {tried} settings tried")
+
+        tuned = tune(material, store.categories, metric, config.resamples, config.seed, advance)
+    names = [str(path) for path in config.predictions]
+    report(Console(), store, material, tuned, metric, names)
+    by = tuned.settings
+    if not classifiers:
+        # None was fitted: one that is loaded beside counts as it does without an ensemble.
+        from xray.inference.ensemble import ByCategory
+
+        by = ByCategory(_unweighed(by.default), {label: _unweighed(one) for label, one in by.of.items()})
+    own = {store.categories[label]: settings for label, settings in by.of.items()}
+    ensemble = Ensemble(tuple(models), tuple(classifiers), by.default, own)
+    config.save_path.mkdir(parents=True, exist_ok=True)
+    write_ensemble(config.save_path / ENSEMBLE, ensemble, notes_of(config, store, material, tuned, metric))
+    print(f"settings: {config.save_path / ENSEMBLE}")
+    for member in (*models, *classifiers):
+        if not member.runs:
+            print(f"no run directory lies at {member.predictions[0]}: infer needs one, named by --runs or in the file")
+
+
+def check(config: Config) -> None:
+    """Raises FlagError if a value is out of range."""
+    check_ranges(config)
+    if not config.predictions:
+        raise FlagError("--predictions names no file: give one for each model")
+    for name in ("predictions", "labels", "runs", "save_path"):
+        value = getattr(config, name)
+        is_here = not any(map(is_remote, value if isinstance(value, tuple) else [value]))
+        require(is_here, name, value, "on this machine: ensemble.yaml names files by where they lie from it")
+    n = len(config.predictions) + len(config.labels)
+    require(len(config.runs) in (0, n), "runs", f"{len(config.runs)} paths", f"{n}, one for each model and classifier")
+    twice = {path for path in config.predictions if config.predictions.count(path) > 1}
+    require(not twice, "predictions", " ".join(map(str, config.predictions)), "a file once, for each model its own")
+
+
+def _unweighed(settings: "Settings") -> "Settings":
+    return dataclasses.replace(settings, exponents=type(settings)().exponents)
+
+
+def report(
+    console: "Console", store: "Store", material: "OutOfFold", tuned: "Tuned", metric: str, names: list[str]
+) -> None:
+    """Prints the scores, what is gained, and which settings were found."""
+    from rich.table import Table
+
+    n_patients = int(material.patients.max()) + 1
+    where = f"{len(material)} radiographs of {n_patients} patients in {len(tuned.held_out)} folds"
+    print(where + (" (parts of the patients: the predictions are of one fold)" if tuned.dealt else ""))
+    if len(names) > 1:
+        print(f"best single model: {names[tuned.best]}")
+    table = Table("", TITLES[metric], "gained over it (95 %)", box=None, pad_edge=False)
+    for name, title in ROWS.items():
+        if name in tuned.scores:
+            table.add_row(title, f"{tuned.scores[name][0]:.4f}", in_words(tuned, name))
+    console.print(table)
+    for name, gain in tuned.gains.items():
+        if gain.ends is not None and gain.ends[0] <= 0:
+            print(f"the gain over the {ROWS[name]} may be chance: its interval reaches 0 or below")
+    of_category = Table("", *(name.replace("_", " ") for name in tuned.scores), "settings", box=None, pad_edge=False)
+    of_category.add_row("default", *[""] * len(tuned.scores), settings_in_words(tuned.settings.default))
+    for label in tuned.scores["tuned"][1]:
+        values = [f"{of[label]:.3f}" for _, of in tuned.scores.values()]
+        own = tuned.settings.of.get(label)
+        of_category.add_row(store.categories[label], *values, settings_in_words(own) if own else "")
+    console.print(of_category)
+
+
+def in_words(tuned: "Tuned", name: str) -> str:
+    """The gain of the tuned settings over one of the scores, with its interval."""
+    gain = tuned.gains.get(name)
+    if gain is None:
+        return ""
+    ends = "" if gain.ends is None else f" ({gain.ends[0]:+.4f} to {gain.ends[1]:+.4f})"
+    return f"{gain.difference:+.4f}{ends}"
+
+
+def settings_in_words(settings: "Settings") -> str:
+    """Those that have an effect, briefly."""
+    parts = {
+        "wbf": f"wbf {settings.score}, IoU {settings.iou:g}",
+        "soft_nms": f"soft_nms, sigma {settings.sigma:g}",
+    }
+    words = [parts.get(settings.method, settings.method)]
+    words += [f"weights {' '.join(f'{weight:g}' for weight in settings.weights)}"] if settings.weights else []
+    words += [f"boxes × {settings.scale:g}"] if settings.scale != 1 else []
+    words += [f"× p^{settings.exponents[1]:g}"] if settings.exponents[1] else []
+    return ", ".join(words)
+
+
+def notes_of(config: Config, store: "Store", material: "OutOfFold", tuned: "Tuned", metric: str) -> dict[str, Any]:
+    """What ensemble.yaml says beside the settings: the numbers and the data."""
+    from xray.datasets.fingerprint import fingerprint
+    from xray.evaluation.evaluate import plain_numbers
+
+    numbers: dict[str, Any] = {
+        "metric": metric,
+        "seed": config.seed,
+        "folds": sorted(set(material.folds.tolist())),
+        "best_single": tuned.best,
+        **{
+            name: {"all": value, **{store.categories[label]: one for label, one in of.items()}}
+            for name, (value, of) in tuned.scores.items()
+        },
+        **{
+            f"gain_over_{name}": {"difference": gain.difference, "ci95": gain.ends, "p_value": gain.p_value}
+            for name, gain in tuned.gains.items()
+        },
+    }
+    return {"numbers": plain_numbers(numbers), "data": plain_numbers(fingerprint(store, material.rows))}
+
+
+def run() -> int:
+    """The command; returns its exit status."""
+    return command(Config, main, check)

@@ -1,0 +1,222 @@
+"""Predictions that models made of radiographs that they were not trained on, gathered from files of one fold or all."""
+
+import csv
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xray.datasets.prediction_ids import read_any_predictions
+from xray.datasets.store import Store
+from xray.errors import InputError
+from xray.evaluation.alignment import check_categories, patient_numbers, positions, renumbered, whole_groups
+from xray.inference.ensemble import is_no_finding
+from xray.inference.ensemble_file import Member
+from xray.structures.boxes import BoxTable
+from xray.structures.predictions import Predictions
+from xray.structures.values import finite_number
+
+PREDICTIONS, LABELS, MODEL = "predictions.json", "labels.csv", "model.json"
+Labels = dict[int, dict[str | int, float]]
+"""Category id → source id → a classifier's probability that the radiograph shows it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OutOfFold:
+    """n radiographs of the training split, their truth, and what each model and the classifiers say of them.
+
+    rows: (n,) in the store. truth, tables: `images` in [0, n); tables: one a model, without "No finding" rows.
+    probabilities: category → (n,) float64, NaN where no classifier says. folds, patients: (n,) int64.
+    left_out: why radiographs of the training split are not among them, in words.
+    """
+
+    rows: np.ndarray
+    truth: BoxTable
+    tables: tuple[BoxTable, ...]
+    probabilities: dict[int, np.ndarray]
+    folds: np.ndarray
+    patients: np.ndarray
+    left_out: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def member_of(given: Path, run: Path | None = None, of_labels: bool = False) -> Member:
+    """The files and run directories of one model.
+
+    given: a file; a folder with predictions.json (of labels also with labels.csv); a run directory, whose
+        validation/predictions.json it is; or a folder of run directories, one a fold.
+    run: its run directory, or a folder of these; where None, runs are found beside the files, and may stay unknown.
+    Raises InputError if nothing of the kind is there.
+    """
+    if given.is_dir():
+        names = [LABELS, PREDICTIONS] if of_labels else [PREDICTIONS]
+        here = [given / name for name in (*names, f"validation/{PREDICTIONS}") if (given / name).is_file()]
+        files = here[:1] or sorted(given.glob(f"*/validation/{PREDICTIONS}"))
+        if not files:
+            raise InputError(
+                f"{given} holds no {' or '.join(names)}, nor runs that do: give a file, a run directory, or a folder "
+                "of run directories, one a fold"
+            )
+    else:
+        files = [given]
+    if run is not None:
+        runs = _runs_in(run)
+        if not runs:
+            raise InputError(f"{run} is no run directory, nor a folder of some: give --runs one for each model")
+    else:
+        beside = [file.parent.parent if file.parent.name == "validation" else file.parent for file in files]
+        runs = [found for folder in dict.fromkeys(beside) for found in _runs_in(folder)]
+    return Member(tuple(found.absolute() for found in runs), tuple(file.absolute() for file in files))
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    if (folder / MODEL).is_file():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{MODEL}"))
+
+
+def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member] = ()) -> OutOfFold:
+    """Reads the files of all models and classifiers.
+
+    A file is of those radiographs that it has a "No finding" row or a label of, where it has one of each; else of all
+    in each fold that it touches, since a radiograph in which nothing was found has no row. Radiographs that a model has
+    nothing of are left out. Raises InputError if none is left, two files of a model have the same, or a file is none.
+    """
+    is_train = (store.splits == "train") & (store.folds >= 0)
+    everywhere, tables = is_train.copy(), []
+    left_out: list[str] = []
+    for member in models:
+        parts, covered = [], np.zeros(len(store), dtype=bool)
+        for path in member.predictions:
+            predictions = read_any_predictions(path, store)
+            check_categories(store, predictions, path.name)
+            _join(store, covered, _covered(store, predictions), path)
+            parts.append(_of_rows(store, predictions))
+        tables.append(BoxTable.concatenate(parts))
+        left_out += _lacks(store, is_train & ~covered, member)
+        everywhere &= covered
+    labels: list[Labels] = []
+    for member in classifiers:
+        covered = np.zeros(len(store), dtype=bool)
+        for path in member.predictions:
+            labels.append(read_labels(path, store))
+            ids = {name for of_image in labels[-1].values() for name in of_image}
+            _join(store, covered, _are(store, store.resolve(list(ids))), path)
+        left_out += _lacks(store, is_train & ~covered, member)
+        everywhere &= covered
+    rows = np.flatnonzero(everywhere)
+    if not len(rows):
+        raise InputError("no radiograph of the training split is in the files of all models: " + "; ".join(left_out))
+    place = positions(rows, len(store))
+    records = [store.records[row] for row in rows.tolist()]
+    of_image = mean_labels(labels)
+    probabilities = {
+        label: np.array([of_image[label].get(record["source_id"], math.nan) for record in records])
+        for label in of_image
+    }
+    truth, *tables = [renumbered(table, place, {})[0] for table in (store.boxes, *tables)]
+    patients = patient_numbers(records)
+    return OutOfFold(rows, truth, tuple(tables), probabilities, store.folds[rows], patients, tuple(left_out))
+
+
+def read_labels(path: Path, store: Store) -> Labels:
+    """A classifier's probabilities: labels.csv of infer, or predictions.json with a row for each category.
+
+    Raises InputError if it is neither, or knows no category of the dataset.
+    """
+    labels = _from_csv(path, store) if path.name.endswith(".csv") else _from_rows(path, store)
+    if not labels:
+        raise InputError(
+            f"{path} has no category of {store.path}: give a classifier that was trained with --target findings"
+        )
+    return labels
+
+
+def mean_labels(labels: Sequence[Labels]) -> Labels:
+    """The mean over those that know a category of a radiograph."""
+    known: dict[int, dict[str | int, list[float]]] = {}
+    for one in labels:
+        for label, of_image in one.items():
+            for name, probability in of_image.items():
+                known.setdefault(label, {}).setdefault(name, []).append(probability)
+    return {
+        label: {name: float(np.mean(values)) for name, values in of_image.items()} for label, of_image in known.items()
+    }
+
+
+def _from_rows(path: Path, store: Store) -> Labels:
+    predictions = read_any_predictions(path, store)
+    check_categories(store, predictions, path.name)
+    table, labels = predictions.table, Labels()
+    table = table.select(~is_no_finding(table))
+    for image, label, score in zip(table.images.tolist(), table.labels.tolist(), table.scores.tolist(), strict=True):
+        of_image, name = labels.setdefault(label, {}), str(predictions.image_ids[image])
+        if name in of_image:
+            raise InputError(
+                f"{path} has several rows of category {store.categories[label]} in {name!r}: give what a classifier "
+                "wrote, with one probability for each radiograph and category"
+            )
+        of_image[name] = score
+    return labels
+
+
+def _from_csv(path: Path, store: Store) -> Labels:
+    number = {name: label for label, name in store.categories.items()}
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            rows = csv.DictReader(file, strict=True)
+            names = [name for name in rows.fieldnames or () if name in number]
+            if "image_id" not in (rows.fieldnames or ()):
+                raise ValueError("it has no column image_id")
+            labels: Labels = {number[name]: {} for name in names}
+            for row in rows:
+                for name in names:
+                    value = finite_number(row[name])
+                    if value is None or not 0 <= value <= 1:
+                        raise ValueError(f"line {rows.line_num} has {row[name]!r} for {name}, no probability")
+                    labels[number[name]][row["image_id"]] = value
+    except OSError as error:
+        raise InputError(f"no labels at {path} ({error.strerror}): give what infer wrote with a classifier") from None
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path} is no labels.csv as infer writes it: {error}") from None
+    return labels
+
+
+def _are(store: Store, rows: np.ndarray) -> np.ndarray:
+    return np.isin(np.arange(len(store)), rows)
+
+
+def _covered(store: Store, predictions: Predictions) -> np.ndarray:
+    """(N,) bool, which radiographs of the store a file is of."""
+    rows = store.resolve(predictions.image_ids)
+    seen = np.unique(predictions.table.images[is_no_finding(predictions.table)])
+    return _are(store, rows if len(seen) == len(rows) else whole_groups(store, rows[rows >= 0]))
+
+
+def _of_rows(store: Store, predictions: Predictions) -> BoxTable:
+    """The boxes, with the store's rows as images."""
+    table, rows = predictions.table, store.resolve(predictions.image_ids)
+    table = dataclasses.replace(table, images=rows[table.images])
+    return table.select((table.images >= 0) & ~is_no_finding(predictions.table))
+
+
+def _join(store: Store, covered: np.ndarray, more: np.ndarray, path: Path) -> None:
+    twice = np.flatnonzero(covered & more & (store.splits == "train"))
+    if len(twice):
+        raise InputError(
+            f"{path} has {len(twice)} radiographs (such as {store.records[twice[0]]['source_id']!r}) that another file "
+            "of the same model has: each must be in one, that of the fold which it was held back in"
+        )
+    covered |= more
+
+
+def _lacks(store: Store, missing: np.ndarray, member: Member) -> Iterable[str]:
+    rows = np.flatnonzero(missing)
+    if len(rows):
+        folds = ", ".join(map(str, np.unique(store.folds[rows]).tolist()))
+        first = store.records[rows[0]]["source_id"]
+        yield f"{member.predictions[0]} lacks {len(rows)} radiographs of fold {folds} (such as {first!r})"
