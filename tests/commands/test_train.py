@@ -100,7 +100,7 @@ def test_help_and_mistakes_answer_before_torch_is_imported(tmp_path):
         (["--learning-rate", "1"], "--learning-rate"),
         (["--n-epochs", "many"], "--n-epochs"),
         (["--n-epochs", "0"], "error: --n-epochs is 0: it must be at least 1"),
-        (["--backbone", "vgg"], "--backbone"),
+        (["--family", "ssd"], "--family"),
         (["--task", "diagnosis"], "error: --task diagnosis is unknown"),
         (["--config"], "error: --config needs a value"),
     ],

@@ -43,7 +43,9 @@ def chained(outer, inner):
     return outer
 
 
-DETECTION = DetectionConfig(batch_size=8, precision="32", save_path="runs/one")
+DETECTION = DetectionConfig(
+    batch_size=8, precision="32", save_path="runs/one", n_workers=4, roi_samples=512, proposals=2000
+)
 
 
 @pytest.mark.parametrize(

@@ -182,8 +182,7 @@ class DetectionConfig(TrainingConfig):
     """Backbone of the detector: resnet18, resnet34, resnet50, resnet101, mobilenet_v2, or any of timm's that has
     features at strides 4, 8, 16 and 32, e.g. convnext_tiny, tf_efficientnetv2_s, resnetrs50, densenet121."""
     head: Literal["v1", "v2"] = "v1"
-    """The original heads, or torchvision's v2: of faster_rcnn four convolutions in the box head, two in the RPN; of
-    retinanet group norms and generalized IoU."""
+    """Original heads, or torchvision's v2: more convolutions; of retinanet group norms and generalized IoU."""
     weights: str = "imagenet"
     """Initial weights: imagenet (backbone), coco (whole detector, resnet50 only), none, or a .pth/.safetensors FILE."""
     norm: Literal["auto", "frozen", "batch"] = "auto"
