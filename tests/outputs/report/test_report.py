@@ -126,7 +126,8 @@ def test_the_page_says_what_was_found(tmp_path: Path, store: Store) -> None:
         assert words in page.text, words
     assert page.text.index("one Cardiomegaly 0.850") < page.text.index("one Nodule/Mass 0.800")
     for words in (
-        "AUROC 0.750 mean over 2 labels",
+        "AUROC 0.750",
+        "mean over 2 labels",
         # Cardiomegaly: 0.9 and 0.7 in the two that show it, 0.5 in the one that does not. One of two from 0.5 up.
         "Cardiomegaly highest score of its rows 2 1.000",
         "Aortic enlargement highest score of its rows 1 0.500",

@@ -119,9 +119,11 @@ class DetectionTask(Task):
         detections = self.model(batch["images"])
         for row, predicted in zip(batch["rows"].tolist(), detections, strict=True):
             boxes = self.store.canvas(row).to_original(predicted["boxes"].float().cpu().numpy())
-            labels = predicted["labels"].cpu().numpy()
+            labels, scores = predicted["labels"].cpu().numpy(), predicted["scores"].float().cpu().numpy()
+            # Of a box in the border around the radiograph nothing is left; inference leaves it out, too.
+            has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
             self._batches.append(
-                BoxTable.of(np.full(len(boxes), row), labels, boxes, predicted["scores"].float().cpu().numpy())
+                BoxTable.of(np.full(has_area.sum(), row), labels[has_area], boxes[has_area], scores[has_area])
             )
 
     def on_validation_epoch_end(self) -> None:
