@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray.errors import FlagError
-from xray.inference.ensemble import METHODS, ByCategory, Settings, fuse, fuse_by_category, weigh
-from xray.structures.boxes import BoxTable
+from xray.inference.ensemble import METHODS, ByCategory, Settings, fuse, fuse_alike, fuse_by_category, weigh
+from xray.structures.boxes import BoxTable, box_iou
 from xray.structures.predictions import Predictions
 
 UNIT = (0, 0, 1, 1)
@@ -254,3 +254,12 @@ def test_wrong_settings_are_refused() -> None:
             fuse([a, a], **settings_)
     with pytest.raises(FlagError, match="nothing"):
         fuse([])
+
+
+def test_a_faint_box_beside_a_sure_one_does_not_move_its_edges():
+    """Both are of one view, which keeps boxes that overlap by less than 0.5."""
+    sure, faint = [10.0, 10, 30, 30], [18.0, 10, 38, 30]
+    assert box_iou(np.array([sure]), np.array([faint])).item() == pytest.approx(240 / 560)
+    table = BoxTable.of([0, 0, 0], [1, 1, 1], [sure, faint, sure], [0.9, 0.3, 0.9])
+    fused = fuse_alike(table, np.array([0, 0, 1]), 2)
+    np.testing.assert_allclose(fused.boxes, [sure, faint])
