@@ -70,6 +70,9 @@ def test_flags_that_are_given_stay(whole):
         ({"backbone": "mobilenet_v2", "batch_size": 4}, "batch", 5),
         ({"backbone": "mobilenet_v2", "batch_size": 1}, "frozen", 3),
         ({"backbone": "resnet50", "batch_size": 2, "weights": "none"}, "batch", 5),
+        # By the norm that is used, also where a flag decides it.
+        ({"backbone": "mobilenet_v2", "batch_size": 4, "norm": "frozen"}, "frozen", 3),
+        ({"backbone": "resnet50", "batch_size": 8, "norm": "batch"}, "batch", 5),
     ],
 )
 def test_norms_go_by_the_batch(whole, flags, norm, layers):

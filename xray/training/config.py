@@ -168,7 +168,8 @@ class DetectionConfig(TrainingConfig):
     """Epochs between reductions of the learning rate; with plateau, validations without a better one before it. auto:
     three tenths of --n-epochs."""
     warmup_steps: CountOrZeroOrAuto = AUTO
-    """Optimizer steps over which the learning rate rises linearly; never more than the first epoch. auto: 500."""
+    """Optimizer steps over which the learning rate rises linearly; never more than the first epoch. auto: a twentieth
+    of all steps, at most 500."""
     ema: bool = True
     """Validate and deploy an exponential moving average of the weights."""
     ema_decay: ShareWithinOrAuto = AUTO

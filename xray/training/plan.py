@@ -139,8 +139,9 @@ def _choose_length(result: Plan, shown: float) -> None:
     decay = 1 - 1 / max(2.0, EMA_SHARE * epochs * steps)
     reason = "the average reaches over a twentieth of the steps" if result.config.ema else ""
     result.choose("ema_decay", round(decay, 5), reason)
-    warmup = min(500, math.ceil(WARMUP_SHARE * epochs * steps))
-    result.choose("warmup_steps", warmup, "a twentieth of the steps, at most 500")
+    # No warm-up is longer than an epoch, whatever its flag says.
+    warmup = min(500, math.ceil(WARMUP_SHARE * epochs * steps), math.ceil(steps))
+    result.choose("warmup_steps", warmup, "a twentieth of the steps, at most an epoch and 500")
 
 
 def _choose_network(result: Plan) -> None:
@@ -148,15 +149,18 @@ def _choose_network(result: Plan) -> None:
     config, batch = result.config, result.config.batch_size
     if config.weights == "none":
         result.choose("norm", "batch", "nothing is trained yet")
-        result.choose("trainable_layers", 5, "nothing is trained yet")
     elif batch < SMALLEST_BATCH or (config.backbone.startswith("resnet") and batch < LARGE_BATCH):
         # As torchvision's Faster R-CNN, and the published one on VinBigData.
         result.choose("norm", "frozen", f"{batch} radiographs are too few for statistics of their own")
-        result.choose("trainable_layers", 3, "of weights that are trained already")
     else:
         result.choose("norm", "batch", f"{batch} radiographs are enough for statistics of their own")
-        result.choose("trainable_layers", 5, "stages follow norms that learn")
     learns = result.config.norm == "batch"
+    if config.weights == "none":
+        result.choose("trainable_layers", 5, "nothing is trained yet")
+    elif learns:
+        result.choose("trainable_layers", 5, "stages follow norms that learn")
+    else:
+        result.choose("trainable_layers", 3, "of weights that are trained already")
     whole = batch * config.devices * config.num_nodes * config.accumulate
     # With norms that learn, small batches do well with the rate of larger ones.
     rate = BATCH_NORM_LR * max(1.0, whole / BATCH) ** 0.5 if learns else FROZEN_LR * whole / BATCH
@@ -180,6 +184,8 @@ def _choose_samples(result: Plan, boxes_of: np.ndarray) -> None:
 def _choose_anchors(result: Plan, boxes: np.ndarray, canvas_size: int) -> None:
     """Anchors that fit the boxes on the canvas, as far as flags do not give them."""
     config = result.config
+    if AUTO not in (config.anchor_scale, config.anchor_sides, config.anchor_ratios):
+        return  # such as in a run that is resumed: a fit takes seconds
     fit = fit_anchors(boxes, canvas_size, config.family)
     anchors, source = fit.anchors, "the standard layout fits the boxes" if fit.is_standard else "fitted to the boxes"
     if config.anchor_scale != AUTO:
