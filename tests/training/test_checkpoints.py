@@ -8,9 +8,11 @@ import os
 import pickle
 import resource
 import shutil
+import signal
 import subprocess
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -24,7 +26,8 @@ from xray.files import replacing
 from xray.models import tensors as files
 from xray.models.tensors import load_tensors, save_tensors
 from xray.models.weights import read_weights
-from xray.training.checkpoints import WholeCheckpoints, check_resumable, progress_of, read_checkpoint
+from xray.training import checkpoints
+from xray.training.checkpoints import LastCheckpoint, WholeCheckpoints, check_resumable, progress_of, read_checkpoint
 from xray.training.config import ClassificationConfig
 from xray.training.recipes import read_training_flags
 
@@ -490,3 +493,35 @@ def test_an_epoch_that_was_cut_goes_on_with_the_same_batches_only(command, tmp_p
     assert progress_of(read_checkpoint(mine / "last.ckpt")).steps == 8
     # Between epochs it may change.
     assert command(mine, "--resume", "--n-epochs", 3, "--batch-size", 3) == (0, [])
+
+
+def test_of_several_processes_the_one_that_fails_says_why_before_sigterm_ends_it(tmp_path, monkeypatch):
+    """As with torchrun: its SIGTERM comes when this process has just lost the other, before its line is printed."""
+    before = signal.getsignal(signal.SIGTERM)
+    ends = []
+    monkeypatch.setattr(checkpoints, "_end_now", lambda: ends.append(last.was_validating))
+    alone, several = (SimpleNamespace(world_size=n, validating=False, training=True) for n in (1, 2))
+    last = LastCheckpoint(tmp_path)
+    try:
+        last.last_words()
+        of_the_start = signal.getsignal(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert len(ends) == 1
+        # Lightning has a handler of its own until it has cleaned up, and gives back the one before.
+        last.on_train_start(several, None)
+        last.on_exception(several, None, RuntimeError("connection closed by peer"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.signal(signal.SIGTERM, of_the_start)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert len(ends) == 1
+        monkeypatch.setattr(last, "_asked_at", last._asked_at - checkpoints.TWICE - 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert len(ends) == 2
+        # A training of one process gets the handler from before back.
+        signal.signal(signal.SIGTERM, before)
+        last = LastCheckpoint(tmp_path)
+        last.on_train_start(alone, None)
+        last.on_exception(alone, None, RuntimeError("no"))
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -118,6 +118,8 @@ def main(task_name: str, config: TrainingConfig) -> int:
     (last,) = (one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
     best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
     kept = next((one for one in trainer.callbacks if isinstance(one, KeepBest)), None)  # type: ignore[attr-defined]
+    if trainer.world_size > 1:
+        last.last_words()
     go_on = f"python xray/train.py --task {task_name} --save-path {run} --resume"
     try:
         with quiet_threads(), shared_with_workers():

@@ -154,6 +154,22 @@ class LastCheckpoint(Checkpoint):
         self.is_asked = self.was_validating = False
         self._before: Any = None
         self._asked_at = 0.0
+        self._is_failing = False
+
+    def last_words(self) -> None:
+        """Lets a process of several say why it fails before SIGTERM ends it; called before the training.
+
+        torchrun sends SIGTERM to all processes at the moment when one of them has ended, which is also when the others
+        fail. Lightning 2.6 gives the signal back to this handler when it has cleaned up.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._end_unless_failing)
+
+    def _end_unless_failing(self, number: int, frame: Any) -> None:
+        if self._is_failing and not self._asked_at:
+            self._asked_at = time.monotonic()
+        if not self._is_failing or time.monotonic() - self._asked_at > TWICE:
+            _end_now()
 
     def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         # By now Lightning has set a handler of its own, which would stop between the batches of one update.
@@ -164,8 +180,7 @@ class LastCheckpoint(Checkpoint):
         if self.is_asked:
             if time.monotonic() - self._asked_at > TWICE:
                 # A second one ends the process at once.
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                os.kill(os.getpid(), signal.SIGTERM)
+                _end_now()
             return
         self.is_asked, self._asked_at = True, time.monotonic()
         # Where all processes of a job get the signal, the loaders' end too; that is no error any more.
@@ -194,9 +209,12 @@ class LastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: L.Trainer, task: L.LightningModule, exception: BaseException) -> None:
         self.was_validating = trainer.validating
-        self._restore()
         # Several processes are not at the same step when one of them fails.
         is_alone = trainer.world_size == 1
+        self._restore()
+        if not is_alone:
+            self._is_failing = True
+            self.last_words()
         if self.is_asked and is_alone and trainer.training and not isinstance(exception, Stopped):
             # The loaders' processes got the signal too. Between two batches everything is as at the end of one.
             batches = trainer.fit_loop.epoch_loop.batch_progress.current
@@ -226,6 +244,12 @@ class LastCheckpoint(Checkpoint):
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
             self._before = None
+
+
+def _end_now() -> None:
+    """Ends this process as SIGTERM does where nothing handles it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _check_layout(now: dict[str, int], previous: dict[str, int]) -> None:
