@@ -52,7 +52,8 @@ _Numbers = dict[tuple[str, str], _Number]
 class Difference:
     """One number of both. metric: key of TITLES. name: of the finding, TOTAL for the mean over them.
 
-    first, second: its values. ends: 95 % interval of second − first, p_value: of its being 0; None without resamples.
+    first, second: its values. ends: 95 % interval of second − first, p_value: of its being 0, sample: (n_resamples,)
+    differences in the resamples of the patients; None without resamples.
     """
 
     metric: str
@@ -61,6 +62,7 @@ class Difference:
     second: float
     ends: list[float] | None
     p_value: float | None
+    sample: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def difference(self) -> float:
@@ -143,7 +145,7 @@ def difference_of(metric: str, name: str, first: _Number, second: _Number) -> Di
     if first[1] is None or second[1] is None:
         return Difference(metric, name, first[0], second[0], None, None)
     sample = second[1] - first[1]
-    return Difference(metric, name, first[0], second[0], percentile_interval(sample), p_value(sample))
+    return Difference(metric, name, first[0], second[0], percentile_interval(sample), p_value(sample), sample)
 
 
 def p_value(sample: np.ndarray) -> float:

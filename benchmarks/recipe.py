@@ -1,0 +1,382 @@
+"""Benchmark `recipe`: what each ingredient of a training gains on a dataset, cross-validated, and what it costs."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import harness
+from benchmarks.ingredients import CLASSIFIER, OF_TASK, START, Ingredient
+from xray.errors import FlagError, InputError
+from xray.files import complete, differing
+from xray.flags import Count, CountOrZero, FoldNumber, Seed, check_ranges, require
+from xray.training.recipes import read_yaml
+
+if TYPE_CHECKING:
+    from xray.datasets.store import Store
+    from xray.evaluation.comparison import Comparison
+    from xray.structures.predictions import Predictions
+
+SAVED, NUMBERS, TABLE = "recipe.yaml", "numbers.json", "table.md"
+COST, TUNED, PREDICTED = "cost.json", "tuned.json", "out_of_fold"
+METRICS = {"map40": "mAP@0.4", "coco_ap": "COCO AP", "coco_ap75": "AP75", "dice": "Dice", "dice_positive": "Dice +"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Cross-validate the default recipe, and the recipe with one ingredient changed in each row.
+
+    The same command continues what was interrupted; with more --rows or --seeds it adds them.
+    """
+
+    data_path: Path
+    """Dataset directory with its folds."""
+    save_path: Path = Path("runs/recipe")
+    """Folder for the runs of all rows, numbers.json and table.md (a table in Markdown)."""
+    task: Literal["detection", "segmentation"] = "detection"
+    """What is trained."""
+    config: Path | None = None
+    """YAML file with the flags of all trainings, as --config of `train` takes it: data, network, epochs."""
+    classifier: Path | None = None
+    """The same of the classifier; without it, the rows that need one are left out."""
+    seeds: tuple[Seed, ...] = (0,)
+    """Every row is trained with each; the numbers are the means over them."""
+    folds: tuple[FoldNumber, ...] = ()
+    """Folds to hold back, each in a training of its own; default: all of the dataset."""
+    rows: tuple[str, ...] = ()
+    """Names of the rows; default: all."""
+    beside: tuple[str, ...] = ()
+    """NAME=FILE of others' predictions of the same radiographs, each a row of its own."""
+    parallel: Count = 1
+    """Trainings at a time, as in cross-validation."""
+    resamples: CountOrZero = 1000
+    """Resamples of the patients, and of the seeds, for the intervals; 0 leaves them out."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def main(config: Config) -> None:
+    """Trains what is missing, prints the table and writes it."""
+    rows = check(config)
+    from xray.datasets.store import open_store
+
+    store = open_store(config.data_path, pixels=False)
+    folds = _folds(store, config.folds)
+    remember(config)
+    for number, row in enumerate(rows, start=1):
+        for seed in config.seeds:
+            print(f"\n{row.name}, seed {seed} (row {number} of {len(rows)}): {row.title}", flush=True)
+            if row.what == "tune":
+                tune_row(config, store, row, seed, folds)
+            else:
+                run_row(config, row, seed, folds)
+        if row.name != CLASSIFIER:
+            report(config, store, [one for one in rows[:number] if one.name != CLASSIFIER], folds)
+
+
+def check(config: Config) -> list[Ingredient]:
+    """The rows, each after those that it needs. Raises FlagError for a flag that is wrong."""
+    check_ranges(config)
+    for name in ("config", "classifier"):
+        path = getattr(config, name)
+        require(path is None or path.is_file(), name, path, "a YAML file that exists")
+    require(bool(config.seeds) and len(set(config.seeds)) == len(config.seeds), "seeds",
+            " ".join(map(str, config.seeds)), "at least one, each given once")  # fmt: skip
+    known = {row.name: row for row in OF_TASK[config.task]}
+    for name in config.rows:
+        require(name in known, "rows", name, f"one of {', '.join(known)}")
+    for text in config.beside:
+        require("=" in text, "beside", text, "NAME=FILE")
+        require(Path(text.split("=", 1)[1]).is_file(), "beside", text, "NAME=FILE with a file that exists")
+    wanted = [known[name] for name in config.rows or known]
+    if not config.classifier:
+        lacking = [row.name for row in wanted if row.with_labels]
+        if config.rows and lacking:
+            raise FlagError(f"--rows {lacking[0]} needs a classifier: give its flags with --classifier")
+        wanted = [row for row in wanted if not row.with_labels]
+    known[CLASSIFIER] = Ingredient(CLASSIFIER, "the classifier")
+    ordered = {START: known[START]}
+    for row in wanted:
+        ordered |= {name: known[name] for name in (*row.needs, row.name)}
+    return list(ordered.values())
+
+
+def remember(config: Config) -> None:
+    """Keeps what all rows share in the folder; raises FlagError where that is not what it was begun with."""
+    now: dict[str, Any] = {
+        "task": config.task,
+        "folds": list(config.folds),
+        "data_path": str(config.data_path.resolve()),
+    }
+    now |= {name: read_yaml(path) if path else {} for name, path in _configs(config).items()}
+    path = config.save_path / SAVED
+    if path.is_file():
+        before = yaml.safe_load(path.read_text())
+        # A classifier may come later.
+        for name in differing(before, now):
+            if name != "classifier" or before[name]:
+                require(False, name, now[name], f"{before[name]!r}, as {config.save_path} was begun with")
+    elif config.save_path.exists() and any(config.save_path.iterdir()):
+        raise InputError(f"{config.save_path} holds files that are not of this benchmark: give another --save-path")
+    config.save_path.mkdir(parents=True, exist_ok=True)
+    with complete(path) as temporary:
+        temporary.write_text(yaml.safe_dump(now, sort_keys=False))
+
+
+def run_row(config: Config, row: Ingredient, seed: int, folds: Sequence[int]) -> None:
+    """Trains and predicts, or predicts, what is not done yet; keeps the processor time that it took."""
+    from xray.training.side_by_side import EXIT_TERMINATED, Work, run_all
+
+    run = _run(config, row, seed)
+    commands = (
+        training_commands(config, row, run, seed) if row.what == "train" else views(config, row, run, seed, folds)
+    )
+    if not commands:
+        print(f"is done: {run}")
+        return
+    before = harness.seconds_of_children()
+    try:
+        status, _ = run_all([Work(row.name, commands)], [{}], lambda work, command: None)
+    finally:
+        spent = harness.seconds_of_children() - before + _json(run / COST, {"cpu_seconds": 0.0})["cpu_seconds"]
+        if run.is_dir():
+            with complete(run / COST) as temporary:
+                temporary.write_text(json.dumps({"cpu_seconds": spent}) + "\n")
+    if status == EXIT_TERMINATED:
+        raise InputError("stopped by SIGTERM: continue with the same command")
+    if status:
+        raise InputError(f"row {row.name} ended with status {status}, as its own message above says")
+
+
+def training_commands(config: Config, row: Ingredient, run: Path, seed: int) -> tuple[tuple[str, ...], ...]:
+    """The cross-validation of a row; none where it is done."""
+    if (run / "metrics.json").is_file():
+        return ()
+    is_classifier = row.name == CLASSIFIER
+    task = "classification" if is_classifier else config.task
+    path = config.classifier if is_classifier else config.config
+    flags = [*(["--config", str(path)] if path else []), *row.flags]
+    where = ["--task", task, "--data-path", str(config.data_path), "--save-path", str(run), "--seed", str(seed)]
+    folds = ["--folds", *map(str, config.folds)] if config.folds else []
+    resume = ["--resume"] if (run / "cv.yaml").is_file() else []
+    return (("cv", *flags, *where, *folds, "--parallel", str(config.parallel), *resume),)
+
+
+def views(config: Config, row: Ingredient, run: Path, seed: int, folds: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+    """Inference of the default's models with the row's flags, of each fold that lacks it."""
+    start = config.save_path / START / f"seed{seed}"
+    return tuple(
+        ("infer", "--weights", str(start / f"fold{fold}"), "--data-path", str(config.data_path), "--split", "train",
+         "--fold", str(fold), "--save-path", str(run / f"fold{fold}" / PREDICTED), *row.flags)
+        for fold in folds
+        if not (run / f"fold{fold}" / PREDICTED / "predictions.json").is_file()
+    )  # fmt: skip
+
+
+def tune_row(config: Config, store: "Store", row: Ingredient, seed: int, folds: Sequence[int]) -> None:
+    """Fits how the rows' predictions are fused, and keeps what was gained on folds (or patients) held out."""
+    from xray.evaluation.box_metrics import has_vinbig_categories
+    from xray.inference.out_of_fold import gather, member_of
+    from xray.inference.tuning import tune
+
+    out = _run(config, row, seed) / TUNED
+    if out.is_file():
+        print(f"is done: {out}")
+        return
+    members = [member_of(config.save_path / name / f"seed{seed}" / "predictions.json") for name in row.models]
+    labels = [config.save_path / CLASSIFIER / f"seed{seed}" / "predictions.json"] if row.with_labels else []
+    classifiers = [member_of(path, of_labels=True) for path in labels]
+    material = gather(store, members, classifiers)
+    metric: Literal["map40", "coco_ap"] = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
+    with Console(stderr=True).status("searching"):
+        tuned = tune(material, store.categories, metric, config.resamples, seed=0)
+    gain = tuned.gains["single"]
+    numbers: dict[str, Any] = {"metric": metric, "value": tuned.scores["tuned"][0], "single": tuned.scores["single"][0]}
+    numbers["sample"] = None if gain.sample is None else gain.sample.tolist()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with complete(out) as temporary:
+        temporary.write_text(json.dumps(numbers) + "\n")
+
+
+def report(config: Config, store: "Store", rows: Sequence[Ingredient], folds: Sequence[int]) -> None:
+    """Prints the rows that are done, and writes them as JSON and as Markdown."""
+    scored = Scores(config, store, folds)
+    lines = [scored.of(row) for row in rows]
+    lines += [scored.of_others(*text.split("=", 1)) for text in config.beside]
+    metrics = [name for name in METRICS if any(name in line["values"] for line in lines)]
+    table, texts = Table(box=None, pad_edge=False), table_rows(lines, metrics, config.beside)
+    for number, heading in enumerate(texts[0]):
+        table.add_column(heading, justify="right" if number else "left")
+    for cells in texts[1:]:
+        table.add_row(*cells)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 160
+    console.print("", table, sep="\n")
+    about = {"machine": harness.machine(), "versions": harness.versions(["torch", "torchvision", "lightning"])}
+    numbers: dict[str, Any] = {name: read_yaml(path) for name, path in _configs(config).items() if path}
+    numbers |= {"seeds": list(config.seeds)}
+    numbers |= {"folds": list(folds), "n_images": len(scored.rows), "rows": lines, **about}
+    with complete(config.save_path / NUMBERS) as temporary:
+        temporary.write_text(json.dumps(numbers, indent=1) + "\n")
+    ruler = "|".join(["---", *["---:"] * (len(texts[0]) - 1)])
+    markdown = [" | ".join(texts[0]), ruler, *(" | ".join(cells) for cells in texts[1:])]
+    with complete(config.save_path / TABLE) as temporary:
+        temporary.write_text("".join(f"| {line} |\n" if line != ruler else f"|{line}|\n" for line in markdown))
+
+
+def table_rows(lines: Sequence[Mapping[str, Any]], metrics: Sequence[str], beside: Iterable[str]) -> list[list[str]]:
+    """The cells of the table, its head first."""
+    head = ["row", *(METRICS[name] for name in metrics), "difference", "95 % interval", "minutes"]
+    cells = []
+    for line in lines:
+        values = [f"{line['values'][name]:.3f}" if name in line["values"] else "" for name in metrics]
+        is_first = line["name"] == START
+        gain = "" if is_first or line["difference"] is None else f"{line['difference']:+.3f}"
+        ends = "" if is_first or line["ci95"] is None else "{:+.3f} to {:+.3f}".format(*line["ci95"])
+        minutes = "" if line["cpu_seconds"] is None else f"{line['cpu_seconds'] / 60:.1f}"
+        cells.append([line["title"], *values, gain, ends, minutes])
+    return [head, *cells]
+
+
+class Scores:
+    """The numbers of each row, the default's first, on the radiographs of the chosen folds."""
+
+    def __init__(self, config: Config, store: "Store", folds: Sequence[int]) -> None:
+        self.config, self.store, self.folds = config, store, folds
+        self.rows = np.flatnonzero((store.splits == "train") & np.isin(store.folds, folds))
+        self._scored: dict[Path, tuple[dict[str, Any], Any]] = {}
+        self.metric = ""
+
+    def of(self, row: Ingredient) -> dict[str, Any]:
+        """Means over the seeds, the difference from the default, its interval and the processor time."""
+        seeds = self.config.seeds
+        runs = [_run(self.config, row, seed) for seed in seeds]
+        line = {"name": row.name, "title": row.title, "flags": list(row.flags)}
+        if row.what == "tune":
+            tuned = [_json(run / TUNED) for run in runs]
+            values = {tuned[0]["metric"]: float(np.mean([one["value"] for one in tuned]))}
+            gains = [one["value"] - one["single"] for one in tuned]
+            return line | _summary(values, gains, [one["sample"] for one in tuned])
+        files = [[run / f"fold{fold}" / PREDICTED / "predictions.json" for fold in self.folds] for run in runs]
+        starts = [
+            [self.config.save_path / START / f"seed{seed}" / f"fold{fold}" / PREDICTED / "predictions.json"
+             for fold in self.folds] for seed in seeds
+        ]  # fmt: skip
+        costs = [_json(run / COST, {"cpu_seconds": 0.0})["cpu_seconds"] for run in runs]
+        return line | self._beside_default(files, starts) | {"cpu_seconds": float(np.mean(costs))}
+
+    def of_others(self, name: str, path: str) -> dict[str, Any]:
+        """The same of a file that was made elsewhere."""
+        starts = [
+            [self.config.save_path / START / f"seed{seed}" / f"fold{fold}" / PREDICTED / "predictions.json"
+             for fold in self.folds] for seed in self.config.seeds
+        ]  # fmt: skip
+        numbers = self._beside_default([[Path(path)]] * len(starts), starts)
+        return {"name": name, "title": name, "flags": []} | numbers | {"cpu_seconds": None}
+
+    def _beside_default(self, files: Sequence[Sequence[Path]], starts: Sequence[Sequence[Path]]) -> dict[str, Any]:
+        from xray.evaluation.comparison import TOTAL, compare
+
+        values, gains, samples = [], [], []
+        for own, start in zip(files, starts, strict=True):
+            (first_metrics, first), (metrics, second) = self._score(start), self._score(own)
+            self.metric = self.metric or main_metric(self.store, first_metrics)
+            comparison: Comparison = compare(self.store, first, second, self.config.resamples)
+            found = next(d for d in comparison.differences if d.metric == self.metric and d.name == TOTAL)
+            values.append(metrics)
+            gains.append(found.difference)
+            samples.append(found.sample)
+        means = {name: float(np.mean([one[name] for one in values])) for name in METRICS if name in values[0]}
+        return _summary(means, gains, samples)
+
+    def _score(self, files: Sequence[Path]) -> tuple[dict[str, Any], Any]:
+        from xray.datasets.fingerprint import fingerprint
+        from xray.evaluation.evaluate import evaluate
+        from xray.evaluation.scored import scored_of
+
+        key = files[0]
+        if key not in self._scored:
+            result = evaluate(self.store, predictions_on(self.store, self.rows, files))
+            annotations = fingerprint(self.store, result.alignment.rows)["annotations_sha256"]
+            self._scored[key] = result.metrics, scored_of(result, annotations)
+        return self._scored[key]
+
+
+def predictions_on(store: "Store", rows: np.ndarray, files: Iterable[Path]) -> "Predictions":
+    """The predictions of several files for the radiographs `rows`, those in which nothing was found among them."""
+    from xray.datasets.prediction_ids import read_any_predictions
+    from xray.evaluation.alignment import positions
+    from xray.structures.boxes import concatenate_with_masks
+    from xray.structures.predictions import Predictions
+
+    place, parts = positions(rows, len(store)), []
+    for path in files:
+        predictions = read_any_predictions(path, store)
+        images = place[store.resolve(predictions.image_ids)][predictions.table.images]
+        if (images < 0).any():
+            raise InputError(f"{path} has predictions of radiographs that are not in the chosen folds")
+        parts.append((dataclasses.replace(predictions.table, images=images), predictions.masks))
+    table, masks = concatenate_with_masks(parts)
+    table, masks = table.select_masked(np.argsort(table.images, kind="stable"), masks)
+    return Predictions(tuple(store.records[row]["source_id"] for row in rows.tolist()), table, masks)
+
+
+def main_metric(store: "Store", metrics: Mapping[str, Any]) -> str:
+    """What the rows are compared by."""
+    from xray.evaluation.box_metrics import has_vinbig_categories
+
+    if "coco_ap" not in metrics:
+        return "dice"
+    return "map40" if has_vinbig_categories(store.categories) else "coco_ap"
+
+
+def _summary(values: Mapping[str, float], gains: Sequence[float], samples: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "values": dict(values),
+        "difference": float(np.mean(gains)),
+        "ci95": interval(samples),
+        "cpu_seconds": None,
+    }
+
+
+def interval(samples: Sequence[Any]) -> list[float] | None:
+    """95 % interval of the mean of a difference over seeds; None without resamples.
+
+    samples: for each seed (n_resamples,) differences in the same resamples of the patients. Each resample draws the
+    seeds with replacement, too.
+    """
+    from xray.evaluation.resampling import percentile_interval
+
+    if any(sample is None for sample in samples):
+        return None
+    of_seeds = np.array(samples, dtype=float)
+    drawn = np.random.default_rng(0).integers(0, len(of_seeds), of_seeds.T.shape)
+    return percentile_interval(np.take_along_axis(of_seeds.T, drawn, axis=1).mean(axis=1))
+
+
+def _configs(config: Config) -> dict[str, Path | None]:
+    return {"config": config.config, "classifier": config.classifier}
+
+
+def _folds(store: "Store", wanted: Sequence[int]) -> list[int]:
+    from xray.commands.cv import chosen_folds
+
+    return chosen_folds(store, wanted)
+
+
+def _run(config: Config, row: Ingredient, seed: int) -> Path:
+    return config.save_path / row.name / f"seed{seed}"
+
+
+def _json(path: Path, default: Any = None) -> Any:
+    with contextlib.suppress(FileNotFoundError):
+        return json.loads(path.read_text())
+    return default
