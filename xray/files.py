@@ -142,6 +142,29 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
+def read_yaml_text(path: Path, what: str, where: str, longest: int) -> Any:
+    """The content of a YAML file of plain values; None for an empty one.
+
+    what: "config", what it should be. where: how to come by one. longest: number of characters that it may have;
+    PyYAML reads some 100,000 in a second or two.
+    Raises InputError if it is missing, longer, or no YAML.
+    """
+    import yaml
+
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise InputError(f"no {what} at {path} ({error.strerror}): {where}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not YAML: {error}") from None
+    if len(text) > longest:
+        raise InputError(f"{path} has {len(text)} characters: no {what} needs more than {longest}")
+    try:
+        return yaml.safe_load(text)
+    except Exception as error:  # PyYAML's own, and others of malformed files
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
 def check_output(folder: Path, names: Iterable[str] = (), command: str = "", overwrite: bool = False) -> None:
     """Raises InputError if --save-path is a file, or a folder with one of these files that the command may not replace.
 

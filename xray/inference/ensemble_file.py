@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from xray.errors import FlagError, InputError
-from xray.files import complete
+from xray.files import complete, read_yaml_text
 from xray.inference.ensemble import ByCategory, Settings
 from xray.structures.values import finite_number
 
@@ -79,17 +79,7 @@ def is_ensemble(path: Path) -> bool:
 
 def read_ensemble(path: Path) -> Ensemble:
     """Reads an ensemble.yaml; its paths become those of this machine. Raises InputError if it is none."""
-    try:
-        text = path.read_text()
-        if len(text) > MAX_CHARACTERS:
-            raise InputError(f"{path} has {len(text)} characters: an ensemble.yaml needs no more than {MAX_CHARACTERS}")
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"no ensemble at {path} ({error.strerror}): xray tune writes one") from None
-    except InputError:
-        raise
-    except Exception as error:  # PyYAML's own, and others of malformed files
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml_text(path, "ensemble", "xray tune writes one", MAX_CHARACTERS)
     try:
         if not isinstance(content, dict) or content.get("version") != VERSION:
             raise ValueError(f"it has no version: {VERSION}")

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from xray.errors import FlagError, InputError
-from xray.files import replacing
+from xray.files import read_yaml_text, replacing
 from xray.flags import flag_value, parse_flags, require, take_flags
 from xray.storage.places import as_given
 from xray.structures.sides import NONE
@@ -37,17 +37,7 @@ _PLAIN = (str, int, float, bool, datetime.date, type(None))
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of flags, names with dashes or underscores. Raises InputError if it is missing or not a mapping."""
-    try:
-        text = path.read_text()
-        if len(text) > MAX_CHARACTERS:
-            raise InputError(f"{path} has {len(text)} characters: a recipe needs no more than {MAX_CHARACTERS}")
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"no config at {path} ({error.strerror}): the recipes are in configs/") from None
-    except InputError:
-        raise
-    except Exception as error:  # PyYAML's own, and others of malformed files
-        raise InputError(f"{path} is not YAML: {error}") from None
+    content = read_yaml_text(path, "config", "the recipes are in configs/", MAX_CHARACTERS)
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
