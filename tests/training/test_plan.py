@@ -9,11 +9,11 @@ import yaml
 from xray.datasets.store import open_store
 from xray.errors import FlagError
 from xray.flags import AUTO
-from xray.models.detection.anchor_fit import standard_anchors
+from xray.models.detection.anchor_fit import AnchorSides, by_level, recall_of, standard_anchors
 from xray.models.detection.detector import anchors_of, build_detector, describe_anchors
 from xray.structures.boxes import BoxTable
 from xray.training.config import CONFIG_FILE, DetectionConfig
-from xray.training.plan import plan_detection
+from xray.training.plan import _boxes_on_canvas, plan_detection
 from xray.training.readers import readings
 from xray.training.recipes import read_training_flags, save_config
 
@@ -114,6 +114,29 @@ def test_large_boxes_get_large_anchors(whole):
     detector = build_detector(2, 64, "mobilenet_v2", fpn_channels=8, **described)
     assert anchors_of(described, 64).sides == detector.rpn.anchor_generator.sizes
     assert not result.notes
+
+
+@pytest.mark.parametrize("n_categories", [1, 60])
+def test_of_any_number_of_categories_the_boxes_have_anchors(whole, n_categories):
+    """Each category has boxes of a shape of its own, from a tenth to nine tenths of the canvas, 1:6 to 6:1."""
+    rows = whole.rows("train", not_fold=0)
+    random = np.random.default_rng(n_categories)
+    area = random.uniform(0.1, 0.35, n_categories)
+    ratio = np.exp(random.uniform(-np.log(6), np.log(6), n_categories)) if n_categories > 1 else np.full(1, 6.0)
+    labels = np.repeat(np.arange(1, n_categories + 1), 600 // n_categories)
+    records = [dict(record, width=2000, height=2000) for record in whole.records]
+    sides = 2000 * area[labels - 1, None] * np.sqrt(np.stack([1 / ratio, ratio], axis=1))[labels - 1]
+    corners = random.uniform(0, 2000 - sides)
+    store = with_boxes(whole, np.hstack([corners, corners + sides]), labels, rows[np.arange(len(labels)) % len(rows)])
+    categories = {label: f"finding {label}" for label in set(labels.tolist())}
+    store = dataclasses.replace(
+        store, records=records, categories=categories, conversion={"parameters": {"image_size": 256}}
+    )
+    config = planned(store).config
+    anchors = AnchorSides(by_level(config.anchor_sides), config.anchor_ratios)
+    boxes, _, _ = _boxes_on_canvas(store, rows, np.arange(len(store.boxes)))
+    assert len(boxes) == len(labels)
+    assert recall_of(anchors, boxes)[0.5] >= 0.95
 
 
 def test_small_boxes_are_counted_and_a_larger_canvas_is_advised(whole):
