@@ -360,6 +360,7 @@ def test_detectors(tmp_path, real, size, options):
             64, {"architecture": "unetplusplus", "encoder": "resnet18", "depth": 4}, 0, marks=pytest.mark.slow
         ),
         (64, {"architecture": "unetplusplus", "encoder": "resnet18", "depth": 4, "deep_supervision": True}, 1),
+        (64, {"encoder": "resnet18", "depth": 3, "attention": "scse"}, 0),
     ],
     ids=str,
 )

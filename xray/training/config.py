@@ -271,7 +271,8 @@ class SegmentationConfig(TrainingConfig):
     encoder: str = "resnet34"
     """Backbone: any encoder of segmentation-models-pytorch; tu-NAME for any of timm's."""
     weights: str = "imagenet"
-    """Initial weights of the encoder: imagenet, none, or a .pth / .safetensors FILE."""
+    """Initial weights of the encoder: imagenet, none, or a .pth / .safetensors FILE; or a run directory, of which the
+    whole network is taken if it is the same."""
     encoder_from: str = ""
     """Run directory whose backbone becomes the encoder, instead of --weights: of a detector or a classifier."""
     freeze_encoder: bool = False
@@ -282,6 +283,8 @@ class SegmentationConfig(TrainingConfig):
     """How often the encoder halves the resolution, 3 to 5."""
     deep_supervision: bool = False
     """Of unetplusplus: train an output for every nested U-Net, so that inference may use a smaller one."""
+    attention: Literal["none", "scse"] = "none"
+    """What the decoder weighs its features by: nothing, or scse, a weight for each channel and one for each place."""
     loss: Literal[
         "dice", "bce", "weighted_bce", "focal", "combined", "mixed", "bce_dice_focal", "lovasz", "tversky"
     ] = "bce_dice_focal"

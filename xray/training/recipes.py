@@ -26,6 +26,7 @@ KEPT = (
     "family", "backbone", "head", "norm", "trainable_layers", "fpn_channels",
     "anchor_scale", "anchor_sides", "anchor_ratios",
     "architecture", "encoder", "freeze_encoder", "in_channels", "depth", "deep_supervision",
+    "attention",
     "network", "target", "monitor", "fold", "swap",
 )  # fmt: skip
 """Flags that a resumed run cannot change. Some belong to the model or optimizer in its checkpoint. The others keep its

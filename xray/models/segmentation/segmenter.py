@@ -24,6 +24,12 @@ from xray.models.weights import load_deployed, read_weights
 
 ARCHITECTURES = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus}
 
+NO_ATTENTION, SCSE = "none", "scse"
+ATTENTIONS = {NO_ATTENTION: None, SCSE: SCSE}
+"""What decoder blocks weigh their features by, to its name in segmentation-models-pytorch. scse is Roy et al. 2018,
+"Concurrent Spatial and Channel Squeeze & Excitation in Fully Convolutional Networks", arXiv:1803.02579: the features x
+become x · channel(x) + x · place(x), each a sigmoid, of the channels' means and of the channels at each pixel."""
+
 FINEST_CHANNELS = 16
 """Channels of the decoder at full resolution; each coarser one has twice as many, as in segmentation-models-pytorch."""
 
@@ -38,7 +44,13 @@ class Segmenter(nn.Module):
     """
 
     def __init__(
-        self, network: SegmentationModel, encoder_name: str, in_channels: int, depth: int, deep_supervision: bool
+        self,
+        network: SegmentationModel,
+        encoder_name: str,
+        in_channels: int,
+        depth: int,
+        deep_supervision: bool,
+        attention: str = NO_ATTENTION,
     ) -> None:
         super().__init__()
         self.encoder_name, self.in_channels, self.depth = encoder_name, in_channels, depth
@@ -55,7 +67,16 @@ class Segmenter(nn.Module):
         if deep_supervision:
             channels, n_classes = network.encoder.out_channels[1], network.segmentation_head[0].out_channels
             for level in range(1, self.levels):
-                self.side_outputs[str(level)] = _side_output(channels, n_classes)
+                self.side_outputs[str(level)] = _side_output(channels, n_classes, attention)
+        # Without a skip connection a block does not use its first attention: one that trained would never get a
+        # gradient, which stops a training on several devices. Its tensors stay, as in the library.
+        for block in (self._finest_block(), *(output[0] for output in self.side_outputs.values())):
+            block.attention1.requires_grad_(False)
+
+    def _finest_block(self) -> nn.Module:
+        """The block at full resolution, which has no skip connection."""
+        blocks: Any = self.decoder.blocks
+        return blocks[f"x_0_{self.decoder.top}"] if isinstance(self.decoder, NestedDecoder) else blocks[-1]
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """The logits of every class's mask.
@@ -177,8 +198,8 @@ def _cropped(logits: Tensor, height: int, width: int) -> Tensor:
     return logits[..., :height, :width].float()
 
 
-def _side_output(channels: int, n_classes: int) -> nn.Sequential:
-    block = DecoderBlock(channels, 0, FINEST_CHANNELS)
+def _side_output(channels: int, n_classes: int, attention: str) -> nn.Sequential:
+    block = DecoderBlock(channels, 0, FINEST_CHANNELS, attention_type=ATTENTIONS[attention])
     head = SegmentationHead(FINEST_CHANNELS, n_classes, kernel_size=3)
     initialize_decoder(block)
     initialize_head(head)
@@ -192,13 +213,14 @@ def build_segmenter(
     in_channels: int = 3,
     depth: int = 5,
     deep_supervision: bool = False,
+    attention: str = NO_ATTENTION,
 ) -> Segmenter:
     """An untrained segmenter; the result depends on torch's random state.
 
     architecture: "unet" or "unetplusplus". encoder: a name of segmentation-models-pytorch's ("tu-NAME" for any of
     timm's). n_classes: masks it predicts, each by itself (sigmoid). in_channels: 1 grey, or 3 that repeat it.
     depth: how often the encoder halves the resolution, 3 to 5. deep_supervision: of unetplusplus only; trains an
-    output for each nested U-Net.
+    output for each nested U-Net. attention: of the decoder's blocks, "none" or "scse".
     Raises InputError for an encoder that is unknown or does not fit, ValueError for other values out of range.
     """
     if architecture not in ARCHITECTURES:
@@ -209,6 +231,8 @@ def build_segmenter(
         raise ValueError(f"n_classes is {n_classes}: it must be at least 1")
     if deep_supervision and architecture != "unetplusplus":
         raise ValueError("deep supervision needs the architecture unetplusplus: a unet has one output")
+    if attention not in ATTENTIONS:
+        raise ValueError(f"attention is {attention}: it must be one of {', '.join(ATTENTIONS)}")
     _check_encoder(encoder)
     try:
         with warnings.catch_warnings():
@@ -217,6 +241,7 @@ def build_segmenter(
                 encoder,
                 encoder_depth=depth,
                 encoder_weights=None,
+                decoder_attention_type=ATTENTIONS[attention],
                 decoder_channels=[FINEST_CHANNELS * 2**step for step in reversed(range(depth))],
                 in_channels=in_channels,
                 classes=n_classes,
@@ -230,7 +255,7 @@ def build_segmenter(
             f"--encoder {encoder} has no features at half the resolution, which deep supervision reads: use another one"
         )
     _drop_idle_stages(network.encoder, in_channels)
-    return Segmenter(network, encoder, in_channels, depth, deep_supervision)
+    return Segmenter(network, encoder, in_channels, depth, deep_supervision, attention)
 
 
 def _encoder(name: str, in_channels: int, depth: int, weights: str | None = None) -> nn.Module:

@@ -9,8 +9,14 @@ from xray.datasets.mask_canvas import mask_canvas
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.mask_metrics import mask_sums, segmentation_metrics
+from xray.models.segmentation.initial import load_initial_weights
 from xray.models.segmentation.losses import loss_of_levels, segmentation_loss
-from xray.models.segmentation.segmenter import Segmenter, build_segmenter, freeze_encoder, load_encoder_weights
+from xray.models.segmentation.segmenter import (
+    NO_ATTENTION,
+    Segmenter,
+    build_segmenter,
+    freeze_encoder,
+)
 from xray.structures.boxes import BoxTable
 from xray.structures.components import mask_findings
 from xray.structures.predictions import Predictions
@@ -37,6 +43,9 @@ class SegmentationTask(Task):
             "depth": config.depth,
             "deep_supervision": config.deep_supervision,
         }
+        if config.attention != NO_ATTENTION:
+            # Only of such runs, so that versions that know none can read the others.
+            self.architecture["attention"] = config.attention
         self.model: Segmenter = build_segmenter(n_classes=len(store.categories), **self.architecture)
         if config.freeze_encoder:
             freeze_encoder(self.model)
@@ -73,8 +82,8 @@ class SegmentationTask(Task):
         return max(area / len(self.train_rows), 1e-6)
 
     def load_initial_weights(self) -> str:
-        """Loads the encoder's initial weights; a resumed run has its own. Returns what was loaded, in words."""
-        return load_encoder_weights(self.model, self.config.encoder_from or self.config.weights)
+        """Loads the config's initial weights; a resumed run has its own. Returns what was loaded, in words."""
+        return load_initial_weights(self.model, self.config.weights, self.config.encoder_from)
 
     def describe(self) -> dict[str, Any]:
         """What model.json says of this model."""
