@@ -174,7 +174,7 @@ OUT_OF_RANGE = {
     "n_epochs": [0, -3], "batch_size": [0], "lr": [0, -1, float("nan")], "momentum": [-0.1, 1], "flip": [-0.1, 1.1],
     "weight_decay": [-1e-9], "step_size": [0], "gamma": [0, 1.5], "warmup_steps": [-1], "clip_grad": [-1],
     "accumulate": [0], "ema_decay": [0, 1], "device": ["gpu", "cuda:0"], "devices": [0], "num_nodes": [0],
-    "n_workers": [-1], "fold": [-1], "seed": [-1], "log_step": [0], "early_stop": [-1], "val_every": [0],
+    "n_workers": [-1], "distortion": [-0.1, 1.1], "fold": [-1], "seed": [-1], "log_step": [0], "early_stop": [-1], "val_every": [0],
     "n_pictures": [-1], "trainable_layers": [-1, 6], "fpn_channels": [7], "anchor_scale": [0],
     "repeat_threshold": [-0.1, 1.1], "normals": [-0.1, 1.1], "rpn_samples": [0], "proposals": [1], "roi_samples": [0],
     "score_threshold": [-0.1, 1], "max_detections": [0], "save_every_n_steps": [-1], "skip_bad_steps": [-1],
@@ -241,3 +241,9 @@ def test_help_shows_every_flag(capsys):
     assert "Factor of each reduction of the learning rate" in words
     assert "--task" in words
     assert "--config FILE.yaml" in words
+
+
+def test_distortion_needs_an_augmentation():
+    with pytest.raises(FlagError, match=r"--distortion is 0\.3: it must be 0 with --augment none"):
+        DetectionConfig(distortion=0.3, augment="none").check()
+    DetectionConfig(distortion=0.3, augment="light").check()

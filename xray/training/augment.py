@@ -17,7 +17,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations
 
 from xray.training.changes import Change
-from xray.training.placement import Outlines, place_boxes, visible
+from xray.training.distortion import distort, draw_lattice
+from xray.training.placement import Outlines, distort_boxes, place_boxes, visible
 
 AUGMENTATIONS = ("none", "light", "strong")
 
@@ -26,23 +27,24 @@ LEVELS = np.arange(256, dtype=np.uint8).reshape(1, -1, 1)
 
 
 class Augmentation:
-    """Flips, shifts, contrast, noise and blur of one canvas with its boxes and mask.
+    """Flips, shifts, distortions, contrast, noise and blur of one canvas with its boxes and mask.
 
     strength: "none", "light" or "strong".
     mirror: {label: label on a flipped radiograph}, its own inverse, from `xray.structures.sides`.
-    flip: share of the canvases that are mirrored; none is at strength "none".
+    flip: share of the canvases that are mirrored; none is at strength "none". distortion: share of those that are
+    distorted (`xray.training.distortion`), none at strength "none".
     mirrored_channels: of a mask with a channel for each label of `mirror`, ascending, their order when flipped.
     """
 
-    def __init__(self, strength: str, mirror: dict[int, int], flip: float = 0.5) -> None:
+    def __init__(self, strength: str, mirror: dict[int, int], flip: float = 0.5, distortion: float = 0.0) -> None:
         if strength not in AUGMENTATIONS:
             raise ValueError(f"unknown augmentation {strength!r}: use one of {', '.join(AUGMENTATIONS)}")
         self.flip = flip if strength != "none" else 0.0
         self._mirror = mirror
         order = sorted(mirror)
         self.mirrored_channels = [order.index(mirror[label]) for label in order]
-        self._pipeline = _pipeline(strength, albumentations)
-        self._drawing = _pipeline(strength, _Drawn)
+        self._pipeline = _pipeline(strength, distortion, _Changing)
+        self._drawing = _pipeline(strength, distortion, _Drawn)
         self._blank = np.zeros((0, 0, 1), dtype=np.uint8)
 
     def __call__(
@@ -130,9 +132,13 @@ def _moved(
     By our own arithmetic: albumentations 2.0.8 draws the box around a turned box's corners (`rotate_method`
     "largest_box"), which at ±4° makes one of 80 × 176 pixels 6 % wider; a detector learns that.
     """
-    for name, drawn in changed["applied_transforms"]:
-        if name == "Affine":
-            boxes = place_boxes(boxes, drawn["bbox_matrix"], outlines)
+    applied = dict(changed["applied_transforms"])
+    matrix = applied["Affine"]["bbox_matrix"] if "Affine" in applied else None
+    if "Distortion" in applied:
+        matrix = np.eye(3) if matrix is None else matrix
+        boxes = distort_boxes(boxes, matrix, applied["Distortion"]["lattice"], size, outlines)
+    elif matrix is not None:
+        boxes = place_boxes(boxes, matrix, outlines)
     boxes, is_visible = visible(boxes, size)
     return boxes[is_visible], labels[is_visible]
 
@@ -145,6 +151,8 @@ def _change(seed: int, size: int, flipped: bool, applied: list[tuple[str, dict[s
         match name:
             case "Affine":
                 source = np.linalg.inv(drawn["matrix"])
+            case "Distortion":
+                parameters["lattice"] = drawn["lattice"]
             case "RandomBrightnessContrast" | "RandomGamma":
                 parameters["table"] = TONES[name].apply(LEVELS, **drawn).ravel()
             case "CLAHE":
@@ -160,17 +168,17 @@ def _change(seed: int, size: int, flipped: bool, applied: list[tuple[str, dict[s
     return Change(seed=seed, flipped=flipped, source=source[:2], **parameters)
 
 
-def _pipeline(strength: str, kinds: Any) -> Any:
+def _pipeline(strength: str, distortion: float, kinds: Any) -> Any:
     if strength == "none":
         return None  # an empty Compose would warn that it has nothing to do
     return albumentations.Compose(
-        _transforms(kinds, strong=strength == "strong"),
+        _transforms(kinds, strength == "strong", distortion),
         save_applied_params=True,
     )
 
 
-def _transforms(a: Any, strong: bool) -> list[Any]:
-    """a: albumentations, or `_Drawn`, whose transforms leave the pixels alone."""
+def _transforms(a: Any, strong: bool, distortion: float) -> list[Any]:
+    """a: `_Changing`, or `_Drawn`, whose transforms leave the pixels alone."""
     # No rotation beyond a few degrees: a box around a turned box is loose, and patients do not stand that crooked.
     place = a.Affine(
         scale=(0.8, 1.2) if strong else (0.9, 1.1),
@@ -183,15 +191,45 @@ def _transforms(a: Any, strong: bool) -> list[Any]:
     one_of = albumentations.OneOf
     light = one_of([a.RandomBrightnessContrast(0.2, 0.2), a.RandomGamma((70, 140))], p=0.7)
     grain = one_of([a.GaussNoise(std_range=(0.01, 0.04)), a.GaussianBlur(blur_limit=(3, 5))], p=0.2)
+    # One of chance 0 would still draw, and others would get other numbers.
+    placed = [place, a.Distortion(p=distortion)] if distortion else [place]
     if not strong:
-        return [place, light, grain]
+        return [*placed, light, grain]
     return [
-        place,
+        *placed,
         light,
         a.CLAHE(p=0.15),
         grain,
         a.CoarseDropout(num_holes_range=(1, 4), hole_height_range=(0.03, 0.08), hole_width_range=(0.03, 0.08), p=0.2),
     ]
+
+
+class _Distortion(albumentations.DualTransform):
+    """What `xray.training.distortion` draws, as one of albumentations' transforms."""
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        return {"lattice": draw_lattice(self.random_generator, params["shape"][0])}
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        return distort(img, params["lattice"], cv2.INTER_LINEAR)
+
+    def apply_to_mask(self, mask: np.ndarray, **params: Any) -> np.ndarray:
+        return distort(mask, params["lattice"], cv2.INTER_NEAREST)
+
+
+class _Changing:
+    """albumentations' transforms by their names, and ours."""
+
+    Affine = albumentations.Affine
+    RandomBrightnessContrast = albumentations.RandomBrightnessContrast
+    RandomGamma = albumentations.RandomGamma
+    CLAHE = albumentations.CLAHE
+    GaussianBlur = albumentations.GaussianBlur
+    CoarseDropout = albumentations.CoarseDropout
+    GaussNoise = albumentations.GaussNoise
+
+    class Distortion(_Distortion):
+        pass
 
 
 class _PixelsAlone:
@@ -203,6 +241,9 @@ class _Drawn:
     """albumentations' transforms by their names: they draw their parameters and move boxes, and leave pixels alone."""
 
     class Affine(_PixelsAlone, albumentations.Affine):
+        pass
+
+    class Distortion(_PixelsAlone, _Distortion):
         pass
 
     class RandomBrightnessContrast(_PixelsAlone, albumentations.RandomBrightnessContrast):

@@ -1,7 +1,8 @@
 """Augmentation of pixels, drawn by `xray.training.augment`, computed for a whole batch at a time on any device.
 
 The same steps in the same order as albumentations', with a rounding to whole grey levels between them where it has one:
-place (bilinear, masks nearest), tone, local contrast (CLAHE), blur or noise, holes. Nothing here waits for the device.
+place and distortion (bilinear, masks nearest), tone, local contrast (CLAHE), blur or noise, holes. Nothing here waits
+for the device.
 """
 
 import dataclasses
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xray.training.distortion import CELLS, NODES
+
 LONGEST_KERNEL = 5
 MOST_HOLES = 4
 
@@ -21,6 +24,7 @@ FLIPPED, CLIP_LIMIT, NOISE = 6, 7, 8
 KERNEL = slice(9, 9 + LONGEST_KERNEL)
 HOLES = slice(KERNEL.stop, KERNEL.stop + 4 * MOST_HOLES)
 TABLE = slice(HOLES.stop, HOLES.stop + 256)
+LATTICE = slice(TABLE.stop, TABLE.stop + 2 * NODES**2)
 """Columns of `Changes.values`."""
 
 LEVELS = 256
@@ -40,6 +44,7 @@ class Change:
     kernel: (3,) or (5,) float64, of a blur along rows and columns; None for none.
     noise: standard deviation in grey levels; 0 for none.
     holes: (N, 4) int xyxy, up to four rectangles that turn black.
+    lattice: of a distortion (`xray.training.distortion`); None for none.
     """
 
     seed: int
@@ -50,27 +55,29 @@ class Change:
     kernel: np.ndarray | None = None
     noise: float = 0.0
     holes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 4), dtype=np.int64))
+    lattice: np.ndarray | None = None
 
 
 class Changes(NamedTuple):
     """The changes of a batch, in two tensors and a few numbers, so that they travel to the device without a wait.
 
-    values: (B, 286) float32, see the columns above.
-    chosen: (n,) int64, the places in the batch that CLAHE, blur, noise and holes change, one after the other.
-    counts: how many each of these four changes; n together.
+    values: (B, 528) float32, see the columns above.
+    chosen: (n,) int64, the places in the batch that distortion, CLAHE, blur, noise and holes change, one after the
+    other.
+    counts: how many each of these five changes; n together.
     seeds: of the noise of each canvas that has some.
     """
 
     values: Tensor
     chosen: Tensor
-    counts: tuple[int, int, int, int]
+    counts: tuple[int, int, int, int, int]
     seeds: tuple[int, ...]
 
 
 def stack_changes(changes: Sequence[Change]) -> Changes:
     """The changes of a batch's canvases in their order."""
-    values = np.zeros((len(changes), TABLE.stop), dtype=np.float32)
-    chosen: tuple[list[int], ...] = ([], [], [], [])
+    values = np.zeros((len(changes), LATTICE.stop), dtype=np.float32)
+    chosen: tuple[list[int], ...] = ([], [], [], [], [])
     for place, (change, row) in enumerate(zip(changes, values, strict=True)):
         row[SOURCE] = change.source.ravel()
         row[FLIPPED], row[CLIP_LIMIT], row[NOISE] = change.flipped, change.clip_limit, change.noise
@@ -80,13 +87,16 @@ def stack_changes(changes: Sequence[Change]) -> Changes:
             row[KERNEL] = np.pad(change.kernel, margin)
         black = change.holes.ravel()
         row[HOLES][: len(black)] = black
-        wanted = (change.clip_limit > 0, change.kernel is not None, change.noise > 0, len(black) > 0)
+        if change.lattice is not None:
+            row[LATTICE] = change.lattice.ravel()
+        is_bent = change.lattice is not None
+        wanted = (is_bent, change.clip_limit > 0, change.kernel is not None, change.noise > 0, len(black) > 0)
         for places, is_wanted in zip(chosen, wanted, strict=True):
             if is_wanted:
                 places.append(place)
     flat = torch.tensor([place for places in chosen for place in places], dtype=torch.int64)
-    clahe, blur, noise, holes = chosen
-    counts = (len(clahe), len(blur), len(noise), len(holes))
+    bent, clahe, blur, noise, holes = chosen
+    counts = (len(bent), len(clahe), len(blur), len(noise), len(holes))
     return Changes(torch.from_numpy(values), flat, counts, tuple(changes[place].seed for place in noise))
 
 
@@ -97,15 +107,19 @@ def change_images(images: Tensor, changes: Changes) -> Tensor:
     The same noise for the same canvas on the same kind of device.
     """
     values = changes.values
+    bent, *chosen = changes.chosen.split(list(changes.counts))
     parts = zip(images.split(AT_A_TIME), values.split(AT_A_TIME), strict=True)
-    result = torch.cat([_look_up(_place(part, drawn[:, SOURCE], "bilinear"), drawn[:, TABLE]) for part, drawn in parts])
+    placed = torch.cat([_place(part, drawn[:, SOURCE], "bilinear").round().to(torch.uint8) for part, drawn in parts])
+    _distort(placed, bent, values, "bilinear")
+    parts = zip(placed.split(AT_A_TIME), values.split(AT_A_TIME), strict=True)
+    result = torch.cat([_look_up(part, drawn[:, TABLE]) for part, drawn in parts])
     steps = (
         lambda part, drawn: equalize(part, drawn[:, CLIP_LIMIT]),
         lambda part, drawn: _blur(part, drawn[:, KERNEL]),
         lambda part, drawn: _add_noise(part, drawn[:, NOISE], changes.seeds),
         lambda part, drawn: _pierce(part, drawn[:, HOLES]),
     )
-    for step, places in zip(steps, changes.chosen.split(list(changes.counts)), strict=True):
+    for step, places in zip(steps, chosen, strict=True):
         if len(places):
             part = step(result.index_select(0, places), values.index_select(0, places))
             result.index_copy_(0, places, part)
@@ -121,6 +135,7 @@ def change_masks(masks: Tensor, changes: Changes, mirrored_channels: Sequence[in
     values = changes.values
     parts = zip(masks.split(AT_A_TIME), values.split(AT_A_TIME), strict=True)
     result = torch.cat([_place(part, drawn[:, SOURCE], "nearest").to(torch.uint8) for part, drawn in parts])
+    _distort(result, changes.chosen[: changes.counts[0]], values, "nearest")
     if list(mirrored_channels) == sorted(mirrored_channels):
         return result
     # A list as an index would be copied to the device, and waited for.
@@ -135,15 +150,41 @@ def _place(images: Tensor, sources: Tensor, mode: str) -> Tensor:
     # In place of F.affine_grid: its matrix product may run in TF32, whose ten bits are less than a canvas has pixels.
     of_x, of_y, offset = sources.reshape(-1, 2, 3, 1, 1).unbind(2)  # each (B, 2, 1, 1)
     spots = of_x * line + of_y * line[:, None] + offset  # (B, 2, S, S) of x and y
+    return _sample(images, spots, mode)
+
+
+def _sample(images: Tensor, spots: Tensor, mode: str) -> Tensor:
+    """(B, K, S, S) uint8, and (B, 2, S, S) x and y in pixels, which are overwritten → (B, K, S, S) float32."""
     # What grid_sample calls −1 and 1 are the outer edges of the first and last pixel.
-    grid = spots.add_(0.5).mul_(2 / size).sub_(1).permute(0, 2, 3, 1)
+    grid = spots.add_(0.5).mul_(2 / images.shape[-1]).sub_(1).permute(0, 2, 3, 1)
     return F.grid_sample(images.float(), grid, mode, "zeros", align_corners=False)
 
 
+def _distort(images: Tensor, chosen: Tensor, values: Tensor, mode: str) -> None:
+    """Distorts those of the canvases or masks (B, K, S, S) uint8 that are `chosen` (n,), in place.
+
+    As `xray.training.distortion.distort`.
+    """
+    size = images.shape[-1]
+    line = torch.arange(size, dtype=torch.float32, device=images.device)
+    node = torch.arange(NODES, dtype=torch.float32, device=images.device)
+    away = ((line[:, None] + 0.5) * (CELLS / size) + 1 - node).abs()
+    taps = ((2 - away).clamp(min=0) ** 3 - 4 * (1 - away).clamp(min=0) ** 3) / 6  # (S, 11), of pixels' middles
+    for places in chosen.split(AT_A_TIME) if len(chosen) else ():
+        lattices = values.index_select(0, places)[:, LATTICE].reshape(-1, 2, NODES, NODES)
+        # Sums in place of matrix products, which may run in TF32.
+        rows = (lattices[:, :, None] * taps[:, :, None]).sum(3)  # (n, 2, S, 11)
+        spots = torch.stack([line.expand(size, size), line[:, None].expand(size, size)]).repeat(len(places), 1, 1, 1)
+        for number in range(NODES):
+            spots.addcmul_(rows[..., number, None], taps[:, number])
+        moved = _sample(images.index_select(0, places), spots, mode)
+        images.index_copy_(0, places, moved.round().to(torch.uint8))
+
+
 def _look_up(levels: Tensor, tables: Tensor) -> Tensor:
-    """(B, 1, S, S) float32 grey levels and (B, 256) tables → (B, 1, S, S) uint8."""
+    """(B, 1, S, S) uint8 grey levels and (B, 256) tables → (B, 1, S, S) uint8."""
     first = 256 * torch.arange(len(levels), dtype=torch.int32, device=levels.device).view(-1, 1, 1, 1)
-    index = levels.round().to(torch.int32) + first
+    index = levels.to(torch.int32) + first
     return tables.to(torch.uint8).flatten().index_select(0, index.flatten()).view(levels.shape)
 
 

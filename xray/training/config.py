@@ -96,6 +96,9 @@ class TrainingConfig:
     """Seed of weights, order, augmentation and sampling."""
     augment: Literal["none", "light", "strong"] = "light"
     """Random shifts, contrast, noise and flips of the training radiographs."""
+    distortion: Share = 0.0
+    """Share of the training radiographs that are also distorted, in [0, 1]: elastically, like a bent grid, or like a
+    picture of a lens, with their boxes and masks. Needs --augment light or strong."""
     flip: Share = 0.5
     """Share of the training radiographs that are mirrored, in [0, 1]; at 0, inference does not mirror either."""
     swap: tuple[str, ...] = ("auto",)
@@ -144,6 +147,8 @@ class TrainingConfig:
         fits = self.store_device == "cpu" or self.augment_on != "workers"
         require(fits, "augment_on", self.augment_on, "auto or device with --store-device cuda")
         require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "one of auto, cpu, cuda")
+        fits = self.distortion == 0 or self.augment != "none"
+        require(fits, "distortion", self.distortion, "0 with --augment none")
         if self.fold == "all":
             without = "with --fold all, which validates nothing"
             require(self.early_stop == 0, "early_stop", self.early_stop, f"0 {without}")

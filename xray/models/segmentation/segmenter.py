@@ -70,8 +70,8 @@ class Segmenter(nn.Module):
                 self.side_outputs[str(level)] = _side_output(channels, n_classes, attention)
         # Without a skip connection a block does not use its first attention: one that trained would never get a
         # gradient, which stops a training on several devices. Its tensors stay, as in the library.
-        for block in (self._finest_block(), *(output[0] for output in self.side_outputs.values())):
-            block.attention1.requires_grad_(False)
+        for block in (self._finest_block(), *(next(output.children()) for output in self.side_outputs.values())):
+            block.get_submodule("attention1").requires_grad_(False)
 
     def _finest_block(self) -> nn.Module:
         """The block at full resolution, which has no skip connection."""

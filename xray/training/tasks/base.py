@@ -92,7 +92,7 @@ class Task(L.LightningModule):
 
     def augmentation(self) -> Augmentation:
         """The random changes that the config asks for."""
-        return Augmentation(self.config.augment, self.swap.of, self.flip)
+        return Augmentation(self.config.augment, self.swap.of, self.flip, self.config.distortion)
 
     @property
     def augments_on_device(self) -> bool:
