@@ -286,7 +286,9 @@ def test_gpus_and_threads_are_shared_out(monkeypatch):
 
 
 def test_flags_are_told_apart(tmp_path):
-    task, config, folds, args = read(["--folds", "0", "2", "--lr", "0.5", "--swap", "A=B", "C=D", "--parallel=2"])
+    flags = ["--folds", "0", "2", "--lr", "0.5", "--swap", "A=B", "C=D", "--parallel=2"]
+    task, config, folds, args, stages = read(flags)
+    assert stages == ()
     assert (task, config.lr, config.swap) == ("detection", 0.5, ("A=B", "C=D"))
     assert folds == Folds(folds=(0, 2), parallel=2)
     assert args == ["--lr", "0.5", "--swap", "A=B", "C=D"]

@@ -22,9 +22,10 @@ from xray.errors import FlagError, InputError
 from xray.files import complete, differing
 from xray.flags import FoldNumber, check_ranges, flag_value, require
 from xray.storage.places import run_training
+from xray.training import stages as staged
 from xray.training.config import DetectionConfig, TrainingConfig
 from xray.training.launch import find_launch
-from xray.training.recipes import config_values, read_training_flags, read_yaml, save_config
+from xray.training.recipes import STAGES, config_values, read_yaml, save_config
 from xray.training.side_by_side import EXIT_TERMINATED, Work, run_all
 
 if TYPE_CHECKING:
@@ -63,9 +64,12 @@ class Config(Folds, DetectionConfig):
     """What shells complete; --task chooses another."""
 
 
-def main(task: str, config: TrainingConfig, folds: Folds, args: Sequence[str]) -> int:
-    """Trains what is not trained yet, predicts, gathers, and prints a row a fold. args: the training's flags.
+def main(
+    task: str, config: TrainingConfig, folds: Folds, args: Sequence[str], stages: Sequence[TrainingConfig] = ()
+) -> int:
+    """Trains what is not trained yet, predicts, gathers, and prints a row a fold.
 
+    args: the training's flags. stages: of a training in stages, see `xray.training.stages`.
     Returns the exit status: 143 where SIGTERM stopped the trainings, after each saved a checkpoint.
     """
     run, launch = Path(config.save_path), find_launch()
@@ -79,23 +83,28 @@ def main(task: str, config: TrainingConfig, folds: Folds, args: Sequence[str]) -
     check_run_directory(run, config.resume)
     check_data(Path(config.data_path))
     if config.resume:
-        check_same(run, task, config)
+        check_same(run, task, config, stages)
     slots = slots_for(folds.parallel, config)
 
     from xray.datasets.store import open_store
 
-    data = dataset_directory(config, run)
+    # What is predicted is the canvases of the last stage.
+    data = Path(stages[-1].data_path) if stages else dataset_directory(config, run)
+    check_data(data)
     store = open_store(data, pixels=False)
     chosen = chosen_folds(store, folds.folds)
     run.mkdir(parents=True, exist_ok=True)
     if not config.resume:
-        save_config(run / SAVED, task, config)
+        save_config(run / SAVED, task, config, stages=staged.stage_values(task, stages))
 
     def note(work: Work, command: str) -> None:
         if command == "train":
             (run / work.name / PREDICTED).mkdir(exist_ok=True)
 
-    works = [Work(f"fold{fold}", commands_of(run / f"fold{fold}", fold, data, task, config, args)) for fold in chosen]
+    works = [
+        Work(f"fold{fold}", commands_of(run / f"fold{fold}", fold, data, task, config, args, bool(stages)))
+        for fold in chosen
+    ]
     for work in works:
         if not work.commands:
             print(f"{work.name} is done: {run / work.name}")
@@ -111,9 +120,15 @@ def main(task: str, config: TrainingConfig, folds: Folds, args: Sequence[str]) -
     return 0
 
 
-def check_same(run: Path, task: str, config: TrainingConfig) -> None:
+def check_same(run: Path, task: str, config: TrainingConfig, stages: Sequence[TrainingConfig]) -> None:
     """Raises FlagError where a training's flag is not what the cross-validation in `run` was started with."""
     before = read_yaml(run / SAVED)
+    before_stages = before.pop(STAGES, [])
+    if len(before_stages) != len(stages):
+        raise FlagError(
+            f"{run} was started with {len(before_stages)} stages: give its --config, or another --save-path"
+        )
+    staged.check_same(before_stages, staged.stage_values(task, stages), run)
     now = yaml.safe_load(yaml.safe_dump(config_values(task, config)))
     for name in differing(before, now):
         if name not in FREE:
@@ -156,20 +171,29 @@ def chosen_folds(store: "Store", wanted: Sequence[int]) -> list[int]:
 
 
 def commands_of(
-    run: Path, fold: int, data: Path, task: str, config: TrainingConfig, args: Sequence[str]
+    run: Path,
+    fold: int,
+    data: Path,
+    task: str,
+    config: TrainingConfig,
+    args: Sequence[str],
+    is_staged: bool = False,
 ) -> tuple[tuple[str, ...], ...]:
-    """What is left to do for a fold whose run directory is `run`: its training, and the predictions of its model."""
+    """What is left to do for a fold whose run directory is `run`: its training, and the predictions of its model.
+
+    is_staged: the training has stages, which know their data themselves.
+    """
     commands = []
     places = ("--save-path", str(run), "--device", config.device, "--n-workers", str(config.n_workers))
     if (run / PREDICTED / "predictions.json").is_file():
         return ()
     if not (run / PREDICTED).is_dir():
-        if (run / "config.yaml").is_file():
+        if any((run / name).is_file() for name in ("config.yaml", staged.SAVED)):
             # It knows its other flags, and which values were found for those that are chosen by themselves.
             flags: tuple[str, ...] = ("--task", task, "--resume", *(["--debug"] if config.debug else []))
         else:
             # Of a flag given twice the last one counts.
-            flags = (*args, "--data-path", str(data), "--fold", str(fold))
+            flags = (*args, *(() if is_staged else ("--data-path", str(data))), "--fold", str(fold))
         commands.append(("train", *flags, *places))
     inference = ("--weights", str(run), "--data-path", str(data), "--split", "train", "--fold", str(fold))
     commands.append(("infer", *inference, *places[2:], "--save-path", str(run / PREDICTED)))
@@ -219,8 +243,8 @@ def show(metrics: dict[str, Any], names: Sequence[str]) -> None:
     console.print("", table, sep="\n")
 
 
-def read(args: Sequence[str]) -> tuple[str, TrainingConfig, Folds, list[str]]:
-    """Task, config and cross-validation's own flags, checked; and the training's flags as they were given."""
+def read(args: Sequence[str]) -> tuple[str, TrainingConfig, Folds, list[str], tuple[TrainingConfig, ...]]:
+    """Task, config and cross-validation's own flags, checked; the training's flags as they were given; its stages."""
     if {"-h", "--help"} & set(args):
         with contextlib.suppress(SystemExit):
             tyro.cli(Folds, args=["--help"], prog="xray cv")
@@ -230,8 +254,14 @@ def read(args: Sequence[str]) -> tuple[str, TrainingConfig, Folds, list[str]]:
     if flag_value(others, "fold") is not None:
         raise FlagError("--fold is of a single training: choose the folds that are held back with --folds")
     # A recipe may name a fold of its own.
-    task, config = read_training_flags([*others, "--fold", "0"], SAVED)
-    return task, config, folds, [arg for arg in others if arg != "--resume"]
+    given = [arg for arg in others if arg != "--resume"]
+    is_staged = staged.has_stages(others)
+    task, config, stages = staged.read_training([*(given if is_staged else others), "--fold", "0"], SAVED)
+    if is_staged and "--resume" in others:
+        config = dataclasses.replace(config, resume=True)
+        if not (Path(config.save_path) / SAVED).is_file():
+            raise InputError(f"nothing to resume in {config.save_path}: it has no {SAVED}; start without --resume")
+    return task, config, folds, given, stages
 
 
 def run() -> int:

@@ -6,6 +6,8 @@ takes the run directory as --weights.
 
 import contextlib
 import dataclasses
+import functools
+import io
 import os
 import sys
 from pathlib import Path
@@ -33,8 +35,9 @@ from xray.training.launch import (
     wait_for_first_error,
     with_launch,
 )
-from xray.training.recipes import read_training_flags, save_config
+from xray.training.recipes import save_config
 from xray.training.sagemaker import failure_reported, is_sagemaker, publish, sagemaker_flags
+from xray.training.stages import read_training, train_in_stages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +52,7 @@ Config = TASKS["detection"]
 
 # What a run directory may hold before training starts: a conversion, finished or interrupted, a sweep of lr_find, and
 # what a cross-validation that was killed in its first moment leaves.
-BEFORE_TRAINING = {"dataset", "lr_find.png", "cv.yaml" + PART}
+BEFORE_TRAINING = {"dataset", "lr_find.png", "cv.yaml" + PART, "stages.yaml" + PART}
 
 
 def main(task_name: str, config: TrainingConfig) -> int:
@@ -160,6 +163,32 @@ def main(task_name: str, config: TrainingConfig) -> int:
     print(f"  python tools/infer.py --weights {run} --data-path RADIOGRAPHS --save-path OUT")
     print(f"  tensorboard --logdir {run}")
     return 0
+
+
+def rows_of_stage(task_name: str, config: TrainingConfig) -> tuple[set[str], set[str]]:
+    """Builds what a stage trains, and lets go of it: → ids of the radiographs that train, and that validate.
+
+    Raises InputError for all that can be wrong with its data and flags.
+    """
+    data = Path(config.data_path)
+    check_data(data)
+
+    from xray.datasets.store import is_store, open_store
+    from xray.models.device import resolve_device
+
+    if not is_store(data):
+        raise InputError(
+            f"{data} is a raw VinBig directory: stages need a dataset directory of python tools/convert.py"
+        )
+    store = open_store(data)
+    # It says again what it chose when it trains.
+    with contextlib.redirect_stdout(io.StringIO()):
+        task = build_task(task_name, config, store)
+    task.check_store_device(resolve_device(config.device))
+    training, validating = (
+        {task.store.records[row]["source_id"] for row in rows} for rows in (task.train_rows, task.val_rows)
+    )
+    return training, validating
 
 
 def build_task(name: str, config: TrainingConfig, store: "Store") -> Any:
@@ -323,8 +352,12 @@ def run() -> int:
         """Trains with flags, and what the environment adds to them; returns the exit status."""
         sys.argv[1:] = args = with_launch(args, launch)
 
-        def main_and_publish(task: str, config: TrainingConfig) -> int:
-            status = main(task, config)
+        def main_and_publish(task: str, config: TrainingConfig, stages: tuple[TrainingConfig, ...]) -> int:
+            if stages:
+                check_run_directory(Path(config.save_path), config.resume)
+                status = train_in_stages(task, config, stages, functools.partial(rows_of_stage, task))
+            else:
+                status = main(task, config)
             if for_sagemaker and launch.rank == 0:
                 publish(Path(config.save_path))
             return status
@@ -333,7 +366,7 @@ def run() -> int:
             if launch.rank == 0:
                 check_run_directory(Path(config.save_path), config.resume)
 
-        status = run_training(read_training_flags, main_and_publish, check_out, launch.rank == 0) or 0
+        status = run_training(read_training, main_and_publish, check_out, launch.rank == 0) or 0
         if status and launch.rank:
             # The first process prints the error; if this one ended now, that would be cut off.
             wait_for_first_error()

@@ -21,6 +21,9 @@ MAX_CHARACTERS = 2**17
 CHOSEN = "chosen"
 """Of a run's config: sentences about the values that training chose itself. It is no flag."""
 
+STAGES = "stages"
+"""Of a recipe: a list of flags, those of each stage, see `xray.training.stages`. It is no flag either."""
+
 KEPT = (
     "ema", "optimizer", "schedule", "weights",
     "family", "backbone", "head", "norm", "trainable_layers", "fpn_channels",
@@ -37,18 +40,34 @@ _PLAIN = (str, int, float, bool, datetime.date, type(None))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file of flags, names with dashes or underscores. Raises InputError if it is missing or not a mapping."""
+    """A YAML file of flags, names with dashes or underscores, and those of its `stages`.
+
+    Raises InputError if it is missing or not a mapping.
+    """
     content = read_yaml_text(path, "config", "the recipes are in configs/", MAX_CHARACTERS)
     if content is None:
         return {}
+    is_staged = isinstance(content, dict) and STAGES in content
+    stages = content.pop(STAGES) if is_staged else []
+    recipe = _flags_of(content, str(path))
+    if is_staged:
+        if not isinstance(stages, list) or not stages:
+            raise InputError(f"{path}: {STAGES} must be a list, of the flags of each stage")
+        names = [f"{path}, stage {number}" for number in range(1, len(stages) + 1)]
+        recipe[STAGES] = [_flags_of(stage, name) for stage, name in zip(stages, names, strict=True)]
+    return recipe
+
+
+def _flags_of(content: Any, where: str) -> dict[str, Any]:
+    """Flags from a mapping in YAML, with underscores. where: the file, for errors."""
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise InputError(f"{path} must have one `flag: value` on each line")
+        raise InputError(f"{where} must have one `flag: value` on each line")
     if "help" in content:
-        raise InputError(f"{path}: help is no flag of a recipe")
+        raise InputError(f"{where}: help is no flag of a recipe")
     for key, value in content.items():
         # Nested lists, which may refer to each other, are small in the file and endless as text.
         if not all(isinstance(item, _PLAIN) for item in (value if isinstance(value, list) else [value])):
-            raise InputError(f"{path}: {key[:80]} must be one value, or a list of values")
+            raise InputError(f"{where}: {key[:80]} must be one value, or a list of values")
     return {key.replace("-", "_"): value for key, value in content.items()}
 
 
@@ -59,7 +78,7 @@ def yaml_flags(recipe: dict[str, Any]) -> list[str]:
     """
     flags: list[str] = []
     for key, value in recipe.items():
-        if key in ("task", CHOSEN):
+        if key in ("task", CHOSEN, STAGES):
             continue
         name = "--" + key.replace("_", "-")
         if isinstance(value, bool):
@@ -104,9 +123,11 @@ def read_training_flags(args: Sequence[str], saved_as: str = CONFIG_FILE) -> tup
     """
     taken, args = take_flags(args, task=None, config=None)
     recipe = read_yaml(Path(taken["config"])) if taken["config"] else {}
-    task = str(taken["task"] or recipe.get("task") or "detection")
-    if task not in TASKS:
-        raise FlagError(f"--task {task} is unknown: use one of {', '.join(TASKS)}")
+    if STAGES in recipe:
+        raise FlagError(
+            f"--config {taken['config']} has stages: train and cv take such a recipe, no other command does"
+        )
+    task = task_of(taken["task"], recipe)
     if (given := flag_value(args, "pseudo")) is not None and (task != "detection" or not given):
         raise FlagError(f"--pseudo is {given!r} of --task {task}: it is for detectors, and must name a directory")
     description = (
@@ -136,6 +157,14 @@ def read_training_flags(args: Sequence[str], saved_as: str = CONFIG_FILE) -> tup
     return task, config
 
 
+def task_of(given: str | None, recipe: dict[str, Any]) -> str:
+    """The task's name: of `--task`, else of the recipe, else detection. Raises FlagError for one that is unknown."""
+    task = str(given or recipe.get("task") or "detection")
+    if task not in TASKS:
+        raise FlagError(f"--task {task} is unknown: use one of {', '.join(TASKS)}")
+    return task
+
+
 def config_values(task: str, config: TrainingConfig) -> dict[str, Any]:
     """What a run's config.yaml says of its flags."""
     values = {"task": task, **dataclasses.asdict(config)}
@@ -146,15 +175,24 @@ def config_values(task: str, config: TrainingConfig) -> dict[str, Any]:
     return values | {name: as_given(value) for name, value in values.items() if isinstance(value, str)}
 
 
-def save_config(path: Path, task: str, config: TrainingConfig, chosen: Sequence[str] = ()) -> None:
+def save_config(
+    path: Path,
+    task: str,
+    config: TrainingConfig,
+    chosen: Sequence[str] = (),
+    stages: Sequence[dict[str, Any]] = (),
+) -> None:
     """Writes a run's config.yaml, which `--config` reads back.
 
     chosen: sentences about flags that were "auto", kept under that name; those of the file that is there, if empty.
+    stages: the flags of each stage, kept under that name.
     """
     values = config_values(task, config)
     sentences = list(chosen) or (read_yaml(path).get(CHOSEN) if path.is_file() else None)
     if sentences:
         values[CHOSEN] = sentences
+    if stages:
+        values[STAGES] = list(stages)
     # If the process is killed while writing, the run must not be resumed with half of its flags.
     with replacing(path) as temporary:
         temporary.write_text(yaml.safe_dump(values, sort_keys=False))

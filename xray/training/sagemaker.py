@@ -45,7 +45,8 @@ def sagemaker_flags(args: Sequence[str], environ: MutableMapping[str, str]) -> l
     if flag_value(args, "save_path") is None:
         args += ["--save-path", str(_run(environ))]
     save_path = flag_value(args, "save_path") or ""
-    if flag_value(args, "resume") is None and (Path(save_path) / CONFIG_FILE).is_file():
+    is_begun = any((Path(save_path) / name).is_file() for name in (CONFIG_FILE, "stages.yaml"))
+    if flag_value(args, "resume") is None and is_begun:
         args.append("--resume")
     hosts = _hosts(environ)
     if flag_value(args, "num_nodes") is None and len(hosts) > 1:

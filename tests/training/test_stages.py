@@ -1,0 +1,152 @@
+"""The flags of a training in stages: where they come from, what is refused, and that the stage is named."""
+
+import dataclasses
+
+import pytest
+
+from xray.errors import FlagError, InputError
+from xray.training.recipes import read_training_flags, read_yaml, save_config
+from xray.training.stages import SAVED, _save, has_stages, read_training, train_in_stages
+
+RECIPE = """\
+task: segmentation
+encoder: resnet18
+weights: none
+lr: 0.1
+save-path: {run}
+stages:
+- data-path: small
+  lr: 1e-3
+- data-path: large
+  freeze-encoder: true
+- lr: 0.01
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """(text) → the flags that name a recipe, by default RECIPE."""
+
+    def write(text=RECIPE):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text.format(run=tmp_path / "run"))
+        return ["--config", str(path)]
+
+    return write
+
+
+def test_a_stage_has_the_flags_of_all_but_for_its_own(recipe, tmp_path):
+    run = tmp_path / "run"
+    task, config, stages = read_training(recipe())
+    assert (task, config.save_path) == ("segmentation", str(run))
+    assert dataclasses.replace(config, save_path=stages[0].save_path) == stages[0]
+    assert [stage.encoder for stage in stages] == ["resnet18"] * 3
+    assert [stage.lr for stage in stages] == [0.001, 0.1, 0.01]
+    assert [stage.data_path for stage in stages] == ["small", "large", "data/siim"]
+    assert [stage.freeze_encoder for stage in stages] == [False, True, False]
+    assert [stage.save_path for stage in stages] == [str(run / f"stage-{number}") for number in (1, 2, 3)]
+    # Each starts from the one before.
+    assert [stage.weights for stage in stages] == ["none", str(run / "stage-1"), str(run / "stage-2")]
+
+
+def test_flags_win_in_every_stage(recipe, tmp_path):
+    flags = ["--lr", "5", "--fold", "3", "--weights", "imagenet", "--save-path", str(tmp_path / "other")]
+    _, config, stages = read_training([*recipe(), *flags])
+    assert [(stage.lr, stage.fold) for stage in stages] == [(5, 3)] * 3
+    assert config.save_path == str(tmp_path / "other")
+    assert [stage.weights for stage in stages] == ["imagenet", *(str(tmp_path / f"other/stage-{n}") for n in (1, 2))]
+
+
+def test_a_training_without_stages_is_read_as_ever(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("lr: 0.1\n")
+    flags = ["--config", str(tmp_path / "recipe.yaml"), "--n-epochs", "3"]
+    assert read_training(flags) == (*read_training_flags(flags), ())
+    assert not has_stages(flags)
+    assert not has_stages([])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: 3\n", r"recipe.yaml: stages must be a list, of the flags of each stage"),
+        ("stages: []\n", "stages must be a list"),
+        ("stages:\n- 3\n", r"recipe.yaml, stage 1 must have one `flag: value` on each line"),
+        ("stages:\n- lr: 1\n- lr: {{a: b}}\n", "recipe.yaml, stage 2: lr must be one value"),
+        ("stages:\n- lr: 1\n- lr: 0\n", "stage 2: --lr is 0.0: it must be above 0"),
+        ("stages:\n- lr: 1\n- save-path: a\n", "stage 2: save-path is of all stages: give it above them"),
+        ("stages:\n- fold: 1\n", "stage 1: fold is of all stages"),
+        ("stages:\n- lr: 1\n- weights: none\n", "stage 2: weights is of the first stage: others go on from it"),
+        (
+            "stages:\n- lr: 1\n- backbone: resnet18\n",
+            "stage 2: --backbone is resnet18, and resnet50 in the first stage",
+        ),
+        ("task: nothing\nstages:\n- lr: 1\n", "--task nothing is unknown"),
+    ],
+)
+def test_what_is_refused(recipe, text, message):
+    with pytest.raises((FlagError, InputError), match=message):
+        read_training(recipe(text))
+
+
+def test_a_wrong_flag_ends_the_process_and_the_stage_is_named(recipe, capsys):
+    with pytest.raises(SystemExit) as end:
+        read_training(recipe("stages:\n- lr: 1\n- lrate: 1\n"))
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert "lrate" in error
+    assert "stage 2 of the recipe has a wrong flag" in error
+
+
+def test_other_commands_refuse_such_a_recipe(recipe):
+    with pytest.raises(FlagError, match="has stages: train and cv take such a recipe, no other command does"):
+        read_training_flags(recipe())
+
+
+def test_a_resumed_training_keeps_its_flags(recipe, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match=rf"nothing to resume in {run}: it has no stages.yaml; start without --resume"):
+        read_training([*recipe(), "--resume"])
+    task, config, stages = read_training([*recipe(), "--n-epochs", "7"])
+    run.mkdir()
+    _save(run / SAVED, task, stages, 1)
+    assert read_yaml(run / SAVED)["done"] == 1
+    # With the recipe or without it.
+    for flags in (["--save-path", str(run)], [*recipe(), "--n-epochs", "7", "--device", "cpu"]):
+        task, config, again = read_training([*flags, "--resume"])
+        assert task == "segmentation"
+        assert config.resume
+        assert [dataclasses.replace(stage, resume=False, device="auto") for stage in again] == list(stages)
+    for flags, message in (
+        (["--lr", "3"], rf"stage 1: --lr is 3.0, and {run} was started with 0.001: leave it out"),
+        (["--config", str(tmp_path / "recipe.yaml")], "stage 1: --n-epochs is 20, and .* was started with 7"),
+    ):
+        with pytest.raises(FlagError, match=message):
+            read_training(["--save-path", str(run), "--resume", *flags])
+    # The run may have been moved.
+    run.rename(tmp_path / "moved")
+    *_, moved = read_training(["--save-path", str(tmp_path / "moved"), "--resume"])
+    assert moved[1].weights == str(tmp_path / "moved" / "stage-1")
+
+
+def test_of_a_run_without_stages_nothing_changes(tmp_path):
+    _, config = read_training_flags(["--save-path", str(tmp_path)])
+    save_config(tmp_path / "config.yaml", "detection", config)
+    assert read_training(["--save-path", str(tmp_path), "--resume"])[2] == ()
+
+
+def test_several_machines_are_refused(recipe, monkeypatch):
+    task, config, stages = read_training([*recipe(), "--num-nodes", "2"])
+    with pytest.raises(InputError, match="on one machine: start them without torchrun or srun"):
+        train_in_stages(task, config, stages, lambda _: (set(), set()))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="on one machine"):
+        train_in_stages(*read_training(recipe()), lambda _: (set(), set()))
+
+
+def test_radiographs_that_an_earlier_stage_trains_on_do_not_validate(recipe):
+    def rows_of(stage):
+        return ({"a", "b"}, {"c"}) if stage.data_path == "small" else ({"a", "c"}, {"b"})
+
+    message = "stage 2: 1 radiographs of large validate, b among them, on which an earlier stage trains, in small"
+    with pytest.raises(InputError, match=message):
+        train_in_stages(*read_training(recipe()), rows_of)

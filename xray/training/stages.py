@@ -1,0 +1,290 @@
+"""A training in stages, as the winners of competitions do it: each starts from the deployed weights of the one before.
+
+A recipe's `stages` is a list; each entry has the flags in which that stage differs from those above, which hold for
+all. Every stage is a run directory of its own, RUN/stage-1, RUN/stage-2, …, trained by a process of its own. RUN itself
+has the model of the last one at the end.
+"""
+
+import dataclasses
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xray.errors import FlagError, InputError
+from xray.files import differing, replacing
+from xray.flags import AUTO, flag_value, parse_flags, require, take_flags
+from xray.storage.addresses import is_remote
+from xray.storage.places import as_given
+from xray.training.config import CONFIG_FILE, TASKS, TrainingConfig
+from xray.training.recipes import (
+    STAGES,
+    config_values,
+    joined_swaps,
+    read_training_flags,
+    read_yaml,
+    task_of,
+    yaml_flags,
+)
+from xray.training.side_by_side import EXIT_TERMINATED, Work, run_all
+
+SAVED = "stages.yaml"
+"""In RUN: the flags of every stage, and how many are done."""
+DONE = "done"
+STARTS = ("weights", "encoder_from")
+"""Flags of the first stage alone: the others start from the one before."""
+FREE = ("save_path", "data_path", "device", "n_workers")
+"""Flags that may differ when a training is resumed; a dataset directory may have been moved."""
+ONE_NETWORK = (
+    "family", "backbone", "head", "fpn_channels", "architecture", "encoder", "in_channels", "depth",
+    "deep_supervision", "attention", "network", "target",
+)  # fmt: skip
+"""Flags that are the same in all stages, so that each can start from the one before."""
+FINAL = ("model.safetensors", "metrics.csv", CONFIG_FILE, "validation/predictions.json", "model.json")
+"""What RUN gets of the last stage; model.json, by which a run is known to be trained, comes last."""
+
+
+def read_training(
+    args: Sequence[str], saved_as: str = CONFIG_FILE
+) -> tuple[str, TrainingConfig, tuple[TrainingConfig, ...]]:
+    """Task and config of a training's flags, and the configs of its stages; none for a training without stages.
+
+    With stages, the config is that of the first, and its `save_path` is RUN; theirs are within RUN. saved_as: see
+    `read_training_flags`.
+    Raises InputError or FlagError, which names the stage; wrong flags end the process with status 2.
+    """
+    taken, others = take_flags(args, task=None, config=None)
+    recipe = read_yaml(Path(taken["config"])) if taken["config"] else {}
+    task = task_of(taken["task"], recipe)
+    saved = Path(flag_value(others, "save_path") or recipe.get("save_path") or TASKS[task].save_path) / SAVED
+    is_resumed = "--resume" in others and saved.is_file()
+    if STAGES not in recipe and not is_resumed:
+        return *read_training_flags(args, saved_as), ()
+    before = read_yaml(saved) if is_resumed else {}
+    if STAGES not in recipe:
+        recipe = before
+        task = task_of(taken["task"], recipe)
+    elif "--resume" in others and not is_resumed:
+        raise InputError(f"nothing to resume in {saved.parent}: it has no {SAVED}; start without --resume")
+    config, stages = _configs(task, recipe, others)
+    if is_resumed:
+        if before.get("task") != task or len(before[STAGES]) != len(stages):
+            raise FlagError(f"{saved.parent} was started with other stages: give those, or another --save-path")
+        check_same(before[STAGES], stage_values(task, stages), saved.parent)
+        require(config.fold == before.get("fold"), "fold", config.fold, f"{before.get('fold')}, as at the start")
+    return task, config, stages
+
+
+def has_stages(args: Sequence[str]) -> bool:
+    """Whether the recipe that these flags name has stages. Raises InputError where it cannot be read."""
+    taken, _ = take_flags(args, config=None)
+    return bool(taken["config"]) and STAGES in read_yaml(Path(taken["config"]))
+
+
+def check_same(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]], run: Path) -> None:
+    """Raises FlagError where a flag of a stage is not what the training in `run` was started with."""
+    for number, (was, is_now) in enumerate(zip(before, now, strict=True), 1):
+        for name in differing(was, is_now):
+            if name not in FREE:
+                raise FlagError(
+                    f"stage {number}: --{name.replace('_', '-')} is {is_now.get(name)}, and {run} was started with "
+                    f"{was.get(name)}: leave it out, or give another --save-path"
+                )
+
+
+def _configs(
+    task: str, recipe: dict[str, Any], args: Sequence[str]
+) -> tuple[TrainingConfig, tuple[TrainingConfig, ...]]:
+    """The checked config of each stage, in RUN/stage-N, and before them that of the first in RUN."""
+    shared = {name: value for name, value in recipe.items() if name not in ("task", STAGES, DONE)}
+    configs: list[TrainingConfig] = []
+    run = ""
+    for number, flags in enumerate(recipe[STAGES], 1):
+        for name in flags:
+            if name in ("task", "save_path", "resume", "fold"):
+                raise FlagError(f"stage {number}: {name.replace('_', '-')} is of all stages: give it above them")
+            if name in STARTS and number > 1:
+                raise FlagError(f"stage {number}: {name.replace('_', '-')} is of the first stage: others go on from it")
+        given = joined_swaps(yaml_flags(shared | flags)) + joined_swaps(args)
+        try:
+            config: TrainingConfig = parse_flags(TASKS[task], given)
+            run = config.save_path
+            starts = _starts(config, str(Path(run) / f"stage-{number - 1}")) if number > 1 else {}
+            config = dataclasses.replace(config, save_path=str(Path(run) / f"stage-{number}"), **starts)
+            config.check()
+        except SystemExit as end:
+            if end.code:
+                print(f"error: stage {number} of the recipe has a wrong flag, see above", file=sys.stderr)
+            raise
+        except FlagError as error:
+            raise FlagError(f"stage {number}: {error}") from None
+        for name in ONE_NETWORK if configs else ():
+            value, first = getattr(config, name, None), getattr(configs[0], name, None)
+            if value != first:
+                raise FlagError(
+                    f"stage {number}: --{name.replace('_', '-')} is {value}, and {first} in the first stage: all train "
+                    "one network"
+                )
+        configs.append(config)
+    return dataclasses.replace(configs[0], save_path=run), tuple(configs)
+
+
+def _starts(config: TrainingConfig, previous: str) -> dict[str, Any]:
+    """The flags of initial weights of a stage that is not the first."""
+    starts = {"weights": previous, "encoder_from": ""}
+    return {name: value for name, value in starts.items() if hasattr(config, name)}
+
+
+def _plain(task: str, config: TrainingConfig, number: int) -> dict[str, Any]:
+    """The flags of a stage as YAML has them, but for those that its place decides, and those of all stages."""
+    values = config_values(task, config)
+    for name in ("task", "save_path", "fold", *(STARTS if number > 1 else ())):
+        values.pop(name, None)
+    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(values))
+    return plain
+
+
+def stage_values(task: str, stages: Sequence[TrainingConfig]) -> list[dict[str, Any]]:
+    """The flags of all stages as YAML has them."""
+    return [_plain(task, config, number) for number, config in enumerate(stages, 1)]
+
+
+Rows = Callable[[TrainingConfig], tuple[set[str], set[str]]]
+"""Checks all that a stage needs before it trains, without training: → ids of the radiographs that train, and that
+validate. Raises InputError."""
+
+
+def train_in_stages(task: str, config: TrainingConfig, stages: Sequence[TrainingConfig], rows_of: Rows) -> int:
+    """Trains the stages that are not done, one after another. config, stages: of `read_training`.
+
+    All of them are checked before the first trains. Returns the exit status: 143 where SIGTERM stopped a stage, after
+    it saved a checkpoint. Raises InputError where one failed.
+    """
+    run = Path(config.save_path)
+    if config.num_nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "stages start their trainings themselves, on one machine: start them without torchrun or srun, and without "
+            "--num-nodes; or train each by itself, with --weights RUN of the one before"
+        )
+    stages = [_here(stage, config, number) for number, stage in enumerate(stages, 1)]
+    saved = run / SAVED
+    done = int(read_yaml(saved).get(DONE) or 0) if saved.is_file() else 0
+    if done < len(stages):
+        _check_all(stages, done, rows_of)
+    run.mkdir(parents=True, exist_ok=True)
+    _save(saved, task, stages, done)
+    go_on = f"continue with python xray/train.py --save-path {run} --resume"
+    for number, stage in enumerate(stages, 1):
+        name = f"stage {number} of {len(stages)}"
+        if number <= done:
+            print(f"{name} is done: {stage.save_path}")
+            continue
+        print(f"\n{name}, in {stage.save_path}: {_in_words(task, stages, number)}")
+        command = _command(task, stage, stages[number - 2] if number > 1 else None)
+        status, _ = run_all([Work(name, (command,))], [{}], lambda *_: None)
+        if status == EXIT_TERMINATED:
+            print(f"{name} was stopped by SIGTERM: {go_on}", file=sys.stderr)
+            return EXIT_TERMINATED
+        if status:
+            how = f"by signal {-status}" if status < 0 else f"with status {status}, as its own message above says"
+            raise InputError(f"{name} ended {how}: {go_on}")
+        _save(saved, task, stages, number)
+    _deploy(Path(stages[-1].save_path), run)
+    print(f"\nall {len(stages)} stages are done, and {run} has the model of the last one; next:")
+    print(f"  python tools/infer.py --weights {run} --data-path RADIOGRAPHS --save-path OUT")
+    return 0
+
+
+def _here(stage: TrainingConfig, config: TrainingConfig, number: int) -> TrainingConfig:
+    """A stage with folders of this machine, which `config` has in place of s3:// addresses.
+
+    Raises InputError for an address that is not in `config`, too.
+    """
+    run = Path(config.save_path)
+    paths: dict[str, Any] = {"save_path": str(run / f"stage-{number}")}
+    if number == 1:
+        paths |= {name: getattr(config, name) for name in ("data_path", *STARTS) if hasattr(config, name)}
+    else:
+        paths |= _starts(stage, str(run / f"stage-{number - 1}"))
+        if is_remote(stage.data_path):
+            if as_given(config.data_path) != stage.data_path:
+                raise InputError(
+                    f"stage {number}: --data-path is {stage.data_path}: a stage with a dataset of its own reads it "
+                    "from a folder, so copy it to this machine first"
+                )
+            paths["data_path"] = config.data_path
+    return dataclasses.replace(stage, **paths)
+
+
+def _check_all(stages: Sequence[TrainingConfig], done: int, rows_of: Rows) -> None:
+    """Raises InputError where a stage cannot train, or validates on radiographs that an earlier one trains on."""
+    trained: dict[str, str] = {}
+    for number, stage in enumerate(stages, 1):
+        try:
+            # What is not there yet cannot be read: the stage before writes it.
+            starts: dict[str, Any] = {"weights": "none"} if number > 1 and hasattr(stage, "weights") else {}
+            training, validating = rows_of(dataclasses.replace(stage, **starts))
+        except InputError as error:
+            raise type(error)(f"stage {number}: {error}") from None
+        seen = validating & trained.keys()
+        if seen:
+            raise InputError(
+                f"stage {number}: {len(seen)} radiographs of {stage.data_path} validate, {min(seen)} among them, on "
+                f"which an earlier stage trains, in {trained[min(seen)]}: convert both datasets from the same source "
+                "with the same --n-folds, --seed and --patients"
+            )
+        trained |= dict.fromkeys(training, stage.data_path)
+
+
+def _save(path: Path, task: str, stages: Sequence[TrainingConfig], done: int) -> None:
+    values = {"task": task, "fold": stages[0].fold, DONE: done, STAGES: stage_values(task, stages)}
+    with replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def _in_words(task: str, stages: Sequence[TrainingConfig], number: int) -> str:
+    """What a stage starts from, and which flags differ from those of the one before."""
+    if number == 1:
+        return f"{stages[0].n_epochs} epochs on {as_given(stages[0].data_path)}"
+    before, now = (_plain(task, stages[place], 2) for place in (number - 2, number - 1))
+    changes = ", ".join(f"{name.replace('_', '-')} {now[name]}" for name in differing(before, now))
+    return f"from stage {number - 1}" + (f", with {changes}" if changes else "")
+
+
+def _command(task: str, stage: TrainingConfig, previous: TrainingConfig | None) -> tuple[str, ...]:
+    """The training of a stage, or its continuation."""
+    places = ("--save-path", stage.save_path, "--device", stage.device, "--n-workers", str(stage.n_workers))
+    debug = ("--debug",) if stage.debug else ()
+    if (Path(stage.save_path) / CONFIG_FILE).is_file():
+        # It knows its other flags, and which values were found for those that are chosen by themselves.
+        return ("train", "--task", task, "--resume", "--data-path", stage.data_path, *places, *debug)
+    values = yaml.safe_load(yaml.safe_dump(config_values(task, stage)))
+    values |= {"data_path": stage.data_path, "save_path": stage.save_path}
+    values |= {name: getattr(stage, name) for name in STARTS if hasattr(stage, name)}
+    if previous is not None and values.get("anchor_sides") == AUTO:
+        values |= _anchors_of(previous, stage)
+    given = {name: value for name, value in values.items() if value != ""}
+    return ("train", "--task", task, *yaml_flags(given), *debug)
+
+
+def _anchors_of(previous: TrainingConfig, stage: TrainingConfig) -> dict[str, Any]:
+    """The anchors of a detector's stage that is done, on the canvas of the next: other ones would need other heads."""
+    from xray.datasets.store import open_store
+
+    chosen = read_yaml(Path(previous.save_path) / CONFIG_FILE)
+    before, now = (open_store(Path(one.data_path), pixels=False).canvas_size for one in (previous, stage))
+    sides = [side * now / before for side in chosen["anchor_sides"]]
+    return {"anchor_scale": 1.0, "anchor_sides": sides, "anchor_ratios": chosen["anchor_ratios"]}
+
+
+def _deploy(last: Path, run: Path) -> None:
+    """Copies the deployed model of the last stage into RUN, with its curves and validation."""
+    for name in FINAL:
+        if (last / name).is_file():
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
+            with replacing(run / name) as temporary:
+                shutil.copyfile(last / name, temporary)
