@@ -12,6 +12,7 @@ import in_process
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import CLASSIFICATION_FLAGS, MASK_FLAGS, TINY_FLAGS
 from forking import ROOT, session_of
 
@@ -203,10 +204,13 @@ def test_some_folds_and_detectors(here, side_store, tmp_path):
     # A single fold has no spread.
     assert metrics["standard_deviation"]["map40"] is None
     assert "± standard deviation                       nan" in said
-    # The others may follow.
+    # The others may follow, with the flags of the first.
     here.clear()
-    cross_validate(*flags, "--resume")
+    cross_validate("--save-path", run, "--resume")
     assert [(name, command) for name, command, _ in here] == [("fold0", "train"), ("fold0", "infer")]
+    first, second = (yaml.safe_load((run / fold / "config.yaml").read_text()) for fold in ("fold1", "fold0"))
+    places = {"fold", "save_path", "chosen"}
+    assert {key for key in first if first[key] != second[key]} <= places | {"anchor_sides", "anchor_ratios"}
     assert json.loads((run / "metrics.json").read_text())["n_images"] == 14
 
 

@@ -84,6 +84,9 @@ def main(
     check_data(Path(config.data_path))
     if config.resume:
         check_same(run, task, config, stages)
+        if flag_value(args, "config") is None:
+            # Flags that are not repeated hold for folds that are not begun yet, too.
+            args = ["--config", str(run / SAVED), *args]
     slots = slots_for(folds.parallel, config)
 
     from xray.datasets.store import open_store
