@@ -32,8 +32,8 @@ class Config:
     normal_fraction: float = 0.7
     """Share of radiographs without findings, 0 to 1; in siim, pneumothorax aside."""
     pneumothorax_fraction: float | None = None
-    """Share of the radiographs of vinbig and siim with a pneumothorax, 0 to 1; if not given, a quarter in siim and as
-    few as in VinBigData in vinbig."""
+    """Share of the radiographs of vinbig and siim with a pneumothorax, 0 to 1; if not given, a quarter in siim and in
+    vinbig a tenth of those with findings."""
     n_workers: int = os.cpu_count() or 1
     """Processes that draw (0 to 512); 0 draws in the main one. The files do not depend on it."""
     overwrite: bool = False

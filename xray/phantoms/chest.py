@@ -64,7 +64,7 @@ class Chest:
 
 def build_chest(patient: Patient, view: View, rng: np.random.Generator) -> Chest:
     """All layers of a healthy patient on a view's grid."""
-    x, y = view.coordinates
+    _, y = view.coordinates
     cavities = {side: view.fill(cavity_outline(patient, side)) for side in (RIGHT, LEFT)}
     mediastinum, heart, knob = _mediastinum(patient, view)
     abdomen = np.zeros(view.shape, np.float32)
@@ -72,15 +72,9 @@ def build_chest(patient: Patient, view: View, rng: np.random.Generator) -> Chest
     air = np.zeros(view.shape, np.float32)
     lungs = {}
     for side in (RIGHT, LEFT):
-        edge = diaphragm(patient, side)
-        order = np.argsort(edge[:, 0])
-        floor = np.interp(x, edge[order, 0], edge[order, 1]).astype(np.float32)
-        half = x * side > 0
-        under = np.where(half, y - floor, -1)
+        under = below_diaphragm(patient, view, side)
         below |= under > 0
-        abdomen = np.maximum(
-            abdomen, (under > 0) * (0.72 * np.sqrt(np.clip(under / 0.9, 0, 1)) + 0.28 * smoothstep(under / 4.0))
-        )
+        abdomen = np.maximum(abdomen, abdomen_share(under))
         # The chest is deepest at its base and shallow at its apex.
         air += dome(cavities[side], 4.2 * view.scale) * (5.5 + 9.0 * smoothstep((y + 1) / 11)) * (patient.depth / 20)
         lungs[side] = cavities[side] & (under <= 0) & (mediastinum < 0.45)
@@ -115,6 +109,25 @@ def build_chest(patient: Patient, view: View, rng: np.random.Generator) -> Chest
         knob=knob,
         pneumothorax=np.zeros(view.shape, bool),
     )
+
+
+def below_diaphragm(patient: Patient, view: View, side: int, lift: float = 0.0) -> np.ndarray:
+    """How many cm each pixel lies below a hemidiaphragm's edge, (height, width); not positive above it, -1 beside it.
+
+    lift: how far its dome is raised, in cm; where it meets the chest wall and the midline it stays.
+    """
+    x, y = view.coordinates
+    edge = diaphragm(patient, side)
+    height = edge[:, 1] - lift * np.sin(np.pi * np.clip(edge[:, 0] / edge[0, 0], 0, 1))
+    order = np.argsort(edge[:, 0])
+    floor = np.interp(x, edge[order, 0], height[order]).astype(np.float32)
+    return np.where(x * side > 0, y - floor, -1)
+
+
+def abdomen_share(under: np.ndarray) -> np.ndarray:
+    """Share (0–1) of the X-rays' path through the lung that is taken `under` cm below the diaphragm's edge."""
+    share: np.ndarray = (under > 0) * (0.72 * np.sqrt(np.clip(under / 0.9, 0, 1)) + 0.28 * smoothstep(under / 4.0))
+    return share
 
 
 def _mediastinum(patient: Patient, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

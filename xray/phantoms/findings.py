@@ -9,11 +9,10 @@ from collections.abc import Callable
 import numpy as np
 
 from xray.findings import FINDINGS
-from xray.phantoms import opacities
+from xray.phantoms import calcium, collapse, opacities
 from xray.phantoms.chest import Chest
 from xray.phantoms.patient import LEFT, RIGHT, Patient
 from xray.phantoms.shapes import (
-    bounding_box,
     closed_curve,
     curve,
     distance_inside,
@@ -57,16 +56,6 @@ def add(chest: Chest, class_id: int, rng: np.random.Generator, taken: np.ndarray
 
 
 def _aortic_enlargement(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> list[np.ndarray]:
-    if rng.random() < 0.35:  # an old arch is often calcified along its edge
-        layer = np.zeros(chest.view.shape, np.uint8)
-        left = chest.knob & (chest.view.coordinates[0] > 0)
-        if left.any():
-            box = bounding_box(left)
-            middle = chest.view.centimetres(np.array([[(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]]))[0]
-            radius = 0.86 * (box[2] - box[0]) / 2 / chest.view.scale
-            chest.view.line(layer, ellipse(tuple(middle), (radius, radius))[60:], 0.16, 1.6)
-            chest.view.line(layer, ellipse(tuple(middle), (radius, radius))[:10], 0.16, 1.6)
-        chest.lines += chest.view.shade(layer, 0.04)
     return [chest.knob.copy()]
 
 
@@ -196,8 +185,8 @@ def _pneumothorax(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> 
 # In the order of FINDINGS.
 _DRAW: tuple[Callable[[Chest, np.random.Generator, np.ndarray], list[np.ndarray]], ...] = (
     _aortic_enlargement,
-    opacities.atelectasis,
-    opacities.calcification,
+    collapse.atelectasis,
+    calcium.calcification,
     _cardiomegaly,
     opacities.consolidation,
     opacities.ild,

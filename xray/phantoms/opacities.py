@@ -80,54 +80,6 @@ def network(chest: Chest, rng: np.random.Generator, cell: float, width: float) -
     return mesh * np.clip(0.75 + 0.4 * smooth_noise(rng, view.shape, 2.5 * step), 0.2, 1.4)
 
 
-def atelectasis(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> list[np.ndarray]:
-    view = chest.view
-    side, centre = lung_point(chest, rng, taken, 2.2, (0.5, 0.95))
-    lung = chest.lungs[side]
-    if rng.random() < 0.6:  # plates: airless bands, usually low and nearly level
-        layer = np.zeros(view.shape, np.uint8)
-        for k in range(int(rng.integers(1, 3))):
-            length, slope = rng.uniform(3.0, 7.0), rng.normal(0, 0.2)
-            t = np.linspace(-0.5, 0.5, 20)
-            y = centre[1] + 1.7 * k + side * slope * length * t + 0.5 * t**2
-            band = np.stack([centre[0] + length * t, y], axis=1)
-            half = rng.uniform(0.16, 0.36) * np.sqrt(np.clip(1 - (2 * t) ** 2, 0.05, 1))
-            view.ribbon(layer, band, half, np.full(20, 1.0))
-        share = np.clip(view.shade(layer, 0.09), 0, 1) * rng.uniform(0.35, 0.6)
-        fill(chest, share)
-        chest.lines += 0.4 * share * lung
-        return [seen(share, lung, 0.3)]
-    # A lobe's collapse: a dense wedge with a sharp edge that points to the hilum.
-    hilum = np.array([side * 3.4, 10.5])
-    spread = rng.uniform(2.2, 3.6)
-    away = centre - hilum
-    across = np.array([-away[1], away[0]]) / max(float(np.linalg.norm(away)), 1e-6)
-    wedge = closed_curve([hilum, centre + spread * across, centre + 0.45 * away * 0.8, centre - spread * across])
-    share = view.blur(view.fill(wedge).astype(np.float32), 0.2) * rng.uniform(0.6, 0.8)
-    share *= 1 + 0.04 * smooth_noise(rng, view.shape, 1.0 * view.scale)
-    share = np.clip(share, 0, 0.9)
-    fill(chest, share)
-    return [seen(share, lung, 0.4)]
-
-
-def calcification(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> list[np.ndarray]:
-    view = chest.view
-    marks = []
-    for _ in range(int(rng.integers(1, 3))):
-        _, centre = lung_point(chest, rng, taken, 0.8)
-        layer = np.zeros(view.shape, np.uint8)
-        for _ in range(int(rng.integers(1, 6))):
-            radius = rng.uniform(0.12, 0.42)
-            angle = np.linspace(0, 2 * np.pi, 9)[:-1]
-            wobble = radius * rng.uniform(0.75, 1.25, 8)
-            spot = np.stack([np.cos(angle), np.sin(angle)], axis=1) * wobble[:, None] + centre + rng.normal(0, 0.45, 2)
-            view.paint(layer, closed_curve(spot, 4), rng.uniform(2.2, 4.0))
-        spots = view.shade(layer, 0.05)
-        chest.lines += spots
-        marks.append(spots > 0.5)
-    return marks
-
-
 def consolidation(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> list[np.ndarray]:
     view = chest.view
     radii = (rng.uniform(2.2, 4.2), rng.uniform(2.2, 4.2))
@@ -164,17 +116,34 @@ def ild(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> list[np.nd
 
 
 def infiltration(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> list[np.ndarray]:
-    """Several small hazy patches that run together."""
+    """A patchy haze without a border, with thickened strands and open bronchi running through it from the hilum."""
+    view = chest.view
     side, centre = lung_point(chest, rng, taken, 2.0, (0.15, 0.9))
-    spread = rng.uniform(1.2, 2.2)
-    share: np.ndarray = np.zeros(chest.view.shape, np.float32)
-    for _ in range(int(rng.integers(5, 10))):
-        place = centre + rng.normal(0, spread, 2)
-        radius = rng.uniform(0.7, 1.7)
-        patch = cloud(chest, rng, place, (radius, radius * rng.uniform(0.7, 1.3)), 0.25, 1.3)
-        share = 1 - (1 - share) * (1 - patch * rng.uniform(0.2, 0.4))
-    fill(chest, share)
-    return [seen(share, chest.lungs[side], 0.3)]
+    radii = (rng.uniform(2.6, 4.6), rng.uniform(2.6, 4.6))
+    zone = cloud(chest, rng, centre, radii, 0.18, 1.0, rng.uniform(0, np.pi))
+    # Thinner than a consolidation and, unlike the even haze of a lung opacity, in blotches that run together.
+    uneven = 0.5 * smooth_noise(rng, view.shape, 0.9 * view.scale) + 0.35 * smooth_noise(
+        rng, view.shape, 0.4 * view.scale
+    )
+    uneven += 0.25 * smooth_noise(rng, view.shape, 0.15 * view.scale)
+    share = zone * (0.2 + rng.uniform(0.4, 0.6) * smoothstep(0.5 + 0.42 * uneven))
+    strands, bronchi = np.zeros(view.shape, np.uint8), np.zeros(view.shape, np.uint8)
+    hilum = np.array([side * 3.4, 10.8])
+    away = centre - hilum
+    along = away / max(float(np.linalg.norm(away)), 1e-6)
+    across = np.array([-along[1], along[0]])
+    for _ in range(int(rng.integers(5, 9))):
+        start = centre - 0.9 * max(radii) * along + rng.normal(0, 0.5) * min(radii) * across
+        goal = start + rng.uniform(1.0, 1.8) * max(radii) * along + rng.normal(0, 0.5) * min(radii) * across
+        bend = (start + goal) / 2 + rng.normal(0, 0.35, 2)
+        twig = bend + 0.4 * max(radii) * along + rng.normal(0, 0.4) * min(radii) * across
+        for path in (curve([start, bend, goal]), curve([bend, twig])):
+            view.line(strands, path, 0.3, rng.uniform(0.6, 1.0))
+            view.line(bronchi, path, 0.13, 2.0)
+    tubes = np.clip(view.shade(bronchi, 0.05) / 2, 0, 1)
+    fill(chest, share * (1 - 0.45 * tubes))
+    chest.lines += view.shade(strands, 0.08) * (1 - tubes) * zone * chest.lungs[side]
+    return [seen(zone, chest.lungs[side], 0.3)]
 
 
 def lung_opacity(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> list[np.ndarray]:
