@@ -20,7 +20,7 @@ demo: $(DEMO)/report/report.html $(DEMO)/truth/contact_sheet.png
 
 $(DEMO)/raw/drawn: | $(VENV)/core
 	$(BIN)/python tools/phantoms.py --save-path $(DEMO)/raw --trees vinbig --n-train 500 --n-test 100 --size 512 \
-		--normal-fraction 0.3 --pneumothorax-fraction 0.1
+		--normal-fraction 0.2 --pneumothorax-fraction 0.1
 	@touch $@
 
 $(DEMO)/data/conversion.json: $(DEMO)/raw/drawn

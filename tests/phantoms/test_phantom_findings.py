@@ -103,12 +103,12 @@ def test_every_finding_has_examples_in_a_set_of_some_hundred():
     # The demo's numbers; its detector trains on four fifths of the first.
     counts = {}
     for n in (500, 100):
-        plan = plan_findings(n, 0.3, np.random.default_rng(0), 0.1)
+        plan = plan_findings(n, 0.2, np.random.default_rng(0), 0.1)
         counts[n] = np.bincount([class_id for ids in plan for class_id in ids], minlength=14)
     assert counts[500].min() >= 35
     assert counts[100].min() >= 7
-    np.testing.assert_allclose(FINDING_RATES.sum(), 3)
-    assert FINDING_RATES.max() < 3.5 * FINDING_RATES.min()
+    np.testing.assert_allclose(FINDING_RATES.sum(), 3.6)
+    assert FINDING_RATES.max() < 4.2 * FINDING_RATES.min()
     # As in VinBigData, the aortic arch leads and pneumothorax comes last.
     assert FINDINGS[FINDING_RATES.argmax()] == "Aortic enlargement"
     assert FINDINGS[FINDING_RATES.argmin()] == "Pneumothorax"

@@ -16,10 +16,10 @@ def calcification(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> 
 
     Arguments and result are those of the functions in `xray.phantoms.opacities`.
     """
-    kind = rng.choice(["granulomas", "nodes", "plaque", "arch"], p=[0.35, 0.25, 0.25, 0.15])
+    kind = rng.choice(["granulomas", "nodes", "plaque", "arch"], p=[0.45, 0.27, 0.16, 0.12])
     draw = {"granulomas": _granulomas, "nodes": _nodes, "plaque": _plaque, "arch": _arch}[str(kind)]
     marks = []
-    for _ in range(2 if kind == "granulomas" and rng.random() < 0.35 else 1):
+    for _ in range(2 if kind == "granulomas" and rng.random() < 0.25 else 1):
         layer = np.zeros(chest.view.shape, np.uint8)
         draw(chest, rng, taken, layer)
         calcium = DENSITY * chest.view.shade(layer, 0.035)
@@ -39,22 +39,22 @@ def _spot(chest: Chest, rng: np.random.Generator, layer: np.ndarray, centre: np.
 
 
 def _granulomas(chest: Chest, rng: np.random.Generator, taken: np.ndarray, layer: np.ndarray) -> None:
-    """Two to seven grains of 2 to 6 mm within 1 to 3 cm of lung."""
-    _, centre = lung_point(chest, rng, taken, 1.2)
-    spread = rng.uniform(0.35, 0.8)
-    for _ in range(int(rng.integers(2, 8))):
-        place = centre + np.clip(rng.normal(0, spread, 2), -1.2, 1.2)
+    """Three to ten grains of 2 to 6 mm within 1 to 4 cm of lung."""
+    _, centre = lung_point(chest, rng, taken, 1.5)
+    spread = rng.uniform(0.5, 1.1)
+    for _ in range(int(rng.integers(3, 11))):
+        place = centre + np.clip(rng.normal(0, spread, 2), -1.8, 1.8)
         _spot(chest, rng, layer, place, rng.uniform(0.11, 0.3))
 
 
 def _nodes(chest: Chest, rng: np.random.Generator, taken: np.ndarray, layer: np.ndarray) -> None:
-    """Two to four lymph nodes of 6 to 12 mm at a hilum, grainy throughout or, like an eggshell, along their rim."""
+    """Two to five lymph nodes of 6 to 12 mm at a hilum, grainy throughout or, like an eggshell, along their rim."""
     view, side = chest.view, int(rng.choice([RIGHT, LEFT]))
     stretch = chest.patient.dome[0] / 20.5
     centre = np.array([side * rng.uniform(3.2, 4.8), rng.uniform(9.0, 12.5) * stretch])
     shell = rng.random() < 0.5
-    for number in range(int(rng.integers(2, 5))):
-        middle = centre + (rng.normal(0, 0.25, 2) if number == 0 else rng.uniform(-1, 1, 2) * [0.9, 1.3])
+    for number in range(int(rng.integers(2, 6))):
+        middle = centre + (rng.normal(0, 0.25, 2) if number == 0 else rng.uniform(-1, 1, 2) * [1.0, 1.6])
         radius = rng.uniform(0.3, 0.6)
         if shell:
             rim = ellipse(tuple(middle), (radius, radius * rng.uniform(0.7, 1.0)), rng.uniform(0, np.pi), 40)

@@ -43,14 +43,21 @@ def cloud(
     ragged: float, softness: float, angle: float = 0.0,
 ) -> np.ndarray:  # fmt: skip
     """A ragged soft patch, 0–1 float32: 1 inside, falling over `softness` (a share of its radius) at its edge."""
-    x, y = chest.view.coordinates
-    u, v = x - centre[0], y - centre[1]
-    cos, sin = np.cos(angle), np.sin(angle)
-    radius = np.sqrt(((u * cos + v * sin) / radii[0]) ** 2 + ((v * cos - u * sin) / radii[1]) ** 2)
-    size = min(radii) * chest.view.scale
-    noise = 0.8 * smooth_noise(rng, chest.view.shape, 0.5 * size)
-    noise += 0.25 * smooth_noise(rng, chest.view.shape, 0.2 * size)
-    return smoothstep((1 - radius + ragged * noise) / softness)
+    view = chest.view
+    size = min(radii) * view.scale
+    noise = 0.8 * smooth_noise(rng, view.shape, 0.5 * size)
+    noise += 0.25 * smooth_noise(rng, view.shape, 0.2 * size)
+    # Farther from the centre there is nothing of it; most of the grid is.
+    reach = max(radii) * (1 + ragged * max(0.0, float(noise.max()))) * view.scale + 1
+    (column, row) = view.pixels(centre[None])[0]
+    window = tuple(slice(max(0, int(place - reach)), max(0, int(place + reach) + 2)) for place in (row, column))
+    x, y = (coordinate[window] for coordinate in view.coordinates)
+    u, v = x - np.float32(centre[0]), y - np.float32(centre[1])
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    radius = np.hypot((u * cos + v * sin) / radii[0], (v * cos - u * sin) / radii[1])
+    patch = np.zeros(view.shape, np.float32)
+    patch[window] = smoothstep((1 - radius + ragged * noise[window]) / softness)
+    return patch
 
 
 def fill(chest: Chest, share: np.ndarray) -> None:
