@@ -38,7 +38,7 @@ $(DEMO)/run/trained: $(DEMO)/data/conversion.json
 # VinBigData has no masks: the head learns from others.
 $(DEMO)/masks/conversion.json: | $(VENV)/core
 	$(BIN)/python tools/phantoms.py --save-path $(DEMO)/raw --trees siim --n-train 240 --n-test 0 --size 512 \
-		--normal-fraction 0.3 --pneumothorax-fraction 0.5
+		--normal-fraction 0.6 --pneumothorax-fraction 0.5
 	$(BIN)/python tools/convert.py siim --data-path $(DEMO)/raw/siim --save-path $(DEMO)/masks --image-size 256 --overwrite
 	@touch $@
 
