@@ -93,7 +93,6 @@ def test_infiltration_is_patchy_without_a_border_and_thinner_than_consolidation(
         filled[class_id] = [np.median(phantom.chest.filling[mask]) for phantom, mask in pairs]
         uneven[class_id] = [np.std(p.chest.filling[mask]) / np.mean(p.chest.filling[mask]) for p, mask in pairs]
         borders[class_id] = [border_mm(p.chest.filling, mask, p.chest.view.scale) for p, mask in pairs]
-    print(filled, uneven, borders)
     assert max(filled[INFILTRATION]) < min(filled[CONSOLIDATION])
     assert min(uneven[INFILTRATION]) > max(uneven[LUNG_OPACITY])
     assert min(borders[INFILTRATION]) > 5

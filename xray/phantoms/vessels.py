@@ -42,7 +42,7 @@ def vessels(patient: Patient, view: View, rng: np.random.Generator, cavities: di
         (0.25 + 7.5 * radii / (1 + 1.2 * radii)) * np.minimum(1, thickness / whole + 0.25) * LAYER_UNIT, 0, 255
     )
     drawn = fixed_point(view.pixels(ends.reshape(-1, 2))).reshape(-1, 2, 2)
-    # From thin to thick; neighbours of one grey level and thickness, a dozen in the mean, are drawn by one call.
+    # From thin to thick; neighbours of one grey level and thickness, some thirty, are drawn by one call.
     order = np.argsort(radii)
     wide = radii > 0.26
     alike = np.stack([np.rint(level), whole, wide], axis=1).astype(int)[order]
