@@ -28,7 +28,7 @@ from xray.errors import InputError
 from xray.findings import NO_FINDING
 from xray.flags import Count, Processes, ShareBelowOne
 from xray.inference.pipeline import load_pipeline
-from xray.inference.precision import CPU_BATCH, NAMES, faster_precision, lowered
+from xray.inference.precision import CPU_BATCH, NAMES, TRIAL, faster_precision, lowered
 from xray.models.detection.detector import anchors_of
 from xray.models.device import inference_precision, keep_freed_memory, largest_batch, resolve_device
 from xray.models.weights import load_deployed, save_deployed
@@ -178,8 +178,9 @@ class Ours(Side):
             keep_freed_memory()
         pipeline = load_pipeline([folder / "run"], self.device, flips=False)
         if dtype is None:
-            first = self.canvases[: config.batch_size or CPU_BATCH]
-            pipeline, _ = faster_precision(pipeline, first, [self.size] * len(first))
+            first = self.canvases[:TRIAL]
+            size = config.batch_size or CPU_BATCH
+            pipeline, _, _ = faster_precision(pipeline, first, [self.size] * len(first), size)
         else:
             pipeline = lowered(pipeline, dtype)
         self.pipeline, self.batch_size = pipeline, config.batch_size

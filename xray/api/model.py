@@ -21,7 +21,7 @@ from xray.errors import FlagError, InputError
 from xray.inference.ensemble_file import files_of
 from xray.inference.options import check_options
 from xray.inference.pipeline import Pipeline, load_pipeline
-from xray.inference.precision import default_batch_size, lowered, place_of
+from xray.inference.precision import default_batch_size, lowered, place_of, remembered_precision
 from xray.inference.streaming import Batch, consecutive, run
 from xray.outputs.pictures.findings import rows_of
 from xray.radiographs.decoding import Undecodable
@@ -54,8 +54,8 @@ def load(
         below which "hard" leaves findings out; None for what was fitted, or 0.5.
     triplet: (top, least area, bottom), each in [0, 1], that decide which pixels are a mask; None for what was fitted.
     prune: level, 1 to 4, to which a U-Net++ trained with deep supervision is cut; 0 leaves it whole.
-    precision: what convolutions are computed in. "auto": bf16 on GPUs that have it, else 32; unlike the command, no
-        trial decides on a CPU.
+    precision: what convolutions are computed in. "auto": bf16 on GPUs that have it, and on a CPU where a trial of the
+        command found it to be right for these weights and this processor; else 32.
     batch_size: radiographs a pass; 0 chooses 2 on a CPU, and on a GPU as many as its memory allows.
     runtime: "torch", or "onnx" for what `xray export --format onnx` wrote.
     scales: sizes of the canvas, 0.25 to 4 times the one trained on, at which detectors and segmenters look.
@@ -73,6 +73,8 @@ def load(
         # Arguments are flags without dashes.
         raise InputError(re.sub(r"--([a-z-]+)", lambda flag: flag[1].replace("-", "_"), str(error))) from None
     place, dtype = place_of(device, precision, runtime)
+    if dtype is None and (known := remembered_precision(files_of(paths))):
+        dtype, _ = known
     chosen = Triplet(*triplet) if triplet else None
     with warnings.catch_warnings():
         # Of tqdm, which a library imports: in a notebook without ipywidgets. No bar is to be shown.

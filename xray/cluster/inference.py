@@ -22,8 +22,16 @@ from xray.datasets.inputs import Inputs
 from xray.datasets.originals import Original, in_original_pixels
 from xray.datasets.store import ALL_FOLDS, open_store
 from xray.errors import InputError
+from xray.inference.ensemble_file import files_of
 from xray.inference.pipeline import Pipeline, load_pipeline
-from xray.inference.precision import CPU_BATCH, NAMES, choose_precision, choose_precision_by_trial, lowered
+from xray.inference.precision import (
+    CPU_BATCH,
+    NAMES,
+    choose_precision,
+    choose_precision_by_trial,
+    lowered,
+    trial_size,
+)
 from xray.inference.prediction_journal import PredictionJournal
 from xray.inference.streaming import Batch, consecutive, radiographs, run
 from xray.models.device import inference_precision, keep_freed_memory
@@ -95,7 +103,8 @@ def choose_precision_for_all(plan: Plan, cluster: Cluster, inputs: Inputs, journ
     if chosen is None and plan.device == "cpu" and (dtype := inference_precision(plan.precision, torch.device("cpu"))):
         chosen = {"precision": NAMES[dtype], "batch_size": plan.batch_size or CPU_BATCH}
     if chosen is None:
-        first = _part(inputs, 0, plan.batch_size or CPU_BATCH)
+        size = plan.batch_size or CPU_BATCH
+        first = _part(inputs, 0, size * trial_size(n, size))
         make = functools.partial(_choosing, plan, n)
         ((chosen, words),) = cluster.in_order(make, [first], gpu=plan.device == "cuda")
         print(words, end="", file=sys.stderr)
@@ -120,9 +129,11 @@ def _choosing(plan: Plan, n: int) -> Callable[[_Part], Any]:
     def work(part: _Part) -> tuple[dict[str, Any], str]:
         slip, lines = _Slip(), io.StringIO()
         with contextlib.redirect_stderr(lines):
-            pipeline, batch_size, undecided = choose_precision(loaded, slip, plan.precision, plan.batch_size)
+            runs = files_of(plan.runs)
+            pipeline, batch_size, undecided = choose_precision(loaded, slip, plan.precision, plan.batch_size, runs)
             if undecided:
-                choose_precision_by_trial(pipeline, slip, list(reader(part, pipeline.canvas_size)), batch_size, n)
+                first = list(reader(part, pipeline.canvas_size))
+                choose_precision_by_trial(pipeline, slip, first, batch_size, n, runs)
         assert slip.choices is not None
         return slip.choices, lines.getvalue()
 

@@ -153,7 +153,7 @@ def run_folder(config: Config) -> Path:
     from xray.models.weights import MODEL_FILE, WEIGHTS_FILE
 
     names = {entry.name.removesuffix(".part") for entry in out.iterdir()} - {"export"} if out.is_dir() else set()
-    if others := names - {MODEL_FILE, WEIGHTS_FILE, "model.onnx"}:
+    if others := names - {MODEL_FILE, WEIGHTS_FILE, "model.onnx", "precision.json"}:
         raise InputError(f"{out} holds other things than an export ({min(others)}): give another --save-path")
     if names and not config.overwrite and not is_unfinished(out, "export"):
         raise InputError(f"{out} holds an export already: give --overwrite, or another --save-path")

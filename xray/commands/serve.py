@@ -55,7 +55,8 @@ class Config:
     gate: Literal["soft", "hard"] = "soft"
     """What a classifier does to the others' findings, as in tools/infer.py."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
-    """What convolutions are computed in; auto is bf16 on GPUs that have it, else 32."""
+    """What convolutions are computed in; auto is bf16 on GPUs that have it, and on a CPU where a trial of
+    tools/infer.py found it right for these weights; else 32."""
     batch_size: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Most radiographs per pass, of those that wait; 0 chooses 2 on a CPU and 8 on a GPU."""
     places: Annotated[int, Interval(ge=1, le=10_000)] = 32

@@ -5,30 +5,32 @@ import dataclasses
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from xray.errors import need
+from xray.inference.metric_moves import are_small, expected_moves, in_words
 from xray.inference.pipeline import Findings, Pipeline
+from xray.inference.remembered import Choice, recall, remember
 from xray.models.device import bfloat16_gain, inference_precision, largest_batch, lower, resolve_device
 from xray.radiographs.decoding import Decoded, Undecodable
-from xray.structures.boxes import BoxTable, box_iou
+from xray.storage.places import as_given
+from xray.structures.boxes import BoxTable
 
 NAMES = {torch.float32: "32", torch.bfloat16: "bf16", torch.float16: "16"}
+DTYPES = {name: dtype for dtype, name in NAMES.items()}
 
 CPU_BATCH = 2
-WORTH_A_TRIAL = 32
+WORTH_A_TRIAL = 64
 """Radiographs from which on a trial pays."""
 WORTH_A_COPY = 1.1
 """How many times faster one convolution must be for a trial of all models."""
 
-SURE = 0.1
-"""Boxes with a lower score need not agree: which of many faint ones suppression leaves is chance."""
-LEAST_IOU = 0.9
-MOST_DIFFERENCE = 0.02
-"""Of scores, of labels' probabilities, and of masks' mean probability."""
+TRIAL = 32
+"""Radiographs of a trial, the first ones."""
 
 
 class Journal(Protocol):
@@ -40,16 +42,20 @@ class Journal(Protocol):
 
 
 def choose_precision(
-    pipeline: Pipeline, journal: Journal, precision: str, batch_size: int
+    pipeline: Pipeline, journal: Journal, precision: str, batch_size: int, runs: Sequence[Path] = ()
 ) -> tuple[Pipeline, int, bool]:
-    """Precision and batch size, as far as flags, device or an interrupted command decide; the journal notes them.
+    """Precision and batch size, as far as flags, device, or earlier commands decide; the journal notes them.
 
-    precision: "auto", "32", "bf16" or "16". batch_size: 0 chooses.
+    precision: "auto", "32", "bf16" or "16". batch_size: 0 chooses. runs: the run directories, as `files_of` names them,
+    beside which an earlier command may have left what it found.
     Returns the pipeline in that precision, the radiographs of a batch, and whether `choose_precision_by_trial`
     must follow.
     """
     chosen = journal.choices or {"precision": precision, "batch_size": batch_size}
     dtype = inference_precision(chosen["precision"], pipeline.device)
+    if dtype is None and (known := remembered_precision(runs)):
+        dtype, why = known
+        print(why, file=sys.stderr)
     if dtype is not None:
         pipeline = lowered(pipeline, dtype)
     batch_size = chosen["batch_size"] or default_batch_size(pipeline)
@@ -60,17 +66,42 @@ def choose_precision(
     return pipeline, batch_size, dtype is None
 
 
+def remembered_precision(runs: Sequence[Path]) -> tuple[torch.dtype, str] | None:
+    """What an earlier command found for these runs on such a processor, with a sentence; None where none did."""
+    if (found := recall(runs)) is None:
+        return None
+    choice, file = found
+    return DTYPES[choice.precision], f"precision {choice.precision}: {choice.why} (remembered in {as_given(file)})"
+
+
 def choose_precision_by_trial(
-    pipeline: Pipeline, journal: Journal, first: Sequence[Decoded | Undecodable], batch_size: int, n: int
+    pipeline: Pipeline,
+    journal: Journal,
+    first: Sequence[Decoded | Undecodable],
+    batch_size: int,
+    n: int,
+    runs: Sequence[Path] = (),
 ) -> Pipeline:
-    """Of a CPU that has bfloat16: the pipeline in the precision that a trial on the first of `n` radiographs finds."""
+    """Of a CPU that has bfloat16: the pipeline in the precision that a trial on the first of `n` radiographs finds.
+
+    first: `trial_size` of them, or what there is. runs: as for `choose_precision`; what a trial finds is remembered.
+    """
     decoded = [item for item in first if isinstance(item, Decoded)]
     if n >= WORTH_A_TRIAL and decoded:
         sizes = [(item.width, item.height) for item in decoded]
-        pipeline, why = faster_precision(pipeline, np.stack([item.canvas for item in decoded]), sizes)
-        print(why, file=sys.stderr)
+        canvases = np.stack([item.canvas for item in decoded])
+        pipeline, why, is_sure = faster_precision(pipeline, canvases, sizes, batch_size)
+        name = NAMES[pipeline.precision]
+        print(f"precision {name}: {why}", file=sys.stderr)
+        if is_sure:
+            remember(runs, Choice(name, why))
     journal.choose_once({"precision": NAMES[pipeline.precision], "batch_size": batch_size})
     return pipeline
+
+
+def trial_size(n: int, batch_size: int) -> int:
+    """Batches of `batch_size` to be decoded before `choose_precision_by_trial`, of `n` radiographs."""
+    return -(-TRIAL // batch_size) if n >= WORTH_A_TRIAL else 1
 
 
 def default_batch_size(pipeline: Pipeline) -> int:
@@ -104,51 +135,51 @@ def lowered(pipeline: Pipeline, dtype: torch.dtype) -> Pipeline:
 
 
 def faster_precision(
-    pipeline: Pipeline, canvases: np.ndarray, sizes: Sequence[tuple[int, int]]
-) -> tuple[Pipeline, str]:
-    """A pipeline in float32, or its copy in bfloat16 where that is faster and agrees on these radiographs.
+    pipeline: Pipeline, canvases: np.ndarray, sizes: Sequence[tuple[int, int]], batch_size: int = CPU_BATCH
+) -> tuple[Pipeline, str, bool]:
+    """A pipeline in float32, or its copy in bfloat16 where that is faster and the metrics are expected to be kept.
 
-    canvases, sizes: as `Pipeline.find` takes them. Returns it with a sentence that says what was chosen and why.
+    canvases, sizes: as `Pipeline.find` takes them, of the radiographs to try. batch_size: at a time.
+    Returns it, with why in words, and whether other radiographs would have led to the same choice: not where these
+    show too little.
     """
     gain = bfloat16_gain()
     if gain < WORTH_A_COPY:
-        return pipeline, f"precision 32: a convolution in bfloat16 takes {1 / gain:.1f} times as long on this processor"
+        return pipeline, f"a convolution in bfloat16 takes {1 / gain:.1f} times as long on this processor", True
     other = lowered(copy.deepcopy(pipeline), torch.bfloat16)
-    findings, seconds = [], []
+    first, seconds = slice(batch_size), []
     for candidate in (pipeline, other):
         candidate.forward(canvases[:1])  # the first time, weights are prepared
         start = time.perf_counter()
-        findings.append(candidate.find(canvases, sizes))
+        candidate.find(canvases[first], sizes[first])
         seconds.append(time.perf_counter() - start)
-    if difference := disagreement(findings[0], findings[1], len(sizes)):
-        return pipeline, f"precision 32: in bfloat16, {difference}"
     ratio = seconds[0] / seconds[1]
     if ratio <= 1:
-        return pipeline, f"precision 32: bfloat16 agrees, but takes {1 / ratio:.1f} times as long"
-    return other, f"precision bf16: it agrees with 32 on the first {len(sizes)} radiographs and is {ratio:.1f} × faster"
+        return pipeline, f"these models take {1 / ratio:.1f} times as long in bfloat16", True
+    exact, rough = (find_in_batches(candidate, canvases, sizes, batch_size) for candidate in (pipeline, other))
+    categories = pipeline.categories if pipeline.detectors else {}
+    moves = expected_moves(exact, rough, len(sizes), categories, pipeline.triplet)
+    of = f"on the first {len(sizes)} radiographs"
+    if not moves:
+        return pipeline, f"too little is found {of} to tell what bfloat16 would do to the metric", False
+    told = f"expected to move by {in_words(moves)} {of}"
+    if not are_small(moves):
+        return pipeline, f"bfloat16 is {ratio:.1f} × faster, but the metric is {told}", True
+    return other, f"{ratio:.1f} × faster, the metric is {told}", True
 
 
-def disagreement(exact: Findings, rough: Findings, n_images: int) -> str:
-    """Where two findings of the same radiographs differ by more than is tolerable, in words; empty where nowhere."""
-    for image in range(n_images):
-        one, other = (findings.table.select(findings.table.images == image) for findings in (exact, rough))
-        if reason := _unmatched(one, other) or _unmatched(other, one):
-            return f"{reason} of radiograph {image + 1}"
-    if exact.maps is not None and (difference := float(np.abs(exact.maps - rough.maps).mean())) >= MOST_DIFFERENCE:
-        return f"masks' probabilities differ by {difference:.3f} on average"
-    for label, column in exact.labels.items():
-        if (difference := float(np.abs(column - rough.labels[label]).max())) >= MOST_DIFFERENCE:
-            return f"the probability of {label} differs by {difference:.3f}"
-    return ""
-
-
-def _unmatched(table: BoxTable, other: BoxTable) -> str:
-    overlaps = box_iou(table.boxes, other.boxes)
-    same = (table.labels[:, None] == other.labels) & (overlaps > LEAST_IOU)
-    differences = np.where(same, np.abs(table.scores[:, None] - other.scores), np.inf).min(axis=1, initial=np.inf)
-    sure = table.scores >= SURE
-    if np.isinf(differences[sure]).any():
-        return "a box is not found again"
-    if (differences[sure] >= MOST_DIFFERENCE).any():
-        return f"a score differs by {differences[sure].max():.3f}"
-    return ""
+def find_in_batches(
+    pipeline: Pipeline, canvases: np.ndarray, sizes: Sequence[tuple[int, int]], batch_size: int
+) -> Findings:
+    """`Pipeline.find` for any number of radiographs, without masks of rows."""
+    parts = []
+    for start in range(0, len(sizes), batch_size):
+        part = slice(start, start + batch_size)
+        found = pipeline.find(canvases[part], sizes[part])
+        parts.append((dataclasses.replace(found.table, images=found.table.images + start), found.maps, found.labels))
+    tables, maps, labels = zip(*parts, strict=True)
+    return Findings(
+        BoxTable.concatenate(tables),
+        maps=None if maps[0] is None else np.concatenate(maps),
+        labels={label: np.concatenate([part[label] for part in labels]) for label in labels[0]},
+    )

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
+from xray.inference.ensemble_file import files_of
 from xray.inference.pipeline import Findings, Pipeline, load_pipeline
-from xray.inference.precision import CPU_BATCH, lowered, place_of
+from xray.inference.precision import CPU_BATCH, lowered, place_of, remembered_precision
 from xray.models.device import keep_freed_memory
 from xray.radiographs.decoding import Decoded, decode_canvas
 from xray.radiographs.workers import TIMEOUT, Failed, Workers
@@ -130,6 +132,9 @@ def load_service(
     limits: batch_size 0 is chosen for the device. Raises InputError for what is no run, or a damaged one.
     """
     place, dtype = place_of(device, precision)
+    if dtype is None and (known := remembered_precision(files_of(runs))):
+        dtype, why = known
+        print(why, file=sys.stderr)
     pipeline = lowered(load_pipeline(runs, place, tta, gate), dtype or torch.float32)
     if place.type == "cpu":
         keep_freed_memory()

@@ -1,0 +1,130 @@
+"""Which arithmetic is right for a run on this machine, in a small file that one command leaves for the next ones.
+
+RUN/precision.json, beside the weights; where that folder cannot be written, or stands for an address, a file in the
+cache. It may be removed at any time. An entry counts only for the same weights, the same versions and the same
+processor; several machines that share the folder each have theirs.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xray import __version__
+from xray.files import complete
+from xray.models.weights import WEIGHTS_FILE
+from xray.storage.places import as_given
+
+FILE = "precision.json"
+NOTE = "Which arithmetic is right for this model on which machine, as xray found; may be removed."
+MOST_ENTRIES = 32
+MOST_BYTES = 2**20
+FLAGS = ("avx2", "avx_vnni", "avx512", "amx", "bf16", "i8mm", "sve")
+"""What names of a processor's instructions begin with that decide about speed."""
+LIMIT = "ONEDNN_MAX_CPU_ISA"
+"""The variable by which a user takes instructions away from PyTorch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """precision: "32" or "bf16". why: in words, without "precision …: " before it."""
+
+    precision: str
+    why: str
+
+
+def recall(runs: Sequence[Path], runtime: str = "torch") -> tuple[Choice, Path] | None:
+    """What was chosen for these run directories on such a machine, and the file that says so; None where nothing is.
+
+    runs: as `files_of` names them. A file that cannot be read, or is damaged, says nothing.
+    """
+    claims: dict[str, Any] | None = None
+    for path in _files(runs):
+        for entry in _entries(path):
+            claims = claims or _claims(runs, runtime)
+            if entry.get("for") == claims and entry.get("precision") in ("32", "bf16"):
+                return Choice(entry["precision"], str(entry.get("why", ""))[:200]), path
+    return None
+
+
+def remember(runs: Sequence[Path], choice: Choice, runtime: str = "torch") -> Path | None:
+    """Writes a choice down; returns the file, or None where none can be written, which is no error."""
+    claims = _claims(runs, runtime)
+    for path in _files(runs):
+        entries = [entry for entry in _entries(path) if entry.get("for") != claims][-(MOST_ENTRIES - 1) :]
+        content = {"note": NOTE, "choices": [*entries, {"for": claims, **dataclasses.asdict(choice)}]}
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with complete(path) as temporary:
+                temporary.write_text(json.dumps(content, indent=1) + "\n")
+            return path
+    return None
+
+
+def _files(runs: Sequence[Path]) -> list[Path]:
+    """Where to look, and where to write to first."""
+    folders = [run for run in runs if run.is_dir()]
+    if not folders:
+        return []
+    from xray.storage.mirror import cache_folder  # here, as it brings what reads addresses
+
+    place = os.path.realpath(folders[0])
+    cached = cache_folder() / "precision" / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:20]}.json"
+    # What stands for an address mirrors what is there, and has no files of its own.
+    is_address = as_given(folders[0].absolute()) != str(folders[0].absolute())
+    return [cached] if is_address else [folders[0] / FILE, cached]
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        if path.stat().st_size <= MOST_BYTES:
+            return [entry for entry in json.loads(path.read_bytes())["choices"] if isinstance(entry, dict)]
+    return []
+
+
+def _claims(runs: Sequence[Path], runtime: str) -> dict[str, Any]:
+    """What must be the same for an entry to count, as JSON has it."""
+    weights = [_digest(run / WEIGHTS_FILE) for run in runs if (run / WEIGHTS_FILE).is_file()]
+    return {"weights": weights, "runtime": runtime, "versions": versions(runtime), "processor": processor()}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions(runtime: str) -> dict[str, str]:
+    """Of what computes."""
+    found = {"xray": __version__, "torch": torch.__version__}
+    if runtime == "openvino":
+        from importlib.metadata import version
+
+        found["openvino"] = version("openvino")
+    return found
+
+
+def processor() -> str:
+    """The processor's name, and which of its instructions matter and may be used."""
+    name, flags = _of_system()
+    kept = sorted(flag for flag in flags if flag.startswith(FLAGS) or flag.endswith(("bf16", "_vnni")))
+    limit = [f"{LIMIT}={os.environ[LIMIT]}"] if os.environ.get(LIMIT) else []
+    return " ".join([name, platform.machine(), *kept, *limit])
+
+
+@functools.cache
+def _of_system() -> tuple[str, tuple[str, ...]]:
+    found: dict[str, str] = {}
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            found.setdefault(key.strip(), value.strip())
+    flags = found.get("flags") or found.get("Features") or ""
+    return found.get("model name") or platform.processor() or "?", tuple(flags.split())
