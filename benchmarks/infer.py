@@ -28,7 +28,7 @@ from xray.errors import InputError
 from xray.findings import NO_FINDING
 from xray.flags import Count, Processes, ShareBelowOne
 from xray.inference.pipeline import load_pipeline
-from xray.inference.precision import CPU_BATCH, NAMES, TRIAL, faster_precision, lowered
+from xray.inference.precision import CPU_BATCH, NAMES, TRIAL, faster_precision, is_quantised, lowered
 from xray.models.detection.detector import anchors_of
 from xray.models.device import inference_precision, keep_freed_memory, largest_batch, resolve_device
 from xray.models.weights import load_deployed, save_deployed
@@ -70,6 +70,9 @@ class Config(harness.DatasetFlags):
     """Proposals per radiograph that the box head looks at; torchvision's own default."""
     precision: Literal["auto", "32", "bf16"] = "auto"
     """Arithmetic of ours, as in tools/infer.py; torchvision's is 32."""
+    runtimes: tuple[Literal["onnx", "openvino", "openvino-int8"], ...] = ()
+    """What else runs the same weights, on canvases alone: onnxruntime, OpenVINO in float32 (with --precision bf16 in
+    that), and in INT8, with ranges from the same canvases. --backbone resnet50 takes half a minute to export."""
     n_workers: Processes = 2
     """Processes that decode files for ours; torchvision's are read in the main process, as its documentation does."""
 
@@ -87,29 +90,47 @@ def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
     """
     device = resolve_device(config.device)
     size = prepare(config, folder)
+    agreements: dict[str, Any] = {}
     # Each in a process of its own: ours changes how memory is handed out, which must not help the other.
     with (
         Contender(Ours, config, device.type, folder) as ours,
         Contender(Theirs, config, device.type, folder) as theirs,
+        contextlib.ExitStack() as stack,
     ):
         tell("checking that both find the same")
         chosen = ours.call("describe")
         theirs.call("exact", True)
         tables = {source: ours.call("find", source) for source in SOURCES}
         exact = chosen["precision"] == "32"
-        agreement = check(tables, theirs.call("find", "canvases"), exact)
+        reference = theirs.call("find", "canvases")
+        agreement = check(tables, reference, exact)
         theirs.call("exact", False)
+        others = {}
+        for runtime in config.runtimes:
+            side = stack.enter_context(Contender(functools.partial(Exported, runtime), config, device.type, folder))
+            table, kind = {"canvases": side.call("find", "canvases")}, side.call("precision")
+            others[runtime] = functools.partial(side.call, "time", "canvases")
+            if kind == "int8":
+                # Of weights at random, 8 bits change the order of many nearly equal boxes: what is found is told.
+                agreements[runtime] = dataclasses.asdict(compare(table["canvases"], reference, FLOOR, SCORE))
+            else:
+                agreements[runtime] = dataclasses.asdict(check(table, reference, kind == "32"))
         entries = []
         for source, title in SOURCES.items():
             contenders = {
                 name: functools.partial(side.call, "time", source)
                 for name, side in (("ours", ours), ("torchvision", theirs))
             }
+            pairs = [("ours", "torchvision")]
+            if source == "canvases":
+                contenders |= others
+                pairs += [("ours", name) for name in others]
             timings = harness.alternate(contenders, config.repeats, tell)
-            entries.append(harness.entry(title, timings, [("ours", "torchvision")]))
+            entries.append(harness.entry(title, timings, pairs))
     return {
         "parameters": {**chosen, "image_size": size, "device": device.type},
         "agreement": dataclasses.asdict(agreement),
+        "agreement_of_runtimes": agreements,
         "results": entries,
     }
 
@@ -122,6 +143,11 @@ def show(report: dict[str, Any]) -> list[Table | str]:
         "no mirrored views; from files, ours is the whole of tools/infer.py: weights loaded, predictions written",
         f"same boxes: {agreement['boxes']} held against each other, {agreement['matched']:.2%} found by both, lowest "
         f"IoU {agreement['iou']:.4f}, largest difference in score {agreement['score']:.1g}",
+        *(
+            f"{name}: {other['matched']:.2%} found by both, lowest IoU {other['iou']:.4f}, largest difference in score "
+            f"{other['score']:.1g}"
+            for name, other in report["agreement_of_runtimes"].items()
+        ),
     ]
 
 
@@ -226,6 +252,45 @@ class Ours(Side):
         predictions = read_predictions(out / "predictions.json")
         number = np.array([int(name) for name in predictions.image_ids])
         return dataclasses.replace(predictions.table, images=number[predictions.table.images])
+
+
+class Exported(Side):
+    """Our pipeline with the models run by onnxruntime or OpenVINO, batch 1."""
+
+    def __init__(self, runtime: str, config: Config, device: str, folder: Path) -> None:
+        super().__init__(config, device, folder)
+        file = folder / f"{runtime}{'.onnx' if runtime == 'onnx' else '.xml'}"
+        if runtime == "onnx":
+            from xray.export.onnx import to_onnx
+
+            file.write_bytes(to_onnx(folder / "run"))
+            self.pipeline = load_pipeline([file], torch.device("cpu"), flips=False, runtime="onnx")
+            return
+        from xray.export.openvino import save, to_openvino
+
+        model = to_openvino(folder / "run")
+        if runtime == "openvino-int8":
+            from xray.export.int8 import parts_of, quantise
+
+            model = quantise(model, list(self.canvases), parts_of(model).heads[0])
+        save(model, file)
+        self.pipeline = load_pipeline([file], torch.device("cpu"), flips=False, runtime="openvino")
+        if config.precision == "bf16":
+            self.pipeline = lowered(self.pipeline, torch.bfloat16)
+
+    def precision(self) -> str:
+        """What it computes in."""
+        return "int8" if is_quantised(self.pipeline) else NAMES[self.pipeline.precision]
+
+    def find(self, source: str) -> BoxTable:
+        """The boxes on the canvases in memory."""
+        size = (self.canvases.shape[2], self.canvases.shape[1])
+        tables = []
+        for image, canvas in enumerate(self.canvases):
+            table = self.pipeline.find(canvas[None], [size]).table
+            tables.append(dataclasses.replace(table, images=table.images + image))
+        table = BoxTable.concatenate(tables)
+        return table.select(table.labels <= NO_FINDING)
 
 
 class Theirs(Side):

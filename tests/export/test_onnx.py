@@ -14,6 +14,7 @@ from torchvision.ops import MultiScaleRoIAlign, nms
 
 from xray.datasets.inputs import open_inputs
 from xray.errors import InputError
+from xray.inference.exported import DESCRIPTION, OUTPUTS
 from xray.inference.loaded import LoadedDetector, load_run
 from xray.inference.pipeline import load_pipeline
 from xray.inference.shared_trunk import join_runs
@@ -32,7 +33,7 @@ from xray.export import onnx as onnx_export  # noqa: E402
 from xray.export import onnx_check  # noqa: E402
 from xray.export.onnx import FasterRCNNGraph, RetinaNetGraph, pooled, suppressed, to_onnx  # noqa: E402
 from xray.export.onnx_check import Difference, compare, compare_boxes, given_canvases, pair, phantom_canvases  # noqa: E402
-from xray.inference.onnx_runtime import DESCRIPTION, OUTPUTS, load_onnx, onnx_device  # noqa: E402
+from xray.inference.onnx_runtime import load_onnx, onnx_device  # noqa: E402
 
 CPU = torch.device("cpu")
 NAMES = ("Left shadow", "Right shadow", "Nodule", "Pneumothorax")

@@ -128,7 +128,9 @@ def test_lost_boxes_are_no_small_move(monkeypatch, pipeline, batch):
 
 def test_batches_are_joined(vinbig_run, segmentation_run, classification_run, batch):
     pipeline = load_pipeline([vinbig_run, segmentation_run, classification_run], CPU)
-    whole, parts = pipeline.find(*batch), find_in_batches(pipeline, *batch, 2)
+    halves = [(batch[0][part], batch[1][part]) for part in (slice(2), slice(2, 3))]
+    whole, parts = pipeline.find(*batch), find_in_batches(pipeline, halves)
+    assert find_in_batches(pipeline, halves, with_maps=False).maps is None
     for image in range(3):
         scores = [np.sort(found.table.scores[found.table.images == image]) for found in (parts, whole)]
         np.testing.assert_allclose(*scores, atol=1e-4)

@@ -21,7 +21,13 @@ from xray.errors import FlagError, InputError
 from xray.inference.ensemble_file import files_of
 from xray.inference.options import check_options
 from xray.inference.pipeline import Pipeline, load_pipeline
-from xray.inference.precision import default_batch_size, lowered, place_of, remembered_precision
+from xray.inference.precision import (
+    default_batch_size,
+    is_quantised,
+    lowered,
+    place_of,
+    remembered_precision,
+)
 from xray.inference.streaming import Batch, consecutive, run
 from xray.outputs.pictures.findings import rows_of
 from xray.radiographs.decoding import Undecodable
@@ -36,9 +42,9 @@ def load(
     gate_threshold: float | None = None,
     triplet: tuple[float, float, float] | None = None,
     prune: int = 0,
-    precision: Literal["auto", "32", "bf16", "16"] = "auto",
+    precision: Literal["auto", "32", "bf16", "16", "int8"] = "auto",
     batch_size: int = 0,
-    runtime: Literal["torch", "onnx"] = "torch",
+    runtime: Literal["torch", "onnx", "openvino"] = "torch",
     scales: Sequence[float] = (1.0,),
 ) -> "Model":
     """Loads trained models of any tasks; several detectors are fused, several segmenters or classifiers averaged.
@@ -55,9 +61,11 @@ def load(
     triplet: (top, least area, bottom), each in [0, 1], that decide which pixels are a mask; None for what was fitted.
     prune: level, 1 to 4, to which a U-Net++ trained with deep supervision is cut; 0 leaves it whole.
     precision: what convolutions are computed in. "auto": bf16 on GPUs that have it, and on a CPU where a trial of the
-        command found it to be right for these weights and this processor; else 32.
+        command found it to be right for these weights and this processor; else 32. int8 is for "openvino", where "auto"
+        takes it if `xray export --int8` kept it.
     batch_size: radiographs a pass; 0 chooses 2 on a CPU, and on a GPU as many as its memory allows.
-    runtime: "torch", or "onnx" for what `xray export --format onnx` wrote.
+    runtime: "torch", "onnx" for what `xray export --format onnx` wrote, or "openvino", for which a model is made where
+        `xray export --format openvino` wrote none.
     scales: sizes of the canvas, 0.25 to 4 times the one trained on, at which detectors and segmenters look.
 
     Raises InputError for what is no run, models that do not fit together, and values out of range.
@@ -73,13 +81,17 @@ def load(
         # Arguments are flags without dashes.
         raise InputError(re.sub(r"--([a-z-]+)", lambda flag: flag[1].replace("-", "_"), str(error))) from None
     place, dtype = place_of(device, precision, runtime)
-    if dtype is None and (known := remembered_precision(files_of(paths))):
-        dtype, _ = known
+    if runtime == "openvino":
+        from xray.export.ready import make_ready
+
+        make_ready(paths, precision)
     chosen = Triplet(*triplet) if triplet else None
     with warnings.catch_warnings():
         # Of tqdm, which a library imports: in a notebook without ipywidgets. No bar is to be shown.
         warnings.filterwarnings("ignore", message="IProgress not found")
-        pipeline = load_pipeline(paths, place, tta, gate, gate_threshold, chosen, prune, runtime, scales)
+        pipeline = load_pipeline(paths, place, tta, gate, gate_threshold, chosen, prune, runtime, scales, precision)
+    if dtype is None and not is_quantised(pipeline) and (known := remembered_precision(files_of(paths), runtime)):
+        dtype, _ = known
     return Model(lowered(pipeline, dtype or torch.float32), files_of(paths), batch_size)
 
 

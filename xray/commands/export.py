@@ -1,4 +1,4 @@
-"""Trained models in other formats: python tools/export.py --weights RUN --format onnx|torchvision|run."""
+"""Trained models in other formats: python tools/export.py --weights RUN --format onnx|openvino|torchvision|run."""
 
 import dataclasses
 from pathlib import Path
@@ -19,24 +19,32 @@ class Config:
     """Writes a trained model in another format; the runs stay as they are.
 
     onnx: a file for onnxruntime in any language, which holds everything from the canvas to boxes, masks or
-    probabilities. It is written only if it agrees with PyTorch. torchvision: a detector's weights become a .pth file
-    that torchvision's own Faster R-CNN or RetinaNet loads. run: such a file of a Faster R-CNN becomes a run directory;
-    or a detector and the segmenter trained on its trunk (--encoder-from DETECTOR --freeze-encoder) become one, in which
-    the trunk is stored once and serves both in one pass.
+    probabilities. It is written only if it agrees with PyTorch. openvino: the same as a .xml and a .bin file, for infer
+    --runtime openvino; with --int8, in 8-bit integers, a few times faster, written only if the metric is kept on a fold
+    that is held back. torchvision: a detector's weights become a .pth file that torchvision's own Faster R-CNN or
+    RetinaNet loads. run: such a file of a Faster R-CNN becomes a run directory; or a detector and the segmenter trained
+    on its trunk (--encoder-from DETECTOR --freeze-encoder) become one, in which the trunk is stored once and serves
+    both in one pass.
     """
 
     weights: tuple[Path, ...]
-    """Run directories: for onnx one of any task, for torchvision a detection, for run a detection and a segmentation,
-    or a .pth or .safetensors file of torchvision's Faster R-CNN."""
-    format: Literal["onnx", "torchvision", "run"]
+    """Run directories: for onnx and openvino one of any task, for torchvision a detection, for run a detection and a
+    segmentation, or a .pth or .safetensors file of torchvision's Faster R-CNN."""
+    format: Literal["onnx", "openvino", "torchvision", "run"]
     """What to write."""
     save_path: Path | None = None
-    """The .onnx file (default: model.onnx in the run directory), the .pth file, or the run directory to write."""
+    """The .onnx file (default: model.onnx in the run directory), the .xml file (openvino.xml or openvino-int8.xml), the
+    .pth file, or the run directory to write."""
     check_data: Path | None = None
-    """Of onnx: a folder of radiographs, one file or a dataset directory, on whose first radiographs PyTorch and
-    onnxruntime must agree; default: phantoms, drawn on the spot."""
+    """Of onnx and openvino: a folder of radiographs, one file or a dataset directory, on whose first radiographs
+    PyTorch and the file must agree; default: phantoms, drawn on the spot. With --int8 a dataset directory: one fold
+    measures the metric, up to 200 radiographs of the others give the ranges of 8 bits."""
+    int8: bool = False
+    """Of openvino: 8-bit integers, for the layers in which the metric bears it. Needs --check-data."""
+    fold: Annotated[int, Interval(ge=-1, le=99)] = -1
+    """With --int8: the fold of --check-data that measures; -1 is the one that the run's training held back, else 0."""
     prune: Prune = 0
-    """Of onnx: cut a U-Net++ trained with --deep-supervision to this level, 1 to 4; 0 leaves it whole."""
+    """Of onnx and openvino: cut a U-Net++ trained with --deep-supervision to this level, 1 to 4; 0 leaves it whole."""
     categories: tuple[str, ...] = ()
     """Of run, for torchvision's weights: names of what they find, in the order of their labels, from 1."""
     canvas_size: Annotated[int, Interval(ge=64, le=4096)] = 1024
@@ -51,8 +59,16 @@ def main(config: Config) -> None:
     """Writes the export and says on stdout what it is and how it is used."""
     check_ranges(config)
     is_import = config.format == "run" and any(path.suffix in WEIGHTS_FILES for path in config.weights)
-    if config.format != "onnx" and (config.check_data is not None or config.prune):
+    if config.format not in ("onnx", "openvino") and (config.check_data is not None or config.prune):
         raise FlagError(f"--{'prune' if config.prune else 'check-data'} is for --format onnx: leave it out")
+    if config.int8 and config.format != "openvino":
+        raise FlagError("--int8 is for --format openvino: leave it out, or change the format")
+    if config.int8 and config.check_data is None:
+        raise FlagError(
+            "--int8 needs --check-data DATASET: radiographs with their truth, to see whether the metric holds"
+        )
+    if config.fold >= 0 and not config.int8:
+        raise FlagError("--fold is for --int8: leave it out")
     if config.categories and not is_import:
         raise FlagError("--categories is for --format run with a .pth or .safetensors file: leave it out")
     if config.format == "run" and not is_import:
@@ -66,6 +82,9 @@ def main(config: Config) -> None:
         import_torchvision(config, weights)
     elif config.format == "onnx":
         export_onnx(config, weights, file_to_write(config, config.save_path or weights / "model.onnx", ".onnx"))
+    elif config.format == "openvino":
+        name = "openvino-int8.xml" if config.int8 else "openvino.xml"
+        export_openvino(config, weights, file_to_write(config, config.save_path or weights / name, ".xml"))
     else:
         export_torchvision(weights, file_to_write(config, config.save_path, ".pth"))
 
@@ -107,6 +126,48 @@ def export_onnx(config: Config, run: Path, out: Path) -> None:
     what = f"{len(canvases)} {'radiographs' if config.check_data else 'phantoms'}"
     print(f"{out}: opset {OPSET}, {len(content) / 2**20:.1f} MiB; on {what} up to {difference} from PyTorch")
     print(f"  python tools/infer.py --runtime onnx --weights {out} --data-path RADIOGRAPHS --save-path OUT")
+
+
+def export_openvino(config: Config, run: Path, out: Path) -> None:
+    """OpenVINO's two files of a run: compared with PyTorch, or in 8 bits by their metric, before they are kept."""
+    need("--format openvino", "openvino", "openvino")
+    need("--format openvino", "export", "onnx", "onnxscript")
+    if config.int8:
+        need("--int8", "openvino", "nncf")
+
+    from rich.console import Console
+
+    from xray.datasets.inputs import open_inputs
+    from xray.datasets.store import open_store
+    from xray.models.weights import load_deployed
+
+    store = open_store(config.check_data) if config.int8 and config.check_data else None
+    inputs = open_inputs(config.check_data) if config.check_data and store is None else None
+    description, _ = load_deployed(run)
+    size = int(description.get("detection", description)["canvas_size"])
+    with Console(stderr=True).status("exporting"):
+        from xray.export.onnx_check import compare, given_canvases, phantom_canvases
+        from xray.export.openvino import save, to_openvino, writing
+
+        with writing(out) as temporary:
+            if store is not None:
+                from xray.export.int8 import quantised_run
+
+                model, words = quantised_run(run, config.prune, store, config.fold, temporary)
+                save(model, temporary)
+            else:
+                canvases = given_canvases(inputs, size) if inputs is not None else phantom_canvases(size)
+                save(to_openvino(run, config.prune), temporary)
+                difference = compare(run, temporary, canvases, config.prune, "openvino")
+                if not difference.is_small:
+                    raise InputError(
+                        f"OpenVINO's model of {run} and PyTorch differ by {difference}: nothing was written"
+                    )
+                what = f"{len(canvases)} {'radiographs' if inputs is not None else 'phantoms'}"
+                words = f"on {what} up to {difference} from PyTorch"
+    print(f"{out}: {out.with_suffix('.bin').stat().st_size / 2**20:.1f} MiB; {words}")
+    weights = run if out.parent == run else out
+    print(f"  python tools/infer.py --runtime openvino --weights {weights} --data-path RADIOGRAPHS --save-path OUT")
 
 
 def import_torchvision(config: Config, path: Path) -> None:
@@ -153,7 +214,7 @@ def run_folder(config: Config) -> Path:
     from xray.models.weights import MODEL_FILE, WEIGHTS_FILE
 
     names = {entry.name.removesuffix(".part") for entry in out.iterdir()} - {"export"} if out.is_dir() else set()
-    if others := names - {MODEL_FILE, WEIGHTS_FILE, "model.onnx", "precision.json"}:
+    if others := names - {MODEL_FILE, WEIGHTS_FILE, "model.onnx", "precision.json", "openvino.xml", "openvino.bin"}:
         raise InputError(f"{out} holds other things than an export ({min(others)}): give another --save-path")
     if names and not config.overwrite and not is_unfinished(out, "export"):
         raise InputError(f"{out} holds an export already: give --overwrite, or another --save-path")

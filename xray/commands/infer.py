@@ -98,11 +98,11 @@ class Config:
     """Of a dataset directory: only this split, train or test."""
     fold: Annotated[int, Interval(ge=-1, le=99)] = -1
     """Of a dataset directory: only this fold, from 0; -1 is all."""
-    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    precision: Literal["auto", "32", "bf16", "16", "int8"] = "auto"
     """What convolutions are computed in. auto: bf16 on GPUs that have it, and on CPUs where a trial on the first 32
     radiographs finds that it is faster and that metrics move by less than 0.003; else 32. What the trial found is kept
     in RUN/precision.json, for this processor and these weights, and not tried again; jobs of fewer than 64 radiographs
-    make no trial."""
+    make no trial. int8 is for --runtime openvino, where auto takes it if tools/export.py --int8 kept it."""
     batch_size: int = 0
     """Radiographs per pass (0 to 4096); 0 chooses 2 on a CPU and as many as its memory allows on a GPU."""
     n_workers: Processes = os.cpu_count() or 1
@@ -111,8 +111,9 @@ class Config:
     """Seconds that one file may take to decode, above 0 and up to 86400."""
     overwrite: bool = False
     """Replace the predictions that OUT holds."""
-    runtime: Literal["torch", "onnx"] = "torch"
-    """What runs the models: PyTorch, or onnxruntime the files that tools/export.py --format onnx wrote."""
+    runtime: Literal["torch", "onnx", "openvino"] = "torch"
+    """What runs the models: PyTorch, or the files that tools/export.py --format onnx or openvino wrote onnxruntime or
+    OpenVINO, for which a file is made where there is none."""
     engine: Literal["local", "ray"] = "local"
     """Who decodes and runs the models: local, this machine; ray, the nodes of a Ray cluster. Both write the same bytes;
     pictures, reports and tables are written by this machine in any case."""
@@ -131,6 +132,8 @@ def main(config: Config) -> int:
     check(config)
     if config.runtime == "onnx":
         need("--runtime onnx", "export", "onnx", "onnxruntime")
+    elif config.runtime == "openvino":
+        need("--runtime openvino", "openvino", "openvino")
     out = Path(config.save_path)
     check_out(config)
 
@@ -169,7 +172,11 @@ def main(config: Config) -> int:
     runs = [Path(run) for run in config.weights]
     triplet = Triplet(*config.triplet) if config.triplet else None
     options = (config.tta, config.gate, config.gate_threshold, triplet, config.prune, config.runtime, config.scales)
-    pipeline = load_pipeline(runs, device, *options)
+    if config.runtime == "openvino":
+        from xray.export.ready import make_ready
+
+        make_ready(runs, config.precision)
+    pipeline = load_pipeline(runs, device, *options, config.precision)
     if device.type == "cpu":
         # Not before: what loading frees goes back to the system.
         keep_freed_memory()
@@ -227,7 +234,7 @@ def check(config: Config) -> None:
     check_ranges(config)
     check_flags(config.engine, config.address, config.cores_per_actor)
     if config.engine == "ray":
-        require(config.runtime == "torch", "engine", config.engine, "local with --runtime onnx")
+        require(config.runtime == "torch", "engine", config.engine, f"local with --runtime {config.runtime}")
         require(":" not in config.device, "device", config.device, "auto, cpu or cuda: nodes number their own GPUs")
     require(config.split in ("", "train", "test"), "split", config.split, "train or test")
     if config.split == "test" and config.fold >= 0:
@@ -279,6 +286,10 @@ def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline") -> 
         from xray.inference.onnx_runtime import onnx_file
 
         runs = [onnx_file(run) for run in runs]
+    elif config.runtime == "openvino":
+        from xray.inference.openvino_runtime import openvino_file
+
+        runs = [openvino_file(run, config.precision) for run in runs]
     triplet = dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else ()
     algorithm = inference_algorithm(runs, config.report_threshold, config.tta, config.gate, triplet, config.scales)
     return DicomResults(pipeline.categories, algorithm, config.report_threshold, config.sr, config.seg)
@@ -387,7 +398,9 @@ def fingerprint_of(config: Config, inputs: "Inputs") -> dict[str, object]:
     without_effect = {"n_workers", "timeout", "overwrite", "debug", "engine", "address", "cores_per_actor"}
     without_effect |= {"weights", "data_path", "save_path", "sample_submission", "sizes"}  # what they hold counts
     fingerprint = {name: value for name, value in dataclasses.asdict(config).items() if name not in without_effect}
-    names = ("model.json", "model.safetensors" if config.runtime == "torch" else "model.onnx")
+    names: tuple[str, ...] = ("model.json", "model.onnx" if config.runtime == "onnx" else "model.safetensors")
+    if config.runtime == "openvino":
+        names += ("openvino.xml", "openvino-int8.xml")
     runs = files_of([Path(run) for run in config.weights])
     files = [file for run in runs for file in ([run] if run.is_file() else [run / name for name in names])]
     # As a hash: what an interrupted command leaves must not tell where on whose machine it ran.

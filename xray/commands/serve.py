@@ -14,6 +14,7 @@ from annotated_types import Interval
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
 from xray.flags import Port, Share, check_ranges
+from xray.inference.options import check_precision
 from xray.serving.accepting import Door
 from xray.serving.quiet import silence_libraries, telling
 from xray.serving.request_guard import host_names
@@ -54,9 +55,11 @@ class Config:
     """Look at the mirrored radiograph too and fuse both (test-time augmentation)."""
     gate: Literal["soft", "hard"] = "soft"
     """What a classifier does to the others' findings, as in tools/infer.py."""
-    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    runtime: Literal["torch", "openvino"] = "torch"
+    """What runs the models, as in tools/infer.py."""
+    precision: Literal["auto", "32", "bf16", "16", "int8"] = "auto"
     """What convolutions are computed in; auto is bf16 on GPUs that have it, and on a CPU where a trial of
-    tools/infer.py found it right for these weights; else 32."""
+    tools/infer.py found it right for these weights; else 32. int8 is for --runtime openvino."""
     batch_size: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Most radiographs per pass, of those that wait; 0 chooses 2 on a CPU and 8 on a GPU."""
     places: Annotated[int, Interval(ge=1, le=10_000)] = 32
@@ -86,6 +89,7 @@ class Config:
 def main(config: Config) -> None:
     """Serves until it is interrupted."""
     check_ranges(config)
+    check_precision(config.precision, config.runtime)
     peer = check_dicom(config)
     host_names(config.host, config.port, config.host_name)
     # Before the models are loaded, which takes seconds: a port that is taken is known at once.
@@ -102,7 +106,7 @@ def main(config: Config) -> None:
         runs = [Path(run) for run in config.weights]
         n_bytes = int(config.max_megabytes * 2**20)
         limits = Limits(config.places, n_bytes, config.n_workers, config.timeout, batch_size=config.batch_size)
-        service = load_service(runs, limits, config.device, config.precision, config.tta, config.gate)
+        service = load_service(runs, limits, config.device, config.precision, config.tta, config.gate, config.runtime)
         algorithm = algorithm_of(files_of(runs), gate=config.gate, tta=config.tta)
         with service, dicom_node(config, peer, service, algorithm) as node:
             host, port = door.getsockname()[:2]

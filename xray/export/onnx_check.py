@@ -1,4 +1,4 @@
-"""Whether an ONNX file finds what PyTorch finds in the same radiographs."""
+"""Whether an exported file finds what PyTorch finds in the same radiographs."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ import torch
 
 from xray.datasets.inputs import Inputs
 from xray.errors import InputError
-from xray.inference.loaded import LoadedDetector, load_run, prepare
+from xray.inference.loaded import Loaded, LoadedDetector, load_run, prepare
 from xray.models.detection.detector import Detector
 from xray.phantoms.vinbig import draw_phantom
 from xray.radiographs.canvas import Canvas
@@ -61,15 +61,14 @@ class Difference:
         return self.pixels <= MOST_PIXELS and max(self.score, self.probability) <= MOST_SCORE
 
 
-def compare(run: Path, file: Path, canvases: np.ndarray, prune: int = 0) -> Difference:
+def compare(run: Path, file: Path, canvases: np.ndarray, prune: int = 0, runtime: str = "onnx") -> Difference:
     """Runs both over canvases (B, S, S) uint8, in batches of two and of what is left.
 
+    runtime: what runs the file, onnx or openvino.
     Raises InputError if one cannot be loaded, or the file holds other models than the run.
     """
-    from xray.inference.onnx_runtime import load_onnx
-
     cpu = torch.device("cpu")
-    of_run, (of_file, _) = load_run(run, cpu, prune), load_onnx(file, cpu)
+    of_run, (of_file, _) = load_run(run, cpu, prune), _loaded(file, runtime)
     for _, model in of_run:
         prepare(model, cpu)
     if [task for task, _ in of_run] != [task for task, _ in of_file]:
@@ -90,6 +89,16 @@ def compare(run: Path, file: Path, canvases: np.ndarray, prune: int = 0) -> Diff
                 # What is not a number is no small difference.
                 total.probability = max(total.probability, float(np.nan_to_num(gap, nan=1.0)))
     return total
+
+
+def _loaded(file: Path, runtime: str) -> tuple[list[tuple[str, Loaded]], object]:
+    if runtime == "openvino":
+        from xray.inference.openvino_runtime import load_openvino
+
+        return load_openvino(file)
+    from xray.inference.onnx_runtime import load_onnx
+
+    return load_onnx(file, torch.device("cpu"))
 
 
 def compare_boxes(

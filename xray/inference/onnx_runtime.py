@@ -3,8 +3,6 @@
 Such a file comes from `xray.export.onnx`, or from strangers: before it runs it is compared with its own description.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,48 +10,37 @@ from typing import Any
 import onnx
 import onnxruntime
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xray.errors import InputError
-from xray.inference.loaded import Loaded, LoadedDetector, LoadedPair, LoadedSegmenter, loaded_of
-from xray.inference.shared_trunk import RUN_TASK
-from xray.models.weights import MODEL_FILE, WEIGHTS_FILE, load_deployed
+from xray.inference.exported import (
+    DESCRIPTION,
+    INPUT,
+    ExportedNetwork,
+    described,
+    expected_outputs,
+    models_of,
+    n_leading,
+)
+from xray.inference.loaded import Loaded, LoadedPair
 
 ONNX_FILE = "model.onnx"
 """Beside the others in a run directory."""
-DESCRIPTION, WEIGHTS = "xray.description", "xray.weights"
-"""Keys in a file's metadata: model.json, and the SHA-256 of the model.safetensors that it was made from."""
-INPUT = "canvases"
-OUTPUTS = {"detection": ("boxes", "labels", "scores"), "segmentation": ("masks",), "classification": ("probabilities",)}
-"""Names of the outputs of each task; two heads on one trunk have the first two tasks'."""
 MOST_BYTES = 2**31 - 1
 """Protocol buffers cannot be larger."""
 
 
-class OnnxNetwork(nn.Module):
-    """Some outputs of a session, in the shapes of `Detector`, `Segmenter`, `Classifier` or `DetectorWithMask`."""
+class OnnxNetwork(ExportedNetwork):
+    """Some outputs of a session of onnxruntime."""
 
     def __init__(self, session: onnxruntime.InferenceSession, tasks: tuple[str, ...]) -> None:
-        super().__init__()
-        self.session, self.tasks = session, tasks
-        # Tells where canvases are handed over: in main memory, whatever onnxruntime computes on.
-        self.place = nn.Parameter(torch.empty(0), requires_grad=False)
+        super().__init__(tasks)
+        self.session = session
 
-    def forward(self, images: Tensor) -> Any:
-        """(B, 1, S, S) uint8 → detections, logits, or both, as the models of PyTorch return them."""
-        names = [name for task in self.tasks for name in OUTPUTS[task]]
-        values = map(torch.from_numpy, self.session.run(names, {INPUT: images.numpy()}))
-        outputs = dict(zip(names, values, strict=True))
-        heads = [
-            _detections(outputs) if task == "detection" else outputs[OUTPUTS[task][0]].logit() for task in self.tasks
-        ]
-        return heads[0] if len(heads) == 1 else tuple(heads)
-
-
-def _detections(outputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    # What follows the last detection has score 0.
-    numbers = (outputs["scores"] > 0).sum(1).tolist()
-    return [{name: outputs[name][image, :n] for name in OUTPUTS["detection"]} for image, n in enumerate(numbers)]
+    def outputs(self, names: list[str], images: Tensor) -> list[Any]:
+        """As `ExportedNetwork` says."""
+        values: list[Any] = self.session.run(names, {INPUT: images.numpy()})
+        return values
 
 
 def onnx_file(weights: Path) -> Path:
@@ -91,29 +78,16 @@ def load_onnx(weights: Path, device: torch.device) -> tuple[list[tuple[str, Load
     description says, or was made from other weights than the run directory has now.
     """
     path = onnx_file(weights)
-    content, metadata = _read(path)
-    description = _described(path, weights, metadata)
+    content, metadata = read_onnx(path)
+    again = f"python tools/export.py --weights {weights} --format onnx"
+    description = described(path, weights, metadata, again)
     session = _session(path, content, device)
-    try:
-        joined = description["task"] == RUN_TASK
-        parts = [description["detection"], description["segmentation"]] if joined else [description]
-        tasks = tuple(part["task"] for part in parts)
-        if tasks != (("detection", "segmentation") if joined else (tasks[0],)) or not set(tasks) <= set(OUTPUTS):
-            raise ValueError(f"its task is {' and '.join(map(str, tasks))}")
-        loaded = [(part["task"], loaded_of(part, OnnxNetwork(session, (part["task"],)))) for part in parts]
-        _check_shapes(session, loaded)
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} does not hold the model that its description tells of: {reason}") from None
-    if not joined:
-        return loaded, ()
-    (_, detector), (_, segmenter) = loaded
-    assert isinstance(detector, LoadedDetector)
-    assert isinstance(segmenter, LoadedSegmenter)
-    return loaded, (LoadedPair(detector, segmenter, OnnxNetwork(session, tasks)),)
+    return models_of(
+        path, description, lambda tasks: OnnxNetwork(session, tasks), lambda loaded: _check_shapes(session, loaded)
+    )
 
 
-def _read(path: Path) -> tuple[bytes, dict[str, str]]:
+def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
     """The file's bytes and metadata. Raises InputError for what onnxruntime should not be given."""
     if path.stat().st_size > MOST_BYTES:
         raise InputError(f"{path} has more than 2 GiB: it is no ONNX file")
@@ -146,29 +120,6 @@ def _messages(message: Any) -> Iterator[Any]:
                 yield from _messages(part)
 
 
-def _described(path: Path, weights: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    try:
-        description = json.loads(metadata[DESCRIPTION])
-        if not isinstance(description["task"], str):
-            raise ValueError("it names no task")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"the description in {path} is damaged ({error}): export it again") from None
-    if weights.is_dir() and all((weights / name).is_file() for name in (WEIGHTS_FILE, MODEL_FILE)):
-        if metadata.get(WEIGHTS) != sha256_of(weights / WEIGHTS_FILE):
-            raise InputError(
-                f"{path} was made from other weights than {weights} has now: write it again with python "
-                f"tools/export.py --weights {weights} --format onnx --overwrite"
-            )
-        return load_deployed(weights)[0]
-    return description
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _session(path: Path, content: bytes, device: torch.device) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # the cores, unless OMP_NUM_THREADS says less
@@ -190,19 +141,9 @@ def _session(path: Path, content: bytes, device: torch.device) -> onnxruntime.In
 
 def _check_shapes(session: onnxruntime.InferenceSession, loaded: list[tuple[str, Loaded]]) -> None:
     """Raises ValueError unless input and outputs are those of these models."""
-    (size,) = {model.canvas_size for _, model in loaded}
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for _, model in loaded:
-        if isinstance(model, LoadedDetector):
-            kinds = {"boxes": ("tensor(float)", (4,)), "labels": ("tensor(int64)", ()), "scores": ("tensor(float)", ())}
-            expected |= kinds
-        elif isinstance(model, LoadedSegmenter):
-            expected["masks"] = ("tensor(float)", (len(model.categories), size, size))
-        else:
-            expected["probabilities"] = ("tensor(float)", (len(model.labels),))
-    # Before these sides stand radiographs, and of a detector its boxes.
-    n_leading = {name: 2 if name in OUTPUTS["detection"] else 1 for name in expected}
-    outputs = {o.name: (o.type, tuple(o.shape[n_leading.get(o.name, 1) :])) for o in session.get_outputs()}
+    size, of_models = expected_outputs(loaded)
+    expected = {name: (f"tensor({kind})", sides) for name, (kind, sides) in of_models.items()}
+    outputs = {o.name: (o.type, tuple(o.shape[n_leading(o.name) :])) for o in session.get_outputs()}
     if outputs != expected:
         raise ValueError(f"its outputs are {outputs}")
     inputs = [(value.name, value.type, tuple(value.shape[1:])) for value in session.get_inputs()]

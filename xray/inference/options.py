@@ -8,7 +8,18 @@ from annotated_types import Interval
 
 from xray.flags import Prune, Share, check_ranges, require
 
-CHOICES = {"gate": ("soft", "hard"), "precision": ("auto", "32", "bf16", "16"), "runtime": ("torch", "onnx")}
+CHOICES = {
+    "gate": ("soft", "hard"),
+    "precision": ("auto", "32", "bf16", "16", "int8"),
+    "runtime": ("torch", "onnx", "openvino"),
+}
+
+PRECISIONS = {
+    "torch": ("auto", "32", "bf16", "16"),
+    "onnx": ("auto", "32"),
+    "openvino": ("auto", "32", "bf16", "int8"),
+}
+"""Of each runtime."""
 
 
 class _Ranges:
@@ -37,12 +48,20 @@ def check_options(options: Any) -> None:
         require(
             options.gate_threshold is None, "gate-threshold", options.gate_threshold, "left out, or with --gate hard"
         )
-    if options.runtime == "onnx":
-        for name, wanted in (("precision", ("auto", "32")), ("prune", (0,))):
-            value, either = getattr(options, name), " or ".join(map(str, wanted))
-            require(value in wanted, name, value, f"{either} with --runtime onnx: the file has its own")
-        require(options.scales == (1.0,), "scales", words, "1 with --runtime onnx: the file has a canvas of one size")
+    check_precision(options.precision, options.runtime)
+    if options.runtime != "torch":
+        runtime = f"--runtime {options.runtime}"
+        require(options.prune == 0, "prune", options.prune, f"0 with {runtime}: the file has its own")
+        require(options.scales == (1.0,), "scales", words, f"1 with {runtime}: the file has a canvas of one size")
     check_triplet(options.triplet)
+
+
+def check_precision(precision: str, runtime: str) -> None:
+    """Raises FlagError for a --precision that --runtime does not have."""
+    wanted = PRECISIONS[runtime]
+    more = {"torch": "int8 is for openvino", "onnx": "the file has its own", "openvino": "16 needs a GPU"}[runtime]
+    text = f"{', '.join(wanted[:-1])} or {wanted[-1]} with --runtime {runtime}: {more}"
+    require(precision in wanted, "precision", precision, text)
 
 
 def check_triplet(triplet: Sequence[float] | None) -> None:

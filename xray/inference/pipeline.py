@@ -287,15 +287,17 @@ def load_pipeline(
     gate_threshold: float | None = None,
     triplet: Triplet | None = None,
     prune: int = 0,
-    runtime: Literal["torch", "onnx"] = "torch",
+    runtime: Literal["torch", "onnx", "openvino"] = "torch",
     scales: Sequence[float] = (1.0,),
+    precision: str = "auto",
 ) -> Pipeline:
     """Loads run directories of any tasks onto a device.
 
     runs: one of them may be an ensemble.yaml, which brings the detectors and, beside classifiers, how they are fused.
     gate_threshold, triplet: None for what the first segmenter's run was fitted to, 0.5 where it was not.
-    prune: level to which U-Net++ are cut; 0 leaves them whole. runtime: what runs the models; onnx takes ONNX files,
-    too, and looks for one in each run directory. scales: as `Pipeline` has them.
+    prune: level to which U-Net++ are cut; 0 leaves them whole. runtime: what runs the models; onnx and
+    openvino take files, too, and look for one in each run directory. scales: as `Pipeline` has them. precision: of
+    openvino, which of its files to take.
     Raises InputError if one is no run, or models of one task disagree on what they find.
     """
     if not runs:
@@ -310,8 +312,14 @@ def load_pipeline(
 
             models_of_run, pairs_of_run = load_onnx(run, device)
             pairs += pairs_of_run
-        elif run.suffix == ".onnx":
-            raise InputError(f"{run} is an ONNX file: add --runtime onnx, or give the run directory it was made from")
+        elif runtime == "openvino":
+            from xray.inference.openvino_runtime import load_openvino
+
+            models_of_run, pairs_of_run = load_openvino(run, precision)
+            pairs += pairs_of_run
+        elif run.suffix in (".onnx", ".xml"):
+            kind, name = ("an ONNX", "onnx") if run.suffix == ".onnx" else ("an OpenVINO", "openvino")
+            raise InputError(f"{run} is {kind} file: add --runtime {name}, or give the run directory it was made from")
         else:
             models_of_run = load_run(run, device, prune)
         for task, model in models_of_run:

@@ -4,23 +4,25 @@ import copy
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from xray.errors import need
+from xray.errors import InputError, need
+from xray.inference.exported import ExportedNetwork
 from xray.inference.metric_moves import are_small, expected_moves, in_words
 from xray.inference.pipeline import Findings, Pipeline
 from xray.inference.remembered import Choice, recall, remember
 from xray.models.device import bfloat16_gain, inference_precision, largest_batch, lower, resolve_device
 from xray.radiographs.decoding import Decoded, Undecodable
 from xray.storage.places import as_given
-from xray.structures.boxes import BoxTable
+from xray.structures.boxes import concatenate_with_masks
 
 NAMES = {torch.float32: "32", torch.bfloat16: "bf16", torch.float16: "16"}
+INT8 = "int8"
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
 
 CPU_BATCH = 2
@@ -52,23 +54,43 @@ def choose_precision(
     must follow.
     """
     chosen = journal.choices or {"precision": precision, "batch_size": batch_size}
-    dtype = inference_precision(chosen["precision"], pipeline.device)
-    if dtype is None and (known := remembered_precision(runs)):
-        dtype, why = known
-        print(why, file=sys.stderr)
+    dtype: torch.dtype | None
+    if quantised := [network for network in _exported(pipeline) if network.is_int8]:
+        dtype = torch.float32
+        print(f"precision {INT8}: {', '.join(dict.fromkeys(network.kept for network in quantised))}", file=sys.stderr)
+    else:
+        dtype = inference_precision(chosen["precision"], pipeline.device)
+        if dtype is None and (known := remembered_precision(runs, runtime_of(pipeline))):
+            dtype, why = known
+            print(why, file=sys.stderr)
     if dtype is not None:
         pipeline = lowered(pipeline, dtype)
     batch_size = chosen["batch_size"] or default_batch_size(pipeline)
     if not chosen["batch_size"] and pipeline.device.type == "cuda":
         print(f"precision {NAMES[pipeline.precision]}, batches of {batch_size} radiographs", file=sys.stderr)
     if dtype is not None:
-        journal.choose_once({"precision": NAMES[dtype], "batch_size": batch_size})
+        name = INT8 if quantised else NAMES[dtype]
+        journal.choose_once({"precision": name, "batch_size": batch_size})
     return pipeline, batch_size, dtype is None
 
 
-def remembered_precision(runs: Sequence[Path]) -> tuple[torch.dtype, str] | None:
+def runtime_of(pipeline: Pipeline) -> str:
+    """What runs its models: "torch", "onnx" or "openvino"."""
+    return next((network.runtime for network in _exported(pipeline)), "torch")
+
+
+def is_quantised(pipeline: Pipeline) -> bool:
+    """Whether a model of it computes in INT8, which leaves no precision to choose."""
+    return any(network.is_int8 for network in _exported(pipeline))
+
+
+def _exported(pipeline: Pipeline) -> list[ExportedNetwork]:
+    return [loaded.model for loaded in pipeline.models if isinstance(loaded.model, ExportedNetwork)]
+
+
+def remembered_precision(runs: Sequence[Path], runtime: str = "torch") -> tuple[torch.dtype, str] | None:
     """What an earlier command found for these runs on such a processor, with a sentence; None where none did."""
-    if (found := recall(runs)) is None:
+    if (found := recall(runs, runtime)) is None:
         return None
     choice, file = found
     return DTYPES[choice.precision], f"precision {choice.precision}: {choice.why} (remembered in {as_given(file)})"
@@ -94,7 +116,7 @@ def choose_precision_by_trial(
         name = NAMES[pipeline.precision]
         print(f"precision {name}: {why}", file=sys.stderr)
         if is_sure:
-            remember(runs, Choice(name, why))
+            remember(runs, Choice(name, why), runtime_of(pipeline))
     journal.choose_once({"precision": NAMES[pipeline.precision], "batch_size": batch_size})
     return pipeline
 
@@ -117,6 +139,14 @@ def place_of(device: str, precision: str, runtime: str = "torch") -> tuple[torch
 
     Raises InputError for what this machine, or this installation, cannot do.
     """
+    if runtime == "openvino":
+        need("--runtime openvino", "openvino", "openvino")
+        if device not in ("auto", "cpu"):
+            raise InputError(
+                f"--device {device}, but --runtime openvino computes on the CPU: use cpu, or another runtime"
+            )
+        cpu = torch.device("cpu")
+        return cpu, torch.float32 if precision == "int8" else inference_precision(precision, cpu)
     if runtime == "onnx":
         need("--runtime onnx", "export", "onnx", "onnxruntime")
         from xray.inference.onnx_runtime import onnx_device
@@ -130,7 +160,10 @@ def lowered(pipeline: Pipeline, dtype: torch.dtype) -> Pipeline:
     """The pipeline in another precision; its models are changed in place."""
     if dtype != torch.float32:
         for loaded in pipeline.models:
-            lower(loaded.model, dtype)
+            if isinstance(loaded.model, ExportedNetwork):
+                loaded.model.lower(dtype)
+            else:
+                lower(loaded.model, dtype)
     return dataclasses.replace(pipeline, precision=dtype)
 
 
@@ -156,7 +189,10 @@ def faster_precision(
     ratio = seconds[0] / seconds[1]
     if ratio <= 1:
         return pipeline, f"these models take {1 / ratio:.1f} times as long in bfloat16", True
-    exact, rough = (find_in_batches(candidate, canvases, sizes, batch_size) for candidate in (pipeline, other))
+    parts = [slice(start, start + batch_size) for start in range(0, len(sizes), batch_size)]
+    exact, rough = (
+        find_in_batches(candidate, [(canvases[part], sizes[part]) for part in parts]) for candidate in (pipeline, other)
+    )
     categories = pipeline.categories if pipeline.detectors else {}
     moves = expected_moves(exact, rough, len(sizes), categories, pipeline.triplet)
     of = f"on the first {len(sizes)} radiographs"
@@ -169,17 +205,18 @@ def faster_precision(
 
 
 def find_in_batches(
-    pipeline: Pipeline, canvases: np.ndarray, sizes: Sequence[tuple[int, int]], batch_size: int
+    pipeline: Pipeline, batches: Iterable[tuple[np.ndarray, Sequence[tuple[int, int]]]], with_maps: bool = True
 ) -> Findings:
-    """`Pipeline.find` for any number of radiographs, without masks of rows."""
-    parts = []
-    for start in range(0, len(sizes), batch_size):
-        part = slice(start, start + batch_size)
-        found = pipeline.find(canvases[part], sizes[part])
-        parts.append((dataclasses.replace(found.table, images=found.table.images + start), found.maps, found.labels))
+    """`Pipeline.find` for batches of canvases and sizes, one at least, as one. with_maps: probability maps are kept."""
+    parts, begin = [], 0
+    for canvases, sizes in batches:
+        found = pipeline.find(canvases, sizes)
+        table = dataclasses.replace(found.table, images=found.table.images + begin)
+        parts.append(((table, found.masks), found.maps if with_maps else None, found.labels))
+        begin += len(sizes)
     tables, maps, labels = zip(*parts, strict=True)
     return Findings(
-        BoxTable.concatenate(tables),
+        *concatenate_with_masks(tables),
         maps=None if maps[0] is None else np.concatenate(maps),
         labels={label: np.concatenate([part[label] for part in labels]) for label in labels[0]},
     )

@@ -1,0 +1,260 @@
+"""Models whose products are of 8-bit integers (post-training quantisation), kept only where the metric is.
+
+NNCF finds each layer's range on radiographs that the model was trained on. Only what computes features is quantised:
+never what makes boxes of them, whose coordinates 8 bits cannot hold. Where the metric of a held-out fold is not kept,
+more layers stay in float32 and it is tried again: the ones that make the outputs, then those before them, too.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from xray.datasets.store import Store
+from xray.errors import InputError
+from xray.evaluation.evaluate import evaluate
+from xray.export.openvino import save, to_openvino
+from xray.inference.metric_moves import MOST_MOVE
+from xray.inference.openvino_runtime import KEPT, PLACE
+from xray.inference.pipeline import Pipeline, load_pipeline
+from xray.inference.precision import CPU_BATCH, find_in_batches
+from xray.models.weights import load_deployed
+from xray.structures.predictions import Predictions
+
+LINEAR = ("Convolution", "GroupConvolution", "MatMul")
+PLACES = {"ROIAlign": 1, "Gather": 1}
+"""Operations that take features as their first input; the others say where."""
+CALIBRATION = 200
+"""Radiographs at most."""
+METRICS = {"map40": "mAP@0.4", "coco_ap": "COCO AP", "dice": "Dice", "mean_auroc": "AUROC"}
+OF_TASK = {"detection": ("map40", "coco_ap"), "segmentation": ("dice",), "classification": ("mean_auroc",)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Names of a graph's operations. rest: those that compute no features. heads: the layers of `LINEAR`, grouped by
+    how many of their kind follow on the way to an output: [0] make the outputs."""
+
+    rest: tuple[str, ...]
+    heads: tuple[tuple[str, ...], ...]
+
+
+def parts_of(model: Any) -> Parts:
+    """What of an openvino.Model computes features, and how far from the outputs."""
+    operations = model.get_ordered_ops()
+    feeds = {op.get_friendly_name(): list(_features(op)) for op in operations}
+    kinds = {op.get_friendly_name(): op.get_type_name() for op in operations}
+    linear = [name for name, kind in kinds.items() if kind in LINEAR]
+    # Backwards, the operations come after what they feed: how many layers at least follow each.
+    follow: dict[str, int] = dict.fromkeys(linear, 0)
+    for op in reversed(operations):
+        name = op.get_friendly_name()
+        if name in follow:
+            for source in feeds[name]:
+                after = follow[name] + (kinds[name] in LINEAR)
+                # The longest way counts: a layer whose output feeds another one makes no output itself.
+                follow[source] = max(follow.get(source, 0), after)
+    layers = [tuple(name for name in linear if follow[name] == number) for number in range(max(follow.values()) + 1)]
+    trivial = ("Constant", "Parameter", "Result")
+    rest = tuple(name for name, kind in kinds.items() if name not in follow and kind not in trivial)
+    return Parts(rest, tuple(layers))
+
+
+def _features(op: Any) -> Iterator[str]:
+    for number in range(PLACES.get(op.get_type_name(), op.get_input_size())):
+        yield op.input_value(number).get_node().get_friendly_name()
+
+
+def attempts(parts: Parts, has_boxes: bool) -> list[tuple[str, tuple[str, ...]]]:
+    """What stays in float32, in words and as names of layers: ever more of them."""
+    outputs = parts.heads[0]
+    heads = outputs + (parts.heads[1] if len(parts.heads) > 2 else ())
+    first = ("nothing but boxes", ()) if has_boxes else ("nothing", ())
+    names = [first, (_listed("the layers of the outputs", outputs), outputs), (_listed("the heads", heads), heads)]
+    return names[1:] if has_boxes else names
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    return f"{what} ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})"
+
+
+def quantise(model: Any, canvases: Sequence[np.ndarray], float32: Sequence[str]) -> Any:
+    """An openvino.Model → one whose feature layers compute in 8 bits, but for those named in `float32`.
+
+    canvases: (S, S) uint8 each.
+    """
+    names = [*parts_of(model).rest, *float32]
+    with _quietly(), warnings.catch_warnings(action="ignore"):
+        nncf = _nncf()
+        return nncf.quantize(
+            model.clone(),
+            nncf.Dataset([canvas[None, None] for canvas in canvases]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(canvases),
+            ignored_scope=nncf.IgnoredScope(names=names, validate=False),
+        )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without log messages, such as that PyTorch's compiler of extensions sees no GPU."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _nncf() -> Any:
+    """NNCF, silent, and without the library by which it reports its use to its makers."""
+    known = sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        nncf = importlib.import_module("nncf")
+    finally:
+        if known is None:
+            del sys.modules["openvino_telemetry"]
+        else:
+            sys.modules["openvino_telemetry"] = known
+    nncf.set_log_level(logging.ERROR)
+    return nncf
+
+
+def calibration_canvases(store: Store, fold: int, size: int) -> list[np.ndarray]:
+    """Up to `CALIBRATION` radiographs of the other folds, evenly chosen, each (size, size) uint8.
+
+    Raises InputError where the dataset has no such fold, or nothing else.
+    """
+    rows = store.rows(not_fold=fold)
+    if not len(rows):
+        raise InputError(f"{store.path} has nothing but fold {fold}: others are needed to find the ranges of 8 bits")
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(CALIBRATION, len(rows))).astype(int))]
+    return [_scaled(_images(store)[row], size) for row in chosen]
+
+
+def metrics_on(pipeline: Pipeline, store: Store, fold: int, task: str) -> dict[str, float]:
+    """Name → value of the metrics of a task that a pipeline reaches on a fold.
+
+    Raises InputError where the fold's truth defines none.
+    """
+    rows = store.rows(fold=fold)
+    groups = [rows[start : start + CPU_BATCH] for start in range(0, len(rows), CPU_BATCH)]
+    batches = (
+        (
+            np.stack([_scaled(_images(store)[row], pipeline.canvas_size) for row in group]),
+            [(store.records[row]["width"], store.records[row]["height"]) for row in group],
+        )
+        for group in groups
+    )
+    found = find_in_batches(pipeline, batches, with_maps=False)
+    predictions = Predictions(tuple(store.records[row]["source_id"] for row in rows), found.table, found.masks)
+    values = evaluate(store, predictions, fold=fold).metrics
+    known = {METRICS[name]: float(values[name]) for name in OF_TASK[task] if np.isfinite(values.get(name, np.nan))}
+    if not known:
+        raise InputError(
+            f"fold {fold} of {store.path} defines no {' or '.join(METRICS[name] for name in OF_TASK[task])}: give "
+            "--check-data a dataset directory with the truth that the model was trained for"
+        )
+    return known
+
+
+def is_kept(exact: dict[str, float], rough: dict[str, float]) -> bool:
+    """Whether no metric has fallen by `MOST_MOVE`."""
+    return all(rough[name] - value > -MOST_MOVE for name, value in exact.items())
+
+
+def in_words(exact: dict[str, float], rough: dict[str, float]) -> str:
+    """Such as "mAP@0.4 0.4187 → 0.4179 (-0.0008)"."""
+    return ", ".join(
+        f"{name} {value:.4f} → {rough[name]:.4f} ({rough[name] - value:+.4f})" for name, value in exact.items()
+    )
+
+
+def best_quantised(
+    model: Any,
+    has_boxes: bool,
+    canvases: Sequence[np.ndarray],
+    measure: Callable[[Any], dict[str, float]],
+    exact: dict[str, float],
+    tell: Callable[[str], None],
+) -> tuple[Any, str, str]:
+    """The quantised model with the fewest layers in float32 that keeps the metric; in words its values, these layers.
+
+    measure: gives the metrics of a model. exact: those of the run. tell: is told of each attempt.
+    Raises InputError with all numbers where none keeps it.
+    """
+    tried = []
+    for what, names in attempts(parts_of(model), has_boxes):
+        quantised = quantise(model, canvases, names)
+        rough = measure(quantised)
+        words = in_words(exact, rough)
+        tell(f"INT8 with {what} in float32: {words}")
+        if is_kept(exact, rough):
+            if any(rough[name] - value >= MOST_MOVE for name, value in exact.items()):
+                tell(f"a rise of {MOST_MOVE} or more is chance, and so might be a fall: check on more radiographs")
+            return quantised, words, what
+        tried.append(f"{words} with {what} in float32")
+    raise InputError(f"INT8 loses {MOST_MOVE} or more of the metric, nothing was written: {'; '.join(tried)}")
+
+
+def quantised_run(run: Path, prune: int, store: Store, fold: int, temporary: Path) -> tuple[Any, str]:
+    """A run directory of one task → its quantised openvino.Model, with what became of the metric, and that in words.
+
+    fold: of the dataset, which measures; -1 chooses. temporary: a .xml file that may be written over.
+    Raises InputError for a dataset that does not fit, and where the metric is not kept.
+    """
+    task = str(load_deployed(run)[0]["task"])
+    if task not in OF_TASK:
+        raise InputError(f"{run} is of the task {task}: quantise the runs that it was made of, each by itself")
+    fold = fold_of(run, fold)
+    pipeline = load_pipeline([run], torch.device("cpu"), flips=False, prune=prune)
+    canvases = calibration_canvases(store, fold, pipeline.canvas_size)
+    exact = metrics_on(pipeline, store, fold, task)
+
+    def measure(model: Any) -> dict[str, float]:
+        save(model, temporary)
+        quantised = load_pipeline([temporary], torch.device("cpu"), flips=False, runtime="openvino")
+        return metrics_on(quantised, store, fold, task)
+
+    def tell(words: str) -> None:
+        print(words, file=sys.stderr)
+
+    model = to_openvino(run, prune)
+    model, words, float32 = best_quantised(model, task == "detection", canvases, measure, exact, tell)
+    place = f"on the {len(store.rows(fold=fold))} radiographs of fold {fold} of {store.path.name}"
+    model.set_rt_info(f"{words} {place}", [PLACE, KEPT])
+    return model, f"{words} {place}; in float32 stays {float32}"
+
+
+def fold_of(run: Path, fold: int) -> int:
+    """The fold to check on: as given, or with -1 the one that the run's training held back, else 0."""
+    if fold >= 0:
+        return fold
+    import yaml
+
+    try:
+        known = yaml.safe_load((run / "config.yaml").read_text())["fold"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return 0
+    return known if isinstance(known, int) and not isinstance(known, bool) and known >= 0 else 0
+
+
+def _images(store: Store) -> np.ndarray:
+    assert store.images is not None  # it was opened with pixels
+    return store.images
+
+
+def _scaled(canvas: np.ndarray, size: int) -> np.ndarray:
+    if len(canvas) == size:
+        return np.array(canvas)
+    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA if size < len(canvas) else cv2.INTER_LINEAR)
