@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -105,7 +105,7 @@ def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
         reference = theirs.call("find", "canvases")
         agreement = check(tables, reference, exact)
         theirs.call("exact", False)
-        others = {}
+        others: dict[str, Callable[[], Timing]] = {}
         for runtime in config.runtimes:
             side = stack.enter_context(Contender(functools.partial(Exported, runtime), config, device.type, folder))
             table, kind = {"canvases": side.call("find", "canvases")}, side.call("precision")
@@ -117,7 +117,7 @@ def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
                 agreements[runtime] = dataclasses.asdict(check(table, reference, kind == "32"))
         entries = []
         for source, title in SOURCES.items():
-            contenders = {
+            contenders: dict[str, Callable[[], Timing]] = {
                 name: functools.partial(side.call, "time", source)
                 for name, side in (("ours", ours), ("torchvision", theirs))
             }

@@ -7,7 +7,6 @@ more layers stay in float32 and it is tried again: the ones that make the output
 
 import contextlib
 import dataclasses
-import importlib
 import logging
 import sys
 import warnings
@@ -22,9 +21,7 @@ import torch
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.evaluate import evaluate
-from xray.export.openvino import save, to_openvino
 from xray.inference.metric_moves import MOST_MOVE
-from xray.inference.openvino_runtime import KEPT, PLACE
 from xray.inference.pipeline import Pipeline, load_pipeline
 from xray.inference.precision import CPU_BATCH, find_in_batches
 from xray.models.weights import load_deployed
@@ -120,7 +117,7 @@ def _nncf() -> Any:
     known = sys.modules.get("openvino_telemetry")
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as if it were not installed
     try:
-        nncf = importlib.import_module("nncf")
+        import nncf
     finally:
         if known is None:
             del sys.modules["openvino_telemetry"]
@@ -213,6 +210,9 @@ def quantised_run(run: Path, prune: int, store: Store, fold: int, temporary: Pat
     fold: of the dataset, which measures; -1 chooses. temporary: a .xml file that may be written over.
     Raises InputError for a dataset that does not fit, and where the metric is not kept.
     """
+    from xray.export.openvino import save, to_openvino
+    from xray.inference.openvino_runtime import KEPT, PLACE
+
     task = str(load_deployed(run)[0]["task"])
     if task not in OF_TASK:
         raise InputError(f"{run} is of the task {task}: quantise the runs that it was made of, each by itself")

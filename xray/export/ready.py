@@ -6,7 +6,6 @@ from pathlib import Path
 
 from xray.errors import InputError, need
 from xray.inference.ensemble_file import files_of
-from xray.inference.openvino_runtime import FLOAT_FILE, INT8_FILE, cached_file
 from xray.models.weights import WEIGHTS_FILE
 
 
@@ -16,6 +15,8 @@ def make_ready(weights: Sequence[Path], precision: str = "auto") -> None:
     weights: as of --weights. precision: as for `openvino_file`. What is wrong with them is left to loading.
     Raises InputError where a run cannot be exported, or the cache not be written.
     """
+    from xray.inference.openvino_runtime import FLOAT_FILE, INT8_FILE, cached_file
+
     for run in files_of(weights):
         if not run.is_dir() or not (run / WEIGHTS_FILE).is_file() or precision == "int8":
             continue
