@@ -110,3 +110,27 @@ def test_bad_files_are_named_with_their_row(tmp_path, content, message):
 def test_a_missing_file_says_what_to_give(tmp_path):
     with pytest.raises(InputError, match=r"no predictions at .*give a predictions\.json"):
         read_predictions(tmp_path / "p.json")
+
+
+def test_rows_that_loadres_has_given_their_boxes_as_masks_are_boxes(tmp_path):
+    """pycocotools changes the rows that it is given; who saves them afterwards saves outlines of boxes."""
+    from pycocotools.coco import COCO
+
+    rows = [
+        {"image_id": 1, "category_id": 1, "bbox": [10.25, 20.5, 30.125, 40.75], "score": 0.9},
+        {"image_id": 1, "category_id": 2, "bbox": [1 / 3, 2 / 3, 0.1, 7.7], "score": 0.5},
+    ]
+    truth = COCO()
+    truth.dataset = {"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1}, {"id": 2}]}
+    truth.createIndex()
+    truth.loadRes(rows)
+    assert all("segmentation" in row for row in rows)
+    path = tmp_path / "scored.json"
+    path.write_text(json.dumps(rows))
+    read = read_predictions(path)
+    assert read.masks == {}
+    assert len(read.table) == 2
+    # Where one is no outline, all are masks.
+    rows[1]["segmentation"] = [[0, 0, 5, 0, 5, 5]]
+    path.write_text(json.dumps(rows))
+    assert sorted(read_predictions(path).masks) == [0, 1]

@@ -117,6 +117,8 @@ def _parse(rows: list[Any], name: str) -> Predictions:
             except MaskError as error:
                 raise InputError(f"{name}, row {number} has a mask that is none: {error}") from None
             masks[number] = row["segmentation"]
+    if len(masks) == len(rows) and all(map(_is_outline_of_box, rows)):
+        masks = {}
     table = BoxTable.of(images, labels, xywh_to_xyxy(np.array(boxes)), scores)
     return Predictions(tuple(index), table, masks, is_foreign=True, names=names, files=files)
 
@@ -132,6 +134,20 @@ def _box(row: dict[str, Any]) -> list[float]:
         return box_around(row["segmentation"])
     x, y, width, height = (_number(value) for value in row["bbox"])
     return [x, y, width, height]
+
+
+def _is_outline_of_box(row: dict[str, Any]) -> bool:
+    """Whether a row's mask is its box once more, as pycocotools' `loadRes` (2.0.11) adds it to the caller's own rows.
+
+    Who saves boxes after they were scored has such a mask in every row. It says nothing about the finding's outline.
+    """
+    parts = row["segmentation"]
+    if not row.get("bbox") or not isinstance(parts, list) or len(parts) != 1 or len(parts[0]) not in (8, 10):
+        return False
+    x, y, width, height = (_number(value) for value in row["bbox"])
+    numbers = [_number(value) for value in parts[0]]
+    corners = {(x, y), (x, y + height), (x + width, y + height), (x + width, y)}
+    return set(zip(numbers[::2], numbers[1::2], strict=True)) == corners
 
 
 def _number(value: Any) -> float:
