@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,16 +14,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import harness
+from benchmarks.differences import main_metric, predictions_on, summary
 from benchmarks.ingredients import CLASSIFIER, OF_TASK, START, Ingredient
 from xray.errors import FlagError, InputError
-from xray.files import complete, differing
+from xray.files import complete, differing, read_yaml_text
 from xray.flags import Count, CountOrZero, FoldNumber, Seed, check_ranges, require
-from xray.training.recipes import read_yaml
+from xray.training.recipes import MAX_CHARACTERS, read_yaml
 
 if TYPE_CHECKING:
     from xray.datasets.store import Store
     from xray.evaluation.comparison import Comparison
-    from xray.structures.predictions import Predictions
 
 SAVED, NUMBERS, TABLE = "recipe.yaml", "numbers.json", "table.md"
 COST, TUNED, PREDICTED = "cost.json", "tuned.json", "out_of_fold"
@@ -69,6 +70,8 @@ def main(config: Config) -> None:
 
     store = open_store(config.data_path, pixels=False)
     folds = _folds(store, config.folds)
+    check_flags(config, rows)
+    check_others(config, store, folds)
     remember(config)
     for number, row in enumerate(rows, start=1):
         for seed in config.seeds:
@@ -92,8 +95,11 @@ def check(config: Config) -> list[Ingredient]:
     known = {row.name: row for row in OF_TASK[config.task]}
     for name in config.rows:
         require(name in known, "rows", name, f"one of {', '.join(known)}")
-    for text in config.beside:
-        require("=" in text, "beside", text, "NAME=FILE")
+    require(len(set(config.folds)) == len(config.folds), "folds", " ".join(map(str, config.folds)), "each given once")
+    names = [text.partition("=")[0] for text in config.beside]
+    for text, name in zip(config.beside, names, strict=True):
+        require("=" in text and name != "", "beside", text, "NAME=FILE")
+        require(name not in known and names.count(name) == 1, "beside", text, "of a name that no other row has")
         require(Path(text.split("=", 1)[1]).is_file(), "beside", text, "NAME=FILE with a file that exists")
     wanted = [known[name] for name in config.rows or known]
     if not config.classifier:
@@ -108,6 +114,27 @@ def check(config: Config) -> list[Ingredient]:
     return list(ordered.values())
 
 
+def check_flags(config: Config, rows: Iterable[Ingredient]) -> None:
+    """Raises FlagError for a flag of a training that is wrong; wrong ones that tyro finds end the process."""
+    from xray.commands import cv
+
+    for row in rows:
+        if row.what == "train":
+            try:
+                cv.read(training_flags(config, row, _run(config, row, config.seeds[0]), config.seeds[0]))
+            except SystemExit:
+                print(f"error: row {row.name} has a wrong flag, see above", file=sys.stderr)
+                raise
+            except FlagError as error:
+                raise FlagError(f"row {row.name}: {error}") from None
+
+
+def check_others(config: Config, store: "Store", folds: Sequence[int]) -> None:
+    """Raises InputError where predictions of --beside are not of the chosen folds of this dataset."""
+    for text in config.beside:
+        predictions_on(store, _rows(store, folds), [Path(text.split("=", 1)[1])])
+
+
 def remember(config: Config) -> None:
     """Keeps what all rows share in the folder; raises FlagError where that is not what it was begun with."""
     now: dict[str, Any] = {
@@ -118,11 +145,15 @@ def remember(config: Config) -> None:
     now |= {name: read_yaml(path) if path else {} for name, path in _configs(config).items()}
     path = config.save_path / SAVED
     if path.is_file():
-        before = yaml.safe_load(path.read_text())
+        before = read_yaml_text(path, "record of what was begun", "give another --save-path", MAX_CHARACTERS)
+        if not isinstance(before, dict) or before.keys() != now.keys():
+            raise InputError(f"{path} is damaged: give another --save-path")
         # A classifier may come later.
         for name in differing(before, now):
             if name != "classifier" or before[name]:
                 require(False, name, now[name], f"{before[name]!r}, as {config.save_path} was begun with")
+    elif config.save_path.is_file():
+        raise InputError(f"{config.save_path} is a file: give a directory as --save-path")
     elif config.save_path.exists() and any(config.save_path.iterdir()):
         raise InputError(f"{config.save_path} holds files that are not of this benchmark: give another --save-path")
     config.save_path.mkdir(parents=True, exist_ok=True)
@@ -146,7 +177,8 @@ def run_row(config: Config, row: Ingredient, seed: int, folds: Sequence[int]) ->
         status, _ = run_all([Work(row.name, commands)], [{}], lambda work, command: None)
     finally:
         spent = harness.seconds_of_children() - before + _json(run / COST, {"cpu_seconds": 0.0})["cpu_seconds"]
-        if run.is_dir():
+        # Alone in the folder it would keep the cross-validation from starting there.
+        if (row.what != "train" and run.is_dir()) or (run / "cv.yaml").is_file():
             with complete(run / COST) as temporary:
                 temporary.write_text(json.dumps({"cpu_seconds": spent}) + "\n")
     if status == EXIT_TERMINATED:
@@ -159,14 +191,19 @@ def training_commands(config: Config, row: Ingredient, run: Path, seed: int) -> 
     """The cross-validation of a row; none where it is done."""
     if (run / "metrics.json").is_file():
         return ()
+    resume = ["--resume"] if (run / "cv.yaml").is_file() else []
+    return (("cv", *training_flags(config, row, run, seed), *resume),)
+
+
+def training_flags(config: Config, row: Ingredient, run: Path, seed: int) -> list[str]:
+    """Of the cross-validation of a row."""
     is_classifier = row.name == CLASSIFIER
     task = "classification" if is_classifier else config.task
     path = config.classifier if is_classifier else config.config
     flags = [*(["--config", str(path)] if path else []), *row.flags]
     where = ["--task", task, "--data-path", str(config.data_path), "--save-path", str(run), "--seed", str(seed)]
     folds = ["--folds", *map(str, config.folds)] if config.folds else []
-    resume = ["--resume"] if (run / "cv.yaml").is_file() else []
-    return (("cv", *flags, *where, *folds, "--parallel", str(config.parallel), *resume),)
+    return [*flags, *where, *folds, "--parallel", str(config.parallel)]
 
 
 def views(config: Config, row: Ingredient, run: Path, seed: int, folds: Sequence[int]) -> tuple[tuple[str, ...], ...]:
@@ -211,7 +248,7 @@ def report(config: Config, store: "Store", rows: Sequence[Ingredient], folds: Se
     lines = [scored.of(row) for row in rows]
     lines += [scored.of_others(*text.split("=", 1)) for text in config.beside]
     metrics = [name for name in METRICS if any(name in line["values"] for line in lines)]
-    table, texts = Table(box=None, pad_edge=False), table_rows(lines, metrics, config.beside)
+    table, texts = Table(box=None, pad_edge=False), table_rows(lines, metrics, scored.metric)
     for number, heading in enumerate(texts[0]):
         table.add_column(heading, justify="right" if number else "left")
     for cells in texts[1:]:
@@ -222,7 +259,7 @@ def report(config: Config, store: "Store", rows: Sequence[Ingredient], folds: Se
     console.print("", table, sep="\n")
     about = {"machine": harness.machine(), "versions": harness.versions(["torch", "torchvision", "lightning"])}
     numbers: dict[str, Any] = {name: read_yaml(path) for name, path in _configs(config).items() if path}
-    numbers |= {"seeds": list(config.seeds)}
+    numbers |= {"seeds": list(config.seeds), "metric": scored.metric}
     numbers |= {"folds": list(folds), "n_images": len(scored.rows), "rows": lines, **about}
     with complete(config.save_path / NUMBERS) as temporary:
         temporary.write_text(json.dumps(numbers, indent=1) + "\n")
@@ -232,9 +269,9 @@ def report(config: Config, store: "Store", rows: Sequence[Ingredient], folds: Se
         temporary.write_text("".join(f"| {line} |\n" if line != ruler else f"|{line}|\n" for line in markdown))
 
 
-def table_rows(lines: Sequence[Mapping[str, Any]], metrics: Sequence[str], beside: Iterable[str]) -> list[list[str]]:
-    """The cells of the table, its head first."""
-    head = ["row", *(METRICS[name] for name in metrics), "difference", "95 % interval", "minutes"]
+def table_rows(lines: Sequence[Mapping[str, Any]], metrics: Sequence[str], compared: str) -> list[list[str]]:
+    """The cells of the table, its head first. compared: the metric whose differences are given."""
+    head = ["row", *(METRICS[name] for name in metrics), f"{METRICS[compared]}: difference", "95 % interval", "minutes"]
     cells = []
     for line in lines:
         values = [f"{line['values'][name]:.3f}" if name in line["values"] else "" for name in metrics]
@@ -251,7 +288,7 @@ class Scores:
 
     def __init__(self, config: Config, store: "Store", folds: Sequence[int]) -> None:
         self.config, self.store, self.folds = config, store, folds
-        self.rows = np.flatnonzero((store.splits == "train") & np.isin(store.folds, folds))
+        self.rows = _rows(store, folds)
         self._scored: dict[Path, tuple[dict[str, Any], Any]] = {}
         self.metric = ""
 
@@ -264,7 +301,7 @@ class Scores:
             tuned = [_json(run / TUNED) for run in runs]
             values = {tuned[0]["metric"]: float(np.mean([one["value"] for one in tuned]))}
             gains = [one["value"] - one["single"] for one in tuned]
-            return line | _summary(values, gains, [one["sample"] for one in tuned])
+            return line | summary(values, gains, [one["sample"] for one in tuned])
         files = [[run / f"fold{fold}" / PREDICTED / "predictions.json" for fold in self.folds] for run in runs]
         starts = [
             [self.config.save_path / START / f"seed{seed}" / f"fold{fold}" / PREDICTED / "predictions.json"
@@ -295,7 +332,7 @@ class Scores:
             gains.append(found.difference)
             samples.append(found.sample)
         means = {name: float(np.mean([one[name] for one in values])) for name in METRICS if name in values[0]}
-        return _summary(means, gains, samples)
+        return summary(means, gains, samples)
 
     def _score(self, files: Sequence[Path]) -> tuple[dict[str, Any], Any]:
         from xray.datasets.fingerprint import fingerprint
@@ -310,58 +347,6 @@ class Scores:
         return self._scored[key]
 
 
-def predictions_on(store: "Store", rows: np.ndarray, files: Iterable[Path]) -> "Predictions":
-    """The predictions of several files for the radiographs `rows`, those in which nothing was found among them."""
-    from xray.datasets.prediction_ids import read_any_predictions
-    from xray.evaluation.alignment import positions
-    from xray.structures.boxes import concatenate_with_masks
-    from xray.structures.predictions import Predictions
-
-    place, parts = positions(rows, len(store)), []
-    for path in files:
-        predictions = read_any_predictions(path, store)
-        images = place[store.resolve(predictions.image_ids)][predictions.table.images]
-        if (images < 0).any():
-            raise InputError(f"{path} has predictions of radiographs that are not in the chosen folds")
-        parts.append((dataclasses.replace(predictions.table, images=images), predictions.masks))
-    table, masks = concatenate_with_masks(parts)
-    table, masks = table.select_masked(np.argsort(table.images, kind="stable"), masks)
-    return Predictions(tuple(store.records[row]["source_id"] for row in rows.tolist()), table, masks)
-
-
-def main_metric(store: "Store", metrics: Mapping[str, Any]) -> str:
-    """What the rows are compared by."""
-    from xray.evaluation.box_metrics import has_vinbig_categories
-
-    if "coco_ap" not in metrics:
-        return "dice"
-    return "map40" if has_vinbig_categories(store.categories) else "coco_ap"
-
-
-def _summary(values: Mapping[str, float], gains: Sequence[float], samples: Sequence[Any]) -> dict[str, Any]:
-    return {
-        "values": dict(values),
-        "difference": float(np.mean(gains)),
-        "ci95": interval(samples),
-        "cpu_seconds": None,
-    }
-
-
-def interval(samples: Sequence[Any]) -> list[float] | None:
-    """95 % interval of the mean of a difference over seeds; None without resamples.
-
-    samples: for each seed (n_resamples,) differences in the same resamples of the patients. Each resample draws the
-    seeds with replacement, too.
-    """
-    from xray.evaluation.resampling import percentile_interval
-
-    if any(sample is None for sample in samples):
-        return None
-    of_seeds = np.array(samples, dtype=float)
-    drawn = np.random.default_rng(0).integers(0, len(of_seeds), of_seeds.T.shape)
-    return percentile_interval(np.take_along_axis(of_seeds.T, drawn, axis=1).mean(axis=1))
-
-
 def _configs(config: Config) -> dict[str, Path | None]:
     return {"config": config.config, "classifier": config.classifier}
 
@@ -370,6 +355,11 @@ def _folds(store: "Store", wanted: Sequence[int]) -> list[int]:
     from xray.commands.cv import chosen_folds
 
     return chosen_folds(store, wanted)
+
+
+def _rows(store: "Store", folds: Sequence[int]) -> np.ndarray:
+    """The radiographs of the chosen folds."""
+    return np.flatnonzero((store.splits == "train") & np.isin(store.folds, folds))
 
 
 def _run(config: Config, row: Ingredient, seed: int) -> Path:

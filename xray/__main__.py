@@ -55,6 +55,7 @@ def run(name: str) -> int:
     """Runs a command with the flags in `sys.argv`; returns its exit status."""
     # Of SIGTERM a training makes something itself: it saves what it has reached.
     interrupts.watch(*([signal.SIGINT] if name in ("train", "cv") else []))
+    interrupts.follow_parent()
     return int(importlib.import_module(f"xray.commands.{name}").run())
 
 

@@ -23,6 +23,11 @@ from types import FrameType
 DEADLINE = 1.2
 """Seconds from the signal until the process is ended, whatever it is doing."""
 
+PARENT = "XRAY_ENDS_WITH"
+"""Environment variable: the process with whose end this one's is to come, see `follow_parent`."""
+LOOK = 1.0
+"""Seconds between two looks whether it is still there."""
+
 _came: int | None = None
 """The signal that is ending this command."""
 _is_watching = False
@@ -91,6 +96,23 @@ def shielded() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def follow_parent() -> None:
+    """Sends this process SIGTERM when the one that PARENT names, which started it, has ended in whatever way.
+
+    One that is killed cannot end those that it started.
+    """
+    # Processes that this one starts are not meant.
+    parent = os.environ.pop(PARENT, "")
+    if parent.isdecimal() and os.name == "posix":
+        threading.Thread(target=_follow, args=(int(parent),), name="parent", daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def ending(error: BaseException) -> int | None:

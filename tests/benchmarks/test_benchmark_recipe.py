@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import ingredients, recipe
-from benchmarks.recipe import Config, interval, main
+from benchmarks.differences import interval
+from benchmarks.recipe import Config, main
 from xray.commands import cv, infer
 from xray.errors import FlagError, InputError
 from xray.flags import parse_flags
@@ -77,7 +78,7 @@ def test_a_row_is_held_against_the_default_by_the_same_radiographs(store, runs, 
     assert -1 < ema["ci95"][0] < -0.5 < ema["ci95"][1] < 0
     assert view["ci95"] == [0, 0]
     table = (out / "table.md").read_text().splitlines()
-    assert table[0].startswith("| row | mAP@0.4 | COCO AP | AP75 | difference | 95 % interval | minutes |")
+    assert table[0].startswith("| row | mAP@0.4 | COCO AP | AP75 | mAP@0.4: difference | 95 % interval | minutes |")
     assert table[1] == "|---|---:|---:|---:|---:|---:|---:|"
     assert "| no moving average of the weights | 0.500 |" in table[3]
     assert "| -0.500 |" in table[3]
@@ -139,7 +140,7 @@ def test_rows_that_fuse_come_after_those_that_they_need(store):
 def test_the_flags_of_every_row_are_read(task, tmp_path):
     for row in ingredients.OF_TASK[task]:
         if row.what == "train":
-            _, config, _, _ = cv.read(["--task", task, "--save-path", str(tmp_path), "--seed", "0", *row.flags])
+            _, config, *_ = cv.read(["--task", task, "--save-path", str(tmp_path), "--seed", "0", *row.flags])
             config.check()
         elif row.what == "infer":
             parse_flags(infer.Config, args=["--weights", "a", "--data-path", "b", "--save-path", "c", *row.flags])
@@ -173,3 +174,45 @@ def test_a_folder_of_another_experiment_is_left_alone(store, runs, tmp_path):
     (tmp_path / "full" / "mine.txt").touch()
     with pytest.raises(InputError, match="holds files that are not of this benchmark"):
         main(Config(store, tmp_path / "full"))
+
+
+def test_mistakes_are_found_before_anything_trains(store, runs, tmp_path, capsys):
+    begun, _ = runs
+    out, others, recipe_file = tmp_path / "out", tmp_path / "others.json", tmp_path / "recipe.yaml"
+    others.write_text('[{"image_id": "another", "category_id": 1, "bbox": [1, 1, 2, 2], "score": 0.5}]')
+    with pytest.raises(InputError, match="another"):
+        main(Config(store, out, beside=(f"script={others}",)))
+    for beside in (("flip=" + str(others),), (f"a={others}", f"a={others}"), (f"={others}",)):
+        with pytest.raises(FlagError, match="--beside"):
+            main(Config(store, out, beside=beside))
+    with pytest.raises(FlagError, match="--folds is 0 0: it must be each given once"):
+        main(Config(store, out, folds=(0, 0)))
+    recipe_file.write_text("fold: all\nlr: 0\n")
+    with pytest.raises(FlagError, match="row default: --lr is 0"):
+        main(Config(store, out, config=recipe_file))
+    recipe_file.write_text("task: segmentation\nencoder: resnet18\n")
+    with pytest.raises(SystemExit):
+        main(Config(store, out, config=recipe_file))
+    assert "row default has a wrong flag, see above" in capsys.readouterr().err
+    with pytest.raises(InputError, match="is a file: give a directory"):
+        main(Config(store, others))
+    assert begun == []
+    assert not out.exists()
+    out.mkdir()
+    (out / "recipe.yaml").write_text("- 3\n")
+    with pytest.raises(InputError, match=r"recipe.yaml is damaged"):
+        main(Config(store, out))
+
+
+def test_a_training_that_wrote_nothing_can_be_started_again(store, tmp_path, monkeypatch):
+    """What it cost is kept where cross-validation has begun, which refuses a folder that holds other files."""
+    out = tmp_path / "out"
+
+    def run_all(works, slots, done):
+        (out / "default" / "seed0").mkdir(parents=True)
+        return 1, works[0].name
+
+    monkeypatch.setattr(side_by_side, "run_all", run_all)
+    with pytest.raises(InputError, match="row default ended with status 1"):
+        main(Config(store, out, rows=("ema",)))
+    assert list((out / "default" / "seed0").iterdir()) == []

@@ -180,6 +180,18 @@ def test_a_mistake_in_a_later_stage_is_found_before_the_first_trains(recipe, her
     assert not (tmp_path / "run").exists()
 
 
+def test_cross_validation_finds_a_missing_dataset_before_it_writes(recipe, here, tmp_path):
+    text = (recipe[1]).read_text()
+    text = text.replace("- data-path", "- data-path: nowhere\n- data-path", 2).replace("- data-path: nowhere\n", "", 1)
+    (tmp_path / "recipe.yaml").write_text(text)
+    here.clear()
+    done = in_process.run("cv", "--config", tmp_path / "recipe.yaml", "--save-path", tmp_path / "cv")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: stage 2: no data at nowhere")
+    assert here == []
+    assert not (tmp_path / "cv").exists()
+
+
 def test_another_division_into_folds_is_refused(recipe, mask_source, mask_store, here, tmp_path):
     other = tmp_path / "other"
     convert("siim", mask_source, other, image_size=64, n_folds=2, n_workers=0, seed=5)
@@ -227,6 +239,12 @@ def test_cross_validation_in_stages(recipe, here, tmp_path):
     done = in_process.run("cv", *recipe, *flags, "--lr", 3)
     assert done.returncode == 2
     assert "stage 1: --lr is 3.0" in done.stderr
+    # Without the recipe, it is the one that was begun; another dataset in a stage is another training.
+    assert in_process.run("cv", "--save-path", run, "--resume").returncode == 0
+    assert here == []
+    done = in_process.run("cv", *recipe, *flags, "--data-path", read_yaml(run / "cv.yaml")["data_path"])
+    assert done.returncode == 2
+    assert "stage 2: --data-path is" in done.stderr
     # Interrupted within the stages of a fold, it goes on there.
     (run / "fold1" / "out_of_fold" / "predictions.json").unlink()
     (run / "fold1" / "out_of_fold").rename(run / "gone")

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from xray import __version__
+from xray import __version__, interrupts
 from xray.training import side_by_side
 from xray.training.side_by_side import Work, run_all
 
@@ -123,3 +123,25 @@ def test_what_is_raised_meanwhile_ends_the_processes(scripts, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         run_all([Work("fold0", (("time.sleep(600)",),))], [{}], lambda *_: None)
     assert started[0].returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes of Windows do not change their parent")
+def test_a_process_ends_when_the_one_that_started_it_was_killed(tmp_path):
+    """A training would else go on writing into a run that is resumed meanwhile."""
+    child = (
+        "import os, time\nfrom xray import interrupts\ninterrupts.LOOK = 0.05\ninterrupts.follow_parent()\n"
+        f"assert interrupts.PARENT not in os.environ\nopen({str(tmp_path / 'begun')!r}, 'w')\ntime.sleep(600)"
+    )
+    parent = (
+        f"import os, subprocess, sys, time\nos.environ['{interrupts.PARENT}'] = str(os.getpid())\n"
+        f"process = subprocess.Popen([sys.executable, '-c', {child!r}])\nprint(process.pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        # Its pipe, which the child has too, is at an end when both have ended.
+        number = int(process.stdout.readline())
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        assert os.path.exists(f"/proc/{number}") or not os.path.isdir("/proc")
+        process.kill()
+        assert process.stdout.read() == ""

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from xray.errors import FlagError, InputError
+from xray.training import stages as staged
 from xray.training.recipes import read_training_flags, read_yaml, save_config
 from xray.training.stages import SAVED, _save, has_stages, read_training, train_in_stages
 
@@ -80,12 +81,24 @@ def test_a_training_without_stages_is_read_as_ever(tmp_path):
             "stages:\n- lr: 1\n- backbone: resnet18\n",
             "stage 2: --backbone is resnet18, and resnet50 in the first stage",
         ),
+        ("stages:\n- stages: [1]\n", "stage 1: stages is no flag of a stage"),
+        ("resume: true\nstages:\n- lr: 1\n", "resume is no flag of a recipe with stages: give --resume on the command"),
+        (
+            "stages:\n- lr: 1\n- anchor-ratios: [1]\n",
+            r"stage 2: --anchor-ratios is \(1.0,\), and auto in the first stage",
+        ),
+        ("stages:\n- lr: 1\n- anchor-sides: [1, 2, 3, 4, 5]\n", "stage 2: --anchor-sides are 5, and auto in the first"),
         ("task: nothing\nstages:\n- lr: 1\n", "--task nothing is unknown"),
     ],
 )
 def test_what_is_refused(recipe, text, message):
     with pytest.raises((FlagError, InputError), match=message):
         read_training(recipe(text))
+
+
+def test_an_empty_save_path_is_refused(recipe):
+    with pytest.raises(FlagError, match="--save-path is empty"):
+        read_training([*recipe(), "--save-path", ""])
 
 
 def test_a_wrong_flag_ends_the_process_and_the_stage_is_named(recipe, capsys):
@@ -122,10 +135,73 @@ def test_a_resumed_training_keeps_its_flags(recipe, tmp_path):
     ):
         with pytest.raises(FlagError, match=message):
             read_training(["--save-path", str(run), "--resume", *flags])
+    # A recipe without stages would be left unread; one dataset in place of two would train other canvases.
+    (tmp_path / "plain.yaml").write_text("task: segmentation\nlr: 3\n")
+    for flags, message in (
+        (["--config", str(tmp_path / "plain.yaml")], "plain.yaml has no stages, as .* has: leave it out"),
+        (["--data-path", "large"], "--data-path names one dataset, and the stages of .* have small and large"),
+    ):
+        with pytest.raises(FlagError, match=message):
+            read_training(["--save-path", str(run), "--resume", *flags])
     # The run may have been moved.
     run.rename(tmp_path / "moved")
     *_, moved = read_training(["--save-path", str(tmp_path / "moved"), "--resume"])
     assert moved[1].weights == str(tmp_path / "moved" / "stage-1")
+
+
+@pytest.mark.parametrize("text", ["", "task: segmentation\ndone: 1\n", "done: many", "done: 9", "done: -1"])
+def test_a_damaged_record_is_told(recipe, tmp_path, text):
+    run = tmp_path / "run"
+    task, _, stages = read_training(recipe())
+    run.mkdir()
+    _save(run / SAVED, task, stages, 1)
+    (run / SAVED).write_text((run / SAVED).read_text().replace("done: 1", text) if text.count(":") == 1 else text)
+    with pytest.raises(InputError, match=rf"{run}/stages.yaml is damaged: restore it, or start another run"):
+        read_training(["--save-path", str(run), "--resume"])
+
+
+def ended(status):
+    """What stands for the process of a stage: it ends with this status at once."""
+    return lambda works, slots, done: (status, works[0].name)
+
+
+def test_a_first_stage_that_never_began_leaves_nothing(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(staged, "run_all", ended(1))
+    with pytest.raises(InputError, match=r"stage 1 of 3 ended with status 1, .* before it trained: mend that"):
+        train_in_stages(*read_training(recipe()), lambda _: (set(), set()))
+    assert not (tmp_path / "run").exists()
+    # Killed, it may be resumed.
+    monkeypatch.setattr(staged, "run_all", ended(-9))
+    with pytest.raises(InputError, match="ended by signal 9: continue with"):
+        train_in_stages(*read_training(recipe()), lambda _: (set(), set()))
+    assert (tmp_path / "run" / SAVED).is_file()
+
+
+def test_the_dataset_of_a_stage_that_is_done_may_be_gone(recipe, tmp_path, monkeypatch, capsys):
+    def rows_of(stage):
+        if stage.data_path == "small":
+            raise InputError("no data at small")
+        return set(), set()
+
+    run = tmp_path / "run"
+    task, config, stages = read_training(recipe())
+    with pytest.raises(InputError, match="stage 1: no data at small"):
+        train_in_stages(task, config, stages, rows_of)
+    run.mkdir()
+    _save(run / SAVED, task, stages, 1)
+    monkeypatch.setattr(staged, "run_all", ended(1))
+    with pytest.raises(InputError, match="stage 2 of 3 ended with status 1"):
+        train_in_stages(*read_training(["--save-path", str(run), "--resume"]), rows_of)
+    assert "stage 1 is done, and is not checked again: no data at small" in capsys.readouterr().out
+
+
+def test_a_last_stage_that_lost_its_model_is_not_called_done(recipe, tmp_path):
+    run = tmp_path / "run"
+    task, config, stages = read_training(recipe())
+    (run / "stage-3").mkdir(parents=True)
+    _save(run / SAVED, task, stages, 3)
+    with pytest.raises(InputError, match=r"stage-3 has no model.safetensors, though its training is done"):
+        train_in_stages(task, config, stages, lambda _: (set(), set()))
 
 
 def test_of_a_run_without_stages_nothing_changes(tmp_path):
@@ -135,6 +211,9 @@ def test_of_a_run_without_stages_nothing_changes(tmp_path):
 
 
 def test_several_machines_are_refused(recipe, monkeypatch):
+    task, config, stages = read_training(recipe(RECIPE + "  num-nodes: 2\n"))
+    with pytest.raises(InputError, match="on one machine"):
+        train_in_stages(task, config, stages, lambda _: (set(), set()))
     task, config, stages = read_training([*recipe(), "--num-nodes", "2"])
     with pytest.raises(InputError, match="on one machine: start them without torchrun or srun"):
         train_in_stages(task, config, stages, lambda _: (set(), set()))

@@ -82,6 +82,11 @@ def main(
         )
     check_run_directory(run, config.resume)
     check_data(Path(config.data_path))
+    for number, stage in enumerate(stages, 1):
+        try:
+            check_data(Path(config.data_path if number == 1 else stage.data_path))
+        except InputError as error:
+            raise InputError(f"stage {number}: {error}") from None
     if config.resume:
         check_same(run, task, config, stages)
         if flag_value(args, "config") is None:
@@ -131,7 +136,7 @@ def check_same(run: Path, task: str, config: TrainingConfig, stages: Sequence[Tr
         raise FlagError(
             f"{run} was started with {len(before_stages)} stages: give its --config, or another --save-path"
         )
-    staged.check_same(before_stages, staged.stage_values(task, stages), run)
+    staged.check_same(before_stages, staged.stage_values(task, stages), run, FREE)
     now = yaml.safe_load(yaml.safe_dump(config_values(task, config)))
     for name in differing(before, now):
         if name not in FREE:
@@ -258,6 +263,10 @@ def read(args: Sequence[str]) -> tuple[str, TrainingConfig, Folds, list[str], tu
         raise FlagError("--fold is of a single training: choose the folds that are held back with --folds")
     # A recipe may name a fold of its own.
     given = [arg for arg in others if arg != "--resume"]
+    saved = Path(flag_value(others, "save_path") or "") / SAVED
+    if "--resume" in others and flag_value(others, "config") is None and saved.is_file() and STAGES in read_yaml(saved):
+        given = ["--config", str(saved), *given]
+        others = [*given, "--resume"]
     is_staged = staged.has_stages(others)
     task, config, stages = staged.read_training([*(given if is_staged else others), "--fold", "0"], SAVED)
     if is_staged and "--resume" in others:

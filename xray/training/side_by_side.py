@@ -96,6 +96,8 @@ def start(name: str, command: Sequence[str], slot: Mapping[str, str], alone: boo
     root = str(Path(xray.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **slot}
+    # Where this process is killed, the other must not go on writing into a run that may be resumed.
+    environment[interrupts.PARENT] = str(os.getpid())
     options: dict[str, Any] = {"env": environment}
     if alone:
         print(f"\n{name}: {command[0]}")

@@ -5,11 +5,13 @@ all. Every stage is a run directory of its own, RUN/stage-1, RUN/stage-2, …, t
 has the model of the last one at the end.
 """
 
+import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from xray.storage.addresses import is_remote
 from xray.storage.places import as_given
 from xray.training.config import CONFIG_FILE, TASKS, TrainingConfig
 from xray.training.recipes import (
+    CHOSEN,
     STAGES,
     config_values,
     joined_swaps,
@@ -41,7 +44,7 @@ FREE = ("save_path", "data_path", "device", "n_workers")
 """Flags that may differ when a training is resumed; a dataset directory may have been moved."""
 ONE_NETWORK = (
     "family", "backbone", "head", "fpn_channels", "architecture", "encoder", "in_channels", "depth",
-    "deep_supervision", "attention", "network", "target",
+    "deep_supervision", "attention", "network", "target", "anchor_scale", "anchor_ratios",
 )  # fmt: skip
 """Flags that are the same in all stages, so that each can start from the one before."""
 FINAL = ("model.safetensors", "metrics.csv", CONFIG_FILE, "validation/predictions.json", "model.json")
@@ -64,8 +67,10 @@ def read_training(
     is_resumed = "--resume" in others and saved.is_file()
     if STAGES not in recipe and not is_resumed:
         return *read_training_flags(args, saved_as), ()
-    before = read_yaml(saved) if is_resumed else {}
+    before = _read_saved(saved) if is_resumed else {}
     if STAGES not in recipe:
+        if taken["config"]:
+            raise FlagError(f"--config {taken['config']} has no stages, as {saved.parent} has: leave it out")
         recipe = before
         task = task_of(taken["task"], recipe)
     elif "--resume" in others and not is_resumed:
@@ -76,6 +81,13 @@ def read_training(
             raise FlagError(f"{saved.parent} was started with other stages: give those, or another --save-path")
         check_same(before[STAGES], stage_values(task, stages), saved.parent)
         require(config.fold == before.get("fold"), "fold", config.fold, f"{before.get('fold')}, as at the start")
+        datasets = list(dict.fromkeys(stage.get("data_path") for stage in before[STAGES]))
+        if flag_value(others, "data_path") is not None and len(datasets) > 1:
+            raise FlagError(
+                f"--data-path names one dataset, and the stages of {saved.parent} have "
+                f"{' and '.join(map(str, datasets))}: leave it out, or, if they were moved, give --config with the "
+                "recipe in which their new places stand"
+            )
     return task, config, stages
 
 
@@ -85,11 +97,28 @@ def has_stages(args: Sequence[str]) -> bool:
     return bool(taken["config"]) and STAGES in read_yaml(Path(taken["config"]))
 
 
-def check_same(before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]], run: Path) -> None:
-    """Raises FlagError where a flag of a stage is not what the training in `run` was started with."""
+def _read_saved(path: Path) -> dict[str, Any]:
+    """What `_save` wrote. Raises InputError where it is something else."""
+    values = read_yaml(path)
+    stages, done = values.get(STAGES), values.get(DONE)
+    if values.get("task") not in TASKS or not stages or not isinstance(done, int) or not 0 <= done <= len(stages):
+        raise InputError(
+            f"{path} is damaged: restore it, or start another run with --weights {path.parent}/stage-N, from the last "
+            "stage that has a model.json"
+        )
+    return values
+
+
+def check_same(
+    before: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]], run: Path, free: Collection[str] = FREE
+) -> None:
+    """Raises FlagError where a flag of a stage is not what the training in `run` was started with.
+
+    free: flags that may differ.
+    """
     for number, (was, is_now) in enumerate(zip(before, now, strict=True), 1):
         for name in differing(was, is_now):
-            if name not in FREE:
+            if name not in free:
                 raise FlagError(
                     f"stage {number}: --{name.replace('_', '-')} is {is_now.get(name)}, and {run} was started with "
                     f"{was.get(name)}: leave it out, or give another --save-path"
@@ -100,6 +129,8 @@ def _configs(
     task: str, recipe: dict[str, Any], args: Sequence[str]
 ) -> tuple[TrainingConfig, tuple[TrainingConfig, ...]]:
     """The checked config of each stage, in RUN/stage-N, and before them that of the first in RUN."""
+    if "resume" in recipe:
+        raise FlagError("resume is no flag of a recipe with stages: give --resume on the command line")
     shared = {name: value for name, value in recipe.items() if name not in ("task", STAGES, DONE)}
     configs: list[TrainingConfig] = []
     run = ""
@@ -109,10 +140,13 @@ def _configs(
                 raise FlagError(f"stage {number}: {name.replace('_', '-')} is of all stages: give it above them")
             if name in STARTS and number > 1:
                 raise FlagError(f"stage {number}: {name.replace('_', '-')} is of the first stage: others go on from it")
+            if name in (STAGES, CHOSEN):
+                raise FlagError(f"stage {number}: {name} is no flag of a stage")
         given = joined_swaps(yaml_flags(shared | flags)) + joined_swaps(args)
         try:
             config: TrainingConfig = parse_flags(TASKS[task], given)
             run = config.save_path
+            require(run != "", "save_path", "empty", "given, or left out")
             starts = _starts(config, str(Path(run) / f"stage-{number - 1}")) if number > 1 else {}
             config = dataclasses.replace(config, save_path=str(Path(run) / f"stage-{number}"), **starts)
             config.check()
@@ -129,8 +163,21 @@ def _configs(
                     f"stage {number}: --{name.replace('_', '-')} is {value}, and {first} in the first stage: all train "
                     "one network"
                 )
+        if configs:
+            counts = [_n_sides(one) for one in (config, configs[0])]
+            if counts[0] != counts[1]:
+                raise FlagError(
+                    f"stage {number}: --anchor-sides are {counts[0]}, and {counts[1]} in the first stage: give as many "
+                    "in all, or in none"
+                )
         configs.append(config)
     return dataclasses.replace(configs[0], save_path=run), tuple(configs)
+
+
+def _n_sides(config: TrainingConfig) -> int | str:
+    """How many anchor sides a stage was given, or "auto"; 0 of other tasks."""
+    sides = getattr(config, "anchor_sides", ())
+    return sides if isinstance(sides, str) else len(sides)
 
 
 def _starts(config: TrainingConfig, previous: str) -> dict[str, Any]:
@@ -165,14 +212,14 @@ def train_in_stages(task: str, config: TrainingConfig, stages: Sequence[Training
     it saved a checkpoint. Raises InputError where one failed.
     """
     run = Path(config.save_path)
-    if config.num_nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if any(one.num_nodes > 1 for one in (config, *stages)) or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "stages start their trainings themselves, on one machine: start them without torchrun or srun, and without "
             "--num-nodes; or train each by itself, with --weights RUN of the one before"
         )
     stages = [_here(stage, config, number) for number, stage in enumerate(stages, 1)]
     saved = run / SAVED
-    done = int(read_yaml(saved).get(DONE) or 0) if saved.is_file() else 0
+    done = _read_saved(saved)[DONE] if saved.is_file() else 0
     if done < len(stages):
         _check_all(stages, done, rows_of)
     run.mkdir(parents=True, exist_ok=True)
@@ -191,6 +238,9 @@ def train_in_stages(task: str, config: TrainingConfig, stages: Sequence[Training
             return EXIT_TERMINATED
         if status:
             how = f"by signal {-status}" if status < 0 else f"with status {status}, as its own message above says"
+            if number == 1 and status > 0 and not (Path(stage.save_path) / CONFIG_FILE).is_file():
+                _forget(run)
+                raise InputError(f"{name} ended {how}, before it trained: mend that, and start again without --resume")
             raise InputError(f"{name} ended {how}: {go_on}")
         _save(saved, task, stages, number)
     _deploy(Path(stages[-1].save_path), run)
@@ -221,7 +271,10 @@ def _here(stage: TrainingConfig, config: TrainingConfig, number: int) -> Trainin
 
 
 def _check_all(stages: Sequence[TrainingConfig], done: int, rows_of: Rows) -> None:
-    """Raises InputError where a stage cannot train, or validates on radiographs that an earlier one trains on."""
+    """Raises InputError where a stage cannot train, or validates on radiographs that an earlier one trains on.
+
+    The dataset of a stage that is done may be gone.
+    """
     trained: dict[str, str] = {}
     for number, stage in enumerate(stages, 1):
         try:
@@ -229,6 +282,9 @@ def _check_all(stages: Sequence[TrainingConfig], done: int, rows_of: Rows) -> No
             starts: dict[str, Any] = {"weights": "none"} if number > 1 and hasattr(stage, "weights") else {}
             training, validating = rows_of(dataclasses.replace(stage, **starts))
         except InputError as error:
+            if number <= done:
+                print(f"stage {number} is done, and is not checked again: {error}")
+                continue
             raise type(error)(f"stage {number}: {error}") from None
         seen = validating & trained.keys()
         if seen:
@@ -244,6 +300,15 @@ def _save(path: Path, task: str, stages: Sequence[TrainingConfig], done: int) ->
     values = {"task": task, "fold": stages[0].fold, DONE: done, STAGES: stage_values(task, stages)}
     with replacing(path) as temporary:
         temporary.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def _forget(run: Path) -> None:
+    """Removes what a training wrote whose first stage never began, so that it can be started with other flags."""
+    (run / SAVED).unlink(missing_ok=True)
+    for folder in (run / "stage-1", run):
+        # One that holds anything stays.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _in_words(task: str, stages: Sequence[TrainingConfig], number: int) -> str:
@@ -276,13 +341,26 @@ def _anchors_of(previous: TrainingConfig, stage: TrainingConfig) -> dict[str, An
     from xray.datasets.store import open_store
 
     chosen = read_yaml(Path(previous.save_path) / CONFIG_FILE)
-    before, now = (open_store(Path(one.data_path), pixels=False).canvas_size for one in (previous, stage))
+    # Its dataset may be gone by now.
+    before = json.loads((Path(previous.save_path) / "model.json").read_text())["canvas_size"]
+    now = open_store(Path(stage.data_path), pixels=False).canvas_size
     sides = [side * now / before for side in chosen["anchor_sides"]]
     return {"anchor_scale": 1.0, "anchor_sides": sides, "anchor_ratios": chosen["anchor_ratios"]}
 
 
 def _deploy(last: Path, run: Path) -> None:
-    """Copies the deployed model of the last stage into RUN, with its curves and validation."""
+    """Copies the deployed model of the last stage into RUN, with its curves and validation.
+
+    Raises InputError where the stage has lost it, and RUN has none yet.
+    """
+    lacking = [name for name in ("model.safetensors", CONFIG_FILE, "model.json") if not (last / name).is_file()]
+    if lacking and (run / "model.json").is_file():
+        return
+    if lacking:
+        raise InputError(
+            f"{last} has no {lacking[0]}, though its training is done: restore it, or start another run with "
+            "--weights of the stage before"
+        )
     for name in FINAL:
         if (last / name).is_file():
             (run / name).parent.mkdir(parents=True, exist_ok=True)
