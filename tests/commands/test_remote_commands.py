@@ -63,6 +63,25 @@ def wait_until(is_so, command, seconds=60):
         time.sleep(0.01)
 
 
+def stopped_in_the_middle(begin, is_begun, which):
+    """Starts a command and sends it `which` as soon as its uploads have begun → what was started, and to where.
+
+    begin: (number of the attempt) → (command, address). is_begun: address → whether enough of it is there.
+    On a busy machine a command may be done before that is seen: then it is tried once more, at another address.
+    """
+    for attempt in range(20):
+        command, address = begin(attempt)
+        while command.poll() is None and not is_begun(address):
+            time.sleep(0.01)
+        if which == signal.SIGKILL:
+            command.kill()
+        elif command.poll() is None:
+            os.kill(command.pid, which)
+        if command.wait() != 0:
+            return command, address
+    raise AssertionError("it was done too soon each time")
+
+
 def test_phantoms_go_up_and_are_not_drawn_twice(run, s3, tmp_path):
     bucket = s3.bucket()
     flags = ("--n-train", 2, "--n-test", 1, "--size", 128, "--trees", "vinbig", "--n-workers", 0)
@@ -94,14 +113,17 @@ def pictures(tmp_path_factory):
 def test_a_conversion_killed_goes_on_on_another_machine(run, start, s3, pictures, tmp_path):
     bucket = s3.bucket()
     s3.put(f"s3://{bucket}/raw", pictures)
-    address = f"s3://{bucket}/data"
     data = ("folders", "--data-path", f"s3://{bucket}/raw/")
     flags = ("--image-size", 256, "--n-folds", 2, "--n-workers", 1)
-    command = start("tools/convert.py", *data, "--save-path", address, *flags, every=0.02,
-                    patch={"xray.datasets.journal:CHECKPOINT_SECONDS": 0.0})  # fmt: skip
-    wait_until(lambda: {"conversion.part", "images.npy.part"} <= s3.objects(address).keys(), command)
-    command.kill()
-    assert command.wait() == -signal.SIGKILL
+
+    def begin(attempt):
+        address = f"s3://{bucket}/data{attempt}"
+        often = {"xray.datasets.journal:CHECKPOINT_SECONDS": 0.0}
+        return start("tools/convert.py", *data, "--save-path", address, *flags, every=0.02, patch=often), address
+
+    parts = {"conversion.part", "images.npy.part"}
+    command, address = stopped_in_the_middle(begin, lambda at: parts <= s3.objects(at).keys(), signal.SIGKILL)
+    assert command.status == -signal.SIGKILL, command.err
     assert not {"conversion.json", "annotations.json", "images.npy"} & s3.objects(address).keys()
 
     done = run("tools/convert.py", *data, "--save-path", address, *flags, machine="two")
@@ -124,12 +146,15 @@ def test_a_training_killed_goes_on_on_another_machine_bit_for_bit(run, start, s3
 
     bucket = s3.bucket()
     s3.put(f"s3://{bucket}/data", mask_store)
-    places = ("--data-path", f"s3://{bucket}/data", "--save-path", f"s3://{bucket}/runs/one")
-    command = start("xray/train.py", *TRAINING, *places, every=0.05)
-    address = f"s3://{bucket}/runs/one"
-    wait_until(lambda: "last.ckpt" in s3.objects(address), command)
-    command.kill()
-    assert command.wait() == -signal.SIGKILL
+
+    def begin(attempt):
+        address = f"s3://{bucket}/runs/{attempt}"
+        places = ("--data-path", f"s3://{bucket}/data", "--save-path", address)
+        return start("xray/train.py", *TRAINING, *places, every=0.05), address
+
+    command, address = stopped_in_the_middle(begin, lambda at: "last.ckpt" in s3.objects(at), signal.SIGKILL)
+    assert command.status == -signal.SIGKILL, command.err
+    places = ("--data-path", f"s3://{bucket}/data", "--save-path", address)
     half = s3.objects(address)
     assert f"data_path: s3://{bucket}/data\n".encode() in half["config.yaml"]
 
@@ -221,15 +246,20 @@ def test_inference_and_evaluation_from_s3_to_s3_give_the_same_files(run, s3, vin
 def test_interrupted_it_ends_at_once_and_goes_on_on_another_machine(start, run, s3, vinbig_run, pictures):
     bucket = s3.bucket()
     s3.put(f"s3://{bucket}/run", vinbig_run)
-    out = f"s3://{bucket}/out"
-    flags = ("--weights", f"s3://{bucket}/run", "--data-path", pictures, "--save-path", out, "--batch-size", 1, *PLACES)
-    command = start("tools/infer.py", *flags, every=0.05)
-    wait_until(lambda: s3.objects(out).get("predictions.part", b"").count(b"\n") > 3, command)
-    os.kill(command.pid, signal.SIGINT)
-    assert command.wait() == 130, command.err
+    flags = ("--weights", f"s3://{bucket}/run", "--data-path", pictures, "--batch-size", 1, *PLACES)
+
+    def begin(attempt):
+        out = f"s3://{bucket}/out{attempt}"
+        return start("tools/infer.py", *flags, "--save-path", out, every=0.05), out
+
+    def is_begun(out):
+        return s3.objects(out).get("predictions.part", b"").count(b"\n") > 3
+
+    command, out = stopped_in_the_middle(begin, is_begun, signal.SIGINT)
+    assert command.status == 130, command.err
     assert command.err.splitlines()[-1] == "interrupted"
     assert "Traceback" not in command.err
-    done = run("tools/infer.py", *flags, machine="two")
+    done = run("tools/infer.py", *flags, "--save-path", out, machine="two")
     assert done.status == 0, done.err
     assert "continuing after" in done.err
     assert sorted(s3.objects(out)) == ["predictions.json", "submission.csv"]
