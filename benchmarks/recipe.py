@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,15 +74,17 @@ def main(config: Config) -> None:
     check_flags(config, rows)
     check_others(config, store, folds)
     remember(config)
+    scores, lines = Scores(config, store, folds), []
     for number, row in enumerate(rows, start=1):
         for seed in config.seeds:
             print(f"\n{row.name}, seed {seed} (row {number} of {len(rows)}): {row.title}", flush=True)
             if row.what == "tune":
-                tune_row(config, store, row, seed, folds)
+                tune_row(config, store, row, seed)
             else:
                 run_row(config, row, seed, folds)
         if row.name != CLASSIFIER:
-            report(config, store, [one for one in rows[:number] if one.name != CLASSIFIER], folds)
+            lines.append(scores.of(row))
+            report(config, scores, lines)
 
 
 def check(config: Config) -> list[Ingredient]:
@@ -217,11 +220,11 @@ def views(config: Config, row: Ingredient, run: Path, seed: int, folds: Sequence
     )  # fmt: skip
 
 
-def tune_row(config: Config, store: "Store", row: Ingredient, seed: int, folds: Sequence[int]) -> None:
+def tune_row(config: Config, store: "Store", row: Ingredient, seed: int) -> None:
     """Fits how the rows' predictions are fused, and keeps what was gained on folds (or patients) held out."""
     from xray.evaluation.box_metrics import has_vinbig_categories
     from xray.inference.out_of_fold import gather, member_of
-    from xray.inference.tuning import tune
+    from xray.inference.tuning import Metric, tune
 
     out = _run(config, row, seed) / TUNED
     if out.is_file():
@@ -231,7 +234,7 @@ def tune_row(config: Config, store: "Store", row: Ingredient, seed: int, folds: 
     labels = [config.save_path / CLASSIFIER / f"seed{seed}" / "predictions.json"] if row.with_labels else []
     classifiers = [member_of(path, of_labels=True) for path in labels]
     material = gather(store, members, classifiers)
-    metric: Literal["map40", "coco_ap"] = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
+    metric: Metric = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
     with Console(stderr=True).status("searching"):
         tuned = tune(material, store.categories, metric, config.resamples, seed=0)
     gain = tuned.gains["single"]
@@ -242,11 +245,12 @@ def tune_row(config: Config, store: "Store", row: Ingredient, seed: int, folds: 
         temporary.write_text(json.dumps(numbers) + "\n")
 
 
-def report(config: Config, store: "Store", rows: Sequence[Ingredient], folds: Sequence[int]) -> None:
-    """Prints the rows that are done, and writes them as JSON and as Markdown."""
-    scored = Scores(config, store, folds)
-    lines = [scored.of(row) for row in rows]
-    lines += [scored.of_others(*text.split("=", 1)) for text in config.beside]
+def report(config: Config, scored: "Scores", rows: Sequence[dict[str, Any]]) -> None:
+    """Prints the rows that are done, the others' after them, and writes them as JSON and as Markdown.
+
+    rows: of `Scores.of`.
+    """
+    lines = [*rows, *scored.others]
     metrics = [name for name in METRICS if any(name in line["values"] for line in lines)]
     table, texts = Table(box=None, pad_edge=False), table_rows(lines, metrics, scored.metric)
     for number, heading in enumerate(texts[0]):
@@ -260,7 +264,7 @@ def report(config: Config, store: "Store", rows: Sequence[Ingredient], folds: Se
     about = {"machine": harness.machine(), "versions": harness.versions(["torch", "torchvision", "lightning"])}
     numbers: dict[str, Any] = {name: read_yaml(path) for name, path in _configs(config).items() if path}
     numbers |= {"seeds": list(config.seeds), "metric": scored.metric}
-    numbers |= {"folds": list(folds), "n_images": len(scored.rows), "rows": lines, **about}
+    numbers |= {"folds": list(scored.folds), "n_images": len(scored.rows), "rows": lines, **about}
     with complete(config.save_path / NUMBERS) as temporary:
         temporary.write_text(json.dumps(numbers, indent=1) + "\n")
     ruler = "|".join(["---", *["---:"] * (len(texts[0]) - 1)])
@@ -294,36 +298,37 @@ class Scores:
 
     def of(self, row: Ingredient) -> dict[str, Any]:
         """Means over the seeds, the difference from the default, its interval and the processor time."""
-        seeds = self.config.seeds
-        runs = [_run(self.config, row, seed) for seed in seeds]
+        runs = [_run(self.config, row, seed) for seed in self.config.seeds]
         line = {"name": row.name, "title": row.title, "flags": list(row.flags)}
         if row.what == "tune":
             tuned = [_json(run / TUNED) for run in runs]
             values = {tuned[0]["metric"]: float(np.mean([one["value"] for one in tuned]))}
             gains = [one["value"] - one["single"] for one in tuned]
             return line | summary(values, gains, [one["sample"] for one in tuned])
-        files = [[run / f"fold{fold}" / PREDICTED / "predictions.json" for fold in self.folds] for run in runs]
-        starts = [
-            [self.config.save_path / START / f"seed{seed}" / f"fold{fold}" / PREDICTED / "predictions.json"
-             for fold in self.folds] for seed in seeds
-        ]  # fmt: skip
         costs = [_json(run / COST, {"cpu_seconds": 0.0})["cpu_seconds"] for run in runs]
-        return line | self._beside_default(files, starts) | {"cpu_seconds": float(np.mean(costs))}
+        return line | self._beside_default(self._files(row.name)) | {"cpu_seconds": float(np.mean(costs))}
 
-    def of_others(self, name: str, path: str) -> dict[str, Any]:
-        """The same of a file that was made elsewhere."""
-        starts = [
-            [self.config.save_path / START / f"seed{seed}" / f"fold{fold}" / PREDICTED / "predictions.json"
+    @functools.cached_property
+    def others(self) -> list[dict[str, Any]]:
+        """The same of the files of --beside, which were made elsewhere."""
+        lines = []
+        for name, _, path in (text.partition("=") for text in self.config.beside):
+            numbers = self._beside_default([[Path(path)]] * len(self.config.seeds))
+            lines.append({"name": name, "title": name, "flags": []} | numbers)
+        return lines
+
+    def _files(self, name: str) -> list[list[Path]]:
+        """For each seed what a row predicts of each fold."""
+        return [
+            [self.config.save_path / name / f"seed{seed}" / f"fold{fold}" / PREDICTED / "predictions.json"
              for fold in self.folds] for seed in self.config.seeds
         ]  # fmt: skip
-        numbers = self._beside_default([[Path(path)]] * len(starts), starts)
-        return {"name": name, "title": name, "flags": []} | numbers | {"cpu_seconds": None}
 
-    def _beside_default(self, files: Sequence[Sequence[Path]], starts: Sequence[Sequence[Path]]) -> dict[str, Any]:
+    def _beside_default(self, files: Sequence[Sequence[Path]]) -> dict[str, Any]:
         from xray.evaluation.comparison import TOTAL, compare
 
         values, gains, samples = [], [], []
-        for own, start in zip(files, starts, strict=True):
+        for own, start in zip(files, self._files(START), strict=True):
             (first_metrics, first), (metrics, second) = self._score(start), self._score(own)
             self.metric = self.metric or main_metric(self.store, first_metrics)
             comparison: Comparison = compare(self.store, first, second, self.config.resamples)
