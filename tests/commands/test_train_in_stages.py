@@ -1,7 +1,6 @@
 """Trainings in stages: each starts from the one before, may be interrupted, and the last one is deployed."""
 
 import shutil
-import sys
 
 import in_process
 import pytest
@@ -48,24 +47,11 @@ TRAINED = {"model.safetensors", "model.json", "config.yaml", "metrics.csv", "val
 
 @pytest.fixture(scope="module", autouse=True)
 def here():
-    """Trains and infers in this process; lists the flags of what was begun."""
+    """Trains and infers in this process; `begun` lists what was: (work, command, its flags)."""
     begun = []
-
-    def run_all(works, slots, done):
-        for work in works:
-            for command, *flags in work.commands:
-                begun.append((command, flags))
-                ended = in_process.run(command, *flags)
-                print(ended.stdout)
-                print(ended.stderr, file=sys.stderr)
-                if ended.returncode:
-                    return ended.returncode, work.name
-                done(work, command)
-        return 0, ""
-
     patch = pytest.MonkeyPatch()
-    patch.setattr(staged, "run_all", run_all)
-    patch.setattr(cv, "run_all", run_all)
+    for module in (staged, cv):
+        patch.setattr(module, "run_all", in_process.run_all(begun))
     yield begun
     patch.undo()
 
@@ -91,7 +77,7 @@ def trained(here, recipe, tmp_path_factory):
 
 def test_every_stage_is_a_run_and_the_last_is_deployed(trained, recipe, tmp_path):
     run, said, begun = trained
-    assert [command for command, _ in begun] == ["train"] * 3
+    assert [command for _, command, _ in begun] == ["train"] * 3
     assert {path.name for path in run.iterdir()} == {"stages.yaml", "stage-1", "stage-2", "stage-3", *TRAINED}
     assert (run / "model.safetensors").read_bytes() == (run / "stage-3" / "model.safetensors").read_bytes()
     assert load_deployed(run)[0]["canvas_size"] == 96
@@ -145,7 +131,7 @@ def test_it_goes_on_where_it_was_stopped(trained, recipe, here, tmp_path, monkey
     done = in_process.run("train", "--save-path", run, "--resume", "--task", "segmentation")
     assert done.returncode == 0, done.stderr
     assert ("stage 1 of 3 is done" in done.stdout) == (stage > 1)
-    assert [("--resume" in flags) for _, flags in here] == [True] + [False] * (3 - stage)
+    assert [("--resume" in flags) for _, _, flags in here] == [True] + [False] * (3 - stage)
     # The same model as without the interruption.
     assert (run / "model.safetensors").read_bytes() == (trained[0] / "model.safetensors").read_bytes()
 
@@ -227,7 +213,7 @@ def test_cross_validation_in_stages(recipe, here, tmp_path):
     here.clear()
     done = in_process.run("cv", *recipe, "--n-epochs", 1, "--average-best", 0, "--save-path", run)
     assert done.returncode == 0, done.stderr
-    assert [command for command, _ in here] == (["train"] * 3 + ["infer"]) * 2
+    assert [command for _, command, _ in here] == (["train"] * 3 + ["infer"]) * 2
     assert (run / "fold1" / "stage-2" / "model.json").is_file()
     assert read_yaml(run / "fold1" / "config.yaml")["fold"] == 1
     assert (run / "metrics.json").is_file()
@@ -254,4 +240,4 @@ def test_cross_validation_in_stages(recipe, here, tmp_path):
     (run / "fold1" / "config.yaml").unlink()
     here.clear()
     assert in_process.run("cv", *recipe, *flags).returncode == 0
-    assert [command for command, _ in here] == ["train", "train", "infer"]
+    assert [command for _, command, _ in here] == ["train", "train", "infer"]
