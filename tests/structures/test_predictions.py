@@ -130,6 +130,10 @@ def test_rows_that_loadres_has_given_their_boxes_as_masks_are_boxes(tmp_path):
     read = read_predictions(path)
     assert read.masks == {}
     assert len(read.table) == 2
+    # A rectangle that somebody drew is a mask, as it has no other traces of loadRes.
+    drawn = [{key: row[key] for key in ("image_id", "category_id", "bbox", "score", "segmentation")} for row in rows]
+    path.write_text(json.dumps(drawn))
+    assert sorted(read_predictions(path).masks) == [0, 1]
     # Where one is no outline, all are masks.
     rows[1]["segmentation"] = [[0, 0, 5, 0, 5, 5]]
     path.write_text(json.dumps(rows))
