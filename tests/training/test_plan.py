@@ -41,8 +41,8 @@ def test_nothing_is_left_open_and_each_choice_has_a_reason(whole):
     result = planned(whole)
     values = dataclasses.asdict(result.config)
     open_flags = [name for name, value in values.items() if value == AUTO]
-    # Those are decided elsewhere: by the machine, by the names of categories, by the metric.
-    assert set(open_flags) <= {"device", "precision", "augment_on", "monitor"}
+    # Those are decided elsewhere: by the machine, by the names of categories, by the metric, by the splits.
+    assert set(open_flags) <= {"device", "precision", "augment_on", "monitor", "fold"}
     asked = [name for name, value in dataclasses.asdict(GIVEN).items() if value == AUTO and name not in open_flags]
     # Of no effect beside --anchor-sides.
     asked.remove("anchor_scale")

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import operator
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +12,7 @@ import tyro
 from annotated_types import Interval
 
 from xray.commands.runner import command
+from xray.datasets.sources import PUBLIC
 from xray.errors import FlagError, InputError, need
 from xray.flags import Processes, Seed, check_ranges
 
@@ -117,16 +120,23 @@ class Folders(_Common):
     without it every radiograph is a patient of its own: nothing is guessed from file names."""
 
 
-Config = (
-    Annotated[VinBig, tyro.conf.subcommand("vinbig")]
-    | Annotated[Coco, tyro.conf.subcommand("coco")]
-    | Annotated[Siim, tyro.conf.subcommand("siim")]
-    | Annotated[Lungs, tyro.conf.subcommand("lungs")]
-    | Annotated[Folders, tyro.conf.subcommand("folders")]
-)
+OWN_FLAGS: tuple[type[_Common], ...] = (VinBig, Coco, Siim, Lungs, Folders)
+"""Sources with flags of their own; each is the subcommand of its name."""
 
 
-def main(config: Config) -> None:
+def _subcommands() -> Any:
+    """The union of all sources' flags, for tyro: those above, and the public sets, which have the common ones alone."""
+    public = [dataclasses.make_dataclass(kind, [], bases=(_Read,)) for kind in PUBLIC]
+    for made, text in zip(public, PUBLIC.values(), strict=True):
+        made.__doc__ = text
+    kinds = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in (*OWN_FLAGS, *public)]
+    return functools.reduce(operator.or_, kinds)
+
+
+Config: Any = _subcommands()
+
+
+def main(config: _Common) -> None:
     """Converts, then prints what was taken, what was left out, and the next command."""
     check(config)
     if config.save_path.resolve() == config.data_path.resolve():
@@ -149,7 +159,7 @@ def main(config: Config) -> None:
     show(conversion, config.save_path)
 
 
-def check(config: Config) -> None:
+def check(config: _Common) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
     from xray.cluster.ray import check_flags
 
@@ -184,6 +194,8 @@ def show(conversion: dict[str, Any], save_path: Path) -> None:
     folds = ", ".join(str(count) for count in counts["images_per_fold"].values())
     table.add_row("[bold]radiographs", str(counts["images"]))
     table.add_row("  for training, by fold", folds)
+    if counts["val_images"]:
+        table.add_row("  for validating", str(counts["val_images"]))
     if counts["test_images"]:
         table.add_row("  for testing", str(counts["test_images"]))
     has_labels_alone = conversion["source"] == "folders" or conversion["layout"] == "labels"

@@ -234,7 +234,8 @@ def who_trains(n_training: int, n_validating: int, fold: int | str) -> str:
     """Says how many radiographs train, and how many validate."""
     if fold == "all":
         return f"all {n_training} radiographs train, none validates: the last weights are deployed"
-    return f"{n_training} radiographs train, {n_validating} validate (fold {fold})"
+    which = "the dataset's validation split" if fold == "val" else f"fold {fold}"
+    return f"{n_training} radiographs train, {n_validating} validate ({which})"
 
 
 def where_it_goes_on(progress: "Progress | None", run: Path) -> str:

@@ -43,27 +43,30 @@ def annotate(
     row_of[used] = np.arange(len(used))
     boxes, drawn_by, masks, clipped = _clip(source, row_of, sizes)
     dropped += clipped
-    is_train = np.array([image.split == "train" for image in images], dtype=bool)
+    is_train = np.array([image.split == reasons.TRAIN for image in images], dtype=bool)
     if readers == "fuse":
-        fusable = np.array([bool(names) for names in drawn_by], dtype=bool) & is_train[boxes.images]
+        # Those of a test set are its truth as they stand, most often a consensus already.
+        is_fused = np.array([image.split != reasons.TEST for image in images], dtype=bool)
+        fusable = np.array([bool(names) for names in drawn_by], dtype=bool) & is_fused[boxes.images]
         fusable[list(masks)] = False
         boxes, drawn_by, origin = fuse_readers(boxes, drawn_by, fusable)
         masks = renumbered(masks, origin)
     present = np.zeros((len(images), len(source.categories) + 1), dtype=bool)
     present[boxes.images, boxes.labels] = True
+    boxed = present.copy()
     for row, image in enumerate(images):
         present[row, list(image.labels or ())] = True
-    # Test images are in no fold.
+    # Those of other splits are in no fold.
     train, folds = np.flatnonzero(is_train), np.full(len(images), -1, dtype=np.int64)
     if len(train):
         patients = patients_of([images[row] for row in train.tolist()])
         check_folds(len(set(patients)), n_folds, len(train), missing(dropped))
         folds[train] = assign_folds(present[train], patients, n_folds, seed)
     records = [
-        _image_record(row, image, size, fold, labels, outcomes[used[row]].get("attributes", {}))
-        for row, (image, size, fold, labels) in enumerate(
-            zip(images, sizes.tolist(), folds.tolist(), present, strict=True)
+        _image_record(
+            row, image, size, fold, _known(image, present[row], boxed[row]), outcomes[used[row]].get("attributes", {})
         )
+        for row, (image, size, fold) in enumerate(zip(images, sizes.tolist(), folds.tolist(), strict=True))
     ]
     annotations, bad_masks = _annotation_records(boxes, drawn_by, masks, records)
     return {"images": records, "annotations": annotations, "categories": source.categories}, dropped + bad_masks
@@ -118,18 +121,36 @@ def _clip(
 
 
 def _image_record(
-    row: int, image: SourceImage, size: list[float], fold: int, present: np.ndarray, attributes: dict[str, str]
+    row: int,
+    image: SourceImage,
+    size: list[float],
+    fold: int,
+    known: dict[str, list[int]],
+    attributes: dict[str, str],
 ) -> dict[str, Any]:
     record: dict[str, Any] = {"id": row, "file_name": image.file_name, "source_id": image.source_id}
     if np.isfinite(size).all():
         record |= {"width": int(size[0]), "height": int(size[1])}
-    record |= {"split": image.split, "fold": fold, "labels": np.flatnonzero(present).tolist()}
+    record |= {"split": image.split, "fold": fold, **known}
     if image.patient is not None:
         record["patient"] = image.patient
     if image.readers:
         record["readers"] = list(image.readers)
     # What a table says of a radiograph goes before its file's header.
     return record | attributes | image.extra
+
+
+def _known(image: SourceImage, present: np.ndarray, boxed: np.ndarray) -> dict[str, list[int]]:
+    """Category ids that an image shows, and those of which its source does not say so, or not where they are.
+
+    present, boxed: (K + 1,) bool, which it shows, and which of them by a box.
+    """
+    labels, located = np.flatnonzero(present).tolist(), np.flatnonzero(boxed).tolist()
+    # What is known by a label or a box is not unknown.
+    unknown = sorted(set(image.unknown) - set(labels))
+    unlocated = sorted(set(image.unlocated) - set(unknown) - set(located))
+    missing = {name: ids for name, ids in (("unknown", unknown), ("unlocated", unlocated)) if ids}
+    return {"labels": labels, **missing}
 
 
 def _annotation_records(

@@ -70,7 +70,7 @@ def write_store(
     if not source.images:
         listed = summary([drop.reason for drop in source.dropped]) or "it lists none"
         raise InputError(f"no radiograph of the source can be used ({listed}): check --data-path")
-    train = [image for image in source.images if image.split == "train"]
+    train = [image for image in source.images if image.split == reasons.TRAIN]
     if train:
         # Checked again after decoding, when there may be fewer; but the user should not wait hours for this error.
         check_folds(len(set(patients_of(train))), n_folds, len(train), missing(source.dropped))
@@ -301,8 +301,9 @@ def _describe(
         "parameters": parameters,
         "counts": {
             "images": len(images),
-            "train_images": sum(image["split"] == "train" for image in images),
-            "test_images": sum(image["split"] == "test" for image in images),
+            "train_images": sum(image["split"] == reasons.TRAIN for image in images),
+            "val_images": sum(image["split"] == reasons.VAL for image in images),
+            "test_images": sum(image["split"] == reasons.TEST for image in images),
             "images_without_boxes": len(images) - len(with_boxes),
             "images_per_label": {name: with_label[number] for number, name in names.items()},
             "annotations": len(rows),

@@ -18,6 +18,10 @@ from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import LINK_OUT, leads_out
 from xray.structures.boxes import BoxTable
 
+TRAIN, VAL, TEST = "train", "val", "test"
+SPLITS = (TRAIN, VAL, TEST)
+"""What a radiograph is for: to train on, to validate a training on, to be seen by no training."""
+
 FINE_GRID = 2.0**20
 """Coordinates that a file gives are kept to 1/1048576 pixel: what is scored is what the file says."""
 GRID = 64.0
@@ -68,10 +72,13 @@ class SourceImage:
     path: the file to decode.
     file_name: the same, relative to the source.
     source_id: the source's own id, by which predictions name the radiograph.
-    split: "train" or "test"; test images belong to no fold.
+    split: one of SPLITS; only train images are dealt into folds.
     width, height: original pixels where a table gives them: boxes are in these units even if the file is smaller.
     readers: who read the image, where known.
     labels: category ids that the image as a whole shows, where the source says so; None leaves that to its boxes.
+    unknown: category ids of which the source does not say whether the image shows them: neither positive nor negative.
+    unlocated: category ids that may lie somewhere in the image without a box, such as that of a label without boxes.
+        The unknown ones are so without being named here.
     extra: further keys for its entry in annotations.json.
     """
 
@@ -84,6 +91,8 @@ class SourceImage:
     height: int | None = None
     readers: tuple[str, ...] = ()
     labels: tuple[int, ...] | None = None
+    unknown: tuple[int, ...] = ()
+    unlocated: tuple[int, ...] = ()
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

@@ -1,11 +1,12 @@
 """The dataset directory that every converter writes and all training reads.
 
 - annotations.json: COCO. `images`: `id` (= row in images.npy), `file_name` relative to the source, `source_id`,
-  `width`, `height` (original pixels), `split` ("train" or "test"), `fold` (-1 for test), `labels` (category ids that
-  the image shows, with or without a box), `patient`, `readers`, `view`, `sex`, `age` (a decade such as "60-69", or
-  "90+") and `manufacturer` where known. `annotations`: `bbox` (x, y, width,
-  height in original pixels), `category_id` from 1, `area`, `iscrowd` 0, `readers` (who drew it), `segmentation` (COCO
-  RLE at original size) where there is a mask.
+  `width`, `height` (original pixels), `split` ("train", "val" or "test"), `fold` (-1 but for train), `labels` (category
+  ids that the image shows, with or without a box), `unknown` (ids of which nobody says whether it shows them),
+  `unlocated` (further ids that may lie in the image without a box), `patient`, `readers`, `view`, `sex`, `age` (a
+  decade such as "60-69", or "90+") and `manufacturer` where known. `annotations`: `bbox` (x, y, width, height in
+  original pixels), `category_id` from 1, `area`, `iscrowd` 0, `readers` (who drew it), `segmentation` (COCO RLE at
+  original size) where there is a mask.
 - images.npy: uint8, (N, S, S), letterboxed as `xray.radiographs.canvas` does.
 - conversion.json: source, versions, parameters, counts, and what was left out; written last, so its presence means
   that the directory is complete.
@@ -87,12 +88,12 @@ class Store:
 
     @functools.cached_property
     def folds(self) -> np.ndarray:
-        """(N,) int64, the fold of each radiograph; -1 for test images."""
+        """(N,) int64, the fold of each radiograph; -1 for those of other splits than train."""
         return np.array([record["fold"] for record in self.records], dtype=np.int64)
 
     @functools.cached_property
     def splits(self) -> np.ndarray:
-        """(N,) str, "train" or "test"."""
+        """(N,) str, "train", "val" or "test"."""
         return np.array([record["split"] for record in self.records], dtype=str)
 
     @functools.cached_property
@@ -104,6 +105,28 @@ class Store:
             shown[row, [column[label] for label in record.get("labels", ())]] = True
         shown[self.boxes.images, [column[label] for label in self.boxes.labels.tolist()]] = True
         return shown
+
+    @functools.cached_property
+    def unknown(self) -> np.ndarray:
+        """(N, K) bool, of which categories nobody says whether the radiograph shows them.
+
+        Neither loss nor metric counts them. Columns as in `labels`."""
+        return self._named("unknown")
+
+    @functools.cached_property
+    def unlocated(self) -> np.ndarray:
+        """(N, K) bool, which categories may lie in the radiograph without a box, the unknown ones among them: a
+        detection of one there is neither right nor wrong."""
+        unlocated: np.ndarray = self._named("unlocated") | self.unknown
+        return unlocated
+
+    def _named(self, key: str) -> np.ndarray:
+        """(N, K) bool, the categories that an entry of the records names."""
+        column = {category: number for number, category in enumerate(self.categories)}
+        named = np.zeros((len(self), len(column)), dtype=bool)
+        for row, record in enumerate(self.records):
+            named[row, [column[label] for label in record.get(key, ())]] = True
+        return named
 
     @functools.cached_property
     def index_of(self) -> dict[str, int]:
@@ -121,7 +144,7 @@ class Store:
         return share
 
     def rows(self, split: str | None = None, fold: int | None = None, not_fold: int | None = None) -> np.ndarray:
-        """Rows, ascending, that belong to a split ("train" or "test"), to a fold, or to every fold but one.
+        """Rows, ascending, that belong to a split ("train", "val" or "test"), to a fold, or to every fold but one.
 
         Naming a fold means the training split: test images are never among the other folds. Raises InputError for a
         fold or split that the dataset does not have.
@@ -235,8 +258,9 @@ def _assemble(
         raise _damaged(path, "a segmentation is no compressed RLE")
     if not set(np.unique(boxes.labels).tolist()) <= categories.keys():
         raise _damaged(path, "an annotation names a category that is not there")
-    if not {label for record in records for label in record.get("labels", ())} <= categories.keys():
-        raise _damaged(path, "an image's labels name a category that is not there")
+    for key in ("labels", "unknown", "unlocated"):
+        if not {label for record in records for label in record.get(key, ())} <= categories.keys():
+            raise _damaged(path, f"an image's {key} name a category that is not there")
     if not np.isfinite(boxes.boxes).all():
         raise _damaged(path, "an annotation's bbox is not finite")
     return Store(

@@ -90,8 +90,10 @@ class TrainingConfig:
     """GPU: compile the network (of a detector backbone, pyramid and proposals' head); the first steps take minutes."""
     n_workers: Processes = LOADERS
     """Processes that load and augment radiographs; 0 loads in the main process. Default: one a core, 4 at most."""
-    fold: FoldNumber | Literal["all"] = 0
-    """Fold held back for validation; the others train. all: every fold trains, and the last weights are deployed."""
+    fold: FoldNumber | Literal["auto", "val", "all"] = AUTO
+    """What validates. A number: that fold, and the others train. val: the dataset's validation split, and every fold
+    trains. all: nothing, everything but test radiographs trains, and the last weights are deployed. auto: val where the
+    dataset has such a split of 20 radiographs or more, otherwise 0."""
     seed: Seed = 0
     """Seed of weights, order, augmentation and sampling."""
     augment: Literal["none", "light", "strong"] = "light"

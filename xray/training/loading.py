@@ -8,7 +8,7 @@ import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -16,21 +16,32 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from xray.datasets.mask_canvas import mask_canvas
-from xray.datasets.store import Store
+from xray.datasets.source import TRAIN, VAL
+from xray.datasets.store import ALL_FOLDS, Store
 from xray.errors import InputError
+from xray.flags import AUTO
 from xray.training.augment import Augmentation
 from xray.training.changes import stack_changes
 from xray.training.placement import Outlines, at_least_a_pixel, outlines_of
+
+FEWEST_VALIDATING = 20
+"""Radiographs of a validation split below which a fold says more: the 16 of the Kermany set tell no epochs apart."""
 
 
 def training_rows(store: Store, fold: int | str) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the store that train (every fold but one) and that validate (that fold); test radiographs do neither.
 
-    fold: "all" lets every fold train and none validate.
-    Raises InputError if the fold does not exist or nothing would be left on either side.
+    fold: "val" lets every fold train, and the dataset's own validation split validate; "all" lets both train and none
+        validate; AUTO is as `held_back` says.
+    Raises InputError if the fold or split does not exist or nothing would be left on either side.
     """
-    if isinstance(fold, str):
-        return store.rows(split="train"), np.zeros(0, dtype=np.int64)
+    if fold == AUTO:
+        fold = held_back(store)
+    if fold == ALL_FOLDS:
+        return np.flatnonzero(np.isin(store.splits, (TRAIN, VAL))), np.zeros(0, dtype=np.int64)
+    if fold == VAL:
+        return store.rows(split=TRAIN), store.rows(split=VAL)
+    assert isinstance(fold, int)
     validation = store.rows(split="train", fold=fold)
     training = np.setdiff1d(store.rows(split="train"), validation)
     if len(training) == 0:
@@ -38,6 +49,11 @@ def training_rows(store: Store, fold: int | str) -> tuple[np.ndarray, np.ndarray
             f"all {len(validation)} training radiographs are in fold {fold}: convert with --n-folds 2 or more"
         )
     return training, validation
+
+
+def held_back(store: Store) -> int | Literal["val"]:
+    """What validates where nobody chooses: "val" where the dataset has a validation split that is not tiny, else 0."""
+    return "val" if np.count_nonzero(store.splits == VAL) >= FEWEST_VALIDATING else 0
 
 
 class CanvasDataset(Dataset[dict[str, Any]]):

@@ -4,15 +4,21 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+PUBLIC: dict[str, str] = {}
+"""Public sets that need no flag of their own: kind → what it is and what it needs, for --help.
+
+Each has a module of that name with `read_<kind>(data_path)`.
+"""
+
 
 def convert(
     kind: str, data_path: Path | str, save_path: Path | str, *, n_workers: int = 1, **flags: Any
 ) -> dict[str, Any]:
     """Converts a source into a dataset directory; returns the content of its conversion.json.
 
-    kind: "vinbig", "coco", "siim", "lungs" or "folders". flags: the arguments of `read_<kind>` in the module of that
-    name, and those of `xray.datasets.conversion.write_store`; with VinBigData's `table_only` no radiograph is opened
-    and no images.npy written. Raises InputError as the two functions do.
+    kind: a subcommand of `convert`, such as "vinbig" or "coco". flags: the arguments of `read_<kind>` in the module of
+    that name, and those of `xray.datasets.conversion.write_store`; with VinBigData's `table_only` no radiograph is
+    opened and no images.npy written. Raises InputError as the two functions do.
     """
     # Workers that read masks import modules of this package: they need not load all that conversion needs.
     from xray.datasets.conversion import write_store

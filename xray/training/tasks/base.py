@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xray.datasets.source import VAL
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.models.batch_shares import Share, begin_step, end_step, mean_of_processes
@@ -19,7 +20,7 @@ from xray.training.changes import change_images, change_masks
 from xray.training.checkpoints import progress_of
 from xray.training.config import TrainingConfig
 from xray.training.device_store import DeviceStore, check_memory, where_to_store
-from xray.training.loading import EpochSampler, make_loader, sample_seed, training_rows
+from xray.training.loading import EpochSampler, held_back, make_loader, sample_seed, training_rows
 from xray.training.optimizers import configure
 from xray.training.plan import Plan, plan
 from xray.training.synced_norms import synchronise_norms
@@ -47,6 +48,7 @@ class Task(L.LightningModule):
         super().__init__()
         self.train_rows, self.val_rows = training_rows(store, config.fold)
         self.plan = chosen_flags or plan(config, len(self.train_rows))
+        self.plan.choose("fold", *_fold_and_reason(store))
         self.config, self.store = self.plan.config, store
         config = self.config
         self.swap = chosen(store.categories, config.swap)
@@ -221,6 +223,14 @@ class Task(L.LightningModule):
                 flat[name] = float(value)
         # All processes have the same metrics: each decides by them what is best, and whether to stop.
         self.log_dict(flat)
+
+
+def _fold_and_reason(store: Store) -> tuple[int | str, str]:
+    """What validates where nobody chooses, and why where that is not as usual."""
+    fold, n_val = held_back(store), np.count_nonzero(store.splits == VAL)
+    if fold == VAL:
+        return fold, f"the dataset has a validation split of {n_val} radiographs"
+    return fold, f"the dataset's validation split has only {n_val} radiographs, and is not used" if n_val else ""
 
 
 def _is_number(value: Any) -> bool:

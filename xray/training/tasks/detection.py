@@ -1,5 +1,6 @@
 """Training and validation of the detector."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from xray.datasets.store import Store
 from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories
+from xray.flags import AUTO
 from xray.models.detection.anchor_fit import FASTER_RCNN
 from xray.models.detection.backbones import IMAGENET_WEIGHTS
 from xray.models.detection.detector import Detector, build_detector, describe_anchors, load_initial_weights
@@ -15,7 +17,14 @@ from xray.models.kernels.convolutions import apply_norms_in_convolutions, speed_
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions
 from xray.training.config import DetectionConfig
-from xray.training.loading import BoxDataset, EpochSampler, collate_boxes, repeat_factors, training_rows
+from xray.training.loading import (
+    BoxDataset,
+    EpochSampler,
+    collate_boxes,
+    held_back,
+    repeat_factors,
+    training_rows,
+)
 from xray.training.plan import plan_detection
 from xray.training.pseudo import in_words, join, with_pseudo
 from xray.training.readers import readings
@@ -28,6 +37,9 @@ class DetectionTask(Task):
     config: DetectionConfig
 
     def __init__(self, config: DetectionConfig, store: Store) -> None:
+        if config.fold == AUTO and config.pseudo:
+            # Pseudo-labels are made for one fold or split held back.
+            config = dataclasses.replace(config, fold=held_back(store))
         rows, _ = training_rows(store, config.fold)
         joined = join(store, Path(config.pseudo), config.fold) if config.pseudo else None
         store = store if joined is None else joined
