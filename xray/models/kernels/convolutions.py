@@ -9,19 +9,19 @@ arXiv:1509.09308).
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
+from xray.models.kernels.products import BatchedProducts, point_convolution, speed_up_linear
 from xray.models.kernels.winograd import (
     NOTHING,
     RELU,
     RELU6,
-    matrices,
-    rows_of_tiles,
+    products_of,
+    weight_gradient,
     weights_of_products,
     winograd,
 )
@@ -30,8 +30,6 @@ WIDE = 128
 """Channels from which on Winograd's transforms cost less than the products that they save."""
 LARGE = 1024
 """Pixels of a map from which on they do."""
-TILES = 256
-"""Tiles of 4 × 4 pixels whose products are summed at a time: their sum, 9 MB, should not be read more often."""
 
 
 def is_wide(conv: nn.Conv2d) -> bool:
@@ -39,6 +37,12 @@ def is_wide(conv: nn.Conv2d) -> bool:
     shape = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode)
     plain = shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
     return plain and min(conv.in_channels, conv.out_channels) >= WIDE
+
+
+def is_point(conv: nn.Conv2d) -> bool:
+    """Whether it is 1 × 1 with stride 1, so that it is a product of matrices."""
+    shape = (conv.kernel_size, conv.stride, conv.padding, conv.groups)
+    return shape == ((1, 1), (1, 1), (0, 0), 1)
 
 
 def _is_large(features: Tensor) -> bool:
@@ -65,6 +69,7 @@ def speed_up_inference(model: nn.Module) -> nn.Module:
         for name, child in list(module.named_children()):
             if type(child) is nn.Conv2d and _is_zero_padded(child):
                 setattr(module, name, InferenceConv2d(child))
+    speed_up_linear(model)
     return model
 
 
@@ -80,7 +85,7 @@ class InferenceConv2d(nn.Module):
         self.weight, self.bias, self.activation = conv.weight, conv.bias, activation
         self.places = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
         self.is_wide = is_wide(conv)
-        self._products: Tensor | None = None
+        self._products: BatchedProducts | None = None
 
     def forward(self, features: Tensor, addend: Tensor | None = None) -> Tensor:
         """(B, C, H, W) → (B, K, H', W').
@@ -166,10 +171,14 @@ def _join_activations(sequence: nn.Sequential) -> None:
 
 
 def speed_up_training(model: nn.Module) -> None:
-    """Lets each convolution of `model` that `is_wide` be computed by `convolve`, in place."""
+    """Lets each convolution of `model` that `is_wide` be computed by `convolve`, in place, and what is a product of
+    matrices by the faster library."""
     for module in model.modules():
         if type(module) is nn.Conv2d and is_wide(module):
             module.__class__ = WideConv2d
+        elif type(module) is nn.Conv2d and is_point(module):
+            module.__class__ = PointConv2d
+    speed_up_linear(model)
 
 
 def apply_norms_in_convolutions(model: nn.Module) -> None:
@@ -193,6 +202,14 @@ class WideConv2d(nn.Conv2d):
         return convolve(features, self.weight, self.bias)
 
 
+class PointConv2d(nn.Conv2d):
+    """A convolution that `is_point`, by `xray.models.kernels.products`."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, K, H, W)."""
+        return point_convolution(features, self.weight, self.bias)
+
+
 class NormedConv2d(nn.Conv2d):
     """A convolution that also does what the frozen norm behind it would: norm(conv(x)).
 
@@ -211,7 +228,11 @@ class NormedConv2d(nn.Conv2d):
         if self.bias is not None:
             addend = addend + self.bias * factor
         weight = self.weight * factor.view(-1, 1, 1, 1)
-        return convolve(features, weight, addend) if is_wide(self) else self._conv_forward(features, weight, addend)
+        if is_wide(self):
+            return convolve(features, weight, addend)
+        if is_point(self):
+            return point_convolution(features, weight, addend)
+        return self._conv_forward(features, weight, addend)
 
 
 class AppliedNorm2d(FrozenBatchNorm2d):
@@ -239,7 +260,7 @@ class _Winograd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(features, weight)
-        output = winograd(features, _products(weight), bias, NOTHING, None)
+        output = winograd(features, products_of(weight), bias, NOTHING, None)
         # It is the only view of its tensor. If it were marked as a view, activations could not change it in place.
         return torch.ops.aten._unsafe_view(output, output.shape)
 
@@ -249,7 +270,7 @@ class _Winograd(torch.autograd.Function):
         of_features = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
             turned = weight.flip(2, 3).transpose(0, 1)
-            of_features = winograd(gradient, _products(turned), None, NOTHING, None)
+            of_features = winograd(gradient, products_of(turned), None, NOTHING, None)
         if ctx.needs_input_grad[1]:
             is_last = weight.is_contiguous(memory_format=torch.channels_last)
             memory_format = torch.channels_last if is_last else torch.contiguous_format
@@ -257,52 +278,3 @@ class _Winograd(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum((0, 2, 3))
         return of_features, of_weight, of_bias
-
-
-def weight_gradient(features: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of a 3 × 3 convolution's weights: (K, C, 3, 3).
-
-    features: (B, C, H, W), its input. gradient: (B, K, H, W), of its output. H and W are multiples of 4.
-    """
-    batch, channels, height, width = features.shape
-    n_out, across = gradient.shape[1], width // 4
-    to_output, kernel, to_products = matrices()
-    there = _square(to_products)  # (36, 36)
-    back = _square(to_output).T.contiguous()  # (36, 16)
-    down = rows_of_tiles(height, width, TILES)
-    tiles = down * across
-    pixels = features.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-    slopes = gradient.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-    padded = torch.zeros((4 * down + 2, width + 2, channels))
-    row, column, _ = padded.stride()
-    overlapping = padded.as_strided((6, 6, down, across, channels), (row, column, 4 * row, 4 * column, 1))
-    windows = torch.empty(overlapping.shape)
-    squares = torch.empty((4, 4, down, across, n_out))
-    summed = torch.zeros((36, channels, n_out))
-    inside, slope_inside = torch.empty((36, tiles * channels)), torch.empty((36, tiles * n_out))
-    for image in range(batch):
-        for top in range(0, height, 4 * down):
-            start, stop = max(top - 1, 0), min(top + 4 * down + 1, height)
-            first = start - (top - 1)
-            padded[0].zero_()
-            padded[-1].zero_()
-            padded[first : first + stop - start, 1:-1] = pixels[image, start:stop]
-            windows.copy_(overlapping)
-            squares.copy_(slopes[image, top : top + 4 * down].view(down, 4, across, 4, n_out).permute(1, 3, 0, 2, 4))
-            torch.mm(there, windows.view(36, -1), out=inside)
-            torch.mm(back, squares.view(16, -1), out=slope_inside)
-            summed.baddbmm_(inside.view(36, tiles, channels).mT, slope_inside.view(36, tiles, n_out))
-    taps = torch.mm(_square(kernel).T, summed.view(36, -1))  # (9, C · K)
-    return taps.view(3, 3, channels, n_out).permute(3, 2, 0, 1)
-
-
-def _products(weight: Tensor) -> Tensor:
-    """(K, C, 3, 3) → (36, C, K): the weights where they are multiplied."""
-    n_out, channels = weight.shape[:2]
-    taps = weight.detach().permute(2, 3, 1, 0).reshape(9, -1)
-    return torch.mm(_square(matrices()[1]), taps).view(36, channels, n_out)
-
-
-def _square(matrix: np.ndarray) -> Tensor:
-    """Along rows and columns of a tile at once."""
-    return torch.from_numpy(np.kron(matrix, matrix)).float()

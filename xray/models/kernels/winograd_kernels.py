@@ -19,12 +19,15 @@ _BOTH2, _SUM2 = _F(NEAR**2 * FAR**2), _F(NEAR**2 + FAR**2)
 
 
 @_jit
-def tiles_to_products(pixels, height, width, channels, top, down, inside):
-    """Bᵀ d B of the tiles of `down` rows from row `top` on: (H, W, C) → (36, tiles, C), both flat."""
+def tiles_to_products(pixels, height, width, channels, top, down, inside, apart, next_tile):
+    """Bᵀ d B of the tiles of `down` rows from row `top` on: (H, W, C) → 36 × tiles × C, both flat.
+
+    apart: from one of the 36 places of a tile to the next, in `inside`. next_tile: from tile to tile.
+    """
     height, width, n, top, down = _U(height), _U(width), _U(channels), _U(top), _U(down)
     six, tile, row = _U(6) * n, _U(36) * n, width * n
     across = width // _U(4)
-    tiles = down * across * n
+    apart, next_tile = _U(apart), _U(next_tile)
     half, patch = np.empty(tile, _F), np.empty(tile, _F)
     for below in range(down):
         y = top + _U(4) * below
@@ -39,9 +42,9 @@ def tiles_to_products(pixels, height, width, channels, top, down, inside):
                 begin = (y - _U(1)) * row + (x - _U(1)) * n
                 for column in range(_U(6)):
                     _to_products(pixels, begin + column * n, row, half, column * n, six, n)
-            place = (below * across + beside) * n
+            place = (below * across + beside) * next_tile
             for line in range(_U(6)):
-                _to_products(half, line * six, n, inside, line * _U(6) * tiles + place, tiles, n)
+                _to_products(half, line * six, n, inside, line * _U(6) * apart + place, apart, n)
 
 
 @_jit
@@ -100,17 +103,20 @@ def _to_output(m, at, step, out, to, stride, n):
 
 
 @_jit
-def products_to_tiles(multiplied, bias, is_summed, low, high, width, n_out, top, down, out):
-    """Aᵀ m A with bias and limits, (36, tiles, K) into or onto `down` rows of tiles of `out` (H, W, K), all flat."""
+def products_to_tiles(multiplied, apart, next_tile, bias, is_summed, low, high, width, n_out, top, down, out):
+    """Aᵀ m A with bias and limits, 36 × tiles × K into or onto `down` rows of tiles of `out` (H, W, K), all flat.
+
+    apart, next_tile: of `multiplied`, as `tiles_to_products` has them.
+    """
     width, n, top, down = _U(width), _U(n_out), _U(top), _U(down)
     six, row, across = _U(6) * n, width * n, width // _U(4)
-    tiles = down * across * n
+    apart, next_tile = _U(apart), _U(next_tile)
     half, line = np.empty(_U(4) * six, _F), np.empty(_U(4) * n, _F)
     for below in range(down):
         for beside in range(across):
-            place = (below * across + beside) * n
+            place = (below * across + beside) * next_tile
             for column in range(_U(6)):
-                _to_output(multiplied, column * tiles + place, _U(6) * tiles, half, column * n, six, n)
+                _to_output(multiplied, column * apart + place, _U(6) * apart, half, column * n, six, n)
             for y in range(_U(4)):
                 _to_output(half, y * six, n, line, _U(0), n, n)
                 for x in range(_U(4)):
@@ -121,6 +127,49 @@ def products_to_tiles(multiplied, bias, is_summed, low, high, width, n_out, top,
                     else:
                         for c in range(n):
                             out[to + c] = _within(line[begin + c] + bias[c], low, high)
+
+
+@_jit
+def slopes_to_products(slopes, width, n_out, top, down, inside, apart, next_tile):
+    """A g Aᵀ, through which gradients of tiles go back: `down` rows of tiles of (H, W, K) → 36 × tiles × K, both flat.
+
+    apart, next_tile: of `inside`, as `tiles_to_products` has them.
+    """
+    width, n, top, down = _U(width), _U(n_out), _U(top), _U(down)
+    four, row, across = _U(4) * n, width * n, width // _U(4)
+    apart, next_tile = _U(apart), _U(next_tile)
+    half = np.empty(_U(6) * four, _F)
+    for below in range(down):
+        for beside in range(across):
+            begin = (top + _U(4) * below) * row + _U(4) * beside * n
+            for column in range(_U(4)):
+                _from_output(slopes, begin + column * n, row, half, column * n, four, n)
+            place = (below * across + beside) * next_tile
+            for line in range(_U(6)):
+                _from_output(half, line * four, n, inside, line * _U(6) * apart + place, apart, n)
+
+
+@_jit
+def _from_output(g, at, step, out, to, stride, n):
+    """A of four vectors of n channels that lie `step` apart, to six that lie `stride` apart."""
+    g1, g2, g3 = at + step, at + _U(2) * step, at + _U(3) * step
+    for c in range(n):
+        out[to + c] = g[at + c]
+    to += stride
+    for c in range(n):
+        out[to + c] = g[at + c] + _NEAR2 * g[g2 + c] + (_NEAR * g[g1 + c] + _NEAR3 * g[g3 + c])
+    to += stride
+    for c in range(n):
+        out[to + c] = g[at + c] + _NEAR2 * g[g2 + c] - (_NEAR * g[g1 + c] + _NEAR3 * g[g3 + c])
+    to += stride
+    for c in range(n):
+        out[to + c] = g[at + c] + _FAR2 * g[g2 + c] + (_FAR * g[g1 + c] + _FAR3 * g[g3 + c])
+    to += stride
+    for c in range(n):
+        out[to + c] = g[at + c] + _FAR2 * g[g2 + c] - (_FAR * g[g1 + c] + _FAR3 * g[g3 + c])
+    to += stride
+    for c in range(n):
+        out[to + c] = g[g3 + c]
 
 
 @_jit
