@@ -1,9 +1,12 @@
 """Non-maximum suppression of many groups of boxes at once: no group may suppress another."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+MANY = 500
+"""Boxes from which on a kernel of our own pays on a CPU, whose compiler takes 0.3 s to import."""
 STEPS = 4
 """Rounds of the parallel suppression between two checks of whether it is over; each check waits for the GPU."""
 
@@ -24,8 +27,24 @@ def _suppress_in_turn(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:
     order = -torch.arange(boxes.shape[1], dtype=boxes.dtype)
     for group, inside, group_keep in zip(boxes, real, keep, strict=True):
         (present,) = inside.nonzero(as_tuple=True)
-        group_keep[present[nms(group[present], order[: len(present)], threshold)]] = True
+        if len(present) >= MANY and group.dtype == torch.float32:
+            group_keep[present] = _keep_best(group[present], threshold)
+        else:
+            group_keep[present[nms(group[present], order[: len(present)], threshold)]] = True
     return keep
+
+
+def _keep_best(boxes: Tensor, threshold: float) -> Tensor:
+    """(N, 4), the best first → (N,) bool: what torchvision's `nms` keeps, many comparisons at a time."""
+    from xray.models.kernels.suppression_kernel import keep_best
+
+    # torchvision compares in double precision. No float32 lies between the threshold and the last one below it.
+    limit = np.float32(threshold)
+    if float(limit) > threshold:
+        limit = np.nextafter(limit, np.float32(-1))
+    keep = np.empty(len(boxes), dtype=np.uint8)
+    keep_best(boxes.detach().T.contiguous().numpy(), limit, keep)
+    return torch.from_numpy(keep).bool()
 
 
 def suppress_together(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:
