@@ -43,6 +43,8 @@ TINY_FLAGS = (
     "--normals", "1", "--max-detections", "20",
     # Chosen by the number of epochs otherwise, and a training that goes on has more.
     "--schedule", "step", "--step-size", "30", "--no-ema", "--ema-decay", "0.999", "--anchor-scale", "1",
+    # The same on every processor.
+    "--precision", "32",
 )  # fmt: skip
 """A training of a few seconds on two cores."""
 

@@ -70,7 +70,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
     import torch
 
     from xray.datasets.store import open_store
-    from xray.models.device import lightning_precision, resolve_device
+    from xray.models.device import keep_freed_memory, lightning_precision, resolve_device
     from xray.models.tensors import load_tensors
     from xray.structures.sides import told
     from xray.training.average import KeepBest, deploy_average
@@ -85,16 +85,22 @@ def main(task_name: str, config: TrainingConfig) -> int:
     )
     from xray.training.failures import explain, is_lost_worker, quiet_threads
     from xray.training.loading import shared_with_workers
+    from xray.training.precision import choose_precision
     from xray.training.trainer import build_trainer
 
     device = resolve_device(config.device)
-    precision = lightning_precision(config.precision, device)
+    lightning_precision(config.precision, device)  # refuses what the device cannot, before anything is read
+    if device.type == "cpu":
+        keep_freed_memory()
     progress = check_resumable(run, config) if config.resume else None
     rendezvous = Rendezvous(launch, device.type == "cuda") if launch.can_meet else None
     store = open_store(dataset_directory(config, run, launch, rendezvous))
     task = build_task(task_name, config, store)
+    if not config.resume:
+        choose_precision(task, device)
     # What was "auto" is decided now.
     config = task.config
+    precision = lightning_precision(config.precision, device)
     task.check_store_device(device)
     print(who_trains(len(task.train_rows), len(task.val_rows), config.fold))
     choices = task.plan.lines()

@@ -38,7 +38,10 @@ LIGHTNING_NAMES: dict[str, LightningPrecision] = {"32": "32-true", "bf16": "bf16
 
 
 def lightning_precision(precision: str, device: torch.device) -> LightningPrecision:
-    """The config's precision ("auto", "32", "bf16", "16") as Lightning's name for it."""
+    """The config's precision ("auto", "32", "bf16", "16") as Lightning's name for it.
+
+    auto is decided by the device alone here; `xray.training.precision` decides it for a training.
+    """
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32"
     if precision == "16" and device.type == "cpu":
@@ -64,6 +67,11 @@ def has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16: AMX or AVX-512 BF16 on x86, BF16 on Arm."""
     x86 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return x86 or bool(torch.backends.cpu.get_cpu_capability().startswith("SVE") and _flag("bf16"))
+
+
+def has_amx() -> bool:
+    """Whether this processor has AMX, which multiplies tiles of bfloat16, and PyTorch may use it."""
+    return bool(torch.cpu._is_amx_tile_supported() and torch.backends.mkldnn.is_available())
 
 
 def _flag(name: str) -> bool:

@@ -85,7 +85,9 @@ class TrainingConfig:
     num_nodes: Annotated[int, Interval(ge=1, le=1024)] = 1
     """Nodes of a DDP training."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
-    """Arithmetic of the forward pass: auto is bf16 on a GPU that has it, otherwise 32."""
+    """Arithmetic of convolutions and matrix products; weights, gradients and the optimizer are float32. auto: bf16 on a
+    GPU that has it, and for 200 steps or more on a CPU with AMX, or with AVX-512 BF16 where a short trial finds it
+    faster for this network; otherwise 32. A resumed run keeps what it began with."""
     compile: bool = False
     """GPU: compile the network (of a detector backbone, pyramid and proposals' head); the first steps take minutes."""
     n_workers: Processes = LOADERS
