@@ -16,6 +16,7 @@ STAGES = {
     "memory": "how time and memory grow with the number of radiographs",
     "serve": "the server under load, some of the files broken",
     "recipe": "what each ingredient of a training gains on a dataset, cross-validated",
+    "curves": "loss curves of training in bfloat16 against float32",
     "ceiling": "a detector's arithmetic against the rates of this machine",
 }
 """Name → what it measures. Each is the module of benchmarks/ with that name."""
