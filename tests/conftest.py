@@ -137,6 +137,21 @@ def side_run(side_store: Path, train_tiny: Callable[..., Path], tmp_path_factory
     return train_tiny(side_store, tmp_path_factory.mktemp("runs") / "sides")
 
 
+@pytest.fixture(scope="session")
+def layout_tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """(kind) → the tree of 8 + 3 phantoms of 96 pixels in a layout of xray.phantoms.layouts. Not to be changed."""
+    folder = tmp_path_factory.mktemp("layouts")
+
+    def tree(kind: str) -> Path:
+        from xray.phantoms.layout import write_layout
+
+        if not (folder / kind).exists():
+            write_layout(kind, folder, 8, 3, seed=2, size=96, normal_fraction=0.4, n_workers=0, progress=False)
+        return folder / kind
+
+    return tree
+
+
 MASK_FLAGS = (
     "--device", "cpu", "--n-workers", "0", "--n-epochs", "1", "--batch-size", "4", "--n-pictures", "1",
     "--log-step", "1", "--warmup-steps", "2", "--weights", "none",

@@ -72,7 +72,13 @@ def random_findings(rng: np.random.Generator, normal_fraction: float = 0.7) -> t
     return tuple(int(class_id) for class_id in present)
 
 
-def draw_phantom(seed: int | Sequence[int], width: int, height: int, findings: Sequence[int] | None = ()) -> Phantom:
+def draw_phantom(
+    seed: int | Sequence[int],
+    width: int,
+    height: int,
+    findings: Sequence[int] | None = (),
+    patient: Patient | None = None,
+) -> Phantom:
     """Draws a frontal chest radiograph.
 
     seed: one or several non-negative integers. The same seed, size and findings give the same phantom; with other
@@ -80,6 +86,7 @@ def draw_phantom(seed: int | Sequence[int], width: int, height: int, findings: S
     width, height: in pixels, at least 64.
     findings: class ids (0–13) to draw, each at most once; some of them may show in two or three places. None draws
         them at random: none in 70 % of the radiographs, as in VinBigData, and else by `FINDING_RATES`.
+    patient: whose healthy chest it is; None for one that the seed decides.
 
     Raises ValueError for a class id or a size that is not possible.
     """
@@ -94,7 +101,7 @@ def draw_phantom(seed: int | Sequence[int], width: int, height: int, findings: S
         raise ValueError(f"findings are class ids from 0 to {len(FINDINGS) - 1}, not {class_ids}")
     finding_streams = streams[7].spawn(len(FINDINGS) + 1)
 
-    patient = sample_patient(patient_rng)
+    patient = patient or sample_patient(patient_rng)
     view = _place(patient, width, height, place_rng)
     patient = altered(patient, class_ids, np.random.default_rng(finding_streams[-1]))
     chest = build_chest(patient, view, chest_rng)

@@ -1,0 +1,81 @@
+"""NIH ChestX-ray14 and what was made of it: PNG files in several folders, labels for all, boxes for a few."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xray.phantoms.layout import Entry, Layout, Record, save_picture
+from xray.phantoms.tree import write_text
+
+NIH_SIDE = 1024
+"""Side in pixels of NIH's pictures, in which its boxes are measured however large a copy's pictures are."""
+BOXED_SHARE = 0.6
+"""Share of the radiographs with findings for which somebody drew boxes; in the set it is less than a fiftieth."""
+NIH_LABELS = {
+    "Atelectasis": "Atelectasis",
+    "Cardiomegaly": "Cardiomegaly",
+    "Consolidation": "Consolidation",
+    "Infiltration": "Infiltration",
+    "Lung Opacity": "Pneumonia",
+    "Nodule/Mass": "Nodule",
+    "Pleural effusion": "Effusion",
+    "Pleural thickening": "Pleural_Thickening",
+    "Pneumothorax": "Pneumothorax",
+    "Pulmonary fibrosis": "Fibrosis",
+}
+"""A phantom's finding → NIH's label; the others have none."""
+NIH_BOXED = {"Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Nodule", "Pneumonia", "Pneumothorax"}
+NIH_MASS = 30 / 400
+"""A mass is larger than 3 cm, of a chest that is about 40 cm wide; smaller ones are nodules."""
+
+
+def nih_label(finding: Record, side: float) -> str | None:
+    """NIH's word for a phantom's finding on a picture of that side, None where it has none."""
+    label = NIH_LABELS.get(finding["name"])
+    x1, y1, x2, y2 = finding["box"]
+    return "Mass" if label == "Nodule" and max(x2 - x1, y2 - y1) > NIH_MASS * side else label
+
+
+def _place_nih(entry: Entry) -> str:
+    return f"images_{entry.index % 2 + 1:03d}/images/{entry.patient:08d}_{entry.visit:03d}.png"
+
+
+def _write_nih(folder: Path, records: Sequence[Record], seed: int) -> None:
+    """The bracketed names of the columns hold commas of their own, as in the set; some boxes' label is "Infiltrate"."""
+    rng = np.random.default_rng([seed, 40])
+    entries = [
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+        "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+    ]
+    boxes = ["Image Index,Finding Label,Bbox [x,y,w,h],,,"]
+    names: dict[str, list[str]] = {"train": [], "test": []}
+    for record in records:
+        name = Path(record["file_name"]).name
+        names[record["split"]].append(name)
+        labelled = [(nih_label(finding, record["width"]), finding["box"]) for finding in record["findings"]]
+        labels = sorted({label for label, _ in labelled if label}) or ["No Finding"]
+        about = (record["visit"], record["patient"], record["age"], record["sex"], record["view"])
+        entries.append(f"{name},{'|'.join(labels)},{','.join(map(str, about))},2500,2500,0.143,0.143")
+        scale = NIH_SIDE / record["width"]
+        if rng.random() < BOXED_SHARE:
+            for label, box in labelled:
+                if label in NIH_BOXED or label == "Mass":
+                    x1, y1, x2, y2 = (scale * value for value in box)
+                    label = "Infiltrate" if label == "Infiltration" else label
+                    boxes.append(f"{name},{label},{x1},{y1},{x2 - x1},{y2 - y1}")
+    write_text(folder / "Data_Entry_2017_v2020.csv", "\n".join(entries) + "\n")
+    write_text(folder / "BBox_List_2017.csv", "\n".join(boxes) + "\n")
+    write_text(folder / "train_val_list.txt", "\n".join(names["train"]) + "\n")
+    write_text(folder / "test_list.txt", "\n".join(names["test"]) + "\n")
+
+
+NIH = Layout(
+    place=_place_nih,
+    save=save_picture,
+    tables=_write_nih,
+    made=(
+        "images_001", "images_002", "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv", "train_val_list.txt",
+        "test_list.txt",
+    ),
+)  # fmt: skip
