@@ -140,13 +140,20 @@ def side_run(side_store: Path, train_tiny: Callable[..., Path], tmp_path_factory
 @pytest.fixture(scope="session")
 def layout_tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """(kind) → the tree of 8 + 3 phantoms of 96 pixels in a layout of xray.phantoms.layouts. Not to be changed."""
+    import functools
+    from unittest import mock
+
+    from xray.phantoms import layout
+
     folder = tmp_path_factory.mktemp("layouts")
+    # Most layouts show the same radiographs: they are drawn once.
+    draw_once = functools.cache(layout.draw_phantom)
 
     def tree(kind: str) -> Path:
-        from xray.phantoms.layout import write_layout
-
         if not (folder / kind).exists():
-            write_layout(kind, folder, 8, 3, seed=2, size=96, normal_fraction=0.4, n_workers=0, progress=False)
+            options = {"seed": 2, "size": 96, "normal_fraction": 0.4, "n_workers": 0, "progress": False}
+            with mock.patch.object(layout, "draw_phantom", draw_once):
+                layout.write_layout(kind, folder, 8, 3, **options)
         return folder / kind
 
     return tree

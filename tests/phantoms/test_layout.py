@@ -88,5 +88,5 @@ def test_the_command_draws_trees_and_names_the_next_one(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"2 training and 1 test phantoms in {tmp_path / 'nih'}"
     assert lines[-1] == f"  python tools/convert.py nih --data-path {tmp_path / 'nih'} --save-path DATA"
-    with pytest.raises(FlagError, match="give one or more of vinbig, siim, lungs, nih"):
+    with pytest.raises(FlagError, match="give one or more of vinbig, siim, lungs, nih, "):
         main(Config(tmp_path, ()))

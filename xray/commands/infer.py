@@ -94,6 +94,10 @@ class Config:
     test.csv, train.csv or sample_submission.csv, in or above the data."""
     sample_submission: str = ""
     """CSV whose image_id column gives the submission's rows; default: sample_submission.csv in or above the data."""
+    submission: Literal["auto", "fisabio"] = "auto"
+    """What submission.csv is: auto, VinBigData's or SIIM-ACR's, as the models' categories are; fisabio, that of
+    SIIM-FISABIO-RSNA COVID-19 with a row a study and a row a radiograph, from a detector of opacity and, for the
+    studies, a classifier of what xray convert fisabio made. Files are then <study>/<series>/<radiograph>.dcm."""
     split: str = ""
     """Of a dataset directory: only this split, train or test."""
     fold: Annotated[int, Interval(ge=-1, le=99)] = -1
@@ -144,7 +148,9 @@ def main(config: Config) -> int:
     beside = [Path(config.sample_submission)] if config.sample_submission else []
     part = (config.split or None, None if config.fold < 0 else config.fold)
     inputs = open_inputs(data, *part, config.sizes, beside)
-    order = rows_of_submission(data, inputs.ids, config.sample_submission)
+    is_fisabio = config.submission == "fisabio"
+    # Of that challenge all radiographs count, and its sample submission names studies as well.
+    order = list(inputs.ids) if is_fisabio else rows_of_submission(data, inputs.ids, config.sample_submission)
     truth = truth_of(config, inputs)
     if skipped := len(inputs) - len(set(inputs.ids).intersection(order)):
         print(f"{skipped} radiographs are not in the sample submission and are left out", file=sys.stderr)
@@ -159,6 +165,7 @@ def main(config: Config) -> int:
     from xray.inference.precision import place_of
     from xray.inference.prediction_journal import PredictionJournal
     from xray.models.device import keep_freed_memory
+    from xray.outputs.fisabio import FisabioSubmission
     from xray.outputs.results import WARNINGS, kind_of_submission, warnings_of, write_results
     from xray.radiographs.file_warnings import print_warnings
     from xray.structures.probability_maps import INDEX
@@ -184,6 +191,7 @@ def main(config: Config) -> int:
         if getattr(config, flag) and not pipeline.segmenters:
             raise InputError(f"--{flag} {what} of segmenters, and --weights names none")
     dicom_results = dicom_results_of(config, inputs, pipeline)
+    fisabio = FisabioSubmission(data, inputs, pipeline.categories, config.sample_submission) if is_fisabio else None
     with contextlib.ExitStack() as stack:
         cluster = None
         if config.engine == "ray":
@@ -203,7 +211,9 @@ def main(config: Config) -> int:
         if not config.probabilities:
             # Maps of an earlier command would be taken for these predictions'.
             (out / INDEX).unlink(missing_ok=True)
-        kind = kind_of_submission(pipeline)
+        kind = "" if fisabio else kind_of_submission(pipeline)
+        if fisabio:
+            fisabio.write(out / "submission.csv", journal)
         warnings = warnings_of(inputs, journal)
         n_boxes = write_results(out, journal, order, pipeline.categories, kind, failures, warnings)
         journal.remove()
@@ -396,7 +406,14 @@ def fingerprint_of(config: Config, inputs: "Inputs") -> dict[str, object]:
     from xray.inference.prediction_journal import stamp
 
     without_effect = {"n_workers", "timeout", "overwrite", "debug", "engine", "address", "cores_per_actor"}
-    without_effect |= {"weights", "data_path", "save_path", "sample_submission", "sizes"}  # what they hold counts
+    without_effect |= {
+        "weights",
+        "data_path",
+        "save_path",
+        "sample_submission",
+        "sizes",
+        "submission",
+    }  # what they hold counts
     fingerprint = {name: value for name, value in dataclasses.asdict(config).items() if name not in without_effect}
     names: tuple[str, ...] = ("model.json", "model.onnx" if config.runtime == "onnx" else "model.safetensors")
     if config.runtime == "openvino":

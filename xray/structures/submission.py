@@ -21,8 +21,10 @@ from xray.structures.masks import decode_mask
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
 from xray.structures.rle import encode
 
-HEADER = ["image_id", "PredictionString"]
+PREDICTION = "PredictionString"
+HEADER = ["image_id", PREDICTION]
 MASK_HEADER = ["ImageId", "EncodedPixels"]
+FISABIO_HEADER = ["id", PREDICTION]
 EMPTY = f"{NO_FINDING} 1 0 0 1 1"
 """The PredictionString of an image without any prediction."""
 
@@ -82,8 +84,8 @@ def write_submission(
     images, labels = table.images.tolist(), table.labels.tolist()
     scores, corners = table.scores.tolist(), boxes.tolist()
     for row in by_confidence:
-        box = " ".join(_coordinate(value) for value in corners[row])
-        strings[predictions.image_ids[images[row]]].append(f"{labels[row] - 1} {_confidence(scores[row])} {box}")
+        box = " ".join(coordinate(value) for value in corners[row])
+        strings[predictions.image_ids[images[row]]].append(f"{labels[row] - 1} {confidence(scores[row])} {box}")
 
     _write(path, HEADER, {image_id: " ".join(parts) or EMPTY for image_id, parts in strings.items()})
 
@@ -115,7 +117,7 @@ def write_mask_submission(path: Path | str, predictions: Predictions, image_ids:
 def _write(path: Path, header: list[str], texts: Mapping[str, str]) -> None:
     with complete(path) as temporary, temporary.open("w", newline="", **ENCODING) as file:
         file.write(",".join(header) + "\n")
-        file.writelines(f"{_cell(image_id)},{text}\n" for image_id, text in texts.items())
+        file.writelines(f"{cell(image_id)},{text}\n" for image_id, text in texts.items())
 
 
 def read_submission(path: Path | str) -> Predictions:
@@ -159,11 +161,11 @@ def read_submission(path: Path | str) -> Predictions:
 def submission_order(path: Path | str) -> list[str]:
     """The image ids of a `sample_submission.csv`, in the order in which Kaggle wants them.
 
-    Raises InputError if the file is missing, begins with neither `image_id` (VinBigData) nor `ImageId` (SIIM-ACR), has
-    no rows, or an image twice.
+    Raises InputError if the file is missing, begins with none of `image_id` (VinBigData), `ImageId` (SIIM-ACR) and `id`
+    (SIIM-FISABIO-RSNA, whose ids have _image or _study behind them), has no rows, or an image twice.
     """
     path = Path(path)
-    image_ids = [row[0] for row in _rows(path, HEADER[:1], MASK_HEADER[:1])]
+    image_ids = [row[0] for row in _rows(path, HEADER[:1], MASK_HEADER[:1], FISABIO_HEADER[:1])]
     if not image_ids:
         raise InputError(f"{path} lists no images: take sample_submission.csv from the competition")
     return image_ids
@@ -246,15 +248,18 @@ def _check_values(table: BoxTable, image_ids: Sequence[str | int], where: str) -
         )
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """An id as a cell of a CSV file."""
     # The csv module leaves a lone carriage return bare, which it then reads as the end of the row.
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 
-def _confidence(score: float) -> str:
+def confidence(score: float) -> str:
+    """Six significant digits, never an exponent."""
     text = f"{score:.6g}"
     return np.format_float_positional(float(text), trim="-") if "e" in text else text
 
 
-def _coordinate(value: float) -> str:
+def coordinate(value: float) -> str:
+    """One decimal, or none where it is zero."""
     return f"{value:.1f}".removesuffix(".0")

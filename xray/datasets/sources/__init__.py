@@ -4,7 +4,18 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-PUBLIC: dict[str, str] = {}
+PUBLIC: dict[str, str] = {
+    "nih": """NIH ChestX-ray14: Data_Entry_2017_v2020.csv, BBox_List_2017.csv and folders of PNG files; with
+    train_val_list.txt and test_list.txt, its official split.""",
+    "rsna": """RSNA Pneumonia Detection Challenge 2018: stage_2_train_labels.csv, stage_2_detailed_class_info.csv and
+    stage_2_train_images/; with RSNA's mapping to NIH's set, its patients.""",
+    "vindr": """VinDr-CXR of PhysioNet: annotations/, train/ and test/; 22 local and 5 global findings.""",
+    "chestxdet": """ChestX-Det: ChestX_Det_train.json, ChestX_Det_test.json, train_data/ and test_data/; boxes with
+    outlines of 13 findings.""",
+    "fisabio": """SIIM-FISABIO-RSNA COVID-19 Detection: train_image_level.csv, train_study_level.csv and train/.""",
+    "tbx11k": """TBX11K: annotations/json/ and imgs/; boxes of tuberculosis, healthy and sick radiographs.""",
+    "objectcxr": """Object-CXR: train.csv, dev.csv, test.csv and the folders of JPEG files; foreign objects.""",
+}
 """Public sets that need no flag of their own: kind → what it is and what it needs, for --help.
 
 Each has a module of that name with `read_<kind>(data_path)`.

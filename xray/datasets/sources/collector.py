@@ -66,6 +66,7 @@ class Collector:
         self._boxes: list[tuple[str, int, tuple[float, float, float, float], str, str]] = []
         self._masks: dict[int, Any] = {}
         self._seen: set[tuple[Any, ...]] = set()
+        self._aside: set[str] = set()
 
     def _find(self, folders: Sequence[str]) -> dict[str, Path]:
         roots = [self.root / folder for folder in folders if (self.root / folder).is_dir()] or [self.root]
@@ -88,9 +89,11 @@ class Collector:
         """Name → id."""
         return dict(self._ids)
 
-    def file_of(self, text: str, place: str) -> str | None:
+    def file_of(self, text: str, place: str, near: str = "") -> str | None:
         """The name of the file that a table means by `text`, which is then one of the source's radiographs.
 
+        near: what a folder above the file is called like, such as "train" for train_data/, which decides where two
+            splits have a file of one name.
         None where there is none, or several that it may be, which is entered in `dropped` with `place`, where the table
         says so.
         """
@@ -98,6 +101,8 @@ class Collector:
             self.leave_out(place, UNSAFE_NAME, fault)
             return None
         names = self.files.meant_by(text)
+        if near and len(names) > 1:
+            names = [name for name in names if near in name.rpartition("/")[0].casefold()] or names
         if len(names) == 1:
             self._entries.setdefault(names[0], _Entry())
             return names[0]
@@ -171,6 +176,12 @@ class Collector:
         self._entries.setdefault(name, _Entry()).is_lost = True
         self.leave_out(place, reason, detail)
 
+    def set_aside(self, name: str, reason: str) -> None:
+        """A file that is left out although a table names it, once for all tables that do; not to be described."""
+        if name not in self._aside:
+            self._aside.add(name)
+            self.leave_out(name, reason)
+
     def leave_out(self, place: str, reason: str, detail: str = "", action: str = Dropped.action) -> None:
         """Enters something that is left out, or changed as `action` says."""
         self.dropped.append(Dropped(place, reason, action, detail))
@@ -182,7 +193,7 @@ class Collector:
         Raises InputError where no radiograph is left.
         """
         for name in self.files.names:
-            if name not in self._entries:
+            if name not in self._entries and name not in self._aside:
                 self.leave_out(name, unlisted)
         used = []
         for name in self.files.names:

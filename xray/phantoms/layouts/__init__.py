@@ -2,5 +2,11 @@
 
 LAYOUTS: dict[str, str] = {
     "nih": "nih_rsna",
+    "rsna": "nih_rsna",
+    "vindr": "vindr_fisabio",
+    "chestxdet": "boxes_in_json",
+    "fisabio": "vindr_fisabio",
+    "tbx11k": "boxes_in_json",
+    "objectcxr": "boxes_in_json",
 }
 """Kind, as the source is called in `xray convert`, → the module here; in it, the kind in capitals is the layout."""

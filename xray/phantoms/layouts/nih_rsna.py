@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from pydicom.uid import JPEGBaseline8Bit
 
-from xray.phantoms.layout import Entry, Layout, Record, save_picture
-from xray.phantoms.tree import write_text
+from xray.phantoms.dicom import Storage
+from xray.phantoms.layout import Drawn, Entry, Layout, Record, save_dicom, save_picture, write_json
+from xray.phantoms.tree import write_csv, write_text
 
 NIH_SIDE = 1024
 """Side in pixels of NIH's pictures, in which its boxes are measured however large a copy's pictures are."""
@@ -77,5 +79,49 @@ NIH = Layout(
     made=(
         "images_001", "images_002", "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv", "train_val_list.txt",
         "test_list.txt",
+    ),
+)  # fmt: skip
+
+
+RSNA_OPACITIES = {"Consolidation", "Infiltration", "Lung Opacity"}
+"""Findings of a phantom that RSNA's readers would call a lung opacity."""
+
+
+def _place_rsna(entry: Entry) -> str:
+    return f"stage_2_{entry.split}_images/{entry.image_id}.dcm"
+
+
+def _save_rsna(path: Path, drawn: Drawn) -> Record:
+    # RSNA's files are NIH's pictures in JPEG.
+    return save_dicom(path, drawn, Storage(8, False, False, JPEGBaseline8Bit, computed=True))
+
+
+def _write_rsna(folder: Path, records: Sequence[Record], seed: int) -> None:
+    """A row a box, without the test set; patientId is a radiograph's, and NIH's name tells the patient."""
+    labels, classes, mapping = [], [], []
+    for record in records:
+        name = record["image_id"]
+        mapping.append({"subset_img_id": name, "img_id": f"{record['patient']:08d}_{record['visit']:03d}.png"})
+        if record["split"] == "test":
+            continue
+        scale = NIH_SIDE / record["width"]
+        boxes = [finding["box"] for finding in record["findings"] if finding["name"] in RSNA_OPACITIES]
+        kind = "Lung Opacity" if boxes else "No Lung Opacity / Not Normal" if record["findings"] else "Normal"
+        for x1, y1, x2, y2 in (np.array(box) * scale for box in boxes):
+            labels.append((name, round(x1, 1), round(y1, 1), round(x2 - x1, 1), round(y2 - y1, 1), 1))
+        labels += [] if boxes else [(name, None, None, None, None, 0)]
+        classes += [(name, kind)] * max(1, len(boxes))
+    write_csv(folder / "stage_2_train_labels.csv", ("patientId", "x", "y", "width", "height", "Target"), labels)
+    write_csv(folder / "stage_2_detailed_class_info.csv", ("patientId", "class"), classes)
+    write_json(folder / "pneumonia-challenge-dataset-mappings_2018.json", mapping)
+
+
+RSNA = Layout(
+    place=_place_rsna,
+    save=_save_rsna,
+    tables=_write_rsna,
+    made=(
+        "stage_2_train_images", "stage_2_test_images", "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv",
+        "pneumonia-challenge-dataset-mappings_2018.json",
     ),
 )  # fmt: skip

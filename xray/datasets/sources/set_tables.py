@@ -1,0 +1,186 @@
+"""What the readers of public sets share: finding a set's tables, ids without a radiograph, units of boxes, sizes."""
+
+import fnmatch
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xray.datasets.sizes import find_sizes, original_sizes
+from xray.datasets.sources.collector import Collector
+from xray.errors import InputError
+from xray.radiographs.attributes import plain_attributes
+from xray.radiographs.names import check_inside
+from xray.structures.values import finite_number, is_missing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEPTH = 3
+"""Folders below --data-path, itself among them, in which tables are looked for."""
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+SIZE_UNKNOWN = "original size unknown"
+CONTRADICTORY = "contradictory row"
+FAR_BEYOND = "box far beyond the edge"
+UNKNOWN_FINDING = "unknown finding"
+
+TOLERANCE = 0.02
+"""Share of a side by which a box may reach beyond the edge, as people draw it, and is cut there."""
+MOST_BEYOND = 0.05
+"""Share of boxes beyond this tolerance from which the whole table is in other units."""
+MANY = 20
+"""Boxes of which at least one reaches into the right or the lower half of its radiograph."""
+
+
+def find_tables(root: Path, *patterns: str) -> list[Path]:
+    """The files at most DEPTH folders deep whose name fits a pattern, in any case; the first patterns' first.
+
+    Of one pattern those of fewer folders come first. Hidden files and folders are left out. Raises UnsafeNameError for
+    one that is a link out of `root`.
+    """
+    found: list[tuple[int, int, Path]] = []
+    for parent, folders, names in os.walk(root):
+        depth = len(Path(parent).relative_to(root).parts)
+        folders[:] = [] if depth + 1 >= DEPTH else sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if name.startswith("."):
+                continue
+            fits = (k for k, pattern in enumerate(patterns) if fnmatch.fnmatchcase(name.lower(), pattern.lower()))
+            if (rank := next(fits, None)) is not None:
+                found.append((rank, depth, Path(parent, name)))
+    return [check_inside(path, root) for _, _, path in sorted(found)]
+
+
+def one_table(root: Path, *patterns: str) -> Path | None:
+    """The file of the first pattern that any fits; None for none. Raises InputError for two that differ."""
+    for pattern in patterns:
+        found = find_tables(root, pattern)
+        if len({path.read_bytes() for path in found}) > 1:
+            names = " and ".join(path.relative_to(root).as_posix() for path in found[:3])
+            raise InputError(f"{root} holds {names}, which differ: leave one of them there")
+        if found:
+            return found[0]
+    return None
+
+
+def read_json(path: Path, kind: type, what: str) -> tuple[Any, bytes]:
+    """The content of a JSON file, and its bytes. Raises InputError where it is none, or no `kind` at its top.
+
+    what: the set's name, for the message.
+    """
+    try:
+        content = path.read_bytes()
+        top = json.loads(content)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON ({error}): download it again") from None
+    if not isinstance(top, kind):
+        raise InputError(f"{path} holds a {type(top).__name__}, not the {kind.__name__} of {what}: download it again")
+    return top, content
+
+
+def as_number(cell: Any) -> float:
+    """A cell as a number; NaN where it is empty, or none."""
+    try:
+        number = finite_number(cell)
+    except ValueError:
+        return float("nan")
+    return float("nan") if number is None else number
+
+
+def as_numbers(table: "pd.DataFrame", columns: Sequence[str]) -> np.ndarray:
+    """(N, len(columns)) float64, NaN where a cell is empty or no number."""
+    rows = [[as_number(cell) for cell in table[name]] for name in columns]
+    return np.array(rows, dtype=np.float64).T.reshape(-1, len(columns))
+
+
+def check_ids(path: Path, table: "pd.DataFrame", column: str, is_finding: Iterable[bool]) -> None:
+    """Raises InputError for a row that has a finding and no image id: which radiograph would be without it?"""
+    for name, line, has_finding in zip(table[column].tolist(), table["line"].tolist(), is_finding, strict=True):
+        if has_finding and not name:
+            raise InputError(
+                f"{path} line {line} has a finding but no {column}, so any radiograph may lack it: write the {column} "
+                "there, or delete the row"
+            )
+
+
+def check_units(path: Path, boxes: np.ndarray, size: tuple[int, int] | None, units: str) -> None:
+    """Raises InputError where the boxes of a whole table cannot be in the units that they should be in.
+
+    boxes: (N, 4) xyxy. size: width and height of all radiographs in those units; None where each has its own.
+    units: the same in words.
+    """
+    boxes = boxes[np.isfinite(boxes).all(axis=1)]
+    if len(boxes) and boxes.max() <= 1:
+        raise InputError(f"{path}: all its boxes lie between 0 and 1, so they are no pixels: it needs {units}")
+    if not len(boxes) or size is None:
+        return
+    beyond = is_far_beyond(boxes, size)
+    if beyond.sum() > 1 and beyond.mean() > MOST_BEYOND:
+        raise InputError(
+            f"{path}: {beyond.sum()} of {len(boxes)} boxes reach beyond {size[0]} x {size[1]}, up to "
+            f"{boxes.max():.0f}: it needs {units}"
+        )
+    if len(boxes) >= MANY and (boxes[:, 2:].max(axis=0) < np.array(size) * (0.5 + TOLERANCE)).any():
+        raise InputError(
+            f"{path}: none of {len(boxes)} boxes reaches beyond {boxes[:, 2].max():.0f}, {boxes[:, 3].max():.0f} of "
+            f"{size[0]} x {size[1]}, so they are of smaller pictures: it needs {units}"
+        )
+
+
+def is_far_beyond(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(N, 4) xyxy → (N,) bool, whether a box reaches beyond the edge by more than people draw over it."""
+    limit = np.array([*size, *size], dtype=np.float64)
+    far = np.asarray((boxes > limit * (1 + TOLERANCE)) | (boxes < -limit * TOLERANCE))
+    return np.asarray(far.any(axis=1), dtype=bool)
+
+
+def attributes_of(table: "pd.DataFrame", columns: Mapping[str, Sequence[str]]) -> Callable[[int], dict[str, str]]:
+    """What a table says of a row's radiograph beside its findings, in the words of xray.radiographs.attributes.
+
+    columns: attribute → names of columns that may hold it, as `read_table` spells them; the first that is there counts.
+    """
+    known = {
+        name: table[column].tolist()
+        for name, candidates in columns.items()
+        if (column := next((each for each in candidates if each in table.columns), None)) is not None
+    }
+    plain: dict[tuple[str, ...], dict[str, str]] = {}
+
+    def attributes(row: int) -> dict[str, str]:
+        values = tuple(column[row] for column in known.values())
+        if values not in plain:
+            given = zip(known, values, strict=True)
+            plain[values] = plain_attributes({name: value for name, value in given if not is_missing(value)})
+        return plain[values]
+
+    return attributes
+
+
+def give_sizes(collector: Collector, names: Sequence[str], known_as: Sequence[str] = ()) -> bool:
+    """Tells a collector the original sizes of those radiographs that are pictures made from DICOM files.
+
+    Their boxes are in pixels of the originals, so one whose size no table gives is lost. names: of files, from
+    `Collector.file_of`. known_as: names of their folders, as for `xray.datasets.sizes.find_sizes`.
+    Returns whether there are such pictures.
+    """
+    pictures = [name for name in names if name.lower().endswith(PICTURE_SUFFIXES)]
+    folders = {collector.root / Path(name).parent for name in pictures}
+    around = {parent for folder in folders for parent in folder.parents if parent.is_relative_to(collector.root)}
+    tables, _ = find_sizes(sorted(folders | around), known_as)
+    for table in tables:
+        collector.read(table.content)
+    sizes = original_sizes(tables, [(name, collector.files.ids[name], Path(name).name) for name in pictures])
+    for name, size in zip(pictures, sizes, strict=True):
+        if isinstance(size, tuple):
+            collector.describe(name, size=size)
+        else:
+            collector.lose(
+                name, name, SIZE_UNKNOWN, size or "its boxes are in pixels of the original, see docs/data.md"
+            )
+    return bool(pictures)
