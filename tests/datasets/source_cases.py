@@ -72,3 +72,30 @@ def picture_source(folder: Path, n: int, boxes: BoxTable | None = None, readers:
         "fingerprint": "f",
     }
     return Source(**(values | changes))
+
+
+def told(source: Source) -> dict[str, dict[str, Any]]:
+    """Of each radiograph, by its id: split, patient, size, labels, unknown, unlocated by name, and its boxes.
+
+    A box is its category's name and x1, y1, x2, y2, and the reader where one is named.
+    """
+    names = {category["id"]: category["name"] for category in source.categories}
+    result: dict[str, dict[str, Any]] = {}
+    for number, image in enumerate(source.images):
+        rows = [row for row in range(len(source.boxes)) if source.boxes.images[row] == number]
+        result[image.source_id] = {
+            "split": image.split,
+            "patient": image.patient,
+            "size": (image.width, image.height),
+            **{key: [names[k] for k in getattr(image, key) or ()] for key in ("labels", "unknown", "unlocated")},
+            "boxes": [
+                (names[int(source.boxes.labels[row])], *source.boxes.boxes[row].tolist(), *source.readers[row])
+                for row in rows
+            ],
+        }
+    return result
+
+
+def why(source: Source) -> list[tuple[str, str]]:
+    """Where and why something was left out or changed, in order."""
+    return sorted((drop.where, drop.reason) for drop in source.dropped)

@@ -120,16 +120,16 @@ def _rows(path: Path, table: "pd.DataFrame") -> list[_Row]:
     studies = table["StudyInstanceUID"].tolist() if "StudyInstanceUID" in table.columns else [""] * n
     rows = []
     for image, study, line, box, label in zip(table["id"], studies, table["line"], boxes, labels, strict=True):
-        found, fault = _boxes_of(box, label)
+        found, fault = boxes_of(box, label)
         rows.append(_Row(image.removesuffix(IMAGE_SUFFIX), study.removesuffix(STUDY_SUFFIX), line, found, fault))
-    check_ids(path, table, "id", (bool(row.boxes or row.fault) for row in rows))
+    check_ids(path, table.assign(id=[row.image for row in rows]), "id", (bool(row.boxes or row.fault) for row in rows))
     everything = [box for row in rows for box in row.boxes]
     units = "boxes in pixels of the DICOM files"
     check_units(path, np.array(everything, dtype=np.float64).reshape(-1, 4), None, units)
     return rows
 
 
-def _boxes_of(boxes: str | None, label: str | None) -> tuple[list[Box], str]:
+def boxes_of(boxes: str | None, label: str | None) -> tuple[list[Box], str]:
     """The boxes of a row, or what is wrong with it; None for a column that the table does not have."""
     if is_missing(boxes) and is_missing(label):
         return [], NO_LABEL
@@ -137,7 +137,7 @@ def _boxes_of(boxes: str | None, label: str | None) -> tuple[list[Box], str]:
     spelt = None if is_missing(label) or label is None else _spelt(label)
     for text, found in ((boxes, listed), (label, spelt)):
         if not is_missing(text) and found is None:
-            return [], f"{UNREADABLE_BOXES}"
+            return [], UNREADABLE_BOXES
     if listed is None:
         return spelt or [], ""
     if spelt is not None and not _agree(listed, spelt):
@@ -194,11 +194,14 @@ def _read_studies(collector: Collector, root: Path) -> dict[str, int | None]:
         try:
             shows = [number for number, name in enumerate(names) if flag_of(row[name])]
         except ValueError as error:
-            shows = []
-            collector.leave_out(place, CONTRADICTORY, str(error))
-        said = shows[0] + 1 if len(shows) == 1 and shows[0] else 0 if shows == [0] else None
-        if len(shows) > 1 or classes.get(study, said) != said:
-            collector.leave_out(place, CONTRADICTORY, f"{shown(row['id'])} has several classes")
+            shows, fault = [], str(error)
+        else:
+            fault = f"{len(shows)} of its classes are 1"
+        said = (shows[0] + 1 if shows[0] else 0) if len(shows) == 1 else None
+        if said is None:
+            collector.leave_out(place, CLASS_UNKNOWN, fault)
+        elif classes.get(study, said) != said:
+            collector.leave_out(place, CONTRADICTORY, f"{shown(row['id'])} has another class before")
             said = None
         classes[study] = said
     return classes

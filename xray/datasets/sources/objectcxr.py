@@ -60,7 +60,7 @@ def _read(collector: Collector, path: Path, split: str, word: str) -> None:
         raise InputError(f"{path} has no column image_name (found {names}): put the tables of Object-CXR there")
     collector.read(content)
     check_ids(path, table, column, (not is_missing(text) for text in table["annotation"]))
-    shapes = [_shapes_of(text) for text in table["annotation"].tolist()]
+    shapes = [shapes_of(text) for text in table["annotation"].tolist()]
     boxes = [[*points.min(axis=0), *points.max(axis=0)] for of_image in shapes for points in of_image or ()]
     check_units(path, np.array(boxes, dtype=np.float64).reshape(-1, 4), None, "coordinates in pixels of the JPEG files")
     seen = set()
@@ -82,7 +82,7 @@ def _read(collector: Collector, path: Path, split: str, word: str) -> None:
             collector.box(name, 1, (left, top, right, bottom), place, mask=[points.ravel().tolist()])
 
 
-def _shapes_of(text: str) -> list[np.ndarray] | None:
+def shapes_of(text: str) -> list[np.ndarray] | None:
     """A cell → (N, 2) corners of each shape; None where one of them is none."""
     shapes = []
     for part in ("" if is_missing(text) else text).split(";"):

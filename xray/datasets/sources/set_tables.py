@@ -19,8 +19,8 @@ from xray.structures.values import finite_number, is_missing
 if TYPE_CHECKING:
     import pandas as pd
 
-DEPTH = 3
-"""Folders below --data-path, itself among them, in which tables are looked for."""
+DEPTH = 4
+"""Tables are looked for in --data-path and in folders so many levels below it."""
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 SIZE_UNKNOWN = "original size unknown"
@@ -37,7 +37,7 @@ MANY = 20
 
 
 def find_tables(root: Path, *patterns: str) -> list[Path]:
-    """The files at most DEPTH folders deep whose name fits a pattern, in any case; the first patterns' first.
+    """The files at most DEPTH folders down whose name fits a pattern, in any case; the first patterns' first.
 
     Of one pattern those of fewer folders come first. Hidden files and folders are left out. Raises UnsafeNameError for
     one that is a link out of `root`.
@@ -45,7 +45,7 @@ def find_tables(root: Path, *patterns: str) -> list[Path]:
     found: list[tuple[int, int, Path]] = []
     for parent, folders, names in os.walk(root):
         depth = len(Path(parent).relative_to(root).parts)
-        folders[:] = [] if depth + 1 >= DEPTH else sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [] if depth >= DEPTH else sorted(name for name in folders if not name.startswith("."))
         for name in names:
             if name.startswith("."):
                 continue
