@@ -5,11 +5,14 @@ import json
 
 import numpy as np
 import pytest
+from conftest import CLASSIFICATION_FLAGS
 from in_process import run
 
+from xray.commands.train import main as train
 from xray.datasets.sources import PUBLIC
 from xray.datasets.store import open_store
 from xray.phantoms.layouts import LAYOUTS
+from xray.training.recipes import read_training_flags
 
 pytestmark = pytest.mark.usefixtures("sketched")
 
@@ -113,14 +116,38 @@ def test_the_submission_of_fisabio_has_a_row_a_study_and_a_row_a_radiograph(
     assert ids == {row["id"] for row in images} | {f"{row['StudyInstanceUID']}_study" for row in images}
 
 
+@pytest.mark.slow
+def test_a_classifier_tells_the_classes_of_studies(layout_tree, dataset, fisabio_run, tmp_path):
+    classifier = tmp_path / "classifier"
+    places = ["--data-path", str(dataset("fisabio")), "--save-path", str(classifier)]
+    train(*read_training_flags([*CLASSIFICATION_FLAGS, *places]))
+    done = run("infer", "--weights", fisabio_run, classifier, "--data-path", layout_tree("fisabio") / "test",
+               "--save-path", tmp_path / "out", "--submission", "fisabio", "--device", "cpu", "--n-workers", 0,
+               "--no-tta")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = dict(line.split(",") for line in (tmp_path / "out" / "submission.csv").read_text().splitlines()[1:])
+    with open(tmp_path / "out" / "labels.csv", newline="") as file:
+        labels = {row["image_id"]: row for row in csv.DictReader(file)}
+    names = ("Typical Appearance", "Indeterminate Appearance", "Atypical Appearance")
+    for path in (layout_tree("fisabio") / "test").glob("*/*/*.dcm"):
+        of_study = [labels[other.stem] for other in path.parents[1].glob("*/*.dcm")]
+        means = [np.mean([float(row[name]) for row in of_study]) for name in names]
+        words = rows[f"{path.parents[1].name}_study"].split()
+        found = dict(zip(words[::6], map(float, words[1::6]), strict=True))
+        expected = {"typical": means[0], "indeterminate": means[1], "atypical": means[2]}
+        expected["negative"] = (1 - means[0]) * (1 - means[1]) * (1 - means[2])
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
 def test_where_studies_or_opacities_are_not_known_the_command_says_what_to_do(
-    layout_tree, fisabio_run, vinbig_run, tmp_path
+    layout_tree, fisabio_run, side_run, tmp_path
 ):
-    flags = ("--submission", "fisabio", "--device", "cpu", "--n-workers", 0)
+    flags = ("--save-path", tmp_path / "out", "--submission", "fisabio", "--device", "cpu", "--n-workers", 0)
     flat = layout_tree("nih") / "images_001" / "images"
-    done = run("infer", "--weights", fisabio_run, "--data-path", flat, "--save-path", tmp_path / "a", *flags)
+    done = run("infer", "--weights", fisabio_run, "--data-path", flat, *flags)
     assert done.returncode == 1
     assert "--submission fisabio: the study of" in done.stderr
-    test = layout_tree("fisabio") / "test"
-    done = run("infer", "--weights", vinbig_run, "--data-path", test, "--save-path", tmp_path / "b", *flags)
-    assert done.returncode == 0, done.stderr  # Lung Opacity
+    done = run("infer", "--weights", side_run, "--data-path", layout_tree("fisabio") / "test", *flags)
+    assert done.returncode == 1
+    assert "--submission fisabio needs boxes of opacity, and --weights find Left shadow, Right shadow" in done.stderr
+    assert not (tmp_path / "out").exists()

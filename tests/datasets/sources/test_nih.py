@@ -7,7 +7,7 @@ from source_cases import told, why, write_picture
 
 from xray.datasets import source as reasons
 from xray.datasets.conversion import write_store
-from xray.datasets.sources.nih import CATEGORIES, read_nih
+from xray.datasets.sources.nih import ALL_BOXES_IN_TEST, CATEGORIES, read_nih
 from xray.datasets.sources.set_tables import CONTRADICTORY, FAR_BEYOND, UNKNOWN_FINDING
 from xray.errors import InputError
 
@@ -120,6 +120,14 @@ def test_the_official_split_is_kept(write, lists, expected):
     for name, names in lists.items():
         (root / name).write_text("\r\n".join(names) + "\n")
     assert [told(read_nih(root))[name.removesuffix(".png")]["split"] for name in NAMES] == expected
+
+
+def test_boxes_that_are_all_in_the_test_set_are_told(write):
+    root = write(boxes=["00000001_000.png,Effusion,1,2,3,4"])
+    (root / "test_list.txt").write_text(NAMES[0])
+    assert [warning.kind for warning in read_nih(root).warnings] == [ALL_BOXES_IN_TEST]
+    (root / "test_list.txt").write_text(NAMES[1])
+    assert read_nih(root).warnings == []
 
 
 def test_a_radiograph_in_both_lists_stops_the_conversion(write):

@@ -98,6 +98,24 @@ def test_tables_that_cannot_be_used_stop_the_conversion(write, kwargs, message):
         read_objectcxr(root)
 
 
+def test_pictures_that_were_made_smaller_need_the_sizes_of_the_originals(write):
+    rows = ["00001.jpg,0 100 50 300 150", "00002.jpg,0 70 10 80 20"]
+    root = write(train=rows, dev=None)
+    with pytest.raises(
+        InputError, match=r"boxes of 2 of 2 radiographs reach beyond their pictures \(the first is train"
+    ):
+        read_objectcxr(root)
+    (root / "train_meta.csv").write_text("image_id,width,height\n00001.jpg,640,400\n00002.jpg,640,400\n")
+    of = told(read_objectcxr(root))
+    assert (of["train/00001"]["size"], of["train/00001"]["boxes"]) == (
+        (640, 400),
+        [("Foreign object", 100, 50, 300, 150)],
+    )
+    # One box beyond the edge is that radiograph's own fault.
+    (root / "train_meta.csv").unlink()
+    assert len(told(read_objectcxr(write(train=[rows[0], "00002.jpg,0 7 1 8 2"], dev=None)))) == 2
+
+
 NUMBERS = st.integers(0, 3000)
 
 

@@ -31,6 +31,7 @@ from xray.datasets.sources.set_tables import (
 )
 from xray.datasets.sources.tables import plain_name, read_table
 from xray.errors import InputError
+from xray.radiographs.file_warnings import FileWarning
 from xray.structures.values import is_missing, one_spelling
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ CATEGORIES = (
 )  # fmt: skip
 SIDE = 1024
 """Pixels of a side of the set's pictures, in which the boxes are."""
+ALL_BOXES_IN_TEST = (
+    "every box is of a radiograph of test_list.txt, so no detector can learn from them: take train_val_list.txt and "
+    "test_list.txt away, or deal other splits, to train one"
+)
 
 IMAGE, LABELS, LABEL = "Image Index", "Finding Labels", "Finding Label"
 ABOUT = {
@@ -76,9 +81,11 @@ def read_nih(data_path: Path | str) -> Source:
     for name in boxed - described:
         # Of the other findings nobody says anything.
         collector.describe(name, unknown=range(1, len(CATEGORIES) + 1), patient=_patient_of(name))
-    for name, split in _splits(collector, root).items():
-        if name in described or name in boxed:
-            collector.describe(name, split=split)
+    splits = {name: split for name, split in _splits(collector, root).items() if name in described or name in boxed}
+    for name, split in splits.items():
+        collector.describe(name, split=split)
+    if boxed and all(splits.get(name) == TEST for name in boxed):
+        collector.warnings.append(FileWarning(ALL_BOXES_IN_TEST, f"{len(boxed)} radiographs"))
     return collector.source()
 
 

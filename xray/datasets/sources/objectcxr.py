@@ -15,7 +15,7 @@ import numpy as np
 
 from xray.datasets.source import TEST, TRAIN, VAL, Source, data_root
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.set_tables import as_number, check_ids, check_units, find_tables
+from xray.datasets.sources.set_tables import as_number, check_ids, check_resized, check_units, find_tables
 from xray.datasets.sources.tables import read_table
 from xray.errors import InputError
 from xray.structures.values import is_missing, shown
@@ -34,7 +34,8 @@ _IMAGE_COLUMNS = ("image_name", "image_path")
 def read_objectcxr(data_path: Path | str) -> Source:
     """Reads the tables of Object-CXR; looks at no pixel.
 
-    Raises InputError where there is none, one lacks a column, or has coordinates that are no pixels.
+    Raises InputError where there is none, one lacks a column, or has coordinates that are no pixels, or of larger
+    pictures whose sizes no table tells.
     """
     root = data_root(data_path, "put train.csv, dev.csv, test.csv and the folders train/, dev/ and test/ there")
     tables = {split: _table_of(root, word) for split, word in _SPLITS}
@@ -63,7 +64,8 @@ def _read(collector: Collector, path: Path, split: str, word: str) -> None:
     shapes = [shapes_of(text) for text in table["annotation"].tolist()]
     boxes = [[*points.min(axis=0), *points.max(axis=0)] for of_image in shapes for points in of_image or ()]
     check_units(path, np.array(boxes, dtype=np.float64).reshape(-1, 4), None, "coordinates in pixels of the JPEG files")
-    seen = set()
+    seen: set[str] = set()
+    reach: dict[str, tuple[float, float]] = {}
     cells = zip(table[column].tolist(), table["annotation"].tolist(), table["line"].tolist(), shapes, strict=True)
     for image, text, line, of_image in cells:
         place = f"{path.name} line {line}"
@@ -80,6 +82,10 @@ def _read(collector: Collector, path: Path, split: str, word: str) -> None:
         for points in of_image:
             (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
             collector.box(name, 1, (left, top, right, bottom), place, mask=[points.ravel().tolist()])
+        if of_image:
+            right, bottom = np.concatenate(of_image).max(axis=0).tolist()
+            reach[name] = (right, bottom)
+    check_resized(collector, path, reach, word)
 
 
 def shapes_of(text: str) -> list[np.ndarray] | None:

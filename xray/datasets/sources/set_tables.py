@@ -170,13 +170,7 @@ def give_sizes(collector: Collector, names: Sequence[str], known_as: Sequence[st
     Returns whether there are such pictures.
     """
     pictures = [name for name in names if name.lower().endswith(PICTURE_SUFFIXES)]
-    folders = {collector.root / Path(name).parent for name in pictures}
-    around = {parent for folder in folders for parent in folder.parents if parent.is_relative_to(collector.root)}
-    tables, _ = find_sizes(sorted(folders | around), known_as)
-    for table in tables:
-        collector.read(table.content)
-    sizes = original_sizes(tables, [(name, collector.files.ids[name], Path(name).name) for name in pictures])
-    for name, size in zip(pictures, sizes, strict=True):
+    for name, size in _sizes_in_tables(collector, pictures, known_as).items():
         if isinstance(size, tuple):
             collector.describe(name, size=size)
         else:
@@ -184,3 +178,49 @@ def give_sizes(collector: Collector, names: Sequence[str], known_as: Sequence[st
                 name, name, SIZE_UNKNOWN, size or "its boxes are in pixels of the original, see docs/data.md"
             )
     return bool(pictures)
+
+
+def check_resized(collector: Collector, path: Path, reach: Mapping[str, tuple[float, float]], known_as: str) -> None:
+    """Tells a collector the original sizes of pictures that were made smaller, as far as a table has them.
+
+    reach: file → the largest x and y of its boxes, in pixels of the original. path: the table of boxes.
+    Raises InputError where no table has them and boxes of many files reach beyond the pictures: they were made smaller,
+    and boxes that seem to fit would be wrong, too.
+    """
+    sizes = _sizes_in_tables(collector, list(reach), [known_as])
+    unknown = []
+    for name, size in sizes.items():
+        if isinstance(size, tuple):
+            collector.describe(name, size=size)
+        else:
+            unknown.append(name)
+    beyond = [name for name in unknown if _reaches_beyond(collector.paths[name], reach[name])]
+    if len(beyond) > 1 and len(beyond) > MOST_BEYOND * len(unknown):
+        raise InputError(
+            f"{path}: boxes of {len(beyond)} of {len(unknown)} radiographs reach beyond their pictures (the first is "
+            f"{beyond[0]}), which were made smaller: put the originals there, or a table {known_as}_meta.csv with "
+            "image_id,width,height of the originals"
+        )
+
+
+def _reaches_beyond(path: Path, corner: tuple[float, float]) -> bool:
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(path) as picture:
+            return bool(is_far_beyond(np.array([[0, 0, *corner]]), picture.size)[0])
+    except (OSError, ValueError, PIL.Image.DecompressionBombError):
+        return False  # It is told when it is decoded.
+
+
+def _sizes_in_tables(
+    collector: Collector, pictures: Sequence[str], known_as: Sequence[str]
+) -> dict[str, tuple[int, int] | str | None]:
+    """Picture → its original size as tables around it have it, or in words why not; None where none names it."""
+    folders = {collector.root / Path(name).parent for name in pictures}
+    around = {parent for folder in folders for parent in folder.parents if parent.is_relative_to(collector.root)}
+    tables, _ = find_sizes(sorted(folders | around), known_as)
+    for table in tables:
+        collector.read(table.content)
+    sizes = original_sizes(tables, [(name, collector.files.ids[name], Path(name).name) for name in pictures])
+    return dict(zip(pictures, sizes, strict=True))

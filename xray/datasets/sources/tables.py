@@ -11,6 +11,9 @@ from xray.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_OF_COLUMNS = 300
+"""Characters of the names of columns that a message shows."""
+
 
 def plain_name(name: str) -> str:
     """A column's name without case, blanks and punctuation: image_id, ImageId and "Image ID" are one."""
@@ -57,7 +60,8 @@ def read_table(path: Path, needed: Sequence[str] = (), known: Sequence[str] = ()
         reason = " ".join(str(error).split())
         raise InputError(f"{path} is not a CSV table ({reason}): download it again") from None
     table.columns = [str(name).strip() for name in table.columns]
-    columns = ", ".join(table.columns) or "none"
+    # Of a damaged table they may be anything.
+    columns = " ".join(", ".join(table.columns).split())[:MOST_OF_COLUMNS] or "none"
     if not table.columns.is_unique:
         raise InputError(f"{path} has two columns of one name (found {columns}): rename one of them")
     for name in (*needed, *known):
