@@ -120,7 +120,27 @@ class Folders(_Common):
     without it every radiograph is a patient of its own: nothing is guessed from file names."""
 
 
-OWN_FLAGS: tuple[type[_Common], ...] = (VinBig, Coco, Siim, Lungs, Folders)
+@dataclasses.dataclass
+class Tree(_Read):
+    """A tree of a labelling tool or a trainer: COCO, Roboflow, YOLO, Pascal VOC, CVAT, Label Studio. Splits stay."""
+
+    format: Literal["coco", "yolo", "voc", "cvat", "labelstudio"] | None = None
+    """What the tree is; found by itself, and needed only where two fit."""
+    patients: Path | None = None
+    """CSV (file_name,patient) or COCO file that names each radiograph's patient, so that folds keep them together."""
+    crowds: Literal["auto", "keep", "ignore"] = "auto"
+    """Of coco: run lengths with iscrowd 1, as for `convert coco`."""
+    unplaced: Literal["refuse", "ignore"] = "refuse"
+    """Of coco: annotations of images that their file does not list, as for `convert coco`."""
+    difficult: Literal["keep", "ignore"] = "keep"
+    """Of voc: objects marked as difficult. keep: as any other; ignore: left out, and a detection of their category in
+    that radiograph is neither right nor wrong."""
+    corners: Literal["auto", "pixels", "edges"] = "auto"
+    """Of voc: what xmin to ymax are. pixels: the first and the last one of the box, counted from 1, as in VOC itself;
+    edges: from 0, as LabelImg, CVAT and Roboflow write them; auto: as the file's <source> says, or else edges."""
+
+
+OWN_FLAGS: tuple[type[_Common], ...] = (VinBig, Coco, Siim, Lungs, Folders, Tree)
 """Sources with flags of their own; each is the subcommand of its name."""
 
 

@@ -1,17 +1,18 @@
 """Anyone's own radiographs with a COCO file of boxes or masks, of any categories → a source to convert."""
 
 import hashlib
-import json
 import posixpath
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from xray.datasets import source as reasons
 from xray.datasets.source import Dropped, Source, data_root
 from xray.datasets.sources.coco_annotations import Crowds, Unplaced, read_annotations, without_no_finding
+from xray.datasets.sources.coco_extras import CocoFile, in_original_pixels, known_by_entry, with_known
 from xray.datasets.sources.coco_images import Images, read_categories
+from xray.datasets.sources.splits import split_of
 from xray.errors import InputError
 from xray.radiographs.names import check_inside
 from xray.structures.boxes import BoxTable
@@ -41,12 +42,26 @@ def read_coco(
     """
     root = data_root(data_path, "give the directory that holds the radiographs and their COCO file")
     file = _find_annotations(root, annotations)
-    beside = file.parent.relative_to(root).as_posix()
     content = file.read_bytes()
-    entries, rows, own_categories = _parse(content, file)
-    categories, normal = without_no_finding(read_categories(own_categories, file), rows)
+    return source_of(root, file, CocoFile.of(content, file), crowds, unplaced, content)
+
+
+def source_of(
+    root: Path,
+    file: Path,
+    coco: CocoFile,
+    crowds: Crowds,
+    unplaced: Unplaced,
+    content: bytes,
+    folders: Sequence[str] | None = None,
+) -> Source:
+    """What `read_coco` says, of one file. folders: as for `Images`. content: the file's bytes."""
+    beside = file.parent.relative_to(root).as_posix()
+    coco = in_original_pixels(coco)
+    rows = coco.annotations
+    categories, normal = without_no_finding(read_categories(coco.categories, file), rows)
     dropped: list[Dropped] = []
-    images = Images(root, entries, file.name, dropped, beside)
+    images = Images(root, coco.images, file.name, dropped, beside, folders)
     parsed = read_annotations(rows, images, categories, file, dropped, normal, crowds, unplaced)
 
     # What is known of these is not whole.
@@ -65,10 +80,12 @@ def read_coco(
         key=lambda row: (numbers[row], labels[row], corners[row], parsed.readers[row], str(parsed.masks.get(row))),
     )
     boxes, masks = parsed.boxes.select_masked(np.array(rows_kept, dtype=np.int64), parsed.masks)
+    numbering = {category["source_category_id"]: category["id"] for category in categories}
+    said = known_by_entry(coco.images, numbering, file.name, dropped)
     return Source(
         kind="coco",
         layout=posixpath.basename(file.name),
-        images=[images.images[number] for number in order],
+        images=[with_known(images.images[number], said) for number in order],
         boxes=BoxTable(new_number[boxes.images], boxes.labels, boxes.boxes, boxes.scores),
         readers=[parsed.readers[row] for row in rows_kept],
         places=[parsed.places[row] for row in rows_kept],
@@ -93,18 +110,8 @@ def _find_annotations(root: Path, chosen: str | None) -> Path:
             return check_inside(candidates[0], root)
         if candidates:
             names = ", ".join(file.relative_to(root).as_posix() for file in candidates[:5])
-            raise InputError(f"{root} holds several JSON files ({names}): choose one with --annotations")
+            splits = [split_of(file.relative_to(root).as_posix()) for file in candidates]
+            are_splits = None not in splits and len(set(splits)) > 1
+            together = "; they seem to be splits, which `convert tree` takes together" if are_splits else ""
+            raise InputError(f"{root} holds several JSON files ({names}): choose one with --annotations{together}")
     raise InputError(f"{root} holds no COCO file (*.json): put it there, or name it with --annotations")
-
-
-def _parse(content: bytes, file: Path) -> tuple[list[Any], list[Any], list[Any]]:
-    """The images, annotations and categories as they stand in the file."""
-    try:
-        coco = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not JSON ({error}): give a COCO file") from None
-    lists = coco if isinstance(coco, dict) else {}
-    images, rows, categories = (lists.get(key) for key in ("images", "annotations", "categories"))
-    if not (isinstance(images, list) and isinstance(rows, list) and isinstance(categories, list)):
-        raise InputError(f"{file} is not a COCO file: it needs the lists images, annotations and categories")
-    return images, rows, categories

@@ -3,6 +3,7 @@
 import math
 import os
 import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import LINK_OUT, fault_of, leads_out
 from xray.structures.values import identity, is_missing, one_spelling, shown, text_of, whole_number
 
+FILE_SIDES = ("file_width", "file_height")
+"""Keys of a record: the pixels in which its COCO file counts, where these are not the original ones."""
 OUTSIDE_FOLDER = "file name leads out of the data path"
 MALFORMED = "malformed entry"
 REPEATED_IMAGE = "repeated image"
@@ -72,12 +75,21 @@ class Images:
     number_of: the file's own id (the result of `identity`) → number in `images`, -1 for one that was left out.
     """
 
-    def __init__(self, root: Path, entries: list[Any], table: str, dropped: list[Dropped], beside: str = ".") -> None:
-        """beside: the folder of the COCO file, relative to the root.
+    def __init__(
+        self,
+        root: Path,
+        entries: list[Any],
+        table: str,
+        dropped: list[Dropped],
+        beside: str = ".",
+        folders: Sequence[str] | None = None,
+    ) -> None:
+        """beside: the folder of the COCO file, relative to the root. folders: where its files may be, each ending in a
+        slash, the first that has one counts; if not given, those that `read_coco` names.
 
         Raises InputError where one id stands for two files: their annotations could not be told apart.
         """
-        self._folders = _folders_of(table, beside)
+        self._folders = _folders_of(table, beside) if folders is None else list(folders)
         self._root, self._table, self._dropped = root, table, dropped
         self._files = _list_files(root)
         self.number_of: dict[int | str, int] = {}
@@ -166,7 +178,7 @@ class Images:
         width, height = sizes[0] if sizes else (None, None)
         known: dict[str, Any] = {}
         for entry in reversed(entries):
-            known |= {key: entry[key] for key in ATTRIBUTES if _is_plain(entry.get(key))}
+            known |= {key: entry[key] for key in (*ATTRIBUTES, *FILE_SIDES) if _is_plain(entry.get(key))}
         if "age" in known:
             # A table may have years; so exact, and over 89 in particular, they could tell who it is.
             known["age"] = age_band(known["age"])

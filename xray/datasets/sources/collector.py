@@ -177,7 +177,7 @@ class Collector:
         self.leave_out(place, reason, detail)
 
     def set_aside(self, name: str, reason: str) -> None:
-        """A file that is left out although a table names it, once for all tables that do; not to be described."""
+        """A file that is left out although a table names it, once for all tables that do, whatever they say."""
         if name not in self._aside:
             self._aside.add(name)
             self.leave_out(name, reason)
@@ -198,7 +198,7 @@ class Collector:
         used = []
         for name in self.files.names:
             entry = self._entries.get(name)
-            if entry is None:
+            if entry is None or name in self._aside:
                 continue
             if entry.is_lost:
                 self.leave_out(name, reasons.LOST_ANNOTATION if entry.n_boxes else reasons.NO_BOX_LEFT)

@@ -1,0 +1,193 @@
+"""What `xray export --format coco` adds to a COCO file, so that a dataset comes back as it was.
+
+Pictures may be smaller than the radiographs that they were made of: an image's `original_width` and `original_height`
+then say how large these are, and an annotation's `original_segmentation` has its mask in their pixels. An image's
+`labels`, `unknown` and `unlocated` are category ids, as in `xray.datasets.source.SourceImage`. Other tools ignore all
+of these.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from xray.datasets.source import Dropped, SourceImage
+from xray.datasets.sources.coco_images import FILE_SIDES, MALFORMED
+from xray.errors import InputError
+from xray.radiographs.canvas import MAX_PIXELS
+from xray.structures.masks import MaskError, decode_mask, encode_mask
+from xray.structures.rle import coco_counts, runs_of
+from xray.structures.values import finite_number, identity, shown, whole_number
+
+KNOWN = ("labels", "unknown", "unlocated")
+
+
+@dataclasses.dataclass(frozen=True)
+class CocoFile:
+    """The lists of a COCO file as they stand there."""
+
+    images: list[Any]
+    annotations: list[Any]
+    categories: list[Any]
+
+    @classmethod
+    def of(cls, content: bytes, file: Path) -> "CocoFile":
+        """Raises InputError, which names the file, for what is not COCO."""
+        try:
+            coco = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{file} is not JSON ({error}): give a COCO file") from None
+        values = coco if isinstance(coco, dict) else {}
+        lists = [values.get(key) for key in ("images", "annotations", "categories")]
+        if not all(isinstance(value, list) for value in lists):
+            raise InputError(f"{file} is not a COCO file: it needs the lists images, annotations and categories")
+        return cls(*(value for value in lists if isinstance(value, list)))
+
+
+def in_original_pixels(coco: CocoFile) -> CocoFile:
+    """The same lists with sizes, boxes and masks in the pixels of the originals, as far as the file has them."""
+    scales: dict[Any, tuple[int, int, int, int]] = {}
+    images = []
+    for entry in coco.images:
+        sides = _sides(entry)
+        if sides is not None:
+            scales[_key(entry.get("id"))] = sides
+            of_file = dict(zip(FILE_SIDES, sides[:2], strict=True))
+            entry = {**entry, "width": sides[2], "height": sides[3], **of_file}
+        images.append(entry)
+    if not scales:
+        return coco
+    rows = [
+        _enlarged(row, scales[key]) if isinstance(row, dict) and (key := _key(row.get("image_id"))) in scales else row
+        for row in coco.annotations
+    ]
+    return CocoFile(images, rows, coco.categories)
+
+
+def known_by_entry(
+    entries: list[Any], numbering: Mapping[int, int], table: str, dropped: list[Dropped]
+) -> dict[Any, dict[str, tuple[int, ...]]]:
+    """Id of an image → its `labels`, `unknown` and `unlocated`, as the categories are numbered in the dataset.
+
+    numbering: the file's own id of a category → the dataset's. A list that holds anything else is not used, which is
+    entered in `dropped`: then the radiograph is not known to show less, but only what its boxes are.
+    """
+    said: dict[Any, dict[str, tuple[int, ...]]] = {}
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            continue
+        for key in KNOWN:
+            value = entry.get(key)
+            if not isinstance(value, list):
+                continue
+            try:
+                ids = tuple(numbering[whole_number(each)] for each in value)  # type: ignore[index]
+            except (KeyError, ValueError, TypeError):
+                detail = f"{key} {shown(value)} are no ids of its categories"
+                dropped.append(Dropped(f"{table} image {position}", MALFORMED, f"{key} not used", detail))
+                continue
+            said.setdefault(_key(entry.get("id")), {})[key] = ids
+    return said
+
+
+def with_known(image: SourceImage, said: Mapping[Any, dict[str, tuple[int, ...]]]) -> SourceImage:
+    """The same image with what its entries say of its categories."""
+    values: dict[str, Any] = {}
+    for coco_id in image.extra.get("coco_ids", [image.extra.get("coco_id")]):
+        for key, ids in said.get(coco_id, {}).items():
+            values[key] = tuple(sorted({*values.get(key, ()), *ids}))
+    return dataclasses.replace(image, **values) if values else image
+
+
+def _key(value: Any) -> Any:
+    try:
+        return identity(value)
+    except ValueError:
+        return None
+
+
+def _sides(entry: Any) -> tuple[int, int, int, int] | None:
+    """(width, height) of the picture and of the original; None where the two are not both there, or are equal."""
+    if not isinstance(entry, dict) or "original_width" not in entry:
+        return None
+    try:
+        sides = [whole_number(entry.get(name)) for name in ("width", "height", "original_width", "original_height")]
+    except ValueError:
+        return None
+    if any(side is None or side < 1 for side in sides) or sides[:2] == sides[2:]:
+        return None
+    width, height, original_width, original_height = (side for side in sides if side is not None)
+    return None if original_width * original_height > MAX_PIXELS else (width, height, original_width, original_height)
+
+
+def _enlarged(row: dict[str, Any], sides: tuple[int, int, int, int]) -> dict[str, Any]:
+    """An annotation in the pixels of the original; what is no box or mask stays as it is, and is judged later."""
+    width, height, original_width, original_height = sides
+    x, y = original_width / width, original_height / height
+    result = dict(row)
+    try:
+        numbers = [finite_number(number) for number in row["bbox"]]
+        if len(numbers) == 4 and None not in numbers:
+            scaled = [number * by for number, by in zip(numbers, (x, y, x, y), strict=True) if number is not None]
+            result["bbox"] = scaled
+    except (KeyError, TypeError, ValueError):
+        pass
+    mask = row.get("segmentation")
+    if not mask:
+        return result
+    whole = row.get("original_segmentation")
+    try:
+        if whole is not None and _is_of(mask, whole, sides):
+            result["segmentation"] = whole
+        elif isinstance(mask, list):
+            result["segmentation"] = [_scaled(polygon, x, y) for polygon in mask]
+        else:
+            pixels = decode_mask(encode_mask(mask, width, height)[0])
+            larger = cv2.resize(pixels, (original_width, original_height), interpolation=cv2.INTER_NEAREST_EXACT)
+            result["segmentation"] = encode_pixels(larger)
+    except (MaskError, TypeError, ValueError, OverflowError):
+        pass
+    return result
+
+
+def _scaled(polygon: list[Any], x: float, y: float) -> list[float]:
+    numbers = [finite_number(number) for number in polygon]
+    if None in numbers or len(numbers) % 2:
+        raise ValueError("no polygon")
+    return [number * (y if place % 2 else x) for place, number in enumerate(numbers) if number is not None]
+
+
+def _is_of(mask: Any, whole: Any, sides: tuple[int, int, int, int]) -> bool:
+    """Whether a mask of the picture is still the one that was made of the original's: somebody may have edited it."""
+    width, height, original_width, original_height = sides
+    if not isinstance(whole, dict):
+        return False
+    made = made_smaller(decode_mask(encode_mask(whole, original_width, original_height)[0]), width, height)
+    return bool((decode_mask(encode_mask(mask, width, height, may_be_empty=True)[0]) == made).all())
+
+
+def made_smaller(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(H, W) uint8 mask of 0 and 1 → (height, width), by the nearest pixel.
+
+    One that would vanish keeps all pixels that it touches.
+    """
+    if mask.shape == (height, width):
+        return mask
+    small: np.ndarray = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    if not small.any() and mask.any():
+        small = (cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0).astype(
+            np.uint8
+        )
+    return small
+
+
+def encode_pixels(mask: np.ndarray) -> dict[str, Any]:
+    """(H, W) mask → COCO's compressed RLE {"size": [H, W], "counts": str}."""
+    starts, ends = runs_of(mask)
+    height, width = mask.shape
+    counts = coco_counts(starts, ends, mask.size).tolist()
+    return encode_mask({"size": [height, width], "counts": counts}, width, height, may_be_empty=True)[0]

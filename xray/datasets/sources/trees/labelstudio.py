@@ -1,0 +1,326 @@
+"""Label Studio's exports JSON and JSON_MIN → a source.
+
+Regions are in percent of the picture's sides; rectangles are turned clockwise about their upper left corner, ellipses
+about their centre. Each annotation of a task is a reader's. Choices are labels of the whole picture.
+"""
+
+import dataclasses
+import json
+import re
+import urllib.parse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from xray.datasets import source as reasons
+from xray.datasets.source import TRAIN, Source, relative_name
+from xray.datasets.sources.coco_images import MALFORMED
+from xray.datasets.sources.collector import Collector
+from xray.datasets.sources.splits import split_of
+from xray.datasets.sources.trees.parts import NOT_IN_TREE, read_sizes
+from xray.datasets.sources.trees.regions import NO_AREA, Region, corners_and_mask
+from xray.datasets.sources.trees.whole import WholeLabels
+from xray.radiographs.file_warnings import FileWarning
+from xray.radiographs.names import is_inside
+from xray.radiographs.radiograph import SUFFIXES
+from xray.structures.masks import MaskError
+from xray.structures.values import shown
+
+NOT_ANNOTATED = "picture of a task that nobody has annotated"
+CANCELLED = "annotation that was skipped or cancelled"
+OLDER = "older annotation of the same person"
+NOT_TRUTH = "annotation beside one that is marked as the truth"
+OTHER_RESULTS = "results other than regions and choices, not read"
+TEXTS = "texts of JSON_MIN, which may be choices, not read: export JSON"
+TWO_TASKS = "picture of two tasks"
+
+_UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")
+_YES, _NO = ("yes", "present", "true", "positive"), ("no", "absent", "false")
+_UNSURE = ("unsure", "uncertain", "unknown", "cannot tell", "don't know")
+_IMAGE_KEYS = ("image", "img", "picture", "radiograph", "url", "path", "file")
+_OF_ANNOTATION = ("annotations", "completions")
+
+
+@dataclasses.dataclass
+class _Reading:
+    """One person's annotation of one picture."""
+
+    reader: str
+    results: list[dict[str, Any]]
+    order: str = ""
+    is_truth: bool = False
+
+
+@dataclasses.dataclass
+class _Task:
+    place: str
+    texts: list[str]
+    split: str
+    readings: list[_Reading]
+
+
+def find_labelstudio(root: Path) -> list[Path]:
+    """The JSON files of Label Studio at the root of a tree, or one folder below."""
+    found = [path for pattern in ("*.json", "*/*.json") for path in sorted(root.glob(pattern))[:50]]
+    return [path for path in found if is_inside(path, root) and _tasks(path)]
+
+
+def _tasks(path: Path) -> list[dict[str, Any]]:
+    """The tasks of a JSON file; empty where it is none of Label Studio's."""
+    try:
+        with open(path, "rb") as file:
+            if not file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+                return []
+        tasks = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return []
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+        return []
+    return tasks if tasks and all(_is_task(task) or _is_short(task) for task in tasks) else []
+
+
+def _is_task(task: dict[str, Any]) -> bool:
+    return isinstance(task.get("data"), dict) and any(isinstance(task.get(key), list) for key in _OF_ANNOTATION)
+
+
+def _is_short(task: dict[str, Any]) -> bool:
+    return "annotation_id" in task and ("annotator" in task or "lead_time" in task)
+
+
+def read_labelstudio_tree(root: Path, files: Sequence[Path]) -> Source:
+    """Reads all files that `find_labelstudio` found.
+
+    A picture that no task names is no part of the set, nor is one whose task nobody has annotated; an annotation
+    without a region says that there is nothing. Of one person's annotations of a task the last counts; where one is
+    marked as the truth (ground_truth), it alone. Raises InputError where nothing is left.
+    """
+    collector = Collector("tree", root, layout="labelstudio")
+    readers: dict[str, str] = {}
+    tasks: dict[str, _Task] = {}
+    for file in files:
+        collector.read(file.read_bytes())
+        for task in _read_file(collector, file, readers):
+            key = task.texts[0] if task.texts else task.place
+            if key in tasks and _is_short_place(task.place):
+                tasks[key].readings += task.readings
+            else:
+                tasks[key if key not in tasks else task.place] = task
+    regions = [result for task in tasks.values() for each in task.readings for result in each.results]
+    with_boxes = {label for result in regions if _is_region(result) for label in Region.labels_of(result)}
+    whole = WholeLabels(collector, with_boxes)
+    names = {label for result in regions for label in _category_names(result)} | with_boxes
+    for name in sorted(names):
+        if not whole.is_normal(name):
+            collector.category(name)
+    seen: dict[str, str] = {}
+    for task in tasks.values():
+        _read_task(collector, task, whole, seen)
+    return collector.source(NOT_IN_TREE)
+
+
+def _is_short_place(place: str) -> bool:
+    return " record " in place
+
+
+def _read_file(collector: Collector, file: Path, readers: dict[str, str]) -> Iterable[_Task]:
+    where = relative_name(file, collector.root)
+    for number, task in enumerate(_tasks(file)):
+        if not _is_task(task):
+            yield _short_task(collector, task, f"{where} record {number}", readers)
+            continue
+        place = f"{where} task {task.get('id', number)}"
+        readings = []
+        for position, each in enumerate(each for key in _OF_ANNOTATION for each in task.get(key) or ()):
+            at = f"{place} annotation {position}"
+            if not isinstance(each, dict) or not isinstance(each.get("result"), list):
+                collector.leave_out(at, MALFORMED, "an annotation needs its result")
+                continue
+            if each.get("was_cancelled") or each.get("skipped"):
+                collector.leave_out(at, CANCELLED)
+                continue
+            results = [result for result in each["result"] if isinstance(result, dict)]
+            order = str(each.get("updated_at") or each.get("created_at") or "")
+            readings.append(
+                _Reading(_reader(each.get("completed_by"), readers), results, order, bool(each.get("ground_truth")))
+            )
+        texts = [*_references(task["data"]), *([task["file_upload"]] if task.get("file_upload") else [])]
+        split = split_of(str(task["data"].get("split") or "")) or split_of(where) or TRAIN
+        yield _Task(place, [text for text in texts if isinstance(text, str)], split, readings)
+
+
+def _short_task(collector: Collector, task: dict[str, Any], place: str, readers: dict[str, str]) -> _Task:
+    results: list[dict[str, Any]] = []
+    references = _references(task)
+    for key, value in task.items():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict):
+                kind = "choices" if "choices" in each else "region"
+                results.append({"type": kind, "from_name": key, "value": each, **each})
+            elif isinstance(each, str) and each not in references and not key.endswith("_at"):
+                collector.warnings.append(FileWarning(TEXTS, place, key))
+    reading = _Reading(_reader(task.get("annotator"), readers), results, str(task.get("updated_at") or ""))
+    split = split_of(str(task.get("split") or "")) or TRAIN
+    return _Task(place, references, split, [reading])
+
+
+def _reader(value: Any, readers: dict[str, str]) -> str:
+    """A person's number, or for one who is named by an address a number of ours: names must not travel."""
+    if isinstance(value, dict):
+        value = value.get("id") if value.get("id") is not None else value.get("email")
+    text = str(value) if value is not None else "unknown"
+    if text.isdecimal() or text == "unknown":
+        return text
+    return readers.setdefault(text, f"annotator {len(readers) + 1}")
+
+
+def _references(data: dict[str, Any]) -> list[str]:
+    """What a task calls its picture, the likeliest first."""
+    texts = {key: value for key, value in data.items() if isinstance(value, str)}
+    likely = [texts[key] for key in _IMAGE_KEYS if key in texts]
+    looks = [text for text in texts.values() if _path_in(text).lower().endswith(SUFFIXES) or "/data/" in text]
+    return list(dict.fromkeys([*(text for text in likely if text in looks), *looks, *likely]))
+
+
+def _path_in(text: str) -> str:
+    """The path in a reference: of ?d=… that behind it, of an address that of its file."""
+    parsed = urllib.parse.urlsplit(text)
+    inner = urllib.parse.parse_qs(parsed.query).get("d") or urllib.parse.parse_qs(parsed.query).get("fileuri")
+    return urllib.parse.unquote(inner[0] if inner else parsed.path if parsed.scheme or "?" in text else text)
+
+
+def _picture(collector: Collector, task: _Task) -> str | None:
+    """The radiograph of a task; None, with an entry of what is left out, where there is none or more than one."""
+    candidates = []
+    for text in task.texts:
+        parts = [part for part in _path_in(text).replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        candidates += ["/".join(parts[start:]) for start in range(len(parts))]
+    # An uploaded file has eight digits in front of its own name.
+    candidates += [_UPLOAD.sub("", each) for each in candidates if _UPLOAD.match(each)]
+    for candidate in candidates:
+        if "/" in candidate and candidate not in collector.paths:
+            continue  # A path is only meant as a whole: its last part comes later.
+        if collector.files.meant_by(candidate):
+            return collector.file_of(candidate, task.place)
+    collector.leave_out(task.place, reasons.MISSING_FILE, ", ".join(task.texts)[:200])
+    return None
+
+
+def _read_task(collector: Collector, task: _Task, whole: WholeLabels, seen: dict[str, str]) -> None:
+    name = _picture(collector, task)
+    if name is None:
+        return
+    if name in seen:
+        collector.lose(name, task.place, TWO_TASKS, seen[name])
+        return
+    seen[name] = task.place
+    readings = _chosen(collector, task)
+    if not readings:
+        collector.set_aside(name, NOT_ANNOTATED)
+        return
+    collector.describe(name, split=task.split)
+    for reading in readings:
+        # What one person alone has drawn is not fused.
+        reader = reading.reader if len(readings) > 1 else ""
+        if reader:
+            collector.describe(name, reader=reader)
+        _read_results(collector, name, task.place, reading.results, reader, whole)
+
+
+def _chosen(collector: Collector, task: _Task) -> list[_Reading]:
+    truth = [reading for reading in task.readings if reading.is_truth]
+    if truth and len(truth) < len(task.readings):
+        collector.leave_out(task.place, NOT_TRUTH, f"{len(task.readings) - len(truth)} of {len(task.readings)}")
+    last: dict[str, _Reading] = {}
+    for reading in truth or task.readings:
+        before = last.get(reading.reader)
+        if before is not None:
+            collector.leave_out(task.place, OLDER, f"of {reading.reader}")
+        if before is None or reading.order >= before.order:
+            last[reading.reader] = reading
+    return list(last.values())
+
+
+def _read_results(
+    collector: Collector, name: str, place: str, results: list[dict[str, Any]], reader: str, whole: WholeLabels
+) -> None:
+    labels_of: dict[str, list[str]] = {}
+    for result in results:
+        if _is_region(result):
+            labels_of.setdefault(str(result.get("id")), []).extend(Region.labels_of(result))
+    tags: list[str] = []
+    unsure: list[str] = []
+    n_shapes = 0
+    done: set[str] = set()
+    for number, result in enumerate(results):
+        where = f"{place} result {result.get('id', number)}"
+        if _is_region(result):
+            key = str(result.get("id", number))
+            if key in done:
+                continue  # Its labels stand in a result of their own.
+            done.add(key)
+            n_shapes += 1
+            own = labels_of.get(str(result.get("id"))) if "id" in result else Region.labels_of(result)
+            _read_region(collector, name, where, result, own or [], reader)
+        elif _is_choice(result):
+            for choice in _choices(result):
+                field = str(result.get("from_name", ""))
+                if choice.casefold() in _YES:
+                    tags.append(field)
+                elif choice.casefold() in _UNSURE:
+                    unsure.append(field)
+                elif choice.casefold() not in _NO:
+                    tags.append(choice)
+        else:
+            collector.warnings.append(FileWarning(OTHER_RESULTS, where, str(result.get("type"))))
+    whole.add(name, tags, n_shapes, place)
+    known = collector.categories
+    if unsure:
+        collector.describe(name, unknown=[known[field] for field in unsure if field in known])
+
+
+def _read_region(
+    collector: Collector, name: str, place: str, result: dict[str, Any], labels: list[str], reader: str
+) -> None:
+    region = Region.of(result)
+    if region.is_without_area:
+        collector.warnings.append(FileWarning(NO_AREA, place, ", ".join(labels)))
+        return
+    size = region.size or read_sizes(collector, [name]).get(name)
+    if size is None:
+        return  # The picture cannot be read, which is entered.
+    if region.size is not None:
+        collector.describe(name, size=region.size)
+    if not labels:
+        collector.lose(name, place, reasons.UNKNOWN_CLASS, "a region without a label")
+        return
+    try:
+        corners, mask = corners_and_mask(region, size)
+    except MaskError as error:
+        collector.lose(name, place, error.reason, str(error))
+        return
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+        collector.lose(name, place, MALFORMED, f"{error}: {shown(result.get('value'))}")
+        return
+    for label in dict.fromkeys(labels):
+        collector.box(name, collector.categories[label], corners, place, reader, mask)
+
+
+def _is_region(result: dict[str, Any]) -> bool:
+    value = result.get("value")
+    return isinstance(value, dict) and not _is_choice(result) and Region.has_shape(value)
+
+
+def _is_choice(result: dict[str, Any]) -> bool:
+    """Choices of the whole picture; those of a region have its shape beside them, and are not read."""
+    value = result.get("value")
+    return isinstance(value, dict) and isinstance(value.get("choices"), list) and not Region.has_shape(value)
+
+
+def _choices(result: dict[str, Any]) -> list[str]:
+    return [str(choice).strip() for choice in result["value"]["choices"] if str(choice).strip()]
+
+
+def _category_names(result: dict[str, Any]) -> Iterable[str]:
+    for choice in _choices(result) if _is_choice(result) else ():
+        is_answer = choice.casefold() in (*_YES, *_NO, *_UNSURE)
+        yield str(result.get("from_name", "")) if is_answer else choice

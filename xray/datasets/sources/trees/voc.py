@@ -1,0 +1,292 @@
+"""Pascal VOC trees: an XML file for each picture → a source.
+
+`Annotations/`, `JPEGImages/` and `ImageSets/Main/{train,val,test}.txt`, or XML files beside their pictures, as LabelImg
+and Roboflow write them; then the folders train/, valid/ and test/ are the splits.
+
+What the corners of a box mean differs by at most a pixel. In VOC itself they are pixels, counted from 1, of which the
+last is inside: x1 = xmin - 1, x2 = xmax. supervision adds 1 to edges. LabelImg, CVAT (datumaro), Label Studio and
+Roboflow write edges as they are (LabelImg makes 0 a 1). The file's <database> tells them apart.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+from xml.etree.ElementTree import Element
+
+from xray.datasets import source as reasons
+from xray.datasets.source import TEST, TRAIN, VAL, Source, relative_name
+from xray.datasets.sources.collector import Collector
+from xray.datasets.sources.splits import split_of_folder
+from xray.datasets.sources.trees.parts import (
+    NOT_IN_TREE,
+    UNREADABLE_XML,
+    Original,
+    read_originals,
+    read_sizes,
+    read_xml,
+    root_tag,
+)
+from xray.errors import InputError
+from xray.radiographs.file_warnings import FileWarning
+from xray.radiographs.names import is_inside, leads_out
+from xray.radiographs.radiograph import source_id
+from xray.structures.values import finite_number, flag_of, whole_number
+
+Corners = Literal["auto", "pixels", "edges"]
+Difficult = Literal["keep", "ignore"]
+
+NOT_IN_SETS = "annotation that no list of ImageSets/Main names"
+NO_XML = "picture of a list without an annotation file"
+DIFFICULT = "objects marked as difficult, taken as any other"
+DIFFICULT_LEFT = "object marked as difficult"
+PARTS = "parts of an object, not read"
+TWO_PICTURES = "annotation file whose own name and <filename> are two pictures"
+XRAY = "xray"
+"""<database> of what xray writes, which has the exact box in original pixels beside the one in whole pixels."""
+EXACT = "original_bndbox"
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+_MOST_LOOKED_AT = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class _Offsets:
+    """What is added to (xmin, ymin) and (xmax, ymax) to make edges of them."""
+
+    first: int
+    last: int
+
+
+_PIXELS, _SHIFTED, _EDGES = _Offsets(-1, 0), _Offsets(-1, -1), _Offsets(0, 0)
+
+
+def find_voc(root: Path) -> list[Path]:
+    """The XML files of VOC annotations in a tree; empty where the first ones are none."""
+    files = sorted(path for path in root.rglob("*.xml") if not path.name.startswith(".") and is_inside(path, root))
+    return files if any(root_tag(path) == "annotation" for path in files[:_MOST_LOOKED_AT]) else []
+
+
+def read_voc_tree(root: Path, files: list[Path], difficult: Difficult = "keep", corners: Corners = "auto") -> Source:
+    """Reads the XML files that `find_voc` found.
+
+    difficult: keep takes such objects as any other; ignore leaves them out, and a detection of their category in that
+        radiograph is then neither right nor wrong.
+    corners: what a box's corners are, pixels as in VOC itself, or edges; auto decides as described above.
+
+    A picture without XML is no part of the set. Where <size> has the picture's aspect, boxes are in its pixels.
+    Raises InputError where one picture is in two lists of ImageSets, and where nothing is left.
+    """
+    with_pictures = [folder for folder in ("JPEGImages", "images") if (root / folder).is_dir()]
+    is_voc = (root / "JPEGImages").is_dir()
+    collector = Collector("tree", root, layout="voc", folders=with_pictures if is_voc else ())
+    collector.read(f"{difficult} {corners}".encode())
+    lists = _read_lists(root)
+    originals = read_originals(collector)
+    used: dict[str, Path] = {}
+    trees: list[tuple[str, Path, Element]] = []
+    for path in files:
+        place = relative_name(path, root)
+        if lists is not None and path.stem not in lists:
+            collector.leave_out(place, NOT_IN_SETS)
+            continue
+        try:
+            tree, content = read_xml(path)
+        except (ValueError, OSError) as error:
+            _lose_picture(collector, path, place, UNREADABLE_XML, str(error))
+            continue
+        if tree.tag != "annotation":
+            continue
+        collector.read(content)
+        name = _picture_of(collector, path, tree, place)
+        if name is None:
+            continue
+        if name in used:
+            collector.lose(name, place, reasons.DUPLICATE, f"{relative_name(used[name], root)} is of the same picture")
+            continue
+        used[name] = path
+        trees.append((name, path, tree))
+    for stem in sorted(set(lists or ()) - {path.stem for path in files}):
+        collector.leave_out(stem, NO_XML)
+    # Categories in the order of their names: that of the files says nothing.
+    for category in sorted({_text(each, "name") for _, _, tree in trees for each in tree.iterfind("object")} - {""}):
+        collector.category(category)
+    sizes = read_sizes(collector, (name for name, _, _ in trees))
+    for name, path, tree in trees:
+        split = (lists or {}).get(path.stem) if lists is not None else split_of_folder(relative_name(path, root))
+        known = originals.get(name, Original())
+        _read_tree(collector, name, path, tree, split or TRAIN, known, sizes.get(name), difficult, corners)
+    return collector.source(NOT_IN_TREE)
+
+
+def _read_lists(root: Path) -> dict[str, str] | None:
+    """Stem of each annotation in ImageSets/Main → its split; None where there are no such lists."""
+    folder = next((path for path in sorted(root.glob("ImageSets/Main")) if path.is_dir()), root / "ImageSets")
+    result: dict[str, str] = {}
+    found = False
+    for name, split in (("train", TRAIN), ("val", VAL), ("test", TEST), ("trainval", TRAIN)):
+        path = folder / f"{name}.txt"
+        if not path.is_file() or leads_out(path, root):
+            continue
+        found = True
+        for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+            words = line.split()
+            # Lists of a class have 1, 0 or -1 behind the name.
+            stem = source_id(words[0].replace("\\", "/").rpartition("/")[2]) if words else ""
+            if not stem or (name == "trainval" and stem in result):
+                continue
+            if result.setdefault(stem, split) != split:
+                raise InputError(
+                    f"{stem} is in two lists of {folder}, for {result[stem]} and {split}: take it out of one of them"
+                )
+    return result if found else None
+
+
+def _picture_of(collector: Collector, path: Path, tree: Element, place: str) -> str | None:
+    """The picture of an XML file: the one of its own name, in its folder or anywhere; or else its <filename>."""
+    folder = relative_name(path.parent, collector.root) if path.parent != collector.root else ""
+    given = _text(tree, "filename").replace("\\", "/").rpartition("/")[2]
+    beside = [name for name in collector.files.names if name.rpartition("/")[0] == folder] if folder else []
+    by_stem = [name for name in beside if source_id(name.rpartition("/")[2]) == path.stem] or [
+        name for name in collector.files.meant_by(path.stem) if source_id(name.rpartition("/")[2]) == path.stem
+    ]
+    by_name = collector.files.meant_by(given) if given else []
+    if len(by_stem) > 1:
+        # One stem, several suffixes or folders: <filename> says which.
+        by_stem = [name for name in by_stem if name in by_name] or by_stem
+    if len(by_stem) == 1:
+        if given and source_id(given) != path.stem and by_name and by_stem[0] not in by_name:
+            for name in (*by_stem, *by_name):
+                collector.lose(name, place, TWO_PICTURES, f"{by_stem[0]} and {by_name[0]}")
+            return None
+        return by_stem[0]
+    return collector.file_of(given if not by_stem and given else path.stem, place)
+
+
+def _lose_picture(collector: Collector, path: Path, place: str, reason: str, detail: str) -> None:
+    names = collector.files.meant_by(path.stem)
+    if len(names) == 1:
+        collector.lose(names[0], place, reason, detail)
+    else:
+        collector.leave_out(place, reason, detail)
+
+
+def _read_tree(
+    collector: Collector,
+    name: str,
+    path: Path,
+    tree: Element,
+    split: str,
+    known: Original,
+    of_file: tuple[int, int] | None,
+    difficult: Difficult,
+    corners: Corners,
+) -> None:
+    place = relative_name(path, collector.root)
+    size = _size(tree)
+    collector.describe(name, split=split, **({"size": size} | known.facts(of_file) if known.size else {"size": size}))
+    offsets = _offsets(tree, corners)
+    doubtful = []
+    for number, each in enumerate(tree.iterfind("object")):
+        where = f"{place} object {number}"
+        category = collector.categories.get(_text(each, "name"))
+        if category is None:
+            collector.lose(name, where, reasons.UNKNOWN_CLASS, "an object without a name")
+            continue
+        if each.find("part") is not None:
+            collector.warnings.append(FileWarning(PARTS, where))
+        if _is_marked(each, "difficult"):
+            if difficult == "ignore":
+                collector.leave_out(where, DIFFICULT_LEFT)
+                doubtful.append(category)
+                continue
+            collector.warnings.append(FileWarning(DIFFICULT, where))
+        box = _corners(each, "bndbox")
+        if box is None:
+            collector.lose(name, where, reasons.NOT_A_NUMBER, "no bndbox with four numbers")
+            continue
+        edges = [box[0] + offsets.first, box[1] + offsets.first, box[2] + offsets.last, box[3] + offsets.last]
+        polygon = _polygon(each)
+        if known.size is not None:
+            edges, polygon = _in_original(edges, polygon, _corners(each, EXACT), size or of_file, known.size)
+        collector.box(name, category, edges, where, mask=None if polygon is None else [polygon])
+    if doubtful:
+        collector.describe(name, unlocated=doubtful)
+
+
+def _in_original(
+    edges: list[float],
+    polygon: list[float] | None,
+    exact: list[float] | None,
+    size: tuple[int, int] | None,
+    original: tuple[int, int],
+) -> tuple[list[float], list[float] | None]:
+    """Box and polygon in the pixels of the original radiograph, of which the picture was made."""
+    scale = [whole / side for whole, side in zip(original, size or original, strict=True)]
+    polygon = None if polygon is None else [value * scale[place % 2] for place, value in enumerate(polygon)]
+    scaled = [value * scale[place % 2] for place, value in enumerate(edges)]
+    # Whole pixels are up to one away from the exact box; somebody may have moved them since.
+    margins = [side * 1.001 for side in (*scale, *scale)]
+    is_same = exact is not None and all(
+        abs(value - whole) <= margin for value, whole, margin in zip(exact, scaled, margins, strict=True)
+    )
+    return (exact if is_same and exact is not None else scaled), polygon
+
+
+def _offsets(tree: Element, corners: Corners) -> _Offsets:
+    if corners != "auto":
+        return _PIXELS if corners == "pixels" else _EDGES
+    database = _text(tree, "source/database").casefold()
+    if (
+        database == XRAY
+        or database.startswith("the voc")
+        or "pascal voc" in _text(tree, "source/annotation").casefold()
+    ):
+        offsets = _PIXELS
+    elif database == "roboflow.ai" and _text(tree, "folder") == "VOC":
+        offsets = _SHIFTED  # supervision from 0.12 on
+    else:
+        return _EDGES
+    # Nothing is counted from 1 that has a 0.
+    boxes = [box for each in tree.iterfind("object") if (box := _corners(each, "bndbox")) is not None]
+    return _EDGES if any(min(box[:2]) < 1 for box in boxes) else offsets
+
+
+def _corners(each: Element, tag: str) -> list[float] | None:
+    try:
+        values = [finite_number(_text(each, f"{tag}/{side}")) for side in SIDES]
+    except ValueError:
+        return None
+    return None if None in values else [value for value in values if value is not None]
+
+
+def _polygon(each: Element) -> list[float] | None:
+    """<polygon><x1/><y1/><x2/>…: as supervision and Roboflow write it."""
+    values: list[float] = []
+    for number in range(1, 100_000):
+        try:
+            x, y = (finite_number(_text(each, f"polygon/{axis}{number}")) for axis in "xy")
+        except ValueError:
+            return None
+        if x is None or y is None:
+            break
+        values += [x, y]
+    return values if len(values) >= 6 else None
+
+
+def _size(tree: Element) -> tuple[int, int] | None:
+    """Width and height as the file has them; None where it has none, zeros, or what is no number."""
+    try:
+        width, height = (whole_number(_text(tree, f"size/{side}")) for side in ("width", "height"))
+    except ValueError:
+        return None
+    return (width, height) if width and height and width > 0 and height > 0 else None
+
+
+def _is_marked(each: Element, tag: str) -> bool:
+    try:
+        return bool(flag_of(_text(each, tag)))
+    except ValueError:
+        return False
+
+
+def _text(tree: Element, path: str) -> str:
+    return (tree.findtext(path) or "").strip()
