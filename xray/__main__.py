@@ -23,7 +23,7 @@ COMMANDS = {
     "refine": "tighten a detector's pneumothorax boxes with a segmenter's masks",
     "fuse": "fuse predictions of several detectors by weighted boxes fusion",
     "tune": "search how to fuse models and weigh a classifier on out-of-fold predictions → ensemble.yaml",
-    "export": "a trained model → ONNX or torchvision; torchvision's detector → a run directory",
+    "export": "a trained model → ONNX, OpenVINO or torchvision; a dataset → COCO, YOLO or Pascal VOC",
     "serve": "the page, its HTTP API and the DICOM node",
 }
 """Name → what it does. Each is the module of xray/commands/ with that name."""

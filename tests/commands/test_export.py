@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -194,3 +195,26 @@ def test_a_training_run_is_never_exported_over(tmp_path):
         with pytest.raises(InputError, match=message):
             main(Config(weights=runs, format="run", save_path=out, overwrite=True))
     assert [load_deployed(run)[0]["task"] for run in runs] == ["detection", "segmentation"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"format": "coco"}, "--data-path is missing"),
+        ({"format": "yolo", "data_path": Path("x")}, "--save-path is missing"),
+        ({"format": "voc", "weights": (Path("x"),)}, "--weights is for models"),
+        ({"format": "onnx"}, "--weights is missing"),
+        ({"format": "onnx", "weights": (Path("x"),), "bits": 16}, "--bits is for --format coco, yolo or voc"),
+        ({"format": "run", "weights": (Path("x"),), "include_unsure": True}, "--include-unsure is for --format coco"),
+    ],
+)
+def test_flags_of_models_and_of_datasets(flags, message):
+    with pytest.raises(FlagError, match=message):
+        main(Config(**flags))
+
+
+def test_a_dataset_for_other_tools(side_store, tmp_path, capsys):
+    main(Config(format="yolo", data_path=side_store, save_path=tmp_path / "tree", fold=0))
+    said = capsys.readouterr().out
+    assert said.startswith(f"{tmp_path / 'tree'}: 16 radiographs (7 train, 7 val, 2 test)\n")
+    assert (tmp_path / "tree" / "data.yaml").is_file()

@@ -1,4 +1,6 @@
-"""Trained models in other formats: python tools/export.py --weights RUN --format onnx|openvino|torchvision|run."""
+"""Trained models in other formats (--weights RUN --format onnx|openvino|torchvision|run), and datasets for other tools
+(--data-path DATA --format coco|yolo|voc).
+"""
 
 import dataclasses
 from pathlib import Path
@@ -11,12 +13,16 @@ from xray.errors import FlagError, InputError, need
 from xray.files import complete
 from xray.flags import Prune, check_ranges
 
+OF_TREES = (
+    "data_path", "bits", "originals", "full_size", "masks", "include_unsure", "predictions", "ids", "category_ids",
+)  # fmt: skip
+"""Flags of coco, yolo and voc alone."""
 WEIGHTS_FILES = (".pth", ".pt", ".ckpt", ".safetensors")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Writes a trained model in another format; the runs stay as they are.
+    """Writes a trained model, or a dataset, in another format; the runs and the dataset stay as they are.
 
     onnx: a file for onnxruntime in any language, which holds everything from the canvas to boxes, masks or
     probabilities. It is written only if it agrees with PyTorch. openvino: the same as a .xml and a .bin file, for infer
@@ -25,16 +31,21 @@ class Config:
     RetinaNet loads. run: such a file of a Faster R-CNN becomes a run directory; or a detector and the segmenter trained
     on its trunk (--encoder-from DETECTOR --freeze-encoder) become one, in which the trunk is stored once and serves
     both in one pass.
+
+    coco, yolo, voc: a dataset directory (--data-path) as a tree that other tools open, with PNG pictures without the
+    canvas's border, boxes in their pixels, masks and splits; and predictions, if given.
     """
 
-    weights: tuple[Path, ...]
+    weights: tuple[Path, ...] = ()
     """Run directories: for onnx and openvino one of any task, for torchvision a detection, for run a detection and a
     segmentation, or a .pth or .safetensors file of torchvision's Faster R-CNN."""
-    format: Literal["onnx", "openvino", "torchvision", "run"]
-    """What to write."""
+    format: Literal["onnx", "openvino", "torchvision", "run", "coco", "yolo", "voc"]
+    """What to write: of --weights one of the first four, of --data-path one of the others."""
+    data_path: Path | None = None
+    """Of coco, yolo and voc: the dataset directory written by tools/convert.py."""
     save_path: Path | None = None
     """The .onnx file (default: model.onnx in the run directory), the .xml file (openvino.xml or openvino-int8.xml), the
-    .pth file, or the run directory to write."""
+    .pth file, the run directory, or the folder of the tree to write."""
     check_data: Path | None = None
     """Of onnx and openvino: a folder of radiographs, one file or a dataset directory, on whose first radiographs
     PyTorch and the file must agree; default: phantoms, drawn on the spot. With --int8 a dataset directory: one fold
@@ -42,13 +53,33 @@ class Config:
     int8: bool = False
     """Of openvino: 8-bit integers, for the layers in which the metric bears it. Needs --check-data."""
     fold: Annotated[int, Interval(ge=-1, le=99)] = -1
-    """With --int8: the fold of --check-data that measures; -1 is the one that the run's training held back, else 0."""
+    """With --int8: the fold of --check-data that measures; -1 is the one that the run's training held back, else 0. Of
+    coco, yolo and voc: this fold becomes the val split; -1 keeps the dataset's own splits."""
     prune: Prune = 0
     """Of onnx and openvino: cut a U-Net++ trained with --deep-supervision to this level, 1 to 4; 0 leaves it whole."""
     categories: tuple[str, ...] = ()
     """Of run, for torchvision's weights: names of what they find, in the order of their labels, from 1."""
     canvas_size: Annotated[int, Interval(ge=64, le=4096)] = 1024
     """Of run, for torchvision's weights: side of the canvases to look at, in pixels (64 to 4096)."""
+    bits: Literal[8, 16] = 8
+    """Of coco, yolo and voc: bits of the pictures; 16 needs --originals."""
+    originals: Path | None = None
+    """Of coco, yolo and voc: the folder that the dataset was converted from, to make the pictures of its files."""
+    full_size: bool = False
+    """Of coco, yolo and voc: pictures as large as the originals, in place of the dataset's canvases."""
+    masks: Literal["polygons", "rle", "none"] | None = None
+    """Of coco and yolo: how masks are written. If not given, as polygons; in yolo only where every box has a mask, as
+    its files cannot mix boxes and outlines."""
+    include_unsure: bool = False
+    """Of yolo and voc: also write radiographs with findings that are unknown, or somewhere in them without a box, as if
+    they did not show these. coco has them in further keys."""
+    predictions: Path | None = None
+    """Of coco, yolo and voc: predictions.json or submission.csv, to be written beside the dataset, as COCO results,
+    YOLO's text files with confidences, or VOC's results files."""
+    ids: Literal["auto", "source", "coco", "rows"] = "auto"
+    """What image_id means in --predictions, as for tools/evaluate.py."""
+    category_ids: Literal["auto", "source", "dataset"] = "auto"
+    """What category_id means there."""
     overwrite: bool = False
     """Replace an earlier export at SAVE_PATH."""
     debug: bool = False
@@ -58,6 +89,10 @@ class Config:
 def main(config: Config) -> None:
     """Writes the export and says on stdout what it is and how it is used."""
     check_ranges(config)
+    if config.format in ("coco", "yolo", "voc"):
+        export_dataset(config, config.format)
+        return
+    check_of_trees(config)
     is_import = config.format == "run" and any(path.suffix in WEIGHTS_FILES for path in config.weights)
     if config.format not in ("onnx", "openvino") and (config.check_data is not None or config.prune):
         raise FlagError(f"--{'prune' if config.prune else 'check-data'} is for --format onnx: leave it out")
@@ -87,6 +122,45 @@ def main(config: Config) -> None:
         export_openvino(config, weights, file_to_write(config, config.save_path or weights / name, ".xml"))
     else:
         export_torchvision(weights, file_to_write(config, config.save_path, ".pth"))
+
+
+def check_of_trees(config: Config) -> None:
+    """Raises FlagError for flags of coco, yolo and voc beside another format, and where there are no weights."""
+    for name in OF_TREES:
+        if getattr(config, name) != Config.__dataclass_fields__[name].default:
+            raise FlagError(f"--{name.replace('_', '-')} is for --format coco, yolo or voc: leave it out")
+    if not config.weights:
+        raise FlagError(f"--weights is missing: --format {config.format} is made of a run directory")
+
+
+def export_dataset(config: Config, format: Literal["coco", "yolo", "voc"]) -> None:
+    """A tree of a dataset directory for other tools."""
+    for name in ("weights", "check_data", "int8", "prune", "categories"):
+        if getattr(config, name):
+            flag = name.replace("_", "-")
+            raise FlagError(f"--{flag} is for models, and --format {format} writes datasets: leave it out")
+    if config.data_path is None or config.save_path is None:
+        missing = "--data-path" if config.data_path is None else "--save-path"
+        raise FlagError(f"{missing} is missing: --format {format} writes the dataset --data-path to --save-path")
+
+    from xray.datasets.prediction_ids import read_any_predictions
+    from xray.datasets.store import open_store
+    from xray.outputs.trees.export import export_tree, summary_of
+
+    store = open_store(config.data_path)
+    predictions = None
+    if config.predictions is not None:
+        predictions = read_any_predictions(config.predictions, store, config.ids, config.category_ids)
+    content = export_tree(
+        store, config.save_path, format,
+        fold=config.fold if config.fold >= 0 else None, bits=config.bits, originals=config.originals,
+        full_size=config.full_size, masks=config.masks, include_unsure=config.include_unsure, predictions=predictions,
+        overwrite=config.overwrite,
+    )  # fmt: skip
+    first, *others = summary_of(content)
+    print(f"{config.save_path}: {first}")
+    for line in others:
+        print(f"  {line}")
 
 
 def file_to_write(config: Config, out: Path | None, suffix: str) -> Path:

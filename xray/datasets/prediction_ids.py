@@ -18,7 +18,7 @@ import numpy as np
 from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
-from xray.structures.masks import MaskError, encode_mask
+from xray.structures.masks import MaskError, encode_mask, resized_mask
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, read_predictions
 from xray.structures.submission import read_submission
 from xray.structures.values import Names, identity
@@ -114,7 +114,8 @@ def _is_own(store: Store, predictions: Predictions) -> bool:
 
 def _renamed(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[Predictions, str]:
     """Predictions with source ids in place of the file's own, and what those were: "source", "coco" or "rows"."""
-    rows, meaning = _rows(store, predictions, name, ids)
+    rows, of_files, meaning = _rows(store, predictions, name, ids)
+    predictions = _in_original_pixels(store, predictions, rows, of_files)
     number: dict[str, int] = {}
     places = [
         number.setdefault(store.records[row]["source_id"] if row >= 0 else str(image_id), len(number))
@@ -157,8 +158,37 @@ def _without_repeats(predictions: Predictions) -> Predictions:
     return dataclasses.replace(predictions, table=distinct, masks=masks)
 
 
-def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[list[int], str]:
-    """(row of each id, -1 for none; what the ids are, "source", "coco" or "rows")."""
+def _in_original_pixels(
+    store: Store, predictions: Predictions, rows: list[int], of_files: Sequence[bool]
+) -> Predictions:
+    """Predictions in the pixels of the dataset's radiographs.
+
+    of_files: whether an image is named as the source's own COCO file, or by its file: such predictions come from a tool
+    that has read these, and count in their pixels. Only a source that says itself how large its originals were, as
+    `xray export` does, has others: `file_width` and `file_height` in its records.
+    """
+    scales = np.ones((len(rows), 4))
+    for image, (row, is_of_file) in enumerate(zip(rows, of_files, strict=True)):
+        record = store.records[row] if row >= 0 and is_of_file else {}
+        if "file_width" in record and "file_height" in record:
+            scales[image] = np.tile([record[side] / record[f"file_{side}"] for side in ("width", "height")], 2)
+    if (scales == 1).all():
+        return predictions
+    table = predictions.table
+    masks = dict(predictions.masks)
+    for number, mask in predictions.masks.items():
+        x, y = scales[table.images[number]][:2].tolist()
+        if (x, y) != (1, 1):
+            record = store.records[rows[table.images[number]]]
+            masks[number] = resized_mask(
+                mask, record["file_width"], record["file_height"], record["width"], record["height"]
+            )
+    table = dataclasses.replace(table, boxes=table.boxes * scales[table.images])
+    return dataclasses.replace(predictions, table=table, masks=masks)
+
+
+def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[list[int], list[bool], str]:
+    """(row of each id, -1 for none; whether it is one of a COCO file or a file; what the ids are, "source", …)."""
     image_ids, readings = predictions.image_ids, _readings(store)
     if ids == "coco" and "coco" not in readings:
         raise InputError(f"--ids coco: {store.path} does not come from a COCO file: give --ids source or rows")
@@ -185,9 +215,12 @@ def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> t
             f"images are named like {store.records[0]['source_id']!r}: give the dataset they are of, or say with --ids "
             "what image_id means"
         )
+    of_files = [
+        image_id in by_file or (of_text if isinstance(image_id, str) else of_number) == "coco" for image_id in image_ids
+    ]
     # Who names files may number categories in his own way.
     meaning = "source" if by_file else of_number if numbers else of_text
-    return [-1 if row is None else row for row in rows], meaning
+    return [-1 if row is None else row for row in rows], of_files, meaning
 
 
 def _readings(store: Store) -> dict[str, _Reading]:
@@ -196,11 +229,13 @@ def _readings(store: Store) -> dict[str, _Reading]:
     files = {record["file_name"]: row for row, record in enumerate(store.records)}
     counts = Counter(posixpath.basename(file) for file in files)
     files |= {posixpath.basename(file): row for file, row in files.items() if counts[posixpath.basename(file)] == 1}
-    by_coco_id = {
-        one: row
-        for row, record in enumerate(store.records)
-        for one in record.get("coco_ids", [record["coco_id"]] if "coco_id" in record else [])
-    }
+    by_coco_id: dict[int | str, int] = {}
+    shared: dict[int | str, tuple[str, str]] = {}
+    for row, record in enumerate(store.records):
+        for one in record.get("coco_ids", [record["coco_id"]] if "coco_id" in record else []):
+            if one in by_coco_id:
+                shared[one] = (store.records[by_coco_id[one]]["file_name"], record["file_name"])
+            by_coco_id[one] = row
 
     def source(image_id: str | int) -> int | None:
         row = stems.get(image_id)
@@ -208,7 +243,13 @@ def _readings(store: Store) -> dict[str, _Reading]:
         return files.get(image_id.removeprefix("./")) if row is None and isinstance(image_id, str) else row
 
     def coco(image_id: str | int) -> int | None:
-        return by_coco_id.get(identity(image_id))
+        own_id = identity(image_id)
+        if own_id in shared:
+            raise InputError(
+                f"the image id {own_id!r} is that of {' and of '.join(shared[own_id])}, as each of the source's COCO "
+                "files counts by itself: give rows with file_name, or convert that file alone with `convert coco`"
+            )
+        return None if own_id is None else by_coco_id.get(own_id)
 
     def row_number(image_id: str | int) -> int | None:
         number = identity(image_id)

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
-from xray.structures.rle import BEYOND, DISORDER, MALFORMED
+from xray.structures.rle import BEYOND, DISORDER, MALFORMED, coco_counts, runs_of
 
 MAX_CHARACTERS = 8
 """Of one number of compressed run lengths: 40 bits, far more than a radiograph's pixels need."""
@@ -63,6 +64,20 @@ def check_segmentation(segmentation: Any) -> None:
         _check_polygons(segmentation)
     else:
         check_run_lengths(segmentation, *_size_of(segmentation))
+
+
+def resized_mask(segmentation: Any, width: int, height: int, new_width: int, new_height: int) -> dict[str, Any]:
+    """A COCO segmentation of one size → RLE of another, by the nearest pixel. Raises MaskError as `encode_mask`."""
+    rle, _ = encode_mask(segmentation, width, height, may_be_empty=True)
+    pixels = cv2.resize(decode_mask(rle), (new_width, new_height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return encode_pixels(pixels)
+
+
+def encode_pixels(mask: np.ndarray) -> dict[str, Any]:
+    """(H, W) mask, nonzero where it is → COCO's compressed RLE {"size": [H, W], "counts": str}."""
+    height, width = mask.shape
+    counts = coco_counts(*runs_of(mask), mask.size).tolist()
+    return encode_mask({"size": [height, width], "counts": counts}, width, height, may_be_empty=True)[0]
 
 
 def box_around(segmentation: Any) -> list[float]:

@@ -19,8 +19,7 @@ from xray.datasets.source import Dropped, SourceImage
 from xray.datasets.sources.coco_images import FILE_SIDES, MALFORMED
 from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
-from xray.structures.masks import MaskError, decode_mask, encode_mask
-from xray.structures.rle import coco_counts, runs_of
+from xray.structures.masks import MaskError, decode_mask, encode_mask, resized_mask
 from xray.structures.values import finite_number, identity, shown, whole_number
 
 KNOWN = ("labels", "unknown", "unlocated")
@@ -146,9 +145,7 @@ def _enlarged(row: dict[str, Any], sides: tuple[int, int, int, int]) -> dict[str
         elif isinstance(mask, list):
             result["segmentation"] = [_scaled(polygon, x, y) for polygon in mask]
         else:
-            pixels = decode_mask(encode_mask(mask, width, height)[0])
-            larger = cv2.resize(pixels, (original_width, original_height), interpolation=cv2.INTER_NEAREST_EXACT)
-            result["segmentation"] = encode_pixels(larger)
+            result["segmentation"] = resized_mask(mask, *sides)
     except (MaskError, TypeError, ValueError, OverflowError):
         pass
     return result
@@ -183,11 +180,3 @@ def made_smaller(mask: np.ndarray, width: int, height: int) -> np.ndarray:
             np.uint8
         )
     return small
-
-
-def encode_pixels(mask: np.ndarray) -> dict[str, Any]:
-    """(H, W) mask → COCO's compressed RLE {"size": [H, W], "counts": str}."""
-    starts, ends = runs_of(mask)
-    height, width = mask.shape
-    counts = coco_counts(starts, ends, mask.size).tolist()
-    return encode_mask({"size": [height, width], "counts": counts}, width, height, may_be_empty=True)[0]

@@ -162,7 +162,8 @@ def _joined(sources: dict[Path, Source], splits: dict[Path, str], warnings: list
         for key, category in zip(keys, categories, strict=True):
             category["source_category_id"] = next(iter(own_ids[key]))
     images: list[SourceImage] = []
-    tables, readers, places, dropped = [], [], [], []
+    tables: list[BoxTable] = []
+    readers, places, dropped = [], [], []
     masks: dict[int, Any] = {}
     for file, source in sources.items():
         numbering = {category["id"]: new_id[_plain(category["name"])] for category in source.categories}
@@ -171,7 +172,7 @@ def _joined(sources: dict[Path, Source], splits: dict[Path, str], warnings: list
             lacking = ", ".join(names[keys[number - 1]] for number in absent)
             warnings.append(FileWarning(NOT_ASKED, file.name, lacking))
         lookup = np.array([0, *(numbering[number] for number in range(1, len(numbering) + 1))], dtype=np.int64)
-        n_rows = sum(map(len, tables))
+        n_rows = sum(len(table) for table in tables)
         masks |= {n_rows + row: mask for row, mask in source.masks.items()}
         boxes = source.boxes
         tables.append(BoxTable(boxes.images + len(images), lookup[boxes.labels], boxes.boxes, boxes.scores))
@@ -188,12 +189,12 @@ def _joined(sources: dict[Path, Source], splits: dict[Path, str], warnings: list
 
 
 def _renumbered(image: SourceImage, split: str, numbering: dict[int, int], absent: list[int]) -> SourceImage:
-    known = {
-        key: None if (ids := getattr(image, key)) is None else tuple(numbering[one] for one in ids)
-        for key in ("labels", "unknown", "unlocated")
-    }
-    known["unknown"] = (*(known["unknown"] or ()), *absent)
-    return dataclasses.replace(image, split=split, **known)
+    def new(ids: Sequence[int]) -> tuple[int, ...]:
+        return tuple(numbering[one] for one in ids)
+
+    labels = None if image.labels is None else new(image.labels)
+    unknown = (*new(image.unknown), *absent)
+    return dataclasses.replace(image, split=split, labels=labels, unknown=unknown, unlocated=new(image.unlocated))
 
 
 def _name(entry: dict[str, Any]) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 
 from xray.datasets import source as reasons
 from xray.datasets.source import TRAIN, Source, relative_name
-from xray.datasets.sources.coco_extras import encode_pixels
 from xray.datasets.sources.coco_images import MALFORMED
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.splits import split_named, split_of_folder
@@ -23,6 +22,7 @@ from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import is_inside
+from xray.structures.masks import encode_pixels
 from xray.structures.values import finite_number, shown, whole_number
 
 NO_AREA = "lines, points and skeletons, which have no area, not read"

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from xray.datasets.sources.coco_extras import encode_pixels
 from xray.datasets.sources.trees.brush import decode_brush
 from xray.datasets.sources.trees.shapes import around, ellipse, turned_rectangle
 from xray.radiographs.canvas import MAX_PIXELS
-from xray.structures.masks import MaskError
+from xray.structures.masks import MaskError, encode_pixels
 from xray.structures.values import finite_number, whole_number
 
 NO_AREA = "points and lines, which have no area, not read"

@@ -44,6 +44,7 @@ TWO_PICTURES = "annotation file whose own name and <filename> are two pictures"
 XRAY = "xray"
 """<database> of what xray writes, which has the exact box in original pixels beside the one in whole pixels."""
 EXACT = "original_bndbox"
+LABELS = "labelmap.txt"
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 _MOST_LOOKED_AT = 50
 
@@ -106,8 +107,9 @@ def read_voc_tree(root: Path, files: list[Path], difficult: Difficult = "keep", 
         trees.append((name, path, tree))
     for stem in sorted(set(lists or ()) - {path.stem for path in files}):
         collector.leave_out(stem, NO_XML)
-    # Categories in the order of their names: that of the files says nothing.
-    for category in sorted({_text(each, "name") for _, _, tree in trees for each in tree.iterfind("object")} - {""}):
+    # Categories in the order of the tree's list, or else of their names: that of the files says nothing.
+    named = {_text(each, "name") for _, _, tree in trees for each in tree.iterfind("object")} - {""}
+    for category in [*_listed_labels(root, named, collector), *sorted(named)]:
         collector.category(category)
     sizes = read_sizes(collector, (name for name, _, _ in trees))
     for name, path, tree in trees:
@@ -138,6 +140,18 @@ def _read_lists(root: Path) -> dict[str, str] | None:
                     f"{stem} is in two lists of {folder}, for {result[stem]} and {split}: take it out of one of them"
                 )
     return result if found else None
+
+
+def _listed_labels(root: Path, used: set[str], collector: Collector) -> list[str]:
+    """The names in labelmap.txt (`name:colour:parts:actions`), which CVAT writes, and xray."""
+    path = root / LABELS
+    if not path.is_file() or leads_out(path, root):
+        return []
+    content = path.read_bytes()
+    collector.read(content)
+    lines = [line.strip() for line in content.decode("utf-8-sig", "replace").splitlines()]
+    names = [line.rsplit(":", 3)[0].strip() for line in lines if line and not line.startswith("#")]
+    return [name for name in names if name and (name in used or name != "background")]
 
 
 def _picture_of(collector: Collector, path: Path, tree: Element, place: str) -> str | None:
