@@ -8,5 +8,8 @@ LAYOUTS: dict[str, str] = {
     "fisabio": "vindr_fisabio",
     "tbx11k": "boxes_in_json",
     "objectcxr": "boxes_in_json",
+    "coco": "trees",
+    "yolo": "trees",
+    "voc": "trees",
 }
 """Kind, as the source is called in `xray convert`, → the module here; in it, the kind in capitals is the layout."""
