@@ -1,7 +1,7 @@
 """A dataset as YOLO: images/SPLIT, labels/SPLIT, data.yaml, as Ultralytics reads it.
 
-A line is a box, or an outline; a file never has both, as Ultralytics takes all lines of one that has an outline for
-outlines. So a tree has masks for all, and boxes without one become four corners there; or it has boxes alone.
+A line is a box, or an outline; a file never has both: Ultralytics leaves such a picture out, and older ones took all
+its lines for outlines. So a tree has masks for all, where boxes without one become four corners, or boxes alone.
 """
 
 from collections.abc import Sequence

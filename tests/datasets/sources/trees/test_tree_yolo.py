@@ -65,7 +65,8 @@ def test_boxes_outlines_and_backgrounds(root):
     ]
     # cx cy w h of 0.5 0.5 0.5 0.25 is 15 to 45 of 60 and 15 to 25 of 40.
     assert snap(source.boxes.boxes).tolist() == [[0, 0, 30, 40], [15, 15, 45, 25], [6, 4, 30, 24], [6, 4, 18, 12]]
-    # A line of four numbers is a box in a file of outlines, too: Ultralytics would make an outline of two points of it.
+    # A line of four numbers is a box in a file of outlines, too: Ultralytics takes it for two points, or leaves the
+    # picture out.
     assert list(source.masks) == [2]
     assert snap(source.masks[2][0]).tolist() == [6, 4, 30, 4, 30, 24]
     assert kinds(source) == [BACKGROUND]
