@@ -241,6 +241,7 @@ def warn(result: "Evaluation", store: "Store") -> list[str]:
             f"{alignment.n_unmasked} images are left out: they have true boxes without a mask, so that their masks are "
             "not known"
         )
+    warnings += of_unknown(result)
     if result.unused_maps:
         warnings.append(
             f"the probability maps of {', '.join(result.unused_maps)} beside the predictions are not used, since "
@@ -250,6 +251,27 @@ def warn(result: "Evaluation", store: "Store") -> list[str]:
         warnings.append(
             "the truth holds the boxes of all readers, so that one finding may have to be found several times"
         )
+    return warnings
+
+
+def of_unknown(result: "Evaluation") -> list[str]:
+    """What was not scored, since the dataset does not say what is true there."""
+    metrics, n_unlocated = result.metrics, result.alignment.n_unlocated
+    warnings = []
+    if n_unlocated:
+        warnings.append(
+            f"{n_unlocated} images are left out: they have no prediction, and the dataset does not say where in them "
+            "anything is"
+        )
+    for name, what in (
+        ("n_unlocated", "boxes are not scored where a finding may be without one"),
+        ("n_unknown_masks", "masks are not scored where they are not known"),
+        ("n_unknown", "labels are not scored where they are not known"),
+    ):
+        if numbers := metrics.get(name):
+            named = ", ".join(f"{finding} in {number}" for finding, number in numbers.items())
+            dropped = f"; {metrics['n_unlocated_boxes']} predicted boxes are dropped" if name == "n_unlocated" else ""
+            warnings.append(f"{what}: {named} of {len(result.alignment)} images{dropped}")
     return warnings
 
 

@@ -111,14 +111,25 @@ class Store:
         """(N, K) bool, of which categories nobody says whether the radiograph shows them.
 
         Neither loss nor metric counts them. Columns as in `labels`."""
-        return self._named("unknown")
+        unknown: np.ndarray = self._named("unknown") & ~self.labels
+        return unknown
 
     @functools.cached_property
     def unlocated(self) -> np.ndarray:
-        """(N, K) bool, which categories may lie in the radiograph without a box, the unknown ones among them: a
-        detection of one there is neither right nor wrong."""
-        unlocated: np.ndarray = self._named("unlocated") | self.unknown
+        """(N, K) bool, which categories may lie in the radiograph without a box: a detection of one there is neither
+        right nor wrong. The unknown ones are among them, and those that it shows by its label alone."""
+        boxed = np.zeros_like(self.labels)
+        boxed[self.boxes.images, np.searchsorted(list(self.categories), self.boxes.labels)] = True
+        unlocated: np.ndarray = self._named("unlocated") | self.unknown | (self.labels & ~boxed)
         return unlocated
+
+    @property
+    def abnormal(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which radiographs show any category, and of which that is known, both (N,) bool.
+
+        One known label is enough to be abnormal; normal is what is known to show none of them."""
+        shown = self.labels.any(axis=1)
+        return shown, shown | ~self.unknown.any(axis=1)
 
     def _named(self, key: str) -> np.ndarray:
         """(N, K) bool, the categories that an entry of the records names."""
