@@ -13,7 +13,7 @@ from annotated_types import Interval
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError
 from xray.files import check_output, complete, finishing
-from xray.flags import FoldNumber, Share, check_ranges
+from xray.flags import FoldNumber, Share, check_part, check_ranges
 from xray.inference.options import check_triplet
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Config:
     category_ids: tuple[Literal["auto", "source", "dataset"], ...] = ("auto",)
     """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
     of --data-path; auto: what image_id, or the category's name in the file, says."""
-    split: Literal["train", "test"] | None = None
+    split: Literal["train", "val", "test"] | None = None
     """Score the images of this split; by default all images of each split and fold that the predictions touch."""
     fold: FoldNumber | None = None
     """Score the images of this fold of the train split, from 0."""
@@ -156,8 +156,7 @@ def check(config: Config) -> None:
         raise FlagError("--compare: leave out --baseline, --fit, --run, --radiographs and --triplet")
     if config.names and not config.compare:
         raise FlagError("--names is for --compare: add that, or leave --names out")
-    if config.split == "test" and config.fold is not None:
-        raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
+    check_part(config.split, config.fold)
     check_triplet(config.triplet)
     if config.triplet and config.fit:
         raise FlagError("--triplet and --fit: the best triplet is fitted, leave one of the two out")

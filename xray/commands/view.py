@@ -21,7 +21,7 @@ from xray.datasets.store import ALL_FOLDS, Store, open_store
 from xray.errors import FlagError, InputError
 from xray.files import check_output
 from xray.findings import NO_FINDING_NAME, colour_of
-from xray.flags import FoldNumber, Seed, Share, check_ranges
+from xray.flags import FoldNumber, Seed, Share, check_part, check_ranges
 from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
 from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay, save_picture
 from xray.radiographs.names import safe_name
@@ -45,7 +45,7 @@ class Config:
     """Number of radiographs, drawn by chance (1 to 1000000)."""
     all: bool = False
     """Draw every radiograph instead of --n of them."""
-    split: Literal["train", "test"] | None = None
+    split: Literal["train", "val", "test"] | None = None
     """Only radiographs of this split."""
     fold: FoldNumber | None = None
     """Only radiographs of this fold of the train split, from 0."""
@@ -114,8 +114,7 @@ def main(config: Config) -> None:
 def check(config: Config) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
     check_ranges(config)
-    if config.split == "test" and config.fold is not None:
-        raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
+    check_part(config.split, config.fold)
     if config.finding == "":
         raise FlagError("--finding is empty: give a name, or leave the flag out")
 

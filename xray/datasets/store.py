@@ -111,16 +111,13 @@ class Store:
         """(N, K) bool, of which categories nobody says whether the radiograph shows them.
 
         Neither loss nor metric counts them. Columns as in `labels`."""
-        unknown: np.ndarray = self._named("unknown") & ~self.labels
-        return unknown
+        return self._named("unknown")
 
     @functools.cached_property
     def unlocated(self) -> np.ndarray:
         """(N, K) bool, which categories may lie in the radiograph without a box: a detection of one there is neither
         right nor wrong. The unknown ones are among them, and those that it shows by its label alone."""
-        boxed = np.zeros_like(self.labels)
-        boxed[self.boxes.images, np.searchsorted(list(self.categories), self.boxes.labels)] = True
-        unlocated: np.ndarray = self._named("unlocated") | self.unknown | (self.labels & ~boxed)
+        unlocated: np.ndarray = self._named("unlocated") | self.unknown
         return unlocated
 
     @property
@@ -128,8 +125,9 @@ class Store:
         """Which radiographs show any category, and of which that is known, both (N,) bool.
 
         One known label is enough to be abnormal; normal is what is known to show none of them."""
-        shown = self.labels.any(axis=1)
-        return shown, shown | ~self.unknown.any(axis=1)
+        shown: np.ndarray = np.any(self.labels, axis=1)
+        known: np.ndarray = shown | np.all(~self.unknown, axis=1)
+        return shown, known
 
     def _named(self, key: str) -> np.ndarray:
         """(N, K) bool, the categories that an entry of the records names."""

@@ -153,8 +153,8 @@ def _from_rows(store: Store, alignment: Alignment, threshold: float) -> list[Lab
     if has_no_finding and ABNORMAL not in store.categories.values():
         is_seen = np.isin(np.arange(len(alignment)), table.images)
         abnormal = np.where(is_seen, 1 - highest[NO_FINDING_CATEGORY], 0.0)
-        of_any = (part[alignment.rows] for part in store.abnormal)
-        scored.append(LabelScores.of_known(ABNORMAL, "no finding", abnormal, *of_any, threshold, threshold))
+        shown, is_known = (part[alignment.rows] for part in store.abnormal)
+        scored.append(LabelScores.of_known(ABNORMAL, "no finding", abnormal, shown, is_known, threshold, threshold))
     return scored
 
 

@@ -20,9 +20,9 @@ score of the "No finding" row."""
 class LabelScores:
     """One label's scores of those m of n radiographs of which it is known whether they show it.
 
-    scores: (m,) float64 in [0, 1]. truth: (m,) bool. threshold: what a user sets. lowest: the lowest score that is called
-    positive, which is `threshold` unless the rule asks for more than it. at: (m,) int64, the radiographs, in [0, n);
-    None where it is known of all.
+    scores: (m,) float64 in [0, 1]. truth: (m,) bool. threshold: what a user sets. lowest: the lowest score that is
+    called positive, which is `threshold` unless the rule asks for more than it. at: (m,) int64, the radiographs, in
+    [0, n); None where it is known of all.
     """
 
     name: str

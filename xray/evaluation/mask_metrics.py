@@ -38,6 +38,7 @@ def segmentation_metrics(
     intersections: np.ndarray,
     predicted_areas: np.ndarray,
     true_areas: np.ndarray,
+    *,
     counted: np.ndarray | None = None,
 ) -> dict[str, float | int]:
     """The metrics of a set of radiographs.

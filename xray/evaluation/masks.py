@@ -102,7 +102,7 @@ def evaluate_masks(
             sums[:, image, k] = _pixels(*pair)
         joined[image] = _pixels(*(_merged([rle for rle in rles if rle]) for rles in zip(*pairs, strict=True)))
     sums[:, ~counted], joined[~whole] = 0, 0
-    metrics: dict[str, Any] = segmentation_metrics(*sums, counted)
+    metrics: dict[str, Any] = segmentation_metrics(*sums, counted=counted)
     if len(categories) > 1:
         columns = zip(categories.values(), dice_scores(*sums).T, counted.T, strict=True)
         metrics["dice_by_category"] = {name: float(dice[known].mean()) for name, dice, known in columns if known.any()}
@@ -160,7 +160,8 @@ def _intervals(
     if len(names) > 1:
         columns = [(k, name) for k, name in enumerate(names) if counted[:, k].any()]
         intervals["dice_by_category_ci95"] = {name: interval(scores[:, k], counted[:, k]) for k, name in columns}
-        if (whole := counted.all(axis=1)).any():
+        whole: np.ndarray = np.all(counted, axis=1)
+        if whole.any():
             intervals["dice_union_ci95"] = interval(dice_scores(*joined.T), whole)
     return intervals
 

@@ -136,7 +136,7 @@ def _mask_numbers(
     sums = [part[chosen] for part in (masks.intersections, masks.predicted, masks.true)]
     counted = masks.counted[chosen]
     positive, scores = sums[2] > 0, dice_scores(*sums)
-    metrics = segmentation_metrics(*sums, counted) if counted.any() else {"dice": math.nan}
+    metrics = segmentation_metrics(*sums, counted=counted) if counted.any() else {"dice": math.nan}
     numbers: dict[str, Any] = {"n_positive": int(positive.any(axis=1).sum()), "dice": metrics["dice"]}
     numbers["dice_positive"] = metrics.get("dice_positive", math.nan)
     if times is not None:

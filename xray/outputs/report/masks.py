@@ -57,7 +57,7 @@ def _numbers_section(masks: MaskEvaluation) -> Section:
     metrics, n_categories = masks.metrics, len(masks.categories)
 
     def row(title: str, sums: tuple[np.ndarray, ...], ends: list[float] | None, counted: np.ndarray) -> list[str | Bar]:
-        scores = segmentation_metrics(*sums, counted) if counted.any() else {"dice": math.nan}
+        scores = segmentation_metrics(*sums, counted=counted) if counted.any() else {"dice": math.nan}
         numbers = [f"{(sums[2] > 0).sum():,}", parts.number(scores["dice"]), parts.interval(ends)]
         others = ("dice_positive", "sensitivity", "false_positive_rate", "iou")
         others_text = [parts.number(scores.get(name, math.nan)) for name in others]
@@ -73,7 +73,7 @@ def _numbers_section(masks: MaskEvaluation) -> Section:
     ]
     if n_categories > 1:
         rows.append(row("Mean of the masks", sums, metrics.get("dice_ci95"), masks.counted))
-        whole = masks.counted.all(axis=1)
+        whole: np.ndarray = np.all(masks.counted, axis=1)
         rows.append(row("All joined", tuple(masks.joined.T), metrics.get("dice_union_ci95"), whole))
     hint = f"Of {len(masks.alignment):,} radiographs. Two empty masks have Dice 1; sensitivity and FP rate (false "
     hint += "positives among those without a true mask) ask for any pixel."
