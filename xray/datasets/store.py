@@ -12,8 +12,8 @@
   that the directory is complete.
 
 `xray pseudo` writes one whose boxes models have found. Its conversion.json has `pseudo`; its annotations have `score`
-and `for_fold`, the fold that may be held back while they train, or "all"; its images may have `not_for_folds`, those in
-which their patient is.
+and `for_fold`, the fold that may be held back while they train, "val" for the validation split, or "all"; its images
+may have `not_for_folds`, those in which their patient is.
 """
 
 import dataclasses
@@ -195,8 +195,8 @@ def open_store(path: Path | str, pixels: bool = True, pseudo_for: int | str | No
     """Opens a finished dataset directory; the images are mapped, not read.
 
     pixels: without them, `images` is None and images.npy need not exist.
-    pseudo_for: of pseudo-labels, those for a training that holds this fold back, or "all"; None refuses such a dataset,
-        as its boxes are not the truth.
+    pseudo_for: of pseudo-labels, those for a training that holds this fold back, or "val", or "all"; None refuses such
+        a dataset, as its boxes are not the truth.
 
     Raises InputError where there is no dataset, its conversion has not finished, or its files are damaged.
     """
