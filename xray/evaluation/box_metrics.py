@@ -240,9 +240,10 @@ def detection_metrics(
     A class without truth boxes has no AP (recall is 0 / 0) and is left out of the means, whether or not it was
     predicted; where all 15 classes occur, as in the whole of VinBig, map40_kaggle is the mean over 15.
     """
-    n_predicted = len(predictions)
+    n_dropped = 0
     if located is not None:
-        truth, predictions = located.of(truth), located.of(predictions)
+        dropped = ~located.counts(predictions) & np.isin(predictions.labels, list(categories))
+        truth, predictions, n_dropped = located.of(truth), located.of(predictions), int(dropped.sum())
     ranked = by_category(truth, predictions, n_images, categories, located)
     ap = {one.label: average_precision(one.is_true, one.n_truth) for one in ranked if one.n_truth}
     findings = [one for one in ranked if one.label in categories]
@@ -264,7 +265,7 @@ def detection_metrics(
     if with_coco:
         metrics |= coco_metrics(truth, predictions, categories)
     if located is not None and not located.is_whole:
-        metrics |= {"n_unlocated": located.n_left_out, "n_unlocated_boxes": n_predicted - len(predictions)}
+        metrics |= {"n_unlocated": located.n_left_out, "n_unlocated_boxes": n_dropped}
     return metrics
 
 

@@ -141,7 +141,8 @@ class BoxDataset(CanvasDataset):
     boxes: rows of `store.boxes` that count; all, if not given. shares: (len(store.boxes),) of each box the share of the
     readers who drew it; an item then has them as `shares` (N,) float32. unlocated: (len(store), K) bool, which
     categories may lie in each radiograph without a box; an item then has `unlocated` (C + 1,) bool, by category id up
-    to the highest, C; that of 0 says whether any is among them that has a box in `rows`. None where all are located.
+    to the highest, C; that of 0 says whether any is among them that has a box in `rows`, mirrored or not. None where
+    all are located.
     """
 
     def __init__(
@@ -164,6 +165,8 @@ class BoxDataset(CanvasDataset):
         self._boxes_of = [order[start:end] for start, end in zip(starts, ends, strict=True)]
         self._ids = np.array(list(store.categories), dtype=np.int64)
         self._learned = np.isin(self._ids, store.boxes.labels[np.concatenate([order[:0], *self._boxes_of])])
+        if self.augmentation is not None and self.augmentation.flip:
+            self._learned |= self._learned[self.augmentation.mirrored_channels]
 
     def labels_of(self) -> list[np.ndarray]:
         """Category ids of the boxes of each radiograph."""
