@@ -25,7 +25,8 @@ from xray.structures.sides import mirrored
 from xray.training.augment import Augmentation
 from xray.training.changes import change_images
 from xray.training.device_store import DeviceStore
-from xray.training.loading import BoxDataset, EpochSampler, collate_boxes, make_loader
+from xray.training.loading import BoxDataset, collate_boxes, make_loader
+from xray.training.sampling import EpochSampler
 
 FEWEST_BATCHES = 8
 """A process's share of a measured run at least, so that starting and ending do not weigh."""

@@ -125,6 +125,12 @@ def require(holds: bool, name: str, value: object, wanted: str) -> None:
         raise FlagError(f"--{name.replace('_', '-')} is {value}: it must be {wanted}")
 
 
+def check_part(split: str | None, fold: int | None) -> None:
+    """Raises FlagError where both a split and a fold are asked for, and the split has no folds."""
+    if split in ("val", "test") and fold is not None:
+        raise FlagError(f"--split {split} and --fold: {split} images are in no fold, leave one of the two out")
+
+
 def flag_value(args: Sequence[str], name: str) -> str | None:
     """The value of `--name VALUE` or `--name=VALUE`, with dashes or underscores, the last one if there are several;
     an empty text for a flag without one, None where it is not given."""

@@ -1,6 +1,7 @@
 """tools/view.py on a small dataset written by hand: which radiographs it draws, under which names, and its errors."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from xray.datasets.prediction_ids import read_any_predictions
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.findings import colour_of
+from xray.outputs.pictures.findings import not_said
 
 SIZE = 128
 
@@ -163,3 +165,24 @@ def test_predictions_stand_beside_the_truth(dataset, tmp_path, capsys):
         assert [label for label in (1, 2) if (found == rgb(colour_of(label))).all(axis=2).any()] == list(ours), theirs
     every = choose_rows(store, Config(dataset, all=True, predictions=tmp_path / "p.json"), predictions)
     assert len(every) == 6
+
+
+def test_what_is_not_known_is_written_below(tmp_path, vinbig_store):
+    data = tmp_path / "data"
+    shutil.copytree(vinbig_store, data)
+    content = json.loads((data / "annotations.json").read_text())
+    content["images"][0] |= {"labels": [4], "unlocated": [4], "unknown": [1, 2, 3, 5, 6]}
+    (data / "annotations.json").write_text(json.dumps(content))
+    store = open_store(data)
+    assert not_said(store.records[0], store.categories) == [
+        "not located: Cardiomegaly",
+        "not known: Aortic enlargement, Atelectasis, Calcification and 2 more",
+    ]
+    before, after = draw_truth(open_store(vinbig_store), 0), draw_truth(store, 0)
+    # The radiograph is the same, the legend below it is not.
+    assert np.array_equal(before[:500], after[:500])
+    assert not np.array_equal(before[600:], after[600:])
+    # Not located is not normal; and a finding is found by its label.
+    assert 0 in choose_rows(store, Config(data, all=True, finding="Cardiomegaly"))
+    assert 0 not in choose_rows(store, Config(data, all=True, finding="No finding"))
+    assert 0 in choose_rows(open_store(vinbig_store), Config(vinbig_store, all=True, finding="No finding"))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from xray.evaluation.baseline import mean_box_baseline
 from xray.evaluation.box_intervals import bootstrap_intervals
 from xray.evaluation.box_metrics import (
     average_precision,
@@ -21,7 +22,6 @@ from xray.evaluation.box_metrics import (
     froc_curve,
     has_vinbig_categories,
     match_boxes,
-    mean_box_baseline,
     precision_recall,
     sensitivity_at,
 )

@@ -226,7 +226,14 @@ def test_the_fold_that_training_held_back(tmp_path):
     from xray.export.int8 import fold_of
 
     assert fold_of(tmp_path, -1) == 0
-    for text, fold in (("fold: 3", 3), ("fold: all", 0), ("[", 0), ("fold: -1", 0), ("fold: true", 0)):
+    for text, fold in (
+        ("fold: 3", 3),
+        ("fold: val", "val"),
+        ("fold: all", 0),
+        ("[", 0),
+        ("fold: -1", 0),
+        ("fold: true", 0),
+    ):
         (tmp_path / "config.yaml").write_text(text)
         assert fold_of(tmp_path, -1) == fold
     assert fold_of(tmp_path, 2) == 2

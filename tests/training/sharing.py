@@ -76,16 +76,16 @@ def check_norms(total):
     torch.testing.assert_close(together(images), alone(images), rtol=1e-9, atol=1e-12)
 
 
-def check_loss(loss, shape, total, n_true):
-    """The mean over the processes is the loss of all, and so are the gradients."""
+def check_loss(loss, shape, total, n_true, known=None):
+    """The mean over the processes is the loss of all, and so are the gradients. known: (total, K) bool, or None."""
     torch.manual_seed(1)
     logits, truth = torch.randn(total, *shape), torch.zeros(total, *shape)
     truth[:n_true, ..., : shape[-1] // 2] = 1
     weight = torch.ones(shape, requires_grad=True)
-    expected = loss(logits * weight, truth)
+    expected = loss(logits * weight, truth, known=known)
     (gradient,) = torch.autograd.grad(expected, weight)
     begin_step(share_of(total))
-    found = loss(mine_of(logits) * weight, mine_of(truth))
+    found = loss(mine_of(logits) * weight, mine_of(truth), known=None if known is None else mine_of(known))
     found.backward()
     found = mean_of_processes(found.detach())
     end_step()
@@ -117,13 +117,19 @@ if __name__ == "__main__":
     dist.init_process_group("gloo")
     for n in (4, 3, 1):  # both have as many, one has less, one has none
         check_samples(n)
+        # Something is known in both processes; in the first alone; nothing anywhere.
+        unknown = [torch.zeros(n, 2, dtype=torch.bool) for _ in range(3)]
+        unknown[0][:2, 0] = unknown[1][0, 1] = True
         if n > 1:
             check_norms(n)
         for name in LOSSES:
             options = {"beta": 0.1} if name in ("weighted_bce", "combined") else {}
             for positives in (0, 2):
                 check_loss(segmentation_loss(name, **options), (2, 6, 6), n, positives)
+            for known in unknown[1:]:
+                check_loss(segmentation_loss(name, **options), (2, 6, 6), n, 2, known)
         for name, weights in (("bce", [2.0, 0.5]), ("bce", None), ("focal", None)):
-            check_loss(classification_loss(name, weights), (2,), n, 1)
+            for known in (None, *unknown):
+                check_loss(classification_loss(name, weights), (2,), n, 1, known)
     dist.destroy_process_group()
     print("equal")

@@ -9,17 +9,9 @@ from xray.commands.train import main
 from xray.datasets.store import open_store
 from xray.structures.sides import mirrored
 from xray.training.augment import Augmentation
-from xray.training.loading import (
-    BoxDataset,
-    EpochSampler,
-    LabelDataset,
-    MaskDataset,
-    PositiveSampler,
-    collate_boxes,
-    collate_images,
-    make_loader,
-)
+from xray.training.loading import BoxDataset, LabelDataset, MaskDataset, collate_boxes, collate_images, make_loader
 from xray.training.recipes import read_training_flags
+from xray.training.sampling import EpochSampler, PositiveSampler
 
 
 def flat(value):

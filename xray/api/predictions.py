@@ -19,7 +19,7 @@ def evaluate(
     predictions: Given | Iterable[Result],
     dataset: str | os.PathLike[str] | Store,
     *,
-    split: Literal["train", "test"] | None = None,
+    split: Literal["train", "val", "test"] | None = None,
     fold: int | None = None,
     resamples: int = 0,
     threshold: float = 0.5,

@@ -101,6 +101,8 @@ def main(
     check_data(data)
     store = open_store(data, pixels=False)
     chosen = chosen_folds(store, folds.folds)
+    if n_val := int((store.splits == "val").sum()):
+        print(f"the validation split of {store.path}, {n_val} radiographs, is not used: folds validate")
     run.mkdir(parents=True, exist_ok=True)
     if not config.resume:
         save_config(run / SAVED, task, config, stages=staged.stage_values(task, stages))

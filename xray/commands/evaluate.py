@@ -13,7 +13,7 @@ from annotated_types import Interval
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError
 from xray.files import check_output, complete, finishing
-from xray.flags import FoldNumber, Share, check_ranges
+from xray.flags import FoldNumber, Share, check_part, check_ranges
 from xray.inference.options import check_triplet
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Config:
     category_ids: tuple[Literal["auto", "source", "dataset"], ...] = ("auto",)
     """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
     of --data-path; auto: what image_id, or the category's name in the file, says."""
-    split: Literal["train", "test"] | None = None
+    split: Literal["train", "val", "test"] | None = None
     """Score the images of this split; by default all images of each split and fold that the predictions touch."""
     fold: FoldNumber | None = None
     """Score the images of this fold of the train split, from 0."""
@@ -156,8 +156,7 @@ def check(config: Config) -> None:
         raise FlagError("--compare: leave out --baseline, --fit, --run, --radiographs and --triplet")
     if config.names and not config.compare:
         raise FlagError("--names is for --compare: add that, or leave --names out")
-    if config.split == "test" and config.fold is not None:
-        raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
+    check_part(config.split, config.fold)
     check_triplet(config.triplet)
     if config.triplet and config.fit:
         raise FlagError("--triplet and --fit: the best triplet is fitted, leave one of the two out")
@@ -241,6 +240,7 @@ def warn(result: "Evaluation", store: "Store") -> list[str]:
             f"{alignment.n_unmasked} images are left out: they have true boxes without a mask, so that their masks are "
             "not known"
         )
+    warnings += of_unknown(result)
     if result.unused_maps:
         warnings.append(
             f"the probability maps of {', '.join(result.unused_maps)} beside the predictions are not used, since "
@@ -250,6 +250,27 @@ def warn(result: "Evaluation", store: "Store") -> list[str]:
         warnings.append(
             "the truth holds the boxes of all readers, so that one finding may have to be found several times"
         )
+    return warnings
+
+
+def of_unknown(result: "Evaluation") -> list[str]:
+    """What was not scored, since the dataset does not say what is true there."""
+    metrics, n_unlocated = result.metrics, result.alignment.n_unlocated
+    warnings = []
+    if n_unlocated:
+        warnings.append(
+            f"{n_unlocated} images are left out: they have no prediction, and the dataset does not say where in them "
+            "anything is"
+        )
+    for name, what in (
+        ("n_unlocated", "boxes are not scored where a finding may be without one"),
+        ("n_unknown_masks", "masks are not scored where they are not known"),
+        ("n_unknown", "labels are not scored where they are not known"),
+    ):
+        if numbers := metrics.get(name):
+            named = ", ".join(f"{finding} in {number}" for finding, number in numbers.items())
+            dropped = f"; {metrics['n_unlocated_boxes']} predicted boxes are dropped" if name == "n_unlocated" else ""
+            warnings.append(f"{what}: {named} of {len(result.alignment)} images{dropped}")
     return warnings
 
 

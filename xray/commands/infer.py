@@ -15,7 +15,7 @@ from rich.console import Console
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
-from xray.flags import Processes, Share, check_ranges, require
+from xray.flags import Processes, Share, check_part, check_ranges, require
 from xray.inference.options import check_options
 from xray.storage.places import as_given
 
@@ -99,7 +99,7 @@ class Config:
     SIIM-FISABIO-RSNA COVID-19 with a row a study and a row a radiograph, from a detector of opacity and, for the
     studies, a classifier of what xray convert fisabio made. Files are then <study>/<series>/<radiograph>.dcm."""
     split: str = ""
-    """Of a dataset directory: only this split, train or test."""
+    """Of a dataset directory: only this split, train, val or test."""
     fold: Annotated[int, Interval(ge=-1, le=99)] = -1
     """Of a dataset directory: only this fold, from 0; -1 is all."""
     precision: Literal["auto", "32", "bf16", "16", "int8"] = "auto"
@@ -246,9 +246,8 @@ def check(config: Config) -> None:
     if config.engine == "ray":
         require(config.runtime == "torch", "engine", config.engine, f"local with --runtime {config.runtime}")
         require(":" not in config.device, "device", config.device, "auto, cpu or cuda: nodes number their own GPUs")
-    require(config.split in ("", "train", "test"), "split", config.split, "train or test")
-    if config.split == "test" and config.fold >= 0:
-        raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
+    require(config.split in ("", "train", "val", "test"), "split", config.split, "train, val or test")
+    check_part(config.split, None if config.fold < 0 else config.fold)
     if config.truth and not config.overlays:
         raise FlagError("--truth is drawn by --overlays: add that, or leave --truth out")
 

@@ -36,8 +36,9 @@ NAMED = 5
 class Config:
     """Label unlabelled radiographs with trained detectors; writes OUT, a dataset directory for `train --pseudo OUT`.
 
-    For the training with fold k held back, boxes come from the models that held back fold k of DATA; for --fold all,
-    from all of them, fused. Radiographs that are in DATA already, and those of its test patients, are left out.
+    For the training with fold k held back, boxes come from the models that held back fold k of DATA (with --fold val,
+    its validation split); for --fold all, from all of them, fused. Radiographs that are in DATA already, and those of
+    its test patients, are left out.
 
     After an interruption, the same command resumes where it stopped.
     """
@@ -134,8 +135,9 @@ def check_out(config: Config) -> None:
         )
 
 
-def by_fold(runs: Sequence[Path], data: "Store") -> dict[int | None, list[Path]]:
-    """Fold of the dataset → the runs that did not see it, ascending; None for those that give labels to "all" alone.
+def by_fold(runs: Sequence[Path], data: "Store") -> dict[int | str | None, list[Path]]:
+    """Fold of the dataset, or "val" → the runs that did not see it, ascending; None for those that give labels to "all"
+    alone.
 
     Says of each of these why. Raises InputError where one is no detector of the dataset's categories.
     """
@@ -144,7 +146,7 @@ def by_fold(runs: Sequence[Path], data: "Store") -> dict[int | None, list[Path]]
 
     if twice := next((run for place, run in enumerate(runs) if run in runs[:place]), None):
         raise InputError(f"{twice} stands twice after --weights: name each run once")
-    groups: dict[int | None, list[Path]] = defaultdict(list)
+    groups: dict[int | str | None, list[Path]] = defaultdict(list)
     for run in runs:
         description, _ = load_deployed(run)
         if description["task"] != "detection":
@@ -156,7 +158,8 @@ def by_fold(runs: Sequence[Path], data: "Store") -> dict[int | None, list[Path]]
         groups[fold].append(run)
         if why:
             print(f"{run} gives labels for --fold all alone: {why}", file=sys.stderr)
-    return {fold: groups[fold] for fold in sorted(groups, key=lambda fold: (fold is None, fold))}
+    # Numbers, then the validation split, then those without either.
+    return {fold: groups[fold] for fold in sorted(groups, key=lambda fold: (fold is None, str(fold).zfill(9)))}
 
 
 def convert(config: Config, work: Path, data: "Store") -> Path:
@@ -216,7 +219,9 @@ def infer_config(config: Config, folder: Path, runs: Sequence[Path]) -> Any:
     )
 
 
-def find(config: Config, work: Path, radiographs: Path, fold: int | None, runs: Sequence[Path]) -> "PredictionJournal":
+def find(
+    config: Config, work: Path, radiographs: Path, fold: int | str | None, runs: Sequence[Path]
+) -> "PredictionJournal":
     """What a group of runs finds in the radiographs: the rest of them, where some were done before."""
     # torch last: what is wrong with the input has been said by now.
     from xray.commands.infer import find_all, fingerprint_of
@@ -229,6 +234,7 @@ def find(config: Config, work: Path, radiographs: Path, fold: int | None, runs: 
     from xray.inference.precision import place_of
     from xray.inference.prediction_journal import PredictionJournal
     from xray.models.device import keep_freed_memory
+    from xray.training.pseudo import in_words_of
 
     flags, inputs = infer_config(config, radiographs, runs), open_inputs(radiographs)
     file = work / ("others.part" if fold is None else f"fold-{fold}.part")
@@ -236,7 +242,7 @@ def find(config: Config, work: Path, radiographs: Path, fold: int | None, runs: 
         journal = PredictionJournal(file, fingerprint_of(flags, inputs), inputs.ids, config.overwrite)
         stack.enter_context(journal)
         if journal.done < len(inputs):
-            who = "for --fold all alone" if fold is None else f"which did not see fold {fold}"
+            who = "for --fold all alone" if fold is None else f"which did not see {in_words_of(fold)}"
             print(f"labels by {', '.join(run.name for run in runs)}, {who}", file=sys.stderr)
             device, _ = place_of(config.device, config.precision, "torch")
             pipeline = load_pipeline(list(runs), device, config.tta)
@@ -254,7 +260,7 @@ def finish(
     config: Config,
     out: Path,
     data: "Store",
-    journals: dict[int | None, "PredictionJournal"],
+    journals: dict[int | str | None, "PredictionJournal"],
     models: dict[str, list[str]],
     n_models: Sequence[int],
 ) -> dict[str, int]:
@@ -287,7 +293,7 @@ def finish(
 
 
 def tables_of(
-    journals: dict[int | None, "PredictionJournal"],
+    journals: dict[int | str | None, "PredictionJournal"],
     images: Sequence[dict[str, Any]],
     categories: Sequence[int],
     n_models: Sequence[int],

@@ -10,7 +10,7 @@ from xray.commands.runner import command
 from xray.errors import FlagError, InputError
 from xray.files import check_output, finishing, is_unfinished
 from xray.findings import FINDINGS, PNEUMOTHORAX
-from xray.flags import FoldNumber, check_ranges
+from xray.flags import FoldNumber, check_part, check_ranges
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,7 @@ class Config:
     """Fit the setting on the truth; without it, --weights has one."""
     weights: Path | None = None
     """Run directory of the segmenter: with --fit its model.json keeps the setting, otherwise it gives it."""
-    split: Literal["train", "test"] | None = None
+    split: Literal["train", "val", "test"] | None = None
     """Fit and score on this split; by default on every split and fold that both predictions touch."""
     fold: FoldNumber | None = None
     """Fit and score on this fold of the train split, from 0, which neither model should have been trained on."""
@@ -89,7 +89,7 @@ def main(config: Config) -> None:
     masks = resolve_images(store, read_predictions(config.masks), config.masks.name, of_masks)
     check_categories(store, boxes, config.predictions.name)
     ids, table, components, segmentations = together(store, boxes, masks, config, description)
-    scored = rows_to_score(store, table, components, config)
+    scored = located_rows(store, rows_to_score(store, table, components, config), category)
     n_findings = int((store.boxes.labels[np.isin(store.boxes.images, scored)] == category).sum())
     if config.fit and not n_findings:
         raise InputError(f"no {NAME} in the truth of the {len(scored)} radiographs to fit on: choose others")
@@ -119,8 +119,7 @@ def check(config: Config) -> None:
     if not config.fit and config.weights is None:
         raise FlagError("neither --fit nor --weights: the setting must be fitted, or come from a segmenter's run")
     check_ranges(config)
-    if config.split == "test" and config.fold is not None:
-        raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
+    check_part(config.split, config.fold)
     check_output(config.save_path, (PREDICTIONS,), "refinement", config.overwrite)
 
 
@@ -220,6 +219,16 @@ def rows_to_score(store: "Store", table: "BoxTable", components: "BoxTable", con
     if not np.isin(rows, touched[0]).any():
         raise InputError(f"{config.predictions} has no box in the radiographs of --split or --fold: predict them first")
     return rows
+
+
+def located_rows(store: "Store", rows: "np.ndarray", category: int) -> "np.ndarray":
+    """Those of the rows on which a box of the category is right or wrong; says how many are left out."""
+    from xray.evaluation.located import located_in
+
+    located = located_in(store, rows).everywhere[:, list(store.categories).index(category)]
+    if not located.all():
+        print(f"{(~located).sum()} of {len(rows)} radiographs are not scored: {NAME} may be there without a box")
+    return rows[located]
 
 
 def assess(

@@ -218,7 +218,7 @@ def build_task(name: str, config: TrainingConfig, store: "Store") -> Any:
 
 def draw_validation(task: Any, row: int) -> "np.ndarray":
     """Truth and prediction of one validation radiograph side by side, (H, W, 3) uint8."""
-    from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
+    from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, not_said, rows_of
 
     store, validated = task.store, task.validated
     record, canvas, categories = store.records[row], store.canvas(row), store.categories
@@ -231,9 +231,10 @@ def draw_validation(task: Any, row: int) -> "np.ndarray":
         tables.append(table)
         table = dataclasses.replace(table, boxes=table.boxes * scale)
         pixels = store.images[row][top:bottom, left:right]
-        pictures.append(draw_findings(pixels, table, masks, categories, scored=scored, max_side=640))
+        notes = not_said(record, categories) if source is store else []
+        pictures.append(draw_findings(pixels, table, masks, categories, scored=scored, max_side=640, notes=notes))
     (truth, predicted), (of_truth, of_predicted) = tables, pictures
-    return draw_with_truth(of_truth, of_predicted, truth, in_words(predicted, categories), categories)
+    return draw_with_truth(of_truth, of_predicted, truth, in_words(predicted, categories), categories, record)
 
 
 def who_trains(n_training: int, n_validating: int, fold: int | str) -> str:

@@ -195,7 +195,7 @@ def notes_of(config: Config, store: "Store", material: "OutOfFold", tuned: "Tune
     numbers: dict[str, Any] = {
         "metric": metric,
         "seed": config.seed,
-        "folds": sorted(set(material.folds.tolist())),
+        "folds": ["val" if fold < 0 else fold for fold in sorted(set(material.folds.tolist()))],
         "best_single": tuned.best,
         **{
             name: {"all": value, **{store.categories[label]: one for label, one in of.items()}}

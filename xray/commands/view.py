@@ -21,8 +21,8 @@ from xray.datasets.store import ALL_FOLDS, Store, open_store
 from xray.errors import FlagError, InputError
 from xray.files import check_output
 from xray.findings import NO_FINDING_NAME, colour_of
-from xray.flags import FoldNumber, Seed, Share, check_ranges
-from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
+from xray.flags import FoldNumber, Seed, Share, check_part, check_ranges
+from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, not_said, rows_of
 from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay, save_picture
 from xray.radiographs.names import safe_name
 from xray.structures.masks import decode_mask
@@ -45,12 +45,13 @@ class Config:
     """Number of radiographs, drawn by chance (1 to 1000000)."""
     all: bool = False
     """Draw every radiograph instead of --n of them."""
-    split: Literal["train", "test"] | None = None
+    split: Literal["train", "val", "test"] | None = None
     """Only radiographs of this split."""
     fold: FoldNumber | None = None
     """Only radiographs of this fold of the train split, from 0."""
     finding: str | None = None
-    """Only radiographs with this finding, e.g. "Nodule/Mass"; "No finding" means those without any box."""
+    """Only radiographs with this finding, boxed or not, e.g. "Nodule/Mass"; "No finding" means those known to show
+    none."""
     seed: Seed = 0
     """Of the drawing by chance (0 to 4294967295)."""
     predictions: Path | None = None
@@ -114,8 +115,7 @@ def main(config: Config) -> None:
 def check(config: Config) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
     check_ranges(config)
-    if config.split == "test" and config.fold is not None:
-        raise FlagError("--split test and --fold: test images are in no fold, leave one of the two out")
+    check_part(config.split, config.fold)
     if config.finding == "":
         raise FlagError("--finding is empty: give a name, or leave the flag out")
 
@@ -129,13 +129,14 @@ def choose_rows(store: Store, config: Config, predictions: Predictions | None = 
         rows = np.intersect1d(rows, store.resolve(predictions.image_ids))
     if config.finding is not None:
         if config.finding.casefold() == NO_FINDING_NAME.casefold():
-            rows = np.setdiff1d(rows, store.boxes.images)
+            abnormal, is_known = store.abnormal
+            rows = rows[is_known[rows] & ~abnormal[rows]]
         else:
             wanted = [label for label, name in store.categories.items() if name.casefold() == config.finding.casefold()]
             if not wanted:
                 known = ", ".join([*store.categories.values(), NO_FINDING_NAME])
                 raise InputError(f"{store.path} has no finding named {config.finding!r}: it has {known}")
-            rows = np.intersect1d(rows, store.boxes.images[np.isin(store.boxes.labels, wanted)])
+            rows = rows[store.labels[rows][:, np.isin(list(store.categories), wanted)].any(axis=1)]
     if len(rows) == 0:
         raise InputError(f"{store.path} has no radiograph that fits the flags: drop --split, --fold or --finding")
     if not config.all and len(rows) > config.n:
@@ -165,7 +166,8 @@ def draw_truth(store: Store, row: int, min_side: int = 768, max_side: int = 1600
     title = f"{record['source_id']} · {place} · {canvas.width} x {canvas.height}"
     assert store.images is not None
     pixels = np.ascontiguousarray(store.images[row, top:bottom, left:right])
-    return draw_overlay(pixels, marks, regions, title, min_side=min_side, max_side=max_side)
+    notes = not_said(record, store.categories)
+    return draw_overlay(pixels, marks, regions, title, min_side=min_side, max_side=max_side, notes=notes)
 
 
 def draw_both(
@@ -187,7 +189,8 @@ def draw_both(
         threshold=threshold, max_side=max_side, min_side=min_side,
     )  # fmt: skip
     truth, _ = rows_of(store.boxes, {}, row)
-    return draw_with_truth(draw_truth(store, row, min_side, max_side), predicted, truth, words, store.categories)
+    drawn = draw_truth(store, row, min_side, max_side)
+    return draw_with_truth(drawn, predicted, truth, words, store.categories, store.records[row])
 
 
 def file_names(source_ids: list[str]) -> list[str]:

@@ -148,7 +148,8 @@ def _known(image: SourceImage, present: np.ndarray, boxed: np.ndarray) -> dict[s
     labels, located = np.flatnonzero(present).tolist(), np.flatnonzero(boxed).tolist()
     # What is known by a label or a box is not unknown.
     unknown = sorted(set(image.unknown) - set(labels))
-    unlocated = sorted(set(image.unlocated) - set(unknown) - set(located))
+    # A label without a box is of something that lies somewhere.
+    unlocated = sorted({*image.unlocated, *labels} - {*unknown, *located})
     missing = {name: ids for name, ids in (("unknown", unknown), ("unlocated", unlocated)) if ids}
     return {"labels": labels, **missing}
 

@@ -20,7 +20,8 @@ def fingerprint(store: Store, rows: np.ndarray | None = None) -> dict[str, Any]:
 
     Returns n_images, n_boxes, n_masks, n_patients (None where no patient is known), n_without_patient, width and
     height ([least, median, most] in pixels), boxes {category: number}, and SHA-256 in hex: annotations_sha256 of the
-    radiographs' ids, sizes, labels, boxes and masks; split_sha256 of which radiograph is in which split and fold.
+    radiographs' ids, sizes, labels, boxes and masks, and of what is not known of them; split_sha256 of which radiograph
+    is in which split and fold.
     """
     rows = np.arange(len(store)) if rows is None else np.asarray(rows)
     records = [store.records[row] for row in rows.tolist()]
@@ -57,7 +58,10 @@ def _annotations(store: Store, rows: np.ndarray) -> list[Any]:
         record = store.records[row]
         shown = sorted(names[store.labels[row]].tolist())
         size = [record.get("width"), record.get("height")]
-        entries.append([record["source_id"], *size, shown, sorted(of_image.get(row, []))])
+        # Only where there is any, so that the hashes of fully annotated radiographs are those of all versions.
+        missing = [sorted(store.categories[label] for label in record.get(key, ())) for key in ("unknown", "unlocated")]
+        missing = missing if any(missing) else []
+        entries.append([record["source_id"], *size, shown, sorted(of_image.get(row, [])), *missing])
     return sorted(entries, key=lambda entry: entry[0])
 
 

@@ -77,8 +77,8 @@ class SourceImage:
     readers: who read the image, where known.
     labels: category ids that the image as a whole shows, where the source says so; None leaves that to its boxes.
     unknown: category ids of which the source does not say whether the image shows them: neither positive nor negative.
-    unlocated: category ids that may lie somewhere in the image without a box, such as that of a label without boxes.
-        The unknown ones are so without being named here.
+    unlocated: category ids that may lie somewhere in the image without a box. The unknown ones are so without being
+        named here, and those among the labels that have no box.
     extra: further keys for its entry in annotations.json.
     """
 

@@ -12,8 +12,8 @@
   that the directory is complete.
 
 `xray pseudo` writes one whose boxes models have found. Its conversion.json has `pseudo`; its annotations have `score`
-and `for_fold`, the fold that may be held back while they train, or "all"; its images may have `not_for_folds`, those in
-which their patient is.
+and `for_fold`, the fold that may be held back while they train, "val" for the validation split, or "all"; its images
+may have `not_for_folds`, those in which their patient is.
 """
 
 import dataclasses
@@ -115,10 +115,19 @@ class Store:
 
     @functools.cached_property
     def unlocated(self) -> np.ndarray:
-        """(N, K) bool, which categories may lie in the radiograph without a box, the unknown ones among them: a
-        detection of one there is neither right nor wrong."""
+        """(N, K) bool, which categories may lie in the radiograph without a box: a detection of one there is neither
+        right nor wrong. The unknown ones are among them, and those that it shows by its label alone."""
         unlocated: np.ndarray = self._named("unlocated") | self.unknown
         return unlocated
+
+    @property
+    def abnormal(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which radiographs show any category, and of which that is known, both (N,) bool.
+
+        One known label is enough to be abnormal; normal is what is known to show none of them."""
+        shown: np.ndarray = np.any(self.labels, axis=1)
+        known: np.ndarray = shown | np.all(~self.unknown, axis=1)
+        return shown, known
 
     def _named(self, key: str) -> np.ndarray:
         """(N, K) bool, the categories that an entry of the records names."""
@@ -186,8 +195,8 @@ def open_store(path: Path | str, pixels: bool = True, pseudo_for: int | str | No
     """Opens a finished dataset directory; the images are mapped, not read.
 
     pixels: without them, `images` is None and images.npy need not exist.
-    pseudo_for: of pseudo-labels, those for a training that holds this fold back, or "all"; None refuses such a dataset,
-        as its boxes are not the truth.
+    pseudo_for: of pseudo-labels, those for a training that holds this fold back, or "val", or "all"; None refuses such
+        a dataset, as its boxes are not the truth.
 
     Raises InputError where there is no dataset, its conversion has not finished, or its files are damaged.
     """

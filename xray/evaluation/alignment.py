@@ -10,6 +10,7 @@ import numpy as np
 from xray.datasets.prediction_ids import resolve
 from xray.datasets.store import Store
 from xray.errors import InputError
+from xray.evaluation.located import nothing_located
 from xray.structures.boxes import BoxTable
 from xray.structures.masks import MaskError, encode_mask
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
@@ -30,6 +31,8 @@ class Alignment:
     unknown_ids: radiographs in the predictions that the dataset does not have.
     n_left_out: radiographs in the predictions that were not asked for.
     n_unmasked: radiographs left out by `with_known_masks`.
+    n_unlocated: radiographs that were not asked for, of which nothing is located and nothing predicted: those on which
+        a detector neither trains nor is validated.
     """
 
     rows: np.ndarray
@@ -43,6 +46,7 @@ class Alignment:
     unknown_ids: tuple[str, ...]
     n_left_out: int
     n_unmasked: int = 0
+    n_unlocated: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,7 +96,8 @@ def align(
     """Finds the radiographs to score and numbers truth and predictions alike.
 
     split, fold: the radiographs to score. Where neither is given, these are all radiographs of every split and fold
-        that the predictions touch, so that a radiograph without a prediction counts too.
+        that the predictions touch, so that a radiograph without a prediction counts too; but for those of which nothing
+        is located either, as no detector is validated on them.
     mapped_ids: radiographs with a probability map beside the predictions; a model has seen them, row or none.
     predictions: where they are foreign, their ids and masks are read as `xray.datasets.prediction_ids.resolve` does by
         default.
@@ -113,7 +118,14 @@ def align(
             f"none of the {len(ids)} images in the predictions (such as {examples}) is in {store.path}, whose images "
             f"are named like {store.records[0]['source_id']!r}: give the dataset they are of"
         )
-    rows = whole_groups(store, known) if split is None and fold is None else store.rows(split=split, fold=fold)
+    n_unlocated = 0
+    if split is None and fold is None:
+        rows = whole_groups(store, known)
+        # Without any box in the dataset, predictions are of labels, and a radiograph without a row is one with score 0.
+        unused = nothing_located(store)[rows] & ~np.isin(rows, known) & bool(len(store.boxes))
+        rows, n_unlocated = rows[~unused], int(unused.sum())
+    else:
+        rows = store.rows(split=split, fold=fold)
     position = positions(rows, len(store))
     place = np.where(store_rows >= 0, position[store_rows], -1)
     if ids and not (place >= 0).any():
@@ -140,6 +152,7 @@ def align(
         is_predicted=np.isin(np.arange(len(rows)), seen),
         unknown_ids=tuple(name for name, row in zip(ids, store_rows.tolist(), strict=True) if row < 0),
         n_left_out=int(((store_rows >= 0) & (place < 0)).sum()),
+        n_unlocated=n_unlocated,
     )
 
 

@@ -59,16 +59,14 @@ def assess(store: Store, evaluation: Evaluation, n_resamples: int = 0, box_thres
         tuple(one for name, outcomes in outcomes_of(evaluation) if (one := calibrate(name, outcomes, times)))
         for outcomes_of in (_box_outcomes, _label_outcomes, _pixel_outcomes)
     )
-    is_confusable = evaluation.boxes is not None and len(alignment.categories) > 1
+    boxes_of = evaluation.boxes.alignment if evaluation.boxes and len(alignment.categories) > 1 else None
     return Assessment(
         fingerprint(store),
         fingerprint(store, alignment.rows),
         boxes,
         labels,
         pixels,
-        confusion(alignment.truth, alignment.predictions, alignment.categories, box_threshold)
-        if is_confusable
-        else None,
+        confusion(boxes_of.truth, boxes_of.predictions, boxes_of.categories, box_threshold) if boxes_of else None,
         tuple(subgroups(evaluation, n_resamples)),
     )
 
@@ -77,7 +75,7 @@ def _box_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:
     """Of all findings together, where there are several, and of each."""
     if evaluation.boxes is None:
         return
-    alignment, predictions = evaluation.alignment, evaluation.alignment.predictions
+    alignment, predictions = evaluation.boxes.alignment, evaluation.boxes.alignment.predictions
     is_true = match_boxes(alignment.truth, predictions).is_true
     patients = alignment.patients[predictions.images]
     chosen = {name: predictions.labels == label for label, name in alignment.categories.items()}
@@ -88,8 +86,9 @@ def _box_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:
 
 
 def _label_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:
-    for curve in evaluation.labels.curves if evaluation.labels else ():
-        yield curve.label.full_name, Outcomes.of(curve.label.scores, curve.label.truth, evaluation.alignment.patients)
+    patients = evaluation.alignment.patients
+    for label in (curve.label for curve in evaluation.labels.curves) if evaluation.labels else ():
+        yield label.full_name, Outcomes.of(label.scores, label.truth, patients[label.places])
 
 
 def _pixel_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:
@@ -99,9 +98,11 @@ def _pixel_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:
     # Pixels and true pixels at or over each level → at it.
     counts = -np.diff(evaluation.cache.counts.astype(np.int64), axis=2)
     counts = counts.reshape(len(evaluation.alignment), len(evaluation.mapped), 2, len(LEVELS))
-    patients = np.repeat(evaluation.alignment.patients, len(LEVELS))
-    for number, name in enumerate(evaluation.mapped.values()):
-        pixels, true = counts[:, number, 0], counts[:, number, 1]
+    masks = evaluation.masks
+    for number, (label, name) in enumerate(evaluation.mapped.items()):
+        counted = masks.counted[:, list(masks.categories).index(label)]
+        patients = np.repeat(evaluation.alignment.patients[counted], len(LEVELS))
+        pixels, true = counts[counted, number, 0], counts[counted, number, 1]
         weights = pixels / pixels.sum(axis=1, keepdims=True)
         share = np.divide(true, pixels, out=np.zeros(pixels.shape), where=pixels > 0)
         yield name, Outcomes.of(np.tile(LEVELS, len(pixels)), share.ravel(), patients, weights.ravel())

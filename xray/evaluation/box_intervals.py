@@ -8,6 +8,7 @@ import numba
 import numpy as np
 
 from xray.evaluation.box_metrics import COCO_RECALLS, by_category, has_vinbig_categories, match_coco
+from xray.evaluation.located import Located
 from xray.evaluation.resampling import N_RESAMPLES, draw_patients, percentile_interval
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
@@ -23,10 +24,12 @@ def bootstrap_intervals(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
     with_coco: bool = False,
+    located: Located | None = None,
 ) -> dict[str, Any]:
     """95 % intervals of the numbers that `detection_metrics` gives for the same tables.
 
     patients: (n_images,) int, the patient of each radiograph, as `draw_patients` takes them.
+    located: as for `detection_metrics`.
 
     A drawn radiograph counts with its boxes as often as it was drawn. A finding that a resample does not contain has
     no AP there; its interval is over the resamples that do. A finding of one patient alone has no interval.
@@ -38,7 +41,9 @@ def bootstrap_intervals(
     times = draw_patients(patients, n_resamples, seed)
     if times is None:
         return {}
-    samples = resample_findings(truth, predictions, patients, categories, times)
+    if located is not None:
+        truth, predictions = located.of(truth), located.of(predictions)
+    samples = resample_findings(truth, predictions, patients, categories, times, located)
     findings = [label for label in samples if label in categories]
     varying = [label for label in findings if len(np.unique(patients[truth.images[truth.labels == label]])) > 1]
     of_each = {categories[label]: percentile_interval(samples[label]) for label in varying}
@@ -56,16 +61,21 @@ def bootstrap_intervals(
 
 
 def resample_findings(
-    truth: BoxTable, predictions: BoxTable, patients: np.ndarray, categories: dict[int, str], times: np.ndarray
+    truth: BoxTable,
+    predictions: BoxTable,
+    patients: np.ndarray,
+    categories: dict[int, str],
+    times: np.ndarray,
+    located: Located | None = None,
 ) -> dict[int, np.ndarray]:
     """AP at IoU 0.4 of each category that the truth has, in each resample: category id → (n_resamples,).
 
     patients: (n_images,) int. times: of `draw_patients`. With VinBig's categories "No finding" (15) is one more. NaN
-    where a resample does not contain the category.
+    where a resample does not contain the category. located: as for `detection_metrics`.
     """
     return {
         one.label: resample_ap(one.is_true, patients[one.images], patients[one.truth_images], times)
-        for one in by_category(truth, predictions, len(patients), categories)
+        for one in by_category(truth, predictions, len(patients), categories, located)
         if one.n_truth
     }
 

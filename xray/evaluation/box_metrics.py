@@ -12,6 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from xray.evaluation.located import Located
 from xray.findings import CATEGORIES, NO_FINDING_BOX, NO_FINDING_NAME
 from xray.structures.boxes import BoxTable, xyxy_to_xywh
 from xray.structures.predictions import NO_FINDING_CATEGORY
@@ -129,17 +130,23 @@ class FrocCurve:
     sensitivity: np.ndarray
 
 
-def froc_curve(is_true: np.ndarray, scores: np.ndarray, n_truth: int, n_images: int) -> FrocCurve:
+def froc_curve(is_true: np.ndarray, scores: np.ndarray, n_truth: int, n_images: int | np.ndarray) -> FrocCurve:
     """The FROC curve of predictions sorted from the highest score down.
 
     is_true: (N,) bool; a second prediction on a finding already found is a false positive, as in the AP.
     scores: (N,) float64, descending.
     n_truth: truth boxes; a curve without any has sensitivity 0.
+    n_images: radiographs. Of several findings together, which are scored on different numbers of radiographs, (N,): of
+        each prediction's finding. The rates of the findings then add up.
     """
     # A reader can set a threshold only between scores, so a run of equal scores gives its last point only.
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, dtype=np.int64)
     hits = np.cumsum(is_true)[last]
-    return FrocCurve(scores[last], (last + 1 - hits) / max(n_images, 1), hits / max(n_truth, 1))
+    if isinstance(n_images, np.ndarray):
+        rates = np.cumsum(~np.asarray(is_true, dtype=bool) / np.maximum(n_images, 1))[last]
+    else:
+        rates = (last + 1 - hits) / max(n_images, 1)
+    return FrocCurve(scores[last], rates, hits / max(n_truth, 1))
 
 
 def sensitivity_at(curve: FrocCurve, fp_per_image: float) -> float:
@@ -156,7 +163,8 @@ def has_vinbig_categories(categories: dict[int, str]) -> bool:
 class Ranked:
     """One category: its N predictions from the highest score down, and its boxes in the truth.
 
-    is_true: (N,) bool. scores: (N,) float64. images: (N,) int64. truth_images: (M,) int64.
+    is_true: (N,) bool. scores: (N,) float64. images: (N,) int64. truth_images: (M,) int64. n_images: radiographs on
+    which it is scored.
     """
 
     label: int
@@ -165,6 +173,7 @@ class Ranked:
     scores: np.ndarray
     images: np.ndarray
     truth_images: np.ndarray
+    n_images: int
 
     @property
     def n_truth(self) -> int:
@@ -172,15 +181,27 @@ class Ranked:
         return len(self.truth_images)
 
 
-def by_category(truth: BoxTable, predictions: BoxTable, n_images: int, categories: dict[int, str]) -> list[Ranked]:
+def by_category(
+    truth: BoxTable,
+    predictions: BoxTable,
+    n_images: int,
+    categories: dict[int, str],
+    located: Located | None = None,
+) -> list[Ranked]:
     """Every category, matched by `match_boxes`; with VinBig's categories, "No finding" (15) is the last one.
 
     As Kaggle scores it, the truth of that has the unit box for each image without a box of the other categories.
+
+    located: where categories can be scored; what cannot is left out. None for everywhere.
     """
     truth = truth.select(np.isin(truth.labels, list(categories)))
+    if located is not None:
+        truth, predictions = located.of(truth), located.of(predictions)
     if has_vinbig_categories(categories):
         categories = {**categories, NO_FINDING_CATEGORY: NO_FINDING_NAME}
         normal = np.setdiff1d(np.arange(n_images), truth.images)
+        if located is not None:
+            normal = np.flatnonzero(located.normal)
         labels, boxes = np.full(len(normal), NO_FINDING_CATEGORY), np.tile(NO_FINDING_BOX, (len(normal), 1))
         truth = BoxTable.concatenate([truth, BoxTable.of(normal, labels, boxes)])
     matches = match_boxes(truth, predictions)
@@ -189,12 +210,17 @@ def by_category(truth: BoxTable, predictions: BoxTable, n_images: int, categorie
         rows = matches.order[predictions.labels[matches.order] == label]
         truth_images = truth.images[truth.labels == label]
         columns = (matches.is_true[rows], predictions.scores[rows], predictions.images[rows], truth_images)
-        ranked.append(Ranked(label, name, *columns))
+        ranked.append(Ranked(label, name, *columns, n_images if located is None else located.n_images(label)))
     return ranked
 
 
 def detection_metrics(
-    truth: BoxTable, predictions: BoxTable, n_images: int, categories: dict[int, str], with_coco: bool = True
+    truth: BoxTable,
+    predictions: BoxTable,
+    n_images: int,
+    categories: dict[int, str],
+    with_coco: bool = True,
+    located: Located | None = None,
 ) -> dict[str, Any]:
     """The numbers of metrics.json for boxes.
 
@@ -202,22 +228,29 @@ def detection_metrics(
     categories, outside "No finding", 15) are ignored.
     categories: category id → name.
     with_coco: also COCO's AP.
+    located: where categories can be scored; None for everywhere. A prediction of a category elsewhere is dropped, and
+        false positives an image are of the images on which it is scored.
 
     Returns n_images; n_truth {name: boxes}; ap40 {name: AP} for the findings present in the truth; map40, their mean;
     with VinBig's categories ap40_no_finding and map40_kaggle; sensitivity_at_fp {name: {"0.125": …, "8": …}}, the
-    share of truth boxes found at that many false positives an image; with_coco: coco_ap, coco_ap50, coco_ap75.
-    A mean over nothing is NaN.
+    share of truth boxes found at that many false positives an image; with_coco: coco_ap, coco_ap50, coco_ap75. Where
+    some category is not located everywhere: n_unlocated {name: images on which it is not scored} and
+    n_unlocated_boxes, the predicted boxes that were dropped. A mean over nothing is NaN.
 
     A class without truth boxes has no AP (recall is 0 / 0) and is left out of the means, whether or not it was
     predicted; where all 15 classes occur, as in the whole of VinBig, map40_kaggle is the mean over 15.
     """
-    ranked = by_category(truth, predictions, n_images, categories)
+    n_dropped = 0
+    if located is not None:
+        dropped = ~located.counts(predictions) & np.isin(predictions.labels, list(categories))
+        truth, predictions, n_dropped = located.of(truth), located.of(predictions), int(dropped.sum())
+    ranked = by_category(truth, predictions, n_images, categories, located)
     ap = {one.label: average_precision(one.is_true, one.n_truth) for one in ranked if one.n_truth}
     findings = [one for one in ranked if one.label in categories]
     sensitivity = {}
     for one in findings:
         if one.n_truth:
-            curve = froc_curve(one.is_true, one.scores, one.n_truth, n_images)
+            curve = froc_curve(one.is_true, one.scores, one.n_truth, one.n_images)
             sensitivity[one.name] = {f"{rate:g}": sensitivity_at(curve, rate) for rate in FP_PER_IMAGE}
     metrics: dict[str, Any] = {
         "n_images": n_images,
@@ -231,6 +264,8 @@ def detection_metrics(
         metrics["ap40_no_finding"] = ap.get(NO_FINDING_CATEGORY, math.nan)
     if with_coco:
         metrics |= coco_metrics(truth, predictions, categories)
+    if located is not None and not located.is_whole:
+        metrics |= {"n_unlocated": located.n_left_out, "n_unlocated_boxes": n_dropped}
     return metrics
 
 
@@ -338,32 +373,3 @@ def _interpolate_coco(is_true, n_truth, recalls):
 
 def _mean(values: list[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
-
-
-def mean_box_baseline(
-    truth: BoxTable, train_sizes: np.ndarray, test_sizes: np.ndarray, no_finding: bool = False
-) -> BoxTable:
-    """What a detector that never looks at the radiograph predicts: each category's mean box, on every image.
-
-    truth: boxes of the training images, `images` in [0, N).
-    train_sizes, test_sizes: (N, 2) and (M, 2), width and height in original pixels.
-    no_finding: also predict category 15 with the share of training images without boxes.
-
-    The mean is over boxes relative to their image's width and height, and the score is the share of training images
-    that have the category. `images` of the result are in [0, M).
-    """
-    train_sizes = np.asarray(train_sizes, dtype=np.float64).reshape(-1, 2)
-    test_sizes = np.asarray(test_sizes, dtype=np.float64).reshape(-1, 2)
-    relative = truth.boxes / np.tile(train_sizes[truth.images], 2)
-    rows = np.arange(len(test_sizes))
-    tables = []
-    for label in np.unique(truth.labels):
-        of_label = truth.labels == label
-        score = len(np.unique(truth.images[of_label])) / len(train_sizes)
-        boxes = relative[of_label].mean(axis=0) * np.tile(test_sizes, 2)
-        tables.append(BoxTable.of(rows, np.full(len(rows), label), boxes, np.full(len(rows), score)))
-    if no_finding and len(train_sizes):
-        score = 1 - len(np.unique(truth.images)) / len(train_sizes)
-        boxes = np.tile(NO_FINDING_BOX, (len(rows), 1))
-        tables.append(BoxTable.of(rows, np.full(len(rows), NO_FINDING_CATEGORY), boxes, np.full(len(rows), score)))
-    return BoxTable.concatenate(tables)

@@ -8,18 +8,22 @@ import numpy as np
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.alignment import Alignment, positions, renumbered
+from xray.evaluation.baseline import mean_box_baseline
 from xray.evaluation.box_intervals import bootstrap_intervals
-from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories, mean_box_baseline
+from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories
+from xray.evaluation.located import Located, located_in
 
 
 @dataclasses.dataclass(frozen=True)
 class BoxEvaluation:
     """The boxes of an alignment and their numbers.
 
-    metrics: the part of metrics.json about boxes; NaN where a number is not defined.
+    alignment: without the boxes that cannot be scored, true and predicted, since their category is not located in their
+    radiograph. located: where it is. metrics: the part of metrics.json about boxes; NaN where a number is not defined.
     """
 
     alignment: Alignment
+    located: Located
     metrics: dict[str, Any]
 
 
@@ -52,16 +56,27 @@ def evaluate_boxes(
     Raises InputError if no radiograph is left for the baseline.
     """
     truth, table, categories = alignment.truth, alignment.predictions, alignment.categories
-    metrics = detection_metrics(truth, table, len(alignment), categories, with_coco)
+    located = located_in(store, alignment.rows)
+    metrics = detection_metrics(truth, table, len(alignment), categories, with_coco, located)
     if baseline:
-        metrics |= _baseline(store, alignment)
+        metrics |= _baseline(store, alignment, located)
+    scored = _only_located(alignment, located)
     if n_resamples:
-        patients = alignment.patients
-        metrics |= bootstrap_intervals(truth, table, patients, categories, n_resamples, with_coco=with_coco)
-    return BoxEvaluation(alignment, metrics)
+        tables = (scored.truth, scored.predictions, alignment.patients)
+        metrics |= bootstrap_intervals(*tables, categories, n_resamples, with_coco=with_coco, located=located)
+    return BoxEvaluation(scored, located, metrics)
 
 
-def _baseline(store: Store, alignment: Alignment) -> dict[str, Any]:
+def _only_located(alignment: Alignment, located: Located) -> Alignment:
+    """The alignment without the boxes that cannot be scored."""
+    if located.is_whole:
+        return alignment
+    truth, truth_masks = alignment.truth.select_masked(located.counts(alignment.truth), alignment.truth_masks)
+    table, masks = alignment.predictions.select_masked(located.counts(alignment.predictions), alignment.masks)
+    return dataclasses.replace(alignment, truth=truth, truth_masks=truth_masks, predictions=table, masks=masks)
+
+
+def _baseline(store: Store, alignment: Alignment, located: Located) -> dict[str, Any]:
     others = np.setdiff1d(np.flatnonzero(store.splits == "train"), alignment.rows)
     if len(others) == 0:
         raise InputError(
@@ -71,6 +86,7 @@ def _baseline(store: Store, alignment: Alignment) -> dict[str, Any]:
     sizes = np.array([(record["width"], record["height"]) for record in store.records], dtype=np.float64)
     is_vinbig = has_vinbig_categories(store.categories)
     training, _ = renumbered(store.boxes, positions(others, len(store)), {})
-    boxes = mean_box_baseline(training, sizes[others], sizes[alignment.rows], no_finding=is_vinbig)
-    metrics = detection_metrics(alignment.truth, boxes, len(alignment), store.categories, with_coco=False)
+    known = located_in(store, others)
+    boxes = mean_box_baseline(training, sizes[others], sizes[alignment.rows], is_vinbig, known)
+    metrics = detection_metrics(alignment.truth, boxes, len(alignment), store.categories, False, located)
     return {f"baseline_{name}": metrics[name] for name in ("map40", "ap40", "map40_kaggle") if name in metrics}

@@ -19,6 +19,7 @@ from xray.evaluation.box_metrics import coco_precision, detection_metrics
 from xray.evaluation.evaluate import ABNORMAL
 from xray.evaluation.label_metrics import operating_curve
 from xray.evaluation.labels import LabelScores, resample_label
+from xray.evaluation.located import located_in
 from xray.evaluation.mask_metrics import dice_scores
 from xray.evaluation.resampling import draw_patients, percentile_interval, resampled_mean
 from xray.evaluation.scored import Scored, rows_of
@@ -128,7 +129,7 @@ def compare(store: Store, first: Scored, second: Scored, n_resamples: int = 1000
         side = _in_order(one, np.argsort(rows_of(one, store)))
         boxes = side.boxes if first.boxes is not None and second.boxes is not None else None
         numbers.append({} if boxes is None else _of_boxes(store, rows, boxes, patients, times))
-        numbers[-1] |= _of_masks({name: side.masks[name] for name in masks}, patients, times)
+        numbers[-1] |= _of_masks(store, rows, {name: side.masks[name] for name in masks}, patients, times)
         numbers[-1] |= _of_labels(store, rows, {name: side.labels[name] for name in labels}, patients, times)
     differences = [difference_of(*key, one, numbers[1][key]) for key, one in numbers[0].items()]
     if not differences:
@@ -172,15 +173,18 @@ def _in_order(scored: Scored, order: np.ndarray) -> Scored:
 def _of_boxes(
     store: Store, rows: np.ndarray, predictions: BoxTable, patients: np.ndarray, times: np.ndarray | None
 ) -> _Numbers:
-    truth, _ = renumbered(store.boxes, positions(rows, len(store)), {})
-    categories = store.categories
+    located, categories = located_in(store, rows), store.categories
+    truth, predictions = (
+        located.of(renumbered(store.boxes, positions(rows, len(store)), {})[0]),
+        located.of(predictions),
+    )
     present = [label for label in sorted(categories) if (truth.labels == label).any()]
-    metrics = detection_metrics(truth, predictions, len(rows), categories)
+    metrics = detection_metrics(truth, predictions, len(rows), categories, located=located)
     precision = coco_precision(truth, predictions, present)
     ap_samples: dict[int, np.ndarray] = {}
     coco_samples: dict[int, np.ndarray] = {}
     if times is not None:
-        ap_samples = resample_findings(truth, predictions, patients, categories, times)
+        ap_samples = resample_findings(truth, predictions, patients, categories, times, located)
         coco_samples = resample_coco(truth, predictions, patients, present, times)
 
     def mean(samples: dict[int, np.ndarray], labels: list[int]) -> np.ndarray | None:
@@ -201,15 +205,19 @@ def _of_boxes(
     return numbers
 
 
-def _of_masks(masks: dict[str, np.ndarray], patients: np.ndarray, times: np.ndarray | None) -> _Numbers:
+def _of_masks(
+    store: Store, rows: np.ndarray, masks: dict[str, np.ndarray], patients: np.ndarray, times: np.ndarray | None
+) -> _Numbers:
     numbers: _Numbers = {}
     if not masks:
         return numbers
     sums = np.stack(list(masks.values()), axis=1)
-    scores, positive = dice_scores(*np.moveaxis(sums, 2, 0)), sums[..., 2] > 0
+    names = list(store.categories.values())
+    known = ~store.unlocated[rows][:, [names.index(name) for name in masks]]
+    scores, positive = dice_scores(*np.moveaxis(sums, 2, 0)), (sums[..., 2] > 0) & known
     columns: dict[str, Any] = {TOTAL: slice(None)}
     columns |= {name: [k] for k, name in enumerate(masks)} if len(masks) > 1 else {}
-    for metric, counted in (("dice", np.ones_like(positive)), ("dice_positive", positive)):
+    for metric, counted in (("dice", known), ("dice_positive", positive)):
         for name, column in columns.items():
             values, counts = scores[:, column], counted[:, column]
             if counts.any():
@@ -222,14 +230,17 @@ def _of_labels(
     store: Store, rows: np.ndarray, labels: dict[str, np.ndarray], patients: np.ndarray, times: np.ndarray | None
 ) -> _Numbers:
     numbers: _Numbers = {}
-    truths = store.labels[rows]
-    columns = {ABNORMAL: truths.any(axis=1)}
-    columns |= {name: truths[:, k] for k, name in enumerate(store.categories.values())}
+    truths, known = store.labels[rows], ~store.unknown[rows]
+    abnormal, is_known = store.abnormal
+    columns = {ABNORMAL: (abnormal[rows], is_known[rows])}
+    columns |= {name: (truths[:, k], known[:, k]) for k, name in enumerate(store.categories.values())}
     for name, scores in labels.items():
-        truth = columns.get(name.removesuffix(" (classifier)"))
-        if truth is not None and (curve := operating_curve(scores, truth)):
-            label = LabelScores(name, "rows", scores, truth, 0.5, 0.5)
-            sample = None if times is None else resample_label(label, patients, times)[:, 0]
+        column = columns.get(name.removesuffix(" (classifier)"))
+        if column is None:
+            continue
+        label = LabelScores.of_known(name, "rows", scores, *column, 0.5, 0.5)
+        if curve := operating_curve(label.scores, label.truth):
+            sample = None if times is None else resample_label(label, patients[label.places], times)[:, 0]
             numbers["auroc", name] = curve.auroc, sample
     of_categories = [number for (_, name), number in numbers.items() if name in store.categories.values()]
     if len(of_categories) < 2:

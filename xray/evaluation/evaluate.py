@@ -70,6 +70,8 @@ def evaluate(
       `min_area` of its pixels reach: it is then over `top` exactly if the triplet rule calls the radiograph positive,
       so that the ROC curve at `top` is what the rule does. A classifier's probability in the maps is a second curve.
       Where there are "No finding" rows, "abnormal" is 1 − their score, against whether a radiograph has any label.
+    - What the dataset says nothing of counts for nothing: a label on radiographs of which it is unknown, a box of a
+      category where that is not located, a mask likewise; "abnormal" where a label is unknown and none is positive.
 
     maps: `read_maps` of the predictions' folder. split, fold: as for `align`. baseline: as for `evaluate_boxes`.
     n_resamples: of the patients, for the …_ci95 intervals; 0 leaves them out.
@@ -87,8 +89,10 @@ def evaluate(
     mapped = {label: name for label, name in (categories or store.categories).items() if name in known}
     masks = None
     if categories and (alignment.masks or mapped) and (with_masks := with_known_masks(alignment, categories)):
-        alignment = with_masks
-        masks = evaluate_masks(alignment, categories, n_resamples)
+        counted = ~store.unlocated[with_masks.rows][:, np.isin(list(store.categories), list(categories))]
+        if counted.any():
+            alignment = with_masks
+            masks = evaluate_masks(alignment, categories, n_resamples, counted)
 
     # Number of each radiograph's map; -1 where there is none.
     number = {name: number for number, name in enumerate(maps.image_ids)} if maps else {}
@@ -97,7 +101,9 @@ def evaluate(
     if maps and mapped:
         cache = cache_probabilities(alignment, maps, place, mapped, progress)
         if masks:
-            search = search_masks(cache, _gates(maps, place, mapped), triplet)
+            counted = masks.counted[:, np.isin(list(categories), list(mapped))].ravel()
+            gates = _gates(maps, place, mapped)
+            search = search_masks(cache.of(counted), None if gates is None else gates[counted], triplet)
             best = {"best_triplet": search.triplet.best} | ({"best_gate": search.gate.best} if search.gate else {})
             masks = dataclasses.replace(masks, search=search, metrics={**masks.metrics, **best})
             triplet = search.setting
@@ -134,20 +140,21 @@ def _gates(maps: ProbabilityMaps, place: np.ndarray, categories: dict[int, str])
 
 def _from_rows(store: Store, alignment: Alignment, threshold: float) -> list[LabelScores]:
     """Scores from the predictions' rows."""
-    truth, table = store.labels[alignment.rows], alignment.predictions
+    truth, known, table = store.labels[alignment.rows], ~store.unknown[alignment.rows], alignment.predictions
     highest = {label: np.zeros(len(alignment)) for label in [*store.categories, NO_FINDING_CATEGORY]}
     for label, scores in highest.items():
         rows = table.labels == label
         np.maximum.at(scores, table.images[rows], table.scores[rows])
     scored = [
-        LabelScores(name, "rows", highest[label], truth[:, k], threshold, threshold)
+        LabelScores.of_known(name, "rows", highest[label], truth[:, k], known[:, k], threshold, threshold)
         for k, (label, name) in enumerate(store.categories.items())
     ]
     has_no_finding = (table.labels == NO_FINDING_CATEGORY).any() and NO_FINDING_CATEGORY not in store.categories
     if has_no_finding and ABNORMAL not in store.categories.values():
         is_seen = np.isin(np.arange(len(alignment)), table.images)
         abnormal = np.where(is_seen, 1 - highest[NO_FINDING_CATEGORY], 0.0)
-        scored.append(LabelScores(ABNORMAL, "no finding", abnormal, truth.any(axis=1), threshold, threshold))
+        shown, is_known = (part[alignment.rows] for part in store.abnormal)
+        scored.append(LabelScores.of_known(ABNORMAL, "no finding", abnormal, shown, is_known, threshold, threshold))
     return scored
 
 
@@ -160,7 +167,9 @@ def _from_maps(
     threshold = triplet.top if triplet.min_area else triplet.bottom
     lowest = float(np.append(LEVELS, math.inf)[first_level_over(threshold)])
     return [
-        LabelScores(label.name, "maps", certainty[label.name], label.truth, threshold, lowest)
+        dataclasses.replace(
+            label, origin="maps", scores=certainty[label.name][label.places], threshold=threshold, lowest=lowest
+        )
         if label.name in certainty
         else label
         for label in scored
@@ -176,7 +185,8 @@ def _with_classifiers(
         result.append(label)
         probability = _probability(maps, place, label.name)
         if probability is not None and label.name != ABNORMAL:
-            result.append(LabelScores(label.name, "classifier", probability, label.truth, threshold, threshold))
+            own = dataclasses.replace(label, origin="classifier", scores=probability[label.places])
+            result.append(dataclasses.replace(own, threshold=threshold, lowest=threshold))
     return result
 
 

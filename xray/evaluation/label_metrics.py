@@ -66,18 +66,25 @@ def operating_curve(probabilities: np.ndarray, truth: np.ndarray) -> Curve | Non
     )
 
 
-def classification_metrics(probabilities: np.ndarray, truth: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def classification_metrics(
+    probabilities: np.ndarray, truth: np.ndarray, names: Sequence[str], known: np.ndarray | None = None
+) -> dict[str, Any]:
     """The metrics of a set of radiographs.
 
-    probabilities: (N, K) floats. truth: (N, K) of 0 and 1. names: the K labels.
+    probabilities: (N, K) floats. truth: (N, K) of 0 and 1. names: the K labels. known: (N, K) bool, what of the truth
+    is known; the rest is left out. None for all.
     Returns `auroc` and `average_precision` as {name: value}, without the labels that all radiographs have or none,
-    their means `mean_auroc` and `mean_average_precision` where there is a label left, and `n_images`.
+    their means `mean_auroc` and `mean_average_precision` where there is a label left, and `n_images`; where something
+    is not known also `n_unknown` {name: radiographs left out}.
     Raises ValueError for shapes that do not fit and for probabilities that are no numbers.
     """
     probabilities, truth = np.asarray(probabilities), np.asarray(truth)
     if probabilities.shape != truth.shape or probabilities.ndim != 2 or probabilities.shape[1] != len(names):
         raise ValueError(f"probabilities {probabilities.shape} and truth {truth.shape} must both be (N, {len(names)})")
-    curves = {name: operating_curve(probabilities[:, k], truth[:, k]) for k, name in enumerate(names)}
+    known = np.ones(truth.shape, dtype=bool) if known is None else np.asarray(known)
+    curves = {
+        name: operating_curve(probabilities[known[:, k], k], truth[known[:, k], k]) for k, name in enumerate(names)
+    }
     metrics: dict[str, Any] = {
         "auroc": {name: curve.auroc for name, curve in curves.items() if curve},
         "average_precision": {name: curve.average_precision for name, curve in curves.items() if curve},
@@ -85,4 +92,7 @@ def classification_metrics(probabilities: np.ndarray, truth: np.ndarray, names: 
     if metrics["auroc"]:
         metrics["mean_auroc"] = float(np.mean(list(metrics["auroc"].values())))
         metrics["mean_average_precision"] = float(np.mean(list(metrics["average_precision"].values())))
+    if not known.all():
+        n_unknown = (~known).sum(axis=0).tolist()
+        metrics["n_unknown"] = {name: number for name, number in zip(names, n_unknown, strict=True) if number}
     return {**metrics, "n_images": len(truth)}

@@ -18,10 +18,11 @@ score of the "No finding" row."""
 
 @dataclasses.dataclass(frozen=True)
 class LabelScores:
-    """One label's scores of n radiographs.
+    """One label's scores of those m of n radiographs of which it is known whether they show it.
 
-    scores: (n,) float64 in [0, 1]. truth: (n,) bool. threshold: what a user sets. lowest: the lowest score that is
-    called positive, which is `threshold` unless the rule asks for more than it.
+    scores: (m,) float64 in [0, 1]. truth: (m,) bool. threshold: what a user sets. lowest: the lowest score that is
+    called positive, which is `threshold` unless the rule asks for more than it. at: (m,) int64, the radiographs, in
+    [0, n); None where it is known of all.
     """
 
     name: str
@@ -30,6 +31,32 @@ class LabelScores:
     truth: np.ndarray
     threshold: float
     lowest: float
+    at: np.ndarray | None = None
+
+    @classmethod
+    def of_known(
+        cls,
+        name: str,
+        origin: Origin,
+        scores: np.ndarray,
+        truth: np.ndarray,
+        known: np.ndarray,
+        threshold: float,
+        lowest: float,
+    ) -> "LabelScores":
+        """From all n radiographs; known: (n,) bool, the others are left out: they are neither positive nor negative."""
+        at = np.flatnonzero(known)
+        return cls(name, origin, scores[at], truth[at], threshold, lowest, at)
+
+    @property
+    def places(self) -> np.ndarray:
+        """(m,) int64, the radiographs, in [0, n)."""
+        return np.arange(len(self.scores)) if self.at is None else self.at
+
+    def inside(self, chosen: np.ndarray) -> "LabelScores":
+        """Those radiographs for which `chosen`, (n,) bool, holds."""
+        rows = chosen[self.places]
+        return dataclasses.replace(self, scores=self.scores[rows], truth=self.truth[rows], at=self.places[rows])
 
     @property
     def full_name(self) -> str:
@@ -62,7 +89,8 @@ def evaluate_labels(alignment: Alignment, labels: list[LabelScores], n_resamples
     and `operating_points` {name: {threshold, sensitivity, specificity, precision}}; the same three with `_classifier`
     behind them for scores of the origin "classifier". n_resamples: of the patients, for the …_ci95 intervals, of which
     those of sensitivity and specificity stand in `operating_points`; 0 leaves them out. In each resample a mean is over
-    the labels that some of the drawn have, and some have not.
+    the labels that some of the drawn have, and some have not. Radiographs of which a label is not known do not count
+    for it: `n_unknown` {name: how many}, of the labels that have some.
     """
     times = draw_patients(alignment.patients, n_resamples) if n_resamples else None
     metrics: dict[str, Any] = {"n_images": len(alignment), "auroc": {}, "average_precision": {}}
@@ -78,7 +106,7 @@ def evaluate_labels(alignment: Alignment, labels: list[LabelScores], n_resamples
         point = _point(label, curve)
         numbers: dict[str, Any] = {f"auroc{behind}": curve.auroc, f"average_precision{behind}": curve.average_precision}
         if times is not None:
-            samples = resample_label(label, alignment.patients, times).T
+            samples = resample_label(label, alignment.patients[label.places], times).T
             if not behind:
                 drawn[label.name] = samples[:2]
             auroc, precision, sensitivity, specificity = map(percentile_interval, samples)
@@ -86,6 +114,8 @@ def evaluate_labels(alignment: Alignment, labels: list[LabelScores], n_resamples
             numbers |= {f"auroc{behind}_ci95": auroc, f"average_precision{behind}_ci95": precision}
         for key, value in {**numbers, f"operating_points{behind}": point}.items():
             metrics.setdefault(key, {})[label.name] = value
+        if len(label.places) < len(alignment):
+            metrics.setdefault("n_unknown", {})[label.name] = len(alignment) - len(label.places)
         curves.append(LabelCurve(label, curve, point))
     if not curves:
         return None
@@ -116,7 +146,8 @@ def _point(label: LabelScores, curve: Curve) -> dict[str, Any]:
 def resample_label(label: LabelScores, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
     """AUROC, average precision, sensitivity and specificity in each resample → (n_resamples, 4).
 
-    patients: (n,) int. times: of `draw_patients`. NaN where all radiographs that are drawn are positive, or none is.
+    patients: (m,) int, of the label's radiographs. times: of `draw_patients`. NaN where all radiographs that are drawn
+    are positive, or none is.
     """
     order = np.argsort(-label.scores, kind="stable")
     scores = label.scores[order]

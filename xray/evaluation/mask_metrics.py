@@ -35,11 +35,16 @@ def iou_scores(intersections: np.ndarray, predicted_areas: np.ndarray, true_area
 
 
 def segmentation_metrics(
-    intersections: np.ndarray, predicted_areas: np.ndarray, true_areas: np.ndarray
+    intersections: np.ndarray,
+    predicted_areas: np.ndarray,
+    true_areas: np.ndarray,
+    *,
+    counted: np.ndarray | None = None,
 ) -> dict[str, float | int]:
     """The metrics of a set of radiographs.
 
     Each argument: (N,) for one class or (N, K) for several, of which each counts as a mask of its own; in pixels.
+    counted: bool of that shape, the masks whose truth is known; the others are left out. None for all.
 
     Returns `dice` (mean over masks, empty ones by SIIM-ACR's rule), `dice_positive` (over masks with truth),
     `sensitivity` (share of them that have any predicted pixel), `false_positive_rate` (share of masks without truth
@@ -52,6 +57,11 @@ def segmentation_metrics(
         raise ValueError(f"shapes {hits.shape}, {predicted.shape} and {true.shape} must be equal, (N,) or (N, K)")
     if hits.size == 0:
         raise ValueError("no radiographs to measure")
+    n_images = len(hits)
+    if counted is not None:
+        hits, predicted, true = hits[counted], predicted[counted], true[counted]
+        if hits.size == 0:
+            raise ValueError("no mask of the radiographs is known")
     if (hits < 0).any() or (hits > np.minimum(predicted, true)).any():
         raise ValueError("an intersection is larger than one of its masks or negative")
     scores, positive = dice_scores(hits, predicted, true), true > 0
@@ -61,4 +71,4 @@ def segmentation_metrics(
         metrics["sensitivity"] = float((predicted[positive] > 0).mean())
     if not positive.all():
         metrics["false_positive_rate"] = float((predicted[~positive] > 0).mean())
-    return {**metrics, "iou": float(iou_scores(hits, predicted, true).mean()), "n_images": len(hits)}
+    return {**metrics, "iou": float(iou_scores(hits, predicted, true).mean()), "n_images": n_images}

@@ -43,7 +43,8 @@ class MaskEvaluation:
     categories: id → name of the K. intersections, predicted, true: (n, K) int64, pixels at original size of what both
     masks share, of the predicted one, of the true one. joined: (n, 3) int64, the same three of all categories' masks
     together.
-    metrics: the part of metrics.json about masks. search: None where there are no probability maps.
+    metrics: the part of metrics.json about masks. counted: (n, K) bool, the masks whose truth is known; of the others
+    all pixels are 0, and those of `joined` where one is not known. search: None where there are no probability maps.
     """
 
     alignment: Alignment
@@ -53,6 +54,7 @@ class MaskEvaluation:
     true: np.ndarray
     joined: np.ndarray
     metrics: dict[str, Any]
+    counted: np.ndarray
     search: MaskSearch | None = None
 
     @property
@@ -72,7 +74,9 @@ def mask_categories(store: Store) -> dict[int, str]:
     return {label: name for label, name in store.categories.items() if label in with_masks}
 
 
-def evaluate_masks(alignment: Alignment, categories: dict[int, str], n_resamples: int = 0) -> MaskEvaluation:
+def evaluate_masks(
+    alignment: Alignment, categories: dict[int, str], n_resamples: int = 0, counted: np.ndarray | None = None
+) -> MaskEvaluation:
     """Scores masks at original size: of each radiograph and category the union of its rows' masks, at any score.
 
     A radiograph without a prediction counts as one with empty masks.
@@ -80,6 +84,9 @@ def evaluate_masks(alignment: Alignment, categories: dict[int, str], n_resamples
     metrics: those of `segmentation_metrics`, means over radiographs × categories; where there are several categories
     also `dice_by_category` {name: dice} and `dice_union`, of all categories joined. n_resamples: of the patients, for
     the …_ci95 intervals; 0 leaves them out.
+    counted: (n, K) bool, whether it is known where each radiograph shows each category; a mask of which it is not is
+    left out of all numbers, and its radiograph of those of the joined masks. None for all. There must be one. Then also
+    `n_unknown_masks` {name: radiographs left out}.
 
     Raises InputError for a true mask that does not fit its radiograph, and names it.
     """
@@ -87,19 +94,26 @@ def evaluate_masks(alignment: Alignment, categories: dict[int, str], n_resamples
     true = _unions(alignment.truth, alignment.true_masks, categories)
     sums = np.zeros((3, len(alignment), len(categories)), dtype=np.int64)
     joined = np.zeros((len(alignment), 3), dtype=np.int64)
+    counted = np.ones(sums.shape[1:], dtype=bool) if counted is None else counted
+    whole = counted.all(axis=1)
     for image in range(len(alignment)):
         pairs = [(predicted.get((image, label)), true.get((image, label))) for label in categories]
         for k, pair in enumerate(pairs):
             sums[:, image, k] = _pixels(*pair)
         joined[image] = _pixels(*(_merged([rle for rle in rles if rle]) for rles in zip(*pairs, strict=True)))
-    metrics: dict[str, Any] = segmentation_metrics(*sums)
+    sums[:, ~counted], joined[~whole] = 0, 0
+    metrics: dict[str, Any] = segmentation_metrics(*sums, counted=counted)
     if len(categories) > 1:
-        scores = dice_scores(*sums).mean(axis=0)
-        metrics["dice_by_category"] = {name: float(scores[k]) for k, name in enumerate(categories.values())}
-        metrics["dice_union"] = float(dice_scores(*joined.T).mean())
+        columns = zip(categories.values(), dice_scores(*sums).T, counted.T, strict=True)
+        metrics["dice_by_category"] = {name: float(dice[known].mean()) for name, dice, known in columns if known.any()}
+        if whole.any():
+            metrics["dice_union"] = float(dice_scores(*joined[whole].T).mean())
+    if not counted.all():
+        numbers = zip(categories.values(), (~counted).sum(axis=0).tolist(), strict=True)
+        metrics["n_unknown_masks"] = {name: number for name, number in numbers if number}
     if n_resamples:
-        metrics |= _intervals(sums, joined, list(categories.values()), alignment.patients, n_resamples)
-    return MaskEvaluation(alignment, categories, sums[0], sums[1], sums[2], joined, metrics)
+        metrics |= _intervals(sums, joined, counted, list(categories.values()), alignment.patients, n_resamples)
+    return MaskEvaluation(alignment, categories, sums[0], sums[1], sums[2], joined, metrics, counted)
 
 
 def _unions(table: BoxTable, masks: dict[int, Rle], categories: dict[int, str]) -> dict[tuple[int, int], Rle]:
@@ -122,24 +136,33 @@ def _pixels(predicted: Rle | None, true: Rle | None) -> tuple[int, int, int]:
 
 
 def _intervals(
-    sums: np.ndarray, joined: np.ndarray, names: Sequence[str], patients: np.ndarray, n_resamples: int
+    sums: np.ndarray,
+    joined: np.ndarray,
+    counted: np.ndarray,
+    names: Sequence[str],
+    patients: np.ndarray,
+    n_resamples: int,
 ) -> dict[str, Any]:
     times = draw_patients(patients, n_resamples)
     if times is None:
         return {}
     scores, positive, drawn = dice_scores(*sums), sums[2] > 0, sums[1] > 0
-    every = np.ones_like(positive)
     interval = functools.partial(mean_interval, patients=patients, times=times)
-    intervals: dict[str, Any] = {"dice_ci95": interval(scores, every), "iou_ci95": interval(iou_scores(*sums), every)}
+    intervals: dict[str, Any] = {
+        "dice_ci95": interval(scores, counted),
+        "iou_ci95": interval(iou_scores(*sums), counted),
+    }
     if positive.any():
         intervals["dice_positive_ci95"] = interval(scores, positive)
         intervals["sensitivity_ci95"] = interval(drawn, positive)
-    if not positive.all():
-        intervals["false_positive_rate_ci95"] = interval(drawn, ~positive)
+    if not positive[counted].all():
+        intervals["false_positive_rate_ci95"] = interval(drawn, ~positive & counted)
     if len(names) > 1:
-        columns = enumerate(names)
-        intervals["dice_by_category_ci95"] = {name: interval(scores[:, k], every[:, k]) for k, name in columns}
-        intervals["dice_union_ci95"] = interval(dice_scores(*joined.T), every[:, 0])
+        columns = [(k, name) for k, name in enumerate(names) if counted[:, k].any()]
+        intervals["dice_by_category_ci95"] = {name: interval(scores[:, k], counted[:, k]) for k, name in columns}
+        whole: np.ndarray = np.all(counted, axis=1)
+        if whole.any():
+            intervals["dice_union_ci95"] = interval(dice_scores(*joined.T), whole)
     return intervals
 
 

@@ -14,6 +14,7 @@ from xray.datasets.prediction_ids import CategoryIds, ImageIds, read_any_predict
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.evaluate import Evaluation, evaluate
+from xray.evaluation.labels import LabelScores
 from xray.files import complete
 from xray.structures.boxes import BoxTable
 from xray.structures.probability_maps import read_maps
@@ -29,8 +30,8 @@ class Scored:
 
     image_ids: source ids, in the order of the dataset's rows. annotations: hash of these radiographs' truth.
     boxes: `images` in [0, n); None where they are no boxes. masks: category → (n, 3) int64, pixels that both masks
-    have, of the predicted one, of the true one. labels: name → (n,) float64; a classifier's beside a map or rows have
-    " (classifier)" behind the name.
+    have, of the predicted one, of the true one. labels: name → (n,) float64, NaN where the truth is not known; a
+    classifier's beside a map or rows have " (classifier)" behind the name.
     """
 
     image_ids: tuple[str, ...]
@@ -51,10 +52,16 @@ def scored_of(evaluation: Evaluation, annotations: str) -> Scored:
     return Scored(
         tuple(record["source_id"] for record in alignment.records),
         annotations,
-        alignment.predictions if evaluation.boxes else None,
+        evaluation.boxes.alignment.predictions if evaluation.boxes else None,
         of_masks,
-        {curve.label.full_name: curve.label.scores for curve in curves},
+        {curve.label.full_name: _in_place(curve.label, len(alignment)) for curve in curves},
     )
+
+
+def _in_place(label: LabelScores, n: int) -> np.ndarray:
+    scores = np.full(n, np.nan)
+    scores[label.places] = label.scores
+    return scores
 
 
 def write_scored(path: Path, scored: Scored) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from xray.evaluation.alignment import Alignment
 from xray.evaluation.box_intervals import mean_of_present, resample_ap
 from xray.evaluation.box_metrics import IOU_THRESHOLD, Matches, average_precision, match_boxes
 from xray.evaluation.evaluate import Evaluation
@@ -44,14 +45,14 @@ def subgroups(evaluation: Evaluation, n_resamples: int = 0) -> list[Group]:
     """
     matches = None
     if evaluation.boxes:
-        matches = match_boxes(evaluation.alignment.truth, evaluation.alignment.predictions)
+        matches = match_boxes(evaluation.boxes.alignment.truth, evaluation.boxes.alignment.predictions)
     groups = []
     for attribute, values in _values(evaluation).items():
         for name in _order(attribute, values):
             chosen = values == name
             groups.append(Group(TITLES[attribute], name, _numbers(evaluation, matches, chosen, n_resamples)))
-    if evaluation.boxes and matches is not None and len(evaluation.alignment.truth):
-        groups += _by_size(evaluation, matches, n_resamples)
+    if evaluation.boxes and matches is not None and len(evaluation.boxes.alignment.truth):
+        groups += _by_size(evaluation.boxes.alignment, matches, n_resamples)
     return groups
 
 
@@ -90,18 +91,19 @@ def _numbers(evaluation: Evaluation, matches: Matches | None, chosen: np.ndarray
     _, patients[chosen] = np.unique(alignment.patients[chosen], return_inverse=True)
     times = draw_patients(patients[chosen], n_resamples) if n_resamples else None
     numbers: dict[str, Any] = {"n_images": int(chosen.sum()), "n_patients": int(patients.max(initial=-1)) + 1}
-    if matches is not None:
-        truth, predictions = alignment.truth, alignment.predictions
-        numbers |= _ap_numbers(evaluation, matches, chosen[truth.images], chosen[predictions.images], patients, times)
+    if evaluation.boxes and matches is not None:
+        boxes = evaluation.boxes.alignment
+        of_rows = (chosen[boxes.truth.images], chosen[boxes.predictions.images])
+        numbers |= _ap_numbers(boxes, matches, *of_rows, patients, times)
     if evaluation.masks:
         numbers |= _mask_numbers(evaluation.masks, chosen, patients[chosen], times)
     if evaluation.labels:
-        numbers |= _label_numbers(evaluation.labels.curves, chosen, patients[chosen], times)
+        numbers |= _label_numbers(evaluation.labels.curves, chosen, patients, times)
     return numbers
 
 
 def _ap_numbers(
-    evaluation: Evaluation,
+    alignment: Alignment,
     matches: Matches,
     of_truth: np.ndarray,
     of_predictions: np.ndarray,
@@ -109,11 +111,11 @@ def _ap_numbers(
     times: np.ndarray | None,
 ) -> dict[str, Any]:
     """The mean AP of some truth boxes, (M,) bool, and predictions, (N,) bool, whose matches are known."""
-    truth, predictions = evaluation.alignment.truth, evaluation.alignment.predictions
+    truth, predictions = alignment.truth, alignment.predictions
     order = matches.order[of_predictions[matches.order]]
     labels, is_true, images = predictions.labels[order], matches.is_true[order], predictions.images[order]
     aps, samples = [], []
-    for label in evaluation.alignment.categories:
+    for label in alignment.categories:
         truth_images = truth.images[(truth.labels == label) & of_truth]
         if not len(truth_images):
             continue
@@ -132,13 +134,14 @@ def _mask_numbers(
     masks: MaskEvaluation, chosen: np.ndarray, patients: np.ndarray, times: np.ndarray | None
 ) -> dict[str, Any]:
     sums = [part[chosen] for part in (masks.intersections, masks.predicted, masks.true)]
-    metrics = segmentation_metrics(*sums)
+    counted = masks.counted[chosen]
     positive, scores = sums[2] > 0, dice_scores(*sums)
+    metrics = segmentation_metrics(*sums, counted=counted) if counted.any() else {"dice": math.nan}
     numbers: dict[str, Any] = {"n_positive": int(positive.any(axis=1).sum()), "dice": metrics["dice"]}
     numbers["dice_positive"] = metrics.get("dice_positive", math.nan)
     if times is not None:
-        for name, counted in (("dice", np.ones_like(positive)), ("dice_positive", positive)):
-            numbers[f"{name}_ci95"] = mean_interval(scores, counted, patients, times)
+        for name, known in (("dice", counted), ("dice_positive", positive)):
+            numbers[f"{name}_ci95"] = mean_interval(scores, known, patients, times)
     return numbers
 
 
@@ -148,26 +151,25 @@ def _label_numbers(
     labels = [curve.label for curve in curves if curve.label.origin in ("rows", "maps")]
     areas, samples = [], []
     for label in labels or [curve.label for curve in curves]:
-        part = dataclasses.replace(label, scores=label.scores[chosen], truth=label.truth[chosen])
+        part = label.inside(chosen)
         curve = operating_curve(part.scores, part.truth)
         if curve is None:
             continue
         areas.append(curve.auroc)
         if times is not None:
-            samples.append(resample_label(part, patients, times)[:, 0])
+            samples.append(resample_label(part, patients[part.places], times)[:, 0])
     numbers: dict[str, Any] = {"n_labels": len(areas), "mean_auroc": float(np.mean(areas)) if areas else math.nan}
     if samples:
         numbers["mean_auroc_ci95"] = percentile_interval(mean_of_present(samples))
     return numbers
 
 
-def _by_size(evaluation: Evaluation, matches: Matches, n_resamples: int) -> list[Group]:
+def _by_size(alignment: Alignment, matches: Matches, n_resamples: int) -> list[Group]:
     """AP of the boxes of each size.
 
     As in COCO's evaluation, truth boxes of other sizes neither count nor make their predictions false, and a prediction
     that is false counts where its own size belongs.
     """
-    alignment = evaluation.alignment
     truth, predictions = alignment.truth, alignment.predictions
     true_size, predicted_size = (_size_of(table.boxes, alignment.sizes[table.images]) for table in (truth, predictions))
     # One that overlaps a truth box enough, first or not, belongs to it.
@@ -182,7 +184,7 @@ def _by_size(evaluation: Evaluation, matches: Matches, n_resamples: int) -> list
             continue
         images = np.unique(truth.images[of_truth])
         numbers: dict[str, Any] = {"n_images": len(images), "n_patients": len(np.unique(patients[images]))}
-        numbers |= _ap_numbers(evaluation, matches, of_truth, size == number, patients, times)
+        numbers |= _ap_numbers(alignment, matches, of_truth, size == number, patients, times)
         groups.append(Group(BOX_SIZE, name, numbers))
     return groups
 

@@ -60,6 +60,10 @@ class ProbabilityCache:
             raise InputError("no probabilities are cached: a search needs at least one radiograph with its truth")
         self.counts = np.stack(counts)
 
+    def of(self, chosen: np.ndarray) -> "ProbabilityCache":
+        """Those radiographs alone for which `chosen`, (N,) bool, holds. Raises InputError where there is none."""
+        return self if chosen.all() else ProbabilityCache(list(self.counts[chosen]))
+
     def certainty(self, min_area: float) -> np.ndarray:
         """(N,) float64, the highest of the 256 levels in [0, 1] that at least `min_area` of each radiograph reaches.
 

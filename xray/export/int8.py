@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import torch
 
+from xray.datasets.source import TRAIN, VAL
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.evaluate import evaluate
@@ -127,24 +128,29 @@ def _nncf() -> Any:
     return nncf
 
 
-def calibration_canvases(store: Store, fold: int, size: int) -> list[np.ndarray]:
-    """Up to `CALIBRATION` radiographs of the other folds, evenly chosen, each (size, size) uint8.
+def calibration_canvases(store: Store, fold: int | str, size: int) -> list[np.ndarray]:
+    """Up to `CALIBRATION` radiographs of the other folds (fold "val": of all), evenly chosen, each (size, size) uint8.
 
     Raises InputError where the dataset has no such fold, or nothing else.
     """
-    rows = store.rows(not_fold=fold)
+    rows = store.rows(split=TRAIN) if isinstance(fold, str) else store.rows(not_fold=fold)
     if not len(rows):
         raise InputError(f"{store.path} has nothing but fold {fold}: others are needed to find the ranges of 8 bits")
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(CALIBRATION, len(rows))).astype(int))]
     return [_scaled(_images(store)[row], size) for row in chosen]
 
 
-def metrics_on(pipeline: Pipeline, store: Store, fold: int, task: str) -> dict[str, float]:
-    """Name → value of the metrics of a task that a pipeline reaches on a fold.
+def part_of(fold: int | str) -> dict[str, Any]:
+    """A fold, or "val" for the validation split, as `Store.rows` and `evaluate` take it."""
+    return {"split": fold} if isinstance(fold, str) else {"fold": fold}
 
-    Raises InputError where the fold's truth defines none.
+
+def metrics_on(pipeline: Pipeline, store: Store, fold: int | str, task: str) -> dict[str, float]:
+    """Name → value of the metrics of a task that a pipeline reaches on a fold, or on the validation split ("val").
+
+    Raises InputError where its truth defines none.
     """
-    rows = store.rows(fold=fold)
+    rows = store.rows(**part_of(fold))
     groups = [rows[start : start + CPU_BATCH] for start in range(0, len(rows), CPU_BATCH)]
     batches = (
         (
@@ -155,11 +161,11 @@ def metrics_on(pipeline: Pipeline, store: Store, fold: int, task: str) -> dict[s
     )
     found = find_in_batches(pipeline, batches, with_maps=False)
     predictions = Predictions(tuple(store.records[row]["source_id"] for row in rows), found.table, found.masks)
-    values = evaluate(store, predictions, fold=fold).metrics
+    values = evaluate(store, predictions, **part_of(fold)).metrics
     known = {METRICS[name]: float(values[name]) for name in OF_TASK[task] if np.isfinite(values.get(name, np.nan))}
     if not known:
         raise InputError(
-            f"fold {fold} of {store.path} defines no {' or '.join(METRICS[name] for name in OF_TASK[task])}: give "
+            f"{_place(fold)} of {store.path} defines no {' or '.join(METRICS[name] for name in OF_TASK[task])}: give "
             "--check-data a dataset directory with the truth that the model was trained for"
         )
     return known
@@ -216,28 +222,33 @@ def quantised_run(run: Path, prune: int, store: Store, fold: int, temporary: Pat
     task = str(load_deployed(run)[0]["task"])
     if task not in OF_TASK:
         raise InputError(f"{run} is of the task {task}: quantise the runs that it was made of, each by itself")
-    fold = fold_of(run, fold)
+    held_back = fold_of(run, fold)
     pipeline = load_pipeline([run], torch.device("cpu"), flips=False, prune=prune)
-    canvases = calibration_canvases(store, fold, pipeline.canvas_size)
-    exact = metrics_on(pipeline, store, fold, task)
+    canvases = calibration_canvases(store, held_back, pipeline.canvas_size)
+    exact = metrics_on(pipeline, store, held_back, task)
 
     def measure(model: Any) -> dict[str, float]:
         save(model, temporary)
         quantised = load_pipeline([temporary], torch.device("cpu"), flips=False, runtime="openvino")
-        return metrics_on(quantised, store, fold, task)
+        return metrics_on(quantised, store, held_back, task)
 
     def tell(words: str) -> None:
         print(words, file=sys.stderr)
 
     model = to_openvino(run, prune)
     model, words, float32 = best_quantised(model, task == "detection", canvases, measure, exact, tell)
-    place = f"on the {len(store.rows(fold=fold))} radiographs of fold {fold} of {store.path.name}"
+    place = f"on the {len(store.rows(**part_of(held_back)))} radiographs of {_place(held_back)} of {store.path.name}"
     model.set_rt_info(f"{words} {place}", [PLACE, KEPT])
     return model, f"{words} {place}; in float32 stays {float32}"
 
 
-def fold_of(run: Path, fold: int) -> int:
-    """The fold to check on: as given, or with -1 the one that the run's training held back, else 0."""
+def _place(fold: int | str) -> str:
+    return "the validation split" if isinstance(fold, str) else f"fold {fold}"
+
+
+def fold_of(run: Path, fold: int) -> int | str:
+    """The fold to check on: as given, or with -1 what the run's training held back ("val" for the dataset's validation
+    split), else 0."""
     if fold >= 0:
         return fold
     import yaml
@@ -246,6 +257,8 @@ def fold_of(run: Path, fold: int) -> int:
         known = yaml.safe_load((run / "config.yaml").read_text())["fold"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return 0
+    if known == VAL:
+        return VAL
     return known if isinstance(known, int) and not isinstance(known, bool) and known >= 0 else 0
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from xray.datasets.prediction_ids import read_any_predictions
+from xray.datasets.source import TEST, TRAIN, VAL
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.alignment import check_categories, patient_numbers, positions, renumbered, whole_groups
+from xray.evaluation.located import located_in, nothing_located
 from xray.inference.ensemble import is_no_finding
 from xray.inference.ensemble_file import Member
 from xray.structures.boxes import BoxTable
@@ -25,11 +27,13 @@ Labels = dict[int, dict[str | int, float]]
 
 @dataclasses.dataclass(frozen=True)
 class OutOfFold:
-    """n radiographs of the training split, their truth, and what each model and the classifiers say of them.
+    """n radiographs of the folds, or of the validation split, their truth, and what models and classifiers say of them.
 
-    rows: (n,) in the store. truth, tables: `images` in [0, n); tables: one a model, without "No finding" rows.
-    probabilities: category → (n,) float64, NaN where no classifier says. folds, patients: (n,) int64.
-    left_out: why radiographs of the training split are not among them, in words.
+    rows: (n,) in the store. truth, tables: `images` in [0, n); tables: one a model, without "No finding" rows. Boxes of
+    a category where that is not located are in none of them: they are neither right nor wrong.
+    probabilities: category → (n,) float64, NaN where no classifier says. folds, patients: (n,) int64, fold -1 for the
+    validation split.
+    left_out: why radiographs are not among them, and boxes not scored, in words.
     """
 
     rows: np.ndarray
@@ -84,11 +88,13 @@ def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member]
 
     A file is of those radiographs that it has a "No finding" row or a label of, where it has one of each; else of all
     in each fold that it touches, since a radiograph in which nothing was found has no row. Radiographs that a model has
-    nothing of are left out. Raises InputError if none is left, two files of a model have the same, or a file is none.
+    nothing of are left out, and so are those of which nothing is located. Raises InputError if none is left, two files
+    of a model have the same, or a file is none.
     """
-    is_train = (store.splits == "train") & (store.folds >= 0)
-    everywhere, tables = is_train.copy(), []
-    left_out: list[str] = []
+    is_held = ((store.splits == TRAIN) & (store.folds >= 0)) | (store.splits == VAL)
+    is_held &= ~nothing_located(store)
+    everywhere, touched, tables = is_held.copy(), np.zeros(len(store), dtype=bool), []
+    lacking: list[tuple[Member, np.ndarray]] = []
     for member in models:
         parts, covered = [], np.zeros(len(store), dtype=bool)
         for path in member.predictions:
@@ -97,8 +103,8 @@ def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member]
             _join(store, covered, _covered(store, predictions), path)
             parts.append(_of_rows(store, predictions))
         tables.append(BoxTable.concatenate(parts))
-        left_out += _lacks(store, is_train & ~covered, member)
-        everywhere &= covered
+        lacking.append((member, is_held & ~covered))
+        everywhere, touched = everywhere & covered, touched | covered
     labels: list[Labels] = []
     for member in classifiers:
         covered = np.zeros(len(store), dtype=bool)
@@ -106,11 +112,17 @@ def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member]
             labels.append(read_labels(path, store))
             ids = {name for of_image in labels[-1].values() for name in of_image}
             _join(store, covered, _are(store, store.resolve(list(ids))), path)
-        left_out += _lacks(store, is_train & ~covered, member)
-        everywhere &= covered
+        lacking.append((member, is_held & ~covered))
+        everywhere, touched = everywhere & covered, touched | covered
+    # Of a split that no file is of, nothing is missing: either folds are held back, or the validation split.
+    expected = np.isin(store.splits, store.splits[touched & is_held]) if (touched & is_held).any() else is_held
+    left_out = [words for member, missing in lacking for words in _lacks(store, missing & expected, member)]
     rows = np.flatnonzero(everywhere)
     if not len(rows):
-        raise InputError("no radiograph of the training split is in the files of all models: " + "; ".join(left_out))
+        raise InputError(
+            "no radiograph of the folds or of the validation split is in the files of all models: "
+            + "; ".join(left_out)
+        )
     place = positions(rows, len(store))
     records = [store.records[row] for row in rows.tolist()]
     of_image = mean_labels(labels)
@@ -118,7 +130,13 @@ def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member]
         label: np.array([of_image[label].get(record["source_id"], math.nan) for record in records])
         for label in of_image
     }
-    truth, *tables = [renumbered(table, place, {})[0] for table in (store.boxes, *tables)]
+    located = located_in(store, rows)
+    given = [renumbered(table, place, {})[0] for table in (store.boxes, *tables)]
+    truth, *tables = [located.of(table) for table in given]
+    if not located.is_whole:
+        names = ", ".join(f"{name} in {number}" for name, number in located.n_left_out.items())
+        n_dropped = sum(map(len, given[1:])) - sum(map(len, tables))
+        left_out.append(f"{n_dropped} boxes are not scored, where a finding may be without one ({names} radiographs)")
     patients = patient_numbers(records)
     return OutOfFold(rows, truth, tuple(tables), probabilities, store.folds[rows], patients, tuple(left_out))
 
@@ -205,7 +223,7 @@ def _of_rows(store: Store, predictions: Predictions) -> BoxTable:
 
 
 def _join(store: Store, covered: np.ndarray, more: np.ndarray, path: Path) -> None:
-    twice = np.flatnonzero(covered & more & (store.splits == "train"))
+    twice = np.flatnonzero(covered & more & (store.splits != TEST))
     if len(twice):
         raise InputError(
             f"{path} has {len(twice)} radiographs (such as {store.records[twice[0]]['source_id']!r}) that another file "
@@ -217,6 +235,10 @@ def _join(store: Store, covered: np.ndarray, more: np.ndarray, path: Path) -> No
 def _lacks(store: Store, missing: np.ndarray, member: Member) -> Iterable[str]:
     rows = np.flatnonzero(missing)
     if len(rows):
-        folds = ", ".join(map(str, np.unique(store.folds[rows]).tolist()))
+        folds = np.unique(store.folds[rows]).tolist()
+        places = [f"fold {', '.join(str(fold) for fold in folds if fold >= 0)}"] if folds[-1] >= 0 else []
+        places += ["the validation split"] if folds[0] < 0 else []
         first = store.records[rows[0]]["source_id"]
-        yield f"{member.predictions[0]} lacks {len(rows)} radiographs of fold {folds} (such as {first!r})"
+        yield (
+            f"{member.predictions[0]} lacks {len(rows)} radiographs of {' and of '.join(places)} (such as {first!r})"
+        )

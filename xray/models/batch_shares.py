@@ -63,6 +63,14 @@ def averaged(mean: Tensor) -> Tensor:
     return mean * (_share.n_local * _share.world / _share.total) if _share else mean
 
 
+def mean_of_known(values: Tensor, known: Tensor) -> Tensor:
+    """The part of this process in the mean of those values that are known, of all processes; 0 where none is.
+
+    values, known: of one shape, the latter bool. What is not known has no gradient, whatever the value is.
+    """
+    return torch.where(known, values, 0).sum() / normaliser(known.sum())
+
+
 def summed(values: Tensor) -> Tensor:
     """A sum over this process's radiographs → over all; gradients pass through it."""
     if _share is None:

@@ -14,7 +14,7 @@ from xray.files import complete
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_BOX, PNEUMOTHORAX
 from xray.inference.pipeline import Pipeline
 from xray.inference.prediction_journal import PredictionJournal
-from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, rows_of
+from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, not_said, rows_of
 from xray.outputs.pictures.overlays import save_picture
 from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import BoxTable
@@ -136,11 +136,13 @@ def save_overlay(
     if truth is None or name not in truth.index_of:
         picture = draw_findings(pixels, table, masks, categories, f"{name}: {words}", threshold=threshold)
     else:
+        record = truth.records[truth.index_of[name]]
+        notes = not_said(record, truth.categories)
         true, true_masks = rows_of(truth.boxes, truth.masks, truth.index_of[name])
         pictures = (
-            draw_findings(pixels, true, true_masks, truth.categories, name, scored=False, max_side=1024),
+            draw_findings(pixels, true, true_masks, truth.categories, name, scored=False, max_side=1024, notes=notes),
             draw_findings(pixels, table, masks, categories, name, threshold=threshold, max_side=1024),
         )
-        picture = draw_with_truth(*pictures, true, words, truth.categories)
+        picture = draw_with_truth(*pictures, true, words, truth.categories, record)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_picture(path, picture)

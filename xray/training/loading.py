@@ -13,7 +13,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from xray.datasets.mask_canvas import mask_canvas
 from xray.datasets.source import TRAIN, VAL
@@ -113,6 +113,16 @@ class CanvasDataset(Dataset[dict[str, Any]]):
             item["mask"] = torch.from_numpy(np.array(mask))
         return item, boxes, labels
 
+    def known_of(self, key: int | tuple[int, int, int], known: np.ndarray, mirrored: Sequence[int]) -> torch.Tensor:
+        """(K,) bool, what is known, or not, of a key's radiograph, from those of all of the store, (len(store), K).
+
+        mirrored: their order on a mirrored radiograph, on which left has become right.
+        """
+        of_row: np.ndarray = known[int(self.rows[key[-1] if isinstance(key, tuple) else key])]
+        if self.augmentation is not None and self.augmentation.mirrors(self.seed_of(key)):
+            of_row = of_row[list(mirrored)]
+        return torch.from_numpy(of_row.copy())
+
     def seed_of(self, key: int | tuple[int, int, int]) -> int:
         """The seed of the change that a key draws."""
         epoch, draw, _ = key if isinstance(key, tuple) else (0, 0, key)
@@ -129,7 +139,10 @@ class BoxDataset(CanvasDataset):
     ids, and `row`, the radiograph's row in the store. Without boxes they have the shapes (0, 4) and (0,).
 
     boxes: rows of `store.boxes` that count; all, if not given. shares: (len(store.boxes),) of each box the share of the
-    readers who drew it; an item then has them as `shares` (N,) float32.
+    readers who drew it; an item then has them as `shares` (N,) float32. unlocated: (len(store), K) bool, which
+    categories may lie in each radiograph without a box; an item then has `unlocated` (C + 1,) bool, by category id up
+    to the highest, C; that of 0 says whether any is among them that has a box in `rows`, mirrored or not. None where
+    all are located.
     """
 
     def __init__(
@@ -139,16 +152,21 @@ class BoxDataset(CanvasDataset):
         *args: Any,
         boxes: np.ndarray | None = None,
         shares: np.ndarray | None = None,
+        unlocated: np.ndarray | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(store, rows, *args, **kwargs)
-        self._shares = shares
+        self._shares, self._unlocated = shares, unlocated
         order = np.arange(len(store.boxes)) if boxes is None else boxes
         order = order[np.argsort(store.boxes.images[order], kind="stable")]
         images = store.boxes.images[order]
         starts, ends = np.searchsorted(images, self.rows, "left"), np.searchsorted(images, self.rows, "right")
         self._outlines: dict[int, Outlines] = {}
         self._boxes_of = [order[start:end] for start, end in zip(starts, ends, strict=True)]
+        self._ids = np.array(list(store.categories), dtype=np.int64)
+        self._learned = np.isin(self._ids, store.boxes.labels[np.concatenate([order[:0], *self._boxes_of])])
+        if self.augmentation is not None and self.augmentation.flip:
+            self._learned |= self._learned[self.augmentation.mirrored_channels]
 
     def labels_of(self) -> list[np.ndarray]:
         """Category ids of the boxes of each radiograph."""
@@ -171,6 +189,12 @@ class BoxDataset(CanvasDataset):
         boxes = at_least_a_pixel(boxes, self.store.canvas_size)
         item["boxes"] = torch.from_numpy(boxes.astype(np.float32))
         item["labels"] = torch.from_numpy(labels.astype(np.int64))
+        if self._unlocated is not None:
+            order = self.augmentation.mirrored_channels if self.augmentation is not None else ()
+            named = self.known_of(key, self._unlocated, order)
+            item["unlocated"] = torch.zeros(int(self._ids[-1]) + 1, dtype=torch.bool)
+            item["unlocated"][self._ids] = named
+            item["unlocated"][0] = bool(named[self._learned].any())
         return item
 
     def _outlines_of(self, position: int, row: int) -> Outlines:
@@ -184,12 +208,25 @@ class MaskDataset(CanvasDataset):
 
     An item is `image` (1, S, S) uint8, `mask` (K, S, S) uint8 of 0 and 1 with a channel for each category in the order
     of their ids, and `row`, the radiograph's row in the store.
+
+    known: (len(store), K) bool, of which categories each radiograph's mask is known; an item then has them as `known`
+    (K,). None where all are.
     """
+
+    def __init__(
+        self, store: Store, rows: np.ndarray, *args: Any, known: np.ndarray | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(store, rows, *args, **kwargs)
+        self.known = known
 
     def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
         """key: as for `draw`."""
         row = int(self.rows[key[-1] if isinstance(key, tuple) else key])
-        return self.draw(key, *NO_BOXES, mask_canvas(self.store, row) if self.pixels else None)[0]
+        item = self.draw(key, *NO_BOXES, mask_canvas(self.store, row) if self.pixels else None)[0]
+        if self.known is not None:
+            order = self.augmentation.mirrored_channels if self.augmentation is not None else ()
+            item["known"] = self.known_of(key, self.known, order)
+        return item
 
 
 class LabelDataset(CanvasDataset):
@@ -197,6 +234,7 @@ class LabelDataset(CanvasDataset):
 
     labels: (len(store), K) of 0 and 1. mirrored_labels: their order on a mirrored radiograph, on which left has become
     right; as they are, if not given. An item is `image` (1, S, S) uint8, `labels` (K,) float32, and `row`.
+    known: (len(store), K) bool, which labels are known; an item then has them as `known` (K,). None where all are.
     """
 
     def __init__(
@@ -206,10 +244,11 @@ class LabelDataset(CanvasDataset):
         labels: np.ndarray,
         *args: Any,
         mirrored_labels: Sequence[int] | None = None,
+        known: np.ndarray | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(store, rows, *args, **kwargs)
-        self.labels = labels.astype(np.float32)
+        self.labels, self.known = labels.astype(np.float32), known
         self.mirrored_labels = list(range(labels.shape[1])) if mirrored_labels is None else list(mirrored_labels)
 
     def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
@@ -217,27 +256,30 @@ class LabelDataset(CanvasDataset):
         item = self.draw(key, *NO_BOXES)[0]
         labels = self.labels[item["row"]]
         is_mirrored = self.augmentation is not None and self.augmentation.mirrors(self.seed_of(key))
+        if self.known is not None:
+            item["known"] = self.known_of(key, self.known, self.mirrored_labels)
         return {**item, "labels": torch.from_numpy(labels[self.mirrored_labels] if is_mirrored else labels.copy())}
 
 
 def collate_images(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Items of a MaskDataset or LabelDataset → `images` (B, 1, S, S) uint8, `rows` (B,), `masks` or `labels`.
 
+    With `known` (B, K) bool where not everything is.
     With `changes` where the canvases are augmented later, and without pixels where the dataset has none.
     """
     batch = _collate(items)
-    for name, plural in (("mask", "masks"), ("labels", "labels")):
+    for name, plural in (("mask", "masks"), ("labels", "labels"), ("known", "known")):
         if name in items[0]:
             batch[plural] = torch.stack([item[name] for item in items])
     return batch
 
 
 def collate_boxes(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Items of a BoxDataset → `images` (B, 1, S, S) uint8, `targets` list of {boxes, labels}, `rows` (B,) int64.
+    """Items of a BoxDataset → `images` (B, 1, S, S) uint8, `targets` list of {boxes, labels, …}, `rows` (B,) int64.
 
     With `changes` and without pixels as `collate_images`.
     """
-    names = [name for name in ("boxes", "labels", "shares") if name in items[0]]
+    names = [name for name in ("boxes", "labels", "shares", "unlocated") if name in items[0]]
     return {**_collate(items), "targets": [{name: item[name] for name in names} for item in items]}
 
 
@@ -248,96 +290,6 @@ def _collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if "change" in items[0]:
         batch["changes"] = stack_changes([item["change"] for item in items])
     return batch
-
-
-class EpochSampler(Sampler[tuple[int, int, int]]):
-    """Draws (epoch, draw, position) keys: position i about `repeats[i]` times an epoch, in a random order.
-
-    Every epoch has the same length, and each position comes floor or ceil of its repeats times (systematic
-    sampling), so that schedules by step stay in line with epochs. `rank` of `world` processes takes its share.
-
-    first: (epoch, draw): the pass of that epoch begins with that draw of this process, as the ones before it were used
-    before the training was interrupted.
-    batch_size: of this process. The last batches of an epoch may be of different sizes; a process that would have none
-    gets one radiograph again, as a draw from `total` up, which must not count.
-    """
-
-    def __init__(self, repeats: np.ndarray, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.repeats = np.asarray(repeats, dtype=np.float64)
-        self.seed, self.rank, self.world = seed, rank, world
-        self.epoch = 0
-        self.first = (0, 0)
-        self.batch_size = 1
-        if not self.repeats.sum() > 0:
-            raise InputError("nothing to train on: no training radiograph has a box, and --normals is 0")
-        self.total = max(1, round(self.repeats.sum()))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        n_draws = len(range(self.rank, self.total, self.world))
-        n_batches = -(-self.total // (self.world * self.batch_size))
-        return max(n_draws, (n_batches - 1) * self.batch_size + 1)
-
-    def positions(self) -> np.ndarray:
-        """(total,) the positions of this epoch's draws, of all processes."""
-        rng = np.random.default_rng([self.seed, self.epoch])
-        # Points one apart hit each stretch of the cumulated repeats floor or ceil of its length times. The first point
-        # lies where just `total` of them fit; the order is shuffled, as neighbours would never be drawn together.
-        order = rng.permutation(len(self.repeats))
-        edges = np.cumsum(self.repeats[order])
-        over = edges[-1] - self.total
-        points = np.arange(self.total) + rng.uniform(max(0.0, over), min(1.0, 1.0 + over))
-        return rng.permutation(order[np.searchsorted(edges, points, side="right").clip(max=len(edges) - 1)])
-
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        positions = self.positions()
-        begin = self.first[1] if self.epoch == self.first[0] else 0
-        for number in range(begin, len(self)):
-            draw = self.rank + number * self.world
-            yield self.epoch, draw, int(positions[draw % self.total])
-
-
-class PositiveSampler(EpochSampler):
-    """An EpochSampler in which a share of the radiographs shown is positive; it goes from `start` to `end` linearly.
-
-    positive: (N,) bool. start, end: that share in the first and the last of `n_epochs`, in (0, 1].
-    Every epoch shows N radiographs. If all or none are positive, each is shown once.
-    """
-
-    def __init__(
-        self, positive: np.ndarray, start: float, end: float, n_epochs: int, seed: int, rank: int = 0, world: int = 1
-    ) -> None:
-        self.positive = np.asarray(positive, dtype=bool)
-        self.start, self.end, self.n_epochs = start, end, n_epochs
-        super().__init__(np.ones(len(self.positive)), seed, rank, world)
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch."""
-        super().set_epoch(epoch)
-        n, n_positive = len(self.positive), int(np.count_nonzero(self.positive))
-        if 0 < n_positive < n:
-            share = self.start + (self.end - self.start) * min(1.0, epoch / max(1, self.n_epochs - 1))
-            self.repeats = np.where(self.positive, share * n / n_positive, (1 - share) * n / (n - n_positive))
-
-
-def repeat_factors(labels_of: Sequence[np.ndarray], threshold: float, normals: float = 1.0) -> np.ndarray:
-    """How often an epoch shows each radiograph: (N,) float64.
-
-    Repeat-factor sampling (Gupta, Dollár, Girshick 2019, LVIS, arXiv:1908.03195): a category on the share f of the
-    radiographs has r = max(1, sqrt(threshold / f)), a radiograph the largest r of its categories. Those without
-    boxes have `normals`.
-
-    labels_of: category ids of each radiograph's boxes.
-    """
-    n = len(labels_of)
-    present = [np.unique(labels) for labels in labels_of]
-    categories, counts = np.unique(np.concatenate([*present, np.zeros(0, dtype=np.int64)]), return_counts=True)
-    factor = dict(zip(categories.tolist(), np.maximum(1.0, np.sqrt(threshold * n / counts)).tolist(), strict=True))
-    return np.array([max((factor[label] for label in labels.tolist()), default=normals) for labels in present])
 
 
 def sample_seed(seed: int, epoch: int, draw: int) -> int:

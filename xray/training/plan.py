@@ -10,11 +10,18 @@ import numpy as np
 from xray.datasets.box_sizes import about_small_boxes
 from xray.datasets.store import Store
 from xray.flags import AUTO
-from xray.models.detection.anchor_fit import AnchorSides, by_level, fit_anchors, recall_of, standard_anchors
+from xray.models.detection.anchor_fit import (
+    FASTER_RCNN,
+    AnchorSides,
+    by_level,
+    fit_anchors,
+    recall_of,
+    standard_anchors,
+)
 from xray.structures.sides import chosen
 from xray.training.config import DetectionConfig, TrainingConfig
-from xray.training.loading import repeat_factors
 from xray.training.readers import Readings
+from xray.training.sampling import may_hide, repeat_factors
 
 PUBLISHED_EPOCHS = 100
 """Of the recipe of configs/vinbig-r50.yaml, whose learning rate falls every 30 epochs."""
@@ -79,7 +86,8 @@ def plan_detection(config: DetectionConfig, store: Store, used: Readings, added:
     boxes, images, labels = _boxes_on_canvas(store, rows, used.boxes)
     labels_of = np.split(labels, np.searchsorted(images, np.arange(1, len(rows))))
     result = Plan(config)
-    shown = float(repeat_factors(labels_of, config.repeat_threshold, config.normals).sum()) + added
+    hidden = may_hide(store, rows, used.boxes)
+    shown = float(repeat_factors(labels_of, config.repeat_threshold, config.normals, hidden).sum()) + added
     _choose_length(result, shown)
     _choose_network(result)
     _choose_samples(result, np.array([len(one) for one in labels_of]))
@@ -92,9 +100,25 @@ def plan_detection(config: DetectionConfig, store: Store, used: Readings, added:
     )
     _choose_anchors(result, boxes, store.canvas_size)
     longest = max(max(store.records[row]["width"], store.records[row]["height"]) for row in rows.tolist())
+    result.notes += _about_hidden(store, rows, hidden, config.family)
     result.notes += about_small_boxes((boxes[:, 2:] - boxes[:, :2]).min(axis=1), longest, store.canvas_size)
     result.config.check()
     return result
+
+
+def _about_hidden(store: Store, rows: np.ndarray, hidden: np.ndarray, family: str) -> list[str]:
+    """What is said of categories that may lie in radiographs without a box."""
+    numbers = dict(zip(store.categories.values(), store.unlocated[rows].sum(axis=0).tolist(), strict=True))
+    if not any(numbers.values()):
+        return []
+    named = ", ".join(f"{name} in {number}" for name, number in numbers.items() if number)
+    notes = [f"findings that may be there without a box: {named} radiographs, whose background says nothing of them"]
+    if family == FASTER_RCNN and hidden.all():
+        notes.append(
+            "none of the training radiographs is known to have all its boxes, so that proposals learn no background: "
+            "--family retinanet does without it"
+        )
+    return notes
 
 
 def _boxes_on_canvas(store: Store, rows: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

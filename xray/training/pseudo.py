@@ -6,10 +6,11 @@ k either, and a radiograph whose patient is in fold k does not train.
 
 import dataclasses
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
+from xray.datasets.source import VAL
 from xray.datasets.sources.unlabelled import NOT_FOR_FOLDS, partition_of
 from xray.datasets.store import ALL_FOLDS, Store, open_store
 from xray.errors import InputError
@@ -24,11 +25,13 @@ ADDED = "pseudo"
 """Split of the radiographs that pseudo-labels add: they are in no fold and in neither of the dataset's splits."""
 
 
-def held_back(run: Path, store: Store) -> tuple[int | None, str]:
-    """The fold of a dataset that a run did not train on; None, and why in words, where there is no such fold.
+def held_back(run: Path, store: Store) -> tuple[int | Literal["val"] | None, str]:
+    """The fold of a dataset that a run did not train on, or "val" for its validation split; None, and why in words,
+    where there is neither.
 
-    Decided by the run's config.yaml. What the run validated must lie in that fold. The dataset counts as the one it
-    was trained on where the path says so, or where at least half of the fold was validated: folders get moved.
+    Decided by the run's config.yaml. What the run validated must lie there. The dataset counts as the one it was
+    trained on where the path says so, or where at least half of the radiographs there were validated: folders get
+    moved.
     """
     if not (run / CONFIG_FILE).is_file():
         return None, f"it has no {CONFIG_FILE} that says which fold it held back"
@@ -36,13 +39,16 @@ def held_back(run: Path, store: Store) -> tuple[int | None, str]:
     fold = config.get("fold")
     if fold == ALL_FOLDS:
         return None, "it was trained on every fold"
-    if type(fold) is not int or fold < 0 or fold not in store.folds:
+    if fold == VAL and VAL not in store.splits:
+        return None, f"it held back a validation split, which {store.path} does not have"
+    if fold != VAL and (type(fold) is not int or fold < 0 or fold not in store.folds):
         return None, f"it held back fold {fold}, which {store.path} does not have"
-    inside = {store.records[row]["source_id"] for row in store.rows(fold=fold).tolist()}
+    rows = store.rows(split=VAL) if fold == VAL else store.rows(fold=fold)
+    inside = {store.records[row]["source_id"] for row in rows.tolist()}
     file = run / "validation" / "predictions.json"
     validated = set(read_predictions(file).image_ids) if file.is_file() else set()
     if not validated <= inside:
-        return None, f"it validated radiographs that are not in fold {fold} of {store.path}"
+        return None, f"it validated radiographs that are not in {in_words_of(fold)} of {store.path}"
     given = str(config.get("data_path"))
     # A raw directory was converted into the run.
     places = {Path(given).absolute().resolve(), (run / "dataset").resolve()}
@@ -51,11 +57,17 @@ def held_back(run: Path, store: Store) -> tuple[int | None, str]:
     return None, f"it was trained on {given}"
 
 
+def in_words_of(fold: int | str) -> str:
+    """What is held back, such as "fold 3", or "the validation split"."""
+    return "the validation split" if fold == VAL else f"fold {fold}"
+
+
 @dataclasses.dataclass(frozen=True)
 class JoinedStore(Store):
     """A dataset with the radiographs of a directory of pseudo-labels after its own, in the split `ADDED`.
 
-    for_fold: the fold that is held back, or "all". n_labelled: radiographs of the dataset itself.
+    for_fold: the fold that is held back, "val" for the validation split, or "all". n_labelled: radiographs of the
+    dataset itself.
     """
 
     pseudo_path: Path = Path()
@@ -89,7 +101,8 @@ class _JoinedImages:
 
 
 def join(labelled: Store, pseudo_path: Path, for_fold: int | str) -> JoinedStore:
-    """A dataset, opened with its pixels, and the pseudo-labels for a training that holds back a fold of it, or "all".
+    """A dataset, opened with its pixels, and the pseudo-labels for a training that holds back a fold of it, its
+    validation split ("val"), or nothing ("all").
 
     Raises InputError where they were not made for this dataset, or no model may give any for this fold.
     """
@@ -113,7 +126,8 @@ def join(labelled: Store, pseudo_path: Path, for_fold: int | str) -> JoinedStore
     if str(for_fold) not in folds:
         raise InputError(
             f"{pseudo_path} has no labels for --fold {for_fold} ({', '.join(folds)}): they must come from models that "
-            f"did not see fold {for_fold} either, so label again with --weights that name a run of --fold {for_fold}"
+            f"did not see {in_words_of(for_fold)} either, so label again with --weights that name a run of --fold "
+            f"{for_fold}"
         )
     n = len(labelled)
     records = [{**record, "id": n + row, "fold": -1, "split": ADDED} for row, record in enumerate(pseudo.records)]
@@ -158,5 +172,5 @@ def in_words(store: JoinedStore, used: Readings, config: DetectionConfig) -> str
     return (
         f"{len(store.added)} of the training radiographs are pseudo-labelled, with {n_boxes} boxes that count by their "
         f"scores: each is shown {config.pseudo_share:g} times as often as a labelled one"
-        + (f"; {left_out} are left out, as their patients are in fold {store.for_fold}" if left_out else "")
+        + (f"; {left_out} are left out, as their patients are in {in_words_of(store.for_fold)}" if left_out else "")
     )

@@ -291,7 +291,7 @@ def _check_all(stages: Sequence[TrainingConfig], done: int, rows_of: Rows) -> No
             raise InputError(
                 f"stage {number}: {len(seen)} radiographs of {stage.data_path} validate, {min(seen)} among them, on "
                 f"which an earlier stage trains, in {trained[min(seen)]}: convert both datasets from the same source "
-                "with the same --n-folds, --seed and --patients"
+                "with the same --n-folds, --seed and --patients, or name what validates with --fold"
             )
         trained |= dict.fromkeys(training, stage.data_path)
 

@@ -38,6 +38,46 @@ def test_balancing_weights():
     assert weights == pytest.approx([3, 1, 20, 1, 0.05])
 
 
+def test_weights_of_labels_that_are_not_known_everywhere():
+    # 10 positive of 40 known, 10 of all 100.
+    assert balancing_weights(np.array([10, 10]), np.array([40, 100])) == pytest.approx([3, 9])
+
+
+def test_unknown_entries_by_hand():
+    known = torch.tensor([[True, False], [True, True]])
+    # Without the second entry of the first radiograph, whose q is 0.6.
+    expected = (L[0.8] + L[0.4] + L[0.2]) / 3
+    assert float(classification_loss("bce")(X, Y, known=known)) == pytest.approx(expected, abs=1e-6)
+    expected = (3 * L[0.8] + L[0.4] + 10 * L[0.2]) / 3
+    assert float(classification_loss("bce", [3, 10])(X, Y, known=known)) == pytest.approx(expected, abs=1e-6)
+    expected = (0.2**2 * L[0.8] + 0.6**2 * L[0.4] + 0.8**2 * L[0.2]) / 3
+    assert float(classification_loss("focal")(X, Y, known=known)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bce", "focal"])
+def test_unknown_entries_teach_nothing(name):
+    loss, generator = classification_loss(name), torch.Generator().manual_seed(0)
+    logits, truth = torch.randn(6, 3, generator=generator), torch.randint(2, (6, 3), generator=generator)
+    known = torch.rand(6, 3, generator=generator) < 0.5
+    x = logits.clone().requires_grad_()
+    value = loss(x, truth, known=known)
+    value.backward()
+    # As of the known ones alone, whatever stands in the others.
+    alone = logits[known][:, None].requires_grad_()
+    expected = loss(alone, truth[known][:, None])
+    expected.backward()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(x.grad[known], alone.grad[:, 0])
+    assert (x.grad[~known] == 0).all()
+    assert torch.equal(loss(logits, torch.where(known, truth, 1 - truth), known=known), value.detach())
+    # Of a batch without any, 0, and no gradient that is no number.
+    x = torch.full((2, 3), 300.0, requires_grad=True)
+    nothing = loss(x, truth[:2], known=torch.zeros(2, 3, dtype=torch.bool))
+    nothing.backward()
+    assert nothing == 0
+    assert (x.grad == 0).all()
+
+
 @pytest.mark.parametrize("name", ["bce", "focal"])
 def test_extreme_logits_stay_finite(name):
     logits = torch.tensor([[300.0], [-300.0]], dtype=torch.bfloat16, requires_grad=True)

@@ -105,6 +105,40 @@ def batch():
     return logits, truth
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_masks_that_are_not_known_teach_nothing(name, batch):
+    options = {"beta": 0.1} if name in ("weighted_bce", "combined") else {}
+    loss, (logits, truth) = segmentation_loss(name, **options), batch
+    # Of one class: as without the radiographs.
+    known = torch.tensor([[True], [False], [True]])
+    x = logits[:, :1].clone().requires_grad_()
+    value = loss(x, truth[:, :1], known=known)
+    value.backward()
+    torch.testing.assert_close(value.detach(), loss(logits[[0, 2], :1], truth[[0, 2], :1]))
+    assert (x.grad[1] == 0).all()
+    assert (x.grad[0] != 0).any()
+    # A class of which nothing is known is not there.
+    known = torch.tensor([[True, False]] * 3)
+    torch.testing.assert_close(loss(logits, truth, known=known), loss(logits[:, :1], truth[:, :1]))
+    # All of them: as if nobody asked; none: 0.
+    torch.testing.assert_close(loss(logits, truth, known=torch.ones(3, 2, dtype=torch.bool)), loss(logits, truth))
+    x = logits.clone().requires_grad_()
+    nothing = loss(x, truth, known=torch.zeros(3, 2, dtype=torch.bool))
+    nothing.backward()
+    assert nothing == 0
+    assert (x.grad == 0).all()
+
+
+def test_unknown_masks_by_hand():
+    # p = 0.5 everywhere, 2 x 2 pixels: one radiograph with 2 true pixels, one of which nobody knows, one empty.
+    logits, truth = torch.zeros(3, 1, 2, 2), torch.zeros(3, 1, 2, 2)
+    truth[0, 0, 0] = truth[1, 0, 0] = 1
+    known = torch.tensor([[True], [False], [True]])
+    assert float(segmentation_loss("bce")(logits, truth, known=known)) == pytest.approx(math.log(2))
+    # Σyp = 1, Σy² = 2, Σp² = 2 over the two that are known.
+    assert float(segmentation_loss("dice")(logits, truth, known=known)) == pytest.approx(1 - 3 / 5)
+
+
 def test_against_libraries(batch):
     logits, truth = batch
     multilabel = {"mode": "multilabel", "from_logits": True}

@@ -1,8 +1,8 @@
 """Radiographs without annotations → a source for pseudo-labels that keeps clear of a labelled dataset's test split.
 
 What the labelled dataset has already is left out: a radiograph with the id of one of its radiographs, or with the same
-pixels on the canvas, and all of its test patients. One whose patient is in a fold says so as `not_for_folds`: it must
-not train while that fold is held back.
+pixels on the canvas, and all of its test patients. One whose patient is in a fold, or in the validation split, says so
+as `not_for_folds`: it must not train while that is held back.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import Any
 import pydicom
 
 from xray.datasets.naming import source_ids
-from xray.datasets.source import Dropped, Source, SourceImage, digest_of
+from xray.datasets.source import TEST, VAL, Dropped, Source, SourceImage, digest_of
 from xray.datasets.sources.mask_account import tracked
 from xray.datasets.sources.mask_folders import without_masks
 from xray.datasets.sources.patients import name_patients
@@ -34,7 +34,7 @@ TEST_PATIENT = "patient of the test split"
 LABELLED = "radiograph that is labelled already"
 
 NOT_FOR_FOLDS = "not_for_folds"
-"""Of an image in annotations.json: the folds in which its patient is."""
+"""Of an image in annotations.json: the folds in which its patient is, and "val" for the validation split."""
 
 
 def read_unlabelled(
@@ -70,9 +70,9 @@ def read_unlabelled(
     for image, in_header in zip(images, in_headers, strict=True):
         row = labelled.index_of.get(image.source_id)
         named = [person for person in (image.patient, in_header) if person]
-        folds = sorted({fold for person in named for fold in people.get(identity(person), ())})
+        folds = sorted({fold for person in named for fold in people.get(identity(person), ())}, key=_numbers_first)
         if row is not None:
-            reason = IN_TEST if labelled.splits[row] == "test" else LABELLED
+            reason = IN_TEST if labelled.splits[row] == TEST else LABELLED
             dropped.append(Dropped(image.file_name, reason, detail="by its id"))
         elif -1 in folds:
             dropped.append(Dropped(image.file_name, TEST_PATIENT))
@@ -108,13 +108,19 @@ def partition_of(store: Store) -> str:
     ).hexdigest()
 
 
-def _people(labelled: Store) -> dict[Any, set[int]]:
-    """Patient → the folds that he is in, -1 for the test split."""
-    folds: dict[Any, set[int]] = defaultdict(set)
+def _people(labelled: Store) -> dict[Any, set[int | str]]:
+    """Patient → the folds that he is in, "val" for the validation split, -1 for the test split."""
+    folds: dict[Any, set[int | str]] = defaultdict(set)
     for record in labelled.records:
         if record.get("patient") is not None:
-            folds[identity(record["patient"])].add(-1 if record["split"] == "test" else record["fold"])
+            split = record["split"]
+            place = -1 if split == TEST else VAL if split == VAL else record["fold"]
+            folds[identity(record["patient"])].add(place)
     return folds
+
+
+def _numbers_first(fold: int | str) -> tuple[bool, int]:
+    return isinstance(fold, str), fold if isinstance(fold, int) else 0
 
 
 def _canvases(labelled: Store) -> dict[bytes, str]:
@@ -124,8 +130,8 @@ def _canvases(labelled: Store) -> dict[bytes, str]:
     refused: dict[bytes, str] = {}
     for canvas, split in zip(canvases, labelled.splits.tolist(), strict=True):
         digest = digest_of(canvas)
-        if split == "test" or digest not in refused:
-            refused[digest] = IN_TEST if split == "test" else LABELLED
+        if split == TEST or digest not in refused:
+            refused[digest] = IN_TEST if split == TEST else LABELLED
     return refused
 
 

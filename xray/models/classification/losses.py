@@ -1,20 +1,27 @@
 """Losses between the logits of labels and their truth.
 
 All take logits (B, K) of any float type and truth (B, K) of 0 and 1, compute in float32 and return a scalar. p is the
-logits' sigmoid, y the truth.
+logits' sigmoid, y the truth. known: (B, K) bool, the entries of which the truth is known: the mean is over these alone,
+in the batch of all processes; without any it is 0. None where all are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from xray.models.batch_shares import averaged
+from xray.models.batch_shares import averaged, mean_of_known
 from xray.models.losses import focal as binary_focal
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+
+class Loss(Protocol):
+    """What `classification_loss` returns."""
+
+    def __call__(self, logits: Tensor, truth: Tensor, *, known: Tensor | None = None) -> Tensor:
+        """A scalar; see this module."""
 
 
 def classification_loss(
@@ -31,10 +38,11 @@ def classification_loss(
     raise ValueError(f"the loss {name} is unknown: use bce or focal")
 
 
-def balancing_weights(n_positive: np.ndarray, n_images: int, largest: float = 100.0) -> list[float]:
+def balancing_weights(n_positive: np.ndarray, n_images: int | np.ndarray, largest: float = 100.0) -> list[float]:
     """Weights with which the positives of each label weigh as much as its negatives: negatives / positives.
 
-    n_positive: (K,) radiographs with each label. Weights lie in [1 / largest, largest], so that a label with a handful
+    n_positive: (K,) radiographs with each label. n_images: all radiographs, or (K,) those of which each label is known.
+    Weights lie in [1 / largest, largest], so that a label with a handful
     of positives does not drown the others; a label without any gets 1.
     """
     positives = np.asarray(n_positive, dtype=np.float64)
@@ -42,19 +50,28 @@ def balancing_weights(n_positive: np.ndarray, n_images: int, largest: float = 10
     return np.where(positives > 0, np.clip(ratio, 1 / largest, largest), 1.0).tolist()
 
 
-def bce(logits: Tensor, truth: Tensor, positive_weights: Sequence[float] | None = None) -> Tensor:
+def bce(
+    logits: Tensor,
+    truth: Tensor,
+    positive_weights: Sequence[float] | None = None,
+    known: Tensor | None = None,
+) -> Tensor:
     """−mean[w y log p + (1 − y) log(1 − p)].
 
     positive_weights: w of each label (K,); None for 1.
     """
     x, y = _float(logits, truth)
     weights = None if positive_weights is None else x.new_tensor(positive_weights)
-    return averaged(F.binary_cross_entropy_with_logits(x, y, pos_weight=weights))
+    if known is None:
+        return averaged(F.binary_cross_entropy_with_logits(x, y, pos_weight=weights))
+    return mean_of_known(F.binary_cross_entropy_with_logits(x, y, pos_weight=weights, reduction="none"), known)
 
 
-def focal(logits: Tensor, truth: Tensor, gamma: float = 2.0, alpha: float | None = None) -> Tensor:
+def focal(
+    logits: Tensor, truth: Tensor, gamma: float = 2.0, alpha: float | None = None, known: Tensor | None = None
+) -> Tensor:
     """−mean[a (1 − q)^γ log q] (Lin et al. 2017, arXiv:1708.02002): see `xray.models.losses.focal`."""
-    return binary_focal(*_float(logits, truth), gamma, alpha)
+    return binary_focal(*_float(logits, truth), gamma, alpha, known)
 
 
 def _float(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

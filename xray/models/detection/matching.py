@@ -21,11 +21,15 @@ class Truth(NamedTuple):
 
     boxes: (B, G, 4) float32 xyxy in canvas pixels. labels: (B, G) int64, 0 where there is none.
     shares: (B, G) float32 in [0, 1], the share of the readers who drew each; None where all count alike.
+    unlocated: (B, C + 1) bool by category id, which categories may lie in each radiograph without a box: where nothing
+    else is, they may be. Of 0, the background: whether any is among them that the detector learns, so that not even
+    "no finding at all" is known. None where all are located.
     """
 
     boxes: Tensor
     labels: Tensor
     shares: Tensor | None = None
+    unlocated: Tensor | None = None
 
     @property
     def real(self) -> Tensor:
@@ -34,7 +38,8 @@ class Truth(NamedTuple):
 
 
 def pad_truth(targets: list[dict[str, Tensor]]) -> Truth:
-    """Per radiograph `boxes` (N, 4), `labels` (N,), from 1, maybe `shares` (N,) → all of them in one tensor each."""
+    """Per radiograph `boxes` (N, 4), `labels` (N,), from 1, maybe `shares` (N,) and `unlocated` (C + 1,) → all of them
+    in one tensor each."""
     boxes = pad_sequence([target["boxes"].float() for target in targets], batch_first=True)
     labels = pad_sequence([target["labels"].long() for target in targets], batch_first=True)
     if boxes.shape[1] == 0:
@@ -44,7 +49,8 @@ def pad_truth(targets: list[dict[str, Tensor]]) -> Truth:
         shares = labels.new_zeros(labels.shape, dtype=torch.float32)
         padded = pad_sequence([target["shares"] for target in targets], batch_first=True)
         shares[:, : padded.shape[1]] = padded
-    return Truth(boxes, labels, shares)
+    unlocated = torch.stack([target["unlocated"] for target in targets]) if "unlocated" in targets[0] else None
+    return Truth(boxes, labels, shares, unlocated)
 
 
 def overlaps(truth: Truth, boxes: Tensor) -> Tensor:

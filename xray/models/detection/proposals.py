@@ -73,9 +73,15 @@ class ProposalNetwork(nn.Module):
         """Losses of the anchors: loss_objectness and loss_rpn_box_reg, scalars.
 
         rows: `xray.models.detection.pooling.pyramid_rows`. Draws the anchors from torch's default generator.
+
+        An anchor answers for all categories together. Where one of them may lie without a box, no anchor is known to be
+        background: such a radiograph teaches by the anchors of its boxes alone, and what it lacks does not count in the
+        mean either.
         """
         with torch.no_grad():
             finding, labels = match(overlaps(truth, layout.anchors), truth, BACKGROUND, BELONGS, every_finding=True)
+            if truth.unlocated is not None:
+                labels = torch.where((labels == 0) & truth.unlocated[:, :1], -1, labels)
             chosen, real = sample(labels, self.samples, POSITIVES)
         return self.losses_of(rows, layout, truth, finding, labels, chosen, real)
 

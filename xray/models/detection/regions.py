@@ -26,14 +26,15 @@ SMALLEST = 1e-2
 
 class Samples(NamedTuple):
     """Proposals for the loss, R a radiograph: boxes (B, R, 4), whether they are `real` (B, R), their label (B, R), the
-    box of their finding, wanted (B, R, 4), and the share of the readers who drew that (B, R), None where all count
-    alike."""
+    box of their finding, wanted (B, R, 4), the share of the readers who drew that (B, R), None where all count alike,
+    and the radiographs' `unlocated` categories (B, C + 1), None where all are located."""
 
     boxes: Tensor
     real: Tensor
     labels: Tensor
     wanted: Tensor
     shares: Tensor | None = None
+    unlocated: Tensor | None = None
 
 
 class RegionHeads(nn.Module):
@@ -71,13 +72,19 @@ class RegionHeads(nn.Module):
         of_chosen = finding.gather(1, chosen)
         wanted = truth.boxes.gather(1, of_chosen[..., None].expand(-1, -1, 4))
         shares = None if truth.shares is None else truth.shares.gather(1, of_chosen)
-        return Samples(boxes.gather(1, corners), real, labels.gather(1, chosen), wanted, shares)
+        return Samples(boxes.gather(1, corners), real, labels.gather(1, chosen), wanted, shares, truth.unlocated)
 
     def losses_of(self, rows: Tensor, layout: Layout, samples: Samples) -> dict[str, Tensor]:
         """The losses of these samples.
 
         A finding that only a share of the readers drew counts by that share, or, with `soft_targets`, is wanted with
         that probability, and background with the rest of it.
+
+        A background region of a radiograph on which the categories U are not located may show one of them. With the
+        logits z, background being 0, it learns by −log(e^z₀ / Σ_{k ∉ U} e^z_k): the softmax under the condition that it
+        shows none of U. It says that none of the others is there, which is known, and no more: the logits of U have no
+        gradient, and once the others are below z₀, z₀ has none either, so that it does not grow beyond theirs. A region
+        that belongs to a box is of that category, whatever else is not located.
         """
         present = _present(samples.real)
         boxes, real, labels, wanted = (part.flatten(0, 1)[present] for part in samples[:4])
@@ -85,6 +92,11 @@ class RegionHeads(nn.Module):
         n = normaliser(real.sum())
         targets = torch.where(real, labels, -1)
         learns = (real & (labels > 0))[:, None]
+        of_background = logits
+        if samples.unlocated is not None:
+            hidden = samples.unlocated[present // samples.real.shape[1]]
+            of_background = logits.masked_fill(_findings(hidden), -torch.inf)
+            logits = torch.where((labels == 0)[:, None], of_background, logits)
         if samples.shares is None:
             classifier = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum") / n
             shares: Tensor | float = 1.0
@@ -93,7 +105,7 @@ class RegionHeads(nn.Module):
             shares = share[:, None]
             losses = F.cross_entropy(logits, targets, ignore_index=-1, reduction="none") * share
             if self.soft_targets:
-                background = F.cross_entropy(logits, torch.zeros_like(labels), reduction="none")
+                background = F.cross_entropy(of_background, torch.zeros_like(labels), reduction="none")
                 losses = losses + (1 - share) * background
             classifier = losses.sum() / n
         predicted = offsets.gather(1, labels.clamp(min=0)[:, None, None].expand(-1, -1, 4)).squeeze(1)
@@ -143,6 +155,11 @@ class RegionHeads(nn.Module):
         features = pool_regions(rows, boxes, present // count, batch, layout)
         logits, offsets = self.box_predictor(self.box_head(features))
         return logits.float(), offsets.float().view(len(boxes), -1, 4)
+
+
+def _findings(unlocated: Tensor) -> Tensor:
+    """(R, C + 1) bool without the entry of the background, which means something else."""
+    return torch.cat([torch.zeros_like(unlocated[:, :1]), unlocated[:, 1:]], 1)
 
 
 def _present(real: Tensor) -> Tensor:

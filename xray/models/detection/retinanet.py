@@ -80,6 +80,9 @@ class RetinaNet(Detector):
         logits: (B, A, K). offsets: (B, A, 4). Each radiograph's are divided by its number of anchors that belong to a
         finding, and then averaged. A finding that only a share of the readers drew counts by that share, or, with
         `soft_targets`, is wanted with that probability.
+
+        Each category is a question of its own (a sigmoid), which an anchor answers for the category of its finding
+        alone where others are not located in the radiograph: their entries do not enter.
         """
         with torch.no_grad():
             finding, labels = match(overlaps(truth, layout.anchors), truth, BACKGROUND, BELONGS, every_finding=True)
@@ -88,13 +91,18 @@ class RetinaNet(Detector):
             wanted = F.one_hot(labels.clamp(min=0), logits.shape[2]).to(logits.dtype) * belongs[..., None]
             image, anchor = belongs.nonzero(as_tuple=True)
             boxes = truth.boxes[image, finding[image, anchor]]
+            hidden = None
+            if truth.unlocated is not None:
+                hidden = truth.unlocated[:, None] & (wanted == 0)
+                hidden[..., 0] = False
             shares = torch.ones_like(logits[..., 0])
             if truth.shares is not None:
                 shares = torch.where(belongs, truth.shares.gather(1, finding), shares)
             if self.soft_targets:
                 wanted = wanted * shares[..., None]
             counts = torch.where(labels >= 0, 1.0 if self.soft_targets else shares, 0.0)  # (B, A)
-        focal = (sigmoid_focal_loss(logits, wanted) * counts[..., None]).sum((1, 2))
+        focal = sigmoid_focal_loss(logits, wanted) * counts[..., None]
+        focal = (focal if hidden is None else focal.masked_fill(hidden, 0)).sum((1, 2))
         anchors, chosen = layout.anchors[anchor], offsets[image, anchor]
         if self.head.regression_head._loss_type == "giou":
             box_loss = generalized_box_iou_loss(decode(chosen, anchors, WEIGHTS, None), boxes)

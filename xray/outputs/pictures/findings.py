@@ -1,6 +1,6 @@
 """Findings of one radiograph as a picture, with the truth beside it where it is known, and the confidence in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -49,12 +49,13 @@ def draw_findings(
     threshold: float = 0.3,
     max_side: int = 1600,
     min_side: int = 512,
+    notes: Sequence[str] = (),
 ) -> np.ndarray:
     """Boxes and masks of one radiograph on its pixels → (h, w, 3) uint8 RGB.
 
     pixels: (height, width) uint8. table: its rows, boxes in these pixels. masks: row of the table → COCO RLE of the
     whole radiograph, at whatever size. scored: False for the truth, which is drawn whole; otherwise what scores less
-    than `threshold` is left out. max_side, min_side: as for `draw_overlay`.
+    than `threshold` is left out. max_side, min_side, notes: as for `draw_overlay`.
     """
     height, width = pixels.shape
     marks, normal = marks_of(table, categories, scored)
@@ -66,9 +67,22 @@ def draw_findings(
         if mask.shape != pixels.shape:
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
         regions.append(Region(mask, colour_of(int(table.labels[row]))))
-    sides = {"max_side": max_side, "min_side": min_side}
     nothing = nothing_of(categories)
-    return draw_overlay(pixels, marks, regions, title, normal=normal, threshold=threshold, nothing=nothing, **sides)
+    return draw_overlay(
+        pixels, marks, regions, title, normal, threshold, max_side=max_side, min_side=min_side, nothing=nothing,
+        notes=notes,
+    )  # fmt: skip
+
+
+def not_said(record: Mapping[str, Any], categories: Mapping[int, str]) -> list[str]:
+    """What an entry of annotations.json does not say, for the legend: which findings it may show without a box, and of
+    which nobody says whether it shows them."""
+    notes = []
+    for words, key in (("not located", "unlocated"), ("not known", "unknown")):
+        names = [categories[label] for label in record.get(key, ())]
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        notes += [f"{words}: {', '.join(names[:MOST_NAMED])}{more}"] if names else []
+    return notes
 
 
 def nothing_of(categories: Mapping[int, str]) -> str:
@@ -77,13 +91,20 @@ def nothing_of(categories: Mapping[int, str]) -> str:
 
 
 def draw_with_truth(
-    truth: np.ndarray, predicted: np.ndarray, shown: BoxTable, words: str, categories: Any
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    shown: BoxTable,
+    words: str,
+    categories: Any,
+    record: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """The pictures of the truth and of the predictions side by side, under the names of the true findings and `words`.
 
-    shown: the truth's rows. categories: id → name.
+    shown: the truth's rows. categories: id → name. record: the radiograph's entry in annotations.json, which may say
+    what is not known.
     """
     names = list(dict.fromkeys(categories[label] for label in sorted(shown.labels.tolist()) if label in categories))
+    names += not_said(record or {}, categories)
     return draw_side_by_side(
         truth, predicted, (f"truth: {', '.join(names) or nothing_of(categories)}", f"prediction: {words}")
     )

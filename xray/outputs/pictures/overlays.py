@@ -91,6 +91,7 @@ def draw_overlay(
     max_side: int = 1600,
     min_side: int = 512,
     nothing: str = NO_FINDING_NAME,
+    notes: Sequence[str] = (),
 ) -> np.ndarray:
     """Draws findings on a radiograph: (height, width) uint8 → (h, w, 3) uint8 RGB with a legend strip below.
 
@@ -99,7 +100,7 @@ def draw_overlay(
     margin says how many were left out.
 
     normal: the probability that the radiograph is normal, written into the legend. nothing: what the legend says where
-    there is no mark at all.
+    there is no mark at all. notes: further lines of the legend, in grey; with any, `nothing` is not said.
 
     Raises ValueError for pixels that are not (height, width) uint8 and for masks of another size.
     """
@@ -120,7 +121,7 @@ def draw_overlay(
         _draw_box(ImageDraw.Draw(image), box, mark, max(width, height))
     _draw_tags(image, shown, boxes, font_size)
 
-    strip = _legend(shown, left_out, normal, nothing, width, font_size)
+    strip = _legend(shown, [*left_out, *notes], normal, nothing, width, font_size)
     parts = [_header(title, width, font_size)] if title else []
     return np.concatenate([*parts, np.asarray(image), strip])
 

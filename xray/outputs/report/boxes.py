@@ -58,7 +58,7 @@ def box_sections(boxes: BoxEvaluation, is_main: bool) -> list[Section]:
     ]
     if is_main:
         matches = match_boxes(alignment.truth, alignment.predictions)
-        sections += [_false_positives_section(alignment, matches), _misses_section(alignment, matches)]
+        sections += [_false_positives_section(boxes, matches), _misses_section(alignment, matches)]
     return sections
 
 
@@ -83,7 +83,7 @@ def _findings_section(boxes: BoxEvaluation, is_main: bool) -> Section:
     baseline = metrics.get("baseline_map40", math.nan)
     rows.append([*row("Mean of the findings", "", len(truth), mean, ends, baseline), "", "", ""])
     if "ap40_no_finding" in metrics:
-        n_normal = len(alignment) - len(np.unique(truth.images))
+        n_normal = int(boxes.located.normal.sum())
         ap, ends = metrics["ap40_no_finding"], metrics.get("ap40_no_finding_ci95")
         rows.append([*row(NO_FINDING_NAME, f"{n_normal:,}", n_normal, ap, ends), "", "", ""])
     hint = "AP is the average precision at IoU > 0.4; FP are false positives per image."
@@ -91,6 +91,9 @@ def _findings_section(boxes: BoxEvaluation, is_main: bool) -> Section:
         hint += " The thin line on a bar is its 95 % interval."
     if baselines:
         hint += " The mark is the AP of predicting every finding's mean box on every radiograph."
+    if unlocated := metrics.get("n_unlocated"):
+        named = ", ".join(f"{name} on {number:,}" for name, number in unlocated.items())
+        hint += f" Findings that may be there without a box are not scored: {named} radiographs."
     head = ["!Finding", "#Radiographs", "#Boxes", "#AP", "#95 % interval" if intervals else None, "|"]
     head += ["#Mean box" if baselines else None, "#Sens. at ½ FP", "#at 2 FP", "#at 8 FP"]
     table = parts.table(head, rows, len(alignment.categories))
@@ -115,8 +118,9 @@ def misses(alignment: Alignment, matches: Matches) -> tuple[np.ndarray, np.ndarr
     return np.lexsort((-share, found_at)), found_at, share
 
 
-def _false_positives_section(alignment: Alignment, matches: Matches) -> Section:
+def _false_positives_section(boxes: BoxEvaluation, matches: Matches) -> Section:
     """The highest-scored predictions that are wrong, and in what way."""
+    alignment = boxes.alignment
     predictions, wrong = alignment.predictions, false_positives(alignment, matches)
     rows = [
         [
@@ -124,7 +128,7 @@ def _false_positives_section(alignment: Alignment, matches: Matches) -> Section:
             alignment.categories[predictions.labels[row]],
             f"{predictions.scores[row]:.3f}",
             parts.box(predictions.boxes[row]),
-            _why_wrong(alignment, matches, row),
+            _why_wrong(boxes, matches, row),
         ]
         for row in wrong[:MOST_LISTED]
     ]
@@ -133,11 +137,13 @@ def _false_positives_section(alignment: Alignment, matches: Matches) -> Section:
     return Section("Strongest false positives", hint, parts.table(head, rows))
 
 
-def _why_wrong(alignment: Alignment, matches: Matches, row: int) -> str:
+def _why_wrong(boxes: BoxEvaluation, matches: Matches, row: int) -> str:
+    alignment = boxes.alignment
     predictions, truth = alignment.predictions, alignment.truth
     here = np.flatnonzero(truth.images == predictions.images[row])
     if len(here) == 0:
-        return "a radiograph without findings"
+        is_known = boxes.located.normal[predictions.images[row]]
+        return "a radiograph without findings" if is_known else "a radiograph without a box"
     if matches.iou[row] > IOU_THRESHOLD:
         return "a finding that a stronger box had found"
     overlaps = box_iou(predictions.boxes[row], truth.boxes[here])[0]
@@ -188,7 +194,8 @@ def _strongest_on(alignment: Alignment, row: int) -> str:
 def panels(boxes: BoxEvaluation) -> list[Ranked]:
     """The findings that occur in the truth or in the predictions, "No finding" last where it is scored."""
     alignment = boxes.alignment
-    ranked = by_category(alignment.truth, alignment.predictions, len(alignment), alignment.categories)
+    tables = (alignment.truth, alignment.predictions)
+    ranked = by_category(*tables, len(alignment), alignment.categories, boxes.located)
     return [one for one in ranked if one.n_truth or len(one.scores)]
 
 
@@ -216,17 +223,21 @@ def precision_recall_figure(boxes: BoxEvaluation) -> bytes:
 
 def froc_figure(boxes: BoxEvaluation) -> bytes:
     """Sensitivity over false positives an image for each finding in the truth, all of them pooled first → PNG."""
-    n_images = len(boxes.alignment)
     findings = [panel for panel in panels(boxes) if panel.n_truth and panel.name in boxes.metrics["ap40"]]
-    # All findings as one: a false positive of any finding counts.
+    # All findings as one: a false positive of any finding counts, divided by the radiographs on which that is scored.
     columns = ([getattr(one, name) for one in findings] for name in ("is_true", "scores", "images", "truth_images"))
     is_true, scores, images, truth_images = (np.concatenate([np.zeros(0, int), *parts]) for parts in columns)
     order = np.argsort(-scores, kind="stable")
-    pooled = Ranked(0, "All findings", is_true[order], scores[order], images[order], truth_images)
-    pooled_curve = froc_curve(pooled.is_true, pooled.scores, pooled.n_truth, n_images)
+    n_images = np.repeat([one.n_images for one in findings], [len(one.scores) for one in findings])
+    pooled = Ranked(0, "All findings", is_true[order], scores[order], images[order], truth_images, len(boxes.alignment))
+    is_even = boxes.located.is_whole
+    of_pooled = pooled.n_images if is_even else n_images[order]
+    pooled_curve = froc_curve(pooled.is_true, pooled.scores, pooled.n_truth, of_pooled)
 
     def draw(axes: Axes, panel: Ranked) -> None:
-        curve = froc_curve(panel.is_true, panel.scores, panel.n_truth, n_images)
+        curve = froc_curve(panel.is_true, panel.scores, panel.n_truth, panel.n_images)
+        if panel is pooled:
+            curve = pooled_curve
         if panel is not pooled and len(findings) > 1:
             _step(axes, pooled_curve, FAINT, 0.9)
         _step(axes, curve, BLUE, 1.5)

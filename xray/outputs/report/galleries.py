@@ -93,7 +93,7 @@ def galleries(evaluation: Evaluation, pixels: Pixels) -> list[Section]:
     if evaluation.masks:
         kinds = _mask_errors(evaluation.masks)
     elif evaluation.boxes:
-        kinds = _box_errors(evaluation.alignment)
+        kinds = _box_errors(evaluation.boxes.alignment)
     elif evaluation.labels:
         kinds = _label_errors(evaluation.labels)
     else:

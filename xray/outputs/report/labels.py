@@ -63,9 +63,9 @@ def mistakes(labels: LabelEvaluation, is_positive: bool) -> list[tuple[float, st
     """(score, label, place of the radiograph) of the negatives that are called positive, from the highest score down,
     or of the positives that are not (`is_positive`), from the lowest up."""
     errors = [
-        (float(label.scores[place]), label.name, int(place))
+        (float(label.scores[row]), label.name, int(label.places[row]))
         for label in (curve.label for curve in labels.curves)
-        for place in np.flatnonzero((label.truth == is_positive) & ((label.scores >= label.lowest) != is_positive))
+        for row in np.flatnonzero((label.truth == is_positive) & ((label.scores >= label.lowest) != is_positive))
     ]
     return sorted(errors, key=lambda error: error[0], reverse=not is_positive)
 
@@ -84,6 +84,9 @@ def _areas_section(labels: LabelEvaluation) -> Section:
         rows.append([*row, parts.number(one.curve.average_precision), parts.interval(precision)])
     head = ["!Label", "~Score", "#Positive", "#AUROC", ends_title, "|", "#Average precision", ends_title]
     hint = f"Of {len(labels.alignment):,} radiographs; labels that all of them have, or none, have no curve."
+    if unknown := labels.metrics.get("n_unknown"):
+        named = ", ".join(f"{name} on {number:,}" for name, number in unknown.items())
+        hint += f" Labels that are not known count for nothing: {named}."
     hint += " The thin line on a bar is its 95 % interval." if ends_title else ""
     return Section("Whole radiographs", hint, parts.table(head, rows), is_printed=True)
 

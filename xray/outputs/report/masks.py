@@ -49,15 +49,15 @@ def mask_sections(masks: MaskEvaluation) -> list[Section]:
         figure("mask_areas.png", area_figure(masks)),
         _worst_section(masks),
     ]
-    sections += [_false_section(masks)] if (masks.true == 0).any() else []
+    sections += [_false_section(masks)] if ((masks.true == 0) & masks.counted).any() else []
     return sections + (_search_sections(masks, masks.search) if masks.search else [])
 
 
 def _numbers_section(masks: MaskEvaluation) -> Section:
     metrics, n_categories = masks.metrics, len(masks.categories)
 
-    def row(title: str, sums: tuple[np.ndarray, ...], ends: list[float] | None) -> list[str | Bar]:
-        scores = segmentation_metrics(*sums)
+    def row(title: str, sums: tuple[np.ndarray, ...], ends: list[float] | None, counted: np.ndarray) -> list[str | Bar]:
+        scores = segmentation_metrics(*sums, counted=counted) if counted.any() else {"dice": math.nan}
         numbers = [f"{(sums[2] > 0).sum():,}", parts.number(scores["dice"]), parts.interval(ends)]
         others = ("dice_positive", "sensitivity", "false_positive_rate", "iou")
         others_text = [parts.number(scores.get(name, math.nan)) for name in others]
@@ -68,14 +68,18 @@ def _numbers_section(masks: MaskEvaluation) -> Section:
         by_category = dict.fromkeys(masks.categories.values(), metrics.get("dice_ci95"))
     sums = (masks.intersections, masks.predicted, masks.true)
     rows = [
-        row(name, tuple(column[:, k] for column in sums), by_category.get(name))
+        row(name, tuple(column[:, k] for column in sums), by_category.get(name), masks.counted[:, k])
         for k, name in enumerate(masks.categories.values())
     ]
     if n_categories > 1:
-        rows.append(row("Mean of the masks", sums, metrics.get("dice_ci95")))
-        rows.append(row("All joined", tuple(masks.joined.T), metrics.get("dice_union_ci95")))
+        rows.append(row("Mean of the masks", sums, metrics.get("dice_ci95"), masks.counted))
+        whole: np.ndarray = np.all(masks.counted, axis=1)
+        rows.append(row("All joined", tuple(masks.joined.T), metrics.get("dice_union_ci95"), whole))
     hint = f"Of {len(masks.alignment):,} radiographs. Two empty masks have Dice 1; sensitivity and FP rate (false "
     hint += "positives among those without a true mask) ask for any pixel."
+    if unknown := metrics.get("n_unknown_masks"):
+        named = ", ".join(f"{name} on {number:,}" for name, number in unknown.items())
+        hint += f" Masks that are not known count for nothing: {named}."
     if "dice_ci95" in metrics:
         hint += " The thin line on a bar is its 95 % interval."
     head = ["!Mask", "#Positive", "#Dice", "#95 % interval" if "dice_ci95" in metrics else None, "|"]
@@ -129,7 +133,7 @@ def _false_section(masks: MaskEvaluation) -> Section:
     ]
     head = ["@Radiograph", "!Mask" if len(names) > 1 else None, "#Predicted pixels", "#Predicted area"]
     hint = (
-        f"{len(false):,} of {(masks.true == 0).sum():,} masks that should be empty are not; "
+        f"{len(false):,} of {((masks.true == 0) & masks.counted).sum():,} masks that should be empty are not; "
         f"{parts.shown(len(rows), len(false)).lower()} from the largest down."
     )
     return Section("Largest false masks", hint, parts.table(head, rows))

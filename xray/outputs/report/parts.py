@@ -58,7 +58,7 @@ FIGURES = {
     "groups.png": ("Groups at a glance", "Dots with their 95 % intervals; the number of radiographs in brackets."),
     "training.png": (
         "Training curves",
-        "By epoch: the loss and its terms, what was measured on the validation fold, and the learning rate.",
+        "By epoch: the loss and its terms, what was measured in validation, and the learning rate.",
     ),
     "compare_values.png": ("Both, number by number", "Blue: A, orange: B."),
     "compare_differences.png": (

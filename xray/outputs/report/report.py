@@ -90,8 +90,8 @@ def _radiographs_note(evaluation: Evaluation) -> str:
     if masks:
         return f"{(masks.true > 0).any(axis=1).sum():,} with a true mask"
     if evaluation.boxes:
-        n_normal = len(alignment) - len(np.unique(alignment.truth.images))
-        return f"{n_normal:,} without findings · {len(alignment.truth):,} boxes"
+        n_normal, n_boxes = int(evaluation.boxes.located.normal.sum()), len(evaluation.boxes.alignment.truth)
+        return f"{n_normal:,} without findings · {n_boxes:,} boxes"
     patients = {record["patient"] for record in alignment.records if record.get("patient") is not None}
     return f"{len(patients):,} patients" if patients else ""
 
@@ -120,8 +120,10 @@ def _dataset_section(evaluation: Evaluation, store: Store, assessment: Assessmen
     }
     if evaluation.boxes or len(truth):
         per_image = np.bincount(truth.images, minlength=len(records))
+        n_unlocated = int(store.unlocated[alignment.rows].any(axis=1).sum())
+        of_boxes = f"boxes ({n_unlocated:,} may have findings without one)" if n_unlocated else "findings"
         facts["Radiographs"] = (
-            f"{(per_image == 0).sum():,} without findings, {(per_image > 0).sum():,} with {len(truth):,} boxes, at "
+            f"{(per_image == 0).sum():,} without {of_boxes}, {(per_image > 0).sum():,} with {len(truth):,} boxes, at "
             f"most {per_image.max(initial=0)} in one"
         )
     facts["Sizes"] = (

@@ -20,9 +20,10 @@ from xray.training.changes import change_images, change_masks
 from xray.training.checkpoints import progress_of
 from xray.training.config import TrainingConfig
 from xray.training.device_store import DeviceStore, check_memory, where_to_store
-from xray.training.loading import EpochSampler, held_back, make_loader, sample_seed, training_rows
+from xray.training.loading import held_back, make_loader, sample_seed, training_rows
 from xray.training.optimizers import configure
 from xray.training.plan import Plan, plan
+from xray.training.sampling import EpochSampler
 from xray.training.synced_norms import synchronise_norms
 
 
@@ -75,6 +76,10 @@ class Task(L.LightningModule):
         for name in [name for name in (*expected, *loaded) if name not in normalised]:
             if name not in expected or name not in loaded or expected[name].shape != loaded[name].shape:
                 raise InputError(f"the checkpoint holds another model ({name}) than the flags of this run describe")
+
+    def leave_out(self, unused: np.ndarray, why: str) -> None:
+        """Takes radiographs out of training and validation, see `without`."""
+        self.train_rows, self.val_rows = without(self.store, self.train_rows, self.val_rows, unused, why)
 
     def describe(self) -> dict[str, Any]:
         """What model.json says of this model; subclasses add their architecture and thresholds."""
@@ -223,6 +228,24 @@ class Task(L.LightningModule):
                 flat[name] = float(value)
         # All processes have the same metrics: each decides by them what is best, and whether to stop.
         self.log_dict(flat)
+
+
+def without(
+    store: Store, train_rows: np.ndarray, val_rows: np.ndarray, unused: np.ndarray, why: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows without those that are `unused`, (len(store),) bool; says how many are left out, and why.
+
+    Raises InputError where none would be left to train or to validate.
+    """
+    left = [rows[~unused[rows]] for rows in (train_rows, val_rows)]
+    n_training, n_validating = len(train_rows) - len(left[0]), len(val_rows) - len(left[1])
+    if not n_training and not n_validating:
+        return train_rows, val_rows
+    if not len(left[0]) or (len(val_rows) and not len(left[1])):
+        what = "validate" if len(left[0]) else "train"
+        raise InputError(f"none of the radiographs of {store.path} that {what} can be used: {why}")
+    print(f"{n_training} radiographs that would train and {n_validating} that would validate are left out: {why}")
+    return left[0], left[1]
 
 
 def _fold_and_reason(store: Store) -> tuple[int | str, str]:

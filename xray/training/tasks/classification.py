@@ -13,10 +13,13 @@ from xray.models.classification.losses import balancing_weights, classification_
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
 from xray.training.config import ClassificationConfig
-from xray.training.loading import EpochSampler, LabelDataset, collate_images
+from xray.training.loading import LabelDataset, collate_images
+from xray.training.sampling import EpochSampler
 from xray.training.tasks.base import Task
 
 ABNORMAL = "abnormal"
+NOT_ABNORMAL = "they show nothing that is known, and not all is known"
+"""Why radiographs are left out that are neither normal nor abnormal."""
 
 
 class ClassificationTask(Task):
@@ -29,7 +32,12 @@ class ClassificationTask(Task):
         # Abnormal is the same from both sides.
         self.names_sides = config.target != ABNORMAL
         super().__init__(config, store)
-        self.labels = image_labels(store, config.target)
+        self.labels, known = image_labels(store, config.target), known_labels(store, config.target)
+        nothing: np.ndarray = np.all(~known, axis=1)
+        self.leave_out(nothing, "no label of theirs is known" if self.names_sides else NOT_ABNORMAL)
+        rows = np.union1d(self.train_rows, self.val_rows)
+        # None where all are, so that training and numbers are those of a dataset that says everything.
+        self.known = None if known[rows].all() else known
         self.names = [ABNORMAL] if config.target == ABNORMAL else list(store.categories.values())
         self.architecture: dict[str, Any] = {
             "name": config.network,
@@ -39,7 +47,9 @@ class ClassificationTask(Task):
         self.model: Classifier = build_classifier(canvas=store.canvas_size, **self.architecture)
         weights = None
         if config.loss == "bce" and config.balance:
-            weights = balancing_weights(self.labels[self.train_rows].sum(axis=0), len(self.train_rows))
+            rows = self.train_rows
+            n_known = len(rows) if self.known is None else self.known[rows].sum(axis=0)
+            weights = balancing_weights(self.labels[rows].sum(axis=0), n_known)
         self.loss = classification_loss(config.loss, weights)
         self._batches: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -62,7 +72,9 @@ class ClassificationTask(Task):
         augmentation, options = self.augmentation(), self.training_options()
         order = self.mirrored_channels if self.names_sides else [0]
         data = (self.store, self.train_rows, self.labels)
-        dataset = LabelDataset(*data, augmentation, self.config.seed, **options, mirrored_labels=order)
+        dataset = LabelDataset(
+            *data, augmentation, self.config.seed, **options, mirrored_labels=order, known=self.known
+        )
         sampler = EpochSampler(np.ones(len(dataset)), self.config.seed, self.global_rank, self.trainer.world_size)
         return self.loader(dataset, collate_images, sampler)
 
@@ -71,7 +83,8 @@ class ClassificationTask(Task):
         return self.loader(dataset, collate_images)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return {f"loss_{self.config.loss}": self.loss(self.model(batch["images"]), batch["labels"])}
+        logits = self.model(batch["images"])
+        return {f"loss_{self.config.loss}": self.loss(logits, batch["labels"], known=batch.get("known"))}
 
     def on_validation_epoch_start(self) -> None:
         self._batches = []
@@ -87,7 +100,8 @@ class ClassificationTask(Task):
         # In the order of the radiographs, however many processes there are.
         order = np.argsort(rows, kind="stable")
         rows, probability = rows[order], probability[order]
-        self.metrics = classification_metrics(probability, self.labels[rows], self.names)
+        known = None if self.known is None else self.known[rows]
+        self.metrics = classification_metrics(probability, self.labels[rows], self.names, known)
         self.validated = self._predictions(rows, probability.astype(np.float64))
         self.log_metrics(self.metrics)
 
@@ -108,4 +122,9 @@ class ClassificationTask(Task):
 
 def image_labels(store: Store, target: str) -> np.ndarray:
     """(N, K) bool: which radiographs show each category; for the target "abnormal" (N, 1), which show any."""
-    return np.any(store.labels, axis=1, keepdims=True) if target == ABNORMAL else store.labels
+    return store.abnormal[0][:, None] if target == ABNORMAL else store.labels
+
+
+def known_labels(store: Store, target: str) -> np.ndarray:
+    """(N, K) bool, or (N, 1): of which radiographs each of the `image_labels` is known; see `Store.abnormal`."""
+    return store.abnormal[1][:, None] if target == ABNORMAL else ~store.unknown

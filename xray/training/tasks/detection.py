@@ -9,6 +9,7 @@ from torch import Tensor
 
 from xray.datasets.store import Store
 from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories
+from xray.evaluation.located import located_in, nothing_located
 from xray.flags import AUTO
 from xray.models.detection.anchor_fit import FASTER_RCNN
 from xray.models.detection.backbones import IMAGENET_WEIGHTS
@@ -17,18 +18,12 @@ from xray.models.kernels.convolutions import apply_norms_in_convolutions, speed_
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions
 from xray.training.config import DetectionConfig
-from xray.training.loading import (
-    BoxDataset,
-    EpochSampler,
-    collate_boxes,
-    held_back,
-    repeat_factors,
-    training_rows,
-)
+from xray.training.loading import BoxDataset, collate_boxes, held_back, training_rows
 from xray.training.plan import plan_detection
 from xray.training.pseudo import in_words, join, with_pseudo
 from xray.training.readers import readings
-from xray.training.tasks.base import Task
+from xray.training.sampling import EpochSampler, may_hide, repeat_factors
+from xray.training.tasks.base import Task, without
 
 
 class DetectionTask(Task):
@@ -40,7 +35,8 @@ class DetectionTask(Task):
         if config.fold == AUTO and config.pseudo:
             # Pseudo-labels are made for one fold or split held back.
             config = dataclasses.replace(config, fold=held_back(store))
-        rows, _ = training_rows(store, config.fold)
+        rows, val_rows = training_rows(store, config.fold)
+        rows, val_rows = without(store, rows, val_rows, nothing_located(store), "nobody says where in them anything is")
         joined = join(store, Path(config.pseudo), config.fold) if config.pseudo else None
         store = store if joined is None else joined
         used = readings(store, rows, config.readers, config.without_readers, config.reader_weights)
@@ -56,7 +52,9 @@ class DetectionTask(Task):
             chosen.notes.append(in_words(joined, every, config))
         config = chosen.config
         super().__init__(config, store, chosen)
-        self.readings, self.train_rows = every, every.rows
+        self.readings, self.train_rows, self.val_rows = every, every.rows, val_rows
+        # None where all are, so that training is that of a dataset whose boxes are all there are.
+        self.unlocated = store.unlocated if store.unlocated[every.rows].any() else None
         self.n_labelled, self.added = n_labelled, added
         # Few large objects soon have a perfect map40, which then cannot tell epochs apart.
         auto = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
@@ -110,10 +108,12 @@ class DetectionTask(Task):
             config.seed,
             boxes=self.readings.boxes,
             shares=None if config.agreement == "none" and not config.pseudo else self.readings.shares,
+            unlocated=self.unlocated,
             **options,
         )
         labels_of = dataset.labels_of()[: self.n_labelled]
-        repeats = repeat_factors(labels_of, config.repeat_threshold, config.normals)
+        hidden = may_hide(self.store, self.train_rows[: self.n_labelled], self.readings.boxes)
+        repeats = repeat_factors(labels_of, config.repeat_threshold, config.normals, hidden)
         sampler = EpochSampler(np.append(repeats, self.added), config.seed, self.global_rank, self.trainer.world_size)
         return self.loader(dataset, collate_boxes, sampler)
 
@@ -152,5 +152,6 @@ class DetectionTask(Task):
         predicted = BoxTable.of(place[predicted.images], predicted.labels, predicted.boxes, predicted.scores)
         ids = tuple(self.store.records[row]["source_id"] for row in self.val_rows.tolist())
         self.validated = Predictions(ids, predicted)
-        self.metrics = detection_metrics(truth, predicted, len(ids), self.store.categories)
+        located = located_in(self.store, self.val_rows)
+        self.metrics = detection_metrics(truth, predicted, len(ids), self.store.categories, located=located)
         self.log_metrics(self.metrics)

@@ -22,7 +22,8 @@ from xray.structures.components import mask_findings
 from xray.structures.predictions import Predictions
 from xray.structures.triplet import Triplet
 from xray.training.config import SegmentationConfig
-from xray.training.loading import EpochSampler, MaskDataset, PositiveSampler, collate_images
+from xray.training.loading import MaskDataset, collate_images
+from xray.training.sampling import EpochSampler, PositiveSampler
 from xray.training.tasks.base import Task
 
 
@@ -36,6 +37,12 @@ class SegmentationTask(Task):
     def __init__(self, config: SegmentationConfig, store: Store) -> None:
         super().__init__(config, store)
         self._leave_out_boxes_without_masks()
+        known = ~store.unlocated
+        nothing: np.ndarray = np.all(~known, axis=1)
+        self.leave_out(nothing, "of none of the categories is known where it is")
+        rows = np.union1d(self.train_rows, self.val_rows)
+        # None where all are, so that training and numbers are those of a dataset that says everything.
+        self.known = None if known[rows].all() else known
         self.architecture: dict[str, Any] = {
             "architecture": config.architecture,
             "encoder": config.encoder,
@@ -78,8 +85,11 @@ class SegmentationTask(Task):
 
     def _share_of_positive_pixels(self) -> float:
         rows = self.train_rows[self.positive[self.train_rows]]
-        area = sum(float(mask_canvas(self.store, row).mean()) for row in rows.tolist())
-        return max(area / len(self.train_rows), 1e-6)
+        if self.known is None:
+            area = sum(float(mask_canvas(self.store, row).mean()) for row in rows.tolist())
+            return max(area / len(self.train_rows), 1e-6)
+        shares = [mask_canvas(self.store, row).mean(axis=(1, 2))[self.known[row]].sum() for row in rows.tolist()]
+        return max(float(sum(shares)) / int(self.known[self.train_rows].sum()), 1e-6)
 
     def load_initial_weights(self) -> str:
         """Loads the config's initial weights; a resumed run has its own. Returns what was loaded, in words."""
@@ -97,6 +107,7 @@ class SegmentationTask(Task):
     def train_dataloader(self) -> Any:
         config = self.config
         options = self.training_options()
+        options["known"] = self.known
         dataset = MaskDataset(self.store, self.train_rows, self.augmentation(), config.seed, **options)
         processes = (self.global_rank, self.trainer.world_size)
         if config.positives:
@@ -113,7 +124,8 @@ class SegmentationTask(Task):
         return self.loader(MaskDataset(self.store, self.my_val_rows(), **self.validation_options()), collate_images)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return {f"loss_{self.config.loss}": loss_of_levels(self.loss, self.model(batch["images"]), batch["masks"])}
+        logits = self.model(batch["images"])
+        return {f"loss_{self.config.loss}": loss_of_levels(self.loss, logits, batch["masks"], batch.get("known"))}
 
     def on_validation_epoch_start(self) -> None:
         self._batches, self._findings = [], []
@@ -139,12 +151,16 @@ class SegmentationTask(Task):
         # In the order of the radiographs, however many processes there are.
         order = np.argsort(rows, kind="stable")
         sums, findings = [column[order] for column in sums], [findings[number] for number in order.tolist()]
-        self.metrics = dict(segmentation_metrics(*sums[:3]))
+        known = np.ones(sums[0].shape, dtype=bool) if self.known is None else self.known[rows[order]]
+        self.metrics = dict(segmentation_metrics(*sums[:3], counted=known))
         if len(self.store.categories) > 1:
-            names = self.store.categories.values()
-            scores = [segmentation_metrics(*(column[:, k] for column in sums[:3])) for k in range(len(names))]
-            self.metrics["dice_by_category"] = {name: score["dice"] for name, score in zip(names, scores, strict=True)}
-            self.metrics["dice_union"] = segmentation_metrics(*sums[3:])["dice"]
+            self.metrics["dice_by_category"] = {
+                name: segmentation_metrics(*(column[:, k] for column in sums[:3]), counted=known[:, k])["dice"]
+                for k, name in enumerate(self.store.categories.values())
+                if known[:, k].any()
+            }
+            if (whole := np.all(known, axis=1, keepdims=True)).any():
+                self.metrics["dice_union"] = segmentation_metrics(*sums[3:], counted=whole)["dice"]
         self.validated = self._predictions(findings)
         self.log_metrics(self.metrics)
 
