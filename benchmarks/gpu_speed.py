@@ -57,8 +57,8 @@ def infer(settings: Settings, rows: Rows) -> None:
         with rows.attempt("same boxes"):
             of_ours, of_theirs = (side.call("find", "canvases") for side in (ours, theirs))
             agreement = benchmark.compare(of_ours, of_theirs, benchmark.FLOOR, benchmark.SCORE)
-            wanted = 100 * benchmark.MATCHED_ROUGHLY
-            rows.add("boxes found by both, in the arithmetic of each", 100 * agreement.matched, "%", target=wanted)
+            # Weights at random are told and not judged: rounding changes the order of many nearly equal boxes.
+            rows.add("boxes found by both, in the arithmetic of each", 100 * agreement.matched, "%")
         contenders = {
             name: functools.partial(side.call, "time", "canvases")
             for name, side in (("ours", ours), ("torchvision", theirs))
