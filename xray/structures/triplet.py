@@ -36,8 +36,7 @@ def quantise(probability: np.ndarray) -> np.ndarray:
         return probability
     if probability.size and not (probability.min() >= 0 and probability.max() <= 1):
         raise ValueError("probabilities must be in [0, 1]")
-    levels = probability.astype(np.float32, copy=False) * np.float32(255)
-    return np.rint(levels, out=levels).astype(np.uint8)
+    return np.rint(probability.astype(np.float32) * 255).astype(np.uint8)
 
 
 def first_level_over(threshold: float) -> int:
