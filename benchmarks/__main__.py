@@ -11,12 +11,15 @@ STAGES = {
     "load": "radiographs per second from disk to batches",
     "train": "a training step against torchvision's own",
     "infer": "inference against torchvision's own",
+    "segment": "U-Nets against segmentation-models-pytorch's own",
+    "shares": "where the processor time of inference goes, stage by stage",
     "evaluate": "the metric against pycocotools",
     "fuse": "weighted boxes fusion against ensemble-boxes",
     "memory": "how time and memory grow with the number of radiographs",
     "serve": "the server under load, some of the files broken",
     "recipe": "what each ingredient of a training gains on a dataset, cross-validated",
     "curves": "loss curves of training in bfloat16 against float32",
+    "gpu": "correctness and speed on one GPU in eight minutes; benchmarks/gpu.sh starts it",
     "ceiling": "a detector's arithmetic against the rates of this machine",
 }
 """Name → what it measures. Each is the module of benchmarks/ with that name."""

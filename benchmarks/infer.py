@@ -14,28 +14,26 @@ from annotated_types import Interval
 from PIL import Image
 from rich.table import Table
 from torch import Tensor
-from torchvision.models.detection import FasterRCNN
 from torchvision.transforms.functional import to_tensor
 
 from benchmarks import harness
 from benchmarks.harness import Timing, n_cores, refuse, timed
 from benchmarks.material import open_material, write_pngs
-from benchmarks.peers import Agreement, as_float_images, compare, spread_weights, table_of, torchvision_detector
+from benchmarks.peers import Agreement, as_float_images, compare, table_of
 from benchmarks.processes import Contender
+from benchmarks.runs import deployed, exported_pipeline, made, torchvision_of, write_run
 from xray.commands import infer
-from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.findings import NO_FINDING
 from xray.flags import Count, Processes, ShareBelowOne
 from xray.inference.pipeline import load_pipeline
 from xray.inference.precision import CPU_BATCH, NAMES, TRIAL, faster_precision, is_quantised, lowered
-from xray.models.detection.detector import anchors_of
+from xray.inference.streaming import consecutive, portion_of, run
 from xray.models.device import inference_precision, keep_freed_memory, largest_batch, resolve_device
-from xray.models.weights import load_deployed, save_deployed
+from xray.models.weights import load_deployed
+from xray.radiographs.decoding import Decoded
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import read_predictions
-from xray.training.config import DetectionConfig
-from xray.training.tasks.detection import DetectionTask
 
 SOURCES = {"canvases": "canvases in memory", "files": "PNG files"}
 FLOOR = 0.05
@@ -44,8 +42,6 @@ IOU, PIXELS, SCORE = 0.99, 0.02, 1e-3
 """How far those of both sides must agree in float32: predictions.json has two decimals, which costs tiny boxes IoU."""
 MATCHED_ROUGHLY = 0.9
 """Share that both must find where ours does not compute in float32: rounding moves scores across the floor."""
-PYRAMID_CHANNELS = 256
-"""Of torchvision's detectors."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +69,8 @@ class Config(harness.DatasetFlags):
     runtimes: tuple[Literal["onnx", "openvino", "openvino-int8"], ...] = ()
     """What else runs the same weights, on canvases alone: onnxruntime, OpenVINO in float32 (with --precision bf16 in
     that), and in INT8, with ranges from the same canvases. --backbone resnet50 takes half a minute to export."""
+    sources: tuple[Literal["canvases", "files"], ...] = ("canvases", "files")
+    """From where: canvases in memory, PNG files, or both."""
     n_workers: Processes = 2
     """Processes that decode files for ours; torchvision's are read in the main process, as its documentation does."""
 
@@ -100,10 +98,11 @@ def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
         tell("checking that both find the same")
         chosen = ours.call("describe")
         theirs.call("exact", True)
-        tables = {source: ours.call("find", source) for source in SOURCES}
+        tables: dict[str, BoxTable] = {source: ours.call("find", source) for source in config.sources}
         exact = chosen["precision"] == "32"
         reference = theirs.call("find", "canvases")
-        agreement = check(tables, reference, exact)
+        trained = config.weights is not None
+        agreement = check(tables, reference, exact, trained)
         theirs.call("exact", False)
         others: dict[str, Callable[[], Timing]] = {}
         for runtime in config.runtimes:
@@ -114,9 +113,9 @@ def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
                 # Of weights at random, 8 bits change the order of many nearly equal boxes: what is found is told.
                 agreements[runtime] = dataclasses.asdict(compare(table["canvases"], reference, FLOOR, SCORE))
             else:
-                agreements[runtime] = dataclasses.asdict(check(table, reference, kind == "32"))
+                agreements[runtime] = dataclasses.asdict(check(table, reference, kind == "32", trained))
         entries = []
-        for source, title in SOURCES.items():
+        for source in dict.fromkeys(config.sources):
             contenders: dict[str, Callable[[], Timing]] = {
                 name: functools.partial(side.call, "time", source)
                 for name, side in (("ours", ours), ("torchvision", theirs))
@@ -126,7 +125,7 @@ def measure(config: Config, folder: Path, tell: harness.Tell) -> dict[str, Any]:
                 contenders |= others
                 pairs += [("ours", name) for name in others]
             timings = harness.alternate(contenders, config.repeats, tell)
-            entries.append(harness.entry(title, timings, pairs))
+            entries.append(harness.entry(SOURCES[source], timings, pairs))
     return {
         "parameters": {**chosen, "image_size": size, "device": device.type},
         "agreement": dataclasses.asdict(agreement),
@@ -157,7 +156,7 @@ def prepare(config: Config, folder: Path) -> int:
     Returns the side of the canvas. Raises InputError if there is no dataset or run, torchvision has no detector like
     the run's, or the two have canvases of other sizes.
     """
-    given = None if config.weights is None else _deployed(config.weights)
+    given = None if config.weights is None else deployed(config.weights)
     size = config.image_size if given is None else int(given[0]["canvas_size"])
     n_processes = min(n_cores(), max(1, config.n_workers))
     store, rows = open_material(config.data_path, folder, config.n_images, size, n_processes)
@@ -170,10 +169,9 @@ def prepare(config: Config, folder: Path) -> int:
     canvases = np.asarray(store.images[rows])
     np.save(folder / "canvases.npy", canvases)
     write_pngs(store, rows, folder / "files")
-    description, state = given or _made(store, config, as_float_images(torch.from_numpy(canvases[:2, None])))
+    description, state = given or made(store, config.backbone, torch.from_numpy(canvases[:2, None]))
     description["architecture"] |= {"score_threshold": config.score_threshold, "proposals": 2 * config.proposals}
-    (folder / "run").mkdir()
-    save_deployed(folder / "run", state, description)
+    write_run(folder / "run", description, state)
     return store.canvas_size
 
 
@@ -224,11 +222,11 @@ class Ours(Side):
         return table.select(table.labels <= NO_FINDING)
 
     def _find_on_canvases(self) -> BoxTable:
-        tables = []
-        for start in range(0, len(self.canvases), self.batch_size):
-            batch = self.canvases[start : start + self.batch_size]
-            table = self.pipeline.find(batch, [self.size] * len(batch)).table
-            tables.append(dataclasses.replace(table, images=table.images + start))
+        """As the command does, which post-processes a batch while the next one is computed."""
+        items = [Decoded(number, Path(), canvas, *self.size, None) for number, canvas in enumerate(self.canvases)]
+        tables: list[BoxTable] = []
+        stream = consecutive(items, self.batch_size)
+        run(self.pipeline, stream, lambda batch: tables.append(portion_of(batch, 0).table))
         return BoxTable.concatenate(tables)
 
     def _find_in_files(self) -> BoxTable:
@@ -259,24 +257,7 @@ class Exported(Side):
 
     def __init__(self, runtime: str, config: Config, device: str, folder: Path) -> None:
         super().__init__(config, device, folder)
-        file = folder / f"{runtime}{'.onnx' if runtime == 'onnx' else '.xml'}"
-        if runtime == "onnx":
-            from xray.export.onnx import to_onnx
-
-            file.write_bytes(to_onnx(folder / "run"))
-            self.pipeline = load_pipeline([file], torch.device("cpu"), flips=False, runtime="onnx")
-            return
-        from xray.export.openvino import save, to_openvino
-
-        model = to_openvino(folder / "run")
-        if runtime == "openvino-int8":
-            from xray.export.int8 import parts_of, quantise
-
-            model = quantise(model, list(self.canvases), parts_of(model).heads[0])
-        save(model, file)
-        self.pipeline = load_pipeline([file], torch.device("cpu"), flips=False, runtime="openvino")
-        if config.precision == "bf16":
-            self.pipeline = lowered(self.pipeline, torch.bfloat16)
+        self.pipeline = exported_pipeline(folder / "run", runtime, self.canvases, config.precision)
 
     def precision(self) -> str:
         """What it computes in."""
@@ -299,7 +280,7 @@ class Theirs(Side):
     def __init__(self, config: Config, device: str, folder: Path) -> None:
         super().__init__(config, device, folder)
         description, state = load_deployed(folder / "run")
-        self.model = _torchvision(description)
+        self.model = torchvision_of(description)
         self.model.load_state_dict(state, strict=False)
         self.model.eval().to(self.device)
 
@@ -321,11 +302,14 @@ class Theirs(Side):
                 yield as_float_images(torch.from_numpy(canvas)[None, None])[0]
 
 
-def check(tables: dict[str, BoxTable], theirs: BoxTable, exact: bool, limit: int = 100) -> Agreement:
+def check(
+    tables: dict[str, BoxTable], theirs: BoxTable, exact: bool, trained: bool = True, limit: int = 100
+) -> Agreement:
     """Raises InputError unless both found the same, from canvases and from files; returns how far they differ.
 
-    tables: what ours found from each source. exact: whether ours computed in float32. limit: detections a radiograph
-    at most.
+    tables: what ours found from each source. exact: whether ours computed in float32. trained: whether the weights
+    were; in less than float32, drawn ones are told and not judged, as rounding changes the order of many nearly equal
+    boxes. limit: detections a radiograph at most.
     """
     agreements = []
     for source, ours in tables.items():
@@ -333,7 +317,7 @@ def check(tables: dict[str, BoxTable], theirs: BoxTable, exact: bool, limit: int
         floor = max(FLOOR, lowest_at_limit(theirs, limit), lowest_at_limit(ours, limit)) + SCORE
         agreement = compare(ours, theirs, floor, SCORE)
         same = agreement.matched >= 1 and (agreement.iou > IOU or agreement.pixels < PIXELS) and agreement.score < SCORE
-        if not (same if exact else agreement.matched >= MATCHED_ROUGHLY):
+        if not (same if exact else agreement.matched >= MATCHED_ROUGHLY or not trained):
             raise refuse(
                 f"from {source}, of {agreement.boxes} detections {agreement.matched:.1%} were found by both, with IoUs "
                 f"down to {agreement.iou:.3f} and scores that differ by up to {agreement.score:.2g}"
@@ -347,49 +331,4 @@ def lowest_at_limit(table: BoxTable, limit: int) -> float:
     counts = np.bincount(table.images, minlength=1)
     return max(
         (float(table.scores[table.images == image].min()) for image in np.flatnonzero(counts >= limit)), default=0.0
-    )
-
-
-def _deployed(run: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A run that torchvision can run too."""
-    description, state = load_deployed(run)
-    architecture = description.get("architecture", {})
-    fits = (
-        description["task"] == "detection"
-        and str(architecture.get("backbone")).startswith("resnet")
-        and architecture.get("head") == "v1"
-        and architecture.get("fpn_channels") == PYRAMID_CHANNELS
-    )
-    if not fits:
-        raise InputError(
-            f"{run} is not the run of a detector that torchvision builds: give one with a resnet, --head v1 and "
-            f"--fpn-channels {PYRAMID_CHANNELS}, or leave --weights out"
-        )
-    return description, state
-
-
-def _made(store: Store, config: Config, images: list[Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a training would have deployed, of weights that find about as much as trained ones."""
-    description = DetectionTask(
-        DetectionConfig(backbone=config.backbone, norm="frozen", anchor_scale=1.0, proposals=2000), store
-    ).describe()
-    torch.manual_seed(0)
-    detector = _torchvision(description)
-    spread_weights(detector, images)
-    return description, detector.state_dict()
-
-
-def _torchvision(description: dict[str, Any]) -> FasterRCNN:
-    """torchvision's own detector of a run's architecture, untrained."""
-    architecture = description["architecture"]
-    return torchvision_detector(
-        max(int(category) for category in description["categories"]),
-        description["canvas_size"],
-        architecture["backbone"],
-        architecture["norm"],
-        anchors_of(architecture, description["canvas_size"]),
-        rpn_pre_nms_top_n_test=architecture["proposals"] // 2,
-        rpn_post_nms_top_n_test=architecture["proposals"] // 2,
-        box_score_thresh=architecture["score_threshold"],
-        box_detections_per_img=architecture["max_detections"],
     )

@@ -193,15 +193,19 @@ class Training:
             score_threshold=LOWEST_SCORE,
             max_detections=MOST_DETECTIONS,
         )
-        self.task = DetectionTask(self.ours, self.store)
+        self.task = self._task(self.ours)
         self.ours = self.task.config
-        self.task.load_initial_weights()
-        # As xray/train.py does.
-        self.task.model.to(memory_format=torch.channels_last)
         self.theirs.to(device)
         self.steps = {
             peer: TorchvisionLoop(self.theirs, device, peer == "torchvision-amp", LEARNING_RATE).step for peer in peers
         }
+
+    def _task(self, config: DetectionConfig) -> DetectionTask:
+        task = DetectionTask(config, self.store)
+        task.load_initial_weights()
+        # As xray/train.py does.
+        task.model.to(memory_format=torch.channels_last)
+        return task
 
     def _batches(self) -> list[dict[str, Any]]:
         dataset, size = BoxDataset(self.store, self.rows), self.config.batch_size
@@ -250,7 +254,7 @@ class Training:
         if config.compile:
             # As xray/train.py does, and only now: what was run for the checks need not be compiled.
             self.task.model.compile(dynamic=False)
-        n_warmup = 4 if self.device.type == "cuda" else 1
+        n_warmup = self._n_warmup
         theirs: dict[str, list[Timing]] = {name: [] for name in self.steps}
 
         def peers_turn() -> None:
@@ -260,27 +264,42 @@ class Training:
         rounds = Rounds(n_warmup, config.n_steps, self.device, peers_turn)
         n_batches = (config.repeats + 1) * (n_warmup + config.n_steps)
         batches = [self.batches[number % len(self.batches)] for number in range(n_batches)]
-        self._fit(DataLoader(batches, batch_size=None), rounds)  # type: ignore[arg-type]  # a sequence will do
-        loaded = Rounds(n_warmup, config.n_steps, self.device, lambda: None)
-        self._fit(self._loader(2 * (n_warmup + config.n_steps)), loaded)
+        self._fit(self.task, DataLoader(batches, batch_size=None), rounds)  # type: ignore[arg-type]  # a sequence will do
         # The first round's caches, and what is compiled in it, count for nobody.
-        return {"ours": rounds.done[1:], **{name: runs[1:] for name, runs in theirs.items()}}, loaded.done[1]
+        done = {"ours": rounds.done[1:], **{name: runs[1:] for name, runs in theirs.items()}}
+        return done, self._with_loader(self.task)
 
-    def _fit(self, loader: Any, rounds: "Rounds") -> None:
+    def with_loader(self, **changes: Any) -> Timing:
+        """A round of ours with its real loader and augmentation, and flags of xray/train.py in place of ours."""
+        return self._with_loader(self._task(dataclasses.replace(self.ours, **changes)))
+
+    def _with_loader(self, task: DetectionTask) -> Timing:
+        rounds = Rounds(self._n_warmup, self.config.n_steps, self.device, lambda: None)
+        n_steps = 2 * (self._n_warmup + self.config.n_steps)
+        # Made in its turn: what the loader leaves to the device is known once the task has one.
+        task.train_dataloader = lambda: self._loader(task, n_steps)  # type: ignore[method-assign]  # of this one
+        self._fit(task, None, rounds)
+        return rounds.done[1]
+
+    @property
+    def _n_warmup(self) -> int:
+        return 4 if self.device.type == "cuda" else 1
+
+    def _fit(self, task: DetectionTask, loader: Any, rounds: "Rounds") -> None:
         precision = lightning_precision(self.config.precision, self.device)
         run = self.folder / "run"
-        trainer = build_trainer(self.ours, run, self.task.monitored, self.device, precision, draw_validation)
+        trainer = build_trainer(task.config, run, task.monitored, self.device, precision, draw_validation)
         # Of what accompanies a training the steps alone are measured, not the end of an epoch.
         lightning: Any = trainer  # whose callbacks are set from elsewhere
         measured = Throughput | LearningRateMonitor | Guard
         lightning.callbacks = [*(each for each in lightning.callbacks if isinstance(each, measured)), rounds]
         trainer.limit_val_batches = 0
-        trainer.fit(self.task, loader)
+        trainer.fit(task, loader)
 
-    def _loader(self, n_steps: int) -> Any:
-        dataset = BoxDataset(self.store, self.rows, self.task.augmentation(), **self.task.training_options())
+    def _loader(self, task: DetectionTask, n_steps: int) -> Any:
+        dataset = BoxDataset(self.store, self.rows, task.augmentation(), **task.training_options())
         repeats = np.full(len(dataset), n_steps * self.config.batch_size / len(dataset))
-        return self.task.loader(dataset, collate_boxes, EpochSampler(repeats, seed=0))
+        return task.loader(dataset, collate_boxes, EpochSampler(repeats, seed=0))
 
     def _peer_round(self, step: Callable[..., float], n_warmup: int) -> Timing:
         inputs = [(as_float_images(batch["images"]), batch["targets"]) for batch in self.batches]

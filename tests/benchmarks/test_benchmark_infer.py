@@ -78,3 +78,10 @@ def test_a_run_must_be_one_that_torchvision_has(vinbig_store, vinbig_run):
 def test_refuses_unusable_flags(flags, error, message, vinbig_store):
     with pytest.raises(error, match=message):
         main(small(vinbig_store, **flags))
+
+
+def test_drawn_weights_in_less_than_float32_are_told_and_not_judged():
+    one, other = (BoxTable.of([0], [label], [[0, 0, 10, 10]], [0.9]) for label in (1, 2))
+    assert infer.check({"canvases": one}, other, exact=False, trained=False).matched == 0
+    with pytest.raises(InputError, match=r"0\.0% were found by both"):
+        infer.check({"canvases": one}, other, exact=False)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import xray.inference.metric_moves
 import xray.inference.precision
 from xray.datasets.store import open_store
 from xray.inference.pipeline import load_pipeline
@@ -65,7 +66,7 @@ def trial(monkeypatch, pipeline, batch, gain, seconds=(2.0, 1.0), moves=None, ch
     monkeypatch.setattr(xray.inference.precision, "bfloat16_gain", lambda: gain)
     monkeypatch.setattr(xray.inference.precision.time, "perf_counter", lambda: next(clock))
     if moves is not None:
-        monkeypatch.setattr(xray.inference.precision, "expected_moves", lambda *args: moves)
+        monkeypatch.setattr(xray.inference.metric_moves, "expected_moves", lambda *args: moves)
     find = type(pipeline).find
     monkeypatch.setattr(
         type(pipeline),

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from xray.errors import InputError
-from xray.inference.loaded import Loaded, LoadedDetector, LoadedPair, LoadedSegmenter, loaded_of
-from xray.inference.shared_trunk import RUN_TASK
+from xray.inference.loaded import RUN_TASK, Loaded, LoadedDetector, LoadedPair, LoadedSegmenter, loaded_of
 from xray.models.weights import MODEL_FILE, WEIGHTS_FILE, load_deployed
 
 DESCRIPTION, WEIGHTS = "xray.description", "xray.weights"

@@ -23,6 +23,9 @@ UNCHANGED = Refinement()
 HALF = Triplet(0.5, 0.0, 0.5)
 """Every pixel above 0.5, without a condition on the whole radiograph."""
 
+RUN_TASK = "detection+segmentation"
+"""What model.json calls the task of a run that holds both, on one trunk."""
+
 ABNORMAL = "abnormal"
 """The label of a classifier that tells abnormal from normal radiographs."""
 
@@ -191,7 +194,7 @@ def load_run(run: Path, device: torch.device, prune: int = 0) -> list[tuple[str,
     description, state = load_deployed(run)
     task = description["task"]
     with as_described(run):
-        if task == "detection+segmentation":
+        if task == RUN_TASK:
             from xray.inference.shared_trunk import load_detector_with_mask
 
             detector, detection, segmenter, segmentation = load_detector_with_mask(run)

@@ -13,7 +13,6 @@ import torch
 
 from xray.errors import InputError, need
 from xray.inference.exported import ExportedNetwork
-from xray.inference.metric_moves import are_small, expected_moves, in_words
 from xray.inference.pipeline import Findings, Pipeline
 from xray.inference.remembered import Choice, recall, remember
 from xray.models.device import bfloat16_gain, inference_precision, largest_batch, lower, resolve_device
@@ -189,6 +188,9 @@ def faster_precision(
     ratio = seconds[0] / seconds[1]
     if ratio <= 1:
         return pipeline, f"these models take {1 / ratio:.1f} times as long in bfloat16", True
+    # Only now: it compiles metrics, and most commands make no trial.
+    from xray.inference.metric_moves import are_small, expected_moves, in_words
+
     parts = [slice(start, start + batch_size) for start in range(0, len(sizes), batch_size)]
     exact, rough = (
         find_in_batches(candidate, [(canvases[part], sizes[part]) for part in parts]) for candidate in (pipeline, other)

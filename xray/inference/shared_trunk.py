@@ -14,15 +14,12 @@ from torchvision.models import MobileNetV2, ResNet
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from xray.errors import InputError
-from xray.inference.loaded import as_described, build_network
+from xray.inference.loaded import RUN_TASK, as_described, build_network
 from xray.models.detection.detector import Detector
 from xray.models.segmentation.segmenter import Segmenter
 from xray.models.weights import load_deployed
 
 Network = TypeVar("Network", Detector, Segmenter)
-
-RUN_TASK = "detection+segmentation"
-"""What model.json calls the task of a run that holds both."""
 
 STRIDES_2_AND_4 = ("relu", "1", "layer1", "3")
 """The last stages at these strides, of a ResNet and of a MobileNetV2; some detectors have no use for their features."""

@@ -42,10 +42,14 @@ def mask_findings(
             x, y, width, height, area = stats[number].tolist()
             if area < least:
                 continue
-            inside = numbers == number
-            rle = coco_mask.encode(np.asfortranarray(inside.astype(np.uint8)))
+            # Within its box alone: a radiograph has millions of pixels, a finding a few of them.
+            box = slice(y, y + height), slice(x, x + width)
+            inside = numbers[box] == number
+            whole = np.zeros(numbers.shape, dtype=np.uint8, order="F")
+            whole[box] = inside
+            rle = coco_mask.encode(whole)
             masks[len(boxes)] = {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
             boxes.append((x, y, x + width, y + height))
             labels.append(label)
-            scores.append(float(original[inside].mean()))
+            scores.append(float(original[box][inside].mean()))
     return BoxTable.of(np.full(len(boxes), image), labels, np.array(boxes).reshape(-1, 4), scores), masks

@@ -166,8 +166,9 @@ def save_picture(path: Path | str, picture: np.ndarray) -> None:
 
 def encoded(picture: np.ndarray, kind: str = ".png", quality: int = 95) -> bytes:
     """An RGB picture, (h, w, 3) uint8, as a file. kind: ".png" or ".jpg". quality: of JPEG, up to 100."""
-    # Level 3 is a third of the default's time for a few percent more bytes.
-    options = [cv2.IMWRITE_PNG_COMPRESSION, 3] if kind == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    # Level 2 with one filter is a sixth of level 6's time for a tenth more bytes, level 3 with all filters a third.
+    of_png = [cv2.IMWRITE_PNG_COMPRESSION, 2, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG]
+    options = of_png if kind == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
     is_encoded, data = cv2.imencode(kind, picture[..., ::-1], options)
     if not is_encoded:
         raise ValueError(f"cannot encode a picture of shape {picture.shape} as {kind}")
