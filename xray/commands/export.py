@@ -54,7 +54,7 @@ class Config:
     """Of openvino: 8-bit integers, for the layers in which the metric bears it. Needs --check-data."""
     fold: Annotated[int, Interval(ge=-1, le=99)] = -1
     """With --int8: the fold of --check-data that measures; -1 is what the run's training held back, a fold or the
-    validation split, else fold 0. Of coco, yolo and voc: this fold becomes the val split; -1 keeps the dataset's own."""
+    validation split, else fold 0. Of coco, yolo and voc: this fold becomes the val split; -1 keeps the dataset's."""
     prune: Prune = 0
     """Of onnx and openvino: cut a U-Net++ trained with --deep-supervision to this level, 1 to 4; 0 leaves it whole."""
     categories: tuple[str, ...] = ()
