@@ -109,7 +109,7 @@ def made_run(settings: Settings, name: str) -> tuple[Path, Any]:
 
     store = open_store(dataset(settings, 4))
     assert store.images is not None
-    canvases = np.asarray(store.images[:4])
+    canvases = np.array(store.images[:4])
     description, state = made(store, settings.backbone, torch.from_numpy(canvases[:2, None]))
     return write_run(settings.folder / name, description, state), canvases
 
