@@ -40,6 +40,7 @@ USED_WITHOUT_IMPORT = {
 }
 OPTIONAL_PEERS = {
     "supervision": "results become its detections where somebody has installed it",
+    "packaging": "compares versions for the benchmark of a GPU; Lightning brings it",
 }
 
 UNSAFE = [
