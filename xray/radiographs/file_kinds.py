@@ -8,6 +8,8 @@ import struct
 from collections.abc import Collection
 from pathlib import Path
 
+from xray.radiographs.jsrt import is_jsrt
+
 HEAD_BYTES = 512
 
 OTHER_PICTURES = (
@@ -59,7 +61,7 @@ def content_of(path: Path, suffixes: Collection[str]) -> Content:
     suffix = path.suffix.lower()
     if path.stem.upper() == "DICOMDIR" and suffix in ("", *suffixes):
         return Content.DIRECTORY
-    if suffix in suffixes:
+    if suffix in suffixes or is_jsrt(path):
         return Content.RADIOGRAPH
     is_packed = suffix == ".gz" and Path(path.stem).suffix.lower() in (*suffixes, ".nii")
     if suffix in NO_PICTURES and not is_packed:
