@@ -62,7 +62,7 @@ def plain_attributes(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def view(value: object) -> str | None:
-    """A View Position, e.g. "PA", also in words such as "Posteroanterior"; LATERAL for one of unknown side, else None."""
+    """A View Position, e.g. "PA", also from words; LATERAL for one of unknown side, None for anything else."""
     term = str(value).strip().upper()
     return term if term in VIEWS else _VIEWS_IN_WORDS.get(term)
 

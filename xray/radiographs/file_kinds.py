@@ -58,8 +58,10 @@ LINK = "a link that leads nowhere or out of the data path was left out"
 
 def content_of(path: Path, suffixes: Collection[str]) -> Content:
     """What the file is. suffixes: those of radiographs, in lower case, which are trusted."""
-    suffix = path.suffix.lower()
-    if path.stem.upper() == "DICOMDIR" and suffix in ("", *suffixes):
+    # Text alone, as for `source_id`.
+    stem, _, suffix = path.name.rpartition(".")
+    stem, suffix = (stem, f".{suffix.lower()}") if stem and suffix else (path.name, "")
+    if stem.upper() == "DICOMDIR" and suffix in ("", *suffixes):
         return Content.DIRECTORY
     if suffix in suffixes or is_jsrt(path):
         return Content.RADIOGRAPH
