@@ -16,6 +16,8 @@ from xray.training.recipes import read_training_flags
 
 pytestmark = pytest.mark.usefixtures("sketched")
 
+KINDS = sorted(set(LAYOUTS) & set(PUBLIC) - {"jsrt", "mscxr", "padchestgr"})
+"""The layouts of these are in test_label_and_mask_sets.py."""
 FAST = ("rsna", "vindr")
 """Layouts that are trained on in the fast suite; the others take as long again, each."""
 
@@ -36,7 +38,7 @@ def dataset(layout_tree, tmp_path_factory):
     return convert
 
 
-@pytest.mark.parametrize("kind", sorted(set(LAYOUTS) & set(PUBLIC)))
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_lost_and_boxes_are_where_the_phantoms_have_them(layout_tree, dataset, kind):
     store = open_store(dataset(kind))
     records = [json.loads(line) for line in (layout_tree(kind) / "phantoms.jsonl").read_text().splitlines()]
@@ -61,7 +63,7 @@ def test_nothing_is_lost_and_boxes_are_where_the_phantoms_have_them(layout_tree,
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param(kind, marks=() if kind in FAST else pytest.mark.slow) for kind in sorted(set(LAYOUTS) & set(PUBLIC))],
+    [pytest.param(kind, marks=() if kind in FAST else pytest.mark.slow) for kind in KINDS],
 )
 def test_a_network_trains_on_it_finds_something_and_is_scored(dataset, train_tiny, tmp_path, kind):
     data = dataset(kind)

@@ -140,7 +140,67 @@ class Tree(_Read):
     edges: from 0, as LabelImg, CVAT and Roboflow write them; auto: as the file's <source> says, or else edges."""
 
 
-OWN_FLAGS: tuple[type[_Common], ...] = (VinBig, Coco, Siim, Lungs, Folders, Tree)
+@dataclasses.dataclass
+class _Views(_Common):
+    views: Literal["frontal", "all"] = "frontal"
+    """frontal: lateral radiographs, and those of which the table does not say that they are frontal, are left out, by
+    name; all: every one is kept, with its view."""
+
+
+@dataclasses.dataclass
+class _ChexpertLabels(_Views):
+    uncertain: Literal["unknown", "positive", "negative"] = "unknown"
+    """What -1, uncertain, means. unknown: neither learned nor scored (U-Ignore of the CheXpert paper); positive:
+    present (U-Ones); negative: absent (U-Zeros)."""
+    unmentioned: Literal["unknown", "negative"] = "unknown"
+    """What an empty cell, not mentioned in the report, means. negative: absent, as many programs take it. Where the
+    report has no finding at all, it is absent anyhow."""
+
+
+@dataclasses.dataclass
+class Chexpert(_ChexpertLabels):
+    """CheXpert: train.csv, valid.csv and the radiographs' folders; labels of whole radiographs, for classification."""
+
+    table: str | None = None
+    """Labels of the training radiographs in place of train.csv, such as train_visualCheXbert.csv, relative to
+    --data-path."""
+
+
+@dataclasses.dataclass
+class Mimic(_ChexpertLabels):
+    """MIMIC-CXR: mimic-cxr-2.0.0-chexpert.csv.gz, -split and -metadata, and files/ with JPEG or DICOM files; labels of
+    whole radiographs, for classification."""
+
+    labeler: Literal["chexpert", "negbio"] = "chexpert"
+    """Whose labels: those of CheXpert's program, or of NegBio's."""
+
+
+@dataclasses.dataclass
+class Padchest(_Views):
+    """PadChest: PADCHEST_chest_x_ray_images_labels_….csv and the PNG files; labels of whole radiographs, for
+    classification."""
+
+
+@dataclasses.dataclass
+class Chexlocalize(_Views):
+    """CheXlocalize: gt_segmentations_{val,test}.json or gt_annotations_{val,test}.json, val_labels.csv, test_labels.csv
+    and val/ and test/ of CheXpert; masks of 10 findings, to evaluate on."""
+
+
+@dataclasses.dataclass
+class Candid(_Common):
+    """CANDID-PTX: Pneumothorax_reports.csv, chest_tube.csv, acute_rib_fracture.csv and dataset/; masks."""
+
+    dialect: Literal["relative", "absolute"] = "relative"
+    """Run lengths count from the end of the run before, or, from 1, from the first pixel."""
+    mask_size: Annotated[int, Interval(ge=1, le=10_000)] | None = None
+    """Side in pixels (1 to 10000) of the squares in which the run lengths count (1024 in the set's tables), where the
+    radiographs have been made smaller; the radiographs' own size if not given."""
+
+
+OWN_FLAGS: tuple[type[_Common], ...] = (
+    VinBig, Coco, Siim, Lungs, Folders, Tree, Chexpert, Mimic, Padchest, Chexlocalize, Candid,
+)  # fmt: skip
 """Sources with flags of their own; each is the subcommand of its name."""
 
 
@@ -218,15 +278,15 @@ def show(conversion: dict[str, Any], save_path: Path) -> None:
         table.add_row("  for validating", str(counts["val_images"]))
     if counts["test_images"]:
         table.add_row("  for testing", str(counts["test_images"]))
-    has_labels_alone = conversion["source"] == "folders" or conversion["layout"] == "labels"
+    is_classified = conversion["source"] in ("folders", "chexpert", "mimic", "padchest")
+    has_labels_alone = is_classified or conversion["layout"] == "labels"
     if not has_labels_alone:
         table.add_row("  without a box", str(counts["images_without_boxes"]))
     if counts["masks"] or not counts["annotations"]:
         for name, count in counts["images_per_label"].items():
             table.add_row(f"  with {name}", str(count))
     if has_labels_alone:
-        # Such a source has one label for a radiograph at most.
-        table.add_row("  without a label", str(counts["images"] - sum(counts["images_per_label"].values())))
+        table.add_row("  without a label", str(counts["images_without_labels"]))
     else:
         table.add_row("[bold]boxes", str(counts["annotations"]))
         if counts["masks"]:
@@ -241,7 +301,8 @@ def show(conversion: dict[str, Any], save_path: Path) -> None:
     print_account(conversion, save_path)
     if conversion["parameters"]["pixels"]:
         task = "segmentation" if counts["masks"] else "classification"
-        flags = f" --task {task}" if conversion["source"] in ("siim", "lungs", "folders") else ""
+        has_other_task = is_classified or conversion["source"] in ("siim", "lungs", "candid", "chexlocalize")
+        flags = f" --task {task}" if has_other_task else ""
         console.print(f"next: python xray/train.py{flags} --data-path {save_path}", soft_wrap=True)
 
 

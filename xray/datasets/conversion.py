@@ -305,6 +305,7 @@ def _describe(
             "val_images": sum(image["split"] == reasons.VAL for image in images),
             "test_images": sum(image["split"] == reasons.TEST for image in images),
             "images_without_boxes": len(images) - len(with_boxes),
+            "images_without_labels": sum(not image["labels"] for image in images),
             "images_per_label": {name: with_label[number] for number, name in names.items()},
             "annotations": len(rows),
             "masks": sum("segmentation" in row for row in rows),

@@ -161,6 +161,9 @@ def listed(
 
 def relative_name(path: Path, root: Path) -> str:
     """A file by its path below the source's directory; one outside of it by its folder and its name."""
+    text, start = str(path), f"{root}/"
+    if text.startswith(start):
+        return text[len(start) :]
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"{path.parent.name}/{path.name}"
 
 

@@ -10,8 +10,14 @@ from typing import Any
 ATTRIBUTES = ("view", "sex", "age", "manufacturer")
 """Keys of an image's entry in annotations.json."""
 
-VIEWS = ("PA", "AP", "LL", "RL", "LLD", "RLD", "LLO", "RLO")
-"""Defined terms of View Position (DICOM PS3.3 C.8.7.1.1.1)."""
+LATERAL = "LATERAL"
+VIEWS = ("PA", "AP", "LL", "RL", "LLD", "RLD", "LLO", "RLO", LATERAL)
+"""Defined terms of View Position (DICOM PS3.3 C.8.7.1.1.1), and LATERAL for a lateral one whose side is not said."""
+FRONTAL = ("PA", "AP")
+_VIEWS_IN_WORDS = {
+    "POSTEROANTERIOR": "PA", "POSTERO-ANTERIOR": "PA", "ANTEROPOSTERIOR": "AP", "ANTERO-POSTERIOR": "AP", "L": LATERAL,
+    "LAT": LATERAL, "LATERAL": LATERAL,
+}  # fmt: skip
 SEXES = ("F", "M", "O")
 OLDEST = 90
 """Ages from here on are one band: so few reach them that an age could tell who it is."""
@@ -56,9 +62,9 @@ def plain_attributes(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def view(value: object) -> str | None:
-    """A View Position, e.g. "PA"; None for anything that is no defined term."""
+    """A View Position, e.g. "PA", also from words; LATERAL for one of unknown side, None for anything else."""
     term = str(value).strip().upper()
-    return term if term in VIEWS else None
+    return term if term in VIEWS else _VIEWS_IN_WORDS.get(term)
 
 
 def sex(value: object) -> str | None:

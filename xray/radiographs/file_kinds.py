@@ -8,6 +8,8 @@ import struct
 from collections.abc import Collection
 from pathlib import Path
 
+from xray.radiographs.jsrt import is_jsrt
+
 HEAD_BYTES = 512
 
 OTHER_PICTURES = (
@@ -56,10 +58,12 @@ LINK = "a link that leads nowhere or out of the data path was left out"
 
 def content_of(path: Path, suffixes: Collection[str]) -> Content:
     """What the file is. suffixes: those of radiographs, in lower case, which are trusted."""
-    suffix = path.suffix.lower()
-    if path.stem.upper() == "DICOMDIR" and suffix in ("", *suffixes):
+    # Text alone, as for `source_id`.
+    stem, _, suffix = path.name.rpartition(".")
+    stem, suffix = (stem, f".{suffix.lower()}") if stem and suffix else (path.name, "")
+    if stem.upper() == "DICOMDIR" and suffix in ("", *suffixes):
         return Content.DIRECTORY
-    if suffix in suffixes:
+    if suffix in suffixes or is_jsrt(path):
         return Content.RADIOGRAPH
     is_packed = suffix == ".gz" and Path(path.stem).suffix.lower() in (*suffixes, ".nii")
     if suffix in NO_PICTURES and not is_packed:

@@ -21,6 +21,7 @@ from xray.radiographs.dicom import RadiographError, StoredRadiograph, dicom_size
 from xray.radiographs.file_kinds import LINK, Content, content_of, other_format
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.grayscale import display_grey, is_one_grey, look_up, white_level
+from xray.radiographs.jsrt import SIDE, SPACING, WHITE, is_jsrt, is_jsrt_name, read_jsrt
 from xray.radiographs.names import leads_out
 
 __all__ = [
@@ -77,7 +78,8 @@ def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:
     The content of the file, not its name, tells what it is. Colour PNG and JPEG become grey by their luma (ITU-R
     BT.601), transparency is laid on black, and an EXIF orientation is ignored, as annotations are drawn on the pixels
     as stored. White of a 16-bit PNG is 65535, or 2^k - 1 where all its values fit into k = 8, 10, 12 or 14 bits and
-    into a quarter of the range.
+    into a quarter of the range. Raw files of the JSRT database are known by their names and size, see
+    `xray.radiographs.jsrt`.
 
     Raises RadiographError, naming the file, where it is no radiograph, is damaged or too large.
     """
@@ -88,6 +90,9 @@ def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:
         kind = _kind(path)
         if kind == "DICOM":
             return _shown(read_dicom(path), path.name, bits)
+        if kind == "JSRT":
+            pixels = _grey_of(read_jsrt(path), WHITE, bits)
+            return Radiograph(pixels, SPACING, path.name, warnings=_blank(pixels))
         pixels, is_coloured = _read_picture(path, kind, bits)
         return Radiograph(pixels, None, path.name, warnings=(*([IN_COLOUR] if is_coloured else []), *_blank(pixels)))
     except OSError as error:
@@ -146,6 +151,8 @@ def radiograph_size(path: str | Path) -> tuple[int, int]:
         kind = _kind(path)
         if kind == "DICOM":
             return dicom_size(path)
+        if kind == "JSRT":
+            return SIDE, SIDE
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with PIL.Image.open(path, formats=[kind]) as picture:
@@ -177,6 +184,8 @@ def _kind(path: Path) -> str:
         return "JPEG"
     if is_dicom(head):
         return "DICOM"
+    if is_jsrt(path):
+        return "JSRT"
     if name := other_format(head):
         raise RadiographError(f"{path.name}: {name}, which is not read: convert it to PNG")
     raise RadiographError(f"{path.name}: neither DICOM nor PNG nor JPEG")
@@ -259,17 +268,23 @@ def grey_of_words(values: np.ndarray, bits: int = 8) -> np.ndarray:
 
     White is 65535, or 2^k - 1 where all values fit into k = 8, 10, 12 or 14 bits and into a quarter of the range.
     """
+    return _grey_of(values, white_level(int(values.max()), 16), bits)
+
+
+def _grey_of(values: np.ndarray, white_value: int, bits: int) -> np.ndarray:
+    """(H, W) uint16 → display grey; white_value: that of white, larger ones are white too."""
     white = 2**bits - 1
-    scale = white / white_level(int(values.max()), 16)
-    table = np.rint(np.minimum(np.arange(65536) * scale, white))
+    table = np.rint(np.minimum(np.arange(65536) * (white / white_value), white))
     return look_up(np.ascontiguousarray(values), table.astype(np.uint8 if bits == 8 else np.uint16))
 
 
 def source_id(path: str | Path) -> str:
     """The source's own id of a radiograph: its file name without the suffix."""
-    path = Path(path)
+    # Text alone: a Path for each of 400,000 files would take longer than all else that is done with their names.
+    name = os.fspath(path).rstrip("/").rpartition("/")[2]
+    stem, _, suffix = name.rpartition(".")
     # The dots of a UID used as a name (1.2.840.1) are not the start of a suffix.
-    return path.stem if path.suffix.lower() in SUFFIXES else path.name
+    return stem if stem and (f".{suffix.lower()}" in SUFFIXES or is_jsrt_name(name)) else name
 
 
 def find_radiographs(
@@ -281,9 +296,9 @@ def find_radiographs(
     passed_over: gets a warning for each file that is skipped though it may have been meant as a radiograph: pictures
         and data in formats that are not read, DICOMDIR, links out of the data path; `where` is relative to `root`.
 
-    These are the files with one of SUFFIXES in any case, and those with any other suffix or none whose first bytes are
-    DICOM's; files of other well-known kinds, and text, are not looked into. Hidden files and folders are left out, and
-    so are links that lead out of the data path. A single file gives itself.
+    These are the files with one of SUFFIXES in any case, those with any other suffix or none whose first bytes are
+    DICOM's, and the raw files of the JSRT database; files of other well-known kinds, and text, are not looked into.
+    Hidden files and folders are left out, and so are links that lead out of the data path. A single file gives itself.
     Raises InputError where the folder is missing or holds no radiograph.
     """
     folder = Path(folder)
@@ -312,7 +327,8 @@ def find_radiographs(
         passed_over += sorted(others)
     if not radiographs:
         raise InputError(f"no radiograph in {folder}{_said(others)}: it needs DICOM, PNG or JPEG files")
-    return sorted(radiographs, key=lambda path: (path.name, path))
+    # By name, then by folder, part by part.
+    return sorted(radiographs, key=lambda path: (path.name, str(path).split("/")))
 
 
 def _below(path: Path, root: Path) -> str:

@@ -15,6 +15,9 @@ PUBLIC: dict[str, str] = {
     "fisabio": """SIIM-FISABIO-RSNA COVID-19 Detection: train_image_level.csv, train_study_level.csv and train/.""",
     "tbx11k": """TBX11K: annotations/json/ and imgs/; boxes of tuberculosis, healthy and sick radiographs.""",
     "objectcxr": """Object-CXR: train.csv, dev.csv, test.csv and the folders of JPEG files; foreign objects.""",
+    "jsrt": "JSRT: raw JPCLN001.IMG, JPCNN001.IMG, … (or pictures of these names) and CLNDAT_EN.txt; nodules.",
+    "mscxr": "MS-CXR: its table beside MIMIC-CXR-JPG's folder files/; boxes of 8 findings, others unknown.",
+    "padchestgr": "PadChest-GR: grounded_reports_….json, master_table.csv and the PNG files; boxes by two readers.",
 }
 """Public sets that need no flag of their own: kind → what it is and what it needs, for --help.
 
@@ -36,7 +39,7 @@ def convert(
 
     names = ("image_size", "n_folds", "readers", "seed", "overwrite", "decode")
     writing = {name: flags.pop(name) for name in names if name in flags}
-    if kind in ("siim", "lungs", "folders"):
+    if kind in ("siim", "lungs", "folders", "candid", "chexlocalize"):
         # These open files before radiographs are decoded: masks, or possible copies.
         flags["n_workers"] = n_workers
     source = getattr(importlib.import_module(f"{__name__}.{kind}"), f"read_{kind}")(data_path, **flags)

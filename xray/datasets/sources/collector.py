@@ -22,6 +22,8 @@ from xray.radiographs.radiograph import find_radiographs
 from xray.structures.boxes import BoxTable
 
 NOT_LISTED = "file without a row in the table"
+MOST_UNLISTED = 1000
+"""More files without a row are named by their folders: somebody's table is of a part of a large set."""
 
 
 @dataclasses.dataclass
@@ -46,12 +48,18 @@ class Collector:
     kind: of the source, such as "nih". root: its directory. categories: names, ids 1 … K in this order; some readers
     add more with `category`.
     files: the radiographs below `root` (or below `folders` of it), found when it is made; links that lead out of it are
-        left out and named.
+        left out and named. paths: name → file, where the reader has found them by itself.
     dropped, warnings: what was left out, and what else is said; readers add to them.
     """
 
     def __init__(
-        self, kind: str, root: Path, categories: Iterable[str] = (), folders: Sequence[str] = (), layout: str = ""
+        self,
+        kind: str,
+        root: Path,
+        categories: Iterable[str] = (),
+        folders: Sequence[str] = (),
+        layout: str = "",
+        paths: dict[str, Path] | None = None,
     ) -> None:
         self.kind, self.root, self.layout = kind, root, layout or kind
         self.dropped: list[Dropped] = []
@@ -59,14 +67,14 @@ class Collector:
         self._ids: dict[str, int] = {}
         for name in categories:
             self.category(name)
-        self.paths = self._find(folders)
+        self.paths = self._find(folders) if paths is None else paths
         self.files = NamedFiles(self.paths)
         self._hash = hashlib.sha256()
         self._entries: dict[str, _Entry] = {}
+        self._aside: set[str] = set()
         self._boxes: list[tuple[str, int, tuple[float, float, float, float], str, str]] = []
         self._masks: dict[int, Any] = {}
         self._seen: set[tuple[Any, ...]] = set()
-        self._aside: set[str] = set()
 
     def _find(self, folders: Sequence[str]) -> dict[str, Path]:
         roots = [self.root / folder for folder in folders if (self.root / folder).is_dir()] or [self.root]
@@ -176,11 +184,15 @@ class Collector:
         self._entries.setdefault(name, _Entry()).is_lost = True
         self.leave_out(place, reason, detail)
 
-    def set_aside(self, name: str, reason: str) -> None:
+    def set_aside(self, name: str, reason: str, detail: str = "") -> None:
         """A file that is left out although a table names it, once for all tables that do, whatever they say."""
         if name not in self._aside:
             self._aside.add(name)
-            self.leave_out(name, reason)
+            self.leave_out(name, reason, detail)
+
+    def is_aside(self, name: str) -> bool:
+        """Whether a file was set aside."""
+        return name in self._aside
 
     def leave_out(self, place: str, reason: str, detail: str = "", action: str = Dropped.action) -> None:
         """Enters something that is left out, or changed as `action` says."""
@@ -192,9 +204,7 @@ class Collector:
         unlisted: the reason for which files that no table named are left out. squashed: as in Source.
         Raises InputError where no radiograph is left.
         """
-        for name in self.files.names:
-            if name not in self._entries and name not in self._aside:
-                self.leave_out(name, unlisted)
+        self._name_unlisted(unlisted)
         used = []
         for name in self.files.names:
             entry = self._entries.get(name)
@@ -228,6 +238,18 @@ class Collector:
             warnings=self.warnings,
             squashed=squashed,
         )
+
+    def _name_unlisted(self, reason: str) -> None:
+        names = [name for name in self.files.names if name not in self._entries and name not in self._aside]
+        if len(names) <= MOST_UNLISTED:
+            for name in names:
+                self.leave_out(name, reason)
+            return
+        by_folder: dict[str, list[str]] = {}
+        for name in names:
+            by_folder.setdefault(name.partition("/")[0] if "/" in name else ".", []).append(name)
+        for folder, inside in by_folder.items():
+            self.leave_out(f"{folder}/", reason, f"{len(inside)} files, such as {inside[0]}")
 
     def _image(self, name: str) -> SourceImage:
         entry = self._entries[name]

@@ -30,14 +30,13 @@ from xray.datasets.sources.mask_folders import LEFT_OUT, without_masks
 from xray.datasets.sources.mask_reading import (
     PictureRegions,
     Pictures,
-    Region,
-    RunRegions,
     Runs,
     read_pictures,
     read_runs,
 )
 from xray.datasets.sources.mask_values import BLACK
 from xray.datasets.sources.named_files import NamedFiles, resolve_ids, without_copies
+from xray.datasets.sources.run_account import RunOutcome, check_dialect, judge_runs
 from xray.datasets.sources.siim_tables import COLUMNS, Table, fault_of_rows, find_tables, grouped
 from xray.errors import InputError
 from xray.findings import FINDINGS, PNEUMOTHORAX
@@ -50,7 +49,6 @@ from xray.structures import rle
 
 CATEGORY = FINDINGS[PNEUMOTHORAX]
 
-OTHER_DIALECT = "run lengths in the other dialect"
 NOT_IN_TABLE = "file without a row in the table"
 LABEL_DISAGREES = "label and mask disagree"
 
@@ -70,17 +68,9 @@ class _Item:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Outcome:
-    """What was read of one radiograph's mask.
+class _Outcome(RunOutcome):
+    """What was read of one radiograph's mask; picture: itself, where that is a picture."""
 
-    left_out: why the radiograph is left out, None where it is used.
-    fits_other: its run lengths are no mask in the table's dialect, but are one in the other.
-    picture: its mask, where that is a picture.
-    """
-
-    regions: Sequence[Region] = ()
-    left_out: Dropped | None = None
-    fits_other: bool = False
     picture: PictureRegions | None = None
 
 
@@ -118,7 +108,7 @@ def read_siim(
         items = [dataclasses.replace(item, image=image) for item, image in zip(items, images, strict=True)]
     outcomes = _outcomes(root, kind, items, dialect, mask_size, n_workers)
     if kind == "runs":
-        _check_dialect(root / tables[0].name, outcomes, dialect, mask_size)
+        check_dialect(root / tables[0].name, outcomes, dialect, mask_size)
     used: list[tuple[str, PictureRegions]] = []
     for item, outcome in zip(items, outcomes, strict=True):
         if outcome.left_out is not None:
@@ -145,7 +135,10 @@ def _outcomes(
         size = (mask_size, mask_size) if mask_size else None
         runs = [Runs(item.image.path, item.values, dialect, size) for item in with_mask]
         read = read_masks(read_runs, runs, n_workers)
-        judged = [_judge_runs(item, dialect, outcome) for item, outcome in zip(with_mask, read, strict=True)]
+        judged = [
+            _Outcome(**vars(judge_runs(item.image.file_name, item.image.source_id, item.place, dialect, outcome)))
+            for item, outcome in zip(with_mask, read, strict=True)
+        ]
     of_item = {id(item): outcome for item, outcome in zip(with_mask, judged, strict=True)}
     return [of_item.get(id(item), _Outcome()) for item in items]
 
@@ -259,36 +252,6 @@ def _list_names(root: Path, name: str, dropped: list[Dropped]) -> Mapping[str, P
     linked_out = sorted(file_name for file_name, path in paths.items() if leads_out(path, root))
     dropped += [Dropped(f"{name}/{file_name}", LINK_OUT) for file_name in linked_out]
     return {file_name: path for file_name, path in paths.items() if file_name not in set(linked_out)}
-
-
-def _judge_runs(item: _Item, dialect: rle.Dialect, outcome: RunRegions | Failed) -> _Outcome:
-    if isinstance(outcome, Failed):
-        return _Outcome(left_out=Dropped(item.image.file_name, reasons.UNREADABLE, detail=outcome.reason))
-    if outcome.regions is not None:
-        return _Outcome(outcome.regions)
-    hint = ""
-    if outcome.fits_other and not outcome.is_other:
-        hint = f"; it would be a mask in the {rle.other(dialect)} dialect"
-    reason = OTHER_DIALECT if outcome.is_other else outcome.reason
-    detail = f"{item.image.source_id}: {outcome.error}{hint}"
-    return _Outcome(left_out=Dropped(item.place, reason, WITH_IMAGE, detail), fits_other=outcome.fits_other)
-
-
-def _check_dialect(table: Path, outcomes: Sequence[_Outcome], dialect: rle.Dialect, mask_size: int | None) -> None:
-    """Raises InputError if more masks are refused for one reason that concerns the whole table than can be used."""
-    n_usable = sum(bool(outcome.regions) for outcome in outcomes)
-    n_other = sum(outcome.fits_other for outcome in outcomes)
-    refused = [outcome.left_out.reason for outcome in outcomes if outcome.left_out is not None]
-    n_beyond = refused.count(rle.BEYOND)
-    if n_other > n_usable:
-        other = rle.other(dialect)
-        raise InputError(
-            f"{table}: {n_other} masks are run lengths of the {other} dialect, {n_usable} of the {dialect} one: "
-            f"add --dialect {other}"
-        )
-    if n_beyond > n_usable:
-        advice = f"--mask-size is {mask_size}" if mask_size else "have they been resized? Give --mask-size 1024"
-        raise InputError(f"{table}: {n_beyond} masks run beyond their radiographs, {n_usable} lie within: {advice}")
 
 
 def _judge_picture(

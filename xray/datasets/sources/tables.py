@@ -1,5 +1,9 @@
 """Reading someone's CSV table as the text that it is."""
 
+import gzip
+import io
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +17,10 @@ if TYPE_CHECKING:
 
 MOST_OF_COLUMNS = 300
 """Characters of the names of columns that a message shows."""
+
+
+MAX_TABLE_BYTES = 2**32
+"""Of an unpacked table: PadChest's, with the reports, has 2^27."""
 
 
 def plain_name(name: str) -> str:
@@ -33,6 +41,8 @@ def separator(header: str) -> str:
 def read_table(path: Path, needed: Sequence[str] = (), known: Sequence[str] = ()) -> "tuple[pd.DataFrame, bytes]":
     """A CSV file → its cells as text, stripped like the names of its columns, "" where empty; and its bytes.
 
+    It may be packed, as .gz or as the only file of a .zip.
+
     needed: columns that it must have. known: further ones that it may have. Both get the names given here where they
     are spelt otherwise, see `plain_name`. A column `line` has each row's line in the file.
     Raises InputError for a file that cannot be read or is no table, for two columns of one name, and for a column that
@@ -42,11 +52,11 @@ def read_table(path: Path, needed: Sequence[str] = (), known: Sequence[str] = ()
     import pandas as pd
 
     try:
-        content = path.read_bytes()
+        content = unpacked(path)
         # Everything as text: ids may look like numbers, and what is no number must be told from what is empty. Blank
         # lines count, so that line numbers are the file's own.
         table = pd.read_csv(
-            path,
+            io.BytesIO(content),
             sep=separator(content[: 2**16].partition(b"\n")[0].decode("utf-8", "replace")),
             dtype=str,
             keep_default_na=False,
@@ -79,6 +89,33 @@ def read_table(path: Path, needed: Sequence[str] = (), known: Sequence[str] = ()
         table[name] = each_text(table[name], str.strip)
     table["line"] = range(2, len(table) + 2)
     return table, content
+
+
+def unpacked(path: Path) -> bytes:
+    """The bytes of a table: those of its file, of what is in a .gz file, or of the only file in a .zip file.
+
+    Raises InputError for a packed file that cannot be unpacked, or is too large; OSError where it cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".gz", ".zip"):
+        return path.read_bytes()
+    try:
+        if suffix == ".gz":
+            with gzip.open(path) as file:
+                content = file.read(MAX_TABLE_BYTES + 1)
+        else:
+            with zipfile.ZipFile(path) as archive:
+                # macOS adds files of its own.
+                names = [name for name in archive.namelist() if name[-1] != "/" and not name.startswith("__MACOSX/")]
+                if len(names) != 1:
+                    raise InputError(f"{path} holds {len(names)} files, where one table is expected: unpack it")
+                with archive.open(names[0]) as file:
+                    content = file.read(MAX_TABLE_BYTES + 1)
+    except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{path} cannot be unpacked ({error}): download it again") from None
+    if len(content) > MAX_TABLE_BYTES:
+        raise InputError(f"{path} holds more than {MAX_TABLE_BYTES >> 30} GiB: no table of radiographs is so large")
+    return content
 
 
 def each_text(column: "pd.Series", change: Callable[[str], str]) -> np.ndarray:

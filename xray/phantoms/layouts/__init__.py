@@ -11,5 +11,13 @@ LAYOUTS: dict[str, str] = {
     "coco": "trees",
     "yolo": "trees",
     "voc": "trees",
+    "chexlocalize": "drawn_masks",
+    "candid": "drawn_masks",
+    "jsrt": "drawn_masks",
+    "padchestgr": "grounded",
+    "mscxr": "grounded",
+    "chexpert": "chest_labels",
+    "mimic": "chest_labels",
+    "padchest": "chest_labels",
 }
 """Kind, as the source is called in `xray convert`, → the module here; in it, the kind in capitals is the layout."""
