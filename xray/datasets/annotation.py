@@ -149,7 +149,7 @@ def _known(image: SourceImage, present: np.ndarray, boxed: np.ndarray) -> dict[s
     # What is known by a label or a box is not unknown.
     unknown = sorted(set(image.unknown) - set(labels))
     # A label without a box is of something that lies somewhere.
-    unlocated = sorted({*image.unlocated, *labels} - {*unknown, *located})
+    unlocated = sorted(({*image.unlocated, *labels} - set(located) | set(image.elsewhere)) - set(unknown))
     missing = {name: ids for name, ids in (("unknown", unknown), ("unlocated", unlocated)) if ids}
     return {"labels": labels, **missing}
 

@@ -57,6 +57,12 @@ class NamedFiles:
         return self._by_number.get(number, [])
 
 
+def ends_of(text: str) -> Iterable[str]:
+    """A path, and what is left of it without its first folders: a table may have been written on another machine."""
+    parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return ("/".join(parts[start:]) for start in range(len(parts)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Resolved:
     """What a table calls radiographs, made one id for each.

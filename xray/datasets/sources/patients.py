@@ -16,7 +16,7 @@ from xray.structures.values import identity, one_spelling, shown, text_of
 
 PATIENT_UNKNOWN = "patient unknown"
 
-_NAME_COLUMNS = (
+NAME_COLUMNS = (
     "filename", "imageid", "imageindex", "imagename", "imagepath", "filepath", "path", "file", "image", "id",
 )  # fmt: skip
 PATIENT_COLUMNS = ("patient", "patientid", "subject", "subjectid")
@@ -63,16 +63,16 @@ def name_patients(
 def _by_image(images: Sequence[SourceImage], rows: Sequence[tuple[str, str]]) -> dict[str, set[str]]:
     """File name of an image → its patients, by the rows that name it most exactly."""
     files = NamedFiles(image.file_name for image in images)
-    bare: dict[str, list[str]] = defaultdict(list)
+    of_bare: dict[str, list[str]] = defaultdict(list)
     for name in files.names:
-        bare[_bare(name)].append(name)
+        of_bare[bare(name)].append(name)
     patients_of: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for text, patient in rows:
         name = text.replace("\\", "/").removeprefix("./")
         if name in files.ids:
             meant, how = [name], _WHOLE
-        elif _bare(name) in bare:
-            meant, how = bare[_bare(name)], _BARE
+        elif bare(name) in of_bare:
+            meant, how = of_bare[bare(name)], _BARE
         else:
             meant, how = files.meant_by(name), _LOOSE
         for file_name in meant:
@@ -95,7 +95,7 @@ def _read(path: Path) -> tuple[list[tuple[str, str]], bytes]:
     else:
         table, content = read_table(path)
         spelling = spellings(table.columns)
-        column = next((spelling[name] for name in _NAME_COLUMNS if name in spelling), None)
+        column = next((spelling[name] for name in NAME_COLUMNS if name in spelling), None)
         patient = next((spelling[name] for name in PATIENT_COLUMNS if name in spelling), None)
         if column is None or patient is None:
             columns = ", ".join(name for name in table.columns if name != "line")
@@ -113,7 +113,7 @@ def _read(path: Path) -> tuple[list[tuple[str, str]], bytes]:
     return [(name, patient) for name, patient in named if name and patient is not None], content
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
     """A file name with its folders, without its suffix."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + source_id(last)
