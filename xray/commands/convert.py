@@ -371,7 +371,11 @@ def show(conversion: dict[str, Any], save_path: Path) -> None:
     print_account(conversion, save_path)
     if conversion["parameters"]["pixels"]:
         task = "segmentation" if counts["masks"] else "classification"
-        has_other_task = is_classified or not counts["annotations"] or conversion["source"] in ("siim", "lungs", "candid", "chexlocalize")
+        has_other_task = (
+            is_classified
+            or not counts["annotations"]
+            or conversion["source"] in ("siim", "lungs", "candid", "chexlocalize")
+        )
         flags = f" --task {task}" if has_other_task else ""
         console.print(f"next: python xray/train.py{flags} --data-path {save_path}", soft_wrap=True)
 

@@ -99,18 +99,22 @@ def plain(name: str) -> str:
 
 
 def read_map(text: str, kind: str) -> CategoryMap:
-    """A map by its file, or the shipped one of a source by what it maps onto: "vinbig".
+    """A map by its file, or the shipped one of a source by what it maps onto: "vinbig", or "vinbig/nih" for NIH's.
 
-    kind: of the source, such as "nih". Raises InputError for a file that cannot be read or is no map.
+    kind: of the source, such as "nih", where the text does not say it. Raises InputError for a file that cannot be
+    read or is no map.
     """
-    if text in TARGETS and not Path(text).is_file():
-        shipped = resources.files("xray.datasets") / "maps" / text / f"{kind}.yaml"
-        if not shipped.is_file():
+    target, _, own = text.partition("/")
+    if target in TARGETS and not Path(text).is_file():
+        folder = resources.files("xray.datasets") / "maps" / target
+        have = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+        if (own or kind) not in have:
             raise InputError(
-                f"--map {text}: no map is shipped for convert {kind}: write one (docs/data.md, Category maps) and give "
-                "its file"
+                f"--map {text}: none is shipped for {own or kind} (there are {', '.join(have)}): write one, see "
+                "docs/data.md, and give its file"
             )
-        return dataclasses.replace(parse_map(shipped.read_bytes(), f"{text} ({kind})"), is_shipped=True)
+        content = (folder / f"{own or kind}.yaml").read_bytes()
+        return dataclasses.replace(parse_map(content, f"{target}/{own or kind}"), is_shipped=True)
     try:
         content = Path(text).read_bytes()
     except OSError as error:

@@ -6,13 +6,13 @@ clean stay: those of the test set before those that validate, and these before t
 
 import dataclasses
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from xray.datasets.source import SPLITS, TEST, TRAIN, VAL, Dropped, Source, SourceImage
-from xray.datasets.sources.named_files import NamedFiles, ends_of
-from xray.datasets.sources.patients import NAME_COLUMNS, PATIENT_COLUMNS, bare
+from xray.datasets.sources.named_files import NamedFiles, PathEnds
+from xray.datasets.sources.patients import NAME_COLUMNS, PATIENT_COLUMNS
 from xray.datasets.sources.table_columns import SPLITS as SPLIT_COLUMNS
 from xray.datasets.sources.tables import plain_name, read_table, spellings
 from xray.errors import FlagError, InputError
@@ -254,24 +254,10 @@ def _by_patient(images: Sequence[SourceImage]) -> Callable[[str], list[int]]:
 
 def _by_name(images: Sequence[SourceImage], named: Sequence[Named]) -> Callable[[str], list[int]]:
     """What finds the images that a name may mean: by id or file name, or by the end of a path that begins elsewhere."""
-    files = NamedFiles(image.file_name for image in images)
-    exact: dict[str, list[int]] = defaultdict(list)
+    files = PathEnds(NamedFiles(image.file_name for image in images), (one.text for one in named))
+    by_id: dict[str, list[int]] = defaultdict(list)
     by_file: dict[str, list[int]] = defaultdict(list)
     for row, image in enumerate(images):
         by_file[image.file_name].append(row)
-        for text in {image.source_id, image.file_name, bare(image.file_name)}:
-            exact[text].append(row)
-    # Of p1/frontal.jpg and p2/frontal.jpg the last part alone says nothing, be there a file of that name or not.
-    last_parts = Counter(name.rpartition("/")[2] for name in {one.text.replace("\\", "/") for one in named})
-
-    def rows(text: str) -> list[int]:
-        for name in ends_of(text):
-            if name != text and "/" not in name and last_parts[name] > 1:
-                break
-            if found := exact.get(name) or exact.get(bare(name)):
-                return found
-            if meant := files.meant_by(name):
-                return [row for file in meant for row in by_file[file]]
-        return []
-
-    return rows
+        by_id[image.source_id].append(row)
+    return lambda text: by_id.get(text) or [row for file in files.meant_by(text) for row in by_file[file]]

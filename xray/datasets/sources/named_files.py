@@ -2,7 +2,7 @@
 
 import dataclasses
 import filecmp
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -55,6 +55,37 @@ class NamedFiles:
         if not isinstance(number, int):
             return []
         return self._by_number.get(number, [])
+
+
+class PathEnds:
+    """Which files the paths of a table mean that may have been written on another machine.
+
+    texts: all that the table calls radiographs. Of `p1/frontal.jpg` and `p2/frontal.jpg` in it the last part says
+    nothing by itself, be there one file of that name or several.
+    """
+
+    def __init__(self, files: NamedFiles, texts: Iterable[str]) -> None:
+        self._files = files
+        self._whole: dict[str, list[str]] = defaultdict(list)
+        for name in files.names:
+            for text in {name, _without_suffix(name)}:
+                self._whole[text].append(name)
+        self._last_parts = Counter(text.rpartition("/")[2] for text in {text.replace("\\", "/") for text in texts})
+
+    def meant_by(self, text: str) -> list[str]:
+        """The files that a text may mean: by the longest end of it that is a file's path, or as `NamedFiles` does."""
+        ends = list(ends_of(text))
+        for end in ends:
+            if "/" in end and (names := self._whole.get(end) or self._whole.get(_without_suffix(end))):
+                return names
+        if len(ends) > 1 and self._last_parts[ends[-1]] > 1:
+            return []
+        return self._files.meant_by(ends[-1]) if len(ends) > 1 else self._files.meant_by(text)
+
+
+def _without_suffix(name: str) -> str:
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + source_id(last)
 
 
 def ends_of(text: str) -> Iterable[str]:

@@ -63,16 +63,16 @@ def name_patients(
 def _by_image(images: Sequence[SourceImage], rows: Sequence[tuple[str, str]]) -> dict[str, set[str]]:
     """File name of an image → its patients, by the rows that name it most exactly."""
     files = NamedFiles(image.file_name for image in images)
-    of_bare: dict[str, list[str]] = defaultdict(list)
+    bare: dict[str, list[str]] = defaultdict(list)
     for name in files.names:
-        of_bare[bare(name)].append(name)
+        bare[_bare(name)].append(name)
     patients_of: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for text, patient in rows:
         name = text.replace("\\", "/").removeprefix("./")
         if name in files.ids:
             meant, how = [name], _WHOLE
-        elif bare(name) in of_bare:
-            meant, how = of_bare[bare(name)], _BARE
+        elif _bare(name) in bare:
+            meant, how = bare[_bare(name)], _BARE
         else:
             meant, how = files.meant_by(name), _LOOSE
         for file_name in meant:
@@ -113,7 +113,7 @@ def _read(path: Path) -> tuple[list[tuple[str, str]], bytes]:
     return [(name, patient) for name, patient in named if name and patient is not None], content
 
 
-def bare(name: str) -> str:
+def _bare(name: str) -> str:
     """A file name with its folders, without its suffix."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + source_id(last)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from xray.datasets.sizes import IDS, size_columns
-from xray.datasets.sources.named_files import NamedFiles, ends_of
+from xray.datasets.sources.named_files import NamedFiles, PathEnds
 from xray.datasets.sources.patients import PATIENT_COLUMNS
 from xray.datasets.sources.tables import factorize, plain_name, spellings
 from xray.errors import InputError
@@ -167,7 +167,8 @@ def _id_column(find: _Finder, files: NamedFiles) -> str:
 
     def hits(column: str) -> float:
         texts = find.texts(column)[:_MOST_TRIED]
-        return sum(any(files.meant_by(end) for end in ends_of(text)) for text in texts) / len(texts) if texts else 0.0
+        ends = PathEnds(files, texts)
+        return sum(bool(ends.meant_by(text)) for text in texts) / len(texts) if texts else 0.0
 
     usual = [find.plain[name] for name in IDS if name in find.plain]
     others = [column for column in find.all if column not in usual]

@@ -7,7 +7,7 @@ import numpy as np
 
 from xray.datasets import source as reasons
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.named_files import ends_of
+from xray.datasets.sources.named_files import PathEnds
 from xray.datasets.sources.table_boxes import (
     PIXELS,
     Reading,
@@ -93,14 +93,20 @@ class TableRows:
         first[code_of[::-1]] = np.arange(len(code_of))[::-1]
         numbers: dict[str, int] = {}
         image = np.full(len(texts) + 1, -1, dtype=np.int64)
-        meant_by = self.collector.files.meant_by
+        meant_by = PathEnds(self.collector.files, texts).meant_by
         for code, text in enumerate(texts):
             if is_missing(text) and not meant_by(text):
                 self._nameless(np.flatnonzero(code_of == code))
                 continue
-            end = next((end for end in ends_of(text) if meant_by(end)), text)
-            if (file := self.collector.file_of(end, self.place(int(first[code])))) is not None:
-                image[code] = numbers.setdefault(file, len(numbers))
+            names, place = meant_by(text), self.place(int(first[code]))
+            if not names:
+                self.collector.leave_out(place, reasons.MISSING_FILE, text)
+            elif len(names) == 1:
+                image[code] = numbers.setdefault(names[0], len(numbers))
+            else:
+                # A finding of one would be learned as that of another, or as none.
+                for name in names:
+                    self.collector.lose(name, place, reasons.REPEATED_NAME, f"{text} may be {' or '.join(names[:5])}")
         return list(numbers), image[code_of]
 
     def _nameless(self, rows: np.ndarray) -> None:
