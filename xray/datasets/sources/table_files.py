@@ -93,7 +93,8 @@ def _csv(content: bytes) -> "pd.DataFrame":
         with warnings.catch_warnings():
             # Cells beyond the last column would be left out with no more than a warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(io.BytesIO(content), index_col=False, **options)
+            table: pd.DataFrame = pd.read_csv(io.BytesIO(content), index_col=False, **options)
+            return table
     except pd.errors.ParserWarning:
         return _with_longer_rows(content, options)
     except (UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -108,7 +109,9 @@ def _with_longer_rows(content: bytes, options: dict[str, Any]) -> "pd.DataFrame"
     text_of_rows = content.decode(options["encoding"]).splitlines()
     width = max(len(row) for row in csv.reader(text_of_rows, delimiter=options["sep"]))
     try:
-        table = pd.read_csv(io.BytesIO(content), header=None, names=list(range(width)), skiprows=1, **options)
+        table: pd.DataFrame = pd.read_csv(
+            io.BytesIO(content), header=None, names=list(range(width)), skiprows=1, **options
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise NoTableError(" ".join(str(error).split())) from None
     if (table[table.columns[len(header) :]].fillna("") != "").any(axis=None):
