@@ -6,6 +6,7 @@ clean stay: those of the test set before those that validate, and these before t
 
 import dataclasses
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -166,22 +167,22 @@ def _read(splits: Sequence[str], by: str, data_path: Path) -> tuple[list[Named],
     """All names with their splits, and the bytes that they were read from."""
     given = []
     for text in splits:
-        word, is_pair, path = text.partition("=")
-        given.append((split_of(word), path) if is_pair and split_of(word) else (None, text))
+        word, is_pair, rest = text.partition("=")
+        given.append((split_of(word), rest) if is_pair and split_of(word) else (None, text))
         if is_pair and not split_of(word) and not _found(text, data_path).exists():
             raise FlagError(f"--splits {text}: {word} is no split: write train=, val= or test=, or one table")
     if len(given) > 1 and any(split is None for split, _ in given):
         raise FlagError("--splits is one table with a column of splits, or train=FILE, val=FILE and test=FILE")
     named: list[Named] = []
     contents = []
-    for split, text in given:
-        path = _found(text, data_path)
+    for split, name in given:
+        path = _found(name, data_path)
         if split is None:
             names, content = _read_table(path, by)
         elif path.is_dir():
             if by == "patient":
                 raise FlagError(
-                    f"--splits {split}={text}: a folder holds radiographs, so leave out --splits-by patient"
+                    f"--splits {split}={name}: a folder holds radiographs, so leave out --splits-by patient"
                 )
             names, content = _read_folder(path, split, data_path)
         else:
@@ -213,11 +214,10 @@ def _read_names(path: Path, split: str) -> tuple[list[Named], bytes]:
 def _read_folder(path: Path, split: str, data_path: Path) -> tuple[list[Named], bytes]:
     from xray.radiographs.radiograph import find_radiographs
 
-    names = []
-    for file in find_radiographs(path):
-        if not file.is_relative_to(data_path):
-            raise InputError(f"--splits {split}={path}: the folder is not in {data_path}: give one that is")
-        names.append(file.relative_to(data_path).as_posix())
+    folder, root = Path(os.path.abspath(path)), Path(os.path.abspath(data_path))
+    if not folder.is_relative_to(root):
+        raise InputError(f"--splits {split}={path}: the folder is not in {data_path}: give one that is")
+    names = [file.relative_to(root).as_posix() for file in find_radiographs(folder)]
     return [Named(name, split, f"{path.name}/") for name in names], "\n".join(names).encode("utf-8", "surrogateescape")
 
 

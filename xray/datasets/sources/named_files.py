@@ -2,6 +2,7 @@
 
 import dataclasses
 import filecmp
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -66,21 +67,28 @@ class PathEnds:
 
     def __init__(self, files: NamedFiles, texts: Iterable[str]) -> None:
         self._files = files
-        self._whole: dict[str, list[str]] = defaultdict(list)
-        for name in files.names:
-            for text in {name, _without_suffix(name)}:
-                self._whole[text].append(name)
         self._last_parts = Counter(text.rpartition("/")[2] for text in {text.replace("\\", "/") for text in texts})
+
+    @functools.cached_property
+    def _whole(self) -> dict[str, list[str]]:
+        """Paths of files, with and without suffix → the files. Most tables have no path in them."""
+        whole: dict[str, list[str]] = defaultdict(list)
+        for name in self._files.names:
+            for text in {name, _without_suffix(name)}:
+                whole[text].append(name)
+        return whole
 
     def meant_by(self, text: str) -> list[str]:
         """The files that a text may mean: by the longest end of it that is a file's path, or as `NamedFiles` does."""
+        if "/" not in text and "\\" not in text:
+            return self._files.meant_by(text)
         ends = list(ends_of(text))
-        for end in ends:
-            if "/" in end and (names := self._whole.get(end) or self._whole.get(_without_suffix(end))):
+        for end in ends[:-1]:
+            if names := self._whole.get(end) or self._whole.get(_without_suffix(end)):
                 return names
         if len(ends) > 1 and self._last_parts[ends[-1]] > 1:
             return []
-        return self._files.meant_by(ends[-1]) if len(ends) > 1 else self._files.meant_by(text)
+        return self._files.meant_by(ends[-1] if len(ends) > 1 else text)
 
 
 def _without_suffix(name: str) -> str:

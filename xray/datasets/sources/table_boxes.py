@@ -104,7 +104,8 @@ def to_pixels(corners: np.ndarray, units: Units, sizes: np.ndarray) -> np.ndarra
     if units == PIXELS:
         return corners
     scale = sizes / (1.0 if units == SHARE else float(units))
-    return corners * np.concatenate([scale, scale], axis=1)
+    pixels: np.ndarray = corners * np.concatenate([scale, scale], axis=1)
+    return pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,8 @@ class Reading:
         slack = TOLERANCE * np.where(np.isfinite(limits), limits, 0) + (0 if self.units == SHARE else 1)
         with np.errstate(invalid="ignore"):
             outside = (corners[:, :2] < -slack).any(axis=1) | (corners[:, 2:] > limits + slack).any(axis=1)
-            misfit: np.ndarray = outside | (corners[:, 2:] < corners[:, :2]).any(axis=1)
+            inverted = (corners[:, 2:] < corners[:, :2]).any(axis=1)
+        misfit: np.ndarray = np.logical_or(outside, inverted)
         return misfit
 
 

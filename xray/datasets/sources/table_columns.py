@@ -198,8 +198,8 @@ def _box_columns(find: _Finder, chosen: Chosen) -> tuple[tuple[str, ...], Form |
     if lists:
         return (lists[0],), chosen.box or _form_by_names(find, (lists[0],))
     if chosen.box:
-        columns = ", ".join(find.all[:40])
-        raise InputError(f"no columns of {find.name} are boxes (found {columns}): name them with --columns x,y,w,h")
+        have = ", ".join(find.all[:40])
+        raise InputError(f"no columns of {find.name} are boxes (found {have}): name them with --columns x,y,w,h")
     return (), None
 
 

@@ -253,7 +253,7 @@ class TableRows:
         name, place, codes = self.names[self.image_of[row]], self.place(row), self.codes[row]
         positive = np.flatnonzero(codes == POSITIVE).tolist()
         if n_boxes > 1 and len(positive) > 1 and not self.columns.is_wide:
-            labels = label_list(self.cells[self.columns.labels[0]].iat[row])
+            labels = label_list(str(self.cells[self.columns.labels[0]].iat[row]))
             if len(labels) != n_boxes:
                 if position == 0:
                     self.collector.lose(name, place, LISTS_DIFFER, f"{len(labels)} labels, {n_boxes} boxes")
@@ -300,10 +300,11 @@ class TableRows:
 def _sides(column: "pd.Series") -> list[int]:
     """Pixels, of each row; 0 for what is no size."""
     texts, code_of = factorize(column)
-    values = []
+    values: list[int] = []
     for text in texts:
         try:
             values.append(max(0, round(finite_number(text) or 0)))
         except ValueError:
             values.append(0)
-    return np.array([*values, 0], dtype=np.int64)[code_of].tolist()
+    values.append(0)
+    return [values[code] for code in code_of.tolist()]
