@@ -383,7 +383,9 @@ def test_parquet(read, tmp_path):
 
 def test_spreadsheets(read, tmp_path):
     pytest.importorskip("python_calamine", reason="the extra tables is not installed")
-    openpyxl = pytest.importorskip("openpyxl", reason="it writes what is read here")
+    pytest.importorskip("openpyxl", reason="it writes what is read here")
+    import openpyxl
+
     book = openpyxl.Workbook()
     sheet = book.active
     for row in (("image", "label", "x1", "y1", "x2", "y2"), (0, "Mass", 20, 30.0, 60, 130), ("001", None, None, None)):

@@ -12,6 +12,7 @@ import re
 import warnings
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,11 @@ _OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 
 class NoTableError(ValueError):
-    """The bytes are no table; the message says why, in a few words."""
+    """The bytes are no table; the message says why, in a few words. columns: of its header, where it has one."""
+
+    def __init__(self, message: str, columns: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.columns = [str(name).strip() for name in columns]
 
 
 def separator(header: str) -> str:
@@ -115,7 +120,7 @@ def _with_longer_rows(content: bytes, options: dict[str, Any]) -> "pd.DataFrame"
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise NoTableError(" ".join(str(error).split())) from None
     if (table[table.columns[len(header) :]].fillna("") != "").any(axis=None):
-        raise NoTableError(f"{TOO_MANY_CELLS}: cells that hold the separator need quotes")
+        raise NoTableError(f"{TOO_MANY_CELLS}: cells that hold the separator need quotes", list(header))
     table = table[table.columns[: len(header)]]
     table.columns = header
     return table

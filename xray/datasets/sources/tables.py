@@ -44,29 +44,42 @@ def read_table(
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     except NoTableError as error:
+        if error.columns:
+            # What is missing says more than what is left over.
+            _check_columns(path, error.columns, needed)
         advice = "put them there" if TOO_MANY_CELLS in str(error) else "download it again"
         kind = "CSV table" if is_csv(content) else "table"
         raise InputError(f"{path} is not a {kind} ({error}): {advice}") from None
     table.columns = [str(name).strip() for name in table.columns]
-    # Of a damaged table they may be anything.
-    columns = " ".join(", ".join(table.columns).split())[:MOST_OF_COLUMNS] or "none"
     if not table.columns.is_unique:
-        raise InputError(f"{path} has two columns of one name (found {columns}): rename one of them")
+        found = _listed(table.columns)
+        raise InputError(f"{path} has two columns of one name (found {found}): rename one of them")
     for name in (*needed, *known):
         alike = [column for column in table.columns if plain_name(column) == plain_name(name)]
         if name not in table.columns and len(alike) == 1:
             table = table.rename(columns={alike[0]: name})
-    missing = [name for name in needed if name not in table.columns]
-    if missing:
-        raise InputError(
-            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}: "
-            f"it needs {', '.join(needed)} (found {columns})"
-        )
+    _check_columns(path, list(table.columns), needed, exactly=True)
     for name in table.columns:
         # Each distinct text once: 15,000 image ids instead of VinBigData's 67,914 rows.
         table[name] = each_text(table[name], str.strip)
     table["line"] = range(2, len(table) + 2)
     return table, content
+
+
+def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str], exactly: bool = False) -> None:
+    """Raises InputError for columns that are missing. exactly: they have the names that are needed by now."""
+    have = set(columns) if exactly else set(map(plain_name, columns))
+    missing = [name for name in needed if (name if exactly else plain_name(name)) not in have]
+    if missing:
+        raise InputError(
+            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}: "
+            f"it needs {', '.join(needed)} (found {_listed(columns)})"
+        )
+
+
+def _listed(columns: Iterable[str]) -> str:
+    """Names of columns for a message: of a damaged table they may be anything."""
+    return " ".join(", ".join(columns).split())[:MOST_OF_COLUMNS] or "none"
 
 
 def each_text(column: "pd.Series", change: Callable[[str], str]) -> np.ndarray:
