@@ -118,7 +118,7 @@ def test_help_names_the_subcommands_and_the_flags():
         (["coco", "--data-path", "raw", "--save-path", "data", "--image-size", "9"], 2, "--image-size is 9: give 32"),
         (["coco", "--data-path", "raw", "--save-path", "data", "--image-size", "big"], 2, "--image-size"),
         (["coco", "--data-path", "raw"], 2, "--save-path"),
-        (["nih", "--data-path", "raw", "--save-path", "data"], 2, "nih"),
+        (["dicom", "--data-path", "raw", "--save-path", "data"], 2, "dicom"),
     ],
 )
 def test_bad_input_gives_one_line_and_loses_nothing(tmp_path, flags, status, message):

@@ -66,17 +66,19 @@ def cells(path: Path, content: bytes, sheet: str | None = None) -> "pd.DataFrame
     Raises NoTableError for what is no table, and InputError where a package or a choice is missing.
     """
     if content[:2] == b"\x1f\x8b":
-        return cells(path, _unpacked(content), sheet)
+        return cells(path.with_suffix(""), _unpacked(content), sheet)
     if content[:4] == b"PAR1":
         return _parquet(path, content)
     if content[:4] == b"PK\x03\x04":
         with _opened(content) as archive:
             names = archive.namelist()
             if "mimetype" not in names and not any(name.endswith(("workbook.xml", "workbook.bin")) for name in names):
-                return cells(path, _only_member(path, archive), sheet)
+                return cells(path.with_suffix(""), _only_member(path, archive), sheet)
         return _spreadsheet(path, content, sheet)
     if content[:8] == _OLD_EXCEL:
         return _spreadsheet(path, content, sheet)
+    if path.suffix.lower() in (".gz", ".zip"):
+        raise NoTableError(f"it cannot be unpacked, it is no {path.suffix.lower()} file")
     return _csv(content)
 
 
