@@ -118,7 +118,7 @@ def test_help_names_the_subcommands_and_the_flags():
         (["coco", "--data-path", "raw", "--save-path", "data", "--image-size", "9"], 2, "--image-size is 9: give 32"),
         (["coco", "--data-path", "raw", "--save-path", "data", "--image-size", "big"], 2, "--image-size"),
         (["coco", "--data-path", "raw"], 2, "--save-path"),
-        (["nobody", "--data-path", "raw", "--save-path", "data"], 2, "nobody"),
+        (["dicom", "--data-path", "raw", "--save-path", "data"], 2, "dicom"),
     ],
 )
 def test_bad_input_gives_one_line_and_loses_nothing(tmp_path, flags, status, message):
@@ -238,6 +238,34 @@ def test_vinbigs_table_takes_less_than_1_gib(big_table, tmp_path):
     # Random boxes overlap sometimes.
     assert 30_000 < counts["annotations"] <= 67_914 - 31_818
     assert set(counts["images_per_fold"].values()) == {3000}
+
+
+@pytest.mark.slow
+def test_nihs_table_takes_less_than_1_5_gib(tmp_path):
+    """As many radiographs and patients as NIH ChestX-ray14 has, of 14 findings: names and a table, no pixels."""
+    random, findings = np.random.default_rng(0), [f"Finding {number:02}" for number in range(14)]
+    (tmp_path / "raw" / "images").mkdir(parents=True)
+    patients = np.sort(random.integers(0, 30_805, 112_120))
+    shown = random.random((112_120, 14)) < 0.06
+    rows = ["Image Index,Finding Labels,Patient ID,Patient Age,Patient Sex,View Position"]
+    for number, (patient, of_image) in enumerate(zip(patients.tolist(), shown, strict=True)):
+        (tmp_path / "raw" / "images" / f"{number:08}.png").touch()
+        labels = "|".join(findings[k] for k in np.flatnonzero(of_image)) or "No Finding"
+        rows.append(f"{number:08}.png,{labels},{patient},{20 + patient % 60},{'FM'[patient % 2]},PA")
+    (tmp_path / "raw" / "table.csv").write_text("\n".join(rows))
+    # Every tenth patient is held out, by name.
+    names = [f"images/{number:08}.png" for number in np.flatnonzero(patients % 10 == 0).tolist()]
+    (tmp_path / "test.txt").write_text("\n".join(names))
+    command = [sys.executable, TOOL, "table", "--data-path", tmp_path / "raw", "--save-path", tmp_path / "data"]
+    status, _, kilobytes = usage_of([*command, "--table-only", "--splits", f"test={tmp_path / 'test.txt'}"])
+    assert status == 0
+    assert kilobytes < 1.5 * 2**20
+    made = json.loads((tmp_path / "data" / "conversion.json").read_text())
+    counts = made["counts"]
+    assert (counts["images"], counts["test_images"], made["dropped"]["counts"]) == (112_120, len(names), {})
+    assert list(counts["images_per_label"].values()) == shown.sum(axis=0).tolist()
+    per_fold = list(counts["images_per_fold"].values())
+    assert max(per_fold) - min(per_fold) <= 1
 
 
 @pytest.mark.slow

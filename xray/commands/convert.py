@@ -29,6 +29,18 @@ class _Common:
     """Number of folds (2 to 100), stratified by finding; all radiographs of a patient are in one fold."""
     n_workers: Processes = 0
     """Processes that decode (0 to 512); 0 is one a CPU."""
+    map: str | None = None
+    """YAML file that says what categories are called here, which are joined and which are dropped (Effusion: Pleural
+    effusion); or vinbig, the shipped map of this set onto VinBigData's 14 findings."""
+    splits: tuple[str, ...] = ()
+    """Who trains, validates and tests: train=FILE val=FILE test=FILE with a name a line, test=FOLDER, or a table with a
+    column of names and one of splits. Where train is given, radiographs that no file names are left out; else they
+    keep the split of their source."""
+    splits_by: Literal["name", "patient"] = "name"
+    """What --splits names: name, radiographs by file or id; patient, patients."""
+    leaks: Literal["drop", "keep"] = "drop"
+    """Radiographs for training whose patient is also validated or tested on, and those that validate whose patient is
+    tested on. drop: they are left out and named; keep: they stay, and are named."""
     seed: Seed = 0
     """Decides between similar patients when the folds are made (0 to 4294967295)."""
     overwrite: bool = False
@@ -109,7 +121,7 @@ class Lungs(_Common):
 class Folders(_Common):
     """Image folders: CLASS/, or train/CLASS/, val/CLASS/ and test/CLASS/, for classification and for pretraining.
 
-    train/ and val/ are dealt into folds together; test/ stays for testing.
+    train/ is dealt into folds; val/ stays for validating, test/ for testing.
     """
 
     normal: str | None = None
@@ -198,8 +210,58 @@ class Candid(_Common):
     radiographs have been made smaller; the radiographs' own size if not given."""
 
 
+@dataclasses.dataclass
+class Table(_Read):
+    """Any table of radiographs: a row a box, a label or a radiograph; CSV (also packed), TSV, Parquet or Excel.
+
+    Columns are found by the usual names, and the command says which it took; "none" for a column's name takes none.
+    """
+
+    table: str | None = None
+    """The table, relative to --data-path or to here; needed only where there are several."""
+    sheet: str | None = None
+    """Sheet of a spreadsheet; needed only where several hold something."""
+    id: str = ""
+    """Column that names the radiographs: files, with or without folders and suffix."""
+    label: str = ""
+    """Column of labels; several in a cell are joined by | or ;. Or columns of 0 and 1, joined by commas: A,B,C. If not
+    given and none is called so, all columns that hold 0 and 1."""
+    box: Literal["xywh", "xyxy", "cxcywh"] | None = None
+    """What a box's numbers are: x, y, width, height; two corners; or centre, width, height. By default as the columns'
+    names say."""
+    columns: str = ""
+    """Four columns of a box, joined by commas, or one that holds lists [x, y, w, h]."""
+    units: str = "pixels"
+    """pixels: of the radiographs, or of the sizes in --width and --height; share: of their sides, 0 to 1; or a number
+    N: pixels of pictures of N x N that whole radiographs were squeezed to."""
+    patient: str = ""
+    """Column of patients, who stay within one fold."""
+    split: str = ""
+    """Column of splits: train, val, test or words for these."""
+    reader: str = ""
+    """Column of who read the radiograph."""
+    width: str = ""
+    """Column of the original width, in pixels."""
+    height: str = ""
+    """Column of the original height, in pixels."""
+    view: str = ""
+    """Column of the view: PA, AP, LL, RL."""
+    sex: str = ""
+    """Column of the sex."""
+    age: str = ""
+    """Column of the age, in years or as DICOM has it."""
+    normal: tuple[str, ...] = ()
+    """Labels that mean that nothing was found; by default one called No finding, Normal, healthy or the like."""
+    blank: Literal["unknown", "negative"] = "unknown"
+    """What a blank label says. unknown: nothing, neither loss nor metric counts it; negative: that it is not there."""
+    uncertain: Literal["unknown", "negative", "positive"] = "unknown"
+    """What -1 says in columns of 0 and 1."""
+    table_only: bool = False
+    """Convert the table alone: no radiograph is decoded and no images.npy written."""
+
+
 OWN_FLAGS: tuple[type[_Common], ...] = (
-    VinBig, Coco, Siim, Lungs, Folders, Tree, Chexpert, Mimic, Padchest, Chexlocalize, Candid,
+    VinBig, Coco, Siim, Lungs, Folders, Tree, Table, Chexpert, Mimic, Padchest, Chexlocalize, Candid,
 )  # fmt: skip
 """Sources with flags of their own; each is the subcommand of its name."""
 
@@ -250,6 +312,14 @@ def check(config: _Common) -> None:
     for name in ("annotations", "table", "images", "masks", "category"):
         if getattr(config, name, None) == "":
             raise FlagError(f"--{name} is empty: give a name, or leave the flag out")
+    if isinstance(config, Table):
+        from xray.datasets.sources.table_boxes import units_of
+
+        units_of(config.units)
+    if config.map == "" or "" in config.splits:
+        raise FlagError("--map and --splits need a value: give one, or leave the flag out")
+    if config.splits_by == "patient" and not config.splits:
+        raise FlagError("--splits-by patient says what --splits names: give that too")
     if isinstance(config, Lungs) and (config.images is None) != (config.masks is None):
         raise FlagError("--images and --masks name two folders: give both, or neither for a known layout")
     if isinstance(config, Lungs) and config.values:
@@ -301,7 +371,11 @@ def show(conversion: dict[str, Any], save_path: Path) -> None:
     print_account(conversion, save_path)
     if conversion["parameters"]["pixels"]:
         task = "segmentation" if counts["masks"] else "classification"
-        has_other_task = is_classified or conversion["source"] in ("siim", "lungs", "candid", "chexlocalize")
+        has_other_task = (
+            is_classified
+            or not counts["annotations"]
+            or conversion["source"] in ("siim", "lungs", "candid", "chexlocalize")
+        )
         flags = f" --task {task}" if has_other_task else ""
         console.print(f"next: python xray/train.py{flags} --data-path {save_path}", soft_wrap=True)
 

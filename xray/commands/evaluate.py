@@ -52,6 +52,11 @@ class Config:
     category_ids: tuple[Literal["auto", "source", "dataset"], ...] = ("auto",)
     """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
     of --data-path; auto: what image_id, or the category's name in the file, says."""
+    map: str | None = None
+    """YAML file that says what the predictions' categories are called in the dataset, as for tools/convert.py --map."""
+    categories: tuple[str, ...] = ()
+    """Score these of the dataset's categories alone; by default all, or those that the predictions have too where they
+    are of a model with others."""
     split: Literal["train", "val", "test"] | None = None
     """Score the images of this split; by default all images of each split and fold that the predictions touch."""
     fold: FoldNumber | None = None
@@ -92,10 +97,11 @@ def main(config: Config) -> None:
 
     from rich.console import Console
 
-    from xray.datasets.prediction_ids import read_all_predictions
+    from xray.datasets.prediction_ids import one_each
     from xray.datasets.store import open_store
     from xray.evaluation.assess import assess
     from xray.evaluation.evaluate import evaluate
+    from xray.evaluation.external import read_common
     from xray.evaluation.scored import SCORED, scored_of, write_scored
     from xray.outputs.report.galleries import pixels_of
     from xray.outputs.report.report import write_report
@@ -105,7 +111,10 @@ def main(config: Config) -> None:
 
     assert config.predictions is not None  # `check` asks for it
     store = open_store(config.data_path, pixels=False)
-    predictions = read_all_predictions([config.predictions], store, config.ids, config.category_ids)[0]
+    ids, category_ids = one_each(config.ids, 1, "ids")[0], one_each(config.category_ids, 1, "category-ids")[0]
+    store, predictions, common = read_common(
+        store, config.predictions, config.map, config.categories, ids, category_ids
+    )
     maps = read_maps(config.predictions.parent)
     run = config.run or run_of(config.predictions)
     curves, pixels = read_curves(run) if run else None, pixels_of(store, config.radiographs)
@@ -127,7 +136,7 @@ def main(config: Config) -> None:
             f"--fit: the probability maps are of {', '.join(result.unused_maps)}, of which {store.path} has no masks: "
             "give the dataset that the model was trained for"
         )
-    warnings = warn(result, store)
+    warnings = (common.lines if common else []) + warn(result, store)
     with finishing(config.save_path, "evaluation"):
         with Console(stderr=True).status("drawing the report"):
             write_searches(config.save_path, search)
@@ -135,7 +144,9 @@ def main(config: Config) -> None:
             page = write_report(path, result, store, name, warnings, assessment, curves, pixels)
         write_scored(config.save_path / SCORED, scored_of(result, assessment.scored["annotations_sha256"]))
         training = {"training": curve_metrics(curves)} if curves is not None else {}
-        write_metrics(config.save_path, result.metrics | assessment.metrics | training)
+        write_metrics(
+            config.save_path, result.metrics | assessment.metrics | training | (common.metrics if common else {})
+        )
         show(page)
         for kind in ("boxes", "labels", "pixels"):
             for one in getattr(assessment, kind)[:1]:
@@ -154,6 +165,10 @@ def check(config: Config) -> None:
         raise FlagError("give either --predictions FILE, to score it, or --compare A B")
     if config.compare and (config.fit or config.baseline or config.run or config.radiographs or config.triplet):
         raise FlagError("--compare: leave out --baseline, --fit, --run, --radiographs and --triplet")
+    if config.compare and (config.map or config.categories):
+        raise FlagError(
+            "--compare: leave out --map and --categories, and compare two folders that were scored with them"
+        )
     if config.names and not config.compare:
         raise FlagError("--names is for --compare: add that, or leave --names out")
     check_part(config.split, config.fold)

@@ -5,6 +5,7 @@ Boxes are cut at the edges of their radiographs, those of an image's readers are
 
 import dataclasses
 import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -54,17 +55,18 @@ def annotate(
     present = np.zeros((len(images), len(source.categories) + 1), dtype=bool)
     present[boxes.images, boxes.labels] = True
     boxed = present.copy()
-    for row, image in enumerate(images):
-        present[row, list(image.labels or ())] = True
+    labelled = [(row, label) for row, image in enumerate(images) for label in image.labels or ()]
+    present[tuple(np.array(labelled, dtype=np.int64).reshape(-1, 2).T)] = True
     # Those of other splits are in no fold.
     train, folds = np.flatnonzero(is_train), np.full(len(images), -1, dtype=np.int64)
     if len(train):
         patients = patients_of([images[row] for row in train.tolist()])
         check_folds(len(set(patients)), n_folds, len(train), missing(dropped))
         folds[train] = assign_folds(present[train], patients, n_folds, seed)
+    labels, located = _columns(present), _columns(boxed)
     records = [
         _image_record(
-            row, image, size, fold, _known(image, present[row], boxed[row]), outcomes[used[row]].get("attributes", {})
+            row, image, size, fold, _known(image, labels[row], located[row]), outcomes[used[row]].get("attributes", {})
         )
         for row, (image, size, fold) in enumerate(zip(images, sizes.tolist(), folds.tolist(), strict=True))
     ]
@@ -129,7 +131,7 @@ def _image_record(
     attributes: dict[str, str],
 ) -> dict[str, Any]:
     record: dict[str, Any] = {"id": row, "file_name": image.file_name, "source_id": image.source_id}
-    if np.isfinite(size).all():
+    if math.isfinite(size[0]) and math.isfinite(size[1]):
         record |= {"width": int(size[0]), "height": int(size[1])}
     record |= {"split": image.split, "fold": fold, **known}
     if image.patient is not None:
@@ -140,16 +142,25 @@ def _image_record(
     return record | attributes | image.extra
 
 
-def _known(image: SourceImage, present: np.ndarray, boxed: np.ndarray) -> dict[str, list[int]]:
+def _columns(shown: np.ndarray) -> list[list[int]]:
+    """(N, K) bool → for each row the numbers of its columns that are true."""
+    columns: list[list[int]] = [[] for _ in range(len(shown))]
+    for row, column in zip(*(axis.tolist() for axis in np.nonzero(shown)), strict=True):
+        columns[row].append(column)
+    return columns
+
+
+def _known(image: SourceImage, labels: list[int], located: list[int]) -> dict[str, list[int]]:
     """Category ids that an image shows, and those of which its source does not say so, or not where they are.
 
-    present, boxed: (K + 1,) bool, which it shows, and which of them by a box.
+    labels, located: ids that it shows, and which of them by a box.
     """
-    labels, located = np.flatnonzero(present).tolist(), np.flatnonzero(boxed).tolist()
+    if labels == located and not (image.unknown or image.unlocated or image.elsewhere):
+        return {"labels": labels}
     # What is known by a label or a box is not unknown.
     unknown = sorted(set(image.unknown) - set(labels))
     # A label without a box is of something that lies somewhere.
-    unlocated = sorted({*image.unlocated, *labels} - {*unknown, *located})
+    unlocated = sorted(({*image.unlocated, *labels} - set(located) | set(image.elsewhere)) - set(unknown))
     missing = {name: ids for name, ids in (("unknown", unknown), ("unlocated", unlocated)) if ids}
     return {"labels": labels, **missing}
 

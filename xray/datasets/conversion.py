@@ -299,6 +299,7 @@ def _describe(
             **{name: _version(name) for name in ("numpy", "pydicom", "opencv-python-headless")},
         },
         "parameters": parameters,
+        **source.notes,
         "counts": {
             "images": len(images),
             "train_images": sum(image["split"] == reasons.TRAIN for image in images),

@@ -79,6 +79,8 @@ class SourceImage:
     unknown: category ids of which the source does not say whether the image shows them: neither positive nor negative.
     unlocated: category ids that may lie somewhere in the image without a box. The unknown ones are so without being
         named here, and those among the labels that have no box.
+    elsewhere: category ids that may lie in the image beside the boxes that they have, too: see `category_map`.
+    normal: the source says of the radiograph as a whole that it shows nothing, not only none of the categories.
     extra: further keys for its entry in annotations.json.
     """
 
@@ -93,6 +95,8 @@ class SourceImage:
     labels: tuple[int, ...] | None = None
     unknown: tuple[int, ...] = ()
     unlocated: tuple[int, ...] = ()
+    elsewhere: tuple[int, ...] = ()
+    normal: bool = False
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -111,6 +115,7 @@ class Source:
     fingerprint: hash of the tables read, so that an interrupted conversion continues only with the same ones.
     squashed: square files are whole radiographs squeezed without keeping their aspect, and are stretched back.
     refused: digest of a canvas → the reason for which a radiograph that looks so, to the pixel, is left out.
+    notes: further entries of conversion.json, such as the category map that was applied.
     """
 
     kind: str
@@ -126,6 +131,7 @@ class Source:
     warnings: list[FileWarning] = dataclasses.field(default_factory=list)
     squashed: bool = False
     refused: dict[bytes, str] = dataclasses.field(default_factory=dict)
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def digest_of(canvas: np.ndarray) -> bytes:

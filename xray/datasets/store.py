@@ -3,7 +3,8 @@
 - annotations.json: COCO. `images`: `id` (= row in images.npy), `file_name` relative to the source, `source_id`,
   `width`, `height` (original pixels), `split` ("train", "val" or "test"), `fold` (-1 but for train), `labels` (category
   ids that the image shows, with or without a box), `unknown` (ids of which nobody says whether it shows them),
-  `unlocated` (further ids that may lie in the image without a box), `patient`, `readers`, `view`, `sex`, `age` (a
+  `unlocated` (further ids that may lie in the image without a box), `dropped` and `dropped_unknown` (names of what it
+  shows or may show that a category map left out), `patient`, `readers`, `view`, `sex`, `age` (a
   decade such as "60-69", or "90+") and `manufacturer` where known. `annotations`: `bbox` (x, y, width, height in
   original pixels), `category_id` from 1, `area`, `iscrowd` 0, `readers` (who drew it), `segmentation` (COCO RLE at
   original size) where there is a mask.
@@ -122,11 +123,16 @@ class Store:
 
     @property
     def abnormal(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which radiographs show any category, and of which that is known, both (N,) bool.
+        """Which radiographs show any finding, and of which that is known, both (N,) bool.
 
-        One known label is enough to be abnormal; normal is what is known to show none of them."""
-        shown: np.ndarray = np.any(self.labels, axis=1)
-        known: np.ndarray = shown | np.all(~self.unknown, axis=1)
+        One known label is enough to be abnormal, also one of a category that a map left out (`dropped`); normal is what
+        is known to show none."""
+        dropped, maybe = (
+            np.array([bool(record.get(key)) for record in self.records], dtype=bool)
+            for key in ("dropped", "dropped_unknown")
+        )
+        shown: np.ndarray = np.any(self.labels, axis=1) | dropped
+        known: np.ndarray = shown | (np.all(~self.unknown, axis=1) & ~maybe)
         return shown, known
 
     def _named(self, key: str) -> np.ndarray:

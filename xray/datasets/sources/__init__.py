@@ -32,15 +32,30 @@ def convert(
 
     kind: a subcommand of `convert`, such as "vinbig" or "coco". flags: the arguments of `read_<kind>` in the module of
     that name, and those of `xray.datasets.conversion.write_store`; with VinBigData's `table_only` no radiograph is
-    opened and no images.npy written. Raises InputError as the two functions do.
+    opened and no images.npy written. Further flags, which every source has:
+    map: file of a category map, or the name of a shipped one. splits, splits_by: which radiographs train, validate and
+    test, see `xray.datasets.splits.apply_splits`. leaks: "drop" leaves out radiographs whose patient is in another
+    split as well, "keep" only names them.
+    Raises InputError as these functions do.
     """
     # Workers that read masks import modules of this package: they need not load all that conversion needs.
+    from xray.datasets.category_map import apply_map, read_map
     from xray.datasets.conversion import write_store
+    from xray.datasets.splits import apply_splits, without_leaks
 
     names = ("image_size", "n_folds", "readers", "seed", "overwrite", "decode")
     writing = {name: flags.pop(name) for name in names if name in flags}
+    map_name, splits = flags.pop("map", None), flags.pop("splits", ())
+    by, leaks = flags.pop("splits_by", "name"), flags.pop("leaks", "drop")
+    # Before anything is read: reading may take minutes.
+    mapping = read_map(str(map_name), kind) if map_name else None
     if kind in ("siim", "lungs", "folders", "candid", "chexlocalize"):
         # These open files before radiographs are decoded: masks, or possible copies.
         flags["n_workers"] = n_workers
     source = getattr(importlib.import_module(f"{__name__}.{kind}"), f"read_{kind}")(data_path, **flags)
+    if mapping:
+        source = apply_map(source, mapping)
+    if splits:
+        source = apply_splits(source, splits, by, data_path)
+    source = without_leaks(source, leaks == "keep")
     return write_store(source, save_path, n_workers=n_workers, pixels=not flags.get("table_only", False), **writing)

@@ -37,6 +37,7 @@ class _Entry:
     labels: dict[int, None] = dataclasses.field(default_factory=dict)
     unknown: tuple[int, ...] = ()
     unlocated: tuple[int, ...] = ()
+    normal: bool = False
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     n_boxes: int = 0
     is_lost: bool = False
@@ -134,6 +135,7 @@ class Collector:
         unknown: Iterable[int] | None = None,
         unlocated: Iterable[int] | None = None,
         reader: str = "",
+        normal: bool | None = None,
         **extra: Any,
     ) -> None:
         """Adds what a table says of a radiograph; `name` as `file_of` gave it. Arguments as in SourceImage.
@@ -147,6 +149,7 @@ class Collector:
         entry.labels |= dict.fromkeys(labels)
         entry.unknown = entry.unknown if unknown is None else tuple(unknown)
         entry.unlocated = entry.unlocated if unlocated is None else tuple(unlocated)
+        entry.normal = entry.normal if normal is None else normal
         if reader:
             entry.readers[reader] = None
         entry.extra |= {key: value for key, value in extra.items() if value not in (None, "")}
@@ -264,6 +267,7 @@ class Collector:
             labels=tuple(sorted(entry.labels)),
             unknown=entry.unknown,
             unlocated=entry.unlocated,
+            normal=entry.normal,
             extra=entry.extra,
         )
 

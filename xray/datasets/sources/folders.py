@@ -1,8 +1,8 @@
 """Radiographs sorted into a folder for each class (as Kaggle's chest X-ray pneumonia set) → a source with labels.
 
-Layouts: `CLASS/…`; or `train/CLASS/…`, `val/CLASS/…`, `test/CLASS/…`. Training and validation folders are dealt into
-folds together, as everywhere else: the validation folder of the best known set holds 16 radiographs, too few to choose
-a model by. `test/` becomes the split "test".
+Layouts: `CLASS/…`; or `train/CLASS/…`, `val/CLASS/…`, `test/CLASS/…`, which become the splits of these names. Only
+training folders are dealt into folds. The validation folder of the best known set holds 16 radiographs, too few to
+choose a model by: `train --fold auto` then holds back a fold.
 """
 
 import concurrent.futures
@@ -29,10 +29,12 @@ from xray.radiographs.radiograph import SUFFIXES, find_radiographs
 from xray.structures.boxes import BoxTable
 
 SPLITS = {
-    "train": "train", "training": "train", "val": "train", "valid": "train", "validation": "train",
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
 """Names of folders that divide the set, and the split that each becomes."""
+
+_RANK = {"train": 0, "val": 1, "test": 2}
 
 NO_CLASS = "file outside the class folders"
 NO_SPLIT = "folder beside the splits"
@@ -66,9 +68,9 @@ def read_folders(
 
     Folders of masks beside the radiographs are left out, see `mask_folders.without_masks`. A file that
     stands, byte for byte, in two classes is left out of both; of copies within a class one is kept, that in the test
-    split if there is one. Ids are those of `xray.datasets.naming.source_ids`.
+    split if there is one, or else that in the validation split. Ids are those of `xray.datasets.naming.source_ids`.
 
-    Raises InputError for a missing directory, for one without class folders, with a test split alone, with the splits
+    Raises InputError for a missing directory, for one without class folders, without a training split, with the splits
     inside the class folders, with a single class to train on, or where it is not clear which class is normal.
     """
     root = data_root(data_path, "give the directory that holds a folder of radiographs for each class")
@@ -124,7 +126,7 @@ def _find_parts(root: Path, dropped: list[Dropped]) -> tuple[str, list[tuple[str
                 raise InputError(f"{what}: give --data-path {divided[0]}")
             raise InputError(f"{what}: the splits must be the outer folders, as in {root / 'train' / divided[0].name}")
         return "classes", [("train", root)]
-    if all(split == "test" for split, _ in parts):
+    if all(split != "train" for split, _ in parts):
         raise InputError(
             f"{root} holds {parts[0][1].name}/ but no train/: give --data-path {parts[0][1]} to convert its "
             "classes alone"
@@ -136,7 +138,7 @@ def _find_parts(root: Path, dropped: list[Dropped]) -> tuple[str, list[tuple[str
                 dropped.append(Dropped(folder.name, NO_SPLIT, detail=f"{n} radiograph{'s' * (n > 1)}"))
     dropped += [Dropped(path.name, NO_CLASS) for path in _strays(root)]
     # Training folders first: it is their spelling of a class that counts.
-    return "splits", sorted(parts, key=lambda part: part[0] == "test")
+    return "splits", sorted(parts, key=lambda part: _RANK[part[0]])
 
 
 def _list_files(
@@ -226,8 +228,8 @@ def _sounds_normal(label: str) -> bool:
 
 def _without_copies(files: list[_File], n_threads: int, dropped: list[Dropped]) -> list[_File]:
     """The files without those that are, byte for byte, another one."""
-    # Of copies, the one in the test split is used.
-    groups = [sorted(group, key=lambda file: file.split != "test") for group in _copies(files, n_threads)]
+    # Of copies, the one in the test split is used, or else in the validation split.
+    groups = [sorted(group, key=lambda file: -_RANK[file.split]) for group in _copies(files, n_threads)]
     left_out = set()
     for first, *others in groups:
         is_contradiction = any(file.label != first.label for file in others)

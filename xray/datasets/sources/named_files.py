@@ -2,7 +2,8 @@
 
 import dataclasses
 import filecmp
-from collections import defaultdict
+import functools
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -55,6 +56,50 @@ class NamedFiles:
         if not isinstance(number, int):
             return []
         return self._by_number.get(number, [])
+
+
+class PathEnds:
+    """Which files the paths of a table mean that may have been written on another machine.
+
+    texts: all that the table calls radiographs. Of `p1/frontal.jpg` and `p2/frontal.jpg` in it the last part says
+    nothing by itself, be there one file of that name or several.
+    """
+
+    def __init__(self, files: NamedFiles, texts: Iterable[str]) -> None:
+        self._files = files
+        self._last_parts = Counter(text.rpartition("/")[2] for text in {text.replace("\\", "/") for text in texts})
+
+    @functools.cached_property
+    def _whole(self) -> dict[str, list[str]]:
+        """Paths of files, with and without suffix → the files. Most tables have no path in them."""
+        whole: dict[str, list[str]] = defaultdict(list)
+        for name in self._files.names:
+            for text in {name, _without_suffix(name)}:
+                whole[text].append(name)
+        return whole
+
+    def meant_by(self, text: str) -> list[str]:
+        """The files that a text may mean: by the longest end of it that is a file's path, or as `NamedFiles` does."""
+        if "/" not in text and "\\" not in text:
+            return self._files.meant_by(text)
+        ends = list(ends_of(text))
+        for end in ends[:-1]:
+            if names := self._whole.get(end) or self._whole.get(_without_suffix(end)):
+                return names
+        if len(ends) > 1 and self._last_parts[ends[-1]] > 1:
+            return []
+        return self._files.meant_by(ends[-1] if len(ends) > 1 else text)
+
+
+def _without_suffix(name: str) -> str:
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + source_id(last)
+
+
+def ends_of(text: str) -> Iterable[str]:
+    """A path, and what is left of it without its first folders: a table may have been written on another machine."""
+    parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return ("/".join(parts[start:]) for start in range(len(parts)))
 
 
 @dataclasses.dataclass(frozen=True)

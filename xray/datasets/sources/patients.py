@@ -16,7 +16,7 @@ from xray.structures.values import identity, one_spelling, shown, text_of
 
 PATIENT_UNKNOWN = "patient unknown"
 
-_NAME_COLUMNS = (
+NAME_COLUMNS = (
     "filename", "imageid", "imageindex", "imagename", "imagepath", "filepath", "path", "file", "image", "id",
 )  # fmt: skip
 PATIENT_COLUMNS = ("patient", "patientid", "subject", "subjectid")
@@ -95,7 +95,7 @@ def _read(path: Path) -> tuple[list[tuple[str, str]], bytes]:
     else:
         table, content = read_table(path)
         spelling = spellings(table.columns)
-        column = next((spelling[name] for name in _NAME_COLUMNS if name in spelling), None)
+        column = next((spelling[name] for name in NAME_COLUMNS if name in spelling), None)
         patient = next((spelling[name] for name in PATIENT_COLUMNS if name in spelling), None)
         if column is None or patient is None:
             columns = ", ".join(name for name in table.columns if name != "line")

@@ -102,6 +102,7 @@ def read_rsna(data_path: Path | str) -> Source:
                 labels=[2] if kind == NOT_NORMAL else [],
                 unlocated=[2] if kind == NOT_NORMAL else [],
                 unknown=[2] if kind is None else [],
+                normal=kind == NORMAL,
             )
     return collector.source()
 

@@ -133,7 +133,9 @@ def _describe(collector: Collector, name: str, split: str, kind: str | None, has
     elif kind == "tb" and not has_boxes:
         unknown = (active, obsolete)
     labels = [sick] if kind == "sick" else []
-    collector.describe(name, split=split, size=(SIDE, SIDE), labels=labels, unlocated=labels, unknown=unknown)
+    collector.describe(
+        name, split=split, size=(SIDE, SIDE), labels=labels, unlocated=labels, unknown=unknown, normal=kind == "healthy"
+    )
 
 
 def _add_box(

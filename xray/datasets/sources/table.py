@@ -1,0 +1,96 @@
+"""Anybody's table of radiographs → a source: a row a box, a label or a radiograph, in CSV, Parquet or a spreadsheet.
+
+Which column is what is said by flags or found by the usual names (`table_columns`); what the numbers of a box mean is
+checked against the sizes of the radiographs (`table_boxes`). A label that a row leaves blank is unknown, not negative,
+unless the user says so (`table_labels`).
+"""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from xray.datasets.source import Source, data_root
+from xray.datasets.sources.collector import Collector
+from xray.datasets.sources.table_boxes import PIXELS, Reading, units_of
+from xray.datasets.sources.table_columns import Chosen, Form, find_columns
+from xray.datasets.sources.table_files import SUFFIXES
+from xray.datasets.sources.table_labels import read_labels
+from xray.datasets.sources.table_rows import Policy, TableRows
+from xray.datasets.sources.tables import read_table as read_cells
+from xray.errors import InputError
+
+MOST_TABLES = 50
+"""Files of a folder that are tried."""
+
+
+def read_table(
+    data_path: Path | str,
+    *,
+    table: str | None = None,
+    sheet: str | None = None,
+    id: str = "",
+    label: str = "",
+    box: Form | None = None,
+    columns: str = "",
+    units: str = PIXELS,
+    normal: Sequence[str] = (),
+    blank: Policy = "unknown",
+    uncertain: Policy = "unknown",
+    table_only: bool = False,
+    **chosen: str,
+) -> Source:
+    """Reads a table and finds its radiographs below `data_path`; opens those alone whose size it needs.
+
+    table: relative to `data_path` or to the working directory; None finds the one that is there. sheet: of a
+    spreadsheet. id, label, box, columns and `chosen` (patient, split, reader, width, height, view, sex, age): see
+    `table_columns.Chosen`. units: see `table_boxes.Units`. normal: labels that mean that nothing was found. blank:
+    what a blank label means. uncertain: what -1 means. table_only: only for `write_store`.
+
+    Radiographs without a row are left out, as are those of which a row cannot be used.
+
+    Raises InputError where there is no table or several, where a column is not found, where boxes fit better in
+    another form or in other units, and where no radiograph can be used.
+    """
+    root = data_root(data_path, "give the folder of the radiographs")
+    unit = units_of(units)
+    path = _find_table(root, table)
+    cells, content = read_cells(path, sheet=sheet)
+    collector = Collector("table", root)
+    collector.read(content)
+    flags = (id, label, box, columns, unit, *normal, blank, uncertain, *sorted(chosen.items()))
+    collector.read(repr(flags).encode())
+    found = find_columns(cells, path.name, collector.files, Chosen(id, label, box, columns, **chosen))
+    if not (found.labels or found.box):
+        names = ", ".join(name for name in cells.columns if name != "line")
+        raise InputError(f"{path} has neither labels nor boxes (found {names}): name them with --label or --columns")
+    print(f"{path.name}: {found.in_words()}", flush=True)
+    rows = TableRows(collector, path.name, cells, found, read_labels(cells, found, path.name, normal))
+    rows.judge(uncertain)
+    rows.describe(blank)
+    if found.form is not None:
+        rows.enter_boxes(Reading(found.form, unit))
+    return collector.source()
+
+
+def _find_table(root: Path, chosen: str | None) -> Path:
+    """The table that is named, or the only one in the folder itself."""
+    if chosen is not None:
+        path = root / chosen if (root / chosen).is_file() else Path(chosen)
+        if not path.is_file():
+            raise InputError(f"there is no table {chosen}, neither in {root} nor here: check --table")
+        return path
+    files = sorted(path for path in root.iterdir() if path.name.lower().endswith(SUFFIXES) and path.name[0] != ".")
+    tables = []
+    for path in files[:MOST_TABLES]:
+        # A text file of one column is a README or a list.
+        with contextlib.suppress(InputError):
+            if not path.name.lower().endswith(".txt") or len(read_cells(path)[0].columns) > 2:
+                tables.append(path)
+    if not tables and files:
+        read_cells(files[0])  # says why it is none
+    if not tables:
+        raise InputError(f"{root} holds no table (CSV, TSV, Parquet, Excel): put it there, or name it with --table")
+    if len(tables) > 1:
+        names = ", ".join(path.name for path in tables[:6])
+        raise InputError(f"{root} holds {len(tables)} tables ({names}): choose one with --table")
+    return tables[0]

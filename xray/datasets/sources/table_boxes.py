@@ -1,0 +1,195 @@
+"""The boxes of anybody's table: numbers in any spelling, corners or sides, pixels or shares; and whether they fit."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xray.datasets.sources.table_columns import FORMS, Form
+from xray.datasets.sources.tables import factorize
+from xray.errors import FlagError, InputError
+from xray.structures.values import is_missing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PIXELS, SHARE = "pixels", "share"
+Units = str | int
+"""PIXELS of the radiograph, SHARE of its sides, or N: pixels of a picture of N x N."""
+
+TOLERANCE = 0.01
+"""Share of a side by which a box may pass the edge and still fit: it is cut there."""
+FEWEST = 4
+"""Boxes from which a single one beyond an edge tells corners from sides."""
+_MANY = 0.05
+_MANY_BOXES = 20
+_COMMON_SIDES = (224, 256, 299, 320, 384, 448, 512, 600, 640, 768, 800, 1024)
+"""Sides that pictures are resized to."""
+
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}")
+
+
+def units_of(text: str) -> Units:
+    """The value of --units. Raises FlagError for what it cannot be."""
+    if text in (PIXELS, SHARE):
+        return text
+    if re.fullmatch(r"\d{1,5}", text, re.ASCII) and int(text) > 0:
+        return int(text)
+    raise FlagError(f"--units {text}: give pixels, share, or the side N of the pictures that the boxes were drawn on")
+
+
+def read_numbers(table: "pd.DataFrame", columns: Sequence[str], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Four columns of text → (N, 4) float64, NaN for what is no number, and (N,) bool, where all four are empty.
+
+    A comma is a decimal one, unless all numbers with one could have thousands: then InputError says so.
+    """
+    values, empty = np.zeros((len(table), 4)), np.ones(len(table), dtype=bool)
+    texts = [factorize(table[column]) for column in columns]
+    with_comma = [text for distinct, _ in texts for text in distinct if _DECIMAL_COMMA.fullmatch(text)]
+    if with_comma and all(_THOUSANDS.fullmatch(text) for text in with_comma):
+        raise InputError(
+            f"{name}: is {with_comma[0]} more than a thousand, or a decimal fraction? Write it with a point, or without"
+        )
+    for place, (distinct, codes) in enumerate(texts):
+        numbers = np.array([*map(_number, distinct), np.nan])
+        is_blank = np.array([*map(is_missing, distinct), True])
+        values[:, place] = numbers[codes]
+        empty &= is_blank[codes]
+    return values, empty
+
+
+def _number(text: str) -> float:
+    if _DECIMAL_COMMA.fullmatch(text):
+        text = text.replace(",", ".")
+    value = float(text) if _NUMBER.fullmatch(text) else np.nan
+    return value if np.isfinite(value) else np.nan
+
+
+def read_lists(table: "pd.DataFrame", column: str) -> list[np.ndarray]:
+    """A column of lists → for each row (M, 4) float64; (0, 4) where it is empty, (1, 4) NaN for what is no list.
+
+    "[1, 2, 3, 4]", "(1 2 3 4)", "1;2;3;4" and "[[1, 2, 3, 4], [5, 6, 7, 8]]" are lists.
+    """
+    distinct, codes = factorize(table[column])
+    lists = [*map(_list, distinct), np.zeros((0, 4))]
+    return [lists[code] for code in codes.tolist()]
+
+
+def _list(text: str) -> np.ndarray:
+    if is_missing(text) or not text.strip("[](){} ,;"):
+        return np.zeros((0, 4))
+    bare = text.translate(str.maketrans("[](){}\"'", "        "))
+    words = [word.strip() for word in re.split(r"[;,\s]+" if ";" not in bare else r"[;\s]+", bare) if word.strip()]
+    numbers = np.array([_number(word) for word in words])
+    if len(numbers) % 4 or not np.isfinite(numbers).all():
+        return np.full((1, 4), np.nan)
+    return numbers.reshape(-1, 4)
+
+
+def to_corners(numbers: np.ndarray, form: Form) -> np.ndarray:
+    """(N, 4) in a form → xyxy, in the same units."""
+    first, second = numbers[:, :2], numbers[:, 2:]
+    if form == "xyxy":
+        return numbers.copy()
+    start = first - second / 2 if form == "cxcywh" else first
+    return np.concatenate([start, start + second], axis=1)
+
+
+def to_pixels(corners: np.ndarray, units: Units, sizes: np.ndarray) -> np.ndarray:
+    """(N, 4) xyxy in units → pixels of the radiographs. sizes: (N, 2) width and height; not used with PIXELS."""
+    if units == PIXELS:
+        return corners
+    scale = sizes / (1.0 if units == SHARE else float(units))
+    pixels: np.ndarray = corners * np.concatenate([scale, scale], axis=1)
+    return pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How the numbers are read."""
+
+    form: Form
+    units: Units
+
+    @property
+    def flags(self) -> str:
+        """As it is given to the command."""
+        return f"--box {self.form} --units {self.units}"
+
+    def misfits(self, numbers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """(N,) bool, which boxes are none, or pass an edge. sizes: (N, 2), NaN where it is not known: then only the
+        first two edges, and for shares all."""
+        corners = to_corners(numbers, self.form)
+        limits = np.concatenate([sizes, sizes], axis=1)[:, 2:]
+        if self.units != PIXELS:
+            limits = np.full((len(numbers), 2), 1.0 if self.units == SHARE else float(self.units))
+        slack = TOLERANCE * np.where(np.isfinite(limits), limits, 0) + (0 if self.units == SHARE else 1)
+        with np.errstate(invalid="ignore"):
+            outside = (corners[:, :2] < -slack).any(axis=1) | (corners[:, 2:] > limits + slack).any(axis=1)
+            inverted = (corners[:, 2:] < corners[:, :2]).any(axis=1)
+        misfit: np.ndarray = np.logical_or(outside, inverted)
+        return misfit
+
+
+def check_reading(numbers: np.ndarray, given: Reading, name: str, sizes_of: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Raises InputError where boxes do not fit as the flags read them, and do in another way, which it names.
+
+    numbers: (N, 4) as the table has them. sizes_of: rows of `numbers` → (M, 2) widths and heights, NaN if not known.
+    """
+    numbers = numbers[np.isfinite(numbers).all(axis=1)]
+    if not len(numbers):
+        return
+    if given.units != SHARE and (np.abs(numbers) <= 1 + TOLERANCE).all():
+        raise InputError(
+            f"{name}: all boxes lie between 0 and 1, so they are shares of the sides and no pixels: give --units share"
+        )
+    # The largest are the first that would pass an edge; and as many from everywhere.
+    order = np.argsort(-numbers.max(axis=1), kind="stable")
+    spread = np.linspace(0, len(order) - 1, min(64, len(order))).astype(np.int64)
+    sampled = np.unique(np.concatenate([order[:64], order[spread]]))
+    sizes = np.full((len(numbers), 2), np.nan)
+    sizes[sampled] = sizes_of(sampled)
+    n_given = int(given.misfits(numbers, sizes).sum())
+    if not n_given:
+        return
+    others = [Reading(form, given.units) for form in FORMS if form != given.form]
+    of_units = sorted(FORMS, key=lambda form: form != given.form)
+    others += [Reading(form, units) for units in (PIXELS, SHARE) if units != given.units for form in of_units]
+    counts = {other: int(other.misfits(numbers, sizes).sum()) for other in others}
+    best = min(counts, key=lambda other: counts[other])
+    is_most = 2 * n_given >= len(numbers)
+    # Small boxes in the middle fit as centres too; that all thirds are larger than the firsts is no chance.
+    is_telling = best.form == "xyxy" and best.units == given.units and len(numbers) >= FEWEST
+    enough = is_most or is_telling or (n_given >= _MANY * len(numbers) and n_given > 1)
+    if enough and 4 * counts[best] < n_given and (counts[best] == 0 or n_given > FEWEST):
+        raise InputError(
+            f"{name}: {n_given} of {len(numbers)} boxes are none or pass the edges of their radiographs with "
+            f"{given.flags}, and {counts[best] or 'none'} with {best.flags}: give that"
+        )
+    if is_most and len(numbers) >= FEWEST:
+        raise InputError(
+            f"{name}: {n_given} of {len(numbers)} boxes are none or pass the edges of their radiographs: check --box "
+            "and --units, and where the files are smaller than those that were annotated, give --width and --height"
+        )
+
+
+def may_be_corners(numbers: np.ndarray) -> bool:
+    """Whether many boxes (N, 4), read as x, y, width, height, could all be two corners as well."""
+    return len(numbers) >= _MANY_BOXES and bool((numbers[:, 2:] > numbers[:, :2]).all())
+
+
+def drawn_on(corners: np.ndarray, sizes: np.ndarray) -> int | None:
+    """The side of resized pictures that boxes (N, 4), in pixels, seem to be drawn on; None where they fill the files.
+
+    sizes: (N, 2), NaN where not known.
+    """
+    known = np.isfinite(sizes).all(axis=1)
+    if known.sum() < _MANY_BOXES:
+        return None
+    reach, smallest = float(corners[known].max()), float(sizes[known].min())
+    side = next((side for side in _COMMON_SIDES if reach <= side), None)
+    return side if side and reach >= 0.85 * side and smallest >= 1.3 * side else None

@@ -1,0 +1,301 @@
+"""What the columns of anybody's table are: named by flags, or found by the usual spellings of their names."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from xray.datasets.sizes import IDS, size_columns
+from xray.datasets.sources.named_files import NamedFiles, PathEnds
+from xray.datasets.sources.patients import PATIENT_COLUMNS
+from xray.datasets.sources.tables import factorize, plain_name, spellings
+from xray.errors import InputError
+from xray.structures.values import is_missing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Form = Literal["xywh", "xyxy", "cxcywh"]
+FORMS: tuple[Form, ...] = ("xywh", "xyxy", "cxcywh")
+
+LABELS = (
+    "classname", "labelname", "categoryname", "findingname", "findinglabel", "findinglabels", "finding", "findings",
+    "label", "labels", "class", "classes", "category", "categories", "diagnosis", "diagnoses", "pathology",
+    "pathologies", "disease", "abnormality", "lesiontype", "name", "target",
+)  # fmt: skip
+SPLITS = ("split", "splits", "subset", "partition", "set", "phase", "datasetsplit", "dataset", "usage")
+READERS = (
+    "radid",
+    "reader",
+    "readerid",
+    "radiologist",
+    "radiologistid",
+    "annotator",
+    "annotatorid",
+    "rater",
+    "raterid",
+)
+VIEWS = ("viewposition", "view", "projection", "appa")
+SEXES = ("sex", "gender", "patientsex", "patientgender")
+AGES = ("age", "patientage")
+"""Columns in the order in which they are looked for, without case and punctuation."""
+NO_LABELS = {
+    "fold", "followup", "iscrowd", "crowd", "difficult", "truncated", "occluded", "area", "index", "line", "score",
+    "confidence", "duplicate", "isduplicate", "count", "nboxes", "numboxes", "hasbox", "hasboxes",
+}  # fmt: skip
+"""Columns that may hold 0 and 1 and are no findings."""
+
+_CORNERS = (
+    ("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"),
+    ("x0", "y0", "x1", "y1"), ("minx", "miny", "maxx", "maxy"), ("xtl", "ytl", "xbr", "ybr"),
+    ("startx", "starty", "endx", "endy"), ("xstart", "ystart", "xend", "yend"),
+)  # fmt: skip
+_SIDES = (("w", "h"), ("width", "height"), ("bw", "bh"))
+_STARTS = (("x", "y"), ("xmin", "ymin"), ("left", "top"), ("x1", "y1"), ("x0", "y0"), ("xtl", "ytl"))
+_CENTRES = (("cx", "cy"), ("xcenter", "ycenter"), ("xcentre", "ycentre"), ("centerx", "centery"), ("xc", "yc"),
+            ("centrex", "centrey"), ("xmid", "ymid"))  # fmt: skip
+_LISTS = ("bbox", "box", "bboxes", "boxes", "boundingbox", "boundingboxes", "coordinates", "bboxcoordinates", "roi")
+_OF_BOXES = ("boundingbox", "bbox", "box", "roi", "lesion")
+_MOST_TRIED = 300
+"""Distinct ids by which it is decided which column names the files."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """The columns that are used, as the table spells them; None or () for what it does not have.
+
+    labels: one of names, or one or more that hold 0 and 1 (is_wide). box: four, or one that holds lists, whose numbers
+    are of `form`. size: width and height of the radiograph.
+    """
+
+    id: str
+    labels: tuple[str, ...] = ()
+    is_wide: bool = False
+    box: tuple[str, ...] = ()
+    form: Form | None = None
+    size: tuple[str, str] | None = None
+    patient: str | None = None
+    split: str | None = None
+    reader: str | None = None
+    view: str | None = None
+    sex: str | None = None
+    age: str | None = None
+
+    def in_words(self) -> str:
+        """One line that says what was taken for what."""
+        boxes = f"boxes by {', '.join(self.box)} ({self.form})" if self.box else "no boxes"
+        labels = ", ".join(self.labels[:6]) + (f" and {len(self.labels) - 6} more" if len(self.labels) > 6 else "")
+        parts = [f"radiographs by {self.id}", f"labels by {labels or 'no column'}", boxes]
+        further = {"sizes": self.size and ", ".join(self.size), "patients": self.patient, "splits": self.split}
+        further |= {"readers": self.reader, "view": self.view, "sex": self.sex, "age": self.age}
+        return ", ".join(parts + [f"{what} by {column}" for what, column in further.items() if column])
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What the flags of `convert table` say of columns; "" or () for nothing, "none" for that there is none."""
+
+    id: str = ""
+    label: str = ""
+    box: Form | None = None
+    columns: str = ""
+    patient: str = ""
+    split: str = ""
+    reader: str = ""
+    width: str = ""
+    height: str = ""
+    view: str = ""
+    sex: str = ""
+    age: str = ""
+
+
+def find_columns(table: "pd.DataFrame", name: str, files: NamedFiles, chosen: Chosen) -> Columns:
+    """The columns of a table. name: of its file, for messages.
+
+    Raises InputError where a flag names a column that is not there, and where none names the radiographs or which
+    numbers are a box's is not clear.
+    """
+    find = _Finder(table, name)
+    own_id = find.named("id", chosen.id) or _id_column(find, files)
+    find.used.add(own_id)
+    box, form = _box_columns(find, chosen)
+    find.used.update(box)
+    size = _size_columns(find, chosen)
+    find.used.update(size or ())
+    one_of = {"patient": PATIENT_COLUMNS, "reader": READERS, "view": VIEWS, "sex": SEXES, "age": AGES}
+    single = {what: find.one(what, getattr(chosen, what), names) for what, names in one_of.items()}
+    split = _split_column(find, chosen.split)
+    find.used.update(column for column in (*single.values(), split) if column)
+    labels, is_wide = _label_columns(find, chosen.label)
+    return Columns(own_id, labels, is_wide, box, form, size, split=split, **single)
+
+
+class _Finder:
+    """The columns of a table by name, and those that have a use already."""
+
+    def __init__(self, table: "pd.DataFrame", name: str) -> None:
+        self.table, self.name = table, name
+        self.all = [column for column in table.columns if column != "line"]
+        self.plain = spellings(self.all)
+        self.used: set[str] = set()
+
+    def named(self, flag: str, text: str) -> str | None:
+        """The column that a flag names; None where it says nothing or "none"."""
+        if not text or (text == "none" and text not in self.all):
+            return None
+        if text in self.all:
+            return text
+        alike = [column for column in self.all if plain_name(column) == plain_name(text) and plain_name(text)]
+        if len(alike) != 1:
+            raise InputError(f"--{flag} {text}: {self.name} has no such column (found {', '.join(self.all[:40])})")
+        return alike[0]
+
+    def one(self, flag: str, text: str, names: Iterable[str]) -> str | None:
+        """The column that a flag names, or the first of the usual names that is not used yet."""
+        if text:
+            return self.named(flag, text)
+        return next(
+            (self.plain[name] for name in names if name in self.plain and self.plain[name] not in self.used), None
+        )
+
+    def texts(self, column: str) -> list[str]:
+        """The distinct cells of a column that are not empty."""
+        return [text for text in factorize(self.table[column])[0] if not is_missing(text)]
+
+
+def _id_column(find: _Finder, files: NamedFiles) -> str:
+    """The column whose cells name most files; of equal ones that with the more usual name."""
+
+    def hits(column: str) -> float:
+        texts = find.texts(column)[:_MOST_TRIED]
+        ends = PathEnds(files, texts)
+        return sum(bool(ends.meant_by(text)) for text in texts) / len(texts) if texts else 0.0
+
+    usual = [find.plain[name] for name in IDS if name in find.plain]
+    others = [column for column in find.all if column not in usual]
+    scored = [(hits(column), column) for column in usual]
+    if not any(share > 0.5 for share, _ in scored):
+        scored += [(share, column) for column in others if (share := hits(column)) > 0.5]
+    if not scored:
+        columns = ", ".join(find.all[:40])
+        raise InputError(f"no column of {find.name} names the radiographs (found {columns}): name it with --id")
+    return max(scored, key=lambda pair: pair[0])[1]
+
+
+def _box_columns(find: _Finder, chosen: Chosen) -> tuple[tuple[str, ...], Form | None]:
+    if chosen.columns == "none":
+        return (), None
+    if chosen.columns:
+        names = [chosen.columns] if chosen.columns in find.all else chosen.columns.split(",")
+        columns = tuple(filter(None, (find.named("columns", name.strip()) for name in names)))
+        if len(columns) not in (1, 4):
+            raise InputError(f"--columns {chosen.columns}: give four columns, or one that holds lists of four numbers")
+        return columns, chosen.box or _form_by_names(find, columns)
+    named = _by_names(find)
+    lists = [column for column in find.all if column not in find.used and _is_list(find, column)]
+    fitting = [one for one in named if chosen.box in (None, one[1])] or named
+    if fitting:
+        return fitting[0][0], chosen.box or fitting[0][1]
+    if lists:
+        return (lists[0],), chosen.box or _form_by_names(find, (lists[0],))
+    if chosen.box:
+        have = ", ".join(find.all[:40])
+        raise InputError(f"no columns of {find.name} are boxes (found {have}): name them with --columns x,y,w,h")
+    return (), None
+
+
+def _core(name: str) -> str:
+    """A column's plain name without the word for a box before or behind it."""
+    for word in _OF_BOXES:
+        if name.startswith(word) and len(name) > len(word):
+            return name.removeprefix(word)
+        if name.endswith(word) and len(name) > len(word):
+            return name.removesuffix(word)
+    return name
+
+
+def _by_names(find: _Finder) -> list[tuple[tuple[str, ...], Form]]:
+    """Four columns whose names are those of a box, and its form: those with a word for boxes first."""
+    free = {name: column for name, column in find.plain.items() if column not in find.used}
+    cores: dict[str, str] = {}
+    for name, column in free.items():
+        if _core(name) != name:
+            cores.setdefault(_core(name), column)
+    found: list[tuple[tuple[str, ...], Form]] = []
+    # bbox_x, y, w, h: only the first may have the word.
+    for known in (free | cores, free):
+        for form, starts, ends in (("xyxy", _CORNERS, None), ("cxcywh", _CENTRES, _SIDES), ("xywh", _STARTS, _SIDES)):
+            for start in starts:
+                for names in [start] if ends is None else [(*start, *end) for end in ends]:
+                    if all(name in known for name in names):
+                        columns = tuple(known[name] for name in names)
+                        if (columns, form) not in found:
+                            found.append((columns, form))  # type: ignore[arg-type]
+    return found
+
+
+def _is_list(find: _Finder, column: str) -> bool:
+    name = plain_name(column)
+    for form in FORMS:
+        name = name.removesuffix(form)
+    return name in _LISTS
+
+
+def _form_by_names(find: _Finder, columns: Sequence[str]) -> Form:
+    if len(columns) == 1:
+        for form in sorted(FORMS, key=len, reverse=True):
+            if plain_name(columns[0]).endswith(form):
+                return form
+    for names, form in _by_names(find):
+        if names == tuple(columns):
+            return form
+    raise InputError(
+        f"{find.name}: are {', '.join(columns)} x, y, width, height, or two corners, or a centre, width and height? "
+        "Say with --box xywh, xyxy or cxcywh"
+    )
+
+
+def _size_columns(find: _Finder, chosen: Chosen) -> tuple[str, str] | None:
+    width, height = find.named("width", chosen.width), find.named("height", chosen.height)
+    if (width is None) != (height is None):
+        raise InputError("--width and --height are the sides of the radiographs: give both columns, or neither")
+    if width and height:
+        return width, height
+    if "none" in (chosen.width, chosen.height):
+        return None
+    return size_columns([column for column in find.all if column not in find.used])
+
+
+def _split_column(find: _Finder, text: str) -> str | None:
+    """The column of splits; where no flag names it, one of the usual name all whose cells are splits."""
+    # Here, as that module imports those of the sources.
+    from xray.datasets.splits import split_of
+
+    if text:
+        return find.named("split", text)
+    candidates = [find.plain[name] for name in SPLITS if name in find.plain and find.plain[name] not in find.used]
+    return next((c for c in candidates if (texts := find.texts(c)) and all(map(split_of, texts))), None)
+
+
+def _label_columns(find: _Finder, text: str) -> tuple[tuple[str, ...], bool]:
+    """The columns of labels, and whether they hold 0 and 1."""
+    if text == "none" and text not in find.all:
+        return (), False
+    if text:
+        names = [text] if find.plain.get(plain_name(text)) or text in find.all else text.split(",")
+        columns = tuple(filter(None, (find.named("label", name.strip()) for name in names)))
+    else:
+        one = find.one("label", "", LABELS)
+        columns = (one,) if one else ()
+    if columns:
+        return columns, len(columns) > 1 or _is_binary(find, columns[0])
+    wide = [
+        column
+        for column in find.all
+        if column not in find.used and plain_name(column) not in NO_LABELS and _is_binary(find, column)
+    ]
+    return tuple(wide), bool(wide)
+
+
+def _is_binary(find: _Finder, column: str) -> bool:
+    texts = {text.casefold().removesuffix(".0") for text in find.texts(column)}
+    return bool(texts) and texts <= {"0", "1", "-1", "true", "false"} and texts != {"-1"}

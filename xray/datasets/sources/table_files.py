@@ -1,0 +1,218 @@
+"""The files that tables come in: CSV with any separator, packed or not, Parquet and spreadsheets → cells as text.
+
+What a file is decides its content, not its suffix.
+"""
+
+import csv
+import gzip
+import io
+import json
+import math
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xray.errors import InputError, need
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LARGEST = 4 * 2**30
+"""Bytes that a packed table may unpack to."""
+SUFFIXES = (
+    ".csv", ".tsv", ".tab", ".txt", ".csv.gz", ".tsv.gz", ".csv.zip", ".parquet", ".xlsx", ".xlsm", ".xls", ".ods",
+)  # fmt: skip
+"""Of files that may be tables; whether they are, their content says."""
+TOO_MANY_CELLS = "a row has more cells than the header has columns"
+
+_INSIDE = re.compile(r'"[^"]*"|\[[^\[\]]*\]')
+_OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+
+
+class NoTableError(ValueError):
+    """The bytes are no table; the message says why, in a few words. columns: of its header, where it has one."""
+
+    def __init__(self, message: str, columns: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.columns = [str(name).strip() for name in columns]
+
+
+def separator(header: str) -> str:
+    """What stands between the columns of a table with this first line: of comma, ; and tab the most frequent.
+
+    What stands in quotes or brackets is not counted, where something else is: `id;box [x,y,w,h]`.
+    """
+    outside = _INSIDE.sub("", header)
+    for line in (outside, header):
+        counts = {mark: line.count(mark) for mark in ",;\t"}
+        if any(counts.values()):
+            return max(counts, key=lambda mark: counts[mark])
+    return ","
+
+
+def is_csv(content: bytes) -> bool:
+    """Whether bytes are none of the other formats."""
+    return not content.startswith((b"\x1f\x8b", b"PAR1", b"PK\x03\x04", _OLD_EXCEL))
+
+
+def cells(path: Path, content: bytes, sheet: str | None = None) -> "pd.DataFrame":
+    """The cells of a file as text, "" where empty; columns as the file spells them.
+
+    sheet: of a spreadsheet; needed where several hold something.
+    Raises NoTableError for what is no table, and InputError where a package or a choice is missing.
+    """
+    if content[:2] == b"\x1f\x8b":
+        return cells(path.with_suffix(""), _unpacked(content), sheet)
+    if content[:4] == b"PAR1":
+        return _parquet(path, content)
+    if content[:4] == b"PK\x03\x04":
+        with _opened(content) as archive:
+            names = archive.namelist()
+            if "mimetype" not in names and not any(name.endswith(("workbook.xml", "workbook.bin")) for name in names):
+                return cells(path.with_suffix(""), _only_member(path, archive), sheet)
+        return _spreadsheet(path, content, sheet)
+    if content[:8] == _OLD_EXCEL:
+        return _spreadsheet(path, content, sheet)
+    if path.suffix.lower() in (".gz", ".zip"):
+        raise NoTableError(f"it cannot be unpacked, it is no {path.suffix.lower()} file")
+    return _csv(content)
+
+
+def _csv(content: bytes) -> "pd.DataFrame":
+    import pandas as pd
+
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    head = content[: 2**16].decode(encoding, "replace").partition("\n")[0]
+    options: dict[str, Any] = {
+        # Everything as text: ids may look like numbers, and what is no number must be told from what is empty. Blank
+        # lines count, so that line numbers are the file's own.
+        "sep": separator(head),
+        "dtype": str,
+        "keep_default_na": False,
+        "skip_blank_lines": False,
+        "encoding": encoding,
+    }
+    try:
+        with warnings.catch_warnings():
+            # Cells beyond the last column would be left out with no more than a warning.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table: pd.DataFrame = pd.read_csv(io.BytesIO(content), index_col=False, **options)
+            return table
+    except pd.errors.ParserWarning:
+        return _with_longer_rows(content, options)
+    except (UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise NoTableError(" ".join(str(error).split())) from None
+
+
+def _with_longer_rows(content: bytes, options: dict[str, Any]) -> "pd.DataFrame":
+    """The columns of the header; rows may end in separators, but not in further cells."""
+    import pandas as pd
+
+    header = pd.read_csv(io.BytesIO(content), index_col=False, nrows=0, **options).columns
+    text_of_rows = content.decode(options["encoding"]).splitlines()
+    width = max(len(row) for row in csv.reader(text_of_rows, delimiter=options["sep"]))
+    try:
+        table: pd.DataFrame = pd.read_csv(
+            io.BytesIO(content), header=None, names=list(range(width)), skiprows=1, **options
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise NoTableError(" ".join(str(error).split())) from None
+    if (table[table.columns[len(header) :]].fillna("") != "").any(axis=None):
+        raise NoTableError(f"{TOO_MANY_CELLS}: cells that hold the separator need quotes", list(header))
+    table = table[table.columns[: len(header)]]
+    table.columns = header
+    return table
+
+
+def _unpacked(content: bytes) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            return _limited(file.read(LARGEST + 1))
+    except (OSError, EOFError, zlib.error) as error:
+        raise NoTableError(f"it cannot be unpacked, {error}") from None
+
+
+def _opened(content: bytes) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(io.BytesIO(content))
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise NoTableError(f"it cannot be unpacked, {error}") from None
+
+
+def _only_member(path: Path, archive: zipfile.ZipFile) -> bytes:
+    names = [one for one in archive.infolist() if not one.is_dir() and "__MACOSX" not in one.filename]
+    if len(names) != 1:
+        listing = ", ".join(one.filename for one in names[:5])
+        raise InputError(f"{path} holds {len(names)} files ({listing}): unpack it, and give the table")
+    try:
+        with archive.open(names[0]) as file:
+            return _limited(file.read(LARGEST + 1))
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise NoTableError(f"it cannot be unpacked, {error}") from None
+
+
+def _limited(content: bytes) -> bytes:
+    if len(content) > LARGEST:
+        raise NoTableError(f"it unpacks to more than {LARGEST // 2**30} GiB")
+    return content
+
+
+def _parquet(path: Path, content: bytes) -> "pd.DataFrame":
+    need(f"{path.name}, a Parquet file,", "tables", "pyarrow")
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(io.BytesIO(content))
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise NoTableError(" ".join(str(error).split())[:200]) from None
+    import pandas as pd
+
+    columns = [[text(value) for value in column.to_pylist()] for column in table.columns]
+    frame = pd.DataFrame(dict(enumerate(columns)), dtype=object)
+    frame.columns = pd.Index(map(str, table.column_names), dtype=object)
+    return frame
+
+
+def _spreadsheet(path: Path, content: bytes, sheet: str | None) -> "pd.DataFrame":
+    need(f"{path.name}, a spreadsheet,", "tables", "python_calamine")
+    import python_calamine
+
+    try:
+        book = python_calamine.CalamineWorkbook.from_object(io.BytesIO(content))
+        rows_of = {name: book.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in book.sheet_names}
+    except Exception as error:  # whatever the package raises on damaged bytes
+        raise NoTableError(" ".join(str(error).split())[:200]) from None
+    filled = [name for name, rows in rows_of.items() if any(any(value != "" for value in row) for row in rows)]
+    if sheet is not None and sheet not in rows_of:
+        raise InputError(f"{path} has no sheet {sheet!r}: it has {', '.join(rows_of)}")
+    if sheet is None and len(filled) > 1:
+        raise InputError(f"{path} has {len(filled)} sheets ({', '.join(filled[:8])}): choose one with --sheet")
+    if not filled:
+        raise NoTableError("its sheets are empty")
+    header, *rows = rows_of[sheet if sheet is not None else filled[0]] or [[]]
+    import pandas as pd
+
+    frame = pd.DataFrame([[text(value) for value in row] for row in rows], dtype=object)
+    names = [text(name) or f"Unnamed: {number}" for number, name in enumerate(header)]
+    if frame.empty:
+        frame = pd.DataFrame(columns=range(len(names)), dtype=object)
+    frame.columns = pd.Index(names, dtype=object)
+    return frame
+
+
+def text(value: Any) -> str:
+    """A cell of a typed table as text: "" for null and NaN, 3 for 3.0, a list as JSON."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    return str(value)

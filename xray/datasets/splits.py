@@ -1,0 +1,263 @@
+"""Which radiographs train, validate and test, as the user says it: files of names, a table, or folders.
+
+A test set never enters a fold, and of a patient who is in two splits only the radiographs of the one that is to be kept
+clean stay: those of the test set before those that validate, and these before those that train.
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from xray.datasets.source import SPLITS, TEST, TRAIN, VAL, Dropped, Source, SourceImage
+from xray.datasets.sources.named_files import NamedFiles, PathEnds
+from xray.datasets.sources.patients import NAME_COLUMNS, PATIENT_COLUMNS
+from xray.datasets.sources.table_columns import SPLITS as SPLIT_COLUMNS
+from xray.datasets.sources.tables import plain_name, read_table, spellings
+from xray.errors import FlagError, InputError
+from xray.radiographs.file_warnings import FileWarning
+from xray.structures.boxes import renumbered
+from xray.structures.values import identity, is_missing
+
+WORDS = {
+    "train": TRAIN, "training": TRAIN, "trainval": TRAIN, "trn": TRAIN, "development": TRAIN,
+    "val": VAL, "valid": VAL, "validate": VAL, "validation": VAL, "dev": VAL, "tune": VAL, "tuning": VAL,
+    "test": TEST, "testing": TEST, "tst": TEST, "holdout": TEST,
+}  # fmt: skip
+"""What sets call their splits, without case and punctuation → the split."""
+
+NOT_NAMED = "radiograph that no split names"
+NO_RADIOGRAPH = "name in a split that no radiograph has"
+LEAK = "radiograph of a patient who is in another split"
+LEAK_KEPT = "patient in two splits"
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A name that was put into a split. place: where, "test.txt line 3"."""
+
+    text: str
+    split: str
+    place: str
+
+
+def split_of(text: str) -> str | None:
+    """The split that a word means: "Training" is "train". None for a word that means none."""
+    return WORDS.get(plain_name(text))
+
+
+def apply_splits(source: Source, splits: Sequence[str], by: str = "name", data_path: Path | str = ".") -> Source:
+    """The source with the splits that its user gives.
+
+    splits: `train=FILE`, `val=FILE`, `test=FILE` of names, a name a line, or `test=FOLDER` with radiographs; several of
+        one split add up. Or one table with a column of names and one of splits. Files are relative to the working
+        directory or to `data_path`, the source's directory; folders to `data_path` first.
+    by: "name", names are those of files, with or without folders and suffix, or ids; "patient", they are patients'.
+
+    Radiographs that nothing names keep the split of their source; where it is said what trains, they are left out.
+    Names that no radiograph has are counted in the source's warnings.
+
+    Raises FlagError for values of another form, and InputError for files that cannot be read, for a name in two splits,
+    one that may be several radiographs, and where no name fits.
+    """
+    named, content = _read(splits, by, Path(data_path))
+    rows_of = _by_patient(source.images) if by == "patient" else _by_name(source.images, named)
+    split_by_row: dict[int, Named] = {}
+    unknown: list[Named] = []
+    for one in named:
+        rows = rows_of(one.text)
+        if not rows:
+            unknown.append(one)
+        if len(rows) > 1 and by == "name":
+            files = " or ".join(source.images[row].file_name for row in rows[:3])
+            raise InputError(f"{one.place}: {one.text} may be {files}: write the name with its folder")
+        for row in rows:
+            other = split_by_row.setdefault(row, one)
+            if other.split != one.split:
+                raise InputError(
+                    f"{source.images[row].file_name} is in two splits, {other.split} ({other.place}) and {one.split} "
+                    f"({one.place}): take it out of one of them"
+                )
+    if not split_by_row:
+        example = source.images[0].patient if by == "patient" else source.images[0].file_name
+        raise InputError(
+            f"--splits: none of {len(named)} names, such as {named[0].text!r}, is one of the {len(source.images)} "
+            f"{'patients' if by == 'patient' else 'radiographs'}, such as {example!r}: check --splits and --splits-by"
+        )
+    says_what_trains = any(one.split == TRAIN for one in named)
+    images, kept, dropped = [], [], list(source.dropped)
+    for row, image in enumerate(source.images):
+        if row in split_by_row:
+            images.append(dataclasses.replace(image, split=split_by_row[row].split))
+            kept.append(row)
+        elif says_what_trains:
+            dropped.append(Dropped(image.file_name, NOT_NAMED))
+        else:
+            images.append(image)
+            kept.append(row)
+    warnings = source.warnings + [FileWarning(NO_RADIOGRAPH, one.place, one.text) for one in unknown]
+    counts = {split: sum(image.split == split for image in images) for split in SPLITS}
+    note = {"by": by, "given": [Path(text).name for text in splits], "images": counts, "names_unknown": len(unknown)}
+    fingerprint = hashlib.sha256((source.fingerprint + hashlib.sha256(content).hexdigest() + by).encode()).hexdigest()
+    source = dataclasses.replace(
+        source, dropped=dropped, warnings=warnings, fingerprint=fingerprint, notes=source.notes | {"splits": note}
+    )
+    return with_images(source, images, kept)
+
+
+def without_leaks(source: Source, keep: bool = False) -> Source:
+    """The source without radiographs whose patient is also in a split that must not know them, counted and named.
+
+    Those that train go where the patient also validates or tests, those that validate where he tests. keep: all stay,
+    and the patients are named in the warnings.
+    """
+    rank = {TEST: 2, VAL: 1, TRAIN: 0}
+    highest: dict[str, int] = {}
+    for image in source.images:
+        if image.patient is not None:
+            highest[image.patient] = max(highest.get(image.patient, 0), rank[image.split])
+    leaks = [
+        row
+        for row, image in enumerate(source.images)
+        if image.patient is not None and rank[image.split] < highest[image.patient]
+    ]
+    if not leaks:
+        return source
+    names = {number: split for split, number in rank.items()}
+    places = [
+        (source.images[row].file_name, f"{source.images[row].split} and {names[highest[source.images[row].patient]]}")  # type: ignore[index]
+        for row in leaks
+    ]
+    if keep:
+        warnings = [FileWarning(LEAK_KEPT, name, f"{where}, --leaks keep") for name, where in places]
+        return dataclasses.replace(source, warnings=source.warnings + warnings)
+    gone = set(leaks)
+    kept = [row for row in range(len(source.images)) if row not in gone]
+    dropped = source.dropped + [Dropped(name, LEAK, detail=where) for name, where in places]
+    patients = len({source.images[row].patient for row in leaks})
+    said = f"{patients} patients are in two splits: their radiographs stay in the one that is kept clean (--leaks)"
+    warning = FileWarning(LEAK_KEPT, places[0][0], said if patients > 1 else said.replace("patients are", "patient is"))
+    source = dataclasses.replace(source, dropped=dropped, warnings=[*source.warnings, warning])
+    return with_images(source, [source.images[row] for row in kept], kept)
+
+
+def with_images(source: Source, images: Sequence[SourceImage], kept: Sequence[int]) -> Source:
+    """The source with these images alone; kept: the rows that they had, ascending."""
+    import numpy as np
+
+    if len(kept) == len(source.images):
+        return dataclasses.replace(source, images=list(images))
+    position = np.full(len(source.images), -1, dtype=np.int64)
+    position[list(kept)] = np.arange(len(kept))
+    rows = np.flatnonzero(position[source.boxes.images] >= 0)
+    boxes = source.boxes.select(rows)
+    return dataclasses.replace(
+        source,
+        images=list(images),
+        boxes=dataclasses.replace(boxes, images=position[boxes.images]),
+        readers=[source.readers[row] for row in rows.tolist()],
+        places=[source.places[row] for row in rows.tolist()],
+        masks=renumbered(source.masks, rows),
+    )
+
+
+def _read(splits: Sequence[str], by: str, data_path: Path) -> tuple[list[Named], bytes]:
+    """All names with their splits, and the bytes that they were read from."""
+    given = []
+    for text in splits:
+        word, is_pair, rest = text.partition("=")
+        given.append((split_of(word), rest) if is_pair and split_of(word) else (None, text))
+        if is_pair and not split_of(word) and not _found(text, data_path).exists():
+            raise FlagError(f"--splits {text}: {word} is no split: write train=, val= or test=, or one table")
+    if len(given) > 1 and any(split is None for split, _ in given):
+        raise FlagError("--splits is one table with a column of splits, or train=FILE, val=FILE and test=FILE")
+    named: list[Named] = []
+    contents = []
+    for split, name in given:
+        path = _found(name, data_path)
+        if split is None:
+            names, content = _read_table(path, by)
+        elif path.is_dir():
+            if by == "patient":
+                raise FlagError(
+                    f"--splits {split}={name}: a folder holds radiographs, so leave out --splits-by patient"
+                )
+            names, content = _read_folder(path, split, data_path)
+        else:
+            names, content = _read_names(path, split)
+        if not names:
+            raise InputError(f"--splits: {path} names nothing: leave it out, or write the names into it")
+        named += names
+        contents.append(content)
+    return named, b"\0".join(contents)
+
+
+def _found(text: str, data_path: Path) -> Path:
+    inside = data_path / text
+    return inside if inside.is_dir() or (inside.exists() and not Path(text).exists()) else Path(text)
+
+
+def _read_names(path: Path, split: str) -> tuple[list[Named], bytes]:
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"--splits: {path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--splits: {path} is no text in UTF-8: write a name a line") from None
+    lines = enumerate(text.splitlines(), 1)
+    return [Named(line.strip(), split, f"{path.name} line {number}") for number, line in lines if line.strip()], content
+
+
+def _read_folder(path: Path, split: str, data_path: Path) -> tuple[list[Named], bytes]:
+    from xray.radiographs.radiograph import find_radiographs
+
+    folder, root = Path(os.path.abspath(path)), Path(os.path.abspath(data_path))
+    if not folder.is_relative_to(root):
+        raise InputError(f"--splits {split}={path}: the folder is not in {data_path}: give one that is")
+    names = [file.relative_to(root).as_posix() for file in find_radiographs(folder)]
+    return [Named(name, split, f"{path.name}/") for name in names], "\n".join(names).encode("utf-8", "surrogateescape")
+
+
+def _read_table(path: Path, by: str) -> tuple[list[Named], bytes]:
+    table, content = read_table(path)
+    found = spellings(table.columns)
+    wanted = PATIENT_COLUMNS if by == "patient" else (*NAME_COLUMNS, "name", "dicomid", "uid")
+    column = next((found[name] for name in wanted if name in found), None)
+    split = next((found[name] for name in SPLIT_COLUMNS if name in found), None)
+    if column is None or split is None:
+        what = "patient" if by == "patient" else "file_name"
+        columns = ", ".join(name for name in table.columns if name != "line")
+        raise InputError(f"--splits: {path} needs the columns {what} and split (found {columns}), or give train={path}")
+    named = []
+    for text, word, line in zip(table[column], table[split], table["line"], strict=True):
+        if is_missing(text) or is_missing(word):
+            continue
+        meant = split_of(word)
+        if meant is None:
+            raise InputError(f"{path} line {line}: {word!r} is no split: write train, val or test")
+        named.append(Named(text, meant, f"{path.name} line {line}"))
+    return named, content
+
+
+def _by_patient(images: Sequence[SourceImage]) -> Callable[[str], list[int]]:
+    rows: dict[int | str | None, list[int]] = defaultdict(list)
+    for row, image in enumerate(images):
+        if image.patient is not None:
+            rows[identity(image.patient)].append(row)
+    if not rows:
+        raise InputError("--splits-by patient: the source names no patients: give names of files")
+    return lambda text: rows.get(identity(text), [])
+
+
+def _by_name(images: Sequence[SourceImage], named: Sequence[Named]) -> Callable[[str], list[int]]:
+    """What finds the images that a name may mean: by id or file name, or by the end of a path that begins elsewhere."""
+    files = PathEnds(NamedFiles(image.file_name for image in images), (one.text for one in named))
+    by_id: dict[str, list[int]] = defaultdict(list)
+    by_file: dict[str, list[int]] = defaultdict(list)
+    for row, image in enumerate(images):
+        by_file[image.file_name].append(row)
+        by_id[image.source_id].append(row)
+    return lambda text: by_id.get(text) or [row for file in files.meant_by(text) for row in by_file[file]]
