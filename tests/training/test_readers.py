@@ -75,7 +75,7 @@ def test_nothing_left_is_refused(store):
 
 def test_shares_stay_with_their_boxes(store):
     shares = readings(store, ROWS).shares
-    augmentation = Augmentation("light", {1: 2, 2: 1}, flip=0.5)
+    augmentation = Augmentation("light", {1: 2, 2: 1, 3: 3}, flip=0.5)
     dataset = BoxDataset(store, ROWS, augmentation, seed=3, boxes=np.array([0, 1, 2]), shares=shares)
     seen = set()
     for epoch in range(12):

@@ -132,9 +132,9 @@ def scored_by_epoch(monkeypatch):
     def use(scores):
         import xray.training.tasks.detection as module
 
-        def metrics(truth, found, n_images, categories):
+        def metrics(truth, found, n_images, categories, **options):
             value = scores.pop(0)
-            return {**detection_metrics(truth, found, n_images, categories), "map40": value}
+            return {**detection_metrics(truth, found, n_images, categories, **options), "map40": value}
 
         monkeypatch.setattr(module, "detection_metrics", metrics)
 
