@@ -128,6 +128,19 @@ def test_without_any_that_can_be_used_it_is_one_line(data, tmp_path):
             build()
 
 
+def test_a_validation_that_tells_nothing_apart_is_one_line(data):
+    content = json.loads((data / "annotations.json").read_text())
+    for record in content["images"]:
+        if record["fold"] == 0:
+            record |= {"unknown": [1, 3], "labels": [2]}
+    content["annotations"] = []
+    (data / "annotations.json").write_text(json.dumps(content))
+    store = open_store(data)
+    with pytest.raises(InputError, match=r"all or none show each finding, as far as it is known, .* another --fold"):
+        ClassificationTask(config_of(ClassificationConfig, data, fold=0), store)
+    ClassificationTask(config_of(ClassificationConfig, data, fold="all"), store)
+
+
 def test_a_detector_trains_and_validates(data, train_tiny, tmp_path):
     run = train_tiny(data, tmp_path / "run", "--fold", 0)
     store = open_store(data)

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from xray.datasets.store import Store
+from xray.errors import InputError
 from xray.evaluation.label_metrics import classification_metrics
 from xray.findings import NO_FINDING_BOX
 from xray.models.classification.classifier import Classifier, build_classifier, load_initial_weights
@@ -36,6 +37,7 @@ class ClassificationTask(Task):
         nothing: np.ndarray = np.all(~known, axis=1)
         self.leave_out(nothing, "no label of theirs is known" if self.names_sides else NOT_ABNORMAL)
         rows = np.union1d(self.train_rows, self.val_rows)
+        self._check_validation(known)
         # None where all are, so that training and numbers are those of a dataset that says everything.
         self.known = None if known[rows].all() else known
         self.names = [ABNORMAL] if config.target == ABNORMAL else list(store.categories.values())
@@ -52,6 +54,16 @@ class ClassificationTask(Task):
             weights = balancing_weights(self.labels[rows].sum(axis=0), n_known)
         self.loss = classification_loss(config.loss, weights)
         self._batches: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def _check_validation(self, known: np.ndarray) -> None:
+        """Raises InputError where no label tells the validation radiographs apart: nothing could say what is best."""
+        labels, known = self.labels[self.val_rows], known[self.val_rows]
+        has_both = (labels & known).any(axis=0) & (~labels & known).any(axis=0)
+        if len(self.val_rows) and not has_both.any():
+            raise InputError(
+                f"of the {len(self.val_rows)} validation radiographs, all or none show each finding, as far as it is "
+                "known, so that no AUROC is defined: hold back another --fold, or --fold all"
+            )
 
     def load_initial_weights(self) -> str:
         """Loads the config's initial weights; a resumed run has its own. Returns what was loaded, in words."""
