@@ -118,7 +118,7 @@ def compiled(settings: Settings, rows: Rows) -> None:
     from benchmarks.harness import timed
     from benchmarks.peers import synchronize
     from xray.inference.pipeline import load_pipeline
-    from xray.inference.precision import lowered
+    from xray.inference.trial import lowered
     from xray.models.device import inference_precision, resolve_device
 
     device = resolve_device(settings.device)

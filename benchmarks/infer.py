@@ -27,8 +27,10 @@ from xray.errors import InputError
 from xray.findings import NO_FINDING
 from xray.flags import Count, Processes, ShareBelowOne
 from xray.inference.pipeline import load_pipeline
-from xray.inference.precision import CPU_BATCH, NAMES, TRIAL, faster_precision, is_quantised, lowered
+from xray.inference.precision import is_quantised
 from xray.inference.streaming import consecutive, portion_of, run
+from xray.inference.trial import CPU_BATCH, TRIAL, fastest_way, lowered
+from xray.inference.ways import NAMES
 from xray.models.device import inference_precision, keep_freed_memory, largest_batch, resolve_device
 from xray.models.weights import load_deployed
 from xray.radiographs.decoding import Decoded
@@ -139,6 +141,7 @@ def show(report: dict[str, Any]) -> list[Table | str]:
     agreement = report["agreement"]
     return [
         harness.table_of(report["results"], "Inference", {"torchvision": "torchvision, eager, batch 1"}),
+        *([f"what auto chose for ours: {report['parameters']['why']}"] if "why" in report["parameters"] else []),
         "no mirrored views; from files, ours is the whole of tools/infer.py: weights loaded, predictions written",
         f"same boxes: {agreement['boxes']} held against each other, {agreement['matched']:.2%} found by both, lowest "
         f"IoU {agreement['iou']:.4f}, largest difference in score {agreement['score']:.1g}",
@@ -201,10 +204,12 @@ class Ours(Side):
         if self.device.type == "cpu":
             keep_freed_memory()
         pipeline = load_pipeline([folder / "run"], self.device, flips=False)
+        self.why = ""
         if dtype is None:
             first = self.canvases[:TRIAL]
             size = config.batch_size or CPU_BATCH
-            pipeline, _, _ = faster_precision(pipeline, first, [self.size] * len(first), size)
+            found = fastest_way(pipeline, first, [self.size] * len(first), size)
+            pipeline, self.why = found.pipeline, f"precision {found.way.name}: {found.why}"
         else:
             pipeline = lowered(pipeline, dtype)
         self.pipeline, self.batch_size = pipeline, config.batch_size
@@ -214,7 +219,8 @@ class Ours(Side):
 
     def describe(self) -> dict[str, Any]:
         """What was chosen for the flags left to us."""
-        return {"precision": NAMES[self.pipeline.precision], "batch_size": self.batch_size}
+        chosen = {"precision": NAMES[self.pipeline.precision], "batch_size": self.batch_size}
+        return chosen | ({"why": self.why} if self.why else {})
 
     def find(self, source: str) -> BoxTable:
         """The boxes on the canvases in memory, or in the files."""

@@ -12,7 +12,7 @@ from benchmarks.peers import as_float_images, spread_weights, torchvision_detect
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.inference.pipeline import Pipeline, load_pipeline
-from xray.inference.precision import lowered
+from xray.inference.trial import lowered
 from xray.models.detection.detector import anchors_of
 from xray.models.weights import load_deployed, save_deployed
 from xray.training.config import DetectionConfig

@@ -20,7 +20,8 @@ from benchmarks.processes import Contender
 from benchmarks.runs import exported_pipeline, write_run
 from xray.findings import FINDINGS, PNEUMOTHORAX
 from xray.inference.pipeline import load_pipeline
-from xray.inference.precision import is_quantised, lowered
+from xray.inference.precision import is_quantised
+from xray.inference.trial import lowered
 from xray.models.device import inference_precision, keep_freed_memory, resolve_device
 from xray.models.segmentation.segmenter import build_segmenter
 from xray.models.weights import load_deployed

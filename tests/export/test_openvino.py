@@ -13,36 +13,20 @@ from xray.commands import export, infer
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.inference.pipeline import load_pipeline
-from xray.inference.precision import is_quantised, place_of, runtime_of
+from xray.inference.precision import is_quantised, runtime_of
+from xray.inference.ways import Models, place_of
 from xray.models.weights import load_deployed
 
 openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
 pytest.importorskip("onnxscript")
 
-from xray.export.openvino import save, to_openvino, writing  # noqa: E402
 from xray.export.ready import make_ready  # noqa: E402
-from xray.inference.openvino_runtime import FLOAT_FILE, INT8_FILE, load_openvino, openvino_file, read_model  # noqa: E402
+from xray.inference.openvino_files import FLOAT_FILE, INT8_FILE, openvino_file  # noqa: E402
+from xray.inference.openvino_runtime import load_openvino, read_model  # noqa: E402
 
 CPU = torch.device("cpu")
 
-
-@pytest.fixture(scope="module")
-def runs(vinbig_run, segmentation_run, classification_run, tmp_path_factory):
-    """Copies of the three runs, each with its float file; for the whole module."""
-    folder = tmp_path_factory.mktemp("openvino")
-    copies = []
-    for run in (vinbig_run, segmentation_run, classification_run):
-        copies.append(shutil.copytree(run, folder / run.name, ignore=shutil.ignore_patterns("*.ckpt")))
-        with writing(copies[-1] / FLOAT_FILE) as temporary:
-            save(to_openvino(copies[-1]), temporary)
-    return copies
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """No test writes into the user's cache."""
-    monkeypatch.setenv("XRAY_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
@@ -112,20 +96,6 @@ def test_bfloat16_is_near(runs, batch):
         np.testing.assert_allclose(rough.find(*batch).labels[label], column, atol=0.03)
 
 
-@pytest.fixture(scope="module")
-def quantised(runs, vinbig_store, tmp_path_factory):
-    """The detector with its INT8 file, and what the command said."""
-    pytest.importorskip("nncf", reason="the extra openvino is not installed")
-    run = shutil.copytree(runs[0], tmp_path_factory.mktemp("int8") / "run")
-    with pytest.MonkeyPatch.context() as patch:
-        from xray.export import int8
-
-        # A detector of seconds moves by chance.
-        patch.setattr(int8, "MOST_MOVE", 1.0)
-        export.main(export.Config(weights=(run,), format="openvino", int8=True, check_data=vinbig_store))
-    return run
-
-
 def test_int8_is_what_auto_takes(quantised, batch, capsys, vinbig_store, tmp_path):
     assert openvino_file(quantised, "auto").name == openvino_file(quantised, "int8").name == INT8_FILE
     assert openvino_file(quantised, "32").name == FLOAT_FILE
@@ -151,6 +121,8 @@ def test_other_weights_are_not_served_by_an_old_file(quantised, runs, tmp_path):
     with pytest.raises(
         InputError, match=r"was made from other weights than .* --int8 --check-data DATASET --overwrite"
     ):
+        load_pipeline([run], CPU, runtime="openvino", precision="int8")
+    with pytest.raises(InputError, match=r"holds no openvino.xml|was made from other weights"):
         load_pipeline([run], CPU, runtime="openvino")
 
 
@@ -180,21 +152,28 @@ def test_more_layers_stay_in_float32_until_the_metric_is_kept(runs, monkeypatch)
 
     model, tried, told = read_model(runs[1] / FLOAT_FILE), [], []
     monkeypatch.setattr(int8, "quantise", lambda model, canvases, names: tried.append(names) or len(tried))
-    values = {1: 0.9, 2: 0.7965, 3: 0.7971}
+    values = {1: 0.7, 2: 0.7965, 3: 0.7971}
     exact = {"Dice": 0.8}
-    chosen = int8.best_quantised(model, False, [], lambda n: {"Dice": values[n] - 0.2 * (n == 1)}, exact, told.append)
-    assert chosen[0] == 3
-    assert chosen[1] == "Dice 0.8000 → 0.7971 (-0.0029)"
+
+    def best(measure):
+        tried.clear()
+        return int8.best_quantised(model, False, [], measure, exact, told.append)
+
+    chosen = best(lambda n: ({"Dice": values[n]}, {"Dice": -0.009}))
+    assert (chosen.model, chosen.values, chosen.expected) == (3, {"Dice": 0.7971}, {"Dice": -0.009})
+    assert chosen.float32.startswith("the heads (")
     assert [len(names) for names in tried] == [0, 1, 2]
     assert told[0] == "INT8 with nothing in float32: Dice 0.8000 → 0.7000 (-0.1000)"
-    tried.clear()
     with pytest.raises(
-        InputError, match=r"INT8 loses 0.003 or more of the metric, nothing was written: Dice 0.8000 → 0"
+        int8.LostMetricError, match=r"INT8 loses 0.003 or more of the metric, nothing was written: Dice 0.8000 → 0"
     ):
-        int8.best_quantised(model, False, [], lambda n: {"Dice": 0.5}, exact, told.append)
-    tried.clear()
-    int8.best_quantised(model, False, [], lambda n: {"Dice": 0.9}, exact, told.append)
+        best(lambda n: ({"Dice": 0.5}, {}))
+    best(lambda n: ({"Dice": 0.9}, {}))
     assert told[-1].startswith("a rise of 0.003 or more is chance")
+    # A metric without a truth: what is expected of it decides.
+    chosen = best(lambda n: ({"Dice": 0.8}, {"mAP@0.4": -0.004 if n == 1 else -0.002}))
+    assert chosen.model == 2
+    assert "0.8000 (+0.0000), without a truth expected to move by mAP@0.4 -0.0020" in told[-1]
 
 
 def test_a_metric_that_is_lost_leaves_nothing_behind(runs, mask_store, tmp_path, monkeypatch):
@@ -203,6 +182,7 @@ def test_a_metric_that_is_lost_leaves_nothing_behind(runs, mask_store, tmp_path,
 
     values = iter([0.9, 0.1, 0.1, 0.1])
     monkeypatch.setattr(int8, "metrics_on", lambda *args: {"Dice": next(values)})
+    monkeypatch.setattr(int8, "expected_on", lambda *args: {})
     monkeypatch.setattr(int8, "quantise", lambda model, canvases, names: model)
     out = tmp_path / "new" / "x.xml"
     with pytest.raises(InputError, match="nothing was written"):
@@ -318,4 +298,4 @@ def test_a_cache_that_cannot_be_written(classification_run, tmp_path, monkeypatc
     with pytest.raises(
         InputError, match=r"cannot be written .*: set XRAY_CACHE to another folder, or run python tools"
     ):
-        make_ready([classification_run], "32")
+        make_ready(Models((classification_run,), "cpu", "32", "openvino"))

@@ -20,15 +20,10 @@ from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
 from xray.inference.ensemble_file import files_of
 from xray.inference.options import check_options
-from xray.inference.pipeline import Pipeline, load_pipeline
-from xray.inference.precision import (
-    default_batch_size,
-    is_quantised,
-    lowered,
-    place_of,
-    remembered_precision,
-)
+from xray.inference.pipeline import Pipeline
+from xray.inference.precision import default_batch_size, ready
 from xray.inference.streaming import Batch, consecutive, run
+from xray.inference.ways import Models
 from xray.outputs.pictures.findings import rows_of
 from xray.radiographs.decoding import Undecodable
 from xray.structures.triplet import Triplet
@@ -44,7 +39,7 @@ def load(
     prune: int = 0,
     precision: Literal["auto", "32", "bf16", "16", "int8"] = "auto",
     batch_size: int = 0,
-    runtime: Literal["torch", "onnx", "openvino"] = "torch",
+    runtime: Literal["auto", "torch", "onnx", "openvino"] = "auto",
     scales: Sequence[float] = (1.0,),
 ) -> "Model":
     """Loads trained models of any tasks; several detectors are fused, several segmenters or classifiers averaged.
@@ -60,12 +55,12 @@ def load(
         below which "hard" leaves findings out; None for what was fitted, or 0.5.
     triplet: (top, least area, bottom), each in [0, 1], that decide which pixels are a mask; None for what was fitted.
     prune: level, 1 to 4, to which a U-Net++ trained with deep supervision is cut; 0 leaves it whole.
-    precision: what convolutions are computed in. "auto": bf16 on GPUs that have it, and on a CPU where a trial of the
-        command found it to be right for these weights and this processor; else 32. int8 is for "openvino", where "auto"
-        takes it if `xray export --int8` kept it.
+    precision: what convolutions are computed in. "auto": bf16 on GPUs that have it, and on a CPU what a trial of the
+        command found to be right for these weights and this processor, "bf16" or "int8"; else "32". "int8": OpenVINO in
+        8-bit integers on the CPU; made once, with the dataset that the run was trained on, if the metric holds.
     batch_size: radiographs a pass; 0 chooses 2 on a CPU, and on a GPU as many as its memory allows.
-    runtime: "torch", "onnx" for what `xray export --format onnx` wrote, or "openvino", for which a model is made where
-        `xray export --format openvino` wrote none.
+    runtime: "auto" for PyTorch, or what `precision` chooses; "torch"; "onnx" for what `xray export --format onnx`
+        wrote; or "openvino", for which a model is made where `xray export --format openvino` wrote none.
     scales: sizes of the canvas, 0.25 to 4 times the one trained on, at which detectors and segmenters look.
 
     Raises InputError for what is no run, models that do not fit together, and values out of range.
@@ -80,19 +75,19 @@ def load(
     except FlagError as error:
         # Arguments are flags without dashes.
         raise InputError(re.sub(r"--([a-z-]+)", lambda flag: flag[1].replace("-", "_"), str(error))) from None
-    place, dtype = place_of(device, precision, runtime)
-    if runtime == "openvino":
-        from xray.export.ready import make_ready
+    from xray.export.ready import make_ready
 
-        make_ready(paths, precision)
-    chosen = Triplet(*triplet) if triplet else None
+    loading = {
+        "flips": tta, "gate": gate, "gate_threshold": gate_threshold, "triplet": Triplet(*triplet) if triplet else None,
+        "prune": prune, "scales": tuple(scales),
+    }  # fmt: skip
+    models = Models(tuple(paths), device, precision, runtime, loading)
+    make_ready(models)
     with warnings.catch_warnings():
         # Of tqdm, which a library imports: in a notebook without ipywidgets. No bar is to be shown.
         warnings.filterwarnings("ignore", message="IProgress not found")
-        pipeline = load_pipeline(paths, place, tta, gate, gate_threshold, chosen, prune, runtime, scales, precision)
-    if dtype is None and not is_quantised(pipeline) and (known := remembered_precision(files_of(paths), runtime)):
-        dtype, _ = known
-    return Model(lowered(pipeline, dtype or torch.float32), files_of(paths), batch_size)
+        pipeline = ready(models, models.start())
+    return Model(pipeline, files_of(paths), batch_size)
 
 
 class PredictOptions(TypedDict, total=False):

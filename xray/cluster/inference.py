@@ -22,18 +22,12 @@ from xray.datasets.inputs import Inputs
 from xray.datasets.originals import Original, in_original_pixels
 from xray.datasets.store import ALL_FOLDS, open_store
 from xray.errors import InputError
-from xray.inference.ensemble_file import files_of
 from xray.inference.pipeline import Pipeline, load_pipeline
-from xray.inference.precision import (
-    CPU_BATCH,
-    NAMES,
-    choose_precision,
-    choose_precision_by_trial,
-    lowered,
-    trial_size,
-)
+from xray.inference.precision import choose_precision, choose_precision_by_trial, trial_size
 from xray.inference.prediction_journal import PredictionJournal
 from xray.inference.streaming import Batch, consecutive, radiographs, run
+from xray.inference.trial import CPU_BATCH, lowered
+from xray.inference.ways import NAMES, Models
 from xray.models.device import inference_precision, keep_freed_memory
 from xray.radiographs.decoding import Decoded
 from xray.structures.triplet import Triplet
@@ -100,6 +94,11 @@ def choose_precision_for_all(plan: Plan, cluster: Cluster, inputs: Inputs, journ
     inputs: the radiographs to come. n: radiographs in all.
     """
     chosen = journal.choices
+    if chosen and chosen.get("runtime", "torch") != "torch":
+        raise InputError(
+            "the radiographs before were done by OpenVINO on one machine: go on with --engine local, or give "
+            "--overwrite to start again"
+        )
     if chosen is None and plan.device == "cpu" and (dtype := inference_precision(plan.precision, torch.device("cpu"))):
         chosen = {"precision": NAMES[dtype], "batch_size": plan.batch_size or CPU_BATCH}
     if chosen is None:
@@ -125,15 +124,16 @@ class _Slip:
 
 def _choosing(plan: Plan, n: int) -> Callable[[_Part], Any]:
     loaded, reader = plan.load(), _Reader(plan)
+    models = Models(plan.runs, plan.device, plan.precision, "torch")
 
     def work(part: _Part) -> tuple[dict[str, Any], str]:
         slip, lines = _Slip(), io.StringIO()
         with contextlib.redirect_stderr(lines):
-            runs = files_of(plan.runs)
-            pipeline, batch_size, undecided = choose_precision(loaded, slip, plan.precision, plan.batch_size, runs)
+            start = models.start(n)
+            pipeline, batch_size, undecided = choose_precision(loaded, slip, models, start, plan.batch_size)
             if undecided:
                 first = list(reader(part, pipeline.canvas_size))
-                choose_precision_by_trial(pipeline, slip, first, batch_size, n, runs)
+                choose_precision_by_trial(pipeline, slip, models, first, batch_size, n)
         assert slip.choices is not None
         return slip.choices, lines.getvalue()
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from xray.inference.pipeline import Pipeline
     from xray.inference.prediction_journal import PredictionJournal
     from xray.inference.streaming import Batch
+    from xray.inference.ways import Models, Start, Way
     from xray.outputs.dicom.results import DicomResults
 
 UNFINISHED = "predictions.part"
@@ -103,10 +104,11 @@ class Config:
     fold: Annotated[int, Interval(ge=-1, le=99)] = -1
     """Of a dataset directory: only this fold, from 0; -1 is all."""
     precision: Literal["auto", "32", "bf16", "16", "int8"] = "auto"
-    """What convolutions are computed in. auto: bf16 on GPUs that have it, and on CPUs where a trial on the first 32
-    radiographs finds that it is faster and that metrics move by less than 0.003; else 32. What the trial found is kept
-    in RUN/precision.json, for this processor and these weights, and not tried again; jobs of fewer than 64 radiographs
-    make no trial. int8 is for --runtime openvino, where auto takes it if tools/export.py --int8 kept it."""
+    """What convolutions are computed in. auto: bf16 on GPUs that have it; on CPUs the fastest of 32, bf16 and, where
+    tools/export.py left models of OpenVINO beside the weights, int8, of which a trial on the first 32 radiographs finds
+    that metrics move by less than 0.003. What it found is kept in RUN/precision.json, for this processor and these
+    weights, and not tried again; jobs of fewer than 64 radiographs make no trial. int8: OpenVINO in 8-bit integers on
+    the CPU; the model is made once, with the dataset that the run was trained on, and used only if the metric held."""
     batch_size: int = 0
     """Radiographs per pass (0 to 4096); 0 chooses 2 on a CPU and as many as its memory allows on a GPU."""
     n_workers: Processes = os.cpu_count() or 1
@@ -115,9 +117,9 @@ class Config:
     """Seconds that one file may take to decode, above 0 and up to 86400."""
     overwrite: bool = False
     """Replace the predictions that OUT holds."""
-    runtime: Literal["torch", "onnx", "openvino"] = "torch"
-    """What runs the models: PyTorch, or the files that tools/export.py --format onnx or openvino wrote onnxruntime or
-    OpenVINO, for which a file is made where there is none."""
+    runtime: Literal["auto", "torch", "onnx", "openvino"] = "auto"
+    """What runs the models. auto: PyTorch, or what --precision chooses. onnx and openvino take the files of
+    tools/export.py; for OpenVINO one is made where there is none."""
     engine: Literal["local", "ray"] = "local"
     """Who decodes and runs the models: local, this machine; ray, the nodes of a Ray cluster. Both write the same bytes;
     pictures, reports and tables are written by this machine in any case."""
@@ -136,8 +138,8 @@ def main(config: Config) -> int:
     check(config)
     if config.runtime == "onnx":
         need("--runtime onnx", "export", "onnx", "onnxruntime")
-    elif config.runtime == "openvino":
-        need("--runtime openvino", "openvino", "openvino")
+    elif config.runtime == "openvino" or config.precision == "int8":
+        need("--runtime openvino" if config.runtime == "openvino" else "--precision int8", "openvino", "openvino")
     out = Path(config.save_path)
     check_out(config)
 
@@ -161,36 +163,28 @@ def main(config: Config) -> int:
 
     with without_compiler():
         importlib.import_module("torchvision")
-    from xray.inference.pipeline import load_pipeline
-    from xray.inference.precision import place_of
+    from xray.export.ready import make_ready
     from xray.inference.prediction_journal import PredictionJournal
+    from xray.inference.ways import Models
     from xray.models.device import keep_freed_memory
     from xray.outputs.fisabio import FisabioSubmission
     from xray.outputs.results import WARNINGS, kind_of_submission, warnings_of, write_results
     from xray.radiographs.file_warnings import print_warnings
     from xray.structures.probability_maps import INDEX
-    from xray.structures.triplet import Triplet
 
     if config.runtime == "onnx":
         config = dataclasses.replace(config, precision="32")
-    # A cluster's nodes have devices of their own; here the models are only loaded, to see that they can be.
-    place = (config.device, config.precision) if config.engine == "local" else ("cpu", "32")
-    device, _ = place_of(*place, config.runtime)
-    runs = [Path(run) for run in config.weights]
-    triplet = Triplet(*config.triplet) if config.triplet else None
-    options = (config.tta, config.gate, config.gate_threshold, triplet, config.prune, config.runtime, config.scales)
-    if config.runtime == "openvino":
-        from xray.export.ready import make_ready
-
-        make_ready(runs, config.precision)
-    pipeline = load_pipeline(runs, device, *options, config.precision)
-    if device.type == "cpu":
+    models = Models.of_flags(config)
+    make_ready(models)
+    start = models.start(len(inputs))
+    pipeline = models.load(start.way)
+    if pipeline.device.type == "cpu":
         # Not before: what loading frees goes back to the system.
         keep_freed_memory()
     for flag, what in (("probabilities", "keeps the maps"), ("seg", "writes the masks")):
         if getattr(config, flag) and not pipeline.segmenters:
             raise InputError(f"--{flag} {what} of segmenters, and --weights names none")
-    dicom_results = dicom_results_of(config, inputs, pipeline)
+    dicom_results = dicom_results_of(config, inputs, pipeline, start.way)
     fisabio = FisabioSubmission(data, inputs, pipeline.categories, config.sample_submission) if is_fisabio else None
     with contextlib.ExitStack() as stack:
         cluster = None
@@ -204,7 +198,7 @@ def main(config: Config) -> int:
         stack.enter_context(journal)
         if journal.done:
             print(f"continuing after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
-        find_all(pipeline, inputs, journal, truth, config, dicom_results, cluster)
+        find_all(pipeline, inputs, journal, truth, config, dicom_results, models, start, cluster)
         failures = [(inputs.ids[at], file, why) for p in journal.portions() for at, file, why in p.failures]
         absent = set(order).difference(inputs.ids)
         failures += [(name, "", "no such file") for name in order if name in absent]
@@ -244,7 +238,9 @@ def check(config: Config) -> None:
     check_ranges(config)
     check_flags(config.engine, config.address, config.cores_per_actor)
     if config.engine == "ray":
-        require(config.runtime == "torch", "engine", config.engine, f"local with --runtime {config.runtime}")
+        flag = "--precision int8" if config.precision == "int8" else f"--runtime {config.runtime}"
+        is_torch = config.runtime in ("auto", "torch") and config.precision != "int8"
+        require(is_torch, "engine", config.engine, f"local with {flag}")
         require(":" not in config.device, "device", config.device, "auto, cpu or cuda: nodes number their own GPUs")
     require(config.split in ("", "train", "val", "test"), "split", config.split, "train, val or test")
     check_part(config.split, None if config.fold < 0 else config.fold)
@@ -277,7 +273,7 @@ def truth_of(config: Config, inputs: "Inputs") -> "Store | None":
     return store
 
 
-def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline") -> "DicomResults | None":
+def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline", way: "Way") -> "DicomResults | None":
     """The writer of SR and SEG, None where neither is asked for. Raises InputError for a dataset directory."""
     if not (config.sr or config.seg):
         return None
@@ -286,19 +282,19 @@ def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline") -> 
             f"--sr and --seg refer to DICOM files, and {config.data_path} is a dataset directory: give the files"
         )
     need("--sr or --seg", "dicom-out", "highdicom")
-    from xray.inference.ensemble_file import files_of
+    from xray.inference.ensemble_file import files_of, is_ensemble
     from xray.outputs.dicom.objects import inference_algorithm
     from xray.outputs.dicom.results import DicomResults
 
     runs = files_of([Path(run) for run in config.weights])
-    if config.runtime == "onnx":
+    if way.runtime == "onnx":
         from xray.inference.onnx_runtime import onnx_file
 
         runs = [onnx_file(run) for run in runs]
-    elif config.runtime == "openvino":
-        from xray.inference.openvino_runtime import openvino_file
+    elif way.runtime == "openvino":
+        from xray.inference.openvino_files import openvino_file
 
-        runs = [openvino_file(run, config.precision) for run in runs]
+        runs = [run if is_ensemble(run) else openvino_file(run, way.precision) for run in runs]
     triplet = dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else ()
     algorithm = inference_algorithm(runs, config.report_threshold, config.tta, config.gate, triplet, config.scales)
     return DicomResults(pipeline.categories, algorithm, config.report_threshold, config.sr, config.seg)
@@ -311,13 +307,17 @@ def find_all(
     truth: "Store | None",
     config: Config,
     dicom_results: "DicomResults | None",
+    models: "Models",
+    start: "Start",
     cluster: "Cluster | None" = None,
 ) -> None:
-    """Adds the findings of all radiographs that the journal lacks to it, and writes their maps and pictures."""
+    """Adds the findings of all radiographs that the journal lacks to it, and writes their maps and pictures.
+
+    pipeline: what `models.load(start.way)` gave.
+    """
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from xray.datasets.originals import enlarged
-    from xray.inference.ensemble_file import files_of
     from xray.inference.precision import choose_precision, choose_precision_by_trial, trial_size
     from xray.inference.streaming import consecutive, portion_of, radiographs, run
     from xray.outputs.pictures.findings import rows_of
@@ -327,8 +327,7 @@ def find_all(
     out, begin = Path(config.save_path), journal.done
     rest = inputs.only(set(inputs.ids[begin:]))
     if cluster is None:
-        runs = files_of([Path(run) for run in config.weights])
-        chosen = choose_precision(pipeline, journal, config.precision, config.batch_size, runs)
+        chosen = choose_precision(pipeline, journal, models, start, config.batch_size)
         pipeline, batch_size, undecided = chosen
     maps = map_writer(out, pipeline, journal) if config.probabilities else None
     columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn())
@@ -368,7 +367,7 @@ def find_all(
                 tried = list(itertools.islice(stream, trial_size(len(inputs), batch_size)))
                 stream = itertools.chain(tried, stream)
                 first = [item for batch in tried for item in batch]
-                pipeline = choose_precision_by_trial(pipeline, journal, first, batch_size, len(inputs), runs)
+                pipeline = choose_precision_by_trial(pipeline, journal, models, first, batch_size, len(inputs))
             run(pipeline, stream, write)
     if maps is not None:
         maps.close()
@@ -415,7 +414,7 @@ def fingerprint_of(config: Config, inputs: "Inputs") -> dict[str, object]:
     }  # what they hold counts
     fingerprint = {name: value for name, value in dataclasses.asdict(config).items() if name not in without_effect}
     names: tuple[str, ...] = ("model.json", "model.onnx" if config.runtime == "onnx" else "model.safetensors")
-    if config.runtime == "openvino":
+    if config.runtime == "openvino" or config.precision == "int8":
         names += ("openvino.xml", "openvino-int8.xml")
     runs = files_of([Path(run) for run in config.weights])
     files = [file for run in runs for file in ([run] if run.is_file() else [run / name for name in names])]

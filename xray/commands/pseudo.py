@@ -60,7 +60,7 @@ class Config:
     """Run the models on the mirrored radiograph, too, and fuse both (test-time augmentation)."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu or cuda."""
-    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    precision: Literal["auto", "32", "bf16", "16", "int8"] = "auto"
     """What convolutions are computed in, as for xray infer."""
     batch_size: int = 0
     """Radiographs per pass (0 to 4096); 0 chooses 2 on a CPU and as many as its memory allows on a GPU."""
@@ -230,9 +230,9 @@ def find(
 
     with without_compiler():
         importlib.import_module("torchvision")
-    from xray.inference.pipeline import load_pipeline
-    from xray.inference.precision import place_of
+    from xray.export.ready import make_ready
     from xray.inference.prediction_journal import PredictionJournal
+    from xray.inference.ways import Models
     from xray.models.device import keep_freed_memory
     from xray.training.pseudo import in_words_of
 
@@ -244,13 +244,15 @@ def find(
         if journal.done < len(inputs):
             who = "for --fold all alone" if fold is None else f"which did not see {in_words_of(fold)}"
             print(f"labels by {', '.join(run.name for run in runs)}, {who}", file=sys.stderr)
-            device, _ = place_of(config.device, config.precision, "torch")
-            pipeline = load_pipeline(list(runs), device, config.tta)
-            if device.type == "cpu":
+            models = Models.of_flags(flags)
+            make_ready(models)
+            start = models.start(len(inputs))
+            pipeline = models.load(start.way)
+            if pipeline.device.type == "cpu":
                 keep_freed_memory()
             if journal.done:
                 print(f"continuing after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
-            find_all(pipeline, inputs, journal, None, flags, None)
+            find_all(pipeline, inputs, journal, None, flags, None, models, start)
         # Open, so that no other command writes into it before all is written.
         stack.pop_all()
     return journal

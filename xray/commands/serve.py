@@ -55,11 +55,11 @@ class Config:
     """Look at the mirrored radiograph too and fuse both (test-time augmentation)."""
     gate: Literal["soft", "hard"] = "soft"
     """What a classifier does to the others' findings, as in tools/infer.py."""
-    runtime: Literal["torch", "openvino"] = "torch"
+    runtime: Literal["auto", "torch", "openvino"] = "auto"
     """What runs the models, as in tools/infer.py."""
     precision: Literal["auto", "32", "bf16", "16", "int8"] = "auto"
-    """What convolutions are computed in; auto is bf16 on GPUs that have it, and on a CPU where a trial of
-    tools/infer.py found it right for these weights; else 32. int8 is for --runtime openvino."""
+    """What convolutions are computed in; auto is bf16 on GPUs that have it, and on a CPU what a trial of
+    tools/infer.py found right for these weights, bf16 or int8; else 32. int8 as in tools/infer.py."""
     batch_size: Annotated[int, Interval(ge=0, le=1024)] = 0
     """Most radiographs per pass, of those that wait; 0 chooses 2 on a CPU and 8 on a GPU."""
     places: Annotated[int, Interval(ge=1, le=10_000)] = 32

@@ -7,6 +7,7 @@ more layers stay in float32 and it is tried again: the ones that make the output
 
 import contextlib
 import dataclasses
+import json
 import logging
 import sys
 import warnings
@@ -17,14 +18,19 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 from xray.datasets.source import TRAIN, VAL
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.evaluate import evaluate
-from xray.inference.metric_moves import MOST_MOVE
-from xray.inference.pipeline import Pipeline, load_pipeline
-from xray.inference.precision import CPU_BATCH, find_in_batches
+from xray.inference.loaded import RUN_TASK
+from xray.inference.metric_moves import MOST_MOVE, expected_moves
+from xray.inference.metric_moves import in_words as moves_in_words
+from xray.inference.openvino_files import INT8, KEPT, MEASURED
+from xray.inference.pipeline import Findings, Pipeline, load_pipeline
+from xray.inference.trial import CPU_BATCH, TRIAL, find_in_batches
 from xray.models.weights import load_deployed
 from xray.structures.predictions import Predictions
 
@@ -35,6 +41,11 @@ CALIBRATION = 200
 """Radiographs at most."""
 METRICS = {"map40": "mAP@0.4", "coco_ap": "COCO AP", "dice": "Dice", "mean_auroc": "AUROC"}
 OF_TASK = {"detection": ("map40", "coco_ap"), "segmentation": ("dice",), "classification": ("mean_auroc",)}
+OF_TASK[RUN_TASK] = OF_TASK["detection"] + OF_TASK["segmentation"]
+
+
+class LostMetricError(InputError):
+    """8 bits do not keep the metric, whatever stays in float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +102,8 @@ def quantise(model: Any, canvases: Sequence[np.ndarray], float32: Sequence[str])
     canvases: (S, S) uint8 each.
     """
     names = [*parts_of(model).rest, *float32]
-    with _quietly(), warnings.catch_warnings(action="ignore"):
+    # NNCF draws a bar on stdout, which is for results.
+    with _quietly(), warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(sys.stderr):
         nncf = _nncf()
         return nncf.quantize(
             model.clone(),
@@ -146,20 +158,17 @@ def part_of(fold: int | str) -> dict[str, Any]:
 
 
 def metrics_on(pipeline: Pipeline, store: Store, fold: int | str, task: str) -> dict[str, float]:
-    """Name → value of the metrics of a task that a pipeline reaches on a fold, or on the validation split ("val").
+    """Name → value of the metrics of a task that a pipeline reaches on a fold, or on the validation split
+    ("val"), as far as its truth defines them.
 
-    Raises InputError where its truth defines none.
+    Raises InputError where it defines none.
     """
+    if task == RUN_TASK and store.categories == pipeline.segmenters[0].categories:
+        # The dataset is the segmenter's, and knows nothing of what the detector on the same trunk finds.
+        task, categories = "segmentation", pipeline.segmenters[0].categories
+        pipeline = dataclasses.replace(pipeline, detectors=(), pairs=(), categories=categories)
     rows = store.rows(**part_of(fold))
-    groups = [rows[start : start + CPU_BATCH] for start in range(0, len(rows), CPU_BATCH)]
-    batches = (
-        (
-            np.stack([_scaled(_images(store)[row], pipeline.canvas_size) for row in group]),
-            [(store.records[row]["width"], store.records[row]["height"]) for row in group],
-        )
-        for group in groups
-    )
-    found = find_in_batches(pipeline, batches, with_maps=False)
+    found = _found(pipeline, store, rows, with_maps=False)
     predictions = Predictions(tuple(store.records[row]["source_id"] for row in rows), found.table, found.masks)
     values = evaluate(store, predictions, **part_of(fold)).metrics
     known = {METRICS[name]: float(values[name]) for name in OF_TASK[task] if np.isfinite(values.get(name, np.nan))}
@@ -169,6 +178,29 @@ def metrics_on(pipeline: Pipeline, store: Store, fold: int | str, task: str) -> 
             "--check-data a dataset directory with the truth that the model was trained for"
         )
     return known
+
+
+def _found(pipeline: Pipeline, store: Store, rows: np.ndarray, with_maps: bool) -> Findings:
+    groups = [rows[start : start + CPU_BATCH] for start in range(0, len(rows), CPU_BATCH)]
+    console = Console(stderr=True)
+    columns, is_seen = Progress.get_default_columns(), console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not is_seen) as progress:
+        batches = (
+            (
+                np.stack([_scaled(_images(store)[row], pipeline.canvas_size) for row in group]),
+                [(store.records[row]["width"], store.records[row]["height"]) for row in group],
+            )
+            for group in progress.track(groups, description="measuring")
+        )
+        return find_in_batches(pipeline, batches, with_maps)
+
+
+def expected_on(exact: Pipeline, rough: Pipeline, store: Store, fold: int | str) -> dict[str, float]:
+    """What `expected_moves` expects on some radiographs of a fold; no truth is needed."""
+    rows = store.rows(**part_of(fold))
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(TRIAL, len(rows))).astype(int))]
+    ours, theirs = (_found(pipeline, store, rows, with_maps=True) for pipeline in (exact, rough))
+    return expected_moves(ours, theirs, len(rows), exact.categories if exact.detectors else {}, exact.triplet)
 
 
 def is_kept(exact: dict[str, float], rough: dict[str, float]) -> bool:
@@ -183,63 +215,93 @@ def in_words(exact: dict[str, float], rough: dict[str, float]) -> str:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Quantised:
+    """A model in 8 bits. values: its metrics. expected: the moves that are expected of it without a truth.
+
+    float32: what of it is not in 8 bits, in words.
+    """
+
+    model: Any
+    values: dict[str, float]
+    expected: dict[str, float]
+    float32: str
+
+
 def best_quantised(
     model: Any,
     has_boxes: bool,
     canvases: Sequence[np.ndarray],
-    measure: Callable[[Any], dict[str, float]],
+    measure: Callable[[Any], tuple[dict[str, float], dict[str, float]]],
     exact: dict[str, float],
     tell: Callable[[str], None],
-) -> tuple[Any, str, str]:
-    """The quantised model with the fewest layers in float32 that keeps the metric; in words its values, these layers.
+) -> Quantised:
+    """The quantised model with the fewest layers in float32 that keeps the metric.
 
-    measure: gives the metrics of a model. exact: those of the run. tell: is told of each attempt.
-    Raises InputError with all numbers where none keeps it.
+    measure: gives the metrics of a model, and the moves that are expected of it. exact: the metrics of the run; a
+    metric that they lack, as the dataset has no truth of it, is kept where its expected move is small. tell: is told
+    of each attempt. Raises LostMetricError with all numbers where none keeps it.
     """
     tried = []
     for what, names in attempts(parts_of(model), has_boxes):
         quantised = quantise(model, canvases, names)
-        rough = measure(quantised)
+        rough, expected = measure(quantised)
+        unknown = {name: move for name, move in expected.items() if name not in exact}
         words = in_words(exact, rough)
+        if unknown:
+            words += f", without a truth expected to move by {moves_in_words(unknown)}"
         tell(f"INT8 with {what} in float32: {words}")
-        if is_kept(exact, rough):
+        if is_kept(exact, rough) and all(move > -MOST_MOVE for move in unknown.values()):
             if any(rough[name] - value >= MOST_MOVE for name, value in exact.items()):
                 tell(f"a rise of {MOST_MOVE} or more is chance, and so might be a fall: check on more radiographs")
-            return quantised, words, what
+            return Quantised(quantised, rough, expected, what)
         tried.append(f"{words} with {what} in float32")
-    raise InputError(f"INT8 loses {MOST_MOVE} or more of the metric, nothing was written: {'; '.join(tried)}")
+    raise LostMetricError(f"INT8 loses {MOST_MOVE} or more of the metric, nothing was written: {'; '.join(tried)}")
 
 
 def quantised_run(run: Path, prune: int, store: Store, fold: int, temporary: Path) -> tuple[Any, str]:
-    """A run directory of one task → its quantised openvino.Model, with what became of the metric, and that in words.
+    """A run directory of any task → its quantised openvino.Model, with what became of the metric, and that in words.
 
     fold: of the dataset, which measures; -1 chooses. temporary: a .xml file that may be written over.
-    Raises InputError for a dataset that does not fit, and where the metric is not kept.
+    Raises InputError for a dataset that does not fit, and LostMetricError where the metric is not kept.
     """
     from xray.export.openvino import save, to_openvino
-    from xray.inference.openvino_runtime import KEPT, PLACE
+    from xray.inference.openvino_runtime import PLACE
 
     task = str(load_deployed(run)[0]["task"])
-    if task not in OF_TASK:
-        raise InputError(f"{run} is of the task {task}: quantise the runs that it was made of, each by itself")
     held_back = fold_of(run, fold)
     pipeline = load_pipeline([run], torch.device("cpu"), flips=False, prune=prune)
     canvases = calibration_canvases(store, held_back, pipeline.canvas_size)
     exact = metrics_on(pipeline, store, held_back, task)
 
-    def measure(model: Any) -> dict[str, float]:
+    def measure(model: Any) -> tuple[dict[str, float], dict[str, float]]:
         save(model, temporary)
         quantised = load_pipeline([temporary], torch.device("cpu"), flips=False, runtime="openvino")
-        return metrics_on(quantised, store, held_back, task)
+        return metrics_on(quantised, store, held_back, task), expected_on(pipeline, quantised, store, held_back)
 
     def tell(words: str) -> None:
         print(words, file=sys.stderr)
 
-    model = to_openvino(run, prune)
-    model, words, float32 = best_quantised(model, task == "detection", canvases, measure, exact, tell)
+    has_boxes = bool(pipeline.detectors)
+    best = best_quantised(to_openvino(run, prune), has_boxes, canvases, measure, exact, tell)
     place = f"on the {len(store.rows(**part_of(held_back)))} radiographs of {_place(held_back)} of {store.path.name}"
-    model.set_rt_info(f"{words} {place}", [PLACE, KEPT])
-    return model, f"{words} {place}; in float32 stays {float32}"
+    kept = f"{in_words(exact, best.values)} {place}"
+    if unknown := {name: move for name, move in best.expected.items() if name not in exact}:
+        kept += f", {moves_in_words(unknown)} expected without a truth"
+    measured = {"exact": exact, INT8: best.values, "expected": best.expected, "prune": prune}
+    best.model.set_rt_info(kept, [PLACE, KEPT])
+    best.model.set_rt_info(json.dumps(measured), [PLACE, MEASURED])
+    return best.model, f"{kept}; in float32 stays {best.float32}"
+
+
+def write_quantised(run: Path, out: Path, store: Store, prune: int = 0, fold: int = -1) -> str:
+    """Writes `quantised_run` to a .xml file and its .bin; returns what became of the metric, in words."""
+    from xray.export.openvino import save, writing
+
+    with writing(out) as temporary:
+        model, words = quantised_run(run, prune, store, fold, temporary)
+        save(model, temporary)
+    return words
 
 
 def _place(fold: int | str) -> str:

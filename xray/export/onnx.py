@@ -21,8 +21,9 @@ from torchvision.ops import roi_align
 
 from xray import __version__
 from xray.errors import InputError
-from xray.inference.exported import DESCRIPTION, INPUT, OUTPUTS, WEIGHTS, sha256_of
+from xray.inference.exported import DESCRIPTION, INPUT, OUTPUTS
 from xray.inference.loaded import LoadedDetector, LoadedSegmenter, fold, load_run, pairs_on_one_trunk
+from xray.inference.openvino_files import WEIGHTS, sha256_of
 from xray.inference.shared_trunk import trunk_and_logits
 from xray.models.detection import proposals, regions, retinanet
 from xray.models.detection.anchors import Layout

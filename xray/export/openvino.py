@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino
 
+from xray.errors import InputError
 from xray.export.onnx import to_onnx
+from xray.export.onnx_check import Difference, compare
 
 
 def to_openvino(run: Path, prune: int = 0) -> Any:
@@ -42,3 +45,16 @@ def save(model: Any, path: Path) -> None:
         openvino.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:
         raise OSError(" ".join(str(error).split())[-200:]) from None
+
+
+def write_checked(run: Path, out: Path, canvases: np.ndarray, prune: int = 0) -> Difference:
+    """Writes a run's model in float32 to a .xml file and its .bin; returns how far it is from PyTorch.
+
+    canvases: (N, S, S) uint8, on which both are compared. Raises InputError, and writes nothing, if they differ.
+    """
+    with writing(out) as temporary:
+        save(to_openvino(run, prune), temporary)
+        difference = compare(run, temporary, canvases, prune, "openvino")
+        if not difference.is_small:
+            raise InputError(f"OpenVINO's model of {run} and PyTorch differ by {difference}: nothing was written")
+    return difference

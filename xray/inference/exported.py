@@ -3,7 +3,6 @@
 A file's metadata hold model.json and the SHA-256 of the weights that it was made from.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,10 +13,11 @@ from torch import Tensor, nn
 
 from xray.errors import InputError
 from xray.inference.loaded import RUN_TASK, Loaded, LoadedDetector, LoadedPair, LoadedSegmenter, loaded_of
+from xray.inference.openvino_files import WEIGHTS, sha256_of
 from xray.models.weights import MODEL_FILE, WEIGHTS_FILE, load_deployed
 
-DESCRIPTION, WEIGHTS = "xray.description", "xray.weights"
-"""Keys in a file's metadata: model.json, and the SHA-256 of the model.safetensors that it was made from."""
+DESCRIPTION = "xray.description"
+"""Key in a file's metadata: model.json."""
 INPUT = "canvases"
 OUTPUTS = {"detection": ("boxes", "labels", "scores"), "segmentation": ("masks",), "classification": ("probabilities",)}
 """Names of the outputs of each task; two heads on one trunk have the first two tasks'."""
@@ -137,9 +137,3 @@ def expected_outputs(loaded: list[tuple[str, Loaded]]) -> tuple[int, dict[str, t
 def n_leading(name: str) -> int:
     """Sides of an output before those of `expected_outputs`: radiographs, and of a detector its boxes."""
     return 2 if name in OUTPUTS["detection"] else 1
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,6 +29,9 @@ RUN_TASK = "detection+segmentation"
 ABNORMAL = "abnormal"
 """The label of a classifier that tells abnormal from normal radiographs."""
 
+RUN_TASK = "detection+segmentation"
+"""What model.json calls the task of a run that holds a detector and a segmenter on its trunk."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LoadedDetector:

@@ -19,22 +19,15 @@ from xray.files import PART
 from xray.inference.exported import (
     DESCRIPTION,
     INPUT,
-    WEIGHTS,
     ExportedNetwork,
     described,
     expected_outputs,
     models_of,
     n_leading,
-    sha256_of,
 )
 from xray.inference.loaded import Loaded, LoadedPair
-from xray.models.weights import WEIGHTS_FILE
-from xray.storage.mirror import cache_folder
+from xray.inference.openvino_files import INT8, INT8_FILE, KEPT, WEIGHTS, cache_folder, openvino_file
 
-FLOAT_FILE, INT8_FILE = "openvino.xml", "openvino-int8.xml"
-"""Beside the others in a run directory; each has its .bin file."""
-KEPT = "xray.kept"
-"""In the metadata of an INT8 file: the metric before and after, in words."""
 METADATA = (DESCRIPTION, WEIGHTS, KEPT)
 PLACE = "framework"
 """The branch of OpenVINO's metadata in which those of an ONNX file stand."""
@@ -71,7 +64,7 @@ class Engine:
         try:
             if self._request is None:
                 is_temporary = self.path.parent.name.endswith(PART)
-                core = _core(None if is_temporary else cache_folder() / "openvino" / "compiled")
+                core = _core(None if is_temporary else cache_folder() / "compiled")
                 compiled = core.compile_model(self.model, "CPU", self._options())
                 self._request = compiled.create_infer_request()
             self._request.infer({INPUT: images.numpy()}, share_inputs=True)
@@ -124,39 +117,6 @@ def _core(folder: Path | None) -> Any:
     return core
 
 
-def cached_file(run: Path) -> Path:
-    """Where the cache has the model of a run directory, or will have it, for the weights that it has now."""
-    return cache_folder() / "openvino" / "models" / f"{sha256_of(run / WEIGHTS_FILE)[:32]}.xml"
-
-
-def openvino_file(weights: Path, precision: str) -> Path:
-    """What to read for --weights: a file itself; of a run directory, its INT8 file, its float file, or the cache's.
-
-    precision: "auto" takes INT8 where there is such a file, as one was only kept if the metric was; "int8" wants it.
-    Raises InputError if there is none.
-    """
-    if weights.is_file():
-        if weights.suffix not in (".xml", ".onnx"):
-            raise InputError(f"{weights} is no model of OpenVINO: give a run directory, or a .xml or .onnx file")
-        return weights
-    if not weights.exists():
-        raise InputError(f"no run directory or file at {weights}: give a run directory, or a .xml or .onnx file")
-    if precision in ("auto", "int8") and (weights / INT8_FILE).is_file():
-        return weights / INT8_FILE
-    if precision == "int8":
-        raise InputError(
-            f"{weights} holds no {INT8_FILE}: write it with python tools/export.py --weights {weights} "
-            "--format openvino --int8 --check-data DATASET"
-        )
-    if (weights / FLOAT_FILE).is_file():
-        return weights / FLOAT_FILE
-    if (weights / WEIGHTS_FILE).is_file() and (cached := cached_file(weights)).is_file():
-        return cached
-    raise InputError(
-        f"{weights} holds no {FLOAT_FILE}: write it with python tools/export.py --weights {weights} --format openvino"
-    )
-
-
 def load_openvino(weights: Path, precision: str = "auto") -> tuple[list[tuple[str, Loaded]], tuple[LoadedPair, ...]]:
     """A file or run directory → as `load_run`, and the pair where two heads share a trunk.
 
@@ -170,7 +130,7 @@ def load_openvino(weights: Path, precision: str = "auto") -> tuple[list[tuple[st
     again = f"{command} --int8 --check-data DATASET" if path.name == INT8_FILE else command
     description = described(path, weights, _metadata(model), again)
     engine = Engine(model, path)
-    if precision == "int8" and not engine.is_int8:
+    if precision == INT8 and not engine.is_int8:
         raise InputError(f"{path} is not quantised: give what tools/export.py --format openvino --int8 wrote")
     return models_of(
         path, description, lambda tasks: OpenVinoNetwork(engine, tasks), lambda loaded: _check_shapes(model, loaded)

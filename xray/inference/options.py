@@ -11,15 +11,23 @@ from xray.flags import Prune, Share, check_ranges, require
 CHOICES = {
     "gate": ("soft", "hard"),
     "precision": ("auto", "32", "bf16", "16", "int8"),
-    "runtime": ("torch", "onnx", "openvino"),
+    "runtime": ("auto", "torch", "onnx", "openvino"),
 }
 
 PRECISIONS = {
+    "auto": CHOICES["precision"],
     "torch": ("auto", "32", "bf16", "16"),
     "onnx": ("auto", "32"),
     "openvino": ("auto", "32", "bf16", "int8"),
 }
 """Of each runtime."""
+WHY = {
+    "auto": "int8 is OpenVINO's",
+    "torch": "int8 is OpenVINO's, leave --runtime out",
+    "onnx": "the file has its own",
+    "openvino": "16 needs a GPU",
+}
+"""Of each runtime, why it has no others."""
 
 
 class _Ranges:
@@ -49,17 +57,16 @@ def check_options(options: Any) -> None:
             options.gate_threshold is None, "gate-threshold", options.gate_threshold, "left out, or with --gate hard"
         )
     check_precision(options.precision, options.runtime)
-    if options.runtime != "torch":
-        runtime = f"--runtime {options.runtime}"
-        require(options.prune == 0, "prune", options.prune, f"0 with {runtime}: the file has its own")
-        require(options.scales == (1.0,), "scales", words, f"1 with {runtime}: the file has a canvas of one size")
+    if options.runtime in ("onnx", "openvino") or options.precision == "int8":
+        flag = "--precision int8" if options.precision == "int8" else f"--runtime {options.runtime}"
+        require(options.prune == 0, "prune", options.prune, f"0 with {flag}: the file has its own")
+        require(options.scales == (1.0,), "scales", words, f"1 with {flag}: the file has a canvas of one size")
     check_triplet(options.triplet)
 
 
 def check_precision(precision: str, runtime: str) -> None:
-    """Raises FlagError for a --precision that --runtime does not have."""
-    wanted = PRECISIONS[runtime]
-    more = {"torch": "int8 is for openvino", "onnx": "the file has its own", "openvino": "16 needs a GPU"}[runtime]
+    """Raises FlagError for a --precision that --runtime does not have; auto has all."""
+    wanted, more = PRECISIONS[runtime], WHY[runtime]
     text = f"{', '.join(wanted[:-1])} or {wanted[-1]} with --runtime {runtime}: {more}"
     require(precision in wanted, "precision", precision, text)
 

@@ -20,6 +20,7 @@ import torch
 
 from xray import __version__
 from xray.files import complete
+from xray.inference.openvino_files import INT8, sha256_of
 from xray.models.weights import WEIGHTS_FILE
 from xray.storage.places import as_given
 
@@ -27,6 +28,7 @@ FILE = "precision.json"
 NOTE = "Which arithmetic is right for this model on which machine, as xray found; may be removed."
 MOST_ENTRIES = 32
 MOST_BYTES = 2**20
+MOST_WORDS = 600
 FLAGS = ("avx2", "avx_vnni", "avx512", "amx", "bf16", "i8mm", "sve")
 """What names of a processor's instructions begin with that decide about speed."""
 LIMIT = "ONEDNN_MAX_CPU_ISA"
@@ -35,24 +37,51 @@ LIMIT = "ONEDNN_MAX_CPU_ISA"
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """precision: "32" or "bf16". why: in words, without "precision …: " before it."""
+    """precision: "32", "bf16" or "int8". why: in words, without "precision …: " before it.
+
+    runtime: what computes, "torch" or "openvino". models: of OpenVINO, what tells its files from others (the values of
+    `models_beside`). considered: what was to choose from, `Way.name` and such values. saved: seconds that this is
+    faster than PyTorch in float32, a radiograph.
+    """
 
     precision: str
     why: str
+    runtime: str = "torch"
+    models: tuple[str, ...] = ()
+    considered: tuple[str, ...] = ()
+    saved: float = 0.0
 
 
 def recall(runs: Sequence[Path], runtime: str = "torch") -> tuple[Choice, Path] | None:
     """What was chosen for these run directories on such a machine, and the file that says so; None where nothing is.
 
-    runs: as `files_of` names them. A file that cannot be read, or is damaged, says nothing.
+    runs: as `files_of` names them. runtime: as of --runtime. A file that cannot be read, or is damaged, says nothing.
     """
     claims: dict[str, Any] | None = None
     for path in _files(runs):
         for entry in _entries(path):
             claims = claims or _claims(runs, runtime)
-            if entry.get("for") == claims and entry.get("precision") in ("32", "bf16"):
-                return Choice(entry["precision"], str(entry.get("why", ""))[:200]), path
+            if entry.get("for") == claims and (choice := _choice(entry, runtime)):
+                return choice, path
     return None
+
+
+def _choice(entry: dict[str, Any], runtime: str) -> Choice | None:
+    own = "torch" if runtime == "auto" else runtime
+    try:
+        choice = Choice(
+            str(entry["precision"]),
+            str(entry.get("why", ""))[:MOST_WORDS],
+            str(entry.get("runtime", own)),
+            tuple(map(str, entry.get("models", ()))),
+            tuple(map(str, entry.get("considered", ()))),
+            float(entry.get("saved", 0.0)),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    known = {"torch": ("32", "bf16"), "openvino": ("32", "bf16", INT8)}
+    may_be = ("torch", "openvino") if runtime == "auto" else (runtime,)
+    return choice if choice.runtime in may_be and choice.precision in known.get(choice.runtime, ()) else None
 
 
 def remember(runs: Sequence[Path], choice: Choice, runtime: str = "torch") -> Path | None:
@@ -92,22 +121,18 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 def _claims(runs: Sequence[Path], runtime: str) -> dict[str, Any]:
     """What must be the same for an entry to count, as JSON has it."""
-    weights = [_digest(run / WEIGHTS_FILE) for run in runs if (run / WEIGHTS_FILE).is_file()]
+    weights = [sha256_of(run / WEIGHTS_FILE) for run in runs if (run / WEIGHTS_FILE).is_file()]
     return {"weights": weights, "runtime": runtime, "versions": versions(runtime), "processor": processor()}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions(runtime: str) -> dict[str, str]:
     """Of what computes."""
     found = {"xray": __version__, "torch": torch.__version__}
-    if runtime == "openvino":
-        from importlib.metadata import version
+    if runtime in ("auto", "openvino"):
+        from importlib.metadata import PackageNotFoundError, version
 
-        found["openvino"] = version("openvino")
+        with contextlib.suppress(PackageNotFoundError):
+            found["openvino"] = version("openvino")
     return found
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import torch
 
-from xray.inference.ensemble_file import files_of
-from xray.inference.pipeline import Findings, Pipeline, load_pipeline
-from xray.inference.precision import CPU_BATCH, is_quantised, lowered, place_of, remembered_precision
+from xray.inference.pipeline import Findings, Pipeline
+from xray.inference.precision import ready
+from xray.inference.trial import CPU_BATCH
+from xray.inference.ways import Models
 from xray.models.device import keep_freed_memory
 from xray.radiographs.decoding import Decoded, decode_canvas
 from xray.radiographs.workers import TIMEOUT, Failed, Workers
@@ -126,22 +126,21 @@ def load_service(
     precision: str = "auto",
     tta: bool = True,
     gate: Literal["soft", "hard"] = "soft",
-    runtime: Literal["torch", "openvino"] = "torch",
+    runtime: Literal["auto", "torch", "openvino"] = "auto",
 ) -> Service:
     """A service of trained models that have made their first pass. Flags as in `xray serve`.
 
     limits: batch_size 0 is chosen for the device. Raises InputError for what is no run, or a damaged one.
     """
-    place, dtype = place_of(device, precision, runtime)
-    if runtime == "openvino":
-        from xray.export.ready import make_ready
+    from xray.export.ready import make_ready
 
-        make_ready(runs, precision)
-    pipeline = load_pipeline(runs, place, tta, gate, runtime=runtime, precision=precision)
-    if dtype is None and not is_quantised(pipeline) and (known := remembered_precision(files_of(runs), runtime)):
-        dtype, why = known
-        print(why, file=sys.stderr)
-    pipeline = lowered(pipeline, dtype or torch.float32)
+    models = Models(tuple(runs), device, precision, runtime, {"flips": tta, "gate": gate})
+    make_ready(models)
+    start = models.start()
+    pipeline = ready(models, start)
+    if start.why:
+        print(start.why, file=sys.stderr)
+    place = pipeline.device
     if place.type == "cpu":
         keep_freed_memory()
     # The first pass prepares weights and compiles: no request shall wait for it.

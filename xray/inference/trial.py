@@ -1,0 +1,176 @@
+"""The trial that decides on a CPU in which way models are run: the fastest one that keeps the metric."""
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from xray.errors import InputError
+from xray.inference.exported import ExportedNetwork
+from xray.inference.openvino_files import INT8
+from xray.inference.pipeline import Findings, Pipeline
+from xray.inference.ways import PLAIN, QUANTISED, Way
+from xray.models.device import bfloat16_gain, has_bfloat16, lower
+from xray.structures.boxes import concatenate_with_masks
+
+CPU_BATCH = 2
+TRIAL = 32
+"""Radiographs of a trial, the first ones."""
+WORTH_A_COPY = 1.1
+"""How many times faster one convolution must be for a trial of all models."""
+ROUNDS = 2
+"""How often each way is timed, in turn; the fastest counts, as the others were disturbed."""
+
+Loader = Callable[[], Pipeline]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a trial found: pipeline, ready to run in `way`; why, in words.
+
+    is_sure: whether other radiographs would have led to the same choice; not where these show too little.
+    saved: seconds that it is faster than PyTorch in float32, a radiograph.
+    """
+
+    pipeline: Pipeline
+    way: Way
+    why: str
+    is_sure: bool
+    saved: float = 0.0
+
+
+def lowered(pipeline: Pipeline, dtype: torch.dtype) -> Pipeline:
+    """The pipeline in another precision; its models are changed in place."""
+    if dtype != torch.float32:
+        for loaded in pipeline.models:
+            if isinstance(loaded.model, ExportedNetwork):
+                loaded.model.lower(dtype)
+            else:
+                lower(loaded.model, dtype)
+    return dataclasses.replace(pipeline, precision=dtype)
+
+
+def fastest_way(
+    pipeline: Pipeline,
+    canvases: np.ndarray,
+    sizes: Sequence[tuple[int, int]],
+    batch_size: int = CPU_BATCH,
+    others: Mapping[Way, Loader] | None = None,
+    measured: Sequence[Mapping[str, Any]] = (),
+    base: Way = PLAIN,
+) -> Outcome:
+    """The fastest of a pipeline in float32, its copy in bfloat16, and others, of those that keep the metric.
+
+    canvases, sizes: as `Pipeline.find` takes them, of the radiographs to try. batch_size: at a time. others: more ways,
+    with what makes their pipelines; one that cannot be made is told of. measured: of each run what `measured_in` says
+    of its INT8 model. base: the way of the pipeline.
+    """
+    told: list[str] = []
+    ways = {base: pipeline} | _others(pipeline, base, others or {}, told)
+    seconds = _seconds(ways, canvases[:batch_size], sizes[:batch_size])
+    for way in list(ways):
+        if way != base and seconds[way] >= seconds[base]:
+            told.append(f"{way.name} takes {seconds[way] / seconds[base]:.1f} times as long")
+            del ways[way]
+    if len(ways) == 1:
+        return Outcome(pipeline, base, "; ".join(told) or "nothing else is at hand", True)
+    # Only now: it compiles metrics, and most commands make no trial.
+    from xray.inference.metric_moves import MOST_MOVE, are_small, expected_moves, in_words
+
+    of = f"on the first {len(sizes)} radiographs"
+    exact: Findings | None = None
+    *order, _ = sorted(ways, key=lambda way: seconds[way])  # the last is float32
+    for place, way in enumerate(order, 1):
+        exact = exact or _found(pipeline, canvases, sizes, batch_size)
+        rough = _found(ways[way], canvases, sizes, batch_size)
+        categories = pipeline.categories if pipeline.detectors else {}
+        moves = expected_moves(exact, rough, len(sizes), categories, pipeline.triplet)
+        if not moves:
+            why = f"too little is found {of} to tell what {way.name} would do to the metric"
+            return Outcome(pipeline, base, why, False)
+        if way == QUANTISED:
+            moves = corrected(moves, measured)
+        is_kept = min(moves.values()) > -MOST_MOVE if way == QUANTISED else are_small(moves)
+        words = f"{seconds[base] / seconds[way]:.1f} × faster"
+        expected = f"the metric is expected to move by {in_words(moves)} {of}"
+        if is_kept:
+            saved = (seconds[base] - seconds[way]) / len(sizes[:batch_size])
+            if slower := [f"{each.name} {seconds[base] / seconds[each]:.1f} ×" for each in order[place:]]:
+                words += f" ({', '.join(slower)})"
+            return Outcome(ways[way], way, "; ".join([f"{words}, {expected}", *told]), True, saved)
+        told.append(f"{way.name} is {words}, but {expected}")
+    return Outcome(pipeline, base, "; ".join(told), True)
+
+
+def _others(pipeline: Pipeline, base: Way, loaders: Mapping[Way, Loader], told: list[str]) -> dict[Way, Pipeline]:
+    """The pipelines of other ways; told: why there is none of one."""
+    found: dict[Way, Pipeline] = {}
+    gain = bfloat16_gain() if has_bfloat16() else 0.0
+    if gain >= WORTH_A_COPY:
+        found[Way(base.runtime, "bf16")] = lowered(copy.deepcopy(pipeline), torch.bfloat16)
+    elif gain:
+        told.append(f"a convolution in bfloat16 takes {1 / gain:.1f} times as long on this processor")
+    for way, load in loaders.items():
+        try:
+            found[way] = load()
+        except InputError as error:
+            told.append(f"{way.name} cannot be tried: {error}")
+    return found
+
+
+def corrected(moves: Mapping[str, float], measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Moves of INT8: what was measured with a truth, and what is lost more here than there.
+
+    When an INT8 model was made, its move was measured on radiographs with a truth, and also estimated on some of them
+    without it, as `moves` are here. The estimate overstates what is lost, there as here: what counts is by how much it
+    is worse here. measured: of each run what `measured_in` says; of several runs the mean.
+    """
+    result = dict(moves)
+    for name, move in moves.items():
+        known = [
+            part[INT8][name] - part["exact"][name] + min(0.0, move - part["expected"][name])
+            for part in measured
+            if all(name in part.get(key, ()) for key in (INT8, "exact", "expected"))
+        ]
+        if known:
+            result[name] = float(np.mean(known))
+    return result
+
+
+def _seconds(ways: Mapping[Way, Pipeline], canvases: np.ndarray, sizes: Sequence[tuple[int, int]]) -> dict[Way, float]:
+    for pipeline in ways.values():
+        pipeline.forward(canvases[:1])  # the first time, weights are prepared and models compiled
+    found: dict[Way, list[float]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way, pipeline in ways.items():
+            start = time.perf_counter()
+            pipeline.find(canvases, sizes)
+            found[way].append(time.perf_counter() - start)
+    return {way: min(seconds) for way, seconds in found.items()}
+
+
+def _found(pipeline: Pipeline, canvases: np.ndarray, sizes: Sequence[tuple[int, int]], batch_size: int) -> Findings:
+    parts = [slice(start, start + batch_size) for start in range(0, len(sizes), batch_size)]
+    return find_in_batches(pipeline, [(canvases[part], sizes[part]) for part in parts])
+
+
+def find_in_batches(
+    pipeline: Pipeline, batches: Iterable[tuple[np.ndarray, Sequence[tuple[int, int]]]], with_maps: bool = True
+) -> Findings:
+    """`Pipeline.find` for batches of canvases and sizes, one at least, as one. with_maps: probability maps are kept."""
+    parts, begin = [], 0
+    for canvases, sizes in batches:
+        found = pipeline.find(canvases, sizes)
+        table = dataclasses.replace(found.table, images=found.table.images + begin)
+        parts.append(((table, found.masks), found.maps if with_maps else None, found.labels))
+        begin += len(sizes)
+    tables, maps, labels = zip(*parts, strict=True)
+    return Findings(
+        *concatenate_with_masks(tables),
+        maps=None if maps[0] is None else np.concatenate(maps),
+        labels={label: np.concatenate([part[label] for part in labels]) for label in labels[0]},
+    )
