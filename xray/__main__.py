@@ -14,6 +14,7 @@ COMMANDS = {
     "phantoms": "draw phantom radiographs in the layouts of VinBigData, SIIM-ACR and Montgomery",
     "convert": "annotations and radiographs → a dataset directory",
     "view": "pictures of what a dataset holds, beside predictions if given",
+    "audit": "a dataset on one page: counts, readers, copies, odd radiographs, labels likely wrong",
     "lr_find": "sweep the learning rate of a training",
     "train": "train a detector, a segmenter or a classifier → a run directory",
     "cv": "cross-validate: train every fold → run directories, out-of-fold predictions, mean and spread",

@@ -24,6 +24,8 @@ class Page:
     warnings: Sequence[str]
     tiles: Sequence[Tile]
     sections: Sequence[Section]
+    numbers: str = "metrics.json"
+    """The file beside the page that holds every number."""
 
 
 def write_page(path: Path, page: Page) -> Page:

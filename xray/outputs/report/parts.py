@@ -60,6 +60,11 @@ FIGURES = {
         "Training curves",
         "By epoch: the loss and its terms, what was measured in validation, and the learning rate.",
     ),
+    "readers.png": ("Readers with each other", "Cohen's kappa of any finding, and radiographs that both have read."),
+    "places.png": (
+        "Boxes by place",
+        "Of each category's boxes, the share that covers each place of the radiograph: white is none, black most.",
+    ),
     "compare_values.png": ("Both, number by number", "Blue: A, orange: B."),
     "compare_differences.png": (
         "Differences",
@@ -67,8 +72,8 @@ FIGURES = {
     ),
 }
 """File of every figure that a report may have → its title, and a hint."""
-GALLERIES = ("false_positives.png", "misses.png")
-"""Files of pictures of single errors."""
+GALLERIES = ("false_positives.png", "misses.png", "copies.png", "odd.png", "labels.png")
+"""Files of pictures of single errors, and of what an audit names."""
 KINDS = {"#": "number", "!": "name", "@": "id", "~": "dim", "|": "bars"}
 
 

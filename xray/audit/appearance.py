@@ -1,0 +1,231 @@
+"""Radiographs that look unlike the others: inverted, turned, empty, lateral, or something else altogether.
+
+Each radiograph is compared with the dataset's own typical picture, the median of all, and with that turned by quarters
+and inverted. What then still differs is measured by what the principal components of all others do not explain.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from xray.audit.named import EMPTY, INVERTED, LATERAL, TURNED, UNLIKE, Named
+from xray.audit.pictures import SIDE, Pictures, standardized
+from xray.datasets.store import Store
+
+GRID = 32
+"""Side of the pictures that are compared, in pixels."""
+SCALES = (20, 24, 28)
+"""Sides to which the typical picture is brought before it is slid over a radiograph; 2 pixels of each edge are off."""
+MARGIN = 0.05
+"""By how much the typical picture, turned or inverted, must fit better than as it is."""
+LEAST_FIT = 0.5
+"""Fit below which a radiograph is not said to be turned or inverted: nothing fits it."""
+LEAST_CONTRAST = 16
+"""Grey levels between the darkest and the brightest 2 % of a radiograph that is not empty."""
+FEWEST = 30
+"""Radiographs that a typical picture needs."""
+N_COMPONENTS = 8
+FAR = 5.0
+"""Robust standard deviations beyond the median from which a radiograph is unlike the others. Fitted: radiographs of
+chest-open and phantoms stay under 4, photographs, CT and MR slices and other parts of the body lie above it."""
+LATERAL_VIEWS = ("LL", "RL", "LATERAL", "LAT", "LEFT LATERAL", "RIGHT LATERAL", "L LATERAL", "R LATERAL")
+MANY_LATERALS = 0.05
+"""Share of lateral radiographs from which they belong to the dataset, and are not named one by one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Appearance:
+    """named: the suspects. turns: (N,) int64, quarter turns, counted as `numpy.rot90` does, that set each radiograph
+    upright. inverted: (N,) bool. distances: (N,) float64, robust standard deviations from the others of the fold, NaN
+    where it was not measured. typical: (SIDE, SIDE) uint8, the median radiograph; None of too few.
+    warnings: what is said of the dataset as a whole."""
+
+    named: list[Named]
+    turns: np.ndarray
+    inverted: np.ndarray
+    distances: np.ndarray
+    typical: np.ndarray | None
+    warnings: list[str]
+
+
+def look(store: Store, pictures: Pictures, progress: Callable[[int], None] = lambda done: None) -> Appearance:
+    """Compares every radiograph with the others of its view.
+
+    progress: called with the number of radiographs that are compared.
+    """
+    n = len(pictures)
+    named: list[Named] = []
+    warnings: list[str] = []
+    turns, inverted, distances = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool), np.full(n, np.nan)
+    contrast = pictures.content[:, 1] - pictures.content[:, 0]
+    is_empty = contrast < LEAST_CONTRAST
+    for row in np.flatnonzero(is_empty).tolist():
+        named.append(Named(row, EMPTY, 1 - contrast[row] / 255, f"{contrast[row]:.0f} grey levels of contrast"))
+    is_lateral = np.array([is_lateral_view(record) for record in store.records], dtype=bool)
+    n_lateral = int(is_lateral.sum())
+    if 0 < n_lateral <= MANY_LATERALS * n:
+        named += [
+            Named(row, LATERAL, 1.0, f"view {store.records[row]['view']} in its header")
+            for row in np.flatnonzero(is_lateral).tolist()
+        ]
+    elif n_lateral:
+        warnings.append(
+            f"{n_lateral:,} of {n:,} radiographs are lateral by their headers: they are compared with each other and "
+            "not named one by one"
+        )
+    typical, done = None, 0
+    for rows in (np.flatnonzero(~is_lateral & ~is_empty), np.flatnonzero(is_lateral & ~is_empty)):
+        if len(rows) < FEWEST:
+            if len(rows) and not is_lateral[rows[0]]:
+                warnings.append(f"{len(rows)} radiographs are too few to tell which of them are unlike the others")
+            continue
+        ranks, bands = (np.stack([one(small) for small in pictures.small[rows]]) for one in (ranked, banded))
+        models = [np.median(standardized(part), axis=0).astype(np.float32) for part in (ranks, bands)]
+        fits = np.zeros((len(rows), 4, 2))
+        for number, pair in enumerate(zip(ranks, bands, strict=True)):
+            fits[number] = fit(pair, models)
+            progress(done := done + 1)
+        turns[rows], inverted[rows], margins = _posture(fits)
+        for row, margin, best in zip(rows.tolist(), margins.tolist(), fits.max(axis=(1, 2)).tolist(), strict=True):
+            named += _misplaced(row, int(turns[row]), bool(inverted[row]), margin, best)
+        if not is_lateral[rows[0]]:
+            typical = np.median(pictures.small[rows], axis=0).astype(np.uint8)
+            warnings += _about_typical(models)
+        upright = np.stack([corrected(pictures.small[row], turns[row], inverted[row]) for row in rows.tolist()])
+        distances[rows] = _distances(upright, store.folds[rows])
+    named += [
+        Named(row, UNLIKE, float(distances[row]), f"{distances[row]:.1f} standard deviations from the others")
+        for row in np.flatnonzero(np.nan_to_num(distances) > FAR).tolist()
+    ]
+    return Appearance(named, turns, inverted, distances, typical, warnings)
+
+
+def is_lateral_view(record: dict[str, Any]) -> bool:
+    """Whether a radiograph's entry in annotations.json says that it was taken from the side."""
+    return str(record.get("view", "")).strip().upper() in LATERAL_VIEWS
+
+
+def corrected(picture: np.ndarray, turns: int, inverted: bool) -> np.ndarray:
+    """(H, H) uint8, upright and with bright bones."""
+    picture = np.rot90(picture, turns)
+    return np.ascontiguousarray(255 - picture if inverted else picture)
+
+
+def ranked(small: np.ndarray) -> np.ndarray:
+    """(H, H) uint8 → (GRID, GRID) float32, the ranks of its smoothed grey levels: no window or gamma changes them."""
+    grey = cv2.GaussianBlur(_reduced(small), (0, 0), 1)
+    # Equal greys are common in black air: their order must not depend on the sorting.
+    _, inverse, counts = np.unique(grey, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - (counts - 1) / 2
+    return middle[inverse].reshape(grey.shape).astype(np.float32)
+
+
+def banded(small: np.ndarray) -> np.ndarray:
+    """(H, H) uint8 → (GRID, GRID) float32, its edges and ridges, of the same strength everywhere."""
+    grey = _reduced(small)
+    band = cv2.GaussianBlur(grey, (0, 0), 0.8) - cv2.GaussianBlur(grey, (0, 0), 6)
+    strength = np.sqrt(cv2.GaussianBlur(band * band, (0, 0), 7)) + 1
+    return (band / strength).astype(np.float32)
+
+
+def _reduced(small: np.ndarray) -> np.ndarray:
+    return cv2.resize(small, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def fit(parts: Sequence[np.ndarray], models: Sequence[np.ndarray]) -> np.ndarray:
+    """How well models fit a radiograph by quarter turns that set it upright, and by polarity: as it is, inverted.
+
+    parts, models: ranks and bands, (GRID, GRID) float32 each. The model is slid over the radiograph at several scales;
+    the highest correlation counts. Returns (4, 2) float64, the mean of the parts.
+    """
+    fits = np.zeros((len(parts), 4, 2))
+    for kind, (part, model) in enumerate(zip(parts, models, strict=True)):
+        for turn in range(4):
+            turned = np.ascontiguousarray(np.rot90(part, turn))
+            for side in SCALES:
+                reduced = cv2.resize(model, (side, side), interpolation=cv2.INTER_AREA)[2:-2, 2:-2]
+                found = cv2.matchTemplate(turned, np.ascontiguousarray(reduced), cv2.TM_CCOEFF_NORMED)
+                found = np.nan_to_num(found, posinf=0, neginf=0)
+                best = np.array([found.max(), -found.min()])
+                fits[kind, turn] = np.maximum(fits[kind, turn], best)
+    return np.asarray(fits.mean(axis=0))
+
+
+def _posture(fits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N, 4, 2) fits → quarter turns (N,), inverted (N,), and how much better these fit than as it is (N,)."""
+    flat = fits.reshape(len(fits), 8)
+    best = flat.argmax(axis=1)
+    margins = flat.max(axis=1) - flat[:, 0]
+    best = np.where((margins > MARGIN) & (flat.max(axis=1) >= LEAST_FIT), best, 0)
+    return best // 2, best % 2 == 1, margins
+
+
+def _misplaced(row: int, turns: int, inverted: bool, margin: float, best: float) -> list[Named]:
+    detail = f"fits the typical radiograph by {best:.2f} then, by {best - margin:.2f} as it is"
+    named = [Named(row, INVERTED, margin, detail)] if inverted else []
+    if turns:
+        # rot90 turns counter-clockwise, so the radiograph stands clockwise by as much.
+        named.append(Named(row, TURNED, margin, f"by {90 * turns}° clockwise; {detail}"))
+    return named
+
+
+def _distances(upright: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """(n, H, H) uint8 and their folds → (n,) robust standard deviations from the others of the fold.
+
+    Of the ranks and of the bands, the part that the first principal components do not explain; the mean of both.
+    Radiographs that lie far off at first do not shape the components.
+    """
+    total = np.zeros(len(upright))
+    for one in (ranked, banded):
+        reduced = np.stack([cv2.resize(one(small), (16, 16), interpolation=cv2.INTER_AREA) for small in upright])
+        vectors = standardized(reduced).reshape(len(upright), -1)
+        used = np.ones(len(vectors), dtype=bool)
+        for _ in range(3):
+            centre = vectors[used].mean(axis=0)
+            # Eigenvectors of 256 x 256, however many radiographs there are.
+            _, components = np.linalg.eigh((vectors[used] - centre).T @ (vectors[used] - centre))
+            basis = components[:, ::-1][:, : min(N_COMPONENTS, used.sum() // 4)]
+            apart = vectors - centre
+            residuals = np.linalg.norm(apart - (apart @ basis) @ basis.T, axis=1)
+            scores = _robust(residuals, residuals[used])
+            used = scores < FAR - 1
+        for fold in np.unique(folds):
+            inside = folds == fold
+            if inside.sum() >= 2 * FEWEST:
+                scores[inside] = _robust(residuals[inside], residuals[inside])
+        total += scores
+    return total / 2
+
+
+def _robust(values: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Distance of values from the median of others, in standard deviations as the median absolute deviation has it."""
+    median = np.median(of)
+    spread = 1.4826 * np.median(np.abs(of - median))
+    return np.asarray((values - median) / max(spread, 1e-3))
+
+
+def drawn_chest() -> np.ndarray:
+    """(SIDE, SIDE) uint8, a chest in its coarsest outlines: neck and shoulders before air, two dark lungs, heart."""
+    chest = np.full((SIDE, SIDE), 70, dtype=np.uint8)
+    half = [[40, 0], [44, 8], [63, 16], [63, 26], [58, 32], [58, 63]]
+    body = [*half, *([SIDE - 1 - x, y] for x, y in half[::-1])]
+    cv2.fillPoly(chest, [np.array(body)], 150)
+    chest[46:, 5:59] = 190
+    chest[:, 28:36] = 200
+    for middle, side in ((19, 1), (45, -1)):
+        lung = [[4, 11], [-1, 13], [-6, 24], [-9, 46], [5, 46], [7, 24], [6, 13]]
+        cv2.fillPoly(chest, [np.array([[middle + side * x, y] for x, y in lung])], 70)
+    cv2.ellipse(chest, (36, 39), (9, 8), 35, 0, 360, 200, -1)
+    return np.asarray(cv2.GaussianBlur(chest, (0, 0), 2))
+
+
+def _about_typical(models: Sequence[np.ndarray]) -> list[str]:
+    """Whether most radiographs of the dataset are inverted or turned, which comparing them cannot show."""
+    chest = drawn_chest()
+    fits = fit(models, [ranked(chest), banded(chest)])[None]
+    turns, inverted, _ = _posture(fits)
+    what = [*(["inverted"] if inverted[0] else []), *([f"turned by {90 * turns[0]}° clockwise"] if turns[0] else [])]
+    return [f"the typical radiograph of this dataset looks {' and '.join(what)}"] if what else []

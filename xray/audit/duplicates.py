@@ -1,0 +1,275 @@
+"""Radiographs that are copies of one another, however they were resized, windowed, cropped, compressed or mirrored.
+
+Chest radiographs look alike, so that a short hash has false pairs, and it misses cropped copies. Here the nearest
+neighbours of each radiograph, as it is and zoomed in, plain and mirrored, are laid upon it and compared in detail. From
+which agreement on two are copies is fitted on the dataset itself: between its most alike radiographs of different
+patients, and disguised copies that are made of some of them.
+"""
+
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from statistics import NormalDist
+
+import cv2
+import numpy as np
+
+from xray.audit.alignment import agreement, described
+from xray.audit.appearance import corrected
+from xray.audit.disguises import disguises
+from xray.audit.named import DUPLICATE, Named, where
+from xray.audit.pictures import SIDE, blocks, fine_picture
+from xray.datasets.store import Store
+
+SAME_PATIENT = 0.88
+"""Least agreement of copies where both are of one known patient: follow-ups of chest-open have up to 0.81."""
+ZOOM = 0.07
+"""Share of each side that is cut off before a radiograph is looked for as a part of others."""
+N_NEIGHBOURS = 3
+BLOCK = 512
+"""Radiographs that are compared with all others at once."""
+N_OTHERS, N_DISGUISED = 400, 24
+"""Pairs of different patients, and radiographs with a copy in each disguise, that the threshold is fitted on."""
+FEWEST_OTHERS = 50
+USUAL = (0.25, 0.08)
+"""Median and standard deviation of the agreement of different patients, as inverse hyperbolic tangents: those of
+chest-open, for datasets with too few pairs of their own."""
+LEAST_SPREAD = 0.08
+LEAST, MOST = 0.55, 0.9
+"""Between which the threshold is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """first, second: rows, first < second. score: agreement in detail, in [0, 1]. mirrored: one is the other's."""
+
+    first: int
+    second: int
+    score: float
+    mirrored: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """pairs: the copies, surest first. threshold: the agreement from which two are copies. n_compared: pairs that were
+    laid upon each other. expected_false: of these, how many of different patients are expected over the threshold.
+    disguised: disguise → (copies made, copies found)."""
+
+    pairs: list[Pair]
+    threshold: float
+    n_compared: int
+    expected_false: float
+    disguised: dict[str, tuple[int, int]]
+
+    @property
+    def share_found(self) -> float:
+        """Of all disguised copies, the share in [0, 1] that is found; NaN without any."""
+        made, found = (sum(counts) for counts in zip(*self.disguised.values(), strict=True))
+        return found / made if made else float("nan")
+
+
+Candidate = tuple[int, int, bool]
+"""Two places in the searched radiographs, ascending, and whether the second is mirrored."""
+
+
+def find_duplicates(
+    store: Store,
+    small: np.ndarray,
+    turns: np.ndarray,
+    inverted: np.ndarray,
+    rows: np.ndarray,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Search:
+    """All copies among `rows`.
+
+    small: (N, SIDE, SIDE) uint8. turns, inverted: how each is set upright, see `xray.audit.appearance.Appearance`.
+    progress: called with the share in [0, 1] that is done.
+    """
+    if len(rows) < 2:
+        return Search([], MOST, 0, 0.0, dict.fromkeys(disguises(np.random.default_rng(0)), (0, 0)))
+    upright = np.zeros((len(rows), SIDE, SIDE), dtype=np.uint8)
+    for number, row in enumerate(rows.tolist()):
+        upright[number] = corrected(small[row], turns[row], inverted[row])
+
+    @functools.lru_cache(maxsize=256)
+    def fine(number: int) -> np.ndarray:
+        row = int(rows[number])
+        return corrected(fine_picture(store, row), turns[row], inverted[row])
+
+    def compare(candidate: Candidate, gives_up: bool = True) -> float:
+        first, second, mirrored = candidate
+        step = -1 if mirrored else 1
+        theirs = upright[second][:, ::step], lambda: np.ascontiguousarray(fine(second)[:, ::step])
+        return agreement((upright[first], lambda: fine(first)), theirs, gives_up)
+
+    descriptions = described(upright)
+    candidates = _candidates(upright, descriptions)
+    progress(0.1)
+    patients = [store.records[row].get("patient") for row in rows.tolist()]
+    same = [patients[a] is not None and patients[a] == patients[b] for a, b, _ in candidates]
+    others = [one for one, is_same in zip(candidates, same, strict=True) if not is_same]
+    sample = [others[place] for place in _spread(len(others), N_OTHERS)]
+    copies = _copies(upright, fine, descriptions)
+    threshold, expected = fit_threshold(
+        _in_threads(functools.partial(compare, gives_up=False), sample),
+        [score for found in copies.values() for _, score in found],
+        len(others),
+    )
+    progress(0.2)
+    scores = _in_threads(compare, candidates, lambda share: progress(0.2 + 0.8 * share))
+    best: dict[tuple[int, int], Pair] = {}
+    for (first, second, mirrored), is_same, score in zip(candidates, same, scores, strict=True):
+        rows_of_pair = int(rows[first]), int(rows[second])
+        if score < (max(SAME_PATIENT, threshold) if is_same else threshold):
+            continue
+        if rows_of_pair not in best or best[rows_of_pair].score < score:
+            best[rows_of_pair] = Pair(*rows_of_pair, score, mirrored)
+    pairs = sorted(best.values(), key=lambda pair: (-pair.score, pair.first, pair.second))
+    disguised = {
+        name: (len(found), sum(near and score >= threshold for near, score in found)) for name, found in copies.items()
+    }
+    return Search(pairs, threshold, len(candidates), expected, disguised)
+
+
+def variants(small: np.ndarray) -> list[tuple[np.ndarray, bool]]:
+    """What a radiograph may be as a copy: (descriptions (N, GRID²), whether mirrored), plain and zoomed in."""
+    cut = round(ZOOM * SIDE / 2)
+    zoomed = small[:, cut : SIDE - cut, cut : SIDE - cut]
+    return [(described(part[:, :, ::step]), step < 0) for part, step in itertools.product((small, zoomed), (1, -1))]
+
+
+def nearest(queries: np.ndarray, descriptions: np.ndarray, own: np.ndarray, k: int) -> np.ndarray:
+    """(M, k) int64, the rows of (N, D) descriptions most like each of (M, D) queries; -1 where there are fewer.
+
+    own: (M,) int64, of each query the row that does not count, -1 for none. BLOCK x N numbers are held at a time.
+    """
+    found = np.full((len(queries), k), -1, dtype=np.int64)
+    for block in blocks(len(queries), BLOCK):
+        likeness = queries[block] @ descriptions.T
+        left_out = np.flatnonzero(own[block] >= 0)
+        likeness[left_out, own[block][left_out]] = -np.inf
+        n = min(k, likeness.shape[1])
+        rows = np.argpartition(-likeness, n - 1, axis=1)[:, :n]
+        rows[~np.isfinite(np.take_along_axis(likeness, rows, axis=1))] = -1
+        found[block, :n] = rows
+    return found
+
+
+def _candidates(upright: np.ndarray, descriptions: np.ndarray) -> list[Candidate]:
+    candidates: set[Candidate] = set()
+    own = np.arange(len(upright))
+    for queries, mirrored in variants(upright):
+        for query, others in enumerate(nearest(queries, descriptions, own, N_NEIGHBOURS).tolist()):
+            candidates |= {(min(query, other), max(query, other), mirrored) for other in others if other >= 0}
+    return sorted(candidates)
+
+
+def fit_threshold(others: Sequence[float], copies: Sequence[float], n_compared: int) -> tuple[float, float]:
+    """From which agreement two radiographs are copies, and how many of different patients are expected over it.
+
+    others: agreements of the most alike radiographs of different patients, a few copies may be among them. copies: of
+    disguised copies. n_compared: how many pairs of different patients are compared in all.
+
+    As inverse hyperbolic tangents, agreements of different patients are close to normal (Fisher); their median and
+    spread are robust against copies. The threshold lies in the middle between what one of them is expected to exceed,
+    and the 2nd percentile of the copies.
+    """
+    centre, spread = USUAL
+    if len(others) >= FEWEST_OTHERS:
+        values = np.arctanh(np.clip(others, 0, 0.9999))
+        centre = float(np.median(values))
+        below, around = centre - np.quantile(values, 0.1587), 1.4826 * np.median(np.abs(values - centre))
+        spread = max(float(below), float(around), LEAST_SPREAD)
+    highest = centre + spread * NormalDist().inv_cdf(1 - 1 / max(n_compared, 100))
+    found = [score for score in copies if score > 0]
+    lowest = float(np.arctanh(np.clip(np.quantile(found, 0.02), 0, 0.9999))) if found else highest
+    threshold = float(np.clip(np.tanh((highest + lowest) / 2), LEAST, MOST))
+    chance = 1 - NormalDist(centre, spread).cdf(float(np.arctanh(threshold)))
+    return threshold, n_compared * chance
+
+
+def _copies(
+    upright: np.ndarray, fine: Callable[[int], np.ndarray], descriptions: np.ndarray
+) -> dict[str, list[tuple[bool, float]]]:
+    """Disguise → of each copy whether its original is among its nearest neighbours, and their agreement."""
+    result: dict[str, list[tuple[bool, float]]] = {}
+    chosen = np.array(_spread(len(upright), N_DISGUISED), dtype=np.int64)
+    originals = variants(upright[chosen])
+    for name, disguise in disguises(np.random.default_rng(0)).items():
+        copies = [disguise(fine(number)) for number in chosen.tolist()]
+        small = np.stack([cv2.resize(copy, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for copy in copies])
+        described_copies = described(small)
+        near, scores = np.zeros(len(chosen), dtype=bool), np.zeros(len(chosen))
+        # In a dataset each of the two is looked for among the others of the other.
+        for (queries, mirrored), (reverse, _) in zip(variants(small), originals, strict=True):
+            is_near = _is_near(queries, descriptions[chosen], descriptions, chosen)
+            is_near |= _is_near(reverse, described_copies, descriptions, chosen)
+            near |= is_near
+            step = -1 if mirrored else 1
+            for place in np.flatnonzero(is_near).tolist():
+                number = int(chosen[place])
+                pair = small[place][:, ::step], functools.partial(_flipped, copies[place], step)
+                score = agreement((upright[number], functools.partial(fine, number)), pair)
+                scores[place] = max(scores[place], score)
+        result[name] = list(zip(near.tolist(), scores.tolist(), strict=True))
+    return result
+
+
+def _is_near(queries: np.ndarray, targets: np.ndarray, descriptions: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """(M,) bool, whether a target is among the nearest of its query, beside all descriptions but the row `own`."""
+    likeness = queries @ descriptions.T
+    likeness[np.arange(len(own)), own] = -np.inf
+    n = min(N_NEIGHBOURS, likeness.shape[1])
+    least = -np.partition(-likeness, n - 1, axis=1)[:, n - 1]
+    return np.asarray((queries * targets).sum(axis=1) >= least)
+
+
+def _flipped(picture: np.ndarray, step: int) -> np.ndarray:
+    return np.ascontiguousarray(picture[:, ::step])
+
+
+def _spread(n: int, most: int) -> list[int]:
+    """At most so many of range(n), evenly spread."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist() if n else []
+
+
+def _in_threads(
+    compare: Callable[[Candidate], float],
+    candidates: Sequence[Candidate],
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[float]:
+    scores = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV works outside Python's lock
+        try:
+            for number, score in enumerate(pool.map(compare, candidates), 1):
+                scores.append(score)
+                if number % 100 == 0:
+                    progress(number / len(candidates))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return scores
+
+
+def named_pairs(store: Store, pairs: Iterable[Pair]) -> list[Named]:
+    """Pairs of copies as reasons to look, with what is wrong with each in words."""
+    names = np.array(list(store.categories.values()), dtype=object)
+    result = []
+    for pair in pairs:
+        first, second = pair.first, pair.second
+        places = [where(store, row) for row in (first, second)]
+        notes = [f"in {places[0]} and in {places[1]}" if places[0] != places[1] else f"both in {places[0]}"]
+        if pair.mirrored:
+            notes.append("mirrored")
+        patients = [store.records[row].get("patient") for row in (first, second)]
+        if None not in patients and patients[0] != patients[1]:
+            notes.append("of two patients by name")
+        known = ~(store.unknown[first] | store.unknown[second])
+        differing = names[(store.labels[first] != store.labels[second]) & known].tolist()
+        if differing:
+            notes.append(f"labels differ: {', '.join(differing)}")
+        result.append(Named(first, DUPLICATE, pair.score, "; ".join(notes), other=second))
+    return result
