@@ -41,7 +41,7 @@ def agreement(first: Both, second: Both, gives_up: bool = True) -> float:
 
     gives_up: 0 for a pair that fits badly on a coarser grid, which saves most of the time.
     """
-    warp = np.eye(2, 3, dtype=np.float32)
+    warp: np.ndarray = np.eye(2, 3, dtype=np.float32)
     for level, side in enumerate((GRID, SIDE, FINE)):
         if side < FINE:
             pictures = [np.ascontiguousarray(one[0]) for one in (first, second)]
@@ -52,7 +52,10 @@ def agreement(first: Both, second: Both, gives_up: bool = True) -> float:
         warp[:, 2] *= 2 if level else 1
         ends = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, STEPS[level], 1e-4)
         try:
-            _, warp = cv2.findTransformECC(ours, theirs, warp, cv2.MOTION_AFFINE, ends, np.ones_like(ours, np.uint8), 3)
+            _, found = cv2.findTransformECC(
+                ours, theirs, warp, cv2.MOTION_AFFINE, ends, np.ones_like(ours, np.uint8), 3
+            )
+            warp = np.asarray(found)
         except cv2.error:  # the two have too little in common to be aligned
             return 0.0
         if gives_up and level < 2 and _correlation(ours, theirs, warp) < (COARSE_FIT, MIDDLE_FIT)[level]:

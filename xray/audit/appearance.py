@@ -28,9 +28,12 @@ LEAST_CONTRAST = 16
 FEWEST = 30
 """Radiographs that a typical picture needs."""
 N_COMPONENTS = 8
-FAR = 5.0
-"""Robust standard deviations beyond the median from which a radiograph is unlike the others. Fitted: radiographs of
-chest-open and phantoms stay under 4, photographs, CT and MR slices and other parts of the body lie above it."""
+N_PARTS = 5
+"""In which radiographs are dealt: the components of four say what is odd in the fifth."""
+FAR, WIDE = 3.5, 2.3
+"""Robust standard deviations beyond the median from which a radiograph is unlike the others, and the same as a multiple
+of what one in ten exceeds, where that is more. Fitted: of chest-open none exceeds 2.7, of phantoms 4.6 is the most;
+photographs, CT and MR slices, and other parts of the body among chest-open lie at 3.8 to 6.5."""
 LATERAL_VIEWS = ("LL", "RL", "LATERAL", "LAT", "LEFT LATERAL", "RIGHT LATERAL", "L LATERAL", "R LATERAL")
 MANY_LATERALS = 0.05
 """Share of lateral radiographs from which they belong to the dataset, and are not named one by one."""
@@ -77,6 +80,7 @@ def look(store: Store, pictures: Pictures, progress: Callable[[int], None] = lam
             "not named one by one"
         )
     typical, done = None, 0
+    odd: list[int] = []
     for rows in (np.flatnonzero(~is_lateral & ~is_empty), np.flatnonzero(is_lateral & ~is_empty)):
         if len(rows) < FEWEST:
             if len(rows) and not is_lateral[rows[0]]:
@@ -96,9 +100,11 @@ def look(store: Store, pictures: Pictures, progress: Callable[[int], None] = lam
             warnings += _about_typical(models)
         upright = np.stack([corrected(pictures.small[row], turns[row], inverted[row]) for row in rows.tolist()])
         distances[rows] = _distances(upright, store.folds[rows])
+        far = max(FAR, WIDE * float(np.quantile(distances[rows], 0.9)))
+        odd += rows[distances[rows] > far].tolist()
     named += [
         Named(row, UNLIKE, float(distances[row]), f"{distances[row]:.1f} standard deviations from the others")
-        for row in np.flatnonzero(np.nan_to_num(distances) > FAR).tolist()
+        for row in odd
     ]
     return Appearance(named, turns, inverted, distances, typical, warnings)
 
@@ -176,28 +182,41 @@ def _distances(upright: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """(n, H, H) uint8 and their folds → (n,) robust standard deviations from the others of the fold.
 
     Of the ranks and of the bands, the part that the first principal components do not explain; the mean of both.
-    Radiographs that lie far off at first do not shape the components.
+    Radiographs that lie far off do not shape the components.
     """
     total = np.zeros(len(upright))
     for one in (ranked, banded):
         reduced = np.stack([cv2.resize(one(small), (16, 16), interpolation=cv2.INTER_AREA) for small in upright])
         vectors = standardized(reduced).reshape(len(upright), -1)
         used = np.ones(len(vectors), dtype=bool)
-        for _ in range(3):
-            centre = vectors[used].mean(axis=0)
-            # Eigenvectors of 256 x 256, however many radiographs there are.
-            _, components = np.linalg.eigh((vectors[used] - centre).T @ (vectors[used] - centre))
-            basis = components[:, ::-1][:, : min(N_COMPONENTS, used.sum() // 4)]
-            apart = vectors - centre
-            residuals = np.linalg.norm(apart - (apart @ basis) @ basis.T, axis=1)
+        for _ in range(2):
+            residuals = _unexplained(vectors, used)
             scores = _robust(residuals, residuals[used])
-            used = scores < FAR - 1
+            used = scores < FAR
         for fold in np.unique(folds):
             inside = folds == fold
             if inside.sum() >= 2 * FEWEST:
                 scores[inside] = _robust(residuals[inside], residuals[inside])
         total += scores
     return total / 2
+
+
+def _unexplained(vectors: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """(n, D) → (n,) length of what the principal components of other vectors do not explain of each.
+
+    Among few radiographs an odd one would have a component of its own: each is held against those of other parts.
+    """
+    residuals = np.zeros(len(vectors))
+    part = np.arange(len(vectors)) % N_PARTS
+    for number in range(N_PARTS):
+        others = vectors[used & (part != number)]
+        centre = others.mean(axis=0)
+        # Eigenvectors of 256 x 256, however many radiographs there are.
+        _, components = np.linalg.eigh((others - centre).T @ (others - centre))
+        basis = components[:, ::-1][:, : min(N_COMPONENTS, len(others) // 4)]
+        apart = vectors[part == number] - centre
+        residuals[part == number] = np.linalg.norm(apart - (apart @ basis) @ basis.T, axis=1)
+    return residuals
 
 
 def _robust(values: np.ndarray, of: np.ndarray) -> np.ndarray:

@@ -85,7 +85,8 @@ def _categories(store: Store) -> tuple[dict[str, dict[str, Any]], dict[str, np.n
     shares = boxes.boxes / np.tile(of_boxes, 2)
     sides = (boxes.boxes[:, 2:] - boxes.boxes[:, :2]).min(axis=1, initial=np.inf)
     on_canvas = sides * store.canvas_size / of_boxes.max(axis=1, initial=0)
-    numbers, places = {}, {}
+    numbers: dict[str, dict[str, Any]] = {}
+    places: dict[str, np.ndarray] = {}
     for column, (label, name) in enumerate(store.categories.items()):
         shown = store.labels[:, column]
         rows = boxes.labels == label

@@ -153,14 +153,14 @@ def reader_agreement(store: Store) -> Agreement | None:
     if not everybody:
         return None
     counts = dict.fromkeys(everybody, 0)
-    for names in of_images:
-        for name in set(names):
+    for readers in of_images:
+        for name in set(readers):
             counts[name] += 1
     names = sorted(everybody, key=lambda name: -counts[name])
     number = {name: place for place, name in enumerate(names)}
     read = np.zeros((len(names), len(store)), dtype=bool)
-    for row, by in enumerate(of_images):
-        read[[number[name] for name in by], row] = True
+    for row, readers in enumerate(of_images):
+        read[[number[name] for name in readers], row] = True
     labels = {label: place for place, label in enumerate(store.categories)}
     # Reader, radiograph and category of each box, one row for each who drew it.
     drawn = np.array(
@@ -236,8 +236,8 @@ def _pairing(
     overlaps: list[float] = []
     if not is_fused:
         by_place = [_by_place(rows) for rows in (ours, theirs)]
-        for place in sorted(by_place[0].keys() & by_place[1].keys()):
-            overlaps += matched_iou(*(store.boxes.boxes[boxes[place]] for boxes in by_place))
+        for key in sorted(by_place[0].keys() & by_place[1].keys()):
+            overlaps += matched_iou(*(store.boxes.boxes[boxes[key]] for boxes in by_place))
     return Pairing(
         first, second, int(both.sum()), kappa, (len(ours), len(theirs)), len(overlaps),
         float(np.mean(overlaps)) if overlaps else math.nan,

@@ -23,6 +23,7 @@ from xray.audit.named import (
     SPURIOUS,
     TURNED,
     UNLIKE,
+    Named,
     where,
 )
 from xray.audit.readers import ANY, Agreement
@@ -51,8 +52,8 @@ def write_audit(path: Path, audit: Audit, predictions_name: str = "") -> Page:
     sections = [
         _reasons_section(audit),
         gallery(
-            audit, audit.of(DUPLICATE, PATIENT), "Copies and shared patients, pictured", "Each pair beside each other.",
-            "copies.png",
+            audit, _leaks_first(audit), "Copies and shared patients, pictured",
+            "Each pair side by side; those in two splits or folds come first.", "copies.png",
         ),
         _named_section(audit, "Copies and shared patients", (DUPLICATE, PATIENT)),
         gallery(audit, audit.of(*LOOKS), "Odd radiographs, pictured", "As they stand in the dataset.", "odd.png"),
@@ -78,10 +79,19 @@ def write_audit(path: Path, audit: Audit, predictions_name: str = "") -> Page:
     return write_page(path, page)
 
 
+def _leaks_first(audit: Audit) -> list[Named]:
+    """Pairs, those in two splits or folds before those in one."""
+    return sorted(audit.of(DUPLICATE, PATIENT), key=lambda one: not _is_apart(audit, one))
+
+
+def _is_apart(audit: Audit, one: Named) -> bool:
+    return where(audit.store, one.row) != where(audit.store, one.other)
+
+
 def _tiles(audit: Audit) -> list[Tile]:
     n = len(audit.store)
     copies = len(audit.of(DUPLICATE))
-    apart = sum(where(audit.store, one.row) != where(audit.store, one.other) for one in audit.of(DUPLICATE))
+    apart = sum(_is_apart(audit, one) for one in audit.of(DUPLICATE))
     tiles = [
         Tile("Named", f"{audit.n_named:,}", f"of {n:,} radiographs, {percent(audit.n_named / max(n, 1))}", True),
         Tile("Boxes", f"{len(audit.store.boxes):,}", f"{len(audit.store.categories)} categories"),
@@ -106,7 +116,8 @@ def _reasons_section(audit: Audit) -> Section:
         if audit.of(why)
     ]
     hint = "Radiographs by reason; named.csv beside this page lists all of them."
-    return Section("What is named", hint, table=table(["!reason", "#radiographs", "meaning"], rows), is_printed=bool(rows))
+    head = ["!reason", "#radiographs", "meaning"]
+    return Section("What is named", hint, table=table(head, rows), is_printed=bool(rows))
 
 
 def _named_section(audit: Audit, title: str, reasons: Sequence[str]) -> Section | None:
@@ -171,7 +182,7 @@ def _categories_section(audit: Audit) -> Section:
     numbers = audit.counts.categories
     most = max((one["images"] for one in numbers.values()), default=0)
     has_unknown = any(one["unknown"] for one in numbers.values())
-    rows = [
+    rows: list[tuple[str | Bar, ...]] = [
         (
             name,
             f"{one['images']:,}",
@@ -279,8 +290,8 @@ def _headers_section(audit: Audit) -> Section:
 def _method(audit: Audit) -> list[str]:
     paragraphs = [
         "Inverted and turned radiographs fit the median radiograph of the dataset better inverted or turned. What is "
-        "unlike the others lies more than five robust standard deviations beyond the others of its fold in what their "
-        "principal components do not explain: a lateral radiograph, another part of the body, a photograph."
+        "unlike the others lies far beyond those of its fold, in robust standard deviations, in what the principal "
+        "components of others do not explain: a lateral radiograph, another part of the body, a photograph."
     ]
     if audit.search:
         paragraphs.append(_about_copies(audit.search))

@@ -24,7 +24,7 @@ SIDE, HALF_SIDE = 420, 330
 """Of a picture, and of each half of a pair, in pixels."""
 QUALITY = 82
 TRUTH_COLOUR = "#F4F6F8"
-MOST_SHOWN = 20
+MOST_SHOWN = 24
 """Readers in a matrix."""
 
 
@@ -49,7 +49,7 @@ def places_figure(audit: Audit) -> bytes:
 
 
 def readers_figure(agreement: Agreement) -> bytes:
-    """Matrices of readers: kappa of any finding above, with IoU of matched boxes beside it where it is known → PNG."""
+    """Matrices of readers: kappa of any finding, and below it the IoU of matched boxes where it is known → PNG."""
     n = min(len(agreement.names), MOST_SHOWN)
     kappa, iou = np.full((n, n), np.nan), np.full((n, n), np.nan)
     for pair in agreement.pairs:
@@ -59,10 +59,10 @@ def readers_figure(agreement: Agreement) -> bytes:
     panels = [("Kappa of any finding", kappa)]
     if not np.isnan(iou).all():
         panels.append(("Mean IoU of matched boxes", iou))
-    side = 1.0 + 0.34 * n
+    side = 1.0 + 0.4 * n
     with plt.rc_context(STYLE):
-        size = (side * len(panels) + 0.6, side + 0.2)
-        drawing, grid = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+        size = (side + 0.6, (side + 0.2) * len(panels))
+        drawing, grid = plt.subplots(len(panels), 1, figsize=size, layout="constrained", squeeze=False)
         for axes, (title, values) in zip(grid.flat, panels, strict=True):
             _matrix(axes, title, values, agreement.names[:n])
         return png_of(drawing)
@@ -103,7 +103,7 @@ def _picture(store: Store, one: Named) -> np.ndarray:
         halves = [_drawn(store, row, [], HALF_SIDE) for row in one.rows]
         height = max(half.shape[0] for half in halves)
         halves = [cv2.copyMakeBorder(half, 0, height - half.shape[0], 0, 0, cv2.BORDER_CONSTANT) for half in halves]
-        return draw_side_by_side(*halves, titles=(where(store, one.row), where(store, one.other)))
+        return draw_side_by_side(halves[0], halves[1], (where(store, one.row), where(store, one.other)))
     return _drawn(store, one.row, _marks(store, one), SIDE)
 
 

@@ -60,7 +60,7 @@ FIGURES = {
         "Training curves",
         "By epoch: the loss and its terms, what was measured in validation, and the learning rate.",
     ),
-    "readers.png": ("Readers with each other", "Cohen's kappa of any finding, and radiographs that both have read."),
+    "readers.png": ("Readers with each other", "Cohen’s kappa of any finding; below, how far their own boxes overlap."),
     "places.png": (
         "Boxes by place",
         "Of each category's boxes, the share that covers each place of the radiograph: white is none, black most.",

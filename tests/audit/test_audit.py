@@ -1,0 +1,182 @@
+"""Planted faults are among what an audit names, clean radiographs are not: phantoms, and real ones where they are."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from planting import Planted, draw_pictures, plant, predict, write_dataset
+
+from xray.audit.appearance import drawn_chest, is_lateral_view, look
+from xray.audit.audit import audit
+from xray.audit.duplicates import fit_threshold
+from xray.audit.named import CATEGORY, DUPLICATE, EMPTY, INVERTED, LATERAL, SIDE_SWAPPED, TURNED, UNLIKE
+from xray.audit.pictures import read_pictures, without_borders
+from xray.datasets.prediction_ids import read_any_predictions
+from xray.datasets.store import Store, open_store
+
+
+def pairs(result) -> set[tuple[int, int]]:
+    return {(one.row, one.other) for one in result.of(DUPLICATE)}
+
+
+def rows(result, *reasons: str) -> set[int]:
+    return {one.row for one in result.of(*reasons)}
+
+
+def changed(store: Store, change) -> Store:
+    return dataclasses.replace(store, images=np.stack([change(image) for image in np.asarray(store.images)]))
+
+
+def test_planted_faults_are_named(tmp_path, drawn):
+    pictures, boxes = drawn
+    # Of 14 categories, each would have too few boxes to be judged.
+    boxes = [[(1 + label % 2, box) for label, box in of_picture] for of_picture in boxes]
+    planted = plant(tmp_path / "data", pictures, boxes, 10, 3, 3, 2, n_categories=2)
+    store = open_store(planted.path)
+    predictions = read_any_predictions(predict(planted, boxes, tmp_path / "p.json"), store)
+    said = []
+    result = audit(store, predictions, progress=lambda what, share: said.append((what, share)))
+    assert pairs(result) == set(planted.copies)
+    assert rows(result, INVERTED) == set(planted.inverted)
+    assert rows(result, TURNED) == set(planted.turned)
+    assert rows(result, CATEGORY) == set(planted.swapped)
+    assert result.n_named == len(planted.rows)
+    assert {what for what, _ in said} >= {"reading", "looking for copies", "labels"}
+    assert all(0 <= share <= 1 for _, share in said)
+    metrics = result.metrics
+    assert metrics["n_named"] == len(planted.rows)
+    assert sum(one["found"] for one in metrics["duplicates"]["disguised_copies"].values()) >= 0.95 * 144
+    mirrored = next(one for one in metrics["named"] if one.get("other") == "r57")
+    assert "mirrored" in mirrored["detail"]
+
+
+def test_a_dataset_that_is_inverted_or_turned_as_a_whole(tmp_path, drawn):
+    store = open_store(write_dataset(tmp_path / "data", *drawn))
+    seen = look(store, read_pictures(store))
+    assert (seen.named, seen.warnings) == ([], [])
+    assert not seen.inverted.any()
+    for change, word in ((lambda image: 255 - image, "inverted"), (np.rot90, "turned by 270° clockwise")):
+        other = changed(store, change)
+        seen = look(other, read_pictures(other))
+        assert seen.named == []
+        assert seen.warnings == [f"the typical radiograph of this dataset looks {word}"]
+
+
+def test_empty_lateral_and_other_pictures(tmp_path, drawn):
+    random = np.random.default_rng(0)
+    pictures = list(drawn[0])
+    pictures[5] = np.full((100, 90), 130, dtype=np.uint8)
+    pictures[9] = random.integers(0, 255, (100, 100), dtype=np.uint8)
+    pictures[11] = np.tile((np.sin(np.arange(128) / 6) * 100 + 120).astype(np.uint8), (100, 1))
+    store = open_store(write_dataset(tmp_path / "data", pictures, drawn[1]))
+    store.records[20]["view"] = "LL"
+    result = audit(store)
+    assert rows(result, EMPTY) == {5}
+    assert rows(result, LATERAL) == {20}
+    assert rows(result, UNLIKE) >= {9, 11}
+    assert result.n_named == 4
+    # Where many are lateral they belong to the dataset.
+    for row in range(0, 48, 4):
+        store.records[row]["view"] = "LATERAL"
+    seen = look(store, read_pictures(store))
+    assert not [one for one in seen.named if one.why == LATERAL]
+    assert "12 of 48 radiographs are lateral by their headers" in " ".join(seen.warnings)
+
+
+@pytest.mark.parametrize(
+    ("view", "lateral"), [("LL", True), ("lateral", True), ("PA", False), ("AP", False), ("LLD", False), (None, False)]
+)
+def test_views(view, lateral):
+    # LLD is the left lateral decubitus: the patient lies on the side, the picture is frontal.
+    assert is_lateral_view({"view": view}) == lateral
+
+
+def test_few_radiographs_are_not_compared(tmp_path, drawn):
+    store = open_store(write_dataset(tmp_path / "data", drawn[0][:3], drawn[1][:3]))
+    result = audit(store)
+    assert result.named == []
+    assert any("too few" in warning for warning in result.warnings)
+    one = open_store(write_dataset(tmp_path / "one", drawn[0][:1], drawn[1][:1]))
+    assert audit(one).search.n_compared == 0
+    # Copies are looked for among three just as well.
+    twice = open_store(write_dataset(tmp_path / "twice", [*drawn[0][:3], drawn[0][1]], [*drawn[1][:3], []]))
+    assert pairs(audit(twice)) == {(1, 3)}
+
+
+def test_borders():
+    chest = drawn_chest()
+    framed = np.pad(chest, ((10, 20), (5, 30)))
+    assert without_borders(framed).shape == (64, 64)
+    assert without_borders(chest).shape == (64, 64)
+    plain = np.full((50, 60), 7, dtype=np.uint8)
+    assert without_borders(plain).shape == (50, 60)
+
+
+def test_the_threshold_lies_between_strangers_and_copies():
+    random = np.random.default_rng(0)
+    strangers = np.tanh(random.normal(0.25, 0.08, 400)).clip(0)
+    copies = np.tanh(random.normal(2, 0.2, 144))
+    threshold, expected = fit_threshold(strangers, copies, 10_000)
+    assert strangers.max() < threshold < copies.min()
+    assert expected < 0.01
+    # One in ten that is a copy moves it little.
+    mixed, _ = fit_threshold(np.concatenate([strangers, np.full(40, 0.97)]), copies, 10_000)
+    assert abs(mixed - threshold) < 0.05
+    # Strangers that look alike ask for more.
+    assert fit_threshold(np.tanh(random.normal(0.7, 0.1, 400)), copies, 10_000)[0] > threshold
+    assert 0.5 < fit_threshold([], copies, 0)[0] < 0.9
+
+
+@pytest.mark.slow
+def test_detection_rates_on_phantoms(tmp_path):
+    pictures, boxes = draw_pictures(200, 128)
+    clean = open_store(plant(tmp_path / "clean", pictures, boxes).path)
+    assert audit(clean).n_named <= 0.02 * 200
+    planted = plant(tmp_path / "data", pictures, boxes, 22, 10, 10, 10)
+    store = open_store(planted.path)
+    predictions = read_any_predictions(predict(planted, boxes, tmp_path / "p.json"), store)
+    result = audit(store, predictions)
+    check(result, planted, 222)
+    assert len(rows(result, CATEGORY) & set(planted.swapped)) >= 0.95 * 10
+    # Nothing depends on chance or on threads.
+    again = audit(store, predictions)
+    assert json.dumps(result.metrics) == json.dumps(again.metrics)
+
+
+def check(result, planted: Planted, n: int, besides: frozenset[int] = frozenset()) -> None:
+    """At least 95 % of what was planted is named for what it is, and at most 2 % of the others for anything."""
+    assert len(pairs(result) & set(planted.copies)) >= 0.95 * len(planted.copies)
+    assert len(rows(result, INVERTED) & set(planted.inverted)) >= 0.95 * len(planted.inverted)
+    assert len(rows(result, TURNED) & set(planted.turned)) >= 0.9 * len(planted.turned)
+    named = {row for one in result.named for row in one.rows}
+    assert len(named - planted.rows - besides) <= 0.02 * (n - len(planted.rows))
+
+
+@pytest.mark.slow
+def test_detection_rates_on_real_radiographs(tmp_path, shared_data):
+    from xray.datasets.sources import convert
+
+    data = tmp_path / "chests"
+    convert("coco", shared_data / "chest-open", data, image_size=128, n_folds=5, n_workers=0)
+    store = open_store(data)
+    assert audit(store).n_named <= 0.02 * len(store)
+
+    crops, boxes = [], []
+    for row in range(len(store)):
+        left, top, right, bottom = store.canvas(row).content
+        crops.append(np.ascontiguousarray(store.images[row, top:bottom, left:right]))
+        inside = store.boxes.images == row
+        on_canvas = store.canvas(row).to_canvas(store.boxes.boxes[inside]) - (left, top, left, top)
+        boxes.append(list(zip(store.boxes.labels[inside].tolist(), on_canvas.tolist(), strict=True)))
+    planted = plant(tmp_path / "planted", crops, boxes, 22, 10, 10, 6, n_categories=2)
+    faulty = open_store(planted.path)
+    faulty = dataclasses.replace(faulty, categories=store.categories)
+    for row, record in enumerate(store.records):
+        faulty.records[row] |= {"patient": record["patient"], "fold": record["fold"]}
+    result = audit(faulty)
+    # Follow-ups of an original are alike its copy, too, whose patient is not known.
+    patients = {store.records[original]["patient"] for original, _ in planted.copies}
+    follow_ups = frozenset(row for row, record in enumerate(store.records) if record["patient"] in patients)
+    check(result, planted, len(faulty), follow_ups)
+    assert rows(result, SIDE_SWAPPED) >= set(planted.swapped)
