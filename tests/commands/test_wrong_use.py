@@ -57,6 +57,9 @@ WRONG = {
         ("--fold 1000", "--fold"), ("--seed -1", "--seed"), ("--finding ", "--finding"),
         ("--split test --fold 0", "--split"), ("--data-path ", "--data-path"), ("--save-path ", "--save-path"),
     ],
+    ("tools/audit.py", "--data-path", "none", "--save-path", "out"): [
+        ("--predictions ", "--predictions"), ("--data-path ", "--data-path"), ("--save-path ", "--save-path"),
+    ],
     ("tools/infer.py", *INFER): [
         ("--batch-size -1", "--batch-size"), ("--batch-size 100000", "--batch-size"), ("--n-workers -1", "--n-workers"),
         ("--n-workers 100000", "--n-workers"), ("--timeout 0", "--timeout"), ("--timeout -1", "--timeout"),

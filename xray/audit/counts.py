@@ -47,7 +47,8 @@ class Counts:
 def count(store: Store) -> Counts:
     """Counts everything that annotations.json says; no pixel is read."""
     of = np.array([where(store, row) for row in range(len(store))], dtype=object)
-    labels, boxes = store.labels, store.boxes
+    boxes = store.boxes
+    is_abnormal, is_known = store.abnormal
     groups = {}
     for group in sorted(set(of.tolist())):
         rows = np.flatnonzero(of == group)
@@ -56,7 +57,7 @@ def count(store: Store) -> Counts:
             "images": len(rows),
             "patients": len({str(patient) for patient in patients if patient is not None}),
             "without_patient": sum(patient is None for patient in patients),
-            "without_findings": int((~labels[rows].any(axis=1) & ~store.unknown[rows].any(axis=1)).sum()),
+            "without_findings": int((is_known & ~is_abnormal)[rows].sum()),
             "boxes": int(np.isin(boxes.images, rows).sum()),
         }
     sizes = Counter((record.get("width"), record.get("height")) for record in store.records)
