@@ -249,7 +249,7 @@ def test_categories_of_other_datasets_get_a_submission_too(folder, infer, side_r
         ({"n_workers": -1}, "--n-workers is -1"),
         ({"timeout": 0}, "--timeout is 0"),
         ({"overlay_threshold": 1.5}, "--overlay-threshold is 1.5"),
-        ({"split": "val"}, "--split is val: it must be train or test"),
+        ({"split": "left"}, "--split is left: it must be train, val or test"),
     ],
 )
 def test_values_out_of_range(folder, infer, changes, message):
