@@ -186,3 +186,16 @@ def test_polygons_of_supervision_become_masks(beside):
     write(beside / "train" / "0.xml", thing(more=polygon))
     source = read_tree(beside)
     assert list(source.masks.values()) == [[[10, 5, 20, 5, 20, 15]]]
+
+
+def test_folders_with_the_names_of_files(root):
+    before = read_tree(root, "voc")
+    for name in ("Annotations/x.xml", "a.xml"):
+        (root / name).mkdir()
+    assert read_tree(root).fingerprint == before.fingerprint
+
+
+def test_names_that_differ_in_case_alone(root):
+    write(root / "Annotations" / "002.xml", thing("NODULE"))
+    with pytest.raises(InputError, match="which upper and lower case alone tell apart: write them in one way"):
+        read_tree(root)

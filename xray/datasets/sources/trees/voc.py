@@ -62,7 +62,8 @@ _PIXELS, _SHIFTED, _EDGES = _Offsets(-1, 0), _Offsets(-1, -1), _Offsets(0, 0)
 
 def find_voc(root: Path) -> list[Path]:
     """The XML files of VOC annotations in a tree; empty where the first ones are none."""
-    files = sorted(path for path in root.rglob("*.xml") if not path.name.startswith(".") and is_inside(path, root))
+    found = sorted(path for path in root.rglob("*.xml") if not path.name.startswith(".") and is_inside(path, root))
+    files = [path for path in found if path.is_file()]
     return files if any(root_tag(path) == "annotation" for path in files[:_MOST_LOOKED_AT]) else []
 
 
