@@ -82,3 +82,9 @@ def test_a_path_that_leads_out_is_not_followed(root):
 def test_without_the_table(tmp_path):
     with pytest.raises(InputError, match=r"has no MS_CXR_Local_Alignment_v1\.1\.0\.csv"):
         read_mscxr(tmp_path)
+
+
+def test_a_box_of_nobody(root):
+    table(root / "MS_CXR_Local_Alignment_v1.1.0.csv", HEADER, [*ROWS, ["", *ROWS[0][1:]]])
+    with pytest.raises(InputError, match="line 6 has a finding but no dicom_id"):
+        read_mscxr(root)

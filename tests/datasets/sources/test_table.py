@@ -476,3 +476,14 @@ def test_many_boxes_that_could_be_corners():
     assert may_be_corners(numbers)
     assert not may_be_corners(numbers[:5])
     assert not may_be_corners(np.concatenate([numbers, [[50, 20, 30, 40]]]))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_order_of_the_rows_does_not_decide_how_a_label_is_spelt(read, order):
+    rows = ["000.png,mass", "001.png,Mass", "002.png,nodule"]
+    assert [one["name"] for one in read("\n".join(["image,label", *rows[::order]])).categories] == ["Mass", "nodule"]
+
+
+def test_a_radiograph_of_two_patients(read):
+    with pytest.raises(InputError, match=r"two values of patient, 1 and 2: correct the table"):
+        read("image,label,patient\n000.png,Mass,1\n000.png,Nodule,2\n")

@@ -83,7 +83,8 @@ def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Seq
     names = [[text] if text.casefold() in said else label_names(text) for text in distinct]
     spelt: dict[str, str] = {}
     for label in (label for several in names for label in several):
-        spelt.setdefault(label.casefold(), label)
+        # The order of the rows does not matter.
+        spelt[label.casefold()] = min(label, spelt.get(label.casefold(), label))
     without = _normal_labels(list(spelt.values()), name, normal)
     gone = {label.casefold() for label in without}
     categories = sorted((label for key, label in spelt.items() if key not in gone), key=str.casefold)

@@ -186,7 +186,7 @@ class TableRows:
         columns = self.columns
         if columns.patient:
             texts, code_of = factorize(self.cells[columns.patient])
-            further["patient"] = self._first(n, [*one_spelling(texts), None], code_of)
+            further["patient"] = self._first(n, [*one_spelling(texts), None], code_of, "patient")
         if columns.split:
             texts, code_of = factorize(self.cells[columns.split])
             splits = [None if is_missing(text) else split_of(text) for text in texts]
