@@ -487,3 +487,12 @@ def test_the_order_of_the_rows_does_not_decide_how_a_label_is_spelt(read, order)
 def test_a_radiograph_of_two_patients(read):
     with pytest.raises(InputError, match=r"two values of patient, 1 and 2: correct the table"):
         read("image,label,patient\n000.png,Mass,1\n000.png,Nodule,2\n")
+
+
+@pytest.mark.parametrize("side", ["0", "inf", "-5", "x", "1000000"])
+def test_a_size_that_no_radiograph_has_costs_its_boxes_and_a_blank_one_does_not(read, side):
+    rows = [f"000.png,A,1,2,3,4,{side},{side}", "001.png,A,1,2,3,4,,", "002.png,A,1,2,3,4,400,600"]
+    source = read("\n".join(["image,label,x,y,w,h,image_width,image_height", *rows]))
+    sizes = [(image.source_id, image.width) for image in source.images]
+    assert sizes == [("001", None), ("002", 400)]
+    assert table_rows.NO_SIZE in [drop.reason for drop in source.dropped]

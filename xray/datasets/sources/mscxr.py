@@ -22,6 +22,7 @@ from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_files import need_table
 from xray.datasets.sources.set_tables import check_ids
 from xray.datasets.sources.tables import read_table
+from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.names import fault_of, leads_out
 from xray.structures.values import finite_number
 
@@ -69,7 +70,7 @@ def read_mscxr(data_path: Path | str) -> Source:
         if name is None:
             continue
         x, y, w, h, width, height = map(_number, cells)
-        if not (width >= 1 and height >= 1):
+        if not (width >= 1 and height >= 1 and width * height <= MAX_PIXELS):
             collector.lose(name, place, NO_SIZE)
             continue
         if category not in collector.categories:

@@ -144,8 +144,9 @@ def _findings_of(study: dict[str, Any]) -> list[_Finding]:
 
 def _with_one_case(findings: Sequence[Sequence[_Finding]]) -> list[list[_Finding]]:
     """The same findings, with labels that differ in case alone spelt in one way."""
-    spelt = iter(with_one_case([finding.labels for of_study in findings for finding in of_study]))
-    return [[dataclasses.replace(finding, labels=next(spelt) or ()) for finding in of_study] for of_study in findings]
+    all_labels = with_one_case([finding.labels for of_study in findings for finding in of_study])
+    spelt = (labels or () for labels in all_labels)
+    return [[dataclasses.replace(finding, labels=next(spelt)) for finding in of_study] for of_study in findings]
 
 
 def _finding(number: int, finding: Any) -> _Finding | None:

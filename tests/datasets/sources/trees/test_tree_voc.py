@@ -199,3 +199,9 @@ def test_names_that_differ_in_case_alone(root):
     write(root / "Annotations" / "002.xml", thing("NODULE"))
     with pytest.raises(InputError, match="which upper and lower case alone tell apart: write them in one way"):
         read_tree(root)
+
+
+@pytest.mark.parametrize("side", [0, -60, "x", 10**300, 60_000])
+def test_a_size_that_no_radiograph_has_is_not_used(root, side):
+    write(root / "Annotations" / "001.xml", thing(), size=(side, side))
+    assert read_tree(root).images[0].width is None
