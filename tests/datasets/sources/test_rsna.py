@@ -1,6 +1,7 @@
 """RSNA 2018: what is not normal without an opacity, patients that the ids do not tell, boxes in pixels of 1024."""
 
 import json
+import zipfile
 
 import pytest
 from source_cases import told, why, write_dicom, write_picture
@@ -136,3 +137,13 @@ def test_a_mapping_whose_numbers_are_endless(write):
         "b": "13",
         "c": None,
     }
+
+
+def test_tables_as_kaggle_packs_them(write):
+    root = write()
+    before = told(read_rsna(root))
+    for name in ("stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"):
+        with zipfile.ZipFile(root / f"{name}.zip", "w") as archive:
+            archive.write(root / name, name)
+        (root / name).unlink()
+    assert told(read_rsna(root)) == before
