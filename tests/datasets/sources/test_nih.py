@@ -10,6 +10,7 @@ from xray.datasets.conversion import write_store
 from xray.datasets.sources.nih import ALL_BOXES_IN_TEST, CATEGORIES, IN_NO_LIST, read_nih
 from xray.datasets.sources.set_tables import CONTRADICTORY, FAR_BEYOND, UNKNOWN_FINDING
 from xray.errors import InputError
+from xray.radiographs.file_kinds import LINK
 
 ENTRY = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient {},View Position,"
@@ -242,3 +243,17 @@ def test_a_radiograph_in_neither_list_is_left_out(write):
         "00000002_000": "test",
     }
     assert [place.rpartition("/")[2] for place, reason in why(source) if reason == IN_NO_LIST] == [NAMES[1], NAMES[3]]
+
+
+def test_a_linked_folder_is_said_to_be_the_reason(write, tmp_path):
+    root = write()
+    (root / "images_001").rename(tmp_path.parent / f"{tmp_path.name} elsewhere")
+    (root / "images_001").symlink_to(tmp_path.parent / f"{tmp_path.name} elsewhere")
+    source = read_nih(root)
+    assert len(source.images) == 2
+    assert [(warning.kind, warning.where) for warning in source.warnings] == [(LINK, "images_001")]
+    (root / "images_002").rename(tmp_path.parent / f"{tmp_path.name} elsewhere" / "images_002")
+    with pytest.raises(
+        InputError, match=r"no radiograph in .* \(1 links that lead nowhere or out of it are left out\)"
+    ):
+        read_nih(root)

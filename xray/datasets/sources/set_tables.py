@@ -41,8 +41,8 @@ def find_tables(root: Path, *patterns: str) -> list[Path]:
     """The files at most DEPTH folders down whose name fits a pattern, in any case; the first patterns' first.
 
     A .csv may be packed, as Kaggle's and other programs download it: .csv.zip, .csv.gz; one beside the same file
-    unpacked is not taken. Of one pattern those of fewer folders come first. Hidden files and folders are left out. Raises UnsafeNameError for
-    one that is a link out of `root`.
+    unpacked is not taken. Of one pattern those of fewer folders come first. Hidden files and folders are left out.
+    Raises UnsafeNameError for one that is a link out of `root`.
     """
     found: list[tuple[int, int, Path]] = []
     for parent, folders, names in os.walk(root):
