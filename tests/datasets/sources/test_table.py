@@ -496,3 +496,24 @@ def test_a_size_that_no_radiograph_has_costs_its_boxes_and_a_blank_one_does_not(
     sizes = [(image.source_id, image.width) for image in source.images]
     assert sizes == [("001", None), ("002", 400)]
     assert table_rows.NO_SIZE in [drop.reason for drop in source.dropped]
+
+
+def test_labels_joined_by_commas_are_several_where_each_is_one_elsewhere(read):
+    rows = ['000.png,"Mass, nodule"', "001.png,Mass", "002.png,Nodule", '003.png,"Mass, large"']
+    source = read("\n".join(["image,label", *rows]))
+    assert [category["name"] for category in source.categories] == ["Mass", "Mass, large", "Nodule"]
+    assert [image.labels for image in source.images] == [(1, 3), (1,), (3,), (2,)]
+
+
+def test_a_row_without_a_split_is_said_to_train(read):
+    source = read("image,label,split\n000.png,Mass,test\n001.png,Mass,\n")
+    assert [image.split for image in source.images] == ["test", "train"]
+    assert (table_rows.BLANK_SPLIT, "1 of 2") in [(warning.kind, warning.detail) for warning in source.warnings]
+
+
+@pytest.mark.parametrize("more", ["", ","])
+def test_two_columns_of_one_name_and_cells_of_any_length(read, more):
+    with pytest.raises(InputError, match="two columns of one name"):
+        read(f"image,label,label\n000.png,Mass,Nodule{more}\n")
+    source = read(f"image,label,notes\n000.png,Mass,{'x' * 200_000}{more}\n")
+    assert len(source.images) == 1

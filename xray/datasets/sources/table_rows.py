@@ -45,6 +45,7 @@ BOX_OF_NEGATIVE = "box on a row whose labels are all 0"
 BOX_OF_UNCERTAIN = "box of an uncertain label"
 CONTRADICTORY = "row that means nothing was found, beside a finding"
 BLANK_UNKNOWN = "radiographs with blank labels, which count as unknown (--blank negative if they mean no finding)"
+BLANK_SPLIT = "radiographs without a split, which train"
 UNCERTAIN_LABELS = "uncertain labels"
 RESIZED = "boxes that may be in pixels of resized pictures"
 MAY_BE_CORNERS = "boxes that may be two corners"
@@ -195,6 +196,8 @@ class TableRows:
                 if split is None and not is_missing(text):
                     raise InputError(f"{self.name}: {text!r} in {columns.split} is no split: write train, val or test")
             further["split"] = self._first(n, [*splits, None], code_of, "split")
+            if n_blank := further["split"].count(None):
+                self.collector.warnings.append(FileWarning(BLANK_SPLIT, self.name, f"{n_blank} of {n}"))
         if columns.size:
             pairs = list(zip(*(_sides(self.cells[column]) for column in columns.size), strict=True))
             known = [pair if min(pair) > 0 and pair[0] * pair[1] <= MAX_PIXELS else None for pair in pairs]
