@@ -96,6 +96,7 @@ def _csv(content: bytes) -> "pd.DataFrame":
         "skip_blank_lines": False,
         "encoding": encoding,
     }
+    _check_end(content, head, options["sep"])
     try:
         with warnings.catch_warnings():
             # Cells beyond the last column would be left out with no more than a warning.
@@ -106,6 +107,19 @@ def _csv(content: bytes) -> "pd.DataFrame":
     except (UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise NoTableError(" ".join(str(error).split())) from None
     return _with_own_names(table, head, options["sep"])
+
+
+def _check_end(content: bytes, head: str, mark: str) -> None:
+    """Raises NoTableError for a table that was cut off in its last row, of which an empty cell may mean a normal one.
+
+    Rows may lack empty cells at their end, but a row that lacks its line end as well was not meant to end there.
+    """
+    *before, last = content.rpartition(b"\n")
+    if not before[0].strip() or not last.strip() or b'"' in last or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return
+    n_cells, n_columns = last.count(mark.encode()) + 1, len(next(_rows([head], mark), []))
+    if n_cells < n_columns:
+        raise NoTableError(f"it is cut off: its last row has {n_cells} of {n_columns} cells and no end of line")
 
 
 def _with_own_names(table: "pd.DataFrame", head: str, mark: str) -> "pd.DataFrame":
