@@ -240,3 +240,9 @@ def test_through_convert(tmp_path):
     )
     assert made["counts"]["test_images"] == len(list(folder.iterdir()))
     json.dumps(made)
+
+
+@pytest.mark.parametrize("text", ["train=", "test= "])
+def test_a_split_without_a_file_is_not_everything(tmp_path, text):
+    with pytest.raises(FlagError, match=f"--splits {text} names no file"):
+        apply_splits(source(NAMES), [text], data_path=tmp_path)

@@ -210,3 +210,15 @@ def test_a_classifier_trains(data, tmp_path):
     rows = np.flatnonzero((store.folds == 0) & ~store.unknown.all(axis=1))
     assert metrics["n_images"] == len(rows)
     assert sum(metrics.get("n_unknown", {}).values()) == store.unknown[rows].sum()
+
+
+def test_labels_alone_train_no_detector_and_no_segmenter(side_store, tmp_path):
+    data = copy_of(side_store, tmp_path / "data", {row: {"labels": [1], "unlocated": [1]} for row in range(6)})
+    content = json.loads((data / "annotations.json").read_text())
+    content["annotations"] = []
+    (data / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"has labels and no box among its .* give --task classification"):
+        detection(data)
+    with pytest.raises(InputError, match=r"has labels and no mask among its .* give --task classification"):
+        SegmentationTask(config_of(SegmentationConfig, data), open_store(data))
+    assert len(ClassificationTask(config_of(ClassificationConfig, data), open_store(data)).train_rows)

@@ -19,7 +19,7 @@ from xray.datasets.sources.tables import plain_name, read_table, spellings
 from xray.errors import FlagError, InputError
 from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import renumbered
-from xray.structures.values import identity, is_missing
+from xray.structures.values import identity, is_missing, shown
 
 WORDS = {
     "train": TRAIN, "training": TRAIN, "trainval": TRAIN, "trn": TRAIN, "development": TRAIN,
@@ -83,7 +83,7 @@ def apply_splits(source: Source, splits: Sequence[str], by: str = "name", data_p
     if not split_by_row:
         example = source.images[0].patient if by == "patient" else source.images[0].file_name
         raise InputError(
-            f"--splits: none of {len(named)} names, such as {named[0].text!r}, is one of the {len(source.images)} "
+            f"--splits: none of {len(named)} names, such as {shown(named[0].text)}, is one of the {len(source.images)} "
             f"{'patients' if by == 'patient' else 'radiographs'}, such as {example!r}: check --splits and --splits-by"
         )
     says_what_trains = any(one.split == TRAIN for one in named)
@@ -171,6 +171,8 @@ def _read(splits: Sequence[str], by: str, data_path: Path) -> tuple[list[Named],
         given.append((split_of(word), rest) if is_pair and split_of(word) else (None, text))
         if is_pair and not split_of(word) and not _found(text, data_path).exists():
             raise FlagError(f"--splits {text}: {word} is no split: write train=, val= or test=, or one table")
+        if is_pair and not rest.strip():
+            raise FlagError(f"--splits {text} names no file: write {text}FILE or {text}FOLDER")
     if len(given) > 1 and any(split is None for split, _ in given):
         raise FlagError("--splits is one table with a column of splits, or train=FILE, val=FILE and test=FILE")
     named: list[Named] = []
@@ -237,7 +239,7 @@ def _read_table(path: Path, by: str) -> tuple[list[Named], bytes]:
             continue
         meant = split_of(word)
         if meant is None:
-            raise InputError(f"{path} line {line}: {word!r} is no split: write train, val or test")
+            raise InputError(f"{path} line {line}: {shown(word)} is no split: write train, val or test")
         named.append(Named(text, meant, f"{path.name} line {line}"))
     return named, content
 

@@ -310,6 +310,9 @@ def find_radiographs(
     radiographs, others = [], []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        # Those within the data path are walked where they are.
+        links = [path for name in folders if leads_out(path := Path(parent, name), root)]
+        others += [FileWarning(LINK, _below(path, root)) for path in links]
         for name in names:
             if name.startswith("."):
                 continue

@@ -129,3 +129,10 @@ def test_a_mask_that_is_none_costs_its_radiograph(root):
     source = read_candid(root, n_workers=0)
     assert UIDS[0] not in [image.source_id for image in source.images]
     assert reasons_of(source)[rle.MALFORMED] == ["Pneumothorax_reports.csv line 2"]
+
+
+def test_a_mask_of_nobody(root):
+    path = root / "chest_tube.csv"
+    path.write_text(path.read_text() + f",c,{text(TUBE)}\n,d,-1\n")
+    with pytest.raises(InputError, match="line 4 has a finding but no anon_SOPUID"):
+        read_candid(root, n_workers=0)

@@ -125,3 +125,10 @@ def test_files_that_cannot_be_used_stop_the_conversion(write, train, message):
     root = write(train, None)
     with pytest.raises(InputError, match=message):
         read_chestxdet(root)
+
+
+@pytest.mark.parametrize("changed", [{"syms": "Mass"}, {"syms": None, "boxes": None}, {"boxes": {}}])
+def test_lists_that_are_none_are_not_empty_ones(write, changed):
+    source = read_chestxdet(write(train=[TRAIN[0], TRAIN[1] | changed]))
+    assert sorted(told(source)) == ["test_data/36201", "train_data/36201"]
+    assert ("ChestX_Det_train.json entry 1", MALFORMED) in why(source)

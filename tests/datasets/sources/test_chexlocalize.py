@@ -186,3 +186,16 @@ def test_files_that_are_not_there(root, tmp_path):
     (root / "CheXlocalize/gt_annotations_val.json").write_text("[]")
     with pytest.raises(InputError, match="is not a dictionary of radiographs"):
         read_chexlocalize(root)
+
+
+def test_a_mask_that_is_not_there_says_nothing(root):
+    for path in [*root.glob("CheXpert/*_labels.csv"), *root.glob("CheXlocalize/gt_annotations_*.json")]:
+        path.unlink()
+    path = root / "CheXlocalize/gt_segmentations_val.json"
+    content = json.loads(path.read_text())
+    content |= {V2: {"Edema": run_lengths()}, V3: {}}
+    path.write_text(json.dumps(content))
+    unknown = {name: set(of[3]) for name, of in summary(read_chexlocalize(root, n_workers=0)).items()}
+    assert unknown[f"CheXpert/{path_of(V1)}"] == set(NOT_DRAWN)
+    assert unknown[f"CheXpert/{path_of(V2)}"] == set(FINDINGS) - {"Edema"}
+    assert unknown[f"CheXpert/{path_of(V3)}"] == set(FINDINGS)

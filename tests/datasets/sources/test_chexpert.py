@@ -192,3 +192,14 @@ def test_ids_of_views():
     assert view_id("patient1_study2_view1_frontal") == "patient1_study2_view1_frontal"
     assert patient_of("x/patient1/study2/view1_frontal.jpg") == "patient1"
     assert attributes_of("Male", "64", "PA", False) == {"view": "PA", "sex": "M", "age": "60-69"}
+
+
+@pytest.mark.parametrize("again", ["valid.csv", "test.csv"])
+def test_a_radiograph_of_two_splits_is_in_none(root, again):
+    row = (root / "train.csv").read_text().splitlines()[4]
+    table(root / "more.csv", HEADER, [row.split(",")])
+    lines = (root / "valid.csv").read_text().splitlines()
+    (root / again).write_text("\n".join([*lines, row] if again == "valid.csv" else [HEADER, row]) + "\n")
+    source = read_chexpert(root)
+    assert "train/patient00003/study1/view1_frontal.jpg" not in summary(source)
+    assert reasons_of(source)[CONTRADICTORY]

@@ -91,3 +91,9 @@ def test_lines_may_end_otherwise_and_be_faulty(root):
     (root / "CLNDAT_EN.txt").unlink()
     with pytest.raises(InputError, match=r"has no CLNDAT_EN\.txt"):
         read_jsrt(root)
+
+
+@pytest.mark.parametrize("subtlety", ["9" * 5000, "6", "\u0663", "\u00b2"])
+def test_a_subtlety_that_is_none(root, subtlety):
+    (root / "CLNDAT_EN.txt").write_bytes(NODULES[0].replace("\t5\t", f"\t{subtlety}\t").encode())
+    assert "subtlety" not in read_jsrt(root).images[0].extra

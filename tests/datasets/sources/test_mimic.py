@@ -6,7 +6,7 @@ import pytest
 from set_cases import picture, reasons_of, summary, table
 
 from xray.datasets import source as reasons
-from xray.datasets.sources.chexpert_labels import FINDINGS, LATERAL_VIEW
+from xray.datasets.sources.chexpert_labels import CONTRADICTORY, FINDINGS, LATERAL_VIEW, UNUSABLE_LABEL
 from xray.datasets.sources.mimic import UNLABELLED, read_mimic
 from xray.errors import InputError
 
@@ -105,3 +105,19 @@ def test_tables_that_are_missing_are_named(root):
     (root / "mimic-cxr-2.0.0-split.csv.gz").unlink()
     with pytest.raises(InputError, match=r"has no mimic-cxr-\*-split\.csv"):
         read_mimic(root)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_study_with_two_rows_and_a_radiograph_of_two_splits(root, order):
+    path = root / "mimic-cxr-2.0.0-chexpert.csv"
+    lines = gzip.decompress((root / f"{path.name}.gz").read_bytes()).decode().splitlines()
+    rows = [*lines[1:], lines[1].replace("1.0", "0.0"), lines[2]]
+    (root / f"{path.name}.gz").unlink()
+    path.write_text("\n".join([lines[0], *rows[::order]]) + "\n")
+    splits = (root / "mimic-cxr-2.0.0-split.csv").read_text().splitlines()
+    (root / "mimic-cxr-2.0.0-split.csv.gz").unlink()
+    again = [line.replace("validate", "train") for line in splits if "validate" in line]
+    (root / "mimic-cxr-2.0.0-split.csv").write_text("\n".join([splits[0], *[*splits[1:], *again][::order]]) + "\n")
+    source = read_mimic(root)
+    assert sorted(name.rpartition("/")[2][:8] for name in summary(source)) == ["2a2277a9", "68b5c4b1"]
+    assert len(reasons_of(source)[CONTRADICTORY]) == len(reasons_of(source)[UNUSABLE_LABEL]) == 1

@@ -6,7 +6,7 @@ from set_cases import boxes_of, picture, reasons_of, summary, table
 
 from xray.datasets import source as reasons
 from xray.datasets.conversion import write_store
-from xray.datasets.sources.mscxr import CATEGORIES, read_mscxr
+from xray.datasets.sources.mscxr import CATEGORIES, NO_SIZE, read_mscxr
 from xray.datasets.store import open_store
 from xray.errors import InputError
 
@@ -82,3 +82,17 @@ def test_a_path_that_leads_out_is_not_followed(root):
 def test_without_the_table(tmp_path):
     with pytest.raises(InputError, match=r"has no MS_CXR_Local_Alignment_v1\.1\.0\.csv"):
         read_mscxr(tmp_path)
+
+
+def test_a_box_of_nobody(root):
+    table(root / "MS_CXR_Local_Alignment_v1.1.0.csv", HEADER, [*ROWS, ["", *ROWS[0][1:]]])
+    with pytest.raises(InputError, match="line 6 has a finding but no dicom_id"):
+        read_mscxr(root)
+
+
+@pytest.mark.parametrize("side", ["1e300", "100000", "0", ""])
+def test_a_size_that_no_radiograph_has(root, side):
+    table(root / "MS_CXR_Local_Alignment_v1.1.0.csv", HEADER, [[*ROWS[0][:8], side, side, "train"], ROWS[3]])
+    source = read_mscxr(root)
+    assert reasons_of(source)[NO_SIZE] == ["MS_CXR_Local_Alignment_v1.1.0.csv line 2"]
+    assert list(summary(source)) == [SECOND]

@@ -7,9 +7,10 @@ from source_cases import told, why, write_picture
 
 from xray.datasets import source as reasons
 from xray.datasets.conversion import write_store
-from xray.datasets.sources.nih import ALL_BOXES_IN_TEST, CATEGORIES, read_nih
+from xray.datasets.sources.nih import ALL_BOXES_IN_TEST, CATEGORIES, IN_NO_LIST, read_nih
 from xray.datasets.sources.set_tables import CONTRADICTORY, FAR_BEYOND, UNKNOWN_FINDING
 from xray.errors import InputError
+from xray.radiographs.file_kinds import LINK
 
 ENTRY = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient {},View Position,"
@@ -229,4 +230,30 @@ def test_empty_labels_are_unknown_repeated_rows_count_once_and_missing_files_are
 def test_tables_that_cannot_be_used_stop_the_conversion(write, kwargs, message):
     root = write(**kwargs)
     with pytest.raises(InputError, match=message):
+        read_nih(root)
+
+
+def test_a_radiograph_in_neither_list_is_left_out(write):
+    root = write()
+    (root / "train_val_list.txt").write_text(f"{NAMES[0]}\n")
+    (root / "test_list.txt").write_text(f"{NAMES[2]}\n{NAMES[3][:-6]}")  # cut off
+    source = read_nih(root)
+    assert {name: image["split"] for name, image in told(source).items()} == {
+        "00000001_000": "train",
+        "00000002_000": "test",
+    }
+    assert [place.rpartition("/")[2] for place, reason in why(source) if reason == IN_NO_LIST] == [NAMES[1], NAMES[3]]
+
+
+def test_a_linked_folder_is_said_to_be_the_reason(write, tmp_path):
+    root = write()
+    (root / "images_001").rename(tmp_path.parent / f"{tmp_path.name} elsewhere")
+    (root / "images_001").symlink_to(tmp_path.parent / f"{tmp_path.name} elsewhere")
+    source = read_nih(root)
+    assert len(source.images) == 2
+    assert [(warning.kind, warning.where) for warning in source.warnings] == [(LINK, "images_001")]
+    (root / "images_002").rename(tmp_path.parent / f"{tmp_path.name} elsewhere" / "images_002")
+    with pytest.raises(
+        InputError, match=r"no radiograph in .* \(1 links that lead nowhere or out of it are left out\)"
+    ):
         read_nih(root)

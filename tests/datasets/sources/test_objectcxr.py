@@ -130,3 +130,15 @@ def test_any_rectangle_and_ellipse_keeps_its_box(shapes):
 def test_any_other_text_is_read_or_refused(text):
     found = shapes_of(text)
     assert found is None or all(len(points) >= 3 for points in found)
+
+
+def test_a_table_that_is_cut_off(tmp_path):
+    for number in range(2):
+        write_picture(tmp_path / "train" / f"{number}.jpg", offset=number)
+    text = "image_name,annotation\n0.jpg,0 1 2 3 4\n1.jpg"
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(InputError, match="it is cut off: its last row has 1 of 2 cells and no end of line"):
+        read_objectcxr(tmp_path)
+    for end in (",", "\n", ",\n"):
+        (tmp_path / "train.csv").write_text(text + end)
+        assert len(read_objectcxr(tmp_path).images) == 2

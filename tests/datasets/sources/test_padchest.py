@@ -85,3 +85,16 @@ def test_a_set_without_a_table(tmp_path):
     picture(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"has no PADCHEST_chest_x_ray_images_labels\*\.csv"):
         read_padchest(tmp_path)
+
+
+def test_labels_that_differ_in_case_alone_are_one(root):
+    path = root / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+    path.write_text(path.read_text().replace("['nodule', 'normal'", "['Cardiomegaly', 'Normal', 'cardiomegaly'"))
+    source = read_padchest(root)
+    names = [category["name"] for category in source.categories]
+    assert names == ["cardiomegaly", "pleural effusion", "rib fracture"]
+    assert summary(source)["1/h.png"][2] == ["cardiomegaly"]
+
+
+def test_an_endless_year_of_birth():
+    assert age_of("20140915", "9" * 5000) is None

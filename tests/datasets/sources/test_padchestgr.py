@@ -139,3 +139,31 @@ def test_files_that_are_none(root):
     (root / "master_table.csv.zip").unlink()
     with pytest.raises(InputError, match=r"has no master_table\.csv"):
         read_padchestgr(root)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"labels": ["nodule"], "boxes": [[0, 0, 0.5, 0.5]]}, finding(["nodule"], [[0, 0, 0.5, 0.5]], abnormal=False)],
+)
+def test_a_box_of_a_finding_that_is_not_said_to_be_abnormal(root, said):
+    write(root, [("s1", "a.png", [said]), *STUDIES[1:]])
+    source = read_padchestgr(root)
+    assert "PadChest_GR/a.png" not in summary(source)
+    assert reasons_of(source)[NO_FINDING_READ] == ["grounded_reports_20240819.json study 1 finding 1"]
+
+
+def test_labels_that_differ_in_case_alone_are_one(root):
+    write(root, [("s1", "a.png", [finding(["Nodule"]), finding(["NORMAL"])]), *STUDIES[1:]])
+    source = read_padchestgr(root)
+    assert [category["name"] for category in source.categories] == ["cardiomegaly", "nodule"]
+    assert summary(source)["PadChest_GR/a.png"][2] == ["nodule"]
+
+
+@pytest.mark.parametrize("row", ["s1,p1,x,test,nodule,g,F", "s1,p2,x,train,nodule,g,F"])
+def test_a_study_of_two_splits_or_patients(root, row):
+    with zipfile.ZipFile(root / "master_table.csv.zip") as archive:
+        text = archive.read("master_table.csv").decode()
+    (root / "master_table.csv.zip").unlink()
+    (root / "master_table.csv").write_text(f"{text}\n{row}\n")
+    with pytest.raises(InputError, match="has two patients or two splits for the study s1"):
+        read_padchestgr(root)

@@ -1,6 +1,7 @@
 """RSNA 2018: what is not normal without an opacity, patients that the ids do not tell, boxes in pixels of 1024."""
 
 import json
+import zipfile
 
 import pytest
 from source_cases import told, why, write_dicom, write_picture
@@ -120,3 +121,29 @@ def test_tables_that_cannot_be_used_stop_the_conversion(write, labels, message):
     (root / "stage_2_train_labels.csv").unlink()
     with pytest.raises(InputError, match=r"has no stage_2_train_labels.csv"):
         read_rsna(root)
+
+
+def test_cells_may_be_empty_as_other_programs_write_it(write):
+    source = read_rsna(write(labels=(LABELS[0], "b,NA,NA,NA,NA,0", "c,NaN,NaN,NaN,NaN,0")))
+    assert (sorted(told(source)), [reason for _, reason in why(source)]) == (["a", "b", "c"], [NOT_LISTED])
+
+
+def test_a_mapping_whose_numbers_are_endless(write):
+    root = write()
+    mapping = [{"subset_img_id": "a", "img_id": "9" * 5000 + "_000.png"}, {"subset_img_id": "b", "img_id": "013_1.png"}]
+    (root / "pneumonia-challenge-dataset-mappings_2018.json").write_text(json.dumps(mapping))
+    assert {name: image["patient"] for name, image in told(read_rsna(root)).items()} == {
+        "a": None,
+        "b": "13",
+        "c": None,
+    }
+
+
+def test_tables_as_kaggle_packs_them(write):
+    root = write()
+    before = told(read_rsna(root))
+    for name in ("stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"):
+        with zipfile.ZipFile(root / f"{name}.zip", "w") as archive:
+            archive.write(root / name, name)
+        (root / name).unlink()
+    assert told(read_rsna(root)) == before

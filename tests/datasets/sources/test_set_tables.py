@@ -83,3 +83,11 @@ def test_json_of_another_form_is_refused(tmp_path):
         path.write_text(text)
         with pytest.raises(InputError, match=message):
             read_json(path, list, "the set")
+
+
+def test_packed_tables_are_tables_and_one_beside_its_own_content_is_not_taken(tmp_path):
+    for name in ("labels.csv.zip", "a/labels.csv.GZ", "a/b/labels.csv", "a/b/labels.csv.zip", "labels.txt.zip"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    names = [path.relative_to(tmp_path).as_posix() for path in find_tables(tmp_path, "labels*.csv", "labels*.txt")]
+    assert names == ["labels.csv.zip", "a/labels.csv.GZ", "a/b/labels.csv"]

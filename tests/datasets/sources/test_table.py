@@ -476,3 +476,44 @@ def test_many_boxes_that_could_be_corners():
     assert may_be_corners(numbers)
     assert not may_be_corners(numbers[:5])
     assert not may_be_corners(np.concatenate([numbers, [[50, 20, 30, 40]]]))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_order_of_the_rows_does_not_decide_how_a_label_is_spelt(read, order):
+    rows = ["000.png,mass", "001.png,Mass", "002.png,nodule"]
+    assert [one["name"] for one in read("\n".join(["image,label", *rows[::order]])).categories] == ["Mass", "nodule"]
+
+
+def test_a_radiograph_of_two_patients(read):
+    with pytest.raises(InputError, match=r"two values of patient, 1 and 2: correct the table"):
+        read("image,label,patient\n000.png,Mass,1\n000.png,Nodule,2\n")
+
+
+@pytest.mark.parametrize("side", ["0", "inf", "-5", "x", "1000000"])
+def test_a_size_that_no_radiograph_has_costs_its_boxes_and_a_blank_one_does_not(read, side):
+    rows = [f"000.png,A,1,2,3,4,{side},{side}", "001.png,A,1,2,3,4,,", "002.png,A,1,2,3,4,400,600"]
+    source = read("\n".join(["image,label,x,y,w,h,image_width,image_height", *rows]))
+    sizes = [(image.source_id, image.width) for image in source.images]
+    assert sizes == [("001", None), ("002", 400)]
+    assert table_rows.NO_SIZE in [drop.reason for drop in source.dropped]
+
+
+def test_labels_joined_by_commas_are_several_where_each_is_one_elsewhere(read):
+    rows = ['000.png,"Mass, nodule"', "001.png,Mass", "002.png,Nodule", '003.png,"Mass, large"']
+    source = read("\n".join(["image,label", *rows]))
+    assert [category["name"] for category in source.categories] == ["Mass", "Mass, large", "Nodule"]
+    assert [image.labels for image in source.images] == [(1, 3), (1,), (3,), (2,)]
+
+
+def test_a_row_without_a_split_is_said_to_train(read):
+    source = read("image,label,split\n000.png,Mass,test\n001.png,Mass,\n")
+    assert [image.split for image in source.images] == ["test", "train"]
+    assert (table_rows.BLANK_SPLIT, "1 of 2") in [(warning.kind, warning.detail) for warning in source.warnings]
+
+
+@pytest.mark.parametrize("more", ["", ","])
+def test_two_columns_of_one_name_and_cells_of_any_length(read, more):
+    with pytest.raises(InputError, match="two columns of one name"):
+        read(f"image,label,label\n000.png,Mass,Nodule{more}\n")
+    source = read(f"image,label,notes\n000.png,Mass,{'x' * 200_000}{more}\n")
+    assert len(source.images) == 1

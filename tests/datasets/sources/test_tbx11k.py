@@ -182,3 +182,9 @@ def test_a_row_of_the_simplified_edition_that_cannot_be_used_costs_its_radiograp
     source = read_tbx11k(simplified([*SIMPLE, row]))
     assert row.partition(".")[0] not in told(source)
     assert ("data.csv line 6", reason) in why(source)
+
+
+@pytest.mark.parametrize("categories", [1, 1.5, True, None, {}])
+def test_categories_that_are_no_list(write, categories):
+    with pytest.raises(InputError, match="it needs the lists images, annotations and categories"):
+        read_tbx11k(write(TBX11K_train=TRAIN | {"categories": categories}))

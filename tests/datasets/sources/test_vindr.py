@@ -179,3 +179,13 @@ def test_tables_that_cannot_be_used_stop_the_conversion(write, kwargs, message):
     root = write(**kwargs)
     with pytest.raises(InputError, match=message):
         read_vindr(root)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_rows_of_one_reader_that_differ(write, order):
+    more = (*TRAIN_LABELS, ("b", "R8", ["Pneumonia"]), TRAIN_LABELS[1])
+    source = read_vindr(write(train_labels=more[::order]))
+    assert sorted(told(source)) == ["a", "t", "u"]
+    assert sorted(reason for _, reason in why(source)) == sorted(
+        [CONTRADICTORY, reasons.DUPLICATE, reasons.NO_BOX_LEFT]
+    )

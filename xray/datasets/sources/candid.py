@@ -26,6 +26,7 @@ from xray.datasets.sources.mask_account import read_masks
 from xray.datasets.sources.mask_reading import Runs, read_runs
 from xray.datasets.sources.run_account import RunOutcome, check_dialect, judge_runs
 from xray.datasets.sources.set_files import find_table, need_table
+from xray.datasets.sources.set_tables import check_ids
 from xray.datasets.sources.tables import read_table
 from xray.structures import rle
 from xray.structures.values import is_missing
@@ -109,6 +110,7 @@ def _read_cells(
     """File → what a table says of it; the patients that it names are told the collector."""
     table, content = read_table(path, (id_column, cell_column), ("filename",))
     collector.read(content)
+    check_ids(path, table, id_column, (not is_missing(t) and not rle.is_empty(t) for t in table[cell_column]))
     names = table["filename"].tolist() if "filename" in table.columns else [""] * len(table)
     cells: dict[str, _Cells] = {}
     seen: set[tuple[str, str]] = set()
@@ -116,7 +118,7 @@ def _read_cells(
     columns = (table[id_column].tolist(), table[cell_column].tolist(), names, table["line"].tolist())
     for uid, text, file_name, line in zip(*columns, strict=True):
         place = f"{path.name} line {line}"
-        if not uid and is_missing(text):
+        if not uid:
             continue
         name = collector.file_of(uid, place)
         if name is None:

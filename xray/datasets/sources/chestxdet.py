@@ -93,7 +93,7 @@ def _read(collector: Collector, path: Path, split: str) -> None:
             continue
         seen.add(name)
         symptoms, boxes, polygons = _lists(entry)
-        if "syms" not in entry or "boxes" not in entry or len(symptoms) != len(boxes):
+        if not _has_lists(entry) or len(symptoms) != len(boxes):
             collector.lose(name, place, MALFORMED, f"{len(symptoms)} findings and {len(boxes)} boxes")
             continue
         if polygons and len(polygons) != len(boxes):
@@ -118,6 +118,11 @@ def _lists(entry: Any) -> tuple[list[Any], list[Any], list[Any]]:
     values = [entry.get(key) if isinstance(entry, dict) else None for key in ("syms", "boxes", "polygons")]
     symptoms, boxes, polygons = (value if isinstance(value, list) else [] for value in values)
     return symptoms, boxes, polygons
+
+
+def _has_lists(entry: dict[str, Any]) -> bool:
+    """Whether findings and boxes are there, as lists: a text or null is not the same as an empty one."""
+    return isinstance(entry.get("syms"), list) and isinstance(entry.get("boxes"), list)
 
 
 def _corners(box: Any) -> list[float]:

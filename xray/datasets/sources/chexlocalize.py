@@ -85,7 +85,11 @@ def read_chexlocalize(data_path: Path | str, *, views: Views = "frontal", n_work
                 continue
             if rows.stated(name) is None:
                 about = attributes_of("", "", "", is_lateral)
-                unknown = [collector.category(finding) for finding in NOT_DRAWN]
+                asked = set(FINDINGS).difference(NOT_DRAWN)
+                if masks is not None and contours is None:
+                    # A radiograph has a mask for each of the ten, be it empty: one that is missing says nothing.
+                    asked &= set(masks[view])
+                unknown = [collector.category(finding) for finding in FINDINGS if finding not in asked]
                 collector.describe(name, split=split, patient=patient_of(view), unknown=unknown, **about)
             image = _image(collector, name, place, masks and masks.get(view, {}), contours and contours.get(view, {}))
             images += [(place, image)] if image else []

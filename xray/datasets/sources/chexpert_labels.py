@@ -109,6 +109,7 @@ class LabelledFiles:
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
         self._stated: dict[str, Stated] = {}
+        self._parts: dict[str, tuple[Any, Any]] = {}
 
     def stated(self, name: str) -> Stated | None:
         """What the rows of a file say; None where it has none that could be read."""
@@ -119,12 +120,16 @@ class LabelledFiles:
         if isinstance(stated, str):
             self._collector.lose(name, place, UNUSABLE_LABEL, stated)
             return
-        before = self._stated.get(name)
+        before, part = self._stated.get(name), (about.get("split"), about.get("patient"))
         if before is None:
-            self._stated[name] = stated
+            self._stated[name], self._parts[name] = stated, part
             self._collector.describe(
                 name, labels=stated.labels, unknown=stated.unknown, unlocated=stated.labels, **about
             )
+        elif self._parts[name] != part:
+            # Who trains on it, or whose it is, would depend on the order of the rows.
+            said = " and ".join(f"{split} of {patient}" for split, patient in (self._parts[name], part))
+            self._collector.lose(name, place, CONTRADICTORY, said)
         elif before == stated:
             self._collector.leave_out(place, reasons.DUPLICATE)
         else:

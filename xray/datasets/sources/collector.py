@@ -205,8 +205,9 @@ class Collector:
         """All of it as a Source, radiographs in the order of their names. Boxes are not clipped yet.
 
         unlisted: the reason for which files that no table named are left out. squashed: as in Source.
-        Raises InputError where no radiograph is left.
+        Raises InputError where no radiograph is left, and for categories that differ in case alone.
         """
+        self._check_categories()
         self._name_unlisted(unlisted)
         used = []
         for name in self.files.names:
@@ -241,6 +242,17 @@ class Collector:
             warnings=self.warnings,
             squashed=squashed,
         )
+
+    def _check_categories(self) -> None:
+        """Raises InputError for two that only case tells apart: each would be absent where the other is meant."""
+        spelt: dict[str, str] = {}
+        for name in self._ids:
+            other = spelt.setdefault(" ".join(name.casefold().split()), name)
+            if other != name:
+                raise InputError(
+                    f"{self.root} has the categories {other!r} and {name!r}, which upper and lower case alone tell "
+                    "apart: write them in one way"
+                )
 
     def _name_unlisted(self, reason: str) -> None:
         names = [name for name in self.files.names if name not in self._entries and name not in self._aside]

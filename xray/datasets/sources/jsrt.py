@@ -109,7 +109,7 @@ def _add_nodule(collector: Collector, name: str, place: str, columns: list[str])
     subtlety, size, age, sex, x, y, *rest = columns[1:]
     malignancy = next((word.lower() for word in rest[:1] if word.lower() in ("malignant", "benign")), None)
     about = _attributes(age, sex) | ({"malignancy": malignancy} if malignancy else {})
-    level = int(subtlety) if subtlety.isdecimal() and 1 <= int(subtlety) <= 5 else None
+    level = int(subtlety) if subtlety in ("1", "2", "3", "4", "5") else None
     collector.describe(
         name, size=(SIDE, SIDE), patient=source_id(name).upper(), labels=[1], view="PA", subtlety=level, **about
     )

@@ -106,8 +106,12 @@ def _studies(
     """Study → what its labels say."""
     table, content = read_table(path, ("study_id",))
     collector.read(content)
-    studies = each_text(table["study_id"], _id).tolist()
-    return dict(zip(studies, read_labels(table, path, uncertain, unmentioned), strict=True))
+    studies: dict[str, Stated | str] = {}
+    stated = read_labels(table, path, uncertain, unmentioned)
+    for study, of_row in zip(each_text(table["study_id"], _id).tolist(), stated, strict=True):
+        if studies.setdefault(study, of_row) != of_row:
+            studies[study] = f"two rows of study {study} in {path.name} differ"
+    return studies
 
 
 def _positions(collector: Collector, path: Path) -> Mapping[str, str]:

@@ -20,7 +20,9 @@ from xray.datasets import source as reasons
 from xray.datasets.source import Source, data_root
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_files import need_table
+from xray.datasets.sources.set_tables import check_ids
 from xray.datasets.sources.tables import read_table
+from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.names import fault_of, leads_out
 from xray.structures.values import finite_number
 
@@ -51,6 +53,7 @@ def read_mscxr(data_path: Path | str) -> Source:
     root = data_root(data_path, "put MS-CXR's table and MIMIC-CXR-JPG's folder files/ there")
     path = need_table(root, ("MS_CXR_Local_Alignment_v1.1.0.csv", "MS_CXR_Local_Alignment*.csv"), "MS-CXR")
     table, content = read_table(path, ("dicom_id", "category_name", "path", *COORDINATES, *SIDES), ("label_text",))
+    check_ids(path, table, "dicom_id", (text != "" for text in table["category_name"]))
     # Of MIMIC-CXR's 377,000 radiographs a thousand are wanted: they are asked for, not searched.
     places = dict(zip(table["dicom_id"].tolist(), table["path"].tolist(), strict=True))
     found = {name: file for text in places.values() if (name := _file_of(root, text)) for file in [root / name]}
@@ -67,7 +70,7 @@ def read_mscxr(data_path: Path | str) -> Source:
         if name is None:
             continue
         x, y, w, h, width, height = map(_number, cells)
-        if not (width >= 1 and height >= 1):
+        if not (width >= 1 and height >= 1 and width * height <= MAX_PIXELS):
             collector.lose(name, place, NO_SIZE)
             continue
         if category not in collector.categories:

@@ -43,6 +43,7 @@ CATEGORIES = (
 )  # fmt: skip
 SIDE = 1024
 """Pixels of a side of the set's pictures, in which the boxes are."""
+IN_NO_LIST = "radiograph that neither list of the official split names"
 ALL_BOXES_IN_TEST = (
     "every box is of a radiograph of test_list.txt, so no detector can learn from them: take train_val_list.txt and "
     "test_list.txt away, or deal other splits, to train one"
@@ -84,6 +85,9 @@ def read_nih(data_path: Path | str) -> Source:
     splits = {name: split for name, split in _splits(collector, root).items() if name in described or name in boxed}
     for name, split in splits.items():
         collector.describe(name, split=split)
+    for name in sorted((described | boxed) - set(splits)) if splits else ():
+        # A list that is cut off must not make a test set's radiographs train.
+        collector.set_aside(name, IN_NO_LIST)
     if boxed and all(splits.get(name) == TEST for name in boxed):
         collector.warnings.append(FileWarning(ALL_BOXES_IN_TEST, f"{len(boxed)} radiographs"))
     return collector.source()

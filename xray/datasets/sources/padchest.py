@@ -15,6 +15,7 @@ by a program.
 
 import ast
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def read_padchest(data_path: Path | str, *, views: Views = "frontal") -> Source:
     table, content = read_table(path, needed, known)
     texts, label_row = factorize(table["Labels"])
     lists = [labels_of(text) for text in texts]
+    lists = with_one_case(lists)
     names = sorted({label for labels in lists if labels for label in labels if label not in NO_FINDINGS})
     collector = Collector("padchest", root, names, layout="labels")
     collector.read(content)
@@ -111,9 +113,20 @@ def labels_of(text: str) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(" ".join(value.split()) for value in values))
 
 
+def with_one_case(lists: Sequence[tuple[str, ...] | None]) -> list[tuple[str, ...] | None]:
+    """The same lists, where labels that upper and lower case alone tell apart are spelt in one way, each once."""
+    spelt = {name: name for name in NO_FINDINGS}
+    for label in sorted({label for labels in lists for label in labels or ()}, reverse=True):
+        spelt.setdefault(label.casefold(), label)
+    return [
+        None if labels is None else tuple(dict.fromkeys(spelt[label.casefold()] for label in labels))
+        for labels in lists
+    ]
+
+
 def age_of(date: str, birth: str) -> str | None:
     """Years between a study's date, YYYYMMDD, and a year of birth, which pandas writes as 1930.0."""
-    year, born = date[:4], birth.partition(".")[0]
+    year, born = date[:4], birth.partition(".")[0][:5]
     return str(int(year) - int(born)) if year.isdecimal() and born.isdecimal() and int(year) >= int(born) else None
 
 

@@ -23,7 +23,7 @@ from xray.datasets import source as reasons
 from xray.datasets.source import TEST, TRAIN, VAL, Source, data_root
 from xray.datasets.sources.chexpert_labels import CONTRADICTORY
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.padchest import NO_FINDINGS, UNCHANGED
+from xray.datasets.sources.padchest import NO_FINDINGS, UNCHANGED, with_one_case
 from xray.datasets.sources.set_files import find_table, need_table, read_json
 from xray.datasets.sources.tables import read_table
 from xray.errors import InputError
@@ -61,7 +61,7 @@ def read_padchestgr(data_path: Path | str) -> Source:
     studies, content = read_json(path)
     if not isinstance(studies, list) or not all(isinstance(study, dict) for study in studies):
         raise InputError(f"{path} is not a list of studies: download it again")
-    findings = [_findings_of(study) for study in studies]
+    findings = _with_one_case([_findings_of(study) for study in studies])
     names = sorted({label for of_study in findings for finding in of_study for label in finding.labels})
     collector = Collector("padchestgr", root, names)
     collector.read(content)
@@ -142,6 +142,13 @@ def _findings_of(study: dict[str, Any]) -> list[_Finding]:
     return [finding for finding in read if finding is not None]
 
 
+def _with_one_case(findings: Sequence[Sequence[_Finding]]) -> list[list[_Finding]]:
+    """The same findings, with labels that differ in case alone spelt in one way."""
+    all_labels = with_one_case([finding.labels for of_study in findings for finding in of_study])
+    spelt = (labels or () for labels in all_labels)
+    return [[dataclasses.replace(finding, labels=next(spelt)) for finding in of_study] for of_study in findings]
+
+
 def _finding(number: int, finding: Any) -> _Finding | None:
     """A finding; None for one that is not abnormal, or that is about no finding at all."""
     if not isinstance(finding, dict):
@@ -151,15 +158,18 @@ def _finding(number: int, finding: Any) -> _Finding | None:
     except ValueError as error:
         return _Finding(number, fault=f"abnormal: {error}")
     labels, boxes = finding.get("labels"), [(reader, finding.get(key)) for key, reader in READERS.items()]
+    if is_abnormal is None:
+        return _Finding(number, fault="it does not say whether it is abnormal")
     if not is_abnormal:
-        return None
+        has_box = any(_boxes_in(of_reader) for _, of_reader in boxes)
+        return _Finding(number, fault="it has a box and is not abnormal") if has_box else None
     texts = [" ".join(_text(label).split()) for label in (labels if isinstance(labels, list) else [labels])]
-    names = tuple(dict.fromkeys(text for text in texts if text not in NO_FINDINGS))
+    names = tuple(dict.fromkeys(text for text in texts if text.casefold() not in NO_FINDINGS))
+    is_unchanged = UNCHANGED in map(str.casefold, texts)
     if not names:
-        is_known = any(texts)
-        return _Finding(number, fault="" if is_known else "no label", is_unchanged=UNCHANGED in texts)
+        return _Finding(number, fault="" if any(texts) else "no label", is_unchanged=is_unchanged)
     several = tuple((reader, box) for reader, of_reader in boxes for box in _boxes_in(of_reader))
-    return _Finding(number, names, several, is_unchanged=UNCHANGED in texts)
+    return _Finding(number, names, several, is_unchanged=is_unchanged)
 
 
 def _boxes_in(value: Any) -> list[Any]:
@@ -203,6 +213,11 @@ def _master_table(collector: Collector, root: Path) -> dict[str, dict[str, Any]]
     collector.read(content)
     known = [name for name in ABOUT if name in table.columns]
     studies: dict[str, dict[str, Any]] = {}
+    # A study has a row for each of its labels.
+    rows = table[["StudyID", "PatientID", "split"]].drop_duplicates()
+    if (repeated := rows["StudyID"].duplicated()).any():
+        study = rows["StudyID"][repeated].iloc[0][:80]
+        raise InputError(f"{path} has two patients or two splits for the study {study}: download it again")
     rows = table[["StudyID", "PatientID", "split", *known]].drop_duplicates("StudyID")
     for study, patient, split, *about in rows.itertuples(index=False, name=None):
         if split.casefold() not in SPLITS:

@@ -31,7 +31,7 @@ from xray.datasets.sources.set_tables import (
 )
 from xray.datasets.sources.tables import plain_name, read_table
 from xray.errors import InputError
-from xray.structures.values import flag_of, shown, text_of
+from xray.structures.values import flag_of, identity, is_missing, shown, text_of
 
 OPACITY, NOT_NORMAL, NORMAL = "Lung Opacity", "No Lung Opacity / Not Normal", "Normal"
 CATEGORIES = (OPACITY, NOT_NORMAL)
@@ -61,7 +61,9 @@ def read_rsna(data_path: Path | str) -> Source:
     collector.read(content)
     xywh = as_numbers(table, _COORDINATES)
     corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    is_empty = np.array([not any(cells) for cells in table[list(_COORDINATES)].itertuples(index=False)], dtype=bool)
+    # R and pandas write NA or NaN there.
+    cells_of_boxes = table[list(_COORDINATES)].itertuples(index=False)
+    is_empty = np.array([all(map(is_missing, cells)) for cells in cells_of_boxes], dtype=bool)
     check_ids(path, table, "patientId", (~is_empty).tolist())
     check_units(path, corners, (SIDE, SIDE), f"x, y, width and height in pixels of the {SIDE} x {SIDE} DICOM files")
     far = is_far_beyond(corners, (SIDE, SIDE))
@@ -148,9 +150,9 @@ def _read_patients(collector: Collector, root: Path) -> dict[str, str]:
             image, name = text_of(entry["subset_img_id"]), text_of(entry["img_id"]) or ""
         except (TypeError, KeyError, ValueError):
             continue
-        number = name.partition("_")[0]
-        if image and number.isdecimal():
-            patients[image] = str(int(number))
+        number = identity(name.partition("_")[0])
+        if image and isinstance(number, int):
+            patients[image] = str(number)
     if entries and not patients:
         raise InputError(f"{path} names no radiograph: its entries need subset_img_id and img_id; or take it away")
     return patients

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEPTH = 4
 """Tables are looked for in --data-path and in folders so many levels below it."""
+PACKED = ("gz", "zip")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 SIZE_UNKNOWN = "original size unknown"
@@ -39,8 +40,9 @@ MANY = 20
 def find_tables(root: Path, *patterns: str) -> list[Path]:
     """The files at most DEPTH folders down whose name fits a pattern, in any case; the first patterns' first.
 
-    Of one pattern those of fewer folders come first. Hidden files and folders are left out. Raises UnsafeNameError for
-    one that is a link out of `root`.
+    A .csv may be packed, as Kaggle's and other programs download it: .csv.zip, .csv.gz; one beside the same file
+    unpacked is not taken. Of one pattern those of fewer folders come first. Hidden files and folders are left out.
+    Raises UnsafeNameError for one that is a link out of `root`.
     """
     found: list[tuple[int, int, Path]] = []
     for parent, folders, names in os.walk(root):
@@ -49,10 +51,19 @@ def find_tables(root: Path, *patterns: str) -> list[Path]:
         for name in names:
             if name.startswith("."):
                 continue
-            fits = (k for k, pattern in enumerate(patterns) if fnmatch.fnmatchcase(name.lower(), pattern.lower()))
+            plain = _unpacked(name)
+            if plain != name and plain in names:
+                continue
+            fits = (k for k, pattern in enumerate(patterns) if fnmatch.fnmatchcase(plain.lower(), pattern.lower()))
             if (rank := next(fits, None)) is not None:
                 found.append((rank, depth, Path(parent, name)))
     return [check_inside(path, root) for _, _, path in sorted(found)]
+
+
+def _unpacked(name: str) -> str:
+    """The name of a packed .csv without the suffix of its packing."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and suffix.lower() in PACKED and stem.lower().endswith(".csv") else name
 
 
 def one_table(root: Path, *patterns: str) -> Path | None:

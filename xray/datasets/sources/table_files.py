@@ -12,7 +12,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,16 +96,53 @@ def _csv(content: bytes) -> "pd.DataFrame":
         "skip_blank_lines": False,
         "encoding": encoding,
     }
+    _check_end(content, head, options["sep"])
     try:
         with warnings.catch_warnings():
             # Cells beyond the last column would be left out with no more than a warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table: pd.DataFrame = pd.read_csv(io.BytesIO(content), index_col=False, **options)
-            return table
     except pd.errors.ParserWarning:
-        return _with_longer_rows(content, options)
+        table = _with_longer_rows(content, options)
     except (UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise NoTableError(" ".join(str(error).split())) from None
+    return _with_own_names(table, head, options["sep"])
+
+
+def _check_end(content: bytes, head: str, mark: str) -> None:
+    """Raises NoTableError for a table that was cut off in its last row, of which an empty cell may mean a normal one.
+
+    Rows may lack empty cells at their end, but a row that lacks its line end as well was not meant to end there.
+    """
+    *before, last = content.rpartition(b"\n")
+    if not before[0].strip() or not last.strip() or b'"' in last or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return
+    n_cells, n_columns = last.count(mark.encode()) + 1, len(next(_rows([head], mark), []))
+    if n_cells < n_columns:
+        raise NoTableError(f"it is cut off: its last row has {n_cells} of {n_columns} cells and no end of line")
+
+
+def _with_own_names(table: "pd.DataFrame", head: str, mark: str) -> "pd.DataFrame":
+    """The table with the names in its first line: pandas calls the second of two columns of one name `name.1`."""
+    import pandas as pd
+
+    names = [name.strip() for name in next(_rows([head], mark), [])]
+    filled = [name for name in names if name]
+    if len(names) == len(table.columns) and len(set(filled)) < len(filled):
+        known = zip(names, table.columns, strict=True)
+        table.columns = pd.Index([name or other for name, other in known], dtype=object)
+    return table
+
+
+def _rows(lines: Sequence[str], mark: str) -> Iterator[list[str]]:
+    """The cells of lines, however long these are. Raises NoTableError for what cannot be taken apart."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield from csv.reader(lines, delimiter=mark)
+    except csv.Error as error:
+        raise NoTableError(str(error)) from None
+    finally:
+        csv.field_size_limit(before)
 
 
 def _with_longer_rows(content: bytes, options: dict[str, Any]) -> "pd.DataFrame":
@@ -113,13 +150,13 @@ def _with_longer_rows(content: bytes, options: dict[str, Any]) -> "pd.DataFrame"
     import pandas as pd
 
     header = pd.read_csv(io.BytesIO(content), index_col=False, nrows=0, **options).columns
-    text_of_rows = content.decode(options["encoding"]).splitlines()
-    width = max(len(row) for row in csv.reader(text_of_rows, delimiter=options["sep"]))
     try:
+        text_of_rows = content.decode(options["encoding"]).splitlines()
+        width = max(len(row) for row in _rows(text_of_rows, options["sep"]))
         table: pd.DataFrame = pd.read_csv(
             io.BytesIO(content), header=None, names=list(range(width)), skiprows=1, **options
         )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise NoTableError(" ".join(str(error).split())) from None
     if (table[table.columns[len(header) :]].fillna("") != "").any(axis=None):
         raise NoTableError(f"{TOO_MANY_CELLS}: cells that hold the separator need quotes", list(header))

@@ -80,10 +80,11 @@ def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Seq
     distinct, code_of = factorize(table[columns[0]])
     # "None" is how tools write what is missing, unless it is said to be a label.
     said = {text.casefold() for text in normal}
-    names = [[text] if text.casefold() in said else label_names(text) for text in distinct]
+    names = _split_at_commas([[text] if text.casefold() in said else label_names(text) for text in distinct])
     spelt: dict[str, str] = {}
     for label in (label for several in names for label in several):
-        spelt.setdefault(label.casefold(), label)
+        # The order of the rows does not matter.
+        spelt[label.casefold()] = min(label, spelt.get(label.casefold(), label))
     without = _normal_labels(list(spelt.values()), name, normal)
     gone = {label.casefold() for label in without}
     categories = sorted((label for key, label in spelt.items() if key not in gone), key=str.casefold)
@@ -100,6 +101,18 @@ def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Seq
             else:
                 of_text[place, column_of[label.casefold()]] = POSITIVE
     return Labels(tuple(categories), of_text[code_of], is_normal[code_of], without)
+
+
+def _split_at_commas(names: Sequence[list[str]]) -> list[list[str]]:
+    """Labels of cells, where one such as "Mass, Nodule" is two if both are labels elsewhere: names may hold commas."""
+    alone = {label.casefold() for several in names for label in several}
+    result = []
+    for several in names:
+        parts = [[part.strip() for part in label.split(",")] for label in several]
+        known = [all(part.casefold() in alone for part in of_label) for of_label in parts]
+        split = zip(several, parts, known, strict=True)
+        result.append([one for label, of_label, is_list in split for one in (of_label if is_list else [label])])
+    return result
 
 
 def label_names(text: str) -> list[str]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Policy = Literal["unknown", "negative", "positive"]
 
 NO_ID = "row without an id"
+NO_SIZE = "width and height that no radiograph has"
 UNKNOWN_LABEL = "label neither 1, 0, -1 nor blank"
 LISTS_DIFFER = "as many labels as boxes, or one, are needed"
 BOX_WITHOUT_LABEL = "box without a label"
@@ -44,6 +45,7 @@ BOX_OF_NEGATIVE = "box on a row whose labels are all 0"
 BOX_OF_UNCERTAIN = "box of an uncertain label"
 CONTRADICTORY = "row that means nothing was found, beside a finding"
 BLANK_UNKNOWN = "radiographs with blank labels, which count as unknown (--blank negative if they mean no finding)"
+BLANK_SPLIT = "radiographs without a split, which train"
 UNCERTAIN_LABELS = "uncertain labels"
 RESIZED = "boxes that may be in pixels of resized pictures"
 MAY_BE_CORNERS = "boxes that may be two corners"
@@ -186,7 +188,7 @@ class TableRows:
         columns = self.columns
         if columns.patient:
             texts, code_of = factorize(self.cells[columns.patient])
-            further["patient"] = self._first(n, [*one_spelling(texts), None], code_of)
+            further["patient"] = self._first(n, [*one_spelling(texts), None], code_of, "patient")
         if columns.split:
             texts, code_of = factorize(self.cells[columns.split])
             splits = [None if is_missing(text) else split_of(text) for text in texts]
@@ -194,9 +196,13 @@ class TableRows:
                 if split is None and not is_missing(text):
                     raise InputError(f"{self.name}: {text!r} in {columns.split} is no split: write train, val or test")
             further["split"] = self._first(n, [*splits, None], code_of, "split")
+            if n_blank := further["split"].count(None):
+                self.collector.warnings.append(FileWarning(BLANK_SPLIT, self.name, f"{n_blank} of {n}"))
         if columns.size:
             pairs = list(zip(*(_sides(self.cells[column]) for column in columns.size), strict=True))
             known = [pair if min(pair) > 0 and pair[0] * pair[1] <= MAX_PIXELS else None for pair in pairs]
+            if self.columns.box:
+                self._lose_sizes(known)
             further["size"] = self._first(n, known, np.arange(len(known)), "size")
             self.sizes = {image: size for image, size in enumerate(further["size"]) if size is not None}
         for key in ("view", "sex", "age"):
@@ -205,6 +211,16 @@ class TableRows:
                 values = [plain_attributes({key: text}).get(key) for text in texts]
                 further[key] = self._first(n, [*values, None], code_of)
         return further
+
+    def _lose_sizes(self, known: Sequence[tuple[int, int] | None]) -> None:
+        """Loses radiographs whose size is there and is none: their boxes may be of another one than the file's."""
+        is_filled = np.zeros(len(known), dtype=bool)
+        for column in self.columns.size or ():
+            texts, code_of = factorize(self.cells[column])
+            is_filled |= np.array([*(not is_missing(text) for text in texts), False])[code_of]
+        is_none = np.array([size is None for size in known], dtype=bool)
+        for row in np.flatnonzero(is_filled & is_none & (self.image_of >= 0)).tolist():
+            self.collector.lose(self.names[self.image_of[row]], self.place(row), NO_SIZE)
 
     def _first(self, n: int, values: Sequence[Any], code_of: np.ndarray, must_agree: str = "") -> list[Any]:
         """For each radiograph the first value of its rows. must_agree: what InputError says of two different ones."""

@@ -88,10 +88,12 @@ def read_tbx11k(data_path: Path | str) -> Source:
 def _read_coco(collector: Collector, path: Path, split: str) -> None:
     top, content = read_json(path, dict, "TBX11K")
     collector.read(content)
-    entries, annotations = top.get("images"), top.get("annotations", [])
-    if not isinstance(entries, list) or not isinstance(annotations, list):
-        raise InputError(f"{path} is not a COCO file, its images and annotations are no lists: download it again")
-    names = {each["source_category_id"]: each["name"] for each in read_categories(top.get("categories") or [], path)}
+    entries, annotations, categories = top.get("images"), top.get("annotations", []), top.get("categories")
+    if not all(isinstance(value, list) for value in (entries, annotations, categories)):
+        raise InputError(
+            f"{path} is not a COCO file, it needs the lists images, annotations and categories: download it again"
+        )
+    names = {each["source_category_id"]: each["name"] for each in read_categories(categories, path)}
     boxes = [_xyxy(row.get("bbox") if isinstance(row, dict) else None) for row in annotations]
     table = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     check_units(path, table, (SIDE, SIDE), _UNITS)

@@ -148,7 +148,7 @@ def _votes(collector: Collector, path: Path, split: str) -> dict[str, tuple[np.n
     readers = _readers(table)
     name_of: dict[str, str | None] = {}
     votes: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    seen: set[tuple[str, str]] = set()
+    seen: dict[tuple[str, str], tuple[str, ...]] = {}
     for row, (image, line) in enumerate(zip(table["image_id"].tolist(), table["line"].tolist(), strict=True)):
         place = f"{path.name} line {line}"
         if image not in name_of:
@@ -156,10 +156,14 @@ def _votes(collector: Collector, path: Path, split: str) -> dict[str, tuple[np.n
         name = name_of[image]
         if name is None:
             continue
+        answers = tuple(cells[row] for cells in columns.values())
         if (name, readers[row]) in seen:
-            collector.leave_out(place, reasons.DUPLICATE)
+            if seen[name, readers[row]] == answers:
+                collector.leave_out(place, reasons.DUPLICATE)
+            else:
+                collector.lose(name, place, CONTRADICTORY, "the same reader has other labels before")
             continue
-        seen.add((name, readers[row]))
+        seen[name, readers[row]] = answers
         collector.describe(name, split=split, reader=readers[row])
         yes, no = votes.setdefault(name, (np.zeros(len(_IDS), int), np.zeros(len(_IDS), int)))
         for category, cells in columns.items():

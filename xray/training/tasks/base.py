@@ -230,6 +230,18 @@ class Task(L.LightningModule):
         self.log_dict(flat)
 
 
+def need_located(store: Store, rows: np.ndarray, boxes: np.ndarray, what: str) -> None:
+    """Raises InputError where the radiographs `rows` show findings, and none has one of `boxes`, rows of store.boxes.
+
+    what: "box" or "mask". Radiographs that are all normal are no fault of theirs.
+    """
+    if store.labels[rows].any() and not np.isin(store.boxes.images[boxes], rows).any():
+        raise InputError(
+            f"{store.path} has labels and no {what} among its {len(rows)} radiographs to train on: give --task "
+            f"classification, or a dataset with a {what} there"
+        )
+
+
 def without(
     store: Store, train_rows: np.ndarray, val_rows: np.ndarray, unused: np.ndarray, why: str
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from xray.training.plan import plan_detection
 from xray.training.pseudo import in_words, join, with_pseudo
 from xray.training.readers import readings
 from xray.training.sampling import EpochSampler, may_hide, repeat_factors
-from xray.training.tasks.base import Task, without
+from xray.training.tasks.base import Task, need_located, without
 
 
 class DetectionTask(Task):
@@ -52,6 +52,7 @@ class DetectionTask(Task):
             chosen.notes.append(in_words(joined, every, config))
         config = chosen.config
         super().__init__(config, store, chosen)
+        need_located(store, every.rows, every.boxes, "box")
         self.readings, self.train_rows, self.val_rows = every, every.rows, val_rows
         # None where all are, so that training is that of a dataset whose boxes are all there are.
         self.unlocated = store.unlocated if store.unlocated[every.rows].any() else None

@@ -24,7 +24,7 @@ from xray.structures.triplet import Triplet
 from xray.training.config import SegmentationConfig
 from xray.training.loading import MaskDataset, collate_images
 from xray.training.sampling import EpochSampler, PositiveSampler
-from xray.training.tasks.base import Task
+from xray.training.tasks.base import Task, need_located
 
 
 class SegmentationTask(Task):
@@ -40,6 +40,7 @@ class SegmentationTask(Task):
         known = ~store.unlocated
         nothing: np.ndarray = np.all(~known, axis=1)
         self.leave_out(nothing, "of none of the categories is known where it is")
+        need_located(store, self.train_rows, np.array(sorted(store.masks), dtype=np.int64), "mask")
         rows = np.union1d(self.train_rows, self.val_rows)
         # None where all are, so that training and numbers are those of a dataset that says everything.
         self.known = None if known[rows].all() else known

@@ -283,3 +283,25 @@ def test_json_min(root):
     assert source.images[1].labels == (1, 2)
     assert source.images[1].readers == ("1", "2")
     assert [(warning.kind, warning.detail) for warning in source.warnings] == [(labelstudio.TEXTS, "whole")]
+
+
+@pytest.mark.parametrize("value", [None, {}, {"x": 10}, [], "10"])
+def test_a_region_without_a_shape_is_not_nothing(root, value):
+    write(root, task(0, annotation(BOX)), task(1, annotation(BOX | {"value": value})))
+    source = read_tree(root)
+    assert [image.file_name for image in source.images] == ["0.png"]
+    assert "malformed entry" in [drop.reason for drop in source.dropped]
+
+
+def test_a_text_of_json_min_that_is_all_that_is_said_may_be_a_finding(root):
+    behind = {"annotator": 1, "annotation_id": 1, "created_at": "", "updated_at": "", "lead_time": 1.0}
+    box = {"x": 10, "y": 25, "width": 50, "height": 50, "rectanglelabels": ["Nodule"]}
+    tasks = [
+        {"image": "0.png", "id": 1, "finding": "Pneumonia", **behind},
+        {"image": "1.png", "id": 2, "label": [box], "comment": "large", **behind},
+        {"image": "2.png", "hospital": "north", "id": 3, **behind},
+    ]
+    (root / "min.json").write_text(json.dumps(tasks))
+    source = read_tree(root)
+    assert [image.file_name for image in source.images] == ["1.png", "2.png"]
+    assert ("min.json record 0", labelstudio.TEXTS) in [(drop.where, drop.reason) for drop in source.dropped]

@@ -186,3 +186,22 @@ def test_polygons_of_supervision_become_masks(beside):
     write(beside / "train" / "0.xml", thing(more=polygon))
     source = read_tree(beside)
     assert list(source.masks.values()) == [[[10, 5, 20, 5, 20, 15]]]
+
+
+def test_folders_with_the_names_of_files(root):
+    before = read_tree(root, "voc")
+    for name in ("Annotations/x.xml", "a.xml"):
+        (root / name).mkdir()
+    assert read_tree(root).fingerprint == before.fingerprint
+
+
+def test_names_that_differ_in_case_alone(root):
+    write(root / "Annotations" / "002.xml", thing("NODULE"))
+    with pytest.raises(InputError, match="which upper and lower case alone tell apart: write them in one way"):
+        read_tree(root)
+
+
+@pytest.mark.parametrize("side", [0, -60, "x", 10**300, 60_000])
+def test_a_size_that_no_radiograph_has_is_not_used(root, side):
+    write(root / "Annotations" / "001.xml", thing(), size=(side, side))
+    assert read_tree(root).images[0].width is None

@@ -12,7 +12,14 @@ from xray.datasets.source import snap
 from xray.datasets.sources import convert
 from xray.datasets.sources.tree import read_tree
 from xray.datasets.sources.trees.parts import NOT_IN_TREE
-from xray.datasets.sources.trees.yolo import BACKGROUND, IN_TWO_SPLITS, LABELS_ALONE, MISSING_SPLIT, SAME_SPLIT
+from xray.datasets.sources.trees.yolo import (
+    BACKGROUND,
+    IN_TWO_SPLITS,
+    LABELS_ALONE,
+    LABELS_ELSEWHERE,
+    MISSING_SPLIT,
+    SAME_SPLIT,
+)
 from xray.datasets.sources.trees.yolo_lines import BEYOND, LineError, read_line
 from xray.datasets.store import open_store
 from xray.errors import InputError
@@ -246,3 +253,35 @@ def test_any_line_is_read_or_refused_in_one_line(line):
     except (LineError, InputError):
         return
     assert all(math.isfinite(value) for value in read.corners)
+
+
+@pytest.mark.parametrize("key", ["train", "path"])
+@pytest.mark.parametrize("value", ["x" * 5000, "/".join("x" * 3000), "images/train.txt"])
+def test_a_path_that_no_file_system_has(root, key, value):
+    text(root / "images" / "train.txt", f"train/0.png\n{'x' * 5000}\n{'x/' * 3000}\n")
+    text(root / "data.yaml", f"val: images/val\nnames: [Nodule, Mass]\n{key}: {value}\n")
+    assert {image.split for image in read_tree(root).images} <= {"train", "val"}
+
+
+def test_a_class_without_a_name(root):
+    text(root / "data.yaml", "train: images/train\nnames: [null, Mass]\n")
+    with pytest.raises(InputError, match="has no names of classes"):
+        read_tree(root)
+
+
+def test_classes_that_differ_in_case_alone(root):
+    text(root / "data.yaml", "train: images/train\nnames: [mass, Mass]\n")
+    with pytest.raises(
+        InputError, match="the categories 'mass' and 'Mass', which upper and lower case alone tell apart"
+    ):
+        read_tree(root)
+
+
+@pytest.mark.parametrize("place", ["labels/valid/4.txt", "labels/val/4.TXT"])
+def test_a_picture_whose_labels_lie_elsewhere_is_not_normal(root, place):
+    text(root / place, "0 0.5 0.5 0.5 0.5\n")
+    (root / "labels" / "val" / "4.txt").unlink()
+    source = read_tree(root)
+    assert "images/val/4.png" not in {image.file_name for image in source.images}
+    reasons_of = [drop.reason for drop in source.dropped if drop.where in (place, "images/val/4.png")]
+    assert reasons_of[:2] == [LABELS_ALONE, LABELS_ELSEWHERE]

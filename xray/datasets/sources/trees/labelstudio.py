@@ -37,6 +37,9 @@ TWO_TASKS = "picture of two tasks"
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")
 _YES, _NO = ("yes", "present", "true", "positive"), ("no", "absent", "false")
 _UNSURE = ("unsure", "uncertain", "unknown", "cannot tell", "don't know")
+_REGIONS = ("rectangle", "rectanglelabels", "polygon", "polygonlabels", "brush", "brushlabels", "ellipse",
+            "ellipselabels")  # fmt: skip
+"""Types of results that have a shape with an area."""
 _IMAGE_KEYS = ("image", "img", "picture", "radiograph", "url", "path", "file")
 _OF_ANNOTATION = ("annotations", "completions")
 
@@ -150,7 +153,9 @@ def _read_file(collector: Collector, file: Path, readers: dict[str, str]) -> Ite
 
 def _short_task(collector: Collector, task: dict[str, Any], place: str, readers: dict[str, str]) -> _Task:
     results: list[dict[str, Any]] = []
-    references = _references(task)
+    references, keys = _references(task), list(task)
+    # What people have said stands behind the data and the id, before the annotator.
+    said = keys[keys.index("id") + 1 : keys.index("annotator")] if {"id", "annotator"} <= set(keys) else []
     for key, value in task.items():
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, dict):
@@ -158,6 +163,7 @@ def _short_task(collector: Collector, task: dict[str, Any], place: str, readers:
                 results.append({"type": kind, "from_name": key, "value": each, **each})
             elif isinstance(each, str) and each not in references and not key.endswith("_at"):
                 collector.warnings.append(FileWarning(TEXTS, place, key))
+                results += [{"type": TEXTS}] if key in said else []
     reading = _Reading(_reader(task.get("annotator"), readers), results, str(task.get("updated_at") or ""))
     split = split_of(str(task.get("split") or "")) or TRAIN
     return _Task(place, references, split, [reading])
@@ -270,6 +276,12 @@ def _read_results(
                     unsure.append(field)
                 elif choice.casefold() not in _NO:
                     tags.append(choice)
+        elif result.get("type") == TEXTS:
+            if len(results) == 1:
+                # The only thing that is said of the picture may be a finding.
+                collector.lose(name, place, TEXTS)
+        elif result.get("type") in _REGIONS:
+            collector.lose(name, where, MALFORMED, f"{result['type']}: {shown(result.get('value'))}")
         else:
             collector.warnings.append(FileWarning(OTHER_RESULTS, where, str(result.get("type"))))
     whole.add(name, tags, n_shapes, place)

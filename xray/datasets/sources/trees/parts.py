@@ -28,6 +28,8 @@ NOT_IN_TREE = "picture that no annotation file names"
 
 _DECLARATION = re.compile(rb"<!(doctype|entity)", re.IGNORECASE)
 LONGEST_XML = 2**30
+LONGEST_PATH, LONGEST_NAME = 2000, 250
+"""Characters of a path, and of a name in it, that a file system can have."""
 
 
 def located(text: str, bases: Sequence[Path], root: Path) -> Path | None:
@@ -37,6 +39,8 @@ def located(text: str, bases: Sequence[Path], root: Path) -> Path | None:
     machine, it is the longest of its ends that is there: /content/set/images/train → images/train.
     """
     parts = [part for part in text.strip().replace("\\", "/").split("/") if part not in ("", ".")]
+    if len(text) > LONGEST_PATH or max(map(len, parts), default=0) > LONGEST_NAME:
+        return None  # The system raises an error for these, where it only denies others.
     is_whole = not text.strip().startswith(("/", "\\")) and ":" not in text[:3]
     for base in bases if is_whole else ():
         if is_inside(base.joinpath(*parts), root) and base.joinpath(*parts).exists():
@@ -66,9 +70,12 @@ def read_xml(path: Path) -> tuple[ElementTree.Element, bytes]:
 
 
 def root_tag(path: Path) -> str:
-    """The name of an XML file's first element, by its first bytes; empty where there is none."""
-    with open(path, "rb") as file:
-        head = file.read(4096)
+    """The name of an XML file's first element, by its first bytes; empty where there is none, or no file."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return ""
     found = re.search(rb"<\s*([A-Za-z_][\w.-]*)", re.sub(rb"<[?!][^>]*>", b"", head))
     return found[1].decode() if found else ""
 

@@ -27,6 +27,7 @@ from xray.datasets.sources.trees.parts import (
     root_tag,
 )
 from xray.errors import InputError
+from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import is_inside, leads_out
 from xray.radiographs.radiograph import source_id
@@ -62,7 +63,8 @@ _PIXELS, _SHIFTED, _EDGES = _Offsets(-1, 0), _Offsets(-1, -1), _Offsets(0, 0)
 
 def find_voc(root: Path) -> list[Path]:
     """The XML files of VOC annotations in a tree; empty where the first ones are none."""
-    files = sorted(path for path in root.rglob("*.xml") if not path.name.startswith(".") and is_inside(path, root))
+    found = sorted(path for path in root.rglob("*.xml") if not path.name.startswith(".") and is_inside(path, root))
+    files = [path for path in found if path.is_file()]
     return files if any(root_tag(path) == "annotation" for path in files[:_MOST_LOOKED_AT]) else []
 
 
@@ -287,12 +289,12 @@ def _polygon(each: Element) -> list[float] | None:
 
 
 def _size(tree: Element) -> tuple[int, int] | None:
-    """Width and height as the file has them; None where it has none, zeros, or what is no number."""
+    """Width and height as the file has them; None where it has none, or none that a radiograph can have."""
     try:
         width, height = (whole_number(_text(tree, f"size/{side}")) for side in ("width", "height"))
     except ValueError:
         return None
-    return (width, height) if width and height and width > 0 and height > 0 else None
+    return (width, height) if width and height and width > 0 < width * height <= MAX_PIXELS else None
 
 
 def _is_marked(each: Element, tag: str) -> bool:

@@ -19,6 +19,7 @@ from xray.errors import InputError
 from xray.files import read_yaml_text
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import is_inside, leads_out
+from xray.radiographs.radiograph import source_id
 from xray.structures.values import whole_number
 
 BACKGROUND = "pictures without a label file, taken as ones without findings"
@@ -26,6 +27,7 @@ MISSING_SPLIT = "split of the tree's description that is not there"
 SAME_SPLIT = "split that is the same as another one, not used"
 IN_TWO_SPLITS = "picture in two splits"
 LABELS_ALONE = "labels without a picture"
+LABELS_ELSEWHERE = "picture whose labels may be a file in another place"
 NOT_IN_LIST = "picture of a list that is not there"
 
 YAML_LENGTH = 1_000_000
@@ -136,7 +138,7 @@ def read_yolo_tree(root: Path, file: Path) -> Source:
             f"all coordinates in the label files of {root} lie beyond the picture, as if they were pixels: YOLO's are "
             "shares of the picture's width and height, divide by these"
         )
-    _name_strays(collector, {path for path in labels.values() if path is not None})
+    _name_strays(collector, labels)
     return collector.source(NOT_IN_TREE)
 
 
@@ -177,7 +179,7 @@ def _names(value: Any, file: Path) -> dict[int, str]:
     if isinstance(value, list):
         value = dict(enumerate(value))
     try:
-        names = {whole_number(key): str(name).strip() for key, name in value.items()}
+        names = {whole_number(key): "" if name is None else str(name).strip() for key, name in value.items()}
     except (AttributeError, ValueError):
         names = {}
     if not names or any(number is None or not 0 <= number < 10_000 for number in names) or not all(names.values()):
@@ -290,12 +292,20 @@ def _in_pixels(shares: Iterable[float], size: tuple[int, int]) -> list[float]:
     return [share * size[place % 2] for place, share in enumerate(shares)]
 
 
-def _name_strays(collector: Collector, used: set[Path]) -> None:
-    """Names label files whose picture is not there: they may be of radiographs that were forgotten."""
-    for path in sorted(collector.root.rglob("*.txt")):
+def _name_strays(collector: Collector, labels: dict[str, Path | None]) -> None:
+    """Names label files whose picture is not there: they may be of radiographs that were forgotten.
+
+    labels: picture → its label file. A picture without one of whose name there is a stray one is left out: its findings
+    may stand in that, as in labels/valid/ of images/val/, or in a file with the suffix .TXT.
+    """
+    used = {path for path in labels.values() if path is not None}
+    without = {source_id(name.rpartition("/")[2]): name for name, path in labels.items() if path is None}
+    for path in sorted(collector.root.rglob("*.[tT][xX][tT]")):
         name = _name(path, collector.root)
         is_of_labels = "/labels/" in f"/{name}" and path.name.lower() not in _NO_LABELS
         if is_of_labels and path not in used and path.is_file():
             pictures = [stem for stem in collector.files.names if _label_name(stem) == name]
             if not pictures:
                 collector.leave_out(name, LABELS_ALONE)
+            if not pictures and (picture := without.get(path.stem)) is not None:
+                collector.lose(picture, picture, LABELS_ELSEWHERE, name)
