@@ -234,7 +234,7 @@ def draw_validation(task: Any, row: int) -> "np.ndarray":
         table, masks = rows_of(source.boxes if source is store else source.table, source.masks, image)
         tables.append(table)
         table = dataclasses.replace(table, boxes=table.boxes * scale)
-        pixels = store.images[row][top:bottom, left:right]
+        pixels = store.shown(row)[top:bottom, left:right]
         notes = not_said(record, categories) if source is store else []
         pictures.append(draw_findings(pixels, table, masks, categories, scored=scored, max_side=640, notes=notes))
     (truth, predicted), (of_truth, of_predicted) = tables, pictures
