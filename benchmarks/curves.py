@@ -22,6 +22,7 @@ from xray.models.device import LightningPrecision, keep_freed_memory, lightning_
 from xray.training.callbacks import EpochTable
 from xray.training.config import DetectionConfig
 from xray.training.tasks.detection import DetectionTask
+from xray.training.trackers import build_loggers
 from xray.training.trainer import build_trainer
 
 PRECISIONS = ("32", "bf16")
@@ -117,7 +118,9 @@ def train(
     # As xray/train.py does.
     task.model.to(memory_format=torch.channels_last)
     name: LightningPrecision = lightning_precision(precision, device)
-    trainer = build_trainer(task.config, Path(flags.save_path), task.monitored, device, name, draw_validation)
+    run = Path(flags.save_path)
+    loggers = build_loggers(task.config, "detection", run, is_first=True)
+    trainer = build_trainer(task.config, run, task.monitored, device, name, draw_validation, loggers)
     curve = Curve()
     lightning: Any = trainer  # whose callbacks are set from elsewhere
     lightning.callbacks = [*(each for each in lightning.callbacks if not isinstance(each, EpochTable)), curve]

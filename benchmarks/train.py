@@ -39,6 +39,7 @@ from xray.training.guard import Guard
 from xray.training.loading import BoxDataset, collate_boxes
 from xray.training.sampling import EpochSampler
 from xray.training.tasks.detection import DetectionTask
+from xray.training.trackers import build_loggers
 from xray.training.trainer import build_trainer
 
 LEARNING_RATE = 1e-6
@@ -288,7 +289,8 @@ class Training:
     def _fit(self, task: DetectionTask, loader: Any, rounds: "Rounds") -> None:
         precision = lightning_precision(self.config.precision, self.device)
         run = self.folder / "run"
-        trainer = build_trainer(task.config, run, task.monitored, self.device, precision, draw_validation)
+        loggers = build_loggers(task.config, "detection", run, is_first=True)
+        trainer = build_trainer(task.config, run, task.monitored, self.device, precision, draw_validation, loggers)
         # Of what accompanies a training the steps alone are measured, not the end of an epoch.
         lightning: Any = trainer  # whose callbacks are set from elsewhere
         measured = Throughput | LearningRateMonitor | Guard

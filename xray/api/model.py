@@ -213,7 +213,7 @@ class Model:
             if not (self._batch_size or radiographs.is_single):
                 self._batch_size = default_batch_size(self._pipeline)
             size = 1 if radiographs.is_single else self._batch_size
-            run(self._pipeline, consecutive(radiographs.decode(self.canvas_size), size), write)
+            run(self._pipeline, consecutive(radiographs.decode(self.canvas_size, self._pipeline.bits), size), write)
         return results, failures
 
 

@@ -37,7 +37,7 @@ class Origin:
         if self.store is not None:
             if self.store.images is None:
                 raise InputError(f"{self.store.path} was opened without its pixels")
-            return self.store.canvas(self.row).unletterbox(np.asarray(self.store.images[self.row]))
+            return self.store.canvas(self.row).unletterbox(self.store.shown(self.row))
         if self.path is None:
             raise InputError("the pixels of this radiograph are not known: its result was read from a file")
         pixels = read_radiograph(self.path).pixels

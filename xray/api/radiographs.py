@@ -23,9 +23,9 @@ from xray.datasets.store import Store, is_store
 from xray.errors import InputError
 from xray.inference.streaming import ahead, radiographs
 from xray.outputs.dicom.objects import reduced
-from xray.radiographs.canvas import MAX_PIXELS, Canvas
+from xray.radiographs.canvas import MAX_PIXELS, Canvas, in_8_bits
 from xray.radiographs.decoding import Decoded, DecodedWhole, Undecodable
-from xray.radiographs.radiograph import Radiograph, RadiographError, grey_of_words, radiograph_of_dataset
+from xray.radiographs.radiograph import EIGHT_BITS, Radiograph, RadiographError, grey_of_words, radiograph_of_dataset
 from xray.radiographs.workers import TIMEOUT
 from xray.storage.addresses import is_remote
 
@@ -41,7 +41,7 @@ class Given:
 
     ids: of each. names: of each, for failures. origins: of each, but for what only decoding tells. warnings: of each,
     from before it is decoded.
-    decode: side of the canvases → all radiographs in order, on canvases, or why they cannot be read.
+    decode: side of the canvases and their bits → all radiographs in order, on canvases, or why they cannot be read.
     is_single: whether one radiograph was given, not a list or a folder.
     passed_over: sentences about files of a folder that are no radiographs.
     """
@@ -50,7 +50,7 @@ class Given:
     names: tuple[str, ...]
     origins: tuple[Origin, ...]
     warnings: tuple[tuple[str, ...], ...]
-    decode: Callable[[int], Iterator[Item]]
+    decode: Callable[[int, int], Iterator[Item]]
     is_single: bool = False
     passed_over: tuple[str, ...] = ()
 
@@ -110,7 +110,7 @@ def _of_store(inputs: Inputs) -> Given:
         names=tuple(inputs.file_name(number) for number in range(len(inputs))),
         origins=tuple(Origin(store=inputs.store, row=row) for row in rows),
         warnings=((),) * len(rows),
-        decode=lambda size: radiographs(inputs, size, 0, TIMEOUT),
+        decode=lambda size, bits: radiographs(inputs, size, 0, TIMEOUT, bits=bits),
     )
 
 
@@ -129,7 +129,7 @@ def _of_inputs(inputs: Inputs, root: Path, is_single: bool) -> Given:
         warnings=tuple(map(tuple, kinds.values())),
         is_single=is_single,
         passed_over=tuple(f"{one.where}: {one.kind}" for one in inputs.warnings if one.where not in kinds),
-        decode=lambda size: ahead(radiographs(inputs, size, 0, TIMEOUT), AHEAD),
+        decode=lambda size, bits: ahead(radiographs(inputs, size, 0, TIMEOUT, bits=bits), AHEAD),
     )
 
 
@@ -172,7 +172,7 @@ def _of_objects(items: list[Any], is_single: bool) -> Given:
         origins=(Origin(),) * len(items),
         warnings=((),) * len(items),
         is_single=is_single,
-        decode=lambda size: ahead(_decoded(items, names, size), AHEAD),
+        decode=lambda size, bits: ahead(_decoded(items, names, size, bits), AHEAD),
     )
 
 
@@ -199,21 +199,21 @@ class _DecodedObject(DecodedWhole):
     origin: Origin = dataclasses.field(kw_only=True)
 
 
-def _decoded(items: list[Any], names: Sequence[str], size: int) -> Iterator[Item]:
+def _decoded(items: list[Any], names: Sequence[str], size: int, bits: int) -> Iterator[Item]:
     for index, (item, name) in enumerate(zip(items, names, strict=True)):
         try:
-            radiograph = _radiograph_of(item, name)
+            radiograph = _radiograph_of(item, name, bits)
         except RadiographError as error:
             yield Undecodable(index, Path(name), str(error))
             continue
-        reference, pixels = None, radiograph.pixels
+        reference, pixels = None, in_8_bits(radiograph.pixels)
         if isinstance(item, Dataset):
             with contextlib.suppress(InputError):  # it does not say which image it is
                 reference = reduced(item)
         yield _DecodedObject(
             index=index,
             path=Path(name),
-            canvas=Canvas(radiograph.width, radiograph.height, size).letterbox(pixels),
+            canvas=Canvas(radiograph.width, radiograph.height, size).letterbox(radiograph.pixels),
             width=radiograph.width,
             height=radiograph.height,
             spacing=radiograph.spacing,
@@ -224,9 +224,12 @@ def _decoded(items: list[Any], names: Sequence[str], size: int) -> Iterator[Item
         )
 
 
-def _radiograph_of(item: Any, name: str) -> Radiograph:
+def _radiograph_of(item: Any, name: str, bits: int) -> Radiograph:
     if isinstance(item, Dataset):
-        return radiograph_of_dataset(item, name)
+        return radiograph_of_dataset(item, name, bits)
     # A copy: what is drawn later is what the models saw, whatever becomes of the array.
-    pixels = np.array(item, order="C") if item.dtype == np.uint8 else grey_of_words(item.astype(np.uint16))
-    return Radiograph(pixels, None, name)
+    if item.dtype != np.uint8:
+        return Radiograph(grey_of_words(item.astype(np.uint16), bits), None, name)
+    # All canvases of a batch are of one type.
+    pixels = np.array(item, order="C") if bits == 8 else item * np.uint16(257)
+    return Radiograph(pixels, None, name, warnings=() if bits == 8 else (EIGHT_BITS,))

@@ -24,14 +24,14 @@ def decoder(cluster: Cluster) -> Callable[..., Iterator[Item]]:
 
 
 def _decode(
-    cluster: Cluster, paths: Sequence[Path], size: int, n_workers: int, timeout: float = TIMEOUT
+    cluster: Cluster, paths: Sequence[Path], size: int, n_workers: int, timeout: float = TIMEOUT, bits: int = 8
 ) -> Iterator[Item]:
     """n_workers: not used; an actor decodes with as many processes as it has cores."""
     cores, n = cluster.cores_of(False), len(paths)
-    most = min(16 * cores, max(1, PART_BYTES // size**2))
+    most = min(16 * cores, max(1, PART_BYTES // (size**2 * bits // 8)))
     length = max(1, min(most, n // (4 * max(1, cluster.n_actors()))))
     parts = [tuple(path.absolute() for path in paths[start : start + length]) for start in range(0, n, length)]
-    make = functools.partial(_decoding, size, cores, timeout)
+    make = functools.partial(_decoding, size, cores, timeout, bits)
     start = 0
     for items, unseen in cluster.in_order(make, parts):
         check_seen(unseen)
@@ -40,11 +40,11 @@ def _decode(
         start += len(items)
 
 
-def _decoding(size: int, n_workers: int, timeout: float) -> Work:
+def _decoding(size: int, n_workers: int, timeout: float, bits: int) -> Work:
     decode = Decoders(n_workers)
 
     def work(paths: tuple[Path, ...]) -> tuple[list[Item], list[Path]]:
-        items = list(decode(paths, size, timeout))
+        items = list(decode(paths, size, timeout, bits))
         return items, unseen_files(items)
 
     return work
@@ -56,9 +56,11 @@ class Decoders:
     def __init__(self, n_workers: int) -> None:
         self._workers = Workers(n_workers, decode_canvas.__module__)
 
-    def __call__(self, paths: Sequence[Path], size: int, timeout: float) -> Iterator[Item]:
+    def __call__(self, paths: Sequence[Path], size: int, timeout: float, bits: int = 8) -> Iterator[Item]:
         """As `decode_canvases`; all canvases may wait at once."""
-        works = [(functools.partial(decode_canvas, index, path), path.name) for index, path in enumerate(paths)]
+        works = [
+            (functools.partial(decode_canvas, index, path, bits=bits), path.name) for index, path in enumerate(paths)
+        ]
         futures = collections.deque(self._workers.submit(work, size, name, timeout) for work, name in works)
         for index, path in enumerate(paths):
             outcome = futures.popleft().result()

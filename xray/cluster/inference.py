@@ -132,7 +132,7 @@ def _choosing(plan: Plan, n: int) -> Callable[[_Part], Any]:
             start = models.start(n)
             pipeline, batch_size, undecided = choose_precision(loaded, slip, models, start, plan.batch_size)
             if undecided:
-                first = list(reader(part, pipeline.canvas_size))
+                first = list(reader(part, pipeline))
                 choose_precision_by_trial(pipeline, slip, models, first, batch_size, n)
         assert slip.choices is not None
         return slip.choices, lines.getvalue()
@@ -164,7 +164,7 @@ def _finding(plan: Plan) -> Callable[[_Part], Any]:
 
     def work(part: _Part) -> tuple[list[Batch], list[Path]]:
         batches: list[Batch] = []
-        stream = consecutive(reader(part, pipeline.canvas_size), plan.batch_size)
+        stream = consecutive(reader(part, pipeline), plan.batch_size)
         run(pipeline, stream, lambda batch: batches.append(_light(batch, plan.maps)))
         return batches, [] if plan.store else unseen_files([item for batch in batches for item in batch.items])
 
@@ -179,13 +179,14 @@ class _Reader:
         self._decode = Decoders(plan.cores) if plan.store is None else None
         self._timeout = plan.timeout
 
-    def __call__(self, part: _Part, size: int) -> Iterator[Item]:
+    def __call__(self, part: _Part, pipeline: Pipeline) -> Iterator[Item]:
+        size, bits = pipeline.canvas_size, pipeline.bits
         if self._decode is not None:
-            return in_original_pixels(self._decode(part.paths, size, self._timeout), part.originals)
+            return in_original_pixels(self._decode(part.paths, size, self._timeout, bits), part.originals)
         # Their names are of no interest here.
         assert part.rows is not None
         inputs = Inputs(("",) * len(part.rows), store=self._store, rows=part.rows)
-        return radiographs(inputs, size, 0, self._timeout)
+        return radiographs(inputs, size, 0, self._timeout, bits=bits)
 
 
 def _part(inputs: Inputs, start: int, length: int) -> _Part:

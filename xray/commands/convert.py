@@ -25,6 +25,9 @@ class _Common:
     """Where the dataset directory goes; an unfinished one there is continued."""
     image_size: Annotated[int, Interval(ge=32, le=8192)] = 1024
     """Side of the square canvas every radiograph is letterboxed onto, in pixels (32 to 8192)."""
+    bits: Literal[8, 16] = 8
+    """Bits of a pixel on the canvas. 16 keeps the finer grey of DICOM files and 16-bit PNG through training and
+    inference, with twice the memory on disk."""
     n_folds: Annotated[int, Interval(ge=2, le=100)] = 5
     """Number of folds (2 to 100), stratified by finding; all radiographs of a patient are in one fold."""
     n_workers: Processes = 0

@@ -185,10 +185,12 @@ def export_onnx(config: Config, run: Path, out: Path) -> None:
     from rich.console import Console
 
     from xray.datasets.inputs import open_inputs
+    from xray.inference.exported import check_bits
     from xray.models.weights import load_deployed
 
     inputs = open_inputs(config.check_data) if config.check_data else None
     description, _ = load_deployed(run)  # what is no run is told at once: the exporter takes seconds to import
+    check_bits(run, description)
     size = int(description.get("detection", description)["canvas_size"])
     with Console(stderr=True).status("exporting"):
         from xray.export.onnx import OPSET, to_onnx
@@ -218,11 +220,13 @@ def export_openvino(config: Config, run: Path, out: Path) -> None:
 
     from xray.datasets.inputs import open_inputs
     from xray.datasets.store import open_store
+    from xray.inference.exported import check_bits
     from xray.models.weights import load_deployed
 
     store = open_store(config.check_data) if config.int8 and config.check_data else None
     inputs = open_inputs(config.check_data) if config.check_data and store is None else None
     description, _ = load_deployed(run)
+    check_bits(run, description)
     size = int(description.get("detection", description)["canvas_size"])
     if store is not None:
         from xray.export.int8 import write_quantised

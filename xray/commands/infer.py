@@ -355,7 +355,7 @@ def find_all(
         journal.add(portion)
         progress.update(task, completed=portion.stop)
 
-    items = radiographs(rest, pipeline.canvas_size, config.n_workers, config.timeout, config.overlays)
+    items = radiographs(rest, pipeline.canvas_size, config.n_workers, config.timeout, config.overlays, pipeline.bits)
     with contextlib.closing(items), Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("radiographs", total=len(inputs), completed=begin)
         if cluster is not None:

@@ -166,7 +166,7 @@ def convert(config: Config, work: Path, data: "Store") -> Path:
     """The unlabelled radiographs as a dataset directory without boxes, finished now or before; returns its place."""
     from xray.datasets.conversion import print_account, write_store
     from xray.datasets.sources.unlabelled import read_unlabelled
-    from xray.datasets.store import CONVERSION, IMAGES
+    from xray.datasets.store import CONVERSION, IMAGES, bits_of
 
     radiographs, out = work / "radiographs", work.parent
     is_moved = (radiographs / CONVERSION).is_file() and not (radiographs / IMAGES).exists()
@@ -179,6 +179,7 @@ def convert(config: Config, work: Path, data: "Store") -> Path:
         if (
             conversion["tables_sha256"] == source.fingerprint
             and conversion["parameters"]["image_size"] == data.canvas_size
+            and bits_of(conversion) == data.bits
         ):
             return radiographs
         if not config.overwrite:
@@ -191,6 +192,7 @@ def convert(config: Config, work: Path, data: "Store") -> Path:
         source,
         radiographs,
         image_size=data.canvas_size,
+        bits=data.bits,
         n_folds=1,
         n_workers=config.n_workers,
         overwrite=config.overwrite,

@@ -51,8 +51,8 @@ Config = TASKS["detection"]
 """What shells complete; --task chooses another."""
 
 # What a run directory may hold before training starts: a conversion, finished or interrupted, a sweep of lr_find, and
-# what a cross-validation that was killed in its first moment leaves.
-BEFORE_TRAINING = {"dataset", "lr_find.png", "cv.yaml" + PART, "stages.yaml" + PART}
+# what a cross-validation that was killed in its first moment leaves, and a tracker that refused to begin.
+BEFORE_TRAINING = {"dataset", "lr_find.png", "wandb", "cv.yaml" + PART, "stages.yaml" + PART}
 
 
 def main(task_name: str, config: TrainingConfig) -> int:
@@ -86,10 +86,12 @@ def main(task_name: str, config: TrainingConfig) -> int:
     from xray.training.failures import explain, is_lost_worker, quiet_threads
     from xray.training.loading import shared_with_workers
     from xray.training.precision import choose_precision
+    from xray.training.trackers import build_loggers, check_trackers
     from xray.training.trainer import build_trainer
 
     device = resolve_device(config.device)
     lightning_precision(config.precision, device)  # refuses what the device cannot, before anything is read
+    check_trackers(config)
     if device.type == "cpu":
         keep_freed_memory()
     progress = check_resumable(run, config) if config.resume else None
@@ -116,14 +118,15 @@ def main(task_name: str, config: TrainingConfig) -> int:
     if config.compile:
         # In place, so that the state dict keeps its names. Every shape stands still, but for an epoch's last batch.
         task.model.compile(dynamic=False)
+    # The curves of a run that was killed before its first checkpoint begin again, too.
+    steps_done = progress.steps if progress else 0 if config.resume else None
+    loggers = build_loggers(config, task_name, run, is_first, steps_done)
     run.mkdir(parents=True, exist_ok=True)
     if is_first:
         save_config(run / CONFIG_FILE, task_name, config, choices)
-    # The curves of a run that was killed before its first checkpoint begin again, too.
-    steps_done = progress.steps if progress else 0 if config.resume else None
     if not launch.by:
         start_others_by_script()
-    trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation, steps_done)
+    trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation, loggers)
     (last,) = (one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
     best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
     kept = next((one for one in trainer.callbacks if isinstance(one, KeepBest)), None)  # type: ignore[attr-defined]
@@ -167,7 +170,8 @@ def main(task_name: str, config: TrainingConfig) -> int:
         torch.use_deterministic_algorithms(False)
     print(f"\n{outcome}. The run is in {run}; next:" if outcome else "")
     print(f"  python tools/infer.py --weights {run} --data-path RADIOGRAPHS --save-path OUT")
-    print(f"  tensorboard --logdir {run}")
+    if "tensorboard" in config.logger:
+        print(f"  tensorboard --logdir {run}")
     return 0
 
 
@@ -230,7 +234,7 @@ def draw_validation(task: Any, row: int) -> "np.ndarray":
         table, masks = rows_of(source.boxes if source is store else source.table, source.masks, image)
         tables.append(table)
         table = dataclasses.replace(table, boxes=table.boxes * scale)
-        pixels = store.images[row][top:bottom, left:right]
+        pixels = store.shown(row)[top:bottom, left:right]
         notes = not_said(record, categories) if source is store else []
         pictures.append(draw_findings(pixels, table, masks, categories, scored=scored, max_side=640, notes=notes))
     (truth, predicted), (of_truth, of_predicted) = tables, pictures

@@ -165,7 +165,7 @@ def draw_truth(store: Store, row: int, min_side: int = 768, max_side: int = 1600
     place = record["split"] if record["fold"] < 0 else f"{record['split']}, fold {record['fold']}"
     title = f"{record['source_id']} · {place} · {canvas.width} x {canvas.height}"
     assert store.images is not None
-    pixels = np.ascontiguousarray(store.images[row, top:bottom, left:right])
+    pixels = np.ascontiguousarray(store.shown(row)[top:bottom, left:right])
     notes = not_said(record, store.categories)
     return draw_overlay(pixels, marks, regions, title, min_side=min_side, max_side=max_side, notes=notes)
 
@@ -185,7 +185,7 @@ def draw_both(
     table = dataclasses.replace(table, boxes=canvas.to_canvas(table.boxes) - (left, top, left, top))
     assert store.images is not None
     predicted = draw_findings(
-        np.ascontiguousarray(store.images[row, top:bottom, left:right]), table, masks, store.categories, name,
+        np.ascontiguousarray(store.shown(row)[top:bottom, left:right]), table, masks, store.categories, name,
         threshold=threshold, max_side=max_side, min_side=min_side,
     )  # fmt: skip
     truth, _ = rows_of(store.boxes, {}, row)

@@ -46,6 +46,7 @@ def write_store(
     save_path: Path | str,
     *,
     image_size: int = 1024,
+    bits: int = 8,
     n_folds: int = 5,
     readers: str = "fuse",
     seed: int = 0,
@@ -56,7 +57,7 @@ def write_store(
 ) -> dict[str, Any]:
     """Writes a dataset directory, or continues an unfinished one; returns the content of conversion.json.
 
-    image_size: side of the canvas, in pixels.
+    image_size: side of the canvas, in pixels. bits: of its pixels, 8 or 16.
     readers: "fuse" makes one box of those that an image's readers drew around the same finding; "all" keeps each.
     n_workers: processes that decode.
     overwrite: replace a finished dataset (it stays until the new one is complete) or a differing unfinished one.
@@ -91,10 +92,12 @@ def write_store(
             "tables": source.fingerprint,
             "files": hashlib.sha256(listing.encode()).hexdigest(),
             "xray": __version__,
+            # Conversions of 8 bits that began before there were others go on.
+            **({"bits": bits} if bits > 8 else {}),
         }
-        with Journal(save_path, image_size, fingerprint, discard=overwrite) as journal:
-            _check_space(save_path, len(source.images) - len(journal.outcomes), image_size)
-            _decode(source, journal, image_size, n_workers, decode)
+        with Journal(save_path, image_size, fingerprint, discard=overwrite, bits=bits) as journal:
+            _check_space(save_path, len(source.images) - len(journal.outcomes), image_size, bits)
+            _decode(source, journal, image_size, bits, n_workers, decode)
             outcomes = journal.outcomes
             try:
                 if journal.n_rows:
@@ -112,7 +115,14 @@ def write_store(
                 f"none of the {len(outcomes)} radiographs can be used; the first, {first.where}: "
                 f"{first.reason} {first.detail}"
             )
-    parameters = {"image_size": image_size, "n_folds": n_folds, "readers": readers, "seed": seed, "pixels": pixels}
+    parameters = {
+        "image_size": image_size,
+        "bits": bits,
+        "n_folds": n_folds,
+        "readers": readers,
+        "seed": seed,
+        "pixels": pixels,
+    }
     warnings = source.warnings + [
         FileWarning(kind, image.file_name)
         for image, outcome in zip(source.images, outcomes, strict=True)
@@ -164,17 +174,19 @@ def _check_target(save_path: Path, overwrite: bool) -> None:
                 raise InputError(f"{save_path} holds an {name} that is not a dataset's: choose another --save-path")
 
 
-def _check_space(save_path: Path, n_images: int, image_size: int) -> None:
-    needed, free = n_images * image_size**2, shutil.disk_usage(save_path).free
+def _check_space(save_path: Path, n_images: int, image_size: int, bits: int = 8) -> None:
+    needed, free = n_images * image_size**2 * bits // 8, shutil.disk_usage(save_path).free
     if needed > free:
         raise InputError(
             f"{n_images} canvases of {image_size} pixels need {needed / 1e9:.1f} GB, "
             f"{save_path} has {free / 1e9:.1f} GB: "
-            "choose another --save-path or a smaller --image-size"
+            f"choose another --save-path or a smaller --image-size{' or --bits 8' if bits > 8 else ''}"
         )
 
 
-def _decode(source: Source, journal: Journal, image_size: int, n_workers: int, decode: "Decode | None" = None) -> None:
+def _decode(
+    source: Source, journal: Journal, image_size: int, bits: int, n_workers: int, decode: "Decode | None" = None
+) -> None:
     """Brings the journal up to the last image of the source."""
     # Tables alone need none of the DICOM libraries, whose import takes as long as reading them.
     from xray.radiographs import decoding
@@ -195,7 +207,9 @@ def _decode(source: Source, journal: Journal, image_size: int, n_workers: int, d
     try:
         with Progress(*columns, console=Console(stderr=True)) as progress:
             bar = progress.add_task("decoding", total=total, completed=done, speed="")
-            items = (decode or decoding.decode_canvases)([i.path for i in source.images[done:]], image_size, n_workers)
+            paths = [image.path for image in source.images[done:]]
+            options: dict[str, Any] = {"bits": bits} if bits > 8 else {}
+            items = (decode or decoding.decode_canvases)(paths, image_size, n_workers, **options)
             for item in items:
                 image = source.images[len(journal.outcomes)]
                 of_image = boxes[starts[len(journal.outcomes)] : starts[len(journal.outcomes) + 1]]

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from xray.datasets.naming import source_ids
@@ -13,6 +12,7 @@ from xray.datasets.originals import Original, enlarged, find_originals, in_origi
 from xray.datasets.sources.mask_folders import without_masks
 from xray.datasets.store import ALL_FOLDS, Store, is_store, open_store
 from xray.errors import FlagError, InputError
+from xray.radiographs.canvas import rescaled
 from xray.radiographs.decoding import Decoded, Undecodable, decode_canvases
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.radiograph import RadiographError, find_radiographs, read_radiograph
@@ -63,18 +63,21 @@ class Inputs:
             return str(self.store.records[int(self.rows[index])]["file_name"])
         return self.names[index] if self.names else self.paths[index].name
 
-    def canvases(self, size: int, n_workers: int, timeout: float) -> Iterator[Decoded | Undecodable]:
-        """All radiographs, in order, on canvases of `size` pixels a side; `index` is the position in `ids`."""
+    def canvases(self, size: int, n_workers: int, timeout: float, bits: int = 8) -> Iterator[Decoded | Undecodable]:
+        """All radiographs, in order, on canvases of `size` pixels a side; `index` is the position in `ids`.
+
+        bits: of the canvases of files, 8 or 16. Those of a dataset are as it has them, but for 8 bits never finer.
+        """
         if self.store is None or self.rows is None:
-            yield from in_original_pixels(decode_canvases(self.paths, size, n_workers, timeout), self.originals)
+            items = decode_canvases(self.paths, size, n_workers, timeout, bits=bits)
+            yield from in_original_pixels(items, self.originals)
             return
         for index, row in enumerate(self.rows.tolist()):
             record = self.store.records[row]
-            canvas = self._canvas(row)
-            if len(canvas) != size:
-                shrinks = size < len(canvas)
-                canvas = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-            yield Decoded(index, Path(record["file_name"]), canvas, record["width"], record["height"], None)
+            canvas = self._canvas(row) if bits > 8 else self.store.shown(row)
+            yield Decoded(
+                index, Path(record["file_name"]), rescaled(canvas, size), record["width"], record["height"], None
+            )
 
     def pixels(self, index: int) -> np.ndarray:
         """(height, width) uint8 in original pixels; a picture that was made smaller is scaled up again.
@@ -90,10 +93,10 @@ class Inputs:
                 raise RadiographError(f"{self.paths[index].name}: {fault}")
             return pixels if original is None else enlarged(pixels, *original)
         row = int(self.rows[index])
-        return self.store.canvas(row).unletterbox(self._canvas(row))
+        return self.store.canvas(row).unletterbox(self.store.shown(row))
 
     def _canvas(self, row: int) -> np.ndarray:
-        """(S, S) uint8, as it stands in the store."""
+        """(S, S) uint8 or uint16, as it stands in the store."""
         assert self.store is not None
         assert self.store.images is not None  # opened with its pixels
         return np.asarray(self.store.images[row])

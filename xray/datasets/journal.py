@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xray.datasets.store import CONVERSION, IMAGES, JOURNAL
+from xray.datasets.store import CONVERSION, IMAGES, JOURNAL, dtype_of
 from xray.errors import InputError
 from xray.files import CheckedLog, differing
 
@@ -29,13 +29,17 @@ class Journal:
     own size; "attributes" and "warnings" where there are any), {"reason", "detail"} for an image left out.
     """
 
-    def __init__(self, folder: Path, size: int, fingerprint: dict[str, Any], discard: bool = False) -> None:
+    def __init__(
+        self, folder: Path, size: int, fingerprint: dict[str, Any], discard: bool = False, bits: int = 8
+    ) -> None:
         """Opens or continues the unfinished conversion in `folder`.
 
         fingerprint: what must not change between runs; the journal's first line.
         discard: an unfinished conversion with another fingerprint is thrown away instead of an InputError.
+        bits: of a pixel, 8 or 16.
         """
         self.folder, self.size = folder, size
+        self._dtype = dtype_of(bits)
         self.outcomes: list[dict[str, Any]] = []
         self._pending: list[dict[str, Any]] = []
         self._checked = time.monotonic()
@@ -84,8 +88,8 @@ class Journal:
         attributes: Mapping[str, str] | None = None,
         warnings: Sequence[str] = (),
     ) -> None:
-        """Appends one (S, S) uint8 canvas of a file with these sides, attributes and kinds of warning."""
-        self._rows.write(np.ascontiguousarray(canvas, dtype=np.uint8).data)
+        """Appends one (S, S) canvas, uint8 or uint16, of a file with these sides, attributes and kinds of warning."""
+        self._rows.write(np.ascontiguousarray(canvas, dtype=self._dtype).data)
         extra: dict[str, Any] = {"attributes": dict(attributes)} if attributes else {}
         if warnings:
             extra["warnings"] = list(warnings)
@@ -137,7 +141,7 @@ class Journal:
                 f"{self.folder} holds an unfinished conversion with other parameters ({values}): "
                 "repeat the first command to continue with it, or add --overwrite to start again"
             )
-        n_left = (self._part.stat().st_size - self._bytes(0)) // self.size**2 if self._part.exists() else -1
+        n_left = (self._part.stat().st_size - self._bytes(0)) // self._bytes_a_row if self._part.exists() else -1
         for outcome in outcomes if not names else []:
             n_left -= "width" in outcome
             if n_left < 0:
@@ -148,12 +152,16 @@ class Journal:
     def _header(self, n_rows: int) -> bytes:
         # NumPy pads the header so that the first axis may grow in place: its length does not depend on n_rows.
         header = io.BytesIO()
-        description = {"descr": "|u1", "fortran_order": False, "shape": (n_rows, self.size, self.size)}
+        description = {"descr": self._dtype.str, "fortran_order": False, "shape": (n_rows, self.size, self.size)}
         np.lib.format.write_array_header_1_0(header, description)
         return header.getvalue()
 
     def _bytes(self, n_rows: int) -> int:
-        return len(self._header(0)) + n_rows * self.size * self.size
+        return len(self._header(0)) + n_rows * self._bytes_a_row
+
+    @property
+    def _bytes_a_row(self) -> int:
+        return self.size**2 * self._dtype.itemsize
 
 
 def _short(value: object) -> str:

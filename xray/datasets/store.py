@@ -8,7 +8,8 @@
   decade such as "60-69", or "90+") and `manufacturer` where known. `annotations`: `bbox` (x, y, width, height in
   original pixels), `category_id` from 1, `area`, `iscrowd` 0, `readers` (who drew it), `segmentation` (COCO RLE at
   original size) where there is a mask.
-- images.npy: uint8, (N, S, S), letterboxed as `xray.radiographs.canvas` does.
+- images.npy: (N, S, S) uint8, or uint16 where conversion.json says bits 16, letterboxed as `xray.radiographs.canvas`
+  does.
 - conversion.json: source, versions, parameters, counts, and what was left out; written last, so its presence means
   that the directory is complete.
 
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from xray.errors import InputError
-from xray.radiographs.canvas import MAX_PIXELS, Canvas
+from xray.radiographs.canvas import MAX_PIXELS, Canvas, in_8_bits
 from xray.structures.boxes import BoxTable, xywh_to_xyxy
 
 ANNOTATIONS = "annotations.json"
@@ -45,7 +46,7 @@ ALL_FOLDS = "all"
 class Store:
     """An opened dataset directory. Handing it to another process reopens the directory there instead of copying it.
 
-    images: (N, S, S) uint8, memory-mapped and read-only; None where the store was opened without pixels.
+    images: (N, S, S) uint8 or uint16, memory-mapped and read-only; None where the store was opened without pixels.
     records: the N entries of `images` in annotations.json, in row order.
     boxes: the truth; `images` are rows, `labels` category ids, boxes xyxy in original pixels, scores all 1. Of
         pseudo-labels: those for one fold held back, with the scores that models gave them.
@@ -81,6 +82,16 @@ class Store:
     def canvas_size(self) -> int:
         """Side of the square canvas, in pixels."""
         return int(self.conversion["parameters"]["image_size"])
+
+    @property
+    def bits(self) -> int:
+        """Of a pixel of the canvases: 8, or 16 where the dataset was converted with --bits 16."""
+        return bits_of(self.conversion)
+
+    def shown(self, row: int) -> np.ndarray:
+        """(S, S) uint8, the canvas of one radiograph as pictures and people need it."""
+        assert self.images is not None  # it was opened with pixels
+        return in_8_bits(np.asarray(self.images[row]))
 
     def canvas(self, row: int) -> Canvas:
         """The geometry of one radiograph on its canvas."""
@@ -226,7 +237,9 @@ def open_store(path: Path | str, pixels: bool = True, pseudo_for: int | str | No
     annotations = _read_json(path / ANNOTATIONS)
     try:
         size = int(conversion["parameters"]["image_size"])
-        return _assemble(path, conversion, annotations, _map_images(path, size) if pixels else None, pseudo_for)
+        return _assemble(
+            path, conversion, annotations, _map_images(path, size, bits_of(conversion)) if pixels else None, pseudo_for
+        )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
 
@@ -308,7 +321,20 @@ def _check_record(path: Path, record: dict[str, Any], needs_size: bool) -> None:
         raise _damaged(path, "an image's fold is not counted from 0")
 
 
-def _map_images(path: Path, size: int) -> np.ndarray:
+def bits_of(conversion: dict[str, Any]) -> int:
+    """Bits of a pixel as conversion.json has them; raises ValueError for another number than 8 or 16."""
+    bits = conversion["parameters"].get("bits", 8)
+    if bits not in (8, 16):
+        raise ValueError(f"bits is {bits!r}, neither 8 nor 16")
+    return int(bits)
+
+
+def dtype_of(bits: int) -> np.dtype[Any]:
+    """Of the canvases in images.npy."""
+    return np.dtype("|u1" if bits == 8 else "<u2")
+
+
+def _map_images(path: Path, size: int, bits: int) -> np.ndarray:
     file = path / IMAGES
     if not file.is_file():
         raise InputError(
@@ -318,8 +344,8 @@ def _map_images(path: Path, size: int) -> np.ndarray:
         images: np.ndarray = np.load(file, mmap_mode="r")
     except Exception as error:  # whatever NumPy raises on a damaged header
         raise _damaged(path, f"{IMAGES} cannot be mapped: {error}") from None
-    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (size, size):
-        raise _damaged(path, f"{IMAGES} is {images.dtype} {images.shape}, not uint8 (N, {size}, {size})")
+    if images.dtype != dtype_of(bits) or images.ndim != 3 or images.shape[1:] != (size, size):
+        raise _damaged(path, f"{IMAGES} is {images.dtype} {images.shape}, not {dtype_of(bits)} (N, {size}, {size})")
     return images
 
 

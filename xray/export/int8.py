@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from rich.console import Console
@@ -25,6 +24,7 @@ from xray.datasets.source import TRAIN, VAL
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.evaluate import evaluate
+from xray.inference.exported import check_bits
 from xray.inference.loaded import RUN_TASK
 from xray.inference.metric_moves import MOST_MOVE, expected_moves
 from xray.inference.metric_moves import in_words as moves_in_words
@@ -32,6 +32,7 @@ from xray.inference.openvino_files import INT8, KEPT, MEASURED
 from xray.inference.pipeline import Findings, Pipeline, load_pipeline
 from xray.inference.trial import CPU_BATCH, TRIAL, find_in_batches
 from xray.models.weights import load_deployed
+from xray.radiographs.canvas import rescaled
 from xray.structures.predictions import Predictions
 
 LINEAR = ("Convolution", "GroupConvolution", "MatMul")
@@ -149,7 +150,7 @@ def calibration_canvases(store: Store, fold: int | str, size: int) -> list[np.nd
     if not len(rows):
         raise InputError(f"{store.path} has nothing but fold {fold}: others are needed to find the ranges of 8 bits")
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(CALIBRATION, len(rows))).astype(int))]
-    return [_scaled(_images(store)[row], size) for row in chosen]
+    return [np.array(rescaled(store.shown(row), size)) for row in chosen]
 
 
 def part_of(fold: int | str) -> dict[str, Any]:
@@ -187,7 +188,7 @@ def _found(pipeline: Pipeline, store: Store, rows: np.ndarray, with_maps: bool) 
     with Progress(*columns, console=console, transient=True, disable=not is_seen) as progress:
         batches = (
             (
-                np.stack([_scaled(_images(store)[row], pipeline.canvas_size) for row in group]),
+                np.stack([rescaled(store.shown(row), pipeline.canvas_size) for row in group]),
                 [(store.records[row]["width"], store.records[row]["height"]) for row in group],
             )
             for group in progress.track(groups, description="measuring")
@@ -268,7 +269,9 @@ def quantised_run(run: Path, prune: int, store: Store, fold: int, temporary: Pat
     from xray.export.openvino import save, to_openvino
     from xray.inference.openvino_runtime import PLACE
 
-    task = str(load_deployed(run)[0]["task"])
+    description, _ = load_deployed(run)
+    check_bits(run, description)
+    task = str(description["task"])
     held_back = fold_of(run, fold)
     pipeline = load_pipeline([run], torch.device("cpu"), flips=False, prune=prune)
     canvases = calibration_canvases(store, held_back, pipeline.canvas_size)
@@ -322,14 +325,3 @@ def fold_of(run: Path, fold: int) -> int | str:
     if known == VAL:
         return VAL
     return known if isinstance(known, int) and not isinstance(known, bool) and known >= 0 else 0
-
-
-def _images(store: Store) -> np.ndarray:
-    assert store.images is not None  # it was opened with pixels
-    return store.images
-
-
-def _scaled(canvas: np.ndarray, size: int) -> np.ndarray:
-    if len(canvas) == size:
-        return np.array(canvas)
-    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA if size < len(canvas) else cv2.INTER_LINEAR)

@@ -21,7 +21,7 @@ from torchvision.ops import roi_align
 
 from xray import __version__
 from xray.errors import InputError
-from xray.inference.exported import DESCRIPTION, INPUT, OUTPUTS
+from xray.inference.exported import DESCRIPTION, INPUT, OUTPUTS, check_bits
 from xray.inference.loaded import LoadedDetector, LoadedSegmenter, fold, load_run, pairs_on_one_trunk
 from xray.inference.openvino_files import WEIGHTS, sha256_of
 from xray.inference.shared_trunk import trunk_and_logits
@@ -259,9 +259,10 @@ def to_onnx(run: Path, prune: int = 0) -> bytes:
     prune: level to which a U-Net++ trained with deep supervision is cut; 0 leaves it whole.
     Its input is `canvases`, its outputs are those of its tasks (`OUTPUTS`, `MEANINGS`), and its metadata hold
     model.json. The same run gives the same bytes.
-    Raises InputError if it is no run, or has a layer that the exporter cannot translate.
+    Raises InputError if it is no run, looks at 16 bits, or has a layer that the exporter cannot translate.
     """
     description, _ = load_deployed(run)
+    check_bits(run, description)
     graph, size, names = _graph_of(run, prune)
     batch = torch.zeros((2, 1, size, size), dtype=torch.uint8)
     try:

@@ -120,6 +120,16 @@ def models_of(
     return loaded, (LoadedPair(detector, segmenter, network(tasks)),)
 
 
+def check_bits(run: Path, description: dict[str, Any]) -> None:
+    """Raises InputError for a run whose canvases have 16 bits: exported models take uint8."""
+    bits = description.get("detection", description).get("bits", 8)
+    if bits != 8:
+        raise InputError(
+            f"{run} was trained on canvases of {bits} bits, and exported models take 8: run it with --runtime torch, "
+            "or train on a dataset converted with --bits 8"
+        )
+
+
 def expected_outputs(loaded: list[tuple[str, Loaded]]) -> tuple[int, dict[str, tuple[str, tuple[int, ...]]]]:
     """The canvas's side, and name of each output → "float" or "int64", and the sides after radiographs and boxes."""
     (size,) = {model.canvas_size for _, model in loaded}

@@ -16,6 +16,7 @@ from xray.models.detection.detector import Detector, build_detector
 from xray.models.kernels.convolutions import speed_up_inference
 from xray.models.kernels.norms import fold_batch_norms
 from xray.models.weights import load_deployed
+from xray.radiographs.canvas import in_8_bits, in_levels
 from xray.structures.sides import from_pairs, mirrored
 from xray.structures.triplet import Triplet
 
@@ -38,7 +39,8 @@ class LoadedDetector:
     """A detector of a run directory, ready to run.
 
     canvas_size: pixels a side. mirror: {category: category on a flipped radiograph}. flips: whether it was trained on
-    mirrored radiographs; a model that was not knows the heart on one side only, and gets none.
+    mirrored radiographs; a model that was not knows the heart on one side only, and gets none. bits: of the canvases
+    that it was trained on, 8 or 16.
     """
 
     model: nn.Module
@@ -46,15 +48,16 @@ class LoadedDetector:
     categories: dict[int, str]
     mirror: dict[int, int]
     flips: bool = True
+    bits: int = dataclasses.field(default=8, kw_only=True)
 
     @torch.inference_mode()
     def detect(self, canvases: np.ndarray, flip: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(B, S, S) uint8 → per radiograph boxes (M, 4), category ids (M,), scores (M,).
+        """(B, S, S) uint8 or uint16 → per radiograph boxes (M, 4), category ids (M,), scores (M,).
 
         Canvases may have another size than `canvas_size`, on which the boxes are in any case. flip: looks at the
         mirrored radiographs and mirrors boxes and sides back.
         """
-        return self.results(self.model(_as_input(canvases, flip, self.model)), flip, canvases.shape[-1])
+        return self.results(self.model(_as_input(canvases, flip, self)), flip, canvases.shape[-1])
 
     def results(
         self, outputs: list[dict[str, Tensor]], flip: bool, size: int = 0
@@ -90,11 +93,15 @@ class LoadedSegmenter:
     triplet: Triplet = HALF
     refinement: Refinement = UNCHANGED
     gate: float | None = None
+    bits: int = dataclasses.field(default=8, kw_only=True)
 
     @torch.inference_mode()
     def probability(self, canvases: np.ndarray, flip: bool) -> np.ndarray:
-        """(B, S, S) uint8 → (B, K, S, S) float32 in [0, 1], a channel for each category; flips as `detect` does."""
-        return self.results(self.model(_as_input(canvases, flip, self.model)), flip)
+        """(B, S, S) uint8 or uint16 → (B, K, S, S) float32 in [0, 1], a channel for each category.
+
+        flip: as `detect` has it.
+        """
+        return self.results(self.model(_as_input(canvases, flip, self)), flip)
 
     def results(self, logits: Tensor, flip: bool) -> np.ndarray:
         """What `probability` returns, from the model's own output."""
@@ -120,11 +127,12 @@ class LoadedClassifier:
     categories: dict[int, str]
     flips: bool = True
     order: tuple[int, ...] = ()
+    bits: int = dataclasses.field(default=8, kw_only=True)
 
     @torch.inference_mode()
     def probability(self, canvases: np.ndarray, flip: bool) -> np.ndarray:
-        """(B, S, S) uint8 → (B, K) float32 in [0, 1]; flip: looks at the mirrored ones, and swaps sides back."""
-        probability = self.model(_as_input(canvases, flip, self.model)).float().sigmoid().cpu().numpy()
+        """(B, S, S) uint8 or uint16 → (B, K) float32 in [0, 1]; flip: of the mirrored ones, sides swapped back."""
+        probability = self.model(_as_input(canvases, flip, self)).float().sigmoid().cpu().numpy()
         return probability[:, list(self.order)] if flip and self.order else probability
 
 
@@ -142,6 +150,11 @@ class LoadedPair:
         return self.detector.canvas_size
 
     @property
+    def bits(self) -> int:
+        """Of the canvases of both."""
+        return self.detector.bits
+
+    @property
     def flips(self) -> bool:
         """Whether both are shown mirrored radiographs; where one alone is, it sees them by itself."""
         return self.detector.flips and self.segmenter.flips
@@ -151,14 +164,15 @@ class LoadedPair:
         self, canvases: np.ndarray, flip: bool
     ) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray]], np.ndarray]:
         """What the detector's `detect` and the segmenter's `probability` return, from one pass of the trunk."""
-        detections, logits = self.model(_as_input(canvases, flip, self.model))
+        detections, logits = self.model(_as_input(canvases, flip, self))
         return self.detector.results(detections, flip, canvases.shape[-1]), self.segmenter.results(logits, flip)
 
 
 def pairs_on_one_trunk(
     detectors: Sequence[LoadedDetector], segmenters: Sequence[LoadedSegmenter]
 ) -> tuple[LoadedPair, ...]:
-    """Those that can run in one pass: each segmenter with a detector of its canvas and trunk, each detector once."""
+    """Those that can run in one pass: each segmenter with a detector of its canvas, bits and trunk, each detector
+    once."""
     if not (detectors and segmenters):
         return ()
     from xray.inference.shared_trunk import DetectorWithMask, shares_canvas
@@ -172,16 +186,20 @@ def pairs_on_one_trunk(
             if not (isinstance(box_model, Detector) and isinstance(mask_model, Segmenter)):
                 continue
             is_free = detector.canvas_size == size and all(detector is not pair.detector for pair in pairs)
-            if is_free and shares_canvas(mask_model, size):
+            if is_free and detector.bits == segmenter.bits and shares_canvas(mask_model, size):
                 with contextlib.suppress(ValueError):  # on another trunk
                     pairs.append(LoadedPair(detector, segmenter, DetectorWithMask(box_model, mask_model).eval()))
                     break
     return tuple(pairs)
 
 
-def _as_input(canvases: np.ndarray, flip: bool, model: nn.Module) -> Tensor:
-    """(B, S, S) uint8 → (B, 1, S, S) on the model's device, mirrored or not."""
-    images = torch.from_numpy(np.require(canvases, requirements="W"))[:, None].to(next(model.parameters()).device)
+def _as_input(
+    canvases: np.ndarray, flip: bool, loaded: LoadedDetector | LoadedSegmenter | LoadedClassifier | LoadedPair
+) -> Tensor:
+    """(B, S, S) uint8 or uint16 → (B, 1, S, S) uint8 or float32 grey levels on the model's device, mirrored or not."""
+    levels = in_levels(canvases) if loaded.bits > 8 else in_8_bits(canvases)
+    device = next(loaded.model.parameters()).device
+    images = torch.from_numpy(np.require(levels, requirements="W"))[:, None].to(device)
     return images.flip(-1) if flip else images
 
 
@@ -273,6 +291,13 @@ def loaded_of(description: dict[str, Any], network: nn.Module) -> Loaded:
 
     Raises KeyError, TypeError, ValueError, OverflowError or AttributeError for a damaged description.
     """
+    bits = description.get("bits", 8)
+    if bits not in (8, 16):
+        raise ValueError(f"bits is {bits!r}, neither 8 nor 16")
+    return dataclasses.replace(_loaded_of(description, network), bits=int(bits))
+
+
+def _loaded_of(description: dict[str, Any], network: nn.Module) -> Loaded:
     categories, size = _categories(description), int(description["canvas_size"])
     flips = bool(description.get("flips", True))
     # In runs of earlier versions names decide what swaps, and their classifiers learned labels that were not swapped.

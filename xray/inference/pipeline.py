@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import cv2
 import numpy as np
 import torch
 
@@ -30,7 +29,7 @@ from xray.inference.loaded import (
     prepare,
 )
 from xray.inference.refine import refine
-from xray.radiographs.canvas import Canvas
+from xray.radiographs.canvas import Canvas, rescaled
 from xray.structures.boxes import BoxTable, concatenate_with_masks
 from xray.structures.components import mask_findings
 from xray.structures.predictions import NO_FINDING_CATEGORY
@@ -123,6 +122,11 @@ class Pipeline:
         return max(model.canvas_size for model in self.models)
 
     @property
+    def bits(self) -> int:
+        """Of the canvases to hand to `find`, 8 or 16: the most that a model was trained on. The others round."""
+        return max(model.bits for model in self.models)
+
+    @property
     def is_vinbig(self) -> bool:
         """Whether the rows are the 14 findings, so that "No finding" (category 15) has a meaning."""
         return bool(self.detectors) and self.categories == VINBIG_CATEGORIES
@@ -130,12 +134,13 @@ class Pipeline:
     def find(self, canvases: np.ndarray, sizes: Sequence[tuple[int, int]]) -> Findings:
         """The findings of a batch of radiographs: `postprocess` of what `forward` returns.
 
-        canvases: (B, S, S) uint8 with S = `canvas_size`. sizes: (width, height) of each in original pixels.
+        canvases: (B, S, S) uint8, or uint16 for `bits` 16, with S = `canvas_size`. sizes: (width, height) of each
+            in original pixels.
         """
         return self.postprocess(self.forward(canvases), sizes)
 
     def forward(self, canvases: np.ndarray) -> Outputs:
-        """All models and views over a batch of canvases (B, S, S) uint8; the half of `find` for the GPU, if any."""
+        """All models and views over a batch of canvases, as `find` takes them; its half for the GPU, if any."""
         outputs = Outputs()
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             for classifier, flip, scaled in self._views(self.classifiers, canvases):
@@ -215,9 +220,7 @@ class Pipeline:
         if not outputs.masks:
             return None
         size = max(segmenter.canvas_size for segmenter in self.segmenters)
-        views = (
-            np.stack([[_rescaled(each, size) for each in channels] for channels in view]) for view in outputs.masks
-        )
+        views = (np.stack([[rescaled(each, size) for each in channels] for channels in view]) for view in outputs.masks)
         total: np.ndarray = functools.reduce(np.add, views)
         # In the steps in which they are kept, so that masks drawn now and thresholds searched later see the same.
         return np.rint(total / len(outputs.masks) * 255).astype(np.float32) / 255
@@ -254,7 +257,7 @@ class Pipeline:
             for size in dict.fromkeys(view_size(model.canvas_size, scale) for scale in scales):
                 scaled = canvases
                 if canvases.shape[-1] != size:
-                    scaled = np.stack([_rescaled(canvas, size) for canvas in canvases])
+                    scaled = np.stack([rescaled(canvas, size) for canvas in canvases])
                 for flip in (False, True) if self.flips and model.flips else (False,):
                     yield model, flip, scaled
 
@@ -390,9 +393,3 @@ def _label_probabilities(outputs: Outputs) -> dict[str, np.ndarray]:
         for label, column in zip(classifier.labels, probabilities.T, strict=True):
             columns_of.setdefault(label, []).append(column)
     return {label: np.mean(columns, axis=0) for label, columns in columns_of.items()}
-
-
-def _rescaled(canvas: np.ndarray, size: int) -> np.ndarray:
-    if len(canvas) == size:
-        return canvas
-    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA if size < len(canvas) else cv2.INTER_LINEAR)

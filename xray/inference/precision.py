@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from xray.datasets.store import dtype_of
 from xray.errors import InputError
 from xray.inference.exported import ExportedNetwork
 from xray.inference.openvino_files import INT8
@@ -136,4 +137,4 @@ def default_batch_size(pipeline: Pipeline) -> int:
     size = pipeline.canvas_size
     if pipeline.device.type != "cuda":
         return CPU_BATCH
-    return largest_batch(lambda n: pipeline.forward(np.zeros((n, size, size), dtype=np.uint8)))
+    return largest_batch(lambda n: pipeline.forward(np.zeros((n, size, size), dtype=dtype_of(pipeline.bits))))

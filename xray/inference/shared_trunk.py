@@ -130,6 +130,12 @@ def join_runs(first: Path, second: Path) -> tuple[dict[str, Any], dict[str, Tens
         detector = _build(detection, Detector, detector_state)
     with as_described(segmentation_run):
         segmenter = _build(segmentation, Segmenter, segmenter_state)
+    bits = detection.get("bits", 8), segmentation.get("bits", 8)
+    if bits[0] != bits[1]:
+        raise InputError(
+            f"{detection_run} looks at canvases of {bits[0]} bits, {segmentation_run} of {bits[1]}: on one trunk both "
+            "must be equal; train on datasets converted with one --bits"
+        )
     sizes = detection["canvas_size"], segmentation["canvas_size"]
     if sizes[0] != sizes[1] or not shares_canvas(segmenter, sizes[0]):
         raise InputError(

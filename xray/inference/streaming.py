@@ -65,19 +65,19 @@ def portion_of(batch: Batch, begin: int) -> Portion:
 
 
 def radiographs(
-    inputs: Inputs, size: int, n_workers: int, timeout: float, pixels: bool = False
+    inputs: Inputs, size: int, n_workers: int, timeout: float, pixels: bool = False, bits: int = 8
 ) -> Generator[Item, None, None]:
     """As `Inputs.canvases`; with `pixels`, files are decoded once for both and give a DecodedWhole."""
     if inputs.store is not None:
         # The copy reads a row's pixels in the thread that reads ahead.
-        items = inputs.canvases(size, 0, timeout)
+        items = inputs.canvases(size, 0, timeout, bits)
         rows = (dataclasses.replace(item, canvas=item.canvas.copy()) for item in items if isinstance(item, Decoded))
         yield from ahead(rows, 64)
     elif pixels:
-        items = decode_canvases(inputs.paths, size, n_workers, timeout, decode=decode_whole)
+        items = decode_canvases(inputs.paths, size, n_workers, timeout, decode=decode_whole, bits=bits)
         yield from in_original_pixels(items, inputs.originals)
     else:
-        yield from inputs.canvases(size, n_workers, timeout)
+        yield from inputs.canvases(size, n_workers, timeout, bits)
 
 
 def consecutive(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -86,6 +86,26 @@ class Canvas:
         return cv2.resize(content, (self.width, self.height), interpolation=interpolation)
 
 
+def rescaled(canvas: np.ndarray, size: int) -> np.ndarray:
+    """An (S, S) canvas at another size, (size, size); itself at its own."""
+    if len(canvas) == size:
+        return canvas
+    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA if size < len(canvas) else cv2.INTER_LINEAR)
+
+
+def in_8_bits(pixels: np.ndarray) -> NDArray[np.uint8]:
+    """uint8 or uint16 display grey of any shape → the nearest of 256 levels; uint8 stays what it is."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    # Rounded: v / 257 lies halfway between two levels for no whole v.
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def in_levels(pixels: np.ndarray) -> np.ndarray:
+    """What networks look at: uint16 becomes float32 in the units of uint8, 0 to 255 with fractions; others stay."""
+    return pixels / np.float32(257) if pixels.dtype == np.uint16 else pixels
+
+
 def is_resized(file: tuple[int, int], original: tuple[int, int], squashed: bool) -> bool:
     """Whether a file of one (width, height) can be the whole radiograph of another.
 

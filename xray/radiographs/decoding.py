@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xray.radiographs.canvas import Canvas
+from xray.radiographs.canvas import Canvas, in_8_bits
 from xray.radiographs.radiograph import Radiograph, read_radiograph
 from xray.radiographs.workers import MEMORY_LIMIT, TIMEOUT, Failed, in_workers
 
@@ -19,7 +19,7 @@ class Decoded:
     """A radiograph on its canvas.
 
     index: of its path in the given sequence.
-    canvas: (S, S) uint8, letterboxed.
+    canvas: (S, S) uint8, or uint16 where 16 bits were asked for; letterboxed.
     width, height: of the radiograph, in original pixels.
     spacing: (row, column) distance of pixel centres in mm, None where unknown.
     attributes: view, sex, age and manufacturer, as far as the file has them.
@@ -45,13 +45,14 @@ class Undecodable:
     reason: str
 
 
-Decode = Callable[[Sequence[Path], int, int], Iterator[Decoded | Undecodable]]
-"""`decode_canvases` or what stands in for it: paths, side of the canvases, processes → items in the order of paths."""
+Decode = Callable[..., Iterator[Decoded | Undecodable]]
+"""`decode_canvases` or what stands in for it: paths, side of the canvases, processes, and the keyword bits where they
+are more than 8 → items in the order of paths."""
 
 
-def decode_canvas(index: int, path: Path, size: int) -> Decoded:
-    """Reads one radiograph and letterboxes it onto a (size, size) canvas. Raises RadiographError."""
-    return Decoded(*_letterboxed(index, path, size, read_radiograph(path)))
+def decode_canvas(index: int, path: Path, size: int, bits: int = 8) -> Decoded:
+    """Reads one radiograph and letterboxes it onto a (size, size) canvas of 8 or 16 bits. Raises RadiographError."""
+    return Decoded(*_letterboxed(index, path, size, read_radiograph(path, bits)))
 
 
 @dataclasses.dataclass
@@ -61,11 +62,11 @@ class DecodedWhole(Decoded):
     pixels: np.ndarray = dataclasses.field(kw_only=True)
 
 
-def decode_whole(index: int, path: Path, size: int) -> DecodedWhole:
-    """`decode_canvas` that keeps the pixels. Raises RadiographError."""
+def decode_whole(index: int, path: Path, size: int, bits: int = 8) -> DecodedWhole:
+    """`decode_canvas` that keeps the pixels, in 8 bits. Raises RadiographError."""
     # Here, beside it: workers would have to import whatever module it stood in.
-    radiograph = read_radiograph(path)
-    return DecodedWhole(*_letterboxed(index, path, size, radiograph), pixels=radiograph.pixels)
+    radiograph = read_radiograph(path, bits)
+    return DecodedWhole(*_letterboxed(index, path, size, radiograph), pixels=in_8_bits(radiograph.pixels))
 
 
 def _letterboxed(index: int, path: Path, size: int, radiograph: Radiograph) -> tuple[Any, ...]:
@@ -81,23 +82,26 @@ def decode_canvases(
     n_workers: int,
     timeout: float = TIMEOUT,
     memory_limit: int = MEMORY_LIMIT,
-    decode: Callable[[int, Path, int], Decoded] = decode_canvas,
+    decode: Callable[..., Decoded] = decode_canvas,
+    bits: int = 8,
 ) -> Iterator[Decoded | Undecodable]:
     """Decodes radiographs in worker processes and yields them in the order of `paths`.
 
     size: side of the canvases, in pixels.
     n_workers, timeout, memory_limit: as for `in_workers`.
-    decode: what a worker calls for (index, path, size); it must be importable there.
+    decode: what a worker calls for (index, path, size), and for more than 8 bits with the keyword bits; it must be
+        importable there.
+    bits: of the canvases, 8 or 16.
 
     A file that cannot be read, or whose worker hangs, crashes or is killed, gives an Undecodable. Closing the iterator
     stops the workers.
     """
-    work = functools.partial(_decode, decode, size)
+    work = functools.partial(_decode, decode if bits == 8 else functools.partial(decode, bits=bits), size)
     outcomes = in_workers(work, list(enumerate(paths)), n_workers, lambda item: item[1].name, timeout, memory_limit)
     with contextlib.closing(outcomes):
         for index, outcome in enumerate(outcomes):
             yield Undecodable(index, paths[index], outcome.reason) if isinstance(outcome, Failed) else outcome
 
 
-def _decode(decode: Callable[[int, Path, int], Decoded], size: int, item: tuple[int, Path]) -> Decoded:
+def _decode(decode: Callable[..., Decoded], size: int, item: tuple[int, Path]) -> Decoded:
     return decode(*item, size)

@@ -40,6 +40,8 @@ MOST_APART, MOST_COLOURED = 8, 1e-4
 """Levels of 255 by which red, green and blue may differ in a grey picture, and the share of pixels beyond that."""
 ONE_GREY = "nearly all of its pixels are of one grey"
 
+EIGHT_BITS = "its pixels have 8 bits, which more cannot make finer"
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 
@@ -93,8 +95,9 @@ def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:
         if kind == "JSRT":
             pixels = _grey_of(read_jsrt(path), WHITE, bits)
             return Radiograph(pixels, SPACING, path.name, warnings=_blank(pixels))
-        pixels, is_coloured = _read_picture(path, kind, bits)
-        return Radiograph(pixels, None, path.name, warnings=(*([IN_COLOUR] if is_coloured else []), *_blank(pixels)))
+        pixels, is_coloured, is_fine = _read_picture(path, kind, bits)
+        said = [text for text, is_so in ((IN_COLOUR, is_coloured), (EIGHT_BITS, bits > 8 and not is_fine)) if is_so]
+        return Radiograph(pixels, None, path.name, warnings=(*said, *_blank(pixels)))
     except OSError as error:
         raise RadiographError(f"{path.name}: cannot be read ({error.strerror or error})") from error
     except MemoryError:
@@ -137,7 +140,8 @@ def _dicom_content(dataset: Dataset) -> bytes:
 
 def _shown(stored: StoredRadiograph, name: str, bits: int) -> Radiograph:
     pixels = display_grey(stored.words, stored.meaning, bits)
-    return Radiograph(pixels, stored.spacing, name, stored.attributes, (*stored.warnings, *_blank(pixels)))
+    coarse = (EIGHT_BITS,) if bits > 8 and stored.words.dtype == np.uint8 else ()
+    return Radiograph(pixels, stored.spacing, name, stored.attributes, (*stored.warnings, *coarse, *_blank(pixels)))
 
 
 def _blank(pixels: np.ndarray) -> tuple[str, ...]:
@@ -191,15 +195,15 @@ def _kind(path: Path) -> str:
     raise RadiographError(f"{path.name}: neither DICOM nor PNG nor JPEG")
 
 
-def _read_picture(path: Path, kind: str, bits: int) -> tuple[np.ndarray, bool]:
-    """PNG or JPEG → (H, W) display grey, and whether it is in colour."""
+def _read_picture(path: Path, kind: str, bits: int) -> tuple[np.ndarray, bool, bool]:
+    """PNG or JPEG → (H, W) display grey, whether it is in colour, and whether its pixels have more than 8 bits."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Opening reads the header alone.
             with PIL.Image.open(path, formats=[kind]) as picture:
                 _checked_size(picture, path)
-                return _grey(picture, bits), _is_coloured(picture)
+                return _grey(picture, bits), _is_coloured(picture), picture.mode.startswith("I")
     except (RadiographError, MemoryError):
         raise
     except PIL.Image.DecompressionBombError:

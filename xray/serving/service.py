@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from xray.datasets.store import dtype_of
 from xray.inference.pipeline import Findings, Pipeline
 from xray.inference.precision import ready
 from xray.inference.trial import CPU_BATCH
@@ -103,7 +104,8 @@ class Service:
 
     def canvas(self, path: Path) -> "Future[Decoded | Failed]":
         """The radiograph of a file, for the models."""
-        return self.in_worker(functools.partial(decode_canvas, 0, size=self.pipeline.canvas_size), path)
+        size, bits = self.pipeline.canvas_size, self.pipeline.bits
+        return self.in_worker(functools.partial(decode_canvas, 0, size=size, bits=bits), path)
 
     def find(self, path: Path, is_node: bool = False) -> tuple[Findings, tuple[int, int], float]:
         """The findings of one file, its (width, height), and the seconds it took; waits for them.
@@ -145,7 +147,7 @@ def load_service(
         keep_freed_memory()
     # The first pass prepares weights and compiles: no request shall wait for it.
     size = pipeline.canvas_size
-    pipeline.find(np.zeros((1, size, size), dtype=np.uint8), [(size, size)])
+    pipeline.find(np.zeros((1, size, size), dtype=dtype_of(pipeline.bits)), [(size, size)])
     if not limits.batch_size:
         limits = dataclasses.replace(limits, batch_size=CPU_BATCH if place.type == "cpu" else GPU_BATCH)
     return Service(pipeline, [run.resolve().name for run in runs], limits)

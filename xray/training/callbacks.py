@@ -22,6 +22,7 @@ from xray.models.tensors import load_tensors
 from xray.models.weights import save_deployed
 from xray.structures.predictions import write_predictions
 from xray.training.guard import last_step
+from xray.training.trackers import holds_pictures, log_picture
 
 
 class Throughput(Callback):
@@ -105,7 +106,7 @@ class Plateau(Callback):
 
 
 class Pictures(Callback):
-    """Puts pictures of validation radiographs, truth and prediction side by side, into TensorBoard.
+    """Puts pictures of validation radiographs, truth and prediction side by side, into the loggers that hold pictures.
 
     draw: (task, row of the store) → (H, W, 3) uint8.
     count: how many; the same radiographs after every epoch, so that progress shows.
@@ -117,9 +118,11 @@ class Pictures(Callback):
     def on_validation_end(self, trainer: L.Trainer, task: Any) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero or task.validated is None:
             return
-        for number, row in enumerate(task.rows_to_show(self.count)):
+        loggers = [logger for logger in trainer.loggers if holds_pictures(logger)]
+        for number, row in enumerate(task.rows_to_show(self.count) if loggers else ()):
             picture = self.draw(task, row)
-            task.logger.experiment.add_image(f"validation/{number}", picture, last_step(trainer), dataformats="HWC")
+            for logger in loggers:
+                log_picture(logger, f"validation/{number}", picture, last_step(trainer))
 
 
 class EpochTable(Callback):

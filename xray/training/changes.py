@@ -3,6 +3,8 @@
 The same steps in the same order as albumentations', with a rounding to whole grey levels between them where it has one:
 place and distortion (bilinear, masks nearest), tone, local contrast (CLAHE), blur or noise, holes. Nothing here waits
 for the device.
+
+Canvases of 16 bits come as float32 grey levels, 0 to 255 with fractions, and stay so without any rounding.
 """
 
 import dataclasses
@@ -14,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xray.radiographs.canvas import in_levels
 from xray.training.distortion import CELLS, NODES
 
 LONGEST_KERNEL = 5
@@ -102,14 +105,14 @@ def stack_changes(changes: Sequence[Change]) -> Changes:
 
 @torch.no_grad()
 def change_images(images: Tensor, changes: Changes) -> Tensor:
-    """(B, 1, S, S) uint8 canvases as stored → (B, 1, S, S) uint8 as changed, on their device.
+    """(B, 1, S, S) uint8 or float32 canvases as stored → (B, 1, S, S) of that type as changed, on their device.
 
     The same noise for the same canvas on the same kind of device.
     """
     values = changes.values
     bent, *chosen = changes.chosen.split(list(changes.counts))
     parts = zip(images.split(AT_A_TIME), values.split(AT_A_TIME), strict=True)
-    placed = torch.cat([_place(part, drawn[:, SOURCE], "bilinear").round().to(torch.uint8) for part, drawn in parts])
+    placed = torch.cat([_as(part, _place(part, drawn[:, SOURCE], "bilinear")) for part, drawn in parts])
     _distort(placed, bent, values, "bilinear")
     parts = zip(placed.split(AT_A_TIME), values.split(AT_A_TIME), strict=True)
     result = torch.cat([_look_up(part, drawn[:, TABLE]) for part, drawn in parts])
@@ -141,6 +144,17 @@ def change_masks(masks: Tensor, changes: Changes, mirrored_channels: Sequence[in
     # A list as an index would be copied to the device, and waited for.
     other_sides = torch.stack([result[:, channel] for channel in mirrored_channels], dim=1)
     return torch.where((values[:, FLIPPED] > 0).view(-1, 1, 1, 1), other_sides, result)
+
+
+def change_canvas(
+    image: np.ndarray, mask: np.ndarray | None, change: Change, mirrored_channels: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The same for one canvas (S, S) of 16 bits and its mask: → (S, S) float32, and (K, S, S) uint8 or None."""
+    changes = stack_changes([change])
+    changed = change_images(torch.from_numpy(in_levels(image))[None, None], changes)[0, 0].numpy()
+    if mask is None:
+        return changed, None
+    return changed, change_masks(torch.from_numpy(mask)[None], changes, mirrored_channels)[0].numpy()
 
 
 def _place(images: Tensor, sources: Tensor, mode: str) -> Tensor:
@@ -178,11 +192,22 @@ def _distort(images: Tensor, chosen: Tensor, values: Tensor, mode: str) -> None:
         for number in range(NODES):
             spots.addcmul_(rows[..., number, None], taps[:, number])
         moved = _sample(images.index_select(0, places), spots, mode)
-        images.index_copy_(0, places, moved.round().to(torch.uint8))
+        images.index_copy_(0, places, _as(images, moved))
+
+
+def _as(images: Tensor, values: Tensor) -> Tensor:
+    """float32 values of 0 to 255 in the type of the canvases: rounded for uint8, as they are for float32."""
+    return values.round().to(torch.uint8) if images.dtype == torch.uint8 else values
 
 
 def _look_up(levels: Tensor, tables: Tensor) -> Tensor:
-    """(B, 1, S, S) uint8 grey levels and (B, 256) tables → (B, 1, S, S) uint8."""
+    """(B, 1, S, S) grey levels and (B, 256) tables → (B, 1, S, S), uint8, or float32 between two entries."""
+    if levels.dtype != torch.uint8:
+        below = levels.floor().clamp(max=LEVELS - 2)
+        at = below.to(torch.int32) + LEVELS * torch.arange(len(levels), device=levels.device).view(-1, 1, 1, 1)
+        flat, index = tables.flatten(), at.flatten()
+        lower, upper = (flat.index_select(0, index + step).view(levels.shape) for step in (0, 1))
+        return torch.lerp(lower, upper, levels - below)
     first = 256 * torch.arange(len(levels), dtype=torch.int32, device=levels.device).view(-1, 1, 1, 1)
     index = levels.to(torch.int32) + first
     return tables.to(torch.uint8).flatten().index_select(0, index.flatten()).view(levels.shape)
@@ -194,7 +219,7 @@ def _blur(images: Tensor, kernels: Tensor) -> Tensor:
     taps = kernels.reshape(-1, LONGEST_KERNEL, 1, 1, 1).unbind(1)
     along = sum((tap * values[..., start : start + size] for start, tap in enumerate(taps)), values.new_zeros(()))
     both = sum((tap * along[..., start : start + size, :] for start, tap in enumerate(taps)), values.new_zeros(()))
-    return both.round().clamp(0, 255).to(torch.uint8)
+    return _as(images, both.clamp(0, 255))
 
 
 def _add_noise(images: Tensor, deviations: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -202,8 +227,8 @@ def _add_noise(images: Tensor, deviations: Tensor, seeds: Sequence[int]) -> Tens
     noise = torch.empty(images.shape, device=images.device)
     for canvas, seed in zip(noise, seeds, strict=True):
         canvas.normal_(generator=torch.Generator(images.device).manual_seed(seed))
-    # Fractions are cut off, as albumentations does.
-    return (images + deviations.view(-1, 1, 1, 1) * noise).clamp(0, 255).to(torch.uint8)
+    # Fractions of uint8 are cut off, as albumentations does.
+    return (images + deviations.view(-1, 1, 1, 1) * noise).clamp(0, 255).to(images.dtype)
 
 
 def _pierce(images: Tensor, holes: Tensor) -> Tensor:
@@ -218,7 +243,7 @@ def _pierce(images: Tensor, holes: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor, clip_limits: Tensor, n_tiles: int = 8) -> Tensor:
-    """CLAHE, by the histograms of `n_tiles` × `n_tiles` tiles: (B, 1, S, S) uint8 → (B, 1, S, S) uint8.
+    """CLAHE, by the histograms of `n_tiles` × `n_tiles` tiles: (B, 1, S, S) uint8 or float32 → the same.
 
     K. Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV, 1994, with the clipping, the
     rounding and the borders of OpenCV's createCLAHE, whose pictures these are to within a grey level.
@@ -229,7 +254,8 @@ def equalize(images: Tensor, clip_limits: Tensor, n_tiles: int = 8) -> Tensor:
     missing = -size % n_tiles
     if missing >= size:
         raise ValueError(f"canvases of {size} pixels are too small for {n_tiles} × {n_tiles} tiles")
-    padded = F.pad(images.float(), (0, missing, 0, missing), mode="reflect").to(torch.uint8) if missing else images
+    whole = images if images.dtype == torch.uint8 else images.round().to(torch.uint8)
+    padded = F.pad(whole.float(), (0, missing, 0, missing), mode="reflect").to(torch.uint8) if missing else whole
     side = (size + missing) // n_tiles
     tables = _tables(_histograms(padded[:, 0], n_tiles, side), clip_limits, side * side)  # (B, tiles, 256)
     return _interpolate(images[:, 0], tables, n_tiles, side)[:, None]
@@ -257,7 +283,7 @@ def _tables(counts: Tensor, clip_limits: Tensor, n_pixels: int) -> Tensor:
 
 
 def _interpolate(images: Tensor, tables: Tensor, n_tiles: int, side: int) -> Tensor:
-    """(B, S, S) uint8 → (B, S, S) uint8: each pixel by the tables of the four tiles whose middles are around it."""
+    """(B, S, S) → (B, S, S) of its type: each pixel by the tables of the four tiles whose middles are around it."""
     at = torch.arange(images.shape[-1], device=images.device, dtype=torch.float32) / side - 0.5
     before = at.floor()
     share = at - before
@@ -265,10 +291,16 @@ def _interpolate(images: Tensor, tables: Tensor, n_tiles: int, side: int) -> Ten
     flat = tables.flatten()
     canvas = n_tiles**2 * torch.arange(len(images), device=images.device, dtype=torch.int32).view(-1, 1, 1)
 
+    is_fine = images.dtype != torch.uint8
+    levels = images.floor().clamp(max=LEVELS - 2).int() if is_fine else images
+
     def look_up(down: Tensor, across: Tensor) -> Tensor:
-        index = (canvas + n_tiles * down[:, None] + across) * LEVELS + images
-        return flat.index_select(0, index.flatten()).view(images.shape)
+        index = ((canvas + n_tiles * down[:, None] + across) * LEVELS + levels).flatten()
+        values = flat.index_select(0, index).view(images.shape)
+        if not is_fine:
+            return values
+        return torch.lerp(values, flat.index_select(0, index + 1).view(images.shape), images - levels)
 
     upper = torch.lerp(look_up(first, first), look_up(first, second), share)
     lower = torch.lerp(look_up(second, first), look_up(second, second), share)
-    return torch.lerp(upper, lower, share[:, None]).round().clamp(0, LEVELS - 1).to(torch.uint8)
+    return _as(images, torch.lerp(upper, lower, share[:, None]).clamp(0, LEVELS - 1))

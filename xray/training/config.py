@@ -3,10 +3,12 @@
 import dataclasses
 import math
 import os
+import re
 from typing import Annotated, Literal
 
 from annotated_types import Interval
 
+from xray.errors import FlagError
 from xray.flags import (
     AUTO,
     MAX_SEED,
@@ -37,6 +39,8 @@ from xray.flags import (
 from xray.structures.sides import NONE
 
 CONFIG_FILE = "config.yaml"
+TRACKERS_FILE = "trackers.json"
+"""Of a run directory: which runs of Weights & Biases and MLflow hold its curves."""
 LOADERS = min(4, os.cpu_count() or 1)
 
 
@@ -126,7 +130,15 @@ class TrainingConfig:
     val_every: Count = 1
     """Epochs between validations."""
     n_pictures: CountOrZero = 4
-    """Validation radiographs drawn into TensorBoard after each validation."""
+    """Validation radiographs drawn into --logger after each validation."""
+    logger: tuple[Literal["tensorboard", "csv", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Where curves and pictures go, one or more: tensorboard, files of the run directory; csv, a table of all steps
+    there, without pictures; wandb, Weights & Biases, which WANDB_MODE=offline and its other variables direct; mlflow,
+    the server of --tracking-uri. metrics.csv, a row an epoch, is always written."""
+    tracking_uri: str = ""
+    """Address of MLflow, e.g. http://localhost:5000; MLFLOW_TRACKING_URI where it is not given."""
+    experiment: str = ""
+    """Experiment of MLflow, or project of Weights & Biases; else MLFLOW_EXPERIMENT_NAME, WANDB_PROJECT, or xray."""
     save_every_n_steps: CountOrZero = 0
     """Optimizer steps between checkpoints within an epoch; 0 saves at its end, and when SIGTERM ends the training."""
     skip_bad_steps: CountOrZero = 0
@@ -148,6 +160,11 @@ class TrainingConfig:
             require(fits, "swap", repr(pair), 'auto, none or "A=B" with the names of two categories')
         fits = self.n_epochs == AUTO or self.val_every <= self.n_epochs
         require(fits, "val_every", self.val_every, f"at most --n-epochs, {self.n_epochs}")
+        require(len(self.logger) > 0, "logger", "empty", "one or more of tensorboard, csv, wandb, mlflow")
+        if re.search(r"://[^/?#]*@", self.tracking_uri):
+            # Not repeated: messages end up in the logs of others, and flags in config.yaml.
+            allowed = "the environment: MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            raise FlagError(f"--tracking-uri holds a name or password, which a run would keep: give it by {allowed}")
         fits = self.store_device == "cpu" or self.augment_on != "workers"
         require(fits, "augment_on", self.augment_on, "auto or device with --store-device cuda")
         require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "one of auto, cpu, cuda")

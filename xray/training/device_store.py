@@ -51,7 +51,7 @@ class DeviceStore:
         image_shape, mask_shape = _shapes(store, rows, masks)
         masked = _with_masks(store, rows) if masks else rows[:0]
         self._size = store.canvas_size
-        self._images = torch.empty(image_shape, dtype=torch.uint8, device=device)
+        self._images = torch.empty(image_shape, dtype=torch.uint8 if store.bits == 8 else torch.int16, device=device)
         self._place = _places(len(store), rows, device)
         self._masks: Tensor | None = None
         hidden = self._images.nbytes < SHOWN or not sys.stderr.isatty()
@@ -59,7 +59,7 @@ class DeviceStore:
             task = progress.add_task("canvases onto the device", total=len(rows) + len(masked))
             images = store.images
             assert images is not None
-            _fill(self._images, lambda number: images[rows[number]], lambda n: progress.advance(task, n))
+            _fill(self._images, lambda number: _signed(images[rows[number]]), lambda n: progress.advance(task, n))
             if masks:
                 # Canvases without a mask share the first one, which is empty.
                 self._masks = torch.zeros(mask_shape, dtype=torch.uint8, device=device)
@@ -80,8 +80,9 @@ class DeviceStore:
         return self._images.nbytes + (0 if self._masks is None else self._masks.nbytes)
 
     def images(self, rows: Tensor) -> Tensor:
-        """(B,) int64 rows of the store, on the device → (B, 1, S, S) uint8."""
-        return self._images.index_select(0, self._place.index_select(0, rows))[:, None]
+        """(B,) int64 rows of the store, on the device → (B, 1, S, S) uint8, or float32 of 0 to 255 of 16 bits."""
+        images = self._images.index_select(0, self._place.index_select(0, rows))[:, None]
+        return images if images.dtype == torch.uint8 else (images.float() + 2**15) / 257
 
     def masks(self, rows: Tensor) -> Tensor:
         """(B,) int64 rows of the store, on the device → (B, K, S, S) uint8 of 0 and 1."""
@@ -97,7 +98,8 @@ def check_memory(store: Store, rows: np.ndarray, device: torch.device, masks: bo
     if device.type == "cpu":
         return
     free, total = torch.cuda.mem_get_info(device)
-    needed, reserved = sum(math.prod(shape) for shape in _shapes(store, rows, masks)), RESERVED_FOR_THE_MODEL * total
+    of_images, of_masks = map(math.prod, _shapes(store, rows, masks))
+    needed, reserved = of_images * store.bits // 8 + of_masks, RESERVED_FOR_THE_MODEL * total
     if needed > free - reserved:
         raise InputError(
             f"--store-device cuda: {len(rows)} canvases of {store.canvas_size} pixels take {needed / 2**30:.1f} GiB; "
@@ -107,10 +109,15 @@ def check_memory(store: Store, rows: np.ndarray, device: torch.device, masks: bo
 
 
 def _shapes(store: Store, rows: np.ndarray, masks: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of canvases and masks, in bytes."""
+    """Of canvases in pixels and of masks in bytes."""
     size = store.canvas_size
     n_masks = 1 + len(_with_masks(store, rows)) if masks else 0
     return (len(rows), size, size), (n_masks, len(store.categories), size, -(-size // 8))
+
+
+def _signed(canvas: np.ndarray) -> np.ndarray:
+    """uint8 as it is; uint16 as int16 from -32768 up, as PyTorch gathers no uint16."""
+    return canvas if canvas.dtype == np.uint8 else (canvas ^ np.uint16(2**15)).view(np.int16)
 
 
 def _with_masks(store: Store, rows: np.ndarray) -> np.ndarray:
@@ -125,7 +132,7 @@ def _places(n: int, rows: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _fill(target: Tensor, read: Callable[[int], np.ndarray], advance: Callable[[int], None]) -> None:
-    """Puts `read(0)`, `read(1)` … into `target` (N, …) uint8, a part at a time."""
+    """Puts `read(0)`, `read(1)` … into `target` (N, …) of their type, a part at a time."""
     per_part = max(1, AT_A_TIME // max(1, target[:1].nbytes))
     for start in range(0, len(target), per_part):
         part = target[start : start + per_part]

@@ -20,8 +20,9 @@ from xray.datasets.source import TRAIN, VAL
 from xray.datasets.store import ALL_FOLDS, Store
 from xray.errors import InputError
 from xray.flags import AUTO
+from xray.radiographs.canvas import in_levels
 from xray.training.augment import Augmentation
-from xray.training.changes import stack_changes
+from xray.training.changes import change_canvas, stack_changes
 from xray.training.placement import Outlines, at_least_a_pixel, outlines_of
 
 FEWEST_VALIDATING = 20
@@ -59,8 +60,9 @@ def held_back(store: Store) -> int | Literal["val"]:
 class CanvasDataset(Dataset[dict[str, Any]]):
     """Base of the datasets of all tasks: canvases, augmented or not.
 
-    later: the canvas stays as it is stored, and the item's `change` describes its augmentation, which
-    `xray.training.changes` makes to a whole batch. Boxes are already where they will be then.
+    They are uint8, or of a store of 16 bits float32 grey levels, 0 to 255 with fractions.
+    later: the item's `change` describes the augmentation, which `xray.training.changes` makes to a whole batch. Boxes
+    are already where they will be then.
     pixels: False leaves out canvases and masks, which the device has already (`xray.training.device_store`);
     augmentation is then made `later`.
     """
@@ -100,15 +102,18 @@ class CanvasDataset(Dataset[dict[str, Any]]):
         if self.pixels:
             assert self.store.images is not None
             image = self.store.images[row]
-        if self.augmentation is not None and self.later:
+        # albumentations knows 8 bits alone.
+        if self.augmentation is not None and (self.later or self.store.bits > 8):
             boxes, labels, change = self.augmentation.draw(seed, self.store.canvas_size, boxes, labels, outlines)
-            if change is not None:
+            if change is not None and self.later:
                 item["change"] = change
+            elif change is not None:
+                image, mask = change_canvas(np.asarray(image), mask, change, self.augmentation.mirrored_channels)
         elif self.augmentation is not None:
             image, boxes, labels, mask = self.augmentation(seed, np.asarray(image), boxes, labels, mask, outlines)
         if image is not None:
             # A copy: the store is mapped read-only, and tensors are expected to be writable.
-            item["image"] = torch.from_numpy(np.array(image))[None]
+            item["image"] = torch.from_numpy(np.array(in_levels(image)))[None]
         if mask is not None:
             item["mask"] = torch.from_numpy(np.array(mask))
         return item, boxes, labels
@@ -135,8 +140,8 @@ NO_BOXES = np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
 class BoxDataset(CanvasDataset):
     """Canvases with their boxes.
 
-    An item is `image` (1, S, S) uint8, `boxes` (N, 4) float32 xyxy in canvas pixels, `labels` (N,) int64 category
-    ids, and `row`, the radiograph's row in the store. Without boxes they have the shapes (0, 4) and (0,).
+    An item is `image` (1, S, S) uint8 or float32, `boxes` (N, 4) float32 xyxy in canvas pixels, `labels` (N,) int64
+    category ids, and `row`, the radiograph's row in the store. Without boxes they have the shapes (0, 4) and (0,).
 
     boxes: rows of `store.boxes` that count; all, if not given. shares: (len(store.boxes),) of each box the share of the
     readers who drew it; an item then has them as `shares` (N,) float32. unlocated: (len(store), K) bool, which
@@ -206,8 +211,8 @@ class BoxDataset(CanvasDataset):
 class MaskDataset(CanvasDataset):
     """Canvases with their masks.
 
-    An item is `image` (1, S, S) uint8, `mask` (K, S, S) uint8 of 0 and 1 with a channel for each category in the order
-    of their ids, and `row`, the radiograph's row in the store.
+    An item is `image` (1, S, S) uint8 or float32, `mask` (K, S, S) uint8 of 0 and 1 with a channel for each category in
+    the order of their ids, and `row`, the radiograph's row in the store.
 
     known: (len(store), K) bool, of which categories each radiograph's mask is known; an item then has them as `known`
     (K,). None where all are.
@@ -233,7 +238,7 @@ class LabelDataset(CanvasDataset):
     """Canvases with labels of the whole radiograph.
 
     labels: (len(store), K) of 0 and 1. mirrored_labels: their order on a mirrored radiograph, on which left has become
-    right; as they are, if not given. An item is `image` (1, S, S) uint8, `labels` (K,) float32, and `row`.
+    right; as they are, if not given. An item is `image` (1, S, S) uint8 or float32, `labels` (K,) float32, and `row`.
     known: (len(store), K) bool, which labels are known; an item then has them as `known` (K,). None where all are.
     """
 
@@ -262,7 +267,7 @@ class LabelDataset(CanvasDataset):
 
 
 def collate_images(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Items of a MaskDataset or LabelDataset → `images` (B, 1, S, S) uint8, `rows` (B,), `masks` or `labels`.
+    """Items of a MaskDataset or LabelDataset → `images` (B, 1, S, S) as the items, `rows` (B,), `masks` or `labels`.
 
     With `known` (B, K) bool where not everything is.
     With `changes` where the canvases are augmented later, and without pixels where the dataset has none.
@@ -275,7 +280,7 @@ def collate_images(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def collate_boxes(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Items of a BoxDataset → `images` (B, 1, S, S) uint8, `targets` list of {boxes, labels, …}, `rows` (B,) int64.
+    """Items of a BoxDataset → `images` (B, 1, S, S) as the items, `targets` list of {boxes, labels, …}, `rows` (B,).
 
     With `changes` and without pixels as `collate_images`.
     """

@@ -117,6 +117,11 @@ def join(labelled: Store, pseudo_path: Path, for_fold: int | str) -> JoinedStore
             f"{pseudo_path} has canvases of {pseudo.canvas_size} pixels, {labelled.path} of {labelled.canvas_size}: "
             "label again with --data-path the dataset that is to be trained on"
         )
+    if pseudo.bits != labelled.bits:
+        raise InputError(
+            f"{pseudo_path} has canvases of {pseudo.bits} bits, {labelled.path} of {labelled.bits}: label again with "
+            "--data-path the dataset that is to be trained on"
+        )
     if made.get("partition") != partition_of(labelled):
         raise InputError(
             f"{pseudo_path} was made for a dataset with other folds than {labelled.path}, which might leak what is "

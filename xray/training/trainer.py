@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
     WeightAveraging,
 )
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import subprocess_script
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -37,13 +37,13 @@ def build_trainer(
     device: torch.device,
     precision: LightningPrecision,
     draw: Callable[[Any, int], np.ndarray],
-    steps_done: int | None = None,
+    loggers: list[Logger],
 ) -> L.Trainer:
     """A Trainer that writes the run directory: last.ckpt, best.ckpt, events, metrics.csv and the deployable model.
 
     monitored: the validation metric that decides what is best; higher is better.
-    draw: (task, row of the store) → (H, W, 3) uint8, for TensorBoard.
-    steps_done: optimizer steps of a run that is resumed; later points of its curves are replaced.
+    draw: (task, row of the store) → (H, W, 3) uint8, for the loggers.
+    loggers: of `xray.training.trackers.build_loggers`.
     """
     quiet()
     # In strict mode PyTorch fills new memory, which finds mistakes of kernels and takes time.
@@ -90,7 +90,7 @@ def build_trainer(
         log_every_n_steps=config.log_step,
         callbacks=callbacks,
         plugins=[WholeCheckpoints()],
-        logger=TensorBoardLogger(run, name="", version="", purge_step=steps_done),
+        logger=loggers,
         default_root_dir=run,
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,

@@ -43,7 +43,7 @@ def convert(
     from xray.datasets.conversion import write_store
     from xray.datasets.splits import apply_splits, without_leaks
 
-    names = ("image_size", "n_folds", "readers", "seed", "overwrite", "decode")
+    names = ("image_size", "bits", "n_folds", "readers", "seed", "overwrite", "decode")
     writing = {name: flags.pop(name) for name in names if name in flags}
     map_name, splits = flags.pop("map", None), flags.pop("splits", ())
     by, leaks = flags.pop("splits_by", "name"), flags.pop("leaks", "drop")

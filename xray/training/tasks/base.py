@@ -86,6 +86,7 @@ class Task(L.LightningModule):
         return {
             "categories": {str(category_id): name for category_id, name in self.store.categories.items()},
             "canvas_size": self.store.canvas_size,
+            **({"bits": self.store.bits} if self.store.bits > 8 else {}),
             "flips": self.flip > 0,
             "swap": self.swap.pairs,
             "metrics": self.metrics,
