@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xray.commands.convert import Coco, main
+from xray.commands.convert import Coco, following, main
 from xray.datasets.store import open_store
 from xray.findings import FINDINGS
 
@@ -286,3 +286,24 @@ def test_memory_does_not_grow_with_the_radiographs(tmp_path):
         status, _, usage[n] = usage_of(command)
         assert status == 0
     assert usage[300] - usage[10] < 100_000
+
+
+@pytest.mark.parametrize(
+    ("source", "counts", "command"),
+    [
+        ("nih", {"train_annotations": 5}, "python xray/train.py"),
+        # NIH's own split has all boxes in its test set.
+        ("nih", {"train_annotations": 0}, "python xray/train.py --task classification"),
+        ("chexpert", {"train_annotations": 0}, "python xray/train.py --task classification"),
+        ("candid", {"train_annotations": 5, "masks": 5}, "python xray/train.py --task segmentation"),
+        (
+            "chexlocalize",
+            {"train_images": 0, "val_images": 3, "masks": 5},
+            "python tools/infer.py --weights RUN --split val --save-path OUT",
+        ),
+        ("tree", {"train_images": 0}, "python tools/infer.py --weights RUN --split test --save-path OUT"),
+    ],
+)
+def test_the_next_command_is_one_that_works(source, counts, command):
+    counts = {"train_images": 9, "val_images": 0, "masks": 0} | counts
+    assert following({"source": source, "counts": counts}) == command

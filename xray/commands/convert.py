@@ -373,14 +373,20 @@ def show(conversion: dict[str, Any], save_path: Path) -> None:
     console.print(table)
     print_account(conversion, save_path)
     if conversion["parameters"]["pixels"]:
-        task = "segmentation" if counts["masks"] else "classification"
-        has_other_task = (
-            is_classified
-            or not counts["annotations"]
-            or conversion["source"] in ("siim", "lungs", "candid", "chexlocalize")
-        )
-        flags = f" --task {task}" if has_other_task else ""
-        console.print(f"next: python xray/train.py{flags} --data-path {save_path}", soft_wrap=True)
+        console.print(f"next: {following(conversion)} --data-path {save_path}", soft_wrap=True)
+
+
+def following(conversion: dict[str, Any]) -> str:
+    """The command that takes the dataset, without its --data-path."""
+    counts, source = conversion["counts"], conversion["source"]
+    if not counts["train_images"]:
+        split = "val" if counts["val_images"] else "test"
+        return f"python tools/infer.py --weights RUN --split {split} --save-path OUT"
+    if not counts["train_annotations"] or source in ("folders", "chexpert", "mimic", "padchest"):
+        return "python xray/train.py --task classification"
+    if source in ("siim", "lungs", "candid", "chexlocalize") and counts["masks"]:
+        return "python xray/train.py --task segmentation"
+    return "python xray/train.py"
 
 
 def run() -> int:

@@ -323,6 +323,7 @@ def _describe(
             "images_without_labels": sum(not image["labels"] for image in images),
             "images_per_label": {name: with_label[number] for number, name in names.items()},
             "annotations": len(rows),
+            "train_annotations": sum(images[row["image_id"]]["split"] == reasons.TRAIN for row in rows),
             "masks": sum("segmentation" in row for row in rows),
             "annotations_per_category": {name: per_category[number] for number, name in names.items()},
             "images_per_fold": {str(fold): per_fold[fold] for fold in sorted(per_fold)},
