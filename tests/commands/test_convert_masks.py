@@ -278,8 +278,8 @@ def test_class_folders(tmp_path):
     done = run("convert", "folders", "--data-path", "raw", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert lines(done) == [
-        "radiographs 19", "for training, by fold 6, 5", "for validating 2", "for testing 6", "with PNEUMONIA 10", "without a label 9",
-        "left out or changed 3", "file in two classes 2", "unreadable file 1",
+        "radiographs 19", "for training, by fold 6, 5", "for validating 2", "for testing 6", "with PNEUMONIA 10",
+        "without a label 9", "left out or changed 3", "file in two classes 2", "unreadable file 1",
         "each with its reason in data/conversion.json",
         "next: python xray/train.py --task classification --data-path data",
     ]  # fmt: skip
