@@ -146,6 +146,14 @@ def test_reports_of_files_name_their_images(detector, folder, tmp_path):
     reports = [path.relative_to(tmp_path / "out").as_posix() for path in written[:-1]]
     assert reports == ["sr/b.dcm", "sr/c.dcm"]
     report = pydicom.dcmread(written[0])
+    written = detector(folder).save(tmp_path / "pictures", gsps=True, sc=True)
+    pictures = [path.relative_to(tmp_path / "pictures").as_posix() for path in written[:-1]]
+    assert pictures == ["gsps/b.dcm", "sc/b.dcm", "gsps/c.dcm", "sc/c.dcm"]
+    # And of a data set in memory, whose pixels and header are what there is.
+    again = detector(pydicom.dcmread(folder / "b.dicom")).save(tmp_path / "memory", gsps=True)
+    states = [pydicom.dcmread(path) for path in (written[0], again[0])]
+    assert states[0].SOPInstanceUID == states[1].SOPInstanceUID
+    assert states[0].SoftcopyVOILUTSequence == states[1].SoftcopyVOILUTSequence
     evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
     assert evidence.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.3.1"
 

@@ -14,6 +14,7 @@ import xray
 from xray.api.origin import Origin
 from xray.api.results import Finder, Result, Results
 from xray.errors import InputError
+from xray.radiographs.softcopy import Softcopy
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import read_predictions
 
@@ -253,8 +254,13 @@ def test_reports_and_segmentations_name_the_image(result, segmentation_run, tmp_
     assert report.Modality == "SR"
     assert report.StudyInstanceUID == masks.StudyInstanceUID == "1.2"
     assert (masks.Modality, masks.pixel_array.sum()) == ("SEG", MASK.sum())
-    with pytest.raises(InputError, match="none of these radiographs is one"):
-        two.save(tmp_path / "other", sr=True)
+    one = dataclasses.replace(one, origin=dataclasses.replace(one.origin, softcopy=Softcopy(window=(100, 200))))
+    written = Results([one, two]).save(tmp_path / "pictures", gsps=True, sc=True)
+    names = [path.relative_to(tmp_path / "pictures").as_posix() for path in written]
+    assert names == ["gsps/a/b.dcm", "sc/a/b.dcm", "predictions.json"]
+    assert [pydicom.dcmread(path).Modality for path in written[:2]] == ["PR", "OT"]
+    with pytest.raises(InputError, match=r"^sr, sc refer to DICOM images, and none of these radiographs is one"):
+        two.save(tmp_path / "other", sr=True, sc=True)
     lone = dataclasses.replace(one, finder=dataclasses.replace(finder, has_masks=False))
     with pytest.raises(InputError, match="masks of segmenters, and none was loaded"):
         lone.save(tmp_path / "other", seg=True)

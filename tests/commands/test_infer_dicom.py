@@ -69,6 +69,31 @@ def test_dicom_files_get_a_report_and_where_there_is_a_mask_a_segmentation(folde
     assert "segmentation sha256:" in parameters
 
 
+def test_presentation_states_and_pictures_are_of_the_same_findings(folder, segmentation_run, tmp_path, capsys):
+    out, options = tmp_path / "out", {"gsps": True, "sc": True, "report_threshold": 0.0}
+    assert infer(folder, segmentation_run, out, **options) == 0
+    said = capsys.readouterr().out
+    for kind in ("gsps", "sc"):
+        assert sorted(path.name for path in (out / kind).iterdir()) == ["a.dcm", "b.dcm", "c.dcm"]
+        assert f"3 {kind.upper()}: {out / kind}\n" in said
+    assert not (out / "sr").exists()
+    state, picture = (pydicom.dcmread(out / kind / "a.dcm") for kind in ("gsps", "sc"))
+    assert state.PatientID == picture.PatientID == "a"
+    found = read_predictions(out / "predictions.json")
+    boxes = found.table.boxes[found.table.images == found.image_ids.index("a")]
+    (annotation,) = [item for item in state.GraphicAnnotationSequence if item.GraphicLayer == "FINDING_1"]
+    lines = [np.array(line.GraphicData).reshape(-1, 2) for line in annotation.GraphicObjectSequence]
+    for (x1, y1, x2, y2), line in zip(boxes.tolist(), lines, strict=False):
+        np.testing.assert_allclose(line, [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)], atol=1e-3)
+    assert len(lines) > len(boxes), "the outlines of the masks"
+    # Again, decoded by another process: the same object, whose copy an archive does not keep.
+    assert infer(folder, segmentation_run, tmp_path / "again", n_workers=1, **options) == 0
+    for kind, made in (("gsps", state), ("sc", picture)):
+        again = pydicom.dcmread(tmp_path / "again" / kind / "a.dcm")
+        assert (again.SOPInstanceUID, again.SeriesInstanceUID) == (made.SOPInstanceUID, made.SeriesInstanceUID)
+    assert pydicom.dcmread(tmp_path / "again" / "sc" / "a.dcm").PixelData == picture.PixelData
+
+
 def test_an_interrupted_command_leaves_whole_reports_and_makes_the_others(
     folder, segmentation_run, tmp_path, monkeypatch
 ):
@@ -106,6 +131,8 @@ def test_reports_of_earlier_findings_do_not_stay(folder, segmentation_run, tmp_p
 def test_what_cannot_be_is_said_before_anything_is_done(folder, segmentation_run, vinbig_run, mask_store, tmp_path):
     with pytest.raises(InputError, match="is a dataset directory: give the files"):
         infer(mask_store, segmentation_run, tmp_path / "out", sr=True)
+    with pytest.raises(InputError, match=r"^--gsps --sc: these refer to DICOM files"):
+        infer(mask_store, segmentation_run, tmp_path / "out", gsps=True, sc=True)
     with pytest.raises(InputError, match="--seg writes the masks of segmenters"):
         infer(folder, vinbig_run, tmp_path / "out", seg=True)
     assert not (tmp_path / "out").exists()

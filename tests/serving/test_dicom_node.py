@@ -1,11 +1,13 @@
 """The DICOM node: what it takes and refuses, what it returns, and how it stands silent, slow and greedy peers."""
 
 import contextlib
+import dataclasses
 import logging
 import socket
 import struct
 import threading
 import time
+from concurrent.futures import Future
 
 import numpy as np
 import pydicom
@@ -349,6 +351,7 @@ def test_flags_of_the_command_are_checked_before_anything_is_loaded():
         {"dicom_return": "PACS@host:104"},
         {"dicom_port": 11112, "dicom_return": "PACS@host:104", "dicom_aet": "SEVENTEEN LETTERS"},
         {"dicom_port": 11112, "dicom_return": "PACS@host:104", "dicom_callers": ("FRIEND", "")},
+        {"dicom_port": 11112, "dicom_return": "PACS@host:104", "dicom_objects": ()},
     ):
         with pytest.raises(FlagError, match="--dicom-"):
             check_dicom(Config(weights=("run",), **wrong))
@@ -377,3 +380,28 @@ def test_a_busy_service_is_asked_again_and_its_words_are_passed_on(tmp_path):
     (report,) = answer(tmp_path / "a.dcm")
     assert report.Modality == "SR"
     assert outcomes == []
+
+
+def test_for_pictures_the_file_is_read_in_a_worker(tmp_path):
+    from xray.inference.pipeline import Findings
+    from xray.radiographs.workers import Failed
+    from xray.serving.dicom_node import answering
+
+    asked = []
+
+    class Service:
+        def find(self, path, is_node=False):
+            return Findings(BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9])), (80, 64), 0.1
+
+        def in_worker(self, work, path):
+            asked.append(path)
+            outcome = Future()
+            outcome.set_result(work(path) if len(asked) == 1 else Failed("a.dcm: took more than 60 s"))
+            return outcome
+
+    radiograph().save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    answer = answering(Service(), dataclasses.replace(RESULTS, gsps=True, sc=True))
+    assert [dataset.Modality for dataset in answer(tmp_path / "a.dcm")] == ["SR", "PR", "OT"]
+    with pytest.raises(InputError, match=r"^took more than 60 s"):
+        answer(tmp_path / "a.dcm")
+    assert len(asked) == 2

@@ -272,6 +272,40 @@ def test_orthanc_sends_a_study_and_gets_report_and_segmentation_into_it(radiogra
         np.testing.assert_array_equal(pydicom.dcmread(tmp_path / "seg.dcm").pixel_array, MASK)
 
 
+def test_orthanc_keeps_pictures_once_and_the_node_takes_none_for_a_radiograph(radiograph, tmp_path):
+    """Presentation states and secondary captures lie beside the image; a second sending doubles nothing."""
+    program("Orthanc", "orthanc")
+    results = DicomResults({1: "Pneumothorax"}, RESULTS.algorithm, gsps=True, sc=True)
+
+    def found(path):
+        counts = coco_mask.encode(np.asfortranarray(MASK))["counts"].decode()
+        table = BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9])
+        return results.of(path, table, {0: {"size": [64, 80], "counts": counts}}).values()
+
+    port = free_port()
+    with (
+        Orthanc(tmp_path / "orthanc", port) as orthanc,
+        DicomNode(found, Peer("ORTHANC", "127.0.0.1", orthanc.port), port, limits=LIMITS) as node,
+    ):
+        _, study = through(orthanc, radiograph)
+        series = wait_for(lambda: len(found := orthanc.series_of(study)) == 5 and found)
+        assert set(series) == {"CR", "SR", "SEG", "PR", "OT"}
+        instances = {kind: series[kind]["Instances"] for kind in series}
+        through(orthanc, radiograph)
+        wait_for(lambda: node.counts.returned == 8)
+        assert node.counts.lost == 0
+        assert {kind: one["Instances"] for kind, one in orthanc.series_of(study).items()} == instances
+        for kind, name in (("PR", "gsps.dcm"), ("OT", "sc.dcm")):
+            (tmp_path / name).write_bytes(orthanc.ask(f"/instances/{instances[kind][0]}/file"))
+        state, picture = (pydicom.dcmread(tmp_path / name) for name in ("gsps.dcm", "sc.dcm"))
+        image = state.ReferencedSeriesSequence[0].ReferencedImageSequence[0]
+        assert image.ReferencedSOPInstanceUID == pydicom.dcmread(radiograph).SOPInstanceUID
+        assert picture.pixel_array.shape[2] == 3
+        storescu = [program("storescu", "dcmtk"), "-aec", "XRAY", "127.0.0.1", str(port), str(tmp_path / "sc.dcm")]
+        assert subprocess.run(storescu, capture_output=True, timeout=300).returncode == 0xC000 >> 8
+        assert node.counts.received == 2
+
+
 @pytest.mark.slow
 def test_the_whole_way_with_a_trained_model(radiograph, vinbig_run, tmp_path):
     program("Orthanc", "orthanc")

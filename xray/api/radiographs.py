@@ -220,7 +220,7 @@ def _decoded(items: list[Any], names: Sequence[str], size: int, bits: int) -> It
             attributes=radiograph.attributes,
             warnings=radiograph.warnings,
             pixels=pixels,
-            origin=Origin(array=pixels, reference=reference),
+            origin=Origin(array=pixels, reference=reference, softcopy=radiograph.softcopy),
         )
 
 

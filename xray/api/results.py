@@ -196,11 +196,15 @@ class Result:
         overlays: bool = False,
         sr: bool = False,
         seg: bool = False,
+        gsps: bool = False,
+        sc: bool = False,
         threshold: float = 0.3,
         overwrite: bool = False,
     ) -> list[Path]:
         """`Results.save` of this one radiograph."""
-        return Results([self]).save(folder, overlays=overlays, sr=sr, seg=seg, threshold=threshold, overwrite=overwrite)
+        return Results([self]).save(
+            folder, overlays=overlays, sr=sr, seg=seg, gsps=gsps, sc=sc, threshold=threshold, overwrite=overwrite
+        )
 
     def to_supervision(self) -> Any:
         """`supervision.Detections` of the package supervision (checked with version 0.31.2), which must be installed.
@@ -360,22 +364,27 @@ class Results(Sequence[Result]):
         overlays: bool = False,
         sr: bool = False,
         seg: bool = False,
+        gsps: bool = False,
+        sc: bool = False,
         threshold: float = 0.3,
         overwrite: bool = False,
     ) -> list[Path]:
         """Writes FOLDER/predictions.json, COCO results as `xray infer` writes them, and what else is asked for.
 
         overlays: pictures, FOLDER/overlays/<id>.png. sr: structured reports, FOLDER/sr/<id>.dcm (TID 1500). seg: masks
-        as DICOM segmentations, FOLDER/seg/<id>.dcm; a radiograph without a mask has none. Radiographs that are no DICOM
-        image, or do not say which one, have neither.
-        threshold: lowest score, in [0, 1], that overlays and reports show.
+        as DICOM segmentations, FOLDER/seg/<id>.dcm; a radiograph without a mask has none. gsps: what viewers draw over
+        the image, FOLDER/gsps/<id>.dcm (presentation states); an image in colour has none. sc: the image with the
+        findings drawn on it, FOLDER/sc/<id>.dcm (secondary captures). Radiographs that are no DICOM image, or do not
+        say which one, have none of these.
+        threshold: lowest score, in [0, 1], that overlays, reports and pictures show.
         overwrite: replaces what is there.
         Returns the files, each written whole; predictions.json is the last. Raises InputError if the folder holds
-        predictions already, no radiograph is a DICOM image, or highdicom is not installed (for sr and seg).
+        predictions already, no radiograph is a DICOM image, or highdicom is not installed (for DICOM).
         """
         from xray.api.saving import save_results
 
-        return save_results(self, Path(folder), overlays, sr, seg, threshold, overwrite)
+        wanted = {"sr": sr, "seg": seg, "gsps": gsps, "sc": sc}
+        return save_results(self, Path(folder), overlays, wanted, threshold, overwrite)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -1,5 +1,6 @@
 """What `Results.save` writes: predictions, pictures, and DICOM objects."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -17,9 +18,9 @@ PREDICTIONS = "predictions.json"
 
 
 def save_results(
-    results: Results, folder: Path, overlays: bool, sr: bool, seg: bool, threshold: float, overwrite: bool
+    results: Results, folder: Path, overlays: bool, wanted: Mapping[str, bool], threshold: float, overwrite: bool
 ) -> list[Path]:
-    """`Results.save`."""
+    """`Results.save`. wanted: kinds of DICOM objects, "sr" … → whether they are wanted."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder")
     if (folder / PREDICTIONS).exists() and not overwrite:
@@ -28,11 +29,11 @@ def save_results(
         raise InputError(f"threshold is {threshold}: it must lie between 0 and 1")
     objects: DicomResults | None = None
     references: dict[str, Dataset | None] = {}
-    if (sr or seg) and len(results):
-        objects = _dicom_results(results[0].finder, threshold, sr, seg)
+    if any(wanted.values()) and len(results):
+        objects = _dicom_results(results[0].finder, threshold, wanted)
         references = {result.id: _reference(result.origin) for result in results}
         if not any(reference is not None for reference in references.values()):
-            raise InputError("sr and seg refer to DICOM images, and none of these radiographs is one")
+            raise InputError(f"{_said(wanted)} refer to DICOM images, and none of these radiographs is one")
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for result in results:
@@ -47,18 +48,23 @@ def save_results(
     return [*written, folder / PREDICTIONS]
 
 
-def _dicom_results(finder: Finder, threshold: float, sr: bool, seg: bool) -> DicomResults:
-    if seg and not finder.has_masks:
+def _dicom_results(finder: Finder, threshold: float, wanted: Mapping[str, bool]) -> DicomResults:
+    if wanted.get("seg") and not finder.has_masks:
         raise InputError("seg writes the masks of segmenters, and none was loaded")
     if not finder.runs:
-        raise InputError("sr and seg name the models that found something, which are not known of fused results")
-    need("sr or seg", "dicom-out", "highdicom")
+        what = f"{_said(wanted)} name the models that found something"
+        raise InputError(f"{what}, which are not known of fused results")
+    need(_said(wanted), "dicom-out", "highdicom")
     algorithm = inference_algorithm(finder.runs, threshold, finder.mirrored, finder.gate, finder.triplet, finder.scales)
-    return DicomResults(finder.categories, algorithm, threshold, sr, seg)
+    return DicomResults(finder.categories, algorithm, threshold, **wanted)
+
+
+def _said(wanted: Mapping[str, bool]) -> str:
+    return ", ".join(kind for kind, is_wanted in wanted.items() if is_wanted)
 
 
 def _reference(origin: Origin) -> Dataset | None:
-    """What SR and SEG need to know of a radiograph; None where it is no DICOM image that says which it is."""
+    """What DICOM objects need to know of a radiograph; None where it is no DICOM image that says which it is."""
     if origin.path is None:
         return origin.reference
     return read_source(origin.path) if fault_of_source(origin.path) is None else None
@@ -70,7 +76,9 @@ def _save_objects(folder: Path, result: Result, objects: DicomResults, reference
     if reference is None:
         return []
     written = []
-    for kind, dataset in objects.of(reference, result.rows, result.segmentations, result.classified).items():
+    findings = (result.rows, result.segmentations, result.classified)
+    radiograph = result.origin.radiograph() if objects.need_pixels else None
+    for kind, dataset in objects.of(reference, *findings, radiograph).items():
         written.append(object_path(folder, kind, result.id))
         save_object(written[-1], dataset)
     return written

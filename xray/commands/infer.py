@@ -86,8 +86,14 @@ class Config:
     """Write the findings in each DICOM file as a structured report, OUT/sr/<id>.dcm (TID 1500)."""
     seg: bool = False
     """Write the masks in each DICOM file as a segmentation, OUT/seg/<id>.dcm; there is none without a mask."""
+    gsps: bool = False
+    """Write boxes, names and outlines of masks for each DICOM file as a presentation state, OUT/gsps/<id>.dcm (GSPS),
+    which viewers draw over the image, in the window that the models saw."""
+    sc: bool = False
+    """Write each DICOM file with the findings drawn on it as a new image, OUT/sc/<id>.dcm (secondary capture, RGB)."""
     report_threshold: Share = 0.3
-    """Lowest confidence of the findings in structured reports, in [0, 1]."""
+    """Lowest confidence of the findings in structured reports, presentation states and secondary captures, in
+    [0, 1]."""
     sizes: str = ""
     """Original sizes of PNG and JPEG files that were made smaller, so that boxes and masks are in original pixels: a
     CSV file of any name (a column of ids or file names; width,height or dim1,dim0 or columns,rows), WIDTHxHEIGHT for
@@ -274,14 +280,16 @@ def truth_of(config: Config, inputs: "Inputs") -> "Store | None":
 
 
 def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline", way: "Way") -> "DicomResults | None":
-    """The writer of SR and SEG, None where neither is asked for. Raises InputError for a dataset directory."""
-    if not (config.sr or config.seg):
+    """The writer of DICOM objects, None where none is asked for. Raises InputError for a dataset directory."""
+    wanted = {kind: getattr(config, kind) for kind in ("sr", "seg", "gsps", "sc")}
+    if not any(wanted.values()):
         return None
+    flags = " ".join(f"--{kind}" for kind, is_wanted in wanted.items() if is_wanted)
     if inputs.store is not None:
         raise InputError(
-            f"--sr and --seg refer to DICOM files, and {config.data_path} is a dataset directory: give the files"
+            f"{flags}: these refer to DICOM files, and {config.data_path} is a dataset directory: give the files"
         )
-    need("--sr or --seg", "dicom-out", "highdicom")
+    need(flags, "dicom-out", "highdicom")
     from xray.inference.ensemble_file import files_of, is_ensemble
     from xray.outputs.dicom.objects import inference_algorithm
     from xray.outputs.dicom.results import DicomResults
@@ -297,7 +305,7 @@ def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline", way
         runs = [run if is_ensemble(run) else openvino_file(run, way.precision) for run in runs]
     triplet = dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else ()
     algorithm = inference_algorithm(runs, config.report_threshold, config.tta, config.gate, triplet, config.scales)
-    return DicomResults(pipeline.categories, algorithm, config.report_threshold, config.sr, config.seg)
+    return DicomResults(pipeline.categories, algorithm, config.report_threshold, **wanted)
 
 
 def find_all(
@@ -322,6 +330,7 @@ def find_all(
     from xray.inference.streaming import consecutive, portion_of, radiographs, run
     from xray.outputs.pictures.findings import rows_of
     from xray.outputs.results import map_writer, save_overlay
+    from xray.radiographs.decoding import whole_of
     from xray.radiographs.names import inside, safe_path
 
     out, begin = Path(config.save_path), journal.done
@@ -347,7 +356,8 @@ def find_all(
                 path = inside(out, f"overlays/{safe_path(name)}.png")
                 save_overlay(path, name, pixels, *findings, pipeline.categories, truth, config.overlay_threshold)
             if dicom_results is not None:
-                dicom_results.write(out, name, inputs.paths[position], *findings, portion.labels[position])
+                labels = portion.labels[position]
+                dicom_results.write(out, name, inputs.paths[position], *findings, labels, whole_of(item))
         if dicom_results is not None:
             for position, *_ in portion.failures:
                 dicom_results.discard(out, inputs.ids[position])
@@ -355,7 +365,8 @@ def find_all(
         journal.add(portion)
         progress.update(task, completed=portion.stop)
 
-    items = radiographs(rest, pipeline.canvas_size, config.n_workers, config.timeout, config.overlays, pipeline.bits)
+    keeps_pixels = config.overlays or (dicom_results is not None and dicom_results.need_pixels)
+    items = radiographs(rest, pipeline.canvas_size, config.n_workers, config.timeout, keeps_pixels, pipeline.bits)
     with contextlib.closing(items), Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("radiographs", total=len(inputs), completed=begin)
         if cluster is not None:

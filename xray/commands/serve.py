@@ -72,16 +72,19 @@ class Config:
     timeout: Annotated[float, Interval(ge=0.1, le=3600)] = 60.0
     """Seconds that one file may take to decode."""
     dicom_port: Port | None = None
-    """Port of a DICOM node that takes radiographs (CR, DX, SC) by C-STORE and returns SR and SEG; 0 takes a free one.
+    """Port of a DICOM node that takes radiographs (CR, DX, SC) by C-STORE and returns findings; 0 takes a free one.
     None where it is not given. It listens at --host; DICOM knows no passwords either."""
     dicom_return: str = ""
-    """AET@HOST:PORT of the node that gets SR and SEG; needed with --dicom-port."""
+    """AET@HOST:PORT of the node that gets the findings; needed with --dicom-port."""
+    dicom_objects: tuple[Literal["sr", "seg", "gsps", "sc"], ...] = ("sr", "seg")
+    """What it gets for each radiograph, one or more of: sr, a structured report; seg, a segmentation where there is a
+    mask; gsps, a presentation state that viewers draw over the image; sc, the image with the findings drawn on it."""
     dicom_aet: str = "XRAY"
     """Title of the DICOM node."""
     dicom_callers: tuple[str, ...] = ()
     """Titles of the nodes that may send; all may where none is given."""
     report_threshold: Share = 0.3
-    """Lowest confidence of the findings in reports that the DICOM node returns, in [0, 1]."""
+    """Lowest confidence of the findings in what the DICOM node returns, in [0, 1]."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -125,6 +128,8 @@ def check_dicom(config: Config) -> "Peer | None":
         if config.dicom_return:
             raise FlagError("--dicom-return is for --dicom-port: add that, or leave it out")
         return None
+    if not config.dicom_objects:
+        raise FlagError("--dicom-objects names nothing to return: give one or more of sr, seg, gsps, sc")
     need("--dicom-port", "serve,dicom-out", "pynetdicom", "highdicom")
     from xray.serving.dicom_peers import check_aet, parse_peer
 
@@ -145,7 +150,8 @@ def dicom_node(
     from xray.serving.dicom_node import DicomNode, answering
 
     logging.getLogger("xray.dicom").setLevel(logging.INFO)
-    results = DicomResults(service.pipeline.categories, algorithm, config.report_threshold)
+    wanted = {kind: kind in config.dicom_objects for kind in ("sr", "seg", "gsps", "sc")}
+    results = DicomResults(service.pipeline.categories, algorithm, config.report_threshold, **wanted)
     limits = Limits(n_bytes=int(config.max_megabytes * 2**20))
     place = (config.dicom_port, config.dicom_aet, config.host)
     return DicomNode(answering(service, results), peer, *place, config.dicom_callers, limits, service.workers)

@@ -11,6 +11,7 @@ import numpy as np
 
 from xray.radiographs.canvas import Canvas, in_8_bits
 from xray.radiographs.radiograph import Radiograph, read_radiograph
+from xray.radiographs.softcopy import Softcopy
 from xray.radiographs.workers import MEMORY_LIMIT, TIMEOUT, Failed, in_workers
 
 
@@ -57,16 +58,25 @@ def decode_canvas(index: int, path: Path, size: int, bits: int = 8) -> Decoded:
 
 @dataclasses.dataclass
 class DecodedWhole(Decoded):
-    """A radiograph on its canvas, and its own pixels, (height, width) uint8."""
+    """A radiograph on its canvas, and its own pixels, (height, width) uint8. softcopy: as of `Radiograph`."""
 
     pixels: np.ndarray = dataclasses.field(kw_only=True)
+    softcopy: Softcopy | None = dataclasses.field(default=None, kw_only=True)
 
 
 def decode_whole(index: int, path: Path, size: int, bits: int = 8) -> DecodedWhole:
     """`decode_canvas` that keeps the pixels, in 8 bits. Raises RadiographError."""
     # Here, beside it: workers would have to import whatever module it stood in.
     radiograph = read_radiograph(path, bits)
-    return DecodedWhole(*_letterboxed(index, path, size, radiograph), pixels=in_8_bits(radiograph.pixels))
+    of_file = _letterboxed(index, path, size, radiograph)
+    return DecodedWhole(*of_file, pixels=in_8_bits(radiograph.pixels), softcopy=radiograph.softcopy)
+
+
+def whole_of(item: Decoded) -> Radiograph | None:
+    """The radiograph that was decoded, in 8 bits; None where its pixels were not kept."""
+    if not isinstance(item, DecodedWhole):
+        return None
+    return Radiograph(item.pixels, item.spacing, item.path.name, item.attributes, item.warnings, item.softcopy)
 
 
 def _letterboxed(index: int, path: Path, size: int, radiograph: Radiograph) -> tuple[Any, ...]:

@@ -35,7 +35,8 @@ from xray.radiographs.elements import (
 )
 from xray.radiographs.grayscale import GreyMeaning, with_window_that_shows
 from xray.radiographs.pixel_layout import PALETTE, Layout, layout_of, narrowed, native_size, native_words, refuse_frames
-from xray.radiographs.presentation import KEYWORDS, meaning_of, spacing_of, with_functional_groups
+from xray.radiographs.presentation import KEYWORDS, aspect_of, meaning_of, spacing_of, with_functional_groups
+from xray.radiographs.softcopy import Softcopy, softcopy_of
 
 __all__ = [
     "MAX_FRAGMENTS", "MAX_HEADER_BYTES", "MAX_HEADER_READS", "MAX_PIXELS", "NATIVE", "RadiographError",
@@ -86,6 +87,7 @@ class StoredRadiograph:
     attributes: view, sex, age and manufacturer, as far as they are known, by `plain_attributes`; nothing that names
         the patient is read.
     warnings: what its user should know although it is read; a few fixed texts.
+    softcopy: how a viewer shows its values in the same way; None of colours and palettes.
     """
 
     words: np.ndarray
@@ -93,6 +95,7 @@ class StoredRadiograph:
     spacing: tuple[float, float] | None
     attributes: dict[str, str] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    softcopy: Softcopy | None = None
 
 
 def is_dicom(head: bytes) -> bool:
@@ -170,6 +173,7 @@ def _read(file: BinaryIO) -> StoredRadiograph:
     layout = header.layout()
     elements = with_functional_groups(header.elements)
     words, layout = _words(header, layout)
+    softcopy = None
     if layout.samples == 3:
         words, meaning, warning_kinds = grey_of_samples(words, layout)
     elif layout.photometric == PALETTE:
@@ -177,7 +181,8 @@ def _read(file: BinaryIO) -> StoredRadiograph:
     else:
         meaning, is_missed = with_window_that_shows(words, meaning_of(elements, layout))
         warning_kinds = (WINDOW_MISSED,) if is_missed else ()
-    return StoredRadiograph(words, meaning, spacing_of(elements), _attributes(elements), warning_kinds)
+        softcopy = softcopy_of(words, meaning, aspect_of(elements))
+    return StoredRadiograph(words, meaning, spacing_of(elements), _attributes(elements), warning_kinds, softcopy)
 
 
 @dataclasses.dataclass

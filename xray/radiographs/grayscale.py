@@ -118,7 +118,7 @@ def grey_table(words: np.ndarray, meaning: GreyMeaning, bits: int = 8) -> np.nda
     with np.errstate(over="ignore"):  # a window of next to no width is a threshold: infinity clips to black or white
         grey = _voi(modality, meaning)
     if grey is None:
-        grey = _min_max(modality, (occurrences(words, meaning) > 0) & ~padded)
+        grey = _min_max(modality, *_range(modality, (occurrences(words, meaning) > 0) & ~padded))
     if meaning.is_inverted:
         grey = 1 - grey
     table = np.rint(grey * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
@@ -198,26 +198,61 @@ def _voi(values: np.ndarray, meaning: GreyMeaning) -> np.ndarray | None:
     """PS3.3 C.11.2: modality values → 0 (lower edge of the window) to 1; None where the header has nothing usable."""
     if meaning.voi_lut is not None:
         return meaning.voi_lut.apply(values) / meaning.voi_lut.white
+    window = usable_window(meaning)
+    if window is None:
+        return None
+    center, width = window
+    if meaning.voi_function == "SIGMOID":
+        # C.11.2.1.3.1; beyond +-700 float64's exp overflows, and the grey level no longer changes.
+        return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+    if meaning.voi_function == "LINEAR_EXACT":
+        # C.11.2.1.3.2
+        return np.clip((values - center) / width + 0.5, 0, 1)
+    # C.11.2.1.2.1; a width of 1 is a threshold.
+    if width == 1:
+        return (values > center - 0.5).astype(np.float64)
+    return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
+
+
+def usable_window(meaning: GreyMeaning) -> tuple[float, float] | None:
+    """(center, width) of the first window that its function allows (PS3.3 C.11.2.1.2, C.11.2.1.3), None without one."""
     for center, width in meaning.windows:
-        if meaning.voi_function == "SIGMOID" and width > 0:
-            # C.11.2.1.3.1; beyond +-700 float64's exp overflows, and the grey level no longer changes.
-            return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
-        if meaning.voi_function == "LINEAR_EXACT" and width > 0:
-            # C.11.2.1.3.2
-            return np.clip((values - center) / width + 0.5, 0, 1)
-        if meaning.voi_function == "LINEAR" and width >= 1:
-            # C.11.2.1.2.1; a width of 1 is a threshold.
-            if width == 1:
-                return (values > center - 0.5).astype(np.float64)
-            return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
+        if (meaning.voi_function in ("SIGMOID", "LINEAR_EXACT") and width > 0) or (
+            meaning.voi_function == "LINEAR" and width >= 1
+        ):
+            return center, width
     return None
 
 
-def _min_max(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """The darkest of the values that are `seen` → 0, the brightest → 1."""
+def windowed(stored: np.ndarray, meaning: GreyMeaning) -> np.ndarray:
+    """Stored values, float64 of any shape → 0 (lower edge of the window) to 1, before any inversion.
+
+    meaning: with a usable window or VOI LUT.
+    """
+    shares = _voi(_modality(stored, meaning), meaning)
+    if shares is None:
+        raise ValueError("the header gives no usable window")
+    return shares
+
+
+def grey_range(words: np.ndarray, meaning: GreyMeaning) -> tuple[float, float]:
+    """The lowest and the highest value of the pixels that are no padding, in modality units.
+
+    words: (H, W) uint8 or uint16.
+    """
+    stored = _stored_values(meaning)
+    return _range(_modality(stored, meaning), (occurrences(words, meaning) > 0) & ~_padded(stored, meaning))
+
+
+def _range(values: np.ndarray, seen: np.ndarray) -> tuple[float, float]:
     if not seen.any():
-        return np.zeros_like(values)
-    low, high = values[seen].min(), values[seen].max()
+        # All are dark then.
+        return float(values.max()), float(values.max())
+    return float(values[seen].min()), float(values[seen].max())
+
+
+def _min_max(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The darkest of the values → 0, the brightest → 1."""
     shares: np.ndarray = (values - low) / (high - low or 1)
     return shares.clip(0, 1)
 

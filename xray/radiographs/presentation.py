@@ -18,6 +18,7 @@ MACROS = {
 """Functional groups (PS3.3 C.7.6.16.2) → the elements of theirs that say how pixels are shown."""
 KEYWORDS = (
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "PresentationLUTShape", "NominalScannedPixelSpacing"),
+    "PixelAspectRatio",
     *(keyword for keywords in MACROS.values() for keyword in keywords),
     *("LUTDescriptor", "LUTData"),
     *(*GROUPS, *MACROS),
@@ -116,3 +117,13 @@ def spacing_of(elements: Elements) -> tuple[float, float] | None:
         if len(spacing) == 2 and all(math.isfinite(value) and value > 0 for value in spacing):
             return spacing[0], spacing[1]
     return None
+
+
+def aspect_of(elements: Elements) -> float | None:
+    """Height of a pixel as a multiple of its width, by its spacing or its aspect ratio; None where neither is known."""
+    spacing = spacing_of(elements)
+    if spacing is not None:
+        return spacing[0] / spacing[1]
+    ratio = elements.decimals("PixelAspectRatio")
+    is_ratio = len(ratio) == 2 and all(math.isfinite(value) and value > 0 for value in ratio)
+    return ratio[0] / ratio[1] if is_ratio else None

@@ -23,6 +23,7 @@ from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.grayscale import display_grey, is_one_grey, look_up, white_level
 from xray.radiographs.jsrt import SIDE, SPACING, WHITE, is_jsrt, is_jsrt_name, read_jsrt
 from xray.radiographs.names import leads_out
+from xray.radiographs.softcopy import Softcopy
 
 __all__ = [
     "Radiograph", "RadiographError", "find_radiographs", "grey_of_words", "radiograph_of_dataset", "radiograph_size",
@@ -55,6 +56,7 @@ class Radiograph:
     source: name of the file it was read from, without its folder.
     attributes: view, sex, age and manufacturer, as far as the file has them, see `xray.radiographs.attributes`.
     warnings: what its user should know although it is read; a few fixed texts, to count by.
+    softcopy: how a viewer shows the values of a grey DICOM file as these pixels; None of every other.
     """
 
     pixels: np.ndarray
@@ -62,6 +64,7 @@ class Radiograph:
     source: str
     attributes: dict[str, str] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    softcopy: Softcopy | None = None
 
     @property
     def width(self) -> int:
@@ -141,7 +144,8 @@ def _dicom_content(dataset: Dataset) -> bytes:
 def _shown(stored: StoredRadiograph, name: str, bits: int) -> Radiograph:
     pixels = display_grey(stored.words, stored.meaning, bits)
     coarse = (EIGHT_BITS,) if bits > 8 and stored.words.dtype == np.uint8 else ()
-    return Radiograph(pixels, stored.spacing, name, stored.attributes, (*stored.warnings, *coarse, *_blank(pixels)))
+    kinds = (*stored.warnings, *coarse, *_blank(pixels))
+    return Radiograph(pixels, stored.spacing, name, stored.attributes, kinds, stored.softcopy)
 
 
 def _blank(pixels: np.ndarray) -> tuple[str, ...]:

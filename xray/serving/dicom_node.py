@@ -1,4 +1,4 @@
-"""A DICOM node: takes radiographs by C-STORE and returns what is made of them, SR and SEG, to another node.
+"""A DICOM node: takes radiographs by C-STORE and returns what is made of them, SR, SEG, …, to another node.
 
 A radiograph is accepted once it lies on the disk and its header shows that the models can use it. One thread then makes
 the answers, another sends them, and tries again for a while where the other node is away. What waits is bounded: when
@@ -31,6 +31,7 @@ from xray.errors import InputError
 from xray.outputs.dicom.objects import read_source, save_object
 from xray.radiographs.codestream import COMPRESSED
 from xray.radiographs.dicom import check_dicom
+from xray.radiographs.radiograph import read_radiograph
 from xray.radiographs.workers import TIMEOUT, Failed, Workers
 from xray.serving import pixels
 from xray.serving.dicom_connections import MAX_PDU, Limits, Receiver, Server
@@ -63,19 +64,23 @@ class Counts:
 
 def answering(service: "Service", results: "DicomResults") -> Callable[[Path], Iterable[Dataset]]:
     """What a node calls for each radiograph: it waits for its turn at the service, as every request does."""
+    from xray.serving.service import readable
     from xray.serving.worker import BusyError, RefusedError
 
     def answer(path: Path) -> Iterable[Dataset]:
         while True:
             try:
                 findings = service.find(path, is_node=True)[0]
+                # In a worker, as the models' canvas was: the file may be hostile.
+                work = service.in_worker(read_radiograph, path) if results.need_pixels else None
+                radiograph = None if work is None else readable(work.result(), path)
                 break
             except BusyError as busy:
                 time.sleep(busy.retry_after)
             except RefusedError as error:
                 raise InputError(error.line) from None
         labels = {label: float(column[0]) for label, column in findings.labels.items()}
-        return results.of(path, findings.table, findings.masks, labels).values()
+        return results.of(path, findings.table, findings.masks, labels, radiograph).values()
 
     return answer
 
@@ -100,7 +105,7 @@ class DicomNode:
     ) -> None:
         """Starts listening.
 
-        answer: the SR and SEG for the DICOM file of a radiograph; called from one thread. It raises InputError, whose
+        answer: the SR, SEG, … for the DICOM file of a radiograph; called from one thread. It raises InputError, whose
             message names no patient, for a radiograph that cannot be used.
         peer: where they are sent. port: 0 chooses one. callers: titles of the nodes that may send; none for all.
         workers: decode what is compressed, before it is accepted; without them the node starts one when it needs it.

@@ -3,7 +3,9 @@
 This module imports neither torch nor the models: a worker may not allocate so much memory.
 """
 
+import hashlib
 import io
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,8 @@ def structured_report_of(
         # Only now: highdicom takes seconds to import.
         from xray.outputs.dicom.structured_report import structured_report
 
-        return structured_report(source, table, categories, algorithm, labels, threshold=0.0)
+        edition = _edition(table, sorted(labels.items()))
+        return structured_report(source, table, categories, algorithm, labels, threshold=0.0, edition=edition)
 
     return _made_from(path, make)
 
@@ -44,9 +47,16 @@ def segmentation_of(
 
         # Masks of a client are checked before C code sees them.
         checked = {row: encode_mask(dict(rle), source.Columns, source.Rows)[0] for row, rle in masks.items()}
-        return segmentation(source, joined_masks(table, checked), categories, algorithm)
+        edition = _edition(table, [(row, str(rle["counts"])) for row, rle in sorted(checked.items())])
+        return segmentation(source, joined_masks(table, checked), categories, algorithm, edition)
 
     return _made_from(path, make)
+
+
+def _edition(table: BoxTable, rest: list[Any]) -> str:
+    """Tells choices of findings apart: who asks chooses them, and each choice is an object of its own."""
+    content = [table.labels.tolist(), table.boxes.tolist(), table.scores.tolist(), rest]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _made_from(path: Path, make: Callable[[Any], Any]) -> bytes:

@@ -26,11 +26,16 @@ def part_outlines(mask: np.ndarray) -> list[list[int]]:
 
 def whole_outline(mask: np.ndarray) -> list[int]:
     """A (H, W) mask → one polygon x1, y1, x2, y2, … of all its parts. Raises ValueError for an empty one."""
-    outlines = [outline for _, outline in _outlines(mask)]
+    outlines = all_outlines(mask)
     if not outlines:
         raise ValueError("the mask has no pixel")
     whole: list[int] = _joined(outlines).ravel().tolist()
     return whole
+
+
+def all_outlines(mask: np.ndarray) -> list[Outline]:
+    """A (H, W) mask → the outlines of all its parts and holes; by the even-odd rule they bound the mask's pixels."""
+    return [outline for _, outline in _outlines(mask)]
 
 
 def _outlines(mask: np.ndarray) -> list[tuple[int, Outline]]:

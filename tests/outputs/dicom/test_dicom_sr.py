@@ -1,5 +1,6 @@
 """Structured reports: valid by the standard's own tables, read back by others, and at the same places on the source."""
 
+import dataclasses
 import io
 import subprocess
 import warnings
@@ -207,15 +208,29 @@ def test_codes_differ_and_fit_their_types():
         assert 0 < len(code.meaning) <= 64
 
 
-def test_reports_of_one_study_share_a_series_and_nothing_else(phantom, tmp_path):
-    one, two = (structured_report(read_source(phantom), some_findings(120, 96, 1), NAMES, ALGORITHM) for _ in range(2))
+def test_the_same_image_and_model_give_the_same_report(tmp_path):
+    """So an archive that gets it twice keeps one; what differs in anything is another one, of the same series."""
+    path, table = write_phantom(tmp_path / "phantom.dcm"), some_findings(120, 96, 1)
+    one, two = (structured_report(read_source(path), table, NAMES, ALGORITHM) for _ in range(2))
     assert one.SeriesInstanceUID == two.SeriesInstanceUID
-    assert one.SOPInstanceUID != two.SOPInstanceUID
+    assert one.SOPInstanceUID == two.SOPInstanceUID
     assert one.SOPInstanceUID.startswith("2.25.")
-    other = write_phantom(tmp_path / "other.dcm")
-    assert structured_report(read_source(other), some_findings(9, 9, 1), NAMES, ALGORITHM).SeriesInstanceUID not in (
-        one.SeriesInstanceUID
-    )
+    for report in (one, two):
+        report.walk(lambda data, element: data.pop(element.tag) if element.VR in ("DA", "TM", "DT") else None)
+    assert one == two
+    second = write_phantom(tmp_path / "second.dcm", StudyInstanceUID=one.StudyInstanceUID)
+    others = [
+        structured_report(read_source(path), table, NAMES, ALGORITHM, threshold=0.5),
+        structured_report(read_source(path), table, NAMES, ALGORITHM, edition="chosen"),
+        structured_report(read_source(second), table, NAMES, ALGORITHM),
+    ]
+    assert {other.SeriesInstanceUID for other in others} == {one.SeriesInstanceUID}
+    assert len({other.SOPInstanceUID for other in (one, *others)}) == 4
+    model = dataclasses.replace(ALGORITHM, parameters={"model 1": "another"})
+    for source, algorithm in ((write_phantom(tmp_path / "other.dcm"), ALGORITHM), (path, model)):
+        other = structured_report(read_source(source), table, NAMES, algorithm)
+        assert other.SeriesInstanceUID != one.SeriesInstanceUID
+        assert other.SOPInstanceUID != one.SOPInstanceUID
 
 
 # What is taken over

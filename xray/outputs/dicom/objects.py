@@ -1,4 +1,7 @@
-"""What DICOM SR and SEG share: the patient and the image that they are about, what made them, their identifiers.
+"""What all DICOM objects share: the patient and the image that they are about, what made them, their identifiers.
+
+Identifiers follow from the image, the models and their settings: who has the same image answered twice gets the same
+object twice, which an archive keeps once.
 
 Of the source only what places an object in its study is taken over: patient, study, and the reference to the image.
 Descriptions, comments, names of devices and institutions, and private elements stay behind.
@@ -19,7 +22,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.uid import UID
+from pydicom.uid import UID, SecondaryCaptureImageStorage
 from pydicom.valuerep import DA, TM, DSfloat
 
 from xray import __version__
@@ -43,6 +46,7 @@ _TEXTS = {
     "StudyID": 16,
     "ReferringPhysicianName": 194,
 }
+_MADE_BY = ("Manufacturer", "BurnedInAnnotation")
 _PATTERNS = {
     "PatientBirthDate": (r"\d{8}", DA),
     "StudyDate": (r"\d{8}", DA),
@@ -53,6 +57,10 @@ _OTHERS = (
     *("SpecificCharacterSet", "Modality", "InstanceNumber", "Rows", "Columns", "FrameOfReferenceUID"),
     *("PatientOrientation", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
+
+
+class OwnPictureError(InputError):
+    """A picture of findings, which is no radiograph: its findings would be found again, and those once more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,15 +116,15 @@ def inference_algorithm(
 
 
 def read_source(path: Path) -> Dataset:
-    """The elements of a DICOM file that SR and SEG need of its image; no pixel is read.
+    """The elements of a DICOM file that our objects need of its image; no pixel is read.
 
-    Raises InputError where it is no such file, or does not say which image of which study it is.
+    Raises InputError where it is no such file, or does not say which image of which study it is, and OwnPictureError.
     """
-    source = read_elements(path, (*_UIDS, *_TEXTS, *_PATTERNS, *_OTHERS))
+    source = read_elements(path, (*_UIDS, *_TEXTS, *_PATTERNS, *_OTHERS, *_MADE_BY))
     try:
         return reduced(source)
     except InputError as error:
-        raise InputError(f"{path.name}: {error}") from None
+        raise type(error)(f"{path.name}: {error}") from None
 
 
 @contextlib.contextmanager
@@ -131,9 +139,10 @@ def quietly() -> Iterator[None]:
 
 @quietly()
 def reduced(source: Dataset) -> Dataset:
-    """The elements of an image's data set that SR and SEG take over; values that are not of their type become empty.
+    """The elements of an image's data set that our objects take over; values that are not of their type become empty.
 
-    Raises InputError for what is no image, or does not say which image of which study it is.
+    Raises InputError for what is no image, or does not say which image of which study it is, and OwnPictureError for a
+    secondary capture of ours.
     """
     result = Dataset()
     for keyword in _UIDS:
@@ -141,10 +150,13 @@ def reduced(source: Dataset) -> Dataset:
         identifier = str(_value(source, keyword) or "").strip(" \0")
         # Components with leading zeros are wrong but met, and the reference must be to the very same.
         if len(identifier) > 64 or not re.fullmatch(r"[0-9]+(\.[0-9]+)+", identifier, re.ASCII):
-            raise InputError(f"no SR or SEG can refer to it, as its {keyword} is missing or no identifier")
+            raise InputError(f"no DICOM object can refer to it, as its {keyword} is missing or no identifier")
         setattr(result, keyword, identifier)
     if "Image Storage" not in UID(result.SOPClassUID).name:
-        raise InputError("no SR or SEG can refer to it, as its SOPClassUID is none of an image")
+        raise InputError("no DICOM object can refer to it, as its SOPClassUID is none of an image")
+    is_ours = _text(source, "Manufacturer", 64) == MANUFACTURER and _text(source, "BurnedInAnnotation", 16) == "YES"
+    if is_ours and result.SOPClassUID == SecondaryCaptureImageStorage:
+        raise OwnPictureError("it is a picture of findings, made by xray, and no radiograph")
     for keyword, length in _TEXTS.items():
         groups = _text(source, keyword, length).split("=")[:3] if length > 64 else [_text(source, keyword, length)]
         setattr(result, keyword, "=".join(group[:64] for group in groups))
@@ -180,11 +192,14 @@ def in_unicode(dataset: Dataset, *texts: str) -> None:
         dataset.SpecificCharacterSet = "ISO_IR 192"
 
 
-def common_attributes(source: Dataset, kind: str, algorithm: Algorithm) -> dict[str, Any]:
-    """Arguments of highdicom for every object of a kind ("SR", "SEG"): one series of an algorithm in a study."""
+def common_attributes(source: Dataset, kind: str, algorithm: Algorithm, edition: str = "") -> dict[str, Any]:
+    """Arguments of highdicom for every object of a kind ("SR", "SEG", …): one series of an algorithm in a study.
+
+    edition: what decides the object's content beside the image and the algorithm, such as the lowest score it holds.
+    """
     return {
         "series_instance_uid": _uid(uuid.uuid5(ROOT, f"{kind} {source.StudyInstanceUID} {algorithm.digest}")),
-        "sop_instance_uid": new_uid(),
+        "sop_instance_uid": derived_uid(source, kind, algorithm, edition),
         "instance_number": source.InstanceNumber,
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": MODEL_NAME,
@@ -199,9 +214,11 @@ def device_uid(algorithm: Algorithm) -> str:
     return _uid(uuid.uuid5(ROOT, f"device {algorithm.digest}"))
 
 
-def new_uid() -> str:
-    """An identifier that nothing else has."""
-    return _uid(uuid.uuid4())
+def derived_uid(source: Dataset, kind: str, algorithm: Algorithm, edition: str = "", part: str = "") -> str:
+    """The identifier of an object of this kind about an image, or of a part of it: always the same."""
+    # The study's too, as a picture that was copied into another study has its results there.
+    about = f"{source.StudyInstanceUID} {source.SOPInstanceUID}"
+    return _uid(uuid.uuid5(ROOT, json.dumps([kind, about, algorithm.digest, edition, part])))
 
 
 def save_object(path: Path, dataset: Dataset) -> None:

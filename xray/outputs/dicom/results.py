@@ -9,20 +9,25 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from xray.errors import InputError
-from xray.outputs.dicom.objects import Algorithm, read_source, save_object
+from xray.outputs.dicom.objects import Algorithm, OwnPictureError, read_source, save_object
 from xray.radiographs.dicom import is_dicom
 from xray.radiographs.names import inside, safe_path
+from xray.radiographs.radiograph import Radiograph, read_radiograph
 from xray.structures.boxes import BoxTable
 
 NO_DICOM = "no DICOM file"
 NO_REFERENCE = "not said which image of which study it is"
+OWN_PICTURE = "a picture of findings, made by xray"
+KINDS = {"sr": "SR", "seg": "SEG", "gsps": "GSPS", "sc": "SC"}
+"""Kind of object, which is the name of its folder, too → its name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DicomResults:
-    """Makes structured reports and segmentations of findings.
+    """Makes DICOM objects of findings.
 
-    categories: category id → name. threshold: lowest score of a finding that a report holds. sr, seg: which are wanted.
+    categories: category id → name. threshold: lowest score of a finding that reports and pictures hold. sr, seg, gsps,
+    sc: which are wanted: structured reports, segmentations, presentation states, pictures.
     """
 
     categories: Mapping[int, str]
@@ -30,6 +35,18 @@ class DicomResults:
     threshold: float = 0.3
     sr: bool = True
     seg: bool = True
+    gsps: bool = False
+    sc: bool = False
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds that are wanted, in the order of KINDS."""
+        return [kind for kind in KINDS if getattr(self, kind)]
+
+    @property
+    def need_pixels(self) -> bool:
+        """Whether the radiographs themselves are needed, and not their headers alone."""
+        return self.gsps or self.sc
 
     def of(
         self,
@@ -37,11 +54,13 @@ class DicomResults:
         table: BoxTable,
         masks: Mapping[int, Any],
         labels: Mapping[str, float] | None = None,
+        radiograph: Radiograph | None = None,
     ) -> dict[str, Dataset]:
-        """The objects that are wanted, by "sr" and "seg"; there is no "seg" without a mask.
+        """The objects that are wanted, by their kinds; there is no "seg" without a mask, and no "gsps" of colour.
 
         given: the DICOM file of a radiograph, or what `reduced` keeps of its data set. table, masks: its rows and
-        their masks. labels: name → probability.
+            their masks. labels: name → probability.
+        radiograph: of the file, where it has been read already; needed where `given` is no file and `need_pixels`.
         Raises InputError where it does not say which image of which study it is.
         """
         # highdicom takes a second to import, which commands without these objects need not wait for.
@@ -49,10 +68,30 @@ class DicomResults:
         from xray.outputs.dicom.structured_report import structured_report
 
         source, objects = given if isinstance(given, Dataset) else read_source(given), {}
+        about = (self.categories, self.algorithm)
         if self.sr:
-            objects["sr"] = structured_report(source, table, self.categories, self.algorithm, labels, self.threshold)
+            objects["sr"] = structured_report(source, table, *about, labels, self.threshold)
         if self.seg and masks:
-            objects["seg"] = segmentation(source, joined_masks(table, masks), self.categories, self.algorithm)
+            objects["seg"] = segmentation(source, joined_masks(table, masks), *about)
+        if not self.need_pixels:
+            return objects
+        if radiograph is None:
+            if isinstance(given, Dataset):
+                raise ValueError("a presentation state or a picture of a data set needs the radiograph")
+            radiograph = read_radiograph(given)
+        softcopy = radiograph.softcopy
+        if self.gsps and softcopy is not None:
+            from xray.outputs.dicom.gsps import presentation_state
+
+            sure = {row: rle for row, rle in masks.items() if table.scores[row] >= self.threshold}
+            shown = joined_masks(table, sure)
+            objects["gsps"] = presentation_state(source, softcopy, table, shown, *about, labels, self.threshold)
+        if self.sc:
+            from xray.outputs.dicom.secondary_capture import secondary_capture
+
+            aspect = (1, 1) if softcopy is None else softcopy.aspect
+            findings = (radiograph.pixels, table, masks)
+            objects["sc"] = secondary_capture(source, *findings, *about, self.threshold, aspect)
         return objects
 
     def write(
@@ -63,18 +102,18 @@ class DicomResults:
         table: BoxTable,
         masks: Mapping[int, Any],
         labels: Mapping[str, float] | None = None,
+        radiograph: Radiograph | None = None,
     ) -> None:
-        """Writes OUT/sr/<name>.dcm and OUT/seg/<name>.dcm, each complete; none of a file that they cannot refer to."""
-        objects = self.of(path, table, masks, labels) if fault_of_source(path) is None else {}
+        """Writes OUT/<kind>/<name>.dcm of each kind, each complete; none of a file that they cannot refer to."""
+        objects = self.of(path, table, masks, labels, radiograph) if fault_of_source(path) is None else {}
         self.discard(out, name)
         for kind, made in objects.items():
             save_object(object_path(out, kind, name), made)
 
     def discard(self, out: Path, name: str) -> None:
         """Deletes the objects of a radiograph that an earlier command wrote, whose findings are other ones."""
-        for kind in ("sr", "seg"):
-            if getattr(self, kind):
-                object_path(out, kind, name).unlink(missing_ok=True)
+        for kind in self.kinds:
+            object_path(out, kind, name).unlink(missing_ok=True)
 
     def summary(self, out: Path, read: Iterable[tuple[str, Path]]) -> list[str]:
         """A line for each kind of object: how many were written, how many not, and why. read: (name, file) of all."""
@@ -82,32 +121,39 @@ class DicomResults:
         written: collections.Counter[str] = collections.Counter()
         read = list(read)
         for name, path in read:
-            kinds = [kind for kind in ("sr", "seg") if getattr(self, kind) and object_path(out, kind, name).is_file()]
+            kinds = [kind for kind in self.kinds if object_path(out, kind, name).is_file()]
             written.update(kinds)
             if not kinds and (fault := fault_of_source(path)) is not None:
                 left_out[fault] += 1
-        lines = [f"{written['sr']} SR: {out / 'sr'}"] if self.sr else []
-        if self.seg:
-            without = len(read) - written["seg"] - left_out.total()
-            lines.append(f"{written['seg']} SEG: {out / 'seg'} (radiographs without a mask: {without})")
+        lines = []
+        for kind in self.kinds:
+            without = len(read) - written[kind] - left_out.total()
+            why = {"seg": f" (radiographs without a mask: {without})"}.get(kind, "")
+            if kind == "gsps" and without:
+                why = f" (in colour, for which there is none: {without})"
+            lines.append(f"{written[kind]} {KINDS[kind]}: {out / kind}{why}")
         if left_out:
             reasons = ", ".join(f"{count} ({reason})" for reason, count in left_out.most_common())
-            lines.append(f"left out by SR and SEG: {reasons}")
+            *others, last = [KINDS[kind] for kind in self.kinds]
+            names = f"{', '.join(others)} and {last}" if others else last
+            lines.append(f"left out by {names}: {reasons}")
         return lines
 
 
 def fault_of_source(path: Path) -> str | None:
-    """NO_DICOM or NO_REFERENCE for a file of which there can be no SR or SEG, None for every other."""
+    """NO_DICOM, NO_REFERENCE or OWN_PICTURE for a file of which there can be no object, None for every other."""
     try:
         with path.open("rb") as file:
             if not is_dicom(file.read(132)):
                 return NO_DICOM
         read_source(path)
+    except OwnPictureError:
+        return OWN_PICTURE
     except (InputError, OSError):
         return NO_REFERENCE
     return None
 
 
 def object_path(out: Path, kind: str, name: str) -> Path:
-    """OUT/sr/<name>.dcm or OUT/seg/<name>.dcm."""
+    """OUT/<kind>/<name>.dcm."""
     return inside(out, f"{kind}/{safe_path(name)}.dcm")

@@ -36,12 +36,17 @@ def joined_masks(table: BoxTable, masks: Mapping[int, Any]) -> dict[int, np.ndar
 
 @dicom_objects.quietly()
 def segmentation(
-    source: Dataset, masks: Mapping[int, np.ndarray], categories: Mapping[int, str], algorithm: Algorithm
+    source: Dataset,
+    masks: Mapping[int, np.ndarray],
+    categories: Mapping[int, str],
+    algorithm: Algorithm,
+    edition: str = "",
 ) -> Dataset:
     """The segmentation of one radiograph.
 
     source: the data set of its DICOM file, with or without pixels; `dicom_objects` tells what is taken over of it.
     masks: category id → (Rows, Columns) of 0 and 1, at least one. categories: category id → name.
+    edition: sets segmentations of other masks than those of the algorithm apart, by their identifiers.
 
     Raises InputError where the source does not say which image of which study it is, or has another size.
     """
@@ -60,7 +65,9 @@ def segmentation(
         dict(algorithm.parameters) or None,
     )
     segments = [
-        _segment(number, label, name, identified)
+        _segment(
+            number, label, name, identified, dicom_objects.derived_uid(source, "SEG", algorithm, edition, str(number))
+        )
         for number, (label, name) in enumerate(zip(masks, names, strict=True), 1)
     ]
     result = Segmentation(
@@ -75,14 +82,16 @@ def segmentation(
         coding_schemes=[dicom_codes.private_scheme()],
         # A category whose mask is empty was looked for too.
         omit_empty_frames=False,
-        **dicom_objects.common_attributes(source, "SEG", algorithm),
+        **dicom_objects.common_attributes(source, "SEG", algorithm, edition),
     )
     # Radiographs have no position in space, which would tell (PS3.3 C.7.6.1).
     result.PatientOrientation = source.PatientOrientation
     return result
 
 
-def _segment(number: int, label: int, name: str, algorithm: AlgorithmIdentificationSequence) -> SegmentDescription:
+def _segment(
+    number: int, label: int, name: str, algorithm: AlgorithmIdentificationSequence, tracking_uid: str
+) -> SegmentDescription:
     side = dicom_codes.lung_side(name)
     kind = CodedConcept.from_code(dicom_codes.LUNG if side else dicom_codes.finding_code(name))
     segment = SegmentDescription(
@@ -92,7 +101,7 @@ def _segment(number: int, label: int, name: str, algorithm: AlgorithmIdentificat
         kind,
         "AUTOMATIC",
         algorithm,
-        tracking_uid=dicom_objects.new_uid(),
+        tracking_uid=tracking_uid,
         tracking_id=f"Mask {number}",
         display_color=CIELabColor.from_string(colour_of(label)),
     )

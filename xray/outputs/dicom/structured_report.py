@@ -5,7 +5,7 @@ these, groups of the whole radiograph (TID 1501): whether anything was found at 
 is normal, and those of its labels. Reports are preliminary and unverified: not for clinical use.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from highdicom.sr import (
@@ -28,19 +28,14 @@ from highdicom.sr import (
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from xray.findings import NO_FINDING_NAME
 from xray.outputs.dicom import codes as dicom_codes
 from xray.outputs.dicom import objects as dicom_objects
 from xray.outputs.dicom.objects import Algorithm
+from xray.outputs.dicom.reported import Reported, probabilities_of, reported
 from xray.structures.boxes import BoxTable
-from xray.structures.predictions import NO_FINDING_CATEGORY
 
 SERIES_NUMBER = 9901
 SERIES_DESCRIPTION = f"xray findings, {dicom_objects.NOT_FOR_CLINICAL_USE}"
-MAX_FINDINGS = 200
-"""Findings of one report; a reader is helped by none beyond."""
-ABNORMAL = "abnormal"
-"""The label that a radiograph has if it is not normal."""
 
 
 @dicom_objects.quietly()
@@ -51,6 +46,7 @@ def structured_report(
     algorithm: Algorithm,
     labels: Mapping[str, float] | None = None,
     threshold: float = 0.3,
+    edition: str = "",
 ) -> Dataset:
     """The report of one radiograph.
 
@@ -59,11 +55,13 @@ def structured_report(
         left corner of the top left pixel, as those of SCOORD are (PS3.3 C.18.6.1.1).
     categories: category id → name. labels: name → probability of the whole radiograph.
     threshold: lowest score of a finding that is reported.
+    edition: sets reports of other findings than those of the algorithm apart, by their identifiers.
 
     Raises InputError where the source does not say which image of which study it is.
     """
     source, labels = dicom_objects.reduced(source), dict(labels or {})
-    rows = _reported(table, categories, labels, threshold, (source.Columns, source.Rows))
+    edition = f"{threshold:g} {edition}"
+    rows = reported(table, categories, labels, threshold, (source.Columns, source.Rows))
     identified = AlgorithmIdentification(
         algorithm.name,
         algorithm.version,
@@ -78,9 +76,13 @@ def structured_report(
         model_name=dicom_objects.MODEL_NAME,
         serial_number=algorithm.digest,
     )
+
+    def tracking(identifier: str) -> TrackingIdentifier:
+        return TrackingIdentifier(dicom_objects.derived_uid(source, "SR", algorithm, edition, identifier), identifier)
+
     groups: list[MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations] = [
-        *_of_whole(source, table, categories, labels, bool(rows), identified),
-        *(_of_finding(source, number, *row, identified) for number, row in enumerate(rows, 1)),
+        *_of_whole(source, table, categories, labels, bool(rows), identified, tracking),
+        *(_of_finding(source, number, row, identified, tracking) for number, row in enumerate(rows, 1)),
     ]
     dicom_objects.in_unicode(source, *labels, *categories.values(), *algorithm.parameters.values())
     return ComprehensiveSR(
@@ -96,24 +98,8 @@ def structured_report(
         is_complete=True,
         is_final=False,
         is_verified=False,
-        **dicom_objects.common_attributes(source, "SR", algorithm),
+        **dicom_objects.common_attributes(source, "SR", algorithm, edition),
     )
-
-
-def _reported(
-    table: BoxTable, categories: Mapping[int, str], labels: Mapping[str, float], threshold: float, size: tuple[int, int]
-) -> list[tuple[str, np.ndarray, float]]:
-    """(name, box inside the radiograph, score) of each finding, the surest first."""
-    rows = []
-    for row in np.argsort(-table.scores, kind="stable").tolist():
-        label, score = int(table.labels[row]), float(table.scores[row])
-        name = categories.get(label, NO_FINDING_NAME if label == NO_FINDING_CATEGORY else f"category {label}")
-        box = table.boxes[row].clip(0, [*size, *size])
-        # A classifier's row says of the whole radiograph what its label does already.
-        is_label = name in labels and (box == [0, 0, *size]).all()
-        if score >= threshold and name != NO_FINDING_NAME and not is_label:
-            rows.append((name, box, score))
-    return rows[:MAX_FINDINGS]
 
 
 def _of_whole(
@@ -123,24 +109,19 @@ def _of_whole(
     labels: Mapping[str, float],
     has_findings: bool,
     algorithm: AlgorithmIdentification,
+    tracking: Callable[[str], TrackingIdentifier],
 ) -> Iterator[MeasurementsAndQualitativeEvaluations]:
     image = SourceImageForMeasurementGroup.from_source_image(source)
     summary = dicom_codes.WITH_FINDINGS if has_findings else dicom_codes.WITHOUT_FINDINGS
     yield MeasurementsAndQualitativeEvaluations(
-        TrackingIdentifier(dicom_objects.new_uid(), "Radiograph"),
+        tracking("Radiograph"),
         algorithm_id=algorithm,
         qualitative_evaluations=[QualitativeEvaluation(dicom_codes.SUMMARY, summary)],
         source_images=[image],
     )
-    is_normal = (table.labels == NO_FINDING_CATEGORY) & (NO_FINDING_CATEGORY not in categories)
-    probabilities = {name: value for name, value in labels.items() if name != ABNORMAL}
-    if is_normal.any():
-        probabilities = {NO_FINDING_NAME: float(table.scores[is_normal].max())} | probabilities
-    elif ABNORMAL in labels:
-        probabilities = {NO_FINDING_NAME: 1 - labels[ABNORMAL]} | probabilities
-    for name, probability in probabilities.items():
+    for name, probability in probabilities_of(table, categories, labels).items():
         yield MeasurementsAndQualitativeEvaluations(
-            TrackingIdentifier(dicom_objects.new_uid(), f"Radiograph: {name}"),
+            tracking(f"Radiograph: {name}"),
             finding_type=dicom_codes.finding_code(name),
             algorithm_id=algorithm,
             measurements=[_certainty(probability)],
@@ -149,9 +130,13 @@ def _of_whole(
 
 
 def _of_finding(
-    source: Dataset, number: int, name: str, box: np.ndarray, score: float, algorithm: AlgorithmIdentification
+    source: Dataset,
+    number: int,
+    row: Reported,
+    algorithm: AlgorithmIdentification,
+    tracking: Callable[[str], TrackingIdentifier],
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
-    x1, y1, x2, y2 = box.tolist()
+    x1, y1, x2, y2 = row.box
     region = ImageRegion(
         GraphicTypeValues.POLYLINE,
         # Closed by ending where it began.
@@ -159,11 +144,11 @@ def _of_finding(
         SourceImageForRegion.from_source_image(source),
     )
     return PlanarROIMeasurementsAndQualitativeEvaluations(
-        TrackingIdentifier(dicom_objects.new_uid(), f"Finding {number}: {name}"),
+        tracking(f"Finding {number}: {row.name}"),
         referenced_region=region,
-        finding_type=dicom_codes.finding_code(name),
+        finding_type=dicom_codes.finding_code(row.name),
         algorithm_id=algorithm,
-        measurements=[_certainty(score)],
+        measurements=[_certainty(row.score)],
     )
 
 
