@@ -17,7 +17,7 @@ SIZE = 32
 
 
 def decoded(found):
-    items = list(found.decode(SIZE))
+    items = list(found.decode(SIZE, 8))
     assert [item.index for item in items] == list(range(len(found.ids)))
     return items
 
@@ -61,7 +61,7 @@ def test_a_dataset_directory(vinbig_store):
     found = given(vinbig_store)
     store = open_store(vinbig_store)
     assert found.ids == tuple(record["source_id"] for record in store.records)
-    items = list(found.decode(store.canvas_size))
+    items = list(found.decode(store.canvas_size, 8))
     np.testing.assert_array_equal(items[3].canvas, store.images[3])
     assert found.origin(items[3]).pixels().shape == (items[3].height, items[3].width)
     assert given(store).ids == found.ids

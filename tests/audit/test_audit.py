@@ -1,10 +1,13 @@
 """Planted faults are among what an audit names, clean radiographs are not: phantoms, and real ones where they are."""
 
+# ruff: noqa: F811 (fixtures that are imported are arguments of tests)
+
 import dataclasses
 import json
 
 import numpy as np
 import pytest
+from planted import drawn  # noqa: F401
 from planting import Planted, draw_pictures, plant, predict, write_dataset
 
 from xray.audit.appearance import drawn_chest, is_lateral_view, look

@@ -1,5 +1,7 @@
 """--precision int8 and auto: the INT8 model is made once beside the weights, and used only if it is theirs and kept."""
 
+# ruff: noqa: F811 (fixtures that are imported are arguments of tests)
+
 import dataclasses
 import json
 import shutil
@@ -8,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from openvino_runs import cache, quantised, runs  # noqa: F401
 
 import xray
 from xray.commands import export, infer, pseudo

@@ -1,5 +1,7 @@
 """OpenVINO: the same findings as PyTorch's from all three kinds of models, 8 bits only where the metric is kept."""
 
+# ruff: noqa: F811 (fixtures that are imported are arguments of tests)
+
 import dataclasses
 import json
 import shutil
@@ -8,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from openvino_runs import cache, quantised, runs  # noqa: F401
 
 from xray.commands import export, infer
 from xray.datasets.store import open_store

@@ -46,7 +46,9 @@ def test_files_of_folds_are_one_model(store: Store, tmp_path: Path) -> None:
     assert [why.split("/")[-1] for why in found.left_out] == ["a.json lacks 2 radiographs of fold 2 (such as 'c0')"]
     with pytest.raises(InputError, match=r"whole\.json has 2 radiographs \(such as 'a0'\) that another file"):
         gather(store, [Member((), (a, whole))])
-    with pytest.raises(InputError, match="no radiograph of the training split is in the files of all models"):
+    with pytest.raises(
+        InputError, match="no radiograph of the folds or of the validation split is in the files of all"
+    ):
         gather(store, [Member((), (a,)), Member((), (b,))])
 
 

@@ -17,6 +17,7 @@ class Counting:
     """Models that find as many boxes as the canvas's first pixel says, while their gate is open."""
 
     canvas_size = 8
+    bits = 8
 
     def __init__(self):
         self.passes = []

@@ -137,8 +137,8 @@ def test_a_validation_that_tells_nothing_apart_is_one_line(data):
     (data / "annotations.json").write_text(json.dumps(content))
     store = open_store(data)
     with pytest.raises(InputError, match=r"all or none show each finding, as far as it is known, .* another --fold"):
-        ClassificationTask(config_of(ClassificationConfig, data, fold=0), store)
-    ClassificationTask(config_of(ClassificationConfig, data, fold="all"), store)
+        ClassificationTask(config_of(ClassificationConfig, data, fold=0), store).check_validation()
+    ClassificationTask(config_of(ClassificationConfig, data, fold="all"), store).check_validation()
 
 
 def test_a_detector_trains_and_validates(data, train_tiny, tmp_path):

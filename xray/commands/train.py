@@ -104,6 +104,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
     config = task.config
     precision = lightning_precision(config.precision, device)
     task.check_store_device(device)
+    task.check_validation()
     print(who_trains(len(task.train_rows), len(task.val_rows), config.fold))
     choices = task.plan.lines()
     print(*choices, sep="\n", end="\n" if choices else "")

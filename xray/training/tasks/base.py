@@ -157,6 +157,9 @@ class Task(L.LightningModule):
         if (place := where_to_store(self.config.store_device, device)) is not None:
             check_memory(self.store, np.union1d(self.train_rows, self.val_rows), place, self.needs_masks)
 
+    def check_validation(self) -> None:
+        """Raises InputError where the validation radiographs could not say what is best; subclasses know how."""
+
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
             synchronise_norms(self.model)

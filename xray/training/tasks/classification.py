@@ -37,7 +37,6 @@ class ClassificationTask(Task):
         nothing: np.ndarray = np.all(~known, axis=1)
         self.leave_out(nothing, "no label of theirs is known" if self.names_sides else NOT_ABNORMAL)
         rows = np.union1d(self.train_rows, self.val_rows)
-        self._check_validation(known)
         # None where all are, so that training and numbers are those of a dataset that says everything.
         self.known = None if known[rows].all() else known
         self.names = [ABNORMAL] if config.target == ABNORMAL else list(store.categories.values())
@@ -55,14 +54,15 @@ class ClassificationTask(Task):
         self.loss = classification_loss(config.loss, weights)
         self._batches: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def _check_validation(self, known: np.ndarray) -> None:
+    def check_validation(self) -> None:
         """Raises InputError where no label tells the validation radiographs apart: nothing could say what is best."""
-        labels, known = self.labels[self.val_rows], known[self.val_rows]
+        labels, rows = self.labels[self.val_rows], self.val_rows
+        known = np.ones(labels.shape, dtype=bool) if self.known is None else self.known[rows]
         has_both = (labels & known).any(axis=0) & (~labels & known).any(axis=0)
-        if len(self.val_rows) and not has_both.any():
+        if len(rows) and not has_both.any():
             raise InputError(
-                f"of the {len(self.val_rows)} validation radiographs, all or none show each finding, as far as it is "
-                "known, so that no AUROC is defined: hold back another --fold, or --fold all"
+                f"of the {len(rows)} validation radiographs, all or none show each finding, as far as it is known, so "
+                "that no AUROC is defined: hold back another --fold, or --fold all"
             )
 
     def load_initial_weights(self) -> str:
