@@ -45,6 +45,7 @@ class Oracle:
     """
 
     canvas_size: int = 64
+    bits: int = 8
     delay: float = 0.0
     detectors: tuple = (None,)
     segmenters: tuple = (None,)
