@@ -41,7 +41,8 @@ class Given:
 
     ids: of each. names: of each, for failures. origins: of each, but for what only decoding tells. warnings: of each,
     from before it is decoded.
-    decode: side of the canvases and their bits → all radiographs in order, on canvases, or why they cannot be read.
+    decode: side of the canvases, and their bits where not 8 → all radiographs in order, on canvases, or why they cannot
+        be read.
     is_single: whether one radiograph was given, not a list or a folder.
     passed_over: sentences about files of a folder that are no radiographs.
     """
@@ -50,7 +51,7 @@ class Given:
     names: tuple[str, ...]
     origins: tuple[Origin, ...]
     warnings: tuple[tuple[str, ...], ...]
-    decode: Callable[[int, int], Iterator[Item]]
+    decode: Callable[..., Iterator[Item]]
     is_single: bool = False
     passed_over: tuple[str, ...] = ()
 
@@ -110,7 +111,7 @@ def _of_store(inputs: Inputs) -> Given:
         names=tuple(inputs.file_name(number) for number in range(len(inputs))),
         origins=tuple(Origin(store=inputs.store, row=row) for row in rows),
         warnings=((),) * len(rows),
-        decode=lambda size, bits: radiographs(inputs, size, 0, TIMEOUT, bits=bits),
+        decode=lambda size, bits=8: radiographs(inputs, size, 0, TIMEOUT, bits=bits),
     )
 
 
@@ -129,7 +130,7 @@ def _of_inputs(inputs: Inputs, root: Path, is_single: bool) -> Given:
         warnings=tuple(map(tuple, kinds.values())),
         is_single=is_single,
         passed_over=tuple(f"{one.where}: {one.kind}" for one in inputs.warnings if one.where not in kinds),
-        decode=lambda size, bits: ahead(radiographs(inputs, size, 0, TIMEOUT, bits=bits), AHEAD),
+        decode=lambda size, bits=8: ahead(radiographs(inputs, size, 0, TIMEOUT, bits=bits), AHEAD),
     )
 
 
@@ -172,7 +173,7 @@ def _of_objects(items: list[Any], is_single: bool) -> Given:
         origins=(Origin(),) * len(items),
         warnings=((),) * len(items),
         is_single=is_single,
-        decode=lambda size, bits: ahead(_decoded(items, names, size, bits), AHEAD),
+        decode=lambda size, bits=8: ahead(_decoded(items, names, size, bits), AHEAD),
     )
 
 
