@@ -127,7 +127,7 @@ def parse_map(content: bytes, title: str) -> CategoryMap:
     """The map of a YAML file. title: of it, for messages. Raises InputError for anything that is no map."""
     try:
         # A loader without types, which is safe: No, Yes and 1 are names here.
-        lines = yaml.load(content, Loader=_Strict)
+        lines = _Strict(content).get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise InputError(f"--map {title} is no YAML ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(lines, dict) or not lines:
