@@ -13,12 +13,12 @@ from xray.errors import FlagError, InputError
 from xray.radiographs.canvas import MAX_PIXELS, Canvas, is_resized, reshaped
 from xray.radiographs.decoding import Decoded, Undecodable
 from xray.radiographs.file_warnings import FileWarning
-from xray.radiographs.radiograph import RadiographError, radiograph_size
+from xray.radiographs.radiograph import PICTURE_SUFFIXES, RadiographError, radiograph_size
 
 Original = Size | str | None
 """(width, height) of a file's original, a text that says why it is not known, or None: the file is the original."""
 
-PICTURES = (".png", ".jpg", ".jpeg")
+PICTURES = PICTURE_SUFFIXES
 """Files that may have been made from larger radiographs; DICOM files are the originals themselves."""
 USUAL_SIDES = (128, 224, 256, 299, 320, 384, 448, 512, 600, 640, 768, 800, 896, 1024, 1280)
 """Pixels of the longer side of pictures that were made smaller for training."""

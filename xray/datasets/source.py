@@ -47,6 +47,11 @@ SPECK = "speck of a mask"
 REPEATED_NAME = "several files of one id"
 COPY = "second copy of a file"
 UNKNOWN_CLASS = "unknown class"
+NOT_IN_TABLE = "file without a row in the table"
+NO_ID = "row without an image id"
+CONTRADICTORY = "contradictory row"
+BOX_WITHOUT_FINDING = "box on a No finding row"
+SIZE_UNKNOWN = "original size unknown"
 
 
 @dataclasses.dataclass(frozen=True)

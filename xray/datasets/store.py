@@ -111,11 +111,9 @@ class Store:
     @functools.cached_property
     def labels(self) -> np.ndarray:
         """(N, K) bool, which categories each radiograph shows, in the order of their ids; by its boxes at least."""
-        column = {category: number for number, category in enumerate(self.categories)}
-        shown = np.zeros((len(self), len(column)), dtype=bool)
-        for row, record in enumerate(self.records):
-            shown[row, [column[label] for label in record.get("labels", ())]] = True
-        shown[self.boxes.images, [column[label] for label in self.boxes.labels.tolist()]] = True
+        shown = self._named("labels")
+        # Ids are ascending.
+        shown[self.boxes.images, np.searchsorted(list(self.categories), self.boxes.labels)] = True
         return shown
 
     @functools.cached_property

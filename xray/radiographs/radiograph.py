@@ -34,7 +34,9 @@ MAX_FILE_BYTES = 2**30
 MOST_PER_BYTE = {"PNG": 8 * 1100, "JPEG": 1024, "MPO": 1024}
 """Pixels that a byte of a file can stand for: deflate packs 1,032 bytes of 8 pixels into one, and JPEG has at least a
 bit for a block of 64. What is missing would be filled in, and take the time and memory of a whole picture."""
-SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
+DICOM_SUFFIXES = (".dicom", ".dcm")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+SUFFIXES = DICOM_SUFFIXES + PICTURE_SUFFIXES
 
 IN_COLOUR = "its pixels are in colour, of which only the brightness is read"
 MOST_APART, MOST_COLOURED = 8, 1e-4

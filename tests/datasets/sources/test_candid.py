@@ -6,7 +6,7 @@ from set_cases import boxes_of, reasons_of, summary, table
 
 from xray.datasets import source as reasons
 from xray.datasets.sources.candid import SEVERAL_PATIENTS, read_candid
-from xray.datasets.sources.chexpert_labels import CONTRADICTORY
+from xray.datasets.sources.siim_tables import CONTRADICTORY
 from xray.errors import InputError
 from xray.phantoms.dicom import dicom_of, sample_storage
 from xray.structures import rle

@@ -6,9 +6,10 @@ import pytest
 from set_cases import picture, reasons_of, summary, table
 
 from xray.datasets import source as reasons
+from xray.datasets.source import NOT_IN_TABLE
 from xray.datasets.sources.chexpert import attributes_of, patient_of, read_chexpert, view_id
-from xray.datasets.sources.chexpert_labels import CONTRADICTORY, FINDINGS, LATERAL_VIEW, UNUSABLE_LABEL
-from xray.datasets.sources.collector import NOT_LISTED
+from xray.datasets.sources.chexpert_labels import FINDINGS, LATERAL_VIEW, UNUSABLE_LABEL
+from xray.datasets.sources.siim_tables import CONTRADICTORY
 from xray.errors import InputError
 
 SMALL = "CheXpert-v1.0-small"
@@ -142,7 +143,7 @@ def test_other_folders_other_labels_and_packed_tables(root, tmp_path):
     table(root / "train_visualCheXbert.csv", HEADER, [[path, "", "", "Frontal", "AP", *labels(None, PO="1.0")]])
     source = read_chexpert(root, table="train_visualCheXbert.csv")
     assert [image.labels for image in source.images if image.split == "train"] == [(11,)]
-    assert len(reasons_of(source)[NOT_LISTED]) == 3
+    assert len(reasons_of(source)[NOT_IN_TABLE]) == 3
 
 
 def test_faulty_rows_cost_their_radiograph(root):

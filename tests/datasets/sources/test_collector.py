@@ -9,8 +9,8 @@ import pytest
 
 from xray.datasets import source as reasons
 from xray.datasets.conversion import write_store
-from xray.datasets.source import TEST, VAL
-from xray.datasets.sources.collector import NOT_LISTED, Collector
+from xray.datasets.source import NOT_IN_TABLE, TEST, VAL
+from xray.datasets.sources.collector import Collector
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.training.loading import training_rows
@@ -95,7 +95,7 @@ def test_names_without_a_file_and_files_without_a_name(root):
     assert collector.file_of("0.png", "table line 4") == "a/0.png"
     dropped = {(drop.where, drop.reason) for drop in collector.source().dropped}
     assert ("table line 2", reasons.MISSING_FILE) in dropped
-    assert ("b/5.png", NOT_LISTED) in dropped
+    assert ("b/5.png", NOT_IN_TABLE) in dropped
     assert any(where == "table line 3" for where, _ in dropped)
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from source_cases import told, why, write_dicom, write_picture
 
 from xray.datasets import source as reasons
-from xray.datasets.sources.collector import NOT_LISTED
+from xray.datasets.source import CONTRADICTORY, NOT_IN_TABLE, SIZE_UNKNOWN
 from xray.datasets.sources.fisabio import (
     CATEGORIES,
     CLASS_UNKNOWN,
@@ -17,7 +17,6 @@ from xray.datasets.sources.fisabio import (
     boxes_of,
     read_fisabio,
 )
-from xray.datasets.sources.set_tables import CONTRADICTORY, SIZE_UNKNOWN
 from xray.errors import InputError
 
 LISTED = "\"[{'x': 7.5, 'y': 5, 'width': 10.25, 'height': 19}, {'x': 22, 'y': 6, 'width': 11, 'height': 17.5}]\""
@@ -66,7 +65,7 @@ def test_boxes_classes_and_studies_are_what_the_tables_say(write):
     assert (of["000c"]["labels"], of["000c"]["unknown"]) == (["Typical Appearance"], ["opacity"])
     # Atypical, and free of opacities by itself.
     assert (of["000d"]["labels"], of["000d"]["unknown"]) == (["Atypical Appearance"], [])
-    assert why(source) == [("test/eeee/series/000e.dcm", NOT_LISTED)]
+    assert why(source) == [("test/eeee/series/000e.dcm", NOT_IN_TABLE)]
 
 
 def test_without_the_table_of_studies_their_classes_are_unknown(write):

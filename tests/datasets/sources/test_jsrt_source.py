@@ -6,7 +6,7 @@ from set_cases import boxes_of, picture, reasons_of
 
 from xray.datasets import source as reasons
 from xray.datasets.conversion import write_store
-from xray.datasets.sources.collector import NOT_LISTED
+from xray.datasets.source import NOT_IN_TABLE
 from xray.datasets.sources.jsrt import NO_JSRT_NAME, NO_NODULE, OTHER_EDITION, SHORT_LINE, read_jsrt
 from xray.datasets.store import open_store
 from xray.errors import InputError
@@ -73,7 +73,7 @@ def test_raw_files_go_before_pictures_of_the_same_radiograph(root):
     assert drops[OTHER_EDITION] == ["All247images/JPCNN001.png"]
     assert drops[NO_JSRT_NAME] == ["All247images/other.png"]
     assert drops[NO_NODULE] == ["All247images/JPCLN004.png"]
-    assert NOT_LISTED not in drops
+    assert NOT_IN_TABLE not in drops
 
 
 def test_lines_may_end_otherwise_and_be_faulty(root):

@@ -6,8 +6,9 @@ import pytest
 from set_cases import picture, reasons_of, summary, table
 
 from xray.datasets import source as reasons
-from xray.datasets.sources.chexpert_labels import CONTRADICTORY, FINDINGS, LATERAL_VIEW, UNUSABLE_LABEL
+from xray.datasets.sources.chexpert_labels import FINDINGS, LATERAL_VIEW, UNUSABLE_LABEL
 from xray.datasets.sources.mimic import UNLABELLED, read_mimic
+from xray.datasets.sources.siim_tables import CONTRADICTORY
 from xray.errors import InputError
 
 ORDER = sorted(FINDINGS)

@@ -7,8 +7,9 @@ from source_cases import told, why, write_picture
 
 from xray.datasets import source as reasons
 from xray.datasets.conversion import write_store
+from xray.datasets.source import CONTRADICTORY
 from xray.datasets.sources.nih import ALL_BOXES_IN_TEST, CATEGORIES, IN_NO_LIST, read_nih
-from xray.datasets.sources.set_tables import CONTRADICTORY, FAR_BEYOND, UNKNOWN_FINDING
+from xray.datasets.sources.set_tables import FAR_BEYOND, UNKNOWN_FINDING
 from xray.errors import InputError
 from xray.radiographs.file_kinds import LINK
 

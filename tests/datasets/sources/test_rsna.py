@@ -7,9 +7,9 @@ import pytest
 from source_cases import told, why, write_dicom, write_picture
 
 from xray.datasets import source as reasons
-from xray.datasets.sources.collector import NOT_LISTED
+from xray.datasets.source import CONTRADICTORY, NOT_IN_TABLE
 from xray.datasets.sources.rsna import NOT_NORMAL, UNKNOWN_TARGET, read_rsna
-from xray.datasets.sources.set_tables import CONTRADICTORY, FAR_BEYOND, UNKNOWN_FINDING
+from xray.datasets.sources.set_tables import FAR_BEYOND, UNKNOWN_FINDING
 from xray.errors import InputError
 
 LABELS = ("a,264.0,152.0,213.0,379.0,1", "a,562.0,152.0,256.0,453.0,1", "b,,,,,0", "c,,,,,0")
@@ -45,7 +45,7 @@ def test_boxes_classes_and_files_without_truth(write):
     assert (of["c"]["labels"], of["c"]["unlocated"], of["c"]["unknown"]) == ([], [], [])
     assert {image["size"] for image in of.values()} == {(1024, 1024)}
     assert {image["patient"] for image in of.values()} == {None}
-    assert why(source) == [("stage_2_test_images/d.dcm", NOT_LISTED)]
+    assert why(source) == [("stage_2_test_images/d.dcm", NOT_IN_TABLE)]
 
 
 def test_without_the_table_of_classes_nobody_says_what_else_there_is(write):
@@ -125,7 +125,7 @@ def test_tables_that_cannot_be_used_stop_the_conversion(write, labels, message):
 
 def test_cells_may_be_empty_as_other_programs_write_it(write):
     source = read_rsna(write(labels=(LABELS[0], "b,NA,NA,NA,NA,0", "c,NaN,NaN,NaN,NaN,0")))
-    assert (sorted(told(source)), [reason for _, reason in why(source)]) == (["a", "b", "c"], [NOT_LISTED])
+    assert (sorted(told(source)), [reason for _, reason in why(source)]) == (["a", "b", "c"], [NOT_IN_TABLE])
 
 
 def test_a_mapping_whose_numbers_are_endless(write):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 
 from xray.datasets import source as reasons
 from xray.datasets import sources
+from xray.datasets.source import NOT_IN_TABLE
 from xray.datasets.sources import table_rows
-from xray.datasets.sources.collector import NOT_LISTED
 from xray.datasets.sources.table import read_table
 from xray.datasets.sources.table_boxes import Reading, _list, may_be_corners, to_corners, to_pixels
 from xray.datasets.sources.table_labels import label_list, label_names
@@ -61,7 +61,7 @@ def shown(result, key="labels"):
 
 
 def account(result):
-    return [(drop.where, drop.reason) for drop in result.dropped if drop.reason != NOT_LISTED]
+    return [(drop.where, drop.reason) for drop in result.dropped if drop.reason != NOT_IN_TABLE]
 
 
 def kinds(result):
@@ -95,7 +95,7 @@ def test_boxes_in_every_form(read, header, cells, flags):
     assert [box[:2] for box in boxes(result)] == [(f"{n:03}", "Mass") for n in range(4)]
     assert np.allclose([box[2:] for box in boxes(result)], BOX, atol=1e-4)
     assert shown(result) == {f"{n:03}": ["Mass"] for n in range(4)}
-    assert len([drop for drop in result.dropped if drop.reason == NOT_LISTED]) == N - 4
+    assert len([drop for drop in result.dropped if drop.reason == NOT_IN_TABLE]) == N - 4
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])

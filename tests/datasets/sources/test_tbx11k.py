@@ -7,7 +7,8 @@ from source_cases import told, why, write_picture
 
 from xray.datasets import source as reasons
 from xray.datasets.conversion import write_store
-from xray.datasets.sources.set_tables import CONTRADICTORY, FAR_BEYOND, UNKNOWN_FINDING
+from xray.datasets.source import CONTRADICTORY
+from xray.datasets.sources.set_tables import FAR_BEYOND, UNKNOWN_FINDING
 from xray.datasets.sources.tbx11k import ACTIVE, BOX_ON_NORMAL, CATEGORIES, OBSOLETE, OTHER_SET, SICK, read_tbx11k
 from xray.errors import InputError
 

@@ -5,7 +5,8 @@ from source_cases import told, why, write_dicom, write_picture
 
 from xray.datasets import source as reasons
 from xray.datasets.annotation import annotate
-from xray.datasets.sources.set_tables import CONTRADICTORY, SIZE_UNKNOWN, UNKNOWN_FINDING
+from xray.datasets.source import CONTRADICTORY, SIZE_UNKNOWN
+from xray.datasets.sources.set_tables import UNKNOWN_FINDING
 from xray.datasets.sources.vindr import GLOBAL, LOCAL, UNKNOWN_COLUMN, read_vindr
 from xray.errors import InputError
 

@@ -20,13 +20,13 @@ from pathlib import Path
 
 from xray.datasets import source as reasons
 from xray.datasets.source import Source, data_root
-from xray.datasets.sources.chexpert_labels import CONTRADICTORY
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.mask_account import read_masks
 from xray.datasets.sources.mask_reading import Runs, read_runs
 from xray.datasets.sources.run_account import RunOutcome, check_dialect, judge_runs
 from xray.datasets.sources.set_files import find_table, need_table
 from xray.datasets.sources.set_tables import check_ids
+from xray.datasets.sources.siim_tables import CONTRADICTORY
 from xray.datasets.sources.tables import read_table
 from xray.structures import rle
 from xray.structures.values import is_missing

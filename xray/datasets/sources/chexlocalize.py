@@ -31,7 +31,8 @@ from xray.datasets.sources.chexpert_labels import (
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.drawn_findings import DrawnFinding, DrawnImage, read_drawn
 from xray.datasets.sources.mask_account import tracked
-from xray.datasets.sources.set_files import find_table, read_json
+from xray.datasets.sources.set_files import find_table
+from xray.datasets.sources.set_tables import read_json
 from xray.datasets.sources.siim import LABEL_DISAGREES
 from xray.errors import InputError
 from xray.radiographs.workers import Failed, in_workers

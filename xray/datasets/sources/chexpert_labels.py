@@ -17,6 +17,7 @@ import numpy as np
 
 from xray.datasets import source as reasons
 from xray.datasets.sources.collector import Collector
+from xray.datasets.sources.siim_tables import CONTRADICTORY
 from xray.datasets.sources.tables import factorize, spellings
 from xray.errors import InputError
 from xray.structures.values import is_missing, whole_number
@@ -50,7 +51,6 @@ Views = Literal["frontal", "all"]
 
 UNUSABLE_LABEL = "label other than 1, 0, -1 and empty"
 LATERAL_VIEW = "no frontal view"
-CONTRADICTORY = "contradictory rows"
 
 _NO_FINDING = "nofinding"
 _POSITIVE, _NEGATIVE, _UNCERTAIN, _BLANK, _FAULT = 1, 0, -1, 2, 3

@@ -6,6 +6,7 @@ rows count once, radiographs without a file are named. So that all do it in the 
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from xray.datasets import source as reasons
+from xray.datasets.annotation import summary
 from xray.datasets.source import TRAIN, Dropped, Source, SourceImage, relative_name
 from xray.datasets.sources.named_files import NamedFiles, without_copies
 from xray.errors import InputError
@@ -21,7 +23,6 @@ from xray.radiographs.names import UNSAFE_NAME, fault_of
 from xray.radiographs.radiograph import find_radiographs
 from xray.structures.boxes import BoxTable
 
-NOT_LISTED = "file without a row in the table"
 MOST_UNLISTED = 1000
 """More files without a row are named by their folders: somebody's table is of a part of a large set."""
 
@@ -201,7 +202,7 @@ class Collector:
         """Enters something that is left out, or changed as `action` says."""
         self.dropped.append(Dropped(place, reason, action, detail))
 
-    def source(self, unlisted: str = NOT_LISTED, squashed: bool = False) -> Source:
+    def source(self, unlisted: str = reasons.NOT_IN_TABLE, squashed: bool = False) -> Source:
         """All of it as a Source, radiographs in the order of their names. Boxes are not clipped yet.
 
         unlisted: the reason for which files that no table named are left out. squashed: as in Source.
@@ -286,11 +287,9 @@ class Collector:
 
 def reasons_in_words(dropped: Sequence[Dropped]) -> str:
     """The three most frequent reasons with their counts and an example of the first."""
-    counts: dict[str, int] = {}
-    for drop in dropped:
-        counts[drop.reason] = counts.get(drop.reason, 0) + 1
-    most = sorted(counts, key=lambda reason: -counts[reason])[:3]
-    if not most:
+    if not dropped:
         return "there is none"
-    example = next(drop for drop in dropped if drop.reason == most[0])
-    return ", ".join(f"{counts[reason]} x {reason}" for reason in most) + f", such as {example.where} {example.detail}"
+    reasons_of = [drop.reason for drop in dropped]
+    ((most, _),) = Counter(reasons_of).most_common(1)
+    example = dropped[reasons_of.index(most)]
+    return f"{summary(reasons_of)}, such as {example.where} {example.detail}"

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xray.datasets import source as reasons
 from xray.datasets.source import Source, data_root
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_tables import (
-    CONTRADICTORY,
+    REPEATED,
     as_number,
     check_ids,
     check_units,
@@ -43,7 +44,6 @@ CLASS_UNKNOWN = "classes of the study are unknown"
 UNREADABLE_BOXES = "boxes that cannot be read"
 DISAGREE = "boxes and label disagree"
 NO_LABEL = "row without boxes and label"
-REPEATED = "radiograph with two rows"
 
 AGREEMENT = 0.1
 """Pixels by which a box may differ in the two columns, which both are rounded."""
@@ -201,7 +201,7 @@ def _read_studies(collector: Collector, root: Path) -> dict[str, int | None]:
         if said is None:
             collector.leave_out(place, CLASS_UNKNOWN, fault)
         elif classes.get(study, said) != said:
-            collector.leave_out(place, CONTRADICTORY, f"{shown(row['id'])} has another class before")
+            collector.leave_out(place, reasons.CONTRADICTORY, f"{shown(row['id'])} has another class before")
             said = None
         classes[study] = said
     return classes

@@ -21,11 +21,11 @@ from xray.datasets import source as reasons
 from xray.datasets.source import Source, data_root
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_files import find_table, need_table
+from xray.datasets.sources.set_tables import as_number
 from xray.errors import InputError
 from xray.radiographs.attributes import plain_attributes
 from xray.radiographs.jsrt import SIDE, SPACING, is_jsrt_name
 from xray.radiographs.radiograph import source_id
-from xray.structures.values import finite_number
 
 NODULES = ("CLNDAT_EN.txt", "CLNDAT*.[Tt][Xx][Tt]", "clndat*.txt")
 OTHERS = ("CNNDAT_EN.TXT", "CNNDAT*.[Tt][Xx][Tt]", "cnndat*.txt")
@@ -116,17 +116,9 @@ def _add_nodule(collector: Collector, name: str, place: str, columns: list[str])
     if size in ("?", ""):
         collector.describe(name, unlocated=[1])
         return
-    half, centre_x, centre_y = (_number(text) for text in (size, x, y))
+    half, centre_x, centre_y = (as_number(text) for text in (size, x, y))
     half /= 2 * SPACING[0]
     collector.box(name, 1, (centre_x - half, centre_y - half, centre_x + half, centre_y + half), place)
-
-
-def _number(text: str) -> float:
-    try:
-        number = finite_number(text)
-    except ValueError:
-        number = None
-    return float("nan") if number is None else number
 
 
 def _attributes(age: str, sex: str) -> dict[str, Any]:

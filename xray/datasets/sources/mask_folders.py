@@ -15,7 +15,7 @@ from typing import Any
 
 from xray.datasets.sources.mask_values import looks_like_mask
 from xray.radiographs.file_warnings import FileWarning
-from xray.radiographs.radiograph import source_id
+from xray.radiographs.radiograph import PICTURE_SUFFIXES, source_id
 from xray.radiographs.workers import Failed, in_workers
 
 LEFT_OUT = "masks beside radiographs, left out"
@@ -36,7 +36,6 @@ _FILE_END = re.compile(
 )
 _FILE_START = re.compile(rf"^({_WORD})[\W_]+", re.IGNORECASE)
 _FILE_WHOLE = re.compile(rf"((left|right|lungs?)[\W_]*)?({_WORD})([\W_]*(left|right|lungs?|\d{{1,3}}))?", re.IGNORECASE)
-_PICTURES = (".png", ".jpg", ".jpeg")
 _MOST_FOLDERS = 8
 """More folders with a file of one name say nothing about masks: every patient may have a frontal.png."""
 _MOST_NAMES = 8
@@ -97,7 +96,7 @@ def _counted(paths: Sequence[Path]) -> str:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in _PICTURES
+    return path.suffix.lower() in PICTURE_SUFFIXES
 
 
 def _named_folders(paths: Sequence[Path], root: Path) -> list[_Group]:
@@ -148,7 +147,7 @@ def _twins(paths: Sequence[Path], root: Path) -> list[_Group]:
             shared.update((one, other) for one in same_stem for other in same_stem if one != other)
     groups: dict[tuple[Any, ...], _Group] = defaultdict(lambda: _Group(is_named=False))
     for (one, other), n in shared.items():
-        if one[1] in _PICTURES and n >= 0.9 * len(files[one]):
+        if one[1] in PICTURE_SUFFIXES and n >= 0.9 * len(files[one]):
             # Folders side by side have names of their own; in trees side by side it is the trees that have.
             names = _difference(one[0].relative_to(root).parts, other[0].relative_to(root).parts)
             group = groups[(*names, one[1], other[1])]

@@ -14,17 +14,14 @@ they are unknown.
 import re
 from pathlib import Path
 
-import numpy as np
-
 from xray.datasets import source as reasons
 from xray.datasets.source import Source, data_root
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_files import need_table
-from xray.datasets.sources.set_tables import check_ids
+from xray.datasets.sources.set_tables import as_number, check_ids
 from xray.datasets.sources.tables import read_table
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.names import fault_of, leads_out
-from xray.structures.values import finite_number
 
 CATEGORIES = (
     "Atelectasis",
@@ -69,7 +66,7 @@ def read_mscxr(data_path: Path | str) -> Source:
         name = collector.file_of(dicom_id, place)
         if name is None:
             continue
-        x, y, w, h, width, height = map(_number, cells)
+        x, y, w, h, width, height = map(as_number, cells)
         if not (width >= 1 and height >= 1 and width * height <= MAX_PIXELS):
             collector.lose(name, place, NO_SIZE)
             continue
@@ -100,11 +97,3 @@ def _file_of(root: Path, text: str) -> str | None:
             if (root / below).is_file() and not leads_out(root / below, root):
                 return below
     return None
-
-
-def _number(text: str) -> float:
-    try:
-        number = finite_number(text)
-    except ValueError:
-        number = None
-    return np.nan if number is None else number

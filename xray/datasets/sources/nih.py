@@ -19,7 +19,6 @@ from xray.datasets import source as reasons
 from xray.datasets.source import TEST, TRAIN, Source, data_root
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_tables import (
-    CONTRADICTORY,
     FAR_BEYOND,
     UNKNOWN_FINDING,
     as_numbers,
@@ -113,7 +112,7 @@ def _read_labels(collector: Collector, path: Path) -> set[str]:
             if said[name] == text:
                 collector.leave_out(place, reasons.DUPLICATE)
             else:
-                collector.lose(name, place, CONTRADICTORY, f"it is {text} here, and {said[name]} before")
+                collector.lose(name, place, reasons.CONTRADICTORY, f"it is {text} here, and {said[name]} before")
             continue
         said[name] = text
         about: dict[str, Any] = {"size": (SIDE, SIDE), "patient": patient or _patient_of(name), **attributes(row)}
@@ -124,7 +123,7 @@ def _read_labels(collector: Collector, path: Path) -> set[str]:
         elif None in found:
             collector.lose(name, place, UNKNOWN_FINDING, text)
         elif found and len(found) < len(words):
-            collector.lose(name, place, CONTRADICTORY, text)
+            collector.lose(name, place, reasons.CONTRADICTORY, text)
         else:
             ids = [number for number in found if number is not None]
             collector.describe(name, labels=ids, unlocated=ids, **about)

@@ -15,14 +15,13 @@ import numpy as np
 
 from xray.datasets.source import TEST, TRAIN, VAL, Source, data_root
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.set_tables import as_number, check_ids, check_resized, check_units, find_tables
+from xray.datasets.sources.set_tables import REPEATED, as_number, check_ids, check_resized, check_units, find_tables
 from xray.datasets.sources.tables import read_table
 from xray.errors import InputError
 from xray.structures.values import is_missing, shown
 
 CATEGORIES = ("Foreign object",)
 MALFORMED = "annotation that cannot be read"
-REPEATED = "radiograph with two rows"
 
 _SPLITS = ((TRAIN, "train"), (VAL, "dev"), (TEST, "test"))
 _RECTANGLE, _ELLIPSE, _POLYGON = 0, 1, 2

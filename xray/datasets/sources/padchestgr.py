@@ -21,10 +21,11 @@ from typing import Any
 
 from xray.datasets import source as reasons
 from xray.datasets.source import TEST, TRAIN, VAL, Source, data_root
-from xray.datasets.sources.chexpert_labels import CONTRADICTORY
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.padchest import NO_FINDINGS, UNCHANGED, with_one_case
-from xray.datasets.sources.set_files import find_table, need_table, read_json
+from xray.datasets.sources.set_files import find_table, need_table
+from xray.datasets.sources.set_tables import read_json
+from xray.datasets.sources.siim_tables import CONTRADICTORY
 from xray.datasets.sources.tables import read_table
 from xray.errors import InputError
 from xray.radiographs.attributes import plain_attributes

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from xray.datasets import source as reasons
 from xray.datasets.source import Source, data_root
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_tables import (
-    CONTRADICTORY,
     FAR_BEYOND,
     UNKNOWN_FINDING,
     as_numbers,
@@ -80,14 +80,14 @@ def read_rsna(data_path: Path | str) -> Source:
         if target is None:
             collector.lose(name, place, UNKNOWN_TARGET, shown(text))
         elif target != (not is_empty[row]):
-            collector.lose(name, place, CONTRADICTORY, f"Target {text} {'without' if target else 'with'} a box")
+            collector.lose(name, place, reasons.CONTRADICTORY, f"Target {text} {'without' if target else 'with'} a box")
         elif far[row]:
             collector.lose(name, place, FAR_BEYOND, f"{corners[row].tolist()} in {SIDE} x {SIDE}")
         elif target:
             collector.box(name, 1, corners[row].tolist(), place)
         if target is not None:
             if targets[name] | {target} == {True, False}:
-                collector.lose(name, place, CONTRADICTORY, "Target is 0 in one row and 1 in another")
+                collector.lose(name, place, reasons.CONTRADICTORY, "Target is 0 in one row and 1 in another")
             targets[name].add(target)
     classes = _read_classes(collector, root, name_of)
     patients = _read_patients(collector, root)
@@ -96,7 +96,7 @@ def read_rsna(data_path: Path | str) -> Source:
             is_positive = True in targets[name]
             kind = classes.get(name, OPACITY if is_positive else None)
             if kind is not None and (kind == OPACITY) != is_positive and targets[name]:
-                collector.lose(name, name, CONTRADICTORY, f"its class is {kind}, its Target {int(is_positive)}")
+                collector.lose(name, name, reasons.CONTRADICTORY, f"its class is {kind}, its Target {int(is_positive)}")
             collector.describe(
                 name,
                 size=(SIDE, SIDE),
@@ -133,7 +133,7 @@ def _read_classes(collector: Collector, root: Path, name_of: dict[str, str | Non
         if kind is None:
             collector.lose(name, place, UNKNOWN_FINDING, shown(text))
         elif classes.setdefault(name, kind) != kind:
-            collector.lose(name, place, CONTRADICTORY, f"it is {kind} here, and {classes[name]} before")
+            collector.lose(name, place, reasons.CONTRADICTORY, f"it is {kind} here, and {classes[name]} before")
     return classes
 
 

@@ -1,9 +1,7 @@
 """Finding the tables of a public set: by the names that it gives them, in its directory or in a folder of that."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from xray.errors import InputError
 from xray.radiographs.names import check_inside
@@ -46,17 +44,6 @@ def need_table(root: Path, patterns: Sequence[str], what: str) -> Path:
     if path is None:
         raise InputError(f"{root} has no {patterns[0]}: give the directory that holds it and the radiographs of {what}")
     return path
-
-
-def read_json(path: Path) -> tuple[Any, bytes]:
-    """The content of a JSON file, and its bytes. Raises InputError where it cannot be read."""
-    try:
-        content = path.read_bytes()
-        return json.loads(content), content
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}): download it again") from None
 
 
 def _folders(root: Path) -> list[Path]:

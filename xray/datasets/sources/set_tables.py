@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xray.datasets import source as reasons
 from xray.datasets.sizes import find_sizes, original_sizes
 from xray.datasets.sources.collector import Collector
 from xray.errors import InputError
 from xray.radiographs.attributes import plain_attributes
 from xray.radiographs.names import check_inside
+from xray.radiographs.radiograph import PICTURE_SUFFIXES
 from xray.structures.values import finite_number, is_missing
 
 if TYPE_CHECKING:
@@ -22,11 +24,9 @@ if TYPE_CHECKING:
 DEPTH = 4
 """Tables are looked for in --data-path and in folders so many levels below it."""
 PACKED = ("gz", "zip")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
-SIZE_UNKNOWN = "original size unknown"
-CONTRADICTORY = "contradictory row"
 FAR_BEYOND = "box far beyond the edge"
+REPEATED = "radiograph with two rows"
 UNKNOWN_FINDING = "unknown finding"
 
 TOLERANCE = 0.02
@@ -78,7 +78,7 @@ def one_table(root: Path, *patterns: str) -> Path | None:
     return None
 
 
-def read_json(path: Path, kind: type, what: str) -> tuple[Any, bytes]:
+def read_json(path: Path, kind: type = object, what: str = "") -> tuple[Any, bytes]:
     """The content of a JSON file, and its bytes. Raises InputError where it is none, or no `kind` at its top.
 
     what: the set's name, for the message.
@@ -186,7 +186,7 @@ def give_sizes(collector: Collector, names: Sequence[str], known_as: Sequence[st
             collector.describe(name, size=size)
         else:
             collector.lose(
-                name, name, SIZE_UNKNOWN, size or "its boxes are in pixels of the original, see docs/data.md"
+                name, name, reasons.SIZE_UNKNOWN, size or "its boxes are in pixels of the original, see docs/data.md"
             )
     return bool(pictures)
 

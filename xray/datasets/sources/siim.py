@@ -49,7 +49,6 @@ from xray.structures import rle
 
 CATEGORY = FINDINGS[PNEUMOTHORAX]
 
-NOT_IN_TABLE = "file without a row in the table"
 LABEL_DISAGREES = "label and mask disagree"
 
 
@@ -192,11 +191,11 @@ def _items(
                     extra={"siim_id": siim_ids[image_id]} if kind == "pictures" else {},
                 )
                 items[image_id] = _Item(image, place, tuple(values), masks[mask] if mask else None)
-    reason = reasons.IMAGE_WITHOUT_MASK if kind == "runs" else NOT_IN_TABLE
+    reason = reasons.IMAGE_WITHOUT_MASK if kind == "runs" else reasons.NOT_IN_TABLE
     unlisted = (expected & paths.keys()) - meant
     order = sorted(unlisted) if kind == "pictures" else sorted(unlisted, key=lambda name: (source_id(name), name))
     dropped += [Dropped(f"{folder}{name}", reason) for name in order]
-    dropped += [Dropped(f"png_masks/{name}", NOT_IN_TABLE) for name in sorted(masks.keys() - used)]
+    dropped += [Dropped(f"png_masks/{name}", reasons.NOT_IN_TABLE) for name in sorted(masks.keys() - used)]
     return list(items.values())
 
 

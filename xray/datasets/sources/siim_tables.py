@@ -17,7 +17,6 @@ from xray.structures import rle
 from xray.structures.values import flag_of, is_missing
 
 CONTRADICTORY = "contradictory rows"
-NO_ID = "row without an image id"
 UNKNOWN_LABEL = "label neither 0 nor 1"
 
 COLUMNS = {
@@ -99,7 +98,7 @@ def grouped(
                     f"{root / table.name} line {line} has a mask but no ImageId: write the ImageId, or delete the row"
                 )
             if text:
-                dropped.append(Dropped(place, NO_ID))
+                dropped.append(Dropped(place, reasons.NO_ID))
             continue
         values = groups.setdefault(resolved.ids[image_name], (place, []))[1]
         if value in values:

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from xray.datasets import source as reasons
 from xray.datasets.source import TEST, TRAIN, VAL, Source, data_root
 from xray.datasets.sources.coco_images import read_categories
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_tables import (
-    CONTRADICTORY,
     FAR_BEYOND,
     UNKNOWN_FINDING,
     as_number,
@@ -44,8 +44,6 @@ SIDE = 512
 """Pixels of a side of the set's pictures, in which the boxes are."""
 OTHER_SET = "radiograph of another set, without boxes of its own"
 BOX_ON_NORMAL = "box of tuberculosis on a radiograph without it"
-NO_SUCH_IMAGE = "annotation of an unknown image"
-MALFORMED = "malformed entry"
 
 _UNITS = f"boxes in pixels of the pictures of {SIDE} x {SIDE}, as in annotations/json/"
 _FILES = (
@@ -175,7 +173,9 @@ def _read_simplified(collector: Collector, path: Path) -> None:
             collector.lose(name, place, UNKNOWN_FINDING, shown(image_type))
             continue
         if known.setdefault(name, (kind, split)) != (kind, split):
-            collector.lose(name, place, CONTRADICTORY, f"it is {image_type} of {source or TRAIN} here, and not before")
+            collector.lose(
+                name, place, reasons.CONTRADICTORY, f"it is {image_type} of {source or TRAIN} here, and not before"
+            )
         _describe(collector, name, split, kind, box is not None)
         if box is not None:
             _add_box(collector, name, _TYPES.get(plain_name(tb_type)), box, place, kind)

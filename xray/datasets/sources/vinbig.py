@@ -21,21 +21,15 @@ from xray.errors import InputError
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import UNSAFE_NAME, UnsafeNameError, check_inside, fault_of, is_inside
+from xray.radiographs.radiograph import DICOM_SUFFIXES, PICTURE_SUFFIXES
 from xray.structures.boxes import BoxTable
 from xray.structures.values import is_missing, one_spelling
 
-DICOM_SUFFIXES = (".dicom", ".dcm")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 COORDINATES = ["x_min", "y_min", "x_max", "y_max"]
 NEEDED = ["image_id", "class_id", *COORDINATES]
 
-CONTRADICTORY = "contradictory row"
-BOX_WITHOUT_FINDING = "box on a No finding row"
 NAME_DISAGREES = "class name and id disagree"
-NO_ID = "row without an image id"
-NOT_IN_TABLE = "file without a row in the table"
 NOT_LOOKED_AT = "pictures beside DICOM files, not looked at"
-SIZE_UNKNOWN = "original size unknown"
 
 _NAMES = np.array([*FINDINGS, NO_FINDING_NAME])
 _AS_WRITTEN = {name.casefold(): name for name in _NAMES.tolist()}
@@ -128,7 +122,7 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
         elif name is None:
             dropped.append(Dropped(place, reasons.MISSING_FILE))
         elif layout == "pictures" and size is None:
-            dropped.append(Dropped(place, SIZE_UNKNOWN))
+            dropped.append(Dropped(place, reasons.SIZE_UNKNOWN))
         elif has_lost[number]:
             # What is known of it is not whole: what was left out would be learned as background.
             dropped.append(Dropped(place, reasons.LOST_ANNOTATION if has_box[number] else reasons.NO_BOX_LEFT))
@@ -140,7 +134,7 @@ def _read_split(root: Path, split: str, table_name: str, table_only: bool) -> So
             images.append(SourceImage(path, f"{split}/{name}", image_id, None, split, width, height, readers=by))
     _check_strays(root / table_name, strays, len(images) - int(has_box[number_of >= 0].sum()))
     unlisted = set(files.names).difference(*map(files.meant_by, spelt)) if files else set()
-    dropped += [Dropped(f"{split}/{name}", NOT_IN_TABLE) for name in sorted(unlisted)]
+    dropped += [Dropped(f"{split}/{name}", reasons.NOT_IN_TABLE) for name in sorted(unlisted)]
     box_rows = np.flatnonzero(rows["is_box"] & (number_of[image_of] >= 0))
     return Source(
         kind="vinbig",
@@ -201,11 +195,12 @@ def _clean(table: pd.DataFrame, table_name: str, dropped: list[Dropped]) -> dict
 
     # Readers may disagree with each other, but nobody sees nothing and something in the same radiograph.
     by = image_of * (int(reader_of.max(initial=0)) + 1) + reader_of
-    leave_out((class_id == NO_FINDING) & np.isin(by, by[good & is_finding]), CONTRADICTORY)
+    leave_out((class_id == NO_FINDING) & np.isin(by, by[good & is_finding]), reasons.CONTRADICTORY)
 
     boxed = good & (class_id == NO_FINDING) & np.isfinite(boxes).any(axis=1) & (boxes != NO_FINDING_BOX).any(axis=1)
     dropped.extend(
-        Dropped(f"{table_name} line {line}", BOX_WITHOUT_FINDING, "box ignored") for line in lines[boxed].tolist()
+        Dropped(f"{table_name} line {line}", reasons.BOX_WITHOUT_FINDING, "box ignored")
+        for line in lines[boxed].tolist()
     )
     return {
         "class": class_id,
@@ -226,7 +221,7 @@ def _without_nameless(
     is_blank = np.array([all(is_missing(cell) for cell in row) for row in cells[is_nameless].tolist()], dtype=bool)
     nameless = table[is_nameless][~is_blank]
     places = [f"{table_name} line {line}" for line in nameless["line"].tolist()]
-    dropped += [Dropped(place, NO_ID) for place in places]
+    dropped += [Dropped(place, reasons.NO_ID) for place in places]
     is_normal = (_numbers(nameless["class_id"]) == NO_FINDING) & nameless["class_name"].isin(["", NO_FINDING_NAME])
     strays = [place for place, normal in zip(places, is_normal.tolist(), strict=True) if not normal]
     return table[~is_nameless].reset_index(drop=True), strays

@@ -20,7 +20,6 @@ from xray.datasets import source as reasons
 from xray.datasets.source import TEST, TRAIN, Source, data_root
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_tables import (
-    CONTRADICTORY,
     UNKNOWN_FINDING,
     as_numbers,
     check_ids,
@@ -45,7 +44,6 @@ LOCAL = (
 GLOBAL = ("COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "Other diseases")
 COORDINATES = ("x_min", "y_min", "x_max", "y_max")
 UNKNOWN_COLUMN = "column of an unknown finding"
-BOX_WITHOUT_FINDING = "box on a No finding row"
 
 _IDS = {plain_name(name): number for number, name in enumerate((*LOCAL, *GLOBAL), 1)}
 # The tables of the two splits spell it in two ways.
@@ -101,7 +99,7 @@ def _read_boxes(collector: Collector, path: Path, split: str) -> set[str]:
         if is_normal[row]:
             nothing.setdefault((name, reader), place)
             if np.isfinite(box).any() and tuple(box) not in (NO_FINDING_BOX, (0, 0, 0, 0)):
-                collector.leave_out(place, BOX_WITHOUT_FINDING, action="box ignored")
+                collector.leave_out(place, reasons.BOX_WITHOUT_FINDING, action="box ignored")
             continue
         something.add((name, reader))
         if category is None:
@@ -111,7 +109,7 @@ def _read_boxes(collector: Collector, path: Path, split: str) -> set[str]:
     for key, place in nothing.items():
         if key in something:
             # Readers may disagree with each other, but nobody sees nothing and something in the same radiograph.
-            collector.leave_out(place, CONTRADICTORY, "the same reader has findings there")
+            collector.leave_out(place, reasons.CONTRADICTORY, "the same reader has findings there")
     return {name for name in name_of.values() if name is not None}
 
 
@@ -161,7 +159,7 @@ def _votes(collector: Collector, path: Path, split: str) -> dict[str, tuple[np.n
             if seen[name, readers[row]] == answers:
                 collector.leave_out(place, reasons.DUPLICATE)
             else:
-                collector.lose(name, place, CONTRADICTORY, "the same reader has other labels before")
+                collector.lose(name, place, reasons.CONTRADICTORY, "the same reader has other labels before")
             continue
         seen[name, readers[row]] = answers
         collector.describe(name, split=split, reader=readers[row])
