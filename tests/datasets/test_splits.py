@@ -11,7 +11,8 @@ from hypothesis import given, settings
 
 from xray.datasets import sources
 from xray.datasets.source import TEST, TRAIN, VAL, Source, SourceImage
-from xray.datasets.splits import LEAK, LEAK_KEPT, NO_RADIOGRAPH, NOT_NAMED, apply_splits, split_of, without_leaks
+from xray.datasets.sources.splits import split_meant
+from xray.datasets.splits import LEAK, LEAK_KEPT, NO_RADIOGRAPH, NOT_NAMED, apply_splits, without_leaks
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.structures.boxes import BoxTable
@@ -174,7 +175,7 @@ def test_files_that_cannot_be_read(tmp_path):
     ],
 )
 def test_words(word, split):
-    assert split_of(word) == split
+    assert split_meant(word) == split
 
 
 def test_of_a_patient_in_two_splits_only_the_clean_side_stays():

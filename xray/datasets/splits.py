@@ -11,22 +11,16 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from xray.datasets.source import SPLITS, TEST, TRAIN, VAL, Dropped, Source, SourceImage
+from xray.datasets.source import SPLITS, TRAIN, Dropped, Source, SourceImage
 from xray.datasets.sources.named_files import NamedFiles, PathEnds
 from xray.datasets.sources.patients import NAME_COLUMNS, PATIENT_COLUMNS
+from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.table_columns import SPLITS as SPLIT_COLUMNS
-from xray.datasets.sources.tables import plain_name, read_table, spellings
+from xray.datasets.sources.tables import read_table, spellings
 from xray.errors import FlagError, InputError
 from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import renumbered
 from xray.structures.values import identity, is_missing, shown
-
-WORDS = {
-    "train": TRAIN, "training": TRAIN, "trainval": TRAIN, "trn": TRAIN, "development": TRAIN,
-    "val": VAL, "valid": VAL, "validate": VAL, "validation": VAL, "dev": VAL, "tune": VAL, "tuning": VAL,
-    "test": TEST, "testing": TEST, "tst": TEST, "holdout": TEST,
-}  # fmt: skip
-"""What sets call their splits, without case and punctuation → the split."""
 
 NOT_NAMED = "radiograph that no split names"
 NO_RADIOGRAPH = "name in a split that no radiograph has"
@@ -41,11 +35,6 @@ class Named:
     text: str
     split: str
     place: str
-
-
-def split_of(text: str) -> str | None:
-    """The split that a word means: "Training" is "train". None for a word that means none."""
-    return WORDS.get(plain_name(text))
 
 
 def apply_splits(source: Source, splits: Sequence[str], by: str = "name", data_path: Path | str = ".") -> Source:
@@ -113,28 +102,24 @@ def without_leaks(source: Source, keep: bool = False) -> Source:
     Those that train go where the patient also validates or tests, those that validate where he tests. keep: all stay,
     and the patients are named in the warnings.
     """
-    rank = {TEST: 2, VAL: 1, TRAIN: 0}
+    # Ascending by who must not know them.
+    rank = {split: number for number, split in enumerate(SPLITS)}
     highest: dict[str, int] = {}
     for image in source.images:
         if image.patient is not None:
             highest[image.patient] = max(highest.get(image.patient, 0), rank[image.split])
-    leaks = [
-        row
+    leaks = {
+        row: f"{image.split} and {SPLITS[highest[image.patient]]}"
         for row, image in enumerate(source.images)
         if image.patient is not None and rank[image.split] < highest[image.patient]
-    ]
+    }
     if not leaks:
         return source
-    names = {number: split for split, number in rank.items()}
-    places = [
-        (source.images[row].file_name, f"{source.images[row].split} and {names[highest[source.images[row].patient]]}")  # type: ignore[index]
-        for row in leaks
-    ]
+    places = [(source.images[row].file_name, where) for row, where in leaks.items()]
     if keep:
         warnings = [FileWarning(LEAK_KEPT, name, f"{where}, --leaks keep") for name, where in places]
         return dataclasses.replace(source, warnings=source.warnings + warnings)
-    gone = set(leaks)
-    kept = [row for row in range(len(source.images)) if row not in gone]
+    kept = [row for row in range(len(source.images)) if row not in leaks]
     dropped = source.dropped + [Dropped(name, LEAK, detail=where) for name, where in places]
     patients = len({source.images[row].patient for row in leaks})
     said = f"{patients} patients are in two splits: their radiographs stay in the one that is kept clean (--leaks)"
@@ -168,8 +153,8 @@ def _read(splits: Sequence[str], by: str, data_path: Path) -> tuple[list[Named],
     given = []
     for text in splits:
         word, is_pair, rest = text.partition("=")
-        given.append((split_of(word), rest) if is_pair and split_of(word) else (None, text))
-        if is_pair and not split_of(word) and not _found(text, data_path).exists():
+        given.append((split_meant(word), rest) if is_pair and split_meant(word) else (None, text))
+        if is_pair and not split_meant(word) and not _found(text, data_path).exists():
             raise FlagError(f"--splits {text}: {word} is no split: write train=, val= or test=, or one table")
         if is_pair and not rest.strip():
             raise FlagError(f"--splits {text} names no file: write {text}FILE or {text}FOLDER")
@@ -237,7 +222,7 @@ def _read_table(path: Path, by: str) -> tuple[list[Named], bytes]:
     for text, word, line in zip(table[column], table[split], table["line"], strict=True):
         if is_missing(text) or is_missing(word):
             continue
-        meant = split_of(word)
+        meant = split_meant(word)
         if meant is None:
             raise InputError(f"{path} line {line}: {shown(word)} is no split: write train, val or test")
         named.append(Named(text, meant, f"{path.name} line {line}"))

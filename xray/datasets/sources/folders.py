@@ -19,6 +19,7 @@ from typing import Any
 
 from xray.datasets.naming import source_ids
 from xray.datasets.source import COPY, Dropped, Source, SourceImage, data_root, listed
+from xray.datasets.source import SPLITS as ORDER
 from xray.datasets.sources.mask_account import tracked
 from xray.datasets.sources.mask_folders import without_masks
 from xray.datasets.sources.patients import name_patients
@@ -33,8 +34,6 @@ SPLITS = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 """Names of folders that divide the set, and the split that each becomes."""
-
-_RANK = {"train": 0, "val": 1, "test": 2}
 
 NO_CLASS = "file outside the class folders"
 NO_SPLIT = "folder beside the splits"
@@ -138,7 +137,7 @@ def _find_parts(root: Path, dropped: list[Dropped]) -> tuple[str, list[tuple[str
                 dropped.append(Dropped(folder.name, NO_SPLIT, detail=f"{n} radiograph{'s' * (n > 1)}"))
     dropped += [Dropped(path.name, NO_CLASS) for path in _strays(root)]
     # Training folders first: it is their spelling of a class that counts.
-    return "splits", sorted(parts, key=lambda part: _RANK[part[0]])
+    return "splits", sorted(parts, key=lambda part: ORDER.index(part[0]))
 
 
 def _list_files(
@@ -229,7 +228,7 @@ def _sounds_normal(label: str) -> bool:
 def _without_copies(files: list[_File], n_threads: int, dropped: list[Dropped]) -> list[_File]:
     """The files without those that are, byte for byte, another one."""
     # Of copies, the one in the test split is used, or else in the validation split.
-    groups = [sorted(group, key=lambda file: -_RANK[file.split]) for group in _copies(files, n_threads)]
+    groups = [sorted(group, key=lambda file: -ORDER.index(file.split)) for group in _copies(files, n_threads)]
     left_out = set()
     for first, *others in groups:
         is_contradiction = any(file.label != first.label for file in others)

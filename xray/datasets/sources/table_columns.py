@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from xray.datasets.sizes import IDS, size_columns
 from xray.datasets.sources.named_files import NamedFiles, PathEnds
 from xray.datasets.sources.patients import PATIENT_COLUMNS
+from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.tables import factorize, plain_name, spellings
 from xray.errors import InputError
 from xray.structures.values import is_missing
@@ -267,13 +268,10 @@ def _size_columns(find: _Finder, chosen: Chosen) -> tuple[str, str] | None:
 
 def _split_column(find: _Finder, text: str) -> str | None:
     """The column of splits; where no flag names it, one of the usual name all whose cells are splits."""
-    # Here, as that module imports those of the sources.
-    from xray.datasets.splits import split_of
-
     if text:
         return find.named("split", text)
     candidates = [find.plain[name] for name in SPLITS if name in find.plain and find.plain[name] not in find.used]
-    return next((c for c in candidates if (texts := find.texts(c)) and all(map(split_of, texts))), None)
+    return next((c for c in candidates if (texts := find.texts(c)) and all(map(split_meant, texts))), None)
 
 
 def _label_columns(find: _Finder, text: str) -> tuple[tuple[str, ...], bool]:

@@ -8,6 +8,7 @@ import numpy as np
 from xray.datasets import source as reasons
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.named_files import PathEnds
+from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.table_boxes import (
     PIXELS,
     Reading,
@@ -182,8 +183,6 @@ class TableRows:
 
     def _further(self, n: int) -> dict[str, list[Any]]:
         """Patient, split, size, view, sex and age of each radiograph, by the first of its rows that says so."""
-        from xray.datasets.splits import split_of
-
         further: dict[str, list[Any]] = {}
         columns = self.columns
         if columns.patient:
@@ -191,7 +190,7 @@ class TableRows:
             further["patient"] = self._first(n, [*one_spelling(texts), None], code_of, "patient")
         if columns.split:
             texts, code_of = factorize(self.cells[columns.split])
-            splits = [None if is_missing(text) else split_of(text) for text in texts]
+            splits = [None if is_missing(text) else split_meant(text) for text in texts]
             for text, split in zip(texts, splits, strict=True):
                 if split is None and not is_missing(text):
                     raise InputError(f"{self.name}: {text!r} in {columns.split} is no split: write train, val or test")
