@@ -160,9 +160,9 @@ def _mapping(loader: _Strict, node: yaml.MappingNode) -> dict[str, Any]:
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
-            raise yaml.YAMLError(f"{shown(key)} is no name")
+            raise ValueError(f"{shown(key)} is no name")
         if key in content:
-            raise yaml.YAMLError(f"{key} stands there twice")
+            raise ValueError(f"{key} stands there twice")
         content[key] = loader.construct_object(value_node, deep=True)
     return content
 
