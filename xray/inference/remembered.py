@@ -21,6 +21,7 @@ import torch
 from xray import __version__
 from xray.files import complete
 from xray.inference.openvino_files import INT8, sha256_of
+from xray.models.device import of_processor
 from xray.models.weights import WEIGHTS_FILE
 from xray.storage.places import as_given
 
@@ -146,10 +147,6 @@ def processor() -> str:
 
 @functools.cache
 def _of_system() -> tuple[str, tuple[str, ...]]:
-    found: dict[str, str] = {}
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        for line in file:
-            key, _, value = line.partition(":")
-            found.setdefault(key.strip(), value.strip())
+    found = of_processor()
     flags = found.get("flags") or found.get("Features") or ""
     return found.get("model name") or platform.processor() or "?", tuple(flags.split())

@@ -1,6 +1,8 @@
 """The device and the arithmetic of a command, the size of its batches, and how it keeps memory."""
 
+import contextlib
 import ctypes
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -66,7 +68,8 @@ def inference_precision(precision: str, device: torch.device) -> torch.dtype | N
 def has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16: AMX or AVX-512 BF16 on x86, BF16 on Arm."""
     x86 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return x86 or bool(torch.backends.cpu.get_cpu_capability().startswith("SVE") and _flag("bf16"))
+    is_sve = torch.backends.cpu.get_cpu_capability().startswith("SVE")
+    return x86 or (is_sve and "bf16" in of_processor().get("Features", "").split())
 
 
 def has_amx() -> bool:
@@ -74,12 +77,15 @@ def has_amx() -> bool:
     return bool(torch.cpu._is_amx_tile_supported() and torch.backends.mkldnn.is_available())
 
 
-def _flag(name: str) -> bool:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return any(line.startswith("Features") and name in line.split() for line in file)
-    except OSError:
-        return False
+@functools.cache
+def of_processor() -> dict[str, str]:
+    """What Linux says of the first processor, such as its "vendor_id" and "flags"; nothing where it says nothing."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            found.setdefault(key.strip(), value.strip())
+    return found
 
 
 @torch.inference_mode()

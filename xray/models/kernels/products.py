@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xray.models.device import of_processor
+
 SMALL_BATCH = 16
 """With one thread, PyTorch gives convolutions of 1 × 1 to oneDNN from so many pictures on only."""
 
@@ -24,11 +26,7 @@ def prefers_onednn() -> bool:
 
 
 def _vendor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next((line.split(":")[1].strip() for line in file if line.startswith("vendor_id")), "")
-    except OSError:
-        return ""
+    return of_processor().get("vendor_id", "")
 
 
 def is_ours(*tensors: Tensor) -> bool:
