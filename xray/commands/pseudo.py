@@ -232,11 +232,11 @@ def find(
 
     with without_compiler():
         importlib.import_module("torchvision")
+    from xray.datasets.store import fold_in_words
     from xray.export.ready import make_ready
     from xray.inference.prediction_journal import PredictionJournal
     from xray.inference.ways import Models
     from xray.models.device import keep_freed_memory
-    from xray.training.pseudo import in_words_of
 
     flags, inputs = infer_config(config, radiographs, runs), open_inputs(radiographs)
     file = work / ("others.part" if fold is None else f"fold-{fold}.part")
@@ -244,7 +244,7 @@ def find(
         journal = PredictionJournal(file, fingerprint_of(flags, inputs), inputs.ids, config.overwrite)
         stack.enter_context(journal)
         if journal.done < len(inputs):
-            who = "for --fold all alone" if fold is None else f"which did not see {in_words_of(fold)}"
+            who = "for --fold all alone" if fold is None else f"which did not see {fold_in_words(fold)}"
             print(f"labels by {', '.join(run.name for run in runs)}, {who}", file=sys.stderr)
             models = Models.of_flags(flags)
             make_ready(models)

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from xray.datasets.source import VAL
 from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS, Canvas, in_8_bits
 from xray.structures.boxes import BoxTable, xywh_to_xyxy
@@ -40,6 +41,11 @@ LABELLING = "pseudo.part"
 """The folder of what an unfinished labelling by `xray pseudo` has reached."""
 ALL_FOLDS = "all"
 """In place of a fold that is held back: every fold trains."""
+
+
+def fold_in_words(fold: int | str) -> str:
+    """What is held back, such as "fold 3", or "the validation split"."""
+    return "the validation split" if fold == VAL else f"fold {fold}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from xray.datasets.source import TRAIN, VAL
-from xray.datasets.store import Store
+from xray.datasets.store import Store, fold_in_words
 from xray.errors import InputError
 from xray.evaluation.evaluate import evaluate
 from xray.inference.exported import check_bits
@@ -175,7 +175,7 @@ def metrics_on(pipeline: Pipeline, store: Store, fold: int | str, task: str) -> 
     known = {METRICS[name]: float(values[name]) for name in OF_TASK[task] if np.isfinite(values.get(name, np.nan))}
     if not known:
         raise InputError(
-            f"{_place(fold)} of {store.path} defines no {' or '.join(METRICS[name] for name in OF_TASK[task])}: give "
+            f"{fold_in_words(fold)} of {store.path} defines no {' or '.join(METRICS[name] for name in OF_TASK[task])}: give "
             "--check-data a dataset directory with the truth that the model was trained for"
         )
     return known
@@ -287,7 +287,9 @@ def quantised_run(run: Path, prune: int, store: Store, fold: int, temporary: Pat
 
     has_boxes = bool(pipeline.detectors)
     best = best_quantised(to_openvino(run, prune), has_boxes, canvases, measure, exact, tell)
-    place = f"on the {len(store.rows(**part_of(held_back)))} radiographs of {_place(held_back)} of {store.path.name}"
+    place = (
+        f"on the {len(store.rows(**part_of(held_back)))} radiographs of {fold_in_words(held_back)} of {store.path.name}"
+    )
     kept = f"{in_words(exact, best.values)} {place}"
     if unknown := {name: move for name, move in best.expected.items() if name not in exact}:
         kept += f", {moves_in_words(unknown)} expected without a truth"
@@ -305,10 +307,6 @@ def write_quantised(run: Path, out: Path, store: Store, prune: int = 0, fold: in
         model, words = quantised_run(run, prune, store, fold, temporary)
         save(model, temporary)
     return words
-
-
-def _place(fold: int | str) -> str:
-    return "the validation split" if isinstance(fold, str) else f"fold {fold}"
 
 
 def fold_of(run: Path, fold: int) -> int | str:

@@ -33,11 +33,11 @@ def training_rows(store: Store, fold: int | str) -> tuple[np.ndarray, np.ndarray
     """Rows of the store that train (every fold but one) and that validate (that fold); test radiographs do neither.
 
     fold: "val" lets every fold train, and the dataset's own validation split validate; "all" lets both train and none
-        validate; AUTO is as `held_back` says.
+        validate; AUTO is as `default_fold` says.
     Raises InputError if the fold or split does not exist or nothing would be left on either side.
     """
     if fold == AUTO:
-        fold = held_back(store)
+        fold = default_fold(store)
     if fold == ALL_FOLDS:
         return np.flatnonzero(np.isin(store.splits, (TRAIN, VAL))), np.zeros(0, dtype=np.int64)
     if fold == VAL:
@@ -52,7 +52,7 @@ def training_rows(store: Store, fold: int | str) -> tuple[np.ndarray, np.ndarray
     return training, validation
 
 
-def held_back(store: Store) -> int | Literal["val"]:
+def default_fold(store: Store) -> int | Literal["val"]:
     """What validates where nobody chooses: "val" where the dataset has a validation split that is not tiny, else 0."""
     return "val" if np.count_nonzero(store.splits == VAL) >= FEWEST_VALIDATING else 0
 

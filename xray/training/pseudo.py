@@ -12,7 +12,7 @@ import numpy as np
 
 from xray.datasets.source import VAL
 from xray.datasets.sources.unlabelled import NOT_FOR_FOLDS, partition_of
-from xray.datasets.store import ALL_FOLDS, Store, open_store
+from xray.datasets.store import ALL_FOLDS, Store, fold_in_words, open_store
 from xray.errors import InputError
 from xray.storage.places import as_given
 from xray.structures.boxes import BoxTable
@@ -48,18 +48,13 @@ def held_back(run: Path, store: Store) -> tuple[int | Literal["val"] | None, str
     file = run / "validation" / "predictions.json"
     validated = set(read_predictions(file).image_ids) if file.is_file() else set()
     if not validated <= inside:
-        return None, f"it validated radiographs that are not in {in_words_of(fold)} of {store.path}"
+        return None, f"it validated radiographs that are not in {fold_in_words(fold)} of {store.path}"
     given = str(config.get("data_path"))
     # A raw directory was converted into the run.
     places = {Path(given).absolute().resolve(), (run / "dataset").resolve()}
     if store.path.resolve() in places or as_given(store.path) == given or 2 * len(validated) >= len(inside):
         return fold, ""
     return None, f"it was trained on {given}"
-
-
-def in_words_of(fold: int | str) -> str:
-    """What is held back, such as "fold 3", or "the validation split"."""
-    return "the validation split" if fold == VAL else f"fold {fold}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +126,7 @@ def join(labelled: Store, pseudo_path: Path, for_fold: int | str) -> JoinedStore
     if str(for_fold) not in folds:
         raise InputError(
             f"{pseudo_path} has no labels for --fold {for_fold} ({', '.join(folds)}): they must come from models that "
-            f"did not see {in_words_of(for_fold)} either, so label again with --weights that name a run of --fold "
+            f"did not see {fold_in_words(for_fold)} either, so label again with --weights that name a run of --fold "
             f"{for_fold}"
         )
     n = len(labelled)
@@ -177,5 +172,5 @@ def in_words(store: JoinedStore, used: Readings, config: DetectionConfig) -> str
     return (
         f"{len(store.added)} of the training radiographs are pseudo-labelled, with {n_boxes} boxes that count by their "
         f"scores: each is shown {config.pseudo_share:g} times as often as a labelled one"
-        + (f"; {left_out} are left out, as their patients are in {in_words_of(store.for_fold)}" if left_out else "")
+        + (f"; {left_out} are left out, as their patients are in {fold_in_words(store.for_fold)}" if left_out else "")
     )

@@ -20,7 +20,7 @@ from xray.training.changes import change_images, change_masks
 from xray.training.checkpoints import progress_of
 from xray.training.config import TrainingConfig
 from xray.training.device_store import DeviceStore, check_memory, where_to_store
-from xray.training.loading import held_back, make_loader, sample_seed, training_rows
+from xray.training.loading import default_fold, make_loader, sample_seed, training_rows
 from xray.training.optimizers import configure
 from xray.training.plan import Plan, plan
 from xray.training.sampling import EpochSampler
@@ -266,7 +266,7 @@ def without(
 
 def _fold_and_reason(store: Store) -> tuple[int | str, str]:
     """What validates where nobody chooses, and why where that is not as usual."""
-    fold, n_val = held_back(store), np.count_nonzero(store.splits == VAL)
+    fold, n_val = default_fold(store), np.count_nonzero(store.splits == VAL)
     if fold == VAL:
         return fold, f"the dataset has a validation split of {n_val} radiographs"
     return fold, f"the dataset's validation split has only {n_val} radiographs, and is not used" if n_val else ""

@@ -18,7 +18,7 @@ from xray.models.kernels.convolutions import apply_norms_in_convolutions, speed_
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions
 from xray.training.config import DetectionConfig
-from xray.training.loading import BoxDataset, collate_boxes, held_back, training_rows
+from xray.training.loading import BoxDataset, collate_boxes, default_fold, training_rows
 from xray.training.plan import plan_detection
 from xray.training.pseudo import in_words, join, with_pseudo
 from xray.training.readers import readings
@@ -34,7 +34,7 @@ class DetectionTask(Task):
     def __init__(self, config: DetectionConfig, store: Store) -> None:
         if config.fold == AUTO and config.pseudo:
             # Pseudo-labels are made for one fold or split held back.
-            config = dataclasses.replace(config, fold=held_back(store))
+            config = dataclasses.replace(config, fold=default_fold(store))
         rows, val_rows = training_rows(store, config.fold)
         rows, val_rows = without(store, rows, val_rows, nothing_located(store), "nobody says where in them anything is")
         joined = join(store, Path(config.pseudo), config.fold) if config.pseudo else None
