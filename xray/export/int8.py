@@ -175,8 +175,8 @@ def metrics_on(pipeline: Pipeline, store: Store, fold: int | str, task: str) -> 
     known = {METRICS[name]: float(values[name]) for name in OF_TASK[task] if np.isfinite(values.get(name, np.nan))}
     if not known:
         raise InputError(
-            f"{fold_in_words(fold)} of {store.path} defines no {' or '.join(METRICS[name] for name in OF_TASK[task])}: give "
-            "--check-data a dataset directory with the truth that the model was trained for"
+            f"{fold_in_words(fold)} of {store.path} defines no {' or '.join(METRICS[name] for name in OF_TASK[task])}: "
+            "give --check-data a dataset directory with the truth that the model was trained for"
         )
     return known
 
