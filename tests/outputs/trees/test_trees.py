@@ -38,7 +38,7 @@ def ragged(width, height, seed):
     return mask
 
 
-def make(folder, masks="some", unsure=True, n=12):
+def make(folder, masks="some", unsure=True, n=12, categories=CATEGORIES):
     """A dataset of 12 radiographs of odd sizes on canvases of 96 pixels, with its files in folder/files."""
     random = np.random.default_rng(3)
     images, rows, labels, boxes, of_row = [], [], [], [], {}
@@ -68,7 +68,7 @@ def make(folder, masks="some", unsure=True, n=12):
             boxes.append(box)
     source = Source(
         "test", "pictures", images, BoxTable.of(rows, labels, boxes), [()] * len(rows), [f"line {row}" for row in rows],
-        CATEGORIES, "f", masks=of_row,
+        categories, "f", masks=of_row,
     )  # fmt: skip
     write_store(source, folder / "data", image_size=96, n_folds=2)
     return open_store(folder / "data")
@@ -370,6 +370,16 @@ def test_results_of_the_exported_pictures_are_understood_beside_the_dataset_that
     (tmp_path / "files.json").write_text(json.dumps(with_files))
     read = resolve(again, read_predictions(tmp_path / "files.json"))
     assert read.table.boxes.tolist() == [[0, 0, 150, 100]]
+
+
+def test_predictions_of_a_fifteenth_category_are_its_own(tmp_path):
+    categories = [{"id": number, "name": f"category {number}"} for number in range(1, 17)]
+    store = make(tmp_path, categories=categories)
+    table = BoxTable.of([0, 0], [15, 16], [[3, 4, 30, 40]] * 2, [0.6, 0.5])
+    predictions = Predictions((store.records[0]["source_id"],), table)
+    export_tree(store, tmp_path / "tree", "coco", predictions=predictions)
+    written = json.loads((tmp_path / "tree" / "predictions" / "train.json").read_text())
+    assert [row["category_id"] for row in written] == [15, 16]
 
 
 def test_predictions_of_yolo_and_voc(some, predictions, tmp_path):

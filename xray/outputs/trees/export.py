@@ -20,7 +20,7 @@ from xray.outputs.trees.pictures import find_originals, write_pictures
 from xray.outputs.trees.plan import Item, Masks, Plan, TreeFormat, plan
 from xray.outputs.trees.voc import voc_predictions, write_voc
 from xray.outputs.trees.yolo import write_yolo, yolo_predictions
-from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
+from xray.structures.predictions import Predictions
 
 RECORD, UNFINISHED = "export.json", "export.part"
 """What was written and left out; and, until all is there, with which flags."""
@@ -164,8 +164,6 @@ def _write_predictions(store: Store, made: Plan, out: Path, format: TreeFormat, 
     dataset_rows = store.resolve(predictions.image_ids)
     row_of = dataset_rows[table.images] if len(table) else np.zeros(0, dtype=np.int64)
     is_finding = np.isin(table.labels, list(store.categories))
-    if NO_FINDING_CATEGORY in store.categories:
-        is_finding &= table.labels != NO_FINDING_CATEGORY
     written = {item.row for item in made.items}
     rows: dict[int, list[int]] = {}
     for row in np.flatnonzero(is_finding).tolist():
