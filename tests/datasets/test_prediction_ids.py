@@ -388,3 +388,21 @@ def test_no_finding_by_the_sources_own_number(tmp_path):
     categories = ({"id": 0, "name": "Nodule"}, {"id": 14, "name": "No finding"})
     case = Case(tmp_path, categories=categories, used=[0])
     assert labels(case, row(1, 0), row(2, 14, bbox=[0, 0, 1, 1])) == [("r0", 1), ("r1", 15)]
+
+
+def test_no_finding_is_not_taken_for_a_fifteenth_category(tmp_path):
+    case = Case(tmp_path, categories=[{"id": number, "name": f"category {number}"} for number in range(1, 17)])
+    names = [record["source_id"] for record in case.store.records]
+    normal = [
+        {"image_id": name, "category_id": 15, "category_name": "No finding", "bbox": [0, 0, 1, 1], "score": 0.9}
+        for name in names
+    ]
+    box = {"image_id": names[0], "category_id": 15, "category_name": "category 15", "bbox": [3, 4, 5, 6], "score": 0.8}
+    with pytest.raises(InputError, match="No finding alone"):
+        resolve(case.store, case.read(normal))
+    other = {**box, "category_id": 2, "category_name": "category 2"}
+    assert resolve(case.store, case.read([*normal, other])).table.labels.tolist() == [2]
+    assert resolve(case.store, case.read([box])).table.labels.tolist() == [15]
+    (tmp_path / "s.csv").write_text(f"image_id,PredictionString\n{names[0]},14 0.9 0 0 1 1 14 0.8 3 4 8 10\n")
+    found = read_any_predictions(tmp_path / "s.csv", case.store)
+    assert (found.table.labels.tolist(), found.table.boxes.tolist()) == ([15], [[3, 4, 8, 10]])

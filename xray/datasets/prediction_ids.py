@@ -87,8 +87,9 @@ def resolve(
 
     name: of the file, for messages. ids, category_ids: what its ids mean, see IDS_HELP and CATEGORY_IDS_HELP.
     Images that the dataset does not have keep their id, as text. Predictions that are not foreign stay as they are.
+    Rows of "No finding" are left out where the dataset has a category of that id, for which they would be taken.
 
-    Raises InputError where ids could be read in two ways that differ, or in none.
+    Raises InputError where ids could be read in two ways that differ, or in none, and where no row is left.
     """
     if not predictions.is_foreign or not predictions.image_ids:
         return predictions
@@ -96,7 +97,24 @@ def resolve(
         ids = category_ids = "auto"
     renamed, meaning = _renamed(store, predictions, name, ids)
     labels = _labels(store, renamed, name, category_ids, meaning)
-    return dataclasses.replace(renamed, table=dataclasses.replace(renamed.table, labels=labels), names={})
+    resolved = dataclasses.replace(renamed, table=dataclasses.replace(renamed.table, labels=labels), names={})
+    is_other = _plain(store.categories.get(NO_FINDING_CATEGORY, NO_FINDING_NAME)) != _plain(NO_FINDING_NAME)
+    return _without_normal(resolved, name, store) if is_other else resolved
+
+
+def _without_normal(predictions: Predictions, name: str, store: Store) -> Predictions:
+    """Without the rows of "No finding", whose id is another category's. Raises InputError where there are no others."""
+    table = predictions.table
+    is_normal = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
+    if not is_normal.any():
+        return predictions
+    if is_normal.all():
+        raise InputError(
+            f"{name} has rows of {NO_FINDING_NAME} alone, which cannot be used beside {store.path}: category "
+            f"{NO_FINDING_CATEGORY} is {store.categories[NO_FINDING_CATEGORY]} there"
+        )
+    kept, masks = table.select_masked(np.flatnonzero(~is_normal), predictions.masks)
+    return dataclasses.replace(predictions, table=kept, masks=masks)
 
 
 def resolve_images(store: Store, predictions: Predictions, name: str, ids: ImageIds = "auto") -> Predictions:
