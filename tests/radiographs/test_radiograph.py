@@ -24,6 +24,7 @@ from xray.errors import InputError
 from xray.radiographs.dicom import MAX_PIXELS
 from xray.radiographs.radiograph import (
     IN_COLOUR,
+    TURNED,
     RadiographError,
     find_radiographs,
     radiograph_size,
@@ -551,6 +552,20 @@ def test_jpeg_and_its_orientation(tmp_path: Path) -> None:
     radiograph = read_radiograph(save_picture(tmp_path / "a.jpg", pixels, quality=95, exif=exif))
     assert radiograph.pixels.shape == (32, 64)
     assert np.abs(radiograph.pixels.astype(int) - pixels).max() <= 5
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_an_orientation_that_is_ignored_is_told(suffix: str, tmp_path: Path) -> None:
+    """Boxes that were drawn on the picture as viewers turn it would lie elsewhere."""
+    pixels = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (32, 1))
+    for orientation in range(10):
+        exif = PIL.Image.Exif()
+        exif[0x0112] = orientation
+        path = save_picture(tmp_path / f"a.{suffix}", pixels, exif=exif)
+        assert read_radiograph(path).warnings == ((TURNED,) if 2 <= orientation <= 8 else ())
+    # What is damaged there has no pixels.
+    path = save_picture(tmp_path / f"a.{suffix}", pixels, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05")
+    assert read_radiograph(path).warnings == ()
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])

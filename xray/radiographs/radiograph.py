@@ -44,6 +44,8 @@ MOST_APART, MOST_COLOURED = 8, 1e-4
 ONE_GREY = "nearly all of its pixels are of one grey"
 
 EIGHT_BITS = "its pixels have 8 bits, which more cannot make finer"
+TURNED = "its EXIF orientation is ignored: what was drawn on it as viewers turn it lies elsewhere"
+_ORIENTATION = 0x0112
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -83,9 +85,9 @@ def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:
     """Reads a radiograph as display grey of 8 or 16 bits.
 
     The content of the file, not its name, tells what it is. Colour PNG and JPEG become grey by their luma (ITU-R
-    BT.601), transparency is laid on black, and an EXIF orientation is ignored, as annotations are drawn on the pixels
-    as stored. White of a 16-bit PNG is 65535, or 2^k - 1 where all its values fit into k = 8, 10, 12 or 14 bits and
-    into a quarter of the range. Raw files of the JSRT database are known by their names and size, see
+    BT.601), transparency is laid on black, and an EXIF orientation is ignored, with a warning, as annotations are drawn
+    on the pixels as stored. White of a 16-bit PNG is 65535, or 2^k - 1 where all its values fit into k = 8, 10, 12 or
+    14 bits and into a quarter of the range. Raw files of the JSRT database are known by their names and size, see
     `xray.radiographs.jsrt`.
 
     Raises RadiographError, naming the file, where it is no radiograph, is damaged or too large.
@@ -100,9 +102,9 @@ def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:
         if kind == "JSRT":
             pixels = _grey_of(read_jsrt(path), WHITE, bits)
             return Radiograph(pixels, SPACING, path.name, warnings=_blank(pixels))
-        pixels, is_coloured, is_fine = _read_picture(path, kind, bits)
-        said = [text for text, is_so in ((IN_COLOUR, is_coloured), (EIGHT_BITS, bits > 8 and not is_fine)) if is_so]
-        return Radiograph(pixels, None, path.name, warnings=(*said, *_blank(pixels)))
+        pixels, said, is_fine = _read_picture(path, kind, bits)
+        coarse = (EIGHT_BITS,) if bits > 8 and not is_fine else ()
+        return Radiograph(pixels, None, path.name, warnings=(*said, *coarse, *_blank(pixels)))
     except OSError as error:
         raise RadiographError(f"{path.name}: cannot be read ({error.strerror or error})") from error
     except MemoryError:
@@ -201,15 +203,17 @@ def _kind(path: Path) -> str:
     raise RadiographError(f"{path.name}: neither DICOM nor PNG nor JPEG")
 
 
-def _read_picture(path: Path, kind: str, bits: int) -> tuple[np.ndarray, bool, bool]:
-    """PNG or JPEG → (H, W) display grey, whether it is in colour, and whether its pixels have more than 8 bits."""
+def _read_picture(path: Path, kind: str, bits: int) -> tuple[np.ndarray, tuple[str, ...], bool]:
+    """PNG or JPEG → (H, W) display grey, what its user should know, and whether its pixels have more than 8 bits."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Opening reads the header alone.
             with PIL.Image.open(path, formats=[kind]) as picture:
                 _checked_size(picture, path)
-                return _grey(picture, bits), _is_coloured(picture), picture.mode.startswith("I")
+                pixels = _grey(picture, bits)
+                said = ((IN_COLOUR, _is_coloured(picture)), (TURNED, _is_turned(picture)))
+                return pixels, tuple(text for text, is_so in said if is_so), picture.mode.startswith("I")
     except (RadiographError, MemoryError):
         raise
     except PIL.Image.DecompressionBombError:
@@ -258,6 +262,14 @@ def _is_coloured(picture: PIL.Image.Image) -> bool:
     channels = cv2.split(np.asarray(picture.convert("RGB")))
     highest, lowest = (functools.reduce(extreme, channels) for extreme in (cv2.max, cv2.min))
     return int(np.count_nonzero(cv2.subtract(highest, lowest) > MOST_APART)) > MOST_COLOURED * highest.size
+
+
+def _is_turned(picture: PIL.Image.Image) -> bool:
+    """Whether EXIF data says that viewers turn or mirror the picture; what cannot be read says nothing."""
+    try:
+        return picture.getexif().get(_ORIENTATION, 1) in range(2, 9)
+    except Exception:  # whatever Pillow raises on damaged EXIF data, which has no pixels
+        return False
 
 
 def _grey(picture: PIL.Image.Image, bits: int) -> np.ndarray:
