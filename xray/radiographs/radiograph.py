@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import cv2
@@ -26,8 +27,8 @@ from xray.radiographs.names import leads_out
 from xray.radiographs.softcopy import Softcopy
 
 __all__ = [
-    "Radiograph", "RadiographError", "find_radiographs", "grey_of_words", "radiograph_of_dataset", "radiograph_size",
-    "read_radiograph", "source_id",
+    "Radiograph", "RadiographError", "find_radiographs", "grey_of_words", "of_full_range", "radiograph_of_dataset",
+    "radiograph_size", "read_radiograph", "source_id",
 ]  # fmt: skip
 
 MAX_FILE_BYTES = 2**30
@@ -48,6 +49,10 @@ TURNED = "its EXIF orientation is ignored: what was drawn on it as viewers turn 
 _ORIENTATION = 0x0112
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_BEHIND_SIZE = 33
+"""Bytes of a PNG file up to the end of its first chunk, IHDR."""
+_FULL_RANGE = b"\0\0\0\1sBIT\x10" + zlib.crc32(b"sBIT\x10").to_bytes(4, "big")
+"""The chunk which says that all 16 bits of a grey PNG count, so that its white is 65535."""
 _JPEG = b"\xff\xd8\xff"
 
 
@@ -87,8 +92,8 @@ def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:
     The content of the file, not its name, tells what it is. Colour PNG and JPEG become grey by their luma (ITU-R
     BT.601), transparency is laid on black, and an EXIF orientation is ignored, with a warning, as annotations are drawn
     on the pixels as stored. White of a 16-bit PNG is 65535, or 2^k - 1 where all its values fit into k = 8, 10, 12 or
-    14 bits and into a quarter of the range. Raw files of the JSRT database are known by their names and size, see
-    `xray.radiographs.jsrt`.
+    14 bits and into a quarter of the range, unless `of_full_range` wrote it. Raw files of the JSRT database are known
+    by their names and size, see `xray.radiographs.jsrt`.
 
     Raises RadiographError, naming the file, where it is no radiograph, is damaged or too large.
     """
@@ -211,7 +216,7 @@ def _read_picture(path: Path, kind: str, bits: int) -> tuple[np.ndarray, tuple[s
             # Opening reads the header alone.
             with PIL.Image.open(path, formats=[kind]) as picture:
                 _checked_size(picture, path)
-                pixels = _grey(picture, bits)
+                pixels = _grey(picture, bits, kind == "PNG" and _has_full_range(path))
                 said = ((IN_COLOUR, _is_coloured(picture)), (TURNED, _is_turned(picture)))
                 return pixels, tuple(text for text, is_so in said if is_so), picture.mode.startswith("I")
     except (RadiographError, MemoryError):
@@ -272,10 +277,11 @@ def _is_turned(picture: PIL.Image.Image) -> bool:
         return False
 
 
-def _grey(picture: PIL.Image.Image, bits: int) -> np.ndarray:
+def _grey(picture: PIL.Image.Image, bits: int, has_full_range: bool) -> np.ndarray:
     if picture.mode.startswith("I"):
         values = np.asarray(picture)
-        return grey_of_words(values if values.dtype == np.uint16 else values.clip(0, 65535).astype(np.uint16), bits)
+        values = values if values.dtype == np.uint16 else values.clip(0, 65535).astype(np.uint16)
+        return _grey_of(values, 65535, bits) if has_full_range else grey_of_words(values, bits)
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, "black"), picture)
@@ -283,6 +289,16 @@ def _grey(picture: PIL.Image.Image, bits: int) -> np.ndarray:
     if bits == 8:
         return values
     return look_up(np.ascontiguousarray(values), (np.arange(256) * 257).astype(np.uint16))
+
+
+def of_full_range(content: bytes) -> bytes:
+    """A PNG file of 16 bits whose white is read as 65535, however dark all of its values are."""
+    return content[:_BEHIND_SIZE] + _FULL_RANGE + content[_BEHIND_SIZE:]
+
+
+def _has_full_range(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(_BEHIND_SIZE + len(_FULL_RANGE)).endswith(_FULL_RANGE)
 
 
 def grey_of_words(values: np.ndarray, bits: int = 8) -> np.ndarray:

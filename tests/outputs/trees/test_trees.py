@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from xml.etree import ElementTree
 
 import cv2
@@ -19,6 +20,7 @@ from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.outputs.trees.export import RECORD, UNFINISHED, export_tree, summary_of
 from xray.outputs.trees.plan import OTHER_VAL, UNSURE, unique_names
+from xray.radiographs.radiograph import read_radiograph
 from xray.structures.boxes import BoxTable
 from xray.structures.masks import decode_mask, encode_pixels
 from xray.structures.predictions import Predictions, read_predictions
@@ -261,6 +263,21 @@ def test_sixteen_bits_and_full_size_of_the_original_files(some, tmp_path):
     with pytest.raises(InputError, match=r"12 of 12 original files are not in .*, such as scan 0/0.png"):
         export_tree(some, tmp_path / "none", "coco", bits=16, originals=tmp_path)
     assert not (tmp_path / "none").exists()
+
+
+def test_sixteen_bits_of_a_dark_radiograph_come_back_as_dark(some, tmp_path):
+    """Values that would fit into 14 bits are not taken for those of a detector of 14 bits."""
+    files = tmp_path / "files"
+    shutil.copytree(some.path.parent / "files", files)
+    dark = cv2.imread(str(files / "scan 0" / "0.png"), cv2.IMREAD_UNCHANGED) >> 3
+    dark[-1, -1] = 40000  # a bright speck, which is lost in the smaller picture
+    cv2.imwrite(str(files / "scan 0" / "0.png"), dark)
+    export_tree(some, tmp_path / "tree", "coco", bits=16, originals=files)
+    picture = next((tmp_path / "tree" / "train").glob("*_0.png"))
+    expected = cv2.resize(dark, (96, 64), interpolation=cv2.INTER_AREA)
+    assert expected.max() < 2**14
+    assert (cv2.imread(str(picture), cv2.IMREAD_UNCHANGED) == expected).all()
+    assert (read_radiograph(picture, 16).pixels == expected).all()
 
 
 def test_what_is_there_already(some, tmp_path):

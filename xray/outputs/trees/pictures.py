@@ -16,7 +16,7 @@ from xray.files import complete
 from xray.outputs.trees.plan import Item
 from xray.radiographs.canvas import is_resized
 from xray.radiographs.names import UnsafeNameError, inside
-from xray.radiographs.radiograph import RadiographError, read_radiograph
+from xray.radiographs.radiograph import RadiographError, of_full_range, read_radiograph
 
 
 def find_originals(store: Store, items: Sequence[Item], folder: Path) -> dict[int, Path]:
@@ -58,7 +58,7 @@ def write_pictures(
         fits, content = cv2.imencode(".png", pixels)
         assert fits
         with complete(path) as temporary:
-            temporary.write_bytes(content.tobytes())
+            temporary.write_bytes(content.tobytes() if pixels.dtype == np.uint8 else of_full_range(content.tobytes()))
         return True
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # resizing and coding run outside Python's lock
