@@ -67,7 +67,7 @@ class Config:
     canvas_size: Annotated[int, Interval(ge=64, le=4096)] = 1024
     """Of run, for torchvision's weights: side of the canvases to look at, in pixels (64 to 4096)."""
     bits: Literal[8, 16] = 8
-    """Of coco, yolo and voc: bits of the pictures; 16 needs --originals."""
+    """Of coco, yolo and voc: bits of the pictures; 16 needs --originals, unless the dataset has 16."""
     originals: Path | None = None
     """Of coco, yolo and voc: the folder that the dataset was converted from, to make the pictures of its files."""
     full_size: bool = False

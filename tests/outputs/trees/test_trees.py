@@ -40,7 +40,7 @@ def ragged(width, height, seed):
     return mask
 
 
-def make(folder, masks="some", unsure=True, n=12, categories=CATEGORIES):
+def make(folder, masks="some", unsure=True, n=12, categories=CATEGORIES, bits=8):
     """A dataset of 12 radiographs of odd sizes on canvases of 96 pixels, with its files in folder/files."""
     random = np.random.default_rng(3)
     images, rows, labels, boxes, of_row = [], [], [], [], {}
@@ -72,7 +72,7 @@ def make(folder, masks="some", unsure=True, n=12, categories=CATEGORIES):
         "test", "pictures", images, BoxTable.of(rows, labels, boxes), [()] * len(rows), [f"line {row}" for row in rows],
         categories, "f", masks=of_row,
     )  # fmt: skip
-    write_store(source, folder / "data", image_size=96, n_folds=2)
+    write_store(source, folder / "data", image_size=96, n_folds=2, bits=bits)
     return open_store(folder / "data")
 
 
@@ -278,6 +278,17 @@ def test_sixteen_bits_of_a_dark_radiograph_come_back_as_dark(some, tmp_path):
     assert expected.max() < 2**14
     assert (cv2.imread(str(picture), cv2.IMREAD_UNCHANGED) == expected).all()
     assert (read_radiograph(picture, 16).pixels == expected).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_dataset_of_sixteen_bits_has_pictures_of_as_many_bits_as_asked_for(tmp_path, bits):
+    store = make(tmp_path, bits=16)
+    export_tree(store, tmp_path / "tree", "coco", bits=bits)
+    picture = cv2.imread(str(next((tmp_path / "tree" / "train").glob("*_0.png"))), cv2.IMREAD_UNCHANGED)
+    left, top, right, bottom = store.canvas(0).content
+    expected = (store.shown(0) if bits == 8 else store.images[0])[top:bottom, left:right]
+    assert picture.dtype == expected.dtype == (np.uint8 if bits == 8 else np.uint16)
+    assert (picture == expected).all()
 
 
 def test_what_is_there_already(some, tmp_path):

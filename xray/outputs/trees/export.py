@@ -48,15 +48,15 @@ def export_tree(
 ) -> dict[str, Any]:
     """Writes the tree; returns the content of its export.json.
 
-    originals: folder of the files that the dataset was converted from, which pictures of 16 bits need. full_size:
-        pictures as large as these; else as the dataset's canvases.
+    originals: folder of the files that the dataset was converted from, which pictures of 16 bits need where its
+        canvases have 8. full_size: pictures as large as these; else as the dataset's canvases.
     masks: None for polygons, in YOLO only where every box has a mask. predictions: of the same dataset, as
         `xray.datasets.prediction_ids.resolve` gives them; "No finding" is no category of a tree, and is left out.
     fold, include_unsure: as for `plan`. An export that was interrupted goes on.
 
     Raises FlagError for flags that contradict each other, InputError where files are in the way or missing.
     """
-    if bits == 16 and originals is None:
+    if bits == 16 > store.bits and originals is None:
         raise InputError(
             f"--bits 16 needs the original files, as {store.path} has 8 bits: give --originals, the --data-path that "
             "it was converted from"

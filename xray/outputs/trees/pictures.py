@@ -14,7 +14,7 @@ from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.files import complete
 from xray.outputs.trees.plan import Item
-from xray.radiographs.canvas import is_resized
+from xray.radiographs.canvas import in_8_bits, is_resized
 from xray.radiographs.names import UnsafeNameError, inside
 from xray.radiographs.radiograph import RadiographError, of_full_range, read_radiograph
 
@@ -54,7 +54,7 @@ def write_pictures(
         path = place(item)
         if path.exists():
             return False
-        pixels = _of_canvas(store, item) if originals is None else _of_file(originals[item.row], item, bits)
+        pixels = _of_canvas(store, item, bits) if originals is None else _of_file(originals[item.row], item, bits)
         fits, content = cv2.imencode(".png", pixels)
         assert fits
         with complete(path) as temporary:
@@ -69,10 +69,11 @@ def write_pictures(
             raise
 
 
-def _of_canvas(store: Store, item: Item) -> np.ndarray:
+def _of_canvas(store: Store, item: Item, bits: int) -> np.ndarray:
     assert store.images is not None
     left, top, right, bottom = store.canvas(item.row).content
-    return np.ascontiguousarray(store.images[item.row, top:bottom, left:right])
+    pixels = np.ascontiguousarray(store.images[item.row, top:bottom, left:right])
+    return in_8_bits(pixels) if bits == 8 else pixels
 
 
 def _of_file(path: Path, item: Item, bits: int) -> np.ndarray:
