@@ -68,6 +68,16 @@ def test_a_point_convolution_and_its_gradients(by_onednn, batch, height, width, 
     assert features.grad.stride() == features.stride()
 
 
+def test_a_point_convolution_of_no_pictures(by_onednn):
+    features, weight = random(0, 24, 4, 4).requires_grad_(), random(8, 24, 1, 1).requires_grad_()
+    output = point_convolution(features, weight, None)
+    assert output.shape == (0, 8, 4, 4)
+    assert [slope.shape for slope in torch.autograd.grad(output.sum(), (features, weight))] == [
+        features.shape,
+        weight.shape,
+    ]
+
+
 def test_batched_products(by_onednn):
     matrices, factors = random(6, 20, 33), random(6, 8, 20)
     batched = BatchedProducts(matrices)

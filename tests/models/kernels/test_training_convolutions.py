@@ -55,6 +55,13 @@ def test_others_are_convolved_as_ever(channels, height, width, dtype):
     assert torch.equal(convolve(features, weight, None), F.conv2d(features, weight, padding=1))
 
 
+def test_no_pictures_are_convolved_as_ever():
+    features, weight = torch.zeros(0, 128, 32, 32, requires_grad=True), torch.randn(128, 128, 3, 3)
+    output = convolve(features, weight, None)
+    assert output.shape == features.shape
+    assert torch.autograd.grad(output.sum(), features)[0].shape == features.shape
+
+
 def lively(model):
     """Frozen norms that change what they are given."""
     torch.manual_seed(0)

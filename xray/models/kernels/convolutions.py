@@ -47,7 +47,7 @@ def is_point(conv: nn.Conv2d) -> bool:
 
 def _is_large(features: Tensor) -> bool:
     height, width = features.shape[-2:]
-    return height % 4 == 0 and width % 4 == 0 and height * width >= LARGE
+    return len(features) > 0 and height % 4 == 0 and width % 4 == 0 and height * width >= LARGE
 
 
 # Inference

@@ -96,7 +96,7 @@ def add_batched_products(left: Tensor, right: Tensor, total: Tensor) -> None:
 def point_convolution(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A convolution of 1 × 1 with stride 1: (B, C, H, W) → (B, K, H, W), as F.conv2d computes it."""
     batch, _, height, width = features.shape
-    if batch < SMALL_BATCH and batch * height * width % SMALL_BATCH == 0 and is_ours(features, weight):
+    if 0 < batch < SMALL_BATCH and batch * height * width % SMALL_BATCH == 0 and is_ours(features, weight):
         return _PointConvolution.apply(features, weight, bias)
     return F.conv2d(features, weight, bias)
 
