@@ -410,6 +410,18 @@ def test_predictions_of_a_fifteenth_category_are_its_own(tmp_path):
     assert [row["category_id"] for row in written] == [15, 16]
 
 
+def test_categories_whose_files_would_have_one_name_have_a_file_each(tmp_path):
+    store = make(tmp_path, categories=[{"id": 1, "name": "lung mass"}, {"id": 2, "name": "Lung_mass"}, CATEGORIES[2]])
+    table = BoxTable.of([0, 0], [1, 2], [[3, 4, 30, 40]] * 2, [0.6, 0.5])
+    predictions = Predictions((store.records[0]["source_id"],), table)
+    export_tree(store, tmp_path / "tree", "voc", predictions=predictions)
+    scores = {
+        path.stem.removeprefix("comp4_det_train_"): [line.split()[1] for line in path.read_text().splitlines()]
+        for path in (tmp_path / "tree" / "predictions" / "train").iterdir()
+    }
+    assert scores == {"lung_mass-1": ["0.600000"], "Lung_mass-2": ["0.500000"], "No_box-3": []}
+
+
 def test_predictions_of_yolo_and_voc(some, predictions, tmp_path):
     export_tree(some, tmp_path / "yolo", "yolo", include_unsure=True, predictions=predictions)
     lines = {path.stem: path.read_text().splitlines() for path in (tmp_path / "yolo" / "predictions").rglob("*.txt")}

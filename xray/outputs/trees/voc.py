@@ -90,6 +90,10 @@ def voc_predictions(
             # Edges to pixels counted from 1: the first is 1 to the right of its edge, the last ends at its own.
             corners = f"{x1 + 1:.2f} {y1 + 1:.2f} {x2:.2f} {y2:.2f}"
             lines[int(table.labels[row])].append(f"{item.name} {table.scores[row]:.6f} {corners}\n")
-    for category, name in store.categories.items():
-        with complete(out / f"comp4_det_{split}_{safe_name(name.replace(' ', '_'))}.txt") as temporary:
+    names = [safe_name(name.replace(" ", "_")) for name in store.categories.values()]
+    if len({name.casefold() for name in names}) < len(names):
+        # Blanks or case alone tell some of them apart.
+        names = [f"{name}-{category}" for name, category in zip(names, store.categories, strict=True)]
+    for category, name in zip(store.categories, names, strict=True):
+        with complete(out / f"comp4_det_{split}_{name}.txt") as temporary:
             temporary.write_text("".join(lines[category]))
