@@ -51,6 +51,7 @@ def make(folder, masks="some", unsure=True, n=12, categories=CATEGORIES, bits=8)
         cv2.imwrite(str(path), random.integers(0, 65535, (height, width), dtype=np.uint16))
         known = {"labels": (3,), "unlocated": (3,)} if unsure and number == 4 else {}
         known |= {"unknown": (2,)} if unsure and number in (5, 10) else {}
+        known |= {"elsewhere": (1,)} if unsure and number == 8 else {}
         images.append(
             SourceImage(
                 path, f"scan {number}/{number}.png", f"scan {number}/{number}", f"p{number // 2}", SPLITS[number],
@@ -180,11 +181,11 @@ def test_boxes_come_back_as_they_were(tmp_path, format):
 def test_what_yolo_and_voc_cannot_say_is_left_out_or_asked_for(some, tmp_path):
     for format in ("yolo", "voc"):
         made = export_tree(some, tmp_path / format, format)
-        assert made["left_out"] == [{"where": f"scan {number}/{number}", "reason": UNSURE} for number in (4, 10)]
+        assert made["left_out"] == [{"where": f"scan {number}/{number}", "reason": UNSURE} for number in (4, 8, 10)]
         assert any(f"{len(some.masks)} masks are not written" in line for line in made["said"])
-        assert any("2 left out, such as scan 4/4" in line for line in summary_of(made))
+        assert any("3 left out, such as scan 4/4" in line for line in summary_of(made))
         kept = content_of(back(tmp_path / format, tmp_path / f"{format}-again"))
-        assert sorted(kept, key=int) == [str(number) for number in range(12) if number not in (4, 10)]
+        assert sorted(kept, key=int) == [str(number) for number in range(12) if number not in (4, 8, 10)]
     made = export_tree(some, tmp_path / "all", "yolo", include_unsure=True)
     assert made["left_out"] == []
     assert sum(made["counts"].values()) == 12

@@ -99,6 +99,9 @@ def with_known(image: SourceImage, said: Mapping[Any, dict[str, tuple[int, ...]]
     for coco_id in image.extra.get("coco_ids", [image.extra.get("coco_id")]):
         for key, ids in said.get(coco_id, {}).items():
             values[key] = tuple(sorted({*values.get(key, ()), *ids}))
+    if "unlocated" in values:
+        # Beside the boxes that they have, too: `xray export` names no others.
+        values["elsewhere"] = values["unlocated"]
     return dataclasses.replace(image, **values) if values else image
 
 

@@ -38,6 +38,7 @@ class _Entry:
     labels: dict[int, None] = dataclasses.field(default_factory=dict)
     unknown: tuple[int, ...] = ()
     unlocated: tuple[int, ...] = ()
+    elsewhere: tuple[int, ...] = ()
     normal: bool = False
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     n_boxes: int = 0
@@ -135,6 +136,7 @@ class Collector:
         labels: Iterable[int] = (),
         unknown: Iterable[int] | None = None,
         unlocated: Iterable[int] | None = None,
+        elsewhere: Iterable[int] | None = None,
         reader: str = "",
         normal: bool | None = None,
         **extra: Any,
@@ -150,6 +152,7 @@ class Collector:
         entry.labels |= dict.fromkeys(labels)
         entry.unknown = entry.unknown if unknown is None else tuple(unknown)
         entry.unlocated = entry.unlocated if unlocated is None else tuple(unlocated)
+        entry.elsewhere = entry.elsewhere if elsewhere is None else tuple(elsewhere)
         entry.normal = entry.normal if normal is None else normal
         if reader:
             entry.readers[reader] = None
@@ -280,6 +283,7 @@ class Collector:
             labels=tuple(sorted(entry.labels)),
             unknown=entry.unknown,
             unlocated=entry.unlocated,
+            elsewhere=entry.elsewhere,
             normal=entry.normal,
             extra=entry.extra,
         )

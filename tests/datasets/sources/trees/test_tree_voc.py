@@ -112,6 +112,14 @@ def test_difficult_objects_and_parts(beside, tmp_path):
     assert ignored.fingerprint != source.fingerprint
 
 
+def test_a_difficult_object_that_is_left_out_may_lie_beside_another_of_its_category(beside, tmp_path):
+    write(beside / "train" / "0.xml", thing(), thing(corners=(30, 5, 50, 25), more="<difficult>1</difficult>"))
+    convert("tree", beside, tmp_path / "data", image_size=32, n_folds=2, difficult="ignore", n_workers=0)
+    store = open_store(tmp_path / "data")
+    (record,) = [record for record in store.records if record["source_id"] == "0"]
+    assert record["unlocated"] == record["labels"] == store.boxes.labels[store.boxes.images == record["id"]].tolist()
+
+
 def test_the_size_is_that_of_the_boxes_unless_it_is_missing(beside, tmp_path):
     write(beside / "train" / "0.xml", thing(corners=(100, 50, 200, 150)), size=(600, 400))  # made smaller since
     write(beside / "train" / "1.xml", thing(), size=(0, 0))

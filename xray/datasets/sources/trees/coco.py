@@ -194,7 +194,10 @@ def _renumbered(image: SourceImage, split: str, numbering: dict[int, int], absen
 
     labels = None if image.labels is None else new(image.labels)
     unknown = (*new(image.unknown), *absent)
-    return dataclasses.replace(image, split=split, labels=labels, unknown=unknown, unlocated=new(image.unlocated))
+    unlocated, elsewhere = new(image.unlocated), new(image.elsewhere)
+    return dataclasses.replace(
+        image, split=split, labels=labels, unknown=unknown, unlocated=unlocated, elsewhere=elsewhere
+    )
 
 
 def _name(entry: dict[str, Any]) -> str:

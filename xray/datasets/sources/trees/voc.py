@@ -225,7 +225,8 @@ def _read_tree(
             edges, polygon = _in_original(edges, polygon, _corners(each, EXACT), size or of_file, known.size)
         collector.box(name, category, edges, where, mask=None if polygon is None else [polygon])
     if doubtful:
-        collector.describe(name, unlocated=doubtful)
+        # Beside other boxes of their category, too.
+        collector.describe(name, unlocated=doubtful, elsewhere=doubtful)
 
 
 def _in_original(
