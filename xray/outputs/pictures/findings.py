@@ -91,7 +91,7 @@ def as_shown(
     shown, shown_masks = thresholds.shown(table, masks, categories)
     n_left_out = len(table) - len(shown)
     where = "their thresholds" if thresholds.from_probability is None else f"{thresholds.from_probability:.2f}"
-    return shown, shown_masks, 0.0, [f"+{n_left_out} below {where}"] if n_left_out else []
+    return shown, shown_masks, -1.0, [f"+{n_left_out} below {where}"] if n_left_out else []
 
 
 def not_said(record: Mapping[str, Any], categories: Mapping[int, str]) -> list[str]:
