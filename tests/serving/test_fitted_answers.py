@@ -52,7 +52,9 @@ def answers(known):
             TestClient(create_app(service, ALGORITHM)) as client,
         ):
             content = path.read_bytes()
-            answer, about = client.post("/predict", content=content).json(), client.get("/about").json()
+            predicted = client.post("/predict", content=content)
+            assert predicted.status_code == 200, predicted.text
+            answer, about = predicted.json(), client.get("/about").json()
             form = {"files": {"file": content}, "data": {"findings": json.dumps(answer)}}
             sent = client.post("/dicom/sr", **form)
             assert sent.status_code == 200, sent.text
