@@ -136,3 +136,21 @@ def test_a_report_of_files_holds_what_counts_as_found(known, kind):
         "boxes": "All algorithms succeeded; without findings",
     }
     assert summaries[kind] in str(only)
+
+
+def test_what_viewers_draw_is_what_counts_as_found(known):
+    pytest.importorskip("highdicom")
+    oracle, path = known
+    decoded = decode_canvas(0, path, oracle.canvas_size)
+    found = oracle.find(decoded.canvas[None], [(decoded.width, decoded.height)])
+    objects = {}
+    for name, thresholds in (("plain", None), ("fitted", FITTED)):
+        results = DicomResults(oracle.categories, ALGORITHM, seg=False, gsps=True, sc=True, thresholds=thresholds)
+        objects[name] = results.of(path, found.table, found.masks, {})
+    texts = {name: str(made["gsps"]) for name, made in objects.items()}
+    names = [FINDINGS[class_id] for class_id in CLASSES]
+    # From 0.3 the first three; from their own thresholds all but the second, the first as 0.75.
+    assert [name.split("/")[0] in texts["plain"] for name in names] == [True, True, True, False]
+    assert [name.split("/")[0] in texts["fitted"] for name in names] == [True, False, True, True]
+    assert "0.75" in texts["fitted"]
+    assert objects["plain"]["sc"].PixelData != objects["fitted"]["sc"].PixelData
