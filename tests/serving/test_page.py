@@ -4,6 +4,7 @@ Screenshots are kept in artifacts/page; two of them are the README's, in docs/im
 """
 
 import base64
+import contextlib
 import csv
 import io
 import os
@@ -23,6 +24,7 @@ from xray.serving.app import create_app
 from xray.serving.service import Limits, Service
 from xray.structures.predictions import NO_FINDING_CATEGORY, read_predictions
 from xray.structures.submission import read_submission
+from xray.structures.thresholds import Point, Thresholds
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "artifacts" / "page"
@@ -580,3 +582,29 @@ def test_the_documentation_of_the_api(open_page):
     expect(page.locator("h3", has_text="/predict")).to_be_visible()
     expect(page.locator("#Answer")).to_contain_text("probability that there is none of the 14 findings")
     keep(page, "docs")
+
+
+def test_findings_from_their_own_thresholds(browser, oracle, folder, truths):
+    fitted = Thresholds("boxes", {name: Point(2.0, 0.6) for name in FINDINGS}, "fp-per-image=0.125", "0")
+    with (
+        Service(oracle, ["run"], Limits(places=6, max_bytes=2**23, n_workers=1), fitted) as service,
+        serving(create_app(service)) as address,
+        contextlib.closing(browser.new_context()) as context,
+    ):
+        page = context.new_page()
+        page.set_default_timeout(15000)
+        page.goto(address)
+        add(page, folder, "a.dcm")
+        done(page, 1)
+        scores = np.resize(SCORES, len(truths["a.dcm"].boxes)).tolist()
+        positive = sorted((score for score in scores if score >= 0.6), reverse=True)
+        expect(page.locator("#count")).to_have_text(str(len(positive)))
+        # Of odds the root: 9 : 1 is 3 : 1.
+        odds = [(score / (1 - score)) ** 0.5 for score in positive]
+        texts = [f"{value / (1 + value):.2f}" for value in odds]
+        assert page.locator("#findings tbody tr td:nth-child(2)").all_inner_texts() == texts
+        expect(page.locator("#confidence-value")).to_have_text("own thresholds")
+        page.locator("#confidence").fill("0")
+        expect(page.locator("#count")).to_have_text(str(len(truths["a.dcm"].boxes)))
+        page.locator("#own").click()
+        expect(page.locator("#count")).to_have_text(str(len(positive)))

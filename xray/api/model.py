@@ -23,9 +23,11 @@ from xray.inference.options import check_options
 from xray.inference.pipeline import Pipeline
 from xray.inference.precision import default_batch_size, ready
 from xray.inference.streaming import Batch, consecutive, run
+from xray.inference.thresholds import thresholds_of
 from xray.inference.ways import Models
 from xray.outputs.pictures.findings import rows_of
 from xray.radiographs.decoding import Undecodable
+from xray.structures.thresholds import SHOWN_FROM, Thresholds
 from xray.structures.triplet import Triplet
 
 
@@ -41,6 +43,7 @@ def load(
     batch_size: int = 0,
     runtime: Literal["auto", "torch", "onnx", "openvino"] = "auto",
     scales: Sequence[float] = (1.0,),
+    threshold: float | None = None,
 ) -> "Model":
     """Loads trained models of any tasks; several detectors are fused, several segmenters or classifiers averaged.
 
@@ -62,6 +65,8 @@ def load(
     runtime: "auto" for PyTorch, or what `precision` chooses; "torch"; "onnx" for what `xray export --format onnx`
         wrote; or "openvino", for which a model is made where `xray export --format openvino` wrote none.
     scales: sizes of the canvas, 0.25 to 4 times the one trained on, at which detectors and segmenters look.
+    threshold: lowest confidence, in [0, 1], of the findings that count as found, calibrated where that was fitted; None
+        for what `xray evaluate --fit` kept for each finding beside the models, else 0.3.
 
     Raises InputError for what is no run, models that do not fit together, and values out of range.
     """
@@ -77,6 +82,9 @@ def load(
         raise InputError(re.sub(r"--([a-z-]+)", lambda flag: flag[1].replace("-", "_"), str(error))) from None
     from xray.export.ready import make_ready
 
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InputError(f"threshold is {threshold}: it must lie between 0 and 1")
+    fitted = thresholds_of(paths, threshold, lambda line: warnings.warn(line.removeprefix("warning: "), stacklevel=4))
     loading = {
         "flips": tta, "gate": gate, "gate_threshold": gate_threshold, "triplet": Triplet(*triplet) if triplet else None,
         "prune": prune, "scales": tuple(scales),
@@ -87,7 +95,8 @@ def load(
         # Of tqdm, which a library imports: in a notebook without ipywidgets. No bar is to be shown.
         warnings.filterwarnings("ignore", message="IProgress not found")
         pipeline = ready(models, models.start())
-    return Model(pipeline, files_of(paths), batch_size)
+    shown_from = SHOWN_FROM if threshold is None else threshold
+    return Model(pipeline, files_of(paths), batch_size, fitted, shown_from)
 
 
 class PredictOptions(TypedDict, total=False):
@@ -101,8 +110,18 @@ class PredictOptions(TypedDict, total=False):
 class Model:
     """Trained models; `load` makes one. Threads may share it: one is served at a time."""
 
-    def __init__(self, pipeline: Pipeline, runs: Sequence[Path], batch_size: int = 0) -> None:
-        """pipeline: the models, on their device. runs: what they were read from. batch_size: 0 chooses."""
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        runs: Sequence[Path],
+        batch_size: int = 0,
+        thresholds: Thresholds | None = None,
+        shown_from: float = SHOWN_FROM,
+    ) -> None:
+        """pipeline: the models, on their device. runs: what they were read from. batch_size: 0 chooses.
+
+        thresholds, shown_from: as `Finder` has them.
+        """
         self._pipeline = pipeline
         self._batch_size = batch_size
         self._lock = threading.Lock()
@@ -114,6 +133,8 @@ class Model:
             gate=pipeline.gate,
             triplet=dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else (),
             scales=pipeline.scales,
+            thresholds=thresholds,
+            shown_from=shown_from,
         )
 
     @property

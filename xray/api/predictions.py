@@ -1,15 +1,18 @@
 """Predictions of models, from files or results in memory: scored against a dataset, and fused."""
 
+import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from xray.api.results import Result, Results, results_of
+from xray.api.results import Finder, Result, Results
 from xray.datasets.prediction_ids import read_any_predictions
 from xray.datasets.store import Store, open_store
 from xray.errors import InputError
-from xray.structures.predictions import Predictions, read_predictions
+from xray.findings import NO_FINDING_NAME
+from xray.outputs.pictures.findings import rows_of
+from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, read_predictions
 
 Given = str | os.PathLike[str] | Results | Result | Predictions
 """A predictions.json (COCO results of any detector), a submission.csv, or results in memory."""
@@ -89,7 +92,7 @@ def fuse(
                     f"category {number} is {categories[number]} to one model and {name} to another: models that are "
                     "fused must agree on them"
                 )
-    return results_of(fuse_predictions(models, weights, iou, skip, method, score, sigma, scale), categories, known)
+    return _results_of(fuse_predictions(models, weights, iou, skip, method, score, sigma, scale), categories, known)
 
 
 def _results_in(given: Any) -> list[Result]:
@@ -117,3 +120,18 @@ def _predictions_of(given: Any, store: Store | None) -> Predictions:
     if not all(isinstance(result, Result) for result in results):
         raise InputError("predictions are none: give a file, or what a model returned")
     return Results(results).to_predictions()
+
+
+def _results_of(predictions: Predictions, categories: Mapping[int, str], known: Mapping[str, Result]) -> Results:
+    """Predictions whose ids mean the same as those of `known`, results of the same radiographs, as far as there are."""
+    names = {number: name for number, name in categories.items() if number != NO_FINDING_CATEGORY}
+    if categories.get(NO_FINDING_CATEGORY, NO_FINDING_NAME) != NO_FINDING_NAME:
+        names = dict(categories)
+    finder = Finder(names, bool(predictions.masks) or any(result.finder.has_masks for result in known.values()))
+    results = []
+    for number, name in enumerate(map(str, predictions.image_ids)):
+        result = Result(name, None, *rows_of(predictions.table, predictions.masks, number), {}, finder)
+        if (same := known.get(name)) is not None:
+            result = dataclasses.replace(result, size=same.size, origin=same.origin, warnings=same.warnings)
+        results.append(result)
+    return Results(results)

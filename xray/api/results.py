@@ -10,19 +10,21 @@ import numpy as np
 
 from xray.api.origin import Origin
 from xray.errors import InputError
-from xray.findings import NO_FINDING_NAME
-from xray.outputs.pictures.findings import draw_findings, rows_of
+from xray.outputs.pictures.findings import as_shown, draw_findings
 from xray.outputs.pictures.overlays import draw_contact_sheet
 from xray.radiographs.canvas import Canvas
 from xray.structures.boxes import BoxTable, concatenate_with_masks
 from xray.structures.masks import decode_mask
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
+from xray.structures.thresholds import SHOWN_FROM, Thresholds, in_force
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 NORMAL = "normal"
+FITTED = ("probability", "is_positive")
+"""Columns of a table where thresholds were fitted."""
 SHOWN = 12
 """Radiographs of a contact sheet."""
 
@@ -32,7 +34,8 @@ class Finder:
     """What found the findings.
 
     categories: id → name. has_masks: whether it can find masks. runs: files and folders of its models, empty where that
-    is not known. mirrored, gate, triplet, scales: its settings.
+    is not known. mirrored, gate, triplet, scales: its settings. thresholds: what was fitted for its findings, if
+    anything was. shown_from: without that the lowest score that pictures and reports show.
     """
 
     categories: dict[int, str]
@@ -42,6 +45,12 @@ class Finder:
     gate: str = "soft"
     triplet: tuple[float, ...] = ()
     scales: tuple[float, ...] = (1.0,)
+    thresholds: Thresholds | None = None
+    shown_from: float = SHOWN_FROM
+
+    def shown(self, threshold: float | None) -> tuple[float, Thresholds | None]:
+        """What decides which findings are shown, as `in_force` says. threshold: what a user set, if anything."""
+        return in_force(self.thresholds, threshold, default=self.shown_from)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -154,11 +163,20 @@ class Result:
 
     @property
     def table(self) -> "pd.DataFrame":
-        """A row for each finding: category, category_id, score, x1, y1, x2, y2 (original pixels)."""
+        """A row for each finding: category, category_id, score, x1, y1, x2, y2 (original pixels).
+
+        Where thresholds were fitted for the models also probability, the calibrated score, and is_positive, whether the
+        finding counts as found.
+        """
         import pandas as pd
 
         columns = {"category": self.names, "category_id": self.labels, "score": self.scores}
-        return pd.DataFrame(columns | dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True)))
+        columns |= dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True))
+        if (fitted := self.finder.thresholds) is not None:
+            rows = self._shown[0]
+            values = (fitted.probabilities(rows, self.categories), fitted.is_positive(rows, self.categories))
+            columns |= dict(zip(FITTED, values, strict=True))
+        return pd.DataFrame(columns)
 
     def above(self, threshold: float) -> "Result":
         """The same with those findings alone that score at least `threshold`, in [0, 1]."""
@@ -166,28 +184,24 @@ class Result:
         rows, segmentations = self.rows.select_masked(is_shown, self.segmentations)
         return dataclasses.replace(self, rows=rows, segmentations=segmentations)
 
-    def plot(self, threshold: float = 0.3, max_side: int = 1600) -> "Figure":
+    def plot(self, threshold: float | None = None, max_side: int = 1600) -> "Figure":
         """A matplotlib figure of the radiograph with its findings, a pixel of the picture for a pixel of the figure.
 
-        threshold: lowest score, in [0, 1], of the findings that are drawn. max_side: most pixels of the longer side.
+        threshold: lowest confidence, in [0, 1], of the findings that are drawn; None for what was fitted, or 0.3.
+        max_side: most pixels of the longer side.
         A notebook shows it by itself. Raises InputError as `pixels` does.
         """
         from xray.api.figures import figure_of
 
         return figure_of(self.picture(threshold, max_side))
 
-    def picture(self, threshold: float = 0.3, max_side: int = 1600) -> np.ndarray:
+    def picture(self, threshold: float | None = None, max_side: int = 1600) -> np.ndarray:
         """What `plot` shows, as (h, w, 3) uint8 RGB."""
-        return draw_findings(
-            self.pixels,
-            self.rows,
-            self.segmentations,
-            self.finder.categories,
-            title=self.id,
-            threshold=threshold,
-            max_side=max_side,
-            min_side=min(512, max_side),
-        )
+        findings = (self.rows, self.segmentations, self.finder.categories)
+        lowest, fitted = self.finder.shown(threshold)
+        rows, masks, lowest, notes = as_shown(*findings, fitted, lowest)
+        sides = (max_side, min(512, max_side))
+        return draw_findings(self.pixels, rows, masks, findings[2], self.id, True, lowest, *sides, notes)
 
     def save(
         self,
@@ -198,7 +212,7 @@ class Result:
         seg: bool = False,
         gsps: bool = False,
         sc: bool = False,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         overwrite: bool = False,
     ) -> list[Path]:
         """`Results.save` of this one radiograph."""
@@ -322,6 +336,7 @@ class Results(Sequence[Result]):
 
         tables = [result.table.assign(image_id=result.id) for result in self if len(result)]
         columns = ["image_id", "category", "category_id", "score", "x1", "y1", "x2", "y2"]
+        columns += FITTED if any(result.finder.thresholds for result in self) else ()
         return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
     @property
@@ -344,10 +359,11 @@ class Results(Sequence[Result]):
         """The same with those findings alone that score at least `threshold`, in [0, 1]."""
         return Results([result.above(threshold) for result in self], self.failures, self.passed_over)
 
-    def plot(self, threshold: float = 0.3, columns: int = 4, most: int = SHOWN, side: int = 512) -> "Figure":
+    def plot(self, threshold: float | None = None, columns: int = 4, most: int = SHOWN, side: int = 512) -> "Figure":
         """A matplotlib figure with the first `most` radiographs and their findings, `columns` in a row.
 
-        threshold: lowest score, in [0, 1], of the findings that are drawn. side: pixels of the longer side of each.
+        threshold: lowest confidence, in [0, 1], of the findings that are drawn; None for what was fitted, or 0.3.
+        side: pixels of the longer side of each.
         Raises InputError as `Result.pixels` does.
         """
         from xray.api.figures import figure_of
@@ -366,7 +382,7 @@ class Results(Sequence[Result]):
         seg: bool = False,
         gsps: bool = False,
         sc: bool = False,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         overwrite: bool = False,
     ) -> list[Path]:
         """Writes FOLDER/predictions.json, COCO results as `xray infer` writes them, and what else is asked for.
@@ -376,7 +392,8 @@ class Results(Sequence[Result]):
         the image, FOLDER/gsps/<id>.dcm (presentation states); an image in colour has none. sc: the image with the
         findings drawn on it, FOLDER/sc/<id>.dcm (secondary captures). Radiographs that are no DICOM image, or do not
         say which one, have none of these.
-        threshold: lowest score, in [0, 1], that overlays, reports and pictures show.
+        threshold: lowest confidence, in [0, 1], that overlays, reports and pictures show; None for what was fitted, or
+            0.3.
         overwrite: replaces what is there.
         Returns the files, each written whole; predictions.json is the last. Raises InputError if the folder holds
         predictions already, no radiograph is a DICOM image, or highdicom is not installed (for DICOM).
@@ -390,18 +407,3 @@ class Results(Sequence[Result]):
         """What a notebook shows."""
         rows = self.table.to_html(max_rows=SHOWN, float_format="{:.3f}".format)
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{rows}"
-
-
-def results_of(predictions: Predictions, categories: Mapping[int, str], known: Mapping[str, Result]) -> Results:
-    """Predictions whose ids mean the same as those of `known`, results of the same radiographs, as far as there are."""
-    names = {number: name for number, name in categories.items() if number != NO_FINDING_CATEGORY}
-    if categories.get(NO_FINDING_CATEGORY, NO_FINDING_NAME) != NO_FINDING_NAME:
-        names = dict(categories)
-    finder = Finder(names, bool(predictions.masks) or any(result.finder.has_masks for result in known.values()))
-    results = []
-    for number, name in enumerate(map(str, predictions.image_ids)):
-        result = Result(name, None, *rows_of(predictions.table, predictions.masks, number), {}, finder)
-        if (same := known.get(name)) is not None:
-            result = dataclasses.replace(result, size=same.size, origin=same.origin, warnings=same.warnings)
-        results.append(result)
-    return Results(results)

@@ -18,14 +18,19 @@ PREDICTIONS = "predictions.json"
 
 
 def save_results(
-    results: Results, folder: Path, overlays: bool, wanted: Mapping[str, bool], threshold: float, overwrite: bool
+    results: Results,
+    folder: Path,
+    overlays: bool,
+    wanted: Mapping[str, bool],
+    threshold: float | None,
+    overwrite: bool,
 ) -> list[Path]:
     """`Results.save`. wanted: kinds of DICOM objects, "sr" … → whether they are wanted."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder")
     if (folder / PREDICTIONS).exists() and not overwrite:
         raise InputError(f"{folder} holds predictions already: give another folder, or overwrite=True")
-    if not 0 <= threshold <= 1:
+    if threshold is not None and not 0 <= threshold <= 1:
         raise InputError(f"threshold is {threshold}: it must lie between 0 and 1")
     objects: DicomResults | None = None
     references: dict[str, Dataset | None] = {}
@@ -40,7 +45,8 @@ def save_results(
         if overlays:
             written.append(inside(folder, f"overlays/{safe_path(result.id)}.png"))
             findings = (result.rows, result.segmentations, result.finder.categories)
-            save_overlay(written[-1], result.id, result.pixels, *findings, truth=None, threshold=threshold)
+            lowest, thresholds = result.finder.shown(threshold)
+            save_overlay(written[-1], result.id, result.pixels, *findings, None, lowest, thresholds)
         if objects is not None:
             written += _save_objects(folder, result, objects, references[result.id])
     categories = {number: name for result in results for number, name in result.finder.categories.items()}
@@ -48,15 +54,17 @@ def save_results(
     return [*written, folder / PREDICTIONS]
 
 
-def _dicom_results(finder: Finder, threshold: float, wanted: Mapping[str, bool]) -> DicomResults:
+def _dicom_results(finder: Finder, threshold: float | None, wanted: Mapping[str, bool]) -> DicomResults:
     if wanted.get("seg") and not finder.has_masks:
         raise InputError("seg writes the masks of segmenters, and none was loaded")
     if not finder.runs:
         what = f"{_said(wanted)} name the models that found something"
         raise InputError(f"{what}, which are not known of fused results")
     need(_said(wanted), "dicom-out", "highdicom")
-    algorithm = inference_algorithm(finder.runs, threshold, finder.mirrored, finder.gate, finder.triplet, finder.scales)
-    return DicomResults(finder.categories, algorithm, threshold, **wanted)
+    lowest, fitted = finder.shown(threshold)
+    described = lowest if fitted is None else fitted.description
+    algorithm = inference_algorithm(finder.runs, described, finder.mirrored, finder.gate, finder.triplet, finder.scales)
+    return DicomResults(finder.categories, algorithm, lowest, thresholds=fitted, **wanted)
 
 
 def _said(wanted: Mapping[str, bool]) -> str:

@@ -46,11 +46,12 @@ def main(config: Config) -> None:
     check_out(config)
 
     from xray.audit.audit import audit
-    from xray.commands.evaluate import identity, show
+    from xray.commands.evaluate import identity
     from xray.datasets.prediction_ids import read_any_predictions
     from xray.datasets.store import IMAGES, open_store
     from xray.evaluation.evaluate import plain_numbers
     from xray.outputs.report.audit import write_audit
+    from xray.outputs.report.printing import show
     from xray.structures.probability_maps import read_maps
 
     store = open_store(config.data_path, pixels=(config.data_path / IMAGES).is_file())

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,14 +19,13 @@ if TYPE_CHECKING:
     from xray.datasets.store import Store
     from xray.evaluation.evaluate import Evaluation
     from xray.evaluation.masks import MaskSearch
-    from xray.outputs.report.page import Page
     from xray.structures.triplet import Triplet
 
 METRICS = "metrics.json"
 REPORT = "report.html"
 SEARCH, GATE = "search.csv", "gate.csv"
-WIDTH_OF_FILES = 200
-"""Characters of a line that is not printed on a terminal."""
+AT = "fp-per-image=0.125"
+"""The least false positives of LUNA16's operating points, for each finding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +78,12 @@ class Config:
     names: tuple[str, str] | None = None
     """What the report calls A and B of --compare; default: their file names with a hash."""
     fit: Path | None = None
-    """Segmentation run whose model.json gets the best triplet and gate, for tools/infer.py to use."""
+    """Run whose predictions these are. A detector's, a classifier's, or an ensemble.yaml: a temperature and a threshold
+    for each finding are fitted, and kept beside it in thresholds.json, which tools/infer.py and tools/serve.py then use
+    for what they show. A segmentation run: its model.json gets the best triplet and gate."""
+    at: str = ""
+    """What the thresholds of --fit reach: fp-per-image=F, at most F false positives an image for each finding, or
+    sensitivity=S, at least that of each finding; default: fp-per-image=0.125."""
     overwrite: bool = False
     """Replace a report at --save-path."""
     debug: bool = False
@@ -103,11 +106,15 @@ def main(config: Config) -> None:
     from xray.evaluation.evaluate import evaluate
     from xray.evaluation.external import read_common
     from xray.evaluation.scored import SCORED, scored_of, write_scored
+    from xray.inference import fitting
     from xray.outputs.report.galleries import pixels_of
+    from xray.outputs.report.printing import print_table, show
     from xray.outputs.report.report import write_report
     from xray.outputs.report.training import curve_metrics, read_curves, run_of
     from xray.structures.probability_maps import read_maps
+    from xray.structures.thresholds import OperatingPoint
     from xray.structures.triplet import Triplet
+    from xray.training.pseudo import held_back
 
     assert config.predictions is not None  # `check` asks for it
     store = open_store(config.data_path, pixels=False)
@@ -118,7 +125,12 @@ def main(config: Config) -> None:
     maps = read_maps(config.predictions.parent)
     run = config.run or run_of(config.predictions)
     curves, pixels = read_curves(run) if run else None, pixels_of(store, config.radiographs)
-    if config.fit:
+    is_of_scores = config.fit is not None and fitting.has_scores(config.fit)
+    if config.fit and is_of_scores:
+        fitting.check_target(config.fit, config.map)
+    elif config.fit:
+        if config.at:
+            raise InputError(f"--at is for --fit of a detector, a classifier or an ensemble, and {config.fit} is none")
         if maps is None or not store.masks:
             what = "no true masks" if maps else f"no probability maps beside {config.predictions}"
             raise InputError(f"--fit: {what}: run tools/infer.py with --probabilities on a dataset with masks")
@@ -130,13 +142,20 @@ def main(config: Config) -> None:
         )  # fmt: skip
         status.update("calibration, confusion, groups")
         assessment = assess(store, result, config.resamples, config.box_threshold)
+        at = OperatingPoint.of(config.at or AT)
+        if config.fit and is_of_scores:
+            status.update("fitting thresholds")
+            fit_kind, fitted = fitting.fit_scores(config.fit, store, result, at, config.resamples)
     search = result.masks.search if result.masks else None
-    if config.fit and not search:
+    if config.fit and not is_of_scores and not search:
         raise InputError(
             f"--fit: the probability maps are of {', '.join(result.unused_maps)}, of which {store.path} has no masks: "
             "give the dataset that the model was trained for"
         )
     warnings = (common.lines if common else []) + warn(result, store)
+    if config.fit and is_of_scores:
+        held = None if config.fit.is_file() else held_back(config.fit, store)[0]
+        warnings += fitting.warnings_of(config.fit, store, result, held, fitted)
     with finishing(config.save_path, "evaluation"):
         with Console(stderr=True).status("drawing the report"):
             write_searches(config.save_path, search)
@@ -152,7 +171,11 @@ def main(config: Config) -> None:
             for one in getattr(assessment, kind)[:1]:
                 scaled = f", {one.after.ece:.4f} after temperature scaling (cross-fitted)" if one.after else ""
                 print(f"calibration error of {kind}, {one.name}: {one.before.ece:.4f}{scaled}")
-        if config.fit and search:
+        if config.fit and is_of_scores:
+            kept = fitting.write_fitted(config.fit, fit_kind, fitted, at, store, result, sha256_of(config.predictions))
+            print_table(f"At {at}, each patient by what was fitted on others", fitting.HEADER, fitting.table_of(fitted))
+            print(f"fitted: {kept}")
+        elif config.fit and search:
             write_fit(config.fit, search.setting, search.gate.best["gate"] if search.gate else None)
             print(f"fitted: {config.fit / 'model.json'} now has the best triplet{' and gate' if search.gate else ''}")
     print(f"report: {path}")
@@ -175,6 +198,12 @@ def check(config: Config) -> None:
     check_triplet(config.triplet)
     if config.triplet and config.fit:
         raise FlagError("--triplet and --fit: the best triplet is fitted, leave one of the two out")
+    if config.at:
+        if not config.fit:
+            raise FlagError("--at is what the thresholds of --fit reach: add that, or leave --at out")
+        from xray.structures.thresholds import OperatingPoint
+
+        OperatingPoint.of(config.at)
 
 
 def check_out(config: Config) -> None:
@@ -191,6 +220,7 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
     from xray.evaluation.comparison import compare
     from xray.evaluation.scored import SCORED, read_side
     from xray.outputs.report.comparison import write_comparison
+    from xray.outputs.report.printing import show
 
     store = open_store(config.data_path, pixels=False)
     ids, categories = one_each(config.ids, 2, "ids"), one_each(config.category_ids, 2, "category-ids")
@@ -232,8 +262,13 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
 
 def identity(predictions: Path) -> str:
     """The name of a predictions file in reports, without its folders, which may be named after a patient."""
-    with predictions.open("rb") as file:
-        return f"{predictions.name} (SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()[:12]}…)"
+    return f"{predictions.name} (SHA-256 {sha256_of(predictions)[:12]}…)"
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def warn(result: "Evaluation", store: "Store") -> list[str]:
@@ -337,43 +372,6 @@ def write_fit(run: Path, triplet: "Triplet", gate: float | None) -> None:
     description = check_fit(run)
     description["thresholds"] |= dataclasses.asdict(triplet) | ({} if gate is None else {"gate": gate})
     rewrite_description(run, description)
-
-
-def show(page: "Page") -> None:
-    """Prints the report's warnings to stderr, and its tiles and main tables.
-
-    Of a table that is too wide for the terminal, the last columns are left out.
-    """
-    from rich.cells import cell_len
-    from rich.console import Console
-    from rich.table import Table
-
-    for warning in page.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    for tile in page.tiles:
-        print(f"{tile.label} {tile.value}" + (f" ({tile.note})" if tile.note else ""))
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_FILES
-    for section in page.sections:
-        if section.table and section.is_printed:
-            shown = section.table.text
-            table = Table(box=None, pad_edge=False, title=section.title, title_justify="left")
-            cells = [max(cell_len(str(row[k])) for row in shown.rows) for k in range(len(shown.columns))]
-            widths = [max(cell_len(heading), cell) for (heading, _), cell in zip(shown.columns, cells, strict=True)]
-            if sum(widths) + 2 * len(widths) > console.width:
-                # A heading may be broken between words, but not numbers and names.
-                words = (max(map(cell_len, heading.split()), default=0) for heading, _ in shown.columns)
-                widths = list(map(max, words, cells))
-            while len(widths) > 1 and sum(widths) + 2 * len(widths) > console.width:
-                widths.pop()
-            for (heading, kind), width in zip(shown.columns, widths, strict=False):
-                table.add_column(heading, justify="right" if kind == "number" else "left", width=width)
-            for row in shown.rows:
-                table.add_row(*map(str, row[: len(widths)]))
-            console.print("", table, sep="\n")
-            print(section.warning and f"{section.warning}\n", end="")
-    print()
 
 
 def run() -> int:

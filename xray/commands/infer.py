@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from xray.inference.streaming import Batch
     from xray.inference.ways import Models, Start, Way
     from xray.outputs.dicom.results import DicomResults
+    from xray.structures.thresholds import Thresholds
 
 UNFINISHED = "predictions.part"
 """The findings so far, in OUT, until all radiographs are done."""
@@ -80,8 +81,12 @@ class Config:
     """Draw the findings of each radiograph into OUT/overlays, beside the truth where it is known."""
     truth: str = ""
     """Dataset directory with the truth to draw; default: --data-path where that is one."""
-    overlay_threshold: Share = 0.3
-    """Lowest confidence that overlays show, in [0, 1]."""
+    overlay_threshold: Share | None = None
+    """Lowest confidence that overlays show, in [0, 1]; default: as --threshold."""
+    threshold: Share | None = None
+    """Lowest confidence, in [0, 1], of the findings that overlays and reports show, calibrated where that was fitted.
+    Default: for each finding what tools/evaluate.py --fit kept beside the models, else 0.3. predictions.json and
+    submission.csv hold all findings with their scores in any case."""
     sr: bool = False
     """Write the findings in each DICOM file as a structured report, OUT/sr/<id>.dcm (TID 1500)."""
     seg: bool = False
@@ -91,9 +96,9 @@ class Config:
     which viewers draw over the image, in the window that the models saw."""
     sc: bool = False
     """Write each DICOM file with the findings drawn on it as a new image, OUT/sc/<id>.dcm (secondary capture, RGB)."""
-    report_threshold: Share = 0.3
+    report_threshold: Share | None = None
     """Lowest confidence of the findings in structured reports, presentation states and secondary captures, in
-    [0, 1]."""
+    [0, 1]; default: as --threshold."""
     sizes: str = ""
     """Original sizes of PNG and JPEG files that were made smaller, so that boxes and masks are in original pixels: a
     CSV file of any name (a column of ids or file names; width,height or dim1,dim0 or columns,rows), WIDTHxHEIGHT for
@@ -171,6 +176,7 @@ def main(config: Config) -> int:
         importlib.import_module("torchvision")
     from xray.export.ready import make_ready
     from xray.inference.prediction_journal import PredictionJournal
+    from xray.inference.thresholds import say, thresholds_of
     from xray.inference.ways import Models
     from xray.models.device import keep_freed_memory
     from xray.outputs.fisabio import FisabioSubmission
@@ -190,7 +196,11 @@ def main(config: Config) -> int:
     for flag, what in (("probabilities", "keeps the maps"), ("seg", "writes the masks")):
         if getattr(config, flag) and not pipeline.segmenters:
             raise InputError(f"--{flag} {what} of segmenters, and --weights names none")
-    dicom_results = dicom_results_of(config, inputs, pipeline, start.way)
+    is_shown = config.overlays or config.sr or config.gsps or config.sc
+    fitted = thresholds_of([Path(run) for run in config.weights]) if is_shown else None
+    if fitted is not None:
+        say(f"findings are shown {fitted.instead(config.threshold).description}")
+    dicom_results = dicom_results_of(config, inputs, pipeline, start.way, fitted)
     fisabio = FisabioSubmission(data, inputs, pipeline.categories, config.sample_submission) if is_fisabio else None
     with contextlib.ExitStack() as stack:
         cluster = None
@@ -200,11 +210,12 @@ def main(config: Config) -> int:
 
             cluster = stack.enter_context(connected(config.address, config.cores_per_actor))
         out.mkdir(parents=True, exist_ok=True)
-        journal = PredictionJournal(out / UNFINISHED, fingerprint_of(config, inputs), inputs.ids, config.overwrite)
+        fingerprint = fingerprint_of(config, inputs, fitted)
+        journal = PredictionJournal(out / UNFINISHED, fingerprint, inputs.ids, config.overwrite)
         stack.enter_context(journal)
         if journal.done:
             print(f"continuing after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
-        find_all(pipeline, inputs, journal, truth, config, dicom_results, models, start, cluster)
+        find_all(pipeline, inputs, journal, truth, config, dicom_results, models, start, cluster, fitted)
         failures = [(inputs.ids[at], file, why) for p in journal.portions() for at, file, why in p.failures]
         absent = set(order).difference(inputs.ids)
         failures += [(name, "", "no such file") for name in order if name in absent]
@@ -279,7 +290,9 @@ def truth_of(config: Config, inputs: "Inputs") -> "Store | None":
     return store
 
 
-def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline", way: "Way") -> "DicomResults | None":
+def dicom_results_of(
+    config: Config, inputs: "Inputs", pipeline: "Pipeline", way: "Way", fitted: "Thresholds | None" = None
+) -> "DicomResults | None":
     """The writer of DICOM objects, None where none is asked for. Raises InputError for a dataset directory."""
     wanted = {kind: getattr(config, kind) for kind in ("sr", "seg", "gsps", "sc")}
     if not any(wanted.values()):
@@ -293,6 +306,7 @@ def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline", way
     from xray.inference.ensemble_file import files_of, is_ensemble
     from xray.outputs.dicom.objects import inference_algorithm
     from xray.outputs.dicom.results import DicomResults
+    from xray.structures.thresholds import in_force
 
     runs = files_of([Path(run) for run in config.weights])
     if way.runtime == "onnx":
@@ -304,8 +318,10 @@ def dicom_results_of(config: Config, inputs: "Inputs", pipeline: "Pipeline", way
 
         runs = [run if is_ensemble(run) else openvino_file(run, way.precision) for run in runs]
     triplet = dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else ()
-    algorithm = inference_algorithm(runs, config.report_threshold, config.tta, config.gate, triplet, config.scales)
-    return DicomResults(pipeline.categories, algorithm, config.report_threshold, **wanted)
+    threshold, thresholds = in_force(fitted, config.report_threshold, config.threshold)
+    described = threshold if thresholds is None else thresholds.description
+    algorithm = inference_algorithm(runs, described, config.tta, config.gate, triplet, config.scales)
+    return DicomResults(pipeline.categories, algorithm, threshold, thresholds=thresholds, **wanted)
 
 
 def find_all(
@@ -318,6 +334,7 @@ def find_all(
     models: "Models",
     start: "Start",
     cluster: "Cluster | None" = None,
+    fitted: "Thresholds | None" = None,
 ) -> None:
     """Adds the findings of all radiographs that the journal lacks to it, and writes their maps and pictures.
 
@@ -332,7 +349,9 @@ def find_all(
     from xray.outputs.results import map_writer, save_overlay
     from xray.radiographs.decoding import whole_of
     from xray.radiographs.names import inside, safe_path
+    from xray.structures.thresholds import in_force
 
+    drawn = in_force(fitted, config.overlay_threshold, config.threshold)
     out, begin = Path(config.save_path), journal.done
     rest = inputs.only(set(inputs.ids[begin:]))
     if cluster is None:
@@ -354,7 +373,7 @@ def find_all(
                 pixels = getattr(item, "pixels", None)
                 pixels = inputs.pixels(position) if pixels is None else enlarged(pixels, item.width, item.height)
                 path = inside(out, f"overlays/{safe_path(name)}.png")
-                save_overlay(path, name, pixels, *findings, pipeline.categories, truth, config.overlay_threshold)
+                save_overlay(path, name, pixels, *findings, pipeline.categories, truth, *drawn)
             if dicom_results is not None:
                 labels = portion.labels[position]
                 dicom_results.write(out, name, inputs.paths[position], *findings, labels, whole_of(item))
@@ -409,7 +428,7 @@ def batches_of_cluster(
     return find(choose_precision_for_all(plan, cluster, inputs, journal, len(journal.image_ids)), cluster, inputs)
 
 
-def fingerprint_of(config: Config, inputs: "Inputs") -> dict[str, object]:
+def fingerprint_of(config: Config, inputs: "Inputs", fitted: "Thresholds | None" = None) -> dict[str, object]:
     """Everything that decides the findings: a command resumes the journal of another only if these are equal."""
     from xray.inference.ensemble_file import files_of
     from xray.inference.prediction_journal import stamp
@@ -424,6 +443,8 @@ def fingerprint_of(config: Config, inputs: "Inputs") -> dict[str, object]:
         "submission",
     }  # what they hold counts
     fingerprint = {name: value for name, value in dataclasses.asdict(config).items() if name not in without_effect}
+    if fitted is not None:
+        fingerprint["thresholds"] = fitted.digest
     names: tuple[str, ...] = ("model.json", "model.onnx" if config.runtime == "onnx" else "model.safetensors")
     if config.runtime == "openvino" or config.precision == "int8":
         names += ("openvino.xml", "openvino-int8.xml")

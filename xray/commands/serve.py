@@ -83,8 +83,11 @@ class Config:
     """Title of the DICOM node."""
     dicom_callers: tuple[str, ...] = ()
     """Titles of the nodes that may send; all may where none is given."""
-    report_threshold: Share = 0.3
-    """Lowest confidence of the findings in what the DICOM node returns, in [0, 1]."""
+    report_threshold: Share | None = None
+    """Lowest confidence of the findings in what the DICOM node returns, in [0, 1]; default: as --threshold."""
+    threshold: Share | None = None
+    """Lowest confidence, in [0, 1], of the findings that the page shows at first and that reports hold, calibrated
+    where that was fitted. Default: for each finding what tools/evaluate.py --fit kept beside the models, else 0.3."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -109,8 +112,12 @@ def main(config: Config) -> None:
         runs = [Path(run) for run in config.weights]
         n_bytes = int(config.max_megabytes * 2**20)
         limits = Limits(config.places, n_bytes, config.n_workers, config.timeout, batch_size=config.batch_size)
-        service = load_service(runs, limits, config.device, config.precision, config.tta, config.gate, config.runtime)
-        algorithm = algorithm_of(files_of(runs), gate=config.gate, tta=config.tta)
+        how = (config.device, config.precision, config.tta, config.gate, config.runtime, config.threshold)
+        service = load_service(runs, limits, *how)
+        settings: dict[str, object] = {"gate": config.gate, "tta": config.tta}
+        if service.thresholds is not None:
+            settings["threshold"] = service.thresholds.instead(config.report_threshold).description
+        algorithm = algorithm_of(files_of(runs), **settings)
         with service, dicom_node(config, peer, service, algorithm) as node:
             host, port = door.getsockname()[:2]
             names = host_names(config.host, port, config.host_name, config.sagemaker)
@@ -148,10 +155,12 @@ def dicom_node(
     from xray.outputs.dicom.results import DicomResults
     from xray.serving.dicom_connections import Limits
     from xray.serving.dicom_node import DicomNode, answering
+    from xray.structures.thresholds import in_force
 
     logging.getLogger("xray.dicom").setLevel(logging.INFO)
     wanted = {kind: kind in config.dicom_objects for kind in ("sr", "seg", "gsps", "sc")}
-    results = DicomResults(service.pipeline.categories, algorithm, config.report_threshold, **wanted)
+    lowest, thresholds = in_force(service.thresholds, config.report_threshold, default=service.shown_from)
+    results = DicomResults(service.pipeline.categories, algorithm, lowest, thresholds=thresholds, **wanted)
     limits = Limits(n_bytes=int(config.max_megabytes * 2**20))
     place = (config.dicom_port, config.dicom_aet, config.host)
     return DicomNode(answering(service, results), peer, *place, config.dicom_callers, limits, service.workers)

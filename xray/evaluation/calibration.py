@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit, log_expit, logit
+from scipy.special import expit, log_expit
 
 from xray.evaluation.resampling import percentile_interval, resampled_sums
+from xray.structures.thresholds import logits, scale
 
 N_BINS = 15
-EPSILON = 1e-6
-"""Scores are kept this far from 0 and 1, whose logits are infinite; files hold six decimals."""
 LOWEST, HIGHEST = 0.05, 20.0
 """Temperatures that are looked at: where right and wrong do not overlap, the best would be 0."""
 N_FOLDS = 5
@@ -119,10 +118,10 @@ def bin_of(scores: np.ndarray) -> np.ndarray:
 def fit_of(outcomes: Outcomes, scores: np.ndarray | None = None) -> Fit:
     """All numbers of the outcomes' scores, or of `scores` in their place. There must be at least one.
 
-    The log loss is the mean of −ln of the probability given to what came, scores being kept EPSILON from 0 and 1.
+    The log loss is the mean of −ln of the probability given to what came, scores being kept 1e-6 from 0 and 1.
     """
     scores = outcomes.scores if scores is None else scores
-    z = _logits(scores)
+    z = logits(scores)
     log_losses = -(outcomes.truth * log_expit(z) + (1 - outcomes.truth) * log_expit(-z))
     log_loss = np.average(log_losses, weights=outcomes.weights)
     brier = np.average(_squares(outcomes, scores), weights=outcomes.weights)
@@ -139,17 +138,6 @@ def _squares(outcomes: Outcomes, scores: np.ndarray) -> np.ndarray:
     return squares
 
 
-def scale(scores: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
-    """Scores in [0, 1] with their logits divided by the temperature; 1/2 stays, so the order does."""
-    scaled: np.ndarray = expit(_logits(scores) / temperature)
-    return scaled
-
-
-def _logits(scores: np.ndarray) -> np.ndarray:
-    logits: np.ndarray = logit(np.clip(scores, EPSILON, 1 - EPSILON))
-    return logits
-
-
 def fit_temperature(outcomes: Outcomes) -> float:
     """The temperature in [LOWEST, HIGHEST] of the least log loss; NaN where all are right, all wrong, or there is none.
 
@@ -158,7 +146,7 @@ def fit_temperature(outcomes: Outcomes) -> float:
     share = np.average(outcomes.truth, weights=outcomes.weights) if len(outcomes.scores) else math.nan
     if not 0 < share < 1:
         return math.nan
-    z = _logits(outcomes.scores)
+    z = logits(outcomes.scores)
     weighted = outcomes.weights * z
     target = float(weighted @ outcomes.truth)
 

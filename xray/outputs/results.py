@@ -14,13 +14,14 @@ from xray.files import complete
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_BOX, PNEUMOTHORAX
 from xray.inference.pipeline import Pipeline
 from xray.inference.prediction_journal import PredictionJournal
-from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, not_said, rows_of
+from xray.outputs.pictures.findings import as_shown, draw_findings, draw_with_truth, in_words, not_said, rows_of
 from xray.outputs.pictures.overlays import save_picture
 from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions, write_predictions
 from xray.structures.probability_maps import MapWriter
 from xray.structures.submission import ENCODING, write_mask_submission, write_submission
+from xray.structures.thresholds import Thresholds
 
 WARNINGS = "warnings.csv"
 PORTION = 256
@@ -127,21 +128,25 @@ def save_overlay(
     categories: Mapping[int, str],
     truth: Store | None,
     threshold: float,
+    thresholds: Thresholds | None = None,
 ) -> None:
     """A picture of one radiograph with its findings; where there is a truth of it, that is on the left.
 
-    pixels: (height, width) uint8. table, masks: its rows and their masks.
+    pixels: (height, width) uint8. table, masks: its rows and their masks. thresholds: fitted ones, which take the place
+    of `threshold`.
     """
-    words = in_words(table, categories)
+    words = in_words(table if thresholds is None else thresholds.calibrated(table, categories), categories)
+    table, masks, threshold, left_out = as_shown(table, masks, categories, thresholds, threshold)
     if truth is None or name not in truth.index_of:
-        picture = draw_findings(pixels, table, masks, categories, f"{name}: {words}", threshold=threshold)
+        title = f"{name}: {words}"
+        picture = draw_findings(pixels, table, masks, categories, title, threshold=threshold, notes=left_out)
     else:
         record = truth.records[truth.index_of[name]]
         notes = not_said(record, truth.categories)
         true, true_masks = rows_of(truth.boxes, truth.masks, truth.index_of[name])
         pictures = (
             draw_findings(pixels, true, true_masks, truth.categories, name, scored=False, max_side=1024, notes=notes),
-            draw_findings(pixels, table, masks, categories, name, threshold=threshold, max_side=1024),
+            draw_findings(pixels, table, masks, categories, name, threshold=threshold, max_side=1024, notes=left_out),
         )
         picture = draw_with_truth(*pictures, true, words, truth.categories, record)
     path.parent.mkdir(parents=True, exist_ok=True)

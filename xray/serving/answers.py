@@ -17,9 +17,8 @@ from xray.radiographs.dicom import MAX_PIXELS
 from xray.serving.worker import RefusedError
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
+from xray.structures.thresholds import SHOWN_FROM, Thresholds
 
-SHOWN_FROM = 0.3
-"""Confidence from which the page shows findings at first, as `tools/infer.py --overlays` does."""
 MAX_BYTES = 16 * 2**20
 """Of the JSON: some ten times what the finest masks of a radiograph take."""
 MAX_FINDINGS = 300
@@ -37,6 +36,11 @@ Name = Annotated[str, Field(max_length=MAX_NAME)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
+def _fitted(what: str) -> Any:
+    """A field that is there only where thresholds were fitted for the models."""
+    return Field(None, description=f"{what}; only with fitted thresholds", exclude_if=lambda value: value is None)
+
+
 class Mask(BaseModel):
     """A mask of the whole radiograph as COCO's compressed run lengths."""
 
@@ -52,6 +56,8 @@ class Finding(BaseModel):
     score: Share = Field(description="confidence")
     box: tuple[Pixel, Pixel, Pixel, Pixel] = Field(description="x1, y1, x2, y2 in original pixels")
     mask: Mask | None = None
+    probability: Share | None = _fitted("the score calibrated")
+    is_positive: bool | None = _fitted("whether it counts as found")
 
 
 class Answer(BaseModel):
@@ -66,6 +72,9 @@ class Answer(BaseModel):
     thresholds: dict[str, float | str] = Field(description="how masks were decided, and the page's first confidence")
     seconds: Number = Field(description="from the end of the upload to this answer")
     version: str = Field(description="of xray")
+    normal_probability: Share | None = _fitted("normal calibrated")
+    label_probabilities: dict[str, Share] | None = _fitted("labels calibrated")
+    positive_labels: list[str] | None = _fitted("the labels that count as found")
 
 
 class GivenFinding(Finding):
@@ -82,6 +91,8 @@ class Given(Answer):
     models: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=MAX_LABELS)]
     thresholds: Annotated[dict[Name, Number | Name], Field(max_length=MAX_LABELS)]
     version: Name
+    label_probabilities: Annotated[dict[Name, Share], Field(max_length=MAX_LABELS)] | None = None
+    positive_labels: Annotated[list[Name], Field(max_length=MAX_LABELS)] | None = None
 
 
 class Category(BaseModel):
@@ -103,6 +114,7 @@ class About(BaseModel):
     max_bytes: int = Field(description="most bytes of a request")
     exports: list[str] = Field(description='what POST /dicom/… can make: "sr", "seg"')
     version: str
+    found_at: str | None = _fitted("operating point at which findings count as found")
 
 
 class Health(BaseModel):
@@ -128,8 +140,15 @@ class Problem(BaseModel):
     detail: str = Field(description="one line")
 
 
-def about(pipeline: Pipeline, models: Sequence[str], max_bytes: int, exports: Sequence[str]) -> About:
-    """Describes what is loaded."""
+def about(
+    pipeline: Pipeline,
+    models: Sequence[str],
+    max_bytes: int,
+    exports: Sequence[str],
+    fitted: Thresholds | None = None,
+    shown_from: float = SHOWN_FROM,
+) -> About:
+    """Describes what is loaded. fitted, shown_from: as `Service` has them."""
     return About(
         models=list(models),
         categories=[
@@ -137,28 +156,54 @@ def about(pipeline: Pipeline, models: Sequence[str], max_bytes: int, exports: Se
         ],
         has_boxes=bool(pipeline.detectors or pipeline.segmenters),
         is_vinbig=pipeline.is_vinbig,
-        shown_from=SHOWN_FROM,
+        shown_from=shown_from,
         max_bytes=max_bytes,
         exports=list(exports),
         version=xray.__version__,
+        found_at=fitted.at if fitted is not None and fitted.from_probability is None else None,
     )
 
 
 def answer(
-    outcome: Findings, size: tuple[int, int], pipeline: Pipeline, models: Sequence[str], seconds: float
+    outcome: Findings,
+    size: tuple[int, int],
+    pipeline: Pipeline,
+    models: Sequence[str],
+    seconds: float,
+    fitted: Thresholds | None = None,
+    shown_from: float = SHOWN_FROM,
 ) -> Answer:
-    """The answer for the findings of one radiograph; size: its width and height."""
+    """The answer for the findings of one radiograph; size: its width and height.
+
+    fitted, shown_from: as `Service` has them.
+    """
     table, findings, normal = outcome.table, [], None
+    more: dict[str, Any] = {}
+    calibrated: list[dict[str, Any]] = [{}] * len(table)
+    if fitted is not None:
+        probabilities = fitted.probabilities(table, pipeline.categories).round(6).tolist()
+        positive = fitted.is_positive(table, pipeline.categories).tolist()
+        calibrated = [
+            {"probability": probability, "is_positive": is_positive}
+            for probability, is_positive in zip(probabilities, positive, strict=True)
+        ]
+        scores = {name: float(column[0]) for name, column in outcome.labels.items()}
+        more["label_probabilities"] = {k: round(v, 6) for k, v in fitted.probabilities_of_labels(scores).items()}
+        more["positive_labels"] = fitted.positive_labels(scores)
     for row in (-table.scores).argsort(kind="stable").tolist():
         label, score = int(table.labels[row]), round(float(table.scores[row]), 6)
         if label == NO_FINDING_CATEGORY and label not in pipeline.categories:
             normal = score
+            more |= {"normal_probability": calibrated[row]["probability"]} if calibrated[row] else {}
         # The rows of classifiers have the whole radiograph as their box; their probabilities are in the labels.
         elif pipeline.detectors or pipeline.segmenters:
             x1, y1, x2, y2 = (round(value, 2) for value in table.boxes[row].tolist())
             name = pipeline.categories.get(label, f"category {label}")
             mask = Mask(**outcome.masks[row]) if row in outcome.masks else None
-            findings.append(Finding(category_id=label, category=name, score=score, box=(x1, y1, x2, y2), mask=mask))
+            box = (x1, y1, x2, y2)
+            findings.append(
+                Finding(category_id=label, category=name, score=score, box=box, mask=mask, **calibrated[row])
+            )
     labels = {name: round(float(column[0]), 6) for name, column in outcome.labels.items()}
     return Answer(
         width=size[0],
@@ -167,18 +212,24 @@ def answer(
         normal=normal,
         labels=labels,
         models=list(models),
-        thresholds=thresholds(pipeline),
+        thresholds=thresholds(pipeline, fitted, shown_from),
         seconds=round(seconds, 3),
         version=xray.__version__,
+        **more,
     )
 
 
 def findings_of(given: Answer) -> Findings:
-    """The way back: an answer → findings of one radiograph, their rows in its order, "No finding" last."""
+    """The way back: an answer → findings of one radiograph, their rows in its order, "No finding" last.
+
+    Where an answer has probabilities, they take the place of scores.
+    """
     rows = given.findings
-    columns: list[list[Any]] = [[f.category_id for f in rows], [f.box for f in rows], [f.score for f in rows]]
-    if given.normal is not None:
-        for column, value in zip(columns, (NO_FINDING_CATEGORY, NO_FINDING_BOX, given.normal), strict=True):
+    scores = [f.score if f.probability is None else f.probability for f in rows]
+    columns: list[list[Any]] = [[f.category_id for f in rows], [f.box for f in rows], scores]
+    normal = given.normal if given.normal_probability is None else given.normal_probability
+    if normal is not None:
+        for column, value in zip(columns, (NO_FINDING_CATEGORY, NO_FINDING_BOX, normal), strict=True):
             column.append(value)
     table = BoxTable.of([0] * len(columns[0]), *columns)
     masks: dict[int, Any] = {
@@ -186,7 +237,12 @@ def findings_of(given: Answer) -> Findings:
         for row, finding in enumerate(rows)
         if finding.mask is not None
     }
-    return Findings(table, masks, None, {name: np.array([value]) for name, value in given.labels.items()})
+    return Findings(table, masks, None, {name: np.array([value]) for name, value in labels_of(given).items()})
+
+
+def labels_of(given: Answer) -> dict[str, float]:
+    """The labels of whole radiographs with what people are shown of them."""
+    return given.labels | (given.label_probabilities or {})
 
 
 def given_findings(fields: Mapping[str, str]) -> tuple[Given, Findings]:
@@ -214,9 +270,13 @@ def given_findings(fields: Mapping[str, str]) -> tuple[Given, Findings]:
     return given, findings_of(given)
 
 
-def thresholds(pipeline: Pipeline) -> dict[str, float | str]:
-    """How masks are decided, where there are any."""
-    values: dict[str, float | str] = {"shown_from": SHOWN_FROM}
+def thresholds(
+    pipeline: Pipeline, fitted: Thresholds | None = None, shown_from: float = SHOWN_FROM
+) -> dict[str, float | str]:
+    """How masks are decided, where there are any, and which findings are shown at first."""
+    values: dict[str, float | str] = {"shown_from": shown_from}
+    if fitted is not None and fitted.from_probability is None:
+        values["found_at"] = fitted.at
     if pipeline.segmenters:
         values |= {f"mask_{name}": float(value) for name, value in dataclasses.asdict(pipeline.triplet).items()}
     if pipeline.classifiers:

@@ -19,7 +19,7 @@ import xray
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports, invocations, pixels
 from xray.serving.accepting import Places
-from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer, given_findings
+from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer, given_findings, labels_of
 from xray.serving.invocations import Address
 from xray.serving.request_guard import Guard, HostNames
 from xray.serving.service import Limits, Service, readable
@@ -85,6 +85,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
     app.add_middleware(Guard, names=names)
     app.exception_handler(RefusedError)(_refused)
     limits, pipeline = service.limits, service.pipeline
+    shown = (service.thresholds, service.shown_from)
     tickets: dict[str, Place | None] = {}
     uploads = Places(*limits.uploads)
     # Files that are only decoded take no place from those for the models, but are bounded too.
@@ -130,10 +131,10 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
                 decoded = readable(await unless_gone(request, service.canvas(path)), path)
                 size = (decoded.width, decoded.height)
                 findings = await unless_gone(request, place.submit(decoded.canvas, size))
-                result = answer(findings, size, pipeline, service.models, time.perf_counter() - start)
+                result = answer(findings, size, pipeline, service.models, time.perf_counter() - start, *shown)
                 if kind == invocations.DICOM:
                     assert algorithm is not None  # or it is not offered
-                    work = invocations.report_of(findings.table, result, pipeline.categories, algorithm)
+                    work = invocations.report_of(findings.table, result, pipeline.categories, algorithm, *shown)
                     return Response(await in_worker(request, work, path), media_type=kind)
         return Response(invocations.csv_of(result), media_type=kind) if kind == invocations.CSV else result
 
@@ -193,7 +194,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
     @app.get("/about", tags=["server"])
     async def describe() -> About:
         """What this server runs, and its limits."""
-        return about(pipeline, service.models, limits.max_bytes, ["sr", "seg"] if algorithm else [])
+        return about(pipeline, service.models, limits.max_bytes, ["sr", "seg"] if algorithm else [], *shown)
 
     @app.get("/queue/{ticket}", tags=["findings"], responses={404: {"model": Problem}})
     async def queue(ticket: str) -> Progress:
@@ -229,7 +230,9 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
                 if kind == "seg":
                     work = functools.partial(exports.segmentation_of, findings.table, findings.masks, *about_it)
                 else:
-                    work = functools.partial(exports.structured_report_of, findings.table, given.labels, *about_it)
+                    labels, has_findings = labels_of(given), bool(given.positive_labels) or None
+                    report = functools.partial(exports.structured_report_of, findings.table, labels, *about_it)
+                    work = functools.partial(report, has_findings=has_findings)
                 return Response(await in_worker(request, work, path), media_type=exports.MEDIA_TYPE)
 
     if algorithm is not None:

@@ -21,16 +21,24 @@ NO_MASK = "there is no mask to write: none of the findings has one"
 
 
 def structured_report_of(
-    table: BoxTable, labels: Mapping[str, float], categories: Mapping[int, str], algorithm: Algorithm, path: Path
+    table: BoxTable,
+    labels: Mapping[str, float],
+    categories: Mapping[int, str],
+    algorithm: Algorithm,
+    path: Path,
+    has_findings: bool | None = None,
 ) -> bytes:
-    """The SR of one radiograph; all rows of the table are reported. Raises RadiographError."""
+    """The SR of one radiograph; all rows of the table are reported. has_findings: as `structured_report` has it.
+
+    Raises RadiographError.
+    """
 
     def make(source: Any) -> Any:
         # Only now: highdicom takes seconds to import.
         from xray.outputs.dicom.structured_report import structured_report
 
         edition = _edition(table, sorted(labels.items()))
-        return structured_report(source, table, categories, algorithm, labels, threshold=0.0, edition=edition)
+        return structured_report(source, table, categories, algorithm, labels, 0.0, edition, has_findings)
 
     return _made_from(path, make)
 

@@ -19,11 +19,12 @@ from pydantic import BaseModel, Field, ValidationError
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports
-from xray.serving.answers import SHOWN_FROM, Answer
+from xray.serving.answers import SHOWN_FROM, Answer, labels_of
 from xray.serving.worker import RefusedError
 from xray.storage import objects
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
+from xray.structures.thresholds import Thresholds
 
 JSON, CSV, DICOM = "application/json", "text/csv", "application/dicom"
 CSV_HEADER = ("category_id", "category", "score", "x1", "y1", "x2", "y2")
@@ -85,11 +86,23 @@ def csv_of(answer: Answer) -> str:
 
 
 def report_of(
-    table: BoxTable, answer: Answer, categories: dict[int, str], algorithm: Algorithm
+    table: BoxTable,
+    answer: Answer,
+    categories: dict[int, str],
+    algorithm: Algorithm,
+    fitted: Thresholds | None = None,
+    shown_from: float = SHOWN_FROM,
 ) -> Callable[[Path], bytes]:
-    """What a worker does to make the DICOM SR of one radiograph; it holds what `tools/infer.py --sr` reports."""
-    shown = table.select(np.flatnonzero((table.scores >= SHOWN_FROM) | (table.labels == NO_FINDING_CATEGORY)))
-    return functools.partial(exports.structured_report_of, shown, answer.labels, categories, algorithm)
+    """What a worker does to make the DICOM SR of one radiograph; it holds what `tools/infer.py --sr` reports.
+
+    fitted, shown_from: as `Service` has them.
+    """
+    if fitted is None:
+        shown = table.select(np.flatnonzero((table.scores >= shown_from) | (table.labels == NO_FINDING_CATEGORY)))
+        return functools.partial(exports.structured_report_of, shown, answer.labels, categories, algorithm)
+    about_it = (labels_of(answer), categories, algorithm)
+    shown, has_findings = fitted.shown(table, {}, categories)[0], fitted.has_findings(table, categories, answer.labels)
+    return functools.partial(exports.structured_report_of, shown, *about_it, has_findings=has_findings)
 
 
 class Address(BaseModel):

@@ -22,7 +22,7 @@ from xray.inference.ensemble_file import files_of
 from xray.inference.pipeline import Findings
 from xray.outputs.dicom.objects import Algorithm, algorithm_of
 from xray.serving import invocations
-from xray.serving.answers import SHOWN_FROM, Answer, answer
+from xray.serving.answers import Answer, answer
 from xray.serving.invocations import CSV, DICOM, JSON
 from xray.serving.runs import runs_in
 from xray.serving.service import Limits, Service, load_service, readable
@@ -81,7 +81,9 @@ def model_fn(model_dir: str) -> Model:
     stack = contextlib.ExitStack()
     stack.enter_context(service)
     atexit.register(stack.close)
-    settings: dict[str, object] = {"threshold": SHOWN_FROM, "mirrored": True, "gate": "soft"}
+    settings: dict[str, object] = {"threshold": service.shown_from, "mirrored": True, "gate": "soft"}
+    if service.thresholds is not None:
+        settings["threshold"] = service.thresholds.description
     if service.pipeline.segmenters:
         settings["triplet"] = " ".join(f"{value:g}" for value in dataclasses.astuple(service.pipeline.triplet))
     return Model(service, algorithm_of(files_of(runs), **settings))
@@ -114,7 +116,8 @@ def predict_fn(data: bytes | RefusedError, model: Model) -> Prediction:
     with service.upload() as path:
         path.write_bytes(data)
         findings, size, seconds = service.find(path)
-    return Prediction(data, findings, answer(findings, size, service.pipeline, service.models, seconds), model)
+    shown = (service.thresholds, service.shown_from)
+    return Prediction(data, findings, answer(findings, size, service.pipeline, service.models, seconds, *shown), model)
 
 
 def output_fn(prediction: Prediction | RefusedError, accept: str, context: Any = None) -> tuple[str | bytes, str]:
@@ -140,8 +143,8 @@ def _written(prediction: Prediction | RefusedError, accept: str) -> tuple[str | 
     if kind == CSV:
         return invocations.csv_of(prediction.answer), kind
     if kind == DICOM:
-        categories = service.pipeline.categories
-        work = invocations.report_of(prediction.findings.table, prediction.answer, categories, algorithm)
+        categories, shown = service.pipeline.categories, (service.thresholds, service.shown_from)
+        work = invocations.report_of(prediction.findings.table, prediction.answer, categories, algorithm, *shown)
         with service.upload() as path:
             path.write_bytes(prediction.content)
             return readable(service.in_worker(work, path).result(), path), kind

@@ -18,6 +18,7 @@ import numpy as np
 from xray.datasets.store import dtype_of
 from xray.inference.pipeline import Findings, Pipeline
 from xray.inference.precision import ready
+from xray.inference.thresholds import say, thresholds_of
 from xray.inference.trial import CPU_BATCH
 from xray.inference.ways import Models
 from xray.models.device import keep_freed_memory
@@ -25,6 +26,7 @@ from xray.radiographs.decoding import Decoded, decode_canvas
 from xray.radiographs.workers import TIMEOUT, Failed, Workers
 from xray.serving import pixels
 from xray.serving.worker import ModelThread, UnreadableError
+from xray.structures.thresholds import SHOWN_FROM, Thresholds
 
 T = TypeVar("T")
 
@@ -61,10 +63,20 @@ class Service:
     """The models, ready to answer; a context manager.
 
     models: names of the runs, for answers. folder: where uploads lie, private and empty but for those being read.
+    thresholds: fitted for the findings, None where none are. shown_from: without them the confidence from which
+    findings are shown at first.
     """
 
-    def __init__(self, pipeline: Pipeline, models: Sequence[str], limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        models: Sequence[str],
+        limits: Limits | None = None,
+        thresholds: Thresholds | None = None,
+        shown_from: float = SHOWN_FROM,
+    ) -> None:
         self.pipeline, self.models, self.limits = pipeline, list(models), limits or Limits()
+        self.thresholds, self.shown_from = thresholds, shown_from
         self.model = ModelThread(pipeline, self.limits.places, self.limits.batch_size)
         self._stack = contextlib.ExitStack()
 
@@ -129,6 +141,7 @@ def load_service(
     tta: bool = True,
     gate: Literal["soft", "hard"] = "soft",
     runtime: Literal["auto", "torch", "openvino"] = "auto",
+    threshold: float | None = None,
 ) -> Service:
     """A service of trained models that have made their first pass. Flags as in `xray serve`.
 
@@ -150,7 +163,11 @@ def load_service(
     pipeline.find(np.zeros((1, size, size), dtype=dtype_of(pipeline.bits)), [(size, size)])
     if not limits.batch_size:
         limits = dataclasses.replace(limits, batch_size=CPU_BATCH if place.type == "cpu" else GPU_BATCH)
-    return Service(pipeline, [run.resolve().name for run in runs], limits)
+    fitted = thresholds_of(runs, threshold)
+    if fitted is not None:
+        say(f"findings are shown {fitted.description}")
+    shown_from = SHOWN_FROM if threshold is None else threshold
+    return Service(pipeline, [run.resolve().name for run in runs], limits, fitted, shown_from)
 
 
 def readable(outcome: Any, path: Path) -> Any:

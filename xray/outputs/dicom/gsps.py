@@ -199,7 +199,7 @@ def _note(
         for name, value in probabilities.items()
         if name == NO_FINDING_NAME or value >= threshold
     ]
-    nothing = [] if rows else [f"no finding marked from {threshold:g}"]
+    nothing = [] if rows else ["no finding marked" + (f" from {threshold:g}" if threshold else "")]
     what = f"AI findings, {dicom_objects.NOT_FOR_CLINICAL_USE} ({algorithm.name} {algorithm.version})"
     return "; ".join([what, *nothing, *wholes])[:1024]
 

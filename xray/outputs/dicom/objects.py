@@ -97,7 +97,7 @@ def algorithm_of(runs: Sequence[Path], **settings: object) -> Algorithm:
 
 def inference_algorithm(
     runs: Sequence[Path],
-    threshold: float,
+    threshold: float | str,
     mirrored: bool,
     gate: str,
     triplet: Sequence[float] = (),
@@ -105,8 +105,9 @@ def inference_algorithm(
 ) -> Algorithm:
     """`algorithm_of` with the settings that inference writes into SR and SEG.
 
-    threshold: lowest score that reports hold. mirrored: whether mirrored views were looked at, too. gate: "soft" or
-    "hard". triplet: of segmenters, empty without any. scales: sizes of the views, named where they are not 1 alone.
+    threshold: lowest score that reports hold, or fitted thresholds in words. mirrored: whether mirrored views were
+    looked at, too. gate: "soft" or "hard". triplet: of segmenters, empty without any. scales: sizes of the views, named
+    where they are not 1 alone.
     """
     settings: dict[str, object] = {"threshold": threshold, "mirrored": mirrored, "gate": gate}
     for name, values in (("triplet", triplet), ("scales", () if tuple(scales) == (1.0,) else scales)):

@@ -14,6 +14,7 @@ from xray.radiographs.dicom import is_dicom
 from xray.radiographs.names import inside, safe_path
 from xray.radiographs.radiograph import Radiograph, read_radiograph
 from xray.structures.boxes import BoxTable
+from xray.structures.thresholds import SHOWN_FROM, Thresholds
 
 NO_DICOM = "no DICOM file"
 NO_REFERENCE = "not said which image of which study it is"
@@ -28,15 +29,17 @@ class DicomResults:
 
     categories: category id → name. threshold: lowest score of a finding that reports and pictures hold. sr, seg, gsps,
     sc: which are wanted: structured reports, segmentations, presentation states, pictures.
+    thresholds: fitted ones, which take the place of `threshold`; objects then hold probabilities in place of scores.
     """
 
     categories: Mapping[int, str]
     algorithm: Algorithm
-    threshold: float = 0.3
+    threshold: float = SHOWN_FROM
     sr: bool = True
     seg: bool = True
     gsps: bool = False
     sc: bool = False
+    thresholds: Thresholds | None = None
 
     @property
     def kinds(self) -> list[str]:
@@ -69,8 +72,20 @@ class DicomResults:
 
         source, objects = given if isinstance(given, Dataset) else read_source(given), {}
         about = (self.categories, self.algorithm)
+        # A segmentation holds all masks, as the masks' own thresholds have made them.
+        shown, shown_masks, threshold, has_findings = table, masks, self.threshold, None
+        named = labels
+        if self.thresholds is not None:
+            has_findings = self.thresholds.has_findings(table, self.categories, labels or {})
+            positive = self.thresholds.positive_labels(labels or {})
+            labels = self.thresholds.probabilities_of_labels(labels or {})
+            is_of_labels = self.thresholds.kind == "labels"
+            # A text on the image has no room for what was not found.
+            named = {k: v for k, v in labels.items() if (k in positive if is_of_labels else v >= SHOWN_FROM)}
+            shown, shown_masks = self.thresholds.shown(table, masks, self.categories)
+            threshold = 0.0
         if self.sr:
-            objects["sr"] = structured_report(source, table, *about, labels, self.threshold)
+            objects["sr"] = structured_report(source, shown, *about, labels, threshold, has_findings=has_findings)
         if self.seg and masks:
             objects["seg"] = segmentation(source, joined_masks(table, masks), *about)
         if not self.need_pixels:
@@ -83,15 +98,17 @@ class DicomResults:
         if self.gsps and softcopy is not None:
             from xray.outputs.dicom.gsps import presentation_state
 
-            sure = {row: rle for row, rle in masks.items() if table.scores[row] >= self.threshold}
-            shown = joined_masks(table, sure)
-            objects["gsps"] = presentation_state(source, softcopy, table, shown, *about, labels, self.threshold)
+            sure = {row: rle for row, rle in shown_masks.items() if shown.scores[row] >= threshold}
+            joined = joined_masks(shown, sure)
+            objects["gsps"] = presentation_state(source, softcopy, shown, joined, *about, named, threshold)
         if self.sc:
             from xray.outputs.dicom.secondary_capture import secondary_capture
 
             aspect = (1, 1) if softcopy is None else softcopy.aspect
-            findings = (radiograph.pixels, table, masks)
-            objects["sc"] = secondary_capture(source, *findings, *about, self.threshold, aspect)
+            findings = (radiograph.pixels, shown, shown_masks)
+            objects["sc"] = secondary_capture(
+                source, *findings, *about, threshold if self.thresholds is None else -1.0, aspect
+            )
         return objects
 
     def write(

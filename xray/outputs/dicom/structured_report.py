@@ -47,6 +47,7 @@ def structured_report(
     labels: Mapping[str, float] | None = None,
     threshold: float = 0.3,
     edition: str = "",
+    has_findings: bool | None = None,
 ) -> Dataset:
     """The report of one radiograph.
 
@@ -56,12 +57,14 @@ def structured_report(
     categories: category id → name. labels: name → probability of the whole radiograph.
     threshold: lowest score of a finding that is reported.
     edition: sets reports of other findings than those of the algorithm apart, by their identifiers.
+    has_findings: what the summary says; None for whether there is a finding that is reported.
 
     Raises InputError where the source does not say which image of which study it is.
     """
     source, labels = dicom_objects.reduced(source), dict(labels or {})
     edition = f"{threshold:g} {edition}"
     rows = reported(table, categories, labels, threshold, (source.Columns, source.Rows))
+    has_findings = bool(rows) if has_findings is None else has_findings
     identified = AlgorithmIdentification(
         algorithm.name,
         algorithm.version,
@@ -81,7 +84,7 @@ def structured_report(
         return TrackingIdentifier(dicom_objects.derived_uid(source, "SR", algorithm, edition, identifier), identifier)
 
     groups: list[MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations] = [
-        *_of_whole(source, table, categories, labels, bool(rows), identified, tracking),
+        *_of_whole(source, table, categories, labels, has_findings, identified, tracking),
         *(_of_finding(source, number, row, identified, tracking) for number, row in enumerate(rows, 1)),
     ]
     dicom_objects.in_unicode(source, *labels, *categories.values(), *algorithm.parameters.values())

@@ -10,6 +10,7 @@ from xray.findings import NO_FINDING_NAME, colour_of
 from xray.outputs.pictures.overlays import Region, draw_overlay, draw_side_by_side, marks_of
 from xray.structures.boxes import BoxTable
 from xray.structures.masks import decode_mask
+from xray.structures.thresholds import SHOWN_FROM, Thresholds
 
 CERTAINTY = ((0.9, "consistent with"), (0.625, "probable"), (0.375, "possible"), (0.1, "less likely"))
 """Lowest probability of each term of the lexicon that radiologists were proposed for their reports, whose terms mean
@@ -72,6 +73,25 @@ def draw_findings(
         pixels, marks, regions, title, normal, threshold, max_side=max_side, min_side=min_side, nothing=nothing,
         notes=notes,
     )  # fmt: skip
+
+
+def as_shown(
+    table: BoxTable,
+    masks: Mapping[int, Any],
+    categories: Mapping[int, str],
+    thresholds: Thresholds | None = None,
+    threshold: float = SHOWN_FROM,
+) -> tuple[BoxTable, Mapping[int, Any], float, list[str]]:
+    """What a picture of one radiograph shows → rows, masks, `threshold` and `notes` of `draw_findings`.
+
+    thresholds: fitted ones, which take the place of `threshold`; probabilities then take that of scores.
+    """
+    if thresholds is None:
+        return table, masks, threshold, []
+    shown, shown_masks = thresholds.shown(table, masks, categories)
+    n_left_out = len(table) - len(shown)
+    where = "their thresholds" if thresholds.from_probability is None else f"{thresholds.from_probability:.2f}"
+    return shown, shown_masks, -1.0, [f"+{n_left_out} below {where}"] if n_left_out else []
 
 
 def not_said(record: Mapping[str, Any], categories: Mapping[int, str]) -> list[str]:

@@ -99,7 +99,8 @@ def draw_overlay(
     Marks without a score are all drawn; of the others, at most `top_k` with a score of at least `threshold`, and the
     margin says how many were left out.
 
-    normal: the probability that the radiograph is normal, written into the legend. nothing: what the legend says where
+    threshold: below 0 where something else has decided. normal: the probability that the radiograph is normal, written
+    into the legend. nothing: what the legend says where
     there is no mark at all. notes: further lines of the legend, in grey; with any, `nothing` is not said.
 
     Raises ValueError for pixels that are not (height, width) uint8 and for masks of another size.
@@ -207,7 +208,7 @@ def _readable(marks: Sequence[Mark], threshold: float, top_k: int) -> tuple[list
     sure = [mark for mark in scored if (mark.score or 0) >= threshold]
     notes = []
     if len(sure) > top_k:
-        notes.append(f"+{len(sure) - top_k} more above {threshold:.2f}")
+        notes.append(f"+{len(sure) - top_k} more" + (f" above {threshold:.2f}" if threshold >= 0 else ""))
     if len(scored) > len(sure):
         notes.append(f"+{len(scored) - len(sure)} below {threshold:.2f}")
     return truth + sure[:top_k], notes

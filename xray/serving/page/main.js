@@ -84,16 +84,19 @@ function prepared(answer) {
   return answer.findings.map((finding) => ({
     ...finding,
     name: finding.category,
+    // Where thresholds were fitted, people see the calibrated probability; files of scores are made from the answer.
+    score: finding.probability ?? finding.score,
     colour: colours.get(finding.category_id) ?? "#7fbcff",
     rle: finding.mask,
     mask: finding.mask ? outline(finding.mask) : null,
     isLit: false,
-  }));
+  })).sort((a, b) => b.score - a.score);
 }
 
-// Those that the slider lets through, and of these the ones whose layer is on.
+// Those that count as found, or that the slider lets through, and of these the ones whose layer is on.
 function shownOf(item) {
-  const sure = (item?.findings ?? []).filter(({ score }) => score >= settings.confidence);
+  const isSure = ({ score, is_positive }) => settings.confidence === null ? is_positive : score >= settings.confidence;
+  const sure = (item?.findings ?? []).filter(isSure);
   return { sure, shown: sure.filter(({ category_id }) => !settings.hidden.has(category_id)) };
 }
 
@@ -156,18 +159,20 @@ function showFindings() {
   viewer.setFindings(item?.radiograph ? shown : []);
   if (settings.lit && !shown.includes(settings.lit)) light(null);
   for (const other of files.items) files.summarize(other, summary(other));
-  const from = `from a confidence of ${settings.confidence.toFixed(2)}`;
+  const from = settings.confidence === null ? "from their own thresholds" :
+    `from a confidence of ${settings.confidence.toFixed(2)}`;
   if (item?.answer) say(`${count(shown.length)} ${from} in ${item.file.name}`);
 }
 
 function summary(item) {
   if (!item.answer) return "";
   if (!server.has_boxes) {
-    const [surest] = Object.entries(item.answer.labels).sort((a, b) => b[1] - a[1]);
+    const { labels, label_probabilities } = item.answer;
+    const [surest] = Object.entries({ ...labels, ...label_probabilities }).sort((a, b) => b[1] - a[1]);
     return surest ? `${surest[0]} ${surest[1].toFixed(2)}` : "done";
   }
   const { sure } = shownOf(item);
-  if (!sure.length) return `nothing from ${settings.confidence.toFixed(2)}`;
+  if (!sure.length) return settings.confidence === null ? "nothing found" : `nothing from ${settings.confidence.toFixed(2)}`;
   return `${count(sure.length)}: ${sure[0].name} ${sure[0].score.toFixed(2)}`;
 }
 
@@ -236,7 +241,8 @@ function toggleMode() {
 }
 
 function changeConfidence(by) {
-  settings.confidence = Math.min(1, Math.max(0, Math.round(100 * (settings.confidence + by)) / 100));
+  const before = settings.confidence ?? server.shown_from;
+  settings.confidence = Math.min(1, Math.max(0, Math.round(100 * (before + by)) / 100));
   panel.setConfidence(settings.confidence);
   showFindings();
 }
@@ -273,7 +279,9 @@ show(null);
 try {
   server = await api.about();
   files.limit = server.max_bytes;
-  settings.confidence = server.shown_from;
+  // null: each finding from its own threshold.
+  settings.confidence = server.found_at ? null : server.shown_from;
+  panel.setOperatingPoint(server.found_at, server.shown_from);
   const n = server.categories.length;
   $("models").textContent = `${server.models.join(", ")} · ${n} ${n === 1 ? "category" : "categories"}`;
 } catch (error) {

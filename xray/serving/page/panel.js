@@ -13,6 +13,10 @@ export class Panel {
       this.setConfidence(Number(event.target.value));
       hooks.onConfidence(Number(event.target.value));
     });
+    $("own").addEventListener("click", () => {
+      this.setConfidence(null);
+      hooks.onConfidence(null);
+    });
     this.body.addEventListener("mouseover", (event) => hooks.onLight(this.findingOf(event.target)));
     this.body.addEventListener("mouseleave", () => hooks.onLight(this.findingOf(document.activeElement)));
     this.body.addEventListener("focusin", (event) => hooks.onLight(this.findingOf(event.target)));
@@ -26,24 +30,41 @@ export class Panel {
     $("preset").addEventListener("change", (event) => hooks.onWindow(this.presets.get(event.target.value)));
   }
 
+  // foundAt: where each finding has a threshold of its own, what these reach. start: where the slider then begins.
+  setOperatingPoint(foundAt, start) {
+    $("own").hidden = !foundAt;
+    $("own").title = foundAt ? `Each finding from its own threshold, fitted for ${foundAt}` : "";
+    this.start = start;
+  }
+
+  // value: null for each finding's own threshold.
   setConfidence(value) {
-    slide("confidence", value);
+    $("own").setAttribute("aria-pressed", value === null);
+    slide("confidence", value ?? this.start);
+    if (value === null) {
+      $("confidence-value").textContent = "own thresholds";
+      $("confidence").setAttribute("aria-valuetext", "each finding from its own threshold");
+      return;
+    }
     $("confidence-value").textContent = value.toFixed(2);
     $("confidence").setAttribute("aria-valuetext", `findings from a confidence of ${value.toFixed(2)}`);
   }
 
   // answer: of POST predict; null where there is none (yet).
   showAnswer(answer) {
-    const normal = answer?.normal ?? null;
+    const normal = answer?.normal_probability ?? answer?.normal ?? null;
     $("normal-card").hidden = normal === null;
     if (normal !== null) {
       $("normal-value").textContent = normal.toFixed(2);
       $("normal").setAttribute("aria-valuenow", normal.toFixed(2));
       $("normal").firstElementChild.style.width = `${100 * normal}%`;
     }
-    const labels = Object.entries(answer?.labels ?? {}).sort((a, b) => b[1] - a[1]);
+    const labels = Object.entries({ ...answer?.labels, ...answer?.label_probabilities }).sort((a, b) => b[1] - a[1]);
     $("labels-card").hidden = !labels.length;
-    const pairs = labels.map(([name, value]) => [element("dt", {}, name), element("dd", {}, value.toFixed(2))]);
+    const found = new Set(answer?.positive_labels);
+    const pairs = labels.map(([name, value]) => {
+      return [element("dt", {}, name), element("dd", {}, `${value.toFixed(2)}${found.has(name) ? " found" : ""}`)];
+    });
     $("labels").replaceChildren(...pairs.flat());
   }
 

@@ -1,0 +1,216 @@
+"""evaluate --fit of scores, and what infer, the server and the API then show."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from xray.commands import evaluate, infer
+from xray.commands.evaluate import Config, main
+from xray.errors import FlagError, InputError
+from xray.inference.thresholds import read_thresholds, write_thresholds
+from xray.structures.thresholds import Point, Thresholds
+
+BOX = (100, 100, 500, 500)
+
+
+@pytest.fixture
+def fitting(tmp_path: Path, write_table_store: Callable[..., Path], sketched: None) -> Path:
+    """data/ with 60 patients of fold 0, p.json with a box in each, right in a third of them, and run/."""
+    rng = np.random.default_rng(0)
+    images, boxes, rows = [], [], []
+    for number in range(60):
+        images.append((f"i{number}", "train", 0, f"p{number // 2}"))
+        if number % 3 == 0:
+            boxes.append((number, 4, BOX))
+        score = round(float(np.clip(rng.normal(0.75 if number % 3 == 0 else 0.5, 0.15), 0.01, 0.99)), 6)
+        rows.append({"image_id": f"i{number}", "category_id": 4, "bbox": [100, 100, 400, 400], "score": score})
+        rows.append({"image_id": f"i{number}", "category_id": 15, "bbox": [0, 0, 1, 1], "score": round(1 - score, 6)})
+    boxes.append((0, 1, BOX))
+    write_table_store(tmp_path / "data", images, boxes)
+    (tmp_path / "p.json").write_text(json.dumps(rows))
+    (tmp_path / "run").mkdir()
+    model = {"task": "detection", "categories": {"1": "Aortic enlargement", "4": "Cardiomegaly"}}
+    (tmp_path / "run/model.json").write_text(json.dumps(model))
+    (tmp_path / "run/model.safetensors").write_bytes(b"weights")
+    return tmp_path
+
+
+def test_fits_each_finding_and_says_what_it_is_worth(fitting: Path, capsys: pytest.CaptureFixture) -> None:
+    config = {"data_path": fitting / "data", "save_path": fitting / "out", "resamples": 50, "overwrite": True}
+    main(Config(fitting / "p.json", fit=fitting / "run", at="sensitivity=0.9", **config))
+    said = capsys.readouterr()
+    assert f"fitted: {fitting / 'run/thresholds.json'}" in said.out
+    assert "At sensitivity=0.9, each patient by what was fitted on others" in said.out
+    assert "too little to fit Aortic enlargement (0 true and 0 false, 10 of each needed)" in said.err
+    assert "test split" not in said.err
+    fitted = read_thresholds(fitting / "run")
+    assert fitted is not None
+    scores = np.array([row["score"] for row in json.loads((fitting / "p.json").read_text())[::2]])
+    # 18 of 20 are found by the 18th highest true score.
+    assert fitted.of["Cardiomegaly"].threshold == np.sort(scores[::3])[::-1][17]
+    assert fitted.of["Aortic enlargement"] == Point()
+    # "No finding" is 1 - the score, so that "abnormal" is Cardiomegaly here.
+    assert fitted.of["abnormal"].threshold == fitted.of["Cardiomegaly"].threshold
+    assert fitted.of["abnormal"].temperature == pytest.approx(fitted.of["Cardiomegaly"].temperature)
+    content = json.loads((fitting / "run/thresholds.json").read_text())
+    assert content["dataset"]["n_images"] == 60
+    assert content["dataset"]["n_patients"] == 30
+    assert content["cross_fitted"]["Cardiomegaly"]["n_truth"] == 20
+    before = (fitting / "run/thresholds.json").read_bytes(), (fitting / "out/metrics.json").read_bytes()
+    main(Config(fitting / "p.json", fit=fitting / "run", at="sensitivity=0.9", **config))
+    assert before == ((fitting / "run/thresholds.json").read_bytes(), (fitting / "out/metrics.json").read_bytes())
+    # What is scored does not change by it.
+    main(Config(fitting / "p.json", **config))
+    assert (fitting / "out/metrics.json").read_bytes() == before[1]
+
+
+def test_labels_and_ensembles_are_fitted_likewise(fitting: Path, capsys: pytest.CaptureFixture) -> None:
+    # Of a classifier, each radiograph's row has the whole of it as its box.
+    rows = json.loads((fitting / "p.json").read_text())[::2]
+    (fitting / "labels.json").write_text(json.dumps([row | {"bbox": [0, 0, 1000, 2000]} for row in rows]))
+    config = {"data_path": fitting / "data", "save_path": fitting / "out", "resamples": 0, "overwrite": True}
+    model = json.loads((fitting / "run/model.json").read_text()) | {"task": "classification"}
+    (fitting / "run/model.json").write_text(json.dumps(model))
+    main(Config(fitting / "labels.json", fit=fitting / "run", at="fp-per-image=0.1", **config))
+    fitted = read_thresholds(fitting / "run")
+    assert fitted is not None
+    assert fitted.kind == "labels"
+    scores, is_true = np.array([row["score"] for row in rows]), np.arange(60) % 3 == 0
+    threshold = fitted.of["Cardiomegaly"].threshold
+    # Six of 60 radiographs may be called wrongly.
+    assert np.count_nonzero((scores >= threshold) & ~is_true) <= 6
+    below = scores[scores < threshold].max()
+    assert np.count_nonzero((scores >= below) & ~is_true) > 6
+
+    (fitting / "run/model.json").write_text(json.dumps(model | {"task": "detection"}))
+    (fitting / "both.yaml").write_text("version: 1\nmodels:\n- runs: [run]\n")
+    capsys.readouterr()
+    main(Config(fitting / "p.json", fit=fitting / "both.yaml", **config))
+    assert f"fitted: {fitting / 'both.thresholds.json'}" in capsys.readouterr().out
+    of_boxes = read_thresholds(fitting / "both.yaml")
+    assert of_boxes is not None
+    assert (of_boxes.kind, of_boxes.at) == ("boxes", "fp-per-image=0.125")
+
+
+def test_fits_of_scores_that_cannot_be_had(fitting: Path, capsys: pytest.CaptureFixture) -> None:
+    config = {"predictions": fitting / "p.json", "data_path": fitting / "data", "save_path": fitting / "out"}
+    config["resamples"] = 0
+    with pytest.raises(FlagError, match="--at is what the thresholds of --fit reach"):
+        evaluate.check(Config(**config, at="sensitivity=0.9"))
+    with pytest.raises(FlagError, match="--at is 'often'"):
+        evaluate.check(Config(**config, fit=fitting / "run", at="often"))
+    other = {"task": "detection", "categories": {"1": "Aortic enlargement"}}
+    shutil.copytree(fitting / "run", fitting / "other")
+    (fitting / "other/model.json").write_text(json.dumps(other))
+    with pytest.raises(InputError, match="does not find Cardiomegaly: give the run"):
+        main(Config(**config, fit=fitting / "other"))
+    rows = json.loads((fitting / "p.json").read_text())
+    (fitting / "few.json").write_text(json.dumps([row | {"score": 0.5} for row in rows[:20:2]]))
+    with pytest.raises(InputError, match=r"too little to fit any threshold \(Aortic"):
+        main(Config(**config | {"predictions": fitting / "few.json"}, fit=fitting / "run"))
+    (fitting / "run/model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"holds no model.safetensors"):
+        main(Config(**config, fit=fitting / "run"))
+    with pytest.raises(InputError, match=r"none.yaml"):
+        main(Config(**config, fit=fitting / "none.yaml"))
+    assert not (fitting / "out").exists()
+    assert not (fitting / "run/thresholds.json").exists()
+
+
+def test_the_test_split_and_learned_radiographs_are_warned_of(
+    fitting: Path, write_table_store: Callable[..., Path], capsys: pytest.CaptureFixture
+) -> None:
+    annotations = json.loads((fitting / "data/annotations.json").read_text())
+    for number, image in enumerate(annotations["images"]):
+        image |= {"split": "test", "fold": -1} if number < 10 else {"fold": number % 2}
+    (fitting / "data/annotations.json").write_text(json.dumps(annotations))
+    (fitting / "run/config.yaml").write_text(f"fold: 0\ndata_path: {fitting / 'data'}\n")
+    main(Config(fitting / "p.json", fitting / "data", fitting / "out", fit=fitting / "run", resamples=0))
+    said = capsys.readouterr().err
+    assert "10 of 60 radiographs are of the test split" in said
+    assert "held back fold 0, and 25 of 60 radiographs are others: it has learned from them" in said
+
+
+@pytest.fixture(scope="module")
+def run(vinbig_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector without thresholds."""
+    folder = tmp_path_factory.mktemp("fitted") / "run"
+    folder.mkdir()
+    for name in ("model.json", "model.safetensors"):
+        shutil.copy(vinbig_run / name, folder)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two radiographs."""
+    (tmp_path / "raw").mkdir()
+    for seed in range(2):
+        pixels = np.random.default_rng(seed).integers(20, 60, (70, 90)).astype(np.uint8)
+        pixels[20:40, 20:60] = 200
+        assert cv2.imwrite(str(tmp_path / f"raw/{seed}.png"), pixels)
+    return tmp_path / "raw"
+
+
+def found(folder: Path, run: Path, out: Path, **changes: object) -> dict[str, bytes]:
+    options = {"device": "cpu", "n_workers": 0, "tta": False, "precision": "32", "overlays": True, **changes}
+    assert infer.main(infer.Config(weights=(str(run),), data_path=str(folder), save_path=str(out), **options)) == 0
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_thresholds_act_on_what_is_shown_alone(
+    folder: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    import xray
+
+    plain = found(folder, run, tmp_path / "plain")
+    assert "shown" not in capsys.readouterr().err
+    assert "probability" not in xray.load(run, device="cpu", tta=False).predict(folder / "0.png").table
+    try:
+        names = json.loads((run / "model.json").read_text())["categories"].values()
+        write_thresholds(run, Thresholds("boxes", {name: Point(4.0, 0.0) for name in names}, "sensitivity=1"), {})
+        fitted = found(folder, run, tmp_path / "fitted")
+        assert "findings are shown from thresholds of their own, at sensitivity=1" in capsys.readouterr().err
+        same = {"predictions.json", "submission.csv"}
+        assert {name: fitted[name] for name in same} == {name: plain[name] for name in same}
+        assert fitted["overlays/0.png"] != plain["overlays/0.png"]
+        # What a user sets is in the place of all of them.
+        nothing = found(folder, run, tmp_path / "nothing", threshold=1.0)
+        assert nothing["overlays/0.png"] != fitted["overlays/0.png"]
+        own = found(folder, run, tmp_path / "own", threshold=0.0, overlay_threshold=1.0)
+        assert own["overlays/0.png"] == nothing["overlays/0.png"]
+
+        result = xray.load(run, device="cpu", tta=False).predict(folder / "0.png")
+        assert list(result.table) == ["category", "category_id", "score", "x1", "y1", "x2", "y2", "probability",
+                                      "is_positive"]  # fmt: skip
+        table = result.table
+        assert table["is_positive"].all()
+        odds = table["score"].clip(1e-6, 1 - 1e-6) / (1 - table["score"].clip(1e-6, 1 - 1e-6))
+        np.testing.assert_allclose(table["probability"], odds**0.25 / (1 + odds**0.25))
+        assert (
+            not xray.load(run, device="cpu", tta=False, threshold=1.0)
+            .predict(folder / "0.png")
+            .table["is_positive"]
+            .any()
+        )
+        (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes() + b"")
+        content = json.loads((run / "thresholds.json").read_text())
+        (run / "thresholds.json").write_text(json.dumps(content | {"weights": ["0"]}))
+        capsys.readouterr()
+        assert found(folder, run, tmp_path / "stale") == plain
+        assert "was fitted before the weights changed" in capsys.readouterr().err
+        with pytest.warns(UserWarning, match="was fitted before the weights changed"):
+            xray.load(run, device="cpu")
+    finally:
+        (run / "thresholds.json").unlink(missing_ok=True)
+
+
+def test_without_a_fit_the_threshold_is_that_of_scores(folder: Path, run: Path, tmp_path: Path) -> None:
+    low = found(folder, run, tmp_path / "low", threshold=0.0)
+    assert low["overlays/0.png"] == found(folder, run, tmp_path / "as", overlay_threshold=0.0)["overlays/0.png"]
+    assert low["overlays/0.png"] != found(folder, run, tmp_path / "high", threshold=1.0)["overlays/0.png"]

@@ -1,0 +1,148 @@
+"""Thresholds by hand and against scikit-learn, temperatures against a search, and what is measured on whom."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit
+
+from xray.evaluation import thresholds
+from xray.evaluation.calibration import Outcomes, fit_of
+from xray.evaluation.thresholds import N_FOLDS, Scored, fit_point, fit_thresholds, parts_of, threshold_at
+from xray.structures.thresholds import OperatingPoint, scale
+
+
+def scored(scores: list, is_true: list, n_truth: int = 0, n_images: int = 0) -> Scored:
+    """Each score of a patient of its own; then those patients who have none."""
+    m = len(scores)
+    truth, images = np.zeros(max(m, n_images)), np.ones(max(m, n_images))
+    truth[:m] = is_true
+    truth[-1:] += max(0, n_truth - sum(is_true))
+    return Scored("x", np.array(scores), np.array(is_true, dtype=bool), np.arange(m), truth, images)
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        # Of four findings 1, 1, 2, 2 are found with 0, 1, 1, 2 false positives in four images.
+        ("sensitivity=0.25", 0.9),
+        ("sensitivity=0.3", 0.7),
+        ("sensitivity=0.5", 0.7),
+        # Never reached: all that there is.
+        ("sensitivity=0.9", 0.6),
+        ("fp-per-image=0.1", 0.9),
+        ("fp-per-image=0.25", 0.7),
+        ("fp-per-image=0.5", 0.6),
+    ],
+)
+def test_thresholds_by_hand(at: str, expected: float) -> None:
+    one = scored([0.7, 0.9, 0.6, 0.8], [1, 1, 0, 0], n_truth=4)
+    assert threshold_at(one, OperatingPoint.of(at)) == expected
+
+
+def test_equal_scores_enter_together_and_nothing_may_be_found() -> None:
+    ties = scored([0.8, 0.8, 0.5], [1, 0, 1])
+    assert threshold_at(ties, OperatingPoint.of("sensitivity=0.5")) == 0.8
+    # With 0.8 there is one in three already.
+    assert threshold_at(ties, OperatingPoint.of("fp-per-image=0.3")) == pytest.approx(0.800001)
+    assert threshold_at(scored([], []), OperatingPoint.of("sensitivity=0.5")) is None
+
+
+def drawn(n: int = 400, seed: int = 0, temperature: float = 2.5) -> Scored:
+    """One radiograph a patient, whose scores are too sure by a known temperature."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(-1, 2, n)
+    return scored(expit(temperature * z).round(6).tolist(), (rng.random(n) < expit(z)).astype(int).tolist())
+
+
+def test_the_temperature_of_one_score_by_hand() -> None:
+    # Where all scores are 0.9 and 70 % are right, the best is the one that makes 0.9 into 0.7.
+    one = scored([0.9] * 30, [1] * 21 + [0] * 9)
+    point = fit_point(one, OperatingPoint.of("sensitivity=0.9"))
+    assert point.temperature == pytest.approx(float(logit(0.9) / logit(0.7)))
+    assert point.threshold == 0.9
+
+
+def test_the_optimum_is_that_of_a_search_and_the_threshold_that_of_scikit_learn() -> None:
+    one = drawn()
+    point = fit_point(one, OperatingPoint.of("sensitivity=0.8"))
+    outcomes = Outcomes.of(one.scores, one.is_true, one.patients)
+    best = minimize_scalar(
+        lambda inverse: fit_of(outcomes, scale(one.scores, 1 / inverse)).log_loss, bounds=(0.05, 20), method="bounded"
+    )
+    assert 1 / point.temperature == pytest.approx(best.x, rel=1e-4)
+    metrics = pytest.importorskip("sklearn.metrics")
+    false_rate, rate, levels = metrics.roc_curve(one.is_true, one.scores, drop_intermediate=False)
+    assert point.threshold == levels[np.flatnonzero(rate >= 0.8)[0]]
+    n_false = int((~one.is_true).sum())
+    within = np.flatnonzero(false_rate * n_false / len(one.scores) <= 0.1)
+    assert threshold_at(one, OperatingPoint.of("fp-per-image=0.1")) == levels[within[-1]]
+
+
+def test_no_patient_is_measured_by_a_fit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    flat = drawn(300)
+    patients = rng.integers(0, 60, 300)
+    count = np.bincount(patients, minlength=61).astype(float)
+    one = Scored("x", flat.scores, flat.is_true, patients, np.bincount(patients, flat.is_true, 61), count)
+    parts, at, seen = parts_of(one), OperatingPoint.of("fp-per-image=0.2"), []
+    # The patient without a radiograph is in none.
+    assert parts[60] == -1
+    assert set(parts[:60]) == set(range(N_FOLDS))
+    with monkeypatch.context() as patched:
+        original = thresholds.fit_point
+        patched.setattr(thresholds, "fit_point", lambda part, at: seen.append(part) or original(part, at))
+        [fitted] = fit_thresholds([one], at, n_resamples=100)
+    # Each part, and then all for what is kept.
+    assert len(seen) == N_FOLDS + 1
+    for part, fitted_on in enumerate(seen[:N_FOLDS]):
+        assert set(fitted_on.patients) == set(np.flatnonzero((parts != part) & (count > 0)))
+        assert fitted_on.images.sum() == count[parts != part].sum()
+    assert len(seen[-1].scores) == 300
+    # Once more, row by row.
+    hits = false = 0
+    probabilities = np.zeros(300)
+    for row in range(300):
+        others = parts[patients] != parts[patients[row]]
+        held = Scored("x", one.scores[others], one.is_true[others], patients[others], one.truth, one.images)
+        held = one.inside(np.isin(np.arange(61), np.unique(held.patients)))
+        point = fit_point(held, at)
+        found = one.scores[row] >= point.threshold
+        hits, false = hits + (found and one.is_true[row]), false + (found and not one.is_true[row])
+        probabilities[row] = scale(one.scores[row], point.temperature)
+    numbers = fitted.numbers
+    assert numbers["sensitivity"] == pytest.approx(hits / one.is_true.sum())
+    assert numbers["fp_per_image"] == pytest.approx(false / 300)
+    outcomes = Outcomes.of(one.scores, one.is_true, patients)
+    assert numbers["ece"] == pytest.approx(fit_of(outcomes).ece)
+    assert numbers["ece_calibrated"] == pytest.approx(fit_of(outcomes, probabilities).ece)
+    for name in ("sensitivity", "fp_per_image"):
+        low, high = numbers[f"{name}_ci95"]
+        assert low < numbers[name] < high
+
+
+def test_a_known_temperature_is_found_and_helps() -> None:
+    [fitted] = fit_thresholds([drawn(4000)], OperatingPoint.of("sensitivity=0.9"), n_resamples=50)
+    assert fitted.point.temperature == pytest.approx(2.5, rel=0.1)
+    assert fitted.numbers["ece_calibrated"] < 0.5 * fitted.numbers["ece"]
+    assert fitted.numbers["sensitivity"] == pytest.approx(0.9, abs=0.03)
+    # Resampled errors of calibration are those of the scores when every patient is drawn once.
+    one = drawn(50)
+    once = np.ones((1, 50), dtype=np.uint8)
+    bins = thresholds._bins_of(one, one.scores)
+    expected = fit_of(Outcomes.of(one.scores, one.is_true, one.patients)).ece
+    assert thresholds._resampled_ece(once, bins) == pytest.approx([expected])
+
+
+def test_too_few_are_not_fitted_and_said() -> None:
+    few = scored([0.9] * 9 + [0.1] * 20, [1] * 9 + [0] * 20)
+    all_true = scored([0.9] * 30, [1] * 30)
+    one_patient = Scored(
+        "x", np.full(40, 0.5), np.arange(40) < 20, np.repeat([0, 1], 20), np.array([20.0, 0]), np.array([20.0, 20])
+    )
+    fitted = fit_thresholds([few, all_true, one_patient], OperatingPoint.of("sensitivity=0.9"), 10)
+    assert [one.lack for one in fitted] == [
+        "9 true and 20 false, 10 of each needed",
+        "30 true and 0 false, 10 of each needed",
+        "true in 1 patients, 5 needed",
+    ]
+    assert all(one.point.temperature == 1 and one.point.threshold is None and not one.numbers for one in fitted)

@@ -1,0 +1,212 @@
+"""Fits a temperature and a threshold for each finding, and measures both on patients they were not fitted on.
+
+The probability of a detection is that it is true at IoU > 0.4 (`match_boxes`); that of a label, that the radiograph
+has the finding. The temperature has the least log loss (Guo et al. 2017, arXiv:1706.04599); the threshold is a point of
+the FROC curve: of a label it is the ROC curve, with false positives divided by radiographs.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+
+from xray.evaluation.box_metrics import froc_curve, match_boxes
+from xray.evaluation.calibration import N_BINS, N_FOLDS, Outcomes, bin_of, deal_patients, fit_of, fit_temperature
+from xray.evaluation.evaluate import Evaluation
+from xray.evaluation.resampling import draw_patients, percentile_interval, resampled_sums
+from xray.structures.thresholds import DECIMALS, OperatingPoint, Point
+
+LEAST = 10
+"""True and false outcomes, each, that a fit needs; the true ones of at least N_FOLDS patients."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """The scores of one finding: of detections, or of radiographs.
+
+    scores: (m,) float64 in [0, 1]. is_true: (m,) bool. patients: (m,) int64, in [0, P). truth, images: (P,) float64, of
+    each patient the findings that there are to find, and the radiographs on which the finding is scored.
+    """
+
+    name: str
+    scores: np.ndarray
+    is_true: np.ndarray
+    patients: np.ndarray
+    truth: np.ndarray
+    images: np.ndarray
+
+    def inside(self, chosen: np.ndarray) -> "Scored":
+        """Those patients for which `chosen`, (P,) bool, holds; they keep their numbers."""
+        rows = chosen[self.patients]
+        parts = (self.scores[rows], self.is_true[rows], self.patients[rows])
+        return Scored(self.name, *parts, np.where(chosen, self.truth, 0), np.where(chosen, self.images, 0))
+
+    @property
+    def lack(self) -> str:
+        """Why nothing can be fitted, in words; empty where it can."""
+        n_true, n_false = int(self.is_true.sum()), int((~self.is_true).sum())
+        n_patients = len(np.unique(self.patients[self.is_true]))
+        if n_true < LEAST or n_false < LEAST:
+            return f"{n_true} true and {n_false} false, {LEAST} of each needed"
+        return f"true in {n_patients} patients, {N_FOLDS} needed" if n_patients < N_FOLDS else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """One finding. point: fitted on all patients. lack: why it was not, or empty.
+
+    n: scores. n_true: of them that are true. n_truth: findings to find. numbers: `sensitivity`, `fp_per_image`, `ece`
+    (of scores as they are) and `ece_calibrated`, each patient by a point fitted on others, and of each a `…_ci95` where
+    there were resamples; empty where nothing was fitted.
+    """
+
+    name: str
+    point: Point
+    lack: str
+    n: int
+    n_true: int
+    n_truth: int
+    numbers: dict[str, Any]
+
+
+def scored_findings(evaluation: Evaluation) -> tuple[Literal["boxes", "labels"], list[Scored]]:
+    """What can be fitted: detections where there are boxes, else labels of radiographs; and "abnormal" in any case,
+    where there are "No finding" rows."""
+    alignment = evaluation.alignment
+    findings: list[Scored] = []
+    if evaluation.boxes is not None:
+        findings += _of_boxes(evaluation)
+    for label in (curve.label for curve in evaluation.labels.curves) if evaluation.labels else ():
+        is_wanted = label.origin == "no finding" or (label.origin == "rows" and evaluation.boxes is None)
+        if is_wanted:
+            patients = alignment.patients[label.places]
+            n_patients = int(alignment.patients.max()) + 1
+            truth = np.bincount(patients, label.truth, n_patients)
+            images = np.bincount(patients, minlength=n_patients).astype(np.float64)
+            findings.append(
+                Scored(label.name, label.scores, np.asarray(label.truth, dtype=bool), patients, truth, images)
+            )
+    return ("labels" if evaluation.boxes is None else "boxes"), findings
+
+
+def _of_boxes(evaluation: Evaluation) -> Iterator[Scored]:
+    assert evaluation.boxes is not None
+    alignment, located = evaluation.boxes.alignment, evaluation.boxes.located
+    truth, table, patients = alignment.truth, alignment.predictions, alignment.patients
+    n_patients = int(patients.max()) + 1
+    is_true = match_boxes(truth, table).is_true
+    for label, name in alignment.categories.items():
+        rows = table.labels == label
+        n_truth = np.bincount(patients[truth.images[truth.labels == label]], minlength=n_patients)
+        everywhere = located.everywhere[:, list(located.categories).index(label)]
+        images = np.bincount(patients, everywhere, n_patients)
+        if rows.any() or n_truth.any():
+            yield Scored(
+                name, table.scores[rows], is_true[rows], patients[table.images[rows]], n_truth.astype(float), images
+            )
+
+
+def fit_thresholds(findings: list[Scored], at: OperatingPoint, n_resamples: int = 0, seed: int = 0) -> list[Fitted]:
+    """Fits each finding on all patients, and measures it on N_FOLDS parts of them by what the other parts give.
+
+    n_resamples: of the patients, for the 95 % intervals; 0 leaves them out.
+    """
+    fitted = []
+    for one in findings:
+        n, n_true, n_truth = len(one.scores), int(one.is_true.sum()), round(one.truth.sum())
+        if one.lack:
+            fitted.append(Fitted(one.name, Point(), one.lack, n, n_true, n_truth, {}))
+            continue
+        numbers = _measured(one, parts_of(one, seed), at, n_resamples)
+        fitted.append(Fitted(one.name, fit_point(one, at), "", n, n_true, n_truth, numbers))
+    return fitted
+
+
+def fit_point(one: Scored, at: OperatingPoint) -> Point:
+    """The temperature of the least log loss, and the threshold of the operating point.
+
+    Where all scores are right, or all wrong, the temperature is 1.
+    """
+    temperature = fit_temperature(Outcomes.of(one.scores, one.is_true, one.patients))
+    return Point(1.0 if math.isnan(temperature) else temperature, threshold_at(one, at))
+
+
+def threshold_at(one: Scored, at: OperatingPoint) -> float | None:
+    """The score from which a finding counts as found.
+
+    sensitivity: the highest score with which it is reached, the lowest of all where none does; None without scores.
+    fp-per-image: the lowest score that keeps within it; where even the highest does not, just above that.
+    """
+    if not len(one.scores):
+        return None
+    order = np.argsort(-one.scores, kind="stable")
+    curve = froc_curve(one.is_true[order], one.scores[order], round(one.truth.sum()), round(one.images.sum()))
+    # Shares that are equal but for rounding are equal.
+    if at.kind == "sensitivity":
+        reached = np.flatnonzero(curve.sensitivity >= at.value - 1e-9)
+        return float(curve.thresholds[reached[0] if len(reached) else -1])
+    within = np.flatnonzero(curve.fp_per_image <= at.value + 1e-9)
+    if len(within):
+        return float(curve.thresholds[within[-1]])
+    return round(float(curve.thresholds[0]) + 10**-DECIMALS, DECIMALS)
+
+
+def parts_of(one: Scored, seed: int = 0) -> np.ndarray:
+    """(P,) int64, the part, in [0, N_FOLDS), of each patient; those with something to find are spread evenly.
+
+    Patients who have no radiograph of this finding get -1.
+    """
+    known = np.flatnonzero(one.images > 0)
+    has_true = np.bincount(one.patients, one.is_true, len(one.images))[known] > 0
+    parts = np.full(len(one.images), -1, dtype=np.int64)
+    parts[known] = deal_patients(Outcomes.of(np.zeros(len(known)), has_true, np.arange(len(known))), N_FOLDS, seed)
+    return parts
+
+
+def _measured(one: Scored, parts: np.ndarray, at: OperatingPoint, n_resamples: int) -> dict[str, Any]:
+    """The numbers of `Fitted`: each patient by a point that the patient had no part in."""
+    probabilities, is_positive = np.empty(len(one.scores)), np.zeros(len(one.scores), dtype=bool)
+    for part in range(N_FOLDS):
+        point = fit_point(one.inside((parts >= 0) & (parts != part)), at)
+        rows = parts[one.patients] == part
+        probabilities[rows] = point.probability(one.scores[rows])
+        is_positive[rows] = point.is_positive(one.scores[rows])
+    n_patients = len(one.images)
+    hits, false = (np.bincount(one.patients, is_positive & right, n_patients) for right in (one.is_true, ~one.is_true))
+    counts = np.stack([hits, one.truth, false, one.images], axis=1)
+    bins = [_bins_of(one, scores) for scores in (one.scores, probabilities)]
+    outcomes = Outcomes.of(one.scores, one.is_true, one.patients)
+    total = counts.sum(axis=0)
+    values = {
+        "sensitivity": total[0] / total[1],
+        "fp_per_image": total[2] / total[3],
+        "ece": fit_of(outcomes).ece,
+        "ece_calibrated": fit_of(outcomes, probabilities).ece,
+    }
+    times = draw_patients(np.arange(n_patients), n_resamples) if n_resamples else None
+    if times is None:
+        return values
+    drawn = resampled_sums(times, counts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        samples = [drawn[:, 0] / drawn[:, 1], drawn[:, 2] / drawn[:, 3]]
+    samples += [_resampled_ece(times, of_bins) for of_bins in bins]
+    intervals = {f"{name}_ci95": percentile_interval(each) for name, each in zip(values, samples, strict=True)}
+    return values | intervals
+
+
+def _bins_of(one: Scored, scores: np.ndarray) -> np.ndarray:
+    """(P, 2 N_BINS): of each patient and bin of the scores their sum minus the true ones, and their number."""
+    places = one.patients * N_BINS + bin_of(scores)
+    n_places = len(one.images) * N_BINS
+    columns = [np.bincount(places, values, n_places) for values in (scores - one.is_true, np.ones(len(scores)))]
+    return np.concatenate([column.reshape(-1, N_BINS) for column in columns], axis=1)
+
+
+def _resampled_ece(times: np.ndarray, of_bins: np.ndarray) -> np.ndarray:
+    """(R,) expected calibration error in each resample: Σ |confidence − frequency| n_bin / n = Σ |gap sums| / n."""
+    drawn = resampled_sums(times, of_bins)
+    with np.errstate(invalid="ignore"):
+        errors: np.ndarray = np.abs(drawn[:, :N_BINS]).sum(axis=1) / drawn[:, N_BINS:].sum(axis=1)
+    return errors

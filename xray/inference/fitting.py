@@ -1,0 +1,145 @@
+"""`xray evaluate --fit` for detectors, classifiers and ensembles: thresholds.json, and a table of what it is worth."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from xray.datasets.fingerprint import fingerprint
+from xray.datasets.store import Store
+from xray.errors import InputError
+from xray.evaluation.evaluate import Evaluation, plain_numbers
+from xray.evaluation.thresholds import N_FOLDS, Fitted, fit_thresholds, scored_findings
+from xray.inference.ensemble_file import files_of, is_ensemble
+from xray.inference.thresholds import thresholds_file, weights_of, write_thresholds
+from xray.structures.thresholds import ABNORMAL, SHOWN_FROM, OperatingPoint, Thresholds
+
+HEADER = (
+    ("Finding", "text"),
+    ("True", "number"),
+    ("Threshold", "number"),
+    ("Temperature", "number"),
+    ("Sensitivity", "number"),
+    ("False positives an image", "number"),
+    ("ECE", "number"),
+    ("ECE calibrated", "number"),
+)
+
+
+def has_scores(given: Path) -> bool:
+    """Whether --fit is for the scores of a detector, a classifier or an ensemble, and not for a segmenter's masks.
+
+    What is no run is left to `check_fit`, which says so.
+    """
+    return is_ensemble(given) or _task_of(given)[0] not in (None, "segmentation")
+
+
+def _task_of(run: Path) -> tuple[str | None, list[str]]:
+    """The task of a run directory, None where it is none, and the names of its categories."""
+    try:
+        description = json.loads((run / "model.json").read_bytes())
+        return str(description["task"]), list(map(str, description["categories"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None, []
+
+
+def check_target(given: Path, category_map: str | None = None) -> None:
+    """Raises InputError where thresholds cannot be kept for a run or an ensemble, or --map names other findings."""
+    if category_map is not None:
+        raise InputError("--fit: leave out --map, and give the dataset whose categories the model was trained for")
+    weights_of(given)
+    folder = thresholds_file(given).parent
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: give --fit the run directory whose scores these are")
+
+
+def fit_scores(
+    given: Path, store: Store, result: Evaluation, at: OperatingPoint, n_resamples: int
+) -> tuple[str, list[Fitted]]:
+    """What can be fitted of predictions for a run or an ensemble → their kind, and each finding.
+
+    Raises InputError where there is nothing to fit, or the predictions are of other categories than the models.
+    """
+    kind, findings = scored_findings(result)
+    runs = [path for path in files_of([given]) if not is_ensemble(path)]
+    names = {name for run in runs for name in _task_of(run.parent if run.is_file() else run)[1]}
+    if strange := [one.name for one in findings if one.name not in names | {ABNORMAL}]:
+        raise InputError(
+            f"--fit: {given} does not find {', '.join(strange)}: give the run or the ensemble that made the predictions"
+        )
+    fitted = fit_thresholds(findings, at, n_resamples)
+    if all(one.lack for one in fitted):
+        lacks = "; ".join(f"{one.name}: {one.lack}" for one in fitted) or f"{store.path} has none of the findings"
+        raise InputError(f"--fit: too little to fit any threshold ({lacks}): give predictions of more radiographs")
+    return kind, fitted
+
+
+def write_fitted(
+    given: Path,
+    kind: Any,
+    fitted: Sequence[Fitted],
+    at: OperatingPoint,
+    store: Store,
+    result: Evaluation,
+    predictions: str,
+) -> Path:
+    """thresholds.json of a run or an ensemble, whole. predictions: SHA-256 of the file that was fitted on."""
+    scored = fingerprint(store, result.alignment.rows)
+    kept = ("n_images", "n_patients", "annotations_sha256", "split_sha256")
+    notes = {
+        "dataset": {name: scored[name] for name in kept},
+        "predictions_sha256": predictions,
+        "parts": N_FOLDS,
+        "cross_fitted": plain_numbers(
+            {
+                one.name: {"n": one.n, "n_true": one.n_true, "n_truth": one.n_truth}
+                | ({"not_fitted": one.lack} if one.lack else one.numbers)
+                for one in fitted
+            }
+        ),
+    }
+    return write_thresholds(given, Thresholds(kind, {one.name: one.point for one in fitted}, str(at)), notes)
+
+
+def warnings_of(
+    given: Path, store: Store, result: Evaluation, held: int | str | None, fitted: Sequence[Fitted]
+) -> list[str]:
+    """What the user of a fit should know. held: fold, or "val", that the run held back; None where it is not known."""
+    records, warnings = result.alignment.records, []
+    if n_test := sum(record["split"] == "test" for record in records):
+        warnings.append(
+            f"--fit: {n_test} of {len(records)} radiographs are of the test split: what is measured there from now on "
+            "is flattered"
+        )
+    if held is not None:
+        learned = sum(record["split"] == "train" and record["fold"] != held for record in records)
+        what = "its validation split" if held == "val" else f"fold {held}"
+        if learned:
+            warnings.append(
+                f"--fit: {given} held back {what}, and {learned} of {len(records)} radiographs are others: it has "
+                "learned from them, unless the predictions are those of cross-validation"
+            )
+    for one in fitted:
+        if one.lack:
+            warnings.append(
+                f"--fit: too little to fit {one.name} ({one.lack}): temperature 1, and shown from {SHOWN_FROM}"
+            )
+    return warnings
+
+
+def table_of(fitted: Sequence[Fitted]) -> list[tuple[str, ...]]:
+    """The rows of HEADER: what each finding is worth on patients that it was not fitted on."""
+    rows = []
+    for one in fitted:
+        if one.lack:
+            rows.append((one.name, str(one.n_true), "–", "1", *["–"] * 4))
+            continue
+        numbers = [_number(one.numbers, name) for name in ("sensitivity", "fp_per_image", "ece", "ece_calibrated")]
+        point = one.point
+        rows.append((one.name, str(one.n_true), f"{point.threshold:.3f}", f"{point.temperature:.2f}", *numbers))
+    return rows
+
+
+def _number(numbers: dict[str, Any], name: str) -> str:
+    interval = numbers.get(f"{name}_ci95")
+    return f"{numbers[name]:.3f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
