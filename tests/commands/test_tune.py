@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from xray.commands import fuse, infer
+from xray.commands.find_all import fingerprint_of
 from xray.commands.tune import Config, main
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
@@ -232,10 +233,10 @@ def test_an_interrupted_inference_knows_another_ensemble(runs: list[Path], tmp_p
     inputs = infer.Config(weights=(str(path),), data_path="x", save_path="y")
     from xray.datasets.inputs import Inputs
 
-    before = infer.fingerprint_of(inputs, Inputs(()))
+    before = fingerprint_of(inputs, Inputs(()))
     assert len(before["weights"]) == 5  # the file, and of each run two
     path.write_text("version: 1\nmodels: [{runs: [first, second]}]\ndefault: {iou: 0.5}\n")
-    assert infer.fingerprint_of(inputs, Inputs(()))["weights"] != before["weights"]
+    assert fingerprint_of(inputs, Inputs(()))["weights"] != before["weights"]
 
 
 def test_python_and_the_server_take_an_ensemble(runs: list[Path], vinbig_store: Path) -> None:

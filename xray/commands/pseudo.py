@@ -226,7 +226,7 @@ def find(
 ) -> "PredictionJournal":
     """What a group of runs finds in the radiographs: the rest of them, where some were done before."""
     # torch last: what is wrong with the input has been said by now.
-    from xray.commands.infer import find_all, fingerprint_of
+    from xray.commands.find_all import find_all, fingerprint_of
     from xray.datasets.inputs import open_inputs
     from xray.models.compiler import without_compiler
 
