@@ -1,6 +1,7 @@
 """The command `xray`: what it lists, what it hands to which command, and what it costs to ask."""
 
 import importlib
+import os
 import subprocess
 import sys
 
@@ -111,3 +112,14 @@ def test_completion_knows_commands_and_flags(xray, tmp_path, shell):
     assert status == 0
     script = (tmp_path / "xray").read_text()
     assert all(word in script for word in (*__main__.COMMANDS, "vinbig", "--n-epochs", "--overlays"))
+
+
+@pytest.mark.parametrize("args", [("--help",), ("fuse", "--help")])
+def test_a_reader_that_has_gone_is_no_error(args):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "xray", *args], stdout=closed, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (__main__.PIPE_CLOSED, "")

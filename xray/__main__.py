@@ -29,6 +29,9 @@ COMMANDS = {
 }
 """Name → what it does. Each is the module of xray/commands/ with that name."""
 
+PIPE_CLOSED = 141
+"""Exit status where the reader of what is printed has gone, as a shell gives it to commands that SIGPIPE ends."""
+
 
 def start(name: str = "") -> NoReturn:
     """What this process is for: runs the command, or with no name `main`, and ends with its exit status.
@@ -39,7 +42,13 @@ def start(name: str = "") -> NoReturn:
     statuses: list[int] = []
     # The first to be registered is the last to be called.
     atexit.register(_end, statuses)
-    statuses.append(run(name) if name else main())
+    try:
+        statuses.append(run(name) if name else main())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read along has seen enough, as of `xray train --help | head`: what is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        statuses[:] = [PIPE_CLOSED]
     sys.exit(statuses[0])
 
 
