@@ -6,7 +6,14 @@ import os
 import numpy as np
 import pytest
 
-from xray.datasets.sources.set_tables import check_units, find_tables, is_far_beyond, one_table, read_json
+from xray.datasets.sources.set_tables import (
+    MOST_FOLDERS,
+    check_units,
+    find_tables,
+    is_far_beyond,
+    one_table,
+    read_json,
+)
 from xray.errors import InputError
 from xray.radiographs.names import UnsafeNameError
 
@@ -91,3 +98,12 @@ def test_packed_tables_are_tables_and_one_beside_its_own_content_is_not_taken(tm
         (tmp_path / name).write_text("x")
     names = [path.relative_to(tmp_path).as_posix() for path in find_tables(tmp_path, "labels*.csv", "labels*.txt")]
     assert names == ["labels.csv.zip", "a/labels.csv.GZ", "a/b/labels.csv"]
+
+
+def test_the_folders_of_patients_are_not_looked_into(tmp_path):
+    for number in range(MOST_FOLDERS + 1):
+        (tmp_path / "set" / f"p{number}").mkdir(parents=True)
+    (tmp_path / "set" / "p7" / "list.csv").write_text("a")
+    assert find_tables(tmp_path, "list.csv") == []
+    (tmp_path / "set" / "p8").rmdir()
+    assert find_tables(tmp_path, "list.csv") == [tmp_path / "set" / "p7" / "list.csv"]

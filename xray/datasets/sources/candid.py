@@ -24,8 +24,7 @@ from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.mask_account import read_masks
 from xray.datasets.sources.mask_reading import Runs, read_runs
 from xray.datasets.sources.run_account import RunOutcome, check_dialect, judge_runs
-from xray.datasets.sources.set_files import find_table, need_table
-from xray.datasets.sources.set_tables import check_ids
+from xray.datasets.sources.set_tables import check_ids, need_table, one_table
 from xray.datasets.sources.siim_tables import CONTRADICTORY
 from xray.datasets.sources.tables import read_table
 from xray.structures import rle
@@ -68,7 +67,7 @@ def read_candid(
     """
     root = data_root(data_path, "put CANDID-PTX's Pneumothorax_reports.csv and its folder dataset/ there")
     paths = {PNEUMOTHORAX: need_table(root, REPORTS, "CANDID-PTX")}
-    paths |= {name: path for name, names in OTHERS.items() if (path := find_table(root, names)) is not None}
+    paths |= {name: path for name, names in OTHERS.items() if (path := one_table(root, *names)) is not None}
     collector = Collector("candid", root, paths)
     cells = {
         name: _read_cells(collector, path, *(("SOPInstanceUID", "EncodedPixels") if name == PNEUMOTHORAX else ()))

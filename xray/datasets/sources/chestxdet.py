@@ -21,8 +21,8 @@ from xray.datasets.sources.set_tables import (
     UNKNOWN_FINDING,
     as_number,
     check_units,
-    find_tables,
     is_far_beyond,
+    one_table,
     read_json,
 )
 from xray.datasets.sources.tables import plain_name
@@ -51,7 +51,8 @@ def read_chestxdet(data_path: Path | str) -> Source:
     Raises InputError where there are none, a file is of another form, or boxes are in other units.
     """
     root = data_root(data_path, _ADVICE)
-    paths = {split: _file_of(root, split) for split in (TRAIN, TEST)}
+    patterns = ("ChestX_Det_{}*.json", "*chest*det*{}*.json", "{}.json")
+    paths = {split: one_table(root, *(each.format(split) for each in patterns)) for split in (TRAIN, TEST)}
     if not any(paths.values()):
         raise InputError(f"{root} has no ChestX_Det_train.json: {_ADVICE}")
     collector = Collector("chestxdet", root, CATEGORIES)
@@ -59,17 +60,6 @@ def read_chestxdet(data_path: Path | str) -> Source:
         if path is not None:
             _read(collector, path, split)
     return collector.source()
-
-
-def _file_of(root: Path, split: str) -> Path | None:
-    for pattern in (f"ChestX_Det_{split}*.json", f"*chest*det*{split}*.json", f"{split}.json"):
-        found = find_tables(root, pattern)
-        if len(found) > 1:
-            names = " and ".join(path.relative_to(root).as_posix() for path in found[:3])
-            raise InputError(f"{root} holds {names}: leave one of them there")
-        if found:
-            return found[0]
-    return None
 
 
 def _read(collector: Collector, path: Path, split: str) -> None:

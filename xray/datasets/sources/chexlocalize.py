@@ -31,8 +31,7 @@ from xray.datasets.sources.chexpert_labels import (
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.drawn_findings import DrawnFinding, DrawnImage, read_drawn
 from xray.datasets.sources.mask_account import tracked
-from xray.datasets.sources.set_files import find_table
-from xray.datasets.sources.set_tables import read_json
+from xray.datasets.sources.set_tables import one_table, read_json
 from xray.datasets.sources.siim import LABEL_DISAGREES
 from xray.errors import InputError
 from xray.radiographs.workers import Failed, in_workers
@@ -60,7 +59,7 @@ def read_chexlocalize(data_path: Path | str, *, views: Views = "frontal", n_work
         (split, pattern): path
         for split in (VAL, TEST)
         for pattern in (SEGMENTATIONS, ANNOTATIONS)
-        if (path := find_table(root, (pattern.format(split),))) is not None
+        if (path := one_table(root, pattern.format(split))) is not None
     }
     if not paths:
         raise InputError(f"{root} has no gt_segmentations_val.json or gt_annotations_val.json: give the directory that "
@@ -69,7 +68,7 @@ def read_chexlocalize(data_path: Path | str, *, views: Views = "frontal", n_work
     files, rows = ViewFiles(collector), LabelledFiles(collector)
     images: list[tuple[str, DrawnImage]] = []
     for split in dict.fromkeys(split for split, _ in paths):
-        labels = find_table(root, TABLES[split])
+        labels = one_table(root, *TABLES[split])
         if labels is not None:
             add_table(collector, files, rows, split, labels, views)
         drawn = {pattern: _read(collector, paths.get((split, pattern))) for pattern in (SEGMENTATIONS, ANNOTATIONS)}

@@ -27,7 +27,7 @@ from xray.datasets.sources.chexpert_labels import (
     read_labels,
 )
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.set_files import find_table
+from xray.datasets.sources.set_tables import one_table
 from xray.datasets.sources.tables import read_table
 from xray.errors import InputError
 from xray.radiographs.attributes import FRONTAL, LATERAL, plain_attributes
@@ -66,7 +66,7 @@ def read_chexpert(
     root = data_root(data_path, "put CheXpert's train.csv, valid.csv and its folders of radiographs there")
     if table is not None and not (root / table).is_file():
         raise InputError(f"there is no {table} in {root}: give --table relative to --data-path")
-    found = {split: find_table(root, names) for split, names in TABLES.items()}
+    found = {split: one_table(root, *names) for split, names in TABLES.items()}
     found |= {} if table is None else {TRAIN: root / table}
     paths = {split: path for split, path in found.items() if path is not None}
     if not paths:

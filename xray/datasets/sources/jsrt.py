@@ -20,15 +20,14 @@ from typing import Any
 from xray.datasets import source as reasons
 from xray.datasets.source import Source, data_root
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.set_files import find_table, need_table
-from xray.datasets.sources.set_tables import as_number
+from xray.datasets.sources.set_tables import as_number, need_table, one_table
 from xray.errors import InputError
 from xray.radiographs.attributes import plain_attributes
 from xray.radiographs.jsrt import SIDE, SPACING, is_jsrt_name
 from xray.radiographs.radiograph import source_id
 
-NODULES = ("CLNDAT_EN.txt", "CLNDAT*.[Tt][Xx][Tt]", "clndat*.txt")
-OTHERS = ("CNNDAT_EN.TXT", "CNNDAT*.[Tt][Xx][Tt]", "cnndat*.txt")
+NODULES = ("CLNDAT_EN.txt", "CLNDAT*.txt")
+OTHERS = ("CNNDAT_EN.TXT", "CNNDAT*.TXT")
 
 NO_NODULE = "radiograph with a nodule that CLNDAT_EN.txt does not have"
 NO_JSRT_NAME = "file that is not called as JSRT's radiographs are"
@@ -61,7 +60,7 @@ def read_jsrt(data_path: Path | str) -> Source:
             continue
         with_nodule.add(stem)
         _add_nodule(collector, names[stem], place, [column.strip() for column in columns])
-    others = find_table(root, OTHERS)
+    others = one_table(root, *OTHERS)
     about = {} if others is None else {text.split()[0]: text.split()[1:] for _, text in _lines(collector, others)}
     about = {source_id(name).upper(): columns for name, columns in about.items()}
     for stem, name in names.items():

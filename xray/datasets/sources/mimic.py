@@ -26,7 +26,7 @@ from xray.datasets.sources.chexpert_labels import (
     read_labels,
 )
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.set_files import find_table, need_table
+from xray.datasets.sources.set_tables import need_table, one_table
 from xray.datasets.sources.tables import each_text, read_table
 from xray.errors import InputError
 from xray.radiographs.attributes import FRONTAL, plain_attributes
@@ -64,7 +64,7 @@ def read_mimic(
     root = data_root(data_path, "put MIMIC-CXR-JPG's tables (mimic-cxr-2.0.0-….csv.gz) and its folder files/ there")
     labels_path = need_table(root, (f"mimic-cxr-*-{labeler}.csv",), "MIMIC-CXR")
     split_path = need_table(root, (SPLIT,), "MIMIC-CXR")
-    metadata_path = find_table(root, (METADATA,))
+    metadata_path = one_table(root, METADATA)
     if metadata_path is None and views == "frontal":
         raise InputError(
             f"{root} has no mimic-cxr-2.0.0-metadata.csv.gz, which says what is a frontal view: put it there, or add "
@@ -73,7 +73,7 @@ def read_mimic(
     collector = Collector("mimic", root, FINDINGS, layout="labels")
     read = functools.partial(_studies, collector, uncertain=uncertain, unmentioned=unmentioned)
     studies = read(labels_path)
-    by_radiologists = find_table(root, (BY_RADIOLOGISTS,))
+    by_radiologists = one_table(root, BY_RADIOLOGISTS)
     if by_radiologists is not None:
         studies |= read(by_radiologists)
     positions = {} if metadata_path is None else _positions(collector, metadata_path)

@@ -17,8 +17,7 @@ from pathlib import Path
 from xray.datasets import source as reasons
 from xray.datasets.source import Source, data_root
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.set_files import need_table
-from xray.datasets.sources.set_tables import as_number, check_ids
+from xray.datasets.sources.set_tables import as_number, check_ids, need_table
 from xray.datasets.sources.tables import read_table
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.names import fault_of, leads_out

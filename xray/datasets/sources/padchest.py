@@ -23,7 +23,7 @@ from xray.datasets import source as reasons
 from xray.datasets.source import Source, data_root
 from xray.datasets.sources.chexpert_labels import LATERAL_VIEW, Views
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.set_files import need_table
+from xray.datasets.sources.set_tables import need_table
 from xray.datasets.sources.siim_tables import CONTRADICTORY
 from xray.datasets.sources.tables import factorize, read_table
 from xray.radiographs.attributes import FRONTAL, plain_attributes

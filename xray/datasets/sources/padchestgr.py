@@ -23,8 +23,7 @@ from xray.datasets import source as reasons
 from xray.datasets.source import TEST, TRAIN, VAL, Source, data_root
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.padchest import NO_FINDINGS, UNCHANGED, with_one_case
-from xray.datasets.sources.set_files import find_table, need_table
-from xray.datasets.sources.set_tables import read_json
+from xray.datasets.sources.set_tables import need_table, one_table, read_json
 from xray.datasets.sources.siim_tables import CONTRADICTORY
 from xray.datasets.sources.tables import read_table
 from xray.errors import InputError
@@ -207,7 +206,7 @@ def _check_boxes(path: Path, boxes: Sequence[Any]) -> None:
 
 def _master_table(collector: Collector, root: Path) -> dict[str, dict[str, Any]]:
     """StudyID → what `Collector.describe` is told of its radiograph."""
-    path = find_table(root, ("master_table.csv",))
+    path = one_table(root, "master_table.csv")
     if path is None:
         raise InputError(f"{root} has no master_table.csv, which has PadChest-GR's patients and split: put it there")
     table, content = read_table(path, ("StudyID", "PatientID", "split"), tuple(ABOUT))

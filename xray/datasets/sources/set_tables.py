@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 DEPTH = 4
 """Tables are looked for in --data-path and in folders so many levels below it."""
+MOST_FOLDERS = 200
+"""A folder with more of them than this is not looked into for tables: these are patients'."""
 PACKED = ("gz", "zip")
 
 FAR_BEYOND = "box far beyond the edge"
@@ -40,14 +42,17 @@ MANY = 20
 def find_tables(root: Path, *patterns: str) -> list[Path]:
     """The files at most DEPTH folders down whose name fits a pattern, in any case; the first patterns' first.
 
-    A .csv may be packed, as Kaggle's and other programs download it: .csv.zip, .csv.gz; one beside the same file
-    unpacked is not taken. Of one pattern those of fewer folders come first. Hidden files and folders are left out.
+    Folders among more than MOST_FOLDERS are not looked into. A .csv may be packed, as Kaggle's and other programs
+    download it: .csv.zip, .csv.gz; one beside the same file unpacked is not taken. Of one pattern those of fewer
+    folders come first. Hidden files and folders are left out.
     Raises UnsafeNameError for one that is a link out of `root`.
     """
     found: list[tuple[int, int, Path]] = []
     for parent, folders, names in os.walk(root):
         depth = len(Path(parent).relative_to(root).parts)
-        folders[:] = [] if depth >= DEPTH else sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if depth >= DEPTH or len(folders) > MOST_FOLDERS:
+            folders.clear()
         for name in names:
             if name.startswith("."):
                 continue
@@ -70,12 +75,20 @@ def one_table(root: Path, *patterns: str) -> Path | None:
     """The file of the first pattern that any fits; None for none. Raises InputError for two that differ."""
     for pattern in patterns:
         found = find_tables(root, pattern)
-        if len({path.read_bytes() for path in found}) > 1:
+        if len(found) > 1 and len({path.read_bytes() for path in found}) > 1:
             names = " and ".join(path.relative_to(root).as_posix() for path in found[:3])
             raise InputError(f"{root} holds {names}, which differ: leave one of them there")
         if found:
             return found[0]
     return None
+
+
+def need_table(root: Path, patterns: Sequence[str], what: str) -> Path:
+    """`one_table`, which raises InputError where there is none. what: the set's name, for the message."""
+    path = one_table(root, *patterns)
+    if path is None:
+        raise InputError(f"{root} has no {patterns[0]}: give the directory that holds it and the radiographs of {what}")
+    return path
 
 
 def read_json(path: Path, kind: type = object, what: str = "") -> tuple[Any, bytes]:
