@@ -20,6 +20,7 @@ COMMANDS = {
     "cv": "cross-validate: train every fold → run directories, out-of-fold predictions, mean and spread",
     "infer": "run trained models over radiographs → predictions, submission, pictures, DICOM SR and SEG",
     "evaluate": "score predictions against the truth → report; compare two models; search thresholds",
+    "card": "a trained model and its report → a model card, HTML and Markdown",
     "pseudo": "label unlabelled radiographs with trained detectors, for `train --pseudo`",
     "refine": "tighten a detector's pneumothorax boxes with a segmenter's masks",
     "fuse": "fuse predictions of several detectors by weighted boxes fusion",

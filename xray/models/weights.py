@@ -7,6 +7,7 @@ read in place of model.json.
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,15 @@ def _write_description(run: Path, description: dict[str, Any]) -> None:
 
 def load_deployed(run: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A run directory → (description, state dict on the CPU). Raises InputError if it is no finished run."""
+    description = read_description(run)
+    return description, read_weights(Path(run) / WEIGHTS_FILE)
+
+
+def read_description(run: Path | str) -> dict[str, Any]:
+    """The description of a run directory's model, as `load_deployed` gives it, without its weights.
+
+    Raises InputError if it is no finished run.
+    """
     run = Path(run)
     if not run.is_dir():
         raise InputError(f"no run directory at {run}: give the --save-path of a training")
@@ -68,18 +78,33 @@ def load_deployed(run: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise InputError(f"{run / MODEL_FILE} is damaged ({error}): train again or restore it") from None
     if not isinstance(task, str):
         raise InputError(f"{run / MODEL_FILE} names no task: train again or restore it")
-    weights = read_weights(run / WEIGHTS_FILE)
     saved = _saved_with(run / WEIGHTS_FILE)
     if saved is not None and description.get(FINGERPRINT, saved[FINGERPRINT]) != saved[FINGERPRINT]:
         description = saved
     description.pop(FINGERPRINT, None)
-    return description, weights
+    return dict(description)
+
+
+def n_parameters(path: Path) -> int:
+    """How many numbers a .safetensors file holds; its header alone is read. Raises InputError where it is none."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (no mapping)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is not a readable weights file ({type(error).__name__}): it may be cut short")
 
 
 def _saved_with(path: Path) -> dict[str, Any] | None:
     """The description that weights were saved with, its fingerprint among it; None for foreign and older ones."""
-    with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _unreadable(path, error) from None
     try:
         saved = json.loads(metadata["description"])
         return saved if isinstance(saved["task"], str) and isinstance(saved[FINGERPRINT], str) else None
@@ -101,9 +126,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         content = load_tensors(path)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise InputError(
-            f"{path} is not a readable weights file ({type(error).__name__}): it may be cut short"
-        ) from None
+        raise _unreadable(path, error) from None
     except Exception as error:
         # pickle.UnpicklingError and what damaged pickles raise besides it: never load these with weights_only=False.
         raise InputError(

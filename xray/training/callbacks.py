@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from xray import __version__
 from xray.errors import InputError
 from xray.files import replacing
 from xray.models.tensors import load_tensors
@@ -219,7 +220,8 @@ def deploy(run: Path, task: Any, state: Mapping[str, Tensor], **facts: Any) -> N
     """
     prefix = "model."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    save_deployed(run, weights, {**task.describe(), **facts})
+    versions = {"xray": __version__, "torch": str(torch.__version__)}
+    save_deployed(run, weights, {**task.describe(), **facts, "versions": versions})
     if task.validated is not None:
         (run / "validation").mkdir(exist_ok=True)
         write_predictions(run / "validation" / "predictions.json", task.validated, task.store.categories)

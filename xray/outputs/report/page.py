@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ class Page:
     tiles: Sequence[Tile]
     sections: Sequence[Section]
     numbers: str = "metrics.json"
-    """The file beside the page that holds every number."""
+    """The file beside the page that holds every number; empty where there is none."""
+    meta: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Name → content, in the HTML's head, for programs."""
 
 
 def write_page(path: Path, page: Page) -> Page:
@@ -38,11 +40,17 @@ def write_page(path: Path, page: Page) -> Page:
         _write(path.with_name(name), png)
     for name in {*FIGURES, *GALLERIES} - figures.keys():
         path.with_name(name).unlink(missing_ok=True)
+    html, markdown = render(page)
+    _write(path, html.encode())
+    _write(path.with_suffix(".md"), markdown.encode())
+    return page
+
+
+def render(page: Page) -> tuple[str, str]:
+    """The page as HTML and as Markdown."""
     now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     content = {"page": page, "now": now, "version": __version__}
-    _write(path, _render("report.html.j2", content, autoescape=True).encode())
-    _write(path.with_suffix(".md"), to_markdown(content).encode())
-    return page
+    return _render("report.html.j2", content, autoescape=True), to_markdown(content)
 
 
 def to_markdown(content: dict[str, Any]) -> str:

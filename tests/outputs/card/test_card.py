@@ -1,0 +1,300 @@
+"""The model card: every number is one of its files, what they do not say is "not known", and the hub can read it."""
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xray.commands.card import Config, main
+from xray.datasets.fingerprint import fingerprint
+from xray.datasets.store import open_store
+from xray.errors import InputError
+from xray.models.weights import load_deployed, n_parameters, read_description, save_deployed
+from xray.outputs.card.card import WEIGHTS, card_files, card_page, card_texts, written_card
+from xray.outputs.card.data import BANDS, FEW, in_words, lacks, part_scored, parts_of
+from xray.outputs.card.facts import NOTES, read_facts
+from xray.outputs.card.limits import limits
+from xray.radiographs.attributes import ATTRIBUTES
+
+FINDINGS = {"1": "Nodule", "2": "Mass (large)"}
+DESCRIPTION = {
+    "task": "detection",
+    "architecture": {"backbone": "tiny", "sides": [[1, 2], [3]]},
+    "categories": FINDINGS,
+    "canvas_size": 64,
+    "thresholds": {"detection": 0.05},
+    "metrics": {"n_images": 7, "map40": 0.4321, "ap40": {"Nodule": 0.4321}},
+    "epoch": 3,
+}
+IMAGES = [("r0", "train", 0, "p0"), ("r1", "train", 0, "p1"), ("r2", "train", 1, "p2"), ("r3", "train", 1, "p3")]
+IMAGES += [("r4", "test", -1, "p4")]
+BOXES = [(0, 1, (1, 1, 9, 9)), (2, 1, (2, 2, 9, 9)), (4, 2, (3, 3, 9, 9))]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run directory of 12 + 3 numbers that held fold 1 back."""
+    folder = tmp_path / "fold1"
+    folder.mkdir()
+    state = {"a": torch.zeros(3, 4), "b": torch.ones(3)}
+    save_deployed(folder, state, DESCRIPTION)
+    (folder / "config.yaml").write_text("task: detection\nfold: 1\ndata_path: /home/anna/data\nlr: 0.25\n")
+    return folder
+
+
+@pytest.fixture
+def data(run: Path, tmp_path: Path, write_table_store: Any) -> Path:
+    """Five radiographs of ages in the forties, men and women in turn, on which the run was trained."""
+    categories = [{"id": int(number), "name": name} for number, name in FINDINGS.items()]
+    folder: Path = write_table_store(tmp_path / "hospital", IMAGES, BOXES, categories)
+    content = json.loads((folder / "annotations.json").read_text())
+    for row, record in enumerate(content["images"]):
+        record |= {"sex": "F" if row % 2 else "M", "age": "40-49", "view": "PA"}
+    (folder / "annotations.json").write_text(json.dumps(content))
+    (run / "config.yaml").write_text(f"task: detection\nfold: 1\ndata_path: {folder}\n")
+    return folder
+
+
+def report_of(folder: Path, **more: Any) -> Path:
+    """metrics.json as xray evaluate writes it, in a folder of its own."""
+    metrics = {
+        "n_images": 2,
+        "map40": 0.625,
+        "map40_ci95": [0.5, 0.75],
+        "ap40": {"Nodule": 0.625, "Mass (large)": None},
+        "ap40_ci95": {"Nodule": [0.5, 0.75]},
+        "n_truth": {"Nodule": 41, "Mass (large)": 3},
+        "fingerprint": {"dataset": {"n_images": 5}, "scored": {"n_images": 2, "n_patients": 2}},
+        "subgroups": {"Sex": {"F": {"n_images": 1, "n_patients": 1, "map40": 0.125, "map40_ci95": [0.1, 0.2]}}},
+        "calibration": {"boxes": {"Nodule": {"n": 80, "share_right": 0.5, "brier": 0.2, "ece": 0.0625}}},
+    }
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps(metrics | more))
+    return folder
+
+
+def test_numbers_and_intervals_are_those_of_the_report(run: Path, tmp_path: Path) -> None:
+    facts = read_facts([run], report_of(tmp_path / "report"))
+    page, markdown = card_texts(facts)
+    assert "| mAP@0.4 | 0.625 | 0.500–0.750 |" in markdown
+    assert "| Nodule | 41 | 0.625 | 0.500–0.750 |" in markdown
+    assert "| Mass (large) | 3 | – | – |" in markdown
+    assert "| Sex | F | 1 | 1 | – | 0.125 | 0.100–0.200 |" in markdown
+    assert "| Boxes | Nodule | 80 | 50.0 % | 0.2000 | – | 0.0625 | – | – |" in markdown
+    # The training's own number is another, and is not shown beside an evaluation.
+    assert "0.432" not in page
+    assert "Mass (large) (3)" in " ".join(limits(facts))
+    assert "on fewer than 30 true boxes each, and their numbers say little: Mass (large) (3)." in " ".join(
+        limits(facts)
+    )
+    for heading in (
+        *("Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data"),
+        *("Quantitative analyses", "Ethical considerations", "Caveats and recommendations"),
+    ):
+        assert f"## {heading}\n" in markdown
+        assert f"<h2>{heading}</h2>" in page
+    assert "anna" not in page + markdown
+
+
+def test_without_a_report_it_has_the_trainings_numbers_and_says_so(run: Path) -> None:
+    facts = read_facts([run])
+    _, markdown = card_texts(facts)
+    assert "| mAP@0.4 | 0.432 | – |" in markdown
+    assert "the numbers are flattered, and have no intervals" in markdown
+    assert "- **Dataset**: data\n- **What it holds**: not known" in markdown
+    assert "- **Parameters**: 15\n" in markdown
+    assert "- **Architecture**: backbone tiny, sides (1 2) (3)\n" in markdown
+    assert markdown.count("not known") > 20
+    assert any("never met is not known" in line for line in limits(facts))
+    assert any("What the training data lack is not known" in line for line in limits(facts))
+
+
+def test_a_run_that_says_nothing_of_itself(tmp_path: Path) -> None:
+    save_deployed(tmp_path, {"a": torch.zeros(1)}, {"task": "classification", "categories": {}})
+    _, markdown = card_texts(read_facts([tmp_path]))
+    assert "Not known: there is no evaluation." in markdown
+    assert "- **Trained with**: not known\n" in markdown
+    assert "- **Settings**: not known\n" in markdown
+
+
+def test_the_data_are_counted_by_part(run: Path, data: Path, tmp_path: Path) -> None:
+    scored = fingerprint(open_store(data, pixels=False), np.array([4]))
+    prints = {"dataset": {"n_images": 5}, "scored": scored}
+    facts = read_facts([run], report_of(tmp_path / "report", fingerprint=prints, n_images=1), data)
+    assert facts.held == 1
+    _, markdown = card_texts(facts)
+    assert (
+        "- **Trained on**: 2 radiographs\n- **Held back**: 2 radiographs\n- **Test split**: 1 radiographs" in markdown
+    )
+    assert "| Finding | Trained on | Held back | Test split | Boxes |" in markdown
+    assert "| Nodule | 1 | 1 | 0 | 2 |\n| Mass (large) | 0 | 0 | 1 | 1 |" in markdown
+    assert "| Sex | F: 1, M: 1 | F: 1, M: 1 | M: 1 |" in markdown
+    assert "- **Part**: the test split of hospital\n" in markdown
+    text = " ".join(limits(facts))
+    assert "It learned these findings from fewer than 30 radiographs each: Nodule (1), Mass (large) (0)." in text
+    assert "There is no lateral radiograph." in text
+    assert "There is no radiograph with view AP." in text
+    assert "by which its weights were chosen" not in text
+    assert "no external test" in text
+
+
+def test_which_part_was_scored_is_known_by_its_hashes(data: Path) -> None:
+    store = open_store(data, pixels=False)
+    for rows, words in (
+        ([4], "the test split"),
+        ([0, 1], "fold 0"),
+        ([2, 3], "fold 1"),
+        (range(5), "the whole dataset"),
+    ):
+        rows = np.array(rows)
+        found = part_scored(store, fingerprint(store, rows))
+        assert found is not None
+        np.testing.assert_array_equal(found[0], rows)
+        assert found[1] == words
+    assert part_scored(store, fingerprint(store, np.array([1, 2]))) is None
+    assert part_scored(store, {}) is None
+    np.testing.assert_array_equal(parts_of(store, None, {}).trained, range(4))
+    assert parts_of(store, None, {"fold": "all"}).is_known
+    assert not parts_of(store, None, {}).is_known
+
+
+def test_scored_on_what_it_learned_from_or_was_chosen_by(run: Path, data: Path, tmp_path: Path) -> None:
+    store = open_store(data, pixels=False)
+    for rows, words in (([0, 1], "and learned from 2 of these 2."), ([2, 3], "by which its weights were chosen")):
+        prints = {"dataset": {}, "scored": fingerprint(store, np.array(rows))}
+        report = report_of(tmp_path / f"report{rows[0]}", fingerprint=prints)
+        assert words in " ".join(limits(read_facts([run], report, data)))
+
+
+def test_no_folder_is_named_after_its_whole_path(run: Path, data: Path) -> None:
+    (run / "config.yaml").write_text("task: detection\nfold: 1\ndata_path: /home/anna maria/set\n")
+    facts = read_facts([run], None, data)
+    assert facts.warnings == [
+        "which radiographs of hospital the model held back is not known: it was trained on set",
+    ]
+    assert not [text for text in card_texts(facts) if "anna" in text or str(data.parent) in text]
+
+
+def test_metrics_of_something_else_are_refused(run: Path, tmp_path: Path) -> None:
+    report = report_of(tmp_path / "other", ap40={"Fracture": 0.5})
+    with pytest.raises(InputError, match=r"the report scores Fracture, which .* does not find"):
+        read_facts([run], report)
+    for content, message in (
+        ('{"names": ["a", "b"]}', "compares two models"),
+        ("{}", "is none of xray evaluate"),
+        ("[1]", "is no object of JSON"),
+        ("{", "is damaged"),
+    ):
+        (report / "metrics.json").write_text(content)
+        with pytest.raises(InputError, match=message):
+            read_facts([run], report)
+    with pytest.raises(InputError, match=r"no metrics\.json at"):
+        read_facts([run], tmp_path / "nowhere.json" / "metrics.json")
+
+
+def test_malformed_parts_of_a_report_become_not_known(run: Path, tmp_path: Path) -> None:
+    odd = {"ap40": 3, "subgroups": {"Sex": []}, "calibration": [1], "n_truth": {"Nodule": "x"}, "map40_ci95": [None, 1]}
+    _, markdown = card_texts(read_facts([run], report_of(tmp_path / "report", **odd)))
+    assert "| mAP@0.4 | 0.625 | – |" in markdown
+    assert "Not known: the evaluation says nothing of groups." in markdown
+
+
+def test_notes_fill_what_only_people_know(run: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.yaml"
+    notes.write_text("developer: Ward 3 <b>\nlicence: CC BY 4.0\nusers: radiologists\nethics:\n")
+    page, markdown = card_texts(read_facts([run], notes=notes))
+    assert "<dd>Ward 3 &lt;b&gt;</dd>" in page
+    assert "- **Intended users**: radiologists\n" in markdown
+    assert "- **Ethical considerations**: not known\n" in markdown
+    assert ModelCard(markdown).data.license_name == "CC BY 4.0"
+    notes.write_text("develloper: x\n")
+    with pytest.raises(InputError, match="has 'develloper': it may have developer, contact"):
+        read_facts([run], notes=notes)
+    assert all(title in page for title in NOTES.values())
+
+
+def test_the_hub_reads_its_metadata(run: Path, tmp_path: Path) -> None:
+    _, markdown = card_texts(read_facts([run], report_of(tmp_path / "report")))
+    data = ModelCard(markdown).data
+    assert (data.library_name, data.pipeline_tag, data.model_name) == ("xray", "object-detection", "fold1")
+    assert [(one.metric_type, one.metric_value) for one in data.eval_results] == [("map40", 0.625)]
+    assert data.license is None
+    assert "not-for-clinical-use" in data.tags
+
+
+def test_it_loads_nothing_and_says_which_weights_it_is_of(run: Path) -> None:
+    facts = read_facts([run])
+    page, _ = card_texts(facts)
+    for reference in ("<script", "<link", "src=", "http:", "https:", "@import", "url("):
+        assert reference not in page
+    assert f'<meta name="{WEIGHTS}" content="{facts.models[0].weights}">' in page
+    main(Config(run=run))
+    assert written_card(run, facts.hashes) is not None
+    save_deployed(run, {"a": torch.zeros(2)}, DESCRIPTION)
+    assert written_card(run, read_facts([run]).hashes) is None
+
+
+def test_the_command_keeps_what_is_there(run: Path, data: Path, tmp_path: Path, capsys: Any) -> None:
+    main(Config(run=run, data_path=data, save_path=tmp_path / "out"))
+    assert capsys.readouterr().out == f"card: {tmp_path}/out/card.html and card.md\n"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["card.html", "card.md"]
+    with pytest.raises(InputError, match=r"card\.html exists: give --overwrite"):
+        main(Config(run=run, save_path=tmp_path / "out"))
+    main(Config(run=run, save_path=tmp_path / "out", overwrite=True))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file: give --save-path a folder"):
+        main(Config(run=run, save_path=tmp_path / "file"))
+    with pytest.raises(InputError, match="no run directory at"):
+        main(Config(run=tmp_path / "nowhere", save_path=tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_ensemble_has_one_card_beside_it(run: Path, tmp_path: Path) -> None:
+    ensemble = tmp_path / "both.yaml"
+    ensemble.write_text("version: 1\nmodels:\n- runs: [fold1]\n- runs: [fold1]\n")
+    assert [path.name for path in card_files(ensemble)] == ["both.card.html", "both.card.md"]
+    facts = read_facts([ensemble])
+    assert len(facts.hashes) == 3
+    _, markdown = card_texts(facts)
+    assert "- **Model 2: Name**: fold1\n" in markdown
+    assert f"- **Ensemble**: SHA-256 {facts.ensemble}\n" in markdown
+    assert card_page(facts).meta[WEIGHTS].split() == facts.hashes
+
+
+def test_a_description_and_a_size_are_read_without_the_weights(run: Path, tmp_path: Path) -> None:
+    description, state = load_deployed(run)
+    assert read_description(run) == description
+    assert n_parameters(run / "model.safetensors") == sum(one.numel() for one in state.values()) == 15
+    (run / "model.safetensors").write_bytes(b"x" * 100)
+    for read in (n_parameters, lambda path: read_description(path.parent)):
+        with pytest.raises(InputError, match="not a readable weights file"):
+            read(run / "model.safetensors")
+
+
+@given(st.dictionaries(st.sampled_from(["M", "F", "not known"]), st.integers(0, 99), min_size=1))
+def test_every_lack_is_named(sexes: dict[str, int]) -> None:
+    counts = {name: Counter({"not known": 1}) for name in ATTRIBUTES} | {"sex": Counter(sexes)}
+    text = " ".join(lacks(counts))
+    if set(sexes) <= {"not known"}:
+        return
+    for sex in ("F", "M"):
+        n = sexes.get(sex, 0)
+        assert (f"{sex} ({n})" in text) == (0 < n < FEW)
+    assert ("no radiograph with sex" in text) == any(not sexes.get(sex) for sex in ("F", "M"))
+    unknown = sexes.get("not known")
+    assert f"The sex is not known of {unknown:,} of" in text if unknown else "The sex" not in text
+
+
+def test_ages_rise_in_words() -> None:
+    ages = dict.fromkeys(reversed(BANDS), 1) | {"not known": 7}
+    assert in_words(ages) == ", ".join([*(f"{band}: 1" for band in BANDS), "not known: 7"])
+    assert in_words({}) == in_words({"not known": 3}) == "not known"
+    assert not math.isnan(FEW)
