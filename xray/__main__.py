@@ -27,6 +27,7 @@ COMMANDS = {
     "tune": "search how to fuse models and weigh a classifier on out-of-fold predictions → ensemble.yaml",
     "export": "a trained model → ONNX, OpenVINO or torchvision; a dataset → COCO, YOLO or Pascal VOC",
     "serve": "the page, its HTTP API and the DICOM node",
+    "account": "a name with a hashed secret, for `serve --auth`",
 }
 """Name → what it does. Each is the module of xray/commands/ with that name."""
 

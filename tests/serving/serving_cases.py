@@ -97,17 +97,17 @@ class Oracle:
 
 
 @contextlib.contextmanager
-def serving(app: object, limits: object = None, started: list | None = None) -> Iterator[str]:
+def serving(app: object, limits: object = None, started: list | None = None, tls: object = None) -> Iterator[str]:
     """Runs an application at a free port in a thread → its address.
 
-    limits: of its connections. started: gets the server itself.
+    limits: of its connections. started: gets the server itself. tls: for HTTPS.
     """
     from xray.serving.accepting import Door
     from xray.serving.connections import server_of
 
     with Door() as door:
         door.bind(("127.0.0.1", 0))
-        server = server_of(app, 1, limits)
+        server = server_of(app, 1, limits, tls)
         if started is not None:
             started.append(server)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
@@ -117,7 +117,7 @@ def serving(app: object, limits: object = None, started: list | None = None) -> 
             time.sleep(0.01)
         assert server.started
         try:
-            yield f"http://127.0.0.1:{door.getsockname()[1]}"
+            yield f"{'http' if tls is None else 'https'}://127.0.0.1:{door.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join(5)

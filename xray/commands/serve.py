@@ -4,13 +4,17 @@ import contextlib
 import dataclasses
 import logging
 import os
+import pickle
 import socket
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import tyro
 from annotated_types import Interval
 
+from xray import interrupts
+from xray.commands import operations
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
 from xray.flags import Port, Share, check_ranges
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from xray.serving.dicom_node import DicomNode
     from xray.serving.dicom_peers import Peer
     from xray.serving.service import Service
+    from xray.serving.supervising import Role
 
 GRACE = 0.3
 """Seconds that answers under way may take once the server is interrupted."""
@@ -34,7 +39,7 @@ class Config:
     """Answer requests with what trained models find: a page at /, the API's documentation at /docs. Ctrl-C ends it.
 
     Several detectors are fused, several segmenters or classifiers averaged, as in tools/infer.py. Nothing is kept of a
-    radiograph once it is answered. There are no accounts: let only those reach the port who may use it.
+    radiograph once it is answered. Without --auth there are no accounts: let only those reach the port who may use it.
     """
 
     weights: tuple[str, ...]
@@ -46,6 +51,23 @@ class Config:
     host_name: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME or NAME:PORT under which the server answers too, such as the name that a proxy in front of it passes on in
     Host; may be repeated. localhost, 127.0.0.1, [::1] and --host are allowed, with --port; no other name is."""
+    auth: Path | None = None
+    """File of accounts, lines of `xray account NAME`: then every request needs one, by Basic authentication or as a
+    bearer token, but for /ping."""
+    auth_open: tuple[Literal["health", "metrics"], ...] = ()
+    """Of /health and /metrics, those that need no account, such as for a load balancer."""
+    tls_cert: Path | None = None
+    """Certificate for HTTPS, PEM, followed by those that lead to its root; with --tls-key."""
+    tls_key: Path | None = None
+    """Its key, PEM without a passphrase."""
+    request_log: str = ""
+    """File to which a line of JSON for each request is appended, without names: method, route, status, milliseconds,
+    bytes; - is stderr."""
+    metrics: bool = True
+    """Answer /metrics, for a Prometheus server."""
+    workers: Annotated[int, Interval(ge=1, le=64)] = 1
+    """Processes that answer at this port, each with models of its own: --places and --n-workers are shared among them.
+    Another one is started where one ends. On a GPU each takes the models' memory again."""
     sagemaker: bool = False
     """Answer /ping, /invocations and /execution-parameters under any name, as SageMaker needs; pages of other sites
     are refused there, too. The container sets it."""
@@ -92,41 +114,78 @@ class Config:
     """Show the traceback of an error."""
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> int | None:
     """Serves until it is interrupted."""
     check_ranges(config)
     check_precision(config.precision, config.runtime)
-    peer = check_dicom(config)
+    check_dicom(config)
     host_names(config.host, config.port, config.host_name)
+    checked = operations.check(config)
     # Before the models are loaded, which takes seconds: a port that is taken is known at once.
     level = logging.DEBUG if config.debug else logging.WARNING
     with listening(config.host, config.port) as door, telling(level):
-        # The flags are checked by now: the rest imports torch.
-        from xray.inference.ensemble_file import files_of
-        from xray.outputs.dicom.objects import algorithm_of
-        from xray.serving.app import create_app
-        from xray.serving.connections import server_of
-        from xray.serving.service import Limits, load_service
+        if config.workers > 1:
+            return operations.run_workers(config, door)
+        serve(config, door, checked)
+    return None
 
-        silence_libraries()
-        runs = [Path(run) for run in config.weights]
-        n_bytes = int(config.max_megabytes * 2**20)
-        limits = Limits(config.places, n_bytes, config.n_workers, config.timeout, batch_size=config.batch_size)
-        how = (config.device, config.precision, config.tta, config.gate, config.runtime, config.threshold)
-        service = load_service(runs, limits, *how)
-        settings: dict[str, object] = {"gate": config.gate, "tta": config.tta}
-        if service.thresholds is not None:
-            settings["threshold"] = service.thresholds.instead(config.report_threshold).description
-        algorithm = algorithm_of(files_of(runs), **settings)
-        with service, dicom_node(config, peer, service, algorithm) as node:
-            host, port = door.getsockname()[:2]
-            names = host_names(config.host, port, config.host_name, config.sagemaker)
-            server = server_of(create_app(service, algorithm, names), GRACE)
-            door.listen(1024)
-            print(f"xray is at http://{f'[{host}]' if ':' in host else host}:{port}/ (Ctrl-C ends it)", flush=True)
-            if node is not None:
-                print(f"DICOM node {config.dicom_aet} is at {config.host}:{node.port}", flush=True)
-            server.run(sockets=[door])
+
+def serve(config: Config, door: Door, checked: "operations.Checked", role: "Role | None" = None) -> None:
+    """Serves at a socket until it is interrupted. role: of one of several workers."""
+    # The flags are checked by now: the rest imports torch.
+    from xray.inference.ensemble_file import files_of
+    from xray.outputs.card.reference import SERVED, SETTING
+    from xray.outputs.dicom.objects import algorithm_of
+    from xray.serving.app import create_app
+    from xray.serving.connections import server_of
+    from xray.serving.service import Limits, load_service
+
+    silence_libraries()
+    runs = [Path(run) for run in config.weights]
+    n_bytes = int(config.max_megabytes * 2**20)
+    limits = Limits(config.places, n_bytes, config.n_workers, config.timeout, batch_size=config.batch_size)
+    how = (config.device, config.precision, config.tta, config.gate, config.runtime, config.threshold)
+    service = load_service(runs, limits, *how)
+    settings: dict[str, object] = {"gate": config.gate, "tta": config.tta}
+    if service.thresholds is not None:
+        settings["threshold"] = service.thresholds.instead(config.report_threshold).description
+    settings[SETTING] = SERVED
+    algorithm = algorithm_of(files_of(runs), **settings)
+    with (
+        service,
+        dicom_node(config, check_dicom(config), service, algorithm) as node,
+        operations.operations_of(config, checked, service, algorithm, node, role) as around,
+    ):
+        host, port = door.getsockname()[:2]
+        names = host_names(config.host, port, config.host_name, config.sagemaker)
+        server = server_of(create_app(service, algorithm, names, around), GRACE, tls=checked.tls)
+        if checked.tls is not None:
+            operations.behind_tls(door)
+        door.listen(1024)
+        if role is None or not (role.number or role.is_again):
+            scheme = "http" if checked.tls is None else "https"
+            place = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+            print(f"xray is at {place} (Ctrl-C ends it)", flush=True)
+        if node is not None:
+            print(f"DICOM node {config.dicom_aet} is at {config.host}:{node.port}", flush=True)
+        if role is not None:
+            role.is_ready()
+        server.run(sockets=[door])
+
+
+def run_worker() -> NoReturn:
+    """One of several workers: a process that `xray serve --workers` started."""
+    config, role = pickle.load(sys.stdin.buffer)
+    interrupts.watch()
+    interrupts.follow_parent()
+
+    def work() -> None:
+        mine = operations.share_of(config, role)
+        checked = operations.check(mine, warn=lambda line: None)
+        with operations.door_of(role) as door, telling(logging.DEBUG if config.debug else logging.WARNING):
+            serve(mine, door, checked, role)
+
+    sys.exit(operations.ends_quietly(work, config.debug))
 
 
 def check_dicom(config: Config) -> "Peer | None":

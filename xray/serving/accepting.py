@@ -80,18 +80,51 @@ class Spare:
 
 
 class Door(socket.socket):
-    """A listening socket whose `accept` never fails for want of descriptors, but closes the connection."""
+    """A listening socket whose `accept` never fails for want of descriptors, but closes the connection.
+
+    places: of all connections that it let in, until they are closed; None for any number. Behind TLS, a connection is
+    not known to HTTP's own limits until the handshake is done. is_shared: whether other processes accept here, too: of
+    connections that come at once, each process then takes one at a time.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.spare = Spare()
+        self.places: Places | None = None
+        self.is_shared = False
+        self._has_one = False
 
     def accept(self) -> tuple[socket.socket, Any]:
         """As socket.accept. Raises BlockingIOError where there is none, or none that could be held."""
-        return self.spare.accept(super().accept)
+        if self.is_shared and self._has_one:
+            self._has_one = False
+            raise BlockingIOError("the next one may be another process's")
+        connection, address = self.spare.accept(super().accept)
+        self._has_one = True
+        if self.places is None:
+            return connection, address
+        if not self.places.take(str(address[0])):
+            connection.close()
+            raise BlockingIOError("a connection was closed: too many are open")
+        return Held(connection, self.places, str(address[0])), address
 
     def close(self) -> None:
         self.spare.close()
+        super().close()
+
+
+class Held(socket.socket):
+    """A connection that gives its place back when it is closed."""
+
+    def __init__(self, connection: socket.socket, places: "Places", address: str) -> None:
+        super().__init__(connection.family, connection.type, connection.proto, fileno=connection.detach())
+        self._place: tuple[Places, str] | None = (places, address)
+
+    def close(self) -> None:
+        if self._place is not None:
+            places, address = self._place
+            self._place = None
+            places.give(address)
         super().close()
 
 

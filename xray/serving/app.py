@@ -21,10 +21,12 @@ from xray.serving import exports, invocations, pixels
 from xray.serving.accepting import Places
 from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer, given_findings, labels_of
 from xray.serving.invocations import Address
+from xray.serving.operations import Operations
 from xray.serving.request_guard import Guard, HostNames
 from xray.serving.service import Limits, Service, readable
+from xray.serving.tickets import Tickets
 from xray.serving.uploads import FORM, GONE, RAW, arriving, counted, refusal, save_upload
-from xray.serving.worker import BusyError, Place, RefusedError
+from xray.serving.worker import BusyError, RefusedError
 
 T = TypeVar("T")
 Save = Callable[..., Awaitable[Mapping[str, str]]]
@@ -67,12 +69,18 @@ _INVOCATIONS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(service: Service, algorithm: Algorithm | None = None, names: HostNames | None = None) -> FastAPI:
+def create_app(
+    service: Service,
+    algorithm: Algorithm | None = None,
+    names: HostNames | None = None,
+    operations: Operations | None = None,
+) -> FastAPI:
     """The application; the service must be entered before the first request.
 
     algorithm: what DICOM objects name as their maker; without one there are none. names: under which the server may be
-    asked; None allows any.
+    asked; None allows any. operations: accounts, request log, metrics and card; None for none of them.
     """
+    operations = operations or Operations()
     app = FastAPI(
         title="xray",
         version=xray.__version__,
@@ -82,11 +90,14 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
+    # The last one that is added is the first to see a request.
+    operations.protect(app)
     app.add_middleware(Guard, names=names)
+    operations.observe(app)
     app.exception_handler(RefusedError)(_refused)
     limits, pipeline = service.limits, service.pipeline
     shown = (service.thresholds, service.shown_from)
-    tickets: dict[str, Place | None] = {}
+    tickets = Tickets(operations.tickets)
     uploads = Places(*limits.uploads)
     # Files that are only decoded take no place from those for the models, but are bounded too.
     decodings = Places(limits.places, limits.places)
@@ -194,16 +205,16 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
     @app.get("/about", tags=["server"])
     async def describe() -> About:
         """What this server runs, and its limits."""
-        return about(pipeline, service.models, limits.max_bytes, ["sr", "seg"] if algorithm else [], *shown)
+        found = about(pipeline, service.models, limits.max_bytes, ["sr", "seg"] if algorithm else [], *shown)
+        return found.model_copy(update={"has_card": operations.card is not None})
 
     @app.get("/queue/{ticket}", tags=["findings"], responses={404: {"model": Problem}})
     async def queue(ticket: str) -> Progress:
         """How far the server is with a request."""
-        if ticket not in tickets:
+        found = tickets.state(ticket, service.model.load["waiting"])
+        if found is None:
             raise RefusedError(404, "no request with this ticket is being answered")
-        place = tickets[ticket]
-        state, before = ("receiving", service.model.load["waiting"]) if place is None else place.state
-        return Progress(state=state, before=before)
+        return Progress(state=found[0], before=found[1])
 
     @app.post(
         "/pixels",
@@ -261,6 +272,7 @@ def create_app(service: Service, algorithm: Algorithm | None = None, names: Host
     async def documentation() -> FileResponse:
         return FileResponse(PAGE / "docs.html")
 
+    operations.add_routes(app)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     return app
 
@@ -285,7 +297,7 @@ async def _hung_up(request: Request) -> None:
 
 
 @contextlib.contextmanager
-def _noted(tickets: dict[str, Place | None], ticket: str | None) -> Iterator[None]:
+def _noted(tickets: Tickets, ticket: str | None) -> Iterator[None]:
     """Lets /queue find a request by its ticket."""
     if ticket is None:
         yield

@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 import functools
 import logging
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from xray.serving.accepting import Places, Throttle, Waiting
+from xray.serving.tls import HANDSHAKE
 
 log = logging.getLogger("xray.serving")
 
@@ -180,6 +182,10 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         throttle = Throttle()
         loop = asyncio.get_running_loop()
+        if self.config.ssl is not None:
+            # asyncio would wait for a minute.
+            listen = functools.partial(loop.create_server, ssl_handshake_timeout=HANDSHAKE)
+            loop.create_server = listen  # type: ignore[method-assign]
 
         def tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
             if throttle.is_due(loop.time()):
@@ -189,8 +195,11 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
 
 
-def server_of(app: Any, grace: float, limits: Limits | None = None) -> Server:
-    """A server that can be run on a listening socket. grace: seconds for answers under way, once it is to end."""
+def server_of(app: Any, grace: float, limits: Limits | None = None, tls: ssl.SSLContext | None = None) -> Server:
+    """A server that can be run on a listening socket.
+
+    grace: seconds for answers under way, once it is to end. tls: for HTTPS; None for HTTP.
+    """
     guard = Connections(limits)
     config = uvicorn.Config(
         app,
@@ -209,6 +218,8 @@ def server_of(app: Any, grace: float, limits: Limits | None = None) -> Server:
         timeout_graceful_shutdown=grace,  # type: ignore[arg-type]
         backlog=128,
     )
+    config.load()
+    config.ssl = tls
     server = Server(config)
     server.guard = guard  # type: ignore[attr-defined]
     return server

@@ -29,6 +29,7 @@ from xray import __version__
 from xray.errors import InputError
 from xray.files import complete
 from xray.inference.ensemble_file import is_ensemble
+from xray.outputs.card.reference import card_setting
 from xray.radiographs.dicom import read_elements
 
 MANUFACTURER = MODEL_NAME = "xray"
@@ -113,7 +114,7 @@ def inference_algorithm(
     for name, values in (("triplet", triplet), ("scales", () if tuple(scales) == (1.0,) else scales)):
         if values:
             settings[name] = " ".join(f"{value:g}" for value in values)
-    return algorithm_of(runs, **settings)
+    return algorithm_of(runs, **settings, **card_setting(runs))
 
 
 def read_source(path: Path) -> Dataset:

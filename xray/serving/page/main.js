@@ -282,6 +282,7 @@ try {
   // null: each finding from its own threshold.
   settings.confidence = server.found_at ? null : server.shown_from;
   panel.setOperatingPoint(server.found_at, server.shown_from);
+  $("card").hidden = !server.has_card;
   const n = server.categories.length;
   $("models").textContent = `${server.models.join(", ")} · ${n} ${n === 1 ? "category" : "categories"}`;
 } catch (error) {

@@ -1,0 +1,172 @@
+"""What `xray serve` does around the models: flags that cannot be used, and several workers of the real command."""
+
+import base64
+import concurrent.futures
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from xray.commands import operations
+from xray.commands.serve import Config
+from xray.errors import FlagError, InputError
+from xray.outputs.card.reference import card_setting
+from xray.serving import accounts
+from xray.serving.accounts import account_line
+from xray.serving.supervising import Role
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = "open sesame"
+
+
+@pytest.fixture
+def auth(tmp_path, monkeypatch):
+    """A file with the account ali."""
+    for name in ("LN", "R", "P"):
+        monkeypatch.setattr(accounts, name, 1)
+    path = tmp_path / "accounts"
+    path.write_text(account_line("ali", SECRET) + "\n")
+    path.chmod(0o600)
+    return path
+
+
+def config(**options):
+    return Config(weights=("run",), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"auth_open": ("health",)}, "--auth-open names paths that need no account, and without --auth none does"),
+        ({"auth": Path("a"), "auth_open": ("metrics",), "metrics": False}, "--auth-open metrics and --no-metrics"),
+        ({"tls_cert": Path("a")}, "--tls-cert and --tls-key belong together"),
+        ({"workers": 4, "places": 3}, "--places is 3 for 4 workers"),
+    ],
+)
+def test_flags_that_contradict_each_other(options, message):
+    with pytest.raises(FlagError, match=message):
+        operations.check(config(**options), pytest.fail)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    for options in ({"auth": tmp_path / "no"}, {"tls_cert": tmp_path / "no", "tls_key": tmp_path / "no"}):
+        with pytest.raises(InputError, match="cannot be read"):
+            operations.check(config(**options), pytest.fail)
+
+
+def test_secrets_in_the_open_are_warned_of(auth):
+    warnings = []
+    for host, is_warned in (("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True)):
+        warnings.clear()
+        checked = operations.check(config(auth=auth, host=host), warnings.append)
+        assert checked.accounts.named("ali", SECRET)
+        assert bool(warnings) == is_warned
+    assert "secrets can be read on their way" in warnings[0]
+
+
+def test_each_worker_gets_its_share_and_the_first_one_the_node(tmp_path):
+    given = config(places=33, n_workers=3, workers=2, dicom_port=11112, dicom_return="A@h:1")
+    shares = [operations.share_of(given, Role(number, 2, False, 0, 0, tmp_path)) for number in range(2)]
+    assert [(one.places, one.n_workers) for one in shares] == [(17, 2), (17, 2)]
+    assert [(one.dicom_port, one.dicom_return) for one in shares] == [(11112, "A@h:1"), (None, "")]
+
+
+def test_objects_name_a_card_in_the_same_words_whatever_it_says(tmp_path):
+    run, ensemble = tmp_path / "fold0", tmp_path / "both.yaml"
+    run.mkdir()
+    ensemble.touch()
+    assert card_setting([run]) == card_setting([ensemble]) == {}
+    (run / "card.html").write_text("a")
+    found = card_setting([run])
+    assert found == {"model card": "card.html beside the weights"}
+    (run / "card.html").write_text("b")
+    assert card_setting([run]) == found == card_setting([tmp_path, run])
+    (tmp_path / "both.card.html").touch()
+    assert card_setting([ensemble]) == found
+
+
+@pytest.mark.slow
+def test_workers_share_a_port_and_its_numbers_and_who_is_killed_is_replaced(vinbig_run, vinbig_store, tmp_path, auth):
+    """Two real workers with accounts: a killed one costs no more than its own requests, and leaves no file."""
+    command = [sys.executable, str(ROOT / "tools" / "serve.py"), "--weights", str(vinbig_run), "--port", "0"]
+    command += ["--workers", "2", "--n-workers", "2", "--auth", str(auth), "--auth-open", "metrics"]
+    command += ["--request-log", str(tmp_path / "requests.log"), "--runtime", "torch", "--precision", "32"]
+    # A short path: multiprocessing has sockets there.
+    temporary = Path(tempfile.mkdtemp(prefix="x"))
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
+    )
+    waiting = threading.Event()
+    try:
+        address = urlsplit(re.search(r"http://\S+", process.stdout.readline())[0])
+        mine = {"Authorization": "Basic " + base64.b64encode(f"ali:{SECRET}".encode()).decode()}
+
+        def ask(method, path, body=None, headers=mine):
+            connection = http.client.HTTPConnection(address.hostname, address.port, timeout=300)
+            try:
+                connection.request(method, path, body, headers)
+                response = connection.getresponse()
+                return response.status, response.read()
+            finally:
+                connection.close()
+
+        def numbers():
+            text = ask("GET", "/metrics", headers={})[1].decode()
+            return {name: float(value) for name, value in re.findall(r"^(xray_[a-z_]+) (\S+)$", text, re.MULTILINE)}
+
+        def until(holds):
+            while not holds():
+                assert process.poll() is None
+                waiting.wait(0.2)
+
+        assert ask("GET", "/about", headers={})[0] == 401
+        content = sorted((vinbig_store.parent / "source" / "train").iterdir())[1].read_bytes()
+        # Both have come up once both say how many places they have: 16 each.
+        until(lambda: numbers()["xray_places"] == 32)
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            statuses = list(pool.map(lambda _: ask("POST", "/predict", content)[0], range(12)))
+        assert statuses == [200] * 12
+        assert numbers()["xray_radiographs_total"] == 12
+        children = [int(child) for child in workers_of(process.pid)]
+        assert len(children) == 2
+        os.kill(children[1], signal.SIGKILL)
+        until(lambda: len(set(workers_of(process.pid)) - {str(child) for child in children}) == 1)
+        # What was counted stays, also that of the dead.
+        assert ask("POST", "/predict", content)[0] == 200
+        assert numbers()["xray_radiographs_total"] == 13
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 128 + signal.SIGTERM
+        assert re.search(r"worker \d ended \(signal 9\): another is started in", errors)
+        assert errors.strip().endswith("terminated")
+        assert SECRET not in errors
+        assert list(temporary.iterdir()) == []
+        lines = [json.loads(line) for line in (tmp_path / "requests.log").read_text().splitlines()]
+        assert sum(line["route"] == "/predict" and line["status"] == 200 for line in lines) == 13
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(temporary)
+
+
+def workers_of(process):
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()
+
+
+def test_a_first_worker_that_cannot_begin_says_what_is_wrong_once(tmp_path):
+    command = [sys.executable, str(ROOT / "tools" / "serve.py"), "--weights", str(tmp_path / "no"), "--port", "0"]
+    done = subprocess.run([*command, "--workers", "3"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("error: no run directory at") == 1
+    assert done.stdout == ""
