@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xray.errors import FlagError, InputError, need
 from xray.serving.accepting import Door, Places
@@ -37,8 +37,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-@dataclasses.dataclass(frozen=True)
-class Checked:
+class Checked(NamedTuple):
     """What flags name, read and found usable."""
 
     accounts: Accounts | None

@@ -115,7 +115,7 @@ class About(BaseModel):
     exports: list[str] = Field(description='what POST /dicom/… can make: "sr", "seg"')
     version: str
     found_at: str | None = _fitted("operating point at which findings count as found")
-    has_card: bool = Field(False, description="whether GET /card has the models' card")
+    has_card: bool = Field(default=False, description="whether GET /card has the models' card")
 
 
 class Health(BaseModel):

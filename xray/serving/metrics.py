@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Metrics:
     def __init__(
         self,
         load: Callable[[], Mapping[str, float]],
-        models: list[Mapping[str, str]],
+        models: Sequence[Mapping[str, str]],
         dicom: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
         import prometheus_client as prometheus
@@ -144,7 +144,7 @@ class Metrics:
         registry: Any = self._registry
         if self._folder:
             registry = prometheus.CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]
+            multiprocess.MultiProcessCollector(registry, self._folder)
         encode, kind = exposition.choose_encoder(accept)
         return encode(registry), kind
 
@@ -166,4 +166,4 @@ def forget_process(folder: Path, process: int) -> None:
     """A worker has ended: what it was doing is over, what it counted stays."""
     from prometheus_client import multiprocess
 
-    multiprocess.mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]
+    multiprocess.mark_process_dead(process, str(folder))
