@@ -2,7 +2,9 @@
 
 import base64
 import concurrent.futures
+import hashlib
 import http.client
+import io
 import json
 import os
 import re
@@ -15,6 +17,7 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pydicom
 import pytest
 
 from xray.commands import operations
@@ -26,6 +29,9 @@ from xray.serving.accounts import account_line
 from xray.serving.supervising import Role
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "serving"))
+from serving_cases import TWELVE_BITS, write_phantom  # noqa: E402
+
 SECRET = "open sesame"
 
 
@@ -100,7 +106,16 @@ def test_workers_share_a_port_and_its_numbers_and_who_is_killed_is_replaced(vinb
     """Two real workers with accounts: a killed one costs no more than its own requests, and leaves no file."""
     command = [sys.executable, str(ROOT / "tools" / "serve.py"), "--weights", str(vinbig_run), "--port", "0"]
     command += ["--workers", "2", "--n-workers", "2", "--auth", str(auth), "--auth-open", "metrics"]
-    command += ["--request-log", str(tmp_path / "requests.log"), "--runtime", "torch", "--precision", "32"]
+    command += [
+        "--request-log",
+        str(tmp_path / "requests.log"),
+        "--runtime",
+        "torch",
+        "--precision",
+        "32",
+        "--threshold",
+        "0",
+    ]
     # A short path: multiprocessing has sockets there.
     temporary = Path(tempfile.mkdtemp(prefix="x"))
     environment = {**os.environ, "TMPDIR": str(temporary)}
@@ -108,6 +123,8 @@ def test_workers_share_a_port_and_its_numbers_and_who_is_killed_is_replaced(vinb
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
     )
     waiting = threading.Event()
+    phantom = tmp_path / "a.dcm"
+    write_phantom(phantom, 3, (0,), (96, 120), TWELVE_BITS)
     try:
         address = urlsplit(re.search(r"http://\S+", process.stdout.readline())[0])
         mine = {"Authorization": "Basic " + base64.b64encode(f"ali:{SECRET}".encode()).decode()}
@@ -145,6 +162,14 @@ def test_workers_share_a_port_and_its_numbers_and_who_is_killed_is_replaced(vinb
         # What was counted stays, also that of the dead.
         assert ask("POST", "/predict", content)[0] == 200
         assert numbers()["xray_radiographs_total"] == 13
+        status, card = ask("GET", "/card")
+        assert status == 200
+        assert hashlib.sha256((vinbig_run / "model.safetensors").read_bytes()).hexdigest() in card.decode()
+        status, report = ask("POST", "/invocations", phantom.read_bytes(), {**mine, "Accept": "application/dicom"})
+        assert status == 200
+        values = [element.value for element in pydicom.dcmread(io.BytesIO(report)).iterall() if element.VR != "SQ"]
+        assert "model card: at /card of the server" in values
+        assert (ask("GET", "/queue/12345678")[0], ask("GET", "/page/main.js")[0]) == (404, 200)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 128 + signal.SIGTERM

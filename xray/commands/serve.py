@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import logging
 import os
 import pickle
@@ -145,7 +146,10 @@ def serve(config: Config, door: Door, checked: "operations.Checked", role: "Role
     n_bytes = int(config.max_megabytes * 2**20)
     limits = Limits(config.places, n_bytes, config.n_workers, config.timeout, batch_size=config.batch_size)
     how = (config.device, config.precision, config.tta, config.gate, config.runtime, config.threshold)
-    service = load_service(runs, limits, *how)
+    is_first = role is None or not (role.number or role.is_again)
+    # What there is to say of the models is said once.
+    with contextlib.nullcontext() if is_first else contextlib.redirect_stderr(io.StringIO()):
+        service = load_service(runs, limits, *how)
     settings: dict[str, object] = {"gate": config.gate, "tta": config.tta}
     if service.thresholds is not None:
         settings["threshold"] = service.thresholds.instead(config.report_threshold).description
@@ -162,7 +166,7 @@ def serve(config: Config, door: Door, checked: "operations.Checked", role: "Role
         if checked.tls is not None:
             operations.behind_tls(door)
         door.listen(1024)
-        if role is None or not (role.number or role.is_again):
+        if is_first:
             scheme = "http" if checked.tls is None else "https"
             place = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
             print(f"xray is at {place} (Ctrl-C ends it)", flush=True)

@@ -81,8 +81,10 @@ def card_of(runs: Sequence[Path]) -> Callable[[], str]:
                 written = written_card(runs[0], facts.hashes) if len(runs) == 1 else None
                 kept.append(written or card_texts(facts)[0])
             except InputError:
-                # Files of a run changed while it is served; the models in memory are as they were.
-                return "<!doctype html><title>Model card</title><p>The files of the models can no longer be read."
+                # A file without its run, or a run that was changed while it is served.
+                return (
+                    "<!doctype html><title>Model card</title><p>The files beside the models do not say what they are."
+                )
         return kept[0]
 
     return card

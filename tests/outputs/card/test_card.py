@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xray.commands.card import Config, main
@@ -205,6 +205,35 @@ def test_malformed_parts_of_a_report_become_not_known(run: Path, tmp_path: Path)
     _, markdown = card_texts(read_facts([run], report_of(tmp_path / "report", **odd)))
     assert "| mAP@0.4 | 0.625 | – |" in markdown
     assert "Not known: the evaluation says nothing of groups." in markdown
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["map40", "ap40", "n_truth", "subgroups", "calibration", "operating_points", "auroc_ci95", "fingerprint"]
+        ),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(["Nodule", "dataset", "scored", "Sex", "boxes", "n_images"]), inner, max_size=3
+                )
+            ),
+            max_leaves=8,
+        ),
+    )
+)
+def test_whatever_a_report_holds_a_card_comes_of_it(run: Path, content: dict[str, Any]) -> None:
+    report = run / "odd.json"
+    report.write_text(json.dumps({"fingerprint": {}, "n_images": 3} | content))
+    try:
+        page, markdown = card_texts(read_facts([run], report))
+    except InputError:
+        return
+    assert "Model card: fold1" in page
+    assert markdown.startswith("---\n")
 
 
 def test_notes_fill_what_only_people_know(run: Path, tmp_path: Path) -> None:
