@@ -175,12 +175,18 @@ def test_scored_on_what_it_learned_from_or_was_chosen_by(run: Path, data: Path, 
 
 
 def test_no_folder_is_named_after_its_whole_path(run: Path, data: Path) -> None:
-    (run / "config.yaml").write_text("task: detection\nfold: 1\ndata_path: /home/anna maria/set\n")
+    settings = "task: detection\nfold: 1\ndata_path: /home/anna maria/set\nweights: s3://anna/first.pth\n"
+    (run / "config.yaml").write_text(settings + 'pseudo: ["C:\\\\anna\\\\labels", /home/anna/]\n')
     facts = read_facts([run], None, data)
     assert facts.warnings == [
         "which radiographs of hospital the model held back is not known: it was trained on set",
     ]
-    assert not [text for text in card_texts(facts) if "anna" in text or str(data.parent) in text]
+    texts = card_texts(facts)
+    assert not [text for text in texts if str(data.parent) in text]
+    assert "- **Began from**: first.pth\n" in texts[1]
+    # A folder that was given as it is, is itself the name.
+    assert "- **pseudo**: labels anna\n" in texts[1]
+    assert [text.count("anna") for text in texts] == [1, 1]
 
 
 def test_metrics_of_something_else_are_refused(run: Path, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def _model(model: Model) -> dict[str, str]:
         "Input": INPUT.format(size, size) if size else NOT_KNOWN,
         "Output": " and ".join(words for task, words in OUTPUTS.items() if task in model.task) or NOT_KNOWN,
         "Findings": ", ".join(model.categories) or NOT_KNOWN,
-        "Began from": _plain(model.config.get("weights")),
+        "Began from": _setting(model.config.get("weights")),
     }
 
 
@@ -261,7 +261,7 @@ def _procedure(facts: Facts) -> list[Section]:
     sections = []
     for number, model in enumerate(facts.models, 1):
         title = "Training procedure" + (f" of model {number}" if len(facts.models) > 1 else "")
-        settings = {str(name): _plain(value) for name, value in model.config.items() if name not in KEPT}
+        settings = {str(name): _setting(value) for name, value in model.config.items() if name not in KEPT}
         epoch = model.description.get("epoch")
         if settings and epoch is not None:
             settings = {"weights of epoch": str(epoch)} | settings
@@ -286,6 +286,13 @@ def _versions(facts: Facts) -> Section:
 
 def _note(facts: Facts, key: str) -> str:
     return facts.notes.get(key, NOT_KNOWN)
+
+
+def _setting(value: object) -> str:
+    """A setting of a training in words; of a path its last part alone: folders may be named after people."""
+    if isinstance(value, list):
+        return " ".join(_setting(part) for part in value) or "none"
+    return _plain(value.rstrip("/\\").replace("\\", "/").rpartition("/")[2] if isinstance(value, str) else value)
 
 
 def _plain(value: object) -> str:
