@@ -146,8 +146,15 @@ WRONG = {
         ("--places 0", "--places"),
         ("--max-megabytes nan", "--max-megabytes"), ("--n-workers 0", "--n-workers"), ("--timeout 0", "--timeout"),
         ("--dicom-port 70000", "--dicom-port"), ("--report-threshold 2", "--report-threshold"),
-        ("--dicom-return A@b:1", "--dicom-return"),
+        ("--dicom-return A@b:1", "--dicom-return"), ("--workers 0", "--workers"), ("--workers 65", "--workers"),
+        ("--workers 4 --places 3", "--places"), ("--auth ", "--auth"), ("--auth-open health", "--auth-open"),
+        ("--tls-cert a", "--tls-cert"), ("--tls-key a", "--tls-key"),
     ],
+    ("tools/card.py", "none"): [
+        ("--report ", "--report"), ("--data-path ", "--data-path"), ("--notes ", "--notes"),
+        ("--save-path ", "--save-path"),
+    ],
+    ("tools/account.py", "ali"): [("--auth ", "--auth")],
     ("tools/benchmark.py", "convert"): [
         ("--n-images 0", "--n-images"), ("--repeats 0", "--repeats"), ("--width 1", "--width"),
         ("--height 1000000", "--height"), ("--image-size 1", "--image-size"), ("--n-workers -1", "--n-workers"),
