@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -20,7 +21,7 @@ class Config:
     known".
     """
 
-    run: tyro.conf.Positional[Path]
+    weights: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Run directory of a trained model, or the ensemble.yaml that tools/tune.py wrote."""
     report: Path | None = None
     """Folder that tools/evaluate.py wrote, or its metrics.json; by default report/ or evaluation/ in RUN if there is
@@ -43,13 +44,13 @@ def main(config: Config) -> None:
     from xray.outputs.card.card import card_files, write_card
     from xray.outputs.card.facts import read_facts
 
-    page, markdown = card_files(config.run, config.save_path)
+    page, markdown = card_files(config.weights, config.save_path)
     if page.parent.exists() and not page.parent.is_dir():
         raise InputError(f"{page.parent} is a file: give --save-path a folder")
     existing = [path for path in (page, markdown) if path.exists()]
     if existing and not config.overwrite and not is_unfinished(page.parent, "card"):
         raise InputError(f"{existing[0]} exists: give --overwrite, or another --save-path")
-    facts = read_facts([config.run], config.report, config.data_path, config.notes)
+    facts = read_facts([config.weights], config.report, config.data_path, config.notes)
     with finishing(page.parent, "card"):
         write_card(facts, page, markdown)
     for warning in facts.warnings:

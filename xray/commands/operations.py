@@ -79,6 +79,11 @@ def operations_of(
     config: "Config", checked: Checked, service: "Service", algorithm: "Algorithm", node: Any, role: Role | None
 ) -> Iterator["Operations"]:
     """What is asked for by flags, for as long as the server runs. node: the DICOM node, None without one."""
+    from xray.serving.metrics import FOLDER
+
+    if role is None:
+        # Somebody else's, such as another server's; prometheus_client looks for it when it is imported.
+        os.environ.pop(FOLDER, None)
     from xray.serving.authentication import Checker
     from xray.serving.metrics import Metrics
     from xray.serving.observing import RequestLog

@@ -197,8 +197,9 @@ class Places:
 
 def is_written(field: str, config: Any) -> bool:
     """Whether a command writes to what this flag names."""
-    # tools/refine.py, which takes --masks, puts what it has fitted into the run, and an export may go there, too.
-    into_run = hasattr(config, "masks") or (hasattr(config, "format") and config.save_path is None)
+    # tools/refine.py, which takes --masks, puts what it has fitted into the run; an export or a card may go there, too.
+    may_go_there = hasattr(config, "format") or hasattr(config, "notes")
+    into_run = hasattr(config, "masks") or (may_go_there and config.save_path is None)
     return field in ("save_path", "fit") or (field == "weights" and into_run)
 
 

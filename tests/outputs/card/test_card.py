@@ -271,24 +271,24 @@ def test_it_loads_nothing_and_says_which_weights_it_is_of(run: Path) -> None:
     for reference in ("<script", "<link", "src=", "http:", "https:", "@import", "url("):
         assert reference not in page
     assert f'<meta name="{WEIGHTS}" content="{facts.models[0].weights}">' in page
-    main(Config(run=run))
+    main(Config(weights=run))
     assert written_card(run, facts.hashes) is not None
     save_deployed(run, {"a": torch.zeros(2)}, DESCRIPTION)
     assert written_card(run, read_facts([run]).hashes) is None
 
 
 def test_the_command_keeps_what_is_there(run: Path, data: Path, tmp_path: Path, capsys: Any) -> None:
-    main(Config(run=run, data_path=data, save_path=tmp_path / "out"))
+    main(Config(weights=run, data_path=data, save_path=tmp_path / "out"))
     assert capsys.readouterr().out == f"card: {tmp_path}/out/card.html and card.md\n"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["card.html", "card.md"]
     with pytest.raises(InputError, match=r"card\.html exists: give --overwrite"):
-        main(Config(run=run, save_path=tmp_path / "out"))
-    main(Config(run=run, save_path=tmp_path / "out", overwrite=True))
+        main(Config(weights=run, save_path=tmp_path / "out"))
+    main(Config(weights=run, save_path=tmp_path / "out", overwrite=True))
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file: give --save-path a folder"):
-        main(Config(run=run, save_path=tmp_path / "file"))
+        main(Config(weights=run, save_path=tmp_path / "file"))
     with pytest.raises(InputError, match="no run directory at"):
-        main(Config(run=tmp_path / "nowhere", save_path=tmp_path / "new"))
+        main(Config(weights=tmp_path / "nowhere", save_path=tmp_path / "new"))
     assert not (tmp_path / "new").exists()
 
 
