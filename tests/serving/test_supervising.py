@@ -1,5 +1,6 @@
 """Several workers: who ends is replaced, who cannot begin ends all, and nobody outlives the supervisor."""
 
+import dataclasses
 import logging
 import os
 import signal
@@ -7,15 +8,27 @@ import socket
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from xray.serving import supervising
 from xray.serving.accepting import Door
-from xray.serving.supervising import Role, start, supervise
+from xray.serving.supervising import Role, from_plain, start, supervise, to_plain
 from xray.serving.tickets import Tickets
 
-READY = "import os,pickle,sys,time; config, role = pickle.load(sys.stdin.buffer); "
+READY = "import json,os,sys,time\nfrom xray.serving.supervising import *\n"
+READY += "config, role = json.load(sys.stdin); role = from_plain(Role, role)\n"
+
+
+@dataclasses.dataclass
+class Given:
+    """What a worker is told."""
+
+    weights: tuple[str, ...] = ("a", "ä")
+    auth: Path | None = None
+    number: float = 0.5
+    paths: tuple[Path, ...] = ()
 
 
 class Stop(Exception):
@@ -36,7 +49,7 @@ def starter(door, tmp_path, code, seen, most=10):
         if len(seen) >= most:
             raise Stop
         worker = start(
-            READY + code, {"x": 1}, Role(number, 2, is_again, door.fileno(), -1, tmp_path), {"WHICH": "worker"}
+            READY + code, Given(), Role(number, 2, is_again, door.fileno(), -1, tmp_path), {"WHICH": "worker"}
         )
         seen.append((number, is_again, worker.process))
         return worker
@@ -88,7 +101,7 @@ def test_the_socket_is_shared_and_each_takes_one_at_a_time(door, tmp_path):
         "connection, _ = door.accept(); connection.sendall(b'%d' % role.number); connection.close(); time.sleep(600)"
     )
     door.listen()
-    workers = [start(READY + code, None, Role(n, 2, False, door.fileno(), -1, tmp_path), {}) for n in range(2)]
+    workers = [start(READY + code, Given(), Role(n, 2, False, door.fileno(), -1, tmp_path), {}) for n in range(2)]
     try:
         heard = set()
         for _ in range(2):
@@ -108,6 +121,19 @@ def test_the_socket_is_shared_and_each_takes_one_at_a_time(door, tmp_path):
         connection.close()
 
 
+def test_what_a_worker_is_told_comes_back():
+    import json
+
+    from xray.commands.serve import Config
+
+    for given in (
+        Given(), Given((), Path("/a b/c")), Role(1, 2, True, 3, 4, Path("x")),
+        Given(paths=(Path("/a"), Path("b"))),
+        Config(weights=("a", "b"), auth=Path("f"), auth_open=("health",), dicom_objects=("sr",), threshold=0.25),
+    ):  # fmt: skip
+        assert from_plain(type(given), json.loads(json.dumps(to_plain(given)))) == given
+
+
 def test_a_worker_ends_with_its_supervisor(door, tmp_path):
     """Even where that is killed, and can end nobody."""
     code = READY + "from xray import interrupts; interrupts.follow_parent(); role.is_ready(); time.sleep(600)"
@@ -115,7 +141,7 @@ def test_a_worker_ends_with_its_supervisor(door, tmp_path):
 import os, signal
 from pathlib import Path
 from xray.serving.supervising import Role, start
-worker = start({code!r}, None, Role(0, 1, False, 0, -1, Path(".")), {{}})
+worker = start({code!r}, Role(0, 1, False, 0, 0, Path(".")), Role(0, 1, False, 0, -1, Path(".")), {{}})
 os.read(worker.ready, 1)
 print(worker.process.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -3,9 +3,9 @@
 import contextlib
 import dataclasses
 import io
+import json
 import logging
 import os
-import pickle
 import socket
 import sys
 from pathlib import Path
@@ -179,7 +179,10 @@ def serve(config: Config, door: Door, checked: "operations.Checked", role: "Role
 
 def run_worker() -> NoReturn:
     """One of several workers: a process that `xray serve --workers` started."""
-    config, role = pickle.load(sys.stdin.buffer)
+    from xray.serving.supervising import Role, from_plain
+
+    given = json.load(sys.stdin)
+    config, role = from_plain(Config, given[0]), from_plain(Role, given[1])
     interrupts.watch()
     interrupts.follow_parent()
 

@@ -2,18 +2,21 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 import os
-import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import xray
 from xray import interrupts
+
+T = TypeVar("T")
 
 log = logging.getLogger("xray.serving")
 
@@ -57,8 +60,29 @@ class Worker:
     started: float
 
 
+def to_plain(value: Any) -> dict[str, Any]:
+    """A dataclass of numbers, texts, paths and tuples of them, as JSON can hold it."""
+    values = dataclasses.asdict(value)
+    return {name: list(map(_text, one)) if isinstance(one, tuple) else _text(one) for name, one in values.items()}
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_plain(kind: type[T], content: Mapping[str, Any]) -> T:
+    """The way back."""
+
+    def value(one: Any, hint: Any) -> Any:
+        made = Path if hint is Path or Path in typing.get_args(hint) else lambda part: part
+        return tuple(map(made, one)) if isinstance(one, list) else one if one is None else made(one)
+
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: value(one, hints[name]) for name, one in content.items()})
+
+
 def start(code: str, config: Any, role: Role, environment: dict[str, str]) -> Worker:
-    """Starts a worker that runs Python `code`, and finds (config, role) as a pickle on its stdin.
+    """Starts a worker that runs Python `code`, and finds [config, role] as JSON on its stdin, as by `to_plain`.
 
     role: `ready` is filled in. environment: more variables.
     """
@@ -76,7 +100,8 @@ def start(code: str, config: Any, role: Role, environment: dict[str, str]) -> Wo
     os.close(writes)
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
-        pipe.write(pickle.dumps((config, dataclasses.replace(role, ready=writes))))
+        given = [to_plain(config), to_plain(dataclasses.replace(role, ready=writes))]
+        pipe.write(json.dumps(given).encode())
     return Worker(process, reads, time.monotonic())
 
 
