@@ -233,7 +233,7 @@ def _training_data(facts: Facts) -> list[Section]:
             "Radiographs that show each finding; boxes and masks are those of the whole dataset.",
             parts.table(head, finding_rows(store, split)),
         ),
-        Section("Training data by group", "Numbers of radiographs.", parts.table(["!", *named], rows)),
+        Section("Training data by group", "Numbers of radiographs.", parts.table(["!Group", *named], rows)),
     ]
 
 
@@ -253,7 +253,7 @@ def _caveats(facts: Facts) -> Section:
     hint = "What the numbers do not say, and what the data lack."
     rows = [[str(number), sentence] for number, sentence in enumerate(found, 1)]
     return Section(
-        "Caveats and recommendations", hint, parts.table(["#", "Limit"], rows), {NOTES["recommendations"]: note}
+        "Caveats and recommendations", hint, parts.table(["#No.", "Limit"], rows), {NOTES["recommendations"]: note}
     )
 
 

@@ -182,7 +182,7 @@ def _group_section(metrics: Mapping[str, Any]) -> list[Section]:
     measured = [name for name in MEASURES if any(not math.isnan(value_in(one, name)) for _, _, one in groups)]
     if not groups or not measured:
         return [Section("Results by group", paragraphs=["Not known: the evaluation says nothing of groups."])]
-    head: list[str | None] = ["!Group", "!", "#Radiographs", "#Patients"]
+    head: list[str | None] = ["!Group", "!Value", "#Radiographs", "#Patients"]
     for name in measured:
         title, _, count_title = MEASURES[name]
         head += [count_title, f"#{title}", INTERVAL]
