@@ -304,6 +304,43 @@ def test_an_ensemble_has_one_card_beside_it(run: Path, tmp_path: Path) -> None:
     assert card_page(facts).meta[WEIGHTS].split() == facts.hashes
 
 
+def test_two_heads_on_one_trunk_and_a_classifier_of_any_finding(tmp_path: Path) -> None:
+    both, abnormal = tmp_path / "both", tmp_path / "abnormal"
+    heads = {
+        task: {"task": task, "categories": {"1": task}, "canvas_size": 64} for task in ("detection", "segmentation")
+    }
+    for folder, description in (
+        (both, {"task": "detection+segmentation", **heads}),
+        (
+            abnormal,
+            {"task": "classification", "labels": ["abnormal"], "categories": FINDINGS, "bits": 16, "canvas_size": 9},
+        ),
+    ):
+        folder.mkdir()
+        save_deployed(folder, {"a": torch.zeros(2)}, description)
+    facts = read_facts([both])
+    assert (facts.task, facts.categories) == ("detection and segmentation", ["detection", "segmentation"])
+    assert [model.name for model in facts.models] == ["both, detection", "both, segmentation"]
+    _, markdown = card_texts(facts)
+    assert "- **Model 2: Output**: masks of findings\n" in markdown
+    # What is said of boxes stays beside what is said of masks.
+    assert "Nothing was fitted: findings are shown from a confidence of 0.3" in markdown
+    assert "Of masks: not known." in markdown
+    facts = read_facts([abnormal])
+    assert facts.categories == ["abnormal"]
+    assert "scaled to 9 × 9 pixels of 16 bits" in card_texts(facts)[1]
+    facts = read_facts([both, abnormal])
+    assert (facts.name, len(facts.models)) == ("2 models", 3)
+
+
+def test_warnings_of_files_name_no_folders(run: Path, tmp_path: Path) -> None:
+    (run / "thresholds.json").write_text("{}")
+    for runs in ([run], [run, run]):
+        (warning,) = read_facts(runs).warnings
+        assert warning.startswith("thresholds are not used: fold1/thresholds.json is ")
+        assert str(tmp_path) not in warning
+
+
 def test_a_description_and_a_size_are_read_without_the_weights(run: Path, tmp_path: Path) -> None:
     description, state = load_deployed(run)
     assert read_description(run) == description

@@ -33,7 +33,7 @@ from xray.outputs.report.parts import Section
 
 WEIGHTS = "xray-weights"
 """Name of the meta element that says which weights a card is of: SHA-256 of each, in hex."""
-INPUT = "Chest radiographs as DICOM (CR, DX, SC), PNG or JPEG, one at a time, scaled to {} × {} pixels"
+INPUT = "Chest radiographs as DICOM (CR, DX, SC), PNG or JPEG, one at a time, scaled to {0} × {0} pixels of {1} bits"
 OUTPUTS = {
     "detection": "boxes around findings, each with a confidence",
     "segmentation": "masks of findings",
@@ -122,7 +122,7 @@ def _model(model: Model) -> dict[str, str]:
         "Type": model.task or NOT_KNOWN,
         "Architecture": _plain(model.description.get("architecture")),
         "Parameters": NOT_KNOWN if model.parameters is None else f"{model.parameters:,}",
-        "Input": INPUT.format(size, size) if size else NOT_KNOWN,
+        "Input": INPUT.format(size, model.description.get("bits", 8)) if size else NOT_KNOWN,
         "Output": " and ".join(words for task, words in OUTPUTS.items() if task in model.task) or NOT_KNOWN,
         "Findings": ", ".join(model.categories) or NOT_KNOWN,
         "Began from": _setting(model.config.get("weights")),

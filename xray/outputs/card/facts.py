@@ -66,7 +66,10 @@ class Model:
 
     @property
     def categories(self) -> list[str]:
-        """Names of what it finds."""
+        """Names of what it finds; of a classifier of any finding, ABNORMAL."""
+        labels = self.description.get("labels")
+        if self.task == "classification" and isinstance(labels, list):
+            return [str(name) for name in labels]
         return [str(name) for name in dict_in(self.description, "categories").values()]
 
 
@@ -126,10 +129,10 @@ def read_facts(
     from xray.training.pseudo import held_back
 
     files = files_of(given)
-    models = [_model(path) for path in files if not is_ensemble(path)]
+    models = [model for path in files if not is_ensemble(path) for model in _models(path)]
     ensembles = [path for path in files if is_ensemble(path)]
     warnings: list[str] = []
-    thresholds = thresholds_of(given, warn=lambda line: warnings.append(line.removeprefix("warning: ")))
+    thresholds = thresholds_of(given, warn=lambda line: warnings.append(_without_folders(line, given)))
     metrics, digest = _metrics(report, given)
     known = {name for model in models for name in model.categories}
     strange = sorted({name.removesuffix(CLASSIFIER) for name in per_finding(metrics)} - known - {ABNORMAL})
@@ -165,8 +168,15 @@ def read_facts(
     )
 
 
-def _model(path: Path) -> Model:
-    """Of a run directory, or of an exported file that stands in one."""
+def _without_folders(line: str, given: Sequence[Path]) -> str:
+    """A warning of the files of what was given, without the folders that these lie in."""
+    for path in given:
+        line = line.replace(f"{path.parent}/", "")
+    return line.removeprefix("warning: ")
+
+
+def _models(path: Path) -> list[Model]:
+    """Of a run directory, or of an exported file that stands in one; two where two heads share a trunk."""
     run = path.parent if path.is_file() else path
     description = read_description(run)
     weights = path if path.is_file() else run / WEIGHTS_FILE
@@ -175,7 +185,11 @@ def _model(path: Path) -> Model:
         config = read_yaml_text(run / CONFIG_FILE, "config", "train again", MAX_CHARACTERS)
     parameters = n_parameters(weights) if weights.suffix == ".safetensors" else None
     name = f"{run.resolve().name}/{path.name}" if path.is_file() else run.resolve().name
-    return Model(name, description, config if isinstance(config, dict) else {}, sha256_of(weights), parameters)
+    config, digest = config if isinstance(config, dict) else {}, sha256_of(weights)
+    heads = [task for task in str(description["task"]).split("+") if isinstance(description.get(task), dict)]
+    if not heads:
+        return [Model(name, description, config, digest, parameters)]
+    return [Model(f"{name}, {task}", description[task], config, digest, parameters) for task in heads]
 
 
 def _metrics(report: Path | None, given: Sequence[Path]) -> tuple[dict[str, Any], str]:

@@ -8,6 +8,7 @@ import numpy as np
 from xray.outputs.card.data import FEW, NOT_KNOWN, counts_of, lacks, part_scored, parts_of, rare_findings
 from xray.outputs.card.facts import Facts, dict_in, interval_in, value_in
 from xray.outputs.card.numbers import MAIN
+from xray.structures.thresholds import ABNORMAL
 
 
 def limits(facts: Facts) -> list[str]:
@@ -32,7 +33,7 @@ def _of_training(facts: Facts) -> Iterator[str]:
     if rare := rare_findings(store, parts.trained, facts.categories):
         few = ", ".join(f"{name} ({n:,})" for name, n in rare.items())
         yield f"It learned these findings from fewer than {FEW} radiographs each: {few}."
-    if strange := [name for name in facts.categories if name not in store.categories.values()]:
+    if strange := [name for name in facts.categories if name not in (*store.categories.values(), ABNORMAL)]:
         yield f"The dataset says nothing of {', '.join(strange)}."
     for sentence in lacks(counts_of(store, parts.trained)):
         yield f"Training data: {sentence}"

@@ -1,5 +1,6 @@
 """The card's tables of numbers: metrics with their intervals, thresholds, calibration, groups."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -119,7 +120,12 @@ def _finding_table(
 
 
 def _threshold_sections(facts: Facts) -> list[Section]:
-    return [_fitted(facts) if facts.thresholds is not None else _not_fitted(facts)]
+    section = _fitted(facts) if facts.thresholds is not None else _not_fitted(facts)
+    masks = [dict_in(model.description, "thresholds") for model in facts.models if model.task == "segmentation"]
+    if masks:
+        stated = ", ".join(f"{name} {value}" for given in masks for name, value in given.items())
+        section = dataclasses.replace(section, paragraphs=[*section.paragraphs, f"Of masks: {stated or 'not known'}."])
+    return [section]
 
 
 def _fitted(facts: Facts) -> Section:
@@ -148,14 +154,12 @@ def _fitted(facts: Facts) -> Section:
 
 def _not_fitted(facts: Facts) -> Section:
     points = dict_in(facts.metrics, "operating_points")
-    masks = [model.description["thresholds"] for model in facts.models if model.task == "segmentation"]
-    stated = ", ".join(f"{name} {value}" for given in masks if isinstance(given, dict) for name, value in given.items())
-    hint = (
-        f"Nothing was fitted: findings are shown from a confidence of {SHOWN_FROM:g}, which is not calibrated. xray "
-        "evaluate --fit fits thresholds."
-    )
-    if masks:
-        hint = f"Of masks: {stated or 'not known'}."
+    hint = ""
+    if any(model.task != "segmentation" for model in facts.models):
+        hint = (
+            f"Nothing was fitted: findings are shown from a confidence of {SHOWN_FROM:g}, which is not calibrated. "
+            "xray evaluate --fit fits thresholds."
+        )
     rows = []
     for finding in points:
         numbers = dict_in(points, finding)
@@ -166,7 +170,7 @@ def _not_fitted(facts: Facts) -> Section:
                 row.append(parts.interval(interval_in(numbers, name)))
         rows.append(row)
     if not rows:
-        return Section("Decision thresholds", paragraphs=[hint])
+        return Section("Decision thresholds", paragraphs=[hint] if hint else [])
     head = ["!Finding", "#Threshold", "#Sensitivity", INTERVAL, "#Specificity", INTERVAL, "#Precision"]
     return Section(
         "Decision thresholds", f"{hint} Below, whole radiographs as they were scored.", parts.table(head, rows)
