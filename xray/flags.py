@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from annotated_types import Interval
+from tyro.constructors import PrimitiveConstructorSpec
 
 from xray.errors import FlagError
 
@@ -68,9 +69,41 @@ def parse_flags(config_type: Any, args: Sequence[str] | None = None, default: An
     """
     if default is not None:
         tyro_options["default"] = default
-    _refuse_empty_paths(config_type, sys.argv[1:] if args is None else args)
+    args = _with_words(config_type, sys.argv[1:] if args is None else args)
+    _refuse_empty_paths(config_type, args)
     # `--n-epochs`, never `--config.n-epochs`; a flag that is on or off reads `--tta / --no-tta`.
     return tyro.cli(config_type, args=args, config=(tyro.conf.OmitArgPrefixes,), **tyro_options)
+
+
+def alone_or_one_of(default: str, *others: str) -> PrimitiveConstructorSpec[bool | str]:
+    """Of a field `bool | Literal[…]`: a flag that may stand alone, or with a word.
+
+    `--sr` and `--sr DEFAULT` give True, `--sr off` and `--no-sr` False, and any other word itself.
+    """
+    words = (default, *others, "off")
+
+    def read(given: list[str]) -> bool | str:
+        if len(given) > 1 or not {*given} <= {*words}:
+            raise ValueError(f"{' '.join(given)!r} is none of {', '.join(words)}")
+        return {"": True, default: True, "off": False}.get("".join(given), "".join(given))
+
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"[{'|'.join(words)}]",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, bool | str),
+        str_from_instance=lambda value: [{True: default, False: "off"}.get(value, value)],
+    )
+
+
+def _with_words(config_type: Any, args: Sequence[str]) -> list[str]:
+    """The flags with `--sr off` in place of `--no-sr`, of those fields that `alone_or_one_of` reads."""
+    negated = {
+        f"--no-{name.replace('_', '-')}": [f"--{name.replace('_', '-')}", "off"]
+        for name, kind in _fields(config_type, include_extras=True)
+        if any(isinstance(one, PrimitiveConstructorSpec) for one in getattr(kind, "__metadata__", ()))
+    }
+    return [one for arg in args for one in negated.get(arg.replace("_", "-"), [arg])]
 
 
 def take_flags(args: Sequence[str], **defaults: Any) -> tuple[dict[str, Any], list[str]]:
@@ -157,10 +190,10 @@ def _refuse_empty_paths(config_type: Any, args: Sequence[str]) -> None:
             raise FlagError(f"{current} is empty: give a path")
 
 
-def _fields(config_type: Any) -> Iterator[tuple[str, Any]]:
-    """Name and type of all fields of a dataclass, or of those that a union has."""
+def _fields(config_type: Any, include_extras: bool = False) -> Iterator[tuple[str, Any]]:
+    """Name and type of all fields of a dataclass, or of those that a union has. include_extras: as get_type_hints."""
     if isinstance(config_type, type) and dataclasses.is_dataclass(config_type):
-        hints = typing.get_type_hints(config_type)
+        hints = typing.get_type_hints(config_type, include_extras=include_extras)
         yield from ((field.name, hints[field.name]) for field in dataclasses.fields(config_type))
     for part in typing.get_args(config_type):
-        yield from _fields(part)
+        yield from _fields(part, include_extras)

@@ -96,7 +96,7 @@ def load(
         warnings.filterwarnings("ignore", message="IProgress not found")
         pipeline = ready(models, models.start())
     shown_from = SHOWN_FROM if threshold is None else threshold
-    return Model(pipeline, files_of(paths), batch_size, fitted, shown_from)
+    return Model(pipeline, files_of(paths), batch_size, fitted, shown_from, prune)
 
 
 class PredictOptions(TypedDict, total=False):
@@ -117,10 +117,11 @@ class Model:
         batch_size: int = 0,
         thresholds: Thresholds | None = None,
         shown_from: float = SHOWN_FROM,
+        prune: int = 0,
     ) -> None:
         """pipeline: the models, on their device. runs: what they were read from. batch_size: 0 chooses.
 
-        thresholds, shown_from: as `Finder` has them.
+        thresholds, shown_from, prune: as `Finder` has them.
         """
         self._pipeline = pipeline
         self._batch_size = batch_size
@@ -135,6 +136,9 @@ class Model:
             scales=pipeline.scales,
             thresholds=thresholds,
             shown_from=shown_from,
+            hard_gate=pipeline.hard_gate,
+            map_labels=tuple(pipeline.segmenters[0].categories) if pipeline.segmenters else (),
+            prune=prune,
         )
 
     @property

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from xray.outputs.dicom.results import SegKind, SrKind
+
 NORMAL = "normal"
 FITTED = ("probability", "is_positive")
 """Columns of a table where thresholds were fitted."""
@@ -35,7 +37,8 @@ class Finder:
 
     categories: id → name. has_masks: whether it can find masks. runs: files and folders of its models, empty where that
     is not known. mirrored, gate, triplet, scales: its settings. thresholds: what was fitted for its findings, if
-    anything was. shown_from: without that the lowest score that pictures and reports show.
+    anything was. shown_from: without that the lowest score that pictures and reports show. hard_gate: as of `Pipeline`.
+    map_labels: category ids of the channels of `Result.maps`. prune: as of `load`.
     """
 
     categories: dict[int, str]
@@ -47,6 +50,9 @@ class Finder:
     scales: tuple[float, ...] = (1.0,)
     thresholds: Thresholds | None = None
     shown_from: float = SHOWN_FROM
+    hard_gate: float | None = None
+    map_labels: tuple[int, ...] = ()
+    prune: int = 0
 
     def shown(self, threshold: float | None) -> tuple[float, Thresholds | None]:
         """What decides which findings are shown, as `in_force` says. threshold: what a user set, if anything."""
@@ -208,17 +214,17 @@ class Result:
         folder: str | Path,
         *,
         overlays: bool = False,
-        sr: bool = False,
-        seg: bool = False,
+        sr: "SrKind" = False,
+        seg: "SegKind" = False,
         gsps: bool = False,
         sc: bool = False,
+        fhir: bool = False,
         threshold: float | None = None,
         overwrite: bool = False,
     ) -> list[Path]:
         """`Results.save` of this one radiograph."""
-        return Results([self]).save(
-            folder, overlays=overlays, sr=sr, seg=seg, gsps=gsps, sc=sc, threshold=threshold, overwrite=overwrite
-        )
+        wanted: dict[str, Any] = {"sr": sr, "seg": seg, "gsps": gsps, "sc": sc, "fhir": fhir}
+        return Results([self]).save(folder, overlays=overlays, **wanted, threshold=threshold, overwrite=overwrite)
 
     def to_supervision(self) -> Any:
         """`supervision.Detections` of the package supervision (checked with version 0.31.2), which must be installed.
@@ -378,20 +384,23 @@ class Results(Sequence[Result]):
         folder: str | Path,
         *,
         overlays: bool = False,
-        sr: bool = False,
-        seg: bool = False,
+        sr: "SrKind" = False,
+        seg: "SegKind" = False,
         gsps: bool = False,
         sc: bool = False,
+        fhir: bool = False,
         threshold: float | None = None,
         overwrite: bool = False,
     ) -> list[Path]:
         """Writes FOLDER/predictions.json, COCO results as `xray infer` writes them, and what else is asked for.
 
-        overlays: pictures, FOLDER/overlays/<id>.png. sr: structured reports, FOLDER/sr/<id>.dcm (TID 1500). seg: masks
-        as DICOM segmentations, FOLDER/seg/<id>.dcm; a radiograph without a mask has none. gsps: what viewers draw over
-        the image, FOLDER/gsps/<id>.dcm (presentation states); an image in colour has none. sc: the image with the
-        findings drawn on it, FOLDER/sc/<id>.dcm (secondary captures). Radiographs that are no DICOM image, or do not
-        say which one, have none of these.
+        overlays: pictures, FOLDER/overlays/<id>.png. sr: structured reports, FOLDER/sr/<id>.dcm (TID 1500), True for
+        Comprehensive SR or "comprehensive3d" for Comprehensive 3D SR. seg: masks as DICOM segmentations,
+        FOLDER/seg/<id>.dcm, of which a radiograph without a mask has none; "fractional" for the probabilities of all
+        that `predict(…, maps=True)` kept. gsps: what viewers draw over the image, FOLDER/gsps/<id>.dcm (presentation
+        states); an image in colour has none. sc: the image with the findings drawn on it, FOLDER/sc/<id>.dcm (secondary
+        captures). fhir: what a structured report says as HL7 FHIR R5, FOLDER/fhir/<id>.json. Radiographs that are no
+        DICOM image, or do not say which one, have none of these.
         threshold: lowest confidence, in [0, 1], that overlays, reports and pictures show; None for what was fitted, or
             0.3.
         overwrite: replaces what is there.
@@ -400,7 +409,7 @@ class Results(Sequence[Result]):
         """
         from xray.api.saving import save_results
 
-        wanted = {"sr": sr, "seg": seg, "gsps": gsps, "sc": sc}
+        wanted = {"sr": sr, "seg": seg, "gsps": gsps, "sc": sc, "fhir": fhir}
         return save_results(self, Path(folder), overlays, wanted, threshold, overwrite)
 
     def _repr_html_(self) -> str:

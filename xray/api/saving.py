@@ -2,30 +2,33 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset
 
 from xray.api.origin import Origin
 from xray.api.results import Finder, Result, Results
 from xray.errors import InputError, need
-from xray.outputs.dicom.objects import inference_algorithm, read_source, save_object
-from xray.outputs.dicom.results import DicomResults, fault_of_source, object_path
+from xray.outputs.dicom.objects import inference_algorithm, read_source
+from xray.outputs.dicom.results import DicomResults, fault_of_source
 from xray.outputs.results import save_overlay
 from xray.radiographs.names import inside, safe_path
 from xray.structures.predictions import write_predictions
 
 PREDICTIONS = "predictions.json"
+WORDS = {"sr": ("comprehensive", "comprehensive3d"), "seg": ("binary", "fractional")}
+"""Kind of DICOM objects → what it may be asked for as, beside True."""
 
 
 def save_results(
     results: Results,
     folder: Path,
     overlays: bool,
-    wanted: Mapping[str, bool],
+    wanted: Mapping[str, Any],
     threshold: float | None,
     overwrite: bool,
 ) -> list[Path]:
-    """`Results.save`. wanted: kinds of DICOM objects, "sr" … → whether they are wanted."""
+    """`Results.save`. wanted: kinds of objects, "sr" … → whether they are wanted, or as what."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder")
     if (folder / PREDICTIONS).exists() and not overwrite:
@@ -37,6 +40,8 @@ def save_results(
     if any(wanted.values()) and len(results):
         objects = _dicom_results(results[0].finder, threshold, wanted)
         references = {result.id: _reference(result.origin) for result in results}
+        if objects.need_maps and any(result.maps is None for result in results):
+            raise InputError('seg="fractional" writes probability maps: have them kept, by predict(…, maps=True)')
         if not any(reference is not None for reference in references.values()):
             raise InputError(f"{_said(wanted)} refer to DICOM images, and none of these radiographs is one")
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,20 +59,28 @@ def save_results(
     return [*written, folder / PREDICTIONS]
 
 
-def _dicom_results(finder: Finder, threshold: float | None, wanted: Mapping[str, bool]) -> DicomResults:
+def _dicom_results(finder: Finder, threshold: float | None, wanted: Mapping[str, Any]) -> DicomResults:
+    for kind, words in WORDS.items():
+        if not isinstance(wanted[kind], bool) and wanted[kind] not in words:
+            raise InputError(f"{kind} is {wanted[kind]!r}: give True, False, {' or '.join(map(repr, words))}")
     if wanted.get("seg") and not finder.has_masks:
         raise InputError("seg writes the masks of segmenters, and none was loaded")
     if not finder.runs:
         what = f"{_said(wanted)} name the models that found something"
         raise InputError(f"{what}, which are not known of fused results")
-    need(_said(wanted), "dicom-out", "highdicom")
+    if _said(wanted) != "fhir":
+        need(_said(wanted), "dicom-out", "highdicom")
     lowest, fitted = finder.shown(threshold)
     described = lowest if fitted is None else fitted.description
-    algorithm = inference_algorithm(finder.runs, described, finder.mirrored, finder.gate, finder.triplet, finder.scales)
-    return DicomResults(finder.categories, algorithm, lowest, thresholds=fitted, **wanted)
+    settings = (finder.mirrored, finder.gate, finder.triplet, finder.scales)
+    algorithm = inference_algorithm(
+        finder.runs, described, *settings, gate_threshold=finder.hard_gate, prune=finder.prune or None
+    )
+    of_maps = finder.map_labels
+    return DicomResults(finder.categories, algorithm, lowest, thresholds=fitted, map_labels=of_maps, **wanted)
 
 
-def _said(wanted: Mapping[str, bool]) -> str:
+def _said(wanted: Mapping[str, Any]) -> str:
     return ", ".join(kind for kind, is_wanted in wanted.items() if is_wanted)
 
 
@@ -79,14 +92,6 @@ def _reference(origin: Origin) -> Dataset | None:
 
 
 def _save_objects(folder: Path, result: Result, objects: DicomResults, reference: Dataset | None) -> list[Path]:
-    # Of findings that are not these.
-    objects.discard(folder, result.id)
-    if reference is None:
-        return []
-    written = []
+    radiograph = result.origin.radiograph() if objects.need_pixels and reference is not None else None
     findings = (result.rows, result.segmentations, result.classified)
-    radiograph = result.origin.radiograph() if objects.need_pixels else None
-    for kind, dataset in objects.of(reference, *findings, radiograph).items():
-        written.append(object_path(folder, kind, result.id))
-        save_object(written[-1], dataset)
-    return written
+    return objects.write_of(folder, result.id, reference, *findings, radiograph, result.maps)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 def dicom_results_of(
     config: "Config", inputs: "Inputs", pipeline: "Pipeline", way: "Way", fitted: "Thresholds | None" = None
 ) -> "DicomResults | None":
-    """The writer of DICOM objects, None where none is asked for. Raises InputError for a dataset directory."""
-    wanted = {kind: getattr(config, kind) for kind in ("sr", "seg", "gsps", "sc")}
+    """The writer of DICOM objects and FHIR, None where none is asked for. Raises InputError for a dataset directory."""
+    wanted = {kind: getattr(config, kind) for kind in ("sr", "seg", "gsps", "sc", "fhir")}
     if not any(wanted.values()):
         return None
     flags = " ".join(f"--{kind}" for kind, is_wanted in wanted.items() if is_wanted)
@@ -40,7 +40,8 @@ def dicom_results_of(
         raise InputError(
             f"{flags}: these refer to DICOM files, and {config.data_path} is a dataset directory: give the files"
         )
-    need(flags, "dicom-out", "highdicom")
+    if flags != "--fhir":
+        need(flags, "dicom-out", "highdicom")
     from xray.inference.ensemble_file import files_of, is_ensemble
     from xray.outputs.dicom.objects import inference_algorithm
     from xray.outputs.dicom.results import DicomResults
@@ -58,8 +59,12 @@ def dicom_results_of(
     triplet = dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else ()
     threshold, thresholds = in_force(fitted, config.report_threshold, config.threshold)
     described = threshold if thresholds is None else thresholds.description
-    algorithm = inference_algorithm(runs, described, config.tta, config.gate, triplet, config.scales)
-    return DicomResults(pipeline.categories, algorithm, threshold, thresholds=thresholds, **wanted)
+    others = {"gate_threshold": pipeline.hard_gate, "prune": config.prune or None}
+    algorithm = inference_algorithm(runs, described, config.tta, config.gate, triplet, config.scales, **others)
+    map_labels = tuple(pipeline.segmenters[0].categories) if pipeline.segmenters else ()
+    return DicomResults(
+        pipeline.categories, algorithm, threshold, thresholds=thresholds, map_labels=map_labels, **wanted
+    )
 
 
 def find_all(
@@ -113,8 +118,10 @@ def find_all(
                 path = inside(out, f"overlays/{safe_path(name)}.png")
                 save_overlay(path, name, pixels, *findings, pipeline.categories, truth, *drawn)
             if dicom_results is not None:
+                of_maps = batch.findings.maps if dicom_results.need_maps else None
+                canvas = None if of_maps is None else of_maps[number]
                 labels = portion.labels[position]
-                dicom_results.write(out, name, inputs.paths[position], *findings, labels, whole_of(item))
+                dicom_results.write(out, name, inputs.paths[position], *findings, labels, whole_of(item), canvas)
         if dicom_results is not None:
             for position, *_ in portion.failures:
                 dicom_results.discard(out, inputs.ids[position])
@@ -160,7 +167,7 @@ def batches_of_cluster(
         batch_size=config.batch_size,
         timeout=config.timeout,
         store=None if inputs.store is None else Path(config.data_path).absolute(),
-        maps=config.probabilities,
+        maps=config.probabilities or config.seg == "fractional",
         scales=config.scales,
     )
     return find(choose_precision_for_all(plan, cluster, inputs, journal, len(journal.image_ids)), cluster, inputs)

@@ -13,7 +13,7 @@ from annotated_types import Interval
 from xray.commands.find_all import dicom_results_of, find_all, fingerprint_of
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
-from xray.flags import Processes, Share, check_part, check_ranges, require
+from xray.flags import Processes, Share, alone_or_one_of, check_part, check_ranges, require
 from xray.inference.options import check_options
 
 if TYPE_CHECKING:
@@ -75,17 +75,25 @@ class Config:
     """Lowest confidence, in [0, 1], of the findings that overlays and reports show, calibrated where that was fitted.
     Default: for each finding what tools/evaluate.py --fit kept beside the models, else 0.3. predictions.json and
     submission.csv hold all findings with their scores in any case."""
-    sr: bool = False
-    """Write the findings in each DICOM file as a structured report, OUT/sr/<id>.dcm (TID 1500)."""
-    seg: bool = False
-    """Write the masks in each DICOM file as a segmentation, OUT/seg/<id>.dcm; there is none without a mask."""
+    sr: Annotated[
+        bool | Literal["comprehensive", "comprehensive3d"], alone_or_one_of("comprehensive", "comprehensive3d")
+    ] = False
+    """Write the findings in each DICOM file as a structured report, OUT/sr/<id>.dcm (TID 1500), with their sizes in mm
+    where the image says how far pixels are apart. --sr alone is Comprehensive SR, which most archives and viewers know;
+    --sr comprehensive3d is Comprehensive 3D SR, which IHE's AI Results asks for, with the same content."""
+    seg: Annotated[bool | Literal["binary", "fractional"], alone_or_one_of("binary", "fractional")] = False
+    """Write the masks in each DICOM file as a segmentation, OUT/seg/<id>.dcm; there is none without a mask. --seg
+    fractional writes the probabilities that masks are made of, in 255ths, for every DICOM file."""
     gsps: bool = False
     """Write boxes, names and outlines of masks for each DICOM file as a presentation state, OUT/gsps/<id>.dcm (GSPS),
     which viewers draw over the image, in the window that the models saw."""
     sc: bool = False
     """Write each DICOM file with the findings drawn on it as a new image, OUT/sc/<id>.dcm (secondary capture, RGB)."""
+    fhir: bool = False
+    """Write what a structured report says of each DICOM file as HL7 FHIR R5, OUT/fhir/<id>.json: a Bundle with a
+    DiagnosticReport, Observations and ImagingSelections, which names the patient by the identifier alone."""
     report_threshold: Share | None = None
-    """Lowest confidence of the findings in structured reports, presentation states and secondary captures, in
+    """Lowest confidence of the findings in structured reports, presentation states, secondary captures and FHIR, in
     [0, 1]; default: as --threshold."""
     sizes: str = ""
     """Original sizes of PNG and JPEG files that were made smaller, so that boxes and masks are in original pixels: a
@@ -184,7 +192,7 @@ def main(config: Config) -> int:
     for flag, what in (("probabilities", "keeps the maps"), ("seg", "writes the masks")):
         if getattr(config, flag) and not pipeline.segmenters:
             raise InputError(f"--{flag} {what} of segmenters, and --weights names none")
-    is_shown = config.overlays or config.sr or config.gsps or config.sc
+    is_shown = config.overlays or config.sr or config.gsps or config.sc or config.fhir
     fitted = thresholds_of([Path(run) for run in config.weights]) if is_shown else None
     if fitted is not None:
         say(f"findings are shown {fitted.instead(config.threshold).description}")

@@ -8,8 +8,9 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import tyro
 from annotated_types import Interval
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from xray.serving.service import Service
     from xray.serving.supervising import Role
 
+DicomObject = Literal["sr", "sr-comprehensive3d", "seg", "seg-fractional", "gsps", "sc"]
 GRACE = 0.3
 """Seconds that answers under way may take once the server is interrupted."""
 
@@ -99,9 +101,10 @@ class Config:
     None where it is not given. It listens at --host; DICOM knows no passwords either."""
     dicom_return: str = ""
     """AET@HOST:PORT of the node that gets the findings; needed with --dicom-port."""
-    dicom_objects: tuple[Literal["sr", "seg", "gsps", "sc"], ...] = ("sr", "seg")
-    """What it gets for each radiograph, one or more of: sr, a structured report; seg, a segmentation where there is a
-    mask; gsps, a presentation state that viewers draw over the image; sc, the image with the findings drawn on it."""
+    dicom_objects: tuple[DicomObject, ...] = ("sr", "seg")
+    """What it gets for each radiograph, one or more of: sr, a structured report (Comprehensive SR), or
+    sr-comprehensive3d; seg, a segmentation where there is a mask, or seg-fractional, the probabilities that masks are
+    made of; gsps, a presentation state that viewers draw over the image; sc, the image with findings drawn on it."""
     dicom_aet: str = "XRAY"
     """Title of the DICOM node."""
     dicom_callers: tuple[str, ...] = ()
@@ -203,6 +206,9 @@ def check_dicom(config: Config) -> "Peer | None":
         return None
     if not config.dicom_objects:
         raise FlagError("--dicom-objects names nothing to return: give one or more of sr, seg, gsps, sc")
+    for kind, other in (("sr", "sr-comprehensive3d"), ("seg", "seg-fractional")):
+        if kind in config.dicom_objects and other in config.dicom_objects:
+            raise FlagError(f"--dicom-objects names {kind} and {other}, which say the same: give one of them")
     need("--dicom-port", "serve,dicom-out", "pynetdicom", "highdicom")
     from xray.serving.dicom_peers import check_aet, parse_peer
 
@@ -224,12 +230,24 @@ def dicom_node(
     from xray.structures.thresholds import in_force
 
     logging.getLogger("xray.dicom").setLevel(logging.INFO)
-    wanted = {kind: kind in config.dicom_objects for kind in ("sr", "seg", "gsps", "sc")}
+    segmenters = service.pipeline.segmenters
+    if "seg-fractional" in config.dicom_objects and not segmenters:
+        raise InputError("--dicom-objects seg-fractional is of segmenters, and --weights names none")
+    wanted = wanted_of(config.dicom_objects)
     lowest, thresholds = in_force(service.thresholds, config.report_threshold, default=service.shown_from)
-    results = DicomResults(service.pipeline.categories, algorithm, lowest, thresholds=thresholds, **wanted)
+    map_labels = tuple(segmenters[0].categories) if segmenters else ()
+    about = (service.pipeline.categories, algorithm, lowest)
+    results = DicomResults(*about, thresholds=thresholds, map_labels=map_labels, **wanted)
+    service.model.keeps_maps = results.need_maps
     limits = Limits(n_bytes=int(config.max_megabytes * 2**20))
     place = (config.dicom_port, config.dicom_aet, config.host)
     return DicomNode(answering(service, results), peer, *place, config.dicom_callers, limits, service.workers)
+
+
+def wanted_of(names: Sequence[str]) -> dict[str, Any]:
+    """--dicom-objects as arguments of DicomResults."""
+    plain: dict[str, Any] = {kind: kind in names for kind in ("sr", "seg", "gsps", "sc")}
+    return plain | dict(name.split("-") for name in names if "-" in name)
 
 
 def listening(host: str, port: int) -> Door:

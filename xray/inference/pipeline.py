@@ -189,6 +189,11 @@ class Pipeline:
         return Findings(table, masks, maps, labels)
 
     @property
+    def hard_gate(self) -> float | None:
+        """The probability below which findings are left out; None where none are."""
+        return self.gate_threshold if self.gate == "hard" and self.classifiers else None
+
+    @property
     def _pneumothorax(self) -> int:
         return next(number for number, name in self.categories.items() if name == FINDINGS[PNEUMOTHORAX])
 

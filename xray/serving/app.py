@@ -16,6 +16,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 import xray
+from xray.outputs import fhir
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports, invocations, pixels
 from xray.serving.accepting import Places
@@ -61,7 +62,13 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 _INVOCATIONS: dict[int | str, dict[str, Any]] = {
     **_PROBLEMS,
-    200: {"content": {invocations.CSV: {"schema": {"type": "string"}}, invocations.DICOM: {"schema": _FILE}}},
+    200: {
+        "content": {
+            invocations.CSV: {"schema": {"type": "string"}},
+            invocations.DICOM: {"schema": _FILE},
+            invocations.FHIR: {"schema": {"type": "object"}},
+        }
+    },
     403: {"model": Problem, "description": "an address in a bucket that this server does not read from"},
     406: {"model": Problem, "description": "findings cannot be had in the format that Accept asks for"},
     502: {"model": Problem, "description": "S3 does not answer, or not as it should"},
@@ -143,9 +150,9 @@ def create_app(
                 size = (decoded.width, decoded.height)
                 findings = await unless_gone(request, place.submit(decoded.canvas, size))
                 result = answer(findings, size, pipeline, service.models, time.perf_counter() - start, *shown)
-                if kind == invocations.DICOM:
+                if kind in invocations.REPORTS:
                     assert algorithm is not None  # or it is not offered
-                    work = invocations.report_of(findings.table, result, pipeline.categories, algorithm, *shown)
+                    work = invocations.report_of(findings, result, pipeline.categories, algorithm, *shown, kind)
                     return Response(await in_worker(request, work, path), media_type=kind)
         return Response(invocations.csv_of(result), media_type=kind) if kind == invocations.CSV else result
 
@@ -174,8 +181,8 @@ def create_app(
     async def invoke(request: Request) -> Answer | Response:
         """The same as /predict, under the name that SageMaker asks of a container.
 
-        The body may also be the s3:// address of a file, in JSON. The answer is JSON, CSV or a DICOM SR, as Accept asks
-        for it; the SR holds the findings from the confidence with which the page begins.
+        The body may also be the s3:// address of a file, in JSON. The answer is JSON, CSV, a DICOM SR or FHIR R5, as
+        Accept asks for it; SR and FHIR hold the findings from the confidence with which the page begins.
         """
         try:
             kind = invocations.choose(",".join(request.headers.getlist("accept")), invocations.offered(algorithm))
@@ -241,10 +248,12 @@ def create_app(
                 if kind == "seg":
                     work = functools.partial(exports.segmentation_of, findings.table, findings.masks, *about_it)
                 else:
-                    labels, has_findings = labels_of(given), bool(given.positive_labels) or None
-                    report = functools.partial(exports.structured_report_of, findings.table, labels, *about_it)
-                    work = functools.partial(report, has_findings=has_findings)
-                return Response(await in_worker(request, work, path), media_type=exports.MEDIA_TYPE)
+                    make = exports.fhir_of if kind == "fhir" else exports.structured_report_of
+                    has_findings = bool(given.positive_labels) or None
+                    report = functools.partial(make, findings.table, labels_of(given), *about_it)
+                    work = functools.partial(report, has_findings=has_findings, masks=findings.masks)
+                media_type = fhir.MEDIA_TYPE if kind == "fhir" else exports.MEDIA_TYPE
+                return Response(await in_worker(request, work, path), media_type=media_type)
 
     if algorithm is not None:
         dicom: dict[str, Any] = {
@@ -263,6 +272,19 @@ def create_app(
         async def segmentation(request: Request) -> Response:
             """A DICOM SEG of masks: send the DICOM file again, and what it shall hold of /predict's answer."""
             return await export(request, "seg")
+
+    if algorithm is not None:
+        about_fhir: dict[str, Any] = {
+            "responses": {**_PROBLEMS, 200: {"content": {fhir.MEDIA_TYPE: {"schema": {"type": "object"}}}}},
+            "response_class": Response,
+            "openapi_extra": _body(_form(file=_FILE, findings=_FINDINGS)),
+            "tags": ["FHIR"],
+        }
+
+        @app.post("/fhir", **about_fhir)
+        async def bundle(request: Request) -> Response:
+            """FHIR R5, a Bundle: send the DICOM file again, and what it shall hold of /predict's answer."""
+            return await export(request, "fhir")
 
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:

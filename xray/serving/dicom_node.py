@@ -80,7 +80,8 @@ def answering(service: "Service", results: "DicomResults") -> Callable[[Path], I
             except RefusedError as error:
                 raise InputError(error.line) from None
         labels = {label: float(column[0]) for label, column in findings.labels.items()}
-        return results.of(path, findings.table, findings.masks, labels, radiograph).values()
+        maps = None if findings.maps is None else findings.maps[0]
+        return results.of(path, findings.table, findings.masks, labels, radiograph, maps).values()
 
     return answer
 

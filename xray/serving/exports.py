@@ -1,4 +1,4 @@
-"""Findings of a DICOM file → a DICOM object that refers to it, made in a worker, as the file may be hostile.
+"""Findings of a DICOM file → a DICOM object or FHIR that refers to it, made in a worker, as the file may be hostile.
 
 This module imports neither torch nor the models: a worker may not allocate so much memory.
 """
@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from xray.errors import InputError
+from xray.outputs.dicom.content import Content, content_of
 from xray.outputs.dicom.objects import Algorithm, read_source
+from xray.outputs.fhir import bundle_of
 from xray.radiographs.dicom import RadiographError, is_dicom
 from xray.structures.boxes import BoxTable
 from xray.structures.masks import encode_mask
@@ -27,20 +29,52 @@ def structured_report_of(
     algorithm: Algorithm,
     path: Path,
     has_findings: bool | None = None,
+    masks: Mapping[int, Any] | None = None,
 ) -> bytes:
-    """The SR of one radiograph; all rows of the table are reported. has_findings: as `structured_report` has it.
+    """The SR of one radiograph; all rows of the table are reported. has_findings, masks: as `content_of` has them.
 
     Raises RadiographError.
     """
 
-    def make(source: Any) -> Any:
+    def make(source: Any) -> bytes:
         # Only now: highdicom takes seconds to import.
-        from xray.outputs.dicom.structured_report import structured_report
+        from xray.outputs.dicom.structured_report import written_report
 
-        edition = _edition(table, sorted(labels.items()))
-        return structured_report(source, table, categories, algorithm, labels, 0.0, edition, has_findings)
+        return _file_of(written_report(_content(source, table, labels, categories, algorithm, has_findings, masks)))
 
     return _made_from(path, make)
+
+
+def fhir_of(
+    table: BoxTable,
+    labels: Mapping[str, float],
+    categories: Mapping[int, str],
+    algorithm: Algorithm,
+    path: Path,
+    has_findings: bool | None = None,
+    masks: Mapping[int, Any] | None = None,
+) -> bytes:
+    """The same in FHIR, as JSON."""
+
+    def make(source: Any) -> bytes:
+        bundle = bundle_of(_content(source, table, labels, categories, algorithm, has_findings, masks))
+        return json.dumps(bundle, ensure_ascii=False, allow_nan=False).encode()
+
+    return _made_from(path, make)
+
+
+def _content(
+    source: Any,
+    table: BoxTable,
+    labels: Mapping[str, float],
+    categories: Mapping[int, str],
+    algorithm: Algorithm,
+    has_findings: bool | None,
+    masks: Mapping[int, Any] | None,
+) -> Content:
+    checked = _checked(masks or {}, source)
+    edition = _edition(table, sorted(labels.items()))
+    return content_of(source, table, categories, algorithm, labels, 0.0, edition, has_findings, checked)
 
 
 def segmentation_of(
@@ -48,17 +82,21 @@ def segmentation_of(
 ) -> bytes:
     """The SEG of one radiograph; masks: row of the table → COCO RLE. Raises RadiographError."""
 
-    def make(source: Any) -> Any:
+    def make(source: Any) -> bytes:
         if not masks:
             raise RadiographError(NO_MASK)
         from xray.outputs.dicom.segmentation import joined_masks, segmentation
 
-        # Masks of a client are checked before C code sees them.
-        checked = {row: encode_mask(dict(rle), source.Columns, source.Rows)[0] for row, rle in masks.items()}
+        checked = _checked(masks, source)
         edition = _edition(table, [(row, str(rle["counts"])) for row, rle in sorted(checked.items())])
-        return segmentation(source, joined_masks(table, checked), categories, algorithm, edition)
+        return _file_of(segmentation(source, joined_masks(table, checked), categories, algorithm, edition))
 
     return _made_from(path, make)
+
+
+def _checked(masks: Mapping[int, Any], source: Any) -> dict[int, dict[str, Any]]:
+    """Masks of a client are checked before C code sees them."""
+    return {row: encode_mask(dict(rle), source.Columns, source.Rows)[0] for row, rle in masks.items()}
 
 
 def _edition(table: BoxTable, rest: list[Any]) -> str:
@@ -67,14 +105,18 @@ def _edition(table: BoxTable, rest: list[Any]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _made_from(path: Path, make: Callable[[Any], Any]) -> bytes:
-    """The file of the object that `make` makes for the DICOM file at a path."""
+def _file_of(dataset: Any) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _made_from(path: Path, make: Callable[[Any], bytes]) -> bytes:
+    """What `make` makes for the DICOM file at a path."""
     with path.open("rb") as file:
         if not is_dicom(file.read(132)):
-            raise RadiographError("the file is no DICOM file: SR and SEG refer to one")
-    buffer = io.BytesIO()
+            raise RadiographError("the file is no DICOM file: SR, SEG and FHIR refer to one")
     try:
-        make(read_source(path)).save_as(buffer, enforce_file_format=True)
+        return make(read_source(path))
     except InputError as error:
         raise RadiographError(str(error)) from None
-    return buffer.getvalue()

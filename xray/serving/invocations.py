@@ -11,22 +11,26 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
+from xray.outputs import fhir
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports
 from xray.serving.answers import SHOWN_FROM, Answer, labels_of
 from xray.serving.worker import RefusedError
 from xray.storage import objects
-from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
 from xray.structures.thresholds import Thresholds
 
-JSON, CSV, DICOM = "application/json", "text/csv", "application/dicom"
+if TYPE_CHECKING:
+    from xray.inference.pipeline import Findings
+
+JSON, CSV, DICOM, FHIR = "application/json", "text/csv", "application/dicom", fhir.MEDIA_TYPE
+REPORTS = (DICOM, FHIR)
+"""What `report_of` makes."""
 CSV_HEADER = ("category_id", "category", "score", "x1", "y1", "x2", "y2")
 
 BUCKETS = "XRAY_S3_BUCKETS"
@@ -41,9 +45,10 @@ S3_SECONDS = 30.0
 
 
 def offered(algorithm: Algorithm | None) -> tuple[str, ...]:
-    """The media types in which findings can be had; algorithm: what a DICOM SR would name as its maker."""
-    has_reports = algorithm is not None and importlib.util.find_spec("highdicom") is not None
-    return (JSON, CSV, DICOM) if has_reports else (JSON, CSV)
+    """The media types in which findings can be had; algorithm: what a report would name as its maker."""
+    if algorithm is None:
+        return JSON, CSV
+    return (JSON, CSV, DICOM, FHIR) if importlib.util.find_spec("highdicom") is not None else (JSON, CSV, FHIR)
 
 
 def choose(accept: str | None, kinds: Sequence[str]) -> str:
@@ -86,23 +91,28 @@ def csv_of(answer: Answer) -> str:
 
 
 def report_of(
-    table: BoxTable,
+    findings: "Findings",
     answer: Answer,
     categories: dict[int, str],
     algorithm: Algorithm,
     fitted: Thresholds | None = None,
     shown_from: float = SHOWN_FROM,
+    kind: str = DICOM,
 ) -> Callable[[Path], bytes]:
     """What a worker does to make the DICOM SR of one radiograph; it holds what `tools/infer.py --sr` reports.
 
-    fitted, shown_from: as `Service` has them.
+    findings: of that radiograph. fitted, shown_from: as `Service` has them. kind: DICOM, or FHIR for the same in that.
     """
+    work = exports.fhir_of if kind == FHIR else exports.structured_report_of
+    table, masks = findings.table, findings.masks
     if fitted is None:
-        shown = table.select(np.flatnonzero((table.scores >= shown_from) | (table.labels == NO_FINDING_CATEGORY)))
-        return functools.partial(exports.structured_report_of, shown, answer.labels, categories, algorithm)
+        is_shown = (table.scores >= shown_from) | (table.labels == NO_FINDING_CATEGORY)
+        shown, masks = table.select_masked(is_shown, masks)
+        return functools.partial(work, shown, answer.labels, categories, algorithm, masks=masks)
     about_it = (labels_of(answer), categories, algorithm)
-    shown, has_findings = fitted.shown(table, {}, categories)[0], fitted.has_findings(table, categories, answer.labels)
-    return functools.partial(exports.structured_report_of, shown, *about_it, has_findings=has_findings)
+    has_findings = fitted.has_findings(table, categories, answer.labels)
+    shown, masks = fitted.shown(table, masks, categories)
+    return functools.partial(work, shown, *about_it, has_findings=has_findings, masks=masks)
 
 
 class Address(BaseModel):

@@ -23,7 +23,7 @@ from xray.inference.pipeline import Findings
 from xray.outputs.dicom.objects import Algorithm, algorithm_of
 from xray.serving import invocations
 from xray.serving.answers import Answer, answer
-from xray.serving.invocations import CSV, DICOM, JSON
+from xray.serving.invocations import CSV, JSON
 from xray.serving.runs import runs_in
 from xray.serving.service import Limits, Service, load_service, readable
 from xray.serving.worker import RefusedError
@@ -121,7 +121,7 @@ def predict_fn(data: bytes | RefusedError, model: Model) -> Prediction:
 
 
 def output_fn(prediction: Prediction | RefusedError, accept: str, context: Any = None) -> tuple[str | bytes, str]:
-    """The answer and its media type: JSON, CSV or a DICOM SR.
+    """The answer and its media type: JSON, CSV, a DICOM SR or FHIR.
 
     context: the toolkit's, whose status a refusal sets; without one it raises the toolkit's error.
     """
@@ -142,9 +142,9 @@ def _written(prediction: Prediction | RefusedError, accept: str) -> tuple[str | 
     kind = invocations.choose(accept, invocations.offered(algorithm))
     if kind == CSV:
         return invocations.csv_of(prediction.answer), kind
-    if kind == DICOM:
+    if kind in invocations.REPORTS:
         categories, shown = service.pipeline.categories, (service.thresholds, service.shown_from)
-        work = invocations.report_of(prediction.findings.table, prediction.answer, categories, algorithm, *shown)
+        work = invocations.report_of(prediction.findings, prediction.answer, categories, algorithm, *shown, kind)
         with service.upload() as path:
             path.write_bytes(prediction.content)
             return readable(service.in_worker(work, path).result(), path), kind

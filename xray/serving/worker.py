@@ -115,7 +115,8 @@ class ModelThread:
     """One thread that runs the models over whatever waits, up to `batch_size` radiographs at a time.
 
     capacity: places, for requests that are still being received and those that wait or run. A context manager: leaving
-    it stops the thread and fails what still waits. changed: guards places, waiting and is_stopped.
+    it stops the thread and fails what still waits. changed: guards places, waiting and is_stopped. keeps_maps: whether
+    findings have their probability maps, too, of which somebody makes something.
     """
 
     def __init__(self, pipeline: Finds, capacity: int = 32, batch_size: int = 1) -> None:
@@ -124,6 +125,7 @@ class ModelThread:
         self.places: set[Place] = set()
         self.waiting: collections.deque[Place] = collections.deque()
         self.is_stopped = False
+        self.keeps_maps = False
         self._pipeline = pipeline
         self._n_running = 0
         self._seconds = 1.0
@@ -199,7 +201,7 @@ class ModelThread:
     def _work(self, places: list[Place]) -> None:
         try:
             findings = self._pipeline.find(np.stack([p.canvas for p in places]), [p.size for p in places])
-            results = [of_one(findings, number) for number in range(len(places))]
+            results = [of_one(findings, number, self.keeps_maps) for number in range(len(places))]
         except Exception as error:
             if len(places) > 1:
                 # One of them fails, or all together need too much memory: try each by itself.
@@ -214,8 +216,10 @@ class ModelThread:
             place.future.set_result(result)
 
 
-def of_one(findings: Findings, number: int) -> Findings:
-    """The findings of one radiograph of a batch, as those of a batch of one; without maps."""
+def of_one(findings: Findings, number: int, with_maps: bool = False) -> Findings:
+    """The findings of one radiograph of a batch, as those of a batch of one; with_maps: and its maps."""
     table, masks = findings.table.select_masked(findings.table.images == number, findings.masks)
     labels = {label: column[number : number + 1] for label, column in findings.labels.items()}
-    return Findings(dataclasses.replace(table, images=np.zeros_like(table.images)), masks, None, labels)
+    # A copy, so that the batch's go.
+    maps = findings.maps[number : number + 1].copy() if with_maps and findings.maps is not None else None
+    return Findings(dataclasses.replace(table, images=np.zeros_like(table.images)), masks, maps, labels)

@@ -18,7 +18,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -30,7 +30,11 @@ from xray.errors import InputError
 from xray.files import complete
 from xray.inference.ensemble_file import is_ensemble
 from xray.outputs.card.reference import card_setting
+from xray.outputs.dicom import codes as dicom_codes
 from xray.radiographs.dicom import read_elements
+
+if TYPE_CHECKING:
+    from highdicom import ContributingEquipment
 
 MANUFACTURER = MODEL_NAME = "xray"
 NOT_FOR_CLINICAL_USE = "not for clinical use"
@@ -58,6 +62,8 @@ _OTHERS = (
     *("SpecificCharacterSet", "Modality", "InstanceNumber", "Rows", "Columns", "FrameOfReferenceUID"),
     *("PatientOrientation", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_OF_SPACINGS = ("PixelSpacingCalibrationType", "EstimatedRadiographicMagnificationFactor")
 
 
 class OwnPictureError(InputError):
@@ -103,17 +109,19 @@ def inference_algorithm(
     gate: str,
     triplet: Sequence[float] = (),
     scales: Sequence[float] = (1.0,),
+    **others: object,
 ) -> Algorithm:
     """`algorithm_of` with the settings that inference writes into SR and SEG.
 
     threshold: lowest score that reports hold, or fitted thresholds in words. mirrored: whether mirrored views were
     looked at, too. gate: "soft" or "hard". triplet: of segmenters, empty without any. scales: sizes of the views, named
-    where they are not 1 alone.
+    where they are not 1 alone. others: more that changes findings, such as what a hard gate opens at; without None.
     """
     settings: dict[str, object] = {"threshold": threshold, "mirrored": mirrored, "gate": gate}
     for name, values in (("triplet", triplet), ("scales", () if tuple(scales) == (1.0,) else scales)):
         if values:
             settings[name] = " ".join(f"{value:g}" for value in values)
+    settings |= {name: value for name, value in others.items() if value is not None}
     return algorithm_of(runs, **settings, **card_setting(runs))
 
 
@@ -122,7 +130,7 @@ def read_source(path: Path) -> Dataset:
 
     Raises InputError where it is no such file, or does not say which image of which study it is, and OwnPictureError.
     """
-    source = read_elements(path, (*_UIDS, *_TEXTS, *_PATTERNS, *_OTHERS, *_MADE_BY))
+    source = read_elements(path, (*_UIDS, *_TEXTS, *_PATTERNS, *_OTHERS, *_MADE_BY, *_SPACINGS, *_OF_SPACINGS))
     try:
         return reduced(source)
     except InputError as error:
@@ -184,7 +192,31 @@ def reduced(source: Dataset) -> Dataset:
             result.LossyImageCompressionRatio = DSfloat(ratio, auto_format=True)
         if re.fullmatch(r"[A-Z0-9_ ]{1,16}", method := _text(source, "LossyImageCompressionMethod", 16)):
             result.LossyImageCompressionMethod = method
+    _add_spacings(result, source)
     in_unicode(result, *(str(result[keyword].value) for keyword in _TEXTS if keyword in result))
+    return result
+
+
+def _add_spacings(result: Dataset, source: Dataset) -> None:
+    """What an image says of how far its pixels are apart; see `measurements`."""
+    for keyword in _SPACINGS:
+        value = _value(source, keyword)
+        pair = [_as_number(one) for one in value] if isinstance(value, MultiValue | list | tuple) else []
+        if len(pair) == 2 and all(one is not None and one > 0 for one in pair):
+            setattr(result, keyword, [DSfloat(one, auto_format=True) for one in pair])
+    if (kind := _text(source, "PixelSpacingCalibrationType", 16)) in ("GEOMETRY", "FIDUCIAL"):
+        result.PixelSpacingCalibrationType = kind
+    if (factor := _number(source, "EstimatedRadiographicMagnificationFactor")) is not None and factor > 0:
+        result.EstimatedRadiographicMagnificationFactor = DSfloat(factor, auto_format=True)
+
+
+def without_spacing(source: Dataset) -> Dataset:
+    """What `reduced` gave, without its pixel spacing.
+
+    highdicom 0.28 wants a slice thickness beside it, which projections do not have.
+    """
+    result = Dataset()
+    result.update({tag: element for tag, element in source.items() if element.keyword not in _SPACINGS})
     return result
 
 
@@ -208,7 +240,24 @@ def common_attributes(source: Dataset, kind: str, algorithm: Algorithm, edition:
         "software_versions": algorithm.version,
         "device_serial_number": algorithm.digest,
         "content_qualification": "RESEARCH",
+        "contributing_equipment": [_equipment(algorithm)],
     }
+
+
+def _equipment(algorithm: Algorithm) -> "ContributingEquipment":
+    """The algorithm as IHE's AI Results asks for it (6.5.3.1); another model is another device."""
+    from highdicom import ContributingEquipment
+
+    item = ContributingEquipment(
+        MANUFACTURER,
+        dicom_codes.PROCESSING_EQUIPMENT,
+        manufacturer_model_name=MODEL_NAME,
+        software_versions=algorithm.version,
+        device_serial_number=algorithm.digest,
+        contribution_description=f"Algorithm that made the findings, {NOT_FOR_CLINICAL_USE}",
+    )
+    item.DeviceUID = device_uid(algorithm)
+    return item
 
 
 def device_uid(algorithm: Algorithm) -> str:
@@ -257,7 +306,10 @@ def _is_valid(kind: Callable[[str], Any], text: str) -> bool:
 
 
 def _number(dataset: Dataset, keyword: str) -> float | None:
-    value = _value(dataset, keyword)
+    return _as_number(_value(dataset, keyword))
+
+
+def _as_number(value: Any) -> float | None:
     with contextlib.suppress(TypeError, ValueError):
         return float(value) if math.isfinite(float(value)) else None
     return None

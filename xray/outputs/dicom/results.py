@@ -1,14 +1,18 @@
-"""Findings as DICOM objects: the files that inference writes, and the objects that a DICOM node returns."""
+"""Findings as DICOM objects and FHIR: the files that inference writes, and the objects that a DICOM node returns."""
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from pydicom.dataset import Dataset
 
 from xray.errors import InputError
+from xray.files import complete
+from xray.outputs.dicom.content import Content, content_of
 from xray.outputs.dicom.objects import Algorithm, OwnPictureError, read_source, save_object
 from xray.radiographs.dicom import is_dicom
 from xray.radiographs.names import inside, safe_path
@@ -19,27 +23,36 @@ from xray.structures.thresholds import SHOWN_FROM, Thresholds
 NO_DICOM = "no DICOM file"
 NO_REFERENCE = "not said which image of which study it is"
 OWN_PICTURE = "a picture of findings, made by xray"
-KINDS = {"sr": "SR", "seg": "SEG", "gsps": "GSPS", "sc": "SC"}
-"""Kind of object, which is the name of its folder, too → its name."""
+SrKind = bool | Literal["comprehensive", "comprehensive3d"]
+SegKind = bool | Literal["binary", "fractional"]
+FHIR = "fhir"
+KINDS = {"sr": "SR", "seg": "SEG", "gsps": "GSPS", "sc": "SC", FHIR: "FHIR"}
+"""Kind of object, which is the name of its folder, too → its name. All are DICOM but FHIR, which is JSON."""
+SUFFIXES = {kind: ".json" if kind == FHIR else ".dcm" for kind in KINDS}
 
 
 @dataclasses.dataclass(frozen=True)
 class DicomResults:
-    """Makes DICOM objects of findings.
+    """Makes DICOM objects, and FHIR, of findings.
 
     categories: category id → name. threshold: lowest score of a finding that reports and pictures hold. sr, seg, gsps,
-    sc: which are wanted: structured reports, segmentations, presentation states, pictures.
+    sc, fhir: which are wanted: structured reports, segmentations, presentation states, pictures, and FHIR.
+    sr: True and "comprehensive" for Comprehensive SR, "comprehensive3d" for Comprehensive 3D SR. seg: True and "binary"
+    for masks, "fractional" for the probabilities that they are made of.
     thresholds: fitted ones, which take the place of `threshold`; objects then hold probabilities in place of scores.
+    map_labels: the category ids of the channels of probability maps.
     """
 
     categories: Mapping[int, str]
     algorithm: Algorithm
     threshold: float = SHOWN_FROM
-    sr: bool = True
-    seg: bool = True
+    sr: SrKind = True
+    seg: SegKind = True
     gsps: bool = False
     sc: bool = False
+    fhir: bool = False
     thresholds: Thresholds | None = None
+    map_labels: tuple[int, ...] = ()
 
     @property
     def kinds(self) -> list[str]:
@@ -51,6 +64,11 @@ class DicomResults:
         """Whether the radiographs themselves are needed, and not their headers alone."""
         return self.gsps or self.sc
 
+    @property
+    def need_maps(self) -> bool:
+        """Whether the probability maps are needed, and not the masks alone."""
+        return self.seg == "fractional"
+
     def of(
         self,
         given: Path | Dataset,
@@ -58,35 +76,86 @@ class DicomResults:
         masks: Mapping[int, Any],
         labels: Mapping[str, float] | None = None,
         radiograph: Radiograph | None = None,
+        maps: np.ndarray | None = None,
+        notes: Sequence[str] = (),
     ) -> dict[str, Dataset]:
-        """The objects that are wanted, by their kinds; there is no "seg" without a mask, and no "gsps" of colour.
+        """The DICOM objects that are wanted, by their kinds; no "seg" without a mask, and no "gsps" of colour.
 
         given: the DICOM file of a radiograph, or what `reduced` keeps of its data set. table, masks: its rows and
             their masks. labels: name → probability.
         radiograph: of the file, where it has been read already; needed where `given` is no file and `need_pixels`.
+        maps: (K, S, S) probabilities on the canvas, where `need_maps`. notes: sentences that reports say beside.
         Raises InputError where it does not say which image of which study it is.
         """
-        # highdicom takes a second to import, which commands without these objects need not wait for.
-        from xray.outputs.dicom.segmentation import joined_masks, segmentation
-        from xray.outputs.dicom.structured_report import structured_report
+        source = given if isinstance(given, Dataset) else read_source(given)
+        shown = self._shown(table, masks, labels or {})
+        return self._objects(given, source, shown, table, masks, radiograph, maps, notes)
 
-        source, objects = given if isinstance(given, Dataset) else read_source(given), {}
+    def fhir_of(
+        self,
+        given: Path | Dataset,
+        table: BoxTable,
+        masks: Mapping[int, Any],
+        labels: Mapping[str, float] | None = None,
+        notes: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """The Bundle of FHIR, of the content of the structured report; see `of`."""
+        from xray.outputs.fhir import bundle_of
+
+        source = given if isinstance(given, Dataset) else read_source(given)
+        return bundle_of(self._content(source, self._shown(table, masks, labels or {}), notes))
+
+    def _content(self, source: Dataset, shown: "_Shown", notes: Sequence[str]) -> Content:
+        return content_of(
+            source,
+            shown.table,
+            self.categories,
+            self.algorithm,
+            shown.labels,
+            shown.threshold,
+            has_findings=shown.has_findings,
+            masks=shown.masks,
+            notes=notes,
+        )
+
+    def _shown(self, table: BoxTable, masks: Mapping[int, Any], labels: Mapping[str, float]) -> "_Shown":
+        if self.thresholds is None:
+            return _Shown(table, dict(masks), labels, labels, self.threshold)
+        positive = self.thresholds.positive_labels(labels)
+        has_findings = self.thresholds.has_findings(table, self.categories, labels)
+        probabilities = self.thresholds.probabilities_of_labels(labels)
+        is_of_labels = self.thresholds.kind == "labels"
+        # A text on the image has no room for what was not found.
+        named = {k: v for k, v in probabilities.items() if (k in positive if is_of_labels else v >= SHOWN_FROM)}
+        return _Shown(*self.thresholds.shown(table, masks, self.categories), probabilities, named, 0.0, has_findings)
+
+    def _objects(
+        self,
+        given: Path | Dataset,
+        source: Dataset,
+        shown: "_Shown",
+        table: BoxTable,
+        masks: Mapping[int, Any],
+        radiograph: Radiograph | None,
+        maps: np.ndarray | None,
+        notes: Sequence[str],
+    ) -> dict[str, Dataset]:
+        # highdicom takes a second to import, which commands without these objects need not wait for.
+        objects: dict[str, Dataset] = {}
         about = (self.categories, self.algorithm)
-        # A segmentation holds all masks, as the masks' own thresholds have made them.
-        shown, shown_masks, threshold, has_findings = table, masks, self.threshold, None
-        named = labels
-        if self.thresholds is not None:
-            has_findings = self.thresholds.has_findings(table, self.categories, labels or {})
-            positive = self.thresholds.positive_labels(labels or {})
-            labels = self.thresholds.probabilities_of_labels(labels or {})
-            is_of_labels = self.thresholds.kind == "labels"
-            # A text on the image has no room for what was not found.
-            named = {k: v for k, v in labels.items() if (k in positive if is_of_labels else v >= SHOWN_FROM)}
-            shown, shown_masks = self.thresholds.shown(table, masks, self.categories)
-            threshold = 0.0
         if self.sr:
-            objects["sr"] = structured_report(source, shown, *about, labels, threshold, has_findings=has_findings)
-        if self.seg and masks:
+            from xray.outputs.dicom.structured_report import written_report
+
+            objects["sr"] = written_report(self._content(source, shown, notes), self.sr == "comprehensive3d")
+        # A segmentation holds all masks, as the masks' own thresholds have made them.
+        if self.need_maps and maps is not None:
+            from xray.outputs.dicom.segmentation import segmentation, whole_maps
+
+            whole = whole_maps(maps, self.map_labels, source.Columns, source.Rows)
+            objects["seg"] = segmentation(source, whole, *about, is_fractional=True)
+        elif self.seg and not self.need_maps and masks:
+            from xray.outputs.dicom.segmentation import joined_masks, segmentation
+
             objects["seg"] = segmentation(source, joined_masks(table, masks), *about)
         if not self.need_pixels:
             return objects
@@ -97,18 +166,19 @@ class DicomResults:
         softcopy = radiograph.softcopy
         if self.gsps and softcopy is not None:
             from xray.outputs.dicom.gsps import presentation_state
+            from xray.outputs.dicom.segmentation import joined_masks
 
-            sure = {row: rle for row, rle in shown_masks.items() if shown.scores[row] >= threshold}
-            joined = joined_masks(shown, sure)
-            objects["gsps"] = presentation_state(source, softcopy, shown, joined, *about, named, threshold)
+            sure = {row: rle for row, rle in shown.masks.items() if shown.table.scores[row] >= shown.threshold}
+            joined = joined_masks(shown.table, sure)
+            what = (source, softcopy, shown.table, joined, *about, shown.named, shown.threshold)
+            objects["gsps"] = presentation_state(*what)
         if self.sc:
             from xray.outputs.dicom.secondary_capture import secondary_capture
 
             aspect = (1, 1) if softcopy is None else softcopy.aspect
-            findings = (radiograph.pixels, shown, shown_masks)
-            objects["sc"] = secondary_capture(
-                source, *findings, *about, threshold if self.thresholds is None else -1.0, aspect
-            )
+            findings = (radiograph.pixels, shown.table, shown.masks)
+            lowest = self.threshold if self.thresholds is None else -1.0
+            objects["sc"] = secondary_capture(source, *findings, *about, lowest, aspect)
         return objects
 
     def write(
@@ -120,12 +190,35 @@ class DicomResults:
         masks: Mapping[int, Any],
         labels: Mapping[str, float] | None = None,
         radiograph: Radiograph | None = None,
-    ) -> None:
-        """Writes OUT/<kind>/<name>.dcm of each kind, each complete; none of a file that they cannot refer to."""
-        objects = self.of(path, table, masks, labels, radiograph) if fault_of_source(path) is None else {}
+        maps: np.ndarray | None = None,
+        notes: Sequence[str] = (),
+    ) -> list[Path]:
+        """Writes OUT/<kind>/<name>.dcm of each kind, FHIR as .json, each complete; none of a file that they cannot
+        refer to. Returns the files."""
+        given = path if fault_of_source(path) is None else None
+        return self.write_of(out, name, given, table, masks, labels, radiograph, maps, notes)
+
+    def write_of(
+        self,
+        out: Path,
+        name: str,
+        given: Path | Dataset | None,
+        table: BoxTable,
+        masks: Mapping[int, Any],
+        labels: Mapping[str, float] | None = None,
+        radiograph: Radiograph | None = None,
+        maps: np.ndarray | None = None,
+        notes: Sequence[str] = (),
+    ) -> list[Path]:
+        """As `write`. given: as of `of`; None for a radiograph that objects cannot refer to, which then has none."""
+        objects = {} if given is None else self.of(given, table, masks, labels, radiograph, maps, notes)
+        bundle = None if given is None or not self.fhir else self.fhir_of(given, table, masks, labels, notes)
         self.discard(out, name)
         for kind, made in objects.items():
             save_object(object_path(out, kind, name), made)
+        if bundle is not None:
+            save_json(object_path(out, FHIR, name), bundle)
+        return [object_path(out, kind, name) for kind in (*objects, *([FHIR] if bundle is not None else []))]
 
     def discard(self, out: Path, name: str) -> None:
         """Deletes the objects of a radiograph that an earlier command wrote, whose findings are other ones."""
@@ -145,7 +238,7 @@ class DicomResults:
         lines = []
         for kind in self.kinds:
             without = len(read) - written[kind] - left_out.total()
-            why = {"seg": f" (radiographs without a mask: {without})"}.get(kind, "")
+            why = f" (radiographs without a mask: {without})" if kind == "seg" and not self.need_maps else ""
             if kind == "gsps" and without:
                 why = f" (in colour, for which there is none: {without})"
             lines.append(f"{written[kind]} {KINDS[kind]}: {out / kind}{why}")
@@ -172,5 +265,24 @@ def fault_of_source(path: Path) -> str | None:
 
 
 def object_path(out: Path, kind: str, name: str) -> Path:
-    """OUT/<kind>/<name>.dcm."""
-    return inside(out, f"{kind}/{safe_path(name)}.dcm")
+    """OUT/<kind>/<name>.dcm, and .json of FHIR."""
+    return inside(out, f"{kind}/{safe_path(name)}{SUFFIXES[kind]}")
+
+
+def save_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with complete(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """What people are shown of a radiograph. labels: probabilities of the whole one; named: those that pictures say."""
+
+    table: BoxTable
+    masks: dict[int, Any]
+    labels: Mapping[str, float]
+    named: Mapping[str, float]
+    threshold: float
+    has_findings: bool | None = None

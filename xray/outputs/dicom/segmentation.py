@@ -1,12 +1,20 @@
-"""The masks of one radiograph as a DICOM segmentation: BINARY, a segment for each category, pixel on pixel."""
+"""The masks of one radiograph as a DICOM segmentation, a segment for each category, pixel on pixel.
 
-from collections.abc import Mapping
+BINARY, or FRACTIONAL with the probabilities of which the masks are made, in 255ths.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.color import CIELabColor
-from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
+from highdicom.seg import (
+    Segmentation,
+    SegmentationFractionalTypeValues,
+    SegmentationTypeValues,
+    SegmentDescription,
+)
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 
@@ -15,11 +23,16 @@ from xray.findings import colour_of
 from xray.outputs.dicom import codes as dicom_codes
 from xray.outputs.dicom import objects as dicom_objects
 from xray.outputs.dicom.objects import Algorithm
+from xray.radiographs.canvas import Canvas
 from xray.structures.boxes import BoxTable
 from xray.structures.masks import decode_mask
 
 SERIES_NUMBER = 9902
 SERIES_DESCRIPTION = f"xray masks, {dicom_objects.NOT_FOR_CLINICAL_USE}"
+PROBABILITIES_NUMBER = 9904
+PROBABILITIES_DESCRIPTION = f"xray probabilities, {dicom_objects.NOT_FOR_CLINICAL_USE}"
+STEPS = 255
+"""Maximum Fractional Value: probability maps are kept in whole 255ths."""
 
 
 def joined_masks(table: BoxTable, masks: Mapping[int, Any]) -> dict[int, np.ndarray]:
@@ -34,6 +47,20 @@ def joined_masks(table: BoxTable, masks: Mapping[int, Any]) -> dict[int, np.ndar
     return dict(sorted(joined.items()))
 
 
+def whole_maps(maps: np.ndarray, labels: Sequence[int], width: int, height: int) -> dict[int, np.ndarray]:
+    """Category id → (height, width) float32 in [0, 1], from probability maps on a canvas.
+
+    maps: (K, S, S), float in [0, 1] or uint8 in 255ths. labels: their K category ids.
+    """
+    canvas, scale = Canvas(width, height, maps.shape[-1]), STEPS if maps.dtype == np.uint8 else 1
+    whole = {
+        label: canvas.unletterbox(channel.astype(np.float32) / scale)
+        for label, channel in zip(labels, maps, strict=True)
+    }
+    # Resampling rounds.
+    return {label: channel.clip(0, 1) for label, channel in whole.items()}
+
+
 @dicom_objects.quietly()
 def segmentation(
     source: Dataset,
@@ -41,16 +68,18 @@ def segmentation(
     categories: Mapping[int, str],
     algorithm: Algorithm,
     edition: str = "",
+    is_fractional: bool = False,
 ) -> Dataset:
     """The segmentation of one radiograph.
 
     source: the data set of its DICOM file, with or without pixels; `dicom_objects` tells what is taken over of it.
     masks: category id → (Rows, Columns) of 0 and 1, at least one. categories: category id → name.
     edition: sets segmentations of other masks than those of the algorithm apart, by their identifiers.
+    is_fractional: masks hold probabilities in [0, 1]; the object then has a series of its own.
 
     Raises InputError where the source does not say which image of which study it is, or has another size.
     """
-    source = dicom_objects.reduced(source)
+    source = dicom_objects.without_spacing(dicom_objects.reduced(source))
     size = (source.Rows, source.Columns)
     if not masks or any(mask.shape != size for mask in masks.values()):
         shapes = sorted({mask.shape for mask in masks.values()})
@@ -70,19 +99,22 @@ def segmentation(
         )
         for number, (label, name) in enumerate(zip(masks, names, strict=True), 1)
     ]
+    stored = np.float32 if is_fractional else np.uint8
     result = Segmentation(
         source_images=[source],
-        pixel_array=np.stack([mask.astype(np.uint8) for mask in masks.values()], axis=-1)[None],
-        segmentation_type=SegmentationTypeValues.BINARY,
+        pixel_array=np.stack([mask.astype(stored) for mask in masks.values()], axis=-1)[None],
+        segmentation_type=SegmentationTypeValues.FRACTIONAL if is_fractional else SegmentationTypeValues.BINARY,
+        fractional_type=SegmentationFractionalTypeValues.PROBABILITY,
+        max_fractional_value=STEPS,
         segment_descriptions=segments,
-        series_number=SERIES_NUMBER,
-        series_description=SERIES_DESCRIPTION,
-        content_label="XRAY_MASKS",
+        series_number=PROBABILITIES_NUMBER if is_fractional else SERIES_NUMBER,
+        series_description=PROBABILITIES_DESCRIPTION if is_fractional else SERIES_DESCRIPTION,
+        content_label="XRAY_PROBABILITY" if is_fractional else "XRAY_MASKS",
         content_description=f"Found by software, {dicom_objects.NOT_FOR_CLINICAL_USE}",
         coding_schemes=[dicom_codes.private_scheme()],
         # A category whose mask is empty was looked for too.
         omit_empty_frames=False,
-        **dicom_objects.common_attributes(source, "SEG", algorithm, edition),
+        **dicom_objects.common_attributes(source, "SEG fractional" if is_fractional else "SEG", algorithm, edition),
     )
     # Radiographs have no position in space, which would tell (PS3.3 C.7.6.1).
     result.PatientOrientation = source.PatientOrientation

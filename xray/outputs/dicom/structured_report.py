@@ -1,17 +1,25 @@
-"""The findings of one radiograph as a DICOM structured report: Comprehensive SR, measurement report (TID 1500).
+"""The findings of one radiograph as a DICOM structured report, measurement report (TID 1500).
 
-A measurement group for each finding (TID 1410): its code, the rectangle around it, and the certainty in percent. Before
-these, groups of the whole radiograph (TID 1501): whether anything was found at all, the probability that the radiograph
-is normal, and those of its labels. Reports are preliminary and unverified: not for clinical use.
+A measurement group for each finding (TID 1410): its code, the rectangle around it, the certainty in percent, and how
+large it is. Before these, groups of the whole radiograph (TID 1501): whether anything was found at all and how sizes
+were measured, the probability that the radiograph is normal, and those of its labels. Reports are preliminary and
+unverified: not for clinical use.
+
+The same content goes into either of two classes: Comprehensive SR, which most archives and viewers know, and
+Comprehensive 3D SR, which IHE's AI Results asks for. A radiograph has no place in a patient's space, so that regions
+are SCOORD, in the image's pixels, in both: SCOORD3D needs a frame of reference (PS3.3 C.18.9).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
+    Comprehensive3DSR,
     ComprehensiveSR,
     DeviceObserverIdentifyingAttributes,
+    FindingSite,
     GraphicTypeValues,
     ImageRegion,
     Measurement,
@@ -21,8 +29,10 @@ from highdicom.sr import (
     ObserverContext,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
+    RelationshipTypeValues,
     SourceImageForMeasurementGroup,
     SourceImageForRegion,
+    TextContentItem,
     TrackingIdentifier,
 )
 from pydicom.dataset import Dataset
@@ -30,15 +40,14 @@ from pydicom.sr.codedict import codes
 
 from xray.outputs.dicom import codes as dicom_codes
 from xray.outputs.dicom import objects as dicom_objects
+from xray.outputs.dicom.content import Content, Located, Tracked, content_of
 from xray.outputs.dicom.objects import Algorithm
-from xray.outputs.dicom.reported import Reported, probabilities_of, reported
 from xray.structures.boxes import BoxTable
 
 SERIES_NUMBER = 9901
 SERIES_DESCRIPTION = f"xray findings, {dicom_objects.NOT_FOR_CLINICAL_USE}"
 
 
-@dicom_objects.quietly()
 def structured_report(
     source: Dataset,
     table: BoxTable,
@@ -48,23 +57,22 @@ def structured_report(
     threshold: float = 0.3,
     edition: str = "",
     has_findings: bool | None = None,
+    masks: Mapping[int, Any] | None = None,
+    notes: Sequence[str] = (),
+    is_3d: bool = False,
 ) -> Dataset:
-    """The report of one radiograph.
+    """The report of one radiograph: `written_report` of its `content_of`, which have these parameters and raise.
 
-    source: the data set of its DICOM file, with or without pixels; `dicom_objects` tells what is taken over of it.
-    table: its rows, "No finding" among them where there is one; boxes in original pixels, x and y counted from the top
-        left corner of the top left pixel, as those of SCOORD are (PS3.3 C.18.6.1.1).
-    categories: category id → name. labels: name → probability of the whole radiograph.
-    threshold: lowest score of a finding that is reported.
-    edition: sets reports of other findings than those of the algorithm apart, by their identifiers.
-    has_findings: what the summary says; None for whether there is a finding that is reported.
-
-    Raises InputError where the source does not say which image of which study it is.
+    Boxes count x and y from the top left corner of the top left pixel, as SCOORD does (PS3.3 C.18.6.1.1).
     """
-    source, labels = dicom_objects.reduced(source), dict(labels or {})
-    edition = f"{threshold:g} {edition}"
-    rows = reported(table, categories, labels, threshold, (source.Columns, source.Rows))
-    has_findings = bool(rows) if has_findings is None else has_findings
+    about = (source, table, categories, algorithm, labels)
+    return written_report(content_of(*about, threshold, edition, has_findings, masks, notes), is_3d)
+
+
+@dicom_objects.quietly()
+def written_report(content: Content, is_3d: bool = False) -> Dataset:
+    """The report. is_3d: as Comprehensive 3D SR, which is another object with an identifier of its own."""
+    source, algorithm = content.source, content.algorithm
     identified = AlgorithmIdentification(
         algorithm.name,
         algorithm.version,
@@ -79,16 +87,14 @@ def structured_report(
         model_name=dicom_objects.MODEL_NAME,
         serial_number=algorithm.digest,
     )
-
-    def tracking(identifier: str) -> TrackingIdentifier:
-        return TrackingIdentifier(dicom_objects.derived_uid(source, "SR", algorithm, edition, identifier), identifier)
-
     groups: list[MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations] = [
-        *_of_whole(source, table, categories, labels, has_findings, identified, tracking),
-        *(_of_finding(source, number, row, identified, tracking) for number, row in enumerate(rows, 1)),
+        *_of_whole(content, identified),
+        *(_of_finding(source, finding, identified) for finding in content.findings),
     ]
-    dicom_objects.in_unicode(source, *labels, *categories.values(), *algorithm.parameters.values())
-    return ComprehensiveSR(
+    names = [one.name for one in (*content.wholes, *content.findings)]
+    dicom_objects.in_unicode(source, *names, *content.notes, *algorithm.parameters.values())
+    kind, edition = (Comprehensive3DSR, f"{content.edition} 3D") if is_3d else (ComprehensiveSR, content.edition)
+    return kind(
         evidence=[source],
         content=MeasurementReport(
             observation_context=ObservationContext(ObserverContext(codes.DCM.Device, device)),
@@ -105,55 +111,57 @@ def structured_report(
     )
 
 
-def _of_whole(
-    source: Dataset,
-    table: BoxTable,
-    categories: Mapping[int, str],
-    labels: Mapping[str, float],
-    has_findings: bool,
-    algorithm: AlgorithmIdentification,
-    tracking: Callable[[str], TrackingIdentifier],
-) -> Iterator[MeasurementsAndQualitativeEvaluations]:
-    image = SourceImageForMeasurementGroup.from_source_image(source)
-    summary = dicom_codes.WITH_FINDINGS if has_findings else dicom_codes.WITHOUT_FINDINGS
-    yield MeasurementsAndQualitativeEvaluations(
-        tracking("Radiograph"),
+def _of_whole(content: Content, algorithm: AlgorithmIdentification) -> Iterator[MeasurementsAndQualitativeEvaluations]:
+    image = SourceImageForMeasurementGroup.from_source_image(content.source)
+    summary = MeasurementsAndQualitativeEvaluations(
+        TrackingIdentifier(content.uid, content.identifier),
         algorithm_id=algorithm,
-        qualitative_evaluations=[QualitativeEvaluation(dicom_codes.SUMMARY, summary)],
+        qualitative_evaluations=[QualitativeEvaluation(dicom_codes.SUMMARY, content.summary)],
         source_images=[image],
     )
-    for name, probability in probabilities_of(table, categories, labels).items():
+    for note in content.notes:
+        item = TextContentItem(dicom_codes.COMMENT, note, RelationshipTypeValues.CONTAINS)
+        summary[0].ContentSequence.append(item)
+    yield summary
+    for whole in content.wholes:
         yield MeasurementsAndQualitativeEvaluations(
-            tracking(f"Radiograph: {name}"),
-            finding_type=dicom_codes.finding_code(name),
+            _tracking(whole),
+            finding_type=whole.code,
             algorithm_id=algorithm,
-            measurements=[_certainty(probability)],
+            finding_sites=_sites(whole),
+            measurements=[_certainty(whole)],
             source_images=[image],
         )
 
 
 def _of_finding(
-    source: Dataset,
-    number: int,
-    row: Reported,
-    algorithm: AlgorithmIdentification,
-    tracking: Callable[[str], TrackingIdentifier],
+    source: Dataset, finding: Located, algorithm: AlgorithmIdentification
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
-    x1, y1, x2, y2 = row.box
+    x1, y1, x2, y2 = finding.box
     region = ImageRegion(
         GraphicTypeValues.POLYLINE,
         # Closed by ending where it began.
         np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]),
         SourceImageForRegion.from_source_image(source),
     )
+    sizes = [Measurement(size.name, size.value, size.unit, method=size.method) for size in finding.sizes]
     return PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking(f"Finding {number}: {row.name}"),
+        _tracking(finding),
         referenced_region=region,
-        finding_type=dicom_codes.finding_code(row.name),
+        finding_type=finding.code,
         algorithm_id=algorithm,
-        measurements=[_certainty(row.score)],
+        finding_sites=_sites(finding),
+        measurements=[_certainty(finding), *sizes],
     )
 
 
-def _certainty(probability: float) -> Measurement:
-    return Measurement(dicom_codes.CERTAINTY, round(100 * probability, 4), dicom_codes.PERCENT)
+def _tracking(one: Tracked) -> TrackingIdentifier:
+    return TrackingIdentifier(one.uid, one.identifier)
+
+
+def _sites(one: Tracked) -> list[FindingSite] | None:
+    return None if one.site is None else [FindingSite(one.site)]
+
+
+def _certainty(one: Tracked) -> Measurement:
+    return Measurement(dicom_codes.CERTAINTY, round(100 * one.probability, 4), dicom_codes.PERCENT)

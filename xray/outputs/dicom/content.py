@@ -1,0 +1,129 @@
+"""What is reported of one radiograph, in codes and with identifiers: of it, structured reports and FHIR are made."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from xray.outputs.dicom import codes as dicom_codes
+from xray.outputs.dicom import objects as dicom_objects
+from xray.outputs.dicom.measurements import IN_PIXELS, OF_MASKS, Size, sizes_of, spacing_of
+from xray.outputs.dicom.objects import Algorithm
+from xray.outputs.dicom.reported import probabilities_of, reported
+from xray.structures.boxes import BoxTable
+
+
+@dataclasses.dataclass(frozen=True)
+class Tracked:
+    """Something that a report says. code: what was found. site: where that is, None where the code says so.
+
+    probability: in [0, 1]. identifier, uid: of this finding, the same for the same image, models and settings.
+    """
+
+    name: str
+    code: Code
+    site: Code | None
+    probability: float
+    identifier: str
+    uid: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Located(Tracked):
+    """The same at a place. box: (x1, y1, x2, y2) in original pixels, inside the radiograph. sizes: of it."""
+
+    box: tuple[float, float, float, float]
+    sizes: tuple[Size, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What is reported of one radiograph.
+
+    source: what `reduced` keeps of its data set. edition: of `common_attributes`. summary: whether anything was found,
+    a code of CID 6047. identifier, uid: of that summary. wholes: probabilities of the whole radiograph, "No finding"
+    first. findings: the surest first. notes: sentences for readers.
+    """
+
+    source: Dataset
+    algorithm: Algorithm
+    edition: str
+    summary: Code
+    identifier: str
+    uid: str
+    wholes: tuple[Tracked, ...]
+    findings: tuple[Located, ...]
+    notes: tuple[str, ...]
+
+
+def content_of(
+    source: Dataset,
+    table: BoxTable,
+    categories: Mapping[int, str],
+    algorithm: Algorithm,
+    labels: Mapping[str, float] | None = None,
+    threshold: float = 0.3,
+    edition: str = "",
+    has_findings: bool | None = None,
+    masks: Mapping[int, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> Content:
+    """The content of a report.
+
+    source: the data set of the radiograph's DICOM file, with or without pixels.
+    table: its rows, "No finding" among them where there is one; boxes in original pixels, x and y counted from the top
+        left corner of the top left pixel. masks: row of the table → COCO RLE of the radiograph's size.
+    categories: category id → name. labels: name → probability of the whole radiograph.
+    threshold: lowest score of a finding that is reported.
+    edition: sets reports of other findings than those of the algorithm apart, by their identifiers.
+    has_findings: what the summary says; None for whether there is a finding that is reported.
+    notes: sentences that the report says beside, such as that it may be no frontal chest radiograph.
+
+    Raises InputError where the source does not say which image of which study it is.
+    """
+    source, labels, masks = dicom_objects.reduced(source), dict(labels or {}), masks or {}
+    edition = f"{threshold:g} {edition}"
+    if notes:
+        # They are part of what an object of this identifier says.
+        edition += f" {hashlib.sha256(json.dumps(list(notes)).encode()).hexdigest()[:16]}"
+    rows = reported(table, categories, labels, threshold, (source.Columns, source.Rows))
+    has_findings = bool(rows) if has_findings is None else has_findings
+
+    def tracked(identifier: str) -> tuple[str, str]:
+        return identifier, dicom_objects.derived_uid(source, "SR", algorithm, edition, identifier)
+
+    def of(name: str) -> tuple[str, Code, Code | None]:
+        return name, dicom_codes.finding_code(name), dicom_codes.SITES.get(name)
+
+    spacing = spacing_of(source)
+    wholes = tuple(
+        Tracked(*of(name), probability, *tracked(f"Radiograph: {name}"))
+        for name, probability in probabilities_of(table, categories, labels).items()
+    )
+    findings = tuple(
+        Located(
+            *of(row.name),
+            row.score,
+            *tracked(f"Finding {number}: {row.name}"),
+            row.box,
+            sizes_of(row.box, spacing, masks.get(row.row)),
+        )
+        for number, row in enumerate(rows, 1)
+    )
+    about_sizes = [IN_PIXELS if spacing is None else spacing.description] if findings else []
+    if any(row.row in masks for row in rows):
+        about_sizes.append(OF_MASKS)
+    return Content(
+        source=source,
+        algorithm=algorithm,
+        edition=edition,
+        summary=dicom_codes.WITH_FINDINGS if has_findings else dicom_codes.WITHOUT_FINDINGS,
+        **dict(zip(("identifier", "uid"), tracked("Radiograph"), strict=True)),
+        wholes=wholes,
+        findings=findings,
+        notes=(*notes, *about_sizes),
+    )
