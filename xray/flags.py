@@ -85,14 +85,15 @@ def alone_or_one_of(default: str, *others: str) -> PrimitiveConstructorSpec[bool
     def read(given: list[str]) -> bool | str:
         if len(given) > 1 or not {*given} <= {*words}:
             raise ValueError(f"{' '.join(given)!r} is none of {', '.join(words)}")
-        return {"": True, default: True, "off": False}.get("".join(given), "".join(given))
+        word = "".join(given)
+        return word if word in others else word != "off"
 
     return PrimitiveConstructorSpec(
         nargs="*",
         metavar=f"[{'|'.join(words)}]",
         instance_from_str=read,
         is_instance=lambda value: isinstance(value, bool | str),
-        str_from_instance=lambda value: [{True: default, False: "off"}.get(value, value)],
+        str_from_instance=lambda value: [value if isinstance(value, str) else default if value else "off"],
     )
 
 

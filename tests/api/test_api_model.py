@@ -158,6 +158,23 @@ def test_reports_of_files_name_their_images(detector, folder, tmp_path):
     assert evidence.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.3.1"
 
 
+def test_reports_of_the_other_class_probabilities_and_fhir(segmenter, folder, tmp_path):
+    pytest.importorskip("highdicom")
+    results = segmenter.predict(folder / "b.dicom", maps=True)
+    results = xray.Results([results]) if isinstance(results, xray.Result) else results
+    written = results.save(tmp_path / "out", sr="comprehensive3d", seg="fractional", fhir=True)
+    names = [path.relative_to(tmp_path / "out").as_posix() for path in written]
+    assert names == ["sr/b.dcm", "seg/b.dcm", "fhir/b.json", "predictions.json"]
+    assert pydicom.dcmread(written[0]).SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.34"
+    steps = np.rint(results[0].probability_map[0] * 255)
+    np.testing.assert_array_equal(pydicom.dcmread(written[1]).pixel_array, steps)
+    with pytest.raises(InputError, match=r"have them kept, by predict\(…, maps=True\)"):
+        segmenter.predict([folder / "b.dicom"]).save(tmp_path / "other", seg="fractional")
+    with pytest.raises(InputError, match=r"sr is '3d': give True, False, 'comprehensive' or 'comprehensive3d'"):
+        results.save(tmp_path / "other", sr="3d")
+    assert not (tmp_path / "other").exists()
+
+
 def test_maps_need_a_segmenter(detector, folder):
     with pytest.raises(InputError, match="maps are those of segmenters"):
         detector.predict(folder, maps=True)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import xray
-from xray.api.results import Finder, Result, Results
+from xray.api.finder import Finder
+from xray.api.results import Result, Results
 from xray.errors import InputError
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions, read_predictions, write_predictions

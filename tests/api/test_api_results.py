@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 import xray
+from xray.api.finder import Finder
 from xray.api.origin import Origin
-from xray.api.results import Finder, Result, Results
+from xray.api.results import Result, Results
 from xray.errors import InputError
 from xray.radiographs.softcopy import Softcopy
 from xray.structures.boxes import BoxTable

@@ -1,5 +1,7 @@
 """The infer command's SR and SEG: which files get one, what is said of the others, and after an interruption."""
 
+import json
+
 import numpy as np
 import pydicom
 import pytest
@@ -7,9 +9,11 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from xray.commands.infer import Config, main
 from xray.errors import InputError
+from xray.flags import parse_flags
 from xray.inference.prediction_journal import PredictionJournal
 from xray.phantoms.dicom import Storage, dicom_of, save_dicom
 from xray.structures.predictions import read_predictions
+from xray.structures.probability_maps import read_maps
 
 pytest.importorskip("highdicom")
 
@@ -94,6 +98,67 @@ def test_presentation_states_and_pictures_are_of_the_same_findings(folder, segme
     assert pydicom.dcmread(tmp_path / "again" / "sc" / "a.dcm").PixelData == picture.PixelData
 
 
+def test_the_other_class_probabilities_and_fhir(folder, segmentation_run, tmp_path, capsys):
+    out, options = tmp_path / "out", {"sr": "comprehensive3d", "seg": "fractional", "fhir": True, "probabilities": True}
+    assert infer(folder, segmentation_run, out, **options, report_threshold=0.0) == 0
+    said = capsys.readouterr().out
+    for kind, suffix in (("sr", "dcm"), ("seg", "dcm"), ("fhir", "json")):
+        assert sorted(path.name for path in (out / kind).iterdir()) == [f"{name}.{suffix}" for name in "abc"]
+        assert f"3 {kind.upper()}: {out / kind}\n" in said
+    assert "left out by SR, SEG and FHIR: 1 (not said which image of which study it is), 1 (no DICOM file)" in said
+    report, seg = (pydicom.dcmread(out / kind / "a.dcm") for kind in ("sr", "seg"))
+    assert report.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.34"
+    assert seg.SegmentationType == "FRACTIONAL"
+    maps = read_maps(out)
+    expected = np.rint(maps.original(maps.image_ids.index("a"), 0) * 255)
+    np.testing.assert_array_equal(seg.pixel_array, expected)
+    bundle = json.loads((out / "fhir" / "a.json").read_text())
+    found = [entry["resource"] for entry in bundle["entry"] if entry["resource"]["resourceType"] == "ImagingSelection"]
+    assert {one["studyUid"] for one in found} == {report.StudyInstanceUID}
+    # As often as the structured report has regions.
+    assert len(found) == str(report).count("Code Meaning                        LO: 'Image Region'") > 0
+    # Again: the same objects, which an archive and a server keep once.
+    assert infer(folder, segmentation_run, tmp_path / "again", **options, report_threshold=0.0) == 0
+    for kind in ("sr", "seg"):
+        again = pydicom.dcmread(tmp_path / "again" / kind / "a.dcm")
+        assert again.SOPInstanceUID == pydicom.dcmread(out / kind / "a.dcm").SOPInstanceUID
+    again = json.loads((tmp_path / "again" / "fhir" / "a.json").read_text())
+    assert again["entry"] == bundle["entry"]
+
+
+def test_what_changes_findings_changes_identifiers(folder, segmentation_run, tmp_path):
+    """By the flags that change what objects hold; the others leave the object what it is."""
+    uids = []
+    for number, changes in enumerate(({}, {"triplet": (0.9, 0.001, 0.5)}, {"scales": (1.0, 2.0)}, {"batch_size": 2})):
+        out = tmp_path / str(number)
+        assert infer(folder, segmentation_run, out, sr=True, fhir=True, **changes) == 0
+        bundle = json.loads((out / "fhir" / "a.json").read_text())
+        uids.append((pydicom.dcmread(out / "sr" / "a.dcm").SOPInstanceUID, bundle["id"]))
+    assert uids[3] == uids[0]
+    assert len({sr for sr, _ in uids[:3]}) == len({fhir for _, fhir in uids[:3]}) == 3
+
+
+def test_flags_stand_alone_or_with_a_word():
+    def read(*flags):
+        config = parse_flags(Config, ["--weights", "a", *flags, "--data-path", "b", "--save-path", "c"])
+        return config.sr, config.seg
+
+    assert read() == (False, False)
+    assert read("--sr", "--seg") == (True, True)
+    assert read("--sr", "comprehensive", "--seg", "binary") == (True, True)
+    assert read("--sr", "comprehensive3d", "--seg", "fractional") == ("comprehensive3d", "fractional")
+    assert read("--sr=comprehensive3d", "--seg=off") == ("comprehensive3d", False)
+    assert read("--sr", "--no-sr", "--no_seg") == (False, False)
+
+
+@pytest.mark.parametrize("flags", [("--sr", "3d"), ("--sr", "comprehensive3d", "comprehensive"), ("--seg", "0.5")])
+def test_other_words_are_refused(flags, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_flags(Config, ["--weights", "a", *flags, "--data-path", "b", "--save-path", "c"])
+    assert ended.value.code == 2
+    assert "is none of" in capsys.readouterr().err
+
+
 def test_an_interrupted_command_leaves_whole_reports_and_makes_the_others(
     folder, segmentation_run, tmp_path, monkeypatch
 ):
@@ -135,4 +200,6 @@ def test_what_cannot_be_is_said_before_anything_is_done(folder, segmentation_run
         infer(mask_store, segmentation_run, tmp_path / "out", gsps=True, sc=True)
     with pytest.raises(InputError, match="--seg writes the masks of segmenters"):
         infer(folder, vinbig_run, tmp_path / "out", seg=True)
+    with pytest.raises(InputError, match="--seg writes the masks of segmenters"):
+        infer(folder, vinbig_run, tmp_path / "out", seg="fractional")
     assert not (tmp_path / "out").exists()

@@ -372,6 +372,14 @@ class TestDicomObjects:
         assert sum(name in text for name in names) >= 1
         answer["findings"] = [{**answer["findings"][0], "category_id": 13, "mask": rle_of(truth.pneumothorax_mask)}]
         form["data"]["findings"] = json.dumps(answer)
+        response = client.post("/fhir", **form)
+        assert response.headers["content-type"] == "application/fhir+json"
+        resources = [entry["resource"] for entry in response.json()["entry"]]
+        (finding,) = [resource for resource in resources if "derivedFrom" in resource and "component" in resource]
+        assert finding["valueCodeableConcept"]["text"] == "Pneumothorax"
+        # Of a mask that was sent, too, there is the area.
+        numbers = {one["code"]["coding"][0]["display"]: one["valueQuantity"] for one in finding["component"]}
+        assert set(numbers) == {"Certainty of Finding", "Width", "Height", "Long axis", "Area"}
         segments = pydicom.dcmread(io.BytesIO(client.post("/dicom/seg", **form).content))
         np.testing.assert_array_equal(segments.pixel_array.reshape(300, 256), truth.pneumothorax_mask)
 

@@ -146,6 +146,15 @@ def test_the_toolkit_answers_as_infer_does(toolkit, vinbig_run, files, tmp_path)
     theirs = pydicom.dcmread(tmp_path / "out" / "sr" / "phantom.dcm")
     assert content_of(pydicom.dcmread(io.BytesIO(report))) == content_of(theirs)
     assert pydicom.dcmread(io.BytesIO(report)).StudyInstanceUID == theirs.StudyInstanceUID
+    # And in FHIR, from the same file.
+    status, given, text = toolkit((files / "phantom.dcm").read_bytes(), accept="application/fhir+json")
+    assert (status, given) == (200, "application/fhir+json")
+    resources = [entry["resource"] for entry in json.loads(text)["entry"]]
+    n_regions = sum(resource["resourceType"] == "ImagingSelection" for resource in resources)
+    assert n_regions == content_of(theirs).count("'Image Region'")
+    status, _, line = toolkit((files / "picture.png").read_bytes(), "image/png", "application/fhir+json")
+    assert status == 422
+    assert "no DICOM file: FHIR refers to one" in str(line)
 
 
 def content_of(report):

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from pydicom.dataset import Dataset
 
+from xray.api.finder import Finder
 from xray.api.radiographs import Given, given, local_path
-from xray.api.results import Finder, Result, Results
+from xray.api.results import Result, Results
 from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
 from xray.inference.ensemble_file import files_of

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from xray.api.results import Finder, Result, Results
+from xray.api.finder import Finder
+from xray.api.results import Result, Results
 from xray.datasets.prediction_ids import read_any_predictions
 from xray.datasets.store import Store, open_store
 from xray.errors import InputError

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from xray.api.finder import Finder
 from xray.api.origin import Origin
 from xray.errors import InputError
 from xray.outputs.pictures.findings import as_shown, draw_findings
@@ -16,7 +17,6 @@ from xray.radiographs.canvas import Canvas
 from xray.structures.boxes import BoxTable, concatenate_with_masks
 from xray.structures.masks import decode_mask
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
-from xray.structures.thresholds import SHOWN_FROM, Thresholds, in_force
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,34 +29,6 @@ FITTED = ("probability", "is_positive")
 """Columns of a table where thresholds were fitted."""
 SHOWN = 12
 """Radiographs of a contact sheet."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Finder:
-    """What found the findings.
-
-    categories: id → name. has_masks: whether it can find masks. runs: files and folders of its models, empty where that
-    is not known. mirrored, gate, triplet, scales: its settings. thresholds: what was fitted for its findings, if
-    anything was. shown_from: without that the lowest score that pictures and reports show. hard_gate: as of `Pipeline`.
-    map_labels: category ids of the channels of `Result.maps`. prune: as of `load`.
-    """
-
-    categories: dict[int, str]
-    has_masks: bool
-    runs: tuple[Path, ...] = ()
-    mirrored: bool = False
-    gate: str = "soft"
-    triplet: tuple[float, ...] = ()
-    scales: tuple[float, ...] = (1.0,)
-    thresholds: Thresholds | None = None
-    shown_from: float = SHOWN_FROM
-    hard_gate: float | None = None
-    map_labels: tuple[int, ...] = ()
-    prune: int = 0
-
-    def shown(self, threshold: float | None) -> tuple[float, Thresholds | None]:
-        """What decides which findings are shown, as `in_force` says. threshold: what a user set, if anything."""
-        return in_force(self.thresholds, threshold, default=self.shown_from)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -6,8 +6,9 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from xray.api.finder import Finder
 from xray.api.origin import Origin
-from xray.api.results import Finder, Result, Results
+from xray.api.results import Result, Results
 from xray.errors import InputError, need
 from xray.outputs.dicom.objects import inference_algorithm, read_source
 from xray.outputs.dicom.results import DicomResults, fault_of_source

@@ -49,7 +49,9 @@ def bundle_of(content: Content, at: datetime.datetime | None = None) -> Resource
         for finding, selection in zip(content.findings, selections, strict=True)
     ]
     observations = [*(_whole(content, whole, device) for whole in content.wholes), *findings]
-    resources = [_report(content, observations), *observations, *selections, device]
+    made = [_report(content, observations), *observations, *selections, device]
+    # FHIR has no empty lists: what is not there is left out.
+    resources = [{key: value for key, value in resource.items() if value != []} for resource in made]
     return {
         "resourceType": "Bundle",
         "id": _id(content, "Bundle"),
@@ -195,7 +197,8 @@ def _device(content: Content) -> Resource:
 
 def _about(content: Content) -> Resource:
     """Whose radiograph it is, by the patient's identifier, and when its study was made, as far as that is known."""
-    source, about = content.source, {}
+    source = content.source
+    about: Resource = {}
     if source.PatientID:
         identifier: Resource = {"type": _concept_of(IDENTIFIERS, "MR", "Medical record number")}
         identifier["value"] = source.PatientID

@@ -60,7 +60,7 @@ def fhir_of(
         bundle = bundle_of(_content(source, table, labels, categories, algorithm, has_findings, masks))
         return json.dumps(bundle, ensure_ascii=False, allow_nan=False).encode()
 
-    return _made_from(path, make)
+    return _made_from(path, make, "FHIR refers")
 
 
 def _content(
@@ -73,7 +73,8 @@ def _content(
     masks: Mapping[int, Any] | None,
 ) -> Content:
     checked = _checked(masks or {}, source)
-    edition = _edition(table, sorted(labels.items()))
+    counts = [(row, str(rle["counts"])) for row, rle in sorted(checked.items())]
+    edition = _edition(table, [*sorted(labels.items()), *counts])
     return content_of(source, table, categories, algorithm, labels, 0.0, edition, has_findings, checked)
 
 
@@ -111,11 +112,11 @@ def _file_of(dataset: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _made_from(path: Path, make: Callable[[Any], bytes]) -> bytes:
+def _made_from(path: Path, make: Callable[[Any], bytes], what: str = "SR and SEG refer") -> bytes:
     """What `make` makes for the DICOM file at a path."""
     with path.open("rb") as file:
         if not is_dicom(file.read(132)):
-            raise RadiographError("the file is no DICOM file: SR, SEG and FHIR refer to one")
+            raise RadiographError(f"the file is no DICOM file: {what} to one")
     try:
         return make(read_source(path))
     except InputError as error:

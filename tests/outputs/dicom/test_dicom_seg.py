@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from xray.errors import InputError
 from xray.findings import colour_of
 from xray.outputs.dicom.objects import read_source, save_object
-from xray.outputs.dicom.segmentation import joined_masks, segmentation
+from xray.outputs.dicom.segmentation import joined_masks, segmentation, whole_maps
 from xray.radiographs.radiograph import radiograph_size
 from xray.structures.boxes import BoxTable
 
@@ -129,3 +129,53 @@ def test_nothing_else_of_the_source_is_taken_over(tmp_path):
     for source in (read_source(path), dataset):
         save_object(tmp_path / "seg.dcm", segmentation(source, {1: blob(120, 96, 0.5, 0.5, 0.2)}, NAMES, ALGORITHM))
         assert b"planted" not in (tmp_path / "seg.dcm").read_bytes().lower()
+
+
+# Probabilities
+
+
+def test_probabilities_come_back_in_255ths(source, tmp_path):
+    width, height = radiograph_size(source)
+    rng = np.random.default_rng(1)
+    maps = {1: rng.random((height, width), np.float32), PNEUMOTHORAX: np.zeros((height, width), np.float32)}
+    made = segmentation(read_source(source), maps, NAMES, ALGORITHM, is_fractional=True)
+    read = written(made, tmp_path / "seg.dcm")
+    assert_valid(tmp_path / "seg.dcm")
+
+    header = pydicom.dcmread(source, stop_before_pixels=True)
+    assert (read.SegmentationType, read.SegmentationFractionalType) == ("FRACTIONAL", "PROBABILITY")
+    assert (read.MaximumFractionalValue, read.BitsStored) == (255, 8)
+    assert "not for clinical use" in read.SeriesDescription
+    steps = np.stack([np.rint(channel * 255) for channel in maps.values()])
+    np.testing.assert_array_equal(pydicom.dcmread(tmp_path / "seg.dcm").pixel_array, steps)
+    found = read.get_pixels_by_source_instance([header.SOPInstanceUID])[0]
+    np.testing.assert_allclose(found.transpose(2, 0, 1), steps / 255, atol=1e-6)
+
+
+def test_maps_on_the_canvas_are_those_that_masks_are_drawn_from():
+    """A canvas of 4 pixels a side has one row of border above and below a radiograph of 40 x 20."""
+    canvas = np.zeros((1, 4, 4), np.uint8)
+    canvas[0, 1:3] = [[0, 0, 255, 255], [0, 0, 255, 255]]
+    (whole,) = whole_maps(canvas, [7], 40, 20).values()
+    assert whole.shape == (20, 40)
+    assert (whole[:, :14] == 0).all()
+    assert (whole[:, 26:] == 1).all()
+    assert 0 < whole[10, 20] < 1
+    np.testing.assert_array_equal(whole_maps(canvas / np.float32(255), [7], 40, 20)[7], whole)
+
+
+def test_identifiers_are_the_same_again_and_tell_both_kinds_apart(tmp_path):
+    source = read_source(write_phantom(tmp_path / "phantom.dcm"))
+    mask = {PNEUMOTHORAX: blob(120, 96, 0.5, 0.5, 0.2)}
+    one, two = (segmentation(source, mask, NAMES, ALGORITHM) for _ in range(2))
+    for made in (one, two):
+        made.walk(lambda data, element: data.pop(element.tag) if element.VR in ("DA", "TM", "DT") else None)
+    # Dimensions are numbered anew each time, within the object.
+    uids = ("SOPInstanceUID", "SeriesInstanceUID")
+    assert [one[uid].value for uid in uids] == [two[uid].value for uid in uids]
+    assert one.SegmentSequence == two.SegmentSequence
+    assert one.PixelData == two.PixelData
+    other = segmentation(source, mask, NAMES, ALGORITHM, is_fractional=True)
+    assert not {other[uid].value for uid in uids} & {one[uid].value for uid in uids}
+    again = segmentation(source, mask, NAMES, ALGORITHM, is_fractional=True)
+    assert [other[uid].value for uid in uids] == [again[uid].value for uid in uids]

@@ -17,6 +17,7 @@ from dicom_sources import (
     REAL,
     assert_valid,
     program,
+    rle_of,
     some_findings,
     write_phantom,
 )
@@ -26,7 +27,7 @@ from pydicom.sr.coding import Code
 
 from xray.errors import InputError
 from xray.findings import FINDINGS
-from xray.outputs.dicom.codes import FINDING_CODES, finding_code
+from xray.outputs.dicom.codes import FINDING_CODES, SITES, finding_code
 from xray.outputs.dicom.objects import read_source, reduced, save_object
 from xray.outputs.dicom.structured_report import structured_report
 from xray.radiographs.radiograph import radiograph_size
@@ -350,3 +351,121 @@ def test_a_file_that_is_no_dicom_is_refused(tmp_path):
         read_source(tmp_path / "a.dcm")
     with pytest.raises(InputError, match="StudyInstanceUID"):
         reduced(pydicom.Dataset())
+
+
+# Measurements, and the other class
+
+
+def measured(group):
+    """Name → (value, unit, code of the method) of the measurements of a group, its certainty left out."""
+    found = {}
+    for one in group.get_measurements():
+        method = [item.value.value for item in one[0].get("ContentSequence", []) if item.name.value == "370129005"]
+        found[one.name.meaning] = (one.value, one.unit.value, *method)
+    del found["Certainty of Finding"]
+    return found
+
+
+def comments(report):
+    (whole, *_) = wholes_of(report)
+    return [item.value for item in whole[0].ContentSequence if item.name.value == "121106"]
+
+
+@pytest.mark.parametrize("is_3d", [False, True])
+def test_findings_have_sizes_that_say_where_they_are_true(tmp_path, is_3d):
+    path = write_phantom(tmp_path / "a.dcm", ImagerPixelSpacing=[0.2, 0.1], PixelSpacing=[0.2, 0.1])
+    table = BoxTable.of([0, 0], [13, 1], [[20, 10, 50, 30], [3, 0, 4, 96]], [0.9, 0.8])
+    mask = np.zeros((96, 120), np.uint8)
+    mask[10:30, 20:50] = 1
+    options = {"masks": {0: rle_of(mask)}, "is_3d": is_3d}
+    report = structured_report(read_source(path), table, NAMES, ALGORITHM, **options)
+    _, read = written(report, tmp_path / "sr.dcm")
+    assert_valid(tmp_path / "sr.dcm")
+    first, second = groups_of(read)
+    at = ("mm", "at-detector")
+    expected = {"Width": (3, *at), "Height": (4, *at), "Long axis": (5, *at), "Area": (12, "mm2", "at-detector")}
+    assert measured(first) == expected
+    assert measured(second) == {"Width": (0.1, *at), "Height": (19.2, *at)}
+    assert second.finding_sites[0].value.meaning == "Aorta"
+    (of_mm, of_masks) = comments(read)
+    assert "at the detector" in of_mm
+    assert "Imager Pixel Spacing, 0.2 x 0.1 mm" in of_mm
+    assert "masks" in of_masks
+    dump = subprocess.run(
+        [program("dsrdump", "dcmtk"), tmp_path / "sr.dcm"], capture_output=True, text=True, timeout=60
+    )
+    assert dump.returncode == 0, dump.stderr
+    assert not [line for line in dump.stderr.splitlines() if line.startswith(("E:", "F:"))], dump.stderr
+    assert 'has concept mod CODE:(,,"Measurement Method")=(at-detector,99XRAY,' in dump.stdout.replace(
+        "370129005,SCT", ","
+    )
+
+
+def test_without_a_spacing_sizes_are_in_pixels(tmp_path):
+    path = write_phantom(tmp_path / "a.dcm", spacing=False)
+    table = BoxTable.of([0], [13], [[20, 10, 50, 30]], [0.9])
+    _, read = written(structured_report(read_source(path), table, NAMES, ALGORITHM), tmp_path / "sr.dcm")
+    assert_valid(tmp_path / "sr.dcm")
+    assert measured(groups_of(read)[0]) == {"Width": (30, "{pixels}"), "Height": (20, "{pixels}")}
+    assert comments(read) == ["Sizes are in pixels: the image does not say how far these are apart in mm."]
+
+
+def without_times(report):
+    report.walk(lambda data, element: data.pop(element.tag) if element.VR in ("DA", "TM", "DT") else None)
+    return report
+
+
+def test_comprehensive_3d_says_the_same_in_a_class_of_its_own(source, tmp_path):
+    width, height = radiograph_size(source)
+    table, about = some_findings(width, height, 2), (NAMES, ALGORITHM)
+    plain, other = (structured_report(read_source(source), table, *about, is_3d=is_3d) for is_3d in (False, True))
+    _, read = written(other, tmp_path / "sr3d.dcm")
+    assert_valid(tmp_path / "sr3d.dcm")
+    assert isinstance(read, hd.sr.Comprehensive3DSR)
+    assert other.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.34"
+    assert other.SOPInstanceUID != plain.SOPInstanceUID
+    # The same groups, findings and identifiers to track them by; regions are pixels of the image, as it is nowhere.
+    assert without_times(other).ContentSequence == without_times(plain).ContentSequence
+    for row, group in enumerate(groups_of(read)):
+        x1, y1, x2, y2 = table.boxes[row]
+        assert group.roi.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        np.testing.assert_allclose(group.roi.value, [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)], atol=1e-3)
+    again = structured_report(read_source(source), table, *about, is_3d=True)
+    assert again.SOPInstanceUID == other.SOPInstanceUID
+
+
+def test_an_object_names_the_algorithm_as_contributing_equipment(phantom):
+    """As IHE's AI Results asks for it: with an identifier that changes with the model."""
+    about = (read_source(phantom), some_findings(120, 96, 1), NAMES)
+    report = structured_report(*about, ALGORITHM, is_3d=True)
+    item = next(one for one in report.ContributingEquipmentSequence if one.Manufacturer == "xray")
+    assert (item.ManufacturerModelName, item.SoftwareVersions) == ("xray", "0.1.0")
+    assert item.PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
+    other = structured_report(*about, dataclasses.replace(ALGORITHM, parameters={"model 1": "another"}), is_3d=True)
+    second = next(one for one in other.ContributingEquipmentSequence if one.Manufacturer == "xray")
+    assert item.DeviceUID.startswith("2.25.")
+    assert item.DeviceUID != second.DeviceUID
+
+
+def test_codes_of_snomed_have_its_check_digit():
+    """Verhoeff's, by which SNOMED CT's identifiers are told from numbers that somebody made up."""
+    for name, code in [*FINDING_CODES.items(), *SITES.items()]:
+        if code.scheme_designator == "SCT":
+            assert is_verhoeff(code.value), name
+    assert not is_verhoeff("78381009")
+
+
+def is_verhoeff(digits):
+    """By the dihedral group of order 10, in which 5 … 9 are reflections."""
+
+    def times(a, b):
+        if a < 5:
+            return (a + b) % 5 if b < 5 else 5 + (a + b) % 5
+        return 5 + (a - b) % 5 if b < 5 else (a - b) % 5
+
+    check, permuted = 0, (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
+    for place, digit in enumerate(map(int, reversed(digits))):
+        for _ in range(place % 8):
+            digit = permuted[digit]
+        check = times(check, digit)
+    return check == 0

@@ -202,8 +202,9 @@ def _add_spacings(result: Dataset, source: Dataset) -> None:
     for keyword in _SPACINGS:
         value = _value(source, keyword)
         pair = [_as_number(one) for one in value] if isinstance(value, MultiValue | list | tuple) else []
-        if len(pair) == 2 and all(one is not None and one > 0 for one in pair):
-            setattr(result, keyword, [DSfloat(one, auto_format=True) for one in pair])
+        numbers = [DSfloat(one, auto_format=True) for one in pair if one is not None and one > 0]
+        if len(numbers) == len(pair) == 2:
+            setattr(result, keyword, numbers)
     if (kind := _text(source, "PixelSpacingCalibrationType", 16)) in ("GEOMETRY", "FIDUCIAL"):
         result.PixelSpacingCalibrationType = kind
     if (factor := _number(source, "EstimatedRadiographicMagnificationFactor")) is not None and factor > 0:
@@ -216,7 +217,10 @@ def without_spacing(source: Dataset) -> Dataset:
     highdicom 0.28 wants a slice thickness beside it, which projections do not have.
     """
     result = Dataset()
-    result.update({tag: element for tag, element in source.items() if element.keyword not in _SPACINGS})
+    result.update(source)
+    for keyword in _SPACINGS:
+        if keyword in result:
+            del result[keyword]
     return result
 
 
