@@ -342,7 +342,7 @@ def test_peers_and_titles_of_flags():
 
 
 def test_flags_of_the_command_are_checked_before_anything_is_loaded():
-    from xray.commands.serve import Config, check_dicom
+    from xray.commands.serve import Config, check_dicom, wanted_of
 
     check_dicom(Config(weights=("run",)))
     check_dicom(Config(weights=("run",), dicom_port=11112, dicom_return="PACS@host:104"))
@@ -352,9 +352,13 @@ def test_flags_of_the_command_are_checked_before_anything_is_loaded():
         {"dicom_port": 11112, "dicom_return": "PACS@host:104", "dicom_aet": "SEVENTEEN LETTERS"},
         {"dicom_port": 11112, "dicom_return": "PACS@host:104", "dicom_callers": ("FRIEND", "")},
         {"dicom_port": 11112, "dicom_return": "PACS@host:104", "dicom_objects": ()},
+        {"dicom_port": 11112, "dicom_return": "PACS@host:104", "dicom_objects": ("seg", "seg-fractional")},
     ):
         with pytest.raises(FlagError, match="--dicom-"):
             check_dicom(Config(weights=("run",), **wrong))
+    assert wanted_of(("sr", "sc")) == {"sr": True, "seg": False, "gsps": False, "sc": True}
+    wanted = {"sr": "comprehensive3d", "seg": "fractional", "gsps": False, "sc": False}
+    assert wanted_of(("sr-comprehensive3d", "seg-fractional")) == wanted
 
 
 def test_a_busy_service_is_asked_again_and_its_words_are_passed_on(tmp_path):

@@ -62,6 +62,16 @@ def test_answers_in_order_with_each_its_own(models):
         assert max(map(len, models.passes)) <= 2
 
 
+@pytest.mark.parametrize("keeps_maps", [False, True])
+def test_maps_come_with_findings_only_where_something_is_made_of_them(keeps_maps):
+    maps = np.linspace(0, 1, 2 * 3 * 16, dtype=np.float32).reshape(2, 3, 4, 4)
+    one = of_one(Findings(BoxTable.empty(), {}, maps, {}), 1, keeps_maps)
+    if keeps_maps:
+        np.testing.assert_array_equal(one.maps, maps[1:])
+    else:
+        assert one.maps is None
+
+
 def test_what_waits_is_taken_together_and_knows_its_place(models):
     with ModelThread(models, batch_size=3) as thread:
         places = [thread.enter() for _ in range(5)]

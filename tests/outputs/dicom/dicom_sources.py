@@ -30,6 +30,7 @@ PHANTOMS = {
     "monochrome1 CR": {"monochrome1": True, "computed": True},
     "DX without spacing": {"spacing": False},
     "odd sizes": {"width": 91, "height": 77, "bits": 8},
+    "multi-frame SC": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7.3", "NumberOfFrames": 1},
 }
 
 
@@ -55,6 +56,7 @@ def write_phantom(
             delattr(dataset, keyword)
         else:
             setattr(dataset, keyword, value)
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     if "SOPInstanceUID" in dataset:
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -52,6 +52,11 @@ def test_a_segmentation_is_valid_and_has_the_masks_pixels(source, tmp_path):
     assert read.PatientID == (header.get("PatientID") or "")
     assert (read.PatientOrientation or "") == (header.get("PatientOrientation") or "")
     assert read.get("FrameOfReferenceUID") == header.get("FrameOfReferenceUID")
+    (series,) = read.ReferencedSeriesSequence
+    assert series.ReferencedInstanceSequence[0].ReferencedSOPClassUID == header.SOPClassUID
+    (frame, *_) = read.PerFrameFunctionalGroupsSequence
+    (image,) = frame.DerivationImageSequence[0].SourceImageSequence
+    assert (image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID) == (header.SOPClassUID, header.SOPInstanceUID)
     np.testing.assert_array_equal(pixels_of(read, header.SOPInstanceUID), np.stack([masks[1], masks[2]], axis=-1))
     # And as pydicom alone decodes them.
     np.testing.assert_array_equal(pydicom.dcmread(tmp_path / "seg.dcm").pixel_array, np.stack([masks[1], masks[2]]))

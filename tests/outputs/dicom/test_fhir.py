@@ -14,6 +14,10 @@ from dicom_sources import ALGORITHM, NAMES, PHANTOMS, REAL, rle_of, some_finding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("fhir.resources")
+
+from fhir.resources.bundle import Bundle
+
 from xray.findings import NO_FINDING_NAME
 from xray.outputs.dicom.codes import FINDING_CODES, finding_code
 from xray.outputs.dicom.content import content_of
@@ -23,7 +27,6 @@ from xray.outputs.fhir import SYSTEMS, bundle_of
 from xray.radiographs.radiograph import radiograph_size
 from xray.structures.boxes import BoxTable
 
-models = pytest.importorskip("fhir.resources.bundle")
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 
 
@@ -38,7 +41,7 @@ def source(request, tmp_path):
 def checked(content):
     """The Bundle as JSON, once the validator has read it and given the same back: it leaves out what FHIR has not."""
     text = json.dumps(bundle_of(content), allow_nan=False)
-    model = models.Bundle.model_validate_json(text)
+    model = Bundle.model_validate_json(text)
     for entry in model.entry:
         assert json.loads(entry.resource.model_dump_json())["resourceType"] == entry.resource.get_resource_type()
     # It writes Z for the same time zone.

@@ -26,6 +26,7 @@ from xray.findings import NO_FINDING_NAME, colour_of
 from xray.outputs.dicom import codes as dicom_codes
 from xray.outputs.dicom import objects as dicom_objects
 from xray.outputs.dicom.objects import Algorithm
+from xray.outputs.dicom.plain_images import plain_image, refer_to
 from xray.outputs.dicom.reported import Reported, probabilities_of, reported
 from xray.outputs.pictures.tags import Rectangle, nearest, place_tag, touch
 from xray.radiographs.grayscale import LookupTable
@@ -77,6 +78,7 @@ def presentation_state(
     dicom_objects.in_unicode(source, *names.values(), *labels)
     # Of grey images alone is there a softcopy.
     source.SamplesPerPixel = 1
+    original, source = source, plain_image(source)
     layers = {label: _layer(number, label, name) for number, (label, name) in enumerate(names.items(), 1)}
     note_layer = GraphicLayer(
         NOTE_LAYER, len(layers) + 1, dicom_objects.NOT_FOR_CLINICAL_USE, CIELabColor.from_string(NOTE_COLOUR)
@@ -105,6 +107,7 @@ def presentation_state(
     )
     result.DisplayedAreaSelectionSequence[0].PixelOriginInterpretation = "FRAME"
     result.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio = list(softcopy.aspect)
+    refer_to(result, original)
     # It has no laterality.
     result.BodyPartExamined = "CHEST"
     _add_grey(result, softcopy)

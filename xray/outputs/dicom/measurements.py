@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from xray.outputs.dicom import codes as dicom_codes
+from xray.outputs.dicom.objects import SPACINGS
 from xray.structures.masks import decode_mask
 from xray.structures.outlines import all_outlines
 
@@ -30,7 +31,6 @@ LARGEST_SIDE = 1000.0
 SMALLEST_PIXEL = 0.01
 """mm; detectors have pixels of 0.05 to 0.2. What is below was written in another unit."""
 DECIMALS = 3
-SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 
 
 @dataclasses.dataclass(frozen=True)

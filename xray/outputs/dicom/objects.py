@@ -62,7 +62,7 @@ _OTHERS = (
     *("SpecificCharacterSet", "Modality", "InstanceNumber", "Rows", "Columns", "FrameOfReferenceUID"),
     *("PatientOrientation", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _OF_SPACINGS = ("PixelSpacingCalibrationType", "EstimatedRadiographicMagnificationFactor")
 
 
@@ -130,7 +130,7 @@ def read_source(path: Path) -> Dataset:
 
     Raises InputError where it is no such file, or does not say which image of which study it is, and OwnPictureError.
     """
-    source = read_elements(path, (*_UIDS, *_TEXTS, *_PATTERNS, *_OTHERS, *_MADE_BY, *_SPACINGS, *_OF_SPACINGS))
+    source = read_elements(path, (*_UIDS, *_TEXTS, *_PATTERNS, *_OTHERS, *_MADE_BY, *SPACINGS, *_OF_SPACINGS))
     try:
         return reduced(source)
     except InputError as error:
@@ -199,7 +199,7 @@ def reduced(source: Dataset) -> Dataset:
 
 def _add_spacings(result: Dataset, source: Dataset) -> None:
     """What an image says of how far its pixels are apart; see `measurements`."""
-    for keyword in _SPACINGS:
+    for keyword in SPACINGS:
         value = _value(source, keyword)
         pair = [_as_number(one) for one in value] if isinstance(value, MultiValue | list | tuple) else []
         numbers = [DSfloat(one, auto_format=True) for one in pair if one is not None and one > 0]
@@ -209,19 +209,6 @@ def _add_spacings(result: Dataset, source: Dataset) -> None:
         result.PixelSpacingCalibrationType = kind
     if (factor := _number(source, "EstimatedRadiographicMagnificationFactor")) is not None and factor > 0:
         result.EstimatedRadiographicMagnificationFactor = DSfloat(factor, auto_format=True)
-
-
-def without_spacing(source: Dataset) -> Dataset:
-    """What `reduced` gave, without its pixel spacing.
-
-    highdicom 0.28 wants a slice thickness beside it, which projections do not have.
-    """
-    result = Dataset()
-    result.update(source)
-    for keyword in _SPACINGS:
-        if keyword in result:
-            del result[keyword]
-    return result
 
 
 def in_unicode(dataset: Dataset, *texts: str) -> None:

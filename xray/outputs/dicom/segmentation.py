@@ -23,6 +23,7 @@ from xray.findings import colour_of
 from xray.outputs.dicom import codes as dicom_codes
 from xray.outputs.dicom import objects as dicom_objects
 from xray.outputs.dicom.objects import Algorithm
+from xray.outputs.dicom.plain_images import plain_image, refer_to
 from xray.radiographs.canvas import Canvas
 from xray.structures.boxes import BoxTable
 from xray.structures.masks import decode_mask
@@ -79,7 +80,7 @@ def segmentation(
 
     Raises InputError where the source does not say which image of which study it is, or has another size.
     """
-    source = dicom_objects.without_spacing(dicom_objects.reduced(source))
+    source = dicom_objects.reduced(source)
     size = (source.Rows, source.Columns)
     if not masks or any(mask.shape != size for mask in masks.values()):
         shapes = sorted({mask.shape for mask in masks.values()})
@@ -101,7 +102,7 @@ def segmentation(
     ]
     stored = np.float32 if is_fractional else np.uint8
     result = Segmentation(
-        source_images=[source],
+        source_images=[plain_image(source)],
         pixel_array=np.stack([mask.astype(stored) for mask in masks.values()], axis=-1)[None],
         segmentation_type=SegmentationTypeValues.FRACTIONAL if is_fractional else SegmentationTypeValues.BINARY,
         fractional_type=SegmentationFractionalTypeValues.PROBABILITY,
@@ -116,6 +117,7 @@ def segmentation(
         omit_empty_frames=False,
         **dicom_objects.common_attributes(source, "SEG fractional" if is_fractional else "SEG", algorithm, edition),
     )
+    refer_to(result, source)
     # Radiographs have no position in space, which would tell (PS3.3 C.7.6.1).
     result.PatientOrientation = source.PatientOrientation
     return result
