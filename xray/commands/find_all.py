@@ -179,6 +179,7 @@ def fingerprint_of(config: "Config", inputs: "Inputs", fitted: "Thresholds | Non
     from xray.inference.prediction_journal import stamp
 
     without_effect = {"n_workers", "timeout", "overwrite", "debug", "engine", "address", "cores_per_actor"}
+    without_effect |= {"return_to", "dicomweb_auth", "ca", "dicomweb_timeout"}
     without_effect |= {
         "weights",
         "data_path",

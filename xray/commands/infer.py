@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import tyro
 from annotated_types import Interval
 
+from xray.commands.archives import check_dicomweb, send_back, with_kinds, with_unretrieved
 from xray.commands.find_all import dicom_results_of, find_all, fingerprint_of
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 UNFINISHED = "predictions.part"
 """The findings so far, in OUT, until all radiographs are done."""
+STAY_REMOTE = ("return_to",)
+"""Flags that name an address which no folder stands for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,10 @@ class Config:
     """Run directories of trained models of any task, or an ensemble.yaml of tools/tune.py, which names some; with
     --runtime onnx also .onnx files."""
     data_path: str
-    """A folder of DICOM, PNG or JPEG files (searched through), one such file, or a dataset directory."""
+    """A folder of DICOM, PNG or JPEG files (searched through), one such file, a dataset directory, or what an archive
+    has at a DICOMweb address: https://HOST/dicom-web/studies/UID, with /series/UID and /instances/UID too, or
+    https://HOST/dicom-web/studies?AccessionNumber=… with what to search for. Objects that may be radiographs (CR, DX,
+    secondary captures) are retrieved, and deleted here at the end."""
     save_path: str
     """Folder to write into."""
     device: str = "auto"
@@ -95,6 +102,16 @@ class Config:
     report_threshold: Share | None = None
     """Lowest confidence of the findings in structured reports, presentation states, secondary captures and FHIR, in
     [0, 1]; default: as --threshold."""
+    return_to: Annotated[str, tyro.conf.arg(name="return")] = ""
+    """https://HOST/dicom-web of a service that stores the objects of --sr, --seg, --gsps and --sc (STOW-RS); where none
+    of these is given, reports and, of segmenters, segmentations. OUT/returned.csv says what became of each."""
+    dicomweb_auth: str = ""
+    """File with who this is to DICOMweb services: a line "bearer TOKEN" or "basic USER:PASSWORD", with https://HOST in
+    front where there are several. Default: XRAY_DICOMWEB_TOKEN, or XRAY_DICOMWEB_USER and XRAY_DICOMWEB_PASSWORD."""
+    ca: str = ""
+    """PEM file of a certificate authority to trust beside those of the system, for DICOMweb services."""
+    dicomweb_timeout: Annotated[float, Interval(gt=0, le=3600)] = 60.0
+    """Seconds that a DICOMweb service may keep silent, above 0 and up to 3600."""
     sizes: str = ""
     """Original sizes of PNG and JPEG files that were made smaller, so that boxes and masks are in original pixels: a
     CSV file of any name (a column of ids or file names; width,height or dim1,dim0 or columns,rows), WIDTHxHEIGHT for
@@ -192,6 +209,7 @@ def main(config: Config) -> int:
     for flag, what in (("probabilities", "keeps the maps"), ("seg", "writes the masks")):
         if getattr(config, flag) and not pipeline.segmenters:
             raise InputError(f"--{flag} {what} of segmenters, and --weights names none")
+    config = with_kinds(config, bool(pipeline.segmenters))
     is_shown = config.overlays or config.sr or config.gsps or config.sc or config.fhir
     fitted = thresholds_of([Path(run) for run in config.weights]) if is_shown else None
     if fitted is not None:
@@ -215,15 +233,19 @@ def main(config: Config) -> int:
         failures = [(inputs.ids[at], file, why) for p in journal.portions() for at, file, why in p.failures]
         absent = set(order).difference(inputs.ids)
         failures += [(name, "", "no such file") for name in order if name in absent]
+        order, failures, left_out = with_unretrieved(data, order, failures)
         if not config.probabilities:
             # Maps of an earlier command would be taken for these predictions'.
             (out / INDEX).unlink(missing_ok=True)
         kind = "" if fisabio else kind_of_submission(pipeline)
         if fisabio:
             fisabio.write(out / "submission.csv", journal)
-        warnings = warnings_of(inputs, journal)
+        warnings = warnings_of(inputs, journal) + left_out
         n_boxes = write_results(out, journal, order, pipeline.categories, kind, failures, warnings)
-        journal.remove()
+        n_unsent = send_back(config, dicom_results, inputs) if dicom_results and config.return_to else 0
+        if not n_unsent:
+            # Or the same command, given again, sends the rest.
+            journal.remove()
     if dicom_results is not None:
         failed = {name for name, *_ in failures}
         read = [(n, path) for n, path in zip(inputs.ids, inputs.paths, strict=True) if n not in failed]
@@ -236,7 +258,7 @@ def main(config: Config) -> int:
             f"{failures[0][2]}): see {out / 'failures.csv'}",
             file=sys.stderr,
         )
-    return 1 if failures else 0
+    return 1 if failures or n_unsent else 0
 
 
 def check(config: Config) -> None:
@@ -257,6 +279,7 @@ def check(config: Config) -> None:
         require(":" not in config.device, "device", config.device, "auto, cpu or cuda: nodes number their own GPUs")
     require(config.split in ("", "train", "val", "test"), "split", config.split, "train, val or test")
     check_part(config.split, None if config.fold < 0 else config.fold)
+    check_dicomweb(config)
     if config.truth and not config.overlays:
         raise FlagError("--truth is drawn by --overlays: add that, or leave --truth out")
 
@@ -288,4 +311,4 @@ def truth_of(config: Config, inputs: "Inputs") -> "Store | None":
 
 def run() -> int:
     """The command; returns its exit status."""
-    return command(Config, main, check, check_out)
+    return command(Config, main, check, check_out, lambda config: STAY_REMOTE)

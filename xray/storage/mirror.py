@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -62,13 +62,14 @@ class Mirror:
     notes: what a command leaves for the next one.
     """
 
-    def __init__(self, address: str, kind: str) -> None:
-        """kind: "in" or "out"."""
+    def __init__(self, address: str, kind: str, names: Sequence[str] = ()) -> None:
+        """kind: "in" or "out", or of an address that is no s3:// one. names: of the last folders of such an address."""
         self.address = address
         self.home = cache_folder() / kind / _digest(address, 20)
-        bucket, key = split_address(address)
-        # Some commands look at the folders around a file, and reports bear the name of the last.
-        names = [bucket, *filter(None, key.split("/"))][-3:]
+        if not names:
+            bucket, key = split_address(address)
+            # Some commands look at the folders around a file, and reports bear the name of the last.
+            names = [bucket, *filter(None, key.split("/"))][-3:]
         self.path = self.home.joinpath(
             "files", *(name if len(name.encode()) <= 250 else _digest(name, 20) for name in names)
         )

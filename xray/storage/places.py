@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 from xray.errors import InputError
 from xray.flags import flag_value
 from xray.storage.addresses import address_of, is_remote
+from xray.storage.dicomweb.addresses import is_dicomweb, resource_of
 
 if TYPE_CHECKING:
+    from xray.radiographs.file_warnings import FileWarning
+    from xray.storage.dicomweb.retrieval import Retrieved
     from xray.storage.mirror import Mirror
     from xray.storage.staging import Staging
 
@@ -26,13 +29,36 @@ _addresses: dict[str, str] = {}
 """Folder or file of this machine → the address it stands for."""
 
 
+_retrieved: "dict[str, Retrieved]" = {}
+"""Folder of this machine → what it holds of an archive."""
+
+
 def remote_fields(config: Any, stay: Collection[str] = ()) -> list[str]:
     """Names of a config's fields that hold an address, except those in `stay`. Raises FlagError for a bad one."""
     return [
         field.name
         for field in (dataclasses.fields(config) if dataclasses.is_dataclass(config) else ())
-        if field.name not in stay and any(map(is_remote, _values(getattr(config, field.name))))
+        if field.name not in stay
+        and (is_of_archive(field.name, config) or any(map(is_remote, _values(getattr(config, field.name)))))
     ]
+
+
+def is_of_archive(field: str, config: Any) -> bool:
+    """Whether a flag names what a DICOMweb service has. Raises FlagError for what is none of its addresses."""
+    if field != "data_path" or not hasattr(config, "dicomweb_auth") or not is_dicomweb(config.data_path):
+        return False
+    return bool(resource_of("data-path", config.data_path))
+
+
+def is_from_archive(path: Path) -> bool:
+    """Whether a data path stands for a part of an archive."""
+    return str(path) in _retrieved
+
+
+def not_retrieved(path: Path) -> "tuple[list[tuple[str, str]], list[FileWarning]]":
+    """Of a data path that stands for a part of an archive: (name, reason) of what failed, and what was left out."""
+    retrieved = _retrieved.get(str(path))
+    return ([], []) if retrieved is None else (retrieved.failures, retrieved.warnings)
 
 
 def as_given(path: str | PurePath) -> str:
@@ -114,18 +140,25 @@ def localizing(is_first: bool = True) -> Iterator["Places"]:
     except InputError as error:
         raise type(error)(_renamed(str(error))) from error
     finally:
-        for mirror in (*places.outputs, *places.inputs.values()):
+        for mirror in (*places.outputs, *places.inputs.values(), *places.retrieved):
             _addresses.pop(str(mirror.path), None)
+            _retrieved.pop(str(mirror.path), None)
             mirror.close()
+        for retrieved in places.retrieved:
+            retrieved.leave()
 
 
 class Places:
-    """The folders here of one command. inputs: address → its mirror. outputs: what is uploaded."""
+    """The folders here of one command.
+
+    inputs: address → its mirror. outputs: what is uploaded. retrieved: from archives, deleted when the command is done.
+    """
 
     def __init__(self, is_first: bool = True) -> None:
         self._is_first = is_first
         self.inputs: dict[str, Mirror] = {}
         self.outputs: list[Staging] = []
+        self.retrieved: list[Retrieved] = []
 
     def output(self, value: str | PurePath) -> Path:
         """The folder here for an address that is written to."""
@@ -147,6 +180,21 @@ class Places:
         _addresses[str(mirror.path)] = address
         return mirror.path
 
+    def from_archive(self, config: Any) -> str:
+        """The folder here for the part of an archive that the data path of a command names."""
+        from xray.storage.dicomweb.client import Client
+        from xray.storage.dicomweb.credentials import credentials_of
+        from xray.storage.dicomweb.retrieval import Retrieved
+
+        retrieved = Retrieved(resource_of("data-path", config.data_path))
+        urls = [config.data_path, *([config.return_to] if config.return_to else [])]
+        with Client(credentials_of(config.dicomweb_auth, urls), config.ca, config.dicomweb_timeout) as client:
+            self.retrieved.append(retrieved)
+            retrieved.bring(client)
+        _addresses[str(retrieved.path)] = retrieved.address
+        _retrieved[str(retrieved.path)] = retrieved
+        return str(retrieved.path)
+
     def localized(self, config: Any, names: Sequence[str]) -> Any:
         """The config with folders and files of this machine in these fields."""
 
@@ -157,6 +205,9 @@ class Places:
                 return value
             return type(value)(self.output(value) if is_written(name, config) else self.input(value, name))
 
+        if "data_path" in names and is_of_archive("data_path", config):
+            config = dataclasses.replace(config, data_path=self.from_archive(config))
+            names = [name for name in names if name != "data_path"]
         return dataclasses.replace(config, **{name: local(getattr(config, name), name) for name in names})
 
     def left_over(self) -> int | None:
@@ -179,6 +230,8 @@ class Places:
         except KeyboardInterrupt as error:
             self._ended(error)
             raise
+        for retrieved in self.retrieved:
+            retrieved.remove()
         return status
 
     def _ended(self, error: BaseException) -> None:
