@@ -15,7 +15,7 @@ WORKDIR /opt/xray
 COPY setup.cfg pyproject.toml requirements.txt requirements-dev.txt constraints.txt README.md LICENSE ./
 COPY xray/__init__.py xray/__init__.py
 RUN grep -hE "^[A-Za-z0-9._-]+==" requirements.txt requirements-dev.txt constraints.txt > /tmp/pins.txt \
-    && pip install $PIP_FLAGS --constraint /tmp/pins.txt --editable ".[serve,dicom-out,remote]" \
+    && pip install $PIP_FLAGS --constraint /tmp/pins.txt --editable ".[serve,dicom-out,dicomweb,remote]" \
     && rm /tmp/pins.txt
 
 COPY xray xray

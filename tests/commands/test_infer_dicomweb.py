@@ -1,9 +1,6 @@
 """infer from and to a PACS that speaks DICOMweb: Orthanc with its plugin, on loopback."""
 
 import csv
-import json
-import os
-import stat
 
 import numpy as np
 import pydicom
@@ -12,7 +9,6 @@ from orthanc_server import Orthanc
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless
 
 from xray.commands.infer import STAY_REMOTE, Config, check, check_out, main
-from xray.errors import FlagError, InputError
 from xray.phantoms.dicom import Storage, dicom_of, save_dicom
 from xray.storage.places import run_here
 from xray.structures.predictions import read_predictions

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,17 +97,24 @@ class Oracle:
 
 
 @contextlib.contextmanager
-def serving(app: object, limits: object = None, started: list | None = None, tls: object = None) -> Iterator[str]:
+def serving(
+    app: object,
+    limits: object = None,
+    started: list | None = None,
+    tls: object = None,
+    make: Callable[[int], object] | None = None,
+) -> Iterator[str]:
     """Runs an application at a free port in a thread → its address.
 
-    limits: of its connections. started: gets the server itself. tls: for HTTPS.
+    limits: of its connections. started: gets the server itself. tls: for HTTPS. make: makes the application of one
+    that must know its port.
     """
     from xray.serving.accepting import Door
     from xray.serving.connections import server_of
 
     with Door() as door:
         door.bind(("127.0.0.1", 0))
-        server = server_of(app, 1, limits, tls)
+        server = server_of(app if make is None else make(door.getsockname()[1]), 1, limits, tls)
         if started is not None:
             started.append(server)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)

@@ -23,9 +23,11 @@ from xray.flags import Port, Share, check_ranges
 from xray.inference.options import check_precision
 from xray.serving.accepting import Door
 from xray.serving.quiet import silence_libraries, telling
-from xray.serving.request_guard import host_names
+from xray.serving.request_guard import HostNames, host_names
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from xray.outputs.dicom.objects import Algorithm
     from xray.serving.dicom_node import DicomNode
     from xray.serving.dicom_peers import Peer
@@ -109,8 +111,16 @@ class Config:
     """Title of the DICOM node."""
     dicom_callers: tuple[str, ...] = ()
     """Titles of the nodes that may send; all may where none is given."""
+    dicomweb: bool = False
+    """Be a small DICOMweb archive of results too, at /dicom-web: who stores a radiograph there (STOW-RS) finds and
+    retrieves what --dicom-objects names (QIDO-RS, WADO-RS). Results lie in memory; radiographs are not kept."""
+    dicomweb_minutes: Annotated[float, Interval(gt=0, le=100_000)] = 60.0
+    """Minutes for which DICOMweb keeps results, above 0 and up to 100000."""
+    dicomweb_megabytes: Annotated[float, Interval(ge=1, le=1_000_000)] = 256.0
+    """Room for results of DICOMweb, in MiB; where it is taken, more radiographs are refused until the oldest go."""
     report_threshold: Share | None = None
-    """Lowest confidence of the findings in what the DICOM node returns, in [0, 1]; default: as --threshold."""
+    """Lowest confidence of the findings in what the DICOM node and DICOMweb return, in [0, 1]; default: as
+    --threshold."""
     threshold: Share | None = None
     """Lowest confidence, in [0, 1], of the findings that the page shows at first and that reports hold, calibrated
     where that was fitted. Default: for each finding what tools/evaluate.py --fit kept beside the models, else 0.3."""
@@ -165,7 +175,10 @@ def serve(config: Config, door: Door, checked: "operations.Checked", role: "Role
     ):
         host, port = door.getsockname()[:2]
         names = host_names(config.host, port, config.host_name, config.sagemaker)
-        server = server_of(create_app(service, algorithm, names, around), GRACE, tls=checked.tls)
+        app = create_app(service, algorithm, names, around)
+        if config.dicomweb:
+            open_dicomweb(config, app, service, algorithm, names)
+        server = server_of(app, GRACE, tls=checked.tls)
         if checked.tls is not None:
             operations.behind_tls(door)
         door.listen(1024)
@@ -200,15 +213,17 @@ def run_worker() -> NoReturn:
 
 def check_dicom(config: Config) -> "Peer | None":
     """Where the DICOM node returns answers, None without one. Raises FlagError if a flag of it is wrong or missing."""
-    if config.dicom_port is None:
-        if config.dicom_return:
-            raise FlagError("--dicom-return is for --dicom-port: add that, or leave it out")
-        return None
     if not config.dicom_objects:
         raise FlagError("--dicom-objects names nothing to return: give one or more of sr, seg, gsps, sc")
     for kind, other in (("sr", "sr-comprehensive3d"), ("seg", "seg-fractional")):
         if kind in config.dicom_objects and other in config.dicom_objects:
             raise FlagError(f"--dicom-objects names {kind} and {other}, which say the same: give one of them")
+    if config.dicomweb:
+        need("--dicomweb", "serve,dicom-out", "highdicom")
+    if config.dicom_port is None:
+        if config.dicom_return:
+            raise FlagError("--dicom-return is for --dicom-port: add that, or leave it out")
+        return None
     need("--dicom-port", "serve,dicom-out", "pynetdicom", "highdicom")
     from xray.serving.dicom_peers import check_aet, parse_peer
 
@@ -248,6 +263,20 @@ def wanted_of(names: Sequence[str]) -> dict[str, Any]:
     """--dicom-objects as arguments of DicomResults."""
     plain: dict[str, Any] = {kind: kind in names for kind in ("sr", "seg", "gsps", "sc")}
     return plain | dict(name.split("-") for name in names if "-" in name)
+
+
+def open_dicomweb(config: Config, app: "FastAPI", service: "Service", algorithm: "Algorithm", names: HostNames) -> None:
+    """Adds the endpoint of --dicomweb to the application."""
+    from xray.outputs.dicom.results import DicomResults
+    from xray.serving.dicomweb import add_dicomweb
+    from xray.serving.dicomweb_store import ResultStore
+    from xray.structures.thresholds import in_force
+
+    wanted = wanted_of(config.dicom_objects)
+    lowest, thresholds = in_force(service.thresholds, config.report_threshold, default=service.shown_from)
+    results = DicomResults(service.pipeline.categories, algorithm, lowest, thresholds=thresholds, **wanted)
+    store = ResultStore(int(config.dicomweb_megabytes * 2**20), config.dicomweb_minutes * 60)
+    add_dicomweb(app, service, results, store, names)
 
 
 def listening(host: str, port: int) -> Door:

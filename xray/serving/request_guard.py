@@ -33,6 +33,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 WILDCARDS = ("0.0.0.0", "::", "")
 SAGEMAKER = ("/ping", "/invocations", "/execution-parameters")
 """Paths that SageMaker asks for, under a name or address that is not known before."""
+DICOMWEB = "/dicom-web"
+"""Path of the DICOMweb endpoint, below which a name may lack its port."""
 
 _NAME = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?\.?|\[[0-9A-Fa-f:.]{2,45}\])"
 
@@ -54,7 +56,16 @@ class HostNames:
         """Whether a request may be answered. hosts: its Host headers. server: address that it came in at."""
         if self.is_sagemaker and path in SAGEMAKER:
             return True
-        return len(hosts) == 1 and self.is_own(hosts[0], server)
+        is_archive = path.startswith(f"{DICOMWEB}/")
+        return len(hosts) == 1 and self.is_own(self.completed(hosts[0], server) if is_archive else hosts[0], server)
+
+    def completed(self, host: str, server: tuple[str, int | None]) -> str:
+        """A name of Host with the port that it lacks where it is the server's only with that.
+
+        dicomweb-client (0.61) leaves out every port.
+        """
+        full = f"{host.strip()}:{self.port}"
+        return full if not self.is_own(host, server) and self.is_own(full, server) else host.strip()
 
     def is_own(self, host: str, server: tuple[str, int | None]) -> bool:
         """Whether a NAME or NAME:PORT is the server's."""

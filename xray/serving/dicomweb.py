@@ -1,0 +1,356 @@
+"""The server as a small DICOMweb archive of its results (PS3.18): who stores a radiograph finds what was found in it.
+
+    POST /dicom-web/studies                              STOW-RS: radiographs in, each answered before the response
+    GET  /dicom-web/studies?…, …/series?…, …/instances?… QIDO-RS: searches among the results
+    GET  /dicom-web/studies/UID[/series/UID[/instances/UID]][/metadata], …/frames/1, …/bulkdata/TAG      WADO-RS
+
+A radiograph is deleted once it is answered; its results stay in memory for a while, see `ResultStore`.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    SecondaryCaptureImageStorage,
+)
+
+from xray.errors import InputError
+from xray.outputs.dicom.objects import OwnPictureError, read_source
+from xray.outputs.dicom.results import DicomResults
+from xray.radiographs.dicom import check_dicom
+from xray.radiographs.radiograph import RadiographError, read_radiograph
+from xray.serving.accepting import Places
+from xray.serving.dicomweb_search import search
+from xray.serving.dicomweb_store import FullError, ResultStore, Stored, stored
+from xray.serving.request_guard import DICOMWEB, HostNames
+from xray.serving.service import Limits, Service, readable
+from xray.serving.uploads import arriving, counted, refusal, too_large
+from xray.serving.worker import BusyError, RefusedError
+from xray.storage.dicomweb.multipart import (
+    CHUNK,
+    DICOM,
+    RELATED,
+    MultipartError,
+    MultipartReader,
+    boundary_of,
+    content_type_of,
+    end_of,
+    head_of,
+    media_type,
+)
+
+JSON = "application/dicom+json"
+OCTETS = "application/octet-stream"
+MAX_PARTS = 100
+"""Objects of one request."""
+ACCEPTED = (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    SecondaryCaptureImageStorage,
+)
+"""Classes of radiographs, as the DICOM node has them."""
+BULK = 1024
+"""Bytes from which a value is an address in metadata."""
+
+PROCESSING, NOT_SUPPORTED, NO_RESOURCES, NOT_MATCHING, NOT_UNDERSTOOD = 0x0110, 0x0122, 0xA700, 0xA900, 0xC000
+"""Failure Reasons (PS3.18 table I.2-2)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one object of a request. storage, uid: "" where it does not say. failure: None where it was
+    answered. retry_after: seconds, where it may be sent again then."""
+
+    storage: str = ""
+    uid: str = ""
+    study: str = ""
+    failure: int | None = None
+    retry_after: int = 0
+
+
+class Answering:
+    """Radiographs → their results in the store. results: which objects are made."""
+
+    def __init__(self, service: Service, results: DicomResults, store: ResultStore) -> None:
+        self._service, self._results, self.store = service, results, store
+
+    def answer(self, path: Path, study: str = "") -> Outcome:
+        """Answers the radiograph in a file, and waits for that; any thread may call it.
+
+        study: that the request names, to which the radiograph must belong.
+        """
+        try:
+            source = read_source(path)
+        except OwnPictureError:
+            return Outcome(failure=NOT_SUPPORTED, **_identifiers(path))
+        except Exception:  # whatever pydicom raises on an element that is none of its type
+            return Outcome(failure=NOT_UNDERSTOOD, **_identifiers(path))
+        about = {"storage": source.SOPClassUID, "uid": source.SOPInstanceUID, "study": source.StudyInstanceUID}
+        if source.SOPClassUID not in ACCEPTED:
+            return Outcome(failure=NOT_SUPPORTED, **about)
+        if study not in ("", source.StudyInstanceUID):
+            return Outcome(failure=NOT_MATCHING, **about)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        key = (str(source.StudyInstanceUID), str(source.SOPInstanceUID))
+        if self.store.has(key, digest):
+            return Outcome(**about)
+        try:
+            check_dicom(path)
+            self.store.check_room()
+            self.store.add(key, digest, self._made(path))
+        except (BusyError, FullError) as error:
+            return Outcome(failure=NO_RESOURCES, retry_after=error.retry_after, **about)
+        except RefusedError as error:
+            return Outcome(failure=PROCESSING if error.status >= 500 else NOT_UNDERSTOOD, **about)
+        except (RadiographError, InputError):
+            return Outcome(failure=NOT_UNDERSTOOD, **about)
+        return Outcome(**about)
+
+    def _made(self, path: Path) -> list[Stored]:
+        findings, *_ = self._service.find(path)
+        radiograph = None
+        if self._results.need_pixels:
+            # In a worker, as the models' canvas was: the file may be hostile.
+            radiograph = readable(self._service.in_worker(read_radiograph, path).result(), path)
+        labels = {label: float(column[0]) for label, column in findings.labels.items()}
+        return list(map(stored, self._results.of(path, findings.table, findings.masks, labels, radiograph).values()))
+
+
+def add_dicomweb(
+    app: FastAPI, service: Service, results: DicomResults, store: ResultStore, names: HostNames | None = None
+) -> None:
+    """Adds the endpoint to the application of a service that has been entered by the first request.
+
+    results: what is made of each radiograph. names: as for `create_app`.
+    """
+
+    def base_of(request: Request) -> str:
+        """The address of this endpoint, as the client knows the server."""
+        host, server = request.headers.get("host", ""), request.scope.get("server") or ("", None)
+        return f"{request.url.scheme}://{host if names is None else names.completed(host, server)}{DICOMWEB}"
+
+    answering, limits = Answering(service, results, store), service.limits
+    places = Places(*limits.uploads)
+    routes = APIRouter(prefix=DICOMWEB, tags=["DICOMweb"])
+
+    @routes.post("/studies")
+    @routes.post("/studies/{study}")
+    async def store_instances(request: Request, study: str = "") -> Response:
+        """STOW-RS: takes radiographs; the results of each are there when this answers."""
+        client = request.client.host if request.client else ""
+        with contextlib.ExitStack() as files, places.taken(client) as has_room:
+            if not has_room:
+                raise await refusal(request, limits, BusyError(1))
+            paths = await _receive(request, limits, service, files)
+            outcomes = [await asyncio.to_thread(answering.answer, path, study) for path in paths]
+        # Deleted when their time is over, though nobody asks.
+        asyncio.get_running_loop().call_later(store.seconds + 1, store.purge)
+        return _of_outcomes(outcomes, base_of(request))
+
+    def searching(level: str, is_below: bool = False) -> Any:
+        async def search_results(request: Request, study: str = "", series: str = "") -> Response:
+            """QIDO-RS: searches among the results."""
+            query = request.query_params.multi_items()
+            found, has_more = search(store.results(study, series), level, query, base_of(request), is_below)
+            headers = {"Warning": f'299 {request.url.netloc}: "There are more matches: ask with offset"'}
+            return JSONResponse(found, headers=headers if has_more else None, media_type=JSON)
+
+        return search_results
+
+    for path, level in (("/studies", "studies"), ("/series", "series"), ("/instances", "instances")):
+        routes.get(path)(searching(level))
+    routes.get("/studies/{study}/series")(searching("series", True))
+    routes.get("/studies/{study}/instances")(searching("instances", True))
+    routes.get("/studies/{study}/series/{series}/instances")(searching("instances", True))
+
+    def there(study: str, series: str = "", uid: str = "") -> list[Stored]:
+        if not (found := store.results(study, series, uid)):
+            raise RefusedError(404, "there is no such result, or its time is over: store the radiograph again")
+        return found
+
+    async def metadata(request: Request, study: str, series: str = "", uid: str = "") -> Response:
+        """WADO-RS: everything but pixels."""
+        base, found = base_of(request), there(study, series, uid)
+        return JSONResponse([metadata_of(one, base) for one in found], media_type=JSON)
+
+    async def retrieve(request: Request, study: str, series: str = "", uid: str = "") -> Response:
+        """WADO-RS: the objects themselves."""
+        found = there(study, series, uid)
+        kind = choose(request.headers.getlist("accept"), {one.syntax for one in found}, len(found) == 1)
+        if kind == DICOM:
+            return Response(found[0].content, media_type=DICOM)
+        return _related((one.content for one in found), DICOM)
+
+    for path in (
+        "/studies/{study}",
+        "/studies/{study}/series/{series}",
+        "/studies/{study}/series/{series}/instances/{uid}",
+    ):
+        routes.get(path)(retrieve)
+        routes.get(f"{path}/metadata")(metadata)
+
+    @routes.get("/studies/{study}/series/{series}/instances/{uid}/bulkdata/{tag}")
+    async def bulk(study: str, series: str, uid: str, tag: str) -> Response:
+        """WADO-RS: one value of an object's metadata."""
+        dataset = there(study, series, uid)[0].dataset
+        if not re.fullmatch(r"[0-9A-Fa-f]{8}", tag) or int(tag, 16) not in dataset:
+            raise RefusedError(404, "there is no such value")
+        value = dataset[int(tag, 16)].value
+        if not isinstance(value, bytes):
+            raise RefusedError(404, "this value stands in the metadata")
+        return _related([value], OCTETS)
+
+    @routes.get("/studies/{study}/series/{series}/instances/{uid}/frames/{numbers}")
+    async def frames(study: str, series: str, uid: str, numbers: str) -> Response:
+        """WADO-RS: the pixels of frames, not compressed."""
+        return _related(frames_of(there(study, series, uid)[0], numbers), OCTETS)
+
+    app.include_router(routes)
+
+
+async def _receive(request: Request, limits: Limits, service: Service, files: contextlib.ExitStack) -> list[Path]:
+    """The objects of a request as files, which `files` deletes. Raises RefusedError."""
+    kind = request.headers.get("content-type", "")
+    if media_type(kind) not in (RELATED, DICOM):
+        line = f"this is {media_type(kind)[:60]!r}: send {RELATED} of {DICOM}"
+        raise await refusal(request, limits, RefusedError(415, line))
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and (len(announced) > 18 or int(announced) > limits.max_bytes):
+        raise await too_large(request, limits)
+    paths: list[Path] = []
+    with contextlib.ExitStack() as opened:
+        file: Any = None
+        async with arriving("request", limits):
+            try:
+                boundary = boundary_of(kind)
+                reader = None if boundary is None else MultipartReader(boundary)
+                if reader is None:
+                    paths.append(files.enter_context(service.upload()))
+                    file = opened.enter_context(paths[-1].open("wb"))
+                async for chunk in counted(request, limits):
+                    for event in [chunk] if reader is None else reader.feed(chunk):
+                        if isinstance(event, bytes):
+                            file.write(event)
+                        elif event is None:
+                            file.close()
+                        elif len(paths) == MAX_PARTS:
+                            raise RefusedError(413, f"more than {MAX_PARTS} objects: send them in several requests")
+                        else:
+                            paths.append(files.enter_context(service.upload()))
+                            file = opened.enter_context(paths[-1].open("wb"))
+                if reader is not None:
+                    reader.finish()
+            except MultipartError as error:
+                raise RefusedError(400, f"the body is damaged: {error}") from None
+            except RefusedError as error:
+                raise await refusal(request, limits, error) from None
+    return paths
+
+
+def _identifiers(path: Path) -> dict[str, str]:
+    """What a file that cannot be used says of itself, where that can be read."""
+    from xray.radiographs.dicom import read_elements
+    from xray.storage.dicomweb.addresses import valid_uid
+
+    names = {"storage": "SOPClassUID", "uid": "SOPInstanceUID", "study": "StudyInstanceUID"}
+    with contextlib.suppress(Exception):
+        elements = read_elements(path, tuple(names.values()))
+        return {key: valid_uid(str(elements.get(name, ""))) for key, name in names.items()}
+    return {}
+
+
+def _of_outcomes(outcomes: Iterable[Outcome], base: str) -> Response:
+    """The answer to a request that stores (PS3.18 10.5.3)."""
+    outcomes = list(outcomes)
+    failed = [one for one in outcomes if one.failure is not None]
+    answer: dict[str, Any] = {}
+
+    def item(one: Outcome) -> dict[str, Any]:
+        found = {"00081150": {"vr": "UI", "Value": [one.storage]}, "00081155": {"vr": "UI", "Value": [one.uid]}}
+        if one.failure is None:
+            return found | {"00081190": {"vr": "UR", "Value": [f"{base}/studies/{one.study}"]}}
+        return found | {"00081197": {"vr": "US", "Value": [one.failure]}}
+
+    if stored_ones := [item(one) for one in outcomes if one.failure is None]:
+        answer["00081199"] = {"vr": "SQ", "Value": stored_ones}
+    if named := [item(one) for one in failed if one.uid]:
+        answer["00081198"] = {"vr": "SQ", "Value": named}
+    if nameless := [{"00081197": {"vr": "US", "Value": [one.failure]}} for one in failed if not one.uid]:
+        answer["0008119A"] = {"vr": "SQ", "Value": nameless}
+    status = 200 if not failed else 202 if stored_ones else 409
+    headers = {}
+    if waits := [one.retry_after for one in failed if one.retry_after]:
+        headers["Retry-After"] = str(max(waits))
+        status = 503 if len(waits) == len(outcomes) else status
+    return JSONResponse(answer, status, headers, JSON)
+
+
+def choose(accept: Iterable[str], syntaxes: set[str], is_single: bool) -> str:
+    """RELATED or DICOM, as a request to retrieve asks for it. Raises RefusedError 406 for anything else."""
+    text = ",".join(accept) or "*/*"
+    for part in re.findall(r'(?:[^,"]|"(?:\\.|[^"\\])*")+', text):
+        parameters = dict(re.findall(r';\s*([\w-]+)\s*=\s*"?([^";]*)"?', part))
+        kind, syntax = media_type(part), parameters.get("transfer-syntax", "*").strip()
+        if not (syntax == "*" or {syntax} >= syntaxes) or parameters.get("q", "1").strip() in ("0", "0.0"):
+            continue
+        if kind in ("*/*", "multipart/*") or (kind == RELATED and parameters.get("type", DICOM) in (DICOM, "*/*")):
+            return RELATED
+        if kind in (DICOM, "application/*") and is_single:
+            return DICOM
+    raise RefusedError(406, f'results are had as {RELATED}; type="{DICOM}", with transfer-syntax {", ".join(syntaxes)}')
+
+
+def metadata_of(one: Stored, base: str) -> Mapping[str, Any]:
+    """An object as DICOM JSON; its pixels, and other large values, are addresses."""
+    dataset = one.dataset
+    address = f"{base}/studies/{one.study}/series/{one.series}/instances/{one.uid}/bulkdata"
+    large = {}
+    for element in list(dataset):
+        if isinstance(element.value, bytes) and len(element.value) > BULK:
+            tag = f"{int(element.tag):08X}"
+            large[tag] = {"vr": str(element.VR), "BulkDataURI": f"{address}/{tag}"}
+            del dataset[element.tag]
+    return dict(sorted({**dataset.to_json_dict(suppress_invalid_tags=True), **large}.items()))
+
+
+def frames_of(one: Stored, numbers: str) -> Iterator[bytes]:
+    """Frames by their numbers, from 1, as in 1,2. Raises RefusedError where there are no such ones."""
+    dataset = one.dataset
+    if not re.fullmatch(r"\d{1,6}(,\d{1,6}){0,99}", numbers):
+        raise RefusedError(400, "give the numbers of frames, from 1, as in frames/1,2")
+    wanted, n_frames = [int(number) for number in numbers.split(",")], int(dataset.get("NumberOfFrames") or 1)
+    pixels = dataset.get("PixelData", b"")
+    if not pixels or not all(1 <= number <= n_frames for number in wanted):
+        raise RefusedError(404, "this result has no such frame")
+    n_bits = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated
+    if n_bits % 8 and n_frames > 1:
+        raise RefusedError(406, "frames of this result do not begin at whole bytes: retrieve it as a whole")
+    n_bytes = -(-n_bits // 8)
+    return (pixels[(number - 1) * n_bytes : number * n_bytes] for number in wanted)
+
+
+def _related(contents: Iterable[bytes], kind: str) -> Response:
+    """A multipart answer, sent piece by piece."""
+    boundary = uuid.uuid4().hex
+
+    def pieces() -> Iterator[bytes]:
+        for content in contents:
+            yield head_of(boundary, {"Content-Type": kind})
+            for start in range(0, len(content), CHUNK):
+                yield content[start : start + CHUNK]
+            yield b"\r\n"
+        yield end_of(boundary)
+
+    return StreamingResponse(pieces(), media_type=content_type_of(boundary, kind))
