@@ -87,9 +87,14 @@ def service_of(flag: str, text: str) -> str:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of an address, as they decide who may see credentials: https://host:8443."""
+    """Scheme, host and port of an address, as they decide who may see credentials: https://host:8443.
+
+    Raises ValueError if there is no host.
+    """
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
+    if not host:
+        raise ValueError("an address without a host")
     port = parts.port or PORTS.get(parts.scheme.lower())
     name = f"[{host}]" if ":" in host else host
     is_usual = port == PORTS.get(parts.scheme.lower())

@@ -129,8 +129,12 @@ class Client:
         raise RefusedError(f"{shown(start)} leads through more than {N_REDIRECTS} redirections: check the address")
 
     def _redirected(self, start: str, url: str, to: str, method: str) -> str:
-        to = urljoin(url, to)
-        if not is_dicomweb(to) or not urlsplit(to).hostname or "@" in urlsplit(to).netloc:
+        try:
+            to = urljoin(url, to)
+            is_place = is_dicomweb(to) and bool(origin_of(to)) and "@" not in urlsplit(to).netloc
+        except ValueError:
+            is_place = False
+        if not is_place:
             raise RefusedError(f"{shown(start)} leads to what is no address of HTTP: check the address")
         if urlsplit(url).scheme == "https" and urlsplit(to).scheme != "https":
             raise RefusedError(f"{shown(start)} leads to {shown(to)}, which is not encrypted: it is not followed")

@@ -94,8 +94,8 @@ def _of_file(path: Path, origins: Collection[str]) -> dict[str, str]:
         if len(words) != 2 or (header := _header(*words)) is None:
             raise FlagError(f"--dicomweb-auth {path}, line {number}: it must have {FORM}")
         headers |= dict.fromkeys(_origins_of(given, origins, f"--dicomweb-auth {path}, line {number}:"), header)
-    if not headers and origins:
-        raise FlagError(f"--dicomweb-auth {path} has nothing for {', '.join(sorted(origins))}: it must have {FORM}")
+    if not headers:
+        raise FlagError(f"--dicomweb-auth {path} is empty: it must have {FORM}")
     return {origin: header for origin, header in headers.items() if origin in origins}
 
 
