@@ -1,14 +1,19 @@
 """infer from and to a PACS that speaks DICOMweb: Orthanc with its plugin, on loopback."""
 
 import csv
+import io
+import stat
 
 import numpy as np
 import pydicom
 import pytest
+from dicomweb_cases import Fake, answer_of, archive
 from orthanc_server import Orthanc
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless
 
 from xray.commands.infer import STAY_REMOTE, Config, check, check_out, main
+from xray.errors import FlagError, InputError
+from xray.inference.prediction_journal import PredictionJournal
 from xray.phantoms.dicom import Storage, dicom_of, save_dicom
 from xray.storage.places import run_here
 from xray.structures.predictions import read_predictions
@@ -115,3 +120,135 @@ def test_a_study_is_retrieved_and_its_results_are_stored_beside_it(
     assert infer(study, segmentation_run, tmp_path / "again", **options) == 0
     assert orthanc.modalities() == after
     assert "left out: 2 CT, 3 SEG, 3 SR" in capsys.readouterr().err
+
+
+def test_what_one_search_finds_is_retrieved(pacs, segmentation_run, tmp_path, auth, cache, capsys):
+    orthanc, _ = pacs
+    search = f"{orthanc.address}/studies?AccessionNumber=B2&ModalitiesInStudy=CR"
+    assert infer(search, segmentation_run, tmp_path / "out", dicomweb_auth=auth, sr=True) == 0
+    assert list(read_predictions(tmp_path / "out" / "predictions.json").image_ids) == [f"{OTHER_STUDY}.1.1"]
+    said = capsys.readouterr()
+    assert "B2" not in said.out + said.err
+    for address, line in (
+        (f"{orthanc.address}/studies?AccessionNumber=none", "has no objects"),
+        (f"{orthanc.address}/studies/{STUDY}/series/{STUDY}.2", "holds no radiographs, but 2 CT"),
+    ):
+        with pytest.raises(InputError, match=line):
+            infer(address, segmentation_run, tmp_path / "none", dicomweb_auth=auth)
+    assert left_in(cache) == []
+    with pytest.raises(InputError, match=r"no permission for .* \(401\): give --dicomweb-auth"):
+        infer(f"{orthanc.address}/studies/{STUDY}", segmentation_run, tmp_path / "none")
+    assert left_in(cache) == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_interrupted_command_goes_on_and_leaves_nothing_in_the_end(
+    pacs, segmentation_run, tmp_path, auth, cache, capsys, monkeypatch
+):
+    orthanc, _ = pacs
+    add, done = PredictionJournal.add, []
+
+    def add_one(self, portion):
+        if done:
+            raise KeyboardInterrupt
+        add(self, portion)
+        done.append(portion.stop)
+
+    study, options = f"{orthanc.address}/studies/{STUDY}", {"dicomweb_auth": auth, "sr": True}
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictionJournal, "add", add_one)
+        with pytest.raises(KeyboardInterrupt):
+            infer(study, segmentation_run, tmp_path / "out", **options)
+    (home,) = (cache / "dicomweb").iterdir()
+    assert f"what was retrieved stays in {home} for the same command" in capsys.readouterr().err
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert infer(study, segmentation_run, tmp_path / "out", **options) == 0
+    said = capsys.readouterr().err
+    assert "continuing after 1 of 3 radiographs" in said
+    assert "retrieving" not in said
+    assert left_in(cache) == []
+
+
+@pytest.fixture
+def fake():
+    with Fake().running() as fake:
+        yield fake
+
+
+def test_an_object_that_an_archive_does_not_give_is_a_failure_and_no_normal_radiograph(
+    fake, segmentation_run, tmp_path, cache, capsys
+):
+    files = {path.stem: path.read_bytes() for path in (write_image(tmp_path / "raw", n, "1.2.3") for n in (1, 2))}
+    rule = archive(files | {"1.2.3.1.9": b""})
+    fake.rule = lambda method, path: None if path.endswith("1.2.3.1.9") else rule(method, path)
+    assert infer(f"{fake.address}/studies/1.2.3", segmentation_run, tmp_path / "out") == 1
+    assert list(read_predictions(tmp_path / "out" / "predictions.json").image_ids) == ["1.2.3.1.1", "1.2.3.1.2"]
+    with (tmp_path / "out" / "failures.csv").open() as file:
+        (failure,) = csv.DictReader(file)
+    assert failure["image_id"] == "1.2.3.1.9"
+    assert "there is nothing at this address" in failure["reason"]
+    assert "1 of 3 radiographs could not be read (first 1.2.3.1.9" in capsys.readouterr().err
+    assert left_in(cache) == []
+
+
+def test_what_was_not_stored_is_named_and_sent_by_the_same_command(fake, segmentation_run, tmp_path, capsys, waits):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for number in (1, 2, 3):
+        write_image(raw, number, "1.2.3")
+    options = {"return_to": fake.address, "sr": True}
+    sent = []
+
+    def rule(method, path):
+        body = fake.requests[-1][3]
+        uid = pydicom.dcmread(
+            io.BytesIO(body[body.index(b"\r\n\r\n") + 4 :]), specific_tags=["SOPInstanceUID"]
+        ).SOPInstanceUID
+        sent.append(uid)
+        return answer_of([], [(uid, 0xA700)], 409) if len(sent) == 2 else answer_of([uid])
+
+    fake.rule = rule
+    assert infer(raw, segmentation_run, out, **options) == 1
+    said = capsys.readouterr()
+    assert "1 SR not stored, 2 SR stored" in said.out
+    assert "error: 1 of 3 objects were not stored (first SR of 1.2.3.1.2: out of resources (A700))" in said.err
+    with (out / "returned.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["stored", "not stored", "stored"]
+    # The archive is away: the findings are there all the same.
+    fake.answers = [(503, {}, b"")] * 6
+    with pytest.raises(InputError, match=r"is busy \(503\), 6 times\. The findings are in .*sends the rest"):
+        infer(raw, segmentation_run, out, **options)
+    assert (out / "predictions.json").exists()
+    assert infer(raw, segmentation_run, out, **options) == 0
+    assert "continuing after 3 of 3 radiographs" in capsys.readouterr().err
+    assert sent[3:] == [sent[1]]
+    assert sorted(path.name for path in out.iterdir() if path.suffix == ".part") == []
+    with pytest.raises(InputError, match="holds predictions already"):
+        infer(raw, segmentation_run, out, **options)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    from xray.storage.dicomweb import client
+
+    waits = []
+    monkeypatch.setattr(client, "sleep", waits.append)
+    return waits
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "line"),
+    [
+        ("https://h/dicom-web", {}, "names no part of an archive"),
+        ("https://h/dicom-web/studies/1.2", {"split": "val"}, "not for an archive"),
+        ("raw", {"return_to": "pacs"}, "--return is"), ("raw", {"ca": "x"}, "--ca is for a --data-path or a --return"),
+        ("raw", {"dicomweb_auth": "x"}, "--dicomweb-auth is for"),
+        ("https://h/studies/1.2", {"ca": "/none"}, "--ca /none cannot be used"),
+        ("https://h/studies/1.2", {"dicomweb_auth": "/none"}, "--dicomweb-auth /none cannot be read"),
+        ("https://h/studies/1.2", {"dicomweb_timeout": 0.0}, "--dicomweb-timeout is 0"),
+        ("https://u:p@h/studies/1.2", {}, "holds a user or a password"),
+    ],
+)  # fmt: skip
+def test_wrong_flags_are_named_before_anything_is_asked(data, changes, line, tmp_path):
+    with pytest.raises(FlagError, match=line):
+        infer(data, tmp_path / "run", tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()

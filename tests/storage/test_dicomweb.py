@@ -13,7 +13,7 @@ import subprocess
 import time
 
 import pytest
-from dicomweb_cases import STUDY, Fake, archive, item, related
+from dicomweb_cases import STUDY, Fake, answer_of, archive, item, related
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -705,19 +705,6 @@ def test_what_an_interrupted_command_left_is_deleted_after_a_day(fake, monkeypat
 
 
 # ---- storing
-
-
-def answer_of(referenced=(), failed=(), status=200):
-    answer = {}
-    if referenced:
-        answer["00081199"] = {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": [uid]}} for uid in referenced]}
-    if failed:
-        items = [
-            {"00081155": {"vr": "UI", "Value": [uid]}, "00081197": {"vr": "US", "Value": [code]}}
-            for uid, code in failed
-        ]
-        answer["00081198"] = {"vr": "SQ", "Value": items}
-    return status, {"Content-Type": "application/dicom+json"}, json.dumps(answer).encode()
 
 
 @pytest.mark.parametrize(

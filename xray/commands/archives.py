@@ -27,7 +27,10 @@ Failure = tuple[str, str, str]
 
 def check_dicomweb(config: "Config") -> None:
     """Raises FlagError if a flag of DICOMweb is wrong, or has nothing to do; InputError where its library lacks."""
-    is_retrieved = is_dicomweb(config.data_path) or is_from_archive(Path(config.data_path))
+    if is_from_archive(Path(config.data_path)):
+        # They were checked before it was retrieved.
+        return
+    is_retrieved = is_dicomweb(config.data_path)
     if not is_retrieved and not config.return_to:
         for flag in ("dicomweb_auth", "ca"):
             if getattr(config, flag):

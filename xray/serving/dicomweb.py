@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +29,7 @@ from pydicom.uid import (
 from xray.errors import InputError
 from xray.outputs.dicom.objects import OwnPictureError, read_source
 from xray.outputs.dicom.results import DicomResults
-from xray.radiographs.dicom import check_dicom
+from xray.radiographs.dicom import check_dicom, read_elements
 from xray.radiographs.radiograph import RadiographError, read_radiograph
 from xray.serving.accepting import Places
 from xray.serving.dicomweb_search import search
@@ -37,6 +38,7 @@ from xray.serving.request_guard import DICOMWEB, HostNames
 from xray.serving.service import Limits, Service, readable
 from xray.serving.uploads import arriving, counted, refusal, too_large
 from xray.serving.worker import BusyError, RefusedError
+from xray.storage.dicomweb.addresses import valid_uid
 from xray.storage.dicomweb.multipart import (
     CHUNK,
     DICOM,
@@ -49,6 +51,8 @@ from xray.storage.dicomweb.multipart import (
     head_of,
     media_type,
 )
+
+log = logging.getLogger("xray.serving")
 
 JSON = "application/dicom+json"
 OCTETS = "application/octet-stream"
@@ -92,31 +96,35 @@ class Answering:
         """
         try:
             source = read_source(path)
-        except OwnPictureError:
-            return Outcome(failure=NOT_SUPPORTED, **_identifiers(path))
-        except Exception:  # whatever pydicom raises on an element that is none of its type
-            return Outcome(failure=NOT_UNDERSTOOD, **_identifiers(path))
-        about = {"storage": source.SOPClassUID, "uid": source.SOPInstanceUID, "study": source.StudyInstanceUID}
+        except Exception as error:  # whatever pydicom raises on an element that is none of its type
+            storage, *others = _identifiers(path)
+            is_other = isinstance(error, OwnPictureError) or (storage and storage not in ACCEPTED)
+            return Outcome(storage, *others, NOT_SUPPORTED if is_other else NOT_UNDERSTOOD)
+        about = (str(source.SOPClassUID), str(source.SOPInstanceUID), str(source.StudyInstanceUID))
         if source.SOPClassUID not in ACCEPTED:
-            return Outcome(failure=NOT_SUPPORTED, **about)
+            return Outcome(*about, NOT_SUPPORTED)
         if study not in ("", source.StudyInstanceUID):
-            return Outcome(failure=NOT_MATCHING, **about)
+            return Outcome(*about, NOT_MATCHING)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         key = (str(source.StudyInstanceUID), str(source.SOPInstanceUID))
         if self.store.has(key, digest):
-            return Outcome(**about)
+            return Outcome(*about)
         try:
             check_dicom(path)
             self.store.check_room()
             self.store.add(key, digest, self._made(path))
         except (BusyError, FullError) as error:
-            return Outcome(failure=NO_RESOURCES, retry_after=error.retry_after, **about)
+            return Outcome(*about, NO_RESOURCES, error.retry_after)
         except RefusedError as error:
-            return Outcome(failure=PROCESSING if error.status >= 500 else NOT_UNDERSTOOD, **about)
+            return Outcome(*about, PROCESSING if error.status >= 500 else NOT_UNDERSTOOD)
         except (RadiographError, InputError):
-            return Outcome(failure=NOT_UNDERSTOOD, **about)
-        return Outcome(**about)
+            return Outcome(*about, NOT_UNDERSTOOD)
+        except Exception as error:
+            # The other objects of a request shall have their answers.
+            log.error("a radiograph gave no answer (%s)", type(error).__name__)
+            return Outcome(*about, PROCESSING)
+        return Outcome(*about)
 
     def _made(self, path: Path) -> list[Stored]:
         findings, *_ = self._service.find(path)
@@ -259,16 +267,16 @@ async def _receive(request: Request, limits: Limits, service: Service, files: co
     return paths
 
 
-def _identifiers(path: Path) -> dict[str, str]:
-    """What a file that cannot be used says of itself, where that can be read."""
-    from xray.radiographs.dicom import read_elements
-    from xray.storage.dicomweb.addresses import valid_uid
-
-    names = {"storage": "SOPClassUID", "uid": "SOPInstanceUID", "study": "StudyInstanceUID"}
-    with contextlib.suppress(Exception):
-        elements = read_elements(path, tuple(names.values()))
-        return {key: valid_uid(str(elements.get(name, ""))) for key, name in names.items()}
-    return {}
+def _identifiers(path: Path) -> tuple[str, str, str]:
+    """The class, the object and the study that a file that cannot be used names, "" for what cannot be read."""
+    try:
+        elements = read_elements(path, ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"))
+        storage, uid, study = (
+            valid_uid(str(elements.get(name, ""))) for name in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
+        )
+    except Exception:  # whatever pydicom raises on an element that is none of its type
+        return "", "", ""
+    return storage, uid, study
 
 
 def _of_outcomes(outcomes: Iterable[Outcome], base: str) -> Response:

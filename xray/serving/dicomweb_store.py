@@ -77,9 +77,15 @@ def stored(dataset: Dataset) -> Stored:
     for keyword in (*STUDY_TAGS, *SERIES_TAGS, *INSTANCE_TAGS):
         if keyword in dataset:
             attributes[f"{int(Tag(keyword)):08X}"] = dataset[keyword].to_json_dict(None, 1024)
-    identifiers = (str(dataset[name].value) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
     syntax = dataset.file_meta.get("TransferSyntaxUID", ExplicitVRLittleEndian)
-    return Stored(*identifiers, str(syntax), buffer.getvalue(), attributes)
+    return Stored(
+        str(dataset.StudyInstanceUID),
+        str(dataset.SeriesInstanceUID),
+        str(dataset.SOPInstanceUID),
+        str(syntax),
+        buffer.getvalue(),
+        attributes,
+    )
 
 
 @dataclasses.dataclass

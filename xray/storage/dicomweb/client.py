@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -151,7 +151,7 @@ class Client:
         fields = {"User-Agent": f"xray/{__version__}", "Accept-Encoding": "identity", **headers}
         if (authorization := self.credentials.of(url)) is not None:
             fields["Authorization"] = authorization
-        if body is not None and hasattr(body, "__len__"):
+        if isinstance(body, Sized):
             fields["Content-Length"] = str(len(body))
         return self._manager(url).urlopen(
             method,

@@ -85,7 +85,7 @@ def _of_file(path: Path, origins: Collection[str]) -> dict[str, str]:
         raise FlagError(f"--dicomweb-auth {path} has more than {MAX_BYTES >> 10} KiB: it must have {FORM}")
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         _warn(f"others can read {path}: chmod 600 it")
-    headers = {}
+    headers: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words or line.lstrip().startswith("#"):

@@ -104,3 +104,17 @@ def archive(files, page=1000):
         return 200, {"Content-Type": "application/dicom+json"}, json.dumps(found[offset : offset + page]).encode()
 
     return rule
+
+
+def answer_of(referenced=(), failed=(), status=200):
+    """The answer to a request that stores. referenced: UIDs of what was stored; failed: (UID, reason) of the rest."""
+    answer = {}
+    if referenced:
+        answer["00081199"] = {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": [uid]}} for uid in referenced]}
+    if failed:
+        items = [
+            {"00081155": {"vr": "UI", "Value": [uid]}, "00081197": {"vr": "US", "Value": [code]}}
+            for uid, code in failed
+        ]
+        answer["00081198"] = {"vr": "SQ", "Value": items}
+    return status, {"Content-Type": "application/dicom+json"}, json.dumps(answer).encode()
