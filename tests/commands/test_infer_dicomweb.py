@@ -231,7 +231,7 @@ def waits(monkeypatch):
     from xray.storage.dicomweb import client
 
     waits = []
-    monkeypatch.setattr(client, "sleep", waits.append)
+    monkeypatch.setattr(client, "sleep", lambda seconds, stopped=None: waits.append(seconds))
     return waits
 
 

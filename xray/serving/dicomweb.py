@@ -97,9 +97,9 @@ class Answering:
         try:
             source = read_source(path)
         except Exception as error:  # whatever pydicom raises on an element that is none of its type
-            storage, *others = _identifiers(path)
+            storage, uid, its_study = _identifiers(path)
             is_other = isinstance(error, OwnPictureError) or (storage and storage not in ACCEPTED)
-            return Outcome(storage, *others, NOT_SUPPORTED if is_other else NOT_UNDERSTOOD)
+            return Outcome(storage, uid, its_study, NOT_SUPPORTED if is_other else NOT_UNDERSTOOD)
         about = (str(source.SOPClassUID), str(source.SOPInstanceUID), str(source.StudyInstanceUID))
         if source.SOPClassUID not in ACCEPTED:
             return Outcome(*about, NOT_SUPPORTED)

@@ -284,6 +284,14 @@ def progress(what: str, n_bytes: int) -> Iterator[Callable[[int], None]]:
         yield lambda n_more: bar.advance(task, n_more)
 
 
+def is_in_use(home: Path) -> bool:
+    """Whether another process holds the mirror in this folder."""
+    if fcntl is None or not (home / "use.lock").exists():
+        return False
+    with open(home / "use.lock", "a+b") as file:
+        return not _lock(file, fcntl.LOCK_EX)
+
+
 def _digest(text: str, length: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 

@@ -45,7 +45,13 @@ PASSING = (408, 425, 429, 500, 502, 503, 504)
 CUT_SHORT = 1
 """Stands for the status of an answer that began well: what is wrong may be the object, and not the service."""
 
-sleep = time.sleep
+
+def sleep(seconds: float, stopped: threading.Event | None = None) -> None:
+    """Waits so long, or until something is stopped."""
+    if stopped is None:
+        time.sleep(seconds)
+    else:
+        stopped.wait(seconds)
 
 
 class RefusedError(InputError):
@@ -204,12 +210,12 @@ class Client:
             raise PassingError(f"the answer of {where} was cut short ({_cause(error)})", status=CUT_SHORT) from error
 
 
-def persist(act: Callable[[], T], n_attempts: int = N_ATTEMPTS) -> T:
-    """`act()`, again and again while it raises PassingError; in the end that becomes an InputError of its line.
+def persist(act: Callable[[], T], stopped: threading.Event | None = None) -> T:
+    """`act()`, again and again while it raises PassingError; in the end that becomes a RefusedError of its line.
 
-    Raises what else `act` raises, at once.
+    stopped: ends that at once, for threads whose result nobody needs any more. Raises what else `act` raises.
     """
-    pause, left, waited = FIRST_PAUSE, n_attempts, 0.0
+    pause, left, waited = FIRST_PAUSE, N_ATTEMPTS, 0.0
     while True:
         try:
             return act()
@@ -217,16 +223,16 @@ def persist(act: Callable[[], T], n_attempts: int = N_ATTEMPTS) -> T:
             if error.told is None:
                 left -= 1
                 wait, pause = pause * random.uniform(0.75, 1.25), min(2 * pause, LONGEST_PAUSE)
-                line = f"{error.line}, {n_attempts} times"
+                line = f"{error.line}, {N_ATTEMPTS} times"
             else:
                 wait = error.told
                 waited += wait
                 line = f"{error.line} and asks to come back in {wait:.0f} s: give the same command again then"
-            if not left or waited > PATIENCE:
+            if not left or waited > PATIENCE or (stopped is not None and stopped.is_set()):
                 raise RefusedError(line, error.status) from error
             if wait >= 5:
                 print(f"{error.line}: trying again in {wait:.0f} s", file=sys.stderr)
-            sleep(wait)
+            sleep(wait, stopped)
 
 
 def read_all(response: "BaseHTTPResponse", max_bytes: int, where: str) -> bytes:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from xray.storage.dicomweb.addresses import Resource
 from xray.storage.dicomweb.client import CUT_SHORT, PASSING, Client, PassingError, RefusedError, persist
 from xray.storage.dicomweb.multipart import DICOM, RELATED, MultipartError, media_type, read_parts
 from xray.storage.dicomweb.search import Found, Instance, find
-from xray.storage.mirror import Known, Mirror, cache_folder, signature
+from xray.storage.mirror import Known, Mirror, cache_folder, is_in_use, signature
 from xray.storage.objects import in_threads
 
 if TYPE_CHECKING:
@@ -113,29 +114,36 @@ class Retrieved(Mirror):
         for stale in (self.home / "parts").iterdir():
             stale.unlink()
 
+        stopped = threading.Event()
+
         def bring(name: str) -> tuple[str, str | None]:
-            part = self.home / "parts" / missing[name].uid
+            part = self.home / "parts" / hashlib.sha256(name.encode()).hexdigest()[:32]
             try:
-                persist(lambda: retrieve(client, self.resource.base, missing[name], part))
+                persist(lambda: retrieve(client, self.resource.base, missing[name], part), stopped)
             except RefusedError as error:
                 if is_of_all(error):
                     raise
                 part.unlink(missing_ok=True)
                 return name, str(error)
+            if stopped.is_set():
+                # Nothing may appear any more in a folder that is being deleted.
+                part.unlink(missing_ok=True)
+                return name, "interrupted"
             target = self.local(name)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(part, target)
+            here = signature(target)
+            assert here is not None  # it was put there just now
+            self.note(name, Known(here[0], "", here))
             return name, None
 
         columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        with contextlib.ExitStack() as stack, Progress(*columns, console=Console(stderr=True)) as progress:
+            # After a failure the other threads need not wait for an archive that is busy.
+            stack.callback(stopped.set)
             task = progress.add_task("retrieving", total=n_wanted, completed=n_wanted - len(missing))
             for name, fault in in_threads(bring, missing, N_THREADS):
-                if fault is None:
-                    here = signature(self.local(name))
-                    assert here is not None  # it was put there just now
-                    self.note(name, Known(here[0], "", here))
-                else:
+                if fault is not None:
                     self.failures.append((name, fault))
                     if len(self.failures) == HOPELESS and not self.known:
                         raise InputError(f"nothing of {self.address} can be retrieved: {fault}")
@@ -234,14 +242,5 @@ def delete_old() -> None:
     for home in (cache_folder() / KIND).glob("*"):
         with contextlib.suppress(OSError):
             newest = max(path.stat().st_mtime for path in (home, home / "index", home / "parts") if path.exists())
-            if time.time() - newest > LIFETIME and _is_free(home):
+            if time.time() - newest > LIFETIME and not is_in_use(home):
                 shutil.rmtree(home, ignore_errors=True)
-
-
-def _is_free(home: Path) -> bool:
-    mirror = Mirror.__new__(Mirror)
-    mirror.home, mirror._lock_file, mirror._index = home, None, None
-    try:
-        return mirror.hold(alone=True)
-    finally:
-        mirror.close()

@@ -1,6 +1,11 @@
 """The server as a DICOMweb archive of its results, asked by the library dicomweb-client and by hand."""
 
+import re
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -24,6 +29,7 @@ from xray.serving.service import Limits, Service
 from xray.storage.dicomweb.multipart import content_type_of, end_of, head_of, read_parts
 
 NAMES = {category["id"]: category["name"] for category in CATEGORIES}
+ROOT = Path(__file__).resolve().parents[2]
 KINDS = {"SR", "SEG", "PR", "OT"}
 SIZE = (256, 300)
 pytestmark = pytest.mark.timeout(300)
@@ -335,3 +341,24 @@ def test_several_clients_at_once_get_their_own(client, phantoms, address):
         thread.join()
     assert answers == [200] * 6
     assert len(client.search_for_instances()) == 12
+
+
+@pytest.mark.slow
+def test_the_command_serves_it_and_logs_nobody(phantoms, vinbig_run, tmp_path):
+    flags = ["--weights", vinbig_run, "--port", "0", "--device", "cpu", "--no-tta", "--n-workers", "1", "--dicomweb"]
+    command = [sys.executable, ROOT / "tools" / "serve.py", *flags]
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+        try:
+            while not (found := re.search(r"http://\S+/", (tmp_path / "log").read_text())):
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(0.1)
+            client = DICOMwebClient(f"{found[0]}dicom-web")
+            answer = client.store_instances(datasets=[pydicom.dcmread(path) for path in phantoms[1]])
+            assert len(answer.ReferencedSOPSequence) == 3
+            assert {one.Modality for one in client.retrieve_study("1.2.3.2")} == {"SR"}
+            assert len(client.search_for_studies()) == 2
+        finally:
+            process.terminate()
+            process.wait(60)
+    assert "Doe" not in (tmp_path / "log").read_text()
