@@ -13,6 +13,7 @@ import pytest
 import requests
 from dicomweb_client.api import DICOMwebClient
 from serving_cases import TWELVE_BITS, Oracle, serving, write_phantom
+from starlette.testclient import TestClient
 
 pytest.importorskip("highdicom")
 
@@ -21,9 +22,12 @@ from pydicom.uid import CTImageStorage
 from xray.findings import CATEGORIES
 from xray.outputs.dicom.objects import Algorithm
 from xray.outputs.dicom.results import DicomResults
+from xray.serving.accounts import Accounts, Hash
 from xray.serving.app import create_app
+from xray.serving.authentication import Checker
 from xray.serving.dicomweb import add_dicomweb
 from xray.serving.dicomweb_store import ResultStore
+from xray.serving.operations import Operations
 from xray.serving.request_guard import host_names
 from xray.serving.service import Limits, Service
 from xray.storage.dicomweb.multipart import content_type_of, end_of, head_of, read_parts
@@ -322,6 +326,24 @@ def test_names_of_others_are_refused_with_and_without_a_port(address):
     for name, status in (("evil.example", 421), ("127.0.0.1", 200), ("localhost", 200), ("", 421)):
         assert requests.get(f"{address}/studies", headers={"Host": name}, timeout=60).status_code == status
     assert requests.get(address.replace("dicom-web", "health"), headers={"Host": "127.0.0.1"}).status_code == 421
+
+
+def test_accounts_hold_here_too_and_the_request_log_names_no_study(phantoms):
+    seen, algorithm = [], Algorithm("xray", "1")
+    with Service(phantoms[0], ["fold0"], Limits(places=4)) as service:
+        around = Operations(Checker(Accounts({"ali": Hash.of("secret")})), requests=seen.append)
+        app = create_app(service, algorithm, None, around)
+        add_dicomweb(app, service, DicomResults(NAMES, algorithm, 0.3), ResultStore(2**24, 100.0))
+        with TestClient(app) as client:
+            headers, body = related(phantoms[1][2].read_bytes())
+            assert client.post("/dicom-web/studies", content=body, headers=headers).status_code == 401
+            assert client.get("/dicom-web/studies").status_code == 401
+            headers["Authorization"] = "Bearer secret"
+            assert client.post("/dicom-web/studies", content=body, headers=headers).status_code == 200
+            for path in ("studies", "studies/1.2.3.2/series", "studies/1.2.3.2/metadata", "studies/1.2.3.2"):
+                assert client.get(f"/dicom-web/{path}", headers=headers).status_code == 200
+    assert len(seen) == 7
+    assert not any("1.2.3" in one.route for one in seen)
 
 
 def test_several_clients_at_once_get_their_own(client, phantoms, address):

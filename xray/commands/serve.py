@@ -220,6 +220,8 @@ def check_dicom(config: Config) -> "Peer | None":
             raise FlagError(f"--dicom-objects names {kind} and {other}, which say the same: give one of them")
     if config.dicomweb:
         need("--dicomweb", "serve,dicom-out", "highdicom")
+        if config.workers > 1:
+            raise FlagError("--dicomweb keeps results in one process, and --workers starts several: leave one out")
     if config.dicom_port is None:
         if config.dicom_return:
             raise FlagError("--dicom-return is for --dicom-port: add that, or leave it out")
