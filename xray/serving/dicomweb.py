@@ -13,13 +13,12 @@ import dataclasses
 import hashlib
 import logging
 import re
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -32,6 +31,7 @@ from xray.outputs.dicom.results import DicomResults
 from xray.radiographs.dicom import check_dicom, read_elements
 from xray.radiographs.radiograph import RadiographError, read_radiograph
 from xray.serving.accepting import Places
+from xray.serving.dicomweb_formats import choose, frames_of, metadata_of, related
 from xray.serving.dicomweb_search import search
 from xray.serving.dicomweb_store import FullError, ResultStore, Stored, stored
 from xray.serving.request_guard import DICOMWEB, HostNames
@@ -40,15 +40,11 @@ from xray.serving.uploads import arriving, counted, refusal, too_large
 from xray.serving.worker import BusyError, RefusedError
 from xray.storage.dicomweb.addresses import valid_uid
 from xray.storage.dicomweb.multipart import (
-    CHUNK,
     DICOM,
     RELATED,
     MultipartError,
     MultipartReader,
     boundary_of,
-    content_type_of,
-    end_of,
-    head_of,
     media_type,
 )
 
@@ -64,8 +60,6 @@ ACCEPTED = (
     SecondaryCaptureImageStorage,
 )
 """Classes of radiographs, as the DICOM node has them."""
-BULK = 1024
-"""Bytes from which a value is an address in metadata."""
 
 PROCESSING, NOT_SUPPORTED, NO_RESOURCES, NOT_MATCHING, NOT_UNDERSTOOD = 0x0110, 0x0122, 0xA700, 0xA900, 0xC000
 """Failure Reasons (PS3.18 table I.2-2)."""
@@ -199,7 +193,7 @@ def add_dicomweb(
         kind = choose(request.headers.getlist("accept"), {one.syntax for one in found}, len(found) == 1)
         if kind == DICOM:
             return Response(found[0].content, media_type=DICOM)
-        return _related((one.content for one in found), DICOM)
+        return related((one.content for one in found), DICOM)
 
     for path in (
         "/studies/{study}",
@@ -218,12 +212,12 @@ def add_dicomweb(
         value = dataset[int(tag, 16)].value
         if not isinstance(value, bytes):
             raise RefusedError(404, "this value stands in the metadata")
-        return _related([value], OCTETS)
+        return related([value], OCTETS)
 
     @routes.get("/studies/{study}/series/{series}/instances/{uid}/frames/{numbers}")
     async def frames(study: str, series: str, uid: str, numbers: str) -> Response:
         """WADO-RS: the pixels of frames, not compressed."""
-        return _related(frames_of(there(study, series, uid)[0], numbers), OCTETS)
+        return related(frames_of(there(study, series, uid)[0], numbers), OCTETS)
 
     app.include_router(routes)
 
@@ -303,62 +297,3 @@ def _of_outcomes(outcomes: Iterable[Outcome], base: str) -> Response:
         headers["Retry-After"] = str(max(waits))
         status = 503 if len(waits) == len(outcomes) else status
     return JSONResponse(answer, status, headers, JSON)
-
-
-def choose(accept: Iterable[str], syntaxes: set[str], is_single: bool) -> str:
-    """RELATED or DICOM, as a request to retrieve asks for it. Raises RefusedError 406 for anything else."""
-    text = ",".join(accept) or "*/*"
-    for part in re.findall(r'(?:[^,"]|"(?:\\.|[^"\\])*")+', text):
-        parameters = dict(re.findall(r';\s*([\w-]+)\s*=\s*"?([^";]*)"?', part))
-        kind, syntax = media_type(part), parameters.get("transfer-syntax", "*").strip()
-        if not (syntax == "*" or {syntax} >= syntaxes) or parameters.get("q", "1").strip() in ("0", "0.0"):
-            continue
-        if kind in ("*/*", "multipart/*") or (kind == RELATED and parameters.get("type", DICOM) in (DICOM, "*/*")):
-            return RELATED
-        if kind in (DICOM, "application/*") and is_single:
-            return DICOM
-    raise RefusedError(406, f'results are had as {RELATED}; type="{DICOM}", with transfer-syntax {", ".join(syntaxes)}')
-
-
-def metadata_of(one: Stored, base: str) -> Mapping[str, Any]:
-    """An object as DICOM JSON; its pixels, and other large values, are addresses."""
-    dataset = one.dataset
-    address = f"{base}/studies/{one.study}/series/{one.series}/instances/{one.uid}/bulkdata"
-    large = {}
-    for element in list(dataset):
-        if isinstance(element.value, bytes) and len(element.value) > BULK:
-            tag = f"{int(element.tag):08X}"
-            large[tag] = {"vr": str(element.VR), "BulkDataURI": f"{address}/{tag}"}
-            del dataset[element.tag]
-    return dict(sorted({**dataset.to_json_dict(suppress_invalid_tags=True), **large}.items()))
-
-
-def frames_of(one: Stored, numbers: str) -> Iterator[bytes]:
-    """Frames by their numbers, from 1, as in 1,2. Raises RefusedError where there are no such ones."""
-    dataset = one.dataset
-    if not re.fullmatch(r"\d{1,6}(,\d{1,6}){0,99}", numbers):
-        raise RefusedError(400, "give the numbers of frames, from 1, as in frames/1,2")
-    wanted, n_frames = [int(number) for number in numbers.split(",")], int(dataset.get("NumberOfFrames") or 1)
-    pixels = dataset.get("PixelData", b"")
-    if not pixels or not all(1 <= number <= n_frames for number in wanted):
-        raise RefusedError(404, "this result has no such frame")
-    n_bits = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated
-    if n_bits % 8 and n_frames > 1:
-        raise RefusedError(406, "frames of this result do not begin at whole bytes: retrieve it as a whole")
-    n_bytes = -(-n_bits // 8)
-    return (pixels[(number - 1) * n_bytes : number * n_bytes] for number in wanted)
-
-
-def _related(contents: Iterable[bytes], kind: str) -> Response:
-    """A multipart answer, sent piece by piece."""
-    boundary = uuid.uuid4().hex
-
-    def pieces() -> Iterator[bytes]:
-        for content in contents:
-            yield head_of(boundary, {"Content-Type": kind})
-            for start in range(0, len(content), CHUNK):
-                yield content[start : start + CHUNK]
-            yield b"\r\n"
-        yield end_of(boundary)
-
-    return StreamingResponse(pieces(), media_type=content_type_of(boundary, kind))

@@ -110,11 +110,8 @@ class Client:
                 if not 200 <= response.status < 300 and response.status not in also:
                     raise _refusal(response, url, end, self.credentials)
                 yield response
-                # What is read to its end leaves a connection that can be used again.
-                response.drain_conn()
             finally:
-                response.close()
-                response.release_conn()
+                _let_go(response)
 
     def _follow(
         self, method: str, url: str, headers: dict[str, str], body: Iterable[bytes] | None
@@ -124,13 +121,12 @@ class Client:
         for _ in range(N_REDIRECTS):
             response = self._send(method, url, headers, body)
             if response.status == 401 and self.credentials.have_changed():
-                response.drain_conn()
+                _let_go(response)
                 response = self._send(method, url, headers, body)
             to = response.headers.get("location", "")
             if response.status not in (301, 302, 303, 307, 308) or not to:
                 return response, url
-            response.drain_conn()
-            response.release_conn()
+            _let_go(response)
             url = self._redirected(start, url, to, method)
         raise RefusedError(f"{shown(start)} leads through more than {N_REDIRECTS} redirections: check the address")
 
@@ -275,6 +271,13 @@ def seconds_told(value: str | None) -> float | None:
     if date.tzinfo is None:
         date = date.replace(tzinfo=datetime.UTC)
     return max(0.0, (date - datetime.datetime.now(datetime.UTC)).total_seconds())
+
+
+def _let_go(response: "BaseHTTPResponse") -> None:
+    """Ends an answer; where little of it is left, its connection can be used again."""
+    with contextlib.suppress(Exception):
+        response.read(2**14)
+    response.close()
 
 
 def _refusal(response: "BaseHTTPResponse", url: str, end: str, credentials: Credentials) -> Exception:
