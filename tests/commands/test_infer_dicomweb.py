@@ -195,7 +195,7 @@ def test_what_was_not_stored_is_named_and_sent_by_the_same_command(fake, segment
     raw, out = tmp_path / "raw", tmp_path / "out"
     for number in (1, 2, 3):
         write_image(raw, number, "1.2.3")
-    options = {"return_to": fake.address, "sr": True}
+    options = {"return_to": fake.address, "sr": True, "fhir": True}
     sent = []
 
     def rule(method, path):

@@ -75,7 +75,7 @@ def send_back(config: "Config", results: "DicomResults", inputs: "Inputs") -> in
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from xray.outputs.dicom.results import KINDS, object_path
+    from xray.outputs.dicom.results import KINDS, SUFFIXES, object_path
     from xray.storage.dicomweb.client import Client
     from xray.storage.dicomweb.credentials import credentials_of
     from xray.storage.dicomweb.storing import NOT_STORED, store
@@ -83,7 +83,7 @@ def send_back(config: "Config", results: "DicomResults", inputs: "Inputs") -> in
     out, service = Path(config.save_path), service_of("return", config.return_to)
     objects: dict[str, dict[str, Path]] = {}
     for name in inputs.ids:
-        paths = {kind: object_path(out, kind, name) for kind in results.kinds}
+        paths = {kind: object_path(out, kind, name) for kind in results.kinds if SUFFIXES[kind] == ".dcm"}
         if there := {kind: path for kind, path in paths.items() if path.is_file()}:
             objects[name] = there
     rows: dict[tuple[str, str], dict[str, str]] = {}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from xray.outputs.dicom.objects import Algorithm
+    from xray.outputs.dicom.results import DicomResults
     from xray.serving.dicom_node import DicomNode
     from xray.serving.dicom_peers import Peer
     from xray.serving.service import Service
@@ -241,12 +242,21 @@ def dicom_node(
     """The running DICOM node, None without --dicom-port."""
     if config.dicom_port is None or peer is None:
         return contextlib.nullcontext()
-    from xray.outputs.dicom.results import DicomResults
     from xray.serving.dicom_connections import Limits
     from xray.serving.dicom_node import DicomNode, answering
-    from xray.structures.thresholds import in_force
 
     logging.getLogger("xray.dicom").setLevel(logging.INFO)
+    results = results_of(config, service, algorithm)
+    limits = Limits(n_bytes=int(config.max_megabytes * 2**20))
+    place = (config.dicom_port, config.dicom_aet, config.host)
+    return DicomNode(answering(service, results), peer, *place, config.dicom_callers, limits, service.workers)
+
+
+def results_of(config: Config, service: "Service", algorithm: "Algorithm") -> "DicomResults":
+    """The maker of --dicom-objects. Raises InputError for one that these models cannot give."""
+    from xray.outputs.dicom.results import DicomResults
+    from xray.structures.thresholds import in_force
+
     segmenters = service.pipeline.segmenters
     if "seg-fractional" in config.dicom_objects and not segmenters:
         raise InputError("--dicom-objects seg-fractional is of segmenters, and --weights names none")
@@ -256,9 +266,7 @@ def dicom_node(
     about = (service.pipeline.categories, algorithm, lowest)
     results = DicomResults(*about, thresholds=thresholds, map_labels=map_labels, **wanted)
     service.model.keeps_maps = results.need_maps
-    limits = Limits(n_bytes=int(config.max_megabytes * 2**20))
-    place = (config.dicom_port, config.dicom_aet, config.host)
-    return DicomNode(answering(service, results), peer, *place, config.dicom_callers, limits, service.workers)
+    return results
 
 
 def wanted_of(names: Sequence[str]) -> dict[str, Any]:
@@ -269,16 +277,11 @@ def wanted_of(names: Sequence[str]) -> dict[str, Any]:
 
 def open_dicomweb(config: Config, app: "FastAPI", service: "Service", algorithm: "Algorithm", names: HostNames) -> None:
     """Adds the endpoint of --dicomweb to the application."""
-    from xray.outputs.dicom.results import DicomResults
     from xray.serving.dicomweb import add_dicomweb
     from xray.serving.dicomweb_store import ResultStore
-    from xray.structures.thresholds import in_force
 
-    wanted = wanted_of(config.dicom_objects)
-    lowest, thresholds = in_force(service.thresholds, config.report_threshold, default=service.shown_from)
-    results = DicomResults(service.pipeline.categories, algorithm, lowest, thresholds=thresholds, **wanted)
     store = ResultStore(int(config.dicomweb_megabytes * 2**20), config.dicomweb_minutes * 60)
-    add_dicomweb(app, service, results, store, names)
+    add_dicomweb(app, service, results_of(config, service, algorithm), store, names)
 
 
 def listening(host: str, port: int) -> Door:

@@ -127,7 +127,9 @@ class Answering:
             # In a worker, as the models' canvas was: the file may be hostile.
             radiograph = readable(self._service.in_worker(read_radiograph, path).result(), path)
         labels = {label: float(column[0]) for label, column in findings.labels.items()}
-        return list(map(stored, self._results.of(path, findings.table, findings.masks, labels, radiograph).values()))
+        maps = None if findings.maps is None else findings.maps[0]
+        made = self._results.of(path, findings.table, findings.masks, labels, radiograph, maps)
+        return list(map(stored, made.values()))
 
 
 def add_dicomweb(
