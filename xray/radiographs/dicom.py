@@ -34,6 +34,8 @@ from xray.radiographs.elements import (
     tag_of,
 )
 from xray.radiographs.grayscale import GreyMeaning, with_window_that_shows
+from xray.radiographs.header_view import KEYWORDS as OF_VIEW
+from xray.radiographs.header_view import HeaderView, header_view
 from xray.radiographs.pixel_layout import PALETTE, Layout, layout_of, narrowed, native_size, native_words, refuse_frames
 from xray.radiographs.presentation import KEYWORDS, aspect_of, meaning_of, spacing_of, with_functional_groups
 from xray.radiographs.softcopy import Softcopy, softcopy_of
@@ -41,6 +43,7 @@ from xray.radiographs.softcopy import Softcopy, softcopy_of
 __all__ = [
     "MAX_FRAGMENTS", "MAX_HEADER_BYTES", "MAX_HEADER_READS", "MAX_PIXELS", "NATIVE", "RadiographError",
     "StoredRadiograph", "check_dicom", "dicom_size", "is_dicom", "read_dicom", "read_elements",
+    "read_header_view",
 ]  # fmt: skip
 
 MAX_FRAGMENTS = 65_536
@@ -72,6 +75,7 @@ _KEYWORDS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("ViewPosition", "PatientSex", "PatientAge", "Manufacturer"),
+    *OF_VIEW,
     *KEYWORDS,
     *PALETTE_KEYWORDS,
 )
@@ -88,6 +92,7 @@ class StoredRadiograph:
         the patient is read.
     warnings: what its user should know although it is read; a few fixed texts.
     softcopy: how a viewer shows its values in the same way; None of colours and palettes.
+    header: what the header says of the part of the body, the view and the modality.
     """
 
     words: np.ndarray
@@ -96,6 +101,7 @@ class StoredRadiograph:
     attributes: dict[str, str] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     softcopy: Softcopy | None = None
+    header: HeaderView = dataclasses.field(default_factory=HeaderView)
 
 
 def is_dicom(head: bytes) -> bool:
@@ -116,6 +122,11 @@ def dicom_size(path: Path) -> tuple[int, int]:
     """(width, height) of a single-frame DICOM file, from its header alone. Raises as `read_dicom` does."""
     layout = _open(path, lambda file: _read_header(file, _TAGS).layout())
     return layout.columns, layout.rows
+
+
+def read_header_view(path: Path) -> HeaderView:
+    """What the header of a DICOM file says of its picture. Raises as `read_dicom` does, though not for its pixels."""
+    return _open(path, lambda file: header_view(_read_header(file, _TAGS_OF_VIEW).elements))
 
 
 def check_dicom(path: Path) -> str:
@@ -170,6 +181,16 @@ def _open(path: Path, read: Callable[[BinaryIO], _T], content: bytes | None = No
 
 def _read(file: BinaryIO) -> StoredRadiograph:
     header = _read_header(file, _TAGS)
+    try:
+        return _read_pixels(header)
+    except RadiographError as error:
+        # What cannot be read as a radiograph often is none.
+        if modality := header_view(header.elements).modality:
+            raise RadiographError(f"its header says {modality}, and {error}") from error
+        raise
+
+
+def _read_pixels(header: "_Header") -> StoredRadiograph:
     layout = header.layout()
     elements = with_functional_groups(header.elements)
     words, layout = _words(header, layout)
@@ -182,7 +203,8 @@ def _read(file: BinaryIO) -> StoredRadiograph:
         meaning, is_missed = with_window_that_shows(words, meaning_of(elements, layout))
         warning_kinds = (WINDOW_MISSED,) if is_missed else ()
         softcopy = softcopy_of(words, meaning, aspect_of(elements))
-    return StoredRadiograph(words, meaning, spacing_of(elements), _attributes(elements), warning_kinds, softcopy)
+    about = (_attributes(elements), warning_kinds, softcopy, header_view(elements))
+    return StoredRadiograph(words, meaning, spacing_of(elements), *about)
 
 
 @dataclasses.dataclass
@@ -214,7 +236,7 @@ def _tags(keywords: Iterable[str]) -> frozenset[int]:
     return frozenset(tag_of(keyword) for keyword in keywords)
 
 
-_TAGS = _tags(_KEYWORDS)
+_TAGS, _TAGS_OF_VIEW = _tags(_KEYWORDS), _tags(OF_VIEW)
 
 
 def _starts_with_element(head: bytes) -> bool:

@@ -195,8 +195,15 @@ class Walker:
             if is_wanted:
                 into.by_tag[tag] = Element(vr, head, items, order)
         elif is_wanted and (vr in ("SQ", "UN", None)) and tag in _SEQUENCES:
-            items = self._items(start + n_bytes, True, is_implicit or vr == "UN", order, depth + 1)
-            into.by_tag[tag] = Element(vr, head, items, order)
+            try:
+                items = self._items(start + n_bytes, True, is_implicit or vr == "UN", order, depth + 1)
+                into.by_tag[tag] = Element(vr, head, items, order)
+            except HeaderTooLargeError:
+                raise
+            except RadiographError:
+                # What pixels do not need to be shown must not keep them from being shown.
+                if tag not in _DISPENSABLE:
+                    raise
             self._file.seek(start + n_bytes)
         elif is_wanted:
             into.by_tag[tag] = Element(vr, head, self._file.read(n_bytes), order)
@@ -248,7 +255,9 @@ class Walker:
         return len(kind) == 2 and not kind.isupper()
 
 
-_SEQUENCES = frozenset(
+_DISPENSABLE = frozenset(tag_of(keyword) for keyword in ("AnatomicRegionSequence", "ViewCodeSequence"))
+"""Sequences that only say what the picture is of."""
+_SEQUENCES = _DISPENSABLE | frozenset(
     tag_of(keyword)
     for keyword in (
         *("ModalityLUTSequence", "VOILUTSequence"),

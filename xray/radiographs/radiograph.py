@@ -22,6 +22,7 @@ from xray.radiographs.dicom import RadiographError, StoredRadiograph, dicom_size
 from xray.radiographs.file_kinds import LINK, Content, content_of, other_format
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.grayscale import display_grey, is_one_grey, look_up, white_level
+from xray.radiographs.header_view import HeaderView
 from xray.radiographs.jsrt import SIDE, SPACING, WHITE, is_jsrt, is_jsrt_name, read_jsrt
 from xray.radiographs.names import leads_out
 from xray.radiographs.softcopy import Softcopy
@@ -66,6 +67,7 @@ class Radiograph:
     attributes: view, sex, age and manufacturer, as far as the file has them, see `xray.radiographs.attributes`.
     warnings: what its user should know although it is read; a few fixed texts, to count by.
     softcopy: how a viewer shows the values of a grey DICOM file as these pixels; None of every other.
+    header: what a DICOM header says of the part of the body and the view; None of every other file.
     """
 
     pixels: np.ndarray
@@ -74,6 +76,7 @@ class Radiograph:
     attributes: dict[str, str] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     softcopy: Softcopy | None = None
+    header: HeaderView | None = None
 
     @property
     def width(self) -> int:
@@ -154,7 +157,7 @@ def _shown(stored: StoredRadiograph, name: str, bits: int) -> Radiograph:
     pixels = display_grey(stored.words, stored.meaning, bits)
     coarse = (EIGHT_BITS,) if bits > 8 and stored.words.dtype == np.uint8 else ()
     kinds = (*stored.warnings, *coarse, *_blank(pixels))
-    return Radiograph(pixels, stored.spacing, name, stored.attributes, kinds, stored.softcopy)
+    return Radiograph(pixels, stored.spacing, name, stored.attributes, kinds, stored.softcopy, stored.header)
 
 
 def _blank(pixels: np.ndarray) -> tuple[str, ...]:
