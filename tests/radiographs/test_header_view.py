@@ -164,7 +164,8 @@ def test_several_parts_are_all_named() -> None:
 @pytest.mark.parametrize(
     ("text", "views"),
     [
-        ("PA", {"frontal"}), ("Thorax ap", {"frontal"}), ("a. p. im Liegen", {"frontal"}), ("frontal", {"frontal"}), ("正位", {"frontal"}),
+        ("PA", {"frontal"}), ("Thorax ap", {"frontal"}), ("a. p. im Liegen", {"frontal"}),
+        ("frontal", {"frontal"}), ("正位", {"frontal"}),
         ("LAT", {"lateral"}), ("seitlich", {"lateral"}), ("profil gauche", {"lateral"}), ("侧位", {"lateral"}),
         ("боковая", {"lateral"}), ("PA + LAT", {"frontal", "lateral"}), ("oblique", {"oblique"}),
         ("left lateral decubitus", set()), ("bilateral", set()), ("", set()),

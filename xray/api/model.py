@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, get_args, overload
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from xray.inference.streaming import Batch, consecutive, run
 from xray.inference.thresholds import thresholds_of
 from xray.inference.ways import Models
 from xray.outputs.pictures.findings import rows_of
-from xray.radiographs.decoding import Undecodable
+from xray.radiographs.decoding import NO_GATE, Undecodable
+from xray.radiographs.image_check import Gate, Mode
 from xray.structures.thresholds import SHOWN_FROM, Thresholds
 from xray.structures.triplet import Triplet
 
@@ -45,6 +46,8 @@ def load(
     runtime: Literal["auto", "torch", "onnx", "openvino"] = "auto",
     scales: Sequence[float] = (1.0,),
     threshold: float | None = None,
+    gate_image: Literal["off", "warn", "refuse"] = "warn",
+    upright: bool = False,
 ) -> "Model":
     """Loads trained models of any tasks; several detectors are fused, several segmenters or classifiers averaged.
 
@@ -68,6 +71,11 @@ def load(
     scales: sizes of the canvas, 0.25 to 4 times the one trained on, at which detectors and segmenters look.
     threshold: lowest confidence, in [0, 1], of the findings that count as found, calibrated where that was fitted; None
         for what `xray evaluate --fit` kept for each finding beside the models, else 0.3.
+    gate_image: whether each radiograph is looked at, header and pixels, for being a frontal chest radiograph that is
+        upright and no negative. "warn": `Result.image_check` and `Result.warnings` say what is not; "refuse": it is no
+        result but a failure. Rows of a dataset directory are not looked at.
+    upright: turns radiographs that lie on a side or upside down before the models look; boxes and masks are in the
+        file's own pixels all the same.
 
     Raises InputError for what is no run, models that do not fit together, and values out of range.
     """
@@ -83,6 +91,8 @@ def load(
         raise InputError(re.sub(r"--([a-z-]+)", lambda flag: flag[1].replace("-", "_"), str(error))) from None
     from xray.export.ready import make_ready
 
+    if gate_image not in get_args(Mode):
+        raise InputError(f"gate_image is {gate_image!r}: give off, warn or refuse")
     if threshold is not None and not 0 <= threshold <= 1:
         raise InputError(f"threshold is {threshold}: it must lie between 0 and 1")
     fitted = thresholds_of(paths, threshold, lambda line: warnings.warn(line.removeprefix("warning: "), stacklevel=4))
@@ -97,7 +107,7 @@ def load(
         warnings.filterwarnings("ignore", message="IProgress not found")
         pipeline = ready(models, models.start())
     shown_from = SHOWN_FROM if threshold is None else threshold
-    return Model(pipeline, files_of(paths), batch_size, fitted, shown_from, prune)
+    return Model(pipeline, files_of(paths), batch_size, fitted, shown_from, prune, Gate(gate_image, upright))
 
 
 class PredictOptions(TypedDict, total=False):
@@ -119,12 +129,14 @@ class Model:
         thresholds: Thresholds | None = None,
         shown_from: float = SHOWN_FROM,
         prune: int = 0,
+        gate_image: Gate = NO_GATE,
     ) -> None:
         """pipeline: the models, on their device. runs: what they were read from. batch_size: 0 chooses.
 
-        thresholds, shown_from, prune: as `Finder` has them.
+        thresholds, shown_from, prune: as `Finder` has them. gate_image: what becomes of radiographs that are no upright
+            frontal chest radiographs.
         """
-        self._pipeline = pipeline
+        self._pipeline, self._gate_image = pipeline, gate_image
         self._batch_size = batch_size
         self._lock = threading.Lock()
         self._finder = Finder(
@@ -201,7 +213,7 @@ class Model:
         """
         if maps and not self._pipeline.segmenters:
             raise InputError("maps are those of segmenters, and none was loaded")
-        radiographs = given(x, ids, sizes)
+        radiographs = given(x, ids, sizes, self._gate_image)
         results, failures = self._find(radiographs, maps)
         if not radiographs.is_single:
             return Results(results, failures, radiographs.passed_over)
@@ -230,6 +242,7 @@ class Model:
                         finder=self._finder,
                         origin=radiographs.origin(item),
                         warnings=(*radiographs.warnings[item.index], *item.warnings),
+                        image_check=item.check,
                         maps=None if steps is None else steps[number].copy(),
                     )
                 )

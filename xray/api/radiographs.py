@@ -23,8 +23,9 @@ from xray.datasets.store import Store, is_store
 from xray.errors import InputError
 from xray.inference.streaming import ahead, radiographs
 from xray.outputs.dicom.objects import reduced
-from xray.radiographs.canvas import MAX_PIXELS, Canvas, in_8_bits
-from xray.radiographs.decoding import Decoded, DecodedWhole, Undecodable
+from xray.radiographs.canvas import MAX_PIXELS, in_8_bits
+from xray.radiographs.decoding import NO_GATE, Decoded, DecodedWhole, Undecodable, on_canvas
+from xray.radiographs.image_check import Gate
 from xray.radiographs.radiograph import EIGHT_BITS, Radiograph, RadiographError, grey_of_words, radiograph_of_dataset
 from xray.radiographs.workers import TIMEOUT
 from xray.storage.addresses import is_remote
@@ -60,22 +61,23 @@ class Given:
         return getattr(item, "origin", None) or self.origins[item.index]
 
 
-def given(x: Any, ids: Sequence[str] | None = None, sizes: str = "") -> Given:
+def given(x: Any, ids: Sequence[str] | None = None, sizes: str = "", gate: Gate = NO_GATE) -> Given:
     """What `Model.predict` was given.
 
-    x, ids, sizes: as there. Raises InputError as it does.
+    x, ids, sizes: as there. gate: what becomes of files, arrays and data sets that are no upright frontal chest
+    radiographs. Raises InputError as it does.
     """
     if isinstance(x, (str, os.PathLike)):
-        all_given = _of_path(local_path(x), sizes)
+        all_given = _of_path(local_path(x), sizes, gate)
     elif isinstance(x, Store):
         if x.images is None:
             raise InputError(f"{x.path} was opened without its pixels: open it with xray.open_dataset")
         ids_of_rows = tuple(record["source_id"] for record in x.records)
         all_given = _of_store(Inputs(ids_of_rows, store=x, rows=np.arange(len(x))))
     elif isinstance(x, (np.ndarray, Dataset)):
-        all_given = _of_objects([x], is_single=True)
+        all_given = _of_objects([x], True, gate)
     elif isinstance(x, Iterable) and not isinstance(x, (bytes, dict)):
-        all_given = _of_list(list(x), sizes)
+        all_given = _of_list(list(x), sizes, gate)
     else:
         raise InputError(
             f"a {type(x).__name__} cannot be looked at: give a path, an (H, W) array, a pydicom.Dataset, or a list"
@@ -95,12 +97,13 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def _of_path(path: Path, sizes: str) -> Given:
+def _of_path(path: Path, sizes: str, gate: Gate) -> Given:
     if not path.exists():
         raise InputError(f"there is nothing at {path}: give a radiograph, or a folder of them")
     inputs = open_inputs(path, sizes=sizes)
     if is_store(path):
         return _of_store(inputs)
+    inputs = dataclasses.replace(inputs, gate=gate)
     return _of_inputs(inputs, path if path.is_dir() else path.parent, is_single=path.is_file())
 
 
@@ -134,10 +137,10 @@ def _of_inputs(inputs: Inputs, root: Path, is_single: bool) -> Given:
     )
 
 
-def _of_list(items: list[Any], sizes: str) -> Given:
+def _of_list(items: list[Any], sizes: str, gate: Gate) -> Given:
     n_paths = sum(isinstance(item, (str, os.PathLike)) for item in items)
     if n_paths == 0:
-        return _of_objects(items, is_single=False)
+        return _of_objects(items, False, gate)
     if n_paths < len(items):
         raise InputError("a list of paths holds something else, too: give paths alone, or arrays and data sets alone")
     paths = [local_path(item) for item in items]
@@ -150,12 +153,12 @@ def _of_list(items: list[Any], sizes: str) -> Given:
     names = tuple(Path(os.path.relpath(path, root)).as_posix() for path in paths)
     ids = tuple(source_ids(names))
     originals, warnings = find_originals(root, paths, names, ids, sizes)
-    inputs = Inputs(ids, tuple(paths), names=names, originals=originals, warnings=tuple(warnings))
+    inputs = Inputs(ids, tuple(paths), names=names, originals=originals, warnings=tuple(warnings), gate=gate)
     # As they were given, so that whoever asks for the failure of a path finds it.
     return dataclasses.replace(_of_inputs(inputs, root, is_single=False), names=tuple(str(item) for item in items))
 
 
-def _of_objects(items: list[Any], is_single: bool) -> Given:
+def _of_objects(items: list[Any], is_single: bool, gate: Gate) -> Given:
     for number, item in enumerate(items):
         if isinstance(item, np.ndarray):
             _check_array(item, "" if is_single else f" (number {number} of the list)")
@@ -173,7 +176,7 @@ def _of_objects(items: list[Any], is_single: bool) -> Given:
         origins=(Origin(),) * len(items),
         warnings=((),) * len(items),
         is_single=is_single,
-        decode=lambda size, bits=8: ahead(_decoded(items, names, size, bits), AHEAD),
+        decode=lambda size, bits=8: ahead(_decoded(items, names, size, bits, gate), AHEAD),
     )
 
 
@@ -200,10 +203,11 @@ class _DecodedObject(DecodedWhole):
     origin: Origin = dataclasses.field(kw_only=True)
 
 
-def _decoded(items: list[Any], names: Sequence[str], size: int, bits: int) -> Iterator[Item]:
+def _decoded(items: list[Any], names: Sequence[str], size: int, bits: int, gate: Gate) -> Iterator[Item]:
     for index, (item, name) in enumerate(zip(items, names, strict=True)):
         try:
             radiograph = _radiograph_of(item, name, bits)
+            decoded = on_canvas(index, Path(name), size, radiograph, gate)
         except RadiographError as error:
             yield Undecodable(index, Path(name), str(error))
             continue
@@ -212,14 +216,7 @@ def _decoded(items: list[Any], names: Sequence[str], size: int, bits: int) -> It
             with contextlib.suppress(InputError):  # it does not say which image it is
                 reference = reduced(item)
         yield _DecodedObject(
-            index=index,
-            path=Path(name),
-            canvas=Canvas(radiograph.width, radiograph.height, size).letterbox(radiograph.pixels),
-            width=radiograph.width,
-            height=radiograph.height,
-            spacing=radiograph.spacing,
-            attributes=radiograph.attributes,
-            warnings=radiograph.warnings,
+            **vars(decoded),
             pixels=pixels,
             origin=Origin(array=pixels, reference=reference, softcopy=radiograph.softcopy),
         )

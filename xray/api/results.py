@@ -14,6 +14,7 @@ from xray.errors import InputError
 from xray.outputs.pictures.findings import as_shown, draw_findings
 from xray.outputs.pictures.overlays import draw_contact_sheet
 from xray.radiographs.canvas import Canvas
+from xray.radiographs.image_check import ImageCheck
 from xray.structures.boxes import BoxTable, concatenate_with_masks
 from xray.structures.masks import decode_mask
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 NORMAL = "normal"
 FITTED = ("probability", "is_positive")
 """Columns of a table where thresholds were fitted."""
+IMAGE = "image_check"
+"""Column of a table where radiographs were looked at."""
 SHOWN = 12
 """Radiographs of a contact sheet."""
 
@@ -36,7 +39,8 @@ class Result:
     """The findings in one radiograph; n are the boxes, surest first for each kind of model.
 
     id: name of the radiograph. size: its (width, height) in original pixels; None where only a file of predictions
-    tells of it. warnings: what its user should know although it was read.
+    tells of it. warnings: what its user should know although it was read. image_check: whether it is an upright frontal
+    chest radiograph, by its header and its pixels; None where that was not looked at.
 
     rows, segmentations, classified, maps: what was found as it came. The rows, "No finding" among them; row → COCO RLE;
     label of a classifier → probability; (K, S, S) uint8 maps on the canvas. finder: what found it. origin: where the
@@ -52,6 +56,7 @@ class Result:
     origin: Origin = dataclasses.field(default_factory=Origin)
     warnings: tuple[str, ...] = ()
     maps: np.ndarray | None = None
+    image_check: ImageCheck | None = None
 
     def __len__(self) -> int:
         return int((~self._is_no_finding).sum())
@@ -144,7 +149,8 @@ class Result:
         """A row for each finding: category, category_id, score, x1, y1, x2, y2 (original pixels).
 
         Where thresholds were fitted for the models also probability, the calibrated score, and is_positive, whether the
-        finding counts as found.
+        finding counts as found. Where the radiograph was looked at also image_check, what it is: "chest
+        frontal", or why it is not one, or not upright.
         """
         import pandas as pd
 
@@ -154,6 +160,8 @@ class Result:
             rows = self._shown[0]
             values = (fitted.probabilities(rows, self.categories), fitted.is_positive(rows, self.categories))
             columns |= dict(zip(FITTED, values, strict=True))
+        if self.image_check is not None:
+            columns[IMAGE] = [self.image_check.fault or self.image_check.kind] * len(self)
         return pd.DataFrame(columns)
 
     def above(self, threshold: float) -> "Result":
@@ -315,7 +323,11 @@ class Results(Sequence[Result]):
         tables = [result.table.assign(image_id=result.id) for result in self if len(result)]
         columns = ["image_id", "category", "category_id", "score", "x1", "y1", "x2", "y2"]
         columns += FITTED if any(result.finder.thresholds for result in self) else ()
-        return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+        columns += [IMAGE] if any(result.image_check for result in self) else ()
+        if not tables:
+            return pd.DataFrame(columns=columns)
+        # Columns that not all have, as models with other settings found them, are empty there.
+        return pd.concat(tables, ignore_index=True).reindex(columns=columns)
 
     @property
     def probabilities(self) -> "pd.DataFrame":

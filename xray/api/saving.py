@@ -95,4 +95,5 @@ def _reference(origin: Origin) -> Dataset | None:
 def _save_objects(folder: Path, result: Result, objects: DicomResults, reference: Dataset | None) -> list[Path]:
     radiograph = result.origin.radiograph() if objects.need_pixels and reference is not None else None
     findings = (result.rows, result.segmentations, result.classified)
-    return objects.write_of(folder, result.id, reference, *findings, radiograph, result.maps)
+    notes = () if result.image_check is None else result.image_check.warnings
+    return objects.write_of(folder, result.id, reference, *findings, radiograph, result.maps, notes)

@@ -9,7 +9,8 @@ from typing import Any
 
 from xray.cluster.ray import SHARED, Cluster, Work
 from xray.errors import InputError
-from xray.radiographs.decoding import Decoded, Undecodable, decode_canvas
+from xray.radiographs.decoding import NO_GATE, Decoded, Undecodable, decode_canvas
+from xray.radiographs.image_check import Gate
 from xray.radiographs.workers import TIMEOUT, Failed, Workers
 
 Item = Decoded | Undecodable
@@ -56,11 +57,12 @@ class Decoders:
     def __init__(self, n_workers: int) -> None:
         self._workers = Workers(n_workers, decode_canvas.__module__)
 
-    def __call__(self, paths: Sequence[Path], size: int, timeout: float, bits: int = 8) -> Iterator[Item]:
+    def __call__(
+        self, paths: Sequence[Path], size: int, timeout: float, bits: int = 8, gate: Gate = NO_GATE
+    ) -> Iterator[Item]:
         """As `decode_canvases`; all canvases may wait at once."""
-        works = [
-            (functools.partial(decode_canvas, index, path, bits=bits), path.name) for index, path in enumerate(paths)
-        ]
+        decode = functools.partial(decode_canvas, bits=bits, gate=gate)
+        works = [(functools.partial(decode, index, path), path.name) for index, path in enumerate(paths)]
         futures = collections.deque(self._workers.submit(work, size, name, timeout) for work, name in works)
         for index, path in enumerate(paths):
             outcome = futures.popleft().result()

@@ -29,7 +29,8 @@ from xray.inference.streaming import Batch, consecutive, radiographs, run
 from xray.inference.trial import CPU_BATCH, lowered
 from xray.inference.ways import NAMES, Models
 from xray.models.device import inference_precision, keep_freed_memory
-from xray.radiographs.decoding import Decoded
+from xray.radiographs.decoding import NO_GATE, Decoded
+from xray.radiographs.image_check import Gate
 from xray.structures.triplet import Triplet
 
 PART = 32
@@ -40,9 +41,9 @@ PART = 32
 class Plan:
     """What every actor must know.
 
-    runs … prune, scales: as for `load_pipeline`. precision, batch_size: as chosen for all, or "auto" and 0. cores:
-    processes that decode. store: of the radiographs, None where they are files. maps: whether probability maps are
-    wanted.
+    runs … prune, scales: as for `load_pipeline`. precision, batch_size: as chosen for all, or "auto" and 0. gate_image:
+    as `Inputs` has it. cores: processes that decode. store: of the radiographs, None where they are files. maps:
+    whether probability maps are wanted.
     """
 
     runs: tuple[Path, ...]
@@ -58,6 +59,7 @@ class Plan:
     store: Path | None
     maps: bool
     scales: tuple[float, ...] = (1.0,)
+    gate_image: Gate = NO_GATE
     cores: int = 1
 
     def load(self) -> Pipeline:
@@ -177,12 +179,12 @@ class _Reader:
     def __init__(self, plan: Plan) -> None:
         self._store = None if plan.store is None else open_store(plan.store, pseudo_for=ALL_FOLDS)
         self._decode = Decoders(plan.cores) if plan.store is None else None
-        self._timeout = plan.timeout
+        self._timeout, self._gate = plan.timeout, plan.gate_image
 
     def __call__(self, part: _Part, pipeline: Pipeline) -> Iterator[Item]:
         size, bits = pipeline.canvas_size, pipeline.bits
         if self._decode is not None:
-            return in_original_pixels(self._decode(part.paths, size, self._timeout, bits), part.originals)
+            return in_original_pixels(self._decode(part.paths, size, self._timeout, bits, self._gate), part.originals)
         # Their names are of no interest here.
         assert part.rows is not None
         inputs = Inputs(("",) * len(part.rows), store=self._store, rows=part.rows)

@@ -121,7 +121,9 @@ def find_all(
                 of_maps = batch.findings.maps if dicom_results.need_maps else None
                 canvas = None if of_maps is None else of_maps[number]
                 labels = portion.labels[position]
-                dicom_results.write(out, name, inputs.paths[position], *findings, labels, whole_of(item), canvas)
+                notes = inputs.gate.warnings_of(item.check)
+                about = (*findings, labels, whole_of(item), canvas, notes)
+                dicom_results.write(out, name, inputs.paths[position], *about)
         if dicom_results is not None:
             for position, *_ in portion.failures:
                 dicom_results.discard(out, inputs.ids[position])
@@ -169,6 +171,7 @@ def batches_of_cluster(
         store=None if inputs.store is None else Path(config.data_path).absolute(),
         maps=config.probabilities or config.seg == "fractional",
         scales=config.scales,
+        gate_image=inputs.gate,
     )
     return find(choose_precision_for_all(plan, cluster, inputs, journal, len(journal.image_ids)), cluster, inputs)
 

@@ -112,6 +112,13 @@ class Config:
     """PEM file of a certificate authority to trust beside those of the system, for DICOMweb services."""
     dicomweb_timeout: Annotated[float, Interval(gt=0, le=3600)] = 60.0
     """Seconds that a DICOMweb service may keep silent, above 0 and up to 3600."""
+    gate_image: Literal["off", "warn", "refuse"] = "warn"
+    """Whether each file is looked at, header and pixels, for being a frontal chest radiograph that is upright and no
+    negative. warn: what is not is named in OUT/warnings.csv and used all the same; refuse: it is listed in
+    OUT/failures.csv and gets no findings. A dataset directory is not looked at."""
+    upright: bool = False
+    """Turn radiographs that lie on a side or upside down before the models look; boxes and masks are in the file's own
+    pixels all the same."""
     sizes: str = ""
     """Original sizes of PNG and JPEG files that were made smaller, so that boxes and masks are in original pixels: a
     CSV file of any name (a column of ids or file names; width,height or dim1,dim0 or columns,rows), WIDTHxHEIGHT for
@@ -177,6 +184,7 @@ def main(config: Config) -> int:
     is_fisabio = config.submission == "fisabio"
     # Of that challenge all radiographs count, and its sample submission names studies as well.
     order = list(inputs.ids) if is_fisabio else rows_of_submission(data, inputs.ids, config.sample_submission)
+    inputs = gated(config, inputs)
     truth = truth_of(config, inputs)
     if skipped := len(inputs) - len(set(inputs.ids).intersection(order)):
         print(f"{skipped} radiographs are not in the sample submission and are left out", file=sys.stderr)
@@ -253,8 +261,9 @@ def main(config: Config) -> int:
     print_warnings([warning for _, warning in warnings], str(out / WARNINGS))
     print(f"{len(order) - len(failures)} radiographs, {n_boxes} boxes: {out / 'predictions.json'}")
     if failures:
+        refused = " or were refused" if inputs.gate.mode == "refuse" else ""
         print(
-            f"error: {len(failures)} of {len(order)} radiographs could not be read (first {failures[0][0]}: "
+            f"error: {len(failures)} of {len(order)} radiographs could not be read{refused} (first {failures[0][0]}: "
             f"{failures[0][2]}): see {out / 'failures.csv'}",
             file=sys.stderr,
         )
@@ -291,6 +300,18 @@ def check_out(config: Config) -> None:
         raise InputError(f"{out} is a file: give a folder as --save-path")
     if (out / "predictions.json").exists() and not config.overwrite and not (out / UNFINISHED).exists():
         raise InputError(f"{out} holds predictions already: give another --save-path, or --overwrite")
+
+
+def gated(config: Config, inputs: "Inputs") -> "Inputs":
+    """The same with --gate-image and --upright. Raises FlagError where these are for files, and there are none."""
+    from xray.radiographs.image_check import Gate
+
+    if inputs.store is None:
+        return dataclasses.replace(inputs, gate=Gate(config.gate_image, config.upright))
+    if config.gate_image == "refuse" or config.upright:
+        flag = "--upright" if config.upright else "--gate-image refuse"
+        raise FlagError(f"{flag} is for files, and {config.data_path} is a dataset directory: leave it out")
+    return inputs
 
 
 def truth_of(config: Config, inputs: "Inputs") -> "Store | None":

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from xray.outputs.dicom.objects import Algorithm
     from xray.outputs.dicom.results import DicomResults
+    from xray.radiographs.image_check import Gate, Mode
     from xray.serving.dicom_node import DicomNode
     from xray.serving.dicom_peers import Peer
     from xray.serving.service import Service
@@ -125,6 +126,13 @@ class Config:
     threshold: Share | None = None
     """Lowest confidence, in [0, 1], of the findings that the page shows at first and that reports hold, calibrated
     where that was fitted. Default: for each finding what tools/evaluate.py --fit kept beside the models, else 0.3."""
+    gate_image: Literal["auto", "off", "warn", "refuse"] = "auto"
+    """What becomes of files that are no frontal chest radiographs, or not upright, by header and pixels. warn: answers,
+    page and reports say so; refuse: they get no findings, requests status 422 and DICOM senders warning B007; off: they
+    are not looked at. auto: warn for requests, refuse for the DICOM node."""
+    upright: bool = False
+    """Turn radiographs that lie on a side or upside down before the models look; boxes and masks are in the file's own
+    pixels all the same."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -159,7 +167,8 @@ def serve(config: Config, door: Door, checked: "operations.Checked", role: "Role
     runs = [Path(run) for run in config.weights]
     n_bytes = int(config.max_megabytes * 2**20)
     limits = Limits(config.places, n_bytes, config.n_workers, config.timeout, batch_size=config.batch_size)
-    how = (config.device, config.precision, config.tta, config.gate, config.runtime, config.threshold)
+    gates = (gate_of(config, "warn"), gate_of(config, "refuse"))
+    how = (config.device, config.precision, config.tta, config.gate, config.runtime, config.threshold, *gates)
     is_first = role is None or not (role.number or role.is_again)
     # What there is to say of the models is said once.
     with contextlib.nullcontext() if is_first else contextlib.redirect_stderr(io.StringIO()):
@@ -242,6 +251,7 @@ def dicom_node(
     """The running DICOM node, None without --dicom-port."""
     if config.dicom_port is None or peer is None:
         return contextlib.nullcontext()
+    from xray.radiographs.image_check import fault_of_header
     from xray.serving.dicom_connections import Limits
     from xray.serving.dicom_node import DicomNode, answering
 
@@ -249,7 +259,9 @@ def dicom_node(
     results = results_of(config, service, algorithm)
     limits = Limits(n_bytes=int(config.max_megabytes * 2**20))
     place = (config.dicom_port, config.dicom_aet, config.host)
-    return DicomNode(answering(service, results), peer, *place, config.dicom_callers, limits, service.workers)
+    fault_of = fault_of_header if service.node_gate.mode == "refuse" else None
+    answer = answering(service, results)
+    return DicomNode(answer, peer, *place, config.dicom_callers, limits, service.workers, fault_of)
 
 
 def results_of(config: Config, service: "Service", algorithm: "Algorithm") -> "DicomResults":
@@ -267,6 +279,13 @@ def results_of(config: Config, service: "Service", algorithm: "Algorithm") -> "D
     results = DicomResults(*about, thresholds=thresholds, map_labels=map_labels, **wanted)
     service.model.keeps_maps = results.need_maps
     return results
+
+
+def gate_of(config: Config, default: "Mode") -> "Gate":
+    """What becomes of files that are no upright frontal chest radiographs. default: what auto is."""
+    from xray.radiographs.image_check import Gate
+
+    return Gate(default if config.gate_image == "auto" else config.gate_image, config.upright)
 
 
 def wanted_of(names: Sequence[str]) -> dict[str, Any]:

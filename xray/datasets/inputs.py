@@ -13,8 +13,9 @@ from xray.datasets.sources.mask_folders import without_masks
 from xray.datasets.store import ALL_FOLDS, Store, is_store, open_store
 from xray.errors import FlagError, InputError
 from xray.radiographs.canvas import rescaled
-from xray.radiographs.decoding import Decoded, Undecodable, decode_canvases
+from xray.radiographs.decoding import NO_GATE, Decoded, Undecodable, decode_canvases
 from xray.radiographs.file_warnings import FileWarning
+from xray.radiographs.image_check import Gate
 from xray.radiographs.radiograph import RadiographError, find_radiographs, read_radiograph
 from xray.radiographs.workers import Failed, in_workers
 
@@ -28,7 +29,8 @@ class Inputs:
     ids: source id of each. paths: its file; None where it is a row of `store`. rows: its row in `store`.
     names: its file, relative to the data path. originals: the (width, height) in whose pixels the answer is where the
     file was made smaller, in words why it is not known, or None for the file's own; empty where all are their own.
-    warnings: about files, from before any is decoded.
+    warnings: about files, from before any is decoded. gate: what becomes of files that are no upright frontal chest
+    radiographs; rows of a dataset are not looked at, as what they were made of was.
     """
 
     ids: tuple[str, ...]
@@ -38,6 +40,7 @@ class Inputs:
     names: tuple[str, ...] = ()
     originals: tuple[Original, ...] = ()
     warnings: tuple[FileWarning, ...] = ()
+    gate: Gate = NO_GATE
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,7 +72,7 @@ class Inputs:
         bits: of the canvases of files, 8 or 16. Those of a dataset are as it has them, but for 8 bits never finer.
         """
         if self.store is None or self.rows is None:
-            items = decode_canvases(self.paths, size, n_workers, timeout, bits=bits)
+            items = decode_canvases(self.paths, size, n_workers, timeout, bits=bits, gate=self.gate)
             yield from in_original_pixels(items, self.originals)
             return
         for index, row in enumerate(self.rows.tolist()):

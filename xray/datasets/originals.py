@@ -109,8 +109,9 @@ def in_original_pixels(
             yield Undecodable(item.index, item.path, f"{item.path.name}: {reason}")
         else:
             size = len(item.canvas)
-            canvas = reshaped(item.canvas, Canvas(item.width, item.height, size), Canvas(*original, size))
-            yield dataclasses.replace(item, canvas=canvas, width=original[0], height=original[1])
+            whole = dataclasses.replace(item, width=original[0], height=original[1])
+            places = (Canvas(*item.size_on_canvas, size), Canvas(*whole.size_on_canvas, size))
+            yield dataclasses.replace(whole, canvas=reshaped(item.canvas, *places))
 
 
 def misfit(file: Size, original: Original) -> str:

@@ -22,6 +22,7 @@ from xray.datasets.originals import in_original_pixels
 from xray.errors import InputError
 from xray.inference.pipeline import Findings, Outputs, Pipeline
 from xray.inference.prediction_journal import Portion
+from xray.inference.turning import turned_back
 from xray.radiographs.decoding import Decoded, Undecodable, decode_canvases, decode_whole
 from xray.structures.boxes import BoxTable
 
@@ -74,7 +75,8 @@ def radiographs(
         rows = (dataclasses.replace(item, canvas=item.canvas.copy()) for item in items if isinstance(item, Decoded))
         yield from ahead(rows, 64)
     elif pixels:
-        items = decode_canvases(inputs.paths, size, n_workers, timeout, decode=decode_whole, bits=bits)
+        how = {"decode": decode_whole, "bits": bits, "gate": inputs.gate}
+        items = decode_canvases(inputs.paths, size, n_workers, timeout, **how)
         yield from in_original_pixels(items, inputs.originals)
     else:
         yield from inputs.canvases(size, n_workers, timeout, bits)
@@ -111,9 +113,12 @@ def run(pipeline: Pipeline, stream: Iterable[list[Item]], write: Callable[[Batch
     """
 
     def postprocess(items: list[Item], outputs: Outputs | None) -> Batch:
-        sizes = [(item.width, item.height) for item in items if isinstance(item, Decoded)]
-        findings = Findings(BoxTable.empty()) if outputs is None else pipeline.postprocess(outputs, sizes)
-        return Batch(items, findings)
+        decoded = [item for item in items if isinstance(item, Decoded)]
+        if outputs is None:
+            return Batch(items, Findings(BoxTable.empty()))
+        findings = pipeline.postprocess(outputs, [item.size_on_canvas for item in decoded])
+        sizes = [(item.width, item.height) for item in decoded]
+        return Batch(items, turned_back(findings, [item.turn for item in decoded], sizes))
 
     def write_after(previous: Future[None] | None, batch: Future[Batch]) -> None:
         if previous is not None:

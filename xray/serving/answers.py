@@ -5,7 +5,7 @@ The JSON of an answer that comes back with a request may be hostile: it is bound
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
@@ -14,6 +14,7 @@ import xray
 from xray.findings import NO_FINDING_BOX, colour_of
 from xray.inference.pipeline import Findings, Pipeline
 from xray.radiographs.dicom import MAX_PIXELS
+from xray.radiographs.image_check import KINDS, ImageCheck
 from xray.serving.worker import RefusedError
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
@@ -60,6 +61,18 @@ class Finding(BaseModel):
     is_positive: bool | None = _fitted("whether it counts as found")
 
 
+class Checked(BaseModel):
+    """Whether a file is an upright frontal chest radiograph, by its header and its pixels."""
+
+    kind: Annotated[str, Field(max_length=64)] = Field(description=f"one of: {', '.join(KINDS)}")
+    frontal: Share = Field(description="probability of the pixels to be a frontal chest, however it lies")
+    turned: Literal[0, 90, 180, 270] = Field(description="degrees by which it is turned clockwise, 0 where not sure")
+    is_negative: bool = Field(description="whether black and white are exchanged")
+    warnings: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=8)] = Field(
+        description="sentences about it; empty for an upright frontal chest radiograph"
+    )
+
+
 class Answer(BaseModel):
     """What was found in one radiograph. For research, not for clinical use."""
 
@@ -75,6 +88,9 @@ class Answer(BaseModel):
     normal_probability: Share | None = _fitted("normal calibrated")
     label_probabilities: dict[str, Share] | None = _fitted("labels calibrated")
     positive_labels: list[str] | None = _fitted("the labels that count as found")
+    image_check: Checked | None = Field(
+        None, description="what the file is; only where that is looked at", exclude_if=lambda value: value is None
+    )
 
 
 class GivenFinding(Finding):
@@ -173,10 +189,11 @@ def answer(
     seconds: float,
     fitted: Thresholds | None = None,
     shown_from: float = SHOWN_FROM,
+    check: ImageCheck | None = None,
 ) -> Answer:
     """The answer for the findings of one radiograph; size: its width and height.
 
-    fitted, shown_from: as `Service` has them.
+    fitted, shown_from: as `Service` has them. check: what the file is, None where that was not looked at.
     """
     table, findings, normal = outcome.table, [], None
     more: dict[str, Any] = {}
@@ -216,8 +233,26 @@ def answer(
         thresholds=thresholds(pipeline, fitted, shown_from),
         seconds=round(seconds, 3),
         version=xray.__version__,
+        image_check=_checked(check),
         **more,
     )
+
+
+def _checked(check: ImageCheck | None) -> Checked | None:
+    if check is None:
+        return None
+    return Checked(
+        kind=check.kind,
+        frontal=round(check.frontal, 6),
+        turned=(0, 90, 180, 270)[check.turn],
+        is_negative=check.is_negative,
+        warnings=list(check.warnings),
+    )
+
+
+def remarks_of(given: Answer) -> list[str]:
+    """What a report says of the file itself."""
+    return [] if given.image_check is None else given.image_check.warnings
 
 
 def findings_of(given: Answer) -> Findings:

@@ -20,11 +20,22 @@ from xray.outputs import fhir
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports, invocations, pixels
 from xray.serving.accepting import Places
-from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer, given_findings, labels_of
+from xray.serving.answers import (
+    About,
+    Answer,
+    Health,
+    Problem,
+    Progress,
+    about,
+    answer,
+    given_findings,
+    labels_of,
+    remarks_of,
+)
 from xray.serving.invocations import Address
 from xray.serving.operations import Operations
 from xray.serving.request_guard import Guard, HostNames
-from xray.serving.service import Limits, Service, readable
+from xray.serving.service import Limits, Service, of_file, readable
 from xray.serving.tickets import Tickets
 from xray.serving.uploads import FORM, GONE, RAW, arriving, counted, refusal, save_upload
 from xray.serving.worker import BusyError, RefusedError
@@ -148,8 +159,9 @@ def create_app(
                 start = time.perf_counter()
                 decoded = readable(await unless_gone(request, service.canvas(path)), path)
                 size = (decoded.width, decoded.height)
-                findings = await unless_gone(request, place.submit(decoded.canvas, size))
-                result = answer(findings, size, pipeline, service.models, time.perf_counter() - start, *shown)
+                findings = await unless_gone(request, place.submit(decoded.canvas, decoded.size_on_canvas))
+                findings, seconds = of_file(findings, decoded), time.perf_counter() - start
+                result = answer(findings, size, pipeline, service.models, seconds, *shown, decoded.check)
                 if kind in invocations.REPORTS:
                     assert algorithm is not None  # or it is not offered
                     work = invocations.report_of(findings, result, pipeline.categories, algorithm, *shown, kind)
@@ -251,7 +263,8 @@ def create_app(
                     make = exports.fhir_of if kind == "fhir" else exports.structured_report_of
                     has_findings = bool(given.positive_labels) or None
                     report = functools.partial(make, findings.table, labels_of(given), *about_it)
-                    work = functools.partial(report, has_findings=has_findings, masks=findings.masks)
+                    about_file = {"masks": findings.masks, "notes": remarks_of(given)}
+                    work = functools.partial(report, has_findings=has_findings, **about_file)
                 media_type = fhir.MEDIA_TYPE if kind == "fhir" else exports.MEDIA_TYPE
                 return Response(await in_worker(request, work, path), media_type=media_type)
 

@@ -31,6 +31,7 @@ from xray.errors import InputError
 from xray.outputs.dicom.objects import read_source, save_object
 from xray.radiographs.codestream import COMPRESSED
 from xray.radiographs.dicom import check_dicom
+from xray.radiographs.image_check import is_fault
 from xray.radiographs.radiograph import read_radiograph
 from xray.radiographs.workers import TIMEOUT, Failed, Workers
 from xray.serving import pixels
@@ -46,6 +47,8 @@ log = logging.getLogger("xray.dicom")
 
 SUCCESS, NO_RESOURCES, NOT_MATCHING, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 """Status of a C-STORE response (PS3.4 B.2.3)."""
+OTHER_IMAGE = 0xB007
+"""A warning: what came is not what this node is for. The sender need not send it again."""
 _TAKEN = (0x0000, 0xB000, 0xB006, 0xB007)
 """Success and the warnings under which the other node has stored what it was sent."""
 _FULL = range(0xA700, 0xA800)
@@ -57,6 +60,8 @@ class Counts:
 
     received: int = 0
     refused: int = 0
+    other_images: int = 0
+    """Taken, but not looked at, as they are no frontal chest radiographs."""
     unusable: int = 0
     returned: int = 0
     lost: int = 0
@@ -70,7 +75,8 @@ def answering(service: "Service", results: "DicomResults") -> Callable[[Path], I
     def answer(path: Path) -> Iterable[Dataset]:
         while True:
             try:
-                findings = service.find(path, is_node=True)[0]
+                found = service.find(path, is_node=True)
+                findings = found[0]
                 # In a worker, as the models' canvas was: the file may be hostile.
                 work = service.in_worker(read_radiograph, path) if results.need_pixels else None
                 radiograph = None if work is None else readable(work.result(), path)
@@ -81,7 +87,9 @@ def answering(service: "Service", results: "DicomResults") -> Callable[[Path], I
                 raise InputError(error.line) from None
         labels = {label: float(column[0]) for label, column in findings.labels.items()}
         maps = None if findings.maps is None else findings.maps[0]
-        return results.of(path, findings.table, findings.masks, labels, radiograph, maps).values()
+        check = getattr(found, "check", None)
+        about = (labels, radiograph, maps, () if check is None else check.warnings)
+        return results.of(path, findings.table, findings.masks, *about).values()
 
     return answer
 
@@ -103,6 +111,7 @@ class DicomNode:
         callers: Sequence[str] = (),
         limits: Limits | None = None,
         workers: Workers | None = None,
+        fault_of: Callable[[Path], str] | None = None,
     ) -> None:
         """Starts listening.
 
@@ -110,11 +119,12 @@ class DicomNode:
             message names no patient, for a radiograph that cannot be used.
         peer: where they are sent. port: 0 chooses one. callers: titles of the nodes that may send; none for all.
         workers: decode what is compressed, before it is accepted; without them the node starts one when it needs it.
+        fault_of: why a file is no radiograph for the models, by its header, "" where it may be one; None asks for none.
 
         Raises InputError if the port cannot be had.
         """
         self.counts, self._answer, self._peer, self._limits = Counts(), answer, peer, limits or Limits()
-        self._aet = aet
+        self._aet, self._fault_of = aet, fault_of
         self._stopping, self._counting = threading.Event(), threading.Lock()
         self._numbers = itertools.count(1)
         self._receivers: weakref.WeakKeyDictionary[Any, Receiver] = weakref.WeakKeyDictionary()
@@ -202,7 +212,8 @@ class DicomNode:
         # Several connections count at a time.
         with self._counting:
             self.counts.received += status == SUCCESS
-            self.counts.refused += status != SUCCESS
+            self.counts.other_images += status == OTHER_IMAGE
+            self.counts.refused += status not in (SUCCESS, OTHER_IMAGE)
         if status != SUCCESS:
             log.info("refused an object (status %04X)", status)
         return status
@@ -216,6 +227,9 @@ class DicomNode:
             path.write_bytes(event.encoded_dataset())
             request = event.request
             status = status_of(path, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
+            if status == SUCCESS and self._fault_of is not None and (fault := self._fault_of(path)):
+                log.warning("an image is not looked at (%s)", fault)
+                status = OTHER_IMAGE
             if status == SUCCESS and event.context.transfer_syntax in COMPRESSED and not self._decodes(path):
                 status = NOT_UNDERSTOOD
             if status == SUCCESS:
@@ -249,8 +263,13 @@ class DicomNode:
                     save_object(answer, dataset)
                     self._offer(answer)
             except Exception as error:
-                self.counts.unusable += 1
-                if isinstance(error, InputError):
+                if is_other := isinstance(error, InputError) and is_fault(str(error)):
+                    self.counts.other_images += 1
+                else:
+                    self.counts.unusable += 1
+                if is_other:
+                    log.warning("radiograph %s is not looked at (%s)", path.stem, error)
+                elif isinstance(error, InputError):
                     log.warning("radiograph %s cannot be used (%s)", path.stem, error)
                 else:
                     log.error("radiograph %s gave no answer (%s)", path.stem, type(error).__name__)

@@ -6,7 +6,7 @@ This module imports neither torch nor the models: a worker may not allocate so m
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,10 @@ def structured_report_of(
     path: Path,
     has_findings: bool | None = None,
     masks: Mapping[int, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> bytes:
-    """The SR of one radiograph; all rows of the table are reported. has_findings, masks: as `content_of` has them.
+    """The SR of one radiograph; all rows of the table are reported. has_findings, masks, notes: as `content_of` has
+    them.
 
     Raises RadiographError.
     """
@@ -40,7 +42,9 @@ def structured_report_of(
         # Only now: highdicom takes seconds to import.
         from xray.outputs.dicom.structured_report import written_report
 
-        return _file_of(written_report(_content(source, table, labels, categories, algorithm, has_findings, masks)))
+        return _file_of(
+            written_report(_content(source, table, labels, categories, algorithm, has_findings, masks, notes))
+        )
 
     return _made_from(path, make)
 
@@ -53,11 +57,12 @@ def fhir_of(
     path: Path,
     has_findings: bool | None = None,
     masks: Mapping[int, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> bytes:
     """The same in FHIR, as JSON."""
 
     def make(source: Any) -> bytes:
-        bundle = bundle_of(_content(source, table, labels, categories, algorithm, has_findings, masks))
+        bundle = bundle_of(_content(source, table, labels, categories, algorithm, has_findings, masks, notes))
         return json.dumps(bundle, ensure_ascii=False, allow_nan=False).encode()
 
     return _made_from(path, make, "FHIR refers")
@@ -71,11 +76,12 @@ def _content(
     algorithm: Algorithm,
     has_findings: bool | None,
     masks: Mapping[int, Any] | None,
+    notes: Sequence[str],
 ) -> Content:
     checked = _checked(masks or {}, source)
     counts = [(row, str(rle["counts"])) for row, rle in sorted(checked.items())]
     edition = _edition(table, [*sorted(labels.items()), *counts])
-    return content_of(source, table, categories, algorithm, labels, 0.0, edition, has_findings, checked)
+    return content_of(source, table, categories, algorithm, labels, 0.0, edition, has_findings, checked, notes)
 
 
 def segmentation_of(

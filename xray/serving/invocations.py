@@ -19,7 +19,7 @@ from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
 from xray.outputs import fhir
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports
-from xray.serving.answers import SHOWN_FROM, Answer, labels_of
+from xray.serving.answers import SHOWN_FROM, Answer, labels_of, remarks_of
 from xray.serving.worker import RefusedError
 from xray.storage import objects
 from xray.structures.predictions import NO_FINDING_CATEGORY
@@ -103,7 +103,8 @@ def report_of(
 
     findings: of that radiograph. fitted, shown_from: as `Service` has them. kind: DICOM, or FHIR for the same in that.
     """
-    work = exports.fhir_of if kind == FHIR else exports.structured_report_of
+    make = exports.fhir_of if kind == FHIR else exports.structured_report_of
+    work = functools.partial(make, notes=remarks_of(answer))
     table, masks = findings.table, findings.masks
     if fitted is None:
         is_shown = (table.scores >= shown_from) | (table.labels == NO_FINDING_CATEGORY)

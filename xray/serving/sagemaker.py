@@ -21,6 +21,7 @@ from sagemaker_inference.errors import GenericInferenceToolkitError
 from xray.inference.ensemble_file import files_of
 from xray.inference.pipeline import Findings
 from xray.outputs.dicom.objects import Algorithm, algorithm_of
+from xray.radiographs.image_check import Gate
 from xray.serving import invocations
 from xray.serving.answers import Answer, answer
 from xray.serving.invocations import CSV, JSON
@@ -77,7 +78,7 @@ def model_fn(model_dir: str) -> Model:
     """Loads the run, or runs, of a model directory. Raises InputError if there is none, or a damaged one."""
     runs = runs_in(Path(model_dir))
     # The model server gives each of its processes one request at a time.
-    service = load_service(runs, Limits(n_workers=1))
+    service = load_service(runs, Limits(n_workers=1), gate_image=Gate("warn"))
     stack = contextlib.ExitStack()
     stack.enter_context(service)
     atexit.register(stack.close)
@@ -115,8 +116,8 @@ def predict_fn(data: bytes | RefusedError, model: Model) -> Prediction:
     service = model.service
     with service.upload() as path:
         path.write_bytes(data)
-        findings, size, seconds = service.find(path)
-    shown = (service.thresholds, service.shown_from)
+        findings, size, seconds, check = service.find(path)
+    shown = (service.thresholds, service.shown_from, check)
     return Prediction(data, findings, answer(findings, size, service.pipeline, service.models, seconds, *shown), model)
 
 

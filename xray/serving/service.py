@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,9 +20,11 @@ from xray.inference.pipeline import Findings, Pipeline
 from xray.inference.precision import ready
 from xray.inference.thresholds import say, thresholds_of
 from xray.inference.trial import CPU_BATCH
+from xray.inference.turning import turned_back
 from xray.inference.ways import Models
 from xray.models.device import keep_freed_memory
-from xray.radiographs.decoding import Decoded, decode_canvas
+from xray.radiographs.decoding import NO_GATE, Decoded, decode_canvas
+from xray.radiographs.image_check import Gate, ImageCheck
 from xray.radiographs.workers import TIMEOUT, Failed, Workers
 from xray.serving import pixels
 from xray.serving.worker import ModelThread, UnreadableError
@@ -59,12 +61,25 @@ class Limits:
         return 2 * self.places, self.places
 
 
+class Found(NamedTuple):
+    """The findings of one file.
+
+    size: its (width, height). check: whether it is a frontal chest radiograph, None where that was not looked at.
+    """
+
+    findings: Findings
+    size: tuple[int, int]
+    seconds: float
+    check: ImageCheck | None = None
+
+
 class Service:
     """The models, ready to answer; a context manager.
 
     models: names of the runs, for answers. folder: where uploads lie, private and empty but for those being read.
     thresholds: fitted for the findings, None where none are. shown_from: without them the confidence from which
-    findings are shown at first.
+    findings are shown at first. gate, node_gate: what becomes of files that are no upright frontal chest radiographs,
+    those of requests and those of the DICOM node.
     """
 
     def __init__(
@@ -74,7 +89,10 @@ class Service:
         limits: Limits | None = None,
         thresholds: Thresholds | None = None,
         shown_from: float = SHOWN_FROM,
+        gate: Gate = NO_GATE,
+        node_gate: Gate | None = None,
     ) -> None:
+        self.gate, self.node_gate = gate, gate if node_gate is None else node_gate
         self.pipeline, self.models, self.limits = pipeline, list(models), limits or Limits()
         self.thresholds, self.shown_from = thresholds, shown_from
         self.model = ModelThread(pipeline, self.limits.places, self.limits.batch_size)
@@ -114,12 +132,13 @@ class Service:
         """`work(path)` in a decoding worker; see `readable` for what comes of it."""
         return self.workers.submit(work, path, path.name, self.limits.decode_seconds)
 
-    def canvas(self, path: Path) -> "Future[Decoded | Failed]":
-        """The radiograph of a file, for the models."""
+    def canvas(self, path: Path, is_node: bool = False) -> "Future[Decoded | Failed]":
+        """The radiograph of a file, for the models, unless the gate refuses it."""
         size, bits = self.pipeline.canvas_size, self.pipeline.bits
-        return self.in_worker(functools.partial(decode_canvas, 0, size=size, bits=bits), path)
+        gate = self.node_gate if is_node else self.gate
+        return self.in_worker(functools.partial(decode_canvas, 0, size=size, bits=bits, gate=gate), path)
 
-    def find(self, path: Path, is_node: bool = False) -> tuple[Findings, tuple[int, int], float]:
+    def find(self, path: Path, is_node: bool = False) -> Found:
         """The findings of one file, its (width, height), and the seconds it took; waits for them.
 
         is_node: as for `ModelThread.enter`. Any thread may call it. Raises BusyError if all places are taken,
@@ -127,10 +146,10 @@ class Service:
         """
         start = time.perf_counter()
         with self.model.enter(is_node) as place:
-            decoded = readable(self.canvas(path).result(), path)
-            size = (decoded.width, decoded.height)
-            findings = place.submit(decoded.canvas, size).result()
-        return findings, size, time.perf_counter() - start
+            decoded = readable(self.canvas(path, is_node).result(), path)
+            findings = place.submit(decoded.canvas, decoded.size_on_canvas).result()
+        size = (decoded.width, decoded.height)
+        return Found(of_file(findings, decoded), size, time.perf_counter() - start, decoded.check)
 
 
 def load_service(
@@ -142,9 +161,12 @@ def load_service(
     gate: Literal["soft", "hard"] = "soft",
     runtime: Literal["auto", "torch", "openvino"] = "auto",
     threshold: float | None = None,
+    gate_image: Gate = NO_GATE,
+    node_gate: Gate | None = None,
 ) -> Service:
     """A service of trained models that have made their first pass. Flags as in `xray serve`.
 
+    gate_image, node_gate: as `Service` has them.
     limits: batch_size 0 is chosen for the device. Raises InputError for what is no run, or a damaged one.
     """
     from xray.export.ready import make_ready
@@ -167,7 +189,13 @@ def load_service(
     if fitted is not None:
         say(f"findings are shown {fitted.description}")
     shown_from = SHOWN_FROM if threshold is None else threshold
-    return Service(pipeline, [run.resolve().name for run in runs], limits, fitted, shown_from)
+    names = [run.resolve().name for run in runs]
+    return Service(pipeline, names, limits, fitted, shown_from, gate_image, node_gate)
+
+
+def of_file(findings: Findings, decoded: Decoded) -> Findings:
+    """The findings of one radiograph in its file's own pixels, if it was turned for the models."""
+    return turned_back(findings, [decoded.turn], [(decoded.width, decoded.height)])
 
 
 def readable(outcome: Any, path: Path) -> Any:

@@ -52,6 +52,9 @@ export class Panel {
 
   // answer: of POST predict; null where there is none (yet).
   showAnswer(answer) {
+    const said = answer?.image_check?.warnings ?? [];
+    $("check-card").hidden = !said.length;
+    $("check").replaceChildren(...said.map((text) => element("li", {}, text)));
     const normal = answer?.normal_probability ?? answer?.normal ?? null;
     $("normal-card").hidden = normal === null;
     if (normal !== null) {

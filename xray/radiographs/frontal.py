@@ -1,0 +1,130 @@
+"""Whether pixels show a frontal chest radiograph, how it is turned, and whether it is inverted: a small network.
+
+A thumbnail of the radiograph, its grey values replaced by their ranks so that windows and gamma curves do not matter,
+is shown to the network in its four quarter turns. For each turn the network says how much the picture then looks like
+an upright frontal chest, and like the negative of one. The eight numbers, and a zero for "none of these", become
+probabilities by a softmax: a turned radiograph gets the answer of the upright one, turned.
+
+The network is four convolutions and two products in NumPy, so that a decoding worker needs nothing else. Its weights,
+and the thresholds that were fitted on held-out patients, are in frontal.npz; scripts/train_frontal.py makes it.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+SIDE = 64
+"""Of a thumbnail, in pixels."""
+REDUCED = 128
+"""Side at which empty borders are looked for."""
+LEAST_RANGE = 0.06
+"""Share of the range of grey that must lie between the darker and the brighter pixels of a line within the picture."""
+LEAST_SIDE = 0.3
+"""Share of a side that must be left when empty borders are cut off."""
+WEIGHTS = Path(__file__).with_name("frontal.npz")
+
+TURNS = (0, 1, 2, 3)
+"""Quarter turns, anticlockwise as np.rot90 counts them, that make the radiograph upright."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelView:
+    """What the pixels of a radiograph look like.
+
+    frontal: probability, in [0, 1], that they are a frontal chest radiograph, however turned and even if inverted.
+    turn: quarter turns, anticlockwise, after which it is upright, 0 to 3, where it is one; turned: the probability that
+    it is turned at all. inverted: that it is a negative. Both are shares of `frontal`, in [0, 1].
+    """
+
+    frontal: float
+    turn: int = 0
+    turned: float = 0.0
+    inverted: float = 0.0
+
+
+def thumbnail(pixels: np.ndarray) -> NDArray[np.float32]:
+    """(H, W) uint8 or uint16 display grey → (SIDE, SIDE) float32 in [-1, 1], the ranks of what lies in its borders."""
+    whole = cv2.resize(pixels, (REDUCED, REDUCED), interpolation=cv2.INTER_AREA).astype(np.float32)
+    top, bottom, left, right = _within_borders(whole)
+    small = cv2.resize(whole[top:bottom, left:right], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    # Equal values share the middle of their ranks, so that the negative of a picture has the negative ranks.
+    values, places, counts = np.unique(small, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks = (last - counts / 2) / small.size * 2 - 1 if len(values) > 1 else np.zeros(1)
+    shape: NDArray[np.float32] = ranks.astype(np.float32)[places.reshape(small.shape)]
+    return shape
+
+
+def _within_borders(small: np.ndarray) -> tuple[int, int, int, int]:
+    """top, bottom, left, right without the lines at the edges that are of one grey, but for a few letters."""
+    low, high = np.percentile(small, (1, 99))
+    least = LEAST_RANGE * (high - low)
+    spans = []
+    for axis in (1, 0):
+        # A partition is all that is needed of the order of a line's pixels.
+        line = np.partition(small, (REDUCED // 10, REDUCED - 1 - REDUCED // 10), axis=axis)
+        darker, brighter = line.take(REDUCED // 10, axis), line.take(REDUCED - 1 - REDUCED // 10, axis)
+        inside = np.flatnonzero(brighter - darker > least)
+        first, last = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, REDUCED)
+        spans += [first, last] if last - first >= LEAST_SIDE * REDUCED else [0, REDUCED]
+    return spans[0], spans[1], spans[2], spans[3]
+
+
+def look(pixels: np.ndarray) -> PixelView:
+    """What (H, W) uint8 or uint16 display grey looks like."""
+    return view_of(scores(thumbnail(pixels)))
+
+
+def scores(picture: np.ndarray) -> NDArray[np.float32]:
+    """A thumbnail → (4, 2): for each quarter turn how much it then is an upright chest, and the negative of one."""
+    return network(np.stack([np.rot90(picture, turn) for turn in TURNS])[:, None], weights())
+
+
+def view_of(logits: np.ndarray) -> PixelView:
+    """What `scores` mean."""
+    values = np.append(logits.astype(np.float64).ravel(), 0.0)
+    values = np.exp(values - values.max())
+    shares = values / values.sum()
+    of_chest = shares[:-1].reshape(len(TURNS), 2)
+    frontal = float(of_chest.sum())
+    turn = int(of_chest.sum(axis=1).argmax())
+    within = of_chest / max(frontal, 1e-12)
+    return PixelView(frontal, turn, float(within[1:].sum()), float(within[:, 1].sum()))
+
+
+def network(pictures: np.ndarray, values: dict[str, np.ndarray]) -> NDArray[np.float32]:
+    """(B, 1, SIDE, SIDE) float32 → (B, 2)."""
+    x = np.ascontiguousarray(pictures, dtype=np.float32)
+    number = 0
+    while f"conv{number}.weight" in values:
+        x = _halving(x, values[f"conv{number}.weight"], values[f"conv{number}.bias"])
+        number += 1
+    x = x.reshape(len(x), -1) @ values["dense0.weight"].T + values["dense0.bias"]
+    np.maximum(x, 0, out=x)
+    result: NDArray[np.float32] = x @ values["dense1.weight"].T + values["dense1.bias"]
+    return result
+
+
+def _halving(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """A convolution of stride 2 and ReLU: (B, C, H, W) → (B, D, H/2, W/2)."""
+    n_out, n_in, side, _ = weight.shape
+    edge = side // 2
+    x = np.pad(x, ((0, 0), (0, 0), (edge, edge), (edge, edge)))
+    windows = sliding_window_view(x, (side, side), axis=(2, 3))[:, :, ::2, ::2]
+    n, _, height, width = windows.shape[:4]
+    columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * height * width, n_in * side * side)
+    y = columns @ weight.reshape(n_out, -1).T + bias
+    np.maximum(y, 0, out=y)
+    return np.ascontiguousarray(y.reshape(n, height, width, n_out).transpose(0, 3, 1, 2))
+
+
+@functools.lru_cache(maxsize=1)
+def weights() -> dict[str, np.ndarray]:
+    """Name → values, float32, of the network; and "thresholds" as `image_check` reads them."""
+    with np.load(WEIGHTS, allow_pickle=False) as stored:
+        return {name: stored[name].astype(np.float32) for name in stored.files}
