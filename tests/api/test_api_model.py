@@ -128,7 +128,7 @@ def test_warnings_of_the_decoder_are_kept(detector, tmp_path):
     assert cv2.imwrite(str(tmp_path / "grey.png"), np.full((50, 60), 90, dtype=np.uint8))
     write_png(tmp_path / "good.png", 1)
     results = detector(tmp_path)
-    assert results.warnings == {"grey": ("nearly all of its pixels are of one grey",)}
+    assert results.warnings["grey"][0] == "nearly all of its pixels are of one grey"
     assert detector(tmp_path / "grey.png").warnings == results["grey"].warnings
 
 

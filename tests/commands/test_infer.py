@@ -69,7 +69,7 @@ def infer(vinbig_run, tmp_path):
     """(data, **changes) → (exit status, output folder), in this process."""
 
     def run(data, *, out="out", weights=(str(vinbig_run),), **changes):
-        options = {"device": "cpu", "n_workers": 0, **changes}
+        options = {"device": "cpu", "n_workers": 0, "gate_image": "off", **changes}
         config = Config(weights=weights, data_path=str(data), save_path=str(tmp_path / out), **options)
         return main(config), tmp_path / out
 

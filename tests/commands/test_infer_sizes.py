@@ -48,7 +48,7 @@ def infer(vinbig_run, tmp_path):
     """(data, out, **changes) → (exit status, output folder), in this process."""
 
     def run(data, out="out", **changes):
-        options = {"weights": (str(vinbig_run),), "device": "cpu", "n_workers": 0, **changes}
+        options = {"weights": (str(vinbig_run),), "device": "cpu", "n_workers": 0, "gate_image": "off", **changes}
         config = Config(data_path=str(data), save_path=str(tmp_path / out), **options)
         return main(config), tmp_path / out
 

@@ -75,8 +75,8 @@ def radiographs(
         rows = (dataclasses.replace(item, canvas=item.canvas.copy()) for item in items if isinstance(item, Decoded))
         yield from ahead(rows, 64)
     elif pixels:
-        how = {"decode": decode_whole, "bits": bits, "gate": inputs.gate}
-        items = decode_canvases(inputs.paths, size, n_workers, timeout, **how)
+        decoding = (inputs.paths, size, n_workers, timeout)
+        items = decode_canvases(*decoding, decode=decode_whole, bits=bits, gate=inputs.gate)
         yield from in_original_pixels(items, inputs.originals)
     else:
         yield from inputs.canvases(size, n_workers, timeout, bits)

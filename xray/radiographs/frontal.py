@@ -49,7 +49,10 @@ class PixelView:
 
 def thumbnail(pixels: np.ndarray) -> NDArray[np.float32]:
     """(H, W) uint8 or uint16 display grey → (SIDE, SIDE) float32 in [-1, 1], the ranks of what lies in its borders."""
-    whole = cv2.resize(pixels, (REDUCED, REDUCED), interpolation=cv2.INTER_AREA).astype(np.float32)
+    # Every so many pixels are enough, and forty times faster than the mean of all of them.
+    step = max(1, min(pixels.shape) // (3 * REDUCED))
+    sample = pixels[step // 2 :: step, step // 2 :: step]
+    whole = cv2.resize(sample, (REDUCED, REDUCED), interpolation=cv2.INTER_AREA).astype(np.float32)
     top, bottom, left, right = _within_borders(whole)
     small = cv2.resize(whole[top:bottom, left:right], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     # Equal values share the middle of their ranks, so that the negative of a picture has the negative ranks.
