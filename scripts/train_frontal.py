@@ -1,6 +1,6 @@
 """Trains the network of xray/radiographs/frontal.py, fits its thresholds and prints its errors on held-out patients.
 
-    python scripts/train_frontal.py --chests ../shared/data/chest-open     (some 15 minutes on one core)
+    python scripts/train_frontal.py --chests ../shared/data/chest-open     (some 20 minutes on one core)
 
 Five networks are trained, each without a fifth of the patients, phantoms and origins of other pictures; they tell the
 errors and the thresholds, on pictures that they have not seen. A sixth one, trained with all of them, is kept.
@@ -31,8 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chests", type=Path, required=True)
     parser.add_argument("--phantoms", type=int, default=300)
-    parser.add_argument("--others", type=int, default=600)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--others", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-path", type=Path, default=frontal.WEIGHTS)
     parser.add_argument("--rows", type=Path, default=None, help="JSON of what held-out pictures got")

@@ -72,7 +72,7 @@ def test_thumbnails_see_through_windows_negatives_bits_and_borders(phantoms: lis
     for grey in (0, 255):
         framed = cv2.copyMakeBorder(pixels, 40, 0, 0, 60, cv2.BORDER_CONSTANT, value=grey)
         cv2.putText(framed, "L", (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255 - grey, 1)
-        assert np.abs(thumbnail(framed) - small).mean() < 0.15
+        assert np.abs(thumbnail(framed) - small).mean() < 0.2
 
 
 def test_phantoms_with_each_finding_however_they_lie(phantoms: list[np.ndarray]) -> None:

@@ -14,12 +14,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pydicom
+import pydicom.data
 import pytest
 from serving_cases import TWELVE_BITS, Oracle, serving, write_phantom
 
 from xray.findings import FINDINGS
 from xray.outputs.dicom.objects import Algorithm
 from xray.phantoms.dicom import Storage
+from xray.radiographs.image_check import Gate
 from xray.serving.app import create_app
 from xray.serving.service import Limits, Service
 from xray.structures.predictions import NO_FINDING_CATEGORY, read_predictions
@@ -608,3 +610,24 @@ def test_findings_from_their_own_thresholds(browser, oracle, folder, truths):
         expect(page.locator("#count")).to_have_text(str(len(truths["a.dcm"].boxes)))
         page.locator("#own").click()
         expect(page.locator("#count")).to_have_text(str(len(positive)))
+
+
+def test_what_is_no_frontal_chest_is_marked(browser, oracle, folder, tmp_path):
+    ct = Path(pydicom.data.__file__).parent / "test_files" / "CT_small.dcm"
+    (tmp_path / "ct.dcm").write_bytes(ct.read_bytes())
+    with (
+        Service(oracle, ["run"], Limits(places=6, max_bytes=2**23, n_workers=1), gate=Gate("warn")) as service,
+        serving(create_app(service)) as address,
+        contextlib.closing(browser.new_context()) as context,
+    ):
+        page = context.new_page()
+        page.set_default_timeout(15000)
+        page.goto(address)
+        add(page, folder, "a.dcm")
+        done(page, 1)
+        expect(page.locator("#normal-card")).to_be_visible()
+        expect(page.locator("#check-card")).to_be_hidden()
+        add(page, tmp_path, "ct.dcm")
+        done(page, 2)
+        page.get_by_role("button", name="ct.dcm").first.click()
+        expect(page.locator("#check")).to_have_text("no frontal chest radiograph: its header says CT")
