@@ -5,10 +5,12 @@ from pathlib import Path
 import pydicom.data
 import pytest
 from dicom_cases import chest_values, dataset
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from xray.radiographs.body_parts import parts_in, views_in
+from xray.radiographs.body_parts import PARTS, parts_in, views_in
 from xray.radiographs.dicom import read_header_view
 from xray.radiographs.header_view import HeaderView
 from xray.radiographs.radiograph import RadiographError, read_radiograph
@@ -166,7 +168,8 @@ def test_several_parts_are_all_named() -> None:
     [
         ("PA", {"frontal"}), ("Thorax ap", {"frontal"}), ("a. p. im Liegen", {"frontal"}),
         ("frontal", {"frontal"}), ("正位", {"frontal"}),
-        ("LAT", {"lateral"}), ("seitlich", {"lateral"}), ("profil gauche", {"lateral"}), ("侧位", {"lateral"}),
+        ("LAT", {"lateral"}), ("seitlich", {"lateral"}), ("profil gauche", {"lateral"}),
+        ("Thorax de face", {"frontal"}), ("侧位", {"lateral"}),
         ("боковая", {"lateral"}), ("PA + LAT", {"frontal", "lateral"}), ("oblique", {"oblique"}),
         ("left lateral decubitus", set()), ("bilateral", set()), ("", set()),
     ],
@@ -193,6 +196,12 @@ def test_descriptions_of_any_alphabet(tmp_path: Path, charset: str, codec: str, 
     ds.add_new("SeriesDescription", "UN", text.encode(codec))
     ds.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     assert read_header_view(tmp_path / "a.dcm").said == part
+
+
+@given(st.text(max_size=64), st.booleans())
+def test_any_text_gives_words_of_ours_alone(text: str, is_place: bool) -> None:
+    assert parts_in(text, is_place) <= set(PARTS)
+    assert views_in(text) <= {"frontal", "lateral", "oblique"}
 
 
 def test_nothing_of_a_text_is_passed_on(tmp_path: Path) -> None:

@@ -629,5 +629,6 @@ def test_what_is_no_frontal_chest_is_marked(browser, oracle, folder, tmp_path):
         expect(page.locator("#check-card")).to_be_hidden()
         add(page, tmp_path, "ct.dcm")
         done(page, 2)
+        expect(page.locator(".file .state", has_text="is it the right image?")).to_have_count(1)
         page.get_by_role("button", name="ct.dcm").first.click()
         expect(page.locator("#check")).to_have_text("no frontal chest radiograph: its header says CT")

@@ -16,7 +16,7 @@ FRONTAL, LATERAL, OBLIQUE = "frontal", "lateral", "oblique"
 _PARTS: dict[str, tuple[str, str, str]] = {
     CHEST: (
         "chest cxr brust thx heart dada paru phoi nguc ogk огк",
-        "chestp chestap chestl thora lung pulmon poumon polmon pluc klatk hrudni mellkas tudo keuhko brostkorg "
+        "chestp chestap chestl thora lung pulmon poumon polmon pluc klatk hrudni mellkas keuhko brostkorg "
         "brystkasse toraks akciger gogus грудн легк θωρακ gruden",
         "thorax torax torace rxchest dxchest xrchest 胸 肺 흉부 가슴 חזה صدر ทรวงอก",
     ),
@@ -39,7 +39,7 @@ _PARTS: dict[str, tuple[str, str, str]] = {
     "ribs": ("rib ribs costae cote cotes zebra żebra", "rippen costill costal ребр zeber", "肋 늑골"),
     "sternum": ("sternum", "sterno brustbein esternon грудин mostek", "胸骨"),
     "shoulder": (
-        "shoulder shoulders clavicle scapula spalla bark axel",
+        "shoulder shoulders clavicle scapula spalla",
         "schult epaul hombro ombro clavic klavik schlussel skapul bark плеч ключиц acromio acjoint schouder",
         "肩 锁骨 鎖骨 어깨",
     ),
@@ -81,17 +81,20 @@ _PARTS: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 _VIEWS: dict[str, tuple[str, str, str]] = {
     FRONTAL: (
-        "pa ap frontal frontale front frente dv apsupine paerect",
-        "frontal posteroant anteropost posterioant anteriorpost",
+        "pa ap frontal frontale front frente face dv apsupine paerect thang",
+        "frontal posteroant anteropost posterioant anteriorpost прям przednio tylno",
         "正位 正面 后前 後前 前后 前後 정면",
     ),
     LATERAL: (
-        "lat ll rl lateral laterale laterales latero lateralis profil profile perfil profilo seitlich seitl seite bok",
+        "lat ll rl lateral laterale laterales latero lateralis profil profile perfil profilo seitlich seitl seite bok "
+        "yan nghieng",
         "laterolat laterale seitlich seiten perfil profil bocz боков zijdel lateraal sidebild",
         "侧位 側位 側面 侧面 측면",
     ),
     OBLIQUE: ("rao lao rpo lpo oblique obl", "obli schrag skosn косая", "斜位"),
 }  # fmt: skip
+PARTS = tuple(_PARTS)
+"""Our names of the parts of the body."""
 _DECUBITUS = "decub"
 """The beginning of a word beside which "lateral" says how the patient lies."""
 _THORACIC = ("thoracic", "thoracal", "thoracol", "thoraco", "toracic", "toracol", "thorakal")

@@ -166,6 +166,11 @@ function showFindings() {
 
 function summary(item) {
   if (!item.answer) return "";
+  const isMarked = item.answer.image_check?.warnings.length;
+  return isMarked ? `${found(item)} – is it the right image?` : found(item);
+}
+
+function found(item) {
   if (!server.has_boxes) {
     const { labels, label_probabilities } = item.answer;
     const [surest] = Object.entries({ ...labels, ...label_probabilities }).sort((a, b) => b[1] - a[1]);
