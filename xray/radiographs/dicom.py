@@ -31,6 +31,8 @@ from xray.radiographs.elements import (
     LimitedFile,
     Place,
     Walker,
+    guess_syntax,
+    meta_syntax,
     tag_of,
 )
 from xray.radiographs.grayscale import GreyMeaning, with_window_that_shows
@@ -255,7 +257,7 @@ def _read_header(file: BinaryIO, tags: frozenset[int]) -> _Header:
     limited = LimitedFile(file)
     head = limited.read(132)
     file.seek(132 if head[128:] == b"DICM" else 0)
-    syntax = _meta_syntax(limited) or _guess_syntax(limited)
+    syntax = meta_syntax(limited) or guess_syntax(limited)
     if syntax not in (*NATIVE, *OTHER_NATIVE, *COMPRESSED):
         raise RadiographError(
             f"transfer syntax {syntax_name(syntax)} is not supported: export it uncompressed, or as JPEG, JPEG-LS or "
@@ -264,7 +266,7 @@ def _read_header(file: BinaryIO, tags: frozenset[int]) -> _Header:
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         file = io.BytesIO(_inflate(file))
         limited = LimitedFile(file)
-    _meta_syntax(limited)
+    meta_syntax(limited)
     walker = Walker(limited, tags, (_PIXEL_DATA, *_FLOAT_PIXEL_DATA))
     is_implicit = syntax in (uid.ImplicitVRLittleEndian, GE_PRIVATE)
     try:
@@ -274,41 +276,6 @@ def _read_header(file: BinaryIO, tags: frozenset[int]) -> _Header:
         refuse_frames(walker.elements)
         raise
     return _Header(file, syntax, walker.elements, place)
-
-
-def _meta_syntax(file: LimitedFile) -> str:
-    """The transfer syntax that the file meta information names, "" without; the file then stands at its data set.
-
-    The first one counts: some archives store the elements of another file's meta information once more, at the
-    beginning of the data set.
-    """
-    named = b""
-    while True:
-        start = file.tell()
-        head = file.read(8)
-        if len(head) < 8 or head[:2] != b"\x02\0" or head[3] > 2:
-            file.seek(start)
-            return named.decode("ascii", "replace").strip(" \0")
-        if not head[4:6].isalpha():
-            n_bytes = struct.unpack_from("<L", head, 4)[0]
-        elif head[4:6] in (b"OB", b"UN"):
-            n_bytes = struct.unpack("<L", file.read(4).ljust(4, b"\0"))[0]
-        else:
-            n_bytes = struct.unpack_from("<H", head, 6)[0]
-        if head[2:4] == b"\x10\0" and not named:
-            named = file.read(n_bytes)
-        else:
-            file.seek(n_bytes, io.SEEK_CUR)
-
-
-def _guess_syntax(file: LimitedFile) -> str:
-    """For a data set whose file meta names no transfer syntax: DICOM's default, unless it shows explicit types."""
-    start = file.tell()
-    head = file.read(6)
-    file.seek(start)
-    if not head[4:6].isalpha():
-        return uid.ImplicitVRLittleEndian
-    return uid.ExplicitVRBigEndian if head[:1] == b"\0" else uid.ExplicitVRLittleEndian
 
 
 def _inflate(file: BinaryIO) -> bytes:

@@ -6,12 +6,14 @@ inside sequences too, and sequences called UN, whose content is implicit little 
 """
 
 import dataclasses
+import io
 import math
 import struct
 from collections.abc import Collection
 from typing import BinaryIO
 
 import numpy as np
+from pydicom import uid
 from pydicom.datadict import keyword_dict
 
 from xray.radiographs.codestream import RadiographError
@@ -52,6 +54,41 @@ class LimitedFile:
                 f"its header is larger than {MAX_HEADER_BYTES >> 20} MiB or {MAX_HEADER_READS} parts"
             )
         return data
+
+
+def meta_syntax(file: LimitedFile) -> str:
+    """The transfer syntax that the file meta information names, "" without; the file then stands at its data set.
+
+    The first one counts: some archives store the elements of another file's meta information once more, at the
+    beginning of the data set.
+    """
+    named = b""
+    while True:
+        start = file.tell()
+        head = file.read(8)
+        if len(head) < 8 or head[:2] != b"\x02\0" or head[3] > 2:
+            file.seek(start)
+            return named.decode("ascii", "replace").strip(" \0")
+        if not head[4:6].isalpha():
+            n_bytes = struct.unpack_from("<L", head, 4)[0]
+        elif head[4:6] in (b"OB", b"UN"):
+            n_bytes = struct.unpack("<L", file.read(4).ljust(4, b"\0"))[0]
+        else:
+            n_bytes = struct.unpack_from("<H", head, 6)[0]
+        if head[2:4] == b"\x10\0" and not named:
+            named = file.read(n_bytes)
+        else:
+            file.seek(n_bytes, io.SEEK_CUR)
+
+
+def guess_syntax(file: LimitedFile) -> str:
+    """For a data set whose file meta names no transfer syntax: DICOM's default, unless it shows explicit types."""
+    start = file.tell()
+    head = file.read(6)
+    file.seek(start)
+    if not head[4:6].isalpha():
+        return uid.ImplicitVRLittleEndian
+    return uid.ExplicitVRBigEndian if head[:1] == b"\0" else uid.ExplicitVRLittleEndian
 
 
 @dataclasses.dataclass(frozen=True)
