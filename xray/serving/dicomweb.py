@@ -121,14 +121,15 @@ class Answering:
         return Outcome(*about)
 
     def _made(self, path: Path) -> list[Stored]:
-        findings, *_ = self._service.find(path)
+        findings, *_, check = self._service.find(path)
         radiograph = None
         if self._results.need_pixels:
             # In a worker, as the models' canvas was: the file may be hostile.
             radiograph = readable(self._service.in_worker(read_radiograph, path).result(), path)
         labels = {label: float(column[0]) for label, column in findings.labels.items()}
         maps = None if findings.maps is None else findings.maps[0]
-        made = self._results.of(path, findings.table, findings.masks, labels, radiograph, maps)
+        about = (labels, radiograph, maps, () if check is None else check.warnings)
+        made = self._results.of(path, findings.table, findings.masks, *about)
         return list(map(stored, made.values()))
 
 
