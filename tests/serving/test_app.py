@@ -300,6 +300,15 @@ def test_models_that_fail_cost_one_answer(client, oracle, phantom, monkeypatch):
     assert client.post("/predict", content=content).status_code == 200
 
 
+def test_health_says_how_the_dicom_node_stands():
+    status = {"waiting": 3, "oldest_seconds": 1.5}
+    service = Service(Oracle(), ["run"])
+    with service:
+        client = TestClient(create_app(service, Algorithm("xray", "1"), node=lambda: status))
+        assert client.get("/health").json()["dicom"] == status
+    assert client.get("/health").json()["dicom"] == status
+
+
 def test_says_how_it_is():
     service = Service(Oracle(), ["run"])
     client = TestClient(create_app(service))

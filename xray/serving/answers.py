@@ -142,6 +142,11 @@ class Health(BaseModel):
     taken: int
     waiting: int
     running: int
+    dicom: dict[str, int | float] | None = Field(
+        None,
+        description="the DICOM node's queue, and its counts since the start; only where there is one",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class Progress(BaseModel):

@@ -37,6 +37,7 @@ from xray.serving.operations import Operations
 from xray.serving.request_guard import Guard, HostNames
 from xray.serving.service import Limits, Service, of_file, readable
 from xray.serving.tickets import Tickets
+from xray.serving.turns import Turns, key_of
 from xray.serving.uploads import FORM, GONE, RAW, arriving, counted, refusal, save_upload
 from xray.serving.worker import BusyError, RefusedError
 
@@ -68,7 +69,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "too many bytes, counted as they come in"},
     415: {"model": Problem, "description": "neither DICOM nor PNG nor JPEG"},
     422: {"model": Problem, "description": "no radiograph, or a damaged one"},
-    429: {"model": Problem, "description": "all places are taken; Retry-After says when to come back, in seconds"},
+    429: {"model": Problem, "description": "all places are taken; Retry-After says in how many seconds its turn comes"},
     500: {"model": Problem, "description": "the models failed on this radiograph"},
 }
 _INVOCATIONS: dict[int | str, dict[str, Any]] = {
@@ -92,11 +93,13 @@ def create_app(
     algorithm: Algorithm | None = None,
     names: HostNames | None = None,
     operations: Operations | None = None,
+    node: Callable[[], dict[str, int | float]] | None = None,
 ) -> FastAPI:
     """The application; the service must be entered before the first request.
 
     algorithm: what DICOM objects name as their maker; without one there are none. names: under which the server may be
-    asked; None allows any. operations: accounts, request log, metrics and card; None for none of them.
+    asked; None allows any. operations: accounts, request log, metrics and card; None for none of them. node:
+    `DicomNode.status` of the DICOM node beside it.
     """
     operations = operations or Operations()
     app = FastAPI(
@@ -117,6 +120,7 @@ def create_app(
     shown = (service.thresholds, service.shown_from)
     tickets = Tickets(operations.tickets)
     uploads = Places(*limits.uploads)
+    turns = Turns(lambda: service.model.free, lambda: service.model.seconds)
     # Files that are only decoded take no place from those for the models, but are bounded too.
     decodings = Places(limits.places, limits.places)
 
@@ -147,10 +151,14 @@ def create_app(
     ) -> Answer | Response:
         with _noted(tickets, ticket), service.upload() as path:
             try:
+                key = key_of(ticket, request.client.host if request.client else "")
                 # A request that cannot be answered anyway need not be read.
-                service.model.check_room()
-                await save(request, path, how)
-                place = service.model.enter()
+                turns.ask(key)
+                try:
+                    await save(request, path, how)
+                except BusyError:
+                    turns.ask(key, has_room=False)
+                place = await turns.enter(service.model.enter, request.is_disconnected)
             except BusyError as error:
                 raise await refusal(request, limits, error) from None
             with place:
@@ -218,7 +226,9 @@ def create_app(
     async def health() -> Health | JSONResponse:
         """Whether the server works, and how busy it is."""
         alive = service.model.is_alive
-        state = Health(status="ok" if alive else "stopped", **service.model.load)
+        state = Health(
+            status="ok" if alive else "stopped", dicom=None if node is None else node(), **service.model.load
+        )
         return state if alive else JSONResponse(state.model_dump(), 503)
 
     @app.get("/about", tags=["server"])

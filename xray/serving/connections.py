@@ -20,7 +20,9 @@ from xray.serving.tls import HANDSHAKE
 
 log = logging.getLogger("xray.serving")
 
-TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: %d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+WAVE, LONGEST = 10.0, 120
+"""Seconds without a connection too many after which pauses begin at the shortest again; the longest pause."""
 TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 SWEEP = 0.5
 """Seconds between two looks at all connections."""
@@ -57,6 +59,7 @@ class Connections:
         self._open: set[Guarded] = set()
         self._throttle = Throttle()
         self._sweeping: asyncio.TimerHandle | None = None
+        self._n_refused, self._refused_at = 0, 0.0
 
     def __len__(self) -> int:
         """How many are open."""
@@ -77,6 +80,13 @@ class Connections:
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
         return True
+
+    def pause(self) -> int:
+        """Seconds after which a client that was refused may come back: they come one after the other, not together."""
+        now = self.now()
+        self._n_refused = self._n_refused + 1 if now - self._refused_at < WAVE else 1
+        self._refused_at = now
+        return min(LONGEST, 2 + self._n_refused // 16)
 
     def waits(self, connection: "Guarded", seconds: float) -> None:
         """A connection has no request under way: it has so many seconds to send a header."""
@@ -124,7 +134,7 @@ class Guarded(H11Protocol):
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ""
         if not self.guard.opened(self):
-            transport.write(TOO_MANY)
+            transport.write(TOO_MANY % self.guard.pause())
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -128,7 +128,8 @@ class ModelThread:
         self.keeps_maps = False
         self._pipeline = pipeline
         self._n_running = 0
-        self._seconds = 1.0
+        # Until the first is known: who is told too short a time comes again, who is told too long a time waits idly.
+        self._seconds = 0.3
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
 
     def __enter__(self) -> "ModelThread":
@@ -157,6 +158,17 @@ class ModelThread:
         with self.changed:
             taken, waiting = len(self.places), len(self.waiting)
             return {"places": self.capacity, "taken": taken, "waiting": waiting, "running": self._n_running}
+
+    @property
+    def free(self) -> int:
+        """Places that are not taken."""
+        with self.changed:
+            return self.capacity - len(self.places)
+
+    @property
+    def seconds(self) -> float:
+        """That a radiograph takes the models, on average."""
+        return self._seconds
 
     def enter(self, is_node: bool = False) -> Place:
         """A place. Raises BusyError if all are taken.
