@@ -14,6 +14,7 @@ from xray.errors import InputError
 from xray.files import complete
 from xray.outputs.dicom.content import Content, content_of
 from xray.outputs.dicom.objects import Algorithm, OwnPictureError, read_source, save_object
+from xray.outputs.dicom.origin import name_origin, notes_of
 from xray.radiographs.dicom import is_dicom
 from xray.radiographs.names import inside, safe_path
 from xray.radiographs.radiograph import Radiograph, read_radiograph
@@ -89,7 +90,10 @@ class DicomResults:
         """
         source = given if isinstance(given, Dataset) else read_source(given)
         shown = self._shown(table, masks, labels or {})
-        return self._objects(given, source, shown, table, masks, radiograph, maps, notes)
+        notes = (*notes, *notes_of(given))
+        objects = self._objects(given, source, shown, table, masks, radiograph, maps, notes)
+        name_origin(objects, given)
+        return objects
 
     def fhir_of(
         self,
@@ -103,6 +107,7 @@ class DicomResults:
         from xray.outputs.fhir import bundle_of
 
         source = given if isinstance(given, Dataset) else read_source(given)
+        notes = (*notes, *notes_of(given))
         return bundle_of(self._content(source, self._shown(table, masks, labels or {}), notes))
 
     def _content(self, source: Dataset, shown: "_Shown", notes: Sequence[str]) -> Content:
