@@ -46,14 +46,15 @@ def replacing(path: Path) -> Iterator[Path]:
     """`complete`, with file and folder synced: after a power failure, too, there is the old file or the new one."""
     with complete(path) as temporary:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
     if os.name == "posix":
         # Some network drives do not sync folders.
         with contextlib.suppress(OSError):
-            _sync(path.parent)
+            sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Has what was written to a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)

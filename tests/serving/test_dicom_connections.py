@@ -225,3 +225,23 @@ def test_a_node_out_of_descriptors_closes_what_it_cannot_hold(monkeypatch, caplo
         assert association.is_established
         association.release()
     assert caplog.text.count("closed unheard") == 1
+
+
+def test_nothing_is_kept_of_associations_that_have_ended():
+    import gc
+
+    from pynetdicom.association import Association
+
+    with node_with() as node:
+        for _ in range(5):
+            link = associate(node)
+            assert link.send_c_echo().Status == 0x0000
+            link.release()
+        del link
+
+        def left():
+            gc.collect()
+            return [one for one in gc.get_objects() if isinstance(one, Association) and one.is_acceptor]
+
+        wait_for(lambda: not [one for one in left() if one._server is node.server])
+        assert len(node._receivers) == 0

@@ -64,7 +64,7 @@ if __name__ == "__main__":
         print(node.port, address, flush=True)
         for line in sys.stdin:
             counts = node.counts
-            print(counts.received, counts.unusable, counts.lost, flush=True)
+            print(counts.received, counts.unusable, counts.failed, flush=True)
 """
 
 
@@ -197,7 +197,8 @@ def test_nothing_of_a_patient_a_study_or_a_series_reaches_a_log():
         statuses = [
             store(int(port), with_uids(**elements))
             for elements in (
-                {**named, **study}, {**odd, **study}, {**named, "StudyInstanceUID": "PLANTED.1"},
+                {**named, **study}, {**odd, **study, "StudyInstanceUID": "1.2.826.77.4"},
+                {**named, "StudyInstanceUID": "PLANTED.1"},
                 {**named, **study, "SOPInstanceUID": "1.2.826.77.3"}, {**named, **study, "Rows": None},
                 {**named, "SeriesInstanceUID": "1.2.826.77." + "1" * 300},
             )

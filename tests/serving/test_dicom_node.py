@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import socket
 import struct
@@ -39,10 +40,15 @@ QUICK = Limits(seconds=10.0, first_wait=0.1, attempts=50)
 RESULTS = DicomResults({1: "Pneumothorax"}, Algorithm("xray", "0.1.0"), sr=True, seg=True)
 
 
+NUMBERS = itertools.count()
+
+
 def radiograph(name="Planted^Name", width=80, height=64, **elements):
+    """Another instance each time."""
     rng = np.random.default_rng(4)
     pixels = rng.random((height, width), dtype=np.float32)
-    dataset = dicom_of(pixels, Storage(12, False, True, ExplicitVRLittleEndian, True), name, 0.14, "F", 40, "PA", rng)
+    storage = Storage(12, False, True, ExplicitVRLittleEndian, True)
+    dataset = dicom_of(pixels, storage, f"{name} {next(NUMBERS)}", 0.14, "F", 40, "PA", rng)
     dataset.PatientName, dataset.PatientID = name, "planted-id"
     for keyword, value in elements.items():
         delattr(dataset, keyword) if value is None else setattr(dataset, keyword, value)
@@ -229,10 +235,10 @@ def test_an_answer_that_nobody_takes_is_given_up():
     limits = Limits(seconds=10.0, first_wait=0.01, attempts=3)
     with DicomNode(found_in, Peer("PACS", "127.0.0.1", free_port()), 0, limits=limits) as node:
         assert send(node, radiograph()) == 0x0000
-        wait_for(lambda: node.counts.lost == 2)
+        wait_for(lambda: node.counts.failed == 2)
     with Receiver(status=0xC001) as pacs, DicomNode(found_in, Peer("PACS", "127.0.0.1", pacs.port), 0) as node:
         assert send(node, radiograph()) == 0x0000
-        wait_for(lambda: node.counts.lost == 2)
+        wait_for(lambda: node.counts.failed == 2)
         # What is refused for good is not tried again.
         assert len(pacs.kept) == 2
 
@@ -261,7 +267,7 @@ def test_log_lines_hold_nothing_of_a_patient(node, caplog):
     send(node, sent)
     send(node, radiograph(Rows=None))
     wait_for(lambda: node.counts.returned == 2)
-    assert "answer 1-0 is at PACS" in caplog.text
+    assert "answer 1 is at PACS" in caplog.text
     for secret in ("Planted", "planted", sent.StudyInstanceUID, sent.SOPInstanceUID):
         assert secret not in caplog.text
 

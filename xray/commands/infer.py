@@ -46,9 +46,12 @@ class Config:
     --runtime onnx also .onnx files."""
     data_path: str
     """A folder of DICOM, PNG or JPEG files (searched through), one such file, a dataset directory, or what an archive
-    has at a DICOMweb address: https://HOST/dicom-web/studies/UID, with /series/UID and /instances/UID too, or
-    https://HOST/dicom-web/studies?AccessionNumber=… with what to search for. Objects that may be radiographs (CR, DX,
-    secondary captures) are retrieved, and deleted here at the end."""
+    has, of which CR, DX and secondary captures are retrieved, and deleted here at the end. By DICOMweb:
+    https://HOST/dicom-web/studies/UID, with /series/UID and /instances/UID too, or
+    https://HOST/dicom-web/studies?AccessionNumber=… with what to search for. From a DICOM node:
+    dicom://AET@HOST:PORT/?AccessionNumber=… (or StudyInstanceUID, PatientID); &priors=2 adds two earlier studies, &aet=
+    is our title, &retrieve=move has images sent to our &port=; dicoms:// is TLS, with
+    &tls-cert=FILE&tls-key=FILE&tls-ca=FILE."""
     save_path: str
     """Folder to write into."""
     device: str = "auto"
@@ -173,6 +176,8 @@ def main(config: Config) -> int:
         need("--runtime openvino" if config.runtime == "openvino" else "--precision int8", "openvino", "openvino")
     out = Path(config.save_path)
     check_out(config)
+    if config.data_path.startswith(("dicom://", "dicoms://")):
+        return of_node(config)
 
     from xray.datasets.inputs import open_inputs
     from xray.structures.submission import rows_of_submission
@@ -270,6 +275,28 @@ def main(config: Config) -> int:
     return 1 if failures or n_unsent else 0
 
 
+def of_node(config: Config) -> int:
+    """Runs over what another DICOM node has of a study, and says in OUT/studies.csv which radiograph is what."""
+    from xray.serving.dicom_fetch import fetched, write_studies
+    from xray.serving.dicom_query import parse_query
+
+    out = Path(config.save_path)
+    with fetched(parse_query(config.data_path), out) as (folder, studies):
+        status = main(dataclasses.replace(config, data_path=str(folder)))
+        write_studies(out, folder, studies)
+    return status
+
+
+def check_node(config: Config) -> None:
+    """Raises FlagError for a --data-path that names a DICOM node in a wrong way, or a part of it."""
+    if not config.data_path.startswith(("dicom://", "dicoms://")):
+        return
+    need("a dicom:// address", "serve", "pynetdicom")
+    from xray.serving.dicom_query import parse_query
+
+    parse_query(config.data_path)
+
+
 def check(config: Config) -> None:
     """Raises FlagError if a value is out of range."""
     from xray.cluster.ray import check_flags
@@ -289,6 +316,7 @@ def check(config: Config) -> None:
     require(config.split in ("", "train", "val", "test"), "split", config.split, "train, val or test")
     check_part(config.split, None if config.fold < 0 else config.fold)
     check_dicomweb(config)
+    check_node(config)
     if config.truth and not config.overlays:
         raise FlagError("--truth is drawn by --overlays: add that, or leave --truth out")
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from xray.radiographs.image_check import Gate, Mode
     from xray.serving.dicom_node import DicomNode
     from xray.serving.dicom_peers import Peer
+    from xray.serving.dicom_tls import Tls
     from xray.serving.service import Service
     from xray.serving.supervising import Role
 
@@ -120,6 +121,25 @@ class Config:
     """Minutes for which DICOMweb keeps results, above 0 and up to 100000."""
     dicomweb_megabytes: Annotated[float, Interval(ge=1, le=1_000_000)] = 256.0
     """Room for results of DICOMweb, in MiB; where it is taken, more radiographs are refused until the oldest go."""
+    dicom_queue: str = ""
+    """Folder in which radiographs that were acknowledged and answers wait on the disk, so that a kill loses none; the
+    node makes it, for its user alone. Default: ~/.local/state/xray/dicom/TITLE-PORT, or below $XDG_STATE_HOME."""
+    dicom_resend: bool = False
+    """Send again what is kept because the other node refused it for good, or what gave no answer."""
+    dicom_commitment: bool = False
+    """Ask the other node to commit to what it has stored (storage commitment); what it does not is sent again."""
+    dicom_tls: Literal["both", "in", "out"] = "both"
+    """Where the DICOM node uses TLS once it has a certificate: on connections that come in, go out, or both."""
+    dicom_tls_cert: str = ""
+    """PEM file with the DICOM node's certificate, and the chain that signed it; without one there is no TLS."""
+    dicom_tls_key: str = ""
+    """PEM file with the key of that certificate, without a password."""
+    dicom_tls_ca: str = ""
+    """PEM file with the authorities whose certificates other nodes may have; default: the system's."""
+    dicom_tls_clients: bool = True
+    """Let only those connect by TLS that have a certificate of these authorities."""
+    dicom_tls_names: bool = True
+    """Send only to a node whose certificate is for its host as --dicom-return names it."""
     report_threshold: Share | None = None
     """Lowest confidence of the findings in what the DICOM node and DICOMweb return, in [0, 1]; default: as
     --threshold."""
@@ -185,7 +205,7 @@ def serve(config: Config, door: Door, checked: "operations.Checked", role: "Role
     ):
         host, port = door.getsockname()[:2]
         names = host_names(config.host, port, config.host_name, config.sagemaker)
-        app = create_app(service, algorithm, names, around)
+        app = create_app(service, algorithm, names, around, None if node is None else node.status)
         if config.dicomweb:
             open_dicomweb(config, app, service, algorithm, names)
         server = server_of(app, GRACE, tls=checked.tls)
@@ -233,8 +253,9 @@ def check_dicom(config: Config) -> "Peer | None":
         if config.workers > 1:
             raise FlagError("--dicomweb keeps results in one process, and --workers starts several: leave one out")
     if config.dicom_port is None:
-        if config.dicom_return:
-            raise FlagError("--dicom-return is for --dicom-port: add that, or leave it out")
+        for name in ("return", "queue", "resend", "commitment", "tls_cert", "tls_key", "tls_ca"):
+            if getattr(config, f"dicom_{name}"):
+                raise FlagError(f"--dicom-{name.replace('_', '-')} is for --dicom-port: add that, or leave it out")
         return None
     need("--dicom-port", "serve,dicom-out", "pynetdicom", "highdicom")
     from xray.serving.dicom_peers import check_aet, parse_peer
@@ -242,7 +263,21 @@ def check_dicom(config: Config) -> "Peer | None":
     check_aet("--dicom-aet", config.dicom_aet)
     for title in config.dicom_callers:
         check_aet("--dicom-callers", title)
+    dicom_tls(config)
     return parse_peer("--dicom-return", config.dicom_return)
+
+
+def dicom_tls(config: Config) -> "Tls | None":
+    """The DICOM node's TLS, None without a certificate. Raises FlagError for files that cannot be used."""
+    if bool(config.dicom_tls_cert) != bool(config.dicom_tls_key) or (config.dicom_tls_ca and not config.dicom_tls_cert):
+        raise FlagError("--dicom-tls-cert and --dicom-tls-key belong together, and --dicom-tls-ca to both: give them")
+    if not config.dicom_tls_cert:
+        return None
+    from xray.serving.dicom_tls import tls_of
+
+    files = (Path(config.dicom_tls_cert), Path(config.dicom_tls_key))
+    authorities = Path(config.dicom_tls_ca) if config.dicom_tls_ca else None
+    return tls_of(*files, authorities, config.dicom_tls_clients, config.dicom_tls_names, config.dicom_tls)
 
 
 def dicom_node(
@@ -254,14 +289,29 @@ def dicom_node(
     from xray.radiographs.image_check import fault_of_header
     from xray.serving.dicom_connections import Limits
     from xray.serving.dicom_node import DicomNode, answering
+    from xray.serving.dicom_queue_store import queue_folder
 
     logging.getLogger("xray.dicom").setLevel(logging.INFO)
     results = results_of(config, service, algorithm)
     limits = Limits(n_bytes=int(config.max_megabytes * 2**20))
     place = (config.dicom_port, config.dicom_aet, config.host)
     fault_of = fault_of_header if service.node_gate.mode == "refuse" else None
-    answer = answering(service, results)
-    return DicomNode(answer, peer, *place, config.dicom_callers, limits, service.workers, fault_of)
+    folder = Path(config.dicom_queue) if config.dicom_queue else queue_folder(config.dicom_aet, config.dicom_port)
+    node = DicomNode(
+        answering(service, results),
+        peer,
+        *place,
+        config.dicom_callers,
+        limits,
+        service.workers,
+        fault_of,
+        folder=folder,
+        tls=dicom_tls(config),
+        commits=config.dicom_commitment,
+    )
+    if config.dicom_resend:
+        print(f"{node.resend()} radiographs and answers that had failed are tried again", flush=True)
+    return node
 
 
 def results_of(config: Config, service: "Service", algorithm: "Algorithm") -> "DicomResults":

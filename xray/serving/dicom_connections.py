@@ -10,13 +10,16 @@ import dataclasses
 import logging
 import select
 import socket
+import ssl
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from xray.serving.accepting import Places, Spare, Waiting
+from xray.serving.accepting import Places, Spare, Throttle, Waiting
+from xray.serving.dicom_tls import Tls, wrapped
 
 log = logging.getLogger("xray.dicom")
 
@@ -43,18 +46,21 @@ class Limits:
     object_seconds: for one object to come; bytes_per_second: that it has to come with on average, from `seconds` on.
     associations: at the same time, and associations_each from one address; useless_seconds: after which one that has
     brought no object is ended. handshakes: connections that have not asked for an association yet, handshakes_each of
-    one address; handshake_seconds: in which they have to. waiting: radiographs that wait for the model, and answers
-    that wait to be sent. check_seconds: that a sender waits at most for its compressed pixel data to be looked at.
-    attempts: to send an answer; from the second on, each waits twice as long as the one before it, `first_wait` seconds
-    at first and 60 at most.
+    one address; handshake_seconds: in which they have to. waiting: radiographs that wait for the model. returning:
+    answers that wait to be sent. check_seconds: that a sender waits at most for its compressed pixel data to be looked
+    at. attempts: to send an answer; each waits up to twice as long as the one before it, `first_wait` seconds at first
+    and `last_wait` at most. commitment_seconds: for the other node to commit to what it has stored.
     """
 
     n_bytes: int = 100 * 2**20
     associations: int = 8
     seconds: float = 30.0
-    waiting: int = 16
-    attempts: int = 12
+    waiting: int = 1000
+    returning: int = 10_000
+    attempts: int = 1000
     first_wait: float = 1.0
+    last_wait: float = 600.0
+    commitment_seconds: float = 3600.0
     associations_each: int = 4
     useless_seconds: float = 300.0
     handshakes: int = 32
@@ -75,6 +81,8 @@ class Handler(RequestHandler):
         """Waits for the association request, then hands the connection to pynetdicom if there is a place."""
         server = self.server
         try:
+            if not self._is_secure(server.limits.handshake_seconds):
+                return
             if not self._has_request(server.limits.handshake_seconds):
                 return
             with server.associations.taken(str(self.client_address[0])) as has_place:
@@ -97,6 +105,27 @@ class Handler(RequestHandler):
         self._association = super()._create_association()
         return self._association
 
+    def _is_secure(self, seconds: float) -> bool:
+        """Makes the handshake of TLS, where there is one; whether it succeeds in so many seconds.
+
+        pynetdicom would make it where it accepts connections, so that one silent peer would shut out all others.
+        """
+        if not isinstance(self.request, ssl.SSLSocket):
+            return True
+        ending = threading.Timer(seconds, _end, [self.request])
+        ending.daemon = True
+        ending.start()
+        try:
+            self.request.settimeout(seconds)
+            self.request.do_handshake()
+            return True
+        except (OSError, ValueError) as error:
+            if self.server.untrusted.is_due(time.monotonic()):
+                log.warning("a connection has no TLS that fits (%s)", getattr(error, "reason", None) or "cut off")
+            return False
+        finally:
+            ending.cancel()
+
     def _has_request(self, seconds: float) -> bool:
         """Whether an association request comes within so many seconds; it stays unread."""
         connection, deadline = self.request, time.monotonic() + seconds
@@ -111,7 +140,9 @@ class Handler(RequestHandler):
                     connection.sendall(ABORT)
                     return False
                 if len(head) >= 6 and len(head) >= min(ENOUGH, 6 + int.from_bytes(head[2:6], "big")):
-                    connection.settimeout(seconds)
+                    # Of TLS, a part of a record may be there, for whose rest `recv` waits.
+                    is_tls = isinstance(connection, ssl.SSLSocket)
+                    connection.settimeout(self.server.limits.seconds if is_tls else seconds)
                     return True
                 # Until there is more, `recv` would come back at once, again and again.
                 time.sleep(min(POLL, left))
@@ -138,14 +169,15 @@ class Server(ThreadedAssociationServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, *arguments: Any, limits: Limits, **options: Any) -> None:
-        self.limits, self._spare = limits, Spare()
+    def __init__(self, *arguments: Any, limits: Limits, tls: Tls | None = None, **options: Any) -> None:
+        self.limits, self._spare, self._tls, self.untrusted = limits, Spare(), tls, Throttle()
         self.waiting = Waiting(limits.handshakes, limits.handshakes_each)
         self.associations = Places(limits.associations, limits.associations_each)
         super().__init__(*arguments, request_handler=Handler, **options)  # type: ignore[misc]  # never among `arguments`
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        return self._spare.accept(super().get_request)
+        connection, address = self._spare.accept(super().get_request)
+        return wrapped(connection, self._tls), address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Lets a connection in; where too many wait, the oldest of them is ended."""
@@ -202,13 +234,20 @@ class Receiver:
         while len(data) < n_bytes:
             self._check_pace(self._n_bytes - n_bytes + len(data))
             left = deadline - self._clock()
-            if left <= 0 or not select.select([self._connection.socket], [], [], left)[0]:
+            if left <= 0 or not self._is_readable(left):
                 raise TimeoutError("a peer sends too slowly")
             received = self._connection.socket.recv(min(2**16, n_bytes - len(data)))
             if not received:
                 break
             data += received
         return data
+
+    def _is_readable(self, seconds: float) -> bool:
+        connection = self._connection.socket
+        # TLS has read more than was asked of it.
+        if isinstance(connection, ssl.SSLSocket) and connection.pending():
+            return True
+        return bool(select.select([connection], [], [], seconds)[0])
 
     def _check_pace(self, n_bytes: int) -> None:
         elapsed = self._clock() - (self._began or 0.0)

@@ -1,42 +1,48 @@
 """A DICOM node: takes radiographs by C-STORE and returns what is made of them, SR, SEG, …, to another node.
 
-A radiograph is accepted once it lies on the disk and its header shows that the models can use it. One thread then makes
-the answers, another sends them, and tries again for a while where the other node is away. What waits is bounded: when
-there is no room, a sender gets status A700 and tries again later. The folder in which files wait is deleted at the end.
+A radiograph is accepted once its header shows that the models can use it and it lies in the queue on the disk
+(dicom_queue.py), which keeps it through a kill or a power failure. One thread makes the answers, another returns them
+(dicom_returning.py). What waits is bounded: when there is no room, a sender gets status A700 and tries again later.
 
-Log lines count; they hold no identifiers and nothing of what stands in a file.
+Log lines count; they hold nothing of what stands in a radiograph's file, and of answers that failed their UID.
 """
 
 import contextlib
 import dataclasses
-import itertools
+import functools
 import logging
-import queue
 import shutil
 import socketserver
+import sqlite3
 import tempfile
 import threading
 import time
+import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
 from xray.errors import InputError
-from xray.outputs.dicom.objects import read_source, save_object
+from xray.outputs.dicom.objects import ROOT, read_source, save_object
 from xray.radiographs.codestream import COMPRESSED
 from xray.radiographs.dicom import check_dicom
 from xray.radiographs.image_check import is_fault
-from xray.radiographs.radiograph import read_radiograph
+from xray.radiographs.radiograph import RadiographError, read_radiograph
 from xray.radiographs.workers import TIMEOUT, Failed, Workers
-from xray.serving import pixels
+from xray.serving import dicom_contents
 from xray.serving.dicom_connections import MAX_PDU, Limits, Receiver, Server
-from xray.serving.dicom_peers import Peer, let_sender_choose, offer, support
+from xray.serving.dicom_contents import contents_of, pixel_digest
+from xray.serving.dicom_peers import Peer, let_sender_choose, support
+from xray.serving.dicom_queue import Queue, Taken, Work
+from xray.serving.dicom_queue_store import forget
+from xray.serving.dicom_returning import Returning
+from xray.serving.dicom_sending import Sender
+from xray.serving.dicom_tls import Tls
 from xray.serving.quiet import silence_libraries
 
 if TYPE_CHECKING:
@@ -49,22 +55,21 @@ SUCCESS, NO_RESOURCES, NOT_MATCHING, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0x
 """Status of a C-STORE response (PS3.4 B.2.3)."""
 OTHER_IMAGE = 0xB007
 """A warning: what came is not what this node is for. The sender need not send it again."""
-_TAKEN = (0x0000, 0xB000, 0xB006, 0xB007)
-"""Success and the warnings under which the other node has stored what it was sent."""
-_FULL = range(0xA700, 0xA800)
 
 
 @dataclasses.dataclass
 class Counts:
-    """What became of the radiographs since the start."""
+    """What happened since the start: radiographs received for the first time, received again, refused, and found
+    unusable later; answers returned, and those that the other node did not take."""
 
     received: int = 0
+    repeated: int = 0
     refused: int = 0
     other_images: int = 0
     """Taken, but not looked at, as they are no frontal chest radiographs."""
     unusable: int = 0
     returned: int = 0
-    lost: int = 0
+    failed: int = 0
 
 
 def answering(service: "Service", results: "DicomResults") -> Callable[[Path], Iterable[Dataset]]:
@@ -97,7 +102,7 @@ def answering(service: "Service", results: "DicomResults") -> Callable[[Path], I
 class DicomNode:
     """A running node; a context manager that ends it.
 
-    port: that it listens on. folder: where files wait. counts: what became of the radiographs. server: its
+    port: that it listens on. queue: where files wait, in `folder`. counts: what happened since the start. server: its
     connections.
     """
 
@@ -112,6 +117,9 @@ class DicomNode:
         limits: Limits | None = None,
         workers: Workers | None = None,
         fault_of: Callable[[Path], str] | None = None,
+        folder: Path | None = None,
+        tls: Tls | None = None,
+        commits: bool = False,
     ) -> None:
         """Starts listening.
 
@@ -120,17 +128,16 @@ class DicomNode:
         peer: where they are sent. port: 0 chooses one. callers: titles of the nodes that may send; none for all.
         workers: decode what is compressed, before it is accepted; without them the node starts one when it needs it.
         fault_of: why a file is no radiograph for the models, by its header, "" where it may be one; None asks for none.
+        folder: of the queue; what a node before left there goes on. None makes one that is deleted at the end.
+        tls: for what comes in and goes out. commits: whether the other node has to commit to what it has stored.
 
-        Raises InputError if the port cannot be had.
+        Raises InputError if the port or the folder cannot be had.
         """
-        self.counts, self._answer, self._peer, self._limits = Counts(), answer, peer, limits or Limits()
-        self._aet, self._fault_of = aet, fault_of
+        self.counts, self._answer, self._limits = Counts(), answer, limits or Limits()
+        self._fault_of = fault_of
         self._stopping, self._counting = threading.Event(), threading.Lock()
-        self._numbers = itertools.count(1)
         self._receivers: weakref.WeakKeyDictionary[Any, Receiver] = weakref.WeakKeyDictionary()
         self._workers, self._own_workers, self._starting = workers, contextlib.ExitStack(), threading.Lock()
-        self._inbox: queue.Queue[Path] = queue.Queue(self._limits.waiting)
-        self._outbox: queue.Queue[Path] = queue.Queue(self._limits.waiting)
         silence_libraries()
         self._ae = AE(ae_title=aet)
         self._ae.require_called_aet = True
@@ -140,20 +147,26 @@ class DicomNode:
         self._ae.maximum_pdu_size = MAX_PDU
         self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = self._limits.seconds
         support(self._ae)
-        self.folder = Path(tempfile.mkdtemp(prefix="xray-dicom-"))
+        self._is_lasting = folder is not None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="xray-dicom-"))
+        self.queue = Queue(self.folder)
+        sender = Sender(peer, aet, self._limits, tls)
+        self._returning = Returning(self.queue, sender, self._limits, self.counts, commits)
         handlers: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, self._limit),
             (evt.EVT_REQUESTED, lambda event: let_sender_choose(event.assoc)),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_C_ECHO, self._echo),
+            (evt.EVT_N_EVENT_REPORT, self._report),
         ]
         try:
-            server = self._ae.make_server((host, port), evt_handlers=handlers, server_class=Server, limits=self._limits)
+            options: dict[str, Any] = {"limits": self._limits, "tls": tls}
+            server: Any = self._ae.make_server((host, port), evt_handlers=handlers, server_class=Server, **options)
         except OSError as error:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._close_queue()
             raise InputError(f"no DICOM node at {host}:{port} ({error.strerror or error}): give another port") from None
         self.server, self.port = server, server.server_address[1]
-        works = {"accepting": server.serve_forever, "answering": self._answer_all, "returning": self._return_all}
+        works = {"accepting": server.serve_forever, "answering": self._answer_all, "returning": self._returning.run}
         self._threads = [
             threading.Thread(target=work, name=f"dicom {name}", daemon=True) for name, work in works.items()
         ]
@@ -167,21 +180,35 @@ class DicomNode:
         self.close()
 
     def close(self, patience: float = 0.6) -> None:
-        """Ends the node: what finishes within `patience` seconds is done, all else is dropped and counted."""
+        """Ends the node: what finishes within `patience` seconds is done. The rest waits in the queue for the next
+        start; without a folder of its own it is dropped and counted."""
         if self._stopping.is_set():
             return
         self._stopping.set()
-        # First: should the rest be cut short, no radiograph stays behind.
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._returning.stop()
+        with self.queue.changed:
+            self.queue.changed.notify_all()
+            status = self.status()
+        left = int(status["waiting"] + status["working"] + status["returning"] + status["uncommitted"])
+        if not self._is_lasting:
+            # First: should the rest be cut short, no radiograph stays behind.
+            forget(self.folder)
         # Shutting down waits for peers that may not answer.
         closing = threading.Thread(target=self._close_connections, daemon=True)
         closing.start()
         deadline = time.monotonic() + patience
         for thread in (*self._threads, closing):
             thread.join(max(0.0, deadline - time.monotonic()))
-        if dropped := self._inbox.qsize() + self._outbox.qsize():
-            log.warning("stopped: %d radiographs or answers are lost", dropped)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._close_queue()
+        if left and self._is_lasting:
+            log.warning("stopped: %d radiographs or answers wait for the next start", left)
+        elif left:
+            log.warning("stopped: %d radiographs or answers are lost", left)
+
+    def _close_queue(self) -> None:
+        self.queue.close()
+        if not self._is_lasting:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _close_connections(self) -> None:
         with contextlib.suppress(Exception):
@@ -192,10 +219,26 @@ class DicomNode:
         with self._starting:
             self._own_workers.close()
 
+    def status(self) -> dict[str, int | float]:
+        """How it stands, flat and in numbers.
+
+        Now: radiographs `waiting`, `working`, `answered` (as far back as that is known), `unanswered` (for good);
+        answers `returning`, `uncommitted`, `failed` (kept); `oldest_seconds` of what is not answered yet; open
+        `associations`. Since the start: radiographs `received`, `repeated`, `refused`, `unusable`, answers `returned`.
+        """
+        counts = dataclasses.asdict(self.counts)
+        counts.pop("failed")
+        return {**self.queue.status(), **counts, "associations": len(self.server.associations)}
+
+    def resend(self) -> int:
+        """Has all that failed and is kept tried again → how many answers and radiographs."""
+        return self.queue.resend()
+
     def _limit(self, event: Any) -> None:
         """Has a connection read no more, and no longer, than the limits allow."""
         connection = event.assoc.dul.socket
-        self._receivers[event.assoc] = receiver = Receiver(connection, self._limits)
+        # Weakly: a connection knows its association, which would then be kept for ever by what is kept for it.
+        self._receivers[event.assoc] = receiver = Receiver(weakref.proxy(connection), self._limits)
         connection.recv = receiver.read
 
     def _echo(self, event: Any) -> int:
@@ -205,131 +248,130 @@ class DicomNode:
             event.assoc.abort(block=False)
         return SUCCESS
 
+    def _report(self, event: Any) -> tuple[int, None]:
+        self._receivers[event.assoc].begin()
+        return self._returning.report(event), None
+
     def _store(self, event: Any) -> int:
         """Answers a C-STORE request: the status."""
         self._receivers[event.assoc].begin()
-        status = self._receive(event)
+        status, is_repeated = self._receive(event)
         # Several connections count at a time.
         with self._counting:
-            self.counts.received += status == SUCCESS
+            self.counts.received += status == SUCCESS and not is_repeated
+            self.counts.repeated += is_repeated
             self.counts.other_images += status == OTHER_IMAGE
             self.counts.refused += status not in (SUCCESS, OTHER_IMAGE)
         if status != SUCCESS:
             log.info("refused an object (status %04X)", status)
         return status
 
-    def _receive(self, event: Any) -> int:
-        """Writes an object to the disk and queues it, if it can be used: the status."""
-        if self._inbox.full() or self._outbox.full() or self._stopping.is_set():
-            return NO_RESOURCES
-        path = self.folder / f"{next(self._numbers)}.dcm"
+    @property
+    def _is_full(self) -> bool:
+        limits = self._limits
+        if self.queue.is_full(limits.waiting) or self.queue.backlog() >= limits.returning:
+            return True
+        # What is accepted shall find room for its answers.
+        return shutil.disk_usage(self.folder).free < 3 * limits.n_bytes
+
+    def _receive(self, event: Any) -> tuple[int, bool]:
+        """Writes an object to the disk and queues it, if it can be used: the status, and whether it was known."""
+        path = self.queue.new_path()
         try:
+            if self._stopping.is_set() or self._is_full:
+                return NO_RESOURCES, False
             path.write_bytes(event.encoded_dataset())
             request = event.request
             status = status_of(path, str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
             if status == SUCCESS and self._fault_of is not None and (fault := self._fault_of(path)):
                 log.warning("an image is not looked at (%s)", fault)
                 status = OTHER_IMAGE
-            if status == SUCCESS and event.context.transfer_syntax in COMPRESSED and not self._decodes(path):
-                status = NOT_UNDERSTOOD
+            digest: str | None = None
             if status == SUCCESS:
-                self._inbox.put_nowait(path)
-                return SUCCESS
-        except (OSError, queue.Full):
-            status = NO_RESOURCES
-        path.unlink(missing_ok=True)
-        return status
+                is_compressed = event.context.transfer_syntax in COMPRESSED
+                outcome = self._in_worker(path) if is_compressed else pixel_digest(path)
+                if isinstance(outcome, Failed):
+                    status = NOT_UNDERSTOOD
+                else:
+                    digest = outcome
+            if status == SUCCESS:
+                contents = contents_of(path, event.encoded_dataset(include_meta=False), digest)
+                taken = self.queue.take(path, str(request.AffectedSOPInstanceUID), contents, self._limits.waiting)
+                return (NO_RESOURCES if taken == Taken.FULL else SUCCESS), taken == Taken.REPEATED
+            return status, False
+        except RadiographError:
+            return NOT_UNDERSTOOD, False
+        except (OSError, sqlite3.Error):
+            return NO_RESOURCES, False
+        finally:
+            # Where it was taken, it has moved.
+            path.unlink(missing_ok=True)
 
-    def _decodes(self, path: Path) -> bool:
-        """Whether compressed pixel data can be read; if no worker is free in time, they are taken for readable."""
+    def _in_worker(self, path: Path) -> Any:
+        """The digest of compressed pixel data, Failed where it cannot be read; None if no worker is free in time."""
         with self._starting:
             if self._workers is None:
-                self._workers = self._own_workers.enter_context(Workers(1, pixels.__name__))
-        outcome = self._workers.submit(pixels.size_of, path, path.name, TIMEOUT)
+                self._workers = self._own_workers.enter_context(Workers(1, dicom_contents.__name__))
+        outcome = self._workers.submit(pixel_digest, path, path.name, TIMEOUT)
         try:
-            return not isinstance(outcome.result(self._limits.check_seconds), Failed)
+            return outcome.result(self._limits.check_seconds)
         except (TimeoutError, CancelledError):
             if not outcome.cancel():
                 self._workers.abandon(outcome)
-            return True
+            return None
 
     def _answer_all(self) -> None:
-        for path in self._files_of(self._inbox):
+        while not self._stopping.is_set():
             try:
-                for number, dataset in enumerate(self._answer(path)):
-                    if self._stopping.is_set():
-                        return
-                    answer = path.with_name(f"{path.stem}-{number}.dcm")
-                    save_object(answer, dataset)
-                    self._offer(answer)
-            except Exception as error:
-                if is_other := isinstance(error, InputError) and is_fault(str(error)):
-                    self.counts.other_images += 1
-                else:
-                    self.counts.unusable += 1
-                if is_other:
-                    log.warning("radiograph %s is not looked at (%s)", path.stem, error)
-                elif isinstance(error, InputError):
-                    log.warning("radiograph %s cannot be used (%s)", path.stem, error)
-                else:
-                    log.error("radiograph %s gave no answer (%s)", path.stem, type(error).__name__)
+                with self.queue.changed:
+                    work = self.queue.next_work()
+                    if work is None:
+                        self.queue.changed.wait(1.0)
+                        continue
+                self._answer_one(work)
+            except Exception as error:  # such as a full disk: it may have room later
+                if not self._stopping.is_set():
+                    log.error("radiographs cannot be answered for now (%s)", type(error).__name__)
+                    self._stopping.wait(10.0)
 
-    def _return_all(self) -> None:
-        for path in self._files_of(self._outbox):
-            try:
-                self._return(path)
-            except Exception as error:
-                self.counts.lost += 1
-                log.error("answer %s cannot be sent (%s)", path.stem, type(error).__name__)
-
-    def _return(self, path: Path) -> None:
-        wait = self._limits.first_wait
-        for attempt in range(self._limits.attempts):
-            if attempt:
-                log.warning("answer %s: %s does not take it, again in %.0f s", path.stem, self._peer.aet, wait)
-                if self._stopping.wait(wait):
-                    return
-                wait = min(2 * wait, 60.0)
-            status = self._send(path)
-            if status in _TAKEN:
-                self.counts.returned += 1
-                log.info("answer %s is at %s", path.stem, self._peer.aet)
-                return
-            if status is not None and status not in _FULL:
-                break
-        self.counts.lost += 1
-        log.error("answer %s is lost: %s does not take it", path.stem, self._peer.aet)
-
-    def _send(self, path: Path) -> int | None:
-        """The other node's status, None where it is not there or falls silent."""
-        ae = AE(ae_title=self._aet)
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = self._limits.seconds
-        ae.connection_timeout = min(10.0, self._limits.seconds)
-        dataset = dcmread(path)
-        offer(ae, dataset)
-        link = ae.associate(self._peer.host, self._peer.port, ae_title=self._peer.aet)
-        if not link.is_established:
-            return None
+    def _answer_one(self, work: Work) -> None:
         try:
-            status = link.send_c_store(dataset)
-        finally:
-            link.release()
-        return int(status.Status) if "Status" in status else None
+            made = [_edited(dataset, work.edition) for dataset in self._answer(work.path)]
+        except Exception as error:
+            if self._stopping.is_set():
+                return
+            is_known = isinstance(error, InputError)
+            why = str(error) if is_known else type(error).__name__
+            is_other = is_known and is_fault(why)
+            self.counts.other_images += is_other
+            self.counts.unusable += not is_other
+            self.queue.unusable(work, why, is_kept=not is_known)
+            if is_other:
+                log.warning("radiograph %d is not looked at (%s)", work.number, why)
+            elif is_known:
+                log.warning("radiograph %d cannot be used (%s)", work.number, why)
+            else:
+                log.error("radiograph %d gave no answer (%s)", work.number, why)
+            return
+        if self._stopping.is_set() and not self._is_lasting:
+            return
+        self.queue.answered(
+            work,
+            [
+                (str(one.SOPInstanceUID), str(one.SOPClassUID), functools.partial(save_object, dataset=one))
+                for one in made
+            ],
+        )
 
-    def _files_of(self, box: "queue.Queue[Path]") -> Iterator[Path]:
-        """What comes into a box until the node ends; each file is deleted once the caller asks for the next."""
-        while not self._stopping.is_set():
-            with contextlib.suppress(queue.Empty):
-                path = box.get(timeout=0.1)
-                try:
-                    yield path
-                finally:
-                    path.unlink(missing_ok=True)
 
-    def _offer(self, answer: Path) -> None:
-        while not self._stopping.is_set():
-            with contextlib.suppress(queue.Full):
-                return self._outbox.put(answer, timeout=0.1)
+def _edited(dataset: Dataset, edition: str) -> Dataset:
+    """An answer to another edition of an image that had the same UID: it gets a UID of its own, always the same."""
+    if edition:
+        uid = f"2.25.{uuid.uuid5(ROOT, f'{dataset.SOPInstanceUID} {edition}').int}"
+        dataset.SOPInstanceUID = uid
+        if (meta := getattr(dataset, "file_meta", None)) is not None:
+            meta.MediaStorageSOPInstanceUID = uid
+    return dataset
 
 
 def status_of(path: Path, storage: str, instance: str | None = None) -> int:

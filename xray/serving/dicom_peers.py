@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 from pydicom import uid
-from pydicom.dataset import Dataset
 from pynetdicom import AE
 
 from xray.errors import FlagError
@@ -19,6 +18,8 @@ ACCEPTED = (
 )
 """Classes of radiographs. Raw DX images, for processing, are not among them: models were not trained on such."""
 VERIFICATION = "1.2.840.10008.1.1"
+COMMITMENT, COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
+"""Storage Commitment Push Model, and its well-known instance (PS3.4 annex J)."""
 RETURNED_IN = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
 MAX_AET = 16
 
@@ -48,8 +49,10 @@ def parse_peer(flag: str, text: str) -> Peer:
 
 
 def support(ae: AE) -> None:
-    """Adds what a node takes: radiographs in every transfer syntax that the reader of files decodes, and C-ECHO."""
+    """Adds what a node takes: radiographs in every transfer syntax that the reader of files decodes, C-ECHO, and
+    reports on storage commitments, for which the other node asks for the role of the SCP."""
     ae.add_supported_context(VERIFICATION)
+    ae.add_supported_context(COMMITMENT, scu_role=True, scp_role=True)
     for storage in ACCEPTED:
         ae.add_supported_context(storage, [*NATIVE, *COMPRESSED])
 
@@ -73,12 +76,11 @@ def let_sender_choose(association: Any) -> None:
             context.transfer_syntax = [wanted]
 
 
-def offer(ae: AE, dataset: Dataset) -> None:
+def offer(ae: AE, sop_class: str, stored: str) -> None:
     """Adds the presentation contexts in which an object is offered to the node that gets it.
 
-    Each transfer syntax has a context of its own, the object's own syntax first: of several in one context a receiver
-    could choose another one than the object's.
+    Each transfer syntax has a context of its own, the object's own syntax, `stored`, first: of several in one context a
+    receiver could choose another one than the object's.
     """
-    stored = dataset.file_meta.TransferSyntaxUID
     for syntax in sorted(RETURNED_IN, key=lambda syntax: syntax != stored):
-        ae.add_requested_context(dataset.file_meta.MediaStorageSOPClassUID, syntax)
+        ae.add_requested_context(sop_class, syntax)
