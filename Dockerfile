@@ -12,11 +12,13 @@ ENV PYTHONUNBUFFERED=1 \
 WORKDIR /opt/xray
 
 # What is installed changes seldom and makes up nearly all of the image: a layer of its own, before the code.
+# A volume that is mounted at /var/lib/xray for `serve --dicom-queue` begins as the folder is: user 1000's to write to.
 COPY setup.cfg pyproject.toml requirements.txt requirements-dev.txt constraints.txt README.md LICENSE ./
 COPY xray/__init__.py xray/__init__.py
 RUN grep -hE "^[A-Za-z0-9._-]+==" requirements.txt requirements-dev.txt constraints.txt > /tmp/pins.txt \
     && pip install $PIP_FLAGS --constraint /tmp/pins.txt --editable ".[serve,dicom-out,dicomweb,remote]" \
-    && rm /tmp/pins.txt
+    && rm /tmp/pins.txt \
+    && install --directory --owner 1000 --group 1000 --mode 700 /var/lib/xray
 
 COPY xray xray
 COPY tools tools

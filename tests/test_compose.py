@@ -123,11 +123,15 @@ def test_the_servers_flags_can_be_used(compose, server):
     host_names(server.host, server.port, server.host_name)
     assert (server.host, server.port) == ("0.0.0.0", 8080)
     assert server.auth == Path("/run/secrets") / service["secrets"][0]
-    mounted = {volume.split(":")[-2] for volume in service["volumes"]}
+    mounted = {filled(volume, XRAY_RUN="./run").split(":")[1] for volume in service["volumes"]}
     assert set(server.weights) <= mounted
+    # A container that is made anew goes on with what the one before acknowledged.
+    assert str(server.dicom_queue) in mounted
+    assert f"--owner {service['user'].split(':')[0]} " in (ROOT / "Dockerfile").read_text()
+    assert f" {server.dicom_queue}\n" in (ROOT / "Dockerfile").read_text()
     published = {int(port.rsplit(":", 1)[1]) for port in service["ports"]}
     assert published == {server.port}
-    # A container that may write nothing has its temporary files, and the libraries' caches, in memory.
+    # A container that may write nothing else has its temporary files, and the libraries' caches, in memory.
     assert service["read_only"]
     assert service["tmpfs"][0].startswith(service["environment"]["HOME"])
     assert service["user"].split(":")[0] != "0"

@@ -224,7 +224,8 @@ class DicomNode:
 
         Now: radiographs `waiting`, `working`, `answered` (as far back as that is known), `unanswered` (for good);
         answers `returning`, `uncommitted`, `failed` (kept); `oldest_seconds` of what is not answered yet; open
-        `associations`. Since the start: radiographs `received`, `repeated`, `refused`, `unusable`, answers `returned`.
+        `associations`. Since the start: radiographs `received`, `repeated`, `refused`, `unusable`, `other_images` (no
+        frontal chest radiographs), answers `returned`.
         """
         counts = dataclasses.asdict(self.counts)
         counts.pop("failed")
