@@ -127,7 +127,7 @@ def test_associations_are_bounded_and_one_address_has_but_its_share():
             connection.sendall(request())
             assert connection.recv(100) == dicom_connections.REJECT
             assert connection.recv(1) == b""
-        # What the answer is was seen above; where the end of the connection overtakes it, pynetdicom calls that an abort.
+        # The answer is checked above; where the end of the connection overtakes it, pynetdicom calls it an abort.
         assert not associate(node).is_established
         held[0].release()
         wait_for(lambda: len(node.server.associations) == 1)
