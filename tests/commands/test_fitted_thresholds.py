@@ -187,7 +187,7 @@ def test_thresholds_act_on_what_is_shown_alone(
 
         result = xray.load(run, device="cpu", tta=False).predict(folder / "0.png")
         assert list(result.table) == ["category", "category_id", "score", "x1", "y1", "x2", "y2", "probability",
-                                      "is_positive"]  # fmt: skip
+                                      "is_positive", "image_check"]  # fmt: skip
         table = result.table
         assert table["is_positive"].all()
         odds = table["score"].clip(1e-6, 1 - 1e-6) / (1 - table["score"].clip(1e-6, 1 - 1e-6))
