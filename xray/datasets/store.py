@@ -48,7 +48,7 @@ def fold_in_words(fold: int | str) -> str:
     return "the validation split" if fold == VAL else f"fold {fold}"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Store:
     """An opened dataset directory. Handing it to another process reopens the directory there instead of copying it.
 
@@ -75,6 +75,10 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def __repr__(self) -> str:
+        without = "" if self.images is not None else ", without pixels"
+        return f"<xray.Store {self.path}: {len(self)} radiographs, {len(self.categories)} categories{without}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_store, (self.path.absolute(), self.images is not None)

@@ -136,7 +136,7 @@ def fit_point(one: Scored, at: OperatingPoint) -> Point:
 def threshold_at(one: Scored, at: OperatingPoint) -> float | None:
     """The score from which a finding counts as found.
 
-    sensitivity: the highest score with which it is reached, the lowest of all where none does; None without scores.
+    sensitivity: the highest score with which it is reached; None where not even the lowest does, or without scores.
     fp-per-image: the lowest score that keeps within it; where even the highest does not, just above that.
     """
     if not len(one.scores):
@@ -146,7 +146,7 @@ def threshold_at(one: Scored, at: OperatingPoint) -> float | None:
     # Shares that are equal but for rounding are equal.
     if at.kind == "sensitivity":
         reached = np.flatnonzero(curve.sensitivity >= at.value - 1e-9)
-        return float(curve.thresholds[reached[0] if len(reached) else -1])
+        return float(curve.thresholds[reached[0]]) if len(reached) else None
     within = np.flatnonzero(curve.fp_per_image <= at.value + 1e-9)
     if len(within):
         return float(curve.thresholds[within[-1]])

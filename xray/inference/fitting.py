@@ -14,6 +14,8 @@ from xray.inference.ensemble_file import files_of, is_ensemble
 from xray.inference.thresholds import thresholds_file, weights_of, write_thresholds
 from xray.structures.thresholds import ABNORMAL, SHOWN_FROM, OperatingPoint, Thresholds
 
+MANY_FALSE = 1.0
+"""False positives an image, of one finding, from which on a warning names it."""
 HEADER = (
     ("Finding", "text"),
     ("True", "number"),
@@ -124,6 +126,16 @@ def warnings_of(
             warnings.append(
                 f"--fit: too little to fit {one.name} ({one.lack}): temperature 1, and shown from {SHOWN_FROM}"
             )
+        elif one.point.threshold is None:
+            warnings.append(
+                f"--fit: {one.name} does not reach the sensitivity, as its boxes are only {one.n_true} of "
+                f"{one.n_truth} findings: shown from a probability of {SHOWN_FROM}"
+            )
+        elif (n_false := one.numbers["fp_per_image"]) > MANY_FALSE:
+            warnings.append(
+                f"--fit: {one.name} is shown with {n_false:.1f} false positives an image: --at fp-per-image=F, or a "
+                "lower sensitivity, keeps fewer"
+            )
     return warnings
 
 
@@ -135,8 +147,8 @@ def table_of(fitted: Sequence[Fitted]) -> list[tuple[str, ...]]:
             rows.append((one.name, str(one.n_true), "–", "1", *["–"] * 4))
             continue
         numbers = [_number(one.numbers, name) for name in ("sensitivity", "fp_per_image", "ece", "ece_calibrated")]
-        point = one.point
-        rows.append((one.name, str(one.n_true), f"{point.threshold:.3f}", f"{point.temperature:.2f}", *numbers))
+        threshold = "–" if one.point.threshold is None else f"{one.point.threshold:.3f}"
+        rows.append((one.name, str(one.n_true), threshold, f"{one.point.temperature:.2f}", *numbers))
     return rows
 
 

@@ -114,4 +114,7 @@ def _of_thresholds(facts: Facts) -> Iterator[str]:
     if facts.thresholds is None:
         return
     if missing := [name for name, point in facts.thresholds.of.items() if point.threshold is None]:
-        yield f"No threshold could be fitted, for want of examples, of {', '.join(missing)}."
+        yield (
+            "No threshold could be fitted, for want of examples or as none reaches the sensitivity, of "
+            f"{', '.join(missing)}."
+        )
