@@ -16,6 +16,8 @@ from forking import contents
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+ANY_IMAGE = ("--gate-image", "off")
+"""These pictures are noise."""
 PLACES = ("--n-workers", "0", "--device", "cpu", "--precision", "32")
 TRAINING = (
     *CLASSIFICATION_FLAGS, "--network", "test_resnet", "--batch-size", "2", "--n-epochs", "16", "--n-pictures", "0",
@@ -216,10 +218,10 @@ def test_inference_and_evaluation_from_s3_to_s3_give_the_same_files(run, s3, vin
     (tmp_path / "raw" / "test").symlink_to(raw)
     run_, out = f"s3://{bucket}/run", f"s3://{bucket}/out"
     done = run("tools/infer.py", "--weights", run_, "--data-path", f"s3://{bucket}/raw/test", "--save-path", out,
-               "--overlays", *PLACES)  # fmt: skip
+               "--overlays", *ANY_IMAGE, *PLACES)  # fmt: skip
     assert done.status == 0, done.err
     local = run("tools/infer.py", "--weights", vinbig_run, "--data-path", tmp_path / "raw/test", "--save-path",
-                tmp_path / "out", "--overlays", *PLACES)  # fmt: skip
+                tmp_path / "out", "--overlays", *ANY_IMAGE, *PLACES)  # fmt: skip
     assert local.status == 0, local.err
     assert s3.objects(out) == contents(tmp_path / "out")
     assert done.out == local.out.replace(str(tmp_path / "out"), out)
@@ -246,7 +248,7 @@ def test_inference_and_evaluation_from_s3_to_s3_give_the_same_files(run, s3, vin
 def test_interrupted_it_ends_at_once_and_goes_on_on_another_machine(start, run, s3, vinbig_run, pictures):
     bucket = s3.bucket()
     s3.put(f"s3://{bucket}/run", vinbig_run)
-    flags = ("--weights", f"s3://{bucket}/run", "--data-path", pictures, "--batch-size", 1, *PLACES)
+    flags = ("--weights", f"s3://{bucket}/run", "--data-path", pictures, "--batch-size", 1, *ANY_IMAGE, *PLACES)
 
     def begin(attempt):
         out = f"s3://{bucket}/out{attempt}"
