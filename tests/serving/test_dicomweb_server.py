@@ -266,6 +266,13 @@ def test_searches_metadata_and_pixels_come_in_no_other_form_than_they_are_had_in
         assert kind(f"{url}/frames/1", accept)[0] == 406
 
 
+def test_behind_a_proxy_with_https_addresses_are_those_of_the_client(stored):
+    for told, scheme in (("https", "https"), ("HTTPS, http", "https"), ("ftp", "http"), ("", "http")):
+        headers = {"X-Forwarded-Proto": told}
+        for item in requests.get(f"{stored}/instances", headers=headers, timeout=60).json():
+            assert item["00081190"]["Value"][0].startswith(f"{scheme}://127.0.0.1")
+
+
 def test_a_search_says_what_it_does_not_understand(stored):
     answer = requests.get(f"{stored}/studies?PatientName=doe*&fuzzymatching=true", timeout=60)
     assert "Only literal matching" in answer.headers["Warning"]

@@ -154,7 +154,7 @@ def add_dicomweb(
     def base_of(request: Request) -> str:
         """The address of this endpoint, as the client knows the server."""
         host, server = request.headers.get("host", ""), request.scope.get("server") or ("", None)
-        return f"{request.url.scheme}://{host if names is None else names.completed(host, server)}{DICOMWEB}"
+        return f"{_scheme(request)}://{host if names is None else names.completed(host, server)}{DICOMWEB}"
 
     answering, limits = Answering(service, results, store), service.limits
     places = Places(*limits.uploads)
@@ -243,6 +243,12 @@ def add_dicomweb(
         return related(frames_of(one, numbers), OCTETS)
 
     app.include_router(routes)
+
+
+def _scheme(request: Request) -> str:
+    """How the client reached the server, a proxy with HTTPS between them. A lie of its own misleads nobody else."""
+    told = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    return told if told in ("http", "https") else request.url.scheme
 
 
 def _accepted(request: Request) -> list[str]:
