@@ -226,6 +226,28 @@ def test_what_was_not_stored_is_named_and_sent_by_the_same_command(fake, segment
         infer(raw, segmentation_run, out, **options)
 
 
+def test_what_other_findings_have_replaced_is_sent_too(fake, segmentation_run, tmp_path, capsys):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for number in (1, 2):
+        write_image(raw, number, "1.2.3")
+    sent = []
+
+    def rule(method, path):
+        body = fake.requests[-1][3]
+        sent.append(str(pydicom.dcmread(io.BytesIO(body[body.index(b"\r\n\r\n") + 4 :])).SOPInstanceUID))
+        return answer_of([], [(sent[-1], 0xA700)], 409) if len(sent) == 2 else answer_of(sent[-1:])
+
+    fake.rule = rule
+    assert infer(raw, segmentation_run, out, return_to=fake.address, sr=True) == 1
+    assert infer(raw, segmentation_run, out, return_to=fake.address, sr=True, threshold=0.9, overwrite=True) == 0
+    assert "2 SR stored" in capsys.readouterr().out
+    there = {str(pydicom.dcmread(path).SOPInstanceUID) for path in (out / "sr").iterdir()}
+    assert set(sent[2:]) == there
+    assert not there & set(sent[:2])
+    with (out / "returned.csv").open() as file:
+        assert {row["sop_instance_uid"] for row in csv.DictReader(file)} == there
+
+
 @pytest.fixture
 def waits(monkeypatch):
     from xray.storage.dicomweb import client

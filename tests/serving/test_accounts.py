@@ -91,6 +91,43 @@ def test_a_file_is_read_and_its_rights_are_looked_at(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text", ["\ufeffali:{}\n", "# of the ward\r\n\r\nali:{}\r\n", "\ufeff# ward\nali: {}", "  ali:{}  \n\t\n#"]
+)
+def test_a_file_of_any_editor_is_read_and_written_again(tmp_path, text):
+    path = tmp_path / "accounts"
+    path.write_bytes(text.format(OF_PASSLIB).encode())
+    assert str(read_accounts(path, lambda line: None).of["ali"]) == OF_PASSLIB
+    assert not put_line(path, account_line("bob", "open sesame"))
+    assert put_line(path, account_line("ali", "open sesame"))
+    assert sorted(read_accounts(path, pytest.fail).of) == ["ali", "bob"]
+    assert path.read_text().count("ward") == text.count("ward")
+
+
+@pytest.mark.parametrize("text", ["", "# nobody yet\n", "\ufeff\r\n"])
+def test_the_first_account_goes_into_a_file_without_any(tmp_path, text):
+    path = tmp_path / "accounts"
+    path.write_bytes(text.encode())
+    assert not put_line(path, account_line("ali", "open sesame"))
+    assert list(read_accounts(path, pytest.fail).of) == ["ali"]
+
+
+def test_no_file_comes_to_hold_more_than_a_server_takes(tmp_path):
+    path = tmp_path / "accounts"
+    path.write_text("".join(f"n{number}:{OF_PASSLIB}\n" for number in range(100)))
+    before = path.read_text()
+    with pytest.raises(InputError, match="has 100 accounts, and no more are possible"):
+        put_line(path, account_line("ali", "open sesame"))
+    assert path.read_text() == before
+    assert put_line(path, account_line("n7", "open sesame"))
+    assert len(read_accounts(path, pytest.fail).of) == 100
+
+
+def test_an_account_that_cannot_be_written_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\): give another file"):
+        put_line(tmp_path / "nowhere" / "accounts", account_line("ali", "open sesame"))
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "has 0 accounts, 1 to 100 are possible"),

@@ -103,6 +103,26 @@ def post(address: str, path: str, body: bytes, **headers: str) -> tuple[int, dic
         return response.status, dict(response.getheaders()), json.loads(response.read())
 
 
+@pytest.mark.parametrize("path", ["/", "/ping", "/health", "/openapi.json", "/queue/1", "/nothing"])
+def test_head_is_get_without_its_body(address, path):
+    answers = {}
+    for method in ("GET", "HEAD", "GET"):
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=300)
+        with contextlib.closing(connection):
+            connection.request(method, path)
+            response = connection.getresponse()
+            kept = {name: value for name, value in response.getheaders() if name not in ("date",)}
+            answers[method] = response.status, kept, response.read()
+    assert answers["HEAD"] == (*answers["GET"][:2], b"")
+
+
+def test_head_of_what_takes_files_is_refused(address):
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=300)
+    with contextlib.closing(connection):
+        connection.request("HEAD", "/predict")
+        assert connection.getresponse().status == 405
+
+
 @pytest.mark.parametrize("way", ["body", "form", "/invocations"])
 def test_finds_what_is_there(client, phantom, way):
     path, truth = phantom

@@ -84,6 +84,26 @@ def test_names_and_tokens_are_let_in(client):
             assert client.post("/predict", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize("coding", ["utf-8", "latin-1"])
+def test_a_token_that_is_not_ascii_is_let_in_however_it_is_sent(clock, coding):
+    checker = Checker(Accounts({"ali": Hash.of("Schlüssel-Wort")}), clock)
+    statuses = []
+
+    async def hello(scope, receive, send):
+        statuses.append(200)
+
+    async def send(message):
+        statuses.append(message.get("status"))
+
+    async def receive():
+        raise AssertionError
+
+    headers = [(b"authorization", "Bearer Schlüssel-Wort".encode(coding))]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers, "client": ("1.2.3.4", 5)}
+    asyncio.run(Authentication(hello, checker)(scope, receive, send))
+    assert statuses == [200]
+
+
 def test_a_refusal_says_what_is_needed(client):
     response = client.get("/")
     assert response.status_code == 401

@@ -1,5 +1,6 @@
 """The server as a DICOMweb archive of its results, asked by the library dicomweb-client and by hand."""
 
+import gzip
 import re
 import subprocess
 import sys
@@ -220,6 +221,10 @@ def test_a_search_that_is_cut_says_so_and_wrong_ones_are_refused(stored):
         ('multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.4.90', 406, None),
         ('multipart/related; type="image/jpeg", application/dicom', 200, "application/dicom"),
         ("application/dicom", 200, "application/dicom"), ("image/png", 406, None),
+        ('Multipart/Related; Type="Application/DICOM"; Transfer-Syntax=*', 200, "multipart/related"),
+        ('application/dicom;q=0.2, multipart/related;type="application/dicom";q=0.9', 200, "multipart/related"),
+        ('multipart/related;type="application/dicom";q=0.2, application/dicom', 200, "application/dicom"),
+        ("application/dicom;q=0.000", 406, None), ('multipart/related; type="application/dicom+xml"', 406, None),
     ],
 )  # fmt: skip
 def test_objects_come_in_the_form_that_is_asked_for(stored, accept, status, kind):
@@ -233,6 +238,48 @@ def test_objects_come_in_the_form_that_is_asked_for(stored, accept, status, kind
         content = b"".join(part for part in parts if isinstance(part, bytes))
         assert content[128:132] == b"DICM"
         assert one["00080018"]["Value"][0].encode() in content
+
+
+def test_searches_metadata_and_pixels_come_in_no_other_form_than_they_are_had_in(stored):
+    (one,) = requests.get(f"{stored}/instances?Modality=SEG&StudyInstanceUID=1.2.3.2", timeout=60).json()
+    url = one["00081190"]["Value"][0]
+
+    def kind(address, accept):
+        answer = requests.get(address, headers={"Accept": accept}, timeout=60)
+        assert answer.status_code == 200 or answer.json()["detail"].startswith("this is had as")
+        return answer.status_code, answer.headers["Content-Type"].partition(";")[0]
+
+    for address in (f"{stored}/studies", f"{url}/metadata"):
+        for accept in (
+            "application/dicom+json",
+            "*/*",
+            "application/json, application/dicom+json",
+            "text/html,*/*;q=0.8",
+        ):
+            assert kind(address, accept) == (200, "application/dicom+json")
+        assert kind(address, "application/json") == (200, "application/json")
+        assert kind(address, 'multipart/related; type="application/dicom+xml"')[0] == 406
+    assert kind(f"{stored}/studies?accept=application/dicom%2Bjson", "text/html") == (200, "application/dicom+json")
+    for accept in ("*/*", 'multipart/related; type="application/octet-stream"; transfer-syntax=*'):
+        assert kind(f"{url}/frames/1", accept) == (200, "multipart/related")
+    for accept in ('multipart/related; type="image/jpeg"; transfer-syntax=1.2.840.10008.1.2.4.50', "image/jpeg"):
+        assert kind(f"{url}/frames/1", accept)[0] == 406
+
+
+def test_behind_a_proxy_with_https_addresses_are_those_of_the_client(stored):
+    for told, scheme in (("https", "https"), ("HTTPS, http", "https"), ("ftp", "http"), ("", "http")):
+        headers = {"X-Forwarded-Proto": told}
+        for item in requests.get(f"{stored}/instances", headers=headers, timeout=60).json():
+            assert item["00081190"]["Value"][0].startswith(f"{scheme}://127.0.0.1")
+
+
+def test_a_search_says_what_it_does_not_understand(stored):
+    answer = requests.get(f"{stored}/studies?PatientName=doe*&fuzzymatching=true", timeout=60)
+    assert "Only literal matching" in answer.headers["Warning"]
+    assert "Warning" not in requests.get(f"{stored}/studies?fuzzymatching=false", timeout=60).headers
+    for query in ("StudyDate=2026-01-01", "StudyDate=2026010", "StudyTime=10:15", "00080020=20260101-2026"):
+        answer = requests.get(f"{stored}/studies?{query}", timeout=60)
+        assert (answer.status_code, "give it as" in answer.json()["detail"]) == (400, True)
 
 
 def changed(path, tmp_path, **elements):
@@ -276,7 +323,9 @@ def test_what_cannot_be_answered_is_named_one_by_one(client, phantoms, address, 
     [
         ("text/plain", b"x", 415), ("multipart/related; type=application/dicom", b"--b--", 400),
         (content_type_of("b"), b"", 400), (content_type_of("b"), head_of("b", {}) + b"cut", 400),
-        (content_type_of("b"), b"--b\r\n" + b"x" * 20_000, 400),
+        (content_type_of("b"), b"--b\r\n" + b"x" * 20_000, 400), (content_type_of("b"), b"--b--\r\n", 400),
+        (content_type_of("b", "application/dicom+json"), head_of("b", {}) + b"[]" + end_of("b"), 415),
+        (content_type_of("b", "application/dicom+xml"), b"", 415),
         (content_type_of("b"), related(*[b"x"] * 101)[1], 413), (content_type_of("b"), b"x" * (2**21 + 1), 413),
     ],
 )  # fmt: skip
@@ -285,6 +334,19 @@ def test_damaged_requests_get_one_clear_line_and_leave_nothing(address, server, 
     assert answer.status_code == status
     assert "\n" not in answer.json()["detail"]
     assert list(server[0].folder.iterdir()) == []
+
+
+def test_a_quoted_boundary_is_one_and_a_compressed_body_is_told(address, phantoms):
+    mark = "a b:c/d=?'()+_,-."
+    content = (
+        head_of(mark, {"Content-Type": "application/dicom"}) + phantoms[1][0].read_bytes() + b"\r\n" + end_of(mark)
+    )
+    kind = f'Multipart/Related;Boundary="{mark}" ; Type=application/DICOM'
+    answer = requests.post(f"{address}/studies", content, headers={"Content-Type": kind}, timeout=100)
+    assert answer.status_code == 200
+    headers = {"Content-Type": kind, "Content-Encoding": "gzip"}
+    answer = requests.post(f"{address}/studies", gzip.compress(content), headers=headers, timeout=100)
+    assert (answer.status_code, answer.json()["detail"]) == (415, "the body is compressed: send it as it is")
 
 
 def test_results_are_gone_when_their_time_is_over(client, phantoms, address, clock):

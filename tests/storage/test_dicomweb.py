@@ -162,6 +162,15 @@ def test_each_host_gets_its_own_credentials_and_no_other_does(auth):
     assert TOKEN not in repr(credentials)
 
 
+def test_a_file_of_another_editor_and_a_password_with_blanks(auth):
+    file = auth(f"\ufeff{HOST} basic me:x y\r", f"https://other\tBEARER \t{TOKEN} ")
+    credentials = credentials_of(file, [HOST, "https://other"])
+    assert credentials.of("https://other/x") == f"Bearer {TOKEN}"
+    assert credentials.of(HOST) == "Basic " + base64.b64encode(b"me:x y").decode()
+    file = auth("\ufeffbasic me:pass  word \r\n")
+    assert credentials_of(file, [HOST]).of(HOST) == "Basic " + base64.b64encode(b"me:pass  word").decode()
+
+
 def test_the_environment_has_credentials_for_one_host(monkeypatch):
     monkeypatch.setenv("XRAY_DICOMWEB_TOKEN", TOKEN)
     assert credentials_of("", [HOST]).of(HOST) == f"Bearer {TOKEN}"

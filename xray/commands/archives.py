@@ -78,7 +78,7 @@ def send_back(config: "Config", results: "DicomResults", inputs: "Inputs") -> in
     from xray.outputs.dicom.results import KINDS, SUFFIXES, object_path
     from xray.storage.dicomweb.client import Client
     from xray.storage.dicomweb.credentials import credentials_of
-    from xray.storage.dicomweb.storing import NOT_STORED, store
+    from xray.storage.dicomweb.storing import NOT_STORED, store, uid_of
 
     out, service = Path(config.save_path), service_of("return", config.return_to)
     objects: dict[str, dict[str, Path]] = {}
@@ -100,7 +100,9 @@ def send_back(config: "Config", results: "DicomResults", inputs: "Inputs") -> in
             Progress(*columns, console=Console(stderr=True)) as progress,
         ):
             for name, paths in progress.track(objects.items(), description="returning"):
-                rest = {kind: path for kind, path in paths.items() if (name, kind) not in rows}
+                # What was sent before may have been of other findings, which --overwrite has replaced.
+                known = {kind: rows[name, kind]["uid"] for kind in paths if (name, kind) in rows}
+                rest = {kind: path for kind, path in paths.items() if kind not in known or known[kind] != uid_of(path)}
                 outcomes = store(client, service, list(rest.values())) if rest else []
                 sent = [
                     {"image_id": name, "kind": kind, "to": service, **dataclasses.asdict(outcome)}

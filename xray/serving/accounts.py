@@ -33,6 +33,7 @@ LONGEST = 1024
 MOST_MEMORY = 2**28
 """Bytes that a hash of the file may take to check."""
 
+HOW = "xray account NAME prints a line"
 _NAME = r"[A-Za-z0-9._@-]{1,64}"
 _HASH = r"\$scrypt\$ln=(\d{1,2}),r=(\d{1,2}),p=(\d{1,2})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})"
 
@@ -116,18 +117,26 @@ def read_accounts(path: Path, warn: Callable[[str], object]) -> Accounts:
 
     Raises InputError where it cannot be read, or a line is no account: by its number, without what it says.
     """
-    how = "xray account NAME prints a line"
+    found, _ = _read(path, warn)
+    if not 0 < len(found) <= MOST_ACCOUNTS:
+        raise InputError(f"--auth {path} has {len(found)} accounts, 1 to {MOST_ACCOUNTS} are possible: {HOW}")
+    return Accounts(found)
+
+
+def _read(path: Path, warn: Callable[[str], object]) -> tuple[dict[str, Hash], list[str]]:
+    """What a file has, however many accounts: name → hash, and its lines. Raises as `read_accounts`."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
-            raise InputError(f"--auth {path} is no file of accounts: {how}")
-        text = path.read_text(encoding="utf-8")
+            raise InputError(f"--auth {path} is no file of accounts: {HOW}")
+        # Editors of Windows begin a file with a mark of its coding.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise InputError(f"--auth {path} cannot be read ({error.strerror}): {how}") from None
+        raise InputError(f"--auth {path} cannot be read ({error.strerror}): {HOW}") from None
     except UnicodeDecodeError:
-        raise InputError(f"--auth {path} is no text in UTF-8: {how}") from None
+        raise InputError(f"--auth {path} is no text in UTF-8: {HOW}") from None
     found: dict[str, Hash] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, _, hashed = line.strip().partition(":")
@@ -136,14 +145,12 @@ def read_accounts(path: Path, warn: Callable[[str], object]) -> Accounts:
                 raise ValueError("no NAME:HASH")
             if name in found:
                 raise ValueError("a name that stands there twice")
-            found[name] = Hash.read(hashed)
+            found[name] = Hash.read(hashed.strip())
         except ValueError as error:
-            raise InputError(f"--auth {path}, line {number}: {error}: {how}") from None
-    if not found or len(found) > MOST_ACCOUNTS:
-        raise InputError(f"--auth {path} has {len(found)} accounts, 1 to {MOST_ACCOUNTS} are possible: {how}")
+            raise InputError(f"--auth {path}, line {number}: {error}: {HOW}") from None
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         warn(f"warning: others than its owner may read {path}: chmod 600 {path}")
-    return Accounts(found)
+    return found, lines
 
 
 def account_line(name: str, secret: str) -> str:
@@ -160,16 +167,19 @@ def account_line(name: str, secret: str) -> str:
 def put_line(path: Path, line: str) -> bool:
     """Puts an account into a file that only its owner may read, in place of one with its name.
 
-    Returns whether there was one. Raises InputError as `read_accounts`.
+    Returns whether there was one. Raises InputError as `read_accounts`, but for a file without any account, and where
+    there would be more than a server takes.
     """
-    lines = []
-    if path.exists():
-        read_accounts(path, lambda warning: None)
-        lines = path.read_text(encoding="utf-8").splitlines()
+    found, lines = _read(path, lambda warning: None) if path.exists() else ({}, [])
     name = line.partition(":")[0]
+    if name not in found and len(found) >= MOST_ACCOUNTS:
+        raise InputError(f"--auth {path} has {len(found)} accounts, and no more are possible: remove one's line")
     kept = [one for one in lines if one.strip().partition(":")[0] != name]
-    with replacing(path) as temporary:
-        temporary.touch(mode=0o600)
-        temporary.chmod(0o600)
-        temporary.write_text("\n".join([*kept, line]) + "\n", encoding="utf-8")
-    return len(kept) < len(lines)
+    try:
+        with replacing(path) as temporary:
+            temporary.touch(mode=0o600)
+            temporary.chmod(0o600)
+            temporary.write_text("\n".join([*kept, line]) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--auth {path} cannot be written ({error.strerror}): give another file") from None
+    return name in found

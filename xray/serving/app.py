@@ -35,6 +35,7 @@ from xray.serving.answers import (
 from xray.serving.invocations import Address
 from xray.serving.operations import Operations
 from xray.serving.request_guard import Guard, HostNames
+from xray.serving.routes import Heads
 from xray.serving.service import Limits, Service, of_file, readable
 from xray.serving.tickets import Tickets
 from xray.serving.turns import Turns, key_of
@@ -112,6 +113,7 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
     )
     # The last one that is added is the first to see a request.
+    app.add_middleware(Heads)
     operations.protect(app)
     app.add_middleware(Guard, names=names)
     operations.observe(app)

@@ -47,6 +47,14 @@ class Credentials:
     secret: str
 
 
+def _decoded(header: bytes) -> str:
+    """A header as UTF-8, as curl and others send a token that is not ASCII; else as HTTP has it, in Latin-1."""
+    try:
+        return header.decode()
+    except UnicodeDecodeError:
+        return header.decode("latin-1")
+
+
 def credentials_of(header: str) -> Credentials | None:
     """What an Authorization header holds; None for anything else."""
     scheme, _, rest = header.strip().partition(" ")
@@ -191,7 +199,7 @@ class Authentication:
         if scope["type"] != "http" or scope["path"] in self.open_paths:
             await self.app(scope, receive, send)
             return
-        given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+        given = [_decoded(value) for name, value in scope["headers"] if name == b"authorization"]
         found = credentials_of(given[0]) if len(given) == 1 else None
         address = (scope.get("client") or ("",))[0]
         try:

@@ -31,12 +31,21 @@ from xray.outputs.dicom.results import DicomResults
 from xray.radiographs.dicom import check_dicom, read_elements
 from xray.radiographs.radiograph import RadiographError, read_radiograph
 from xray.serving.accepting import Places
-from xray.serving.dicomweb_formats import choose, frames_of, metadata_of, related
+from xray.serving.dicomweb_formats import (
+    DICOM_JSON,
+    OCTETS,
+    choose,
+    choose_json,
+    choose_octets,
+    frames_of,
+    metadata_of,
+    related,
+)
 from xray.serving.dicomweb_search import search
 from xray.serving.dicomweb_store import FullError, ResultStore, Stored, stored
 from xray.serving.request_guard import DICOMWEB, HostNames
 from xray.serving.service import Limits, Service, readable
-from xray.serving.uploads import arriving, counted, refusal, too_large
+from xray.serving.uploads import arriving, check_encoding, counted, refusal, too_large
 from xray.serving.worker import BusyError, RefusedError
 from xray.storage.dicomweb.addresses import valid_uid
 from xray.storage.dicomweb.multipart import (
@@ -46,12 +55,13 @@ from xray.storage.dicomweb.multipart import (
     MultipartReader,
     boundary_of,
     media_type,
+    part_type_of,
 )
 
 log = logging.getLogger("xray.serving")
 
-JSON = "application/dicom+json"
-OCTETS = "application/octet-stream"
+ACCEPT = "accept"
+"""Query parameter that stands for the header."""
 MAX_PARTS = 100
 """Objects of one request."""
 ACCEPTED = (
@@ -144,7 +154,7 @@ def add_dicomweb(
     def base_of(request: Request) -> str:
         """The address of this endpoint, as the client knows the server."""
         host, server = request.headers.get("host", ""), request.scope.get("server") or ("", None)
-        return f"{request.url.scheme}://{host if names is None else names.completed(host, server)}{DICOMWEB}"
+        return f"{_scheme(request)}://{host if names is None else names.completed(host, server)}{DICOMWEB}"
 
     answering, limits = Answering(service, results, store), service.limits
     places = Places(*limits.uploads)
@@ -167,10 +177,17 @@ def add_dicomweb(
     def searching(level: str, is_below: bool = False) -> Any:
         async def search_results(request: Request, study: str = "", series: str = "") -> Response:
             """QIDO-RS: searches among the results."""
-            query = request.query_params.multi_items()
+            kind, query = choose_json(_accepted(request)), request.query_params.multi_items()
+            query = [(name, value) for name, value in query if name != ACCEPT]
             found, has_more = search(store.results(study, series), level, query, base_of(request), is_below)
-            headers = {"Warning": f'299 {request.url.netloc}: "There are more matches: ask with offset"'}
-            return JSONResponse(found, headers=headers if has_more else None, media_type=JSON)
+            said = ["There are more matches: ask with offset"] if has_more else []
+            if any(name == "fuzzymatching" and value.lower() == "true" for name, value in query):
+                # As PS3.18 8.3.4.2 has it.
+                said.append("The fuzzymatching parameter is not supported. Only literal matching has been performed.")
+            answer = JSONResponse(found, media_type=kind)
+            for line in said:
+                answer.headers.append("Warning", f'299 {request.url.netloc}: "{line}"')
+            return answer
 
         return search_results
 
@@ -187,13 +204,13 @@ def add_dicomweb(
 
     async def metadata(request: Request, study: str, series: str = "", uid: str = "") -> Response:
         """WADO-RS: everything but pixels."""
-        base, found = base_of(request), there(study, series, uid)
-        return JSONResponse([metadata_of(one, base) for one in found], media_type=JSON)
+        kind, base, found = choose_json(_accepted(request)), base_of(request), there(study, series, uid)
+        return JSONResponse([metadata_of(one, base) for one in found], media_type=kind)
 
     async def retrieve(request: Request, study: str, series: str = "", uid: str = "") -> Response:
         """WADO-RS: the objects themselves."""
         found = there(study, series, uid)
-        kind = choose(request.headers.getlist("accept"), {one.syntax for one in found}, len(found) == 1)
+        kind = choose(_accepted(request), {one.syntax for one in found}, len(found) == 1)
         if kind == DICOM:
             return Response(found[0].content, media_type=DICOM)
         return related((one.content for one in found), DICOM)
@@ -207,8 +224,9 @@ def add_dicomweb(
         routes.get(f"{path}/metadata")(metadata)
 
     @routes.get("/studies/{study}/series/{series}/instances/{uid}/bulkdata/{tag}")
-    async def bulk(study: str, series: str, uid: str, tag: str) -> Response:
+    async def bulk(request: Request, study: str, series: str, uid: str, tag: str) -> Response:
         """WADO-RS: one value of an object's metadata."""
+        choose_octets(_accepted(request))
         dataset = there(study, series, uid)[0].dataset
         if not re.fullmatch(r"[0-9A-Fa-f]{8}", tag) or int(tag, 16) not in dataset:
             raise RefusedError(404, "there is no such value")
@@ -218,11 +236,24 @@ def add_dicomweb(
         return related([value], OCTETS)
 
     @routes.get("/studies/{study}/series/{series}/instances/{uid}/frames/{numbers}")
-    async def frames(study: str, series: str, uid: str, numbers: str) -> Response:
+    async def frames(request: Request, study: str, series: str, uid: str, numbers: str) -> Response:
         """WADO-RS: the pixels of frames, not compressed."""
-        return related(frames_of(there(study, series, uid)[0], numbers), OCTETS)
+        one = there(study, series, uid)[0]
+        choose_octets(_accepted(request), [one.syntax])
+        return related(frames_of(one, numbers), OCTETS)
 
     app.include_router(routes)
+
+
+def _scheme(request: Request) -> str:
+    """How the client reached the server, a proxy with HTTPS between them. A lie of its own misleads nobody else."""
+    told = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    return told if told in ("http", "https") else request.url.scheme
+
+
+def _accepted(request: Request) -> list[str]:
+    """What a client accepts, by the parameter of the address or else by the header (PS3.18 8.3.3.1)."""
+    return request.query_params.getlist(ACCEPT) or request.headers.getlist("accept")
 
 
 async def _receive(request: Request, limits: Limits, service: Service, files: contextlib.ExitStack) -> list[Path]:
@@ -231,6 +262,10 @@ async def _receive(request: Request, limits: Limits, service: Service, files: co
     if media_type(kind) not in (RELATED, DICOM):
         line = f"this is {media_type(kind)[:60]!r}: send {RELATED} of {DICOM}"
         raise await refusal(request, limits, RefusedError(415, line))
+    if (part := part_type_of(kind)) not in ("", DICOM):
+        line = f"its parts are {part[:60]!r}: send {RELATED} of {DICOM}"
+        raise await refusal(request, limits, RefusedError(415, line))
+    await check_encoding(request, limits)
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and (len(announced) > 18 or int(announced) > limits.max_bytes):
         raise await too_large(request, limits)
@@ -257,6 +292,8 @@ async def _receive(request: Request, limits: Limits, service: Service, files: co
                             file = opened.enter_context(paths[-1].open("wb"))
                 if reader is not None:
                     reader.finish()
+                if not paths:
+                    raise MultipartError("it has no parts")
             except MultipartError as error:
                 raise RefusedError(400, f"the body is damaged: {error}") from None
             except RefusedError as error:
@@ -299,4 +336,4 @@ def _of_outcomes(outcomes: Iterable[Outcome], base: str) -> Response:
     if waits := [one.retry_after for one in failed if one.retry_after]:
         headers["Retry-After"] = str(max(waits))
         status = 503 if len(waits) == len(outcomes) else status
-    return JSONResponse(answer, status, headers, JSON)
+    return JSONResponse(answer, status, headers, DICOM_JSON)

@@ -11,23 +11,63 @@ from xray.serving.dicomweb_store import Stored
 from xray.serving.worker import RefusedError
 from xray.storage.dicomweb.multipart import CHUNK, DICOM, RELATED, content_type_of, end_of, head_of, media_type
 
+DICOM_JSON, JSON = "application/dicom+json", "application/json"
+OCTETS = "application/octet-stream"
 BULK = 1024
 """Bytes from which a value is an address in metadata."""
 
 
+def ranges_of(accept: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
+    """What an Accept header (RFC 9110 12.5.1) asks for, the most wanted first: media types and their parameters.
+
+    Names and media types are in lower case; what has a weight of 0 is not there.
+    """
+    found = []
+    for part in re.findall(r'(?:[^,"]|"(?:\\.|[^"\\])*")+', ",".join(accept) or "*/*"):
+        pairs = re.findall(r';\s*([\w-]+)\s*=\s*(?:"([^"]*)"|([^;\s]*))', part)
+        parameters = {name.lower(): (quoted or plain).strip() for name, quoted, plain in pairs}
+        parameters["type"] = parameters.get("type", "*/*").lower()
+        given = parameters.get("q", "")
+        weight = float(given) if re.fullmatch(r"[01](\.\d{0,3})?", given) else 1.0
+        found.append((weight, media_type(part), parameters))
+    found.sort(key=lambda one: -one[0])
+    return [(kind, parameters) for weight, kind, parameters in found if weight > 0]
+
+
 def choose(accept: Iterable[str], syntaxes: set[str], is_single: bool) -> str:
     """RELATED or DICOM, as a request to retrieve asks for it. Raises RefusedError 406 for anything else."""
-    text = ",".join(accept) or "*/*"
-    for part in re.findall(r'(?:[^,"]|"(?:\\.|[^"\\])*")+', text):
-        parameters = dict(re.findall(r';\s*([\w-]+)\s*=\s*"?([^";]*)"?', part))
-        kind, syntax = media_type(part), parameters.get("transfer-syntax", "*").strip()
-        if not (syntax == "*" or {syntax} >= syntaxes) or parameters.get("q", "1").strip() in ("0", "0.0"):
+    for kind, parameters in ranges_of(accept):
+        syntax = parameters.get("transfer-syntax", "*")
+        if not (syntax == "*" or {syntax} >= syntaxes):
             continue
-        if kind in ("*/*", "multipart/*") or (kind == RELATED and parameters.get("type", DICOM) in (DICOM, "*/*")):
+        if kind in ("*/*", "multipart/*") or (kind == RELATED and parameters["type"] in (DICOM, "*/*")):
             return RELATED
         if kind in (DICOM, "application/*") and is_single:
             return DICOM
     raise RefusedError(406, f'results are had as {RELATED}; type="{DICOM}", with transfer-syntax {", ".join(syntaxes)}')
+
+
+def choose_json(accept: Iterable[str]) -> str:
+    """DICOM_JSON, or JSON where that alone is asked for. Raises RefusedError 406 for anything else, such as XML."""
+    kinds = [kind for kind, _ in ranges_of(accept)]
+    if {DICOM_JSON, "application/*", "*/*"} & set(kinds):
+        return DICOM_JSON
+    if JSON in kinds:
+        return JSON
+    raise RefusedError(406, f"this is had as {DICOM_JSON}")
+
+
+def choose_octets(accept: Iterable[str], syntaxes: Iterable[str] = ()) -> None:
+    """Raises RefusedError 406 where pixels or other values as they are, in parts, are not what is asked for.
+
+    syntaxes: transfer syntaxes that these are of, beside any.
+    """
+    for kind, parameters in ranges_of(accept):
+        is_any = kind in ("*/*", "multipart/*")
+        is_octets = kind == RELATED and parameters["type"] in (OCTETS, "*/*", "application/*")
+        if (is_any or is_octets) and parameters.get("transfer-syntax", "*") in ("*", *syntaxes):
+            return
+    raise RefusedError(406, f'this is had as {RELATED}; type="{OCTETS}", not compressed')
 
 
 def metadata_of(one: Stored, base: str) -> Mapping[str, Any]:

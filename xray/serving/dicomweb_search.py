@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
 from xray.serving.dicomweb_store import INSTANCE_TAGS, SERIES_TAGS, STUDY_TAGS, Stored
 from xray.serving.worker import RefusedError
@@ -68,9 +68,21 @@ def _conditions(query: Iterable[tuple[str, str]]) -> tuple[list[Callable[..., bo
             tag = tag_of(name)
             if tag not in _SEARCHED:
                 raise RefusedError(400, f"results cannot be searched for by {keyword_for_tag(tag) or tag}")
+            _check_value(tag, value)
             if value:
                 conditions.append(_condition(tag, value))
     return conditions, limit, offset
+
+
+_DATE, _TIME = r"\d{8}", r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"
+
+
+def _check_value(tag: str, wanted: str) -> None:
+    """Raises RefusedError 400 for what is no date or time, or no range of them, and would match nothing."""
+    one = {"DA": _DATE, "TM": _TIME}.get(dictionary_VR(tag))
+    if one and wanted and not re.fullmatch(rf"{one}|{one}-|-{one}|{one}-{one}", wanted, re.ASCII):
+        how = "20260131 or 20260101-20260131" if one == _DATE else "1030 or 1030-1200"
+        raise RefusedError(400, f"{keyword_for_tag(tag)} is {wanted[:40]!r}: give it as {how}")
 
 
 def _condition(tag: str, wanted: str) -> Callable[..., bool]:

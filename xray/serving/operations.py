@@ -78,7 +78,7 @@ def card_of(runs: Sequence[Path]) -> Callable[[], str]:
 
             try:
                 facts = read_facts(runs)
-                written = written_card(runs[0], facts.hashes) if len(runs) == 1 else None
+                written = written_card(runs[0], facts) if len(runs) == 1 else None
                 kept.append(written or card_texts(facts)[0])
             except InputError:
                 # A file without its run, or a run that was changed while it is served.

@@ -84,8 +84,8 @@ def with_port(name: str, port: int) -> set[str]:
 def host_names(host: str, port: int, given: Sequence[str] = (), is_sagemaker: bool = False) -> HostNames:
     """The names of a server that listens at `host`, `port`. given: more of them, NAME or NAME:PORT.
 
-    A name without a port is allowed as it is, as behind a proxy at the port of http or https, and with `port`. Raises
-    FlagError for what is no name.
+    A name without a port is allowed as it is, as behind a proxy at the port of http or https, which some proxies add,
+    and with `port`. Raises FlagError for what is no name.
     """
     bracketed = host if ":" not in host else f"[{host.strip('[]')}]"
     names = set[str]()
@@ -95,7 +95,8 @@ def host_names(host: str, port: int, given: Sequence[str] = (), is_sagemaker: bo
         match = re.fullmatch(rf"({_NAME})(?::(\d{{1,5}}))?", name)
         if match is None or not 0 < int(match[2] or 1) < 65536:
             raise FlagError(f"--host-name is {name!r}: give NAME or NAME:PORT, such as xray.example.org")
-        names |= {name.lower()} if match[2] else {name.lower(), f"{name.lower()}:{port}"}
+        ports = () if match[2] else (port, 80, 443)
+        names |= {name.lower(), *(f"{name.lower()}:{number}" for number in ports)}
     return HostNames(frozenset(names), port, host in WILDCARDS, is_sagemaker)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from starlette.types import Scope
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 UNKNOWN = "unknown"
 """Of a request that no route is for."""
@@ -41,3 +41,20 @@ def route_after(path: str, scope: "Scope") -> str:
 def method_of(scope: "Scope") -> str:
     """The method of a request, OTHER for one that HTTP does not have."""
     return scope["method"] if scope["method"] in METHODS else OTHER
+
+
+class Heads:
+    """Answers HEAD as GET, without the body (RFC 9110 9.3.2): load balancers and monitors ask so."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_without_body(message: "Message") -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self.app({**scope, "method": "GET"}, receive, send_without_body)

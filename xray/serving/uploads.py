@@ -34,8 +34,7 @@ async def save_upload(request: Request, path: Path, limits: Limits, with_fields:
     if kind not in (*RAW, FORM):
         line = f"this is {kind[:60]!r}: send {', '.join(RAW)} or {FORM}"
         raise await refusal(request, limits, RefusedError(415, line))
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise await refusal(request, limits, RefusedError(415, "the body is compressed: send it as it is"))
+    await check_encoding(request, limits)
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and (len(announced) > 18 or int(announced) > limits.max_bytes):
         raise await too_large(request, limits)
@@ -48,6 +47,12 @@ async def save_upload(request: Request, path: Path, limits: Limits, with_fields:
     if not path.stat().st_size:
         raise RefusedError(400, "the body is empty: send one DICOM, PNG or JPEG file")
     return {}
+
+
+async def check_encoding(request: Request, limits: Limits) -> None:
+    """Raises RefusedError 415 for a compressed body."""
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+        raise await refusal(request, limits, RefusedError(415, "the body is compressed: send it as it is"))
 
 
 @contextlib.asynccontextmanager

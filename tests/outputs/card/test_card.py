@@ -17,12 +17,15 @@ from xray.commands.card import Config, main
 from xray.datasets.fingerprint import fingerprint
 from xray.datasets.store import open_store
 from xray.errors import InputError
+from xray.inference.thresholds import write_thresholds
 from xray.models.weights import load_deployed, n_parameters, read_description, save_deployed
 from xray.outputs.card.card import WEIGHTS, card_files, card_page, card_texts, written_card
 from xray.outputs.card.data import BANDS, FEW, in_words, lacks, part_scored, parts_of
 from xray.outputs.card.facts import NOTES, read_facts
 from xray.outputs.card.limits import limits
 from xray.radiographs.attributes import ATTRIBUTES
+from xray.serving.operations import card_of
+from xray.structures.thresholds import Point, Thresholds
 
 FINDINGS = {"1": "Nodule", "2": "Mass (large)"}
 DESCRIPTION = {
@@ -272,9 +275,27 @@ def test_it_loads_nothing_and_says_which_weights_it_is_of(run: Path) -> None:
         assert reference not in page
     assert f'<meta name="{WEIGHTS}" content="{facts.models[0].weights}">' in page
     main(Config(weights=run))
-    assert written_card(run, facts.hashes) is not None
+    assert written_card(run, facts) is not None
     save_deployed(run, {"a": torch.zeros(2)}, DESCRIPTION)
-    assert written_card(run, read_facts([run]).hashes) is None
+    assert written_card(run, read_facts([run])) is None
+
+
+def test_a_card_from_before_a_fit_is_no_card_of_the_run(run: Path) -> None:
+    main(Config(weights=run))
+    kept = {path.name: path.read_bytes() for path in run.iterdir()}
+    write_thresholds(run, Thresholds("boxes", {"Nodule": Point(1.5, 0.25)}, "sensitivity=0.9"), {})
+    assert written_card(run, read_facts([run])) is None
+    assert "sensitivity=0.9" in card_of([run])()
+    main(Config(weights=run, overwrite=True))
+    assert written_card(run, read_facts([run])) is not None
+    # The fit is removed, and later one of masks is there.
+    (run / "thresholds.json").unlink()
+    assert written_card(run, read_facts([run])) is None
+    (run / "card.html").write_bytes(kept["card.html"])
+    assert written_card(run, read_facts([run])) is not None
+    content = json.loads(kept["model.json"]) | {"thresholds": {"top": 0.75}}
+    (run / "model.json").write_text(json.dumps(content))
+    assert written_card(run, read_facts([run])) is None
 
 
 def test_the_command_keeps_what_is_there(run: Path, data: Path, tmp_path: Path, capsys: Any) -> None:

@@ -201,6 +201,18 @@ def test_categories_of_ones_own_have_codes_of_a_declared_private_scheme(phantom,
     assert plain.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == "99XRAY"
 
 
+def test_names_with_characters_that_dicom_has_not_make_a_valid_report(tmp_path, phantom):
+    names = ["a\0b", "\x07", "a\nb\tc", "\\", "\x85", "<&>", "🫁" * 20]
+    table = BoxTable.of([0] * 7, range(1, 8), [[0, 0, 9, 9]] * 7, [0.9] * 7)
+    report = structured_report(read_source(phantom), table, dict(enumerate(names, 1)), ALGORITHM, {"x\0y": 0.5})
+    dataset, _ = written(report, tmp_path / "sr.dcm")
+    assert_valid(tmp_path / "sr.dcm")
+    told = []
+    dataset.walk(lambda data, element: told.append(element.value) if element.keyword == "TextValue" else None)
+    assert [text for text in told if any(ord(letter) < 32 for letter in text)] == []
+    assert {"Finding 1: a b", "Finding 3: a b c", "Radiograph: x y"} <= set(told)
+
+
 def test_codes_differ_and_fit_their_types():
     codes = [finding_code(name) for name in [*FINDINGS, "No finding", "anything", "anything else", ""]]
     assert len({code[:2] for code in codes}) == len(codes)

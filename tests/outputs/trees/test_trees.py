@@ -464,3 +464,16 @@ def test_sizes_and_patients_stand_beside_the_pictures(some, tmp_path):
         rows = list(csv.DictReader(file))
     assert rows[0].keys() == {"file_name", "width", "height", "patient"}
     assert (rows[1]["width"], rows[1]["height"], rows[1]["patient"]) == ("150", "311", "p0")
+
+
+@pytest.mark.parametrize("name", ["a\x01b", "two\nlines", "\x00"])
+def test_names_that_voc_cannot_hold_are_told_before_anything_is_written(tmp_path, name):
+    categories = [{"id": 1, "name": name}, {"id": 2, "name": "tab\tand\u00a0: blank"}]
+    store = make(tmp_path, "none", unsure=False, categories=categories)
+    with pytest.raises(InputError, match="has characters that VOC's XML cannot hold"):
+        export_tree(store, tmp_path / "voc", "voc")
+    assert not (tmp_path / "voc").exists()
+    for format in ("coco", "yolo"):
+        export_tree(store, tmp_path / format, format)
+        convert("tree", tmp_path / format, tmp_path / f"{format} back", image_size=96, n_folds=2)
+        assert list(open_store(tmp_path / f"{format} back").categories.values()) == list(store.categories.values())

@@ -5,9 +5,11 @@ template and CHAI's applied model card ask beyond stands under them. Nothing is 
 is "not known".
 """
 
+import hashlib
 import html
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from xray import __version__
@@ -31,8 +33,9 @@ from xray.outputs.report import parts as parts
 from xray.outputs.report.page import Page, render
 from xray.outputs.report.parts import Section
 
-WEIGHTS = "xray-weights"
-"""Name of the meta element that says which weights a card is of: SHA-256 of each, in hex."""
+WEIGHTS, FIT = "xray-weights", "xray-thresholds"
+"""Names of the meta elements that say what a card is of: SHA-256, in hex, of each of the weights, and of all that
+was fitted of thresholds."""
 INPUT = "Chest radiographs as DICOM (CR, DX, SC), PNG or JPEG, one at a time, scaled to {0} × {0} pixels of {1} bits"
 OUTPUTS = {
     "detection": "boxes around findings, each with a confidence",
@@ -66,7 +69,7 @@ def card_page(facts: Facts) -> Page:
         tiles(facts),
         sections,
         numbers="",
-        meta={WEIGHTS: " ".join(facts.hashes)},
+        meta={WEIGHTS: " ".join(facts.hashes), FIT: _fit_of(facts)},
     )
 
 
@@ -91,17 +94,26 @@ def write_card(facts: Facts, page: Path, markdown: Path) -> None:
             temporary.write_text(text, encoding="utf-8")
 
 
-def written_card(given: Path, hashes: Sequence[str]) -> str | None:
-    """The HTML of a card that `xray card` left with a run; None where there is none, or it is of other weights.
+def written_card(given: Path, facts: Facts) -> str | None:
+    """The HTML of a card that `xray card` left with a run; None where there is none, or it is of other weights or
+    thresholds.
 
-    hashes: as `Facts.hashes`, of what there is now.
+    facts: of what there is now.
     """
     try:
         text = card_files(given)[0].read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
-    match = re.search(rf'<meta name="{WEIGHTS}" content="([^"]*)">', text)
-    return text if match and html.unescape(match[1]).split() == list(hashes) else None
+    wanted = {WEIGHTS: facts.hashes, FIT: [_fit_of(facts)]}
+    said = {name: re.search(rf'<meta name="{name}" content="([^"]*)">', text) for name in wanted}
+    is_of_these = all(match and html.unescape(match[1]).split() == wanted[name] for name, match in said.items())
+    return text if is_of_these else None
+
+
+def _fit_of(facts: Facts) -> str:
+    of_scores = facts.thresholds.digest if facts.thresholds else None
+    of_masks = [dict_in(model.description, "thresholds") for model in facts.models]
+    return hashlib.sha256(json.dumps([of_scores, of_masks], sort_keys=True).encode()).hexdigest()
 
 
 def _details(facts: Facts) -> Section:

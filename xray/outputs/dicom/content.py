@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -94,7 +95,9 @@ def content_of(
     has_findings = bool(rows) if has_findings is None else has_findings
 
     def tracked(identifier: str) -> tuple[str, str]:
-        return identifier, dicom_objects.derived_uid(source, "SR", algorithm, edition, identifier)
+        uid = dicom_objects.derived_uid(source, "SR", algorithm, edition, identifier)
+        # Names of categories are anybody's; texts of DICOM have no such characters.
+        return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", identifier).split()), uid
 
     def of(name: str) -> tuple[str, Code, Code | None]:
         return name, dicom_codes.finding_code(name), dicom_codes.SITES.get(name)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -29,6 +30,8 @@ OWN = (
     "data.yaml", "labelmap.txt", ORIGINALS,
 )  # fmt: skip
 """What an export may write at its root."""
+_NOT_IN_XML = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+"""Beside what XML 1.0 has no characters for, breaks of lines, which end a label of labelmap.txt."""
 _WRITERS = {"coco": write_coco, "yolo": write_yolo, "voc": write_voc}
 
 
@@ -64,6 +67,7 @@ def export_tree(
     if full_size and originals is None:
         raise FlagError("--full-size needs the original files: give --originals")
     chosen = _masks(store, format, masks)
+    _check_names(store, format)
     made = plan(store, format, fold, include_unsure, full_size)
     files = find_originals(store, made.items, originals) if originals is not None else None
     flags: dict[str, Any] = {
@@ -109,6 +113,16 @@ def summary_of(content: dict[str, Any]) -> list[str]:
         first = next(row["where"] for row in content["left_out"] if row["reason"] == reason)
         lines.append(f"{n} left out, such as {first}: {reason}")
     return lines
+
+
+def _check_names(store: Store, format: TreeFormat) -> None:
+    """Raises InputError for a category whose name the format's files cannot hold, or would cut in two."""
+    for name in store.categories.values():
+        if format == "voc" and _NOT_IN_XML.search(name):
+            raise InputError(
+                f"the category {name!r:.80} of {store.path} has characters that VOC's XML cannot hold: rename it, or "
+                "give --format coco"
+            )
 
 
 def _masks(store: Store, format: TreeFormat, masks: Masks | None) -> Masks:

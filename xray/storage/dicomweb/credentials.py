@@ -76,7 +76,8 @@ def _of_file(path: Path, origins: Collection[str]) -> dict[str, str]:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
             mode = os.fstat(file.fileno()).st_mode
-        lines = content.decode().splitlines()
+        # Editors of Windows begin a file with a mark of its coding.
+        lines = content.decode("utf-8-sig").splitlines()
     except OSError as error:
         raise FlagError(f"--dicomweb-auth {path} cannot be read ({error.strerror}): give a file with {FORM}") from None
     except UnicodeDecodeError:
@@ -87,10 +88,15 @@ def _of_file(path: Path, origins: Collection[str]) -> dict[str, str]:
         _warn(f"others can read {path}: chmod 600 it")
     headers: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words or line.lstrip().startswith("#"):
+        rest = line.strip()
+        if not rest or rest.startswith("#"):
             continue
-        given = [words.pop(0)] if re.match(r"https?://", words[0], re.IGNORECASE) else []
+        given = []
+        if re.match(r"https?://", rest, re.IGNORECASE):
+            host, *others = rest.split(maxsplit=1)
+            given, rest = [host], "".join(others)
+        # A password may hold blanks.
+        words = rest.split(maxsplit=1)
         if len(words) != 2 or (header := _header(*words)) is None:
             raise FlagError(f"--dicomweb-auth {path}, line {number}: it must have {FORM}")
         headers |= dict.fromkeys(_origins_of(given, origins, f"--dicomweb-auth {path}, line {number}:"), header)

@@ -109,12 +109,21 @@ class MultipartReader:
 
 def boundary_of(content_type: str) -> str | None:
     """The boundary of a multipart content type, None for any other one."""
+    if not media_type(content_type).startswith("multipart/"):
+        return None
+    return _parameter(content_type, "boundary")
+
+
+def part_type_of(content_type: str) -> str:
+    """What the parts of a multipart/related body are by its parameter type, in lower case; "" where it has none."""
+    return _parameter(content_type, "type").strip().lower()
+
+
+def _parameter(content_type: str, name: str) -> str:
     message = Message()
     message["content-type"] = content_type
-    if not message.get_content_type().startswith("multipart/"):
-        return None
-    boundary = message.get_param("boundary")
-    return boundary if isinstance(boundary, str) else ""
+    value = message.get_param(name)
+    return value if isinstance(value, str) else ""
 
 
 def media_type(content_type: str) -> str:
