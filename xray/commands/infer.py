@@ -176,7 +176,7 @@ def main(config: Config) -> int:
         need("--runtime openvino" if config.runtime == "openvino" else "--precision int8", "openvino", "openvino")
     out = Path(config.save_path)
     check_out(config)
-    if config.data_path.startswith(("dicom://", "dicoms://")):
+    if is_of_node(config):
         return of_node(config)
 
     from xray.datasets.inputs import open_inputs
@@ -287,9 +287,14 @@ def of_node(config: Config) -> int:
     return status
 
 
+def is_of_node(config: Config) -> bool:
+    """Whether --data-path names a DICOM node."""
+    return str(config.data_path).startswith(("dicom://", "dicoms://"))
+
+
 def check_node(config: Config) -> None:
     """Raises FlagError for a --data-path that names a DICOM node in a wrong way, or a part of it."""
-    if not config.data_path.startswith(("dicom://", "dicoms://")):
+    if not is_of_node(config):
         return
     need("a dicom:// address", "serve", "pynetdicom")
     from xray.serving.dicom_query import parse_query
