@@ -56,6 +56,8 @@ def test_fuses_and_writes_both_files(tmp_path: Path, data: Path, files: tuple[Pa
     )
     assert done.returncode == 0, done.stderr
     assert "warning: 1 images are not in" in done.stderr
+    assert f"warning: {files[0]} has no rows for 2 of 3 radiographs" in done.stderr
+    assert str(files[1]) not in done.stderr
     assert "6 boxes of 2 files → 4 boxes" in done.stdout
     # The mean of widths 100 and 110 by score, 102.5, with score 0.4; probabilities are averaged; the stranger's box
     # has half its score, since one model of two saw it.

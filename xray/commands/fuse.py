@@ -89,6 +89,14 @@ def main(config: Config) -> None:
     models = read_all_predictions(config.predictions, store, config.ids, config.category_ids)
     for path, model in zip(config.predictions, models, strict=True):
         check_categories(store, model, path.name)
+    everywhere = {image_id for model in models for image_id in model.image_ids}
+    for path, model in zip(config.predictions, models, strict=True):
+        if n_missing := len(everywhere.difference(model.image_ids)):
+            print(
+                f"warning: {path} has no rows for {n_missing} of {len(everywhere)} radiographs, where its model counts as "
+                "one that found nothing",
+                file=sys.stderr,
+            )
     files = [file for path in config.labels for file in member_of(path, of_labels=True).predictions]
     labels = mean_labels([read_labels(file, store) for file in files])
     with Console(stderr=True).status("fusing"):
