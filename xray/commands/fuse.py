@@ -93,8 +93,8 @@ def main(config: Config) -> None:
     for path, model in zip(config.predictions, models, strict=True):
         if n_missing := len(everywhere.difference(model.image_ids)):
             print(
-                f"warning: {path} has no rows for {n_missing} of {len(everywhere)} radiographs, where its model counts as "
-                "one that found nothing",
+                f"warning: {path} has no rows for {n_missing} of {len(everywhere)} radiographs, where its model counts "
+                "as one that found nothing",
                 file=sys.stderr,
             )
     files = [file for path in config.labels for file in member_of(path, of_labels=True).predictions]
