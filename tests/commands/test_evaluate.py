@@ -82,6 +82,13 @@ def test_a_submission_scores_like_its_predictions(tmp_path: Path, data: Path, ca
     assert json.loads((tmp_path / "out/metrics.json").read_text())["map40_kaggle"] == pytest.approx(2 / 3)
 
 
+def test_no_rows_of_no_finding_are_told(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = [("one", 4, (100, 100, 400, 400), 0.9), ("two", 15, (0, 0, 1, 1), 0.6)]
+    for name, count in (("without", 1), ("with", 2)):
+        main(Config(write(tmp_path / "p.json", *rows[:count]), data, tmp_path / name, resamples=0))
+        assert ("no rows of No finding" in " ".join(capsys.readouterr().err.split())) == (name == "without")
+
+
 def test_undefined_numbers_are_null(tmp_path: Path, write_table_store: Callable[..., Path]) -> None:
     data = write_table_store(tmp_path / "data", [("one", "test", -1, None)], [])
     predictions = write(tmp_path / "p.json", ("one", 4, (0, 0, 9, 9), 0.5))

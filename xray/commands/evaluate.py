@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xray.datasets.store import Store
     from xray.evaluation.evaluate import Evaluation
     from xray.evaluation.masks import MaskSearch
+    from xray.structures.boxes import BoxTable
     from xray.structures.triplet import Triplet
 
 METRICS = "metrics.json"
@@ -290,6 +291,12 @@ def warn(result: "Evaluation", store: "Store") -> list[str]:
             f"{alignment.n_unmasked} images are left out: they have true boxes without a mask, so that their masks are "
             "not known"
         )
+    no_finding = result.metrics.get("ap40_no_finding")
+    if result.boxes is not None and no_finding == 0 and not has_no_finding(result.boxes.alignment.predictions):
+        warnings.append(
+            "the predictions have no rows of No finding, as those of a training: its AP is 0, which map40_kaggle "
+            "holds and map40 does not"
+        )
     warnings += of_unknown(result)
     if result.unused_maps:
         warnings.append(
@@ -301,6 +308,13 @@ def warn(result: "Evaluation", store: "Store") -> list[str]:
             "the truth holds the boxes of all readers, so that one finding may have to be found several times"
         )
     return warnings
+
+
+def has_no_finding(table: "BoxTable") -> bool:
+    """Whether rows say "No finding"."""
+    from xray.structures.predictions import NO_FINDING_CATEGORY
+
+    return bool((table.labels == NO_FINDING_CATEGORY).any())
 
 
 def of_unknown(result: "Evaluation") -> list[str]:
