@@ -257,7 +257,7 @@ def test_an_endpoint_as_sagemaker_runs_it(tmp_path, vinbig_run):
         # Until the model is loaded nobody listens, so that SageMaker does not send requests yet.
         first = ask_once(port, "GET", "/ping")
         assert first is None
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 600
         while (answer := ask_once(port, "GET", "/ping")) is None:
             assert time.monotonic() < deadline
             assert process.poll() is None, process.stderr.read()

@@ -194,7 +194,7 @@ def test_requests_that_have_come_in_wait_in_line(monkeypatch):
     assert asyncio.run(enter("d")) == "BusyError"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_300_clients_that_obey_are_all_answered(tmp_path):
     """Over real connections, from one address, all at once: the work takes a while, and nobody is left over."""
     import http.client
