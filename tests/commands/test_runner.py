@@ -65,6 +65,10 @@ def test_wrong_flags_end_with_status_2_and_are_named(args, named, capsys):
         (Terminated(), 143, "terminated\n"),
         (OSError(28, "No space left on device"), 1, f"error: {DISK_FULL}\n"),
         (RuntimeError("write failed: No space left on device (os error 28)"), 1, f"error: {DISK_FULL}\n"),
+        (
+            OSError("AF_UNIX path too long"), 1,
+            "error: the path of the folder for temporary files is too long for sockets: set TMPDIR to a shorter one\n",
+        ),
         # The folders may name a patient.
         (
             PermissionError(13, "Permission denied", "/data/Doe/1.dcm"), 1,

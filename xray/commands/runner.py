@@ -71,6 +71,8 @@ def _error_line(error: Exception) -> str:
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, InputError):
         return message
+    if isinstance(error, OSError) and "AF_UNIX path too long" in message:
+        return "the path of the folder for temporary files is too long for sockets: set TMPDIR to a shorter one"
     if isinstance(error, OSError) and error.filename is not None:
         # The folders of a file inside the data may name a patient.
         message = f"{error.strerror}: {Path(os.fsdecode(error.filename)).name}"

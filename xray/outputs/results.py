@@ -2,8 +2,9 @@
 
 import contextlib
 import csv
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -95,12 +96,20 @@ def kind_of_submission(pipeline: Pipeline) -> str:
 
 
 def warnings_of(inputs: Inputs, journal: PredictionJournal) -> list[tuple[str, FileWarning]]:
-    """Warnings about files, with the id of each: first those from before decoding."""
+    """Warnings about files, with the id of each: first those from before decoding.
+
+    A file that has an id is named without its folders, which may name a patient; those of a dataset have none that do.
+    """
     ids = dict(zip(inputs.names, inputs.ids, strict=True)) if inputs.names else {}
     warnings = [(ids.get(warning.where, ""), warning) for warning in inputs.warnings]
     for portion in journal.portions():
         warnings += [(inputs.ids[at], FileWarning(kind, inputs.file_name(at))) for at, kind in portion.warnings]
-    return warnings
+    if inputs.store is not None:
+        return warnings
+    return [
+        (name, dataclasses.replace(warning, where=PurePath(warning.where).name) if name else warning)
+        for name, warning in warnings
+    ]
 
 
 def _counted(journal: PredictionJournal, counts: list[int]) -> Iterator[Predictions]:
