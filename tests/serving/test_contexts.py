@@ -17,7 +17,7 @@ from pydicom.uid import (
     RLELossless,
 )
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import ComprehensiveSRStorage, Verification
+from pynetdicom.sop_class import ComprehensiveSRStorage, StorageCommitmentPushModel, Verification
 
 from xray.radiographs.codestream import COMPRESSED
 from xray.radiographs.dicom import NATIVE
@@ -81,7 +81,7 @@ def test_all_that_the_reader_decodes_is_taken_and_nothing_else(node):
     ae = AE()
     support(ae)
     supported = {context.abstract_syntax: context.transfer_syntax for context in ae.supported_contexts}
-    assert set(supported) == {*ACCEPTED, Verification}
+    assert set(supported) == {*ACCEPTED, Verification, StorageCommitmentPushModel}
     assert set(supported[CR]) == {*NATIVE, *COMPRESSED}
 
 
@@ -126,7 +126,7 @@ def test_what_goes_out_goes_as_it_lies_where_the_receiver_takes_that(own, receiv
     server = scp.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
     try:
         ae = AE(ae_title="XRAY")
-        offer(ae, dataset)
+        offer(ae, dataset.SOPClassUID, str(dataset.file_meta.TransferSyntaxUID))
         link = ae.associate("127.0.0.1", server.server_address[1], ae_title="PACS")
         assert link.send_c_store(dataset).Status == 0x0000
         link.release()

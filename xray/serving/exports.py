@@ -13,6 +13,7 @@ from typing import Any
 from xray.errors import InputError
 from xray.outputs.dicom.content import Content, content_of
 from xray.outputs.dicom.objects import Algorithm, read_source
+from xray.outputs.dicom.origin import notes_of
 from xray.outputs.fhir import bundle_of
 from xray.radiographs.dicom import RadiographError, is_dicom
 from xray.structures.boxes import BoxTable
@@ -42,8 +43,9 @@ def structured_report_of(
         # Only now: highdicom takes seconds to import.
         from xray.outputs.dicom.structured_report import written_report
 
+        said = (*notes, *notes_of(path))
         return _file_of(
-            written_report(_content(source, table, labels, categories, algorithm, has_findings, masks, notes))
+            written_report(_content(source, table, labels, categories, algorithm, has_findings, masks, said))
         )
 
     return _made_from(path, make)
@@ -62,7 +64,8 @@ def fhir_of(
     """The same in FHIR, as JSON."""
 
     def make(source: Any) -> bytes:
-        bundle = bundle_of(_content(source, table, labels, categories, algorithm, has_findings, masks, notes))
+        said = (*notes, *notes_of(path))
+        bundle = bundle_of(_content(source, table, labels, categories, algorithm, has_findings, masks, said))
         return json.dumps(bundle, ensure_ascii=False, allow_nan=False).encode()
 
     return _made_from(path, make, "FHIR refers")
