@@ -288,7 +288,7 @@ def of_node(config: Config) -> int:
 
 
 def is_of_node(config: Config) -> bool:
-    """Whether --data-path names a DICOM node."""
+    """Whether --data-path names a DICOM node; asked here, as xray.serving.dicom_query needs an extra's package."""
     return str(config.data_path).startswith(("dicom://", "dicoms://"))
 
 

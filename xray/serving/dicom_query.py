@@ -84,11 +84,6 @@ class Study:
     is_whole: frozenset[str]
 
 
-def is_dicom_address(text: str) -> bool:
-    """Whether a flag's value is meant as the address of a DICOM node."""
-    return text.startswith(("dicom://", "dicoms://"))
-
-
 def parse_query(text: str, flag: str = "--data-path") -> Query:
     """dicom://AET@HOST:PORT/?KEY=VALUE&OPTION=VALUE → Query; dicoms:// is under TLS. Raises FlagError if it is none."""
     parts = urlsplit(text)

@@ -43,9 +43,8 @@ def structured_report_of(
         # Only now: highdicom takes seconds to import.
         from xray.outputs.dicom.structured_report import written_report
 
-        said = (*notes, *notes_of(path))
         return _file_of(
-            written_report(_content(source, table, labels, categories, algorithm, has_findings, masks, said))
+            written_report(_content(source, path, table, labels, categories, algorithm, has_findings, masks, notes))
         )
 
     return _made_from(path, make)
@@ -64,8 +63,7 @@ def fhir_of(
     """The same in FHIR, as JSON."""
 
     def make(source: Any) -> bytes:
-        said = (*notes, *notes_of(path))
-        bundle = bundle_of(_content(source, table, labels, categories, algorithm, has_findings, masks, said))
+        bundle = bundle_of(_content(source, path, table, labels, categories, algorithm, has_findings, masks, notes))
         return json.dumps(bundle, ensure_ascii=False, allow_nan=False).encode()
 
     return _made_from(path, make, "FHIR refers")
@@ -73,6 +71,7 @@ def fhir_of(
 
 def _content(
     source: Any,
+    path: Path,
     table: BoxTable,
     labels: Mapping[str, float],
     categories: Mapping[int, str],
@@ -84,7 +83,8 @@ def _content(
     checked = _checked(masks or {}, source)
     counts = [(row, str(rle["counts"])) for row, rle in sorted(checked.items())]
     edition = _edition(table, [*sorted(labels.items()), *counts])
-    return content_of(source, table, categories, algorithm, labels, 0.0, edition, has_findings, checked, notes)
+    said = (*notes, *notes_of(path))
+    return content_of(source, table, categories, algorithm, labels, 0.0, edition, has_findings, checked, said)
 
 
 def segmentation_of(
