@@ -175,7 +175,7 @@ class EpochTable(Callback):
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self._rows)
-        self._console.print(self._line(trainer.current_epoch, lr, seconds, metrics), highlight=False)
+        self._console.print(self._line(trainer.current_epoch, lr, seconds, metrics), highlight=False, soft_wrap=True)
 
     def _line(self, epoch: int, lr: float, seconds: float, metrics: dict[str, float]) -> str:
         parts = [f"epoch {epoch + 1}/{self.n_epochs}", f"loss {metrics.get('train/loss_epoch', float('nan')):.4f}"]

@@ -182,13 +182,14 @@ def _choose_network(result: Plan) -> None:
     if config.weights == "none":
         result.choose("trainable_layers", 5, "nothing is trained yet")
     elif learns:
-        result.choose("trainable_layers", 5, "stages follow norms that learn")
+        result.choose("trainable_layers", 5, "the norms train, so all stages do")
     else:
-        result.choose("trainable_layers", 3, "of weights that are trained already")
+        result.choose("trainable_layers", 3, "the weights are trained already, and the norms frozen")
     whole = batch * config.devices * config.num_nodes * config.accumulate
     # With norms that learn, small batches do well with the rate of larger ones.
     rate = BATCH_NORM_LR * max(1.0, whole / BATCH) ** 0.5 if learns else FROZEN_LR * whole / BATCH
-    result.choose("lr", float(f"{rate:.2g}"), f"for steps of {whole} with norms that {'learn' if learns else 'do not'}")
+    norms = "batch norms that train" if learns else "frozen norms"
+    result.choose("lr", float(f"{rate:.2g}"), f"for {whole} radiographs a step and {norms}")
 
 
 def _choose_samples(result: Plan, boxes_of: np.ndarray) -> None:

@@ -167,8 +167,8 @@ def _configs(
             counts = [_n_sides(one) for one in (config, configs[0])]
             if counts[0] != counts[1]:
                 raise FlagError(
-                    f"stage {number}: --anchor-sides are {counts[0]}, and {counts[1]} in the first stage: give as many "
-                    "in all, or in none"
+                    f"stage {number}: the number of --anchor-sides is {counts[0]}, and {counts[1]} in the first stage: "
+                    "give as many in each stage, or in none"
                 )
         configs.append(config)
     return dataclasses.replace(configs[0], save_path=run), tuple(configs)
