@@ -87,7 +87,10 @@ def test_a_training_without_stages_is_read_as_ever(tmp_path):
             "stages:\n- lr: 1\n- anchor-ratios: [1]\n",
             r"stage 2: --anchor-ratios is \(1.0,\), and auto in the first stage",
         ),
-        ("stages:\n- lr: 1\n- anchor-sides: [1, 2, 3, 4, 5]\n", "stage 2: the number of --anchor-sides is 5, and auto in the"),
+        (
+            "stages:\n- lr: 1\n- anchor-sides: [1, 2, 3, 4, 5]\n",
+            "stage 2: the number of --anchor-sides is 5, and auto in the",
+        ),
         ("task: nothing\nstages:\n- lr: 1\n", "--task nothing is unknown"),
     ],
 )

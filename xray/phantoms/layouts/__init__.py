@@ -11,6 +11,8 @@ LAYOUTS: dict[str, str] = {
     "coco": "trees",
     "yolo": "trees",
     "voc": "trees",
+    "cvat": "labelling_tools",
+    "labelstudio": "labelling_tools",
     "chexlocalize": "drawn_masks",
     "candid": "drawn_masks",
     "jsrt": "drawn_masks",

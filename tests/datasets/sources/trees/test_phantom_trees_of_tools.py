@@ -1,4 +1,4 @@
-"""Phantoms as COCO, YOLO and Pascal VOC trees: what was drawn is read, and a detector trains on it."""
+"""Phantoms as trees of trainers and labelling tools: what was drawn is read, and a detector trains on it."""
 
 import json
 
@@ -24,7 +24,17 @@ def converted(layout_tree, tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize(("kind", "within"), [("coco", 1e-5), ("yolo", 1e-3), ("voc", 0.5001)])
+def box_of(finding, kind):
+    """The box that the tree says; CVAT's is that of a polygon, where there is one."""
+    if kind != "cvat" or len(finding["outlines"]) > 1:
+        return finding["box"]
+    points = np.array(finding["outlines"][0])
+    return (*points.min(axis=0), *points.max(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "within"), [("coco", 1e-5), ("yolo", 1e-3), ("voc", 0.5001), ("labelstudio", 1e-5), ("cvat", 0.005)]
+)
 def test_what_was_drawn_is_read(converted, kind, within):
     records, path = converted(kind)
     store = open_store(path)
@@ -38,7 +48,7 @@ def test_what_was_drawn_is_read(converted, kind, within):
             (store.categories[int(label)], *box)
             for label, box in zip(store.boxes.labels[chosen], store.boxes.boxes[chosen].tolist(), strict=True)
         )
-        drawn = sorted((finding["name"], *finding["box"]) for finding in record["findings"])
+        drawn = sorted((finding["name"], *box_of(finding, kind)) for finding in record["findings"])
         assert [name for name, *_ in read] == [name for name, *_ in drawn]
         for (_, *box), (_, *true) in zip(read, drawn, strict=True):
             assert box == pytest.approx(true, abs=within)
@@ -50,13 +60,13 @@ def test_what_was_drawn_is_read(converted, kind, within):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["coco", "yolo", "voc"])
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc", "cvat", "labelstudio"])
 def test_from_a_tree_to_scores(converted, layout_tree, kind, train_tiny, tmp_path):
     from xray.commands import evaluate, infer
 
     _, path = converted(kind)
     run = train_tiny(path, tmp_path / "run", "--fold", 0)
-    folder = {"coco": "test2017", "yolo": "images/test", "voc": "JPEGImages"}[kind]
+    folder = {"coco": "test2017", "yolo": "images/test", "voc": "JPEGImages", "cvat": "images/Test"}.get(kind, "images")
     out, report = tmp_path / "out", tmp_path / "report"
     pictures = layout_tree(kind) / folder
     infer.main(infer.Config(weights=(run,), data_path=pictures, save_path=out, device="cpu", tta=False))
