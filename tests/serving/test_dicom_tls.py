@@ -4,6 +4,7 @@ import socket
 import ssl
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,10 +19,13 @@ from test_dicom_node import QUICK, found_in, free_port, radiograph, send, wait_f
 from test_dicom_real_peers import end, listens, program
 
 from xray.errors import FlagError
+from xray.serving import dicom_connections
+from xray.serving.accepting import Throttle
+from xray.serving.dicom_connections import Handler
 from xray.serving.dicom_node import DicomNode, Limits
 from xray.serving.dicom_peers import Peer
 from xray.serving.dicom_sending import Sender
-from xray.serving.dicom_tls import tls_of
+from xray.serving.dicom_tls import tls_of, wrapped
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +103,7 @@ def test_a_radiograph_comes_and_its_answers_go_under_tls(authority, version):
         assert len(pacs.kept) == 6
 
 
-def test_those_without_what_is_asked_for_are_not_let_in(authority, caplog):
+def test_those_without_what_is_asked_for_are_not_let_in(authority):
     with DicomNode(found_in, Peer("PACS", "127.0.0.1", 9), 0, limits=QUICK, tls=tls(authority)) as node:
         old = context_of(authority, "peer")
         old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -111,9 +115,22 @@ def test_those_without_what_is_asked_for_are_not_let_in(authority, caplog):
         for context in (None, old, weak, nameless, context_of(authority, "strange"), context_of(authority, "expired")):
             assert not associate(node, context).is_established
         assert associate(node, context_of(authority, "peer")).is_established
-    assert "has no TLS that fits" in caplog.text
     with DicomNode(found_in, Peer("PACS", "127.0.0.1", 9), 0, limits=QUICK, tls=tls(authority, clients=False)) as node:
         assert associate(node, nameless).is_established
+
+
+def test_a_handshake_that_fails_is_logged_once_in_a_while(authority, monkeypatch):
+    lines = []
+    monkeypatch.setattr(dicom_connections.log, "warning", lambda *line: lines.append(line))
+    server = SimpleNamespace(untrusted=Throttle())
+    for _ in range(2):
+        ours, theirs = socket.socketpair()
+        with ours, theirs, wrapped(ours, tls(authority)) as connection:
+            theirs.sendall(bytes(20))
+            handler = Handler.__new__(Handler)
+            handler.server, handler.request = server, connection
+            assert not handler._is_secure(60)
+    assert [line[0] for line in lines] == ["a connection has no TLS that fits (%s)"]
 
 
 def test_a_peer_that_begins_no_handshake_shuts_nobody_out(authority):
