@@ -205,14 +205,16 @@ def test_orthanc_takes_these_settings_and_sends_each_radiograph_on_once(orthanc,
     from xray.serving.dicom_node import DicomNode, Limits
     from xray.serving.dicom_peers import Peer
     from xray.structures.boxes import BoxTable
+    from xray.structures.radiograph_findings import RadiographFindings
 
     sys.path.insert(0, str(ROOT / "tests" / "serving"))
     from serving_cases import write_phantom
 
-    results = DicomResults({1: "Pneumothorax"}, Algorithm("xray", "0.1.0"))
+    results = DicomResults(Algorithm("xray", "0.1.0"))
 
     def answer(path):
-        return results.of(path, BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9]), {}).values()
+        table = BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9])
+        return results.of(path, RadiographFindings(table, {}, {1: "Pneumothorax"})).values()
 
     http, dicom, node_port = free_port(), free_port(), free_port()
     storage = tmp_path / "storage"

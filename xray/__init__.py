@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xray.api.model import Model, load
     from xray.api.predictions import evaluate, fuse
-    from xray.api.results import Result, Results
+    from xray.api.result import Result
+    from xray.api.results import Results
     from xray.datasets.store import Store
     from xray.datasets.store import open_store as open_dataset
     from xray.errors import InputError
@@ -32,7 +33,7 @@ _PLACES = {
     "InputError": "xray.errors:InputError",
     "Model": "xray.api.model:Model",
     "Radiograph": "xray.radiographs.radiograph:Radiograph",
-    "Result": "xray.api.results:Result",
+    "Result": "xray.api.result:Result",
     "Results": "xray.api.results:Results",
     "Store": "xray.datasets.store:Store",
     "evaluate": "xray.api.predictions:evaluate",

@@ -35,7 +35,7 @@ def test_the_examples_run(vinbig_run, vinbig_store, segmentation_run, tmp_path, 
 
 
 def test_every_name_is_on_the_page():
-    from xray.api.results import Result
+    from xray.api.result import Result
 
     text = PAGE.read_text()
     public = {name for name in vars(Result) if not name.startswith("_")} - {"categories"}

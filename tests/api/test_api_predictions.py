@@ -8,7 +8,8 @@ import pytest
 
 import xray
 from xray.api.finder import Finder
-from xray.api.results import Result, Results
+from xray.api.result import Result
+from xray.api.results import Results
 from xray.errors import InputError
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions, read_predictions, write_predictions

@@ -13,7 +13,8 @@ from PIL import Image
 import xray
 from xray.api.finder import Finder
 from xray.api.origin import Origin
-from xray.api.results import Result, Results
+from xray.api.result import Result
+from xray.api.results import Results
 from xray.errors import InputError
 from xray.radiographs.softcopy import Softcopy
 from xray.structures.boxes import BoxTable

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from xray.inference.findings import Findings
 from xray.inference.metric_moves import _expected_auroc, are_small, expected_moves, in_words
-from xray.inference.pipeline import Findings
 from xray.structures.boxes import BoxTable
 from xray.structures.triplet import Triplet
 

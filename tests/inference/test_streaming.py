@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from xray.errors import InputError
-from xray.inference.pipeline import Findings
+from xray.inference.findings import Findings
 from xray.inference.streaming import DEPTH, ahead, batches, consecutive, portion_of, run
 from xray.radiographs.decoding import Decoded, Undecodable
 from xray.structures.boxes import BoxTable

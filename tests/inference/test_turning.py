@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xray.findings import NO_FINDING_BOX
-from xray.inference.pipeline import Findings
+from xray.inference.findings import Findings
 from xray.inference.turning import boxes_turned_back, map_turned_back, turned_back
 from xray.radiographs import decoding
 from xray.radiographs.canvas import Canvas

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from xray.findings import CATEGORIES, NO_FINDING_BOX, PNEUMOTHORAX
-from xray.inference.pipeline import Findings
+from xray.inference.findings import Findings
 from xray.phantoms.dicom import Storage, dicom_of, save_dicom
 from xray.phantoms.vinbig import Phantom, draw_phantom
 from xray.radiographs.decoding import decode_canvas

@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -35,9 +36,11 @@ from xray.phantoms.dicom import Storage, dicom_of
 from xray.serving.dicom_node import DicomNode, Limits, status_of
 from xray.serving.dicom_peers import Peer, check_aet, parse_peer
 from xray.structures.boxes import BoxTable
+from xray.structures.radiograph_findings import RadiographFindings
 
 QUICK = Limits(seconds=10.0, first_wait=0.1, attempts=50)
-RESULTS = DicomResults({1: "Pneumothorax"}, Algorithm("xray", "0.1.0"), sr=True, seg=True)
+RESULTS = DicomResults(Algorithm("xray", "0.1.0"), sr=True, seg=True)
+NAMES = {1: "Pneumothorax"}
 
 
 NUMBERS = itertools.count()
@@ -65,7 +68,7 @@ def found_in(path):
     rle = coco_mask.encode(np.asfortranarray(mask))
     table = BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9])
     masks = {0: {"size": [header.Rows, header.Columns], "counts": rle["counts"].decode()}}
-    return RESULTS.of(path, table, masks).values()
+    return RESULTS.of(path, RadiographFindings(table, masks, NAMES)).values()
 
 
 class Receiver:
@@ -368,19 +371,22 @@ def test_flags_of_the_command_are_checked_before_anything_is_loaded():
 
 
 def test_a_busy_service_is_asked_again_and_its_words_are_passed_on(tmp_path):
-    from xray.inference.pipeline import Findings
+    from xray.inference.findings import Findings
     from xray.serving.dicom_node import answering
+    from xray.serving.service import Found
     from xray.serving.worker import BusyError, ModelError, UnreadableError
 
     outcomes = [BusyError(0), BusyError(0), UnreadableError("it is damaged"), ModelError("the models failed"), None]
 
     class Service:
+        pipeline = SimpleNamespace(categories=NAMES)
+
         def find(self, path, is_node=False):
             assert is_node
             if (outcome := outcomes.pop(0)) is not None:
                 raise outcome
             table = BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9])
-            return Findings(table, labels={"Pneumothorax": np.array([0.75])}), (80, 64), 0.1
+            return Found(Findings(table, labels={"Pneumothorax": np.array([0.75])}), (80, 64), 0.1)
 
     radiograph().save_as(tmp_path / "a.dcm", enforce_file_format=True)
     answer = answering(Service(), RESULTS)
@@ -393,15 +399,18 @@ def test_a_busy_service_is_asked_again_and_its_words_are_passed_on(tmp_path):
 
 
 def test_for_pictures_the_file_is_read_in_a_worker(tmp_path):
-    from xray.inference.pipeline import Findings
+    from xray.inference.findings import Findings
     from xray.radiographs.workers import Failed
     from xray.serving.dicom_node import answering
+    from xray.serving.service import Found
 
     asked = []
 
     class Service:
+        pipeline = SimpleNamespace(categories=NAMES)
+
         def find(self, path, is_node=False):
-            return Findings(BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9])), (80, 64), 0.1
+            return Found(Findings(BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9])), (80, 64), 0.1)
 
         def in_worker(self, work, path):
             asked.append(path)

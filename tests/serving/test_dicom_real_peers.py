@@ -33,12 +33,18 @@ from xray.phantoms.dicom import Storage, dicom_of, save_dicom
 from xray.serving.dicom_node import DicomNode, Limits
 from xray.serving.dicom_peers import Peer
 from xray.structures.boxes import BoxTable
+from xray.structures.radiograph_findings import RadiographFindings
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = DicomResults({1: "Pneumothorax"}, Algorithm("xray", "0.1.0"))
+RESULTS = DicomResults(Algorithm("xray", "0.1.0"))
 LIMITS = Limits(seconds=10.0, first_wait=0.1, attempts=100)
 MASK = np.zeros((64, 80), np.uint8)
 MASK[10:30, 20:50] = 1
+FINDINGS = RadiographFindings(
+    BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9]),
+    {0: {"size": [64, 80], "counts": coco_mask.encode(np.asfortranarray(MASK))["counts"].decode()}},
+    {1: "Pneumothorax"},
+)
 
 
 def program(name, package):
@@ -92,9 +98,7 @@ def written(path, syntax):
 
 def found_in(path):
     """The same box and mask in every radiograph."""
-    counts = coco_mask.encode(np.asfortranarray(MASK))["counts"].decode()
-    table = BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9])
-    return RESULTS.of(path, table, {0: {"size": [64, 80], "counts": counts}}).values()
+    return RESULTS.of(path, FINDINGS).values()
 
 
 def test_dcmtk_sends_and_dcmtk_receives(radiograph, tmp_path):
@@ -293,12 +297,10 @@ def test_orthanc_commits_to_what_it_has_stored(radiograph, tmp_path):
 def test_orthanc_keeps_pictures_once_and_the_node_takes_none_for_a_radiograph(radiograph, tmp_path):
     """Presentation states and secondary captures lie beside the image; a second sending doubles nothing."""
     program("Orthanc", "orthanc")
-    results = DicomResults({1: "Pneumothorax"}, RESULTS.algorithm, gsps=True, sc=True)
+    results = DicomResults(RESULTS.algorithm, gsps=True, sc=True)
 
     def found(path):
-        counts = coco_mask.encode(np.asfortranarray(MASK))["counts"].decode()
-        table = BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9])
-        return results.of(path, table, {0: {"size": [64, 80], "counts": counts}}).values()
+        return results.of(path, FINDINGS).values()
 
     port = free_port()
     with (

@@ -84,7 +84,7 @@ def server(phantoms, clock):
         def make(port):
             names = host_names("127.0.0.1", port)
             app = create_app(service, algorithm, names)
-            add_dicomweb(app, service, DicomResults(NAMES, algorithm, 0.3, gsps=True, sc=True), store, names)
+            add_dicomweb(app, service, DicomResults(algorithm, 0.3, gsps=True, sc=True), store, names)
             return app
 
         with serving(None, make=make) as address:
@@ -395,7 +395,7 @@ def test_accounts_hold_here_too_and_the_request_log_names_no_study(phantoms):
     with Service(phantoms[0], ["fold0"], Limits(places=4)) as service:
         around = Operations(Checker(Accounts({"ali": Hash.of("secret")})), requests=seen.append)
         app = create_app(service, algorithm, None, around)
-        add_dicomweb(app, service, DicomResults(NAMES, algorithm, 0.3), ResultStore(2**24, 100.0))
+        add_dicomweb(app, service, DicomResults(algorithm, 0.3), ResultStore(2**24, 100.0))
         with TestClient(app) as client:
             headers, body = related(phantoms[1][2].read_bytes())
             assert client.post("/dicom-web/studies", content=body, headers=headers).status_code == 401

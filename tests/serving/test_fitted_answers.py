@@ -118,9 +118,9 @@ def test_a_report_of_files_holds_what_counts_as_found(known, kind):
     oracle, path = known
     decoded = decode_canvas(0, path, oracle.canvas_size)
     found = oracle.find(decoded.canvas[None], [(decoded.width, decoded.height)])
-    results = DicomResults(oracle.categories, ALGORITHM, seg=False, thresholds=replace(FITTED, kind=kind))
-    labels = {FINDINGS[CLASSES[0]]: 0.9}
-    report = results.of(path, found.table, found.masks, labels)["sr"]
+    results = DicomResults(ALGORITHM, seg=False, thresholds=replace(FITTED, kind=kind))
+    findings = replace(found.of(0, oracle.categories), labels={FINDINGS[CLASSES[0]]: 0.9})
+    report = results.of(path, findings)["sr"]
     whole = certainties(report)
     assert whole["No finding"] == pytest.approx(25)
     assert FINDINGS[CLASSES[1]] not in whole
@@ -128,7 +128,8 @@ def test_a_report_of_files_holds_what_counts_as_found(known, kind):
     nothing = replace(
         FITTED, kind=kind, of={name: Point(2.0, 1.000001) for name in FINDINGS} | {FINDINGS[0]: POINTS[0]}
     )
-    only = replace(results, thresholds=nothing).of(path, found.table.select(found.table.labels == 15), {}, labels)["sr"]
+    normal = replace(findings, table=found.table.select(found.table.labels == 15), masks={})
+    only = replace(results, thresholds=nothing).of(path, normal)["sr"]
     assert certainties(only)[FINDINGS[0]] == pytest.approx(75 if kind == "labels" else 90)
     # And so a report without a box says that there are findings.
     summaries = {
@@ -145,8 +146,8 @@ def test_what_viewers_draw_is_what_counts_as_found(known):
     found = oracle.find(decoded.canvas[None], [(decoded.width, decoded.height)])
     objects = {}
     for name, thresholds in (("plain", None), ("fitted", FITTED)):
-        results = DicomResults(oracle.categories, ALGORITHM, seg=False, gsps=True, sc=True, thresholds=thresholds)
-        objects[name] = results.of(path, found.table, found.masks, {})
+        results = DicomResults(ALGORITHM, seg=False, gsps=True, sc=True, thresholds=thresholds)
+        objects[name] = results.of(path, found.of(0, oracle.categories))
     texts = {name: str(made["gsps"]) for name, made in objects.items()}
     names = [FINDINGS[class_id] for class_id in CLASSES]
     # From 0.3 the first three; from their own thresholds all but the second, the first as 0.75.

@@ -21,7 +21,7 @@ ANSWER = {
 def ask(text):
     """Status and line of the refusal, None where there is none."""
     try:
-        given_findings({"findings": text})
+        given_findings({"findings": text}, {})
     except RefusedError as error:
         refusal = error
     else:
@@ -70,15 +70,15 @@ def test_sizes_of_masks_are_whole_numbers_in_range(size):
 
 def test_what_is_written_otherwise_is_read_the_same():
     text = json.dumps(ANSWER).replace("0.5", "5e-1").replace('"box": [1, 2, 3, 4]', '"box": [1.0, 2e0, 3, 4.00]')
-    found, findings = given_findings({"findings": text})
-    assert found.findings[0].score == 0.5
+    findings = given_findings({"findings": text}, {})
     assert findings.table.boxes.tolist() == [[1, 2, 3, 4], [0, 0, 1, 1]]
-    assert findings.labels["abnormal"].tolist() == [1.0]
+    assert findings.table.scores[0] == 0.5
+    assert findings.labels["abnormal"] == 1.0
 
 
 def test_there_must_be_some():
     with pytest.raises(RefusedError) as refusal:
-        given_findings({})
+        given_findings({}, {})
     assert refusal.value.status == 400
 
 

@@ -1,6 +1,7 @@
 """Orthanc takes reports of both classes and probabilities, keeps each once, and gives them back as they were."""
 
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pydicom
@@ -10,12 +11,10 @@ pytest.importorskip("pynetdicom")
 pytest.importorskip("highdicom")
 
 import highdicom as hd
-from pycocotools import mask as coco_mask
-from test_dicom_real_peers import MASK, Orthanc, program, written
+from test_dicom_real_peers import FINDINGS, Orthanc, program, written
 
 from xray.outputs.dicom.objects import Algorithm, save_object
 from xray.outputs.dicom.results import DicomResults
-from xray.structures.boxes import BoxTable
 
 MAPS = np.linspace(0, 1, 80 * 80, dtype=np.float32).reshape(1, 80, 80)
 
@@ -23,12 +22,11 @@ MAPS = np.linspace(0, 1, 80 * 80, dtype=np.float32).reshape(1, 80, 80)
 def test_orthanc_keeps_each_object_once(tmp_path):
     program("Orthanc", "orthanc")
     radiograph = written(tmp_path / "radiograph.dcm", "1.2.840.10008.1.2.1")
-    rle = {"size": [64, 80], "counts": coco_mask.encode(np.asfortranarray(MASK))["counts"].decode()}
-    table = BoxTable.of([0], [1], [[20, 10, 50, 30]], [0.9])
+    findings = replace(FINDINGS, maps=MAPS)
     files = []
     for options in ({"sr": True, "seg": True}, {"sr": "comprehensive3d", "seg": "fractional"}):
-        results = DicomResults({1: "Pneumothorax"}, Algorithm("xray", "0.1.0"), map_labels=(1,), **options)
-        for kind, made in results.of(radiograph, table, {0: rle}, maps=MAPS).items():
+        results = DicomResults(Algorithm("xray", "0.1.0"), map_labels=(1,), **options)
+        for kind, made in results.of(radiograph, findings).items():
             files.append(tmp_path / f"{kind}-{len(files)}.dcm")
             save_object(files[-1], made)
     with Orthanc(tmp_path / "orthanc", 1) as orthanc:

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from xray.inference.pipeline import Findings
+from xray.inference.findings import Findings
 from xray.serving.worker import BusyError, ModelError, ModelThread, of_one
 from xray.structures.boxes import BoxTable
 

@@ -9,6 +9,7 @@ from scipy.special import expit, logit
 from xray.errors import FlagError
 from xray.findings import NO_FINDING_BOX
 from xray.structures.boxes import BoxTable
+from xray.structures.radiograph_findings import RadiographFindings
 from xray.structures.thresholds import ABNORMAL, OperatingPoint, Point, Thresholds, in_force
 
 CATEGORIES = {1: "Nodule", 2: "Mass", 3: "Other"}
@@ -28,9 +29,10 @@ def test_probabilities_and_what_is_found_by_hand() -> None:
     np.testing.assert_allclose(FITTED.probabilities(table, CATEGORIES), expected)
     # Of "Other" nothing was fitted: it counts from 0.3. "No finding" is none.
     np.testing.assert_array_equal(FITTED.is_positive(table, CATEGORIES), [1, 0, 1, 0, 1, 0, 0])
-    shown, masks = FITTED.shown(table, {2: "m", 3: "n"}, CATEGORIES)
-    np.testing.assert_allclose(shown.scores, [0.75, 0.06, 0.4, 0.25])
-    assert masks == {1: "m"}
+    shown = FITTED.shown(RadiographFindings(table, {2: "m", 3: "n"}, CATEGORIES))
+    np.testing.assert_allclose(shown.table.scores, [0.75, 0.06, 0.4, 0.25])
+    assert shown.masks == {1: "m"}
+    assert shown.has_findings
     # What a user sets is held against what is shown.
     found = FITTED.instead(0.74).is_positive(table, CATEGORIES)
     np.testing.assert_array_equal(found, [*expected[:6], 0] >= np.float64(0.74))
@@ -49,8 +51,8 @@ def test_labels_beside_boxes_stay_and_alone_are_calibrated() -> None:
     assert alone.probabilities_of_labels(labels) == pytest.approx({"Nodule": 0.75, ABNORMAL: 0.75, "New": 0.2})
     assert alone.positive_labels(labels) == ["Nodule", ABNORMAL]
     assert FITTED.positive_labels(labels) == []
-    assert alone.has_findings(rows(), CATEGORIES, labels)
-    assert not FITTED.has_findings(rows((1, 0.5)), CATEGORIES, labels)
+    assert alone.shown(RadiographFindings(rows(), {}, CATEGORIES, labels)).has_findings
+    assert not FITTED.shown(RadiographFindings(rows((1, 0.5)), {}, CATEGORIES, labels)).has_findings
 
 
 @given(

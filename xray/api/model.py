@@ -16,7 +16,8 @@ from pydicom.dataset import Dataset
 
 from xray.api.finder import Finder
 from xray.api.radiographs import Given, given, local_path
-from xray.api.results import Result, Results
+from xray.api.result import Result
+from xray.api.results import Results
 from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
 from xray.inference.ensemble_file import files_of
@@ -26,7 +27,6 @@ from xray.inference.precision import default_batch_size, ready
 from xray.inference.streaming import Batch, consecutive, run
 from xray.inference.thresholds import thresholds_of
 from xray.inference.ways import Models
-from xray.outputs.pictures.findings import rows_of
 from xray.radiographs.decoding import NO_GATE, Undecodable
 from xray.radiographs.image_check import Gate, Mode
 from xray.structures.thresholds import SHOWN_FROM, Thresholds
@@ -231,14 +231,14 @@ class Model:
             findings = batch.findings
             steps = np.rint(findings.maps * 255).astype(np.uint8) if maps and findings.maps is not None else None
             for number, item in enumerate(batch.decoded):
-                table, masks = rows_of(findings.table, findings.masks, number)
+                found = findings.of(number, self._finder.categories)
                 results.append(
                     Result(
                         id=radiographs.ids[item.index],
                         size=(item.width, item.height),
-                        rows=table,
-                        segmentations=masks,
-                        classified={label: float(column[number]) for label, column in findings.labels.items()},
+                        rows=found.table,
+                        segmentations=found.masks,
+                        classified=found.labels,
                         finder=self._finder,
                         origin=radiographs.origin(item),
                         warnings=(*radiographs.warnings[item.index], *item.warnings),

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xray.api.finder import Finder
-from xray.api.results import Result, Results
+from xray.api.result import Result
+from xray.api.results import Results
 from xray.datasets.prediction_ids import read_any_predictions
 from xray.datasets.store import Store, open_store
 from xray.errors import InputError

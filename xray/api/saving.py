@@ -8,7 +8,9 @@ from pydicom.dataset import Dataset
 
 from xray.api.finder import Finder
 from xray.api.origin import Origin
-from xray.api.results import Result, Results
+from xray.api.result import Result
+from xray.api.results import Results
+from xray.api.savable import Savable
 from xray.errors import InputError, need
 from xray.outputs.dicom.objects import inference_algorithm, read_source
 from xray.outputs.dicom.results import DicomResults, fault_of_source
@@ -22,7 +24,7 @@ WORDS = {"sr": ("comprehensive", "comprehensive3d"), "seg": ("binary", "fraction
 
 
 def save_results(
-    results: Results,
+    found: Savable,
     folder: Path,
     overlays: bool,
     wanted: Mapping[str, Any],
@@ -30,6 +32,8 @@ def save_results(
     overwrite: bool,
 ) -> list[Path]:
     """`Results.save`. wanted: kinds of objects, "sr" … → whether they are wanted, or as what."""
+    results = Results([found]) if isinstance(found, Result) else found
+    assert isinstance(results, Results)  # nothing else can be saved
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder")
     if (folder / PREDICTIONS).exists() and not overwrite:
@@ -50,9 +54,8 @@ def save_results(
     for result in results:
         if overlays:
             written.append(inside(folder, f"overlays/{safe_path(result.id)}.png"))
-            findings = (result.rows, result.segmentations, result.finder.categories)
-            lowest, thresholds = result.finder.shown(threshold)
-            save_overlay(written[-1], result.id, result.pixels, *findings, None, lowest, thresholds)
+            shown = result.finder.shown(threshold)
+            save_overlay(written[-1], result.id, result.pixels, result.findings, None, *shown)
         if objects is not None:
             written += _save_objects(folder, result, objects, references[result.id])
     categories = {number: name for result in results for number, name in result.finder.categories.items()}
@@ -77,8 +80,7 @@ def _dicom_results(finder: Finder, threshold: float | None, wanted: Mapping[str,
     algorithm = inference_algorithm(
         finder.runs, described, *settings, gate_threshold=finder.hard_gate, prune=finder.prune or None
     )
-    of_maps = finder.map_labels
-    return DicomResults(finder.categories, algorithm, lowest, thresholds=fitted, map_labels=of_maps, **wanted)
+    return DicomResults(algorithm, lowest, thresholds=fitted, map_labels=finder.map_labels, **wanted)
 
 
 def _said(wanted: Mapping[str, Any]) -> str:
@@ -94,6 +96,4 @@ def _reference(origin: Origin) -> Dataset | None:
 
 def _save_objects(folder: Path, result: Result, objects: DicomResults, reference: Dataset | None) -> list[Path]:
     radiograph = result.origin.radiograph() if objects.need_pixels and reference is not None else None
-    findings = (result.rows, result.segmentations, result.classified)
-    notes = () if result.image_check is None else result.image_check.warnings
-    return objects.write_of(folder, result.id, reference, *findings, radiograph, result.maps, notes)
+    return objects.write(folder, result.id, reference, result.findings, radiograph)

@@ -62,9 +62,7 @@ def dicom_results_of(
     others = {"gate_threshold": pipeline.hard_gate, "prune": config.prune or None}
     algorithm = inference_algorithm(runs, described, config.tta, config.gate, triplet, config.scales, **others)
     map_labels = tuple(pipeline.segmenters[0].categories) if pipeline.segmenters else ()
-    return DicomResults(
-        pipeline.categories, algorithm, threshold, thresholds=thresholds, map_labels=map_labels, **wanted
-    )
+    return DicomResults(algorithm, threshold, thresholds=thresholds, map_labels=map_labels, **wanted)
 
 
 def find_all(
@@ -88,7 +86,6 @@ def find_all(
     from xray.datasets.originals import enlarged
     from xray.inference.precision import choose_precision, choose_precision_by_trial, trial_size
     from xray.inference.streaming import consecutive, portion_of, radiographs, run
-    from xray.outputs.pictures.findings import rows_of
     from xray.outputs.results import map_writer, save_overlay
     from xray.radiographs.decoding import whole_of
     from xray.radiographs.names import inside, safe_path
@@ -111,19 +108,15 @@ def find_all(
                 maps.add(position, item.width, item.height, batch.findings.maps[number], portion.labels[position])
             if not config.overlays and dicom_results is None:
                 continue
-            name, findings = inputs.ids[position], rows_of(batch.findings.table, batch.findings.masks, number)
+            name, findings = inputs.ids[position], batch.findings.of(number, pipeline.categories)
             if config.overlays:
                 pixels = getattr(item, "pixels", None)
                 pixels = inputs.pixels(position) if pixels is None else enlarged(pixels, item.width, item.height)
                 path = inside(out, f"overlays/{safe_path(name)}.png")
-                save_overlay(path, name, pixels, *findings, pipeline.categories, truth, *drawn)
+                save_overlay(path, name, pixels, findings, truth, *drawn)
             if dicom_results is not None:
-                of_maps = batch.findings.maps if dicom_results.need_maps else None
-                canvas = None if of_maps is None else of_maps[number]
-                labels = portion.labels[position]
-                notes = inputs.gate.warnings_of(item.check)
-                about = (*findings, labels, whole_of(item), canvas, notes)
-                dicom_results.write(out, name, inputs.paths[position], *about)
+                findings = dataclasses.replace(findings, notes=inputs.gate.warnings_of(item.check))
+                dicom_results.write(out, name, inputs.paths[position], findings, whole_of(item))
         if dicom_results is not None:
             for position, *_ in portion.failures:
                 dicom_results.discard(out, inputs.ids[position])

@@ -325,8 +325,7 @@ def results_of(config: Config, service: "Service", algorithm: "Algorithm") -> "D
     wanted = wanted_of(config.dicom_objects)
     lowest, thresholds = in_force(service.thresholds, config.report_threshold, default=service.shown_from)
     map_labels = tuple(segmenters[0].categories) if segmenters else ()
-    about = (service.pipeline.categories, algorithm, lowest)
-    results = DicomResults(*about, thresholds=thresholds, map_labels=map_labels, **wanted)
+    results = DicomResults(algorithm, lowest, thresholds=thresholds, map_labels=map_labels, **wanted)
     service.model.keeps_maps = results.need_maps
     return results
 

@@ -224,6 +224,7 @@ def build_task(name: str, config: TrainingConfig, store: "Store") -> Any:
 def draw_validation(task: Any, row: int) -> "np.ndarray":
     """Truth and prediction of one validation radiograph side by side, (H, W, 3) uint8."""
     from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, not_said, rows_of
+    from xray.structures.radiograph_findings import RadiographFindings
 
     store, validated = task.store, task.validated
     record, canvas, categories = store.records[row], store.canvas(row), store.categories
@@ -234,10 +235,10 @@ def draw_validation(task: Any, row: int) -> "np.ndarray":
     for source, image, scored in ((store, row, False), (validated, number, True)):
         table, masks = rows_of(source.boxes if source is store else source.table, source.masks, image)
         tables.append(table)
-        table = dataclasses.replace(table, boxes=table.boxes * scale)
+        findings = RadiographFindings(dataclasses.replace(table, boxes=table.boxes * scale), masks, categories)
         pixels = store.shown(row)[top:bottom, left:right]
         notes = not_said(record, categories) if source is store else []
-        pictures.append(draw_findings(pixels, table, masks, categories, scored=scored, max_side=640, notes=notes))
+        pictures.append(draw_findings(pixels, findings, scored=scored, max_side=640, notes=notes))
     (truth, predicted), (of_truth, of_predicted) = tables, pictures
     return draw_with_truth(of_truth, of_predicted, truth, in_words(predicted, categories), categories, record)
 

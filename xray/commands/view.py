@@ -27,6 +27,7 @@ from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, dra
 from xray.radiographs.names import safe_name
 from xray.structures.masks import decode_mask
 from xray.structures.predictions import Predictions
+from xray.structures.radiograph_findings import RadiographFindings
 
 CONTACT_SHEET = "contact_sheet.png"
 MOST_ON_A_SHEET = 48
@@ -184,10 +185,9 @@ def draw_both(
     words = in_words(table, store.categories)
     table = dataclasses.replace(table, boxes=canvas.to_canvas(table.boxes) - (left, top, left, top))
     assert store.images is not None
-    predicted = draw_findings(
-        np.ascontiguousarray(store.shown(row)[top:bottom, left:right]), table, masks, store.categories, name,
-        threshold=threshold, max_side=max_side, min_side=min_side,
-    )  # fmt: skip
+    pixels = np.ascontiguousarray(store.shown(row)[top:bottom, left:right])
+    findings = RadiographFindings(table, masks, store.categories)
+    predicted = draw_findings(pixels, findings, name, threshold=threshold, max_side=max_side, min_side=min_side)
     truth, _ = rows_of(store.boxes, {}, row)
     drawn = draw_truth(store, row, min_side, max_side)
     return draw_with_truth(drawn, predicted, truth, words, store.categories, store.records[row])

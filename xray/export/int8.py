@@ -25,11 +25,12 @@ from xray.datasets.store import Store, fold_in_words
 from xray.errors import InputError
 from xray.evaluation.evaluate import evaluate
 from xray.inference.exported import check_bits
+from xray.inference.findings import Findings
 from xray.inference.loaded import RUN_TASK
 from xray.inference.metric_moves import MOST_MOVE, expected_moves
 from xray.inference.metric_moves import in_words as moves_in_words
 from xray.inference.openvino_files import INT8, KEPT, MEASURED
-from xray.inference.pipeline import Findings, Pipeline, load_pipeline
+from xray.inference.pipeline import Pipeline, load_pipeline
 from xray.inference.trial import CPU_BATCH, TRIAL, find_in_batches
 from xray.models.weights import load_deployed
 from xray.radiographs.canvas import rescaled

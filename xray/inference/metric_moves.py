@@ -15,7 +15,7 @@ import numpy as np
 
 from xray.evaluation.box_metrics import coco_metrics, detection_metrics
 from xray.evaluation.mask_metrics import dice_scores
-from xray.inference.pipeline import Findings
+from xray.inference.findings import Findings
 from xray.structures.boxes import BoxTable
 from xray.structures.triplet import Triplet, apply_triplet
 

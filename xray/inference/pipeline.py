@@ -17,6 +17,7 @@ from xray.errors import InputError
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING_BOX, PNEUMOTHORAX
 from xray.inference.ensemble import ByCategory, fuse_alike, fuse_members, weigh_boxes
 from xray.inference.ensemble_file import expanded
+from xray.inference.findings import Findings
 from xray.inference.loaded import (
     ABNORMAL,
     HALF,
@@ -41,22 +42,6 @@ VINBIG_CATEGORIES = {category["id"]: category["name"] for category in CATEGORIES
 
 GATE = 0.5
 """The source projects' threshold of a classifier before a segmenter."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Findings:
-    """The findings in a batch of radiographs.
-
-    table: boxes in original pixels; `images` 0 … B-1.
-    masks: row of the table → COCO RLE at original size.
-    maps: (B, K, S, S) float32, the segmenters' mean probability on the canvas in whole 255ths; None without segmenters.
-    labels: label → (B,) the classifiers' mean probability that a radiograph has it.
-    """
-
-    table: BoxTable
-    masks: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    maps: np.ndarray | None = None
-    labels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

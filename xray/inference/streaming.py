@@ -20,7 +20,8 @@ import torch
 from xray.datasets.inputs import Inputs
 from xray.datasets.originals import in_original_pixels
 from xray.errors import InputError
-from xray.inference.pipeline import Findings, Outputs, Pipeline
+from xray.inference.findings import Findings
+from xray.inference.pipeline import Outputs, Pipeline
 from xray.inference.prediction_journal import Portion
 from xray.inference.turning import turned_back
 from xray.radiographs.decoding import Decoded, Undecodable, decode_canvases, decode_whole

@@ -11,8 +11,9 @@ import torch
 
 from xray.errors import InputError
 from xray.inference.exported import ExportedNetwork
+from xray.inference.findings import Findings
 from xray.inference.openvino_files import INT8
-from xray.inference.pipeline import Findings, Pipeline
+from xray.inference.pipeline import Pipeline
 from xray.inference.ways import PLAIN, QUANTISED, Way
 from xray.models.device import bfloat16_gain, has_bfloat16, lower
 from xray.structures.boxes import concatenate_with_masks

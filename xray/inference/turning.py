@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xray.findings import NO_FINDING_BOX
-from xray.inference.pipeline import Findings
+from xray.inference.findings import Findings
 from xray.radiographs.canvas import Canvas
 from xray.structures.masks import decode_mask, encode_pixels
 from xray.structures.predictions import NO_FINDING_CATEGORY

@@ -3,7 +3,7 @@
 import contextlib
 import csv
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -18,9 +18,9 @@ from xray.inference.prediction_journal import PredictionJournal
 from xray.outputs.pictures.findings import as_shown, draw_findings, draw_with_truth, in_words, not_said, rows_of
 from xray.outputs.pictures.overlays import save_picture
 from xray.radiographs.file_warnings import FileWarning
-from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions, write_predictions
 from xray.structures.probability_maps import MapWriter
+from xray.structures.radiograph_findings import RadiographFindings
 from xray.structures.submission import ENCODING, write_mask_submission, write_submission
 from xray.structures.thresholds import Thresholds
 
@@ -132,31 +132,28 @@ def save_overlay(
     path: Path,
     name: str,
     pixels: np.ndarray,
-    table: BoxTable,
-    masks: Mapping[int, Any],
-    categories: Mapping[int, str],
+    findings: RadiographFindings,
     truth: Store | None,
     threshold: float,
     thresholds: Thresholds | None = None,
 ) -> None:
     """A picture of one radiograph with its findings; where there is a truth of it, that is on the left.
 
-    pixels: (height, width) uint8. table, masks: its rows and their masks. thresholds: fitted ones, which take the place
-    of `threshold`.
+    pixels: (height, width) uint8. thresholds: fitted ones, which take the place of `threshold`.
     """
+    table, categories = findings.table, findings.categories
     words = in_words(table if thresholds is None else thresholds.calibrated(table, categories), categories)
-    table, masks, threshold, left_out = as_shown(table, masks, categories, thresholds, threshold)
+    shown, threshold, left_out = as_shown(findings, thresholds, threshold)
     if truth is None or name not in truth.index_of:
-        title = f"{name}: {words}"
-        picture = draw_findings(pixels, table, masks, categories, title, threshold=threshold, notes=left_out)
+        picture = draw_findings(pixels, shown, f"{name}: {words}", threshold=threshold, notes=left_out)
     else:
         record = truth.records[truth.index_of[name]]
         notes = not_said(record, truth.categories)
-        true, true_masks = rows_of(truth.boxes, truth.masks, truth.index_of[name])
+        true = RadiographFindings(*rows_of(truth.boxes, truth.masks, truth.index_of[name]), truth.categories)
         pictures = (
-            draw_findings(pixels, true, true_masks, truth.categories, name, scored=False, max_side=1024, notes=notes),
-            draw_findings(pixels, table, masks, categories, name, threshold=threshold, max_side=1024, notes=left_out),
+            draw_findings(pixels, true, name, scored=False, max_side=1024, notes=notes),
+            draw_findings(pixels, shown, name, threshold=threshold, max_side=1024, notes=left_out),
         )
-        picture = draw_with_truth(*pictures, true, words, truth.categories, record)
+        picture = draw_with_truth(*pictures, true.table, words, truth.categories, record)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_picture(path, picture)

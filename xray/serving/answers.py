@@ -7,17 +7,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 import xray
 from xray.findings import NO_FINDING_BOX, colour_of
-from xray.inference.pipeline import Findings, Pipeline
+from xray.inference.findings import Findings
+from xray.inference.pipeline import Pipeline
 from xray.radiographs.dicom import MAX_PIXELS
 from xray.radiographs.image_check import KINDS, ImageCheck
 from xray.serving.worker import RefusedError
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
+from xray.structures.radiograph_findings import RadiographFindings
 from xray.structures.thresholds import SHOWN_FROM, Thresholds
 
 MAX_BYTES = 16 * 2**20
@@ -260,10 +261,10 @@ def remarks_of(given: Answer) -> list[str]:
     return [] if given.image_check is None else given.image_check.warnings
 
 
-def findings_of(given: Answer) -> Findings:
+def findings_of(given: Answer, categories: Mapping[int, str]) -> RadiographFindings:
     """The way back: an answer → findings of one radiograph, their rows in its order, "No finding" last.
 
-    Where an answer has probabilities, they take the place of scores.
+    Where an answer has probabilities, they take the place of scores. categories: id → name.
     """
     rows = given.findings
     scores = [f.score if f.probability is None else f.probability for f in rows]
@@ -278,7 +279,9 @@ def findings_of(given: Answer) -> Findings:
         for row, finding in enumerate(rows)
         if finding.mask is not None
     }
-    return Findings(table, masks, None, {name: np.array([value]) for name, value in labels_of(given).items()})
+    has_findings = bool(given.positive_labels) or None
+    labels, remarks = labels_of(given), remarks_of(given)
+    return RadiographFindings(table, masks, categories, labels, notes=remarks, has_findings=has_findings)
 
 
 def labels_of(given: Answer) -> dict[str, float]:
@@ -286,8 +289,11 @@ def labels_of(given: Answer) -> dict[str, float]:
     return given.labels | (given.label_probabilities or {})
 
 
-def given_findings(fields: Mapping[str, str]) -> tuple[Given, Findings]:
-    """The findings that came with a file. Raises RefusedError: 400 for none, 413 for more than can be worked on."""
+def given_findings(fields: Mapping[str, str], categories: Mapping[int, str]) -> RadiographFindings:
+    """The findings that came with a file. categories: id → name.
+
+    Raises RefusedError: 400 for none, 413 for more than can be worked on.
+    """
     if "findings" not in fields:
         raise RefusedError(400, "the form has no field findings: send the answer of /predict in it")
     text = fields["findings"]
@@ -308,7 +314,7 @@ def given_findings(fields: Mapping[str, str]) -> tuple[Given, Findings]:
     sizes = [finding.mask.size for finding in given.findings if finding.mask is not None]
     if sum(height * width for height, width in sizes) > MAX_MASK_PIXELS:
         raise RefusedError(413, f"the masks have more than {MAX_MASK_PIXELS // 10**6} million pixels together")
-    return given, findings_of(given)
+    return findings_of(given, categories)
 
 
 def thresholds(

@@ -20,18 +20,7 @@ from xray.outputs import fhir
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports, invocations, pixels
 from xray.serving.accepting import Places
-from xray.serving.answers import (
-    About,
-    Answer,
-    Health,
-    Problem,
-    Progress,
-    about,
-    answer,
-    given_findings,
-    labels_of,
-    remarks_of,
-)
+from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer, given_findings
 from xray.serving.invocations import Address
 from xray.serving.operations import Operations
 from xray.serving.request_guard import Guard, HostNames
@@ -263,20 +252,12 @@ def create_app(
 
     async def export(request: Request, kind: str) -> Response:
         assert algorithm is not None  # or its addresses are not there
-        about_it = (pipeline.categories, algorithm)
         with service.upload() as path:
             fields = await save(request, path, with_fields=True)
             async with room(request, decodings):
                 # Megabytes of JSON take a while: in a thread, so that other requests need not wait.
-                given, findings = await asyncio.to_thread(given_findings, fields)
-                if kind == "seg":
-                    work = functools.partial(exports.segmentation_of, findings.table, findings.masks, *about_it)
-                else:
-                    make = exports.fhir_of if kind == "fhir" else exports.structured_report_of
-                    has_findings = bool(given.positive_labels) or None
-                    report = functools.partial(make, findings.table, labels_of(given), *about_it)
-                    about_file = {"masks": findings.masks, "notes": remarks_of(given)}
-                    work = functools.partial(report, has_findings=has_findings, **about_file)
+                findings = await asyncio.to_thread(given_findings, fields, pipeline.categories)
+                work = functools.partial(exports.EXPORTS[kind], findings, algorithm)
                 media_type = fhir.MEDIA_TYPE if kind == "fhir" else exports.MEDIA_TYPE
                 return Response(await in_worker(request, work, path), media_type=media_type)
 

@@ -32,7 +32,7 @@ from xray.outputs.dicom.objects import ROOT, read_source, save_object
 from xray.radiographs.codestream import COMPRESSED
 from xray.radiographs.dicom import check_dicom
 from xray.radiographs.image_check import is_fault
-from xray.radiographs.radiograph import RadiographError, read_radiograph
+from xray.radiographs.radiograph import RadiographError
 from xray.radiographs.workers import TIMEOUT, Failed, Workers
 from xray.serving import dicom_contents
 from xray.serving.dicom_connections import MAX_PDU, Limits, Receiver, Server
@@ -74,27 +74,17 @@ class Counts:
 
 def answering(service: "Service", results: "DicomResults") -> Callable[[Path], Iterable[Dataset]]:
     """What a node calls for each radiograph: it waits for its turn at the service, as every request does."""
-    from xray.serving.service import readable
+    from xray.serving.service import objects_of
     from xray.serving.worker import BusyError, RefusedError
 
     def answer(path: Path) -> Iterable[Dataset]:
         while True:
             try:
-                found = service.find(path, is_node=True)
-                findings = found[0]
-                # In a worker, as the models' canvas was: the file may be hostile.
-                work = service.in_worker(read_radiograph, path) if results.need_pixels else None
-                radiograph = None if work is None else readable(work.result(), path)
-                break
+                return objects_of(service, results, path, is_node=True).values()
             except BusyError as busy:
                 time.sleep(busy.retry_after)
             except RefusedError as error:
                 raise InputError(error.line) from None
-        labels = {label: float(column[0]) for label, column in findings.labels.items()}
-        maps = None if findings.maps is None else findings.maps[0]
-        check = getattr(found, "check", None)
-        about = (labels, radiograph, maps, () if check is None else check.warnings)
-        return results.of(path, findings.table, findings.masks, *about).values()
 
     return answer
 

@@ -29,7 +29,7 @@ from xray.errors import InputError
 from xray.outputs.dicom.objects import OwnPictureError, read_source
 from xray.outputs.dicom.results import DicomResults
 from xray.radiographs.dicom import check_dicom, read_elements
-from xray.radiographs.radiograph import RadiographError, read_radiograph
+from xray.radiographs.radiograph import RadiographError
 from xray.serving.accepting import Places
 from xray.serving.dicomweb_formats import (
     DICOM_JSON,
@@ -44,7 +44,7 @@ from xray.serving.dicomweb_formats import (
 from xray.serving.dicomweb_search import search
 from xray.serving.dicomweb_store import FullError, ResultStore, Stored, stored
 from xray.serving.request_guard import DICOMWEB, HostNames
-from xray.serving.service import Limits, Service, readable
+from xray.serving.service import Limits, Service, objects_of
 from xray.serving.uploads import arriving, check_encoding, counted, refusal, too_large
 from xray.serving.worker import BusyError, RefusedError
 from xray.storage.dicomweb.addresses import valid_uid
@@ -117,7 +117,8 @@ class Answering:
         try:
             check_dicom(path)
             self.store.check_room()
-            self.store.add(key, digest, self._made(path))
+            made = objects_of(self._service, self._results, path)
+            self.store.add(key, digest, map(stored, made.values()))
         except (BusyError, FullError) as error:
             return Outcome(*about, NO_RESOURCES, error.retry_after)
         except RefusedError as error:
@@ -129,18 +130,6 @@ class Answering:
             log.error("a radiograph gave no answer (%s)", type(error).__name__)
             return Outcome(*about, PROCESSING)
         return Outcome(*about)
-
-    def _made(self, path: Path) -> list[Stored]:
-        findings, *_, check = self._service.find(path)
-        radiograph = None
-        if self._results.need_pixels:
-            # In a worker, as the models' canvas was: the file may be hostile.
-            radiograph = readable(self._service.in_worker(read_radiograph, path).result(), path)
-        labels = {label: float(column[0]) for label, column in findings.labels.items()}
-        maps = None if findings.maps is None else findings.maps[0]
-        about = (labels, radiograph, maps, () if check is None else check.warnings)
-        made = self._results.of(path, findings.table, findings.masks, *about)
-        return list(map(stored, made.values()))
 
 
 def add_dicomweb(

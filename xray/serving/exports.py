@@ -3,10 +3,11 @@
 This module imports neither torch nor the models: a worker may not allocate so much memory.
 """
 
+import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,102 +17,71 @@ from xray.outputs.dicom.objects import Algorithm, read_source
 from xray.outputs.dicom.origin import notes_of
 from xray.outputs.fhir import bundle_of
 from xray.radiographs.dicom import RadiographError, is_dicom
-from xray.structures.boxes import BoxTable
 from xray.structures.masks import encode_mask
+from xray.structures.radiograph_findings import RadiographFindings
 
 MEDIA_TYPE = "application/dicom"
 NO_MASK = "there is no mask to write: none of the findings has one"
 
 
-def structured_report_of(
-    table: BoxTable,
-    labels: Mapping[str, float],
-    categories: Mapping[int, str],
-    algorithm: Algorithm,
-    path: Path,
-    has_findings: bool | None = None,
-    masks: Mapping[int, Any] | None = None,
-    notes: Sequence[str] = (),
-) -> bytes:
-    """The SR of one radiograph; all rows of the table are reported. has_findings, masks, notes: as `content_of` has
-    them.
-
-    Raises RadiographError.
-    """
+def structured_report_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
+    """The SR of one radiograph; all rows are reported. Raises RadiographError."""
 
     def make(source: Any) -> bytes:
         # Only now: highdicom takes seconds to import.
         from xray.outputs.dicom.structured_report import written_report
 
-        return _file_of(
-            written_report(_content(source, path, table, labels, categories, algorithm, has_findings, masks, notes))
-        )
+        return _file_of(written_report(_content(source, path, findings, algorithm)))
 
     return _made_from(path, make)
 
 
-def fhir_of(
-    table: BoxTable,
-    labels: Mapping[str, float],
-    categories: Mapping[int, str],
-    algorithm: Algorithm,
-    path: Path,
-    has_findings: bool | None = None,
-    masks: Mapping[int, Any] | None = None,
-    notes: Sequence[str] = (),
-) -> bytes:
+def fhir_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
     """The same in FHIR, as JSON."""
 
     def make(source: Any) -> bytes:
-        bundle = bundle_of(_content(source, path, table, labels, categories, algorithm, has_findings, masks, notes))
+        bundle = bundle_of(_content(source, path, findings, algorithm))
         return json.dumps(bundle, ensure_ascii=False, allow_nan=False).encode()
 
     return _made_from(path, make, "FHIR refers")
 
 
-def _content(
-    source: Any,
-    path: Path,
-    table: BoxTable,
-    labels: Mapping[str, float],
-    categories: Mapping[int, str],
-    algorithm: Algorithm,
-    has_findings: bool | None,
-    masks: Mapping[int, Any] | None,
-    notes: Sequence[str],
-) -> Content:
-    checked = _checked(masks or {}, source)
-    counts = [(row, str(rle["counts"])) for row, rle in sorted(checked.items())]
-    edition = _edition(table, [*sorted(labels.items()), *counts])
-    said = (*notes, *notes_of(path))
-    return content_of(source, table, categories, algorithm, labels, 0.0, edition, has_findings, checked, said)
-
-
-def segmentation_of(
-    table: BoxTable, masks: Mapping[int, Any], categories: Mapping[int, str], algorithm: Algorithm, path: Path
-) -> bytes:
-    """The SEG of one radiograph; masks: row of the table → COCO RLE. Raises RadiographError."""
+def segmentation_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
+    """The SEG of one radiograph. Raises RadiographError."""
 
     def make(source: Any) -> bytes:
-        if not masks:
+        if not findings.masks:
             raise RadiographError(NO_MASK)
-        from xray.outputs.dicom.segmentation import joined_masks, segmentation
+        from xray.outputs.dicom.segmentation import segmentation
 
-        checked = _checked(masks, source)
-        edition = _edition(table, [(row, str(rle["counts"])) for row, rle in sorted(checked.items())])
-        return _file_of(segmentation(source, joined_masks(table, checked), categories, algorithm, edition))
+        checked = _checked(findings, source)
+        edition = _edition(checked, {})
+        return _file_of(segmentation(source, checked.joined_masks(), checked.categories, algorithm, edition))
 
     return _made_from(path, make)
 
 
-def _checked(masks: Mapping[int, Any], source: Any) -> dict[int, dict[str, Any]]:
+EXPORTS = {"sr": structured_report_of, "seg": segmentation_of, "fhir": fhir_of}
+"""Kind of object → what makes it of findings, their maker and the file that they are in."""
+
+
+def _content(source: Any, path: Path, findings: RadiographFindings, algorithm: Algorithm) -> Content:
+    checked = _checked(findings, source)
+    edition = _edition(checked, checked.labels)
+    said = dataclasses.replace(checked, notes=(*checked.notes, *notes_of(path)))
+    return content_of(source, said, algorithm, 0.0, edition)
+
+
+def _checked(findings: RadiographFindings, source: Any) -> RadiographFindings:
     """Masks of a client are checked before C code sees them."""
-    return {row: encode_mask(dict(rle), source.Columns, source.Rows)[0] for row, rle in masks.items()}
+    masks = {row: encode_mask(dict(rle), source.Columns, source.Rows)[0] for row, rle in findings.masks.items()}
+    return dataclasses.replace(findings, masks=masks)
 
 
-def _edition(table: BoxTable, rest: list[Any]) -> str:
+def _edition(findings: RadiographFindings, labels: Mapping[str, float]) -> str:
     """Tells choices of findings apart: who asks chooses them, and each choice is an object of its own."""
-    content = [table.labels.tolist(), table.boxes.tolist(), table.scores.tolist(), rest]
+    table, counts = findings.table, [(row, str(rle["counts"])) for row, rle in sorted(findings.masks.items())]
+    content = [table.labels.tolist(), table.boxes.tolist(), table.scores.tolist(), [*sorted(labels.items()), *counts]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -23,10 +23,11 @@ from xray.serving.answers import SHOWN_FROM, Answer, labels_of, remarks_of
 from xray.serving.worker import RefusedError
 from xray.storage import objects
 from xray.structures.predictions import NO_FINDING_CATEGORY
+from xray.structures.radiograph_findings import RadiographFindings
 from xray.structures.thresholds import Thresholds
 
 if TYPE_CHECKING:
-    from xray.inference.pipeline import Findings
+    from xray.inference.findings import Findings
 
 JSON, CSV, DICOM, FHIR = "application/json", "text/csv", "application/dicom", fhir.MEDIA_TYPE
 REPORTS = (DICOM, FHIR)
@@ -104,16 +105,15 @@ def report_of(
     findings: of that radiograph. fitted, shown_from: as `Service` has them. kind: DICOM, or FHIR for the same in that.
     """
     make = exports.fhir_of if kind == FHIR else exports.structured_report_of
-    work = functools.partial(make, notes=remarks_of(answer))
     table, masks = findings.table, findings.masks
     if fitted is None:
         is_shown = (table.scores >= shown_from) | (table.labels == NO_FINDING_CATEGORY)
-        shown, masks = table.select_masked(is_shown, masks)
-        return functools.partial(work, shown, answer.labels, categories, algorithm, masks=masks)
-    about_it = (labels_of(answer), categories, algorithm)
-    has_findings = fitted.has_findings(table, categories, answer.labels)
-    shown, masks = fitted.shown(table, masks, categories)
-    return functools.partial(work, shown, *about_it, has_findings=has_findings, masks=masks)
+        table, masks = table.select_masked(is_shown, masks)
+    shown = RadiographFindings(table, masks, categories, answer.labels, notes=remarks_of(answer))
+    if fitted is not None:
+        # The labels as they stand in the answer, rounded.
+        shown = dataclasses.replace(fitted.shown(shown), labels=labels_of(answer))
+    return functools.partial(make, shown, algorithm)
 
 
 class Address(BaseModel):

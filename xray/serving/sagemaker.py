@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sagemaker_inference.errors import GenericInferenceToolkitError
 
 from xray.inference.ensemble_file import files_of
-from xray.inference.pipeline import Findings
+from xray.inference.findings import Findings
 from xray.outputs.dicom.objects import Algorithm, algorithm_of
 from xray.radiographs.image_check import Gate
 from xray.serving import invocations

@@ -14,17 +14,21 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from xray.datasets.store import dtype_of
-from xray.inference.pipeline import Findings, Pipeline
+from xray.inference.findings import Findings
+from xray.inference.pipeline import Pipeline
 from xray.inference.precision import ready
 from xray.inference.thresholds import say, thresholds_of
 from xray.inference.trial import CPU_BATCH
 from xray.inference.turning import turned_back
 from xray.inference.ways import Models
 from xray.models.device import keep_freed_memory
+from xray.outputs.dicom.results import DicomResults
 from xray.radiographs.decoding import NO_GATE, Decoded, decode_canvas
 from xray.radiographs.image_check import Gate, ImageCheck
+from xray.radiographs.radiograph import read_radiograph
 from xray.radiographs.workers import TIMEOUT, Failed, Workers
 from xray.serving import pixels
 from xray.serving.worker import ModelThread, UnreadableError
@@ -196,6 +200,18 @@ def load_service(
 def of_file(findings: Findings, decoded: Decoded) -> Findings:
     """The findings of one radiograph in its file's own pixels, if it was turned for the models."""
     return turned_back(findings, [decoded.turn], [(decoded.width, decoded.height)])
+
+
+def objects_of(service: Service, results: DicomResults, path: Path, is_node: bool = False) -> dict[str, Dataset]:
+    """What is found in a DICOM file as DICOM objects, by their kinds; waits and raises as `Service.find` does."""
+    found = service.find(path, is_node=is_node)
+    radiograph = None
+    if results.need_pixels:
+        # In a worker, as the models' canvas was: the file may be hostile.
+        radiograph = readable(service.in_worker(read_radiograph, path).result(), path)
+    notes = () if found.check is None else found.check.warnings
+    findings = dataclasses.replace(found.findings.of(0, service.pipeline.categories), notes=notes)
+    return results.of(path, findings, radiograph)
 
 
 def readable(outcome: Any, path: Path) -> Any:

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from xray.inference.pipeline import Findings
+from xray.inference.findings import Findings
 
 log = logging.getLogger("xray.serving")
 

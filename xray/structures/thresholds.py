@@ -7,13 +7,14 @@ A temperature T makes a probability of a score p: σ(logit(p) / T), the temperat
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from xray.errors import FlagError
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
+from xray.structures.radiograph_findings import RadiographFindings
 
 EPSILON = 1e-6
 """Scores are kept this far from 0 and 1, whose logits are infinite; files hold six decimals."""
@@ -146,17 +147,19 @@ class Thresholds:
         """All rows, probabilities in place of scores."""
         return dataclasses.replace(table, scores=self.probabilities(table, categories))
 
-    def shown(
-        self, table: BoxTable, masks: Mapping[int, Any], categories: Mapping[int, str]
-    ) -> tuple[BoxTable, dict[int, Any]]:
+    def shown(self, findings: RadiographFindings) -> RadiographFindings:
         """What people are shown: the rows that count as found, and those of "No finding", with their probabilities.
 
-        masks: row → mask. Returns the rows and their masks.
+        has_findings of it: whether a row counts as found, or a label of the whole radiograph where those were fitted.
         """
+        table, categories, labels = findings.table, findings.categories, findings.labels
         kept = self.is_positive(table, categories)
+        has_findings = bool(self.positive_labels(labels)) or bool(kept.any())
         if _is_no_finding(NO_FINDING_CATEGORY, categories):
             kept |= table.labels == NO_FINDING_CATEGORY
-        return self.calibrated(table, categories).select_masked(kept, masks)
+        rows, masks = self.calibrated(table, categories).select_masked(kept, findings.masks)
+        probabilities = self.probabilities_of_labels(labels)
+        return dataclasses.replace(findings, table=rows, masks=masks, labels=probabilities, has_findings=has_findings)
 
     def probabilities_of_labels(self, labels: Mapping[str, float]) -> dict[str, float]:
         """Label of a whole radiograph → its probability.
@@ -164,10 +167,6 @@ class Thresholds:
         That of a classifier beside detectors stays as it is, but for ABNORMAL: it is the boxes that were fitted.
         """
         return {name: self._of_label(name, value)[0] for name, value in labels.items()}
-
-    def has_findings(self, table: BoxTable, categories: Mapping[int, str], labels: Mapping[str, float]) -> bool:
-        """Whether anything counts as found: a row, or a label of the whole radiograph where those were fitted."""
-        return bool(self.positive_labels(labels)) or bool(self.is_positive(table, categories).any())
 
     def positive_labels(self, labels: Mapping[str, float]) -> list[str]:
         """The labels that count as found; none beside detectors, where boxes do."""

@@ -15,6 +15,7 @@ from xray.outputs.dicom.objects import Algorithm
 from xray.phantoms.dicom import Storage, dicom_of, save_dicom
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
+from xray.structures.radiograph_findings import RadiographFindings
 
 NAMES = {category["id"]: category["name"] for category in CATEGORIES}
 ALGORITHM = Algorithm("xray", "0.1.0", {"model 1": "detection sha256:" + 64 * "a", "threshold": "0.3"})
@@ -72,6 +73,11 @@ def some_findings(width: int, height: int, n: int = 14) -> BoxTable:
     labels = [*range(1, n + 1), NO_FINDING_CATEGORY]
     scores = [*np.linspace(0.95, 0.31, n), 0.125]
     return BoxTable.of([0] * (n + 1), labels, [*corners, [0, 0, 1, 1]], scores)
+
+
+def found(table: BoxTable, masks: dict | None = None, names: dict = NAMES, **more: object) -> RadiographFindings:
+    """Findings of VinBigData's names. masks: row → (height, width) of 0 and 1."""
+    return RadiographFindings(table, {row: rle_of(mask) for row, mask in (masks or {}).items()}, names, **more)
 
 
 def blob(width: int, height: int, x: float, y: float, radius: float) -> np.ndarray:

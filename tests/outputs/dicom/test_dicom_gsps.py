@@ -8,7 +8,18 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_sources import ALGORITHM, NAMES, PHANTOMS, REAL, assert_valid, blob, program, some_findings, write_phantom
+from dicom_sources import (
+    ALGORITHM,
+    NAMES,
+    PHANTOMS,
+    REAL,
+    assert_valid,
+    blob,
+    found,
+    program,
+    some_findings,
+    write_phantom,
+)
 from matplotlib.path import Path as Outline
 
 from xray.errors import InputError
@@ -30,10 +41,10 @@ def source(request, tmp_path):
     return request.getfixturevalue("shared_data") / "dicom" / request.param
 
 
-def state_of(path, table=None, masks=None, **options):
+def state_of(path, table=None, masks=None, labels=None, **options):
     softcopy = read_radiograph(path).softcopy
-    table = BoxTable.empty() if table is None else table
-    return presentation_state(read_source(path), softcopy, table, masks or {}, NAMES, ALGORITHM, **options)
+    findings = found(BoxTable.empty() if table is None else table, masks, labels=labels or {})
+    return presentation_state(read_source(path), softcopy, findings, ALGORITHM, **options)
 
 
 def written(dataset, path):
@@ -60,7 +71,7 @@ def test_a_state_is_valid_and_refers_to_its_image(source, tmp_path):
     radiograph = read_radiograph(source)
     width, height = radiograph.width, radiograph.height
     table = some_findings(width, height, 5)
-    read = written(state_of(source, table, {1: blob(width, height, 0.5, 0.5, 0.2)}), tmp_path / "gsps.dcm")
+    read = written(state_of(source, table, {0: blob(width, height, 0.5, 0.5, 0.2)}), tmp_path / "gsps.dcm")
     assert_valid(tmp_path / "gsps.dcm")
 
     header = pydicom.dcmread(source, stop_before_pixels=True)
@@ -133,10 +144,11 @@ def test_outlines_drawn_back_onto_the_source_are_the_mask(tmp_path, monkeypatch,
     mask = blob(120, 96, 0.5, 0.5, 0.4)
     mask[40:60, 50:70] = 0
     mask[45, 55] = mask[0, 0] = mask[95, 119] = mask[1, 1] = 1
-    read = written(state_of(path, None, {13: mask}), tmp_path / "gsps.dcm")
+    table = BoxTable.of([0], [13], [[0, 0, 120, 96]], [0.9])
+    read = written(state_of(path, table, {0: mask}), tmp_path / "gsps.dcm")
     assert_valid(tmp_path / "gsps.dcm")
     assert [layer.GraphicLayerDescription for layer in read.GraphicLayerSequence] == [NAMES[13], "not for clinical use"]
-    pieces, outlines = lines_of(read, "FINDING_1"), []
+    (_, *pieces), outlines = lines_of(read, "FINDING_1"), []  # the first is the box
     assert max(map(len, pieces)) <= most
     for piece in pieces:
         # A piece that begins where the one before ended goes on with it, unless that was closed.
@@ -154,7 +166,7 @@ def test_outlines_drawn_back_onto_the_source_are_the_mask(tmp_path, monkeypatch,
 def test_masks_of_another_size_are_refused(tmp_path):
     path = write_phantom(tmp_path / "phantom.dcm")
     with pytest.raises(InputError, match=r"\(96, 121\).*for an image of \(96, 120\)"):
-        state_of(path, None, {1: np.zeros((96, 121), np.uint8)})
+        state_of(path, some_findings(120, 96, 1), {0: np.zeros((96, 121), np.uint8)})
 
 
 def test_nothing_found_is_said(tmp_path):
@@ -169,7 +181,7 @@ def test_nothing_found_is_said(tmp_path):
 def test_names_of_ones_own_are_written_whole(tmp_path):
     path = write_phantom(tmp_path / "phantom.dcm", PatientName="")
     table, names = BoxTable.of([0], [1], [[5, 5, 50, 50]], [0.9]), {1: "Verschattung über \\ 胸"}
-    state = presentation_state(read_source(path), Softcopy(window=(10, 20)), table, {}, names, ALGORITHM)
+    state = presentation_state(read_source(path), Softcopy(window=(10, 20)), found(table, names=names), ALGORITHM)
     read = written(state, tmp_path / "gsps.dcm")
     assert_valid(tmp_path / "gsps.dcm")
     assert texts_of(read, "FINDING_1")[0].UnformattedTextValue == "Verschattung über 胸 0.90"
@@ -186,7 +198,7 @@ def test_the_same_image_and_model_give_the_same_object(tmp_path):
     others = [
         state_of(path, table, threshold=0.5),
         state_of(path, table, edition="chosen"),
-        presentation_state(source, softcopy, table, {}, NAMES, Algorithm("xray", "0.1.0", {"model 1": "other"})),
+        presentation_state(source, softcopy, found(table), Algorithm("xray", "0.1.0", {"model 1": "other"})),
         state_of(write_phantom(tmp_path / "other.dcm"), table),
     ]
     assert len({other.SOPInstanceUID for other in (one, *others)}) == 5
@@ -303,7 +315,7 @@ def assert_dcmtk_takes(path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_dcmtk_shows_what_the_models_saw(tmp_path, kind):
     path = write_phantom(tmp_path / "phantom.dcm", PatientName="Phantom^One", **KINDS[kind])
-    written(state_of(path, some_findings(120, 96, 3), {1: blob(120, 96, 0.5, 0.5, 0.2)}), tmp_path / "gsps.dcm")
+    written(state_of(path, some_findings(120, 96, 3), {0: blob(120, 96, 0.5, 0.5, 0.2)}), tmp_path / "gsps.dcm")
     assert_dcmtk_takes(tmp_path / "gsps.dcm")
     seen, found = read_radiograph(path).pixels, rendered(path, tmp_path / "gsps.dcm", tmp_path)
     assert np.abs(found.astype(int) - seen).max() <= 1

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from dicom_sources import NAMES, blob, rle_of, write_phantom
+from dicom_sources import blob, found, rle_of, write_phantom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -129,20 +129,20 @@ def test_a_report_says_which_spacing_was_used_and_what_is_of_masks(tmp_path):
     source = read_source(write_phantom(tmp_path / "a.dcm", ImagerPixelSpacing=[0.22, 0.22], PixelSpacing=None,
                                        EstimatedRadiographicMagnificationFactor=1.1))  # fmt: skip
     table, algorithm = BoxTable.of([0], [13], [[5, 5, 50, 50]], [0.9]), Algorithm("xray", "0.1.0")
-    mask = {0: rle_of(blob(120, 96, 0.3, 0.3, 0.1))}
-    said = content_of(source, table, NAMES, algorithm, masks=mask, notes=["May be no chest."]).notes
+    findings = found(table, {0: blob(120, 96, 0.3, 0.3, 0.1)}, notes=["May be no chest."])
+    said = content_of(source, findings, algorithm).notes
     assert said[0] == "May be no chest."
     assert "Estimated Radiographic Magnification Factor 1.1, 0.2 x 0.2 mm" in said[1]
     assert "in the patient" in said[1]
     assert "those of the masks" in said[2]
-    assert content_of(source, BoxTable.empty(), NAMES, algorithm).notes == ()
+    assert content_of(source, found(BoxTable.empty()), algorithm).notes == ()
     bare = read_source(write_phantom(tmp_path / "b.dcm", spacing=False))
-    assert "in pixels" in content_of(bare, table, NAMES, algorithm).notes[0]
+    assert "in pixels" in content_of(bare, found(table), algorithm).notes[0]
 
 
 def test_notes_and_masks_set_reports_apart(tmp_path):
     """Two reports of one identifier say the same."""
     source = read_source(write_phantom(tmp_path / "a.dcm"))
     table, algorithm = BoxTable.of([0], [13], [[5, 5, 50, 50]], [0.9]), Algorithm("xray", "0.1.0")
-    plain, noted, other = (content_of(source, table, NAMES, algorithm, notes=notes).uid for notes in ((), ["a"], ["b"]))
+    plain, noted, other = (content_of(source, found(table, notes=notes), algorithm).uid for notes in ((), ["a"], ["b"]))
     assert len({plain, noted, other}) == 3

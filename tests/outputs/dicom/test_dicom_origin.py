@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("highdicom")
 
-from dicom_sources import ALGORITHM, NAMES, assert_valid, blob, program, rle_of, some_findings, write_phantom
+from dicom_sources import ALGORITHM, assert_valid, blob, found, program, some_findings, write_phantom
 
 from xray.outputs.dicom.origin import origin_of
 from xray.outputs.dicom.results import DicomResults
@@ -55,9 +55,9 @@ def test_what_a_header_tells_of_where_an_image_belongs(tmp_path, elements, said)
 
 def test_every_result_names_its_image_and_stays_valid(tmp_path):
     path = write_phantom(tmp_path / "a.dcm", 512, 480, **LATERAL)
-    results = DicomResults(NAMES, ALGORITHM, gsps=True, sc=True)
-    masks = {0: rle_of(blob(512, 480, 0.4, 0.5, 0.2))}
-    results.write(tmp_path, "a", path, some_findings(512, 480), masks)
+    results = DicomResults(ALGORITHM, gsps=True, sc=True)
+    findings = found(some_findings(512, 480), {0: blob(512, 480, 0.4, 0.5, 0.2)})
+    results.write(tmp_path, "a", path, findings)
     report, segmentation, state, picture = (
         pydicom.dcmread(tmp_path / kind / "a.dcm") for kind in ("sr", "seg", "gsps", "sc")
     )

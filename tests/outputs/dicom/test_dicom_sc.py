@@ -8,13 +8,12 @@ import pydicom
 import pytest
 from dicom_sources import (
     ALGORITHM,
-    NAMES,
     PHANTOMS,
     REAL,
     assert_valid,
     blob,
+    found,
     program,
-    rle_of,
     some_findings,
     write_phantom,
 )
@@ -37,7 +36,7 @@ def source(request, tmp_path):
 
 def picture_of(path, table, masks=None, **options):
     pixels = read_radiograph(path).pixels
-    return secondary_capture(read_source(path), pixels, table, masks or {}, NAMES, ALGORITHM, **options)
+    return secondary_capture(read_source(path), pixels, found(table, masks), ALGORITHM, **options)
 
 
 def written(dataset, path):
@@ -48,7 +47,7 @@ def written(dataset, path):
 def test_a_picture_is_valid_and_says_what_it_is(source, tmp_path):
     radiograph = read_radiograph(source)
     table = some_findings(radiograph.width, radiograph.height, 3)
-    masks = {1: rle_of(blob(radiograph.width, radiograph.height, 0.5, 0.5, 0.2))}
+    masks = {1: blob(radiograph.width, radiograph.height, 0.5, 0.5, 0.2)}
     read = written(picture_of(source, table, masks), tmp_path / "sc.dcm")
     assert_valid(tmp_path / "sc.dcm")
 
@@ -137,7 +136,7 @@ def test_nothing_else_of_the_source_is_taken_over(tmp_path):
 def test_pixels_of_another_size_are_refused(tmp_path):
     source = read_source(write_phantom(tmp_path / "phantom.dcm"))
     with pytest.raises(InputError, match=r"\(96, 121\) for an image of \(96, 120\)"):
-        secondary_capture(source, np.zeros((96, 121), np.uint8), BoxTable.empty(), {}, NAMES, ALGORITHM)
+        secondary_capture(source, np.zeros((96, 121), np.uint8), found(BoxTable.empty()), ALGORITHM)
 
 
 def test_colour_has_a_picture_and_no_presentation_state(tmp_path):
@@ -146,10 +145,10 @@ def test_colour_has_a_picture_and_no_presentation_state(tmp_path):
     dataset.PixelData = np.repeat(dataset.pixel_array[..., None], 3, axis=2).tobytes()
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
     dataset.save_as(tmp_path / "grey_in_rgb.dcm")
-    results = DicomResults(NAMES, ALGORITHM, sr=False, seg=False, gsps=True, sc=True)
+    results = DicomResults(ALGORITHM, sr=False, seg=False, gsps=True, sc=True)
     path, out = tmp_path / "grey_in_rgb.dcm", tmp_path / "out"
-    results.write(out, "grey_in_rgb", path, some_findings(120, 96, 3), {})
-    results.write(out, "phantom", tmp_path / "phantom.dcm", some_findings(120, 96, 3), {})
+    results.write(out, "grey_in_rgb", path, found(some_findings(120, 96, 3)))
+    results.write(out, "phantom", tmp_path / "phantom.dcm", found(some_findings(120, 96, 3)))
     assert results.summary(out, [("grey_in_rgb", path), ("phantom", tmp_path / "phantom.dcm")]) == [
         f"1 GSPS: {out / 'gsps'} (in colour, for which there is none: 1)",
         f"2 SC: {out / 'sc'}",

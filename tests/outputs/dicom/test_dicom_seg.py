@@ -4,14 +4,14 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_sources import ALGORITHM, NAMES, PHANTOMS, REAL, assert_valid, blob, rle_of, write_phantom
+from dicom_sources import ALGORITHM, NAMES, PHANTOMS, REAL, assert_valid, blob, found, write_phantom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray.errors import InputError
 from xray.findings import colour_of
 from xray.outputs.dicom.objects import read_source, save_object
-from xray.outputs.dicom.segmentation import joined_masks, segmentation, whole_maps
+from xray.outputs.dicom.segmentation import segmentation, whole_maps
 from xray.radiographs.radiograph import radiograph_size
 from xray.structures.boxes import BoxTable
 
@@ -89,10 +89,10 @@ def test_segments_say_what_they_are(tmp_path):
 def test_masks_of_one_category_are_joined():
     one, two = blob(120, 96, 0.3, 0.3, 0.1), blob(120, 96, 0.35, 0.3, 0.1)
     table = BoxTable.of([0] * 4, [13, 4, 13, 2], np.zeros((4, 4)), [0.9] * 4)
-    found = joined_masks(table, {0: rle_of(one), 2: rle_of(two), 3: rle_of(one)})
-    assert list(found) == [2, 13]
-    np.testing.assert_array_equal(found[13], one | two)
-    np.testing.assert_array_equal(found[2], one)
+    joined = found(table, {0: one, 2: two, 3: one}).joined_masks()
+    assert list(joined) == [2, 13]
+    np.testing.assert_array_equal(joined[13], one | two)
+    np.testing.assert_array_equal(joined[2], one)
 
 
 def test_overlapping_masks_and_an_empty_one_come_back(tmp_path):

@@ -16,8 +16,8 @@ from dicom_sources import (
     PHANTOMS,
     REAL,
     assert_valid,
+    found,
     program,
-    rle_of,
     some_findings,
     write_phantom,
 )
@@ -28,12 +28,18 @@ from pydicom.sr.coding import Code
 from xray.errors import InputError
 from xray.findings import FINDINGS
 from xray.outputs.dicom.codes import FINDING_CODES, SITES, finding_code
+from xray.outputs.dicom.content import content_of
 from xray.outputs.dicom.objects import read_source, reduced, save_object
-from xray.outputs.dicom.structured_report import structured_report
+from xray.outputs.dicom.structured_report import written_report
 from xray.radiographs.radiograph import radiograph_size
 from xray.structures.boxes import BoxTable
 
 CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
+
+
+def structured_report(source, table, names, algorithm, labels=None, masks=None, is_3d=False, **options):
+    findings = found(table, masks, names, labels=labels or {})
+    return written_report(content_of(source, findings, algorithm, **options), is_3d)
 
 
 @pytest.fixture(params=[*REAL, *PHANTOMS])
@@ -389,7 +395,7 @@ def test_findings_have_sizes_that_say_where_they_are_true(tmp_path, is_3d):
     table = BoxTable.of([0, 0], [13, 1], [[20, 10, 50, 30], [3, 0, 4, 96]], [0.9, 0.8])
     mask = np.zeros((96, 120), np.uint8)
     mask[10:30, 20:50] = 1
-    options = {"masks": {0: rle_of(mask)}, "is_3d": is_3d}
+    options = {"masks": {0: mask}, "is_3d": is_3d}
     report = structured_report(read_source(path), table, NAMES, ALGORITHM, **options)
     _, read = written(report, tmp_path / "sr.dcm")
     assert_valid(tmp_path / "sr.dcm")

@@ -10,7 +10,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_sources import ALGORITHM, NAMES, PHANTOMS, REAL, rle_of, some_findings, write_phantom
+from dicom_sources import ALGORITHM, PHANTOMS, REAL, found, some_findings, write_phantom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,7 +71,7 @@ def references(value):
 def test_a_bundle_is_valid_and_hangs_together(source):
     width, height = radiograph_size(source)
     table = some_findings(width, height, 14)
-    bundle = checked(content_of(read_source(source), table, NAMES, ALGORITHM, {"Edema": 0.25}))
+    bundle = checked(content_of(read_source(source), found(table, labels={"Edema": 0.25}), ALGORITHM))
     kinds = [entry["resource"]["resourceType"] for entry in bundle["entry"]]
     assert kinds == ["DiagnosticReport", *["Observation"] * 16, *["ImagingSelection"] * 14, "Device"]
     urls = [entry["fullUrl"] for entry in bundle["entry"]]
@@ -100,7 +100,7 @@ def test_it_says_what_the_structured_report_says(tmp_path):
     mask = np.zeros((96, 120), np.uint8)
     mask[10:30, 20:50] = 1
     table = some_findings(120, 96, 5)
-    content = content_of(read_source(path), table, NAMES, ALGORITHM, {"Edema": 0.25}, masks={2: rle_of(mask)})
+    content = content_of(read_source(path), found(table, {2: mask}, labels={"Edema": 0.25}), ALGORITHM)
     bundle = checked(content)
     written_report(content).save_as(tmp_path / "sr.dcm", enforce_file_format=True)
     report = hd.sr.srread(tmp_path / "sr.dcm").content
@@ -144,7 +144,7 @@ def test_drawn_back_onto_the_source_a_region_covers_the_pixels_of_its_box(tmp_pa
     """Hand-worked: coordinates count corners of pixels from 0, as the definition of imageRegion2D has it."""
     path = write_phantom(tmp_path / "a.dcm")
     table = BoxTable.of([0], [4], [[10, 20, 31, 47]], [0.9])
-    (selection,) = of_kind(checked(content_of(read_source(path), table, NAMES, ALGORITHM)), "ImagingSelection")
+    (selection,) = of_kind(checked(content_of(read_source(path), found(table), ALGORITHM)), "ImagingSelection")
     (region,) = selection["instance"][0]["imageRegion2D"]
     assert region == {"regionType": "polyline", "coordinate": [10, 20, 31, 20, 31, 47, 10, 47, 10, 20]}
     outline = np.array(region["coordinate"], np.float32).reshape(-1, 2)
@@ -161,7 +161,7 @@ def test_the_patient_is_named_by_the_identifier_alone(tmp_path):
         AccessionNumber="A-7", StudyDate="20240229", IssuerOfPatientID="Ward", ReferringPhysicianName="Planted^Doctor",
         StudyDescription="planted study", StudyID="planted1",
     )  # fmt: skip
-    content = content_of(read_source(path), some_findings(120, 96, 2), NAMES, ALGORITHM)
+    content = content_of(read_source(path), found(some_findings(120, 96, 2)), ALGORITHM)
     text = json.dumps(bundle_of(content))
     assert "planted" not in text.lower()
     assert "1961" not in text
@@ -172,7 +172,7 @@ def test_the_patient_is_named_by_the_identifier_alone(tmp_path):
         assert one["basedOn"][0]["identifier"]["value"] == "A-7"
         assert one["effectiveDateTime"] == "2024-02-29"
     bare = write_phantom(tmp_path / "b.dcm", PatientID="", AccessionNumber="", StudyDate="")
-    (report,) = of_kind(checked(content_of(read_source(bare), BoxTable.empty(), NAMES, ALGORITHM)), "DiagnosticReport")
+    (report,) = of_kind(checked(content_of(read_source(bare), found(BoxTable.empty()), ALGORITHM)), "DiagnosticReport")
     assert not {"subject", "basedOn", "effectiveDateTime"} & set(report)
     assert report["conclusion"] == "No finding. Found by software, not for clinical use."
     assert report["conclusionCode"][0]["coding"][0]["code"] == "111241"
@@ -182,13 +182,13 @@ def test_the_same_again_and_other_ones_for_other_findings(tmp_path):
     """A server that gets a Bundle twice keeps each resource once, as all of them are PUT."""
     path, table = write_phantom(tmp_path / "a.dcm"), some_findings(120, 96, 2)
     source, at = read_source(path), datetime.datetime(2026, 5, 1, tzinfo=datetime.UTC)
-    one, two = (bundle_of(content_of(source, table, NAMES, ALGORITHM), at) for _ in range(2))
+    one, two = (bundle_of(content_of(source, found(table), ALGORITHM), at) for _ in range(2))
     assert one == two
     assert one["timestamp"] == "2026-05-01T00:00:00+00:00"
     others = [
-        bundle_of(content_of(source, table, NAMES, ALGORITHM, threshold=0.5), at),
-        bundle_of(content_of(source, table, NAMES, ALGORITHM, notes=["Maybe no chest."]), at),
-        bundle_of(content_of(read_source(write_phantom(tmp_path / "b.dcm")), table, NAMES, ALGORITHM), at),
+        bundle_of(content_of(source, found(table), ALGORITHM, threshold=0.5), at),
+        bundle_of(content_of(source, found(table, notes=["Maybe no chest."]), ALGORITHM), at),
+        bundle_of(content_of(read_source(write_phantom(tmp_path / "b.dcm")), found(table), ALGORITHM), at),
     ]
     ids = [{entry["resource"]["id"] for entry in bundle["entry"][:-1]} for bundle in (one, *others)]
     assert sum(map(len, ids)) == len(set().union(*ids))
@@ -211,7 +211,7 @@ def test_whatever_names_and_boxes_there_are_it_is_valid(rows, patient, labels, w
     boxes = [[min(a, b) * width, min(c, d) * 700, max(a, b) * width, max(c, d) * 700] for _, a, b, c, d, _ in rows]
     scores = [score for *_, score in rows]
     table = BoxTable.of([0] * len(rows), list(names), np.array(boxes).reshape(-1, 4), scores)
-    content = content_of(source, table, names, ALGORITHM, labels, 0.0)
+    content = content_of(source, found(table, names=names, labels=labels), ALGORITHM, 0.0)
     checked(content)
 
 

@@ -6,6 +6,7 @@ from pycocotools import mask as coco_mask
 
 from xray.outputs.pictures.findings import certainty, draw_findings, draw_with_truth, in_words, rows_of
 from xray.structures.boxes import BoxTable
+from xray.structures.radiograph_findings import RadiographFindings
 
 NAMES = {1: "Nodule", 2: "Pneumothorax", 3: "Effusion", 4: "Cardiomegaly"}
 
@@ -39,15 +40,14 @@ def test_what_is_not_sure_enough_is_not_drawn_and_masks_fit_themselves_to_the_pi
     rle = coco_mask.encode(mask)
     rle = {"size": [80, 80], "counts": rle["counts"].decode()}
     pixels = np.full((40, 40), 100, dtype=np.uint8)
-    options = {"categories": NAMES, "threshold": 0.5}
-    plain = draw_findings(pixels, BoxTable.empty(), {}, **options)
-    faint = draw_findings(pixels, table((2, 0.4)), {0: rle}, **options)
-    sure = draw_findings(pixels, table((2, 0.6)), {0: rle}, **options)
+    plain = draw_findings(pixels, RadiographFindings(BoxTable.empty(), {}, NAMES), threshold=0.5)
+    faint = draw_findings(pixels, RadiographFindings(table((2, 0.4)), {0: rle}, NAMES), threshold=0.5)
+    sure = draw_findings(pixels, RadiographFindings(table((2, 0.6)), {0: rle}, NAMES), threshold=0.5)
     side = plain.shape[1]
     quarter = (slice(side // 2 + 20, side - 20), slice(side // 2 + 20, side - 20))
     np.testing.assert_array_equal(faint[quarter], plain[quarter])
     assert (sure[quarter] != plain[quarter]).any(axis=-1).all()
-    truth = draw_findings(pixels, table((2, 0.0)), {0: rle}, scored=False, categories=NAMES)
+    truth = draw_findings(pixels, RadiographFindings(table((2, 0.0)), {0: rle}, NAMES), scored=False)
     assert (truth[quarter] != plain[quarter]).any(axis=-1).all()
     both = draw_with_truth(truth, sure, table((2, 0.0)), "possible Pneumothorax (0.60)", NAMES)
     assert both.shape[1] > 2 * side

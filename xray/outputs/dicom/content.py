@@ -4,8 +4,6 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
@@ -15,7 +13,7 @@ from xray.outputs.dicom import objects as dicom_objects
 from xray.outputs.dicom.measurements import IN_PIXELS, OF_MASKS, Size, sizes_of, spacing_of
 from xray.outputs.dicom.objects import Algorithm
 from xray.outputs.dicom.reported import probabilities_of, reported
-from xray.structures.boxes import BoxTable
+from xray.structures.radiograph_findings import RadiographFindings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,36 +61,26 @@ class Content:
 
 def content_of(
     source: Dataset,
-    table: BoxTable,
-    categories: Mapping[int, str],
+    findings: RadiographFindings,
     algorithm: Algorithm,
-    labels: Mapping[str, float] | None = None,
     threshold: float = 0.3,
     edition: str = "",
-    has_findings: bool | None = None,
-    masks: Mapping[int, Any] | None = None,
-    notes: Sequence[str] = (),
 ) -> Content:
     """The content of a report.
 
     source: the data set of the radiograph's DICOM file, with or without pixels.
-    table: its rows, "No finding" among them where there is one; boxes in original pixels, x and y counted from the top
-        left corner of the top left pixel. masks: row of the table → COCO RLE of the radiograph's size.
-    categories: category id → name. labels: name → probability of the whole radiograph.
     threshold: lowest score of a finding that is reported.
     edition: sets reports of other findings than those of the algorithm apart, by their identifiers.
-    has_findings: what the summary says; None for whether there is a finding that is reported.
-    notes: sentences that the report says beside, such as that it may be no frontal chest radiograph.
 
     Raises InputError where the source does not say which image of which study it is.
     """
-    source, labels, masks = dicom_objects.reduced(source), dict(labels or {}), masks or {}
+    source, masks, notes = dicom_objects.reduced(source), findings.masks, findings.notes
     edition = f"{threshold:g} {edition}"
     if notes:
         # They are part of what an object of this identifier says.
         edition += f" {hashlib.sha256(json.dumps(list(notes)).encode()).hexdigest()[:16]}"
-    rows = reported(table, categories, labels, threshold, (source.Columns, source.Rows))
-    has_findings = bool(rows) if has_findings is None else has_findings
+    rows = reported(findings, threshold, (source.Columns, source.Rows))
+    has_findings = bool(rows) if findings.has_findings is None else findings.has_findings
 
     def tracked(identifier: str) -> tuple[str, str]:
         uid = dicom_objects.derived_uid(source, "SR", algorithm, edition, identifier)
@@ -105,9 +93,9 @@ def content_of(
     spacing = spacing_of(source)
     wholes = tuple(
         Tracked(*of(name), probability, *tracked(f"Radiograph: {name}"))
-        for name, probability in probabilities_of(table, categories, labels).items()
+        for name, probability in probabilities_of(findings).items()
     )
-    findings = tuple(
+    located = tuple(
         Located(
             *of(row.name),
             row.score,
@@ -117,7 +105,7 @@ def content_of(
         )
         for number, row in enumerate(rows, 1)
     )
-    about_sizes = [IN_PIXELS if spacing is None else spacing.description] if findings else []
+    about_sizes = [IN_PIXELS if spacing is None else spacing.description] if located else []
     if any(row.row in masks for row in rows):
         about_sizes.append(OF_MASKS)
     return Content(
@@ -127,6 +115,6 @@ def content_of(
         summary=dicom_codes.WITH_FINDINGS if has_findings else dicom_codes.WITHOUT_FINDINGS,
         **dict(zip(("identifier", "uid"), tracked("Radiograph"), strict=True)),
         wholes=wholes,
-        findings=findings,
+        findings=located,
         notes=(*notes, *about_sizes),
     )

@@ -31,8 +31,8 @@ from xray.outputs.dicom.reported import Reported, probabilities_of, reported
 from xray.outputs.pictures.tags import Rectangle, nearest, place_tag, touch
 from xray.radiographs.grayscale import LookupTable
 from xray.radiographs.softcopy import Softcopy
-from xray.structures.boxes import BoxTable
 from xray.structures.outlines import all_outlines
+from xray.structures.radiograph_findings import RadiographFindings
 
 SERIES_NUMBER = 9903
 SERIES_DESCRIPTION = f"xray boxes and outlines, {dicom_objects.NOT_FOR_CLINICAL_USE}"
@@ -49,11 +49,8 @@ MOST_POINTS = 8000
 def presentation_state(
     source: Dataset,
     softcopy: Softcopy,
-    table: BoxTable,
-    masks: Mapping[int, np.ndarray],
-    categories: Mapping[int, str],
+    findings: RadiographFindings,
     algorithm: Algorithm,
-    labels: Mapping[str, float] | None = None,
     threshold: float = 0.3,
     edition: str = "",
 ) -> Dataset:
@@ -61,21 +58,19 @@ def presentation_state(
 
     source: the data set of its DICOM file, with or without pixels; `dicom_objects` tells what is taken over of it.
     softcopy: how its values become grey, of `read_radiograph`.
-    table: its rows, boxes in original pixels. masks: category id → (Rows, Columns) of 0 and 1.
-    categories: category id → name. labels: name → probability of the whole radiograph.
     threshold: lowest score of a finding that is shown.
     edition: sets states of other findings than those of the algorithm apart, by their identifiers.
 
     Raises InputError where the source does not say which image of which study it is, or masks have another size.
     """
-    source, labels = dicom_objects.reduced(source), dict(labels or {})
+    source, masks = dicom_objects.reduced(source), findings.joined_masks(threshold)
     size = (source.Columns, source.Rows)
     if any(mask.shape != size[::-1] for mask in masks.values()):
         shapes = sorted({mask.shape for mask in masks.values()})
         raise InputError(f"masks of (rows, columns) {shapes} for an image of {size[::-1]}: they must be of its size")
-    rows = reported(table, categories, labels, threshold, size)
-    names = {label: categories.get(label, f"category {label}") for label in sorted({*masks, *(r.label for r in rows)})}
-    dicom_objects.in_unicode(source, *names.values(), *labels)
+    rows = reported(findings, threshold, size)
+    names = {label: findings.name_of(label) for label in sorted({*masks, *(r.label for r in rows)})}
+    dicom_objects.in_unicode(source, *names.values(), *findings.labels)
     # Of grey images alone is there a softcopy.
     source.SamplesPerPixel = 1
     original, source = source, plain_image(source)
@@ -88,7 +83,7 @@ def presentation_state(
         _annotation(source, layer, [row for row in rows if row.label == label], masks.get(label), tags)
         for label, layer in layers.items()
     ]
-    note = TextObject(_note(rows, table, categories, labels, threshold, algorithm), "DISPLAY", NOTE_BOX, None, "LEFT")
+    note = TextObject(_note(rows, findings, threshold, algorithm), "DISPLAY", NOTE_BOX, None, "LEFT")
     result = GrayscaleSoftcopyPresentationState(
         referenced_images=[source],
         series_number=SERIES_NUMBER,
@@ -187,19 +182,11 @@ def _text(row: Reported, place: Rectangle | None) -> TextObject:
     return TextObject(_words(row), "PIXEL", bounds, (float(at[0]), float(at[1])), "LEFT", not is_beside)
 
 
-def _note(
-    rows: list[Reported],
-    table: BoxTable,
-    categories: Mapping[int, str],
-    labels: Mapping[str, float],
-    threshold: float,
-    algorithm: Algorithm,
-) -> str:
+def _note(rows: list[Reported], findings: RadiographFindings, threshold: float, algorithm: Algorithm) -> str:
     """The line at the upper edge: what this is, and what is said of the whole radiograph."""
-    probabilities = probabilities_of(table, categories, labels)
     wholes = [
         f"{_text_of(name)} {value:.2f}"
-        for name, value in probabilities.items()
+        for name, value in probabilities_of(findings).items()
         if name == NO_FINDING_NAME or value >= threshold
     ]
     nothing = [] if rows else ["no finding marked" + (f" from {threshold:g}" if threshold else "")]

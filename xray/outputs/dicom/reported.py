@@ -1,13 +1,12 @@
 """Which findings of a radiograph its report, its presentation state and its picture hold: the same ones."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 
 from xray.findings import NO_FINDING_NAME
-from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
+from xray.structures.radiograph_findings import RadiographFindings
 
 MAX_FINDINGS = 200
 """Findings of one report; a reader is helped by none beyond."""
@@ -29,29 +28,27 @@ class Reported:
     row: int
 
 
-def reported(
-    table: BoxTable, categories: Mapping[int, str], labels: Mapping[str, float], threshold: float, size: tuple[int, int]
-) -> list[Reported]:
+def reported(findings: RadiographFindings, threshold: float, size: tuple[int, int]) -> list[Reported]:
     """The findings that are reported, the surest first.
 
-    table: rows of one radiograph. categories: category id → name. labels: name → probability of the whole radiograph.
     threshold: lowest score. size: (width, height) of the radiograph.
     """
-    found = []
+    found, table, categories = [], findings.table, findings.categories
     for row in np.argsort(-table.scores, kind="stable").tolist():
         label, score = int(table.labels[row]), float(table.scores[row])
         name = categories.get(label, NO_FINDING_NAME if label == NO_FINDING_CATEGORY else f"category {label}")
         box = table.boxes[row].clip(0, [*size, *size])
         # A classifier's row says of the whole radiograph what its label does already.
-        is_label = name in labels and (box == [0, 0, *size]).all()
+        is_label = name in findings.labels and (box == [0, 0, *size]).all()
         if score >= threshold and name != NO_FINDING_NAME and not is_label:
             found.append(Reported(name, label, tuple(box.tolist()), score, row))
     return found[:MAX_FINDINGS]
 
 
-def probabilities_of(table: BoxTable, categories: Mapping[int, str], labels: Mapping[str, float]) -> dict[str, float]:
+def probabilities_of(findings: RadiographFindings) -> dict[str, float]:
     """What is known of the whole radiograph, "No finding" first: name → probability."""
-    is_normal = (table.labels == NO_FINDING_CATEGORY) & (NO_FINDING_CATEGORY not in categories)
+    table, labels = findings.table, findings.labels
+    is_normal = (table.labels == NO_FINDING_CATEGORY) & (NO_FINDING_CATEGORY not in findings.categories)
     probabilities = {name: value for name, value in labels.items() if name != ABNORMAL}
     if is_normal.any():
         return {NO_FINDING_NAME: float(table.scores[is_normal].max())} | probabilities

@@ -3,22 +3,21 @@
 import collections
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydicom.dataset import Dataset
 
 from xray.errors import InputError
 from xray.files import complete
-from xray.outputs.dicom.content import Content, content_of
+from xray.outputs.dicom.content import content_of
 from xray.outputs.dicom.objects import Algorithm, OwnPictureError, read_source, save_object
 from xray.outputs.dicom.origin import name_origin, notes_of
 from xray.radiographs.dicom import is_dicom
 from xray.radiographs.names import inside, safe_path
 from xray.radiographs.radiograph import Radiograph, read_radiograph
-from xray.structures.boxes import BoxTable
+from xray.structures.radiograph_findings import RadiographFindings
 from xray.structures.thresholds import SHOWN_FROM, Thresholds
 
 NO_DICOM = "no DICOM file"
@@ -36,15 +35,14 @@ SUFFIXES = {kind: ".json" if kind == FHIR else ".dcm" for kind in KINDS}
 class DicomResults:
     """Makes DICOM objects, and FHIR, of findings.
 
-    categories: category id → name. threshold: lowest score of a finding that reports and pictures hold. sr, seg, gsps,
-    sc, fhir: which are wanted: structured reports, segmentations, presentation states, pictures, and FHIR.
+    threshold: lowest score of a finding that reports and pictures hold. sr, seg, gsps, sc, fhir: which are wanted:
+    structured reports, segmentations, presentation states, pictures, and FHIR.
     sr: True and "comprehensive" for Comprehensive SR, "comprehensive3d" for Comprehensive 3D SR. seg: True and "binary"
     for masks, "fractional" for the probabilities that they are made of.
     thresholds: fitted ones, which take the place of `threshold`; objects then hold probabilities in place of scores.
     map_labels: the category ids of the channels of probability maps.
     """
 
-    categories: Mapping[int, str]
     algorithm: Algorithm
     threshold: float = SHOWN_FROM
     sr: SrKind = True
@@ -71,153 +69,108 @@ class DicomResults:
         return self.seg == "fractional"
 
     def of(
-        self,
-        given: Path | Dataset,
-        table: BoxTable,
-        masks: Mapping[int, Any],
-        labels: Mapping[str, float] | None = None,
-        radiograph: Radiograph | None = None,
-        maps: np.ndarray | None = None,
-        notes: Sequence[str] = (),
+        self, given: Path | Dataset, findings: RadiographFindings, radiograph: Radiograph | None = None
     ) -> dict[str, Dataset]:
         """The DICOM objects that are wanted, by their kinds; no "seg" without a mask, and no "gsps" of colour.
 
-        given: the DICOM file of a radiograph, or what `reduced` keeps of its data set. table, masks: its rows and
-            their masks. labels: name → probability.
+        given: the DICOM file of a radiograph, or what `reduced` keeps of its data set. findings: in it, with their maps
+            where `need_maps`.
         radiograph: of the file, where it has been read already; needed where `given` is no file and `need_pixels`.
-        maps: (K, S, S) probabilities on the canvas, where `need_maps`. notes: sentences that reports say beside.
         Raises InputError where it does not say which image of which study it is.
         """
-        source = given if isinstance(given, Dataset) else read_source(given)
-        shown = self._shown(table, masks, labels or {})
-        notes = (*notes, *notes_of(given))
-        objects = self._objects(given, source, shown, table, masks, radiograph, maps, notes)
+        source, shown = self._shown(given, findings)
+        objects = self._objects(source, findings, shown)
+        if self.need_pixels:
+            if radiograph is None:
+                if isinstance(given, Dataset):
+                    raise ValueError("a presentation state or a picture of a data set needs the radiograph")
+                radiograph = read_radiograph(given)
+            objects |= self._drawn(source, findings, shown, radiograph)
         name_origin(objects, given)
         return objects
 
-    def fhir_of(
-        self,
-        given: Path | Dataset,
-        table: BoxTable,
-        masks: Mapping[int, Any],
-        labels: Mapping[str, float] | None = None,
-        notes: Sequence[str] = (),
-    ) -> dict[str, Any]:
+    def fhir_of(self, given: Path | Dataset, findings: RadiographFindings) -> dict[str, Any]:
         """The Bundle of FHIR, of the content of the structured report; see `of`."""
         from xray.outputs.fhir import bundle_of
 
+        source, shown = self._shown(given, findings)
+        return bundle_of(content_of(source, shown, self.algorithm, self._lowest))
+
+    @property
+    def _lowest(self) -> float:
+        """The lowest confidence that reports and presentation states hold of what is shown."""
+        return self.threshold if self.thresholds is None else 0.0
+
+    def _shown(self, given: Path | Dataset, findings: RadiographFindings) -> tuple[Dataset, RadiographFindings]:
+        """The data set that objects refer to, and what people are shown of the findings."""
         source = given if isinstance(given, Dataset) else read_source(given)
-        notes = (*notes, *notes_of(given))
-        return bundle_of(self._content(source, self._shown(table, masks, labels or {}), notes))
+        findings = dataclasses.replace(findings, notes=(*findings.notes, *notes_of(given)))
+        return source, findings if self.thresholds is None else self.thresholds.shown(findings)
 
-    def _content(self, source: Dataset, shown: "_Shown", notes: Sequence[str]) -> Content:
-        return content_of(
-            source,
-            shown.table,
-            self.categories,
-            self.algorithm,
-            shown.labels,
-            shown.threshold,
-            has_findings=shown.has_findings,
-            masks=shown.masks,
-            notes=notes,
-        )
-
-    def _shown(self, table: BoxTable, masks: Mapping[int, Any], labels: Mapping[str, float]) -> "_Shown":
-        if self.thresholds is None:
-            return _Shown(table, dict(masks), labels, labels, self.threshold)
-        positive = self.thresholds.positive_labels(labels)
-        has_findings = self.thresholds.has_findings(table, self.categories, labels)
-        probabilities = self.thresholds.probabilities_of_labels(labels)
-        is_of_labels = self.thresholds.kind == "labels"
-        # A text on the image has no room for what was not found.
-        named = {k: v for k, v in probabilities.items() if (k in positive if is_of_labels else v >= SHOWN_FROM)}
-        return _Shown(*self.thresholds.shown(table, masks, self.categories), probabilities, named, 0.0, has_findings)
-
-    def _objects(
-        self,
-        given: Path | Dataset,
-        source: Dataset,
-        shown: "_Shown",
-        table: BoxTable,
-        masks: Mapping[int, Any],
-        radiograph: Radiograph | None,
-        maps: np.ndarray | None,
-        notes: Sequence[str],
-    ) -> dict[str, Dataset]:
+    def _objects(self, source: Dataset, findings: RadiographFindings, shown: RadiographFindings) -> dict[str, Dataset]:
         # highdicom takes a second to import, which commands without these objects need not wait for.
         objects: dict[str, Dataset] = {}
-        about = (self.categories, self.algorithm)
         if self.sr:
             from xray.outputs.dicom.structured_report import written_report
 
-            objects["sr"] = written_report(self._content(source, shown, notes), self.sr == "comprehensive3d")
+            content = content_of(source, shown, self.algorithm, self._lowest)
+            objects["sr"] = written_report(content, self.sr == "comprehensive3d")
         # A segmentation holds all masks, as the masks' own thresholds have made them.
-        if self.need_maps and maps is not None:
+        about = (findings.categories, self.algorithm)
+        if self.need_maps and findings.maps is not None:
             from xray.outputs.dicom.segmentation import segmentation, whole_maps
 
-            whole = whole_maps(maps, self.map_labels, source.Columns, source.Rows)
+            whole = whole_maps(findings.maps, self.map_labels, source.Columns, source.Rows)
             objects["seg"] = segmentation(source, whole, *about, is_fractional=True)
-        elif self.seg and not self.need_maps and masks:
-            from xray.outputs.dicom.segmentation import joined_masks, segmentation
+        elif self.seg and not self.need_maps and findings.masks:
+            from xray.outputs.dicom.segmentation import segmentation
 
-            objects["seg"] = segmentation(source, joined_masks(table, masks), *about)
-        if not self.need_pixels:
-            return objects
-        if radiograph is None:
-            if isinstance(given, Dataset):
-                raise ValueError("a presentation state or a picture of a data set needs the radiograph")
-            radiograph = read_radiograph(given)
+            objects["seg"] = segmentation(source, findings.joined_masks(), *about)
+        return objects
+
+    def _drawn(
+        self, source: Dataset, findings: RadiographFindings, shown: RadiographFindings, radiograph: Radiograph
+    ) -> dict[str, Dataset]:
+        """The objects that need the radiograph itself."""
+        objects: dict[str, Dataset] = {}
         softcopy = radiograph.softcopy
         if self.gsps and softcopy is not None:
             from xray.outputs.dicom.gsps import presentation_state
-            from xray.outputs.dicom.segmentation import joined_masks
 
-            sure = {row: rle for row, rle in shown.masks.items() if shown.table.scores[row] >= shown.threshold}
-            joined = joined_masks(shown.table, sure)
-            what = (source, softcopy, shown.table, joined, *about, shown.named, shown.threshold)
-            objects["gsps"] = presentation_state(*what)
+            named = dataclasses.replace(shown, labels=self._named(findings, shown))
+            objects["gsps"] = presentation_state(source, softcopy, named, self.algorithm, self._lowest)
         if self.sc:
             from xray.outputs.dicom.secondary_capture import secondary_capture
 
             aspect = (1, 1) if softcopy is None else softcopy.aspect
-            findings = (radiograph.pixels, shown.table, shown.masks)
             lowest = self.threshold if self.thresholds is None else -1.0
-            objects["sc"] = secondary_capture(source, *findings, *about, lowest, aspect)
+            objects["sc"] = secondary_capture(source, radiograph.pixels, shown, self.algorithm, lowest, aspect)
         return objects
+
+    def _named(self, findings: RadiographFindings, shown: RadiographFindings) -> Mapping[str, float]:
+        """The labels that a text on the image says: it has no room for what was not found."""
+        if self.thresholds is None:
+            return shown.labels
+        if self.thresholds.kind == "labels":
+            return {name: shown.labels[name] for name in self.thresholds.positive_labels(findings.labels)}
+        return {name: value for name, value in shown.labels.items() if value >= SHOWN_FROM}
 
     def write(
         self,
         out: Path,
         name: str,
-        path: Path,
-        table: BoxTable,
-        masks: Mapping[int, Any],
-        labels: Mapping[str, float] | None = None,
-        radiograph: Radiograph | None = None,
-        maps: np.ndarray | None = None,
-        notes: Sequence[str] = (),
-    ) -> list[Path]:
-        """Writes OUT/<kind>/<name>.dcm of each kind, FHIR as .json, each complete; none of a file that they cannot
-        refer to. Returns the files."""
-        given = path if fault_of_source(path) is None else None
-        return self.write_of(out, name, given, table, masks, labels, radiograph, maps, notes)
-
-    def write_of(
-        self,
-        out: Path,
-        name: str,
         given: Path | Dataset | None,
-        table: BoxTable,
-        masks: Mapping[int, Any],
-        labels: Mapping[str, float] | None = None,
+        findings: RadiographFindings,
         radiograph: Radiograph | None = None,
-        maps: np.ndarray | None = None,
-        notes: Sequence[str] = (),
     ) -> list[Path]:
-        """As `write`. given: as of `of`; None for a radiograph that objects cannot refer to, which then has none."""
-        objects = {} if given is None else self.of(given, table, masks, labels, radiograph, maps, notes)
-        bundle = None if given is None or not self.fhir else self.fhir_of(given, table, masks, labels, notes)
+        """Writes OUT/<kind>/<name>.dcm of each kind, FHIR as .json, each complete. Returns the files.
+
+        given, radiograph: as of `of`; a file that objects cannot refer to has none, nor has None.
+        """
+        if isinstance(given, Path) and fault_of_source(given) is not None:
+            given = None
+        objects = {} if given is None else self.of(given, findings, radiograph)
+        bundle = None if given is None or not self.fhir else self.fhir_of(given, findings)
         self.discard(out, name)
         for kind, made in objects.items():
             save_object(object_path(out, kind, name), made)
@@ -279,15 +232,3 @@ def save_json(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with complete(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Shown:
-    """What people are shown of a radiograph. labels: probabilities of the whole one; named: those that pictures say."""
-
-    table: BoxTable
-    masks: dict[int, Any]
-    labels: Mapping[str, float]
-    named: Mapping[str, float]
-    threshold: float
-    has_findings: bool | None = None

@@ -5,9 +5,6 @@ found, which says that it is not for clinical use. Its pixels are no longer than
 It has no spacing, as nobody should measure in it.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from highdicom.content import ReferencedImageSequence
 from highdicom.sc import SCImage
@@ -19,7 +16,7 @@ from xray.errors import InputError
 from xray.outputs.dicom import objects as dicom_objects
 from xray.outputs.dicom.objects import Algorithm
 from xray.outputs.pictures.findings import draw_findings
-from xray.structures.boxes import BoxTable
+from xray.structures.radiograph_findings import RadiographFindings
 
 SERIES_NUMBER = 9904
 SERIES_DESCRIPTION = f"AI findings, {dicom_objects.NOT_FOR_CLINICAL_USE}"
@@ -32,9 +29,7 @@ PURPOSE = Code("121322", "DCM", "Source image for image processing operation")  
 def secondary_capture(
     source: Dataset,
     pixels: np.ndarray,
-    table: BoxTable,
-    masks: Mapping[int, Any],
-    categories: Mapping[int, str],
+    findings: RadiographFindings,
     algorithm: Algorithm,
     threshold: float = 0.3,
     aspect: tuple[int, int] = (1, 1),
@@ -43,8 +38,7 @@ def secondary_capture(
     """The picture of one radiograph.
 
     source: the data set of its DICOM file, with or without pixels; `dicom_objects` tells what is taken over of it.
-    pixels: (Rows, Columns) uint8, its display grey. table: its rows, boxes in original pixels.
-    masks: row of the table → COCO RLE. categories: category id → name. threshold: lowest score that is drawn.
+    pixels: (Rows, Columns) uint8, its display grey. threshold: lowest score that is drawn.
     aspect: (height, width) of a pixel, in whole numbers.
     edition: sets pictures of other findings than those of the algorithm apart, by their identifiers.
 
@@ -54,9 +48,7 @@ def secondary_capture(
     if pixels.shape != (source.Rows, source.Columns):
         raise InputError(f"pixels of {pixels.shape} for an image of {(source.Rows, source.Columns)} (rows, columns)")
     title = f"AI findings, {dicom_objects.NOT_FOR_CLINICAL_USE}: {algorithm.name} {algorithm.version}"
-    picture = draw_findings(
-        pixels, table, masks, categories, title, threshold=threshold, max_side=MAX_SIDE, min_side=MIN_SIDE
-    )
+    picture = draw_findings(pixels, findings, title, threshold=threshold, max_side=MAX_SIDE, min_side=MIN_SIDE)
     result = SCImage(
         pixel_array=np.ascontiguousarray(picture),
         photometric_interpretation="RGB",

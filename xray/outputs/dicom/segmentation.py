@@ -4,7 +4,6 @@ BINARY, or FRACTIONAL with the probabilities of which the masks are made, in 255
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
@@ -25,8 +24,6 @@ from xray.outputs.dicom import objects as dicom_objects
 from xray.outputs.dicom.objects import Algorithm
 from xray.outputs.dicom.plain_images import plain_image, refer_to
 from xray.radiographs.canvas import Canvas
-from xray.structures.boxes import BoxTable
-from xray.structures.masks import decode_mask
 
 SERIES_NUMBER = 9902
 SERIES_DESCRIPTION = f"xray masks, {dicom_objects.NOT_FOR_CLINICAL_USE}"
@@ -34,18 +31,6 @@ PROBABILITIES_NUMBER = 9904
 PROBABILITIES_DESCRIPTION = f"xray probabilities, {dicom_objects.NOT_FOR_CLINICAL_USE}"
 STEPS = 255
 """Maximum Fractional Value: probability maps are kept in whole 255ths."""
-
-
-def joined_masks(table: BoxTable, masks: Mapping[int, Any]) -> dict[int, np.ndarray]:
-    """Category id → (height, width) uint8 of 0 and 1: all masks of a category in one; no category without a mask.
-
-    table: rows of one radiograph. masks: row of the table → COCO RLE of its size.
-    """
-    joined: dict[int, np.ndarray] = {}
-    for row, rle in masks.items():
-        label, mask = int(table.labels[row]), decode_mask(rle)
-        joined[label] = joined[label] | mask if label in joined else mask
-    return dict(sorted(joined.items()))
 
 
 def whole_maps(maps: np.ndarray, labels: Sequence[int], width: int, height: int) -> dict[int, np.ndarray]:

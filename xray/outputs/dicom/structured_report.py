@@ -10,8 +10,7 @@ Comprehensive 3D SR, which IHE's AI Results asks for. A radiograph has no place 
 are SCOORD, in the image's pixels, in both: SCOORD3D needs a frame of reference (PS3.3 C.18.9).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from highdicom.sr import (
@@ -40,38 +39,18 @@ from pydicom.sr.codedict import codes
 
 from xray.outputs.dicom import codes as dicom_codes
 from xray.outputs.dicom import objects as dicom_objects
-from xray.outputs.dicom.content import Content, Located, Tracked, content_of
-from xray.outputs.dicom.objects import Algorithm
-from xray.structures.boxes import BoxTable
+from xray.outputs.dicom.content import Content, Located, Tracked
 
 SERIES_NUMBER = 9901
 SERIES_DESCRIPTION = f"xray findings, {dicom_objects.NOT_FOR_CLINICAL_USE}"
 
 
-def structured_report(
-    source: Dataset,
-    table: BoxTable,
-    categories: Mapping[int, str],
-    algorithm: Algorithm,
-    labels: Mapping[str, float] | None = None,
-    threshold: float = 0.3,
-    edition: str = "",
-    has_findings: bool | None = None,
-    masks: Mapping[int, Any] | None = None,
-    notes: Sequence[str] = (),
-    is_3d: bool = False,
-) -> Dataset:
-    """The report of one radiograph: `written_report` of its `content_of`, which have these parameters and raise.
-
-    Boxes count x and y from the top left corner of the top left pixel, as SCOORD does (PS3.3 C.18.6.1.1).
-    """
-    about = (source, table, categories, algorithm, labels)
-    return written_report(content_of(*about, threshold, edition, has_findings, masks, notes), is_3d)
-
-
 @dicom_objects.quietly()
 def written_report(content: Content, is_3d: bool = False) -> Dataset:
-    """The report. is_3d: as Comprehensive 3D SR, which is another object with an identifier of its own."""
+    """The report of one radiograph, whose regions count x and y as boxes do (SCOORD, PS3.3 C.18.6.1.1).
+
+    is_3d: as Comprehensive 3D SR, which is another object with an identifier of its own.
+    """
     source, algorithm = content.source, content.algorithm
     identified = AlgorithmIdentification(
         algorithm.name,

@@ -10,7 +10,8 @@ from xray.findings import NO_FINDING_NAME, colour_of
 from xray.outputs.pictures.overlays import Region, draw_overlay, draw_side_by_side, marks_of
 from xray.structures.boxes import BoxTable
 from xray.structures.masks import decode_mask
-from xray.structures.thresholds import SHOWN_FROM, Thresholds
+from xray.structures.radiograph_findings import RadiographFindings
+from xray.structures.thresholds import Thresholds
 
 CERTAINTY = ((0.9, "consistent with"), (0.625, "probable"), (0.375, "possible"), (0.1, "less likely"))
 """Lowest probability of each term of the lexicon that radiologists were proposed for their reports, whose terms mean
@@ -42,9 +43,7 @@ def in_words(table: BoxTable, categories: Mapping[int, str]) -> str:
 
 def draw_findings(
     pixels: np.ndarray,
-    table: BoxTable,
-    masks: Mapping[int, Any],
-    categories: Mapping[int, str],
+    findings: RadiographFindings,
     title: str = "",
     scored: bool = True,
     threshold: float = 0.3,
@@ -54,14 +53,15 @@ def draw_findings(
 ) -> np.ndarray:
     """Boxes and masks of one radiograph on its pixels → (h, w, 3) uint8 RGB.
 
-    pixels: (height, width) uint8. table: its rows, boxes in these pixels. masks: row of the table → COCO RLE of the
-    whole radiograph, at whatever size. scored: False for the truth, which is drawn whole; otherwise what scores less
-    than `threshold` is left out. max_side, min_side, notes: as for `draw_overlay`.
+    pixels: (height, width) uint8. findings: their boxes in these pixels, their masks of the whole radiograph at
+    whatever size. scored: False for the truth, which is drawn whole; otherwise what scores less than `threshold` is
+    left out. max_side, min_side, notes: as for `draw_overlay`.
     """
+    table, categories = findings.table, findings.categories
     height, width = pixels.shape
     marks, normal = marks_of(table, categories, scored)
     regions = []
-    for row, rle in masks.items():
+    for row, rle in findings.masks.items():
         if scored and table.scores[row] < threshold:
             continue
         mask = decode_mask(rle)
@@ -76,22 +76,18 @@ def draw_findings(
 
 
 def as_shown(
-    table: BoxTable,
-    masks: Mapping[int, Any],
-    categories: Mapping[int, str],
-    thresholds: Thresholds | None = None,
-    threshold: float = SHOWN_FROM,
-) -> tuple[BoxTable, Mapping[int, Any], float, list[str]]:
-    """What a picture of one radiograph shows → rows, masks, `threshold` and `notes` of `draw_findings`.
+    findings: RadiographFindings, thresholds: Thresholds | None, threshold: float
+) -> tuple[RadiographFindings, float, list[str]]:
+    """What a picture of one radiograph shows → findings, `threshold` and `notes` of `draw_findings`.
 
     thresholds: fitted ones, which take the place of `threshold`; probabilities then take that of scores.
     """
     if thresholds is None:
-        return table, masks, threshold, []
-    shown, shown_masks = thresholds.shown(table, masks, categories)
-    n_left_out = len(table) - len(shown)
+        return findings, threshold, []
+    shown = thresholds.shown(findings)
+    n_left_out = len(findings.table) - len(shown.table)
     where = "their thresholds" if thresholds.from_probability is None else f"{thresholds.from_probability:.2f}"
-    return shown, shown_masks, -1.0, [f"+{n_left_out} below {where}"] if n_left_out else []
+    return shown, -1.0, [f"+{n_left_out} below {where}"] if n_left_out else []
 
 
 def not_said(record: Mapping[str, Any], categories: Mapping[int, str]) -> list[str]:
