@@ -7,12 +7,11 @@ import shutil
 import signal
 import time
 
-import numpy as np
 import pytest
 import torch
+from coco_cases import result
 from conftest import rarely
 from forking import contents, under_final_names
-from pycocotools import mask as coco_mask
 
 from xray.findings import CATEGORIES, FINDINGS, PNEUMOTHORAX
 from xray.models.weights import save_deployed
@@ -25,17 +24,6 @@ def table_store(tmp_path, write_table_store):
     images = [(f"p{n}", "train", n % 2, f"patient {n}") for n in range(8)]
     boxes = [(row, PTX, (100, 100, 400, 400)) for row in range(7)]
     return write_table_store(tmp_path / "table", images, boxes, CATEGORIES)
-
-
-def result(name, category, box, score, masked=False):
-    row = {"image_id": name, "category_id": category, "bbox": list(box), "score": score}
-    if masked:
-        x, y, width, height = box
-        pixels = np.zeros((2000, 1000), dtype=np.uint8, order="F")
-        pixels[y : y + height, x : x + width] = 1
-        encoded = coco_mask.encode(pixels)
-        row["segmentation"] = {"size": [2000, 1000], "counts": encoded["counts"].decode()}
-    return row
 
 
 def write_inputs(folder):

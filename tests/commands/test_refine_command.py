@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from coco_cases import result
 from pycocotools import mask as coco_mask
 
 from xray.commands.refine import Config, main
@@ -23,18 +24,6 @@ PTX = PNEUMOTHORAX + 1
 UNIT = [0, 0, 1, 1]
 SIIM = [{"id": 1, "name": FINDINGS[PNEUMOTHORAX]}]
 PATIENTS = 6
-
-
-def result(name, category, box, score, masked=False):
-    """A COCO result of a box x, y, width, height in a radiograph of 1000 x 2000; masked: with the box filled."""
-    row = {"image_id": name, "category_id": category, "bbox": list(box), "score": score}
-    if masked:
-        x, y, width, height = box
-        pixels = np.zeros((2000, 1000), dtype=np.uint8, order="F")
-        pixels[y : y + height, x : x + width] = 1
-        encoded = coco_mask.encode(pixels)
-        row["segmentation"] = {"size": [2000, 1000], "counts": encoded["counts"].decode()}
-    return row
 
 
 def write(path, rows):

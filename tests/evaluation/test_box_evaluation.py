@@ -4,39 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from evaluation_cases import BOXES, IMAGES, SQUARE, predicted
 
 from xray.datasets.store import Store, open_store
 from xray.errors import InputError
 from xray.evaluation.alignment import align
 from xray.evaluation.boxes import has_boxes
 from xray.evaluation.evaluate import evaluate
-from xray.structures.boxes import BoxTable
-from xray.structures.predictions import Predictions
-
-SQUARE, OTHER = (100, 100, 500, 500), (500, 1000, 900, 1800)
-IMAGES = [
-    ("a", "train", 0, "p"),
-    ("b", "train", 0, "p"),
-    ("c", "train", 1, "q"),
-    ("d", "train", 1, None),
-    ("e", "test", -1, None),
-    ("f", "test", -1, None),
-]
-BOXES = [(0, 4, SQUARE), (2, 4, SQUARE), (3, 4, OTHER), (4, 4, SQUARE), (4, 1, OTHER)]
 
 
 @pytest.fixture
 def store(tmp_path: Path, write_table_store: Callable[..., Path]) -> Store:
     return open_store(write_table_store(tmp_path / "data", IMAGES, BOXES), pixels=False)
-
-
-def predicted(*rows: tuple) -> Predictions:
-    """Rows of (image_id, category, box, score)."""
-    names = list(dict.fromkeys(row[0] for row in rows))
-    columns = list(zip(*rows, strict=True))
-    return Predictions(
-        tuple(names), BoxTable.of([names.index(row[0]) for row in rows], columns[1], columns[2], columns[3])
-    )
 
 
 def test_boxes_that_are_scored(store: Store) -> None:

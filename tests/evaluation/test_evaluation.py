@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation_cases import predicted
 
 from xray.datasets.store import Store, open_store
 from xray.evaluation.evaluate import Evaluation, evaluate, plain_numbers
@@ -15,15 +16,6 @@ from xray.structures.probability_maps import MapWriter, read_maps
 from xray.structures.triplet import Triplet, apply_triplet
 
 SQUARE, UNIT, WHOLE = (100, 100, 500, 500), (0, 0, 1, 1), (0, 0, 1000, 2000)
-
-
-def predicted(*rows: tuple) -> Predictions:
-    """Rows of (image_id, category, box, score)."""
-    names = list(dict.fromkeys(row[0] for row in rows))
-    columns = list(zip(*rows, strict=True))
-    return Predictions(
-        tuple(names), BoxTable.of([names.index(row[0]) for row in rows], columns[1], columns[2], columns[3])
-    )
 
 
 def scores_of(result: Evaluation, name: str, origin: str) -> list[float]:

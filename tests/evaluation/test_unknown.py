@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from evaluation_cases import predicted
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,8 +22,7 @@ from xray.inference.ensemble_file import Member
 from xray.inference.out_of_fold import gather
 from xray.inference.tuning import tune
 from xray.outputs.report.report import write_report
-from xray.structures.boxes import BoxTable
-from xray.structures.predictions import Predictions, read_predictions, write_predictions
+from xray.structures.predictions import read_predictions, write_predictions
 from xray.structures.probability_maps import MapWriter, read_maps
 
 A, B, UNIT = (100, 100, 500, 500), (600, 600, 900, 900), (0, 0, 1, 1)
@@ -36,14 +36,6 @@ def edited(folder, changes):
         content["images"][row] |= change
     (folder / "annotations.json").write_text(json.dumps(content))
     return open_store(folder, pixels=False)
-
-
-def predicted(*rows):
-    """Rows of (image_id, category, box, score)."""
-    names = list(dict.fromkeys(row[0] for row in rows))
-    columns = list(zip(*rows, strict=True))
-    table = BoxTable.of([names.index(row[0]) for row in rows], columns[1], columns[2], columns[3])
-    return Predictions(tuple(names), table)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 5)), min_size=1, max_size=20))

@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 from conftest import CLASSIFICATION_FLAGS, TINY_FLAGS
+from equality import assert_same
 from killed import SLOWED, Nursery
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -50,22 +51,6 @@ def undisturbed(nursery, side_store, tmp_path_factory):
         return done[kind]
 
     return train
-
-
-def assert_same(one, other, where=""):
-    assert type(one) is type(other), where
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for name in one:
-            assert_same(one[name], other[name], f"{where}/{name}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for number, pair in enumerate(zip(one, other, strict=True)):
-            assert_same(*pair, f"{where}/{number}")
-    else:
-        assert one == other, where
 
 
 def rows_of(run):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from equality import assert_same
 
 from xray.datasets.store import open_store
 from xray.evaluation.box_metrics import detection_metrics
@@ -25,23 +26,6 @@ def rows_of(run):
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [{name: value for name, value in row.items() if not name.startswith(MEASURED)} for row in rows]
-
-
-def assert_same(one, other, where=""):
-    """Equal to the last bit, through dicts and lists."""
-    assert type(one) is type(other), where
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for name in one:
-            assert_same(one[name], other[name], f"{where}/{name}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for number, (left, right) in enumerate(zip(one, other, strict=True)):
-            assert_same(left, right, f"{where}/{number}")
-    else:
-        assert one == other, where
 
 
 @pytest.mark.parametrize(
