@@ -5,6 +5,7 @@ until all are there, so that the command may write over them when it is repeated
 """
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -60,6 +61,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def to_line(content: dict[str, Any], number: int) -> bytes:

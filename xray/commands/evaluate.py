@@ -1,7 +1,6 @@
 """Scores predictions against a dataset's truth, or compares two: metrics.json, report.html, a table on the screen."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from annotated_types import Interval
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError
-from xray.files import check_output, complete, finishing
+from xray.files import check_output, complete, finishing, sha256_of
 from xray.flags import FoldNumber, Share, check_part, check_ranges
 from xray.inference.options import check_triplet
 
@@ -156,7 +155,7 @@ def main(config: Config) -> None:
     warnings = (common.lines if common else []) + warn(result, store)
     if config.fit and is_of_scores:
         held = None if config.fit.is_file() else held_back(config.fit, store)[0]
-        warnings += fitting.warnings_of(config.fit, store, result, held, fitted)
+        warnings += fitting.warnings_of(config.fit, result, held, fitted)
     with finishing(config.save_path, "evaluation"):
         with Console(stderr=True).status("drawing the report"):
             write_searches(config.save_path, search)
@@ -264,12 +263,6 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
 def identity(predictions: Path) -> str:
     """The name of a predictions file in reports, without its folders, which may be named after a patient."""
     return f"{predictions.name} (SHA-256 {sha256_of(predictions)[:12]}…)"
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def warn(result: "Evaluation", store: "Store") -> list[str]:

@@ -5,7 +5,6 @@ With --predictions, each is drawn beside what a model predicted.
 
 import dataclasses
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,7 +23,7 @@ from xray.findings import NO_FINDING_NAME, colour_of
 from xray.flags import FoldNumber, Seed, Share, check_part, check_ranges
 from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, not_said, rows_of
 from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay, save_picture
-from xray.radiographs.names import safe_name
+from xray.radiographs.names import unique_names
 from xray.structures.masks import decode_mask
 from xray.structures.predictions import Predictions
 from xray.structures.radiograph_findings import RadiographFindings
@@ -195,17 +194,7 @@ def draw_both(
 
 def file_names(source_ids: list[str]) -> list[str]:
     """PNG names after the images' ids, safe on any file system, each different from the others."""
-    names: list[str] = []
-    taken = {Path(CONTACT_SHEET).stem}
-    for source_id in source_ids:
-        plain = safe_name(re.sub(r"[^\w.-]+", "_", source_id, flags=re.ASCII).strip(".")[:120] or "image")
-        name, number = plain, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{plain}-{number}"
-        taken.add(name.casefold())
-        names.append(f"{name}.png")
-    return names
+    return [f"{name}.png" for name in unique_names(source_ids, {Path(CONTACT_SHEET).stem}, longest=120)]
 
 
 def run() -> int:

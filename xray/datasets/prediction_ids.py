@@ -19,9 +19,9 @@ from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
 from xray.structures.masks import MaskError, encode_mask, resized_mask
-from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, read_predictions
+from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, is_no_finding, read_predictions
 from xray.structures.submission import read_submission
-from xray.structures.values import Names, identity
+from xray.structures.values import Names, caseless, identity
 
 ImageIds = Literal["auto", "source", "coco", "rows"]
 CategoryIds = Literal["auto", "source", "dataset"]
@@ -55,7 +55,7 @@ def read_any_predictions(
         ids = "source"
     if category_ids == "source":
         table = submission.table
-        is_normal = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
+        is_normal = is_no_finding(table)
         table = dataclasses.replace(table, labels=np.where(is_normal, table.labels, table.labels - 1))
         return resolve(store, dataclasses.replace(submission, table=table), path.name, ids, "source")
     return resolve(store, submission, path.name, ids, "dataset")
@@ -98,14 +98,14 @@ def resolve(
     renamed, meaning = _renamed(store, predictions, name, ids)
     labels = _labels(store, renamed, name, category_ids, meaning)
     resolved = dataclasses.replace(renamed, table=dataclasses.replace(renamed.table, labels=labels), names={})
-    is_other = _plain(store.categories.get(NO_FINDING_CATEGORY, NO_FINDING_NAME)) != _plain(NO_FINDING_NAME)
+    is_other = caseless(store.categories.get(NO_FINDING_CATEGORY, NO_FINDING_NAME)) != caseless(NO_FINDING_NAME)
     return _without_normal(resolved, name, store) if is_other else resolved
 
 
 def _without_normal(predictions: Predictions, name: str, store: Store) -> Predictions:
     """Without the rows of "No finding", whose id is another category's. Raises InputError where there are no others."""
     table = predictions.table
-    is_normal = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
+    is_normal = is_no_finding(table)
     if not is_normal.any():
         return predictions
     if is_normal.all():
@@ -320,7 +320,7 @@ def _labels(store: Store, predictions: Predictions, name: str, category_ids: Cat
     used = np.unique(table.labels).tolist()
     if not used:
         return table.labels
-    is_normal = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
+    is_normal = is_no_finding(table)
     numberings = {"dataset": {number: number for number in store.categories}}
     if store.source_category_ids:
         numberings["source"] = {source_number: number for number, source_number in store.source_category_ids.items()}
@@ -357,9 +357,9 @@ def _named(
 
     Raises InputError where it has names for some only, unless --category-ids tells what the others' numbers mean.
     """
-    by_name = {_plain(category): number for number, category in store.categories.items()}
-    by_name.setdefault(_plain(NO_FINDING_NAME), NO_FINDING_CATEGORY)
-    plain_names = {label: _plain(category) for label, category in predictions.names.items()}
+    by_name = {caseless(category): number for number, category in store.categories.items()}
+    by_name.setdefault(caseless(NO_FINDING_NAME), NO_FINDING_CATEGORY)
+    plain_names = {label: caseless(category) for label, category in predictions.names.items()}
     known = {label: by_name[category] for label, category in plain_names.items() if category in by_name}
     if not known:
         return None
@@ -390,7 +390,3 @@ def _numbered(
             "source: say with --category-ids dataset or --category-ids source which is meant"
         )
     return fitting[0] if fitting else numberings["dataset"]
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.casefold().split())

@@ -16,7 +16,7 @@ from xray.errors import FlagError
 from xray.findings import NO_FINDING_BOX
 from xray.structures.boxes import BoxTable, box_iou, concatenate_with_masks
 from xray.structures.fusion import FUSED_SCORES, soft_nms, weighted_boxes_fusion
-from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
+from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, is_no_finding
 
 FUSION_IOU = 0.4
 """Winning VinBigData solutions fused models at IoU 0.33 to 0.5."""
@@ -185,11 +185,6 @@ def weigh_boxes(table: BoxTable, probabilities: Mapping[int, np.ndarray], settin
         rows, probability = rows[~np.isnan(probability)], probability[~np.isnan(probability)]
         scores[rows] = scores[rows] ** a * probability**b
     return dataclasses.replace(table, scores=scores)
-
-
-def is_no_finding(table: BoxTable) -> np.ndarray:
-    """(N,) bool, the rows that are the probability of "No finding"."""
-    return (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
 
 
 def fuse_boxes(

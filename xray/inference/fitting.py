@@ -103,9 +103,7 @@ def write_fitted(
     return write_thresholds(given, Thresholds(kind, {one.name: one.point for one in fitted}, str(at)), notes)
 
 
-def warnings_of(
-    given: Path, store: Store, result: Evaluation, held: int | str | None, fitted: Sequence[Fitted]
-) -> list[str]:
+def warnings_of(given: Path, result: Evaluation, held: int | str | None, fitted: Sequence[Fitted]) -> list[str]:
     """What the user of a fit should know. held: fold, or "val", that the run held back; None where it is not known."""
     records, warnings = result.alignment.records, []
     if n_test := sum(record["split"] == "test" for record in records):

@@ -14,10 +14,9 @@ from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.alignment import check_categories, patient_numbers, positions, renumbered, whole_groups
 from xray.evaluation.located import located_in, nothing_located
-from xray.inference.ensemble import is_no_finding
 from xray.inference.ensemble_file import Member
 from xray.structures.boxes import BoxTable
-from xray.structures.predictions import Predictions
+from xray.structures.predictions import Predictions, is_no_finding
 from xray.structures.values import finite_number
 
 PREDICTIONS, LABELS, MODEL = "predictions.json", "labels.csv", "model.json"

@@ -15,7 +15,7 @@ from typing import Any
 
 from xray import __version__
 from xray.errors import InputError
-from xray.files import replacing
+from xray.files import replacing, sha256_of
 from xray.inference.ensemble_file import files_of, is_ensemble
 from xray.structures.thresholds import Point, Thresholds
 
@@ -43,8 +43,7 @@ def weights_of(given: Path) -> list[str]:
     for path in files_of([given]):
         file = path if is_ensemble(path) else (path.parent if path.is_file() else path) / WEIGHTS
         try:
-            with file.open("rb") as content:
-                digests.append(hashlib.file_digest(content, "sha256").hexdigest())
+            digests.append(sha256_of(file))
         except OSError as error:
             raise InputError(f"{path} holds no {WEIGHTS} ({error.strerror}): give a trained run") from None
     return digests

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from xray.findings import NO_FINDING_BOX
 from xray.inference.findings import Findings
 from xray.radiographs.canvas import Canvas
 from xray.structures.masks import decode_mask, encode_pixels
-from xray.structures.predictions import NO_FINDING_CATEGORY
+from xray.structures.predictions import is_no_finding
 
 
 def turned_back(findings: Findings, turns: Sequence[int], sizes: Sequence[tuple[int, int]]) -> Findings:
@@ -24,7 +23,7 @@ def turned_back(findings: Findings, turns: Sequence[int], sizes: Sequence[tuple[
     table, masks = findings.table, dict(findings.masks)
     boxes = table.boxes.copy()
     # "No finding" has a box of its own, which says nothing of a place.
-    has_place = ~((table.labels == NO_FINDING_CATEGORY) & (boxes == NO_FINDING_BOX).all(axis=1))
+    has_place = ~is_no_finding(table)
     for image, (turn, size) in enumerate(zip(turns, sizes, strict=True)):
         if turn:
             rows = (table.images == image) & has_place

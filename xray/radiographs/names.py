@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from xray.errors import InputError
@@ -97,6 +98,25 @@ def safe_name(name: str) -> str:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{_cut(safe, MAX_BYTES - 13)}-{digest}"
+
+
+def unique_names(ids: Iterable[str], taken: Iterable[str] = (), longest: int | None = None) -> list[str]:
+    """Names of files after ids: without blanks and separators, each different from the others in any case.
+
+    taken: names in lower case that none may have. longest: characters that are kept of an id; None for all.
+    """
+    names: list[str] = []
+    before = set(taken)
+    for each in ids:
+        # Lists of VOC's end a name at a blank.
+        plain = safe_name(re.sub(r"[^\w.-]+", "_", each, flags=re.ASCII).strip(".")[:longest] or "image")
+        name, number = plain, 1
+        while name.casefold() in before:
+            number += 1
+            name = f"{plain}-{number}"
+        before.add(name.casefold())
+        names.append(name)
+    return names
 
 
 def safe_path(name: str) -> str:

@@ -142,14 +142,14 @@ def native_words(data: bytes, layout: Layout, is_big: bool, vr: str | None) -> n
     n_values = layout.rows * layout.columns * layout.samples
     n_stored = n_values // 3 * 2 if native_size(layout, len(data)) < layout.n_bytes else n_values
     if layout.bits_allocated not in (8, 16, 32):
-        words = unpacked(_swapped(data, layout) if is_big else data, n_stored, layout.bits_allocated)
+        words = unpacked(_swapped(data) if is_big else data, n_stored, layout.bits_allocated)
     elif not is_big:
         words = np.frombuffer(data, layout.dtype, count=n_stored)
     elif layout.bits_allocated > 8:
         words = np.frombuffer(data, layout.dtype.newbyteorder(">"), count=n_stored).astype(layout.dtype)
     elif vr == "OW":
         # Two 8-bit pixels share a big-endian word, the first one in its low byte (PS3.5 8.1.2).
-        words = np.frombuffer(_swapped(data, layout), np.uint8, count=n_stored)
+        words = np.frombuffer(_swapped(data), np.uint8, count=n_stored)
     else:
         words = np.frombuffer(data, np.uint8, count=n_stored)
     if layout.samples == 1:
@@ -161,7 +161,7 @@ def native_words(data: bytes, layout: Layout, is_big: bool, vr: str | None) -> n
     return words.reshape(layout.rows, layout.columns, 3)
 
 
-def _swapped(data: bytes, layout: Layout) -> bytes:
+def _swapped(data: bytes) -> bytes:
     even = data + b"\0" * (len(data) % 2)
     return np.frombuffer(even, ">u2").astype("<u2").tobytes()
 

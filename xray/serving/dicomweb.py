@@ -10,7 +10,6 @@ A radiograph is deleted once it is answered; its results stay in memory for a wh
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
 import logging
 import re
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ from pydicom.uid import (
 )
 
 from xray.errors import InputError
+from xray.files import sha256_of
 from xray.outputs.dicom.objects import OwnPictureError, read_source
 from xray.outputs.dicom.results import DicomResults
 from xray.radiographs.dicom import check_dicom, read_elements
@@ -45,7 +45,7 @@ from xray.serving.dicomweb_search import search
 from xray.serving.dicomweb_store import FullError, ResultStore, Stored, stored
 from xray.serving.request_guard import DICOMWEB, HostNames
 from xray.serving.service import Limits, Service, objects_of
-from xray.serving.uploads import arriving, check_encoding, counted, refusal, too_large
+from xray.serving.uploads import arriving, check_head, counted, refusal
 from xray.serving.worker import BusyError, RefusedError
 from xray.storage.dicomweb.addresses import valid_uid
 from xray.storage.dicomweb.multipart import (
@@ -109,8 +109,7 @@ class Answering:
             return Outcome(*about, NOT_SUPPORTED)
         if study not in ("", source.StudyInstanceUID):
             return Outcome(*about, NOT_MATCHING)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(path)
         key = (str(source.StudyInstanceUID), str(source.SOPInstanceUID))
         if self.store.has(key, digest):
             return Outcome(*about)
@@ -254,10 +253,7 @@ async def _receive(request: Request, limits: Limits, service: Service, files: co
     if (part := part_type_of(kind)) not in ("", DICOM):
         line = f"its parts are {part[:60]!r}: send {RELATED} of {DICOM}"
         raise await refusal(request, limits, RefusedError(415, line))
-    await check_encoding(request, limits)
-    announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and (len(announced) > 18 or int(announced) > limits.max_bytes):
-        raise await too_large(request, limits)
+    await check_head(request, limits)
     paths: list[Path] = []
     with contextlib.ExitStack() as opened:
         file: Any = None

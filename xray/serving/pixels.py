@@ -29,12 +29,6 @@ Bytes 0 to 3 are "XRPX", 4 to 7 the number N of bytes of the description (uint32
 """
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) of a radiograph whose pixels can be decoded. Raises RadiographError."""
-    height, width = read_radiograph(path).pixels.shape
-    return width, height
-
-
 def pixels_of(path: Path) -> bytes:
     """The radiograph's samples and what they mean, laid out as FORMAT says. Raises RadiographError."""
     with path.open("rb") as file:

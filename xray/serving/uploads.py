@@ -34,10 +34,7 @@ async def save_upload(request: Request, path: Path, limits: Limits, with_fields:
     if kind not in (*RAW, FORM):
         line = f"this is {kind[:60]!r}: send {', '.join(RAW)} or {FORM}"
         raise await refusal(request, limits, RefusedError(415, line))
-    await check_encoding(request, limits)
-    announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and (len(announced) > 18 or int(announced) > limits.max_bytes):
-        raise await too_large(request, limits)
+    await check_head(request, limits)
     async with arriving("file", limits):
         if kind == FORM:
             return await _save_form(request, path, limits, with_fields)
@@ -49,10 +46,13 @@ async def save_upload(request: Request, path: Path, limits: Limits, with_fields:
     return {}
 
 
-async def check_encoding(request: Request, limits: Limits) -> None:
-    """Raises RefusedError 415 for a compressed body."""
+async def check_head(request: Request, limits: Limits) -> None:
+    """Raises RefusedError: 415 for a compressed body, 413 for one that its header says is too large."""
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
         raise await refusal(request, limits, RefusedError(415, "the body is compressed: send it as it is"))
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and (len(announced) > 18 or int(announced) > limits.max_bytes):
+        raise await too_large(request, limits)
 
 
 @contextlib.asynccontextmanager

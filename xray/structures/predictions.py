@@ -16,7 +16,7 @@ import numpy as np
 
 from xray.errors import InputError
 from xray.files import complete
-from xray.findings import NO_FINDING, NO_FINDING_NAME
+from xray.findings import NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
 from xray.structures.boxes import BoxTable, xywh_to_xyxy, xyxy_to_xywh
 from xray.structures.masks import MaskError, box_around, check_segmentation
 from xray.structures.values import finite_number, whole_number
@@ -42,6 +42,12 @@ class Predictions:
     is_foreign: bool = False
     names: dict[int, str] = dataclasses.field(default_factory=dict)
     files: dict[str | int, str] = dataclasses.field(default_factory=dict)
+
+
+def is_no_finding(table: BoxTable) -> np.ndarray:
+    """(N,) bool, the rows that are the probability of "No finding"."""
+    found: np.ndarray = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
+    return found
 
 
 def read_predictions(path: Path | str) -> Predictions:

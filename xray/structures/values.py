@@ -90,6 +90,11 @@ def text_of(value: Any) -> str | None:
     return None if number is None else str(number)
 
 
+def caseless(name: str) -> str:
+    """A name without case, and with single blanks, by which names are compared."""
+    return " ".join(name.casefold().split())
+
+
 def flag_of(value: Any) -> bool | None:
     """0, 0.0, "0", false, "False", "no" and their opposites → bool; None where the value is missing.
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from xray.datasets.sources.mask_reading import read_mask, regions
+from xray.datasets.sources.mask_reading import regions
+from xray.datasets.sources.mask_values import read_values
 from xray.radiographs.radiograph import RadiographError
 from xray.structures.masks import decode_mask, encode_mask
 
@@ -67,17 +68,17 @@ def test_pictures_of_masks(tmp_path):
     path = tmp_path / "mask.png"
     for values in (mask, mask * 255, mask * np.uint8(2), np.stack([mask * 255] * 3, axis=-1), mask.astype(np.uint16)):
         assert cv2.imwrite(str(path), values)
-        np.testing.assert_array_equal(read_mask(path), mask.astype(bool))
+        np.testing.assert_array_equal(read_values(path).labels > 0, mask)
     PIL.Image.fromarray(mask.astype(bool)).save(path)
-    np.testing.assert_array_equal(read_mask(path), mask.astype(bool))
+    np.testing.assert_array_equal(read_values(path).labels > 0, mask)
     # Classes numbered 1 and 2 are both the mask.
     assert cv2.imwrite(str(path), mask + (mask & (np.arange(30) > 10)).astype(np.uint8))
-    np.testing.assert_array_equal(read_mask(path), mask.astype(bool))
+    np.testing.assert_array_equal(read_values(path).labels > 0, mask)
     assert cv2.imwrite(str(tmp_path / "mask.jpg"), mask * 255, [cv2.IMWRITE_JPEG_QUALITY, 60])
-    np.testing.assert_array_equal(read_mask(tmp_path / "mask.jpg"), mask.astype(bool))
+    np.testing.assert_array_equal(read_values(tmp_path / "mask.jpg").labels > 0, mask)
 
 
 def test_what_is_no_picture_is_refused(tmp_path):
     (tmp_path / "mask.png").write_bytes(b"no picture")
     with pytest.raises(RadiographError, match=r"mask\.png"):
-        read_mask(tmp_path / "mask.png")
+        read_values(tmp_path / "mask.png")

@@ -6,17 +6,7 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
-from dicom_sources import (
-    ALGORITHM,
-    PHANTOMS,
-    REAL,
-    assert_valid,
-    blob,
-    found,
-    program,
-    some_findings,
-    write_phantom,
-)
+from dicom_sources import ALGORITHM, assert_valid, blob, found, program, some_findings, write_phantom
 
 from xray.errors import InputError
 from xray.outputs.dicom.objects import OwnPictureError, read_source, save_object
@@ -24,14 +14,6 @@ from xray.outputs.dicom.results import OWN_PICTURE, DicomResults, fault_of_sourc
 from xray.outputs.dicom.secondary_capture import secondary_capture
 from xray.radiographs.radiograph import read_radiograph
 from xray.structures.boxes import BoxTable
-
-
-@pytest.fixture(params=[*REAL, *PHANTOMS])
-def source(request, tmp_path):
-    """A DICOM file of each kind."""
-    if request.param in PHANTOMS:
-        return write_phantom(tmp_path / "phantom.dcm", **PHANTOMS[request.param])
-    return request.getfixturevalue("shared_data") / "dicom" / request.param
 
 
 def picture_of(path, table, masks=None, **options):

@@ -4,7 +4,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_sources import ALGORITHM, NAMES, PHANTOMS, REAL, assert_valid, blob, found, write_phantom
+from dicom_sources import ALGORITHM, NAMES, assert_valid, blob, found, write_phantom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,14 +17,6 @@ from xray.structures.boxes import BoxTable
 
 LUNGS = {1: "Left lung", 2: "Right lung"}
 PNEUMOTHORAX = 13
-
-
-@pytest.fixture(params=[*REAL, *PHANTOMS])
-def source(request, tmp_path):
-    """A DICOM file of each kind."""
-    if request.param in PHANTOMS:
-        return write_phantom(tmp_path / "phantom.dcm", **PHANTOMS[request.param])
-    return request.getfixturevalue("shared_data") / "dicom" / request.param
 
 
 def written(dataset, path):

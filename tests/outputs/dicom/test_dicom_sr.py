@@ -10,17 +10,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_sources import (
-    ALGORITHM,
-    NAMES,
-    PHANTOMS,
-    REAL,
-    assert_valid,
-    found,
-    program,
-    some_findings,
-    write_phantom,
-)
+from dicom_sources import ALGORITHM, NAMES, assert_valid, found, program, some_findings, write_phantom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.sr.coding import Code
@@ -40,14 +30,6 @@ CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
 def structured_report(source, table, names, algorithm, labels=None, masks=None, is_3d=False, **options):
     findings = found(table, masks, names, labels=labels or {})
     return written_report(content_of(source, findings, algorithm, **options), is_3d)
-
-
-@pytest.fixture(params=[*REAL, *PHANTOMS])
-def source(request, tmp_path):
-    """A DICOM file of each kind."""
-    if request.param in PHANTOMS:
-        return write_phantom(tmp_path / "phantom.dcm", **PHANTOMS[request.param])
-    return request.getfixturevalue("shared_data") / "dicom" / request.param
 
 
 @pytest.fixture

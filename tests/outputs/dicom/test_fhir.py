@@ -10,7 +10,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_sources import ALGORITHM, PHANTOMS, REAL, found, some_findings, write_phantom
+from dicom_sources import ALGORITHM, found, some_findings, write_phantom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,14 +28,6 @@ from xray.radiographs.radiograph import radiograph_size
 from xray.structures.boxes import BoxTable
 
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
-
-
-@pytest.fixture(params=[*REAL, *PHANTOMS])
-def source(request, tmp_path):
-    """A DICOM file of each kind."""
-    if request.param in PHANTOMS:
-        return write_phantom(tmp_path / "phantom.dcm", **PHANTOMS[request.param])
-    return request.getfixturevalue("shared_data") / "dicom" / request.param
 
 
 def checked(content):

@@ -19,7 +19,8 @@ from xray.datasets.sources import convert
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.outputs.trees.export import RECORD, UNFINISHED, export_tree, summary_of
-from xray.outputs.trees.plan import OTHER_VAL, UNSURE, unique_names
+from xray.outputs.trees.plan import OTHER_VAL, UNSURE
+from xray.radiographs.names import unique_names
 from xray.radiographs.radiograph import read_radiograph
 from xray.structures.boxes import BoxTable
 from xray.structures.masks import decode_mask, encode_pixels

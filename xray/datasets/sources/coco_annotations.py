@@ -20,7 +20,7 @@ from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
 from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import BoxTable, xywh_to_xyxy
 from xray.structures.masks import MaskError, check_segmentation
-from xray.structures.values import finite_number, flag_of, identity, shown, whole_number
+from xray.structures.values import caseless, finite_number, flag_of, identity, shown, whole_number
 
 NO_SUCH_IMAGE = "annotation of an unknown image"
 UNKNOWN_CATEGORY = "unknown category"
@@ -141,11 +141,7 @@ def without_no_finding(
     It is no category where its boxes are all [0, 0, 1, 1]: such a radiograph simply has no findings.
     """
     name = NO_FINDING_NAME.casefold()
-    normal = frozenset(
-        category["source_category_id"]
-        for category in categories
-        if " ".join(category["name"].casefold().split()) == name
-    )
+    normal = frozenset(category["source_category_id"] for category in categories if caseless(category["name"]) == name)
     others = [category for category in categories if category["source_category_id"] not in normal]
     if not normal or not others or not all(is_no_finding(row, normal) for row in rows if _is_of(row, normal)):
         return categories, frozenset()

@@ -16,7 +16,7 @@ from xray.radiographs.attributes import ATTRIBUTES, age_band
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import LINK_OUT, fault_of, leads_out
-from xray.structures.values import identity, is_missing, one_spelling, shown, text_of, whole_number
+from xray.structures.values import caseless, identity, is_missing, one_spelling, shown, text_of, whole_number
 
 FILE_SIDES = ("file_width", "file_height")
 """Keys of a record: the pixels in which its COCO file counts, where these are not the original ones."""
@@ -45,7 +45,7 @@ def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
         if number in names:
             raise InputError(f"{file} has two categories with the id {number}, {names[number]!r} and {name!r}: it "
                              "needs distinct ids, one for each")  # fmt: skip
-        key = " ".join(name.casefold().split())
+        key = caseless(name)
         if key in by_name:
             raise InputError(
                 f"{file} has two categories named {name!r} (ids {by_name[key]} and {number}): "

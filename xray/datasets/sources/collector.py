@@ -22,6 +22,7 @@ from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import UNSAFE_NAME, fault_of
 from xray.radiographs.radiograph import find_radiographs
 from xray.structures.boxes import BoxTable
+from xray.structures.values import caseless
 
 MOST_UNLISTED = 1000
 """More files without a row are named by their folders: somebody's table is of a part of a large set."""
@@ -251,7 +252,7 @@ class Collector:
         """Raises InputError for two that only case tells apart: each would be absent where the other is meant."""
         spelt: dict[str, str] = {}
         for name in self._ids:
-            other = spelt.setdefault(" ".join(name.casefold().split()), name)
+            other = spelt.setdefault(caseless(name), name)
             if other != name:
                 raise InputError(
                     f"{self.root} has the categories {other!r} and {name!r}, which upper and lower case alone tell "

@@ -171,11 +171,6 @@ def read_runs(item: Runs) -> RunRegions:
         raise RadiographError(f"{item.image.name}: {error}") from None
 
 
-def read_mask(path: Path | str) -> np.ndarray:
-    """A picture of a mask → (height, width) bool, all that `read_values` says was drawn. Raises RadiographError."""
-    return read_values(path).labels > 0
-
-
 def regions(mask: np.ndarray, category: int = 1, min_pixels: int = 1, joined: bool = False) -> tuple[list[Region], int]:
     """The 8-connected components of a (height, width) bool mask that have at least `min_pixels` pixels.
 

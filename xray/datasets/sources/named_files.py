@@ -74,7 +74,7 @@ class PathEnds:
         """Paths of files, with and without suffix → the files. Most tables have no path in them."""
         whole: dict[str, list[str]] = defaultdict(list)
         for name in self._files.names:
-            for text in {name, _without_suffix(name)}:
+            for text in {name, without_suffix(name)}:
                 whole[text].append(name)
         return whole
 
@@ -84,14 +84,15 @@ class PathEnds:
             return self._files.meant_by(text)
         ends = list(ends_of(text))
         for end in ends[:-1]:
-            if names := self._whole.get(end) or self._whole.get(_without_suffix(end)):
+            if names := self._whole.get(end) or self._whole.get(without_suffix(end)):
                 return names
         if len(ends) > 1 and self._last_parts[ends[-1]] > 1:
             return []
         return self._files.meant_by(ends[-1] if len(ends) > 1 else text)
 
 
-def _without_suffix(name: str) -> str:
+def without_suffix(name: str) -> str:
+    """A file name with its folders, without its suffix."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + source_id(last)
 

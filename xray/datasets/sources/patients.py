@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from xray.datasets.source import Dropped, SourceImage
-from xray.datasets.sources.named_files import NamedFiles
+from xray.datasets.sources.named_files import NamedFiles, without_suffix
 from xray.datasets.sources.tables import read_table, spellings
 from xray.errors import InputError
-from xray.radiographs.radiograph import source_id
 from xray.structures.values import identity, one_spelling, shown, text_of
 
 PATIENT_UNKNOWN = "patient unknown"
@@ -65,14 +64,14 @@ def _by_image(images: Sequence[SourceImage], rows: Sequence[tuple[str, str]]) ->
     files = NamedFiles(image.file_name for image in images)
     bare: dict[str, list[str]] = defaultdict(list)
     for name in files.names:
-        bare[_bare(name)].append(name)
+        bare[without_suffix(name)].append(name)
     patients_of: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for text, patient in rows:
         name = text.replace("\\", "/").removeprefix("./")
         if name in files.ids:
             meant, how = [name], _WHOLE
-        elif _bare(name) in bare:
-            meant, how = bare[_bare(name)], _BARE
+        elif without_suffix(name) in bare:
+            meant, how = bare[without_suffix(name)], _BARE
         else:
             meant, how = files.meant_by(name), _LOOSE
         for file_name in meant:
@@ -111,9 +110,3 @@ def _read(path: Path) -> tuple[list[tuple[str, str]], bytes]:
     patients = one_spelling(patient for _, patient in rows)
     named = zip((name for name, _ in rows), patients, strict=True)
     return [(name, patient) for name, patient in named if name and patient is not None], content
-
-
-def _bare(name: str) -> str:
-    """A file name with its folders, without its suffix."""
-    folder, slash, last = name.rpartition("/")
-    return folder + slash + source_id(last)

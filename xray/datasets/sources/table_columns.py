@@ -192,7 +192,7 @@ def _box_columns(find: _Finder, chosen: Chosen) -> tuple[tuple[str, ...], Form |
             raise InputError(f"--columns {chosen.columns}: give four columns, or one that holds lists of four numbers")
         return columns, chosen.box or _form_by_names(find, columns)
     named = _by_names(find)
-    lists = [column for column in find.all if column not in find.used and _is_list(find, column)]
+    lists = [column for column in find.all if column not in find.used and _is_list(column)]
     fitting = [one for one in named if chosen.box in (None, one[1])] or named
     if fitting:
         return fitting[0][0], chosen.box or fitting[0][1]
@@ -234,7 +234,7 @@ def _by_names(find: _Finder) -> list[tuple[tuple[str, ...], Form]]:
     return found
 
 
-def _is_list(find: _Finder, column: str) -> bool:
+def _is_list(column: str) -> bool:
     name = plain_name(column)
     for form in FORMS:
         name = name.removesuffix(form)

@@ -30,13 +30,11 @@ _NORMAL = {
 @dataclasses.dataclass(frozen=True)
 class Labels:
     """categories: names, in the order of their ids. codes: (N, K) int8, of BLANK … POSITIVE, what each row says of
-    each; BAD where a cell is neither. normal: (N,) bool, the row says that nothing was found. normal_names: the labels
-    that mean so."""
+    each; BAD where a cell is neither. normal: (N,) bool, the row says that nothing was found."""
 
     categories: tuple[str, ...]
     codes: np.ndarray
     normal: np.ndarray
-    normal_names: tuple[str, ...]
 
 
 def read_labels(table: "pd.DataFrame", columns: Columns, name: str, normal: Sequence[str] = ()) -> Labels:
@@ -46,7 +44,7 @@ def read_labels(table: "pd.DataFrame", columns: Columns, name: str, normal: Sequ
     """
     if not columns.labels:
         codes = np.full((len(table), 1), POSITIVE, dtype=np.int8)
-        return Labels((ONLY,), codes, np.zeros(len(table), dtype=bool), ())
+        return Labels((ONLY,), codes, np.zeros(len(table), dtype=bool))
     return (_wide if columns.is_wide else _named)(table, columns.labels, name, normal)
 
 
@@ -62,7 +60,7 @@ def _wide(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Sequ
     is_normal = (codes[:, [place for place in range(len(columns)) if place not in kept]] == POSITIVE).any(axis=1)
     codes = codes[:, kept]
     codes[is_normal[:, None] & (codes == BLANK)] = NEGATIVE
-    return Labels(tuple(columns[place] for place in kept), codes, is_normal, without)
+    return Labels(tuple(columns[place] for place in kept), codes, is_normal)
 
 
 def _code(text: str) -> int:
@@ -100,7 +98,7 @@ def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Seq
                 is_normal[place] = True
             else:
                 of_text[place, column_of[label.casefold()]] = POSITIVE
-    return Labels(tuple(categories), of_text[code_of], is_normal[code_of], without)
+    return Labels(tuple(categories), of_text[code_of], is_normal[code_of])
 
 
 def _split_at_commas(names: Sequence[list[str]]) -> list[list[str]]:

@@ -27,7 +27,7 @@ from pydicom.valuerep import DA, TM, DSfloat
 
 from xray import __version__
 from xray.errors import InputError
-from xray.files import complete
+from xray.files import complete, sha256_of
 from xray.inference.ensemble_file import is_ensemble
 from xray.outputs.card.reference import card_setting
 from xray.outputs.dicom import codes as dicom_codes
@@ -96,8 +96,7 @@ def algorithm_of(runs: Sequence[Path], **settings: object) -> Algorithm:
             task = "ensemble" if is_ensemble(run) else "ONNX"
         else:
             task = json.loads((run / "model.json").read_text())["task"]
-        with (run if run.is_file() else run / "model.safetensors").open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(run if run.is_file() else run / "model.safetensors")
         parameters[f"model {number}"] = f"{task} sha256:{digest}"
     return Algorithm(MODEL_NAME, __version__, parameters | {name: str(value) for name, value in settings.items()})
 

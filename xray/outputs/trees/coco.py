@@ -16,7 +16,7 @@ from xray.datasets.sources.coco_extras import made_smaller
 from xray.datasets.store import Store
 from xray.outputs.trees.plan import Item, Masks, Plan
 from xray.radiographs.attributes import ATTRIBUTES
-from xray.structures.boxes import xyxy_to_xywh
+from xray.structures.boxes import BoxTable, xyxy_to_xywh
 from xray.structures.masks import decode_mask, encode_pixels
 from xray.structures.outlines import part_outlines
 
@@ -91,11 +91,11 @@ def segmentation(mask: np.ndarray, masks: Masks) -> Any:
 
 
 def coco_results(
-    store: Store, items: Sequence[Item], rows: dict[int, list[int]], table: Any, found: dict[int, Any]
+    items: Sequence[Item], rows: dict[int, list[int]], table: BoxTable, found: dict[int, Any]
 ) -> list[dict[str, Any]]:
     """Predictions as COCO results of a split: the ids of its file, pixels of its pictures.
 
-    rows: row of the dataset → rows of `table`, a BoxTable of predictions in original pixels; found: their masks.
+    rows: row of the dataset → rows of `table`, predictions in original pixels; found: their masks.
     """
     results: list[dict[str, Any]] = []
     for item in items:

@@ -187,11 +187,11 @@ def _write_predictions(store: Store, made: Plan, out: Path, format: TreeFormat, 
         folder = out / "predictions"
         folder.mkdir(exist_ok=True)
         if format == "coco":
-            results = coco_results(store, items, rows, table, predictions.masks)
+            results = coco_results(items, rows, table, predictions.masks)
             with complete(folder / f"{split}.json") as temporary:
                 temporary.write_text(json.dumps(results))
         elif format == "yolo":
-            yolo_predictions(store, items, rows, table, predictions.masks, folder / split)
+            yolo_predictions(store, items, rows, table, folder / split)
         else:
             voc_predictions(store, split, items, rows, table, folder / split)
     n_written = sum(map(len, rows.values()))

@@ -1,8 +1,6 @@
 """Which radiographs of a dataset go into a tree, under which names, in which splits, and in which pixels."""
 
 import dataclasses
-import re
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,7 +8,7 @@ import numpy as np
 from xray.datasets.source import TEST, TRAIN, VAL
 from xray.datasets.store import Store
 from xray.errors import InputError
-from xray.radiographs.names import safe_name
+from xray.radiographs.names import unique_names
 
 TreeFormat = Literal["coco", "yolo", "voc"]
 Masks = Literal["polygons", "rle", "none"]
@@ -96,19 +94,3 @@ def _unsure(store: Store) -> np.ndarray:
     located[store.boxes.images, [column[label] for label in store.boxes.labels.tolist()]] = True
     unsure: np.ndarray = (store.unlocated | (store.labels & ~located)).any(axis=1)
     return unsure
-
-
-def unique_names(source_ids: Sequence[str]) -> list[str]:
-    """Names of files after ids: without blanks and separators, each different from the others in any case."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for source_id in source_ids:
-        # Lists of VOC's end a name at a blank.
-        plain = safe_name(re.sub(r"[^\w.-]+", "_", source_id, flags=re.ASCII).strip(".") or "image")
-        name, number = plain, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{plain}-{number}"
-        taken.add(name.casefold())
-        names.append(name)
-    return names

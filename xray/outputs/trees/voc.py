@@ -17,6 +17,7 @@ from xray.datasets.store import Store
 from xray.files import complete
 from xray.outputs.trees.plan import Item, Masks, Plan
 from xray.radiographs.names import safe_name
+from xray.structures.boxes import BoxTable
 
 
 def write_voc(store: Store, plan: Plan, out: Path, masks: Masks) -> list[str]:
@@ -79,7 +80,7 @@ def _add(tree: ElementTree.Element, tag: str, value: Any) -> None:
 
 
 def voc_predictions(
-    store: Store, split: str, items: Sequence[Item], rows: dict[int, list[int]], table: Any, out: Path
+    store: Store, split: str, items: Sequence[Item], rows: dict[int, list[int]], table: BoxTable, out: Path
 ) -> None:
     """VOC's results files, one a category: comp4_det_SPLIT_CATEGORY.txt with `name confidence xmin ymin xmax ymax`."""
     out.mkdir(parents=True, exist_ok=True)

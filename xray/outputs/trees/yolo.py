@@ -13,6 +13,7 @@ import numpy as np
 from xray.datasets.store import Store
 from xray.files import complete
 from xray.outputs.trees.plan import Item, Masks, Plan
+from xray.structures.boxes import BoxTable
 from xray.structures.masks import decode_mask
 from xray.structures.outlines import whole_outline
 
@@ -76,7 +77,7 @@ def _points(corners: np.ndarray, item: Item) -> str:
 
 
 def yolo_predictions(
-    store: Store, items: Sequence[Item], rows: dict[int, list[int]], table: Any, found: dict[int, Any], out: Path
+    store: Store, items: Sequence[Item], rows: dict[int, list[int]], table: BoxTable, out: Path
 ) -> None:
     """A text file for each radiograph, as Ultralytics' save_txt and save_conf write it: class cx cy w h confidence."""
     number_of = {category: number for number, category in enumerate(store.categories)}

@@ -58,14 +58,13 @@ def store(client: Client, service: str, paths: Sequence[Path]) -> list[Outcome]:
     boundary = f"xray-{uuid.uuid4().hex}"
     headers = {"Content-Type": content_type_of(boundary), "Accept": JSON}
 
-    def send() -> tuple[int, bytes, str]:
+    def send() -> tuple[int, bytes]:
         body = FileParts(paths, boundary)
         with client.answer("POST", f"{service}/studies", headers, body, also=(400, 409, 413, 422)) as response:
-            content = read_all(response, MAX_BYTES, service)
-            return response.status, content, response.headers.get("content-type", "")
+            return response.status, read_all(response, MAX_BYTES, service)
 
-    status, content, kind = persist(send)
-    answered = _answered(content, kind)
+    status, content = persist(send)
+    answered = _answered(content)
     if answered is None and status == 200:
         # It has stored all, as 200 says, and does not list them.
         return [Outcome(uid, STORED) for uid in uids]
@@ -75,7 +74,7 @@ def store(client: Client, service: str, paths: Sequence[Path]) -> list[Outcome]:
     return [answered.get(uid, Outcome(uid, NOT_STORED, nothing)) for uid in uids]
 
 
-def _answered(content: bytes, content_type: str) -> dict[str, Outcome] | None:
+def _answered(content: bytes) -> dict[str, Outcome] | None:
     """What the answer says of each object; None where it says nothing that can be read."""
     try:
         answer = json.loads(content)

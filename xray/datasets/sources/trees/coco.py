@@ -24,6 +24,7 @@ from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import is_inside
 from xray.radiographs.radiograph import find_radiographs
 from xray.structures.boxes import BoxTable
+from xray.structures.values import caseless
 
 PLACEHOLDER = "category that only names the group of the others, left out"
 NOT_ASKED = "categories that a file does not have are unknown in its radiographs"
@@ -148,7 +149,7 @@ def _joined(sources: dict[Path, Source], splits: dict[Path, str], warnings: list
     order: dict[str, tuple[int, int]] = {}
     for number, source in enumerate(sources.values()):
         for category in source.categories:
-            key = _plain(category["name"])
+            key = caseless(category["name"])
             names.setdefault(key, category["name"])
             own_ids.setdefault(key, set()).add(category["source_category_id"])
             order.setdefault(key, (category["source_category_id"], number))
@@ -166,7 +167,7 @@ def _joined(sources: dict[Path, Source], splits: dict[Path, str], warnings: list
     readers, places, dropped = [], [], []
     masks: dict[int, Any] = {}
     for file, source in sources.items():
-        numbering = {category["id"]: new_id[_plain(category["name"])] for category in source.categories}
+        numbering = {category["id"]: new_id[caseless(category["name"])] for category in source.categories}
         absent = sorted(set(new_id.values()) - set(numbering.values()))
         if absent:
             lacking = ", ".join(names[keys[number - 1]] for number in absent)
@@ -201,8 +202,4 @@ def _renumbered(image: SourceImage, split: str, numbering: dict[int, int], absen
 
 
 def _name(entry: dict[str, Any]) -> str:
-    return _plain(str(entry.get("name")))
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.casefold().split())
+    return caseless(str(entry.get("name")))

@@ -16,14 +16,14 @@ from xray.datasets.sources.coco_images import MALFORMED
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.splits import split_named, split_of_folder
 from xray.datasets.sources.trees.parts import NOT_IN_TREE, read_xml, root_tag
-from xray.datasets.sources.trees.shapes import Corners, Polygon, around, ellipse, turned_rectangle
+from xray.datasets.sources.trees.shapes import Corners, Polygon, around, coordinate, ellipse, turned_rectangle
 from xray.datasets.sources.trees.whole import WholeLabels
 from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import is_inside
 from xray.structures.masks import encode_pixels
-from xray.structures.values import finite_number, shown, whole_number
+from xray.structures.values import shown, whole_number
 
 NO_AREA = "lines, points and skeletons, which have no area, not read"
 _WITHOUT_AREA = ("polyline", "points", "skeleton", "cuboid")
@@ -120,7 +120,7 @@ def _shape(each: Element, size: tuple[int, int] | None) -> tuple[Sequence[float]
         polygon, corners = ellipse((_number(each, "cx"), _number(each, "cy")), radii, degrees)
         return corners, [polygon]
     if each.tag == "polygon":
-        polygon = [_finite(value) for point in each.get("points", "").split(";") for value in point.split(",")]
+        polygon = [coordinate(value) for point in each.get("points", "").split(";") for value in point.split(",")]
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("a polygon needs three points or more")
         return around(polygon), [polygon]
@@ -149,11 +149,4 @@ def _mask(each: Element, size: tuple[int, int] | None) -> tuple[Sequence[float],
 
 def _number(each: Element, name: str, default: float | None = None) -> float:
     value = each.get(name)
-    return default if value is None and default is not None else _finite(value)
-
-
-def _finite(value: object) -> float:
-    number = finite_number(value)
-    if number is None:
-        raise ValueError("a coordinate is missing")
-    return number
+    return default if value is None and default is not None else coordinate(value)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xray.datasets.sources.trees.brush import decode_brush
-from xray.datasets.sources.trees.shapes import around, ellipse, turned_rectangle
+from xray.datasets.sources.trees.shapes import around, coordinate, ellipse, turned_rectangle
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.structures.masks import MaskError, encode_pixels
 from xray.structures.values import finite_number, whole_number
@@ -82,22 +82,15 @@ def corners_and_mask(region: Region, size: tuple[int, int]) -> tuple[Sequence[fl
     if "points" in value:
         if len(value["points"]) < 3:
             raise ValueError("a polygon needs three points or more")
-        polygon = [_finite(axis) * unit for x, y in value["points"] for axis, unit in ((x, across), (y, down))]
+        polygon = [coordinate(axis) * unit for x, y in value["points"] for axis, unit in ((x, across), (y, down))]
         return around(polygon), [polygon]
-    x, y = _finite(value["x"]) * across, _finite(value["y"]) * down
+    x, y = coordinate(value["x"]) * across, coordinate(value["y"]) * down
     if "radiusX" in value:
-        radii = (_finite(value["radiusX"]) * across, _finite(value["radiusY"]) * down)
+        radii = (coordinate(value["radiusX"]) * across, coordinate(value["radiusY"]) * down)
         polygon, around_it = ellipse((x, y), radii, degrees)
         return around_it, [polygon]
-    upright = (x, y, x + _finite(value["width"]) * across, y + _finite(value["height"]) * down)
+    upright = (x, y, x + coordinate(value["width"]) * across, y + coordinate(value["height"]) * down)
     if not degrees % 360:
         return upright, None
     polygon = turned_rectangle(upright, degrees, (x, y))
     return around(polygon), [polygon]
-
-
-def _finite(value: Any) -> float:
-    number = finite_number(value)
-    if number is None:
-        raise ValueError("a coordinate is missing")
-    return number

@@ -6,10 +6,20 @@ Angles are in degrees, clockwise as one looks at the picture (y grows downwards)
 import math
 from collections.abc import Sequence
 
+from xray.structures.values import finite_number
+
 Polygon = list[float]
 """x1, y1, x2, y2, … in pixels."""
 Corners = tuple[float, float, float, float]
 """x1, y1, x2, y2 of an upright box, in pixels."""
+
+
+def coordinate(value: object) -> float:
+    """A number of a file. Raises ValueError where it is none, or not finite."""
+    number = finite_number(value)
+    if number is None:
+        raise ValueError("a coordinate is missing")
+    return number
 
 
 def around(polygon: Sequence[float]) -> Corners:
