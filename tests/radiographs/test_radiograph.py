@@ -22,9 +22,8 @@ from pydicom import uid
 
 from xray.errors import InputError
 from xray.radiographs.dicom import MAX_PIXELS
+from xray.radiographs.pictures import IN_COLOUR, TURNED
 from xray.radiographs.radiograph import (
-    IN_COLOUR,
-    TURNED,
     RadiographError,
     find_radiographs,
     radiograph_size,
@@ -329,6 +328,11 @@ def test_jpeg_that_is_read_inside_of_dicom_only(
     assert refusal(tmp_path / name) == says
     with pytest.raises(RadiographError, match=f"^{re.escape(says)}$"):
         radiograph_size(tmp_path / name)
+
+
+def test_a_file_that_the_system_does_not_open_has_no_size(tmp_path):
+    with pytest.raises(RadiographError, match=r"x\.png: its size cannot be read \(OSError\)"):
+        radiograph_size(tmp_path / f"{300 * 'x'}.png")
 
 
 def test_folders_missing_files_and_pipes_are_refused(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from xray.outputs.dicom.objects import reduced
 from xray.radiographs.canvas import MAX_PIXELS, in_8_bits
 from xray.radiographs.decoding import NO_GATE, Decoded, DecodedWhole, Undecodable, on_canvas
 from xray.radiographs.image_check import Gate
-from xray.radiographs.radiograph import EIGHT_BITS, Radiograph, RadiographError, grey_of_words, radiograph_of_dataset
+from xray.radiographs.pictures import grey_of_words
+from xray.radiographs.radiograph import EIGHT_BITS, Radiograph, RadiographError, radiograph_of_dataset
 from xray.radiographs.workers import TIMEOUT
 from xray.storage.addresses import is_remote
 

@@ -1,59 +1,40 @@
 """Reading one radiograph, DICOM, PNG or JPEG, into display grey, and finding the radiographs of a folder."""
 
 import dataclasses
-import functools
 import io
 import os
-import struct
 import warnings
-import zlib
 from pathlib import Path
 
-import cv2
 import numpy as np
-import PIL.Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from xray.errors import InputError
-from xray.radiographs.canvas import MAX_PIXELS
-from xray.radiographs.codestream import jpeg_size
 from xray.radiographs.dicom import RadiographError, StoredRadiograph, dicom_size, is_dicom, read_dicom
 from xray.radiographs.file_kinds import LINK, Content, content_of, other_format
 from xray.radiographs.file_warnings import FileWarning
-from xray.radiographs.grayscale import display_grey, is_one_grey, look_up, white_level
+from xray.radiographs.grayscale import display_grey, is_one_grey
 from xray.radiographs.header_view import HeaderView
 from xray.radiographs.jsrt import SIDE, SPACING, WHITE, is_jsrt, is_jsrt_name, read_jsrt
 from xray.radiographs.names import leads_out
+from xray.radiographs.pictures import grey_to_white, picture_size, read_picture
 from xray.radiographs.softcopy import Softcopy
 
 __all__ = [
-    "Radiograph", "RadiographError", "find_radiographs", "grey_of_words", "of_full_range", "radiograph_of_dataset",
-    "radiograph_size", "read_radiograph", "source_id",
+    "Radiograph", "RadiographError", "find_radiographs", "radiograph_of_dataset", "radiograph_size", "read_radiograph",
+    "source_id",
 ]  # fmt: skip
 
 MAX_FILE_BYTES = 2**30
-MOST_PER_BYTE = {"PNG": 8 * 1100, "JPEG": 1024, "MPO": 1024}
-"""Pixels that a byte of a file can stand for: deflate packs 1,032 bytes of 8 pixels into one, and JPEG has at least a
-bit for a block of 64. What is missing would be filled in, and take the time and memory of a whole picture."""
 DICOM_SUFFIXES = (".dicom", ".dcm")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 SUFFIXES = DICOM_SUFFIXES + PICTURE_SUFFIXES
 
-IN_COLOUR = "its pixels are in colour, of which only the brightness is read"
-MOST_APART, MOST_COLOURED = 8, 1e-4
-"""Levels of 255 by which red, green and blue may differ in a grey picture, and the share of pixels beyond that."""
 ONE_GREY = "nearly all of its pixels are of one grey"
 
 EIGHT_BITS = "its pixels have 8 bits, which more cannot make finer"
-TURNED = "its EXIF orientation is ignored: what was drawn on it as viewers turn it lies elsewhere"
-_ORIENTATION = 0x0112
-
 _PNG = b"\x89PNG\r\n\x1a\n"
-_BEHIND_SIZE = 33
-"""Bytes of a PNG file up to the end of its first chunk, IHDR."""
-_FULL_RANGE = b"\0\0\0\1sBIT\x10" + zlib.crc32(b"sBIT\x10").to_bytes(4, "big")
-"""The chunk which says that all 16 bits of a grey PNG count, so that its white is 65535."""
 _JPEG = b"\xff\xd8\xff"
 
 
@@ -108,9 +89,9 @@ def read_radiograph(path: str | Path, bits: int = 8) -> Radiograph:
         if kind == "DICOM":
             return _shown(read_dicom(path), path.name, bits)
         if kind == "JSRT":
-            pixels = _grey_of(read_jsrt(path), WHITE, bits)
+            pixels = grey_to_white(read_jsrt(path), WHITE, bits)
             return Radiograph(pixels, SPACING, path.name, warnings=_blank(pixels))
-        pixels, said, is_fine = _read_picture(path, kind, bits)
+        pixels, said, is_fine = read_picture(path, kind, bits)
         coarse = (EIGHT_BITS,) if bits > 8 and not is_fine else ()
         return Radiograph(pixels, None, path.name, warnings=(*said, *coarse, *_blank(pixels)))
     except OSError as error:
@@ -173,16 +154,10 @@ def radiograph_size(path: str | Path) -> tuple[int, int]:
             return dicom_size(path)
         if kind == "JSRT":
             return SIDE, SIDE
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with PIL.Image.open(path, formats=[kind]) as picture:
-                return _checked_size(picture, path)
+        return picture_size(path, kind)
     except RadiographError:
         raise
-    except PIL.Image.DecompressionBombError:
-        raise RadiographError(f"{path.name}: its pixels are more than {MAX_PIXELS // 10**6} million") from None
     except Exception as error:  # whatever Pillow raises on damaged bytes
-        _refuse_other_jpeg(path, kind)
         raise RadiographError(f"{path.name}: its size cannot be read ({type(error).__name__})") from None
 
 
@@ -209,114 +184,6 @@ def _kind(path: Path) -> str:
     if name := other_format(head):
         raise RadiographError(f"{path.name}: {name}, which is not read: convert it to PNG")
     raise RadiographError(f"{path.name}: neither DICOM nor PNG nor JPEG")
-
-
-def _read_picture(path: Path, kind: str, bits: int) -> tuple[np.ndarray, tuple[str, ...], bool]:
-    """PNG or JPEG → (H, W) display grey, what its user should know, and whether its pixels have more than 8 bits."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # Opening reads the header alone.
-            with PIL.Image.open(path, formats=[kind]) as picture:
-                _checked_size(picture, path)
-                pixels = _grey(picture, bits, kind == "PNG" and _has_full_range(path))
-                said = ((IN_COLOUR, _is_coloured(picture)), (TURNED, _is_turned(picture)))
-                return pixels, tuple(text for text, is_so in said if is_so), picture.mode.startswith("I")
-    except (RadiographError, MemoryError):
-        raise
-    except PIL.Image.DecompressionBombError:
-        raise RadiographError(f"{path.name}: its pixels are more than {MAX_PIXELS // 10**6} million") from None
-    except Exception as error:  # whatever Pillow raises on damaged bytes
-        _refuse_other_jpeg(path, kind)
-        # Pillow names the file with its folder, which may name a patient.
-        what = str(error).replace(str(path), path.name)
-        raise RadiographError(f"{path.name}: damaged {kind} file ({type(error).__name__}: {what})") from None
-
-
-def _refuse_other_jpeg(path: Path, kind: str) -> None:
-    """Raises RadiographError for JPEG that is not damaged, but of a kind that is read inside DICOM only."""
-    if kind != "JPEG":
-        return
-    try:
-        with open(path, "rb") as file:
-            size = jpeg_size(file.read(2**20))
-    except (OSError, RadiographError, struct.error, IndexError):
-        return
-    if size.marker == 0xF7:
-        what = "JPEG-LS"
-    elif size.marker & 3 == 3:
-        what = f"lossless JPEG of {size.precision} bits"
-    elif size.precision != 8:
-        what = f"JPEG of {size.precision} bits"
-    else:
-        return
-    raise RadiographError(f"{path.name}: {what}, which is read inside of DICOM files only: convert it to PNG")
-
-
-def _checked_size(picture: PIL.Image.Image, path: Path) -> tuple[int, int]:
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise RadiographError(f"{path.name}: {width} x {height} pixels are more than {MAX_PIXELS // 10**6} million")
-    n_bytes = path.stat().st_size
-    if width * height > MOST_PER_BYTE[str(picture.format)] * n_bytes:
-        raise RadiographError(f"{path.name}: truncated: {width} x {height} pixels cannot be in {n_bytes} bytes")
-    return width, height
-
-
-def _is_coloured(picture: PIL.Image.Image) -> bool:
-    """Whether red, green and blue differ by more than noise in more than a few pixels, as in no radiograph."""
-    if not {"R", "P", "C", "Y"} & set(picture.getbands()):
-        return False
-    channels = cv2.split(np.asarray(picture.convert("RGB")))
-    highest, lowest = (functools.reduce(extreme, channels) for extreme in (cv2.max, cv2.min))
-    return int(np.count_nonzero(cv2.subtract(highest, lowest) > MOST_APART)) > MOST_COLOURED * highest.size
-
-
-def _is_turned(picture: PIL.Image.Image) -> bool:
-    """Whether EXIF data says that viewers turn or mirror the picture; what cannot be read says nothing."""
-    try:
-        return picture.getexif().get(_ORIENTATION, 1) in range(2, 9)
-    except Exception:  # whatever Pillow raises on damaged EXIF data, which has no pixels
-        return False
-
-
-def _grey(picture: PIL.Image.Image, bits: int, has_full_range: bool) -> np.ndarray:
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture)
-        values = values if values.dtype == np.uint16 else values.clip(0, 65535).astype(np.uint16)
-        return _grey_of(values, 65535, bits) if has_full_range else grey_of_words(values, bits)
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, "black"), picture)
-    values = np.asarray(picture.convert("L"))
-    if bits == 8:
-        return values
-    return look_up(np.ascontiguousarray(values), (np.arange(256) * 257).astype(np.uint16))
-
-
-def of_full_range(content: bytes) -> bytes:
-    """A PNG file of 16 bits whose white is read as 65535, however dark all of its values are."""
-    return content[:_BEHIND_SIZE] + _FULL_RANGE + content[_BEHIND_SIZE:]
-
-
-def _has_full_range(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(_BEHIND_SIZE + len(_FULL_RANGE)).endswith(_FULL_RANGE)
-
-
-def grey_of_words(values: np.ndarray, bits: int = 8) -> np.ndarray:
-    """(H, W) uint16 values of a picture, 0 is black → display grey of 8 or 16 bits.
-
-    White is 65535, or 2^k - 1 where all values fit into k = 8, 10, 12 or 14 bits and into a quarter of the range.
-    """
-    return _grey_of(values, white_level(int(values.max()), 16), bits)
-
-
-def _grey_of(values: np.ndarray, white_value: int, bits: int) -> np.ndarray:
-    """(H, W) uint16 → display grey; white_value: that of white, larger ones are white too."""
-    white = 2**bits - 1
-    table = np.rint(np.minimum(np.arange(65536) * (white / white_value), white))
-    return look_up(np.ascontiguousarray(values), table.astype(np.uint8 if bits == 8 else np.uint16))
 
 
 def source_id(path: str | Path) -> str:

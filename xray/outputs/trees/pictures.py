@@ -16,7 +16,8 @@ from xray.files import complete
 from xray.outputs.trees.plan import Item
 from xray.radiographs.canvas import in_8_bits, is_resized
 from xray.radiographs.names import UnsafeNameError, inside
-from xray.radiographs.radiograph import RadiographError, of_full_range, read_radiograph
+from xray.radiographs.pictures import of_full_range
+from xray.radiographs.radiograph import RadiographError, read_radiograph
 
 
 def find_originals(store: Store, items: Sequence[Item], folder: Path) -> dict[int, Path]:
