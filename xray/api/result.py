@@ -67,13 +67,6 @@ class Result(Savable):
         return dict(self.finder.categories)
 
     @property
-    def findings(self) -> RadiographFindings:
-        """What was found, as it came, as what draws and writes it takes it."""
-        notes = () if self.image_check is None else self.image_check.warnings
-        found = (self.rows, self.segmentations, self.finder.categories, self.classified, self.maps)
-        return RadiographFindings(*found, notes)
-
-    @property
     def path(self) -> Path | None:
         """The file, None for what was not read from one."""
         return self.origin.path
@@ -96,7 +89,7 @@ class Result(Savable):
     @property
     def names(self) -> list[str]:
         """The n names of the categories."""
-        return [self.findings.name_of(label) for label in self.labels.tolist()]
+        return [findings_of(self).name_of(label) for label in self.labels.tolist()]
 
     @property
     def masks(self) -> np.ndarray | None:
@@ -186,7 +179,7 @@ class Result(Savable):
     def picture(self, threshold: float | None = None, max_side: int = 1600) -> np.ndarray:
         """What `plot` shows, as (h, w, 3) uint8 RGB."""
         lowest, fitted = self.finder.shown(threshold)
-        shown, lowest, notes = as_shown(self.findings, fitted, lowest)
+        shown, lowest, notes = as_shown(findings_of(self), fitted, lowest)
         return draw_findings(self.pixels, shown, self.id, True, lowest, max_side, min(512, max_side), notes)
 
     def to_supervision(self) -> Any:
@@ -251,3 +244,10 @@ class Result(Savable):
         if self.size is not None:
             return self.size[1], self.size[0]
         return next((tuple(rle["size"]) for rle in self.segmentations.values()), None)
+
+
+def findings_of(result: Result) -> RadiographFindings:
+    """What was found, as it came, for what draws and writes it."""
+    notes = () if result.image_check is None else result.image_check.warnings
+    found = (result.rows, result.segmentations, result.finder.categories, result.classified, result.maps)
+    return RadiographFindings(*found, notes)

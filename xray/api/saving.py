@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 
 from xray.api.finder import Finder
 from xray.api.origin import Origin
-from xray.api.result import Result
+from xray.api.result import Result, findings_of
 from xray.api.results import Results
 from xray.api.savable import Savable
 from xray.errors import InputError, need
@@ -55,7 +55,7 @@ def save_results(
         if overlays:
             written.append(inside(folder, f"overlays/{safe_path(result.id)}.png"))
             shown = result.finder.shown(threshold)
-            save_overlay(written[-1], result.id, result.pixels, result.findings, None, *shown)
+            save_overlay(written[-1], result.id, result.pixels, findings_of(result), None, *shown)
         if objects is not None:
             written += _save_objects(folder, result, objects, references[result.id])
     categories = {number: name for result in results for number, name in result.finder.categories.items()}
@@ -96,4 +96,4 @@ def _reference(origin: Origin) -> Dataset | None:
 
 def _save_objects(folder: Path, result: Result, objects: DicomResults, reference: Dataset | None) -> list[Path]:
     radiograph = result.origin.radiograph() if objects.need_pixels and reference is not None else None
-    return objects.write(folder, result.id, reference, result.findings, radiograph)
+    return objects.write(folder, result.id, reference, findings_of(result), radiograph)
