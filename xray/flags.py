@@ -159,6 +159,14 @@ def require(holds: bool, name: str, value: object, wanted: str) -> None:
         raise FlagError(f"--{name.replace('_', '-')} is {value}: it must be {wanted}")
 
 
+def check_paths(config: Any, *names: str) -> None:
+    """Raises FlagError for the first of these fields, a path or several, that is empty."""
+    for name in names:
+        value = getattr(config, name)
+        if not value or "" in (value if isinstance(value, tuple | list) else [value]):
+            raise FlagError(f"--{name.replace('_', '-')} is empty: give a path")
+
+
 def check_part(split: str | None, fold: int | None) -> None:
     """Raises FlagError where both a split and a fold are asked for, and the split has no folds."""
     if split in ("val", "test") and fold is not None:

@@ -7,7 +7,7 @@ import numpy as np
 from xray.audit.named import CATEGORY, MISSING, SPURIOUS, Named
 from xray.datasets.store import Store
 from xray.evaluation.alignment import Alignment
-from xray.structures.boxes import BoxTable, box_iou
+from xray.structures.boxes import BoxTable, box_iou, overlapping
 
 FEWEST = 5
 """Labels, or found boxes, that a category's own threshold needs."""
@@ -33,7 +33,7 @@ class BoxLabels:
         columns = np.array(list(store.categories))
         self.open = store.unlocated[alignment.rows]
         self.column = {label: place for place, label in enumerate(columns.tolist())}
-        self.pairs = _overlaps(self.truth, self.predictions)
+        self.pairs = overlapping(self.truth, self.predictions, TOUCHING)
         truth, predicted, iou = self.pairs
         self.same = self.truth.labels[truth] == self.predictions.labels[predicted]
         # Of each truth box, the best score of its own category in its place, and touching it.
@@ -176,25 +176,3 @@ def _readers_of(store: Store, alignment: Alignment) -> list[list[str]]:
     """Who drew each box of the truth; `align` keeps their order."""
     chosen = np.flatnonzero(np.isin(store.boxes.images, alignment.rows)).tolist()
     return [store.readers[box] for box in chosen]
-
-
-def _overlaps(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Truth rows, prediction rows and IoU of all pairs of one radiograph with an IoU of at least TOUCHING."""
-    of_truth = np.argsort(truth.images, kind="stable")
-    of_predictions = np.argsort(predictions.images, kind="stable")
-    shared = np.intersect1d(truth.images, predictions.images)
-    bounds = [
-        np.searchsorted(table.images[order], np.stack([shared, shared + 1])).T.tolist()
-        for order, table in ((of_truth, truth), (of_predictions, predictions))
-    ]
-    parts = []
-    for (start, stop), (first_of, last_of) in zip(*bounds, strict=True):
-        ours, theirs = of_truth[start:stop], of_predictions[first_of:last_of]
-        iou = box_iou(truth.boxes[ours], predictions.boxes[theirs])
-        rows, columns = np.nonzero(iou >= TOUCHING)
-        parts.append((ours[rows], theirs[columns], iou[rows, columns]))
-    empty = np.zeros(0, dtype=np.int64)
-    if not parts:
-        return empty, empty, np.zeros(0)
-    first, second, third = zip(*parts, strict=True)
-    return np.concatenate(first), np.concatenate(second), np.concatenate(third)

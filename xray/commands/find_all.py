@@ -65,6 +65,22 @@ def dicom_results_of(
     return DicomResults(algorithm, threshold, thresholds=thresholds, map_labels=map_labels, **wanted)
 
 
+def load_models(config: "Config", n_radiographs: int) -> "tuple[Pipeline, Models, Start]":
+    """The models that the flags name, made and loaded in the way in which so many radiographs are best begun."""
+    from xray.export.ready import make_ready
+    from xray.inference.ways import Models
+    from xray.models.device import keep_freed_memory
+
+    models = Models.of_flags(config)
+    make_ready(models)
+    start = models.start(n_radiographs)
+    pipeline = models.load(start.way)
+    if pipeline.device.type == "cpu":
+        # Not before: what loading frees goes back to the system.
+        keep_freed_memory()
+    return pipeline, models, start
+
+
 def find_all(
     pipeline: "Pipeline",
     inputs: "Inputs",

@@ -12,10 +12,10 @@ import tyro
 from annotated_types import Interval
 
 from xray.commands.archives import check_dicomweb, send_back, with_kinds, with_unretrieved
-from xray.commands.find_all import dicom_results_of, find_all, fingerprint_of
+from xray.commands.find_all import dicom_results_of, find_all, fingerprint_of, load_models
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
-from xray.flags import Processes, Share, alone_or_one_of, check_part, check_ranges, require
+from xray.flags import Processes, Share, alone_or_one_of, check_part, check_paths, check_ranges, require
 from xray.inference.options import check_options
 
 if TYPE_CHECKING:
@@ -200,11 +200,8 @@ def main(config: Config) -> int:
 
     with without_compiler():
         importlib.import_module("torchvision")
-    from xray.export.ready import make_ready
     from xray.inference.prediction_journal import PredictionJournal
     from xray.inference.thresholds import say, thresholds_of
-    from xray.inference.ways import Models
-    from xray.models.device import keep_freed_memory
     from xray.outputs.fisabio import FisabioSubmission
     from xray.outputs.results import WARNINGS, kind_of_submission, warnings_of, write_results
     from xray.radiographs.file_warnings import print_warnings
@@ -212,13 +209,7 @@ def main(config: Config) -> int:
 
     if config.runtime == "onnx":
         config = dataclasses.replace(config, precision="32")
-    models = Models.of_flags(config)
-    make_ready(models)
-    start = models.start(len(inputs))
-    pipeline = models.load(start.way)
-    if pipeline.device.type == "cpu":
-        # Not before: what loading frees goes back to the system.
-        keep_freed_memory()
+    pipeline, models, start = load_models(config, len(inputs))
     for flag, what in (("probabilities", "keeps the maps"), ("seg", "writes the masks")):
         if getattr(config, flag) and not pipeline.segmenters:
             raise InputError(f"--{flag} {what} of segmenters, and --weights names none")
@@ -306,10 +297,7 @@ def check(config: Config) -> None:
     """Raises FlagError if a value is out of range."""
     from xray.cluster.ray import check_flags
 
-    for name in ("weights", "data_path", "save_path"):
-        value = getattr(config, name)
-        if not value or "" in (value if name == "weights" else [value]):
-            raise FlagError(f"--{name.replace('_', '-')} is empty: give a path")
+    check_paths(config, "weights", "data_path", "save_path")
     check_options(config)
     check_ranges(config)
     check_flags(config.engine, config.address, config.cores_per_actor)

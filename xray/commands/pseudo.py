@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from xray.commands.runner import command
-from xray.errors import FlagError, InputError
-from xray.flags import Processes, ShareAboveZero, check_ranges
+from xray.errors import InputError
+from xray.flags import Processes, ShareAboveZero, check_paths, check_ranges
 
 if TYPE_CHECKING:
     from xray.datasets.store import Store
@@ -99,10 +99,7 @@ def check(config: Config) -> None:
     """Raises FlagError if a value is out of range or a path is empty."""
     from xray.inference.options import check_options
 
-    for name in ("weights", "data_path", "images", "save_path"):
-        value = getattr(config, name)
-        if not value or "" in (value if name == "weights" else [value]):
-            raise FlagError(f"--{name.replace('_', '-')} is empty: give a path")
+    check_paths(config, "weights", "data_path", "images", "save_path")
     check_ranges(config)
     check_options(infer_config(config, Path(), ()))
 
@@ -226,17 +223,14 @@ def find(
 ) -> "PredictionJournal":
     """What a group of runs finds in the radiographs: the rest of them, where some were done before."""
     # torch last: what is wrong with the input has been said by now.
-    from xray.commands.find_all import find_all, fingerprint_of
+    from xray.commands.find_all import find_all, fingerprint_of, load_models
     from xray.datasets.inputs import open_inputs
     from xray.models.compiler import without_compiler
 
     with without_compiler():
         importlib.import_module("torchvision")
     from xray.datasets.store import fold_in_words
-    from xray.export.ready import make_ready
     from xray.inference.prediction_journal import PredictionJournal
-    from xray.inference.ways import Models
-    from xray.models.device import keep_freed_memory
 
     flags, inputs = infer_config(config, radiographs, runs), open_inputs(radiographs)
     file = work / ("others.part" if fold is None else f"fold-{fold}.part")
@@ -246,12 +240,7 @@ def find(
         if journal.done < len(inputs):
             who = "for --fold all alone" if fold is None else f"which did not see {fold_in_words(fold)}"
             print(f"labels by {', '.join(run.name for run in runs)}, {who}", file=sys.stderr)
-            models = Models.of_flags(flags)
-            make_ready(models)
-            start = models.start(len(inputs))
-            pipeline = models.load(start.way)
-            if pipeline.device.type == "cpu":
-                keep_freed_memory()
+            pipeline, models, start = load_models(flags, len(inputs))
             if journal.done:
                 print(f"continuing after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
             find_all(pipeline, inputs, journal, None, flags, None, models, start)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from xray.structures.boxes import BoxTable, box_iou
+from xray.structures.boxes import BoxTable, overlapping
 
 CONFUSION_IOU = 0.4
 BACKGROUND = "background"
@@ -45,7 +45,7 @@ def confusion(truth: BoxTable, predictions: BoxTable, categories: dict[int, str]
     labels = np.array(sorted(categories), dtype=np.int64)
     truth = truth.select(np.isin(truth.labels, labels))
     predictions = predictions.select(np.isin(predictions.labels, labels) & (predictions.scores >= threshold))
-    rows, columns, iou = _overlapping(truth, predictions)
+    rows, columns, iou = overlapping(truth, predictions, CONFUSION_IOU)
     differs = truth.labels[rows] != predictions.labels[columns]
     order = np.lexsort((-predictions.scores[columns], -iou, differs))
     k = len(labels)
@@ -59,23 +59,3 @@ def confusion(truth: BoxTable, predictions: BoxTable, categories: dict[int, str]
     counts[:k, k] = np.bincount(true_places[~met], minlength=k)
     counts[k, :k] = np.bincount(predicted_places[~used], minlength=k)
     return Confusion(tuple(categories[label] for label in labels.tolist()), counts, threshold)
-
-
-def _overlapping(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Truth rows, prediction rows and IoU of all pairs of one radiograph with an IoU of at least 0.4."""
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    by_truth, by_prediction = (np.argsort(table.images, kind="stable") for table in (truth, predictions))
-    shared = np.intersect1d(truth.images, predictions.images)
-    bounds = [
-        np.searchsorted(table.images[order], np.stack([shared, shared + 1]))
-        for table, order in ((truth, by_truth), (predictions, by_prediction))
-    ]
-    for start, stop, first, last in np.concatenate(bounds).T.tolist():
-        truth_rows, rows = by_truth[start:stop], by_prediction[first:last]
-        iou = box_iou(truth.boxes[truth_rows], predictions.boxes[rows])
-        i, j = np.nonzero(iou >= CONFUSION_IOU)
-        parts.append((truth_rows[i], rows[j], iou[i, j]))
-    if not parts:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
-    rows, columns, ious = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return rows, columns, ious

@@ -64,6 +64,13 @@ class BoxTable:
         numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
         return self.select(rows), renumbered(masks, numbers)
 
+    def rows_by_image(self) -> dict[int, list[int]]:
+        """Image → its rows, of the images that have any."""
+        rows: dict[int, list[int]] = {}
+        for row, image in enumerate(self.images.tolist()):
+            rows.setdefault(image, []).append(row)
+        return rows
+
     def best_per_image(self, limit: int) -> "BoxTable":
         """The `limit` highest scores of every image; images ascending, scores descending within one."""
         order = np.lexsort((-self.scores, self.images))
@@ -111,3 +118,23 @@ def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     union = areas[0][:, None] + areas[1][None, :] - intersection
     iou: np.ndarray = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
     return iou
+
+
+def overlapping(first: BoxTable, second: BoxTable, least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of both tables and IoU of all pairs of boxes of one image with an IoU of at least `least`, above 0."""
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    orders = [np.argsort(table.images, kind="stable") for table in (first, second)]
+    shared = np.intersect1d(first.images, second.images)
+    bounds = [
+        np.searchsorted(table.images[order], np.stack([shared, shared + 1]))
+        for table, order in zip((first, second), orders, strict=True)
+    ]
+    for start, stop, other_start, other_stop in np.concatenate(bounds).T.tolist():
+        rows, others = orders[0][start:stop], orders[1][other_start:other_stop]
+        iou = box_iou(first.boxes[rows], second.boxes[others])
+        i, j = np.nonzero(iou >= least)
+        parts.append((rows[i], others[j], iou[i, j]))
+    if not parts:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
+    of_first, of_second, ious = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return of_first, of_second, ious

@@ -24,9 +24,7 @@ def write_voc(store: Store, plan: Plan, out: Path, masks: Masks) -> list[str]:
     """Writes annotations and lists; returns what is to be said of them."""
     for folder in ("Annotations", "ImageSets/Main"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    rows_of: dict[int, list[int]] = {}
-    for row, image in enumerate(store.boxes.images.tolist()):
-        rows_of.setdefault(image, []).append(row)
+    rows_of = store.boxes.rows_by_image()
     for item in plan.items:
         tree = _annotation(store, item, rows_of.get(item.row, []))
         ElementTree.indent(tree)

@@ -23,9 +23,7 @@ def write_yolo(store: Store, plan: Plan, out: Path, masks: Masks) -> list[str]:
     import yaml
 
     number_of = {category: number for number, category in enumerate(store.categories)}
-    rows_of: dict[int, list[int]] = {}
-    for row, image in enumerate(store.boxes.images.tolist()):
-        rows_of.setdefault(image, []).append(row)
+    rows_of = store.boxes.rows_by_image()
     n_corners = n_other = 0
     for split, items in plan.splits.items():
         (out / "labels" / split).mkdir(parents=True, exist_ok=True)
