@@ -27,6 +27,7 @@ from xray.inference.pipeline import load_pipeline
 from xray.outputs.dicom.objects import Algorithm
 from xray.radiographs.decoding import decode_canvas
 from xray.serving.app import PAGE, create_app
+from xray.serving.exports import EXPORTS
 from xray.serving.service import Limits, Service
 from xray.structures.masks import decode_mask
 from xray.structures.predictions import NO_FINDING_CATEGORY
@@ -346,7 +347,7 @@ def test_says_how_it_is():
 def test_describes_itself(client):
     about = client.get("/about").json()
     assert [category["name"] for category in about["categories"]] == list(FINDINGS)
-    assert (about["max_bytes"], about["exports"], about["is_vinbig"]) == (2**20, ["sr", "seg"], True)
+    assert (about["max_bytes"], about["exports"], about["is_vinbig"]) == (2**20, list(EXPORTS), True)
     api = client.get("/openapi.json").json()
     for path in ("/predict", "/invocations", "/pixels", "/dicom/sr"):
         assert "multipart/form-data" in api["paths"][path]["post"]["requestBody"]["content"]
@@ -412,6 +413,35 @@ class TestDicomObjects:
         segments = pydicom.dcmread(io.BytesIO(client.post("/dicom/seg", **form).content))
         np.testing.assert_array_equal(segments.pixel_array.reshape(300, 256), truth.pneumothorax_mask)
 
+    def test_are_drawn_over_it_or_on_it(self, client, phantom):
+        path, _ = phantom
+        content, source = path.read_bytes(), pydicom.dcmread(path)
+        answer = client.post("/predict", content=content).json()
+        objects = {}
+        for n in (1, 2, 2):
+            shown = {**answer, "findings": answer["findings"][:n]}
+            for kind in ("gsps", "sc"):
+                response = client.post(f"/dicom/{kind}", files={"file": content}, data={"findings": json.dumps(shown)})
+                assert response.headers["content-type"] == "application/dicom"
+                made = pydicom.dcmread(io.BytesIO(response.content))
+                assert made.StudyInstanceUID == source.StudyInstanceUID
+                assert source.SOPInstanceUID in str(made)
+                objects.setdefault(kind, []).append(made)
+        for one, two, again in objects.values():
+            # Other findings are another object, and the same findings the same one.
+            assert one.SOPInstanceUID != two.SOPInstanceUID == again.SOPInstanceUID
+        for n, state in enumerate(objects["gsps"][:2], start=1):
+            lines = [
+                graphic
+                for annotation in state.GraphicAnnotationSequence
+                for graphic in annotation.get("GraphicObjectSequence", [])
+            ]
+            assert len(lines) == n
+        one, two, _ = objects["sc"]
+        # One more box, and one more line below the radiograph.
+        assert one.pixel_array.shape[1:] == two.pixel_array.shape[1:]
+        assert (one.pixel_array[:500] != two.pixel_array[:500]).any()
+
     def test_refuse_what_cannot_be_one(self, client, phantom):
         content = phantom[0].read_bytes()
         answer = client.post("/predict", content=content).json()
@@ -421,8 +451,20 @@ class TestDicomObjects:
             response = client.post(f"/dicom/{kind}", files={"file": file}, data={"findings": json.dumps(findings)})
             return response.status_code, response.json()["detail"]
 
-        assert status("sr", picture.tobytes(), answer) == (422, "the file is no DICOM file: SR and SEG refer to one")
+        assert status("sr", picture.tobytes(), answer) == (422, "the file is no DICOM file: DICOM objects refer to one")
         assert status("seg", content, {**answer, "findings": []})[0] == 422
+        assert status("sc", picture.tobytes(), answer)[0] == 422
+        # Grey that is stored as colour.
+        coloured = pydicom.dcmread(io.BytesIO(content))
+        coloured.PhotometricInterpretation, coloured.SamplesPerPixel, coloured.PlanarConfiguration = "RGB", 3, 0
+        coloured.BitsAllocated, coloured.BitsStored, coloured.HighBit, coloured.PixelRepresentation = 8, 8, 7, 0
+        coloured.PixelData = np.random.default_rng(0).integers(0, 256, (300, 256), np.uint8).repeat(3).tobytes()
+        buffer = io.BytesIO()
+        coloured.save_as(buffer)
+        assert status("gsps", buffer.getvalue(), answer) == (
+            422,
+            "there is no presentation state of an image in colour",
+        )
         mask = {"size": [300, 256], "counts": "0" * 40}
         faulty = {**answer["findings"][0], "mask": mask}
         assert status("seg", content, {**answer, "findings": [faulty]})[0] == 422

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import csv
 import io
+import json
 import os
 import shutil
 from pathlib import Path
@@ -523,13 +524,20 @@ def test_downloads(open_page, folder, truths):
     assert name == "a-seg.dcm"
     segment = pydicom.dcmread(io.BytesIO(content))
     np.testing.assert_array_equal(segment.pixel_array.reshape(HEIGHT, WIDTH), truth.pneumothorax_mask)
+    for button, modality in (("DICOM GSPS", "PR"), ("DICOM SC", "OT")):
+        name, content = download(page, button)
+        assert name == f"a-{button.split()[1].lower()}.dcm"
+        assert pydicom.dcmread(io.BytesIO(content)).Modality == modality
+    name, content = download(page, "FHIR")
+    assert name == "a-fhir.json"
+    assert json.loads(content)["resourceType"] == "Bundle"
 
     page.keyboard.press("j")
     expect(page.get_by_role("button", name="DICOM SEG")).to_be_disabled()
     page.keyboard.press("j")
     shown(page)
     page.get_by_role("button", name="DICOM SR").click()
-    expect(page.locator("#download-note")).to_have_text("the file is no DICOM file: SR and SEG refer to one")
+    expect(page.locator("#download-note")).to_have_text("the file is no DICOM file: DICOM objects refer to one")
 
 
 def test_the_mask_is_drawn_where_it_is(page, truths):

@@ -129,7 +129,7 @@ class About(BaseModel):
     is_vinbig: bool = Field(description="whether the categories are the 14 findings of Kaggle's submission")
     shown_from: float = Field(description="confidence from which the page shows findings at first")
     max_bytes: int = Field(description="most bytes of a request")
-    exports: list[str] = Field(description='what POST /dicom/… can make: "sr", "seg"')
+    exports: list[str] = Field(description='what POST /dicom/… can make: "sr", "seg", "gsps", "sc"; POST /fhir: "fhir"')
     version: str
     found_at: str | None = _fitted("operating point at which findings count as found")
     has_card: bool = Field(default=False, description="whether GET /card has the models' card")

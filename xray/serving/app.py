@@ -225,7 +225,7 @@ def create_app(
     @app.get("/about", tags=["server"])
     async def describe() -> About:
         """What this server runs, and its limits."""
-        found = about(pipeline, service.models, limits.max_bytes, ["sr", "seg"] if algorithm else [], *shown)
+        found = about(pipeline, service.models, limits.max_bytes, list(exports.EXPORTS) if algorithm else [], *shown)
         return found.model_copy(update={"has_card": operations.card is not None})
 
     @app.get("/queue/{ticket}", tags=["findings"], responses={404: {"model": Problem}})
@@ -279,7 +279,18 @@ def create_app(
             """A DICOM SEG of masks: send the DICOM file again, and what it shall hold of /predict's answer."""
             return await export(request, "seg")
 
-    if algorithm is not None:
+        @app.post("/dicom/gsps", **dicom)
+        async def presentation_state(request: Request) -> Response:
+            """A DICOM presentation state (boxes, names, outlines of masks): send the DICOM file again, and what it
+            shall hold of /predict's answer."""
+            return await export(request, "gsps")
+
+        @app.post("/dicom/sc", **dicom)
+        async def picture(request: Request) -> Response:
+            """A DICOM secondary capture, the findings drawn on the radiograph: send the DICOM file again, and what it
+            shall hold of /predict's answer."""
+            return await export(request, "sc")
+
         about_fhir: dict[str, Any] = {
             "responses": {**_PROBLEMS, 200: {"content": {fhir.MEDIA_TYPE: {"schema": {"type": "object"}}}}},
             "response_class": Response,

@@ -17,11 +17,13 @@ from xray.outputs.dicom.objects import Algorithm, read_source
 from xray.outputs.dicom.origin import notes_of
 from xray.outputs.fhir import bundle_of
 from xray.radiographs.dicom import RadiographError, is_dicom
+from xray.radiographs.radiograph import read_radiograph
 from xray.structures.masks import encode_mask
 from xray.structures.radiograph_findings import RadiographFindings
 
 MEDIA_TYPE = "application/dicom"
 NO_MASK = "there is no mask to write: none of the findings has one"
+NO_SOFTCOPY = "there is no presentation state of an image in colour"
 
 
 def structured_report_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
@@ -61,7 +63,44 @@ def segmentation_of(findings: RadiographFindings, algorithm: Algorithm, path: Pa
     return _made_from(path, make)
 
 
-EXPORTS = {"sr": structured_report_of, "seg": segmentation_of, "fhir": fhir_of}
+def presentation_state_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
+    """The GSPS of one radiograph, with all rows. Raises RadiographError, also for one in colour."""
+
+    def make(source: Any) -> bytes:
+        from xray.outputs.dicom.gsps import presentation_state
+
+        softcopy = read_radiograph(path).softcopy
+        if softcopy is None:
+            raise RadiographError(NO_SOFTCOPY)
+        checked = _checked(findings, source)
+        edition = _edition(checked, checked.labels)
+        return _file_of(presentation_state(source, softcopy, checked, algorithm, 0.0, edition))
+
+    return _made_from(path, make)
+
+
+def picture_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
+    """The findings drawn on the radiograph, as a secondary capture, with all rows. Raises RadiographError."""
+
+    def make(source: Any) -> bytes:
+        from xray.outputs.dicom.secondary_capture import secondary_capture
+
+        radiograph = read_radiograph(path)
+        aspect = (1, 1) if radiograph.softcopy is None else radiograph.softcopy.aspect
+        checked = _checked(findings, source)
+        edition = _edition(checked, checked.labels)
+        return _file_of(secondary_capture(source, radiograph.pixels, checked, algorithm, 0.0, aspect, edition))
+
+    return _made_from(path, make)
+
+
+EXPORTS = {
+    "sr": structured_report_of,
+    "seg": segmentation_of,
+    "gsps": presentation_state_of,
+    "sc": picture_of,
+    "fhir": fhir_of,
+}
 """Kind of object → what makes it of findings, their maker and the file that they are in."""
 
 
@@ -91,7 +130,7 @@ def _file_of(dataset: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _made_from(path: Path, make: Callable[[Any], bytes], what: str = "SR and SEG refer") -> bytes:
+def _made_from(path: Path, make: Callable[[Any], bytes], what: str = "DICOM objects refer") -> bytes:
     """What `make` makes for the DICOM file at a path."""
     with path.open("rb") as file:
         if not is_dicom(file.read(132)):

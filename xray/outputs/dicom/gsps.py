@@ -52,12 +52,14 @@ def presentation_state(
     findings: RadiographFindings,
     algorithm: Algorithm,
     threshold: float = 0.3,
+    edition: str = "",
 ) -> Dataset:
     """The presentation state of one radiograph.
 
     source: the data set of its DICOM file, with or without pixels; `dicom_objects` tells what is taken over of it.
     softcopy: how its values become grey, of `read_radiograph`.
-    threshold: lowest score of a finding that is shown.
+    threshold: lowest score of a finding that is shown. edition: sets presentation states of other findings than those
+    of the algorithm apart, by their identifiers.
 
     Raises InputError where the source does not say which image of which study it is, or masks have another size.
     """
@@ -96,7 +98,7 @@ def presentation_state(
         presentation_lut_transformation=PresentationLUTTransformation(
             presentation_lut_shape="INVERSE" if softcopy.is_inverted else "IDENTITY"
         ),
-        **dicom_objects.common_attributes(source, "GSPS", algorithm, f"{threshold:g} "),
+        **dicom_objects.common_attributes(source, "GSPS", algorithm, f"{threshold:g} {edition}"),
     )
     result.DisplayedAreaSelectionSequence[0].PixelOriginInterpretation = "FRAME"
     result.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio = list(softcopy.aspect)

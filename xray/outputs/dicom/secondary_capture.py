@@ -33,12 +33,14 @@ def secondary_capture(
     algorithm: Algorithm,
     threshold: float = 0.3,
     aspect: tuple[int, int] = (1, 1),
+    edition: str = "",
 ) -> Dataset:
     """The picture of one radiograph.
 
     source: the data set of its DICOM file, with or without pixels; `dicom_objects` tells what is taken over of it.
     pixels: (Rows, Columns) uint8, its display grey. threshold: lowest score that is drawn.
-    aspect: (height, width) of a pixel, in whole numbers.
+    aspect: (height, width) of a pixel, in whole numbers. edition: sets pictures of other findings than those of the
+    algorithm apart, by their identifiers.
 
     Raises InputError where the source does not say which image of which study it is, or has another size.
     """
@@ -67,7 +69,7 @@ def secondary_capture(
         study_time=source.StudyTime or None,
         referring_physician_name=source.ReferringPhysicianName or None,
         specific_character_set=source.get("SpecificCharacterSet"),
-        **dicom_objects.common_attributes(source, "SC", algorithm, f"{threshold:g} "),
+        **dicom_objects.common_attributes(source, "SC", algorithm, f"{threshold:g} {edition}"),
     )
     result.PatientOrientation = source.PatientOrientation
     # It has no laterality.

@@ -56,12 +56,12 @@ export async function pixels(file, signal) {
   }
 }
 
-// A DICOM object ("sr" or "seg") of a file and its findings, as a Blob.
-export async function dicom(kind, file, findings) {
+// A DICOM object ("sr", "seg", "gsps", "sc") of a file and its findings, or their FHIR ("fhir"), as a Blob.
+export async function object(kind, file, findings) {
   const form = new FormData();
   form.append("findings", JSON.stringify(findings));
   form.append("file", file, "radiograph");
-  return post(`dicom/${kind}`, form, { type: "blob" });
+  return post(kind === "fhir" ? kind : `dicom/${kind}`, form, { type: "blob" });
 }
 
 // XMLHttpRequest, as fetch does not tell how much has been sent.

@@ -34,7 +34,7 @@ export class Downloading {
       kaggle: is_vinbig,
       json: true,
       png: items.length > 1 || Boolean(items[0]?.radiograph),
-      sr: exports.includes("sr"),
+      ...Object.fromEntries(exports.map((kind) => [kind, true])),
       seg: exports.includes("seg") && items.some((item) => this.hasMask(item)),
     };
     for (const button of this.buttons) {
@@ -86,8 +86,9 @@ export class Downloading {
       if (!item.radiograph) throw new Error(item.pixelProblem);
       const blob = await downloads.picture(item.radiograph, shownOf(item), viewer.layers, item.display ?? {});
       downloads.save(blob, `${item.id}.png`);
-    } else if (format === "sr" || this.hasMask(item)) {
-      downloads.save(await downloads.object(format, item, shownOf(item)), `${item.id}-${format}.dcm`);
+    } else if (format !== "seg" || this.hasMask(item)) {
+      const suffix = format === "fhir" ? "json" : "dcm";
+      downloads.save(await downloads.object(format, item, shownOf(item)), `${item.id}-${format}.${suffix}`);
     }
   }
 

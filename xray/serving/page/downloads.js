@@ -1,6 +1,6 @@
 // What is taken away: tables and JSON made here, DICOM objects made by the server, the picture as it is seen.
 
-import { dicom } from "./api.js";
+import { object as make } from "./api.js";
 import { draw } from "./overlay.js";
 import { shade } from "./viewer.js";
 
@@ -76,12 +76,12 @@ export function picture(radiograph, findings, layers, { window, isInverted }) {
   });
 }
 
-// The SR ("sr") or SEG ("seg") of one radiograph with the findings that are shown.
+// An object of one radiograph, of a kind of api.js, with the findings that are shown.
 export function object(kind, item, shown) {
   const findings = shown.map(({ category_id, category, score, box, rle }) => {
     return { category_id, category, score, box, mask: rle };
   });
-  return dicom(kind, item.file, { ...item.answer, findings });
+  return make(kind, item.file, { ...item.answer, findings });
 }
 
 export function save(content, name, type) {
