@@ -20,7 +20,15 @@ from xray.serving.dicom_peers import Peer
 from xray.serving.dicom_queue import Queue
 from xray.serving.dicom_returning import Returning
 from xray.serving.dicom_sending import Sender
-from xray.serving.dicom_statuses import NO_ECHO, Outcome, Verdict, outcome_of, outcome_of_association, pause_of
+from xray.serving.dicom_statuses import (
+    NO_ECHO,
+    Outcome,
+    Verdict,
+    outcome_of,
+    outcome_of_association,
+    outcome_of_commitment,
+    pause_of,
+)
 
 LIMITS = Limits(attempts=5, first_wait=10.0, last_wait=60.0, commitment_seconds=100.0)
 
@@ -71,7 +79,7 @@ class Peers:
             done(one, outcome)
         if begin is not None and taken:
             self.transaction = begin(taken)
-            return outcome_of(self.statuses.pop(0))
+            return outcome_of_commitment(self.statuses.pop(0))
         return None
 
 
@@ -185,15 +193,24 @@ def test_what_is_not_committed_is_sent_again(queue, clock):
     assert queue.status()["answered"] == 1
 
 
-def test_where_no_commitment_is_offered_that_is_said(caplog):
+def test_where_no_commitment_is_offered_answers_are_returned_and_that_is_said_once(caplog):
     with Receiver() as pacs:
         peer = Peer("PACS", "127.0.0.1", pacs.port)
         with DicomNode(found_in, peer, 0, limits=QUICK, commits=True) as node:
-            assert send(node, radiograph()) == 0x0000
-            wait_for(lambda: node.counts.failed == 2)
-            assert node.status()["failed"] == 2
-        assert len(pacs.kept) == 2
-    assert "it offers no storage commitment" in caplog.text
+            for number in (1, 2):
+                assert send(node, radiograph()) == 0x0000
+                wait_for(lambda many=2 * number: node.status()["unconfirmed"] == many)
+            assert node.status() | {"failed": 0, "uncommitted": 0, "returned": 4, "unconfirmed": 4} == node.status()
+        assert len(pacs.kept) == 4
+    assert caplog.text.count("it offers no storage commitment") == 1
+
+
+@pytest.mark.parametrize("status", [0x0112, 0x0118, 0x0122, 0x0123, 0x0211])
+def test_a_node_that_knows_no_commitment_after_all_keeps_what_it_has_stored(queue, status):
+    work, peers = returning(queue, 0x0000, status, commits=True)
+    work.step()
+    assert peers.sent == ["2.1"]
+    assert queue.status()["answered"] == work._counts.unconfirmed == 1
 
 
 def test_an_answer_whose_file_is_damaged_or_gone_keeps_nothing_back():

@@ -60,7 +60,8 @@ OTHER_IMAGE = 0xB007
 @dataclasses.dataclass
 class Counts:
     """What happened since the start: radiographs received for the first time, received again, refused, and found
-    unusable later; answers returned, and those that the other node did not take."""
+    unusable later; answers returned, those among them that were stored without the commitment that was asked for, and
+    those that the other node did not take."""
 
     received: int = 0
     repeated: int = 0
@@ -69,6 +70,7 @@ class Counts:
     """Taken, but not looked at, as they are no frontal chest radiographs."""
     unusable: int = 0
     returned: int = 0
+    unconfirmed: int = 0
     failed: int = 0
 
 
@@ -215,7 +217,8 @@ class DicomNode:
         Now: radiographs `waiting`, `working`, `answered` (as far back as that is known), `unanswered` (for good);
         answers `returning`, `uncommitted`, `failed` (kept); `oldest_seconds` of what is not answered yet; open
         `associations`. Since the start: radiographs `received`, `repeated`, `refused`, `unusable`, `other_images` (no
-        frontal chest radiographs), answers `returned`.
+        frontal chest radiographs), answers `returned`, and those of them that are `unconfirmed`: the other node offers
+        no storage commitment.
         """
         counts = dataclasses.asdict(self.counts)
         counts.pop("failed")

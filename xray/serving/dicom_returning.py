@@ -28,7 +28,8 @@ IDLE_SECONDS = 1.0
 class Returning:
     """One thread's work: sends what is due until it is told to stop.
 
-    commits: whether an answer counts as returned only once the other node has committed to it.
+    commits: whether an answer counts as returned only once the other node has committed to it; where it offers no
+    storage commitment, once it is stored, which is said and counted.
     """
 
     def __init__(self, queue: Queue, sender: "Sender", limits: "Limits", counts: Any, commits: bool = False) -> None:
@@ -148,8 +149,18 @@ class Returning:
         if said.verdict == Verdict.TAKEN:
             return
         if said is NO_COMMITMENT:
+            # It has stored them all the same, and would never commit: to send them again would change nothing.
             for answer in stored:
-                self._fails(answer, said.why)
+                self._is_at(answer)
+            with self._counting:
+                is_first, self._counts.unconfirmed = not self._counts.unconfirmed, self._counts.unconfirmed + len(stored)
+            if is_first:
+                log.warning(
+                    "%s has stored answers, but %s: they count as returned, without its word that it keeps them; leave "
+                    "--dicom-commitment out, or have it set up there",
+                    self._aet,
+                    said.why,
+                )
             return
         for answer in stored:
             self._passes(answer, dataclasses.replace(said, why=f"storage commitment: {said.why}", is_peer=False))

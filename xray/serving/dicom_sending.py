@@ -22,6 +22,7 @@ from xray.serving.dicom_statuses import (
     Verdict,
     outcome_of,
     outcome_of_association,
+    outcome_of_commitment,
 )
 from xray.serving.dicom_tls import Tls
 
@@ -102,7 +103,7 @@ class Sender:
                 return NO_COMMITMENT
             asked.ReferencedSOPSequence = [_reference(answer) for answer in taken]
             response, _ = link.send_n_action(asked, 1, COMMITMENT, COMMITMENT_INSTANCE)
-            outcome = outcome_of(status_of_response(response))
+            outcome = outcome_of_commitment(status_of_response(response))
             if outcome.verdict == Verdict.TAKEN:
                 reported.wait(REPORT_SECONDS)
             return outcome

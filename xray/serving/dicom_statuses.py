@@ -42,6 +42,8 @@ class Outcome:
 
 NO_ECHO = Outcome(Verdict.FINAL, "it is there, but does not offer it")
 NO_COMMITMENT = Outcome(Verdict.FINAL, "it offers no storage commitment")
+_NO_COMMITMENT_CODES = frozenset({0x0112, 0x0118, 0x0122, 0x0123, 0x0211})
+"""Of an N-ACTION (PS3.7 C.5): no such SOP instance or class, class not supported, no such action, no such operation."""
 NOT_TAKEN = Outcome(Verdict.FINAL, "its SOP class is not accepted, in uncompressed little endian")
 
 
@@ -62,6 +64,11 @@ def outcome_of(status: int | None) -> Outcome:
     if 0xC000 <= status <= 0xCFFF:
         return Outcome(Verdict.FINAL, f"{code}, cannot understand")
     return Outcome(Verdict.FINAL, f"{code}, {_FINAL.get(status, 'refused')}")
+
+
+def outcome_of_commitment(status: int | None) -> Outcome:
+    """What the response to a request for storage commitment means; NO_COMMITMENT where there never will be any."""
+    return NO_COMMITMENT if status in _NO_COMMITMENT_CODES else outcome_of(status)
 
 
 def outcome_of_association(association: Any) -> Outcome:
