@@ -101,6 +101,9 @@ def test_objects_name_a_card_in_the_same_words_whatever_it_says(tmp_path):
     assert card_setting([ensemble]) == found
 
 
+HEALTHY = b'{"status":"ok","places":32,"taken":0,"waiting":0,"running":0,"workers":{"wanted":2,"working":2}}'
+
+
 @pytest.mark.slow
 def test_workers_share_a_port_and_its_numbers_and_who_is_killed_is_replaced(vinbig_run, vinbig_store, tmp_path, auth):
     """Two real workers with accounts: a killed one costs no more than its own requests, and leaves no file."""
@@ -151,6 +154,8 @@ def test_workers_share_a_port_and_its_numbers_and_who_is_killed_is_replaced(vinb
         content = sorted((vinbig_store.parent / "source" / "train").iterdir())[1].read_bytes()
         # Both have come up once both say how many places they have: 16 each.
         until(lambda: numbers()["xray_places"] == 32)
+        # So say all of both, whichever is asked.
+        until(lambda: ask("GET", "/health") == (200, HEALTHY))
         with concurrent.futures.ThreadPoolExecutor(6) as pool:
             statuses = list(pool.map(lambda _: ask("POST", "/predict", content)[0], range(12)))
         assert statuses == [200] * 12
@@ -162,6 +167,7 @@ def test_workers_share_a_port_and_its_numbers_and_who_is_killed_is_replaced(vinb
         # What was counted stays, also that of the dead.
         assert ask("POST", "/predict", content)[0] == 200
         assert numbers()["xray_radiographs_total"] == 13
+        until(lambda: ask("GET", "/health") == (200, HEALTHY))
         status, card = ask("GET", "/card")
         assert status == 200
         assert hashlib.sha256((vinbig_run / "model.safetensors").read_bytes()).hexdigest() in card.decode()

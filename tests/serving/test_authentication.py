@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import threading
 
 import pytest
@@ -15,7 +16,7 @@ from starlette.testclient import TestClient
 
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import accounts
-from xray.serving.accounts import Accounts, Hash
+from xray.serving.accounts import Accounts, AccountsFile, Hash
 from xray.serving.app import create_app
 from xray.serving.authentication import (
     Authentication,
@@ -264,3 +265,57 @@ def test_the_card_can_do_nothing_in_a_browser(guarded):
     assert "sandbox" in policy
     assert "script" not in policy
     assert client.get("/about", headers=basic("ali", SECRET)).json()["has_card"] is True
+
+
+def test_who_is_removed_from_the_file_is_let_in_no_more(tmp_path, clock, caplog):
+    file, hashes = tmp_path / "accounts", {name: Hash.of(SECRET) for name in ("ali", "bea", "cem")}
+
+    def hold(*names, more=""):
+        before = file.stat().st_mtime_ns if file.exists() else 0
+        file.write_text("".join(f"{name}:{hashes[name]}\n" for name in names) + more)
+        # Whatever the clock of the file system tells apart.
+        os.utime(file, ns=(before + 10**9, before + 10**9))
+        file.chmod(0o600)
+        # What was wrong before is forgiven by then.
+        clock.now += 1000.0
+
+    hold("ali", "bea")
+    checker = Checker(AccountsFile(file, print, clock), clock)
+
+    async def let_in():
+        return [name for name in hashes if await checker.is_right(Credentials(name, SECRET), "10.0.0.1")]
+
+    assert asyncio.run(let_in()) == ["ali", "bea"]
+    hold("bea", "cem")
+    assert asyncio.run(let_in()) == ["bea", "cem"]
+    # Half of a line, as an editor that writes in place leaves it for a moment.
+    hold("bea", more="cem:$scry")
+    assert asyncio.run(let_in()) == ["bea", "cem"]
+    assert "accounts stay as they were: --auth" in caplog.text
+    assert "$scry" not in caplog.text
+    hold("bea")
+    assert asyncio.run(let_in()) == ["bea"]
+    file.unlink()
+    clock.now += 1000.0
+    assert asyncio.run(let_in()) == ["bea"]
+    hold()
+    assert asyncio.run(let_in()) == []
+    assert "none is left, and nobody is let in" in caplog.text
+
+
+def test_a_secret_that_is_checked_while_its_account_is_removed_is_not_remembered(tmp_path, clock):
+    file = tmp_path / "accounts"
+    file.write_text(f"ali:{Hash.of(SECRET)}\nbot:{Hash.of(SECRET)}\n")
+    checker = Checker(AccountsFile(file, lambda line: None, clock), clock)
+    given = Credentials("ali", SECRET)
+
+    async def removed_meanwhile():
+        check = asyncio.ensure_future(checker.is_right(given, "10.0.0.1"))
+        await asyncio.sleep(0)
+        file.write_text(f"bot:{Hash.of(SECRET)}\n")
+        clock.now += accounts.LOOK
+        assert await checker.is_right(Credentials("bot", SECRET), "10.0.0.2")
+        await check
+        return await checker.is_right(given, "10.0.0.1")
+
+    assert not asyncio.run(removed_meanwhile())

@@ -273,6 +273,19 @@ def test_behind_a_proxy_with_https_addresses_are_those_of_the_client(stored):
             assert item["00081190"]["Value"][0].startswith(f"{scheme}://127.0.0.1")
 
 
+def test_a_slash_at_the_end_is_no_redirect(stored):
+    """Which behind a proxy with HTTPS would lead to http://."""
+    def ask(path):
+        return requests.get(stored.removesuffix("/dicom-web") + path, timeout=60, allow_redirects=False)
+
+    for path in ("/studies", "/series", "/instances"):
+        with_slash = ask(f"/dicom-web{path}/?limit=2")
+        assert with_slash.status_code == 200
+        assert with_slash.json() == ask(f"/dicom-web{path}?limit=2").json()
+    assert [ask(path).status_code for path in ("/ping/", "/health//", "/", "/page/main.js")] == [200] * 4
+    assert [ask(path).status_code for path in ("/nothing/", "/page/", "/page")] == [404] * 3
+
+
 def test_a_search_says_what_it_does_not_understand(stored):
     answer = requests.get(f"{stored}/studies?PatientName=doe*&fuzzymatching=true", timeout=60)
     assert "Only literal matching" in answer.headers["Warning"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import os
@@ -10,16 +11,18 @@ import signal
 import ssl
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xray.errors import FlagError, InputError, need
 from xray.serving.accepting import Door, Places
-from xray.serving.accounts import Accounts, read_accounts
+from xray.serving.accounts import AccountsFile
 from xray.serving.request_guard import LOOPBACK
 from xray.serving.supervising import Role, Worker, start, supervise
 from xray.serving.tls import tls_context
+from xray.serving.together import Together
+from xray.serving.together import forget as forget_state
 
 if TYPE_CHECKING:
     from xray.commands.serve import Config
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 TICKETS = "tickets"
 COUNTS = "counts"
+STATES = "states"
 """Folders in the one that several workers share."""
 
 
@@ -40,7 +44,7 @@ def say(line: str) -> None:
 class Checked(NamedTuple):
     """What flags name, read and found usable."""
 
-    accounts: Accounts | None
+    accounts: AccountsFile | None
     tls: ssl.SSLContext | None
 
 
@@ -57,7 +61,7 @@ def check(config: "Config", warn: Callable[[str], object] = say) -> Checked:
     if config.workers > 1 and config.places < config.workers:
         raise FlagError(f"--places is {config.places} for {config.workers} workers: give at least one for each")
     tls = tls_context(config.tls_cert, config.tls_key, warn)
-    accounts = None if config.auth is None else read_accounts(config.auth, warn)
+    accounts = None if config.auth is None else AccountsFile(config.auth, warn)
     if accounts is not None and tls is None and config.host not in (*LOOPBACK, "::1"):
         warn(
             f"warning: --auth without --tls-cert at {config.host}: secrets can be read on their way, unless a proxy in "
@@ -97,6 +101,13 @@ def operations_of(
         metrics.keep_fresh()
     if config.request_log:
         requests = RequestLog(config.request_log)
+    found: list[Together] = []
+
+    def together(role: Role, state: Callable[[], Mapping[str, Any]]) -> Together:
+        found.append(Together(role.folder / STATES, role.number, role.of, state))
+        found[0].keep_telling()
+        return found[0]
+
     try:
         yield Operations(
             checker=None if checked.accounts is None else Checker(checked.accounts),
@@ -105,8 +116,11 @@ def operations_of(
             metrics=metrics,
             card=card_of(runs),
             tickets=role.folder / TICKETS if role else None,
+            together=functools.partial(together, role) if role else None,
         )
     finally:
+        for one in found:
+            one.close()
         if metrics is not None:
             metrics.close()
         if requests is not None:
@@ -135,7 +149,7 @@ def run_workers(config: "Config", door: Door) -> int:
     # Short names: sockets of multiprocessing lie below, whose paths may have 107 letters.
     folder = Path(tempfile.mkdtemp(prefix="xray-"))
     try:
-        for name in (TICKETS, COUNTS):
+        for name in (TICKETS, COUNTS, STATES):
             (folder / name).mkdir()
 
         def start_one(number: int, is_again: bool) -> Worker:
@@ -148,6 +162,7 @@ def run_workers(config: "Config", door: Door) -> int:
         def forget(number: int, process: int) -> None:
             # Files of patients that a worker which was killed could not remove.
             shutil.rmtree(folder / str(number), ignore_errors=True)
+            forget_state(folder / STATES, number)
             if config.metrics:
                 forget_process(folder / COUNTS, process)
 

@@ -11,15 +11,19 @@ import binascii
 import dataclasses
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import stat
+import time
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from xray.errors import InputError
 from xray.files import replacing
+
+log = logging.getLogger("xray.serving")
 
 LN, R, P = 14, 8, 5
 """Cost: 16 MiB and about 0.2 s for a secret; as hard as 128 MiB at p = 1, by OWASP's table of equals."""
@@ -33,6 +37,8 @@ LONGEST = 1024
 MOST_MEMORY = 2**28
 """Bytes that a hash of the file may take to check."""
 
+LOOK = 1.0
+"""Seconds between two looks at whether the file has changed."""
 HOW = "xray account NAME prints a line"
 _NAME = r"[A-Za-z0-9._@-]{1,64}"
 _HASH = r"\$scrypt\$ln=(\d{1,2}),r=(\d{1,2}),p=(\d{1,2})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})"
@@ -121,6 +127,49 @@ def read_accounts(path: Path, warn: Callable[[str], object]) -> Accounts:
     if not 0 < len(found) <= MOST_ACCOUNTS:
         raise InputError(f"--auth {path} has {len(found)} accounts, 1 to {MOST_ACCOUNTS} are possible: {HOW}")
     return Accounts(found)
+
+
+class AccountsFile:
+    """A file of accounts that is read again once it has changed, so that who was removed is let in no more.
+
+    now: what it held when it was read last. clock: seconds.
+    """
+
+    def __init__(self, path: Path, warn: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises InputError as `read_accounts`."""
+        self._path, self._clock, self._looked = path, clock, clock()
+        self._stamp = self._stamp_now()
+        self.now = read_accounts(path, warn)
+
+    def has_changed(self) -> bool:
+        """Looks, once in LOOK seconds at most, whether `now` is another one by now.
+
+        A file that cannot be used changes nothing, as it may be about to be written; one without any account lets
+        nobody in. Both are logged.
+        """
+        if self._clock() - self._looked < LOOK:
+            return False
+        self._looked, stamp = self._clock(), self._stamp_now()
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        try:
+            found, _ = _read(self._path, log.warning)
+            if len(found) > MOST_ACCOUNTS:
+                raise InputError(f"--auth {self._path} has {len(found)} accounts, {MOST_ACCOUNTS} are possible")
+        except InputError as error:
+            log.error("accounts stay as they were: %s", error)
+            return False
+        self.now = Accounts(found)
+        log.warning("accounts were read again: %s", len(found) or "none is left, and nobody is let in")
+        return True
+
+    def _stamp_now(self) -> tuple[int, ...]:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return ()
+        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _read(path: Path, warn: Callable[[str], object]) -> tuple[dict[str, Hash], list[str]]:

@@ -148,6 +148,12 @@ class Health(BaseModel):
         description="the DICOM node's queue, and its counts since the start; only where there is one",
         exclude_if=lambda value: value is None,
     )
+    workers: dict[str, int] | None = Field(
+        None,
+        description="how many workers are wanted and how many are working, whose numbers are added up; only where "
+        "there are several",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class Progress(BaseModel):

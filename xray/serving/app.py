@@ -24,7 +24,7 @@ from xray.serving.answers import About, Answer, Health, Problem, Progress, about
 from xray.serving.invocations import Address
 from xray.serving.operations import Operations
 from xray.serving.request_guard import Guard, HostNames
-from xray.serving.routes import Heads
+from xray.serving.routes import Heads, Slashes
 from xray.serving.service import Limits, Service, of_file, readable
 from xray.serving.tickets import Tickets
 from xray.serving.turns import Turns, key_of
@@ -100,12 +100,14 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
     )
     # The last one that is added is the first to see a request.
     app.add_middleware(Heads)
     operations.protect(app)
     app.add_middleware(Guard, names=names)
     operations.observe(app)
+    app.add_middleware(Slashes)
     app.exception_handler(RefusedError)(_refused)
     limits, pipeline = service.limits, service.pipeline
     shown = (service.thresholds, service.shown_from)
@@ -213,14 +215,18 @@ def create_app(
         """Whether the models are loaded and at work: 200, or 503."""
         return Response(status_code=200 if service.model.is_alive else 503)
 
+    def own_state() -> dict[str, Any]:
+        told = None if node is None else node()
+        return {"status": "ok" if service.model.is_alive else "stopped", "dicom": told, **service.model.load}
+
+    together = None if operations.together is None else operations.together(own_state)
+
     @app.get("/health", response_model=Health, tags=["server"], responses={503: {"model": Health}})
     async def health() -> Health | JSONResponse:
-        """Whether the server works, and how busy it is."""
-        alive = service.model.is_alive
-        state = Health(
-            status="ok" if alive else "stopped", dicom=None if node is None else node(), **service.model.load
-        )
-        return state if alive else JSONResponse(state.model_dump(), 503)
+        """Whether the server works, and how busy it is: all of its workers, where there are several."""
+        own = own_state()
+        state = Health(**(own if together is None else await asyncio.to_thread(together.of_all, own)))
+        return state if own["status"] == "ok" else JSONResponse(state.model_dump(), 503)
 
     @app.get("/about", tags=["server"])
     async def describe() -> About:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from xray.serving.accounts import LONGEST, Accounts
+from xray.serving.accounts import LONGEST, Accounts, AccountsFile
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -121,10 +121,15 @@ class TooManyError(Exception):
 
 
 class Checker:
-    """Whether credentials are right, in threads, so that other requests are not held up. clock: seconds."""
+    """Whether credentials are right, in threads, so that other requests are not held up.
 
-    def __init__(self, accounts: Accounts, clock: Callable[[], float] = time.monotonic) -> None:
-        self.accounts, self.failures = accounts, Failures(clock)
+    accounts: those there are; of a file, those that it holds by now. clock: seconds.
+    """
+
+    def __init__(self, accounts: Accounts | AccountsFile, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file = accounts if isinstance(accounts, AccountsFile) else None
+        self.accounts = accounts.now if isinstance(accounts, AccountsFile) else accounts
+        self.failures = Failures(clock)
         self._key = secrets.token_bytes(32)
         self._right: collections.OrderedDict[bytes, None] = collections.OrderedDict()
         self._checking: dict[bytes, asyncio.Future[bool]] = {}
@@ -133,6 +138,11 @@ class Checker:
 
     async def is_right(self, given: Credentials, address: str) -> bool:
         """Whether credentials are those of an account. Raises TooManyError where it is not checked now."""
+        if self._file is not None and self._file.has_changed():
+            self.accounts = self._file.now
+            # By the former accounts; what is being checked is by those, too, and is not remembered (`_done`).
+            self._right.clear()
+            self._checking.clear()
         digest = self._digest(given)
         if digest in self._right:
             self._right.move_to_end(digest)
@@ -150,7 +160,7 @@ class Checker:
         check = asyncio.ensure_future(self._check(given))
         self._checking[digest] = check
         # Even if its client hangs up meanwhile, a wrong one counts.
-        check.add_done_callback(functools.partial(self._done, digest, network, key))
+        check.add_done_callback(functools.partial(self._done, digest, network, key, self.accounts))
         return await asyncio.shield(check)
 
     async def _check(self, given: Credentials) -> bool:
@@ -159,8 +169,11 @@ class Checker:
             work = functools.partial(self.accounts.named, given.name, given.secret)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _done(self, digest: bytes, network: str, key: tuple[str, str], check: "asyncio.Future[bool]") -> None:
-        self._checking.pop(digest, None)
+    def _done(
+        self, digest: bytes, network: str, key: tuple[str, str], accounts: Accounts, check: "asyncio.Future[bool]"
+    ) -> None:
+        if self._checking.get(digest) is check:
+            del self._checking[digest]
         self._waiting[network] -= 1
         if self._waiting[network] <= 0:
             del self._waiting[network]
@@ -170,6 +183,8 @@ class Checker:
             self.failures.failed(key)
             return
         self.failures.succeeded(key)
+        if accounts is not self.accounts:
+            return
         self._right[digest] = None
         while len(self._right) > MOST_REMEMBERED:
             self._right.popitem(last=False)

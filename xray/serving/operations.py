@@ -1,7 +1,7 @@
 """What who runs a server asks of it beside findings: accounts, a request log, metrics, the models' card."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from xray.serving.observing import Observed, Observing
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from xray.serving.together import Together
 
 CARD_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; base-uri 'none'; form-action 'none'"
@@ -24,7 +26,8 @@ class Operations:
     """Parts that are not there are None, or empty.
 
     checker: of those who may ask; None lets everybody. open_paths: for which nobody needs an account. requests: is told
-    of each request. card: the models' card as HTML.
+    of each request. card: the models' card as HTML. tickets: folder in which several workers tell of theirs. together:
+    makes what several workers say of themselves from the state of this one.
     """
 
     checker: Checker | None = None
@@ -33,6 +36,7 @@ class Operations:
     metrics: Metrics | None = None
     card: Callable[[], str] | None = None
     tickets: Path | None = None
+    together: "Callable[[Callable[[], Mapping[str, Any]]], Together] | None" = None
 
     def protect(self, app: "FastAPI") -> None:
         """Has accounts asked for. To be called before what shall pass requests on to it."""
@@ -40,7 +44,7 @@ class Operations:
             app.add_middleware(Authentication, checker=self.checker, open_paths=self.open_paths)
 
     def observe(self, app: "FastAPI") -> None:
-        """Has all requests told of, also those that are refused. To be called last."""
+        """Has all requests told of, also those that are refused. To be called last, but for `Slashes`."""
         to = [one for one in (self.metrics, self.requests) if one is not None]
         if to:
             app.add_middleware(Observing, routes=app.router.routes, to=to)

@@ -43,6 +43,22 @@ def method_of(scope: "Scope") -> str:
     return scope["method"] if scope["method"] in METHODS else OTHER
 
 
+class Slashes:
+    """Answers an address with a slash at its end as the one without: some clients of DICOMweb ask so.
+
+    To send them there by a redirect would need the address by which the client knows the server, which behind a proxy
+    with HTTPS is another one.
+    """
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] == "http" and scope["path"].endswith("/"):
+            scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
+        await self.app(scope, receive, send)
+
+
 class Heads:
     """Answers HEAD as GET, without the body (RFC 9110 9.3.2): load balancers and monitors ask so."""
 
