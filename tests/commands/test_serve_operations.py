@@ -23,7 +23,6 @@ import pytest
 from xray.commands import operations
 from xray.commands.serve import Config
 from xray.errors import FlagError, InputError
-from xray.outputs.card.reference import card_setting
 from xray.serving import accounts
 from xray.serving.accounts import account_line
 from xray.serving.supervising import Role
@@ -85,20 +84,6 @@ def test_each_worker_gets_its_share_and_the_first_one_the_node(tmp_path):
     shares = [operations.share_of(given, Role(number, 2, False, 0, 0, tmp_path)) for number in range(2)]
     assert [(one.places, one.n_workers) for one in shares] == [(17, 2), (17, 2)]
     assert [(one.dicom_port, one.dicom_return) for one in shares] == [(11112, "A@h:1"), (None, "")]
-
-
-def test_objects_name_a_card_in_the_same_words_whatever_it_says(tmp_path):
-    run, ensemble = tmp_path / "fold0", tmp_path / "both.yaml"
-    run.mkdir()
-    ensemble.touch()
-    assert card_setting([run]) == card_setting([ensemble]) == {}
-    (run / "card.html").write_text("a")
-    found = card_setting([run])
-    assert found == {"model card": "card.html beside the weights"}
-    (run / "card.html").write_text("b")
-    assert card_setting([run]) == found == card_setting([tmp_path, run])
-    (tmp_path / "both.card.html").touch()
-    assert card_setting([ensemble]) == found
 
 
 HEALTHY = b'{"status":"ok","places":32,"taken":0,"waiting":0,"running":0,"workers":{"wanted":2,"working":2}}'

@@ -275,6 +275,7 @@ def test_behind_a_proxy_with_https_addresses_are_those_of_the_client(stored):
 
 def test_a_slash_at_the_end_is_no_redirect(stored):
     """Which behind a proxy with HTTPS would lead to http://."""
+
     def ask(path):
         return requests.get(stored.removesuffix("/dicom-web") + path, timeout=60, allow_redirects=False)
 

@@ -13,7 +13,7 @@ class Finder:
     categories: id → name. has_masks: whether it can find masks. runs: files and folders of its models, empty where that
     is not known. mirrored, gate, triplet, scales: its settings. thresholds: what was fitted for its findings, if
     anything was. shown_from: without that the lowest score that pictures and reports show. hard_gate: as of `Pipeline`.
-    map_labels: category ids of the channels of `Result.maps`. prune: as of `load`.
+    map_labels: category ids of the channels of `Result.maps`. prune, upright: as of `load`.
     """
 
     categories: dict[int, str]
@@ -28,6 +28,7 @@ class Finder:
     hard_gate: float | None = None
     map_labels: tuple[int, ...] = ()
     prune: int = 0
+    upright: bool = False
 
     def shown(self, threshold: float | None) -> tuple[float, Thresholds | None]:
         """What decides which findings are shown, as `in_force` says. threshold: what a user set, if anything."""

@@ -152,6 +152,7 @@ class Model:
             hard_gate=pipeline.hard_gate,
             map_labels=tuple(pipeline.segmenters[0].categories) if pipeline.segmenters else (),
             prune=prune,
+            upright=gate_image.upright,
         )
 
     @property

@@ -78,7 +78,12 @@ def _dicom_results(finder: Finder, threshold: float | None, wanted: Mapping[str,
     described = lowest if fitted is None else fitted.description
     settings = (finder.mirrored, finder.gate, finder.triplet, finder.scales)
     algorithm = inference_algorithm(
-        finder.runs, described, *settings, gate_threshold=finder.hard_gate, prune=finder.prune or None
+        finder.runs,
+        described,
+        *settings,
+        finder.upright,
+        gate_threshold=finder.hard_gate,
+        prune=finder.prune or None,
     )
     return DicomResults(algorithm, lowest, thresholds=fitted, map_labels=finder.map_labels, **wanted)
 

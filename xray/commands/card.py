@@ -30,7 +30,7 @@ class Config:
     """Dataset directory that the model was trained on: how many radiographs of whom, and what it lacks."""
     notes: Path | None = None
     """YAML file of what only people know, such as `developer: …`, `licence: …`, `users: …`; an unknown key is answered
-    by the list of all."""
+    by the list of all. Default: those of the card that lies beside RUN, or beside the runs of an ensemble."""
     save_path: Path | None = None
     """Folder for card.html and card.md; by default RUN, where tools/serve.py finds it."""
     overwrite: bool = False
@@ -41,8 +41,9 @@ class Config:
 
 def main(config: Config) -> None:
     """Writes both files."""
-    from xray.outputs.card.card import card_files, write_card
+    from xray.outputs.card.card import write_card
     from xray.outputs.card.facts import read_facts
+    from xray.outputs.card.reference import card_files
 
     page, markdown = card_files(config.weights, config.save_path)
     if page.parent.exists() and not page.parent.is_dir():

@@ -177,7 +177,6 @@ def serve(config: Config, door: Door, checked: "operations.Checked", role: "Role
     """Serves at a socket until it is interrupted. role: of one of several workers."""
     # The flags are checked by now: the rest imports torch.
     from xray.inference.ensemble_file import files_of
-    from xray.outputs.card.reference import SERVED, SETTING
     from xray.outputs.dicom.objects import algorithm_of
     from xray.serving.app import create_app
     from xray.serving.connections import server_of
@@ -193,11 +192,7 @@ def serve(config: Config, door: Door, checked: "operations.Checked", role: "Role
     # What there is to say of the models is said once.
     with contextlib.nullcontext() if is_first else contextlib.redirect_stderr(io.StringIO()):
         service = load_service(runs, limits, *how)
-    settings: dict[str, object] = {"gate": config.gate, "tta": config.tta}
-    if service.thresholds is not None:
-        settings["threshold"] = service.thresholds.instead(config.report_threshold).description
-    settings[SETTING] = SERVED
-    algorithm = algorithm_of(files_of(runs), **settings)
+    algorithm = algorithm_of(files_of(runs), **settings_of(config, service))
     with (
         service,
         dicom_node(config, check_dicom(config), service, algorithm) as node,
@@ -328,6 +323,24 @@ def results_of(config: Config, service: "Service", algorithm: "Algorithm") -> "D
     results = DicomResults(algorithm, lowest, thresholds=thresholds, map_labels=map_labels, **wanted)
     service.model.keeps_maps = results.need_maps
     return results
+
+
+def settings_of(config: Config, service: "Service") -> dict[str, object]:
+    """What DICOM objects and FHIR say of how the models are used; another of what changes findings is another maker."""
+    from xray.outputs.card.reference import SERVED, SETTING
+
+    pipeline = service.pipeline
+    settings: dict[str, object] = {"gate": config.gate, "tta": config.tta}
+    if pipeline.hard_gate is not None:
+        settings["gate_threshold"] = pipeline.hard_gate
+    if service.thresholds is not None:
+        settings["threshold"] = service.thresholds.instead(config.report_threshold).description
+    if pipeline.segmenters:
+        # What xray evaluate --fit stored in a run may change, and its weights stay the same.
+        settings["triplet"] = " ".join(f"{value:g}" for value in dataclasses.astuple(pipeline.triplet))
+    if config.upright:
+        settings["upright"] = True
+    return settings | {SETTING: SERVED}
 
 
 def gate_of(config: Config, default: "Mode") -> "Gate":

@@ -153,7 +153,10 @@ class Returning:
             for answer in stored:
                 self._is_at(answer)
             with self._counting:
-                is_first, self._counts.unconfirmed = not self._counts.unconfirmed, self._counts.unconfirmed + len(stored)
+                is_first, self._counts.unconfirmed = (
+                    not self._counts.unconfirmed,
+                    self._counts.unconfirmed + len(stored),
+                )
             if is_first:
                 log.warning(
                     "%s has stored answers, but %s: they count as returned, without its word that it keeps them; leave "

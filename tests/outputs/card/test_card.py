@@ -1,7 +1,9 @@
 """The model card: every number is one of its files, what they do not say is "not known", and the hub can read it."""
 
+import html
 import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.inference.thresholds import write_thresholds
 from xray.models.weights import load_deployed, n_parameters, read_description, save_deployed
-from xray.outputs.card.card import WEIGHTS, card_files, card_page, card_texts, written_card
+from xray.outputs.card.card import card_page, card_texts, written_card
 from xray.outputs.card.data import BANDS, FEW, in_words, lacks, part_scored, parts_of
 from xray.outputs.card.facts import NOTES, read_facts
 from xray.outputs.card.limits import limits
+from xray.outputs.card.reference import WEIGHTS, card_files, card_setting
 from xray.radiographs.attributes import ATTRIBUTES
 from xray.serving.operations import card_of
 from xray.structures.thresholds import Point, Thresholds
@@ -209,6 +212,31 @@ def test_metrics_of_something_else_are_refused(run: Path, tmp_path: Path) -> Non
         read_facts([run], tmp_path / "nowhere.json" / "metrics.json")
 
 
+@pytest.mark.parametrize(
+    ("task", "scored", "message"),
+    [
+        ("classification", {"map40": 0.5, "ap40": {"Nodule": 0.5}}, "scores boxes, which a model of classification"),
+        ("classification", {"coco_ap": 0.5}, "scores boxes"),
+        ("classification", {"dice": 0.5}, "scores masks, which a model of classification"),
+        ("detection", {"map40": 0.5, "dice": 0.5}, "scores masks, which a model of detection"),
+        ("classification", {"auroc": {"Nodule": 0.5}, "calibration": {"labels": {}}}, ""),
+        ("detection", {"map40": 0.5, "auroc": {"Nodule": 0.5}}, ""),
+        ("detection", {"auroc": {"Nodule": 0.5}}, ""),
+        ("segmentation", {"map40": 0.5, "dice": 0.5}, ""),
+    ],
+)
+def test_metrics_of_another_task_are_refused(tmp_path: Path, task: str, scored: dict[str, Any], message: str) -> None:
+    labels = {"labels": ["Nodule"]} if task == "classification" else {}
+    save_deployed(tmp_path, {"a": torch.zeros(1)}, DESCRIPTION | {"task": task} | labels)
+    report = tmp_path / "metrics.json"
+    report.write_text(json.dumps({"n_images": 3, "fingerprint": {}} | scored))
+    if message:
+        with pytest.raises(InputError, match=f"{message}.*: give its own report"):
+            read_facts([tmp_path], report)
+    else:
+        assert read_facts([tmp_path], report).metrics["n_images"] == 3
+
+
 def test_malformed_parts_of_a_report_become_not_known(run: Path, tmp_path: Path) -> None:
     odd = {"ap40": 3, "subgroups": {"Sex": []}, "calibration": [1], "n_truth": {"Nodule": "x"}, "map40_ci95": [None, 1]}
     _, markdown = card_texts(read_facts([run], report_of(tmp_path / "report", **odd)))
@@ -311,6 +339,67 @@ def test_the_command_keeps_what_is_there(run: Path, data: Path, tmp_path: Path, 
     with pytest.raises(InputError, match="no run directory at"):
         main(Config(weights=tmp_path / "nowhere", save_path=tmp_path / "new"))
     assert not (tmp_path / "new").exists()
+
+
+def test_objects_name_a_card_that_is_of_these_weights_and_thresholds(run: Path, tmp_path: Path) -> None:
+    other, ensemble = tmp_path / "fold2", tmp_path / "both.yaml"
+    shutil.copytree(run, other)
+    ensemble.write_text("version: 1\nmodels:\n- runs: [fold1]\n- runs: [fold2]\n")
+    named = {"model card": "card.html beside the weights"}
+    assert card_setting([run]) == card_setting([ensemble]) == {}
+    (run / "card.html").write_text("somebody's own page")
+    assert card_setting([run]) == {}
+    main(Config(weights=run, overwrite=True))
+    assert card_setting([run]) == card_setting([other, run]) == card_setting([run / "model.onnx"]) == named
+    main(Config(weights=ensemble))
+    assert card_setting([ensemble]) == named
+    write_thresholds(run, Thresholds("boxes", {"Nodule": Point(1.5, 0.25)}, "sensitivity=0.9"), {})
+    assert card_setting([run]) == {}
+    main(Config(weights=run, overwrite=True))
+    assert card_setting([run]) == named
+    save_deployed(run, {"a": torch.zeros(2)}, DESCRIPTION)
+    assert card_setting([run]) == {}
+    # The ensemble's is of the former weights, too.
+    assert card_setting([ensemble]) == {}
+
+
+def test_the_card_of_two_runs_has_what_people_wrote_of_each(run: Path, tmp_path: Path) -> None:
+    other, notes = tmp_path / "fold2", tmp_path / "notes.yaml"
+    shutil.copytree(run, other)
+    save_deployed(other, {"a": torch.zeros(7)}, DESCRIPTION)
+    notes.write_text("developer: 'Ward \"3\" <b>'\nlicence: MIT\nusers: radiologists\n")
+    main(Config(weights=run, notes=notes))
+    notes.write_text("developer: Ward 4\nlicence: MIT\n")
+    main(Config(weights=other, notes=notes))
+    ensemble = tmp_path / "both.yaml"
+    ensemble.write_text("version: 1\nmodels:\n- runs: [fold1]\n- runs: [fold2]\n")
+    expected = {
+        "developer": 'fold1: Ward "3" <b>; fold2: Ward 4',
+        "licence": "MIT",
+        "users": "fold1: radiologists; fold2: not known",
+    }
+    assert read_facts([run, other]).notes == read_facts([ensemble]).notes == expected
+    page = card_of([run, other])()
+    assert f"<dd>{expected['developer']}</dd>" in html.unescape(page)
+    assert "<b>;" not in page
+    # A card that is made again keeps them, and one of an ensemble may say others.
+    main(Config(weights=run, overwrite=True))
+    assert read_facts([run]).notes == {"developer": 'Ward "3" <b>', "licence": "MIT", "users": "radiologists"}
+    main(Config(weights=ensemble, notes=notes))
+    assert read_facts([ensemble]).notes == {"developer": "Ward 4", "licence": "MIT"}
+    # What was written of other weights says nothing of these.
+    save_deployed(run, {"a": torch.zeros(2)}, DESCRIPTION)
+    assert read_facts([run]).notes == {}
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"developer": 3, "other": "x"}'])
+def test_odd_notes_on_a_card_are_none(run: Path, content: str) -> None:
+    main(Config(weights=run))
+    page = run / "card.html"
+    text = page.read_text()
+    text = text.replace("<meta name", f'<meta name="xray-notes" content="{html.escape(content)}"><meta name', 1)
+    page.write_text(text)
+    assert read_facts([run]).notes == {}
 
 
 def test_an_ensemble_has_one_card_beside_it(run: Path, tmp_path: Path) -> None:

@@ -6,15 +6,12 @@ is "not known".
 """
 
 import hashlib
-import html
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from xray import __version__
 from xray.files import complete
-from xray.inference.ensemble_file import is_ensemble
 from xray.outputs.card.data import (
     NOT_KNOWN,
     columns,
@@ -29,13 +26,11 @@ from xray.outputs.card.facts import NOTES, Facts, Model, dict_in
 from xray.outputs.card.limits import limits
 from xray.outputs.card.metadata import metadata_of
 from xray.outputs.card.numbers import result_sections, tiles
+from xray.outputs.card.reference import FIT, NOTED, WEIGHTS, read_card
 from xray.outputs.report import parts as parts
 from xray.outputs.report.page import Page, render
 from xray.outputs.report.parts import Section
 
-WEIGHTS, FIT = "xray-weights", "xray-thresholds"
-"""Names of the meta elements that say what a card is of: SHA-256, in hex, of each of the weights, and of all that
-was fitted of thresholds."""
 INPUT = "Chest radiographs as DICOM (CR, DX, SC), PNG or JPEG, one at a time, scaled to {0} × {0} pixels of {1} bits"
 OUTPUTS = {
     "detection": "boxes around findings, each with a confidence",
@@ -69,7 +64,11 @@ def card_page(facts: Facts) -> Page:
         tiles(facts),
         sections,
         numbers="",
-        meta={WEIGHTS: " ".join(facts.hashes), FIT: _fit_of(facts)},
+        meta={
+            WEIGHTS: " ".join(facts.hashes),
+            FIT: _fit_of(facts),
+            **({NOTED: json.dumps(dict(facts.notes))} if facts.notes else {}),
+        },
     )
 
 
@@ -77,13 +76,6 @@ def card_texts(facts: Facts) -> tuple[str, str]:
     """The card as HTML and as Markdown, which begins with Hugging Face's metadata."""
     text, markdown = render(card_page(facts))
     return text, f"---\n{metadata_of(facts)}---\n\n{markdown}"
-
-
-def card_files(given: Path, folder: Path | None = None) -> tuple[Path, Path]:
-    """Where the card of a run directory or an ensemble.yaml lies, HTML and Markdown. folder: where it was asked for."""
-    stem = f"{given.stem}.card" if is_ensemble(given) else "card"
-    place = folder or (given if given.is_dir() else given.parent)
-    return place / f"{stem}.html", place / f"{stem}.md"
 
 
 def write_card(facts: Facts, page: Path, markdown: Path) -> None:
@@ -100,13 +92,11 @@ def written_card(given: Path, facts: Facts) -> str | None:
 
     facts: of what there is now.
     """
-    try:
-        text = card_files(given)[0].read_text(encoding="utf-8")
-    except (OSError, ValueError):
+    found = read_card(given)
+    if found is None:
         return None
-    wanted = {WEIGHTS: facts.hashes, FIT: [_fit_of(facts)]}
-    said = {name: re.search(rf'<meta name="{name}" content="([^"]*)">', text) for name in wanted}
-    is_of_these = all(match and html.unescape(match[1]).split() == wanted[name] for name, match in said.items())
+    text, meta = found
+    is_of_these = meta.get(WEIGHTS, "").split() == facts.hashes and meta.get(FIT) == _fit_of(facts)
     return text if is_of_these else None
 
 

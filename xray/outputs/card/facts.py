@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from xray.inference.ensemble_file import files_of, is_ensemble
 from xray.inference.openvino_files import sha256_of
 from xray.inference.thresholds import thresholds_file, thresholds_of
 from xray.models.weights import WEIGHTS_FILE, n_parameters, read_description
+from xray.outputs.card.reference import WEIGHTS, noted, read_card
 from xray.structures.thresholds import ABNORMAL, Thresholds
 from xray.training.config import CONFIG_FILE
 from xray.training.recipes import MAX_CHARACTERS
@@ -123,23 +124,17 @@ def read_facts(
     """Reads all that there is of what is given as --weights.
 
     report: metrics.json of `xray evaluate`, or its folder; looked for in REPORTS of the run where it is not given.
-    data: the dataset that the model learned from. notes: YAML with keys of NOTES.
-    Raises InputError where something cannot be read, and where the metrics are of findings that the model has not.
+    data: the dataset that the model learned from. notes: YAML with keys of NOTES; without it those of the cards beside
+    what is given count.
+    Raises InputError where something cannot be read, and where the metrics are of findings that the model has not, or
+    of boxes or masks that it does not find.
     """
     from xray.training.pseudo import held_back
 
-    files = files_of(given)
-    models = [model for path in files if not is_ensemble(path) for model in _models(path)]
-    ensembles = [path for path in files if is_ensemble(path)]
     warnings: list[str] = []
-    thresholds = thresholds_of(given, warn=lambda line: warnings.append(_without_folders(line, given)))
+    facts = read_models(given, warn=warnings.append)
     metrics, digest = _metrics(report, given)
-    known = {name for model in models for name in model.categories}
-    strange = sorted({name.removesuffix(CLASSIFIER) for name in per_finding(metrics)} - known - {ABNORMAL})
-    if strange:
-        raise InputError(
-            f"the report scores {', '.join(strange[:5])}, which {given[0]} does not find: give its own report"
-        )
+    _check_report(metrics, facts, given[0])
     store, held = None, None
     if data is not None:
         from xray.datasets.store import open_store
@@ -149,23 +144,70 @@ def read_facts(
         if run.is_dir():
             held, why = held_back(run, store)
             if held is None and "was trained on every fold" not in why:
-                name, given_path = store.path.absolute().name, str(models[0].config.get("data_path"))
+                name, given_path = store.path.absolute().name, str(facts.models[0].config.get("data_path"))
                 # Folders may be named after people.
                 why = why.replace(str(store.path), name).replace(given_path, Path(given_path).name)
                 warnings.append(f"which radiographs of {name} the model held back is not known: {why}")
-    return Facts(
-        name=given[0].resolve().name if len(given) == 1 else f"{len(given)} models",
-        models=models,
-        ensemble=sha256_of(ensembles[0]) if ensembles else "",
+    return dataclasses.replace(
+        facts,
         metrics=metrics,
         metrics_sha256=digest,
-        thresholds=thresholds,
-        fit=_json(thresholds_file(given[0])) if thresholds is not None else {},
         store=store,
         held=held,
-        notes=read_notes(notes) if notes else {},
+        notes=read_notes(notes) if notes else _notes_beside(given, facts),
         warnings=warnings,
     )
+
+
+def read_models(given: Sequence[Path], warn: Callable[[str], object]) -> Facts:
+    """The models and their thresholds alone; see `read_facts`. warn: is told what is not used, and why."""
+    files = files_of(given)
+    ensembles = [path for path in files if is_ensemble(path)]
+    thresholds = thresholds_of(given, warn=lambda line: warn(_without_folders(line, given)))
+    return Facts(
+        name=given[0].resolve().name if len(given) == 1 else f"{len(given)} models",
+        models=[model for path in files if not is_ensemble(path) for model in _models(path)],
+        ensemble=sha256_of(ensembles[0]) if ensembles else "",
+        thresholds=thresholds,
+        fit=_json(thresholds_file(given[0])) if thresholds is not None else {},
+    )
+
+
+def _check_report(metrics: Mapping[str, Any], facts: Facts, given: Path) -> None:
+    """Raises InputError for metrics of what these models do not find, or not in this way."""
+    strange = sorted({name.removesuffix(CLASSIFIER) for name in per_finding(metrics)} - {*facts.categories, ABNORMAL})
+    if strange:
+        raise InputError(
+            f"the report scores {', '.join(strange[:5])}, which {given} does not find: give its own report"
+        )
+    tasks = {model.task for model in facts.models}
+    for kind, (names, makers) in SCORED.items():
+        if tasks and tasks <= TASKS - makers and any(name in metrics for name in names):
+            raise InputError(
+                f"the report scores {kind}, which a model of {facts.task} does not find: give its own report"
+            )
+
+
+def _notes_beside(given: Sequence[Path], facts: Facts) -> dict[str, str]:
+    """What people wrote on the card of an ensemble or a run, by the card that lies beside it; of several runs each on
+    its own card, with the name of the run where they do not say the same. One of other weights says nothing.
+    """
+    if len(given) == 1:
+        found = read_card(given[0])
+        if found is not None and found[1].get(WEIGHTS, "").split() == facts.hashes:
+            return {key: text for key, text in noted(found[1]).items() if key in NOTES}
+    runs = [path for path in files_of(given) if not is_ensemble(path)]
+    if len(runs) == 1:
+        return {}
+    of_runs = [(run.resolve().name, _notes_beside([run], read_models([run], lambda line: None))) for run in runs]
+    notes = {}
+    for key in NOTES:
+        texts = {text for _, of_run in of_runs if (text := of_run.get(key))}
+        if len(texts) == 1 and all(key in of_run for _, of_run in of_runs):
+            notes[key] = texts.pop()
+        elif texts:
+            notes[key] = "; ".join(f"{name}: {of_run.get(key, 'not known')}" for name, of_run in of_runs)
+    return notes
 
 
 def _without_folders(line: str, given: Sequence[Path]) -> str:
@@ -252,6 +294,13 @@ def interval_in(content: Mapping[str, Any], name: str) -> list[float] | None:
 
 CLASSIFIER = " (classifier)"
 """What stands behind the name of a label that a classifier beside detectors scored."""
+TASKS = frozenset({"detection", "segmentation", "classification"})
+SCORED = {
+    "boxes": (("map40", "coco_ap"), frozenset({"detection", "segmentation"})),
+    "masks": (("dice", "dice_positive"), frozenset({"segmentation"})),
+}
+"""What a metrics.json may score → names that it then has, and the tasks whose models find that."""
+ITS_OWN = "give its own report"
 PER_FINDING = ("ap40", "auroc", "average_precision", "dice_by_category")
 """Parts of metrics.json that have a number for each finding."""
 

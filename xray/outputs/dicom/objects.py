@@ -29,7 +29,7 @@ from xray import __version__
 from xray.errors import InputError
 from xray.files import complete, sha256_of
 from xray.inference.ensemble_file import is_ensemble
-from xray.outputs.card.reference import card_setting
+from xray.outputs.card.reference import SETTING, card_setting
 from xray.outputs.dicom import codes as dicom_codes
 from xray.radiographs.dicom import read_elements
 
@@ -80,8 +80,9 @@ class Algorithm:
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits that change with any of it."""
-        content = json.dumps([self.name, self.version, dict(self.parameters)])
+        """32 hexadecimal digits that change with any of it, but for whether there is a card: that finds nothing."""
+        parameters = {name: value for name, value in self.parameters.items() if name != SETTING}
+        content = json.dumps([self.name, self.version, parameters])
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
@@ -108,18 +109,21 @@ def inference_algorithm(
     gate: str,
     triplet: Sequence[float] = (),
     scales: Sequence[float] = (1.0,),
+    upright: bool = False,
     **others: object,
 ) -> Algorithm:
     """`algorithm_of` with the settings that inference writes into SR and SEG.
 
     threshold: lowest score that reports hold, or fitted thresholds in words. mirrored: whether mirrored views were
     looked at, too. gate: "soft" or "hard". triplet: of segmenters, empty without any. scales: sizes of the views, named
-    where they are not 1 alone. others: more that changes findings, such as what a hard gate opens at; without None.
+    where they are not 1 alone. upright: whether turned radiographs were turned back; named where they were. others:
+    more that changes findings, such as what a hard gate opens at; without None.
     """
     settings: dict[str, object] = {"threshold": threshold, "mirrored": mirrored, "gate": gate}
     for name, values in (("triplet", triplet), ("scales", () if tuple(scales) == (1.0,) else scales)):
         if values:
             settings[name] = " ".join(f"{value:g}" for value in values)
+    settings |= {"upright": True} if upright else {}
     settings |= {name: value for name, value in others.items() if value is not None}
     return algorithm_of(runs, **settings, **card_setting(runs))
 
