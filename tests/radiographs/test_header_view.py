@@ -157,6 +157,37 @@ def test_words_that_name_a_part_only_where_one_is_expected() -> None:
     assert parts_in("MAIN", is_place=True) == {"hand"}
 
 
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        # As the standard has them for Body Part Examined (PS3.16 annex L), and in other languages.
+        ("EXTREMITY", "arm or leg"), ("UPPER EXTREMITY", "arm or leg"), ("EXTREMITY HAND", "hand"), ("LSSPINE", "spine"),
+        ("TLSPINE", "spine"), ("KIDNEY", "abdomen"), ("GALLBLADDER", "abdomen"), ("THYROID", "neck"), ("EYE", "head"),
+        ("ILIUM", "pelvis"), ("Hände", "hand"), ("Dłoń", "hand"), ("Mão", "hand"), ("يد", "hand"), ("มือ", "hand"),
+        ("कृपया हाथ", "hand"), ("Рука", "hand"), ("LEFTHAND", "hand"), ("SCAPHOID", "hand"), ("骨龄", "hand"),
+        ("Kręgosłup", "spine"), ("قدم", "foot"), ("เท้า", "foot"), ("ברך", "leg"), ("胸骨", "sternum"), ("胸椎", "spine"),
+        ("Bröst", "chest"), ("Poitrine", "chest"), ("бял дроб; гръден кош", "chest"), ("หน้าอก", "chest"),
+        # Misspelt: letters that have changed places, one too many, one too few, another one.
+        ("CHSET", "chest"), ("CEHST", "chest"), ("CHESTT", "chest"), ("CHESY", "chest"), ("THROAX", "chest"),
+        ("THORAXX", "chest"), ("SHOLDER", "shoulder"), ("WIRST", "hand"), ("FINGR", "hand"), ("ANKEL", "foot"),
+        ("PELIVS", "pelvis"), ("ABDOMNE", "abdomen"), ("FEMRU", "leg"), ("MAMMMA", "breast"),
+    ],
+)  # fmt: skip
+def test_a_place_may_be_named_in_any_language_and_misspelt(text: str, part: str) -> None:
+    assert parts_in(text, is_place=True) == {part}
+
+
+@pytest.mark.parametrize("text", ["CHEEK", "PENIS", "TORSO", "OTHER", "UNKNOWN", "CHES", "FOTO", "ROUTINE"])
+def test_what_is_another_word_is_no_misspelt_one(text: str) -> None:
+    assert parts_in(text, is_place=True) == frozenset()
+    assert parts_in("Chset") == frozenset()
+
+
+def test_several_parts_in_one_word() -> None:
+    assert parts_in("CHESTABDPELVIS", is_place=True) == {"chest", "abdomen", "pelvis"}
+    assert parts_in("NECKCHEST", is_place=True) == {"neck", "chest"}
+
+
 def test_several_parts_are_all_named() -> None:
     assert parts_in("Thorax und Becken") == {"chest", "pelvis"}
     assert parts_in("Thorax + LWS") == {"chest", "spine"}
@@ -234,3 +265,50 @@ def test_the_test_files_of_pydicom_are_named_as_what_they_are(name: str) -> None
 def test_a_file_that_cannot_be_read_is_named_as_what_it_is() -> None:
     with pytest.raises(RadiographError, match=r"its header says ultrasound, and .*colour"):
         read_radiograph(TEST_FILES / "examples_jpeg2k.dcm")
+
+
+@pytest.mark.parametrize(
+    ("modality", "storage", "words"),
+    [
+        ("RF", "1.2.840.10008.5.1.4.1.1.12.2", "fluoroscopy"),
+        ("", "1.2.840.10008.5.1.4.1.1.12.2", "fluoroscopy"),
+        ("", "1.2.840.10008.5.1.4.1.1.12.1.1", "angiography"),
+        ("OT", "1.2.840.10008.5.1.4.1.1.104.1", "a document"),
+        ("", "1.2.840.10008.5.1.4.1.1.11.1", "a presentation state"),
+        ("", "1.2.840.10008.5.1.4.1.1.88.59", "a list of key objects"),
+        ("", "1.2.840.10008.5.1.4.1.1.88.33", "a report"),
+        ("", "1.2.840.10008.5.1.4.1.1.9.1.1", "an ECG"),
+        ("", "1.2.840.10008.5.1.4.1.1.9.2.1", "a waveform"),
+        ("", "1.2.840.10008.5.1.4.1.1.66.1", "a registration"),
+        ("", "1.2.840.10008.5.1.4.1.1.77.1.1.1", "endoscopy"),
+        ("", "1.2.840.10008.5.1.4.1.1.77.1.4.1", "photography"),
+        ("DX", "1.2.840.10008.5.1.4.1.1.1.1", ""),
+        ("CR", "1.2.840.10008.5.1.4.1.1.1", ""),
+        ("OT", "1.2.840.10008.5.1.4.1.1.7", ""),
+        ("OT", "1.2.840.10008.5.1.4.1.1.7.2", ""),
+    ],
+)
+def test_classes_of_all_kinds_are_named(tmp_path: Path, modality: str, storage: str, words: str) -> None:
+    assert said(tmp_path, SOPClassUID=storage, Modality=modality).modality == words
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.110", "1.2.840.10008.1.2.8.1", "1.2.840.10008.1.2.4.100"])
+def test_what_it_is_is_said_where_its_pixels_cannot_be_read(tmp_path: Path, syntax: str) -> None:
+    """JPEG XL, a deflated frame, video: their headers are as plain as those of others."""
+    ds = dataset(chest_values(24, 20), 12, Modality="US")
+    ds.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    before = str(ds.file_meta.TransferSyntaxUID).encode()
+    content = (tmp_path / "a.dcm").read_bytes()
+    wanted = syntax.encode()
+    # As long as the former, so that the length of the header stays right.
+    at = content.index(before)
+    length = int.from_bytes(content[at - 2 : at], "little")
+    padded = wanted + b"\0" * (len(wanted) % 2)
+    group = content.index(b"\x02\x00\x00\x00UL\x04\x00") + 8
+    total = int.from_bytes(content[group : group + 4], "little") + len(padded) - length
+    content = content[: at - 2] + len(padded).to_bytes(2, "little") + padded + content[at + length :]
+    content = content[:group] + total.to_bytes(4, "little") + content[group + 4 :]
+    (tmp_path / "a.dcm").write_bytes(content)
+    assert read_header_view(tmp_path / "a.dcm").modality == "ultrasound"
+    with pytest.raises(RadiographError, match="its header says ultrasound, and transfer syntax .* is not supported"):
+        read_radiograph(tmp_path / "a.dcm")

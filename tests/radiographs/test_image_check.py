@@ -66,6 +66,9 @@ SAID_FRONTAL = HeaderView(parts=("chest",), views=("frontal",))
          NOT_ONE + "its header says animal, frontal"),
         (HeaderView(modality="CT", parts=("chest",), views=("frontal",)), CHEST, OTHER_MODALITY,
          NOT_ONE + "its header says CT"),
+        (HeaderView(modality="fluoroscopy"), CHEST, UNKNOWN,
+         "its header says fluoroscopy, its pixels show a frontal chest"),
+        (HeaderView(modality="fluoroscopy"), UNSURE, OTHER_MODALITY, NOT_ONE + "its header says fluoroscopy"),
     ],
 )  # fmt: skip
 def test_header_and_pixels(header: HeaderView, pixels: PixelView, kind: str, reason: str) -> None:

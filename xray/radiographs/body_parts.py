@@ -8,69 +8,75 @@ import functools
 import re
 import unicodedata
 
-CHEST, ANIMAL = "chest", "animal"
+CHEST, ANIMAL, LIMB = "chest", "animal", "arm or leg"
 FRONTAL, LATERAL, OBLIQUE = "frontal", "lateral", "oblique"
 
 # Of each part: whole words; beginnings of words; and what may stand anywhere, for scripts without spaces and for roots
 # that are run together with others ("RXTORAX").
 _PARTS: dict[str, tuple[str, str, str]] = {
     CHEST: (
-        "chest cxr brust thx heart dada paru phoi nguc ogk огк",
-        "chestp chestap chestl thora lung pulmon poumon polmon pluc klatk hrudni mellkas keuhko brostkorg "
-        "brystkasse toraks akciger gogus грудн легк θωρακ gruden",
-        "thorax torax torace rxchest dxchest xrchest 胸 肺 흉부 가슴 חזה صدر ทรวงอก",
+        "chest cxr brust thx heart dada paru phoi nguc ogk огк pulmao pulmoes brost bryst thorax torax",
+        "chestp chestap chestl thora lung pulmon poumon polmon poitrin pluc klatk hrudni mellkas keuhko brustkorb "
+        "brostkorg brystkasse toraks akciger gogus грудн гръд легк леген θωρακ gruden grudn krutin krusu rindkere "
+        "toracic",
+        "thorax torax torace rxchest dxchest xrchest 胸 肺 흉부 가슴 חזה صدر ทรวงอก หน้าอก ปอด छाती",
     ),
     "abdomen": (
-        "abdomen abd kub bauch buik ventre",
-        "abdom buikover brzuch hasi brich живот брюш",
-        "腹 복부 بطن",
+        "abdomen abd kub bauch buik ventre bladder gallbladder kidney kidneys colon stomach liver pancreas spleen "
+        "duodenum ileum jejunum rectum ureter urethra ugi karin",
+        "abdom buikover brzuch hasi brich живот брюш черев",
+        "腹 복부 بطن ช่องท้อง ท้อง",
     ),
     "pelvis": (
-        "pelvis hip hips hufte bacin cadera anca bekken lonni",
+        "pelvis hip hips hufte bacin cadera anca bekken lonni ilium prostate uterus kalca hofte hoft lantio",
         "pelvi becken bassin huftgel miednic biodr таз тазоб бедр hanche cadera",
-        "骨盆 骨盤 股関節 髋 골반",
+        "骨盆 骨盤 股関節 髋 골반 고관절 حوض אגן เชิงกราน สะโพก",
     ),
     "spine": (
-        "spine cspine tspine lspine lws bws hws rachis colonna cervical lumbar sacrum coccyx sspine",
+        "spine cspine tspine lspine lws bws hws rachis colonna cervical lumbar sacrum coccyx sspine lsspine tlspine "
+        "ctspine omurga",
         "wirbel halswirbel lendenwirbel brustwirbel column colonne kregoslup позвон thoracolumb lumbos lumbal cervico "
         "sacro wholespine gerinc patere rygg ryggrad wervel",
-        "脊 頚椎 颈椎 腰椎 胸椎 척추",
+        "脊 頚椎 颈椎 頸椎 腰椎 胸椎 尾骨 仙骨 척추 경추 요추 عمود פקרי กระดูกสันหลัง",
     ),
-    "ribs": ("rib ribs costae cote cotes zebra żebra", "rippen costill costal ребр zeber", "肋 늑골"),
+    "ribs": ("rib ribs costae cote cotes zebra żebra", "rippen costill costal ребр zeber", "肋骨 肋 늑골"),
     "sternum": ("sternum", "sterno brustbein esternon грудин mostek", "胸骨"),
     "shoulder": (
-        "shoulder shoulders clavicle scapula spalla",
+        "shoulder shoulders clavicle scapula spalla acj omuz axilla olka",
         "schult epaul hombro ombro clavic klavik schlussel skapul bark плеч ключиц acromio acjoint schouder",
-        "肩 锁骨 鎖骨 어깨",
+        "肩 锁骨 鎖骨 어깨 كتف כתף ไหล่",
     ),
     "arm": (
-        "arm humerus elbow forearm radius ulna upperarm lowerarm codo coude gomito lokiec",
+        "arm humerus elbow elbows forearm radius ulna upperarm lowerarm codo coude gomito lokiec dirsek albue",
         "ellenbog ellbogen unterarm oberarm humer avantbras antebr avambr локт предплеч elleboog",
-        "肘 前腕 上腕 팔꿈치",
+        "肘 前腕 上腕 前臂 上臂 팔꿈치 مرفق ساعد מרפק ข้อศอก แขน",
     ),
     "hand": (
-        "hand hands wrist finger fingers thumb digit polso pols reka dlon ruka",
-        "handgel handwu fingers daumen carpal carpus metacarp poignet muneca nadgarst кист запяст handen",
-        "手 腕関節 손 手指",
+        "hand hands hande hander wrist wrists finger fingers fingre thumb thumbs digit digits polso pols reka dlon "
+        "ruka hnd scaphoid skafoid phalanx phalanges boneage",
+        "handgel handwu lefthand righthand lhand rhand fingers daumen carpal carpus carpo metacarp poignet muneca "
+        "nadgarst кист запяст руки handen",
+        "手 腕関節 손 手指 手腕 骨龄 骨年齢 معصم أصبع כףיד שורשכף มือ นิ้ว ข้อมือ हाथ",
     ),
     "leg": (
-        "leg legs knee knees femur tibia fibula thigh calf patella genou ginocchio rodilla joelho knie bein beine",
-        "kniegel oberschenkel unterschenkel femor femur tibia extremity lowerleg upperleg kolan колен голен knaa knee",
-        "膝 下腿 大腿 무릎",
+        "leg legs knee knees femur tibia fibula thigh calf patella genou ginocchio rodilla joelho knie bein beine knae "
+        "polvi",
+        "kniegel oberschenkel unterschenkel femor femur tibia lowerleg upperleg kolan колен голен knaa knee",
+        "膝 下腿 小腿 大腿 무릎 ركبة ברך เข่า",
     ),
     "foot": (
-        "foot feet ankle toe toes heel calcaneus pied piede voet stopa",
+        "foot feet ankle ankles toe toes heel calcaneus calcis pied piede voet stopa ayak jalka tarsus metatarsus",
         "fuss sprunggel knochel calcan tobillo tornozelo cavigl cheville stopa стоп голеностоп enkel zehe",
-        "足 踝 발목",
+        "足 踝 발목 قدم كاحل רגל קרסול เท้า",
     ),
     "head": (
         "head skull sinus sinuses orbit orbits mandible maxilla teeth tooth dental jaw tmj nasal nose zygoma kopf "
         "cabeza crane cranio facial nnh",
         "schadel cranial crani kiefer zahn sinus craneo czaszk череп pazuch пазух orbit panoram ortopant orthopant "
         "facialb mandib schedel",
-        "頭 头 副鼻腔 鼻 颌 顎 歯 머리",
+        "頭 头 副鼻腔 鼻 颌 顎 歯 머리 두개 رأس جمجمة ראש גולגולת ศีรษะ กะโหลก",
     ),
-    "neck": ("neck hals larynx trachea", "softtissueneck adenoid", "頸部 颈部"),
+    "neck": ("neck hals larynx pharynx thyroid trachea esophagus", "softtissueneck adenoid", "頸部 颈部 رقبة"),
     "breast": ("breast mamma mama seno", "mammo mamogr", "乳"),
     "animal": (
         "canine feline equine bovine avian veterinary veterinaria canino felino hund katze perro chien",
@@ -78,6 +84,7 @@ _PARTS: dict[str, tuple[str, str, str]] = {
         "动物 動物",
     ),
     "whole body": ("wholebody babygram skeleton", "skelet", "全身"),
+    LIMB: ("limb limbs", "extremit upperext lowerext upperlimb lowerlimb konczyn конечн", "四肢 上肢 下肢"),
 }  # fmt: skip
 _VIEWS: dict[str, tuple[str, str, str]] = {
     FRONTAL: (
@@ -95,13 +102,31 @@ _VIEWS: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 PARTS = tuple(_PARTS)
 """Our names of the parts of the body."""
+_LIMBS = ("shoulder", "arm", "hand", "leg", "foot")
+_COMPOUNDS = {
+    "chestabdomen": (CHEST, "abdomen"), "chestabdpelvis": (CHEST, "abdomen", "pelvis"), "neckchest": ("neck", CHEST),
+    "abdomenpelvis": ("abdomen", "pelvis"), "headneck": ("head", "neck"),
+    "neckchestabdomen": ("neck", CHEST, "abdomen"),
+    "neckchestabdpelv": ("neck", CHEST, "abdomen", "pelvis"),
+}  # fmt: skip
+"""Body Part Examined of several parts, in one word (PS3.16 annex L)."""
+_MISSPELT = 5
+"""Letters that a word needs at least to be known where one is wrong, left out, put in, or has changed places with the
+next: of shorter ones too many mean something."""
 _DECUBITUS = "decub"
 """The beginning of a word beside which "lateral" says how the patient lies."""
 _THORACIC = ("thoracic", "thoracal", "thoracol", "thoraco", "toracic", "toracol", "thorakal")
 """Beginnings of words that beside the spine say which part of that."""
-_ONLY_IN_PLACE = {"mano": "hand", "main": "hand", "pie": "foot", "bras": "arm", "braccio": "arm", "face": "head",
-                  "skull": "head", "brain": "head", "gamba": "leg", "jambe": "leg", "dos": "spine"}  # fmt: skip
+_ONLY_IN_PLACE = {
+    "mano": "hand", "main": "hand", "mao": "hand", "maos": "hand", "el": "hand", "kez": "hand", "kasi": "hand",
+    "рука": "hand", "يد": "hand", "bras": "arm", "braccio": "arm", "pie": "foot", "pe": "foot", "pes": "foot",
+    "fot": "foot", "발": "foot", "gamba": "leg", "jambe": "leg", "diz": "leg", "kna": "leg", "нога": "leg",
+    "face": "head", "skull": "head", "brain": "head", "eye": "head", "ear": "head", "iac": "head", "mouth": "head",
+    "scalp": "head", "tongue": "head", "dos": "spine", "back": "spine",
+}  # fmt: skip
 """Words that mean something else in a sentence, and a part where a part is expected."""
+_STROKES = str.maketrans("łđøħı", "ldohi")
+"""Letters with a stroke, or without their dot, which have no accent to take away."""
 
 
 def parts_in(text: str, is_place: bool = False) -> frozenset[str]:
@@ -110,6 +135,10 @@ def parts_in(text: str, is_place: bool = False) -> frozenset[str]:
     found = _found(words, _parts())
     if is_place:
         found |= {part for word in words if (part := _ONLY_IN_PLACE.get(word))}
+        found |= set(_COMPOUNDS.get("".join(words), ()))
+        found = found or _nearly(words)
+    if found & {*_LIMBS}:
+        found.discard(LIMB)
     if {CHEST, "spine"} <= found:
         found = _found([word for word in words if not word.startswith(_THORACIC)], _parts()) | {"spine"}
     return frozenset(found)
@@ -148,17 +177,46 @@ def _folded(table: dict[str, tuple[str, str, str]]) -> dict[str, _Names]:
 
 
 def _found(words: list[str], table: dict[str, _Names]) -> set[str]:
-    joined = "".join(words)
-    return {
+    found = {
         name
         for name, names in table.items()
         if any(word in names.whole or word.startswith(names.beginnings) for word in words)
-        or any(root in joined for root in names.anywhere)
     }
+    # The longest first, and each letter once: words for the breastbone and the thoracic spine hold that for the chest.
+    roots = [(root, name) for name, names in table.items() for root in names.anywhere]
+    joined = "".join(words)
+    for root, name in sorted(roots, key=lambda one: -len(one[0])):
+        if root in joined:
+            found.add(name)
+            joined = joined.replace(root, " ")
+    return found
+
+
+def _nearly(words: list[str]) -> set[str]:
+    """The part that a misspelt word means; none where it may mean several."""
+    known = [(name, one) for name, names in _parts().items() for one in names.whole if len(one) >= _MISSPELT]
+    long = [word for word in words if len(word) >= _MISSPELT]
+    found = {name for name, one in known if any(_is_misspelt(word, one) for word in long)}
+    return found if len(found) == 1 else set()
+
+
+def _is_misspelt(word: str, right: str) -> bool:
+    """Whether one letter is wrong, left out, put in, or has changed places with the next."""
+    start = 0
+    while start < min(len(word), len(right)) and word[start] == right[start]:
+        start += 1
+    rest, wanted = word[start:], right[start:]
+    return (
+        rest[1:] == wanted[1:]
+        or rest[1:] == wanted
+        or rest == wanted[1:]
+        or (rest[1::-1] == wanted[:2] and rest[2:] == wanted[2:])
+    )
 
 
 def _words(text: str) -> list[str]:
     """Its words in small letters, without accents; "p.a." is one."""
-    plain = "".join(mark for mark in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(mark))
+    marks = unicodedata.normalize("NFKD", text.casefold())
+    plain = "".join(mark for mark in marks if not unicodedata.combining(mark)).translate(_STROKES)
     plain = re.sub(r"\b([^\W\d_])\. ?([^\W\d_])\b", r"\1\2", plain)
     return re.findall(r"[^\W\d_]+", unicodedata.normalize("NFKC", plain))

@@ -223,7 +223,10 @@ class _Header:
     place: Place | None
 
     def layout(self) -> Layout:
-        """The layout of the pixels. Raises RadiographError where there are none, or not those of a radiograph."""
+        """The layout of the pixels. Raises RadiographError where there are none, they are not those of a radiograph, or
+        their transfer syntax is not read."""
+        if not _is_read(self.syntax):
+            raise _not_read(self.syntax)
         are_floats = self.place is not None and self.place.tag in _FLOAT_PIXEL_DATA
         return layout_of(self.elements, self.place is not None, are_floats)
 
@@ -258,11 +261,6 @@ def _read_header(file: BinaryIO, tags: frozenset[int]) -> _Header:
     head = limited.read(132)
     file.seek(132 if head[128:] == b"DICM" else 0)
     syntax = meta_syntax(limited) or guess_syntax(limited)
-    if syntax not in (*NATIVE, *OTHER_NATIVE, *COMPRESSED):
-        raise RadiographError(
-            f"transfer syntax {syntax_name(syntax)} is not supported: export it uncompressed, or as JPEG, JPEG-LS or "
-            "JPEG 2000"
-        )
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         file = io.BytesIO(_inflate(file))
         limited = LimitedFile(file)
@@ -271,11 +269,27 @@ def _read_header(file: BinaryIO, tags: frozenset[int]) -> _Header:
     is_implicit = syntax in (uid.ImplicitVRLittleEndian, GE_PRIVATE)
     try:
         place = walker.walk(is_implicit, ">" if syntax == uid.ExplicitVRBigEndian else "<")
-    except RadiographError:
+    except Exception as error:
+        # A header may be encoded otherwise, too, where pixels are by rules that are not known here.
+        if not _is_read(syntax):
+            raise _not_read(syntax) from None
+        if not isinstance(error, RadiographError):
+            raise
         # A header is too large, or was cut, because of what it says of every frame.
         refuse_frames(walker.elements)
         raise
     return _Header(file, syntax, walker.elements, place)
+
+
+def _is_read(syntax: str) -> bool:
+    return syntax in (*NATIVE, *OTHER_NATIVE, *COMPRESSED)
+
+
+def _not_read(syntax: str) -> RadiographError:
+    return RadiographError(
+        f"transfer syntax {syntax_name(syntax)} is not supported: export it uncompressed, or as JPEG, JPEG-LS or JPEG "
+        "2000"
+    )
 
 
 def _inflate(file: BinaryIO) -> bytes:

@@ -22,6 +22,8 @@ KEYWORDS = (
 )  # fmt: skip
 """Elements that this module looks at."""
 
+FLUOROSCOPY = "fluoroscopy"
+"""A modality under which rooms for both send radiographs, too: pixels that show a frontal chest count."""
 MODALITIES = {
     "BI": "biomagnetic imaging", "BMD": "bone densitometry", "CT": "CT", "DG": "diaphanography", "ECG": "an ECG",
     "ES": "endoscopy", "GM": "microscopy", "IO": "intra-oral radiography", "IVOCT": "optical coherence tomography",
@@ -33,9 +35,19 @@ MODALITIES = {
     "OAM": "ophthalmology", "OSS": "optical surface scan", "LS": "laser scan", "BDUS": "ultrasound", "MA": "MR",
     "MS": "MR", "CD": "ultrasound", "DD": "ultrasound", "ST": "nuclear medicine", "AS": "angiography", "PR": "a "
     "presentation state", "KO": "a list of key objects", "DOC": "a document", "AR": "ophthalmology",
+    "RF": FLUOROSCOPY, "DF": FLUOROSCOPY, "CF": FLUOROSCOPY, "EC": "ultrasound", "FA": "ophthalmology", "FS":
+    "ophthalmology", "KER": "ophthalmology", "SRF": "ophthalmology", "VA": "ophthalmology", "LEN": "ophthalmology",
+    "OPV": "ophthalmology", "OPTBSV": "ophthalmology", "OPTENF": "ophthalmology", "CP": "endoscopy", "LP": "endoscopy",
+    "DM": "microscopy", "RTRECORD": "radiotherapy", "RTINTENT": "radiotherapy", "RTRAD": "radiotherapy", "RTSEGANN":
+    "radiotherapy", "PLAN": "a plan", "ANN": "annotations", "AU": "a sound recording", "EEG": "a waveform", "EMG":
+    "a waveform", "EOG": "a waveform", "RESP": "a waveform", "REG": "a registration", "FID": "a list of fiducials",
+    "M3D": "a 3D model", "RWV": "a map of values",
 }  # fmt: skip
 """Modality (PS3.3 C.7.3.1.1.1) that is no projection radiograph → in words."""
 _CLASSES = (
+    ("Presentation State", "a presentation state"), ("Encapsulated", "a document"), ("Key Object", "a list of key "
+    "objects"), (" SR ", "a report"), ("ECG", "an ECG"), ("Waveform", "a waveform"), ("Registration", "a registration"),
+    ("Fiducials", "a list of fiducials"), ("Radiofluoroscopic", FLUOROSCOPY), ("XRF", FLUOROSCOPY),
     ("Mammography", "mammography"), ("Breast", "mammography"), ("Intra-Oral", "intra-oral radiography"), ("CT", "CT"),
     ("MR", "MR"), ("Ultrasound", "ultrasound"), ("Nuclear Medicine", "nuclear medicine"), ("PET", "PET"),
     ("Positron", "PET"), ("Angiographic", "angiography"), ("XA ", "angiography"), ("Craniofacial", "CT"),

@@ -1,10 +1,10 @@
 """Is a file a frontal chest radiograph, and does it lie as one? From what its header says and from its pixels.
 
     header                          pixels                          kind
-    another modality                whatever                        OTHER_MODALITY
+    another modality                whatever                        OTHER_MODALITY; of fluoroscopy see below
     a lateral or oblique view       whatever                        LATERAL, OBLIQUE
     another part of the body        no chest, or not sure           OTHER_PART
-    another part of the body        a frontal chest                 UNKNOWN, both are said
+    another part, or fluoroscopy    a frontal chest                 UNKNOWN, both are said
     a frontal chest                 whatever                        FRONTAL; where they look like none, both are said
     anything else, or no header     a frontal chest                 FRONTAL
     anything else, or no header     no frontal chest                NO_CHEST
@@ -27,7 +27,7 @@ from xray.radiographs.codestream import RadiographError
 from xray.radiographs.dicom import read_header_view
 from xray.radiographs.frontal import PixelView
 from xray.radiographs.grayscale import is_one_grey
-from xray.radiographs.header_view import HeaderView
+from xray.radiographs.header_view import FLUOROSCOPY, HeaderView
 
 FRONTAL = "chest frontal"
 LATERAL = "lateral view"
@@ -121,8 +121,9 @@ def fault_of_header(path: Path) -> str:
 
     Raises RadiographError where the file cannot be read.
     """
-    kind, reason = _header_fault(read_header_view(path))
-    return "" if kind == OTHER_PART else reason
+    header = read_header_view(path)
+    kind, reason = _header_fault(header)
+    return "" if _is_doubtful(kind, header) else reason
 
 
 def is_fault(text: str) -> bool:
@@ -142,9 +143,14 @@ def _header_fault(header: HeaderView) -> tuple[str, str]:
     return "", ""
 
 
+def _is_doubtful(kind: str, header: HeaderView) -> bool:
+    """Whether pixels that show a frontal chest count more than what the header says: many a device fills it in."""
+    return kind == OTHER_PART or (kind == OTHER_MODALITY and header.modality == FLUOROSCOPY)
+
+
 def _kind(header: HeaderView, is_chest: bool, is_none: bool) -> tuple[str, str]:
     kind, reason = _header_fault(header)
-    if kind == OTHER_PART and is_chest:
+    if is_chest and _is_doubtful(kind, header):
         return UNKNOWN, f"its header says {header.said}, its pixels show a frontal chest"
     if kind:
         return kind, reason
