@@ -1,12 +1,14 @@
 """The infer command's SR and SEG: which files get one, what is said of the others, and after an interruption."""
 
 import json
+import shutil
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
+from xray.commands import card
 from xray.commands.infer import Config, main
 from xray.errors import InputError
 from xray.flags import parse_flags
@@ -129,13 +131,29 @@ def test_the_other_class_probabilities_and_fhir(folder, segmentation_run, tmp_pa
 def test_what_changes_findings_changes_identifiers(folder, segmentation_run, tmp_path):
     """By the flags that change what objects hold; the others leave the object what it is."""
     uids = []
-    for number, changes in enumerate(({}, {"triplet": (0.9, 0.001, 0.5)}, {"scales": (1.0, 2.0)}, {"batch_size": 2})):
+    flags = ({}, {"triplet": (0.9, 0.001, 0.5)}, {"scales": (1.0, 2.0)}, {"upright": True}, {"batch_size": 2})
+    for number, changes in enumerate(flags):
         out = tmp_path / str(number)
         assert infer(folder, segmentation_run, out, sr=True, fhir=True, **changes) == 0
         bundle = json.loads((out / "fhir" / "a.json").read_text())
         uids.append((pydicom.dcmread(out / "sr" / "a.dcm").SOPInstanceUID, bundle["id"]))
-    assert uids[3] == uids[0]
-    assert len({sr for sr, _ in uids[:3]}) == len({fhir for _, fhir in uids[:3]}) == 3
+    assert uids[-1] == uids[0]
+    assert len({sr for sr, _ in uids[:-1]}) == len({fhir for _, fhir in uids[:-1]}) == len(flags) - 1
+
+
+def test_a_card_beside_the_weights_leaves_identifiers_as_they_are(folder, segmentation_run, tmp_path):
+    run, uids = tmp_path / "run", []
+    shutil.copytree(segmentation_run, run)
+    for number in range(2):
+        out = tmp_path / str(number)
+        assert infer(folder, run, out, sr=True) == 0
+        report = pydicom.dcmread(out / "sr" / "a.dcm")
+        uids.append(report.SOPInstanceUID)
+        said = [element.value for element in report.iterall() if element.keyword == "TextValue"]
+        assert ("model card: card.html beside the weights" in said) == (number == 1)
+        if not number:
+            card.main(card.Config(weights=run))
+    assert uids[0] == uids[1]
 
 
 def test_flags_stand_alone_or_with_a_word():

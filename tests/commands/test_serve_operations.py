@@ -20,12 +20,17 @@ from urllib.parse import urlsplit
 import pydicom
 import pytest
 
-from xray.commands import operations
-from xray.commands.serve import Config
+from xray.commands import evaluate, operations
+from xray.commands.serve import Config, settings_of
 from xray.errors import FlagError, InputError
+from xray.inference.thresholds import write_thresholds
+from xray.outputs.dicom.objects import algorithm_of
 from xray.serving import accounts
 from xray.serving.accounts import account_line
+from xray.serving.service import Limits, load_service
 from xray.serving.supervising import Role
+from xray.structures.thresholds import Point, Thresholds
+from xray.structures.triplet import Triplet
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "serving"))
@@ -186,3 +191,29 @@ def test_a_first_worker_that_cannot_begin_says_what_is_wrong_once(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("error: no run directory at") == 1
     assert done.stdout == ""
+
+
+def test_what_changes_findings_changes_what_made_them(segmentation_run, vinbig_run, tmp_path):
+    """Settings of serve that objects name as a part of their maker, and by which their identifiers differ."""
+
+    def digest(run, **changes):
+        config = Config(weights=(str(run),), **changes)
+        service = load_service(
+            [run], Limits(n_workers=0, batch_size=1), "cpu", "32", config.tta, config.gate, "torch", config.threshold
+        )
+        return algorithm_of([run], **settings_of(config, service)).digest
+
+    run = tmp_path / "run"
+    shutil.copytree(segmentation_run, run)
+    found = [digest(run), digest(run, tta=False), digest(run, upright=True)]
+    # Fitted by xray evaluate --fit: the weights are the same.
+    evaluate.write_fit(run, Triplet(0.9, 0.001, 0.5), None)
+    found.append(digest(run))
+    assert len(set(found)) == 4
+    assert digest(run, batch_size=2, places=4) == found[3]
+    detector = tmp_path / "detector"
+    shutil.copytree(vinbig_run, detector)
+    found = [digest(detector)]
+    write_thresholds(detector, Thresholds("boxes", {"Cardiomegaly": Point(1.5, 0.25)}, "sensitivity=0.9"), {})
+    found += [digest(detector), digest(detector, threshold=0.5), digest(detector, report_threshold=0.25)]
+    assert len(set(found)) == 4

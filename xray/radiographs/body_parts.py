@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import re
 import unicodedata
+from collections.abc import Iterable
 
 CHEST, ANIMAL, LIMB = "chest", "animal", "arm or leg"
 FRONTAL, LATERAL, OBLIQUE = "frontal", "lateral", "oblique"
@@ -76,7 +77,7 @@ _PARTS: dict[str, tuple[str, str, str]] = {
         "facialb mandib schedel",
         "頭 头 副鼻腔 鼻 颌 顎 歯 머리 두개 رأس جمجمة ראש גולגולת ศีรษะ กะโหลก",
     ),
-    "neck": ("neck hals larynx pharynx thyroid trachea esophagus", "softtissueneck adenoid", "頸部 颈部 رقبة"),
+    "neck": ("neck hals larynx pharynx thyroid trachea", "softtissueneck adenoid", "頸部 颈部 رقبة"),
     "breast": ("breast mamma mama seno", "mammo mamogr", "乳"),
     "animal": (
         "canine feline equine bovine avian veterinary veterinaria canino felino hund katze perro chien",
@@ -102,7 +103,7 @@ _VIEWS: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 PARTS = tuple(_PARTS)
 """Our names of the parts of the body."""
-_LIMBS = ("shoulder", "arm", "hand", "leg", "foot")
+_LIMBS = frozenset({"shoulder", "arm", "hand", "leg", "foot"})
 _COMPOUNDS = {
     "chestabdomen": (CHEST, "abdomen"), "chestabdpelvis": (CHEST, "abdomen", "pelvis"), "neckchest": ("neck", CHEST),
     "abdomenpelvis": ("abdomen", "pelvis"), "headneck": ("head", "neck"),
@@ -137,11 +138,15 @@ def parts_in(text: str, is_place: bool = False) -> frozenset[str]:
         found |= {part for word in words if (part := _ONLY_IN_PLACE.get(word))}
         found |= set(_COMPOUNDS.get("".join(words), ()))
         found = found or _nearly(words)
-    if found & {*_LIMBS}:
-        found.discard(LIMB)
     if {CHEST, "spine"} <= found:
         found = _found([word for word in words if not word.startswith(_THORACIC)], _parts()) | {"spine"}
-    return frozenset(found)
+    return narrowed(found)
+
+
+def narrowed(parts: Iterable[str]) -> frozenset[str]:
+    """Parts of the body without LIMB where it is said which one."""
+    found = frozenset(parts)
+    return found - {LIMB} if found & _LIMBS else found
 
 
 def views_in(text: str) -> frozenset[str]:

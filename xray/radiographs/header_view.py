@@ -8,7 +8,7 @@ import re
 
 from pydicom import uid
 
-from xray.radiographs.body_parts import ANIMAL, CHEST, FRONTAL, LATERAL, OBLIQUE, parts_in, views_in
+from xray.radiographs.body_parts import ANIMAL, CHEST, FRONTAL, LATERAL, OBLIQUE, narrowed, parts_in, views_in
 from xray.radiographs.elements import Elements
 
 _IN_PLACE = ("BodyPartExamined",)
@@ -123,7 +123,7 @@ def header_view(elements: Elements) -> HeaderView:
     storage, intent = elements.texts("SOPClassUID")[0], elements.texts("PresentationIntentType")[0]
     return HeaderView(
         modality=_modality(storage, elements.texts("Modality")[0].upper()),
-        parts=_chest_first(_parts(elements)),
+        parts=_chest_first(narrowed(_parts(elements))),
         views=tuple(sorted(views)),
         turn=turn if lies == FRONTAL else None,
         is_mirrored=is_mirrored,
@@ -188,7 +188,7 @@ def _orientation(directions: list[str]) -> tuple[int | None, bool, str]:
     return None, False, ""
 
 
-def _chest_first(parts: set[str]) -> tuple[str, ...]:
+def _chest_first(parts: frozenset[str]) -> tuple[str, ...]:
     return tuple(sorted(parts, key=lambda part: (part != CHEST, part)))
 
 
