@@ -62,6 +62,10 @@ def test_a_trained_run_holds_everything_to_rebuild_its_model(vinbig_run, vinbig_
         (None, "no run directory at .*run: give the --save-path of a training"),
         ({}, r"holds no trained model \(no model.json\): it appears after the first validated epoch"),
         ({"model.json": "{}"}, r"holds no trained model \(no model.safetensors\)"),
+        (
+            {"fold0/model.json": "{}", "fold1/model.json": "{}"},
+            r"is a folder of 2 runs \(fold0, fold1\): give one of these",
+        ),
         ({"model.json": "{", "model.safetensors": ""}, "model.json is damaged"),
         ({"model.json": "[]", "model.safetensors": ""}, "model.json is damaged"),
         ({"model.json": "{}", "model.safetensors": ""}, "model.json is damaged"),
@@ -74,6 +78,7 @@ def test_what_is_no_run_is_refused(tmp_path, files, message):
     if files is not None:
         run.mkdir()
         for name, content in files.items():
+            (run / name).parent.mkdir(exist_ok=True)
             (run / name).write_text(content)
     with pytest.raises(InputError, match=message):
         load_deployed(run)

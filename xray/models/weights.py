@@ -70,6 +70,13 @@ def read_description(run: Path | str) -> dict[str, Any]:
         raise InputError(f"no run directory at {run}: give the --save-path of a training")
     missing = [name for name in (MODEL_FILE, WEIGHTS_FILE) if not (run / name).is_file()]
     if missing:
+        if inside := sorted(path.parent.name for path in run.glob(f"*/{MODEL_FILE}")):
+            # Of a cross-validation, or of several trainings.
+            names = ", ".join(inside[:5]) + (", …" if len(inside) > 5 else "")
+            raise InputError(
+                f"{run} is a folder of {len(inside)} runs ({names}): give one of these, all of them where several may be "
+                "given, or an ensemble.yaml that names them"
+            )
         raise InputError(f"{run} holds no trained model (no {missing[0]}): it appears after the first validated epoch")
     try:
         description = json.loads((run / MODEL_FILE).read_text())
