@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import dataclasses
 import hashlib
 import http.client
 import io
@@ -21,7 +22,7 @@ import pydicom
 import pytest
 
 from xray.commands import evaluate, operations
-from xray.commands.serve import Config, settings_of
+from xray.commands.serve import Config, check_dicom, settings_of
 from xray.errors import FlagError, InputError
 from xray.inference.thresholds import write_thresholds
 from xray.outputs.dicom.objects import algorithm_of
@@ -89,6 +90,23 @@ def test_each_worker_gets_its_share_and_the_first_one_the_node(tmp_path):
     shares = [operations.share_of(given, Role(number, 2, False, 0, 0, tmp_path)) for number in range(2)]
     assert [(one.places, one.n_workers) for one in shares] == [(17, 2), (17, 2)]
     assert [(one.dicom_port, one.dicom_return) for one in shares] == [(11112, "A@h:1"), (None, "")]
+
+
+def test_other_workers_want_nothing_of_what_is_for_the_node_alone(tmp_path):
+    """By which they would be refused, and replaced without an end."""
+    of_node = {
+        "dicom_port": 11112, "dicom_return": "A@h:1", "dicom_queue": "q", "dicom_resend": True,
+        "dicom_commitment": True,
+        "dicom_tls_cert": "c", "dicom_tls_key": "k", "dicom_tls_ca": "a", "dicom_tls": "out", "dicom_tls_names": False,
+        "dicom_objects": ("sr", "sc"), "dicom_callers": ("PACS",),
+    }  # fmt: skip
+    given = config(workers=2, **of_node)
+    second = operations.share_of(given, Role(1, 2, False, 0, 0, tmp_path))
+    assert check_dicom(second) is None
+    assert second == dataclasses.replace(config(workers=2), places=second.places, n_workers=second.n_workers)
+    first, again = (operations.share_of(given, Role(0, 2, is_again, 0, 0, tmp_path)) for is_again in (False, True))
+    assert {name: getattr(first, name) for name in of_node} == of_node
+    assert {name: getattr(again, name) for name in of_node} == of_node | {"dicom_resend": False}
 
 
 HEALTHY = b'{"status":"ok","places":32,"taken":0,"waiting":0,"running":0,"workers":{"wanted":2,"working":2}}'

@@ -85,6 +85,15 @@ def test_leaving_ends_the_processes():
     assert not Path(f"/proc/{process}").exists()
 
 
+def test_leaving_before_they_have_started_leaves_nobody_waiting():
+    """As where a server's port is taken: the end of the process would wait for whoever waits for a job."""
+    for _ in range(3):
+        with Workers(1, __name__) as pool:
+            waiting = [pool.submit(work, "hang", "name", 3600) for _ in range(2)]
+            wait(waiting, 0.01)
+        assert all(future.cancelled() or isinstance(future.result(600), Failed) for future in waiting)
+
+
 def test_abandoned_work_is_ended_and_its_worker_replaced():
     with Workers(1, __name__) as pool:
         _, process = pool.submit(work, "first", "name").result(60)

@@ -129,12 +129,18 @@ def operations_of(
 
 def share_of(config: "Config", role: Role) -> "Config":
     """What one of several workers gets: its part of places and decoding processes; the first one has the DICOM node."""
+    others: dict[str, Any] = {}
+    if role.number:
+        # What is for the node alone would be refused without it.
+        others = {one.name: one.default for one in dataclasses.fields(config) if one.name.startswith("dicom_")}
+    elif role.is_again:
+        # What had failed was tried again when the server started.
+        others = {"dicom_resend": False}
     return dataclasses.replace(
         config,
         places=math.ceil(config.places / role.of),
         n_workers=math.ceil(config.n_workers / role.of),
-        dicom_port=config.dicom_port if role.number == 0 else None,
-        dicom_return=config.dicom_return if role.number == 0 else "",
+        **others,
     )
 
 

@@ -136,6 +136,10 @@ class Workers:
         with self._lock:
             self._is_ended = True
             _stop_pool(self._pool)
+        # A pool that is stopped forgets its jobs: whoever waits for one would do so until its time is over.
+        for under_way in list(self._under_way.values()):
+            if under_way.job is not None:
+                under_way.job.future.cancel()
 
     def submit(
         self, work: Callable[[_Item], _Result], item: _Item, name: str, timeout: float = TIMEOUT
@@ -168,7 +172,7 @@ class Workers:
             pool = self._pool
             try:
                 under_way.job = job = _schedule(pool, work, 0, item, name, timeout)
-                if under_way.is_abandoned:
+                if under_way.is_abandoned or self._is_ended:
                     job.future.cancel()
                 return _outcome(job, pool, timeout)
             except _PoolBrokenError:
