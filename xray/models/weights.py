@@ -74,8 +74,8 @@ def read_description(run: Path | str) -> dict[str, Any]:
             # Of a cross-validation, or of several trainings.
             names = ", ".join(inside[:5]) + (", …" if len(inside) > 5 else "")
             raise InputError(
-                f"{run} is a folder of {len(inside)} runs ({names}): give one of these, all where several can be, or an "
-                "ensemble.yaml that names them"
+                f"{run} is a folder of {len(inside)} runs ({names}): give one of these, all where several can be, or "
+                "an ensemble.yaml that names them"
             )
         raise InputError(f"{run} holds no trained model (no {missing[0]}): it appears after the first validated epoch")
     try:
