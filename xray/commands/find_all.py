@@ -59,9 +59,9 @@ def dicom_results_of(
     triplet = dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else ()
     threshold, thresholds = in_force(fitted, config.report_threshold, config.threshold)
     described = threshold if thresholds is None else thresholds.description
-    others = {"gate_threshold": pipeline.hard_gate, "prune": config.prune or None}
     settings = (config.tta, config.gate, triplet, config.scales, config.upright)
-    algorithm = inference_algorithm(runs, described, *settings, **others)
+    hard_gate, prune = pipeline.hard_gate, config.prune or None
+    algorithm = inference_algorithm(runs, described, *settings, gate_threshold=hard_gate, prune=prune)
     map_labels = tuple(pipeline.segmenters[0].categories) if pipeline.segmenters else ()
     return DicomResults(algorithm, threshold, thresholds=thresholds, map_labels=map_labels, **wanted)
 
