@@ -70,6 +70,7 @@ OTHER_NATIVE = (GE_PRIVATE, ENCAPSULATED_UNCOMPRESSED)
 WINDOW_MISSED = "its window shows all of it as one grey: shown from its darkest to its brightest value instead"
 
 _T = TypeVar("_T")
+_READ = frozenset((*NATIVE, *OTHER_NATIVE, *COMPRESSED))
 
 _PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXEL_DATA = (0x7FE00008, 0x7FE00009)
@@ -225,7 +226,7 @@ class _Header:
     def layout(self) -> Layout:
         """The layout of the pixels. Raises RadiographError where there are none, they are not those of a radiograph, or
         their transfer syntax is not read."""
-        if not _is_read(self.syntax):
+        if self.syntax not in _READ:
             raise _not_read(self.syntax)
         are_floats = self.place is not None and self.place.tag in _FLOAT_PIXEL_DATA
         return layout_of(self.elements, self.place is not None, are_floats)
@@ -271,7 +272,7 @@ def _read_header(file: BinaryIO, tags: frozenset[int]) -> _Header:
         place = walker.walk(is_implicit, ">" if syntax == uid.ExplicitVRBigEndian else "<")
     except Exception as error:
         # A header may be encoded otherwise, too, where pixels are by rules that are not known here.
-        if not _is_read(syntax):
+        if syntax not in _READ:
             raise _not_read(syntax) from None
         if not isinstance(error, RadiographError):
             raise
@@ -279,10 +280,6 @@ def _read_header(file: BinaryIO, tags: frozenset[int]) -> _Header:
         refuse_frames(walker.elements)
         raise
     return _Header(file, syntax, walker.elements, place)
-
-
-def _is_read(syntax: str) -> bool:
-    return syntax in (*NATIVE, *OTHER_NATIVE, *COMPRESSED)
 
 
 def _not_read(syntax: str) -> RadiographError:
