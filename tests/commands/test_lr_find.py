@@ -18,7 +18,7 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
 
 
 def test_a_sweep_leaves_weights_and_folder_alone(side_store, tmp_path, monkeypatch):
-    from xray.commands.train import build_task
+    from xray.commands.training_inputs import build_task
     from xray.datasets.store import open_store
 
     flags = ["--backbone", "mobilenet_v2", "--weights", "none", "--fpn-channels", "16", "--roi-samples", "8"]

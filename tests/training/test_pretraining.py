@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from xray.commands.train import build_task
 from xray.commands.train import main as train
+from xray.commands.training_inputs import build_task
 from xray.datasets.sources import convert
 from xray.datasets.store import open_store
 from xray.errors import InputError

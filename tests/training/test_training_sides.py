@@ -2,7 +2,7 @@
 
 import pytest
 
-from xray.commands.train import build_task
+from xray.commands.training_inputs import build_task
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.training.config import CONFIG_FILE

@@ -17,7 +17,7 @@ import yaml
 from annotated_types import Interval
 
 from xray.commands.runner import run_command
-from xray.commands.train import check_data, check_run_directory, dataset_directory
+from xray.commands.training_inputs import check_data, check_run_directory, dataset_directory
 from xray.errors import FlagError, InputError
 from xray.files import complete, differing
 from xray.flags import FoldNumber, check_ranges, flag_value, require

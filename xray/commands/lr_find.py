@@ -50,7 +50,7 @@ def main(task_name: str, config: TrainingConfig, sweep_flags: Sweep) -> None:
     """Sweeps, writes SAVE_PATH/lr_find.png and prints the suggestion."""
     check_ranges(sweep_flags)
     require(sweep_flags.min_lr < sweep_flags.max_lr, "min_lr", sweep_flags.min_lr, "below --max-lr")
-    from xray.commands.train import build_task, check_data
+    from xray.commands.training_inputs import build_task, check_data
 
     check_data(Path(config.data_path))
     from xray.datasets.store import is_store, open_store

@@ -7,7 +7,6 @@ takes the run directory as --weights.
 import contextlib
 import dataclasses
 import functools
-import io
 import os
 import sys
 from pathlib import Path
@@ -15,21 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import xray
 from xray.commands.runner import run_command
+from xray.commands.training_inputs import build_task, check_data, check_run_directory, dataset_directory, rows_of_stage
 from xray.errors import InputError
-from xray.files import PART
 from xray.storage.places import run_training
 from xray.training.config import (
     CONFIG_FILE,
     TASKS,
-    ClassificationConfig,
-    DetectionConfig,
-    SegmentationConfig,
     TrainingConfig,
 )
 from xray.training.launch import (
     Launch,
     Rendezvous,
-    convert_once,
     find_launch,
     follow_the_first,
     wait_for_first_error,
@@ -42,17 +37,12 @@ from xray.training.stages import read_training, train_in_stages
 if TYPE_CHECKING:
     import numpy as np
 
-    from xray.datasets.store import Store
     from xray.training.checkpoints import Progress
 
 EXIT_TERMINATED = 143
 
 Config = TASKS["detection"]
 """What shells complete; --task chooses another."""
-
-# What a run directory may hold before training starts: a conversion, finished or interrupted, a sweep of lr_find, and
-# what a cross-validation that was killed in its first moment leaves, and a tracker that refused to begin.
-BEFORE_TRAINING = {"dataset", "lr_find.png", "wandb", "cv.yaml" + PART, "stages.yaml" + PART}
 
 
 def main(task_name: str, config: TrainingConfig) -> int:
@@ -71,18 +61,8 @@ def main(task_name: str, config: TrainingConfig) -> int:
 
     from xray.datasets.store import open_store
     from xray.models.device import keep_freed_memory, lightning_precision, resolve_device
-    from xray.models.tensors import load_tensors
     from xray.structures.sides import told
-    from xray.training.average import KeepBest, deploy_average
-    from xray.training.callbacks import deploy
-    from xray.training.checkpoints import (
-        LAST,
-        BestCheckpoint,
-        LastCheckpoint,
-        Stopped,
-        check_resumable,
-        clear_leftovers,
-    )
+    from xray.training.checkpoints import LAST, LastCheckpoint, Stopped, check_resumable, clear_leftovers
     from xray.training.failures import explain, is_lost_worker, quiet_threads
     from xray.training.loading import shared_with_workers
     from xray.training.precision import choose_precision
@@ -129,24 +109,13 @@ def main(task_name: str, config: TrainingConfig) -> int:
         start_others_by_script()
     trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation, loggers)
     (last,) = (one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
-    best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
-    kept = next((one for one in trainer.callbacks if isinstance(one, KeepBest)), None)  # type: ignore[attr-defined]
     if trainer.world_size > 1:
         last.last_words()
     go_on = f"python xray/train.py --task {task_name} --save-path {run} --resume"
     try:
         with quiet_threads(), shared_with_workers():
             trainer.fit(task, ckpt_path=run / LAST if progress else None, weights_only=True)
-            if best is None or kept is None:
-                if is_first:
-                    checkpoint = load_tensors(run / LAST)
-                    deploy(run, task, checkpoint["state_dict"], epoch=checkpoint["epoch"])
-                outcome = f"the weights of epoch {trainer.current_epoch} are deployed"
-            else:
-                score = None if best.best_model_score is None else float(best.best_model_score)
-                outcome = "" if score is None else f"best {task.monitored}: {score:.4f}"
-                if config.average_best > 1:
-                    print(deploy_average(trainer, task, run, kept, score))
+            outcome = deploy_weights(trainer, task, run, is_first)
     except SystemExit:
         # What Lightning makes of Ctrl-C.
         if trainer.interrupted:
@@ -176,49 +145,27 @@ def main(task_name: str, config: TrainingConfig) -> int:
     return 0
 
 
-def rows_of_stage(task_name: str, config: TrainingConfig) -> tuple[set[str], set[str]]:
-    """Builds what a stage trains, and lets go of it: → ids of the radiographs that train, and that validate.
+def deploy_weights(trainer: Any, task: Any, run: Path, is_first: bool) -> str:
+    """Deploys the weights that a training ends with, where that was not done on the way; → what to say of them.
 
-    Raises InputError for all that can be wrong with its data and flags.
+    Without validation these are the last ones, with --average-best the mean of the best ones.
     """
-    data = Path(config.data_path)
-    check_data(data)
+    from xray.models.tensors import load_tensors
+    from xray.training.average import KeepBest, deploy_average
+    from xray.training.callbacks import deploy
+    from xray.training.checkpoints import LAST, BestCheckpoint
 
-    from xray.datasets.store import is_store, open_store
-    from xray.models.device import resolve_device
-
-    if not is_store(data):
-        raise InputError(
-            f"{data} is a raw VinBig directory: stages need a dataset directory of python tools/convert.py"
-        )
-    store = open_store(data)
-    # It says again what it chose when it trains.
-    with contextlib.redirect_stdout(io.StringIO()):
-        task = build_task(task_name, config, store)
-    task.check_store_device(resolve_device(config.device))
-    training, validating = (
-        {task.store.records[row]["source_id"] for row in rows} for rows in (task.train_rows, task.val_rows)
-    )
-    return training, validating
-
-
-def build_task(name: str, config: TrainingConfig, store: "Store") -> Any:
-    """The LightningModule of a task; initial weights are not loaded yet."""
-    # Each brings libraries of its own: only the one that is asked for is imported.
-    match config:
-        case DetectionConfig():
-            from xray.training.tasks.detection import DetectionTask
-
-            return DetectionTask(config, store)
-        case SegmentationConfig():
-            from xray.training.tasks.segmentation import SegmentationTask
-
-            return SegmentationTask(config, store)
-        case ClassificationConfig():
-            from xray.training.tasks.classification import ClassificationTask
-
-            return ClassificationTask(config, store)
-    raise ValueError(f"{name} is none of the tasks")
+    best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
+    kept = next((one for one in trainer.callbacks if isinstance(one, KeepBest)), None)
+    if best is None or kept is None:
+        if is_first:
+            checkpoint = load_tensors(run / LAST)
+            deploy(run, task, checkpoint["state_dict"], epoch=checkpoint["epoch"])
+        return f"the weights of epoch {trainer.current_epoch} are deployed"
+    score = None if best.best_model_score is None else float(best.best_model_score)
+    if task.config.average_best > 1:
+        print(deploy_average(trainer, task, run, kept, score))
+    return "" if score is None else f"best {task.monitored}: {score:.4f}"
 
 
 def draw_validation(task: Any, row: int) -> "np.ndarray":
@@ -257,79 +204,6 @@ def where_it_goes_on(progress: "Progress | None", run: Path) -> str:
         return f"{run} was ended before its first checkpoint: it starts from the beginning"
     batches = f" and {progress.batches} steps" if progress.batches else ""
     return f"goes on after {progress.epochs} epochs{batches}"
-
-
-def check_run_directory(run: Path, resume: bool) -> None:
-    """Raises InputError unless `run` can be started; `check_resumable` checks whether it can be resumed."""
-    if resume:
-        return
-    if run.exists() and not run.is_dir():
-        raise InputError(f"{run} is a file: give a directory as --save-path")
-    present = {entry.name for entry in run.iterdir()} if run.is_dir() else set()
-    # A run that is killed in its first moment leaves a config that is not complete.
-    if present - BEFORE_TRAINING - {CONFIG_FILE + PART}:
-        raise InputError(f"{run} exists already: continue it with --resume, or give another --save-path")
-
-
-def check_data(data: Path) -> None:
-    """Raises InputError unless `data` is a dataset directory or a raw VinBig directory."""
-    from xray.datasets.sources.vinbig import is_raw_vinbig
-    from xray.datasets.store import is_store
-
-    if not data.exists():
-        raise InputError(
-            f"no data at {data}: download the VinBigData competition's data from Kaggle and unpack it there, or make a "
-            "stand-in with python tools/phantoms.py --save-path raw and give --data-path raw/vinbig"
-        )
-    if not is_store(data) and not is_raw_vinbig(data):
-        raise InputError(
-            f"{data} is neither a dataset directory (annotations.json, images.npy) nor a raw VinBig directory "
-            "(train.csv, train/): convert it with python tools/convert.py"
-        )
-
-
-def dataset_directory(
-    config: TrainingConfig, run: Path, launch: Launch | None = None, rendezvous: Rendezvous | None = None
-) -> Path:
-    """The dataset directory to train on; a raw VinBig directory is converted into the run first, by one process."""
-    from xray.datasets.conversion import print_account
-    from xray.datasets.sources import convert
-    from xray.datasets.store import is_store
-
-    data = Path(config.data_path)
-    if is_store(data):
-        return data
-    dataset = run / "dataset"
-
-    def is_there() -> bool:
-        return (dataset / "conversion.json").is_file()
-
-    def convert_raw() -> None:
-        print(f"{data} is a raw VinBig directory: converting it once into {dataset}")
-        try:
-            conversion = convert("vinbig", data, dataset, n_workers=config.n_workers)
-        except InputError as error:
-            if not any(flag in str(error) for flag in ("--n-folds", "--image-size", "--overwrite")):
-                raise
-            # Training has no such flags itself.
-            raise InputError(
-                f"{error}; such flags belong to python tools/convert.py vinbig --data-path {data}: convert with them "
-                "first, then train on the new dataset directory"
-            ) from None
-        for reason, count in conversion["dropped"]["counts"].items():
-            print(f"left out or changed, {reason}: {count}")
-        print_account(conversion, dataset)
-
-    if rendezvous is not None:
-        convert_once(rendezvous, is_there, convert_raw)
-    elif not is_there():
-        if launch is not None and launch.rank and not is_sagemaker():
-            raise InputError(
-                f"{data} is a raw VinBig directory, and the nodes cannot agree which of them converts it: convert it "
-                "first with python tools/convert.py, or start the training with torchrun"
-            )
-        convert_raw()
-    return dataset
 
 
 def start_others_by_script() -> None:
