@@ -80,7 +80,7 @@ def test_secrets_in_the_open_are_warned_of(auth):
     for host, is_warned in (("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True)):
         warnings.clear()
         checked = operations.check(config(auth=auth, host=host), warnings.append)
-        assert checked.accounts.named("ali", SECRET)
+        assert checked.accounts.now.named("ali", SECRET)
         assert bool(warnings) == is_warned
     assert "secrets can be read on their way" in warnings[0]
 
