@@ -68,10 +68,10 @@ def _within_borders(small: np.ndarray) -> tuple[int, int, int, int]:
     low, high = np.percentile(small, (1, 99))
     least = LEAST_RANGE * (high - low)
     spans = []
-    for axis in (1, 0):
-        # A partition is all that is needed of the order of a line's pixels.
-        line = np.partition(small, (REDUCED // 10, REDUCED - 1 - REDUCED // 10), axis=axis)
-        darker, brighter = line.take(REDUCED // 10, axis), line.take(REDUCED - 1 - REDUCED // 10, axis)
+    for lines in (small, small.T):
+        # Short lines side by side are sorted faster than partitioned.
+        line = np.sort(np.ascontiguousarray(lines), axis=1)
+        darker, brighter = line[:, REDUCED // 10], line[:, REDUCED - 1 - REDUCED // 10]
         inside = np.flatnonzero(brighter - darker > least)
         first, last = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, REDUCED)
         spans += [first, last] if last - first >= LEAST_SIDE * REDUCED else [0, REDUCED]
@@ -102,28 +102,33 @@ def view_of(logits: np.ndarray) -> PixelView:
 
 def network(pictures: np.ndarray, values: dict[str, np.ndarray]) -> NDArray[np.float32]:
     """(B, 1, SIDE, SIDE) float32 → (B, 2)."""
-    x = np.ascontiguousarray(pictures, dtype=np.float32)
+    # Channels last: what a convolution gathers then lies in runs, which is copied twice as fast.
+    x = np.ascontiguousarray(pictures.transpose(0, 2, 3, 1), dtype=np.float32)
     number = 0
     while f"conv{number}.weight" in values:
         x = _halving(x, values[f"conv{number}.weight"], values[f"conv{number}.bias"])
         number += 1
-    x = x.reshape(len(x), -1) @ values["dense0.weight"].T + values["dense0.bias"]
+    x = x.transpose(0, 3, 1, 2).reshape(len(x), -1) @ values["dense0.weight"].T + values["dense0.bias"]
     np.maximum(x, 0, out=x)
     result: NDArray[np.float32] = x @ values["dense1.weight"].T + values["dense1.bias"]
     return result
 
 
 def _halving(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """A convolution of stride 2 and ReLU: (B, C, H, W) → (B, D, H/2, W/2)."""
+    """A convolution of stride 2 and ReLU: (B, H, W, C) → (B, H/2, W/2, D). weight: (D, C, side, side)."""
     n_out, n_in, side, _ = weight.shape
     edge = side // 2
-    x = np.pad(x, ((0, 0), (0, 0), (edge, edge), (edge, edge)))
-    windows = sliding_window_view(x, (side, side), axis=(2, 3))[:, :, ::2, ::2]
-    n, _, height, width = windows.shape[:4]
-    columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * height * width, n_in * side * side)
-    y = columns @ weight.reshape(n_out, -1).T + bias
+    n, height, width, _ = x.shape
+    padded = np.zeros((n, height + 2 * edge, width + 2 * edge, n_in), np.float32)
+    padded[:, edge : edge + height, edge : edge + width] = x
+    windows = sliding_window_view(padded, (side, side), axis=(1, 2))[:, ::2, ::2]
+    rows, columns = windows.shape[1:3]
+    gathered = windows.transpose(0, 1, 2, 4, 5, 3).reshape(n * rows * columns, side * side * n_in)
+    y = gathered @ weight.transpose(2, 3, 1, 0).reshape(-1, n_out)
+    y += bias
     np.maximum(y, 0, out=y)
-    return np.ascontiguousarray(y.reshape(n, height, width, n_out).transpose(0, 3, 1, 2))
+    result: np.ndarray = y.reshape(n, rows, columns, n_out)
+    return result
 
 
 @functools.lru_cache(maxsize=1)
