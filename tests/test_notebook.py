@@ -182,7 +182,7 @@ def test_the_wheel_holds_the_package_and_its_data(offline):
     data = [ROOT / "xray" / "py.typed", *(ROOT / "xray" / "outputs" / "report").glob("*.j2")]
     data += (ROOT / "xray" / "serving" / "page").iterdir()
     data += (ROOT / "xray" / "datasets" / "maps").rglob("*.yaml")
-    data.append(ROOT / "xray" / "radiographs" / "frontal.npz")
+    data += (ROOT / "xray" / "radiographs").glob("*.npz")
     assert len(data) > 5
     assert held == {str(path.relative_to(ROOT)) for path in (*sources, *data) if path.is_file()}
 

@@ -11,7 +11,9 @@
     anything else, or no header     not sure                        UNKNOWN
 
 A header that says nothing never refuses a file. How a radiograph is turned, and whether it is a negative, its pixels
-tell: headers are seldom right about that.
+tell: headers are seldom right about that. Whether it is mirrored, its side marker tells where it can be read: an R at
+the picture's right, or an L at its left. Whether the letter itself is mirrored says nothing: many a marker of a PA
+radiograph is laid to be read from behind.
 """
 
 import dataclasses
@@ -28,6 +30,7 @@ from xray.radiographs.dicom import read_header_view
 from xray.radiographs.frontal import PixelView
 from xray.radiographs.grayscale import is_one_grey
 from xray.radiographs.header_view import FLUOROSCOPY, HeaderView
+from xray.radiographs.side_marker import read_marker
 
 FRONTAL = "chest frontal"
 LATERAL = "lateral view"
@@ -44,6 +47,13 @@ NOT_ONE = "no frontal chest radiograph: "
 """How the reason begins why a file is none."""
 RAW = "its header says that it is raw data for processing, not meant to be looked at"
 MIRRORED = "its header says that it is mirrored: the patient's right is on its right"
+MARKED = {
+    ("R", False): "its side marker R is at the picture's right: it is mirrored, or marked wrongly",
+    ("R", True): "its side marker, a mirrored R, is at the picture's right: it is mirrored, or marked wrongly",
+    ("L", False): "its side marker L is at the picture's left: it is mirrored, or marked wrongly",
+    ("L", True): "its side marker, a mirrored L, is at the picture's left: it is mirrored, or marked wrongly",
+}
+"""Letter that stands on the wrong side, and whether it is mirrored → what is said of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +111,8 @@ def check_image(pixels: np.ndarray, header: HeaderView | None = None) -> ImageCh
     """pixels: (H, W) uint8 or uint16 display grey. header: of the file, None where it has none."""
     # An empty exposure has ranks of noise, which need not be looked at.
     view = PixelView(0.0) if is_one_grey(pixels) else frontal.look(pixels)
-    return judged(view, header or HeaderView())
+    check = judged(view, header or HeaderView())
+    return dataclasses.replace(check, notes=(*check.notes, *_notes_of_markers(pixels, view, check)))
 
 
 def judged(view: PixelView, header: HeaderView) -> ImageCheck:
@@ -114,6 +125,19 @@ def judged(view: PixelView, header: HeaderView) -> ImageCheck:
         return ImageCheck(kind, reason, view.frontal, notes=notes)
     turn = view.turn if view.turned >= turned else 0
     return ImageCheck(kind, reason, view.frontal, turn, view.inverted >= negative, notes)
+
+
+def _notes_of_markers(pixels: np.ndarray, view: PixelView, check: ImageCheck) -> tuple[str, ...]:
+    """What its side marker says, where its pixels show a frontal chest and it is known how that lies."""
+    is_chest = view.frontal >= frontal.weights()["thresholds"][1]
+    if check.kind != FRONTAL or not is_chest or view.turn != check.turn:
+        return ()
+    if check.is_negative:
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    marker = read_marker(np.rot90(pixels, check.turn), view.middle)
+    if marker is None or marker.is_on_its_side:
+        return ()
+    return (MARKED[marker.letter, marker.is_mirrored],)
 
 
 def fault_of_header(path: Path) -> str:
