@@ -14,6 +14,7 @@ from xray.errors import InputError
 from xray.flags import parse_flags
 from xray.inference.prediction_journal import PredictionJournal
 from xray.phantoms.dicom import Storage, dicom_of, save_dicom
+from xray.radiographs.image_check import Gate
 from xray.structures.predictions import read_predictions
 from xray.structures.probability_maps import read_maps
 
@@ -52,6 +53,23 @@ def folder(tmp_path):
 def infer(data, run, out, **changes):
     options = {"device": "cpu", "n_workers": 0, "batch_size": 1, "tta": False, **changes}
     return main(Config(weights=(str(run),), data_path=str(data), save_path=str(out), **options))
+
+
+def test_the_server_and_its_node_give_the_same_objects(folder, segmentation_run, tmp_path):
+    """An archive that has the one does not get another."""
+    from xray.commands import serve
+    from xray.serving.service import Limits, load_service, objects_of
+
+    kinds = ("sr", "seg", "gsps", "sc")
+    assert infer(folder, segmentation_run, tmp_path / "out", **dict.fromkeys(kinds, True)) == 0
+    config = serve.Config(weights=(str(segmentation_run),), tta=False, dicom_objects=kinds)
+    with load_service([segmentation_run], Limits(n_workers=1), "cpu", tta=False, gate_image=Gate("warn")) as service:
+        results = serve.results_of(config, service, serve.algorithm_in(config, service, [segmentation_run]))
+        objects = objects_of(service, results, folder / "a.dcm")
+    assert set(objects) == set(kinds)
+    for kind, made in objects.items():
+        file = pydicom.dcmread(tmp_path / "out" / kind / "a.dcm")
+        assert (made.SOPInstanceUID, made.SeriesInstanceUID) == (file.SOPInstanceUID, file.SeriesInstanceUID), kind
 
 
 def test_dicom_files_get_a_report_and_where_there_is_a_mask_a_segmentation(folder, segmentation_run, tmp_path, capsys):

@@ -413,6 +413,24 @@ class TestDicomObjects:
         segments = pydicom.dcmread(io.BytesIO(client.post("/dicom/seg", **form).content))
         np.testing.assert_array_equal(segments.pixel_array.reshape(300, 256), truth.pneumothorax_mask)
 
+    def test_hold_by_default_what_people_are_shown(self, client, phantom):
+        content = phantom[0].read_bytes()
+        answer = client.post("/predict", content=content).json()
+        first = answer["findings"][0]
+        answer["findings"] = [{**first, "score": score} for score in (0.9, 0.31, 0.29, 0.01)]
+
+        def n_shown(answer, query=""):
+            form = {"files": {"file": content}, "data": {"findings": json.dumps(answer)}}
+            entries = client.post(f"/fhir{query}", **form).json()["entry"]
+            return sum("component" in entry["resource"] and "derivedFrom" in entry["resource"] for entry in entries)
+
+        assert answer["thresholds"]["shown_from"] == 0.3
+        assert [n_shown(answer, query) for query in ("", "?threshold=0.5", "?threshold=0")] == [2, 1, 4]
+        fitted = [{**one, "is_positive": one["score"] < 0.1, "probability": 0.6} for one in answer["findings"]]
+        assert [n_shown({**answer, "findings": fitted}, query) for query in ("", "?threshold=0.5")] == [1, 1]
+        form = {"files": {"file": content}, "data": {"findings": json.dumps(answer)}}
+        assert client.post("/fhir?threshold=2", **form).status_code in (400, 422)
+
     def test_are_drawn_over_it_or_on_it(self, client, phantom):
         path, _ = phantom
         content, source = path.read_bytes(), pydicom.dcmread(path)
@@ -421,7 +439,9 @@ class TestDicomObjects:
         for n in (1, 2, 2):
             shown = {**answer, "findings": answer["findings"][:n]}
             for kind in ("gsps", "sc"):
-                response = client.post(f"/dicom/{kind}", files={"file": content}, data={"findings": json.dumps(shown)})
+                response = client.post(
+                    f"/dicom/{kind}?threshold=0", files={"file": content}, data={"findings": json.dumps(shown)}
+                )
                 assert response.headers["content-type"] == "application/dicom"
                 made = pydicom.dcmread(io.BytesIO(response.content))
                 assert made.StudyInstanceUID == source.StudyInstanceUID

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import errno
 import io
+import json
 import os
 import pickle
 import resource
@@ -497,6 +498,30 @@ def test_an_epoch_that_was_cut_goes_on_with_the_same_batches_only(command, tmp_p
     assert progress_of(read_checkpoint(mine / "last.ckpt")).steps == 8
     # Between epochs it may change.
     assert command(mine, "--resume", "--n-epochs", 3, "--batch-size", 3) == (0, [])
+
+
+def test_a_run_goes_on_with_its_own_folds_only(command, run, side_store, tmp_path):
+    """Otherwise it would be told what is best by radiographs that it has learned from."""
+    mine = tmp_path / "run"
+    shutil.copytree(run, mine)
+    before = (mine / "config.yaml").read_bytes()
+    other = tmp_path / "other"
+    shutil.copytree(side_store, other)
+    tables = json.loads((other / "annotations.json").read_text())
+    for image in tables["images"]:
+        image["fold"] = 1 - image["fold"] if image["fold"] in (0, 1) else image["fold"]
+    (other / "annotations.json").write_text(json.dumps(tables))
+    status, lines = command(mine, "--resume", "--n-epochs", 2, "--data-path", other)
+    assert status == 1
+    assert lines == [
+        f"error: {other} has other radiographs, or other folds, than the dataset that the run was started with: give "
+        "that one as --data-path, or start another run with --weights and this run"
+    ]
+    assert (mine / "config.yaml").read_bytes() == before
+    # It may lie elsewhere.
+    moved = tmp_path / "moved"
+    shutil.copytree(side_store, moved)
+    assert command(mine, "--resume", "--n-epochs", 2, "--data-path", moved) == (0, [])
 
 
 def test_of_several_processes_the_one_that_fails_says_why_before_sigterm_ends_it(tmp_path, monkeypatch):

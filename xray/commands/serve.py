@@ -176,8 +176,6 @@ def main(config: Config) -> int | None:
 def serve(config: Config, door: Door, checked: "operations.Checked", role: "Role | None" = None) -> None:
     """Serves at a socket until it is interrupted. role: of one of several workers."""
     # The flags are checked by now: the rest imports torch.
-    from xray.inference.ensemble_file import files_of
-    from xray.outputs.dicom.objects import algorithm_of
     from xray.serving.app import create_app
     from xray.serving.connections import server_of
     from xray.serving.service import Limits, load_service
@@ -192,7 +190,7 @@ def serve(config: Config, door: Door, checked: "operations.Checked", role: "Role
     # What there is to say of the models is said once.
     with contextlib.nullcontext() if is_first else contextlib.redirect_stderr(io.StringIO()):
         service = load_service(runs, limits, *how)
-    algorithm = algorithm_of(files_of(runs), **settings_of(config, service))
+    algorithm = algorithm_in(config, service, runs)
     with (
         service,
         dicom_node(config, check_dicom(config), service, algorithm) as node,
@@ -325,22 +323,21 @@ def results_of(config: Config, service: "Service", algorithm: "Algorithm") -> "D
     return results
 
 
-def settings_of(config: Config, service: "Service") -> dict[str, object]:
-    """What DICOM objects and FHIR say of how the models are used; another of what changes findings is another maker."""
+def algorithm_in(config: Config, service: "Service", runs: Sequence[Path]) -> "Algorithm":
+    """What DICOM objects and FHIR say of the models and how they are used: as `xray infer` says it."""
+    from xray.inference.ensemble_file import files_of
     from xray.outputs.card.reference import SERVED, SETTING
+    from xray.outputs.dicom.objects import inference_algorithm
+    from xray.structures.thresholds import in_force
 
     pipeline = service.pipeline
-    settings: dict[str, object] = {"gate": config.gate, "tta": config.tta}
-    if pipeline.hard_gate is not None:
-        settings["gate_threshold"] = pipeline.hard_gate
-    if service.thresholds is not None:
-        settings["threshold"] = service.thresholds.instead(config.report_threshold).description
-    if pipeline.segmenters:
-        # What xray evaluate --fit stored in a run may change, and its weights stay the same.
-        settings["triplet"] = " ".join(f"{value:g}" for value in dataclasses.astuple(pipeline.triplet))
-    if config.upright:
-        settings["upright"] = True
-    return settings | {SETTING: SERVED}
+    lowest, thresholds = in_force(service.thresholds, config.report_threshold, default=service.shown_from)
+    threshold = lowest if thresholds is None else thresholds.description
+    # What xray evaluate --fit stored in a run may change, and its weights stay the same.
+    triplet = dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else ()
+    others = {"gate_threshold": pipeline.hard_gate, SETTING: SERVED}
+    how = (threshold, config.tta, config.gate, triplet)
+    return inference_algorithm(files_of(runs), *how, upright=config.upright, **others)
 
 
 def gate_of(config: Config, default: "Mode") -> "Gate":

@@ -78,6 +78,8 @@ def main(task_name: str, config: TrainingConfig) -> int:
     rendezvous = Rendezvous(launch, device.type == "cuda") if launch.can_meet else None
     store = open_store(dataset_directory(config, run, launch, rendezvous))
     task = build_task(task_name, config, store)
+    if progress is not None:
+        task.check_split(progress)
     if not config.resume:
         choose_precision(task, device)
     # What was "auto" is decided now.

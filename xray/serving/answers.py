@@ -295,9 +295,13 @@ def labels_of(given: Answer) -> dict[str, float]:
     return given.labels | (given.label_probabilities or {})
 
 
-def given_findings(fields: Mapping[str, str], categories: Mapping[int, str]) -> RadiographFindings:
+def given_findings(
+    fields: Mapping[str, str], categories: Mapping[int, str], threshold: float | None = None
+) -> RadiographFindings:
     """The findings that came with a file. categories: id → name.
 
+    threshold: lowest score of those that count; None for what the answer itself says: those that count as found where
+    thresholds were fitted, otherwise from its `shown_from`.
     Raises RefusedError: 400 for none, 413 for more than can be worked on.
     """
     if "findings" not in fields:
@@ -320,7 +324,15 @@ def given_findings(fields: Mapping[str, str], categories: Mapping[int, str]) -> 
     sizes = [finding.mask.size for finding in given.findings if finding.mask is not None]
     if sum(height * width for height, width in sizes) > MAX_MASK_PIXELS:
         raise RefusedError(413, f"the masks have more than {MAX_MASK_PIXELS // 10**6} million pixels together")
+    given.findings = [finding for finding in given.findings if _is_shown(finding, given, threshold)]
     return findings_of(given, categories)
+
+
+def _is_shown(finding: Finding, given: Answer, threshold: float | None) -> bool:
+    if threshold is None and finding.is_positive is not None:
+        return finding.is_positive
+    lowest = given.thresholds.get("shown_from", SHOWN_FROM) if threshold is None else threshold
+    return finding.score >= (lowest if isinstance(lowest, (int, float)) else SHOWN_FROM)
 
 
 def thresholds(

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Header, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
@@ -41,6 +41,10 @@ TICKET = r"[A-Za-z0-9-]{8,64}"
 _FILE = {"type": "string", "format": "binary"}
 _RAW = {kind: {"schema": _FILE} for kind in RAW}
 _FINDINGS = {"type": "string", "description": "the answer of /predict, JSON"}
+Lowest = Annotated[
+    float | None,
+    Query(ge=0, le=1, description="lowest confidence of a finding; by default what the answer's own thresholds show"),
+]
 
 
 def _body(content: dict[str, Any]) -> dict[str, Any]:
@@ -256,13 +260,13 @@ def create_app(
             async with room(request, decodings):
                 return Response(await in_worker(request, pixels.pixels_of, path), media_type=pixels.MEDIA_TYPE)
 
-    async def export(request: Request, kind: str) -> Response:
+    async def export(request: Request, kind: str, threshold: float | None) -> Response:
         assert algorithm is not None  # or its addresses are not there
         with service.upload() as path:
             fields = await save(request, path, with_fields=True)
             async with room(request, decodings):
                 # Megabytes of JSON take a while: in a thread, so that other requests need not wait.
-                findings = await asyncio.to_thread(given_findings, fields, pipeline.categories)
+                findings = await asyncio.to_thread(given_findings, fields, pipeline.categories, threshold)
                 work = functools.partial(exports.EXPORTS[kind], findings, algorithm)
                 media_type = fhir.MEDIA_TYPE if kind == "fhir" else exports.MEDIA_TYPE
                 return Response(await in_worker(request, work, path), media_type=media_type)
@@ -276,26 +280,26 @@ def create_app(
         }
 
         @app.post("/dicom/sr", **dicom)
-        async def structured_report(request: Request) -> Response:
+        async def structured_report(request: Request, threshold: Lowest = None) -> Response:
             """A DICOM SR (TID 1500): send the DICOM file again, and what it shall hold of /predict's answer."""
-            return await export(request, "sr")
+            return await export(request, "sr", threshold)
 
         @app.post("/dicom/seg", **dicom)
-        async def segmentation(request: Request) -> Response:
+        async def segmentation(request: Request, threshold: Lowest = None) -> Response:
             """A DICOM SEG of masks: send the DICOM file again, and what it shall hold of /predict's answer."""
-            return await export(request, "seg")
+            return await export(request, "seg", threshold)
 
         @app.post("/dicom/gsps", **dicom)
-        async def presentation_state(request: Request) -> Response:
+        async def presentation_state(request: Request, threshold: Lowest = None) -> Response:
             """A DICOM presentation state (boxes, names, outlines of masks): send the DICOM file again, and what it
             shall hold of /predict's answer."""
-            return await export(request, "gsps")
+            return await export(request, "gsps", threshold)
 
         @app.post("/dicom/sc", **dicom)
-        async def picture(request: Request) -> Response:
+        async def picture(request: Request, threshold: Lowest = None) -> Response:
             """A DICOM secondary capture, the findings drawn on the radiograph: send the DICOM file again, and what it
             shall hold of /predict's answer."""
-            return await export(request, "sc")
+            return await export(request, "sc", threshold)
 
         about_fhir: dict[str, Any] = {
             "responses": {**_PROBLEMS, 200: {"content": {fhir.MEDIA_TYPE: {"schema": {"type": "object"}}}}},
@@ -305,9 +309,9 @@ def create_app(
         }
 
         @app.post("/fhir", **about_fhir)
-        async def bundle(request: Request) -> Response:
+        async def bundle(request: Request, threshold: Lowest = None) -> Response:
             """FHIR R5, a Bundle: send the DICOM file again, and what it shall hold of /predict's answer."""
-            return await export(request, "fhir")
+            return await export(request, "fhir", threshold)
 
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:

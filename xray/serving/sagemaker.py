@@ -20,7 +20,7 @@ from sagemaker_inference.errors import GenericInferenceToolkitError
 
 from xray.inference.ensemble_file import files_of
 from xray.inference.findings import Findings
-from xray.outputs.dicom.objects import Algorithm, algorithm_of
+from xray.outputs.dicom.objects import Algorithm, inference_algorithm
 from xray.radiographs.image_check import Gate
 from xray.serving import invocations
 from xray.serving.answers import Answer, answer
@@ -82,12 +82,10 @@ def model_fn(model_dir: str) -> Model:
     stack = contextlib.ExitStack()
     stack.enter_context(service)
     atexit.register(stack.close)
-    settings: dict[str, object] = {"threshold": service.shown_from, "mirrored": True, "gate": "soft"}
-    if service.thresholds is not None:
-        settings["threshold"] = service.thresholds.description
-    if service.pipeline.segmenters:
-        settings["triplet"] = " ".join(f"{value:g}" for value in dataclasses.astuple(service.pipeline.triplet))
-    return Model(service, algorithm_of(files_of(runs), **settings))
+    thresholds, pipeline = service.thresholds, service.pipeline
+    threshold = service.shown_from if thresholds is None else thresholds.description
+    triplet = dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else ()
+    return Model(service, inference_algorithm(files_of(runs), threshold, True, "soft", triplet))
 
 
 @_refusing

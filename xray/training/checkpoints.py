@@ -44,11 +44,15 @@ ASK_EVERY = 10
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a checkpoint's training has come: whole epochs, batches of the epoch after them, optimizer steps."""
+    """How far a checkpoint's training has come: whole epochs, batches of the epoch after them, optimizer steps.
+
+    split: `Task.split`, "" in checkpoints of older versions.
+    """
 
     epochs: int
     batches: int
     steps: int
+    split: str = ""
 
 
 def progress_of(checkpoint: dict[str, Any]) -> Progress:
@@ -57,7 +61,8 @@ def progress_of(checkpoint: dict[str, Any]) -> Progress:
     epochs = loops["epoch_progress"]["current"]
     batches = loops["epoch_loop.batch_progress"]["current"]["processed"]
     is_within = epochs["started"] > epochs["processed"]
-    return Progress(int(epochs["processed"]), int(batches) if is_within else 0, int(checkpoint["global_step"]))
+    steps, split = int(checkpoint["global_step"]), str(checkpoint.get("split", ""))
+    return Progress(int(epochs["processed"]), int(batches) if is_within else 0, steps, split)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -223,7 +228,7 @@ class LastCheckpoint(Checkpoint):
                 self._save(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, task: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint["layout"] = _layout(task.config)
+        checkpoint["layout"], checkpoint["split"] = _layout(task.config), task.split
         for logger in trainer.loggers:
             # The steps of a checkpoint are on the disk in the curves, too, if the run is killed next.
             logger.save()

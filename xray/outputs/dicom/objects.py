@@ -117,7 +117,8 @@ def inference_algorithm(
     threshold: lowest score that reports hold, or fitted thresholds in words. mirrored: whether mirrored views were
     looked at, too. gate: "soft" or "hard". triplet: of segmenters, empty without any. scales: sizes of the views, named
     where they are not 1 alone. upright: whether turned radiographs were turned back; named where they were. others:
-    more that changes findings, such as what a hard gate opens at; without None.
+    more that changes findings, such as what a hard gate opens at, without None; and where the card is, if that is not
+    beside the weights. The same settings give the same objects, by whichever command.
     """
     settings: dict[str, object] = {"threshold": threshold, "mirrored": mirrored, "gate": gate}
     for name, values in (("triplet", triplet), ("scales", () if tuple(scales) == (1.0,) else scales)):
@@ -125,7 +126,7 @@ def inference_algorithm(
             settings[name] = " ".join(f"{value:g}" for value in values)
     settings |= {"upright": True} if upright else {}
     settings |= {name: value for name, value in others.items() if value is not None}
-    return algorithm_of(runs, **settings, **card_setting(runs))
+    return algorithm_of(runs, **settings, **({} if SETTING in settings else card_setting(runs)))
 
 
 def read_source(path: Path) -> Dataset:

@@ -56,12 +56,13 @@ export async function pixels(file, signal) {
   }
 }
 
-// A DICOM object ("sr", "seg", "gsps", "sc") of a file and its findings, or their FHIR ("fhir"), as a Blob.
+// A DICOM object ("sr", "seg", "gsps", "sc") of a file and its findings, or their FHIR ("fhir"), as a Blob. All of the
+// findings count: the person has chosen them.
 export async function object(kind, file, findings) {
   const form = new FormData();
   form.append("findings", JSON.stringify(findings));
   form.append("file", file, "radiograph");
-  return post(kind === "fhir" ? kind : `dicom/${kind}`, form, { type: "blob" });
+  return post(`${kind === "fhir" ? kind : `dicom/${kind}`}?threshold=0`, form, { type: "blob" });
 }
 
 // XMLHttpRequest, as fetch does not tell how much has been sent.

@@ -1,5 +1,8 @@
 """Base of the LightningModules of all tasks: rows, seeds, loaders, optimizer."""
 
+import functools
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +20,7 @@ from xray.structures.predictions import Predictions
 from xray.structures.sides import chosen
 from xray.training.augment import Augmentation
 from xray.training.changes import change_images, change_masks
-from xray.training.checkpoints import progress_of
+from xray.training.checkpoints import Progress, progress_of
 from xray.training.config import TrainingConfig
 from xray.training.device_store import DeviceStore, check_memory, where_to_store
 from xray.training.loading import default_fold, make_loader, sample_seed, training_rows
@@ -76,6 +79,23 @@ class Task(L.LightningModule):
         for name in [name for name in (*expected, *loaded) if name not in normalised]:
             if name not in expected or name not in loaded or expected[name].shape != loaded[name].shape:
                 raise InputError(f"the checkpoint holds another model ({name}) than the flags of this run describe")
+
+    @functools.cached_property
+    def split(self) -> str:
+        """SHA-256, in hex, of the ids of the radiographs that train, and of those that validate."""
+        ids = [
+            sorted(self.store.records[row]["source_id"] for row in rows) for rows in (self.train_rows, self.val_rows)
+        ]
+        return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+
+    def check_split(self, progress: Progress) -> None:
+        """Raises InputError where others train, or validate, than did until here: what is best would be told by
+        radiographs that have trained."""
+        if progress.split and progress.split != self.split:
+            raise InputError(
+                f"{self.config.data_path} has other radiographs, or other folds, than the dataset that the run was "
+                "started with: give that one as --data-path, or start another run with --weights and this run"
+            )
 
     def leave_out(self, unused: np.ndarray, why: str) -> None:
         """Takes radiographs out of training and validation, see `without`."""
