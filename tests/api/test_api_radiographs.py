@@ -132,9 +132,9 @@ def test_a_data_set_without_pixels_or_identity():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (None, "^a NoneType cannot be looked at: give a path"),
-        (b"a.png", "^a bytes cannot be looked at"),
-        ({"a": 1}, "^a dict cannot be looked at"),
+        (None, "^an object of type NoneType cannot be looked at: give a path"),
+        (b"a.png", "^an object of type bytes cannot be looked at"),
+        ({"a": 1}, "^an object of type dict cannot be looked at"),
         ("nowhere", "^there is nothing at nowhere"),
         ("s3://bucket/a.png", "^s3://bucket/a.png is an address"),
         ([1, 2], "^number 0 of the list is a int"),

@@ -112,7 +112,11 @@ def test_fits_of_scores_that_cannot_be_had(fitting: Path, capsys: pytest.Capture
     rows = json.loads((fitting / "p.json").read_text())
     (fitting / "few.json").write_text(json.dumps([row | {"score": 0.5} for row in rows[:20:2]]))
     with pytest.raises(InputError, match=r"too little to fit any threshold \(Aortic"):
-        main(Config(**config | {"predictions": fitting / "few.json"}, fit=fitting / "run"))
+        main(
+            Config(**config | {"predictions": fitting / "few.json", "save_path": fitting / "few"}, fit=fitting / "run")
+        )
+    # What was scored is not lost by it.
+    assert (fitting / "few" / "report.html").is_file()
     (fitting / "run/model.safetensors").unlink()
     with pytest.raises(InputError, match=r"holds no model.safetensors"):
         main(Config(**config, fit=fitting / "run"))

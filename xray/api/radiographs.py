@@ -81,7 +81,8 @@ def given(x: Any, ids: Sequence[str] | None = None, sizes: str = "", gate: Gate 
         all_given = _of_list(list(x), sizes, gate)
     else:
         raise InputError(
-            f"a {type(x).__name__} cannot be looked at: give a path, an (H, W) array, a pydicom.Dataset, or a list"
+            f"an object of type {type(x).__name__} cannot be looked at: give a path, an (H, W) array, "
+            "a pydicom.Dataset, or a list"
         )
     if ids is None:
         return all_given

@@ -23,7 +23,8 @@ class Config:
     auth: Path | None = None
     """File to put the account into, in place of one with its name; by default its line is printed."""
     generate: bool = False
-    """Make a secret of 256 bits, such as for a program's bearer token, and print it to stderr, once."""
+    """Make a secret of 256 bits, such as for a program's bearer token, and print it, once: to stdout with --auth,
+    otherwise to stderr beside the line."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -36,9 +37,13 @@ def main(config: Config) -> None:
         print(line)
     else:
         was_there = put_line(config.auth, line)
-        print(f"{config.auth}: {config.name} {'has a new secret' if was_there else 'was added'}; start the server anew")
+        done = f"{config.name} {'has a new secret' if was_there else 'was added'}"
+        print(f"{config.auth}: {done}; a running server knows within a second", file=sys.stderr)
     if config.generate:
-        print(f"secret, shown once: {secret}", file=sys.stderr)
+        # On stdout, by itself, where the line of the account is not there.
+        print(
+            secret if config.auth else f"secret, shown once: {secret}", file=sys.stdout if config.auth else sys.stderr
+        )
 
 
 def read_secret() -> str:

@@ -171,7 +171,7 @@ def main(config: Config) -> None:
             for one in getattr(assessment, kind)[:1]:
                 scaled = f", {one.after.ece:.4f} after temperature scaling (cross-fitted)" if one.after else ""
                 print(f"calibration error of {kind}, {one.name}: {one.before.ece:.4f}{scaled}")
-        if config.fit and is_of_scores:
+        if config.fit and is_of_scores and not all(one.lack for one in fitted):
             kept = fitting.write_fitted(config.fit, fit_kind, fitted, at, store, result, sha256_of(config.predictions))
             print_table(f"At {at}, each patient by what was fitted on others", fitting.HEADER, fitting.table_of(fitted))
             print(f"fitted: {kept}")
@@ -179,6 +179,8 @@ def main(config: Config) -> None:
             write_fit(config.fit, search.setting, search.gate.best["gate"] if search.gate else None)
             print(f"fitted: {config.fit / 'model.json'} now has the best triplet{' and gate' if search.gate else ''}")
     print(f"report: {path}")
+    if config.fit and is_of_scores:
+        fitting.check_fitted(fitted, store)
 
 
 def check(config: Config) -> None:

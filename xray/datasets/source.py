@@ -148,7 +148,8 @@ def data_root(data_path: Path | str, advice: str) -> Path:
     """The directory of a source. Raises InputError, which ends with the advice, where there is none."""
     root = Path(data_path)
     if not root.is_dir():
-        raise InputError(f"no data at {root}: {advice}")
+        what = f"{root} is a file, and a folder is needed" if root.exists() else f"no data at {root}"
+        raise InputError(f"{what}: {advice}")
     return root
 
 

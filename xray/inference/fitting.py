@@ -60,7 +60,7 @@ def fit_scores(
 ) -> tuple[str, list[Fitted]]:
     """What can be fitted of predictions for a run or an ensemble → their kind, and each finding.
 
-    Raises InputError where there is nothing to fit, or the predictions are of other categories than the models.
+    Raises InputError where the predictions are of other categories than the models.
     """
     kind, findings = scored_findings(result)
     runs = [path for path in files_of([given]) if not is_ensemble(path)]
@@ -69,11 +69,18 @@ def fit_scores(
         raise InputError(
             f"--fit: {given} does not find {', '.join(strange)}: give the run or the ensemble that made the predictions"
         )
-    fitted = fit_thresholds(findings, at, n_resamples)
+    return kind, fit_thresholds(findings, at, n_resamples)
+
+
+def check_fitted(fitted: Sequence[Fitted], store: Store) -> None:
+    """Raises InputError where no threshold could be fitted."""
     if all(one.lack for one in fitted):
-        lacks = "; ".join(f"{one.name}: {one.lack}" for one in fitted) or f"{store.path} has none of the findings"
-        raise InputError(f"--fit: too little to fit any threshold ({lacks}): give predictions of more radiographs")
-    return kind, fitted
+        more = f", and {len(fitted) - 1} more findings lack as much" if len(fitted) > 1 else ""
+        lacks = f"{fitted[0].name}: {fitted[0].lack}{more}" if fitted else f"{store.path} has none of the findings"
+        raise InputError(
+            f"--fit: too little to fit any threshold ({lacks}): give predictions of more radiographs; the report is "
+            "written"
+        )
 
 
 def write_fitted(
@@ -119,7 +126,7 @@ def warnings_of(given: Path, result: Evaluation, held: int | str | None, fitted:
                 f"--fit: {given} held back {what}, and {learned} of {len(records)} radiographs are others: it has "
                 "learned from them, unless the predictions are those of cross-validation"
             )
-    for one in fitted:
+    for one in fitted if not all(one.lack for one in fitted) else ():
         if one.lack:
             warnings.append(
                 f"--fit: too little to fit {one.name} ({one.lack}): temperature 1, and shown from {SHOWN_FROM}"

@@ -207,7 +207,7 @@ def account_line(name: str, secret: str) -> str:
     if not re.fullmatch(_NAME, name):
         raise InputError(f"{name!r:.70} is no name of an account: give 1 to 64 letters, digits and . _ @ -")
     if not SHORTEST <= len(secret) <= LONGEST:
-        raise InputError(f"the secret has {len(secret)} letters: give {SHORTEST} to {LONGEST}")
+        raise InputError(f"the secret has a length of {len(secret)}: give {SHORTEST} to {LONGEST} characters")
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in secret):
         raise InputError("the secret has control characters: give one that can be typed")
     return f"{name}:{Hash.of(secret)}"

@@ -253,7 +253,9 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
     except OSError as error:
-        raise InputError(f"no {file.name} at {file.parent} ({error.strerror}): xray evaluate writes one") from None
+        raise InputError(
+            f"there is no {file} ({error.strerror}): xray evaluate writes {METRICS}, give its folder"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is damaged ({type(error).__name__}): write it again by xray evaluate") from None
     if not isinstance(content, dict):
