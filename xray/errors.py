@@ -3,6 +3,8 @@
 import errno
 import importlib.util
 import os
+import sys
+from pathlib import Path
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK_FULL = "the disk is full: make room there, then give the same command again"
@@ -31,3 +33,15 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return True
     return any(os.strerror(number) in str(error) for number in NO_SPACE)
+
+
+_PROGRAM = Path(sys.argv[0] if sys.argv else "")
+_IS_COMMAND = _PROGRAM.name.split(" ")[0] in ("xray", "xray.exe") or _PROGRAM.parts[-2:] == ("xray", "__main__.py")
+"""Whether this process was started as `xray NAME` or `python -m xray NAME`, and not by a script of a checkout."""
+
+
+def spelled(name: str) -> str:
+    """A command as its user would type it: "xray infer", or "python tools/infer.py" in a checkout."""
+    if _IS_COMMAND:
+        return f"xray {name.replace('_', '-')}"
+    return "python xray/train.py" if name == "train" else f"python tools/{name}.py"

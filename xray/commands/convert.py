@@ -13,7 +13,7 @@ from annotated_types import Interval
 
 from xray.commands.runner import command
 from xray.datasets.sources import PUBLIC
-from xray.errors import FlagError, InputError, need
+from xray.errors import FlagError, InputError, need, spelled
 from xray.flags import Processes, Seed, check_ranges
 
 
@@ -381,12 +381,12 @@ def following(conversion: dict[str, Any]) -> str:
     counts, source = conversion["counts"], conversion["source"]
     if not counts["train_images"]:
         split = "val" if counts["val_images"] else "test"
-        return f"python tools/infer.py --weights RUN --split {split} --save-path OUT"
+        return f"{spelled('infer')} --weights RUN --split {split} --save-path OUT"
     if not counts["train_annotations"] or source in ("folders", "chexpert", "mimic", "padchest"):
-        return "python xray/train.py --task classification"
+        return f"{spelled('train')} --task classification"
     if source in ("siim", "lungs", "candid", "chexlocalize") and counts["masks"]:
-        return "python xray/train.py --task segmentation"
-    return "python xray/train.py"
+        return f"{spelled('train')} --task segmentation"
+    return spelled("train")
 
 
 def run() -> int:

@@ -18,7 +18,7 @@ from annotated_types import Interval
 
 from xray.commands.runner import run_command
 from xray.commands.training_inputs import check_data, check_run_directory, dataset_directory
-from xray.errors import FlagError, InputError
+from xray.errors import FlagError, InputError, spelled
 from xray.files import complete, differing
 from xray.flags import FoldNumber, check_ranges, flag_value, require
 from xray.storage.places import run_training
@@ -227,8 +227,8 @@ def gather(run: Path, store: "Store", folds: Sequence[int], task: str) -> None:
     show(metrics, [name for name in MAIN[task] if name in metrics])
     every = " ".join(str(run / f"fold{fold}") for fold in folds)
     print(f"\nout-of-fold predictions: {out}; next:")
-    print(f"  python tools/evaluate.py --predictions {out} --data-path {store.path} --save-path REPORT")
-    print(f"  python tools/infer.py --weights {every} --data-path RADIOGRAPHS --save-path OUT")
+    print(f"  {spelled('evaluate')} --predictions {out} --data-path {store.path} --save-path REPORT")
+    print(f"  {spelled('infer')} --weights {every} --data-path RADIOGRAPHS --save-path OUT")
 
 
 def show(metrics: dict[str, Any], names: Sequence[str]) -> None:

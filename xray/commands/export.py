@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval
 
 from xray.commands.runner import command
-from xray.errors import FlagError, InputError, need
+from xray.errors import FlagError, InputError, need, spelled
 from xray.files import complete
 from xray.flags import Prune, check_ranges
 
@@ -206,7 +206,7 @@ def export_onnx(config: Config, run: Path, out: Path) -> None:
                 raise InputError(f"the ONNX model of {run} and PyTorch differ by {difference}: nothing was written")
     what = f"{len(canvases)} {'radiographs' if config.check_data else 'phantoms'}"
     print(f"{out}: opset {OPSET}, {len(content) / 2**20:.1f} MiB; on {what} up to {difference} from PyTorch")
-    print(f"  python tools/infer.py --runtime onnx --weights {out} --data-path RADIOGRAPHS --save-path OUT")
+    print(f"  {spelled('infer')} --runtime onnx --weights {out} --data-path RADIOGRAPHS --save-path OUT")
 
 
 def export_openvino(config: Config, run: Path, out: Path) -> None:
@@ -243,7 +243,7 @@ def export_openvino(config: Config, run: Path, out: Path) -> None:
     print(f"{out}: {out.with_suffix('.bin').stat().st_size / 2**20:.1f} MiB; {words}")
     weights = run if out.parent == run else out
     how = "--precision int8" if config.int8 and out.parent == run else "--runtime openvino"
-    print(f"  python tools/infer.py {how} --weights {weights} --data-path RADIOGRAPHS --save-path OUT")
+    print(f"  {spelled('infer')} {how} --weights {weights} --data-path RADIOGRAPHS --save-path OUT")
 
 
 def import_torchvision(config: Config, path: Path) -> None:
@@ -305,7 +305,7 @@ def write_run(out: Path, description: dict[str, Any], state: dict[str, Any], wha
     with finishing(out, "export"):
         save_deployed(out, state, description)
     print(f"{what}: {out}")
-    print(f"  python tools/infer.py --weights {out} --data-path RADIOGRAPHS --save-path OUT")
+    print(f"  {spelled('infer')} --weights {out} --data-path RADIOGRAPHS --save-path OUT")
 
 
 def export_torchvision(run: Path, out: Path) -> None:

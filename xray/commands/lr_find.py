@@ -16,7 +16,7 @@ import tyro
 from annotated_types import Interval
 
 from xray.commands.runner import run_command
-from xray.errors import FlagError, InputError
+from xray.errors import FlagError, InputError, spelled
 from xray.files import complete
 from xray.flags import Positive, check_ranges, require, take_flags
 from xray.storage.places import run_training
@@ -58,7 +58,7 @@ def main(task_name: str, config: TrainingConfig, sweep_flags: Sweep) -> None:
 
     device = resolve_device(config.device)
     if not is_store(config.data_path):
-        raise InputError(f"{config.data_path} is not converted yet: run python tools/convert.py first")
+        raise InputError(f"{config.data_path} is not converted yet: run {spelled('convert')} first")
     task = build_task(task_name, config, open_store(config.data_path))
     print(task.load_initial_weights())
     rates, losses = sweep(task, device.type, lightning_precision(config.precision, device), sweep_flags)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from xray.commands.runner import command
-from xray.errors import FlagError
+from xray.errors import FlagError, spelled
 from xray.phantoms.layouts import LAYOUTS
 from xray.phantoms.tree import check_order
 
@@ -77,7 +77,7 @@ def main(config: Config) -> None:
     print("Next:")
     for tree, folder in folders:
         source = (layout_of(tree).source if tree in LAYOUTS else "") or tree
-        print(f"  python tools/convert.py {source} --data-path {folder} --save-path DATA")
+        print(f"  {spelled('convert')} {source} --data-path {folder} --save-path DATA")
 
 
 def check(config: Config) -> None:

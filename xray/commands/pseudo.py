@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from xray.commands.runner import command
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.flags import Processes, ShareAboveZero, check_paths, check_ranges
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def main(config: Config) -> int:
         boxes = finish(config, out, data, journals, models, [len(runs) for runs in groups.values()])
     for fold, count in boxes.items():
         print(f"for --fold {fold}: {count} boxes by {', '.join(models[fold])}")
-    print(f"next: python xray/train.py --data-path {config.data_path} --pseudo {out} --fold {next(iter(models))}")
+    print(f"next: {spelled('train')} --data-path {config.data_path} --pseudo {out} --fold {next(iter(models))}")
     return 0
 
 

@@ -335,7 +335,7 @@ def algorithm_in(config: Config, service: "Service", runs: Sequence[Path]) -> "A
     threshold = lowest if thresholds is None else thresholds.description
     # What xray evaluate --fit stored in a run may change, and its weights stay the same.
     triplet = dataclasses.astuple(pipeline.triplet) if pipeline.segmenters else ()
-    others = {"gate_threshold": pipeline.hard_gate, SETTING: SERVED}
+    others: dict[str, Any] = {"gate_threshold": pipeline.hard_gate, SETTING: SERVED}
     how = (threshold, config.tta, config.gate, triplet)
     return inference_algorithm(files_of(runs), *how, upright=config.upright, **others)
 

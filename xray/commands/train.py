@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import xray
 from xray.commands.runner import run_command
 from xray.commands.training_inputs import build_task, check_data, check_run_directory, dataset_directory, rows_of_stage
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.storage.places import run_training
 from xray.training.config import (
     CONFIG_FILE,
@@ -113,7 +113,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
     (last,) = (one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
     if trainer.world_size > 1:
         last.last_words()
-    go_on = f"python xray/train.py --task {task_name} --save-path {run} --resume"
+    go_on = f"{spelled('train')} --task {task_name} --save-path {run} --resume"
     try:
         with quiet_threads(), shared_with_workers():
             trainer.fit(task, ckpt_path=run / LAST if progress else None, weights_only=True)
@@ -141,7 +141,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
         # Strict mode lasts as long as its training.
         torch.use_deterministic_algorithms(False)
     print(f"\n{outcome}. The run is in {run}; next:" if outcome else "")
-    print(f"  python tools/infer.py --weights {run} --data-path RADIOGRAPHS --save-path OUT")
+    print(f"  {spelled('infer')} --weights {run} --data-path RADIOGRAPHS --save-path OUT")
     if "tensorboard" in config.logger:
         print(f"  tensorboard --logdir {run}")
     return 0

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.files import PART
 from xray.training.config import (
     CONFIG_FILE,
@@ -45,12 +45,12 @@ def check_data(data: Path) -> None:
     if not data.exists():
         raise InputError(
             f"no data at {data}: download the VinBigData competition's data from Kaggle and unpack it there, or make a "
-            "stand-in with python tools/phantoms.py --save-path raw and give --data-path raw/vinbig"
+            f"stand-in with {spelled('phantoms')} --save-path raw and give --data-path raw/vinbig"
         )
     if not is_store(data) and not is_raw_vinbig(data):
         raise InputError(
             f"{data} is neither a dataset directory (annotations.json, images.npy) nor a raw VinBig directory "
-            "(train.csv, train/): convert it with python tools/convert.py"
+            f"(train.csv, train/): convert it with {spelled('convert')}"
         )
 
 
@@ -79,7 +79,7 @@ def dataset_directory(
                 raise
             # Training has no such flags itself.
             raise InputError(
-                f"{error}; such flags belong to python tools/convert.py vinbig --data-path {data}: convert with them "
+                f"{error}; such flags belong to {spelled('convert')} vinbig --data-path {data}: convert with them "
                 "first, then train on the new dataset directory"
             ) from None
         for reason, count in conversion["dropped"]["counts"].items():
@@ -92,7 +92,7 @@ def dataset_directory(
         if launch is not None and launch.rank and not is_sagemaker():
             raise InputError(
                 f"{data} is a raw VinBig directory, and the nodes cannot agree which of them converts it: convert it "
-                "first with python tools/convert.py, or start the training with torchrun"
+                f"first with {spelled('convert')}, or start the training with torchrun"
             )
         convert_raw()
     return dataset
@@ -129,9 +129,7 @@ def rows_of_stage(task_name: str, config: TrainingConfig) -> tuple[set[str], set
     from xray.models.device import resolve_device
 
     if not is_store(data):
-        raise InputError(
-            f"{data} is a raw VinBig directory: stages need a dataset directory of python tools/convert.py"
-        )
+        raise InputError(f"{data} is a raw VinBig directory: stages need a dataset directory of {spelled('convert')}")
     store = open_store(data)
     # It says again what it chose when it trains.
     with contextlib.redirect_stdout(io.StringIO()):

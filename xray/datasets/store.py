@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from xray.datasets.source import VAL
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.radiographs.canvas import MAX_PIXELS, Canvas, in_8_bits
 from xray.structures.boxes import BoxTable, xywh_to_xyxy
 
@@ -227,7 +227,7 @@ def open_store(path: Path | str, pixels: bool = True, pseudo_for: int | str | No
     """
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"no dataset at {path}: run python tools/convert.py to make one")
+        raise InputError(f"no dataset at {path}: run {spelled('convert')} to make one")
     if not (path / CONVERSION).is_file():
         if (path / JOURNAL).is_file():
             raise InputError(
@@ -235,7 +235,7 @@ def open_store(path: Path | str, pixels: bool = True, pseudo_for: int | str | No
             )
         if (path / LABELLING).is_dir():
             raise InputError(f"the labelling into {path} has not finished: run the same tools/pseudo.py command again")
-        raise InputError(f"{path} is not a dataset (no {CONVERSION}): run python tools/convert.py to make one")
+        raise InputError(f"{path} is not a dataset (no {CONVERSION}): run {spelled('convert')} to make one")
     conversion = _read_json(path / CONVERSION)
     if conversion.get("pseudo") is not None and pseudo_for is None:
         raise InputError(

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from xray.errors import InputError, need
+from xray.errors import InputError, need, spelled
 from xray.inference.openvino_files import (
     FLOAT_FILE,
     INT8,
@@ -19,7 +19,7 @@ from xray.inference.openvino_files import (
 from xray.inference.ways import Models, place_of, runtime_for
 from xray.models.weights import WEIGHTS_FILE
 
-WORDS = "python tools/export.py --weights {} --format openvino"
+WORDS = spelled("export") + " --weights {} --format openvino"
 
 
 def make_ready(models: Models) -> None:

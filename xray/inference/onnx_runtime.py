@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.inference.exported import (
     DESCRIPTION,
     INPUT,
@@ -51,7 +51,7 @@ def onnx_file(weights: Path) -> Path:
         raise InputError(f"no ONNX file or run directory at {weights}: give what tools/export.py --format onnx wrote")
     if not (weights / ONNX_FILE).is_file():
         raise InputError(
-            f"{weights} holds no {ONNX_FILE}: write it with python tools/export.py --weights {weights} --format onnx"
+            f"{weights} holds no {ONNX_FILE}: write it with {spelled('export')} --weights {weights} --format onnx"
         )
     return weights / ONNX_FILE
 
@@ -79,7 +79,7 @@ def load_onnx(weights: Path, device: torch.device) -> tuple[list[tuple[str, Load
     """
     path = onnx_file(weights)
     content, metadata = read_onnx(path)
-    again = f"python tools/export.py --weights {weights} --format onnx"
+    again = f"{spelled('export')} --weights {weights} --format onnx"
     description = described(path, weights, metadata, again)
     session = _session(path, content, device)
     return models_of(

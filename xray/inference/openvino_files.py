@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.files import complete
 from xray.models.weights import WEIGHTS_FILE
 
@@ -152,7 +152,7 @@ def openvino_file(weights: Path, precision: str) -> Path:
     if not weights.exists():
         raise InputError(f"no run directory or file at {weights}: give a run directory, or a .xml or .onnx file")
     is_run = (weights / WEIGHTS_FILE).is_file()
-    command = f"python tools/export.py --weights {weights} --format openvino"
+    command = f"{spelled('export')} --weights {weights} --format openvino"
     if precision in ("auto", INT8):
         if is_run and (found := file_beside(weights, INT8_FILE)):
             return found

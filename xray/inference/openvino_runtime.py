@@ -14,7 +14,7 @@ import openvino
 import torch
 from torch import Tensor
 
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.files import PART
 from xray.inference.exported import (
     DESCRIPTION,
@@ -126,7 +126,7 @@ def load_openvino(weights: Path, precision: str = "auto") -> tuple[list[tuple[st
     """
     path = openvino_file(weights, precision)
     model = read_model(path)
-    command = f"python tools/export.py --weights {weights} --format openvino"
+    command = f"{spelled('export')} --weights {weights} --format openvino"
     again = f"{command} --int8 --check-data DATASET" if path.name == INT8_FILE else command
     description = described(path, weights, _metadata(model), again)
     engine = Engine(model, path)

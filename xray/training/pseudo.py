@@ -13,7 +13,7 @@ import numpy as np
 from xray.datasets.source import VAL
 from xray.datasets.sources.unlabelled import NOT_FOR_FOLDS, partition_of
 from xray.datasets.store import ALL_FOLDS, Store, fold_in_words, open_store
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.storage.places import as_given
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import read_predictions
@@ -104,7 +104,7 @@ def join(labelled: Store, pseudo_path: Path, for_fold: int | str) -> JoinedStore
     pseudo = open_store(pseudo_path, pseudo_for=for_fold)
     made = pseudo.pseudo
     if made is None:
-        raise InputError(f"{pseudo_path} holds no pseudo-labels: give --pseudo what python tools/pseudo.py wrote")
+        raise InputError(f"{pseudo_path} holds no pseudo-labels: give --pseudo what {spelled('pseudo')} wrote")
     if pseudo.categories != labelled.categories:
         raise InputError(f"{pseudo_path} has other categories than {labelled.path}: label with models trained on it")
     if pseudo.canvas_size != labelled.canvas_size:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from xray.errors import FlagError, InputError
+from xray.errors import FlagError, InputError, spelled
 from xray.files import differing, replacing
 from xray.flags import AUTO, flag_value, parse_flags, require, take_flags
 from xray.storage.addresses import is_remote
@@ -224,7 +224,7 @@ def train_in_stages(task: str, config: TrainingConfig, stages: Sequence[Training
         _check_all(stages, done, rows_of)
     run.mkdir(parents=True, exist_ok=True)
     _save(saved, task, stages, done)
-    go_on = f"continue with python xray/train.py --save-path {run} --resume"
+    go_on = f"continue with {spelled('train')} --save-path {run} --resume"
     for number, stage in enumerate(stages, 1):
         name = f"stage {number} of {len(stages)}"
         if number <= done:
@@ -245,7 +245,7 @@ def train_in_stages(task: str, config: TrainingConfig, stages: Sequence[Training
         _save(saved, task, stages, number)
     _deploy(Path(stages[-1].save_path), run)
     print(f"\nall {len(stages)} stages are done, and {run} has the model of the last one; next:")
-    print(f"  python tools/infer.py --weights {run} --data-path RADIOGRAPHS --save-path OUT")
+    print(f"  {spelled('infer')} --weights {run} --data-path RADIOGRAPHS --save-path OUT")
     return 0
 
 

@@ -17,7 +17,7 @@ from xray.datasets.sizes import find_sizes, original_sizes, size_table
 from xray.datasets.source import Dropped, Source, SourceImage, data_root, has_area, listed, natural, snap
 from xray.datasets.sources.named_files import NamedFiles, resolve_ids, without_copies
 from xray.datasets.sources.tables import each_text, factorize, read_table
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import UNSAFE_NAME, UnsafeNameError, check_inside, fault_of, is_inside
@@ -52,7 +52,7 @@ def read_vinbig(data_path: Path | str, table_only: bool = False) -> Source:
     root = data_root(
         data_path,
         "put VinBigData's train.csv and train/ there (kaggle competitions download -c "
-        "vinbigdata-chest-xray-abnormalities-detection), or make a stand-in with python tools/phantoms.py",
+        f"vinbigdata-chest-xray-abnormalities-detection), or make a stand-in with {spelled('phantoms')}",
     )
     if not (root / "train.csv").is_file():
         raise InputError(f"{root} has no train.csv: give the directory that holds VinBigData's train.csv and train/")
