@@ -85,7 +85,11 @@ def main() -> int:
         print(f"xray {__version__}")
         return 0
     if name and name not in ("__help", "_h", "help"):
-        print(f"error: xray has no command {sys.argv[1]}: use one of {', '.join(COMMANDS)}", file=sys.stderr)
+        import difflib
+
+        close = difflib.get_close_matches(name, COMMANDS, 1)
+        meant = f"did you mean {close[0]}?" if close else f"use one of {', '.join(COMMANDS)}"
+        print(f"error: xray has no command {sys.argv[1]}: {meant}", file=sys.stderr)
         return 2
     width = max(map(len, COMMANDS))
     print("usage: xray NAME [flags]\n\nFinds abnormalities in chest radiographs. Not for clinical use.\n")
