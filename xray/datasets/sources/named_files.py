@@ -3,6 +3,7 @@
 import dataclasses
 import filecmp
 import functools
+import urllib.parse
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,7 +68,7 @@ class PathEnds:
 
     def __init__(self, files: NamedFiles, texts: Iterable[str]) -> None:
         self._files = files
-        self._last_parts = Counter(text.rpartition("/")[2] for text in {text.replace("\\", "/") for text in texts})
+        self._last_parts = Counter(text.rpartition("/")[2] for text in {_path_in(text) for text in texts})
 
     @functools.cached_property
     def _whole(self) -> dict[str, list[str]]:
@@ -99,8 +100,15 @@ def without_suffix(name: str) -> str:
 
 def ends_of(text: str) -> Iterable[str]:
     """A path, and what is left of it without its first folders: a table may have been written on another machine."""
-    parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    parts = [part for part in _path_in(text).split("/") if part not in ("", ".", "..")]
     return ("/".join(parts[start:]) for start in range(len(parts)))
+
+
+def _path_in(text: str) -> str:
+    """The path that a table writes, with / between folders; of an address without what stands behind its file."""
+    if "://" in text:
+        return urllib.parse.unquote(urllib.parse.urlsplit(text).path)
+    return text.replace("\\", "/")
 
 
 @dataclasses.dataclass(frozen=True)

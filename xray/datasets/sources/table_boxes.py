@@ -30,6 +30,7 @@ _COMMON_SIDES = (224, 256, 299, 320, 384, 448, 512, 600, 640, 768, 800, 1024)
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_PAIR = re.compile(r"[\[(]\s*[-+.\d]+(?:\s*,\s*|\s+)[-+.\d]+\s*[\])]")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}")
 
 
@@ -82,6 +83,8 @@ def read_lists(table: "pd.DataFrame", column: str) -> list[np.ndarray]:
 def _list(text: str) -> np.ndarray:
     if is_missing(text) or not text.strip("[](){} ,;"):
         return np.zeros((0, 4))
+    if len(_PAIR.findall(text)) > 2 or re.fullmatch(r"(?:\d+,\d+(?:\s+|$)){3,}", text):
+        return np.full((1, 4), np.nan)  # points of an outline, or decimal commas
     bare = text.translate(str.maketrans("[](){}\"'", "        "))
     words = [word.strip() for word in re.split(r"[;,\s]+" if ";" not in bare else r"[;\s]+", bare) if word.strip()]
     numbers = np.array([_number(word) for word in words])

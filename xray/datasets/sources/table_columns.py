@@ -4,10 +4,13 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from xray.datasets.sizes import IDS, size_columns
 from xray.datasets.sources.named_files import NamedFiles, PathEnds
 from xray.datasets.sources.patients import PATIENT_COLUMNS
 from xray.datasets.sources.splits import split_meant
+from xray.datasets.sources.table_answers import is_answers, is_named_as_split, no_answer
 from xray.datasets.sources.tables import factorize, plain_name, spellings
 from xray.errors import InputError
 from xray.structures.values import is_missing
@@ -23,7 +26,9 @@ LABELS = (
     "label", "labels", "class", "classes", "category", "categories", "diagnosis", "diagnoses", "pathology",
     "pathologies", "disease", "abnormality", "lesiontype", "name", "target",
 )  # fmt: skip
-SPLITS = ("split", "splits", "subset", "partition", "set", "phase", "datasetsplit", "dataset", "usage")
+SPLITS = ("split", "splits", "datasetsplit", "subset", "partition", "set", "phase", "dataset", "usage")
+_NOTHING_ELSE = SPLITS[:3]
+"""Names of columns that are of splits whatever their cells are."""
 READERS = (
     "radid",
     "reader",
@@ -117,6 +122,10 @@ def find_columns(table: "pd.DataFrame", name: str, files: NamedFiles, chosen: Ch
     """
     find = _Finder(table, name)
     own_id = find.named("id", chosen.id) or _id_column(find, files)
+    if not chosen.id and files.meant_by(own_id) and plain_name(own_id) not in IDS:
+        raise InputError(
+            f"{name} has no header: {own_id} in its first line is a radiograph. Write the names of the columns above it"
+        )
     find.used.add(own_id)
     box, form = _box_columns(find, chosen)
     find.used.update(box)
@@ -126,7 +135,7 @@ def find_columns(table: "pd.DataFrame", name: str, files: NamedFiles, chosen: Ch
     single = {what: find.one(what, getattr(chosen, what), names) for what, names in one_of.items()}
     split = _split_column(find, chosen.split)
     find.used.update(column for column in (*single.values(), split) if column)
-    labels, is_wide = _label_columns(find, chosen.label)
+    labels, is_wide = _label_columns(find, chosen.label, is_split_said=bool(split or chosen.split))
     return Columns(own_id, labels, is_wide, box, form, size, split=split, **single)
 
 
@@ -161,6 +170,12 @@ class _Finder:
     def texts(self, column: str) -> list[str]:
         """The distinct cells of a column that are not empty."""
         return [text for text in factorize(self.table[column])[0] if not is_missing(text)]
+
+    def counts(self, column: str) -> dict[str, int]:
+        """Each of them, and in how many rows it stands."""
+        texts, code_of = factorize(self.table[column])
+        n_rows = np.bincount(code_of[code_of >= 0], minlength=len(texts)).tolist()
+        return {text: count for text, count in zip(texts, n_rows, strict=True) if not is_missing(text)}
 
 
 def _id_column(find: _Finder, files: NamedFiles) -> str:
@@ -267,15 +282,30 @@ def _size_columns(find: _Finder, chosen: Chosen) -> tuple[str, str] | None:
 
 
 def _split_column(find: _Finder, text: str) -> str | None:
-    """The column of splits; where no flag names it, one of the usual name all whose cells are splits."""
+    """The column of splits; where no flag names it, one of the usual name all whose cells are splits.
+
+    Raises InputError for one of which some are: what the others mean is not known, and nothing may train that is tested
+    on.
+    """
     if text:
         return find.named("split", text)
-    candidates = [find.plain[name] for name in SPLITS if name in find.plain and find.plain[name] not in find.used]
-    return next((c for c in candidates if (texts := find.texts(c)) and all(map(split_meant, texts))), None)
+    for name in SPLITS:
+        column = find.plain.get(name)
+        if column is None or column in find.used or not (texts := find.texts(column)):
+            continue
+        others = [cell for cell in texts if split_meant(cell) is None]
+        if not others:
+            return column
+        if len(others) < len(texts) or name in _NOTHING_ELSE:
+            raise InputError(
+                f"{find.name}: {others[0]!r} in {column} is no split: write train, val or test there, or give "
+                "--split none if all radiographs train"
+            )
+    return None
 
 
-def _label_columns(find: _Finder, text: str) -> tuple[tuple[str, ...], bool]:
-    """The columns of labels, and whether they hold 0 and 1."""
+def _label_columns(find: _Finder, text: str, is_split_said: bool) -> tuple[tuple[str, ...], bool]:
+    """The columns of labels, and whether they hold 0 and 1. is_split_said: it is known who trains, or that all do."""
     if text == "none" and text not in find.all:
         return (), False
     if text:
@@ -285,15 +315,21 @@ def _label_columns(find: _Finder, text: str) -> tuple[tuple[str, ...], bool]:
         one = find.one("label", "", LABELS)
         columns = (one,) if one else ()
     if columns:
-        return columns, len(columns) > 1 or _is_binary(find, columns[0])
-    wide = [
-        column
-        for column in find.all
-        if column not in find.used and plain_name(column) not in NO_LABELS and _is_binary(find, column)
-    ]
+        return columns, len(columns) > 1 or is_answers(find.texts(columns[0]), is_named_label=True)
+    free = [column for column in find.all if column not in find.used and plain_name(column) not in NO_LABELS]
+    wide = [column for column in free if is_answers(find.texts(column))]
+    of_splits = [column for column in wide if is_named_as_split(column)]
+    if of_splits and not is_split_said:
+        raise InputError(
+            f"{find.name}: {of_splits[0]} may say which radiographs train and which are for testing: make a column split "
+            "of train, val and test, or give --split none, or name the labels with --label"
+        )
+    wide = [column for column in wide if column not in of_splits]
+    for column in free if wide else ():
+        # Left aside, it would take the findings that it alone has.
+        if (other := no_answer(find.counts(column))) is not None:
+            raise InputError(
+                f"{find.name}: {column} has {other!r} beside 1, 0 and -1: correct it, or name the columns of labels with "
+                f"--label {','.join(wide[:3])}{',…' if len(wide) > 3 else ''}"
+            )
     return tuple(wide), bool(wide)
-
-
-def _is_binary(find: _Finder, column: str) -> bool:
-    texts = {text.casefold().removesuffix(".0") for text in find.texts(column)}
-    return bool(texts) and texts <= {"0", "1", "-1", "true", "false"} and texts != {"-1"}

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xray.datasets.sources.table_answers import answer
 from xray.datasets.sources.table_columns import Columns
 from xray.datasets.sources.tables import factorize
 from xray.errors import InputError
-from xray.structures.values import is_missing, whole_number
+from xray.structures.values import is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,12 +65,8 @@ def _wide(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Sequ
 
 
 def _code(text: str) -> int:
-    if is_missing(text):
-        return BLANK
-    if text.casefold() in ("true", "false"):
-        return POSITIVE if text.casefold() == "true" else NEGATIVE
     try:
-        return {1: POSITIVE, 0: NEGATIVE, -1: UNCERTAIN}.get(whole_number(text) or 0, BAD)
+        return {None: BLANK, 1: POSITIVE, 0: NEGATIVE, -1: UNCERTAIN}[answer(text)]
     except ValueError:
         return BAD
 
@@ -78,7 +75,8 @@ def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Seq
     distinct, code_of = factorize(table[columns[0]])
     # "None" is how tools write what is missing, unless it is said to be a label.
     said = {text.casefold() for text in normal}
-    names = _split_at_commas([[text] if text.casefold() in said else label_names(text) for text in distinct])
+    names = [[text] if text.casefold() in said else label_names(text) for text in distinct]
+    names = _split_at_commas(names, f"{name}, column {columns[0]}")
     spelt: dict[str, str] = {}
     for label in (label for several in names for label in several):
         # The order of the rows does not matter.
@@ -101,16 +99,26 @@ def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Seq
     return Labels(tuple(categories), of_text[code_of], is_normal[code_of])
 
 
-def _split_at_commas(names: Sequence[list[str]]) -> list[list[str]]:
-    """Labels of cells, where one such as "Mass, Nodule" is two if both are labels elsewhere: names may hold commas."""
-    alone = {label.casefold() for several in names for label in several}
-    result = []
-    for several in names:
-        parts = [[part.strip() for part in label.split(",")] for label in several]
-        known = [all(part.casefold() in alone for part in of_label) for of_label in parts]
-        split = zip(several, parts, known, strict=True)
-        result.append([one for label, of_label, is_list in split for one in (of_label if is_list else [label])])
-    return result
+def _split_at_commas(names: Sequence[list[str]], name: str) -> list[list[str]]:
+    """Labels of cells, where one such as "Mass, Nodule" is two if both are labels elsewhere: names may hold commas.
+
+    A label is one that stands alone somewhere, or both first and behind a comma. Raises InputError for other labels
+    with a comma behind which there is what elsewhere stands alone or first: a radiograph with "Effusion, Mass" would
+    be one without Mass.
+    """
+    parts = {label: [part.strip() for part in label.split(",")] for several in names for label in several}
+    alone = {label.casefold() for label in parts if "," not in label}
+    first, behind = {several[0].casefold() for several in parts.values()}, set()
+    for several in parts.values():
+        behind.update(part.casefold() for part in several[1:])
+    labels = alone | first & behind
+    for label, several in parts.items():
+        if any(part.casefold() in first for part in several[1:]) and not all(part.casefold() in labels for part in several):
+            raise InputError(
+                f"{name}: is {label!r} one label, or {len(several)}? Write | between labels, and no comma in the name of one"
+            )
+    is_list = {label: all(part.casefold() in labels for part in several) for label, several in parts.items()}
+    return [[one for label in several for one in (parts[label] if is_list[label] else [label])] for several in names]
 
 
 def label_names(text: str) -> list[str]:

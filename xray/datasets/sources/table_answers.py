@@ -1,0 +1,75 @@
+"""What cells of yes and no say, and which columns hold them: all of them, or all but a few that nobody should lose."""
+
+from collections.abc import Iterable, Mapping
+
+from xray.datasets.sources.splits import split_meant
+from xray.datasets.sources.tables import plain_name
+from xray.structures.values import finite_number, is_missing, whole_number
+
+_YES, _NO = ("true", "yes", "y", "t", "positive", "present"), ("false", "no", "n", "f", "negative", "absent")
+_NAMES = frozenset((*_YES[4:], *_NO[4:]))
+"""Answers that are labels by themselves: in a column called label, "positive" is the name of what was found."""
+_FEW = 0.5
+"""Share of a column's filled cells that may be no answers before it is one of something else."""
+_OF_SPLITS = ("", "is", "in", "isin", "for", "use", "usefor")
+
+
+def answer(text: str) -> int | None:
+    """1, 0 or -1 of a cell, in numbers or words; None where it is blank. Raises ValueError for what is no answer."""
+    if is_missing(text):
+        return None
+    word = text.casefold()
+    if word in _YES or word in _NO:
+        return int(word in _YES)
+    number = whole_number(text)
+    if number not in (0, 1, -1):
+        raise ValueError(f"{text} is neither 1, 0 nor -1")
+    return number
+
+
+def is_answers(texts: Iterable[str], is_named_label: bool = False) -> bool:
+    """Whether all of a column's distinct filled cells are answers, and not all of them -1.
+
+    is_named_label: the column is not called after a finding, so that its cells may be names.
+    """
+    found = set()
+    for text in texts:
+        if is_named_label and text.casefold() in _NAMES:
+            return False
+        try:
+            found.add(answer(text))
+        except ValueError:
+            return False
+    return bool(found - {None, -1})
+
+
+def no_answer(counts: Mapping[str, int]) -> str | None:
+    """A cell that is no answer, of a column of which most are, or that holds shares of readers such as 0.33.
+
+    counts: filled cell → in how many rows it stands. None for a column of answers alone, and for one of other things.
+    """
+    others, has_no = {}, False
+    for text, count in counts.items():
+        try:
+            has_no |= answer(text) == 0
+        except ValueError:
+            others[text] = count
+    if not others or not has_no:
+        return None  # of answers, or of numbers of something that is always there
+    if sum(others.values()) < _FEW * sum(counts.values()) or all(map(_is_share, others)):
+        return max(others, key=lambda text: others[text])
+    return None
+
+
+def _is_share(text: str) -> bool:
+    try:
+        number = finite_number(text)
+    except ValueError:
+        return False
+    return number is not None and 0 < number < 1
+
+
+def is_named_as_split(column: str) -> bool:
+    """Whether a column of yes and no is called as if it said who is in a split: is_test, in_train, validation."""
+    plain = plain_name(column)
+    return any(plain.startswith(word) and split_meant(plain.removeprefix(word)) for word in _OF_SPLITS)
