@@ -14,6 +14,7 @@ from source_cases import write_picture
 
 from xray.datasets import sources
 from xray.datasets.sources.coco import read_coco
+from xray.datasets.sources.coco_images import NO_SPLIT
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.structures.masks import decode_mask
@@ -605,3 +606,32 @@ def test_real_radiographs(shared_data, tmp_path):
 def test_patients_under_any_key(raw, key):
     write(raw, [image(1, **{key: 7}), image(2, **{key: "7.0"}), image(3), image(4, **{key: ""})], [box(1, 1)])
     assert [found.patient for found in read_coco(raw).images] == ["7", "7", None, None]
+
+
+def test_two_corners_are_refused(raw):
+    images = [image(number) for number in range(1, 5)]
+    write(raw, images, [box(1, 1, (20, 10, 50, 30)), box(2, 2, (30, 20, 55, 38)), box(3, 3, (1, 1, 5, 5))])
+    with pytest.raises(InputError, match=r"2 of 3 boxes of .* pass the edges .* and none if they were two corners"):
+        read_coco(raw)
+    # Boxes that pass the edges however they are read are cut there, as before.
+    write(raw, images, [box(1, 1, (20, 10, 50, 50)), box(2, 2, (30, 20, 15, 38))])
+    assert len(read_coco(raw).boxes) == 2
+
+
+def test_boxes_that_cvat_has_turned(raw):
+    turned = {"attributes": {"rotation": 90.0, "occluded": False}}
+    write(raw, [image(1), image(2)], [box(1, 1, (20, 10, 4, 16), **turned), box(2, 2, attributes={"rotation": 0.0})])
+    source = read_coco(raw)
+    # Centre (22, 18); 4 x 16 becomes 16 x 4.
+    assert source.boxes.boxes.tolist() == [[14, 16, 30, 20], [10, 10, 30, 30]]
+    assert list(source.masks) == [0]
+    write(raw, [image(1), image(2)], [box(1, 1, attributes={"rotation": "x"}), box(2, 2)])
+    assert [name.file_name for name in read_coco(raw).images] == ["images/2.png"]
+
+
+def test_one_file_in_two_splits_is_left_out(raw):
+    images = [image(1, split="train"), image(2, split="nowhere"), image(9, file_name="1.png", split="test")]
+    write(raw, images, [box(1, 1), box(2, 2)])
+    source = read_coco(raw)
+    assert [(one.file_name, one.split) for one in source.images] == [("images/2.png", "train")]
+    assert [warning.kind for warning in source.warnings] == [NO_SPLIT]

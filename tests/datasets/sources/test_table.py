@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zipfile
 
 import cv2
@@ -517,3 +518,112 @@ def test_two_columns_of_one_name_and_cells_of_any_length(read, more):
         read(f"image,label,label\n000.png,Mass,Nodule{more}\n")
     source = read(f"image,label,notes\n000.png,Mass,{'x' * 200_000}{more}\n")
     assert len(source.images) == 1
+
+
+LABELLED = "image,{}\n000,{}\n001,{}\n002,{}\n003,{}\n"
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "refused"),
+    [
+        ("split", ["train", "test", "external", "train"], "'external' in split is no split"),
+        ("split", ["0", "1", "2", "0"], "'0' in split is no split"),
+        ("dataset", ["train", "test", "NIH", "train"], "'NIH' in dataset is no split"),
+        ("dataset", ["NIH", "NIH", "RSNA", "NIH"], None),
+        ("Set", ["Training", "Testing", "", "dev"], None),
+    ],
+)
+def test_splits_that_are_not_understood_do_not_all_train(read, column, cells, refused):
+    content = LABELLED.format(f"label,{column}", *(f"Mass,{cell}" for cell in cells))
+    if refused is None:
+        assert len(read(content).images) == 4
+        return
+    with pytest.raises(InputError, match=refused):
+        read(content)
+    assert {image.split for image in read(content, split="none").images} == {"train"}
+
+
+@pytest.mark.parametrize("column", ["is_test", "test", "in_train", "Validation"])
+def test_a_column_of_yes_and_no_about_splits_is_no_finding(read, column):
+    content = LABELLED.format(f"Mass,{column}", "1,0", "0,1", "0,0", "1,0")
+    with pytest.raises(InputError, match=rf"{column} may say which radiographs train"):
+        read(content)
+    for flags in ({"split": "none"}, {"label": "Mass"}):
+        assert [category["name"] for category in read(content, **flags).categories] == ["Mass"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "refused"),
+    [
+        (["0", "1", "0", "?"], "Nodule has '?' beside 1, 0 and -1"),
+        (["0", "0.33", "1", "0.67"], "Nodule has '0.33' beside"),
+        (["0", "2", "1", "0"], "Nodule has '2' beside"),
+        (["0.0", "1.0", "", "-1"], None),
+        (["No", "Yes", "no", ""], None),
+        (["F", "T", "f", "t"], None),
+        (["absent", "Present", "", "absent"], None),
+        (["12", "7", "0", "44"], None),
+    ],
+)
+def test_a_column_of_labels_is_not_lost_for_a_cell(read, cells, refused):
+    content = LABELLED.format("Mass,Nodule", *(f"{number % 2},{cell}" for number, cell in enumerate(cells)))
+    if refused is not None:
+        with pytest.raises(InputError, match=re.escape(refused)):
+            read(content)
+        return
+    result = read(content)
+    if len(result.categories) == 2:
+        assert shown(result)["001"] == (["Mass", "Nodule"] if cells[1] != "-1" else ["Mass"])
+    else:
+        assert cells[0] == "12"
+
+
+def test_a_label_called_positive_is_a_name(read):
+    result = read(LABELLED.format("label", "positive", "negative", "positive", "negative"))
+    assert shown(result) == {"000": ["positive"], "001": [], "002": ["positive"], "003": []}
+
+
+@pytest.mark.parametrize(
+    ("cells", "found"),
+    [
+        (["Mass", "Effusion", "Effusion, Mass", "Mass"], {"Mass", "Effusion"}),
+        (["Mass,Effusion", "Effusion,Mass", "No finding", "Mass,Effusion"], {"Mass", "Effusion"}),
+        (["Pneumonia, viral", "Pneumonia, bacterial", "Pneumonia", "Normal"],
+         {"Pneumonia, viral", "Pneumonia, bacterial", "Pneumonia"}),
+        (["Mass", "Effusion, Mass", "No finding", "Mass"], None),
+        (["Mass,Effusion", "Effusion,Mass", "Nodule,Mass", "Normal"], None),
+    ],
+)  # fmt: skip
+def test_commas_between_labels(read, cells, found):
+    content = LABELLED.format("labels", *(f'"{cell}"' for cell in cells))
+    if found is None:
+        with pytest.raises(InputError, match="one label, or 2"):
+            read(content)
+        return
+    assert {category["name"] for category in read(content).categories} == found
+
+
+@pytest.mark.parametrize(
+    "content", ["000.png,0\n001.png,1\n002.png,1\n", "000.png,1,2,8,9,Mass\n001.png,1,2,8,9,Mass\n"]
+)
+def test_a_table_without_a_header_is_refused(read, content):
+    with pytest.raises(InputError, match=r"t\.csv has no header: 000\.png in its first line is a radiograph"):
+        read(content)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["https://x.org/a/000.png?token=a/b#c", "s3://bucket/set/000.png", "file:///home/x/000.png", "D:\\set\\000.PNG"],
+)
+def test_addresses_name_files(read, cell):
+    assert [image.source_id for image in read(f"image,label\n{cell},Mass\n").images] == ["000"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["[[10, 5], [20, 5], [30, 50], [10, 40]]", "[(10 5) (20 5) (30 50) (10 40)]", "10,5 20,5 30,5 40,5"],
+)
+def test_points_of_an_outline_are_no_boxes(read, cell):
+    result = read(f'image,label,bbox\n000,Mass,"{cell}"\n001,Mass,"[[1, 2], [3, 4]]"\n', box="xyxy")
+    assert boxes(result) == [("001", "Mass", 1, 2, 3, 4)]
+    assert (result.dropped[0].where, result.dropped[0].reason) == ("t.csv line 2", reasons.NOT_A_NUMBER)

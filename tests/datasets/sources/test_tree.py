@@ -75,3 +75,26 @@ def test_paths_of_other_machines(root):
     assert located("D:\\set\\images", [root], root) == root / "images"
     assert located("../../etc", [root], root) is None
     assert located("images/../../..", [root], root) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("images/1.json", {"shapes": [], "imagePath": "1.png"}, "LabelMe"),
+        ("via.json", {"1.png123": {"filename": "1.png", "regions": []}}, "VGG Image Annotator"),
+        ("set/ann/1.png.json", {"size": {}, "objects": []}, "Supervisely"),
+        ("annotations/default.json", {"info": {}, "categories": {}, "items": []}, "Datumaro"),
+        ("samples.json", {"samples": []}, "FiftyOne"),
+        ("train/a.json", [{"image": "1.png", "annotations": []}], "CreateML"),
+        ("dataset.json", {"labels": {}, "training": []}, "Decathlon"),
+        ("train/_annotations.csv", "filename,class\n", "convert table --table"),
+    ],
+)
+def test_what_is_not_read_is_named(tmp_path, name, content, said):
+    write_picture(tmp_path / "images" / "1.png")
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(InputError, match=said) as error:
+        read_tree(tmp_path)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)

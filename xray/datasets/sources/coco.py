@@ -32,10 +32,10 @@ def read_coco(
     annotations: the COCO file, relative to `data_path`; found by itself where there is one only.
     crowds, unplaced: as for `xray.datasets.sources.coco_annotations.read_annotations`.
 
-    An image's `patient`, `view`, `sex`, `age` and `manufacturer` are kept, and its id as `coco_id` (`coco_ids` where
-    one file is listed under several); an annotation's `readers` (a list of names) too. Categories become 1 … K in the
-    order of their ids, each keeping its own as `source_category_id`. Boxes are in the pixels of the image entry's width
-    and height where it has them.
+    An image's `patient`, `split`, `view`, `sex`, `age` and `manufacturer` are kept, and its id as `coco_id` (`coco_ids`
+    where one file is listed under several); an annotation's `readers` (a list of names) too. Categories become 1 … K in
+    the order of their ids, each keeping its own as `source_category_id`. Boxes are in the pixels of the image entry's
+    width and height where it has them.
 
     Raises InputError for a missing directory or file, for one that is not COCO, and where ids, names or annotations
     could mean more than one radiograph or category.

@@ -14,7 +14,9 @@ import numpy as np
 from xray.datasets import source as reasons
 from xray.datasets.source import FINE_GRID, Dropped, has_area, snap
 from xray.datasets.sources.coco_images import MALFORMED, FaultError, Images, names_in
+from xray.datasets.sources.coco_units import refuse_other_units
 from xray.datasets.sources.segmentations import SLIVER, TRANSPOSED, Segmentation, bounds, plain_segmentation, turned
+from xray.datasets.sources.trees.shapes import around, turned_rectangle
 from xray.errors import InputError
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
 from xray.radiographs.file_warnings import FileWarning
@@ -27,6 +29,7 @@ UNKNOWN_CATEGORY = "unknown category"
 CROWD = "crowd region"
 CROWD_TAKEN = "run lengths with iscrowd 1 taken as one object each; --crowds ignore leaves their radiographs out"
 UNUSABLE_MASK = "unusable mask"
+TURNED_BOX = "boxes that are turned in the labelling tool: taken as the upright box around, and a mask"
 
 Crowds = Literal["auto", "keep", "ignore"]
 Unplaced = Literal["refuse", "ignore"]
@@ -129,7 +132,8 @@ def read_annotations(
         )
     dropped += strays
     result.boxes = BoxTable.of(numbers, labels, boxes)
-    _refuse_shares(result.boxes.boxes, file)
+    sizes = [(image.width or np.nan, image.height or np.nan) for image in images.images]
+    refuse_other_units(result.boxes.boxes, np.array(sizes, dtype=np.float64).reshape(-1, 2)[result.boxes.images], file)
     return result
 
 
@@ -173,15 +177,6 @@ def _twin(same: list[int], mask: Segmentation | None, masks: dict[int, Segmentat
     if mask is None:
         return same[0] if same else None
     return next((row for row in same if masks.get(row, mask) == mask), None)
-
-
-def _refuse_shares(boxes: np.ndarray, file: Path) -> None:
-    """Raises InputError where all boxes are given as shares of the radiograph's sides: COCO's are in pixels."""
-    if len(boxes) and boxes.min() >= 0 and boxes.max() <= 1 and (boxes % 1).any():
-        raise InputError(
-            f"all boxes of {file} lie between 0 and 1, as if they were shares of the radiograph's width and height: "
-            "multiply them by these, COCO boxes are [x, y, width, height] in pixels"
-        )
 
 
 def _image_of(row: Any, images: Images) -> int:
@@ -228,6 +223,9 @@ def _read(
         remarks[CROWD_TAKEN] = ""
     box, fault = _box(row.get("bbox"))
     width, height = size
+    if mask is None and mask_fault is None and box is not None and (degrees := _degrees(row.get("attributes"))):
+        polygon = turned_rectangle(tuple(box.tolist()), degrees, ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
+        mask, box, remarks[TURNED_BOX] = [polygon], snap(np.array(around(polygon)), FINE_GRID), ""
     if mask is not None and box is not None and width and height:
         other = turned(mask, box, width, height)
         if other is not None:
@@ -269,6 +267,17 @@ def _box(value: Any) -> tuple[np.ndarray | None, FaultError | None]:
     if not has_area(box):
         return None, FaultError(reasons.EMPTY)
     return box, None
+
+
+def _degrees(attributes: Any) -> float:
+    """By which CVAT has a box turned, clockwise about its centre; its bbox is as it is before that.
+
+    Raises FaultError for what is no number.
+    """
+    try:
+        return (finite_number(attributes.get("rotation")) or 0.0) % 360 if isinstance(attributes, dict) else 0.0
+    except ValueError as error:
+        raise FaultError(MALFORMED, f"rotation: {error}") from None
 
 
 def _has_true_crowds(rows: list[Any], categories: list[dict[str, Any]]) -> bool:

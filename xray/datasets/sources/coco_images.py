@@ -9,8 +9,9 @@ from typing import Any
 
 from xray.datasets import source as reasons
 from xray.datasets.naming import source_ids
-from xray.datasets.source import Dropped, SourceImage
+from xray.datasets.source import TRAIN, Dropped, SourceImage
 from xray.datasets.sources.patients import patient_in
+from xray.datasets.sources.splits import split_meant
 from xray.errors import InputError
 from xray.radiographs.attributes import ATTRIBUTES, age_band
 from xray.radiographs.canvas import MAX_PIXELS
@@ -24,6 +25,8 @@ OUTSIDE_FOLDER = "file name leads out of the data path"
 MALFORMED = "malformed entry"
 REPEATED_IMAGE = "repeated image"
 TWO_SIZES = "one file with two sizes"
+TWO_SPLITS = "one file in two splits"
+NO_SPLIT = "split that is none of train, val and test; it trains"
 JOINED = "radiograph listed under several ids: their annotations are joined"
 
 
@@ -175,6 +178,12 @@ class Images:
             raise FaultError(TWO_SIZES, " and ".join(f"{width} x {height}" for width, height in sizes))
         if len(patients) > 1:
             raise FaultError(MALFORMED, f"it is listed for {len(patients)} patients")
+        said = [entry["split"] for entry in entries if isinstance(entry.get("split"), str) and entry["split"].strip()]
+        splits = list(dict.fromkeys(split for split in map(split_meant, said) if split is not None))
+        if len(splits) > 1:
+            raise FaultError(TWO_SPLITS, " and ".join(splits))
+        if said and not splits:
+            self.warnings.append(FileWarning(NO_SPLIT, path, shown(said[0])))
         width, height = sizes[0] if sizes else (None, None)
         known: dict[str, Any] = {}
         for entry in reversed(entries):
@@ -188,6 +197,7 @@ class Images:
             file_name=path,
             source_id=source_id,
             patient=patients[0] if patients else None,
+            split=splits[0] if splits else TRAIN,
             width=width,
             height=height,
             readers=tuple(dict.fromkeys(name for entry in entries for name in names_in(entry.get("readers")))),

@@ -321,15 +321,15 @@ def _label_columns(find: _Finder, text: str, is_split_said: bool) -> tuple[tuple
     of_splits = [column for column in wide if is_named_as_split(column)]
     if of_splits and not is_split_said:
         raise InputError(
-            f"{find.name}: {of_splits[0]} may say which radiographs train and which are for testing: make a column split "
-            "of train, val and test, or give --split none, or name the labels with --label"
+            f"{find.name}: {of_splits[0]} may say which radiographs train and which are for testing: make a column "
+            "split of train, val and test, or give --split none, or name the labels with --label"
         )
     wide = [column for column in wide if column not in of_splits]
     for column in free if wide else ():
         # Left aside, it would take the findings that it alone has.
         if (other := no_answer(find.counts(column))) is not None:
             raise InputError(
-                f"{find.name}: {column} has {other!r} beside 1, 0 and -1: correct it, or name the columns of labels with "
-                f"--label {','.join(wide[:3])}{',…' if len(wide) > 3 else ''}"
+                f"{find.name}: {column} has {other!r} beside 1, 0 and -1: correct it, or name the columns of labels "
+                f"with --label {','.join(wide[:3])}{',…' if len(wide) > 3 else ''}"
             )
     return tuple(wide), bool(wide)

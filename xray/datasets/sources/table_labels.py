@@ -113,9 +113,12 @@ def _split_at_commas(names: Sequence[list[str]], name: str) -> list[list[str]]:
         behind.update(part.casefold() for part in several[1:])
     labels = alone | first & behind
     for label, several in parts.items():
-        if any(part.casefold() in first for part in several[1:]) and not all(part.casefold() in labels for part in several):
+        if any(part.casefold() in first for part in several[1:]) and not all(
+            part.casefold() in labels for part in several
+        ):
             raise InputError(
-                f"{name}: is {label!r} one label, or {len(several)}? Write | between labels, and no comma in the name of one"
+                f"{name}: is {label!r} one label, or {len(several)}? Write | between labels, and "
+                "no comma in the name of one"
             )
     is_list = {label: all(part.casefold() in labels for part in several) for label, several in parts.items()}
     return [[one for label in several for one in (parts[label] if is_list[label] else [label])] for several in names]

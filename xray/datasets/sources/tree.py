@@ -11,6 +11,7 @@ from xray.datasets.sources.patients import name_patients
 from xray.datasets.sources.trees.coco import find_coco, read_coco_tree
 from xray.datasets.sources.trees.cvat import find_cvat, read_cvat_tree
 from xray.datasets.sources.trees.labelstudio import find_labelstudio, read_labelstudio_tree
+from xray.datasets.sources.trees.others import what_to_do
 from xray.datasets.sources.trees.voc import Corners, Difficult, find_voc, read_voc_tree
 from xray.datasets.sources.trees.yolo import find_yolo, read_yolo_tree
 from xray.errors import InputError
@@ -74,6 +75,8 @@ def _choose(root: Path, format: str | None) -> tuple[str, Any]:
         return format, found
     fitting = {name: found for name, find in _FIND.items() if (found := find(root))}
     if not fitting:
+        if hint := what_to_do(root):
+            raise InputError(f"{root} is no tree that can be read: {hint}")
         raise InputError(f"{root} is no tree that can be read: it needs {'; or '.join(_NEEDS.values())}")
     if len(fitting) > 1:
         examples = (f"{name} ({relative_name(_first(found), root)})" for name, found in fitting.items())

@@ -182,3 +182,17 @@ def test_boxes_of_a_picture_made_smaller_are_in_original_pixels(tmp_path):
     assert source.masks == {0: [[30, 40, 330, 40, 330, 240]]}
     assert (source.images[0].width, source.images[0].height) == (600, 400)
     assert source.images[0].extra["file_width"] == 60
+
+
+def test_the_split_of_an_image_counts_where_no_file_name_says_one(tmp_path):
+    pictures(tmp_path / "images", "1.png", "2.png", "3.png")
+    path = tmp_path / "annotations" / "instances_default.json"
+    write(path, ["1.png", "2.png", "3.png"], [(1, 1, 2, 3, 10, 9)])
+    content = json.loads(path.read_text())
+    for entry, split in zip(content["images"], ["training", "Test", None], strict=True):
+        entry["split"] = split
+    path.write_text(json.dumps(content))
+    assert splits(read_tree(tmp_path)) == {"images/1.png": "train", "images/2.png": "test", "images/3.png": "train"}
+    assert splits(read_coco(tmp_path)) == splits(read_tree(tmp_path))
+    path.rename(path.with_name("instances_val.json"))
+    assert set(splits(read_tree(tmp_path)).values()) == {"val"}

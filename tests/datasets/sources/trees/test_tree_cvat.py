@@ -122,7 +122,7 @@ def test_tags_are_labels_of_whole_pictures(root):
     )
     source = read_tree(root)
     assert [category["name"] for category in source.categories] == ["Nodule", "Mass", "Cardiomegaly"]
-    assert [(image.labels, image.unlocated) for image in source.images] == [((1, 3), (1, 3)), ((), ()), ((), ())]
+    assert [(image.labels, image.unlocated) for image in source.images] == [((1, 3), (1, 3)), ((), ()), ((1,), (1,))]
     assert [drop.reason for drop in source.dropped] == [CONTRADICTION, reasons.LOST_ANNOTATION]
     assert [warning.kind for warning in source.warnings] == [NO_AREA]
 
@@ -137,3 +137,13 @@ def test_a_picture_listed_twice_is_left_out(root):
     write(root, image(0, BOX), image(0), image(1))
     source = read_tree(root)
     assert [image.file_name for image in source.images] == ["images/1.png"]
+
+
+@pytest.mark.parametrize("kind", ["polyline", "points", "cuboid", "skeleton"])
+def test_a_picture_with_a_shape_without_area_is_not_normal(root, kind):
+    write(root, image(0, BOX), image(1, f'<{kind} label="Mass" points="1,1;2,2"/>'), image(2, f'<{kind} label=""/>'))
+    source = read_tree(root)
+    mass = next(category["id"] for category in source.categories if category["name"] == "Mass")
+    known = [(image.labels, image.unlocated) for image in source.images]
+    assert known == [((), ()), ((mass,), (mass,))]
+    assert [warning.kind for warning in source.warnings] == [NO_AREA]

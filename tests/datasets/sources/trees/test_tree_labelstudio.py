@@ -305,3 +305,36 @@ def test_a_text_of_json_min_that_is_all_that_is_said_may_be_a_finding(root):
     source = read_tree(root)
     assert [image.file_name for image in source.images] == ["1.png", "2.png"]
     assert ("min.json record 0", labelstudio.TEXTS) in [(drop.where, drop.reason) for drop in source.dropped]
+
+
+TEXT = {"id": "t", "type": "textarea", "from_name": "report", "value": {"text": ["large effusion"]}}
+TAXONOMY = {"id": "t", "type": "taxonomy", "from_name": "what", "value": {"taxonomy": [["Pleura", "Effusion"]]}}
+RATING = {"id": "t", "type": "rating", "from_name": "quality", "value": {"rating": 3}}
+
+
+@pytest.mark.parametrize(
+    ("results", "is_kept"),
+    [([TEXT], False), ([TEXT, BOX], True), ([TAXONOMY], False), ([TAXONOMY, BOX], False), ([RATING], True), ([], True)],
+)
+def test_a_picture_of_which_only_something_unread_is_said_is_not_normal(root, results, is_kept):
+    write(root, task(0, annotation(*results)), task(1, annotation(BOX)))
+    assert [image.file_name for image in read_tree(root).images] == [*(["0.png"] if is_kept else []), "1.png"]
+
+
+def test_a_picture_with_a_point_or_a_line_is_not_normal(root):
+    point = region("keypoint", {"x": 1, "y": 1, "width": 0.5}, "Mass")
+    write(root, task(0, annotation(point)), task(1, annotation(BOX)))
+    source = read_tree(root)
+    mass = next(category["id"] for category in source.categories if category["name"] == "Mass")
+    assert [(image.labels, image.unlocated) for image in source.images] == [((mass,), (mass,)), ((), ())]
+
+
+def test_a_taxonomy_in_json_min_costs_its_picture(root):
+    record = {"annotator": 1, "annotation_id": 5, "created_at": "2026", "updated_at": "2026", "lead_time": 1.5}
+    box = {"x": 10, "y": 25, "width": 50, "height": 50, "rotation": 0, "rectanglelabels": ["Nodule"]}
+    records = [
+        {"image": "/data/upload/1/abcdef12-0.png", "id": 1, "what": [["Pleura", "Effusion"]], **record},
+        {"image": "/data/upload/1/abcdef12-1.png", "id": 2, "label": [box], **record},
+    ]
+    (root / "export.json").write_text(json.dumps(records))
+    assert [image.file_name for image in read_tree(root).images] == ["1.png"]

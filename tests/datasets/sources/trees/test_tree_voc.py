@@ -213,3 +213,26 @@ def test_names_that_differ_in_case_alone(root):
 def test_a_size_that_no_radiograph_has_is_not_used(root, side):
     write(root / "Annotations" / "001.xml", thing(), size=(side, side))
     assert read_tree(root).images[0].width is None
+
+
+@pytest.mark.parametrize("layout", ["{split}/{kind}", "{kind}/{split}"])
+def test_equal_names_in_two_splits_are_told_apart_by_their_folders(tmp_path, layout):
+    for number, split in enumerate(["train", "test"]):
+        write_picture(tmp_path / layout.format(split=split, kind="images") / "1.png", offset=number)
+        path = tmp_path / layout.format(split=split, kind="annotations") / "1.xml"
+        write(path, thing(corners=(10 + number, 5, 20, 15)), filename="1.png")
+    source = read_tree(tmp_path)
+    assert [image.split for image in source.images] == ["test", "train"]
+    assert source.boxes.boxes[:, 0].tolist() == [11, 10]
+
+
+def test_boxes_that_cvat_has_turned(beside):
+    turned = "<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes>"
+    write(beside / "train" / "0.xml", thing(more=turned), filename="0.png")
+    source = read_tree(beside)
+    # 10 x 10 about (15, 10) stays; 10 wide and 20 high about (25, 15) becomes 20 wide and 10 high.
+    assert source.boxes.boxes[1].tolist() == pytest.approx([10, 5, 20, 15])
+    write(beside / "train" / "0.xml", thing(corners=(20, 5, 30, 25), more=turned), filename="0.png")
+    source = read_tree(beside)
+    assert source.boxes.boxes[1].tolist() == pytest.approx([15, 10, 35, 20])
+    assert list(source.masks) == [1]

@@ -18,6 +18,7 @@ from xray.datasets.sources.trees.yolo import (
     LABELS_ALONE,
     LABELS_ELSEWHERE,
     MISSING_SPLIT,
+    NOT_LABELLED,
     SAME_SPLIT,
 )
 from xray.datasets.sources.trees.yolo_lines import BEYOND, LineError, read_line
@@ -285,3 +286,15 @@ def test_a_picture_whose_labels_lie_elsewhere_is_not_normal(root, place):
     assert "images/val/4.png" not in {image.file_name for image in source.images}
     reasons_of = [drop.reason for drop in source.dropped if drop.where in (place, "images/val/4.png")]
     assert reasons_of[:2] == [LABELS_ALONE, LABELS_ELSEWHERE]
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_split_without_any_label_file_is_not_one_without_findings(root, split):
+    number = {"test": 5, "val": 4}[split]
+    (root / "labels" / split / f"{number}.txt").unlink()
+    source = read_tree(root)
+    assert sorted(splits(source)) == [f"{other}.png" for other in range(6) if other != number]
+    assert (f"images/{split}/{number}.png", NOT_LABELLED) in [(drop.where, drop.reason) for drop in source.dropped]
+    # An empty file says that somebody has looked.
+    text(root / "labels" / split / f"{number}.txt", "")
+    assert splits(read_tree(root))[f"{number}.png"] == split

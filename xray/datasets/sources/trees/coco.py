@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xray.datasets.naming import source_ids
-from xray.datasets.source import TRAIN, Dropped, Source, SourceImage, relative_name
+from xray.datasets.source import Dropped, Source, SourceImage, relative_name
 from xray.datasets.sources.coco import source_of
 from xray.datasets.sources.coco_annotations import Crowds, Unplaced
 from xray.datasets.sources.coco_extras import CocoFile
@@ -66,7 +66,7 @@ def read_coco_tree(root: Path, files: Sequence[Path], crowds: Crowds, unplaced: 
     contents = {file: file.read_bytes() for file in files}
     lists = {file: CocoFile.of(content, file) for file, content in contents.items()}
     lists = _without_placeholders(lists, root, warnings)
-    splits = {file: split_of(relative_name(file, root)) or TRAIN for file in files}
+    splits = {file: split_of(relative_name(file, root)) for file in files}
     sources = {
         file: source_of(root, file, lists[file], crowds, unplaced, contents[file], _folders(root, file))
         for file in files
@@ -142,7 +142,7 @@ def _refuse_repeats(sources: dict[Path, Source], root: Path) -> None:
                 )
 
 
-def _joined(sources: dict[Path, Source], splits: dict[Path, str], warnings: list[FileWarning]) -> Source:
+def _joined(sources: dict[Path, Source], splits: dict[Path, str | None], warnings: list[FileWarning]) -> Source:
     """One source of several, categories by name."""
     names: dict[str, str] = {}
     own_ids: dict[str, set[int]] = {}
@@ -189,15 +189,16 @@ def _joined(sources: dict[Path, Source], splits: dict[Path, str], warnings: list
     )
 
 
-def _renumbered(image: SourceImage, split: str, numbering: dict[int, int], absent: list[int]) -> SourceImage:
+def _renumbered(image: SourceImage, split: str | None, numbering: dict[int, int], absent: list[int]) -> SourceImage:
     def new(ids: Sequence[int]) -> tuple[int, ...]:
         return tuple(numbering[one] for one in ids)
 
     labels = None if image.labels is None else new(image.labels)
     unknown = (*new(image.unknown), *absent)
     unlocated, elsewhere = new(image.unlocated), new(image.elsewhere)
+    # What a file is called counts before what it says of a radiograph.
     return dataclasses.replace(
-        image, split=split, labels=labels, unknown=unknown, unlocated=unlocated, elsewhere=elsewhere
+        image, split=split or image.split, labels=labels, unknown=unknown, unlocated=unlocated, elsewhere=elsewhere
     )
 
 

@@ -25,7 +25,7 @@ from xray.radiographs.names import is_inside
 from xray.structures.masks import encode_pixels
 from xray.structures.values import shown, whole_number
 
-NO_AREA = "lines, points and skeletons, which have no area, not read"
+NO_AREA = "lines, points and skeletons, which have no area: their label is known to be there, not where"
 _WITHOUT_AREA = ("polyline", "points", "skeleton", "cuboid")
 _SHAPES = ("box", "polygon", "mask", "ellipse")
 
@@ -55,10 +55,10 @@ def read_cvat_tree(root: Path, files: Sequence[Path]) -> Source:
         collector.read(content)
         labels |= dict.fromkeys((each.text or "").strip() for each in tree.iterfind("meta//labels/label/name"))
         images += [(file, image) for image in tree.iterfind("image")]
-    shapes = [each for _, image in images for each in image if each.tag in (*_SHAPES, "tag")]
+    shapes = [each for _, image in images for each in image if each.tag in (*_SHAPES, *_WITHOUT_AREA, "tag")]
     used = dict.fromkeys(sorted({each.get("label", "").strip() for each in shapes}))
     # Labels of a whole picture that say that there is nothing are no category.
-    whole = WholeLabels(collector, {each.get("label", "").strip() for each in shapes if each.tag in _SHAPES})
+    whole = WholeLabels(collector, {each.get("label", "").strip() for each in shapes if each.tag != "tag"})
     for label in [*labels, *used]:
         if label and (label in used or label in labels) and not whole.is_normal(label):
             collector.category(label)
@@ -88,13 +88,16 @@ def _read_image(collector: Collector, name: str, image: Element, place: str, who
     n_shapes = 0
     for number, each in enumerate(each for each in image if each.tag in (*_SHAPES, *_WITHOUT_AREA)):
         where = f"{place} {each.tag} {number}"
-        if each.tag in _WITHOUT_AREA:
-            collector.warnings.append(FileWarning(NO_AREA, where, each.get("label", "")))
-            continue
         n_shapes += 1
-        category = collector.categories.get(each.get("label", "").strip())
+        label = each.get("label", "").strip()
+        category = collector.categories.get(label)
         if category is None:
             collector.lose(name, where, reasons.UNKNOWN_CLASS, shown(each.get("label")))
+            continue
+        if each.tag in _WITHOUT_AREA:
+            # What somebody has marked is there; without a box it must not become background.
+            collector.warnings.append(FileWarning(NO_AREA, where, label))
+            tags.append(label)
             continue
         try:
             corners, mask = _shape(each, size)

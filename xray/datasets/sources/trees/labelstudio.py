@@ -32,6 +32,7 @@ OLDER = "older annotation of the same person"
 NOT_TRUTH = "annotation beside one that is marked as the truth"
 OTHER_RESULTS = "results other than regions and choices, not read"
 TEXTS = "texts of JSON_MIN, which may be choices, not read: export JSON"
+NOTHING_ELSE = "results that are not read, and nothing else is said of the picture"
 TWO_TASKS = "picture of two tasks"
 
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")
@@ -40,6 +41,9 @@ _UNSURE = ("unsure", "uncertain", "unknown", "cannot tell", "don't know")
 _REGIONS = ("rectangle", "rectanglelabels", "polygon", "polygonlabels", "brush", "brushlabels", "ellipse",
             "ellipselabels")  # fmt: skip
 """Types of results that have a shape with an area."""
+_TREES = "taxonomy"
+_SAYS_NOTHING = ("rating", "number", "datetime", "relation")
+"""Types of results that cannot name a finding."""
 _IMAGE_KEYS = ("image", "img", "picture", "radiograph", "url", "path", "file")
 _OF_ANNOTATION = ("annotations", "completions")
 
@@ -161,6 +165,8 @@ def _short_task(collector: Collector, task: dict[str, Any], place: str, readers:
             if isinstance(each, dict):
                 kind = "choices" if "choices" in each else "region"
                 results.append({"type": kind, "from_name": key, "value": each, **each})
+            elif isinstance(each, list) and each:
+                results.append({"type": _TREES, "from_name": key, "value": {_TREES: each}})
             elif isinstance(each, str) and each not in references and not key.endswith("_at"):
                 collector.warnings.append(FileWarning(TEXTS, place, key))
                 results += [{"type": TEXTS}] if key in said else []
@@ -255,6 +261,7 @@ def _read_results(
             labels_of.setdefault(str(result.get("id")), []).extend(Region.labels_of(result))
     tags: list[str] = []
     unsure: list[str] = []
+    unread: list[str] = []
     n_shapes = 0
     done: set[str] = set()
     for number, result in enumerate(results):
@@ -266,7 +273,7 @@ def _read_results(
             done.add(key)
             n_shapes += 1
             own = labels_of.get(str(result.get("id"))) if "id" in result else Region.labels_of(result)
-            _read_region(collector, name, where, result, own or [], reader)
+            tags += _read_region(collector, name, where, result, own or [], reader)
         elif _is_choice(result):
             for choice in _choices(result):
                 field = str(result.get("from_name", ""))
@@ -276,14 +283,19 @@ def _read_results(
                     unsure.append(field)
                 elif choice.casefold() not in _NO:
                     tags.append(choice)
-        elif result.get("type") == TEXTS:
-            if len(results) == 1:
-                # The only thing that is said of the picture may be a finding.
-                collector.lose(name, place, TEXTS)
         elif result.get("type") in _REGIONS:
             collector.lose(name, where, MALFORMED, f"{result['type']}: {shown(result.get('value'))}")
+        elif result.get("type") == _TREES:
+            # A choice of one among many, as of a finding.
+            collector.lose(name, where, OTHER_RESULTS, _TREES)
         else:
-            collector.warnings.append(FileWarning(OTHER_RESULTS, where, str(result.get("type"))))
+            if result.get("type") != TEXTS:
+                collector.warnings.append(FileWarning(OTHER_RESULTS, where, str(result.get("type"))))
+            if result.get("type") not in _SAYS_NOTHING:
+                unread.append(str(result.get("type")))
+    if unread and not n_shapes and not any(map(_is_choice, results)):
+        # The only thing that is said of the picture may be a finding.
+        collector.lose(name, place, TEXTS if TEXTS in unread else NOTHING_ELSE, ", ".join(unread))
     whole.add(name, tags, n_shapes, place)
     known = collector.categories
     if unsure:
@@ -292,29 +304,32 @@ def _read_results(
 
 def _read_region(
     collector: Collector, name: str, place: str, result: dict[str, Any], labels: list[str], reader: str
-) -> None:
+) -> list[str]:
+    """Enters a region's boxes; returns its labels where it has no area and they are known of the whole picture."""
     region = Region.of(result)
-    if region.is_without_area:
+    if region.is_without_area and labels:
+        # What somebody has marked is there; without a box it must not become background.
         collector.warnings.append(FileWarning(NO_AREA, place, ", ".join(labels)))
-        return
+        return labels
     size = region.size or read_sizes(collector, [name]).get(name)
     if size is None:
-        return  # The picture cannot be read, which is entered.
+        return []  # The picture cannot be read, which is entered.
     if region.size is not None:
         collector.describe(name, size=region.size)
     if not labels:
         collector.lose(name, place, reasons.UNKNOWN_CLASS, "a region without a label")
-        return
+        return []
     try:
         corners, mask = corners_and_mask(region, size)
     except MaskError as error:
         collector.lose(name, place, error.reason, str(error))
-        return
+        return []
     except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         collector.lose(name, place, MALFORMED, f"{error}: {shown(result.get('value'))}")
-        return
+        return []
     for label in dict.fromkeys(labels):
         collector.box(name, collector.categories[label], corners, place, reader, mask)
+    return []
 
 
 def _is_region(result: dict[str, Any]) -> bool:

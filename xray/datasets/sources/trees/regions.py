@@ -12,7 +12,7 @@ from xray.radiographs.canvas import MAX_PIXELS
 from xray.structures.masks import MaskError, encode_pixels
 from xray.structures.values import finite_number, whole_number
 
-NO_AREA = "points and lines, which have no area, not read"
+NO_AREA = "points and lines, which have no area: their label is known to be there, not where"
 
 _SHAPES = ("width", "points", "rle", "radiusX", "imageDataURL", "vertices")
 

@@ -9,6 +9,7 @@ Roboflow write edges as they are (LabelImg makes 0 a 1). The file's <database> t
 """
 
 import dataclasses
+import posixpath
 from pathlib import Path
 from typing import Literal
 from xml.etree.ElementTree import Element
@@ -26,6 +27,7 @@ from xray.datasets.sources.trees.parts import (
     read_xml,
     root_tag,
 )
+from xray.datasets.sources.trees.shapes import around, turned_rectangle
 from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.file_warnings import FileWarning
@@ -168,6 +170,11 @@ def _picture_of(collector: Collector, path: Path, tree: Element, place: str) -> 
     if len(by_stem) > 1:
         # One stem, several suffixes or folders: <filename> says which.
         by_stem = [name for name in by_stem if name in by_name] or by_stem
+        # train/annotations/1.xml is of train/images/1.png, and annotations/train/1.xml of images/train/1.png.
+        split = split_of_folder(place)
+        by_stem = [name for name in by_stem if split and split_of_folder(name) == split] or by_stem
+        shared = {name: len(posixpath.commonpath([f"/{name}", f"/{place}"])) for name in by_stem}
+        by_stem = [name for name in by_stem if shared[name] == max(shared.values())]
     if len(by_stem) == 1:
         if given and source_id(given) != path.stem and by_name and by_stem[0] not in by_name:
             for name in (*by_stem, *by_name):
@@ -221,6 +228,10 @@ def _read_tree(
             continue
         edges = [box[0] + offsets.first, box[1] + offsets.first, box[2] + offsets.last, box[3] + offsets.last]
         polygon = _polygon(each)
+        if polygon is None and (degrees := _degrees(each)):
+            center = ((edges[0] + edges[2]) / 2, (edges[1] + edges[3]) / 2)
+            polygon = turned_rectangle((edges[0], edges[1], edges[2], edges[3]), degrees, center)
+            edges = list(around(polygon))
         if known.size is not None:
             edges, polygon = _in_original(edges, polygon, _corners(each, EXACT), size or of_file, known.size)
         collector.box(name, category, edges, where, mask=None if polygon is None else [polygon])
@@ -273,6 +284,17 @@ def _corners(each: Element, tag: str) -> list[float] | None:
     except ValueError:
         return None
     return None if None in values else [value for value in values if value is not None]
+
+
+def _degrees(each: Element) -> float:
+    """By which CVAT has a box turned, clockwise about its centre; its corners are as they are before that."""
+    for attribute in each.iterfind("attributes/attribute"):
+        if _text(attribute, "name") == "rotation":
+            try:
+                return (finite_number(_text(attribute, "value")) or 0.0) % 360
+            except ValueError:
+                return 0.0
+    return 0.0
 
 
 def _polygon(each: Element) -> list[float] | None:

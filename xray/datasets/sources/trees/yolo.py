@@ -23,6 +23,7 @@ from xray.radiographs.radiograph import source_id
 from xray.structures.values import whole_number
 
 BACKGROUND = "pictures without a label file, taken as ones without findings"
+NOT_LABELLED = "picture of a split that has no label files; an empty one says that there is no finding"
 MISSING_SPLIT = "split of the tree's description that is not there"
 SAME_SPLIT = "split that is the same as another one, not used"
 IN_TWO_SPLITS = "picture in two splits"
@@ -95,9 +96,10 @@ def read_yolo_tree(root: Path, file: Path) -> Source:
     """Reads the tree that `file`, which `find_yolo` found, describes.
 
     A picture's labels are where Ultralytics looks: its path with the last /images/ made /labels/ and the suffix .txt;
-    or else beside it. A picture without a label file, or with an empty one, has no findings. Pictures in no split are
-    left out. Where two splits are the same pictures the first of train, val and test counts; a single picture in two
-    belongs to the later one, so that no test picture is trained on.
+    or else beside it. A picture without a label file, or with an empty one, has no findings; a split of which no
+    picture has one is not labelled, and left out. Pictures in no split are left out. Where two splits are the same
+    pictures the first of train, val and test counts; a single picture in two belongs to the later one, so that no test
+    picture is trained on.
 
     Raises InputError for a tree without names or without labels, for label files of predictions and poses, and where
     all coordinates are pixels.
@@ -119,7 +121,15 @@ def read_yolo_tree(root: Path, file: Path) -> Source:
             f"none of the {len(pictures)} pictures of {root} has a label file, such as {wanted}: put labels/ beside "
             "images/"
         )
-    sizes = read_sizes(collector, (name for name, path in labels.items() if path is not None))
+    _name_strays(collector, labels)
+    for split in set(pictures.values()):
+        names = [name for name, of in pictures.items() if of == split]
+        if not any(labels[name] for name in names):
+            # Test sets are given out without their truth, which must not become that there is nothing.
+            for name in names:
+                collector.set_aside(name, NOT_LABELLED)
+                del pictures[name]
+    sizes = read_sizes(collector, (name for name in pictures if labels[name] is not None))
     n_lines = n_beyond = 0
     for name, split in pictures.items():
         known = originals.get(name)
@@ -138,7 +148,6 @@ def read_yolo_tree(root: Path, file: Path) -> Source:
             f"all coordinates in the label files of {root} lie beyond the picture, as if they were pixels: YOLO's are "
             "shares of the picture's width and height, divide by these"
         )
-    _name_strays(collector, labels)
     return collector.source(NOT_IN_TREE)
 
 
