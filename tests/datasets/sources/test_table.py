@@ -531,12 +531,14 @@ LABELLED = "image,{}\n000,{}\n001,{}\n002,{}\n003,{}\n"
         ("dataset", ["train", "test", "NIH", "train"], "'NIH' in dataset is no split"),
         ("dataset", ["NIH", "NIH", "RSNA", "NIH"], None),
         ("Set", ["Training", "Testing", "", "dev"], None),
+        ("source", ["train", "val", "test", "train"], None),
     ],
 )
 def test_splits_that_are_not_understood_do_not_all_train(read, column, cells, refused):
     content = LABELLED.format(f"label,{column}", *(f"Mass,{cell}" for cell in cells))
     if refused is None:
-        assert len(read(content).images) == 4
+        meant = {"val": "val", "dev": "val", "test": "test", "Testing": "test"}
+        assert [image.split for image in read(content).images] == [meant.get(cell, "train") for cell in cells]
         return
     with pytest.raises(InputError, match=refused):
         read(content)
@@ -627,3 +629,30 @@ def test_points_of_an_outline_are_no_boxes(read, cell):
     result = read(f'image,label,bbox\n000,Mass,"{cell}"\n001,Mass,"[[1, 2], [3, 4]]"\n', box="xyxy")
     assert boxes(result) == [("001", "Mass", 1, 2, 3, 4)]
     assert (result.dropped[0].where, result.dropped[0].reason) == ("t.csv line 2", reasons.NOT_A_NUMBER)
+
+
+@pytest.mark.parametrize(
+    ("cell", "corners"),
+    [
+        ("[{'x': 1, 'y': 2.5, 'width': 3, 'height': 4}, {'x': 5, 'y': 6, 'width': 7, 'height': 8}]",
+         [(1, 2.5, 4, 6.5), (5, 6, 12, 14)]),
+        ("{'xmin': 1, 'ymin': 2, 'width': 3, 'height': 4}", [(1, 2, 4, 6)]),
+        ('{""ymax"": 9, ""xmin"": 1, ""xmax"": 3, ""ymin"": 2}', [(1, 2, 3, 9)]),
+        ("({'x1': 1, 'y1': 2, 'x2': 3, 'y2': 4},)", [(1, 2, 3, 4)]),
+        ("{'cx': 10, 'cy': 10, 'w': 4, 'h': 6}", [(8, 7, 12, 13)]),
+    ],
+)  # fmt: skip
+def test_boxes_by_name_in_a_cell(read, cell, corners):
+    result = read(f'image,label,bbox\n000,Mass,"{cell}"\n001,Normal,none\n002,Normal,[]\n')
+    assert boxes(result) == [("000", "Mass", *box) for box in corners]
+    assert shown(result) == {"000": ["Mass"], "001": [], "002": []}
+
+
+def test_boxes_by_name_that_are_none_or_of_another_form(read):
+    good = "{'x': 1, 'y': 2, 'width': 3, 'height': 4}"
+    bad = ["{'x': 1, 'y': 2, 'width': 3}", "{'x1': 1, 'y1': 2, 'x2': 3, 'y2': 4}", "{'x': 'a', 'y': 2, 'w': 3, 'h': 4}"]
+    rows = "".join(f'{number:03},Mass,"{cell}"\n' for number, cell in enumerate([good, *bad, "{1: 2"]))
+    result = read(f"image,label,bbox\n{rows}")
+    assert [image.source_id for image in result.images] == ["000"]
+    with pytest.raises(InputError, match=r"--box xyxy: the numbers in bbox of t\.csv have the names of xywh"):
+        read(f'image,label,bbox\n000,Mass,"{good}"\n', box="xyxy")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xray.datasets.sources.table_columns import FORMS, Form
+from xray.datasets.sources.box_names import FORMS, Form, read_keyed
 from xray.datasets.sources.tables import factorize
 from xray.errors import FlagError, InputError
 from xray.structures.values import is_missing
@@ -70,19 +70,22 @@ def _number(text: str) -> float:
     return value if np.isfinite(value) else np.nan
 
 
-def read_lists(table: "pd.DataFrame", column: str) -> list[np.ndarray]:
+def read_lists(table: "pd.DataFrame", column: str, form: Form) -> list[np.ndarray]:
     """A column of lists → for each row (M, 4) float64; (0, 4) where it is empty, (1, 4) NaN for what is no list.
 
-    "[1, 2, 3, 4]", "(1 2 3 4)", "1;2;3;4" and "[[1, 2, 3, 4], [5, 6, 7, 8]]" are lists.
+    "[1, 2, 3, 4]", "(1 2 3 4)", "1;2;3;4" and "[[1, 2, 3, 4], [5, 6, 7, 8]]" are lists, and so are numbers by name in
+    the order of `form`, "[{'x': 1, 'y': 2, 'width': 3, 'height': 4}]".
     """
     distinct, codes = factorize(table[column])
-    lists = [*map(_list, distinct), np.zeros((0, 4))]
+    lists = [*(_list(text, form) for text in distinct), np.zeros((0, 4))]
     return [lists[code] for code in codes.tolist()]
 
 
-def _list(text: str) -> np.ndarray:
+def _list(text: str, form: Form = "xywh") -> np.ndarray:
     if is_missing(text) or not text.strip("[](){} ,;"):
         return np.zeros((0, 4))
+    if "{" in text and ":" in text:
+        return np.array(read_keyed(text, form) or [[np.nan] * 4], dtype=np.float64)
     if len(_PAIR.findall(text)) > 2 or re.fullmatch(r"(?:\d+,\d+(?:\s+|$)){3,}", text):
         return np.full((1, 4), np.nan)  # points of an outline, or decimal commas
     bare = text.translate(str.maketrans("[](){}\"'", "        "))

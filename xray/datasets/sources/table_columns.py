@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xray.datasets.sizes import IDS, size_columns
+from xray.datasets.sources.box_names import FORMS, Form, boxes_among, keyed_form
 from xray.datasets.sources.named_files import NamedFiles, PathEnds
 from xray.datasets.sources.patients import PATIENT_COLUMNS
 from xray.datasets.sources.splits import split_meant
@@ -17,9 +18,6 @@ from xray.structures.values import is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Form = Literal["xywh", "xyxy", "cxcywh"]
-FORMS: tuple[Form, ...] = ("xywh", "xyxy", "cxcywh")
 
 LABELS = (
     "classname", "labelname", "categoryname", "findingname", "findinglabel", "findinglabels", "finding", "findings",
@@ -50,15 +48,6 @@ NO_LABELS = {
 }  # fmt: skip
 """Columns that may hold 0 and 1 and are no findings."""
 
-_CORNERS = (
-    ("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"),
-    ("x0", "y0", "x1", "y1"), ("minx", "miny", "maxx", "maxy"), ("xtl", "ytl", "xbr", "ybr"),
-    ("startx", "starty", "endx", "endy"), ("xstart", "ystart", "xend", "yend"),
-)  # fmt: skip
-_SIDES = (("w", "h"), ("width", "height"), ("bw", "bh"))
-_STARTS = (("x", "y"), ("xmin", "ymin"), ("left", "top"), ("x1", "y1"), ("x0", "y0"), ("xtl", "ytl"))
-_CENTRES = (("cx", "cy"), ("xcenter", "ycenter"), ("xcentre", "ycentre"), ("centerx", "centery"), ("xc", "yc"),
-            ("centrex", "centrey"), ("xmid", "ymid"))  # fmt: skip
 _LISTS = ("bbox", "box", "bboxes", "boxes", "boundingbox", "boundingboxes", "coordinates", "bboxcoordinates", "roi")
 _OF_BOXES = ("boundingbox", "bbox", "box", "roi", "lesion")
 _MOST_TRIED = 300
@@ -205,14 +194,16 @@ def _box_columns(find: _Finder, chosen: Chosen) -> tuple[tuple[str, ...], Form |
         columns = tuple(filter(None, (find.named("columns", name.strip()) for name in names)))
         if len(columns) not in (1, 4):
             raise InputError(f"--columns {chosen.columns}: give four columns, or one that holds lists of four numbers")
-        return columns, chosen.box or _form_by_names(find, columns)
+        return columns, _form_of_list(find, columns[0], chosen.box) if len(columns) == 1 else (
+            chosen.box or _form_by_names(find, columns)
+        )
     named = _by_names(find)
     lists = [column for column in find.all if column not in find.used and _is_list(column)]
     fitting = [one for one in named if chosen.box in (None, one[1])] or named
     if fitting:
         return fitting[0][0], chosen.box or fitting[0][1]
     if lists:
-        return (lists[0],), chosen.box or _form_by_names(find, (lists[0],))
+        return (lists[0],), _form_of_list(find, lists[0], chosen.box)
     if chosen.box:
         have = ", ".join(find.all[:40])
         raise InputError(f"no columns of {find.name} are boxes (found {have}): name them with --columns x,y,w,h")
@@ -236,17 +227,8 @@ def _by_names(find: _Finder) -> list[tuple[tuple[str, ...], Form]]:
     for name, column in free.items():
         if _core(name) != name:
             cores.setdefault(_core(name), column)
-    found: list[tuple[tuple[str, ...], Form]] = []
     # bbox_x, y, w, h: only the first may have the word.
-    for known in (free | cores, free):
-        for form, starts, ends in (("xyxy", _CORNERS, None), ("cxcywh", _CENTRES, _SIDES), ("xywh", _STARTS, _SIDES)):
-            for start in starts:
-                for names in [start] if ends is None else [(*start, *end) for end in ends]:
-                    if all(name in known for name in names):
-                        columns = tuple(known[name] for name in names)
-                        if (columns, form) not in found:
-                            found.append((columns, form))  # type: ignore[arg-type]
-    return found
+    return list(dict.fromkeys([*boxes_among(free | cores), *boxes_among(free)]))
 
 
 def _is_list(column: str) -> bool:
@@ -254,6 +236,14 @@ def _is_list(column: str) -> bool:
     for form in FORMS:
         name = name.removesuffix(form)
     return name in _LISTS
+
+
+def _form_of_list(find: _Finder, column: str, chosen: Form | None) -> Form:
+    """The form of a column's lists: that of the names in them, {'x': …}, or that of its own name."""
+    named = keyed_form(find.texts(column))
+    if named and chosen not in (None, named):
+        raise InputError(f"--box {chosen}: the numbers in {column} of {find.name} have the names of {named}")
+    return named or chosen or _form_by_names(find, (column,))
 
 
 def _form_by_names(find: _Finder, columns: Sequence[str]) -> Form:
@@ -282,7 +272,8 @@ def _size_columns(find: _Finder, chosen: Chosen) -> tuple[str, str] | None:
 
 
 def _split_column(find: _Finder, text: str) -> str | None:
-    """The column of splits; where no flag names it, one of the usual name all whose cells are splits.
+    """The column of splits; where no flag names it, one of the usual name all whose cells are splits, or another one
+    whose cells can be nothing else.
 
     Raises InputError for one of which some are: what the others mean is not known, and nothing may train that is tested
     on.
@@ -301,7 +292,9 @@ def _split_column(find: _Finder, text: str) -> str | None:
                 f"{find.name}: {others[0]!r} in {column} is no split: write train, val or test there, or give "
                 "--split none if all radiographs train"
             )
-    return None
+    free = [column for column in find.all if column not in find.used]
+    meant = {column: [split_meant(cell) for cell in find.texts(column)] for column in free}
+    return next((column for column, splits in meant.items() if None not in splits and len(set(splits)) > 1), None)
 
 
 def _label_columns(find: _Finder, text: str, is_split_said: bool) -> tuple[tuple[str, ...], bool]:

@@ -108,7 +108,8 @@ def _split_at_commas(names: Sequence[list[str]], name: str) -> list[list[str]]:
     """
     parts = {label: [part.strip() for part in label.split(",")] for several in names for label in several}
     alone = {label.casefold() for label in parts if "," not in label}
-    first, behind = {several[0].casefold() for several in parts.values()}, set()
+    first = {several[0].casefold() for several in parts.values()}
+    behind: set[str] = set()
     for several in parts.values():
         behind.update(part.casefold() for part in several[1:])
     labels = alone | first & behind

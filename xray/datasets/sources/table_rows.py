@@ -86,7 +86,7 @@ class TableRows:
         if len(self.columns.box) == 4:
             numbers, empty = read_numbers(self.cells, self.columns.box, self.name)
             return numbers[~empty], np.flatnonzero(~empty)
-        lists = read_lists(self.cells, self.columns.box[0])
+        lists = read_lists(self.cells, self.columns.box[0], self.columns.form or "xywh")
         counts = np.array([len(one) for one in lists], dtype=np.int64)
         return np.concatenate([np.zeros((0, 4)), *lists]), np.repeat(np.arange(len(lists)), counts)
 
