@@ -656,3 +656,9 @@ def test_boxes_by_name_that_are_none_or_of_another_form(read):
     assert [image.source_id for image in result.images] == ["000"]
     with pytest.raises(InputError, match=r"--box xyxy: the numbers in bbox of t\.csv have the names of xywh"):
         read(f'image,label,bbox\n000,Mass,"{good}"\n', box="xyxy")
+
+
+@pytest.mark.parametrize("column", ["PID", "MRN", "pat_id", "Patient No.", "Patient Number", "Subject No", "person_id"])
+def test_usual_names_of_patients(read, column):
+    result = read(f"image,label,{column}\n000,Mass,7\n001,Mass,7.0\n002,Mass,\n")
+    assert [image.patient for image in result.images] == ["7", "7", None]

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xray.datasets.sources.table_boxes import FEWEST, PIXELS, Reading
+from xray.datasets.sources.table_boxes import PIXELS, Reading, fits_better
 from xray.errors import InputError
-
-_MANY = 0.05
 
 
 def refuse_other_units(boxes: np.ndarray, sizes: np.ndarray, file: Path) -> None:
@@ -22,10 +20,9 @@ def refuse_other_units(boxes: np.ndarray, sizes: np.ndarray, file: Path) -> None
             "multiply them by these, COCO boxes are [x, y, width, height] in pixels"
         )
     numbers = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    n_beyond = int(Reading("xywh", PIXELS).misfits(numbers, sizes).sum())
-    n_other = int(Reading("xyxy", PIXELS).misfits(numbers, sizes).sum())
-    is_many = n_beyond > 1 and n_beyond >= _MANY * len(boxes)
-    if is_many and 4 * n_other < n_beyond and (n_other == 0 or n_beyond > FEWEST):
+    counts = fits_better(numbers, Reading("xywh", PIXELS), Reading("xyxy", PIXELS), sizes)
+    if counts is not None:
+        n_beyond, n_other = counts
         raise InputError(
             f"{n_beyond} of {len(boxes)} boxes of {file} pass the edges of their radiographs, and {n_other or 'none'} "
             "if they were two corners: COCO boxes are [x, y, width, height], so write x2 - x1 and y2 - y1 there"

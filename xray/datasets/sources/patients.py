@@ -18,7 +18,10 @@ PATIENT_UNKNOWN = "patient unknown"
 NAME_COLUMNS = (
     "filename", "imageid", "imageindex", "imagename", "imagepath", "filepath", "path", "file", "image", "id",
 )  # fmt: skip
-PATIENT_COLUMNS = ("patient", "patientid", "subject", "subjectid")
+PATIENT_COLUMNS = (
+    "patient", "patientid", "subject", "subjectid", "patid", "pid", "mrn", "patientno", "patientnumber", "patientnr",
+    "patientkey", "patientidentifier", "anonpatientid", "deidpatientid", "subjectno", "subjectnumber", "personid",
+)  # fmt: skip
 """Columns in the order in which they are looked for, without case and punctuation."""
 
 _WHOLE, _BARE, _LOOSE = range(3)

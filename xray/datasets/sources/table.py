@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xray.datasets.source import Source, data_root
+from xray.datasets.sources.box_names import Form
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.table_boxes import PIXELS, Reading, units_of
-from xray.datasets.sources.table_columns import Chosen, Form, find_columns
+from xray.datasets.sources.table_columns import Chosen, find_columns
 from xray.datasets.sources.table_files import SUFFIXES
 from xray.datasets.sources.table_labels import read_labels
 from xray.datasets.sources.table_rows import Policy, TableRows

@@ -183,6 +183,16 @@ def check_reading(numbers: np.ndarray, given: Reading, name: str, sizes_of: Call
         )
 
 
+def fits_better(numbers: np.ndarray, given: Reading, other: Reading, sizes: np.ndarray) -> tuple[int, int] | None:
+    """How many boxes are none or pass an edge as `given` and as `other`, where that says that the other is meant.
+
+    numbers: (N, 4), finite. sizes: as for `Reading.misfits`. None where it does not.
+    """
+    n_given, n_other = (int(reading.misfits(numbers, sizes).sum()) for reading in (given, other))
+    is_many = n_given > 1 and n_given >= _MANY * len(numbers)
+    return (n_given, n_other) if is_many and 4 * n_other < n_given and (n_other == 0 or n_given > FEWEST) else None
+
+
 def may_be_corners(numbers: np.ndarray) -> bool:
     """Whether many boxes (N, 4), read as x, y, width, height, could all be two corners as well."""
     return len(numbers) >= _MANY_BOXES and bool((numbers[:, 2:] > numbers[:, :2]).all())

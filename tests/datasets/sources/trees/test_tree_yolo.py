@@ -298,3 +298,10 @@ def test_a_split_without_any_label_file_is_not_one_without_findings(root, split)
     # An empty file says that somebody has looked.
     text(root / "labels" / split / f"{number}.txt", "")
     assert splits(read_tree(root))[f"{number}.png"] == split
+
+
+def test_two_corners_are_refused(root):
+    text(root / "labels" / "train" / "0.txt", "0 0.6 0.7 0.95 0.95\n0 0.7 0.7 0.9 0.8\n")
+    text(root / "labels" / "val" / "4.txt", "0 0.1 0.2 0.15 0.25\n")
+    with pytest.raises(InputError, match=r"2 of 4 boxes in the label files .* and none if they were two corners"):
+        read_tree(root)

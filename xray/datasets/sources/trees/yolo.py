@@ -5,15 +5,19 @@ Older ones have obj.data and obj.names (Darknet, CVAT), or classes.txt (LabelImg
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from xray.datasets import source as reasons
 from xray.datasets.source import SPLITS, TEST, TRAIN, VAL, Source, relative_name
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.splits import split_of_folder
+from xray.datasets.sources.table_boxes import SHARE, Reading, fits_better
 from xray.datasets.sources.trees.parts import NOT_IN_TREE, located, read_originals, read_sizes
+from xray.datasets.sources.trees.shapes import Corners
 from xray.datasets.sources.trees.yolo_lines import BEYOND, LineError, read_line
 from xray.errors import InputError
 from xray.files import read_yaml_text
@@ -131,6 +135,7 @@ def read_yolo_tree(root: Path, file: Path) -> Source:
                 del pictures[name]
     sizes = read_sizes(collector, (name for name in pictures if labels[name] is not None))
     n_lines = n_beyond = 0
+    upright: list[Corners] = []
     for name, split in pictures.items():
         known = originals.get(name)
         size = (known.size if known else None) or sizes.get(name)
@@ -141,14 +146,31 @@ def read_yolo_tree(root: Path, file: Path) -> Source:
         if path is None:
             collector.warnings.append(FileWarning(BACKGROUND, name))
         elif size is not None:
-            read, beyond = _read_labels(collector, path, name, size, categories)
+            read, beyond = _read_labels(collector, path, name, size, categories, upright)
             n_lines, n_beyond = n_lines + read, n_beyond + beyond
     if n_beyond == n_lines > 0:
         raise InputError(
             f"all coordinates in the label files of {root} lie beyond the picture, as if they were pixels: YOLO's are "
             "shares of the picture's width and height, divide by these"
         )
+    _refuse_corners(upright, root)
     return collector.source(NOT_IN_TREE)
+
+
+def _refuse_corners(upright: Sequence[Corners], root: Path) -> None:
+    """Raises InputError where what was read as centre, width and height can only be two corners.
+
+    upright: x1, y1, x2, y2 of all boxes, in shares, as they were read.
+    """
+    corners = np.array(upright, dtype=np.float64).reshape(-1, 4)
+    numbers = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1)
+    nothing = np.full((len(numbers), 2), np.nan)
+    counts = fits_better(numbers, Reading("cxcywh", SHARE), Reading("xyxy", SHARE), nothing)
+    if counts is not None:
+        raise InputError(
+            f"{counts[0]} of {len(numbers)} boxes in the label files of {root} pass the edges of their pictures, and "
+            f"{counts[1] or 'none'} if they were two corners: YOLO's are centre, width and height"
+        )
 
 
 def _describe(file: Path, root: Path) -> _Tree:
@@ -271,9 +293,17 @@ def _labels_of(root: Path, name: str) -> Path | None:
 
 
 def _read_labels(
-    collector: Collector, path: Path, name: str, size: tuple[int, int], categories: list[int | None]
+    collector: Collector,
+    path: Path,
+    name: str,
+    size: tuple[int, int],
+    categories: list[int | None],
+    upright: list[Corners],
 ) -> tuple[int, int]:
-    """Enters the labels of a picture; returns how many lines there were, and how many beyond the picture."""
+    """Enters the labels of a picture, and its boxes in `upright`, too.
+
+    Returns how many lines there were, and how many beyond the picture.
+    """
     where = _name(path, collector.root)
     content = path.read_bytes()
     collector.read(content)
@@ -292,6 +322,8 @@ def _read_labels(
             n_beyond += error.reason == BEYOND
             collector.lose(name, place, error.reason, error.detail)
             continue
+        if line.polygon is None:
+            upright.append(line.corners)
         mask = None if line.polygon is None else [_in_pixels(line.polygon, size)]
         collector.box(name, category, _in_pixels(line.corners, size), place, mask=mask)
     return n_lines, n_beyond
