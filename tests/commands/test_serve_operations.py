@@ -22,10 +22,9 @@ import pydicom
 import pytest
 
 from xray.commands import evaluate, operations
-from xray.commands.serve import Config, check_dicom, settings_of
+from xray.commands.serve import Config, algorithm_in, check_dicom
 from xray.errors import FlagError, InputError
 from xray.inference.thresholds import write_thresholds
-from xray.outputs.dicom.objects import algorithm_of
 from xray.serving import accounts
 from xray.serving.accounts import account_line
 from xray.serving.service import Limits, load_service
@@ -219,7 +218,7 @@ def test_what_changes_findings_changes_what_made_them(segmentation_run, vinbig_r
         service = load_service(
             [run], Limits(n_workers=0, batch_size=1), "cpu", "32", config.tta, config.gate, "torch", config.threshold
         )
-        return algorithm_of([run], **settings_of(config, service)).digest
+        return algorithm_in(config, service, [run]).digest
 
     run = tmp_path / "run"
     shutil.copytree(segmentation_run, run)

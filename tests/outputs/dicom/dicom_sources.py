@@ -106,3 +106,11 @@ def assert_valid(path: Path) -> None:
     said = done.stdout + done.stderr
     errors = [line for line in said.splitlines() if re.match(r"\s*error\b", line, re.IGNORECASE)]
     assert not errors, f"dciodvfy: {errors}; everything it says:\n{said}"
+
+
+@pytest.fixture(name="source", params=[*REAL, *PHANTOMS])
+def dicom_source(request, tmp_path):
+    """A DICOM file of each kind; a module that imports it has it. A conftest.py here would hide that of all tests."""
+    if request.param in PHANTOMS:
+        return write_phantom(tmp_path / "phantom.dcm", **PHANTOMS[request.param])
+    return request.getfixturevalue("shared_data") / "dicom" / request.param

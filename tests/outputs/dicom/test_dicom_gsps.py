@@ -8,7 +8,18 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_sources import ALGORITHM, NAMES, REAL, assert_valid, blob, found, program, some_findings, write_phantom
+from dicom_sources import (
+    ALGORITHM,
+    NAMES,
+    REAL,
+    assert_valid,
+    blob,
+    dicom_source,  # noqa: F401 (a fixture)
+    found,
+    program,
+    some_findings,
+    write_phantom,
+)
 from matplotlib.path import Path as Outline
 
 from xray.errors import InputError

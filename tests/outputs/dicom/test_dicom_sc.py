@@ -6,7 +6,16 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
-from dicom_sources import ALGORITHM, assert_valid, blob, found, program, some_findings, write_phantom
+from dicom_sources import (
+    ALGORITHM,
+    assert_valid,
+    blob,
+    dicom_source,  # noqa: F401 (a fixture)
+    found,
+    program,
+    some_findings,
+    write_phantom,
+)
 
 from xray.errors import InputError
 from xray.outputs.dicom.objects import OwnPictureError, read_source, save_object

@@ -4,7 +4,15 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_sources import ALGORITHM, NAMES, assert_valid, blob, found, write_phantom
+from dicom_sources import (
+    ALGORITHM,
+    NAMES,
+    assert_valid,
+    blob,
+    dicom_source,  # noqa: F401 (a fixture)
+    found,
+    write_phantom,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

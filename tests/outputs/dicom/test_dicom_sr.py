@@ -10,7 +10,16 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_sources import ALGORITHM, NAMES, assert_valid, found, program, some_findings, write_phantom
+from dicom_sources import (
+    ALGORITHM,
+    NAMES,
+    assert_valid,
+    dicom_source,  # noqa: F401 (a fixture)
+    found,
+    program,
+    some_findings,
+    write_phantom,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.sr.coding import Code

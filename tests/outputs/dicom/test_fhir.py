@@ -10,7 +10,13 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_sources import ALGORITHM, found, some_findings, write_phantom
+from dicom_sources import (
+    ALGORITHM,
+    dicom_source,  # noqa: F401 (a fixture)
+    found,
+    some_findings,
+    write_phantom,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
