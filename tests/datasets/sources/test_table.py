@@ -580,6 +580,13 @@ def test_a_column_of_labels_is_not_lost_for_a_cell(read, cells, refused):
         assert cells[0] == "12"
 
 
+@pytest.mark.parametrize("cells", ["FFFF", "FMFF", "NNNN", "NLRN"])
+def test_a_letter_is_a_no_only_beside_its_yes(read, cells):
+    """As of a column Sexe or Norm."""
+    content = LABELLED.format("Mass,Other", *(f"{number % 2},{cell}" for number, cell in enumerate(cells)))
+    assert [category["name"] for category in read(content).categories] == ["Mass"]
+
+
 def test_a_label_called_positive_is_a_name(read):
     result = read(LABELLED.format("label", "positive", "negative", "positive", "negative"))
     assert shown(result) == {"000": ["positive"], "001": [], "002": ["positive"], "003": []}

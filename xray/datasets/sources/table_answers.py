@@ -9,6 +9,8 @@ from xray.structures.values import finite_number, is_missing, whole_number
 _YES, _NO = ("true", "yes", "y", "t", "positive", "present"), ("false", "no", "n", "f", "negative", "absent")
 _NAMES = frozenset((*_YES[4:], *_NO[4:]))
 """Answers that are labels by themselves: in a column called label, "positive" is the name of what was found."""
+_OPPOSITE = {"f": "t", "n": "y"}
+"""Letters that are a no only in a column where the yes stands, too: alone, F may be a woman and N a normal one."""
 _FEW = 0.5
 """Share of a column's filled cells that may be no answers before it is one of something else."""
 _OF_SPLITS = ("", "is", "in", "isin", "for", "use", "usefor")
@@ -32,9 +34,10 @@ def is_answers(texts: Iterable[str], is_named_label: bool = False) -> bool:
 
     is_named_label: the column is not called after a finding, so that its cells may be names.
     """
-    found = set()
+    found, texts = set(), list(texts)
+    unclear = _unclear(texts)
     for text in texts:
-        if is_named_label and text.casefold() in _NAMES:
+        if text.casefold() in unclear or (is_named_label and text.casefold() in _NAMES):
             return False
         try:
             found.add(answer(text))
@@ -48,17 +51,26 @@ def no_answer(counts: Mapping[str, int]) -> str | None:
 
     counts: filled cell → in how many rows it stands. None for a column of answers alone, and for one of other things.
     """
-    others, has_no = {}, False
+    others, has_no, unclear = {}, False, _unclear(counts)
     for text, count in counts.items():
         try:
-            has_no |= answer(text) == 0
+            said = None if text.casefold() in unclear else answer(text)
         except ValueError:
+            said = None
+        if said is None:
             others[text] = count
+        has_no |= said == 0
     if not others or not has_no:
         return None  # of answers, or of numbers of something that is always there
     if sum(others.values()) < _FEW * sum(counts.values()) or all(map(_is_share, others)):
         return max(others, key=lambda text: others[text])
     return None
+
+
+def _unclear(texts: Iterable[str]) -> set[str]:
+    """The letters of a column that are a no elsewhere, and here may be anything."""
+    found = {text.casefold() for text in texts}
+    return {no for no, yes in _OPPOSITE.items() if no in found and yes not in found}
 
 
 def _is_share(text: str) -> bool:

@@ -194,9 +194,9 @@ def _box_columns(find: _Finder, chosen: Chosen) -> tuple[tuple[str, ...], Form |
         columns = tuple(filter(None, (find.named("columns", name.strip()) for name in names)))
         if len(columns) not in (1, 4):
             raise InputError(f"--columns {chosen.columns}: give four columns, or one that holds lists of four numbers")
-        return columns, _form_of_list(find, columns[0], chosen.box) if len(columns) == 1 else (
-            chosen.box or _form_by_names(find, columns)
-        )
+        if len(columns) == 1:
+            return columns, _form_of_list(find, columns[0], chosen.box)
+        return columns, chosen.box or _form_by_names(find, columns)
     named = _by_names(find)
     lists = [column for column in find.all if column not in find.used and _is_list(column)]
     fitting = [one for one in named if chosen.box in (None, one[1])] or named
