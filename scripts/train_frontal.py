@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 from frontal_pictures import CHEST, Picture, drawn_others, phantom_chests, real_chests, test_files
+from small_network import SmallNetwork
 from torch import nn
 
 from xray.radiographs import frontal
@@ -61,38 +62,17 @@ def main() -> None:
     print(f"{args.save_path}: {args.save_path.stat().st_size} bytes, {sum(v.size for v in values.values())} weights")
 
 
-class Network(nn.Module):
-    """`frontal.network`, to be trained."""
+class Network(SmallNetwork):
+    """The network that knows a frontal chest."""
 
     def __init__(self) -> None:
-        super().__init__()
-        widths = (1, 12, 24, 32, 48)
-        sizes = (5, 3, 3, 3)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(n_in, n_out, size, 2, size // 2)
-            for n_in, n_out, size in zip(widths[:-1], widths[1:], sizes, strict=True)
-        )
-        self.dense = nn.ModuleList([nn.Linear(48 * 16, 32), nn.Linear(32, 2)])
-        self.dropout = nn.Dropout(0.2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 1, S, S) → (B, 2)."""
-        for conv in self.convs:
-            x = torch.relu(conv(x))
-        return self.dense[1](torch.relu(self.dense[0](self.dropout(x.flatten(1)))))
+        super().__init__((1, 12, 24, 32, 48), (5, 3, 3, 3), 16, 32)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(B, S, S) thumbnails → (B, 9), by (quarter turns, negative), then none of these."""
         turns = torch.stack([torch.rot90(x, turn, (1, 2)) for turn in frontal.TURNS], 1)
         z = self(turns.flatten(0, 1)[:, None]).reshape(len(x), NONE)
         return torch.cat([z, torch.zeros(len(x), 1)], 1)
-
-    def values(self) -> dict[str, np.ndarray]:
-        """By the names that `frontal.network` has for them."""
-        modules = {f"conv{k}": conv for k, conv in enumerate(self.convs)}
-        modules |= {f"dense{k}": dense for k, dense in enumerate(self.dense)}
-        tensors = {f"{name}.{key}": value for name, m in modules.items() for key, value in m.state_dict().items()}
-        return {name: value.detach().numpy().astype(np.float16).astype(np.float32) for name, value in tensors.items()}
 
 
 def train(pictures: list[Picture], steps: int, seed: int, batch: int = 48) -> dict[str, np.ndarray]:

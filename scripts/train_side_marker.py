@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from side_marker_pictures import NONE, STORED, UNCLEAR, Piece, drawn_pieces, read_table, real_pieces
+from small_network import SmallNetwork
 from torch import nn
 
 from xray.radiographs import side_marker
@@ -100,36 +101,16 @@ def collected(table: Path, drawn: int, seed: int) -> list[Piece]:
     return pieces
 
 
-class Network(nn.Module):
-    """`frontal.network`, as `side_marker` uses it, to be trained."""
+class Network(SmallNetwork):
+    """The network that knows the letters R and L."""
 
     def __init__(self) -> None:
-        super().__init__()
-        sizes = (5, 3, 3)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(n_in, n_out, size, 2, size // 2)
-            for n_in, n_out, size in zip(WIDTHS[:-1], WIDTHS[1:], sizes, strict=True)
-        )
-        self.dense = nn.ModuleList([nn.Linear(WIDTHS[-1] * 16, 24), nn.Linear(24, 2)])
-        self.dropout = nn.Dropout(0.2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 1, S, S) → (B, 2)."""
-        for conv in self.convs:
-            x = torch.relu(conv(x))
-        return self.dense[1](torch.relu(self.dense[0](self.dropout(x.flatten(1)))))
+        super().__init__(WIDTHS, (5, 3, 3), 16, 24)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(B, S, S) pieces → (B, 5), by LETTERS, then none of these."""
         z = self(torch.cat([x, x.flip(2)])[:, None])
         return torch.cat([z[: len(x)], z[len(x) :], torch.zeros(len(x), 1)], 1)
-
-    def values(self) -> dict[str, np.ndarray]:
-        """By the names that `frontal.network` has for them."""
-        modules = {f"conv{k}": conv for k, conv in enumerate(self.convs)}
-        modules |= {f"dense{k}": dense for k, dense in enumerate(self.dense)}
-        tensors = {f"{name}.{key}": value for name, m in modules.items() for key, value in m.state_dict().items()}
-        return {name: value.detach().numpy().astype(np.float16).astype(np.float32) for name, value in tensors.items()}
 
 
 def train(pieces: list[Piece], steps: int, seed: int) -> dict[str, np.ndarray]:
