@@ -171,7 +171,7 @@ def main(config: Config) -> None:
             for one in getattr(assessment, kind)[:1]:
                 scaled = f", {one.after.ece:.4f} after temperature scaling (cross-fitted)" if one.after else ""
                 print(f"calibration error of {kind}, {one.name}: {one.before.ece:.4f}{scaled}")
-        if config.fit and is_of_scores and not all(one.lack for one in fitted):
+        if config.fit and is_of_scores and fitting.is_any_fitted(fitted):
             kept = fitting.write_fitted(config.fit, fit_kind, fitted, at, store, result, sha256_of(config.predictions))
             print_table(f"At {at}, each patient by what was fitted on others", fitting.HEADER, fitting.table_of(fitted))
             print(f"fitted: {kept}")

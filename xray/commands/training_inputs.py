@@ -135,7 +135,5 @@ def rows_of_stage(task_name: str, config: TrainingConfig) -> tuple[set[str], set
     with contextlib.redirect_stdout(io.StringIO()):
         task = build_task(task_name, config, store)
     task.check_store_device(resolve_device(config.device))
-    training, validating = (
-        {task.store.records[row]["source_id"] for row in rows} for rows in (task.train_rows, task.val_rows)
-    )
-    return training, validating
+    ids: tuple[set[str], set[str]] = task.ids
+    return ids

@@ -72,9 +72,14 @@ def fit_scores(
     return kind, fit_thresholds(findings, at, n_resamples)
 
 
+def is_any_fitted(fitted: Sequence[Fitted]) -> bool:
+    """Whether there was enough to fit at least one threshold."""
+    return not all(one.lack for one in fitted)
+
+
 def check_fitted(fitted: Sequence[Fitted], store: Store) -> None:
     """Raises InputError where no threshold could be fitted."""
-    if all(one.lack for one in fitted):
+    if not is_any_fitted(fitted):
         more = f", and {len(fitted) - 1} more findings lack as much" if len(fitted) > 1 else ""
         lacks = f"{fitted[0].name}: {fitted[0].lack}{more}" if fitted else f"{store.path} has none of the findings"
         raise InputError(
@@ -126,7 +131,8 @@ def warnings_of(given: Path, result: Evaluation, held: int | str | None, fitted:
                 f"--fit: {given} held back {what}, and {learned} of {len(records)} radiographs are others: it has "
                 "learned from them, unless the predictions are those of cross-validation"
             )
-    for one in fitted if not all(one.lack for one in fitted) else ():
+    # Where there is none at all, `check_fitted` says so once.
+    for one in fitted if is_any_fitted(fitted) else ():
         if one.lack:
             warnings.append(
                 f"--fit: too little to fit {one.name} ({one.lack}): temperature 1, and shown from {SHOWN_FROM}"

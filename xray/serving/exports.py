@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,69 +29,65 @@ NO_SOFTCOPY = "there is no presentation state of an image in colour"
 def structured_report_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
     """The SR of one radiograph; all rows are reported. Raises RadiographError."""
 
-    def make(source: Any) -> bytes:
+    def make(source: Any, checked: RadiographFindings) -> bytes:
         # Only now: highdicom takes seconds to import.
         from xray.outputs.dicom.structured_report import written_report
 
-        return _file_of(written_report(_content(source, path, findings, algorithm)))
+        return _file_of(written_report(_content(source, path, checked, algorithm)))
 
-    return _made_from(path, make)
+    return _made_from(path, findings, make)
 
 
 def fhir_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
     """The same in FHIR, as JSON."""
 
-    def make(source: Any) -> bytes:
-        bundle = bundle_of(_content(source, path, findings, algorithm))
+    def make(source: Any, checked: RadiographFindings) -> bytes:
+        bundle = bundle_of(_content(source, path, checked, algorithm))
         return json.dumps(bundle, ensure_ascii=False, allow_nan=False).encode()
 
-    return _made_from(path, make, "FHIR refers")
+    return _made_from(path, findings, make, "FHIR refers")
 
 
 def segmentation_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
     """The SEG of one radiograph. Raises RadiographError."""
 
-    def make(source: Any) -> bytes:
-        if not findings.masks:
+    def make(source: Any, checked: RadiographFindings) -> bytes:
+        if not checked.masks:
             raise RadiographError(NO_MASK)
         from xray.outputs.dicom.segmentation import segmentation
 
-        checked = _checked(findings, source)
-        edition = _edition(checked, {})
+        edition = _edition(dataclasses.replace(checked, labels={}))
         return _file_of(segmentation(source, checked.joined_masks(), checked.categories, algorithm, edition))
 
-    return _made_from(path, make)
+    return _made_from(path, findings, make)
 
 
 def presentation_state_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
     """The GSPS of one radiograph, with all rows. Raises RadiographError, also for one in colour."""
 
-    def make(source: Any) -> bytes:
+    def make(source: Any, checked: RadiographFindings) -> bytes:
         from xray.outputs.dicom.gsps import presentation_state
 
         softcopy = read_radiograph(path).softcopy
         if softcopy is None:
             raise RadiographError(NO_SOFTCOPY)
-        checked = _checked(findings, source)
-        edition = _edition(checked, checked.labels)
-        return _file_of(presentation_state(source, softcopy, checked, algorithm, 0.0, edition))
+        return _file_of(presentation_state(source, softcopy, checked, algorithm, 0.0, _edition(checked)))
 
-    return _made_from(path, make)
+    return _made_from(path, findings, make)
 
 
 def picture_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
     """The findings drawn on the radiograph, as a secondary capture, with all rows. Raises RadiographError."""
 
-    def make(source: Any) -> bytes:
+    def make(source: Any, checked: RadiographFindings) -> bytes:
         from xray.outputs.dicom.secondary_capture import secondary_capture
 
         radiograph = read_radiograph(path)
         aspect = (1, 1) if radiograph.softcopy is None else radiograph.softcopy.aspect
-        checked = _checked(findings, source)
-        edition = _edition(checked, checked.labels)
-        return _file_of(secondary_capture(source, radiograph.pixels, checked, algorithm, 0.0, aspect, edition))
+        about = (algorithm, 0.0, aspect, _edition(checked))
+        return _file_of(secondary_capture(source, radiograph.pixels, checked, *about))
 
-    return _made_from(path, make)
+    return _made_from(path, findings, make)
 
 
 EXPORTS = {
@@ -105,22 +101,15 @@ EXPORTS = {
 
 
 def _content(source: Any, path: Path, findings: RadiographFindings, algorithm: Algorithm) -> Content:
-    checked = _checked(findings, source)
-    edition = _edition(checked, checked.labels)
-    said = dataclasses.replace(checked, notes=(*checked.notes, *notes_of(path)))
-    return content_of(source, said, algorithm, 0.0, edition)
+    said = dataclasses.replace(findings, notes=(*findings.notes, *notes_of(path)))
+    return content_of(source, said, algorithm, 0.0, _edition(findings))
 
 
-def _checked(findings: RadiographFindings, source: Any) -> RadiographFindings:
-    """Masks of a client are checked before C code sees them."""
-    masks = {row: encode_mask(dict(rle), source.Columns, source.Rows)[0] for row, rle in findings.masks.items()}
-    return dataclasses.replace(findings, masks=masks)
-
-
-def _edition(findings: RadiographFindings, labels: Mapping[str, float]) -> str:
+def _edition(findings: RadiographFindings) -> str:
     """Tells choices of findings apart: who asks chooses them, and each choice is an object of its own."""
     table, counts = findings.table, [(row, str(rle["counts"])) for row, rle in sorted(findings.masks.items())]
-    content = [table.labels.tolist(), table.boxes.tolist(), table.scores.tolist(), [*sorted(labels.items()), *counts]]
+    rest = [*sorted(findings.labels.items()), *counts]
+    content = [table.labels.tolist(), table.boxes.tolist(), table.scores.tolist(), rest]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -130,12 +119,20 @@ def _file_of(dataset: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _made_from(path: Path, make: Callable[[Any], bytes], what: str = "DICOM objects refer") -> bytes:
-    """What `make` makes for the DICOM file at a path."""
+def _made_from(
+    path: Path,
+    findings: RadiographFindings,
+    make: Callable[[Any, RadiographFindings], bytes],
+    what: str = "DICOM objects refer",
+) -> bytes:
+    """What `make` makes of what the objects refer to in the DICOM file at a path, and of the findings in it."""
     with path.open("rb") as file:
         if not is_dicom(file.read(132)):
             raise RadiographError(f"the file is no DICOM file: {what} to one")
     try:
-        return make(read_source(path))
+        source = read_source(path)
+        # Masks of a client are checked before C code sees them.
+        masks = {row: encode_mask(dict(rle), source.Columns, source.Rows)[0] for row, rle in findings.masks.items()}
+        return make(source, dataclasses.replace(findings, masks=masks))
     except InputError as error:
         raise RadiographError(str(error)) from None

@@ -80,13 +80,18 @@ class Task(L.LightningModule):
             if name not in expected or name not in loaded or expected[name].shape != loaded[name].shape:
                 raise InputError(f"the checkpoint holds another model ({name}) than the flags of this run describe")
 
+    @property
+    def ids(self) -> tuple[set[str], set[str]]:
+        """Ids of the radiographs that train, and of those that validate."""
+        training, validating = (
+            {self.store.records[row]["source_id"] for row in rows} for rows in (self.train_rows, self.val_rows)
+        )
+        return training, validating
+
     @functools.cached_property
     def split(self) -> str:
-        """SHA-256, in hex, of the ids of the radiographs that train, and of those that validate."""
-        ids = [
-            sorted(self.store.records[row]["source_id"] for row in rows) for rows in (self.train_rows, self.val_rows)
-        ]
-        return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+        """SHA-256, in hex, of `ids`."""
+        return hashlib.sha256(json.dumps([*map(sorted, self.ids)]).encode()).hexdigest()
 
     def check_split(self, progress: Progress) -> None:
         """Raises InputError where others train, or validate, than did until here: what is best would be told by
