@@ -286,7 +286,9 @@ def test_an_endpoint_as_sagemaker_runs_it(tmp_path, vinbig_run):
         assert status == 400
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=300)
-        assert (process.returncode, errors.strip()) == (128 + signal.SIGTERM, "terminated")
+        # Before that, a line about the precision where this processor has more than one to choose from.
+        assert (process.returncode, errors.splitlines()[-1]) == (128 + signal.SIGTERM, "terminated")
+        assert "Traceback" not in errors
     finally:
         process.kill()
         process.wait()
