@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from xray.models.detection.anchor_fit import best_overlaps, fit_anchors, recall_of, standard_anchors
+from xray.models.detection.anchor_fit import best_overlaps, fit_anchors, recall_of, size_weights, standard_anchors
 from xray.models.detection.detector import build_detector
 
 
@@ -66,3 +66,33 @@ def test_without_a_box_it_stays_too():
     fit = fit_anchors(np.zeros((0, 4)), 256)
     assert fit.is_standard
     assert np.isnan(fit.recall[0.5])
+
+
+def test_few_small_boxes_among_many_large_ones_get_anchors_too():
+    large = random_boxes(488, 256, 0.12, 0.5, [0.6, 1.0, 1.6])
+    small = random_boxes(12, 256, 0.03, 0.045, [1.0])  # 8 to 12 pixels
+    fit = fit_anchors(np.concatenate([large, small]), 256)
+    assert not fit.is_standard
+    # With the plain mean of the overlaps the smallest anchors are 38 pixels wide, and none of the small has one.
+    assert recall_of(fit.anchors, small)[0.5] >= 0.9
+    assert recall_of(fit.anchors, random_boxes(200, 256, 0.03, 0.045, [1.0], seed=1))[0.5] >= 0.8
+    assert recall_of(fit.anchors, large)[0.5] >= 0.97
+
+
+def test_boxes_count_more_the_fewer_are_of_their_size():
+    sides = np.array([16.0, 16.0, 16.0, 20.0, 64.0])
+    boxes = np.stack([np.zeros(5), np.zeros(5), sides, sides], 1)
+    # 20 is a third of an octave above 16, and so of its size.
+    expected = np.array([0.8**-0.5] * 4 + [0.2**-0.5])
+    np.testing.assert_allclose(size_weights(boxes), expected / expected.sum())
+    # Of 999 equal boxes and an odd one, that one counts as if it were of 2 in 100, and not of 1 in 1,000.
+    many = np.concatenate([np.tile([[0.0, 0.0, 16.0, 16.0]], (999, 1)), [[0.0, 0.0, 200.0, 200.0]]])
+    weights = size_weights(many)
+    np.testing.assert_allclose(weights[-1] / weights[0], (0.999 / 0.02) ** 0.5)
+
+
+def test_recall_weighs_boxes():
+    anchors = standard_anchors(1024)
+    boxes = np.array([[496.0, 496.0, 528.0, 528.0], [0.0, 0.0, 4.0, 4.0]])
+    assert recall_of(anchors, boxes) == {0.5: 0.5, 0.7: 0.5}
+    assert recall_of(anchors, boxes, weights=np.array([1.0, 3.0])) == {0.5: 0.25, 0.7: 0.25}

@@ -1,4 +1,8 @@
-"""Anchors laid out for the boxes of a dataset: their sides by pyramid level and their ratios, chosen by overlap."""
+"""Anchors laid out for the boxes of a dataset: their sides by pyramid level and their ratios, chosen by overlap.
+
+Boxes of each size count, however few there are: small nodules and calcifications are rare, and they are what is looked
+for. With the plain mean of the overlaps, anchors gather where most boxes are.
+"""
 
 import dataclasses
 import itertools
@@ -15,12 +19,18 @@ STRIDES = (4, 8, 16, 32, 64)
 """Canvas pixels from one cell of a pyramid level to the next, of Faster R-CNN."""
 STRIDES_OF = {FASTER_RCNN: STRIDES, RETINANET: (8, 16, 32, 64, 128)}
 
+MATCHED, BEYOND = 0.7, 0.2
+"""An anchor is a positive of the proposals from the first overlap on; what goes beyond counts for this share."""
+RAREST = 0.02
+"""Boxes of rarer sizes count as if they were so large a share of all; one odd box moves no anchors."""
 ENOUGH = 0.97
-"""Share of the boxes with an anchor at an overlap of 0.5 from which no more anchors are added to a cell."""
+"""Share of the boxes, as they count, with an anchor at an overlap of 0.5 from which a cell has no more anchors."""
 LEAST_GAIN = 0.01
 """By how much that share must grow for a cell to have more anchors."""
 WORTH = {0.5: 0.02, 0.7: 0.4}
 """How much larger that share must become, at which overlap, for the standard layout to be given up."""
+EQUAL = 0.001
+"""Layouts are equally good whose value differs by no more."""
 STEPS = 8
 """Sides and ratios tried in an octave."""
 REACH = (1.5, 16.0)
@@ -28,7 +38,7 @@ REACH = (1.5, 16.0)
 MOST_BOXES = 500
 """Boxes that a fit looks at; of more, evenly many of all areas."""
 ROUNDS = 3
-LAYOUTS = ((1, 3), (1, 5), (2, 3), (2, 5), (3, 5))
+LAYOUTS = ((1, 3), (1, 5), (2, 3), (3, 3), (2, 5), (3, 5))
 """Sides and ratios of a cell, from few anchors to many."""
 
 
@@ -48,7 +58,8 @@ class AnchorSides:
 class Fit:
     """The chosen anchors, with the shares of boxes that have one at an overlap of 0.5 and of 0.7.
 
-    recall: of `anchors`. standard: of the standard layout on this canvas. is_standard: whether that was kept.
+    recall: of `anchors`. standard: of the standard layout on this canvas. Both: each box counts once. is_standard:
+    whether that was kept.
     """
 
     anchors: AnchorSides
@@ -76,9 +87,10 @@ def fit_anchors(boxes: np.ndarray, canvas_size: int, family: str = FASTER_RCNN) 
     """Anchors for the boxes of a dataset.
 
     boxes: (N, 4) xyxy in canvas pixels; empty ones are left out. canvas_size: pixels a side.
-    The mean of the boxes' largest overlaps is made as large as it gets by changing one side or ratio at a time, from
-    quantiles on; a cell has more anchors only where fewer leave out boxes. The standard layout stays where it is about
-    as good, as it does where there is no box.
+    The value of a layout is the mean of the boxes' largest overlaps, where boxes of rare sizes count more
+    (`size_weights`) and what goes beyond an overlap of 0.7 counts little. It is made as large as it gets by changing
+    one side or ratio at a time, from quantiles on; a cell has more anchors only where fewer leave out boxes. The
+    standard layout stays where it is about as good, as it does where there is no box.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)]
@@ -86,24 +98,45 @@ def fit_anchors(boxes: np.ndarray, canvas_size: int, family: str = FASTER_RCNN) 
     before = recall_of(standard, boxes, family)
     if len(boxes) == 0:
         return Fit(standard, before, before, True)
+    weights = size_weights(boxes)
     some = _some_of_all_areas(boxes)
-    best, after = standard, before
+    best = standard
+    of_standard = reached = recall_of(standard, boxes, family, weights)
     for n_sides, n_ratios in LAYOUTS:
         candidate = _climb(some, canvas_size, STRIDES_OF[family], n_sides, n_ratios)
-        recall = recall_of(candidate, boxes, family)
-        gain = recall[0.5] - after[0.5]
-        if best is standard or gain > LEAST_GAIN:
-            best, after = candidate, recall
-        if after[0.5] >= ENOUGH:
+        recall = recall_of(candidate, boxes, family, weights)
+        if best is standard or recall[0.5] - reached[0.5] > LEAST_GAIN:
+            best, reached = candidate, recall
+        if reached[0.5] >= ENOUGH:
             break
-    is_standard = all(after[overlap] - before[overlap] <= gain for overlap, gain in WORTH.items())
-    return Fit(standard if is_standard else best, before if is_standard else after, before, is_standard)
+    if all(reached[overlap] - of_standard[overlap] <= gain for overlap, gain in WORTH.items()):
+        best = standard
+    return Fit(best, recall_of(best, boxes, family), before, best is standard)
 
 
-def recall_of(anchors: AnchorSides, boxes: np.ndarray, family: str = FASTER_RCNN) -> dict[float, float]:
-    """The share of boxes (N, 4) that some anchor overlaps by at least 0.5, and by 0.7; NaN where there is no box."""
+def size_weights(boxes: np.ndarray) -> np.ndarray:
+    """How much each box (N, 4) of positive sides counts, (N,) with a sum of 1: more, the fewer are of its size.
+
+    It is 1 / √ of the share of boxes whose side (the root of the area) is within half an octave of its own.
+    """
+    log_side = np.log2((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) / 2
+    in_order = np.sort(log_side)
+    near = np.searchsorted(in_order, log_side + 0.5, "right") - np.searchsorted(in_order, log_side - 0.5, "left")
+    weights: np.ndarray = 1 / np.sqrt(np.maximum(near / len(boxes), RAREST))
+    return weights / weights.sum()
+
+
+def recall_of(
+    anchors: AnchorSides, boxes: np.ndarray, family: str = FASTER_RCNN, weights: np.ndarray | None = None
+) -> dict[float, float]:
+    """The share of boxes (N, 4) that some anchor overlaps by at least 0.5, and by 0.7; NaN where there is no box.
+
+    weights: (N,) how much each box counts; without them each counts once.
+    """
+    if len(boxes) == 0:
+        return {0.5: float("nan"), 0.7: float("nan")}
     best = best_overlaps(anchors, boxes, STRIDES_OF[family])
-    return {overlap: float((best >= overlap).mean()) if len(best) else float("nan") for overlap in (0.5, 0.7)}
+    return {overlap: float(np.average(best >= overlap, weights=weights)) for overlap in (0.5, 0.7)}
 
 
 def best_overlaps(anchors: AnchorSides, boxes: np.ndarray, strides: Sequence[int] = STRIDES) -> np.ndarray:
@@ -138,6 +171,7 @@ def _climb(boxes: np.ndarray, canvas_size: int, strides: Sequence[int], n_sides:
     """Anchors with so many sides and ratios for each cell, improved one at a time."""
     extent = boxes[:, 2:] - boxes[:, :2]
     log_side, log_ratio = np.log2(extent.prod(axis=1)) / 2, np.log2(extent[:, 1] / extent[:, 0])
+    weights = size_weights(boxes)
     # The middles of equal shares of the boxes.
     ratios = np.quantile(log_ratio, (np.arange(n_ratios) + 0.5) / n_ratios)
     ratio_steps = _steps(log_ratio.min(), log_ratio.max())
@@ -155,6 +189,10 @@ def _climb(boxes: np.ndarray, canvas_size: int, strides: Sequence[int], n_sides:
         of_ratios = [_overlaps(boxes, strides[level], 2.0**side, 2.0**ratio) for ratio in ratios]
         return np.max(of_ratios, axis=0)
 
+    def value(best: np.ndarray) -> float:
+        """Of the largest overlaps of the boxes (n,)."""
+        return float(weights @ (np.minimum(best, MATCHED) + BEYOND * np.maximum(best - MATCHED, 0)))
+
     for _ in range(ROUNDS):
         for level, place in itertools.product(range(len(strides)), range(n_sides)):
             others = [
@@ -163,14 +201,14 @@ def _climb(boxes: np.ndarray, canvas_size: int, strides: Sequence[int], n_sides:
                 if (k, j) != (level, place)
             ]
             others_best = np.max(others, axis=0)
-            gains = [np.maximum(others_best, part_of(level, side)).mean() for side in side_steps[level]]
+            values = [value(np.maximum(others_best, part_of(level, side))) for side in side_steps[level]]
             # Of about equal ones, that which is most like the standard layout: eight cells wide.
-            equal = side_steps[level][np.array(gains) >= np.max(gains) - 0.002]
+            equal = side_steps[level][np.array(values) >= max(values) - EQUAL]
             sides[level][place] = equal[np.argmin(np.abs(equal - np.log2(8 * strides[level])))]
         for place in range(n_ratios):
             others_best = _best_of(boxes, strides, sides, np.delete(ratios, place))
-            gains = [np.maximum(others_best, _best_of(boxes, strides, sides, [ratio])).mean() for ratio in ratio_steps]
-            ratios[place] = ratio_steps[int(np.argmax(gains))]
+            values = [value(np.maximum(others_best, _best_of(boxes, strides, sides, [ratio]))) for ratio in ratio_steps]
+            ratios[place] = ratio_steps[int(np.argmax(values))]
     return AnchorSides(
         tuple(tuple(float(side) for side in np.round(2.0 ** np.sort(part), 2)) for part in sides),
         tuple(float(ratio) for ratio in np.round(2.0 ** np.sort(ratios), 3)),
