@@ -6,6 +6,8 @@ import io
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,11 +119,55 @@ def test_head_is_get_without_its_body(address, path):
     assert answers["HEAD"] == (*answers["GET"][:2], b"")
 
 
-def test_head_of_what_takes_files_is_refused(address):
+def asked(address, method, path, body=None, **headers):
+    """Status, headers and body of a request of its own connection."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=300)
     with contextlib.closing(connection):
-        connection.request("HEAD", "/predict")
-        assert connection.getresponse().status == 405
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+@pytest.mark.parametrize("path", ["/predict", "/predict/", "/pixels", "/invocations", "/dicom/sr", "/fhir"])
+def test_what_takes_files_says_so_to_whoever_only_looks_at_it(address, method, path):
+    status, headers, body = asked(address, method, f"{path}?patient={SECRET}", b"12" if method == "PUT" else None)
+    assert (status, headers["allow"]) == (405, "POST")
+    assert headers["content-type"] == "application/json"
+    if method == "HEAD":
+        assert body == b""
+        assert int(headers["content-length"]) > 100
+        return
+    line = json.loads(body)["detail"]
+    also = ' -F "findings=<answer.json"' if path in ("/dicom/sr", "/fhir") else ""
+    assert line.startswith(f"{method} is not answered here: send ")
+    here = f"http://{urlsplit(address).netloc}{path.rstrip('/')}"
+    assert line.endswith(f'by POST, such as curl -F "file=@radiograph.dcm"{also} {here}')
+    assert "\n" not in line
+    assert SECRET not in line
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/queue/1", "/page/main.js"])
+def test_what_only_tells_something_says_which_methods_it_takes(address, path):
+    status, headers, body = asked(address, "POST", path, b"12")
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
+    assert json.loads(body) == {"detail": "POST is not answered here: this address takes GET, HEAD"}
+    assert asked(address, "GET", path)[0] in (200, 404)
+
+
+def test_a_large_body_of_a_wrong_method_is_answered_too(address, phantom):
+    status, headers, body = asked(address, "PUT", "/predict", b"0" * 3 * 2**20)
+    assert (status, headers["allow"], headers["connection"]) == (405, "POST", "close")
+    assert "by POST" in json.loads(body)["detail"]
+
+
+def test_what_the_line_says_to_do_works(address, phantom):
+    line = json.loads(asked(address, "GET", "/predict")[2])["detail"]
+    program, *words = shlex.split(line.partition("such as ")[2].replace("radiograph.dcm", str(phantom[0])))
+    if shutil.which(program) is None:
+        pytest.skip("curl is not here")
+    done = subprocess.run([program, "--silent", *words], capture_output=True, text=True, timeout=300)
+    assert json.loads(done.stdout)["findings"]
 
 
 @pytest.mark.parametrize("way", ["body", "form", "/invocations"])

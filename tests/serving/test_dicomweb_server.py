@@ -460,3 +460,15 @@ def test_the_command_serves_it_and_logs_nobody(phantoms, vinbig_run, tmp_path):
             process.terminate()
             process.wait(60)
     assert "Doe" not in (tmp_path / "log").read_text()
+
+
+def test_a_wrong_method_is_told_which_are_right(server):
+    for method, path, allowed in (
+        ("PUT", "/studies", {"GET", "HEAD", "POST"}),
+        ("DELETE", "/studies/1.2.3.1", {"GET", "HEAD", "POST"}),
+        ("POST", "/studies/1.2.3.1/metadata", {"GET", "HEAD"}),
+    ):
+        answer = requests.request(method, f"{server[2]}{path}", data=b"12", timeout=300)
+        assert answer.status_code == 405
+        assert set(answer.headers["allow"].split(", ")) == allowed
+        assert answer.json()["detail"].startswith(f"{method} is not answered here: ")

@@ -18,7 +18,7 @@ from fastapi.staticfiles import StaticFiles
 import xray
 from xray.outputs import fhir
 from xray.outputs.dicom.objects import Algorithm
-from xray.serving import exports, invocations, pixels
+from xray.serving import exports, invocations, methods, pixels
 from xray.serving.accepting import Places
 from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer, given_findings
 from xray.serving.invocations import Address
@@ -112,8 +112,9 @@ def create_app(
     app.add_middleware(Guard, names=names)
     operations.observe(app)
     app.add_middleware(Slashes)
-    app.exception_handler(RefusedError)(_refused)
     limits, pipeline = service.limits, service.pipeline
+    app.exception_handler(RefusedError)(_refused)
+    app.exception_handler(405)(methods.explaining(app.router.routes, limits))
     shown = (service.thresholds, service.shown_from)
     tickets = Tickets(operations.tickets)
     uploads = Places(*limits.uploads)

@@ -44,6 +44,7 @@ from xray.serving.dicomweb_formats import (
 from xray.serving.dicomweb_search import search
 from xray.serving.dicomweb_store import FullError, ResultStore, Stored, stored
 from xray.serving.request_guard import DICOMWEB, HostNames
+from xray.serving.routes import scheme_of
 from xray.serving.service import Limits, Service, objects_of
 from xray.serving.uploads import arriving, check_head, counted, refusal
 from xray.serving.worker import BusyError, RefusedError
@@ -142,7 +143,7 @@ def add_dicomweb(
     def base_of(request: Request) -> str:
         """The address of this endpoint, as the client knows the server."""
         host, server = request.headers.get("host", ""), request.scope.get("server") or ("", None)
-        return f"{_scheme(request)}://{host if names is None else names.completed(host, server)}{DICOMWEB}"
+        return f"{scheme_of(request)}://{host if names is None else names.completed(host, server)}{DICOMWEB}"
 
     answering, limits = Answering(service, results, store), service.limits
     places = Places(*limits.uploads)
@@ -231,12 +232,6 @@ def add_dicomweb(
         return related(frames_of(one, numbers), OCTETS)
 
     app.include_router(routes)
-
-
-def _scheme(request: Request) -> str:
-    """How the client reached the server, a proxy with HTTPS between them. A lie of its own misleads nobody else."""
-    told = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
-    return told if told in ("http", "https") else request.url.scheme
 
 
 def _accepted(request: Request) -> list[str]:

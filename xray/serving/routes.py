@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 UNKNOWN = "unknown"
@@ -36,6 +37,12 @@ def route_after(path: str, scope: "Scope") -> str:
         if str(value):
             path = path.replace(str(value), f"{{{name}}}")
     return path
+
+
+def scheme_of(request: "Request") -> str:
+    """How the client reached the server, a proxy with HTTPS between them. A lie of its own misleads nobody else."""
+    told = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    return told if told in ("http", "https") else request.url.scheme
 
 
 def method_of(scope: "Scope") -> str:
