@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xray.commands import account
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.serving import accounts
 from xray.serving.accounts import Accounts, Hash, account_line, put_line, read_accounts
 
@@ -131,7 +131,7 @@ def test_an_account_that_cannot_be_written_is_told(tmp_path):
     ("text", "message"),
     [
         ("", "has 0 accounts, 1 to 100 are possible"),
-        ("ali:secret\n", "line 1: no hash that xray account makes"),
+        ("ali:secret\n", f"line 1: no hash that {spelled('account')} makes"),
         (f"#\nali{OF_PASSLIB}\n", "line 2: no NAME:HASH"),
         (f"ali:{OF_PASSLIB}\nali:{OF_PASSLIB}\n", "line 2: a name that stands there twice"),
         ("".join(f"n{number}:{OF_PASSLIB}\n" for number in range(101)), "has 101 accounts"),
@@ -145,7 +145,7 @@ def test_a_wrong_file_is_told_by_its_line_and_not_by_what_it_says(tmp_path, text
     with pytest.raises(InputError, match=message) as raised:
         read_accounts(path, lambda line: None)
     assert "secret" not in str(raised.value)
-    assert "xray account NAME" in str(raised.value)
+    assert f"{spelled('account')} NAME" in str(raised.value)
 
 
 def test_no_file_is_told(tmp_path):

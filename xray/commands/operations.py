@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xray.errors import FlagError, InputError, need
+from xray.errors import FlagError, InputError, need, spelled
 from xray.serving.accepting import Door, Places
 from xray.serving.accounts import AccountsFile
 from xray.serving.request_guard import LOOPBACK
@@ -197,7 +197,7 @@ def door_of(role: Role) -> Door:
         door = Door(fileno=role.door)
     except OSError as error:
         raise InputError(
-            f"this worker has no socket ({error.strerror}): it is for xray serve --workers alone"
+            f"this worker has no socket ({error.strerror}): it is for {spelled('serve')} --workers alone"
         ) from None
     door.is_shared = True
     return door

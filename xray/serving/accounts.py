@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.files import replacing
 
 log = logging.getLogger("xray.serving")
@@ -39,7 +39,7 @@ MOST_MEMORY = 2**28
 
 LOOK = 1.0
 """Seconds between two looks at whether the file has changed."""
-HOW = "xray account NAME prints a line"
+HOW = f"{spelled('account')} NAME prints a line"
 _NAME = r"[A-Za-z0-9._@-]{1,64}"
 _HASH = r"\$scrypt\$ln=(\d{1,2}),r=(\d{1,2}),p=(\d{1,2})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})"
 
@@ -81,14 +81,14 @@ class Hash:
         """From its text. Raises ValueError where it is none, or would take too much memory."""
         match = re.fullmatch(_HASH, text)
         if match is None:
-            raise ValueError("no hash that xray account makes")
+            raise ValueError(f"no hash that {spelled('account')} makes")
         ln, r, p = map(int, match.groups()[:3])
         if not (1 <= ln <= 20 and 1 <= r <= 32 and 1 <= p <= 16) or 128 * r * 2**ln > MOST_MEMORY:
             raise ValueError("a hash that takes too long, or too much memory")
         try:
             return cls(ln, r, p, *(base64.b64decode(part + "=" * (-len(part) % 4)) for part in match.groups()[3:]))
         except binascii.Error:
-            raise ValueError("no hash that xray account makes") from None
+            raise ValueError(f"no hash that {spelled('account')} makes") from None
 
 
 def _text(data: bytes) -> str:
