@@ -15,6 +15,7 @@ from xray.commands.infer import STAY_REMOTE, Config, check, check_out, main
 from xray.errors import FlagError, InputError
 from xray.inference.prediction_journal import PredictionJournal
 from xray.phantoms.dicom import Storage, dicom_of, save_dicom
+from xray.radiographs.file_warnings import NOT_RETRIEVED, OWN_PICTURE
 from xray.storage.places import run_here
 from xray.structures.predictions import read_predictions
 
@@ -274,3 +275,21 @@ def test_wrong_flags_are_named_before_anything_is_asked(data, changes, line, tmp
     with pytest.raises(FlagError, match=line):
         infer(data, tmp_path / "run", tmp_path / "out", **changes)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_came_back_to_the_archive_is_not_analysed_again(pacs, segmentation_run, tmp_path, auth, capsys):
+    orthanc, _ = pacs
+    options = {"return_to": orthanc.address, "dicomweb_auth": auth, "report_threshold": 0.0}
+    study, kinds = f"{orthanc.address}/studies/{OTHER_STUDY}", {"sr": True, "seg": True, "gsps": True, "sc": True}
+    assert infer(study, segmentation_run, tmp_path / "out", **options, **kinds) == 0
+    assert "1 GSPS stored, 1 SC stored, 1 SEG stored, 1 SR stored" in capsys.readouterr().out
+    assert infer(study, segmentation_run, tmp_path / "again", sr=True, dicomweb_auth=auth) == 0
+    said = capsys.readouterr().err
+    assert "2 objects may be radiographs; left out: 1 PR, 1 SEG, 1 SR" in said
+    assert "1 of them left out: pictures of findings, made by xray" in said
+    assert list(read_predictions(tmp_path / "again" / "predictions.json").image_ids) == [f"{OTHER_STUDY}.1.1"]
+    with (tmp_path / "again" / "warnings.csv").open() as file:
+        told = [(row["warning"], row["detail"]) for row in csv.DictReader(file)]
+    assert [detail for kind, detail in told if kind == NOT_RETRIEVED] == ["1 PR", "1 SEG", "1 SR"]
+    assert [kind for kind, _ in told].count(OWN_PICTURE) == 1
+    assert not (tmp_path / "again" / "failures.csv").exists()

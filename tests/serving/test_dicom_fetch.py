@@ -15,16 +15,21 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 from pynetdicom import AE, evt
 from test_dicom_node import free_port, wait_for
-from test_dicom_real_peers import Orthanc, end, listens, program
+from test_dicom_real_peers import FINDINGS, Orthanc, end, listens, program
 
 from xray.commands.infer import Config, check
 from xray.errors import FlagError, InputError
+from xray.outputs.dicom.objects import Algorithm
+from xray.outputs.dicom.results import DicomResults
 from xray.phantoms.dicom import Storage, dicom_of
+from xray.radiographs.file_warnings import NOT_RETRIEVED, OWN_PICTURE
 from xray.serving import dicom_query
-from xray.serving.dicom_fetch import fetched, write_studies
+from xray.serving.dicom_fetch import GET, fetched
 from xray.serving.dicom_peers import Peer
 from xray.serving.dicom_query import parse_query
+from xray.serving.dicom_studies import write_studies
 
+PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 STUDY = "dicom://PACS@127.0.0.1:104/?"
 
 
@@ -95,19 +100,40 @@ def studies():
     ]
 
 
-def fetch(tmp_path, address):
-    """What comes: (UIDs of instances, rows of studies.csv)."""
-    with fetched(parse_query(address), tmp_path / "out") as (folder, found):
-        write_studies(tmp_path / "out", folder, found)
-        files = {path.stem: pydicom.dcmread(path) for path in folder.rglob("*.dcm")}
+@pytest.fixture(scope="module")
+def results(studies, tmp_path_factory):
+    """What xray has sent back into that study, and more that is no radiograph: a key object selection, and a document
+    in a series of modality OT, as scanners write them."""
+    path = tmp_path_factory.mktemp("results") / "image.dcm"
+    studies[0].save_as(path, enforce_file_format=True)
+    made = DicomResults(Algorithm("xray", "0.1.0"), sr=True, seg=True, gsps=True, sc=True).of(path, FINDINGS)
+    others = []
+    for number, modality, sop_class in ((11, "KO", "1.2.840.10008.5.1.4.1.1.88.59"), (12, "OT", PDF)):
+        other = of_study(number, 3, "20240301", "A3", series=str(number), Modality=modality)
+        other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = sop_class
+        for keyword in ("PixelData", "Rows", "Columns"):
+            delattr(other, keyword)
+        others.append(other)
+    return [*made.values(), *others]
+
+
+def fetch(tmp_path, address, told=None):
+    """What comes: (UIDs of instances, rows of studies.csv). told: gets failures and warnings."""
+    with fetched(parse_query(address), tmp_path / "out") as brought:
+        write_studies(tmp_path / "out", brought)
+        files = {path.stem: pydicom.dcmread(path) for path in brought.folder.rglob("*.dcm")}
+    if told is not None:
+        told += [*brought.failures, *((one.kind, one.detail or one.where) for one in brought.warnings)]
     assert not (tmp_path / "out" / "studies.part").exists()
     with (tmp_path / "out" / "studies.csv").open(newline="") as file:
         return files, {row["image_id"]: row for row in csv.DictReader(file)}
 
 
-def check_what_came(tmp_path, address, studies, capsys):
+def check_what_came(tmp_path, address, studies, results, capsys):
+    """→ what was said, and what is told of what is no radiograph: of kinds, and of our picture."""
     first, lateral, _, prior, *_ = studies
-    files, rows = fetch(tmp_path, f"{address}&priors=1")
+    told = []
+    files, rows = fetch(tmp_path, f"{address}&priors=1", told)
     assert set(files) == set(rows) == {first.SOPInstanceUID, lateral.SOPInstanceUID, prior.SOPInstanceUID}
     # As the archive has it: a compressed file comes compressed.
     assert files[lateral.SOPInstanceUID].file_meta.TransferSyntaxUID == JPEG2000Lossless
@@ -116,21 +142,28 @@ def check_what_came(tmp_path, address, studies, capsys):
     assert rows[lateral.SOPInstanceUID]["series_description"] == "Chest lateral"
     assert {uid: row["is_prior"] for uid, row in rows.items()}[prior.SOPInstanceUID] == "1"
     said = capsys.readouterr().err
-    assert "study of 20240301: 2 images, without 1 SR" in said
-    assert "prior of 20230201: 1 images" in said
+    assert "prior of 20230201: 1 object may be radiographs\n" in said
     assert "Planted" not in said
+    assert all(kind == NOT_RETRIEVED for kind, _ in told[:-1])
+    picture = results[3]
+    name = f"{picture.StudyInstanceUID}/{picture.SeriesInstanceUID}/{picture.SOPInstanceUID}.dcm"
+    assert told[-1] == (OWN_PICTURE, name)
+    return said, [what for _, what in told[:-1]]
 
 
 @pytest.mark.parametrize("how", ["get", "move"])
-def test_orthanc_gives_a_study_and_its_prior(studies, tmp_path, capsys, how):
+def test_orthanc_gives_a_study_and_its_prior(studies, results, tmp_path, capsys, how):
     program("Orthanc", "orthanc")
     port = free_port()
     with Orthanc(tmp_path / "orthanc", port) as orthanc:
-        for number, dataset in enumerate(studies):
+        for number, dataset in enumerate((*studies, *results)):
             dataset.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
             orthanc.ask("/instances", (tmp_path / f"{number}.dcm").read_bytes())
         address = f"dicom://ORTHANC@127.0.0.1:{orthanc.port}/?AccessionNumber=A3&retrieve={how}&port={port}"
-        check_what_came(tmp_path, address, studies, capsys)
+        said, left_out = check_what_came(tmp_path, address, studies, results, capsys)
+        assert left_out == ["1 Encapsulated PDF", "1 KO", "1 PR", "1 SEG", "2 SR"]
+        assert f"study of 20240301: 3 objects may be radiographs; left out: {', '.join(left_out)}\n" in said
+        assert f"left out of these: 1 {OWN_PICTURE}\n" in said
         with pytest.raises(InputError, match="ORTHANC has no study of AccessionNumber A9"):
             fetch(tmp_path, address.replace("A3", "A9"))
         # It hangs up on a title that it does not know.
@@ -153,7 +186,7 @@ AETable END
 
 
 @pytest.mark.parametrize("how", ["get", "move"])
-def test_dcmqrscp_gives_a_study_and_its_prior(studies, tmp_path, capsys, how):
+def test_dcmqrscp_gives_a_study_and_its_prior(studies, results, tmp_path, capsys, how):
     qrscp, storescu = program("dcmqrscp", "dcmtk"), program("storescu", "dcmtk")
     port, own = free_port(), free_port()
     (tmp_path / "kept").mkdir()
@@ -161,15 +194,21 @@ def test_dcmqrscp_gives_a_study_and_its_prior(studies, tmp_path, capsys, how):
     archive = subprocess.Popen([qrscp, "-c", str(tmp_path / "qr.cfg"), "+xv", "-xv", str(port)], cwd=tmp_path)
     try:
         wait_for(lambda: listens(port) or archive.poll() is not None)
-        for number, dataset in enumerate(studies):
+        for number, dataset in enumerate((*studies, *results)):
             path = tmp_path / f"{number}.dcm"
             dataset.save_as(path, enforce_file_format=True)
-            flags = ["-xv"] if dataset.file_meta.TransferSyntaxUID == JPEG2000Lossless else []
+            # -R: storescu 3.6.7 offers no segmentations by itself.
+            flags = ["-R", *(["-xv"] if dataset.file_meta.TransferSyntaxUID == JPEG2000Lossless else [])]
             command = [storescu, *flags, "-aec", "PACS", "127.0.0.1", str(port), str(path)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, done.stderr
         address = f"dicom://PACS@127.0.0.1:{port}/?AccessionNumber=A3&retrieve={how}&port={own}"
-        check_what_came(tmp_path, address, studies, capsys)
+        said, left_out = check_what_came(tmp_path, address, studies, results, capsys)
+        # It says neither how many objects a series has, nor of which class they are.
+        kinds = ["1 series of KO", "1 series of PR", "1 series of SEG", "2 series of SR"]
+        assert left_out == [*kinds, "1 Encapsulated PDF"]
+        assert f"study of 20240301: 4 objects may be radiographs; left out: {', '.join(kinds)}\n" in said
+        assert f"left out of these: 1 Encapsulated PDF, 1 {OWN_PICTURE}\n" in said
     finally:
         end(archive)
 
@@ -237,13 +276,68 @@ def test_a_node_that_is_not_there_is_named(tmp_path):
         fetch(tmp_path, f"dicom://ODD@127.0.0.1:{port}/?AccessionNumber=A1")
 
 
+class Silent:
+    """An archive of two radiographs and a document that says of neither which class it is, and gives but one of the
+    radiographs and the document; a context manager."""
+
+    def __init__(self, first, lacking, document):
+        self.held = [first, document]
+        ae = AE(ae_title="ODD")
+        ae.add_supported_context(dicom_query.FIND)
+        ae.add_supported_context(GET)
+        for one in self.held:
+            ae.add_supported_context(one.SOPClassUID, scp_role=True, scu_role=True)
+        told = {"StudyInstanceUID": first.StudyInstanceUID, "AccessionNumber": "A1", "SeriesInstanceUID": "1.3"}
+        images = [answer("IMAGE", SOPInstanceUID=one.SOPInstanceUID) for one in (first, lacking, document)]
+        answers = [answer("STUDY", **told), answer("SERIES", Modality="OT", **told), *images]
+
+        def find(event):
+            for one in answers:
+                if one.QueryRetrieveLevel == event.identifier.QueryRetrieveLevel:
+                    yield 0xFF00, one
+
+        def get(event):
+            asked = event.identifier.get("SOPInstanceUID")
+            found = [one for one in self.held if asked in (None, one.SOPInstanceUID)]
+            yield len(found)
+            for one in found:
+                yield 0xFF00, one
+
+        handlers = [(evt.EVT_C_FIND, find), (evt.EVT_C_GET, get)]
+        self.server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        self.address = f"dicom://ODD@127.0.0.1:{self.server.server_address[1]}/?AccessionNumber=A1&retrieve=get"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.server.shutdown()
+
+
+def test_one_image_that_does_not_come_stops_no_other(studies, results, tmp_path, capsys):
+    first, lacking, document = studies[0], studies[3], results[-1]
+    told = []
+    with Silent(first, lacking, document) as archive:
+        files, _ = fetch(tmp_path, archive.address, told)
+        assert set(files) == {first.SOPInstanceUID}
+        name = f"{first.StudyInstanceUID}/1.3/{lacking.SOPInstanceUID}.dcm"
+        assert told == [(name, "it did not come from ODD: ask there"), (NOT_RETRIEVED, "1 Encapsulated PDF")]
+        del archive.held[0]
+        with pytest.raises(InputError, match="no radiographs of this study, only 1 Encapsulated PDF, and 2 that did"):
+            fetch(tmp_path, archive.address)
+        del archive.held[0]
+        with pytest.raises(InputError, match="none of 3 images came from ODD"):
+            fetch(tmp_path, archive.address)
+    assert not (tmp_path / "out" / "studies.part").exists()
+
+
 @pytest.mark.slow
-def test_infer_runs_over_a_study_of_a_node(studies, tmp_path, vinbig_run, capsys):
+def test_infer_runs_over_a_study_of_a_node(studies, results, tmp_path, vinbig_run, capsys):
     from xray.commands import infer
 
     program("Orthanc", "orthanc")
     with Orthanc(tmp_path / "orthanc", free_port()) as orthanc:
-        for number, dataset in enumerate(studies):
+        for number, dataset in enumerate((*studies, *results)):
             dataset.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
             orthanc.ask("/instances", (tmp_path / f"{number}.dcm").read_bytes())
         config = Config(
@@ -265,6 +359,13 @@ def test_infer_runs_over_a_study_of_a_node(studies, tmp_path, vinbig_run, capsys
             ("20240301", "0"),
         ]
         assert {path.stem for path in (tmp_path / "out" / "sr").iterdir()} == {row["image_id"] for row in rows}
+        # What came back to the archive before is neither analysed nor an error.
+        with (tmp_path / "out" / "warnings.csv").open(newline="") as file:
+            told = [(row["warning"], row["detail"]) for row in csv.DictReader(file)]
+        for kind in ("1 Encapsulated PDF", "1 KO", "1 PR", "1 SEG", "2 SR"):
+            assert (NOT_RETRIEVED, kind) in told
+        assert (OWN_PICTURE, "") in told
+        assert not (tmp_path / "out" / "failures.csv").exists()
         assert not (tmp_path / "out" / "studies.part").exists()
         with pytest.raises(InputError, match="holds predictions already"):
             infer.main(config)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xray.datasets.inputs import Inputs
     from xray.outputs.dicom.results import DicomResults
     from xray.radiographs.file_warnings import FileWarning
+    from xray.serving.dicom_fetch import Fetched
 
 RETURNED = "returned.csv"
 SENDING = "returned.part"
@@ -58,11 +59,11 @@ def with_kinds(config: "Config", has_segmenters: bool) -> "Config":
 
 
 def with_unretrieved(
-    data: Path, order: Sequence[str], failures: Sequence[Failure]
+    data: Path, order: Sequence[str], failures: Sequence[Failure], brought: "Fetched | None" = None
 ) -> tuple[list[str], list[Failure], list[tuple[str, "FileWarning"]]]:
     """The order of the submission's rows and the failures with those that an archive did not give, and what was left
-    out of what it has."""
-    failed, left_out = not_retrieved(data)
+    out of what it has. brought: what came of a DICOM node, None of a DICOMweb service or a folder."""
+    failed, left_out = not_retrieved(data) if brought is None else (brought.failures, brought.warnings)
     more = [(Path(name).stem, name, reason) for name, reason in failed]
     return [*order, *(name for name, *_ in more)], [*failures, *more], [("", warning) for warning in left_out]
 

@@ -21,6 +21,7 @@ from xray.inference.options import check_options
 if TYPE_CHECKING:
     from xray.datasets.inputs import Inputs
     from xray.datasets.store import Store
+    from xray.serving.dicom_fetch import Fetched
 
 UNFINISHED = "predictions.part"
 """The findings so far, in OUT, until all radiographs are done."""
@@ -167,8 +168,9 @@ class Config:
     """Show the traceback of an error."""
 
 
-def main(config: Config) -> int:
-    """Exit status 0, or 1 if a radiograph could not be read."""
+def main(config: Config, brought: "Fetched | None" = None) -> int:
+    """Exit status 0, or 1 if a radiograph could not be read. brought: what another DICOM node has put into its
+    data_path."""
     check(config)
     if config.runtime == "onnx":
         need("--runtime onnx", "export", "onnx", "onnxruntime")
@@ -237,7 +239,7 @@ def main(config: Config) -> int:
         failures = [(inputs.ids[at], file, why) for p in journal.portions() for at, file, why in p.failures]
         absent = set(order).difference(inputs.ids)
         failures += [(name, "", "no such file") for name in order if name in absent]
-        order, failures, left_out = with_unretrieved(data, order, failures)
+        order, failures, left_out = with_unretrieved(data, order, failures, brought)
         if not config.probabilities:
             # Maps of an earlier command would be taken for these predictions'.
             (out / INDEX).unlink(missing_ok=True)
@@ -268,13 +270,14 @@ def main(config: Config) -> int:
 
 def of_node(config: Config) -> int:
     """Runs over what another DICOM node has of a study, and says in OUT/studies.csv which radiograph is what."""
-    from xray.serving.dicom_fetch import fetched, write_studies
+    from xray.serving.dicom_fetch import fetched
     from xray.serving.dicom_query import parse_query
+    from xray.serving.dicom_studies import write_studies
 
     out = Path(config.save_path)
-    with fetched(parse_query(config.data_path), out) as (folder, studies):
-        status = main(dataclasses.replace(config, data_path=str(folder)))
-        write_studies(out, folder, studies)
+    with fetched(parse_query(config.data_path), out) as brought:
+        status = main(dataclasses.replace(config, data_path=str(brought.folder)), brought)
+        write_studies(out, brought)
     return status
 
 

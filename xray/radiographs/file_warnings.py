@@ -9,6 +9,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+NOT_RETRIEVED = "no radiograph, not retrieved"
+"""Of objects that an archive has beside radiographs: reports, presentation states, CT."""
+OWN_PICTURE = "pictures of findings, made by xray"
+"""Of secondary captures of ours that came back to an archive: their findings would be found again."""
+
 
 @dataclasses.dataclass(frozen=True, order=True)
 class FileWarning:

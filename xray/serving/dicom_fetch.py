@@ -1,22 +1,25 @@
 """Brings studies from another DICOM node here: by C-GET where it offers that, else by C-MOVE to a node of our own."""
 
 import contextlib
-import csv
+import dataclasses
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, build_role, evt
+from pydicom.uid import UID
+from pynetdicom import AE, StoragePresentationContexts, build_role, evt
 
 from xray.errors import InputError
 from xray.files import complete
 from xray.outputs.dicom.objects import OwnPictureError, read_source
 from xray.radiographs.codestream import COMPRESSED
-from xray.radiographs.dicom import NATIVE, read_elements
+from xray.radiographs.dicom import NATIVE
+from xray.radiographs.file_warnings import NOT_RETRIEVED, OWN_PICTURE, FileWarning
 from xray.serving.dicom_connections import MAX_PDU, Limits
 from xray.serving.dicom_peers import ACCEPTED, let_sender_choose
 from xray.serving.dicom_query import Image, Query, Study, find_studies
@@ -27,22 +30,32 @@ from xray.serving.quiet import silence_libraries
 GET = "1.2.840.10008.5.1.4.1.2.2.3"
 MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 """Study Root Query/Retrieve Information Model – GET and MOVE."""
-STUDIES, UNFINISHED = "studies.csv", "studies.part"
-COLUMNS = {
-    "SeriesNumber": "series_number",
-    "SeriesDescription": "series_description",
-    "InstanceNumber": "instance_number",
-    "ViewPosition": "view_position",
-    "ImageLaterality": "laterality",
-}
+UNFINISHED = "studies.part"
 PATIENCE = Limits(seconds=120.0)
+_OTHERS = [str(one.abstract_syntax) for one in StoragePresentationContexts if one.abstract_syntax not in ACCEPTED]
+OTHER_CLASSES = sorted(_OTHERS, key=lambda sop_class: UID(sop_class).name.endswith("Image Storage"))
+"""Classes that are refused by their name, documents first, where a node does not say which class its objects are of,
+as dcmqrscp 3.6.7: without a context for them it would only be seen that something did not come."""
+MAX_CONTEXTS = 128
+"""Of an association (PS3.8 9.3.2.2)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetched:
+    """What came of a query. folder: <study>/<series>/<instance>.dcm. failures: (such a name, why) of what did not come.
+    warnings: what the other node has that is no radiograph, or a picture of ours."""
+
+    folder: Path
+    studies: Sequence[Study]
+    failures: list[tuple[str, str]]
+    warnings: list[FileWarning]
 
 
 @contextlib.contextmanager
-def fetched(query: Query, out: Path) -> Iterator[tuple[Path, list[Study]]]:
-    """OUT/studies.part with the radiographs of a query, <study>/<series>/<instance>.dcm, which is deleted at the end.
+def fetched(query: Query, out: Path) -> Iterator[Fetched]:
+    """Has the radiographs of a query in OUT/studies.part, which is deleted at the end.
 
-    Raises InputError where there is none, or one that the other node has did not come.
+    Raises InputError where there is none, or none came.
     """
     silence_libraries()
     ae = ae_of(query.aet, PATIENCE)
@@ -58,17 +71,25 @@ def fetched(query: Query, out: Path) -> Iterator[tuple[Path, list[Study]]]:
     out.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700)
     try:
-        came = _retrieve(query, ae, studies, folder)
-        if missing := [image for image in images if image.uid not in came]:
+        kept = _retrieve(query, ae, studies, folder)
+        if len(kept.rest) == len(images):
             raise InputError(
-                f"{len(missing)} of {len(images)} images did not come from {query.peer.aet}, the first is "
-                f"{missing[0].uid}: give the same command again, or ask there"
+                f"none of {len(images)} images came from {query.peer.aet}, the first is {images[0].uid}: give the same "
+                f"command again, or ask there"
             )
-        if count := _without_own_pictures(folder):
-            print(f"left out: {count} pictures of findings that xray has made", file=sys.stderr)
-            if count == len(images):
-                raise InputError(f"{query.peer.aet} has no radiographs of this study, only pictures that xray has made")
-        yield folder, studies
+        why = f"it did not come from {query.peer.aet}: ask there"
+        own = _without_own_pictures(folder)
+        others = [f"{count} {kind}" for kind, count in sorted(Counter(kept.others.values()).items())]
+        late = [*others, *([f"{len(own)} {OWN_PICTURE}"] if own else [])]
+        if late:
+            print(f"left out of these: {', '.join(late)}", file=sys.stderr)
+        if len(own) == len(kept.came):
+            rest = f", and {len(kept.rest)} that did not come" if kept.rest else ""
+            raise InputError(f"{query.peer.aet} has no radiographs of this study, only {', '.join(late)}{rest}")
+        left_out = [(study.uid, what) for study in studies for what in study.others]
+        left_out += [(query.peer.aet, what) for what in others]
+        warnings = [FileWarning(NOT_RETRIEVED, *one) for one in left_out] + [FileWarning(OWN_PICTURE, n) for n in own]
+        yield Fetched(folder, studies, [(name_of(image), why) for image in kept.rest], warnings)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -76,28 +97,42 @@ def fetched(query: Query, out: Path) -> Iterator[tuple[Path, list[Study]]]:
 def _tell(studies: Sequence[Study]) -> None:
     for study in studies:
         kind = f"prior of {study.date or 'unknown date'}" if study.is_prior else f"study of {study.date or 'no date'}"
-        rest = "".join(f", without {count} {what}" for what, count in study.left_out.items())
-        print(f"{kind}: {len(study.images)} images{rest}", file=sys.stderr)
+        rest = f"; left out: {', '.join(study.others)}" if study.others else ""
+        n = len(study.images)
+        print(f"{kind}: {n} {'object' if n == 1 else 'objects'} may be radiographs{rest}", file=sys.stderr)
 
 
-def _retrieve(query: Query, ae: AE, studies: Sequence[Study], folder: Path) -> set[str]:
-    """Brings all images → the UIDs of those that came."""
+def name_of(image: Image) -> str:
+    """Where an image lies in the folder."""
+    return f"{image.study}/{image.series}/{image.uid}.dcm"
+
+
+def _retrieve(query: Query, ae: AE, studies: Sequence[Study], folder: Path) -> "_Kept":
+    """Brings all images → what became of them."""
     kept = _Kept(folder, studies)
     if query.retrieve in ("auto", "get") and _get(query, ae, studies, kept):
-        return kept.came
+        return kept
     if query.retrieve == "get":
         raise InputError(f"{query.peer.aet} offers no C-GET: have it send by C-MOVE, with retrieve=move")
     _move(query, ae, studies, kept)
-    return kept.came
+    return kept
 
 
 class _Kept:
-    """Files of what comes. came: SOP Instance UIDs."""
+    """Files of what comes. came: SOP Instance UIDs. others: of what is no radiograph, UID → its class in words.
+    also: classes that are taken only to be named there."""
 
     def __init__(self, folder: Path, studies: Sequence[Study]) -> None:
         self.came: set[str] = set()
+        self.others: dict[str, str] = {}
         self._folder = folder
         self._wanted = {image.uid: image for study in studies for image in study.images}
+        self.also = OTHER_CLASSES if not all(image.sop_class for image in self._wanted.values()) else []
+
+    @property
+    def rest(self) -> list[Image]:
+        """What has not come."""
+        return [image for uid, image in self._wanted.items() if uid not in self.came and uid not in self.others]
 
     def store(self, event: Any) -> int:
         """Handles a C-STORE request: nothing is kept that was not asked for."""
@@ -105,7 +140,11 @@ class _Kept:
         image = self._wanted.get(uid)
         if image is None:
             return 0x0112
-        path = self._folder / image.study / image.series / f"{uid}.dcm"
+        sop_class = UID(str(event.request.AffectedSOPClassUID))
+        if sop_class not in ACCEPTED:
+            self.others[uid] = sop_class.name.removesuffix(" Storage")
+            return 0x0122
+        path = self._folder / name_of(image)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with complete(path) as temporary:
@@ -125,7 +164,7 @@ def _get(query: Query, ae: AE, studies: Sequence[Study], kept: _Kept) -> bool:
         return False
     for syntax in COMPRESSED:
         # dcmqrscp 3.6.7 takes the first context of a class, whatever the image is in, and fails: now that is the only.
-        if len(kept.came) == sum(len(study.images) for study in studies):
+        if not kept.rest:
             break
         _get_in(query, ae, studies, kept, [[syntax]])
     return True
@@ -137,7 +176,10 @@ def _get_in(query: Query, ae: AE, studies: Sequence[Study], kept: _Kept, syntaxe
     for storage in ACCEPTED:
         for group in syntaxes:
             ae.add_requested_context(storage, list(group))
-    roles = [build_role(storage, scp_role=True) for storage in ACCEPTED]
+    also = kept.also[: MAX_CONTEXTS - len(ae.requested_contexts)]
+    for storage in also:
+        ae.add_requested_context(storage, list(NATIVE[:2]))
+    roles = [build_role(storage, scp_role=True) for storage in (*ACCEPTED, *also)]
     with linked(ae, query.peer, query.tls, [(evt.EVT_C_STORE, kept.store)], roles) as link:
         if isinstance(link, Outcome):
             raise InputError(f"{query.peer.aet} gives nothing: {link.why}")
@@ -152,7 +194,7 @@ def _move(query: Query, ae: AE, studies: Sequence[Study], kept: _Kept) -> None:
     for syntaxes in ((*NATIVE, *COMPRESSED), NATIVE):
         # dcmqrscp 3.6.7 offers several syntaxes in one context, and fails with images that are in another than was
         # taken: of those that did not come in the one that it prefers, the rest is uncompressed.
-        if len(kept.came) < sum(len(study.images) for study in studies):
+        if kept.rest:
             _move_in(query, ae, studies, kept, syntaxes)
 
 
@@ -162,6 +204,8 @@ def _move_in(query: Query, ae: AE, studies: Sequence[Study], kept: _Kept, syntax
     own.maximum_pdu_size = MAX_PDU
     for storage in ACCEPTED:
         own.add_supported_context(storage, list(syntaxes))
+    for storage in kept.also:
+        own.add_supported_context(storage, [*NATIVE, *COMPRESSED])
     handlers: list[Any] = [
         (evt.EVT_C_STORE, kept.store),
         (evt.EVT_REQUESTED, lambda event: let_sender_choose(event.assoc)),
@@ -194,21 +238,20 @@ def _ask_for(studies: Sequence[Study], kept: _Kept, ask: Callable[[Dataset], Any
         (image.study, image.series) for study in studies for image in study.images if image.series in study.is_whole
     }
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("retrieving", total=len(images), completed=len(kept.came))
+        task = progress.add_task("retrieving", total=len(images), completed=len(images) - len(kept.rest))
 
         def tell() -> None:
-            progress.update(task, completed=len(kept.came))
+            progress.update(task, completed=len(images) - len(kept.rest))
 
         failures: list[str] = []
         if not kept.came:
             first = {(image.study, image.series): image for image in reversed(images)}
             for key in sorted(whole):
                 failures += _wait_for(ask(_asked("SERIES", first[key])), tell)
-        for image in images:
-            if image.uid not in kept.came:
-                failures += _wait_for(ask(_asked("IMAGE", image)), tell)
-                tell()
-    if failures and not kept.came:
+        for image in kept.rest:
+            failures += _wait_for(ask(_asked("IMAGE", image)), tell)
+            tell()
+    if failures and not kept.came and not kept.others:
         raise InputError(f"the other node gives nothing: {failures[0]}")
 
 
@@ -233,37 +276,15 @@ def _wait_for(responses: Any, tell: Callable[[], None]) -> list[str]:
     return [] if status in (0x0000, 0xB000) else [f"status {status:04X} ({known.get(status, 'failed')})"]
 
 
-def write_studies(out: Path, folder: Path, studies: Sequence[Study]) -> None:
-    """Writes OUT/studies.csv: of each radiograph the study, whether that is a prior, the series and the view."""
-    with complete(out / STUDIES) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image_id", "study_instance_uid", "study_date", "is_prior", *COLUMNS.values()])
-        for study in studies:
-            for image in study.images:
-                path = folder / image.study / image.series / f"{image.uid}.dcm"
-                if path.is_file():
-                    told = _described(path)
-                    writer.writerow([image.uid, study.uid, study.date, int(study.is_prior), *told.values()])
-
-
-def _described(path: Path) -> Mapping[str, str]:
-    told = dict.fromkeys(COLUMNS, "")
-    with contextlib.suppress(Exception):  # whatever pydicom raises on a value that is none of its type
-        elements = read_elements(path, tuple(COLUMNS))
-        for name in COLUMNS:
-            told[name] = " ".join(str(elements.get(name, "") or "").split())[:64]
-    return told
-
-
-def _without_own_pictures(folder: Path) -> int:
-    """Removes pictures of findings that xray itself had sent to the archive → how many."""
-    count = 0
+def _without_own_pictures(folder: Path) -> list[str]:
+    """Removes pictures of findings that xray itself had sent to the archive → their names."""
+    own = []
     for path in sorted(folder.rglob("*.dcm")):
         try:
             read_source(path)
         except OwnPictureError:
             path.unlink()
-            count += 1
+            own.append(path.relative_to(folder).as_posix())
         except InputError:
             pass
-    return count
+    return own

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -41,6 +42,7 @@ OTHERS = (
     "REG",
 )
 """Modalities of series that hold no radiographs; those of secondary captures are of any name."""
+N_OBJECTS = "NumberOfSeriesRelatedInstances"
 MAX_IMAGES = 10_000
 Retrieve = Literal["auto", "get", "move"]
 _OPTIONS = ("aet", "port", "priors", "retrieve", "tls-cert", "tls-key", "tls-ca")
@@ -74,14 +76,22 @@ class Image:
 @dataclasses.dataclass(frozen=True)
 class Study:
     """A study that the other node has. images: those that may be radiographs. left_out: modality or class → how many
-    series or images are none. is_whole: series of which all images are wanted."""
+    other objects; unnumbered: modality → series of which the node does not say how many objects they have. is_whole:
+    series of which all images are wanted."""
 
     uid: str
     date: str
     is_prior: bool
     images: tuple[Image, ...]
     left_out: Mapping[str, int]
+    unnumbered: Mapping[str, int]
     is_whole: frozenset[str]
+
+    @property
+    def others(self) -> list[str]:
+        """What was left out, in words: "2 SR", "1 series of CT"."""
+        words = [f"{count} {kind}" for kind, count in sorted(self.left_out.items())]
+        return words + [f"{count} series of {kind}" for kind, count in sorted(self.unnumbered.items())]
 
 
 def parse_query(text: str, flag: str = "--data-path") -> Query:
@@ -194,11 +204,16 @@ def _priors(link: Any, studies: Sequence[Dataset], most: int, wanted: Sequence[s
 
 def _study(link: Any, answer: Dataset, is_prior: bool) -> Study:
     study = _uid(answer, "StudyInstanceUID")
-    images, left_out, whole = [], dict[str, int](), set()
-    for series in _find(link, "SERIES", {"StudyInstanceUID": study}, ("SeriesInstanceUID", "Modality")):
+    images, left_out, unnumbered, whole = [], Counter[str](), Counter[str](), set()
+    about = ("SeriesInstanceUID", "Modality", N_OBJECTS)
+    for series in _find(link, "SERIES", {"StudyInstanceUID": study}, about):
         uid, modality = _uid(series, "SeriesInstanceUID"), _text(series, "Modality")
         if modality in OTHERS:
-            left_out[modality] = left_out.get(modality, 0) + 1
+            number = _text(series, N_OBJECTS)
+            if number.isdecimal():
+                left_out[modality] += int(number)
+            else:
+                unnumbered[modality] += 1
             continue
         keys = {"StudyInstanceUID": study, "SeriesInstanceUID": uid}
         whole.add(uid)
@@ -206,11 +221,12 @@ def _study(link: Any, answer: Dataset, is_prior: bool) -> Study:
             sop_class = _text(image, "SOPClassUID")
             if sop_class and sop_class not in ACCEPTED:
                 name = str(getattr(image.SOPClassUID, "name", sop_class))
-                left_out[name] = left_out.get(name, 0) + 1
+                left_out[name.removesuffix(" Storage")] += 1
                 whole.discard(uid)
             else:
                 images.append(Image(study, uid, _uid(image, "SOPInstanceUID"), sop_class))
-    return Study(study, _text(answer, "StudyDate"), is_prior, tuple(images), left_out, frozenset(whole))
+    date = _text(answer, "StudyDate")
+    return Study(study, date, is_prior, tuple(images), left_out, unnumbered, frozenset(whole))
 
 
 def _find(link: Any, level: str, keys: Mapping[str, str], wanted: Sequence[str]) -> list[Dataset]:

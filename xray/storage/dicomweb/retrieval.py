@@ -20,7 +20,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from xray.errors import InputError
 from xray.radiographs.dicom import is_dicom, read_elements
-from xray.radiographs.file_warnings import FileWarning
+from xray.radiographs.file_warnings import NOT_RETRIEVED, OWN_PICTURE, FileWarning
 from xray.radiographs.radiograph import RadiographError
 from xray.storage.dicomweb.addresses import Resource
 from xray.storage.dicomweb.client import CUT_SHORT, PASSING, Client, PassingError, RefusedError, persist
@@ -41,8 +41,6 @@ HOPELESS = 10
 ACCEPT = (f'{RELATED}; type="{DICOM}"; transfer-syntax=*', f'{RELATED}; type="{DICOM}"', DICOM)
 """What is asked for: first an object as the archive has it stored, compressed or not. One after the other: Orthanc's
 plugin (1.7) answers 400 to a list of several."""
-OWN_PICTURE = "pictures of findings, made by xray"
-LEFT_OUT = "no radiograph, not retrieved"
 
 
 class Retrieved(Mirror):
@@ -99,7 +97,7 @@ class Retrieved(Mirror):
 
     def _tell(self) -> None:
         left_out = f"; left out: {', '.join(self.found.others)}" if self.found.others else ""
-        self.warnings = [FileWarning(LEFT_OUT, self.address, what) for what in self.found.others]
+        self.warnings = [FileWarning(NOT_RETRIEVED, self.address, what) for what in self.found.others]
         if not self.found.instances:
             raise InputError(f"{self.address} holds no radiographs, but {', '.join(self.found.others)}")
         print(f"{self.address}: {len(self.found.instances)} objects may be radiographs{left_out}", file=sys.stderr)
