@@ -19,11 +19,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from page_blocks import blocks
 
 from xray.__main__ import COMMANDS
 from xray.commands.serve import Config, check_dicom
 from xray.flags import check_ranges, parse_flags
 from xray.serving.request_guard import host_names
+from xray.training.recipes import read_training_flags
 
 ROOT = Path(__file__).resolve().parents[1]
 # Those keys of the compose specification that may be of use here.
@@ -261,7 +263,7 @@ def reaches(port):
 
 def commands_of(text):
     """(name, arguments) of every xray command in the sh blocks of a page."""
-    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+    for block in blocks(text, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
@@ -281,8 +283,12 @@ def test_the_commands_of_the_page_are_commands(monkeypatch):
     monkeypatch.setattr("xray.commands.serve.dicom_tls", lambda config: None)
     found = list(commands_of((ROOT / "docs" / "hospital.md").read_text()))
     assert {"serve", "account", "card"} <= {name for name, _ in found}
+    monkeypatch.chdir(ROOT)
     for name, arguments in found:
         assert name in COMMANDS
+        if name == "train":
+            read_training_flags(arguments)
+            continue
         config = importlib.import_module(f"xray.commands.{name}").Config
         parsed = parse_flags(config, [word for word in arguments if word != "…"])
         check_ranges(parsed)

@@ -1,6 +1,5 @@
 """README's commands and lines of Python, run as they stand among phantoms; only sizes and devices are smaller."""
 
-import re
 import shlex
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from page_blocks import blocks, replaced
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -23,15 +23,8 @@ SMALLER = {
 """What needs a GPU, a download or hours → what stands for it; each stands in README."""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
 def commands() -> list[list[str]]:
-    text = "\n".join(blocks("sh"))
-    for large, small in SMALLER.items():
-        assert large in text
-        text = text.replace(large, small)
+    text = replaced("\n".join(blocks(README, "sh")), SMALLER)
     return [shlex.split(line, comments=True) for line in text.splitlines() if line.strip()]
 
 
@@ -101,6 +94,6 @@ def test_the_commands_and_the_lines_of_python_run(tmp_path, monkeypatch, capsys)
     assert list(Path("out/overlays").iterdir())
     shutil.copy(next(Path("vinbigdata/test").iterdir()), "radiograph.dcm")
     shutil.rmtree("out")
-    for block in blocks("python"):
+    for block in blocks(README, "python"):
         exec(compile(block, "README.md", "exec"), {})
     assert Path("out/overlays/radiograph.png").is_file()

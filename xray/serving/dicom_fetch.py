@@ -177,8 +177,8 @@ def _get_in(query: Query, ae: AE, studies: Sequence[Study], kept: _Kept, syntaxe
         for group in syntaxes:
             ae.add_requested_context(storage, list(group))
     also = kept.also[: MAX_CONTEXTS - len(ae.requested_contexts)]
-    for storage in also:
-        ae.add_requested_context(storage, list(NATIVE[:2]))
+    for other in also:
+        ae.add_requested_context(other, list(NATIVE[:2]))
     roles = [build_role(storage, scp_role=True) for storage in (*ACCEPTED, *also)]
     with linked(ae, query.peer, query.tls, [(evt.EVT_C_STORE, kept.store)], roles) as link:
         if isinstance(link, Outcome):
@@ -204,8 +204,8 @@ def _move_in(query: Query, ae: AE, studies: Sequence[Study], kept: _Kept, syntax
     own.maximum_pdu_size = MAX_PDU
     for storage in ACCEPTED:
         own.add_supported_context(storage, list(syntaxes))
-    for storage in kept.also:
-        own.add_supported_context(storage, [*NATIVE, *COMPRESSED])
+    for other in kept.also:
+        own.add_supported_context(other, [*NATIVE, *COMPRESSED])
     handlers: list[Any] = [
         (evt.EVT_C_STORE, kept.store),
         (evt.EVT_REQUESTED, lambda event: let_sender_choose(event.assoc)),
