@@ -21,7 +21,6 @@ def section(page: str, title: str) -> str:
 def replaced(text: str, others: Mapping[str, str]) -> str:
     """The same with other words. others: what needs a GPU, a download or hours, or is taken here → what stands for it;
     each has to be there."""
-    for given, other in others.items():
-        assert given in text, given
-        text = text.replace(given, other)
-    return text
+    assert [given for given in others if given not in text] == []
+    # At once: what stands for one may hold another.
+    return re.sub("|".join(map(re.escape, others)), lambda found: others[found[0]], text)
