@@ -12,7 +12,7 @@ from planting import Planted, draw_pictures, plant, predict, write_dataset
 
 from xray.audit.appearance import drawn_chest, is_lateral_view, look
 from xray.audit.audit import audit
-from xray.audit.duplicates import fit_threshold
+from xray.audit.copy_threshold import fit_few, fit_threshold
 from xray.audit.named import CATEGORY, DUPLICATE, EMPTY, INVERTED, LATERAL, SIDE_SWAPPED, TURNED, UNLIKE
 from xray.audit.pictures import read_pictures, without_borders
 from xray.datasets.prediction_ids import read_any_predictions
@@ -128,7 +128,41 @@ def test_the_threshold_lies_between_strangers_and_copies():
     assert abs(mixed - threshold) < 0.05
     # Strangers that look alike ask for more.
     assert fit_threshold(np.tanh(random.normal(0.7, 0.1, 400)), copies, 10_000)[0] > threshold
-    assert 0.5 < fit_threshold([], copies, 0)[0] < 0.9
+
+
+def test_the_threshold_of_a_few_radiographs():
+    copies = np.tanh([1.5, 1.6, 1.8, 2.0, 2.5, 3.0])
+    # Worked by hand: the lowest copy has about 1.51, so what lies below (0.2 + 1.51) / 2 is a stranger's: 0.3 and 0.4.
+    # Centre 0.35; variance (2 x 0.05² + 20 x 0.13²) / 22 x 1.5 = 0.0234; the highest of 100 strangers 0.35 + 2.326 x
+    # 0.153 = 0.706, so that the threshold is tanh((0.706 + 1.51) / 2) = 0.803.
+    threshold, expected = fit_few(np.tanh([0.4, 2.4, 0.3]), np.tanh([0.2, 0.2, 0.1]), copies, 6)
+    assert threshold == pytest.approx(0.803, abs=0.003)
+    assert expected < 1e-4
+    # Where all are copies of one, their mirrored agreement says what strangers have.
+    alone, _ = fit_few(np.tanh([2.4]), np.tanh([0.2]), copies, 2)
+    assert np.tanh(0.7) < alone < np.tanh(1.4)
+    assert fit_few(np.tanh([0.2]), np.tanh([2.4]), copies, 2)[0] == alone
+    # Strangers that look alike ask for more; without a copy that can be aligned nothing but a limit is known.
+    assert fit_few(np.tanh([0.8, 0.7]), np.tanh([0.5, 0.4]), copies, 4)[0] > threshold
+    assert 0.5 < fit_few([0.2], [0.1], [], 2)[0] <= 0.9
+
+
+@pytest.mark.parametrize(("first", "n"), [(0, 2), (7, 5), (20, 8)])
+def test_few_radiographs_have_copies_and_no_others(tmp_path, drawn, first, n):
+    pictures, boxes = drawn[0][first : first + n], drawn[1][first : first + n]
+    clean = open_store(write_dataset(tmp_path / "clean", pictures, boxes))
+    assert pairs(audit(clean)) == set()
+    twice = [*pictures, np.ascontiguousarray(pictures[1][:, ::-1])]
+    assert pairs(audit(open_store(write_dataset(tmp_path / "twice", twice, [*boxes, []])))) == {(1, n)}
+
+
+def test_nothing_but_copies_of_one(tmp_path, drawn):
+    pictures = [drawn[0][3], drawn[0][3][2:-1, 1:], np.ascontiguousarray(drawn[0][3][:, ::-1])]
+    assert pairs(audit(open_store(write_dataset(tmp_path / "three", pictures, [[], [], []])))) == {
+        (0, 1),
+        (0, 2),
+        (1, 2),
+    }
 
 
 @pytest.mark.slow

@@ -12,13 +12,13 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from statistics import NormalDist
 
 import cv2
 import numpy as np
 
 from xray.audit.alignment import agreement, described
 from xray.audit.appearance import corrected
+from xray.audit.copy_threshold import FEWEST_STRANGERS, MOST, fit_few, fit_threshold
 from xray.audit.disguises import disguises
 from xray.audit.named import DUPLICATE, Named, where
 from xray.audit.pictures import SIDE, blocks, fine_picture
@@ -33,13 +33,6 @@ BLOCK = 512
 """Radiographs that are compared with all others at once."""
 N_OTHERS, N_DISGUISED = 400, 24
 """Pairs of different patients, and radiographs with a copy in each disguise, that the threshold is fitted on."""
-FEWEST_OTHERS = 50
-USUAL = (0.25, 0.08)
-"""Median and standard deviation of the agreement of different patients, as inverse hyperbolic tangents: those of
-chest-open, for datasets with too few pairs of their own."""
-LEAST_SPREAD = 0.08
-LEAST, MOST = 0.55, 0.9
-"""Between which the threshold is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,12 +104,11 @@ def find_duplicates(
     patients = [store.records[row].get("patient") for row in rows.tolist()]
     same = [patients[a] is not None and patients[a] == patients[b] for a, b, _ in candidates]
     others = [one for one, is_same in zip(candidates, same, strict=True) if not is_same]
-    sample = [others[place] for place in _spread(len(others), N_OTHERS)]
     copies = _copies(upright, fine, descriptions)
-    threshold, expected = fit_threshold(
-        _in_threads(functools.partial(compare, gives_up=False), sample),
+    threshold, expected = _threshold(
+        others or candidates,
         [score for found in copies.values() for _, score in found],
-        len(others),
+        functools.partial(compare, gives_up=False),
     )
     progress(0.2)
     scores = _in_threads(compare, candidates, lambda share: progress(0.2 + 0.8 * share))
@@ -167,28 +159,16 @@ def _candidates(upright: np.ndarray, descriptions: np.ndarray) -> list[Candidate
     return sorted(candidates)
 
 
-def fit_threshold(others: Sequence[float], copies: Sequence[float], n_compared: int) -> tuple[float, float]:
-    """From which agreement two radiographs are copies, and how many of different patients are expected over it.
-
-    others: agreements of the most alike radiographs of different patients, a few copies may be among them. copies: of
-    disguised copies. n_compared: how many pairs of different patients are compared in all.
-
-    As inverse hyperbolic tangents, agreements of different patients are close to normal (Fisher); their median and
-    spread are robust against copies. The threshold lies in the middle between what one of them is expected to exceed,
-    and the 2nd percentile of the copies.
-    """
-    centre, spread = USUAL
-    if len(others) >= FEWEST_OTHERS:
-        values = np.arctanh(np.clip(others, 0, 0.9999))
-        centre = float(np.median(values))
-        below, around = centre - np.quantile(values, 0.1587), 1.4826 * np.median(np.abs(values - centre))
-        spread = max(float(below), float(around), LEAST_SPREAD)
-    highest = centre + spread * NormalDist().inv_cdf(1 - 1 / max(n_compared, 100))
-    found = [score for score in copies if score > 0]
-    lowest = float(np.arctanh(np.clip(np.quantile(found, 0.02), 0, 0.9999))) if found else highest
-    threshold = float(np.clip(np.tanh((highest + lowest) / 2), LEAST, MOST))
-    chance = 1 - NormalDist(centre, spread).cdf(float(np.arctanh(threshold)))
-    return threshold, n_compared * chance
+def _threshold(
+    others: Sequence[Candidate], copies: Sequence[float], compare: Callable[[Candidate], float]
+) -> tuple[float, float]:
+    """What `fit_threshold`, or of few radiographs `fit_few`, says of candidates of different patients."""
+    if len(others) >= FEWEST_STRANGERS:
+        sample = [others[place] for place in _spread(len(others), N_OTHERS)]
+        return fit_threshold(_in_threads(compare, sample), copies, len(others))
+    pairs = sorted({(first, second) for first, second, _ in others})
+    plain, mirrored = (_in_threads(compare, [(*pair, side) for pair in pairs]) for side in (False, True))
+    return fit_few(plain, mirrored, copies, len(others))
 
 
 def _copies(
