@@ -86,6 +86,9 @@ class Coco(_Read):
     unplaced: Literal["refuse", "ignore"] = "refuse"
     """Annotations of images that the file does not list. refuse: nothing is converted, as radiographs without
     annotations may not be normal; ignore: these annotations are left out."""
+    normal: tuple[str, ...] = ()
+    """Categories that mean that nothing was found, whatever box they have; by default those called No finding, Normal,
+    healthy or the like; "" for none."""
 
 
 @dataclasses.dataclass
@@ -153,6 +156,12 @@ class Tree(_Read):
     corners: Literal["auto", "pixels", "edges"] = "auto"
     """Of voc: what xmin to ymax are. pixels: the first and the last one of the box, counted from 1, as in VOC itself;
     edges: from 0, as LabelImg, CVAT and Roboflow write them; auto: as the file's <source> says, or else edges."""
+    yaml: str | None = None
+    """Of yolo: the YAML file that describes the tree, relative to --data-path or to here; needed only where several
+    say different things."""
+    normal: tuple[str, ...] = ()
+    """Labels that mean that nothing was found, whatever box they have; by default those called No finding, Normal,
+    healthy or the like; "" for none."""
 
 
 @dataclasses.dataclass
@@ -254,7 +263,8 @@ class Table(_Read):
     age: str = ""
     """Column of the age, in years or as DICOM has it."""
     normal: tuple[str, ...] = ()
-    """Labels that mean that nothing was found; by default one called No finding, Normal, healthy or the like."""
+    """Labels that mean that nothing was found; by default those called No finding, Normal, healthy or the like; "" for
+    none."""
     blank: Literal["unknown", "negative"] = "unknown"
     """What a blank label says. unknown: nothing, neither loss nor metric counts it; negative: that it is not there."""
     uncertain: Literal["unknown", "negative", "positive"] = "unknown"
@@ -312,7 +322,7 @@ def check(config: _Common) -> None:
     check_flags(config.engine, config.address, config.cores_per_actor)
     if config.engine == "ray" and getattr(config, "table_only", False):
         raise FlagError("--engine ray decodes radiographs, and --table-only opens none: leave one of the two out")
-    for name in ("annotations", "table", "images", "masks", "category"):
+    for name in ("annotations", "table", "yaml", "images", "masks", "category"):
         if getattr(config, name, None) == "":
             raise FlagError(f"--{name} is empty: give a name, or leave the flag out")
     if isinstance(config, Table):

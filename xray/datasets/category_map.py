@@ -36,6 +36,8 @@ SAME_PLACE = 0.8
 """IoU from which two boxes of categories that become one are taken for one box, drawn once for each."""
 TARGETS = {"vinbig": FINDINGS}
 """Names of shipped maps, and the categories that they map onto."""
+NORMAL_LABELS = "mean_no_finding"
+"""Key of `Source.notes`: labels that a reader took so, as a map that calls them normal would."""
 DROPPED, MAY_BE_DROPPED = "dropped", "dropped_unknown"
 """Keys of an image's entry: names of categories that it shows, or may show, and that the dataset does not have."""
 
@@ -81,6 +83,12 @@ class CategoryMap:
         if rule is None or rule.name == "":
             return Rule(name) if is_target else Rule()
         return rule
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The names of which it says that they are, or may be, findings, however they sound."""
+        is_finding = {key: rule.name is not None or bool(rule.maybe) for key, rule in self.rules.items()}
+        return tuple(name for key, name in self.names.items() if is_finding[key])
 
     def check(self, known: Sequence[str], what: str) -> None:
         """Raises InputError if the map names a category that is not among the known ones, unless it is shipped."""
@@ -212,7 +220,8 @@ def apply_map(source: Source, mapping: CategoryMap) -> Source:
     category is left.
     """
     names = {category["id"]: category["name"] for category in source.categories}
-    mapping.check(list(names.values()), f"convert {source.kind}")
+    # What means that nothing was found is no category any more.
+    mapping.check([*names.values(), *source.notes.get(NORMAL_LABELS, ())], f"convert {source.kind}")
     rules = {number: mapping.rule(name) for number, name in names.items()}
     becoming = [rule.name for rule in rules.values() if rule.name]
     becoming += [name for rule in rules.values() for name in rule.maybe]

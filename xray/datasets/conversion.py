@@ -37,6 +37,8 @@ from xray.radiographs.file_warnings import FileWarning, print_warnings
 if TYPE_CHECKING:
     from xray.radiographs.decoding import Decode, Decoded
 
+OTHER_SIZE = "files of another size than their annotations say: boxes are taken to be in pixels of that size"
+
 _KNOWN_FOLDER = re.compile(r"^(?i:.*(dicom|image|mask|train|test|stage).*)$|^(2\.25\.\d{20,}|\d+(\.\d+){3,})$")
 """Folders of SIIM-ACR Pneumothorax in all its editions, and UIDs."""
 
@@ -245,7 +247,11 @@ def _record(
     if source.refused and (reason := source.refused.get(digest_of(canvas))):
         journal.leave_out(reason, "by its pixels")
         return
-    journal.add(canvas, item.width, item.height, item.attributes, item.warnings)
+    warnings = item.warnings
+    annotated = image.extra.get("file_width", width), image.extra.get("file_height", height)
+    if source.sizes_of_files and annotated != (item.width, item.height):
+        warnings = (*warnings, OTHER_SIZE)
+    journal.add(canvas, item.width, item.height, item.attributes, warnings)
 
 
 def _lost(n_lost: int, n_boxes: int, width: int | None, height: int | None) -> tuple[str, str]:

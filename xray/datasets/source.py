@@ -119,6 +119,8 @@ class Source:
     warnings: about files that are used, or were skipped.
     fingerprint: hash of the tables read, so that an interrupted conversion continues only with the same ones.
     squashed: square files are whole radiographs squeezed without keeping their aspect, and are stretched back.
+    sizes_of_files: widths and heights are those that the files had when they were annotated: that one has another size
+        now, in which its boxes are not, is said.
     refused: digest of a canvas → the reason for which a radiograph that looks so, to the pixel, is left out.
     notes: further entries of conversion.json, such as the category map that was applied.
     """
@@ -135,6 +137,7 @@ class Source:
     dropped: list[Dropped] = dataclasses.field(default_factory=list)
     warnings: list[FileWarning] = dataclasses.field(default_factory=list)
     squashed: bool = False
+    sizes_of_files: bool = False
     refused: dict[bytes, str] = dataclasses.field(default_factory=dict)
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -15,6 +15,7 @@ from source_cases import write_picture
 from xray.datasets import sources
 from xray.datasets.sources.coco import read_coco
 from xray.datasets.sources.coco_images import NO_SPLIT
+from xray.datasets.sources.normal_names import NORMAL_BOXES
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.structures.masks import decode_mask
@@ -293,9 +294,15 @@ def test_no_finding_is_no_category(raw):
         (1, "Nodule/Mass", 0), (2, "Other", 15),
     ]  # fmt: skip
     assert (source.boxes.images.tolist(), source.boxes.labels.tolist(), source.dropped) == ([0, 0], [1, 2], [])
-    # With boxes of its own it is a category like any other.
+    assert [image.normal for image in source.images] == [False, True]
+    # With boxes of its own, too; it is a category where the user says so.
     write(raw, [image(1), image(2)], [box(1, 1, category=0), box(2, 2, category=14)], categories)
-    assert [c["source_category_id"] for c in read_coco(raw).categories] == [0, 14, 15]
+    source = read_coco(raw)
+    assert [c["source_category_id"] for c in source.categories] == [0, 15]
+    assert [(warning.kind, warning.where) for warning in source.warnings] == [
+        (NORMAL_BOXES, "annotations.json annotation 1")
+    ]
+    assert [c["source_category_id"] for c in read_coco(raw, normal=[""]).categories] == [0, 14, 15]
 
 
 def test_shares_of_the_sides_are_refused(raw):

@@ -318,7 +318,6 @@ def test_splits_of_a_column(read):
         ("image,label,w\n0,Mass,2\n", {"width": "w"}, "give both columns, or neither"),
         ("image,note\n0,x\n", {}, "has neither labels nor boxes"),
         ("image,label\n0,Mass\n", {"normal": ["Healthy"]}, "--normal Healthy: t.csv has no such label"),
-        ("image,label\n0,Normal\n1,Healthy\n2,Mass\n", {}, "labels Normal and Healthy: say with --normal"),
         ("image,label\n0,Normal\n", {}, "has no label besides Normal"),
         ("image,label,box\n0,Mass,[1,2,3,4]\n", {"box": "xywh"}, "more cells than the header has columns"),
         ("", {}, "is not a CSV table"),

@@ -2,7 +2,12 @@
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xray.datasets.source import Source
+
+NUMBERS = "categories that are called by numbers: --map FILE.yaml gives them names (0: normal, 1: Nodule)"
 
 PUBLIC: dict[str, str] = {
     "nih": """NIH ChestX-ray14: Data_Entry_2017_v2020.csv, BBox_List_2017.csv and folders of PNG files; with
@@ -52,10 +57,23 @@ def convert(
     if kind in ("siim", "lungs", "folders", "candid", "chexlocalize"):
         # These open files before radiographs are decoded: masks, or possible copies.
         flags["n_workers"] = n_workers
+    if mapping and kind in ("coco", "tree", "table"):
+        # A line for "Normal" goes before what its name sounds like.
+        flags["kept"] = mapping.findings
     source = getattr(importlib.import_module(f"{__name__}.{kind}"), f"read_{kind}")(data_path, **flags)
     if mapping:
         source = apply_map(source, mapping)
     if splits:
         source = apply_splits(source, splits, by, data_path)
     source = without_leaks(source, leaks == "keep")
+    _name_numbers(source)
     return write_store(source, save_path, n_workers=n_workers, pixels=not flags.get("table_only", False), **writing)
+
+
+def _name_numbers(source: "Source") -> None:
+    """Warns where all categories are numbers, whose meaning is not guessed: 0 need not be a normal radiograph."""
+    from xray.radiographs.file_warnings import FileWarning
+
+    names = [category["name"] for category in source.categories]
+    if names and all(name.strip().isdecimal() for name in names):
+        source.warnings.append(FileWarning(NUMBERS, source.layout, ", ".join(names[:10])))

@@ -1,5 +1,6 @@
 """Anyone's own radiographs with a COCO file of boxes or masks, of any categories → a source to convert."""
 
+import dataclasses
 import hashlib
 import posixpath
 from collections.abc import Sequence
@@ -8,10 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from xray.datasets import source as reasons
-from xray.datasets.source import Dropped, Source, data_root
-from xray.datasets.sources.coco_annotations import Crowds, Unplaced, read_annotations, without_no_finding
+from xray.datasets.category_map import NORMAL_LABELS
+from xray.datasets.source import Dropped, Source, SourceImage, data_root
+from xray.datasets.sources.coco_annotations import Crowds, Unplaced, read_annotations, without_normal
 from xray.datasets.sources.coco_extras import CocoFile, in_original_pixels, known_by_entry, with_known
 from xray.datasets.sources.coco_images import Images, read_categories
+from xray.datasets.sources.edges import refuse_boxes_beyond
+from xray.datasets.sources.normal_names import NormalNames, refuse_without_findings
 from xray.datasets.sources.splits import split_of
 from xray.errors import InputError
 from xray.radiographs.names import check_inside
@@ -23,6 +27,8 @@ def read_coco(
     annotations: str | None = None,
     crowds: Crowds = "auto",
     unplaced: Unplaced = "refuse",
+    normal: Sequence[str] = (),
+    kept: Sequence[str] = (),
 ) -> Source:
     """Reads and cleans a COCO file; looks at no pixel.
 
@@ -31,6 +37,7 @@ def read_coco(
         annotations/instances_default.json).
     annotations: the COCO file, relative to `data_path`; found by itself where there is one only.
     crowds, unplaced: as for `xray.datasets.sources.coco_annotations.read_annotations`.
+    normal, kept: which categories mean that nothing was found, and which do not, see `NormalNames`.
 
     An image's `patient`, `split`, `view`, `sex`, `age` and `manufacturer` are kept, and its id as `coco_id` (`coco_ids`
     where one file is listed under several); an annotation's `readers` (a list of names) too. Categories become 1 … K in
@@ -43,7 +50,11 @@ def read_coco(
     root = data_root(data_path, "give the directory that holds the radiographs and their COCO file")
     file = _find_annotations(root, annotations)
     content = file.read_bytes()
-    return source_of(root, file, CocoFile.of(content, file), crowds, unplaced, content)
+    names = NormalNames(normal, kept)
+    source = source_of(root, file, CocoFile.of(content, file), crowds, unplaced, content, names)
+    refuse_without_findings(source.categories, source.notes.get(NORMAL_LABELS, ()), str(file))
+    refuse_boxes_beyond(source, str(file))
+    return source
 
 
 def source_of(
@@ -53,16 +64,21 @@ def source_of(
     crowds: Crowds,
     unplaced: Unplaced,
     content: bytes,
+    normal: NormalNames,
     folders: Sequence[str] | None = None,
 ) -> Source:
-    """What `read_coco` says, of one file. folders: as for `Images`. content: the file's bytes."""
+    """What `read_coco` says, of one file, which may have no category besides normal ones.
+
+    folders: as for `Images`. content: the file's bytes.
+    """
     beside = file.parent.relative_to(root).as_posix()
     coco = in_original_pixels(coco)
     rows = coco.annotations
-    categories, normal = without_no_finding(read_categories(coco.categories, file), rows)
+    categories, taken = without_normal(read_categories(coco.categories, file), normal, file)
     dropped: list[Dropped] = []
     images = Images(root, coco.images, file.name, dropped, beside, folders)
-    parsed = read_annotations(rows, images, categories, file, dropped, normal, crowds, unplaced)
+    parsed = read_annotations(rows, images, categories, file, dropped, taken, crowds, unplaced)
+    normal.check_boxes(taken.values(), parsed.n_marked, parsed.n_contradictory, str(file))
 
     # What is known of these is not whole.
     has_box = np.bincount(parsed.boxes.images, minlength=len(images.images)) > 0
@@ -85,16 +101,22 @@ def source_of(
     return Source(
         kind="coco",
         layout=posixpath.basename(file.name),
-        images=[with_known(images.images[number], said) for number in order],
+        images=[_image(with_known(images.images[number], said), number in parsed.normal) for number in order],
         boxes=BoxTable(new_number[boxes.images], boxes.labels, boxes.boxes, boxes.scores),
         readers=[parsed.readers[row] for row in rows_kept],
         places=[parsed.places[row] for row in rows_kept],
         categories=categories,
-        fingerprint=hashlib.sha256(content + f"{crowds} {unplaced}".encode()).hexdigest(),
+        fingerprint=hashlib.sha256(content + f"{crowds} {unplaced}{taken or ''}".encode()).hexdigest(),
         masks=masks,
         dropped=dropped,
         warnings=images.warnings + parsed.warnings,
+        sizes_of_files=True,
+        notes={NORMAL_LABELS: list(taken.values())} if taken else {},
     )
+
+
+def _image(image: SourceImage, is_normal: bool) -> SourceImage:
+    return dataclasses.replace(image, normal=True) if is_normal and not image.labels else image
 
 
 def _find_annotations(root: Path, chosen: str | None) -> Path:

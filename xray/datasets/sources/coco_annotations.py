@@ -15,14 +15,15 @@ from xray.datasets import source as reasons
 from xray.datasets.source import FINE_GRID, Dropped, has_area, snap
 from xray.datasets.sources.coco_images import MALFORMED, FaultError, Images, names_in
 from xray.datasets.sources.coco_units import refuse_other_units
+from xray.datasets.sources.normal_names import CONTRADICTION, NORMAL_BOXES, NormalNames
 from xray.datasets.sources.segmentations import SLIVER, TRANSPOSED, Segmentation, bounds, plain_segmentation, turned
 from xray.datasets.sources.trees.shapes import around, turned_rectangle
 from xray.errors import InputError
-from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
+from xray.findings import NO_FINDING_BOX
 from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import BoxTable, xywh_to_xyxy
 from xray.structures.masks import MaskError, check_segmentation
-from xray.structures.values import caseless, finite_number, flag_of, identity, shown, whole_number
+from xray.structures.values import finite_number, flag_of, identity, shown, whole_number
 
 NO_SUCH_IMAGE = "annotation of an unknown image"
 UNKNOWN_CATEGORY = "unknown category"
@@ -41,7 +42,9 @@ _CROWD_WORDS = ("crowd", "group")
 class Annotations:
     """Usable boxes with their readers, places and masks.
 
-    lost: numbers of the images of which an annotation was left out that is not simply repeated.
+    lost: numbers of the images of which an annotation was left out that is not simply repeated, or which are said to be
+    normal and have findings. normal: numbers of those that are said to be normal.
+    n_marked, n_contradictory: images with a box of what means so, and those of them that have findings.
     """
 
     boxes: BoxTable
@@ -50,6 +53,9 @@ class Annotations:
     masks: dict[int, Segmentation]
     lost: set[int]
     warnings: list[FileWarning]
+    normal: set[int] = dataclasses.field(default_factory=set)
+    n_marked: int = 0
+    n_contradictory: int = 0
 
 
 def read_annotations(
@@ -64,7 +70,7 @@ def read_annotations(
 ) -> Annotations:
     """Reads all annotations of a COCO file; those that are left out are entered in `dropped`.
 
-    normal: the file's own ids of what `without_no_finding` took out of the categories.
+    normal: the file's own ids of what `without_normal` took out of the categories.
     crowds: whether run lengths with iscrowd 1 are one object. They are to CVAT's brush and to supervision, not to the
         COCO set itself; "auto" keeps them unless the file has crowds that can be no single object.
     unplaced: what becomes of annotations whose image the file does not list.
@@ -80,6 +86,7 @@ def read_annotations(
     repeats: dict[tuple[Any, ...], list[int]] = {}
     strays: list[Dropped] = []
     with_annotation: set[int] = set()
+    said_normal: list[tuple[int, str, dict[str, Any]]] = []
     for position, row in enumerate(rows):
         place = f"{file.name} annotation {position}"
         try:
@@ -90,7 +97,8 @@ def read_annotations(
         if image < 0:
             continue  # Its image was left out before, and is in `dropped`.
         with_annotation.add(image)
-        if is_no_finding(row, normal):
+        if _is_of(row, normal):
+            said_normal.append((image, place, row))
             continue
         size = (images.images[image].width, images.images[image].height)
         try:
@@ -132,44 +140,64 @@ def read_annotations(
         )
     dropped += strays
     result.boxes = BoxTable.of(numbers, labels, boxes)
+    _judge_normal(result, said_normal, numbers, dropped)
     sizes = [(image.width or np.nan, image.height or np.nan) for image in images.images]
     refuse_other_units(result.boxes.boxes, np.array(sizes, dtype=np.float64).reshape(-1, 2)[result.boxes.images], file)
     return result
 
 
-def without_no_finding(
-    categories: list[dict[str, Any]], rows: list[Any]
-) -> tuple[list[dict[str, Any]], frozenset[int]]:
-    """The categories without VinBigData's "No finding", and the file's own ids of these.
+def without_normal(
+    categories: list[dict[str, Any]], normal: NormalNames, file: Path
+) -> tuple[list[dict[str, Any]], dict[int, str]]:
+    """The categories without those that mean that nothing was found, and these: the file's own id → name.
 
-    It is no category where its boxes are all [0, 0, 1, 1]: such a radiograph simply has no findings.
+    Raises InputError where `normal` names one that the file does not have.
     """
-    name = NO_FINDING_NAME.casefold()
-    normal = frozenset(category["source_category_id"] for category in categories if caseless(category["name"]) == name)
-    others = [category for category in categories if category["source_category_id"] not in normal]
-    if not normal or not others or not all(is_no_finding(row, normal) for row in rows if _is_of(row, normal)):
-        return categories, frozenset()
-    return [{**category, "id": number} for number, category in enumerate(others, start=1)], normal
+    names = normal.among((category["name"] for category in categories), str(file))
+    taken = {category["source_category_id"]: category["name"] for category in categories if category["name"] in names}
+    others = [category for category in categories if category["source_category_id"] not in taken]
+    return [{**category, "id": number} for number, category in enumerate(others, start=1)], taken
 
 
 def _is_of(row: Any, categories: Collection[int]) -> bool:
     try:
-        return whole_number(row["category_id"]) in categories
+        return bool(categories) and whole_number(row["category_id"]) in categories
     except (KeyError, TypeError, ValueError):
         return False
 
 
-def is_no_finding(row: Any, normal: Collection[int]) -> bool:
-    """Whether an annotation says, as VinBigData does, that there is no finding: "No finding", box [0, 0, 1, 1].
+def _judge_normal(
+    result: Annotations, said_normal: list[tuple[int, str, dict[str, Any]]], numbers: list[int], dropped: list[Dropped]
+) -> None:
+    """Enters which images are normal, and loses those of which one reader says so and has findings.
 
-    normal: the file's own ids of categories of that name.
+    said_normal: (image, place, annotation). numbers: the image of each box.
     """
-    if not normal or not _is_of(row, normal):
-        return False
+    findings: dict[int, list[tuple[str, ...]]] = {image: [()] for image in result.lost}
+    for image, names in zip(numbers, result.readers, strict=True):
+        findings.setdefault(image, []).append(names)
+    contradictory: set[int] = set()
+    for image, place, row in said_normal:
+        names = names_in(row.get("readers"))
+        # What one reader does not see another may.
+        if any(not names or not others or set(names) & set(others) for others in findings.get(image, ())):
+            dropped.append(Dropped(place, CONTRADICTION))
+            contradictory.add(image)
+        elif image not in findings and not _stands_for_nothing(row):
+            result.warnings.append(FileWarning(NORMAL_BOXES, place))
+    marked = {image for image, _, row in said_normal if not _stands_for_nothing(row)}
+    result.normal = {image for image, _, _ in said_normal} - set(findings)
+    result.n_marked, result.n_contradictory = len(marked), len(marked & contradictory)
+    result.lost |= contradictory
+
+
+def _stands_for_nothing(row: dict[str, Any]) -> bool:
+    """Whether the box of "No finding" is VinBigData's [0, 0, 1, 1], zeros, or none, and no place in the picture."""
     try:
-        return tuple(finite_number(number) for number in row["bbox"]) == NO_FINDING_BOX
-    except (KeyError, TypeError, ValueError):
+        box = tuple(finite_number(number) for number in row.get("bbox") or ())
+    except (TypeError, ValueError):
         return False
+    return box in ((), NO_FINDING_BOX) or not any(box)
 
 
 def _twin(same: list[int], mask: Segmentation | None, masks: dict[int, Segmentation]) -> int | None:

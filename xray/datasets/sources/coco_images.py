@@ -1,5 +1,6 @@
 """The images and categories of a COCO file: which radiographs there are, and which ids mean them."""
 
+import functools
 import math
 import os
 import posixpath
@@ -10,6 +11,7 @@ from typing import Any
 from xray.datasets import source as reasons
 from xray.datasets.naming import source_ids
 from xray.datasets.source import TRAIN, Dropped, SourceImage
+from xray.datasets.sources.coco_paths import PathsElsewhere
 from xray.datasets.sources.patients import patient_in
 from xray.datasets.sources.splits import split_meant
 from xray.errors import InputError
@@ -27,6 +29,7 @@ REPEATED_IMAGE = "repeated image"
 TWO_SIZES = "one file with two sizes"
 TWO_SPLITS = "one file in two splits"
 NO_SPLIT = "split that is none of train, val and test; it trains"
+FOUND_BY_END = "paths of another machine, whose files were found by the end of the path"
 JOINED = "radiograph listed under several ids: their annotations are joined"
 
 
@@ -90,11 +93,13 @@ class Images:
         """beside: the folder of the COCO file, relative to the root. folders: where its files may be, each ending in a
         slash, the first that has one counts; if not given, those that `read_coco` names.
 
-        Raises InputError where one id stands for two files: their annotations could not be told apart.
+        Raises InputError where one id stands for two files, as their annotations could not be told apart, and where the
+        path of another machine could be one of two files.
         """
         self._folders = _folders_of(table, beside) if folders is None else list(folders)
-        self._root, self._table, self._dropped = root, table, dropped
+        self._root, self._table, self._beside, self._dropped = root, table, beside, dropped
         self._files = _list_files(root)
+        self._names = [name for _, name in map(_id_and_name, entries) if name is not None]
         self.number_of: dict[int | str, int] = {}
         self.warnings: list[FileWarning] = []
         named: dict[int | str, str] = {}
@@ -127,16 +132,28 @@ class Images:
 
     def _path_of(self, name: str, place: str) -> str | None:
         """The file of an image, relative to the root; None, with an entry in `dropped`, where there is none to use."""
-        if fault_of(name) is not None:
-            self._dropped.append(Dropped(place, OUTSIDE_FOLDER))
-            return None
-        path = next((path for folder in self._folders if (path := f"{folder}{name}") in self._files), None)
-        if path is None:
+        fault = fault_of(name)
+        path = None
+        if fault is None:
+            path = next((path for folder in self._folders if (path := f"{folder}{name}") in self._files), None)
+        elif (seen := posixpath.normpath(posixpath.join(self._beside, name))) in self._files:
+            path = seen  # ../images/1.png, from the file's own folder
+        if path is None and "/" in name:
+            path = self._elsewhere.path_of(name)
+            if path is not None:
+                self.warnings.append(FileWarning(FOUND_BY_END, name, path))
+        if path is None and fault is not None:
+            self._dropped.append(Dropped(place, OUTSIDE_FOLDER, detail=shown(name)))
+        elif path is None:
             self._dropped.append(Dropped(name, reasons.MISSING_FILE))
         elif leads_out(self._root / path, self._root):
             self._dropped.append(Dropped(path, LINK_OUT))
             return None
         return path
+
+    @functools.cached_property
+    def _elsewhere(self) -> PathsElsewhere:
+        return PathsElsewhere(self._files, self._names, self._table)
 
     def _gather(self, grouped: dict[str, list[tuple[int | str, dict[str, Any]]]]) -> list[SourceImage]:
         ids = source_ids(list(grouped))

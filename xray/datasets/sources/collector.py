@@ -53,7 +53,8 @@ class Collector:
     add more with `category`.
     files: the radiographs below `root` (or below `folders` of it), found when it is made; links that lead out of it are
         left out and named. paths: name → file, where the reader has found them by itself.
-    dropped, warnings: what was left out, and what else is said; readers add to them.
+    dropped, warnings, notes: what was left out, what else is said, and further entries of conversion.json; readers add
+        to them.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Collector:
         self.kind, self.root, self.layout = kind, root, layout or kind
         self.dropped: list[Dropped] = []
         self.warnings: list[FileWarning] = []
+        self.notes: dict[str, Any] = {}
         self._ids: dict[str, int] = {}
         for name in categories:
             self.category(name)
@@ -246,6 +248,7 @@ class Collector:
             dropped=self.dropped,
             warnings=self.warnings,
             squashed=squashed,
+            notes=self.notes,
         )
 
     def _check_categories(self) -> None:

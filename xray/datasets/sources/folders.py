@@ -22,6 +22,7 @@ from xray.datasets.source import COPY, Dropped, Source, SourceImage, data_root, 
 from xray.datasets.source import SPLITS as ORDER
 from xray.datasets.sources.mask_account import tracked
 from xray.datasets.sources.mask_folders import without_masks
+from xray.datasets.sources.normal_names import sounds_normal
 from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError
 from xray.radiographs.file_kinds import Content, content_of
@@ -40,7 +41,6 @@ NO_SPLIT = "folder beside the splits"
 EMPTY_FOLDER = "folder without radiographs"
 TWO_CLASSES = "file in two classes"
 
-_NORMAL = {"normal", "normals", "healthy", "negative", "control", "nofinding", "nofindings"}
 _HEAD = 1 << 16
 """Bytes by which two files of one size are told apart before they are read to the end."""
 
@@ -222,7 +222,7 @@ def _normal_class(root: Path, names: dict[str, str], chosen: str | None) -> str 
 
 def _sounds_normal(label: str) -> bool:
     words = re.sub(r"[\W_]+", " ", label).split()
-    return "".join(words) in _NORMAL or (len(words) > 1 and words[0] == "no")
+    return sounds_normal(label) or (len(words) > 1 and words[0] == "no")
 
 
 def _without_copies(files: list[_File], n_threads: int, dropped: list[Dropped]) -> list[_File]:

@@ -9,9 +9,11 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from xray.datasets.category_map import NORMAL_LABELS
 from xray.datasets.source import Source, data_root
 from xray.datasets.sources.box_names import Form
 from xray.datasets.sources.collector import Collector
+from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.table_boxes import PIXELS, Reading, units_of
 from xray.datasets.sources.table_columns import Chosen, find_columns
 from xray.datasets.sources.table_files import SUFFIXES
@@ -35,6 +37,7 @@ def read_table(
     columns: str = "",
     units: str = PIXELS,
     normal: Sequence[str] = (),
+    kept: Sequence[str] = (),
     blank: Policy = "unknown",
     uncertain: Policy = "unknown",
     table_only: bool = False,
@@ -44,8 +47,9 @@ def read_table(
 
     table: relative to `data_path` or to the working directory; None finds the one that is there. sheet: of a
     spreadsheet. id, label, box, columns and `chosen` (patient, split, reader, width, height, view, sex, age): see
-    `table_columns.Chosen`. units: see `table_boxes.Units`. normal: labels that mean that nothing was found. blank:
-    what a blank label means. uncertain: what -1 means. table_only: only for `write_store`.
+    `table_columns.Chosen`. units: see `table_boxes.Units`. normal, kept: labels that mean that nothing was found,
+    and that do not, see `NormalNames`. blank: what a blank label means. uncertain: what -1 means. table_only: only for
+    `write_store`.
 
     Radiographs without a row are left out, as are those of which a row cannot be used.
 
@@ -58,14 +62,18 @@ def read_table(
     cells, content = read_cells(path, sheet=sheet)
     collector = Collector("table", root)
     collector.read(content)
-    flags = (id, label, box, columns, unit, *normal, blank, uncertain, *sorted(chosen.items()))
+    flags = (id, label, box, columns, unit, *normal, *kept, blank, uncertain, *sorted(chosen.items()))
     collector.read(repr(flags).encode())
     found = find_columns(cells, path.name, collector.files, Chosen(id, label, box, columns, **chosen))
     if not (found.labels or found.box):
         names = ", ".join(name for name in cells.columns if name != "line")
         raise InputError(f"{path} has neither labels nor boxes (found {names}): name them with --label or --columns")
     print(f"{path.name}: {found.in_words()}", flush=True)
-    rows = TableRows(collector, path.name, cells, found, read_labels(cells, found, path.name, normal))
+    labels = read_labels(cells, found, path.name, NormalNames(normal, kept))
+    if labels.normal_names:
+        print(f"{path.name}: nothing was found where it says {' or '.join(labels.normal_names)}", flush=True)
+        collector.notes[NORMAL_LABELS] = list(labels.normal_names)
+    rows = TableRows(collector, path.name, cells, found, labels)
     rows.judge(uncertain)
     rows.describe(blank)
     if found.form is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.table_answers import answer
 from xray.datasets.sources.table_columns import Columns
 from xray.datasets.sources.tables import factorize
@@ -23,45 +24,47 @@ BLANK, NEGATIVE, UNCERTAIN, POSITIVE, BAD = 0, 1, 2, 3, -1
 ONLY = "Finding"
 """The category of boxes in a table without labels."""
 
-_NORMAL = {
-    "normal", "normals", "healthy", "negative", "control", "nofinding", "nofindings", "noabnormality", "clear",
-}  # fmt: skip
-
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
     """categories: names, in the order of their ids. codes: (N, K) int8, of BLANK … POSITIVE, what each row says of
-    each; BAD where a cell is neither. normal: (N,) bool, the row says that nothing was found."""
+    each; BAD where a cell is neither. normal: (N,) bool, the row says that nothing was found. at_odds: (N,) bool, of
+    several columns that would say so one does and another does not. normal_names: the labels that say so."""
 
     categories: tuple[str, ...]
     codes: np.ndarray
     normal: np.ndarray
+    at_odds: np.ndarray
+    normal_names: tuple[str, ...] = ()
 
 
-def read_labels(table: "pd.DataFrame", columns: Columns, name: str, normal: Sequence[str] = ()) -> Labels:
-    """The labels of all rows. normal: the labels that mean that nothing was found; by default those called so.
+def read_labels(table: "pd.DataFrame", columns: Columns, name: str, normal: NormalNames) -> Labels:
+    """The labels of all rows. normal: which of them mean that nothing was found.
 
-    Raises InputError where `normal` names a label that does not occur, or which one is meant is not clear.
+    Raises InputError where `normal` names a label that does not occur, and where there is no other.
     """
     if not columns.labels:
         codes = np.full((len(table), 1), POSITIVE, dtype=np.int8)
-        return Labels((ONLY,), codes, np.zeros(len(table), dtype=bool))
+        nowhere = np.zeros(len(table), dtype=bool)
+        return Labels((ONLY,), codes, nowhere, nowhere)
     return (_wide if columns.is_wide else _named)(table, columns.labels, name, normal)
 
 
-def _wide(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Sequence[str]) -> Labels:
+def _wide(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: NormalNames) -> Labels:
     codes = np.zeros((len(table), len(columns)), dtype=np.int8)
     for place, column in enumerate(columns):
         distinct, code_of = factorize(table[column])
         codes[:, place] = np.array([*map(_code, distinct), BLANK], dtype=np.int8)[code_of]
-    without = _normal_labels(columns, name, normal) if len(columns) > 1 or normal else ()
+    without = normal.among(columns, name) if len(columns) > 1 or normal.chosen else ()
     kept = [place for place, column in enumerate(columns) if column not in without]
     if not kept:
         raise InputError(f"{name} has no label besides {', '.join(without)}: name the columns of others with --label")
-    is_normal = (codes[:, [place for place in range(len(columns)) if place not in kept]] == POSITIVE).any(axis=1)
+    of_normal = codes[:, [place for place in range(len(columns)) if place not in kept]]
+    is_normal = (of_normal == POSITIVE).any(axis=1)
+    at_odds = is_normal & (of_normal == NEGATIVE).any(axis=1)
     codes = codes[:, kept]
     codes[is_normal[:, None] & (codes == BLANK)] = NEGATIVE
-    return Labels(tuple(columns[place] for place in kept), codes, is_normal)
+    return Labels(tuple(columns[place] for place in kept), codes, is_normal, at_odds, without)
 
 
 def _code(text: str) -> int:
@@ -71,17 +74,17 @@ def _code(text: str) -> int:
         return BAD
 
 
-def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Sequence[str]) -> Labels:
+def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: NormalNames) -> Labels:
     distinct, code_of = factorize(table[columns[0]])
     # "None" is how tools write what is missing, unless it is said to be a label.
-    said = {text.casefold() for text in normal}
+    said = {text.casefold() for text in normal.chosen}
     names = [[text] if text.casefold() in said else label_names(text) for text in distinct]
     names = _split_at_commas(names, f"{name}, column {columns[0]}")
     spelt: dict[str, str] = {}
     for label in (label for several in names for label in several):
         # The order of the rows does not matter.
         spelt[label.casefold()] = min(label, spelt.get(label.casefold(), label))
-    without = _normal_labels(list(spelt.values()), name, normal)
+    without = normal.among(spelt.values(), name)
     gone = {label.casefold() for label in without}
     categories = sorted((label for key, label in spelt.items() if key not in gone), key=str.casefold)
     if not categories:
@@ -96,7 +99,9 @@ def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Seq
                 is_normal[place] = True
             else:
                 of_text[place, column_of[label.casefold()]] = POSITIVE
-    return Labels(tuple(categories), of_text[code_of], is_normal[code_of])
+    # Two names of it in one cell say the same.
+    at_odds = np.zeros(len(table), dtype=bool)
+    return Labels(tuple(categories), of_text[code_of], is_normal[code_of], at_odds, without)
 
 
 def _split_at_commas(names: Sequence[list[str]], name: str) -> list[list[str]]:
@@ -150,20 +155,3 @@ def label_list(text: str) -> list[str]:
 def _filled(names: Iterable[str]) -> list[str]:
     stripped = (name.strip(" \t'\"") for name in names)
     return [name for name in stripped if not is_missing(name)]
-
-
-def _normal_labels(labels: Sequence[str], name: str, chosen: Sequence[str]) -> tuple[str, ...]:
-    """The labels that mean that nothing was found, as they are spelt."""
-    if chosen:
-        by_name = {label.casefold(): label for label in labels}
-        if missing := [text for text in chosen if text and text.casefold() not in by_name]:
-            raise InputError(
-                f"--normal {missing[0]}: {name} has no such label (its labels are {', '.join(labels[:30])})"
-            )
-        return tuple(by_name[text.casefold()] for text in chosen if text)
-    found = [label for label in labels if "".join(filter(str.isalnum, label.casefold())) in _NORMAL]
-    if len(found) > 1:
-        raise InputError(
-            f"{name} has the labels {' and '.join(found)}: say with --normal which mean that nothing was found"
-        )
-    return tuple(found)

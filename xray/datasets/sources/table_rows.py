@@ -44,6 +44,7 @@ BOX_WITHOUT_LABEL = "box without a label"
 BOX_OF_NORMAL = "box on a row that means nothing was found"
 BOX_OF_NEGATIVE = "box on a row whose labels are all 0"
 BOX_OF_UNCERTAIN = "box of an uncertain label"
+AT_ODDS = "row of which one column means nothing was found, and another of such a name does not"
 CONTRADICTORY = "row that means nothing was found, beside a finding"
 BLANK_UNKNOWN = "radiographs with blank labels, which count as unknown (--blank negative if they mean no finding)"
 BLANK_SPLIT = "radiographs without a split, which train"
@@ -142,6 +143,8 @@ class TableRows:
             self.codes[self.codes == UNCERTAIN] = POSITIVE if uncertain == "positive" else NEGATIVE
         for row in np.flatnonzero((self.codes == BAD).any(axis=1) & is_used).tolist():
             self.collector.lose(self.names[self.image_of[row]], self.place(row), UNKNOWN_LABEL)
+        for row in np.flatnonzero(self.labels.at_odds & is_used).tolist():
+            self.collector.lose(self.names[self.image_of[row]], self.place(row), AT_ODDS)
         normal = np.flatnonzero(self.labels.normal & is_used).tolist()
         if normal:
             # A reader who found something did not find nothing.

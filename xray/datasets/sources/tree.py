@@ -1,24 +1,27 @@
 """A tree of a labelling tool or a trainer: COCO, YOLO, Pascal VOC, CVAT or Label Studio, found by itself → a source."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from xray.datasets.source import Source, data_root, relative_name
 from xray.datasets.sources.coco_annotations import Crowds, Unplaced
+from xray.datasets.sources.edges import refuse_boxes_beyond
+from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.patients import name_patients
 from xray.datasets.sources.trees.coco import find_coco, read_coco_tree
 from xray.datasets.sources.trees.cvat import find_cvat, read_cvat_tree
 from xray.datasets.sources.trees.labelstudio import find_labelstudio, read_labelstudio_tree
 from xray.datasets.sources.trees.others import what_to_do
 from xray.datasets.sources.trees.voc import Corners, Difficult, find_voc, read_voc_tree
-from xray.datasets.sources.trees.yolo import find_yolo, read_yolo_tree
-from xray.errors import InputError
+from xray.datasets.sources.trees.yolo import read_yolo_tree
+from xray.datasets.sources.trees.yolo_description import find_yolo, named_yaml
+from xray.errors import FlagError, InputError
 
 Format = Literal["coco", "yolo", "voc", "cvat", "labelstudio"]
 
-_FIND: dict[str, Callable[[Path], Any]] = {
+_FIND: dict[str, Callable[[Path], list[Path]]] = {
     "coco": find_coco, "yolo": find_yolo, "voc": find_voc, "cvat": find_cvat, "labelstudio": find_labelstudio,
 }  # fmt: skip
 _NEEDS = {
@@ -39,35 +42,46 @@ def read_tree(
     unplaced: Unplaced = "refuse",
     difficult: Difficult = "keep",
     corners: Corners = "auto",
+    yaml: str | None = None,
+    normal: Sequence[str] = (),
+    kept: Sequence[str] = (),
 ) -> Source:
     """Reads a tree as its format means it.
 
     format: None finds it; where two fit, InputError asks for it.
     patients: as for `xray.datasets.sources.patients.name_patients`.
     crowds, unplaced: as for `read_annotations` of coco_annotations; difficult, corners: as for `read_voc_tree`.
+    yaml: the file that describes a YOLO tree, relative to `data_path` or to the working directory; None finds it.
+    normal, kept: which labels mean that nothing was found, and which do not, see `NormalNames`.
 
     Splits that the tree has are kept. Raises InputError where no format fits, and as the formats' readers do.
     """
     root = data_root(data_path, "give the root of the tree: the folder with its pictures and labels")
-    name, found = _choose(root, format)
+    if yaml is not None and format not in (None, "yolo"):
+        raise FlagError(f"--yaml is of YOLO trees, and --format says {format}: leave one of the two out")
+    name, found = _choose(root, format) if yaml is None else ("yolo", [named_yaml(root, yaml)])
+    names = NormalNames(normal, kept)
     if name == "coco":
-        source = read_coco_tree(root, found, crowds, unplaced)
+        source = read_coco_tree(root, found, crowds, unplaced, names)
     elif name == "yolo":
-        source = read_yolo_tree(root, found)
+        source = read_yolo_tree(root, found, names)
     elif name == "voc":
-        source = read_voc_tree(root, found, difficult, corners)
+        source = read_voc_tree(root, found, difficult, corners, names)
     elif name == "cvat":
-        source = read_cvat_tree(root, found)
+        source = read_cvat_tree(root, found, names)
     else:
-        source = read_labelstudio_tree(root, found)
+        source = read_labelstudio_tree(root, found, names)
+    # YOLO has shares, and no sizes but those of the table beside it.
+    source.sizes_of_files = name != "yolo"
+    refuse_boxes_beyond(source, str(root))
     if patients is not None:
         source.images, content = name_patients(source.images, Path(patients), source.dropped)
         source.fingerprint = hashlib.sha256(source.fingerprint.encode() + content).hexdigest()
     return source
 
 
-def _choose(root: Path, format: str | None) -> tuple[str, Any]:
-    """The format, and what its finder found."""
+def _choose(root: Path, format: str | None) -> tuple[str, list[Path]]:
+    """The format, and the files that its finder found."""
     if format is not None:
         found = _FIND[format](root)
         if not found:
@@ -79,11 +93,6 @@ def _choose(root: Path, format: str | None) -> tuple[str, Any]:
             raise InputError(f"{root} is no tree that can be read: {hint}")
         raise InputError(f"{root} is no tree that can be read: it needs {'; or '.join(_NEEDS.values())}")
     if len(fitting) > 1:
-        examples = (f"{name} ({relative_name(_first(found), root)})" for name, found in fitting.items())
+        examples = (f"{name} ({relative_name(found[0], root)})" for name, found in fitting.items())
         raise InputError(f"{root} may be {' or '.join(examples)}: say with --format which is meant")
     return next(iter(fitting.items()))
-
-
-def _first(found: Any) -> Path:
-    path: Path = found[0] if isinstance(found, list) else found
-    return path

@@ -21,9 +21,10 @@ from xray.datasets.sources.trees.yolo import (
     NOT_LABELLED,
     SAME_SPLIT,
 )
+from xray.datasets.sources.trees.yolo_description import OTHER_DESCRIPTION
 from xray.datasets.sources.trees.yolo_lines import BEYOND, LineError, read_line
 from xray.datasets.store import open_store
-from xray.errors import InputError
+from xray.errors import FlagError, InputError
 
 WIDTH, HEIGHT = 60, 40
 
@@ -305,3 +306,45 @@ def test_two_corners_are_refused(root):
     text(root / "labels" / "val" / "4.txt", "0 0.1 0.2 0.15 0.25\n")
     with pytest.raises(InputError, match=r"2 of 4 boxes in the label files .* and none if they were two corners"):
         read_tree(root)
+
+
+def test_data_yaml_is_taken_before_others_which_are_named(root):
+    text(root / "coco.yaml", "train: images/train\nnames: [person, car]\n")
+    text(root / "backup" / "data.yaml", "names: [A]\n")
+    source = read_tree(root)
+    assert [category["name"] for category in source.categories] == ["Nodule", "Mass"]
+    assert [(one.where, one.detail) for one in source.warnings if one.kind == OTHER_DESCRIPTION] == [
+        ("coco.yaml", "data.yaml is taken; --yaml chooses another"),
+        ("backup/data.yaml", "data.yaml is taken; --yaml chooses another"),
+    ]
+    chosen = read_tree(root, yaml="coco.yaml")
+    assert [category["name"] for category in chosen.categories] == ["person", "car"]
+    assert OTHER_DESCRIPTION not in kinds(chosen)
+    with pytest.raises(InputError, match=r"there is no other\.yaml, neither in"):
+        read_tree(root, yaml="other.yaml")
+    with pytest.raises(FlagError, match="--yaml is of YOLO trees, and --format says coco"):
+        read_tree(root, "coco", yaml="coco.yaml")
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ("train: images/train\nval: images/val\ntest: images/test\nnames: [Mass, Nodule]\n", "names"),
+        ("train: images/val\nval: images/train\nnames: [Nodule, Mass]\n", "pictures"),
+    ],
+)
+def test_descriptions_that_differ_are_asked_about(root, other, what):
+    (root / "data.yaml").rename(root / "a.yaml")
+    text(root / "b.yml", other)
+    with pytest.raises(InputError, match=rf"a\.yaml and b\.yml in .* of other {what}: say with --yaml which is meant"):
+        read_tree(root)
+    assert len(read_tree(root, yaml=str(root / "b.yml")).categories) == 2
+
+
+def test_descriptions_that_say_the_same(root):
+    text(root / "more" / "b.yaml", (root / "data.yaml").read_text())
+    text(root / "broken.yaml", "names: 7\n")
+    (root / "data.yaml").rename(root / "a.yaml")
+    source = read_tree(root)
+    assert [one.where for one in source.warnings if one.kind == OTHER_DESCRIPTION] == ["broken.yaml", "more/b.yaml"]
+    assert len(source.images) == 6 - kinds(source).count(NOT_LABELLED)

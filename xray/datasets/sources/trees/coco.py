@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from xray.datasets.category_map import NORMAL_LABELS
 from xray.datasets.naming import source_ids
 from xray.datasets.source import Dropped, Source, SourceImage, relative_name
 from xray.datasets.sources.coco import source_of
 from xray.datasets.sources.coco_annotations import Crowds, Unplaced
 from xray.datasets.sources.coco_extras import CocoFile
+from xray.datasets.sources.normal_names import NormalNames, refuse_without_findings
 from xray.datasets.sources.splits import split_named, split_of
 from xray.datasets.sources.trees.parts import NOT_IN_TREE
 from xray.errors import InputError
@@ -54,27 +56,41 @@ def _is_coco(path: Path) -> bool:
     return all(key in content for key in _KEYS)
 
 
-def read_coco_tree(root: Path, files: Sequence[Path], crowds: Crowds, unplaced: Unplaced) -> Source:
+def read_coco_tree(
+    root: Path,
+    files: Sequence[Path],
+    crowds: Crowds,
+    unplaced: Unplaced,
+    normal: NormalNames,
+) -> Source:
     """Reads all files of `find_coco` as one source.
 
     Categories are joined by name, in upper or lower case. A category that one file has and another lacks is unknown in
     the radiographs of that other. A file for `trainval` beside ones for both parts is not read. A radiograph in two
-    files is refused: it would be in two splits, or half of its annotations in each.
+    files is refused: it would be in two splits, or half of its annotations in each. normal: categories that mean that
+    nothing was found.
     """
     warnings: list[FileWarning] = []
     files = _without_unions(files, root, warnings)
     contents = {file: file.read_bytes() for file in files}
     lists = {file: CocoFile.of(content, file) for file, content in contents.items()}
     lists = _without_placeholders(lists, root, warnings)
+    names = {file: _names_in(coco) for file, coco in lists.items()}
+    taken = normal.among(dict.fromkeys(name for of_file in names.values() for name in of_file), str(root))
     splits = {file: split_of(relative_name(file, root)) for file in files}
     sources = {
-        file: source_of(root, file, lists[file], crowds, unplaced, contents[file], _folders(root, file))
+        file: source_of(
+            root, file, lists[file], crowds, unplaced, contents[file], _of_file(normal, names[file]),
+            _folders(root, file),
+        )
         for file in files
-    }
+    }  # fmt: skip
     _refuse_repeats(sources, root)
+    refuse_without_findings([each for source in sources.values() for each in source.categories], taken, str(root))
     result = _joined(sources, splits, warnings)
     result.fingerprint = hashlib.sha256("".join(source.fingerprint for source in sources.values()).encode()).hexdigest()
     result.layout = "coco"
+    result.notes = {NORMAL_LABELS: list(taken)} if taken else {}
     used = {image.path for image in result.images}
     named = {drop.where for drop in result.dropped}
     for path in find_radiographs(root, passed_over=result.warnings):
@@ -82,6 +98,18 @@ def read_coco_tree(root: Path, files: Sequence[Path], crowds: Crowds, unplaced: 
         if path not in used and name not in named:
             result.dropped.append(Dropped(name, NOT_IN_TREE))
     return result
+
+
+def _names_in(coco: CocoFile) -> list[str]:
+    return [str(entry["name"]) for entry in coco.categories if isinstance(entry, dict) and entry.get("name")]
+
+
+def _of_file(normal: NormalNames, names: Sequence[str]) -> NormalNames:
+    """The same for one file, which need not have all of the chosen labels."""
+    if not normal.chosen:
+        return normal
+    have = {name.casefold() for name in names}
+    return dataclasses.replace(normal, chosen=[text for text in normal.chosen if text.casefold() in have] or [""])
 
 
 def _without_unions(files: Sequence[Path], root: Path, warnings: list[FileWarning]) -> list[Path]:

@@ -14,6 +14,7 @@ from xray.datasets import source as reasons
 from xray.datasets.source import TRAIN, Source, relative_name
 from xray.datasets.sources.coco_images import MALFORMED
 from xray.datasets.sources.collector import Collector
+from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.splits import split_named, split_of_folder
 from xray.datasets.sources.trees.parts import NOT_IN_TREE, read_xml, root_tag
 from xray.datasets.sources.trees.shapes import Corners, Polygon, around, coordinate, ellipse, turned_rectangle
@@ -36,11 +37,11 @@ def find_cvat(root: Path) -> list[Path]:
     return [path for path in found if is_inside(path, root) and root_tag(path) == "annotations"]
 
 
-def read_cvat_tree(root: Path, files: Sequence[Path]) -> Source:
+def read_cvat_tree(root: Path, files: Sequence[Path], normal: NormalNames) -> Source:
     """Reads all files that `find_cvat` found; a picture that none of them lists is no part of the set.
 
-    A listed picture without shapes has no findings. Raises InputError for what is no XML, for tracks of videos, and
-    where nothing is left.
+    normal: labels that mean that nothing was found. A listed picture without shapes has no findings.
+    Raises InputError for what is no XML, for tracks of videos, and where nothing is left.
     """
     collector = Collector("tree", root, layout="cvat")
     images: list[tuple[Path, Element]] = []
@@ -57,10 +58,9 @@ def read_cvat_tree(root: Path, files: Sequence[Path]) -> Source:
         images += [(file, image) for image in tree.iterfind("image")]
     shapes = [each for _, image in images for each in image if each.tag in (*_SHAPES, *_WITHOUT_AREA, "tag")]
     used = dict.fromkeys(sorted({each.get("label", "").strip() for each in shapes}))
-    # Labels of a whole picture that say that there is nothing are no category.
-    whole = WholeLabels(collector, {each.get("label", "").strip() for each in shapes if each.tag != "tag"})
+    whole = WholeLabels(collector, [label for label in (*labels, *used) if label], normal)
     for label in [*labels, *used]:
-        if label and (label in used or label in labels) and not whole.is_normal(label):
+        if label and not whole.is_normal(label):
             collector.category(label)
     seen: set[str] = set()
     for file, image in images:
@@ -73,6 +73,7 @@ def read_cvat_tree(root: Path, files: Sequence[Path]) -> Source:
             continue
         seen.add(name)
         _read_image(collector, name, image, place, whole)
+    whole.finish()
     return collector.source(NOT_IN_TREE)
 
 
@@ -86,10 +87,14 @@ def _read_image(collector: Collector, name: str, image: Element, place: str, who
     collector.describe(name, split=split, size=size)
     tags = [each.get("label", "").strip() for each in image.iterfind("tag")]
     n_shapes = 0
+    marked: list[str] = []
     for number, each in enumerate(each for each in image if each.tag in (*_SHAPES, *_WITHOUT_AREA)):
         where = f"{place} {each.tag} {number}"
-        n_shapes += 1
         label = each.get("label", "").strip()
+        if whole.is_normal(label):
+            marked.append(label)
+            continue
+        n_shapes += 1
         category = collector.categories.get(label)
         if category is None:
             collector.lose(name, where, reasons.UNKNOWN_CLASS, shown(each.get("label")))
@@ -105,7 +110,7 @@ def _read_image(collector: Collector, name: str, image: Element, place: str, who
             collector.lose(name, where, MALFORMED, str(error))
             continue
         collector.box(name, category, corners, where, mask=mask)
-    whole.add(name, tags, n_shapes, place)
+    whole.add(name, tags, n_shapes, place, marked)
 
 
 def _shape(each: Element, size: tuple[int, int] | None) -> tuple[Sequence[float], object]:

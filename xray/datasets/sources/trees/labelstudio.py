@@ -16,6 +16,7 @@ from xray.datasets import source as reasons
 from xray.datasets.source import TRAIN, Source, relative_name
 from xray.datasets.sources.coco_images import MALFORMED
 from xray.datasets.sources.collector import Collector
+from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.splits import split_of
 from xray.datasets.sources.trees.parts import NOT_IN_TREE, read_sizes
 from xray.datasets.sources.trees.regions import NO_AREA, Region, corners_and_mask
@@ -94,12 +95,13 @@ def _is_short(task: dict[str, Any]) -> bool:
     return "annotation_id" in task and ("annotator" in task or "lead_time" in task)
 
 
-def read_labelstudio_tree(root: Path, files: Sequence[Path]) -> Source:
+def read_labelstudio_tree(root: Path, files: Sequence[Path], normal: NormalNames) -> Source:
     """Reads all files that `find_labelstudio` found.
 
     A picture that no task names is no part of the set, nor is one whose task nobody has annotated; an annotation
     without a region says that there is nothing. Of one person's annotations of a task the last counts; where one is
-    marked as the truth (ground_truth), it alone. Raises InputError where nothing is left.
+    marked as the truth (ground_truth), it alone. normal: labels that mean that nothing was found.
+    Raises InputError where nothing is left.
     """
     collector = Collector("tree", root, layout="labelstudio")
     readers: dict[str, str] = {}
@@ -114,14 +116,15 @@ def read_labelstudio_tree(root: Path, files: Sequence[Path]) -> Source:
                 tasks[key if key not in tasks else task.place] = task
     regions = [result for task in tasks.values() for each in task.readings for result in each.results]
     with_boxes = {label for result in regions if _is_region(result) for label in Region.labels_of(result)}
-    whole = WholeLabels(collector, with_boxes)
     names = {label for result in regions for label in _category_names(result)} | with_boxes
+    whole = WholeLabels(collector, sorted(names), normal)
     for name in sorted(names):
         if not whole.is_normal(name):
             collector.category(name)
     seen: dict[str, str] = {}
     for task in tasks.values():
         _read_task(collector, task, whole, seen)
+    whole.finish()
     return collector.source(NOT_IN_TREE)
 
 
@@ -263,6 +266,7 @@ def _read_results(
     unsure: list[str] = []
     unread: list[str] = []
     n_shapes = 0
+    marked: list[str] = []
     done: set[str] = set()
     for number, result in enumerate(results):
         where = f"{place} result {result.get('id', number)}"
@@ -271,9 +275,12 @@ def _read_results(
             if key in done:
                 continue  # Its labels stand in a result of their own.
             done.add(key)
-            n_shapes += 1
-            own = labels_of.get(str(result.get("id"))) if "id" in result else Region.labels_of(result)
-            tags += _read_region(collector, name, where, result, own or [], reader)
+            own = (labels_of.get(str(result.get("id"))) if "id" in result else Region.labels_of(result)) or []
+            findings = [label for label in own if not whole.is_normal(label)]
+            marked += [label for label in own if whole.is_normal(label)]
+            if findings or not own:
+                n_shapes += 1
+                tags += _read_region(collector, name, where, result, findings, reader)
         elif _is_choice(result):
             for choice in _choices(result):
                 field = str(result.get("from_name", ""))
@@ -293,10 +300,10 @@ def _read_results(
                 collector.warnings.append(FileWarning(OTHER_RESULTS, where, str(result.get("type"))))
             if result.get("type") not in _SAYS_NOTHING:
                 unread.append(str(result.get("type")))
-    if unread and not n_shapes and not any(map(_is_choice, results)):
+    if unread and not n_shapes and not marked and not any(map(_is_choice, results)):
         # The only thing that is said of the picture may be a finding.
         collector.lose(name, place, TEXTS if TEXTS in unread else NOTHING_ELSE, ", ".join(unread))
-    whole.add(name, tags, n_shapes, place)
+    whole.add(name, tags, n_shapes, place, marked)
     known = collector.categories
     if unsure:
         collector.describe(name, unknown=[known[field] for field in unsure if field in known])

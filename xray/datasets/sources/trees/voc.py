@@ -17,6 +17,7 @@ from xml.etree.ElementTree import Element
 from xray.datasets import source as reasons
 from xray.datasets.source import TEST, TRAIN, VAL, Source, relative_name
 from xray.datasets.sources.collector import Collector
+from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.splits import split_of_folder
 from xray.datasets.sources.trees.parts import (
     NOT_IN_TREE,
@@ -28,6 +29,7 @@ from xray.datasets.sources.trees.parts import (
     root_tag,
 )
 from xray.datasets.sources.trees.shapes import around, turned_rectangle
+from xray.datasets.sources.trees.whole import WholeLabels
 from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.file_warnings import FileWarning
@@ -70,12 +72,13 @@ def find_voc(root: Path) -> list[Path]:
     return files if any(root_tag(path) == "annotation" for path in files[:_MOST_LOOKED_AT]) else []
 
 
-def read_voc_tree(root: Path, files: list[Path], difficult: Difficult = "keep", corners: Corners = "auto") -> Source:
+def read_voc_tree(root: Path, files: list[Path], difficult: Difficult, corners: Corners, normal: NormalNames) -> Source:
     """Reads the XML files that `find_voc` found.
 
     difficult: keep takes such objects as any other; ignore leaves them out, and a detection of their category in that
         radiograph is then neither right nor wrong.
     corners: what a box's corners are, pixels as in VOC itself, or edges; auto decides as described above.
+    normal: names that mean that nothing was found.
 
     A picture without XML is no part of the set. Where <size> has the picture's aspect, boxes are in its pixels.
     Raises InputError where one picture is in two lists of ImageSets, and where nothing is left.
@@ -113,13 +116,17 @@ def read_voc_tree(root: Path, files: list[Path], difficult: Difficult = "keep", 
         collector.leave_out(stem, NO_XML)
     # Categories in the order of the tree's list, or else of their names: that of the files says nothing.
     named = {_text(each, "name") for _, _, tree in trees for each in tree.iterfind("object")} - {""}
-    for category in [*_listed_labels(root, named, collector), *sorted(named)]:
-        collector.category(category)
+    listed = _listed_labels(root, named, collector)
+    whole = WholeLabels(collector, [*listed, *sorted(named)], normal)
+    for category in [*listed, *sorted(named)]:
+        if not whole.is_normal(category):
+            collector.category(category)
     sizes = read_sizes(collector, (name for name, _, _ in trees))
     for name, path, tree in trees:
         split = (lists or {}).get(path.stem) if lists is not None else split_of_folder(relative_name(path, root))
         known = originals.get(name, Original())
-        _read_tree(collector, name, path, tree, split or TRAIN, known, sizes.get(name), difficult, corners)
+        _read_tree(collector, name, path, tree, split or TRAIN, known, sizes.get(name), difficult, corners, whole)
+    whole.finish()
     return collector.source(NOT_IN_TREE)
 
 
@@ -202,13 +209,19 @@ def _read_tree(
     of_file: tuple[int, int] | None,
     difficult: Difficult,
     corners: Corners,
+    whole: WholeLabels,
 ) -> None:
     place = relative_name(path, collector.root)
     size = _size(tree)
     collector.describe(name, split=split, **({"size": size} | known.facts(of_file) if known.size else {"size": size}))
     offsets = _offsets(tree, corners)
     doubtful = []
-    for number, each in enumerate(tree.iterfind("object")):
+    objects = list(tree.iterfind("object"))
+    marked = [_text(each, "name") for each in objects if whole.is_normal(_text(each, "name"))]
+    whole.add(name, (), len(objects) - len(marked), place, marked)
+    for number, each in enumerate(objects):
+        if whole.is_normal(_text(each, "name")):
+            continue
         where = f"{place} object {number}"
         category = collector.categories.get(_text(each, "name"))
         if category is None:

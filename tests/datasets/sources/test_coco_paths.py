@@ -1,0 +1,105 @@
+"""Paths that a COCO file has of another machine: found by their longest end, never guessed."""
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from source_cases import write_picture
+
+from xray.datasets import source as reasons
+from xray.datasets.sources.coco import read_coco
+from xray.datasets.sources.coco_images import FOUND_BY_END, OUTSIDE_FOLDER
+from xray.datasets.sources.coco_paths import PathsElsewhere
+from xray.datasets.sources.tree import read_tree
+from xray.errors import InputError
+
+
+def write(root, file, names):
+    images = [{"id": number, "file_name": name, "width": 60, "height": 40} for number, name in enumerate(names)]
+    rows = [
+        {"id": number + 1, "image_id": number, "category_id": 1, "bbox": [1, 1, 9, 9]} for number in range(len(names))
+    ]
+    content = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "Nodule"}]}
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).write_text(json.dumps(content))
+
+
+@pytest.fixture
+def root(tmp_path):
+    for number, name in enumerate(["images/1.png", "images/2.png", "images/old/3.png", "masks/1.png"]):
+        write_picture(tmp_path / name, offset=number)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "start", ["/data/foo/", "C:\\data\\foo\\", "d:/foo/", "foo/", "\\\\server\\share\\", "file:///home/x/"]
+)
+def test_paths_of_another_machine(root, start):
+    names = ["images/1.png", "images/2.png", "images/old/3.png"]
+    write(root, "annotations.json", [start + name.replace("/", "\\" if "\\" in start else "/") for name in names])
+    source = read_coco(root)
+    assert [image.file_name for image in source.images] == names
+    assert [warning.kind for warning in source.warnings] == [FOUND_BY_END] * 3
+    assert source.dropped == []
+    assert [image.file_name for image in read_tree(root, "coco").images] == names
+
+
+def test_the_end_is_as_long_as_it_can_be(root):
+    write(root, "annotations.json", ["/a/b/2.png", "/a/3.png"])
+    assert [image.file_name for image in read_coco(root).images] == ["images/2.png", "images/old/3.png"]
+    write(root, "annotations.json", ["/a/b/1.png"])
+    with pytest.raises(InputError, match=r"the file /a/b/1\.png may be images/1\.png or masks/1\.png: write"):
+        read_coco(root)
+
+
+def test_a_file_is_not_taken_for_another(root):
+    # What several names end with says nothing, and a name without a folder is where it is.
+    write_picture(root / "p2" / "frontal.png", offset=7)
+    write(root, "annotations.json", ["/x/p1/frontal.png", "/x/p2/frontal.png", "/x/p3/images/2.png", "3.png"])
+    source = read_coco(root)
+    assert [image.file_name for image in source.images] == ["images/2.png", "p2/frontal.png"][::-1]
+    assert [(drop.where, drop.reason, drop.detail) for drop in source.dropped] == [
+        ("annotations.json image 0", OUTSIDE_FOLDER, "'/x/p1/frontal.png'"),
+        ("3.png", reasons.MISSING_FILE, ""),
+    ]
+
+
+def test_the_folder_of_another_split_is_not_meant(tmp_path):
+    write_picture(tmp_path / "val" / "1.png")
+    write_picture(tmp_path / "train" / "2.png", offset=1)
+    write(tmp_path, "annotations/instances_train.json", ["/data/train/1.png", "/data/train/2.png"])
+    write(tmp_path, "annotations/instances_val.json", ["/data/val/1.png"])
+    source = read_tree(tmp_path)
+    assert sorted((image.file_name, image.split) for image in source.images) == [
+        ("train/2.png", "train"),
+        ("val/1.png", "val"),
+    ]
+
+
+def test_paths_from_the_folder_of_the_file(root):
+    write(root, "annotations/all.json", ["../images/1.png", "../../secret/2.png"])
+    source = read_coco(root, "annotations/all.json")
+    assert [image.file_name for image in source.images] == ["images/1.png"]
+    assert [drop.reason for drop in source.dropped] == [OUTSIDE_FOLDER]
+
+
+_PARTS = st.lists(st.sampled_from(["a", "b", "images", "1.png", "2.png", "", ".", "..", "C:"]), min_size=1, max_size=5)
+
+
+@given(st.lists(_PARTS.map("/".join), max_size=6, unique=True), st.lists(_PARTS.map("/".join), min_size=1, max_size=4))
+def test_what_is_found_is_an_end_of_the_name(files, names):
+    files = [file for file in files if not {"", ".", "..", "C:"} & set(file.split("/"))]
+    paths = PathsElsewhere(files, names, "x.json")
+    taken = {}
+    for name in dict.fromkeys(names):
+        found = None
+        with contextlib.suppress(InputError):
+            found = paths.path_of(name)
+        if found is not None:
+            assert found in files
+            plain = "/".join(part for part in name.split("/") if part not in ("", "."))
+            assert found.rpartition("/")[2] == plain.rpartition("/")[2]
+            # No two names, unless they are one path, have one file.
+            assert taken.setdefault(found, plain.removeprefix("C:/")) == plain.removeprefix("C:/")

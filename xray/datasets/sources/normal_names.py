@@ -1,0 +1,70 @@
+"""Labels that mean that nothing was found: "No finding", "Normal", …; they are no findings, and no categories."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from xray.datasets.category_map import plain
+from xray.errors import InputError
+
+NORMAL = frozenset({
+    "normal", "normals", "healthy", "negative", "control", "nofinding", "nofindings", "noabnormality",
+    "noabnormalities", "clear",
+})  # fmt: skip
+"""How they are called, without case and punctuation."""
+CONTRADICTION = "picture said to be normal, with findings"
+NORMAL_BOXES = 'pictures with a box of what means that nothing was found: taken as that (--normal "" for a category)'
+_FEWEST, _MANY = 3, 0.5
+"""Pictures with a finding beside such a box, and their share, from which it is a region and no statement."""
+
+
+def sounds_normal(label: str) -> bool:
+    """Whether a label is called as if it meant that nothing was found."""
+    return "".join(filter(str.isalnum, label.casefold())) in NORMAL
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalNames:
+    """Which labels of a source mean that nothing was found.
+
+    chosen: the user's, of --normal; none: all that are called so; only "": no label. kept: labels that are findings
+    however they are called, as a category map has a line for them.
+    """
+
+    chosen: Sequence[str] = ()
+    kept: Sequence[str] = ()
+
+    def among(self, labels: Iterable[str], what: str) -> tuple[str, ...]:
+        """Those of all labels, as they are spelt there. Several spellings may stand side by side.
+
+        what: where the labels stand. Raises InputError for a chosen one that is not among them.
+        """
+        by_name = {label.casefold(): label for label in labels}
+        if self.chosen:
+            missing = [text for text in self.chosen if text and text.casefold() not in by_name]
+            if missing:
+                raise InputError(
+                    f"--normal {missing[0]}: {what} has no such label (its labels are "
+                    f"{', '.join(list(by_name.values())[:30])})"
+                )
+            return tuple(by_name[text.casefold()] for text in self.chosen if text)
+        kept = set(map(plain, self.kept))
+        return tuple(label for label in by_name.values() if sounds_normal(label) and plain(label) not in kept)
+
+    def check_boxes(self, names: Iterable[str], n_marked: int, n_contradictory: int, what: str) -> None:
+        """Raises InputError where boxes of such labels stand so often beside findings that they are regions.
+
+        n_marked: pictures with such a box, n_contradictory: those that have a finding as well.
+        """
+        if not self.chosen and n_contradictory >= max(_FEWEST, _MANY * n_marked):
+            name = ", ".join(names)
+            raise InputError(
+                f"{what}: of {n_marked} pictures with a box of {name}, {n_contradictory} have findings, too: give "
+                f'--normal "" if these boxes are a category like any other, or --normal "{next(iter(names), "")}" to '
+                "leave such pictures out"
+            )
+
+
+def refuse_without_findings(categories: Iterable[object], names: Iterable[str], what: str) -> None:
+    """Raises InputError where no category is left besides what means that nothing was found."""
+    if not list(categories) and (names := list(names)):
+        raise InputError(f'{what} has no category besides {", ".join(names)}: --normal "" makes that one')
