@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from planting import draw_pictures, plant, predict
 
+from xray.commands import audit as audit_command
 from xray.commands.audit import Config, main, run
 from xray.errors import InputError
 
@@ -79,3 +80,34 @@ def test_predictions_of_another_dataset_are_refused_before_anything_is_read(plan
         main(Config(faulty.path, tmp_path / "out", tmp_path / "p.json"))
     assert not (tmp_path / "out").exists()
     assert np.load(faulty.path / "images.npy", mmap_mode="r").shape[0] == 39
+
+
+@pytest.mark.parametrize("when", ["reading", "looking for copies"])
+def test_interrupted_while_it_looks_nothing_is_written(planted, tmp_path, monkeypatch, when):
+    shown = []
+
+    def show(bar, what, share):
+        shown.append((what, share))
+        if what == when:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(audit_command._Bar, "show", show)
+    with pytest.raises(KeyboardInterrupt):
+        main(Config(planted[0].path, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    assert next(share for what, share in shown if what == "reading") == pytest.approx(1 / 39)
+
+
+def test_interrupted_while_it_writes_it_starts_anew(write_table_store, tmp_path, monkeypatch, sketched):
+    data = write_table_store(tmp_path / "data", [("a", "train", 0, "P"), ("b", "train", 1, "Q")], [])
+    with monkeypatch.context() as patch:
+        patch.setattr(audit_command, "_write_named", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            main(Config(data, tmp_path / "out"))
+    # The page is there as a whole, numbers and names are not, not even in part.
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left >= {"audit.html", "audit.md", "audit.part"}
+    assert not left & {"named.csv", "audit.json"}
+    main(Config(data, tmp_path / "out"))
+    assert {"audit.json", "named.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert not (tmp_path / "out" / "audit.part").exists()
