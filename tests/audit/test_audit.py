@@ -45,6 +45,8 @@ def test_planted_faults_are_named(tmp_path, drawn):
     assert rows(result, TURNED) == set(planted.turned)
     assert rows(result, CATEGORY) == set(planted.swapped)
     assert result.n_named == len(planted.rows)
+    # Plain and zoomed, mirrored or not, each is laid upon three others: pairs do not grow with the square.
+    assert result.search.n_compared <= 12 * len(store)
     assert {what for what, _ in said} >= {"reading", "looking for copies", "labels"}
     assert all(0 <= share <= 1 for _, share in said)
     metrics = result.metrics

@@ -31,6 +31,8 @@ ZOOM = 0.07
 N_NEIGHBOURS = 3
 BLOCK = 512
 """Radiographs that are compared with all others at once."""
+MOST_WAITING = 4096
+"""Pairs that wait for a thread at once."""
 N_OTHERS, N_DISGUISED = 400, 24
 """Pairs of different patients, and radiographs with a copy in each disguise, that the threshold is fitted on."""
 
@@ -221,13 +223,15 @@ def _in_threads(
     candidates: Sequence[Candidate],
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[float]:
-    scores = []
+    scores: list[float] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV works outside Python's lock
         try:
-            for number, score in enumerate(pool.map(compare, candidates), 1):
-                scores.append(score)
-                if number % 100 == 0:
-                    progress(number / len(candidates))
+            # What waits takes memory, too: not all of a large dataset waits at once.
+            for block in blocks(len(candidates), MOST_WAITING):
+                for score in pool.map(compare, candidates[block]):
+                    scores.append(score)
+                    if len(scores) % 100 == 0:
+                        progress(len(scores) / len(candidates))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -12,7 +12,7 @@ NORMAL = frozenset({
 })  # fmt: skip
 """How they are called, without case and punctuation."""
 CONTRADICTION = "picture said to be normal, with findings"
-NORMAL_BOXES = 'pictures with a box of a class that means "nothing found": without findings (--normal "" for a category)'
+NORMAL_BOXES = 'pictures with a box of a class that means "nothing found": without findings (--normal "": a category)'
 _FEWEST, _MANY = 3, 0.5
 """Pictures with a finding beside such a box, and their share, from which it is a region and no statement."""
 
