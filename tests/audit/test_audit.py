@@ -136,9 +136,9 @@ def test_the_threshold_of_a_few_radiographs():
     copies = np.tanh([1.5, 1.6, 1.8, 2.0, 2.5, 3.0])
     # Worked by hand: the lowest copy has about 1.51, so what lies below (0.2 + 1.51) / 2 is a stranger's: 0.3 and 0.4.
     # Centre 0.35; variance (2 x 0.05² + 20 x 0.13²) / 22 x 1.5 = 0.0234; the highest of 100 strangers 0.35 + 2.326 x
-    # 0.153 = 0.706, so that the threshold is tanh((0.706 + 1.51) / 2) = 0.803.
+    # 0.153 = 0.706, so that the threshold is tanh(0.33 x 0.706 + 0.67 x 1.51) = 0.847.
     threshold, expected = fit_few(np.tanh([0.4, 2.4, 0.3]), np.tanh([0.2, 0.2, 0.1]), copies, 6)
-    assert threshold == pytest.approx(0.803, abs=0.003)
+    assert threshold == pytest.approx(0.847, abs=0.003)
     assert expected < 1e-4
     # Where all are copies of one, their mirrored agreement says what strangers have.
     alone, _ = fit_few(np.tanh([2.4]), np.tanh([0.2]), copies, 2)

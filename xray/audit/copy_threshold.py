@@ -1,8 +1,8 @@
 """From which agreement two radiographs are copies of one another, fitted on the dataset itself.
 
 As inverse hyperbolic tangents, agreements of radiographs of different patients, "strangers", are close to normal
-(Fisher). The threshold lies in the middle between what one of them is expected to exceed, and the 2nd percentile of
-disguised copies.
+(Fisher). The threshold lies between what one of them is expected to exceed, and the 2nd percentile of disguised
+copies: in the middle, or of a few radiographs nearer to the copies.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,8 @@ LEAST_SPREAD = 0.08
 USUAL_SPREAD, WORTH = 0.13, 20
 """Standard deviation among few radiographs, that of phantoms, of which chest-open has less; and as how many pairs of
 their own it counts."""
+FEW_SHARE = 0.67
+"""Of a few radiographs the threshold lies nearer to copies than to strangers, of whom too few are known."""
 LEAST, MOST = 0.55, 0.9
 """Between which the threshold is."""
 
@@ -51,12 +53,14 @@ def fit_few(
     variance = float(((strangers - centre) ** 2).sum()) + WORTH * USUAL_SPREAD**2
     # The centre of n is itself uncertain by as much as the mean of n.
     spread = float(np.sqrt(variance / (n + WORTH) * (1 + 1 / max(n, 1))))
-    return _between(centre, spread, copies, n_compared)
+    return _between(centre, spread, copies, n_compared, FEW_SHARE)
 
 
-def _between(centre: float, spread: float, copies: Sequence[float], n_compared: int) -> tuple[float, float]:
+def _between(
+    centre: float, spread: float, copies: Sequence[float], n_compared: int, share: float = 0.5
+) -> tuple[float, float]:
     highest = centre + spread * NormalDist().inv_cdf(1 - 1 / max(n_compared, 100))
-    threshold = float(np.clip(np.tanh((highest + _lowest(copies, highest)) / 2), LEAST, MOST))
+    threshold = float(np.clip(np.tanh((1 - share) * highest + share * _lowest(copies, highest)), LEAST, MOST))
     chance = 1 - NormalDist(centre, spread).cdf(float(np.arctanh(threshold)))
     return threshold, n_compared * chance
 
