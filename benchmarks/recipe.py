@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -118,18 +117,15 @@ def check(config: Config) -> list[Ingredient]:
 
 
 def check_flags(config: Config, rows: Iterable[Ingredient]) -> None:
-    """Raises FlagError for a flag of a training that is wrong; wrong ones that tyro finds end the process."""
+    """Raises FlagError for a flag of a training that is wrong."""
     from xray.commands import cv
 
     for row in rows:
         if row.what == "train":
             try:
                 cv.read(training_flags(config, row, _run(config, row, config.seeds[0]), config.seeds[0]))
-            except SystemExit:
-                print(f"error: row {row.name} has a wrong flag, see above", file=sys.stderr)
-                raise
             except FlagError as error:
-                raise FlagError(f"row {row.name}: {error}") from None
+                raise type(error)(f"row {row.name}: {error}") from None
 
 
 def check_others(config: Config, store: "Store", folds: Sequence[int]) -> None:

@@ -18,6 +18,10 @@ class FlagError(InputError):
     """A flag's value cannot be used; the command ends with exit status 2."""
 
 
+class UnreadFlagsError(FlagError):
+    """The flags cannot be read. With --debug too this is one line: there is nothing to be found in a traceback."""
+
+
 def need(what: str, extra: str, *modules: str) -> None:
     """Raises InputError, naming the pip install, if a module of an extra of setup.cfg is not there.
 

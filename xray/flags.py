@@ -1,19 +1,22 @@
 """Flags of the commands: from a dataclass, by tyro, with the checks that they share."""
 
 import argparse
-import dataclasses
+import contextlib
+import io
 import math
+import re
 import sys
 import typing
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from annotated_types import Interval
 from tyro.constructors import PrimitiveConstructorSpec
 
-from xray.errors import FlagError
+from xray.errors import FlagError, UnreadFlagsError
+from xray.flag_types import appends, has_path, has_several, in_words
+from xray.wrong_flags import explain, fields_of
 
 MAX_SEED = 2**32 - 1
 """The largest that NumPy, PyTorch and Lightning all take."""
@@ -59,20 +62,50 @@ else:
     ScheduleOrAuto = Literal["auto", "step", "cosine", "onecycle", "plateau"]
 
 
-def parse_flags(config_type: Any, args: Sequence[str] | None = None, default: Any = None, **tyro_options: Any) -> Any:
-    """Reads command-line flags into a `config_type`; wrong flags end the process with exit status 2.
+def parse_flags(
+    config_type: Any,
+    args: Sequence[str] | None = None,
+    default: Any = None,
+    *,
+    kinds: Mapping[str, Any] | None = None,
+    beside: Sequence[str] = (),
+    files: Sequence[str] = (),
+    **tyro_options: Any,
+) -> Any:
+    """Reads command-line flags into a `config_type`.
 
     config_type: a dataclass, or any annotation tyro understands (a union of dataclasses gives subcommands).
     args: the flags, without the program's name; `sys.argv[1:]` when None.
     default: an instance whose values stand where a flag is not given.
+    kinds, beside, files: what an error may name, see `xray.wrong_flags.explain`.
     tyro_options: passed to `tyro.cli`, e.g. `description`.
+
+    Raises UnreadFlagsError or FlagError, in one line, where the flags are wrong; --help ends the process.
     """
     if default is not None:
         tyro_options["default"] = default
-    args = _with_words(config_type, sys.argv[1:] if args is None else args)
+    if args is None:
+        args = sys.argv[1:]
+        _refuse_repeated(config_type, args)
+    args = _with_words(config_type, args)
     _refuse_empty_paths(config_type, args)
-    # `--n-epochs`, never `--config.n-epochs`; a flag that is on or off reads `--tta / --no-tta`.
-    return tyro.cli(config_type, args=args, config=(tyro.conf.OmitArgPrefixes,), **tyro_options)
+    said = io.StringIO()
+    try:
+        # `--n-epochs`, never `--config.n-epochs`; a flag that is on or off reads `--tta / --no-tta`.
+        with contextlib.redirect_stderr(said):
+            config = tyro.cli(config_type, args=args, config=(tyro.conf.OmitArgPrefixes,), **tyro_options)
+        sys.stderr.write(said.getvalue())
+        return config
+    except SystemExit as end:
+        if not end.code:
+            raise
+    words, others = "", bool(tyro_options.get("return_unknown_args"))
+    # What fails to explain an error must not hide it.
+    with contextlib.suppress(Exception):
+        words = explain(config_type, args, kinds, beside, files, others)
+    # What is not understood is said in tyro's own words, without their box.
+    plain = re.sub(r"\x1b\[[0-9;]*m|[\u2500-\u257f]+|-{4,}", " ", said.getvalue())
+    raise UnreadFlagsError(words or plain)
 
 
 def alone_or_one_of(default: str, *others: str) -> PrimitiveConstructorSpec[bool | str]:
@@ -101,7 +134,7 @@ def _with_words(config_type: Any, args: Sequence[str]) -> list[str]:
     """The flags with `--sr off` in place of `--no-sr`, of those fields that `alone_or_one_of` reads."""
     negated = {
         f"--no-{name.replace('_', '-')}": [f"--{name.replace('_', '-')}", "off"]
-        for name, kind in _fields(config_type, include_extras=True)
+        for name, kind in fields_of(config_type)
         if any(isinstance(one, PrimitiveConstructorSpec) for one in getattr(kind, "__metadata__", ()))
     }
     return [one for arg in args for one in negated.get(arg.replace("_", "-"), [arg])]
@@ -115,15 +148,27 @@ def take_flags(args: Sequence[str], **defaults: Any) -> tuple[dict[str, Any], li
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, default in defaults.items():
         kind = str if default is None else type(default)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, nargs="?", const="")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=_reader(kind), default=default, nargs="?", const="")
     try:
         values, others = parser.parse_known_args(args)
     except argparse.ArgumentError as error:
-        raise FlagError(str(error)) from None
+        raise FlagError(f"{error.argument_name} {error.message}") from None
     for name, value in vars(values).items():
         if value == "":
             raise FlagError(f"--{name.replace('_', '-')} needs a value")
     return vars(values), others
+
+
+def _reader(kind: type) -> Any:
+    """Of argparse: reads a value of a type, or says in words what would be one."""
+
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"takes {in_words(kind)}; it was given {text!r}") from None
+
+    return read
 
 
 def check_ranges(config: Any, annotated: type | None = None) -> None:
@@ -190,7 +235,7 @@ def _refuse_empty_paths(config_type: Any, args: Sequence[str]) -> None:
 
     A shell makes an empty text of a variable that is not set.
     """
-    names = {field.replace("_", "-") for field, kind in _fields(config_type) if Path in (kind, *typing.get_args(kind))}
+    names = {name.replace("_", "-") for name, kind in fields_of(config_type) if has_path(kind)}
     current = ""
     for arg in args:
         flag, equals, value = arg.partition("=")
@@ -199,10 +244,16 @@ def _refuse_empty_paths(config_type: Any, args: Sequence[str]) -> None:
             raise FlagError(f"{current} is empty: give a path")
 
 
-def _fields(config_type: Any, include_extras: bool = False) -> Iterator[tuple[str, Any]]:
-    """Name and type of all fields of a dataclass, or of those that a union has. include_extras: as get_type_hints."""
-    if isinstance(config_type, type) and dataclasses.is_dataclass(config_type):
-        hints = typing.get_type_hints(config_type, include_extras=include_extras)
-        yield from ((field.name, hints[field.name]) for field in dataclasses.fields(config_type))
-    for part in typing.get_args(config_type):
-        yield from _fields(part, include_extras)
+def _refuse_repeated(config_type: Any, args: Sequence[str]) -> None:
+    """Raises FlagError for a path, or a flag of several values, that is given twice: tyro would forget the first ones.
+
+    Of any other flag the last one counts, so that a script may end with the flags of its caller.
+    """
+    kinds = {"--" + name.replace("_", "-"): kind for name, kind in fields_of(config_type)}
+    given = [arg.partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")]
+    for flag in dict.fromkeys(given):
+        kind, count = kinds.get(flag, bool), given.count(flag)
+        if count > 1 and has_several(kind) and not appends(kind):
+            raise FlagError(f"{flag} is given {count} times: give all its values after one {flag}")
+        if count > 1 and (has_path(kind) or flag.endswith("-path")):
+            raise FlagError(f"{flag} is given {count} times: give it once")

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
 import yaml
 from annotated_types import Interval
 
@@ -20,7 +19,7 @@ from xray.commands.runner import run_command
 from xray.commands.training_inputs import check_data, check_run_directory, dataset_directory
 from xray.errors import FlagError, InputError, spelled
 from xray.files import complete, differing
-from xray.flags import FoldNumber, check_ranges, flag_value, require
+from xray.flags import FoldNumber, check_ranges, flag_value, parse_flags, require
 from xray.storage.places import run_training
 from xray.training import stages as staged
 from xray.training.config import DetectionConfig, TrainingConfig
@@ -57,6 +56,9 @@ class Folds:
     parallel: Annotated[int, Interval(ge=1, le=64)] = 1
     """Trainings at a time (1 to 64): each has its own GPU (with --devices D, its own D), or its share of the CPU's
     threads."""
+
+
+OWN_FLAGS = ("--folds", "--parallel")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -257,10 +259,10 @@ def read(args: Sequence[str]) -> tuple[str, TrainingConfig, Folds, list[str], tu
     """Task, config and cross-validation's own flags, checked; the training's flags as they were given; its stages."""
     if {"-h", "--help"} & set(args):
         with contextlib.suppress(SystemExit):
-            tyro.cli(Folds, args=["--help"], prog="xray cv")
+            parse_flags(Folds, ["--help"], prog="xray cv")
         folds, others = Folds(), list(args)
     else:
-        folds, others = tyro.cli(Folds, args=args, return_unknown_args=True)
+        folds, others = parse_flags(Folds, args, return_unknown_args=True)
     if flag_value(others, "fold") is not None:
         raise FlagError("--fold is of a single training: choose the folds that are held back with --folds")
     # A recipe may name a fold of its own.
@@ -270,7 +272,7 @@ def read(args: Sequence[str]) -> tuple[str, TrainingConfig, Folds, list[str], tu
         given = ["--config", str(saved), *given]
         others = [*given, "--resume"]
     is_staged = staged.has_stages(others)
-    task, config, stages = staged.read_training([*(given if is_staged else others), "--fold", "0"], SAVED)
+    task, config, stages = staged.read_training([*(given if is_staged else others), "--fold", "0"], SAVED, OWN_FLAGS)
     if is_staged and "--resume" in others:
         config = dataclasses.replace(config, resume=True)
         if not (Path(config.save_path) / SAVED).is_file():

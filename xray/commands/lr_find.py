@@ -46,6 +46,9 @@ class Sweep:
     """Optimizer steps between them (20 to 100000)."""
 
 
+OWN_FLAGS = ("--min-lr", "--max-lr", "--n-steps")
+
+
 def main(task_name: str, config: TrainingConfig, sweep_flags: Sweep) -> None:
     """Sweeps, writes SAVE_PATH/lr_find.png and prints the suggestion."""
     check_ranges(sweep_flags)
@@ -154,7 +157,9 @@ def read_sweep(args: Sequence[str]) -> tuple[Sweep, list[str]]:
         print(tyro.extras.get_parser(Sweep).format_help())
     values, others = take_flags(args, **dataclasses.asdict(Sweep()))
     if "--resume" in others:
-        raise FlagError("--resume is for xray/train.py: leave it out, the sweep starts from the weights of --weights")
+        raise FlagError(
+            f"--resume is for {spelled('train')}: leave it out, the sweep starts from the weights of --weights"
+        )
     return Sweep(**values), others
 
 
@@ -163,7 +168,7 @@ def run() -> int:
 
     def read(args: Sequence[str]) -> tuple[Any, ...]:
         sweep_flags, others = read_sweep(args)
-        return *read_training_flags(others), sweep_flags
+        return *read_training_flags(others, beside=OWN_FLAGS), sweep_flags
 
     def start() -> None:
         """Reads the flags and sweeps."""

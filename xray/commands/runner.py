@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xray import interrupts
-from xray.errors import DISK_FULL, FlagError, InputError, is_disk_full
+from xray.errors import DISK_FULL, FlagError, InputError, UnreadFlagsError, is_disk_full
 from xray.flags import parse_flags
 
 EXIT_FAILED = 1
@@ -18,8 +18,8 @@ def run_command(main: Callable[..., int | None], *args: Any, debug: bool = False
     """Calls `main(*args)` and returns the exit status of the process.
 
     An InputError becomes one line on stderr and status 1 (a FlagError 2); so does any other exception, named by its
-    type. With `debug` they propagate with their traceback. Ctrl-C gives 130, SIGTERM 143: a command that began with
-    `interrupts.watch` ends right here, with what it had started.
+    type. With `debug` they propagate with their traceback, but for an UnreadFlagsError. Ctrl-C gives 130, SIGTERM 143:
+    a command that began with `interrupts.watch` ends right here, with what it had started.
     """
     # Read when torch is first imported. Waiting threads give their core away: on a machine with other work, spinning
     # threads made training steps 2 to 8 times longer.
@@ -31,7 +31,7 @@ def run_command(main: Callable[..., int | None], *args: Any, debug: bool = False
         # Libraries make other exceptions of an interruption, and some exit by themselves.
         if (which := interrupts.ending(error)) is not None:
             return interrupts.end(which)
-        if debug or not isinstance(error, Exception):
+        if not isinstance(error, Exception) or (debug and not isinstance(error, UnreadFlagsError)):
             raise
         print(f"error: {_error_line(error)}", file=sys.stderr)
         return EXIT_WRONG_FLAGS if isinstance(error, FlagError) else EXIT_FAILED

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 
-from xray.errors import InputError
+from xray.errors import InputError, UnreadFlagsError
 from xray.flags import flag_value
 from xray.storage.addresses import address_of, is_remote
 from xray.storage.dicomweb.addresses import is_dicomweb, resource_of
@@ -115,8 +115,12 @@ def run_training(
         first, config, *rest = read(args)
         return run_here(lambda config: main(first, config, *rest), config, check_out=check_out, is_first=is_first)
     # Flags that do not exist are refused before anything is downloaded; others are checked with the run's config.
-    with contextlib.suppress(InputError):
+    try:
         read([arg for arg in args if arg != "--resume"])
+    except UnreadFlagsError:
+        raise
+    except InputError:
+        pass
     with localizing(is_first) as places:
         # Of a flag given twice the last one counts.
         args += ["--save-path", str(places.output(save_path))]

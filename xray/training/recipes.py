@@ -14,6 +14,7 @@ from xray.flags import flag_value, parse_flags, require, take_flags
 from xray.storage.places import as_given
 from xray.structures.sides import NONE
 from xray.training.config import CONFIG_FILE, TASKS, TrainingConfig
+from xray.wrong_flags import nearest
 
 MAX_CHARACTERS = 2**17
 """Longest recipe; PyYAML reads that many in a second or two."""
@@ -113,13 +114,27 @@ def joined_swaps(flags: Sequence[str]) -> list[str]:
     return [*rest, "--swap", *dict.fromkeys(swaps)] if swaps else rest
 
 
-def read_training_flags(args: Sequence[str], saved_as: str = CONFIG_FILE) -> tuple[str, TrainingConfig]:
+def parse_training(
+    task: str, parts: Sequence[tuple[Sequence[str], str]], beside: Sequence[str] = (), **tyro_options: Any
+) -> TrainingConfig:
+    """The config of a task's flags, not checked. parts: flags and the file in which they stand, "" of those that were
+    typed, which come last. beside: flags that the command reads by itself."""
+    flags = [flag for some, _ in parts for flag in some]
+    files = [file for some, file in parts if file for _ in some]
+    kinds, known = {f"--task {name}": kind for name, kind in TASKS.items()}, ("--task", "--config", *beside)
+    config: TrainingConfig = parse_flags(TASKS[task], flags, kinds=kinds, beside=known, files=files, **tyro_options)
+    return config
+
+
+def read_training_flags(
+    args: Sequence[str], saved_as: str = CONFIG_FILE, beside: Sequence[str] = ()
+) -> tuple[str, TrainingConfig]:
     """`--task`, `--config` and the task's own flags → the task's name and its config, checked.
 
     Values come, later ones winning, from the defaults, the saved config of a run that is resumed, the YAML of
-    `--config`, and the flags. saved_as: the file of that saved config.
+    `--config`, and the flags. saved_as: the file of that saved config. beside: flags that the command reads by itself.
 
-    Raises InputError or FlagError; wrong flags end the process with status 2.
+    Raises InputError or FlagError.
     """
     taken, args = take_flags(args, task=None, config=None)
     recipe = read_yaml(Path(taken["config"])) if taken["config"] else {}
@@ -134,8 +149,8 @@ def read_training_flags(args: Sequence[str], saved_as: str = CONFIG_FILE) -> tup
         f"{TASKS[task].__doc__}\n\n--task {'|'.join(TASKS)} chooses what is trained (default: detection; this help is "
         "that of the chosen task). --config FILE.yaml reads flags from a recipe; flags given beside it win."
     )
-    flags = joined_swaps(yaml_flags(recipe)) + joined_swaps(args)
-    config = parse_flags(TASKS[task], flags, description=description)
+    flags = [(joined_swaps(yaml_flags(recipe)), str(taken["config"])), (joined_swaps(args), "")]
+    config = parse_training(task, flags, beside, description=description)
     if config.resume:
         saved = Path(config.save_path) / saved_as
         if not saved.is_file():
@@ -147,8 +162,9 @@ def read_training_flags(args: Sequence[str], saved_as: str = CONFIG_FILE) -> tup
             )
         # The run may have been moved since.
         previous["save_path"] = config.save_path
-        before = parse_flags(TASKS[task], yaml_flags(previous))
-        config = parse_flags(TASKS[task], yaml_flags(previous) + flags, description=description)
+        flags = [(yaml_flags(previous), str(saved)), *flags]
+        before = parse_training(task, flags[:1])
+        config = parse_training(task, flags, beside)
         # One cycle is laid out over the whole training.
         for name in (*KEPT, "n_epochs") if before.schedule == "onecycle" else KEPT:
             value, old = getattr(config, name, None), getattr(before, name, None)
@@ -161,7 +177,8 @@ def task_of(given: str | None, recipe: dict[str, Any]) -> str:
     """The task's name: of `--task`, else of the recipe, else detection. Raises FlagError for one that is unknown."""
     task = str(given or recipe.get("task") or "detection")
     if task not in TASKS:
-        raise FlagError(f"--task {task} is unknown: use one of {', '.join(TASKS)}")
+        meant = nearest(task, [*TASKS]) or f": use one of {', '.join(TASKS)}"
+        raise FlagError(f"--task {task} is unknown{meant}")
     return task
 
 

@@ -19,7 +19,7 @@ import yaml
 
 from xray.errors import FlagError, InputError, spelled
 from xray.files import differing, replacing
-from xray.flags import AUTO, flag_value, parse_flags, require, take_flags
+from xray.flags import AUTO, flag_value, require, take_flags
 from xray.storage.addresses import is_remote
 from xray.storage.places import as_given
 from xray.training.config import CONFIG_FILE, TASKS, TrainingConfig
@@ -28,6 +28,7 @@ from xray.training.recipes import (
     STAGES,
     config_values,
     joined_swaps,
+    parse_training,
     read_training_flags,
     read_yaml,
     task_of,
@@ -52,13 +53,13 @@ FINAL = ("model.safetensors", "metrics.csv", CONFIG_FILE, "validation/prediction
 
 
 def read_training(
-    args: Sequence[str], saved_as: str = CONFIG_FILE
+    args: Sequence[str], saved_as: str = CONFIG_FILE, beside: Sequence[str] = ()
 ) -> tuple[str, TrainingConfig, tuple[TrainingConfig, ...]]:
     """Task and config of a training's flags, and the configs of its stages; none for a training without stages.
 
-    With stages, the config is that of the first, and its `save_path` is RUN; theirs are within RUN. saved_as: see
-    `read_training_flags`.
-    Raises InputError or FlagError, which names the stage; wrong flags end the process with status 2.
+    With stages, the config is that of the first, and its `save_path` is RUN; theirs are within RUN. saved_as, beside:
+    see `read_training_flags`.
+    Raises InputError or FlagError, which names the stage.
     """
     taken, others = take_flags(args, task=None, config=None)
     recipe = read_yaml(Path(taken["config"])) if taken["config"] else {}
@@ -66,7 +67,7 @@ def read_training(
     saved = Path(flag_value(others, "save_path") or recipe.get("save_path") or TASKS[task].save_path) / SAVED
     is_resumed = "--resume" in others and saved.is_file()
     if STAGES not in recipe and not is_resumed:
-        return *read_training_flags(args, saved_as), ()
+        return *read_training_flags(args, saved_as, beside), ()
     before = _read_saved(saved) if is_resumed else {}
     if STAGES not in recipe:
         if taken["config"]:
@@ -75,7 +76,7 @@ def read_training(
         task = task_of(taken["task"], recipe)
     elif "--resume" in others and not is_resumed:
         raise InputError(f"nothing to resume in {saved.parent}: it has no {SAVED}; start without --resume")
-    config, stages = _configs(task, recipe, others)
+    config, stages = _configs(task, recipe, others, taken["config"] or str(saved), beside)
     if is_resumed:
         if before.get("task") != task or len(before[STAGES]) != len(stages):
             raise FlagError(f"{saved.parent} was started with other stages: give those, or another --save-path")
@@ -126,9 +127,9 @@ def check_same(
 
 
 def _configs(
-    task: str, recipe: dict[str, Any], args: Sequence[str]
+    task: str, recipe: dict[str, Any], args: Sequence[str], file: str, beside: Sequence[str]
 ) -> tuple[TrainingConfig, tuple[TrainingConfig, ...]]:
-    """The checked config of each stage, in RUN/stage-N, and before them that of the first in RUN."""
+    """The checked config of each stage, in RUN/stage-N, and before them that of the first in RUN. file: the recipe."""
     if "resume" in recipe:
         raise FlagError("resume is no flag of a recipe with stages: give --resume on the command line")
     shared = {name: value for name, value in recipe.items() if name not in ("task", STAGES, DONE)}
@@ -142,20 +143,16 @@ def _configs(
                 raise FlagError(f"stage {number}: {name.replace('_', '-')} is of the first stage: others go on from it")
             if name in (STAGES, CHOSEN):
                 raise FlagError(f"stage {number}: {name} is no flag of a stage")
-        given = joined_swaps(yaml_flags(shared | flags)) + joined_swaps(args)
+        given = [(joined_swaps(yaml_flags(shared | flags)), file), (joined_swaps(args), "")]
         try:
-            config: TrainingConfig = parse_flags(TASKS[task], given)
+            config = parse_training(task, given, beside)
             run = config.save_path
             require(run != "", "save_path", "empty", "given, or left out")
             starts = _starts(config, str(Path(run) / f"stage-{number - 1}")) if number > 1 else {}
             config = dataclasses.replace(config, save_path=str(Path(run) / f"stage-{number}"), **starts)
             config.check()
-        except SystemExit as end:
-            if end.code:
-                print(f"error: stage {number} of the recipe has a wrong flag, see above", file=sys.stderr)
-            raise
         except FlagError as error:
-            raise FlagError(f"stage {number}: {error}") from None
+            raise type(error)(f"stage {number}: {error}") from None
         for name in ONE_NETWORK if configs else ():
             value, first = getattr(config, name, None), getattr(configs[0], name, None)
             if value != first:
