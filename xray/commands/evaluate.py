@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Interval
 
 from xray.commands.runner import command
-from xray.errors import FlagError, InputError
+from xray.errors import FlagError, InputError, spelled
 from xray.files import check_output, complete, finishing, sha256_of
 from xray.flags import FoldNumber, Share, check_part, check_ranges
 from xray.inference.options import check_triplet
@@ -133,7 +133,7 @@ def main(config: Config) -> None:
             raise InputError(f"--at is for --fit of a detector, a classifier or an ensemble, and {config.fit} is none")
         if maps is None or not store.masks:
             what = "no true masks" if maps else f"no probability maps beside {config.predictions}"
-            raise InputError(f"--fit: {what}: run tools/infer.py with --probabilities on a dataset with masks")
+            raise InputError(f"--fit: {what}: run {spelled('infer')} with --probabilities on a dataset with masks")
         check_fit(config.fit, list(maps.categories.values()))
     with Console(stderr=True).status("scoring") as status:
         result = evaluate(

@@ -231,10 +231,12 @@ def open_store(path: Path | str, pixels: bool = True, pseudo_for: int | str | No
     if not (path / CONVERSION).is_file():
         if (path / JOURNAL).is_file():
             raise InputError(
-                f"the conversion into {path} has not finished: run the same tools/convert.py command again"
+                f"the conversion into {path} has not finished: run the same {spelled('convert')} command again"
             )
         if (path / LABELLING).is_dir():
-            raise InputError(f"the labelling into {path} has not finished: run the same tools/pseudo.py command again")
+            raise InputError(
+                f"the labelling into {path} has not finished: run the same {spelled('pseudo')} command again"
+            )
         raise InputError(f"{path} is not a dataset (no {CONVERSION}): run {spelled('convert')} to make one")
     conversion = _read_json(path / CONVERSION)
     if conversion.get("pseudo") is not None and pseudo_for is None:

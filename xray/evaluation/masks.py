@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from xray.datasets.store import Store
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.evaluation.alignment import Alignment, Rle
 from xray.evaluation.mask_metrics import dice_scores, iou_scores, segmentation_metrics
 from xray.evaluation.resampling import draw_patients, mean_interval
@@ -186,7 +186,7 @@ def cache_probabilities(
         if number >= 0 and maps.sizes[number].tolist() != size:
             raise InputError(
                 f"the probability map of {record['source_id']} is of {maps.sizes[number].tolist()} pixels, the "
-                f"radiograph has {size}: run tools/infer.py with --probabilities on the radiographs of this dataset"
+                f"radiograph has {size}: run {spelled('infer')} with --probabilities on the radiographs of this dataset"
             )
 
     def counts(image: int) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 from xray.datasets.fingerprint import fingerprint
 from xray.datasets.prediction_ids import CategoryIds, ImageIds, read_any_predictions
 from xray.datasets.store import Store
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.evaluation.evaluate import Evaluation, evaluate
 from xray.evaluation.labels import LabelScores
 from xray.files import complete
@@ -114,10 +114,10 @@ def read_scored(path: Path) -> Scored:
         return Scored(tuple(columns["image_ids"].tolist()), str(columns["annotations"]), boxes, masks, labels)
     except FileNotFoundError:
         raise InputError(
-            f"{path.parent} holds no {SCORED}: give a predictions file, or a folder that tools/evaluate.py wrote"
+            f"{path.parent} holds no {SCORED}: give a predictions file, or a folder that {spelled('evaluate')} wrote"
         ) from None
     except Exception as error:  # whatever NumPy and zipfile raise on damaged bytes
-        raise InputError(f"{path} is damaged ({type(error).__name__}): run tools/evaluate.py again") from None
+        raise InputError(f"{path} is damaged ({type(error).__name__}): run {spelled('evaluate')} again") from None
 
 
 def read_side(
@@ -140,7 +140,7 @@ def read_side(
         return read_scored(path / SCORED)
     file = path / "predictions.json" if path.is_dir() else path
     if path.is_dir() and not file.is_file():
-        raise InputError(f"{path} holds neither {SCORED} nor predictions.json: give what tools/evaluate.py wrote")
+        raise InputError(f"{path} holds neither {SCORED} nor predictions.json: give what {spelled('evaluate')} wrote")
     predictions = read_any_predictions(file, store, ids, category_ids)
     result = evaluate(store, predictions, read_maps(file.parent), split, fold, threshold=threshold, with_coco=False)
     return scored_of(result, fingerprint(store, result.alignment.rows)["annotations_sha256"])

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from xray.errors import FlagError, InputError
+from xray.errors import FlagError, InputError, spelled
 from xray.files import complete, read_yaml_text
 from xray.inference.ensemble import ByCategory, Settings
 from xray.structures.values import finite_number
@@ -79,7 +79,7 @@ def is_ensemble(path: Path) -> bool:
 
 def read_ensemble(path: Path) -> Ensemble:
     """Reads an ensemble.yaml; its paths become those of this machine. Raises InputError if it is none."""
-    content = read_yaml_text(path, "ensemble", "xray tune writes one", MAX_CHARACTERS)
+    content = read_yaml_text(path, "ensemble", f"{spelled('tune')} writes one", MAX_CHARACTERS)
     try:
         if not isinstance(content, dict) or content.get("version") != VERSION:
             raise ValueError(f"it has no version: {VERSION}")

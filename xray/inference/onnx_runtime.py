@@ -48,7 +48,9 @@ def onnx_file(weights: Path) -> Path:
     if weights.is_file():
         return weights
     if not weights.exists():
-        raise InputError(f"no ONNX file or run directory at {weights}: give what tools/export.py --format onnx wrote")
+        raise InputError(
+            f"no ONNX file or run directory at {weights}: give what {spelled('export')} --format onnx wrote"
+        )
     if not (weights / ONNX_FILE).is_file():
         raise InputError(
             f"{weights} holds no {ONNX_FILE}: write it with {spelled('export')} --weights {weights} --format onnx"
@@ -99,7 +101,7 @@ def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if DESCRIPTION not in metadata:
         raise InputError(
-            f"{path} does not say what it finds (no {DESCRIPTION} in its metadata): give a file of tools/export.py "
+            f"{path} does not say what it finds (no {DESCRIPTION} in its metadata): give a file of {spelled('export')} "
             "--format onnx"
         )
     for message in _messages(model):

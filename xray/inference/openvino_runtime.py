@@ -131,7 +131,7 @@ def load_openvino(weights: Path, precision: str = "auto") -> tuple[list[tuple[st
     description = described(path, weights, _metadata(model), again)
     engine = Engine(model, path)
     if precision == INT8 and not engine.is_int8:
-        raise InputError(f"{path} is not quantised: give what tools/export.py --format openvino --int8 wrote")
+        raise InputError(f"{path} is not quantised: give what {spelled('export')} --format openvino --int8 wrote")
     return models_of(
         path, description, lambda tasks: OpenVinoNetwork(engine, tasks), lambda loaded: _check_shapes(model, loaded)
     )
@@ -154,7 +154,7 @@ def read_model(path: Path) -> Any:
         raise InputError(f"{path} is no model of OpenVINO {openvino.__version__}, or damaged: {reason}") from None
     if DESCRIPTION not in _metadata(model):
         raise InputError(
-            f"{path} does not say what it finds (no {DESCRIPTION} in its metadata): give a file of tools/export.py"
+            f"{path} does not say what it finds (no {DESCRIPTION} in its metadata): give a file of {spelled('export')}"
         )
     return model
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xray import __version__
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.files import replacing, sha256_of
 from xray.inference.ensemble_file import files_of, is_ensemble
 from xray.structures.thresholds import Point, Thresholds
@@ -92,10 +92,14 @@ def read_thresholds(given: Path) -> Thresholds | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:100]
-        raise InputError(f"{path} is damaged ({reason}): fit again by xray evaluate --fit, or remove it") from None
+        raise InputError(
+            f"{path} is damaged ({reason}): fit again by {spelled('evaluate')} --fit, or remove it"
+        ) from None
     if weights != weights_of(given):
         what = "the ensemble or its weights" if is_ensemble(given) else "the weights"
-        raise InputError(f"{path} was fitted before {what} changed: fit again by xray evaluate --fit, or remove it")
+        raise InputError(
+            f"{path} was fitted before {what} changed: fit again by {spelled('evaluate')} --fit, or remove it"
+        )
     return found
 
 

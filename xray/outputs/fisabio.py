@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from xray.datasets.inputs import Inputs
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.inference.prediction_journal import PredictionJournal
 from xray.structures.fisabio import APPEARANCES, OPACITY, Found, write_fisabio_submission
 from xray.structures.submission import submission_order
@@ -26,7 +26,7 @@ class FisabioSubmission:
         if not self.opacities:
             raise InputError(
                 f"--submission fisabio needs boxes of opacity, and --weights find {', '.join(categories.values())}: "
-                "train a detector on what xray convert fisabio or rsna made"
+                f"train a detector on what {spelled('convert')} fisabio or rsna made"
             )
         self.studies = [self._study(number) for number in range(len(inputs))]
         places = (

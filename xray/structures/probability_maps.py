@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.files import complete
 from xray.radiographs.canvas import MAX_PIXELS, Canvas
 
@@ -128,5 +128,5 @@ def read_maps(folder: Path) -> ProbabilityMaps | None:
         )
     except Exception as error:  # whatever JSON and NumPy raise on damaged files
         raise InputError(
-            f"{folder} holds damaged probability maps ({error}): run tools/infer.py with --probabilities again"
+            f"{folder} holds damaged probability maps ({error}): run {spelled('infer')} with --probabilities again"
         ) from None

@@ -38,7 +38,7 @@ from xray.datasets.sources.mask_values import BLACK
 from xray.datasets.sources.named_files import NamedFiles, resolve_ids, without_copies
 from xray.datasets.sources.run_account import RunOutcome, check_dialect, judge_runs
 from xray.datasets.sources.siim_tables import COLUMNS, Table, fault_of_rows, find_tables, grouped
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.findings import FINDINGS, PNEUMOTHORAX
 from xray.radiographs.file_kinds import Content, content_of
 from xray.radiographs.file_warnings import FileWarning
@@ -96,8 +96,8 @@ def read_siim(
     """
     root = data_root(
         data_path,
-        "put SIIM-ACR Pneumothorax there (train-rle.csv and dicom-images-train/), or make a stand-in with python "
-        "tools/phantoms.py",
+        "put SIIM-ACR Pneumothorax there (train-rle.csv and dicom-images-train/), or make a stand-in with "
+        f"{spelled('phantoms')}",
     )
     kind, tables = find_tables(root, table)
     gathered = MaskedImages()

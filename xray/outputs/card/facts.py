@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xray.datasets.store import Store
-from xray.errors import InputError
+from xray.errors import InputError, spelled
 from xray.files import read_yaml_text
 from xray.inference.ensemble_file import files_of, is_ensemble
 from xray.inference.openvino_files import sha256_of
@@ -244,8 +244,8 @@ def _metrics(report: Path | None, given: Sequence[Path]) -> tuple[dict[str, Any]
     file = report / METRICS if report.is_dir() else report
     content = _json(file)
     if not isinstance(content.get("n_images"), int) or "fingerprint" not in content:
-        what = "compares two models" if "names" in content else "is none of xray evaluate"
-        raise InputError(f"{file} {what}: give --report the folder that xray evaluate --predictions wrote")
+        what = "compares two models" if "names" in content else f"is none of {spelled('evaluate')}"
+        raise InputError(f"{file} {what}: give --report the folder that {spelled('evaluate')} --predictions wrote")
     return content, hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -254,12 +254,14 @@ def _json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_bytes())
     except OSError as error:
         raise InputError(
-            f"there is no {file} ({error.strerror}): xray evaluate writes {METRICS}, give its folder"
+            f"there is no {file} ({error.strerror}): {spelled('evaluate')} writes {METRICS}, give its folder"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is damaged ({type(error).__name__}): write it again by xray evaluate") from None
+        raise InputError(
+            f"{file} is damaged ({type(error).__name__}): write it again by {spelled('evaluate')}"
+        ) from None
     if not isinstance(content, dict):
-        raise InputError(f"{file} is no object of JSON: write it again by xray evaluate")
+        raise InputError(f"{file} is no object of JSON: write it again by {spelled('evaluate')}")
     return content
 
 
