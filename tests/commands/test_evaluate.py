@@ -248,6 +248,7 @@ def test_two_reports_or_files_are_compared(tmp_path: Path, data: Path, capsys: p
     flags = {"data_path": data, "resamples": 50, "names": ("one", "two")}
     main(Config(compare=(first, second), save_path=tmp_path / "files", **flags))
     said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("A: one B: two ")
     assert "Mean of the findings 0.500 1.000 +0.500" in said
     assert "Radiographs 2 (patients not known)" in said
     # What the first report kept is as good as its file.

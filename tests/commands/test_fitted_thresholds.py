@@ -45,7 +45,7 @@ def test_fits_each_finding_and_says_what_it_is_worth(fitting: Path, capsys: pyte
     main(Config(fitting / "p.json", fit=fitting / "run", at="sensitivity=0.9", **config))
     said = capsys.readouterr()
     assert f"fitted: {fitting / 'run/thresholds.json'}" in said.out
-    assert "At sensitivity=0.9, each patient by what was fitted on others" in said.out
+    assert "Thresholds at sensitivity=0.9; each patient is measured by what was fitted on others" in said.out
     assert "too little to fit Aortic enlargement (0 true and 0 false, 10 of each needed)" in said.err
     assert "test split" not in said.err
     fitted = read_thresholds(fitting / "run")

@@ -73,7 +73,7 @@ def test_settings_are_searched_printed_and_written(
     assert "120 radiographs of 60 patients in 3 folds" in said
     for words in ("best single model", "plain boxes fusion", "tuned, on folds held out", "flattering"):
         assert words in said
-    assert f"no run directory lies at {models[1]}" in said
+    assert f"{models[1]} lies in no run directory: python tools/infer.py needs one" in said
     ensemble = read_ensemble(out / "ensemble.yaml")
     assert [member.predictions for member in ensemble.models] == [(path,) for path in models]
     assert [member.runs for member in ensemble.models] == [(tmp_path / "runs/a",), ()]

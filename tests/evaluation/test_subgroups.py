@@ -1,5 +1,6 @@
 """Groups of radiographs against the same radiographs scored alone; box sizes by hand."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from xray.datasets.store import Store, open_store
 from xray.evaluation.assess import assess
+from xray.evaluation.calibration import Calibration
 from xray.evaluation.evaluate import evaluate
 from xray.evaluation.subgroups import BOX_SIZE, Group, subgroups
 from xray.structures.boxes import BoxTable
@@ -154,3 +156,27 @@ def test_what_an_assessment_says_of_boxes(store: Store) -> None:
     assert metrics["confusion"]["threshold"] == 0.2
     assert sum(map(sum, metrics["confusion"]["counts"])) >= len(store.boxes)
     assert [one.name for one in assessment.labels] == ["Aortic enlargement", "Cardiomegaly"]
+
+
+def test_calibration_in_words(store: Store) -> None:
+    result = evaluate(store, predicted(store))
+    assessment = assess(store, result)
+    of_boxes, of_labels = assessment.calibration_lines()
+    every = assessment.boxes[0]
+    assert of_boxes.startswith(f"expected calibration error (ECE) of boxes, All findings: {every.before.ece:.4f}")
+    errors = {one.name: one.before.ece for one in assessment.labels}
+    worst = max(errors, key=errors.__getitem__)
+    # No label is named as if it stood for all.
+    mean = f"mean of {len(errors)}: {np.mean(list(errors.values())):.4f}"
+    assert of_labels.startswith(
+        f"expected calibration error (ECE) of labels, {mean}, largest {max(errors.values()):.4f}"
+    )
+    assert f"({worst})" in of_labels
+    fit = every.before
+    one = Calibration("Pneumothorax", 4, 0.5, fit, 1.0, (1.0, 1.0), fit)
+    (line,) = dataclasses.replace(assessment, boxes=(), labels=(one,)).calibration_lines()
+    assert line == (
+        f"expected calibration error (ECE) of labels, Pneumothorax: {fit.ece:.4f}; {fit.ece:.4f} after temperature "
+        "scaling (cross-fitted by patient)"
+    )
+    assert list(dataclasses.replace(assessment, boxes=(), labels=()).calibration_lines()) == []

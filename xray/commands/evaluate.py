@@ -167,13 +167,12 @@ def main(config: Config) -> None:
             config.save_path, result.metrics | assessment.metrics | training | (common.metrics if common else {})
         )
         show(page)
-        for kind in ("boxes", "labels", "pixels"):
-            for one in getattr(assessment, kind)[:1]:
-                scaled = f", {one.after.ece:.4f} after temperature scaling (cross-fitted)" if one.after else ""
-                print(f"calibration error of {kind}, {one.name}: {one.before.ece:.4f}{scaled}")
+        for line in assessment.calibration_lines():
+            print(line)
         if config.fit and is_of_scores and fitting.is_any_fitted(fitted):
             kept = fitting.write_fitted(config.fit, fit_kind, fitted, at, store, result, sha256_of(config.predictions))
-            print_table(f"At {at}, each patient by what was fitted on others", fitting.HEADER, fitting.table_of(fitted))
+            title = f"Thresholds at {at}; each patient is measured by what was fitted on others"
+            print_table(title, fitting.HEADER, fitting.table_of(fitted))
             print(f"fitted: {kept}")
         elif config.fit and search:
             write_fit(config.fit, search.setting, search.gate.best["gate"] if search.gate else None)
@@ -241,7 +240,7 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
         names = (identity(files[0]), identity(files[1]))
     warnings = []
     if comparison.left_out:
-        warnings.append(f"{', '.join(comparison.left_out)}: only one of the two has them, they are not compared")
+        warnings.append(f"not compared, since only one of the two has it: {', '.join(comparison.left_out)}")
     with finishing(config.save_path, "evaluation"):
         for name in (SCORED, SEARCH, GATE):
             # Of an earlier report there, which this one takes the place of.
@@ -249,6 +248,7 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
         dataset = store.path.absolute().name
         page = write_comparison(config.save_path / REPORT, comparison, names, dataset, warnings)
         write_metrics(config.save_path, {"names": list(names), **comparison.metrics})
+    print(f"A: {names[0]}\nB: {names[1]}")
     show(page)
     print("p is that of a paired bootstrap, not adjusted for the number of rows")
     print(f"report: {config.save_path / REPORT}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xray.commands.runner import command
-from xray.errors import FlagError, InputError
+from xray.errors import FlagError, InputError, spelled
 from xray.files import check_output
 from xray.flags import CountOrZero, Seed, check_ranges, require
 from xray.storage.addresses import is_remote
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 ENSEMBLE = "ensemble.yaml"
 TITLES = {"map40": "mAP@0.4", "coco_ap": "COCO AP"}
+AP = {"map40": "AP@0.4", "coco_ap": "COCO AP"}
 ROWS = {
     "single": "best single model",
     "plain": "plain boxes fusion",
     "tuned": "tuned, on folds held out",
     "in_sample": "tuned, where fitted (flattering)",
 }
+COLUMNS = {"single": "best single", "plain": "plain fusion", "tuned": "tuned", "in_sample": "where fitted"}
+"""The same where there is less room."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,7 +118,10 @@ def main(config: Config) -> None:
     print(f"settings: {config.save_path / ENSEMBLE}")
     for member in (*models, *classifiers):
         if not member.runs:
-            print(f"no run directory lies at {member.predictions[0]}: infer needs one, named by --runs or in the file")
+            print(
+                f"{member.predictions[0]} lies in no run directory: {spelled('infer')} needs one, so give --runs, or "
+                f"name it in {ENSEMBLE}"
+            )
 
 
 def check(config: Config) -> None:
@@ -145,10 +151,10 @@ def report(
 
     n_patients = int(material.patients.max()) + 1
     where = f"{len(material)} radiographs of {n_patients} patients in {len(tuned.held_out)} folds"
-    print(where + (" (parts of the patients: the predictions are of one fold)" if tuned.dealt else ""))
+    print(where + (" (dealt by patient, as the predictions are of one fold)" if tuned.dealt else ""))
     if len(names) > 1:
         print(f"best single model: {names[tuned.best]}")
-    table = Table("", TITLES[metric], "gained over it (95 %)", box=None, pad_edge=False)
+    table = Table("", TITLES[metric], "tuned is better by (95 %)", box=None, pad_edge=False)
     for name, title in ROWS.items():
         if name in tuned.scores:
             table.add_row(title, f"{tuned.scores[name][0]:.4f}", in_words(tuned, name))
@@ -156,7 +162,8 @@ def report(
     for name, gain in tuned.gains.items():
         if gain.ends is not None and gain.ends[0] <= 0:
             print(f"the gain over the {ROWS[name]} may be chance: its interval reaches 0 or below")
-    of_category = Table("", *(name.replace("_", " ") for name in tuned.scores), "settings", box=None, pad_edge=False)
+    print(f"\n{AP[metric]} of each finding, and the settings that were found:")
+    of_category = Table("", *(COLUMNS[name] for name in tuned.scores), "settings", box=None, pad_edge=False)
     of_category.add_row("default", *[""] * len(tuned.scores), settings_in_words(tuned.settings.default))
     for label in tuned.scores["tuned"][1]:
         values = [f"{of[label]:.3f}" for _, of in tuned.scores.values()]
@@ -183,7 +190,7 @@ def settings_in_words(settings: "Settings") -> str:
     words = [parts.get(settings.method, settings.method)]
     words += [f"weights {' '.join(f'{weight:g}' for weight in settings.weights)}"] if settings.weights else []
     words += [f"boxes × {settings.scale:g}"] if settings.scale != 1 else []
-    words += [f"× p^{settings.exponents[1]:g}"] if settings.exponents[1] else []
+    words += [f"× classifier's p^{settings.exponents[1]:g}"] if settings.exponents[1] else []
     return ", ".join(words)
 
 

@@ -50,6 +50,25 @@ class Assessment:
             metrics.setdefault("subgroups", {}).setdefault(group.attribute, {})[group.name] = group.numbers
         return metrics
 
+    def calibration_lines(self) -> Iterator[str]:
+        """A sentence about each kind of score: of all findings together, or else the mean over them."""
+        kinds = {"boxes": self.boxes, "labels": self.labels, "pixels": self.pixels}
+        for kind, several in kinds.items():
+            names = [one.name for one in several]
+            chosen = several[:1] if names[:1] == [ALL_FINDINGS] else several
+            if not chosen:
+                continue
+            of = chosen[0].name if len(chosen) == 1 else f"mean of {len(chosen)}"
+            before = sum(one.before.ece for one in chosen) / len(chosen)
+            after = [one.after.ece for one in chosen if one.after]
+            line = f"expected calibration error (ECE) of {kind}, {of}: {before:.4f}"
+            if len(chosen) > 1:
+                worst = max(chosen, key=lambda one: one.before.ece)
+                line += f", largest {worst.before.ece:.4f} ({worst.name})"
+            if len(after) == len(chosen):
+                line += f"; {sum(after) / len(after):.4f} after temperature scaling (cross-fitted by patient)"
+            yield line
+
 
 def assess(store: Store, evaluation: Evaluation, n_resamples: int = 0, box_threshold: float = 0.3) -> Assessment:
     """All of it. n_resamples: of the patients, 0 leaves intervals out. box_threshold: of boxes in the confusion."""
