@@ -108,6 +108,7 @@ def test_batch_norms_are_frozen_as_they_are():
     ("name", "message"),
     [
         ("convnext_tinny", r"^--backbone convnext_tinny is unknown: did you mean convnext_tiny or "),
+        ("resnet51", r"is unknown: did you mean resnet51q or resnet50 or (?!resnet50)"),
         ("mobilenet_v3", r"is unknown: did you mean mobilenet_v2 or "),
         ("vit_tiny_patch16_224", r"^--backbone vit_tiny_patch16_224 cannot be .*no features at stride 4, a pyramid"),
         ("maxvit_pico_rw_256", r"^--backbone maxvit_pico_rw_256 cannot be the trunk of a detector: .*use another one$"),

@@ -148,7 +148,8 @@ def _timm_body(name: str) -> Any:
     import timm
 
     if not timm.is_model(name.partition(".")[0]):
-        close = difflib.get_close_matches(name, [*IMAGENET_WEIGHTS, *timm.list_models()], n=3, cutoff=0.5)
+        names = dict.fromkeys([*IMAGENET_WEIGHTS, *timm.list_models()])
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         raise InputError(f"--backbone {name} is unknown: did you mean {' or '.join(close or ['resnet50'])}?")
     try:
         return _create_timm(name)
