@@ -113,7 +113,7 @@ def test_no_dataset_there(tmp_path):
     with pytest.raises(InputError, match=r"is not a dataset .*: run python tools/convert\.py"):
         open_store(tmp_path)
     (tmp_path / "conversion.part").write_text("{}\n")
-    with pytest.raises(InputError, match=r"has not finished: run the same tools/convert\.py command again"):
+    with pytest.raises(InputError, match=r"has not finished: run the same python tools/convert\.py command again"):
         open_store(tmp_path)
 
 

@@ -201,7 +201,7 @@ def test_metrics_of_something_else_are_refused(run: Path, tmp_path: Path) -> Non
         read_facts([run], report)
     for content, message in (
         ('{"names": ["a", "b"]}', "compares two models"),
-        ("{}", "is none of xray evaluate"),
+        ("{}", "is none of python tools/evaluate.py"),
         ("[1]", "is no object of JSON"),
         ("{", "is damaged"),
     ):
