@@ -137,7 +137,7 @@ def test_missing_data_says_where_to_get_some(fails, tmp_path):
     [
         (lambda data: None, "is neither a dataset directory"),
         (lambda data: (data / "conversion.part").mkdir(), "is neither a dataset directory"),
-        (lambda data: (data / "conversion.part").write_text("{}"), "has not finished: run the same python tools/convert.py"),
+        (lambda data: (data / "conversion.part").write_text("{}"), "has not finished: run the same python"),
         (lambda data: (data / "conversion.json").write_text("{}"), "is damaged"),
         (lambda data: (data / "annotations.json").write_text("{}"), "is neither a dataset directory"),
     ],
