@@ -1,6 +1,8 @@
 """Flags into dataclasses, and exceptions into one line and an exit status."""
 
+import contextlib
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -94,6 +96,25 @@ def test_debug_keeps_the_traceback(error):
 
     with pytest.raises(type(error)):
         run_command(main, debug=True)
+
+
+def test_a_reader_who_has_gone_is_no_error(monkeypatch, capsys):
+    read, write = os.pipe()
+    os.close(read)
+    gone = os.fdopen(write, "w")
+    monkeypatch.setattr(sys, "stdout", gone)
+    with pytest.raises(BrokenPipeError):
+        run_command(lambda: print("help" * 20_000))
+    monkeypatch.undo()
+
+    def lose():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with contextlib.suppress(BrokenPipeError):
+        gone.close()
+    # Of a worker, where somebody reads.
+    assert run_command(lose) == 1
+    assert "unexpected BrokenPipeError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (1, 1), (3, 3)])

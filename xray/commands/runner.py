@@ -1,6 +1,7 @@
 """What every command shares: flags from a dataclass, and one clear line instead of a traceback."""
 
 import os
+import select
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -31,6 +32,8 @@ def run_command(main: Callable[..., int | None], *args: Any, debug: bool = False
         # Libraries make other exceptions of an interruption, and some exit by themselves.
         if (which := interrupts.ending(error)) is not None:
             return interrupts.end(which)
+        if isinstance(error, BrokenPipeError) and _is_nobody_reading():
+            raise  # `xray.__main__.start` ends quietly
         if not isinstance(error, Exception) or (debug and not isinstance(error, UnreadFlagsError)):
             raise
         print(f"error: {_error_line(error)}", file=sys.stderr)
@@ -62,6 +65,16 @@ def command(
         return run_here(main, config, check, check_out, stay_remote(config) if stay_remote else ())
 
     return run_command(run, debug=getattr(config, "debug", False))
+
+
+def _is_nobody_reading() -> bool:
+    """Whether the reader of what is printed has gone, as of `xray train --help | head`."""
+    try:
+        pipe = select.poll()
+        pipe.register(sys.stdout.fileno(), 0)
+        return any(what & select.POLLERR for _, what in pipe.poll(0))
+    except (OSError, ValueError, AttributeError):
+        return False  # what stands for stdout is no file
 
 
 def _error_line(error: Exception) -> str:
