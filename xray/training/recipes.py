@@ -11,10 +11,10 @@ import yaml
 from xray.errors import FlagError, InputError
 from xray.files import read_yaml_text, replacing
 from xray.flags import flag_value, parse_flags, require, take_flags
+from xray.flags.wrong import nearest
 from xray.storage.places import as_given
 from xray.structures.sides import NONE
 from xray.training.config import CONFIG_FILE, TASKS, TrainingConfig
-from xray.wrong_flags import nearest
 
 MAX_CHARACTERS = 2**17
 """Longest recipe; PyYAML reads that many in a second or two."""

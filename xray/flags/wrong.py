@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import tyro
 
 from xray.errors import spelled
-from xray.flag_types import choices, fits, in_words, listed, marks_of, n_values
+from xray.flags.types import choices, fits, in_words, listed, marks_of, n_values
 
 LONGEST = 60
 """Characters of the values that are repeated."""

@@ -10,14 +10,14 @@ import tyro
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray import flags, wrong_flags
+from xray import flags
 from xray.commands import account, card, convert, evaluate, infer, phantoms, serve
 from xray.commands.cv import read as read_cv
 from xray.commands.lr_find import read_sweep
 from xray.commands.runner import command, run_command
 from xray.errors import FlagError, UnreadFlagsError
-from xray.flag_types import fits, in_words, n_values
-from xray.flags import Count, CountOrAuto, FoldNumber, Positive, ShareBelowOne, alone_or_one_of, parse_flags
+from xray.flags import Count, CountOrAuto, FoldNumber, Positive, ShareBelowOne, alone_or_one_of, parse_flags, wrong
+from xray.flags.types import fits, in_words, n_values
 from xray.training.recipes import read_training_flags
 from xray.training.stages import read_training
 
@@ -192,7 +192,7 @@ def test_debug_shows_no_traceback_of_a_mistyped_flag(capsys):
 def test_a_command_is_spelled_as_it_was_typed(started, shown, monkeypatch):
     monkeypatch.setattr("xray.errors._IS_COMMAND", False)
     monkeypatch.setattr(sys, "argv", [started])
-    assert wrong_flags.program() == shown
+    assert wrong.program() == shown
 
 
 @pytest.mark.parametrize("broken", [lambda *args: "", lambda *args: 1 / 0])

@@ -15,8 +15,8 @@ from annotated_types import Interval
 from tyro.constructors import PrimitiveConstructorSpec
 
 from xray.errors import FlagError, UnreadFlagsError
-from xray.flag_types import appends, has_path, has_several, in_words
-from xray.wrong_flags import explain, fields_of
+from xray.flags.types import appends, has_path, has_several, in_words
+from xray.flags.wrong import explain, fields_of
 
 MAX_SEED = 2**32 - 1
 """The largest that NumPy, PyTorch and Lightning all take."""
@@ -77,7 +77,7 @@ def parse_flags(
     config_type: a dataclass, or any annotation tyro understands (a union of dataclasses gives subcommands).
     args: the flags, without the program's name; `sys.argv[1:]` when None.
     default: an instance whose values stand where a flag is not given.
-    kinds, beside, files: what an error may name, see `xray.wrong_flags.explain`.
+    kinds, beside, files: what an error may name, see `xray.flags.wrong.explain`.
     tyro_options: passed to `tyro.cli`, e.g. `description`.
 
     Raises UnreadFlagsError or FlagError, in one line, where the flags are wrong; --help ends the process.
