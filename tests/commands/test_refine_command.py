@@ -71,6 +71,7 @@ def test_a_setting_is_fitted_kept_and_used_again(tmp_path, data, files, capsys):
     assert "Pneumothorax in 6 radiographs with 6 findings" in said
     assert "before 0.0000, after 1.0000, on the radiographs fitted on" in said
     assert "before 0.0000, after 1.0000, on the half of the patients not fitted on" in said
+    assert "of 0 without it, a box scores 0.5 or more in 0 before, in 0 after" in said
     kept = description_of(run)
     setting = kept.pop("refinement")
     assert kept == before
@@ -94,6 +95,7 @@ def test_a_setting_is_fitted_kept_and_used_again(tmp_path, data, files, capsys):
     said = capsys.readouterr().out
     assert "Pneumothorax in 8 radiographs with 7 findings" in said
     assert "before 0.0000, after 1.0000\n" in said
+    assert "of 1 without it, a box scores 0.5 or more in 1 before, in 1 after" in said
 
 
 def test_components_without_a_box_are_added_and_radiographs_without_truth_refined(tmp_path, data, files, capsys):

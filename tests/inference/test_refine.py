@@ -200,7 +200,11 @@ def test_fitting_agrees_with_a_plain_search():
         plain.append(average_precision(matches.is_true[matches.order], len(truth)))
     best = next(n for n, ap in enumerate(plain) if ap >= max(plain) - INDIFFERENT / 20)
     assert best > 0
-    assert fit_refinement(truth, found, components, settings=settings) == (settings[best], plain[0], plain[best])
+    assert fit_refinement(truth, found, components, settings=settings, confidence=False) == (
+        settings[best],
+        plain[0],
+        plain[best],
+    )
 
 
 def test_fitting_without_truth_changes_nothing():
@@ -220,3 +224,53 @@ def test_cross_validation_scores_patients_that_were_not_fitted_on():
     before, after = cross_validate(*helpful, {}, np.arange(10))
     assert (before, after) == (0, 1)
     assert np.isnan(cross_validate(*helpful, {}, np.zeros(10, dtype=int))[1])
+
+
+def test_a_component_alone_gets_its_confidence_and_not_its_score():
+    # logit(0.5) = 0, and the best box of radiograph 1 has 0.6: σ(−2 + 2 × 0 + ln 1.5) = 1 / (1 + e² / 1.5).
+    setting = Refinement(unmatched=0.5, intercept=-2, of_mask=2, of_boxes=1)
+    refined, masks = refine(BOXES, COMPONENTS.select([1]), {0: MASKS[1]}, setting)
+    assert refined.scores[3] == pytest.approx(0.5 / (1 + np.exp(2) / 1.5))
+    assert set(masks) == {3}
+    # Boxes of another finding are no evidence: there is none, which counts as 0.001.
+    others = BOXES.select([1])
+    refined, _ = refine(others, COMPONENTS.select([0]), {}, Refinement(unmatched=1, of_mask=0, of_boxes=1))
+    assert refined.scores[1] == pytest.approx(0.001)
+
+
+def mixed(n, share, rng):
+    """Truth, boxes and components of n radiographs: the detector misplaces each finding, and masks show one in every
+    radiograph, whether there is one or not."""
+    corners = rng.uniform(0, 50, (n, 2))
+    boxes = np.hstack([corners, corners + 30])
+    is_ill = rng.random(n) < share
+    images, labels = np.arange(n), np.full(n, PTX)
+    truth = BoxTable.of(images[is_ill], labels[is_ill], boxes[is_ill])
+    seen = np.where(is_ill, rng.beta(4, 6, n), rng.beta(1, 20, n))
+    found = BoxTable.of(images, labels, boxes + np.array([25, 0, 25, 0]), seen)
+    score = np.where(is_ill, rng.uniform(0.6, 0.95, n), rng.uniform(0.55, 0.9, n))
+    return truth, found, BoxTable.of(images, np.ones(n), boxes, score)
+
+
+def test_healthy_radiographs_get_no_sure_box_of_a_mask_that_is_always_sure():
+    rng = np.random.default_rng(4)
+    case = mixed(120, 0.12, rng)
+    setting, before, after = fit_refinement(*case)
+    plain, _, plain_after = fit_refinement(*case, confidence=False)
+    assert before == 0
+    assert setting.unmatched > 0
+    # Of further radiographs.
+    truth, found, components = mixed(1000, 0.12, rng)
+    sure, ap = {}, {}
+    for name, each in (("confidence", setting), ("score", plain)):
+        refined, _ = refine(found, components, {}, each)
+        matches = match_boxes(truth, refined)
+        ap[name] = average_precision(matches.is_true[matches.order], len(truth))
+        sure[name] = (~matches.is_true & (refined.scores >= 0.5)).sum()
+        if name == "confidence":
+            added = refined.scores[len(found) :] / setting.unmatched
+            assert added.mean() == pytest.approx(matches.is_true[len(found) :].mean(), abs=0.04)
+    assert after >= plain_after
+    assert ap["confidence"] > ap["score"]
+    assert sure["score"] > 300 * plain.unmatched
+    assert sure["confidence"] < 30

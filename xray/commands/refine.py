@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 
 PREDICTIONS = "predictions.json"
 NAME = FINDINGS[PNEUMOTHORAX]
+SURE = 0.5
+"""Score from which a radiograph is said to show it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Refines pneumothorax boxes by masks: boxes move to their component and scores follow it; nothing is deleted.
 
-    With --fit, the setting is the one with the highest average precision (IoU > 0.4) on the truth of --data-path.
+    With --fit, the setting is the one with the highest average precision (IoU > 0.4) on the truth of --data-path, and
+    what the mask alone finds scores as likely as it is there to be right.
     """
 
     predictions: Path
@@ -103,8 +106,10 @@ def main(config: Config) -> None:
             setting, lines = assess(store, table, components, segmentations, scored, setting, category, config.fit)
         print(f"{NAME} in {len(scored)} radiographs with {n_findings} findings, AP@0.4:")
         print(*lines, sep="\n")
-    print(f"setting: {in_words(setting)}")
     refined, attached = refine(table, components, segmentations, setting, category)
+    if n_findings:
+        print(alarms(store, (table, refined), scored, category))
+    print(f"setting: {in_words(setting)}")
     with finishing(config.save_path, "refinement"):
         predictions = Predictions(ids, refined, {**boxes.masks, **attached})
         write_predictions(config.save_path / PREDICTIONS, predictions, store.categories)
@@ -249,7 +254,8 @@ def assess(
 
     truth, boxes = (part.select(np.isin(part.images, scored)) for part in (store.boxes, table))
     parts = (truth, boxes, *components.select_masked(np.isin(components.images, scored), segmentations))
-    setting, before, after = fit_refinement(*parts, settings=GRID if fit else [setting], category=category)
+    settings = GRID if fit else [setting]
+    setting, before, after = fit_refinement(*parts, settings=settings, category=category, confidence=fit)
     scores = f"  before {before:.4f}, after {after:.4f}"
     if not fit:
         return setting, [scores]
@@ -262,15 +268,30 @@ def assess(
     return setting, [f"{scores}, on the radiographs fitted on", held_out]
 
 
+def alarms(store: "Store", tables: tuple["BoxTable", "BoxTable"], scored: "np.ndarray", category: int) -> str:
+    """In how many of the radiographs `scored` that are without a finding a box says there is one, before and after."""
+    import numpy as np
+
+    without = np.setdiff1d(scored, store.boxes.images[store.boxes.labels == category])
+    sure = [
+        len(np.intersect1d(table.images[(table.labels == category) & (table.scores >= SURE)], without))
+        for table in tables
+    ]
+    return f"  of {len(without)} without it, a box scores {SURE} or more in {sure[0]} before, in {sure[1]} after"
+
+
 def in_words(setting: "Refinement") -> str:
     """What a setting does to boxes, in a line."""
+    from xray.inference.mask_confidence import Weights
+
     parts = [f"the mask's evidence is what lies inside a box grown by {setting.dilation:.0%} on each side"]
     if setting.shift:
         parts.append(f"times it, boxes move {setting.shift:.0%} of the way to their component")
     if setting.penalty:
         parts.append(f"without it, boxes lose {setting.penalty:.0%} of their score")
     if setting.unmatched:
-        parts.append(f"a component without a box as sure becomes one with {setting.unmatched:.0%} of its own score")
+        whose = "own score" if setting.weights == Weights() else "fitted confidence"
+        parts.append(f"a component without a box as sure becomes one with {setting.unmatched:.0%} of its {whose}")
     return "; ".join(parts if len(parts) > 1 else ["boxes and scores stay as they are, masks are attached"])
 
 

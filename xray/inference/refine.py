@@ -9,6 +9,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from xray.findings import PNEUMOTHORAX
+from xray.inference.mask_confidence import Weights, fit_weights
 from xray.structures.boxes import BoxTable
 
 PNEUMOTHORAX_CATEGORY = PNEUMOTHORAX + 1
@@ -26,20 +27,30 @@ class Refinement:
     shift: the box moves shift × e of the way to the component's own box; 0 leaves it.
     penalty: share of its score that a box loses where the mask shows nothing; with evidence e it keeps
         1 − penalty × (1 − e).
-    unmatched: a component becomes a box with this share of its own score, unless a box that follows it scores as much,
+    unmatched: a component becomes a box with this share of its confidence, unless a box that follows it scores as much,
         counted by the share of the component inside; 0 adds none.
     All in [0, 1], but for the dilation.
+    intercept, of_mask, of_boxes: make the confidence of a component, see `xray.inference.mask_confidence.Weights`; by
+        default it is its score.
     """
 
     dilation: float = 0.1
     shift: float = 0.0
     penalty: float = 0.0
     unmatched: float = 0.0
+    intercept: float = 0.0
+    of_mask: float = 1.0
+    of_boxes: float = 0.0
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> "Refinement":
         """The setting that model.json keeps. Raises TypeError or ValueError for a damaged one."""
         return cls(**{EARLIER_NAMES.get(name, name): float(value) for name, value in description.items()})
+
+    @property
+    def weights(self) -> Weights:
+        """How the confidence of a component is made."""
+        return Weights(self.intercept, self.of_mask, self.of_boxes)
 
 
 EARLIER_NAMES = {"pull": "shift", "doubt": "penalty", "orphan": "unmatched"}
@@ -92,10 +103,10 @@ def refine(
     """
     rows = np.flatnonzero(table.labels == category)
     followed = _follow(table.select(rows), components, masks, [setting.dilation])[setting.dilation]
-    applied, alone = _apply(table.select(rows), components, followed, setting)
+    best = _best_beside(table.select(rows), components)
+    applied, added, alone = _apply(table.select(rows), components, followed, best, setting, category)
     boxes, scores = table.boxes.copy(), table.scores.copy()
     boxes[rows], scores[rows] = applied.boxes, applied.scores
-    added = _boxes_of(components, alone, setting, category)
     # Of each row its component: those of the boxes, then those of the boxes that are added.
     sources = zip(
         [*rows.tolist(), *range(len(table), len(table) + len(alone))], [*followed.component, *alone], strict=True
@@ -111,15 +122,17 @@ def fit_refinement(
     masks: Mapping[int, Any] | None = None,
     settings: Sequence[Refinement] = GRID,
     category: int = PNEUMOTHORAX_CATEGORY,
+    confidence: bool = True,
 ) -> tuple[Refinement, float, float]:
     """The setting with the highest average precision (IoU > 0.4) of the category on validation data.
 
-    truth, table, components, masks: as for `refine`, all of the same radiographs.
+    truth, table, components, masks: as for `refine`, all of the same radiographs. confidence: whether that of the
+    components is fitted to the truth first, for the settings that add boxes; or as the settings say.
     Returns (setting, AP without refinement, AP with it); both are NaN where the truth has no box of the category. Of
     equal settings (see INDIFFERENT) the earliest wins: with GRID, the least change.
     """
     case = _case((truth, table, components), masks or {}, settings, category)
-    best = case.best(settings)
+    best = case.best(case.with_confidence(settings) if confidence else settings)
     return best, case.ap(), case.ap(best)
 
 
@@ -142,7 +155,10 @@ def cross_validate(
     case = _case((truth, table, components), masks, settings, category)
     half = _halves(np.asarray(patients, dtype=np.int64), case.truth.images)
     parts = [case.part(half == side) for side in (0, 1)]
-    scored = [(held_out.ap(), held_out.ap(fitted.best(settings))) for fitted, held_out in (parts, parts[::-1])]
+    scored = [
+        (held_out.ap(), held_out.ap(fitted.best(fitted.with_confidence(settings))))
+        for fitted, held_out in (parts, parts[::-1])
+    ]
     before, after = np.mean(scored, axis=0).tolist()
     return before, after
 
@@ -159,17 +175,31 @@ def _halves(patients: np.ndarray, with_finding: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Case:
-    """Boxes of one category with their truth, the components beside them, and dilation → what each box follows."""
+    """Boxes of one category with their truth, the components beside them, and dilation → what each box follows.
+
+    beside: (components,) the highest score of the radiograph's boxes.
+    """
 
     truth: BoxTable
     table: BoxTable
     components: BoxTable
+    beside: np.ndarray
     followed: dict[float, _Followed]
     category: int
 
     def refined(self, setting: Refinement) -> BoxTable:
-        applied, alone = _apply(self.table, self.components, self.followed[setting.dilation], setting)
-        return BoxTable.concatenate([applied, _boxes_of(self.components, alone, setting, self.category)])
+        followed = self.followed[setting.dilation]
+        applied, added, _ = _apply(self.table, self.components, followed, self.beside, setting, self.category)
+        return BoxTable.concatenate([applied, added])
+
+    def with_confidence(self, settings: Sequence[Refinement]) -> list[Refinement]:
+        """The settings, those that add boxes with the weights that make the components' confidence the likeliest."""
+        from xray.evaluation.box_metrics import match_boxes
+
+        alike = dataclasses.replace(self.components, labels=np.full(len(self.components), self.category))
+        is_true = match_boxes(self.truth, alike).is_true
+        weights = dataclasses.asdict(fit_weights(self.components.scores, self.beside, is_true))
+        return [dataclasses.replace(setting, **weights) if setting.unmatched else setting for setting in settings]
 
     def ap(self, setting: Refinement | None = None, others: np.ndarray | None = None) -> float:
         """Average precision of the boxes as they are, or refined.
@@ -214,6 +244,7 @@ class _Case:
             case,
             truth=self.truth.select(wanted[self.truth.images]),
             components=self.components.select(is_in),
+            beside=self.beside[is_in],
             followed={key: _Followed(place[each.component], each.share) for key, each in case.followed.items()},
         )
 
@@ -223,7 +254,7 @@ def _case(tables: Sequence[BoxTable], masks: Mapping[int, Any], settings: Sequen
     truth, table = (part.select(part.labels == category) for part in tables[:2])
     components = tables[2]
     followed = _follow(table, components, masks, {setting.dilation for setting in settings})
-    return _Case(truth, table, components, followed, category)
+    return _Case(truth, table, components, _best_beside(table, components), followed, category)
 
 
 def _follow(
@@ -257,10 +288,23 @@ def _follow(
     return followed
 
 
+def _best_beside(boxes: BoxTable, components: BoxTable) -> np.ndarray:
+    """(components,) the highest score of the boxes of the same radiograph, 0 where there is none."""
+    best = np.zeros(max(boxes.images.max(initial=-1), components.images.max(initial=-1)) + 1)
+    np.maximum.at(best, boxes.images, boxes.scores)
+    of_components: np.ndarray = best[components.images]
+    return of_components
+
+
 def _apply(
-    boxes: BoxTable, components: BoxTable, followed: _Followed, setting: Refinement
-) -> tuple[BoxTable, np.ndarray]:
-    """The n boxes after refinement, and the rows of the components that need a box of their own."""
+    boxes: BoxTable,
+    components: BoxTable,
+    followed: _Followed,
+    beside: np.ndarray,
+    setting: Refinement,
+    category: int,
+) -> tuple[BoxTable, BoxTable, np.ndarray]:
+    """The n boxes after refinement, the boxes of components that need one of their own, and the rows of these."""
     following = np.flatnonzero(followed.component >= 0)
     component, share = followed.component[following], followed.share[following]
     evidence = components.scores[component] * share
@@ -270,13 +314,10 @@ def _apply(
     scores[following] += boxes.scores[following] * setting.penalty * evidence
     best_score = np.zeros(len(components))  # of the boxes that follow each component
     np.maximum.at(best_score, component, scores[following] * share)
-    alone = np.flatnonzero(best_score < setting.unmatched * components.scores)
-    return dataclasses.replace(boxes, boxes=moved, scores=scores), alone
-
-
-def _boxes_of(components: BoxTable, alone: np.ndarray, setting: Refinement, category: int) -> BoxTable:
-    scores = components.scores[alone] * setting.unmatched
-    return BoxTable.of(components.images[alone], np.full(len(alone), category), components.boxes[alone], scores)
+    own = setting.unmatched * setting.weights.probability(components.scores, beside)
+    alone = np.flatnonzero(best_score < own)
+    added = BoxTable.of(components.images[alone], np.full(len(alone), category), components.boxes[alone], own[alone])
+    return dataclasses.replace(boxes, boxes=moved, scores=scores), added, alone
 
 
 def _pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
