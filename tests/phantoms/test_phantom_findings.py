@@ -39,7 +39,8 @@ def border_mm(change, mark, scale):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_calcifications_are_small_and_denser_than_the_ribs(seed):
     healthy, ill, added = drawn(CALCIFICATION, seed)
-    assert 1 <= len(ill.marks) <= 2
+    assert 1 <= len(ill.marks) <= 3
+    assert np.sum([mark.mask for mark in ill.marks], axis=0).max() == 1  # places apart
     ribs = healthy.chest.bone[healthy.chest.lungs[LEFT] | healthy.chest.lungs[RIGHT]]
     for mark in ill.marks:
         # Nodes of 12 mm may touch; grains, rims and plaques are thinner.
@@ -104,10 +105,10 @@ def test_every_finding_has_examples_in_a_set_of_some_hundred():
     for n in (500, 100):
         plan = plan_findings(n, 0.2, np.random.default_rng(0), 0.1)
         counts[n] = np.bincount([class_id for ids in plan for class_id in ids], minlength=14)
-    assert counts[500].min() >= 35
-    assert counts[100].min() >= 7
+    assert counts[500].min() >= 50
+    assert counts[100].min() >= 10
     np.testing.assert_allclose(FINDING_RATES.sum(), 3.6)
-    assert FINDING_RATES.max() < 4.2 * FINDING_RATES.min()
+    assert FINDING_RATES.max() < 2.4 * FINDING_RATES.min()
     # As in VinBigData, the aortic arch leads and pneumothorax comes last.
     assert FINDINGS[FINDING_RATES.argmax()] == "Aortic enlargement"
     assert FINDINGS[FINDING_RATES.argmin()] == "Pneumothorax"

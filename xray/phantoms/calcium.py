@@ -11,20 +11,35 @@ DENSITY = 1.35
 """What a layer's centimetre counts for: with up to 4.2 in an 8-bit layer, more than two ribs that cross."""
 
 
-def calcification(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> list[np.ndarray]:
-    """One or two calcified places, each a few millimetres thick.
+KINDS = {
+    "granulomas": (0.45, (0.4, 0.35, 0.25)),
+    "nodes": (0.27, (0.5, 0.5)),
+    "plaque": (0.16, (0.4, 0.35, 0.25)),
+    "arch": (0.12, (1.0,)),
+}
+"""Kind → how often it occurs, and in how many places: the chances of one, two and three."""
 
+
+def calcification(chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> list[np.ndarray]:
+    """One to three calcified places of one kind, each a few millimetres thick.
+
+    What scarred is seldom alone: granulomas lie in several places, nodes at both hila, plaques on both sides.
     Arguments and result are those of the functions in `xray.phantoms.opacities`.
     """
-    kind = rng.choice(["granulomas", "nodes", "plaque", "arch"], p=[0.45, 0.27, 0.16, 0.12])
-    draw = {"granulomas": _granulomas, "nodes": _nodes, "plaque": _plaque, "arch": _arch}[str(kind)]
-    marks = []
-    for _ in range(2 if kind == "granulomas" and rng.random() < 0.25 else 1):
+    kind = str(rng.choice(list(KINDS), p=[share for share, _ in KINDS.values()]))
+    draw = {"granulomas": _granulomas, "nodes": _nodes, "plaque": _plaque, "arch": _arch}[kind]
+    chances = KINDS[kind][1]
+    first = int(rng.choice([RIGHT, LEFT]))
+    marks: list[np.ndarray] = []
+    for number in range(int(rng.choice(len(chances), p=chances)) + 1):
         layer = np.zeros(chest.view.shape, np.uint8)
-        draw(chest, rng, taken, layer)
+        draw(chest, rng, taken, layer, first * (-1) ** number)  # RIGHT and LEFT are signs
         calcium = DENSITY * chest.view.shade(layer, 0.035)
-        chest.lines += calcium
         mark = calcium > 0.4 * calcium.max()
+        # Places that touch would be one.
+        if any((mark & other).any() for other in marks):
+            continue
+        chest.lines += calcium
         marks.append(mark)
         taken |= mark
     return marks
@@ -38,18 +53,18 @@ def _spot(chest: Chest, rng: np.random.Generator, layer: np.ndarray, centre: np.
     chest.view.paint(layer, outline, rng.uniform(2.8, 4.2))
 
 
-def _granulomas(chest: Chest, rng: np.random.Generator, taken: np.ndarray, layer: np.ndarray) -> None:
+def _granulomas(chest: Chest, rng: np.random.Generator, taken: np.ndarray, layer: np.ndarray, side: int) -> None:
     """Three to ten grains of 2 to 6 mm within 1 to 4 cm of lung."""
-    _, centre = lung_point(chest, rng, taken, 1.5)
+    _, centre = lung_point(chest, rng, taken, 1.5, side=side)
     spread = rng.uniform(0.5, 1.1)
     for _ in range(int(rng.integers(3, 11))):
         place = centre + np.clip(rng.normal(0, spread, 2), -1.8, 1.8)
         _spot(chest, rng, layer, place, rng.uniform(0.11, 0.3))
 
 
-def _nodes(chest: Chest, rng: np.random.Generator, taken: np.ndarray, layer: np.ndarray) -> None:
+def _nodes(chest: Chest, rng: np.random.Generator, taken: np.ndarray, layer: np.ndarray, side: int) -> None:
     """Two to five lymph nodes of 6 to 12 mm at a hilum, grainy throughout or, like an eggshell, along their rim."""
-    view, side = chest.view, int(rng.choice([RIGHT, LEFT]))
+    view = chest.view
     stretch = chest.patient.dome[0] / 20.5
     centre = np.array([side * rng.uniform(3.2, 4.8), rng.uniform(9.0, 12.5) * stretch])
     shell = rng.random() < 0.5
@@ -65,9 +80,9 @@ def _nodes(chest: Chest, rng: np.random.Generator, taken: np.ndarray, layer: np.
                 _spot(chest, rng, layer, place, rng.uniform(0.12, 0.24))
 
 
-def _plaque(chest: Chest, rng: np.random.Generator, taken: np.ndarray, layer: np.ndarray) -> None:
+def _plaque(chest: Chest, rng: np.random.Generator, taken: np.ndarray, layer: np.ndarray, side: int) -> None:
     """A broken plate of 2.5 to 6 cm on the pleura of chest wall or diaphragm, 2 to 6 mm thick."""
-    view, patient, side = chest.view, chest.patient, int(rng.choice([RIGHT, LEFT]))
+    view, patient = chest.view, chest.patient
     length = rng.uniform(2.5, 6.0)
     if rng.random() < 0.6:
         top = rng.uniform(6.0, patient.dome[0] - length)
@@ -89,7 +104,7 @@ def _plaque(chest: Chest, rng: np.random.Generator, taken: np.ndarray, layer: np
     view.ribbon(layer, path, thick * np.clip(6 * np.minimum(t, 1 - t), 0.3, 1), level)
 
 
-def _arch(chest: Chest, rng: np.random.Generator, taken: np.ndarray, layer: np.ndarray) -> None:
+def _arch(chest: Chest, rng: np.random.Generator, taken: np.ndarray, layer: np.ndarray, side: int) -> None:
     """A rim of 1 to 2 mm along part of the aortic arch's left edge."""
     view = chest.view
     box = bounding_box(chest.knob & (view.coordinates[0] > 0))

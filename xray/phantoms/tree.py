@@ -22,7 +22,7 @@ Number = Annotated[int, Interval(ge=0, le=1_000_000)]
 
 PARAMETERS, TRUTH, JOURNAL = "phantoms.json", "phantoms.jsonl", "phantoms.unfinished.jsonl"
 SPLITS = ("train", "test")
-EDITION = 2
+EDITION = 3
 """Counts up when the same parameters begin to give other pictures, so that old and new ones are not mixed."""
 
 
