@@ -110,12 +110,28 @@ def test_a_component_without_a_box_becomes_a_low_scored_box_with_its_mask():
     assert masks == {0: MASKS[0], 3: MASKS[1]}
 
 
-@pytest.mark.parametrize(("score", "box", "n"), [(0.3, (60, 60, 80, 80), 1), (0.01, (60, 60, 80, 80), 2)])
-def test_a_box_that_hardly_counts_does_not_stand_for_its_component(score, box, n):
-    boxes = table((1, PTX, box, score))
-    refined, _ = refine(boxes, COMPONENTS.select([1]), {}, Refinement(unmatched=0.2))
+def test_a_box_on_a_component_that_is_surer_takes_its_score_and_is_not_doubled():
     # The component's own box would have 0.2 × 0.5 = 0.1.
-    assert len(refined) == n
+    on, wide, far = (60, 60, 80, 80), (60, 60, 80, 95), (50, 50, 95, 95)
+    for scores, expected in (((0.3, 0.01, 0.01), (0.3, 0.01, 0.01)), ((0.01, 0.02, 0.05), (0.01, 0.1, 0.05))):
+        boxes = table(*((1, PTX, box, score) for box, score in zip((on, wide, far), scores, strict=True)))
+        refined, attached = refine(boxes, COMPONENTS.select([1]), {0: MASKS[1]}, Refinement(unmatched=0.2))
+        # Of two that overlap it by half (20 / 35 the second) the surer one, and never the third (400 / 2025).
+        np.testing.assert_allclose(refined.scores, expected)
+        np.testing.assert_array_equal(refined.boxes, boxes.boxes)
+        assert set(attached) == {0, 1, 2}
+    # It alone follows, and overlaps too little: the component has a box of its own.
+    refined, _ = refine(table((1, PTX, far, 0.05)), COMPONENTS.select([1]), {}, Refinement(unmatched=0.2))
+    np.testing.assert_allclose(refined.scores, (0.05, 0.1))
+
+
+def test_boxes_have_moved_before_they_lie_on_a_component():
+    boxes = table((1, PTX, (50, 60, 70, 80), 0.3))  # shares a third with the component
+    setting = Refinement(dilation=0, shift=1, unmatched=1)
+    refined, _ = refine(boxes, table((1, 1, (60, 60, 80, 80), 0.9)), {}, setting)
+    # Half of the component lies inside, so that the box goes 0.45 of the way: to (54.5, 60, 74.5, 80), and to 29 / 51.
+    np.testing.assert_allclose(refined.boxes, [(54.5, 60, 74.5, 80)])
+    np.testing.assert_allclose(refined.scores, [0.9])
 
 
 def test_a_sure_box_that_holds_little_of_a_component_does_not_stand_for_it():

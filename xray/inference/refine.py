@@ -28,7 +28,8 @@ class Refinement:
     penalty: share of its score that a box loses where the mask shows nothing; with evidence e it keeps
         1 − penalty × (1 − e).
     unmatched: a component becomes a box with this share of its confidence, unless a box that follows it scores as much,
-        counted by the share of the component inside; 0 adds none.
+        counted by the share of the component inside; 0 adds none. If a box that follows it lies on it (IoU of at least
+        0.5), the surest of these takes that score instead, so that no finding has two boxes.
     All in [0, 1], but for the dilation.
     intercept, of_mask, of_boxes: make the confidence of a component, see `xray.inference.mask_confidence.Weights`; by
         default it is its score.
@@ -70,6 +71,8 @@ GRID = tuple(
 )
 """What `fit_refinement` tries: 300 settings, from the one that changes nothing to those that change the most."""
 
+SAME = 0.5
+"""Intersection over union from which a box and that of a component are of one finding."""
 INDIFFERENT = 0.25
 """Average precisions that differ by less than this share of what one more finding is worth (1 / findings) are equal.
 
@@ -315,7 +318,17 @@ def _apply(
     best_score = np.zeros(len(components))  # of the boxes that follow each component
     np.maximum.at(best_score, component, scores[following] * share)
     own = setting.unmatched * setting.weights.probability(components.scores, beside)
-    alone = np.flatnonzero(best_score < own)
+    needs_box = best_score < own
+    common = _intersection(moved[following], components.boxes[component])
+    union = _area(moved[following]) + _area(components.boxes[component]) - common
+    on = np.flatnonzero((common >= SAME * union) & (common > 0) & needs_box[component])
+    surest = np.full(len(components), -1)
+    on = on[np.argsort(scores[following[on]], kind="stable")]
+    surest[component[on]] = following[on]  # the last of each stays
+    raised = np.flatnonzero(surest >= 0)
+    scores[surest[raised]] = np.maximum(scores[surest[raised]], own[raised])
+    needs_box[raised] = False
+    alone = np.flatnonzero(needs_box)
     added = BoxTable.of(components.images[alone], np.full(len(alone), category), components.boxes[alone], own[alone])
     return dataclasses.replace(boxes, boxes=moved, scores=scores), added, alone
 
