@@ -27,8 +27,10 @@ ENOUGH = 0.97
 """Share of the boxes, as they count, with an anchor at an overlap of 0.5 from which a cell has no more anchors."""
 LEAST_GAIN = 0.01
 """By how much that share must grow for a cell to have more anchors."""
-WORTH = {0.5: 0.02, 0.7: 0.4}
-"""How much larger that share must become, at which overlap, for the standard layout to be given up."""
+LEAST = 0.95
+"""Share of the boxes, each counted once, that must have an anchor at an overlap of 0.5 for the standard layout to stay."""
+WORTH = {0.5: 0.06, 0.7: 0.4}
+"""How much larger the share must become, at which overlap, for a standard layout with so many to be given up."""
 EQUAL = 0.001
 """Layouts are equally good whose value differs by no more."""
 STEPS = 8
@@ -109,7 +111,8 @@ def fit_anchors(boxes: np.ndarray, canvas_size: int, family: str = FASTER_RCNN) 
             best, reached = candidate, recall
         if reached[0.5] >= ENOUGH:
             break
-    if all(reached[overlap] - of_standard[overlap] <= gain for overlap, gain in WORTH.items()):
+    is_as_good = all(reached[overlap] - of_standard[overlap] <= gain for overlap, gain in WORTH.items())
+    if before[0.5] >= LEAST and is_as_good:
         best = standard
     return Fit(best, recall_of(best, boxes, family), before, best is standard)
 
