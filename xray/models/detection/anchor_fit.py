@@ -28,7 +28,7 @@ ENOUGH = 0.97
 LEAST_GAIN = 0.01
 """By how much that share must grow for a cell to have more anchors."""
 LEAST = 0.95
-"""Share of the boxes, each counted once, that must have an anchor at an overlap of 0.5 for the standard layout to stay."""
+"""Share of the boxes, each counted once, with an anchor at an overlap of 0.5 without which the standard layout goes."""
 WORTH = {0.5: 0.06, 0.7: 0.4}
 """How much larger the share must become, at which overlap, for a standard layout with so many to be given up."""
 EQUAL = 0.001
