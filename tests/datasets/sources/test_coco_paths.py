@@ -57,13 +57,33 @@ def test_the_end_is_as_long_as_it_can_be(root):
 def test_a_file_is_not_taken_for_another(root):
     # What several names end with says nothing, and a name without a folder is where it is.
     write_picture(root / "p2" / "frontal.png", offset=7)
-    write(root, "annotations.json", ["/x/p1/frontal.png", "/x/p2/frontal.png", "/x/p3/images/2.png", "3.png"])
+    write(root, "annotations.json", ["/x/p1/frontal.png", "/x/p2/frontal.png", "/y/images/2.png", "3.png"])
     source = read_coco(root)
     assert [image.file_name for image in source.images] == ["images/2.png", "p2/frontal.png"][::-1]
     assert [(drop.where, drop.reason, drop.detail) for drop in source.dropped] == [
         ("annotations.json image 0", OUTSIDE_FOLDER, "'/x/p1/frontal.png'"),
         ("3.png", reasons.MISSING_FILE, ""),
     ]
+
+
+@pytest.mark.parametrize("start", ["", "/data/set/", "D:\\set\\"])
+def test_the_file_of_another_folder_is_not_meant_where_others_show_the_start(root, start):
+    # One of the names is found with its folder, so the others are below the same one; what is not there is missing.
+    for number, name in enumerate(["p5/study1/lateral.png", "p1/study1/frontal.png"]):
+        write_picture(root / name, offset=7 + number)
+    seen = [("p1", "frontal"), ("p3", "lateral")]
+    write(root, "annotations.json", [f"{start}{patient}/study1/{view}.png" for patient, view in seen])
+    source = read_coco(root)
+    assert [image.file_name for image in source.images] == ["p1/study1/frontal.png"]
+    assert [drop.reason for drop in source.dropped] == [OUTSIDE_FOLDER if start else reasons.MISSING_FILE]
+    # Nor does a name that could be one of several then stop all.
+    write_picture(root / "p6" / "study1" / "lateral.png", offset=9)
+    assert [image.file_name for image in read_coco(root).images] == ["p1/study1/frontal.png"]
+
+
+def test_names_with_other_starts_are_found_beside_each_other(root):
+    write(root, "annotations.json", ["images/1.png", "/mnt/a/images/2.png", "file:///b/images/old/3.png"])
+    assert [image.file_name for image in read_coco(root).images] == ["images/1.png", "images/2.png", "images/old/3.png"]
 
 
 def test_the_folder_of_another_split_is_not_meant(tmp_path):

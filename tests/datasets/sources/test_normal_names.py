@@ -29,7 +29,7 @@ SEEN = [[FINDING], [NONE], [FINDING, NONE], [], [("normal", ())]]
 
 
 def write_yolo(root, seen):
-    names = ["No finding", "Nodule", "normal"]
+    names = list(dict.fromkeys(["No finding", "Nodule", "normal", *(name for objects in seen for name, _ in objects)]))
     (root / "data.yaml").write_text(f"train: images\nnames: {names}\n")
     (root / "labels").mkdir()
     for number, objects in enumerate(seen):
@@ -241,3 +241,21 @@ def test_names_are_spelt_as_they_stand(labels):
     assert not NormalNames(chosen=[""]).among(labels, "x")
     assert set(NormalNames(kept=labels).among(labels, "x")) == set()
     assert all(map(sounds_normal, found))
+
+
+@pytest.mark.parametrize("format", ["yolo", "voc", "cvat", "labelstudio"])
+def test_spellings_that_differ_in_case_all_mean_it(tree, format):
+    # People write Normal and normal in one tree.
+    root = tree(format, [[FINDING], [NONE], [("NO FINDING", WHOLE)], []])
+    for chosen in ([], ["no finding"]):
+        source = read_tree(root, normal=chosen)
+        assert not {"No finding", "NO FINDING"} & set(names_of(source))
+        assert [image.normal for image in source.images] == [False, True, True, False]
+
+
+def test_how_it_is_called():
+    said = ["Normal chest X-ray", "NORMAL_CXR", "No Abnormality Detected", "no_lesions", "Unremarkable", "No-Finding."]
+    assert [label for label in [*said, "no abnormalities", "Healthy controls"] if not sounds_normal(label)] == []
+    # Another finding is there, or may be; or the label is of a place.
+    others = ["No Lung Opacity / Not Normal", "not normal", "Abnormal", "no pneumonia", "Normal lung", "Nodule", ""]
+    assert [label for label in others if sounds_normal(label)] == []

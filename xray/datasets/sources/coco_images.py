@@ -153,7 +153,9 @@ class Images:
 
     @functools.cached_property
     def _elsewhere(self) -> PathsElsewhere:
-        return PathsElsewhere(self._files, self._names, self._table)
+        with_folder = (name for name in self._names if "/" in name and fault_of(name) is None)
+        is_beside = any(f"{folder}{name}" in self._files for name in with_folder for folder in self._folders)
+        return PathsElsewhere(self._files, self._names, self._table, is_beside)
 
     def _gather(self, grouped: dict[str, list[tuple[int | str, dict[str, Any]]]]) -> list[SourceImage]:
         ids = source_ids(list(grouped))

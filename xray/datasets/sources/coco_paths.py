@@ -11,43 +11,68 @@ class PathsElsewhere:
     """Finds files by the longest end of such a name that is the end of a file's path, too.
 
     An end that several names have says nothing: of a/frontal.png and b/frontal.png, where one has no file, that of the
-    other is not meant. Nor does a file in the folder of another split.
+    other is not meant. Nor does a file in the folder of another split. What a name starts with before an end of two
+    parts or more is where the data path was: what starts with it too and is not behind it here is missing. As
+    /data/a/1.png is a/1.png, /data/b/2.png is b/2.png, and never c/2.png.
     """
 
-    def __init__(self, files: Iterable[str], names: Iterable[str], table: str) -> None:
-        """files: relative to the data path. names: all names of the COCO file `table`, with / between folders."""
+    def __init__(self, files: Iterable[str], names: Iterable[str], table: str, is_beside: bool = False) -> None:
+        """files: relative to the data path. names: all names of the COCO file `table`, with / between folders.
+
+        is_beside: a name with a folder is found as it is written: so all that are relative start at the data path.
+        """
+        names = set(names)
         self._table, self._split = table, split_of(table)
-        self._names = Counter(end for name in set(names) for end in _ends(name))
+        self._names = Counter(end for name in names for _, end in _cuts(name))
         wanted = {name.rpartition("/")[2] for name in self._names}
         self._files: dict[str, list[str]] = {}
         for file in sorted(files):
             if file.rpartition("/")[2] in wanted:
-                for end in _ends(file):
+                for _, end in _cuts(file):
                     self._files.setdefault(end, []).append(file)
+        self._starts = {(False, "")} if is_beside else set()
+        self._starts = self._starts.union(*map(self._starts_of, names))
 
     def path_of(self, name: str) -> str | None:
         """The file of a name; None where there is none. Raises InputError where it could be one of several."""
-        split = split_of_folder(name) or self._split
-        for end in _ends(name):
-            files = [file for file in self._files.get(end, ()) if split in (None, split_of_folder(file) or split)]
-            if not files:
-                continue
-            if self._names[end] > 1:
+        for start, end in _cuts(name):
+            if files := self._meant(name, end):
+                if self._names[end] > 1:
+                    return None
+                if len(files) > 1:
+                    raise InputError(
+                        f"{self._table}: the file {name} may be {files[0]} or {files[1]}: write the path in the data "
+                        "path as its file_name, or give a folder with one of them as --data-path"
+                    )
+                return files[0]
+            if (_is_absolute(name), start) in self._starts:
                 return None
-            if len(files) > 1:
-                raise InputError(
-                    f"{self._table}: the file {name} may be {files[0]} or {files[1]}: write the path in the data path "
-                    "as its file_name, or give a folder with one of them as --data-path"
-                )
-            return files[0]
         return None
 
+    def _meant(self, name: str, end: str) -> list[str]:
+        split = split_of_folder(name) or self._split
+        return [file for file in self._files.get(end, ()) if split in (None, split_of_folder(file) or split)]
 
-def _ends(name: str) -> Iterable[str]:
-    """A path without a drive and empty parts, and what is left of it without its first folders, the longest first."""
+    def _starts_of(self, name: str) -> list[tuple[bool, str]]:
+        """What is before the longest end that is a file with its folder; empty where there is none, or several."""
+        start, end = next((cut for cut in _cuts(name) if self._meant(name, cut[1])), ("", ""))
+        is_one = "/" in end and self._names[end] == 1 and len(self._meant(name, end)) == 1
+        return [(_is_absolute(name), start)] if is_one else []
+
+
+def _cuts(name: str) -> list[tuple[str, str]]:
+    """A path without a drive and empty parts, cut before each of its parts: ("", a/b/1.png), (a, b/1.png), ….
+
+    Empty for one with .. in it.
+    """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if parts and parts[0][1:] == ":":
         del parts[0]
     if ".." in parts:
         return []
-    return ["/".join(parts[start:]) for start in range(len(parts))]
+    return [("/".join(parts[:start]), "/".join(parts[start:])) for start in range(len(parts))]
+
+
+def _is_absolute(name: str) -> bool:
+    """Whether a path starts at a root, a drive, or a scheme such as file:."""
+    return name.startswith("/") or name.partition("/")[0].endswith(":")

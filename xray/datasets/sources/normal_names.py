@@ -1,16 +1,19 @@
 """Labels that mean that nothing was found: "No finding", "Normal", …; they are no findings, and no categories."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Sequence
 
 from xray.datasets.category_map import plain
 from xray.errors import InputError
 
-NORMAL = frozenset({
-    "normal", "normals", "healthy", "negative", "control", "nofinding", "nofindings", "noabnormality",
-    "noabnormalities", "clear",
-})  # fmt: skip
-"""How they are called, without case and punctuation."""
+_NORMAL = re.compile(
+    r"(normal|healthy)(chest)?(xrays?|cxrs?|radiographs?|images?|scans?|study|studies|cases?|patients?|subjects?)?"
+    r"|normals|negative|clear|unremarkable|nad|(healthy|normal)?controls?"
+    r"|no(findings?|abnormality|abnormalities|disease|lesions?|pathology)(detected|found|identified|present|seen)?"
+)
+"""How they are called, without case, blanks and punctuation. A normal lung may be a place in a picture, and who has no
+pneumonia may have something else."""
 CONTRADICTION = "picture said to be normal, with findings"
 NORMAL_BOXES = 'pictures with a box of a class that means "nothing found": without findings (--normal "": a category)'
 _FEWEST, _MANY = 3, 0.5
@@ -19,7 +22,7 @@ _FEWEST, _MANY = 3, 0.5
 
 def sounds_normal(label: str) -> bool:
     """Whether a label is called as if it meant that nothing was found."""
-    return "".join(filter(str.isalnum, label.casefold())) in NORMAL
+    return _NORMAL.fullmatch("".join(filter(str.isalnum, label.casefold()))) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,17 +41,19 @@ class NormalNames:
 
         what: where the labels stand. Raises InputError for a chosen one that is not among them.
         """
-        by_name = {label.casefold(): label for label in labels}
+        labels = tuple(dict.fromkeys(labels))
         if self.chosen:
-            missing = [text for text in self.chosen if text and text.casefold() not in by_name]
+            wanted = dict.fromkeys(text.casefold() for text in self.chosen if text)
+            have = {label.casefold() for label in labels}
+            missing = [text for text in self.chosen if text and text.casefold() not in have]
             if missing:
                 raise InputError(
-                    f"--normal {missing[0]}: {what} has no such label (its labels are "
-                    f"{', '.join(list(by_name.values())[:30])})"
+                    f"--normal {missing[0]}: {what} has no such label (its labels are {', '.join(labels[:30])})"
                 )
-            return tuple(by_name[text.casefold()] for text in self.chosen if text)
+            # People who label write Normal today and normal tomorrow.
+            return tuple(label for text in wanted for label in labels if label.casefold() == text)
         kept = set(map(plain, self.kept))
-        return tuple(label for label in by_name.values() if sounds_normal(label) and plain(label) not in kept)
+        return tuple(label for label in labels if sounds_normal(label) and plain(label) not in kept)
 
     def check_boxes(self, names: Iterable[str], n_marked: int, n_contradictory: int, what: str) -> None:
         """Raises InputError where boxes of such labels stand so often beside findings that they are regions.

@@ -348,3 +348,13 @@ def test_descriptions_that_say_the_same(root):
     source = read_tree(root)
     assert [one.where for one in source.warnings if one.kind == OTHER_DESCRIPTION] == ["broken.yaml", "more/b.yaml"]
     assert len(source.images) == 6 - kinds(source).count(NOT_LABELLED)
+
+
+@pytest.mark.parametrize("name", ["no", "Yes", "off", "[Nodule]"])
+def test_a_name_that_yaml_does_not_take_for_one(root, name):
+    # YAML reads no as false, and the class would be called False.
+    text(root / "data.yaml", f"train: images/train\nnames: [{name}, Mass]\n")
+    with pytest.raises(InputError, match=r"data\.yaml: the name of a class is (False|True|\['Nodule'\]): write it in"):
+        read_tree(root)
+    text(root / "data.yaml", f"train: images/train\nnames: ['{name}', Mass]\n")
+    assert read_tree(root).categories[0]["name"] == name

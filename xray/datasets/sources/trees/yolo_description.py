@@ -13,7 +13,7 @@ from xray.errors import InputError
 from xray.files import read_yaml_text
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import is_inside
-from xray.structures.values import whole_number
+from xray.structures.values import shown, whole_number
 
 OTHER_DESCRIPTION = "description of a tree beside the one that is taken, not read"
 YAML_LENGTH = 1_000_000
@@ -170,12 +170,19 @@ def _names(value: Any, file: Path) -> dict[int, str]:
     if isinstance(value, list):
         value = dict(enumerate(value))
     try:
-        names = {whole_number(key): "" if name is None else str(name).strip() for key, name in value.items()}
+        names = {whole_number(key): _name_of(name, file) for key, name in value.items()}
     except (AttributeError, ValueError):
         names = {}
     if not names or any(number is None or not 0 <= number < 10_000 for number in names) or not all(names.values()):
         raise InputError(f"{file} has no names of classes: it needs a list of them, or numbers from 0 with their names")
     return {number: name for number, name in names.items() if number is not None}
+
+
+def _name_of(name: Any, file: Path) -> str:
+    """Raises InputError for true and false, as YAML reads yes, no, on and off, and for lists."""
+    if isinstance(name, bool | list | dict):
+        raise InputError(f"{file}: the name of a class is {shown(name)}: write it in quotation marks")
+    return "" if name is None else str(name).strip()
 
 
 def lines_of(path: Path) -> list[str]:
