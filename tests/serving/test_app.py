@@ -147,7 +147,7 @@ def test_what_takes_files_says_so_to_whoever_only_looks_at_it(address, method, p
     assert SECRET not in line
 
 
-@pytest.mark.parametrize("path", ["/", "/health", "/queue/1", "/page/main.js"])
+@pytest.mark.parametrize("path", ["/", "/health", "/queue/1", "/page/main.js", "/page/predict"])
 def test_what_only_tells_something_says_which_methods_it_takes(address, path):
     status, headers, body = asked(address, "POST", path, b"12")
     assert (status, headers["allow"]) == (405, "GET, HEAD")

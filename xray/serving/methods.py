@@ -49,8 +49,10 @@ def explaining(routes: Sequence[Any], limits: "Limits") -> Callable[["Request", 
     from fastapi.responses import JSONResponse
 
     async def explain(request: "Request", _: Exception) -> JSONResponse:
-        allowed = allowed_at(routes, request.scope)
-        form = [name for route in _at(routes, request.scope) for name in _form_of(route)]
+        # A folder of files has its own name taken off the path, of which /page/predict would be /predict.
+        scope = {**request.scope, "root_path": request.scope.get("app_root_path", request.scope.get("root_path", ""))}
+        allowed = allowed_at(routes, scope)
+        form = [name for route in _at(routes, scope) for name in _form_of(route)]
         line = line_for(
             request.method[:16], allowed, form, f"{scheme_of(request)}://{request.url.netloc}{request.url.path}"
         )
