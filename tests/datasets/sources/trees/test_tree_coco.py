@@ -119,6 +119,15 @@ def test_categories_are_one_by_name_and_unknown_where_a_file_has_none(root):
     ]
 
 
+def test_of_a_normal_picture_nothing_is_unknown(root):
+    # Nothing found is said of the categories of other files, too.
+    normal = {"id": 9, "name": "No finding"}
+    write(root / "annotations" / "instances_val2017.json", ["1.png", "5.png"], [(1, 9, 0, 0, 60, 40)], [normal])
+    source = read_tree(root)
+    known = {image.file_name: (image.normal, image.unknown) for image in source.images if image.split == "val"}
+    assert known == {"val2017/1.png": (True, ()), "val2017/5.png": (False, (1, 2))}
+
+
 def test_a_file_for_both_splits_is_not_read_beside_them(root):
     write(root / "annotations" / "instances_trainval2017.json", ["1.png"])
     write_picture(root / "val2017" / "1.png", offset=11)

@@ -222,7 +222,8 @@ def _renumbered(image: SourceImage, split: str | None, numbering: dict[int, int]
         return tuple(numbering[one] for one in ids)
 
     labels = None if image.labels is None else new(image.labels)
-    unknown = (*new(image.unknown), *absent)
+    # Whoever says that nothing was found says so of all.
+    unknown = new(image.unknown) if image.normal else (*new(image.unknown), *absent)
     unlocated, elsewhere = new(image.unlocated), new(image.elsewhere)
     # What a file is called counts before what it says of a radiograph.
     return dataclasses.replace(
