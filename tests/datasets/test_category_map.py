@@ -164,6 +164,8 @@ def test_ids_of_the_sources_own_file_stay_where_one_became_one():
         ("Mass: X\nMass: Y", "map.yaml is no YAML .*Mass stands there twice"),
         ("Mass: X\nmass: Y", "map.yaml has two lines for mass"),
         ("Mass:", "Mass becomes ''"),
+        ("Mass: null", "Mass becomes 'null': write a name, drop"),
+        ("Mass: ~", "Mass becomes '~'"),
         ("Mass: [a]", "Mass becomes"),
         ("Mass: {some of: a}", "Mass becomes"),
         ("Mass: {maybe: [{a: b}]}", "Mass becomes"),

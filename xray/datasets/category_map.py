@@ -30,7 +30,7 @@ from xray.datasets.source import DUPLICATE, Dropped, Source, SourceImage
 from xray.errors import InputError
 from xray.findings import FINDINGS, NO_FINDING_NAME
 from xray.structures.boxes import BoxTable, box_iou, renumbered
-from xray.structures.values import shown
+from xray.structures.values import is_missing, shown
 
 SAME_PLACE = 0.8
 """IoU from which two boxes of categories that become one are taken for one box, drawn once for each."""
@@ -197,7 +197,8 @@ def _rule(name: str, value: Any, title: str) -> Rule:
         several = [what] if isinstance(what, str) else what
         if key == "maybe" and isinstance(several, list) and all(isinstance(one, str) and one for one in several):
             return Rule(maybe=tuple(several))
-    if isinstance(value, str) and value.strip():
+    # null and None are no names, and may be meant as drop or as normal.
+    if isinstance(value, str) and not is_missing(value) and value.strip() != "~":
         word = value.strip()
         if word == "drop":
             return Rule()
