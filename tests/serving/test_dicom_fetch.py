@@ -24,9 +24,10 @@ from xray.outputs.dicom.results import DicomResults
 from xray.phantoms.dicom import Storage, dicom_of
 from xray.radiographs.file_warnings import NOT_RETRIEVED, OWN_PICTURE
 from xray.serving import dicom_fetch, dicom_query
-from xray.serving.dicom_fetch import GET, fetched
+from xray.serving.dicom_fetch import GET, PATIENCE, fetched
 from xray.serving.dicom_peers import Peer
 from xray.serving.dicom_query import parse_query
+from xray.serving.dicom_sending import ae_of
 from xray.serving.dicom_studies import write_studies
 
 PDF = "1.2.840.10008.5.1.4.1.1.104.1"
@@ -268,6 +269,16 @@ def test_answers_that_were_not_asked_for_are_not_believed(tmp_path, answers, sta
     with Odd(*answers, status=status) as odd, pytest.raises(InputError, match=why):
         fetch(tmp_path, f"{odd.address}&port={free_port()}")
     assert not (tmp_path / "out" / "studies.part").exists()
+
+
+def test_what_an_archive_repeats_counts_once(tmp_path):
+    images = [answer("IMAGE", SOPInstanceUID=uid, SOPClassUID=CR) for uid in ("1.4", "1.5", "1.4")]
+    reports = answer("SERIES", SeriesInstanceUID="1.9", Modality="SR", NumberOfSeriesRelatedInstances=2)
+    answers = [STUDY_ANSWER, STUDY_ANSWER, SERIES_ANSWER, reports, SERIES_ANSWER, reports, *images]
+    with Odd(*answers) as odd:
+        (study,) = dicom_query.find_studies(parse_query(odd.address), ae_of("XRAY", PATIENCE))
+    assert [image.uid for image in study.images] == ["1.4", "1.5"]
+    assert study.others == ["2 SR"]
 
 
 def test_a_node_that_is_not_there_is_named(tmp_path):

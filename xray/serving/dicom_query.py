@@ -44,6 +44,8 @@ OTHERS = (
 """Modalities of series that hold no radiographs; those of secondary captures are of any name."""
 N_OBJECTS = "NumberOfSeriesRelatedInstances"
 MAX_IMAGES = 10_000
+_OWN = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
+"""What an answer on a level is told from others by."""
 Retrieve = Literal["auto", "get", "move"]
 _OPTIONS = ("aet", "port", "priors", "retrieve", "tls-cert", "tls-key", "tls-ca")
 HOW = "give dicom://AET@HOST:PORT/?AccessionNumber=… or ?StudyInstanceUID=…"
@@ -230,7 +232,10 @@ def _study(link: Any, answer: Dataset, is_prior: bool) -> Study:
 
 
 def _find(link: Any, level: str, keys: Mapping[str, str], wanted: Sequence[str]) -> list[Dataset]:
-    """What matches on a level. Raises InputError where the other node fails."""
+    """What matches on a level, each once: archives that ask others repeat what several have.
+
+    Raises InputError where the other node fails.
+    """
     asked = Dataset()
     asked.SpecificCharacterSet = "ISO_IR 192"
     asked.QueryRetrieveLevel = level
@@ -239,11 +244,14 @@ def _find(link: Any, level: str, keys: Mapping[str, str], wanted: Sequence[str])
     for name, value in keys.items():
         setattr(asked, name, value)
     found: list[Dataset] = []
+    seen: set[str] = set()
     for response, identifier in link.send_c_find(asked, FIND):
         status = status_of_response(response)
         if status in (0xFF00, 0xFF01):
-            if identifier is not None:
+            own = "" if identifier is None else _text(identifier, _OWN[level])
+            if identifier is not None and own not in seen:
                 found.append(identifier)
+            seen |= {own} - {""}
             if len(found) > MAX_IMAGES:
                 raise InputError(f"there are more than {MAX_IMAGES} matches: ask for a single study")
         elif status != 0:
