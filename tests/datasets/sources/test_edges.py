@@ -36,6 +36,27 @@ def test_boxes_of_other_units_are_refused(tmp_path, format):
             read_coco(tmp_path)
 
 
+def test_boxes_with_a_margin_are_cut(tmp_path):
+    # All pass an edge, by less than a twentieth of the side.
+    pictures(tmp_path, 4)
+    write_coco(tmp_path, nodules(*[(-2, -1, 30, 20), (20, 10, 62, 41)] * 2))
+    assert len(read_tree(tmp_path).boxes) == 4
+    assert convert("coco", tmp_path, tmp_path / "data", image_size=32, n_folds=2)["counts"]["images"] == 4
+
+
+def test_boxes_that_are_turned_reach_beyond_with_their_corners(tmp_path):
+    pictures(tmp_path, 4)
+    write_cvat(tmp_path, nodules(*[(5, 15, 55, 38)] * 4))
+    file = tmp_path / "annotations.xml"
+    file.write_text(file.read_text().replace("<box ", '<box rotation="30" '))
+    assert len(read_tree(tmp_path).boxes) == 4
+    file.write_text(
+        file.read_text().replace('xtl="5" ytl="15" xbr="55" ybr="38"', 'xtl="500" ytl="9" xbr="550" ybr="20"')
+    )
+    with pytest.raises(InputError, match="4 of 4 boxes"):
+        read_tree(tmp_path)
+
+
 def test_sizes_that_no_file_says_are_those_of_the_pictures(tmp_path):
     pictures(tmp_path, 4)
     write_voc(tmp_path, nodules(*[BEYOND] * 4))

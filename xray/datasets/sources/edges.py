@@ -3,17 +3,21 @@
 import numpy as np
 
 from xray.datasets.source import Source
-from xray.datasets.sources.table_boxes import FEWEST, PIXELS, Reading
+from xray.datasets.sources.table_boxes import FEWEST
 from xray.errors import InputError
 from xray.radiographs.radiograph import RadiographError, radiograph_size
 
 MOST_OPENED = 64
 """Pictures that are opened where no file says how large they are."""
+FAR = 0.05
+"""Share of a side by which a box must pass the edge to speak of other units. Boxes with a margin pass it by less, and
+are cut there."""
 
 
 def refuse_boxes_beyond(source: Source, what: str) -> None:
-    """Raises InputError where half of the boxes pass an edge of their pictures by more than 1 %.
+    """Raises InputError where half of the boxes pass an edge of their pictures by more than FAR.
 
+    The box around an outline may do so where the outline is a turned box in a corner: its middle must lie outside.
     Of fewer each is judged when its picture is decoded: it is cut at the edge, and one wholly outside costs its
     radiograph. what: the file or tree, for the message.
     """
@@ -27,7 +31,11 @@ def refuse_boxes_beyond(source: Source, what: str) -> None:
             except RadiographError:
                 continue  # That is said when it is decoded.
     known = np.isfinite(sizes[boxes.images]).all(axis=1)
-    misfits = Reading("xyxy", PIXELS).misfits(boxes.boxes[known], sizes[boxes.images[known]])
+    corners, sides = boxes.boxes[known], sizes[boxes.images[known]]
+    misfits = ((corners[:, :2] < -FAR * sides) | (corners[:, 2:] > (1 + FAR) * sides)).any(axis=1)
+    middles = (corners[:, :2] + corners[:, 2:]) / 2
+    has_outline = np.isin(np.flatnonzero(known), list(source.masks))
+    misfits &= ~has_outline | ((middles < 0) | (middles > sides)).any(axis=1)
     n, n_beyond = len(misfits), int(misfits.sum())
     if n >= FEWEST and 2 * n_beyond >= n:
         place = np.flatnonzero(known)[np.flatnonzero(misfits)[0]]
