@@ -1,5 +1,6 @@
 """Names of files in a COCO file that was written on another machine: /data/set/images/1.png, C:\\set\\images\\1.png."""
 
+import functools
 from collections import Counter
 from collections.abc import Iterable
 
@@ -50,8 +51,10 @@ class PathsElsewhere:
         return None
 
     def _meant(self, name: str, end: str) -> list[str]:
-        split = split_of_folder(name) or self._split
-        return [file for file in self._files.get(end, ()) if split in (None, split_of_folder(file) or split)]
+        if not (files := self._files.get(end)):
+            return []
+        split = _split_in(name.rpartition("/")[0]) or self._split
+        return [file for file in files if split in (None, _split_in(file.rpartition("/")[0]) or split)]
 
     def _starts_of(self, name: str) -> list[tuple[bool, str]]:
         """What is before the longest end that is a file with its folder; empty where there is none, or several."""
@@ -71,6 +74,11 @@ def _cuts(name: str) -> list[tuple[str, str]]:
     if ".." in parts:
         return []
     return [("/".join(parts[:start]), "/".join(parts[start:])) for start in range(len(parts))]
+
+
+@functools.lru_cache(maxsize=1024)
+def _split_in(folder: str) -> str | None:
+    return split_of_folder(f"{folder}/")
 
 
 def _is_absolute(name: str) -> bool:
