@@ -358,3 +358,29 @@ def test_a_name_that_yaml_does_not_take_for_one(root, name):
         read_tree(root)
     text(root / "data.yaml", f"train: images/train\nnames: ['{name}', Mass]\n")
     assert read_tree(root).categories[0]["name"] == name
+
+
+def test_a_folder_of_all_splits_is_not_one_of_them(root):
+    # The end of train/images that is there is images, whose pictures validate, too.
+    text(root / "data.yaml", "train: train/images\nval: images/val\nnames: [Nodule, Mass]\n")
+    source = read_tree(root)
+    assert {image.split for image in source.images} == {"val"}
+    assert (MISSING_SPLIT, "train: train/images") in [(warning.kind, warning.detail) for warning in source.warnings]
+    text(root / "data.yaml", "train: train/images\nval: ../val/images\nnames: [Nodule, Mass]\n")
+    with pytest.raises(InputError, match=r"names train/images, \.\./val/images, and no picture is there"):
+        read_tree(root)
+    text(root / "data.yaml", "train: images\nnames: [Nodule, Mass]\n")
+    assert {image.split for image in read_tree(root).images} == {"train"}
+
+
+def test_paths_from_the_folder_of_the_description(root):
+    expected = [(image.file_name, image.split) for image in read_tree(root).images]
+    (root / "data.yaml").unlink()
+    text(root / "cfg" / "lists" / "train.txt", "../../images/train/0.png\n")
+    text(
+        root / "cfg" / "data.yaml",
+        "train: ../images/train\nval: ../images/val\ntest: ../images/test\nnames: [Nodule, Mass]\n",
+    )
+    assert [(image.file_name, image.split) for image in read_tree(root).images] == expected
+    text(root / "cfg" / "data.yaml", "train: lists/train.txt\nnames: [Nodule, Mass]\n")
+    assert [image.file_name for image in read_tree(root).images] == ["images/train/0.png"]

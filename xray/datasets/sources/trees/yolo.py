@@ -12,7 +12,7 @@ from xray.datasets import source as reasons
 from xray.datasets.source import SPLITS, TRAIN, Source, relative_name
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.normal_names import NormalNames
-from xray.datasets.sources.splits import split_of_folder
+from xray.datasets.sources.splits import split_of, split_of_folder
 from xray.datasets.sources.table_boxes import SHARE, Reading, fits_better
 from xray.datasets.sources.trees.parts import NOT_IN_TREE, located, read_originals, read_sizes
 from xray.datasets.sources.trees.shapes import Corners
@@ -123,7 +123,7 @@ def _pictures(collector: Collector, tree: Description) -> dict[str, str]:
     of_split: dict[str, list[str]] = {}
     for split in SPLITS:
         places = tree.splits.get(split, [])
-        found = [_listed(collector, place, tree) for place in places]
+        found = [_listed(collector, place, tree, split) for place in places]
         for place, names in zip(places, found, strict=True):
             if names is None:
                 collector.warnings.append(FileWarning(MISSING_SPLIT, tree.file.name, f"{split}: {place}"))
@@ -145,14 +145,21 @@ def _pictures(collector: Collector, tree: Description) -> dict[str, str]:
     return result
 
 
-def _listed(collector: Collector, place: str, tree: Description) -> list[str] | None:
-    """The pictures of a folder, or of a text file of paths; None where there is no such thing."""
+def _listed(collector: Collector, place: str, tree: Description, split: str) -> list[str] | None:
+    """The pictures of a folder, or of a text file of paths; None where there is no such thing.
+
+    Of train/images the end images is not meant where that has the folders train/ and val/.
+    """
     path = located(place, tree.bases, collector.root)
     if path is None:
         return None
     if path.is_dir():
         folder = "" if path.resolve() == collector.root.resolve() else f"{_name(path, collector.root)}/"
-        return [name for name in collector.files.names if name.startswith(folder)]
+        names = [name for name in collector.files.names if name.startswith(folder)]
+        wanted = place.replace("\\", "/").strip(" ./")
+        is_whole, says_split = f"/{folder}".endswith(f"/{wanted}/"), split_of(wanted) == split
+        is_other = not is_whole and says_split and any(split_of_folder(name) not in (None, split) for name in names)
+        return None if is_other else names
     names = []
     for line in lines_of(path):
         picture = located(line, [path.parent, *tree.bases], collector.root)
@@ -165,7 +172,8 @@ def _listed(collector: Collector, place: str, tree: Description) -> list[str] | 
 
 
 def _name(path: Path, root: Path) -> str:
-    return relative_name(path, root) if path.is_relative_to(root) else relative_name(path.resolve(), root.resolve())
+    is_plain = path.is_relative_to(root) and ".." not in path.parts
+    return relative_name(path, root) if is_plain else relative_name(path.resolve(), root.resolve())
 
 
 def _label_name(name: str) -> str:
