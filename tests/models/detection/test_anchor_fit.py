@@ -71,6 +71,15 @@ def test_a_standard_layout_that_leaves_out_boxes_goes_however_little_is_gained()
     assert fit.recall[0.5] > fit.standard[0.5]
 
 
+@pytest.mark.parametrize("extent", [(1, 1), (500, 2)])
+@pytest.mark.parametrize("family", ["faster_rcnn", "retinanet"])
+def test_it_stays_where_no_layout_reaches_the_boxes(family, extent):
+    # Points, and lines: fitted ratios would leave no anchors for any other box.
+    fit = fit_anchors(np.tile([5, 5, 5 + extent[0], 5 + extent[1]], (50, 1)), 512, family)
+    assert fit.is_standard
+    assert fit.recall == fit.standard == {0.5: 0, 0.7: 0}
+
+
 def test_without_a_box_it_stays_too():
     fit = fit_anchors(np.zeros((0, 4)), 256)
     assert fit.is_standard

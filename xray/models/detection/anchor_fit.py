@@ -92,7 +92,7 @@ def fit_anchors(boxes: np.ndarray, canvas_size: int, family: str = FASTER_RCNN) 
     The value of a layout is the mean of the boxes' largest overlaps, where boxes of rare sizes count more
     (`size_weights`) and what goes beyond an overlap of 0.7 counts little. It is made as large as it gets by changing
     one side or ratio at a time, from quantiles on; a cell has more anchors only where fewer leave out boxes. The
-    standard layout stays where it is about as good, as it does where there is no box.
+    standard layout stays where it is about as good, as it does where there is no box, and where none reaches more.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)]
@@ -111,8 +111,9 @@ def fit_anchors(boxes: np.ndarray, canvas_size: int, family: str = FASTER_RCNN) 
             best, reached = candidate, recall
         if reached[0.5] >= ENOUGH:
             break
-    is_as_good = all(reached[overlap] - of_standard[overlap] <= gain for overlap, gain in WORTH.items())
-    if before[0.5] >= LEAST and is_as_good:
+    # A layout that was fitted need not be better: where boxes are of a pixel, none reaches them.
+    least_gain = WORTH[0.5] if before[0.5] >= LEAST else 0.0
+    if reached[0.5] - of_standard[0.5] <= least_gain and reached[0.7] - of_standard[0.7] <= WORTH[0.7]:
         best = standard
     return Fit(best, recall_of(best, boxes, family), before, best is standard)
 
