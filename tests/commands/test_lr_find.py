@@ -37,6 +37,16 @@ def test_a_sweep_leaves_weights_and_folder_alone(side_store, tmp_path, monkeypat
     assert cv2.imread(str(tmp_path / "run" / "lr_find.png")).std() > 5
 
 
+def test_it_names_the_optimizer_that_a_rate_would_change(side_store, tmp_path, monkeypatch, capsys):
+    """RetinaNet trains by AdamW where no rate is given, and a rate that is given is one for SGD."""
+    monkeypatch.setattr("xray.commands.lr_find.sweep", lambda *_: ([1e-4, 1e-3, 1e-2], [1.0, 0.5, 0.4]))
+    flags = ["--backbone", "mobilenet_v2", "--weights", "none", "--fpn-channels", "32", "--device", "cpu"]
+    flags += ["--data-path", str(side_store), "--save-path", str(tmp_path / "run"), "--family"]
+    for family, words in (("retinanet", "train with --optimizer adamw --lr "), ("faster_rcnn", "train with --lr ")):
+        main(*read_training_flags([*flags, family]), Sweep(1e-6, 1e-1, 24))
+        assert words in capsys.readouterr().out
+
+
 def test_wrong_sweeps_are_refused(tmp_path):
     name, config = read_training_flags(["--data-path", str(tmp_path / "none"), "--device", "cpu"])
     with pytest.raises(FlagError, match="--min-lr"):

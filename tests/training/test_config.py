@@ -135,7 +135,7 @@ def test_a_run_that_was_moved_is_resumed_where_it_is(tmp_path, monkeypatch):
 
 
 def test_a_resumed_run_keeps_its_model(tmp_path):
-    run = started_run(tmp_path / "run", backbone="resnet18")
+    run = started_run(tmp_path / "run", backbone="resnet18", head="v1", optimizer="sgd")
     for flags in (
         ["--backbone", "resnet34"],
         ["--fpn-channels", "64"],

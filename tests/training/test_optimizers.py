@@ -16,7 +16,14 @@ from xray.training.optimizers import build_optimizer, configure
 
 def planned(**values):
     """A config of which nothing is left to choose."""
-    chosen = {"n_epochs": 100, "lr": 0.005, "schedule": "step", "step_size": 30, "warmup_steps": 500}
+    chosen = {
+        "n_epochs": 100,
+        "lr": 0.005,
+        "schedule": "step",
+        "step_size": 30,
+        "warmup_steps": 500,
+        "optimizer": "sgd",
+    }
     return DetectionConfig(**chosen | values)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from xray.datasets.store import open_store
@@ -180,3 +181,40 @@ def test_a_run_keeps_what_was_chosen_and_why(whole, tmp_path):
 def test_what_is_refused(flags, words):
     with pytest.raises(FlagError, match=words):
         DetectionConfig(**flags).check()
+
+
+RETINA = dataclasses.replace(GIVEN, family="retinanet", backbone="mobilenet_v2")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, {"head": "v2", "optimizer": "adamw", "lr": 0.0003, "norm": "batch"}),
+        ({"batch_size": 32}, {"head": "v2", "optimizer": "adamw", "lr": 0.0006}),
+        ({"norm": "frozen"}, {"head": "v2", "optimizer": "adamw", "lr": 0.0001}),
+        ({"optimizer": "sgd"}, {"head": "v2", "optimizer": "sgd", "lr": 0.005}),
+        ({"optimizer": "sgd", "norm": "frozen", "batch_size": 16}, {"lr": 0.01}),  # torchvision's and Detectron2's
+        ({"lr": 0.005}, {"head": "v2", "optimizer": "sgd", "lr": 0.005}),
+        ({"head": "v1"}, {"head": "v1", "optimizer": "sgd", "lr": 0.005}),
+        ({"fpn_channels": 48}, {"head": "v1", "optimizer": "sgd"}),
+        ({"family": "faster_rcnn"}, {"head": "v1", "optimizer": "sgd", "lr": 0.02}),
+        ({"family": "faster_rcnn", "optimizer": "adamw"}, {"head": "v1", "lr": 0.0003}),
+    ],
+)
+def test_head_optimizer_and_rate_fit_the_family(whole, flags, expected):
+    config = planned(whole, dataclasses.replace(RETINA, **flags)).config
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_a_retinanet_starts_from_an_older_one_with_its_head(whole, tmp_path):
+    for head in ("v1", "v2"):
+        options = {"backbone": "mobilenet_v2", "head": head, "fpn_channels": 32, "family": "retinanet"}
+        torch.save(build_detector(2, 64, **options).state_dict(), tmp_path / f"{head}.pth")
+        result = planned(whole, dataclasses.replace(RETINA, weights=str(tmp_path / f"{head}.pth")))
+        assert result.config.head == head
+        assert result.reasons["head"] == "the weights hold it"
+    torch.save(build_detector(2, 64, "mobilenet_v2").state_dict(), tmp_path / "other.pth")
+    assert planned(whole, dataclasses.replace(RETINA, weights=str(tmp_path / "other.pth"))).config.head == "v2"
+    # Loading them says what is wrong.
+    (tmp_path / "damaged.pth").write_bytes(b"no tensors")
+    assert planned(whole, dataclasses.replace(RETINA, weights=str(tmp_path / "damaged.pth"))).config.head == "v2"

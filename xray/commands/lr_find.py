@@ -18,7 +18,7 @@ from annotated_types import Interval
 from xray.commands.runner import run_command
 from xray.errors import FlagError, InputError, spelled
 from xray.files import complete
-from xray.flags import Positive, check_ranges, require, take_flags
+from xray.flags import AUTO, Positive, check_ranges, require, take_flags
 from xray.storage.places import run_training
 from xray.training.config import TASKS, TrainingConfig
 from xray.training.recipes import read_training_flags
@@ -69,7 +69,12 @@ def main(task_name: str, config: TrainingConfig, sweep_flags: Sweep) -> None:
     folder = Path(config.save_path)
     folder.mkdir(parents=True, exist_ok=True)
     draw(folder / PICTURE, rates, losses, suggestion)
-    print(f"suggested learning rate {suggestion:.1e}, see {folder / PICTURE}; train with --lr {suggestion:.1e}")
+    # It was chosen because no rate was given, and with one SGD would be.
+    is_chosen = config.optimizer == AUTO and task.config.optimizer != "sgd"
+    optimizer = f"--optimizer {task.config.optimizer} " if is_chosen else ""
+    print(
+        f"suggested learning rate {suggestion:.1e}, see {folder / PICTURE}; train with {optimizer}--lr {suggestion:.1e}"
+    )
 
 
 def sweep(

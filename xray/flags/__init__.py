@@ -36,6 +36,7 @@ ShareBelowOne = Annotated[float, Interval(ge=0, lt=1)]
 ShareAboveZero = Annotated[float, Interval(gt=0, le=1)]
 ShareWithin = Annotated[float, Interval(gt=0, lt=1)]
 Schedule = Literal["step", "cosine", "onecycle", "plateau"]
+OptimizerName = Literal["sgd", "adam", "adamw"]
 
 AUTO: Any = "auto"
 """The value of a flag that is chosen from the data, and replaced before anything else reads it."""
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     StagesOrAuto = int
     ProposalsOrAuto = int
     ScheduleOrAuto = Schedule
+    OptimizerOrAuto = OptimizerName
 else:
     CountOrAuto = Count | Literal["auto"]
     CountOrZeroOrAuto = CountOrZero | Literal["auto"]
@@ -60,6 +62,7 @@ else:
     StagesOrAuto = Annotated[int, Interval(ge=0, le=5)] | Literal["auto"]
     ProposalsOrAuto = Annotated[int, Interval(ge=2, le=MAX_SEED)] | Literal["auto"]
     ScheduleOrAuto = Literal["auto", "step", "cosine", "onecycle", "plateau"]
+    OptimizerOrAuto = Literal["auto", "sgd", "adam", "adamw"]
 
 
 def parse_flags(

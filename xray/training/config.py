@@ -19,6 +19,8 @@ from xray.flags import (
     FoldNumber,
     NotNegative,
     NumbersOrAuto,
+    OptimizerName,
+    OptimizerOrAuto,
     Positive,
     PositiveOrAuto,
     Processes,
@@ -60,7 +62,7 @@ class TrainingConfig:
     """Radiographs per step and device. auto: 8, or 4 or 2 where there would be fewer than 2,000 steps."""
     lr: Positive = 0.005
     """Learning rate after warm-up, per optimizer step."""
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimizer: OptimizerName = "sgd"
     """What applies the gradients."""
     momentum: ShareBelowOne = 0.9
     """Momentum of SGD, in [0, 1)."""
@@ -186,7 +188,9 @@ class DetectionConfig(TrainingConfig):
     n_epochs: CountOrAuto = AUTO
     """Passes over the training folds; with --resume the total, not what is added. auto: 100, at most 90,000 steps."""
     lr: PositiveOrAuto = AUTO
-    """Learning rate after warm-up, per optimizer step. auto: by --norm and --batch-size."""
+    """Learning rate after warm-up, per optimizer step. auto: by --family, --optimizer, --norm and --batch-size."""
+    optimizer: OptimizerOrAuto = AUTO
+    """What applies the gradients. auto: adamw for retinanet with --lr auto and --head v2, otherwise sgd."""
     schedule: ScheduleOrAuto = AUTO
     """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation.
     auto: step for 60 epochs or more, otherwise cosine."""
@@ -208,8 +212,9 @@ class DetectionConfig(TrainingConfig):
     backbone: str = "resnet50"
     """Backbone of the detector: resnet18, resnet34, resnet50, resnet101, mobilenet_v2, or any of timm's that has
     features at strides 4, 8, 16 and 32, e.g. convnext_tiny, tf_efficientnetv2_s, resnetrs50, densenet121."""
-    head: Literal["v1", "v2"] = "v1"
-    """Original heads, or torchvision's v2: more convolutions; of retinanet group norms and generalized IoU."""
+    head: Literal["auto", "v1", "v2"] = "auto"
+    """Original heads, or torchvision's v2: more convolutions; of retinanet group norms and generalized IoU. auto: v1 of
+    faster_rcnn, v2 of retinanet; of --weights FILE that holds a RetinaNet, the one that is there."""
     weights: str = "imagenet"
     """Initial weights: imagenet (backbone), coco (whole detector, resnet50 only), none, or a .pth/.safetensors FILE."""
     norm: Literal["auto", "frozen", "batch"] = "auto"

@@ -12,12 +12,15 @@ from xray.datasets.store import Store
 from xray.flags import AUTO
 from xray.models.detection.anchor_fit import (
     FASTER_RCNN,
+    RETINANET,
     AnchorSides,
     by_level,
     fit_anchors,
     recall_of,
     standard_anchors,
 )
+from xray.models.detection.detector import head_in
+from xray.models.detection.retinanet import GROUPS
 from xray.structures.sides import chosen
 from xray.training.config import DetectionConfig, TrainingConfig
 from xray.training.readers import Readings
@@ -38,7 +41,12 @@ SMALLEST_BATCH = 2
 LARGE_BATCH = 16
 """From here on they are good enough for a ResNet, too."""
 FROZEN_LR, BATCH_NORM_LR = 0.005, 0.02
-"""Learning rates for a batch of 8."""
+"""Learning rates of SGD for a batch of 8."""
+DENSE_BATCH_NORM_LR = 0.005
+"""That of a RetinaNet with norms that learn, whose heads sum over all anchors: at 0.02 the boxes of head v2 leave what
+they should overlap within the warm-up, and never come back."""
+FROZEN_ADAM_LR, BATCH_NORM_ADAM_LR = 0.0001, 0.0003
+"""Learning rates of Adam and AdamW; the first is that of torchvision's reference for retinanet_resnet50_fpn_v2."""
 EMA_SHARE = WARMUP_SHARE = 0.05
 """Of all steps, over which the moving average of the weights reaches, and the warm-up."""
 
@@ -169,7 +177,8 @@ def _choose_length(result: Plan, shown: float) -> None:
 
 
 def _choose_network(result: Plan) -> None:
-    """Which stages train, whether norms learn, and how fast."""
+    """Which head there is, which stages train, whether norms learn, by which optimizer and how fast."""
+    _choose_head(result)
     config, batch = result.config, result.config.batch_size
     if config.weights == "none":
         result.choose("norm", "batch", "nothing is trained yet")
@@ -186,10 +195,45 @@ def _choose_network(result: Plan) -> None:
     else:
         result.choose("trainable_layers", 3, "the weights are trained already, and the norms frozen")
     whole = batch * config.devices * config.num_nodes * config.accumulate
-    # With norms that learn, small batches do well with the rate of larger ones.
-    rate = BATCH_NORM_LR * max(1.0, whole / BATCH) ** 0.5 if learns else FROZEN_LR * whole / BATCH
+    _choose_optimizer(result)
+    optimizer = result.config.optimizer
+    # With norms that learn, small batches do well with the rate of larger ones; with Adam, whose steps do not grow with
+    # the gradients, always.
+    by_root = max(1.0, whole / BATCH) ** 0.5
+    if optimizer != "sgd":
+        rate = (BATCH_NORM_ADAM_LR if learns else FROZEN_ADAM_LR) * by_root
+    elif learns:
+        rate = (DENSE_BATCH_NORM_LR if config.family == RETINANET else BATCH_NORM_LR) * by_root
+    else:
+        rate = FROZEN_LR * whole / BATCH
     norms = "batch norms that train" if learns else "frozen norms"
-    result.choose("lr", float(f"{rate:.2g}"), f"for {whole} radiographs a step and {norms}")
+    by = "" if optimizer == "sgd" else f", by {optimizer}"
+    result.choose("lr", float(f"{rate:.2g}"), f"for {whole} radiographs a step and {norms}{by}")
+
+
+def _choose_head(result: Plan) -> None:
+    config = result.config
+    if config.family != RETINANET:
+        result.choose("head", "v1", "the original one of Faster R-CNN")
+        return
+    if config.head == AUTO and (held := head_in(config.weights)):
+        result.choose("head", held, "the weights hold it")
+    elif config.fpn_channels % GROUPS:
+        result.choose("head", "v1", f"group norms need a multiple of {GROUPS} channels in the pyramid")
+    else:
+        result.choose("head", "v2", "without group norms little of a gradient comes through four convolutions at first")
+
+
+def _choose_optimizer(result: Plan) -> None:
+    config = result.config
+    if config.family != RETINANET:
+        result.choose("optimizer", "sgd", "as Faster R-CNN was published")
+    elif config.lr != AUTO:
+        result.choose("optimizer", "sgd", "--lr is given, and rates of recipes are for it")
+    elif config.head == "v1":
+        result.choose("optimizer", "sgd", "as RetinaNet was published")
+    else:
+        result.choose("optimizer", "adamw", "as torchvision trains it: heads and trunk need steps of one size")
 
 
 def _choose_samples(result: Plan, boxes_of: np.ndarray) -> None:

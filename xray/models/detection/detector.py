@@ -1,5 +1,6 @@
 """Detectors on letterboxed canvases, state-dict compatible with torchvision's classes, and their initial weights."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from xray.models.detection.retinanet import GROUPS, RetinaNet, dense_head
 from xray.models.pretrained import IMAGENET, download, load_trunk, reads_as
 from xray.models.weights import read_weights
 
+NAMED_WEIGHTS = ("imagenet", "coco", "none")
 COCO_WEIGHTS = {
     (FASTER_RCNN, "v1"): torchvision.models.detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
     (FASTER_RCNN, "v2"): torchvision.models.detection.FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
@@ -161,6 +163,23 @@ def describe_anchors(
     if AnchorSides(by_level(sides), tuple(ratios)) == standard_anchors(canvas_size, family=family):
         return {"anchor_scale": 1.0}
     return {"anchor_sides": [list(of_level) for of_level in by_level(sides)], "anchor_ratios": list(ratios)}
+
+
+def head_in(weights: str) -> str | None:
+    """The head, "v1" or "v2", of the RetinaNet that a file or run directory holds; None where it holds none.
+
+    weights: as `load_initial_weights` takes them; what is no file, or cannot be read, is left to that one.
+    """
+    if weights in NAMED_WEIGHTS or not Path(weights).exists():
+        return None
+    with contextlib.suppress(InputError):
+        names = read_weights(Path(weights)).keys()
+        # Of v2 each convolution stands in a block with its norm.
+        if any(name.startswith("head.classification_head.conv.0.1.") for name in names):
+            return "v2"
+        if any(name.startswith("head.classification_head.conv.0.") for name in names):
+            return "v1"
+    return None
 
 
 def load_initial_weights(detector: Detector, weights: str, backbone: str, head: str) -> str:
