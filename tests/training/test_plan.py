@@ -195,8 +195,8 @@ RETINA = dataclasses.replace(GIVEN, family="retinanet", backbone="mobilenet_v2")
         ({"optimizer": "sgd"}, {"head": "v2", "optimizer": "sgd", "lr": 0.005}),
         ({"optimizer": "sgd", "norm": "frozen", "batch_size": 16}, {"lr": 0.01}),  # torchvision's and Detectron2's
         ({"lr": 0.005}, {"head": "v2", "optimizer": "sgd", "lr": 0.005}),
-        ({"head": "v1"}, {"head": "v1", "optimizer": "sgd", "lr": 0.005}),
-        ({"fpn_channels": 48}, {"head": "v1", "optimizer": "sgd"}),
+        ({"head": "v1"}, {"head": "v1", "optimizer": "adamw", "lr": 0.0003}),
+        ({"fpn_channels": 48}, {"head": "v1", "optimizer": "adamw"}),
         ({"family": "faster_rcnn"}, {"head": "v1", "optimizer": "sgd", "lr": 0.02}),
         ({"family": "faster_rcnn", "optimizer": "adamw"}, {"head": "v1", "lr": 0.0003}),
     ],

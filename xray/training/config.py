@@ -190,7 +190,7 @@ class DetectionConfig(TrainingConfig):
     lr: PositiveOrAuto = AUTO
     """Learning rate after warm-up, per optimizer step. auto: by --family, --optimizer, --norm and --batch-size."""
     optimizer: OptimizerOrAuto = AUTO
-    """What applies the gradients. auto: adamw for retinanet with --lr auto and --head v2, otherwise sgd."""
+    """What applies the gradients. auto: adamw for retinanet with --lr auto, otherwise sgd."""
     schedule: ScheduleOrAuto = AUTO
     """How the learning rate falls; cosine and onecycle are laid out for --n-epochs, plateau follows the validation.
     auto: step for 60 epochs or more, otherwise cosine."""

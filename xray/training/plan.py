@@ -230,10 +230,8 @@ def _choose_optimizer(result: Plan) -> None:
         result.choose("optimizer", "sgd", "as Faster R-CNN was published")
     elif config.lr != AUTO:
         result.choose("optimizer", "sgd", "--lr is given, and rates of recipes are for it")
-    elif config.head == "v1":
-        result.choose("optimizer", "sgd", "as RetinaNet was published")
     else:
-        result.choose("optimizer", "adamw", "as torchvision trains it: heads and trunk need steps of one size")
+        result.choose("optimizer", "adamw", "gradients of heads and trunk differ much, and its steps do not")
 
 
 def _choose_samples(result: Plan, boxes_of: np.ndarray) -> None:
