@@ -46,7 +46,8 @@ DENSE_BATCH_NORM_LR = 0.005
 """That of a RetinaNet with norms that learn, whose heads sum over all anchors: at 0.02 the boxes of head v2 leave what
 they should overlap within the warm-up, and never come back."""
 FROZEN_ADAM_LR, BATCH_NORM_ADAM_LR = 0.0001, 0.0003
-"""Learning rates of Adam and AdamW; the first is that of torchvision's reference for retinanet_resnet50_fpn_v2."""
+"""Learning rates of Adam and AdamW; the first is that of torchvision's retinanet_resnet50_fpn_v2
+(github.com/pytorch/vision/pull/5756)."""
 EMA_SHARE = WARMUP_SHARE = 0.05
 """Of all steps, over which the moving average of the weights reaches, and the warm-up."""
 
