@@ -4,10 +4,13 @@ import contextlib
 import csv
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xray.files import complete
 from xray.radiographs.dicom import read_elements
-from xray.serving.dicom_fetch import Fetched, name_of
+
+if TYPE_CHECKING:
+    from xray.serving.dicom_fetch import Fetched
 
 STUDIES = "studies.csv"
 COLUMNS = {
@@ -19,8 +22,10 @@ COLUMNS = {
 }
 
 
-def write_studies(out: Path, brought: Fetched) -> None:
+def write_studies(out: Path, brought: "Fetched") -> None:
     """Writes OUT/studies.csv: of each radiograph the study, whether that is a prior, the series and the view."""
+    from xray.serving.dicom_fetch import name_of  # its network library belongs to an extra
+
     with complete(out / STUDIES) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image_id", "study_instance_uid", "study_date", "is_prior", *COLUMNS.values()])

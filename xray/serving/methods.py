@@ -4,27 +4,24 @@ Starlette's own answer names the methods of a single route, and says nothing of 
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from starlette.routing import Match, Mount
+from starlette.types import Scope
 
 from xray.serving.routes import METHODS, scheme_of
+from xray.serving.service import Limits
 from xray.serving.uploads import FORM, refusal
 from xray.serving.worker import RefusedError
-
-if TYPE_CHECKING:
-    from fastapi import Request
-    from fastapi.responses import JSONResponse
-    from starlette.types import Scope
-
-    from xray.serving.service import Limits
 
 VALUES = {"file": "@radiograph.dcm", "findings": "<answer.json"}
 """Field of a form → what curl is given for it: a file, or the text of one."""
 
 
-def allowed_at(routes: Iterable[Any], scope: "Scope") -> list[str]:
+def allowed_at(routes: Iterable[Any], scope: Scope) -> list[str]:
     """The methods that an address takes."""
-    from starlette.routing import Match, Mount
-
     # Asked and not read: a router inside another does not show its routes.
     asked = [route for route in _at(routes, scope) if not isinstance(route, Mount)]
     found = {
@@ -44,11 +41,10 @@ def line_for(method: str, allowed: Sequence[str], form: Sequence[str], address: 
     return f"{method} is not answered here: send {what} by POST, such as curl {fields} {address}"
 
 
-def explaining(routes: Sequence[Any], limits: "Limits") -> Callable[["Request", Any], Awaitable["JSONResponse"]]:
+def explaining(routes: Sequence[Any], limits: Limits) -> Callable[[Request, Any], Awaitable[JSONResponse]]:
     """Answers 405 for an application of these routes."""
-    from fastapi.responses import JSONResponse
 
-    async def explain(request: "Request", _: Exception) -> JSONResponse:
+    async def explain(request: Request, _: Exception) -> JSONResponse:
         # A folder of files has its own name taken off the path, of which /page/predict would be /predict.
         scope = {**request.scope, "root_path": request.scope.get("app_root_path", request.scope.get("root_path", ""))}
         allowed = allowed_at(routes, scope)
@@ -64,9 +60,7 @@ def explaining(routes: Sequence[Any], limits: "Limits") -> Callable[["Request", 
     return explain
 
 
-def _at(routes: Iterable[Any], scope: "Scope") -> list[Any]:
-    from starlette.routing import Match
-
+def _at(routes: Iterable[Any], scope: Scope) -> list[Any]:
     # PARTIAL is its address with another method.
     return [route for route in routes if route.matches(dict(scope))[0] != Match.NONE]
 
