@@ -15,7 +15,7 @@ from xray.commands import account, card, convert, evaluate, infer, phantoms, ser
 from xray.commands.cv import read as read_cv
 from xray.commands.lr_find import read_sweep
 from xray.commands.runner import command, run_command
-from xray.errors import FlagError, UnreadFlagsError
+from xray.errors import FlagError, InputError, UnreadFlagsError
 from xray.flags import Count, CountOrAuto, FoldNumber, Positive, ShareBelowOne, alone_or_one_of, parse_flags, wrong
 from xray.flags.types import fits, in_words, n_values
 from xray.training.recipes import read_training_flags
@@ -30,6 +30,7 @@ WRONG = [
         convert, "vinbg --data-path x",
         "xray convert: there is no source vinbg; did you mean vinbig? Sources: vinbig, coco, siim, ",
     ),
+    (convert, "—data-path x", "xray convert: the source comes first, as in xray convert vinbig --data-path PATH. "),
     (convert, "quatsch", "xray convert: there is no source quatsch. Sources: vinbig, coco, "),
     (convert, "", "xray convert: the source comes first, as in xray convert vinbig --data-path PATH. Sources: "),
     (convert, "--data-path x lungs", "xray convert: the source comes first, as in xray convert lungs --data-path PATH"),
@@ -62,6 +63,19 @@ WRONG = [
     (infer, f"{INFER} --return", "--return needs a value: it takes a text$"),
     (infer, f"{INFER} --no-return", "there is no --no-return: --return takes a text ("),
     (infer, "-data-path b", "there is no flag -data-path: did you mean --data-path? ("),
+    (infer, f"{INFER} --help=3", "--help takes no value ("),
+    (infer, f"{INFER} ---debug", "there is no flag ---debug: did you mean --debug? ("),
+    (infer, f"{INFER} --INF", "there is no flag --INF ("),
+    (
+        infer, "--weights a --data-path -b --save-path c",
+        "there is no flag -b; a value that begins with a dash is given as --data-path=… (",
+    ),
+    (
+        infer, "--weights a -- --data-path b --save-path c",
+        "'--data-path' follows --, after which nothing is a flag: leave -- out$",
+    ),
+    (infer, "--weights a —data-path b", "'—data-path' has another dash than a flag: did you mean --data-path?$"),
+    (infer, f"{INFER} −−tta", "'−−tta' has another dash than a flag: did you mean --tta?$"),
     (infer, f"{INFER} --verbose", "there is no flag --verbose (xray infer --help lists all flags)$"),
     (evaluate, "--predictions a --data-path b --save-path c --compare d", "--compare takes 2 paths; it was given 'd'$"),
     (card, "", "xray card needs RUN: "),
@@ -76,7 +90,8 @@ WRONG = [
 TRAINING = [
     ("--n-epochs many", "--n-epochs takes a whole number from 1, or auto; it was given 'many'$"),
     ("--n-epoch 3", "there is no flag --n-epoch: did you mean --n-epochs? (xray train --help lists all flags)$"),
-    ("–n-epochs 3", "'–n-epochs' follows no flag: did you mean --n-epochs? ("),
+    ("–n-epochs 3", "'–n-epochs' has another dash than a flag: did you mean --n-epochs?$"),
+    ("--logger csv —task segmentation", "'—task' has another dash than a flag: did you mean --task?$"),
     ("--workers 3", "there is no flag --workers: did you mean --n-workers? ("),
     ("--taks segmentation", "there is no flag --taks: did you mean --task? ("),
     ("--task segmentaton", "--task segmentaton is unknown: did you mean segmentation?$"),
@@ -96,6 +111,8 @@ RECIPES = [
     ("n_epoch: 3", "there is no flag --n-epoch: did you mean --n-epochs? ("),
     ("lr: fast", "--lr takes a number above 0, or auto; it was given 'fast'$"),
     ("lr: [1, 2]", "--lr takes a number above 0, or auto; it was given 2 values: '1' '2'$"),
+    ("config: a.yaml", "config is no flag of a recipe: give --config on the command line ("),
+    ("é: 3", "there is no flag --é ("),
     ("lr: false", "there is no --no-lr: --lr takes a number above 0, or auto ("),
     ("ema: 3", "--ema is on or off: give true or false, without '3'$"),
     ("encoder: resnet34", "--encoder is a flag of --task segmentation, not of --task detection ("),
@@ -154,6 +171,39 @@ def test_what_is_typed_beside_a_recipe_is_not_its_fault(tmp_path):
         assert str(error.value).startswith(("there is no flag --nestrov", "--lr takes", "--ema is on"))
 
 
+@pytest.mark.parametrize("recipe", ["lr: 0.1", "ema: true", "logger: [csv]", "swap: [Left=Right]"])
+def test_what_follows_no_flag_is_no_value_of_a_recipe(recipe, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe + "\n")
+    for words in (["--config", str(path), "mlflow"], ["mlflow", "--config", str(path)]):
+        with pytest.raises(UnreadFlagsError) as error:
+            read_training_flags(words)
+        check(str(error.value), "'mlflow' follows no flag (")
+
+
+def test_values_of_recipes_may_begin_with_dashes_and_names_may_not(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("data_path: -chest --2\nsave_path: --debug\n")
+    _, config = read_training_flags(["--config", str(path)])
+    assert (config.data_path, config.save_path) == ("-chest --2", "--debug")
+    for key in ("--lr", "-lr", "''", "3"):
+        path.write_text(f"{key}: 0.1\n")
+        with pytest.raises(InputError, match=r"recipe.yaml.* (is no name of a flag|must have one)"):
+            read_training_flags(["--config", str(path)])
+
+
+def test_a_value_may_end_with_an_equals_sign():
+    @dataclasses.dataclass
+    class Some:
+        paths: tuple[Path, ...]
+        data_path: Path
+
+    assert parse_flags(Some, ["--paths", "run=", "=", "--data-path=a="]) == Some((Path("run="), Path("=")), Path("a="))
+    for words in (["--paths", "a=", ""], ["--paths="], ["--paths", "a", "--data-path", ""]):
+        with pytest.raises(FlagError, match=r"^--(paths|data-path) is empty: give a path$"):
+            parse_flags(Some, words)
+
+
 def test_a_stage_and_its_recipe_are_named(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("n_epochs: 1\nstages:\n- lr: 1\n- lrate: 1\n")
@@ -171,7 +221,11 @@ def test_commands_with_flags_of_a_training_know_their_own(typed):
         read_cv(["--folds", "0", "one", "--lr", "0.1"])
     check(str(error.value), "--folds takes whole numbers from 0 to 99; it was given 'one'$")
     with pytest.raises(FlagError) as error:
-        read_sweep(["--n-steps", "many"])
+        read_cv(["--folds", "0", "--folds", "1"])
+    check(str(error.value), "--folds is given 2 times: give all its values after one --folds$")
+    assert read_sweep(["--min_lr", "1e-5", "--lr", "1"])[0].min_lr == 1e-5
+    with pytest.raises(FlagError) as error:
+        read_sweep(["--n_steps", "many"])
     check(str(error.value), "--n-steps takes a whole number; it was given 'many'$")
 
 

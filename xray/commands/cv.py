@@ -19,7 +19,7 @@ from xray.commands.runner import run_command
 from xray.commands.training_inputs import check_data, check_run_directory, dataset_directory
 from xray.errors import FlagError, InputError, spelled
 from xray.files import complete, differing
-from xray.flags import FoldNumber, check_ranges, flag_value, parse_flags, require
+from xray.flags import FoldNumber, check_ranges, flag_value, parse_flags, refuse_repeated, require
 from xray.storage.places import run_training
 from xray.training import stages as staged
 from xray.training.config import DetectionConfig, TrainingConfig
@@ -262,6 +262,7 @@ def read(args: Sequence[str]) -> tuple[str, TrainingConfig, Folds, list[str], tu
             parse_flags(Folds, ["--help"], prog="xray cv")
         folds, others = Folds(), list(args)
     else:
+        refuse_repeated(Folds, args)
         folds, others = parse_flags(Folds, args, return_unknown_args=True)
     if flag_value(others, "fold") is not None:
         raise FlagError("--fold is of a single training: choose the folds that are held back with --folds")

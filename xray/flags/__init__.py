@@ -89,7 +89,7 @@ def parse_flags(
         tyro_options["default"] = default
     if args is None:
         args = sys.argv[1:]
-        _refuse_repeated(config_type, args)
+        refuse_repeated(config_type, args)
     args = _with_words(config_type, args)
     _refuse_empty_paths(config_type, args)
     said = io.StringIO()
@@ -151,11 +151,12 @@ def take_flags(args: Sequence[str], **defaults: Any) -> tuple[dict[str, Any], li
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, default in defaults.items():
         kind = str if default is None else type(default)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=_reader(kind), default=default, nargs="?", const="")
+        spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
+        parser.add_argument(*spellings, dest=name, type=_reader(kind), default=default, nargs="?", const="")
     try:
         values, others = parser.parse_known_args(args)
     except argparse.ArgumentError as error:
-        raise FlagError(f"{error.argument_name} {error.message}") from None
+        raise FlagError(f"{str(error.argument_name).partition('/')[0]} {error.message}") from None
     for name, value in vars(values).items():
         if value == "":
             raise FlagError(f"--{name.replace('_', '-')} needs a value")
@@ -241,13 +242,14 @@ def _refuse_empty_paths(config_type: Any, args: Sequence[str]) -> None:
     names = {name.replace("_", "-") for name, kind in fields_of(config_type) if has_path(kind)}
     current = ""
     for arg in args:
-        flag, equals, value = arg.partition("=")
-        current = flag if flag.startswith("--") else current
+        # Of a value, what follows its own = is no value of a flag.
+        flag, equals, value = arg.partition("=") if arg.startswith("--") else ("", "", arg)
+        current = flag or current
         if not (value if equals else arg) and current.removeprefix("--").replace("_", "-") in names:
             raise FlagError(f"{current} is empty: give a path")
 
 
-def _refuse_repeated(config_type: Any, args: Sequence[str]) -> None:
+def refuse_repeated(config_type: Any, args: Sequence[str]) -> None:
     """Raises FlagError for a path, or a flag of several values, that is given twice: tyro would forget the first ones.
 
     Of any other flag the last one counts, so that a script may end with the flags of its caller.

@@ -6,7 +6,6 @@ comes after it, from the command line and the types of the flags, and needs noth
 
 import dataclasses
 import difflib
-import re
 import sys
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,13 +17,15 @@ import tyro
 from xray.errors import spelled
 from xray.flags.types import choices, fits, in_words, listed, marks_of, n_values
 
+END = "--"
+"""After it nothing is a flag."""
 LONGEST = 60
 """Characters of the values that are repeated."""
 
 _POSITIONAL: Any = tyro.conf.Positional
 _OWN_NAME = type(tyro.conf.arg())
-_FLAG = re.compile(r"--?[A-Za-z](?!(nf|nfinity|an)$)")
-"""What cannot be a value: -inf and -nan are."""
+_LONG_DASHES = "‐‑‒–—―−"
+"""What pages and word processors make of one short dash, or of two."""
 
 
 class Flag(NamedTuple):
@@ -56,6 +57,13 @@ class Given(NamedTuple):
         flag = self.flag(flags)
         count = n_values(flag.kind) if flag else 0
         return [] if count is None else self.values[count:]
+
+
+def is_flag(arg: str) -> bool:
+    """Whether tyro takes an argument for a flag, known or not, and never for a value: -1, -inf and -nan are values."""
+    name = arg.partition("=")[0]
+    is_number = name[1:].lower() in ("inf", "infinity", "nan")
+    return name.startswith("-") and name.lstrip("-")[:1].isalpha() and not is_number
 
 
 def fields_of(config_type: Any) -> Iterator[tuple[str, Any]]:
@@ -97,7 +105,7 @@ def program() -> str:
 def nearest(given: str, names: Collection[str], after: str = ": ") -> str:
     """`after` and "did you mean a or b?", with up to three names that are much like what was given; or nothing."""
     plain = {name.strip("-").lower().replace("_", "-"): name for name in names}
-    word = given.strip("-–—").lower().replace("_", "-")
+    word = given.strip("-" + _LONG_DASHES).lower().replace("_", "-")
     close = difflib.get_close_matches(word, plain, 3)
     alike = [difflib.SequenceMatcher(None, name, word).ratio() for name in close]
     # None was meant of those that are clearly less alike.
@@ -130,6 +138,8 @@ def explain(
     chosen = next((name for name, kind in (kinds or {}).items() if kind is config_type), "")
     if chosen.startswith("--") and chosen != next(iter(kinds or {})):
         command += f" {chosen}"
+    if words := _long_dash(args, [*[name for name in flags if name.startswith("-")], *beside]):
+        return words
     if not takes_others:
         if words := _unknown(given, flags, kinds or {}, chosen, beside):
             return f"{words} ({command} --help lists all flags)"
@@ -160,7 +170,7 @@ def _sources(config_type: Any) -> dict[str, Any]:
 
 def _no_source(args: Sequence[str], sources: Mapping[str, Any], command: str) -> str:
     every = f"Sources: {', '.join(sources)}"
-    if args and not args[0].startswith("-"):
+    if args and args[0] and args[0][0] not in "-" + _LONG_DASHES:
         return f"there is no source {args[0]}{nearest(args[0], sources, '; ') or '.'} {every}"
     later = next((arg for arg in args if arg in sources), next(iter(sources)))
     return f"the source comes first, as in {command} {later} --data-path PATH. {every}"
@@ -169,7 +179,10 @@ def _no_source(args: Sequence[str], sources: Mapping[str, Any], command: str) ->
 def _grouped(args: Sequence[str], files: Sequence[str]) -> list[Given]:
     groups = [Given("", [], "")]
     for place, arg in enumerate(args):
-        if _FLAG.match(arg):
+        if arg == END:
+            groups.append(Given(END, [*args[place + 1 :]], ""))
+            break
+        if is_flag(arg):
             name, equals, value = arg.partition("=")
             file = f"{files[place]}: " if place < len(files) else ""
             groups.append(Given(name.replace("_", "-"), [value] if equals else [], file))
@@ -182,9 +195,14 @@ def _unknown(
     given: Sequence[Given], flags: Mapping[str, Flag], kinds: Mapping[str, Any], chosen: str, beside: Sequence[str]
 ) -> str:
     """The first flag that does not exist, in words."""
-    one = next((one for one in given if one.name and one.flag(flags) is None), None)
-    if one is None:
+    place = next((n for n, one in enumerate(given) if one.name not in ("", END) and one.flag(flags) is None), None)
+    if place is None:
         return ""
+    one, before = given[place], given[place - 1]
+    if one.name in ("-h", "--help"):
+        return f"{one.name} takes no value"
+    if one.file and one.name in beside:
+        return f"{one.file}{one.name.lstrip('-')} is no flag of a recipe: give {one.name} on the command line"
     positive = one.name.replace("--no-", "--", 1)
     if positive in flags:
         return f"{one.file}there is no {one.name}: {positive} takes {in_words(flags[positive].kind)}"
@@ -192,7 +210,19 @@ def _unknown(
     if having:
         return f"{one.file}{one.name} is a flag of {listed(having, 'and')}, not of {chosen}"
     names = [name for name in flags if name.startswith("-")]
-    return f"{one.file}there is no flag {one.name}{nearest(one.name, [*names, *beside])}"
+    meant = nearest(one.name, [*names, *beside])
+    if not meant and not before.values and (flag := before.flag(flags)) and n_values(flag.kind) != 0:
+        meant = f"; a value that begins with a dash is given as {flag.name}=…"
+    return f"{one.file}there is no flag {one.name}{meant}"
+
+
+def _long_dash(args: Sequence[str], names: Collection[str]) -> str:
+    """The first argument that is a flag but for its dash, in words."""
+    for arg in args:
+        name = arg.partition("=")[0]
+        if name[:1] and name[0] in _LONG_DASHES and (meant := nearest(name, names)):
+            return f"{_shown([name])} has another dash than a flag{meant}"
+    return ""
 
 
 def _stray(given: Sequence[Given], flags: Mapping[str, Flag], command: str) -> str:
@@ -211,10 +241,10 @@ def _stray(given: Sequence[Given], flags: Mapping[str, Flag], command: str) -> s
             many = f"{len(one.values)} values: {_shown(one.values)}"
             return f"{one.file}{flag.name} takes {in_words(flag.kind)}; it was given {many}"
         wrong = surplus[n_free]
-        # Pages and word processors make one long dash of two short ones.
-        meant = nearest(wrong, [*flags]) if wrong[:1] in ("–", "—") else ""
+        if one.name == END:
+            return f"{_shown([wrong])} follows {END}, after which nothing is a flag: leave {END} out"
         already = f", and {listed(alone, 'and')} is there already" if alone else ""
-        return f"{_shown([wrong])} follows no flag{already}{meant} ({command} --help lists all flags)"
+        return f"{_shown([wrong])} follows no flag{already} ({command} --help lists all flags)"
     return ""
 
 

@@ -66,6 +66,8 @@ def _flags_of(content: Any, where: str) -> dict[str, Any]:
     if "help" in content:
         raise InputError(f"{where}: help is no flag of a recipe")
     for key, value in content.items():
+        if not key[:1].isalpha():
+            raise InputError(f"{where}: {key[:80]!r} is no name of a flag, which has no dashes before it")
         # Nested lists, which may refer to each other, are small in the file and endless as text.
         if not all(isinstance(item, _PLAIN) for item in (value if isinstance(value, list) else [value])):
             raise InputError(f"{where}: {key[:80]} must be one value, or a list of values")
@@ -86,6 +88,8 @@ def yaml_flags(recipe: dict[str, Any]) -> list[str]:
             flags.append(name if value else "--no-" + key.replace("_", "-"))
         elif isinstance(value, list):
             flags += [name, *(str(item) for item in value)]
+        elif str(value).startswith("-"):
+            flags.append(f"{name}={value}")
         else:
             flags += [name, "" if value is None else str(value)]
     return flags
@@ -119,6 +123,9 @@ def parse_training(
 ) -> TrainingConfig:
     """The config of a task's flags, not checked. parts: flags and the file in which they stand, "" of those that were
     typed, which come last. beside: flags that the command reads by itself."""
+    typed = next((some for some, file in parts if not file), ())
+    if typed and not typed[0].startswith("-"):
+        parts = [(typed, "")]  # after those of a recipe, what follows no flag would be one more value of the last
     flags = [flag for some, _ in parts for flag in some]
     files = [file for some, file in parts if file for _ in some]
     kinds, known = {f"--task {name}": kind for name, kind in TASKS.items()}, ("--task", "--config", *beside)
