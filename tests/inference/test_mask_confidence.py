@@ -52,3 +52,18 @@ def test_components_that_are_all_alike_and_none():
     # Wanted are 2 / 3 once and 1 / 5 three times.
     assert fitted.probability(np.array([0.9]), np.array([0.5])) == pytest.approx((2 / 3 + 3 / 5) / 4, abs=1e-4)
     assert fit_weights(np.zeros(0), np.zeros(0), np.zeros(0, dtype=bool)) == Weights()
+
+
+@pytest.mark.parametrize("apart", [1e-12, 1e-7, 1e-2])
+def test_what_lies_between_scores_that_are_nearly_the_same_is_chance(apart):
+    scores = np.array([0.7, 0.7 + apart])
+    for is_true in ([False, True], [True, False]):
+        fitted = fit_weights(scores, np.array([0.1, 0.1 + apart]), np.array(is_true))
+        found = fitted.probability(np.array([0.5, 0.7, 0.95]), np.array([0.01, 0.1, 0.9]))
+        assert np.all((found > 0.1) & (found < 0.9))
+
+
+@pytest.mark.filterwarnings("error")
+def test_extreme_evidence_is_a_probability():
+    found = Weights(0, 1e6, 1e6).probability(np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.5, 1.0]))
+    np.testing.assert_array_equal(found, [0, 0.5, 1])

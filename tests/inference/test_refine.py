@@ -1,5 +1,7 @@
 """Refinement of pneumothorax boxes by masks, against cases worked by hand and against plain loops."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -145,6 +147,27 @@ def test_any_category_can_be_refined():
     boxes = table((0, 1, (0, 0, 40, 40), 0.8), (0, PTX, (0, 0, 40, 40), 0.8))
     refined, _ = refine(boxes, COMPONENTS.select([0]), {}, Refinement(dilation=0, penalty=1), category=1)
     np.testing.assert_allclose(refined.scores, [0.8 * 0.675, 0.8])
+
+
+@pytest.mark.parametrize("named", [{}, {"pull": 0.5, "doubt": 1, "orphan": 0}, {"intercept": -40, "of_boxes": 3.5}])
+def test_a_setting_of_any_version_is_read(named):
+    names = {"pull": "shift", "doubt": "penalty", "orphan": "unmatched"}
+    expected = Refinement(**{names.get(name, name): value for name, value in named.items()})
+    assert Refinement.of(named) == expected
+    assert Refinement.of(dataclasses.asdict(expected)) == expected
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300, -1e300])
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Refinement)])
+def test_a_setting_that_no_fit_gives_is_damaged(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is "):
+        Refinement.of({name: value})
+
+
+@pytest.mark.parametrize("damaged", [{"shift": 1.1}, {"of_mask": -1}, {"other": 1}, {"shift": None}, [], None, "x"])
+def test_a_damaged_setting(damaged):
+    with pytest.raises((TypeError, ValueError, AttributeError)):
+        Refinement.of(damaged)
 
 
 def test_without_components_and_without_boxes():

@@ -13,6 +13,10 @@ import numpy as np
 LOWEST = 1e-3
 """Scores are kept this far from 0 and 1, whose logits are infinite; so much counts a radiograph without a box."""
 
+LEAST_SPREAD = 0.25
+"""Logits that spread less are taken to spread so much: of scores that are nearly the same, what lies between them is
+chance, and other scores are far away in its units."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
@@ -28,7 +32,7 @@ class Weights:
         if self == Weights():
             return np.asarray(scores)
         z = self.intercept + _evidence(scores, box_scores) @ np.array([self.of_mask, self.of_boxes])
-        probability: np.ndarray = 1 / (1 + np.exp(-z))
+        probability: np.ndarray = np.exp(-np.logaddexp(0, -z))
         return probability
 
 
@@ -37,8 +41,8 @@ def fit_weights(scores: np.ndarray, box_scores: np.ndarray, is_true: np.ndarray)
 
     scores, box_scores: as for `Weights.probability`. is_true: (n,) bool, whether a component is a finding.
     As there may be few of either kind, these count as Platt has it, (true + 1) / (true + 2) and 1 / (false + 2) in
-    place of 1 and 0, and the weights of the evidence, in units of its spread, have a normal prior of width 1. They are
-    not negative: more evidence never makes a component less likely.
+    place of 1 and 0, and the weights of the evidence, in units of its spread (at least LEAST_SPREAD), have a normal
+    prior of width 1. They are not negative: more evidence never makes a component less likely.
     """
     from scipy.optimize import minimize  # here, as inference without a fit does without
     from scipy.special import expit
@@ -46,8 +50,7 @@ def fit_weights(scores: np.ndarray, box_scores: np.ndarray, is_true: np.ndarray)
     if not len(scores):
         return Weights()
     evidence = _evidence(scores, box_scores)
-    middle, spread = evidence.mean(axis=0), evidence.std(axis=0)
-    spread = np.where(spread > 1e-9, spread, np.inf)  # what is the same for all says nothing
+    middle, spread = evidence.mean(axis=0), np.maximum(evidence.std(axis=0), LEAST_SPREAD)
     x = np.column_stack([np.ones(len(scores)), (evidence - middle) / spread])
     n_true = int(is_true.sum())
     wanted = np.where(is_true, (n_true + 1) / (n_true + 2), 1 / (len(scores) - n_true + 2))

@@ -45,8 +45,14 @@ class Refinement:
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> "Refinement":
-        """The setting that model.json keeps. Raises TypeError or ValueError for a damaged one."""
-        return cls(**{EARLIER_NAMES.get(name, name): float(value) for name, value in description.items()})
+        """The setting that model.json keeps. Raises TypeError, ValueError or AttributeError for a damaged one."""
+        setting = cls(**{EARLIER_NAMES.get(name, name): float(value) for name, value in description.items()})
+        for name, value in dataclasses.asdict(setting).items():
+            least = -MOST if name == "intercept" else 0.0
+            most = 1.0 if name in ("shift", "penalty", "unmatched") else MOST
+            if not least <= value <= most:
+                raise ValueError(f"{name} is {value}, and not from {least:g} to {most:g}")
+        return setting
 
     @property
     def weights(self) -> Weights:
@@ -54,6 +60,8 @@ class Refinement:
         return Weights(self.intercept, self.of_mask, self.of_boxes)
 
 
+MOST = 1e6
+"""No dilation, and no weight of evidence, is larger."""
 EARLIER_NAMES = {"pull": "shift", "doubt": "penalty", "orphan": "unmatched"}
 """What version 0.1 called them in model.json."""
 
