@@ -1,5 +1,6 @@
 """Cross-validation: runs of all folds, their out-of-fold predictions, the table, and how it is resumed."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,14 +18,16 @@ from conftest import CLASSIFICATION_FLAGS, MASK_FLAGS, TINY_FLAGS
 from forking import ROOT, session_of
 
 from xray.commands import cv
-from xray.commands.cv import Config, Folds, commands_of, read, slots_for
+from xray.commands.cv import SAVED, Config, Folds, check_same, commands_of, read, slots_for
 from xray.datasets.prediction_ids import read_any_predictions
 from xray.datasets.store import open_store
 from xray.errors import FlagError
 from xray.evaluation.evaluate import evaluate
 from xray.flags import flag_value
 from xray.training.config import DetectionConfig
+from xray.training.recipes import save_config
 from xray.training.side_by_side import EXIT_TERMINATED
+from xray.training.stages import stage_values
 
 MASKS = ("--task", "segmentation", "--encoder", "resnet18", "--depth", "3", *MASK_FLAGS)
 LEARNS = (
@@ -285,6 +288,20 @@ def test_flags_are_told_apart(tmp_path):
     assert folds == Folds(folds=(0, 2), parallel=2)
     assert args == ["--lr", "0.5", "--swap", "A=B", "C=D"]
     assert Config().folds == ()
+
+
+def test_stages_of_an_earlier_version_go_on_with_its_values(tmp_path):
+    path, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    path.write_text("family: retinanet\nstages:\n- lr: 0.01\n- n_epochs: 3\n")
+    flags = ["--config", str(path), "--save-path", str(run)]
+    task, config, _, _, stages = read(flags)
+    early = [dataclasses.replace(stage, head="v1", optimizer="sgd") for stage in stages]
+    run.mkdir()
+    config = dataclasses.replace(config, head="v1", optimizer="sgd")
+    save_config(run / SAVED, task, config, stages=stage_values(task, early))
+    _, again, _, _, stages = read([*flags, "--resume"])
+    assert list(stages) == early
+    check_same(run, task, again, stages)
 
 
 def test_help_shows_both(capsys):

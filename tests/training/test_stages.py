@@ -148,6 +148,21 @@ def test_a_resumed_training_keeps_its_flags(recipe, tmp_path):
     assert moved[1].weights == str(tmp_path / "moved" / "stage-1")
 
 
+def test_what_is_chosen_by_itself_now_stays_what_it_was_in_an_earlier_version(recipe, tmp_path):
+    flags = recipe("family: retinanet\nsave_path: {run}\nstages:\n- lr: 0.01\n- n_epochs: 3\n")
+    task, _, stages = read_training(flags)
+    assert {(stage.head, stage.optimizer) for stage in stages} == {("auto", "auto")}
+    (tmp_path / "run").mkdir()
+    # Its defaults were these.
+    early = [dataclasses.replace(stage, head="v1", optimizer="sgd") for stage in stages]
+    _save(tmp_path / "run" / SAVED, task, early, 1)
+    *_, again = read_training([*flags, "--resume"])
+    assert [dataclasses.replace(stage, resume=False) for stage in again] == early
+    # What is asked for is still another training.
+    with pytest.raises(FlagError, match=r"stage 1: --head is v2, and .* was started with v1"):
+        read_training([*flags, "--head", "v2", "--resume"])
+
+
 @pytest.mark.parametrize("text", ["", "task: segmentation\ndone: 1\n", "done: many", "done: 9", "done: -1"])
 def test_a_damaged_record_is_told(recipe, tmp_path, text):
     run = tmp_path / "run"

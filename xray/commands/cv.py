@@ -19,7 +19,7 @@ from xray.commands.runner import run_command
 from xray.commands.training_inputs import check_data, check_run_directory, dataset_directory
 from xray.errors import FlagError, InputError, spelled
 from xray.files import complete, differing
-from xray.flags import FoldNumber, check_ranges, flag_value, parse_flags, refuse_repeated, require
+from xray.flags import FoldNumber, check_ranges, flag_value, parse_flags, refuse_repeated, require, take_flags
 from xray.storage.places import run_training
 from xray.training import stages as staged
 from xray.training.config import DetectionConfig, TrainingConfig
@@ -91,9 +91,8 @@ def main(
             raise InputError(f"stage {number}: {error}") from None
     if config.resume:
         check_same(run, task, config, stages)
-        if flag_value(args, "config") is None:
-            # Flags that are not repeated hold for folds that are not begun yet, too.
-            args = ["--config", str(run / SAVED), *args]
+        # Flags that are not repeated hold for folds that are not begun yet, too, whatever the defaults are by now.
+        args = ["--config", str(run / SAVED), *take_flags(args, config=None)[1]]
     slots = slots_for(folds.parallel, config)
 
     from xray.datasets.store import open_store
@@ -273,7 +272,9 @@ def read(args: Sequence[str]) -> tuple[str, TrainingConfig, Folds, list[str], tu
         given = ["--config", str(saved), *given]
         others = [*given, "--resume"]
     is_staged = staged.has_stages(others)
-    task, config, stages = staged.read_training([*(given if is_staged else others), "--fold", "0"], SAVED, OWN_FLAGS)
+    flags = [*(given if is_staged else others), "--fold", "0"]
+    begun = read_yaml(saved).get(STAGES, []) if "--resume" in others and saved.is_file() else []
+    task, config, stages = staged.read_training(flags, SAVED, OWN_FLAGS, begun)
     if is_staged and "--resume" in others:
         config = dataclasses.replace(config, resume=True)
         if not (Path(config.save_path) / SAVED).is_file():

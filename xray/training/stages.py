@@ -53,12 +53,16 @@ FINAL = ("model.safetensors", "metrics.csv", CONFIG_FILE, "validation/prediction
 
 
 def read_training(
-    args: Sequence[str], saved_as: str = CONFIG_FILE, beside: Sequence[str] = ()
+    args: Sequence[str],
+    saved_as: str = CONFIG_FILE,
+    beside: Sequence[str] = (),
+    begun: Sequence[dict[str, Any]] = (),
 ) -> tuple[str, TrainingConfig, tuple[TrainingConfig, ...]]:
     """Task and config of a training's flags, and the configs of its stages; none for a training without stages.
 
     With stages, the config is that of the first, and its `save_path` is RUN; theirs are within RUN. saved_as, beside:
-    see `read_training_flags`.
+    see `read_training_flags`. begun: all flags of each stage of a training that goes on, for those that
+    are "auto" by themselves.
     Raises InputError or FlagError, which names the stage.
     """
     taken, others = take_flags(args, task=None, config=None)
@@ -76,7 +80,9 @@ def read_training(
         task = task_of(taken["task"], recipe)
     elif "--resume" in others and not is_resumed:
         raise InputError(f"nothing to resume in {saved.parent}: it has no {SAVED}; start without --resume")
-    config, stages = _configs(task, recipe, others, taken["config"] or str(saved), beside)
+    # Of what is chosen by itself now, an earlier version may have had a value.
+    begun = before.get(STAGES, begun)
+    config, stages = _configs(task, recipe, others, taken["config"] or str(saved), beside, begun)
     if is_resumed:
         if before.get("task") != task or len(before[STAGES]) != len(stages):
             raise FlagError(f"{saved.parent} was started with other stages: give those, or another --save-path")
@@ -127,9 +133,17 @@ def check_same(
 
 
 def _configs(
-    task: str, recipe: dict[str, Any], args: Sequence[str], file: str, beside: Sequence[str]
+    task: str,
+    recipe: dict[str, Any],
+    args: Sequence[str],
+    file: str,
+    beside: Sequence[str],
+    begun: Sequence[dict[str, Any]],
 ) -> tuple[TrainingConfig, tuple[TrainingConfig, ...]]:
-    """The checked config of each stage, in RUN/stage-N, and before them that of the first in RUN. file: the recipe."""
+    """The checked config of each stage, in RUN/stage-N, and before them that of the first in RUN.
+
+    file: the recipe. begun: as of `read_training`.
+    """
     if "resume" in recipe:
         raise FlagError("resume is no flag of a recipe with stages: give --resume on the command line")
     shared = {name: value for name, value in recipe.items() if name not in ("task", STAGES, DONE)}
@@ -143,9 +157,12 @@ def _configs(
                 raise FlagError(f"stage {number}: {name.replace('_', '-')} is of the first stage: others go on from it")
             if name in (STAGES, CHOSEN):
                 raise FlagError(f"stage {number}: {name} is no flag of a stage")
-        given = [(joined_swaps(yaml_flags(shared | flags)), file), (joined_swaps(args), "")]
+        earlier = begun[number - 1] if len(begun) == len(recipe[STAGES]) else {}
+        typed = (joined_swaps(args), "")
         try:
-            config = parse_training(task, given, beside)
+            config = parse_training(task, [(joined_swaps(yaml_flags(shared | flags)), file), typed], beside)
+            if had := {name: value for name, value in earlier.items() if getattr(config, name, None) == AUTO}:
+                config = parse_training(task, [(joined_swaps(yaml_flags(had | shared | flags)), file), typed], beside)
             run = config.save_path
             require(run != "", "save_path", "empty", "given, or left out")
             starts = _starts(config, str(Path(run) / f"stage-{number - 1}")) if number > 1 else {}
