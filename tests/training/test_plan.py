@@ -197,6 +197,8 @@ RETINA = dataclasses.replace(GIVEN, family="retinanet", backbone="mobilenet_v2")
         ({"lr": 0.005}, {"head": "v2", "optimizer": "sgd", "lr": 0.005}),
         ({"head": "v1"}, {"head": "v1", "optimizer": "adamw", "lr": 0.0003}),
         ({"fpn_channels": 48}, {"head": "v1", "optimizer": "adamw"}),
+        ({"fpn_channels": 32}, {"head": "v1", "optimizer": "adamw"}),
+        ({"fpn_channels": 64}, {"head": "v2", "optimizer": "adamw"}),
         ({"family": "faster_rcnn"}, {"head": "v1", "optimizer": "sgd", "lr": 0.02}),
         ({"family": "faster_rcnn", "optimizer": "adamw"}, {"head": "v1", "lr": 0.0003}),
     ],

@@ -219,8 +219,9 @@ def _choose_head(result: Plan) -> None:
         return
     if config.head == AUTO and (held := head_in(config.weights)):
         result.choose("head", held, "the weights hold it")
-    elif config.fpn_channels % GROUPS:
-        result.choose("head", "v1", f"group norms need a multiple of {GROUPS} channels in the pyramid")
+    elif config.fpn_channels % GROUPS or config.fpn_channels == GROUPS:
+        # With one channel in a group, nothing would be left of a level with a single cell.
+        result.choose("head", "v1", f"group norms need {2 * GROUPS} channels in the pyramid, or another multiple")
     else:
         result.choose("head", "v2", "without group norms little of a gradient comes through four convolutions at first")
 

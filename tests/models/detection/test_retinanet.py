@@ -191,6 +191,16 @@ def test_group_norms_need_whole_groups():
         build_detector(1, SIZE, "mobilenet_v2", "v2", family=RETINANET, fpn_channels=48)
 
 
+def test_one_radiograph_of_a_single_cell_is_no_error():
+    # Of canvases up to 128 pixels the coarsest level has one cell, and of 32 channels each group one value.
+    torch.manual_seed(0)
+    detector = build_detector(2, 64, "mobilenet_v2", family="retinanet", head="v2", fpn_channels=32).eval()
+    images = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        alone, together = detector(images[:1])[0], detector(images)[0]
+    torch.testing.assert_close(alone["boxes"], together["boxes"])
+
+
 def test_it_starts_from_one_of_other_categories_and_not_from_another_family(tmp_path):
     options = {"backbone": "mobilenet_v2", "fpn_channels": 16}
     donor = build_detector(5, SIZE, family=RETINANET, **options)

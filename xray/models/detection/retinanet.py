@@ -141,6 +141,14 @@ def _by_anchor(maps: Tensor, width: int) -> Tensor:
     return maps.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, width))
 
 
+class _GroupNorm(nn.GroupNorm):
+    """As its parent, but for one radiograph with a single value in each group too, of which the parent refuses to train
+    and to infer: its norm is the bias."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def dense_head(version: str, channels: int, per_cell: int, n_categories: int) -> RetinaNetHead:
     """torchvision's head, "v1", or that of its `retinanet_resnet50_fpn_v2`: group norms, and generalized IoU as loss.
 
@@ -148,6 +156,6 @@ def dense_head(version: str, channels: int, per_cell: int, n_categories: int) ->
     """
     if version == "v1":
         return RetinaNetHead(channels, per_cell, n_categories + 1)
-    head = RetinaNetHead(channels, per_cell, n_categories + 1, norm_layer=partial(nn.GroupNorm, GROUPS))
+    head = RetinaNetHead(channels, per_cell, n_categories + 1, norm_layer=partial(_GroupNorm, GROUPS))
     head.regression_head._loss_type = "giou"
     return head
