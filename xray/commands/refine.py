@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PREDICTIONS = "predictions.json"
 NAME = FINDINGS[PNEUMOTHORAX]
+FEW = 10
+"""Findings below which a fit is said to be uncertain; `evaluate --fit` fits nothing then."""
 SURE = 0.5
 """Score from which a radiograph is said to show it."""
 
@@ -105,6 +107,8 @@ def main(config: Config) -> None:
         with Console(stderr=True).status("fitting" if config.fit else "scoring"):
             setting, lines = assess(store, table, components, segmentations, scored, setting, category, config.fit)
         print(f"{NAME} in {len(scored)} radiographs with {n_findings} findings, AP@0.4:")
+        if config.fit and n_findings < FEW:
+            print(f"  fewer than {FEW} findings: these numbers, and the setting, may be chance")
         print(*lines, sep="\n")
     refined, attached = refine(table, components, segmentations, setting, category)
     if n_findings:
@@ -116,6 +120,8 @@ def main(config: Config) -> None:
         if config.fit and config.weights and description is not None:
             rewrite_description(config.weights, {**description, "refinement": dataclasses.asdict(setting)})
             print(f"kept in {config.weights / 'model.json'}")
+        elif config.fit:
+            print("the setting is not kept: give the segmenter's run as --weights, and other commands use it")
     print(f"{len(refined) - len(table)} boxes added, {len(attached)} with a mask: {config.save_path / PREDICTIONS}")
 
 

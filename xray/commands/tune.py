@@ -160,7 +160,10 @@ def report(
             table.add_row(title, f"{tuned.scores[name][0]:.4f}", in_words(tuned, name))
     console.print(table)
     for name, gain in tuned.gains.items():
-        if gain.ends is not None and gain.ends[0] <= 0:
+        if gain.difference < 0:
+            better = f"give infer {names[tuned.best]} alone" if name == "single" else "the settings below lose"
+            print(f"tuned is worse than the {ROWS[name]} by {-gain.difference:.4f}: {better}")
+        elif gain.ends is not None and gain.ends[0] <= 0:
             print(f"the gain over the {ROWS[name]} may be chance: its interval reaches 0 or below")
     print(f"\n{AP[metric]} of each finding, and the settings that were found:")
     of_category = Table("", *(COLUMNS[name] for name in tuned.scores), "settings", box=None, pad_edge=False)

@@ -158,7 +158,11 @@ def explain(
         for flag in flags.values()
         if flag.is_required and flag.name not in there
     ]
-    return f"{command} needs {listed(missing, 'and')}: {command} --help explains each" if missing else ""
+    return (
+        f"{command} needs {listed(missing, 'and')}: {command} --help explains {'each' if len(missing) > 1 else 'it'}"
+        if missing
+        else ""
+    )
 
 
 def _sources(config_type: Any) -> dict[str, Any]:

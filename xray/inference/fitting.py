@@ -80,7 +80,7 @@ def is_any_fitted(fitted: Sequence[Fitted]) -> bool:
 def check_fitted(fitted: Sequence[Fitted], store: Store) -> None:
     """Raises InputError where no threshold could be fitted."""
     if not is_any_fitted(fitted):
-        more = f", and {len(fitted) - 1} more findings lack as much" if len(fitted) > 1 else ""
+        more = f", and {len(fitted) - 1} more findings have too few as well" if len(fitted) > 1 else ""
         lacks = f"{fitted[0].name}: {fitted[0].lack}{more}" if fitted else f"{store.path} has none of the findings"
         raise InputError(
             f"--fit: too little to fit any threshold ({lacks}): give predictions of more radiographs; the report is "

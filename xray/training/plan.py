@@ -153,7 +153,11 @@ def _choose_batch(result: Plan, shown: float) -> None:
     batch = BATCH
     while batch > SMALLEST_BATCH and shown * epochs < FEW_STEPS * batch * processes:
         batch //= 2
-    result.choose("batch_size", batch, f"{shown:,.0f} radiographs an epoch, for at most {epochs} epochs")
+    result.choose(
+        "batch_size",
+        batch,
+        f"{shown:,.0f} radiographs an epoch, for at most {epochs} {'epoch' if epochs == 1 else 'epochs'}",
+    )
 
 
 def _choose_length(result: Plan, shown: float) -> None:
@@ -166,7 +170,9 @@ def _choose_length(result: Plan, shown: float) -> None:
     epochs = result.config.n_epochs
     is_long = epochs >= LONG
     schedule = "step" if is_long else "cosine"
-    result.choose("schedule", schedule, "the published one" if is_long else f"fewer than {LONG} epochs")
+    result.choose(
+        "schedule", schedule, "that of the published recipe for VinBigData" if is_long else f"fewer than {LONG} epochs"
+    )
     has_steps = result.config.schedule in ("step", "plateau")
     result.choose("step_size", max(1, round(0.3 * epochs)), "three tenths of the epochs" if has_steps else "")
     decay = 1 - 1 / max(2.0, EMA_SHARE * epochs * steps)
@@ -245,8 +251,10 @@ def _choose_samples(result: Plan, boxes_of: np.ndarray) -> None:
     many = int(np.ceil(np.quantile(with_boxes, 0.95))) if len(with_boxes) else 1
     reason = f"19 of 20 radiographs with boxes have at most {many}"
     samples = 2 ** math.ceil(math.log2(32 * many))
-    result.choose("rpn_samples", min(max(samples, 64), 256), reason)
-    result.choose("roi_samples", min(max(samples, 64), 512), reason)
+    # A RetinaNet draws no samples.
+    of_samples = reason if result.config.family == FASTER_RCNN else ""
+    result.choose("rpn_samples", min(max(samples, 64), 256), of_samples)
+    result.choose("roi_samples", min(max(samples, 64), 512), of_samples)
     result.choose("proposals", min(max(250 * many, 500), 2000), reason)
 
 

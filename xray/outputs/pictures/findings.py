@@ -87,7 +87,7 @@ def as_shown(
     shown = thresholds.shown(findings)
     n_left_out = len(findings.table) - len(shown.table)
     where = "their thresholds" if thresholds.from_probability is None else f"{thresholds.from_probability:.2f}"
-    return shown, -1.0, [f"+{n_left_out} below {where}"] if n_left_out else []
+    return shown, -1.0, [f"{n_left_out} below {where} not drawn"] if n_left_out else []
 
 
 def not_said(record: Mapping[str, Any], categories: Mapping[int, str]) -> list[str]:

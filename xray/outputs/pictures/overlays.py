@@ -210,7 +210,7 @@ def _readable(marks: Sequence[Mark], threshold: float, top_k: int) -> tuple[list
     if len(sure) > top_k:
         notes.append(f"+{len(sure) - top_k} more" + (f" above {threshold:.2f}" if threshold >= 0 else ""))
     if len(scored) > len(sure):
-        notes.append(f"+{len(scored) - len(sure)} below {threshold:.2f}")
+        notes.append(f"{len(scored) - len(sure)} boxes below {threshold:.2f} not drawn")
     return truth + sure[:top_k], notes
 
 

@@ -192,7 +192,7 @@ def _categories_section(audit: Audit) -> Section:
             f"{one['without_box']:,}",
             f"{one['boxes']:,}",
             f"{100 * one['area'][1]:.2f} %" if "area" in one else number(math.nan),
-            f"{100 * one['area'][0]:.2f}–{100 * one['area'][2]:.1f} %" if "area" in one else number(math.nan),
+            f"{100 * one['area'][0]:.2f}–{100 * one['area'][2]:.2f} %" if "area" in one else number(math.nan),
             "{:.2f}, {:.2f}".format(*one["middle"]) if "middle" in one else number(math.nan),
             f"{one.get('under_8_pixels', 0):,}",
         )
