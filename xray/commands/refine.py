@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 PREDICTIONS = "predictions.json"
 NAME = FINDINGS[PNEUMOTHORAX]
-FEW = 10
-"""Findings below which a fit is said to be uncertain; `evaluate --fit` fits nothing then."""
 SURE = 0.5
 """Score from which a radiograph is said to show it."""
 
@@ -76,6 +74,7 @@ def main(config: Config) -> None:
     from xray.datasets.prediction_ids import one_each, read_any_predictions, resolve_images
     from xray.datasets.store import open_store
     from xray.evaluation.alignment import check_categories
+    from xray.evaluation.thresholds import LEAST
     from xray.inference.refine import Refinement, refine
     from xray.models.weights import rewrite_description
     from xray.structures.predictions import Predictions, read_predictions, write_predictions
@@ -107,8 +106,8 @@ def main(config: Config) -> None:
         with Console(stderr=True).status("fitting" if config.fit else "scoring"):
             setting, lines = assess(store, table, components, segmentations, scored, setting, category, config.fit)
         print(f"{NAME} in {len(scored)} radiographs with {n_findings} findings, AP@0.4:")
-        if config.fit and n_findings < FEW:
-            print(f"  fewer than {FEW} findings: these numbers, and the setting, may be chance")
+        if config.fit and n_findings < LEAST:  # with which `evaluate --fit` would fit nothing
+            print(f"  fewer than {LEAST} findings: these numbers, and the setting, may be chance")
         print(*lines, sep="\n")
     refined, attached = refine(table, components, segmentations, setting, category)
     if n_findings:

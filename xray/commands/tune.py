@@ -161,7 +161,8 @@ def report(
     console.print(table)
     for name, gain in tuned.gains.items():
         if gain.difference < 0:
-            better = f"give infer {names[tuned.best]} alone" if name == "single" else "the settings below lose"
+            alone = f"give {spelled('infer')} {names[tuned.best]} alone"
+            better = alone if name == "single" else "leave the settings out"
             print(f"tuned is worse than the {ROWS[name]} by {-gain.difference:.4f}: {better}")
         elif gain.ends is not None and gain.ends[0] <= 0:
             print(f"the gain over the {ROWS[name]} may be chance: its interval reaches 0 or below")

@@ -285,8 +285,7 @@ def _follow(
         mask = masks.get(int(component[pairs[0]]))
         if mask is not None:
             inside[:, pairs] = _share_inside(mask, grown[:, pairs])
-    union = _area(grown) + areas - overlap
-    iou = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    iou = _iou(overlap, _area(grown), areas)
     followed = {}
     for n, dilation in enumerate(dilations):
         row, share = np.full(len(boxes), -1), np.zeros(len(boxes))
@@ -327,9 +326,9 @@ def _apply(
     np.maximum.at(best_score, component, scores[following] * share)
     own = setting.unmatched * setting.weights.probability(components.scores, beside)
     needs_box = best_score < own
-    common = _intersection(moved[following], components.boxes[component])
-    union = _area(moved[following]) + _area(components.boxes[component]) - common
-    on = np.flatnonzero((common >= SAME * union) & (common > 0) & needs_box[component])
+    followers, own_boxes = moved[following], components.boxes[component]
+    iou = _iou(_intersection(followers, own_boxes), _area(followers), _area(own_boxes))
+    on = np.flatnonzero((iou >= SAME) & needs_box[component])
     surest = np.full(len(components), -1)
     on = on[np.argsort(scores[following[on]], kind="stable")]
     surest[component[on]] = following[on]  # the last of each stays
@@ -357,6 +356,13 @@ def _grown(boxes: np.ndarray, dilation: float) -> np.ndarray:
 
 def _area(boxes: np.ndarray) -> np.ndarray:
     return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
+
+
+def _iou(common: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes by their common areas and their own; 0 where both are empty."""
+    union = first + second - common
+    iou: np.ndarray = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return iou
 
 
 def _intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Backbones that others trained: what they read, where they come from, and how their tensors are named."""
 
+import difflib
 import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -133,6 +134,15 @@ def _first_of_chest(state: Mapping[str, Tensor]) -> str:
         if weight is not None and weight.shape[1:2] == (1,) and of_18:
             return first
     return ""
+
+
+def unknown_network(what: str, name: str, known: Iterable[str], otherwise: str) -> InputError:
+    """The error for a network that does not exist, with up to three of the known names that are much like it.
+
+    what: the flag, or "the network". otherwise: the name that is suggested where none is.
+    """
+    close = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.5) or [otherwise]
+    return InputError(f"{what} {name} is unknown: did you mean {' or '.join(close)}?")
 
 
 def download(fetch: Callable[[], Mapping[str, Tensor]], what: str, address: str = "them") -> dict[str, Tensor]:

@@ -89,7 +89,7 @@ def fetched(query: Query, out: Path) -> Iterator[Fetched]:
         left_out = [(study.uid, what) for study in studies for what in study.others]
         left_out += [(query.peer.aet, what) for what in others]
         warnings = [FileWarning(NOT_RETRIEVED, *one) for one in left_out] + [FileWarning(OWN_PICTURE, n) for n in own]
-        yield Fetched(folder, studies, [(name_of(image), why) for image in kept.rest], warnings)
+        yield Fetched(folder, studies, [(image.name, why) for image in kept.rest], warnings)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -100,11 +100,6 @@ def _tell(studies: Sequence[Study]) -> None:
         rest = f"; left out: {', '.join(study.others)}" if study.others else ""
         n = len(study.images)
         print(f"{kind}: {n} {'object' if n == 1 else 'objects'} may be radiographs{rest}", file=sys.stderr)
-
-
-def name_of(image: Image) -> str:
-    """Where an image lies in the folder."""
-    return f"{image.study}/{image.series}/{image.uid}.dcm"
 
 
 def _retrieve(query: Query, ae: AE, studies: Sequence[Study], folder: Path) -> "_Kept":
@@ -144,7 +139,7 @@ class _Kept:
         if sop_class not in ACCEPTED:
             self.others[uid] = sop_class.name.removesuffix(" Storage")
             return 0x0122
-        path = self._folder / name_of(image)
+        path = self._folder / image.name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with complete(path) as temporary:

@@ -74,6 +74,11 @@ class Image:
     uid: str
     sop_class: str = ""
 
+    @property
+    def name(self) -> str:
+        """Where it lies in the folder that studies are brought to."""
+        return f"{self.study}/{self.series}/{self.uid}.dcm"
+
 
 @dataclasses.dataclass(frozen=True)
 class Study:

@@ -24,14 +24,12 @@ COLUMNS = {
 
 def write_studies(out: Path, brought: "Fetched") -> None:
     """Writes OUT/studies.csv: of each radiograph the study, whether that is a prior, the series and the view."""
-    from xray.serving.dicom_fetch import name_of  # its network library belongs to an extra
-
     with complete(out / STUDIES) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image_id", "study_instance_uid", "study_date", "is_prior", *COLUMNS.values()])
         for study in brought.studies:
             for image in study.images:
-                path = brought.folder / name_of(image)
+                path = brought.folder / image.name
                 if path.is_file():
                     told = _described(path)
                     writer.writerow([image.uid, study.uid, study.date, int(study.is_prior), *told.values()])

@@ -203,11 +203,16 @@ def test_one_reader_may_see_what_another_does_not(tree):
     assert [image.normal for image in source.images] == [False, False]
 
 
+def write_table(root, n, text):
+    """n pictures, and the table t.csv beside them."""
+    for number in range(n):
+        write_picture(root / f"{number}.png", offset=number)
+    (root / "t.csv").write_text(text)
+
+
 def test_spellings_in_a_table(tmp_path, capsys):
-    for number in range(6):
-        write_picture(tmp_path / f"{number}.png", offset=number)
     text = "image,label\n0,Mass\n1,Normal\n2,No finding\n3,Healthy\n3,Normal\n4,Mass\n4,No Finding\n"
-    (tmp_path / "t.csv").write_text(text)
+    write_table(tmp_path, 6, text)
     source = read_table(tmp_path)
     assert names_of(source) == ["Mass"]
     assert [image.normal for image in source.images] == [False, True, True, True, False]
@@ -221,10 +226,8 @@ def test_spellings_in_a_table(tmp_path, capsys):
 
 
 def test_columns_of_two_spellings(tmp_path):
-    for number in range(5):
-        write_picture(tmp_path / f"{number}.png", offset=number)
     text = "image,Normal,No finding,Mass\n0,1,1,0\n1,0,0,1\n2,1,0,0\n3,1,,0\n4,1,1,1\n"
-    (tmp_path / "t.csv").write_text(text)
+    write_table(tmp_path, 5, text)
     source = read_table(tmp_path)
     assert names_of(source) == ["Mass"]
     # The third says yes and no; the fifth has a finding, which counts.

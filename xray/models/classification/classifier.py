@@ -1,6 +1,5 @@
 """Classifiers of whole radiographs: timm's networks on letterboxed canvases."""
 
-import difflib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import timm
 from torch import Tensor, nn
 
 from xray.errors import InputError
-from xray.models.pretrained import Normalise, download, load_trunk, reads_as
+from xray.models.pretrained import Normalise, download, load_trunk, reads_as, unknown_network
 from xray.models.weights import load_deployed, read_weights
 
 
@@ -40,8 +39,7 @@ def build_classifier(
     if n_outputs < 1:
         raise ValueError(f"n_outputs is {n_outputs}: it must be at least 1")
     if not timm.is_model(name.partition(".")[0]):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5) or ["densenet121"]
-        raise InputError(f"the network {name} is unknown: did you mean {' or '.join(close)}?")
+        raise unknown_network("the network", name, timm.list_models(), "densenet121")
     pretrained = timm.get_pretrained_cfg(name)
     fixed: dict[str, Any] = {"img_size": canvas} if pretrained is not None and pretrained.fixed_input_size else {}
     try:

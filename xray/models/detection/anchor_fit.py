@@ -97,25 +97,28 @@ def fit_anchors(boxes: np.ndarray, canvas_size: int, family: str = FASTER_RCNN) 
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)]
     standard = standard_anchors(canvas_size, family=family)
-    before = recall_of(standard, boxes, family)
+    strides = STRIDES_OF[family]
+    overlaps = best_overlaps(standard, boxes, strides)
+    before = _shares(overlaps)
     if len(boxes) == 0:
         return Fit(standard, before, before, True)
     weights = size_weights(boxes)
     some = _some_of_all_areas(boxes)
-    best = standard
-    of_standard = reached = recall_of(standard, boxes, family, weights)
+    best, recall = standard, before
+    of_standard = reached = _shares(overlaps, weights)
     for n_sides, n_ratios in LAYOUTS:
-        candidate = _climb(some, canvas_size, STRIDES_OF[family], n_sides, n_ratios)
-        recall = recall_of(candidate, boxes, family, weights)
-        if best is standard or recall[0.5] - reached[0.5] > LEAST_GAIN:
-            best, reached = candidate, recall
+        candidate = _climb(some, canvas_size, strides, n_sides, n_ratios)
+        overlaps = best_overlaps(candidate, boxes, strides)
+        of_candidate = _shares(overlaps, weights)
+        if best is standard or of_candidate[0.5] - reached[0.5] > LEAST_GAIN:
+            best, recall, reached = candidate, _shares(overlaps), of_candidate
         if reached[0.5] >= ENOUGH:
             break
     # A layout that was fitted need not be better: where boxes are of a pixel, none reaches them.
     least_gain = WORTH[0.5] if before[0.5] >= LEAST else 0.0
     if reached[0.5] - of_standard[0.5] <= least_gain and reached[0.7] - of_standard[0.7] <= WORTH[0.7]:
-        best = standard
-    return Fit(best, recall_of(best, boxes, family), before, best is standard)
+        best, recall = standard, before
+    return Fit(best, recall, before, best is standard)
 
 
 def size_weights(boxes: np.ndarray) -> np.ndarray:
@@ -137,9 +140,13 @@ def recall_of(
 
     weights: (N,) how much each box counts; without them each counts once.
     """
-    if len(boxes) == 0:
+    return _shares(best_overlaps(anchors, boxes, STRIDES_OF[family]), weights)
+
+
+def _shares(best: np.ndarray, weights: np.ndarray | None = None) -> dict[float, float]:
+    """What `recall_of` says, of the largest overlap of each box (N,)."""
+    if len(best) == 0:
         return {0.5: float("nan"), 0.7: float("nan")}
-    best = best_overlaps(anchors, boxes, STRIDES_OF[family])
     return {overlap: float(np.average(best >= overlap, weights=weights)) for overlap in (0.5, 0.7)}
 
 

@@ -1,6 +1,5 @@
 """Trunks with a feature pyramid: torchvision's ResNets and MobileNetV2, and those of timm's that have one."""
 
-import difflib
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from xray.errors import InputError
-from xray.models.pretrained import IMAGENET, Reading, download
+from xray.models.pretrained import IMAGENET, Reading, download, unknown_network
 
 RESNETS = {
     "resnet18": torchvision.models.resnet18,
@@ -148,9 +147,7 @@ def _timm_body(name: str) -> Any:
     import timm
 
     if not timm.is_model(name.partition(".")[0]):
-        names = dict.fromkeys([*IMAGENET_WEIGHTS, *timm.list_models()])
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        raise InputError(f"--backbone {name} is unknown: did you mean {' or '.join(close or ['resnet50'])}?")
+        raise unknown_network("--backbone", name, [*IMAGENET_WEIGHTS, *timm.list_models()], "resnet50")
     try:
         return _create_timm(name)
     except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, KeyError) as error:

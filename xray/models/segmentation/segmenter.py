@@ -1,6 +1,5 @@
 """U-Net and U-Net++ on letterboxed canvases: segmentation-models-pytorch's encoders, deep supervision, pruning."""
 
-import difflib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from segmentation_models_pytorch.encoders._base import EncoderMixin
 from torch import Tensor, nn
 
 from xray.errors import InputError
-from xray.models.pretrained import Normalise, download, load_trunk, reads_as
+from xray.models.pretrained import Normalise, download, load_trunk, reads_as, unknown_network
 from xray.models.weights import load_deployed, read_weights
 
 ARCHITECTURES = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus}
@@ -281,8 +280,7 @@ def _check_encoder(name: str) -> None:
     if _is_encoder(name):
         return
     known = [*smp_encoders, *(f"tu-{model}" for model in timm.list_models())]
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or ["resnet34"]
-    raise InputError(f"--encoder {name} is unknown: did you mean {' or '.join(close)}?")
+    raise unknown_network("--encoder", name, known, "resnet34")
 
 
 class _Idle(nn.Module):
