@@ -40,7 +40,8 @@ class Config:
     data_path: Path
     """Dataset directory with its folds."""
     save_path: Path = Path("runs/recipe")
-    """Folder for the runs of all rows, numbers.json and table.md (a table in Markdown)."""
+    """Folder for the runs of all rows, numbers.json and table.md (a table in Markdown); of a row that is done only the
+    default's checkpoints are kept."""
     task: Literal["detection", "segmentation"] = "detection"
     """What is trained."""
     config: Path | None = None
@@ -184,6 +185,18 @@ def run_row(config: Config, row: Ingredient, seed: int, folds: Sequence[int]) ->
         raise InputError("stopped by SIGTERM: continue with the same command")
     if status:
         raise InputError(f"row {row.name} ended with status {status}, as its own message above says")
+    if row.what == "train" and row.name != START:
+        remove_checkpoints(run)
+
+
+def remove_checkpoints(run: Path) -> None:
+    """Of a row that is done: predictions and curves are its result; rows that only infer need the default's alone."""
+    paths = sorted(run.glob("fold*/*.ckpt"))
+    if paths:
+        gigabytes = sum(path.stat().st_size for path in paths) / 1e9
+        for path in paths:
+            path.unlink()
+        print(f"its {len(paths)} checkpoints are removed ({gigabytes:.1f} GB); its predictions and curves stay")
 
 
 def training_commands(config: Config, row: Ingredient, run: Path, seed: int) -> tuple[tuple[str, ...], ...]:

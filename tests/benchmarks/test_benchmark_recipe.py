@@ -45,6 +45,8 @@ def runs(monkeypatch):
                     ]
                     folder.mkdir(parents=True)
                     (folder / "predictions.json").write_text(json.dumps(boxes))
+                    if command[0] == "cv":
+                        (folder.parent / "best.ckpt").write_bytes(bytes(100))
                 if command[0] == "cv":
                     (target / "metrics.json").write_text("{}")
         return 0, ""
@@ -104,6 +106,15 @@ def test_what_is_done_is_not_done_again_and_others_predictions_stand_beside(stor
     config = Config(store, out, rows=("flip",))
     (command,) = recipe.training_commands(config, recipe.check(config)[1], out / "flip" / "seed0", 0)
     assert command[-1] == "--resume"
+
+
+def test_checkpoints_of_rows_that_are_done_are_removed_but_the_defaults_stay(store, runs, tmp_path, capsys):
+    out = tmp_path / "out"
+    main(Config(store, out, rows=("ema", "one-view"), resamples=0))
+    assert [path.relative_to(out).as_posix() for path in sorted(out.glob("**/*.ckpt"))] == [
+        f"default/seed0/fold{fold}/best.ckpt" for fold in (0, 1)
+    ]
+    assert "its 2 checkpoints are removed (0.0 GB)" in capsys.readouterr().out
 
 
 def test_numbers_of_several_seeds_are_means(store, runs, tmp_path):
