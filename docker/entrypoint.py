@@ -2,7 +2,8 @@
 """The container's entry: `serve` and `train` as SageMaker calls them; anything else is run as it is.
 
 serve    tools/serve.py on the runs in SM_MODEL_DIR, at all addresses, port SAGEMAKER_BIND_TO_PORT or 8080.
-         XRAY_SERVE_FLAGS may hold more of its flags, such as "--no-tta --max-megabytes 25".
+         XRAY_SERVE_FLAGS may hold more of its flags, such as "--no-tta --max-megabytes 25"; a flag that stands there
+         counts in place of the one given here, and with --weights SM_MODEL_DIR is not looked into.
 train    xray/train.py with the hyperparameters of the job as flags; what SageMaker says in files it gets as the
          environment variables that its toolkits set.
 
@@ -46,15 +47,21 @@ def serve() -> None:
     from xray.errors import InputError
     from xray.serving.runs import runs_in
 
+    port = os.environ.get("SAGEMAKER_BIND_TO_PORT") or "8080"
+    flags = ["--host", "0.0.0.0", "--port", port, "--sagemaker"]
     try:
-        runs = runs_in(Path(os.environ.get("SM_MODEL_DIR") or BASE / "model"))
+        given = shlex.split(os.environ.get("XRAY_SERVE_FLAGS", ""))
+        # Of most flags the last one counts; one of several values is refused where it is given twice.
+        if "--weights" not in {flag.partition("=")[0] for flag in given}:
+            runs = runs_in(Path(os.environ.get("SM_MODEL_DIR") or BASE / "model"))
+            flags = ["--weights", *map(str, runs), *flags]
+    except ValueError as error:
+        print(f"error: XRAY_SERVE_FLAGS cannot be read ({error}): write flags as in a shell", file=sys.stderr)
+        sys.exit(2)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    port = os.environ.get("SAGEMAKER_BIND_TO_PORT") or "8080"
-    flags = ["--weights", *map(str, runs), "--host", "0.0.0.0", "--port", port, "--sagemaker"]
-    flags += shlex.split(os.environ.get("XRAY_SERVE_FLAGS", ""))
-    os.execv(sys.executable, [sys.executable, str(ROOT / "tools" / "serve.py"), *flags])
+    os.execv(sys.executable, [sys.executable, str(ROOT / "tools" / "serve.py"), *flags, *given])
 
 
 def train() -> None:

@@ -179,6 +179,37 @@ def test_the_entry_says_what_is_wrong(tmp_path, arguments, status, line):
     assert output == ("hello\n" if status == 0 else "")
 
 
+@pytest.mark.parametrize(
+    ("given", "weights"),
+    [("--no-tta", ["{base}/model/fold0"]), ("--weights a b", ["a", "b"]), ("--weights='a b' --no-tta", ["a b"])],
+)
+def test_flags_of_the_environment_go_before_the_containers_own(entry, tmp_path, monkeypatch, given, weights):
+    from xray.commands.serve import Config
+    from xray.flags import parse_flags
+
+    (tmp_path / "model" / "fold0").mkdir(parents=True)
+    (tmp_path / "model" / "fold0" / "model.json").touch()
+    started = []
+    monkeypatch.setattr(entry, "BASE", tmp_path)
+    monkeypatch.setattr(entry.os, "execv", lambda program, arguments: started.extend(arguments))
+    monkeypatch.delenv("SM_MODEL_DIR", raising=False)
+    monkeypatch.setenv("XRAY_SERVE_FLAGS", f"--port 9000 {given}")
+    entry.serve()
+    # As the server itself reads them, which refuses weights that are given twice.
+    monkeypatch.setattr(sys, "argv", started[1:])
+    config = parse_flags(Config)
+    assert [str(one) for one in config.weights] == [one.format(base=tmp_path) for one in weights]
+    assert (config.port, config.tta, config.sagemaker) == (9000, "--no-tta" not in given, True)
+
+
+def test_a_quote_that_does_not_end_is_said(entry, monkeypatch, capsys):
+    monkeypatch.setenv("XRAY_SERVE_FLAGS", "--weights 'a")
+    with pytest.raises(SystemExit) as end:
+        entry.serve()
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: XRAY_SERVE_FLAGS cannot be read (No closing quotation)")
+
+
 def write_job(base, hyperparameters, **channels):
     """What SageMaker writes for a training job. channels: name → folder."""
     config = base / "input" / "config"

@@ -194,7 +194,7 @@ def test_what_a_model_says_of_itself(detector, segmenter):
         ((["a", "b"],), {}, "is no path: give the run directories one by one"),
         (("s3://bucket/run",), {}, "is an address"),
         (("nowhere",), {}, "no run directory at nowhere"),
-        (("nowhere",), {"device": "gpu"}, "device is 'gpu': it must be auto, cpu or cuda"),
+        (("nowhere",), {"device": "gpu"}, "device is 'gpu': it must be auto, cpu or cuda; did you mean cuda[?]"),
         (("nowhere",), {"gate": "no"}, "gate is no: it must be soft or hard"),
         (("nowhere",), {"gate_threshold": 0.5}, "gate_threshold is 0.5: it must be left out, or with gate hard"),
         (("nowhere",), {"gate": "hard", "gate_threshold": 2}, "gate_threshold is 2: give 0 to 1"),

@@ -54,6 +54,18 @@ def test_wrong_flags_end_with_status_2_and_are_named(args, named, monkeypatch, c
     assert said.count("\n") == 1
 
 
+def test_a_path_that_is_not_there_comes_with_the_one_beside_it(tmp_path, monkeypatch, capsys):
+    (tmp_path / "vinbig").mkdir()
+    monkeypatch.setattr(sys, "argv", ["tool.py", "--data-path", str(tmp_path / "vinbg")])
+
+    def fail(config):
+        raise InputError(f"no data at {config.data_path}: make it")
+
+    assert command(Config, fail) == 1
+    said = capsys.readouterr().err
+    assert said == f"error: no data at {tmp_path / 'vinbg'} (did you mean {tmp_path / 'vinbig'}?): make it\n"
+
+
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [

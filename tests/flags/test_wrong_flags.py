@@ -18,6 +18,7 @@ from xray.commands.runner import command, run_command
 from xray.errors import FlagError, InputError, UnreadFlagsError
 from xray.flags import Count, CountOrAuto, FoldNumber, Positive, ShareBelowOne, alone_or_one_of, parse_flags, wrong
 from xray.flags.types import fits, in_words, n_values
+from xray.flags.wrong import about_device
 from xray.training.recipes import read_training_flags
 from xray.training.stages import read_training
 
@@ -320,3 +321,15 @@ def test_a_flag_given_twice_counts_the_last_time():
         names: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
 
     assert parse_flags(Some, ["--number", "1", "--number", "2", "--names", "a", "--names", "b"]) == Some(2, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("gpu", "; did you mean cuda?"), ("GPU:1", "; did you mean cuda?"), ("CUDA", "; did you mean cuda?"),
+        ("nvidia", "; did you mean cuda?"), ("cup", "; did you mean cpu?"), ("mps", ""),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_what_others_call_a_device(given, words):
+    assert about_device(given) == words

@@ -43,7 +43,10 @@ def test_with_two_gpus(two_gpus):
         resolve_device("cuda:2")
 
 
-@pytest.mark.parametrize(("device", "message"), [("gpu", "unknown"), ("mps", "not supported"), ("", "unknown")])
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("gpu", "unknown: use auto, cpu or cuda; did you mean cuda[?]"), ("mps", "not supported"), ("", "unknown")],
+)
 def test_other_devices_are_refused(device, message):
     with pytest.raises(InputError, match=message):
         resolve_device(device)

@@ -10,6 +10,7 @@ from typing import Any
 from xray import interrupts
 from xray.errors import DISK_FULL, FlagError, InputError, UnreadFlagsError, is_disk_full
 from xray.flags import parse_flags
+from xray.flags.meant import with_meant
 
 EXIT_FAILED = 1
 EXIT_WRONG_FLAGS = 2
@@ -83,7 +84,7 @@ def _error_line(error: Exception) -> str:
         return DISK_FULL
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, InputError):
-        return message
+        return with_meant(message, sys.argv[1:])
     if isinstance(error, OSError) and "AF_UNIX path too long" in message:
         return "the path of the folder for temporary files is too long for sockets: set TMPDIR to a shorter one"
     if isinstance(error, OSError) and error.filename is not None:

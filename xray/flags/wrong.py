@@ -114,6 +114,12 @@ def nearest(given: str, names: Collection[str], after: str = ": ") -> str:
     return f"{after}did you mean {listed([plain[name] for name in close])}?" if close else ""
 
 
+def about_device(device: str) -> str:
+    """ "; did you mean cuda?" for what others call it: gpu, nvidia, CUDA; or nothing."""
+    is_gpu = device.lower().startswith(("gpu", "cuda", "nvidia", "rocm", "hip"))
+    return "; did you mean cuda?" if is_gpu else nearest(device, ("auto", "cpu"), "; ")
+
+
 def explain(
     config_type: Any,
     args: Sequence[str],

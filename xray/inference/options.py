@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from xray.flags import Prune, Share, check_ranges, require
+from xray.flags.wrong import about_device
 
 CHOICES = {
     "gate": ("soft", "hard"),
@@ -48,7 +49,8 @@ def check_options(options: Any) -> None:
     for name, choices in CHOICES.items():
         require(getattr(options, name) in choices, name, getattr(options, name), " or ".join(choices))
     device = re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", str(options.device))
-    require(device is not None, "device", repr(options.device), "auto, cpu or cuda")
+    wanted = f"auto, cpu or cuda{about_device(str(options.device))}"
+    require(device is not None, "device", repr(options.device), wanted)
     check_ranges(options, _Ranges)
     words = " ".join(f"{scale:g}" for scale in options.scales)
     require(0 < len(set(options.scales)) == len(options.scales), "scales", words or "empty", "numbers that all differ")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from xray.errors import InputError
+from xray.flags.wrong import about_device
 
 
 def resolve_device(device: str) -> torch.device:
@@ -22,7 +23,7 @@ def resolve_device(device: str) -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError:
-        raise InputError(f"--device {device} is unknown: use auto, cpu or cuda") from None
+        raise InputError(f"--device {device} is unknown: use auto, cpu or cuda{about_device(device)}") from None
     if resolved.type not in ("cpu", "cuda"):
         raise InputError(f"--device {device} is not supported: use auto, cpu or cuda")
     if resolved.type == "cuda":

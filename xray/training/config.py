@@ -38,6 +38,7 @@ from xray.flags import (
     check_ranges,
     require,
 )
+from xray.flags.wrong import about_device
 from xray.structures.sides import NONE
 
 CONFIG_FILE = "config.yaml"
@@ -169,7 +170,8 @@ class TrainingConfig:
             raise FlagError(f"--tracking-uri holds a name or password, which a run would keep: give it by {allowed}")
         fits = self.store_device == "cpu" or self.augment_on != "workers"
         require(fits, "augment_on", self.augment_on, "auto or device with --store-device cuda")
-        require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "one of auto, cpu, cuda")
+        wanted = f"auto, cpu or cuda{about_device(self.device)}"
+        require(self.device in ("auto", "cpu", "cuda"), "device", self.device, wanted)
         fits = self.distortion == 0 or self.augment != "none"
         require(fits, "distortion", self.distortion, "0 with --augment none")
         if self.fold == "all":
