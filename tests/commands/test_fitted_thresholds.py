@@ -179,13 +179,17 @@ def test_thresholds_act_on_what_is_shown_alone(
         names = json.loads((run / "model.json").read_text())["categories"].values()
         write_thresholds(run, Thresholds("boxes", {name: Point(4.0, 0.0) for name in names}, "sensitivity=1"), {})
         fitted = found(folder, run, tmp_path / "fitted")
-        assert "findings are shown from thresholds of their own, at sensitivity=1" in capsys.readouterr().err
+        said = capsys.readouterr()
+        assert "findings are shown from thresholds of their own, at sensitivity=1" in said.err
+        n_boxes = len([row for row in json.loads(plain["predictions.json"]) if row["bbox"] != [0, 0, 1, 1]])
+        assert f" {n_boxes} boxes, {n_boxes} of them at or above their fitted thresholds: " in said.out
         same = {"predictions.json", "submission.csv"}
         assert {name: fitted[name] for name in same} == {name: plain[name] for name in same}
         assert fitted["overlays/0.png"] != plain["overlays/0.png"]
         # What a user sets is in the place of all of them.
         nothing = found(folder, run, tmp_path / "nothing", threshold=1.0)
         assert nothing["overlays/0.png"] != fitted["overlays/0.png"]
+        assert ", 0 of them with a calibrated probability of 1 or more: " in capsys.readouterr().out
         own = found(folder, run, tmp_path / "own", threshold=0.0, overlay_threshold=1.0)
         assert own["overlays/0.png"] == nothing["overlays/0.png"]
 

@@ -143,7 +143,7 @@ def test_a_missing_file_of_the_sample_costs_that_row_only(folder, infer, capsys)
     assert [name for name, _ in rows] == ["c", "gone", "a", "b"]
     assert rows[1][1] == "14 1 0 0 1 1"
     assert (out / "failures.csv").read_text().splitlines() == ["image_id,file,reason", "gone,,no such file"]
-    assert "error: 1 of 4 radiographs could not be read (first gone: no such file)" in capsys.readouterr().err
+    assert "error: 1 of 4 radiographs could not be read (the first, gone: no such file)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])
@@ -160,10 +160,11 @@ def test_a_broken_file_costs_that_file_only(folder, infer, capsys, n_workers):
     with (out / "failures.csv").open(newline="") as file:
         failures = list(csv.DictReader(file))
     assert [(row["image_id"], row["file"]) for row in failures] == [("broken", "broken.dicom"), ("empty", "empty.png")]
-    assert "empty" in failures[1]["reason"]
+    # The file has a column of its own.
+    assert failures[1]["reason"] == "the file is empty"
     assert set(read_predictions(out / "predictions.json").image_ids) == {"a", "b", "c"}
     assert sorted(path.name for path in (out / "overlays").iterdir()) == ["a.png", "b.png", "c.png"]
-    assert "2 of 5 radiographs could not be read (first broken:" in capsys.readouterr().err
+    assert "2 of 5 radiographs could not be read (the first, broken.dicom: truncated: " in capsys.readouterr().err
     # What the good ones get does not depend on the broken ones beside them.
     (folder / "broken.dicom").unlink()
     (folder / "empty.png").unlink()
@@ -187,6 +188,25 @@ def test_overlays_are_pictures_of_the_radiographs(folder, infer):
     assert picture.shape[1] == 512
     assert picture.shape[0] > 398
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+
+
+def test_the_last_lines_say_what_is_shown_and_what_was_written(folder, infer, capsys):
+    _, out = infer(folder, overlays=True, threshold=0.06)
+    table = read_predictions(out / "predictions.json").table
+    scores = table.scores[table.labels != NO_FINDING_CATEGORY]
+    n_shown = int((scores >= 0.06).sum())
+    assert 0 < n_shown < len(scores)
+    assert capsys.readouterr().out.splitlines() == [
+        f"3 radiographs, {len(scores)} boxes, {n_shown} of them with a score of 0.06 or more: {out / 'predictions.json'}",
+        f"submission: {out / 'submission.csv'}",
+        f"overlays: {out / 'overlays'}",
+    ]
+    _, out = infer(folder, overlays=True, overlay_threshold=1.0, threshold=0.06, out="other")
+    assert f", {len(scores)} boxes, 0 of them with a score of 1 or more: " in capsys.readouterr().out
+    _, out = infer(folder, overlay_threshold=1.0, out="without")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert f", {(scores >= 0.3).sum()} of them with a score of 0.3 or more: " in lines[0]
 
 
 def test_equal_names_in_two_folders(tmp_path, infer):

@@ -205,9 +205,10 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
     from xray.inference.prediction_journal import PredictionJournal
     from xray.inference.thresholds import say, thresholds_of
     from xray.outputs.fisabio import FisabioSubmission
-    from xray.outputs.results import WARNINGS, kind_of_submission, warnings_of, write_results
+    from xray.outputs.results import WARNINGS, kind_of_submission, warnings_of, what_was_written, write_results
     from xray.radiographs.file_warnings import print_warnings
     from xray.structures.probability_maps import INDEX
+    from xray.structures.thresholds import in_force
 
     if config.runtime == "onnx":
         config = dataclasses.replace(config, precision="32")
@@ -217,7 +218,8 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
             raise InputError(f"--{flag} {what} of segmenters, and --weights names none")
     config = with_kinds(config, bool(pipeline.segmenters))
     is_shown = config.overlays or config.sr or config.gsps or config.sc or config.fhir
-    fitted = thresholds_of([Path(run) for run in config.weights]) if is_shown else None
+    runs = [Path(run) for run in config.weights]
+    fitted = thresholds_of(runs) if is_shown else None
     if fitted is not None:
         say(f"findings are shown {fitted.instead(config.threshold).description}")
     dicom_results = dicom_results_of(config, inputs, pipeline, start.way, fitted)
@@ -236,7 +238,11 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
         if journal.done:
             print(f"continuing after {journal.done} of {len(inputs)} radiographs", file=sys.stderr)
         find_all(pipeline, inputs, journal, truth, config, dicom_results, models, start, cluster, fitted)
-        failures = [(inputs.ids[at], file, why) for p in journal.portions() for at, file, why in p.failures]
+        failures = [
+            (inputs.ids[at], file, why.removeprefix(f"{file}: "))
+            for p in journal.portions()
+            for at, file, why in p.failures
+        ]
         absent = set(order).difference(inputs.ids)
         failures += [(name, "", "no such file") for name in order if name in absent]
         order, failures, left_out = with_unretrieved(data, order, failures, brought)
@@ -247,7 +253,10 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
         if fisabio:
             fisabio.write(out / "submission.csv", journal)
         warnings = warnings_of(inputs, journal) + left_out
-        n_boxes = write_results(out, journal, order, pipeline.categories, kind, failures, warnings)
+        # What nothing is drawn by is no warning.
+        counted_by = fitted or thresholds_of(runs, warn=lambda line: None)
+        shown = in_force(counted_by, config.overlay_threshold if config.overlays else None, config.threshold)
+        n_boxes = write_results(out, journal, order, pipeline.categories, kind, failures, warnings, shown)
         n_unsent = send_back(config, dicom_results, inputs) if dicom_results and config.return_to else 0
         if not n_unsent:
             # Or the same command, given again, sends the rest.
@@ -257,12 +266,12 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
         read = [(n, path) for n, path in zip(inputs.ids, inputs.paths, strict=True) if n not in failed]
         print(*dicom_results.summary(out, read), sep="\n")
     print_warnings([warning for _, warning in warnings], str(out / WARNINGS))
-    print(f"{len(order) - len(failures)} radiographs, {n_boxes} boxes: {out / 'predictions.json'}")
+    print(what_was_written(out, len(order) - len(failures), n_boxes, shown, bool(kind or fisabio), config.overlays))
     if failures:
         refused = " or were refused" if inputs.gate.mode == "refuse" else ""
         print(
-            f"error: {len(failures)} of {len(order)} radiographs could not be read{refused} (first {failures[0][0]}: "
-            f"{failures[0][2]}): see {out / 'failures.csv'}",
+            f"error: {len(failures)} of {len(order)} radiographs could not be read{refused} (the first, "
+            f"{failures[0][1] or failures[0][0]}: {failures[0][2]}): see {out / 'failures.csv'}",
             file=sys.stderr,
         )
     return 1 if failures or n_unsent else 0

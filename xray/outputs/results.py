@@ -22,7 +22,7 @@ from xray.structures.predictions import Predictions, write_predictions
 from xray.structures.probability_maps import MapWriter
 from xray.structures.radiograph_findings import RadiographFindings
 from xray.structures.submission import ENCODING, write_mask_submission, write_submission
-from xray.structures.thresholds import Thresholds
+from xray.structures.thresholds import SHOWN_FROM, Thresholds
 
 WARNINGS = "warnings.csv"
 PORTION = 256
@@ -37,11 +37,13 @@ def write_results(
     submission: str,
     failures: Sequence[tuple[str, str, str]],
     warnings: Sequence[tuple[str, FileWarning]] = (),
-) -> int:
+    shown: tuple[float, Thresholds | None] = (SHOWN_FROM, None),
+) -> tuple[int, int]:
     """predictions.json, submission.csv, labels.csv of classifiers; failures.csv and warnings.csv where there are any.
 
     order: ids in the order of the submission's rows. submission: "boxes", "masks", or "" for none. failures: (id, file
-    name, reason). warnings: of each the id, or "". Returns the number of boxes, "No finding" left aside.
+    name, reason). warnings: of each the id, or "". shown: from which score on boxes are, or what decides that in place
+    of it. Returns the number of boxes, "No finding" left aside, and of those that are shown.
     """
     numbers = {name: number for number, name in enumerate(journal.image_ids)}
     names = list(dict.fromkeys(label for p in journal.portions() for labels in p.labels.values() for label in labels))
@@ -79,9 +81,36 @@ def write_results(
                 if names and (probabilities := labels_of.get(numbers.get(name, -1))):
                     labels.writerow([name, *(f"{probabilities[label]:.6g}" for label in names)])
     # Last, since its presence means that OUT is complete.
-    counts: list[int] = []
-    write_predictions(out / "predictions.json", _counted(journal, counts), categories)
-    return sum(counts)
+    counts = [0, 0]
+    write_predictions(out / "predictions.json", _counted(journal, categories, shown, counts), categories)
+    return counts[0], counts[1]
+
+
+def what_was_written(
+    out: Path,
+    n_radiographs: int,
+    n_boxes: tuple[int, int],
+    shown: tuple[float, Thresholds | None],
+    has_submission: bool,
+    has_overlays: bool,
+) -> str:
+    """The last lines: a number of radiographs, of boxes, and of those that are shown, and a line for each file."""
+    threshold, fitted = shown
+    if fitted is not None and fitted.from_probability is None:
+        which = "at or above their fitted thresholds"
+    elif fitted is not None:
+        which = f"with a calibrated probability of {fitted.from_probability:g} or more"
+    else:
+        which = f"with a score of {threshold:g} or more"
+    boxes = f"{n_boxes[0]} boxes, {n_boxes[1]} of them {which}" if n_boxes[0] else "no boxes"
+    lines = [f"{n_radiographs} radiographs, {boxes}: {out / 'predictions.json'}"]
+    if has_submission:
+        lines.append(f"submission: {out / 'submission.csv'}")
+    if (out / "labels.csv").is_file():
+        lines.append(f"labels of whole radiographs: {out / 'labels.csv'}")
+    if has_overlays:
+        lines.append(f"overlays: {out / 'overlays'}")
+    return "\n".join(lines)
 
 
 def kind_of_submission(pipeline: Pipeline) -> str:
@@ -112,9 +141,20 @@ def warnings_of(inputs: Inputs, journal: PredictionJournal) -> list[tuple[str, F
     ]
 
 
-def _counted(journal: PredictionJournal, counts: list[int]) -> Iterator[Predictions]:
+def _counted(
+    journal: PredictionJournal,
+    categories: dict[int, str],
+    shown: tuple[float, Thresholds | None],
+    counts: list[int],
+) -> Iterator[Predictions]:
+    """The predictions; adds the number of boxes, and of those that are shown, to `counts` meanwhile."""
+    threshold, thresholds = shown
     for portion in journal.portions():
-        counts.append(int((portion.table.boxes != NO_FINDING_BOX).any(axis=1).sum()))
+        table = portion.table
+        is_box = (table.boxes != NO_FINDING_BOX).any(axis=1)
+        is_shown = table.scores >= threshold if thresholds is None else thresholds.is_positive(table, categories)
+        counts[0] += int(is_box.sum())
+        counts[1] += int((is_box & is_shown).sum())
         yield Predictions(journal.image_ids, portion.table, portion.masks)
 
 
