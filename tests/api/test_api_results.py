@@ -108,8 +108,19 @@ def test_several(result):
     assert results.probabilities.loc["a/b"].to_dict() == result.probabilities
     assert np.isnan(results.probabilities.loc["c", "normal"])
     assert Results([empty]).table.empty
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError) as error:
         results["d"]
+    assert str(error.value) == "d has no result, as it could not be read: d.png: the file is empty"
+    with pytest.raises(KeyError) as error:
+        results["zzz"]
+    assert str(error.value) == "there is no result of zzz. The ids are a/b, c"
+    with pytest.raises(KeyError, match=r"there is no result of a/d; did you mean a/b\? The ids are a/b, c"):
+        results["a/d"]
+    many = Results([dataclasses.replace(empty, id=f"r{number}") for number in range(7)])
+    with pytest.raises(KeyError, match=r"The ids are r0, r1, r2, r3, r4 and 2 more, see \.ids"):
+        many["zzz"]
+    with pytest.raises(KeyError, match="there is none at all"):
+        Results([])["c"]
     with pytest.raises(IndexError):
         results[2]
 

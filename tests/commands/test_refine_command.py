@@ -117,6 +117,17 @@ def test_components_without_a_box_are_added_and_radiographs_without_truth_refine
     assert set(found.masks) == {1, 2}
 
 
+def test_no_finding_is_no_surer_than_the_boxes_that_are_added(tmp_path, data, files):
+    run = run_of(tmp_path / "run", refinement={"unmatched": 0.5})
+    # Of p0 somebody has found nothing; of p1 a classifier has spoken.
+    boxes = write(tmp_path / "b.json", [result("p0", 15, UNIT, 1.0), result("p1", 15, UNIT, 0.7)])
+    masks = write(tmp_path / "m.json", [result(name, 1, (9, 9, 90, 90), 0.9, True) for name in ("p0", "p1")])
+    main(Config(boxes, masks, data, tmp_path / "out", weights=run))
+    rows = json.loads((tmp_path / "out/predictions.json").read_text())
+    scores = {(row["image_id"], row["category_id"]): row["score"] for row in rows}
+    assert scores == {("p0", PTX): 0.45, ("p0", 15): 0.55, ("p1", PTX): 0.45, ("p1", 15): 0.7}
+
+
 def test_the_category_is_found_by_its_name(tmp_path, write_table_store, files):
     data = write_table_store(tmp_path / "siim", [("p0", "train", 0, None)], [(0, 1, (100, 100, 400, 400))], SIIM)
     boxes = write(tmp_path / "b.json", [result("p0", 1, (250, 100, 300, 300), 0.8)])

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from xray.errors import InputError
 from xray.structures.boxes import BoxTable
-from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, read_predictions, write_predictions
+from xray.structures.predictions import (
+    NO_FINDING_CATEGORY,
+    Predictions,
+    read_predictions,
+    with_no_finding_after,
+    write_predictions,
+)
 
 
 def write(path, content):
@@ -138,3 +144,20 @@ def test_rows_that_loadres_has_given_their_boxes_as_masks_are_boxes(tmp_path):
     rows[1]["segmentation"] = [[0, 0, 5, 0, 5, 5]]
     path.write_text(json.dumps(rows))
     assert sorted(read_predictions(path).masks) == [0, 1]
+
+
+def test_no_finding_follows_the_boxes_where_it_did_before():
+    unit, box = [0, 0, 1, 1], [10, 10, 20, 20]
+    before = BoxTable.of(
+        [0, 0, 1, 2, 2, 3], [13, 15, 15, 13, 15, 15], [box, unit, unit, box, unit, unit],
+        [0.8, 0.19997, 1.0, 0.8, 0.6, 0.7],
+    )  # fmt: skip
+    # The box of 0 loses half of its score; 1 and 3, without a box, get one; the row of 2 and 3 is somebody else's.
+    scores = [0.4, 0.19997, 1.0, 0.4, 0.6, 0.7, 0.9, 0.9]
+    after = BoxTable.of(
+        [*before.images, 1, 3], [*before.labels, 13, 13], [*before.boxes, box, box], scores
+    )  # fmt: skip
+    found = with_no_finding_after(before, after)
+    np.testing.assert_allclose(found.scores, [0.4, 0.6, 0.1, 0.4, 0.6, 0.7, 0.9, 0.9])
+    assert after.scores.tolist() == scores
+    assert len(with_no_finding_after(BoxTable.empty(), BoxTable.empty())) == 0

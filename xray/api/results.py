@@ -3,6 +3,7 @@
 import dataclasses
 import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -10,7 +11,9 @@ import numpy as np
 from xray.api.result import FITTED, IMAGE, Result
 from xray.api.savable import Savable
 from xray.errors import InputError
+from xray.flags.wrong import nearest
 from xray.outputs.pictures.overlays import draw_contact_sheet
+from xray.radiographs.radiograph import source_id
 from xray.structures.boxes import concatenate_with_masks
 from xray.structures.predictions import Predictions
 
@@ -18,8 +21,19 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+NAMED = 5
+"""Ids that an error names."""
+MOST_COMPARED = 2000
 SHOWN = 12
 """Radiographs of a contact sheet."""
+
+
+class NoResultError(KeyError):
+    """There is no result of this name; the message says which there are."""
+
+    def __str__(self) -> str:
+        # A KeyError's own text is in quotes, with escapes.
+        return str(self.args[0])
 
 
 class Results(Savable, Sequence[Result]):
@@ -48,10 +62,26 @@ class Results(Savable, Sequence[Result]):
     @overload
     def __getitem__(self, which: slice) -> "Results": ...
     def __getitem__(self, which: int | str | slice) -> "Result | Results":
-        """A result by its place or by the radiograph's id; a slice of them. Raises IndexError or KeyError."""
+        """A result by its place or by the radiograph's id; a slice of them.
+
+        Raises IndexError, or KeyError that says which ids there are, or why a radiograph has no result.
+        """
         if isinstance(which, slice):
             return Results(self._results[which])
+        if isinstance(which, str) and which not in self._places:
+            raise NoResultError(self._why_none(which))
         return self._results[self._places[which] if isinstance(which, str) else which]
+
+    def _why_none(self, name: str) -> str:
+        failed = {key: why for key, why in self.failures.items() if name in (key, source_id(PurePath(key).name))}
+        if failed:
+            return f"{name} has no result, as it could not be read: {next(iter(failed.values()))}"
+        if not self._places:
+            return f"there is no result of {name}: there is none at all"
+        # Of very many names, comparing each takes long.
+        meant = nearest(name, self._places, "; ") if len(self) <= MOST_COMPARED else ""
+        more = f" and {len(self) - NAMED} more, see .ids" if len(self) > NAMED else ""
+        return f"there is no result of {name}{meant or '.'} The ids are {', '.join(self.ids[:NAMED])}{more}"
 
     def __repr__(self) -> str:
         failures = f", {len(self.failures)} could not be read" if self.failures else ""

@@ -30,6 +30,8 @@ SURE = 0.5
 class Config:
     """Refines pneumothorax boxes by masks: boxes move to their component and scores follow it; nothing is deleted.
 
+    A "No finding" row that was 1 − the score of the surest box is so afterwards, too; any other stays.
+
     With --fit, the setting is the one with the highest average precision (IoU > 0.4) on the truth of --data-path, and
     what the mask alone finds scores as likely as it is there to be right.
     """
@@ -77,7 +79,12 @@ def main(config: Config) -> None:
     from xray.evaluation.thresholds import LEAST
     from xray.inference.refine import Refinement, refine
     from xray.models.weights import rewrite_description
-    from xray.structures.predictions import Predictions, read_predictions, write_predictions
+    from xray.structures.predictions import (
+        Predictions,
+        read_predictions,
+        with_no_finding_after,
+        write_predictions,
+    )
 
     store = open_store(config.data_path, pixels=False)
     category = next((number for number, name in store.categories.items() if is_named(name)), None)
@@ -110,6 +117,7 @@ def main(config: Config) -> None:
             print(f"  fewer than {LEAST} findings: these numbers, and the setting, may be chance")
         print(*lines, sep="\n")
     refined, attached = refine(table, components, segmentations, setting, category)
+    refined = with_no_finding_after(table, refined)
     if n_findings:
         print(alarms(store, (table, refined), scored, category))
     print(f"setting: {in_words(setting)}")

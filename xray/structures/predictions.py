@@ -22,6 +22,8 @@ from xray.structures.masks import MaskError, box_around, check_segmentation
 from xray.structures.values import finite_number, whole_number
 
 NO_FINDING_CATEGORY = NO_FINDING + 1
+AS_WRITTEN = 1e-4
+"""By how much numbers differ that are the same: files hold scores with few decimals."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,25 @@ def is_no_finding(table: BoxTable) -> np.ndarray:
     """(N,) bool, the rows that are the probability of "No finding"."""
     found: np.ndarray = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
     return found
+
+
+def with_no_finding_after(before: BoxTable, after: BoxTable) -> BoxTable:
+    """`after` with "No finding" rows that follow its boxes, where they followed those of `before`.
+
+    before, after: rows of the same images, before and after their boxes have changed; those of `before` come first in
+    `after`. A row follows the boxes where it is 1 − the surest one's score, or 1 without a box; any other, such as a
+    classifier's, knows more than the boxes and stays.
+    """
+    rows = np.flatnonzero(is_no_finding(after))
+    n_images = max((int(table.images.max(initial=-1)) for table in (before, after)), default=-1) + 1
+    surest = np.zeros((2, n_images))
+    for number, table in enumerate((before, after)):
+        boxes = table.select(~is_no_finding(table))
+        np.maximum.at(surest[number], boxes.images, boxes.scores)
+    scores, images = after.scores.copy(), after.images[rows]
+    follows = np.abs(scores[rows] - (1 - surest[0, images])) <= AS_WRITTEN
+    scores[rows[follows]] = 1 - surest[1, images[follows]]
+    return dataclasses.replace(after, scores=scores)
 
 
 def read_predictions(path: Path | str) -> Predictions:
