@@ -98,6 +98,14 @@ def test_interrupted_while_it_looks_nothing_is_written(planted, tmp_path, monkey
     assert next(share for what, share in shown if what == "reading") == pytest.approx(1 / 39)
 
 
+def test_the_bar_ends_full(write_table_store, tmp_path, capsys, sketched):
+    data = write_table_store(tmp_path / "data", [("a", "train", 0, "P"), ("b", "train", 1, "Q")], [])
+    main(Config(data, tmp_path / "out"))
+    last = [line for line in capsys.readouterr().err.splitlines() if "%" in line or "page" in line][-1]
+    assert last.split()[0] == "done"
+    assert " 100% " in last
+
+
 def test_interrupted_while_it_writes_it_starts_anew(write_table_store, tmp_path, monkeypatch, sketched):
     data = write_table_store(tmp_path / "data", [("a", "train", 0, "P"), ("b", "train", 1, "Q")], [])
     with monkeypatch.context() as patch:

@@ -61,6 +61,20 @@ def test_a_conversion_and_its_summary(tmp_path):
     assert len(open_store(tmp_path / "data")) == 6
 
 
+def test_a_picture_that_contradicts_itself_is_counted_once(tmp_path, capsys):
+    raw = write_raw(tmp_path / "raw", 6)
+    coco = json.loads((raw / "annotations.json").read_text())
+    coco["categories"].append({"id": 2, "name": "No finding"})
+    coco["annotations"] += [{"id": 2, "image_id": 0, "category_id": 2}, {"id": 3, "image_id": 1, "category_id": 2}]
+    coco["annotations"] += [{"id": 4, "image_id": 2, "category_id": 1, "bbox": [0, 0, 9, 9]}]
+    (raw / "annotations.json").write_text(json.dumps(coco))
+    main(Coco(raw, tmp_path / "data", image_size=32, n_folds=2, n_workers=1))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "left out or changed 1" in lines
+    assert "picture said to be normal, with findings 1" in lines
+    assert "1 radiograph left out: its annotations could not be used" in lines
+
+
 def test_what_could_not_be_used_is_said_in_words(tmp_path, capsys):
     raw = write_raw(tmp_path / "raw", 8)
     coco = json.loads((raw / "annotations.json").read_text())

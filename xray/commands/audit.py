@@ -61,7 +61,7 @@ def main(config: Config) -> None:
         maps = read_maps(config.predictions.parent)
     with _Bar() as bar:
         result = audit(store, predictions, maps, bar.show)
-        bar.show("drawing the page", 0.0)
+        bar.show("drawing the page", None)
         with finishing(config.save_path, "audit"):
             metrics = plain_numbers(result.metrics)
             name = identity(config.predictions) if config.predictions is not None else ""
@@ -70,6 +70,7 @@ def main(config: Config) -> None:
                 _write_named(temporary, metrics["named"])
             with complete(config.save_path / NUMBERS) as temporary:
                 temporary.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+        bar.show("done", 1.0)
     show(page)
     print(f"named: {result.n_named:,} of {len(store):,} radiographs, in {config.save_path / NAMED}")
     print(f"page: {config.save_path / PAGE}")
@@ -106,9 +107,11 @@ class _Bar:
     def __exit__(self, *error: object) -> None:
         self._progress.__exit__(*error)  # type: ignore[arg-type]
 
-    def show(self, what: str, share: float) -> None:
-        """Says what is done, and the share of it in [0, 1]."""
-        self._progress.update(self._task, description=what, completed=share)
+    def show(self, what: str, share: float | None) -> None:
+        """Says what is done, and the share of it in [0, 1]; None where that is not known."""
+        # A bar without a total moves all the same; `update` knows no way back to none.
+        self._progress.tasks[0].total = None if share is None else 1.0
+        self._progress.update(self._task, description=what, completed=share or 0.0)
 
 
 def run() -> int:

@@ -148,7 +148,8 @@ def write_store(
 def print_account(conversion: dict[str, Any], save_path: Path) -> None:
     """Prints what conversion left out on stdout, and its warnings on stderr."""
     dropped = conversion["dropped"]["counts"]
-    n_lost = dropped.get(reasons.LOST_ANNOTATION, 0) + dropped.get(reasons.NO_BOX_LEFT, 0)
+    lost = (reasons.LOST_ANNOTATION, reasons.NO_BOX_LEFT, reasons.NORMAL_WITH_FINDINGS)
+    n_lost = sum(dropped.get(reason, 0) for reason in lost)
     if dropped:
         print(f"each with its reason in {save_path / CONVERSION}")
     if n_lost:

@@ -50,6 +50,7 @@ UNKNOWN_CLASS = "unknown class"
 NOT_IN_TABLE = "file without a row in the table"
 NO_ID = "row without an image id"
 CONTRADICTORY = "contradictory row"
+NORMAL_WITH_FINDINGS = "picture said to be normal, with findings"
 BOX_WITHOUT_FINDING = "box on a No finding row"
 SIZE_UNKNOWN = "original size unknown"
 

@@ -83,8 +83,11 @@ def source_of(
     # What is known of these is not whole.
     has_box = np.bincount(parsed.boxes.images, minlength=len(images.images)) > 0
     for number in sorted(parsed.lost):
-        reason = reasons.LOST_ANNOTATION if has_box[number] else reasons.NO_BOX_LEFT
-        dropped.append(Dropped(images.images[number].file_name, reason))
+        reason, place = reasons.LOST_ANNOTATION if has_box[number] else reasons.NO_BOX_LEFT, ""
+        if number in parsed.contradictory:
+            # The picture itself is what is wrong, so it is counted once.
+            reason, place = reasons.NORMAL_WITH_FINDINGS, parsed.contradictory[number]
+        dropped.append(Dropped(images.images[number].file_name, reason, detail=place))
     # The order of a file's entries says nothing: the same entries in any order are the same dataset.
     order = sorted(set(range(len(images.images))) - parsed.lost, key=lambda number: images.rank(number))
     new_number = np.full(len(images.images), -1, dtype=np.int64)

@@ -15,7 +15,7 @@ from xray.datasets import source as reasons
 from xray.datasets.source import FINE_GRID, Dropped, has_area, snap
 from xray.datasets.sources.coco_images import MALFORMED, FaultError, Images, names_in
 from xray.datasets.sources.coco_units import refuse_other_units
-from xray.datasets.sources.normal_names import CONTRADICTION, NORMAL_BOXES, NormalNames
+from xray.datasets.sources.normal_names import NORMAL_BOXES, NormalNames
 from xray.datasets.sources.segmentations import SLIVER, TRANSPOSED, Segmentation, bounds, plain_segmentation, turned
 from xray.datasets.sources.trees.shapes import around, turned_rectangle
 from xray.errors import InputError
@@ -44,6 +44,7 @@ class Annotations:
 
     lost: numbers of the images of which an annotation was left out that is not simply repeated, or which are said to be
     normal and have findings. normal: numbers of those that are said to be normal.
+    contradictory: number of each image that is said to be normal and has findings → where it is said.
     n_marked, n_contradictory: images with a box of what means so, and those of them that have findings.
     """
 
@@ -54,6 +55,7 @@ class Annotations:
     lost: set[int]
     warnings: list[FileWarning]
     normal: set[int] = dataclasses.field(default_factory=set)
+    contradictory: dict[int, str] = dataclasses.field(default_factory=dict)
     n_marked: int = 0
     n_contradictory: int = 0
 
@@ -140,7 +142,7 @@ def read_annotations(
         )
     dropped += strays
     result.boxes = BoxTable.of(numbers, labels, boxes)
-    _judge_normal(result, said_normal, numbers, dropped)
+    _judge_normal(result, said_normal, numbers)
     sizes = [(image.width or np.nan, image.height or np.nan) for image in images.images]
     refuse_other_units(result.boxes.boxes, np.array(sizes, dtype=np.float64).reshape(-1, 2)[result.boxes.images], file)
     return result
@@ -166,9 +168,7 @@ def _is_of(row: Any, categories: Collection[int]) -> bool:
         return False
 
 
-def _judge_normal(
-    result: Annotations, said_normal: list[tuple[int, str, dict[str, Any]]], numbers: list[int], dropped: list[Dropped]
-) -> None:
+def _judge_normal(result: Annotations, said_normal: list[tuple[int, str, dict[str, Any]]], numbers: list[int]) -> None:
     """Enters which images are normal, and loses those of which one reader says so and has findings.
 
     said_normal: (image, place, annotation). numbers: the image of each box.
@@ -176,19 +176,17 @@ def _judge_normal(
     findings: dict[int, list[tuple[str, ...]]] = {image: [()] for image in result.lost}
     for image, names in zip(numbers, result.readers, strict=True):
         findings.setdefault(image, []).append(names)
-    contradictory: set[int] = set()
     for image, place, row in said_normal:
         names = names_in(row.get("readers"))
         # What one reader does not see another may.
         if any(not names or not others or set(names) & set(others) for others in findings.get(image, ())):
-            dropped.append(Dropped(place, CONTRADICTION))
-            contradictory.add(image)
+            result.contradictory.setdefault(image, place)
         elif image not in findings and not _stands_for_nothing(row):
             result.warnings.append(FileWarning(NORMAL_BOXES, place))
     marked = {image for image, _, row in said_normal if not _stands_for_nothing(row)}
     result.normal = {image for image, _, _ in said_normal} - set(findings)
-    result.n_marked, result.n_contradictory = len(marked), len(marked & contradictory)
-    result.lost |= contradictory
+    result.n_marked, result.n_contradictory = len(marked), len(marked & result.contradictory.keys())
+    result.lost |= result.contradictory.keys()
 
 
 def _stands_for_nothing(row: dict[str, Any]) -> bool:

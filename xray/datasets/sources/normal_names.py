@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
+from xray.datasets import source as reasons
 from xray.datasets.category_map import plain
 from xray.errors import InputError
 
@@ -14,7 +15,7 @@ _NORMAL = re.compile(
 )
 """How they are called, without case, blanks and punctuation. A normal lung may be a place in a picture, and who has no
 pneumonia may have something else."""
-CONTRADICTION = "picture said to be normal, with findings"
+CONTRADICTION = reasons.NORMAL_WITH_FINDINGS
 NORMAL_BOXES = 'pictures with a box of a class that means "nothing found": without findings (--normal "": a category)'
 _FEWEST, _MANY = 3, 0.5
 """Pictures with a finding beside such a box, and their share, from which it is a region and no statement."""

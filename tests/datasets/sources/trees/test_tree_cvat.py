@@ -123,7 +123,7 @@ def test_tags_are_labels_of_whole_pictures(root):
     source = read_tree(root)
     assert [category["name"] for category in source.categories] == ["Nodule", "Mass", "Cardiomegaly"]
     assert [(image.labels, image.unlocated) for image in source.images] == [((1, 3), (1, 3)), ((), ()), ((1,), (1,))]
-    assert [drop.reason for drop in source.dropped] == [CONTRADICTION, reasons.LOST_ANNOTATION]
+    assert [drop.reason for drop in source.dropped] == [CONTRADICTION]
     assert [warning.kind for warning in source.warnings] == [NO_AREA]
 
 

@@ -235,7 +235,7 @@ def test_choices_are_labels_of_whole_pictures(root):
     assert (first.labels, first.unlocated) == ((1, 3), (1, 3))
     assert second.labels == ()
     assert (last.labels, last.unknown) == ((2,), (1,))
-    assert [drop.reason for drop in source.dropped] == [CONTRADICTION, reasons.LOST_ANNOTATION]
+    assert [drop.reason for drop in source.dropped] == [CONTRADICTION]
 
 
 @pytest.mark.parametrize(

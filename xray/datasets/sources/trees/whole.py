@@ -55,7 +55,8 @@ class WholeLabels:
             self._said.add(name)
             if others or n_shapes:
                 self._contradictory.add(name)
-                self._collector.lose(name, place, CONTRADICTION, ", ".join([*labels, *marked]))
+                # The picture itself is what is wrong, so it is counted once.
+                self._collector.set_aside(name, CONTRADICTION, f"{', '.join([*labels, *marked])} ({place})")
                 return
         if marked:
             self._collector.warnings.append(FileWarning(NORMAL_BOXES, place, marked[0]))
