@@ -89,3 +89,32 @@ def test_from_phantoms_to_predictions(xray):
     xray("evaluate", "--predictions", "run/validation/predictions.json", "--data-path", "data", "--save-path", "report")
     # The report's page is data that the wheel has to hold.
     assert "<html" in (xray.folder / "report" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_from_the_folder_above_a_clone_the_package_is_found(tmp_path):
+    """Not the clone itself, which is called xray too, and to Python is a namespace package without anything in it."""
+    clone = sources(tmp_path / "above" / "xray")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    (site,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
+    (site / "needed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", str(python)]
+    install = ["install", "--no-index", "--no-deps", "--no-build-isolation", "--ignore-installed", "-e", str(clone)]
+    subprocess.run([*pip, *install], check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    found = subprocess.run([python, "-S", "-c", FOUND], cwd=clone.parent, env={**environment, "SITE": str(site)},
+                           capture_output=True, text=True, check=True).stdout  # fmt: skip
+    assert found.strip() == str(clone / "xray" / "__init__.py")
+
+
+FOUND = """\
+import os, site, sys
+for name in os.listdir(os.environ["SITE"]):
+    # Without what the tests themselves have installed.
+    if "editable" in name and name.endswith(".pth"):
+        site.addpackage(os.environ["SITE"], name, None)
+sys.path.append(os.environ["SITE"])
+import xray
+print(xray.__file__)
+"""

@@ -86,7 +86,7 @@ def test_no_rows_of_no_finding_are_told(tmp_path: Path, data: Path, capsys: pyte
     rows = [("one", 4, (100, 100, 400, 400), 0.9), ("two", 15, (0, 0, 1, 1), 0.6)]
     for name, count in (("without", 1), ("with", 2)):
         main(Config(write(tmp_path / "p.json", *rows[:count]), data, tmp_path / name, resamples=0))
-        assert ("no rows of No finding" in " ".join(capsys.readouterr().err.split())) == (name == "without")
+        assert ('have no "No finding" rows' in " ".join(capsys.readouterr().err.split())) == (name == "without")
 
 
 def test_undefined_numbers_are_null(tmp_path: Path, write_table_store: Callable[..., Path]) -> None:

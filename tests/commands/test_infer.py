@@ -197,7 +197,8 @@ def test_the_last_lines_say_what_is_shown_and_what_was_written(folder, infer, ca
     n_shown = int((scores >= 0.06).sum())
     assert 0 < n_shown < len(scores)
     assert capsys.readouterr().out.splitlines() == [
-        f"3 radiographs, {len(scores)} boxes, {n_shown} of them with a score of 0.06 or more: {out / 'predictions.json'}",
+        f"3 radiographs, {len(scores)} boxes, {n_shown} of them with a score of 0.06 or more: "
+        f"{out / 'predictions.json'}",
         f"submission: {out / 'submission.csv'}",
         f"overlays: {out / 'overlays'}",
     ]

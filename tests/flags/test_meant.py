@@ -50,7 +50,8 @@ def test_a_folder_of_data_is_not_searched(tmp_path):
     [
         ("no data at data/vinbg: load it", ["--data-path", "data/vinbg/"],
          "no data at data/vinbg (did you mean data/vinbig?): load it"),
-        ("no config at demo.yml (gone)", ["--config=demo.yml"], "no config at demo.yml (did you mean demo.yaml?) (gone)"),
+        ("no config at demo.yml (gone)", ["--config=demo.yml"],
+         "no config at demo.yml (did you mean demo.yaml?) (gone)"),
         ("no folder two word/in", ["two word/in"], "no folder two word/in (did you mean two words/in?)"),
         # Of a longer path, or of nothing at all.
         ("no data at data/vinbg/x.csv", ["--data-path", "data/vinbg"], None),

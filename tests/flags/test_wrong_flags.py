@@ -55,7 +55,8 @@ WRONG = [
     (convert, f"{CONVERT} --data-path c", "--data-path is given 2 times: give it once$"),
     (convert, f"{CONVERT} --splits train=a --splits val=b", "--splits is given 2 times: give all its values after "),
     (convert, "vinbig --data-path a c --save-path b", "--data-path takes a path; it was given 2 values: 'a' 'c'$"),
-    (convert, f"vinbig coco {CONVERT[7:]}", "'coco' follows no flag (xray convert vinbig --help lists all flags)$"),
+    (convert, f"vinbig coco {CONVERT[7:]}",
+     "'coco' is no flag, and no flag's value (xray convert vinbig --help lists all flags)$"),
     (infer, "", "xray infer needs --weights, --data-path and --save-path: xray infer --help explains each$"),
     (infer, f"{INFER} --weights d", "--weights is given 2 times: give all its values after one --weights$"),
     (infer, f"{INFER} --sr maybe", "--sr takes nothing, or comprehensive, comprehensive3d or off; it was given 'maybe"),
@@ -81,7 +82,7 @@ WRONG = [
     (evaluate, "--predictions a --data-path b --save-path c --compare d", "--compare takes 2 paths; it was given 'd'$"),
     (card, "", "xray card needs RUN: "),
     (account, "", "xray account needs NAME: "),
-    (account, "a b", "'b' follows no flag, and NAME is there already ("),
+    (account, "a b", "'b' is no flag, and no flag's value, and NAME is there already ("),
     (account, "--auth f a b", "--auth takes a path; it was given 3 values: 'f' 'a' 'b'$"),
     (phantoms, "--save-path a --trees siim vinbog", "--trees takes any of vinbig, siim, "),
     (serve, "--weights a --port eight", "--port takes a whole number from 0 to 65535; it was given 'eight'$"),
@@ -105,7 +106,7 @@ TRAINING = [
     ("--seed", "--seed needs a value: it takes a whole number from 0$"),
     ("--lr fast --lr 0.1 --seed 0.5", "--seed takes a whole number from 0; it was given '0.5'$"),
     ("--logger csv x", "--logger takes any of tensorboard, csv, wandb, mlflow; it was given 'x'$"),
-    ("stray", "'stray' follows no flag (xray train --help lists all flags)$"),
+    ("stray", "'stray' is no flag, and no flag's value (xray train --help lists all flags)$"),
 ]  # fmt: skip
 
 RECIPES = [
@@ -179,7 +180,7 @@ def test_what_follows_no_flag_is_no_value_of_a_recipe(recipe, tmp_path):
     for words in (["--config", str(path), "mlflow"], ["mlflow", "--config", str(path)]):
         with pytest.raises(UnreadFlagsError) as error:
             read_training_flags(words)
-        check(str(error.value), "'mlflow' follows no flag (")
+        check(str(error.value), "'mlflow' is no flag, and no flag's value (")
 
 
 def test_values_of_recipes_may_begin_with_dashes_and_names_may_not(tmp_path):

@@ -242,6 +242,36 @@ def test_folders_and_tables_that_are_links_out_are_refused(kind: str, part: str,
         read(root)
 
 
+def test_where_all_radiographs_are_links_out_that_is_said(tmp_path: Path) -> None:
+    """As of those who keep their pictures on another disk."""
+    words = "only what lies within --data-path itself is read"
+    root = vinbig(tmp_path / "raw")
+    (root / "train").rename(tmp_path / "disk")
+    (root / "train").mkdir()
+    for path in (tmp_path / "disk").iterdir():
+        (root / "train" / path.name).symlink_to(path)
+    with pytest.raises(
+        InputError, match=rf"train holds 2 links that lead out of .*raw, and no other radiograph: {words}"
+    ):
+        read_vinbig(root)
+    with pytest.raises(InputError, match=rf"2 links that lead nowhere or out of it are left out\): {words}"):
+        open_inputs(root / "train")
+    for name in ("NORMAL", "SICK"):
+        write_picture(tmp_path / "classes elsewhere" / name / "a.png", offset=len(name))
+        (tmp_path / "classes").mkdir(exist_ok=True)
+        (tmp_path / "classes" / name).symlink_to(tmp_path / "classes elsewhere" / name)
+    with pytest.raises(InputError, match=rf"{words}.*links that lead nowhere or out of it: 2"):
+        read_folders(tmp_path / "classes")
+    # In a folder that is a link nothing is listed; that the file is there is known all the same.
+    whole = coco(tmp_path / "coco")
+    (whole / "images").rename(tmp_path / "images elsewhere")
+    (whole / "images").symlink_to(tmp_path / "images elsewhere")
+    source = TABLES["coco"][1](whole)
+    assert source.images == []
+    assert {drop.reason for drop in source.dropped} >= {LINK_OUT}
+    assert "missing file" not in {drop.reason for drop in source.dropped}
+
+
 def test_a_folder_of_siim_that_is_a_link_out_is_left_out(tmp_path: Path) -> None:
     root = siim(tmp_path / "raw")
     write_dicom(tmp_path / "elsewhere" / "other.dcm")

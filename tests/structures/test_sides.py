@@ -172,7 +172,9 @@ def test_pairs_that_cannot_be(said, message):
 def test_what_training_says():
     lungs = by_name({1: "Left lung", 2: "Right lung"})
     assert told(lungs, {1: "Left lung", 2: "Right lung"}, True) == "mirrored radiographs swap Left lung ↔ Right lung"
-    assert told(Swap({1: 1}), {1: "Nodule"}, True) == "radiographs are mirrored, and no category swaps with another"
+    assert told(Swap({1: 1}), {1: "Nodule"}, True) == (
+        "radiographs are mirrored at random; no category changes its name by that"
+    )
     assert told(Swap({1: 1}), {1: "Nodule"}, False) == "no radiograph is mirrored"
     line = told(by_name({1: "Effusion left"}), {1: "Effusion left"}, False)
     assert line.startswith("no radiograph is mirrored: 'Effusion left' names a side, and its opposite is no category")

@@ -50,6 +50,25 @@ def test_a_stage_has_the_flags_of_all_but_for_its_own(recipe, tmp_path):
     assert [stage.weights for stage in stages] == ["none", str(run / "stage-1"), str(run / "stage-2")]
 
 
+def test_a_later_stage_that_leaves_the_network_to_xray_takes_that_of_the_first(recipe):
+    base = "family: retinanet\nbackbone: resnet18\nsave_path: {run}\nstages:\n"
+    _, _, stages = read_training(recipe(f"{base}- head: v1\n  anchor-ratios: [0.5, 2]\n- {{{{}}}}\n- lr: 0.01\n"))
+    assert [stage.head for stage in stages] == ["v1"] * 3
+    assert [stage.anchor_ratios for stage in stages] == [(0.5, 2)] * 3
+    # Sides are those of the stage before, on its own canvas.
+    sides = "[8, 16, 32, 64, 128]"
+    _, _, stages = read_training(recipe(f"{base}- anchor-sides: {sides}\n- {{{{}}}}\n"))
+    assert [stage.anchor_sides for stage in stages] == [(8, 16, 32, 64, 128), "auto"]
+    # What the first one chooses is not known yet, and what differs is another network.
+    for text, message in (
+        ("- {{}}\n- head: v1\n", "stage 2: --head is v1, and auto in the first stage: all train one network"),
+        ("- head: v1\n- head: v2\n", "stage 2: --head is v2, and v1 in the first stage"),
+        (f"- {{{{}}}}\n- anchor-sides: {sides}\n", "stage 2: the number of --anchor-sides is 5, and auto in the first"),
+    ):
+        with pytest.raises(FlagError, match=message):
+            read_training(recipe(base + text))
+
+
 def test_flags_win_in_every_stage(recipe, tmp_path):
     flags = ["--lr", "5", "--fold", "3", "--weights", "imagenet", "--save-path", str(tmp_path / "other")]
     _, config, stages = read_training([*recipe(), *flags])

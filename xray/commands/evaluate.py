@@ -289,8 +289,8 @@ def warn(result: "Evaluation", store: "Store") -> list[str]:
     no_finding = result.metrics.get("ap40_no_finding")
     if result.boxes is not None and no_finding == 0 and not has_no_finding(result.boxes.alignment.predictions):
         warnings.append(
-            "the predictions have no rows of No finding, as those of a training: its AP is 0, which map40_kaggle "
-            "holds and map40 does not"
+            'the predictions have no "No finding" rows (those that train writes have none), so that its AP is 0: this '
+            "lowers the mean over Kaggle's 15 classes (map40_kaggle), and not that over the findings (map40)"
         )
     warnings += of_unknown(result)
     if result.unused_maps:

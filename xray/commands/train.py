@@ -89,6 +89,8 @@ def main(task_name: str, config: TrainingConfig) -> int:
     task.check_validation()
     print(who_trains(len(task.train_rows), len(task.val_rows), config.fold))
     choices = task.plan.lines()
+    if task.plan.reasons:
+        print("chosen for this training, as no flag gives it:")
     print(*choices, sep="\n", end="\n" if choices else "")
     print(told(task.swap, store.categories, task.flip > 0, task.names_sides))
     if config.resume and is_first:

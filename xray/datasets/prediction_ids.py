@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from xray.datasets.normal_rows import with_named_normal, with_one_row
 from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
@@ -87,17 +88,21 @@ def resolve(
 
     name: of the file, for messages. ids, category_ids: what its ids mean, see IDS_HELP and CATEGORY_IDS_HELP.
     Images that the dataset does not have keep their id, as text. Predictions that are not foreign stay as they are.
-    Rows of "No finding" are left out where the dataset has a category of that id, for which they would be taken.
+    Rows of "No finding" are left out where the dataset has a category of that id, for which they would be taken. A
+    class that is called Normal or the like, and is none of the dataset's, is "No finding", whatever its boxes.
 
     Raises InputError where ids could be read in two ways that differ, or in none, and where no row is left.
     """
     if not predictions.is_foreign or not predictions.image_ids:
         return predictions
+    predictions = with_named_normal(predictions, store.categories.values())
     if _is_own(store, predictions):
         ids = category_ids = "auto"
     renamed, meaning = _renamed(store, predictions, name, ids)
     labels = _labels(store, renamed, name, category_ids, meaning)
     resolved = dataclasses.replace(renamed, table=dataclasses.replace(renamed.table, labels=labels), names={})
+    if NO_FINDING_CATEGORY not in store.categories:
+        return with_one_row(resolved, labels == NO_FINDING_CATEGORY)
     is_other = caseless(store.categories.get(NO_FINDING_CATEGORY, NO_FINDING_NAME)) != caseless(NO_FINDING_NAME)
     return _without_normal(resolved, name, store) if is_other else resolved
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from xray.datasets.category_map import DROPPED, MAY_BE_DROPPED, SAME_PLACE, CategoryMap, plain, read_map
+from xray.datasets.normal_rows import with_named_normal
 from xray.datasets.prediction_ids import CategoryIds, ImageIds, read_any_predictions, resolve
 from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
@@ -78,7 +79,7 @@ def read_common(
         if not only:
             return store, predictions, None
         return common_categories(store, dataclasses.replace(predictions, names=dict(store.categories)), path, only=only)
-    raw = read_predictions(path)
+    raw = with_named_normal(read_predictions(path), store.categories.values())
     if not raw.names and (mapping or only):
         raw = dataclasses.replace(resolve(store, raw, path.name, ids), names=dict(store.categories))
     reduced, predictions, common = common_categories(store, raw, path, mapping, only)

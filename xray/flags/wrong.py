@@ -254,7 +254,7 @@ def _stray(given: Sequence[Given], flags: Mapping[str, Flag], command: str) -> s
         if one.name == END:
             return f"{_shown([wrong])} follows {END}, after which nothing is a flag: leave {END} out"
         already = f", and {listed(alone, 'and')} is there already" if alone else ""
-        return f"{_shown([wrong])} follows no flag{already} ({command} --help lists all flags)"
+        return f"{_shown([wrong])} is no flag, and no flag's value{already} ({command} --help lists all flags)"
     return ""
 
 

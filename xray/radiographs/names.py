@@ -14,6 +14,11 @@ from pathlib import Path
 from xray.errors import InputError
 
 LINK_OUT = "link that leads out of the data path"
+WHAT_TO_DO = (
+    "only what lies within --data-path itself is read: move the files there, or give as --data-path the folder that "
+    "holds them, with copies of any tables"
+)
+"""Of somebody whose radiographs lie on another disk."""
 UNSAFE_NAME = "name that is no path inside the data path"
 
 MAX_BYTES = 150
@@ -79,7 +84,7 @@ def leads_out(path: Path | str, root: Path | str) -> bool:
 def check_inside(path: Path, root: Path) -> Path:
     """The same path. Raises UnsafeNameError if it is there and, links followed, lies outside the folder `root`."""
     if os.path.exists(path) and not is_inside(path, root):
-        raise UnsafeNameError(f"{path} is a link that leads out of {root}: put what it leads to there itself")
+        raise UnsafeNameError(f"{path} is a link that leads out of {root}: {WHAT_TO_DO}")
     return path
 
 

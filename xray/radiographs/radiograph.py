@@ -17,7 +17,7 @@ from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.grayscale import display_grey, is_one_grey
 from xray.radiographs.header_view import HeaderView
 from xray.radiographs.jsrt import SIDE, SPACING, WHITE, is_jsrt, is_jsrt_name, read_jsrt
-from xray.radiographs.names import leads_out
+from xray.radiographs.names import WHAT_TO_DO, leads_out
 from xray.radiographs.pictures import grey_to_white, picture_size, read_picture
 from xray.radiographs.softcopy import Softcopy
 
@@ -237,7 +237,9 @@ def find_radiographs(
     if passed_over is not None:
         passed_over += sorted(others)
     if not radiographs:
-        raise InputError(f"no radiograph in {folder}{_said(others)}: it needs DICOM, PNG or JPEG files")
+        is_linked = any(other.kind == LINK for other in others)
+        needs = WHAT_TO_DO if is_linked else "it needs DICOM, PNG or JPEG files"
+        raise InputError(f"no radiograph in {folder}{_said(others)}: {needs}")
     # By name, then by folder, part by part.
     return sorted(radiographs, key=lambda path: (path.name, str(path).split("/")))
 
@@ -248,7 +250,8 @@ def _below(path: Path, root: Path) -> str:
 
 def _said(others: list[FileWarning]) -> str:
     n_links = sum(other.kind == LINK for other in others)
-    parts = [f"{n_links} links that lead nowhere or out of it are left out"] if n_links else []
+    one, several = "1 link that leads nowhere or out of it is", f"{n_links} links that lead nowhere or out of it are"
+    parts = [f"{one if n_links == 1 else several} left out"] if n_links else []
     if n_links < len(others):
         first = min(other.where for other in others if other.kind != LINK)
         parts.append(f"{len(others) - n_links} other files, such as {first}, are no radiographs that can be read")

@@ -48,7 +48,13 @@ class Predictions:
 
 def is_no_finding(table: BoxTable) -> np.ndarray:
     """(N,) bool, the rows that are the probability of "No finding"."""
-    found: np.ndarray = (table.labels == NO_FINDING_CATEGORY) & (table.boxes == NO_FINDING_BOX).all(axis=1)
+    found: np.ndarray = (table.labels == NO_FINDING_CATEGORY) & is_unit_box(table)
+    return found
+
+
+def is_unit_box(table: BoxTable) -> np.ndarray:
+    """(N,) bool, the rows with the box of "No finding"."""
+    found: np.ndarray = (table.boxes == NO_FINDING_BOX).all(axis=1)
     return found
 
 

@@ -145,7 +145,7 @@ def told(swap: Swap, categories: Mapping[int, str], is_mirrored: bool, names_sid
         return "radiographs are mirrored"
     pairs = [f"{categories[one]} ↔ {categories[other]}" for one, other in swap.pairs]
     if not pairs:
-        return "radiographs are mirrored, and no category swaps with another"
+        return "radiographs are mirrored at random; no category changes its name by that"
     more = f" and {len(pairs) - MOST_NAMED} more pairs" if len(pairs) > MOST_NAMED else ""
     return f"mirrored radiographs swap {', '.join(pairs[:MOST_NAMED])}{more}"
 

@@ -48,6 +48,7 @@ they should overlap within the warm-up, and never come back."""
 FROZEN_ADAM_LR, BATCH_NORM_ADAM_LR = 0.0001, 0.0003
 """Learning rates of Adam and AdamW; the first is that of torchvision's retinanet_resnet50_fpn_v2
 (github.com/pytorch/vision/pull/5756)."""
+NO_SIDES = "no two categories are the left and the right of one thing"
 EMA_SHARE = WARMUP_SHARE = 0.05
 """Of all steps, over which the moving average of the weights reaches, and the warm-up."""
 
@@ -104,9 +105,7 @@ def plan_detection(config: DetectionConfig, store: Store, used: Readings, added:
         f"{store.categories[one]} and {store.categories[other]}"
         for one, other in chosen(store.categories, config.swap).pairs
     ]
-    result.choose(
-        "flip", 0.5, f"{', '.join(pairs)} swap their names" if pairs else "no two categories are of two sides"
-    )
+    result.choose("flip", 0.5, f"{', '.join(pairs)} swap their names" if pairs else NO_SIDES)
     _choose_anchors(result, boxes, store.canvas_size)
     longest = max(max(store.records[row]["width"], store.records[row]["height"]) for row in rows.tolist())
     result.notes += _about_hidden(store, rows, hidden, config.family)
@@ -176,7 +175,7 @@ def _choose_length(result: Plan, shown: float) -> None:
     has_steps = result.config.schedule in ("step", "plateau")
     result.choose("step_size", max(1, round(0.3 * epochs)), "three tenths of the epochs" if has_steps else "")
     decay = 1 - 1 / max(2.0, EMA_SHARE * epochs * steps)
-    reason = "the average reaches over a twentieth of the steps" if result.config.ema else ""
+    reason = "the moving average of the weights spans a twentieth of the steps" if result.config.ema else ""
     result.choose("ema_decay", round(decay, 5), reason)
     # No warm-up is longer than an epoch, whatever its flag says.
     warmup = min(500, math.ceil(WARMUP_SHARE * epochs * steps), math.ceil(steps))
@@ -188,7 +187,7 @@ def _choose_network(result: Plan) -> None:
     _choose_head(result)
     config, batch = result.config, result.config.batch_size
     if config.weights == "none":
-        result.choose("norm", "batch", "nothing is trained yet")
+        result.choose("norm", "batch", "there are no pretrained weights")
     elif batch < SMALLEST_BATCH or (config.backbone.startswith("resnet") and batch < LARGE_BATCH):
         # As torchvision's Faster R-CNN, and the published one on VinBigData.
         result.choose("norm", "frozen", f"{batch} radiographs are too few for statistics of their own")
@@ -196,7 +195,7 @@ def _choose_network(result: Plan) -> None:
         result.choose("norm", "batch", f"{batch} radiographs are enough for statistics of their own")
     learns = result.config.norm == "batch"
     if config.weights == "none":
-        result.choose("trainable_layers", 5, "nothing is trained yet")
+        result.choose("trainable_layers", 5, "there are no pretrained weights")
     elif learns:
         result.choose("trainable_layers", 5, "the norms train, so all stages do")
     else:

@@ -172,14 +172,17 @@ def _configs(
             raise type(error)(f"stage {number}: {error}") from None
         for name in ONE_NETWORK if configs else ():
             value, first = getattr(config, name, None), getattr(configs[0], name, None)
-            if value != first:
+            if value == AUTO != first:
+                # It goes on from weights of which this is known.
+                config = dataclasses.replace(config, **{name: first})
+            elif value != first:
                 raise FlagError(
                     f"stage {number}: --{name.replace('_', '-')} is {value}, and {first} in the first stage: all train "
                     "one network"
                 )
         if configs:
             counts = [_n_sides(one) for one in (config, configs[0])]
-            if counts[0] != counts[1]:
+            if counts[0] not in (AUTO, counts[1]):
                 raise FlagError(
                     f"stage {number}: the number of --anchor-sides is {counts[0]}, and {counts[1]} in the first stage: "
                     "give as many in each stage, or in none"

@@ -254,7 +254,5 @@ def test_a_linked_folder_is_said_to_be_the_reason(write, tmp_path):
     assert len(source.images) == 2
     assert [(warning.kind, warning.where) for warning in source.warnings] == [(LINK, "images_001")]
     (root / "images_002").rename(tmp_path.parent / f"{tmp_path.name} elsewhere" / "images_002")
-    with pytest.raises(
-        InputError, match=r"no radiograph in .* \(1 links that lead nowhere or out of it are left out\)"
-    ):
+    with pytest.raises(InputError, match=r"no radiograph in .* \(1 link that leads nowhere or out of it is left out\)"):
         read_nih(root)

@@ -28,7 +28,7 @@ def table(*rows):
 def test_the_surest_row_of_each_finding_counts_and_three_are_named():
     found = table((1, 0.2), (2, 0.93), (2, 0.4), (3, 0.41), (4, 0.15), (15, 0.99))
     assert in_words(found, NAMES) == (
-        "consistent with Pneumothorax (0.93), possible Effusion (0.41), less likely Nodule (0.20)"
+        "consistent with Pneumothorax (0.93), possible Effusion (0.41), less likely: Nodule (0.20)"
     )
     assert in_words(table((1, 0.04), (2, 0.01)), NAMES) == "unlikely: any finding (0.04)"
     assert in_words(BoxTable.empty(), {1: "Pneumothorax"}) == "unlikely: Pneumothorax (0.00)"

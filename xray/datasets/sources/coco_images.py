@@ -18,7 +18,7 @@ from xray.errors import InputError
 from xray.radiographs.attributes import ATTRIBUTES, age_band
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.file_warnings import FileWarning
-from xray.radiographs.names import LINK_OUT, fault_of, leads_out
+from xray.radiographs.names import LINK_OUT, fault_of, is_inside, leads_out
 from xray.structures.values import caseless, identity, is_missing, one_spelling, shown, text_of, whole_number
 
 FILE_SIDES = ("file_width", "file_height")
@@ -145,11 +145,17 @@ class Images:
         if path is None and fault is not None:
             self._dropped.append(Dropped(place, OUTSIDE_FOLDER, detail=shown(name)))
         elif path is None:
-            self._dropped.append(Dropped(name, reasons.MISSING_FILE))
+            # What lies behind a folder that is a link is not listed.
+            linked = any(self._is_linked(self._root / f"{folder}{name}") for folder in self._folders)
+            self._dropped.append(Dropped(name, LINK_OUT if linked else reasons.MISSING_FILE))
         elif leads_out(self._root / path, self._root):
             self._dropped.append(Dropped(path, LINK_OUT))
             return None
         return path
+
+    def _is_linked(self, path: Path) -> bool:
+        """Whether a file is there, and links lead to it out of the root."""
+        return os.path.exists(path) and not is_inside(path, self._root)
 
     @functools.cached_property
     def _elsewhere(self) -> PathsElsewhere:

@@ -25,8 +25,9 @@ from xray.datasets.sources.mask_folders import without_masks
 from xray.datasets.sources.normal_names import sounds_normal
 from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError
-from xray.radiographs.file_kinds import Content, content_of
+from xray.radiographs.file_kinds import LINK, Content, content_of
 from xray.radiographs.file_warnings import FileWarning
+from xray.radiographs.names import LINK_OUT, WHAT_TO_DO
 from xray.radiographs.radiograph import SUFFIXES, find_radiographs
 from xray.structures.boxes import BoxTable
 
@@ -76,7 +77,8 @@ def read_folders(
     dropped: list[Dropped] = []
     layout, parts = _find_parts(root, dropped)
     files, names, warnings = _list_files(root, parts, dropped)
-    _check_classes(root, files, names)
+    n_links = sum(drop.reason == LINK_OUT for drop in dropped) + sum(warning.kind == LINK for warning in warnings)
+    _check_classes(root, files, names, n_links)
     files = _without_copies(files, n_workers, dropped)
     without = _normal_class(root, names, normal)
     classes = sorted(name for label, name in names.items() if label != without)
@@ -189,8 +191,12 @@ def _strays(folder: Path) -> list[Path]:
     ]
 
 
-def _check_classes(root: Path, files: Sequence[_File], names: dict[str, str]) -> None:
-    """Raises InputError unless there are two classes to train on."""
+def _check_classes(root: Path, files: Sequence[_File], names: dict[str, str], n_links: int) -> None:
+    """Raises InputError unless there are two classes to train on. n_links: what was left out since it leads out."""
+    if not files and n_links:
+        raise InputError(
+            f"no radiograph in the folders of {root}: {WHAT_TO_DO} (links that lead nowhere or out of it: {n_links})"
+        )
     if not files:
         raise InputError(
             f"no radiograph in the folders of {root}: it needs a folder for each class, by itself or in train/ and "

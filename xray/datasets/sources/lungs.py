@@ -30,7 +30,7 @@ from xray.datasets.sources.mask_reading import PictureRegions, Pictures, Region,
 from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError
 from xray.radiographs.file_kinds import Content, content_of
-from xray.radiographs.names import UnsafeNameError, check_inside, is_inside
+from xray.radiographs.names import WHAT_TO_DO, UnsafeNameError, check_inside, is_inside
 from xray.radiographs.radiograph import SUFFIXES, source_id
 from xray.radiographs.workers import Failed
 
@@ -156,7 +156,7 @@ def _find_layout(
             )
         # Folders named by flags are the user's own choice.
         if layout.kind != "pair" and not is_inside(folder, root):
-            raise UnsafeNameError(f"{folder} leads out of {root}: put the files themselves there")
+            raise UnsafeNameError(f"{folder} is a link that leads out of {root}: {WHAT_TO_DO}")
     if lungs == "apart" and layout.kind != "montgomery":
         raise InputError(f"{root} has no ManualMask/ with a left and a right mask: leave out --lungs apart")
     if values and layout.kind == "montgomery":

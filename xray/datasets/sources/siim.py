@@ -42,7 +42,7 @@ from xray.errors import InputError, spelled
 from xray.findings import FINDINGS, PNEUMOTHORAX
 from xray.radiographs.file_kinds import Content, content_of
 from xray.radiographs.file_warnings import FileWarning
-from xray.radiographs.names import LINK_OUT, UnsafeNameError, is_inside, leads_out
+from xray.radiographs.names import LINK_OUT, WHAT_TO_DO, UnsafeNameError, is_inside, leads_out
 from xray.radiographs.radiograph import SUFFIXES, find_radiographs, source_id
 from xray.radiographs.workers import Failed
 from xray.structures import rle
@@ -246,7 +246,7 @@ def _list_names(root: Path, name: str, dropped: list[Dropped]) -> Mapping[str, P
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: stage_1_train_images.csv needs png_images/, png_masks/")
     if not is_inside(folder, root):
-        raise UnsafeNameError(f"{folder} leads out of {root}: put the files themselves there")
+        raise UnsafeNameError(f"{folder} is a link that leads out of {root}: {WHAT_TO_DO}")
     paths = {path.name: path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
     linked_out = sorted(file_name for file_name, path in paths.items() if leads_out(path, root))
     dropped += [Dropped(f"{name}/{file_name}", LINK_OUT) for file_name in linked_out]

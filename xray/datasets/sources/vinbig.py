@@ -20,7 +20,7 @@ from xray.datasets.sources.tables import each_text, factorize, read_table
 from xray.errors import InputError, spelled
 from xray.findings import CATEGORIES, FINDINGS, NO_FINDING, NO_FINDING_BOX, NO_FINDING_NAME
 from xray.radiographs.file_warnings import FileWarning
-from xray.radiographs.names import UNSAFE_NAME, UnsafeNameError, check_inside, fault_of, is_inside
+from xray.radiographs.names import UNSAFE_NAME, WHAT_TO_DO, UnsafeNameError, check_inside, fault_of, is_inside
 from xray.radiographs.radiograph import DICOM_SUFFIXES, PICTURE_SUFFIXES
 from xray.structures.boxes import BoxTable
 from xray.structures.values import is_missing, one_spelling
@@ -268,11 +268,12 @@ def _list_files(root: Path, split: str, dropped: list[Dropped], warnings: list[F
     """
     folder = root / split
     if not is_inside(folder, root):
-        raise UnsafeNameError(f"{folder} is a link that leads out of {root}: put the radiographs themselves there")
+        raise UnsafeNameError(f"{folder} is a link that leads out of {root}: {WHAT_TO_DO}")
 
     def files_with(suffixes: tuple[str, ...], left_out: list[Dropped]) -> list[Path]:
         return listed(folder, root, left_out, lambda path: path.name.lower().endswith(suffixes))
 
+    before = len(dropped)
     for layout, suffixes in (("dicom", DICOM_SUFFIXES), ("pictures", PICTURE_SUFFIXES)):
         files = files_with(suffixes, dropped)
         if files and layout == "dicom" and (pictures := files_with(PICTURE_SUFFIXES, [])):
@@ -281,4 +282,8 @@ def _list_files(root: Path, split: str, dropped: list[Dropped], warnings: list[F
         if files:
             distinct = without_copies({f"{split}/{path.name}": path for path in files}, dropped)
             return layout, [name.removeprefix(f"{split}/") for name in distinct]
+    if n_links := len(dropped) - before:
+        raise InputError(
+            f"{folder} holds {n_links} links that lead out of {root}, and no other radiograph: {WHAT_TO_DO}"
+        )
     raise InputError(f"{folder} holds no .dicom, .dcm, .png or .jpg file: put the radiographs of the table there")

@@ -13,7 +13,8 @@ from xray.structures.masks import decode_mask
 from xray.structures.radiograph_findings import RadiographFindings
 from xray.structures.thresholds import Thresholds
 
-CERTAINTY = ((0.9, "consistent with"), (0.625, "probable"), (0.375, "possible"), (0.1, "less likely"))
+LESS_LIKELY = "less likely"
+CERTAINTY = ((0.9, "consistent with"), (0.625, "probable"), (0.375, "possible"), (0.1, LESS_LIKELY))
 """Lowest probability of each term of the lexicon that radiologists were proposed for their reports, whose terms mean
 more than 90, about 75, about 50, about 25, and less than 10 % (Panicek and Hricak 2016, doi:10.2214/AJR.15.15895)."""
 UNLIKELY = "unlikely"
@@ -38,7 +39,13 @@ def in_words(table: BoxTable, categories: Mapping[int, str]) -> str:
     if not named:
         what = next(iter(categories.values())) if len(categories) == 1 else "any finding"
         return f"{UNLIKELY}: {what} ({max(surest.values(), default=0.0):.2f})"
-    return ", ".join(f"{certainty(score)} {categories[label]} ({score:.2f})" for score, label in named[:MOST_NAMED])
+    return ", ".join(_phrase(score, categories[label]) for score, label in named[:MOST_NAMED])
+
+
+def _phrase(score: float, name: str) -> str:
+    """A finding with its term. By "less likely Nodule" a reader asks: than what?"""
+    term = certainty(score)
+    return f"{term}{':' if term == LESS_LIKELY else ''} {name} ({score:.2f})"
 
 
 def draw_findings(

@@ -100,7 +100,7 @@ def _tiles(audit: Audit) -> list[Tile]:
         found = audit.search.share_found
         note = f"{apart:,} in two splits or folds"
         tiles.append(Tile("Pairs of copies", f"{copies:,}", note))
-        tiles.append(Tile("Disguised copies found", percent(found), "made of this dataset, as a check"))
+        tiles.append(Tile("Test copies found", percent(found), "of copies made of this dataset to test the search"))
     if audit.agreement:
         share = audit.agreement.metrics["share_of_three_busiest"]
         note = f"the busiest three drew {percent(share)} of the boxes"

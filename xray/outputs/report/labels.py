@@ -9,9 +9,10 @@ from xray.evaluation.labels import LabelCurve, LabelEvaluation
 from xray.outputs.report import parts as parts
 from xray.outputs.report.figures import BLUE, DASHED, FAINT, INK, ORANGE, panel_grid, thinned
 from xray.outputs.report.parts import MOST_LISTED, Bar, Section, Tile, figure
+from xray.structures.thresholds import SHOWN_FROM
 
 ORIGINS = {
-    "rows": "highest score of its rows",
+    "rows": "highest box score",
     "maps": "probability map",
     "classifier": "classifier",
     "no finding": "1 − “No finding”",
@@ -101,8 +102,13 @@ def _points_section(labels: LabelEvaluation) -> Section:
             cells += [parts.number(one.point[name]), parts.interval(one.point.get(f"{name}_ci95"))]
         rows.append([*cells, parts.number(one.point["precision"])])
     head = ["!Label", "~Score", "#Threshold", "#Sensitivity", ends_title, "#Specificity", ends_title, "#Precision"]
-    hint = "Radiographs with at least this score are called positive."
-    return Section("Whole radiographs at the threshold", hint, parts.table(head, rows), is_printed=True)
+    hint = (
+        "Radiographs with at least this score are called positive. Pictures need not show the same: there, boxes have "
+        f"a score of {SHOWN_FROM:g} or more, or what was fitted."
+    )
+    same = {f"{one.point['threshold']:g}" for one in labels.curves}
+    at = f"at a score of {same.pop()} or more" if len(same) == 1 else "at the threshold"
+    return Section(f"Whole radiographs called positive {at}", hint, parts.table(head, rows), is_printed=True)
 
 
 def roc_figure(labels: LabelEvaluation) -> bytes:

@@ -117,7 +117,9 @@ def training_figure(curves: pd.DataFrame) -> bytes:
         if len(names) > 1:
             axes.legend(fontsize=6.5, frameon=False, handlelength=2.2)
         if panel_title == "Learning rate":
-            axes.set_yscale("log")
+            # A rate of 0, as at the end of a cosine, has no place on a logarithmic axis.
+            if (curves[[name for name, _ in names]] > 0).any(axis=None):
+                axes.set_yscale("log")
         else:
             axes.set_ylim(0, 1.03 if panel_title == "Validation" else None)
 
