@@ -174,7 +174,8 @@ def _configs(
             value, first = getattr(config, name, None), getattr(configs[0], name, None)
             if value == AUTO != first:
                 # It goes on from weights of which this is known.
-                config = dataclasses.replace(config, **{name: first})
+                known: dict[str, Any] = {name: first}
+                config = dataclasses.replace(config, **known)
             elif value != first:
                 raise FlagError(
                     f"stage {number}: --{name.replace('_', '-')} is {value}, and {first} in the first stage: all train "

@@ -132,6 +132,8 @@ def test_the_page_says_what_was_found(tmp_path: Path, store: Store) -> None:
         "Cardiomegaly highest box score 2 1.000",
         "Aortic enlargement highest box score 1 0.500",
         "abnormal 1 − “No finding” 2 1.000",
+        "Whole radiographs called positive at a score of 0.5 or more",
+        "Pictures need not show the same: there, boxes have a score of 0.3 or more",
         "Cardiomegaly highest box score 0.5 1.000",
     ):
         assert words in page.text.replace("– ", ""), words

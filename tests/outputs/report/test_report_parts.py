@@ -2,11 +2,13 @@
 
 import io
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -166,6 +168,14 @@ def test_training_curves(tmp_path: Path) -> None:
     (tmp_path / "validation").mkdir()
     assert run_of(tmp_path / "validation" / "predictions.json") == tmp_path
     assert run_of(tmp_path / "elsewhere" / "predictions.json") is None
+
+
+def test_a_learning_rate_of_zero_is_drawn_without_a_warning() -> None:
+    """As at the end of a cosine of a single epoch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        *_, figure = training_sections(pd.DataFrame({"train/loss": [1.0], "lr": [0.0]}, index=[1]))
+    assert figure.file == "training.png"
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "epoch,x\n", "epoch,x\nnine,1\n", "\0\0\n"])
