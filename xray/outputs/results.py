@@ -102,8 +102,9 @@ def what_was_written(
         which = f"with a calibrated probability of {fitted.from_probability:g} or more"
     else:
         which = f"with a score of {threshold:g} or more"
-    boxes = f"{n_boxes[0]} boxes, {n_boxes[1]} of them {which}" if n_boxes[0] else "no boxes"
-    lines = [f"{n_radiographs} radiographs, {boxes}: {out / 'predictions.json'}"]
+    found, n_shown = n_boxes
+    boxes = f"{found} box{'es' * (found != 1)}, {n_shown} of them {which}" if found else "no boxes"
+    lines = [f"{n_radiographs} radiograph{'s' * (n_radiographs != 1)}, {boxes}: {out / 'predictions.json'}"]
     if has_submission:
         lines.append(f"submission: {out / 'submission.csv'}")
     if (out / "labels.csv").is_file():
