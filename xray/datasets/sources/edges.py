@@ -52,7 +52,7 @@ def is_much(n_passing: int, n: int, is_known: bool = False) -> bool:
 
     is_known: it is known what would be right, see above.
     """
-    return n >= FEWEST and 2 * n_passing >= n or (is_known and n_passing > 1 and n_passing > MANY * n)
+    return (n >= FEWEST and 2 * n_passing >= n) or (is_known and n_passing > 1 and n_passing > MANY * n)
 
 
 def reach(corners: np.ndarray, sizes: np.ndarray) -> tuple[float, float] | None:
