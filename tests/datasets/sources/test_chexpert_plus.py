@@ -41,7 +41,26 @@ def root(tmp_path):
     for path, (side, ap_pa, age, sex, split) in IMAGES.items():
         picture(tmp_path / "PNG" / path.replace(".jpg", ".png"))
         dcm = path.replace(".jpg", ".dcm")
-        row = (path, dcm, side, ap_pa, "patient1", 1, REPORT, "", "1. Edema.", age, sex, "", "", "", "", "", "No", split)
+        row = (
+            path,
+            dcm,
+            side,
+            ap_pa,
+            "patient1",
+            1,
+            REPORT,
+            "",
+            "1. Edema.",
+            age,
+            sex,
+            "",
+            "",
+            "",
+            "",
+            "",
+            "No",
+            split,
+        )
         rows.append(",".join(map(str, row)))
     (tmp_path / "df_chexpert_plus_240401.csv").write_text("\n".join([HEADER, *rows]) + "\n")
     lines = {path: labels(path) for path in LABELLED}

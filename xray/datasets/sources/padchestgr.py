@@ -35,7 +35,7 @@ from xray.structures.values import finite_number, flag_of, shown, text_of
 READERS = {"boxes": "1", "extra_boxes": "2"}
 """Key of the JSON file → the reader."""
 SPLITS = {"train": TRAIN, "validation": VAL, "valid": VAL, "val": VAL, "test": TEST}
-ABOUT = {"PatientSex_DICOM": "sex", "ViewPosition_DICOM": "view"}
+ABOUT = {"PatientSex_DICOM": "sex", "PatientAge": "age", "ViewPosition_DICOM": "view"}
 """Column of master_table.csv → attribute of a radiograph."""
 
 MOST_CONTRADICTORY = 0.1
