@@ -178,7 +178,10 @@ def test_a_doubt_about_sizes_is_said(tmp_path):
     write_coco(tmp_path, nodules(*FAR_APART))
     assert read_coco(tmp_path).warnings == []
     without_sizes(tmp_path)
-    said = {one.kind: one.detail for one in read_coco(tmp_path).warnings}
+    warnings = read_coco(tmp_path).warnings
+    # Not by where the folder lies, which conversion.json does not tell.
+    assert {one.where for one in warnings} == {"annotations.json"}
+    said = {one.kind: one.detail for one in warnings}
     assert said[SIZES_OF_PICTURES] == "24 pictures with boxes"
     assert said[MAY_BE_SMALLER].startswith("none of 24 ends beyond 70% of the width and 70% of the height of its pic")
     in_table(tmp_path, FAR_APART)

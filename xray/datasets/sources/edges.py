@@ -119,10 +119,10 @@ def refuse_boxes_beyond(source: Source, what: str) -> None:
                 + (", or write their width and height in the file" if is_unsaid else "")
             )
         if is_unsaid and source.sizes_of_files:
-            source.warnings.append(FileWarning(SIZES_OF_PICTURES, what, f"{len(unknown)} pictures with boxes"))
+            source.warnings.append(FileWarning(SIZES_OF_PICTURES, source.layout, f"{len(unknown)} pictures with boxes"))
             advice = "give the pictures that were annotated, or write their width and height in the file"
             if said := said_of_reach(corners, limits, what, advice):
-                source.warnings.append(FileWarning(MAY_BE_SMALLER, what, said))
+                source.warnings.append(FileWarning(MAY_BE_SMALLER, source.layout, said))
 
 
 def spread(numbers: np.ndarray, most: int) -> list[int]:
