@@ -91,6 +91,8 @@ def test_what_could_not_be_used_is_said_in_words(tmp_path, capsys):
     assert [line for line in said.err.splitlines() if line.startswith("warning")] == [
         "warning: 1 × run lengths with iscrowd 1 taken as one object each; --crowds ignore leaves their radiographs "
         "out (annotations.json annotation 4)",
+        "warning: 1 × sizes that no file says are taken from the pictures, which must be as large as when annotated "
+        "(annotations.json: 2 pictures with boxes)",
         f"warnings: {tmp_path / 'data' / 'conversion.json'}",
     ]
     store = open_store(tmp_path / "data")

@@ -183,11 +183,12 @@ class _ChexpertLabels(_Views):
 
 @dataclasses.dataclass
 class Chexpert(_ChexpertLabels):
-    """CheXpert: train.csv, valid.csv and the radiographs' folders; labels of whole radiographs, for classification."""
+    """CheXpert: train.csv, valid.csv and the radiographs' folders, or CheXpert Plus: df_chexpert_plus_240401.csv and
+    chexbert_labels/; labels of whole radiographs, for classification."""
 
     table: str | None = None
     """Labels of the training radiographs in place of train.csv, such as train_visualCheXbert.csv, relative to
-    --data-path."""
+    --data-path; of CheXpert Plus in place of chexbert_labels/impression_fixed.json."""
 
 
 @dataclasses.dataclass

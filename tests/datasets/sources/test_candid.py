@@ -136,3 +136,11 @@ def test_a_mask_of_nobody(root):
     path.write_text(path.read_text() + f",c,{text(TUBE)}\n,d,-1\n")
     with pytest.raises(InputError, match="line 4 has a finding but no anon_SOPUID"):
         read_candid(root, n_workers=0)
+
+
+def test_a_study_is_a_patient_where_no_file_name_tells_him(root):
+    rows = [(UIDS[0], text(LEFT), "1.2.3.4"), (UIDS[1], "-1", "1.2.3.4"), (UIDS[2], "", "1.2.3.5")]
+    table(root / "Pneumothorax_reports.csv", "SOPInstanceUID,EncodedPixels,StudyInstanceUID", rows)
+    source = read_candid(root, n_workers=0)
+    patients = {image.source_id: image.patient for image in source.images}
+    assert [patients[uid] for uid in UIDS[:4]] == ["1.2.3.4", "1.2.3.4", "1.2.3.5", None]

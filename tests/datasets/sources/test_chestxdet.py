@@ -7,7 +7,7 @@ from source_cases import told, why, write_picture
 
 from xray.datasets import source as reasons
 from xray.datasets.conversion import write_store
-from xray.datasets.sources.chestxdet import MALFORMED, MISMATCHED_MASK, REPEATED, read_chestxdet
+from xray.datasets.sources.chestxdet import MALFORMED, MISMATCHED_MASK, REPEATED, TEN_FINDINGS, read_chestxdet
 from xray.datasets.sources.set_tables import FAR_BEYOND, UNKNOWN_FINDING
 from xray.datasets.store import open_store
 from xray.errors import InputError
@@ -68,11 +68,23 @@ def test_boxes_outlines_and_splits_are_what_the_files_say(write, tmp_path):
     assert areas == [pytest.approx(300, abs=30), pytest.approx(200 * 200, rel=0.02), pytest.approx(130_560, rel=0.02)]
 
 
-def test_the_edition_of_ten_findings_has_no_outlines(write):
+def test_the_edition_of_ten_findings_was_not_read_for_three(write):
     train = [{key: value for key, value in entry.items() if key != "polygons"} for entry in TRAIN]
+    train[0] = train[0] | {"syms": ["Mass", "Effusion"]}
     source = read_chestxdet(write(train, None, names=("train.json", "test.json")))
     assert len(source.boxes) == 2
     assert source.masks == {}
+    three = ["Cardiomegaly", "Diffuse Nodule", "Pleural Thickening"]
+    # A radiograph without a box may have any of these, so it is not normal.
+    assert [image["unknown"] for image in told(source).values()] == [three, three]
+    assert [(warning.kind, warning.detail) for warning in source.warnings] == [(TEN_FINDINGS, ", ".join(three))]
+
+
+def test_a_file_of_thirteen_findings_without_outlines_is_known_by_them(write):
+    train = [{key: value for key, value in entry.items() if key != "polygons"} for entry in TRAIN]
+    source = read_chestxdet(write(train, None))
+    assert [image["unknown"] for image in told(source).values()] == [[], []]
+    assert source.warnings == []
 
 
 def test_an_outline_that_is_none_or_lies_elsewhere_is_left_out_alone(write):

@@ -98,6 +98,33 @@ def test_the_folder_of_another_split_is_not_meant(tmp_path):
     ]
 
 
+def test_a_file_elsewhere_is_not_meant_where_its_folder_is_there_without_it(tmp_path):
+    write_picture(tmp_path / "setB" / "1.png")
+    write(tmp_path, "annotations.json", ["setA/1.png"])
+    source = read_coco(tmp_path)
+    # The only file of that name: it goes on, and is said.
+    assert [(warning.kind, warning.where, warning.detail) for warning in source.warnings] == [
+        (FOUND_BY_END, "setA/1.png", "setB/1.png")
+    ]
+    # Two that it might be are refused, whatever the name starts with.
+    write_picture(tmp_path / "setC" / "1.png", offset=1)
+    for start in ("", "/data/", "D:\\"):
+        write(tmp_path, "annotations.json", [f"{start}setA/1.png"])
+        with pytest.raises(InputError, match=r"setA/1\.png may be setB/1\.png or setC/1\.png: write the path"):
+            read_coco(tmp_path)
+    # Where setA is, and does not have it, it is missing.
+    write_picture(tmp_path / "pictures" / "setA" / "7.png", offset=2)
+    (tmp_path / "setC" / "1.png").unlink()
+    write(tmp_path, "annotations.json", ["setA/1.png", "/data/setB/1.png"])
+    source = read_coco(tmp_path)
+    assert [image.file_name for image in source.images] == ["setB/1.png"]
+    assert [(drop.where, drop.reason) for drop in source.dropped] == [("setA/1.png", reasons.MISSING_FILE)]
+    # Below it, it is meant.
+    write_picture(tmp_path / "pictures" / "setA" / "old" / "1.png", offset=3)
+    write(tmp_path, "annotations.json", ["setA/1.png"])
+    assert [image.file_name for image in read_coco(tmp_path).images] == ["pictures/setA/old/1.png"]
+
+
 def test_paths_from_the_folder_of_the_file(root):
     write(root, "annotations/all.json", ["../images/1.png", "../../secret/2.png"])
     source = read_coco(root, "annotations/all.json")

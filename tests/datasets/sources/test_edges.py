@@ -2,13 +2,20 @@
 
 import json
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from source_cases import write_picture
 from test_normal_names import WRITERS, write_coco, write_cvat, write_voc
 
 from xray.datasets.conversion import OTHER_SIZE
 from xray.datasets.sources import NUMBERS, convert
 from xray.datasets.sources.coco import read_coco
+from xray.datasets.sources.edges import MAY_BE_SMALLER, SIZES_OF_PICTURES, is_much, passing
+from xray.datasets.sources.set_tables import is_far_beyond
+from xray.datasets.sources.table import read_table
+from xray.datasets.sources.table_boxes import Reading
 from xray.datasets.sources.tree import read_tree
 from xray.datasets.store import open_store
 from xray.errors import InputError
@@ -112,3 +119,110 @@ def test_numbers_as_names_are_named(tmp_path):
     conversion = convert("table", root, tmp_path / "named", image_size=32, n_folds=2, map=tmp_path / "map.yaml")
     assert sorted(conversion["counts"]["images_per_label"]) == ["Mass", "Nodule"]
     assert NUMBERS not in [row["kind"] for row in conversion["warnings"]["rows"]]
+
+
+def without_sizes(root, value=None):
+    """A COCO file that does not say how large its pictures were, or says 0."""
+    file = root / "annotations.json"
+    content = json.loads(file.read_text())
+    for entry in content["images"]:
+        for side in ("width", "height"):
+            entry.pop(side) if value is None else entry.update({side: value})
+    file.write_text(json.dumps(content))
+
+
+def in_table(root, boxes):
+    rows = "".join(f"{number}.png,Nodule,{','.join(map(str, box))}\n" for number, box in enumerate(boxes))
+    (root / "t.csv").write_text(f"image,label,x1,y1,x2,y2\n{rows}")
+
+
+FAR_APART = [(2 + n % 20, 2 + n % 10, 20 + n * 39 / 23, 12 + n * 27 / 23) for n in range(24)]
+"""Boxes of 60 x 40, one of which ends at 59, 39, one of six at 50 or more."""
+
+
+@pytest.mark.parametrize("value", [None, 0])
+def test_pictures_made_smaller_since_where_no_file_says_their_size(tmp_path, value):
+    # To 9 tenths: of 24 boxes the largest two pass an edge by more than a twentieth.
+    pictures(tmp_path, 24, 54, 36)
+    write_coco(tmp_path, nodules(*FAR_APART))
+    assert len(read_coco(tmp_path).boxes) == 24  # the file says 60 x 40, so they are scaled
+    without_sizes(tmp_path, value)
+    message = r"2 of 24 boxes of .* pass the edges .* in a picture of 54 x 36\): .* or write their width and height in"
+    with pytest.raises(InputError, match=message):
+        read_coco(tmp_path)
+    with pytest.raises(InputError, match=message):
+        read_tree(tmp_path)
+    in_table(tmp_path, FAR_APART)
+    with pytest.raises(InputError, match=r"2 of 24 boxes are none or pass the edges .* give --width and --height"):
+        read_table(tmp_path)
+
+
+def test_pictures_made_larger_since_where_no_file_says_their_size(tmp_path):
+    pictures(tmp_path, 24, 120, 80)
+    write_coco(tmp_path, nodules(*FAR_APART))
+    without_sizes(tmp_path)
+    message = r"boxes are of smaller pictures, none of 24 ends beyond 49% of the width and 49% of the height"
+    for read in (read_coco, read_tree):
+        with pytest.raises(InputError, match=message):
+            read(tmp_path)
+    in_table(tmp_path, FAR_APART)
+    with pytest.raises(InputError, match=f"{message} .*: give --units N"):
+        read_table(tmp_path)
+    with_sizes = "".join(f"{n}.png,Nodule,{','.join(map(str, box))},60,40\n" for n, box in enumerate(FAR_APART))
+    (tmp_path / "t.csv").write_text(f"image,label,x1,y1,x2,y2,width,height\n{with_sizes}")
+    assert not [one for one in read_table(tmp_path).warnings if one.kind == MAY_BE_SMALLER]
+
+
+def test_a_doubt_about_sizes_is_said(tmp_path):
+    pictures(tmp_path, 24, 84, 56)
+    write_coco(tmp_path, nodules(*FAR_APART))
+    assert read_coco(tmp_path).warnings == []
+    without_sizes(tmp_path)
+    warnings = read_coco(tmp_path).warnings
+    # Not by where the folder lies, which conversion.json does not tell.
+    assert {one.where for one in warnings} == {"annotations.json"}
+    said = {one.kind: one.detail for one in warnings}
+    assert said[SIZES_OF_PICTURES] == "24 pictures with boxes"
+    assert said[MAY_BE_SMALLER].startswith("none of 24 ends beyond 70% of the width and 70% of the height of its pic")
+    in_table(tmp_path, FAR_APART)
+    assert [one.kind for one in read_table(tmp_path).warnings] == [MAY_BE_SMALLER]
+    # Of the size that they had, nothing is in doubt but that nobody says so; nor of few boxes.
+    pictures(tmp_path, 24)
+    assert [one.kind for one in read_coco(tmp_path).warnings] == [SIZES_OF_PICTURES]
+    assert read_table(tmp_path).warnings == []
+
+
+def test_boxes_of_a_large_table_are_judged_by_those_that_are_looked_at(tmp_path):
+    # 128 of 400 radiographs are opened: that all of these pass an edge is so of all.
+    pictures(tmp_path, 40)
+    boxes = [(70 + n % 7, 50, 90 + n % 7, 60) for n in range(400)]
+    rows = "".join(f"{n % 40}.png,Nodule,{','.join(map(str, box))}\n" for n, box in enumerate(boxes))
+    (tmp_path / "t.csv").write_text(f"image,label,x1,y1,x2,y2\n{rows}")
+    with pytest.raises(InputError, match=r"boxes from everywhere are none or pass the edges"):
+        read_table(tmp_path)
+
+
+@given(
+    st.integers(20, 3000),
+    st.integers(20, 3000),
+    st.tuples(*[st.floats(-1.2, 1.2, allow_nan=False)] * 2),
+    st.tuples(*[st.floats(0.01, 1.2)] * 2),
+)
+def test_one_rule_for_tables_trees_and_public_sets(width, height, start, sides):
+    x, y = start[0] * width, start[1] * height
+    box = np.array([[x, y, x + sides[0] * width, y + sides[1] * height]])
+    size = np.array([[width, height]], dtype=float)
+    slack = np.maximum(0.05 * size, 1)[0]
+    by_hand = bool((box[0, :2] < -slack).any() or (box[0, 2:] > size[0] + slack).any())
+    assert passing(box, size).tolist() == [by_hand]
+    assert is_far_beyond(box, (width, height)).tolist() == [by_hand]
+    assert Reading("xyxy", "pixels").misfits(box, size).tolist() == [by_hand]
+
+
+@pytest.mark.parametrize(
+    ("n_passing", "n", "plain", "known"),
+    [(1, 1, False, False), (3, 3, False, True), (2, 4, True, True), (1, 4, False, False), (2, 40, False, False),
+     (3, 40, False, True), (20, 40, True, True), (0, 0, False, False)],
+)  # fmt: skip
+def test_how_many_boxes_tell(n_passing, n, plain, known):
+    assert (is_much(n_passing, n), is_much(n_passing, n, is_known=True)) == (plain, known)

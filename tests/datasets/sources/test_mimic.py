@@ -74,6 +74,24 @@ def test_a_studys_labels_are_those_of_its_frontal_radiographs(root):
     assert set(drops) == {LATERAL_VIEW, UNLABELLED}
 
 
+def test_a_view_that_only_its_code_says(root):
+    # As in the metadata's own columns; where a position is given, it counts.
+    words = {"fffabebf-74fd3a1f": "antero-posterior", "68b5c4b1-227d0485": "lateral", "2a2277a9-b0ded155": ""}
+    rows = [
+        (dicom_id, subject, study, "CHEST (PA AND LAT)", view if dicom_id not in ("2a2277a9-b0ded155",) else "",
+         2544, 3056, words.get(dicom_id, "postero-anterior"), "Erect")
+        for dicom_id, (subject, study, _, view) in IMAGES.items()
+    ]  # fmt: skip
+    (root / "mimic-cxr-2.0.0-metadata.csv.gz").unlink()
+    header = "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,"
+    header += "ViewCodeSequence_CodeMeaning,PatientOrientationCodeSequence_CodeMeaning"
+    table(root / "mimic-cxr-2.0.0-metadata.csv", header, rows)
+    source = read_mimic(root)
+    views = {image.file_name.rpartition("/")[2][:8]: image.extra["view"] for image in source.images}
+    assert views == {"02aa804e": "PA", "e084de3b": "AP", "68b5c4b1": "PA", "fffabebf": "AP"}
+    assert [name.rpartition("/")[2][:8] for name in reasons_of(source)[LATERAL_VIEW]] == ["174413ec", "2a2277a9"]
+
+
 def test_all_views_need_no_metadata(root):
     assert len(read_mimic(root, views="all").images) == 6
     (root / "mimic-cxr-2.0.0-metadata.csv.gz").unlink()

@@ -4,7 +4,15 @@ import pytest
 from set_cases import picture, reasons_of, summary, table
 
 from xray.datasets.sources.chexpert_labels import LATERAL_VIEW
-from xray.datasets.sources.padchest import EXCLUDED, NOTHING_KNOWN, UNLABELLED, age_of, labels_of, read_padchest
+from xray.datasets.sources.padchest import (
+    EXCLUDED,
+    MAY_BE_NEGATIVE,
+    NOTHING_KNOWN,
+    UNLABELLED,
+    age_of,
+    labels_of,
+    read_padchest,
+)
 from xray.errors import InputError
 
 HEADER = (
@@ -98,3 +106,14 @@ def test_labels_that_differ_in_case_alone_are_one(root):
 
 def test_an_endless_year_of_birth():
     assert age_of("20140915", "9" * 5000) is None
+
+
+def test_radiographs_that_may_be_negatives_are_named(root):
+    path = root / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+    header, *rows = path.read_text().splitlines()
+    # c.png is used, b.png is a lateral view.
+    marks = ["MONOCHROME1" if row.split(",")[1] in ("b.png", "c.png") else "MONOCHROME2" for row in rows]
+    lines = [f"{row},{mark}" for row, mark in zip(rows, marks, strict=True)]
+    path.write_text("\n".join([f"{header},PhotometricInterpretation_DICOM", *lines]) + "\n")
+    said = [(warning.kind, warning.where) for warning in read_padchest(root).warnings]
+    assert said == [(MAY_BE_NEGATIVE, "2/c.png")]

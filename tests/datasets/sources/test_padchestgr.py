@@ -46,12 +46,12 @@ def root(tmp_path):
     write(tmp_path, STUDIES)
     for _, image, _ in STUDIES:
         picture(tmp_path / "PadChest_GR" / image, 40, 20)
-    rows = ["StudyID,PatientID,ImageID,split,label,label_group,PatientSex_DICOM"]
+    rows = ["StudyID,PatientID,ImageID,split,label,label_group,PatientSex_DICOM,PatientAge"]
     rows += [
-        f"s{n},p{n % 4},x,{split},nodule,g,F"
+        f"s{n},p{n % 4},x,{split},nodule,g,F,64.0"
         for n, split in enumerate(("train", "train", "validation", "test", "train"), 1)
     ]
-    rows += ["s1,p1,x,train,pleural effusion,g,F"]
+    rows += ["s1,p1,x,train,pleural effusion,g,F,64.0"]
     with zipfile.ZipFile(tmp_path / "master_table.csv.zip", "w") as archive:
         archive.writestr("master_table.csv", "\n".join(rows))
         archive.writestr("__MACOSX/._master_table.csv", "x")
@@ -79,7 +79,7 @@ def test_boxes_are_shares_of_the_sides_by_two_readers(root):
     }
     assert [image.unlocated for image in source.images] == [(), (), (1,), (), (2,)]
     assert reasons_of(source) == {SECOND_READER: ["grounded_reports_20240819.json study 4 finding 1"]}
-    assert source.images[0].extra == {"sex": "F"}
+    assert source.images[0].extra == {"sex": "F", "age": "60-69"}
 
 
 @pytest.mark.parametrize(

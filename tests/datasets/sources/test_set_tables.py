@@ -74,7 +74,7 @@ def test_tables_in_the_right_units_pass(tmp_path, boxes):
 
 
 def test_a_box_far_beyond_the_edge_is_told_from_one_drawn_over_it():
-    boxes = np.array([[0, 0, 1020, 816], [0, 0, 1021, 800], [0, 0, 1000, 817], [-21, 0, 9, 9], [0, -16, 9, 9]], float)
+    boxes = np.array([[0, 0, 1050, 840], [0, 0, 1051, 800], [0, 0, 1000, 841], [-51, 0, 9, 9], [0, -40, 9, 9]], float)
     assert is_far_beyond(boxes, (1000, 800)).tolist() == [False, True, True, True, False]
 
 

@@ -15,6 +15,7 @@ from xray.datasets import source as reasons
 from xray.datasets import sources
 from xray.datasets.source import NOT_IN_TABLE
 from xray.datasets.sources import table_rows
+from xray.datasets.sources.edges import MAY_BE_SMALLER
 from xray.datasets.sources.table import read_table
 from xray.datasets.sources.table_boxes import Reading, _list, may_be_corners, to_corners, to_pixels
 from xray.datasets.sources.table_labels import label_list, label_names
@@ -157,7 +158,7 @@ def test_boxes_that_seem_to_be_of_smaller_pictures(pictures, tmp_path):
     rows = "".join(f"{n % 4},Mass,{n},10,{30 + n},{190 + n % 24},2000,3000\n" for n in range(30))
     (tmp_path / "t.csv").write_text("image,label,x,y,w,h,width,height\n" + rows)
     result = read_table(pictures, table=str(tmp_path / "t.csv"))
-    assert [w.detail for w in result.warnings if w.kind == table_rows.RESIZED] == [
+    assert [w.detail for w in result.warnings if w.kind == MAY_BE_SMALLER] == [
         "none passes 224 pixels, and the radiographs are larger: --units 224 if they were drawn there"
     ]
 

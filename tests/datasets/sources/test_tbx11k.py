@@ -9,7 +9,17 @@ from xray.datasets import source as reasons
 from xray.datasets.conversion import write_store
 from xray.datasets.source import CONTRADICTORY
 from xray.datasets.sources.set_tables import FAR_BEYOND, UNKNOWN_FINDING
-from xray.datasets.sources.tbx11k import ACTIVE, BOX_ON_NORMAL, CATEGORIES, OBSOLETE, OTHER_SET, SICK, read_tbx11k
+from xray.datasets.sources.tbx11k import (
+    ACTIVE,
+    BOX_ON_NORMAL,
+    CATEGORIES,
+    NO_SIZE,
+    OBSOLETE,
+    OTHER_SET,
+    SICK,
+    read_tbx11k,
+)
+from xray.datasets.sources.trees.parts import UNREADABLE_XML
 from xray.errors import InputError
 
 NAMES = ("ActiveTuberculosis", "ObsoletePulmonaryTuberculosis", "PulmonaryTuberculosis")
@@ -116,7 +126,7 @@ def test_an_annotation_that_cannot_be_used_costs_its_radiograph(write, annotatio
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"has no annotations/json/TBX11K_train.json: put it there \(the files of annotations/xml/"),
+        (None, r"has no annotations/json/TBX11K_train.json and no annotations/xml/tb0001.xml, …: put one there"),
         ("[]", "holds a list, not the dict of TBX11K"),
         ({"images": 1, "annotations": [], "categories": []}, "is not a COCO file"),
         (
@@ -189,3 +199,85 @@ def test_a_row_of_the_simplified_edition_that_cannot_be_used_costs_its_radiograp
 def test_categories_that_are_no_list(write, categories):
     with pytest.raises(InputError, match="it needs the lists images, annotations and categories"):
         read_tbx11k(write(TBX11K_train=TRAIN | {"categories": categories}))
+
+
+def voc(size, *objects):
+    """objects: (name, xmin, ymin, xmax, ymax)."""
+    text = "" if size is None else f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>"
+    for name, *corners in objects:
+        sides = "".join(
+            f"<{side}>{value}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+        )
+        text += f"<object><name>{name}</name><difficult>0</difficult><bndbox>{sides}</bndbox></object>"
+    return f"<annotation><folder>tb</folder>{text}</annotation>"
+
+
+@pytest.fixture
+def xml(write):
+    """({stem: text}, {list: lines}) → the set's folder, without JSON files."""
+
+    def make(files, **lists):
+        root = write()
+        for folder, contents, suffix in (("annotations/xml", files, "xml"), ("lists", lists, "txt")):
+            (root / "TBX11K" / folder).mkdir(parents=True, exist_ok=True)
+            for stem, text in contents.items():
+                (root / "TBX11K" / folder / f"{stem}.{suffix}").write_text(text)
+        return root
+
+    return make
+
+
+LESIONS = voc((2048, 1024), (ACTIVE, 400, 200, 800, 600), (OBSOLETE, 0, 0, 2048, 1024))
+
+
+def test_boxes_of_the_originals_are_those_of_the_squeezed_pictures(xml):
+    lists = {
+        "TBX11K_train": "tb/tb0001.png\nsick/s0001.png\nhealth/h0001.png\n",
+        "TBX11K_val": "health/h0002.png\ntb/tb1199.png\n",
+        "all_test": "test/test_000001.png\n",
+    }
+    source = read_tbx11k(xml({"tb0001": LESIONS}, **lists))
+    of = told(source)
+    # A quarter of 2048 and half of 1024 pixels are 512.
+    assert of["tb0001"]["boxes"] == [(ACTIVE, 100, 100, 200, 300), (OBSOLETE, 0, 0, 512, 512)]
+    assert (of["tb0001"]["split"], of["tb0001"]["size"], of["tb0001"]["unknown"]) == ("train", (512, 512), [])
+    assert {name: (image["split"], image["unknown"], image["labels"]) for name, image in of.items()} == {
+        "tb0001": ("train", [], []),
+        "s0001": ("train", [], [SICK]),
+        "h0001": ("train", [], []),
+        "h0002": ("val", [], []),
+        "tb1199": ("val", [ACTIVE, OBSOLETE], []),
+        "test_000001": ("test", list(CATEGORIES), []),
+    }
+    assert source.layout == "xml"
+    assert [image.source_id for image in source.images if image.normal] == ["h0001", "h0002"]
+
+
+def test_without_lists_all_trains(xml):
+    source = read_tbx11k(xml({"tb0001": LESIONS, "tb0777": LESIONS}))
+    assert {image.source_id: image.split for image in source.images} == {
+        **dict.fromkeys(("h0001", "h0002", "s0001", "tb0001", "tb1199"), "train"), "test_000001": "test",
+    }  # fmt: skip
+    assert why(source) == [("TBX11K/imgs/extra/da+db/train/p(1).png", OTHER_SET), ("tb0777.xml", reasons.MISSING_FILE)]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (voc(None, (ACTIVE, 1, 2, 3, 4)), NO_SIZE),
+        (voc((2048, 1024), ("Tumour", 1, 2, 3, 4)), UNKNOWN_FINDING),
+        (voc((2048, 1024), (ACTIVE, 1, 2, 3, "x")), reasons.NOT_A_NUMBER),
+        (voc((2048, 1024), (ACTIVE, 1, 2, 4000, 4)), FAR_BEYOND),
+        ("<annotation>", UNREADABLE_XML),
+    ],
+)
+def test_an_xml_file_that_cannot_be_used_costs_its_radiograph(xml, text, reason):
+    source = read_tbx11k(xml({"tb0001": text, "tb1199": LESIONS}))
+    assert "tb0001" not in told(source)
+    assert reason in [said for _, said in why(source)]
+
+
+def test_json_goes_before_xml(write, xml):
+    root = xml({"tb0001": LESIONS})
+    write(TBX11K_train=TRAIN)
+    assert told(read_tbx11k(root))["tb0001"]["boxes"][0] == (ACTIVE, 100.5, 50, 300.5, 150)

@@ -11,7 +11,8 @@ from the end of the run before (two public programs for the set do so); others a
 Of the other two tables, a radiograph without a row has no such thing: all radiographs were read for all three (Feng et
 al., Radiology: Artificial Intelligence 3(6), 2021). A table that is missing is no category.
 
-The patient is what stands in front of `_` in `filename`. The published splits have patients in several parts and are
+The patient is what stands in front of `_` in `filename`; in an edition of the table that has StudyInstanceUID in place
+of it, each study is one. The published splits have patients in several parts and are
 not used: all radiographs are for training, in folds that keep patients together.
 """
 
@@ -107,10 +108,11 @@ def _read_cells(
     collector: Collector, path: Path, id_column: str = "anon_SOPUID", cell_column: str = "mask_rle"
 ) -> dict[str, _Cells]:
     """File → what a table says of it; the patients that it names are told the collector."""
-    table, content = read_table(path, (id_column, cell_column), ("filename",))
+    table, content = read_table(path, (id_column, cell_column), ("filename", "StudyInstanceUID"))
     collector.read(content)
     check_ids(path, table, id_column, (not is_missing(t) and not rle.is_empty(t) for t in table[cell_column]))
-    names = table["filename"].tolist() if "filename" in table.columns else [""] * len(table)
+    column = next((name for name in ("filename", "StudyInstanceUID") if name in table.columns), None)
+    names = table[column].tolist() if column else [""] * len(table)
     cells: dict[str, _Cells] = {}
     seen: set[tuple[str, str]] = set()
     patients: dict[str, str] = {}

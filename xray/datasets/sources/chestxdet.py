@@ -2,9 +2,12 @@
 
 ChestX_Det_train.json and ChestX_Det_test.json are lists of {file_name, syms, boxes, polygons}: the three lists go
 together, a box is x1, y1, x2, y2, and its polygon [[x, y], …], all in pixels of the 1024 x 1024 PNG files in
-train_data/ and test_data/. ChestX-Det10's files have no polygons, and are read too.
+train_data/ and test_data/. ChestX-Det10's files, train.json and test.json, have no polygons and ten findings; they are
+read too.
 
 What becomes of them: a radiograph without boxes is normal in the sense of the set, as all 13 findings were looked for.
+In ChestX-Det10 (Liu et al., arXiv:2006.10550) three were not: Cardiomegaly, Diffuse Nodule and Pleural Thickening are
+unknown on all of its radiographs.
 Polygons become masks. Files are renumbered, so that neither NIH's names nor patients are known; two radiographs of one
 patient may be in different folds.
 """
@@ -27,13 +30,17 @@ from xray.datasets.sources.set_tables import (
 )
 from xray.datasets.sources.tables import plain_name
 from xray.errors import InputError
+from xray.radiographs.file_warnings import FileWarning
 from xray.structures.values import shown
 
 CATEGORIES = (
     "Atelectasis", "Calcification", "Cardiomegaly", "Consolidation", "Diffuse Nodule", "Effusion", "Emphysema",
     "Fibrosis", "Fracture", "Mass", "Nodule", "Pleural Thickening", "Pneumothorax",
 )  # fmt: skip
+ADDED = ("Cardiomegaly", "Diffuse Nodule", "Pleural Thickening")
+"""Findings that ChestX-Det10 does not have."""
 SIDE = 1024
+TEN_FINDINGS = "ChestX-Det10: the findings that it was not read for are unknown"
 MALFORMED = "entry of another form"
 REPEATED = "radiograph with two entries"
 MISMATCHED_MASK = "polygon that does not fit its box"
@@ -68,6 +75,9 @@ def _read(collector: Collector, path: Path, split: str) -> None:
     corners = [_corners(box) for entry in entries for box in _lists(entry)[1]]
     table = np.array(corners, dtype=np.float64).reshape(-1, 4)
     check_units(path, table, (SIDE, SIDE), f"x1, y1, x2, y2 in pixels of the pictures of {SIDE} x {SIDE}")
+    unknown = _not_read_for(entries)
+    if unknown:
+        collector.warnings.append(FileWarning(TEN_FINDINGS, path.name, ", ".join(ADDED)))
     seen = set()
     for number, entry in enumerate(entries):
         place = f"{path.name} entry {number}"
@@ -77,7 +87,7 @@ def _read(collector: Collector, path: Path, split: str) -> None:
         name = collector.file_of(file_name, place, near=split)
         if name is None:
             continue
-        collector.describe(name, split=split, size=(SIDE, SIDE))
+        collector.describe(name, split=split, size=(SIDE, SIDE), unknown=unknown)
         if name in seen:
             collector.lose(name, place, REPEATED)
             continue
@@ -101,6 +111,13 @@ def _read(collector: Collector, path: Path, split: str) -> None:
                 if polygons and mask is None:
                     collector.leave_out(where, MISMATCHED_MASK, action="mask left out, box kept")
                 collector.box(name, category, box, where, mask=mask)
+
+
+def _not_read_for(entries: list[Any]) -> list[int]:
+    """The ids of ADDED where a file is of ChestX-Det10: no entry has polygons, none of these findings occurs."""
+    names = {plain_name(symptom) for entry in entries for symptom in _lists(entry)[0]}
+    has_polygons = any(isinstance(entry, dict) and "polygons" in entry for entry in entries)
+    return [] if has_polygons or names & set(map(plain_name, ADDED)) else [_IDS[plain_name(name)] for name in ADDED]
 
 
 def _lists(entry: Any) -> tuple[list[Any], list[Any], list[Any]]:

@@ -4,6 +4,8 @@
 `patient00001/study1/view1_frontal.jpg`. What stands in front of that may differ from where the files are: editions call
 their folders CheXpert-v1.0, CheXpert-v1.0-small or CheXpert-v1.0 batch 2 (train 1).
 
+The files of CheXpert Plus are read where there is no train.csv, see `chexpert_plus`.
+
 1 is present, 0 absent, -1 uncertain, an empty cell not mentioned; see `chexpert_labels`. The labels of train.csv come
 from reports by a program, those of valid.csv and test.csv from radiologists, without -1 and empty cells.
 """
@@ -26,6 +28,8 @@ from xray.datasets.sources.chexpert_labels import (
     Views,
     read_labels,
 )
+from xray.datasets.sources.chexpert_plus import TABLE as PLUS
+from xray.datasets.sources.chexpert_plus import add_plus, labels_of_plus
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_tables import one_table
 from xray.datasets.sources.tables import read_table
@@ -58,7 +62,7 @@ def read_chexpert(
     views: "frontal" leaves lateral radiographs out, which are named; "all" keeps them, with the view "LATERAL".
     uncertain, unmentioned: what -1 and an empty cell mean.
     table: of the training radiographs' labels, relative to `data_path`, in place of train.csv, such as
-        train_visualCheXbert.csv.
+        train_visualCheXbert.csv; of CheXpert Plus chexbert_labels/report_fixed.json in place of impression_fixed.json.
 
     A positive label has no box: where the finding is stays unknown. Raises InputError for a missing directory, table or
     column.
@@ -67,14 +71,22 @@ def read_chexpert(
     if table is not None and not (root / table).is_file():
         raise InputError(f"there is no {table} in {root}: give --table relative to --data-path")
     found = {split: one_table(root, *names) for split, names in TABLES.items()}
-    found |= {} if table is None else {TRAIN: root / table}
+    plus = one_table(root, PLUS)
+    is_plus = plus is not None and (found[TRAIN] is None if table is None else table.endswith(".json"))
+    found |= {} if table is None or is_plus else {TRAIN: root / table}
+    if is_plus:
+        # It has those of valid.csv, too; test.csv beside it is another set's.
+        found = {TEST: found[TEST]}
     paths = {split: path for split, path in found.items() if path is not None}
-    if not paths:
+    if not paths and not is_plus:
         raise InputError(f"{root} has no train.csv and no valid.csv: give the directory of CheXpert that holds them")
     collector = Collector("chexpert", root, FINDINGS, layout="labels")
     files = ViewFiles(collector)
     read = functools.partial(read_labels, uncertain=uncertain, unmentioned=unmentioned)
     rows = LabelledFiles(collector)
+    if plus is not None and is_plus:
+        labels = labels_of_plus(root, table)
+        add_plus(collector, files, rows, plus, labels, views, read, attributes_of, patient_of)
     for split, path in paths.items():
         add_table(collector, files, rows, split, path, views, read)
     return collector.source()

@@ -12,7 +12,8 @@ class PathsElsewhere:
     """Finds files by the longest end of such a name that is the end of a file's path, too.
 
     An end that several names have says nothing: of a/frontal.png and b/frontal.png, where one has no file, that of the
-    other is not meant. Nor does a file in the folder of another split. What a name starts with before an end of two
+    other is not meant. Nor is a file in the folder of another split, or one elsewhere where there is a folder called as
+    in the name: a/1.png is not b/1.png where a/ is, and lacks it. What a name starts with before an end of two
     parts or more is where the data path was: what starts with it too and is not behind it here is missing. As
     /data/a/1.png is a/1.png, /data/b/2.png is b/2.png, and never c/2.png.
     """
@@ -26,11 +27,13 @@ class PathsElsewhere:
         self._table, self._split = table, split_of(table)
         self._names = Counter(end for name in names for _, end in _cuts(name))
         wanted = {name.rpartition("/")[2] for name in self._names}
+        files = sorted(files)
         self._files: dict[str, list[str]] = {}
-        for file in sorted(files):
+        for file in files:
             if file.rpartition("/")[2] in wanted:
                 for _, end in _cuts(file):
                     self._files.setdefault(end, []).append(file)
+        self._folders = {folder for file in files for folder in file.split("/")[:-1]}
         self._starts = {(False, "")} if is_beside else set()
         self._starts = self._starts.union(*map(self._starts_of, names))
 
@@ -54,7 +57,11 @@ class PathsElsewhere:
         if not (files := self._files.get(end)):
             return []
         split = _split_in(name.rpartition("/")[0]) or self._split
-        return [file for file in files if split in (None, _split_in(file.rpartition("/")[0]) or split)]
+        files = [file for file in files if split in (None, _split_in(file.rpartition("/")[0]) or split)]
+        folder = name.rpartition("/")[0].rpartition("/")[2]
+        if "/" not in end and folder in self._folders:
+            files = [file for file in files if folder in file.split("/")[:-1]]
+        return files
 
     def _starts_of(self, name: str) -> list[tuple[bool, str]]:
         """What is before the longest end that is a file with its folder; empty where there is none, or several."""

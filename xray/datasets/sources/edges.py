@@ -1,48 +1,137 @@
-"""Whether the boxes of a file lie in its pictures: they may be in other units, or of pictures of another size."""
+"""Whether boxes lie in their pictures: they may be in other units, or of pictures of another size. One rule for all.
+
+A box passes an edge if it lies beyond it by more than FAR of the side, at least by a pixel: boxes with a margin pass it
+by less, and are cut there. Half of at least FEWEST boxes tell that they are of other units or pictures. MANY of them,
+and more than one, do so where it is known what would be right: another form or other units that fit, a public set
+whose boxes all lie in pictures of one size, or pictures that only the files themselves say the size of.
+
+Boxes of pictures that were made larger since pass no edge, but stay away from the right and the lower one. Where no
+file says how large the pictures were, ENOUGH boxes that all end before HALF of the width and of the height are refused,
+and such that end before MOST of both are warned of.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 
 from xray.datasets.source import Source
-from xray.datasets.sources.table_boxes import FEWEST
 from xray.errors import InputError
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.radiograph import RadiographError, radiograph_size
 
+FAR = 0.05
+"""Share of a side by which a box must pass the edge to speak of other units."""
+FEWEST = 4
+MANY = 0.05
+ENOUGH = 20
+HALF, MOST = 0.52, 0.75
+"""Shares of a side. Where findings are sought in whole chests, some of 20 boxes reach further."""
 MOST_OPENED = 64
 """Pictures that are opened where no file says how large they are."""
-FAR = 0.05
-"""Share of a side by which a box must pass the edge to speak of other units. Boxes with a margin pass it by less, and
-are cut there."""
+
+SIZES_OF_PICTURES = "sizes that no file says are taken from the pictures, which must be as large as when annotated"
+MAY_BE_SMALLER = "boxes that may be of smaller pictures"
+
+
+def passing(corners: np.ndarray, sizes: np.ndarray, share: float = FAR) -> np.ndarray:
+    """(N, 4) xyxy, (N, 2) or (2,) widths and heights → (N,) bool, which boxes pass an edge; NaN is no edge.
+
+    share: of the side that is still no passing. Sizes of 1 are those of shares: there a pixel is nothing.
+    """
+    limits = np.broadcast_to(np.asarray(sizes, dtype=np.float64), (len(corners), 2))
+    slack = np.where(limits > 1, np.maximum(share * limits, 1.0), np.where(np.isfinite(limits), share * limits, 1.0))
+    first, second = corners[:, :2], corners[:, 2:]
+    with np.errstate(invalid="ignore"):
+        # Of numbers that are no two corners each may lie beyond.
+        outside = (np.minimum(first, second) < -slack) | (np.maximum(first, second) > limits + slack)
+    return np.asarray(outside.any(axis=1), dtype=bool)
+
+
+def is_much(n_passing: int, n: int, is_known: bool = False) -> bool:
+    """Whether so many of n boxes pass an edge that they are of other units or pictures.
+
+    is_known: it is known what would be right, see above.
+    """
+    return (n >= FEWEST and 2 * n_passing >= n) or (is_known and n_passing > 1 and n_passing > MANY * n)
+
+
+def reach(corners: np.ndarray, sizes: np.ndarray) -> tuple[float, float] | None:
+    """The largest shares of width and height at which boxes (N, 4) end, where they tell of the size of their pictures.
+
+    sizes: (N, 2), NaN where it is not known. None for too few boxes, and where one reaches MOST of a side.
+    """
+    shares = (corners[:, 2:] / sizes)[np.isfinite(sizes).all(axis=1) & np.isfinite(corners).all(axis=1)]
+    if len(shares) < ENOUGH:
+        return None
+    across, down = shares.max(axis=0).tolist()
+    return (across, down) if max(across, down) < MOST else None
+
+
+def said_of_reach(corners: np.ndarray, sizes: np.ndarray, what: str, advice: str, is_said: bool = False) -> str:
+    """A warning of boxes that end before MOST of their pictures' sides, see `reach`; empty where there is none.
+
+    what: the file or tree. advice: what to do about it. is_said: somebody says that the pictures have these sizes.
+    Raises InputError where they end before HALF, and nobody says so.
+    """
+    ends = reach(corners, sizes)
+    if ends is None:
+        return ""
+    across, down = ends
+    where = f"none of {len(corners)} ends beyond {across:.0%} of the width and {down:.0%} of the height of its picture"
+    if max(ends) < HALF and not is_said:
+        raise InputError(f"{what}: boxes are of smaller pictures, {where}: {advice}")
+    return f"{where}: if they are, {advice}"
 
 
 def refuse_boxes_beyond(source: Source, what: str) -> None:
-    """Raises InputError where half of the boxes pass an edge of their pictures by more than FAR.
+    """Raises InputError where boxes are of other units, or of pictures of another size; see above.
 
-    The box around an outline may do so where the outline is a turned box in a corner: its middle must lie outside.
-    Of fewer each is judged when its picture is decoded: it is cut at the edge, and one wholly outside costs its
-    radiograph. what: the file or tree, for the message.
+    The box around an outline may pass an edge where the outline is a turned box in a corner: its middle must lie
+    outside. Of fewer each is judged when its picture is decoded: it is cut at the edge, and one wholly outside costs
+    its radiograph. what: the file or tree, for messages.
     """
     boxes = source.boxes
     sizes = np.array([(image.width or np.nan, image.height or np.nan) for image in source.images]).reshape(-1, 2)
-    unknown = np.unique(boxes.images[np.isnan(sizes[boxes.images]).any(axis=1)])
-    if len(unknown):
-        for number in unknown[np.unique(np.linspace(0, len(unknown) - 1, MOST_OPENED).round().astype(int))].tolist():
-            try:
-                sizes[number] = radiograph_size(source.images[number].path)
-            except RadiographError:
-                continue  # That is said when it is decoded.
-    known = np.isfinite(sizes[boxes.images]).all(axis=1)
-    corners, sides = boxes.boxes[known], sizes[boxes.images[known]]
-    misfits = ((corners[:, :2] < -FAR * sides) | (corners[:, 2:] > (1 + FAR) * sides)).any(axis=1)
-    middles = (corners[:, :2] + corners[:, 2:]) / 2
-    has_outline = np.isin(np.flatnonzero(known), list(source.masks))
-    misfits &= ~has_outline | ((middles < 0) | (middles > sides)).any(axis=1)
-    n, n_beyond = len(misfits), int(misfits.sum())
-    if n >= FEWEST and 2 * n_beyond >= n:
-        place = np.flatnonzero(known)[np.flatnonzero(misfits)[0]]
-        width, height = sizes[boxes.images[place]].astype(int).tolist()
-        box = ", ".join(f"{value:g}" for value in boxes.boxes[place].tolist())
-        raise InputError(
-            f"{n_beyond} of {n} boxes of {what} pass the edges of their pictures (the first: {source.places[place]}, "
-            f"x1, y1, x2, y2 = {box} in a picture of {width} x {height}): they may be in other units, or of pictures "
-            "of another size; give the pictures that were annotated"
-        )
+    unsaid = np.isnan(sizes).any(axis=1)
+    unknown = np.unique(boxes.images[unsaid[boxes.images]])
+    for number in spread(unknown, MOST_OPENED):
+        try:
+            sizes[number] = radiograph_size(source.images[number].path)
+        except RadiographError:
+            continue  # That is said when it is decoded.
+    has_outline = np.isin(np.arange(len(boxes)), list(source.masks))
+    is_of_picture = unsaid[boxes.images]
+    for rows in (np.flatnonzero(~is_of_picture), np.flatnonzero(is_of_picture)):
+        chosen = rows[np.isfinite(sizes[boxes.images[rows]]).all(axis=1)]
+        corners, limits = boxes.boxes[chosen], sizes[boxes.images[chosen]]
+        middles = (corners[:, :2] + corners[:, 2:]) / 2
+        misfits = passing(corners, limits)
+        misfits &= ~has_outline[chosen] | ((middles < 0) | (middles > limits)).any(axis=1)
+        is_unsaid = bool(len(rows)) and bool(is_of_picture[rows[0]])
+        if is_much(int(misfits.sum()), len(misfits), is_unsaid):
+            place = chosen[np.flatnonzero(misfits)[0]]
+            width, height = sizes[boxes.images[place]].astype(int).tolist()
+            box = ", ".join(f"{value:g}" for value in boxes.boxes[place].tolist())
+            raise InputError(
+                f"{misfits.sum()} of {len(misfits)} boxes of {what} pass the edges of their pictures (the first: "
+                f"{source.places[place]}, x1, y1, x2, y2 = {box} in a picture of {width} x {height}): they may be in "
+                "other units, or of pictures of another size; give the pictures that were annotated"
+                + (", or write their width and height in the file" if is_unsaid else "")
+            )
+        if is_unsaid and source.sizes_of_files:
+            source.warnings.append(FileWarning(SIZES_OF_PICTURES, source.layout, f"{len(unknown)} pictures with boxes"))
+            advice = "give the pictures that were annotated, or write their width and height in the file"
+            if said := said_of_reach(corners, limits, what, advice):
+                source.warnings.append(FileWarning(MAY_BE_SMALLER, source.layout, said))
+
+
+def spread(numbers: np.ndarray, most: int) -> list[int]:
+    """At most so many of (N,) numbers, from everywhere."""
+    if not len(numbers):
+        return []
+    chosen: list[int] = numbers[np.unique(np.linspace(0, len(numbers) - 1, most).round().astype(np.int64))].tolist()
+    return chosen
+
+
+SizesOf = Callable[[np.ndarray], np.ndarray]
+"""Numbers of boxes → (M, 2) widths and heights of their pictures, NaN where they are not known."""

@@ -1,8 +1,9 @@
 """MIMIC-CXR (PhysioNet, JPG or DICOM): labels of whole radiographs, none with a box → a source to convert.
 
 Tables, packed or not: mimic-cxr-2.0.0-chexpert.csv (or -negbio.csv) with a row a study, mimic-cxr-2.0.0-split.csv with
-a row a radiograph, mimic-cxr-2.0.0-metadata.csv with its ViewPosition. Radiographs are named by their dicom_id, in
-files/p10/p10000032/s50414267/ as PhysioNet has them, or anywhere else.
+a row a radiograph, mimic-cxr-2.0.0-metadata.csv with its ViewPosition; where that is empty, the column
+ViewCodeSequence_CodeMeaning says the view in words (antero-posterior), for some. Radiographs are named by their
+dicom_id, in files/p10/p10000032/s50414267/ as PhysioNet has them, or anywhere else.
 
 A label is one of a report, which is about all radiographs of its study: 1 is present, 0 absent, -1 uncertain, an empty
 cell not mentioned; see `chexpert_labels`. Where mimic-cxr-2.1.0-test-set-labeled.csv is there, what radiologists took
@@ -36,6 +37,7 @@ Labeler = Literal["chexpert", "negbio"]
 
 SPLIT = "mimic-cxr-*-split.csv"
 METADATA = "mimic-cxr-*-metadata.csv"
+VIEW_CODE = "ViewCodeSequence_CodeMeaning"
 BY_RADIOLOGISTS = "mimic-cxr-*-test-set-labeled.csv"
 SPLITS = {"train": TRAIN, "validate": VAL, "test": TEST}
 
@@ -53,8 +55,8 @@ def read_mimic(
 ) -> Source:
     """Reads the tables of MIMIC-CXR; looks at no pixel.
 
-    views: "frontal" keeps radiographs whose ViewPosition is PA or AP, and leaves out and names all others, also those
-        without one; "all" keeps every one.
+    views: "frontal" keeps radiographs whose view is PA or AP, and leaves out and names all others, also those without
+        one; "all" keeps every one.
     uncertain, unmentioned: what -1 and an empty cell mean.
     labeler: whose labels: those of CheXpert's program or of NegBio's.
 
@@ -115,10 +117,15 @@ def _studies(
 
 
 def _positions(collector: Collector, path: Path) -> Mapping[str, str]:
-    """dicom_id → ViewPosition."""
-    table, content = read_table(path, ("dicom_id", "ViewPosition"))
+    """dicom_id → ViewPosition; where it is empty, what the code of the view says."""
+    table, content = read_table(path, ("dicom_id", "ViewPosition"), (VIEW_CODE,))
     collector.read(content)
-    return dict(zip(table["dicom_id"].tolist(), table["ViewPosition"].tolist(), strict=True))
+    ids, positions = table["dicom_id"].tolist(), table["ViewPosition"].tolist()
+    codes = table[VIEW_CODE].tolist() if VIEW_CODE in table.columns else [""] * len(table)
+    return {
+        one: position or _view(code).get("view", code)
+        for one, position, code in zip(ids, positions, codes, strict=True)
+    }
 
 
 def _id(text: str) -> str:

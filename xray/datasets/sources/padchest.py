@@ -8,6 +8,9 @@ in a list says nothing; `nan` in place of a list is no list; "normal" may stand 
 Some labels are no findings: a study that is "unchanged" may show what an earlier report named, so that what its list
 does not name is unknown; one to "exclude" is left out; "suboptimal study" is about the picture alone.
 
+Radiographs whose DICOM file was MONOCHROME1 may be negatives as PNG: public readers of the set differ on whether they
+are, so that they are counted, and not inverted.
+
 A label that is not in a list is absent: so mean it the set's authors (Bustos et al., Medical Image Analysis 66, 2020,
 arXiv:1901.07441) and those who train on it. 27 % of the lists are by physicians (MethodLabel "Physician"), the others
 by a program.
@@ -27,6 +30,7 @@ from xray.datasets.sources.set_tables import need_table
 from xray.datasets.sources.siim_tables import CONTRADICTORY
 from xray.datasets.sources.tables import factorize, read_table
 from xray.radiographs.attributes import FRONTAL, plain_attributes
+from xray.radiographs.file_warnings import FileWarning
 
 TABLE = ("PADCHEST_chest_x_ray_images_labels*.csv", "*PADCHEST*.csv", "*padchest*.csv")
 
@@ -40,6 +44,7 @@ PROJECTIONS = {"AP_horizontal": "AP", "L": "LATERAL"}
 EXCLUDED = 'radiograph with the label "exclude"'
 UNLABELLED = "radiograph without labels"
 NOTHING_KNOWN = "radiograph of which its labels say nothing"
+MAY_BE_NEGATIVE = "radiographs that were MONOCHROME1, whose PNG files may be negatives: xray audit names these"
 
 
 def read_padchest(data_path: Path | str, *, views: Views = "frontal") -> Source:
@@ -54,7 +59,7 @@ def read_padchest(data_path: Path | str, *, views: Views = "frontal") -> Source:
     root = data_root(data_path, "put PadChest's table (PADCHEST_chest_x_ray_images_labels_…csv.gz) and pictures there")
     path = need_table(root, TABLE, "PadChest")
     needed = ("ImageID", "PatientID", "Projection", "Labels")
-    known = ("StudyDate_DICOM", "PatientBirth", "PatientSex_DICOM")
+    known = ("StudyDate_DICOM", "PatientBirth", "PatientSex_DICOM", "PhotometricInterpretation_DICOM")
     table, content = read_table(path, needed, known)
     texts, label_row = factorize(table["Labels"])
     lists = [labels_of(text) for text in texts]
@@ -68,7 +73,7 @@ def read_padchest(data_path: Path | str, *, views: Views = "frontal") -> Source:
     about = (table[name].tolist() if name in table.columns else empty for name in known)
     columns = (*(table[name].tolist() for name in needed[:3]), label_row.tolist(), *about, table["line"].tolist())
     stated: dict[str, tuple[str, ...]] = {}
-    for image, patient, projection, row, date, birth, sex, line in zip(*columns, strict=True):
+    for image, patient, projection, row, date, birth, sex, photometric, line in zip(*columns, strict=True):
         place = f"{path.name} line {line}"
         name, labels = collector.file_of(image, place), lists[row]
         if name is None:
@@ -99,6 +104,8 @@ def read_padchest(data_path: Path | str, *, views: Views = "frontal") -> Source:
                 unlocated=present,
                 **_attributes(view, sex, age_of(date, birth)),
             )
+            if photometric == "MONOCHROME1":
+                collector.warnings.append(FileWarning(MAY_BE_NEGATIVE, name))
     return collector.source()
 
 

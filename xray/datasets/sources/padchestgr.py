@@ -22,6 +22,7 @@ from typing import Any
 from xray.datasets import source as reasons
 from xray.datasets.source import TEST, TRAIN, VAL, Source, data_root
 from xray.datasets.sources.collector import Collector
+from xray.datasets.sources.edges import FAR
 from xray.datasets.sources.padchest import NO_FINDINGS, UNCHANGED, with_one_case
 from xray.datasets.sources.set_tables import need_table, one_table, read_json
 from xray.datasets.sources.siim_tables import CONTRADICTORY
@@ -34,11 +35,9 @@ from xray.structures.values import finite_number, flag_of, shown, text_of
 READERS = {"boxes": "1", "extra_boxes": "2"}
 """Key of the JSON file → the reader."""
 SPLITS = {"train": TRAIN, "validation": VAL, "valid": VAL, "val": VAL, "test": TEST}
-ABOUT = {"PatientSex_DICOM": "sex", "ViewPosition_DICOM": "view"}
+ABOUT = {"PatientSex_DICOM": "sex", "PatientAge": "age", "ViewPosition_DICOM": "view"}
 """Column of master_table.csv → attribute of a radiograph."""
 
-BEYOND = 0.01
-"""Share of a side by which a box may pass the edge, where it is then cut."""
 MOST_CONTRADICTORY = 0.1
 
 NO_BOX = "box that is no x1, y1, x2, y2 in shares of the sides"
@@ -190,7 +189,7 @@ def _corners(box: Any) -> tuple[float, float, float, float] | None:
     if len(numbers) != 4 or None in numbers:
         return None
     x1, y1, x2, y2 = (float(number) for number in numbers if number is not None)
-    is_inside = all(-BEYOND <= share <= 1 + BEYOND for share in (x1, y1, x2, y2))
+    is_inside = all(-FAR <= share <= 1 + FAR for share in (x1, y1, x2, y2))
     return (x1, y1, x2, y2) if is_inside and x1 < x2 and y1 < y2 else None
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from xray.datasets import source as reasons
 from xray.datasets.sizes import find_sizes, original_sizes
 from xray.datasets.sources.collector import Collector
+from xray.datasets.sources.edges import ENOUGH, HALF, is_much, passing
 from xray.errors import InputError
 from xray.radiographs.attributes import plain_attributes
 from xray.radiographs.names import check_inside
@@ -30,13 +31,6 @@ PACKED = ("gz", "zip")
 FAR_BEYOND = "box far beyond the edge"
 REPEATED = "radiograph with two rows"
 UNKNOWN_FINDING = "unknown finding"
-
-TOLERANCE = 0.02
-"""Share of a side by which a box may reach beyond the edge, as people draw it, and is cut there."""
-MOST_BEYOND = 0.05
-"""Share of boxes beyond this tolerance from which the whole table is in other units."""
-MANY = 20
-"""Boxes of which at least one reaches into the right or the lower half of its radiograph."""
 
 
 def find_tables(root: Path, *patterns: str) -> list[Path]:
@@ -145,12 +139,12 @@ def check_units(path: Path, boxes: np.ndarray, size: tuple[int, int] | None, uni
     if not len(boxes) or size is None:
         return
     beyond = is_far_beyond(boxes, size)
-    if beyond.sum() > 1 and beyond.mean() > MOST_BEYOND:
+    if is_much(int(beyond.sum()), len(beyond), is_known=True):
         raise InputError(
             f"{path}: {beyond.sum()} of {len(boxes)} boxes reach beyond {size[0]} x {size[1]}, up to "
             f"{boxes.max():.0f}: it needs {units}"
         )
-    if len(boxes) >= MANY and (boxes[:, 2:].max(axis=0) < np.array(size) * (0.5 + TOLERANCE)).any():
+    if len(boxes) >= ENOUGH and (boxes[:, 2:].max(axis=0) < np.array(size) * HALF).any():
         raise InputError(
             f"{path}: none of {len(boxes)} boxes reaches beyond {boxes[:, 2].max():.0f}, {boxes[:, 3].max():.0f} of "
             f"{size[0]} x {size[1]}, so they are of smaller pictures: it needs {units}"
@@ -158,10 +152,8 @@ def check_units(path: Path, boxes: np.ndarray, size: tuple[int, int] | None, uni
 
 
 def is_far_beyond(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(N, 4) xyxy → (N,) bool, whether a box reaches beyond the edge by more than people draw over it."""
-    limit = np.array([*size, *size], dtype=np.float64)
-    far = np.asarray((boxes > limit * (1 + TOLERANCE)) | (boxes < -limit * TOLERANCE))
-    return np.asarray(far.any(axis=1), dtype=bool)
+    """(N, 4) xyxy → (N,) bool, whether a box passes an edge of its radiograph, see `edges`."""
+    return passing(boxes, np.array(size))
 
 
 def attributes_of(table: "pd.DataFrame", columns: Mapping[str, Sequence[str]]) -> Callable[[int], dict[str, str]]:
@@ -219,7 +211,7 @@ def check_resized(collector: Collector, path: Path, reach: Mapping[str, tuple[fl
         else:
             unknown.append(name)
     beyond = [name for name in unknown if _reaches_beyond(collector.paths[name], reach[name])]
-    if len(beyond) > 1 and len(beyond) > MOST_BEYOND * len(unknown):
+    if is_much(len(beyond), len(unknown), is_known=True):
         raise InputError(
             f"{path}: boxes of {len(beyond)} of {len(unknown)} radiographs reach beyond their pictures (the first is "
             f"{beyond[0]}), which were made smaller: put the originals there, or a table {known_as}_meta.csv with "

@@ -2,12 +2,13 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xray.datasets.sources.box_names import FORMS, Form, read_keyed
+from xray.datasets.sources.edges import ENOUGH, FAR, FEWEST, MANY, MOST_OPENED, SizesOf, is_much, passing, spread
 from xray.datasets.sources.tables import factorize
 from xray.errors import FlagError, InputError
 from xray.structures.values import is_missing
@@ -19,12 +20,6 @@ PIXELS, SHARE = "pixels", "share"
 Units = str | int
 """PIXELS of the radiograph, SHARE of its sides, or N: pixels of a picture of N x N."""
 
-TOLERANCE = 0.01
-"""Share of a side by which a box may pass the edge and still fit: it is cut there."""
-FEWEST = 4
-"""Boxes from which a single one beyond an edge tells corners from sides."""
-_MANY = 0.05
-_MANY_BOXES = 20
 _COMMON_SIDES = (224, 256, 299, 320, 384, 448, 512, 600, 640, 768, 800, 1024)
 """Sides that pictures are resized to."""
 
@@ -130,57 +125,66 @@ class Reading:
         """(N,) bool, which boxes are none, or pass an edge. sizes: (N, 2), NaN where it is not known: then only the
         first two edges, and for shares all."""
         corners = to_corners(numbers, self.form)
-        limits = np.concatenate([sizes, sizes], axis=1)[:, 2:]
+        limits = sizes
         if self.units != PIXELS:
             limits = np.full((len(numbers), 2), 1.0 if self.units == SHARE else float(self.units))
-        slack = TOLERANCE * np.where(np.isfinite(limits), limits, 0) + (0 if self.units == SHARE else 1)
-        with np.errstate(invalid="ignore"):
-            outside = (corners[:, :2] < -slack).any(axis=1) | (corners[:, 2:] > limits + slack).any(axis=1)
-            inverted = (corners[:, 2:] < corners[:, :2]).any(axis=1)
-        misfit: np.ndarray = np.logical_or(outside, inverted)
+        inverted = (corners[:, 2:] < corners[:, :2]).any(axis=1)
+        misfit: np.ndarray = np.logical_or(passing(corners, limits), inverted)
         return misfit
 
 
-def check_reading(numbers: np.ndarray, given: Reading, name: str, sizes_of: Callable[[np.ndarray], np.ndarray]) -> None:
+def check_reading(numbers: np.ndarray, given: Reading, name: str, known: np.ndarray, sizes_of: SizesOf) -> np.ndarray:
     """Raises InputError where boxes do not fit as the flags read them, and do in another way, which it names.
 
-    numbers: (N, 4) as the table has them. sizes_of: rows of `numbers` → (M, 2) widths and heights, NaN if not known.
+    numbers: (N, 4) as the table has them, finite. known: (N, 2) sizes of their radiographs, as far as the table says
+    them. sizes_of: opens radiographs, of which a few are.
+    Returns (N, 2) the sizes of boxes from everywhere, NaN for the others: what is so of them is so of all.
     """
-    numbers = numbers[np.isfinite(numbers).all(axis=1)]
     if not len(numbers):
-        return
-    if given.units != SHARE and (np.abs(numbers) <= 1 + TOLERANCE).all():
+        return known
+    if given.units != SHARE and (np.abs(numbers) <= 1 + FAR).all():
         raise InputError(
             f"{name}: all boxes lie between 0 and 1, so they are shares of the sides and no pixels: give --units share"
         )
-    # The largest are the first that would pass an edge; and as many from everywhere.
-    order = np.argsort(-numbers.max(axis=1), kind="stable")
-    spread = np.linspace(0, len(order) - 1, min(64, len(order))).astype(np.int64)
-    sampled = np.unique(np.concatenate([order[:64], order[spread]]))
-    sizes = np.full((len(numbers), 2), np.nan)
-    sizes[sampled] = sizes_of(sampled)
-    n_given = int(given.misfits(numbers, sizes).sum())
-    if not n_given:
-        return
+    # The largest are the first that would pass an edge; and as many from everywhere, which speak for all.
+    largest = np.argsort(-numbers.max(axis=1), kind="stable")[:MOST_OPENED]
+    fair = np.zeros(len(numbers), dtype=bool)
+    fair[spread(np.arange(len(numbers)), MOST_OPENED)] = True
+    unknown = np.isnan(known).any(axis=1)
+    sizes = known.copy()
+    opened = np.unique(np.concatenate([largest, np.flatnonzero(fair)]))
+    opened = opened[unknown[opened]]
+    sizes[opened] = sizes_of(opened)
+    fair |= ~unknown | (given.units != PIXELS)
+    fair_sizes = np.where(fair[:, None], sizes, np.nan)
+    misfits = given.misfits(numbers, sizes)
+    if not misfits.any():
+        return fair_sizes
     others = [Reading(form, given.units) for form in FORMS if form != given.form]
     of_units = sorted(FORMS, key=lambda form: form != given.form)
     others += [Reading(form, units) for units in (PIXELS, SHARE) if units != given.units for form in of_units]
     counts = {other: int(other.misfits(numbers, sizes).sum()) for other in others}
     best = min(counts, key=lambda other: counts[other])
-    is_most = 2 * n_given >= len(numbers)
+    n, n_fair, n_given = int(fair.sum()), int(misfits[fair].sum()), int(misfits.sum())
+    is_most = n_fair > 0 and 2 * n_fair >= n
     # Small boxes in the middle fit as centres too; that all thirds are larger than the firsts is no chance.
     is_telling = best.form == "xyxy" and best.units == given.units and len(numbers) >= FEWEST
-    enough = is_most or is_telling or (n_given >= _MANY * len(numbers) and n_given > 1)
+    enough = is_most or is_telling or is_much(n_fair, n, is_known=True)
     if enough and 4 * counts[best] < n_given and (counts[best] == 0 or n_given > FEWEST):
         raise InputError(
             f"{name}: {n_given} of {len(numbers)} boxes are none or pass the edges of their radiographs with "
             f"{given.flags}, and {counts[best] or 'none'} with {best.flags}: give that"
         )
-    if is_most and len(numbers) >= FEWEST:
+    # Sizes that the table does not say are those of the files, which may have been made smaller.
+    n_passing = int(passing(to_corners(numbers[fair], given.form), sizes[fair]).sum())
+    of_files = given.units == PIXELS and bool(unknown.all()) and is_much(n_passing, n, is_known=True)
+    if of_files or is_much(n_fair, n):
         raise InputError(
-            f"{name}: {n_given} of {len(numbers)} boxes are none or pass the edges of their radiographs: check --box "
-            "and --units, and where the files are smaller than those that were annotated, give --width and --height"
+            f"{name}: {n_fair} of {n} boxes {'' if n == len(numbers) else 'from everywhere '}are none or pass the "
+            "edges of their radiographs: check --box and --units, and where the files are smaller than those that were "
+            "annotated, give --width and --height"
         )
+    return fair_sizes
 
 
 def fits_better(numbers: np.ndarray, given: Reading, other: Reading, sizes: np.ndarray) -> tuple[int, int] | None:
@@ -189,13 +193,13 @@ def fits_better(numbers: np.ndarray, given: Reading, other: Reading, sizes: np.n
     numbers: (N, 4), finite. sizes: as for `Reading.misfits`. None where it does not.
     """
     n_given, n_other = (int(reading.misfits(numbers, sizes).sum()) for reading in (given, other))
-    is_many = n_given > 1 and n_given >= _MANY * len(numbers)
+    is_many = n_given > 1 and n_given >= MANY * len(numbers)
     return (n_given, n_other) if is_many and 4 * n_other < n_given and (n_other == 0 or n_given > FEWEST) else None
 
 
 def may_be_corners(numbers: np.ndarray) -> bool:
     """Whether many boxes (N, 4), read as x, y, width, height, could all be two corners as well."""
-    return len(numbers) >= _MANY_BOXES and bool((numbers[:, 2:] > numbers[:, :2]).all())
+    return len(numbers) >= ENOUGH and bool((numbers[:, 2:] > numbers[:, :2]).all())
 
 
 def drawn_on(corners: np.ndarray, sizes: np.ndarray) -> int | None:
@@ -204,7 +208,7 @@ def drawn_on(corners: np.ndarray, sizes: np.ndarray) -> int | None:
     sizes: (N, 2), NaN where not known.
     """
     known = np.isfinite(sizes).all(axis=1)
-    if known.sum() < _MANY_BOXES:
+    if known.sum() < ENOUGH:
         return None
     reach, smallest = float(corners[known].max()), float(sizes[known].min())
     side = next((side for side in _COMMON_SIDES if reach <= side), None)

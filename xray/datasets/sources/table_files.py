@@ -12,7 +12,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,30 +59,32 @@ def is_csv(content: bytes) -> bool:
     return not content.startswith((b"\x1f\x8b", b"PAR1", b"PK\x03\x04", _OLD_EXCEL))
 
 
-def cells(path: Path, content: bytes, sheet: str | None = None) -> "pd.DataFrame":
+def cells(
+    path: Path, content: bytes, sheet: str | None = None, wanted: Callable[[str], bool] | None = None
+) -> "pd.DataFrame":
     """The cells of a file as text, "" where empty; columns as the file spells them.
 
-    sheet: of a spreadsheet; needed where several hold something.
+    sheet: of a spreadsheet; needed where several hold something. wanted: which columns of a CSV; None for all.
     Raises NoTableError for what is no table, and InputError where a package or a choice is missing.
     """
     if content[:2] == b"\x1f\x8b":
-        return cells(path.with_suffix(""), _unpacked(content), sheet)
+        return cells(path.with_suffix(""), _unpacked(content), sheet, wanted)
     if content[:4] == b"PAR1":
         return _parquet(path, content)
     if content[:4] == b"PK\x03\x04":
         with _opened(content) as archive:
             names = archive.namelist()
             if "mimetype" not in names and not any(name.endswith(("workbook.xml", "workbook.bin")) for name in names):
-                return cells(path.with_suffix(""), _only_member(path, archive), sheet)
+                return cells(path.with_suffix(""), _only_member(path, archive), sheet, wanted)
         return _spreadsheet(path, content, sheet)
     if content[:8] == _OLD_EXCEL:
         return _spreadsheet(path, content, sheet)
     if path.suffix.lower() in (".gz", ".zip"):
         raise NoTableError(f"it cannot be unpacked, it is no {path.suffix.lower()} file")
-    return _csv(content)
+    return _csv(content, wanted)
 
 
-def _csv(content: bytes) -> "pd.DataFrame":
+def _csv(content: bytes, wanted: Callable[[str], bool] | None) -> "pd.DataFrame":
     import pandas as pd
 
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
@@ -95,6 +97,7 @@ def _csv(content: bytes) -> "pd.DataFrame":
         "keep_default_na": False,
         "skip_blank_lines": False,
         "encoding": encoding,
+        "usecols": wanted,
     }
     _check_end(content, head, options["sep"])
     try:

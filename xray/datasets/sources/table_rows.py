@@ -7,6 +7,7 @@ import numpy as np
 
 from xray.datasets import source as reasons
 from xray.datasets.sources.collector import Collector
+from xray.datasets.sources.edges import MAY_BE_SMALLER, said_of_reach
 from xray.datasets.sources.named_files import PathEnds
 from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.table_boxes import (
@@ -49,7 +50,6 @@ CONTRADICTORY = "row that means nothing was found, beside a finding"
 BLANK_UNKNOWN = "radiographs with blank labels, which count as unknown (--blank negative if they mean no finding)"
 BLANK_SPLIT = "radiographs without a split, which train"
 UNCERTAIN_LABELS = "uncertain labels"
-RESIZED = "boxes that may be in pixels of resized pictures"
 MAY_BE_CORNERS = "boxes that may be two corners"
 WITHOUT_LABELS = "table without a column of labels: its boxes are of one category, Finding"
 
@@ -246,8 +246,12 @@ class TableRows:
         chosen = (self.codes == POSITIVE).any(axis=1)[self.row_of] & (images >= 0)
         checked = np.flatnonzero(chosen & np.isfinite(self.numbers).all(axis=1))
         is_needed = reading.units != PIXELS
-        check_reading(
-            self.numbers[checked], reading, self.name, lambda places: self._sizes_of(images[checked[places]], is_needed)
+        sizes = check_reading(
+            self.numbers[checked],
+            reading,
+            self.name,
+            self._known_sizes(images[checked]),
+            lambda places: self._sizes_of(images[checked[places]], is_needed),
         )
         if reading.form == "xywh" and may_be_corners(self.numbers[checked]):
             said = "every third number is larger than the first, every fourth than the second: is it --box xyxy?"
@@ -257,9 +261,15 @@ class TableRows:
             sizes = np.full((len(images), 2), np.nan)
             sizes[checked] = self._sizes_of(images[checked], is_needed)
             corners = to_pixels(corners, reading.units, sizes)
-        elif side := drawn_on(corners[checked], self._known_sizes(images[checked])):
-            said = f"none passes {side} pixels, and the radiographs are larger: --units {side} if they were drawn there"
-            self.collector.warnings.append(FileWarning(RESIZED, self.name, said))
+        else:
+            advice = "give --units N if they were drawn on pictures of N x N, or --width and --height"
+            is_said = self.columns.size is not None
+            said = said_of_reach(corners[checked], sizes, self.name, advice, is_said)
+            if side := drawn_on(corners[checked], self._known_sizes(images[checked])):
+                said = f"none passes {side} pixels, and the radiographs are larger: "
+                said += f"--units {side} if they were drawn there"
+            if said:
+                self.collector.warnings.append(FileWarning(MAY_BE_SMALLER, self.name, said))
         n_boxes = np.bincount(self.row_of, minlength=len(self.cells))
         position = np.arange(len(self.row_of)) - np.searchsorted(self.row_of, self.row_of)
         for number in np.flatnonzero(images >= 0).tolist():

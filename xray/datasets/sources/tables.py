@@ -28,19 +28,22 @@ def spellings(columns: Iterable[str]) -> dict[str, str]:
 
 
 def read_table(
-    path: Path, needed: Sequence[str] = (), known: Sequence[str] = (), sheet: str | None = None
+    path: Path, needed: Sequence[str] = (), known: Sequence[str] = (), sheet: str | None = None, only: bool = False
 ) -> "tuple[pd.DataFrame, bytes]":
     """A table → its cells as text, stripped like the names of its columns, "" where empty; and the file's bytes.
 
     The file is a CSV with commas, semicolons or tabs, packed by gzip or zip or not, Parquet, or a spreadsheet.
     needed: columns that it must have. known: further ones that it may have. Both get the names given here where they
-    are spelt otherwise, see `plain_name`. sheet: of a spreadsheet. A column `line` has each row's line in the file.
+    are spelt otherwise, see `plain_name`. sheet: of a spreadsheet. only: no other columns are kept of a CSV, such as
+    reports, which may be a gigabyte; cells beyond the last column are then not looked for.
+    A column `line` has each row's line in the file.
     Raises InputError for a file that cannot be read or is no table, for two columns of one name, and for a column that
     is missing.
     """
     try:
         content = path.read_bytes()
-        table = cells(path, content, sheet)
+        wanted = frozenset(map(plain_name, (*needed, *known)))
+        table = cells(path, content, sheet, (lambda name: plain_name(name) in wanted) if only else None)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     except NoTableError as error:

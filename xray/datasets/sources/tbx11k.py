@@ -1,9 +1,10 @@
 """TBX11K: 11,200 radiographs of healthy, sick and tuberculous people, with boxes of active and of healed tuberculosis.
 
 annotations/json/TBX11K_train.json and TBX11K_val.json are COCO files whose boxes are in pixels of the pictures of 512 x
-512 in imgs/tb/, imgs/health/ and imgs/sick/; all_test.json names those of imgs/test/. The boxes of annotations/xml/ are
-in pixels of the originals; they are not read. data.csv of the simplified edition (fname, source, bbox, tb_type,
-image_type) is read where there is no JSON file.
+512 in imgs/tb/, imgs/health/ and imgs/sick/; all_test.json names those of imgs/test/. Where there is no JSON file,
+annotations/xml/tb0001.xml, … are read, with lists/TBX11K_train.txt, TBX11K_val.txt and all_test.txt (tb/tb0001.png, …)
+for the splits; their boxes are in pixels of the originals, of which each says the size, and of which the pictures are
+squeezed. data.csv of the simplified edition (fname, source, bbox, tb_type, image_type) is read where there is neither.
 
 What becomes of them: a radiograph of imgs/sick/ has the category "Sick but Non-TB", without boxes: it shows no
 tuberculosis, and is not normal. Of one in imgs/tb/ without a box the kind of tuberculosis is unknown. The test set has
@@ -29,12 +30,16 @@ from xray.datasets.sources.set_tables import (
     UNKNOWN_FINDING,
     as_number,
     check_units,
+    find_tables,
     is_far_beyond,
     one_table,
     read_json,
 )
 from xray.datasets.sources.tables import plain_name, read_table
+from xray.datasets.sources.trees.parts import UNREADABLE_XML, read_xml
+from xray.datasets.sources.trees.voc import corners_in, size_in
 from xray.errors import InputError
+from xray.radiographs.radiograph import source_id
 from xray.structures.boxes import xywh_to_xyxy
 from xray.structures.values import identity, is_missing, shown
 
@@ -43,6 +48,7 @@ CATEGORIES = (ACTIVE, OBSOLETE, SICK)
 SIDE = 512
 """Pixels of a side of the set's pictures, in which the boxes are."""
 OTHER_SET = "radiograph of another set, without boxes of its own"
+NO_SIZE = "XML file without the size of its radiograph"
 BOX_ON_NORMAL = "box of tuberculosis on a radiograph without it"
 
 _UNITS = f"boxes in pixels of the pictures of {SIDE} x {SIDE}, as in annotations/json/"
@@ -56,6 +62,13 @@ _BOTH = ("TBX11K_trainval.json", "all_trainval.json", "TBX11K_trainval_only_tb.j
 _KINDS = {"tb": "tb", "health": "healthy", "healthy": "healthy", "sick": "sick", "sickbutnotb": "sick",
           "sickbutnontb": "sick", "extra": "extra", "test": "test"}  # fmt: skip
 """Folder, or image_type of the simplified edition → what it means."""
+_LISTS = {
+    TRAIN: ("TBX11K_train.txt", "all_train.txt"),
+    VAL: ("TBX11K_val.txt", "all_val.txt"),
+    TEST: ("all_test.txt", "TBX11K_test.txt"),
+}
+_UNITS_OF_XML = "boxes in pixels of the size that each XML file says"
+_NAMES = (ACTIVE, OBSOLETE, "PulmonaryTuberculosis")
 _TYPES = {"activetb": ACTIVE, "latenttb": OBSOLETE}
 
 
@@ -68,15 +81,18 @@ def read_tbx11k(data_path: Path | str) -> Source:
     paths = {split: one_table(root, *names) for split, names in _FILES}
     if paths[TRAIN] is None and paths[VAL] is None:
         paths = {TRAIN: one_table(root, *_BOTH), TEST: paths[TEST]}
-    simplified = one_table(root, "data.csv") if not any(paths.values()) else None
-    if simplified is None and not any(paths.values()):
+    xml = find_tables(root, "tb*.xml") if not any(paths.values()) else []
+    simplified = one_table(root, "data.csv") if not (any(paths.values()) or xml) else None
+    if simplified is None and not (any(paths.values()) or xml):
         raise InputError(
-            f"{root} has no annotations/json/TBX11K_train.json: put it there (the files of annotations/xml/ are in "
-            "pixels of the originals, and do not do)"
+            f"{root} has no annotations/json/TBX11K_train.json and no annotations/xml/tb0001.xml, …: put one there"
         )
-    collector = Collector("tbx11k", root, CATEGORIES, layout="tbx11k" if simplified is None else "simplified")
+    layout = "simplified" if simplified else "xml" if xml else "tbx11k"
+    collector = Collector("tbx11k", root, CATEGORIES, layout=layout)
     if simplified is not None:
         _read_simplified(collector, simplified)
+    if xml:
+        _read_xml(collector, xml)
     for split, path in paths.items():
         if path is not None:
             _read_coco(collector, path, split)
@@ -149,6 +165,75 @@ def _add_box(
         collector.lose(name, place, FAR_BEYOND, f"{box} in {SIDE} x {SIDE}")
     else:
         collector.box(name, collector.category(category), box, place)
+
+
+def _read_xml(collector: Collector, files: Sequence[Path]) -> None:
+    """The radiographs of the lists, or all where there is none, with the boxes of their XML files."""
+    split_of = _listed(collector)
+    has_lists, boxes_of = bool(split_of), _boxes_in_xml(collector, files)
+    table = [box for _, boxes in boxes_of.values() for _, box, _ in boxes]
+    known = set(collector.files.ids.values())
+    for stem in boxes_of.keys() - known:
+        collector.leave_out(f"{stem}.xml", reasons.MISSING_FILE, f"{stem}.png")
+    check_units(files[0].parent, np.array(table, dtype=np.float64).reshape(-1, 4), (SIDE, SIDE), _UNITS_OF_XML)
+    for name in split_of if has_lists else collector.files.names:
+        kind, (fault, boxes) = _kind_of(name), boxes_of.get(collector.files.ids[name], ((), []))
+        if kind == "extra":
+            collector.set_aside(name, OTHER_SET)
+            continue
+        split = split_of.get(name, TEST if kind == "test" else TRAIN)
+        _describe(collector, name, split, kind, bool(boxes))
+        if fault:
+            collector.lose(name, f"{source_id(name)}.xml", *fault)
+        for place, box, category in boxes:
+            _add_box(collector, name, category, box, place, kind)
+
+
+def _listed(collector: Collector) -> dict[str, str]:
+    """File → split, of the lists that are there."""
+    split_of: dict[str, str] = {}
+    paths = {split: one_table(collector.root, *names) for split, names in _LISTS.items()}
+    if not (paths[TRAIN] or paths[VAL]):
+        paths[TRAIN] = one_table(collector.root, "TBX11K_trainval.txt", "all_trainval.txt")
+    for split, path in paths.items():
+        if path is None:
+            continue
+        content = path.read_bytes()
+        collector.read(content)
+        for line, text in enumerate(content.decode("utf-8-sig", "replace").splitlines(), 1):
+            place, folder = f"{path.name} line {line}", PurePosixPath(text.strip()).parent.name
+            if not text.strip() or _kind_of(text.strip()) == "extra":
+                continue
+            name = collector.file_of(text.strip(), place, near=folder)
+            if name is not None and split_of.setdefault(name, split) != split:
+                collector.lose(name, place, reasons.CONTRADICTORY, f"it is in {split_of[name]}, too")
+    return split_of
+
+
+_Boxes = list[tuple[str, list[float], str | None]]
+"""Place, box in pixels of SIDE x SIDE, and category, None for one that is none."""
+
+
+def _boxes_in_xml(collector: Collector, files: Sequence[Path]) -> dict[str, tuple[tuple[str, ...], _Boxes]]:
+    """Id of a radiograph → what is wrong with its XML file, and its boxes."""
+    found: dict[str, tuple[tuple[str, ...], _Boxes]] = {}
+    for path in files:
+        try:
+            tree, content = read_xml(path)
+        except ValueError as error:
+            found[path.stem] = ((UNREADABLE_XML, str(error)), [])
+            continue
+        collector.read(content)
+        size = size_in(tree)
+        boxes: _Boxes = []
+        for number, each in enumerate(tree.iterfind("object")):
+            corners = corners_in(each, "bndbox") or [float("nan")] * 4
+            category = (each.findtext("name") or "").strip()
+            scale = [SIDE / side for side in size or (float("nan"),) * 2]
+            scaled = [value * scale[axis % 2] for axis, value in enumerate(corners)]
+            boxes.append((f"{path.name} object {number}", scaled, category if category in _NAMES else None))
+        found[path.stem] = ((NO_SIZE,) if boxes and size is None else (), boxes)
+    return found
 
 
 def _read_simplified(collector: Collector, path: Path) -> None:

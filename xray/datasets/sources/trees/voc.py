@@ -212,7 +212,7 @@ def _read_tree(
     whole: WholeLabels,
 ) -> None:
     place = relative_name(path, collector.root)
-    size = _size(tree)
+    size = size_in(tree)
     collector.describe(name, split=split, **({"size": size} | known.facts(of_file) if known.size else {"size": size}))
     offsets = _offsets(tree, corners)
     doubtful = []
@@ -235,7 +235,7 @@ def _read_tree(
                 doubtful.append(category)
                 continue
             collector.warnings.append(FileWarning(DIFFICULT, where))
-        box = _corners(each, "bndbox")
+        box = corners_in(each, "bndbox")
         if box is None:
             collector.lose(name, where, reasons.NOT_A_NUMBER, "no bndbox with four numbers")
             continue
@@ -246,7 +246,7 @@ def _read_tree(
             polygon = turned_rectangle((edges[0], edges[1], edges[2], edges[3]), degrees, center)
             edges = list(around(polygon))
         if known.size is not None:
-            edges, polygon = _in_original(edges, polygon, _corners(each, EXACT), size or of_file, known.size)
+            edges, polygon = _in_original(edges, polygon, corners_in(each, EXACT), size or of_file, known.size)
         collector.box(name, category, edges, where, mask=None if polygon is None else [polygon])
     if doubtful:
         # Beside other boxes of their category, too.
@@ -287,11 +287,12 @@ def _offsets(tree: Element, corners: Corners) -> _Offsets:
     else:
         return _EDGES
     # Nothing is counted from 1 that has a 0.
-    boxes = [box for each in tree.iterfind("object") if (box := _corners(each, "bndbox")) is not None]
+    boxes = [box for each in tree.iterfind("object") if (box := corners_in(each, "bndbox")) is not None]
     return _EDGES if any(min(box[:2]) < 1 for box in boxes) else offsets
 
 
-def _corners(each: Element, tag: str) -> list[float] | None:
+def corners_in(each: Element, tag: str) -> list[float] | None:
+    """xmin, ymin, xmax, ymax of an object's `tag` as they stand there; None where one is missing or no number."""
     try:
         values = [finite_number(_text(each, f"{tag}/{side}")) for side in SIDES]
     except ValueError:
@@ -324,7 +325,7 @@ def _polygon(each: Element) -> list[float] | None:
     return values if len(values) >= 6 else None
 
 
-def _size(tree: Element) -> tuple[int, int] | None:
+def size_in(tree: Element) -> tuple[int, int] | None:
     """Width and height as the file has them; None where it has none, or none that a radiograph can have."""
     try:
         width, height = (whole_number(_text(tree, f"size/{side}")) for side in ("width", "height"))
