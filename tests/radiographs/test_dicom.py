@@ -8,8 +8,10 @@ import dicom_cases as cases
 import jpeg_ls
 import numpy as np
 import PIL.Image
+import pydicom
 import pytest
 from pydicom import uid
+from pydicom.encaps import generate_frames
 
 from xray.radiographs.dicom import check_dicom
 from xray.radiographs.radiograph import RadiographError, radiograph_size, read_radiograph
@@ -127,6 +129,58 @@ def test_decompressed_under_the_old_name(name, tmp_path):
     assert off(cases.renamed(plain(tmp_path / "x.dcm"), name)) <= 0.5
     path = cases.renamed(cases.save(tmp_path / "y.dcm", cases.dataset(VALUES[:40], 12, Rows=48)), name)
     assert "not encapsulated" in refusal(path)
+
+
+COMPRESSED = [
+    uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.RLELossless, uid.JPEGExtended12Bit,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [EXPLICIT, IMPLICIT, uid.JPEGBaseline8Bit, uid.RLELossless, uid.JPEG2000Lossless])
+@pytest.mark.parametrize("syntax", COMPRESSED)
+def test_compressed_data_tells_what_it_is(syntax, name, tmp_path):
+    """Under another name, as after a system that compresses, or decompresses, and changes only one of the two."""
+    path = plain(tmp_path / "x.dcm", syntax)
+    grey, data = read_radiograph(path).pixels, path.read_bytes()
+    if name == IMPLICIT:
+        ds = pydicom.dcmread(path)
+        ds.file_meta.TransferSyntaxUID = name
+        ds["PixelData"].VR = "OB"
+        pydicom.dcmwrite(path, ds, implicit_vr=True, little_endian=True)
+        assert path.read_bytes() != data
+    else:
+        cases.renamed(path, name)
+    np.testing.assert_array_equal(read_radiograph(path).pixels, grey)
+
+
+@pytest.mark.parametrize("syntax", COMPRESSED)
+def test_compressed_without_meta_information(syntax, tmp_path):
+    path = plain(tmp_path / "x.dcm", syntax)
+    grey, data = read_radiograph(path).pixels, path.read_bytes()
+    path.write_bytes(data[144 + struct.unpack("<L", data[140:144])[0] :])
+    np.testing.assert_array_equal(read_radiograph(path).pixels, grey)
+    assert check_dicom(path) != EXPLICIT
+
+
+@pytest.mark.parametrize("is_renamed", [False, True])
+@pytest.mark.parametrize("syntax", COMPRESSED)
+def test_compressed_data_that_stands_in_no_items(syntax, is_renamed, tmp_path):
+    path = plain(tmp_path / "x.dcm", syntax)
+    grey, ds = read_radiograph(path).pixels, pydicom.dcmread(path)
+    code = next(generate_frames(ds.PixelData, number_of_frames=1))
+    del ds.PixelData
+    ds.save_as(path)
+    path.write_bytes(path.read_bytes() + struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OB", 0, len(code)) + code)
+    if is_renamed:
+        cases.renamed(path, EXPLICIT)
+    np.testing.assert_array_equal(read_radiograph(path).pixels, grey)
+
+
+def test_encapsulated_pixels_that_are_in_nothing_known(tmp_path):
+    for number, data in enumerate((b"\xff\xd8\xff", b"\1\0\0\0" + 60 * b"\0", b"\7" + 99 * b"\0", 100 * b"\xff")):
+        path = cases.encapsulated(tmp_path / f"{number}.dcm", cases.dataset(VALUES, 12), uid.JPEG2000, [data])
+        cases.renamed(path, EXPLICIT)
+        assert "encapsulated, though Explicit VR Little Endian has them uncompressed" in refusal(path)
 
 
 def test_encapsulated_without_compression(tmp_path):
