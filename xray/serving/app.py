@@ -170,7 +170,7 @@ def create_app(
                 result = answer(findings, size, pipeline, service.models, seconds, *shown, decoded.check)
                 if kind in invocations.REPORTS:
                     assert algorithm is not None  # or it is not offered
-                    work = invocations.report_of(findings, result, pipeline.categories, algorithm, *shown, kind)
+                    work = invocations.report_of(result, pipeline, algorithm, kind)
                     return Response(await in_worker(request, work, path), media_type=kind)
         return Response(invocations.csv_of(result), media_type=kind) if kind == invocations.CSV else result
 
@@ -267,7 +267,8 @@ def create_app(
             fields = await save(request, path, with_fields=True)
             async with room(request, decodings):
                 # Megabytes of JSON take a while: in a thread, so that other requests need not wait.
-                findings = await asyncio.to_thread(given_findings, fields, pipeline.categories, threshold)
+                about_models = (pipeline.categories, threshold, pipeline.has_places)
+                findings = await asyncio.to_thread(given_findings, fields, *about_models)
                 work = functools.partial(exports.EXPORTS[kind], findings, algorithm)
                 media_type = fhir.MEDIA_TYPE if kind == "fhir" else exports.MEDIA_TYPE
                 return Response(await in_worker(request, work, path), media_type=media_type)
