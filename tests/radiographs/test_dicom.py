@@ -117,6 +117,48 @@ def test_packed_bits(bits, syntax, tmp_path):
     assert off(cases.save(tmp_path / "x.dcm", ds, syntax), values / (2**bits - 1) * 255) <= 0.5
 
 
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG, uid.RLELossless])
+@pytest.mark.parametrize(
+    ("stored", "high", "is_signed", "offset"),
+    [(32, 31, 0, 0), (32, 31, 1, 0), (32, 31, 1, -1024), (24, 27, 1, -1024), (20, 19, 0, 60_000), (17, 16, 1, -32_768)],
+)
+def test_grey_of_32_bits_that_needs_16(stored, high, is_signed, offset, syntax, tmp_path):
+    """As programs that compute in 32 bits write radiographs, whatever the bits beside those that are stored hold."""
+    values = VALUES + offset
+    below = high + 1 - stored
+    words = (values & (2**stored - 1)) << below | (5 << (high + 1) & 0xFFFFFFFF) | (2**below - 1)
+    ds = cases.dataset(VALUES, 12, RescaleIntercept=-offset, RescaleSlope=1)
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 32, stored, high, is_signed
+    data = words.astype(">u4" if syntax == BIG else "<u4").tobytes()
+    if syntax == uid.RLELossless:
+        planes = [pack_bits(words >> shift & 255) for shift in (24, 16, 8, 0)]
+        places = [64 + sum(map(len, planes[:number])) for number in range(4)]
+        head = struct.pack("<16L", 4, *places, *[0] * 11)
+        path = cases.encapsulated(tmp_path / "x.dcm", ds, syntax, [head + b"".join(planes)])
+    else:
+        ds.PixelData, path = data, tmp_path / "x.dcm"
+        ds.file_meta.TransferSyntaxUID = syntax
+        pydicom.dcmwrite(path, ds, implicit_vr=syntax == IMPLICIT, little_endian=syntax != BIG)
+    assert off(path) <= 0.5
+
+
+def pack_bits(plane: np.ndarray) -> bytes:
+    """A plane as run lengths that are all literal (PS3.5 G.3.1), each line by itself."""
+    packed = b"".join(bytes([len(part) - 1]) + part for row in plane.astype(np.uint8) for part in [row.tobytes()])
+    return packed + b"\0" * (len(packed) % 2)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 2**16), (-1, 2**15), (-(2**15) - 1, 0), (-(2**31), 2**31 - 1)])
+def test_grey_of_32_bits_that_needs_more_is_refused(low, high, tmp_path):
+    ds = cases.dataset(VALUES, 12)
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 32, 32, 31, 1
+    words = np.zeros(VALUES.shape, np.int32)
+    words[3, 4], words[40, 1] = low, high
+    ds.PixelData = words.tobytes()
+    path = cases.save(tmp_path / "x.dcm", ds)
+    assert f"its values, {low} to {high} in 32 bits, need more than 16 bits" in refusal(path)
+
+
 def test_a_private_syntax_with_pixels_in_big_endian(tmp_path):
     ds = cases.dataset(VALUES, 12)
     ds.PixelData = VALUES.astype(">u2").tobytes()
