@@ -68,6 +68,16 @@ def test_flags_that_contradict_each_other(options, message):
         operations.check(config(**options), pytest.fail)
 
 
+@pytest.mark.parametrize("flag", ["host-name", "dicom-return"])
+def test_an_address_of_the_web_is_no_name(flag, monkeypatch, capsys):
+    from xray.commands import serve
+
+    port = ["--dicom-port", "11112"] if flag == "dicom-return" else []
+    monkeypatch.setattr("sys.argv", ["xray serve", "--weights", "run", f"--{flag}", "https://a.example", *port])
+    assert serve.run() == 2
+    assert f"--{flag} is 'https://a.example'" in capsys.readouterr().err
+
+
 def test_files_that_cannot_be_read(tmp_path):
     for options in ({"auth": tmp_path / "no"}, {"tls_cert": tmp_path / "no", "tls_key": tmp_path / "no"}):
         with pytest.raises(InputError, match="cannot be read"):

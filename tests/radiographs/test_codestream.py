@@ -194,6 +194,20 @@ def test_jpeg_ls_that_is_cut_is_ended_for_its_decoder(bits, monkeypatch):
         assert handed.pop() == code[:kept] + b"\xff\xd9"
 
 
+@pytest.mark.parametrize("n_zeros", [1, 2, 3])
+def test_jpeg_ls_that_is_filled_up_with_zeros(n_zeros):
+    """As an encoder of the sample images of DICOM's working group 4 fills it up to an even length."""
+    values = np.random.default_rng(0).integers(0, 4096, (40, 30)).astype(np.uint16)
+    code = bytes(jpeg_ls.encode_array(values))
+    assert code.endswith(b"\xff\xd9")
+    for behind in (b"", b"\0"):
+        filled = code[:-2] + n_zeros * b"\0" + code[-2:] + behind
+        frame = decode_codestream(filled, uid.JPEGLSLossless, 40, 30, 16, False)
+        np.testing.assert_array_equal(frame.words, values)
+    with pytest.raises(RadiographError, match="its JPEG-LS data is damaged or truncated"):
+        decode_codestream(code[:-40] + n_zeros * b"\0" + code[-2:], uid.JPEGLSLossless, 40, 30, 16, False)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_a_header_is_plain_or_refused(data):

@@ -8,8 +8,10 @@ import dicom_cases as cases
 import jpeg_ls
 import numpy as np
 import PIL.Image
+import pydicom
 import pytest
 from pydicom import uid
+from pydicom.encaps import generate_frames
 
 from xray.radiographs.dicom import check_dicom
 from xray.radiographs.radiograph import RadiographError, radiograph_size, read_radiograph
@@ -115,6 +117,48 @@ def test_packed_bits(bits, syntax, tmp_path):
     assert off(cases.save(tmp_path / "x.dcm", ds, syntax), values / (2**bits - 1) * 255) <= 0.5
 
 
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG, uid.RLELossless])
+@pytest.mark.parametrize(
+    ("stored", "high", "is_signed", "offset"),
+    [(32, 31, 0, 0), (32, 31, 1, 0), (32, 31, 1, -1024), (24, 27, 1, -1024), (20, 19, 0, 60_000), (17, 16, 1, -32_768)],
+)
+def test_grey_of_32_bits_that_needs_16(stored, high, is_signed, offset, syntax, tmp_path):
+    """As programs that compute in 32 bits write radiographs, whatever the bits beside those that are stored hold."""
+    values = VALUES + offset
+    below = high + 1 - stored
+    words = (values & (2**stored - 1)) << below | (5 << (high + 1) & 0xFFFFFFFF) | (2**below - 1)
+    ds = cases.dataset(VALUES, 12, RescaleIntercept=-offset, RescaleSlope=1)
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 32, stored, high, is_signed
+    data = words.astype(">u4" if syntax == BIG else "<u4").tobytes()
+    if syntax == uid.RLELossless:
+        planes = [pack_bits(words >> shift & 255) for shift in (24, 16, 8, 0)]
+        places = [64 + sum(map(len, planes[:number])) for number in range(4)]
+        head = struct.pack("<16L", 4, *places, *[0] * 11)
+        path = cases.encapsulated(tmp_path / "x.dcm", ds, syntax, [head + b"".join(planes)])
+    else:
+        ds.PixelData, path = data, tmp_path / "x.dcm"
+        ds.file_meta.TransferSyntaxUID = syntax
+        pydicom.dcmwrite(path, ds, implicit_vr=syntax == IMPLICIT, little_endian=syntax != BIG)
+    assert off(path) <= 0.5
+
+
+def pack_bits(plane: np.ndarray) -> bytes:
+    """A plane as run lengths that are all literal (PS3.5 G.3.1), each line by itself."""
+    packed = b"".join(bytes([len(part) - 1]) + part for row in plane.astype(np.uint8) for part in [row.tobytes()])
+    return packed + b"\0" * (len(packed) % 2)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 2**16), (-1, 2**15), (-(2**15) - 1, 0), (-(2**31), 2**31 - 1)])
+def test_grey_of_32_bits_that_needs_more_is_refused(low, high, tmp_path):
+    ds = cases.dataset(VALUES, 12)
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 32, 32, 31, 1
+    words = np.zeros(VALUES.shape, np.int32)
+    words[3, 4], words[40, 1] = low, high
+    ds.PixelData = words.tobytes()
+    path = cases.save(tmp_path / "x.dcm", ds)
+    assert f"its values, {low} to {high} in 32 bits, need more than 16 bits" in refusal(path)
+
+
 def test_a_private_syntax_with_pixels_in_big_endian(tmp_path):
     ds = cases.dataset(VALUES, 12)
     ds.PixelData = VALUES.astype(">u2").tobytes()
@@ -127,6 +171,58 @@ def test_decompressed_under_the_old_name(name, tmp_path):
     assert off(cases.renamed(plain(tmp_path / "x.dcm"), name)) <= 0.5
     path = cases.renamed(cases.save(tmp_path / "y.dcm", cases.dataset(VALUES[:40], 12, Rows=48)), name)
     assert "not encapsulated" in refusal(path)
+
+
+COMPRESSED = [
+    uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.RLELossless, uid.JPEGExtended12Bit,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [EXPLICIT, IMPLICIT, uid.JPEGBaseline8Bit, uid.RLELossless, uid.JPEG2000Lossless])
+@pytest.mark.parametrize("syntax", COMPRESSED)
+def test_compressed_data_tells_what_it_is(syntax, name, tmp_path):
+    """Under another name, as after a system that compresses, or decompresses, and changes only one of the two."""
+    path = plain(tmp_path / "x.dcm", syntax)
+    grey, data = read_radiograph(path).pixels, path.read_bytes()
+    if name == IMPLICIT:
+        ds = pydicom.dcmread(path)
+        ds.file_meta.TransferSyntaxUID = name
+        ds["PixelData"].VR = "OB"
+        pydicom.dcmwrite(path, ds, implicit_vr=True, little_endian=True)
+        assert path.read_bytes() != data
+    else:
+        cases.renamed(path, name)
+    np.testing.assert_array_equal(read_radiograph(path).pixels, grey)
+
+
+@pytest.mark.parametrize("syntax", COMPRESSED)
+def test_compressed_without_meta_information(syntax, tmp_path):
+    path = plain(tmp_path / "x.dcm", syntax)
+    grey, data = read_radiograph(path).pixels, path.read_bytes()
+    path.write_bytes(data[144 + struct.unpack("<L", data[140:144])[0] :])
+    np.testing.assert_array_equal(read_radiograph(path).pixels, grey)
+    assert check_dicom(path) != EXPLICIT
+
+
+@pytest.mark.parametrize("is_renamed", [False, True])
+@pytest.mark.parametrize("syntax", COMPRESSED)
+def test_compressed_data_that_stands_in_no_items(syntax, is_renamed, tmp_path):
+    path = plain(tmp_path / "x.dcm", syntax)
+    grey, ds = read_radiograph(path).pixels, pydicom.dcmread(path)
+    code = next(generate_frames(ds.PixelData, number_of_frames=1))
+    del ds.PixelData
+    ds.save_as(path)
+    path.write_bytes(path.read_bytes() + struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OB", 0, len(code)) + code)
+    if is_renamed:
+        cases.renamed(path, EXPLICIT)
+    np.testing.assert_array_equal(read_radiograph(path).pixels, grey)
+
+
+def test_encapsulated_pixels_that_are_in_nothing_known(tmp_path):
+    for number, data in enumerate((b"\xff\xd8\xff", b"\1\0\0\0" + 60 * b"\0", b"\7" + 99 * b"\0", 100 * b"\xff")):
+        path = cases.encapsulated(tmp_path / f"{number}.dcm", cases.dataset(VALUES, 12), uid.JPEG2000, [data])
+        cases.renamed(path, EXPLICIT)
+        assert "encapsulated, though Explicit VR Little Endian has them uncompressed" in refusal(path)
 
 
 def test_encapsulated_without_compression(tmp_path):

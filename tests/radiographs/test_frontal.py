@@ -43,6 +43,26 @@ def test_the_network_is_that_of_pytorch() -> None:
     np.testing.assert_allclose(network(x.numpy(), weights()), y.numpy(), rtol=1e-4, atol=1e-4)
 
 
+def test_convolutions_are_the_same_numbers_however_memory_lies(phantoms: list[np.ndarray]) -> None:
+    """As windows that are gathered one by one give them, to the last bit: no decision may hang on the order."""
+    values = weights()
+    for name, value in values.items():
+        assert value.ndim < 4 or value.transpose(2, 3, 1, 0).flags.c_contiguous, name
+    plain = {name: np.ascontiguousarray(value) for name, value in values.items()}
+    pictures = np.stack([thumbnail(phantom) for phantom in phantoms])[:, None]
+    np.testing.assert_array_equal(network(pictures, values), network(pictures, plain))
+    for height, width in ((8, 8), (7, 5), (1, 2)):
+        x = np.random.default_rng(0).normal(size=(2, height, width, 12)).astype(np.float32)
+        weight, bias = values["conv1.weight"], values["conv1.bias"]
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = [
+            [padded[:, y : y + 3, z : z + 3].reshape(2, -1) for z in range(0, width, 2)] for y in range(0, height, 2)
+        ]
+        gathered = np.stack([np.stack(line, axis=1) for line in windows], axis=1)
+        expected = np.maximum(gathered @ weight.transpose(2, 3, 1, 0).reshape(-1, 24) + bias, 0)
+        np.testing.assert_allclose(frontal._halving(x, weight, bias), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_probabilities_are_a_softmax_of_nine() -> None:
     logits = np.log(np.array([[1.0, 2.0], [3.0, 4.0], [0.5, 0.5], [1.0, 1.0]]))
     view = view_of(logits)  # one of 14: none of these

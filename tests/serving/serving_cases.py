@@ -55,6 +55,10 @@ class Oracle:
     gate_threshold: float = 0.5
     is_vinbig: bool = True
 
+    @property
+    def has_places(self) -> bool:
+        return bool(self.detectors or self.segmenters)
+
     def __post_init__(self) -> None:
         self.categories = {category["id"]: category["name"] for category in CATEGORIES}
         self.seen: list[int] = []

@@ -475,7 +475,12 @@ class TestDicomObjects:
         fitted = [{**one, "is_positive": one["score"] < 0.1, "probability": 0.6} for one in answer["findings"]]
         assert [n_shown({**answer, "findings": fitted}, query) for query in ("", "?threshold=0.5")] == [1, 1]
         form = {"files": {"file": content}, "data": {"findings": json.dumps(answer)}}
-        assert client.post("/fhir?threshold=2", **form).status_code in (400, 422)
+        for query, line in (
+            ("2", "threshold: input should be less than or equal to 1"),
+            ("a%0Ab", "threshold: input should be a valid number, unable to parse string as a number"),
+        ):
+            refused = client.post(f"/fhir?threshold={query}", **form)
+            assert (refused.status_code, refused.json()) == (422, {"detail": line})
 
     def test_are_drawn_over_it_or_on_it(self, client, phantom):
         path, _ = phantom

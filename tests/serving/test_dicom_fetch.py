@@ -1,5 +1,6 @@
 """Studies from other DICOM nodes: found by accession number, brought by C-GET or C-MOVE, from dcmqrscp and Orthanc."""
 
+import copy
 import csv
 import dataclasses
 import subprocess
@@ -12,7 +13,7 @@ pytest.importorskip("pynetdicom")
 pytest.importorskip("highdicom")
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless
 from pynetdicom import AE, evt
 from test_dicom_node import free_port, wait_for
 from test_dicom_real_peers import FINDINGS, Orthanc, end, listens, program
@@ -342,6 +343,23 @@ def test_one_image_that_does_not_come_stops_no_other(studies, results, tmp_path,
         with pytest.raises(InputError, match="none of 3 images came from ODD"):
             fetch(tmp_path, archive.address)
     assert not (tmp_path / "out" / "studies.part").exists()
+
+
+@pytest.mark.parametrize("sop_class", [dicom_fetch.OTHER_CLASSES[number] for number in (0, 82, 90, -1)])
+def test_objects_of_any_class_are_named_where_an_archive_tells_none(sop_class, studies, results, tmp_path, monkeypatch):
+    """There are more classes than an association has contexts: what is left is asked for in further ones."""
+    monkeypatch.setattr(dicom_fetch, "COMPRESSED", dicom_fetch.COMPRESSED[:1])
+    first, other = studies[0], copy.deepcopy(results[-1])
+    other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = sop_class
+    told = []
+    name = UID(sop_class).name.removesuffix(" Storage")
+    with Silent(first, first, other) as archive:
+        files, _ = fetch(tmp_path, archive.address, told)
+        assert set(files) == {first.SOPInstanceUID}
+        assert told == [(NOT_RETRIEVED, f"1 {name}")]
+        del archive.held[0]
+        with pytest.raises(InputError, match=f"no radiographs of this study, only 1 {name}, and 1 that did not come"):
+            fetch(tmp_path, archive.address)
 
 
 @pytest.mark.slow

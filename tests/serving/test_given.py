@@ -118,3 +118,27 @@ def test_anything_in_place_of_a_value_is_read_or_refused_in_one_line(key, value)
     (answer if key in answer else answer["findings"][0])[key] = value
     refusal = ask(json.dumps(answer))
     assert refusal is None or refusal[0] in (400, 413)
+
+
+@pytest.mark.parametrize(
+    ("answer", "threshold", "places", "without"),
+    [
+        # Without a fit from what is shown at first, 0.3, and where a user asks, from that.
+        ({"labels": {"Cardiomegaly": 0.31}}, None, False, True),
+        ({"labels": {"Cardiomegaly": 0.29}}, None, False, False),
+        ({"labels": {"Cardiomegaly": 0.31}}, 0.5, False, False),
+        ({"labels": {"Cardiomegaly": 0.31}, "thresholds": {"shown_from": 0.4}}, None, False, False),
+        ({"labels": {"Cardiomegaly": 0.31}, "thresholds": {"shown_from": "text"}}, None, False, True),
+        # With one, what counts as found: places leave it to boxes where no label does.
+        ({"labels": {"Cardiomegaly": 0.9}, "positive_labels": []}, None, None, False),
+        ({"labels": {"Cardiomegaly": 0.1}, "positive_labels": ["Cardiomegaly"]}, None, True, True),
+    ],
+)
+def test_labels_of_a_classifier_alone_say_whether_there_are_findings(answer, threshold, places, without):
+    text = json.dumps({**ANSWER, "findings": [], **answer})
+    of_detector = given_findings({"findings": text}, {}, threshold)
+    assert of_detector.has_places
+    assert of_detector.has_findings is (places or None)
+    of_classifier = given_findings({"findings": text}, {}, threshold, False)
+    assert not of_classifier.has_places
+    assert of_classifier.has_findings is without

@@ -14,6 +14,7 @@ class Finder:
     is not known. mirrored, gate, triplet, scales: its settings. thresholds: what was fitted for its findings, if
     anything was. shown_from: without that the lowest score that pictures and reports show. hard_gate: as of `Pipeline`.
     map_labels: category ids of the channels of `Result.maps`. prune, upright: as of `load`.
+    has_places: as of `Pipeline`.
     """
 
     categories: dict[int, str]
@@ -29,6 +30,7 @@ class Finder:
     map_labels: tuple[int, ...] = ()
     prune: int = 0
     upright: bool = False
+    has_places: bool = True
 
     def shown(self, threshold: float | None) -> tuple[float, Thresholds | None]:
         """What decides which findings are shown, as `in_force` says. threshold: what a user set, if anything."""

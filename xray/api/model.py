@@ -153,6 +153,7 @@ class Model:
             map_labels=tuple(pipeline.segmenters[0].categories) if pipeline.segmenters else (),
             prune=prune,
             upright=gate_image.upright,
+            has_places=pipeline.has_places,
         )
 
     @property

@@ -250,4 +250,4 @@ def findings_of(result: Result) -> RadiographFindings:
     """What was found, as it came, for what draws and writes it."""
     notes = () if result.image_check is None else result.image_check.warnings
     found = (result.rows, result.segmentations, result.finder.categories, result.classified, result.maps)
-    return RadiographFindings(*found, notes)
+    return RadiographFindings(*found, notes, has_places=result.finder.has_places)

@@ -381,4 +381,5 @@ def listening(host: str, port: int) -> Door:
 
 def run() -> int:
     """The command; returns its exit status."""
-    return command(Config, main)
+    # Names of machines and titles of nodes are no addresses of data, whatever they look like.
+    return command(Config, main, stay_remote=lambda config: ("host", "host_name", "dicom_return"))

@@ -116,6 +116,11 @@ class Pipeline:
         """Whether the rows are the 14 findings, so that "No finding" (category 15) has a meaning."""
         return bool(self.detectors) and self.categories == VINBIG_CATEGORIES
 
+    @property
+    def has_places(self) -> bool:
+        """Whether places of findings are looked for: boxes or masks, and not labels of whole radiographs alone."""
+        return bool(self.detectors or self.segmenters)
+
     def find(self, canvases: np.ndarray, sizes: Sequence[tuple[int, int]]) -> Findings:
         """The findings of a batch of radiographs: `postprocess` of what `forward` returns.
 
@@ -171,7 +176,7 @@ class Pipeline:
             abnormal = np.where(is_normal, 0.0, abnormal)
         if self.is_vinbig or (abnormal is not None and NO_FINDING_CATEGORY not in self.categories):
             table = BoxTable.concatenate([table, no_finding_rows(table, len(sizes), abnormal)])
-        return Findings(table, masks, maps, labels)
+        return Findings(table, masks, maps, labels, self.has_places)
 
     @property
     def hard_gate(self) -> float | None:

@@ -174,4 +174,5 @@ def find_in_batches(
         *concatenate_with_masks(tables),
         maps=None if maps[0] is None else np.concatenate(maps),
         labels={label: np.concatenate([part[label] for part in labels]) for label in labels[0]},
+        has_places=pipeline.has_places,
     )

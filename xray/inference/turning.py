@@ -33,7 +33,7 @@ def turned_back(findings: Findings, turns: Sequence[int], sizes: Sequence[tuple[
     if maps is not None:
         places = enumerate(zip(turns, sizes, strict=True))
         maps = np.stack([map_turned_back(maps[image], turn, size) for image, (turn, size) in places])
-    return Findings(dataclasses.replace(table, boxes=boxes), masks, maps, findings.labels)
+    return dataclasses.replace(findings, table=dataclasses.replace(table, boxes=boxes), masks=masks, maps=maps)
 
 
 def boxes_turned_back(boxes: np.ndarray, turn: int, size: tuple[int, int]) -> np.ndarray:

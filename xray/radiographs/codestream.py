@@ -48,6 +48,8 @@ LEFT_OUT = (0x55, 0x56, 0x57, 0x59, 0x63, 0x64)
 PART_15 = 0x00020000
 """The bit of CAP that says High Throughput (T.814 A.3); other bits are of other parts of the standard."""
 MAX_TILE_PARTS = 2**20
+MAX_FILLED = 3
+"""Zeros by which the scan of JPEG-LS may be filled up."""
 
 # Messages of the decoder about damaged data would stand unordered between the lines of a command.
 gdcm.Trace.DebugOff()
@@ -66,6 +68,26 @@ def syntax_name(syntax: str) -> str:
     if syntax in NEWER_SYNTAXES:
         return NEWER_SYNTAXES[syntax]
     return syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "that is no UID"
+
+
+def found_syntax(codestream: bytes, syntax: str) -> str | None:
+    """What compressed data is in, by its first bytes: `syntax` where that is of the same kind; None for what is not
+    known, as uncompressed pixels are."""
+    if codestream.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")):
+        return syntax if syntax in JPEG_2000 else uid.JPEG2000Lossless
+    if codestream.startswith(b"\xff\xd8\xff"):
+        try:
+            size = jpeg_size(codestream)
+        except (RadiographError, struct.error, IndexError):
+            return None
+        if size.marker == 0xF7:
+            return syntax if syntax in JPEG_LS else uid.JPEGLSLossless
+        return syntax if syntax in JPEG else uid.JPEGExtended12Bit if size.is_cosine else uid.JPEGLossless
+    # How many segments, and where each begins (PS3.5 G.5).
+    n, *places = struct.unpack_from("<16L", codestream.ljust(64, b"\0"))
+    if 1 <= n <= 15 and places[0] == 64 and sorted(places[:n]) == places[:n] and not any(places[n:]):
+        return uid.RLELossless if places[n - 1] < len(codestream) else None
+    return None
 
 
 class Frame(NamedTuple):
@@ -183,11 +205,7 @@ def jpeg_size(codestream: bytes) -> StreamSize:
 
 def _jpeg_ls_words(codestream: bytes, size: StreamSize) -> np.ndarray:
     # GDCM 3.2.6 gives nothing for 6 and 7 bits, nor for parameters other than the default ones.
-    try:
-        # Where data is cut and no marker ends it, CharLS counts bits that are not there for seconds.
-        data, parameters = jpeg_ls.decode_buffer(codestream + EOI)
-    except RuntimeError:
-        raise RadiographError("its JPEG-LS data is damaged or truncated") from None
+    data, parameters = _decoded_jpeg_ls(codestream)
     words = np.frombuffer(data, np.uint8 if size.precision <= 8 else "<u2")
     if size.samples == 1:
         return words.reshape(size.rows, size.columns)
@@ -195,6 +213,23 @@ def _jpeg_ls_words(codestream: bytes, size: StreamSize) -> np.ndarray:
         by_plane = words.reshape(size.samples, size.rows, size.columns)
         return np.ascontiguousarray(by_plane.transpose(1, 2, 0))
     return words.reshape(size.rows, size.columns, size.samples)
+
+
+def _decoded_jpeg_ls(codestream: bytes) -> tuple[bytearray, dict[str, int]]:
+    # Where data is cut and no marker ends it, CharLS counts bits that are not there for seconds.
+    candidates, end = [codestream + EOI], codestream.rfind(EOI)
+    # Some encoders fill the scan up with zeros, which CharLS 2.4 takes for a damaged marker: without them, one by one,
+    # as a zero may belong to the scan.
+    while end > 0 and codestream[end - 1] == 0 and len(candidates) <= MAX_FILLED:
+        end -= 1
+        candidates.append(codestream[:end] + EOI)
+    for candidate in candidates:
+        try:
+            decoded: tuple[bytearray, dict[str, int]] = jpeg_ls.decode_buffer(candidate)
+            return decoded
+        except RuntimeError:
+            continue
+    raise RadiographError("its JPEG-LS data is damaged or truncated")
 
 
 def plain_jpeg_2000(data: bytes) -> bytes:

@@ -26,7 +26,6 @@ from xray.radiographs.colour import PALETTE_KEYWORDS, grey_of_palette, grey_of_s
 from xray.radiographs.elements import (
     MAX_HEADER_BYTES,
     MAX_HEADER_READS,
-    UNDEFINED_LENGTH,
     Elements,
     LimitedFile,
     Place,
@@ -38,7 +37,8 @@ from xray.radiographs.elements import (
 from xray.radiographs.grayscale import GreyMeaning, with_window_that_shows
 from xray.radiographs.header_view import KEYWORDS as OF_VIEW
 from xray.radiographs.header_view import HeaderView, header_view
-from xray.radiographs.pixel_layout import PALETTE, Layout, layout_of, narrowed, native_size, native_words, refuse_frames
+from xray.radiographs.pixel_data import GE_PRIVATE, MAX_FRAGMENTS, NATIVE, UNCOMPRESSED, pixels_of
+from xray.radiographs.pixel_layout import PALETTE, Layout, layout_of, narrowed, native_words, refuse_frames
 from xray.radiographs.presentation import KEYWORDS, aspect_of, meaning_of, spacing_of, with_functional_groups
 from xray.radiographs.softcopy import Softcopy, softcopy_of
 
@@ -48,29 +48,15 @@ __all__ = [
     "read_header_view",
 ]  # fmt: skip
 
-MAX_FRAGMENTS = 65_536
-"""Pieces that the compressed pixels may come in."""
 MAX_RATIO = 1024
 """How many times smaller than its pixels a compressed frame of more than 16 MiB may be; radiographs are 2 to 100."""
 MAX_INFLATED_BYTES = 64 * 2**20
 """Size of a Deflated file's data set."""
 
-NATIVE = (
-    uid.ImplicitVRLittleEndian,
-    uid.ExplicitVRLittleEndian,
-    uid.ExplicitVRBigEndian,
-    uid.DeflatedExplicitVRLittleEndian,
-)
-GE_PRIVATE = "1.2.840.113619.5.2"
-"""Implicit VR little endian whose pixels are big endian."""
-ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
-OTHER_NATIVE = (GE_PRIVATE, ENCAPSULATED_UNCOMPRESSED)
-"""Read from files; no sender offers them."""
-
 WINDOW_MISSED = "its window shows all of it as one grey: shown from its darkest to its brightest value instead"
 
 _T = TypeVar("_T")
-_READ = frozenset((*NATIVE, *OTHER_NATIVE, *COMPRESSED))
+_READ = frozenset((*UNCOMPRESSED, *COMPRESSED))
 
 _PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXEL_DATA = (0x7FE00008, 0x7FE00009)
@@ -140,8 +126,7 @@ def check_dicom(path: Path) -> str:
 
     def check(file: BinaryIO) -> str:
         header = _read_header(file, _TAGS)
-        _pixel_data(header, header.layout())
-        return header.syntax
+        return pixels_of(header.file, header.syntax, header.pixel_data, header.layout())[1]
 
     return _open(path, check)
 
@@ -299,23 +284,22 @@ def _inflate(file: BinaryIO) -> bytes:
 
 def _words(header: _Header, layout: Layout) -> tuple[np.ndarray, Layout]:
     """(H, W), or (H, W, 3) of three samples, uint8 or uint16; and the layout that they have."""
-    data, is_native = _pixel_data(header, layout)
-    if is_native:
+    data, syntax = pixels_of(header.file, header.syntax, header.pixel_data, layout)
+    if syntax in UNCOMPRESSED:
         is_big = header.syntax in (uid.ExplicitVRBigEndian, GE_PRIVATE)
         return narrowed(native_words(data, layout, is_big, header.pixel_data.vr), layout)
     if layout.n_bytes > max(2**24, MAX_RATIO * len(data)):
         raise RadiographError(
-            f"truncated: {layout.n_bytes} bytes of pixels cannot be in {len(data)} bytes of "
-            f"{syntax_name(header.syntax)}"
+            f"truncated: {layout.n_bytes} bytes of pixels cannot be in {len(data)} bytes of {syntax_name(syntax)}"
         )
     words, precision, is_signed, is_lossy = decode_codestream(
-        data, header.syntax, layout.rows, layout.columns, layout.word_bits, layout.is_signed, layout.samples
+        data, syntax, layout.rows, layout.columns, layout.word_bits, layout.is_signed, layout.samples
     )
     layout = dataclasses.replace(layout, is_signed=is_signed and layout.samples == 1)
     if words.dtype.itemsize > 2:
         return narrowed(words, layout)
     # Lossy JPEG has no 16 bits: GDCM writes 12 bits in this way, with an offset in the bits above.
-    is_odd = header.syntax in JPEG and precision > 12
+    is_odd = syntax in JPEG and precision > 12
     if precision > layout.bits_stored == layout.high_bit + 1 and is_lossy and not is_odd:
         words = _clipped(words, precision, layout)
     return words, layout.at_precision(precision)
@@ -330,69 +314,6 @@ def _clipped(words: np.ndarray, precision: int, layout: Layout) -> np.ndarray:
     # The sign bit of the codestream to the top and back fills the bits above.
     values: np.ndarray = (words << unused).view(f"i{words.dtype.itemsize}") >> unused
     return values.clip(-(white + 1) // 2, white // 2).view(words.dtype)
-
-
-def _pixel_data(header: _Header, layout: Layout) -> tuple[bytes, bool]:
-    """The bytes of the uncompressed pixels, or the codestream; and which of the two it is (True: uncompressed).
-
-    Raises RadiographError where they are not all there.
-    """
-    syntax, place = header.syntax, header.pixel_data
-    is_native, is_encapsulated = syntax in (*NATIVE, *OTHER_NATIVE), place.n_bytes == UNDEFINED_LENGTH
-    if not is_native and not is_encapsulated:
-        # Some senders give the length of encapsulated data, which must be undefined; the items are there nevertheless.
-        header.file.seek(place.start)
-        is_encapsulated = header.file.read(4) == b"\xfe\xff\x00\xe0"
-    if is_encapsulated:
-        data = _fragments(header)
-        if not is_native:
-            return data, False
-        n_bytes = native_size(layout, len(data))
-        # A byte of padding, and what follows the first frame, are of no interest.
-        if syntax in NATIVE and len(data) not in (n_bytes, n_bytes + 1):
-            raise RadiographError(f"its pixels are encapsulated, though {syntax_name(syntax)} has them uncompressed")
-    else:
-        n_bytes = native_size(layout, place.n_bytes)
-        # A system on the way decompressed it and left the name of the transfer syntax.
-        if not is_native and place.n_bytes - n_bytes not in (0, n_bytes % 2):
-            raise RadiographError(f"its pixels are not encapsulated, as {syntax_name(syntax)} needs them to be")
-        header.file.seek(place.start)
-        data = header.file.read(min(place.n_bytes, n_bytes + n_bytes % 2))
-    if len(data) < n_bytes:
-        of = f" of {layout.samples} samples" if layout.samples > 1 else ""
-        raise RadiographError(
-            f"truncated: {layout.columns} x {layout.rows} pixels{of} of {layout.bits_allocated} bits need {n_bytes} "
-            f"bytes, found {len(data)}"
-        )
-    return data, True
-
-
-def _fragments(header: _Header) -> bytes:
-    """Encapsulated pixel data (PS3.5 A.4): all fragments behind the offset table, joined."""
-    fragments: list[bytes] = []
-    is_offset_table = True
-    end, place = header.file.seek(0, io.SEEK_END), header.pixel_data
-    if place.n_bytes != UNDEFINED_LENGTH:
-        end = min(end, place.start + place.n_bytes)
-    header.file.seek(place.start)
-    while header.file.tell() < end and len(item := header.file.read(8)) == 8:
-        group, element, n_bytes = struct.unpack("<HHL", item)
-        if (group, element) == (0xFFFE, 0xE0DD):
-            break
-        if (group, element) != (0xFFFE, 0xE000):
-            raise RadiographError("damaged: something stands between the fragments of its pixel data")
-        n_left = end - header.file.tell()
-        if n_bytes > n_left:
-            raise RadiographError(f"truncated: {n_bytes} bytes of its pixel data are announced, {n_left} are left")
-        fragment = header.file.read(n_bytes)
-        if not is_offset_table:
-            fragments.append(fragment)
-            if len(fragments) > MAX_FRAGMENTS:
-                raise RadiographError(f"its pixel data comes in more than {MAX_FRAGMENTS} pieces")
-        is_offset_table = False
-    if not any(fragments):
-        raise RadiographError("truncated: its pixel data is empty")
-    return b"".join(fragments)
 
 
 def _attributes(elements: Elements) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 SIDE = 64
@@ -141,10 +141,16 @@ def _halving(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     n, height, width, _ = x.shape
     padded = np.zeros((n, height + 2 * edge, width + 2 * edge, n_in), np.float32)
     padded[:, edge : edge + height, edge : edge + width] = x
-    windows = sliding_window_view(padded, (side, side), axis=(1, 2))[:, ::2, ::2]
-    rows, columns = windows.shape[1:3]
-    gathered = windows.transpose(0, 1, 2, 4, 5, 3).reshape(n * rows * columns, side * side * n_in)
-    y = gathered @ weight.transpose(2, 3, 1, 0).reshape(-1, n_out)
+    rows, columns = -(-height // 2), -(-width // 2)
+    along_n, along_y, along_x, along_c = padded.strides
+    # A line of a window is one run of memory: it is copied as a whole.
+    windows = as_strided(
+        padded,
+        (n, rows, columns, side, side * n_in),
+        (along_n, 2 * along_y, 2 * along_x, along_y, along_c),
+        writeable=False,
+    )
+    y = windows.reshape(n * rows * columns, side * side * n_in) @ weight.transpose(2, 3, 1, 0).reshape(-1, n_out)
     y += bias
     np.maximum(y, 0, out=y)
     result: np.ndarray = y.reshape(n, rows, columns, n_out)
@@ -155,4 +161,9 @@ def _halving(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 def weights() -> dict[str, np.ndarray]:
     """Name → values, float32, of the network; and "thresholds" as `image_check` reads them."""
     with np.load(WEIGHTS, allow_pickle=False) as stored:
-        return {name: stored[name].astype(np.float32) for name in stored.files}
+        return {name: laid_out(stored[name].astype(np.float32)) for name in stored.files}
+
+
+def laid_out(weight: np.ndarray) -> np.ndarray:
+    """The same values; those of a convolution, (D, C, side, side), in memory as `network` multiplies by them."""
+    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1) if weight.ndim == 4 else weight

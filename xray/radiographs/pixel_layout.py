@@ -95,14 +95,14 @@ def layout_of(elements: Elements, has_pixels: bool, are_floats: bool) -> Layout:
             f"its header says {kind} of {samples} sample{'s' * (samples != 1)} per pixel, and a radiograph is grey: "
             "export it as MONOCHROME2"
         )
-    allocated, stored, high = _bits(elements)
+    allocated, stored, high = _bits(elements, samples)
     is_signed = elements.number("PixelRepresentation") == 1 and samples == 1
     is_planar = samples == 3 and elements.number("PlanarConfiguration") == 1
     return Layout(rows, columns, allocated, stored, high, is_signed, photometric, samples, is_planar)
 
 
-def _bits(elements: Elements) -> tuple[int, int, int]:
-    """Bits allocated, stored, and the highest of these."""
+def _bits(elements: Elements, samples: int) -> tuple[int, int, int]:
+    """Bits allocated, stored, and the highest of these; grey of 32 bits may turn out to need 16 of them at most."""
     allocated = elements.number("BitsAllocated", default=16)
     if allocated == 1:
         raise RadiographError("it has 1 bit per pixel: a mask or an overlay, not a radiograph")
@@ -111,7 +111,7 @@ def _bits(elements: Elements) -> tuple[int, int, int]:
     stored = elements.number("BitsStored")
     if not 1 <= stored <= allocated:
         stored = allocated
-    if stored > 16:
+    if stored > 16 and samples > 1:
         raise RadiographError(f"{stored} of 32 bits per pixel in use are not supported (up to 16)")
     high = elements.number("HighBit")
     if not stored - 1 <= high < allocated:
@@ -202,11 +202,36 @@ def unpacked(data: bytes, n_values: int, bits: int) -> np.ndarray:
     return words.ravel()[:n_values]
 
 
+def _in_16_bits(words: np.ndarray, layout: Layout) -> Layout:
+    """The layout by which the lowest 16 of the stored bits hold the values."""
+    unused = 32 - layout.bits_stored
+    below = layout.high_bit + 1 - layout.bits_stored
+    low, high = 2**32, -(2**32)
+    for row in words:
+        # The highest stored bit to the top and back: the bits above are filled, by the sign where there is one.
+        top = row << (unused - below)
+        values = (top.view(np.int32) if layout.is_signed else top) >> unused
+        low, high = min(low, int(values.min())), max(high, int(values.max()))
+    if low >= 0 and high < 2**16:
+        is_signed = False
+    elif low >= -(2**15) and high < 2**15:
+        is_signed = True
+    else:
+        raise RadiographError(f"its values, {low} to {high} in {layout.bits_stored} bits, need more than 16 bits")
+    return dataclasses.replace(layout, bits_stored=16, high_bit=below + 15, is_signed=is_signed)
+
+
 def narrowed(words: np.ndarray, layout: Layout) -> tuple[np.ndarray, Layout]:
-    """Words of 32 bits, of which 16 at most are in use → uint16; others are left as they are."""
+    """Words of 32 bits, of which 16 at most are in use → uint16; others are left as they are.
+
+    Programs that compute in 32 bits say that they store as many, though a radiograph's values need fewer: then the
+    values themselves decide. Raises RadiographError where they need more.
+    """
     if words.dtype.itemsize < 4:
         return words, layout
     below = layout.high_bit + 1 - layout.bits_stored
+    if layout.bits_stored > 16:
+        layout = _in_16_bits(words, layout)
     narrow = np.empty(words.shape, np.uint16)
     for row, source in zip(narrow, words, strict=True):
         row[...] = (source >> below) & (2**layout.bits_stored - 1)

@@ -13,6 +13,7 @@ import xray
 from xray.findings import NO_FINDING_BOX, colour_of
 from xray.inference.findings import Findings
 from xray.inference.pipeline import Pipeline
+from xray.outputs.dicom.reported import has_label
 from xray.radiographs.dicom import MAX_PIXELS
 from xray.radiographs.image_check import KINDS, ImageCheck
 from xray.serving.worker import RefusedError
@@ -183,7 +184,7 @@ def about(
         categories=[
             Category(id=number, name=name, colour=colour_of(number)) for number, name in pipeline.categories.items()
         ],
-        has_boxes=bool(pipeline.detectors or pipeline.segmenters),
+        has_boxes=pipeline.has_places,
         is_vinbig=pipeline.is_vinbig,
         shown_from=shown_from,
         max_bytes=max_bytes,
@@ -226,7 +227,7 @@ def answer(
             normal = score
             more |= {"normal_probability": calibrated[row]["probability"]} if calibrated[row] else {}
         # The rows of classifiers have the whole radiograph as their box; their probabilities are in the labels.
-        elif pipeline.detectors or pipeline.segmenters:
+        elif pipeline.has_places:
             x1, y1, x2, y2 = (round(value, 2) for value in table.boxes[row].tolist())
             name = pipeline.categories.get(label, f"category {label}")
             mask = Mask(**outcome.masks[row]) if row in outcome.masks else None
@@ -262,17 +263,22 @@ def _checked(check: ImageCheck | None) -> Checked | None:
     )
 
 
-def remarks_of(given: Answer) -> list[str]:
-    """What a report says of the file itself."""
-    return [] if given.image_check is None else given.image_check.warnings
+def shown_of(
+    given: Answer, categories: Mapping[int, str], has_places: bool = True, threshold: float | None = None
+) -> RadiographFindings:
+    """The way back: what people are shown of an answer, its rows in their order, "No finding" last.
 
-
-def findings_of(given: Answer, categories: Mapping[int, str]) -> RadiographFindings:
-    """The way back: an answer → findings of one radiograph, their rows in its order, "No finding" last.
-
-    Where an answer has probabilities, they take the place of scores. categories: id → name.
+    Where an answer has probabilities, they take the place of scores. categories: id → name. has_places: as of
+    `Pipeline`. threshold: lowest score of the findings that count; None for what the answer itself says: those that
+    count as found where thresholds were fitted, otherwise from its `shown_from`.
     """
-    rows = given.findings
+    lowest = given.thresholds.get("shown_from", SHOWN_FROM) if threshold is None else threshold
+    lowest = lowest if isinstance(lowest, (int, float)) else SHOWN_FROM
+    rows = [
+        finding
+        for finding in given.findings
+        if (finding.score >= lowest if threshold is not None or finding.is_positive is None else finding.is_positive)
+    ]
     scores = [f.score if f.probability is None else f.probability for f in rows]
     columns: list[list[Any]] = [[f.category_id for f in rows], [f.box for f in rows], scores]
     normal = given.normal if given.normal_probability is None else given.normal_probability
@@ -285,23 +291,24 @@ def findings_of(given: Answer, categories: Mapping[int, str]) -> RadiographFindi
         for row, finding in enumerate(rows)
         if finding.mask is not None
     }
-    has_findings = bool(given.positive_labels) or None
-    labels, remarks = labels_of(given), remarks_of(given)
-    return RadiographFindings(table, masks, categories, labels, notes=remarks, has_findings=has_findings)
-
-
-def labels_of(given: Answer) -> dict[str, float]:
-    """The labels of whole radiographs with what people are shown of them."""
-    return given.labels | (given.label_probabilities or {})
+    labels = given.labels | (given.label_probabilities or {})
+    has_findings: bool | None = bool(given.positive_labels) or None
+    if not has_places and not has_findings:
+        has_findings = given.positive_labels is None and has_label(labels, lowest)
+    notes = [] if given.image_check is None else given.image_check.warnings
+    return RadiographFindings(
+        table, masks, categories, labels, notes=notes, has_findings=has_findings, has_places=has_places
+    )
 
 
 def given_findings(
-    fields: Mapping[str, str], categories: Mapping[int, str], threshold: float | None = None
+    fields: Mapping[str, str],
+    categories: Mapping[int, str],
+    threshold: float | None = None,
+    has_places: bool = True,
 ) -> RadiographFindings:
-    """The findings that came with a file. categories: id → name.
+    """What people are shown of the findings that came with a file; the other arguments are those of `shown_of`.
 
-    threshold: lowest score of those that count; None for what the answer itself says: those that count as found where
-    thresholds were fitted, otherwise from its `shown_from`.
     Raises RefusedError: 400 for none, 413 for more than can be worked on.
     """
     if "findings" not in fields:
@@ -324,15 +331,7 @@ def given_findings(
     sizes = [finding.mask.size for finding in given.findings if finding.mask is not None]
     if sum(height * width for height, width in sizes) > MAX_MASK_PIXELS:
         raise RefusedError(413, f"the masks have more than {MAX_MASK_PIXELS // 10**6} million pixels together")
-    given.findings = [finding for finding in given.findings if _is_shown(finding, given, threshold)]
-    return findings_of(given, categories)
-
-
-def _is_shown(finding: Finding, given: Answer, threshold: float | None) -> bool:
-    if threshold is None and finding.is_positive is not None:
-        return finding.is_positive
-    lowest = given.thresholds.get("shown_from", SHOWN_FROM) if threshold is None else threshold
-    return finding.score >= (lowest if isinstance(lowest, (int, float)) else SHOWN_FROM)
+    return shown_of(given, categories, has_places, threshold)
 
 
 def thresholds(

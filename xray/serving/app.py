@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Header, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
@@ -114,6 +115,7 @@ def create_app(
     app.add_middleware(Slashes)
     limits, pipeline = service.limits, service.pipeline
     app.exception_handler(RefusedError)(_refused)
+    app.exception_handler(RequestValidationError)(_wrong_parameter)
     app.exception_handler(405)(methods.explaining(app.router.routes, limits))
     shown = (service.thresholds, service.shown_from)
     tickets = Tickets(operations.tickets)
@@ -170,7 +172,7 @@ def create_app(
                 result = answer(findings, size, pipeline, service.models, seconds, *shown, decoded.check)
                 if kind in invocations.REPORTS:
                     assert algorithm is not None  # or it is not offered
-                    work = invocations.report_of(findings, result, pipeline.categories, algorithm, *shown, kind)
+                    work = invocations.report_of(result, pipeline, algorithm, kind)
                     return Response(await in_worker(request, work, path), media_type=kind)
         return Response(invocations.csv_of(result), media_type=kind) if kind == invocations.CSV else result
 
@@ -267,7 +269,8 @@ def create_app(
             fields = await save(request, path, with_fields=True)
             async with room(request, decodings):
                 # Megabytes of JSON take a while: in a thread, so that other requests need not wait.
-                findings = await asyncio.to_thread(given_findings, fields, pipeline.categories, threshold)
+                about_models = (pipeline.categories, threshold, pipeline.has_places)
+                findings = await asyncio.to_thread(given_findings, fields, *about_models)
                 work = functools.partial(exports.EXPORTS[kind], findings, algorithm)
                 media_type = fhir.MEDIA_TYPE if kind == "fhir" else exports.MEDIA_TYPE
                 return Response(await in_worker(request, work, path), media_type=media_type)
@@ -376,3 +379,10 @@ async def _save_object_or_upload(request: Request, path: Path, limits: Limits) -
 
 async def _refused(request: Request, error: RefusedError) -> JSONResponse:
     return JSONResponse({"detail": error.line}, error.status, error.headers)
+
+
+async def _wrong_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
+    """One line of what is wrong in an address or a header, without what was sent: that may be any text."""
+    first = error.errors()[0]
+    where = " ".join(str(part) for part in first["loc"][1:]) or "the request"
+    return JSONResponse({"detail": f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"}, 422)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from pynetdicom import AE, StoragePresentationContexts, build_role, evt
+from pynetdicom import AE, AllStoragePresentationContexts, build_role, evt
 
 from xray.errors import InputError
 from xray.files import complete
@@ -32,7 +32,7 @@ MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 """Study Root Query/Retrieve Information Model – GET and MOVE."""
 UNFINISHED = "studies.part"
 PATIENCE = Limits(seconds=120.0)
-_OTHERS = [str(one.abstract_syntax) for one in StoragePresentationContexts if one.abstract_syntax not in ACCEPTED]
+_OTHERS = [str(one.abstract_syntax) for one in AllStoragePresentationContexts if one.abstract_syntax not in ACCEPTED]
 OTHER_CLASSES = sorted(_OTHERS, key=lambda sop_class: UID(sop_class).name.endswith("Image Storage"))
 """Classes that are refused by their name, documents first, where a node does not say which class its objects are of,
 as dcmqrscp 3.6.7: without a context for them it would only be seen that something did not come."""
@@ -155,8 +155,15 @@ class _Kept:
 def _get(query: Query, ae: AE, studies: Sequence[Study], kept: _Kept) -> bool:
     """Whether the other node offers C-GET, by which it then sends on the same association."""
     # A context of its own for each: in one of several, an archive would decompress what it has compressed.
-    if not _get_in(query, ae, studies, kept, [list(NATIVE[:2]), *([syntax] for syntax in COMPRESSED)]):
+    syntaxes = [list(NATIVE[:2]), *([syntax] for syntax in COMPRESSED)]
+    n_free = MAX_CONTEXTS - 1 - len(ACCEPTED) * len(syntaxes)
+    also, more = kept.also[:n_free], kept.also[n_free:]
+    if not _get_in(query, ae, studies, kept, syntaxes, also, is_last=not more):
         return False
+    # All classes that there are do not fit into one association.
+    while more and kept.rest:
+        also, more = more[: MAX_CONTEXTS - 1], more[MAX_CONTEXTS - 1 :]
+        _get_in(query, ae, studies, kept, [], also, is_last=not more)
     for syntax in COMPRESSED:
         # dcmqrscp 3.6.7 takes the first context of a class, whatever the image is in, and fails: now that is the only.
         if not kept.rest:
@@ -165,22 +172,33 @@ def _get(query: Query, ae: AE, studies: Sequence[Study], kept: _Kept) -> bool:
     return True
 
 
-def _get_in(query: Query, ae: AE, studies: Sequence[Study], kept: _Kept, syntaxes: Sequence[Sequence[str]]) -> bool:
+def _get_in(
+    query: Query,
+    ae: AE,
+    studies: Sequence[Study],
+    kept: _Kept,
+    syntaxes: Sequence[Sequence[str]],
+    also: Sequence[str] = (),
+    is_last: bool = True,
+) -> bool:
+    """One association. syntaxes: groups of them that radiographs may come in. also: other classes that are taken.
+
+    is_last: the other node is given up where it gives nothing. Returns whether it offers C-GET.
+    """
     ae.requested_contexts = []
     ae.add_requested_context(GET)
     for storage in ACCEPTED:
         for group in syntaxes:
             ae.add_requested_context(storage, list(group))
-    also = kept.also[: MAX_CONTEXTS - len(ae.requested_contexts)]
     for other in also:
         ae.add_requested_context(other, list(NATIVE[:2]))
-    roles = [build_role(storage, scp_role=True) for storage in (*ACCEPTED, *also)]
+    roles = [build_role(storage, scp_role=True) for storage in (*(ACCEPTED if syntaxes else ()), *also)]
     with linked(ae, query.peer, query.tls, [(evt.EVT_C_STORE, kept.store)], roles) as link:
         if isinstance(link, Outcome):
             raise InputError(f"{query.peer.aet} gives nothing: {link.why}")
         if not any(context.abstract_syntax == GET for context in link.accepted_contexts):
             return False
-        _ask_for(studies, kept, lambda asked: link.send_c_get(asked, GET))
+        _ask_for(studies, kept, lambda asked: link.send_c_get(asked, GET), is_last)
     return True
 
 
@@ -222,7 +240,7 @@ def _move_in(query: Query, ae: AE, studies: Sequence[Study], kept: _Kept, syntax
         server.shutdown()
 
 
-def _ask_for(studies: Sequence[Study], kept: _Kept, ask: Callable[[Dataset], Any]) -> None:
+def _ask_for(studies: Sequence[Study], kept: _Kept, ask: Callable[[Dataset], Any], is_last: bool = True) -> None:
     """Asks for each series as a whole where that is wanted, then for each image that has not come."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
@@ -246,7 +264,7 @@ def _ask_for(studies: Sequence[Study], kept: _Kept, ask: Callable[[Dataset], Any
         for image in kept.rest:
             failures += _wait_for(ask(_asked("IMAGE", image)), tell)
             tell()
-    if failures and not kept.came and not kept.others:
+    if is_last and failures and not kept.came and not kept.others:
         raise InputError(f"the other node gives nothing: {failures[0]}")
 
 

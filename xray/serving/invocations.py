@@ -19,15 +19,13 @@ from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
 from xray.outputs import fhir
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports
-from xray.serving.answers import SHOWN_FROM, Answer, labels_of, remarks_of
+from xray.serving.answers import Answer, shown_of
 from xray.serving.worker import RefusedError
 from xray.storage import objects
 from xray.structures.predictions import NO_FINDING_CATEGORY
-from xray.structures.radiograph_findings import RadiographFindings
-from xray.structures.thresholds import Thresholds
 
 if TYPE_CHECKING:
-    from xray.inference.findings import Findings
+    from xray.inference.pipeline import Pipeline
 
 JSON, CSV, DICOM, FHIR = "application/json", "text/csv", "application/dicom", fhir.MEDIA_TYPE
 REPORTS = (DICOM, FHIR)
@@ -91,29 +89,13 @@ def csv_of(answer: Answer) -> str:
     return text.getvalue()
 
 
-def report_of(
-    findings: "Findings",
-    answer: Answer,
-    categories: dict[int, str],
-    algorithm: Algorithm,
-    fitted: Thresholds | None = None,
-    shown_from: float = SHOWN_FROM,
-    kind: str = DICOM,
-) -> Callable[[Path], bytes]:
+def report_of(answer: Answer, pipeline: "Pipeline", algorithm: Algorithm, kind: str = DICOM) -> Callable[[Path], bytes]:
     """What a worker does to make the DICOM SR of one radiograph; it holds what `tools/infer.py --sr` reports.
 
-    findings: of that radiograph. fitted, shown_from: as `Service` has them. kind: DICOM, or FHIR for the same in that.
+    answer: of that radiograph, by the pipeline. kind: DICOM, or FHIR for the same in that.
     """
     make = exports.fhir_of if kind == FHIR else exports.structured_report_of
-    table, masks = findings.table, findings.masks
-    if fitted is None:
-        is_shown = (table.scores >= shown_from) | (table.labels == NO_FINDING_CATEGORY)
-        table, masks = table.select_masked(is_shown, masks)
-    shown = RadiographFindings(table, masks, categories, answer.labels, notes=remarks_of(answer))
-    if fitted is not None:
-        # The labels as they stand in the answer, rounded.
-        shown = dataclasses.replace(fitted.shown(shown), labels=labels_of(answer))
-    return functools.partial(make, shown, algorithm)
+    return functools.partial(make, shown_of(answer, pipeline.categories, pipeline.has_places), algorithm)
 
 
 class Address(BaseModel):

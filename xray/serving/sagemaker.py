@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 from sagemaker_inference.errors import GenericInferenceToolkitError
 
 from xray.inference.ensemble_file import files_of
-from xray.inference.findings import Findings
 from xray.outputs.dicom.objects import Algorithm, inference_algorithm
 from xray.radiographs.image_check import Gate
 from xray.serving import invocations
@@ -52,7 +51,6 @@ class Prediction:
     """The findings of one radiograph. content: its file, to which a DICOM SR refers."""
 
     content: bytes
-    findings: Findings
     answer: Answer
     model: Model
 
@@ -116,7 +114,7 @@ def predict_fn(data: bytes | RefusedError, model: Model) -> Prediction:
         path.write_bytes(data)
         findings, size, seconds, check = service.find(path)
     shown = (service.thresholds, service.shown_from, check)
-    return Prediction(data, findings, answer(findings, size, service.pipeline, service.models, seconds, *shown), model)
+    return Prediction(data, answer(findings, size, service.pipeline, service.models, seconds, *shown), model)
 
 
 def output_fn(prediction: Prediction | RefusedError, accept: str, context: Any = None) -> tuple[str | bytes, str]:
@@ -142,8 +140,7 @@ def _written(prediction: Prediction | RefusedError, accept: str) -> tuple[str | 
     if kind == CSV:
         return invocations.csv_of(prediction.answer), kind
     if kind in invocations.REPORTS:
-        categories, shown = service.pipeline.categories, (service.thresholds, service.shown_from)
-        work = invocations.report_of(prediction.findings, prediction.answer, categories, algorithm, *shown, kind)
+        work = invocations.report_of(prediction.answer, service.pipeline, algorithm, kind)
         with service.upload() as path:
             path.write_bytes(prediction.content)
             return readable(service.in_worker(work, path).result(), path), kind

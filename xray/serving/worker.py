@@ -234,4 +234,5 @@ def of_one(findings: Findings, number: int, with_maps: bool = False) -> Findings
     labels = {label: column[number : number + 1] for label, column in findings.labels.items()}
     # A copy, so that the batch's go.
     maps = findings.maps[number : number + 1].copy() if with_maps and findings.maps is not None else None
-    return Findings(dataclasses.replace(table, images=np.zeros_like(table.images)), masks, maps, labels)
+    table = dataclasses.replace(table, images=np.zeros_like(table.images))
+    return dataclasses.replace(findings, table=table, masks=masks, maps=maps, labels=labels)

@@ -20,6 +20,8 @@ class RadiographFindings:
     maps: (K, S, S) probabilities on the canvas, None where they are not kept.
     notes: sentences that reports say beside, such as that it may be no frontal chest radiograph.
     has_findings: what the summary of a report says; None for whether there is a finding that is reported.
+    has_places: whether places of findings were looked for. Classifiers alone look for none: their labels then say
+        whether there are findings.
     """
 
     table: BoxTable
@@ -29,6 +31,7 @@ class RadiographFindings:
     maps: np.ndarray | None = None
     notes: Sequence[str] = ()
     has_findings: bool | None = None
+    has_places: bool = True
 
     def name_of(self, label: int) -> str:
         """The name of a category, "category <id>" where it has none."""

@@ -27,7 +27,7 @@ from pydicom.sr.coding import Code
 from xray.errors import InputError
 from xray.findings import FINDINGS
 from xray.outputs.dicom.codes import FINDING_CODES, SITES, finding_code
-from xray.outputs.dicom.content import content_of
+from xray.outputs.dicom.content import WITHOUT_PLACES, content_of
 from xray.outputs.dicom.objects import read_source, reduced, save_object
 from xray.outputs.dicom.structured_report import written_report
 from xray.radiographs.radiograph import radiograph_size
@@ -175,6 +175,34 @@ def test_a_classifiers_rows_are_not_said_twice(phantom, tmp_path):
     _, read = written(structured_report(read_source(phantom), table, NAMES, ALGORITHM, labels), tmp_path / "sr.dcm")
     assert groups_of(read) == []
     assert len(wholes_of(read)) == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "summary"),
+    [
+        ({"Aortic enlargement": 0.31, "abnormal": 0.1}, "111242"),
+        ({"Aortic enlargement": 0.29, "abnormal": 0.9, "No finding": 0.9}, "111241"),
+        ({"abnormal": 0.31}, "111242"),
+        ({"abnormal": 0.29}, "111241"),
+        ({}, "111241"),
+    ],
+)
+def test_a_classifier_alone_says_so_and_its_labels_are_its_findings(labels, summary, phantom, tmp_path):
+    """A report without places reads otherwise where places were looked for, and none were found."""
+    named = {number: name for number, name in NAMES.items() if name in labels}
+    table = BoxTable.of(
+        [0] * len(named), list(named), [[0, 0, 120, 96]] * len(named), [labels[n] for n in named.values()]
+    )
+    for has_places, expected in ((False, summary), (True, "111241")):
+        findings = found(table, labels=labels, has_places=has_places)
+        content = content_of(read_source(phantom), findings, ALGORITHM)
+        assert (content.summary.value, content.findings) == (expected, ())
+        assert (WITHOUT_PLACES in content.notes) is not has_places
+        _, read = written(written_report(content), tmp_path / "sr.dcm")
+        assert (WITHOUT_PLACES in comments(read)) is not has_places
+    # What was fitted decides before all else.
+    decided = content_of(read_source(phantom), dataclasses.replace(findings, has_findings=True), ALGORITHM)
+    assert decided.summary.value == "111242"
 
 
 def test_a_radiograph_without_findings_has_a_report_that_says_so(phantom, tmp_path):

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 pytest.importorskip("fhir.resources")
 
 from fhir.resources.bundle import Bundle
+from pydantic import BaseModel
 
 from xray.findings import NO_FINDING_NAME
 from xray.outputs.dicom.codes import FINDING_CODES, finding_code
@@ -42,9 +43,54 @@ def checked(content):
     model = Bundle.model_validate_json(text)
     for entry in model.entry:
         assert json.loads(entry.resource.model_dump_json())["resourceType"] == entry.resource.get_resource_type()
+    assert_bound(model)
+    assert_invariant(json.loads(text))
     # It writes Z for the same time zone.
     assert json.loads(model.model_dump_json()) | {"timestamp": ""} == json.loads(text) | {"timestamp": ""}
     return json.loads(text)
+
+
+def assert_bound(model):
+    """Codes of required value sets are of these: fhir.resources knows them, and does not look."""
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name, None)
+        known = (field.json_schema_extra or {}).get("enum_values", ["+"])
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, BaseModel):
+                assert_bound(one)
+            # Of long value sets it knows the first ones only.
+            elif one is not None and "+" not in known:
+                assert one in known, (type(model).__name__, name)
+
+
+def assert_invariant(bundle):
+    """Constraints of R5 that types do not say; it knows none of them, and no validator for Python has them."""
+
+    def walk(value):
+        yield value
+        for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from walk(one)
+
+    # ele-1: nothing is empty. txt: no text has spaces alone.
+    assert all(
+        value not in ({}, [], None) and not (isinstance(value, str) and not value.strip()) for value in walk(bundle)
+    )
+    # bdl-3, bdl-7, bdl-8: a transaction's entries have requests, and full addresses once each, without a version.
+    urls = [entry["fullUrl"] for entry in bundle["entry"]]
+    assert len(set(urls)) == len(urls)
+    assert all("request" in entry and "/_history/" not in entry["fullUrl"] for entry in bundle["entry"])
+    for resource in (entry["resource"] for entry in bundle["entry"]):
+        # dom-2 to dom-5: nothing is contained that has itself something contained, a version or a label.
+        assert not any("contained" in one or "meta" in one for one in resource.get("contained", []))
+        if resource["resourceType"] == "Observation":
+            values = [name for name in resource if name.startswith("value")]
+            # obs-6, and obs-7: a value and a component of the same code exclude each other.
+            assert len(values) <= 1
+            assert not (values and "dataAbsentReason" in resource)
+            assert not (values and any(one["code"] == resource["code"] for one in resource.get("component", [])))
+    for quantity in (one for one in walk(bundle) if isinstance(one, dict) and "unit" in one):
+        # qty-3: a code has its system.
+        assert "code" not in quantity or "system" in quantity
 
 
 def of_kind(bundle, kind):

@@ -12,8 +12,11 @@ from xray.outputs.dicom import codes as dicom_codes
 from xray.outputs.dicom import objects as dicom_objects
 from xray.outputs.dicom.measurements import IN_PIXELS, OF_MASKS, Size, sizes_of, spacing_of
 from xray.outputs.dicom.objects import Algorithm
-from xray.outputs.dicom.reported import probabilities_of, reported
+from xray.outputs.dicom.reported import has_label, probabilities_of, reported
 from xray.structures.radiograph_findings import RadiographFindings
+
+WITHOUT_PLACES = "The radiograph was judged as a whole: no places of findings were looked for."
+"""Said of what classifiers alone report."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +83,9 @@ def content_of(
         # They are part of what an object of this identifier says.
         edition += f" {hashlib.sha256(json.dumps(list(notes)).encode()).hexdigest()[:16]}"
     rows = reported(findings, threshold, (source.Columns, source.Rows))
-    has_findings = bool(rows) if findings.has_findings is None else findings.has_findings
+    has_findings = findings.has_findings
+    if has_findings is None:
+        has_findings = bool(rows) if findings.has_places else has_label(findings.labels, threshold)
 
     def tracked(identifier: str) -> tuple[str, str]:
         uid = dicom_objects.derived_uid(source, "SR", algorithm, edition, identifier)
@@ -116,5 +121,5 @@ def content_of(
         **dict(zip(("identifier", "uid"), tracked("Radiograph"), strict=True)),
         wholes=wholes,
         findings=located,
-        notes=(*notes, *about_sizes),
+        notes=(*notes, *(() if findings.has_places else (WITHOUT_PLACES,)), *about_sizes),
     )

@@ -1,6 +1,7 @@
 """Which findings of a radiograph its report, its presentation state and its picture hold: the same ones."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -43,6 +44,15 @@ def reported(findings: RadiographFindings, threshold: float, size: tuple[int, in
         if score >= threshold and name != NO_FINDING_NAME and not is_label:
             found.append(Reported(name, label, tuple(box.tolist()), score, row))
     return found[:MAX_FINDINGS]
+
+
+def has_label(labels: Mapping[str, float], threshold: float) -> bool:
+    """Whether labels of a whole radiograph say that there is a finding; "abnormal" where it is the only one.
+
+    threshold: lowest probability of one.
+    """
+    named = [value for name, value in labels.items() if name not in (ABNORMAL, NO_FINDING_NAME)]
+    return any(value >= threshold for value in named or [labels.get(ABNORMAL, -1.0)])
 
 
 def probabilities_of(findings: RadiographFindings) -> dict[str, float]:
