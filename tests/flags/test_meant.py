@@ -1,10 +1,15 @@
 """Paths that are not there, and what was probably meant."""
 
+import dataclasses
+import importlib
+import pkgutil
+import typing
 from pathlib import Path
 
 import pytest
 
-from xray.flags.meant import MOST_LISTED, meant_by, with_meant
+from xray import commands
+from xray.flags.meant import MOST_LISTED, PATHS, meant_by, with_meant
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +71,39 @@ def test_a_folder_of_data_is_not_searched(tmp_path):
 )  # fmt: skip
 def test_what_a_message_says(message, words, said):
     assert with_meant(message, words) == (message if said is None else said)
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        # Names of labels, columns and commands are no paths, whatever lies beside.
+        ("--normal dmo: t.csv has no such label (its labels are dta)", ["table", "--normal", "dmo", "--label=dta"]),
+        ("there is no table x.csv", ["convert", "tabel", "table", "--table", "x.csv"]),
+        ("vinbg.csv: no column run", ["--id", "run", "--label", "vinbg.csv"]),
+        # A table in the data path, whose namesake here is not meant.
+        ("train.csv has no such column", ["--data-path", "data/vinbig", "--table", "train.csv"]),
+    ],
+)
+def test_what_is_no_path_is_not_meant_for_one(tmp_path, message, words):
+    for name in ("Dmo", "data2", "tables", "runs/vinbig.csv", "trains.csv", "run.csv", "demo2"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert with_meant(message, words) == message
+
+
+def test_what_lies_in_the_data_path_is_meant_as_it_is_to_be_given():
+    words = ["--data-path", "data/vinbig", "--table", "trian.csv"]
+    assert with_meant("there is no table trian.csv, neither in data/vinbig nor here", words) == (
+        "there is no table trian.csv (did you mean train.csv?), neither in data/vinbig nor here"
+    )
+
+
+def test_every_flag_of_a_path_is_known():
+    """PATHS is a list by hand: a flag that some command adds must be in it, or need not exist."""
+    paths = set()
+    for module in pkgutil.iter_modules(commands.__path__):
+        for one in vars(importlib.import_module(f"xray.commands.{module.name}")).values():
+            if dataclasses.is_dataclass(one) and isinstance(one, type) and one.__name__ == "Config":
+                hints = typing.get_type_hints(one)
+                paths |= {name for name, hint in hints.items() if Path in (hint, *typing.get_args(hint))}
+    assert {name.replace("_", "-") for name in paths} - {"save-path"} <= PATHS

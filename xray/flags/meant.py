@@ -10,6 +10,15 @@ from pathlib import Path
 
 LIKENESS = 0.75
 """Of two names, from which one may have been meant for the other: 2 × what they share ÷ both lengths."""
+PATHS = frozenset((
+    "annotations", "auth", "ca", "check-data", "compare", "config", "data-path", "dicom-tls-ca", "dicom-tls-cert",
+    "dicom-tls-key", "dicomweb-auth", "encoder-from", "ensemble", "fit", "folder", "images", "labels", "map", "masks",
+    "notes", "originals", "path", "patients", "predictions", "pseudo", "radiographs", "report", "run", "runs",
+    "sample-submission", "sizes", "splits", "table", "tls-cert", "tls-key", "truth", "weights", "yaml",
+))  # fmt: skip
+"""Flags of what must exist. The others' values are names of columns, labels, categories: nobody's slips of a path."""
+IN_DATA = frozenset(("annotations", "images", "masks", "patients", "splits", "table", "yaml"))
+"""Those of them that are looked for in --data-path, too."""
 MOST_LISTED = 2000
 """Names of a folder that are looked at; larger ones hold data, and their names are nobody's typing."""
 
@@ -30,16 +39,19 @@ def meant_by(path: Path | str) -> Path | None:
     return None
 
 
-def _given_paths(words: Sequence[str]) -> list[str]:
-    """The words of a command line that may be paths of something that exists, each once."""
-    given: dict[str, None] = {}
+def _given_paths(words: Sequence[str]) -> dict[str, str]:
+    """The words of a command line that may be paths of something that exists → the flag before each, "" for none."""
+    given: dict[str, str] = {}
     flag = ""
     for word in words:
         is_flag = word.startswith("-")
         flag, value = (word.partition("=")[0], word.partition("=")[2]) if is_flag else (flag, word)
-        if value and "://" not in value and flag.replace("_", "-") != "--save-path":
-            given[value] = None
-    return list(given)
+        name = flag.strip("-").rpartition(".")[2].replace("_", "-")
+        # Between flags stand the names of commands, too.
+        may_be = name in PATHS or (not flag and re.search(r"[/.]", word) is not None)
+        if value and "://" not in value and may_be:
+            given.setdefault(value, name)
+    return given
 
 
 def _alike(name: str, folder: Path) -> list[str]:
@@ -66,14 +78,26 @@ def _differ_in_numbers(one: str, other: str) -> bool:
 def with_meant(message: str, words: Sequence[str]) -> str:
     """A message that says of paths that they are not there, with "did you mean …?" behind those that lie beside.
 
-    words: what stands on the command line. Nothing is added for what exists, for addresses, for what the message does
-    not name, and for --save-path, which need not exist.
+    words: what stands on the command line. Nothing is added for what exists, here or in --data-path, for addresses, for
+    what the message does not name, and for flags that take no path, or one that need not exist.
     """
-    for word in _given_paths(words):
+    given = _given_paths(words)
+    data = next((Path(word) for word, flag in given.items() if flag == "data-path"), None)
+    for word, flag in given.items():
         # What no file system takes is no path.
         with contextlib.suppress(OSError, ValueError):
             text = str(Path(word))
             named = re.search(rf"(?<![\w./-]){re.escape(text)}(?![\w/-]|\.\w)", message)
-            if named and (meant := meant_by(word)) is not None:
+            if named and (meant := _meant_here(word, data if flag in IN_DATA else None)) is not None:
                 message = f"{message[: named.end()]} (did you mean {meant}?){message[named.end() :]}"
     return message
+
+
+def _meant_here(word: str, data: Path | None) -> Path | None:
+    """What a word was meant for, here or in the folder `data`; as it is to be given. None for what exists in either."""
+    if data is None or not data.is_dir() or Path(word).is_absolute():
+        return meant_by(word)
+    if (data / word).exists() or Path(word).exists():
+        return None
+    meant = meant_by(data / word)
+    return meant.relative_to(data) if meant is not None else meant_by(word)
