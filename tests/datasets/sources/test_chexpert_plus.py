@@ -111,6 +111,16 @@ def test_a_radiograph_with_two_lines_that_differ(root):
     assert UNUSABLE_LABEL in reasons_of(source)
 
 
+def test_lines_without_their_nulls_say_the_same(root):
+    path = root / "chexbert_labels" / "impression_fixed.json"
+    before = summary(read_chexpert(root))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines.append({"path_to_image": "train/patient00009/study1/view1_frontal.jpg"} | dict.fromkeys(FINDINGS, 0.0))
+    whole = "\n".join(json.dumps({name: value for name, value in line.items() if value is not None}) for line in lines)
+    path.write_text(whole + "\n")
+    assert summary(read_chexpert(root)) == before
+
+
 @pytest.mark.parametrize("line", ["[1]", '{"Edema": 1}', "{", '{"path_to_image": 3}'])
 def test_lines_that_are_no_labels(root, line):
     path = root / "chexbert_labels" / "impression_fixed.json"

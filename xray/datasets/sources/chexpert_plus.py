@@ -109,7 +109,9 @@ def _stated(
         if not isinstance(record, dict) or not isinstance(record.get(KEY), str):
             raise InputError(f"{path} line {number} is no JSON object with {KEY}: give a file of chexbert_labels/")
         records.append({name: text(value) for name, value in record.items()})
-    table = pd.DataFrame.from_records(records, columns=list(records[0]) if records else [KEY]).fillna("")
+    # A line may lack a label, or be the only one to have it.
+    names = dict.fromkeys(name for record in records for name in record)
+    table = pd.DataFrame.from_records(records, columns=list(names) or [KEY]).fillna("")
     stated: dict[str, Stated | str] = {}
     for image, of_line in zip(table[KEY].tolist(), read(table, path), strict=True):
         if stated.setdefault(image, of_line) != of_line:

@@ -173,7 +173,7 @@ def _read_xml(collector: Collector, files: Sequence[Path]) -> None:
     has_lists, boxes_of = bool(split_of), _boxes_in_xml(collector, files)
     table = [box for _, boxes in boxes_of.values() for _, box, _ in boxes]
     known = set(collector.files.ids.values())
-    for stem in boxes_of.keys() - known:
+    for stem in sorted(boxes_of.keys() - known):
         collector.leave_out(f"{stem}.xml", reasons.MISSING_FILE, f"{stem}.png")
     check_units(files[0].parent, np.array(table, dtype=np.float64).reshape(-1, 4), (SIDE, SIDE), _UNITS_OF_XML)
     for name in split_of if has_lists else collector.files.names:
