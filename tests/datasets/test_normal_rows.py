@@ -70,3 +70,13 @@ def test_files_of_others_say_what_infer_says(tmp_path, write_table_store, name, 
         np.testing.assert_allclose(found.table.scores, [0.9, 0.25, 0.75])
     # All categories are scored: "Normal" makes no model of others of it.
     assert read_common(store, path)[2] is None
+
+
+def test_a_line_of_a_map_goes_before_what_a_name_sounds_like(tmp_path, write_table_store):
+    store = open_store(write_table_store(tmp_path / "data", [("a", "test", -1, None)], [], CATEGORIES), pixels=False)
+    row = {"image_id": "a", "category_id": 1, "bbox": [9, 9, 81, 81], "score": 0.9, "category_name": "Control"}
+    path, mapping = tmp_path / "p.json", tmp_path / "map.yaml"
+    path.write_text(json.dumps([row]))
+    mapping.write_text(f"Control: {CATEGORIES[0]['name']}\n")
+    found = read_common(store, path, str(mapping))[1]
+    assert (found.table.labels.tolist(), found.table.boxes.tolist()) == ([1], [[9, 9, 90, 90]])

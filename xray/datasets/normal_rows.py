@@ -18,7 +18,7 @@ from xray.structures.values import caseless
 def with_named_normal(predictions: Predictions, categories: Iterable[str]) -> Predictions:
     """Predictions in which each class that is called as if nothing was found is called "No finding".
 
-    categories: those of the dataset, which keep their meaning, whatever they are called.
+    categories: names that keep their meaning, whatever they sound like: those of the dataset, and of a map's findings.
     Its rows get the box of "No finding", one a radiograph, see `with_one_row`.
     """
     known = {caseless(name) for name in categories}

@@ -79,7 +79,9 @@ def read_common(
         if not only:
             return store, predictions, None
         return common_categories(store, dataclasses.replace(predictions, names=dict(store.categories)), path, only=only)
-    raw = with_named_normal(read_predictions(path), store.categories.values())
+    # A line of the map for "Clear" or the like goes before what its name sounds like.
+    kept = mapping.findings if mapping else ()
+    raw = with_named_normal(read_predictions(path), (*store.categories.values(), *kept))
     if not raw.names and (mapping or only):
         raw = dataclasses.replace(resolve(store, raw, path.name, ids), names=dict(store.categories))
     reduced, predictions, common = common_categories(store, raw, path, mapping, only)
