@@ -179,10 +179,13 @@ def check_reading(numbers: np.ndarray, given: Reading, name: str, known: np.ndar
     n_passing = int(passing(to_corners(numbers[fair], given.form), sizes[fair]).sum())
     of_files = given.units == PIXELS and bool(unknown.all()) and is_much(n_passing, n, is_known=True)
     if of_files or is_much(n_fair, n):
+        first = int(np.flatnonzero(misfits & fair)[0])
+        box = ", ".join(f"{value:g}" for value in numbers[first].tolist())
+        beside = " in {:g} x {:g}".format(*sizes[first].tolist()) if np.isfinite(sizes[first]).all() else ""
         raise InputError(
             f"{name}: {n_fair} of {n} boxes {'' if n == len(numbers) else 'from everywhere '}are none or pass the "
-            "edges of their radiographs: check --box and --units, and where the files are smaller than those that were "
-            "annotated, give --width and --height"
+            f"edges of their radiographs (the first: {box}{beside}): check --box and --units, and where the files are "
+            "smaller than those that were annotated, give --width and --height"
         )
     return fair_sizes
 

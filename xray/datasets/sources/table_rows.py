@@ -262,7 +262,10 @@ class TableRows:
             sizes[checked] = self._sizes_of(images[checked], is_needed)
             corners = to_pixels(corners, reading.units, sizes)
         else:
-            advice = "give --units N if they were drawn on pictures of N x N, or --width and --height"
+            advice = (
+                "give --units N if they were drawn on pictures of N x N, or --width and --height, columns of the sizes "
+                "that the pictures had (where the boxes are right, those of the files)"
+            )
             is_said = self.columns.size is not None
             said = said_of_reach(corners[checked], sizes, self.name, advice, is_said)
             if side := drawn_on(corners[checked], self._known_sizes(images[checked])):
