@@ -40,10 +40,10 @@ def with_named_normal(predictions: Predictions, categories: Iterable[str]) -> Pr
 def with_one_row(predictions: Predictions, rows: np.ndarray) -> Predictions:
     """Predictions with the box of "No finding" in these rows (N,) bool, of which a radiograph keeps the surest.
 
-    Where all have that box already nothing changes.
+    Where all have that box already, and are of a radiograph each, nothing changes.
     """
     table = predictions.table
-    if (is_unit_box(table) | ~rows).all():
+    if (is_unit_box(table) | ~rows).all() and len(np.unique(table.images[rows])) == rows.sum():
         return predictions
     surest: dict[int, int] = {}
     for row in np.flatnonzero(rows).tolist():

@@ -331,8 +331,11 @@ def _labels(store: Store, predictions: Predictions, name: str, category_ids: Cat
         numberings["source"] = {source_number: number for number, source_number in store.source_category_ids.items()}
     elif category_ids == "source":
         raise InputError(f"--category-ids source: {store.path} has no category ids of its source, leave the flag out")
-    numberings["dataset"].setdefault(NO_FINDING_CATEGORY, NO_FINDING_CATEGORY)
-    if "source" in numberings and is_normal[table.labels == NO_FINDING_CATEGORY].all():
+    of_15 = table.labels == NO_FINDING_CATEGORY
+    # With a box of its own, what comes after the 14 findings is "No finding" too; beside others it may be anything.
+    if is_normal[of_15].all() or set(range(1, NO_FINDING_CATEGORY)) <= store.categories.keys():
+        numberings["dataset"].setdefault(NO_FINDING_CATEGORY, NO_FINDING_CATEGORY)
+    if "source" in numberings and is_normal[of_15].all():
         numberings["source"].setdefault(NO_FINDING_CATEGORY, NO_FINDING_CATEGORY)
     chosen = _named(store, predictions, used, name, category_ids)
     if chosen is None:
