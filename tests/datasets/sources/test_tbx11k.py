@@ -253,8 +253,9 @@ def test_boxes_of_the_originals_are_those_of_the_squeezed_pictures(xml):
     assert [image.source_id for image in source.images if image.normal] == ["h0001", "h0002"]
 
 
-def test_without_lists_all_trains(xml):
-    source = read_tbx11k(xml({"tb0001": LESIONS, "tb0777": LESIONS}))
+@pytest.mark.parametrize("lists", [{}, {"all_test": "test/test_000001.png\n"}])
+def test_without_lists_all_trains(xml, lists):
+    source = read_tbx11k(xml({"tb0001": LESIONS, "tb0777": LESIONS}, **lists))
     assert {image.source_id: image.split for image in source.images} == {
         **dict.fromkeys(("h0001", "h0002", "s0001", "tb0001", "tb1199"), "train"), "test_000001": "test",
     }  # fmt: skip

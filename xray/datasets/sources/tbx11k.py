@@ -170,7 +170,8 @@ def _add_box(
 def _read_xml(collector: Collector, files: Sequence[Path]) -> None:
     """The radiographs of the lists, or all where there is none, with the boxes of their XML files."""
     split_of = _listed(collector)
-    has_lists, boxes_of = bool(split_of), _boxes_in_xml(collector, files)
+    # A list of the test set alone says nothing of the others.
+    has_lists, boxes_of = not {TRAIN, VAL}.isdisjoint(split_of.values()), _boxes_in_xml(collector, files)
     table = [box for _, boxes in boxes_of.values() for _, box, _ in boxes]
     known = set(collector.files.ids.values())
     for stem in sorted(boxes_of.keys() - known):
