@@ -162,7 +162,7 @@ def test_pictures_made_larger_since_where_no_file_says_their_size(tmp_path):
     pictures(tmp_path, 24, 120, 80)
     write_coco(tmp_path, nodules(*FAR_APART))
     without_sizes(tmp_path)
-    message = r"boxes are of smaller pictures, none of 24 ends beyond 49% of the width and 49% of the height"
+    message = r"the boxes seem to be of smaller pictures, none of 24 ends beyond 49% of the width and 49% of the height"
     for read in (read_coco, read_tree):
         with pytest.raises(InputError, match=message):
             read(tmp_path)

@@ -79,7 +79,7 @@ def said_of_reach(corners: np.ndarray, sizes: np.ndarray, what: str, advice: str
     across, down = ends
     where = f"none of {len(corners)} ends beyond {across:.0%} of the width and {down:.0%} of the height of its picture"
     if max(ends) < HALF and not is_said:
-        raise InputError(f"{what}: boxes are of smaller pictures, {where}: {advice}")
+        raise InputError(f"{what}: the boxes seem to be of smaller pictures, {where}: {advice}")
     return f"{where}: if they are, {advice}"
 
 
