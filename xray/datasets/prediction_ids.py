@@ -7,25 +7,22 @@ differ, or in none, is refused; --ids and --category-ids say what is meant, of f
 """
 
 import dataclasses
-import posixpath
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from xray.datasets.normal_rows import with_named_normal, with_one_row
+from xray.datasets.predicted_categories import CategoryIds, _labels
+from xray.datasets.predicted_images import ImageIds, _rows
 from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
-from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
+from xray.findings import NO_FINDING_NAME
 from xray.structures.masks import MaskError, encode_mask, resized_mask
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, is_no_finding, read_predictions
 from xray.structures.submission import read_submission
-from xray.structures.values import Names, caseless, identity
-
-ImageIds = Literal["auto", "source", "coco", "rows"]
-CategoryIds = Literal["auto", "source", "dataset"]
+from xray.structures.values import caseless
 
 IDS_HELP = (
     "What image_id means. source: the radiograph's own id, as infer writes it; coco: the id in the source's own COCO "
@@ -36,7 +33,6 @@ CATEGORY_IDS_HELP = (
     "--data-path, as infer writes it; auto: what image_id, or the category's name in the file, says."
 )
 
-_Reading = Callable[[str | int], int | None]
 _T = TypeVar("_T")
 
 
@@ -208,193 +204,3 @@ def _in_original_pixels(
             )
     table = dataclasses.replace(table, boxes=table.boxes * scales[table.images])
     return dataclasses.replace(predictions, table=table, masks=masks)
-
-
-def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[list[int], list[bool], str]:
-    """(row of each id, -1 for none; whether it is one of a COCO file or a file; what the ids are, "source", …)."""
-    image_ids, readings = predictions.image_ids, _readings(store)
-    if ids == "coco" and "coco" not in readings:
-        raise InputError(f"--ids coco: {store.path} does not come from a COCO file: give --ids source or rows")
-    # A row that names a file of the dataset says more than a number.
-    files = predictions.files.items() if ids == "auto" else ()
-    by_file = {image_id: row for image_id, file in files if (row := readings["source"](file)) is not None}
-    others = [image_id for image_id in image_ids if image_id not in by_file]
-    texts = [image_id for image_id in others if isinstance(image_id, str)]
-    numbers = [image_id for image_id in others if not isinstance(image_id, str)]
-    of_number: str = ids
-    of_text: str = ids
-    if ids == "auto":
-        of_number = _reading_of_numbers(store, numbers, name, readings) if numbers else "source"
-        of_text = _reading_of_texts(texts, name, readings, bool(predictions.names)) if texts else "source"
-    rows = [
-        by_file[image_id]
-        if image_id in by_file
-        else readings[of_text if isinstance(image_id, str) else of_number](image_id)
-        for image_id in image_ids
-    ]
-    if image_ids and all(row is None for row in rows):
-        raise InputError(
-            f"none of the {len(image_ids)} images in {name} (such as {image_ids[0]!r}) is in {store.path}, whose "
-            f"images are named like {store.records[0]['source_id']!r}: give the dataset they are of, or say with --ids "
-            "what image_id means"
-        )
-    of_files = [
-        image_id in by_file or (of_text if isinstance(image_id, str) else of_number) == "coco" for image_id in image_ids
-    ]
-    # Who names files may number categories in his own way.
-    meaning = "source" if by_file else of_number if numbers else of_text
-    return [-1 if row is None else row for row in rows], of_files, meaning
-
-
-def _readings(store: Store) -> dict[str, _Reading]:
-    """What an image id may mean → its row, None for none."""
-    stems = Names(store.index_of)
-    files = {record["file_name"]: row for row, record in enumerate(store.records)}
-    counts = Counter(posixpath.basename(file) for file in files)
-    files |= {posixpath.basename(file): row for file, row in files.items() if counts[posixpath.basename(file)] == 1}
-    by_coco_id: dict[int | str, int] = {}
-    shared: dict[int | str, tuple[str, str]] = {}
-    for row, record in enumerate(store.records):
-        for one in record.get("coco_ids", [record["coco_id"]] if "coco_id" in record else []):
-            if one in by_coco_id:
-                shared[one] = (store.records[by_coco_id[one]]["file_name"], record["file_name"])
-            by_coco_id[one] = row
-
-    def source(image_id: str | int) -> int | None:
-        row = stems.get(image_id)
-        # Some tools name a radiograph by its file: r1.png.
-        return files.get(image_id.removeprefix("./")) if row is None and isinstance(image_id, str) else row
-
-    def coco(image_id: str | int) -> int | None:
-        own_id = identity(image_id)
-        if own_id in shared:
-            raise InputError(
-                f"the image id {own_id!r} is that of {' and of '.join(shared[own_id])}, as each of the source's COCO "
-                "files counts by itself: give rows with file_name, or convert that file alone with `convert coco`"
-            )
-        return None if own_id is None else by_coco_id.get(own_id)
-
-    def row_number(image_id: str | int) -> int | None:
-        number = identity(image_id)
-        return number if isinstance(number, int) and 0 <= number < len(store) else None
-
-    readings: dict[str, _Reading] = {"source": source, "rows": row_number}
-    return readings | ({"coco": coco} if by_coco_id else {})
-
-
-def _reading_of_numbers(store: Store, numbers: list[int], name: str, readings: dict[str, _Reading]) -> str:
-    rows_by_meaning = {meaning: [read(number) for number in numbers] for meaning, read in readings.items()}
-    hits = {meaning: sum(row is not None for row in rows) for meaning, rows in rows_by_meaning.items()}
-    best = max(hits.values())
-    if "coco" in rows_by_meaning:
-        if hits["coco"] == best:
-            return "coco"
-        better = next(meaning for meaning, n in hits.items() if n == best)
-        raise InputError(
-            f"{name} numbers {len(numbers)} images, of which the source's own COCO file has {hits['coco']} and the "
-            f"reading --ids {better} {best}: say with --ids coco or --ids {better} which is meant"
-        )
-    fitting = [meaning for meaning, n in hits.items() if n == best and n]
-    if len({tuple(rows_by_meaning[meaning]) for meaning in fitting}) > 1:
-        raise InputError(
-            f"{name} numbers its images (such as {numbers[0]}), which may be names or rows of {store.path}: "
-            "say with --ids source or --ids rows which is meant"
-        )
-    return fitting[0] if fitting else "source"
-
-
-def _reading_of_texts(texts: list[str], name: str, readings: dict[str, _Reading], is_named: bool) -> str:
-    """is_named: whether rows name their categories, as infer's do, whose ids are the radiographs' own."""
-    by_name = [readings["source"](text) for text in texts]
-    if "coco" not in readings or (is_named and any(row is not None for row in by_name)):
-        return "source"
-    by_coco_id = [readings["coco"](text) for text in texts]
-    if all(row is None for row in by_coco_id) or (None in by_coco_id and None not in by_name) or by_coco_id == by_name:
-        return "source"
-    if any(row not in (None, other) for row, other in zip(by_name, by_coco_id, strict=True)):
-        raise InputError(
-            f"{name} names images like {texts[0]!r}, which may be ids of the source's COCO file or names of files: say "
-            "with --ids coco or --ids source which is meant"
-        )
-    return "coco"
-
-
-def _labels(store: Store, predictions: Predictions, name: str, category_ids: CategoryIds, meaning: str) -> np.ndarray:
-    """(N,) the dataset's category id of each row."""
-    table = predictions.table
-    used = np.unique(table.labels).tolist()
-    if not used:
-        return table.labels
-    is_normal = is_no_finding(table)
-    numberings = {"dataset": {number: number for number in store.categories}}
-    if store.source_category_ids:
-        numberings["source"] = {source_number: number for number, source_number in store.source_category_ids.items()}
-    elif category_ids == "source":
-        raise InputError(f"--category-ids source: {store.path} has no category ids of its source, leave the flag out")
-    of_15 = table.labels == NO_FINDING_CATEGORY
-    # With a box of its own, what comes after the 14 findings is "No finding" too; beside others it may be anything.
-    if is_normal[of_15].all() or set(range(1, NO_FINDING_CATEGORY)) <= store.categories.keys():
-        numberings["dataset"].setdefault(NO_FINDING_CATEGORY, NO_FINDING_CATEGORY)
-    if "source" in numberings and is_normal[of_15].all():
-        numberings["source"].setdefault(NO_FINDING_CATEGORY, NO_FINDING_CATEGORY)
-    chosen = _named(store, predictions, used, name, category_ids)
-    if chosen is None:
-        chosen = (
-            _numbered(store, numberings, used, name, meaning) if category_ids == "auto" else numberings[category_ids]
-        )
-    # VinBigData's "No finding", by whatever number the source calls it.
-    is_blank = (table.boxes == NO_FINDING_BOX).all(axis=1)
-    blank = [label for label in used if label not in chosen and is_blank[table.labels == label].all()]
-    chosen = chosen | dict.fromkeys(blank, NO_FINDING_CATEGORY)
-    unknown = [label for label in used if label not in chosen]
-    if unknown:
-        known = sorted(number for number, category in chosen.items() if category in store.categories)
-        raise InputError(
-            f"{name} has boxes of category {', '.join(map(str, unknown))}, {store.path} knows "
-            f"{', '.join(map(str, known[:20]))}: give the dataset that the model was trained for, or say with "
-            "--category-ids source or dataset whose numbers they are"
-        )
-    lookup = np.array([chosen[label] for label in used], dtype=np.int64)
-    return lookup[np.searchsorted(used, table.labels)]
-
-
-def _named(
-    store: Store, predictions: Predictions, used: list[int], name: str, category_ids: CategoryIds
-) -> dict[int, int] | None:
-    """The categories by the names that the file itself has; None where it has none of the dataset's.
-
-    Raises InputError where it has names for some only, unless --category-ids tells what the others' numbers mean.
-    """
-    by_name = {caseless(category): number for number, category in store.categories.items()}
-    by_name.setdefault(caseless(NO_FINDING_NAME), NO_FINDING_CATEGORY)
-    plain_names = {label: caseless(category) for label, category in predictions.names.items()}
-    known = {label: by_name[category] for label, category in plain_names.items() if category in by_name}
-    if not known:
-        return None
-    strange = [predictions.names.get(label, f"category {label}") for label in used if label not in known]
-    if strange and category_ids != "auto":
-        return None
-    if strange:
-        raise InputError(
-            f"{name} has boxes of {', '.join(strange)}, which are no categories of {store.path}: give the dataset that "
-            "the model was trained for"
-        )
-    return known
-
-
-def _numbered(
-    store: Store, numberings: dict[str, dict[int, int]], used: list[int], name: str, meaning: str
-) -> dict[int, int]:
-    if meaning == "coco":
-        return numberings["source"]
-    if meaning == "rows" or "source" not in numberings:
-        return numberings["dataset"]
-    fitting = [numbering for numbering in numberings.values() if set(used) <= numbering.keys()]
-    if len({tuple(numbering[label] for label in used) for numbering in fitting}) > 1:
-        label = next(label for label in used if fitting[0][label] != fitting[1][label])
-        names = [store.categories.get(numbering[label], NO_FINDING_NAME) for numbering in fitting]
-        raise InputError(
-            f"{name} has boxes of category {label}, which is {names[0]!r} in {store.path} and {names[1]!r} in its "
-            "source: say with --category-ids dataset or --category-ids source which is meant"
-        )
-    return fitting[0] if fitting else numberings["dataset"]

@@ -12,7 +12,9 @@ import numpy as np
 
 from xray.datasets.category_map import DROPPED, MAY_BE_DROPPED, SAME_PLACE, CategoryMap, plain, read_map
 from xray.datasets.normal_rows import with_named_normal
-from xray.datasets.prediction_ids import CategoryIds, ImageIds, read_any_predictions, resolve
+from xray.datasets.predicted_categories import CategoryIds
+from xray.datasets.predicted_images import ImageIds
+from xray.datasets.prediction_ids import read_any_predictions, resolve
 from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME

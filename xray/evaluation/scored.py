@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from xray.datasets.fingerprint import fingerprint
-from xray.datasets.prediction_ids import CategoryIds, ImageIds, read_any_predictions
+from xray.datasets.predicted_categories import CategoryIds
+from xray.datasets.predicted_images import ImageIds
+from xray.datasets.prediction_ids import read_any_predictions
 from xray.datasets.store import Store
 from xray.errors import InputError, spelled
 from xray.evaluation.evaluate import Evaluation, evaluate
