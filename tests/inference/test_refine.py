@@ -9,15 +9,8 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from xray.evaluation.box_metrics import average_precision, match_boxes
-from xray.inference.refine import (
-    GRID,
-    INDIFFERENT,
-    PNEUMOTHORAX_CATEGORY,
-    Refinement,
-    cross_validate,
-    fit_refinement,
-    refine,
-)
+from xray.inference.refine import PNEUMOTHORAX_CATEGORY, Refinement, refine
+from xray.inference.refine_fit import GRID, INDIFFERENT, cross_validate, fit_refinement
 from xray.structures.boxes import BoxTable
 
 PTX = PNEUMOTHORAX_CATEGORY

@@ -263,7 +263,7 @@ def assess(
     import numpy as np
 
     from xray.evaluation.alignment import patient_numbers
-    from xray.inference.refine import GRID, cross_validate, fit_refinement
+    from xray.inference.refine_fit import GRID, cross_validate, fit_refinement
 
     truth, boxes = (part.select(np.isin(part.images, scored)) for part in (store.boxes, table))
     parts = (truth, boxes, *components.select_masked(np.isin(components.images, scored), segmentations))
