@@ -37,7 +37,7 @@ from xray.datasets.sources.set_tables import (
 )
 from xray.datasets.sources.tables import plain_name, read_table
 from xray.datasets.sources.trees.parts import UNREADABLE_XML, read_xml
-from xray.datasets.sources.trees.voc import corners_in, size_in
+from xray.datasets.sources.trees.voc_objects import corners_in, size_in
 from xray.errors import InputError
 from xray.radiographs.radiograph import source_id
 from xray.structures.boxes import xywh_to_xyxy

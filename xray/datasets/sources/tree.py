@@ -12,9 +12,11 @@ from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.patients import name_patients
 from xray.datasets.sources.trees.coco import find_coco, read_coco_tree
 from xray.datasets.sources.trees.cvat import find_cvat, read_cvat_tree
-from xray.datasets.sources.trees.labelstudio import find_labelstudio, read_labelstudio_tree
+from xray.datasets.sources.trees.labelstudio import read_labelstudio_tree
+from xray.datasets.sources.trees.labelstudio_tasks import find_labelstudio
 from xray.datasets.sources.trees.others import what_to_do
-from xray.datasets.sources.trees.voc import Corners, Difficult, find_voc, read_voc_tree
+from xray.datasets.sources.trees.voc import Difficult, find_voc, read_voc_tree
+from xray.datasets.sources.trees.voc_objects import Corners
 from xray.datasets.sources.trees.yolo import read_yolo_tree
 from xray.datasets.sources.trees.yolo_description import find_yolo, named_yaml
 from xray.errors import FlagError, InputError

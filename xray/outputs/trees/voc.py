@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from xray.datasets.sources.trees.voc import EXACT, LABELS, SIDES, XRAY
+from xray.datasets.sources.trees.voc import LABELS
+from xray.datasets.sources.trees.voc_objects import EXACT, SIDES, XRAY
 from xray.datasets.store import Store
 from xray.files import complete
 from xray.outputs.trees.plan import Item, Masks, Plan

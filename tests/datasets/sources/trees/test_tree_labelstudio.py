@@ -12,7 +12,7 @@ from source_cases import write_picture
 from xray.datasets import source as reasons
 from xray.datasets.sources import convert
 from xray.datasets.sources.tree import read_tree
-from xray.datasets.sources.trees import labelstudio
+from xray.datasets.sources.trees import labelstudio, labelstudio_tasks
 from xray.datasets.sources.trees.brush import decode_brush
 from xray.datasets.sources.trees.parts import NOT_IN_TREE
 from xray.datasets.sources.trees.regions import NO_AREA
@@ -282,7 +282,7 @@ def test_json_min(root):
     assert [category["name"] for category in source.categories] == ["Edema", "Mass", "Nodule"]
     assert source.images[1].labels == (1, 2)
     assert source.images[1].readers == ("1", "2")
-    assert [(warning.kind, warning.detail) for warning in source.warnings] == [(labelstudio.TEXTS, "whole")]
+    assert [(warning.kind, warning.detail) for warning in source.warnings] == [(labelstudio_tasks.TEXTS, "whole")]
 
 
 @pytest.mark.parametrize("value", [None, {}, {"x": 10}, [], "10"])
@@ -304,7 +304,7 @@ def test_a_text_of_json_min_that_is_all_that_is_said_may_be_a_finding(root):
     (root / "min.json").write_text(json.dumps(tasks))
     source = read_tree(root)
     assert [image.file_name for image in source.images] == ["1.png", "2.png"]
-    assert ("min.json record 0", labelstudio.TEXTS) in [(drop.where, drop.reason) for drop in source.dropped]
+    assert ("min.json record 0", labelstudio_tasks.TEXTS) in [(drop.where, drop.reason) for drop in source.dropped]
 
 
 TEXT = {"id": "t", "type": "textarea", "from_name": "report", "value": {"text": ["large effusion"]}}
