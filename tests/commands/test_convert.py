@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xray.commands.convert import Coco, following, main
+from xray.commands.convert import following, main
+from xray.commands.convert_flags import Coco
 from xray.datasets.store import open_store
 from xray.findings import FINDINGS
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from xray.commands.convert import Coco, check
+from xray.commands.convert import check
+from xray.commands.convert_flags import Coco
 from xray.datasets.folds import assign_folds
 from xray.errors import InputError
 
