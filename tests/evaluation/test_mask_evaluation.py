@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xray.commands.evaluate import check_fit, write_fit
 from xray.datasets.store import Store, open_store
 from xray.errors import InputError
 from xray.evaluation.alignment import align
 from xray.evaluation.masks import cache_probabilities, evaluate_masks, mask_categories, search_masks
+from xray.inference.mask_fitting import check_fit, write_fit
 from xray.structures.predictions import read_predictions
 from xray.structures.probability_maps import MapWriter, read_maps
 from xray.structures.triplet import Triplet, apply_triplet

@@ -8,7 +8,6 @@ from evaluation_cases import predicted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray.commands.evaluate import warn
 from xray.datasets.fingerprint import fingerprint
 from xray.datasets.store import open_store
 from xray.evaluation.assess import assess
@@ -18,6 +17,7 @@ from xray.evaluation.evaluate import evaluate
 from xray.evaluation.label_metrics import classification_metrics
 from xray.evaluation.mask_metrics import segmentation_metrics
 from xray.evaluation.scored import read_scored, scored_of, write_scored
+from xray.evaluation.warnings import warn
 from xray.inference.ensemble_file import Member
 from xray.inference.out_of_fold import gather
 from xray.inference.tuning import tune

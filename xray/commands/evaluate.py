@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,16 +9,14 @@ from annotated_types import Interval
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, spelled
+from xray.evaluation.warnings import warn
 from xray.files import check_output, complete, finishing, sha256_of
 from xray.flags import FoldNumber, Share, check_part, check_ranges
+from xray.inference.mask_fitting import check_fit, write_fit
 from xray.inference.options import check_triplet
 
 if TYPE_CHECKING:
-    from xray.datasets.store import Store
-    from xray.evaluation.evaluate import Evaluation
     from xray.evaluation.masks import MaskSearch
-    from xray.structures.boxes import BoxTable
-    from xray.structures.triplet import Triplet
 
 METRICS = "metrics.json"
 REPORT = "report.html"
@@ -267,72 +264,6 @@ def identity(predictions: Path) -> str:
     return f"{predictions.name} (SHA-256 {sha256_of(predictions)[:12]}…)"
 
 
-def warn(result: "Evaluation", store: "Store") -> list[str]:
-    """Sentences that the reader should know before the numbers."""
-    warnings, alignment = [], result.alignment
-    if alignment.n_without_prediction:
-        as_what = "images with empty masks" if result.masks else "images without detections"
-        warnings.append(
-            f"{alignment.n_without_prediction} of {len(alignment)} scored images have no prediction at all: they count "
-            f"as {as_what}"
-        )
-    if alignment.unknown_ids:
-        warnings.append(
-            f"{len(alignment.unknown_ids)} images in the predictions are not in the dataset and are left out "
-            f"(the first is {alignment.unknown_ids[0]!r})"
-        )
-    if alignment.n_unmasked:
-        warnings.append(
-            f"{alignment.n_unmasked} images are left out: they have true boxes without a mask, so that their masks are "
-            "not known"
-        )
-    no_finding = result.metrics.get("ap40_no_finding")
-    if result.boxes is not None and no_finding == 0 and not has_no_finding(result.boxes.alignment.predictions):
-        warnings.append(
-            'the predictions have no "No finding" rows (those that train writes have none), so that its AP is 0: this '
-            "lowers the mean over Kaggle's 15 classes (map40_kaggle), and not that over the findings (map40)"
-        )
-    warnings += of_unknown(result)
-    if result.unused_maps:
-        warnings.append(
-            f"the probability maps of {', '.join(result.unused_maps)} beside the predictions are not used, since "
-            "the dataset has no truth of them"
-        )
-    if store.conversion.get("parameters", {}).get("readers") == "all":
-        warnings.append(
-            "the truth holds the boxes of all readers, so that one finding may have to be found several times"
-        )
-    return warnings
-
-
-def has_no_finding(table: "BoxTable") -> bool:
-    """Whether rows say "No finding"."""
-    from xray.structures.predictions import NO_FINDING_CATEGORY
-
-    return bool((table.labels == NO_FINDING_CATEGORY).any())
-
-
-def of_unknown(result: "Evaluation") -> list[str]:
-    """What was not scored, since the dataset does not say what is true there."""
-    metrics, n_unlocated = result.metrics, result.alignment.n_unlocated
-    warnings = []
-    if n_unlocated:
-        warnings.append(
-            f"{n_unlocated} images are left out: they have no prediction, and the dataset does not say where in them "
-            "anything is"
-        )
-    for name, what in (
-        ("n_unlocated", "boxes are not scored where a finding may be without one"),
-        ("n_unknown_masks", "masks are not scored where they are not known"),
-        ("n_unknown", "labels are not scored where they are not known"),
-    ):
-        if numbers := metrics.get(name):
-            named = ", ".join(f"{finding} in {number}" for finding, number in numbers.items())
-            dropped = f"; {metrics['n_unlocated_boxes']} predicted boxes are dropped" if name == "n_unlocated" else ""
-            warnings.append(f"{what}: {named} of {len(result.alignment)} images{dropped}")
-    return warnings
-
-
 def write_searches(folder: Path, search: "MaskSearch | None") -> None:
     """Every setting that was searched, as tables; those of an earlier search that was not made now are removed."""
     for name, one in ((SEARCH, search and search.triplet), (GATE, search and search.gate)):
@@ -341,46 +272,6 @@ def write_searches(folder: Path, search: "MaskSearch | None") -> None:
             continue
         with complete(folder / name) as temporary:
             one.table.round(6).to_csv(temporary, index=False)
-
-
-def check_fit(run: Path, names: Sequence[str] = ()) -> dict[str, Any]:
-    """model.json of a segmentation run whose thresholds may be replaced.
-
-    names: the categories that the thresholds were searched for; none leaves them unchecked.
-    Raises InputError if it is no such run, or of other categories.
-    """
-    from xray.models.weights import MODEL_FILE
-
-    path = run / MODEL_FILE
-    if not path.is_file():
-        raise InputError(f"{run} is no trained run (no {MODEL_FILE}): give --fit the run directory of a segmenter")
-    try:
-        description = json.loads(path.read_text())
-        task, categories = description["task"], list(description["categories"].values())
-        if task == "segmentation":
-            description["thresholds"]["mask"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}): train again or restore it") from None
-    if task != "segmentation":
-        raise InputError(f"{run} is a run of the task {task}, which has no masks: give --fit a segmentation run")
-    if not set(names) <= set(categories):
-        raise InputError(
-            f"{run} finds {', '.join(categories)}, the probability maps are of {', '.join(names)}: give --fit the run "
-            "that made them"
-        )
-    return dict(description)
-
-
-def write_fit(run: Path, triplet: "Triplet", gate: float | None) -> None:
-    """Puts `top`, `min_area`, `bottom` and, where there is one, `gate` beside `mask` in model.json's thresholds.
-
-    The file is replaced whole. Raises InputError as `check_fit` does.
-    """
-    from xray.models.weights import rewrite_description
-
-    description = check_fit(run)
-    description["thresholds"] |= dataclasses.asdict(triplet) | ({} if gate is None else {"gate": gate})
-    rewrite_description(run, description)
 
 
 def run() -> int:

@@ -1,0 +1,74 @@
+"""What the reader of a report should know before its numbers."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xray.datasets.store import Store
+    from xray.evaluation.evaluate import Evaluation
+    from xray.structures.boxes import BoxTable
+
+
+def warn(result: "Evaluation", store: "Store") -> list[str]:
+    """Sentences that the reader should know before the numbers."""
+    warnings, alignment = [], result.alignment
+    if alignment.n_without_prediction:
+        as_what = "images with empty masks" if result.masks else "images without detections"
+        warnings.append(
+            f"{alignment.n_without_prediction} of {len(alignment)} scored images have no prediction at all: they count "
+            f"as {as_what}"
+        )
+    if alignment.unknown_ids:
+        warnings.append(
+            f"{len(alignment.unknown_ids)} images in the predictions are not in the dataset and are left out "
+            f"(the first is {alignment.unknown_ids[0]!r})"
+        )
+    if alignment.n_unmasked:
+        warnings.append(
+            f"{alignment.n_unmasked} images are left out: they have true boxes without a mask, so that their masks are "
+            "not known"
+        )
+    no_finding = result.metrics.get("ap40_no_finding")
+    if result.boxes is not None and no_finding == 0 and not has_no_finding(result.boxes.alignment.predictions):
+        warnings.append(
+            'the predictions have no "No finding" rows (those that train writes have none), so that its AP is 0: this '
+            "lowers the mean over Kaggle's 15 classes (map40_kaggle), and not that over the findings (map40)"
+        )
+    warnings += of_unknown(result)
+    if result.unused_maps:
+        warnings.append(
+            f"the probability maps of {', '.join(result.unused_maps)} beside the predictions are not used, since "
+            "the dataset has no truth of them"
+        )
+    if store.conversion.get("parameters", {}).get("readers") == "all":
+        warnings.append(
+            "the truth holds the boxes of all readers, so that one finding may have to be found several times"
+        )
+    return warnings
+
+
+def has_no_finding(table: "BoxTable") -> bool:
+    """Whether rows say "No finding"."""
+    from xray.structures.predictions import NO_FINDING_CATEGORY
+
+    return bool((table.labels == NO_FINDING_CATEGORY).any())
+
+
+def of_unknown(result: "Evaluation") -> list[str]:
+    """What was not scored, since the dataset does not say what is true there."""
+    metrics, n_unlocated = result.metrics, result.alignment.n_unlocated
+    warnings = []
+    if n_unlocated:
+        warnings.append(
+            f"{n_unlocated} images are left out: they have no prediction, and the dataset does not say where in them "
+            "anything is"
+        )
+    for name, what in (
+        ("n_unlocated", "boxes are not scored where a finding may be without one"),
+        ("n_unknown_masks", "masks are not scored where they are not known"),
+        ("n_unknown", "labels are not scored where they are not known"),
+    ):
+        if numbers := metrics.get(name):
+            named = ", ".join(f"{finding} in {number}" for finding, number in numbers.items())
+            dropped = f"; {metrics['n_unlocated_boxes']} predicted boxes are dropped" if name == "n_unlocated" else ""
+            warnings.append(f"{what}: {named} of {len(result.alignment)} images{dropped}")
+    return warnings
