@@ -17,7 +17,7 @@ from xray.evaluation.evaluate import evaluate
 from xray.evaluation.label_metrics import classification_metrics
 from xray.evaluation.mask_metrics import segmentation_metrics
 from xray.evaluation.scored import read_scored, scored_of, write_scored
-from xray.evaluation.warnings import warn
+from xray.evaluation.warnings import warnings_of
 from xray.inference.ensemble_file import Member
 from xray.inference.out_of_fold import gather
 from xray.inference.tuning import tune
@@ -91,7 +91,7 @@ def test_boxes_and_labels_by_hand(store):
     assert metrics["auroc"]["abnormal"] == 1
     assert metrics["n_unknown"] == {"Mass": 1, "Effusion": 2, "abnormal": 2}
     assert metrics["operating_points"]["Mass"]["sensitivity"] == pytest.approx(2 / 3)
-    assert warn(result, store) == [
+    assert warnings_of(result, store) == [
         "boxes are not scored where a finding may be without one: Mass in 2, Effusion in 2 of 7 images; 3 predicted "
         "boxes are dropped",
         "labels are not scored where they are not known: Mass in 1, Effusion in 2, abnormal in 2 of 7 images",
@@ -106,7 +106,7 @@ def test_what_goes_with_them(store, tmp_path, sketched):
     boxes = {one.name: one.n for one in assessment.boxes}
     assert boxes == {"All findings": 6, "Mass": 4, "Effusion": 2}
     assert {one.name: one.n for one in assessment.labels} == {"Mass": 6, "Effusion": 5, "abnormal": 5}
-    page = write_report(tmp_path / "report.html", result, store, "found", warn(result, store), assessment)
+    page = write_report(tmp_path / "report.html", result, store, "found", warnings_of(result, store), assessment)
     text = (tmp_path / "report.md").read_text()
     assert "Mass on 2, Effusion on 2 radiographs" in text
     assert "Labels that are not known count for nothing: Mass on 1" in text

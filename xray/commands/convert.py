@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from xray.commands.convert_flags import Config, Lungs, Table, _Common
+from xray.commands.convert_flags import Config, Flags, Lungs, Table
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need, spelled
 from xray.flags import check_ranges
 
 
-def main(config: _Common) -> None:
+def main(config: Flags) -> None:
     """Converts, then prints what was taken, what was left out, and the next command."""
     check(config)
     if config.save_path.resolve() == config.data_path.resolve():
@@ -35,7 +35,7 @@ def main(config: _Common) -> None:
     show(conversion, config.save_path)
 
 
-def check(config: _Common) -> None:
+def check(config: Flags) -> None:
     """Raises FlagError if a value is out of range or two flags contradict each other."""
     from xray.cluster.ray import check_flags
 

@@ -14,7 +14,7 @@ from xray.flags import Processes, Seed
 
 
 @dataclasses.dataclass
-class _Common:
+class Flags:
     data_path: Path
     """Directory of the source: radiographs and their table."""
     save_path: Path
@@ -56,13 +56,13 @@ class _Common:
 
 
 @dataclasses.dataclass
-class _Read(_Common):
+class ReaderFlags(Flags):
     readers: Literal["fuse", "all"] = "fuse"
     """fuse: one box of those that an image's readers drew around the same finding; all: every reader's box."""
 
 
 @dataclasses.dataclass
-class VinBig(_Read):
+class VinBig(ReaderFlags):
     """VinBigData: train.csv and train/ with DICOM files, or with the 1024-pixel pictures and their train_meta.csv."""
 
     table_only: bool = False
@@ -70,7 +70,7 @@ class VinBig(_Read):
 
 
 @dataclasses.dataclass
-class Coco(_Read):
+class Coco(ReaderFlags):
     """Anyone's own radiographs, under images/ or as their COCO file says; boxes or masks of any categories."""
 
     annotations: str | None = None
@@ -88,7 +88,7 @@ class Coco(_Read):
 
 
 @dataclasses.dataclass
-class Siim(_Common):
+class Siim(Flags):
     """SIIM-ACR Pneumothorax: DICOM files with train-rle.csv, png_images/ and png_masks/, or a table ImageId,Class."""
 
     table: str | None = None
@@ -101,7 +101,7 @@ class Siim(_Common):
 
 
 @dataclasses.dataclass
-class Lungs(_Common):
+class Lungs(Flags):
     """Lung masks of Montgomery (ManualMask/) or Shenzhen (mask/), or any folder of radiographs and one of masks."""
 
     lungs: Literal["joined", "apart"] = "joined"
@@ -120,7 +120,7 @@ class Lungs(_Common):
 
 
 @dataclasses.dataclass
-class Folders(_Common):
+class Folders(Flags):
     """Image folders: CLASS/, or train/CLASS/, val/CLASS/ and test/CLASS/, for classification and for pretraining.
 
     train/ is dealt into folds; val/ stays for validating, test/ for testing.
@@ -135,7 +135,7 @@ class Folders(_Common):
 
 
 @dataclasses.dataclass
-class Tree(_Read):
+class Tree(ReaderFlags):
     """A tree of a labelling tool or a trainer: COCO, Roboflow, YOLO, Pascal VOC, CVAT, Label Studio. Splits stay."""
 
     format: Literal["coco", "yolo", "voc", "cvat", "labelstudio"] | None = None
@@ -161,14 +161,14 @@ class Tree(_Read):
 
 
 @dataclasses.dataclass
-class _Views(_Common):
+class ViewFlags(Flags):
     views: Literal["frontal", "all"] = "frontal"
     """frontal: lateral radiographs, and those of which the table does not say that they are frontal, are left out, by
     name; all: every one is kept, with its view."""
 
 
 @dataclasses.dataclass
-class _ChexpertLabels(_Views):
+class ChexpertFlags(ViewFlags):
     uncertain: Literal["unknown", "positive", "negative"] = "unknown"
     """What -1, uncertain, means. unknown: neither learned nor scored (U-Ignore of the CheXpert paper); positive:
     present (U-Ones); negative: absent (U-Zeros)."""
@@ -178,7 +178,7 @@ class _ChexpertLabels(_Views):
 
 
 @dataclasses.dataclass
-class Chexpert(_ChexpertLabels):
+class Chexpert(ChexpertFlags):
     """CheXpert: train.csv, valid.csv and the radiographs' folders, or CheXpert Plus: df_chexpert_plus_240401.csv and
     chexbert_labels/; labels of whole radiographs, for classification."""
 
@@ -188,7 +188,7 @@ class Chexpert(_ChexpertLabels):
 
 
 @dataclasses.dataclass
-class Mimic(_ChexpertLabels):
+class Mimic(ChexpertFlags):
     """MIMIC-CXR: mimic-cxr-2.0.0-chexpert.csv.gz, -split and -metadata, and files/ with JPEG or DICOM files; labels of
     whole radiographs, for classification."""
 
@@ -197,19 +197,19 @@ class Mimic(_ChexpertLabels):
 
 
 @dataclasses.dataclass
-class Padchest(_Views):
+class Padchest(ViewFlags):
     """PadChest: PADCHEST_chest_x_ray_images_labels_….csv and the PNG files; labels of whole radiographs, for
     classification."""
 
 
 @dataclasses.dataclass
-class Chexlocalize(_Views):
+class Chexlocalize(ViewFlags):
     """CheXlocalize: gt_segmentations_{val,test}.json or gt_annotations_{val,test}.json, val_labels.csv, test_labels.csv
     and val/ and test/ of CheXpert; masks of 10 findings, to evaluate on."""
 
 
 @dataclasses.dataclass
-class Candid(_Common):
+class Candid(Flags):
     """CANDID-PTX: Pneumothorax_reports.csv, chest_tube.csv, acute_rib_fracture.csv and dataset/; masks."""
 
     dialect: Literal["relative", "absolute"] = "relative"
@@ -220,7 +220,7 @@ class Candid(_Common):
 
 
 @dataclasses.dataclass
-class Table(_Read):
+class Table(ReaderFlags):
     """Any table of radiographs: a row a box, a label or a radiograph; CSV (also packed), TSV, Parquet or Excel.
 
     Columns are found by the usual names, and the command says which it took; "none" for a column's name takes none.
@@ -270,7 +270,7 @@ class Table(_Read):
     """Convert the table alone: no radiograph is decoded and no images.npy written."""
 
 
-OWN_FLAGS: tuple[type[_Common], ...] = (
+OWN_FLAGS: tuple[type[Flags], ...] = (
     VinBig, Coco, Siim, Lungs, Folders, Tree, Table, Chexpert, Mimic, Padchest, Chexlocalize, Candid,
 )  # fmt: skip
 """Sources with flags of their own; each is the subcommand of its name."""
@@ -278,7 +278,7 @@ OWN_FLAGS: tuple[type[_Common], ...] = (
 
 def _subcommands() -> Any:
     """The union of all sources' flags, for tyro: those above, and the public sets, which have the common ones alone."""
-    public = [dataclasses.make_dataclass(kind, [], bases=(_Read,)) for kind in PUBLIC]
+    public = [dataclasses.make_dataclass(kind, [], bases=(ReaderFlags,)) for kind in PUBLIC]
     for made, text in zip(public, PUBLIC.values(), strict=True):
         made.__doc__ = text
     kinds = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in (*OWN_FLAGS, *public)]

@@ -9,7 +9,7 @@ from annotated_types import Interval
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, spelled
-from xray.evaluation.warnings import warn
+from xray.evaluation.warnings import warnings_of
 from xray.files import check_output, complete, finishing, sha256_of
 from xray.flags import FoldNumber, Share, check_part, check_ranges
 from xray.inference.mask_fitting import check_fit, write_fit
@@ -149,7 +149,7 @@ def main(config: Config) -> None:
             f"--fit: the probability maps are of {', '.join(result.unused_maps)}, of which {store.path} has no masks: "
             "give the dataset that the model was trained for"
         )
-    warnings = (common.lines if common else []) + warn(result, store)
+    warnings = (common.lines if common else []) + warnings_of(result, store)
     if config.fit and is_of_scores:
         held = None if config.fit.is_file() else held_back(config.fit, store)[0]
         warnings += fitting.warnings_of(config.fit, result, held, fitted)

@@ -13,8 +13,14 @@ from xray.structures.values import caseless
 CategoryIds = Literal["auto", "source", "dataset"]
 
 
-def _labels(store: Store, predictions: Predictions, name: str, category_ids: CategoryIds, meaning: str) -> np.ndarray:
-    """(N,) the dataset's category id of each row."""
+def find_categories(
+    store: Store, predictions: Predictions, name: str, category_ids: CategoryIds, meaning: str
+) -> np.ndarray:
+    """(N,) the dataset's category id of each row of a predictions file.
+
+    name: of the file, for messages. meaning: how its image ids were read, see `predicted_images.find_images`.
+    Raises InputError where a category id is none of the dataset's, or could be read in two ways that differ.
+    """
     table = predictions.table
     used = np.unique(table.labels).tolist()
     if not used:

@@ -14,8 +14,14 @@ ImageIds = Literal["auto", "source", "coco", "rows"]
 _Reading = Callable[[str | int], int | None]
 
 
-def _rows(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[list[int], list[bool], str]:
-    """(row of each id, -1 for none; whether it is one of a COCO file or a file; what the ids are, "source", …)."""
+def find_images(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[list[int], list[bool], str]:
+    """Which radiograph each image id of a predictions file means.
+
+    name: of the file, for messages.
+    Returns the row of each image id (-1 where the dataset does not have it); whether the id is that of a COCO file, or
+    the row named a picture file; and how the ids were read: "source", "coco" or "rows".
+    Raises InputError where ids could be read in two ways that differ, or in none.
+    """
     image_ids, readings = predictions.image_ids, _readings(store)
     if ids == "coco" and "coco" not in readings:
         raise InputError(f"--ids coco: {store.path} does not come from a COCO file: give --ids source or rows")

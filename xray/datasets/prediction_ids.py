@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from xray.datasets.normal_rows import with_named_normal, with_one_row
-from xray.datasets.predicted_categories import CategoryIds, _labels
-from xray.datasets.predicted_images import ImageIds, _rows
+from xray.datasets.predicted_categories import CategoryIds, find_categories
+from xray.datasets.predicted_images import ImageIds, find_images
 from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
 from xray.findings import NO_FINDING_NAME
@@ -23,15 +23,6 @@ from xray.structures.masks import MaskError, encode_mask, resized_mask
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, is_no_finding, read_predictions
 from xray.structures.submission import read_submission
 from xray.structures.values import caseless
-
-IDS_HELP = (
-    "What image_id means. source: the radiograph's own id, as infer writes it; coco: the id in the source's own COCO "
-    "file; rows: the id in annotations.json of --data-path; auto: numbers are coco, texts source."
-)
-CATEGORY_IDS_HELP = (
-    "What category_id means. source: the id in the source's own COCO file; dataset: the id in annotations.json of "
-    "--data-path, as infer writes it; auto: what image_id, or the category's name in the file, says."
-)
 
 _T = TypeVar("_T")
 
@@ -82,7 +73,7 @@ def resolve(
 ) -> Predictions:
     """Predictions of a file with the ids of a dataset: image ids are source ids, labels its category ids.
 
-    name: of the file, for messages. ids, category_ids: what its ids mean, see IDS_HELP and CATEGORY_IDS_HELP.
+    name: of the file, for messages. ids, category_ids: what its ids mean, as the flags --ids and --category-ids say it.
     Images that the dataset does not have keep their id, as text. Predictions that are not foreign stay as they are.
     Rows of "No finding" are left out where the dataset has a category of that id, for which they would be taken. A
     class that is called Normal or the like, and is none of the dataset's, is "No finding", whatever its boxes.
@@ -95,7 +86,7 @@ def resolve(
     if _is_own(store, predictions):
         ids = category_ids = "auto"
     renamed, meaning = _renamed(store, predictions, name, ids)
-    labels = _labels(store, renamed, name, category_ids, meaning)
+    labels = find_categories(store, renamed, name, category_ids, meaning)
     resolved = dataclasses.replace(renamed, table=dataclasses.replace(renamed.table, labels=labels), names={})
     if NO_FINDING_CATEGORY not in store.categories:
         return with_one_row(resolved, labels == NO_FINDING_CATEGORY)
@@ -133,7 +124,7 @@ def _is_own(store: Store, predictions: Predictions) -> bool:
 
 def _renamed(store: Store, predictions: Predictions, name: str, ids: ImageIds) -> tuple[Predictions, str]:
     """Predictions with source ids in place of the file's own, and what those were: "source", "coco" or "rows"."""
-    rows, of_files, meaning = _rows(store, predictions, name, ids)
+    rows, of_files, meaning = find_images(store, predictions, name, ids)
     predictions = _in_original_pixels(store, predictions, rows, of_files)
     number: dict[str, int] = {}
     places = [

@@ -2,14 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+from xray.structures.predictions import NO_FINDING_CATEGORY
+
 if TYPE_CHECKING:
     from xray.datasets.store import Store
     from xray.evaluation.evaluate import Evaluation
-    from xray.structures.boxes import BoxTable
 
 
-def warn(result: "Evaluation", store: "Store") -> list[str]:
-    """Sentences that the reader should know before the numbers."""
+def warnings_of(result: "Evaluation", store: "Store") -> list[str]:
+    """A sentence for each fact that a reader of the report should know before its numbers."""
     warnings, alignment = [], result.alignment
     if alignment.n_without_prediction:
         as_what = "images with empty masks" if result.masks else "images without detections"
@@ -28,12 +29,16 @@ def warn(result: "Evaluation", store: "Store") -> list[str]:
             "not known"
         )
     no_finding = result.metrics.get("ap40_no_finding")
-    if result.boxes is not None and no_finding == 0 and not has_no_finding(result.boxes.alignment.predictions):
+    if (
+        result.boxes is not None
+        and no_finding == 0
+        and NO_FINDING_CATEGORY not in result.boxes.alignment.predictions.labels
+    ):
         warnings.append(
             'the predictions have no "No finding" rows (those that train writes have none), so that its AP is 0: this '
             "lowers the mean over Kaggle's 15 classes (map40_kaggle), and not that over the findings (map40)"
         )
-    warnings += of_unknown(result)
+    warnings += _not_scored(result)
     if result.unused_maps:
         warnings.append(
             f"the probability maps of {', '.join(result.unused_maps)} beside the predictions are not used, since "
@@ -46,15 +51,8 @@ def warn(result: "Evaluation", store: "Store") -> list[str]:
     return warnings
 
 
-def has_no_finding(table: "BoxTable") -> bool:
-    """Whether rows say "No finding"."""
-    from xray.structures.predictions import NO_FINDING_CATEGORY
-
-    return bool((table.labels == NO_FINDING_CATEGORY).any())
-
-
-def of_unknown(result: "Evaluation") -> list[str]:
-    """What was not scored, since the dataset does not say what is true there."""
+def _not_scored(result: "Evaluation") -> list[str]:
+    """A sentence for each group of boxes, masks or labels that was left out because the dataset has no truth for it."""
     metrics, n_unlocated = result.metrics, result.alignment.n_unlocated
     warnings = []
     if n_unlocated:

@@ -11,31 +11,36 @@ from xray.structures.boxes import BoxTable
 
 
 @dataclasses.dataclass(frozen=True)
-class _Followed:
+class Followed:
     """Of each of n boxes: (n,) the row of the component it follows, -1 for none; (n,) the share of it inside."""
 
     component: np.ndarray
     share: np.ndarray
 
 
-def _follow(
+def follow(
     boxes: BoxTable, components: BoxTable, masks: Mapping[int, Any], dilations: Iterable[float]
-) -> dict[float, _Followed]:
-    """Dilation → what each box follows. All dilations at once, so that every mask is decoded once."""
+) -> dict[float, Followed]:
+    """Which component each box follows: dilation → the rows of `components`.
+
+    masks: row of `components` → COCO RLE; a component without one counts as filling its box.
+    dilations: shares of their sides by which the boxes grow on each side; all at once, so that each mask is decoded
+    once.
+    """
     dilations = sorted(set(dilations))
     box, component = _pairs(boxes.images, components.images)
-    near = _intersection(_grown(boxes.boxes[box], dilations[-1]), components.boxes[component]) > 0
+    near = intersections(_grown(boxes.boxes[box], dilations[-1]), components.boxes[component]) > 0
     box, component = box[near], component[near]
     grown = np.stack([_grown(boxes.boxes[box], dilation) for dilation in dilations])
-    overlap = _intersection(grown, components.boxes[component])
-    areas = _area(components.boxes[component])
+    overlap = intersections(grown, components.boxes[component])
+    areas = areas_of(components.boxes[component])
     inside = np.divide(overlap, areas, out=np.zeros_like(overlap), where=areas > 0)
     order = np.argsort(component, kind="stable")
     for pairs in np.split(order, np.flatnonzero(np.diff(component[order])) + 1) if len(order) else ():
         mask = masks.get(int(component[pairs[0]]))
         if mask is not None:
             inside[:, pairs] = _share_inside(mask, grown[:, pairs])
-    iou = _iou(overlap, _area(grown), areas)
+    iou = iou_of(overlap, areas_of(grown), areas)
     followed = {}
     for n, dilation in enumerate(dilations):
         row, share = np.full(len(boxes), -1), np.zeros(len(boxes))
@@ -44,11 +49,11 @@ def _follow(
         # the one that fills more of the box is meant, and of equals the surer one.
         pairs = pairs[np.lexsort((components.scores[component[pairs]], iou[n, pairs], box[pairs]))]
         row[box[pairs]], share[box[pairs]] = component[pairs], inside[n, pairs]
-        followed[dilation] = _Followed(row, share)
+        followed[dilation] = Followed(row, share)
     return followed
 
 
-def _best_beside(boxes: BoxTable, components: BoxTable) -> np.ndarray:
+def best_beside(boxes: BoxTable, components: BoxTable) -> np.ndarray:
     """(components,) the highest score of the boxes of the same radiograph, 0 where there is none."""
     best = np.zeros(max(boxes.images.max(initial=-1), components.images.max(initial=-1)) + 1)
     np.maximum.at(best, boxes.images, boxes.scores)
@@ -70,19 +75,20 @@ def _grown(boxes: np.ndarray, dilation: float) -> np.ndarray:
     return boxes + margin * [-1, -1, 1, 1]
 
 
-def _area(boxes: np.ndarray) -> np.ndarray:
+def areas_of(boxes: np.ndarray) -> np.ndarray:
+    """Areas of boxes (…, 4): (…)."""
     return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
 
 
-def _iou(common: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def iou_of(common: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Intersection over union of boxes by their common areas and their own; 0 where both are empty."""
     union = first + second - common
     iou: np.ndarray = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
     return iou
 
 
-def _intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Common area of two boxes (…, 4) each: (…)."""
+def intersections(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Common areas of boxes (…, 4) and boxes (…, 4): (…)."""
     sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
     return sides.clip(min=0).prod(axis=-1)
 

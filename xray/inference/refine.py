@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xray.findings import PNEUMOTHORAX
-from xray.inference.followed import _area, _best_beside, _follow, _Followed, _intersection, _iou
+from xray.inference.followed import Followed, areas_of, best_beside, follow, intersections, iou_of
 from xray.inference.mask_confidence import Weights
 from xray.structures.boxes import BoxTable
 
@@ -85,9 +85,9 @@ def refine(
     of the component followed.
     """
     rows = np.flatnonzero(table.labels == category)
-    followed = _follow(table.select(rows), components, masks, [setting.dilation])[setting.dilation]
-    best = _best_beside(table.select(rows), components)
-    applied, added, alone = _apply(table.select(rows), components, followed, best, setting, category)
+    followed = follow(table.select(rows), components, masks, [setting.dilation])[setting.dilation]
+    best = best_beside(table.select(rows), components)
+    applied, added, alone = apply_setting(table.select(rows), components, followed, best, setting, category)
     boxes, scores = table.boxes.copy(), table.scores.copy()
     boxes[rows], scores[rows] = applied.boxes, applied.scores
     # Of each row its component: those of the boxes, then those of the boxes that are added.
@@ -98,10 +98,10 @@ def refine(
     return BoxTable.concatenate([dataclasses.replace(table, boxes=boxes, scores=scores), added]), attached
 
 
-def _apply(
+def apply_setting(
     boxes: BoxTable,
     components: BoxTable,
-    followed: _Followed,
+    followed: Followed,
     beside: np.ndarray,
     setting: Refinement,
     category: int,
@@ -119,7 +119,7 @@ def _apply(
     own = setting.unmatched * setting.weights.probability(components.scores, beside)
     needs_box = best_score < own
     followers, own_boxes = moved[following], components.boxes[component]
-    iou = _iou(_intersection(followers, own_boxes), _area(followers), _area(own_boxes))
+    iou = iou_of(intersections(followers, own_boxes), areas_of(followers), areas_of(own_boxes))
     on = np.flatnonzero((iou >= SAME) & needs_box[component])
     surest = np.full(len(components), -1)
     on = on[np.argsort(scores[following[on]], kind="stable")]

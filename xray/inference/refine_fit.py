@@ -1,4 +1,7 @@
-"""How far boxes follow masks, fitted to the truth of a validation fold."""
+"""How far boxes follow masks, fitted to the truth of a validation fold.
+
+It stands apart from `refine`, as it brings numba and SciPy, which the refinement of a radiograph does without.
+"""
 
 import dataclasses
 import itertools
@@ -7,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from xray.inference.followed import _best_beside, _follow, _Followed
+from xray.evaluation.box_metrics import IOU_THRESHOLD, average_precision, match_boxes
+from xray.inference.followed import Followed, best_beside, follow
 from xray.inference.mask_confidence import fit_weights
-from xray.inference.refine import PNEUMOTHORAX_CATEGORY, Refinement, _apply
+from xray.inference.refine import PNEUMOTHORAX_CATEGORY, Refinement, apply_setting
 from xray.structures.boxes import BoxTable
 
 GRID = tuple(
@@ -101,18 +105,16 @@ class _Case:
     table: BoxTable
     components: BoxTable
     beside: np.ndarray
-    followed: dict[float, _Followed]
+    followed: dict[float, Followed]
     category: int
 
     def refined(self, setting: Refinement) -> BoxTable:
         followed = self.followed[setting.dilation]
-        applied, added, _ = _apply(self.table, self.components, followed, self.beside, setting, self.category)
+        applied, added, _ = apply_setting(self.table, self.components, followed, self.beside, setting, self.category)
         return BoxTable.concatenate([applied, added])
 
     def with_confidence(self, settings: Sequence[Refinement]) -> list[Refinement]:
         """The settings, those that add boxes with the weights that make the components' confidence the likeliest."""
-        from xray.evaluation.box_metrics import match_boxes
-
         alike = dataclasses.replace(self.components, labels=np.full(len(self.components), self.category))
         is_true = match_boxes(self.truth, alike).is_true
         weights = dataclasses.asdict(fit_weights(self.components.scores, self.beside, is_true))
@@ -123,9 +125,6 @@ class _Case:
 
         others: ascending scores of further boxes that hit nothing; they win against equal scores.
         """
-        # Of fitting alone: it brings numba and SciPy, which a radiograph is refined without.
-        from xray.evaluation.box_metrics import average_precision, match_boxes
-
         table = self.table if setting is None else self.refined(setting)
         matches = match_boxes(self.truth, table)
         is_true = matches.is_true[matches.order]
@@ -137,8 +136,6 @@ class _Case:
         return average_precision(is_true, len(self.truth))
 
     def best(self, settings: Sequence[Refinement]) -> Refinement:
-        from xray.evaluation.box_metrics import IOU_THRESHOLD, match_boxes
-
         # Most boxes follow nothing and find nothing, whatever the setting: how many stand above a hit is all they
         # decide.
         relevant = match_boxes(self.truth, self.table).iou > IOU_THRESHOLD
@@ -150,7 +147,7 @@ class _Case:
 
     def select(self, rows: np.ndarray) -> "_Case":
         """The same with those boxes alone for which `rows`, (n,) bool, holds."""
-        followed = {key: _Followed(each.component[rows], each.share[rows]) for key, each in self.followed.items()}
+        followed = {key: Followed(each.component[rows], each.share[rows]) for key, each in self.followed.items()}
         return dataclasses.replace(self, table=self.table.select(rows), followed=followed)
 
     def part(self, wanted: np.ndarray) -> "_Case":
@@ -162,7 +159,7 @@ class _Case:
             truth=self.truth.select(wanted[self.truth.images]),
             components=self.components.select(is_in),
             beside=self.beside[is_in],
-            followed={key: _Followed(place[each.component], each.share) for key, each in case.followed.items()},
+            followed={key: Followed(place[each.component], each.share) for key, each in case.followed.items()},
         )
 
 
@@ -170,5 +167,5 @@ def _case(tables: Sequence[BoxTable], masks: Mapping[int, Any], settings: Sequen
     """tables: the truth, boxes, and components, of all categories."""
     truth, table = (part.select(part.labels == category) for part in tables[:2])
     components = tables[2]
-    followed = _follow(table, components, masks, {setting.dilation for setting in settings})
-    return _Case(truth, table, components, _best_beside(table, components), followed, category)
+    followed = follow(table, components, masks, {setting.dilation for setting in settings})
+    return _Case(truth, table, components, best_beside(table, components), followed, category)

@@ -14,7 +14,7 @@ import numpy as np
 from xray.datasets import source as reasons
 from xray.datasets.source import Dropped
 from xray.datasets.sources.coco_images import MALFORMED, FaultError, Images, names_in
-from xray.datasets.sources.coco_shapes import UNUSABLE_MASK, _read
+from xray.datasets.sources.coco_shapes import UNUSABLE_MASK, read_annotation
 from xray.datasets.sources.coco_units import refuse_other_units
 from xray.datasets.sources.normal_names import NORMAL_BOXES, NormalNames
 from xray.datasets.sources.segmentations import Segmentation
@@ -98,7 +98,7 @@ def read_annotations(
             continue
         size = (images.images[image].width, images.images[image].height)
         try:
-            label, box, mask, remarks = _read(row, number_of_category, takes_crowds, size)
+            label, box, mask, remarks = read_annotation(row, number_of_category, takes_crowds, size)
         except FaultError as fault:
             dropped.append(Dropped(place, fault.reason, detail=fault.detail))
             result.lost.add(image)

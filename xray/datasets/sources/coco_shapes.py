@@ -20,13 +20,17 @@ UNUSABLE_MASK = "unusable mask"
 TURNED_BOX = "boxes that are turned in the labelling tool: taken as the upright box around, and a mask"
 
 
-def _read(
+def read_annotation(
     row: dict[str, Any],
     number_of_category: dict[int, int],
     takes_crowds: bool,
     size: tuple[int | None, int | None],
 ) -> tuple[int, tuple[float, ...], Segmentation | None, dict[str, str]]:
-    """(category, xyxy box snapped to the grid, mask or None, remarks: kind → detail) of one annotation."""
+    """(category, xyxy box snapped to the grid, mask or None, remarks: kind → detail) of one annotation.
+
+    takes_crowds: whether run lengths with iscrowd 1 are one object. size: width and height of the radiograph, if known.
+    Raises FaultError where the annotation has neither a usable box nor a usable mask.
+    """
     try:
         label = number_of_category[whole_number(row.get("category_id"))]  # type: ignore[index]
     except (ValueError, KeyError):

@@ -304,7 +304,6 @@ SCORED = {
     "masks": (("dice", "dice_positive"), frozenset({"segmentation"})),
 }
 """What a metrics.json may score → names that it then has, and the tasks whose models find that."""
-ITS_OWN = "give its own report"
 PER_FINDING = ("ap40", "auroc", "average_precision", "dice_by_category")
 """Parts of metrics.json that have a number for each finding."""
 

@@ -14,13 +14,13 @@ from xray.datasets.sources.coco_images import MALFORMED
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.trees.labelstudio_tasks import (
-    _TREES,
+    TAXONOMY,
     TEXTS,
-    _is_short_place,
-    _picture,
-    _read_file,
-    _Reading,
-    _Task,
+    Reading,
+    Task,
+    is_short_place,
+    picture_of,
+    read_tasks,
 )
 from xray.datasets.sources.trees.parts import NOT_IN_TREE, read_sizes
 from xray.datasets.sources.trees.regions import NO_AREA, Region, corners_and_mask
@@ -55,12 +55,12 @@ def read_labelstudio_tree(root: Path, files: Sequence[Path], normal: NormalNames
     """
     collector = Collector("tree", root, layout="labelstudio")
     readers: dict[str, str] = {}
-    tasks: dict[str, _Task] = {}
+    tasks: dict[str, Task] = {}
     for file in files:
         collector.read(file.read_bytes())
-        for task in _read_file(collector, file, readers):
+        for task in read_tasks(collector, file, readers):
             key = task.texts[0] if task.texts else task.place
-            if key in tasks and _is_short_place(task.place):
+            if key in tasks and is_short_place(task.place):
                 tasks[key].readings += task.readings
             else:
                 tasks[key if key not in tasks else task.place] = task
@@ -78,8 +78,8 @@ def read_labelstudio_tree(root: Path, files: Sequence[Path], normal: NormalNames
     return collector.source(NOT_IN_TREE)
 
 
-def _read_task(collector: Collector, task: _Task, whole: WholeLabels, seen: dict[str, str]) -> None:
-    name = _picture(collector, task)
+def _read_task(collector: Collector, task: Task, whole: WholeLabels, seen: dict[str, str]) -> None:
+    name = picture_of(collector, task)
     if name is None:
         return
     if name in seen:
@@ -99,11 +99,11 @@ def _read_task(collector: Collector, task: _Task, whole: WholeLabels, seen: dict
         _read_results(collector, name, task.place, reading.results, reader, whole)
 
 
-def _chosen(collector: Collector, task: _Task) -> list[_Reading]:
+def _chosen(collector: Collector, task: Task) -> list[Reading]:
     truth = [reading for reading in task.readings if reading.is_truth]
     if truth and len(truth) < len(task.readings):
         collector.leave_out(task.place, NOT_TRUTH, f"{len(task.readings) - len(truth)} of {len(task.readings)}")
-    last: dict[str, _Reading] = {}
+    last: dict[str, Reading] = {}
     for reading in truth or task.readings:
         before = last.get(reading.reader)
         if before is not None:
@@ -150,9 +150,9 @@ def _read_results(
                     tags.append(choice)
         elif result.get("type") in _REGIONS:
             collector.lose(name, where, MALFORMED, f"{result['type']}: {shown(result.get('value'))}")
-        elif result.get("type") == _TREES:
+        elif result.get("type") == TAXONOMY:
             # A choice of one among many, as of a finding.
-            collector.lose(name, where, OTHER_RESULTS, _TREES)
+            collector.lose(name, where, OTHER_RESULTS, TAXONOMY)
         else:
             if result.get("type") != TEXTS:
                 collector.warnings.append(FileWarning(OTHER_RESULTS, where, str(result.get("type"))))

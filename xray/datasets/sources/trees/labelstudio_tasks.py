@@ -20,13 +20,13 @@ from xray.radiographs.radiograph import SUFFIXES
 CANCELLED = "annotation that was skipped or cancelled"
 TEXTS = "texts of JSON_MIN, which may be choices, not read: export JSON"
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")
-_TREES = "taxonomy"
+TAXONOMY = "taxonomy"
 _IMAGE_KEYS = ("image", "img", "picture", "radiograph", "url", "path", "file")
 _OF_ANNOTATION = ("annotations", "completions")
 
 
 @dataclasses.dataclass
-class _Reading:
+class Reading:
     """One person's annotation of one picture."""
 
     reader: str
@@ -36,11 +36,13 @@ class _Reading:
 
 
 @dataclasses.dataclass
-class _Task:
+class Task:
+    """A picture that was given to people. texts: what may name its file, the likeliest first."""
+
     place: str
     texts: list[str]
     split: str
-    readings: list[_Reading]
+    readings: list[Reading]
 
 
 def find_labelstudio(root: Path) -> list[Path]:
@@ -71,11 +73,13 @@ def _is_short(task: dict[str, Any]) -> bool:
     return "annotation_id" in task and ("annotator" in task or "lead_time" in task)
 
 
-def _is_short_place(place: str) -> bool:
+def is_short_place(place: str) -> bool:
+    """Whether a task is of JSON_MIN, which has a record for each annotation and not for each task."""
     return " record " in place
 
 
-def _read_file(collector: Collector, file: Path, readers: dict[str, str]) -> Iterable[_Task]:
+def read_tasks(collector: Collector, file: Path, readers: dict[str, str]) -> Iterable[Task]:
+    """The tasks of one file, each with its annotations. readers: e-mail address → number, of all files; added to."""
     where = relative_name(file, collector.root)
     for number, task in enumerate(_tasks(file)):
         if not _is_task(task):
@@ -94,14 +98,14 @@ def _read_file(collector: Collector, file: Path, readers: dict[str, str]) -> Ite
             results = [result for result in each["result"] if isinstance(result, dict)]
             order = str(each.get("updated_at") or each.get("created_at") or "")
             readings.append(
-                _Reading(_reader(each.get("completed_by"), readers), results, order, bool(each.get("ground_truth")))
+                Reading(_reader(each.get("completed_by"), readers), results, order, bool(each.get("ground_truth")))
             )
         texts = [*_references(task["data"]), *([task["file_upload"]] if task.get("file_upload") else [])]
         split = split_of(str(task["data"].get("split") or "")) or split_of(where) or TRAIN
-        yield _Task(place, [text for text in texts if isinstance(text, str)], split, readings)
+        yield Task(place, [text for text in texts if isinstance(text, str)], split, readings)
 
 
-def _short_task(collector: Collector, task: dict[str, Any], place: str, readers: dict[str, str]) -> _Task:
+def _short_task(collector: Collector, task: dict[str, Any], place: str, readers: dict[str, str]) -> Task:
     results: list[dict[str, Any]] = []
     references, keys = _references(task), list(task)
     # What people have said stands behind the data and the id, before the annotator.
@@ -112,13 +116,13 @@ def _short_task(collector: Collector, task: dict[str, Any], place: str, readers:
                 kind = "choices" if "choices" in each else "region"
                 results.append({"type": kind, "from_name": key, "value": each, **each})
             elif isinstance(each, list) and each:
-                results.append({"type": _TREES, "from_name": key, "value": {_TREES: each}})
+                results.append({"type": TAXONOMY, "from_name": key, "value": {TAXONOMY: each}})
             elif isinstance(each, str) and each not in references and not key.endswith("_at"):
                 collector.warnings.append(FileWarning(TEXTS, place, key))
                 results += [{"type": TEXTS}] if key in said else []
-    reading = _Reading(_reader(task.get("annotator"), readers), results, str(task.get("updated_at") or ""))
+    reading = Reading(_reader(task.get("annotator"), readers), results, str(task.get("updated_at") or ""))
     split = split_of(str(task.get("split") or "")) or TRAIN
-    return _Task(place, references, split, [reading])
+    return Task(place, references, split, [reading])
 
 
 def _reader(value: Any, readers: dict[str, str]) -> str:
@@ -146,7 +150,7 @@ def _path_in(text: str) -> str:
     return urllib.parse.unquote(inner[0] if inner else parsed.path if parsed.scheme or "?" in text else text)
 
 
-def _picture(collector: Collector, task: _Task) -> str | None:
+def picture_of(collector: Collector, task: Task) -> str | None:
     """The radiograph of a task; None, with an entry of what is left out, where there is none or more than one."""
     candidates = []
     for text in task.texts:

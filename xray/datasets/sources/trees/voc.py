@@ -31,14 +31,14 @@ from xray.datasets.sources.trees.shapes import around, turned_rectangle
 from xray.datasets.sources.trees.voc_objects import (
     EXACT,
     Corners,
-    _degrees,
-    _in_original,
-    _is_marked,
-    _offsets,
-    _polygon,
-    _text,
     corners_in,
+    degrees_of,
+    in_original,
+    is_marked,
+    offsets_of,
+    polygon_of,
     size_in,
+    text_of,
 )
 from xray.datasets.sources.trees.whole import WholeLabels
 from xray.errors import InputError
@@ -108,7 +108,7 @@ def read_voc_tree(root: Path, files: list[Path], difficult: Difficult, corners: 
     for stem in sorted(set(lists or ()) - {path.stem for path in files}):
         collector.leave_out(stem, NO_XML)
     # Categories in the order of the tree's list, or else of their names: that of the files says nothing.
-    named = {_text(each, "name") for _, _, tree in trees for each in tree.iterfind("object")} - {""}
+    named = {text_of(each, "name") for _, _, tree in trees for each in tree.iterfind("object")} - {""}
     listed = _listed_labels(root, named, collector)
     whole = WholeLabels(collector, [*listed, *sorted(named)], normal)
     for category in [*listed, *sorted(named)]:
@@ -161,7 +161,7 @@ def _listed_labels(root: Path, used: set[str], collector: Collector) -> list[str
 def _picture_of(collector: Collector, path: Path, tree: Element, place: str) -> str | None:
     """The picture of an XML file: the one of its own name, in its folder or anywhere; or else its <filename>."""
     folder = relative_name(path.parent, collector.root) if path.parent != collector.root else ""
-    given = _text(tree, "filename").replace("\\", "/").rpartition("/")[2]
+    given = text_of(tree, "filename").replace("\\", "/").rpartition("/")[2]
     beside = [name for name in collector.files.names if name.rpartition("/")[0] == folder] if folder else []
     by_stem = [name for name in beside if source_id(name.rpartition("/")[2]) == path.stem] or [
         name for name in collector.files.meant_by(path.stem) if source_id(name.rpartition("/")[2]) == path.stem
@@ -207,22 +207,22 @@ def _read_tree(
     place = relative_name(path, collector.root)
     size = size_in(tree)
     collector.describe(name, split=split, **({"size": size} | known.facts(of_file) if known.size else {"size": size}))
-    offsets = _offsets(tree, corners)
+    offsets = offsets_of(tree, corners)
     doubtful = []
     objects = list(tree.iterfind("object"))
-    marked = [_text(each, "name") for each in objects if whole.is_normal(_text(each, "name"))]
+    marked = [text_of(each, "name") for each in objects if whole.is_normal(text_of(each, "name"))]
     whole.add(name, (), len(objects) - len(marked), place, marked)
     for number, each in enumerate(objects):
-        if whole.is_normal(_text(each, "name")):
+        if whole.is_normal(text_of(each, "name")):
             continue
         where = f"{place} object {number}"
-        category = collector.categories.get(_text(each, "name"))
+        category = collector.categories.get(text_of(each, "name"))
         if category is None:
             collector.lose(name, where, reasons.UNKNOWN_CLASS, "an object without a name")
             continue
         if each.find("part") is not None:
             collector.warnings.append(FileWarning(PARTS, where))
-        if _is_marked(each, "difficult"):
+        if is_marked(each, "difficult"):
             if difficult == "ignore":
                 collector.leave_out(where, DIFFICULT_LEFT)
                 doubtful.append(category)
@@ -233,13 +233,13 @@ def _read_tree(
             collector.lose(name, where, reasons.NOT_A_NUMBER, "no bndbox with four numbers")
             continue
         edges = [box[0] + offsets.first, box[1] + offsets.first, box[2] + offsets.last, box[3] + offsets.last]
-        polygon = _polygon(each)
-        if polygon is None and (degrees := _degrees(each)):
+        polygon = polygon_of(each)
+        if polygon is None and (degrees := degrees_of(each)):
             center = ((edges[0] + edges[2]) / 2, (edges[1] + edges[3]) / 2)
             polygon = turned_rectangle((edges[0], edges[1], edges[2], edges[3]), degrees, center)
             edges = list(around(polygon))
         if known.size is not None:
-            edges, polygon = _in_original(edges, polygon, corners_in(each, EXACT), size or of_file, known.size)
+            edges, polygon = in_original(edges, polygon, corners_in(each, EXACT), size or of_file, known.size)
         collector.box(name, category, edges, where, mask=None if polygon is None else [polygon])
     if doubtful:
         # Beside other boxes of their category, too.
