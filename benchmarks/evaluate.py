@@ -19,7 +19,8 @@ from benchmarks import harness
 from benchmarks.harness import timed
 from benchmarks.material import draw_labels, draw_places
 from xray.evaluation.box_intervals import bootstrap_intervals
-from xray.evaluation.box_metrics import coco_metrics, detection_metrics
+from xray.evaluation.box_metrics import detection_metrics
+from xray.evaluation.coco_metrics import coco_metrics
 from xray.findings import CATEGORIES, FINDINGS
 from xray.flags import Count
 from xray.structures.boxes import BoxTable, xyxy_to_xywh

@@ -117,7 +117,7 @@ def compiled(settings: Settings, rows: Rows) -> None:
     from benchmarks import train as benchmark
     from benchmarks.harness import timed
     from benchmarks.peers import synchronize
-    from xray.inference.pipeline import load_pipeline
+    from xray.inference.pipeline_loading import load_pipeline
     from xray.inference.trial import lowered
     from xray.models.device import inference_precision, resolve_device
 
@@ -156,7 +156,7 @@ def runtimes(settings: Settings, rows: Rows) -> None:
     from benchmarks.harness import timed
     from xray.export.onnx import to_onnx
     from xray.inference.onnx_runtime import onnx_device
-    from xray.inference.pipeline import load_pipeline
+    from xray.inference.pipeline_loading import load_pipeline
 
     try:
         device = onnx_device(settings.device)

@@ -26,7 +26,7 @@ from xray.commands import infer
 from xray.errors import InputError
 from xray.findings import NO_FINDING
 from xray.flags import Count, Processes, ShareBelowOne
-from xray.inference.pipeline import load_pipeline
+from xray.inference.pipeline_loading import load_pipeline
 from xray.inference.precision import is_quantised
 from xray.inference.streaming import consecutive, portion_of, run
 from xray.inference.trial import CPU_BATCH, TRIAL, fastest_way, lowered

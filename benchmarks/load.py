@@ -25,7 +25,8 @@ from xray.structures.sides import mirrored
 from xray.training.augment import Augmentation
 from xray.training.changes import change_images
 from xray.training.device_store import DeviceStore
-from xray.training.loading import BoxDataset, collate_boxes, make_loader
+from xray.training.loaders import collate_boxes, make_loader
+from xray.training.loading import BoxDataset
 from xray.training.sampling import EpochSampler
 
 FEWEST_BATCHES = 8

@@ -11,7 +11,8 @@ from torchvision.models.detection import FasterRCNN
 from benchmarks.peers import as_float_images, spread_weights, torchvision_detector
 from xray.datasets.store import Store
 from xray.errors import InputError
-from xray.inference.pipeline import Pipeline, load_pipeline
+from xray.inference.pipeline import Pipeline
+from xray.inference.pipeline_loading import load_pipeline
 from xray.inference.trial import lowered
 from xray.models.detection.detector import anchors_of
 from xray.models.weights import load_deployed, save_deployed

@@ -19,7 +19,7 @@ from benchmarks.material import open_material
 from benchmarks.processes import Contender
 from benchmarks.runs import exported_pipeline, write_run
 from xray.findings import FINDINGS, PNEUMOTHORAX
-from xray.inference.pipeline import load_pipeline
+from xray.inference.pipeline_loading import load_pipeline
 from xray.inference.precision import is_quantised
 from xray.inference.trial import lowered
 from xray.models.device import inference_precision, keep_freed_memory, resolve_device

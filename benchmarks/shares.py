@@ -44,7 +44,7 @@ STAGES = (
 )
 """What of the product belongs to which stage; where one lies within another, the inner one counts."""
 NAMES = tuple(dict.fromkeys(stage for stage, _ in STAGES))
-ONCE = ("weights", "xray.inference.pipeline:load_pipeline")
+ONCE = ("weights", "xray.inference.pipeline_loading:load_pipeline")
 """What a command does once, however many radiographs there are."""
 THREADS = "xray.inference.streaming:_one_thread"
 """Post-processing and writing have a thread each, beside the one that computes; here they take turns."""

@@ -36,7 +36,8 @@ from xray.models.device import keep_freed_memory, lightning_precision, resolve_d
 from xray.training.callbacks import Throughput
 from xray.training.config import DetectionConfig
 from xray.training.guard import Guard
-from xray.training.loading import BoxDataset, collate_boxes
+from xray.training.loaders import collate_boxes
+from xray.training.loading import BoxDataset
 from xray.training.sampling import EpochSampler
 from xray.training.tasks.detection import DetectionTask
 from xray.training.trackers import build_loggers

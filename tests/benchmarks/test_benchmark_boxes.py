@@ -9,7 +9,7 @@ import pytest
 from benchmarks import evaluate, fuse
 from benchmarks.material import SIDE
 from xray.errors import FlagError, InputError
-from xray.evaluation.box_metrics import coco_metrics
+from xray.evaluation.coco_metrics import coco_metrics
 from xray.structures.boxes import BoxTable, box_iou
 
 

@@ -59,7 +59,7 @@ def test_counts_what_is_timed(ways, way, workers, n):
 
 
 def test_what_is_completed_on_the_device_is_what_training_gets(ways):
-    from xray.training.loading import collate_boxes
+    from xray.training.loaders import collate_boxes
 
     keys = [(0, draw, draw) for draw in range(6)]
     found = {

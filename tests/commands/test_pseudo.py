@@ -12,7 +12,7 @@ import yaml
 
 from xray.commands import evaluate, infer, pseudo, view
 from xray.commands.pseudo import Config, by_fold
-from xray.datasets import conversion
+from xray.datasets import conversion_account
 from xray.datasets.store import CONVERSION, LABELLING, open_store
 from xray.errors import InputError
 from xray.inference.prediction_journal import PredictionJournal
@@ -193,10 +193,10 @@ def test_an_interrupted_command_goes_on(moment, labelled, runs, vinbig_store, im
             raise KeyboardInterrupt
         return plain_write(path, *args, **kwargs)
 
-    plain_add, plain_write = PredictionJournal.add, conversion.write_json
+    plain_add, plain_write = PredictionJournal.add, conversion_account.write_json
     with monkeypatch.context() as patch:
         patch.setattr(PredictionJournal, "add", add)
-        patch.setattr("xray.datasets.conversion.write_json", write_json)
+        patch.setattr("xray.datasets.conversion_account.write_json", write_json)
         with pytest.raises(KeyboardInterrupt):
             pseudo.main(config)
     assert not (out / CONVERSION).exists()

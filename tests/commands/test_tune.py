@@ -257,7 +257,7 @@ def test_python_and_the_server_take_an_ensemble(runs: list[Path], vinbig_store: 
 def test_what_does_not_fit_into_an_ensemble(runs: list[Path]) -> None:
     import torch
 
-    from xray.inference.pipeline import load_pipeline
+    from xray.inference.pipeline_loading import load_pipeline
 
     path = runs[0].parent / "wrong.yaml"
     for text, more, words in (

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 
 from xray.datasets import category_map
 from xray.datasets.annotation import annotate
-from xray.datasets.category_map import apply_map, parse_map, read_map
+from xray.datasets.category_map import parse_map, read_map
+from xray.datasets.mapped import apply_map
 from xray.datasets.source import Source, SourceImage
 from xray.errors import InputError
 from xray.findings import FINDINGS

@@ -3,7 +3,8 @@
 import numpy as np
 
 from xray.evaluation.box_intervals import bootstrap_intervals, resample_ap
-from xray.evaluation.box_metrics import detection_metrics, match_boxes
+from xray.evaluation.box_matching import match_boxes
+from xray.evaluation.box_metrics import detection_metrics
 from xray.findings import CATEGORIES, NO_FINDING_BOX
 from xray.structures.boxes import BoxTable
 

@@ -14,17 +14,16 @@ from pycocotools.cocoeval import COCOeval
 
 from xray.evaluation.baseline import mean_box_baseline
 from xray.evaluation.box_intervals import bootstrap_intervals
+from xray.evaluation.box_matching import match_boxes
 from xray.evaluation.box_metrics import (
     average_precision,
-    coco_metrics,
-    coco_precision,
     detection_metrics,
     froc_curve,
     has_vinbig_categories,
-    match_boxes,
     precision_recall,
     sensitivity_at,
 )
+from xray.evaluation.coco_metrics import coco_metrics, coco_precision
 from xray.findings import CATEGORIES, NO_FINDING_BOX
 from xray.structures.boxes import BoxTable, box_iou, xywh_to_xyxy, xyxy_to_xywh
 

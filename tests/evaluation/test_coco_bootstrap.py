@@ -3,7 +3,7 @@
 import numpy as np
 
 from xray.evaluation.box_intervals import bootstrap_intervals, resample_coco
-from xray.evaluation.box_metrics import coco_precision
+from xray.evaluation.coco_metrics import coco_precision
 from xray.evaluation.resampling import draw_patients
 from xray.structures.boxes import BoxTable
 

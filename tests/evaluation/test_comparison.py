@@ -12,7 +12,8 @@ import pytest
 from xray.datasets.fingerprint import fingerprint
 from xray.datasets.store import Store, open_store
 from xray.errors import InputError
-from xray.evaluation.box_metrics import coco_metrics, detection_metrics
+from xray.evaluation.box_metrics import detection_metrics
+from xray.evaluation.coco_metrics import coco_metrics
 from xray.evaluation.comparison import Comparison, Difference, compare, difference_of, p_value
 from xray.evaluation.evaluate import evaluate, plain_numbers
 from xray.evaluation.resampling import draw_patients

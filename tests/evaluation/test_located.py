@@ -11,7 +11,8 @@ from xray.datasets.store import open_store
 from xray.evaluation.alignment import align
 from xray.evaluation.baseline import mean_box_baseline
 from xray.evaluation.box_intervals import bootstrap_intervals, resample_findings
-from xray.evaluation.box_metrics import by_category, coco_precision, detection_metrics, froc_curve
+from xray.evaluation.box_metrics import by_category, detection_metrics, froc_curve
+from xray.evaluation.coco_metrics import coco_precision
 from xray.evaluation.located import Located, located_in, nothing_located
 from xray.evaluation.resampling import draw_patients
 from xray.findings import CATEGORIES

@@ -28,7 +28,7 @@ from xray.inference.openvino_files import (
     models_beside,
     sha256_of,
 )
-from xray.inference.pipeline import load_pipeline
+from xray.inference.pipeline_loading import load_pipeline
 from xray.inference.precision import is_quantised, runtime_of
 from xray.inference.remembered import Choice, recall, remember
 from xray.inference.ways import PLAIN, QUANTISED, Models, Way

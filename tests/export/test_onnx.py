@@ -16,7 +16,7 @@ from xray.datasets.inputs import open_inputs
 from xray.errors import InputError
 from xray.inference.exported import DESCRIPTION, OUTPUTS
 from xray.inference.loaded import LoadedDetector, load_run
-from xray.inference.pipeline import load_pipeline
+from xray.inference.pipeline_loading import load_pipeline
 from xray.inference.shared_trunk import join_runs
 from xray.models.detection.anchors import Layout
 from xray.models.detection.detector import build_detector
@@ -31,8 +31,9 @@ pytest.importorskip("onnxscript")
 
 from xray.export import onnx as onnx_export  # noqa: E402
 from xray.export import onnx_check  # noqa: E402
-from xray.export.onnx import FasterRCNNGraph, RetinaNetGraph, pooled, suppressed, to_onnx  # noqa: E402
+from xray.export.onnx import FasterRCNNGraph, RetinaNetGraph, to_onnx  # noqa: E402
 from xray.export.onnx_check import Difference, compare, compare_boxes, given_canvases, pair, phantom_canvases  # noqa: E402
+from xray.export.onnx_operators import pooled, suppressed  # noqa: E402
 from xray.inference.onnx_runtime import load_onnx, onnx_device  # noqa: E402
 
 CPU = torch.device("cpu")

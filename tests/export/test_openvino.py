@@ -15,7 +15,7 @@ from openvino_runs import cache, quantised, runs  # noqa: F401
 from xray.commands import export, infer
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
-from xray.inference.pipeline import load_pipeline
+from xray.inference.pipeline_loading import load_pipeline
 from xray.inference.precision import is_quantised, runtime_of
 from xray.inference.ways import Models, place_of
 from xray.models.weights import load_deployed

@@ -14,7 +14,8 @@ from xray.errors import InputError
 from xray.findings import CATEGORIES
 from xray.inference.ensemble import ByCategory, Settings
 from xray.inference.loaded import LoadedClassifier, LoadedDetector
-from xray.inference.pipeline import Pipeline, load_pipeline, no_finding_rows
+from xray.inference.pipeline import Pipeline, no_finding_rows
+from xray.inference.pipeline_loading import load_pipeline
 from xray.radiographs.canvas import Canvas
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY

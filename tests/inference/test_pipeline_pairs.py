@@ -9,7 +9,7 @@ import torch
 
 from xray.commands.export import Config, main
 from xray.datasets.store import open_store
-from xray.inference.pipeline import load_pipeline
+from xray.inference.pipeline_loading import load_pipeline
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ import xray.inference.trial
 import xray.inference.ways
 from xray.datasets.store import open_store
 from xray.errors import InputError
-from xray.inference.pipeline import load_pipeline
+from xray.inference.pipeline_loading import load_pipeline
 from xray.inference.precision import choose_precision, choose_precision_by_trial, ready, trial_size
 from xray.inference.prediction_journal import PredictionJournal
 from xray.inference.trial import Outcome, fastest_way, find_in_batches, lowered

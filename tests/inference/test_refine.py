@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from xray.evaluation.box_metrics import average_precision, match_boxes
+from xray.evaluation.box_matching import match_boxes
+from xray.evaluation.box_metrics import average_precision
 from xray.inference.refine import PNEUMOTHORAX_CATEGORY, Refinement, refine
 from xray.inference.refine_fit import GRID, INDIFFERENT, cross_validate, fit_refinement
 from xray.structures.boxes import BoxTable

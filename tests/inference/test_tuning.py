@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from xray.evaluation.box_metrics import coco_metrics, detection_metrics
+from xray.evaluation.box_metrics import detection_metrics
+from xray.evaluation.coco_metrics import coco_metrics
 from xray.inference.ensemble import ByCategory, Settings, fuse_boxes
 from xray.inference.out_of_fold import OutOfFold
 from xray.inference.tuning import default_settings, tune

@@ -12,7 +12,8 @@ import xray
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.inference.loaded import LoadedClassifier, LoadedDetector, LoadedSegmenter
-from xray.inference.pipeline import Pipeline, load_pipeline, view_size
+from xray.inference.pipeline import Pipeline, view_size
+from xray.inference.pipeline_loading import load_pipeline
 from xray.outputs.dicom.objects import inference_algorithm
 from xray.structures.boxes import box_iou
 from xray.structures.sides import mirrored

@@ -25,7 +25,7 @@ from serving_cases import TWELVE_BITS, Oracle, rle_of, serving, write_phantom
 from starlette.testclient import TestClient
 
 from xray.findings import FINDINGS, PNEUMOTHORAX
-from xray.inference.pipeline import load_pipeline
+from xray.inference.pipeline_loading import load_pipeline
 from xray.outputs.dicom.objects import Algorithm
 from xray.radiographs.decoding import decode_canvas
 from xray.serving.app import PAGE, create_app

@@ -9,7 +9,8 @@ from xray.commands.train import main
 from xray.datasets.store import open_store
 from xray.structures.sides import mirrored
 from xray.training.augment import Augmentation
-from xray.training.loading import BoxDataset, LabelDataset, MaskDataset, collate_boxes, collate_images, make_loader
+from xray.training.loaders import collate_boxes, collate_images, make_loader
+from xray.training.loading import BoxDataset, LabelDataset, MaskDataset
 from xray.training.recipes import read_training_flags
 from xray.training.sampling import EpochSampler, PositiveSampler
 

@@ -15,7 +15,8 @@ from xray.errors import InputError
 from xray.structures.sides import mirrored
 from xray.training.augment import Augmentation
 from xray.training.changes import change_images
-from xray.training.loading import BoxDataset, LabelDataset, collate_boxes, make_loader, sample_seed, shared_with_workers
+from xray.training.loaders import collate_boxes, make_loader, shared_with_workers
+from xray.training.loading import BoxDataset, LabelDataset, sample_seed
 from xray.training.sampling import EpochSampler, repeat_factors
 
 

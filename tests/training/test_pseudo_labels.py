@@ -17,7 +17,7 @@ from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.structures.boxes import BoxTable
 from xray.training.config import DetectionConfig
-from xray.training.loading import collate_boxes
+from xray.training.loaders import collate_boxes
 from xray.training.pseudo import join, with_pseudo
 from xray.training.readers import readings
 from xray.training.recipes import read_training_flags

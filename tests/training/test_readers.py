@@ -13,7 +13,8 @@ from xray.models.detection.matching import pad_truth
 from xray.models.detection.regions import Samples
 from xray.structures.boxes import BoxTable
 from xray.training.augment import Augmentation
-from xray.training.loading import BoxDataset, collate_boxes
+from xray.training.loaders import collate_boxes
+from xray.training.loading import BoxDataset
 from xray.training.readers import readings
 
 

@@ -15,7 +15,7 @@ from xray.datasets.source import Source, SourceImage
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.inference.loaded import load_run
-from xray.inference.pipeline import load_pipeline
+from xray.inference.pipeline_loading import load_pipeline
 from xray.inference.streaming import radiographs
 from xray.radiographs.canvas import in_8_bits, in_levels
 from xray.radiographs.radiograph import EIGHT_BITS
@@ -24,8 +24,9 @@ from xray.structures.sides import mirrored
 from xray.training.augment import Augmentation
 from xray.training.changes import Change, change_canvas, change_images, stack_changes
 from xray.training.device_store import DeviceStore
-from xray.training.loading import BoxDataset, MaskDataset, make_loader
-from xray.training.loading import collate_boxes as collate
+from xray.training.loaders import collate_boxes as collate
+from xray.training.loaders import make_loader
+from xray.training.loading import BoxDataset, MaskDataset
 
 SIZE = 64
 

@@ -7,7 +7,8 @@ import pytest
 from xray.errors import FlagError, InputError, UnreadFlagsError
 from xray.training import stages as staged
 from xray.training.recipes import read_training_flags, read_yaml, save_config
-from xray.training.stages import SAVED, _save, has_stages, read_training, train_in_stages
+from xray.training.stage_runs import _save, train_in_stages
+from xray.training.stages import SAVED, has_stages, read_training
 
 RECIPE = """\
 task: segmentation

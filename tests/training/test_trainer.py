@@ -186,7 +186,7 @@ def test_the_average_is_that_of_its_decay(side_store, train_tiny, tmp_path, monk
 def test_validation_predictions_are_those_of_the_deployed_weights(side_run, side_store):
     from pathlib import Path
 
-    from xray.inference.pipeline import load_pipeline
+    from xray.inference.pipeline_loading import load_pipeline
 
     store = open_store(side_store)
     pipeline = load_pipeline([Path(side_run)], torch.device("cpu"), flips=False)

@@ -18,7 +18,8 @@ from xray.structures.predictions import read_predictions
 from xray.structures.sides import mirrored
 from xray.training.augment import Augmentation
 from xray.training.config import ClassificationConfig, DetectionConfig, SegmentationConfig
-from xray.training.loading import BoxDataset, LabelDataset, MaskDataset, collate_boxes, collate_images
+from xray.training.loaders import collate_boxes, collate_images
+from xray.training.loading import BoxDataset, LabelDataset, MaskDataset
 from xray.training.pseudo import held_back
 from xray.training.recipes import read_training_flags
 from xray.training.sampling import may_hide, repeat_factors

@@ -22,7 +22,8 @@ from xray.datasets.inputs import Inputs
 from xray.datasets.originals import Original, in_original_pixels
 from xray.datasets.store import ALL_FOLDS, open_store
 from xray.errors import InputError
-from xray.inference.pipeline import Pipeline, load_pipeline
+from xray.inference.pipeline import Pipeline
+from xray.inference.pipeline_loading import load_pipeline
 from xray.inference.precision import choose_precision, choose_precision_by_trial, trial_size
 from xray.inference.prediction_journal import PredictionJournal
 from xray.inference.streaming import Batch, consecutive, radiographs, run

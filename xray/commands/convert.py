@@ -69,7 +69,7 @@ def show(conversion: dict[str, Any], save_path: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from xray.datasets.conversion import print_account
+    from xray.datasets.conversion_account import print_account
 
     counts, dropped = conversion["counts"], conversion["dropped"]["counts"]
     table = Table(box=None, show_header=False, pad_edge=False)

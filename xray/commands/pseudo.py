@@ -161,7 +161,8 @@ def by_fold(runs: Sequence[Path], data: "Store") -> dict[int | str | None, list[
 
 def convert(config: Config, work: Path, data: "Store") -> Path:
     """The unlabelled radiographs as a dataset directory without boxes, finished now or before; returns its place."""
-    from xray.datasets.conversion import print_account, write_store
+    from xray.datasets.conversion import write_store
+    from xray.datasets.conversion_account import print_account
     from xray.datasets.sources.unlabelled import read_unlabelled
     from xray.datasets.store import CONVERSION, IMAGES, bits_of
 
@@ -258,7 +259,7 @@ def finish(
     n_models: Sequence[int],
 ) -> dict[str, int]:
     """Writes the dataset directory from what was found, removes the rest, and returns fold → its number of boxes."""
-    from xray.datasets.conversion import write_json
+    from xray.datasets.conversion_account import write_json
     from xray.datasets.sources.unlabelled import partition_of
     from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, LABELLING
 

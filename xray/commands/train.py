@@ -32,7 +32,8 @@ from xray.training.launch import (
 )
 from xray.training.recipes import save_config
 from xray.training.sagemaker import failure_reported, is_sagemaker, publish, sagemaker_flags
-from xray.training.stages import read_training, train_in_stages
+from xray.training.stage_runs import train_in_stages
+from xray.training.stages import read_training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +65,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
     from xray.structures.sides import told
     from xray.training.checkpoints import LAST, LastCheckpoint, Stopped, check_resumable, clear_leftovers
     from xray.training.failures import explain, is_lost_worker, quiet_threads
-    from xray.training.loading import shared_with_workers
+    from xray.training.loaders import shared_with_workers
     from xray.training.precision import choose_precision
     from xray.training.trackers import build_loggers, check_trackers
     from xray.training.trainer import build_trainer

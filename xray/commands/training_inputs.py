@@ -58,7 +58,7 @@ def dataset_directory(
     config: TrainingConfig, run: Path, launch: Launch | None = None, rendezvous: Rendezvous | None = None
 ) -> Path:
     """The dataset directory to train on; a raw VinBig directory is converted into the run first, by one process."""
-    from xray.datasets.conversion import print_account
+    from xray.datasets.conversion_account import print_account
     from xray.datasets.sources import convert
     from xray.datasets.store import is_store
 

@@ -25,7 +25,7 @@ MOVED = {name: (f"xray.{room}.{name}",) for room, names in _KEPT_THEIR_NAME.item
     "boxes": ("xray.structures.boxes", "xray.structures.fusion"),
     "equalization": ("xray.training.changes",),
     "checked_lines": ("xray.files",),
-    "dataset": ("xray.training.loading", "xray.training.sampling"),
+    "dataset": ("xray.training.loading", "xray.training.loaders", "xray.training.sampling"),
     "decoding": ("xray.radiographs.decoding", "xray.radiographs.workers"),
     "mask_files": ("xray.datasets.sources.mask_account",),
     "masks": ("xray.structures.masks", "xray.datasets.mask_canvas"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from xray.datasets.fingerprint import fingerprint
 from xray.datasets.store import Store
-from xray.evaluation.box_metrics import match_boxes
+from xray.evaluation.box_matching import match_boxes
 from xray.evaluation.calibration import Calibration, Outcomes, calibrate
 from xray.evaluation.confusion import Confusion, confusion
 from xray.evaluation.evaluate import Evaluation

@@ -7,7 +7,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from xray.evaluation.box_metrics import COCO_RECALLS, by_category, has_vinbig_categories, match_coco
+from xray.evaluation.box_metrics import by_category, has_vinbig_categories
+from xray.evaluation.coco_metrics import COCO_RECALLS, match_coco
 from xray.evaluation.located import Located
 from xray.evaluation.resampling import N_RESAMPLES, draw_patients, percentile_interval
 from xray.structures.boxes import BoxTable

@@ -15,7 +15,8 @@ from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.alignment import patient_numbers, positions, renumbered
 from xray.evaluation.box_intervals import mean_of_present, resample_coco, resample_findings
-from xray.evaluation.box_metrics import coco_precision, detection_metrics
+from xray.evaluation.box_metrics import detection_metrics
+from xray.evaluation.coco_metrics import coco_precision
 from xray.evaluation.evaluate import ABNORMAL
 from xray.evaluation.label_metrics import operating_curve
 from xray.evaluation.labels import LabelScores, resample_label

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from xray.datasets.category_map import DROPPED, MAY_BE_DROPPED, SAME_PLACE, CategoryMap, plain, read_map
+from xray.datasets.category_map import DROPPED, MAY_BE_DROPPED, CategoryMap, plain, read_map
+from xray.datasets.mapped import SAME_PLACE
 from xray.datasets.normal_rows import with_named_normal
 from xray.datasets.predicted_categories import CategoryIds
 from xray.datasets.predicted_images import ImageIds

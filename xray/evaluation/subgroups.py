@@ -9,7 +9,8 @@ import numpy as np
 
 from xray.evaluation.alignment import Alignment
 from xray.evaluation.box_intervals import mean_of_present, resample_ap
-from xray.evaluation.box_metrics import IOU_THRESHOLD, Matches, average_precision, match_boxes
+from xray.evaluation.box_matching import IOU_THRESHOLD, Matches, match_boxes
+from xray.evaluation.box_metrics import average_precision
 from xray.evaluation.evaluate import Evaluation
 from xray.evaluation.label_metrics import operating_curve
 from xray.evaluation.labels import LabelCurve, resample_label

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from xray.evaluation.box_metrics import froc_curve, match_boxes
+from xray.evaluation.box_matching import match_boxes
+from xray.evaluation.box_metrics import froc_curve
 from xray.evaluation.calibration import N_BINS, N_FOLDS, Outcomes, bin_of, deal_patients, fit_of, fit_temperature
 from xray.evaluation.evaluate import Evaluation
 from xray.evaluation.resampling import draw_patients, percentile_interval, resampled_sums

@@ -30,7 +30,8 @@ from xray.inference.loaded import RUN_TASK
 from xray.inference.metric_moves import MOST_MOVE, expected_moves
 from xray.inference.metric_moves import in_words as moves_in_words
 from xray.inference.openvino_files import INT8, KEPT, MEASURED
-from xray.inference.pipeline import Pipeline, load_pipeline
+from xray.inference.pipeline import Pipeline
+from xray.inference.pipeline_loading import load_pipeline
 from xray.inference.trial import CPU_BATCH, TRIAL, find_in_batches
 from xray.models.weights import load_deployed
 from xray.radiographs.canvas import rescaled

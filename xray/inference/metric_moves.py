@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from xray.evaluation.box_metrics import coco_metrics, detection_metrics
+from xray.evaluation.box_metrics import detection_metrics
+from xray.evaluation.coco_metrics import coco_metrics
 from xray.evaluation.mask_metrics import dice_scores
 from xray.inference.findings import Findings
 from xray.structures.boxes import BoxTable

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from xray.evaluation.box_metrics import IOU_THRESHOLD, average_precision, match_boxes
+from xray.evaluation.box_matching import IOU_THRESHOLD, match_boxes
+from xray.evaluation.box_metrics import average_precision
 from xray.inference.followed import Followed, best_beside, follow
 from xray.inference.mask_confidence import fit_weights
 from xray.inference.refine import PNEUMOTHORAX_CATEGORY, Refinement, apply_setting

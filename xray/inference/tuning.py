@@ -17,7 +17,8 @@ from typing import Literal
 import numpy as np
 
 from xray.evaluation.box_intervals import ALL_POINTS, mean_of_present, resample_ap
-from xray.evaluation.box_metrics import COCO_RECALLS, match_boxes, match_coco
+from xray.evaluation.box_matching import match_boxes
+from xray.evaluation.coco_metrics import COCO_RECALLS, match_coco
 from xray.evaluation.comparison import TOTAL, Difference, difference_of
 from xray.evaluation.resampling import draw_patients
 from xray.inference.ensemble import ByCategory, Settings, fuse_boxes, weigh_boxes

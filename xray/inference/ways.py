@@ -19,7 +19,8 @@ from xray.inference.openvino_files import (
     openvino_file,
     value_in,
 )
-from xray.inference.pipeline import Pipeline, load_pipeline
+from xray.inference.pipeline import Pipeline
+from xray.inference.pipeline_loading import load_pipeline
 from xray.inference.remembered import Choice, recall
 from xray.models.device import has_bfloat16, inference_precision, resolve_device
 from xray.storage.places import as_given

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from source_cases import write_picture
 from test_normal_names import WRITERS, write_coco, write_cvat, write_voc
 
-from xray.datasets.conversion import OTHER_SIZE
+from xray.datasets.conversion_account import OTHER_SIZE
 from xray.datasets.sources import NUMBERS, convert
 from xray.datasets.sources.coco import read_coco
 from xray.datasets.sources.edges import MAY_BE_SMALLER, SIZES_OF_PICTURES, is_much, passing

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from source_cases import HEADER, write_dicom, write_picture, write_table
 
 from xray.datasets import sources
-from xray.datasets.conversion import print_account
+from xray.datasets.conversion_account import print_account
 from xray.datasets.sources.vinbig import is_raw_vinbig, read_vinbig
 from xray.datasets.store import open_store
 from xray.errors import InputError

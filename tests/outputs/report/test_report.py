@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from xray.datasets.store import Store, open_store
-from xray.evaluation.box_metrics import match_boxes
+from xray.evaluation.box_matching import match_boxes
 from xray.evaluation.evaluate import Evaluation, evaluate
 from xray.outputs.report import page as report_page
 from xray.outputs.report import parts, report

@@ -9,7 +9,7 @@ import torch
 
 from xray.errors import FlagError, InputError
 from xray.inference.loaded import load_run
-from xray.inference.pipeline import load_pipeline
+from xray.inference.pipeline_loading import load_pipeline
 from xray.models.detection.detector import RetinaNet
 from xray.models.weights import load_deployed
 from xray.training.recipes import read_training_flags

@@ -47,8 +47,9 @@ def convert(
     Raises InputError as these functions do.
     """
     # Workers that read masks import modules of this package: they need not load all that conversion needs.
-    from xray.datasets.category_map import apply_map, read_map
+    from xray.datasets.category_map import read_map
     from xray.datasets.conversion import write_store
+    from xray.datasets.mapped import apply_map
     from xray.datasets.splits import apply_splits, without_leaks
 
     names = ("image_size", "bits", "n_folds", "readers", "seed", "overwrite", "decode")

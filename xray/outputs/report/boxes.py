@@ -7,15 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from xray.evaluation.alignment import Alignment
+from xray.evaluation.box_matching import IOU_THRESHOLD, Matches, match_boxes
 from xray.evaluation.box_metrics import (
     FP_PER_IMAGE,
-    IOU_THRESHOLD,
     FrocCurve,
-    Matches,
     Ranked,
     by_category,
     froc_curve,
-    match_boxes,
     precision_recall,
     sensitivity_at,
 )

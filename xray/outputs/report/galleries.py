@@ -11,7 +11,7 @@ from xray.datasets.inputs import Inputs, open_inputs
 from xray.datasets.store import IMAGES, Store, open_store
 from xray.errors import InputError
 from xray.evaluation.alignment import Alignment
-from xray.evaluation.box_metrics import match_boxes
+from xray.evaluation.box_matching import match_boxes
 from xray.evaluation.evaluate import Evaluation
 from xray.evaluation.labels import LabelEvaluation
 from xray.evaluation.masks import MaskEvaluation

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xray import __version__
-from xray.datasets.conversion import write_json
+from xray.datasets.conversion_account import write_json
 from xray.datasets.sources.coco_extras import made_smaller
 from xray.datasets.store import Store
 from xray.outputs.trees.plan import Item, Masks, Plan

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xray.datasets.conversion import write_json
+from xray.datasets.conversion_account import write_json
 from xray.datasets.sources.trees.parts import ORIGINALS
 from xray.datasets.store import ANNOTATIONS, Store
 from xray.errors import FlagError, InputError

@@ -23,7 +23,8 @@ from xray.training.changes import change_images, change_masks
 from xray.training.checkpoints import Progress, progress_of
 from xray.training.config import TrainingConfig
 from xray.training.device_store import DeviceStore, check_memory, where_to_store
-from xray.training.loading import default_fold, make_loader, sample_seed, training_rows
+from xray.training.loaders import make_loader
+from xray.training.loading import default_fold, sample_seed, training_rows
 from xray.training.optimizers import configure
 from xray.training.plan import Plan, plan
 from xray.training.sampling import EpochSampler

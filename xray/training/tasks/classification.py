@@ -14,7 +14,8 @@ from xray.models.classification.losses import balancing_weights, classification_
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
 from xray.training.config import ClassificationConfig
-from xray.training.loading import LabelDataset, collate_images
+from xray.training.loaders import collate_images
+from xray.training.loading import LabelDataset
 from xray.training.sampling import EpochSampler
 from xray.training.tasks.base import Task
 

@@ -18,7 +18,8 @@ from xray.models.kernels.convolutions import apply_norms_in_convolutions, speed_
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions
 from xray.training.config import DetectionConfig
-from xray.training.loading import BoxDataset, collate_boxes, default_fold, training_rows
+from xray.training.loaders import collate_boxes
+from xray.training.loading import BoxDataset, default_fold, training_rows
 from xray.training.plan import plan_detection
 from xray.training.pseudo import in_words, join, with_pseudo
 from xray.training.readers import readings

@@ -11,18 +11,14 @@ from xray.errors import InputError
 from xray.evaluation.mask_metrics import mask_sums, segmentation_metrics
 from xray.models.segmentation.initial import load_initial_weights
 from xray.models.segmentation.losses import loss_of_levels, segmentation_loss
-from xray.models.segmentation.segmenter import (
-    NO_ATTENTION,
-    Segmenter,
-    build_segmenter,
-    freeze_encoder,
-)
+from xray.models.segmentation.segmenter import NO_ATTENTION, Segmenter, build_segmenter, freeze_encoder
 from xray.structures.boxes import BoxTable
 from xray.structures.components import mask_findings
 from xray.structures.predictions import Predictions
 from xray.structures.triplet import Triplet
 from xray.training.config import SegmentationConfig
-from xray.training.loading import MaskDataset, collate_images
+from xray.training.loaders import collate_images
+from xray.training.loading import MaskDataset
 from xray.training.sampling import EpochSampler, PositiveSampler
 from xray.training.tasks.base import Task, need_located
 
