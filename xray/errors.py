@@ -39,8 +39,12 @@ def is_disk_full(error: BaseException) -> bool:
     return any(os.strerror(number) in str(error) for number in NO_SPACE)
 
 
+BY_SCRIPT = "XRAY_BY_SCRIPT"
+"""Environment variable of processes that a script of a checkout starts: they spell commands as that one does."""
 _PROGRAM = Path(sys.argv[0] if sys.argv else "")
-_IS_COMMAND = _PROGRAM.name.split(" ")[0] in ("xray", "xray.exe") or _PROGRAM.parts[-2:] == ("xray", "__main__.py")
+_IS_COMMAND = BY_SCRIPT not in os.environ and (
+    _PROGRAM.name.split(" ")[0] in ("xray", "xray.exe") or _PROGRAM.parts[-2:] == ("xray", "__main__.py")
+)
 """Whether this process was started as `xray NAME` or `python -m xray NAME`, and not by a script of a checkout."""
 
 
@@ -49,3 +53,8 @@ def spelled(name: str) -> str:
     if _IS_COMMAND:
         return f"xray {name.replace('_', '-')}"
     return "python xray/train.py" if name == "train" else f"python tools/{name}.py"
+
+
+def spelling() -> dict[str, str]:
+    """What the environment of a process `python -m xray NAME` needs so that it spells commands as this one does."""
+    return {} if _IS_COMMAND else {BY_SCRIPT: "1"}

@@ -9,7 +9,7 @@ import torch
 
 from xray.errors import InputError
 from xray.models.detection.detector import build_detector
-from xray.models.weights import load_deployed, read_weights, save_deployed
+from xray.models.weights import load_deployed, read_weights, save_deployed, tensor_names
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.steps": torch.tensor(7)}
 DESCRIPTION = {"task": "detection", "categories": {"1": "ILD"}, "canvas_size": 64}
@@ -141,3 +141,25 @@ def test_a_foreign_file_is_refused(tmp_path, content):
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(InputError, match=r"no weights at .*none.pth: give imagenet, coco, none"):
         read_weights(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "old.pth", "run"])
+def test_names_are_those_of_the_tensors(tmp_path, name, monkeypatch):
+    path = tmp_path / name
+    if name == "run":
+        path.mkdir()
+        save_deployed(path, STATE, DESCRIPTION)
+    elif name == "w.safetensors":
+        safetensors.torch.save_file(STATE, path)
+    else:
+        content = {"state_dict": {f"model.{key}": value for key, value in STATE.items()}, "epoch": 3}
+        torch.save(content, path, _use_new_zipfile_serialization=name == "w.pth")
+    expected = list(read_weights(path))
+    monkeypatch.setattr(safetensors.torch, "load_file", lambda *_: pytest.fail("tensors were read"))
+    assert sorted(tensor_names(path)) == sorted(expected) == sorted(STATE)
+
+
+def test_names_of_a_damaged_file(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"no weights")
+    with pytest.raises(InputError, match=r"w.pth"):
+        tensor_names(tmp_path / "w.pth")

@@ -43,6 +43,14 @@ def test_the_command_of_this_very_package_runs_wherever_one_is(tmp_path, monkeyp
     assert [(work.name, command) for work, command in done] == [("fold0", "--version")]
 
 
+@pytest.mark.parametrize(("is_command", "spelled"), [(True, "xray infer"), (False, "python tools/infer.py")])
+def test_processes_spell_commands_as_the_one_that_started_them(scripts, monkeypatch, capfd, is_command, spelled):
+    monkeypatch.setattr("xray.errors._IS_COMMAND", is_command)
+    lines = ("sys.argv = ['xray/__main__.py']", "from xray.errors import spelled", "print(spelled('infer'))")
+    run_all([Work("fold0", (lines,))], [{}], lambda *_: None)
+    assert capfd.readouterr().out.splitlines()[-1] == spelled
+
+
 def test_a_works_commands_follow_one_another_and_works_their_order(scripts, tmp_path):
     file = tmp_path / "said"
     add = [(f"open({str(file)!r}, 'a').write('{letter}')",) for letter in "abcd"]

@@ -45,17 +45,18 @@ class _Writer:
                 self.error = error
 
 
-def load_tensors(path: Path) -> Any:
-    """`torch.load` on the CPU with `weights_only`: numbers, texts, lists, dicts and tensors, and nothing else.
+def load_tensors(path: Path, device: str = "cpu") -> Any:
+    """`torch.load` with `weights_only`: numbers, texts, lists, dicts and tensors, and nothing else.
 
+    device: "cpu", or "meta" for tensors without their values, which are then not read from the file.
     Raises OSError, or any other exception where the file is foreign, cut short, changed, or holds anything else.
     """
-    if zipfile.is_zipfile(path):
+    if device != "meta" and zipfile.is_zipfile(path):
         _check_archive(path)
     with warnings.catch_warnings():
         # Of foreign pickles, which are refused in one line.
         warnings.simplefilter("ignore")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True)
 
 
 def _check_archive(path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from xray.errors import InputError
@@ -124,14 +125,28 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Looks through the usual wrappers ("state_dict", "model"). Raises InputError if it is missing or holds no tensors.
     """
+    return _read(path, "cpu")
+
+
+def tensor_names(path: Path) -> list[str]:
+    """The names that `read_weights` gives, of a file whose tensors are not read. Raises InputError as that does."""
+    return list(_read(path, "meta"))
+
+
+def _read(path: Path, device: str) -> dict[str, Tensor]:
+    """device: "cpu", or "meta" for tensors without their values."""
     if path.is_dir():
         path = path / WEIGHTS_FILE
     if not path.is_file():
         raise InputError(f"no weights at {path}: give imagenet, coco, none, a weights file or a run directory")
     try:
+        if path.suffix == ".safetensors" and device == "meta":
+            with safetensors.safe_open(path, "pt") as file:
+                names = file.keys()
+                return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        content = load_tensors(path)
+        content = load_tensors(path, device)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise _unreadable(path, error) from None
     except Exception as error:

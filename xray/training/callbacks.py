@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from rich.console import Console
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from xray import __version__
@@ -137,6 +138,7 @@ class EpochTable(Callback):
         self.path, self.monitored, self.n_epochs = path, monitored, n_epochs
         self._console = Console()
         self._began = time.perf_counter()
+        self._lr: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """The seconds that an epoch has taken so far."""
@@ -159,6 +161,9 @@ class EpochTable(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         self._began = time.perf_counter()
 
+    def on_before_optimizer_step(self, trainer: L.Trainer, task: L.LightningModule, optimizer: Optimizer) -> None:
+        self._lr = optimizer.param_groups[0]["lr"]
+
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
@@ -175,7 +180,9 @@ class EpochTable(Callback):
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self._rows)
-        self._console.print(self._line(trainer.current_epoch, lr, seconds, metrics), highlight=False, soft_wrap=True)
+        # The table has the rate of the step that comes next, which a cosine ends at 0; the line that of the last step.
+        line = self._line(trainer.current_epoch, lr if self._lr is None else self._lr, seconds, metrics)
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def _line(self, epoch: int, lr: float, seconds: float, metrics: dict[str, float]) -> str:
         parts = [f"epoch {epoch + 1}/{self.n_epochs}", f"loss {metrics.get('train/loss_epoch', float('nan')):.4f}"]

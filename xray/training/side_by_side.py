@@ -14,6 +14,7 @@ from typing import IO, Any, TextIO
 
 import xray
 from xray import interrupts
+from xray.errors import spelling
 
 EXIT_TERMINATED = 143
 POLL = 0.1
@@ -95,7 +96,7 @@ def start(name: str, command: Sequence[str], slot: Mapping[str, str], alone: boo
     """Starts `xray COMMAND …` of this very package; its parent ends it, Ctrl-C does not reach it."""
     root = str(Path(xray.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **slot}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **spelling(), **slot}
     # Where this process is killed, the other must not go on writing into a run that may be resumed.
     environment[interrupts.PARENT] = str(os.getpid())
     options: dict[str, Any] = {"env": environment}

@@ -28,7 +28,7 @@ from xray.models.detection.proposals import ProposalNetwork
 from xray.models.detection.regions import RegionHeads
 from xray.models.detection.retinanet import GROUPS, RetinaNet, dense_head
 from xray.models.pretrained import IMAGENET, download, load_trunk, reads_as
-from xray.models.weights import read_weights
+from xray.models.weights import read_weights, tensor_names
 
 NAMED_WEIGHTS = ("imagenet", "coco", "none")
 COCO_WEIGHTS = {
@@ -173,7 +173,7 @@ def head_in(weights: str) -> str | None:
     if weights in NAMED_WEIGHTS or not Path(weights).exists():
         return None
     with contextlib.suppress(InputError):
-        names = read_weights(Path(weights)).keys()
+        names = tensor_names(Path(weights))
         # Of v2 each convolution stands in a block with its norm.
         if any(name.startswith("head.classification_head.conv.0.1.") for name in names):
             return "v2"
