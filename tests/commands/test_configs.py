@@ -9,7 +9,7 @@ import pytest
 from conftest import MASK_FLAGS, TINY_FLAGS
 
 from xray.models.weights import load_deployed
-from xray.training import stages as staged
+from xray.training import stage_runs
 from xray.training.recipes import read_yaml
 from xray.training.stages import read_training
 
@@ -52,7 +52,7 @@ def test_siims_winner_in_miniature(mask_store, tmp_path, monkeypatch):
         print(ended.stderr, file=sys.stderr)
         return ended.returncode, works[0].name
 
-    monkeypatch.setattr(staged, "run_all", run_all)
+    monkeypatch.setattr(stage_runs, "run_all", run_all)
     flags = ("--config", WINNERS["siim-winner-stages"], *MASK_FLAGS, "--encoder", "resnet18", "--depth", 3)
     done = in_process.run("train", *flags, "--data-path", mask_store, "--save-path", tmp_path / "run")
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ from xray.commands import cv
 from xray.datasets.sources import convert
 from xray.findings import CATEGORIES
 from xray.models.weights import load_deployed
-from xray.training import stages as staged
+from xray.training import stage_runs
 from xray.training.checkpoints import LastCheckpoint
 from xray.training.recipes import read_yaml
 
@@ -50,7 +50,7 @@ def here():
     """Trains and infers in this process; `begun` lists what was: (work, command, its flags)."""
     begun = []
     patch = pytest.MonkeyPatch()
-    for module in (staged, cv):
+    for module in (stage_runs, cv):
         patch.setattr(module, "run_all", in_process.run_all(begun))
     yield begun
     patch.undo()

@@ -82,7 +82,7 @@ def test_a_radiograph_with_a_map_was_seen(store: Store) -> None:
 def test_no_image_in_common(store: Store) -> None:
     with pytest.raises(InputError, match=r"none of the 1 images.*'zz'.*named like 'a'"):
         align(store, predicted(("zz", 4, SQUARE, 0.9)))
-    with pytest.raises(InputError, match="hold no row: say with --split or --fold"):
+    with pytest.raises(InputError, match="hold no row: give --split or --fold"):
         align(store, Predictions((), BoxTable.empty()))
     with pytest.raises(InputError, match="split test"):
         align(store, predicted(("a", 4, SQUARE, 0.9)), split="test")

@@ -214,7 +214,7 @@ def test_a_retinanet_starts_from_an_older_one_with_its_head(whole, tmp_path):
         torch.save(build_detector(2, 64, **options).state_dict(), tmp_path / f"{head}.pth")
         result = planned(whole, dataclasses.replace(RETINA, weights=str(tmp_path / f"{head}.pth")))
         assert result.config.head == head
-        assert result.reasons["head"] == "the weights hold it"
+        assert result.reasons["head"] == "that of the weights"
     torch.save(build_detector(2, 64, "mobilenet_v2").state_dict(), tmp_path / "other.pth")
     assert planned(whole, dataclasses.replace(RETINA, weights=str(tmp_path / "other.pth"))).config.head == "v2"
     # Loading them says what is wrong.

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from xray.errors import FlagError, InputError, UnreadFlagsError
-from xray.training import stages as staged
+from xray.training import stage_runs
 from xray.training.recipes import read_training_flags, read_yaml, save_config
 from xray.training.stage_runs import _save, train_in_stages
 from xray.training.stages import SAVED, has_stages, read_training
@@ -200,12 +200,12 @@ def ended(status):
 
 
 def test_a_first_stage_that_never_began_leaves_nothing(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(staged, "run_all", ended(1))
-    with pytest.raises(InputError, match=r"stage 1 of 3 ended with status 1, .* before it trained: mend that"):
+    monkeypatch.setattr(stage_runs, "run_all", ended(1))
+    with pytest.raises(InputError, match=r"stage 1 of 3 ended with status 1, .* before it trained: correct the cause"):
         train_in_stages(*read_training(recipe()), lambda _: (set(), set()))
     assert not (tmp_path / "run").exists()
     # Killed, it may be resumed.
-    monkeypatch.setattr(staged, "run_all", ended(-9))
+    monkeypatch.setattr(stage_runs, "run_all", ended(-9))
     with pytest.raises(InputError, match="ended by signal 9: continue with"):
         train_in_stages(*read_training(recipe()), lambda _: (set(), set()))
     assert (tmp_path / "run" / SAVED).is_file()
@@ -223,7 +223,7 @@ def test_the_dataset_of_a_stage_that_is_done_may_be_gone(recipe, tmp_path, monke
         train_in_stages(task, config, stages, rows_of)
     run.mkdir()
     _save(run / SAVED, task, stages, 1)
-    monkeypatch.setattr(staged, "run_all", ended(1))
+    monkeypatch.setattr(stage_runs, "run_all", ended(1))
     with pytest.raises(InputError, match="stage 2 of 3 ended with status 1"):
         train_in_stages(*read_training(["--save-path", str(run), "--resume"]), rows_of)
     assert "stage 1 is done, and is not checked again: no data at small" in capsys.readouterr().out

@@ -29,10 +29,10 @@ class Alignment:
     categories: category id → name; "No finding" (15) may occur in `predictions` only.
     is_predicted: (n,) bool, whether the predictions have a row of the radiograph, or a map.
     unknown_ids: radiographs in the predictions that the dataset does not have.
-    n_left_out: radiographs in the predictions that were not asked for.
+    n_left_out: radiographs in the predictions that are not in the split and fold to score.
     n_unmasked: radiographs left out by `with_known_masks`.
-    n_unlocated: radiographs that were not asked for, of which nothing is located and nothing predicted: those on which
-        a detector neither trains nor is validated.
+    n_unlocated: radiographs left out where no split or fold is given, since nothing is located in them and nothing
+        predicted: a detector neither trains nor is validated on them.
     """
 
     rows: np.ndarray
@@ -64,9 +64,8 @@ class Alignment:
 
     @functools.cached_property
     def true_masks(self) -> dict[int, Rle]:
-        """`truth_masks`, checked, since anybody may have edited the file. Raises InputError and names the radiograph.
-
-        Those of predictions were checked when they were read.
+        """`truth_masks`, checked, since the file may have been edited. Raises InputError that names the radiograph. The
+        masks of predictions were checked when they were read.
         """
         checked = {}
         for row, mask in self.truth_masks.items():
@@ -96,9 +95,10 @@ def align(
     """Finds the radiographs to score and numbers truth and predictions alike.
 
     split, fold: the radiographs to score. Where neither is given, these are all radiographs of every split and fold
-        that the predictions touch, so that a radiograph without a prediction counts too; but for those of which nothing
-        is located either, as no detector is validated on them.
-    mapped_ids: radiographs with a probability map beside the predictions; a model has seen them, row or none.
+        that the predictions touch, so that a radiograph without a prediction counts, too. Only radiographs in which
+        nothing is located either do not count, as no detector is validated on them.
+    mapped_ids: radiographs with a probability map beside the predictions: a model has seen them, even if they have no
+    row.
     predictions: where they are foreign, their ids and masks are read as `xray.datasets.prediction_ids.resolve` does by
         default.
 
@@ -109,7 +109,7 @@ def align(
     check_categories(store, predictions)
     ids = tuple(dict.fromkeys([*map(str, predictions.image_ids), *mapped_ids]))
     if not ids and split is None and fold is None:
-        raise InputError("the predictions hold no row: say with --split or --fold of which radiographs they are")
+        raise InputError("the predictions hold no row: give --split or --fold to name the radiographs they are of")
     store_rows = np.asarray(store.resolve(ids), dtype=np.int64)
     known = store_rows[store_rows >= 0]
     if len(known) == 0 and ids:
@@ -121,7 +121,7 @@ def align(
     n_unlocated = 0
     if split is None and fold is None:
         rows = whole_groups(store, known)
-        # Without any box in the dataset, predictions are of labels, and a radiograph without a row is one with score 0.
+        # Without any box in the dataset, predictions are labels, and a radiograph without a row has score 0.
         unused = nothing_located(store)[rows] & ~np.isin(rows, known) & bool(len(store.boxes))
         rows, n_unlocated = rows[~unused], int(unused.sum())
     else:
@@ -157,7 +157,8 @@ def align(
 
 
 def with_known_masks(alignment: Alignment, categories: Collection[int]) -> Alignment | None:
-    """The radiographs whose true masks are all known: one with a box of these categories but no mask is not empty.
+    """The radiographs whose true masks are all known. (A box of these categories without a mask does not mean an empty
+    mask.)
 
     None if there is none.
     """
@@ -194,7 +195,8 @@ def whole_groups(store: Store, rows: np.ndarray) -> np.ndarray:
 
 
 def patient_numbers(records: list[dict[str, Any]]) -> np.ndarray:
-    """(n,) int64, a number for each patient from 0; a radiograph whose patient is not known has one of its own."""
+    """(n,) int64, a number for each patient, from 0; a radiograph whose patient is not known counts as a patient of its
+    own."""
     index: dict[tuple[str, object], int] = {}
     keys = [
         ("patient", record["patient"]) if record.get("patient") is not None else ("image", number)

@@ -1,4 +1,4 @@
-"""What goes with the metrics of an evaluation: the dataset, calibration, confusion between findings, and groups."""
+"""Numbers beside the metrics of an evaluation: the dataset, calibration, confusion between findings, and groups."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Assessment:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The part of metrics.json about it."""
+        """The part of metrics.json about this assessment."""
         kinds = {"boxes": self.boxes, "labels": self.labels, "pixels": self.pixels}
         metrics: dict[str, Any] = {"fingerprint": {"dataset": self.dataset, "scored": self.scored}}
         calibration = {kind: {one.name: one.metrics for one in several} for kind, several in kinds.items() if several}
@@ -51,7 +51,7 @@ class Assessment:
         return metrics
 
     def calibration_lines(self) -> Iterator[str]:
-        """A sentence about each kind of score: of all findings together, or else the mean over them."""
+        """A sentence about each kind of score: of all findings together, or the mean over them."""
         kinds = {"boxes": self.boxes, "labels": self.labels, "pixels": self.pixels}
         for kind, several in kinds.items():
             names = [one.name for one in several]
@@ -71,7 +71,8 @@ class Assessment:
 
 
 def assess(store: Store, evaluation: Evaluation, n_resamples: int = 0, box_threshold: float = 0.3) -> Assessment:
-    """All of it. n_resamples: of the patients, 0 leaves intervals out. box_threshold: of boxes in the confusion."""
+    """The whole assessment. n_resamples: of the patients; 0 leaves intervals out. box_threshold: the score from which a
+    box counts in the confusion."""
     alignment = evaluation.alignment
     times = draw_patients(alignment.patients, n_resamples) if n_resamples else None
     boxes, labels, pixels = (
@@ -91,7 +92,7 @@ def assess(store: Store, evaluation: Evaluation, n_resamples: int = 0, box_thres
 
 
 def _box_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:
-    """Of all findings together, where there are several, and of each."""
+    """Outcomes of all findings together, where there are several, and of each finding."""
     if evaluation.boxes is None:
         return
     alignment, predictions = evaluation.boxes.alignment, evaluation.boxes.alignment.predictions
@@ -111,7 +112,8 @@ def _label_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:
 
 
 def _pixel_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:
-    """Of each mask with a probability map; every radiograph weighs the same, whatever its number of pixels."""
+    """Outcomes of the pixels of each mask with a probability map; every radiograph has the same weight, whatever its
+    number of pixels."""
     if evaluation.masks is None or evaluation.cache is None or not len(evaluation.mapped):
         return
     # Pixels and true pixels at or over each level → at it.

@@ -32,8 +32,8 @@ def bootstrap_intervals(
     patients: (n_images,) int, the patient of each radiograph, as `draw_patients` takes them.
     located: as for `detection_metrics`.
 
-    A drawn radiograph counts with its boxes as often as it was drawn. A finding that a resample does not contain has
-    no AP there; its interval is over the resamples that do. A finding of one patient alone has no interval.
+    A drawn radiograph counts with its boxes as often as it was drawn. A finding that a resample does not contain has no
+    AP there; its interval is that of the other resamples. A finding of a single patient has no interval.
 
     Returns map40_ci95 [low, high] and ap40_ci95 {name: [low, high]}; with VinBig's categories also map40_kaggle_ci95
     and ap40_no_finding_ci95; with_coco: also coco_ap_ci95. Empty when there are fewer than two patients.
@@ -108,9 +108,9 @@ def resample_ap(
 ) -> np.ndarray:
     """AP of one category in each resample → (n_resamples,) float64; NaN where none of its truth boxes is drawn.
 
-    is_true: (N,) or at T thresholds (N, T), its predictions from the highest score down. patients: (N,), theirs.
-    truth_patients: (M,) of its truth boxes. recalls: where precision is read as in COCO; ALL_POINTS for the area under
-    the whole curve as in VOC 2010.
+    is_true: (N,), or (N, T) at T thresholds, of its predictions from the highest score down. patients: (N,), the
+    patient of each prediction. truth_patients: (M,), the patient of each truth box. recalls: where precision is read as
+    in COCO; ALL_POINTS for the area under the whole curve as in VOC 2010.
     """
     is_true = is_true if is_true.ndim == 2 else is_true[:, None]
     rows = np.flatnonzero(is_true.any(axis=1))
@@ -150,7 +150,7 @@ def _resampled_ap(right, rows, patients, truth_patients, times, recalls):
             weights[number] = times[sample, patients[rows[number]]]
         area = 0.0
         for t in range(n_thresholds):
-            # Those that are drawn and right at this threshold, put together at the front.
+            # Predictions that are drawn and right at this threshold are put together at the front.
             hits, n = 0.0, 0
             for number in range(n_right):
                 if right[t, number] and weights[number] > 0:
@@ -174,7 +174,7 @@ def _resampled_ap(right, rows, patients, truth_patients, times, recalls):
 
 
 def mean_of_present(samples: list[np.ndarray]) -> np.ndarray:
-    """Mean over those of several numbers that a resample has: a list of (n_resamples,) → (n_resamples,)."""
+    """Mean over several numbers, without those that a resample lacks: a list of (n_resamples,) → (n_resamples,)."""
     stacked = np.stack(samples)
     present = ~np.isnan(stacked)
     counts = present.sum(axis=0)

@@ -17,7 +17,7 @@ class Matches:
     order: (N,) int64, the predictions from the highest score down; equal scores keep their order in the table.
     is_true: (N,) bool, the prediction is a true positive.
     truth: (N,) int64, row of the truth box that the prediction overlaps most; -1 where it overlaps none.
-    iou: (N,) float64, that overlap, in [0, 1].
+    iou: (N,) float64, the overlap with that truth box, in [0, 1].
     found_by: (M,) int64, row of the prediction that found the truth box; -1 where it is missed.
     """
 

@@ -64,7 +64,7 @@ def froc_curve(is_true: np.ndarray, scores: np.ndarray, n_truth: int, n_images: 
     n_images: radiographs. Of several findings together, which are scored on different numbers of radiographs, (N,): of
         each prediction's finding. The rates of the findings then add up.
     """
-    # A reader can set a threshold only between scores, so a run of equal scores gives its last point only.
+    # A threshold can only lie between different scores, so a run of equal scores gives only its last point.
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, dtype=np.int64)
     hits = np.cumsum(is_true)[last]
     if isinstance(n_images, np.ndarray):
@@ -115,9 +115,10 @@ def by_category(
 ) -> list[Ranked]:
     """Every category, matched by `match_boxes`; with VinBig's categories, "No finding" (15) is the last one.
 
-    As Kaggle scores it, the truth of that has the unit box for each image without a box of the other categories.
+    As Kaggle scores it, the truth of "No finding" has the unit box for each image without a box of the other
+    categories.
 
-    located: where categories can be scored; what cannot is left out. None for everywhere.
+    located: where categories can be scored; boxes elsewhere are left out. None for everywhere.
     """
     truth = truth.select(np.isin(truth.labels, list(categories)))
     if located is not None:
@@ -154,7 +155,7 @@ def detection_metrics(
     categories: category id → name.
     with_coco: also COCO's AP.
     located: where categories can be scored; None for everywhere. A prediction of a category elsewhere is dropped, and
-        false positives an image are of the images on which it is scored.
+        its false positives an image are over the images on which the category is scored.
 
     Returns n_images; n_truth {name: boxes}; ap40 {name: AP} for the findings present in the truth; map40, their mean;
     with VinBig's categories ap40_no_finding and map40_kaggle; sensitivity_at_fp {name: {"0.125": …, "8": …}}, the

@@ -28,7 +28,7 @@ class BoxEvaluation:
 
 
 def has_boxes(alignment: Alignment) -> bool:
-    """Whether boxes can be scored: the truth has some, and the predictions are more than labels of whole radiographs.
+    """Whether boxes can be scored: the truth has boxes, and the predictions are not only labels of whole radiographs.
 
     A classifier has no boxes; it writes the radiograph's own, and the unit box for "No finding". Where the categories
     are VinBig's, a truth without boxes still has the class "No finding".

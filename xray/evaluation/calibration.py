@@ -1,4 +1,4 @@
-"""Calibration: of all that has a score of 0.8, are 80 % right? And the temperature that corrects scores.
+"""Calibration: are 80 % of the boxes or labels with a score of 0.8 right? And the temperature that corrects scores.
 
 Brier 1950; expected calibration error over 15 equal bins and temperature scaling of Guo et al. 2017 (arXiv:1706.04599),
 here for one probability p instead of a softmax: logit(p) is divided by the temperature.
@@ -17,7 +17,7 @@ from xray.structures.thresholds import logits, scale
 
 N_BINS = 15
 LOWEST, HIGHEST = 0.05, 20.0
-"""Temperatures that are looked at: where right and wrong do not overlap, the best would be 0."""
+"""The range of temperatures: where scores of right and wrong do not overlap, the best temperature would be 0."""
 N_FOLDS = 5
 
 
@@ -25,8 +25,8 @@ N_FOLDS = 5
 class Outcomes:
     """m scores and their outcomes.
 
-    scores: (m,) float64 in [0, 1]. truth: (m,) float64 in [0, 1], 1 for right, 0 for wrong, between them the share of
-    many that have one score. weights: (m,) float64, above 0. patients: (m,) int64, numbered from 0.
+    scores: (m,) float64 in [0, 1]. truth: (m,) float64 in [0, 1]: 1 for right, 0 for wrong; for many outcomes of one
+    score, the share that is right. weights: (m,) float64, above 0. patients: (m,) int64, numbered from 0.
     """
 
     scores: np.ndarray
@@ -74,10 +74,12 @@ class Fit:
 class Calibration:
     """One kind of score before and after temperature scaling.
 
-    n: scores. share: of them that are right. temperature: fitted on all of them; over 1 where they are too sure.
-    fold_temperatures: fitted on all folds of patients but one, for that one; `after` is of scores scaled so, each by a
-    temperature that its patient had no part in. None where right and wrong are not in all of these parts.
-    brier_ci95: of `before`, None without resamples. frequency_ci95: (B, 2), of each bin before; None likewise.
+    n: scores. share: of them that are right. temperature: fitted on all scores; above 1 where scores are too sure.
+    fold_temperatures: for each fold of patients, fitted on the other folds; `after` is of scores that are scaled so,
+    each by a temperature that was fitted without its patient. None where right and wrong outcomes are not in all of
+    these parts.
+    brier_ci95: of `before`; None without resamples. frequency_ci95: (B, 2), of each bin before scaling; None without
+    resamples.
     """
 
     name: str
@@ -92,7 +94,7 @@ class Calibration:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The part of metrics.json about it."""
+        """The part of metrics.json about this kind of score."""
         before, after = self.before, self.after
         numbers: dict[str, Any] = {"n": self.n, "share_right": self.share}
         numbers |= {"brier": before.brier, "ece": before.ece, "log_loss": before.log_loss}
@@ -118,7 +120,7 @@ def bin_of(scores: np.ndarray) -> np.ndarray:
 def fit_of(outcomes: Outcomes, scores: np.ndarray | None = None) -> Fit:
     """All numbers of the outcomes' scores, or of `scores` in their place. There must be at least one.
 
-    The log loss is the mean of −ln of the probability given to what came, scores being kept 1e-6 from 0 and 1.
+    The log loss is the mean of −ln of the probability given to the real outcome; scores are kept 1e-6 from 0 and 1.
     """
     scores = outcomes.scores if scores is None else scores
     z = logits(scores)
@@ -139,7 +141,8 @@ def _squares(outcomes: Outcomes, scores: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(outcomes: Outcomes) -> float:
-    """The temperature in [LOWEST, HIGHEST] of the least log loss; NaN where all are right, all wrong, or there is none.
+    """The temperature in [LOWEST, HIGHEST] of the least log loss; NaN where all outcomes are right, all are wrong, or
+    there is none.
 
     The loss is convex in the temperature's inverse β, so its derivative Σ w z (σ(β z) − y) changes sign once at most.
     """
@@ -162,7 +165,7 @@ def fit_temperature(outcomes: Outcomes) -> float:
 
 
 def deal_patients(outcomes: Outcomes, n_folds: int = N_FOLDS, seed: int = 0) -> np.ndarray:
-    """(patients,) int64, a fold for each patient: by chance, those with something right being spread evenly."""
+    """(patients,) int64, a fold for each patient: by chance, but patients with a right outcome are spread evenly."""
     n = int(outcomes.patients.max(initial=-1)) + 1
     has_right = np.bincount(outcomes.patients, outcomes.truth, n) > 0
     order = np.lexsort((np.random.default_rng(seed).permutation(n), ~has_right))
@@ -172,7 +175,7 @@ def deal_patients(outcomes: Outcomes, n_folds: int = N_FOLDS, seed: int = 0) -> 
 
 
 def calibrate(name: str, outcomes: Outcomes, times: np.ndarray | None = None, seed: int = 0) -> Calibration | None:
-    """All there is to say of one kind of score; None where there is no score.
+    """The calibration of one kind of score; None where there is no score.
 
     times: of `draw_patients`, numbering the patients likewise; None leaves the intervals out.
     """
@@ -194,8 +197,8 @@ def calibrate(name: str, outcomes: Outcomes, times: np.ndarray | None = None, se
 
 
 def _cross_fitted(outcomes: Outcomes, seed: int) -> tuple[np.ndarray | None, tuple[float, ...] | None]:
-    """Each score scaled by the temperature of the other folds of patients, and these temperatures."""
-    # Without the patients that have no score, who would leave folds empty.
+    """The scores, each scaled by the temperature of the other folds of patients, and these temperatures."""
+    # Patients without a score are left out, as they would leave folds empty.
     known, patients = np.unique(outcomes.patients, return_inverse=True)
     n_folds = min(N_FOLDS, len(known))
     if n_folds < 2:

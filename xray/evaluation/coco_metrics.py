@@ -45,16 +45,16 @@ def coco_precision(truth: BoxTable, predictions: BoxTable, labels: Sequence[int]
 def match_coco(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np.ndarray]:
     """COCO's matching: the order of the predictions, (N,) int64, and which are right at each of COCO_IOUS, (N, 10).
 
-    The latter's rows are those of the table, not of the order.
+    The rows of (N, 10) are those of the table, not of the order.
     """
     truth_order, starts, stops = _candidates(truth, predictions)
     order = np.lexsort((predictions.images, -predictions.scores))
-    # Through x, y, width, height as in COCO's files, since that rounds.
+    # By way of x, y, width, height as in COCO's files, since this conversion rounds.
     boxes, truth_boxes = (xyxy_to_xywh(part) for part in (predictions.boxes, truth.boxes[truth_order]))
     return order, _match_coco(order, starts, stops, boxes, truth_boxes, COCO_IOUS)
 
 
-# error_model: no test for a division by zero, none of which can happen.
+# error_model: without a test for divisions by zero, which cannot happen.
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _match_coco(order, starts, stops, boxes, truth, thresholds):
     """(N, T) bool, whether a prediction is a true positive at a threshold; boxes and truth: x, y, width, height."""

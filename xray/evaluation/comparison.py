@@ -1,6 +1,6 @@
 """Two sets of predictions on the same truth: the difference of each number, and how far it would vary.
 
-The bootstrap is paired: a resample of patients is the same for both, so that what makes a radiograph hard for both
+The bootstrap is paired: a resample of patients is the same for both, so that the difficulty of a radiograph for both
 cancels out (Efron and Tibshirani 1993, ch. 8 and 16).
 """
 
@@ -68,14 +68,14 @@ class Difference:
 
     @property
     def difference(self) -> float:
-        """Second less first."""
+        """Second minus first."""
         return self.second - self.first
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Both on the same n radiographs. differences: by metric, the total first. left_out: metrics that one of them has
-    not. n_patients: None where they are not known, so that radiographs were drawn. scored: `fingerprint`."""
+    """Both on the same n radiographs. differences: by metric, the total first. left_out: metrics that only one of the
+    two has. n_patients: None where patients are not known, so that radiographs were drawn. scored: `fingerprint`."""
 
     n_images: int
     n_patients: int | None
@@ -106,7 +106,7 @@ class Comparison:
 def compare(store: Store, first: Scored, second: Scored, n_resamples: int = 1000, seed: int = 0) -> Comparison:
     """Every number that both have.
 
-    Raises InputError if they are not of the same radiographs and truth, or have no number in common.
+    Raises InputError if the two are not of the same radiographs and truth, or have no number in common.
     """
     if set(first.image_ids) != set(second.image_ids):
         n_shared = len(set(first.image_ids) & set(second.image_ids))
@@ -160,7 +160,7 @@ def p_value(sample: np.ndarray) -> float:
 
 
 def _in_order(scored: Scored, order: np.ndarray) -> Scored:
-    """Its radiographs in another order."""
+    """The same predictions with the radiographs in another order."""
     boxes = scored.boxes
     return Scored(
         tuple(scored.image_ids[number] for number in order.tolist()),

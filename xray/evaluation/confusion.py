@@ -13,7 +13,7 @@ BACKGROUND = "background"
 
 @dataclasses.dataclass(frozen=True)
 class Confusion:
-    """How often a true finding (rows) is met by a box of which category (columns).
+    """How often a true finding (rows) is met by a box of each category (columns).
 
     names: the K categories in order; `counts` has one row and one column more, for the background: the last column
     counts truth boxes that no box meets, the last row boxes that meet no truth. counts: (K + 1, K + 1) int64.
@@ -26,7 +26,7 @@ class Confusion:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The part of metrics.json about it."""
+        """The part of metrics.json about the confusion."""
         return {
             "threshold": self.threshold,
             "iou": CONFUSION_IOU,
@@ -39,8 +39,8 @@ def confusion(truth: BoxTable, predictions: BoxTable, categories: dict[int, str]
     """Pairs truth boxes with predictions of at least a score, of one radiograph and with an IoU of at least 0.4.
 
     A box is in one pair at most. Pairs of the same category are made first, then those of different ones, each from the
-    highest IoU down (equal ones by the prediction's score): where several findings lie on one another, a box that meets
-    its own is not taken for a confusion with its neighbour. Boxes of other categories are ignored.
+    highest IoU down (equal ones by the prediction's score): where several findings overlap, a box that meets its own
+    finding is not counted as a confusion with another one. Boxes of other categories are ignored.
     """
     labels = np.array(sorted(categories), dtype=np.int64)
     truth = truth.select(np.isin(truth.labels, labels))

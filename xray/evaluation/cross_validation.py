@@ -50,7 +50,7 @@ def cross_validate(store: Store, by_fold: Mapping[int, Predictions], n_resamples
 
 
 def spread(folds: Sequence[Mapping[str, Any]], statistic: Any) -> dict[str, Any]:
-    """A statistic of each number, and of each in dicts of numbers, over the folds in which it is defined."""
+    """A statistic of each number over the folds in which the number is defined, also within dicts of numbers."""
     result: dict[str, Any] = {}
     for name in dict.fromkeys(name for fold in folds for name in fold if name not in ("fold", "n_images")):
         values = [fold[name] for fold in folds if name in fold]

@@ -1,4 +1,5 @@
-"""Predictions held against a dataset's truth: boxes, masks and labels of whole radiographs, whichever are defined."""
+"""Predictions compared with a dataset's truth: boxes, masks and labels of whole radiographs, as far as they are
+defined."""
 
 import dataclasses
 import math
@@ -19,7 +20,7 @@ from xray.structures.probability_maps import ProbabilityMaps
 from xray.structures.triplet import LEVELS, Triplet, first_level_over
 
 ABNORMAL = "abnormal"
-"""The label that a radiograph has if it has any."""
+"""The label of radiographs that have any label."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,25 +67,26 @@ def evaluate(
       true box that has no mask are then left out of everything: their true mask is not empty, but unknown. With maps
       the best triplet is searched, and with a classifier's probabilities among them the best gate.
     - Labels: each category that some of the radiographs have and some have not. The score of a radiograph is the
-      highest of the category's rows, 0 without one. With a probability map it is instead the probability that
-      `min_area` of its pixels reach: it is then over `top` exactly if the triplet rule calls the radiograph positive,
-      so that the ROC curve at `top` is what the rule does. A classifier's probability in the maps is a second curve.
-      Where there are "No finding" rows, "abnormal" is 1 − their score, against whether a radiograph has any label.
-    - What the dataset says nothing of counts for nothing: a label on radiographs of which it is unknown, a box of a
-      category where that is not located, a mask likewise; "abnormal" where a label is unknown and none is positive.
+      highest of the category's rows, 0 without one. With a probability map the score is instead the probability that
+      `min_area` of its pixels reach: this score is above `top` exactly if the triplet rule calls the radiograph
+      positive, so that the point of the ROC curve at `top` is that of the rule. A classifier's probability in the maps
+      is a second curve. Where there are "No finding" rows, "abnormal" is 1 − their score, against whether a radiograph
+      has any label.
+    - Unknown truth is not scored: labels where they are unknown, boxes and masks where their category is not located,
+      and "abnormal" where a label is unknown and none is positive.
 
     maps: `read_maps` of the predictions' folder. split, fold: as for `align`. baseline: as for `evaluate_boxes`.
     n_resamples: of the patients, for the …_ci95 intervals; 0 leaves them out.
     threshold: the score from which rows and classifiers call a radiograph positive; with maps `top` takes its place.
     triplet: the setting to mark; None for the best of the search or, without masks in the truth, Triplet's defaults.
-    progress: called with a text where it takes time.
+    progress: called with a text before each part that takes time.
 
-    Raises InputError if nothing in common is to be scored, files do not belong together, a mask does not fit, or a
-    baseline is asked for that cannot be had.
+    Raises InputError if predictions and truth have nothing in common, files do not belong together, a mask does not fit
+    its radiograph, or there is nothing to make a baseline of.
     """
     alignment = align(store, predictions, split, fold, maps.image_ids if maps else ())
     categories = mask_categories(store)
-    # By name: a pneumothorax segmenter numbers its one category 1, VinBig's category 1 is another.
+    # By name: a pneumothorax segmenter numbers its only category 1, and category 1 of VinBig is another.
     known = set(maps.categories.values()) if maps else set()
     mapped = {label: name for label, name in (categories or store.categories).items() if name in known}
     masks = None
@@ -163,7 +165,7 @@ def _from_maps(
 ) -> list[LabelScores]:
     """The labels that have a probability map, scored by it."""
     certainty = dict(zip(mapped, cache.certainty(triplet.min_area).reshape(-1, len(mapped)).T, strict=True))
-    # Without a least area every mask that has a pixel counts, and those are the pixels over `bottom`.
+    # Without a least area every mask with a pixel counts, and its pixels are those over `bottom`.
     threshold = triplet.top if triplet.min_area else triplet.bottom
     lowest = float(np.append(LEVELS, math.inf)[first_level_over(threshold)])
     return [
@@ -179,7 +181,7 @@ def _from_maps(
 def _with_classifiers(
     scored: list[LabelScores], maps: ProbabilityMaps, place: np.ndarray, threshold: float
 ) -> list[LabelScores]:
-    """Behind each label that a classifier knows, its curve; "abnormal" is one already, by its rows."""
+    """Adds the classifier's curve behind each label that it knows; "abnormal" has one already, from its rows."""
     result = []
     for label in scored:
         result.append(label)

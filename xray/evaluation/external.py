@@ -1,7 +1,7 @@
-"""Predictions of a model with other categories than the dataset has: what both know, by name, is scored.
+"""Predictions of a model with other categories than the dataset: categories that both have, by name, are scored.
 
 Categories of the two are common where their names are equal, case and blanks aside, after a category map of the
-predictions' names if one is given. Which are scored and which are not is said.
+predictions' names if one is given. The report names the categories that are scored and those that are not.
 """
 
 import dataclasses
@@ -26,11 +26,13 @@ from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, read_p
 
 @dataclasses.dataclass(frozen=True)
 class Common:
-    """What two sets of categories have in common.
+    """The categories that predictions and dataset have in common.
 
-    scored: names of the dataset's categories. not_in_dataset: the predictions' own names of what the dataset has no
-    truth of. not_scored: the dataset's others, which the predictions do not have, or which nobody asked for (is_asked).
-    n_left_out: predicted rows of not_in_dataset. n_joined: of those that became one category in one place.
+    scored: names of the dataset's categories. not_in_dataset: names in the predictions of which the dataset has no
+    truth. not_scored: other categories of the dataset, which the predictions do not have or, with is_asked, which were
+    not asked for.
+    n_left_out: predicted rows of not_in_dataset. n_joined: rows that are left out since the map joins them with another
+    row in the same place.
     """
 
     scored: tuple[str, ...]
@@ -42,7 +44,7 @@ class Common:
 
     @property
     def lines(self) -> list[str]:
-        """What the reader should know before the numbers."""
+        """Sentences that the reader should know before the numbers."""
         which = "that --categories names" if self.is_asked else "that model and dataset have in common"
         lines = [f"scored are the categories {which}: {', '.join(self.scored)}"]
         if self.not_in_dataset:
@@ -51,12 +53,14 @@ class Common:
         if self.not_scored and not self.is_asked:
             lines.append(f"not scored, as the predictions have none of them: {', '.join(self.not_scored)}")
         if self.n_joined:
-            lines.append(f"{self.n_joined} predicted boxes are left out: by the map they are another's, in its place")
+            lines.append(
+                f"{self.n_joined} predicted boxes are left out: the map joins each with another box in the same place"
+            )
         return lines
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The part of metrics.json about it."""
+        """The part of metrics.json about these categories."""
         names = ("scored", "not_in_dataset", "not_scored")
         return {"categories": {name: list(getattr(self, name)) for name in names}}
 

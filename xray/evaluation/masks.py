@@ -69,7 +69,7 @@ class MaskEvaluation:
 
 
 def mask_categories(store: Store) -> dict[int, str]:
-    """The categories of which the store has masks, id → name; a category of boxes alone cannot be scored by masks."""
+    """The categories of which the store has masks, id → name; a category without masks cannot be scored by masks."""
     with_masks = {int(store.boxes.labels[box]) for box in store.masks}
     return {label: name for label, name in store.categories.items() if label in with_masks}
 
@@ -200,7 +200,7 @@ def cache_probabilities(
         return result
 
     cached: list[np.ndarray] = []
-    # NumPy and OpenCV let go of the interpreter for most of the time.
+    # NumPy and OpenCV release the interpreter most of the time.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         try:
             for done, of_image in enumerate(pool.map(counts, range(len(alignment))), 1):

@@ -23,7 +23,7 @@ def draw_patients(patients: np.ndarray, n_resamples: int, seed: int = 0) -> np.n
     if n_patients < 2:
         return None
     generator = np.random.default_rng(seed)
-    # Nobody is drawn more than a few times: a byte each holds it, but for an accident or a very small set.
+    # Hardly any patient is drawn more than a few times, so that a byte each nearly always holds the number.
     times = np.empty((n_resamples, n_patients), dtype=np.uint8)
     for sample in range(n_resamples):
         drawn = np.bincount(generator.integers(0, n_patients, n_patients), minlength=n_patients)
@@ -41,9 +41,8 @@ def resampled_sums(times: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def percentile_interval(sample: np.ndarray) -> list[float]:
-    """[low, high] that hold the middle 95 % of a number's values over the resamples; those that are NaN are left out.
-
-    Both are NaN where none is left.
+    """[low, high] that hold the middle 95 % of a number's values over the resamples, without NaN. Both are NaN where no
+    value is left.
     """
     tail = (1 - CONFIDENCE) / 2
     low, high = np.nanquantile(sample, [tail, 1 - tail]) if not np.isnan(sample).all() else (math.nan, math.nan)
@@ -51,7 +50,7 @@ def percentile_interval(sample: np.ndarray) -> list[float]:
 
 
 def mean_interval(values: np.ndarray, counted: np.ndarray, patients: np.ndarray, times: np.ndarray) -> list[float]:
-    """The interval of a mean over those radiographs that count, as `resampled_mean` takes them."""
+    """The interval of a mean over the radiographs that count, with the arguments of `resampled_mean`."""
     return percentile_interval(resampled_mean(values, counted, patients, times))
 
 

@@ -1,4 +1,4 @@
-"""The part of predictions that a comparison needs, kept beside a report so that it can be compared with others later.
+"""The part of predictions that a comparison needs, kept beside a report, so that the predictions can be compared later.
 
 `scored.npz` holds, of the radiographs that were scored: the predicted boxes, the pixels that masks share with the
 truth, and the scores of labels. The truth stays in the dataset directory.
@@ -31,9 +31,9 @@ class Scored:
     """Predictions of n radiographs.
 
     image_ids: source ids, in the order of the dataset's rows. annotations: hash of these radiographs' truth.
-    boxes: `images` in [0, n); None where they are no boxes. masks: category → (n, 3) int64, pixels that both masks
-    have, of the predicted one, of the true one. labels: name → (n,) float64, NaN where the truth is not known; a
-    classifier's beside a map or rows have " (classifier)" behind the name.
+    boxes: `images` in [0, n); None where the predictions hold no boxes. masks: category → (n, 3) int64, pixels that
+    both masks have, of the predicted one, of the true one. labels: name → (n,) float64, NaN where the truth is not
+    known; a classifier's beside a map or rows have " (classifier)" behind the name.
     """
 
     image_ids: tuple[str, ...]
@@ -67,7 +67,7 @@ def _in_place(label: LabelScores, n: int) -> np.ndarray:
 
 
 def write_scored(path: Path, scored: Scored) -> None:
-    """Writes it, complete or not at all."""
+    """Writes `scored.npz`, complete or not at all."""
     columns: dict[str, np.ndarray] = {
         "version": np.array(VERSION),
         "image_ids": np.array(scored.image_ids, dtype=np.str_),
@@ -131,7 +131,8 @@ def read_side(
     ids: ImageIds = "auto",
     category_ids: CategoryIds = "auto",
 ) -> Scored:
-    """One side of a comparison: a predictions file, a folder with one, or a folder that tools/evaluate.py wrote.
+    """One side of a comparison: a predictions file, a folder with such a file, or a folder that tools/evaluate.py
+    wrote.
 
     split, fold: the radiographs to score of a file. ids, category_ids: what its ids mean.
     Raises InputError if nothing of the kind is there.
@@ -149,7 +150,7 @@ def read_side(
 
 
 def rows_of(scored: Scored, store: Store) -> np.ndarray:
-    """(n,) rows of its radiographs in a dataset. Raises InputError if one is not there."""
+    """(n,) the rows of its radiographs in a dataset. Raises InputError if the dataset lacks one."""
     missing = [name for name in scored.image_ids if name not in store.index_of]
     if missing:
         raise InputError(

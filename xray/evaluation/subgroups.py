@@ -1,4 +1,4 @@
-"""The main numbers again, of groups of radiographs: by view, sex, age, manufacturer, and by the size of boxes."""
+"""The main numbers for groups of radiographs: by view, sex, age, manufacturer, and by the size of boxes."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ TITLES = {"view": "View", "sex": "Sex", "age": "Age", "manufacturer": "Manufactu
 BOX_SIZE = "Box size"
 SIZES = ("under 1 %", "1 to 5 %", "over 5 %")
 SIZE_EDGES = (0.01, 0.05)
-"""Shares of the radiograph that part small, middling and large boxes."""
+"""Shares of the radiograph that separate small, medium and large boxes."""
 MOST_GROUPS = 12
 
 
@@ -41,8 +41,9 @@ def subgroups(evaluation: Evaluation, n_resamples: int = 0) -> list[Group]:
     """The groups of each attribute that at least one radiograph has, and box sizes where boxes are scored.
 
     numbers: n_images, n_patients; of boxes n_boxes, n_findings (that the group has) and map40, their mean; of masks
-    n_positive, dice and dice_positive; of labels n_labels and mean_auroc, over those that some have and some have not.
-    Each with its …_ci95, from resamples of the group's patients; 0 resamples leave these out, and so does one patient.
+    n_positive, dice and dice_positive; of labels n_labels and mean_auroc, over the labels that some radiographs of the
+    group have and some do not. Each with its …_ci95, from resamples of the group's patients; 0 resamples leave these
+    out, and so does one patient.
     """
     matches = None
     if evaluation.boxes:
@@ -68,7 +69,7 @@ def _value(value: object, attribute: str) -> str:
     if value is None or not str(value).strip():
         return NOT_KNOWN
     if attribute == "age":
-        # A source's own table may have years; bands are what groups are made of.
+        # A source's own table may have years, which are grouped into bands.
         return age_band(value) or NOT_KNOWN
     return str(value).strip()
 
@@ -85,9 +86,9 @@ def _order(attribute: str, values: np.ndarray) -> list[str]:
 
 
 def _numbers(evaluation: Evaluation, matches: Matches | None, chosen: np.ndarray, n_resamples: int) -> dict[str, Any]:
-    """Of the radiographs chosen, (n,) bool."""
+    """The numbers of the `chosen` radiographs, (n,) bool."""
     alignment = evaluation.alignment
-    # The group's patients get numbers of their own; those of the others are never looked up.
+    # The group's patients are numbered anew; numbers of other patients are not used.
     patients = np.full(len(alignment), -1, dtype=np.int64)
     _, patients[chosen] = np.unique(alignment.patients[chosen], return_inverse=True)
     times = draw_patients(patients[chosen], n_resamples) if n_resamples else None
@@ -173,7 +174,7 @@ def _by_size(alignment: Alignment, matches: Matches, n_resamples: int) -> list[G
     """
     truth, predictions = alignment.truth, alignment.predictions
     true_size, predicted_size = (_size_of(table.boxes, alignment.sizes[table.images]) for table in (truth, predictions))
-    # One that overlaps a truth box enough, first or not, belongs to it.
+    # A prediction that overlaps a truth box enough belongs to that box, even if it is not the first.
     on_truth = matches.iou > IOU_THRESHOLD
     size = np.where(on_truth, true_size[np.where(on_truth, matches.truth, 0)], predicted_size)
     patients = alignment.patients

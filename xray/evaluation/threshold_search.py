@@ -22,8 +22,8 @@ class Search:
     """The best setting of a search and all of them.
 
     best: the row of `table` with the highest `dice`, the first of equals.
-    table: a row a setting: the setting's own columns, `dice`, and where they can be measured `dice_positive`,
-    `sensitivity` and `false_positive_rate`, as in `segmentation_metrics`.
+    table: a row for each setting: its columns, `dice`, and where they can be measured `dice_positive`, `sensitivity`
+    and `false_positive_rate`, as in `segmentation_metrics`.
     """
 
     best: dict[str, float]
@@ -48,7 +48,8 @@ def level_counts(probability: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 class ProbabilityCache:
-    """What a search needs of each radiograph: how many pixels, and true ones, lie at or over each of 256 levels.
+    """The numbers that a search needs of each radiograph: how many pixels, and true pixels, lie at or over each of 256
+    levels.
 
     About 2 kB a radiograph, so that a setting costs a look-up and a comparison instead of a pass over all pixels.
 
@@ -61,14 +62,14 @@ class ProbabilityCache:
         self.counts = np.stack(counts)
 
     def of(self, chosen: np.ndarray) -> "ProbabilityCache":
-        """Those radiographs alone for which `chosen`, (N,) bool, holds. Raises InputError where there is none."""
+        """The radiographs for which `chosen`, (N,) bool, holds. Raises InputError where there is none."""
         return self if chosen.all() else ProbabilityCache(list(self.counts[chosen]))
 
     def certainty(self, min_area: float) -> np.ndarray:
         """(N,) float64, the highest of the 256 levels in [0, 1] that at least `min_area` of each radiograph reaches.
 
-        The triplet rule calls a radiograph positive exactly if this is at least the first level over `top`. With
-        min_area 0 it asks for a single pixel, since a mask without a pixel is none.
+        The triplet rule calls a radiograph positive exactly if this certainty is at least the first level over `top`.
+        With min_area 0 the rule asks for a single pixel, since a mask needs one.
         """
         areas = self.counts[:, 0]
         least = np.maximum(1, min_area * areas[:, :1])
@@ -101,10 +102,10 @@ class ProbabilityCache:
     def search_gate(
         self, probabilities: np.ndarray, gates: Sequence[float] = GATES, triplet: Triplet | None = None
     ) -> Search:
-        """The cascade's gate: a classifier's probability under it empties the mask that `triplet` makes.
+        """The cascade's gate: below this probability of a classifier, the mask that `triplet` makes is emptied.
 
-        probabilities: (N,) of the radiographs in the order in which they were added. triplet: None for its defaults.
-        The rows have `gate` in place of the triplet. Raises InputError if N differs.
+        probabilities: (N,) of the radiographs in the order in which they were added. triplet: None for the default
+        triplet. The rows have `gate` in place of the triplet. Raises InputError if N differs.
         """
         triplet = triplet or Triplet()
         areas, hits = self.counts[:, 0], self.counts[:, 1]
@@ -128,7 +129,8 @@ def _scores(positive: np.ndarray, overlap: np.ndarray, areas: np.ndarray, true: 
     drawn = dice_scores(overlap, areas, true[:, None])
     empty = np.where(is_true, 0.0, 1.0)
     called = positive.astype(np.float64).T
-    # A mean over radiographs is the mean of what an empty mask scores, and for those called positive the difference.
+    # The mean over radiographs is that of the scores of empty masks, plus the difference for radiographs called
+    # positive.
     columns = {"dice": (called @ (drawn - empty[:, None]) + empty.sum()) / len(true)}
     if is_true.any():
         columns["dice_positive"] = called[:, is_true] @ drawn[is_true] / is_true.sum()
@@ -141,6 +143,6 @@ def _scores(positive: np.ndarray, overlap: np.ndarray, areas: np.ndarray, true: 
 def _best(table: pd.DataFrame) -> Search:
     if table.empty:
         raise InputError("no settings to search: give a top, min area and bottom, a top at least as high as a bottom")
-    # Rounding, so that settings which differ in the order of a sum only count as equals.
+    # Rounded, so that settings whose sums differ only in their order count as equal.
     best = int(np.argmax(table["dice"].round(12).to_numpy()))
     return Search({str(name): float(value) for name, value in table.iloc[best].items()}, table)

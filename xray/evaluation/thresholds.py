@@ -1,4 +1,4 @@
-"""Fits a temperature and a threshold for each finding, and measures both on patients they were not fitted on.
+"""Fits a temperature and a threshold for each finding, and measures both on patients that they were not fitted on.
 
 The probability of a detection is that it is true at IoU > 0.4 (`match_boxes`); that of a label, that the radiograph
 has the finding. The temperature has the least log loss (Guo et al. 2017, arXiv:1706.04599); the threshold is a point of
@@ -20,15 +20,15 @@ from xray.evaluation.resampling import draw_patients, percentile_interval, resam
 from xray.structures.thresholds import DECIMALS, OperatingPoint, Point
 
 LEAST = 10
-"""True and false outcomes, each, that a fit needs; the true ones of at least N_FOLDS patients."""
+"""How many true and how many false outcomes a fit needs; the true ones in at least N_FOLDS patients."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
     """The scores of one finding: of detections, or of radiographs.
 
-    scores: (m,) float64 in [0, 1]. is_true: (m,) bool. patients: (m,) int64, in [0, P). truth, images: (P,) float64, of
-    each patient the findings that there are to find, and the radiographs on which the finding is scored.
+    scores: (m,) float64 in [0, 1]. is_true: (m,) bool. patients: (m,) int64, in [0, P). truth, images: (P,) float64,
+    for each patient the number of true findings, and of radiographs on which the finding is scored.
     """
 
     name: str
@@ -39,14 +39,14 @@ class Scored:
     images: np.ndarray
 
     def inside(self, chosen: np.ndarray) -> "Scored":
-        """Those patients for which `chosen`, (P,) bool, holds; they keep their numbers."""
+        """The patients for which `chosen`, (P,) bool, holds; they keep their numbers."""
         rows = chosen[self.patients]
         parts = (self.scores[rows], self.is_true[rows], self.patients[rows])
         return Scored(self.name, *parts, np.where(chosen, self.truth, 0), np.where(chosen, self.images, 0))
 
     @property
     def lack(self) -> str:
-        """Why nothing can be fitted, in words; empty where it can."""
+        """Why nothing can be fitted, in words; empty where a fit is possible."""
         n_true, n_false = int(self.is_true.sum()), int((~self.is_true).sum())
         n_patients = len(np.unique(self.patients[self.is_true]))
         if n_true < LEAST or n_false < LEAST:
@@ -56,11 +56,10 @@ class Scored:
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """One finding. point: fitted on all patients. lack: why it was not, or empty.
-
-    n: scores. n_true: of them that are true. n_truth: findings to find. numbers: `sensitivity`, `fp_per_image`, `ece`
-    (of scores as they are) and `ece_calibrated`, each patient by a point fitted on others, and of each a `…_ci95` where
-    there were resamples; empty where nothing was fitted.
+    """The fit of one finding. point: fitted on all patients. lack: why nothing was fitted, or empty. n: scores. n_true:
+    true ones among them. n_truth: true findings. numbers: `sensitivity`, `fp_per_image`, `ece` (of scores as they are)
+    and `ece_calibrated`, each patient by a point fitted on others, and of each a `…_ci95` where there were resamples;
+    empty where nothing was fitted.
     """
 
     name: str
@@ -73,8 +72,8 @@ class Fitted:
 
 
 def scored_findings(evaluation: Evaluation) -> tuple[Literal["boxes", "labels"], list[Scored]]:
-    """What can be fitted: detections where there are boxes, else labels of radiographs; and "abnormal" in any case,
-    where there are "No finding" rows."""
+    """The findings that can be fitted: detections where there are boxes, else labels of radiographs; and also
+    "abnormal", where there are "No finding" rows."""
     alignment = evaluation.alignment
     findings: list[Scored] = []
     if evaluation.boxes is not None:
@@ -110,7 +109,8 @@ def _of_boxes(evaluation: Evaluation) -> Iterator[Scored]:
 
 
 def fit_thresholds(findings: list[Scored], at: OperatingPoint, n_resamples: int = 0, seed: int = 0) -> list[Fitted]:
-    """Fits each finding on all patients, and measures it on N_FOLDS parts of them by what the other parts give.
+    """Fits each finding on all patients, and measures it on each of N_FOLDS parts of the patients by a fit on the other
+    parts.
 
     n_resamples: of the patients, for the 95 % intervals; 0 leaves them out.
     """
@@ -137,14 +137,14 @@ def fit_point(one: Scored, at: OperatingPoint) -> Point:
 def threshold_at(one: Scored, at: OperatingPoint) -> float | None:
     """The score from which a finding counts as found.
 
-    sensitivity: the highest score with which it is reached; None where not even the lowest does, or without scores.
-    fp-per-image: the lowest score that keeps within it; where even the highest does not, just above that.
+    sensitivity: the highest score that reaches it; None where even the lowest score does not, or without scores.
+    fp-per-image: the lowest score that keeps to it; where even the highest score does not, a threshold just above that.
     """
     if not len(one.scores):
         return None
     order = np.argsort(-one.scores, kind="stable")
     curve = froc_curve(one.is_true[order], one.scores[order], round(one.truth.sum()), round(one.images.sum()))
-    # Shares that are equal but for rounding are equal.
+    # Shares that differ only by rounding count as equal.
     if at.kind == "sensitivity":
         reached = np.flatnonzero(curve.sensitivity >= at.value - 1e-9)
         return float(curve.thresholds[reached[0]]) if len(reached) else None
@@ -155,7 +155,7 @@ def threshold_at(one: Scored, at: OperatingPoint) -> float | None:
 
 
 def parts_of(one: Scored, seed: int = 0) -> np.ndarray:
-    """(P,) int64, the part, in [0, N_FOLDS), of each patient; those with something to find are spread evenly.
+    """(P,) int64, the part, in [0, N_FOLDS), of each patient; patients with a true finding are spread evenly.
 
     Patients who have no radiograph of this finding get -1.
     """
@@ -167,7 +167,7 @@ def parts_of(one: Scored, seed: int = 0) -> np.ndarray:
 
 
 def _measured(one: Scored, parts: np.ndarray, at: OperatingPoint, n_resamples: int) -> dict[str, Any]:
-    """The numbers of `Fitted`: each patient by a point that the patient had no part in."""
+    """The numbers of `Fitted`: each patient is measured by a point that was fitted without the patient."""
     probabilities, is_positive = np.empty(len(one.scores)), np.zeros(len(one.scores), dtype=bool)
     for part in range(N_FOLDS):
         point = fit_point(one.inside((parts >= 0) & (parts != part)), at)

@@ -21,7 +21,7 @@ from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, is_no_
 FUSION_IOU = 0.4
 """Winning VinBigData solutions fused models at IoU 0.33 to 0.5."""
 ALIKE_IOU = 0.55
-"""Of the views of one model, and of models that nothing was tuned for; the default of ensemble-boxes. A detector leaves
+"""For the views of one model, and for models without tuned settings; the default of ensemble-boxes. A detector leaves
 boxes that overlap by less than 0.5. At 0.4 such a faint box is averaged into the sure one beside it and moves its
 edges: with mirrored views, the COCO AP of both lungs of chest-open (113 radiographs, out of fold) was 0.711, with 0.55
 it was 0.754, without mirrored views 0.738."""
@@ -35,7 +35,7 @@ class Settings:
     weights: one number a model; equal where empty; a model with 0 counts as if it were not there.
     method: "wbf" averages overlapping boxes by score; "nms" keeps the strongest; "soft_nms" keeps all and lowers the
         scores of the weaker ones by exp(-IoU² / sigma); "nmw" averages by score × overlap and keeps the strongest one's
-        score; "none" keeps all as they are. With those other than "wbf" a box's score is first multiplied by its
+        score; "none" keeps all as they are. With methods other than "wbf", a box's score is first multiplied by its
         model's weight / the largest weight.
     score: of a box fused by "wbf", as in `weighted_boxes_fusion`. With "avg" and unequal weights it can exceed 1 and
         is cut to 1; "box_and_model_avg" cannot.
@@ -46,8 +46,8 @@ class Settings:
         challenge did by 0.875; a box with a mask keeps its place.
     exponents: a and b of a classifier beside the models: a score s becomes s^a · p^b where the classifier gives the
         radiograph the probability p of the category. Within a category only b / a decides the order, and with it the
-        average precision. By default it is 1/2: a detector's score holds much of what a classifier sees, which then
-        should not count in full again; b = 0 leaves the classifier out. Nothing is ever cut by it.
+        average precision. By default b / a is 1/2: a detector's score holds much of what a classifier sees, which then
+        should not count in full again; b = 0 leaves the classifier out. No box is ever left out by the classifier.
     """
 
     weights: tuple[float, ...] = ()
@@ -131,14 +131,14 @@ def fuse(
 def fuse_by_category(predictions: Sequence[Predictions], settings: ByCategory) -> Predictions:
     """Fuses the predictions of several models, radiograph by radiograph.
 
-    predictions: one entry a model. A radiograph that a model has no box for counts as seen and found empty by it.
+    predictions: one entry a model. A radiograph without a box of a model counts as found empty by that model.
 
     "No finding" rows (category 15, unit box) are probabilities, not boxes: each radiograph gets their mean, by the
     default weights, over the models that gave one. A fused box keeps the mask of its highest-scored member that has
     one.
 
     Returns radiographs in order of first appearance; boxes by radiograph, scores descending. Raises FlagError for
-    settings out of range, InputError for boxes or scores that are.
+    settings out of range, InputError for boxes or scores out of range.
     """
     for each in (settings.default, *settings.of.values()):
         each.check(len(predictions))
@@ -199,7 +199,7 @@ def fuse_boxes(
         weights = np.array(chosen.weights or (1.0,) * n_models)
         rows = np.flatnonzero(np.isin(table.labels, labels) & (weights[models] > 0))
         if chosen.method == "wbf":
-            # Those with weight 0 are left out: to be absent lowers a score.
+            # Models with weight 0 are left out: a score falls where a model has no box.
             number = np.cumsum(weights > 0) - 1
             result = weighted_boxes_fusion(
                 table.select(rows), number[models[rows]], weights[weights > 0].tolist(), chosen.iou, chosen.skip,
@@ -330,7 +330,8 @@ def _nms(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> Suppres
 def _nmw(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> Suppressed:
     from ensemble_boxes import non_maximum_weighted
 
-    # The package wants [0, 1]; overlaps do not change when each axis is shifted and scaled to what the boxes span.
+    # The package takes coordinates in [0, 1]; overlaps do not change when each axis is shifted and scaled to the range
+    # of the boxes.
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     shift, scale = np.tile(low, 2), np.tile(high - low, 2)
     normalised = ((boxes - shift) / scale).clip(0, 1)
@@ -340,8 +341,8 @@ def _nmw(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> Suppres
         [normalised], [positive], [np.zeros(len(boxes))], iou_thr=iou_threshold
     )
     fused = np.asarray(fused, dtype=np.float64) * scale + shift
-    # Which boxes went into which is not returned: the nearest are those that overlap it enough.
+    # The package does not return which boxes went into which: the nearest are those that overlap it enough.
     members = [np.flatnonzero(overlaps > iou_threshold) for overlaps in box_iou(fused, boxes)]
-    # It computes in float32; the scores are its strongest members' own.
+    # It computes in float32; the scores of its strongest members are kept exactly.
     nearest = np.abs(np.asarray(fused_scores, dtype=np.float64)[:, None] - scores[None, :]).argmin(axis=1)
     return fused, scores[nearest], members

@@ -11,8 +11,8 @@
     categories:                      # what differs from the default
       Nodule/Mass: {weights: [1, 0.5], iou: 0.3, exponents: [1, 1]}
 
-Settings are those of `xray.inference.ensemble.Settings`. What else there is, numbers and the data's fingerprint, is for
-the reader.
+Settings are those of `xray.inference.ensemble.Settings`. Further entries, numbers and the fingerprint of the data, are
+for the reader.
 """
 
 import dataclasses
@@ -99,7 +99,7 @@ def read_ensemble(path: Path) -> Ensemble:
 
 
 def write_ensemble(path: Path, ensemble: Ensemble, notes: Mapping[str, Any]) -> None:
-    """Writes it, complete or not at all. notes: what else is in it, plain YAML."""
+    """Writes an ensemble.yaml, complete or not at all. notes: its further entries, plain YAML."""
     default = dataclasses.asdict(ensemble.default)
     content = {
         "version": VERSION,
@@ -120,9 +120,9 @@ def write_ensemble(path: Path, ensemble: Ensemble, notes: Mapping[str, Any]) -> 
 
 
 def expanded(paths: Sequence[Path]) -> tuple[Ensemble | None, list[tuple[Path, int]]]:
-    """What is given as --weights: the ensemble in it, if any, and all run directories, those that it names included.
+    """The ensemble among the paths of --weights, if any, and all run directories, those that it names included.
 
-    Of each run the number of its model in the ensemble, -1 for its classifiers and for runs beside it.
+    Also for each run the number of its model in the ensemble: -1 for a classifier, and for a run beside the ensemble.
     Raises InputError for two ensembles, and where one has no run directory of a model.
     """
     files = [path for path in paths if is_ensemble(path)]
@@ -144,7 +144,7 @@ def expanded(paths: Sequence[Path]) -> tuple[Ensemble | None, list[tuple[Path, i
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
-    """What is given as --weights: the run directories, and an ensemble.yaml first."""
+    """The paths of --weights: run directories, after the ensemble.yaml if there is one."""
     return [*(path for path in paths if is_ensemble(path)), *(run for run, _ in expanded(paths)[1])]
 
 

@@ -1,4 +1,4 @@
-"""What files of exported models have in common, whatever runs them: their inputs and outputs, and their description.
+"""Files of exported models, whatever runs them: their inputs and outputs, and their description.
 
 A file's metadata hold model.json and the SHA-256 of the weights that it was made from.
 """
@@ -20,7 +20,7 @@ DESCRIPTION = "xray.description"
 """Key in a file's metadata: model.json."""
 INPUT = "canvases"
 OUTPUTS = {"detection": ("boxes", "labels", "scores"), "segmentation": ("masks",), "classification": ("probabilities",)}
-"""Names of the outputs of each task; two heads on one trunk have the first two tasks'."""
+"""Names of the outputs of each task; two heads on one trunk have those of the first two tasks."""
 
 
 class ExportedNetwork(nn.Module):
@@ -35,12 +35,12 @@ class ExportedNetwork(nn.Module):
     def __init__(self, tasks: tuple[str, ...]) -> None:
         super().__init__()
         self.tasks = tasks
-        # Tells where canvases are handed over: in main memory, whatever computes where.
+        # Canvases are handed over in main memory, wherever the model computes.
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
 
     @property
     def kept(self) -> str:
-        """Of a quantised model: its metric before and after, in words, and its file."""
+        """For a quantised model, a sentence with its metric before and after, and its file."""
         return ""
 
     def lower(self, precision: torch.dtype) -> None:
@@ -63,7 +63,7 @@ class ExportedNetwork(nn.Module):
 
 
 def _detections(outputs: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    # What follows the last detection has score 0.
+    # Entries after the last detection have score 0.
     numbers = (outputs["scores"] > 0).sum(1).tolist()
     return [{name: outputs[name][image, :n] for name in OUTPUTS["detection"]} for image, n in enumerate(numbers)]
 
@@ -72,8 +72,8 @@ def described(path: Path, weights: Path, metadata: Mapping[str, str], again: str
     """The description of the model in a file: the file's own, or where `weights` is a run directory, that run's.
 
     Of a run directory, model.json has the thresholds, which may have been fitted since the export.
-    again: the command that writes the file. Raises InputError for a damaged description, and where the run has other
-    weights now.
+    again: the command that writes the file, for messages. Raises InputError for a damaged description, and where the
+    run now has other weights.
     """
     try:
         description = json.loads(metadata[DESCRIPTION])
@@ -96,9 +96,10 @@ def models_of(
     network: Callable[[tuple[str, ...]], ExportedNetwork],
     check: Callable[[list[tuple[str, Loaded]]], None],
 ) -> tuple[list[tuple[str, Loaded]], tuple[LoadedPair, ...]]:
-    """The models that a file's description tells of, and the pair where two heads share a trunk.
+    """The models that a file's description names, and the pair where two heads share a trunk.
 
-    network: makes that of some tasks. check: raises ValueError unless inputs and outputs are those of these models.
+    network: makes the network of some tasks. check: raises ValueError unless inputs and outputs are those of these
+    models.
     Raises InputError where the file does not hold what its description says.
     """
     try:
@@ -111,7 +112,7 @@ def models_of(
         check(loaded)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} does not hold the model that its description tells of: {reason}") from None
+        raise InputError(f"{path} does not hold the model that its description names: {reason}") from None
     if not joined:
         return loaded, ()
     (_, detector), (_, segmenter) = loaded

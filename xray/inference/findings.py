@@ -1,4 +1,4 @@
-"""What the models found in a batch of radiographs."""
+"""Findings of the models in a batch of radiographs."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Findings:
     has_places: bool = True
 
     def of(self, number: int, categories: Mapping[int, str]) -> RadiographFindings:
-        """Those in one radiograph of the batch. number: 0 … B-1. categories: id → name."""
+        """The findings in one radiograph of the batch. number: 0 … B-1. categories: id → name."""
         rows, masks = self.table.select_masked(self.table.images == number, self.masks)
         labels = {label: float(column[number]) for label, column in self.labels.items()}
         maps = None if self.maps is None else self.maps[number]

@@ -1,4 +1,4 @@
-"""`xray evaluate --fit` for detectors, classifiers and ensembles: thresholds.json, and a table of what it is worth."""
+"""`xray evaluate --fit` for detectors, classifiers and ensembles: thresholds.json, and a table of its effect."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from xray.inference.thresholds import thresholds_file, weights_of, write_thresho
 from xray.structures.thresholds import ABNORMAL, SHOWN_FROM, OperatingPoint, Thresholds
 
 MANY_FALSE = 1.0
-"""False positives an image, of one finding, from which on a warning names it."""
+"""More false positives an image of one finding lead to a warning."""
 HEADER = (
     ("Finding", "text"),
     ("True", "number"),
@@ -31,13 +31,13 @@ HEADER = (
 def has_scores(given: Path) -> bool:
     """Whether --fit is for the scores of a detector, a classifier or an ensemble, and not for a segmenter's masks.
 
-    What is no run is left to `check_fit`, which says so.
+    For a path that is no run this is false; `check_fit` then names the error.
     """
     return is_ensemble(given) or _task_of(given)[0] not in (None, "segmentation")
 
 
 def _task_of(run: Path) -> tuple[str | None, list[str]]:
-    """The task of a run directory, None where it is none, and the names of its categories."""
+    """The task of a run directory, None for another path, and the names of its categories."""
     try:
         description = json.loads((run / "model.json").read_bytes())
         return str(description["task"]), list(map(str, description["categories"].values()))
@@ -58,7 +58,7 @@ def check_target(given: Path, category_map: str | None = None) -> None:
 def fit_scores(
     given: Path, store: Store, result: Evaluation, at: OperatingPoint, n_resamples: int
 ) -> tuple[str, list[Fitted]]:
-    """What can be fitted of predictions for a run or an ensemble → their kind, and each finding.
+    """Fits all findings that can be fitted → the kind of the scores, and each finding.
 
     Raises InputError where the predictions are of other categories than the models.
     """
@@ -97,7 +97,8 @@ def write_fitted(
     result: Evaluation,
     predictions: str,
 ) -> Path:
-    """thresholds.json of a run or an ensemble, whole. predictions: SHA-256 of the file that was fitted on."""
+    """Writes thresholds.json of a run or an ensemble, whole. predictions: SHA-256 of the predictions file. Returns the
+    file."""
     scored = fingerprint(store, result.alignment.rows)
     kept = ("n_images", "n_patients", "annotations_sha256", "split_sha256")
     notes = {
@@ -116,7 +117,7 @@ def write_fitted(
 
 
 def warnings_of(given: Path, result: Evaluation, held: int | str | None, fitted: Sequence[Fitted]) -> list[str]:
-    """What the user of a fit should know. held: fold, or "val", that the run held back; None where it is not known."""
+    """Warnings about a fit. held: fold, or "val", that the run held back; None where it is not known."""
     records, warnings = result.alignment.records, []
     if n_test := sum(record["split"] == "test" for record in records):
         warnings.append(
@@ -131,7 +132,7 @@ def warnings_of(given: Path, result: Evaluation, held: int | str | None, fitted:
                 f"--fit: {given} held back {what}, and {learned} of {len(records)} radiographs are others: it has "
                 "learned from them, unless the predictions are those of cross-validation"
             )
-    # Where there is none at all, `check_fitted` says so once.
+    # Where no threshold was fitted, `check_fitted` says so once.
     for one in fitted if is_any_fitted(fitted) else ():
         if one.lack:
             warnings.append(
@@ -151,7 +152,7 @@ def warnings_of(given: Path, result: Evaluation, held: int | str | None, fitted:
 
 
 def table_of(fitted: Sequence[Fitted]) -> list[tuple[str, ...]]:
-    """The rows of HEADER: what each finding is worth on patients that it was not fitted on."""
+    """The rows of HEADER: the numbers of each finding on patients that it was not fitted on."""
     rows = []
     for one in fitted:
         if one.lack:

@@ -39,8 +39,8 @@ class LoadedDetector:
     """A detector of a run directory, ready to run.
 
     canvas_size: pixels a side. mirror: {category: category on a flipped radiograph}. flips: whether it was trained on
-    mirrored radiographs; a model that was not knows the heart on one side only, and gets none. bits: of the canvases
-    that it was trained on, 8 or 16.
+    mirrored radiographs. A model that was not knows the heart on one side only, and is shown no mirrored radiographs.
+    bits: of the canvases that it was trained on, 8 or 16.
     """
 
     model: nn.Module
@@ -54,8 +54,8 @@ class LoadedDetector:
     def detect(self, canvases: np.ndarray, flip: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(B, S, S) uint8 or uint16 → per radiograph boxes (M, 4), category ids (M,), scores (M,).
 
-        Canvases may have another size than `canvas_size`, on which the boxes are in any case. flip: looks at the
-        mirrored radiographs and mirrors boxes and sides back.
+        Canvases may have another size than `canvas_size`; the boxes are in pixels of `canvas_size` in any case. flip:
+        the model sees mirrored radiographs, and boxes and sides are mirrored back.
         """
         return self.results(self.model(_as_input(canvases, flip, self)), flip, canvases.shape[-1])
 
@@ -82,7 +82,7 @@ class LoadedSegmenter:
 
     triplet: which pixels belong to a mask. refinement: how the boxes of a detector beside it follow the mask.
     gate: probability of a classifier beside it below which there is no mask; None where none was fitted.
-    The others as for LoadedDetector.
+    The other attributes are those of LoadedDetector.
     """
 
     model: nn.Module
@@ -146,17 +146,17 @@ class LoadedPair:
 
     @property
     def canvas_size(self) -> int:
-        """Pixels a side of the canvases of both."""
+        """Pixels a side of the canvases of both models."""
         return self.detector.canvas_size
 
     @property
     def bits(self) -> int:
-        """Of the canvases of both."""
+        """Bits of the canvases of both models."""
         return self.detector.bits
 
     @property
     def flips(self) -> bool:
-        """Whether both are shown mirrored radiographs; where one alone is, it sees them by itself."""
+        """Whether both models are shown mirrored radiographs; where only one is, it runs alone on these."""
         return self.detector.flips and self.segmenter.flips
 
     @torch.inference_mode()
@@ -171,8 +171,8 @@ class LoadedPair:
 def pairs_on_one_trunk(
     detectors: Sequence[LoadedDetector], segmenters: Sequence[LoadedSegmenter]
 ) -> tuple[LoadedPair, ...]:
-    """Those that can run in one pass: each segmenter with a detector of its canvas, bits and trunk, each detector
-    once."""
+    """The pairs that can run in one pass: each segmenter with a detector of the same canvas, bits and trunk; no
+    detector twice."""
     if not (detectors and segmenters):
         return ()
     from xray.inference.shared_trunk import DetectorWithMask, shares_canvas
@@ -245,8 +245,8 @@ def load_run(run: Path, device: torch.device, prune: int = 0) -> list[tuple[str,
 def prepare(loaded: Loaded, device: torch.device) -> None:
     """Makes a model fast in inference, in place: norms folded, and on a CPU faster convolutions.
 
-    Comes after `pairs_on_one_trunk`, which compares tensors that this changes. A pair runs the modules of its detector
-    and its segmenter, so what is done to them is done to it.
+    Call it after `pairs_on_one_trunk`, which compares tensors that are changed here. A pair runs the modules of its
+    detector and its segmenter, and so becomes fast with these.
     """
     fold(loaded, device)
     if device.type == "cpu":
@@ -262,7 +262,8 @@ def fold(loaded: Loaded, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def as_described(run: Path) -> Iterator[None]:
-    """Makes an InputError of what is raised inside where a run's model.json and its weights do not fit together."""
+    """Raises InputError in place of the errors inside, which arise where a run's model.json and its weights do not fit
+    together."""
     try:
         yield
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RuntimeError) as error:
@@ -272,7 +273,8 @@ def as_described(run: Path) -> Iterator[None]:
 
 
 def build_network(description: dict[str, Any]) -> nn.Module:
-    """The network that model.json describes, with random weights. Raises what a damaged description leads to."""
+    """The network that model.json describes, with random weights. A damaged description raises various errors, see
+    `loaded_of`."""
     categories, size = _categories(description), int(description["canvas_size"])
     # Each task brings libraries of its own: only those that are needed are imported.
     if description["task"] == "detection":
@@ -300,7 +302,8 @@ def loaded_of(description: dict[str, Any], network: nn.Module) -> Loaded:
 def _loaded_of(description: dict[str, Any], network: nn.Module) -> Loaded:
     categories, size = _categories(description), int(description["canvas_size"])
     flips = bool(description.get("flips", True))
-    # In runs of earlier versions names decide what swaps, and their classifiers learned labels that were not swapped.
+    # In runs of earlier versions names decide which categories swap, and classifiers learned labels that were not
+    # swapped.
     is_early = "swap" not in description
     sides = mirrored(categories) if is_early else from_pairs(categories, description["swap"])
     if description["task"] == "detection":

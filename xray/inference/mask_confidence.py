@@ -11,16 +11,17 @@ import dataclasses
 import numpy as np
 
 LOWEST = 1e-3
-"""Scores are kept this far from 0 and 1, whose logits are infinite; so much counts a radiograph without a box."""
+"""Scores are kept this far from 0 and 1, whose logits are infinite; it is also the score of a radiograph without a
+box."""
 
 LEAST_SPREAD = 0.25
-"""Logits that spread less are taken to spread so much: of scores that are nearly the same, what lies between them is
-chance, and other scores are far away in its units."""
+"""The least spread of logits that is assumed: differences between nearly equal scores are chance, and in units of such
+a spread any other score would be far away."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Of the evidence for a component: its probability is σ(intercept + of_mask × logit(its score) + of_boxes ×
+    """Weights of the evidence for a component: its probability is σ(intercept + of_mask × logit(its score) + of_boxes ×
     logit(the highest score of the detector's boxes in the radiograph)). The default leaves the score as it is."""
 
     intercept: float = 0.0
@@ -40,9 +41,9 @@ def fit_weights(scores: np.ndarray, box_scores: np.ndarray, is_true: np.ndarray)
     """The weights of least log loss; the default where there is no component.
 
     scores, box_scores: as for `Weights.probability`. is_true: (n,) bool, whether a component is a finding.
-    As there may be few of either kind, these count as Platt has it, (true + 1) / (true + 2) and 1 / (false + 2) in
-    place of 1 and 0, and the weights of the evidence, in units of its spread (at least LEAST_SPREAD), have a normal
-    prior of width 1. They are not negative: more evidence never makes a component less likely.
+    As there may be few true or few false components, they count as in Platt 1999, (true + 1) / (true + 2) and 1 /
+    (false + 2) in place of 1 and 0, and the weights of the evidence, in units of its spread (at least LEAST_SPREAD),
+    have a normal prior of width 1. They are not negative: more evidence never makes a component less likely.
     """
     from scipy.optimize import minimize  # here, as inference without a fit does without
     from scipy.special import expit

@@ -1,12 +1,11 @@
 """How far a metric would move if models ran in rougher arithmetic, estimated on radiographs without a known truth.
 
-What exact arithmetic finds says how probable each finding is. Truths are drawn from these probabilities: a box is
-true with the probability that is its score, and then lies a little beside it, as readers' boxes do; a mask is where
-the probability exceeds a level; a radiograph has a label with the label's probability. Both arithmetics are measured
+The scores of exact arithmetic say how probable each finding is. Truths are drawn from these probabilities: a box is
+true with the probability that is its score, and then lies a little beside it, as readers' boxes do; a mask is where the
+probability exceeds a level; a radiograph has a label with the label's probability. Both arithmetics are measured
 against the same truths, and the difference of their metrics is the move. So a faint box that comes and goes hardly
-counts, nor does it that two boxes of about equal score change places: neither moves the metric. A box that is lost
-counts as much as it is probable. In such a world exact arithmetic is right by definition, so what is lost is rather
-overstated.
+counts, and two boxes of about equal score may change places: the metric does not move. A lost box counts as much as it
+is probable. Here exact arithmetic is right by definition, so losses are overstated rather than understated.
 """
 
 from collections.abc import Mapping
@@ -21,16 +20,16 @@ from xray.structures.boxes import BoxTable
 from xray.structures.triplet import Triplet, apply_triplet
 
 MOST_MOVE = 0.003
-"""How far a metric may move that counts as kept."""
+"""A metric that moves no further counts as kept."""
 DRAWS = 64
-"""Truths that are drawn of boxes."""
+"""How many truths of boxes are drawn."""
 JITTER = 0.15
 """Standard deviation of a true box's sides around the box found, as a share of its width or height: detectors and
 readers are about that far apart. With less, COCO AP would measure how far both arithmetics are from each other."""
 EXPECTED = 1.0
 """Findings of a category, or radiographs with and without a label, that must be expected for it to count."""
 LEVELS = tuple(level / 10 for level in range(1, 10))
-"""Of masks' probabilities, each of which gives a truth."""
+"""Levels of masks' probabilities; each gives a truth."""
 
 
 def expected_moves(
@@ -38,9 +37,9 @@ def expected_moves(
 ) -> dict[str, float]:
     """Name of each metric that has a meaning here → rough's value minus exact's, as expected.
 
-    exact, rough: of the same `n_images` radiographs. categories: id → name of the boxes that count, none
-    where boxes are not what models are for. triplet: what makes masks.
-    Empty where exact found too little to tell anything.
+    exact, rough: findings in the same `n_images` radiographs. categories: id → name of the boxes that count; empty for
+    models that do not find boxes. triplet: decides which pixels are a mask. Empty where exact arithmetic found too
+    little for an estimate.
     """
     moves = _of_boxes(exact.table, rough.table, n_images, categories)
     if exact.maps is not None and rough.maps is not None and (exact.maps >= LEVELS[0]).any():
@@ -61,7 +60,7 @@ def are_small(moves: Mapping[str, float]) -> bool:
 
 
 def in_words(moves: Mapping[str, float]) -> str:
-    """Such as "mAP@0.4 +0.0004, COCO AP -0.0011"."""
+    """The moves in words, such as "mAP@0.4 +0.0004, COCO AP -0.0011"."""
     return ", ".join(f"{name} {move:+.4f}" for name, move in moves.items())
 
 

@@ -1,6 +1,7 @@
 """Models in ONNX files, run by onnxruntime in the places of PyTorch's.
 
-Such a file comes from `xray.export.onnx`, or from strangers: before it runs it is compared with its own description.
+Such a file comes from `xray.export.onnx`, or from somebody else: before it runs, its content is compared with its own
+description.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from xray.inference.exported import (
 from xray.inference.loaded import Loaded, LoadedPair
 
 ONNX_FILE = "model.onnx"
-"""Beside the others in a run directory."""
+"""Name of the file in a run directory."""
 MOST_BYTES = 2**31 - 1
 """Protocol buffers cannot be larger."""
 
@@ -106,7 +107,7 @@ def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
         )
     for message in _messages(model):
         if isinstance(message, onnx.TensorProto) and (message.external_data or message.data_location):
-            # They are paths, which lead to any file of whoever runs this.
+            # They are paths, which could lead to any file of this user.
             raise InputError(f"{path} keeps tensors in other files: only files that hold all of theirs are read")
         if isinstance(message, onnx.NodeProto) and message.domain not in ("", "ai.onnx"):
             raise InputError(f"{path} uses operators that are not ONNX's own ({message.domain[:80]})")
@@ -125,7 +126,7 @@ def _messages(message: Any) -> Iterator[Any]:
 def _session(path: Path, content: bytes, device: torch.device) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # the cores, unless OMP_NUM_THREADS says less
-    # As PyTorch's threads here: one that waits leaves its core to others.
+    # As with PyTorch's threads here, a waiting thread leaves its core to others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # what goes wrong is raised, too
     providers: list[Any] = ["CPUExecutionProvider"]

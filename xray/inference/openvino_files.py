@@ -1,4 +1,5 @@
-"""OpenVINO's files of run directories: where they lie, what they say and whether they are of the weights of today.
+"""OpenVINO's files of run directories: where they lie, what they say, and whether they are of the run's present
+weights.
 
 Read without OpenVINO, whose import may take longer than one radiograph.
 """
@@ -20,9 +21,9 @@ from xray.files import complete
 from xray.models.weights import WEIGHTS_FILE
 
 FLOAT_FILE, INT8_FILE = "openvino.xml", "openvino-int8.xml"
-"""Beside the others in a run directory; each has its .bin file."""
+"""Names of the files in a run directory; each has a .bin file beside it."""
 FAILED_FILE = "openvino-int8.failed.json"
-"""Beside them, where 8 bits did not keep the metric: a note of that, which may be removed."""
+"""A note beside them that 8 bits did not keep the metric; it may be removed."""
 WEIGHTS = "xray.weights"
 """Key in a file's metadata: the SHA-256 of the model.safetensors that it was made from."""
 KEPT, MEASURED = "xray.kept", "xray.measured"
@@ -31,14 +32,14 @@ INT8 = "int8"
 
 
 def cache_folder() -> Path:
-    """Where OpenVINO's files lie that no command was asked for; it may be removed at any time."""
+    """Folder of the OpenVINO files that commands write for themselves; it may be removed at any time."""
     from xray.storage import mirror  # here, as it brings what reads addresses
 
     return mirror.cache_folder() / "openvino"
 
 
 def cached_file(run: Path, name: str = FLOAT_FILE) -> Path:
-    """Where the cache has a file of a run directory, or will have it, for the weights that it has now."""
+    """Where the cache has, or will have, a file for the present weights of a run directory."""
     kind = "-int8" if name == INT8_FILE else ""
     return cache_folder() / "models" / f"{sha256_of(run / WEIGHTS_FILE)[:32]}{kind}.xml"
 
@@ -56,7 +57,7 @@ def _digest(path: Path, size: int, time: int) -> str:
 
 
 def value_in(path: Path, key: str) -> str:
-    """What a .xml file of OpenVINO says under one of our keys; empty where it says nothing, or cannot be read."""
+    """The value of one of our keys in a .xml file of OpenVINO; empty where it is missing or the file cannot be read."""
     with contextlib.suppress(OSError):
         found = re.search(rb"<%s value=\"([^\"]*)\"" % re.escape(key.encode()), path.read_bytes())
         return html.unescape(found[1].decode(errors="replace")) if found else ""
@@ -64,23 +65,24 @@ def value_in(path: Path, key: str) -> str:
 
 
 def is_of(path: Path, run: Path) -> bool:
-    """Whether a file is there, whole, and made from the weights that a run directory has now."""
+    """Whether a file exists, is whole, and was made from the present weights of a run directory."""
     if not (path.is_file() and path.with_suffix(".bin").is_file()):
         return False
     return value_in(path, WEIGHTS) == sha256_of(run / WEIGHTS_FILE)
 
 
 def file_beside(run: Path, name: str) -> Path | None:
-    """`FLOAT_FILE` or `INT8_FILE` of a run directory's weights of today, there or in the cache; None without one."""
+    """The `FLOAT_FILE` or `INT8_FILE` of a run directory's present weights, in the run or in the cache; None without
+    one."""
     if not (run / WEIGHTS_FILE).is_file():
         return None
     return next((path for path in (run / name, cached_file(run, name)) if is_of(path, run)), None)
 
 
 def models_beside(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
-    """Which of OpenVINO's models all run directories have, "int8" and "32" → for each run what tells it from another.
+    """Which of OpenVINO's models all run directories have: "int8" or "32" → an identifier for each run's file.
 
-    runs: as `files_of` names them. Empty where OpenVINO is not installed, and where one of them is no run directory.
+    runs: as `files_of` names them. Empty where OpenVINO is not installed, and where a path is no run directory.
     """
     folders = [run for run in runs if run.suffix not in (".yaml", ".yml")]
     if find_spec("openvino") is None or not folders or not all((run / WEIGHTS_FILE).is_file() for run in folders):
@@ -94,10 +96,11 @@ def models_beside(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
 
 
 def measured_in(path: Path) -> dict[str, Any]:
-    """What was measured when an INT8 file was made: {"exact", "int8", "expected"}, each name of a metric → value.
+    """The measurements made when an INT8 file was written: {"exact", "int8", "expected"}, each name of a metric →
+    value.
 
-    expected: the move that `expected_moves` gave on radiographs of the same fold, beside the real one.
-    Empty for a file of an earlier version, or a damaged one.
+    expected: the move that `expected_moves` estimated on radiographs of the same fold. Empty for a file of an earlier
+    version, or a damaged one.
     """
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
         content = json.loads(value_in(path, MEASURED))
@@ -124,7 +127,7 @@ def note_failure(run: Path, why: str, versions: Mapping[str, str]) -> None:
 
 
 def failure_of(run: Path, versions: Mapping[str, str]) -> str:
-    """What `note_failure` noted for the weights of today; empty without one, or where other versions noted it."""
+    """The note of `note_failure` for the present weights; empty without a note, or where other versions wrote it."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         content = json.loads((run / FAILED_FILE).read_bytes())
         if content["weights"] == sha256_of(run / WEIGHTS_FILE) and content["versions"] == versions:
@@ -140,10 +143,11 @@ def can_be_written(folder: Path) -> bool:
 
 
 def openvino_file(weights: Path, precision: str) -> Path:
-    """What to read for --weights: a file itself; of a run directory, its INT8 file, its float file, or the cache's.
+    """The file to read for --weights: a given file itself; for a run directory its INT8 file, its float file, or one in
+    the cache.
 
-    precision: "auto" takes INT8 where there is such a file of the weights of today, as one was only kept if the metric
-    was; "int8" wants it. Raises InputError if there is none.
+    precision: "auto" takes the INT8 file of the present weights if there is one, as it was only kept if the metric was;
+    "int8" takes no other. Raises InputError if there is none.
     """
     if weights.is_file():
         if weights.suffix not in (".xml", ".onnx"):
@@ -156,7 +160,7 @@ def openvino_file(weights: Path, precision: str) -> Path:
     if precision in ("auto", INT8):
         if is_run and (found := file_beside(weights, INT8_FILE)):
             return found
-        # Without weights beside it, a file speaks for itself; for INT8 of others, loading says what is wrong.
+        # Without weights beside it, a file is believed; an INT8 file of other weights is refused when it is loaded.
         if (weights / INT8_FILE).is_file() and (precision == INT8 or not is_run):
             return weights / INT8_FILE
     if precision == INT8:

@@ -1,7 +1,7 @@
 """Models run by OpenVINO in the places of PyTorch's: in float32, bfloat16, or INT8 where `xray.export` made that.
 
 What is read is OpenVINO's own format (a .xml file with a .bin file beside it) or an ONNX file of `xray.export.onnx`;
-both carry model.json. What OpenVINO compiles is kept in the cache, so that the next command starts at once.
+both carry model.json. Compiled models are kept in the cache, so that the next command starts at once.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from xray.inference.openvino_files import INT8, INT8_FILE, KEPT, WEIGHTS, cache_
 
 METADATA = (DESCRIPTION, WEIGHTS, KEPT)
 PLACE = "framework"
-"""The branch of OpenVINO's metadata in which those of an ONNX file stand."""
+"""The branch of OpenVINO's metadata that holds the metadata of an ONNX file."""
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 KINDS = {"f32": "float", "i64": "int64", "u8": "uint8"}
 
@@ -55,7 +55,7 @@ class Engine:
         return any(op.get_type_name() == "FakeQuantize" for op in self.model.get_ops())
 
     def lower(self, precision: torch.dtype) -> None:
-        """Computes in this precision from now on; what is quantised stays so."""
+        """Computes in this precision from now on; a quantised model stays quantised."""
         if precision != self.precision and not self.is_int8:
             self.precision, self._request = precision, None
 
@@ -107,7 +107,7 @@ class OpenVinoNetwork(ExportedNetwork):
 
 @functools.cache
 def _core(folder: Path | None) -> Any:
-    """What compiles, and keeps it in a folder."""
+    """OpenVINO's core, which compiles models and keeps them in a folder."""
     core = openvino.Core()
     if folder is not None:
         with contextlib.suppress(OSError):  # without it, every command compiles anew
@@ -121,8 +121,8 @@ def load_openvino(weights: Path, precision: str = "auto") -> tuple[list[tuple[st
     """A file or run directory → as `load_run`, and the pair where two heads share a trunk.
 
     precision: as for `openvino_file`; "32" and "bf16" take the float file, "int8" only a quantised one.
-    Raises InputError for what `openvino_file` does, and if the file is not of `xray.export`, is damaged, does not hold
-    what its description says, or was made from other weights than the run directory has now.
+    Raises InputError as `openvino_file` does, and if the file is not of `xray.export`, is damaged, does not hold what
+    its description says, or was made from other weights than the run directory has now.
     """
     path = openvino_file(weights, precision)
     model = read_model(path)
@@ -138,10 +138,10 @@ def load_openvino(weights: Path, precision: str = "auto") -> tuple[list[tuple[st
 
 
 def read_model(path: Path) -> Any:
-    """An openvino.Model. Raises InputError for what is damaged, or tells nothing of what it finds."""
+    """An openvino.Model. Raises InputError for a file that is damaged, or has no description of its model."""
     content: Any = path
     if path.suffix == ".onnx":
-        # Checked first, as a stranger's file may name files of whoever runs this.
+        # Checked first, as a foreign file may name files of this user.
         from xray.inference.onnx_runtime import read_onnx
 
         content, _ = read_onnx(path)

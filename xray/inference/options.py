@@ -21,18 +21,18 @@ PRECISIONS = {
     "onnx": ("auto", "32"),
     "openvino": ("auto", "32", "bf16", "int8"),
 }
-"""Of each runtime."""
+"""Precisions of each runtime."""
 WHY = {
     "auto": "int8 is OpenVINO's",
     "torch": "int8 is OpenVINO's, leave --runtime out",
     "onnx": "the file has its own",
     "openvino": "16 needs a GPU",
 }
-"""Of each runtime, why it has no others."""
+"""For each runtime, why it has no others."""
 
 
 class _Ranges:
-    """Of the command's flags and the API's arguments alike."""
+    """Values of the command's flags and of the API's arguments alike."""
 
     gate_threshold: Share | None
     prune: Prune
@@ -41,7 +41,7 @@ class _Ranges:
 
 
 def check_options(options: Any) -> None:
-    """Raises FlagError for the first value that is out of range, or does not go with another.
+    """Raises FlagError for the first value that is out of range, or contradicts another.
 
     options: has device, gate, gate_threshold, triplet, prune, precision, batch_size, runtime and scales, as
     `xray infer` does.

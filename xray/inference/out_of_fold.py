@@ -1,4 +1,4 @@
-"""Predictions that models made of radiographs that they were not trained on, gathered from files of one fold or all."""
+"""Out-of-fold predictions: of radiographs that a model was not trained on, gathered from files of one fold or all."""
 
 import csv
 import dataclasses
@@ -26,13 +26,14 @@ Labels = dict[int, dict[str | int, float]]
 
 @dataclasses.dataclass(frozen=True)
 class OutOfFold:
-    """n radiographs of the folds, or of the validation split, their truth, and what models and classifiers say of them.
+    """n radiographs of the folds, or of the validation split, with their truth and the predictions of models and
+    classifiers.
 
     rows: (n,) in the store. truth, tables: `images` in [0, n); tables: one a model, without "No finding" rows. Boxes of
     a category where that is not located are in none of them: they are neither right nor wrong.
     probabilities: category → (n,) float64, NaN where no classifier says. folds, patients: (n,) int64, fold -1 for the
     validation split.
-    left_out: why radiographs are not among them, and boxes not scored, in words.
+    left_out: sentences about radiographs that are left out and boxes that are not scored.
     """
 
     rows: np.ndarray
@@ -52,7 +53,8 @@ def member_of(given: Path, run: Path | None = None, of_labels: bool = False) -> 
 
     given: a file; a folder with predictions.json (of labels also with labels.csv); a run directory, whose
         validation/predictions.json it is; or a folder of run directories, one a fold.
-    run: its run directory, or a folder of these; where None, runs are found beside the files, and may stay unknown.
+    run: its run directory, or a folder of run directories; None looks for them beside the files, and they may stay
+    unknown.
     Raises InputError if nothing of the kind is there.
     """
     if given.is_dir():
@@ -85,10 +87,10 @@ def _runs_in(folder: Path) -> list[Path]:
 def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member] = ()) -> OutOfFold:
     """Reads the files of all models and classifiers.
 
-    A file is of those radiographs that it has a "No finding" row or a label of, where it has one of each; else of all
-    in each fold that it touches, since a radiograph in which nothing was found has no row. Radiographs that a model has
-    nothing of are left out, and so are those of which nothing is located. Raises InputError if none is left, two files
-    of a model have the same, or a file is none.
+    A file covers the radiographs with a "No finding" row or a label in it, where each of its radiographs has one;
+    otherwise it covers all radiographs of each fold that it touches, since a radiograph without findings has no row.
+    Radiographs that a model does not cover are left out, and so are those in which nothing is located. Raises
+    InputError if no radiograph is left, two files of a model cover the same one, or a file cannot be read.
     """
     is_held = ((store.splits == TRAIN) & (store.folds >= 0)) | (store.splits == VAL)
     is_held &= ~nothing_located(store)
@@ -113,7 +115,7 @@ def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member]
             _join(store, covered, _are(store, store.resolve(list(ids))), path)
         lacking.append((member, is_held & ~covered))
         everywhere, touched = everywhere & covered, touched | covered
-    # Of a split that no file is of, nothing is missing: either folds are held back, or the validation split.
+    # Nothing is missing of a split that no file covers: either folds are held back, or the validation split.
     expected = np.isin(store.splits, store.splits[touched & is_held]) if (touched & is_held).any() else is_held
     left_out = [words for member, missing in lacking for words in _lacks(store, missing & expected, member)]
     rows = np.flatnonzero(everywhere)
@@ -143,7 +145,7 @@ def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member]
 def read_labels(path: Path, store: Store) -> Labels:
     """A classifier's probabilities: labels.csv of infer, or predictions.json with a row for each category.
 
-    Raises InputError if it is neither, or knows no category of the dataset.
+    Raises InputError if the file is neither, or has no category of the dataset.
     """
     labels = _from_csv(path, store) if path.name.endswith(".csv") else _from_rows(path, store)
     if not labels:
@@ -154,7 +156,7 @@ def read_labels(path: Path, store: Store) -> Labels:
 
 
 def mean_labels(labels: Sequence[Labels]) -> Labels:
-    """The mean over those that know a category of a radiograph."""
+    """The mean over the classifiers that know a category of a radiograph."""
     known: dict[int, dict[str | int, list[float]]] = {}
     for one in labels:
         for label, of_image in one.items():
@@ -208,7 +210,7 @@ def _are(store: Store, rows: np.ndarray) -> np.ndarray:
 
 
 def _covered(store: Store, predictions: Predictions) -> np.ndarray:
-    """(N,) bool, which radiographs of the store a file is of."""
+    """(N,) bool, which radiographs of the store a file covers."""
     rows = store.resolve(predictions.image_ids)
     seen = np.unique(predictions.table.images[is_no_finding(predictions.table)])
     return _are(store, rows if len(seen) == len(rows) else whole_groups(store, rows[rows >= 0]))
@@ -226,7 +228,7 @@ def _join(store: Store, covered: np.ndarray, more: np.ndarray, path: Path) -> No
     if len(twice):
         raise InputError(
             f"{path} has {len(twice)} radiographs (such as {store.records[twice[0]]['source_id']!r}) that another file "
-            "of the same model has: each must be in one, that of the fold which it was held back in"
+            "of the same model has: each must be in one file only, that of the fold in which it was held back"
         )
     covered |= more
 

@@ -35,7 +35,7 @@ AnyModel = TypeVar("AnyModel", LoadedDetector, LoadedSegmenter, LoadedClassifier
 VINBIG_CATEGORIES = {category["id"]: category["name"] for category in CATEGORIES}
 
 GATE = 0.5
-"""The source projects' threshold of a classifier before a segmenter."""
+"""The threshold of a classifier before a segmenter in the projects that this one continues."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,19 +55,19 @@ class Outputs:
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """All models of an ensemble, and what becomes of their outputs.
+    """All models of an ensemble, and how their outputs are combined.
 
     categories: of the rows that `find` returns. flips: adds the mirrored radiograph (test-time augmentation).
-    scales: sizes at which detectors and segmenters look at each radiograph, 1 being that of their canvas, at which
-    alone classifiers look. The views of a model are combined as several models are.
-    triplet: decides which pixels are a mask. gate: what a classifier's pneumothorax probability does to the masks:
-    "soft" multiplies their scores, and those of boxes by the probabilities of their categories (`Settings.exponents`);
-    "hard" leaves masks out where it is below `gate_threshold`, and all that the other models find where an
-    abnormal/normal classifier's probability is: mean average precision loses by that.
+    scales: sizes at which detectors and segmenters look at each radiograph, in units of their canvas; classifiers look
+    at size 1 only. The views of a model are combined as several models are.
+    triplet: decides which pixels are a mask. gate: the effect of a classifier. "soft" multiplies the scores of masks by
+    its pneumothorax probability, and those of boxes by the probabilities of their categories (`Settings.exponents`).
+    "hard" leaves out masks where that probability is below `gate_threshold`, and all findings of the other models where
+    the probability of an abnormal/normal classifier is below it, which costs mean average precision.
     settings: of fusion and classifier, by category. members: of each detector the number of the model in an
     ensemble.yaml that it is part of; empty without one.
-    pairs: of the detectors and segmenters those on one trunk, which is then passed once. precision: what convolutions
-    and matrix products are computed in; boxes, suppression and probabilities are float32 in any case.
+    pairs: detectors and segmenters on one trunk, which then runs once for both. precision: of convolutions and matrix
+    products; boxes, suppression and probabilities are float32 in any case.
     """
 
     detectors: tuple[LoadedDetector, ...]
@@ -87,7 +87,7 @@ class Pipeline:
 
     @property
     def models(self) -> tuple[LoadedDetector | LoadedSegmenter | LoadedClassifier, ...]:
-        """All of them."""
+        """All models."""
         return (*self.detectors, *self.segmenters, *self.classifiers)
 
     @property
@@ -97,12 +97,12 @@ class Pipeline:
 
     @property
     def canvas_size(self) -> int:
-        """Side of the canvases to hand to `find`: that of the largest model."""
+        """Side of the canvases to hand to `find`, in pixels: that of the largest model."""
         return max(model.canvas_size for model in self.models)
 
     @property
     def bits(self) -> int:
-        """Of the canvases to hand to `find`, 8 or 16: the most that a model was trained on. The others round."""
+        """Bits of the canvases to hand to `find`, 8 or 16: the most that a model was trained on. Other models round."""
         return max(model.bits for model in self.models)
 
     @property
@@ -124,7 +124,8 @@ class Pipeline:
         return self.postprocess(self.forward(canvases), sizes)
 
     def forward(self, canvases: np.ndarray) -> Outputs:
-        """All models and views over a batch of canvases, as `find` takes them; its half for the GPU, if any."""
+        """The outputs of all models and views for a batch of canvases, as `find` takes them: its part for the GPU, if
+        there is one."""
         outputs = Outputs()
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             for classifier, flip, scaled in self._views(self.classifiers, canvases):
@@ -174,7 +175,7 @@ class Pipeline:
 
     @property
     def hard_gate(self) -> float | None:
-        """The probability below which findings are left out; None where none are."""
+        """The probability below which findings are left out; None where all are kept."""
         return self.gate_threshold if self.gate == "hard" and self.classifiers else None
 
     @property
@@ -186,7 +187,7 @@ class Pipeline:
         for source, (detector, detections) in enumerate(outputs.boxes):
             for image, (boxes, categories, scores) in enumerate(detections):
                 boxes = Canvas(*sizes[image], detector.canvas_size).to_original(boxes)
-                # In the border around the radiograph there is nothing to find: of such a box no area is left.
+                # A box in the border around the radiograph has no area left, and shows nothing.
                 has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
                 tables.append(
                     BoxTable.of(np.full(has_area.sum(), image), categories[has_area], boxes[has_area], scores[has_area])
@@ -211,7 +212,7 @@ class Pipeline:
         size = max(segmenter.canvas_size for segmenter in self.segmenters)
         views = (np.stack([[rescaled(each, size) for each in channels] for channels in view]) for view in outputs.masks)
         total: np.ndarray = functools.reduce(np.add, views)
-        # In the steps in which they are kept, so that masks drawn now and thresholds searched later see the same.
+        # Rounded as they are stored, so that masks drawn now and thresholds searched later see the same values.
         return np.rint(total / len(outputs.masks) * 255).astype(np.float32) / 255
 
     def _components(
@@ -240,7 +241,7 @@ class Pipeline:
         return table.select(np.lexsort((-table.scores, table.images)))
 
     def _views(self, models: Sequence[AnyModel], canvases: np.ndarray) -> Iterator[tuple[AnyModel, bool, np.ndarray]]:
-        """Each model with each view that it is shown: at each scale straight, and where it flips mirrored."""
+        """Each model with each of its views: at each scale as it is and, where the model flips, mirrored."""
         for model in models:
             scales = (1.0,) if isinstance(model, LoadedClassifier) else self.scales
             for size in dict.fromkeys(view_size(model.canvas_size, scale) for scale in scales):
@@ -259,9 +260,9 @@ def view_size(canvas_size: int, scale: float) -> int:
 def no_finding_rows(table: BoxTable, n_images: int, abnormal: np.ndarray | None = None) -> BoxTable:
     """One row a radiograph with the probability that it is normal.
 
-    abnormal: (n_images,) a classifier's probability that it is not; without one, the score of its surest finding.
-
-    It is soft on purpose: deciding normal or abnormal and deleting the rest costs mean average precision.
+    abnormal: (n_images,) a classifier's probability that a radiograph is not normal; without a classifier, the score of
+    its surest finding counts as that. The row is soft on purpose: deciding between normal and abnormal, and deleting
+    the rest, costs mean average precision.
     """
     if abnormal is None:
         abnormal = np.zeros(n_images)

@@ -39,11 +39,11 @@ def load_pipeline(
     """Loads run directories of any tasks onto a device.
 
     runs: one of them may be an ensemble.yaml, which brings the detectors and, beside classifiers, how they are fused.
-    gate_threshold, triplet: None for what the first segmenter's run was fitted to, 0.5 where it was not.
+    gate_threshold, triplet: None for the fitted values of the first segmenter's run; without these, 0.5.
     prune: level to which U-Net++ are cut; 0 leaves them whole. runtime: what runs the models; onnx and
-    openvino take files, too, and look for one in each run directory. scales: as `Pipeline` has them. precision: of
-    openvino, which of its files to take.
-    Raises InputError if one is no run, or models of one task disagree on what they find.
+    openvino take files, too, and look for one in each run directory. scales: as `Pipeline` has them. precision: for
+    openvino, decides which of its files is taken.
+    Raises InputError if a path is no run, or models of one task find different categories.
     """
     if not runs:
         raise InputError("no run directory given: name at least one after --weights")

@@ -21,7 +21,7 @@ from xray.radiographs.decoding import Decoded, Undecodable
 
 
 class Journal(Protocol):
-    """What of a PredictionJournal notes choices."""
+    """The part of a PredictionJournal that notes choices."""
 
     choices: dict[str, Any] | None
 
@@ -31,11 +31,11 @@ class Journal(Protocol):
 def choose_precision(
     pipeline: Pipeline, journal: Journal, models: Models, start: Start, batch_size: int
 ) -> tuple[Pipeline, int, bool]:
-    """The pipeline and the batch size, as far as flags, device, or earlier commands decide; the journal notes them.
+    """The pipeline and the batch size, as far as flags, device or earlier commands decide them; the journal notes both.
 
     pipeline: what `models.load(start.way)` gave. batch_size: 0 chooses.
     Returns the pipeline in its precision, the radiographs of a batch, and whether `choose_precision_by_trial` must
-    follow. Raises InputError where the journal goes on with a model that is not there any more.
+    follow. Raises InputError where the journal was begun with a model that no longer exists.
     """
     if (noted := journal.choices) is not None:
         pipeline = _as_noted(pipeline, noted, models, start)
@@ -74,12 +74,12 @@ def _as_noted(pipeline: Pipeline, noted: Mapping[str, Any], models: Models, star
 
 
 def runtime_of(pipeline: Pipeline) -> str:
-    """What runs its models: "torch", "onnx" or "openvino"."""
+    """The runtime of its models: "torch", "onnx" or "openvino"."""
     return next((network.runtime for network in _exported(pipeline)), "torch")
 
 
 def is_quantised(pipeline: Pipeline) -> bool:
-    """Whether a model of it computes in INT8, which leaves no precision to choose."""
+    """Whether one of its models computes in INT8, so that there is no precision to choose."""
     return any(network.is_int8 for network in _exported(pipeline))
 
 
@@ -88,7 +88,7 @@ def _exported(pipeline: Pipeline) -> list[ExportedNetwork]:
 
 
 def ready(models: Models, start: Start) -> Pipeline:
-    """The pipeline of a process that takes whatever radiographs come: float32 where nothing decides."""
+    """The pipeline of a process that takes radiographs as they come: float32 where nothing else decides."""
     pipeline = models.load(start.way)
     return lowered(pipeline, DTYPES["32"] if start.dtype is None or is_quantised(pipeline) else start.dtype)
 
@@ -101,9 +101,10 @@ def choose_precision_by_trial(
     batch_size: int,
     n: int,
 ) -> Pipeline:
-    """On a CPU that leaves a choice: the pipeline in the way that a trial on the first of `n` radiographs finds.
+    """On a CPU with a choice: the pipeline in the way that a trial on the first of `n` radiographs selects.
 
-    first: `trial_size` of them, or what there is. What a trial finds is remembered beside the weights.
+    first: `trial_size` radiographs, or fewer if there are no more. The result of a trial is remembered beside the
+    weights.
     """
     decoded = [item for item in first if isinstance(item, Decoded)]
     way, used = Way(runtime_of(pipeline), "32"), tuple[str, ...]()

@@ -1,7 +1,7 @@
-"""Predictions on disk while they are made: memory stays flat, and an interrupted command continues where it stopped.
+"""Predictions on disk while they are made: memory does not grow, and an interrupted command continues where it stopped.
 
-A file of checked JSON lines. The first holds the fingerprint (models, flags, radiographs) and what the command chose by
-itself; each other one holds the findings of the radiographs that follow those of the line before. A line that a crash
+A file of checked JSON lines. The first line holds the fingerprint (models, flags, radiographs) and the choices of the
+command; each other line holds the findings of the radiographs that follow those of the line before. A line that a crash
 cut short, or that was damaged since, is removed with all lines after it.
 """
 
@@ -22,12 +22,12 @@ from xray.structures.predictions import Predictions
 
 @dataclasses.dataclass(frozen=True)
 class Portion:
-    """What was found in consecutive radiographs.
+    """Findings in consecutive radiographs.
 
     stop: position after the last of them, in the order of the whole. table: boxes; `images` are positions. masks: row
     of the table → COCO RLE. sizes: position → width and height of each that could be read. labels: position → {label:
-    probability}. failures: (position, file name, reason) of those that could not. warnings: (position, kind) of those
-    whose user should know something.
+    probability}. failures: (position, file name, reason) of radiographs that could not be read. warnings: (position,
+    kind).
     """
 
     stop: int
@@ -40,9 +40,10 @@ class Portion:
 
 
 class PredictionJournal:
-    """An open journal; a context manager that closes it and leaves it where it is.
+    """An open journal; as a context manager it closes the file and keeps it.
 
-    image_ids: source ids of all radiographs. done: how many of them are. choices: what `choose_once` was first given.
+    image_ids: source ids of all radiographs. done: how many of them are done. choices: the first argument that
+    `choose_once` was given.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class PredictionJournal:
         return self._stops[-1] if self._stops else 0
 
     def choose_once(self, choices: Mapping[str, Any]) -> dict[str, Any]:
-        """Notes what this command chose by itself; one that continues the journal gets what the first one chose."""
+        """Notes the choices of this command. A command that continues the journal gets the choices of the first one."""
         if self.choices is None:
             self._log.cut(0)
             self.choices = json.loads(json.dumps(choices))
@@ -108,14 +109,14 @@ class PredictionJournal:
         return Predictions(self.image_ids, BoxTable.concatenate(tables), masks), labels
 
     def remove(self) -> None:
-        """Deletes the file: what it holds stands elsewhere now."""
+        """Deletes the file, once its content is written elsewhere."""
         self.path.unlink()
 
     def _portion(self, number: int) -> Portion:
         return _parsed(self._log.line(number + 1))
 
     def _read(self, discard: bool) -> None:
-        """Learns from the file what is done, and cuts off what is damaged or of another fingerprint."""
+        """Reads how much is done, and cuts off lines that are damaged or of another fingerprint."""
         lines = self._log.read()
         first = next(lines, {})
         stops = [content["stop"] for content in lines]

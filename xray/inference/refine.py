@@ -44,7 +44,7 @@ class Refinement:
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> "Refinement":
-        """The setting that model.json keeps. Raises TypeError, ValueError or AttributeError for a damaged one."""
+        """The setting in model.json. Raises TypeError, ValueError or AttributeError for a damaged one."""
         setting = cls(**{EARLIER_NAMES.get(name, name): float(value) for name, value in description.items()})
         for name, value in dataclasses.asdict(setting).items():
             least = -MOST if name == "intercept" else 0.0
@@ -62,7 +62,7 @@ class Refinement:
 MOST = 1e6
 """No dilation, and no weight of evidence, is larger."""
 EARLIER_NAMES = {"pull": "shift", "doubt": "penalty", "orphan": "unmatched"}
-"""What version 0.1 called them in model.json."""
+"""Names in model.json of version 0.1."""
 
 
 SAME = 0.5

@@ -28,12 +28,12 @@ GRID = tuple(
         key=lambda setting: setting.shift + setting.penalty + setting.unmatched,
     )
 )
-"""What `fit_refinement` tries: 300 settings, from the one that changes nothing to those that change the most."""
+"""The settings that `fit_refinement` tries: 300, from the one that changes nothing to those that change the most."""
 INDIFFERENT = 0.25
 """Average precisions that differ by less than this share of what one more finding is worth (1 / findings) are equal.
 
 With few findings the highest of 300 is chance: with about 20 phantoms and a weak segmenter it cost up to 0.08 AP on
-radiographs that were not fitted on, where the least change among equals never cost any.
+radiographs that were not fitted on, where the least change among equal settings never cost AP.
 """
 
 
@@ -48,8 +48,8 @@ def fit_refinement(
 ) -> tuple[Refinement, float, float]:
     """The setting with the highest average precision (IoU > 0.4) of the category on validation data.
 
-    truth, table, components, masks: as for `refine`, all of the same radiographs. confidence: whether that of the
-    components is fitted to the truth first, for the settings that add boxes; or as the settings say.
+    truth, table, components, masks: as for `refine`, all of the same radiographs. confidence: whether the confidence of
+    components is first fitted to the truth, for the settings that add boxes; otherwise it is as the settings say.
     Returns (setting, AP without refinement, AP with it); both are NaN where the truth has no box of the category. Of
     equal settings (see INDIFFERENT) the earliest wins: with GRID, the least change.
     """
@@ -67,10 +67,10 @@ def cross_validate(
     settings: Sequence[Refinement] = GRID,
     category: int = PNEUMOTHORAX_CATEGORY,
 ) -> tuple[float, float]:
-    """What fitting is worth on patients that were not fitted on: (AP without refinement, AP with it).
+    """The effect of fitting on patients that were not fitted on: (AP without refinement, AP with it).
 
-    Two halves of the patients, dealt so that as many in each have the finding, are fitted in turn, and the other half
-    is refined with the result. Both numbers are means over the halves; NaN where one has nothing to find.
+    The patients are dealt into two halves with equally many findings. Each half is fitted in turn, and the other half
+    is refined with the result. Both numbers are means over the halves; NaN where a half has no finding.
 
     patients: (n_images,) int, image → its patient's number. The other arguments are those of `fit_refinement`.
     """
@@ -137,8 +137,8 @@ class _Case:
         return average_precision(is_true, len(self.truth))
 
     def best(self, settings: Sequence[Refinement]) -> Refinement:
-        # Most boxes follow nothing and find nothing, whatever the setting: how many stand above a hit is all they
-        # decide.
+        # Most boxes follow no component and find nothing, whatever the setting: they only count where they stand above
+        # a hit.
         relevant = match_boxes(self.truth, self.table).iou > IOU_THRESHOLD
         for of_dilation in self.followed.values():
             relevant |= of_dilation.component >= 0

@@ -1,4 +1,4 @@
-"""Which arithmetic is right for a run on this machine, in a small file that one command leaves for the next ones.
+"""Which arithmetic a run uses on this machine, in a small file that one command leaves for the next ones.
 
 RUN/precision.json, beside the weights; where that folder cannot be written, or stands for an address, a file in the
 cache. It may be removed at any time. An entry counts only for the same weights, the same versions and the same
@@ -31,18 +31,18 @@ MOST_ENTRIES = 32
 MOST_BYTES = 2**20
 MOST_WORDS = 600
 FLAGS = ("avx2", "avx_vnni", "avx512", "amx", "bf16", "i8mm", "sve")
-"""What names of a processor's instructions begin with that decide about speed."""
+"""Prefixes of the processor's instructions that decide about speed."""
 LIMIT = "ONEDNN_MAX_CPU_ISA"
-"""The variable by which a user takes instructions away from PyTorch."""
+"""The environment variable with which a user limits the instructions that PyTorch may use."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
     """precision: "32", "bf16" or "int8". why: in words, without "precision …: " before it.
 
-    runtime: what computes, "torch" or "openvino". models: of OpenVINO, what tells its files from others (the values of
-    `models_beside`). considered: what was to choose from, `Way.name` and such values. saved: seconds that this is
-    faster than PyTorch in float32, a radiograph.
+    runtime: "torch" or "openvino". models: identifiers of OpenVINO's files (the values of `models_beside`). considered:
+    the choices there were, `Way.name` and such values. saved: seconds a radiograph that this saves against PyTorch in
+    float32.
     """
 
     precision: str
@@ -54,7 +54,7 @@ class Choice:
 
 
 def recall(runs: Sequence[Path], runtime: str = "torch") -> tuple[Choice, Path] | None:
-    """What was chosen for these run directories on such a machine, and the file that says so; None where nothing is.
+    """The choice for these run directories on such a machine, and the file that holds it; None without a choice.
 
     runs: as `files_of` names them. runtime: as of --runtime. A file that cannot be read, or is damaged, says nothing.
     """
@@ -86,7 +86,7 @@ def _choice(entry: dict[str, Any], runtime: str) -> Choice | None:
 
 
 def remember(runs: Sequence[Path], choice: Choice, runtime: str = "torch") -> Path | None:
-    """Writes a choice down; returns the file, or None where none can be written, which is no error."""
+    """Writes a choice; returns the file, or None where no file can be written, which is no error."""
     claims = _claims(runs, runtime)
     for path in _files(runs):
         entries = [entry for entry in _entries(path) if entry.get("for") != claims][-(MOST_ENTRIES - 1) :]
@@ -108,7 +108,7 @@ def _files(runs: Sequence[Path]) -> list[Path]:
 
     place = os.path.realpath(folders[0])
     cached = cache_folder() / "precision" / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:20]}.json"
-    # What stands for an address mirrors what is there, and has no files of its own.
+    # A folder that stands for an address mirrors it, and has no files of its own.
     is_address = as_given(folders[0].absolute()) != str(folders[0].absolute())
     return [cached] if is_address else [folders[0] / FILE, cached]
 
@@ -121,13 +121,13 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 
 def _claims(runs: Sequence[Path], runtime: str) -> dict[str, Any]:
-    """What must be the same for an entry to count, as JSON has it."""
+    """The conditions under which an entry counts, as JSON."""
     weights = [sha256_of(run / WEIGHTS_FILE) for run in runs if (run / WEIGHTS_FILE).is_file()]
     return {"weights": weights, "runtime": runtime, "versions": versions(runtime), "processor": processor()}
 
 
 def versions(runtime: str) -> dict[str, str]:
-    """Of what computes."""
+    """Versions of the packages that compute."""
     found = {"xray": __version__, "torch": torch.__version__}
     if runtime in ("auto", "openvino"):
         from importlib.metadata import PackageNotFoundError, version

@@ -22,7 +22,7 @@ from xray.models.weights import load_deployed
 Network = TypeVar("Network", Detector, Segmenter)
 
 STRIDES_2_AND_4 = ("relu", "1", "layer1", "3")
-"""The last stages at these strides, of a ResNet and of a MobileNetV2; some detectors have no use for their features."""
+"""The last stages at these strides, of a ResNet and of a MobileNetV2; some detectors do not use their features."""
 
 TRUNK, ENCODER = "detector.backbone.body.", "segmenter.encoder."
 
@@ -80,9 +80,9 @@ def shares_canvas(segmenter: Segmenter, size: int) -> bool:
 
 
 def trunk_difference(detector: Detector, segmenter: Segmenter) -> str:
-    """What keeps the two from sharing a trunk, in words; empty where one pass of it gives the features of both.
+    """Why the two cannot share a trunk, in words; empty where one pass of the trunk gives the features of both.
 
-    Frozen and ordinary batch norm count as equal, since they are in inference. A shallow encoder, or one cut by
+    Frozen and ordinary batch norms count as equal, since they are equal in inference. A shallow encoder, or one cut by
     pruning, is compared in the stages that it has.
     """
     reading = segmenter.normalise
@@ -102,18 +102,18 @@ def trunk_difference(detector: Detector, segmenter: Segmenter) -> str:
 
 
 def _numbers(trunk: nn.Module) -> dict[str, Tensor]:
-    """All that decides what a trunk computes, under the names that a detector's has."""
+    """All tensors that decide what a trunk computes, under the names of a detector."""
     numbers = {name: value for name, value in trunk.state_dict().items() if not name.endswith("num_batches_tracked")}
     numbers |= {f"{name}.eps": torch.tensor(m.eps) for name, m in trunk.named_modules() if hasattr(m, "eps")}
     return {name.removeprefix("features."): value for name, value in numbers.items()}
 
 
 def join_runs(first: Path, second: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A detection run and a segmentation run on its trunk, in either order → what `save_deployed` makes one run of.
+    """A detection run and a segmentation run on its trunk, in either order → one run for `save_deployed`.
 
     Returns the description, {task, detection, segmentation}, and the tensors `detector.…` and `segmenter.…`, in which
     the trunk is the detector's alone.
-    Raises InputError if they are no runs of these tasks, or share no trunk or no canvas.
+    Raises InputError if they are not runs of these two tasks, or do not share trunk and canvas.
     """
     runs = {}
     for run in (first, second):

@@ -86,8 +86,8 @@ def radiographs(
 def consecutive(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` radiographs in a row, decoded or not, the last one fewer.
 
-    The last bits of a result may depend on which radiographs share a batch. Here that depends on their positions alone:
-    not on which files can be read, on where a command resumed, or on the node of a cluster that takes them.
+    The last bits of a result may depend on which radiographs share a batch. Here batches depend on positions alone: not
+    on which files can be read, on where a command resumed, or on the node of a cluster that takes them.
     """
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
@@ -109,8 +109,8 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def run(pipeline: Pipeline, stream: Iterable[list[Item]], write: Callable[[Batch], None]) -> None:
     """Finds all of a stream of batches and hands them, in order, to `write`, which a thread of its own calls.
 
-    A batch for which the GPU has too little memory is halved, and so are those after it. What any step raises is raised
-    here, and no further batch is written then.
+    A batch for which the GPU has too little memory is halved, and so are those after it. An exception in any step is
+    raised here, and no further batch is written.
     """
 
     def postprocess(items: list[Item], outputs: Outputs | None) -> Batch:
@@ -162,7 +162,8 @@ def _halved(items: list[Item]) -> int:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[ThreadPoolExecutor]:
-    """A thread that does what is submitted, in order; left by an exception, it drops what it has not begun."""
+    """A thread that runs submitted work in order. If the block is left by an exception, work that has not begun is
+    dropped."""
     executor = ThreadPoolExecutor(1)
     try:
         yield executor
@@ -171,7 +172,7 @@ def _one_thread() -> Iterator[ThreadPoolExecutor]:
 
 
 def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
-    """The same items, of which a thread gets up to `depth` ahead. Raises what they raise."""
+    """The same items; a thread gets up to `depth` of them in advance. Raises the exceptions of the iterator."""
     iterator, end = iter(items), object()
     with _one_thread() as reader:
         waiting = deque(reader.submit(next, iterator, end) for _ in range(depth))

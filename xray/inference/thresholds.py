@@ -1,4 +1,5 @@
-"""thresholds.json: what `xray evaluate --fit` found for each finding, kept beside the model. It may be removed.
+"""thresholds.json: the values that `xray evaluate --fit` found for each finding, kept beside the model. It may be
+removed.
 
 RUN/thresholds.json of a run directory, NAME.thresholds.json beside a NAME.yaml of an ensemble. It holds no date. It
 counts only for the weights that made the scores it was fitted on.
@@ -35,7 +36,7 @@ def thresholds_file(given: Path) -> Path:
 
 
 def weights_of(given: Path) -> list[str]:
-    """SHA-256, in hex, of what makes the scores: the ensemble.yaml, if it is one, and all weights.
+    """SHA-256, in hex, of the files that decide the scores: the ensemble.yaml, if there is one, and all weights.
 
     Raises InputError where there are none.
     """
@@ -50,7 +51,7 @@ def weights_of(given: Path) -> list[str]:
 
 
 def write_thresholds(given: Path, thresholds: Thresholds, notes: Mapping[str, Any]) -> Path:
-    """Writes what was fitted for a run or an ensemble, whole or not at all. notes: what else is in it, as JSON.
+    """Writes the fit of a run or an ensemble, whole or not at all. notes: further entries, as JSON.
 
     Returns the file. Raises InputError as `weights_of`.
     """
@@ -71,7 +72,7 @@ def write_thresholds(given: Path, thresholds: Thresholds, notes: Mapping[str, An
 
 
 def read_thresholds(given: Path) -> Thresholds | None:
-    """What was fitted for a run or an ensemble; None where nothing was.
+    """The fit of a run or an ensemble; None without a fit.
 
     Raises InputError where the file is damaged, of another version, or of other weights.
     """
@@ -111,9 +112,10 @@ def say(line: str) -> None:
 def thresholds_of(
     given: Sequence[Path], from_probability: float | None = None, warn: Callable[[str], object] = say
 ) -> Thresholds | None:
-    """The fit of what was given as --weights, None where there is none that can be used.
+    """The fit of the paths of --weights; None where there is none that can be used.
 
-    from_probability: what the user set in its place, in [0, 1]. warn: is told, in one line, what is not used and why.
+    from_probability: the probability that the user gives in place of a fit, in [0, 1]. warn: called with one line about
+    a fit that is not used.
     """
     try:
         if len(given) == 1:

@@ -24,17 +24,17 @@ TRIAL = 32
 WORTH_A_COPY = 1.1
 """How many times faster one convolution must be for a trial of all models."""
 ROUNDS = 2
-"""How often each way is timed, in turn; the fastest counts, as the others were disturbed."""
+"""How often each way is timed, in turn; the fastest time counts, as slower ones were disturbed."""
 
 Loader = Callable[[], Pipeline]
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a trial found: pipeline, ready to run in `way`; why, in words.
+    """The result of a trial. pipeline: ready to run in `way`. why: in words.
 
-    is_sure: whether other radiographs would have led to the same choice; not where these show too little.
-    saved: seconds that it is faster than PyTorch in float32, a radiograph.
+    is_sure: whether other radiographs would lead to the same choice; False where these show too little.
+    saved: seconds a radiograph that `way` saves against PyTorch in float32.
     """
 
     pipeline: Pipeline
@@ -66,9 +66,9 @@ def fastest_way(
 ) -> Outcome:
     """The fastest of a pipeline in float32, its copy in bfloat16, and others, of those that keep the metric.
 
-    canvases, sizes: as `Pipeline.find` takes them, of the radiographs to try. batch_size: at a time. others: more ways,
-    with what makes their pipelines; one that cannot be made is told of. measured: of each run what `measured_in` says
-    of its INT8 model. base: the way of the pipeline.
+    canvases, sizes: as `Pipeline.find` takes them, of the radiographs to try. batch_size: radiographs at a time.
+    others: further ways → a function that makes the pipeline; failures are named in `why`. measured: for each run,
+    `measured_in` of its INT8 model. base: the way of the pipeline.
     """
     told: list[str] = []
     ways = {base: pipeline} | _others(pipeline, base, others or {}, told)
@@ -79,7 +79,7 @@ def fastest_way(
             del ways[way]
     if len(ways) == 1:
         return Outcome(pipeline, base, "; ".join(told) or "nothing else is at hand", True)
-    # Only now: it compiles metrics, and most commands make no trial.
+    # Imported here: it compiles metrics, and most commands make no trial.
     from xray.inference.metric_moves import MOST_MOVE, are_small, expected_moves, in_words
 
     of = f"on the first {len(sizes)} radiographs"
@@ -124,11 +124,11 @@ def _others(pipeline: Pipeline, base: Way, loaders: Mapping[Way, Loader], told: 
 
 
 def corrected(moves: Mapping[str, float], measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Moves of INT8: what was measured with a truth, and what is lost more here than there.
+    """Moves of INT8: those measured with a truth, and the additional loss on these radiographs.
 
     When an INT8 model was made, its move was measured on radiographs with a truth, and also estimated on some of them
-    without it, as `moves` are here. The estimate overstates what is lost, there as here: what counts is by how much it
-    is worse here. measured: of each run what `measured_in` says; of several runs the mean.
+    without it, as `moves` are here. Both estimates overstate the loss; what counts is by how much the one here is
+    worse. measured: `measured_in` for each run; of several runs the mean is used.
     """
     result = dict(moves)
     for name, move in moves.items():
@@ -162,7 +162,8 @@ def _found(pipeline: Pipeline, canvases: np.ndarray, sizes: Sequence[tuple[int, 
 def find_in_batches(
     pipeline: Pipeline, batches: Iterable[tuple[np.ndarray, Sequence[tuple[int, int]]]], with_maps: bool = True
 ) -> Findings:
-    """`Pipeline.find` for batches of canvases and sizes, one at least, as one. with_maps: probability maps are kept."""
+    """`Pipeline.find` over one or more batches of canvases and sizes, joined to one result. with_maps: probability maps
+    are kept."""
     parts, begin = [], 0
     for canvases, sizes in batches:
         found = pipeline.find(canvases, sizes)

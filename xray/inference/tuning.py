@@ -1,9 +1,9 @@
-"""The search for settings of an ensemble on out-of-fold predictions, and what it gains on radiographs it has not seen.
+"""The search for settings of an ensemble on out-of-fold predictions, and its gain on radiographs that it has not seen.
 
 Categories are fused and scored apart, so that each can be searched by itself. First all share one setting, then each
 may leave it. A step is taken only where it gains more than noise: the mean difference of average precision over
-resamples of the patients must exceed some of their standard deviations. What the best of many candidates seems to gain
-is too much all the same, and so the search is repeated with each fold held out, and its settings are scored there.
+resamples of the patients must exceed some of their standard deviations. Even so, the best of many candidates seems to
+gain too much. Therefore the search is repeated with each fold held out, and its settings are scored on that fold.
 """
 
 import dataclasses
@@ -32,26 +32,28 @@ SIGMAS, IOUS, SCALES = (0.1, 0.5), (0.3, 0.4, 0.5, 0.6), (1.0, 0.9375, 0.875)
 WEIGHTS, EXPONENTS = (0.0, 0.5, 1.0, 2.0), (0.0, 0.25, 0.5, 1.0, 2.0)
 
 CLEAR_OF_ALL, CLEAR_OF_ONE = 1.0, 2.0
-"""Standard deviations that a step must gain: of the mean over the categories, and of one, where many are tried. With 8
-findings in 8 % of 300 synthetic radiographs, 1 and 1 gained less on new ones than 1 and 2 (0.084 and 0.094)."""
+"""Standard deviations that a step must gain: for the mean over the categories, and for a single category, of which many
+are tried. With 8 findings in 8 % of 300 synthetic radiographs, 1 and 1 gained less on new ones than 1 and 2 (0.084 and
+0.094)."""
 LEAST_GAIN = 5e-4
 LEAST_PATIENTS = 10
-"""With its finding in fewer patients, a category keeps the setting of all."""
+"""A category whose finding is in fewer patients keeps the setting of all."""
 SEARCH_RESAMPLES = 50
 WORTH_THREADS = 100_000
-"""Boxes from which on categories are fused side by side."""
+"""From this many boxes on, categories are fused in parallel."""
 N_PARTS = 5
-"""Of the patients, where the predictions are of one fold only."""
+"""Parts that the patients are dealt into where all predictions are of one fold."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """What `tune` returns.
+    """The result of `tune`.
 
-    settings: fitted on all folds. held_out: fold → those fitted on the others. best: number of the best single model.
+    settings: fitted on all folds. held_out: fold → the settings fitted on the other folds. best: number of the best
+    single model.
     scores: "single" (the best), "plain" (weighted boxes fusion with default settings; not with one model), "tuned"
-    (each fold by the settings fitted on the others) and "in_sample" (by those fitted on it, too) → the metric, and by
-    category.
+    (each fold by the settings fitted on the other folds) and "in_sample" (by the settings fitted on all folds) → the
+    metric, and by category.
     gains: of "tuned" over "single" and, where there is one, "plain", with intervals by patient.
     dealt: whether the folds are parts of the patients, since the predictions were of one fold.
     """
@@ -77,7 +79,7 @@ def tune(
     metric: "map40", the mean over the categories of VOC's AP at IoU 0.4, or "coco_ap". n_resamples: of the patients,
     for the intervals; 0 leaves them out. advance: called with the steps done, all of them, and the number of settings
     of a category that were tried.
-    The same material and seed give the same.
+    The same material and seed give the same result.
     """
     folds, dealt = _folds(material, seed)
     present = [label for label in sorted(categories) if (material.truth.labels == label).any()]
@@ -95,7 +97,7 @@ def tune(
         tell()
         if sum(map(len, material.tables)) < WORTH_THREADS:
             return mean_of_present([one.samples(settings, part) for one in found.values()])
-        # What takes long in it leaves the interpreter free.
+        # Its long computations leave the interpreter to other threads.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return mean_of_present(list(pool.map(lambda one: one.samples(settings, part), found.values())))
 
@@ -152,7 +154,7 @@ def _scored(
 
 
 def default_settings(n_models: int) -> Settings:
-    """From where the search begins: plain weighted boxes fusion, or a single model as it is; without classifier."""
+    """The start of the search: plain weighted boxes fusion, or a single model as it is; without a classifier."""
     return Settings(method="wbf" if n_models > 1 else "none", exponents=(1.0, 0.0))
 
 
@@ -249,7 +251,7 @@ def _scales(current: Settings, n_models: int) -> Iterator[Settings]:
 
 
 class _Category:
-    """The boxes of one category, and what was made of them with the settings that were tried."""
+    """The boxes of one category, and their scores under the settings that were tried."""
 
     def __init__(
         self, material: OutOfFold, label: int, metric: Metric, folds: np.ndarray, draws: list[np.ndarray]
@@ -265,11 +267,11 @@ class _Category:
 
     @property
     def n_tried(self) -> int:
-        """Settings that were."""
+        """How many settings were tried."""
         return len(self._samples)
 
     def n_patients(self, part: int) -> int:
-        """With the finding, among those that a part of the search sees."""
+        """Patients with the finding, among those that a part of the search sees."""
         return len(np.unique(self._patients[self._truth.images[self._inside(part)[self._truth.images]]]))
 
     def table(self, settings: Settings) -> BoxTable:
@@ -297,9 +299,10 @@ class _Category:
     def crossed(self, settings: list[Settings]) -> BoxTable:
         """Each fold by its own settings.
 
-        Where these differ between folds, so may the scale of their scores, and with it the order of boxes of different
-        folds. A score is then replaced by 1 / (1 + t): t boxes a radiograph have as high a score in the other folds,
-        which the settings were fitted on. That is no less honest, and changes no order within a fold.
+        Where settings differ between folds, the scale of scores may differ, too, and boxes of different folds cannot be
+        compared. A score is then replaced by 1 / (1 + t), where t boxes a radiograph have as high a score in the other
+        folds, on which the settings were fitted. This uses nothing of the fold itself, and keeps the order within a
+        fold.
         """
         if len(set(settings)) == 1:
             return self.table(settings[0])
@@ -320,7 +323,7 @@ class _Category:
         return inside
 
     def _weighed(self, settings: Settings) -> tuple[BoxTable, np.ndarray]:
-        """Exponents change no order within a radiograph, and with it not which box is right."""
+        """Exponents do not change the order within a radiograph, and so do not change which box is right."""
         key = dataclasses.replace(settings, exponents=(1.0, 0.0))
         if key not in self._fused:
             while len(self._fused) >= 2:  # those before are hardly used again
@@ -338,7 +341,7 @@ class _Category:
         return match_boxes(self._truth, table).is_true
 
     def _ap(self, table: BoxTable, is_true: np.ndarray, inside: np.ndarray, times: np.ndarray) -> np.ndarray:
-        # Equal scores as each metric has them.
+        # Each metric has its own order of equal scores.
         is_coco = self._metric == "coco_ap"
         order = np.lexsort((table.images, -table.scores)) if is_coco else np.argsort(-table.scores, kind="stable")
         order = order[inside[table.images[order]]]

@@ -22,7 +22,7 @@ def turned_back(findings: Findings, turns: Sequence[int], sizes: Sequence[tuple[
         return findings
     table, masks = findings.table, dict(findings.masks)
     boxes = table.boxes.copy()
-    # "No finding" has a box of its own, which says nothing of a place.
+    # "No finding" has a unit box, which is no place in the radiograph.
     has_place = ~is_no_finding(table)
     for image, (turn, size) in enumerate(zip(turns, sizes, strict=True)):
         if turn:

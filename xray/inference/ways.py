@@ -1,4 +1,4 @@
-"""How models are run, by what and in which arithmetic, as far as flags, devices and earlier commands decide it."""
+"""How models are run: the runtime and the arithmetic, as far as flags, devices and earlier commands decide them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ from xray.structures.triplet import Triplet
 
 NAMES = {torch.float32: "32", torch.bfloat16: "bf16", torch.float16: "16"}
 DTYPES = {name: dtype for dtype, name in NAMES.items()} | {INT8: torch.float32}
-"""What of a model is not in 8 bits is in float32."""
+"""Parts of a model that are not in 8 bits are in float32."""
 
 WORTH_A_TRIAL = 64
-"""Radiographs from which on a trial pays."""
+"""From this many radiographs on, a trial is worth its time."""
 OPENING = 0.5
-"""Seconds to import OpenVINO and open a compiled model, where PyTorch is there already: fewer are not worth it."""
+"""Seconds that OpenVINO takes to be imported and to open a compiled model; a smaller gain is not worth it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +55,9 @@ PLAIN = Way("torch", "32")
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """way: in which models are loaded. dtype: to which they are lowered; None where a trial must choose.
+    """way: how models are loaded. dtype: their type after that; None where a trial must choose.
 
-    why: a line for the user; empty where there is nothing to tell. models: of `models_beside`, those that are used.
+    why: a line for the user; empty where there is none. models: the entries of `models_beside` that are used.
     """
 
     way: Way
@@ -68,7 +68,7 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """What --weights names, and the flags that say how it is run. Values as of the flags.
+    """The paths of --weights, and the flags that say how they are run, with the values of these flags.
 
     options: further arguments of `load_pipeline` by name: flips, gate, gate_threshold, triplet, prune, scales.
     """
@@ -81,7 +81,7 @@ class Models:
 
     @classmethod
     def of_flags(cls, config: Any) -> "Models":
-        """What the flags of `xray infer` name."""
+        """The same from the flags of `xray infer`."""
         options = {
             "flips": config.tta,
             "gate": config.gate,
@@ -119,12 +119,12 @@ class Models:
         return found
 
     def measured(self) -> list[dict[str, Any]]:
-        """What was measured of each run's INT8 model when it was made."""
+        """For each run, the measurements of its INT8 model when that was made."""
         files = [file_beside(run, INT8_FILE) for run in self.runs if run.is_dir()]
         return [measured_in(path) if path else {} for path in files]
 
     def start(self, n: int | None = None) -> Start:
-        """What flags, device and earlier commands decide.
+        """The decision of flags, device and earlier commands.
 
         n: radiographs to come, None where there may be any number; fewer than `WORTH_A_TRIAL` make no trial.
         Raises InputError for what this machine, or this installation, cannot do.
@@ -152,7 +152,7 @@ class Models:
             if is_there and (n is None or is_short or known <= set(choice.considered)):
                 return _as_remembered(choice, file, n)
         if dtype is None or (not is_short and self.others()):
-            # A server, or an object of Python, makes no trial: it would not be known whose radiographs come.
+            # A server, or the Python API, makes no trial, as the radiographs to come are not known.
             dtype = torch.float32 if is_short or n is None else None
         return Start(Way(runtime, "auto"), dtype)
 
@@ -176,12 +176,13 @@ def kept_in(path: Path) -> str:
 
 
 def runtime_for(runtime: str, precision: str) -> str:
-    """What runs models at first, for --runtime and --precision: of auto PyTorch, and OpenVINO where int8 is wanted."""
+    """The runtime to begin with, for --runtime and --precision: for auto PyTorch, or OpenVINO with --precision int8."""
     return ("openvino" if precision == INT8 else "torch") if runtime == "auto" else runtime
 
 
 def place_of(device: str, precision: str, runtime: str = "torch") -> tuple[torch.device, torch.dtype | None]:
-    """Where models run and in what precision, None where a trial is to choose it. Values as of the flags.
+    """The device and the precision of the models; None for a precision that a trial is to choose. Values are those of
+    the flags.
 
     Raises InputError for what this machine, or this installation, cannot do.
     """
@@ -203,5 +204,5 @@ def place_of(device: str, precision: str, runtime: str = "torch") -> tuple[torch
 
 
 def considered(others: Mapping[Way, Sequence[str]]) -> tuple[str, ...]:
-    """What a trial had to choose from beside PyTorch's ways, for `Choice`."""
+    """The ways that a trial could choose beside PyTorch's, for `Choice`."""
     return tuple(dict.fromkeys(name for models in others.values() for name in models))

@@ -18,8 +18,9 @@ from torch import Tensor
 class Share:
     """A process's part of one batch.
 
-    n_local: its radiographs; 0 where the batch has fewer than there are processes: this one then computes a radiograph
-    that does not count. total: radiographs of all processes. rank, world: which process this is, of how many.
+    n_local: its radiographs; 0 where the batch has fewer radiographs than there are processes: this process then
+    computes a radiograph that does not count. total: radiographs of all processes. rank, world: which process this is,
+    of how many.
     """
 
     n_local: int
@@ -38,35 +39,36 @@ _share: Share | None = None
 
 
 def begin_step(share: Share | None) -> None:
-    """Sets this process's share of the batch, until `end_step`; None where it trains alone."""
+    """Sets this process's share of the batch until `end_step`; None for a process that trains alone."""
     global _share
     _share = share
 
 
 def end_step() -> None:
-    """Ends the step: later computations, as of a validation, are this process's alone."""
+    """Ends the step: later computations, as in a validation, belong to this process alone."""
     begin_step(None)
 
 
 def current_share() -> Share | None:
-    """The share that `begin_step` was given."""
+    """The share that `begin_step` has set."""
     return _share
 
 
 def n_together(n_local: int) -> int:
-    """Radiographs in the batch of all processes; `n_local`, those of this process, where it trains alone."""
+    """Radiographs in the batch of all processes; `n_local`, the number of this process, where it trains alone."""
     return _share.total if _share else n_local
 
 
 def averaged(mean: Tensor) -> Tensor:
-    """A mean over this process's radiographs → its part of the mean over all: scaled by how many of them it has."""
+    """A mean over this process's radiographs → its part of the mean over all, scaled by its share of the
+    radiographs."""
     return mean * (_share.n_local * _share.world / _share.total) if _share else mean
 
 
 def mean_of_known(values: Tensor, known: Tensor) -> Tensor:
-    """The part of this process in the mean of those values that are known, of all processes; 0 where none is.
+    """The part of this process in the mean of all known values of all processes; 0 where no value is known.
 
-    values, known: of one shape, the latter bool. What is not known has no gradient, whatever the value is.
+    values, known: of one shape, the latter bool. Unknown values have no gradient.
     """
     return torch.where(known, values, 0).sum() / normaliser(known.sum())
 
@@ -75,7 +77,7 @@ def summed(values: Tensor) -> Tensor:
     """A sum over this process's radiographs → over all; gradients pass through it."""
     if _share is None:
         return values
-    # A product with 0 keeps the graph whole, which the other processes' collectives wait for.
+    # A product with 0 keeps the graph whole: the collectives of the other processes wait for it.
     return _Sum.apply(values if _share.counts else values * 0)
 
 
@@ -86,7 +88,7 @@ def normaliser(count: Tensor) -> Tensor:
         return count.clamp(min=1)
     everyone = count.float() if _share.counts else torch.zeros_like(count, dtype=torch.float32)
     dist.all_reduce(everyone)
-    # Infinite for a process whose radiograph does not count.
+    # Infinite in a process whose radiograph does not count.
     return everyone.clamp(min=1) / (_share.world * float(_share.counts))
 
 

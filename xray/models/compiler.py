@@ -1,4 +1,4 @@
-"""torch without its compiler, whose import inference never needs but some of its parts bring along.
+"""torch without its compiler, which inference does not need but which parts of torch and torchvision import.
 
 `torch._dynamo` takes 1.9 s of processor time and 150 MiB (torch 2.14). torchvision 0.29 imports it for one question
 about compiled operators (torchvision/ops/roi_align.py) and one decorator (torchvision/tv_tensors); torch imports it at
@@ -17,7 +17,7 @@ UTILS = "torch._dynamo.utils"
 
 
 class _StandIn(ModuleType):
-    """Stands in for a module of the compiler; what it lacks, the real module gives."""
+    """Stands in for a module of the compiler; attributes that it lacks come from the real module."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -28,16 +28,16 @@ class _StandIn(ModuleType):
 
 @contextlib.contextmanager
 def without_compiler() -> Iterator[None]:
-    """Inside, torch and torchvision may import `torch._dynamo` without its being loaded; nothing is to be compiled.
+    """Inside, torch and torchvision can import `torch._dynamo` without loading it; nothing may be compiled.
 
-    Where they need more of it than is known here, or where it has been loaded before, they get the real one.
+    Where they need a part that is not known here, or where it was loaded before, they get the real module.
     """
     if COMPILER not in sys.modules:
         import torch
 
         compiler, utils = _StandIn(COMPILER), _StandIn(UTILS)
         compiler.__path__ = [f"{torch.__path__[0]}/_dynamo"]
-        # A function that is not to be compiled: none is.
+        # Marks a function as not to be compiled, which none is.
         compiler.disable = lambda function, *_args, **_options: function  # type: ignore[attr-defined]
         compiler.utils = utils  # type: ignore[attr-defined]
         utils.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]

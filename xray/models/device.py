@@ -74,13 +74,13 @@ def has_bfloat16() -> bool:
 
 
 def has_amx() -> bool:
-    """Whether this processor has AMX, which multiplies tiles of bfloat16, and PyTorch may use it."""
+    """Whether this processor has AMX (which multiplies tiles of bfloat16) and PyTorch may use it."""
     return bool(torch.cpu._is_amx_tile_supported() and torch.backends.mkldnn.is_available())
 
 
 @functools.cache
 def of_processor() -> dict[str, str]:
-    """What Linux says of the first processor, such as its "vendor_id" and "flags"; nothing where it says nothing."""
+    """The entries of the first processor in Linux' /proc/cpuinfo, such as "vendor_id" and "flags"; empty elsewhere."""
     found: dict[str, str] = {}
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         for line in file:

@@ -63,7 +63,7 @@ def _check_archive(path: Path) -> None:
     """Raises ValueError unless the archive is as torch.save writes them: uncompressed, nothing twice, sums right."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-        # A small file must not unfold to more than there is memory for.
+        # A small file must not unpack to more than the memory holds.
         stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
         if not stored or sum(entry.file_size for entry in entries) > path.stat().st_size:
             raise ValueError("its parts are compressed or overlap")

@@ -44,7 +44,7 @@ def save_deployed(run: Path, state: dict[str, Tensor], description: dict[str, An
 def rewrite_description(run: Path, description: dict[str, Any]) -> None:
     """Replaces the model.json of a trained run, complete or not at all.
 
-    One without a fingerprint, as `load_deployed` returns it, gets that of the run's weights, to which it belongs.
+    A description without a fingerprint, as `load_deployed` returns it, gets the fingerprint of the run's weights.
     """
     saved = _saved_with(run / WEIGHTS_FILE) if (run / WEIGHTS_FILE).is_file() else None
     _write_description(run, ({FINGERPRINT: saved[FINGERPRINT]} if saved else {}) | description)
@@ -72,7 +72,7 @@ def read_description(run: Path | str) -> dict[str, Any]:
     missing = [name for name in (MODEL_FILE, WEIGHTS_FILE) if not (run / name).is_file()]
     if missing:
         if inside := sorted(path.parent.name for path in run.glob(f"*/{MODEL_FILE}")):
-            # Of a cross-validation, or of several trainings.
+            # The folder of a cross-validation, or of several trainings.
             names = ", ".join(inside[:5]) + (", …" if len(inside) > 5 else "")
             raise InputError(
                 f"{run} is a folder of {len(inside)} runs ({names}): give one of these, all where several can be, or "

@@ -23,7 +23,7 @@ from xray.training.placement import Outlines, distort_boxes, place_boxes, visibl
 AUGMENTATIONS = ("none", "light", "strong")
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(1, -1, 1)
-"""A canvas with each grey level once: a change of tone makes it into its own table."""
+"""A canvas that holds each grey level once: a change of tone turns it into the table of that change."""
 
 
 class Augmentation:
@@ -31,8 +31,8 @@ class Augmentation:
 
     strength: "none", "light" or "strong".
     mirror: {label: label on a flipped radiograph}, its own inverse, from `xray.structures.sides`.
-    flip: share of the canvases that are mirrored; none is at strength "none". distortion: share of those that are
-    distorted (`xray.training.distortion`), none at strength "none".
+    flip: share of the canvases that are mirrored. distortion: share of the canvases that are distorted
+    (`xray.training.distortion`). Both count as 0 at strength "none".
     mirrored_channels: of a mask with a channel for each label of `mirror`, ascending, their order when flipped.
     """
 
@@ -117,8 +117,8 @@ class Augmentation:
 
 
 def _run(pipeline: Any, seed: int, generator: np.random.Generator, **data: Any) -> dict[str, Any]:
-    # By `set_random_seed`, every transform would begin with the same random numbers, and those of equal chance always
-    # come together.
+    # `set_random_seed` would let every transform begin with the same random numbers, so that transforms of equal chance
+    # would always be applied together.
     pipeline.set_random_state(generator, random.Random(seed))
     changed: dict[str, Any] = pipeline(**data)
     return changed
@@ -130,7 +130,7 @@ def _moved(
     """Boxes and labels after the transforms that were applied, without those that are out of view.
 
     By our own arithmetic: albumentations 2.0.8 draws the box around a turned box's corners (`rotate_method`
-    "largest_box"), which at ±4° makes one of 80 × 176 pixels 6 % wider; a detector learns that.
+    "largest_box"), which at ±4° widens a box of 80 × 176 pixels by 6 %; a detector would learn boxes that are too wide.
     """
     applied = dict(changed["applied_transforms"])
     matrix = applied["Affine"]["bbox_matrix"] if "Affine" in applied else None
@@ -191,7 +191,7 @@ def _transforms(a: Any, strong: bool, distortion: float) -> list[Any]:
     one_of = albumentations.OneOf
     light = one_of([a.RandomBrightnessContrast(0.2, 0.2), a.RandomGamma((70, 140))], p=0.7)
     grain = one_of([a.GaussNoise(std_range=(0.01, 0.04)), a.GaussianBlur(blur_limit=(3, 5))], p=0.2)
-    # One of chance 0 would still draw, and others would get other numbers.
+    # A transform of chance 0 would still draw a random number, and those after it would get other ones.
     placed = [place, a.Distortion(p=distortion)] if distortion else [place]
     if not strong:
         return [*placed, light, grain]
@@ -205,7 +205,7 @@ def _transforms(a: Any, strong: bool, distortion: float) -> list[Any]:
 
 
 class _Distortion(albumentations.DualTransform):
-    """What `xray.training.distortion` draws, as one of albumentations' transforms."""
+    """The distortions of `xray.training.distortion` as a transform of albumentations."""
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         return {"lattice": draw_lattice(self.random_generator, params["shape"][0])}
@@ -262,7 +262,7 @@ class _Drawn:
         pass
 
     class GaussNoise(_PixelsAlone, albumentations.GaussNoise):
-        """Draws as many numbers, but not the noise: later draws must stay the same."""
+        """Draws as many random numbers as albumentations does, without the noise: later draws must stay the same."""
 
         def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
             deviation = self.py_random.uniform(*self.std_range)

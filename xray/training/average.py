@@ -22,7 +22,7 @@ from xray.training.callbacks import deploy
 from xray.training.checkpoints import BEST, KEPT_WEIGHTS, WEIGHTS_ALONE
 
 NORM_BATCHES = 256
-"""Most training batches from which the statistics of batch norms are estimated."""
+"""The statistics of batch norms are estimated from at most this many training batches."""
 AVERAGED = "averaged_epochs"
 """In model.json of an average: the epochs that it was made of, from 0."""
 
@@ -30,8 +30,8 @@ AVERAGED = "averaged_epochs"
 class KeepBest(Callback):
     """Keeps the weights of the `count` best validated checkpoints in RUN/average; 0 and 1 keep none.
 
-    They are those that were validated: the moving average where there is one.
-    scores: epoch, from 0 → validation score of those that are kept; of equal ones the first.
+    Kept are the weights that were validated: the moving average where there is one.
+    scores: epoch, from 0 → validation score, of the kept checkpoints; of equal scores the earliest is kept.
     """
 
     def __init__(self, run: Path, monitored: str, count: int) -> None:
@@ -49,12 +49,13 @@ class KeepBest(Callback):
         return self.folder / f"epoch-{epoch + 1}.ckpt"
 
     def clear(self) -> None:
-        """Deletes those that an earlier epoch has displaced, which last.ckpt no longer names."""
+        """Deletes the weights of epochs that are no longer among the best."""
         for path in set(self.folder.glob("*.ckpt")) - {self.path(epoch) for epoch in self.scores}:
             path.unlink()
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        """Before last.ckpt is written: a run that is killed in between makes the epoch, and this, again."""
+        """Runs before last.ckpt is written: a run that is killed between the two repeats the epoch, and with it this
+        step."""
         epoch = trainer.current_epoch
         if self.count < 2 or (epoch + 1) % (trainer.check_val_every_n_epoch or 1):
             return
@@ -72,14 +73,14 @@ def deploy_average(trainer: L.Trainer, task: Any, run: Path, kept: KeepBest, bes
 
     best: the best validation score of a single checkpoint, whose model is deployed so far. The statistics of
     batch norms are estimated anew with training canvases, and averaged where they are frozen.
-    Returns what came of it, in words.
+    Returns a sentence about the result.
     """
     epochs = [epoch for epoch in kept.scores if kept.path(epoch).is_file()]
     if best is None or len(epochs) < 2:
         return "fewer than two checkpoints were validated: there is nothing to average"
     if trainer.is_global_zero:
         kept.clear()
-    # Neither curves nor checkpoints are to hold what comes now.
+    # The validation below must enter neither curves nor checkpoints.
     trainer.callbacks, trainer.loggers = [], []  # type: ignore[attr-defined]  # Lightning's own assign it
     task.load_state_dict(mean_of([kept.path(epoch) for epoch in epochs]))
     reestimate_norms(trainer, task)
@@ -102,7 +103,7 @@ def deploy_average(trainer: L.Trainer, task: Any, run: Path, kept: KeepBest, bes
 
 
 def mean_of(paths: Sequence[Path]) -> dict[str, Tensor]:
-    """The mean of the state dicts in checkpoints, summed in float64; what is no floating number is the first one's."""
+    """The mean of the state dicts in checkpoints, summed in float64; integer tensors are those of the first one."""
     total: dict[str, Tensor] = {}
     first: dict[str, Tensor] = {}
     for path in paths:

@@ -71,7 +71,7 @@ class Throughput(Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's, but it reads the losses only every few steps, as each reading waits until the GPU is done."""
+    """Lightning's progress bar, which reads the losses only every few steps: each reading waits for the GPU."""
 
     def __init__(self, every: int) -> None:
         super().__init__()
@@ -79,14 +79,14 @@ class ProgressBar(RichProgressBar):
         self._read: dict[str, Any] = {}
 
     def get_metrics(self, trainer: L.Trainer, task: L.LightningModule) -> dict[str, Any]:
-        """What stands beside the bar."""
+        """The numbers beside the bar."""
         if not self._read or trainer.global_step % self.every == 0:
             self._read = super().get_metrics(trainer, task)
         return self._read
 
 
 def peak_memory() -> int:
-    """Most memory held so far in bytes: of the GPU where one is in use, else of this process."""
+    """The most memory in use so far, in bytes: of the GPU where one is used, else of this process."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -96,7 +96,7 @@ def peak_memory() -> int:
 class Plateau(Callback):
     """Steps a "plateau" schedule after each epoch that was validated, before last.ckpt is written.
 
-    Lightning steps it after that, so that a resumed run would lack the last step.
+    Lightning would step it after last.ckpt, so that a resumed run would lack the last step.
     """
 
     def on_train_epoch_end(self, trainer: L.Trainer, task: L.LightningModule) -> None:
@@ -223,7 +223,7 @@ class DeployBest(Callback):
 def deploy(run: Path, task: Any, state: Mapping[str, Tensor], **facts: Any) -> None:
     """Writes model.safetensors, model.json and, if the task has validated, validation/predictions.json into a run.
 
-    state: the task's state dict, as in checkpoints. facts: what model.json is to say beside the task's own description.
+    state: the task's state dict, as in checkpoints. facts: entries of model.json beside the task's own description.
     """
     prefix = "model."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

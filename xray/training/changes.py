@@ -1,8 +1,8 @@
 """Augmentation of pixels, drawn by `xray.training.augment`, computed for a whole batch at a time on any device.
 
-The same steps in the same order as albumentations', with a rounding to whole grey levels between them where it has one:
-place and distortion (bilinear, masks nearest), tone, local contrast (CLAHE), blur or noise, holes. Nothing here waits
-for the device.
+The same steps in the same order as albumentations', rounded to whole grey levels wherever albumentations rounds: place
+and distortion (bilinear, masks nearest), tone, local contrast (CLAHE), blur or noise, holes. Nothing here waits for the
+device.
 
 Canvases of 16 bits come as float32 grey levels, 0 to 255 with fractions, and stay so without any rounding.
 """
@@ -40,7 +40,8 @@ AT_A_TIME = 8
 class Change:
     """The change of one canvas.
 
-    seed: of the noise. flipped: whether it is mirrored, which `source` says already of pixels, but not of channels.
+    seed: of the noise. flipped: whether it is mirrored. `source` includes the mirroring of pixels, not that of the
+    channels of masks.
     source: (2, 3) float64, pixel (x, y, 1) of the result → where it lies on the canvas as stored.
     table: (256,) uint8, what each grey level becomes; None leaves them.
     clip_limit: of CLAHE with 8 × 8 tiles; 0 for none.
@@ -149,7 +150,7 @@ def change_masks(masks: Tensor, changes: Changes, mirrored_channels: Sequence[in
 def change_canvas(
     image: np.ndarray, mask: np.ndarray | None, change: Change, mirrored_channels: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The same for one canvas (S, S) of 16 bits and its mask: → (S, S) float32, and (K, S, S) uint8 or None."""
+    """Changes one canvas (S, S) of 16 bits and its mask: → (S, S) float32, and (K, S, S) uint8 or None."""
     changes = stack_changes([change])
     changed = change_images(torch.from_numpy(in_levels(image))[None, None], changes)[0, 0].numpy()
     if mask is None:
@@ -169,7 +170,7 @@ def _place(images: Tensor, sources: Tensor, mode: str) -> Tensor:
 
 def _sample(images: Tensor, spots: Tensor, mode: str) -> Tensor:
     """(B, K, S, S) uint8, and (B, 2, S, S) x and y in pixels, which are overwritten → (B, K, S, S) float32."""
-    # What grid_sample calls −1 and 1 are the outer edges of the first and last pixel.
+    # For grid_sample, −1 and 1 are the outer edges of the first and the last pixel.
     grid = spots.add_(0.5).mul_(2 / images.shape[-1]).sub_(1).permute(0, 2, 3, 1)
     return F.grid_sample(images.float(), grid, mode, "zeros", align_corners=False)
 
@@ -246,8 +247,8 @@ def equalize(images: Tensor, clip_limits: Tensor, n_tiles: int = 8) -> Tensor:
     """CLAHE, by the histograms of `n_tiles` × `n_tiles` tiles: (B, 1, S, S) uint8 or float32 → the same.
 
     K. Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV, 1994, with the clipping, the
-    rounding and the borders of OpenCV's createCLAHE, whose pictures these are to within a grey level.
-    clip_limits: (B,) float, above 0: how many times the mean of a histogram one of its levels may count.
+    rounding and the borders of OpenCV's createCLAHE, whose results differ from these by at most one grey level.
+    clip_limits: (B,) float, above 0: the largest count of a grey level, in units of its histogram's mean.
     Raises ValueError for canvases too small to be continued to whole tiles by reflection.
     """
     size = images.shape[-1]
@@ -274,7 +275,7 @@ def _tables(counts: Tensor, clip_limits: Tensor, n_pixels: int) -> Tensor:
     limits = (clip_limits.double() * n_pixels / LEVELS).long().clamp(min=1).view(-1, 1, 1)
     excess = (counts - limits).clamp(min=0).sum(-1, keepdim=True)
     left_over = excess % LEVELS
-    # What is left after every level had its share goes to levels at equal distances, from the first on.
+    # The remainder goes to levels at equal distances, from the first on.
     step = (LEVELS // left_over.clamp(min=1)).clamp(min=1)
     level = torch.arange(LEVELS, device=counts.device)
     shared = excess // LEVELS + ((level % step == 0) & (level // step < left_over))

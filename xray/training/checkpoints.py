@@ -29,14 +29,14 @@ TABLE = "metrics.csv"
 KEPT_WEIGHTS = "average"
 """Folder of a run with the weights of its best checkpoints (`xray.training.average`)."""
 WEIGHTS_ALONE = "weights alone"
-"""What `Trainer.save_checkpoint` is told as `storage_options` to leave out all that only resuming needs."""
+"""Given to `Trainer.save_checkpoint` as `storage_options`, it leaves out everything that only resuming needs."""
 
 NEEDED = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step")
 """Keys of a checkpoint from which a training can be resumed."""
 
 TWICE = 1.0
-"""Seconds within which a second SIGTERM counts as the first: torchrun forwards the signal that its processes got
-too."""
+"""Seconds within which a second SIGTERM counts as the first: torchrun forwards a signal that its processes have
+received already."""
 
 ASK_EVERY = 10
 """Batches after which several processes ask each other whether one of them has been told to stop."""
@@ -162,7 +162,7 @@ class LastCheckpoint(Checkpoint):
         self._is_failing = False
 
     def last_words(self) -> None:
-        """Lets a process of several say why it fails before SIGTERM ends it; called before the training.
+        """Lets one process of several print its error before SIGTERM ends it; called before the training.
 
         torchrun sends SIGTERM to all processes at the moment when one of them has ended, which is also when the others
         fail. Lightning 2.6 gives the signal back to this handler when it has cleaned up.
@@ -184,11 +184,11 @@ class LastCheckpoint(Checkpoint):
     def _ask(self, number: int, frame: Any) -> None:
         if self.is_asked:
             if time.monotonic() - self._asked_at > TWICE:
-                # A second one ends the process at once.
+                # A second SIGTERM ends the process at once.
                 _end_now()
             return
         self.is_asked, self._asked_at = True, time.monotonic()
-        # Where all processes of a job get the signal, the loaders' end too; that is no error any more.
+        # Where all processes of a job get the signal, the loading ones end, too, which is no error then.
         if hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with contextlib.suppress(OSError):
@@ -221,7 +221,7 @@ class LastCheckpoint(Checkpoint):
             self._is_failing = True
             self.last_words()
         if self.is_asked and is_alone and trainer.training and not isinstance(exception, Stopped):
-            # The loaders' processes got the signal too. Between two batches everything is as at the end of one.
+            # The loading processes got the signal, too. Between two batches, the state is that at the end of a batch.
             batches = trainer.fit_loop.epoch_loop.batch_progress.current
             is_between = batches.ready == batches.completed < trainer.num_training_batches
             if is_between and batches.ready and batches.ready % trainer.accumulate_grad_batches == 0:
@@ -260,7 +260,8 @@ def _end_now() -> None:
 def _check_layout(now: dict[str, int], previous: dict[str, int]) -> None:
     """Raises InputError where an interrupted epoch would continue with other batches than it began with.
 
-    What counts is the number of radiographs of all processes: two with 4 each may continue what one with 8 began.
+    Decisive is the number of radiographs of all processes: two processes with batches of 4 may continue an epoch that
+    one process began with batches of 8.
     """
     stopped = "and the run was stopped within an epoch with"
     if now["devices"] != previous["devices"]:
@@ -288,7 +289,7 @@ def _layout(config: TrainingConfig) -> dict[str, int]:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """best.ckpt. A ModelCheckpoint that remembers the best score when its run directory was moved, too."""
+    """best.ckpt: a ModelCheckpoint that remembers the best score even after its run directory was moved."""
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's without the folder, which names a place on somebody's machine: runs are given to others."""

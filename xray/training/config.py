@@ -100,9 +100,9 @@ class TrainingConfig:
     n_workers: Processes = LOADERS
     """Processes that load and augment radiographs; 0 loads in the main process. Default: one a core, 4 at most."""
     fold: FoldNumber | Literal["auto", "val", "all"] = AUTO
-    """What validates. A number: that fold, and the others train. val: the dataset's validation split, and every fold
-    trains. all: nothing, everything but test radiographs trains, and the last weights are deployed. auto: val where the
-    dataset has such a split of 20 radiographs or more, otherwise 0."""
+    """Which radiographs validate. A number: that fold; the other folds train. val: the dataset's validation split;
+    every fold trains. all: none; all radiographs but those for testing train, and the last weights are deployed. auto:
+    val where the dataset has a validation split of 20 radiographs or more, otherwise 0."""
     seed: Seed = 0
     """Seed of weights, order, augmentation and sampling."""
     augment: Literal["none", "light", "strong"] = "light"
@@ -113,23 +113,23 @@ class TrainingConfig:
     flip: Share = 0.5
     """Share of the training radiographs that are mirrored, in [0, 1]; at 0, inference does not mirror either."""
     swap: tuple[str, ...] = ("auto",)
-    """Which categories swap names on a mirrored radiograph: auto, those whose names tell (Left lung, Right lung), or by
-    hand "LEFT NAME=RIGHT NAME", one or more, beside these; "A=A" leaves one as it is. --no-swap (the same as --swap
-    none) swaps none but those named. A name that tells a side without its opposite switches mirroring off."""
+    """Which categories swap names on a mirrored radiograph. auto: those whose names tell the side (Left lung, Right
+    lung). "LEFT NAME=RIGHT NAME", once or more: these pairs, too; "A=A" keeps A as it is. --no-swap (the same as --swap
+    none): only the named pairs. Where a category tells its side and has no opposite, nothing is mirrored."""
     augment_on: Literal["auto", "workers", "device"] = "auto"
     """Where --augment is computed: by the workers, one radiograph at a time, or on the device that trains, a batch at a
     time. The same seed gives the same changes but for rounding and noise; auto is device on a GPU, otherwise
     workers."""
     store_device: Literal["cpu", "cuda"] = "cpu"
-    """Where canvases lie: cpu maps their file; cuda keeps all that train and validate in the memory of each GPU (a byte
-    a pixel, at most half of it), and workers cannot change them."""
+    """Where canvases lie. cpu: in their mapped file. cuda: in the memory of each GPU (one byte a pixel, at most half of
+    the memory), all that train and validate; workers cannot augment them then."""
     log_step: Count = 10
     """Training steps between entries of the log."""
     early_stop: CountOrZero = 0
     """Epochs without a better validation score after which training stops; 0 never stops early."""
     average_best: Annotated[int, Interval(ge=0, le=100)] = 0
-    """Average the weights of so many best validated checkpoints, which the run keeps (0 to 100), and deploy that model
-    where its validation score is not below the best one's; 0 and 1 do not."""
+    """How many of the best checkpoints are averaged (0 to 100; the run keeps their weights). The average is deployed if
+    its validation score is at least that of the best checkpoint. 0 and 1 average nothing."""
     val_every: Count = 1
     """Epochs between validations."""
     n_pictures: CountOrZero = 4
@@ -148,8 +148,8 @@ class TrainingConfig:
     """How many steps with a loss or gradients that are not finite are left out before training stops; 0 stops at the
     first."""
     deterministic: bool = False
-    """Use only operations whose result is the same every time. On a CPU that is always so; on a GPU it costs speed (not
-    measured), and an operation that has no such form is an error."""
+    """Use only operations whose result is the same every time. On a CPU all operations are such; on a GPU this costs
+    speed (not measured), and an operation without such a form is an error."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -215,8 +215,8 @@ class DetectionConfig(TrainingConfig):
     """Backbone of the detector: resnet18, resnet34, resnet50, resnet101, mobilenet_v2, or any of timm's that has
     features at strides 4, 8, 16 and 32, e.g. convnext_tiny, tf_efficientnetv2_s, resnetrs50, densenet121."""
     head: Literal["auto", "v1", "v2"] = "auto"
-    """Original heads, or torchvision's v2: more convolutions; of retinanet group norms and generalized IoU. auto: v1 of
-    faster_rcnn, v2 of retinanet; of --weights FILE that holds a RetinaNet, the one that is there."""
+    """Original heads, or torchvision's v2: more convolutions; of retinanet group norms and generalized IoU. auto: v1
+    for faster_rcnn, v2 for retinanet; with --weights FILE of a RetinaNet, the head in that file."""
     weights: str = "imagenet"
     """Initial weights: imagenet (backbone), coco (whole detector, resnet50 only), none, or a .pth/.safetensors FILE."""
     norm: Literal["auto", "frozen", "batch"] = "auto"
@@ -229,9 +229,10 @@ class DetectionConfig(TrainingConfig):
     """Channels of the feature pyramid; weights of coco need 256."""
     anchor_scale: PositiveOrAuto = AUTO
     """Anchor sides are this times 32, 64, 128, 256 and 512 pixels on a canvas of 1024, and shrink with the canvas.
-    auto: 1 where that fits the boxes of the dataset, otherwise sides and ratios that do."""
+    auto: 1 where these sides fit the boxes of the dataset, otherwise sides and ratios that are fitted to them."""
     anchor_sides: NumbersOrAuto = AUTO
-    """Anchor sides in canvas pixels (roots of areas) of the five pyramid levels, fine to coarse: as many of each."""
+    """Anchor sides in canvas pixels (roots of areas) of the five pyramid levels, fine to coarse; equally many for
+    each."""
     anchor_ratios: NumbersOrAuto = AUTO
     """Height ÷ width of the anchors."""
     repeat_threshold: Share = 0.02

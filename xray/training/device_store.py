@@ -24,9 +24,9 @@ SHOWN = 256 * 2**20
 
 
 def where_to_store(store_device: str, device: torch.device) -> torch.device | None:
-    """The config's `store_device` → the device that canvases are put on, None for those that stay in their file.
+    """The config's `store_device` → the device that canvases are put on; None where they stay in their file.
 
-    device: the one that trains. Raises InputError for "cuda" where that is no GPU.
+    device: the one that trains. Raises InputError for "cuda" where `device` is no GPU.
     """
     if store_device == "cpu":
         return None
@@ -71,12 +71,12 @@ class DeviceStore:
                 )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "DeviceStore":
-        # Averaging the weights copies the whole task: these never change, and there is no room for them twice.
+        # Averaging the weights copies the whole task. Canvases never change, and the memory has no room for a copy.
         return self
 
     @property
     def nbytes(self) -> int:
-        """Of the device's memory."""
+        """How much of the device's memory is used, in bytes."""
         return self._images.nbytes + (0 if self._masks is None else self._masks.nbytes)
 
     def images(self, rows: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def check_memory(store: Store, rows: np.ndarray, device: torch.device, masks: bo
 
 
 def _shapes(store: Store, rows: np.ndarray, masks: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of canvases in pixels and of masks in bytes."""
+    """The shapes of the canvases in pixels, and of the masks in bytes."""
     size = store.canvas_size
     n_masks = 1 + len(_with_masks(store, rows)) if masks else 0
     return (len(rows), size, size), (n_masks, len(store.categories), size, -(-size // 8))

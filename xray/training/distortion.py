@@ -7,26 +7,27 @@ small that the field can be inverted, which is how the points of an outline find
 
 The kinds are those of albumentations' ElasticTransform, GridDistortion and OpticalDistortion, which SIIM-ACR's first
 place used (alpha 120 and sigma 6; 5 steps of ±0.3). With these at 512 pixels, albumentations 2.0.8 gives ellipses boxes
-that are off by up to 6 pixels and, after the elastic one, 2.6 % too wide on average; a detector learns that.
+that are off by up to 6 pixels and, after the elastic one, 2.6 % too wide on average; a detector would learn such boxes.
 """
 
 import cv2
 import numpy as np
 
 CELLS = 8
-"""Of the lattice along a canvas."""
+"""Cells of the lattice along a side of the canvas."""
 NODES = CELLS + 3
 """Coefficients along an axis: those of a cubic B-spline reach a cell beyond the canvas on either side."""
 
 ELASTIC = 0.2
-"""Most of a cell by which an elastic distortion moves a coefficient. Below 0.25 nothing folds, see `inverse`."""
+"""The most by which an elastic distortion moves a coefficient, as a share of a cell. Below 0.25 nothing folds, see
+`inverse`."""
 GRID = 0.3
-"""Most by which a cell of a distorted grid is wider or narrower than the others."""
+"""The most by which a cell of a distorted grid is wider or narrower than the others, as a share."""
 OPTICAL, CENTRE = 0.07, 0.1
-"""Most by which a lens moves the middle of an edge, in halves of the canvas, and most by which its centre is off."""
+"""The most by which a lens moves the middle of an edge, and by which its own centre is off, in halves of the canvas."""
 
 CLOSE = 0.01
-"""Canvas pixels within which a point is followed."""
+"""How exactly a point is followed, in canvas pixels."""
 MOST_ROUNDS = 200
 
 Lattice = np.ndarray

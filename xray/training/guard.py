@@ -21,7 +21,7 @@ from xray.errors import InputError
 from xray.models.batch_shares import n_together
 
 MOST_UNREAD = 64
-"""Steps whose flags a GPU may have that were not read."""
+"""The most steps whose flags may wait unread on a GPU."""
 MOST_NAMED = 16
 """Radiographs that a message names."""
 
@@ -60,7 +60,7 @@ class Guard(Callback):
     """Logs the losses, clips gradients, and leaves out steps whose loss or gradients are not finite.
 
     clip: largest gradient norm, 0 for none. every: steps between entries of the curve.
-    allowed: steps that may be left out in a training before it stops. skipped: how many were.
+    allowed: steps that may be left out in a training before it stops. skipped: steps that were left out so far.
     scales: float16 with scaled losses, where gradients often overflow and the scaler leaves out such steps itself; only
     the loss is checked then.
     Raises InputError in the training where one more step than `allowed` was left out.
@@ -127,7 +127,7 @@ class Guard(Callback):
         for optimizer in trainer.optimizers:
             _begin_momentum(optimizer)
         if self.allowed:
-            # A forward pass updates them before its loss is known.
+            # A forward pass updates these statistics before its loss is known.
             self._statistics = [(value, value.clone()) for value in running_statistics(task.model)]
 
     def on_train_batch_start(self, trainer: L.Trainer, task: Any, batch: Any, index: int) -> None:
@@ -150,7 +150,7 @@ class Guard(Callback):
             everywhere = bad.float()
             torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MAX)
             bad = everywhere > 0
-        # What PyTorch's fused optimizers read in their kernel, as they do for a GradScaler.
+        # PyTorch's fused optimizers read these flags in their kernel, as for a GradScaler.
         optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
         if self.clip and norm is not None:
             clip_grads_with_norm_(parameters, self.clip, norm)
@@ -225,7 +225,7 @@ def running_statistics(model: nn.Module) -> list[Tensor]:
 
 
 def _begin_momentum(optimizer: Optimizer) -> None:
-    """Momentum from 0, which gives the same first step as none.
+    """Lets momentum begin at 0, which gives the same first step as no momentum.
 
     If the very first step is left out, PyTorch 2.14's fused SGD continues with uninitialised memory.
     """

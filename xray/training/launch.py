@@ -17,15 +17,15 @@ from xray.errors import FlagError, InputError
 from xray.flags import flag_value
 
 FIRST_ERROR = 15.0
-"""Seconds that a process other than the first waits before it says why it fails: most failures are the first one's too,
-which prints them once, and whose end ends the others."""
+"""Seconds that a process other than the first waits before it prints its error: most errors happen in the first
+process, too, which prints them once and whose end ends the others."""
 PROCESSES_TIMEOUT = datetime.timedelta(seconds=900)
 """How long processes wait for each other: longer than one waits for its data (LOADER_TIMEOUT), or for its disk at the
 end of an epoch."""
 POLL = 0.5
 """Seconds between two checks of another process."""
 GRACE = 3.0
-"""Seconds that the first process has to say by itself why another one's end stops it."""
+"""Seconds in which the first process may itself print why another one's end stops it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ def find_launch(environ: Mapping[str, str] = os.environ) -> Launch:
         launch = _of_slurm(environ)
     elif "LOCAL_RANK" in environ and "WORLD_SIZE" in environ:
         local_rank, world = _number(environ, "LOCAL_RANK"), _number(environ, "WORLD_SIZE")
-        # The flags, which it has from the first process, say how many there are on a node.
+        # Its flags come from the first process and say how many processes a node has.
         launch = Launch("lightning", max(local_rank, _node(environ)), world, local_rank)
     else:
         launch = Launch(rank=_node(environ))
@@ -159,11 +159,11 @@ class Rendezvous:
         self._store = torch.distributed.PrefixStore("rendezvous", self._store)
 
     def say(self, word: str) -> None:
-        """Ends the waiting for `word`."""
+        """Ends the `wait` of other processes for `word`."""
         self._store.set(word, b"1")
 
     def wait(self, word: str) -> None:
-        """Returns when another process has said it, however long that takes. Raises InputError if they have ended."""
+        """Returns when another process has called `say`, however late. Raises InputError if the first one has ended."""
         try:
             while not self._store.check([word]):
                 time.sleep(POLL)
@@ -193,7 +193,7 @@ _is_failing = threading.Event()
 
 
 def wait_for_first_error() -> None:
-    """Waits, in a process that is not the first, before it says why it fails."""
+    """Waits, in a process that is not the first, before it prints its error."""
     _is_failing.set()
     time.sleep(FIRST_ERROR)
 

@@ -16,8 +16,8 @@ from xray.training.changes import stack_changes
 def collate_images(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Items of a MaskDataset or LabelDataset → `images` (B, 1, S, S) as the items, `rows` (B,), `masks` or `labels`.
 
-    With `known` (B, K) bool where not everything is.
-    With `changes` where the canvases are augmented later, and without pixels where the dataset has none.
+    With `known` (B, K) bool where a part of the truth is not known. With `changes` where the canvases are augmented
+    later, and without pixels where the dataset has none.
     """
     batch = _collate(items)
     for name, plural in (("mask", "masks"), ("labels", "labels"), ("known", "known")):
@@ -91,8 +91,8 @@ def _begin_worker(worker: int) -> None:
     # Its first objects are shared: see `shared_with_workers`.
     gc.freeze()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        # torchrun sends SIGTERM to all processes that a process has started, but it needs its workers until it has
-        # saved.
+        # torchrun sends SIGTERM to all processes that a training has started, but a training needs its workers until it
+        # has saved.
         os.setpgid(0, 0)
     # There is a worker for each free core: threads within workers would only compete for the cores.
     torch.set_num_threads(1)

@@ -22,7 +22,8 @@ from xray.training.changes import change_canvas
 from xray.training.placement import Outlines, at_least_a_pixel, outlines_of
 
 FEWEST_VALIDATING = 20
-"""Radiographs of a validation split below which a fold says more: the 16 of the Kermany set tell no epochs apart."""
+"""A smaller validation split is not used, and a fold validates: the 16 radiographs of the Kermany set cannot tell
+epochs apart."""
 
 
 def training_rows(store: Store, fold: int | str) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +50,7 @@ def training_rows(store: Store, fold: int | str) -> tuple[np.ndarray, np.ndarray
 
 
 def default_fold(store: Store) -> int | Literal["val"]:
-    """What validates where nobody chooses: "val" where the dataset has a validation split that is not tiny, else 0."""
+    """What validates by default: "val" where the dataset has a validation split that is not tiny, else fold 0."""
     return "val" if np.count_nonzero(store.splits == VAL) >= FEWEST_VALIDATING else 0
 
 
@@ -57,8 +58,8 @@ class CanvasDataset(Dataset[dict[str, Any]]):
     """Base of the datasets of all tasks: canvases, augmented or not.
 
     They are uint8, or of a store of 16 bits float32 grey levels, 0 to 255 with fractions.
-    later: the item's `change` describes the augmentation, which `xray.training.changes` makes to a whole batch. Boxes
-    are already where they will be then.
+    later: the item's `change` describes the augmentation, which `xray.training.changes` applies to a whole batch later;
+    its boxes are already those of the changed canvas.
     pixels: False leaves out canvases and masks, which the device has already (`xray.training.device_store`);
     augmentation is then made `later`.
     """
@@ -115,9 +116,9 @@ class CanvasDataset(Dataset[dict[str, Any]]):
         return item, boxes, labels
 
     def known_of(self, key: int | tuple[int, int, int], known: np.ndarray, mirrored: Sequence[int]) -> torch.Tensor:
-        """(K,) bool, what is known, or not, of a key's radiograph, from those of all of the store, (len(store), K).
+        """(K,) bool, which categories are known of a key's radiograph. known: (len(store), K), of all radiographs.
 
-        mirrored: their order on a mirrored radiograph, on which left has become right.
+        mirrored: the order of the categories on a mirrored radiograph, on which left has become right.
         """
         of_row: np.ndarray = known[int(self.rows[key[-1] if isinstance(key, tuple) else key])]
         if self.augmentation is not None and self.augmentation.mirrors(self.seed_of(key)):

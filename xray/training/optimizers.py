@@ -25,7 +25,8 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
         optimizer: Optimizer = SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
     else:
         optimizer = {"adam": Adam, "adamw": AdamW}[config.optimizer](groups, lr=config.lr, fused=True)
-    # It could undo float16's loss scaling itself, but then gradients would be clipped while scaled: Lightning refuses.
+    # It could undo float16's loss scaling itself, but gradients would then be clipped while scaled, which Lightning
+    # refuses.
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # PyTorch reads it
     return optimizer
 
@@ -58,7 +59,7 @@ def configure(model: nn.Module, config: TrainingConfig, n_steps: int, monitored:
 def step_decay(steps_per_epoch: int, step_size: int, gamma: float) -> Callable[[int], float]:
     """The learning rate falls by `gamma` every `step_size` epochs (StepLR), counted in optimizer steps.
 
-    It knows nothing of the number of epochs, so a longer training continues a shorter one exactly.
+    It does not depend on the number of epochs, so a longer training continues a shorter one exactly.
     """
     return lambda step: gamma ** (step // steps_per_epoch // step_size)
 

@@ -11,14 +11,14 @@ from xray.structures.masks import decompress
 from xray.training.distortion import Lattice, inverse
 
 LEAST_VISIBLE = 0.33
-"""Of the area of a box: a finding of which less than a third is still in view cannot be recognised any more."""
+"""The least share of a box's area in view: a finding with less than a third in view cannot be recognised."""
 SAME_BOX = 2.0
-"""Canvas pixels by which a box and its mask's own box may differ for the mask to say where the box turns to."""
+"""Canvas pixels by which a box may differ from the box around its mask for the mask to decide how the box turns."""
 
 ELLIPSE = 128
 """Points of the ellipse in a box that are followed through a distortion."""
 DENSE = 64
-"""Part of the canvas that the points of an outline lie apart at most."""
+"""The largest distance between neighbouring points of an outline, as a share of the canvas."""
 
 Outlines = Sequence[np.ndarray | None]
 """For each box the points of its mask's convex hull on the canvas, (K, 2) float of x and y; None without a mask."""
@@ -27,7 +27,7 @@ Outlines = Sequence[np.ndarray | None]
 def outlines_of(store: Store, row: int, boxes_of_row: np.ndarray) -> list[np.ndarray | None]:
     """The outlines of some boxes of one radiograph.
 
-    boxes_of_row: rows of `store.boxes`. A mask that is not what its box is drawn around is not used.
+    boxes_of_row: rows of `store.boxes`. A mask that does not fit its box is not used.
     """
     canvas, outlines = store.canvas(row), []
     boxes = canvas.to_canvas(store.boxes.boxes[boxes_of_row])
@@ -72,8 +72,9 @@ def place_boxes(boxes: np.ndarray, matrix: np.ndarray, outlines: Outlines = ()) 
     """Boxes (N, 4) xyxy after an affine change of the canvas: (N, 4), also beyond its edges.
 
     matrix: (3, 3), a point (x, y, 1) → where it goes. outlines: of the boxes; may be empty.
-    Exact where the finding's outline is known. Elsewhere it is taken for the ellipse that fills the box, which is what
-    most findings and organs look like; the box around the box's own turned corners is too large for nearly all.
+    Exact where the finding's outline is known. Elsewhere the finding is taken for the ellipse that fills its box, as
+    most findings and organs look like one; the box around the box's turned corners would be too large for nearly all of
+    them.
     """
     linear, shift = matrix[:2, :2], matrix[:2, 2]
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2 @ linear.T + shift

@@ -27,7 +27,7 @@ from xray.training.readers import Readings
 from xray.training.sampling import may_hide, repeat_factors
 
 PUBLISHED_EPOCHS = 100
-"""Of the recipe of configs/vinbig-r50.yaml, whose learning rate falls every 30 epochs."""
+"""Epochs of the recipe configs/vinbig-r50.yaml, whose learning rate falls every 30 epochs."""
 STEPS = 90_000
 """Optimizer steps of that recipe: 15,000 radiographs, 0.25 of the normal ones, batches of 8, 100 epochs."""
 FEWEST_EPOCHS = 12
@@ -35,22 +35,22 @@ LONG = 60
 """Epochs from which on the published schedule has room for its steps."""
 BATCH = 8
 FEW_STEPS = 2000
-"""Below so many steps in all, batches become smaller."""
+"""A training of fewer steps gets smaller batches."""
 SMALLEST_BATCH = 2
 """A batch norm needs two radiographs for statistics; below, norms are frozen."""
 LARGE_BATCH = 16
-"""From here on they are good enough for a ResNet, too."""
+"""From this batch size on, their statistics are good enough for a ResNet, too."""
 FROZEN_LR, BATCH_NORM_LR = 0.005, 0.02
 """Learning rates of SGD for a batch of 8."""
 DENSE_BATCH_NORM_LR = 0.005
-"""That of a RetinaNet with norms that learn, whose heads sum over all anchors: at 0.02 the boxes of head v2 leave what
-they should overlap within the warm-up, and never come back."""
+"""The learning rate of a RetinaNet with norms that learn, whose heads sum over all anchors: at 0.02 the boxes of head
+v2 leave what they should overlap within the warm-up, and never come back."""
 FROZEN_ADAM_LR, BATCH_NORM_ADAM_LR = 0.0001, 0.0003
 """Learning rates of Adam and AdamW; the first is that of torchvision's retinanet_resnet50_fpn_v2
 (github.com/pytorch/vision/pull/5756)."""
 NO_SIDES = "no two categories are the left and the right of one thing"
 EMA_SHARE = WARMUP_SHARE = 0.05
-"""Of all steps, over which the moving average of the weights reaches, and the warm-up."""
+"""Share of all steps that the moving average of the weights spans, and the warm-up takes."""
 
 
 @dataclasses.dataclass
@@ -66,7 +66,7 @@ class Plan:
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def choose(self, name: str, value: Any, reason: str = "") -> None:
-        """Gives a flag a value, if it is "auto"; without a reason where it is of no effect."""
+        """Gives a flag that is "auto" its value. reason: in words; empty where the flag has no effect."""
         if getattr(self.config, name) == AUTO:
             self.config = dataclasses.replace(self.config, **{name: value})
             self.reasons |= {name: reason} if reason else {}
@@ -223,7 +223,7 @@ def _choose_head(result: Plan) -> None:
         result.choose("head", "v1", "the original one of Faster R-CNN")
         return
     if config.head == AUTO and (held := head_in(config.weights)):
-        result.choose("head", held, "the weights hold it")
+        result.choose("head", held, "that of the weights")
     elif config.fpn_channels % GROUPS or config.fpn_channels == GROUPS:
         # With one channel in a group, nothing would be left of a level with a single cell.
         result.choose("head", "v1", f"group norms need {2 * GROUPS} channels in the pyramid, or another multiple")
@@ -236,9 +236,9 @@ def _choose_optimizer(result: Plan) -> None:
     if config.family != RETINANET:
         result.choose("optimizer", "sgd", "as Faster R-CNN was published")
     elif config.lr != AUTO:
-        result.choose("optimizer", "sgd", "--lr is given, and rates of recipes are for it")
+        result.choose("optimizer", "sgd", "--lr is given, and recipes give rates for sgd")
     else:
-        result.choose("optimizer", "adamw", "gradients of heads and trunk differ much, and its steps do not")
+        result.choose("optimizer", "adamw", "gradients of heads and trunk differ much in size, steps of adamw do not")
 
 
 def _choose_samples(result: Plan, boxes_of: np.ndarray) -> None:

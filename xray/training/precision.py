@@ -19,14 +19,14 @@ WORTH = 1.25
 narrow convolutions less."""
 REPEATS = 3
 MOST_RADIOGRAPHS = 2
-"""In a trial's batch."""
+"""Radiographs in a trial's batch."""
 
 
 def choose_precision(task: Any, device: torch.device) -> None:
     """Replaces a task's `--precision auto` by "32" or "bf16", with the reason.
 
-    The same processor gives the same, so that a run can be repeated: on AMX no clock is asked, elsewhere gains are far
-    from WORTH on either side of it.
+    The same processor gives the same choice, so that a run can be repeated: with AMX nothing is timed, and elsewhere
+    gains are far above or far below WORTH.
     """
     if task.config.precision != AUTO:
         return
@@ -59,11 +59,11 @@ def _of_device(task: Any, device: torch.device) -> tuple[str, str]:
 def step_gain(model: nn.Module, images: Tensor) -> float:
     """How many times faster than in float32 the network computes forward and backward in bfloat16, on this CPU.
 
-    images: (B, 1, S, S) uint8. Of a detector trunk and pyramid are measured, which are most of a step. The model stays
-    as it is.
+    images: (B, 1, S, S) uint8. Of a detector only trunk and pyramid are measured, which take most of a step. The model
+    is not changed.
     """
     model = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
-    # What a detector's forward begins with; its losses would need boxes.
+    # The first part of a detector's forward pass; its losses would need boxes.
     detector: Any = model if hasattr(model, "backbone") else None
     seconds: dict[bool, list[float]] = {False: [], True: []}
 

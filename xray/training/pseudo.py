@@ -29,9 +29,9 @@ def held_back(run: Path, store: Store) -> tuple[int | Literal["val"] | None, str
     """The fold of a dataset that a run did not train on, or "val" for its validation split; None, and why in words,
     where there is neither.
 
-    Decided by the run's config.yaml. What the run validated must lie there. The dataset counts as the one it was
-    trained on where the path says so, or where at least half of the radiographs there were validated: folders get
-    moved.
+    Decided by the run's config.yaml. The radiographs that the run validated must lie in that fold. The dataset counts
+    as the one it was trained on where the path says so, or where at least half of the radiographs there were validated:
+    folders get moved.
     """
     if not (run / CONFIG_FILE).is_file():
         return None, f"it has no {CONFIG_FILE} that says which fold it held back"

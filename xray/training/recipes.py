@@ -77,7 +77,7 @@ def _flags_of(content: Any, where: str) -> dict[str, Any]:
 def yaml_flags(recipe: dict[str, Any]) -> list[str]:
     """A recipe as command-line flags, so that both are checked by the same parser.
 
-    It also reads `lr: 1e-3`, which YAML 1.1 takes for a text.
+    That parser also reads `lr: 1e-3`, which YAML 1.1 takes for a text.
     """
     flags: list[str] = []
     for key, value in recipe.items():

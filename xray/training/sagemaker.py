@@ -64,7 +64,7 @@ def sagemaker_flags(args: Sequence[str], environ: MutableMapping[str, str]) -> l
 
 
 def publish(run: Path, environ: Mapping[str, str] = os.environ) -> None:
-    """Puts a run's best model into SM_MODEL_DIR, and its curves into SM_OUTPUT_DATA_DIR; what is not there is left out.
+    """Puts a run's best model into SM_MODEL_DIR, and its curves into SM_OUTPUT_DATA_DIR; missing files are left out.
 
     The deployed files of a run are those of its best epoch. Raises OSError where they cannot be written.
     """

@@ -86,7 +86,7 @@ class PositiveSampler(EpochSampler):
 def may_hide(store: Store, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """(len(rows),) bool, which of the radiographs `rows` may show, without a box, a category that a detector learns.
 
-    That are those of which `boxes`, rows of `store.boxes`, has one in these radiographs.
+    It learns the categories that have one of `boxes`, rows of `store.boxes`, in these radiographs.
     """
     labels = store.boxes.labels[boxes[np.isin(store.boxes.images[boxes], rows)]]
     hidden: np.ndarray = store.unlocated[rows][:, np.isin(list(store.categories), labels)].any(axis=1)

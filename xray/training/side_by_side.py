@@ -20,7 +20,7 @@ EXIT_TERMINATED = 143
 POLL = 0.1
 """Seconds between two looks at the processes."""
 LAST_LINES = 5.0
-"""Seconds that the lines which an ended process had written are waited for; one that it started may hold its pipe."""
+"""Seconds that are waited for the last lines of an ended process; a process that it started may keep its pipe open."""
 COLUMNS = "160"
 """Width of the lines of processes that do not write to the terminal themselves."""
 
@@ -40,11 +40,11 @@ def run_all(
 
     slots: what the environment of a slot's processes has beside this one's. With a single slot they write to the
     terminal themselves; with several, the work's name stands before each line.
-    done: called with the work and the command's name when that has ended well.
+    done: called with the work and the command's name when that command has ended with status 0.
 
-    Returns 0 and "" when all have; else the status of the first command that did not, and its work's name, after the
-    others were asked to stop, and did. SIGTERM to this process is handed on: then 143. Whatever is raised meanwhile,
-    as by Ctrl-C, ends all of them at once.
+    Returns 0 and "" when all commands have; else the status of the first command that failed, and its work's name,
+    after the others were asked to stop and have ended. SIGTERM to this process is handed on, and the status is then
+    143. Any exception raised here meanwhile, as by Ctrl-C, ends all processes at once.
     """
     waiting = [(work, list(work.commands)) for work in works if work.commands]
     running: dict[subprocess.Popen[str], tuple[Work, list[tuple[str, ...]], Mapping[str, str]]] = {}
@@ -93,7 +93,7 @@ def run_all(
 
 
 def start(name: str, command: Sequence[str], slot: Mapping[str, str], alone: bool) -> subprocess.Popen[str]:
-    """Starts `xray COMMAND …` of this very package; its parent ends it, Ctrl-C does not reach it."""
+    """Starts `xray COMMAND …` of this very package. It ends with this process, and Ctrl-C does not reach it."""
     root = str(Path(xray.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **spelling(), **slot}

@@ -28,7 +28,7 @@ from xray.training.side_by_side import EXIT_TERMINATED, Work, run_all
 from xray.training.stages import DONE, SAVED, STARTS, Rows, _plain, _read_saved, _starts, stage_values
 
 FINAL = ("model.safetensors", "metrics.csv", CONFIG_FILE, "validation/predictions.json", "model.json")
-"""What RUN gets of the last stage; model.json, by which a run is known to be trained, comes last."""
+"""The files that RUN gets from the last stage; model.json, which marks a run as trained, comes last."""
 
 
 def train_in_stages(task: str, config: TrainingConfig, stages: Sequence[TrainingConfig], rows_of: Rows) -> int:
@@ -66,7 +66,9 @@ def train_in_stages(task: str, config: TrainingConfig, stages: Sequence[Training
             how = f"by signal {-status}" if status < 0 else f"with status {status}, as its own message above says"
             if number == 1 and status > 0 and not (Path(stage.save_path) / CONFIG_FILE).is_file():
                 _forget(run)
-                raise InputError(f"{name} ended {how}, before it trained: mend that, and start again without --resume")
+                raise InputError(
+                    f"{name} ended {how}, before it trained: correct the cause, then start again without --resume"
+                )
             raise InputError(f"{name} ended {how}: {go_on}")
         _save(saved, task, stages, number)
     _deploy(Path(stages[-1].save_path), run)

@@ -50,9 +50,9 @@ def read_training(
 ) -> tuple[str, TrainingConfig, tuple[TrainingConfig, ...]]:
     """Task and config of a training's flags, and the configs of its stages; none for a training without stages.
 
-    With stages, the config is that of the first, and its `save_path` is RUN; theirs are within RUN. saved_as, beside:
-    see `read_training_flags`. begun: all flags of each stage of a training that goes on, for those that
-    are "auto" by themselves.
+    With stages, the config is that of the first, but with RUN as its `save_path`; the stages have folders within RUN.
+    saved_as, beside: see `read_training_flags`. begun: all flags of each stage of a training that goes on, for those
+    that are "auto" by themselves.
     Raises InputError or FlagError, which names the stage.
     """
     taken, others = take_flags(args, task=None, config=None)

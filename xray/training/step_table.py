@@ -39,12 +39,12 @@ class StepTable(Logger):
 
     @property
     def name(self) -> str:
-        """Of the folder."""
+        """The folder's name."""
         return "csv"
 
     @property
     def version(self) -> str:
-        """There is one."""
+        """Empty: a run has a single table."""
         return ""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -53,7 +53,7 @@ class StepTable(Logger):
         self._rows.setdefault(step, {"step": step}).update({name: float(value) for name, value in metrics.items()})
 
     def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        """config.yaml has them."""
+        """Does nothing: config.yaml has the flags."""
 
     def save(self) -> None:
         """Writes the table, complete or not at all."""
@@ -65,5 +65,5 @@ class StepTable(Logger):
             writer.writerows(row for _, row in sorted(self._rows.items()))
 
     def finalize(self, status: str) -> None:
-        """Writes what came since the last checkpoint."""
+        """Writes the rows since the last checkpoint."""
         self.save()

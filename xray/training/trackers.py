@@ -1,8 +1,8 @@
 """Where the curves and pictures of a training go: TensorBoard, a CSV table, Weights & Biases, MLflow.
 
 TensorBoard and the table are files of the run directory, and a disk that is full ends the training. Weights & Biases
-and MLflow are kept elsewhere: whether they answer is seen before the training begins, and what fails later is told and
-counted, and the training goes on.
+and MLflow are kept elsewhere: whether they answer is checked before the training begins; later failures are reported
+and counted, and the training goes on.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from xray.training.step_table import StepTable
 EXPERIMENT = "xray"
 """The experiment of MLflow, or project of Weights & Biases, where neither a flag nor the environment names one."""
 PAUSE = 60.0
-"""Seconds after a failure in which a tracker is not asked again, so that one that is away slows nothing."""
+"""Seconds after a failure in which a tracker is not asked again: an unreachable tracker must not slow the training."""
 TITLES = {"wandb": "Weights & Biases", "mlflow": "MLflow"}
 _PATHS = ("data_path", "save_path", "weights", "encoder_from", "pseudo")
 _PARAMETER = 250
@@ -41,7 +41,7 @@ _LONGEST = 300
 class Tracker(Logger):
     """A logger of Lightning for a service that may fail at any time: the training goes on without it.
 
-    The first failure is told on stderr. Entries that got lost are counted, and told when the training ends.
+    The first failure is reported on stderr. Lost entries are counted, and the count is printed when the training ends.
     """
 
     def __init__(self, inner: WandbLogger | MLFlowLogger, title: str) -> None:
@@ -51,12 +51,12 @@ class Tracker(Logger):
 
     @property
     def name(self) -> str | None:
-        """Of the experiment or project."""
+        """The name of the experiment or project."""
         return self.inner.name
 
     @property
     def version(self) -> str | int | None:
-        """The id of the run there."""
+        """The tracker's id of the run."""
         return self.inner.version
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -81,8 +81,8 @@ class Tracker(Logger):
             )
 
     def finalize(self, status: str) -> None:
-        """Ends the run there, and tells how many entries it lacks."""
-        # What the last minutes could not reach is tried once more.
+        """Ends the run in the tracker, and prints how many entries are missing."""
+        # Entries of the last minutes that could not be sent are tried once more.
         self._asks_again = -float("inf")
         self._attempt(lambda: self._end(status), is_entry=False)
         if self.lost:
@@ -187,12 +187,13 @@ def hyperparameters(task: str, config: TrainingConfig) -> dict[str, Any]:
 
 
 def mlflow_name(name: str) -> str:
-    """A metric's name in the characters that MLflow takes; names that differ stay different but for signs."""
+    """A metric's name in the characters that MLflow takes: other letters become their code, other signs an
+    underscore."""
     return re.sub(r"[^a-zA-Z0-9_/. -]", lambda sign: f"u{ord(sign[0]):04x}" if sign[0].isalnum() else "_", name)
 
 
 def _start_mlflow(config: TrainingConfig, run: Path, known: dict[str, str]) -> tuple[Tracker, dict[str, str]]:
-    # MLflow tells its makers how it is used, and asks a server that is away for minutes, unless it is told otherwise.
+    # By default MLflow reports its use to its makers, and asks an unreachable server for minutes.
     for variable, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
         ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
@@ -243,7 +244,7 @@ def _start_wandb(config: TrainingConfig, run: Path, known: dict[str, str]) -> tu
         save_dir=run,
         id=known.get("run_id"),
         project=config.experiment or os.environ.get("WANDB_PROJECT") or EXPERIMENT,
-        # What is printed may name radiographs.
+        # Printed lines may name radiographs.
         settings=wandb.Settings(console="off", quiet=True, save_code=False, disable_git=True),
     )
     try:

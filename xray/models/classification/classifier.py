@@ -13,7 +13,7 @@ from xray.models.weights import load_deployed, read_weights
 
 
 class Classifier(nn.Module):
-    """A network of timm's that takes canvases as they are, one byte per pixel until it runs."""
+    """A network of timm's that takes uint8 canvases and converts them itself."""
 
     def __init__(self, network: nn.Module, name: str, in_channels: int) -> None:
         super().__init__()

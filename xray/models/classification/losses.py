@@ -2,7 +2,7 @@
 
 All take logits (B, K) of any float type and truth (B, K) of 0 and 1, compute in float32 and return a scalar. p is the
 logits' sigmoid, y the truth. known: (B, K) bool, the entries of which the truth is known: the mean is over these alone,
-in the batch of all processes; without any it is 0. None where all are.
+in the batch of all processes; without any known entry it is 0. None where all are known.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from xray.models.losses import focal as binary_focal
 
 
 class Loss(Protocol):
-    """What `classification_loss` returns."""
+    """A loss as `classification_loss` returns it."""
 
     def __call__(self, logits: Tensor, truth: Tensor, *, known: Tensor | None = None) -> Tensor:
         """A scalar; see this module."""

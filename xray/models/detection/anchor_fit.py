@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 STANDARD_SIDES = (32, 64, 128, 256, 512)
-"""Of torchvision's Faster R-CNN, one for each level, on a canvas of STANDARD_CANVAS pixels."""
+"""Anchor sides of torchvision's Faster R-CNN, one for each level, on a canvas of STANDARD_CANVAS pixels."""
 STANDARD_RATIOS = (0.5, 1.0, 2.0)
 STANDARD_CANVAS = 1024
 FASTER_RCNN, RETINANET = "faster_rcnn", "retinanet"
@@ -20,25 +20,26 @@ STRIDES = (4, 8, 16, 32, 64)
 STRIDES_OF = {FASTER_RCNN: STRIDES, RETINANET: (8, 16, 32, 64, 128)}
 
 MATCHED, BEYOND = 0.7, 0.2
-"""An anchor is a positive of the proposals from the first overlap on; what goes beyond counts for this share."""
+"""An anchor is a positive of the proposals from this overlap on; overlap beyond it counts for this share."""
 RAREST = 0.02
-"""Boxes of rarer sizes count as if they were so large a share of all; one odd box moves no anchors."""
+"""Boxes of rarer sizes count as if they were this share of all, so that a single odd box does not move anchors."""
 ENOUGH = 0.97
-"""Share of the boxes, as they count, with an anchor at an overlap of 0.5 from which a cell has no more anchors."""
+"""Once this share of the boxes, as they count, has an anchor at an overlap of 0.5, a cell gets no more anchors."""
 LEAST_GAIN = 0.01
-"""By how much that share must grow for a cell to have more anchors."""
+"""By how much that share must grow for a cell to get more anchors."""
 LEAST = 0.95
-"""Share of the boxes, each counted once, with an anchor at an overlap of 0.5 without which the standard layout goes."""
+"""The standard layout is given up where a smaller share of the boxes, each counted once, has an anchor at an overlap of
+0.5."""
 WORTH = {0.5: 0.06, 0.7: 0.4}
-"""How much larger the share must become, at which overlap, for a standard layout with so many to be given up."""
+"""How much that share must grow, and at which overlap, for a standard layout with more to be given up."""
 EQUAL = 0.001
-"""Layouts are equally good whose value differs by no more."""
+"""Layouts whose values differ by no more count as equally good."""
 STEPS = 8
 """Sides and ratios tried in an octave."""
 REACH = (1.5, 16.0)
 """Sides of a level in units of its stride: below, boxes fall between the cells; above, a cell does not see the box."""
 MOST_BOXES = 500
-"""Boxes that a fit looks at; of more, evenly many of all areas."""
+"""The most boxes that a fit looks at; of more boxes, equally many of all areas are taken."""
 ROUNDS = 3
 LAYOUTS = ((1, 3), (1, 5), (2, 3), (3, 3), (2, 5), (3, 5))
 """Sides and ratios of a cell, from few anchors to many."""
@@ -61,7 +62,7 @@ class Fit:
     """The chosen anchors, with the shares of boxes that have one at an overlap of 0.5 and of 0.7.
 
     recall: of `anchors`. standard: of the standard layout on this canvas. Both: each box counts once. is_standard:
-    whether that was kept.
+    whether the standard layout was kept.
     """
 
     anchors: AnchorSides
@@ -90,9 +91,9 @@ def fit_anchors(boxes: np.ndarray, canvas_size: int, family: str = FASTER_RCNN) 
 
     boxes: (N, 4) xyxy in canvas pixels; empty ones are left out. canvas_size: pixels a side.
     The value of a layout is the mean of the boxes' largest overlaps, where boxes of rare sizes count more
-    (`size_weights`) and what goes beyond an overlap of 0.7 counts little. It is made as large as it gets by changing
-    one side or ratio at a time, from quantiles on; a cell has more anchors only where fewer leave out boxes. The
-    standard layout stays where it is about as good, as it does where there is no box, and where none reaches more.
+    (`size_weights`) and what goes beyond an overlap of 0.7 counts little. It is maximised by changing one side or ratio
+    at a time, beginning with quantiles; a cell gets more anchors only where fewer miss boxes. The standard layout stays
+    where it is about as good, where there is no box, and where no layout reaches more boxes.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)]
@@ -114,7 +115,7 @@ def fit_anchors(boxes: np.ndarray, canvas_size: int, family: str = FASTER_RCNN) 
             best, recall, reached = candidate, _shares(overlaps), of_candidate
         if reached[0.5] >= ENOUGH:
             break
-    # A layout that was fitted need not be better: where boxes are of a pixel, none reaches them.
+    # A fitted layout need not be better: boxes of one pixel are reached by none.
     least_gain = WORTH[0.5] if before[0.5] >= LEAST else 0.0
     if reached[0.5] - of_standard[0.5] <= least_gain and reached[0.7] - of_standard[0.7] <= WORTH[0.7]:
         best, recall = standard, before
@@ -162,7 +163,7 @@ def best_overlaps(anchors: AnchorSides, boxes: np.ndarray, strides: Sequence[int
 def _overlaps(boxes: np.ndarray, stride: int, side: float, ratio: float) -> np.ndarray:
     """The overlap of each box with the nearest of the equal anchors whose centres lie on multiples of `stride`.
 
-    None that is farther away overlaps more: two intervals share less, the farther apart their middles are.
+    No anchor farther away overlaps more: the farther apart the middles of two intervals are, the less they share.
     """
     width, height = side / np.sqrt(ratio), side * np.sqrt(ratio)
     box_sides, middles = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -213,7 +214,7 @@ def _climb(boxes: np.ndarray, canvas_size: int, strides: Sequence[int], n_sides:
             ]
             others_best = np.max(others, axis=0)
             values = [value(np.maximum(others_best, part_of(level, side))) for side in side_steps[level]]
-            # Of about equal ones, that which is most like the standard layout: eight cells wide.
+            # Of about equal layouts, the one most like the standard one: eight cells wide.
             equal = side_steps[level][np.array(values) >= max(values) - EQUAL]
             sides[level][place] = equal[np.argmin(np.abs(equal - np.log2(8 * strides[level])))]
         for place in range(n_ratios):

@@ -66,7 +66,7 @@ class Layouts:
         """Anchors and cells of these square maps over canvases of `size` pixels a side."""
         key = (size, tuple(level.shape[-1] for level in pyramid), pyramid[0].device)
         if key not in self._made:
-            # Made during a validation, its tensors must serve training too.
+            # A layout that is made during a validation must serve training, too.
             with torch.inference_mode(False), torch.no_grad():
                 self._made[key] = make_layout(self._generator, *key)
         return self._made[key]

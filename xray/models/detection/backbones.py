@@ -32,7 +32,7 @@ IMAGENET_WEIGHTS = {
 STRIDES = (4, 8, 16, 32)
 """Canvas pixels from one cell of a trunk's maps to the next."""
 STAGES = 5
-"""Of every trunk: what comes before stride 4, and one for each stride."""
+"""Stages of every trunk: the part before stride 4, and one for each stride."""
 TRIAL = 64
 """Pixels a side of the canvas that shows how a network of timm's is built."""
 
@@ -136,7 +136,7 @@ class TimmBackbone(nn.Module):
                 gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
                 stage_of |= {n: stage for n, slope in zip(names, gradients, strict=True) if slope is not None}
         of_first = [name for name in names if stage_of[name] == 1]
-        # A map that is taken behind a layer without parameters, as VGG's, does not tell.
+        # A map that is taken behind a layer without parameters, as in VGG, does not name its stage.
         if any(name.startswith(own_prefixes) for name in of_first):
             stage_of |= {name: 0 for name in of_first if not name.startswith(own_prefixes)}
         return stage_of
@@ -170,7 +170,7 @@ def _create_timm(name: str, pretrained: bool = False) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            # Of transformers with windows: takes pictures of any size.
+            # For transformers with windows: lets them take pictures of any size.
             return timm.create_model(name, strict_img_size=False, **options)
         except TypeError:
             return timm.create_model(name, **options)
@@ -199,7 +199,7 @@ def reading_of_timm(name: str) -> Reading:
     if config is None or len(config.mean) != 3:
         return IMAGENET
     reading = Reading.of_full_scale(config.mean, config.std)
-    # Some have 0.4850000001.
+    # Some networks have 0.4850000001.
     return IMAGENET if torch.allclose(torch.tensor(reading), torch.tensor(IMAGENET), rtol=1e-4) else reading
 
 

@@ -9,10 +9,10 @@ from xray.models.pretrained import Normalise
 
 
 class Detector(Normalise):
-    """A detector that takes canvases as they are: no second resize, one byte per pixel until it runs.
+    """A detector that takes uint8 canvases as they are, and does not resize them.
 
-    backbone: a trunk, `body`, and its pyramid, `fpn`. score_threshold: scores of detections are above it.
-    max_detections: most of them on a radiograph.
+    backbone: a trunk, `body`, and its pyramid, `fpn`. score_threshold: only detections with a higher score are
+    returned. max_detections: the most detections on a radiograph.
     """
 
     last_layer: str

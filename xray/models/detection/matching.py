@@ -21,9 +21,9 @@ class Truth(NamedTuple):
 
     boxes: (B, G, 4) float32 xyxy in canvas pixels. labels: (B, G) int64, 0 where there is none.
     shares: (B, G) float32 in [0, 1], the share of the readers who drew each; None where all count alike.
-    unlocated: (B, C + 1) bool by category id, which categories may lie in each radiograph without a box: where nothing
-    else is, they may be. Of 0, the background: whether any is among them that the detector learns, so that not even
-    "no finding at all" is known. None where all are located.
+    unlocated: (B, C + 1) bool by category id, which categories may lie in each radiograph outside its boxes. Entry 0,
+    the background: whether any of these is learned by the detector, so that "no finding at all" is not known either.
+    None where all are located.
     """
 
     boxes: Tensor
@@ -70,9 +70,9 @@ def overlaps(truth: Truth, boxes: Tensor) -> Tensor:
 def match(overlap: Tensor, truth: Truth, low: float, high: float, every_finding: bool) -> tuple[Tensor, Tensor]:
     """Assigns each box to the finding that it overlaps most (torchvision's Matcher, batched).
 
-    overlap: (B, G, N). A box of at least `high` belongs to that finding, one below `low` to the background, others are
-    left out. every_finding: the boxes that overlap a finding most belong to a finding however little it is (Ren et al.
-    2015, arXiv:1506.01497, section 3.1.2).
+    overlap: (B, G, N). A box with an overlap of at least `high` belongs to that finding, below `low` to the background;
+    other boxes are left out. every_finding: the boxes that overlap a finding most belong to it, however small the
+    overlap (Ren et al. 2015, arXiv:1506.01497, section 3.1.2).
     Returns the finding (B, N) int64 in [0, G), and the label (B, N): its own, 0 background, −1 left out.
     """
     best, finding = overlap.max(dim=1)
@@ -89,8 +89,8 @@ def sample(labels: Tensor, count: int, positives: float) -> tuple[Tensor, Tensor
     """Draws boxes for the loss: up to `count` a radiograph, of which at most the share `positives` has a finding.
 
     labels: (B, N), above 0 a finding, 0 background, below 0 never drawn. Draws from torch's default generator.
-    Returns (B, K) with K = min(count, N): their numbers, and which are real; where there are too few, the others
-    repeat them.
+    Returns (B, K) with K = min(count, N): the numbers of the drawn boxes, and which are real; where there are too few,
+    the rest repeats them.
     """
     total = labels.shape[1]
     slots, most = min(count, total), min(int(count * positives), total)

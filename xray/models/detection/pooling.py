@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from xray.models.detection.anchors import Layout
 
 BINS = 7
-"""Cells a side of what the box head sees of a region."""
+"""Cells a side of the features that the box head sees of a region."""
 POINTS = 2
 """Points a side of each bin at which the features are read."""
 POOLED_LEVELS = 4
-"""Levels that regions are read from; the fifth only proposes."""
+"""Levels that regions are read from; the fifth one is for proposals only."""
 
 
 def pyramid_rows(pyramid: list[Tensor]) -> Tensor:

@@ -74,9 +74,8 @@ class ProposalNetwork(nn.Module):
 
         rows: `xray.models.detection.pooling.pyramid_rows`. Draws the anchors from torch's default generator.
 
-        An anchor answers for all categories together. Where one of them may lie without a box, no anchor is known to be
-        background: such a radiograph teaches by the anchors of its boxes alone, and what it lacks does not count in the
-        mean either.
+        An anchor stands for all categories together. Where one of them may lie outside the boxes, no anchor is known to
+        be background: only anchors that belong to boxes of such a radiograph count, in the loss and in its mean.
         """
         with torch.no_grad():
             finding, labels = match(overlaps(truth, layout.anchors), truth, BACKGROUND, BELONGS, every_finding=True)
@@ -112,7 +111,7 @@ class ProposalNetwork(nn.Module):
         base = batch * layout.first[level] + image * layout.side[level] ** 2
         index = base[..., None, None] + y * side + x
         inside = inside.flatten(0, 1)[..., None]  # (n, k, k, 1)
-        # Outside is 0, with which convolutions pad.
+        # Outside the map is 0, as convolutions pad.
         patches = F.embedding(torch.where(inside[..., 0], index.flatten(0, 1), 0), rows) * inside  # (n, k, k, C)
         for layer in self.head.conv:
             convolution = layer[0]

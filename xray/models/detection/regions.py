@@ -1,4 +1,4 @@
-"""The second stage: what is in each proposed region, and where exactly."""
+"""The second stage: which finding is in each proposed region, and where exactly."""
 
 from typing import NamedTuple
 
@@ -82,9 +82,9 @@ class RegionHeads(nn.Module):
 
         A background region of a radiograph on which the categories U are not located may show one of them. With the
         logits z, background being 0, it learns by −log(e^z₀ / Σ_{k ∉ U} e^z_k): the softmax under the condition that it
-        shows none of U. It says that none of the others is there, which is known, and no more: the logits of U have no
-        gradient, and once the others are below z₀, z₀ has none either, so that it does not grow beyond theirs. A region
-        that belongs to a box is of that category, whatever else is not located.
+        shows none of U. This teaches only what is known, that none of the other categories is there: the logits of U
+        have no gradient, and once the other logits are below z₀, z₀ has none either, so that it does not outgrow those
+        of U. A region that belongs to a box has the category of the box, whatever is not located.
         """
         present = _present(samples.real)
         boxes, real, labels, wanted = (part.flatten(0, 1)[present] for part in samples[:4])

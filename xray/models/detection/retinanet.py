@@ -1,8 +1,9 @@
-"""RetinaNet: a detector of one stage, which learns from all anchors by a loss that those it is sure of hardly move.
+"""RetinaNet: a detector of one stage, which learns from all anchors by a loss in which easy anchors hardly count.
 
 Lin et al. 2017, Focal Loss for Dense Object Detection, arXiv:1708.02002. It is the second family because it errs in
 other places than Faster R-CNN, whose first stage never proposes some boxes, and yet has its anchors, its assignment and
-its offsets. (FCOS, the other of torchvision's, would need neither, but centre sampling by level and a third output.)
+its offsets. (torchvision's FCOS would need neither anchors nor their assignment, but centre sampling by level and a
+third output.)
 """
 
 from functools import partial
@@ -77,9 +78,9 @@ class RetinaNet(Detector):
     def losses(self, logits: Tensor, offsets: Tensor, layout: Layout, truth: Truth) -> dict[str, Tensor]:
         """The losses of all anchors: classification and bbox_regression, scalars.
 
-        logits: (B, A, K). offsets: (B, A, 4). Each radiograph's are divided by its number of anchors that belong to a
-        finding, and then averaged. A finding that only a share of the readers drew counts by that share, or, with
-        `soft_targets`, is wanted with that probability.
+        logits: (B, A, K). offsets: (B, A, 4). The loss of each radiograph is divided by its number of anchors that
+        belong to a finding; then the radiographs are averaged. A finding that only a share of the readers drew counts
+        by that share, or, with `soft_targets`, is wanted with that probability.
 
         Each category is a question of its own (a sigmoid), which an anchor answers for the category of its finding
         alone where others are not located in the radiograph: their entries do not enter.
@@ -142,8 +143,8 @@ def _by_anchor(maps: Tensor, width: int) -> Tensor:
 
 
 class _GroupNorm(nn.GroupNorm):
-    """As its parent, but for one radiograph with a single value in each group too, of which the parent refuses to train
-    and to infer: its norm is the bias."""
+    """A group norm that also takes one radiograph with a single value in each group, which its parent refuses: the norm
+    of such a value is the bias."""
 
     def forward(self, input: Tensor) -> Tensor:
         return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)

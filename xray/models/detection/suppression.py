@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 MANY = 500
-"""Boxes from which on a kernel of our own pays on a CPU, whose compiler takes 0.3 s to import."""
+"""From this many boxes on, a kernel of our own is faster on a CPU, although its compiler takes 0.3 s to import."""
 STEPS = 4
 """Rounds of the parallel suppression between two checks of whether it is over; each check waits for the GPU."""
 
@@ -14,7 +14,7 @@ STEPS = 4
 def suppress(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:
     """Which boxes of each group remain when none overlaps a better one that remains by more than `threshold` IoU.
 
-    boxes: (N, K, 4) xyxy, N groups of K, in each the best first. real: (N, K) bool, the others are not there.
+    boxes: (N, K, 4) xyxy, N groups of K, in each the best first. real: (N, K) bool, False for filling.
     Returns (N, K) bool. Same as torchvision's `batched_nms`.
     """
     if boxes.device.type == "cpu":
@@ -50,8 +50,9 @@ def _keep_best(boxes: Tensor, threshold: float) -> Tensor:
 def suppress_together(boxes: Tensor, real: Tensor, threshold: float) -> Tensor:
     """`suppress` in parallel, for GPUs: K² comparisons a group, then rounds until nothing changes.
 
-    A round keeps what no kept box suppresses. The best box is right from the start; after each round, so is every box
-    whose betters were: the rounds end at the only set that fits, the greedy one, mostly after fewer than ten.
+    A round keeps each box that no kept box suppresses. The decision on the best box is right from the start; after a
+    round, so is that on each box for which all better boxes were decided rightly before. The rounds therefore end at
+    the greedy result, mostly after fewer than ten.
     """
     x1, y1, x2, y2 = boxes[..., None].unbind(-2)  # (N, K, 1)
     area = (x2 - x1) * (y2 - y1)

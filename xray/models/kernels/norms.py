@@ -22,8 +22,8 @@ ELSEWHERE = None
 def fold_batch_norms(model: nn.Module, images: Tensor) -> int:
     """Folds, in place, each norm into the convolution whose output it alone reads; returns how many.
 
-    images: any batch that the model takes; who reads what is watched in one pass over it, so nothing is assumed about
-    how a network is written. Norms that follow something else than a convolution stay as they are.
+    images: any batch that the model takes. One pass over it shows which module reads which output, so nothing is
+    assumed about how a network is written. Norms that follow something else than a convolution stay as they are.
     Raises ValueError for a norm in training mode.
     """
     if any(_is_norm(module) and module.training for module in model.modules()):

@@ -1,8 +1,8 @@
 """Products of float32 matrices on a CPU, by the library that is fast on the processor at hand.
 
 PyTorch asks MKL for them, which uses AVX-512 on Intel's processors alone: on AMD's with AVX-512 it reaches 105 GFLOP/s
-a core where oneDNN reaches 240. oneDNN offers PyTorch convolutions and linear layers; what follows asks for products
-in their words. Where MKL is fast, or is not what PyTorch asks, all is left as it is.
+a core where oneDNN reaches 240. oneDNN offers PyTorch convolutions and linear layers; this module expresses products as
+such. Where MKL is fast, or PyTorch does not use it, everything is left as it is.
 """
 
 import functools
@@ -53,7 +53,7 @@ class BatchedProducts:
         self._matrices = matrices.mT.reshape(-1, self.shape[1], 1, 1) if self.by_onednn else matrices
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and other processes: what oneDNN has packed can be neither copied nor pickled."""
+        """For copies and other processes: matrices that oneDNN has packed can be neither copied nor pickled."""
         packed = self._matrices
         shape = (self.shape[0] * self.shape[2], self.shape[1], 1, 1)
         return {**vars(self), "_matrices": packed.to_dense().reshape(shape) if packed.is_mkldnn else packed}

@@ -33,7 +33,7 @@ RELU: Activation = ("relu", [])
 RELU6: Activation = ("hardtanh", [0.0, 6.0])
 """Activations as oneDNN names them."""
 LIMITS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "hardtanh": (0.0, 6.0)}
-"""Between which they leave values as they are."""
+"""The range in which each activation leaves values as they are."""
 
 _scratch = threading.local()
 
@@ -111,7 +111,7 @@ def in_threads(work: Callable[[Any], None], things: Sequence[Any]) -> None:
 @functools.lru_cache(maxsize=1)
 def _pool(n_threads: int) -> ThreadPoolExecutor:
     def alone() -> None:
-        # A thread takes the process's number when it first asks for it; what is set after that, it keeps.
+        # A thread takes over the number of the process when it first asks for it; a number set after that stays.
         torch.get_num_threads()
         torch.set_num_threads(1)
 

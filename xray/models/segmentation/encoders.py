@@ -16,7 +16,7 @@ from xray.models.pretrained import download, unknown_network
 
 def _encoder(name: str, in_channels: int, depth: int, weights: str | None = None) -> nn.Module:
     with warnings.catch_warnings():
-        # It calls "timm-" names deprecated, and says that "tu-" ones take any text for weights.
+        # The library warns that "timm-" names are deprecated, and that "tu-" encoders take any text for weights.
         warnings.simplefilter("ignore")
         return get_encoder(name, in_channels=in_channels, depth=depth, weights=weights)
 

@@ -8,7 +8,7 @@ from xray.models.segmentation.segmenter import Segmenter, load_encoder_weights
 from xray.models.weights import load_deployed
 
 LAST = ("segmentation_head.", "side_outputs.")
-"""Where names of the tensors begin that give logits: their number is that of the categories."""
+"""Prefixes of the tensors that give logits, whose number is that of the categories."""
 
 
 def load_initial_weights(segmenter: Segmenter, weights: str, encoder_from: str = "") -> str:
@@ -28,7 +28,7 @@ def load_initial_weights(segmenter: Segmenter, weights: str, encoder_from: str =
     differing = _differing(own, state)
     if any(not name.startswith(LAST) for name in differing):
         return f"{load_encoder_weights(segmenter, weights)}; its decoder is another one, and starts at random"
-    # How that network reads grey levels is loaded with it.
+    # The normalisation of that network is loaded with it.
     segmenter.load_state_dict({**own, **{name: value for name, value in state.items() if name not in differing}})
     what = "all but the last layer" if differing else "the whole network"
     return f"{what} starts from {weights} (a segmentation run)"

@@ -23,7 +23,7 @@ from xray.models.losses import focal as binary_focal
 
 
 class Loss(Protocol):
-    """What `segmentation_loss` returns."""
+    """A loss as `segmentation_loss` returns it."""
 
     def __call__(self, logits: Tensor, truth: Tensor, *, known: Tensor | None = None) -> Tensor:
         """A scalar; see this module."""
@@ -31,7 +31,7 @@ class Loss(Protocol):
 
 SMOOTH = 1.0
 """Pixels added to both sides of an overlap. Without them masks that are all empty give no gradient; with them it is of
-the order of 1 / area², enough to be there and too little to learn from: that takes BCE or focal beside it."""
+the order of 1 / area², which is not 0 and yet too small to learn from: add BCE or focal for that."""
 
 
 def segmentation_loss(name: str, **options: float | None) -> Loss:
@@ -61,7 +61,7 @@ def loss_of_levels(loss: Loss, logits: Tensor | list[Tensor], truth: Tensor, kno
 def dice(logits: Tensor, truth: Tensor, smooth: float = SMOOTH, known: Tensor | None = None) -> Tensor:
     """1 − (2Σyp + s) / (Σy² + Σp² + s).
 
-    Milletari et al. 2016, V-Net, arXiv:1606.04797, whose s is 0. By itself it learns nothing from a batch of empty
+    Milletari et al. 2016, V-Net, arXiv:1606.04797, whose s is 0. Alone, this loss learns nothing from a batch of empty
     masks (see SMOOTH).
     """
     p, y = _probabilities(logits, truth)

@@ -31,7 +31,7 @@ FINEST_CHANNELS = 16
 
 
 class Segmenter(nn.Module):
-    """A U-Net or U-Net++ that takes canvases as they are, one byte per pixel until it runs.
+    """A U-Net or U-Net++ that takes uint8 canvases as they are.
 
     Without deep supervision its state dict has the names of segmentation-models-pytorch's model (encoder., decoder.,
     segmentation_head.), so each loads the other's.

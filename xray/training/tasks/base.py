@@ -36,9 +36,9 @@ class Task(L.LightningModule):
 
     monitored: the validation metric that decides what is best; higher is better.
     needs_masks: whether its batches hold masks. names_sides: whether it learns categories, which may tell a side.
-    validated: what the last validation predicted, None before it. metrics: its numbers.
+    validated: the predictions of the last validation, None before the first. metrics: the numbers of that validation.
     terms: names and values (T,) of the last step's losses.
-    plan: what was chosen for the flags that were "auto"; `config` has none of them left.
+    plan: the values chosen for flags that were "auto"; `config` has no "auto" left.
     swap: which categories swap names on a mirrored radiograph. flip: share of the radiographs that are mirrored: none
     where a category would become one that has no name.
     on_device: the canvases on the device that trains, None where they stay in their file.
@@ -95,8 +95,8 @@ class Task(L.LightningModule):
         return hashlib.sha256(json.dumps([*map(sorted, self.ids)]).encode()).hexdigest()
 
     def check_split(self, progress: Progress) -> None:
-        """Raises InputError where others train, or validate, than did until here: what is best would be told by
-        radiographs that have trained."""
+        """Raises InputError where other radiographs train or validate than before: radiographs that have trained would
+        decide which epoch is best."""
         if progress.split and progress.split != self.split:
             raise InputError(
                 f"{self.config.data_path} has other radiographs, or other folds, than the dataset that the run was "
@@ -179,12 +179,12 @@ class Task(L.LightningModule):
         return self.train_rows[self.sampler.positions()[self.draws(first, last)]].tolist()
 
     def check_store_device(self, device: torch.device) -> None:
-        """Raises InputError where the config's `store_device` cannot be had with `device`."""
+        """Raises InputError where the config's `store_device` does not go with `device`."""
         if (place := where_to_store(self.config.store_device, device)) is not None:
             check_memory(self.store, np.union1d(self.train_rows, self.val_rows), place, self.needs_masks)
 
     def check_validation(self) -> None:
-        """Raises InputError where the validation radiographs could not say what is best; subclasses know how."""
+        """Raises InputError where the validation radiographs cannot tell which epoch is best; subclasses define it."""
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
@@ -222,7 +222,7 @@ class Task(L.LightningModule):
         end_step()
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The losses of a training batch on the device, by name, scalars; subclasses say what they are."""
+        """The losses of a training batch on the device, by name, scalars; subclasses define them."""
         raise NotImplementedError
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
@@ -263,7 +263,7 @@ class Task(L.LightningModule):
 def need_located(store: Store, rows: np.ndarray, boxes: np.ndarray, what: str) -> None:
     """Raises InputError where the radiographs `rows` show findings, and none has one of `boxes`, rows of store.boxes.
 
-    what: "box" or "mask". Radiographs that are all normal are no fault of theirs.
+    what: "box" or "mask". Radiographs that are all normal are no error.
     """
     if store.labels[rows].any() and not np.isin(store.boxes.images[boxes], rows).any():
         raise InputError(
@@ -275,7 +275,7 @@ def need_located(store: Store, rows: np.ndarray, boxes: np.ndarray, what: str) -
 def without(
     store: Store, train_rows: np.ndarray, val_rows: np.ndarray, unused: np.ndarray, why: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows without those that are `unused`, (len(store),) bool; says how many are left out, and why.
+    """The rows that are not `unused`, (len(store),) bool; prints how many are left out, and why.
 
     Raises InputError where none would be left to train or to validate.
     """
@@ -291,7 +291,7 @@ def without(
 
 
 def _fold_and_reason(store: Store) -> tuple[int | str, str]:
-    """What validates where nobody chooses, and why where that is not as usual."""
+    """What validates by default, and the reason where it is not fold 0."""
     fold, n_val = default_fold(store), np.count_nonzero(store.splits == VAL)
     if fold == VAL:
         return fold, f"the dataset has a validation split of {n_val} radiographs"

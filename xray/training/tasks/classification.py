@@ -56,7 +56,7 @@ class ClassificationTask(Task):
         self._batches: list[tuple[np.ndarray, np.ndarray]] = []
 
     def check_validation(self) -> None:
-        """Raises InputError where no label tells the validation radiographs apart: nothing could say what is best."""
+        """Raises InputError where no label tells the validation radiographs apart: no epoch could be called best."""
         labels, rows = self.labels[self.val_rows], self.val_rows
         known = np.ones(labels.shape, dtype=bool) if self.known is None else self.known[rows]
         has_both = (labels & known).any(axis=0) & (~labels & known).any(axis=0)
