@@ -140,7 +140,7 @@ def align(
         if mask["size"] != [record["height"], record["width"]]:
             raise InputError(f"no mask of {record['source_id']}: {mask['size']} is not the size of the radiograph")
     mapped = set(mapped_ids)
-    seen = np.append(table.images, [spot for name, spot in zip(ids, place.tolist(), strict=True) if name in mapped])
+    touched = np.append(table.images, [spot for name, spot in zip(ids, place.tolist(), strict=True) if name in mapped])
     return Alignment(
         rows=rows,
         records=records,
@@ -149,7 +149,7 @@ def align(
         truth_masks=truth_masks,
         masks=masks,
         categories=store.categories,
-        is_predicted=np.isin(np.arange(len(rows)), seen),
+        is_predicted=np.isin(np.arange(len(rows)), touched),
         unknown_ids=tuple(name for name, row in zip(ids, store_rows.tolist(), strict=True) if row < 0),
         n_left_out=int(((store_rows >= 0) & (place < 0)).sum()),
         n_unlocated=n_unlocated,

@@ -132,7 +132,7 @@ def _resampled_ap(right, rows, patients, truth_patients, times, recalls):
     """
     n_resamples, (n_thresholds, n_right) = len(times), right.shape
     result = np.empty(n_resamples)
-    seen, weights = np.empty(n_right), np.empty(n_right)
+    drawn_so_far, weights = np.empty(n_right), np.empty(n_right)
     precision, recall, steps = np.empty(n_right), np.empty(n_right), np.empty(n_right)
     for sample in range(n_resamples):
         n_truth = 0
@@ -146,7 +146,7 @@ def _resampled_ap(right, rows, patients, truth_patients, times, recalls):
             for row in range(start, rows[number] + 1):
                 total += times[sample, patients[row]]
             start = rows[number] + 1
-            seen[number] = total
+            drawn_so_far[number] = total
             weights[number] = times[sample, patients[rows[number]]]
         area = 0.0
         for t in range(n_thresholds):
@@ -155,7 +155,7 @@ def _resampled_ap(right, rows, patients, truth_patients, times, recalls):
             for number in range(n_right):
                 if right[t, number] and weights[number] > 0:
                     hits += weights[number]
-                    precision[n], recall[n], steps[n] = hits / seen[number], hits / n_truth, weights[number]
+                    precision[n], recall[n], steps[n] = hits / drawn_so_far[number], hits / n_truth, weights[number]
                     n += 1
             for number in range(n - 1, 0, -1):
                 precision[number - 1] = max(precision[number - 1], precision[number])

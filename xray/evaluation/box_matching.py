@@ -28,18 +28,16 @@ class Matches:
     found_by: np.ndarray
 
 
-def match_boxes(truth: BoxTable, predictions: BoxTable, iou_threshold: float = IOU_THRESHOLD) -> Matches:
+def match_boxes(truth: BoxTable, predictions: BoxTable) -> Matches:
     """Matches predictions to the truth as the VOC 2010 development kit does.
 
     From the highest score down, each prediction is held against the truth box of its image and category that it
-    overlaps most (the first of equals). It is a true positive if that IoU is *greater* than `iou_threshold` and no
+    overlaps most (the first of equals). It is a true positive if that IoU is *greater* than IOU_THRESHOLD and no
     earlier prediction took that truth box; otherwise it is a false positive, even if it overlaps another, free box.
     """
     truth_order, starts, stops = _candidates(truth, predictions)
     order = np.argsort(-predictions.scores, kind="stable")
-    is_true, best, iou, taken = _match(
-        order, starts, stops, predictions.boxes, truth.boxes[truth_order], float(iou_threshold)
-    )
+    is_true, best, iou, taken = _match(order, starts, stops, predictions.boxes, truth.boxes[truth_order], IOU_THRESHOLD)
     found_by = np.full(len(truth), -1, dtype=np.int64)
     found_by[truth_order] = taken
     overlapped = best >= 0

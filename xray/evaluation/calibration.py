@@ -164,24 +164,24 @@ def fit_temperature(outcomes: Outcomes) -> float:
     return 1 / float(brentq(slope, low, high, xtol=1e-12, rtol=1e-12))
 
 
-def deal_patients(outcomes: Outcomes, n_folds: int = N_FOLDS, seed: int = 0) -> np.ndarray:
+def deal_patients(outcomes: Outcomes, n_folds: int = N_FOLDS) -> np.ndarray:
     """(patients,) int64, a fold for each patient: by chance, but patients with a right outcome are spread evenly."""
     n = int(outcomes.patients.max(initial=-1)) + 1
     has_right = np.bincount(outcomes.patients, outcomes.truth, n) > 0
-    order = np.lexsort((np.random.default_rng(seed).permutation(n), ~has_right))
+    order = np.lexsort((np.random.default_rng(0).permutation(n), ~has_right))
     folds = np.empty(n, dtype=np.int64)
     folds[order] = np.arange(n) % n_folds
     return folds
 
 
-def calibrate(name: str, outcomes: Outcomes, times: np.ndarray | None = None, seed: int = 0) -> Calibration | None:
+def calibrate(name: str, outcomes: Outcomes, times: np.ndarray | None = None) -> Calibration | None:
     """The calibration of one kind of score; None where there is no score.
 
     times: of `draw_patients`, numbering the patients likewise; None leaves the intervals out.
     """
     if not len(outcomes.scores):
         return None
-    scaled, temperatures = _cross_fitted(outcomes, seed)
+    scaled, temperatures = _cross_fitted(outcomes)
     brier_ci95, frequency_ci95 = (None, None) if times is None else _intervals(outcomes, times)
     return Calibration(
         name,
@@ -196,14 +196,14 @@ def calibrate(name: str, outcomes: Outcomes, times: np.ndarray | None = None, se
     )
 
 
-def _cross_fitted(outcomes: Outcomes, seed: int) -> tuple[np.ndarray | None, tuple[float, ...] | None]:
+def _cross_fitted(outcomes: Outcomes) -> tuple[np.ndarray | None, tuple[float, ...] | None]:
     """The scores, each scaled by the temperature of the other folds of patients, and these temperatures."""
     # Patients without a score are left out, as they would leave folds empty.
     known, patients = np.unique(outcomes.patients, return_inverse=True)
     n_folds = min(N_FOLDS, len(known))
     if n_folds < 2:
         return None, None
-    fold = deal_patients(dataclasses.replace(outcomes, patients=patients), n_folds, seed)[patients]
+    fold = deal_patients(dataclasses.replace(outcomes, patients=patients), n_folds)[patients]
     scaled, temperatures = np.empty_like(outcomes.scores), []
     for number in range(n_folds):
         held = fold == number

@@ -25,11 +25,11 @@ def out_of_fold(store: Store, by_fold: Mapping[int, Predictions]) -> Predictions
     place = {int(row): number for number, row in enumerate(rows)}
     parts = []
     for fold, predictions in by_fold.items():
-        own = store.resolve(predictions.image_ids)
-        for name, row in zip(predictions.image_ids, own.tolist(), strict=True):
+        rows_of_fold = store.resolve(predictions.image_ids)
+        for name, row in zip(predictions.image_ids, rows_of_fold.tolist(), strict=True):
             if row not in place or store.folds[row] != fold:
                 raise InputError(f"the predictions of fold {fold} hold {name!r}, which is not a radiograph of it")
-        places = np.array([place[row] for row in own.tolist()], dtype=np.int64)
+        places = np.array([place[row] for row in rows_of_fold.tolist()], dtype=np.int64)
         images = places[predictions.table.images]
         parts.append((dataclasses.replace(predictions.table, images=images), predictions.masks))
     table, masks = concatenate_with_masks(parts)

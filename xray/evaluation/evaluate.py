@@ -187,8 +187,8 @@ def _with_classifiers(
         result.append(label)
         probability = _probability(maps, place, label.name)
         if probability is not None and label.name != ABNORMAL:
-            own = dataclasses.replace(label, origin="classifier", scores=probability[label.places])
-            result.append(dataclasses.replace(own, threshold=threshold, lowest=threshold))
+            curve = dataclasses.replace(label, origin="classifier", scores=probability[label.places])
+            result.append(dataclasses.replace(curve, threshold=threshold, lowest=threshold))
     return result
 
 

@@ -134,7 +134,7 @@ def common_categories(
             "so say with --map which are the same"
         )
     chosen = sorted(wanted if only else set(to.values()))
-    kept, joined = _renamed(predictions, to, strange, store)
+    renamed, joined = _renamed(predictions, to, strange, store)
     common = Common(
         tuple(store.categories[number] for number in chosen),
         tuple(names[label] for label in foreign),
@@ -143,7 +143,7 @@ def common_categories(
         int(np.isin(predictions.table.labels, foreign).sum()),
         joined,
     )
-    return restricted(store, chosen), kept, common
+    return restricted(store, chosen), renamed, common
 
 
 def _is_normal(name: str) -> bool:
@@ -167,13 +167,13 @@ def _renamed(predictions: Predictions, to: dict[int, int], strange: list[int], s
     rows = np.setdiff1d(rows, gone)
     names = {number: store.categories[number] for number in to.values()}
     names |= {new[label]: NO_FINDING_NAME for label in new if _is_normal(predictions.names.get(label, ""))}
-    kept = dataclasses.replace(
+    renamed = dataclasses.replace(
         predictions,
         table=dataclasses.replace(table, labels=labels).select(rows),
         masks=rows_of_masks(predictions.masks, rows),
         names=names,
     )
-    return kept, len(gone)
+    return renamed, len(gone)
 
 
 def _joined(predictions: Predictions, labels: np.ndarray, to: dict[int, int]) -> np.ndarray:
@@ -222,5 +222,5 @@ def restricted(store: Store, numbers: list[int]) -> Store:
         readers=[store.readers[row] for row in rows.tolist()],
         masks=rows_of_masks(store.masks, rows),
         categories={number: name for number, name in store.categories.items() if number in chosen},
-        source_category_ids={n: own for n, own in store.source_category_ids.items() if n in chosen},
+        source_category_ids={n: source_id for n, source_id in store.source_category_ids.items() if n in chosen},
     )

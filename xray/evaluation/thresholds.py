@@ -108,7 +108,7 @@ def _of_boxes(evaluation: Evaluation) -> Iterator[Scored]:
             )
 
 
-def fit_thresholds(findings: list[Scored], at: OperatingPoint, n_resamples: int = 0, seed: int = 0) -> list[Fitted]:
+def fit_thresholds(findings: list[Scored], at: OperatingPoint, n_resamples: int = 0) -> list[Fitted]:
     """Fits each finding on all patients, and measures it on each of N_FOLDS parts of the patients by a fit on the other
     parts.
 
@@ -120,7 +120,7 @@ def fit_thresholds(findings: list[Scored], at: OperatingPoint, n_resamples: int 
         if one.lack:
             fitted.append(Fitted(one.name, Point(), one.lack, n, n_true, n_truth, {}))
             continue
-        numbers = _measured(one, parts_of(one, seed), at, n_resamples)
+        numbers = _measured(one, parts_of(one), at, n_resamples)
         fitted.append(Fitted(one.name, fit_point(one, at), "", n, n_true, n_truth, numbers))
     return fitted
 
@@ -154,7 +154,7 @@ def threshold_at(one: Scored, at: OperatingPoint) -> float | None:
     return round(float(curve.thresholds[0]) + 10**-DECIMALS, DECIMALS)
 
 
-def parts_of(one: Scored, seed: int = 0) -> np.ndarray:
+def parts_of(one: Scored) -> np.ndarray:
     """(P,) int64, the part, in [0, N_FOLDS), of each patient; patients with a true finding are spread evenly.
 
     Patients who have no radiograph of this finding get -1.
@@ -162,7 +162,7 @@ def parts_of(one: Scored, seed: int = 0) -> np.ndarray:
     known = np.flatnonzero(one.images > 0)
     has_true = np.bincount(one.patients, one.is_true, len(one.images))[known] > 0
     parts = np.full(len(one.images), -1, dtype=np.int64)
-    parts[known] = deal_patients(Outcomes.of(np.zeros(len(known)), has_true, np.arange(len(known))), N_FOLDS, seed)
+    parts[known] = deal_patients(Outcomes.of(np.zeros(len(known)), has_true, np.arange(len(known))), N_FOLDS)
     return parts
 
 

@@ -244,11 +244,11 @@ def fuse_members(
     """
     parts = []
     for model in range(int(members.max()) + 1):
-        own = np.flatnonzero(members == model)
-        rows = np.flatnonzero(np.isin(sources, own))
+        views = np.flatnonzero(members == model)
+        rows = np.flatnonzero(np.isin(sources, views))
         part = table.select(rows)
-        if len(own) > 1:
-            part = fuse_alike(part, np.searchsorted(own, sources[rows]), len(own))
+        if len(views) > 1:
+            part = fuse_alike(part, np.searchsorted(views, sources[rows]), len(views))
         parts.append(part.best_per_image(limit))
     models = np.repeat(np.arange(len(parts)), list(map(len, parts)))
     return fuse_boxes(BoxTable.concatenate(parts), {}, models, len(parts), settings)[0]

@@ -87,12 +87,12 @@ def read_ensemble(path: Path) -> Ensemble:
         if not models:
             raise ValueError("it names no models")
         default = _settings(content.get("default"), "default", Settings(), len(models))
-        own = _mapping(content.get("categories"), "categories")
+        by_category = _mapping(content.get("categories"), "categories")
         return Ensemble(
             models,
             _members(content.get("classifiers"), path.parent, "classifiers"),
             default,
-            {str(name): _settings(given, str(name), default, len(models)) for name, given in own.items()},
+            {str(name): _settings(given, str(name), default, len(models)) for name, given in by_category.items()},
         )
     except (ValueError, FlagError) as error:
         raise InputError(f"{path} is no ensemble that can be used: {error}") from None
@@ -107,9 +107,9 @@ def write_ensemble(path: Path, ensemble: Ensemble, notes: Mapping[str, Any]) -> 
         "classifiers": [_described(member, path.parent) for member in ensemble.classifiers],
         "default": _plain(default),
         "categories": {
-            name: _plain({key: value for key, value in dataclasses.asdict(own).items() if value != default[key]})
-            for name, own in ensemble.categories.items()
-            if own != ensemble.default
+            name: _plain({key: value for key, value in dataclasses.asdict(settings).items() if value != default[key]})
+            for name, settings in ensemble.categories.items()
+            if settings != ensemble.default
         },
         **notes,
     }

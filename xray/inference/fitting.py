@@ -100,9 +100,9 @@ def write_fitted(
     """Writes thresholds.json of a run or an ensemble, whole. predictions: SHA-256 of the predictions file. Returns the
     file."""
     scored = fingerprint(store, result.alignment.rows)
-    kept = ("n_images", "n_patients", "annotations_sha256", "split_sha256")
+    facts = ("n_images", "n_patients", "annotations_sha256", "split_sha256")
     notes = {
-        "dataset": {name: scored[name] for name in kept},
+        "dataset": {name: scored[name] for name in facts},
         "predictions_sha256": predictions,
         "parts": N_FOLDS,
         "cross_fitted": plain_numbers(

@@ -77,9 +77,9 @@ def _of_boxes(exact: BoxTable, rough: BoxTable, n_images: int, categories: Mappi
         # Every draw is a set of radiographs of its own.
         images = (table.images + n_images * np.arange(DRAWS)[:, None]).ravel()
         columns = (np.tile(table.labels, DRAWS), np.tile(table.boxes, (DRAWS, 1)), np.tile(table.scores, DRAWS))
-        found = BoxTable.of(images, *columns)
-        map40 = detection_metrics(truth, found, n, counted, with_coco=False)["map40"]
-        values.append((map40, coco_metrics(truth, found, counted)["coco_ap"]))
+        predicted = BoxTable.of(images, *columns)
+        map40 = detection_metrics(truth, predicted, n, counted, with_coco=False)["map40"]
+        values.append((map40, coco_metrics(truth, predicted, counted)["coco_ap"]))
     (rough_map40, rough_coco), (exact_map40, exact_coco) = values
     return {"mAP@0.4": rough_map40 - exact_map40, "COCO AP": rough_coco - exact_coco}
 

@@ -59,8 +59,8 @@ def _digest(path: Path, size: int, time: int) -> str:
 def value_in(path: Path, key: str) -> str:
     """The value of one of our keys in a .xml file of OpenVINO; empty where it is missing or the file cannot be read."""
     with contextlib.suppress(OSError):
-        found = re.search(rb"<%s value=\"([^\"]*)\"" % re.escape(key.encode()), path.read_bytes())
-        return html.unescape(found[1].decode(errors="replace")) if found else ""
+        match = re.search(rb"<%s value=\"([^\"]*)\"" % re.escape(key.encode()), path.read_bytes())
+        return html.unescape(match[1].decode(errors="replace")) if match else ""
     return ""
 
 
@@ -87,12 +87,12 @@ def models_beside(runs: Sequence[Path]) -> dict[str, tuple[str, ...]]:
     folders = [run for run in runs if run.suffix not in (".yaml", ".yml")]
     if find_spec("openvino") is None or not folders or not all((run / WEIGHTS_FILE).is_file() for run in folders):
         return {}
-    found = {}
+    models = {}
     for name, file in ((INT8, INT8_FILE), ("32", FLOAT_FILE)):
         files = [file_beside(run, file) for run in folders]
         if all(files):
-            found[name] = tuple(sha256_of(path)[:16] for path in files if path)
-    return found
+            models[name] = tuple(sha256_of(path)[:16] for path in files if path)
+    return models
 
 
 def measured_in(path: Path) -> dict[str, Any]:
@@ -158,8 +158,8 @@ def openvino_file(weights: Path, precision: str) -> Path:
     is_run = (weights / WEIGHTS_FILE).is_file()
     command = f"{spelled('export')} --weights {weights} --format openvino"
     if precision in ("auto", INT8):
-        if is_run and (found := file_beside(weights, INT8_FILE)):
-            return found
+        if is_run and (path := file_beside(weights, INT8_FILE)):
+            return path
         # Without weights beside it, a file is believed; an INT8 file of other weights is refused when it is loaded.
         if (weights / INT8_FILE).is_file() and (precision == INT8 or not is_run):
             return weights / INT8_FILE

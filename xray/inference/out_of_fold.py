@@ -212,8 +212,8 @@ def _are(store: Store, rows: np.ndarray) -> np.ndarray:
 def _covered(store: Store, predictions: Predictions) -> np.ndarray:
     """(N,) bool, which radiographs of the store a file covers."""
     rows = store.resolve(predictions.image_ids)
-    seen = np.unique(predictions.table.images[is_no_finding(predictions.table)])
-    return _are(store, rows if len(seen) == len(rows) else whole_groups(store, rows[rows >= 0]))
+    judged = np.unique(predictions.table.images[is_no_finding(predictions.table)])
+    return _are(store, rows if len(judged) == len(rows) else whole_groups(store, rows[rows >= 0]))
 
 
 def _of_rows(store: Store, predictions: Predictions) -> BoxTable:

@@ -138,8 +138,8 @@ class Pipeline:
                 masks = paired.get((id(segmenter), flip, scaled.shape[-1]))
                 outputs.masks.append(segmenter.probability(scaled, flip) if masks is None else masks)
             for detector, flip, scaled in self._views(self.detectors, canvases):
-                found = paired.get((id(detector), flip, scaled.shape[-1]))
-                outputs.boxes.append((detector, found or detector.detect(scaled, flip)))
+                shared = paired.get((id(detector), flip, scaled.shape[-1]))
+                outputs.boxes.append((detector, shared or detector.detect(scaled, flip)))
         return outputs
 
     def postprocess(self, outputs: Outputs, sizes: Sequence[tuple[int, int]]) -> Findings:

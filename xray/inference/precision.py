@@ -114,11 +114,11 @@ def choose_precision_by_trial(
         others = models.others()
         loaders = {each: functools.partial(_loaded, models, each) for each in others}
         measured = models.measured() if QUANTISED in others else ()
-        found = fastest_way(pipeline, canvases, sizes, batch_size, loaders, measured, way)
-        pipeline, way, used = found.pipeline, found.way, others.get(found.way, ())
-        print(f"precision {way.name}: {found.why}", file=sys.stderr)
-        if found.is_sure:
-            choice = Choice(way.precision, found.why, way.runtime, used, considered(others), round(found.saved, 4))
+        outcome = fastest_way(pipeline, canvases, sizes, batch_size, loaders, measured, way)
+        pipeline, way, used = outcome.pipeline, outcome.way, others.get(outcome.way, ())
+        print(f"precision {way.name}: {outcome.why}", file=sys.stderr)
+        if outcome.is_sure:
+            choice = Choice(way.precision, outcome.why, way.runtime, used, considered(others), round(outcome.saved, 4))
             remember(models.runs, choice, models.runtime)
     journal.choose_once(_note(way, batch_size, used))
     return pipeline

@@ -116,8 +116,8 @@ def apply_setting(
     scores[following] += boxes.scores[following] * setting.penalty * evidence
     best_score = np.zeros(len(components))  # of the boxes that follow each component
     np.maximum.at(best_score, component, scores[following] * share)
-    own = setting.unmatched * setting.weights.probability(components.scores, beside)
-    needs_box = best_score < own
+    confidence = setting.unmatched * setting.weights.probability(components.scores, beside)
+    needs_box = best_score < confidence
     followers, own_boxes = moved[following], components.boxes[component]
     iou = iou_of(intersections(followers, own_boxes), areas_of(followers), areas_of(own_boxes))
     on = np.flatnonzero((iou >= SAME) & needs_box[component])
@@ -125,8 +125,10 @@ def apply_setting(
     on = on[np.argsort(scores[following[on]], kind="stable")]
     surest[component[on]] = following[on]  # the last of each stays
     raised = np.flatnonzero(surest >= 0)
-    scores[surest[raised]] = np.maximum(scores[surest[raised]], own[raised])
+    scores[surest[raised]] = np.maximum(scores[surest[raised]], confidence[raised])
     needs_box[raised] = False
     alone = np.flatnonzero(needs_box)
-    added = BoxTable.of(components.images[alone], np.full(len(alone), category), components.boxes[alone], own[alone])
+    added = BoxTable.of(
+        components.images[alone], np.full(len(alone), category), components.boxes[alone], confidence[alone]
+    )
     return dataclasses.replace(boxes, boxes=moved, scores=scores), added, alone

@@ -68,12 +68,12 @@ def recall(runs: Sequence[Path], runtime: str = "torch") -> tuple[Choice, Path] 
 
 
 def _choice(entry: dict[str, Any], runtime: str) -> Choice | None:
-    own = "torch" if runtime == "auto" else runtime
+    default_runtime = "torch" if runtime == "auto" else runtime
     try:
         choice = Choice(
             str(entry["precision"]),
             str(entry.get("why", ""))[:MOST_WORDS],
-            str(entry.get("runtime", own)),
+            str(entry.get("runtime", default_runtime)),
             tuple(map(str, entry.get("models", ()))),
             tuple(map(str, entry.get("considered", ()))),
             float(entry.get("saved", 0.0)),
@@ -128,25 +128,25 @@ def _claims(runs: Sequence[Path], runtime: str) -> dict[str, Any]:
 
 def versions(runtime: str) -> dict[str, str]:
     """Versions of the packages that compute."""
-    found = {"xray": __version__, "torch": torch.__version__}
+    result = {"xray": __version__, "torch": torch.__version__}
     if runtime in ("auto", "openvino"):
         from importlib.metadata import PackageNotFoundError, version
 
         with contextlib.suppress(PackageNotFoundError):
-            found["openvino"] = version("openvino")
-    return found
+            result["openvino"] = version("openvino")
+    return result
 
 
 def processor() -> str:
     """The processor's name, and which of its instructions matter and may be used."""
     name, flags = _of_system()
-    kept = sorted(flag for flag in flags if flag.startswith(FLAGS) or flag.endswith(("bf16", "_vnni")))
+    relevant = sorted(flag for flag in flags if flag.startswith(FLAGS) or flag.endswith(("bf16", "_vnni")))
     limit = [f"{LIMIT}={os.environ[LIMIT]}"] if os.environ.get(LIMIT) else []
-    return " ".join([name, platform.machine(), *kept, *limit])
+    return " ".join([name, platform.machine(), *relevant, *limit])
 
 
 @functools.cache
 def _of_system() -> tuple[str, tuple[str, ...]]:
-    found = of_processor()
-    flags = found.get("flags") or found.get("Features") or ""
-    return found.get("model name") or platform.processor() or "?", tuple(flags.split())
+    entries = of_processor()
+    flags = entries.get("flags") or entries.get("Features") or ""
+    return entries.get("model name") or platform.processor() or "?", tuple(flags.split())

@@ -88,7 +88,7 @@ def read_thresholds(given: Path) -> Thresholds | None:
             raise ValueError(f"it is of {content['kind']!r:.20}")
         weights = [str(digest) for digest in content["weights"]]
         points = {str(name): _point(str(name), values) for name, values in content["findings"].items()}
-        found = Thresholds(content["kind"], points, str(content["at"]), hashlib.sha256(data).hexdigest())
+        thresholds = Thresholds(content["kind"], points, str(content["at"]), hashlib.sha256(data).hexdigest())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -101,7 +101,7 @@ def read_thresholds(given: Path) -> Thresholds | None:
         raise InputError(
             f"{path} was fitted before {what} changed: fit again by {spelled('evaluate')} --fit, or remove it"
         )
-    return found
+    return thresholds
 
 
 def say(line: str) -> None:
@@ -119,8 +119,8 @@ def thresholds_of(
     """
     try:
         if len(given) == 1:
-            found = read_thresholds(given[0])
-            return found and found.instead(from_probability)
+            thresholds = read_thresholds(given[0])
+            return thresholds and thresholds.instead(from_probability)
         fits = [path for path in map(thresholds_file, given) if path.is_file()]
         if fits:
             raise InputError(

@@ -70,15 +70,15 @@ def fastest_way(
     others: further ways → a function that makes the pipeline; failures are named in `why`. measured: for each run,
     `measured_in` of its INT8 model. base: the way of the pipeline.
     """
-    told: list[str] = []
-    ways = {base: pipeline} | _others(pipeline, base, others or {}, told)
+    reasons: list[str] = []
+    ways = {base: pipeline} | _others(pipeline, base, others or {}, reasons)
     seconds = _seconds(ways, canvases[:batch_size], sizes[:batch_size])
     for way in list(ways):
         if way != base and seconds[way] >= seconds[base]:
-            told.append(f"{way.name} takes {seconds[way] / seconds[base]:.1f} times as long")
+            reasons.append(f"{way.name} takes {seconds[way] / seconds[base]:.1f} times as long")
             del ways[way]
     if len(ways) == 1:
-        return Outcome(pipeline, base, "; ".join(told) or "nothing else is at hand", True)
+        return Outcome(pipeline, base, "; ".join(reasons) or "nothing else is at hand", True)
     # Imported here: it compiles metrics, and most commands make no trial.
     from xray.inference.metric_moves import MOST_MOVE, are_small, expected_moves, in_words
 
@@ -86,8 +86,8 @@ def fastest_way(
     exact: Findings | None = None
     *order, _ = sorted(ways, key=lambda way: seconds[way])  # the last is float32
     for place, way in enumerate(order, 1):
-        exact = exact or _found(pipeline, canvases, sizes, batch_size)
-        rough = _found(ways[way], canvases, sizes, batch_size)
+        exact = exact or _findings_of(pipeline, canvases, sizes, batch_size)
+        rough = _findings_of(ways[way], canvases, sizes, batch_size)
         categories = pipeline.categories if pipeline.detectors else {}
         moves = expected_moves(exact, rough, len(sizes), categories, pipeline.triplet)
         if not moves:
@@ -102,25 +102,25 @@ def fastest_way(
             saved = (seconds[base] - seconds[way]) / len(sizes[:batch_size])
             if slower := [f"{each.name} {seconds[base] / seconds[each]:.1f} ×" for each in order[place:]]:
                 words += f" ({', '.join(slower)})"
-            return Outcome(ways[way], way, "; ".join([f"{words}, {expected}", *told]), True, saved)
-        told.append(f"{way.name} is {words}, but {expected}")
-    return Outcome(pipeline, base, "; ".join(told), True)
+            return Outcome(ways[way], way, "; ".join([f"{words}, {expected}", *reasons]), True, saved)
+        reasons.append(f"{way.name} is {words}, but {expected}")
+    return Outcome(pipeline, base, "; ".join(reasons), True)
 
 
-def _others(pipeline: Pipeline, base: Way, loaders: Mapping[Way, Loader], told: list[str]) -> dict[Way, Pipeline]:
+def _others(pipeline: Pipeline, base: Way, loaders: Mapping[Way, Loader], reasons: list[str]) -> dict[Way, Pipeline]:
     """The pipelines of other ways; told: why there is none of one."""
-    found: dict[Way, Pipeline] = {}
+    pipelines: dict[Way, Pipeline] = {}
     gain = bfloat16_gain() if has_bfloat16() else 0.0
     if gain >= WORTH_A_COPY:
-        found[Way(base.runtime, "bf16")] = lowered(copy.deepcopy(pipeline), torch.bfloat16)
+        pipelines[Way(base.runtime, "bf16")] = lowered(copy.deepcopy(pipeline), torch.bfloat16)
     elif gain:
-        told.append(f"a convolution in bfloat16 takes {1 / gain:.1f} times as long on this processor")
+        reasons.append(f"a convolution in bfloat16 takes {1 / gain:.1f} times as long on this processor")
     for way, load in loaders.items():
         try:
-            found[way] = load()
+            pipelines[way] = load()
         except InputError as error:
-            told.append(f"{way.name} cannot be tried: {error}")
-    return found
+            reasons.append(f"{way.name} cannot be tried: {error}")
+    return pipelines
 
 
 def corrected(moves: Mapping[str, float], measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -145,16 +145,18 @@ def corrected(moves: Mapping[str, float], measured: Sequence[Mapping[str, Any]])
 def _seconds(ways: Mapping[Way, Pipeline], canvases: np.ndarray, sizes: Sequence[tuple[int, int]]) -> dict[Way, float]:
     for pipeline in ways.values():
         pipeline.forward(canvases[:1])  # the first time, weights are prepared and models compiled
-    found: dict[Way, list[float]] = {way: [] for way in ways}
+    times: dict[Way, list[float]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
         for way, pipeline in ways.items():
             start = time.perf_counter()
             pipeline.find(canvases, sizes)
-            found[way].append(time.perf_counter() - start)
-    return {way: min(seconds) for way, seconds in found.items()}
+            times[way].append(time.perf_counter() - start)
+    return {way: min(seconds) for way, seconds in times.items()}
 
 
-def _found(pipeline: Pipeline, canvases: np.ndarray, sizes: Sequence[tuple[int, int]], batch_size: int) -> Findings:
+def _findings_of(
+    pipeline: Pipeline, canvases: np.ndarray, sizes: Sequence[tuple[int, int]], batch_size: int
+) -> Findings:
     parts = [slice(start, start + batch_size) for start in range(0, len(sizes), batch_size)]
     return find_in_batches(pipeline, [(canvases[part], sizes[part]) for part in parts])
 
@@ -166,9 +168,9 @@ def find_in_batches(
     are kept."""
     parts, begin = [], 0
     for canvases, sizes in batches:
-        found = pipeline.find(canvases, sizes)
-        table = dataclasses.replace(found.table, images=found.table.images + begin)
-        parts.append(((table, found.masks), found.maps if with_maps else None, found.labels))
+        findings = pipeline.find(canvases, sizes)
+        table = dataclasses.replace(findings.table, images=findings.table.images + begin)
+        parts.append(((table, findings.masks), findings.maps if with_maps else None, findings.labels))
         begin += len(sizes)
     tables, maps, labels = zip(*parts, strict=True)
     return Findings(

@@ -85,21 +85,21 @@ def tune(
     present = [label for label in sorted(categories) if (material.truth.labels == label).any()]
     n_folds = int(folds.max()) + 1
     draws = [_draws(material.patients, folds != fold, SEARCH_RESAMPLES, seed) for fold in [*range(n_folds), -1]]
-    found = {label: _Category(material, label, metric, folds, draws) for label in present}
+    by_label = {label: _Category(material, label, metric, folds, draws) for label in present}
     start = default_settings(len(material.tables))
     steps, done = (n_folds + 1) * (1 + len(present)), 0
     fitted: list[ByCategory] = []
 
     def tell() -> None:
-        advance(done, steps, sum(one.n_tried for one in found.values()))
+        advance(done, steps, sum(one.n_tried for one in by_label.values()))
 
     def shared(settings: Settings, part: int) -> np.ndarray:
         tell()
         if sum(map(len, material.tables)) < WORTH_THREADS:
-            return mean_of_present([one.samples(settings, part) for one in found.values()])
+            return mean_of_present([one.samples(settings, part) for one in by_label.values()])
         # Its long computations leave the interpreter to other threads.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return mean_of_present(list(pool.map(lambda one: one.samples(settings, part), found.values())))
+            return mean_of_present(list(pool.map(lambda one: one.samples(settings, part), by_label.values())))
 
     for part in range(n_folds + 1):
         common = _search(
@@ -111,36 +111,36 @@ def tune(
         )
         done += 1
         tell()
-        own: dict[int, Settings] = {}
-        for label, one in found.items():
+        by_category: dict[int, Settings] = {}
+        for label, one in by_label.items():
             if one.n_patients(part) >= LEAST_PATIENTS:
                 of_one = functools.partial(one.samples, part=part)
                 settings = _search(common, of_one, len(material.tables), label in material.probabilities, CLEAR_OF_ONE)
                 if settings != common:
-                    own[label] = settings
+                    by_category[label] = settings
             done += 1
             tell()
-        fitted.append(ByCategory(common, own))
+        fitted.append(ByCategory(common, by_category))
 
-    return _scored(found, fitted, _draws(material.patients, folds >= 0, n_resamples, seed), metric, dealt)
+    return _scored(by_label, fitted, _draws(material.patients, folds >= 0, n_resamples, seed), metric, dealt)
 
 
 def _scored(
-    found: dict[int, "_Category"], fitted: list[ByCategory], times: np.ndarray, metric: Metric, dealt: bool
+    by_label: dict[int, "_Category"], fitted: list[ByCategory], times: np.ndarray, metric: Metric, dealt: bool
 ) -> Tuned:
     """fitted: the settings without each fold, and those of all. times: of `_draws`."""
     *held_out, final = fitted
-    n_models = next(iter(found.values())).n_models
+    n_models = next(iter(by_label.values())).n_models
     start = default_settings(n_models)
-    singles = [{label: one.ap(one.alone(model), times) for label, one in found.items()} for model in range(n_models)]
+    singles = [{label: one.ap(one.alone(model), times) for label, one in by_label.items()} for model in range(n_models)]
     best = max(range(n_models), key=lambda model: _mean(singles[model])[0])
     parts = {"single": singles[best]}
     if n_models > 1:
-        parts["plain"] = {label: one.ap(one.table(start), times) for label, one in found.items()}
+        parts["plain"] = {label: one.ap(one.table(start), times) for label, one in by_label.items()}
     parts["tuned"] = {
-        label: one.ap(one.crossed([each[label] for each in held_out]), times) for label, one in found.items()
+        label: one.ap(one.crossed([each[label] for each in held_out]), times) for label, one in by_label.items()
     }
-    parts["in_sample"] = {label: one.ap(one.table(final[label]), times) for label, one in found.items()}
+    parts["in_sample"] = {label: one.ap(one.table(final[label]), times) for label, one in by_label.items()}
     means = {name: _mean(part) for name, part in parts.items()}
     scores = {
         name: (float(means[name][0]), {label: float(samples[0]) for label, samples in part.items()})
@@ -285,8 +285,8 @@ class _Category:
             self._samples[settings] = np.stack(
                 [self._ap(table, is_true, self._inside(number), times) for number, times in enumerate(self._draws)]
             )
-        found: np.ndarray = self._samples[settings][part]
-        return found
+        samples: np.ndarray = self._samples[settings][part]
+        return samples
 
     def alone(self, model: int) -> BoxTable:
         """The boxes of one model as they are."""
@@ -307,13 +307,13 @@ class _Category:
         if len(set(settings)) == 1:
             return self.table(settings[0])
         parts = []
-        for fold, own in enumerate(settings):
-            table = self.table(own)
+        for fold, setting in enumerate(settings):
+            table = self.table(setting)
             inside = self._inside(fold)
-            seen = np.sort(table.scores[inside[table.images]])
+            others = np.sort(table.scores[inside[table.images]])
             part = table.select(~inside[table.images])
             n_seen = max(1, int(np.count_nonzero(inside)))
-            above = len(seen) - np.searchsorted(seen, part.scores, side="left")
+            above = len(others) - np.searchsorted(others, part.scores, side="left")
             parts.append(dataclasses.replace(part, scores=1 / (1 + above / n_seen)))
         return BoxTable.concatenate(parts)
 

@@ -112,11 +112,11 @@ class Models:
         is_whole = not self.options.get("prune") and tuple(self.options.get("scales", (1.0,))) == (1.0,)
         if (self.runtime, self.precision) != ("auto", "auto") or not is_whole:
             return {}
-        found: dict[Way, tuple[str, ...]] = {}
+        ways: dict[Way, tuple[str, ...]] = {}
         for name, models in models_beside(self.runs).items():
             for precision in (INT8,) if name == INT8 else ("32", "bf16") if has_bfloat16() else ("32",):
-                found[Way("openvino", precision)] = models
-        return found
+                ways[Way("openvino", precision)] = models
+        return ways
 
     def measured(self) -> list[dict[str, Any]]:
         """For each run, the measurements of its INT8 model when that was made."""
@@ -133,9 +133,9 @@ class Models:
         runtime = runtime_for(self.runtime, self.precision)
         if runtime == "openvino" and self.precision in ("auto", INT8):
             files = [openvino_file(run, self.precision) for run in self.runs if not is_ensemble(run)]
-            if kept := [f"{words} ({as_given(path)})" for path in files if (words := kept_in(path))]:
+            if measurements := [f"{words} ({as_given(path)})" for path in files if (words := kept_in(path))]:
                 models = models_beside(self.runs).get(INT8, ())
-                why = f"precision {INT8}: {', '.join(kept)}"
+                why = f"precision {INT8}: {', '.join(measurements)}"
                 if torch.cuda.is_available():
                     why += "; computed on the CPU, the GPU of this machine is left alone"
                 return Start(Way("openvino", self.precision), torch.float32, why, models)
@@ -144,8 +144,8 @@ class Models:
                 Way(runtime, self.precision if dtype is None or self.precision == INT8 else NAMES[dtype]), dtype
             )
         is_short = n is not None and n < WORTH_A_TRIAL
-        if found := recall(self.runs, self.runtime):
-            choice, file = found
+        if remembered := recall(self.runs, self.runtime):
+            choice, file = remembered
             others = {way: models for way, models in self.others().items() if not is_short or way == _way(choice)}
             known = {name for models in others.values() for name in models}
             is_there = choice.runtime == runtime or others.get(_way(choice)) == choice.models

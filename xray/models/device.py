@@ -15,6 +15,9 @@ from torch import nn
 from xray.errors import InputError
 from xray.flags.wrong import about_device
 
+LARGEST_BATCH = 64
+"""The most radiographs of a batch that `largest_batch` tries."""
+
 
 def resolve_device(device: str) -> torch.device:
     """`auto`, `cpu`, `cuda` or `cuda:N` → a torch device. Raises InputError if it is not there."""
@@ -81,12 +84,12 @@ def has_amx() -> bool:
 @functools.cache
 def of_processor() -> dict[str, str]:
     """The entries of the first processor in Linux' /proc/cpuinfo, such as "vendor_id" and "flags"; empty elsewhere."""
-    found: dict[str, str] = {}
+    entries: dict[str, str] = {}
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         for line in file:
             key, _, value = line.partition(":")
-            found.setdefault(key.strip(), value.strip())
-    return found
+            entries.setdefault(key.strip(), value.strip())
+    return entries
 
 
 @torch.inference_mode()
@@ -119,10 +122,10 @@ def lower(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return model
 
 
-def largest_batch(attempt: Callable[[int], object], most: int = 64) -> int:
-    """The number of radiographs, a power of two up to `most`, that `attempt` runs without running out of GPU memory."""
+def largest_batch(attempt: Callable[[int], object]) -> int:
+    """The number of radiographs, a power of two up to LARGEST_BATCH, that `attempt` runs without running out of GPU memory."""
     size = 1
-    while size < most:
+    while size < LARGEST_BATCH:
         try:
             attempt(size * 2)
         except torch.OutOfMemoryError:

@@ -7,7 +7,6 @@ read in place of model.json.
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +93,8 @@ def read_description(run: Path | str) -> dict[str, Any]:
 
 
 def n_parameters(path: Path) -> int:
-    """How many numbers a .safetensors file holds; its header alone is read. Raises InputError where it is none."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (no mapping)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise _unreadable(path, error) from None
+    """How many numbers the tensors of a file hold, which are not read. Raises InputError as `read_weights`."""
+    return sum(tensor.numel() for tensor in _read(path, "meta").values())
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

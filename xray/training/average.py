@@ -68,21 +68,21 @@ class KeepBest(Callback):
             trainer.save_checkpoint(self.path(epoch), storage_options=WEIGHTS_ALONE)
 
 
-def deploy_average(trainer: L.Trainer, task: Any, run: Path, kept: KeepBest, best: float | None) -> str:
+def deploy_average(trainer: L.Trainer, task: Any, run: Path, keeper: KeepBest, best: float | None) -> str:
     """Averages the weights that were kept, validates the average once, and deploys it unless it is worse than the best.
 
     best: the best validation score of a single checkpoint, whose model is deployed so far. The statistics of
     batch norms are estimated anew with training canvases, and averaged where they are frozen.
     Returns a sentence about the result.
     """
-    epochs = [epoch for epoch in kept.scores if kept.path(epoch).is_file()]
+    epochs = [epoch for epoch in keeper.scores if keeper.path(epoch).is_file()]
     if best is None or len(epochs) < 2:
         return "fewer than two checkpoints were validated: there is nothing to average"
     if trainer.is_global_zero:
-        kept.clear()
+        keeper.clear()
     # The validation below must enter neither curves nor checkpoints.
     trainer.callbacks, trainer.loggers = [], []  # type: ignore[attr-defined]  # Lightning's own assign it
-    task.load_state_dict(mean_of([kept.path(epoch) for epoch in epochs]))
+    task.load_state_dict(mean_of([keeper.path(epoch) for epoch in epochs]))
     reestimate_norms(trainer, task)
     trainer.validate(task, verbose=False)
     score = float(task.metrics[task.monitored])

@@ -31,6 +31,8 @@ LATTICE = slice(TABLE.stop, TABLE.stop + 2 * NODES**2)
 """Columns of `Changes.values`."""
 
 LEVELS = 256
+N_TILES = 8
+"""Tiles of CLAHE along a side of the canvas."""
 
 AT_A_TIME = 8
 """Canvases moved in one operation: the source of each pixel takes eight times the memory of the canvas."""
@@ -243,8 +245,8 @@ def _pierce(images: Tensor, holes: Tensor) -> Tensor:
 # Contrast-limited adaptive histogram equalisation
 
 
-def equalize(images: Tensor, clip_limits: Tensor, n_tiles: int = 8) -> Tensor:
-    """CLAHE, by the histograms of `n_tiles` × `n_tiles` tiles: (B, 1, S, S) uint8 or float32 → the same.
+def equalize(images: Tensor, clip_limits: Tensor) -> Tensor:
+    """CLAHE, by the histograms of `N_TILES` × `N_TILES` tiles: (B, 1, S, S) uint8 or float32 → the same.
 
     K. Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV, 1994, with the clipping, the
     rounding and the borders of OpenCV's createCLAHE, whose results differ from these by at most one grey level.
@@ -252,19 +254,19 @@ def equalize(images: Tensor, clip_limits: Tensor, n_tiles: int = 8) -> Tensor:
     Raises ValueError for canvases too small to be continued to whole tiles by reflection.
     """
     size = images.shape[-1]
-    missing = -size % n_tiles
+    missing = -size % N_TILES
     if missing >= size:
-        raise ValueError(f"canvases of {size} pixels are too small for {n_tiles} × {n_tiles} tiles")
+        raise ValueError(f"canvases of {size} pixels are too small for {N_TILES} × {N_TILES} tiles")
     whole = images if images.dtype == torch.uint8 else images.round().to(torch.uint8)
     padded = F.pad(whole.float(), (0, missing, 0, missing), mode="reflect").to(torch.uint8) if missing else whole
-    side = (size + missing) // n_tiles
-    tables = _tables(_histograms(padded[:, 0], n_tiles, side), clip_limits, side * side)  # (B, tiles, 256)
-    return _interpolate(images[:, 0], tables, n_tiles, side)[:, None]
+    side = (size + missing) // N_TILES
+    tables = _tables(_histograms(padded[:, 0], side), clip_limits, side * side)  # (B, tiles, 256)
+    return _interpolate(images[:, 0], tables, side)[:, None]
 
 
-def _histograms(images: Tensor, n_tiles: int, side: int) -> Tensor:
-    """(B, n_tiles · side, n_tiles · side) uint8 → (B, n_tiles², 256) int64."""
-    tiles = images.reshape(-1, n_tiles, side, n_tiles, side).transpose(2, 3).reshape(len(images), n_tiles**2, -1)
+def _histograms(images: Tensor, side: int) -> Tensor:
+    """(B, N_TILES · side, N_TILES · side) uint8 → (B, N_TILES², 256) int64."""
+    tiles = images.reshape(-1, N_TILES, side, N_TILES, side).transpose(2, 3).reshape(len(images), N_TILES**2, -1)
     # In place of bincount, which waits for the device to learn how long its result is.
     counts = torch.zeros((*tiles.shape[:2], LEVELS), dtype=torch.int64, device=images.device)
     return counts.scatter_add_(2, tiles.long(), counts.new_ones(()).expand(tiles.shape))
@@ -283,20 +285,20 @@ def _tables(counts: Tensor, clip_limits: Tensor, n_pixels: int) -> Tensor:
     return (cumulated * ((LEVELS - 1) / n_pixels)).round().clamp(0, LEVELS - 1).float()
 
 
-def _interpolate(images: Tensor, tables: Tensor, n_tiles: int, side: int) -> Tensor:
+def _interpolate(images: Tensor, tables: Tensor, side: int) -> Tensor:
     """(B, S, S) → (B, S, S) of its type: each pixel by the tables of the four tiles whose middles are around it."""
     at = torch.arange(images.shape[-1], device=images.device, dtype=torch.float32) / side - 0.5
     before = at.floor()
     share = at - before
-    first, second = before.int().clamp(min=0), (before.int() + 1).clamp(max=n_tiles - 1)
+    first, second = before.int().clamp(min=0), (before.int() + 1).clamp(max=N_TILES - 1)
     flat = tables.flatten()
-    canvas = n_tiles**2 * torch.arange(len(images), device=images.device, dtype=torch.int32).view(-1, 1, 1)
+    canvas = N_TILES**2 * torch.arange(len(images), device=images.device, dtype=torch.int32).view(-1, 1, 1)
 
     is_fine = images.dtype != torch.uint8
     levels = images.floor().clamp(max=LEVELS - 2).int() if is_fine else images
 
     def look_up(down: Tensor, across: Tensor) -> Tensor:
-        index = ((canvas + n_tiles * down[:, None] + across) * LEVELS + levels).flatten()
+        index = ((canvas + N_TILES * down[:, None] + across) * LEVELS + levels).flatten()
         values = flat.index_select(0, index).view(images.shape)
         if not is_fine:
             return values

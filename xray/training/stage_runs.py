@@ -114,12 +114,12 @@ def _check_all(stages: Sequence[TrainingConfig], done: int, rows_of: Rows) -> No
                 print(f"stage {number} is done, and is not checked again: {error}")
                 continue
             raise type(error)(f"stage {number}: {error}") from None
-        seen = validating & trained.keys()
-        if seen:
+        leaked = validating & trained.keys()
+        if leaked:
             raise InputError(
-                f"stage {number}: {len(seen)} radiographs of {stage.data_path} validate, {min(seen)} among them, on "
-                f"which an earlier stage trains, in {trained[min(seen)]}: convert both datasets from the same source "
-                "with the same --n-folds, --seed and --patients, or name what validates with --fold"
+                f"stage {number}: {len(leaked)} radiographs of {stage.data_path} validate, {min(leaked)} among them, "
+                f"on which an earlier stage trains, in {trained[min(leaked)]}: convert both datasets from the same "
+                "source with the same --n-folds, --seed and --patients, or name what validates with --fold"
             )
         trained |= dict.fromkeys(training, stage.data_path)
 

@@ -116,7 +116,7 @@ class Tracker(Logger):
             call()
         except Exception as error:
             if not self.lost:
-                print(f"{self.title} failed, the training goes on: {_said(error)}", file=sys.stderr)
+                print(f"{self.title} failed, the training goes on: {_message_of(error)}", file=sys.stderr)
             self.lost += is_entry
             self._asks_again = time.monotonic() + PAUSE
 
@@ -224,7 +224,7 @@ def _start_mlflow(config: TrainingConfig, run: Path, known: dict[str, str]) -> t
                 "--tracking-uri that the run began with, or delete that file to begin another one there"
             ) from error
         raise InputError(
-            f"--logger mlflow: {shown} cannot be used: {_said(error)}; see that its server runs, or give another "
+            f"--logger mlflow: {shown} cannot be used: {_message_of(error)}; see that its server runs, or give another "
             "--tracking-uri (http://HOST:PORT; files and databases need the whole package: pip install mlflow)"
         ) from error
     print(f"MLflow: run {run_id} at {shown}")
@@ -253,8 +253,8 @@ def _start_wandb(config: TrainingConfig, run: Path, known: dict[str, str]) -> tu
         with contextlib.suppress(OSError):
             run.rmdir()
         raise InputError(
-            f"--logger wandb: Weights & Biases cannot begin: {_said(error)}; log in with wandb login, or keep the run "
-            "here with WANDB_MODE=offline and send it later with wandb sync"
+            f"--logger wandb: Weights & Biases cannot begin: {_message_of(error)}; log in with wandb login, or keep "
+            "the run here with WANDB_MODE=offline and send it later with wandb sync"
         ) from error
     print(f"Weights & Biases: run {opened.id} at {opened.url or opened.dir}")
     return Tracker(inner, TITLES["wandb"]), {"run_id": str(opened.id)}
@@ -283,7 +283,7 @@ def without_secrets(text: str) -> str:
     return re.sub(r"(?<=://)[^/@\s]+@", "", text)
 
 
-def _said(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     """The message of another program on one line."""
     text = " ".join(without_secrets(str(error)).split()) or type(error).__name__
     return text if len(text) <= _LONGEST else text[:_LONGEST] + " …"

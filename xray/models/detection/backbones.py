@@ -126,8 +126,8 @@ class TimmBackbone(nn.Module):
     def _stages(self) -> dict[str, int]:
         """The stage of each parameter: that of the first map which depends on it; 0 for those before stride 4's own."""
         names, parameters = zip(*self.body.named_parameters(), strict=True)
-        own = self.body.feature_info.module_name()[0]
-        own_prefixes = (f"{own}.", f"{own.replace('.', '_')}.")
+        first = self.body.feature_info.module_name()[0]
+        own_prefixes = (f"{first}.", f"{first.replace('.', '_')}.")
         stage_of = dict.fromkeys(names, STAGES - 1)
         with torch.inference_mode(False), torch.enable_grad():
             maps = self._maps(torch.zeros(1, 3, TRIAL, TRIAL))

@@ -127,13 +127,13 @@ class RetinaNet(Detector):
     def _detections(self, outputs: list[tuple[Tensor, Tensor]], layout: Layout) -> list[dict[str, Tensor]]:
         anchors = layout.anchors.split(layout.anchors_of_level)
         levels = [self.best(*of_level, at, layout.size) for of_level, at in zip(outputs, anchors, strict=True)]
-        found = []
+        detections = []
         for boxes, labels, scores in zip(*(torch.cat(parts, 1) for parts in zip(*levels, strict=True)), strict=True):
             real = scores > self.score_threshold
             boxes, labels, scores = boxes[real], labels[real], scores[real]
-            kept = batched_nms(boxes, scores, labels, SUPPRESSION)[: self.max_detections]
-            found.append({"boxes": boxes[kept], "labels": labels[kept], "scores": scores[kept]})
-        return found
+            rows = batched_nms(boxes, scores, labels, SUPPRESSION)[: self.max_detections]
+            detections.append({"boxes": boxes[rows], "labels": labels[rows], "scores": scores[rows]})
+        return detections
 
 
 def _by_anchor(maps: Tensor, width: int) -> Tensor:

@@ -78,10 +78,10 @@ class BatchedProducts:
             return out
         # A convolution of n pixels, its channels in groups: one for each of the P products.
         pixels = factors.view(1, n, 1, places * channels).permute(0, 3, 1, 2)
-        found = torch.ops.mkldnn._convolution_pointwise(
+        products = torch.ops.mkldnn._convolution_pointwise(
             pixels, self._matrices, None, [0, 0], [1, 1], [1, 1], places, "none", [], ""
         )
-        return found.permute(0, 2, 3, 1).reshape(-1)
+        return products.permute(0, 2, 3, 1).reshape(-1)
 
 
 def add_batched_products(left: Tensor, right: Tensor, total: Tensor) -> None:

@@ -22,11 +22,11 @@ def keep_best(boxes, threshold, keep):
         keep[j] = 1
     for i in range(n):
         if keep[i]:
-            left, top, right, bottom, own = x1[i], y1[i], x2[i], y2[i], area[i]
+            left, top, right, bottom, size = x1[i], y1[i], x2[i], y2[i], area[i]
             for j in range(i + 1, n):
                 from_x, from_y = x1[j] if left < x1[j] else left, y1[j] if top < y1[j] else top
                 to_x, to_y = x2[j] if x2[j] < right else right, y2[j] if y2[j] < bottom else bottom
                 wide, high = to_x - from_x, to_y - from_y
                 wide, high = wide if wide > _F(0) else _F(0), high if high > _F(0) else _F(0)
                 common = wide * high
-                keep[j] &= not common / (own + area[j] - common) > threshold
+                keep[j] &= not common / (size + area[j] - common) > threshold

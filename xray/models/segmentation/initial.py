@@ -24,17 +24,19 @@ def load_initial_weights(segmenter: Segmenter, weights: str, encoder_from: str =
     description, state = load_deployed(weights)
     if description["task"] != "segmentation":
         return load_encoder_weights(segmenter, weights)
-    own = segmenter.state_dict()
-    differing = _differing(own, state)
+    before = segmenter.state_dict()
+    differing = _differing(before, state)
     if any(not name.startswith(LAST) for name in differing):
         return f"{load_encoder_weights(segmenter, weights)}; its decoder is another one, and starts at random"
     # The normalisation of that network is loaded with it.
-    segmenter.load_state_dict({**own, **{name: value for name, value in state.items() if name not in differing}})
+    segmenter.load_state_dict({**before, **{name: value for name, value in state.items() if name not in differing}})
     what = "all but the last layer" if differing else "the whole network"
     return f"{what} starts from {weights} (a segmentation run)"
 
 
-def _differing(own: dict[str, Tensor], state: dict[str, Tensor]) -> set[str]:
+def _differing(before: dict[str, Tensor], state: dict[str, Tensor]) -> set[str]:
     """Names of tensors that only one of two networks has, or that have another shape in each."""
-    names = {name for name in own.keys() | state.keys() if not name.startswith("normalise.")}
-    return {name for name in names if name not in own or name not in state or own[name].shape != state[name].shape}
+    names = {name for name in before.keys() | state.keys() if not name.startswith("normalise.")}
+    return {
+        name for name in names if name not in before or name not in state or before[name].shape != state[name].shape
+    }
