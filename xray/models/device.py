@@ -123,7 +123,7 @@ def lower(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def largest_batch(attempt: Callable[[int], object]) -> int:
-    """The number of radiographs, a power of two up to LARGEST_BATCH, that `attempt` runs without running out of GPU memory."""
+    """The largest power of two, up to LARGEST_BATCH, of radiographs that `attempt` runs within the GPU's memory."""
     size = 1
     while size < LARGEST_BATCH:
         try:

@@ -67,6 +67,12 @@ class Drawn:
         return np.random.default_rng([*self.entry.seeds, 100 + stream])
 
 
+def save_picture(path: Path, drawn: Drawn, bits: int = 8) -> Record:
+    """Writes a PNG (of 8 or 16 bits) or JPEG file, as its suffix says."""
+    write_picture(path, np.round(drawn.pixels * np.float32(2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16))
+    return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """How a set stores radiographs.
@@ -83,12 +89,12 @@ class Layout:
     """
 
     place: Callable[[Entry], str]
-    save: Callable[[Path, Drawn], Record]
     tables: Callable[[Path, Sequence[Record], int], None]
     made: tuple[str, ...]
+    save: Callable[[Path, Drawn], Record] = save_picture
     splits: tuple[str, ...] = ("train", "test")
     sides: tuple[int, int] = (1024, 1024)
-    square: bool = True
+    square: bool = False
     source: str = ""
 
 
@@ -201,12 +207,6 @@ def outlines(mask: np.ndarray, box: Sequence[float]) -> list[list[list[int]]]:
     polygons = [cv2.approxPolyDP(contour, 0.8, closed=True)[:, 0].tolist() for contour in found]
     x1, y1, x2, y2 = int(box[0]), int(box[1]), int(np.ceil(box[2])), int(np.ceil(box[3]))
     return [polygon for polygon in polygons if len(polygon) >= 3] or [[[x1, y1], [x2, y1], [x2, y2], [x1, y2]]]
-
-
-def save_picture(path: Path, drawn: Drawn, bits: int = 8) -> Record:
-    """Writes a PNG (of 8 or 16 bits) or JPEG file, as its suffix says."""
-    write_picture(path, np.round(drawn.pixels * np.float32(2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16))
-    return {}
 
 
 def save_dicom(path: Path, drawn: Drawn, storage: Storage | None = None) -> Record:

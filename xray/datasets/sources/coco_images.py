@@ -68,7 +68,7 @@ def read_categories(entries: list[Any], file: Path) -> list[dict[str, Any]]:
 
 
 class FaultError(Exception):
-    """Why an image or an annotation cannot be used: one of a few fixed texts, and anything more."""
+    """Why an image, an annotation or a line cannot be used: one of a few fixed texts, and a detail."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from xray.phantoms.layout import Drawn, Entry, Layout, Record, save_picture, write_json, write_picture
+from xray.phantoms.layout import Drawn, Entry, Layout, Record, write_json, write_picture
 from xray.phantoms.layouts.nih_rsna import NIH_SIDE, nih_label
 from xray.phantoms.tree import write_csv, write_text
 
@@ -50,9 +50,9 @@ def _write_chestxdet(folder: Path, records: Sequence[Record], seed: int) -> None
 
 CHESTXDET = Layout(
     place=_place_chestxdet,
-    save=save_picture,
     tables=_write_chestxdet,
     made=("train_data", "test_data", "ChestX_Det_train.json", "ChestX_Det_test.json"),
+    square=True,
 )
 
 TBX_SIDE, TBX_ORIGINAL = 512, 2840
@@ -128,20 +128,16 @@ def _xml(name: str, side: int, boxes: Sequence[tuple[int, list[float]]]) -> str:
 
 TBX11K = Layout(
     place=_place_tbx,
-    save=save_picture,
     tables=_write_tbx,
     made=("imgs", "annotations", "lists"),
     splits=("train", "val", "test"),
     sides=(TBX_SIDE, TBX_SIDE),
+    square=True,
 )
 
 OBJECT_FOLDERS = {"train": "train", "val": "dev", "test": "test"}
 OBJECT_SHARE = 0.5
 """Share of the radiographs on which foreign objects lie."""
-
-
-def _place_object(entry: Entry) -> str:
-    return f"{OBJECT_FOLDERS[entry.split]}/{entry.index + 1:05d}.jpg"
 
 
 def _save_object(path: Path, drawn: Drawn) -> Record:
@@ -177,11 +173,10 @@ def _write_objects(folder: Path, records: Sequence[Record], seed: int) -> None:
 
 
 OBJECTCXR = Layout(
-    place=_place_object,
+    place=lambda entry: f"{OBJECT_FOLDERS[entry.split]}/{entry.index + 1:05d}.jpg",
     save=_save_object,
     tables=_write_objects,
     made=("train", "dev", "test", "train.csv", "dev.csv", "test.csv"),
     splits=("train", "val", "test"),
     sides=(1500, 3000),
-    square=False,
 )

@@ -102,12 +102,10 @@ def _write_chexpert(folder: Path, records: Sequence[Record], seed: int) -> None:
 
 CHEXPERT = Layout(
     place=lambda entry: view_path(entry, f"CheXpert-v1.0-small/{FOLDERS[entry.split]}"),
-    save=save_picture,
     tables=_write_chexpert,
     made=("CheXpert-v1.0-small",),
     splits=("train", "val"),
     sides=(320, 400),
-    square=False,
 )
 
 
@@ -149,14 +147,12 @@ def _write_mimic(folder: Path, records: Sequence[Record], seed: int) -> None:
 
 MIMIC = Layout(
     place=mimic_path,
-    save=save_picture,
     tables=_write_mimic,
     made=(
         "files", "mimic-cxr-2.0.0-split.csv.gz", "mimic-cxr-2.0.0-metadata.csv.gz", "mimic-cxr-2.0.0-chexpert.csv.gz",
     ),
     splits=("train", "val", "test"),
     sides=(2000, 2600),
-    square=False,
 )  # fmt: skip
 
 
@@ -195,5 +191,4 @@ PADCHEST = Layout(
     made=("0", "1", "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz"),
     splits=("train",),
     sides=(2000, 3000),
-    square=False,
 )

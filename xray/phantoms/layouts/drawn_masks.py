@@ -77,13 +77,8 @@ def _run_lengths(mask: np.ndarray) -> dict[str, object]:
     return encode_mask({"size": [height, width], "counts": counts}, width, height, may_be_empty=True)[0]
 
 
-def _place_chexlocalize(entry: Entry) -> str:
-    return view_path(entry, f"CheXpert/{'val' if entry.split == 'val' else FOLDERS[entry.split]}")
-
-
 CHEXLOCALIZE = Layout(
-    place=_place_chexlocalize,
-    save=save_picture,
+    place=lambda entry: view_path(entry, f"CheXpert/{'val' if entry.split == 'val' else FOLDERS[entry.split]}"),
     tables=_write_chexlocalize,
     made=(
         "CheXpert", "gt_annotations_val.json", "gt_annotations_test.json", "gt_segmentations_val.json",
@@ -91,7 +86,6 @@ CHEXLOCALIZE = Layout(
     ),
     splits=("val", "test"),
     sides=(2000, 2800),
-    square=False,
 )  # fmt: skip
 
 
@@ -123,6 +117,7 @@ CANDID = Layout(
     tables=_write_candid,
     made=("dataset", "Pneumothorax_reports.csv", "chest_tube.csv", "acute_rib_fracture.csv"),
     splits=("train",),
+    square=True,
 )
 
 
@@ -172,4 +167,5 @@ JSRT = Layout(
     made=("All247images", "CLNDAT_EN.txt", "CNNDAT_EN.TXT"),
     splits=("train",),
     sides=(JSRT_SIDE, JSRT_SIDE),
+    square=True,
 )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xray.files import complete
-from xray.phantoms.layout import Layout, Record, save_picture, write_json
+from xray.phantoms.layout import Layout, Record, write_json
 from xray.phantoms.layouts.chest_labels import PADCHEST_NAMES, mimic_ids, mimic_path, save_16_bits
 from xray.phantoms.tree import write_csv
 
@@ -78,7 +78,6 @@ PADCHESTGR = Layout(
     made=("PadChest_GR", "grounded_reports_20240819.json", "master_table.csv.zip"),
     splits=("train", "val", "test"),
     sides=(2000, 3000),
-    square=False,
 )
 
 
@@ -100,10 +99,8 @@ def _write_mscxr(folder: Path, records: Sequence[Record], seed: int) -> None:
 
 MSCXR = Layout(
     place=mimic_path,
-    save=save_picture,
     tables=_write_mscxr,
     made=("files", "MS_CXR_Local_Alignment_v1.1.0.csv"),
     splits=("train",),
     sides=(2000, 2600),
-    square=False,
 )

@@ -7,15 +7,11 @@ from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from xray.findings import FINDINGS, NO_FINDING_NAME
-from xray.phantoms.layout import Entry, Layout, Record, save_picture, write_json
+from xray.phantoms.layout import Layout, Record, write_json
 from xray.phantoms.tree import write_text
 
 SUBSETS = {"train": "Train", "val": "Validation", "test": "Test"}
 """Splits, as CVAT calls a project's subsets."""
-
-
-def _place_cvat(entry: Entry) -> str:
-    return f"images/{SUBSETS[entry.split]}/{entry.index:06d}.png"
 
 
 def _write_cvat(folder: Path, records: Sequence[Record], seed: int) -> None:
@@ -54,18 +50,12 @@ def _cvat_shape(finding: Record) -> str:
 
 
 CVAT = Layout(
-    place=_place_cvat,
-    save=save_picture,
+    place=lambda entry: f"images/{SUBSETS[entry.split]}/{entry.index:06d}.png",
     tables=_write_cvat,
     made=("images", "annotations.xml"),
     splits=tuple(SUBSETS),
-    square=False,
     source="tree",
 )
-
-
-def _place_labelstudio(entry: Entry) -> str:
-    return f"images/{entry.image_id}.png"
 
 
 def _write_labelstudio(folder: Path, records: Sequence[Record], seed: int) -> None:
@@ -96,11 +86,9 @@ def _labelstudio_box(finding: Record, record: Record) -> dict[str, Any]:
 
 
 LABELSTUDIO = Layout(
-    place=_place_labelstudio,
-    save=save_picture,
+    place=lambda entry: f"images/{entry.image_id}.png",
     tables=_write_labelstudio,
     made=("images", "project-1.json"),
     splits=tuple(SUBSETS),
-    square=False,
     source="tree",
 )

@@ -7,7 +7,7 @@ import numpy as np
 from pydicom.uid import JPEGBaseline8Bit
 
 from xray.phantoms.dicom import Storage
-from xray.phantoms.layout import Drawn, Entry, Layout, Record, save_dicom, save_picture, write_json
+from xray.phantoms.layout import Drawn, Layout, Record, save_dicom, write_json
 from xray.phantoms.tree import write_csv, write_text
 
 NIH_SIDE = 1024
@@ -37,10 +37,6 @@ def nih_label(finding: Record, side: float) -> str | None:
     label = NIH_LABELS.get(finding["name"])
     x1, y1, x2, y2 = finding["box"]
     return "Mass" if label == "Nodule" and max(x2 - x1, y2 - y1) > NIH_MASS * side else label
-
-
-def _place_nih(entry: Entry) -> str:
-    return f"images_{entry.index % 2 + 1:03d}/images/{entry.patient:08d}_{entry.visit:03d}.png"
 
 
 def _write_nih(folder: Path, records: Sequence[Record], seed: int) -> None:
@@ -73,22 +69,18 @@ def _write_nih(folder: Path, records: Sequence[Record], seed: int) -> None:
 
 
 NIH = Layout(
-    place=_place_nih,
-    save=save_picture,
+    place=lambda entry: f"images_{entry.index % 2 + 1:03d}/images/{entry.patient:08d}_{entry.visit:03d}.png",
     tables=_write_nih,
     made=(
         "images_001", "images_002", "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv", "train_val_list.txt",
         "test_list.txt",
     ),
+    square=True,
 )  # fmt: skip
 
 
 RSNA_OPACITIES = {"Consolidation", "Infiltration", "Lung Opacity"}
 """Findings of a phantom that RSNA's readers would call a lung opacity."""
-
-
-def _place_rsna(entry: Entry) -> str:
-    return f"stage_2_{entry.split}_images/{entry.image_id}.dcm"
 
 
 def _save_rsna(path: Path, drawn: Drawn) -> Record:
@@ -117,11 +109,12 @@ def _write_rsna(folder: Path, records: Sequence[Record], seed: int) -> None:
 
 
 RSNA = Layout(
-    place=_place_rsna,
+    place=lambda entry: f"stage_2_{entry.split}_images/{entry.image_id}.dcm",
     save=_save_rsna,
     tables=_write_rsna,
     made=(
         "stage_2_train_images", "stage_2_test_images", "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv",
         "pneumonia-challenge-dataset-mappings_2018.json",
     ),
+    square=True,
 )  # fmt: skip

@@ -5,15 +5,11 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from xray.findings import FINDINGS
-from xray.phantoms.layout import Entry, Layout, Record, save_picture, write_json
+from xray.phantoms.layout import Layout, Record, write_json
 from xray.phantoms.tree import write_text
 
 SPLITS = ("train", "val", "test")
 YEAR = 2017
-
-
-def _place_coco(entry: Entry) -> str:
-    return f"{entry.split}{YEAR}/{entry.index:012d}.png"
 
 
 def _write_coco(folder: Path, records: Sequence[Record], seed: int) -> None:
@@ -40,18 +36,12 @@ def _write_coco(folder: Path, records: Sequence[Record], seed: int) -> None:
 
 
 COCO = Layout(
-    place=_place_coco,
-    save=save_picture,
+    place=lambda entry: f"{entry.split}{YEAR}/{entry.index:012d}.png",
     tables=_write_coco,
     made=(*(f"{split}{YEAR}" for split in SPLITS), "annotations"),
     splits=SPLITS,
-    square=False,
     source="tree",
 )
-
-
-def _place_yolo(entry: Entry) -> str:
-    return f"images/{entry.split}/{entry.image_id}.png"
 
 
 def _write_yolo(folder: Path, records: Sequence[Record], seed: int) -> None:
@@ -75,18 +65,12 @@ def _write_yolo(folder: Path, records: Sequence[Record], seed: int) -> None:
 
 
 YOLO = Layout(
-    place=_place_yolo,
-    save=save_picture,
+    place=lambda entry: f"images/{entry.split}/{entry.image_id}.png",
     tables=_write_yolo,
     made=("images", "labels", "data.yaml"),
     splits=SPLITS,
-    square=False,
     source="tree",
 )
-
-
-def _place_voc(entry: Entry) -> str:
-    return f"JPEGImages/2012_{entry.index:06d}.jpg"
 
 
 def _write_voc(folder: Path, records: Sequence[Record], seed: int) -> None:
@@ -117,11 +101,9 @@ def _write_voc(folder: Path, records: Sequence[Record], seed: int) -> None:
 
 
 VOC = Layout(
-    place=_place_voc,
-    save=save_picture,
+    place=lambda entry: f"JPEGImages/2012_{entry.index:06d}.jpg",
     tables=_write_voc,
     made=("JPEGImages", "Annotations", "ImageSets"),
     splits=SPLITS,
-    square=False,
     source="tree",
 )

@@ -29,10 +29,6 @@ SHARE_OF_DIAGNOSES = 0.6
 COORDINATES = ("x_min", "y_min", "x_max", "y_max")
 
 
-def _place_vindr(entry: Entry) -> str:
-    return f"{entry.split}/{entry.image_id}.dicom"
-
-
 def _write_vindr(folder: Path, records: Sequence[Record], seed: int) -> None:
     """Three readers in train, a consensus without rad_id in test, where a column is spelt otherwise."""
     annotations = folder / "annotations"
@@ -80,12 +76,11 @@ def _read_by_three(record: Record, rng: np.random.Generator) -> list[tuple[objec
 
 
 VINDR = Layout(
-    place=_place_vindr,
+    place=lambda entry: f"{entry.split}/{entry.image_id}.dicom",
     save=save_dicom,
     tables=_write_vindr,
     made=("annotations", "train", "test"),
     sides=(1900, 3000),
-    square=False,
 )
 
 OPACITIES = ("Consolidation", "ILD", "Infiltration", "Lung Opacity")
@@ -138,5 +133,4 @@ FISABIO = Layout(
     tables=_write_fisabio,
     made=("train", "test", "train_image_level.csv", "train_study_level.csv", "sample_submission.csv"),
     sides=(2000, 3400),
-    square=False,
 )

@@ -10,6 +10,7 @@ from source_cases import write_picture
 from xray.datasets import source as reasons
 from xray.datasets.source import snap
 from xray.datasets.sources import convert
+from xray.datasets.sources.coco_images import FaultError
 from xray.datasets.sources.tree import read_tree
 from xray.datasets.sources.trees.parts import NOT_IN_TREE
 from xray.datasets.sources.trees.yolo import (
@@ -22,7 +23,7 @@ from xray.datasets.sources.trees.yolo import (
     SAME_SPLIT,
 )
 from xray.datasets.sources.trees.yolo_description import OTHER_DESCRIPTION
-from xray.datasets.sources.trees.yolo_lines import BEYOND, LineError, read_line
+from xray.datasets.sources.trees.yolo_lines import BEYOND, read_line
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 
@@ -252,7 +253,7 @@ def test_any_line_is_read_or_refused_in_one_line(line):
         return
     try:
         read = read_line(line, 3, "x line 1")
-    except (LineError, InputError):
+    except (FaultError, InputError):
         return
     assert all(math.isfinite(value) for value in read.corners)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from xray.datasets import source as reasons
 from xray.datasets.source import SPLITS, TRAIN, Source, relative_name
+from xray.datasets.sources.coco_images import FaultError
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.splits import split_of, split_of_folder
@@ -18,7 +19,7 @@ from xray.datasets.sources.trees.parts import NOT_IN_TREE, located, read_origina
 from xray.datasets.sources.trees.shapes import Corners
 from xray.datasets.sources.trees.whole import WholeLabels
 from xray.datasets.sources.trees.yolo_description import NO_LABELS, Description, chosen_of, describe, lines_of
-from xray.datasets.sources.trees.yolo_lines import BEYOND, LineError, read_line
+from xray.datasets.sources.trees.yolo_lines import BEYOND, read_line
 from xray.errors import InputError
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import leads_out
@@ -221,8 +222,8 @@ def _read_labels(
             line = read_line(text, len(classes), place)
             category = collector.categories.get(classes[line.number])
             if category is None:
-                raise LineError(reasons.UNKNOWN_CLASS, f"class {line.number} has no name")
-        except LineError as error:
+                raise FaultError(reasons.UNKNOWN_CLASS, f"class {line.number} has no name")
+        except FaultError as error:
             n_beyond += error.reason == BEYOND
             collector.lose(name, place, error.reason, error.detail)
             continue

@@ -9,7 +9,7 @@ import dataclasses
 import math
 
 from xray.datasets import source as reasons
-from xray.datasets.sources.coco_images import MALFORMED
+from xray.datasets.sources.coco_images import MALFORMED, FaultError
 from xray.datasets.sources.trees.shapes import Corners, around
 from xray.errors import InputError
 from xray.structures.values import finite_number, shown, whole_number
@@ -19,14 +19,6 @@ TOLERANCE = 0.01
 """Shares by which coordinates may lie beyond the picture, as in Ultralytics; such boxes are cut at its edge."""
 ROUNDING = 1e-5
 """Shares that are float noise of a writer, which keeps six digits."""
-
-
-class LineError(Exception):
-    """Why a line is no box: one of a few fixed texts, and anything more."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.detail = reason, detail
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +33,7 @@ class Line:
 def read_line(text: str, n_classes: int, place: str) -> Line:
     """Reads one line. place: where it stands, for messages.
 
-    Raises LineError for a line that is no object, and InputError for one that only files of another kind have.
+    Raises FaultError for a line that is no object, and InputError for one that only files of another kind have.
     """
     words = text.split()
     try:
@@ -50,14 +42,14 @@ def read_line(text: str, n_classes: int, place: str) -> Line:
         number = None
     values = _numbers(words[1:])
     if number is None or values is None:
-        raise LineError(reasons.NOT_A_NUMBER, shown(text))
+        raise FaultError(reasons.NOT_A_NUMBER, shown(text))
     _refuse_other_kinds(values, place)
     if not 0 <= number < n_classes:
-        raise LineError(reasons.UNKNOWN_CLASS, f"class {number} of {n_classes}, counted from 0")
+        raise FaultError(reasons.UNKNOWN_CLASS, f"class {number} of {n_classes}, counted from 0")
     if len(values) < 4:
-        raise LineError(MALFORMED, f"{len(words)} columns: {shown(text)}")
+        raise FaultError(MALFORMED, f"{len(words)} columns: {shown(text)}")
     if min(values) < -TOLERANCE or max(values) > 1 + TOLERANCE:
-        raise LineError(BEYOND, shown(text))
+        raise FaultError(BEYOND, shown(text))
     if len(values) > 4:
         polygon = [_to_edge(value) for value in values]
         return Line(number, around(polygon), polygon)
