@@ -105,7 +105,7 @@ def nothing(found):
     ("options", "why", "is_sure"),
     [
         ({"gain": 0.5}, "a convolution in bfloat16 takes 2.0 times as long on this processor", True),
-        ({"gain": None}, "nothing else is at hand", True),
+        ({"gain": None}, "no other way is available", True),
         ({"gain": 2.0, "seconds": (1.0, 1.5)}, "bf16 takes 1.5 times as long", True),
         (
             {"gain": 2.0, "moves": {"mAP@0.4": -0.0041, "COCO AP": 0.0}},
@@ -115,7 +115,7 @@ def nothing(found):
         ),
         (
             {"gain": 2.0, "moves": {}},
-            "too little is found on the first 3 radiographs to tell what bf16 would do to the metric",
+            "too few findings on the first 3 radiographs to estimate how bf16 changes the metric",
             False,
         ),
     ],

@@ -104,7 +104,7 @@ def test_a_detector_leaves_out_what_says_nothing(data, capsys):
     fold = int(store.folds[0])
     task = detection(data, fold=1 - fold)
     assert 0 not in task.train_rows
-    assert "1 radiographs that would train and 0 that would validate are left out: nobody says where" in (
+    assert "1 radiographs that would train and 0 that would validate are left out: the dataset does not locate" in (
         capsys.readouterr().out
     )
     assert any(line.startswith("findings that may be there without a box: ") for line in task.plan.notes)

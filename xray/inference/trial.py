@@ -78,7 +78,7 @@ def fastest_way(
             reasons.append(f"{way.name} takes {seconds[way] / seconds[base]:.1f} times as long")
             del ways[way]
     if len(ways) == 1:
-        return Outcome(pipeline, base, "; ".join(reasons) or "nothing else is at hand", True)
+        return Outcome(pipeline, base, "; ".join(reasons) or "no other way is available", True)
     # Imported here: it compiles metrics, and most commands make no trial.
     from xray.inference.metric_moves import MOST_MOVE, are_small, expected_moves, in_words
 
@@ -91,7 +91,7 @@ def fastest_way(
         categories = pipeline.categories if pipeline.detectors else {}
         moves = expected_moves(exact, rough, len(sizes), categories, pipeline.triplet)
         if not moves:
-            why = f"too little is found {of} to tell what {way.name} would do to the metric"
+            why = f"too few findings {of} to estimate how {way.name} changes the metric"
             return Outcome(pipeline, base, why, False)
         if way == QUANTISED:
             moves = corrected(moves, measured)

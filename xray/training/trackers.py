@@ -163,7 +163,7 @@ def build_loggers(
         with replacing(run / TRACKERS_FILE) as temporary:
             temporary.write_text(json.dumps(known, indent=1))
     if is_first and config.n_pictures and set(config.logger) == {"csv"}:
-        print("--logger csv holds numbers alone: pictures of the validation are not drawn")
+        print("--logger csv holds numbers only: pictures of the validation are not drawn")
     return loggers
 
 

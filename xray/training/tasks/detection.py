@@ -37,7 +37,9 @@ class DetectionTask(Task):
             # Pseudo-labels are made for one fold or split held back.
             config = dataclasses.replace(config, fold=default_fold(store))
         rows, val_rows = training_rows(store, config.fold)
-        rows, val_rows = without(store, rows, val_rows, nothing_located(store), "nobody says where in them anything is")
+        rows, val_rows = without(
+            store, rows, val_rows, nothing_located(store), "the dataset does not locate anything in them"
+        )
         joined = join(store, Path(config.pseudo), config.fold) if config.pseudo else None
         store = store if joined is None else joined
         used = readings(store, rows, config.readers, config.without_readers, config.reader_weights)
