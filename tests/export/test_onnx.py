@@ -525,7 +525,7 @@ def not_json(model):
     ("change", "message"),
     [
         (without_metadata, r"does not say what it finds \(no xray.description in its metadata\)"),
-        (describe_as(task="classification"), "does not hold the model that its description tells of"),
+        (describe_as(task="classification"), "does not hold the model that its description names"),
         (describe_as(task="detection", categories={"1": "a"}, canvas_size=64), "its outputs are"),
         (describe_as(task="detection+segmentation", detection={}), "does not hold the model"),
         (describe_as(task="counting"), "its task is counting"),

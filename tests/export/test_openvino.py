@@ -260,7 +260,7 @@ def test_files_that_lie_or_are_damaged(runs, tmp_path):
     # The description of another model than the graph's.
     lies = (runs[2] / FLOAT_FILE).read_text().replace("&quot;canvas_size&quot;: 64", "&quot;canvas_size&quot;: 96")
     other.write_text(lies)
-    with pytest.raises(InputError, match=r"does not hold the model that its description tells of: its inputs are"):
+    with pytest.raises(InputError, match=r"does not hold the model that its description names: its inputs are"):
         load_openvino(other)
     with pytest.raises(InputError, match=r"is not quantised"):
         load_openvino(runs[2] / FLOAT_FILE, "int8")
