@@ -6,7 +6,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from xray.evaluation import thresholds
-from xray.evaluation.calibration import Outcomes, fit_of
+from xray.evaluation.calibration import HIGHEST, Outcomes, fit_of, fit_temperature, smoothed
 from xray.evaluation.thresholds import N_FOLDS, Scored, fit_point, fit_thresholds, parts_of, threshold_at
 from xray.structures.thresholds import OperatingPoint, scale
 
@@ -24,14 +24,15 @@ def scored(scores: list, is_true: list, n_truth: int = 0, n_images: int = 0) -> 
     ("at", "expected"),
     [
         # Of four findings 1, 1, 2, 2 are found with 0, 1, 1, 2 false positives in four images.
-        ("sensitivity=0.25", 0.9),
-        ("sensitivity=0.3", 0.7),
-        ("sensitivity=0.5", 0.7),
+        ("sensitivity=0.25", 0.85),
+        ("sensitivity=0.3", 0.65),
+        ("sensitivity=0.5", 0.65),
         # Never reached: all that there is would be a threshold that shows everything.
         ("sensitivity=0.9", None),
-        ("fp-per-image=0.1", 0.9),
-        ("fp-per-image=0.25", 0.7),
-        ("fp-per-image=0.5", 0.6),
+        ("fp-per-image=0.1", 0.85),
+        ("fp-per-image=0.25", 0.65),
+        # One more false positive would be allowed, and finds nothing more.
+        ("fp-per-image=0.5", 0.65),
     ],
 )
 def test_thresholds_by_hand(at: str, expected: float | None) -> None:
@@ -41,10 +42,46 @@ def test_thresholds_by_hand(at: str, expected: float | None) -> None:
 
 def test_equal_scores_enter_together_and_nothing_may_be_found() -> None:
     ties = scored([0.8, 0.8, 0.5], [1, 0, 1])
-    assert threshold_at(ties, OperatingPoint.of("sensitivity=0.5")) == 0.8
+    assert threshold_at(ties, OperatingPoint.of("sensitivity=0.5")) == 0.65
+    # Nothing is below the lowest.
+    assert threshold_at(ties, OperatingPoint.of("sensitivity=1")) == 0.5
     # With 0.8 there is one in three already.
     assert threshold_at(ties, OperatingPoint.of("fp-per-image=0.3")) == pytest.approx(0.800001)
     assert threshold_at(scored([], []), OperatingPoint.of("sensitivity=0.5")) is None
+    # What is within the target finds nothing true: nothing is shown.
+    nothing = scored([0.9, 0.7, 0.6], [0, 0, 1])
+    assert threshold_at(nothing, OperatingPoint.of("fp-per-image=0.4")) == pytest.approx(0.900001)
+    # The sixth decimal is the last: no middle lets the lower one in, and a score is what a file holds of it.
+    close = scored([0.5000014, 0.4999996], [1, 0])
+    assert threshold_at(close, OperatingPoint.of("sensitivity=1")) == 0.500001
+
+
+def separated(n_true: int, n_false: int) -> Scored:
+    rng = np.random.default_rng(n_true)
+    scores = np.concatenate([rng.uniform(0.45, 0.9, n_true), rng.uniform(0.01, 0.433, n_false)])
+    return scored(scores.tolist(), [1] * n_true + [0] * n_false)
+
+
+@pytest.mark.parametrize("at", ["fp-per-image=0.125", "sensitivity=1"])
+@pytest.mark.parametrize("sizes", [(10, 10), (20, 80), (300, 1200)])
+def test_what_is_separated_gets_the_middle_of_the_gap_and_no_certainty(at: str, sizes: tuple[int, int]) -> None:
+    one = separated(*sizes)
+    [fitted] = fit_thresholds([one], OperatingPoint.of(at))
+    lowest, highest = one.scores[one.is_true].min(), one.scores[~one.is_true].max()
+    assert fitted.is_separated
+    assert fitted.point.threshold == pytest.approx((lowest + highest) / 2, abs=1e-6)
+    assert fitted.numbers["fp_per_image"] <= 0.02
+    # Nothing that is shown is called all but impossible; by the plain log loss, scores are surer.
+    assert fitted.point.probability(np.array(fitted.point.threshold)) > 0.1
+    assert fitted.point.temperature > 1.1 * fit_temperature(Outcomes.of(one.scores, one.is_true, one.patients))
+
+
+def test_a_temperature_at_an_end_is_none() -> None:
+    # Scores under 1/2 of which most are true: no temperature makes them so.
+    low = scored([0.3] * 40 + [0.2] * 15, [1] * 40 + [0] * 15)
+    outcomes = Outcomes.of(low.scores, low.is_true, low.patients)
+    assert fit_temperature(outcomes) == HIGHEST
+    assert fit_point(low, OperatingPoint.of("sensitivity=1")).temperature == 1
 
 
 def drawn(n: int = 400, seed: int = 0, temperature: float = 2.5) -> Scored:
@@ -55,27 +92,29 @@ def drawn(n: int = 400, seed: int = 0, temperature: float = 2.5) -> Scored:
 
 
 def test_the_temperature_of_one_score_by_hand() -> None:
-    # Where all scores are 0.9 and 70 % are right, the best is the one that makes 0.9 into 0.7.
+    # Where all scores are 0.9 and 21 of 30 are right, the best makes 0.9 into 0.7, but for Platt's targets.
     one = scored([0.9] * 30, [1] * 21 + [0] * 9)
     point = fit_point(one, OperatingPoint.of("sensitivity=0.9"))
-    assert point.temperature == pytest.approx(float(logit(0.9) / logit(0.7)))
+    assert point.temperature == pytest.approx(float(logit(0.9) / logit((21 * 22 / 23 + 9 / 11) / 30)))
     assert point.threshold == 0.9
 
 
 def test_the_optimum_is_that_of_a_search_and_the_threshold_that_of_scikit_learn() -> None:
     one = drawn()
     point = fit_point(one, OperatingPoint.of("sensitivity=0.8"))
-    outcomes = Outcomes.of(one.scores, one.is_true, one.patients)
+    outcomes = smoothed(Outcomes.of(one.scores, one.is_true, one.patients))
     best = minimize_scalar(
         lambda inverse: fit_of(outcomes, scale(one.scores, 1 / inverse)).log_loss, bounds=(0.05, 20), method="bounded"
     )
     assert 1 / point.temperature == pytest.approx(best.x, rel=1e-4)
     metrics = pytest.importorskip("sklearn.metrics")
     false_rate, rate, levels = metrics.roc_curve(one.is_true, one.scores, drop_intermediate=False)
-    assert point.threshold == levels[np.flatnonzero(rate >= 0.8)[0]]
+    place = np.flatnonzero(rate >= 0.8)[0]
+    assert levels[place + 1] < point.threshold <= levels[place]
     n_false = int((~one.is_true).sum())
     within = np.flatnonzero(false_rate * n_false / len(one.scores) <= 0.1)
-    assert threshold_at(one, OperatingPoint.of("fp-per-image=0.1")) == levels[within[-1]]
+    place = np.flatnonzero(rate == rate[within[-1]])[0]
+    assert levels[place + 1] < threshold_at(one, OperatingPoint.of("fp-per-image=0.1")) <= levels[place]
 
 
 def test_no_patient_is_measured_by_a_fit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

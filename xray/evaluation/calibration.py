@@ -164,6 +164,19 @@ def fit_temperature(outcomes: Outcomes) -> float:
     return 1 / float(brentq(slope, low, high, xtol=1e-12, rtol=1e-12))
 
 
+def smoothed(outcomes: Outcomes) -> Outcomes:
+    """Outcomes of truth 0 and 1 with the targets of Platt 1999 (section 2.2): (N+ + 1) / (N+ + 2) for what is right,
+    1 / (N− + 2) for what is wrong.
+
+    Without them, the best temperature of scores that do not overlap is 0, however few they are.
+    """
+    n_right = float(outcomes.weights @ outcomes.truth)
+    n_wrong = float(outcomes.weights.sum()) - n_right
+    return dataclasses.replace(
+        outcomes, truth=np.where(outcomes.truth > 0.5, (n_right + 1) / (n_right + 2), 1 / (n_wrong + 2))
+    )
+
+
 def deal_patients(outcomes: Outcomes, n_folds: int = N_FOLDS) -> np.ndarray:
     """(patients,) int64, a fold for each patient: by chance, but patients with a right outcome are spread evenly."""
     n = int(outcomes.patients.max(initial=-1)) + 1

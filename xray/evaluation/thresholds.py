@@ -1,12 +1,12 @@
 """Fits a temperature and a threshold for each finding, and measures both on patients that they were not fitted on.
 
 The probability of a detection is that it is true at IoU > 0.4 (`match_boxes`); that of a label, that the radiograph
-has the finding. The temperature has the least log loss (Guo et al. 2017, arXiv:1706.04599); the threshold is a point of
-the FROC curve: of a label it is the ROC curve, with false positives divided by radiographs.
+has the finding. The temperature has the least log loss (Guo et al. 2017, arXiv:1706.04599) with the targets of Platt
+1999; the threshold is a point of the FROC curve: of a label it is the ROC curve, with false positives divided by
+radiographs.
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -14,7 +14,18 @@ import numpy as np
 
 from xray.evaluation.box_matching import match_boxes
 from xray.evaluation.box_metrics import froc_curve
-from xray.evaluation.calibration import N_BINS, N_FOLDS, Outcomes, bin_of, deal_patients, fit_of, fit_temperature
+from xray.evaluation.calibration import (
+    HIGHEST,
+    LOWEST,
+    N_BINS,
+    N_FOLDS,
+    Outcomes,
+    bin_of,
+    deal_patients,
+    fit_of,
+    fit_temperature,
+    smoothed,
+)
 from xray.evaluation.evaluate import Evaluation
 from xray.evaluation.resampling import draw_patients, percentile_interval, resampled_sums
 from xray.structures.thresholds import DECIMALS, OperatingPoint, Point
@@ -59,7 +70,7 @@ class Fitted:
     """The fit of one finding. point: fitted on all patients. lack: why nothing was fitted, or empty. n: scores. n_true:
     true ones among them. n_truth: true findings. numbers: `sensitivity`, `fp_per_image`, `ece` (of scores as they are)
     and `ece_calibrated`, each patient by a point fitted on others, and of each a `…_ci95` where there were resamples;
-    empty where nothing was fitted.
+    empty where nothing was fitted. is_separated: whether each true score is above each false one.
     """
 
     name: str
@@ -69,6 +80,7 @@ class Fitted:
     n_true: int
     n_truth: int
     numbers: dict[str, Any]
+    is_separated: bool = False
 
 
 def scored_findings(evaluation: Evaluation) -> tuple[Literal["boxes", "labels"], list[Scored]]:
@@ -121,37 +133,56 @@ def fit_thresholds(findings: list[Scored], at: OperatingPoint, n_resamples: int 
             fitted.append(Fitted(one.name, Point(), one.lack, n, n_true, n_truth, {}))
             continue
         numbers = _measured(one, parts_of(one), at, n_resamples)
-        fitted.append(Fitted(one.name, fit_point(one, at), "", n, n_true, n_truth, numbers))
+        is_separated = bool(one.scores[one.is_true].min() > one.scores[~one.is_true].max())
+        fitted.append(Fitted(one.name, fit_point(one, at), "", n, n_true, n_truth, numbers, is_separated))
     return fitted
 
 
 def fit_point(one: Scored, at: OperatingPoint) -> Point:
-    """The temperature of the least log loss, and the threshold of the operating point.
+    """The temperature of the least log loss with Platt's targets, and the threshold of the operating point.
 
-    Where all scores are right, or all wrong, the temperature is 1.
+    The temperature is 1 where all scores are right, or all wrong, and where the best is at an end of the range: there,
+    no temperature makes probabilities of the scores.
     """
-    temperature = fit_temperature(Outcomes.of(one.scores, one.is_true, one.patients))
-    return Point(1.0 if math.isnan(temperature) else temperature, threshold_at(one, at))
+    outcomes = Outcomes.of(one.scores, one.is_true, one.patients)
+    is_both = bool(len(one.is_true)) and not one.is_true.all() and bool(one.is_true.any())
+    temperature = fit_temperature(smoothed(outcomes)) if is_both else 1.0
+    return Point(temperature if LOWEST < temperature < HIGHEST else 1.0, threshold_at(one, at))
 
 
 def threshold_at(one: Scored, at: OperatingPoint) -> float | None:
     """The score from which a finding counts as found.
 
-    sensitivity: the highest score that reaches it; None where even the lowest score does not, or without scores.
-    fp-per-image: the lowest score that keeps to it; where even the highest score does not, a threshold just above that.
+    sensitivity: that or more is reached; None where even the lowest score does not reach it, or without scores.
+    fp-per-image: the highest sensitivity that keeps to it; a threshold just above all scores where nothing true does.
+    Of all thresholds with this sensitivity, those with the fewest false positives lie between two scores: the middle of
+    them is taken, since new radiographs have scores between, too.
     """
     if not len(one.scores):
         return None
-    order = np.argsort(-one.scores, kind="stable")
-    curve = froc_curve(one.is_true[order], one.scores[order], round(one.truth.sum()), round(one.images.sum()))
-    # Shares that differ only by rounding count as equal.
+    # As files hold them, and as `Point.is_positive` compares them.
+    scores = np.round(one.scores, DECIMALS)
+    order = np.argsort(-scores, kind="stable")
+    curve = froc_curve(one.is_true[order], scores[order], round(one.truth.sum()), round(one.images.sum()))
+    # Shares that are equal but for rounding are equal.
     if at.kind == "sensitivity":
         reached = np.flatnonzero(curve.sensitivity >= at.value - 1e-9)
-        return float(curve.thresholds[reached[0]]) if len(reached) else None
+        return _middle(curve.thresholds, int(reached[0])) if len(reached) else None
     within = np.flatnonzero(curve.fp_per_image <= at.value + 1e-9)
-    if len(within):
-        return float(curve.thresholds[within[-1]])
-    return round(float(curve.thresholds[0]) + 10**-DECIMALS, DECIMALS)
+    most = curve.sensitivity[within[-1]] if len(within) else 0.0
+    if not most:
+        return round(float(curve.thresholds[0]) + 10**-DECIMALS, DECIMALS)
+    return _middle(curve.thresholds, int(np.flatnonzero(curve.sensitivity >= most)[0]))
+
+
+def _middle(levels: np.ndarray, place: int) -> float:
+    """Between a level, of falling ones with DECIMALS, and the next lower one; it never lets the lower one in."""
+    level = float(levels[place])
+    if place + 1 == len(levels):
+        return level
+    lower = float(levels[place + 1])
+    middle = round((level + lower) / 2, DECIMALS)
+    return middle if middle > lower else level
 
 
 def parts_of(one: Scored) -> np.ndarray:

@@ -1,9 +1,11 @@
 """`xray evaluate --fit` for detectors, classifiers and ensembles: thresholds.json, and a table of its effect."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from xray.datasets.fingerprint import fingerprint
 from xray.datasets.store import Store
@@ -14,6 +16,8 @@ from xray.inference.ensemble_file import files_of, is_ensemble
 from xray.inference.thresholds import thresholds_file, weights_of, write_thresholds
 from xray.structures.thresholds import ABNORMAL, SHOWN_FROM, OperatingPoint, Thresholds
 
+UNLIKELY = 0.05
+"""Calibrated probability of a finding under which a warning says that it is shown."""
 MANY_FALSE = 1.0
 """More false positives an image of one finding lead to a warning."""
 HEADER = (
@@ -148,7 +152,26 @@ def warnings_of(given: Path, result: Evaluation, held: int | str | None, fitted:
                 f"--fit: {one.name} is shown with {n_false:.1f} false positives an image: --at fp-per-image=F, or a "
                 "lower sensitivity, keeps fewer"
             )
+        if not one.lack:
+            warnings += _of_probabilities(one)
     return warnings
+
+
+def _of_probabilities(one: Fitted) -> Iterator[str]:
+    """Warnings about the temperature of a fitted finding, and about what it makes of the threshold."""
+    if one.is_separated:
+        yield (
+            f"--fit: each true score of {one.name} is above each false one: how sure the probabilities may be follows "
+            f"from the number of scores alone ({one.n_true} true, {one.n - one.n_true} false)"
+        )
+    if one.point.temperature == 1:
+        yield f"--fit: no temperature makes probabilities of the scores of {one.name}: it stays 1"
+    threshold = one.point.threshold
+    if threshold is not None and (least := float(one.point.probability(np.array(threshold)))) < UNLIKELY:
+        yield (
+            f"--fit: {one.name} is shown from a calibrated probability of {least:.2g}: --at fp-per-image=F, or a lower "
+            "sensitivity, shows what is more likely"
+        )
 
 
 def table_of(fitted: Sequence[Fitted]) -> list[tuple[str, ...]]:
