@@ -253,8 +253,12 @@ def test_two_reports_or_files_are_compared(tmp_path: Path, data: Path, capsys: p
     assert "Radiographs 2 (patients not known)" in said
     # What the first report kept is as good as its file.
     main(Config(compare=(tmp_path / "first", second), save_path=tmp_path / "folders", **flags))
-    metrics, same = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("files", "folders"))
-    assert metrics == same
+    # A run directory is what its model said in validation.
+    (tmp_path / "run/validation").mkdir(parents=True)
+    (tmp_path / "run/validation/predictions.json").write_bytes(first.read_bytes())
+    main(Config(compare=(tmp_path / "run", second), save_path=tmp_path / "runs", **flags))
+    metrics, *same = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("files", "folders", "runs"))
+    assert [metrics, metrics] == same
     found = metrics["comparison"]
     assert (found["map40"]["total"]["first"], found["map40"]["total"]["second"]) == (0.5, 1.0)
     assert found["map40"]["Aortic enlargement"]["difference"] == 1.0

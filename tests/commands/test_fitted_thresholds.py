@@ -140,6 +140,35 @@ def test_the_test_split_and_learned_radiographs_are_warned_of(
     said = capsys.readouterr().err
     assert "10 of 60 radiographs are of the test split" in said
     assert "held back fold 0, and 25 of 60 radiographs are others: it has learned from them" in said
+    # Without --fit, too, where the predictions lie in the run.
+    shutil.copy(fitting / "p.json", fitting / "run/predictions.json")
+    config = {"data_path": fitting / "data", "save_path": fitting / "out", "resamples": 0, "overwrite": True}
+    main(Config(fitting / "run/predictions.json", **config))
+    words = "25 of 60 radiographs trained the model: run held back fold 0. Their numbers are flattering"
+    assert words in capsys.readouterr().err
+    assert words in (fitting / "out/report.md").read_text()
+    main(Config(fitting / "run/predictions.json", fold=0, **config))
+    assert "trained the model" not in capsys.readouterr().err
+
+
+def test_predictions_of_another_run_are_told(fitting: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.copytree(fitting / "run", fitting / "cv/fold0")
+    shutil.copytree(fitting / "run", fitting / "cv/fold1")
+    shutil.copy(fitting / "p.json", fitting / "cv/predictions.json")
+    config = {"data_path": fitting / "data", "save_path": fitting / "out", "resamples": 0}
+    main(Config(fitting / "cv/predictions.json", fit=fitting / "run", **config))
+    assert "lies with 2 other runs, and thresholds of one model are not those of another" in capsys.readouterr().err
+    before = (fitting / "run/thresholds.json").read_bytes()
+    again = config | {"save_path": fitting / "again"}
+    with pytest.raises(InputError, match=r"lies with 2 other runs.*or --overwrite to replace .*run/thresholds.json"):
+        main(Config(fitting / "cv/predictions.json", fit=fitting / "run", at="sensitivity=0.9", **again))
+    assert (fitting / "run/thresholds.json").read_bytes() == before
+    assert not (fitting / "again").exists()
+    main(Config(fitting / "cv/predictions.json", fit=fitting / "run", at="sensitivity=0.9", overwrite=True, **again))
+    assert (fitting / "run/thresholds.json").read_bytes() != before
+    # A folder of runs is no run.
+    with pytest.raises(InputError, match=r"cv is a folder of 2 runs \(fold0, fold1\): give one of these"):
+        main(Config(fitting / "p.json", fit=fitting / "cv", **config | {"save_path": fitting / "none"}))
 
 
 @pytest.fixture(scope="module")

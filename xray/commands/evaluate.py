@@ -71,7 +71,8 @@ class Config:
     radiographs: Path | None = None
     """Folder of the original files, for pictures of single errors at full resolution; default: the dataset's own."""
     compare: tuple[Path, Path] | None = None
-    """A B: predictions files, or folders that this command wrote; the difference B − A, by a paired bootstrap."""
+    """A B: predictions files, run directories (their validation/predictions.json), or folders that this command wrote;
+    the difference B − A, by a paired bootstrap."""
     names: tuple[str, str] | None = None
     """What the report calls A and B of --compare; default: their file names with a hash."""
     fit: Path | None = None
@@ -104,6 +105,8 @@ def main(config: Config) -> None:
     from xray.evaluation.external import read_common
     from xray.evaluation.scored import SCORED, scored_of, write_scored
     from xray.inference import fitting
+    from xray.inference.ensemble_file import is_ensemble
+    from xray.inference.thresholds import thresholds_file
     from xray.outputs.report.galleries import pixels_of
     from xray.outputs.report.printing import print_table, show
     from xray.outputs.report.report import write_report
@@ -111,7 +114,7 @@ def main(config: Config) -> None:
     from xray.structures.probability_maps import read_maps
     from xray.structures.thresholds import OperatingPoint
     from xray.structures.triplet import Triplet
-    from xray.training.pseudo import held_back
+    from xray.training.learned import learned_from, learned_in_words, made_by, strangers
 
     assert config.predictions is not None  # `check` asks for it
     store = open_store(config.data_path, pixels=False)
@@ -123,9 +126,14 @@ def main(config: Config) -> None:
     run = config.run or run_of(config.predictions)
     curves, pixels = read_curves(run) if run else None, pixels_of(store, config.radiographs)
     is_of_scores = config.fit is not None and fitting.has_scores(config.fit)
+    makers = [config.run] if config.run else made_by(config.predictions)
+    strange = strangers(config.fit, makers, config.predictions) if config.fit and not is_ensemble(config.fit) else ""
     if config.fit and is_of_scores:
         fitting.check_target(config.fit, config.map)
+        if strange and not config.overwrite and (kept := thresholds_file(config.fit)).is_file():
+            raise InputError(f"--fit: {strange}: give the run's own predictions, or --overwrite to replace {kept}")
     elif config.fit:
+        check_fit(config.fit)
         if config.at:
             raise InputError(f"--at is for --fit of a detector, a classifier or an ensemble, and {config.fit} is none")
         if maps is None or not store.masks:
@@ -150,9 +158,13 @@ def main(config: Config) -> None:
             "give the dataset that the model was trained for"
         )
     warnings = (common.lines if common else []) + warnings_of(result, store)
+    warnings += [f"--fit: {strange}"] if strange else []
+    records = result.alignment.records
     if config.fit and is_of_scores:
-        held = None if config.fit.is_file() else held_back(config.fit, store)[0]
-        warnings += fitting.warnings_of(config.fit, result, held, fitted)
+        learned = (0, "") if config.fit.is_file() else learned_from(config.fit, store, records)
+        warnings += fitting.warnings_of(config.fit, result, learned, fitted)
+    elif len(makers) == 1:
+        warnings += learned_in_words(makers[0], store, records)
     with finishing(config.save_path, "evaluation"):
         with Console(stderr=True).status("drawing the report"):
             write_searches(config.save_path, search)
@@ -216,7 +228,7 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
     from xray.datasets.prediction_ids import one_each
     from xray.datasets.store import open_store
     from xray.evaluation.comparison import compare
-    from xray.evaluation.scored import SCORED, read_side
+    from xray.evaluation.scored import SCORED, file_of, read_side
     from xray.outputs.report.comparison import write_comparison
     from xray.outputs.report.printing import show
 
@@ -230,11 +242,7 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
         comparison = compare(store, first, second, config.resamples)
     names = config.names
     if names is None:
-        files = [
-            next((file for file in (side / SCORED, side / "predictions.json") if file.is_file()), side)
-            for side in sides
-        ]
-        names = (identity(files[0]), identity(files[1]))
+        names = (identity(file_of(sides[0])), identity(file_of(sides[1])))
     warnings = []
     if comparison.left_out:
         warnings.append(f"not compared, since only one of the two has it: {', '.join(comparison.left_out)}")

@@ -122,6 +122,12 @@ def read_scored(path: Path) -> Scored:
         raise InputError(f"{path} is damaged ({type(error).__name__}): run {spelled('evaluate')} again") from None
 
 
+def file_of(side: Path) -> Path:
+    """The file of one side of a comparison; the folder itself where there is none in it."""
+    names = (SCORED, "predictions.json", "validation/predictions.json")
+    return next((side / name for name in names if (side / name).is_file()), side)
+
+
 def read_side(
     path: Path,
     store: Store,
@@ -131,8 +137,8 @@ def read_side(
     ids: ImageIds = "auto",
     category_ids: CategoryIds = "auto",
 ) -> Scored:
-    """One side of a comparison: a predictions file, a folder with such a file, or a folder that tools/evaluate.py
-    wrote.
+    """One side of a comparison: a predictions file, a folder with such a file, a run directory with that of its
+    validation, or a folder that tools/evaluate.py wrote.
 
     split, fold: the radiographs to score of a file. ids, category_ids: what its ids mean.
     Raises InputError if nothing of the kind is there.
@@ -141,9 +147,12 @@ def read_side(
         if split is not None or fold is not None:
             raise InputError(f"{path} was scored already: --split and --fold choose among the predictions of a file")
         return read_scored(path / SCORED)
-    file = path / "predictions.json" if path.is_dir() else path
-    if path.is_dir() and not file.is_file():
-        raise InputError(f"{path} holds neither {SCORED} nor predictions.json: give what {spelled('evaluate')} wrote")
+    file = file_of(path)
+    if file.is_dir():
+        raise InputError(
+            f"{path} holds neither {SCORED}, nor predictions.json, nor validation/predictions.json: give a predictions "
+            f"file, a run directory, or what {spelled('evaluate')} wrote"
+        )
     predictions = read_any_predictions(file, store, ids, category_ids)
     result = evaluate(store, predictions, read_maps(file.parent), split, fold, threshold=threshold, with_coco=False)
     return scored_of(result, fingerprint(store, result.alignment.rows)["annotations_sha256"])

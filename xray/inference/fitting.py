@@ -120,22 +120,20 @@ def write_fitted(
     return write_thresholds(given, Thresholds(kind, {one.name: one.point for one in fitted}, str(at)), notes)
 
 
-def warnings_of(given: Path, result: Evaluation, held: int | str | None, fitted: Sequence[Fitted]) -> list[str]:
-    """Warnings about a fit. held: fold, or "val", that the run held back; None where it is not known."""
+def warnings_of(given: Path, result: Evaluation, learned: tuple[int, str], fitted: Sequence[Fitted]) -> list[str]:
+    """Warnings about a fit. learned: how many of the radiographs the run was trained on, and what it held back."""
     records, warnings = result.alignment.records, []
     if n_test := sum(record["split"] == "test" for record in records):
         warnings.append(
             f"--fit: {n_test} of {len(records)} radiographs are of the test split: what is measured there from now on "
             "is flattered"
         )
-    if held is not None:
-        learned = sum(record["split"] == "train" and record["fold"] != held for record in records)
-        what = "its validation split" if held == "val" else f"fold {held}"
-        if learned:
-            warnings.append(
-                f"--fit: {given} held back {what}, and {learned} of {len(records)} radiographs are others: it has "
-                "learned from them, unless the predictions are those of cross-validation"
-            )
+    n_learned, held = learned
+    if n_learned:
+        warnings.append(
+            f"--fit: {given} {held}, and {n_learned} of {len(records)} radiographs are others: it has learned from "
+            "them, unless the predictions are those of cross-validation"
+        )
     # Where no threshold was fitted, `check_fitted` says so once.
     for one in fitted if is_any_fitted(fitted) else ():
         if one.lack:

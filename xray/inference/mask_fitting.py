@@ -18,10 +18,12 @@ def check_fit(run: Path, names: Sequence[str] = ()) -> dict[str, Any]:
     names: the categories that the thresholds were searched for; none leaves them unchecked.
     Raises InputError if it is no such run, or of other categories.
     """
-    from xray.models.weights import MODEL_FILE
+    from xray.models.weights import MODEL_FILE, read_description
 
     path = run / MODEL_FILE
     if not path.is_file():
+        if run.is_dir() and any(run.glob(f"*/{MODEL_FILE}")):
+            read_description(run)  # says which runs are in the folder
         raise InputError(f"{run} is no trained run (no {MODEL_FILE}): give --fit the run directory of a segmenter")
     try:
         description = json.loads(path.read_text())
