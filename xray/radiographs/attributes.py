@@ -16,8 +16,14 @@ VIEWS = ("PA", "AP", "LL", "RL", "LLD", "RLD", "LLO", "RLO", LATERAL)
 FRONTAL = ("PA", "AP")
 _VIEWS_IN_WORDS = {
     "POSTEROANTERIOR": "PA", "POSTERO-ANTERIOR": "PA", "ANTEROPOSTERIOR": "AP", "ANTERO-POSTERIOR": "AP", "L": LATERAL,
-    "LAT": LATERAL, "LATERAL": LATERAL,
+    "LAT": LATERAL, "LATERAL": LATERAL, "LEFT LATERAL": LATERAL, "RIGHT LATERAL": LATERAL, "L LATERAL": LATERAL,
+    "R LATERAL": LATERAL,
 }  # fmt: skip
+_POSITIONS = {
+    "SUPINE", "ERECT", "SEMI", "SEMIERECT", "UPRIGHT", "SEMIUPRIGHT", "STANDING", "SITTING", "SEATED", "HORIZONTAL",
+    "VERTICAL", "PORTABLE", "MOBILE", "BEDSIDE", "AXIAL", "CHEST", "VIEW", "PROJECTION",
+}  # fmt: skip
+"""Words after a view, as in "AP supine", that leave it what it is."""
 SEXES = ("F", "M", "O")
 OLDEST = 90
 """Ages from here on are one band: so few reach them that an age could tell who it is."""
@@ -62,8 +68,13 @@ def plain_attributes(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def view(value: object) -> str | None:
-    """A View Position, e.g. "PA", also from words; LATERAL for one of unknown side, None for anything else."""
+    """A View Position, e.g. "PA", also from words, such as "AP supine"; LATERAL for one of unknown side, None for
+    anything else."""
     term = str(value).strip().upper()
+    words = re.findall(r"[A-Z]+", term)
+    if any(word in _POSITIONS for word in words) and not re.search(r"[^A-Z\s_,()/.-]", term):
+        # None of these words where the view itself is not said.
+        term = " ".join(word for word in words if word not in _POSITIONS)
     return term if term in VIEWS else _VIEWS_IN_WORDS.get(term)
 
 

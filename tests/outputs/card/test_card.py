@@ -115,6 +115,9 @@ def test_without_a_report_it_has_the_trainings_numbers_and_says_so(run: Path) ->
     _, markdown = card_texts(facts)
     assert "| mAP@0.4 | 0.432 | – |" in markdown
     assert "the numbers are flattered, and have no intervals" in markdown
+    # From 1, as the training counted on the screen; model.json counts from 0.
+    assert "on what it held back, epoch 4, by which" in markdown
+    assert "- **weights of epoch**: 4\n" in markdown
     assert "- **Dataset**: data\n- **What it holds**: not known" in markdown
     assert "- **Parameters**: 15\n" in markdown
     assert "- **Architecture**: backbone tiny, sides (1 2) (3)\n" in markdown
@@ -473,6 +476,19 @@ def test_every_lack_is_named(sexes: dict[str, int]) -> None:
     assert ("no radiograph with sex" in text) == any(not sexes.get(sex) for sex in ("F", "M"))
     unknown = sexes.get("not known")
     assert f"The sex is not known of {unknown:,} of" in text if unknown else "The sex" not in text
+
+
+def test_views_and_sexes_in_other_words_are_understood() -> None:
+    plain = {name: Counter({"not known": 1}) for name in ATTRIBUTES}
+    views = lacks(plain | {"view": Counter({"AP Supine": 52, "PA": 40, "AP": 1})})
+    assert "There is no lateral radiograph." in views
+    assert not [line for line in views if "with view" in line]
+    assert "There are fewer than 30 radiographs with view AP (2)." in lacks(
+        plain | {"view": Counter({"AP erect": 1, "AP": 1, "PA": 40, "LL": 9})}
+    )
+    # What nobody understands could be any of them.
+    assert not [line for line in lacks(plain | {"view": Counter({"frontal": 9})}) if "There is no" in line]
+    assert not [line for line in lacks(plain | {"sex": Counter({"female": 90, "male": 90})}) if "with sex" in line]
 
 
 def test_ages_rise_in_words() -> None:

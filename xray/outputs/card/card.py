@@ -266,7 +266,7 @@ def _procedure(facts: Facts) -> list[Section]:
         settings = {str(name): _setting(value) for name, value in model.config.items() if name not in KEPT}
         epoch = model.description.get("epoch")
         if settings and epoch is not None:
-            settings = {"weights of epoch": str(epoch)} | settings
+            settings = {"weights of epoch": str(epoch + 1)} | settings
         sections.append(Section(title, facts=settings or {"Settings": NOT_KNOWN}))
     return sections
 

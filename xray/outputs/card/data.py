@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from xray.datasets.fingerprint import fingerprint
 from xray.datasets.source import VAL
 from xray.datasets.store import ALL_FOLDS, Store, fold_in_words
 from xray.outputs.card.facts import dict_in
-from xray.radiographs.attributes import ATTRIBUTES, FRONTAL, OLDEST
+from xray.radiographs.attributes import ATTRIBUTES, FRONTAL, OLDEST, SEXES, VIEWS, sex, view
 
 NOT_KNOWN = "not known"
 FEW = 30
@@ -95,13 +95,13 @@ def lacks(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
         if name not in unknown and n_unknown:
             sentences.append(f"The {name} is not known of {n_unknown:,} of {n:,} radiographs.")
     if "sex" not in unknown:
-        sentences += _few("sex", ("F", "M"), counts["sex"])
+        sentences += _few("sex", ("F", "M"), _understood(counts["sex"], sex), SEXES)
     if "age" not in unknown:
-        sentences += _few("age", BANDS, counts["age"])
+        sentences += _few("age", BANDS, counts["age"], BANDS)
     if "view" not in unknown:
-        sentences += _few("view", FRONTAL, counts["view"])
-        lateral = [view for view in counts["view"] if view not in (*FRONTAL, NOT_KNOWN)]
-        if not lateral:
+        views = _understood(counts["view"], view)
+        sentences += _few("view", FRONTAL, views, VIEWS)
+        if set(views) <= {*FRONTAL, NOT_KNOWN}:
             sentences.append("There is no lateral radiograph.")
     known = [name for name in counts["manufacturer"] if name != NOT_KNOWN]
     if len(known) == 1:
@@ -109,8 +109,18 @@ def lacks(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     return sentences
 
 
-def _few(name: str, values: Sequence[str], counts: Mapping[str, int]) -> list[str]:
-    none = [value for value in values if not counts.get(value)]
+def _understood(counts: Mapping[str, int], read: Callable[[str], str | None]) -> Counter[str]:
+    """The same in words of ours: a COCO file may say "AP Supine" of what is AP, or "female"."""
+    found: Counter[str] = Counter()
+    for value, count in counts.items():
+        found[read(value) or value] += count
+    return found
+
+
+def _few(name: str, values: Sequence[str], counts: Mapping[str, int], understood: Sequence[str]) -> list[str]:
+    # What is not understood could be any of them.
+    is_all_understood = set(counts) <= {*understood, NOT_KNOWN}
+    none = [value for value in values if not counts.get(value)] if is_all_understood else []
     few = [f"{value} ({counts[value]:,})" for value in values if 0 < counts.get(value, 0) < FEW]
     sentences = [f"There is no radiograph with {name} {_joined(none, 'or')}."] if none else []
     if few:

@@ -68,7 +68,7 @@ def _of_training(facts: Facts) -> list[Section]:
         paragraph = "Not known: there is no evaluation. xray evaluate makes one, and xray card --report takes it."
         return [Section("Quantitative analyses", paragraphs=[paragraph]), *_threshold_sections(facts)]
     epoch = facts.models[0].description.get("epoch")
-    when = "" if epoch is None else f", epoch {epoch}"
+    when = "" if epoch is None else f", epoch {epoch + 1}"
     warning = (
         f"Measured by the training itself on what it held back{when}, by which it also chose these weights: the "
         "numbers are flattered, and have no intervals. xray evaluate makes better ones."
