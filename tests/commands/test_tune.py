@@ -1,5 +1,6 @@
 """tools/tune.py, and what infer and fuse make of the ensemble.yaml that it writes."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -12,11 +13,14 @@ import yaml
 
 from xray.commands import fuse, infer
 from xray.commands.find_all import fingerprint_of
-from xray.commands.tune import Config, main
+from xray.commands.tune import Config, advice, main
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
+from xray.evaluation.comparison import Difference
 from xray.findings import NO_FINDING_BOX
-from xray.inference.ensemble_file import read_ensemble
+from xray.inference.ensemble import ByCategory, Settings
+from xray.inference.ensemble_file import Member, read_ensemble
+from xray.inference.tuning import Tuned
 from xray.structures.predictions import read_predictions
 
 NAMES = ("image_id", "category_id", "bbox", "score")
@@ -129,6 +133,12 @@ def test_bad_input_is_refused_and_nothing_written(
         ({"predictions": models, "data_path": tmp_path / "nowhere"}, "no dataset at"),
         ({"predictions": models, "data_path": empty}, "show nothing that could be scored"),
         ({"predictions": models, "save_path": models[0]}, "is a file"),
+        # The folder and the file in it are one model.
+        (
+            {"predictions": (models[0].parents[1], models[0])},
+            r"--predictions names .*a/validation/predictions.json twice",
+        ),
+        ({"predictions": models, "labels": (models[0], models[0].parent)}, "--labels names .* twice"),
     ):
         with pytest.raises(InputError, match=words):
             main(Config(**{"data_path": data, "save_path": out, **flags}))
@@ -141,6 +151,35 @@ def test_bad_input_is_refused_and_nothing_written(
         with pytest.raises(FlagError, match=words):
             main(Config(**{"predictions": models, "data_path": data, "save_path": out, **flags}))
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("second", "ends", "expected"),
+    [
+        (0.6, [0.05, 0.15], ""),
+        (0.6, [-0.01, 0.15], "the gain over the best single model may be chance: its interval holds 0"),
+        (0.4, [-0.2, 0.01], "tuned is 0.1000 below the best single model, which may be chance: the interval holds 0; "),
+        (0.4, [-0.2, -0.01], "tuned is worse than the best single model by 0.1000; "),
+        (0.4, None, "tuned is 0.1000 below the best single model (no interval was asked for); "),
+        (0.5, [0.0, 0.0], "tuned gains nothing over the best single model"),
+    ],
+)
+def test_advice_claims_no_more_than_its_interval(
+    second: float, ends: list[float] | None, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    gain = Difference("map40", "mean", 0.5, second, ends, None)
+    tuned = Tuned(ByCategory(Settings()), {}, 1, {}, {"single": gain}, dealt=False)
+    models = (Member((tmp_path / "a",)), Member((tmp_path / "cv/fold0", tmp_path / "cv/fold 1")), Member(()))
+    said = advice(tuned, "single", models)
+    assert said.startswith(expected)
+    assert bool(said) == bool(expected)
+    if said.endswith("OUT"):
+        # What can be typed: all runs of the best model, whatever their names.
+        command = "python tools/infer.py --weights cv/fold0 'cv/fold 1' --data-path RADIOGRAPHS --save-path OUT"
+        assert said == f"{expected}that model alone: {command}"
+        unknown = advice(dataclasses.replace(tuned, best=2), "single", models)
+        assert "--weights RUN --data-path" in unknown
 
 
 # What infer and fuse make of it

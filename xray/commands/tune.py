@@ -1,6 +1,8 @@
 """Searches how to fuse models, on their out-of-fold predictions: python tools/tune.py --predictions A B …"""
 
 import dataclasses
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from xray.datasets.store import Store
     from xray.inference.ensemble import Settings
+    from xray.inference.ensemble_file import Member
     from xray.inference.out_of_fold import OutOfFold
     from xray.inference.tuning import Tuned
 
@@ -86,6 +89,8 @@ def main(config: Config) -> None:
         for number, (path, run) in enumerate(zip([*config.predictions, *config.labels], runs, strict=True))
     ]
     models, classifiers = members[: len(config.predictions)], members[len(config.predictions) :]
+    check_once(models, "predictions")
+    check_once(classifiers, "labels")
     error = Console(stderr=True)
     with error.status("reading the predictions"):
         material = gather(store, models, classifiers)
@@ -104,7 +109,7 @@ def main(config: Config) -> None:
 
         tuned = tune(material, store.categories, metric, config.resamples, config.seed, advance)
     names = [str(path) for path in config.predictions]
-    report(Console(), store, material, tuned, metric, names)
+    report(Console(), store, material, tuned, metric, names, models)
     by = tuned.settings
     if not classifiers:
         # None was fitted: one that is loaded beside counts as it does without an ensemble.
@@ -139,12 +144,28 @@ def check(config: Config) -> None:
     require(not twice, "predictions", " ".join(map(str, config.predictions)), "a file once, for each model its own")
 
 
+def check_once(members: "Sequence[Member]", flag: str) -> None:
+    """Raises InputError where two models have one file, such as a run directory and the file in it."""
+    seen: set[Path] = set()
+    for member in members:
+        files = {path.resolve() for path in member.predictions}
+        if twice := files & seen:
+            raise InputError(f"--{flag} names {min(twice)} twice: it is of one model, give it once")
+        seen |= files
+
+
 def _unweighed(settings: "Settings") -> "Settings":
     return dataclasses.replace(settings, exponents=type(settings)().exponents)
 
 
 def report(
-    console: "Console", store: "Store", material: "OutOfFold", tuned: "Tuned", metric: str, names: list[str]
+    console: "Console",
+    store: "Store",
+    material: "OutOfFold",
+    tuned: "Tuned",
+    metric: str,
+    names: list[str],
+    models: "Sequence[Member]",
 ) -> None:
     """Prints the scores, what is gained, and which settings were found."""
     from rich.table import Table
@@ -154,18 +175,14 @@ def report(
     print(where + (" (dealt by patient, as the predictions are of one fold)" if tuned.dealt else ""))
     if len(names) > 1:
         print(f"best single model: {names[tuned.best]}")
-    table = Table("", TITLES[metric], "tuned is better by (95 %)", box=None, pad_edge=False)
+    table = Table("", TITLES[metric], "tuned minus this (95 %)", box=None, pad_edge=False)
     for name, title in ROWS.items():
         if name in tuned.scores:
             table.add_row(title, f"{tuned.scores[name][0]:.4f}", in_words(tuned, name))
     console.print(table)
-    for name, gain in tuned.gains.items():
-        if gain.difference < 0:
-            alone = f"give {spelled('infer')} {names[tuned.best]} alone"
-            better = alone if name == "single" else "leave the settings out"
-            print(f"tuned is worse than the {ROWS[name]} by {-gain.difference:.4f}: {better}")
-        elif gain.ends is not None and gain.ends[0] <= 0:
-            print(f"the gain over the {ROWS[name]} may be chance: its interval reaches 0 or below")
+    for name in tuned.gains:
+        if line := advice(tuned, name, models):
+            print(line)
     print(f"\n{AP[metric]} of each finding, and the settings that were found:")
     of_category = Table("", *(COLUMNS[name] for name in tuned.scores), "settings", box=None, pad_edge=False)
     of_category.add_row("default", *[""] * len(tuned.scores), settings_in_words(tuned.settings.default))
@@ -174,6 +191,38 @@ def report(
         own = tuned.settings.of.get(label)
         of_category.add_row(store.categories[label], *values, settings_in_words(own) if own else "")
     console.print(of_category)
+
+
+def advice(tuned: "Tuned", name: str, models: "Sequence[Member]") -> str:
+    """What to do where the tuned settings gain nothing, or may gain nothing, over one of the scores; else empty."""
+    gain = tuned.gains[name]
+    may_be_chance = gain.ends is not None and gain.ends[0] <= 0 <= gain.ends[1]
+    if gain.difference > 0:
+        return f"the gain over the {ROWS[name]} may be chance: its interval holds 0" if may_be_chance else ""
+    if gain.difference == 0:
+        return f"tuned gains nothing over the {ROWS[name]}"
+    if gain.ends is None:
+        which = f"tuned is {-gain.difference:.4f} below the {ROWS[name]} (no interval was asked for)"
+    elif may_be_chance:
+        which = f"tuned is {-gain.difference:.4f} below the {ROWS[name]}, which may be chance: the interval holds 0"
+    else:
+        which = f"tuned is worse than the {ROWS[name]} by {-gain.difference:.4f}"
+    runs = [shown_path(run) for run in models[tuned.best].runs]
+    if name == "single":
+        return f"{which}; that model alone: {alone(runs)}"
+    return f"{which}; without the settings: remove default and categories from {ENSEMBLE}"
+
+
+def alone(runs: list[str]) -> str:
+    """The command that runs a single model, of which the run directories may not be known."""
+    weights = shlex.join(runs) if runs else "RUN"
+    return f"{spelled('infer')} --weights {weights} --data-path RADIOGRAPHS --save-path OUT"
+
+
+def shown_path(path: Path) -> str:
+    """A path from here, where it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def in_words(tuned: "Tuned", name: str) -> str:
