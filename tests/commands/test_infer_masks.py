@@ -63,6 +63,19 @@ def test_masks_are_what_the_triplet_makes_of_the_maps_that_are_kept(run_infer, s
             np.testing.assert_array_equal(mask, found.get(row["ImageId"], 0))
 
 
+def test_the_regions_of_masks_are_called_so(tmp_path):
+    from xray.outputs.results import what_was_written
+
+    some = what_was_written(tmp_path, 12, (36, 30), (0.3, None), False, False, is_of_masks=True)
+    assert some.startswith("12 radiographs, 36 regions of masks, 30 of them with a score of 0.3 or more: ")
+    assert "specks" not in some
+    many = what_was_written(tmp_path, 12, (536, 536), (0.3, None), False, False, is_of_masks=True)
+    assert "45 regions a radiograph are mostly specks: --triplet leaves out" in many
+    assert "12 radiographs, no masks: " in what_was_written(
+        tmp_path, 12, (0, 0), (0.3, None), False, False, is_of_masks=True
+    )
+
+
 def test_no_radiograph_is_positive_under_a_minimal_area_that_none_reaches(run_infer, segmentation_run):
     assert masks_of(run_infer(segmentation_run, triplet=(0.5, 0.9, 0.5))) == {}
 

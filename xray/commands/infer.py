@@ -266,7 +266,9 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
         read = [(n, path) for n, path in zip(inputs.ids, inputs.paths, strict=True) if n not in failed]
         print(*dicom_results.summary(out, read), sep="\n")
     print_warnings([warning for _, warning in warnings], str(out / WARNINGS))
-    print(what_was_written(out, len(order) - len(failures), n_boxes, shown, bool(kind or fisabio), config.overlays))
+    has_submission, is_of_masks = bool(kind or fisabio), bool(pipeline.segmenters) and not pipeline.detectors
+    n_read = len(order) - len(failures)
+    print(what_was_written(out, n_read, n_boxes, shown, has_submission, config.overlays, is_of_masks))
     if failures:
         refused = " or were refused" if inputs.gate.mode == "refuse" else ""
         print(

@@ -11,6 +11,7 @@ import numpy as np
 
 from xray.datasets.inputs import Inputs
 from xray.datasets.store import Store
+from xray.errors import spelled
 from xray.files import complete
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_BOX, PNEUMOTHORAX
 from xray.inference.pipeline import Pipeline
@@ -25,6 +26,8 @@ from xray.structures.submission import ENCODING, write_mask_submission, write_su
 from xray.structures.thresholds import SHOWN_FROM, Thresholds
 
 WARNINGS = "warnings.csv"
+MANY_REGIONS = 10
+"""Regions of masks, a radiograph, above which a line says what leaves specks out."""
 PORTION = 256
 """Radiographs of which the rows are put together at a time."""
 
@@ -93,8 +96,12 @@ def what_was_written(
     shown: tuple[float, Thresholds | None],
     has_submission: bool,
     has_overlays: bool,
+    is_of_masks: bool = False,
 ) -> str:
-    """The last lines: a number of radiographs, of boxes, and of those that are shown, and a line for each file."""
+    """The last lines: a number of radiographs, of boxes, and of those that are shown, and a line for each file.
+
+    is_of_masks: whether each box is around a connected region of a mask, as those of segmenters alone are.
+    """
     threshold, fitted = shown
     if fitted is not None and fitted.from_probability is None:
         which = "at or above their fitted thresholds"
@@ -103,8 +110,16 @@ def what_was_written(
     else:
         which = f"with a score of {threshold:g} or more"
     found, n_shown = n_boxes
-    boxes = f"{found} box{'es' * (found != 1)}, {n_shown} of them {which}" if found else "no boxes"
+    if is_of_masks:
+        boxes = f"{found} region{'s' * (found != 1)} of masks, {n_shown} of them {which}" if found else "no masks"
+    else:
+        boxes = f"{found} box{'es' * (found != 1)}, {n_shown} of them {which}" if found else "no boxes"
     lines = [f"{n_radiographs} radiograph{'s' * (n_radiographs != 1)}, {boxes}: {out / 'predictions.json'}"]
+    if is_of_masks and found > MANY_REGIONS * n_radiographs:
+        lines.append(
+            f"{found / n_radiographs:.0f} regions a radiograph are mostly specks: --triplet leaves out masks that are "
+            f"nowhere sure, and {spelled('evaluate')} --fit finds a triplet from --probabilities"
+        )
     if has_submission:
         lines.append(f"submission: {out / 'submission.csv'}")
     if (out / "labels.csv").is_file():

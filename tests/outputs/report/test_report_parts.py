@@ -10,15 +10,18 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from xray.datasets.fingerprint import fingerprint
 from xray.datasets.store import Store, open_store
 from xray.errors import InputError
+from xray.evaluation.box_matching import match_boxes
 from xray.evaluation.comparison import compare
 from xray.evaluation.evaluate import evaluate
 from xray.evaluation.scored import read_side, scored_of
-from xray.outputs.report import report
+from xray.outputs.report import report, training
+from xray.outputs.report.boxes import _misses_section
 from xray.outputs.report.comparison import p_text, write_comparison
 from xray.outputs.report.figures import DRAWN, thinned
 from xray.outputs.report.galleries import galleries, pixels_of
@@ -86,8 +89,8 @@ ROWS = (("one", 4, (100, 100, 500, 700), 0.9), ("three", 4, (600, 900, 900, 1400
 def test_errors_are_pictured_strongest_first(tmp_path: Path, pictured: Store) -> None:
     result = evaluate(pictured, predicted(*ROWS))
     false, missed = galleries(result, pixels_of(pictured, None))
-    assert [caption for _, caption in false.pictures] == ["Cardiomegaly 0.800", "Aortic enlargement 0.300"]
-    assert [caption for _, caption in missed.pictures] == ["Aortic enlargement, never found"]
+    assert [caption for _, caption in false.pictures] == ["three: Cardiomegaly 0.800", "four: Aortic enlargement 0.300"]
+    assert [caption for _, caption in missed.pictures] == ["two: Aortic enlargement, never found"]
     picture = np.asarray(Image.open(io.BytesIO(false.pictures[0][0])).convert("RGB")).astype(int)
     assert 420 <= max(picture.shape[:2]) < 500
     # Cardiomegaly's colour, #D55E00, on a grey radiograph.
@@ -114,7 +117,7 @@ def test_pictures_come_from_a_folder_too(tmp_path: Path, pictured: Store) -> Non
     result = evaluate(pictured, predicted(*ROWS))
     # The others are not there, and "three" is a fifth as large as the table says.
     (false,) = galleries(result, pixels_of(pictured, folder))  # no miss among them
-    assert [caption for _, caption in false.pictures] == ["Cardiomegaly 0.800"]
+    assert [caption for _, caption in false.pictures] == ["three: Cardiomegaly 0.800"]
     picture = np.asarray(Image.open(io.BytesIO(false.pictures[0][0])).convert("L"))
     assert np.median(picture) == 90
     (folder / "three.png").rename(folder / "other.png")
@@ -135,14 +138,30 @@ def test_masks_and_labels_are_pictured_whole(tmp_path: Path, write_mask_store: C
     half[:, 14:] = 0
     (tmp_path / "p.json").write_text(json.dumps([mask_row("half", 1, half, 0.9), mask_row("false", 1, half, 0.6)]))
     worst, false = galleries(evaluate(store, read_predictions(tmp_path / "p.json")), pixels_of(store, None))
-    assert [caption for _, caption in worst.pictures] == ["Pneumothorax, Dice 0.000", "Pneumothorax, Dice 0.667"]
-    assert [caption for _, caption in false.pictures] == ["Pneumothorax, 8.33 % of the radiograph"]
+    assert [caption for _, caption in worst.pictures] == [
+        "missed: Pneumothorax, Dice 0.000",
+        "half: Pneumothorax, Dice 0.667",
+    ]
+    assert [caption for _, caption in false.pictures] == ["false: Pneumothorax, 8.33 % of the radiograph"]
     # A classifier's boxes are whole radiographs.
     whole = (0, 0, 40, 30)
     labels = predicted(("half", 1, whole, 0.9), ("missed", 1, whole, 0.2), ("false", 1, whole, 0.7))
     false, missed = galleries(evaluate(store, labels), pixels_of(store, None))
-    assert [caption for _, caption in false.pictures] == ["Pneumothorax 0.700"]
-    assert [caption for _, caption in missed.pictures] == ["Pneumothorax 0.200"]
+    assert [caption for _, caption in false.pictures] == ["false: Pneumothorax 0.700"]
+    assert [caption for _, caption in missed.pictures] == ["missed: Pneumothorax 0.200"]
+
+
+def test_the_table_of_misses_has_no_finding_that_was_found(pictured: Store) -> None:
+    rows = (("one", 4, (100, 100, 500, 700), 0.9), ("three", 4, (600, 900, 900, 1400), 0.8))
+    boxes = evaluate(pictured, predicted(*rows)).boxes
+    assert boxes is not None
+    section = _misses_section(boxes.alignment, match_boxes(boxes.alignment.truth, boxes.alignment.predictions))
+    n_found = int(match_boxes(boxes.alignment.truth, boxes.alignment.predictions).is_true.sum())
+    assert n_found > 0
+    assert section.table is not None
+    assert len(section.table.rows) == len(boxes.alignment.truth) - n_found
+    assert all("never" in row for row in section.table.rows)
+    assert "0 at scores under 0.5 only" in section.hint
 
 
 METRICS_CSV = """epoch,step,lr,train/loss,train/loss_step,train/loss_box_reg,train/loss_epoch,map40,lr-SGD/pg1
@@ -176,6 +195,22 @@ def test_a_learning_rate_of_zero_is_drawn_without_a_warning() -> None:
         warnings.simplefilter("error")
         *_, figure = training_sections(pd.DataFrame({"train/loss": [1.0], "lr": [0.0]}, index=[1]))
     assert figure.file == "training.png"
+
+
+def test_a_learning_rate_that_ends_at_0_is_drawn_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = pd.DataFrame({"lr": [0.02, 0.001, 0.0]}, index=[1, 2, 3])
+    axes = Figure().subplots()
+
+    def grid(panels: list, x: str, y: str, draw: Callable) -> bytes:
+        draw(axes, panels[-1][1])
+        return b""
+
+    monkeypatch.setattr(training, "panel_grid", grid)
+    training.training_figure(curves)
+    places = axes.transAxes.inverted().transform(axes.transData.transform(axes.lines[0].get_xydata()))
+    # In the panel, each below the one before, and the steps of a logarithm for those above 0.
+    assert (np.diff(places[:, 1]) < -0.05).all()
+    assert ((places >= 0) & (places <= 1)).all()
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "epoch,x\n", "epoch,x\nnine,1\n", "\0\0\n"])
@@ -217,7 +252,7 @@ def test_sides_are_files_or_folders(tmp_path: Path, pictured: Store) -> None:
     of_file, of_folder = (read_side(tmp_path / name, pictured, None, None, 0.5) for name in ("a/predictions.json", "a"))
     assert of_file.image_ids == of_folder.image_ids == ("one", "two", "three", "four")
     (tmp_path / "a/predictions.json").unlink()
-    with pytest.raises(InputError, match=r"neither scored\.npz nor predictions\.json"):
+    with pytest.raises(InputError, match=r"neither scored\.npz, nor predictions\.json"):
         read_side(tmp_path / "a", pictured, None, None, 0.5)
 
 

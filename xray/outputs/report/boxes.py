@@ -98,6 +98,10 @@ def _findings_section(boxes: BoxEvaluation, is_main: bool) -> Section:
     return Section("Findings" if is_main else "Boxes", hint, table, is_printed=True)
 
 
+MISSED = 0.5
+"""Score from which a truth box that is found is no miss any more."""
+
+
 def false_positives(alignment: Alignment, matches: Matches) -> np.ndarray:
     """Rows of the predictions that are wrong, from the highest score down."""
     wrong = matches.order[~matches.is_true[matches.order]]
@@ -157,6 +161,7 @@ def _misses_section(alignment: Alignment, matches: Matches) -> Section:
     """The truth boxes that no prediction finds, then those that only a low score finds."""
     truth = alignment.truth
     order, found_at, share = misses(alignment, matches)
+    missed = order[found_at[order] < MISSED]
     rows = [
         [
             parts.source_id(alignment, truth.images[row]),
@@ -166,11 +171,12 @@ def _misses_section(alignment: Alignment, matches: Matches) -> Section:
             parts.box(truth.boxes[row]),
             _strongest_on(alignment, row),
         ]
-        for row in order[:MOST_LISTED]
+        for row in missed[:MOST_LISTED]
     ]
+    n_never = int((found_at < 0).sum())
     hint = (
-        f"{(found_at < 0).sum():,} of {len(truth):,} findings are not found at any score. "
-        f"{parts.shown(len(rows), len(truth))} from the hardest on, the largest first."
+        f"{n_never:,} of {len(truth):,} findings are not found at any score, {len(missed) - n_never:,} at scores under "
+        f"{MISSED:g} only. {parts.shown(len(rows), len(missed))} from the hardest on, the largest first."
     )
     head = ["@Radiograph", "!Finding", "#Found at score", "#Of the image", "~Box (x1, y1, x2, y2)"]
     return Section("Misses", hint, parts.table([*head, "Strongest box on it"], rows))

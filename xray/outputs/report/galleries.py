@@ -17,10 +17,10 @@ from xray.evaluation.labels import LabelEvaluation
 from xray.evaluation.masks import MaskEvaluation
 from xray.findings import colour_of
 from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay, encoded
-from xray.outputs.report.boxes import false_positives, misses
+from xray.outputs.report.boxes import MISSED, false_positives, misses
 from xray.outputs.report.labels import mistakes
 from xray.outputs.report.masks import false_masks, worst_masks
-from xray.outputs.report.parts import Section
+from xray.outputs.report.parts import Section, source_id
 from xray.radiographs.radiograph import RadiographError
 from xray.structures.boxes import BoxTable, box_iou
 from xray.structures.masks import decode_mask
@@ -34,8 +34,6 @@ CONTEXT = 2.6
 LEAST_SHARE = 0.4
 """Of the shorter side of the radiograph that a crop shows."""
 QUALITY = 82
-MISSED = 0.5
-"""Score from which a truth box that is found is no miss any more."""
 TOUCHED, NEAR, MOST_NEAR = 0.05, 0.2, 2
 """IoU with the box of the error from which a truth box is drawn, and a prediction; and how many of the latter."""
 TRUTH_NOTE = "truth"
@@ -104,7 +102,7 @@ def galleries(evaluation: Evaluation, pixels: Pixels) -> list[Section]:
         for error in errors[: 3 * MOST_PICTURES]:
             picture = _draw(evaluation, error, pixels)
             if picture is not None:
-                drawn.append((picture, error.caption))
+                drawn.append((picture, f"{source_id(evaluation.alignment, error.place)}: {error.caption}"))
             if len(drawn) == MOST_PICTURES:
                 break
         if drawn:
