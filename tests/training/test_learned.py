@@ -53,6 +53,7 @@ def test_what_a_run_was_trained_on(
     other = run_at(tmp_path / "other", f"fold: {fold}\ndata_path: {tmp_path / 'elsewhere'}\n")
     assert learned_from(other, store, store.records) == (0, "")
     assert learned_from(run_at(tmp_path / "bare"), store, store.records) == (0, "")
+    assert learned_in_words(run_at(tmp_path / "damaged", "fold: [\n"), store, store.records) == []
     # Its own fold, and the test split, are not what it was trained on.
     held = [record for record in store.records if record["fold"] == 0 or record["split"] == "test"]
     assert learned_in_words(run, store, held) == [] or fold == "all"

@@ -163,8 +163,8 @@ def main(config: Config) -> None:
     if config.fit and is_of_scores:
         learned = (0, "") if config.fit.is_file() else learned_from(config.fit, store, records)
         warnings += fitting.warnings_of(config.fit, result, learned, fitted)
-    elif len(makers) == 1:
-        warnings += learned_in_words(makers[0], store, records)
+    elif len(trained := makers or ([config.fit] if config.fit else [])) == 1:
+        warnings += learned_in_words(trained[0], store, records)
     with finishing(config.save_path, "evaluation"):
         with Console(stderr=True).status("drawing the report"):
             write_searches(config.save_path, search)

@@ -6,6 +6,7 @@ from typing import Any
 
 from xray.datasets.source import TRAIN, VAL
 from xray.datasets.store import ALL_FOLDS, Store, fold_in_words
+from xray.errors import InputError
 from xray.storage.places import as_given
 from xray.training.config import CONFIG_FILE
 from xray.training.pseudo import held_back
@@ -48,8 +49,14 @@ def _is_of_all_folds(run: Path, store: Store) -> bool:
 
 
 def learned_in_words(run: Path, store: Store, records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A warning, or none: the numbers of radiographs that a run was trained on are flattering."""
-    n, held = learned_from(run, store, records)
+    """A warning, or none: the numbers of radiographs that a run was trained on are flattering.
+
+    None, too, where what describes the run cannot be read: it may be another tool's.
+    """
+    try:
+        n, held = learned_from(run, store, records)
+    except InputError:
+        return []
     if not n:
         return []
     return [

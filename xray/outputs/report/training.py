@@ -119,11 +119,11 @@ def training_figure(curves: pd.DataFrame) -> bytes:
         if panel_title == "Learning rate":
             # A rate of 0, as at the end of a cosine, has no place on a logarithmic axis: below the lowest other one,
             # the axis is linear.
-            rates_drawn = curves[[name for name, _ in names]]
-            if (rates_drawn > 0).any(axis=None):
-                lowest = float(rates_drawn[rates_drawn > 0].min(axis=None))
+            drawn = curves[[name for name, _ in names]].to_numpy(dtype=np.float64)
+            if (drawn > 0).any():
+                lowest = float(drawn[drawn > 0].min())
                 axes.set_yscale("symlog", linthresh=lowest, linscale=0.5)
-                axes.set_ylim(bottom=0 if (rates_drawn == 0).any(axis=None) else lowest / 2)
+                axes.set_ylim(bottom=0 if (drawn == 0).any() else lowest / 2)
         else:
             axes.set_ylim(0, 1.03 if panel_title == "Validation" else None)
 
