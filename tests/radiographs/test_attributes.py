@@ -49,7 +49,8 @@ def test_manufacturers_are_names_of_ours(value: str, name: str | None) -> None:
     [
         ("PA", "PA"), ("ap", "AP"), ("AP Supine", "AP"), ("AP_horizontal", "AP"), ("PA (erect)", "PA"),
         ("AP semi-erect portable", "AP"), ("Left lateral", "LATERAL"), ("lateral, upright", "LATERAL"), ("LL", "LL"),
-        ("supine", None), ("AP Jane Doe", None), ("AP supine 2", None), ("AP PA supine", None), ("", None),
+        ("supine", None), ("AP AXIAL", None), ("AP Jane Doe", None), ("AP supine 2", None), ("AP PA supine", None),
+        ("", None),
     ],
 )  # fmt: skip
 def test_views_in_words(value: str, expected: str | None) -> None:

@@ -21,7 +21,7 @@ _VIEWS_IN_WORDS = {
 }  # fmt: skip
 _POSITIONS = {
     "SUPINE", "ERECT", "SEMI", "SEMIERECT", "UPRIGHT", "SEMIUPRIGHT", "STANDING", "SITTING", "SEATED", "HORIZONTAL",
-    "VERTICAL", "PORTABLE", "MOBILE", "BEDSIDE", "AXIAL", "CHEST", "VIEW", "PROJECTION",
+    "VERTICAL", "PORTABLE", "MOBILE", "BEDSIDE", "CHEST", "VIEW", "PROJECTION",
 }  # fmt: skip
 """Words after a view, as in "AP supine", that leave it what it is."""
 SEXES = ("F", "M", "O")
