@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import CLASSIFICATION_FLAGS
 
+import xray.training.loaders as loaders
 import xray.training.loading as datasets
 from xray.commands.runner import run_command
 from xray.commands.train import main
@@ -190,11 +191,11 @@ def test_a_loader_that_fails_is_named_with_what_it_met(fails, monkeypatch):
 @pytest.mark.slow
 def test_a_loader_that_hangs_is_named(fails, monkeypatch):
     broken(monkeypatch, lambda: time.sleep(30))
-    monkeypatch.setattr(datasets, "LOADER_TIMEOUT", 2.0)
+    monkeypatch.setattr(loaders, "LOADER_TIMEOUT", 2.0)
     line = fails("--n-workers", 1)
     assert line.startswith("error: no batch came from the 1 loader processes for 2 s: see whether the drive")
 
 
 def test_no_loader_no_timeout(side_store):
-    assert datasets.make_loader([1, 2], 1, 0, None).timeout == 0
-    assert datasets.make_loader([1, 2], 1, 1, None).timeout == datasets.LOADER_TIMEOUT
+    assert loaders.make_loader([1, 2], 1, 0, None).timeout == 0
+    assert loaders.make_loader([1, 2], 1, 1, None).timeout == loaders.LOADER_TIMEOUT
