@@ -27,14 +27,17 @@ PART = ".part"
 
 
 @contextlib.contextmanager
-def complete(path: Path) -> Iterator[Path]:
+def complete(path: Path, private: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` to write to; on leaving, it takes the place of `path`.
 
     Where writing fails nothing of it is left. A process that is killed leaves PATH.part.
+    private: leaves a file that its owner alone may read as it is; others get the mode that the umask allows.
     """
     temporary = path.with_name(path.name + PART)
     try:
         yield temporary
+        if not private:
+            _share(temporary)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -42,10 +45,24 @@ def complete(path: Path) -> Iterator[Path]:
         raise
 
 
+def _share(path: Path) -> None:
+    """Gives a file the mode of any new one: some writers, as that of safetensors, let nobody but its owner read it."""
+    if os.name != "posix" or not path.is_file() or path.stat().st_mode & 0o077:
+        return
+    # Only a new file tells the umask without changing it, which other threads would see.
+    probe = path.with_name(f"{path.name}.{os.getpid()}{PART}")
+    with contextlib.suppress(OSError):
+        try:
+            probe.touch(0o666, exist_ok=False)
+            path.chmod(probe.stat().st_mode & 0o777)
+        finally:
+            probe.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, private: bool = False) -> Iterator[Path]:
     """`complete`, with file and folder synced: after a power failure, too, there is the old file or the new one."""
-    with complete(path) as temporary:
+    with complete(path, private) as temporary:
         yield temporary
         sync(temporary)
     if os.name == "posix":
