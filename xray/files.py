@@ -5,6 +5,7 @@ until all are there, so that the command may write over them when it is repeated
 """
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xray.errors import InputError
+from xray.errors import InputError, is_disk_full
 
 try:
     import fcntl
@@ -27,14 +28,17 @@ PART = ".part"
 
 
 @contextlib.contextmanager
-def complete(path: Path) -> Iterator[Path]:
+def complete(path: Path, private: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` to write to; on leaving, it takes the place of `path`.
 
     Where writing fails nothing of it is left. A process that is killed leaves PATH.part.
+    private: leaves a file that its owner alone may read as it is; others get the mode that the umask allows.
     """
     temporary = path.with_name(path.name + PART)
     try:
         yield temporary
+        if not private:
+            _share(temporary)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -42,10 +46,24 @@ def complete(path: Path) -> Iterator[Path]:
         raise
 
 
+def _share(path: Path) -> None:
+    """Gives a file the mode of any new one: some writers, as that of safetensors, let nobody but its owner read it."""
+    if os.name != "posix" or not path.is_file() or path.stat().st_mode & 0o077:
+        return
+    # Only a new file tells the umask without changing it, which other threads would see.
+    probe = path.with_name(f"{path.name}.{os.getpid()}{PART}")
+    with contextlib.suppress(OSError):
+        try:
+            probe.touch(0o666, exist_ok=False)
+            path.chmod(probe.stat().st_mode & 0o777)
+        finally:
+            probe.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, private: bool = False) -> Iterator[Path]:
     """`complete`, with file and folder synced: after a power failure, too, there is the old file or the new one."""
-    with complete(path) as temporary:
+    with complete(path, private) as temporary:
         yield temporary
         sync(temporary)
     if os.name == "posix":
@@ -61,6 +79,14 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def size_in_words(n_bytes: int) -> str:
+    """Such as "35.2 GB" or "1.9 MB", in decimal units as disks are sold; bytes below 1 kB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.1f} {unit}"
+    return f"{n_bytes} bytes"
 
 
 def sha256_of(path: Path) -> str:
@@ -183,6 +209,57 @@ def check_output(folder: Path, names: Iterable[str] = (), command: str = "", ove
         raise InputError(f"{existing[0]} exists: give --overwrite, or another --save-path")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give --save-path a folder")
+    check_writable(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises InputError where --save-path cannot be written to, or cannot be made; makes nothing.
+
+    Called before any work: hours later it would be lost.
+    """
+    place = Path(os.path.abspath(folder))
+    while not os.path.exists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"{folder} cannot be made, {place} is a file: choose another --save-path")
+    if not os.access(place, os.W_OK | os.X_OK):
+        is_read_only = hasattr(os, "statvfs") and bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+        raise _unwritable(folder, errno.EROFS if is_read_only else errno.EACCES)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder that a command writes into, where it is missing. Raises InputError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise _unwritable(folder, error.errno) from None
+
+
+def _unwritable(folder: Path, number: int | None) -> InputError:
+    what = "be written to" if folder.is_dir() else "be made"
+    return InputError(f"{folder} cannot {what} ({os.strerror(number or 0)}): choose another --save-path")
+
+
+def check_apart(folder: Path, data: Path, is_begun: bool = False) -> str:
+    """Whether --save-path is apart from the folder of radiographs that a command searches through.
+
+    What it writes into that folder, the next command would read as radiographs. Hidden folders are not searched.
+    is_begun: an earlier command, which is continued or written over, has written there already.
+    Returns a warning where it has, "" where the folder is apart. Raises InputError where it is not.
+    """
+    inner, outer = folder.resolve(), data.resolve()
+    if not outer.is_dir() or not inner.is_relative_to(outer):
+        return ""
+    below = inner.relative_to(outer).parts
+    if any(part.startswith(".") for part in below):
+        return ""
+    where = f"lies in {data}" if below else f"is the folder {data} itself"
+    why = f"{folder} {where}, where pictures that are written would be read as radiographs"
+    if is_begun:
+        return f"warning: {why}: move it elsewhere before you read that folder again"
+    raise InputError(f"{why}: give --save-path a folder outside")
 
 
 def is_unfinished(folder: Path, command: str) -> bool:
@@ -194,7 +271,12 @@ def is_unfinished(folder: Path, command: str) -> bool:
 def finishing(folder: Path, command: str) -> Iterator[None]:
     """For writing a command's files into a folder, which is made where it is missing; the mark stays if it fails."""
     mark = folder / f"{command}{PART}"
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.touch()
+    make_folder(folder)
+    try:
+        mark.touch()
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise _unwritable(folder, error.errno) from None
     yield
     mark.unlink()

@@ -33,7 +33,7 @@ MASKS = ("--task", "segmentation", "--encoder", "resnet18", "--depth", "3", *MAS
 LEARNS = (
     "--n-epochs", "10", "--lr", "0.003", "--flip", "0", "--augment", "none", "--val-every", "5", "--n-pictures", "0",
 )  # fmt: skip
-FILES = ["cv.yaml", "fold0", "fold1", "metrics.json", "predictions.json"]
+FILES = ["cv.yaml", "fold0", "fold1", "metrics.json", "predictions.json", "trained_on.json"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -188,7 +188,7 @@ def test_some_folds_and_detectors(here, side_store, tmp_path):
     run = tmp_path / "run"
     flags = [*TINY_FLAGS, "--data-path", side_store, "--save-path", run, "--n-pictures", 0]
     said = cross_validate(*flags, "--folds", 1)
-    assert sorted(path.name for path in run.iterdir()) == ["cv.yaml", "fold1", "metrics.json", "predictions.json"]
+    assert sorted(path.name for path in run.iterdir()) == ["cv.yaml", "fold1", *FILES[3:]]
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["n_images"] == 7
     assert {"map40", "coco_ap", "coco_ap_ci95"} <= metrics.keys()

@@ -10,7 +10,8 @@ import pydicom.data
 import pytest
 
 from xray.commands.infer import Config, main
-from xray.errors import FlagError
+from xray.errors import FlagError, InputError
+from xray.outputs import results
 from xray.phantoms.dicom import Storage, dicom_of, save_dicom
 from xray.phantoms.drawing import draw_phantom
 from xray.radiographs.image_check import BACK, TURNED
@@ -53,9 +54,16 @@ def rows_of(path):
         return {row["image_id"]: row for row in csv.DictReader(file)}
 
 
-def test_what_is_no_upright_frontal_chest_is_named_and_used(folder, segmentation_run, tmp_path, capsys):
+def test_what_is_no_upright_frontal_chest_is_named_and_used(folder, segmentation_run, tmp_path, capsys, monkeypatch):
     pytest.importorskip("highdicom")
-    assert infer(folder, segmentation_run, tmp_path / "out", sr=True) == 0
+    drawn, draw = {}, results.draw_findings
+
+    def noting(pixels, findings, title, **options):
+        drawn[title.partition(":")[0]] = options["notes"]
+        return draw(pixels, findings, title, **options)
+
+    monkeypatch.setattr(results, "draw_findings", noting)
+    assert infer(folder, segmentation_run, tmp_path / "out", sr=True, overlays=True) == 0
     said = {name: row["warning"] for name, row in rows_of(tmp_path / "out" / "warnings.csv").items()}
     assert said == {"b": LATERAL_SAID, "ct": CT_SAID, "turned": TURNED[3]}
     assert f"warning: 1 × {CT_SAID} (ct.dcm)" in capsys.readouterr().err
@@ -66,6 +74,8 @@ def test_what_is_no_upright_frontal_chest_is_named_and_used(folder, segmentation
         found = [item for _, item in _items(report) if item.get("TextValue") and _concept(item) == "121106"]
         comments[name] = [item.TextValue for item in found if item.TextValue in said.values()]
     assert comments == {"a": [], "b": [LATERAL_SAID], "ct": [CT_SAID]}
+    # The pictures say it themselves.
+    assert drawn == {"a": [], "b": [LATERAL_SAID], "ct": [CT_SAID], "turned": [TURNED[3]]}
 
 
 def _items(dataset, depth=0):
@@ -128,3 +138,25 @@ def test_datasets_are_not_looked_at(mask_store, segmentation_run, tmp_path):
     for flags in ({"gate_image": "refuse"}, {"upright": True}):
         with pytest.raises(FlagError, match=r"for files, and .* is a dataset directory"):
             infer(mask_store, segmentation_run, tmp_path / "other", sizes="", **flags)
+
+
+def test_pictures_are_not_written_where_the_next_command_would_read_them(folder, segmentation_run, tmp_path, capsys):
+    for out in (folder, folder / "out"):
+        before = sorted(folder.rglob("*"))
+        with pytest.raises(InputError, match="would be read as radiographs: give --save-path a folder outside"):
+            infer(folder, segmentation_run, out, overlays=True)
+        assert sorted(folder.rglob("*")) == before
+    # What an earlier version has put there can be written over, and a line says what that means.
+    (folder / "out").mkdir()
+    (folder / "out" / "predictions.json").write_text("[]")
+    assert infer(folder, segmentation_run, folder / "out", overwrite=True) == 0
+    assert f"warning: {folder / 'out'} lies in {folder}, where pictures" in capsys.readouterr().err
+
+
+def test_objects_that_there_are_none_of_have_no_folder(phantom, segmentation_run, tmp_path, capsys):
+    pytest.importorskip("highdicom")
+    (tmp_path / "raw").mkdir()
+    assert cv2.imwrite(str(tmp_path / "raw" / "a.png"), phantom)
+    assert infer(tmp_path / "raw", segmentation_run, tmp_path / "out", sr=True) == 0
+    said = capsys.readouterr().out
+    assert "0 SR\nleft out by SR: 1 (no DICOM file)\n" in said

@@ -20,6 +20,8 @@ from xray.datasets.sources import convert
 from xray.datasets.store import open_store
 from xray.models.detection.detector import build_detector
 from xray.training.recipes import read_training_flags
+from xray.training.side_by_side import PART_OF
+from xray.training.tasks.detection import DetectionTask
 
 SCRIPT = Path(__file__).resolve().parents[2] / "xray" / "train.py"
 
@@ -230,6 +232,48 @@ def test_a_resumed_run_does_not_change_its_model(fails, side_store, side_run):
     assert status == 2
     assert line.startswith("error: --backbone is resnet34: it must be mobilenet_v2, the run was started with it")
     assert contents(side_run) == before
+
+
+def test_a_run_that_has_more_epochs_than_are_asked_for_stays_as_it_is(side_store, train_tiny, tmp_path, capsys):
+    run = train_tiny(side_store, tmp_path / "run", "--n-epochs", 2, "--n-pictures", 0)
+    before = contents(run)
+    capsys.readouterr()
+    train_tiny(side_store, run, "--resume", "--n-epochs", 1)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"nothing to do: {run} has trained 2 epochs, and --n-epochs is 1: give more, or leave it out"
+    assert contents(run) == before
+
+
+def test_what_comes_next_is_said_by_the_training_itself_or_by_the_command_whose_part_it_is(
+    side_store, train_tiny, tmp_path, capsys, monkeypatch
+):
+    train_tiny(side_store, tmp_path / "alone", "--n-pictures", 0)
+    assert "next:\n  python tools/infer.py --weights" in capsys.readouterr().out
+    monkeypatch.setenv(PART_OF, "fold0")
+    train_tiny(side_store, tmp_path / "fold0", "--n-pictures", 0)
+    said = capsys.readouterr().out
+    assert said.endswith(f". The run is in {tmp_path / 'fold0'}\n")
+    assert "infer" not in said
+    assert "tensorboard" not in said
+
+
+@pytest.mark.parametrize("n_steps", [0, 1])
+def test_ctrl_c_says_where_the_run_goes_on(side_store, train_tiny, tmp_path, capsys, monkeypatch, n_steps):
+    """n_steps: after which last.ckpt is written within the second epoch; 0 for at its end alone."""
+    step = DetectionTask.training_step
+
+    def interrupted(task, batch, index):
+        if task.current_epoch == 1 and index == 1:
+            raise KeyboardInterrupt
+        return step(task, batch, index)
+
+    monkeypatch.setattr(DetectionTask, "training_step", interrupted)
+    flags = ["--n-epochs", 3, "--n-pictures", 0, *(["--save-every-n-steps", n_steps] if n_steps else [])]
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(side_store, tmp_path / "run", *flags)
+    after = "1 epochs and 1 steps" if n_steps else "1 epochs"
+    command = f"python xray/train.py --task detection --save-path {tmp_path / 'run'} --resume"
+    assert f"goes on after {after}, with {command}\n" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint(fails, side_store, side_run, tmp_path):

@@ -209,7 +209,7 @@ def test_the_target_is_a_file(source, tmp_path):
 def test_a_full_disk_is_noticed_before_the_work(source, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(conversion.shutil, "disk_usage", lambda _: usage._replace(free=8000))
-    with pytest.raises(InputError, match=r"9 canvases of 32 pixels need 0.0 GB.*smaller --image-size"):
+    with pytest.raises(InputError, match=r"9 canvases of 32 pixels need 9.2 kB, .* has .*smaller --image-size"):
         convert(source, tmp_path / "data")
     # The next try, with other parameters, is not held up by it.
     convert(source, tmp_path / "data", image_size=16)

@@ -1,6 +1,7 @@
 """The HTTP API: what it answers, what it refuses, and that nothing of a request stays behind."""
 
 import contextlib
+import hashlib
 import http.client
 import io
 import json
@@ -532,7 +533,8 @@ class TestDicomObjects:
         coloured.PixelData = np.random.default_rng(0).integers(0, 256, (300, 256), np.uint8).repeat(3).tobytes()
         buffer = io.BytesIO()
         coloured.save_as(buffer)
-        assert status("gsps", buffer.getvalue(), answer) == (
+        by_hand = {name: value for name, value in answer.items() if name != "file_sha256"}
+        assert status("gsps", buffer.getvalue(), by_hand) == (
             422,
             "there is no presentation state of an image in colour",
         )
@@ -549,6 +551,37 @@ class TestDicomObjects:
             assert code == 400
             assert "no answer of /predict" in line
         assert client.post("/dicom/sr", files={"file": content}).status_code == 400
+
+    @pytest.mark.parametrize("path", ["/dicom/sr", "/dicom/seg", "/dicom/gsps", "/dicom/sc", "/fhir"])
+    def test_are_not_made_of_the_answer_of_another_radiograph(self, client, phantom, path):
+        content = phantom[0].read_bytes()
+        answer = client.post("/predict", content=content).json()
+        assert answer["file_sha256"] == hashlib.sha256(content).hexdigest()
+        mask = rle_of(phantom[1].pneumothorax_mask)
+        answer["findings"] = [{**answer["findings"][0], "score": 0.9, "category_id": 13, "mask": mask}]
+        by_hand = {name: value for name, value in answer.items() if name != "file_sha256"}
+
+        def ask(file, findings):
+            response = client.post(path, files={"file": file}, data={"findings": json.dumps(findings)})
+            return response.status_code, response.json()["detail"] if response.status_code != 200 else ""
+
+        assert ask(content, answer) == ask(content, by_hand) == (200, "")
+        other = pydicom.dcmread(io.BytesIO(content))
+        other.PatientID, other.SOPInstanceUID = "another", other.SOPInstanceUID + ".1"
+        other.file_meta.MediaStorageSOPInstanceUID = other.SOPInstanceUID
+        of_same_size, cut = io.BytesIO(), io.BytesIO()
+        other.save_as(of_same_size)
+        status, line = ask(of_same_size.getvalue(), answer)
+        assert status == 422
+        assert line.startswith("the findings are of another file (their file_sha256 is not that of this one)")
+        # Without the hash the size is all that there is to tell them apart.
+        other.PixelData, other.Rows = other.pixel_array[:200].tobytes(), 200
+        other.save_as(cut)
+        for given in (answer, by_hand):
+            status, line = ask(cut.getvalue(), given)
+            assert status == 422
+            assert line.startswith("the findings are of a radiograph of 256 × 300 pixels, and the file has 256 × 200")
+        assert ask(content, {**answer, "file_sha256": "text"})[0] == 400
 
 
 @pytest.mark.slow

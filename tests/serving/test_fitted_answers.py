@@ -103,7 +103,8 @@ def test_what_a_user_set_is_in_the_place_of_thresholds(answers):
 
 def test_without_a_fit_nothing_is_added(answers):
     answer, about, sent, asked = answers(None)
-    fields = {"width", "height", "findings", "normal", "labels", "models", "thresholds", "seconds", "version"}
+    fields = {"width", "height", "findings", "normal", "labels", "models", "thresholds", "seconds", "version",
+              "file_sha256"}  # fmt: skip
     assert set(answer) == fields
     assert all(set(f) == {"category_id", "category", "score", "box", "mask"} for f in answer["findings"])
     assert "found_at" not in about

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from xray.serving import answers
 from xray.serving.answers import given_findings
+from xray.serving.exports import FoundIn
 from xray.serving.worker import RefusedError
 
 MASK = {"size": [4, 3], "counts": "06Q"}
@@ -70,7 +71,8 @@ def test_sizes_of_masks_are_whole_numbers_in_range(size):
 
 def test_what_is_written_otherwise_is_read_the_same():
     text = json.dumps(ANSWER).replace("0.5", "5e-1").replace('"box": [1, 2, 3, 4]', '"box": [1.0, 2e0, 3, 4.00]')
-    findings = given_findings({"findings": text}, {})
+    findings, found_in = given_findings({"findings": text}, {})
+    assert found_in == FoundIn(3, 4)
     assert findings.table.boxes.tolist() == [[1, 2, 3, 4], [0, 0, 1, 1]]
     assert findings.table.scores[0] == 0.5
     assert findings.labels["abnormal"] == 1.0
@@ -136,9 +138,9 @@ def test_anything_in_place_of_a_value_is_read_or_refused_in_one_line(key, value)
 )
 def test_labels_of_a_classifier_alone_say_whether_there_are_findings(answer, threshold, places, without):
     text = json.dumps({**ANSWER, "findings": [], **answer})
-    of_detector = given_findings({"findings": text}, {}, threshold)
+    of_detector, _ = given_findings({"findings": text}, {}, threshold)
     assert of_detector.has_places
     assert of_detector.has_findings is (places or None)
-    of_classifier = given_findings({"findings": text}, {}, threshold, False)
+    of_classifier, _ = given_findings({"findings": text}, {}, threshold, False)
     assert not of_classifier.has_places
     assert of_classifier.has_findings is without

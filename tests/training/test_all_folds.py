@@ -25,7 +25,8 @@ def run(side_store, train_tiny, tmp_path_factory):
 
 def test_it_deploys_the_last_weights_and_validates_nothing(run):
     left = {path.name for path in run.iterdir() if not path.name.startswith("events")}
-    assert left == {"config.yaml", "metrics.csv", "last.ckpt", "hparams.yaml", "model.safetensors", "model.json"}
+    deployed = {"model.safetensors", "model.json"}
+    assert left == {"config.yaml", "trained_on.json", "metrics.csv", "last.ckpt", "hparams.yaml", *deployed}
     checkpoint, deployed = load_tensors(run / "last.ckpt"), load_file(run / "model.safetensors")
     # The moving average.
     assert all(torch.equal(value, checkpoint["state_dict"][f"model.{name}"]) for name, value in deployed.items())

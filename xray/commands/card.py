@@ -9,7 +9,7 @@ import tyro
 
 from xray.commands.runner import command
 from xray.errors import InputError
-from xray.files import finishing, is_unfinished
+from xray.files import check_writable, finishing, is_unfinished
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,7 @@ def main(config: Config) -> None:
     page, markdown = card_files(config.weights, config.save_path)
     if page.parent.exists() and not page.parent.is_dir():
         raise InputError(f"{page.parent} is a file: give --save-path a folder")
+    check_writable(page.parent)
     existing = [path for path in (page, markdown) if path.exists()]
     if existing and not config.overwrite and not is_unfinished(page.parent, "card"):
         raise InputError(f"{existing[0]} exists: give --overwrite, or another --save-path")

@@ -18,7 +18,7 @@ from annotated_types import Interval
 from xray.commands.runner import run_command
 from xray.commands.training_inputs import check_data, check_run_directory, dataset_directory
 from xray.errors import FlagError, InputError, spelled
-from xray.files import complete, differing
+from xray.files import complete, differing, make_folder
 from xray.flags import FoldNumber, check_ranges, flag_value, parse_flags, refuse_repeated, require, take_flags
 from xray.storage.places import run_training
 from xray.training import stages as staged
@@ -96,15 +96,19 @@ def main(
     slots = slots_for(folds.parallel, config)
 
     from xray.datasets.store import open_store
+    from xray.training.trained_on import check_dataset, note_dataset
 
     # What is predicted is the canvases of the last stage.
     data = Path(stages[-1].data_path) if stages else dataset_directory(config, run)
     check_data(data)
     store = open_store(data, pixels=False)
+    if config.resume and (changed := check_dataset(run, store, with_folds=True)):
+        print(changed, file=sys.stderr)
     chosen = chosen_folds(store, folds.folds)
     if n_val := int((store.splits == "val").sum()):
         print(f"the validation split of {store.path}, {n_val} radiographs, is not used: folds validate")
-    run.mkdir(parents=True, exist_ok=True)
+    make_folder(run)
+    note_dataset(run, store)
     if not config.resume:
         save_config(run / SAVED, task, config, stages=staged.stage_values(task, stages))
 

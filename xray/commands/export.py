@@ -10,7 +10,7 @@ from annotated_types import Interval
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need, spelled
-from xray.files import complete
+from xray.files import check_writable, complete
 from xray.flags import Prune, check_ranges
 
 OF_TREES = (
@@ -175,6 +175,7 @@ def file_to_write(config: Config, out: Path | None, suffix: str) -> Path:
         raise FlagError(f"--save-path is {where}: --format {config.format} writes a file that ends in {suffix}")
     if out.is_dir() or (out.exists() and not config.overwrite):
         raise InputError(f"{out} exists: give --overwrite to replace a file, or another --save-path")
+    check_writable(out.parent)
     return out
 
 
@@ -285,6 +286,7 @@ def run_folder(config: Config) -> Path:
         raise InputError(f"{out} is a file: give a folder as --save-path")
     if out.resolve() in [run.resolve() for run in config.weights]:
         raise InputError(f"{out} is one of the runs to join: give another --save-path")
+    check_writable(out)
 
     from xray.files import is_unfinished
     from xray.models.weights import MODEL_FILE, WEIGHTS_FILE

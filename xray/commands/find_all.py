@@ -126,13 +126,13 @@ def find_all(
             if not config.overlays and dicom_results is None:
                 continue
             name, findings = inputs.ids[position], batch.findings.of(number, pipeline.categories)
+            findings = dataclasses.replace(findings, notes=inputs.gate.warnings_of(item.check))
             if config.overlays:
                 pixels = getattr(item, "pixels", None)
                 pixels = inputs.pixels(position) if pixels is None else enlarged(pixels, item.width, item.height)
                 path = inside(out, f"overlays/{safe_path(name)}.png")
                 save_overlay(path, name, pixels, findings, truth, *drawn)
             if dicom_results is not None:
-                findings = dataclasses.replace(findings, notes=inputs.gate.warnings_of(item.check))
                 dicom_results.write(out, name, inputs.paths[position], findings, whole_of(item))
         if dicom_results is not None:
             for position, *_ in portion.failures:

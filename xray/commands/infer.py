@@ -15,6 +15,7 @@ from xray.commands.archives import check_dicomweb, send_back, with_kinds, with_u
 from xray.commands.find_all import dicom_results_of, find_all, fingerprint_of, load_models
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
+from xray.files import check_apart, check_writable, make_folder
 from xray.flags import Processes, Share, alone_or_one_of, check_part, check_paths, check_ranges, require
 from xray.inference.options import check_options
 
@@ -202,8 +203,10 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
 
     with without_compiler():
         importlib.import_module("torchvision")
+    from xray.inference.ensemble_file import files_of
     from xray.inference.prediction_journal import PredictionJournal
     from xray.inference.thresholds import say, thresholds_of
+    from xray.inference.unfinished import unfinished
     from xray.outputs.fisabio import FisabioSubmission
     from xray.outputs.results import WARNINGS, kind_of_submission, warnings_of, what_was_written, write_results
     from xray.radiographs.file_warnings import print_warnings
@@ -219,6 +222,8 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
     config = with_kinds(config, bool(pipeline.segmenters))
     is_shown = config.overlays or config.sr or config.gsps or config.sc or config.fhir
     runs = [Path(run) for run in config.weights]
+    for warning in filter(None, map(unfinished, files_of(runs))):
+        print(warning, file=sys.stderr)
     fitted = thresholds_of(runs) if is_shown else None
     if fitted is not None:
         say(f"findings are shown {fitted.instead(config.threshold).description}")
@@ -231,7 +236,7 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
             from xray.cluster.ray import connected
 
             cluster = stack.enter_context(connected(config.address, config.cores_per_actor))
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         fingerprint = fingerprint_of(config, inputs, fitted)
         journal = PredictionJournal(out / UNFINISHED, fingerprint, inputs.ids, config.overwrite)
         stack.enter_context(journal)
@@ -333,8 +338,16 @@ def check_out(config: Config) -> None:
     out = Path(config.save_path)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give a folder as --save-path")
-    if (out / "predictions.json").exists() and not config.overwrite and not (out / UNFINISHED).exists():
+    from xray.datasets.store import is_store
+
+    is_begun = (out / UNFINISHED).exists()
+    if (has_predictions := (out / "predictions.json").exists()) and not config.overwrite and not is_begun:
         raise InputError(f"{out} holds predictions already: give another --save-path, or --overwrite")
+    check_writable(out)
+    data = Path(config.data_path)
+    # A dataset directory is not searched for radiographs.
+    if not is_store(data) and (warning := check_apart(out, data, is_begun or has_predictions)):
+        print(warning, file=sys.stderr)
 
 
 def gated(config: Config, inputs: "Inputs") -> "Inputs":

@@ -17,7 +17,7 @@ from annotated_types import Interval
 
 from xray.commands.runner import run_command
 from xray.errors import FlagError, InputError, spelled
-from xray.files import complete
+from xray.files import check_writable, complete, make_folder
 from xray.flags import AUTO, Positive, check_ranges, require, take_flags
 from xray.storage.places import run_training
 from xray.training.config import TASKS, TrainingConfig
@@ -53,6 +53,7 @@ def main(task_name: str, config: TrainingConfig, sweep_flags: Sweep) -> None:
     """Sweeps, writes SAVE_PATH/lr_find.png and prints the suggestion."""
     check_ranges(sweep_flags)
     require(sweep_flags.min_lr < sweep_flags.max_lr, "min_lr", sweep_flags.min_lr, "below --max-lr")
+    check_writable(Path(config.save_path))
     from xray.commands.training_inputs import build_task, check_data
 
     check_data(Path(config.data_path))
@@ -67,7 +68,7 @@ def main(task_name: str, config: TrainingConfig, sweep_flags: Sweep) -> None:
     rates, losses = sweep(task, device.type, lightning_precision(config.precision, device), sweep_flags)
     suggestion = steepest(rates, losses)
     folder = Path(config.save_path)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     draw(folder / PICTURE, rates, losses, suggestion)
     # It was chosen because no rate was given, and with one SGD would be.
     is_chosen = config.optimizer == AUTO and task.config.optimizer != "sgd"

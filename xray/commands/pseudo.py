@@ -19,6 +19,7 @@ import numpy as np
 
 from xray.commands.runner import command
 from xray.errors import InputError, spelled
+from xray.files import check_apart, check_writable
 from xray.flags import Processes, ShareAboveZero, check_paths, check_ranges
 
 if TYPE_CHECKING:
@@ -112,6 +113,10 @@ def check_out(config: Config) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give --save-path a directory")
     work = out / LABELLING
+    check_writable(out)
+    is_begun = work.is_dir() or (out / CONVERSION).is_file()
+    if warning := check_apart(out, Path(config.images), is_begun):
+        print(warning, file=sys.stderr)
     if not (out / CONVERSION).is_file():
         names = [JOURNAL] if work.is_dir() else [JOURNAL, ANNOTATIONS, IMAGES]
         if there := [name for name in names if (out / name).exists()]:

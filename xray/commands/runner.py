@@ -1,5 +1,6 @@
 """What every command shares: flags from a dataclass, and one clear line instead of a traceback."""
 
+import errno
 import os
 import select
 import sys
@@ -87,6 +88,9 @@ def _error_line(error: Exception) -> str:
         return with_meant(message, sys.argv[1:])
     if isinstance(error, OSError) and "AF_UNIX path too long" in message:
         return "the path of the folder for temporary files is too long for sockets: set TMPDIR to a shorter one"
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        name = "" if error.filename is None else f" ({Path(os.fsdecode(error.filename)).name} cannot be written)"
+        return f"the disk can only be read{name}: give --save-path a folder on another one"
     if isinstance(error, OSError) and error.filename is not None:
         # The folders of a file inside the data may name a patient.
         message = f"{error.strerror}: {Path(os.fsdecode(error.filename)).name}"

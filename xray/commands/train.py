@@ -16,6 +16,7 @@ import xray
 from xray.commands.runner import run_command
 from xray.commands.training_inputs import build_task, check_data, check_run_directory, dataset_directory, rows_of_stage
 from xray.errors import InputError, spelled
+from xray.files import make_folder
 from xray.storage.places import run_training
 from xray.training.config import (
     CONFIG_FILE,
@@ -32,6 +33,7 @@ from xray.training.launch import (
 )
 from xray.training.recipes import save_config
 from xray.training.sagemaker import failure_reported, is_sagemaker, publish, sagemaker_flags
+from xray.training.side_by_side import is_part
 from xray.training.stage_runs import train_in_stages
 from xray.training.stages import read_training
 
@@ -68,6 +70,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
     from xray.training.loaders import shared_with_workers
     from xray.training.precision import choose_precision
     from xray.training.trackers import build_loggers, check_trackers
+    from xray.training.trained_on import check_dataset, note_dataset
     from xray.training.trainer import build_trainer
 
     device = resolve_device(config.device)
@@ -77,7 +80,16 @@ def main(task_name: str, config: TrainingConfig) -> int:
         keep_freed_memory()
     progress = check_resumable(run, config) if config.resume else None
     rendezvous = Rendezvous(launch, device.type == "cuda") if launch.can_meet else None
+    if progress is not None and progress.epochs > config.n_epochs:
+        if is_first:
+            print(
+                f"nothing to do: {run} has trained {progress.epochs} epochs, and --n-epochs is {config.n_epochs}: give "
+                "more, or leave it out"
+            )
+        return 0
     store = open_store(dataset_directory(config, run, launch, rendezvous))
+    if config.resume and (changed := check_dataset(run, store)) and is_first:
+        print(changed, file=sys.stderr)
     task = build_task(task_name, config, store)
     if progress is not None:
         task.check_split(progress)
@@ -107,8 +119,9 @@ def main(task_name: str, config: TrainingConfig) -> int:
     # The curves of a run that was killed before its first checkpoint begin again, too.
     steps_done = progress.steps if progress else 0 if config.resume else None
     loggers = build_loggers(config, task_name, run, is_first, steps_done)
-    run.mkdir(parents=True, exist_ok=True)
+    make_folder(run)
     if is_first:
+        note_dataset(run, store)
         save_config(run / CONFIG_FILE, task_name, config, choices)
     if not launch.by:
         start_others_by_script()
@@ -124,11 +137,14 @@ def main(task_name: str, config: TrainingConfig) -> int:
     except SystemExit:
         # What Lightning makes of Ctrl-C.
         if trainer.interrupted:
+            if trainer.is_global_zero and not is_part():
+                print(f"{where_it_goes_on(last.saved or progress, run)}, with {go_on}", file=sys.stderr)
             raise KeyboardInterrupt from None
         raise
     except Stopped as stopped:
         if trainer.is_global_zero:
-            print(f"stopped by SIGTERM and saved: {stopped}; continue with {go_on}", file=sys.stderr)
+            how = "" if is_part() else f"; continue with {go_on}"
+            print(f"stopped by SIGTERM and saved: {stopped}{how}", file=sys.stderr)
         # Where the first process has started this one, only the status of the first one counts.
         return 0 if launch.by == "lightning" else EXIT_TERMINATED
     except Exception as error:
@@ -143,6 +159,9 @@ def main(task_name: str, config: TrainingConfig) -> int:
     finally:
         # Strict mode lasts as long as its training.
         torch.use_deterministic_algorithms(False)
+    if is_part():
+        print(f"\n{outcome}. The run is in {run}" if outcome else "")
+        return 0
     print(f"\n{outcome}. The run is in {run}; next:" if outcome else "")
     print(f"  {spelled('infer')} --weights {run} --data-path RADIOGRAPHS --save-path OUT")
     if "tensorboard" in config.logger:

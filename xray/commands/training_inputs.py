@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xray.errors import InputError, spelled
-from xray.files import PART
+from xray.files import PART, check_writable
 from xray.training.config import (
     CONFIG_FILE,
     ClassificationConfig,
@@ -27,6 +27,8 @@ BEFORE_TRAINING = {"dataset", "lr_find.png", "wandb", "cv.yaml" + PART, "stages.
 
 def check_run_directory(run: Path, resume: bool) -> None:
     """Raises InputError unless `run` can be started; `check_resumable` checks whether it can be resumed."""
+    if not run.exists() or run.is_dir():
+        check_writable(run)
     if resume:
         return
     if run.exists() and not run.is_dir():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, spelled
-from xray.files import check_output
+from xray.files import check_output, make_folder
 from xray.flags import CountOrZero, Seed, check_ranges, require
 from xray.storage.addresses import is_remote
 
@@ -118,7 +118,7 @@ def main(config: Config) -> None:
         by = ByCategory(_unweighed(by.default), {label: _unweighed(one) for label, one in by.of.items()})
     own = {store.categories[label]: settings for label, settings in by.of.items()}
     ensemble = Ensemble(tuple(models), tuple(classifiers), by.default, own)
-    config.save_path.mkdir(parents=True, exist_ok=True)
+    make_folder(config.save_path)
     write_ensemble(config.save_path / ENSEMBLE, ensemble, notes_of(config, store, material, tuned, metric))
     print(f"settings: {config.save_path / ENSEMBLE}")
     for member in (*models, *classifiers):

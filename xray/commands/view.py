@@ -18,7 +18,7 @@ from xray.commands.runner import command
 from xray.datasets.prediction_ids import read_any_predictions
 from xray.datasets.store import ALL_FOLDS, Store, open_store
 from xray.errors import FlagError, InputError
-from xray.files import check_output
+from xray.files import check_output, make_folder
 from xray.findings import NO_FINDING_NAME, colour_of
 from xray.flags import FoldNumber, Seed, Share, check_part, check_ranges
 from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, not_said, rows_of
@@ -84,7 +84,9 @@ def main(config: Config) -> None:
     rows = choose_rows(store, config, predictions)
     names = file_names([store.records[row]["source_id"] for row in rows])
     check_output(config.save_path)
-    config.save_path.mkdir(parents=True, exist_ok=True)
+    if config.save_path.resolve() == config.data_path.resolve():
+        raise InputError(f"{config.save_path} is the dataset directory itself: give --save-path another folder")
+    make_folder(config.save_path)
     # On the sheet, radiographs stand evenly spread over those drawn.
     on_sheet = set(np.linspace(0, len(rows) - 1, min(len(rows), MOST_ON_A_SHEET)).round().astype(int).tolist())
 

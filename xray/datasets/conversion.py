@@ -25,6 +25,7 @@ from xray.datasets.journal import Journal
 from xray.datasets.source import FINE_GRID, Source, SourceImage, clip_boxes, digest_of, has_area, snap
 from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
 from xray.errors import InputError
+from xray.files import check_writable, make_folder, size_in_words
 from xray.radiographs.canvas import Canvas, is_resized, reshaped
 from xray.radiographs.file_warnings import FileWarning
 
@@ -67,10 +68,7 @@ def write_store(
         # Checked again after decoding, when there may be fewer; but the user should not wait hours for this error.
         check_folds(len(set(patients_of(train))), n_folds, len(train), missing(source.dropped))
     _check_target(save_path, overwrite)
-    try:
-        save_path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{save_path} cannot be made ({error.strerror}): choose another --save-path") from None
+    make_folder(save_path)
     if not pixels:
         outcomes = _table_outcomes(source)
         annotations, dropped = annotate(source, outcomes, n_folds, readers, seed)
@@ -137,6 +135,7 @@ def write_store(
 def _check_target(save_path: Path, overwrite: bool) -> None:
     if save_path.exists() and not save_path.is_dir():
         raise InputError(f"{save_path} is a file: give --save-path a directory")
+    check_writable(save_path)
     if (save_path / CONVERSION).is_file():
         if not overwrite:
             if not (save_path / f"{IMAGES}.part").exists():
@@ -155,8 +154,8 @@ def _check_space(save_path: Path, n_images: int, image_size: int, bits: int = 8)
     needed, free = n_images * image_size**2 * bits // 8, shutil.disk_usage(save_path).free
     if needed > free:
         raise InputError(
-            f"{n_images} canvases of {image_size} pixels need {needed / 1e9:.1f} GB, "
-            f"{save_path} has {free / 1e9:.1f} GB: "
+            f"{n_images} canvases of {image_size} pixels need {size_in_words(needed)}, "
+            f"{save_path} has {size_in_words(free)}: "
             f"choose another --save-path or a smaller --image-size{' or --bits 8' if bits > 8 else ''}"
         )
 

@@ -70,12 +70,13 @@ def bundle_of(content: Content, at: datetime.datetime | None = None) -> Resource
 
 def _report(content: Content, observations: Sequence[Resource]) -> Resource:
     said = _conclusion(content)
+    narrative = "".join(f"<p>{html.escape(one, quote=False)}</p>" for one in (said, *content.notes))
     return {
         "resourceType": "DiagnosticReport",
         "id": _id(content, "DiagnosticReport"),
         "text": {
             "status": "generated",
-            "div": f'<div xmlns="http://www.w3.org/1999/xhtml"><p>{html.escape(said, quote=False)}</p></div>',
+            "div": f'<div xmlns="http://www.w3.org/1999/xhtml">{narrative}</div>',
         },
         "identifier": [_uid_identifier(_uid(content, "DiagnosticReport"))],
         **_order(content),

@@ -225,7 +225,7 @@ def put_line(path: Path, line: str) -> bool:
         raise InputError(f"--auth {path} has {len(found)} accounts, and no more are possible: remove one's line")
     kept = [one for one in lines if one.strip().partition(":")[0] != name]
     try:
-        with replacing(path) as temporary:
+        with replacing(path, private=True) as temporary:
             temporary.touch(mode=0o600)
             temporary.chmod(0o600)
             temporary.write_text("\n".join([*kept, line]) + "\n", encoding="utf-8")

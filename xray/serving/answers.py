@@ -16,6 +16,7 @@ from xray.inference.pipeline import Pipeline
 from xray.outputs.dicom.reported import has_label
 from xray.radiographs.dicom import MAX_PIXELS
 from xray.radiographs.image_check import KINDS, ImageCheck
+from xray.serving.exports import FoundIn
 from xray.serving.worker import RefusedError
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
@@ -87,6 +88,11 @@ class Answer(BaseModel):
     thresholds: dict[str, float | str] = Field(description="how masks were decided, and the page's first confidence")
     seconds: Number = Field(description="from the end of the upload to this answer")
     version: str = Field(description="of xray")
+    file_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None,
+        description="SHA-256 of the file's bytes: reports are made of this answer and the same file alone",
+        exclude_if=lambda value: value is None,
+    )
     normal_probability: Share | None = _fitted("normal calibrated")
     label_probabilities: dict[str, Share] | None = _fitted("labels calibrated")
     positive_labels: list[str] | None = _fitted("the labels that count as found")
@@ -203,10 +209,12 @@ def answer(
     fitted: Thresholds | None = None,
     shown_from: float = SHOWN_FROM,
     check: ImageCheck | None = None,
+    sha256: str | None = None,
 ) -> Answer:
     """The answer for the findings of one radiograph; size: its width and height.
 
-    fitted, shown_from: as `Service` has them. check: what the file is, None where that was not looked at.
+    fitted, shown_from: as `Service` has them. check: what the file is, None where that was not looked at. sha256: of
+    the file.
     """
     table, findings, normal = outcome.table, [], None
     more: dict[str, Any] = {}
@@ -246,6 +254,7 @@ def answer(
         thresholds=thresholds(pipeline, fitted, shown_from),
         seconds=round(seconds, 3),
         version=xray.__version__,
+        file_sha256=sha256,
         image_check=_checked(check),
         **more,
     )
@@ -306,10 +315,10 @@ def given_findings(
     categories: Mapping[int, str],
     threshold: float | None = None,
     has_places: bool = True,
-) -> RadiographFindings:
-    """What people are shown of the findings that came with a file; the other arguments are those of `shown_of`.
+) -> tuple[RadiographFindings, FoundIn]:
+    """What people are shown of the findings that came with a file, and in which radiograph they were found.
 
-    Raises RefusedError: 400 for none, 413 for more than can be worked on.
+    The other arguments are those of `shown_of`. Raises RefusedError: 400 for none, 413 for more than can be worked on.
     """
     if "findings" not in fields:
         raise RefusedError(400, "the form has no field findings: send the answer of /predict in it")
@@ -331,7 +340,8 @@ def given_findings(
     sizes = [finding.mask.size for finding in given.findings if finding.mask is not None]
     if sum(height * width for height, width in sizes) > MAX_MASK_PIXELS:
         raise RefusedError(413, f"the masks have more than {MAX_MASK_PIXELS // 10**6} million pixels together")
-    return shown_of(given, categories, has_places, threshold)
+    found_in = FoundIn(given.width, given.height, given.file_sha256)
+    return shown_of(given, categories, has_places, threshold), found_in
 
 
 def thresholds(

@@ -17,6 +17,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 import xray
+from xray.files import sha256_of
 from xray.outputs import fhir
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports, invocations, methods, pixels
@@ -169,7 +170,8 @@ def create_app(
                 size = (decoded.width, decoded.height)
                 findings = await unless_gone(request, place.submit(decoded.canvas, decoded.size_on_canvas))
                 findings, seconds = of_file(findings, decoded), time.perf_counter() - start
-                result = answer(findings, size, pipeline, service.models, seconds, *shown, decoded.check)
+                told = (decoded.check, await asyncio.to_thread(sha256_of, path))
+                result = answer(findings, size, pipeline, service.models, seconds, *shown, *told)
                 if kind in invocations.REPORTS:
                     assert algorithm is not None  # or it is not offered
                     work = invocations.report_of(result, pipeline, algorithm, kind)
@@ -270,8 +272,8 @@ def create_app(
             async with room(request, decodings):
                 # Megabytes of JSON take a while: in a thread, so that other requests need not wait.
                 about_models = (pipeline.categories, threshold, pipeline.has_places)
-                findings = await asyncio.to_thread(given_findings, fields, *about_models)
-                work = functools.partial(exports.EXPORTS[kind], findings, algorithm)
+                given = await asyncio.to_thread(given_findings, fields, *about_models)
+                work = functools.partial(exports.EXPORTS[kind], *given, algorithm)
                 media_type = fhir.MEDIA_TYPE if kind == "fhir" else exports.MEDIA_TYPE
                 return Response(await in_worker(request, work, path), media_type=media_type)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xray.errors import InputError
+from xray.files import sha256_of
 from xray.outputs.dicom.content import Content, content_of
 from xray.outputs.dicom.objects import Algorithm, read_source
 from xray.outputs.dicom.origin import notes_of
@@ -26,8 +27,34 @@ NO_MASK = "there is no mask to write: none of the findings has one"
 NO_SOFTCOPY = "there is no presentation state of an image in colour"
 
 
-def structured_report_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
-    """The SR of one radiograph; all rows are reported. Raises RadiographError."""
+@dataclasses.dataclass(frozen=True)
+class FoundIn:
+    """The radiograph in which findings were found.
+
+    width, height: in original pixels. sha256: of its file, None in answers of older versions and those made by hand.
+    """
+
+    width: int
+    height: int
+    sha256: str | None = None
+
+    def check(self, path: Path, width: int, height: int) -> None:
+        """Raises RadiographError unless a file, and the size of its image, can be these: no report is made of the
+        findings of another patient."""
+        if (self.width, self.height) != (width, height):
+            raise RadiographError(
+                f"the findings are of a radiograph of {self.width} × {self.height} pixels, and the file has "
+                f"{width} × {height}: send the file that the answer is of"
+            )
+        if self.sha256 is not None and self.sha256 != sha256_of(path):
+            raise RadiographError(
+                "the findings are of another file (their file_sha256 is not that of this one): send the file that the "
+                "answer is of"
+            )
+
+
+def structured_report_of(findings: RadiographFindings, found_in: FoundIn, algorithm: Algorithm, path: Path) -> bytes:
+    """The SR of one radiograph; all rows are reported. Raises RadiographError, also where they are of another one."""
 
     def make(source: Any, checked: RadiographFindings) -> bytes:
         # Only now: highdicom takes seconds to import.
@@ -35,20 +62,20 @@ def structured_report_of(findings: RadiographFindings, algorithm: Algorithm, pat
 
         return _file_of(written_report(_content(source, path, checked, algorithm)))
 
-    return _made_from(path, findings, make)
+    return _made_from(path, findings, found_in, make)
 
 
-def fhir_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
+def fhir_of(findings: RadiographFindings, found_in: FoundIn, algorithm: Algorithm, path: Path) -> bytes:
     """The same in FHIR, as JSON."""
 
     def make(source: Any, checked: RadiographFindings) -> bytes:
         bundle = bundle_of(_content(source, path, checked, algorithm))
         return json.dumps(bundle, ensure_ascii=False, allow_nan=False).encode()
 
-    return _made_from(path, findings, make, "FHIR refers")
+    return _made_from(path, findings, found_in, make, "FHIR refers")
 
 
-def segmentation_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
+def segmentation_of(findings: RadiographFindings, found_in: FoundIn, algorithm: Algorithm, path: Path) -> bytes:
     """The SEG of one radiograph. Raises RadiographError."""
 
     def make(source: Any, checked: RadiographFindings) -> bytes:
@@ -59,10 +86,10 @@ def segmentation_of(findings: RadiographFindings, algorithm: Algorithm, path: Pa
         edition = _edition(dataclasses.replace(checked, labels={}))
         return _file_of(segmentation(source, checked.joined_masks(), checked.categories, algorithm, edition))
 
-    return _made_from(path, findings, make)
+    return _made_from(path, findings, found_in, make)
 
 
-def presentation_state_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
+def presentation_state_of(findings: RadiographFindings, found_in: FoundIn, algorithm: Algorithm, path: Path) -> bytes:
     """The GSPS of one radiograph, with all rows. Raises RadiographError, also for one in colour."""
 
     def make(source: Any, checked: RadiographFindings) -> bytes:
@@ -73,10 +100,10 @@ def presentation_state_of(findings: RadiographFindings, algorithm: Algorithm, pa
             raise RadiographError(NO_SOFTCOPY)
         return _file_of(presentation_state(source, softcopy, checked, algorithm, 0.0, _edition(checked)))
 
-    return _made_from(path, findings, make)
+    return _made_from(path, findings, found_in, make)
 
 
-def picture_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -> bytes:
+def picture_of(findings: RadiographFindings, found_in: FoundIn, algorithm: Algorithm, path: Path) -> bytes:
     """The findings drawn on the radiograph, as a secondary capture, with all rows. Raises RadiographError."""
 
     def make(source: Any, checked: RadiographFindings) -> bytes:
@@ -87,7 +114,7 @@ def picture_of(findings: RadiographFindings, algorithm: Algorithm, path: Path) -
         about = (algorithm, 0.0, aspect, _edition(checked))
         return _file_of(secondary_capture(source, radiograph.pixels, checked, *about))
 
-    return _made_from(path, findings, make)
+    return _made_from(path, findings, found_in, make)
 
 
 EXPORTS = {
@@ -122,15 +149,20 @@ def _file_of(dataset: Any) -> bytes:
 def _made_from(
     path: Path,
     findings: RadiographFindings,
+    found_in: FoundIn,
     make: Callable[[Any, RadiographFindings], bytes],
     what: str = "DICOM objects refer",
 ) -> bytes:
-    """What `make` makes of what the objects refer to in the DICOM file at a path, and of the findings in it."""
+    """What `make` makes of what the objects refer to in the DICOM file at a path, and of the findings in it.
+
+    Raises RadiographError where they were found in another one.
+    """
     with path.open("rb") as file:
         if not is_dicom(file.read(132)):
             raise RadiographError(f"the file is no DICOM file: {what} to one")
     try:
         source = read_source(path)
+        found_in.check(path, source.Columns, source.Rows)
         # Masks of a client are checked before C code sees them.
         masks = {row: encode_mask(dict(rle), source.Columns, source.Rows)[0] for row, rle in findings.masks.items()}
         return make(source, dataclasses.replace(findings, masks=masks))

@@ -95,7 +95,8 @@ def report_of(answer: Answer, pipeline: "Pipeline", algorithm: Algorithm, kind: 
     answer: of that radiograph, by the pipeline. kind: DICOM, or FHIR for the same in that.
     """
     make = exports.fhir_of if kind == FHIR else exports.structured_report_of
-    return functools.partial(make, shown_of(answer, pipeline.categories, pipeline.has_places), algorithm)
+    found_in = exports.FoundIn(answer.width, answer.height, answer.file_sha256)
+    return functools.partial(make, shown_of(answer, pipeline.categories, pipeline.has_places), found_in, algorithm)
 
 
 class Address(BaseModel):

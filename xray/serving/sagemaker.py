@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import io
 import json
 import logging
@@ -113,7 +114,7 @@ def predict_fn(data: bytes | RefusedError, model: Model) -> Prediction:
     with service.upload() as path:
         path.write_bytes(data)
         findings, size, seconds, check = service.find(path)
-    shown = (service.thresholds, service.shown_from, check)
+    shown = (service.thresholds, service.shown_from, check, hashlib.sha256(data).hexdigest())
     return Prediction(data, answer(findings, size, service.pipeline, service.models, seconds, *shown), model)
 
 

@@ -152,11 +152,13 @@ class LastCheckpoint(Checkpoint):
 
     every_n_steps: optimizer steps between checkpoints within an epoch; 0 saves at its end alone.
     is_asked: SIGTERM came. was_validating: whether a training that failed did so in a validation.
+    saved: how far the training of last.ckpt has come, as far as this process has written it; None before.
     """
 
     def __init__(self, run: Path, every_n_steps: int = 0) -> None:
         self.path, self.every_n_steps = run / LAST, every_n_steps
         self.is_asked = self.was_validating = False
+        self.saved: Progress | None = None
         self._before: Any = None
         self._asked_at = 0.0
         self._is_failing = False
@@ -200,7 +202,7 @@ class LastCheckpoint(Checkpoint):
             return
         is_stopped = self._is_stopped(trainer, index + 1)
         if is_stopped or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
-            self._save(trainer)
+            self._save(trainer, index + 1)
         if is_stopped:
             raise Stopped(self._words(trainer, index + 1))
 
@@ -225,7 +227,7 @@ class LastCheckpoint(Checkpoint):
             batches = trainer.fit_loop.epoch_loop.batch_progress.current
             is_between = batches.ready == batches.completed < trainer.num_training_batches
             if is_between and batches.ready and batches.ready % trainer.accumulate_grad_batches == 0:
-                self._save(trainer)
+                self._save(trainer, batches.ready)
 
     def on_save_checkpoint(self, trainer: L.Trainer, task: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["layout"], checkpoint["split"] = _layout(task.config), task.split
@@ -233,8 +235,10 @@ class LastCheckpoint(Checkpoint):
             # The steps of a checkpoint are on the disk in the curves, too, if the run is killed next.
             logger.save()
 
-    def _save(self, trainer: L.Trainer) -> None:
+    def _save(self, trainer: L.Trainer, batches: int = 0) -> None:
+        """batches: of the epoch that is not over; 0 at the end of one."""
         trainer.save_checkpoint(self.path)
+        self.saved = Progress(trainer.current_epoch + (not batches), batches, trainer.global_step)
 
     def _is_stopped(self, trainer: L.Trainer, n_batches: int) -> bool:
         if trainer.world_size == 1:

@@ -24,6 +24,14 @@ LAST_LINES = 5.0
 COLUMNS = "160"
 """Width of the lines of processes that do not write to the terminal themselves."""
 
+PART_OF = "XRAY_PART_OF"
+"""Environment variable: the work that a process is a part of, whose own command says what comes next."""
+
+
+def is_part() -> bool:
+    """Whether this process is a fold of a cross-validation, or a stage: `run_all` has started it."""
+    return PART_OF in os.environ
+
 
 @dataclasses.dataclass(frozen=True)
 class Work:
@@ -99,6 +107,7 @@ def start(name: str, command: Sequence[str], slot: Mapping[str, str], alone: boo
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **spelling(), **slot}
     # Where this process is killed, the other must not go on writing into a run that may be resumed.
     environment[interrupts.PARENT] = str(os.getpid())
+    environment[PART_OF] = name
     options: dict[str, Any] = {"env": environment}
     if alone:
         print(f"\n{name}: {command[0]}")

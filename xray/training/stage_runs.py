@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from xray.errors import InputError, spelled
-from xray.files import differing, replacing
+from xray.files import differing, make_folder, replacing
 from xray.flags import AUTO
 from xray.storage.addresses import is_remote
 from xray.storage.places import as_given
@@ -48,7 +48,7 @@ def train_in_stages(task: str, config: TrainingConfig, stages: Sequence[Training
     done = _read_saved(saved)[DONE] if saved.is_file() else 0
     if done < len(stages):
         _check_all(stages, done, rows_of)
-    run.mkdir(parents=True, exist_ok=True)
+    make_folder(run)
     _save(saved, task, stages, done)
     go_on = f"continue with {spelled('train')} --save-path {run} --resume"
     for number, stage in enumerate(stages, 1):

@@ -1,6 +1,7 @@
 """Tables as text: what stays of the file's own lines, blanks and marks, and what is no table."""
 
 import hypothesis.strategies as st
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 
@@ -52,6 +53,38 @@ def test_what_is_no_table(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as error:
         read_table(write(tmp_path, text), ["a", "c", "d"])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"images": [' + b'{"id": 1, "id": 1},' * 200_000 + b"]}", "it is JSON): a COCO file is read by python"),
+        (b"\xef\xbb\xbf \n[\n {", "it is JSON): a COCO file is read by python"),
+        ('{"a": 1}'.encode("utf-16"), "it is JSON): a COCO file is read by python"),
+        (b'<?xml version="1.0"?><annotation/>', "it is XML): files of Pascal VOC and CVAT are read by python"),
+        (b"<annotations>", "it is XML): files of Pascal VOC and CVAT are read by python"),
+        (b"\n<!DOCTYPE html><html>", "it is HTML, a web page): download it again"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "it is no text): download it again"),
+        (b"a,b\n1,\0\0\n", "it is no text): download it again"),
+        (b"%PDF-1.4\n", "it is no text): download it again"),
+        (b"a,b," * 5_001 + b"\n1\n", "its first line has 10003 columns, and no table has more than 10000)"),
+    ],
+    ids=lambda value: repr(value[:12]),
+)
+def test_what_is_another_kind_of_file_is_refused_before_it_is_taken_apart(tmp_path, monkeypatch, content, message):
+    monkeypatch.setattr(pd, "read_csv", lambda *_, **__: pytest.fail("it was read"))
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_table(tmp_path / "a.csv", ["a"])
+    assert f"a.csv is not a CSV table ({message}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("header", ["[x],b", "{id},b", "x <b>,b", "a" * 70_000 + ",b"])
+def test_odd_names_of_columns_are_no_other_kind_of_file(tmp_path, header):
+    (tmp_path / "a.csv").write_text(f"{header},a\n1,2,3\n")
+    table, _ = read_table(tmp_path / "a.csv", ["a"])
+    assert table["a"].tolist() == ["3"]
 
 
 def test_files_that_cannot_be_read(tmp_path):

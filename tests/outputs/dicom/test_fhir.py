@@ -267,3 +267,11 @@ def test_each_scheme_of_our_codes_has_an_address():
 def test_it_needs_no_highdicom():
     script = "import sys; sys.modules['highdicom'] = None; import xray.outputs.dicom.results, xray.outputs.fhir"
     assert subprocess.run([sys.executable, "-c", script], timeout=300).returncode == 0
+
+
+def test_the_narrative_says_what_the_notes_say(tmp_path):
+    source = read_source(write_phantom(tmp_path / "a.dcm"))
+    bundle = bundle_of(content_of(source, found(BoxTable.empty(), notes=["May be <no> chest."]), ALGORITHM))
+    (report,) = [e["resource"] for e in bundle["entry"] if e["resource"]["resourceType"] == "DiagnosticReport"]
+    assert "<p>May be &lt;no&gt; chest.</p></div>" in report["text"]["div"]
+    assert {"text": "May be <no> chest."} in report["note"]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xray.outputs.pictures import overlays
 from xray.outputs.pictures.overlays import (
     Mark,
     Region,
@@ -179,3 +180,15 @@ def test_saves_rgb_png(tmp_path):
     save_picture(tmp_path / "a.png", picture)
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], picture)
     assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_long_notes_are_broken_between_words_and_none_is_cut():
+    font = overlays._font(12)
+    text = "no frontal chest radiograph: its header says chest, lateral"
+    lines = overlays._wrapped(text, 120, font)
+    assert len(lines) > 1
+    assert " ".join(lines) == text
+    assert all(font.getlength(line) <= 120 for line in lines)
+    pixels = np.zeros((300, 300), dtype=np.uint8)
+    plain, noted = (overlays.draw_overlay(pixels, [], notes=notes) for notes in ((), (text, text)))
+    assert noted.shape[0] > plain.shape[0]

@@ -27,8 +27,19 @@ SUFFIXES = (
     ".csv", ".tsv", ".tab", ".txt", ".csv.gz", ".tsv.gz", ".csv.zip", ".parquet", ".xlsx", ".xlsm", ".xls", ".ods",
 )  # fmt: skip
 """Of files that may be tables; whether they are, their content says."""
+JSON, XML = "JSON", "XML"
 TOO_MANY_CELLS = "a row has more cells than the header has columns"
 
+MOST_COLUMNS = 10_000
+"""Of a table: pandas takes minutes to tell apart 100,000 columns of the same few names."""
+
+_OTHERS = {
+    re.compile(r'\{\s*["}]|\[\s*[\[{"\]]'): JSON,
+    re.compile(r"<(!doctype html|html)\b", re.IGNORECASE): "HTML, a web page",
+    re.compile(r"<[?!a-z]", re.IGNORECASE): XML,
+}
+"""How text that is something else begins → what it is."""
+_BINARY = (b"\x89PNG", b"\xff\xd8\xff", b"%PDF", b"\x93NUMPY", b"\x7fELF", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"BZh")
 _INSIDE = re.compile(r'"[^"]*"|\[[^\[\]]*\]')
 _OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
@@ -99,6 +110,7 @@ def _csv(content: bytes, wanted: Callable[[str], bool] | None) -> "pd.DataFrame"
         "encoding": encoding,
         "usecols": wanted,
     }
+    _check_kind(content, encoding, options["sep"])
     _check_end(content, head, options["sep"])
     try:
         with warnings.catch_warnings():
@@ -110,6 +122,18 @@ def _csv(content: bytes, wanted: Callable[[str], bool] | None) -> "pd.DataFrame"
     except (UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise NoTableError(" ".join(str(error).split())) from None
     return _with_own_names(table, head, options["sep"])
+
+
+def _check_kind(content: bytes, encoding: str, mark: str) -> None:
+    """Raises NoTableError for bytes that are no table: as one, a large JSON file would be worked on for minutes."""
+    start = content[: 2**12].decode(encoding, "replace").lstrip()
+    if kind := next((kind for opening, kind in _OTHERS.items() if opening.match(start)), ""):
+        raise NoTableError(f"it is {kind}")
+    if content.startswith(_BINARY) or (encoding != "utf-16" and b"\0" in content[: 2**16]):
+        raise NoTableError("it is no text")
+    line = content[: content.find(b"\n")] if b"\n" in content[: 2**24] else content[: 2**24]
+    if (n_columns := line.count(mark.encode()) + 1) > MOST_COLUMNS:
+        raise NoTableError(f"its first line has {n_columns} columns, and no table has more than {MOST_COLUMNS}")
 
 
 def _check_end(content: bytes, head: str, mark: str) -> None:

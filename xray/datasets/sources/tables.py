@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xray.datasets.sources.table_files import TOO_MANY_CELLS, NoTableError, cells, is_csv, separator
-from xray.errors import InputError
+from xray.datasets.sources.table_files import JSON, TOO_MANY_CELLS, XML, NoTableError, cells, is_csv, separator
+from xray.errors import InputError, spelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def read_table(
         if error.columns:
             # What is missing says more than what is left over.
             _check_columns(path, error.columns, needed)
-        advice = "put them there" if TOO_MANY_CELLS in str(error) else "download it again"
+        advice = _advice(str(error))
         kind = "CSV table" if is_csv(content) else "table"
         raise InputError(f"{path} is not a {kind} ({error}): {advice}") from None
     table.columns = [str(name).strip() for name in table.columns]
@@ -67,6 +67,18 @@ def read_table(
         table[name] = each_text(table[name], str.strip)
     table["line"] = range(2, len(table) + 2)
     return table, content
+
+
+def _advice(fault: str) -> str:
+    """What to do about a file that is no table. fault: of a NoTableError."""
+    if TOO_MANY_CELLS in fault:
+        return "put them there"
+    if fault == f"it is {JSON}":
+        coco, tree = (f"{spelled('convert')} {source}" for source in ("coco", "tree"))
+        return f"a COCO file is read by {coco} --annotations FILE, what Label Studio exports by {tree}"
+    if fault == f"it is {XML}":
+        return f"files of Pascal VOC and CVAT are read by {spelled('convert')} tree"
+    return "download it again"
 
 
 def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str], exactly: bool = False) -> None:

@@ -1,8 +1,6 @@
 """What is reported of one radiograph, in codes and with identifiers: of it, structured reports and FHIR are made."""
 
 import dataclasses
-import hashlib
-import json
 import re
 
 from pydicom.dataset import Dataset
@@ -78,10 +76,7 @@ def content_of(
     Raises InputError where the source does not say which image of which study it is.
     """
     source, masks, notes = dicom_objects.reduced(source), findings.masks, findings.notes
-    edition = f"{threshold:g} {edition}"
-    if notes:
-        # They are part of what an object of this identifier says.
-        edition += f" {hashlib.sha256(json.dumps(list(notes)).encode()).hexdigest()[:16]}"
+    edition = dicom_objects.edition_with(f"{threshold:g} {edition}", notes)
     rows = reported(findings, threshold, (source.Columns, source.Rows))
     has_findings = findings.has_findings
     if has_findings is None:

@@ -98,7 +98,9 @@ def presentation_state(
         presentation_lut_transformation=PresentationLUTTransformation(
             presentation_lut_shape="INVERSE" if softcopy.is_inverted else "IDENTITY"
         ),
-        **dicom_objects.common_attributes(source, "GSPS", algorithm, f"{threshold:g} {edition}"),
+        **dicom_objects.common_attributes(
+            source, "GSPS", algorithm, dicom_objects.edition_with(f"{threshold:g} {edition}", findings.notes)
+        ),
     )
     result.DisplayedAreaSelectionSequence[0].PixelOriginInterpretation = "FRAME"
     result.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio = list(softcopy.aspect)
@@ -191,7 +193,7 @@ def _note(rows: list[Reported], findings: RadiographFindings, threshold: float, 
     ]
     nothing = [] if rows else ["no finding marked" + (f" from {threshold:g}" if threshold else "")]
     what = f"AI findings, {dicom_objects.NOT_FOR_CLINICAL_USE} ({algorithm.name} {algorithm.version})"
-    return "; ".join([what, *nothing, *wholes])[:1024]
+    return "; ".join([what, *findings.notes, *nothing, *wholes])[:1024]
 
 
 def _add_grey(result: Dataset, softcopy: Softcopy) -> None:

@@ -221,6 +221,11 @@ def in_unicode(dataset: Dataset, *texts: str) -> None:
         dataset.SpecificCharacterSet = "ISO_IR 192"
 
 
+def edition_with(edition: str, notes: Sequence[str]) -> str:
+    """An edition of an object that also says these notes: they are part of what one of its identifier says."""
+    return f"{edition} {hashlib.sha256(json.dumps(list(notes)).encode()).hexdigest()[:16]}" if notes else edition
+
+
 def common_attributes(source: Dataset, kind: str, algorithm: Algorithm, edition: str = "") -> dict[str, Any]:
     """Arguments of highdicom for every object of a kind ("SR", "SEG", …): one series of an algorithm in a study.
 

@@ -133,6 +133,8 @@ class DicomResults:
     ) -> dict[str, Dataset]:
         """The objects that need the radiograph itself."""
         objects: dict[str, Dataset] = {}
+        # Of which image it is, the header says; the notes of the findings say what it may be in place of a chest.
+        shown = dataclasses.replace(shown, notes=findings.notes)
         softcopy = radiograph.softcopy
         if self.gsps and softcopy is not None:
             from xray.outputs.dicom.gsps import presentation_state
@@ -199,7 +201,9 @@ class DicomResults:
             why = f" (radiographs without a mask: {without})" if kind == "seg" and not self.need_maps else ""
             if kind == "gsps" and without:
                 why = f" (in colour, for which there is none: {without})"
-            lines.append(f"{written[kind]} {KINDS[kind]}: {out / kind}{why}")
+            # Where there is none, there is no folder.
+            where = f": {out / kind}" if written[kind] else ""
+            lines.append(f"{written[kind]} {KINDS[kind]}{where}{why}")
         if left_out:
             reasons = ", ".join(f"{count} ({reason})" for reason, count in left_out.most_common())
             *others, last = [KINDS[kind] for kind in self.kinds]

@@ -48,7 +48,10 @@ def secondary_capture(
     if pixels.shape != (source.Rows, source.Columns):
         raise InputError(f"pixels of {pixels.shape} for an image of {(source.Rows, source.Columns)} (rows, columns)")
     title = f"AI findings, {dicom_objects.NOT_FOR_CLINICAL_USE}: {algorithm.name} {algorithm.version}"
-    picture = draw_findings(pixels, findings, title, threshold=threshold, max_side=MAX_SIDE, min_side=MIN_SIDE)
+    picture = draw_findings(
+        pixels, findings, title, threshold=threshold, max_side=MAX_SIDE, min_side=MIN_SIDE, notes=findings.notes
+    )
+    said = dicom_objects.edition_with(f"{threshold:g} {edition}", findings.notes)
     result = SCImage(
         pixel_array=np.ascontiguousarray(picture),
         photometric_interpretation="RGB",
@@ -69,7 +72,7 @@ def secondary_capture(
         study_time=source.StudyTime or None,
         referring_physician_name=source.ReferringPhysicianName or None,
         specific_character_set=source.get("SpecificCharacterSet"),
-        **dicom_objects.common_attributes(source, "SC", algorithm, f"{threshold:g} {edition}"),
+        **dicom_objects.common_attributes(source, "SC", algorithm, said),
     )
     result.PatientOrientation = source.PatientOrientation
     # It has no laterality.

@@ -87,14 +87,15 @@ def as_shown(
 ) -> tuple[RadiographFindings, float, list[str]]:
     """What a picture of one radiograph shows → findings, `threshold` and `notes` of `draw_findings`.
 
-    thresholds: fitted ones, which take the place of `threshold`; probabilities then take that of scores.
+    thresholds: fitted ones, which take the place of `threshold`; probabilities then take that of scores. The notes of
+    the findings are among these: a picture that may be of something else than a chest says so itself.
     """
     if thresholds is None:
-        return findings, threshold, []
+        return findings, threshold, [*findings.notes]
     shown = thresholds.shown(findings)
     n_left_out = len(findings.table) - len(shown.table)
     where = "their thresholds" if thresholds.from_probability is None else f"{thresholds.from_probability:.2f}"
-    return shown, -1.0, [f"{n_left_out} below {where} not drawn"] if n_left_out else []
+    return shown, -1.0, [*([f"{n_left_out} below {where} not drawn"] if n_left_out else []), *findings.notes]
 
 
 def not_said(record: Mapping[str, Any], categories: Mapping[int, str]) -> list[str]:

@@ -258,6 +258,17 @@ def _draw_tags(image: Image.Image, marks: Sequence[Mark], boxes: list[Rectangle]
         draw.text((place[0] + pad, (place[1] + place[3] + 1) / 2), text, fill=ink, font=font, anchor="lm")
 
 
+def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """The text in lines of at most `width` pixels, broken between words."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
 def _legend(
     marks: Sequence[Mark], left_out: Sequence[str], normal: float | None, nothing: str, width: int, font_size: int
 ) -> np.ndarray:
@@ -269,8 +280,8 @@ def _legend(
         items.append((f"{NO_FINDING_NAME} p={normal:.2f}", "", INK))
     elif not marks and not left_out:
         items.append((nothing, "", INK))
-    items += [(note, "", FAINT_INK) for note in left_out]
     pad, row = round(font_size * 0.7), round(_text_height(font) * 1.25)
+    items += [(line, "", FAINT_INK) for note in left_out for line in _wrapped(note, width - 2 * pad, font)]
 
     swatch = round(font_size * 0.7)
     places, x, y = [], pad, pad // 2
