@@ -104,3 +104,29 @@ def test_train_and_cv_ask(side_run, side_store, tmp_path, capsys, monkeypatch):
     flags = ["--data-path", str(data), "--save-path", str(folds), "--resume"]
     assert run_command(lambda: cv.main(*cv.read(flags)[:4])) == 1
     assert f"has canvases of {2 * size} pixels, and {folds} was begun with" in capsys.readouterr().err
+
+
+def test_a_run_that_is_killed_before_it_is_noted_can_be_resumed(side_store, tmp_path, monkeypatch):
+    """What a run was begun with is written after its config.yaml, without which nothing can be resumed."""
+    from xray.commands import cv
+    from xray.commands.train import main
+    from xray.training import trained_on
+    from xray.training.recipes import read_training_flags
+
+    class KilledError(BaseException):
+        """Nothing catches it."""
+
+    def killed(run, store):
+        raise KilledError
+
+    monkeypatch.setattr(trained_on, "note_dataset", killed)
+    network = ["--task", "classification", "--network", "mobilenetv2_100", "--weights", "none"]
+    flags = [*network, "--data-path", str(side_store), "--n-epochs", "1", "--n-workers", "0", "--device", "cpu"]
+    run, folds = tmp_path / "run", tmp_path / "cv"
+    with pytest.raises(KilledError):
+        main(*read_training_flags([*flags, "--save-path", str(run)]))
+    assert (run / "config.yaml").is_file()
+    assert check_dataset(run, open_store(side_store, pixels=False)) == ""
+    with pytest.raises(KilledError):
+        cv.main(*cv.read([*flags, "--save-path", str(folds)])[:4])
+    assert (folds / SAVED).is_file()

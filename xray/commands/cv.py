@@ -108,9 +108,10 @@ def main(
     if n_val := int((store.splits == "val").sum()):
         print(f"the validation split of {store.path}, {n_val} radiographs, is not used: folds validate")
     make_folder(run)
-    note_dataset(run, store)
     if not config.resume:
         save_config(run / SAVED, task, config, stages=staged.stage_values(task, stages))
+    # After what makes it a cross-validation: one that is killed in between can be resumed.
+    note_dataset(run, store)
 
     def note(work: Work, command: str) -> None:
         if command == "train":

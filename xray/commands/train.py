@@ -121,8 +121,9 @@ def main(task_name: str, config: TrainingConfig) -> int:
     loggers = build_loggers(config, task_name, run, is_first, steps_done)
     make_folder(run)
     if is_first:
-        note_dataset(run, store)
         save_config(run / CONFIG_FILE, task_name, config, choices)
+        # After what makes it a run: one that is killed in between can be resumed.
+        note_dataset(run, store)
     if not launch.by:
         start_others_by_script()
     trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation, loggers)
