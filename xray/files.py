@@ -229,8 +229,15 @@ def check_writable(folder: Path) -> None:
 
 def make_folder(folder: Path) -> None:
     """Makes a folder that a command writes into, where it is missing. Raises InputError where that cannot be."""
-    try:
+    with _writing_into(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _writing_into(folder: Path) -> Iterator[None]:
+    """Turns an OSError into one line, that the folder cannot be written to; a full disk is reported elsewhere."""
+    try:
+        yield
     except OSError as error:
         if is_disk_full(error):
             raise
@@ -272,11 +279,7 @@ def finishing(folder: Path, command: str) -> Iterator[None]:
     """For writing a command's files into a folder, which is made where it is missing; the mark stays if it fails."""
     mark = folder / f"{command}{PART}"
     make_folder(folder)
-    try:
+    with _writing_into(folder):
         mark.touch()
-    except OSError as error:
-        if is_disk_full(error):
-            raise
-        raise _unwritable(folder, error.errno) from None
     yield
     mark.unlink()

@@ -335,11 +335,11 @@ def check(config: Config) -> None:
 
 def check_out(config: Config) -> None:
     """Raises InputError if --save-path cannot be written to, or holds predictions that are to stay."""
+    from xray.datasets.store import is_store
+
     out = Path(config.save_path)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give a folder as --save-path")
-    from xray.datasets.store import is_store
-
     is_begun = (out / UNFINISHED).exists()
     if (has_predictions := (out / "predictions.json").exists()) and not config.overwrite and not is_begun:
         raise InputError(f"{out} holds predictions already: give another --save-path, or --overwrite")

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from xray import __version__
 from xray.datasets import source as reasons
 from xray.datasets.annotation import annotate, left_out, missing, patients_of, summary
-from xray.datasets.conversion_account import OTHER_SIZE, _account, _describe, _hide_folders, write_json
+from xray.datasets.conversion_account import OTHER_SIZE, account, describe, hide_folders, write_json
 from xray.datasets.folds import check_folds
 from xray.datasets.journal import Journal
 from xray.datasets.source import FINE_GRID, Source, SourceImage, clip_boxes, digest_of, has_area, snap
@@ -117,9 +117,9 @@ def write_store(
         for image, outcome in zip(source.images, outcomes, strict=True)
         for kind in outcome.get("warnings", ())
     ]
-    _hide_folders(source, annotations, dropped, warnings)
-    conversion = _describe(source, annotations, dropped, parameters)
-    conversion["warnings"] = _account([warning.kind for warning in warnings], warnings)
+    hide_folders(source, annotations, dropped, warnings)
+    conversion = describe(source, annotations, dropped, parameters)
+    conversion["warnings"] = account([warning.kind for warning in warnings], warnings)
     # Until conversion.json is there again the directory counts as unfinished: a crash in between is found and repaired.
     _remove(save_path / CONVERSION)
     if part is not None:

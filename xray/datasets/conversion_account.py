@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +18,6 @@ from xray.datasets.source import Dropped, Source
 from xray.datasets.store import CONVERSION
 from xray.files import replacing
 from xray.radiographs.file_warnings import FileWarning, print_warnings
-
-if TYPE_CHECKING:
-    pass
-
 
 OTHER_SIZE = "files of another size than their annotations say: boxes are taken to be in pixels of that size"
 _KNOWN_FOLDER = re.compile(r"^(?i:.*(dicom|image|mask|train|test|stage).*)$|^(2\.25\.\d{20,}|\d+(\.\d+){3,})$")
@@ -43,7 +39,7 @@ def print_account(conversion: dict[str, Any], save_path: Path) -> None:
     print_warnings([FileWarning(**row) for row in conversion["warnings"]["rows"]], str(save_path / CONVERSION))
 
 
-def _hide_folders(
+def hide_folders(
     source: Source, annotations: dict[str, Any], dropped: list[Dropped], warnings: list[FileWarning]
 ) -> None:
     """Puts "…" in place of folders that are in no known layout: they may be named after patients.
@@ -67,9 +63,10 @@ def _hide_folders(
     warnings[:] = [dataclasses.replace(one, where=hide(one.where), detail=hide(one.detail)) for one in warnings]
 
 
-def _describe(
+def describe(
     source: Source, annotations: dict[str, Any], dropped: list[Dropped], parameters: dict[str, Any]
 ) -> dict[str, Any]:
+    """The content of conversion.json but for its warnings. annotations: of annotations.json."""
     names = {category["id"]: category["name"] for category in source.categories}
     images, rows = annotations["images"], annotations["annotations"]
     per_category = Counter(row["category_id"] for row in rows)
@@ -100,7 +97,7 @@ def _describe(
             "annotations_per_category": {name: per_category[number] for number, name in names.items()},
             "images_per_fold": {str(fold): per_fold[fold] for fold in sorted(per_fold)},
         },
-        "dropped": _account([drop.reason for drop in dropped], dropped),
+        "dropped": account([drop.reason for drop in dropped], dropped),
         "advice": _advice(images, rows, parameters["image_size"]) if parameters["pixels"] else [],
     }
 
@@ -112,8 +109,8 @@ def _advice(images: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], im
     return about_small_boxes(np.array(shorter), max(sides), image_size)
 
 
-def _account(kinds: Sequence[str], entries: Sequence[Dropped | FileWarning]) -> dict[str, Any]:
-    """How many entries there are of each kind, and all of them."""
+def account(kinds: Sequence[str], entries: Sequence[Dropped | FileWarning]) -> dict[str, Any]:
+    """How many entries there are of each kind, and all of them. kinds: of each entry."""
     return {
         "counts": dict(sorted(Counter(kinds).items())),
         "rows": [{key: value for key, value in dataclasses.asdict(entry).items() if value} for entry in entries],

@@ -35,7 +35,7 @@ def match_boxes(truth: BoxTable, predictions: BoxTable) -> Matches:
     overlaps most (the first of equals). It is a true positive if that IoU is *greater* than IOU_THRESHOLD and no
     earlier prediction took that truth box; otherwise it is a false positive, even if it overlaps another, free box.
     """
-    truth_order, starts, stops = _candidates(truth, predictions)
+    truth_order, starts, stops = candidates(truth, predictions)
     order = np.argsort(-predictions.scores, kind="stable")
     is_true, best, iou, taken = _match(order, starts, stops, predictions.boxes, truth.boxes[truth_order], IOU_THRESHOLD)
     found_by = np.full(len(truth), -1, dtype=np.int64)
@@ -45,7 +45,7 @@ def match_boxes(truth: BoxTable, predictions: BoxTable) -> Matches:
     return Matches(order, is_true, best, iou, found_by)
 
 
-def _candidates(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def candidates(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """An order of the M truth boxes, and where in it those of each prediction's image and category start and stop."""
     # One number an (image, category) pair, so that a sorted array finds the truth boxes of a prediction.
     n_labels = 1 + max(truth.labels.max(initial=0), predictions.labels.max(initial=0))

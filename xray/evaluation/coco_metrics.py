@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numba
 import numpy as np
 
-from xray.evaluation.box_matching import _candidates
+from xray.evaluation.box_matching import candidates
 from xray.structures.boxes import BoxTable, xyxy_to_xywh
 
 COCO_IOUS, COCO_RECALLS = np.linspace(0.5, 0.95, 10), np.linspace(0, 1, 101)
@@ -47,7 +47,7 @@ def match_coco(truth: BoxTable, predictions: BoxTable) -> tuple[np.ndarray, np.n
 
     The rows of (N, 10) are those of the table, not of the order.
     """
-    truth_order, starts, stops = _candidates(truth, predictions)
+    truth_order, starts, stops = candidates(truth, predictions)
     order = np.lexsort((predictions.images, -predictions.scores))
     # By way of x, y, width, height as in COCO's files, since this conversion rounds.
     boxes, truth_boxes = (xyxy_to_xywh(part) for part in (predictions.boxes, truth.boxes[truth_order]))

@@ -3,11 +3,12 @@
 import csv
 from pathlib import Path
 
-import yaml
+from xray.errors import InputError
+from xray.files import read_yaml_text
 
 CONFIG, TABLE = "config.yaml", "metrics.csv"
 LARGEST = 2**20
-"""Bytes of a config that is looked into."""
+"""Characters of a config that is looked into."""
 
 
 def unfinished(run: Path) -> str:
@@ -16,13 +17,11 @@ def unfinished(run: Path) -> str:
     One that may stop by itself (--early-stop) says nothing of when it has done so.
     """
     try:
-        if (run / CONFIG).stat().st_size > LARGEST:
-            return ""
-        config = yaml.safe_load((run / CONFIG).read_text())
+        config = read_yaml_text(run / CONFIG, "config", "train again", LARGEST)
         wanted = 0 if config.get("early_stop") else int(config["n_epochs"])
         with (run / TABLE).open(newline="") as file:
             done = max((int(row["epoch"]) + 1 for row in csv.DictReader(file)), default=0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error, yaml.YAMLError, RecursionError):
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
         # What is no such run, or has no such files, says nothing.
         return ""
     if not 0 < done < wanted:

@@ -160,10 +160,15 @@ def _halving(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=1)
 def weights() -> dict[str, np.ndarray]:
     """Name → values, float32, of the network; and "thresholds" as `image_check` reads them."""
-    with np.load(WEIGHTS, allow_pickle=False) as stored:
-        return {name: laid_out(stored[name].astype(np.float32)) for name in stored.files}
+    return read_weights(WEIGHTS)
 
 
-def laid_out(weight: np.ndarray) -> np.ndarray:
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """Name → values, float32, of an .npz file; the weights of convolutions lie in memory as they are multiplied."""
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: _laid_out(stored[name].astype(np.float32)) for name in stored.files}
+
+
+def _laid_out(weight: np.ndarray) -> np.ndarray:
     """The same values; those of a convolution, (D, C, side, side), in memory as `network` multiplies by them."""
     return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1) if weight.ndim == 4 else weight

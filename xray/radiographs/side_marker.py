@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xray.radiographs.frontal import laid_out, network
+from xray.radiographs.frontal import network, read_weights
 
 WORK = 448
 """Shorter side at which letters are looked for; a radiograph with less is looked at as it is."""
@@ -200,5 +200,4 @@ def standardized(squares: np.ndarray) -> NDArray[np.float32]:
 @functools.lru_cache(maxsize=1)
 def weights() -> dict[str, np.ndarray]:
     """Name → values, float32, of the network; and the "threshold" from which a letter counts as read."""
-    with np.load(WEIGHTS, allow_pickle=False) as stored:
-        return {name: laid_out(stored[name].astype(np.float32)) for name in stored.files}
+    return read_weights(WEIGHTS)

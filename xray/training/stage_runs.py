@@ -25,7 +25,7 @@ from xray.training.recipes import (
     yaml_flags,
 )
 from xray.training.side_by_side import EXIT_TERMINATED, Work, run_all
-from xray.training.stages import DONE, SAVED, STARTS, Rows, _plain, _read_saved, _starts, stage_values
+from xray.training.stages import DONE, SAVED, STARTS, Rows, plain_flags, read_saved, stage_values, starts_of
 
 FINAL = ("model.safetensors", "metrics.csv", CONFIG_FILE, "validation/predictions.json", "model.json")
 """The files that RUN gets from the last stage; model.json, which marks a run as trained, comes last."""
@@ -45,7 +45,7 @@ def train_in_stages(task: str, config: TrainingConfig, stages: Sequence[Training
         )
     stages = [_here(stage, config, number) for number, stage in enumerate(stages, 1)]
     saved = run / SAVED
-    done = _read_saved(saved)[DONE] if saved.is_file() else 0
+    done = read_saved(saved)[DONE] if saved.is_file() else 0
     if done < len(stages):
         _check_all(stages, done, rows_of)
     make_folder(run)
@@ -87,7 +87,7 @@ def _here(stage: TrainingConfig, config: TrainingConfig, number: int) -> Trainin
     if number == 1:
         paths |= {name: getattr(config, name) for name in ("data_path", *STARTS) if hasattr(config, name)}
     else:
-        paths |= _starts(stage, str(run / f"stage-{number - 1}"))
+        paths |= starts_of(stage, str(run / f"stage-{number - 1}"))
         if is_remote(stage.data_path):
             if as_given(config.data_path) != stage.data_path:
                 raise InputError(
@@ -143,7 +143,7 @@ def _in_words(task: str, stages: Sequence[TrainingConfig], number: int) -> str:
     """What a stage starts from, and which flags differ from those of the one before."""
     if number == 1:
         return f"{stages[0].n_epochs} epochs on {as_given(stages[0].data_path)}"
-    before, now = (_plain(task, stages[place], 2) for place in (number - 2, number - 1))
+    before, now = (plain_flags(task, stages[place], 2) for place in (number - 2, number - 1))
     changes = ", ".join(f"{name.replace('_', '-')} {now[name]}" for name in differing(before, now))
     return f"from stage {number - 1}" + (f", with {changes}" if changes else "")
 

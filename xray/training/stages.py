@@ -62,7 +62,7 @@ def read_training(
     is_resumed = "--resume" in others and saved.is_file()
     if STAGES not in recipe and not is_resumed:
         return *read_training_flags(args, saved_as, beside), ()
-    before = _read_saved(saved) if is_resumed else {}
+    before = read_saved(saved) if is_resumed else {}
     if STAGES not in recipe:
         if taken["config"]:
             raise FlagError(f"--config {taken['config']} has no stages, as {saved.parent} has: leave it out")
@@ -94,7 +94,7 @@ def has_stages(args: Sequence[str]) -> bool:
     return bool(taken["config"]) and STAGES in read_yaml(Path(taken["config"]))
 
 
-def _read_saved(path: Path) -> dict[str, Any]:
+def read_saved(path: Path) -> dict[str, Any]:
     """What `_save` wrote. Raises InputError where it is something else."""
     values = read_yaml(path)
     stages, done = values.get(STAGES), values.get(DONE)
@@ -155,7 +155,7 @@ def _configs(
                 config = parse_training(task, [(joined_swaps(yaml_flags(had | shared | flags)), file), typed], beside)
             run = config.save_path
             require(run != "", "save_path", "empty", "given, or left out")
-            starts = _starts(config, str(Path(run) / f"stage-{number - 1}")) if number > 1 else {}
+            starts = starts_of(config, str(Path(run) / f"stage-{number - 1}")) if number > 1 else {}
             config = dataclasses.replace(config, save_path=str(Path(run) / f"stage-{number}"), **starts)
             config.check()
         except FlagError as error:
@@ -188,13 +188,13 @@ def _n_sides(config: TrainingConfig) -> int | str:
     return sides if isinstance(sides, str) else len(sides)
 
 
-def _starts(config: TrainingConfig, previous: str) -> dict[str, Any]:
+def starts_of(config: TrainingConfig, previous: str) -> dict[str, Any]:
     """The flags of initial weights of a stage that is not the first."""
     starts = {"weights": previous, "encoder_from": ""}
     return {name: value for name, value in starts.items() if hasattr(config, name)}
 
 
-def _plain(task: str, config: TrainingConfig, number: int) -> dict[str, Any]:
+def plain_flags(task: str, config: TrainingConfig, number: int) -> dict[str, Any]:
     """The flags of a stage as YAML has them, but for those that its place decides, and those of all stages."""
     values = config_values(task, config)
     for name in ("task", "save_path", "fold", *(STARTS if number > 1 else ())):
@@ -205,7 +205,7 @@ def _plain(task: str, config: TrainingConfig, number: int) -> dict[str, Any]:
 
 def stage_values(task: str, stages: Sequence[TrainingConfig]) -> list[dict[str, Any]]:
     """The flags of all stages as YAML has them."""
-    return [_plain(task, config, number) for number, config in enumerate(stages, 1)]
+    return [plain_flags(task, config, number) for number, config in enumerate(stages, 1)]
 
 
 Rows = Callable[[TrainingConfig], tuple[set[str], set[str]]]

@@ -14,7 +14,8 @@ from xray.errors import InputError
 from xray.models.pretrained import download, unknown_network
 
 
-def _encoder(name: str, in_channels: int, depth: int, weights: str | None = None) -> nn.Module:
+def build_encoder(name: str, in_channels: int, depth: int, weights: str | None = None) -> nn.Module:
+    """An encoder of the library. depth: how often it halves the picture, 3 to 5. weights: "imagenet", or None."""
     with warnings.catch_warnings():
         # The library warns that "timm-" names are deprecated, and that "tu-" encoders take any text for weights.
         warnings.simplefilter("ignore")
@@ -27,13 +28,14 @@ def _is_encoder(name: str) -> bool:
     return name.startswith("tu-") and timm.is_model(name.removeprefix("tu-").partition(".")[0])
 
 
-def _encoders_of(backbone: str) -> list[str]:
+def encoders_of(backbone: str) -> list[str]:
     """The encoders that a backbone of torchvision's, timm's or an encoder's name fits."""
     other = {"mobilenet_v2": "mobilenetv2_100", "mobilenetv2_100": "mobilenet_v2"}.get(backbone, backbone)
     return [name for name in dict.fromkeys((backbone, other, f"tu-{backbone}", f"tu-{other}")) if _is_encoder(name)]
 
 
-def _check_encoder(name: str) -> None:
+def check_encoder(name: str) -> None:
+    """Raises InputError where no encoder is called so."""
     if _is_encoder(name):
         return
     known = [*smp_encoders, *(f"tu-{model}" for model in timm.list_models())]
@@ -47,7 +49,7 @@ class _Idle(nn.Module):
         return features
 
 
-def _drop_idle_stages(encoder: nn.Module, in_channels: int) -> None:
+def drop_idle_stages(encoder: nn.Module, in_channels: int) -> None:
     """Replaces the modules of an encoder that its features do not depend on.
 
     At a depth under 5 the library keeps the deeper stages, and computes one of them in some encoders. Such parameters
@@ -76,10 +78,13 @@ def _replace_idle(module: nn.Module, prefix: str, used: set[str]) -> None:
             _replace_idle(child, f"{prefix}{name}.", used)
 
 
-def _imagenet(name: str, depth: int) -> dict[str, Tensor]:
+def imagenet_state(name: str, depth: int) -> dict[str, Tensor]:
+    """The state dict of an encoder of three channels trained on ImageNet, downloaded where it is not at hand.
+
+    Raises InputError where no such weights are known, or they cannot be had.
+    """
     if name in smp_encoders and "imagenet" not in smp_encoders[name]["pretrained_settings"]:
         raise InputError(f"no ImageNet weights are known for the encoder {name}: use another one or --weights none")
-
     return download(
-        lambda: _encoder(name, 3, depth, "imagenet").state_dict(), f"the ImageNet weights of the encoder {name}"
+        lambda: build_encoder(name, 3, depth, "imagenet").state_dict(), f"the ImageNet weights of the encoder {name}"
     )

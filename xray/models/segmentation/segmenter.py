@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from xray.errors import InputError
 from xray.models.pretrained import Normalise, load_trunk, reads_as
-from xray.models.segmentation.encoders import _check_encoder, _drop_idle_stages, _encoder, _encoders_of, _imagenet
+from xray.models.segmentation.encoders import (
+    build_encoder,
+    check_encoder,
+    drop_idle_stages,
+    encoders_of,
+    imagenet_state,
+)
 from xray.models.weights import load_deployed, read_weights
 
 ARCHITECTURES = {"unet": smp.Unet, "unetplusplus": smp.UnetPlusPlus}
@@ -143,8 +149,8 @@ class Segmenter(nn.Module):
             trains = any(parameter.requires_grad for parameter in self.encoder.parameters())
             self.depth = level + 1
             # The encoder is rebuilt, because each family of encoders decides by its depth what it computes.
-            encoder = _encoder(self.encoder_name, self.in_channels, self.depth)
-            _drop_idle_stages(encoder, self.in_channels)
+            encoder = build_encoder(self.encoder_name, self.in_channels, self.depth)
+            drop_idle_stages(encoder, self.in_channels)
             nn.Module.load_state_dict(encoder, {name: whole[name] for name in encoder.state_dict()})
             self.encoder = encoder.to(device).train(self.encoder.training).requires_grad_(trains)
         else:
@@ -229,7 +235,7 @@ def build_segmenter(
         raise ValueError("deep supervision needs the architecture unetplusplus: a unet has one output")
     if attention not in ATTENTIONS:
         raise ValueError(f"attention is {attention}: it must be one of {', '.join(ATTENTIONS)}")
-    _check_encoder(encoder)
+    check_encoder(encoder)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -250,7 +256,7 @@ def build_segmenter(
         raise InputError(
             f"--encoder {encoder} has no features at half the resolution, which deep supervision reads: use another one"
         )
-    _drop_idle_stages(network.encoder, in_channels)
+    drop_idle_stages(network.encoder, in_channels)
     return Segmenter(network, encoder, in_channels, depth, deep_supervision, attention)
 
 
@@ -268,12 +274,12 @@ def load_encoder_weights(segmenter: Segmenter, weights: str) -> str:
         return "encoder starts at random"
     advice = "give --encoder the name of the backbone in that file"
     if weights == "imagenet":
-        state, source = _imagenet(name, segmenter.depth), "ImageNet"
+        state, source = imagenet_state(name, segmenter.depth), "ImageNet"
     elif Path(weights).is_dir():
         description, state = load_deployed(weights)
         backbone = _backbone_name(description)
         source = f"{weights} (a {description['task']} run{f' with {backbone}' if backbone else ''})"
-        fitting = " or ".join(_encoders_of(backbone))
+        fitting = " or ".join(encoders_of(backbone))
         advice = "its backbone is none of the encoders"
         if fitting:
             advice = f"give --encoder {fitting}, the backbone of that run"
@@ -288,7 +294,7 @@ def load_encoder_weights(segmenter: Segmenter, weights: str) -> str:
 
 def _names_of_all_depths(segmenter: Segmenter) -> list[str]:
     with torch.device("meta"):
-        return list(_encoder(segmenter.encoder_name, segmenter.in_channels, 5).state_dict())
+        return list(build_encoder(segmenter.encoder_name, segmenter.in_channels, 5).state_dict())
 
 
 def _backbone_name(description: dict[str, Any]) -> str:
