@@ -1,7 +1,11 @@
 """The network that tells frontal chests: against PyTorch's layers, on drawn chests, and on real ones."""
 
+import importlib
 import json
+import operator
+import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -138,6 +142,84 @@ def test_slices_are_no_frontal_chests_by_their_pixels_alone() -> None:
         seen += 1
         assert check_image(pixels).kind != FRONTAL
     assert seen >= 2
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Any:
+    """scripts/frontal_pictures.py, which draws what is no chest."""
+    scripts = str(Path(__file__).parents[2] / "scripts")
+    sys.path.insert(0, scripts)
+    try:
+        return importlib.import_module("frontal_pictures")
+    finally:
+        sys.path.remove(scripts)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("drawings.hand", 1), ("drawings.lateral", 1), ("drawings.limb", 0), ("drawings.pelvis", 0),
+        ("slices.chest_slice", 1), ("slices.abdomen_slice", 0), ("slices.head_slice", 0), ("slices.breast_slice", 0),
+        ("slices.mammogram", 0), ("slices.ultrasound", 0), ("slices.photograph", 1),
+    ],
+)  # fmt: skip
+def test_other_parts_slices_and_photographs_are_no_frontal_chests(name: str, most: int, pictures: Any) -> None:
+    """24 of each, of seeds that the network has not seen. Few may be called frontal, and one at most in twenty-four."""
+    draw = operator.attrgetter(name)(pictures)
+    checks = [check_image(draw(np.random.default_rng([9001, number]))) for number in range(24)]
+    assert sum(check.kind == FRONTAL and check.is_right for check in checks) <= most
+    assert sum(check.kind == NO_CHEST or not check.is_right for check in checks) >= 18
+
+
+def test_pictures_are_drawn_from_their_seed_alone(pictures: Any) -> None:
+    for draw in (pictures.drawings.hand, pictures.drawings.lateral, pictures.slices.chest_slice):
+        one, again, other = (draw(np.random.default_rng(seed)) for seed in (1, 1, 2))
+        np.testing.assert_array_equal(one, again)
+        assert one.dtype == np.uint8
+        assert one.shape != other.shape or not np.array_equal(one, other)
+
+
+def _with_a_wide_middle(pixels: np.ndarray) -> np.ndarray:
+    """As of a small child: heart and spine take more of the width, the lungs less."""
+    height, width = pixels.shape
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return cv2.remap(pixels, x + 0.04 * width * np.sin(2 * np.pi * x / width).astype(np.float32), y, cv2.INTER_LINEAR)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _with_a_wide_middle,
+        lambda pixels: _with_a_wide_middle(pixels[:, ::-1]),
+        lambda pixels: np.ascontiguousarray(pixels[12:-12, 25:-25]),
+        lambda pixels: cv2.copyMakeBorder(pixels, 20, 60, 70, 70, cv2.BORDER_REPLICATE),
+        lambda pixels: np.maximum(pixels, (pixels + 0.5 * (170.0 - pixels)).clip(0, 255)).astype(np.uint8),
+        lambda pixels: np.minimum(pixels, np.percentile(pixels, 70)).astype(np.uint8),
+    ],
+    ids=["a child's", "a child's mirrored", "cut to the lungs", "small in the picture", "veiled", "overexposed"],
+)  # fmt: skip
+def test_chests_of_another_build_and_exposure_are_not_refused(change, phantoms: list[np.ndarray]) -> None:
+    for pixels in phantoms[::2]:
+        check = check_image(change(pixels))
+        assert check.is_right, check
+
+
+def test_turns_that_are_left_out_change_no_decision(phantoms: list[np.ndarray]) -> None:
+    _, one, turned, negative = weights()["thresholds"].tolist()
+    left_out = 0
+    for pixels in [*phantoms, *(255 - pixels for pixels in phantoms[:4])]:
+        for turn in range(4):
+            lying = np.ascontiguousarray(np.rot90(pixels, -turn))
+            short, full = look(lying), view_of(scores(thumbnail(lying)))
+            left_out += short.turned == 0
+            assert (short.frontal >= one) == (full.frontal >= one)
+            assert (short.turned >= turned, short.inverted >= negative) == (
+                full.turned >= turned,
+                full.inverted >= negative,
+            )
+            assert short.turn == full.turn
+            assert short.frontal == pytest.approx(full.frontal, abs=0.03)
+    assert left_out >= len(phantoms) / 2
 
 
 def test_noise_ramps_and_empty_pictures_are_no_frontal_chests() -> None:

