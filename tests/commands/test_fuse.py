@@ -94,9 +94,9 @@ def test_settings_reach_the_fusion(tmp_path: Path, data: Path, files: tuple[Path
 def test_sums_scale_and_a_classifier(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:
     main(Config(files, data, tmp_path / "sum", score="sum", scale=0.5))
     rows = {(r["image_id"], r["category_id"]): r for r in json.loads((tmp_path / "sum/predictions.json").read_text())}
-    # 0.6 + 0.2; the mean box is 102.5 x 100, and half as wide and high about its middle.
-    assert (rows["one", 4]["score"], rows["one", 4]["bbox"]) == (0.8, [25.62, 25, 51.25, 50])
-    assert rows["stranger", 1]["score"] == 0.8
+    # (0.6 + 0.2) / 2; the mean box is 102.5 x 100, and half as wide and high about its middle.
+    assert (rows["one", 4]["score"], rows["one", 4]["bbox"]) == (0.4, [25.62, 25, 51.25, 50])
+    assert rows["stranger", 1]["score"] == 0.4
     assert rows["one", 15]["bbox"] == UNIT
     # The root of the probability, the mean of two classifiers': (0.36 + 0.62) / 2 = 0.7². What none knows stays.
     first, second = tmp_path / "labels.csv", tmp_path / "run" / "validation" / "predictions.json"

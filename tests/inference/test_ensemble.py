@@ -163,7 +163,7 @@ def test_each_category_by_its_own_settings() -> None:
     own = {1: Settings(score="sum"), 2: Settings(weights=(0, 2)), 4: Settings(method="nms")}
     fused = fuse_by_category([a, b], ByCategory(Settings(score="max"), own))
     assert sorted(rows_of(fused)) == [
-        ("x", 1, (0.0, 0.0, 102.5, 100.0), 0.8),
+        ("x", 1, (0.0, 0.0, 102.5, 100.0), 0.4),
         ("x", 2, (0.0, 0.0, 50.0, 40.0), 0.4),  # the second model alone, as if there were no other
         ("x", 15, (0.0, 0.0, 1.0, 1.0), 0.5),
         ("y", 3, (0.0, 0.0, 9.0, 9.0), 0.5),
@@ -230,7 +230,7 @@ def test_agrees_with_the_package_on_one_image(method: str) -> None:
         "nmw": ensemble_boxes.non_maximum_weighted,
     }[method]
     theirs, their_scores, their_labels = call(boxes, scores, labels, iou_thr=0.4)
-    ours = fuse(models, iou_threshold=0.4, method=method).table
+    ours = fuse(models, iou_threshold=0.4, method=method, score="avg").table
     order = np.argsort(-np.asarray(their_scores), kind="stable")
     np.testing.assert_allclose(ours.scores, np.asarray(their_scores)[order], atol=1e-6)
     np.testing.assert_array_equal(ours.labels, np.asarray(their_labels)[order])
@@ -256,10 +256,14 @@ def test_wrong_settings_are_refused() -> None:
         fuse([])
 
 
-def test_a_faint_box_beside_a_sure_one_does_not_move_its_edges():
+def test_a_faint_box_beside_a_sure_one_moves_no_edge_and_takes_no_score():
     """Both are of one view, which keeps boxes that overlap by less than 0.5."""
     sure, faint = [10.0, 10, 30, 30], [18.0, 10, 38, 30]
     assert box_iou(np.array([sure]), np.array([faint])).item() == pytest.approx(240 / 560)
     table = BoxTable.of([0, 0, 0], [1, 1, 1], [sure, faint, sure], [0.9, 0.3, 0.9])
     fused = fuse_alike(table, np.array([0, 0, 1]), 2)
-    np.testing.assert_allclose(fused.boxes, [sure, faint])
+    np.testing.assert_allclose(fused.boxes, [sure])
+    np.testing.assert_allclose(fused.scores, [0.9])
+    # Only one view has this one.
+    alone = fuse_alike(BoxTable.of([0], [1], [faint], [0.3]), np.array([0]), 2)
+    np.testing.assert_allclose(alone.scores, [0.15])

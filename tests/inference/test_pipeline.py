@@ -235,8 +235,8 @@ def test_an_ensemble_fuses_views_and_runs_of_a_model_first():
     )
     pipeline = Pipeline(models, SIDES, flips=False, settings=settings, members=(0, 0, 1))
     found = of_categories(pipeline.find(canvases, sizes).table)
-    # (0.6 + 0.2) / 2 of the first model's runs, and 0.5 of the second.
-    np.testing.assert_allclose(found[1][1], [0.9])
+    # (0.6 + 0.2) / 2 of the first model's runs, and 0.5 of the second: the mean of 0.4 and 0.5.
+    np.testing.assert_allclose(found[1][1], [0.45])
     np.testing.assert_allclose(found[2][0], [[25, 25, 35, 35]])
     np.testing.assert_allclose(found[2][1], [0.3])
     np.testing.assert_allclose(found[3][1], [0.45])  # one of two models

@@ -80,17 +80,34 @@ def test_fusion_by_hand():
 
 
 def test_summed_scores_by_hand():
-    # Two models agree on the first box; of the two boxes of model 0 only the stronger, 0.4, counts. Weights are shares
-    # of the largest: 0.4 + 0.3, and with weights 1 and 2 half of 0.4 + 0.3. A sum over 1 is cut.
+    # Two models agree on the first box; of the two boxes of model 0 only the stronger, 0.4, counts. With equal weights
+    # (0.4 + 0.3) / 2, with weights 1 and 2 (0.4 + 0.6) / 3; the last box is of one model alone.
     boxes = [[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 9, 10], [50, 0, 60, 10], [50, 0, 60, 10], [90, 0, 99, 9]]
     table, models = BoxTable.of([0] * 6, [1] * 6, boxes, [0.4, 0.2, 0.3, 0.8, 0.7, 0.25]), [0, 0, 1, 0, 1, 0]
-    for weights, expected in (((1, 1), [1.0, 0.7, 0.25]), ((3, 3), [1.0, 0.7, 0.25]), ((1, 2), [1.0, 0.5, 0.125])):
+    for weights, expected in (
+        ((1, 1), [0.75, 0.35, 0.125]),
+        ((3, 3), [0.75, 0.35, 0.125]),
+        ((1, 2), [2.2 / 3, 1 / 3, 0.25 / 3]),
+    ):
         fused = weighted_boxes_fusion(table, models, weights, 0.5, score="sum")
         np.testing.assert_allclose(fused.table.scores, expected)
-    # The box itself is the mean that other scores give.
-    plain = weighted_boxes_fusion(table, models, (1, 1), 0.5)
-    summed = weighted_boxes_fusion(table, models, (1, 1), 0.5, score="sum")
-    np.testing.assert_array_equal(np.sort(summed.table.boxes, axis=0), np.sort(plain.table.boxes, axis=0))
+    # The fainter box of model 0 goes into the first cluster without moving it: the mean is that of the two that count.
+    fused = weighted_boxes_fusion(table, models, (1, 1), 0.5, score="sum")
+    assert fused.cluster.tolist() == [1, 1, 1, 0, 0, 2]
+    assert fused.counts.tolist() == [2, 3, 1]
+    np.testing.assert_allclose(fused.table.boxes[1], [0, 0, (0.4 * 10 + 0.3 * 9) / 0.7, 10])
+
+
+def test_by_sums_faint_boxes_of_a_model_take_nothing_from_a_sure_one():
+    # A detector leaves boxes that overlap by less than 0.5; two of them lie beside the sure one at more than 0.4.
+    sure, beside = [0, 0, 100, 100], [[0, 30, 100, 105], [0, -5, 100, 60]]
+    table = BoxTable.of([0] * 4, [1] * 4, [sure, sure, *beside], [0.9, 0.9, 0.01, 0.01])
+    by_sum, by_average = (
+        weighted_boxes_fusion(table, [0, 1, 0, 1], (1, 1), 0.4, score=name) for name in ("sum", "avg")
+    )
+    np.testing.assert_allclose(by_sum.table.scores, [0.9])
+    np.testing.assert_array_equal(by_sum.table.boxes, [sure])
+    assert by_average.table.scores[0] < 0.5
 
 
 def test_soft_suppression_by_hand():
@@ -255,29 +272,35 @@ def plain_fusion(table, models, weights, iou_threshold, skip_threshold, score):
         clusters = []
         for row in sorted(mine, key=lambda row: -table.scores[row] * weights[models[row]]):
             overlaps = [
-                box_iou([mean_box(table, models, weights, rows)], [table.boxes[row]])[0, 0] for rows in clusters
+                box_iou([mean_box(table, models, weights, counted(rows, models, score))], [table.boxes[row]])[0, 0]
+                for rows in clusters
             ]
             best = int(np.argmax(overlaps)) if overlaps else 0
             if overlaps and overlaps[best] > iou_threshold:
                 clusters[best].append(row)
             else:
                 clusters.append([row])
-        for rows in clusters:
+        for members in clusters:
+            rows = counted(members, models, score)
             of = [weights[models[row]] for row in rows]
             weighted = [table.scores[row] * weights[models[row]] for row in rows]
             seen = sum(weights[model] for model in {*models[rows].tolist()})
-            strongest = {
-                model: max(table.scores[row] for row in rows if models[row] == model) for model in models[rows]
-            }
             value = {
                 "avg": sum(weighted) / len(rows) * min(len(weights), len(rows)) / sum(weights),
                 "max": max(weighted) / max(weights),
                 "box_and_model_avg": sum(weighted) / sum(of) * seen / sum(weights),
                 "absent_model_aware_avg": sum(weighted) / (sum(of) + sum(weights) - seen),
-                "sum": min(1, sum(weights[model] / max(weights) * best for model, best in strongest.items())),
+                "sum": sum(weighted) / sum(weights),
             }[score]
-            fused.append((image, label, mean_box(table, models, weights, rows), value, sorted(rows)))
+            fused.append((image, label, mean_box(table, models, weights, rows), value, sorted(members)))
     return sorted(fused, key=lambda entry: (entry[0], -entry[3]))
+
+
+def counted(rows, models, score):
+    """The rows of a cluster that count: by "sum" the first, and strongest, of each model."""
+    if score != "sum":
+        return rows
+    return [row for place, row in enumerate(rows) if models[row] not in [models[other] for other in rows[:place]]]
 
 
 def has_area(box):

@@ -61,7 +61,7 @@ def fuse(
     iou: float = 0.4,
     skip: float = 0.0,
     method: Literal["wbf", "nms", "soft_nms", "nmw", "none"] = "wbf",
-    score: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg", "sum"] = "avg",
+    score: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg", "sum"] = "sum",
     sigma: float = 0.5,
     scale: float = 1.0,
     dataset: str | os.PathLike[str] | Store | None = None,

@@ -49,9 +49,10 @@ class Config:
     method: Literal["wbf", "nms", "soft_nms", "nmw", "none"] = "wbf"
     """wbf averages overlapping boxes; nms keeps the strongest; soft_nms lowers the others; nmw averages by overlap;
     none keeps all as they are."""
-    score: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg", "sum"] = "avg"
-    """How wbf scores a fused box. With unequal --weights, box_and_model_avg never needs to be cut to 1; sum adds the
-    highest score of each model, so that agreement raises it, and is cut to 1."""
+    score: Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg", "sum"] = "sum"
+    """How wbf scores a fused box. sum: each model counts once, by its strongest box there; the sum of these scores,
+    divided by that of all models' weights. The others are those of the ensemble-boxes package, in which each faint box
+    beside a sure one counts; with unequal --weights, avg may have to be cut to 1."""
     sigma: Positive = 0.5
     """Of soft_nms: scores are lowered by exp(-IoU² / sigma); above 0."""
     scale: Annotated[float, Interval(ge=0.5, le=1)] = 1.0

@@ -304,7 +304,7 @@ def tables_of(
     """
     from xray.datasets.source import clip_boxes, has_area, snap
     from xray.datasets.store import ALL_FOLDS
-    from xray.inference.ensemble import ALIKE_IOU
+    from xray.inference.ensemble import FUSION_IOU, FUSION_SCORE
     from xray.structures.boxes import BoxTable
     from xray.structures.fusion import weighted_boxes_fusion
 
@@ -319,7 +319,8 @@ def tables_of(
         every = BoxTable.concatenate([table for _, table in found])
         if len(found) > 1:
             group = np.repeat(np.arange(len(found)), [len(table) for _, table in found])
-            every = weighted_boxes_fusion(every, group, [float(n) for n in n_models], ALIKE_IOU).table
+            weights = [float(n) for n in n_models]
+            every = weighted_boxes_fusion(every, group, weights, FUSION_IOU, score=FUSION_SCORE).table
         for part, table in [*found, (ALL_FOLDS, every)]:
             if part is not None:
                 widths, heights = sides[table.images].T if len(table) else (np.zeros(0), np.zeros(0))

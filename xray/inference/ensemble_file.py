@@ -7,7 +7,7 @@
     - runs: [runs/b0, runs/b1]
     classifiers:
     - runs: [runs/findings]
-    default: {method: wbf, score: avg, iou: 0.4}
+    default: {method: wbf, score: sum, iou: 0.4}
     categories:                      # what differs from the default
       Nodule/Mass: {weights: [1, 0.5], iou: 0.3, exponents: [1, 1]}
 

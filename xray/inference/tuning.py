@@ -27,7 +27,7 @@ from xray.structures.boxes import BoxTable
 
 Metric = Literal["map40", "coco_ap"]
 
-SCORES = ("avg", "sum", "max", "box_and_model_avg")
+SCORES = ("sum", "avg", "max", "box_and_model_avg")
 SIGMAS, IOUS, SCALES = (0.1, 0.5), (0.3, 0.4, 0.5, 0.6), (1.0, 0.9375, 0.875)
 WEIGHTS, EXPONENTS = (0.0, 0.5, 1.0, 2.0), (0.0, 0.25, 0.5, 1.0, 2.0)
 
@@ -192,7 +192,7 @@ def _search(
     current = start
     for _ in range(2):
         before = current
-        for levels in (_exponents if has_classifier else _nothing, _kinds, _weights, _ious, _scales):
+        for levels in (_exponents if has_classifier else _nothing, _kinds, _weights, _scales):
             best, most = current, 0.0
             reference = samples(current)
             for candidate in levels(current, n_models):
@@ -216,8 +216,10 @@ def _exponents(current: Settings, n_models: int) -> Iterator[Settings]:
 
 
 def _kinds(current: Settings, n_models: int) -> Iterator[Settings]:
+    """Method, score and IoU together: at an IoU that suits one score, another can seem worse than it is."""
     for score in SCORES:
-        yield dataclasses.replace(current, method="wbf", score=score)
+        for iou in IOUS:
+            yield dataclasses.replace(current, method="wbf", score=score, iou=iou)
     for sigma in SIGMAS:
         yield dataclasses.replace(current, method="soft_nms", sigma=sigma)
     if np.count_nonzero(current.weights or (1.0,) * n_models) == 1:
@@ -240,10 +242,6 @@ def _weights(current: Settings, n_models: int) -> Iterator[Settings]:
     for model in range(n_models):
         alone = tuple(float(number == model) for number in range(n_models))
         yield dataclasses.replace(current, weights=alone, method="none")
-
-
-def _ious(current: Settings, n_models: int) -> Iterator[Settings]:
-    return (dataclasses.replace(current, iou=iou) for iou in IOUS if current.method == "wbf")
 
 
 def _scales(current: Settings, n_models: int) -> Iterator[Settings]:

@@ -51,12 +51,15 @@ def weighted_boxes_fusion(
 
     Within one image and one category, boxes join, from the highest score down, the cluster whose fused box they
     overlap most if that IoU exceeds `iou_threshold`; a cluster's box is the mean of its boxes weighted by score ×
-    model weight. Scores are those of the ensemble-boxes package (its default arguments) with the same `conf_type`; that
-    of "sum" is our own: min(1, Σ_m w_m / max(w) · s_m) over the models m with a box in the cluster, s_m being the
-    highest score of model m there, so that models which agree raise it and boxes of one model do not. The
-    "p_det_weight_psum" of VinBigData's first place sums *all* boxes of a cluster, and is scaled back into [0, 1] over
-    the whole set (github.com/morizin/vinbigdata_solution). Where no model has two boxes in a cluster, "avg" with equal
-    weights is this sum / the number of models: the same order, until the sum is cut.
+    model weight. Scores are those of the ensemble-boxes package (its default arguments) with the same `conf_type`.
+
+    "sum" is our own, in which a model counts once in a cluster, by its strongest box there: Σ_m w_m s_m / Σ_m w_m, the
+    first sum over the models m with a box in the cluster, s_m being that box's score. Models that agree raise it. A
+    further box of a model that overlaps the cluster is the same finding once more and goes into it, but neither moves
+    the box nor lowers the score: by "avg", each faint box that a detector leaves beside a sure one takes a share of the
+    sure one's score. With equal weights, and no model with two boxes in a cluster, "avg" and "sum" are the same.
+    VinBigData's first place sums *all* boxes of a cluster ("p_det_weight_psum", scaled back into [0, 1] over the whole
+    set; github.com/morizin/vinbigdata_solution).
 
     models: (N,) int, which model (or reader) each box comes from, an index into `weights`.
     weights: one positive number a model.
@@ -199,6 +202,9 @@ def _fuse_groups(starts, boxes, scores, models, weights, iou_threshold, score_ki
     highest = np.zeros(n)
     weight_sum = np.zeros(n)
     counts = np.zeros(n, dtype=np.int64)
+    # The highest score of each model in each cluster; -1 where it has no box there.
+    by_model = score_kind >= 2
+    of_model = np.full((n, len(weights)) if by_model else (1, 1), -1.0)
     n_clusters = 0
     for group in range(len(starts) - 1):
         group_clusters = n_clusters
@@ -222,6 +228,10 @@ def _fuse_groups(starts, boxes, scores, models, weights, iou_threshold, score_ki
             weighted = scores[j] * weights[models[j]]
             owner[j] = best
             counts[best] += 1
+            if score_kind == 4 and of_model[best, models[j]] >= 0:
+                continue
+            if by_model:
+                of_model[best, models[j]] = max(of_model[best, models[j]], scores[j])
             confidence[best] += weighted
             highest[best] = max(highest[best], weighted)
             weight_sum[best] += weights[models[j]]
@@ -236,11 +246,6 @@ def _fuse_groups(starts, boxes, scores, models, weights, iou_threshold, score_ki
             areas[best] = (fused[best, 2] - fused[best, 0]) * (fused[best, 3] - fused[best, 1])
 
     total, largest = weights.sum(), weights.max()
-    # The highest score of each model in each cluster; -1 where it has no box there.
-    of_model = np.full((n_clusters, len(weights)) if score_kind >= 2 else (1, 1), -1.0)
-    if score_kind >= 2:
-        for j in range(n):
-            of_model[owner[j], models[j]] = max(of_model[owner[j], models[j]], scores[j])
     result = np.zeros(n_clusters)
     for k in range(n_clusters):
         if score_kind == 0:
@@ -252,13 +257,13 @@ def _fuse_groups(starts, boxes, scores, models, weights, iou_threshold, score_ki
             for m in range(len(weights)):
                 if of_model[k, m] >= 0:
                     seen += weights[m]
-                    summed += weights[m] / largest * of_model[k, m]
+                    summed += weights[m] * of_model[k, m]
             if score_kind == 2:
                 result[k] = confidence[k] / weight_sum[k] * seen / total
             elif score_kind == 3:
                 result[k] = confidence[k] / (weight_sum[k] + total - seen)
             else:
-                result[k] = min(1.0, summed)
+                result[k] = summed / total
     return owner, first[:n_clusters].copy(), fused[:n_clusters].copy(), result, counts[:n_clusters].copy()
 
 
