@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, logit
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from xray.evaluation import thresholds
-from xray.evaluation.calibration import HIGHEST, Outcomes, fit_of, fit_temperature, smoothed
+from xray.evaluation.calibration import HIGHEST, LOWEST, Outcomes, fit_line, fit_of, fit_temperature, smoothed
 from xray.evaluation.thresholds import N_FOLDS, Scored, fit_point, fit_thresholds, parts_of, threshold_at
 from xray.structures.thresholds import OperatingPoint, scale
 
@@ -71,17 +73,61 @@ def test_what_is_separated_gets_the_middle_of_the_gap_and_no_certainty(at: str, 
     assert fitted.is_separated
     assert fitted.point.threshold == pytest.approx((lowest + highest) / 2, abs=1e-6)
     assert fitted.numbers["fp_per_image"] <= 0.02
-    # Nothing that is shown is called all but impossible; by the plain log loss, scores are surer.
+    # Nothing that is shown is called all but impossible, and all together are as sure as Platt's targets.
     assert fitted.point.probability(np.array(fitted.point.threshold)) > 0.1
-    assert fitted.point.temperature > 1.1 * fit_temperature(Outcomes.of(one.scores, one.is_true, one.patients))
+    assert fitted.point.temperature > LOWEST
+    n_true, n_false = sizes
+    sure = n_true * (n_true + 1) / (n_true + 2) + n_false / (n_false + 2)
+    assert fitted.point.probability(one.scores).sum() == pytest.approx(sure)
 
 
-def test_a_temperature_at_an_end_is_none() -> None:
-    # Scores under 1/2 of which most are true: no temperature makes them so.
-    low = scored([0.3] * 40 + [0.2] * 15, [1] * 40 + [0] * 15)
+def test_scores_under_a_half_that_are_mostly_true_need_the_intercept() -> None:
+    # No temperature makes them so.
+    low = scored([0.3] * 40 + [0.2] * 40, [1] * 36 + [0] * 4 + [1] * 24 + [0] * 16)
     outcomes = Outcomes.of(low.scores, low.is_true, low.patients)
     assert fit_temperature(outcomes) == HIGHEST
-    assert fit_point(low, OperatingPoint.of("sensitivity=1")).temperature == 1
+    point = fit_point(low, OperatingPoint.of("sensitivity=1"))
+    # Two scores, and a line through two points: the shares that are true, but for Platt's targets.
+    targets = smoothed(outcomes).truth
+    shares = [float(targets[low.scores == score].mean()) for score in (0.3, 0.2)]
+    assert point.probability(np.array([0.3, 0.2])) == pytest.approx(shares)
+    assert shares == pytest.approx([0.9, 0.6], abs=0.02)
+
+
+@pytest.mark.parametrize("is_opposite", [True, False])
+def test_scores_that_tell_nothing_get_the_share_that_is_true_and_keep_their_order(is_opposite: bool) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(0.3, 0.9, 500).round(6)
+    truth = scores < np.quantile(scores, 0.1) if is_opposite else rng.random(500) < 0.1
+    one = scored(scores.tolist(), truth.astype(int).tolist())
+    [fitted] = fit_thresholds([one], OperatingPoint.of("sensitivity=0.9"))
+    if is_opposite:
+        assert fitted.point.temperature == HIGHEST
+    probabilities = fitted.point.probability(np.sort(scores))
+    assert (np.diff(probabilities) >= 0).all()
+    assert probabilities == pytest.approx(np.full(500, 0.1), abs=0.05)
+    assert fitted.numbers["ece_calibrated"] < 0.1 < 0.4 < fitted.numbers["ece"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.0, 1e-5, 0.02, 0.3, 0.5, 0.51, 0.9, 1.0]), st.integers(1, 5), st.integers(1, 5)),
+        min_size=1,
+        max_size=8,
+    ),
+)
+def test_the_line_is_that_of_a_logistic_regression(rows: list[tuple[float, int, int]]) -> None:
+    scores = [score for score, n_true, n_false in rows for _ in range(n_true + n_false)]
+    truth = [value for _, n_true, n_false in rows for value in [1] * n_true + [0] * n_false]
+    outcomes = smoothed(Outcomes.of(scores, truth, np.arange(len(scores))))
+    temperature, intercept = fit_line(outcomes)
+    assert LOWEST <= temperature <= HIGHEST
+
+    def loss(line: np.ndarray) -> float:
+        return fit_of(outcomes, scale(outcomes.scores, 1 / line[0], line[1])).log_loss
+
+    best = minimize(loss, [1, 0], bounds=[(1 / HIGHEST, 1 / LOWEST), (-40, 40)], method="L-BFGS-B")
+    assert loss(np.array([1 / temperature, intercept])) <= best.fun + 1e-7
 
 
 def drawn(n: int = 400, seed: int = 0, temperature: float = 2.5) -> Scored:
@@ -91,11 +137,11 @@ def drawn(n: int = 400, seed: int = 0, temperature: float = 2.5) -> Scored:
     return scored(expit(temperature * z).round(6).tolist(), (rng.random(n) < expit(z)).astype(int).tolist())
 
 
-def test_the_temperature_of_one_score_by_hand() -> None:
+def test_the_probability_of_one_score_by_hand() -> None:
     # Where all scores are 0.9 and 21 of 30 are right, the best makes 0.9 into 0.7, but for Platt's targets.
     one = scored([0.9] * 30, [1] * 21 + [0] * 9)
     point = fit_point(one, OperatingPoint.of("sensitivity=0.9"))
-    assert point.temperature == pytest.approx(float(logit(0.9) / logit((21 * 22 / 23 + 9 / 11) / 30)))
+    assert point.probability(np.array(0.9)) == pytest.approx((21 * 22 / 23 + 9 / 11) / 30)
     assert point.threshold == 0.9
 
 
@@ -103,10 +149,8 @@ def test_the_optimum_is_that_of_a_search_and_the_threshold_that_of_scikit_learn(
     one = drawn()
     point = fit_point(one, OperatingPoint.of("sensitivity=0.8"))
     outcomes = smoothed(Outcomes.of(one.scores, one.is_true, one.patients))
-    best = minimize_scalar(
-        lambda inverse: fit_of(outcomes, scale(one.scores, 1 / inverse)).log_loss, bounds=(0.05, 20), method="bounded"
-    )
-    assert 1 / point.temperature == pytest.approx(best.x, rel=1e-4)
+    best = minimize(lambda line: fit_of(outcomes, scale(one.scores, 1 / line[0], line[1])).log_loss, [1, 0])
+    assert (1 / point.temperature, point.intercept) == pytest.approx(tuple(best.x), abs=1e-3)
     metrics = pytest.importorskip("sklearn.metrics")
     false_rate, rate, levels = metrics.roc_curve(one.is_true, one.scores, drop_intermediate=False)
     place = np.flatnonzero(rate >= 0.8)[0]
@@ -147,7 +191,7 @@ def test_no_patient_is_measured_by_a_fit_of_its_own(monkeypatch: pytest.MonkeyPa
         point = fit_point(held, at)
         found = one.scores[row] >= point.threshold
         hits, false = hits + (found and one.is_true[row]), false + (found and not one.is_true[row])
-        probabilities[row] = scale(one.scores[row], point.temperature)
+        probabilities[row] = scale(one.scores[row], point.temperature, point.intercept)
     numbers = fitted.numbers
     assert numbers["sensitivity"] == pytest.approx(hits / one.is_true.sum())
     assert numbers["fp_per_image"] == pytest.approx(false / 300)
@@ -162,6 +206,7 @@ def test_no_patient_is_measured_by_a_fit_of_its_own(monkeypatch: pytest.MonkeyPa
 def test_a_known_temperature_is_found_and_helps() -> None:
     [fitted] = fit_thresholds([drawn(4000)], OperatingPoint.of("sensitivity=0.9"), n_resamples=50)
     assert fitted.point.temperature == pytest.approx(2.5, rel=0.1)
+    assert fitted.point.intercept == pytest.approx(0, abs=0.1)
     assert fitted.numbers["ece_calibrated"] < 0.5 * fitted.numbers["ece"]
     assert fitted.numbers["sensitivity"] == pytest.approx(0.9, abs=0.03)
     # Resampled errors of calibration are those of the scores when every patient is drawn once.

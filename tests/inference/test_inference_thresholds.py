@@ -10,7 +10,7 @@ from xray.errors import InputError
 from xray.inference.thresholds import read_thresholds, thresholds_file, thresholds_of, write_thresholds
 from xray.structures.thresholds import Point, Thresholds
 
-FITTED = Thresholds("boxes", {"Nodule/Mass": Point(2.0, 0.4), "Other": Point()}, "sensitivity=0.9")
+FITTED = Thresholds("boxes", {"Nodule/Mass": Point(2.0, 0.4, -1.5), "Other": Point()}, "sensitivity=0.9")
 
 
 def run(folder: Path, weights: bytes = b"weights") -> Path:
@@ -69,16 +69,27 @@ def test_an_ensemble_has_a_file_of_its_own(tmp_path: Path) -> None:
         read_thresholds(ensemble)
 
 
+def test_a_file_of_an_earlier_version_has_no_intercept(tmp_path: Path) -> None:
+    path = write_thresholds(run(tmp_path / "a"), FITTED, {})
+    content = json.loads(path.read_text()) | {"version": 1}
+    for point in content["findings"].values():
+        del point["intercept"]
+    path.write_text(json.dumps(content))
+    fitted = read_thresholds(tmp_path / "a")
+    assert fitted is not None
+    assert fitted.of == {"Nodule/Mass": Point(2.0, 0.4), "Other": Point()}
+
+
 def test_a_damaged_file_is_one_line_and_not_used(tmp_path: Path) -> None:
     path = write_thresholds(run(tmp_path / "a"), FITTED, {})
     good = json.loads(path.read_text())
     one = good["findings"]["Nodule/Mass"]
     for content in (
-        "{", "[]", "7", json.dumps(good | {"version": 2}), json.dumps(good | {"kind": "x"}),
+        "{", "[]", "7", json.dumps(good | {"version": 3}), json.dumps(good | {"kind": "x"}),
         json.dumps({name: value for name, value in good.items() if name != "weights"}),
         *(json.dumps(good | {"findings": {"a": one | wrong}}) for wrong in (
             {"temperature": 0}, {"temperature": None}, {"temperature": "1"}, {"threshold": -1}, {"threshold": 3},
-            {"threshold": True}, {"temperature": float("nan")},
+            {"threshold": True}, {"temperature": float("nan")}, {"intercept": None}, {"intercept": 1e9},
         )),
     ):  # fmt: skip
         path.write_text(content)

@@ -38,6 +38,15 @@ def test_probabilities_and_what_is_found_by_hand() -> None:
     np.testing.assert_array_equal(found, [*expected[:6], 0] >= np.float64(0.74))
 
 
+def test_an_intercept_makes_a_half_another_probability() -> None:
+    # ln 3 to the odds: 1 : 1 becomes 3 : 1, and 1 : 9 becomes 1 : 3.
+    point = Point(1.0, None, float(np.log(3)))
+    np.testing.assert_allclose(point.probability(np.array([0.5, 0.1])), [0.75, 0.25])
+    fitted = Thresholds("boxes", {ABNORMAL: point}, "x=1")
+    # Of "No finding" it is that of the opposite.
+    np.testing.assert_allclose(fitted.probabilities(rows((15, 0.5), (15, 0.9)), CATEGORIES), [0.25, 0.75])
+
+
 def test_a_score_does_not_fail_by_digits_that_files_do_not_hold() -> None:
     point = Point(1.0, 0.123457)
     assert point.is_positive(np.array([0.1234567]))
@@ -59,9 +68,10 @@ def test_labels_beside_boxes_stay_and_alone_are_calibrated() -> None:
     st.lists(st.floats(0, 1), min_size=2, max_size=30),
     st.floats(0.05, 20),
     st.floats(0, 1),
+    st.sampled_from([0.0, -5.5, 3.0]),
 )
-def test_the_order_never_changes(scores: list[float], temperature: float, threshold: float) -> None:
-    point, ordered = Point(temperature, round(threshold, 6)), np.sort(scores)
+def test_the_order_never_changes(scores: list[float], temperature: float, threshold: float, intercept: float) -> None:
+    point, ordered = Point(temperature, round(threshold, 6), intercept), np.sort(scores)
     probabilities = point.probability(ordered)
     assert (np.diff(probabilities) >= 0).all()
     assert ((probabilities >= 0) & (probabilities <= 1)).all()

@@ -19,6 +19,8 @@ N_BINS = 15
 LOWEST, HIGHEST = 0.05, 20.0
 """The range of temperatures: where scores of right and wrong do not overlap, the best temperature would be 0."""
 N_FOLDS = 5
+MOST_STEPS = 100
+"""Of Newton's; five to ten are enough."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +164,48 @@ def fit_temperature(outcomes: Outcomes) -> float:
     if slope(high) <= 0:
         return LOWEST
     return 1 / float(brentq(slope, low, high, xtol=1e-12, rtol=1e-12))
+
+
+def fit_line(outcomes: Outcomes) -> tuple[float, float]:
+    """The temperature, in [LOWEST, HIGHEST], and the intercept of the least log loss together: Platt 1999, of logits.
+
+    outcomes: with a truth above 0 and below 1 somewhere, as `smoothed` makes it, or there may be no such numbers.
+
+    The loss is convex in the temperature's inverse and the intercept. Newton's steps, each halved until it lessens the
+    loss, as in Lin, Lin and Weng 2007 ("A note on Platt's probabilistic outputs for support vector machines").
+    """
+    z, weights, truth = logits(outcomes.scores), outcomes.weights, outcomes.truth
+    columns = np.stack([z, np.ones_like(z)])
+
+    def loss(line: np.ndarray) -> float:
+        u = line @ columns
+        return float(weights @ (np.logaddexp(0, u) - truth * u))
+
+    line = np.array([1.0, _intercept(outcomes, z)])
+    for _ in range(MOST_STEPS):
+        probabilities = expit(line @ columns)
+        slope = columns @ (weights * (probabilities - truth))
+        if np.abs(slope).max() <= 1e-10 * weights.sum():
+            break
+        curvature = (columns * (weights * probabilities * (1 - probabilities))) @ columns.T
+        step = np.linalg.solve(curvature + 1e-12 * np.eye(2) * max(1.0, float(curvature.max())), slope)
+        before, length = loss(line), 1.0
+        while length > 1e-10 and loss(line - length * step) > before - 1e-4 * length * float(slope @ step):
+            length /= 2
+        line = line - length * step
+    inverse = float(np.clip(line[0], 1 / HIGHEST, 1 / LOWEST))
+    return 1 / inverse, float(line[1]) if inverse == line[0] else _intercept(outcomes, inverse * z)
+
+
+def _intercept(outcomes: Outcomes, z: np.ndarray) -> float:
+    """What is added to logits so that probabilities have the mean of the truth, which is where the loss is least."""
+    share = np.average(outcomes.truth, weights=outcomes.weights)
+    middle = float(logits(np.array(share)))
+
+    def excess(intercept: float) -> float:
+        return float(np.average(expit(z + intercept), weights=outcomes.weights) - share)
+
+    return float(brentq(excess, middle - z.max() - 1, middle - z.min() + 1, xtol=1e-12))
 
 
 def smoothed(outcomes: Outcomes) -> Outcomes:

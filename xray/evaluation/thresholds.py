@@ -1,9 +1,8 @@
-"""Fits a temperature and a threshold for each finding, and measures both on patients that they were not fitted on.
+"""Fits a calibration and a threshold for each finding, and measures both on patients that they were not fitted on.
 
 The probability of a detection is that it is true at IoU > 0.4 (`match_boxes`); that of a label, that the radiograph
-has the finding. The temperature has the least log loss (Guo et al. 2017, arXiv:1706.04599) with the targets of Platt
-1999; the threshold is a point of the FROC curve: of a label it is the ROC curve, with false positives divided by
-radiographs.
+has the finding. Temperature and intercept have the least log loss with the targets of Platt 1999; the threshold is a
+point of the FROC curve: of a label it is the ROC curve, with false positives divided by radiographs.
 """
 
 import dataclasses
@@ -15,15 +14,13 @@ import numpy as np
 from xray.evaluation.box_matching import match_boxes
 from xray.evaluation.box_metrics import froc_curve
 from xray.evaluation.calibration import (
-    HIGHEST,
-    LOWEST,
     N_BINS,
     N_FOLDS,
     Outcomes,
     bin_of,
     deal_patients,
+    fit_line,
     fit_of,
-    fit_temperature,
     smoothed,
 )
 from xray.evaluation.evaluate import Evaluation
@@ -139,15 +136,14 @@ def fit_thresholds(findings: list[Scored], at: OperatingPoint, n_resamples: int 
 
 
 def fit_point(one: Scored, at: OperatingPoint) -> Point:
-    """The temperature of the least log loss with Platt's targets, and the threshold of the operating point.
+    """Temperature and intercept of the least log loss with Platt's targets, and the threshold of the operating point.
 
-    The temperature is 1 where all scores are right, or all wrong, and where the best is at an end of the range: there,
-    no temperature makes probabilities of the scores.
+    Where all scores are right, or all wrong, they stay as they are.
     """
     outcomes = Outcomes.of(one.scores, one.is_true, one.patients)
     is_both = bool(len(one.is_true)) and not one.is_true.all() and bool(one.is_true.any())
-    temperature = fit_temperature(smoothed(outcomes)) if is_both else 1.0
-    return Point(temperature if LOWEST < temperature < HIGHEST else 1.0, threshold_at(one, at))
+    temperature, intercept = fit_line(smoothed(outcomes)) if is_both else (1.0, 0.0)
+    return Point(temperature, threshold_at(one, at), intercept)
 
 
 def threshold_at(one: Scored, at: OperatingPoint) -> float | None:

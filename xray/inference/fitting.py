@@ -10,6 +10,7 @@ import numpy as np
 from xray.datasets.fingerprint import fingerprint
 from xray.datasets.store import Store
 from xray.errors import InputError
+from xray.evaluation.calibration import HIGHEST
 from xray.evaluation.evaluate import Evaluation, plain_numbers
 from xray.evaluation.thresholds import N_FOLDS, Fitted, fit_thresholds, scored_findings
 from xray.inference.ensemble_file import files_of, is_ensemble
@@ -25,6 +26,7 @@ HEADER = (
     ("True", "number"),
     ("Threshold", "number"),
     ("Temperature", "number"),
+    ("Intercept", "number"),
     ("Sensitivity", "number"),
     ("False positives an image", "number"),
     ("ECE", "number"),
@@ -138,7 +140,7 @@ def warnings_of(given: Path, result: Evaluation, learned: tuple[int, str], fitte
     for one in fitted if is_any_fitted(fitted) else ():
         if one.lack:
             warnings.append(
-                f"--fit: too little to fit {one.name} ({one.lack}): temperature 1, and shown from {SHOWN_FROM}"
+                f"--fit: too little to fit {one.name} ({one.lack}): it keeps its scores, and is shown from {SHOWN_FROM}"
             )
         elif one.point.threshold is None:
             warnings.append(
@@ -156,14 +158,17 @@ def warnings_of(given: Path, result: Evaluation, learned: tuple[int, str], fitte
 
 
 def _of_probabilities(one: Fitted) -> Iterator[str]:
-    """Warnings about the temperature of a fitted finding, and about what it makes of the threshold."""
+    """Warnings about the calibration of a fitted finding, and about what it makes of the threshold."""
     if one.is_separated:
         yield (
             f"--fit: each true score of {one.name} is above each false one: how sure the probabilities may be follows "
             f"from the number of scores alone ({one.n_true} true, {one.n - one.n_true} false)"
         )
-    if one.point.temperature == 1:
-        yield f"--fit: no temperature makes probabilities of the scores of {one.name}: it stays 1"
+    if one.point.temperature >= HIGHEST:
+        yield (
+            f"--fit: the scores of {one.name} do not tell what is true from what is false: all get nearly the "
+            f"probability of {one.n_true / one.n:.2g}, the share that is true"
+        )
     threshold = one.point.threshold
     if threshold is not None and (least := float(one.point.probability(np.array(threshold)))) < UNLIKELY:
         yield (
@@ -177,11 +182,12 @@ def table_of(fitted: Sequence[Fitted]) -> list[tuple[str, ...]]:
     rows = []
     for one in fitted:
         if one.lack:
-            rows.append((one.name, str(one.n_true), "–", "1", *["–"] * 4))
+            rows.append((one.name, str(one.n_true), "–", "1", "0", *["–"] * 4))
             continue
         numbers = [_number(one.numbers, name) for name in ("sensitivity", "fp_per_image", "ece", "ece_calibrated")]
         threshold = "–" if one.point.threshold is None else f"{one.point.threshold:.3f}"
-        rows.append((one.name, str(one.n_true), threshold, f"{one.point.temperature:.2f}", *numbers))
+        line = (f"{one.point.temperature:.2f}", f"{one.point.intercept:.2f}")
+        rows.append((one.name, str(one.n_true), threshold, *line, *numbers))
     return rows
 
 

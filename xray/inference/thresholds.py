@@ -21,9 +21,10 @@ from xray.inference.ensemble_file import files_of, is_ensemble
 from xray.structures.thresholds import Point, Thresholds
 
 FILE = "thresholds.json"
-VERSION = 1
+VERSION = 2
+"""Files of version 1 have no intercepts: their probabilities are those of temperatures alone."""
 MOST_BYTES = 2**20
-NOTE = "Temperature and threshold of each finding, as xray evaluate --fit found them; may be removed."
+NOTE = "Calibration and threshold of each finding, as xray evaluate --fit found them; may be removed."
 WEIGHTS = "model.safetensors"
 """As xray.models.weights calls it, which needs torch."""
 
@@ -82,7 +83,7 @@ def read_thresholds(given: Path) -> Thresholds | None:
             raise ValueError("it is too large")
         data = path.read_bytes()
         content = json.loads(data)
-        if content["version"] != VERSION:
+        if content["version"] not in (1, VERSION):
             raise ValueError(f"it has the version {content['version']!r:.20}")
         if content["kind"] not in ("boxes", "labels"):
             raise ValueError(f"it is of {content['kind']!r:.20}")
@@ -132,10 +133,12 @@ def thresholds_of(
 
 
 def _point(name: str, values: Any) -> Point:
-    temperature, threshold = values["temperature"], values["threshold"]
-    numbers = [value for value in (temperature, threshold) if value is not None]
+    temperature, threshold, intercept = values["temperature"], values["threshold"], values.get("intercept", 0.0)
+    numbers = [value for value in (temperature, threshold, intercept) if value is not None]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in numbers):
         raise ValueError(f"{name} has no numbers")
     if temperature is None or not 0.01 <= temperature <= 100 or not 0 <= (threshold or 0) <= 1.01:
         raise ValueError(f"{name} has a temperature of {temperature} and a threshold of {threshold}")
-    return Point(float(temperature), None if threshold is None else float(threshold))
+    if intercept is None or not -100 <= intercept <= 100:
+        raise ValueError(f"{name} has an intercept of {intercept}")
+    return Point(float(temperature), None if threshold is None else float(threshold), float(intercept))

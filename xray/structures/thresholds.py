@@ -1,7 +1,8 @@
-"""Which findings count as found, and how probable they are: a temperature and a threshold for each, as fitted.
+"""Which findings count as found, and how probable they are: a calibration and a threshold for each, as fitted.
 
-A temperature T makes a probability of a score p: σ(logit(p) / T), the temperature scaling of Guo et al. 2017
-(arXiv:1706.04599, section 4.2) for one probability in place of a softmax. The order of the scores of a finding stays.
+A temperature T and an intercept b make a probability of a score p: σ(logit(p) / T + b). It is the scaling of Platt 1999
+of a score's logit; without the intercept, the temperature scaling of Guo et al. 2017 (arXiv:1706.04599, section 4.2),
+which cannot correct the scores of a rare finding that are all too high. The order of the scores of a finding stays.
 """
 
 import dataclasses
@@ -34,11 +35,12 @@ def logits(scores: np.ndarray) -> np.ndarray:
     return values
 
 
-def scale(scores: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
-    """Scores in [0, 1] with their logits divided by the temperature; 1/2 stays, so the order does."""
+def scale(scores: np.ndarray, temperature: float | np.ndarray, intercept: float = 0.0) -> np.ndarray:
+    """Scores in [0, 1] with their logits divided by the temperature, above 0, and the intercept added; in the same
+    order."""
     from scipy.special import expit
 
-    scaled: np.ndarray = expit(logits(scores) / temperature)
+    scaled: np.ndarray = expit(logits(scores) / temperature + intercept)
     return scaled
 
 
@@ -46,16 +48,19 @@ def scale(scores: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
 class Point:
     """What was fitted for one finding.
 
-    temperature: above 0; 1 leaves scores as they are. threshold: lowest score, as models give it, that counts as found;
-    above 1 where none does; None where none was fitted.
+    temperature: above 0. intercept: any; a temperature of 1 and an intercept of 0 leave scores as they are. threshold:
+    lowest score, as models give it, that counts as found; above 1 where none does; None where none was fitted.
     """
 
     temperature: float = 1.0
     threshold: float | None = None
+    intercept: float = 0.0
 
     def probability(self, scores: np.ndarray) -> np.ndarray:
         """Scores of any shape in [0, 1] → calibrated probabilities."""
-        return np.asarray(scores) if self.temperature == 1 else scale(np.asarray(scores), self.temperature)
+        if self.temperature == 1 and self.intercept == 0:
+            return np.asarray(scores)
+        return scale(np.asarray(scores), self.temperature, self.intercept)
 
     def is_positive(self, scores: np.ndarray, from_probability: float | None = None) -> np.ndarray:
         """Whether scores count as found. from_probability: what a user set in place of the threshold."""

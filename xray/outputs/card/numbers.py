@@ -136,17 +136,19 @@ def _fitted(facts: Facts) -> Section:
         numbers = dict_in(measured, finding)
         n = numbers.get("n_true")
         threshold = parts.number(math.nan if point.threshold is None else point.threshold)
-        row = [finding, f"{n:,}" if isinstance(n, int) else parts.DASH, threshold, parts.number(point.temperature, 2)]
+        row = [finding, f"{n:,}" if isinstance(n, int) else parts.DASH, threshold]
+        row += [parts.number(point.temperature, 2), parts.number(point.intercept, 2)]
         for name in ("sensitivity", "fp_per_image", "ece", "ece_calibrated"):
             row.append(parts.number(value_in(numbers, name)))
             if name in ("sensitivity", "fp_per_image"):
                 row.append(parts.interval(interval_in(numbers, name)))
         rows.append(row)
-    head = ["!Finding", "#True", "#Threshold", "#Temperature", "#Sensitivity", INTERVAL]
+    head = ["!Finding", "#True", "#Threshold", "#Temperature", "#Intercept", "#Sensitivity", INTERVAL]
     head += ["#FP an image", INTERVAL, "#ECE", "#calibrated"]
     hint = (
         f"Fitted by xray evaluate --fit at {facts.thresholds.at}: pages and DICOM objects show what reaches its "
-        "threshold, with calibrated probabilities. Each patient is measured by what was fitted on others. A finding "
+        "threshold, with calibrated probabilities, σ(logit(score) / temperature + intercept). Each patient is measured "
+        "by what was fitted on others. A finding "
         f"without a threshold had too few examples: it keeps its scores, and is shown from {SHOWN_FROM:g}."
     )
     return Section("Decision thresholds", hint, parts.table(head, rows))
