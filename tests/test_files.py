@@ -125,6 +125,7 @@ COMMANDS = {
     "fuse": ["--predictions", "a.json", "b.json", "--data-path", "none"],
     "pseudo": ["--weights", "run", "--images", "none", "--data-path", "none"],
     "lr_find": ["--data-path", "none"],
+    "phantoms": ["--n-train", "1"],
 }
 
 
@@ -133,7 +134,25 @@ def test_every_command_says_so_at_once(closed, tmp_path, name):
     folder, reason = closed
     ended = in_process.run(name, *COMMANDS[name], "--save-path", folder / "out", cwd=tmp_path)
     assert ended.returncode == 1, ended.stderr
+    out = folder / "out" / ("vinbig" if name == "phantoms" else "")
+    assert f"error: {out} cannot be made ({reason}): choose another --save-path" in ended.stderr
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo", "voc"])
+def test_an_export_of_a_dataset_says_so_before_it_reads_it(closed, tmp_path, format):
+    folder, reason = closed
+    flags = ("--format", format, "--data-path", "none", "--save-path", folder / "out")
+    ended = in_process.run("export", *flags, cwd=tmp_path)
+    assert ended.returncode == 1, ended.stderr
     assert f"error: {folder / 'out'} cannot be made ({reason}): choose another --save-path" in ended.stderr
+
+
+def test_phantoms_look_at_all_folders_before_the_first_is_drawn(tmp_path):
+    (tmp_path / "siim").mkdir()
+    (tmp_path / "siim" / "mine.txt").touch()
+    ended = in_process.run("phantoms", "--save-path", tmp_path, "--trees", "vinbig", "siim", "--n-train", "1")
+    assert "siim exists and holds no phantoms: give another --save-path" in ended.stderr
+    assert not (tmp_path / "vinbig").exists()
 
 
 def test_a_save_path_within_what_is_searched_is_refused(tmp_path):

@@ -10,7 +10,7 @@ from annotated_types import Interval
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need, spelled
-from xray.files import check_writable, complete
+from xray.files import check_output, check_writable, complete
 from xray.flags import Prune, check_ranges
 
 OF_TREES = (
@@ -147,6 +147,7 @@ def export_dataset(config: Config, format: Literal["coco", "yolo", "voc"]) -> No
     if config.data_path is None or config.save_path is None:
         missing = "--data-path" if config.data_path is None else "--save-path"
         raise FlagError(f"{missing} is missing: --format {format} writes the dataset --data-path to --save-path")
+    check_output(config.save_path)
 
     from xray.datasets.prediction_ids import read_any_predictions
     from xray.datasets.store import open_store

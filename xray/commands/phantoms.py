@@ -59,12 +59,16 @@ def main(config: Config) -> None:
 
     from xray.phantoms.layout import layout_of, write_layout
     from xray.phantoms.siim_lungs import write_lungs, write_siim
+    from xray.phantoms.tree import check_tree
     from xray.phantoms.vinbig import write_vinbig
 
     writers = {"vinbig": write_vinbig, "siim": write_siim, "lungs": write_lungs}
     writers |= {kind: functools.partial(write_layout, kind) for kind in LAYOUTS}
     options = {name: getattr(config, name) for name in ("seed", "size", "normal_fraction", "n_workers", "overwrite")}
     folders = []
+    for tree in config.trees:
+        # Before the first is drawn, which takes long.
+        check_tree(config.save_path / tree)
     for tree in dict.fromkeys(config.trees):
         more = {} if tree == "lungs" else {"pneumothorax_fraction": config.pneumothorax_fraction}
         written = writers[tree](config.save_path, config.n_train, config.n_test, **options, **more)

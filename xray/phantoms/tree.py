@@ -15,7 +15,7 @@ from annotated_types import Interval
 
 from xray import interrupts
 from xray.errors import FlagError, InputError
-from xray.files import complete
+from xray.files import check_writable, complete, make_folder
 from xray.flags import Processes, Seed, Share, check_ranges
 
 Number = Annotated[int, Interval(ge=0, le=1_000_000)]
@@ -131,23 +131,32 @@ def draw_tree(
     return ordered, len(todo)
 
 
+def check_tree(folder: Path) -> None:
+    """Raises InputError where the folder of a tree cannot be written to, or holds something else than phantoms."""
+    if _is_taken(folder) and not (folder / PARAMETERS).is_file():
+        # Never delete what may be the real data, whatever the flags say.
+        raise InputError(f"{folder} exists and holds no phantoms: give another --save-path")
+    check_writable(folder)
+
+
+def _is_taken(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
 def _prepare(folder: Path, parameters: dict[str, Any], overwrite: bool, made: Sequence[str]) -> None:
     """Makes the folder ready for phantoms of these parameters, or raises InputError and touches nothing."""
+    check_tree(folder)
     stamp = folder / PARAMETERS
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not stamp.is_file():
-            # Never delete what may be the real data, whatever the flags say.
-            raise InputError(f"{folder} exists and holds no phantoms: give another --save-path")
-        if json.loads(stamp.read_text(encoding="utf-8")) != parameters:
-            if not overwrite:
-                raise InputError(
-                    f"{folder} holds phantoms made with other parameters (see {stamp.name} there): give another "
-                    "--save-path, or --overwrite to replace them"
-                )
-            for name in (*made, TRUTH, JOURNAL, PARAMETERS):
-                path = folder / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    if _is_taken(folder) and json.loads(stamp.read_text(encoding="utf-8")) != parameters:
+        if not overwrite:
+            raise InputError(
+                f"{folder} holds phantoms made with other parameters (see {stamp.name} there): give another "
+                "--save-path, or --overwrite to replace them"
+            )
+        for name in (*made, TRUTH, JOURNAL, PARAMETERS):
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    make_folder(folder)
     # What a killed run was writing; its processes are gone.
     for path in folder.rglob("*.part"):
         path.unlink()

@@ -15,7 +15,7 @@ from xray.datasets.conversion_account import write_json
 from xray.datasets.sources.trees.parts import ORIGINALS
 from xray.datasets.store import ANNOTATIONS, Store
 from xray.errors import FlagError, InputError
-from xray.files import complete
+from xray.files import check_output, complete, make_folder
 from xray.outputs.trees.coco import coco_results, write_coco
 from xray.outputs.trees.pictures import find_originals, write_pictures
 from xray.outputs.trees.plan import Item, Masks, Plan, TreeFormat, plan
@@ -139,8 +139,7 @@ def _masks(store: Store, format: TreeFormat, masks: Masks | None) -> Masks:
 
 def _prepare(out: Path, flags: dict[str, Any], overwrite: bool) -> None:
     """Makes the folder, with the mark of what is unfinished. Raises InputError where other things are in it."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give --save-path a folder")
+    check_output(out)
     mark = out / UNFINISHED
     entries = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
     if strange := entries - {*OWN, RECORD, UNFINISHED, f"{RECORD}.part"}:
@@ -155,7 +154,7 @@ def _prepare(out: Path, flags: dict[str, Any], overwrite: bool) -> None:
         for name in sorted(entries - {UNFINISHED}):
             path = out / name
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with complete(mark) as temporary:
         temporary.write_text(json.dumps(flags))
 
