@@ -12,6 +12,7 @@ from equality import assert_same
 
 from xray.datasets.store import open_store
 from xray.evaluation.box_metrics import detection_metrics
+from xray.inference.unfinished import unfinished
 from xray.structures.predictions import read_predictions
 
 # What depends on the clock and the machine.
@@ -151,10 +152,36 @@ def test_a_resumed_run_deploys_only_what_is_better_also_when_it_was_moved(
         assert checkpoint(run, "best.ckpt")["epoch"] == best
 
 
-def test_training_stops_early(side_store, train_tiny, tmp_path, scored_by_epoch):
+def test_training_stops_early(side_store, train_tiny, tmp_path, scored_by_epoch, capsys):
     scored_by_epoch([0.25, 0.5, 0.25, 0.75])
     run = train_tiny(side_store, tmp_path / "run", "--n-epochs", 4, "--early-stop", 1)
     assert [row["map40"] for row in rows_of(run)] == ["0.25", "0.5", "0.25"]
+    # It is not taken for one that was killed, nor trained on, by resuming, without more patience.
+    assert unfinished(run) == ""
+    stopped = "stopped after 3 epochs by --early-stop 1: the last validation brought no better map40"
+    assert stopped in capsys.readouterr().out
+    train_tiny(side_store, run, "--resume", "--n-epochs", 4)
+    assert len(rows_of(run)) == 3
+    assert stopped in capsys.readouterr().out
+    train_tiny(side_store, run, "--resume", "--n-epochs", 4, "--early-stop", 2)
+    assert [row["map40"] for row in rows_of(run)] == ["0.25", "0.5", "0.25", "0.75"]
+    assert checkpoint(run, "best.ckpt")["epoch"] == 3
+    assert "stopped after" not in capsys.readouterr().out
+
+
+def test_the_table_has_the_rate_of_each_epochs_last_step(side_store, train_tiny, tmp_path, monkeypatch):
+    from xray.training.tasks.detection import DetectionTask
+
+    rates = []
+
+    def follow(task, optimizer):
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(DetectionTask, "on_before_optimizer_step", follow, raising=False)
+    run = train_tiny(side_store, tmp_path / "run", "--n-epochs", 2, "--schedule", "cosine", "--warmup-steps", 1)
+    steps = [int(row["step"]) for row in rows_of(run)]
+    assert [float(row["lr"]) for row in rows_of(run)] == [rates[step - 1] for step in steps]
+    assert float(rows_of(run)[-1]["lr"]) > 0
 
 
 def test_an_average_of_the_weights_is_what_is_deployed(vinbig_run):

@@ -135,6 +135,8 @@ def main(task_name: str, config: TrainingConfig) -> int:
         with quiet_threads(), shared_with_workers():
             trainer.fit(task, ckpt_path=run / LAST if progress else None, weights_only=True)
             outcome = deploy_weights(trainer, task, run, is_first)
+            if (stopped := early_stop_in_words(trainer)) and is_first:
+                print(f"\n{stopped}")
     except SystemExit:
         # What Lightning makes of Ctrl-C.
         if trainer.interrupted:
@@ -168,6 +170,18 @@ def main(task_name: str, config: TrainingConfig) -> int:
     if "tensorboard" in config.logger:
         print(f"  tensorboard --logdir {run}")
     return 0
+
+
+def early_stop_in_words(trainer: Any) -> str:
+    """That, and why, --early-stop has ended a training, "" where it has not."""
+    from xray.training.callbacks import EarlyStopping
+
+    stopper = trainer.early_stopping_callback
+    if not isinstance(stopper, EarlyStopping) or not stopper.is_over:
+        return ""
+    n, flag = stopper.wait_count, f"--early-stop {stopper.patience}"
+    since = f"the last {n} validations" if n > 1 else "the last validation"
+    return f"stopped after {trainer.current_epoch} epochs by {flag}: {since} brought no better {stopper.monitor}"
 
 
 def deploy_weights(trainer: Any, task: Any, run: Path, is_first: bool) -> str:

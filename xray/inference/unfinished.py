@@ -1,29 +1,48 @@
 """Whether a run has trained all of its epochs: its deployed model is the best one so far from the first one on."""
 
 import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from xray.errors import InputError
+from xray.evaluation.monitored import monitored_by
 from xray.files import read_yaml_text
 
-CONFIG, TABLE = "config.yaml", "metrics.csv"
+CONFIG, TABLE, MODEL = "config.yaml", "metrics.csv", "model.json"
 LARGEST = 2**20
 """Characters of a config that is looked into."""
 
 
 def unfinished(run: Path) -> str:
-    """A warning where a run has trained fewer epochs than its config says; "" where it has not, or that is not known.
-
-    One that may stop by itself (--early-stop) says nothing of when it has done so.
+    """A warning where a run has trained fewer epochs than its config says, and --early-stop has not ended it; "" where
+    it has not, or that is not known.
     """
     try:
         config = read_yaml_text(run / CONFIG, "config", "train again", LARGEST)
-        wanted = 0 if config.get("early_stop") else int(config["n_epochs"])
+        wanted, patience = int(config["n_epochs"]), int(config.get("early_stop") or 0)
         with (run / TABLE).open(newline="") as file:
-            done = max((int(row["epoch"]) + 1 for row in csv.DictReader(file)), default=0)
-    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
+            rows = list(csv.DictReader(file))
+        done = max((int(row["epoch"]) + 1 for row in rows), default=0)
+        if not 0 < done < wanted or (patience and _waited(run, config, rows) >= patience):
+            return ""
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
         # What is no such run, or has no such files, says nothing.
         return ""
-    if not 0 < done < wanted:
-        return ""
-    return f"warning: {run} has trained {done} of its {wanted} epochs: this is the best of its models so far"
+    of = f"{wanted} epochs, and --early-stop {patience} has not ended it" if patience else f"{wanted} epochs"
+    return f"warning: {run} has trained {done} of its {of}: this is the best of its models so far"
+
+
+def _waited(run: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> int:
+    """The number of validations since the best one, as Lightning's EarlyStopping counts them: an equal one is not
+    better, and neither is one that is no number."""
+    categories = json.loads((run / MODEL).read_text())["categories"].items()
+    metric = monitored_by(
+        config["task"], str(config.get("monitor", "auto")), {int(number): name for number, name in categories}
+    )
+    best, waited = -math.inf, 0
+    for value in (float(row[metric]) for row in rows if row[metric]):
+        best, waited = (value, 0) if value > best else (best, waited + 1)
+    return waited

@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from rich.console import Console
 from torch import Tensor
@@ -107,6 +108,25 @@ class Plateau(Callback):
                 config.scheduler.step(float(trainer.callback_metrics[config.monitor]))
 
 
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, but a resumed run has the patience that its flag says, not that of its checkpoint, and one that was
+    stopped does not train another epoch. Of the same name, by which a checkpoint has its state."""
+
+    def __init__(self, monitored: str, patience: int) -> None:
+        super().__init__(monitored, mode="max", patience=patience, check_finite=False)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has stopped the training."""
+        return self.wait_count >= self.patience
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    def on_train_start(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self.is_over
+
+
 class Pictures(Callback):
     """Puts pictures of validation radiographs, truth and prediction side by side, into the loggers that hold pictures.
 
@@ -171,7 +191,8 @@ class EpochTable(Callback):
         if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
             # Callback metrics keep the last validation's values; this epoch had none.
             metrics = {name: value for name, value in metrics.items() if name.startswith(("train/", "speed/"))}
-        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        # That of the epoch's last step, as loggers have it; by now the optimizer has that of the next one.
+        lr = trainer.optimizers[0].param_groups[0]["lr"] if self._lr is None else self._lr
         seconds = time.perf_counter() - self._began
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": lr, "seconds": round(seconds, 2)}
         self._rows.append({**row, **metrics})
@@ -180,8 +201,7 @@ class EpochTable(Callback):
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self._rows)
-        # The table has the rate of the step that comes next, which a cosine ends at 0; the line that of the last step.
-        line = self._line(trainer.current_epoch, lr if self._lr is None else self._lr, seconds, metrics)
+        line = self._line(trainer.current_epoch, lr, seconds, metrics)
         self._console.print(line, highlight=False, soft_wrap=True)
 
     def _line(self, epoch: int, lr: float, seconds: float, metrics: dict[str, float]) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import (
     Callback,
-    EarlyStopping,
     LearningRateMonitor,
     WeightAveraging,
 )
@@ -23,7 +22,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from xray.models.device import LightningPrecision
 from xray.training.average import KeepBest
-from xray.training.callbacks import DeployBest, EpochTable, Pictures, Plateau, ProgressBar, Throughput
+from xray.training.callbacks import DeployBest, EarlyStopping, EpochTable, Pictures, Plateau, ProgressBar, Throughput
 from xray.training.checkpoints import BEST, TABLE, BestCheckpoint, LastCheckpoint, WholeCheckpoints
 from xray.training.config import TrainingConfig
 from xray.training.guard import Guard
@@ -68,7 +67,7 @@ def build_trainer(
         # (those of a frozen encoder) equal to the last bit.
         callbacks.insert(0, WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)))
     if config.early_stop:
-        callbacks.append(EarlyStopping(monitored, mode="max", patience=config.early_stop, check_finite=False))
+        callbacks.append(EarlyStopping(monitored, config.early_stop))
     if sys.stderr.isatty():
         callbacks.append(ProgressBar(config.log_step))
     strategy: Any = "auto"

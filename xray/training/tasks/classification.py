@@ -8,6 +8,7 @@ from torch import Tensor
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.label_metrics import classification_metrics
+from xray.evaluation.monitored import OF_TASK
 from xray.findings import NO_FINDING_BOX
 from xray.models.classification.classifier import Classifier, build_classifier, load_initial_weights
 from xray.models.classification.losses import balancing_weights, classification_loss
@@ -27,7 +28,7 @@ NOT_ABNORMAL = "they show nothing that is known, and not all is known"
 class ClassificationTask(Task):
     """A classifier trained on the labels of whole radiographs and validated by AUROC on the fold held back."""
 
-    monitored = "mean_auroc"
+    monitored = OF_TASK["classification"]
     config: ClassificationConfig
 
     def __init__(self, config: ClassificationConfig, store: Store) -> None:

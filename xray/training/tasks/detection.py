@@ -8,8 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from xray.datasets.store import Store
-from xray.evaluation.box_metrics import detection_metrics, has_vinbig_categories
+from xray.evaluation.box_metrics import detection_metrics
 from xray.evaluation.located import located_in, nothing_located
+from xray.evaluation.monitored import monitored_by
 from xray.flags import AUTO
 from xray.models.detection.anchor_fit import FASTER_RCNN
 from xray.models.detection.backbones import IMAGENET_WEIGHTS
@@ -60,9 +61,7 @@ class DetectionTask(Task):
         # None where all are, so that training is that of a dataset whose boxes are all there are.
         self.unlocated = store.unlocated if store.unlocated[every.rows].any() else None
         self.n_labelled, self.added = n_labelled, added
-        # Few large objects soon have a perfect map40, which then cannot tell epochs apart.
-        auto = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
-        self.monitored = auto if config.monitor == "auto" else config.monitor
+        self.monitored = monitored_by("detection", config.monitor, store.categories)
         self.architecture: dict[str, Any] = {
             "backbone": config.backbone,
             "head": config.head,

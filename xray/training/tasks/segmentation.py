@@ -9,6 +9,7 @@ from xray.datasets.mask_canvas import mask_canvas
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.mask_metrics import mask_sums, segmentation_metrics
+from xray.evaluation.monitored import OF_TASK
 from xray.models.segmentation.initial import load_initial_weights
 from xray.models.segmentation.losses import loss_of_levels, segmentation_loss
 from xray.models.segmentation.segmenter import NO_ATTENTION, Segmenter, build_segmenter, freeze_encoder
@@ -26,7 +27,7 @@ from xray.training.tasks.base import Task, need_located
 class SegmentationTask(Task):
     """U-Net or U-Net++ trained on a store's masks and validated by Dice on the fold held back."""
 
-    monitored = "dice"
+    monitored = OF_TASK["segmentation"]
     needs_masks = True
     config: SegmentationConfig
 
