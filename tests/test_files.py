@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from xray.errors import InputError
-from xray.files import check_apart, check_output, check_writable, complete, finishing, replacing, size_in_words
+from xray.files import check_output, check_writable, complete, finishing, replacing, size_in_words
 from xray.models.weights import MODEL_FILE, WEIGHTS_FILE, save_deployed
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
@@ -153,21 +153,6 @@ def test_phantoms_look_at_all_folders_before_the_first_is_drawn(tmp_path):
     ended = in_process.run("phantoms", "--save-path", tmp_path, "--trees", "vinbig", "siim", "--n-train", "1")
     assert "siim exists and holds no phantoms: give another --save-path" in ended.stderr
     assert not (tmp_path / "vinbig").exists()
-
-
-def test_a_save_path_within_what_is_searched_is_refused(tmp_path):
-    data = tmp_path / "jpegs"
-    data.mkdir()
-    (tmp_path / "link").symlink_to(data)
-    inside = (data / "a" / "out", tmp_path / "link" / "out")
-    for out, where in ((data, "is the folder"), *((one, "lies in") for one in inside)):
-        with pytest.raises(InputError, match=rf"{where} .*jpegs.*: give --save-path a folder outside"):
-            check_apart(out, data)
-        assert check_apart(out, data, is_begun=True).startswith(f"warning: {out} {where} ")
-    for out in (tmp_path / "out", tmp_path / "jpegs2", tmp_path, data / ".out"):
-        assert check_apart(out, data) == ""
-    (tmp_path / "one.png").touch()
-    assert check_apart(tmp_path / "out", tmp_path / "one.png") == ""
 
 
 def test_sizes_are_in_a_unit_that_says_something():

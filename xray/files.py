@@ -249,26 +249,6 @@ def _unwritable(folder: Path, number: int | None) -> InputError:
     return InputError(f"{folder} cannot {what} ({os.strerror(number or 0)}): choose another --save-path")
 
 
-def check_apart(folder: Path, data: Path, is_begun: bool = False) -> str:
-    """Whether --save-path is apart from the folder of radiographs that a command searches through.
-
-    What it writes into that folder, the next command would read as radiographs. Hidden folders are not searched.
-    is_begun: an earlier command, which is continued or written over, has written there already.
-    Returns a warning where it has, "" where the folder is apart. Raises InputError where it is not.
-    """
-    inner, outer = folder.resolve(), data.resolve()
-    if not outer.is_dir() or not inner.is_relative_to(outer):
-        return ""
-    below = inner.relative_to(outer).parts
-    if any(part.startswith(".") for part in below):
-        return ""
-    where = f"lies in {data}" if below else f"is the folder {data} itself"
-    why = f"{folder} {where}, where pictures that are written would be read as radiographs"
-    if is_begun:
-        return f"warning: {why}: move it elsewhere before you read that folder again"
-    raise InputError(f"{why}: give --save-path a folder outside")
-
-
 def is_unfinished(folder: Path, command: str) -> bool:
     """Whether this command was cut off while it wrote into the folder."""
     return (folder / f"{command}{PART}").exists()

@@ -103,6 +103,44 @@ def test_a_folder_of_dicom_and_png(folder, infer):
     assert len(found.table) == len(sent.table) > 3
 
 
+def test_results_may_lie_in_the_folder_of_the_radiographs(folder, vinbig_run, monkeypatch, capsys):
+    """The command of somebody who stands in that folder; twice, and into a second folder."""
+    monkeypatch.chdir(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def run(out, **changes):
+        options = {"device": "cpu", "n_workers": 0, "gate_image": "off", "overlays": True, **changes}
+        status = main(Config(weights=(str(vinbig_run),), data_path=".", save_path=out, **options))
+        return status, [name for name, _ in submitted(Path(out))], capsys.readouterr().err
+
+    status, ids, said = run("out")
+    assert (status, ids) == (0, ["a", "b", "c"])
+    assert "warning" not in said
+    found = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="out holds predictions already"):
+        run("out")
+    status, ids, said = run("out", overwrite=True)
+    assert (status, ids) == (0, ["a", "b", "c"])
+    assert "3 files in out, where results are written, are not read\n" in said
+    assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == found
+    # Of other commands, the results are passed over with a warning.
+    status, ids, said = run("deep/out")
+    assert (status, ids) == (0, ["a", "b", "c"])
+    assert "1 × results of xray among the radiographs, left out (out/overlays/: 3 files)" in said
+    assert (folder / "deep/out/warnings.csv").is_file()
+    assert {path: path.read_bytes() for path in before} == before
+    # What is no folder for results stays as it is.
+    for out, words in ((".", "itself"), ("deep", r"lies in \. and holds")):
+        with pytest.raises(InputError, match=words):
+            run(out, overwrite=True)
+    # Drawn pictures alone are no radiographs either.
+    (folder / "out/overlays").rename(folder / "drawn")
+    status, ids, said = run("third")
+    assert status == 1
+    assert "a picture made by xray, and no radiograph" in said
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_one_file_gives_one_row(folder, infer):
     write_sample(folder.parent / "sample_submission.csv", ["c", "b", "a", "d"])
     status, out = infer(folder / "b.dicom")

@@ -13,6 +13,7 @@ import yaml
 from xray.commands import evaluate, infer, pseudo, view
 from xray.commands.pseudo import Config, by_fold
 from xray.datasets import conversion_account
+from xray.datasets.sources.unlabelled import read_unlabelled
 from xray.datasets.store import CONVERSION, LABELLING, open_store
 from xray.errors import InputError
 from xray.inference.prediction_journal import PredictionJournal
@@ -254,3 +255,15 @@ def test_another_command_does_not_go_on_with_what_is_unfinished(runs, vinbig_sto
         pseudo.main(config_for(runs[:1], vinbig_store, fewer, out))
     assert pseudo.main(config_for(runs[:1], vinbig_store, fewer, out, overwrite=True)) == 0
     assert len(open_store(out, pseudo_for=0)) == 1
+
+
+def test_what_is_written_may_lie_among_the_images(runs, vinbig_store, images, tmp_path):
+    folder = shutil.copytree(images, tmp_path / "raw")
+    pseudo.check_out(config_for(runs, vinbig_store, folder, folder / "out"))
+    with pytest.raises(InputError, match=r"is the folder .*raw itself"):
+        pseudo.check_out(config_for(runs, vinbig_store, folder, folder))
+    (folder / "out" / "overlays").mkdir(parents=True)
+    shutil.copy(folder / "new0.png", folder / "out" / "overlays" / "again.png")
+    labelled = open_store(vinbig_store)
+    assert len(read_unlabelled(folder, labelled).images) == 6
+    assert len(read_unlabelled(folder, labelled, apart=folder / "out").images) == 5

@@ -186,3 +186,14 @@ def test_what_is_not_known_is_written_below(tmp_path, vinbig_store):
     assert 0 in choose_rows(store, Config(data, all=True, finding="Cardiomegaly"))
     assert 0 not in choose_rows(store, Config(data, all=True, finding="No finding"))
     assert 0 in choose_rows(open_store(vinbig_store), Config(vinbig_store, all=True, finding="No finding"))
+
+
+def test_no_radiograph_of_the_same_name_is_replaced(dataset, tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "id_3.png").write_bytes(b"\x89PNG\r\n\x1a\n a radiograph")
+    with pytest.raises(InputError, match=r"id_3\.png is there, and no picture that this command has drawn"):
+        main(Config(data_path=dataset, save_path=tmp_path / "files"))
+    assert [path.name for path in (tmp_path / "files").iterdir()] == ["id_3.png"]
+    (tmp_path / "files" / "id_3.png").unlink()
+    for _ in range(2):
+        main(Config(data_path=dataset, save_path=tmp_path / "files"))

@@ -15,7 +15,7 @@ from xray.commands.archives import check_dicomweb, send_back, with_kinds, with_u
 from xray.commands.find_all import dicom_results_of, find_all, fingerprint_of, load_models
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
-from xray.files import check_apart, check_writable, make_folder
+from xray.files import check_writable, make_folder
 from xray.flags import Processes, Share, alone_or_one_of, check_part, check_paths, check_ranges, require
 from xray.inference.options import check_options
 
@@ -55,7 +55,7 @@ class Config:
     is our title, &retrieve=move has images sent to our &port=; dicoms:// is TLS, with
     &tls-cert=FILE&tls-key=FILE&tls-ca=FILE."""
     save_path: str
-    """Folder to write into."""
+    """Folder to write into; inside of --data-path, what lies in it is not read."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu or cuda."""
     tta: bool = True
@@ -188,7 +188,7 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
     data = Path(config.data_path)
     beside = [Path(config.sample_submission)] if config.sample_submission else []
     part = (config.split or None, None if config.fold < 0 else config.fold)
-    inputs = open_inputs(data, *part, config.sizes, beside)
+    inputs = open_inputs(data, *part, config.sizes, beside, apart=out)
     is_fisabio = config.submission == "fisabio"
     # Of that challenge all radiographs count, and its sample submission names studies as well.
     order = list(inputs.ids) if is_fisabio else rows_of_submission(data, inputs.ids, config.sample_submission)
@@ -336,6 +336,8 @@ def check(config: Config) -> None:
 def check_out(config: Config) -> None:
     """Raises InputError if --save-path cannot be written to, or holds predictions that are to stay."""
     from xray.datasets.store import is_store
+    from xray.radiographs.own_files import check_apart, said
+    from xray.radiographs.radiograph import SUFFIXES
 
     out = Path(config.save_path)
     if out.exists() and not out.is_dir():
@@ -346,8 +348,8 @@ def check_out(config: Config) -> None:
     check_writable(out)
     data = Path(config.data_path)
     # A dataset directory is not searched for radiographs.
-    if not is_store(data) and (warning := check_apart(out, data, is_begun or has_predictions)):
-        print(warning, file=sys.stderr)
+    if not is_store(data) and (words := said(check_apart(out, data, SUFFIXES, is_begun or has_predictions), out)):
+        print(words, file=sys.stderr)
 
 
 def gated(config: Config, inputs: "Inputs") -> "Inputs":

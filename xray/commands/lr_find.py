@@ -153,8 +153,10 @@ def draw(path: Path, rates: Sequence[float], losses: Sequence[float], suggestion
     axes.set_xlabel("learning rate")
     axes.set_ylabel("smoothed training loss")
     axes.grid(alpha=0.25)
+    from xray.radiographs.pictures import SOFTWARE
+
     with complete(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": SOFTWARE})
 
 
 def read_sweep(args: Sequence[str]) -> tuple[Sweep, list[str]]:

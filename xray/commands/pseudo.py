@@ -19,7 +19,7 @@ import numpy as np
 
 from xray.commands.runner import command
 from xray.errors import InputError, spelled
-from xray.files import check_apart, check_writable
+from xray.files import check_writable
 from xray.flags import Processes, ShareAboveZero, check_paths, check_ranges
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def check(config: Config) -> None:
 def check_out(config: Config) -> None:
     """Raises InputError if --save-path cannot be written to, or holds what is not to be replaced."""
     from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL, LABELLING
+    from xray.radiographs.own_files import check_apart, said
+    from xray.radiographs.radiograph import SUFFIXES
 
     out = Path(config.save_path)
     if out.exists() and not out.is_dir():
@@ -115,8 +117,8 @@ def check_out(config: Config) -> None:
     work = out / LABELLING
     check_writable(out)
     is_begun = work.is_dir() or (out / CONVERSION).is_file()
-    if warning := check_apart(out, Path(config.images), is_begun):
-        print(warning, file=sys.stderr)
+    if words := said(check_apart(out, Path(config.images), SUFFIXES, is_begun), out):
+        print(words, file=sys.stderr)
     if not (out / CONVERSION).is_file():
         names = [JOURNAL] if work.is_dir() else [JOURNAL, ANNOTATIONS, IMAGES]
         if there := [name for name in names if (out / name).exists()]:
@@ -176,7 +178,8 @@ def convert(config: Config, work: Path, data: "Store") -> Path:
     if is_moved and not (out / CONVERSION).exists() and (out / IMAGES).exists():
         # The last run ended between moving the canvases and writing the rest.
         os.replace(out / IMAGES, radiographs / IMAGES)
-    source = read_unlabelled(config.images, data, patients=config.patients or None, n_workers=config.n_workers)
+    patients = config.patients or None
+    source = read_unlabelled(config.images, data, patients=patients, n_workers=config.n_workers, apart=out)
     if (radiographs / CONVERSION).is_file():
         conversion = json.loads((radiographs / CONVERSION).read_bytes())
         if (

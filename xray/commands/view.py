@@ -24,6 +24,7 @@ from xray.flags import FoldNumber, Seed, Share, check_part, check_ranges
 from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, not_said, rows_of
 from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay, save_picture
 from xray.radiographs.names import unique_names
+from xray.radiographs.pictures import is_own_picture
 from xray.structures.masks import decode_mask
 from xray.structures.predictions import Predictions
 from xray.structures.radiograph_findings import RadiographFindings
@@ -40,7 +41,7 @@ class Config:
     data_path: Path = Path("data/vinbig")
     """Dataset directory written by tools/convert.py."""
     save_path: Path = Path("runs/view")
-    """Folder for the pictures, one PNG an image, named after it; pictures of the same name are replaced."""
+    """Folder for the pictures, one PNG an image, named after it; its own of the same name are replaced."""
     n: Annotated[int, Interval(ge=1, le=1_000_000)] = 24
     """Number of radiographs, drawn by chance (1 to 1000000)."""
     all: bool = False
@@ -86,6 +87,13 @@ def main(config: Config) -> None:
     check_output(config.save_path)
     if config.save_path.resolve() == config.data_path.resolve():
         raise InputError(f"{config.save_path} is the dataset directory itself: give --save-path another folder")
+    for name in (*names, *([CONTACT_SHEET] if config.contact_sheet else [])):
+        # It may be the radiograph itself, whose name the picture has.
+        if (config.save_path / name).exists() and not is_own_picture(config.save_path / name):
+            raise InputError(
+                f"{config.save_path / name} is there, and no picture that this command has drawn: give another "
+                "--save-path"
+            )
     make_folder(config.save_path)
     # On the sheet, radiographs stand evenly spread over those drawn.
     on_sheet = set(np.linspace(0, len(rows) - 1, min(len(rows), MOST_ON_A_SHEET)).round().astype(int).tolist())

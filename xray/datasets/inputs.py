@@ -114,13 +114,18 @@ def _read_pixels(path: Path) -> np.ndarray:
 
 
 def open_inputs(
-    data_path: Path, split: str | None = None, fold: int | None = None, sizes: str = "", beside: Sequence[Path] = ()
+    data_path: Path,
+    split: str | None = None,
+    fold: int | None = None,
+    sizes: str = "",
+    beside: Sequence[Path] = (),
+    apart: Path | None = None,
 ) -> Inputs:
     """A folder (searched through), a file, or a dataset directory, of which `split` and `fold` choose a part.
 
     sizes: of pictures that were made smaller the original ones: a CSV file, WIDTHxHEIGHT for all of them, "none" where
     the pictures are the originals, or empty for the tables in or above the folder that have a known name. beside:
-    further files that may be such tables.
+    further files that may be such tables. apart: a folder that results are written to, which holds no radiograph.
 
     Raises InputError if nothing usable is there. The ids of files are those of `source_ids`.
     """
@@ -133,7 +138,7 @@ def open_inputs(
     if split is not None or fold is not None:
         raise InputError(f"--split and --fold choose a part of a dataset directory, and {data_path} is none")
     passed_over: list[FileWarning] = []
-    paths = find_radiographs(data_path, passed_over=passed_over)
+    paths = find_radiographs(data_path, passed_over=passed_over, apart=apart)
     masks: list[FileWarning] = []
     if data_path.is_dir():
         paths, masks = without_masks(paths, data_path)

@@ -26,10 +26,17 @@ MOST_APART, MOST_COLOURED = 8, 1e-4
 TURNED = "its EXIF orientation is ignored: what was drawn on it as viewers turn it lies elsewhere"
 _ORIENTATION = 0x0112
 
+OWN_PICTURE = "a picture made by xray, and no radiograph"
 _BEHIND_SIZE = 33
 """Bytes of a PNG file up to the end of its first chunk, IHDR."""
 _FULL_RANGE = b"\0\0\0\1sBIT\x10" + zlib.crc32(b"sBIT\x10").to_bytes(4, "big")
 """The chunk which says that all 16 bits of a grey PNG count, so that its white is 65535."""
+SOFTWARE = "xray"
+"""What a PNG file that xray has drawn names as its software."""
+_TEXT = b"tEXt" + f"Software\0{SOFTWARE}".encode()
+_HEAD = 1024
+"""Bytes of a PNG file in which the mark stands, behind what else its writer says of it."""
+_OWN = (len(_TEXT) - 4).to_bytes(4, "big") + _TEXT + zlib.crc32(_TEXT).to_bytes(4, "big")
 
 
 def picture_size(path: Path, kind: str) -> tuple[int, int]:
@@ -63,6 +70,8 @@ def _opened(path: Path, kind: str) -> Iterator[PIL.Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with PIL.Image.open(path, formats=[kind]) as picture:
+                if picture.info.get("Software") == SOFTWARE:
+                    raise RadiographError(f"{path.name}: {OWN_PICTURE}")
                 _check_size(picture, path)
                 yield picture
     except (RadiographError, MemoryError):
@@ -132,6 +141,20 @@ def _grey(picture: PIL.Image.Image, bits: int, has_full_range: bool) -> np.ndarr
     if bits == 8:
         return values
     return look_up(np.ascontiguousarray(values), (np.arange(256) * 257).astype(np.uint16))
+
+
+def of_own(content: bytes) -> bytes:
+    """A PNG file with the mark by which it is not taken for a radiograph."""
+    return content[:_BEHIND_SIZE] + _OWN + content[_BEHIND_SIZE:]
+
+
+def is_own_picture(path: Path) -> bool:
+    """Whether a file is a PNG that xray has drawn."""
+    try:
+        with open(path, "rb") as file:
+            return _OWN in file.read(_HEAD)
+    except OSError:
+        return False
 
 
 def of_full_range(content: bytes) -> bytes:

@@ -18,6 +18,7 @@ from xray.radiographs.grayscale import display_grey, is_one_grey
 from xray.radiographs.header_view import HeaderView
 from xray.radiographs.jsrt import SIDE, SPACING, WHITE, is_jsrt, is_jsrt_name, read_jsrt
 from xray.radiographs.names import WHAT_TO_DO, leads_out
+from xray.radiographs.own_files import LEFT_OUT, own_folders, place_inside
 from xray.radiographs.pictures import grey_to_white, picture_size, read_picture
 from xray.radiographs.softcopy import Softcopy
 
@@ -196,17 +197,22 @@ def source_id(path: str | Path) -> str:
 
 
 def find_radiographs(
-    folder: str | Path, root: str | Path | None = None, passed_over: list[FileWarning] | None = None
+    folder: str | Path,
+    root: str | Path | None = None,
+    passed_over: list[FileWarning] | None = None,
+    apart: Path | None = None,
 ) -> list[Path]:
     """All radiographs under a folder, sorted by file name.
 
     root: the data path that the folder is a part of; the folder itself if not given.
     passed_over: gets a warning for each file that is skipped though it may have been meant as a radiograph: pictures
         and data in formats that are not read, DICOMDIR, links out of the data path; `where` is relative to `root`.
+    apart: a folder that is written to, whose files are none of them.
 
     These are the files with one of SUFFIXES in any case, those with any other suffix or none whose first bytes are
     DICOM's, and the raw files of the JSRT database; files of other well-known kinds, and text, are not looked into.
-    Hidden files and folders are left out, and so are links that lead out of the data path. A single file gives itself.
+    Hidden files and folders are left out, and so are links that lead out of the data path, and the pictures and DICOM
+    objects that lie beside predictions of xray. A single file gives itself.
     Raises InputError where the folder is missing or holds no radiograph.
     """
     folder = Path(folder)
@@ -216,8 +222,16 @@ def find_radiographs(
         raise InputError(f"there is no folder {folder}: give the folder that holds the radiographs")
     root = folder if root is None else Path(root)
     radiographs, others = [], []
+    inside = None if apart is None else place_inside(apart, folder)
+    written = None if inside is None else folder / inside
     for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        own = own_folders(names, folders)
+        others += [_left_out(Path(parent, name), root) for name in own]
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and name not in own and (written is None or Path(parent, name) != written)
+        ]
         # Those within the data path are walked where they are.
         links = [path for name in folders if leads_out(path := Path(parent, name), root)]
         others += [FileWarning(LINK, _below(path, root)) for path in links]
@@ -242,6 +256,12 @@ def find_radiographs(
         raise InputError(f"no radiograph in {folder}{_said(others)}: {needs}")
     # By name, then by folder, part by part.
     return sorted(radiographs, key=lambda path: (path.name, str(path).split("/")))
+
+
+def _left_out(folder: Path, root: Path) -> FileWarning:
+    """The warning about a folder of results."""
+    n = len(os.listdir(folder))
+    return FileWarning(LEFT_OUT, f"{_below(folder, root)}/", f"{n} file{'s' * (n != 1)}")
 
 
 def _below(path: Path, root: Path) -> str:

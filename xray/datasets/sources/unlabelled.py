@@ -38,20 +38,25 @@ NOT_FOR_FOLDS = "not_for_folds"
 
 
 def read_unlabelled(
-    folder: Path | str, labelled: Store, *, patients: Path | str | None = None, n_workers: int = 1
+    folder: Path | str,
+    labelled: Store,
+    *,
+    patients: Path | str | None = None,
+    n_workers: int = 1,
+    apart: Path | None = None,
 ) -> Source:
     """Lists all radiographs below a folder, and leaves out what may not train beside the labelled dataset.
 
     labelled: opened with its pixels. The source has its categories, and no box.
     patients: as `xray.datasets.sources.patients.name_patients` reads it. Where the labelled dataset knows patients, the
         Patient ID of DICOM files is compared with them, too, but not kept: it may be a name.
-    n_workers: processes that read the headers.
+    n_workers: processes that read the headers. apart: a folder that is written to, which holds no radiograph.
 
     Raises InputError for a missing folder, for one without radiographs, and where all are left out.
     """
     root = Path(folder)
     passed_over: list[FileWarning] = []
-    paths, masks = without_masks(find_radiographs(root, passed_over=passed_over), root)
+    paths, masks = without_masks(find_radiographs(root, passed_over=passed_over, apart=apart), root)
     names = [path.relative_to(root).as_posix() if path != root else path.name for path in paths]
     images = [
         SourceImage(path, name, own_id) for path, name, own_id in zip(paths, names, source_ids(names), strict=True)

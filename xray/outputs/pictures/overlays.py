@@ -18,6 +18,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from xray.files import complete
 from xray.findings import NO_FINDING_NAME, colour_of
 from xray.outputs.pictures.tags import Rectangle, nearest, place_tag, touch
+from xray.radiographs.pictures import of_own
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
 
@@ -160,9 +161,9 @@ def draw_contact_sheet(pictures: Sequence[np.ndarray], columns: int = 4, gap: in
 
 
 def save_picture(path: Path | str, picture: np.ndarray) -> None:
-    """Writes an RGB picture as PNG, complete or not at all."""
+    """Writes an RGB picture as PNG, complete or not at all, which no command takes for a radiograph."""
     with complete(Path(path)) as temporary:
-        temporary.write_bytes(encoded(picture))
+        temporary.write_bytes(of_own(encoded(picture)))
 
 
 def encoded(picture: np.ndarray, kind: str = ".png", quality: int = 95) -> bytes:

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
+from xray.radiographs.pictures import of_own
+
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
@@ -130,11 +132,11 @@ def row_chart(
 
 
 def png_of(figure: Drawing) -> bytes:
-    """Closes a figure → PNG of N_COLOURS on white, two pixels for one of the page."""
+    """Closes a figure → PNG of N_COLOURS on white, two pixels for one of the page; no radiograph, as it says."""
     drawn, file = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=2 * PIXELS_PER_INCH, pil_kwargs={"compress_level": 1})
     plt.close(figure)
     # A palette makes the page a third as large.
     picture = Image.open(drawn).convert("RGB")
     picture.quantize(N_COLOURS, dither=Image.Dither.NONE).save(file, "PNG")
-    return file.getvalue()
+    return of_own(file.getvalue())
