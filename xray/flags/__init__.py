@@ -15,6 +15,7 @@ from annotated_types import Interval
 from tyro.constructors import PrimitiveConstructorSpec
 
 from xray.errors import FlagError, UnreadFlagsError
+from xray.flags.helptexts import description_of, with_helptexts
 from xray.flags.types import appends, has_path, has_several, in_words
 from xray.flags.wrong import explain, fields_of
 
@@ -90,6 +91,11 @@ def parse_flags(
     if args is None:
         args = sys.argv[1:]
         refuse_repeated(config_type, args)
+    if {"-h", "--help"} & {*args}:
+        with_helptexts(config_type)
+        own = config_type.__doc__ if isinstance(config_type, type) else None
+        if description := tyro_options.get("description") or own:
+            tyro_options["description"] = description_of(description)
     args = _with_words(config_type, args)
     _refuse_empty_paths(config_type, args)
     said = io.StringIO()

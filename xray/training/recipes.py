@@ -153,8 +153,8 @@ def read_training_flags(
     if (given := flag_value(args, "pseudo")) is not None and (task != "detection" or not given):
         raise FlagError(f"--pseudo is {given!r} of --task {task}: it is for detectors, and must name a directory")
     description = (
-        f"{TASKS[task].__doc__}\n\n--task {'|'.join(TASKS)} chooses what is trained (default: detection; this help is "
-        "that of the chosen task). --config FILE.yaml reads flags from a recipe; flags given beside it win."
+        f"{TASKS[task].__doc__}\n\nWhat is trained is chosen by --task {'|'.join(TASKS)} (default: detection; this "
+        "help is that of the chosen task). --config FILE.yaml reads flags from a recipe; flags given beside it win."
     )
     flags = [(joined_swaps(yaml_flags(recipe)), str(taken["config"])), (joined_swaps(args), "")]
     config = parse_training(task, flags, beside, description=description)
